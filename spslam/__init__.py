@@ -1,0 +1,40 @@
+"""Visual SLAM with SuperPoint as its front end.
+
+>>> from spslam import Slam, open_sequence
+>>> slam = Slam.from_config("kitti_stereo")
+>>> for frame in open_sequence("/data/kitti", sequence="00"):
+...     result = slam.track(frame)
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from spslam.camera import Camera as Camera
+    from spslam.config import load_config as load_config
+    from spslam.datasets import open_sequence as open_sequence
+    from spslam.errors import SpslamError as SpslamError
+    from spslam.frame import Features as Features
+    from spslam.frame import Frame as Frame
+    from spslam.slam import Slam as Slam
+    from spslam.trajectory import Trajectory as Trajectory
+
+__version__ = "0.1.0"
+# Resolved at first use: `import spslam` stays quick and loads no heavy package.
+_EXPORTS = {
+    "Camera": "spslam.camera",
+    "Features": "spslam.frame",
+    "Frame": "spslam.frame",
+    "Slam": "spslam.slam",
+    "SpslamError": "spslam.errors",
+    "Trajectory": "spslam.trajectory",
+    "load_config": "spslam.config",
+    "open_sequence": "spslam.datasets",
+}
+__all__ = ["__version__", *_EXPORTS]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module 'spslam' has no attribute {name!r}")
+    return getattr(import_module(_EXPORTS[name]), name)

@@ -1,0 +1,145 @@
+"""The pinhole camera with its lens distortion. Pixel (0, 0) is the centre of the first pixel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from spslam.errors import CalibrationError
+
+DistortionModel = Literal["none", "radtan", "equidistant"]
+_COEFFICIENT_COUNTS = {"none": (0,), "radtan": (4, 5, 8), "equidistant": (4,)}
+_UNDISTORT_ITERATIONS = 10
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A calibrated camera, optionally the left one of a rectified stereo pair.
+
+    Attributes:
+        width, height: pixels.
+        fx, fy, cx, cy: pixels.
+        distortion_model: `none`, `radtan` (OpenCV's k1 k2 p1 p2 [k3 [k4 k5 k6]]) or `equidistant`
+            (fisheye k1..k4, Kannala & Brandt 2006).
+        distortion: its coefficients.
+        baseline_m: metres between the rectified left and right camera; for RGB-D the baseline of the
+            virtual stereo pair that depth is expressed in; None for mono.
+        fps: nominal rate, 1/s.
+
+    Raises:
+        CalibrationError: on impossible values.
+    """
+
+    width: int
+    height: int
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+    distortion_model: DistortionModel = "none"
+    distortion: tuple[float, ...] = ()
+    baseline_m: float | None = None
+    fps: float = 30.0
+
+    def __post_init__(self) -> None:
+        if self.width <= 0 or self.height <= 0:
+            raise CalibrationError(f"image size must be positive, found {self.width}x{self.height}")
+        if not (np.isfinite([self.fx, self.fy, self.cx, self.cy]).all() and self.fx > 0 and self.fy > 0):
+            raise CalibrationError(
+                f"fx and fy must be positive and finite, found fx={self.fx} fy={self.fy} cx={self.cx} cy={self.cy}"
+            )
+        if not (0 < self.cx < self.width and 0 < self.cy < self.height):
+            raise CalibrationError(
+                f"principal point ({self.cx}, {self.cy}) lies outside the {self.width}x{self.height} image: "
+                "is the calibration for another image size?"
+            )
+        counts = _COEFFICIENT_COUNTS.get(self.distortion_model)
+        if counts is None:
+            raise CalibrationError(
+                f"distortion model must be one of {', '.join(_COEFFICIENT_COUNTS)}, found {self.distortion_model!r}"
+            )
+        if len(self.distortion) not in counts:
+            raise CalibrationError(
+                f"distortion model {self.distortion_model!r} takes {' or '.join(map(str, counts))} coefficients, "
+                f"found {len(self.distortion)}"
+            )
+        if self.baseline_m is not None and not self.baseline_m > 0:
+            raise CalibrationError(f"stereo baseline must be positive, found {self.baseline_m} m")
+
+    @property
+    def K(self) -> NDArray[np.float64]:
+        """(3, 3) float64 camera matrix."""
+        return np.array([[self.fx, 0.0, self.cx], [0.0, self.fy, self.cy], [0.0, 0.0, 1.0]])
+
+    @property
+    def bf(self) -> float:
+        """Baseline times focal length, pixel metres: disparity = bf / depth. 0 for mono."""
+        return self.fx * self.baseline_m if self.baseline_m is not None else 0.0
+
+    def without_distortion(self) -> Camera:
+        """The same camera with an ideal lens."""
+        return replace(self, distortion_model="none", distortion=())
+
+    def project(self, points_cam: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Undistorted pixels (..., 2) of points (..., 3) in camera coordinates, metres.
+
+        Points at or behind the camera give non-finite pixels; check z where it matters.
+        """
+        z = points_cam[..., 2:3]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            xy = np.where(z > 0, points_cam[..., :2] / z, np.nan)
+        pixels: NDArray[np.float64] = xy * (self.fx, self.fy) + (self.cx, self.cy)
+        return pixels
+
+    def unproject(self, pixels: NDArray[np.float64], depth: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Points (..., 3), metres, of undistorted pixels (..., 2) at `depth` (...) along z."""
+        xy = (pixels - (self.cx, self.cy)) / (self.fx, self.fy)
+        return np.concatenate([xy * depth[..., None], depth[..., None]], axis=-1)
+
+    def bearings(self, pixels: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Unit view rays (..., 3) of undistorted pixels (..., 2)."""
+        rays = self.unproject(pixels, np.ones(pixels.shape[:-1]))
+        unit: NDArray[np.float64] = rays / np.linalg.norm(rays, axis=-1, keepdims=True)
+        return unit
+
+    def undistort(self, pixels: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Undistorted pixels (N, 2) float64 of pixels (N, 2) as the lens gave them."""
+        points = np.asarray(pixels, dtype=np.float64).reshape(-1, 1, 2)
+        if self.distortion_model == "none" or len(points) == 0:
+            return points.reshape(-1, 2).copy()
+        coefficients = np.asarray(self.distortion)
+        if self.distortion_model == "radtan":
+            out = cv2.undistortPoints(points, self.K, coefficients, None, None, self.K)
+        else:
+            out = cv2.fisheye.undistortPoints(points, self.K, coefficients, None, self.K)
+        undistorted = np.asarray(out, dtype=np.float64).reshape(-1, 2)
+        # OpenCV stops after five iterations, which leaves up to a pixel at the corners of strong lenses.
+        for _ in range(_UNDISTORT_ITERATIONS):
+            undistorted -= self.distort(undistorted) - points.reshape(-1, 2)
+        return undistorted
+
+    def distort(self, pixels: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Pixels (N, 2) as the lens gives them of undistorted pixels (N, 2); the inverse of `undistort`."""
+        points = np.asarray(pixels, dtype=np.float64).reshape(-1, 2)
+        if self.distortion_model == "none" or len(points) == 0:
+            return points.copy()
+        normalised = (points - (self.cx, self.cy)) / (self.fx, self.fy)
+        coefficients = np.asarray(self.distortion)
+        if self.distortion_model == "radtan":
+            rays = np.concatenate([normalised, np.ones((len(points), 1))], axis=1)
+            out, _ = cv2.projectPoints(rays.reshape(-1, 1, 3), np.zeros(3), np.zeros(3), self.K, coefficients)
+        else:
+            out = cv2.fisheye.distortPoints(normalised.reshape(-1, 1, 2), self.K, coefficients)
+        return np.asarray(out, dtype=np.float64).reshape(-1, 2)
+
+    def in_image(self, pixels: NDArray[np.float64], border: float = 0.0) -> NDArray[np.bool_]:
+        """(...,) bool: which pixels (..., 2) lie at least `border` pixels inside the image; NaN does not."""
+        x, y = pixels[..., 0], pixels[..., 1]
+        inside: NDArray[np.bool_] = (
+            (x >= border) & (y >= border) & (x <= self.width - 1 - border) & (y <= self.height - 1 - border)
+        )
+        return inside

@@ -1,0 +1,260 @@
+"""Configuration: one frozen pydantic model per stage; YAML files that may extend one another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from spslam.errors import ConfigError
+
+
+class _Stage(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FeatureConfig(_Stage):
+    """Key points and descriptors of one image."""
+
+    extractor: str = Field("superpoint", description="registry name: superpoint, orb, sift or a plug-in's")
+    weights: str | None = Field(None, description="network weights file; None takes the built-in ones")
+    max_keypoints: int = Field(1000, ge=50, le=20000, description="key points kept per image")
+    threshold: float = Field(0.005, ge=0, lt=1, description="least detector probability (superpoint)")
+    nms_radius: int = Field(4, ge=0, le=32, description="non-maximum suppression radius, pixels")
+    border: int = Field(4, ge=0, le=64, description="margin without key points, pixels")
+    subpixel: bool = Field(True, description="refine key points to sub-pixel positions where the extractor can")
+    spread_cell: int = Field(
+        64, ge=0, le=512, description="side of the grid cells that key points are spread over, pixels; 0: no spreading"
+    )
+    device: Literal["cpu", "cuda", "auto"] = Field("cpu", description="where the network runs")
+    threads: int = Field(0, ge=0, le=256, description="threads of the network; 0: all cores")
+
+
+class StereoConfig(_Stage):
+    """Left-right matching of a rectified pair."""
+
+    max_row_difference: float = Field(2.0, gt=0, le=20, description="largest row difference of a match, pixels")
+    min_disparity: float = Field(0.5, ge=0, description="least disparity, pixels")
+    max_disparity: float = Field(256.0, gt=0, description="largest disparity, pixels")
+    patch_radius: int = Field(5, ge=2, le=20, description="half side of the correlation patch, pixels")
+    check: bool = Field(True, description="match right to left, too, and keep what agrees")
+
+
+class DepthConfig(_Stage):
+    """Depth images."""
+
+    min_m: float = Field(0.3, gt=0, description="least depth used, metres")
+    max_m: float = Field(8.0, gt=0, description="largest depth used, metres")
+    virtual_baseline_m: float = Field(
+        0.08, gt=0, description="baseline of the virtual stereo pair that depth is expressed in, metres"
+    )
+
+
+class InitializationConfig(_Stage):
+    """The first map."""
+
+    min_points: int = Field(80, ge=10, description="least number of points of the first map")
+    min_parallax_deg: float = Field(1.0, gt=0, lt=45, description="least median parallax of two views (mono), degrees")
+    min_displacement_px: float = Field(12.0, ge=0, description="least median motion of matches to try (mono), pixels")
+    max_frames: int = Field(60, ge=2, description="frames after which the first view is renewed (mono)")
+
+
+class TrackingConfig(_Stage):
+    """Camera pose of each frame."""
+
+    search_radius_px: float = Field(24.0, gt=0, description="gate around predicted points, first pass, pixels")
+    refine_radius_px: float = Field(6.0, gt=0, description="gate around points after the first refinement, pixels")
+    min_inliers: int = Field(20, ge=6, description="inliers below which a frame is not tracked")
+    max_keyframes: int = Field(24, ge=2, description="key frames of the local map")
+    max_view_angle_deg: float = Field(60.0, gt=0, lt=180, description="largest change of view direction of a point")
+    max_scale_change: float = Field(2.5, gt=1, description="largest change of distance to a point, ratio")
+    ratio: float = Field(0.9, gt=0, le=1, description="ratio test of matches without a prediction")
+    recovery_keyframes: int = Field(5, ge=1, description="key frames tried when prediction fails")
+    huber: bool = Field(True, description="robust kernel in the pose refinement")
+
+
+class KeyframeConfig(_Stage):
+    """When a frame becomes a key frame."""
+
+    min_interval: int = Field(1, ge=1, description="least number of frames between key frames")
+    max_interval: int = Field(20, ge=1, description="frames after which a key frame is inserted in any case")
+    min_tracked_share: float = Field(
+        0.75, gt=0, lt=1, description="insert when fewer than this share of the reference key frame's points is tracked"
+    )
+    min_close_points: int = Field(100, ge=0, description="insert when fewer close points are tracked (stereo, RGB-D)")
+    close_baselines: float = Field(40.0, gt=0, description="points nearer than this many baselines are close")
+    max_flow_share: float = Field(
+        0.08, gt=0, lt=1, description="insert when the median point moved by this share of the image width"
+    )
+
+
+class MappingConfig(_Stage):
+    """New points, fusion, culling."""
+
+    neighbors: int = Field(6, ge=1, description="covisible key frames that new points are triangulated with")
+    max_epipolar_px: float = Field(1.5, gt=0, description="gate around epipolar lines, pixels")
+    min_parallax_deg: float = Field(1.0, gt=0, description="least parallax of a triangulated point, degrees")
+    min_baseline_depth_ratio: float = Field(
+        0.01, ge=0, description="least ratio of baseline to median depth for triangulation"
+    )
+    fuse_radius_px: float = Field(3.0, gt=0, description="points projected this near to each other may be one")
+    min_found_ratio: float = Field(0.25, ge=0, le=1, description="points found in a smaller share of frames are culled")
+    min_observations: int = Field(3, ge=2, description="key frames that must see a point by the end of its probation")
+    probation_keyframes: int = Field(3, ge=1, description="length of a point's probation, key frames")
+    redundant_share: float = Field(
+        0.9, gt=0, le=1, description="a key frame whose points are seen by 3 others to this share is removed"
+    )
+
+
+class BundleConfig(_Stage):
+    """Local bundle adjustment."""
+
+    enabled: bool = Field(True, description="refine key frames and points after each key frame")
+    window: int = Field(8, ge=2, description="key frames that move")
+    max_fixed: int = Field(12, ge=1, description="key frames at the border that hold still")
+    iterations: int = Field(8, ge=1, description="most iterations of Levenberg-Marquardt")
+
+
+class LoopConfig(_Stage):
+    """Revisits and the pose graph."""
+
+    enabled: bool = Field(True, description="match key frames against places visited before and close the loop")
+    min_interval: int = Field(20, ge=2, description="key frames that must lie between a key frame and a revisited one")
+    max_distance_ratio: float = Field(
+        0.05, ge=0, description="search radius for revisited key frames, share of the path length since they were seen"
+    )
+    min_radius_depths: float = Field(0.3, ge=0, description="least search radius, median scene depths")
+    max_view_angle_deg: float = Field(45.0, gt=0, lt=180, description="largest difference of view direction")
+    min_inliers: int = Field(40, ge=10, description="inliers of the pose that confirm a revisit")
+    min_covisibility: int = Field(30, ge=1, description="shared points that make an edge of the pose graph")
+    cooldown: int = Field(5, ge=0, description="key frames after a closed loop in which no other is tried")
+
+
+class Config(_Stage):
+    """All stages of a run."""
+
+    seed: int = Field(0, ge=0, description="seed of everything random")
+    features: FeatureConfig = FeatureConfig()
+    stereo: StereoConfig = StereoConfig()
+    depth: DepthConfig = DepthConfig()
+    initialization: InitializationConfig = InitializationConfig()
+    tracking: TrackingConfig = TrackingConfig()
+    keyframes: KeyframeConfig = KeyframeConfig()
+    mapping: MappingConfig = MappingConfig()
+    bundle: BundleConfig = BundleConfig()
+    loop: LoopConfig = LoopConfig()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Config:
+        if self.keyframes.max_interval < self.keyframes.min_interval:
+            raise ValueError("keyframes.max_interval must not be smaller than keyframes.min_interval")
+        if self.stereo.max_disparity <= self.stereo.min_disparity:
+            raise ValueError("stereo.max_disparity must be larger than stereo.min_disparity")
+        if self.depth.max_m <= self.depth.min_m:
+            raise ValueError("depth.max_m must be larger than depth.min_m")
+        if self.tracking.refine_radius_px > self.tracking.search_radius_px:
+            raise ValueError("tracking.refine_radius_px must not be larger than tracking.search_radius_px")
+        return self
+
+    def to_yaml(self) -> str:
+        """The resolved configuration as YAML."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def config_names() -> list[str]:
+    """Names of the built-in configurations."""
+    folder = resources.files("spslam.configs")
+    return sorted(entry.name[:-5] for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def load_config(name_or_path: str | Path = "default", overrides: list[str] | None = None) -> Config:
+    """Load a built-in configuration by name or a YAML file by path.
+
+    Args:
+        name_or_path: `default`, `kitti_stereo`, … or a path that ends in .yaml or .yml.
+        overrides: `a.b=value` each; the value is read as YAML.
+
+    Raises:
+        ConfigError: unknown name, unreadable file, unknown key or impossible value (with the key's path).
+    """
+    values = _load_values(str(name_or_path), ())
+    for override in overrides or []:
+        values = _merge(values, _parse_override(override))
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(f"config {name_or_path}: {_describe(error)}") from None
+
+
+def _read_yaml(name_or_path: str) -> tuple[str, Path | None]:
+    if name_or_path.endswith((".yaml", ".yml")):
+        path = Path(name_or_path)
+        try:
+            return path.read_text(encoding="utf-8"), path
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"cannot read config file {path}: {error}") from None
+    entry = resources.files("spslam.configs") / f"{name_or_path}.yaml"
+    if not entry.is_file():
+        raise ConfigError(
+            f"no config named {name_or_path!r}: expected one of {', '.join(config_names())}, or a path ending in .yaml"
+        )
+    return entry.read_text(encoding="utf-8"), None
+
+
+def _load_values(name_or_path: str, chain: tuple[str, ...]) -> dict[str, Any]:
+    if name_or_path in chain:
+        raise ConfigError(f"configs extend each other in a circle: {' -> '.join((*chain, name_or_path))}")
+    text, path = _read_yaml(name_or_path)
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"config {name_or_path} is not valid YAML: {' '.join(str(error).split())}") from None
+    values = {} if values is None else values
+    if not isinstance(values, dict):
+        raise ConfigError(f"config {name_or_path}: expected keys and values, found {type(values).__name__}")
+    parent = values.pop("extends", None)
+    if parent is None:
+        return values
+    if not isinstance(parent, str):
+        raise ConfigError(f"config {name_or_path}: extends must be a name or a path, found {parent!r}")
+    if path is not None and parent.endswith((".yaml", ".yml")):
+        parent = str((path.parent / parent).resolve())
+    return _merge(_load_values(parent, (*chain, name_or_path)), values)
+
+
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _parse_override(text: str) -> dict[str, Any]:
+    key, separator, value = text.partition("=")
+    if not separator or not key.strip():
+        raise ConfigError(f"override {text!r}: expected section.key=value, for example tracking.min_inliers=15")
+    try:
+        tree: Any = yaml.safe_load(value) if value.strip() else None
+    except yaml.YAMLError:
+        raise ConfigError(f"override {text!r}: the value is not valid YAML") from None
+    for part in reversed(key.strip().split(".")):
+        tree = {part: tree}
+    assert isinstance(tree, dict)
+    return tree
+
+
+def _describe(error: ValidationError) -> str:
+    parts = []
+    for item in error.errors():
+        path = ".".join(str(part) for part in item["loc"])
+        if item["type"] == "extra_forbidden":
+            parts.append(f"unknown key {path}")
+        else:
+            message = item["msg"].removeprefix("Value error, ")
+            parts.append(f"{path}: {message}, found {item['input']!r}" if path else message)
+    return "; ".join(parts)

@@ -1,0 +1,45 @@
+"""Every error that a user can cause, under one root.
+
+The command line prints such an error in one line and exits with 2; anything else is a bug and keeps
+its traceback. A message says what was expected, what was found and what to do about it.
+"""
+
+
+class SpslamError(Exception):
+    """Root of all errors that spslam raises on purpose."""
+
+
+class ConfigError(SpslamError):
+    """A configuration has an unknown key or an impossible value."""
+
+
+class DatasetError(SpslamError):
+    """A sequence is missing files, or files hold something else than expected."""
+
+
+class FrameError(DatasetError):
+    """One frame of a sequence cannot be decoded; the rest of the sequence may be fine."""
+
+
+class CalibrationError(DatasetError):
+    """A calibration is missing, incomplete or impossible."""
+
+
+class WeightsError(SpslamError):
+    """Network weights are missing, foreign or do not fit the network."""
+
+
+class TrajectoryError(SpslamError):
+    """A trajectory file cannot be read, or two trajectories cannot be compared."""
+
+
+class MapError(SpslamError):
+    """A map file is damaged, foreign or of a newer version."""
+
+
+class OutputError(SpslamError):
+    """Results cannot be written where they were asked for."""
+
+
+class MissingDependencyError(SpslamError):
+    """An optional package or a system library is missing."""

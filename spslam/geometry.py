@@ -1,0 +1,151 @@
+"""Rigid motions and similarities as whole-array operations.
+
+A transform `T_a_b` (..., 4, 4) maps coordinates of frame b to frame a. A similarity `S_a_b` is the same with an
+upper left block s·R. Quaternions are x y z w. Tangent vectors are [translation, rotation] for SE(3) and
+[translation, rotation, log scale] for Sim(3).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+Array = NDArray[np.float64]
+
+
+def hat(v: Array) -> Array:
+    """Cross-product matrices (..., 3, 3) of vectors (..., 3)."""
+    out = np.zeros((*v.shape[:-1], 3, 3))
+    out[..., 0, 1], out[..., 0, 2] = -v[..., 2], v[..., 1]
+    out[..., 1, 0], out[..., 1, 2] = v[..., 2], -v[..., 0]
+    out[..., 2, 0], out[..., 2, 1] = -v[..., 1], v[..., 0]
+    return out
+
+
+def so3_exp(omega: Array) -> Array:
+    """Rotation matrices (..., 3, 3) of rotation vectors (..., 3), radians."""
+    theta2 = np.sum(omega * omega, axis=-1)[..., None, None]
+    theta = np.sqrt(theta2)
+    small = theta2 < 1e-12
+    safe = np.where(small, 1.0, theta)
+    a = np.where(small, 1.0 - theta2 / 6.0, np.sin(safe) / safe)
+    b = np.where(small, 0.5 - theta2 / 24.0, (1.0 - np.cos(safe)) / (safe * safe))
+    W = hat(omega)
+    return np.eye(3) + a * W + b * (W @ W)
+
+
+def so3_log(R: Array) -> Array:
+    """Rotation vectors (..., 3) of rotation matrices (..., 3, 3), radians, norm at most pi."""
+    flat = R.reshape(-1, 3, 3)
+    rotvec: Array = Rotation.from_matrix(flat).as_rotvec() if len(flat) else np.zeros((0, 3))
+    return rotvec.reshape(*R.shape[:-2], 3)
+
+
+def _left_jacobian_so3(omega: Array) -> Array:
+    theta2 = np.sum(omega * omega, axis=-1)[..., None, None]
+    theta = np.sqrt(theta2)
+    small = theta2 < 1e-8
+    safe = np.where(small, 1.0, theta)
+    b = np.where(small, 0.5 - theta2 / 24.0, (1.0 - np.cos(safe)) / (safe * safe))
+    c = np.where(small, 1.0 / 6.0 - theta2 / 120.0, (safe - np.sin(safe)) / (safe**3))
+    W = hat(omega)
+    return np.eye(3) + b * W + c * (W @ W)
+
+
+def se3_exp(xi: Array) -> Array:
+    """Transforms (..., 4, 4) of tangent vectors (..., 6)."""
+    out = np.zeros((*xi.shape[:-1], 4, 4))
+    out[..., :3, :3] = so3_exp(xi[..., 3:])
+    out[..., :3, 3] = (_left_jacobian_so3(xi[..., 3:]) @ xi[..., :3, None])[..., 0]
+    out[..., 3, 3] = 1.0
+    return out
+
+
+def se3_log(T: Array) -> Array:
+    """Tangent vectors (..., 6) of transforms (..., 4, 4)."""
+    omega = so3_log(T[..., :3, :3])
+    rho = np.linalg.solve(_left_jacobian_so3(omega), T[..., :3, 3:])[..., 0]
+    return np.concatenate([rho, omega], axis=-1)
+
+
+def make_transform(R: Array, t: Array) -> Array:
+    """Transforms (..., 4, 4) of rotations (or s·R) (..., 3, 3) and translations (..., 3)."""
+    out = np.zeros((*R.shape[:-2], 4, 4))
+    out[..., :3, :3] = R
+    out[..., :3, 3] = t
+    out[..., 3, 3] = 1.0
+    return out
+
+
+def inverse(T: Array) -> Array:
+    """Inverses of transforms or similarities (..., 4, 4)."""
+    A = T[..., :3, :3]
+    scale2 = np.sum(A[..., 0, :] ** 2, axis=-1)[..., None, None]
+    A_inv = np.swapaxes(A, -1, -2) / scale2
+    return make_transform(A_inv, -(A_inv @ T[..., :3, 3:])[..., 0])
+
+
+def apply(T: Array, points: Array) -> Array:
+    """Points (..., 3) moved by a transform or similarity (4, 4) or (..., 4, 4)."""
+    if T.ndim == 2:
+        moved: Array = points @ T[:3, :3].T + T[:3, 3]
+        return moved
+    return (T[..., :3, :3] @ points[..., None])[..., 0] + T[..., :3, 3]
+
+
+def orthonormalize(T: Array) -> Array:
+    """The nearest proper transforms (..., 4, 4), so that rounding errors do not accumulate."""
+    U, _, Vt = np.linalg.svd(T[..., :3, :3])
+    U = U * np.where(np.linalg.det(U @ Vt) < 0, -1.0, 1.0)[..., None, None] ** np.array([0.0, 0.0, 1.0])
+    return make_transform(U @ Vt, T[..., :3, 3])
+
+
+def rotation_angle(R: Array) -> Array:
+    """Angles (...,), radians in [0, pi], of rotation matrices (..., 3, 3); accurate for small ones, too."""
+    axis = np.stack(
+        [R[..., 2, 1] - R[..., 1, 2], R[..., 0, 2] - R[..., 2, 0], R[..., 1, 0] - R[..., 0, 1]], axis=-1
+    )
+    trace = np.trace(R, axis1=-2, axis2=-1)
+    return np.arctan2(np.linalg.norm(axis, axis=-1), trace - 1.0)
+
+
+def quaternion_to_rotation(q: Array) -> Array:
+    """Rotation matrices (..., 3, 3) of quaternions (..., 4) x y z w of any non-zero length."""
+    flat = q.reshape(-1, 4)
+    matrices: Array = Rotation.from_quat(flat).as_matrix() if len(flat) else np.zeros((0, 3, 3))
+    return matrices.reshape(*q.shape[:-1], 3, 3)
+
+
+def rotation_to_quaternion(R: Array) -> Array:
+    """Unit quaternions (..., 4) x y z w with w >= 0 of rotation matrices (..., 3, 3)."""
+    flat = R.reshape(-1, 3, 3)
+    q: Array = Rotation.from_matrix(flat).as_quat(canonical=True) if len(flat) else np.zeros((0, 4))
+    return q.reshape(*R.shape[:-2], 4)
+
+
+def similarity_scale(S: Array) -> Array:
+    """Scales (...,) of similarities (..., 4, 4)."""
+    scale: Array = np.cbrt(np.linalg.det(S[..., :3, :3]))
+    return scale
+
+
+def umeyama(source: Array, target: Array, with_scale: bool) -> Array:
+    """The similarity (4, 4) that maps points `source` (N, 3) onto `target` (N, 3) with least squares.
+
+    Umeyama, Least-squares estimation of transformation parameters between two point patterns, PAMI 1991.
+
+    Raises:
+        ValueError: fewer than three points, or all of them in one place or on one line.
+    """
+    if source.shape != target.shape or len(source) < 3:
+        raise ValueError(f"alignment needs at least 3 pairs of points, found {source.shape} and {target.shape}")
+    source_mean, target_mean = source.mean(axis=0), target.mean(axis=0)
+    source_centred, target_centred = source - source_mean, target - target_mean
+    U, d, Vt = np.linalg.svd(target_centred.T @ source_centred / len(source))
+    if np.count_nonzero(d > np.finfo(float).eps * max(d[0], 1e-300)) < 2:
+        raise ValueError("alignment is ambiguous: the points lie in one place or on one line")
+    sign = np.array([1.0, 1.0, -1.0 if np.linalg.det(U) * np.linalg.det(Vt) < 0 else 1.0])
+    R = (U * sign) @ Vt
+    scale = float(d @ sign) / float(np.mean(np.sum(source_centred**2, axis=1))) if with_scale else 1.0
+    return make_transform(scale * R, target_mean - scale * R @ source_mean)
