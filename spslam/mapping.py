@@ -1,0 +1,344 @@
+"""Mapping: what a key frame adds to the map, and what it makes superfluous."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spslam import geometry
+from spslam.camera import Camera
+from spslam.config import Config
+from spslam.frame import Observations
+from spslam.map import NO_POINT, Ids, Map
+from spslam.ports import BundleAdjuster, BundleProblem, Matcher, TwoViewSolver
+from spslam.tracking import Tracked
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class RemovedKeyframe:
+    """A key frame that was culled: where it stood relative to one that stays.
+
+    Attributes:
+        keyframe_id: of the removed one.
+        heir_id: a key frame still in the map.
+        T_heir_removed: (4, 4) float64.
+    """
+
+    keyframe_id: int
+    heir_id: int
+    T_heir_removed: Array
+
+
+class KeyframeRule:
+    """Decides which frames become key frames.
+
+    A frame does when the least interval has passed and one of these holds: the longest interval has passed; fewer
+    than the stated share of the reference key frame's points is still tracked; close points run short while the
+    frame offers new ones; the median point has moved far across the image.
+    """
+
+    def __init__(self, config: Config, camera: Camera) -> None:
+        self._config = config.keyframes
+        self._close_m = close_distance(config, camera)
+        self._max_flow_px = self._config.max_flow_share * camera.width
+        self._frames_since = 0
+
+    def reset(self) -> None:
+        """Start counting anew: a key frame was inserted."""
+        self._frames_since = 0
+
+    def wants(self, tracked: Tracked, slam_map: Map, reference_id: int) -> str:
+        """Why this frame should become a key frame; empty if it should not."""
+        self._frames_since += 1
+        if self._frames_since < self._config.min_interval:
+            return ""
+        if self._frames_since >= self._config.max_interval:
+            return "interval"
+        reference = slam_map.observation_rows(reference_id)
+        reference_points = slam_map.observations["point"][reference]
+        reference_count = int(np.count_nonzero(self._established(slam_map, reference_points)))
+        if tracked.inliers < self._config.min_tracked_share * reference_count:
+            return "tracked share"
+        if self._close_points_run_short(tracked):
+            return "close points"
+        return "flow" if self._flow(tracked, slam_map, reference) > self._max_flow_px else ""
+
+    @staticmethod
+    def _established(slam_map: Map, point_ids: Ids) -> NDArray[np.bool_]:
+        """Which points two key frames or more see: those of a single one may be noise and are no yardstick."""
+        counts = slam_map.observation_counts()
+        rows = slam_map.point_rows(point_ids)
+        return (rows >= 0) & (counts[np.maximum(rows, 0)] >= min(2, len(slam_map.keyframes)))
+
+    def _close_points_run_short(self, tracked: Tracked) -> bool:
+        close = tracked.observations.depth < self._close_m
+        tracked_close = np.count_nonzero(close & (tracked.point_ids >= 0))
+        new_close = np.count_nonzero(close & (tracked.point_ids < 0))
+        return bool(tracked_close < self._config.min_close_points and new_close > 0.7 * self._config.min_close_points)
+
+    @staticmethod
+    def _flow(tracked: Tracked, slam_map: Map, reference: slice) -> float:
+        """Median motion, pixels, of the points since the reference key frame."""
+        mine = np.flatnonzero(tracked.point_ids >= 0)
+        _, in_frame, in_reference = np.intersect1d(
+            tracked.point_ids[mine], slam_map.observations["point"][reference], return_indices=True
+        )
+        if len(in_frame) == 0:
+            return 0.0
+        moved = tracked.observations.pixels[mine[in_frame]] - slam_map.observations["pixel"][reference][in_reference]
+        return float(np.median(np.linalg.norm(moved, axis=1)))
+
+
+def close_distance(config: Config, camera: Camera) -> float:
+    """Metres up to which stereo depth also constrains translation; 0 for mono."""
+    return config.keyframes.close_baselines * (camera.baseline_m or 0.0)
+
+
+class Mapper:
+    """Inserts key frames: new points, fusion, culling, local bundle adjustment."""
+
+    def __init__(
+        self,
+        config: Config,
+        matcher: Matcher,
+        two_view: TwoViewSolver,
+        bundle: BundleAdjuster,
+        max_distance: float,
+    ) -> None:
+        self._config = config
+        self._matcher = matcher
+        self._two_view = two_view
+        self._bundle = bundle
+        self._max_distance = max_distance
+
+    def insert(self, slam_map: Map, camera: Camera, observations: Observations, T_world_cam: Array, point_ids: Ids) -> int:
+        """Add a key frame with everything it brings except the refinement (see `refine`); its id."""
+        keyframe_id = slam_map.add_keyframe(observations, T_world_cam, point_ids)
+        slam_map.refresh_normals(point_ids[point_ids >= 0])
+        slam_map.describe_from(keyframe_id)
+        self._cull_points(slam_map, keyframe_id)
+        self._create_from_depth(slam_map, camera, keyframe_id)
+        neighbors, _ = slam_map.covisible(keyframe_id, least=10)
+        neighbors = neighbors[: self._config.mapping.neighbors]
+        self._triangulate(slam_map, camera, keyframe_id, neighbors)
+        self._fuse(slam_map, camera, keyframe_id, neighbors)
+        return keyframe_id
+
+    def refine(self, slam_map: Map, camera: Camera, keyframe_id: int) -> None:
+        """Local bundle adjustment around a key frame; links that prove to be outliers are cut."""
+        if not self._config.bundle.enabled or len(slam_map.keyframes) < 2:
+            return
+        neighbors, _ = slam_map.covisible(keyframe_id, least=10)
+        moving = np.append(neighbors[: self._config.bundle.window - 1], keyframe_id)
+        self._adjust(slam_map, camera, moving)
+
+    def cull_keyframes(self, slam_map: Map, keyframe_id: int) -> list[RemovedKeyframe]:
+        """Remove key frames around `keyframe_id` that add nothing; the newest and the first always stay."""
+        removed: list[RemovedKeyframe] = []
+        candidates, _ = slam_map.covisible(keyframe_id)
+        first = int(slam_map.keyframes["id"][0])
+        newest = int(slam_map.keyframes["id"][-1])
+        for candidate in np.sort(candidates):
+            if candidate in (first, newest) or not self._is_redundant(slam_map, int(candidate)):
+                continue
+            heirs, _ = slam_map.covisible(int(candidate))
+            T_heir_removed = geometry.inverse(slam_map.pose(int(heirs[0]))) @ slam_map.pose(int(candidate))
+            removed.append(RemovedKeyframe(int(candidate), int(heirs[0]), T_heir_removed))
+            slam_map.remove_keyframe(int(candidate))
+        return removed
+
+    # -- new points ------------------------------------------------------------------------------------------
+
+    def _create_from_depth(self, slam_map: Map, camera: Camera, keyframe_id: int) -> None:
+        """Points from stereo or depth for key points that see none yet."""
+        rows = slam_map.observation_rows(keyframe_id)
+        depth = slam_map.observations["depth"][rows]
+        fresh = np.flatnonzero((slam_map.observations["point"][rows] == NO_POINT) & np.isfinite(depth)) + rows.start
+        if len(fresh) == 0:
+            return
+        points_cam = camera.unproject(slam_map.observations["pixel"][fresh], slam_map.observations["depth"][fresh])
+        slam_map.add_points(keyframe_id, geometry.apply(slam_map.pose(keyframe_id), points_cam), fresh)
+
+    def _triangulate(self, slam_map: Map, camera: Camera, keyframe_id: int, neighbors: Ids) -> None:
+        """Points from matches with covisible key frames, for key points that neither see one yet."""
+        T_cam_world = geometry.inverse(slam_map.pose(keyframe_id))
+        for neighbor in neighbors:
+            T_other_world = geometry.inverse(slam_map.pose(int(neighbor)))
+            if not self._has_baseline(slam_map, T_cam_world, T_other_world, int(neighbor)):
+                continue
+            mine = self._unlinked(slam_map, keyframe_id)
+            theirs = self._unlinked(slam_map, int(neighbor))
+            if len(mine) == 0 or len(theirs) == 0:
+                continue
+            pixels, descriptors = slam_map.observations["pixel"], slam_map.observations["descriptor"]
+            matches0 = self._matcher.match_epipolar(
+                pixels[mine],
+                descriptors[mine].astype(np.float32),
+                pixels[theirs],
+                descriptors[theirs].astype(np.float32),
+                fundamental_matrix(T_cam_world, T_other_world, camera),
+                self._config.mapping.max_epipolar_px,
+                self._max_distance,
+            )
+            hit = np.flatnonzero(matches0 >= 0)
+            mine, theirs = mine[hit], theirs[matches0[hit]]
+            points = self._two_view.triangulate(T_cam_world, T_other_world, pixels[mine], pixels[theirs], camera)
+            good = np.isfinite(points).all(axis=1)
+            ids = slam_map.add_points(keyframe_id, points[good], mine[good])
+            slam_map.observations["point"][theirs[good]] = ids
+            slam_map.refresh_normals(ids)
+
+    def _has_baseline(self, slam_map: Map, T_cam_world: Array, T_other_world: Array, neighbor: int) -> bool:
+        """Whether two key frames stand far enough apart, for the depth of the scene, to triangulate."""
+        points = slam_map.points_seen_by(np.array([neighbor]))
+        if len(points) == 0:
+            return False
+        in_other = geometry.apply(T_other_world, slam_map.positions[slam_map.point_rows(points)])
+        depth = float(np.median(in_other[:, 2]))
+        baseline = float(np.linalg.norm((T_other_world @ geometry.inverse(T_cam_world))[:3, 3]))
+        return baseline > self._config.mapping.min_baseline_depth_ratio * depth
+
+    @staticmethod
+    def _unlinked(slam_map: Map, keyframe_id: int) -> Ids:
+        rows = slam_map.observation_rows(keyframe_id)
+        return np.flatnonzero(slam_map.observations["point"][rows] == NO_POINT) + rows.start
+
+    # -- fusion ----------------------------------------------------------------------------------------------
+
+    def _fuse(self, slam_map: Map, camera: Camera, keyframe_id: int, neighbors: Ids) -> None:
+        """Project the points of each key frame of the neighbourhood into the new one, and the new one's into them."""
+        for neighbor in neighbors:
+            theirs = slam_map.points_seen_by(np.array([neighbor]))
+            self.fuse_into(slam_map, camera, keyframe_id, theirs)
+            mine = slam_map.points_seen_by(np.array([keyframe_id]))
+            self.fuse_into(slam_map, camera, int(neighbor), mine)
+
+    def fuse_into(self, slam_map: Map, camera: Camera, keyframe_id: int, point_ids: Ids) -> int:
+        """Let a key frame see those of the points that match its key points; how many links or merges this made.
+
+        A key point that sees nothing is linked; where it sees another point, the two points become one.
+        """
+        seen = slam_map.points_seen_by(np.array([keyframe_id]))
+        candidates = np.setdiff1d(point_ids, seen)
+        point_rows = slam_map.point_rows(candidates)
+        candidates, point_rows = candidates[point_rows >= 0], point_rows[point_rows >= 0]
+        T_cam_world = geometry.inverse(slam_map.pose(keyframe_id))
+        points_cam = geometry.apply(T_cam_world, slam_map.positions[point_rows])
+        pixels = camera.project(points_cam)
+        visible = camera.in_image(pixels)
+        candidates, point_rows, pixels = candidates[visible], point_rows[visible], pixels[visible]
+        points_cam = points_cam[visible]
+        rows = slam_map.observation_rows(keyframe_id)
+        if len(candidates) == 0 or rows.start == rows.stop:
+            return 0
+        matches0 = self._matcher.match_near(
+            pixels,
+            slam_map.points["descriptor"][point_rows],
+            slam_map.observations["pixel"][rows],
+            slam_map.observations["descriptor"][rows].astype(np.float32),
+            self._config.mapping.fuse_radius_px,
+            self._max_distance,
+        )
+        hit = np.flatnonzero(matches0 >= 0)
+        observation_rows = matches0[hit] + rows.start
+        depth_agrees = self._depth_agrees(slam_map, camera, observation_rows, points_cam[hit, 2])
+        hit, observation_rows = hit[depth_agrees], observation_rows[depth_agrees]
+        other = slam_map.observations["point"][observation_rows]
+        free = other == NO_POINT
+        slam_map.observations["point"][observation_rows[free]] = candidates[hit[free]]
+        slam_map.refresh_normals(candidates[hit[free]])
+        ours, theirs = candidates[hit[~free]], other[~free]
+        counts = slam_map.observation_counts()
+        ours_wins = counts[slam_map.point_rows(ours)] >= counts[slam_map.point_rows(theirs)]
+        slam_map.merge_points(np.where(ours_wins, theirs, ours), np.where(ours_wins, ours, theirs))
+        return len(hit)
+
+    def _depth_agrees(self, slam_map: Map, camera: Camera, observation_rows: Ids, depth: Array) -> NDArray[np.bool_]:
+        """Whether points at `depth` fit the disparity measured at the observations; true where none was."""
+        measured = slam_map.observations["pixel"][observation_rows, 0] - slam_map.observations["u_right"][observation_rows]
+        expected = camera.bf / np.maximum(depth, 1e-9)
+        return ~(np.abs(measured - expected) > self._config.mapping.fuse_radius_px)
+
+    # -- culling ---------------------------------------------------------------------------------------------
+
+    def _cull_points(self, slam_map: Map, keyframe_id: int) -> None:
+        """Drop points that are found too rarely, and those that failed their probation."""
+        config = self._config.mapping
+        age = keyframe_id - slam_map.points["born"]
+        found_ratio = slam_map.points["found"] / np.maximum(slam_map.points["visible"], 1)
+        counts = slam_map.observation_counts()
+        on_probation = age <= config.probation_keyframes
+        least = np.where(age >= config.probation_keyframes, config.min_observations, np.where(age >= 2, 2, 1))
+        bad = on_probation & ((found_ratio < config.min_found_ratio) | (counts < least))
+        slam_map.remove_points(slam_map.points["id"][bad])
+
+    def _is_redundant(self, slam_map: Map, keyframe_id: int) -> bool:
+        points = slam_map.points_seen_by(np.array([keyframe_id]))
+        if len(points) == 0:
+            return False
+        counts = slam_map.observation_counts()[slam_map.point_rows(points)]
+        return bool(np.mean(counts >= 4) >= self._config.mapping.redundant_share)
+
+    # -- bundle adjustment -----------------------------------------------------------------------------------
+
+    def _adjust(self, slam_map: Map, camera: Camera, moving: Ids) -> None:
+        """Bundle adjustment of `moving` key frames and all they see, held by the key frames that see the same."""
+        point_ids = slam_map.points_seen_by(moving)
+        point_rows = slam_map.point_rows(point_ids)
+        counts = slam_map.observation_counts()[point_rows]
+        has_depth = camera.baseline_m is not None
+        point_ids = point_ids[counts >= (1 if has_depth else 2)]
+        others, _ = slam_map.keyframes_seeing(point_ids)
+        border = others[~np.isin(others, moving)][: self._config.bundle.max_fixed]
+        keyframe_ids = np.sort(np.concatenate([moving, border]))
+        fixed = np.isin(keyframe_ids, border)
+        # The gauge: the map's first key frame never moves; where no border holds the window, its oldest does.
+        fixed |= keyframe_ids == slam_map.keyframes["id"][0]
+        if not fixed.any():
+            fixed[0] = True
+        rows = slam_map.rows_of_keyframes(keyframe_ids)
+        point_index = np.searchsorted(point_ids, slam_map.observations["point"][rows])
+        in_window = (point_index < len(point_ids)) & (
+            point_ids[np.minimum(point_index, len(point_ids) - 1)] == slam_map.observations["point"][rows]
+        )
+        rows, point_index = rows[in_window], point_index[in_window]
+        keyframe_rows = slam_map.keyframe_rows(keyframe_ids)
+        point_rows = slam_map.point_rows(point_ids)
+        problem = BundleProblem(
+            T_cam_world=geometry.inverse(slam_map.T_world_keyframe[keyframe_rows]),
+            fixed=fixed,
+            points=slam_map.positions[point_rows],
+            camera_index=np.searchsorted(keyframe_ids, slam_map.observations["keyframe"][rows]),
+            point_index=point_index,
+            pixels=slam_map.observations["pixel"][rows],
+            u_right=slam_map.observations["u_right"][rows],
+        )
+        result = self._bundle.adjust(problem, camera)
+        free = ~fixed
+        slam_map.T_world_keyframe[keyframe_rows[free]] = geometry.orthonormalize(
+            geometry.inverse(result.T_cam_world[free])
+        )
+        slam_map.positions[point_rows] = result.points
+        slam_map.unlink(rows[~result.inliers])
+        if not has_depth:
+            self._drop_single_views(slam_map, point_ids)
+        slam_map.refresh_normals(point_ids)
+
+    @staticmethod
+    def _drop_single_views(slam_map: Map, point_ids: Ids) -> None:
+        """Without depth, a point that one key frame alone sees has no position."""
+        rows = slam_map.point_rows(point_ids)
+        point_ids, rows = point_ids[rows >= 0], rows[rows >= 0]
+        slam_map.remove_points(point_ids[slam_map.observation_counts()[rows] < 2])
+
+
+def fundamental_matrix(T_cam0_world: Array, T_cam1_world: Array, camera: Camera) -> Array:
+    """(3, 3) F with x1^T F x0 = 0 for undistorted pixels of two poses of one camera (Hartley & Zisserman, 9.2)."""
+    T_1_0 = T_cam1_world @ geometry.inverse(T_cam0_world)
+    K_inv = np.linalg.inv(camera.K)
+    F: Array = K_inv.T @ geometry.hat(T_1_0[:3, 3]) @ T_1_0[:3, :3] @ K_inv
+    return F

@@ -1,0 +1,59 @@
+"""A growable table of NumPy columns: the struct of arrays that the map is made of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_FIRST_CAPACITY = 256
+
+
+class Table:
+    """Columns of equal length; rows are appended at the end and removed by a mask, which keeps their order.
+
+    Args:
+        columns: name -> (dtype, shape of one row's entry).
+    """
+
+    def __init__(self, **columns: tuple[Any, tuple[int, ...]]) -> None:
+        self._size = 0
+        self._columns = {name: np.empty((0, *shape), dtype=dtype) for name, (dtype, shape) in columns.items()}
+
+    def __len__(self) -> int:
+        return self._size
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the columns."""
+        return list(self._columns)
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        """A writable view of the column's rows; valid until the next `append` or `keep`."""
+        return self._columns[name][: self._size]
+
+    def append(self, count: int, **values: Any) -> slice:
+        """Add `count` rows; every column needs a value that broadcasts to (count, ...). Returns the new rows."""
+        if values.keys() != self._columns.keys():
+            raise ValueError(f"columns {sorted(self._columns)} expected, found {sorted(values)}")
+        rows = slice(self._size, self._size + count)
+        self._reserve(rows.stop)
+        for name, value in values.items():
+            self._columns[name][rows] = value
+        self._size = rows.stop
+        return rows
+
+    def keep(self, mask: NDArray[np.bool_]) -> None:
+        """Keep only the rows where `mask` (rows,) is true."""
+        kept = int(np.count_nonzero(mask))
+        for name in self._columns:
+            self._columns[name][:kept] = self[name][mask]
+        self._size = kept
+
+    def _reserve(self, size: int) -> None:
+        for name, column in self._columns.items():
+            if len(column) < size:
+                grown = np.empty((max(size, len(column) * 3 // 2, _FIRST_CAPACITY), *column.shape[1:]), column.dtype)
+                grown[: self._size] = column[: self._size]
+                self._columns[name] = grown

@@ -1,0 +1,277 @@
+"""Tracking: the camera pose of each frame, from the local map."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spslam import geometry
+from spslam.camera import Camera
+from spslam.config import Config
+from spslam.frame import Observations
+from spslam.map import NO_POINT, Ids, Map
+from spslam.ports import Matcher, PoseEstimate, PoseSolver
+
+Array = NDArray[np.float64]
+_NAN_COVARIANCE = np.full((6, 6), np.nan)
+
+
+class TrackState(Enum):
+    """What the system is doing."""
+
+    INITIALIZING = "initializing"
+    TRACKING = "tracking"
+    LOST = "lost"
+
+
+@dataclass(frozen=True, eq=False)
+class TrackResult:
+    """What became of one frame.
+
+    Attributes:
+        index, timestamp: of the frame.
+        state: after this frame.
+        T_world_cam: (4, 4) float64, None unless tracked.
+        inliers, matches: matched points that agree with the pose, and all.
+        is_keyframe: whether the frame entered the map.
+        reason: why there is no pose, or how it was found; one line.
+        covariance: (6, 6) of the pose (see `PoseEstimate`), NaN where unknown.
+        median_error_px: median reprojection error of the inliers, pixels.
+    """
+
+    index: int
+    timestamp: float
+    state: TrackState
+    T_world_cam: Array | None = None
+    inliers: int = 0
+    matches: int = 0
+    is_keyframe: bool = False
+    reason: str = ""
+    covariance: Array = field(default_factory=_NAN_COVARIANCE.copy)
+    median_error_px: float = float("nan")
+
+
+@dataclass(frozen=True, eq=False)
+class Tracked:
+    """A frame with its pose and the points it sees.
+
+    Attributes:
+        observations: of the frame.
+        estimate: its pose; `estimate.inliers` speaks of the matches that `point_ids` was made from.
+        point_ids: (N,) int64, the point each key point sees or NO_POINT; inliers only.
+        matches: number of matches before outliers were dropped.
+        how: `motion` or `recovery`.
+    """
+
+    observations: Observations
+    estimate: PoseEstimate
+    point_ids: Ids
+    matches: int
+    how: str
+
+    @property
+    def inliers(self) -> int:
+        """Number of points seen."""
+        return int(np.count_nonzero(self.point_ids >= 0))
+
+    @property
+    def T_world_cam(self) -> Array:
+        """(4, 4) float64."""
+        return geometry.inverse(self.estimate.T_cam_world)
+
+
+class Tracker:
+    """Finds the pose of each frame against the map: prediction and local map first, RANSAC over key frames next.
+
+    Args:
+        max_distance: largest L2 distance of matching unit descriptors.
+    """
+
+    def __init__(self, config: Config, matcher: Matcher, pose_solver: PoseSolver, max_distance: float) -> None:
+        self._config = config.tracking
+        self._matcher = matcher
+        self._pose_solver = pose_solver
+        self._max_distance = max_distance
+
+    def track(
+        self, observations: Observations, slam_map: Map, camera: Camera, T_cam_world: Array | None, local_points: Ids
+    ) -> Tracked | None:
+        """Pose of a frame near the predicted `T_cam_world` from `local_points` (ids), or None.
+
+        A first search in a wide gate, a wider one if that fails, then a narrow one that collects what the refined
+        pose predicts.
+        """
+        if T_cam_world is None or len(local_points) == 0:
+            return None
+        for widening in (1.0, 2.5):
+            radius = self._config.search_radius_px * widening
+            first = self._match_and_refine(observations, slam_map, camera, T_cam_world, local_points, radius)
+            if first is not None:
+                refined = first.estimate.T_cam_world
+                narrow = self._config.refine_radius_px
+                second = self._match_and_refine(observations, slam_map, camera, refined, local_points, narrow)
+                return second if second is not None and second.inliers >= first.inliers else first
+        return None
+
+    def recover(self, observations: Observations, slam_map: Map, camera: Camera, keyframe_ids: Ids) -> Tracked | None:
+        """Pose of a frame without any prediction, from matches with one key frame after the other."""
+        for keyframe_id in keyframe_ids:
+            matched = self._match_keyframe(observations, slam_map, int(keyframe_id))
+            if np.count_nonzero(matched >= 0) < self._config.min_inliers:
+                continue
+            seen = np.flatnonzero(matched >= 0)
+            points = slam_map.positions[slam_map.point_rows(matched[seen])]
+            estimate = self._pose_solver.ransac(
+                points, observations.pixels[seen], observations.u_right[seen], camera
+            )
+            if estimate is None or np.count_nonzero(estimate.inliers) < self._config.min_inliers:
+                continue
+            local_points = slam_map.points_seen_by(self.local_keyframes(slam_map, matched[seen][estimate.inliers]))
+            tracked = self.track(observations, slam_map, camera, estimate.T_cam_world, local_points)
+            if tracked is not None:
+                return Tracked(tracked.observations, tracked.estimate, tracked.point_ids, tracked.matches, "recovery")
+        return None
+
+    def local_keyframes(self, slam_map: Map, point_ids: Ids) -> Ids:
+        """Key frames that see the given points, most shared first, and the closest companions of the best of them."""
+        ids, _ = slam_map.keyframes_seeing(point_ids)
+        wanted = self._config.max_keyframes
+        local = list(ids[:wanted])
+        if local and len(local) < wanted:
+            companions, _ = slam_map.covisible(int(local[0]))
+            local += [k for k in companions if k not in local][: wanted - len(local)]
+        return np.array(local, dtype=np.int64)
+
+    def _match_keyframe(self, observations: Observations, slam_map: Map, keyframe_id: int) -> Ids:
+        """(N,) int64: the point that each key point of the frame seems to share with a key frame."""
+        rows = slam_map.observation_rows(keyframe_id)
+        linked = np.flatnonzero(slam_map.observations["point"][rows] >= 0) + rows.start
+        matches0 = self._matcher.match(
+            observations.descriptors,
+            slam_map.observations["descriptor"][linked].astype(np.float32),
+            self._max_distance,
+            self._config.ratio,
+        )
+        point_ids = np.full(len(observations), NO_POINT, dtype=np.int64)
+        hit = matches0 >= 0
+        point_ids[hit] = slam_map.observations["point"][linked[matches0[hit]]]
+        return point_ids
+
+    def _match_and_refine(
+        self,
+        observations: Observations,
+        slam_map: Map,
+        camera: Camera,
+        T_cam_world: Array,
+        local_points: Ids,
+        radius: float,
+    ) -> Tracked | None:
+        rows = slam_map.point_rows(local_points)
+        rows = rows[rows >= 0]
+        pixels, visible = self.project(slam_map, camera, T_cam_world, rows)
+        rows, pixels = rows[visible], pixels[visible]
+        if len(rows) < self._config.min_inliers:
+            return None
+        matches0 = self._matcher.match_near(
+            pixels,
+            slam_map.points["descriptor"][rows],
+            observations.pixels,
+            observations.descriptors,
+            radius,
+            self._max_distance,
+        )
+        hit = np.flatnonzero(matches0 >= 0)
+        if len(hit) < self._config.min_inliers:
+            return None
+        keypoints = matches0[hit]
+        estimate = self._pose_solver.refine(
+            T_cam_world,
+            slam_map.positions[rows[hit]],
+            observations.pixels[keypoints],
+            observations.u_right[keypoints],
+            camera,
+        )
+        if np.count_nonzero(estimate.inliers) < self._config.min_inliers:
+            return None
+        point_ids = np.full(len(observations), NO_POINT, dtype=np.int64)
+        point_ids[keypoints[estimate.inliers]] = slam_map.points["id"][rows[hit[estimate.inliers]]]
+        return Tracked(observations, estimate, point_ids, len(hit), "motion")
+
+    def project(
+        self, slam_map: Map, camera: Camera, T_cam_world: Array, rows: Ids
+    ) -> tuple[Array, NDArray[np.bool_]]:
+        """Pixels (N, 2) of points by row, and which of them this view should be able to see and recognise."""
+        positions = slam_map.positions[rows]
+        points_cam = geometry.apply(T_cam_world, positions)
+        pixels = camera.project(points_cam)
+        centre = geometry.inverse(T_cam_world)[:3, 3]
+        rays = centre - positions
+        distance = np.linalg.norm(rays, axis=1)
+        cosine = np.sum(rays * slam_map.points["normal"][rows], axis=1) / np.maximum(distance, 1e-12)
+        change = distance / np.maximum(slam_map.points["distance"][rows], 1e-12)
+        limit = self._config.max_scale_change
+        visible = (
+            (points_cam[:, 2] > 0)
+            & camera.in_image(pixels)
+            & (cosine > np.cos(np.radians(self._config.max_view_angle_deg)))
+            & (change < limit)
+            & (change > 1.0 / limit)
+        )
+        return pixels, visible
+
+    def count_visibility(self, slam_map: Map, camera: Camera, tracked: Tracked, local_points: Ids) -> None:
+        """Note in the map which local points this frame should have seen, and which it did see."""
+        rows = slam_map.point_rows(local_points)
+        rows = rows[rows >= 0]
+        _, visible = self.project(slam_map, camera, tracked.estimate.T_cam_world, rows)
+        found = slam_map.point_rows(tracked.point_ids[tracked.point_ids >= 0])
+        # A point that was found was visible, whatever the gates say of it now.
+        slam_map.points["visible"][np.union1d(rows[visible], found)] += 1
+        slam_map.points["found"][found] += 1
+
+
+class Motion:
+    """Constant-velocity prediction of the next pose, kept relative to a key frame.
+
+    The last pose is remembered relative to a key frame, so that a refinement of the map carries it along.
+    """
+
+    def __init__(self) -> None:
+        self._T_cam_keyframe: Array | None = None
+        self._keyframe_id = -1
+        self._velocity = np.zeros(6)
+        self._timestamp = 0.0
+
+    def update(self, timestamp: float, T_cam_world: Array, keyframe_id: int, slam_map: Map) -> None:
+        """Take up the pose of a tracked frame."""
+        previous = self.last(slam_map)
+        if previous is not None and timestamp > self._timestamp:
+            step = geometry.se3_log(T_cam_world @ geometry.inverse(previous))
+            self._velocity = step / (timestamp - self._timestamp)
+        self.anchor(timestamp, T_cam_world, keyframe_id, slam_map)
+
+    def anchor(self, timestamp: float, T_cam_world: Array, keyframe_id: int, slam_map: Map) -> None:
+        """Set the last pose without touching the velocity."""
+        self._T_cam_keyframe = T_cam_world @ slam_map.pose(keyframe_id)
+        self._keyframe_id = keyframe_id
+        self._timestamp = timestamp
+
+    def stop(self) -> None:
+        """Forget the velocity: after a loss or a jump it predicts nothing."""
+        self._velocity = np.zeros(6)
+
+    def last(self, slam_map: Map) -> Array | None:
+        """(4, 4) `T_cam_world` of the last tracked frame in today's map."""
+        if self._T_cam_keyframe is None or not slam_map.has_keyframe(self._keyframe_id):
+            return None
+        return self._T_cam_keyframe @ geometry.inverse(slam_map.pose(self._keyframe_id))
+
+    def predict(self, timestamp: float, slam_map: Map) -> Array | None:
+        """(4, 4) predicted `T_cam_world` at `timestamp`."""
+        last = self.last(slam_map)
+        if last is None:
+            return None
+        return geometry.orthonormalize(geometry.se3_exp(self._velocity * (timestamp - self._timestamp)) @ last)
