@@ -1,0 +1,83 @@
+# Set-up, demo and checks from a bare machine with Python 3.11-3.13 and make.
+#
+#   PYTHON=python3.12      the interpreter of the virtual environment
+#   TORCH_INDEX_URL=URL    where the CPU build of torch comes from when pip's own index has none;
+#                          empty: take what pip's own index has (on Linux the CUDA build, gigabytes)
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || echo python3)
+TORCH_INDEX_URL ?= https://download.pytorch.org/whl/cpu
+VENV ?= .venv
+
+PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
+INSTALL := $(PIP) install --quiet --constraint constraints.txt
+# The libraries that Open3D loads and the Debian packages that bring them.
+LIBRARIES := libusb-1.0.so.0=libusb-1.0-0 libGL.so.1=libgl1 libEGL.so.1=libegl1 libgomp.so.1=libgomp1 libX11.so.6=libx11-6
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:.*##/ -/'
+
+setup: $(VENV)/.setup ## virtual environment with pinned wheels; a second call does nothing
+
+demo: setup ## run on a rendered world and write trajectory, map, figures and pictures to runs/
+	$(VENV)/bin/spslam demo
+
+test: $(VENV)/.setup-dev ## all tests
+	$(VENV)/bin/pytest
+
+lint: $(VENV)/.setup-dev ## formatting, lint, types
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy spslam run_slam.py
+
+bench: setup ## time the stages on a small world
+	$(VENV)/bin/spslam run demo-small --out runs/bench
+
+clean: ## remove the virtual environment and caches; runs/ stays
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+.PHONY: help setup demo test lint bench clean
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
+		{ echo "Python 3.11, 3.12 or 3.13 is needed, found: $$($(PYTHON) --version 2>&1); say which with make PYTHON=..."; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { \
+		package=$$($(PYTHON) -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])'); \
+		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+			apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$package >/dev/null; \
+		else \
+			echo "$(PYTHON) cannot make virtual environments; run: sudo apt-get install $$package"; exit 1; \
+		fi; }
+	$(PYTHON) -m venv $(VENV)
+
+# A version that satisfies the pin stays, whichever build it is. Only Linux's default build is the CUDA one.
+$(VENV)/.setup: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@pin=$$(grep '^torch==' constraints.txt); \
+	if [ "$$(uname -s)" = Linux ] && [ -n "$(TORCH_INDEX_URL)" ] && ! $(PIP) freeze | grep -q "^$$pin"; then \
+		echo "Installing $$pin+cpu"; \
+		$(INSTALL) "$$pin+cpu" 2>/dev/null || \
+		$(INSTALL) --retries 0 --timeout 20 --extra-index-url "$(TORCH_INDEX_URL)" "$$pin+cpu" 2>/dev/null || \
+		echo "no CPU build of torch at $(TORCH_INDEX_URL): taking what pip's own index has"; \
+	fi
+	@echo "Installing spslam and what it needs"
+	@$(INSTALL) --editable .
+	@$(INSTALL) --editable '.[viewer]' || echo "Open3D has no wheel for this machine: everything works but --viewer open3d and map.png"
+	@if [ "$$(uname -s)" = Linux ]; then \
+		known=$$(PATH="$$PATH:/sbin:/usr/sbin" ldconfig -p 2>/dev/null || true); missing=; \
+		for entry in $(LIBRARIES); do grep -qF "$${entry%%=*} " <<<"$$known" || missing+=" $${entry##*=}"; done; \
+		command="apt-get install -y --no-install-recommends$$missing"; \
+		if [ -z "$$missing" ]; then :; \
+		elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq \
+			&& DEBIAN_FRONTEND=noninteractive $$command >/dev/null; then echo "Installed$$missing for Open3D"; \
+		else echo "Open3D lacks system libraries; run: sudo $$command"; fi; \
+	fi
+	@touch $@
+
+$(VENV)/.setup-dev: $(VENV)/.setup
+	@echo "Installing the development tools"
+	@$(INSTALL) --editable '.[dev]'
+	@touch $@
