@@ -1,0 +1,198 @@
+"""Absolute pose of one camera from 2D-3D matches: robust refinement, and PnP in RANSAC when nothing is known."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from spslam.camera import Camera
+from spslam.geometry import apply, orthonormalize
+from spslam.ports import PoseEstimate
+
+from .residuals import Reprojection, chi_squared, huber_cost, huber_weight, pose_jacobian
+
+Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+_MIN_POINTS = 4
+# Iterations of each round; between rounds every point is judged again, so outliers may come back.
+_ROUNDS = (6, 4, 4, 6)
+# A step shorter than this many standard deviations of the estimate (squared) ends a round, and the last one.
+_CONVERGED, _CONVERGED_LAST = 1e-2, 1e-6
+_MAX_DAMPING = 1e8
+_RANSAC_CONFIDENCE = 0.9999
+_RANSAC_ITERATIONS = 5000
+# χ² of a sample's supporters, in units of the limit for outliers: a pose of few points is not exact yet.
+_SAMPLE_TOLERANCE = 4.0
+
+
+class PnPSolver:
+    """A `PoseSolver`: Levenberg-Marquardt on reprojection errors with re-classified inliers.
+
+    The scheme of rounds follows Mur-Artal & Tardós, ORB-SLAM2, T-RO 2017, section III-C; `u_right` adds a third row
+    to the residual of a point, `u - bf / z`.
+
+    Args:
+        pixel_sigma: standard deviation of a key point's position, pixels.
+        min_inliers: support below which `ransac` gives no pose.
+        huber: robust kernel in all rounds but the last.
+        seed: seed of `ransac`.
+    """
+
+    def __init__(self, pixel_sigma: float = 1.0, min_inliers: int = 20, huber: bool = True, seed: int = 0) -> None:
+        self.pixel_sigma = pixel_sigma
+        self.min_inliers = min_inliers
+        self.huber = huber
+        self.seed = seed
+
+    def refine(self, T_cam_world: Array, points: Array, pixels: Array, u_right: Array, camera: Camera) -> PoseEstimate:
+        """Robust refinement of a pose (4, 4); see `PoseSolver.refine`.
+
+        Points that are not finite or lie behind the camera are outliers. With fewer than four usable points the pose
+        is given back as it came, without inliers.
+        """
+        return self._refine(
+            _Problem(points, Reprojection(pixels, u_right, camera, self.pixel_sigma)), T_cam_world, None
+        )
+
+    def _refine(self, problem: _Problem, T_cam_world: Array, active: Mask | None) -> PoseEstimate:
+        """Refinement that starts with the `active` points (N,), or with all."""
+        T = np.asarray(T_cam_world, dtype=np.float64)
+        active = problem.usable if active is None else active
+        if np.count_nonzero(active) < _MIN_POINTS or not np.isfinite(T).all():
+            return _no_estimate(T_cam_world, len(problem.points))
+        normal = np.full((6, 6), np.nan)
+        for number, iterations in enumerate(_ROUNDS):
+            last = number == len(_ROUNDS) - 1
+            tolerance = _CONVERGED_LAST if last else _CONVERGED
+            T, normal = problem.minimize(T, active, self.huber and not last, iterations, tolerance)
+            active = problem.inliers(T)
+            if np.count_nonzero(active) < _MIN_POINTS:
+                return _no_estimate(T_cam_world, len(problem.points))
+        return self._estimate(orthonormalize(T), active, normal, problem)
+
+    def ransac(self, points: Array, pixels: Array, u_right: Array, camera: Camera) -> PoseEstimate | None:
+        """PnP in RANSAC on the pixels, then `refine` on all points; see `PoseSolver.ransac`."""
+        problem = _Problem(points, Reprojection(pixels, u_right, camera, self.pixel_sigma))
+        if np.count_nonzero(problem.usable) < max(self.min_inliers, _MIN_POINTS):
+            return None
+        T = self._sample_consensus(points[problem.usable], pixels[problem.usable], camera)
+        if T is None:
+            return None
+        # Only what the sample agrees with: even under a kernel, many outliers would pull the pose away again.
+        estimate = self._refine(problem, T, problem.inliers(T, _SAMPLE_TOLERANCE))
+        return estimate if np.count_nonzero(estimate.inliers) >= self.min_inliers else None
+
+    def _sample_consensus(self, points: Array, pixels: Array, camera: Camera) -> Array | None:
+        parameters = cv2.UsacParams()
+        parameters.threshold = 3.0 * self.pixel_sigma
+        parameters.confidence = _RANSAC_CONFIDENCE
+        parameters.maxIterations = _RANSAC_ITERATIONS
+        parameters.randomGeneratorState = self.seed
+        # No local optimisation: it takes most of the time, and `refine` does its work.
+        parameters.score = cv2.SCORE_METHOD_MSAC
+        parameters.loMethod = cv2.LOCAL_OPTIM_NULL
+        try:
+            found, _, rotation, translation, _ = cv2.solvePnPRansac(
+                np.ascontiguousarray(points), np.ascontiguousarray(pixels), camera.K, None, params=parameters
+            )
+        except cv2.error:
+            # OpenCV throws on samples that are degenerate as a whole, for example all points in one place.
+            return None
+        if not found:
+            return None
+        T = np.eye(4)
+        T[:3, :3] = cv2.Rodrigues(rotation)[0]
+        T[:3, 3] = translation.ravel()
+        return T if np.isfinite(T).all() else None
+
+    def _estimate(self, T: Array, inliers: Mask, normal: Array, problem: _Problem) -> PoseEstimate:
+        residuals, _ = problem.residuals(T)
+        rows = int(2 * np.count_nonzero(inliers) + np.count_nonzero(inliers & problem.measured.stereo))
+        variance = float(chi_squared(residuals[:, inliers]).sum()) / max(rows - 6, 1)
+        try:
+            covariance: Array = np.linalg.inv(normal) * max(1.0, variance)
+        except np.linalg.LinAlgError:
+            covariance = np.full((6, 6), np.nan)
+        error = self.pixel_sigma * np.hypot(residuals[0, inliers], residuals[1, inliers])
+        return PoseEstimate(T, inliers, covariance, float(np.median(error)))
+
+
+class _Problem:
+    """The points and measurements of one pose."""
+
+    def __init__(self, points: Array, measured: Reprojection) -> None:
+        self.usable: Mask = measured.finite & np.isfinite(points).all(axis=1)
+        self.points: Array = np.where(self.usable[:, None], points, 0.0)
+        self.measured = measured
+
+    def residuals(self, T: Array) -> tuple[Array, Mask]:
+        residuals, valid = self.measured.residuals(apply(T, self.points).T)
+        return residuals, valid & self.usable
+
+    def inliers(self, T: Array, tolerance: float = 1.0) -> Mask:
+        residuals, valid = self.residuals(T)
+        inliers: Mask = valid & (chi_squared(residuals) <= tolerance * self.measured.limit)
+        return inliers
+
+    def minimize(self, T: Array, active: Mask, huber: bool, iterations: int, tolerance: float) -> tuple[Array, Array]:
+        """The refined pose and the normal matrix (6, 6) at the last linearisation."""
+        index = np.flatnonzero(active)
+        points, measured = self.points[index], self.measured.select(index)
+        cost, normal, gradient = _linearize(T, points, measured, huber)
+        damping = 1e-6
+        for _ in range(iterations):
+            step = _solve(normal + damping * np.diag(np.diag(normal) + 1e-12), -gradient)
+            if step is None:
+                break
+            moved = _perturb(step, T)
+            new_cost, new_normal, new_gradient = _linearize(moved, points, measured, huber)
+            if new_cost > cost:
+                damping = max(damping, 1e-4) * 10.0
+                if damping > _MAX_DAMPING:
+                    break
+                continue
+            converged = step @ normal @ step < tolerance
+            T, cost, normal, gradient = moved, new_cost, new_normal, new_gradient
+            damping *= 0.1
+            if converged:
+                break
+        return T, normal
+
+
+def _linearize(T: Array, points: Array, measured: Reprojection, huber: bool) -> tuple[float, Array, Array]:
+    """Cost, normal matrix (6, 6) and gradient (6,) of points (N, 3) at a pose."""
+    points_cam = np.ascontiguousarray(apply(T, points).T)
+    residuals, valid = measured.residuals(points_cam)
+    chi2 = chi_squared(residuals)
+    jacobian = pose_jacobian(measured.jacobian(points_cam, valid), points_cam)
+    # A point behind the camera costs as much as one 100 σ off: a step gains nothing by hiding points there.
+    chi2 = np.where(valid, chi2, 1e4)
+    cost = float(huber_cost(chi2, measured.limit).sum() if huber else chi2.sum())
+    weighted = jacobian * huber_weight(chi2, measured.limit) if huber else jacobian
+    flat, flat_weighted = jacobian.reshape(6, -1), weighted.reshape(6, -1)
+    return cost, flat_weighted @ flat.T, flat_weighted @ residuals.ravel()
+
+
+def _perturb(step: Array, T: Array) -> Array:
+    """A pose moved by [translation, rotation]: to first order the exponential, at a tenth of its price."""
+    motion = np.eye(4)
+    motion[:3, :3] = cv2.Rodrigues(step[3:])[0]
+    motion[:3, 3] = step[:3]
+    moved: Array = motion @ T
+    return moved
+
+
+def _solve(matrix: Array, rhs: Array) -> Array | None:
+    try:
+        step: Array = np.linalg.solve(matrix, rhs)
+    except np.linalg.LinAlgError:
+        return None
+    return step if np.isfinite(step).all() else None
+
+
+def _no_estimate(T_cam_world: Array, count: int) -> PoseEstimate:
+    return PoseEstimate(
+        np.array(T_cam_world, dtype=np.float64), np.zeros(count, dtype=bool), np.full((6, 6), np.nan), float("nan")
+    )

@@ -1,0 +1,149 @@
+"""Reprojection residuals, their Jacobians and 3×3 block algebra, shared by all solvers of this room.
+
+Arrays are laid out with the observations along the last axis, (…, N): whole-array operations then run over contiguous
+memory, which is several times faster than stacks of small matrices. Jacobians are indexed [parameter, row, observation]. are perturbed from the left, `exp([translation, rotation]) · T_cam_world`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spslam.camera import Camera
+
+Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+# 95 % quantiles of the χ² distribution with 2 and 3 degrees of freedom.
+CHI2_MONO = 5.991
+CHI2_STEREO = 7.815
+MIN_DEPTH = 1e-6
+
+
+class Reprojection:
+    """What N observations measured: (u, v), and the x in the right image where it is known.
+
+    Residuals are predicted minus measured, in units of `pixel_sigma`, three rows each; the third is 0 where u_right
+    is unknown.
+
+    Attributes:
+        finite: (N,) bool, observations whose pixels are numbers.
+        stereo: (N,) bool, observations with u_right.
+        limit: (N,) χ² above which an observation is an outlier (95 %).
+    """
+
+    def __init__(self, pixels: Array, u_right: Array, camera: Camera, pixel_sigma: float) -> None:
+        self.finite: Mask = np.isfinite(pixels).all(axis=1)
+        self.stereo: Mask = np.isfinite(u_right) & self.finite if camera.bf > 0 else np.zeros_like(self.finite)
+        self.limit: Array = np.where(self.stereo, CHI2_STEREO, CHI2_MONO)
+        measured = np.column_stack([pixels, u_right]).T
+        centre = np.array([[camera.cx], [camera.cy], [camera.cx]])
+        self._measured: Array = np.where(np.isfinite(measured), measured - centre, 0.0) / pixel_sigma
+        self._fx, self._fy, self._bf = camera.fx / pixel_sigma, camera.fy / pixel_sigma, camera.bf / pixel_sigma
+
+    def select(self, index: NDArray[np.int64] | Mask) -> Reprojection:
+        """The observations at `index` only."""
+        chosen = object.__new__(Reprojection)
+        chosen.__dict__.update(self.__dict__)
+        chosen.finite, chosen.stereo, chosen.limit = self.finite[index], self.stereo[index], self.limit[index]
+        chosen._measured = self._measured[:, index]
+        return chosen
+
+    def residuals(self, points_cam: Array) -> tuple[Array, Mask]:
+        """Residuals (3, N) of points (3, N) in camera coordinates, and which of them (N,) are defined.
+
+        Undefined are NaN points, NaN pixels and points at or behind the camera; their residuals are 0.
+        """
+        x, y, z = points_cam
+        valid: Mask = (z > MIN_DEPTH) & (z < np.inf) & self.finite
+        inverse_z = 1.0 / np.where(valid, z, 1.0)
+        out = np.empty_like(points_cam)
+        np.multiply(self._fx * x, inverse_z, out=out[0])
+        np.multiply(self._fy * y, inverse_z, out=out[1])
+        np.subtract(out[0], self._bf * inverse_z, out=out[2])
+        out -= self._measured
+        out[2, ~self.stereo] = 0.0
+        finite = np.isfinite(out[0]) & np.isfinite(out[1])
+        valid &= finite
+        out[:, ~valid] = 0.0
+        return out, valid
+
+    def jacobian(self, points_cam: Array, valid: Mask) -> Array:
+        """(3, 3, N): derivatives of the residuals by the point in camera coordinates; 0 where not `valid`."""
+        z = np.where(valid, points_cam[2], 1.0)
+        x_over_z, y_over_z = np.where(valid, points_cam[:2], 0.0) / z
+        inverse_z = valid / z
+        out = np.zeros((3, 3, len(z)))
+        fx_over_z = self._fx * inverse_z
+        out[0, 0] = fx_over_z
+        out[1, 1] = self._fy * inverse_z
+        out[2, 0] = -fx_over_z * x_over_z
+        out[2, 1] = -out[1, 1] * y_over_z
+        out[0, 2] = fx_over_z * self.stereo
+        out[2, 2] = (out[2, 0] + self._bf * inverse_z * inverse_z) * self.stereo
+        return out
+
+
+def pose_jacobian(jacobian_cam: Array, points_cam: Array) -> Array:
+    """(6, 3, N): derivatives by a left perturbation of the pose, from those by the point in camera coordinates."""
+    a0, a1, a2 = jacobian_cam
+    x, y, z = np.where(np.isfinite(points_cam), points_cam, 0.0)
+    out = np.empty((6, *a0.shape))
+    out[:3] = jacobian_cam
+    np.subtract(a2 * y, a1 * z, out=out[3])
+    np.subtract(a0 * z, a2 * x, out=out[4])
+    np.subtract(a1 * x, a0 * y, out=out[5])
+    return out
+
+
+def chi_squared(residuals: Array) -> Array:
+    """(N,) squared norms of residuals (3, N)."""
+    chi2: Array = np.einsum("in,in->n", residuals, residuals)
+    return chi2
+
+
+def huber_weight(chi2: Array, limit: Array) -> Array:
+    """(N,) weights of the squared residuals under Huber's kernel with threshold sqrt(limit)."""
+    weight: Array = np.sqrt(limit / np.maximum(chi2, limit))
+    return weight
+
+
+def huber_cost(chi2: Array, limit: Array) -> Array:
+    """(N,) Huber's kernel of χ²: χ² up to `limit`, linear in the residual beyond."""
+    cost: Array = np.where(chi2 <= limit, chi2, 2.0 * np.sqrt(limit * chi2) - limit)
+    return cost
+
+
+def cholesky3(blocks: Array) -> Array:
+    """Factors L (6, N) of symmetric positive blocks (6, N); both in the order 00, 10, 11, 20, 21, 22.
+
+    Pivots lost to rounding are raised, so that a degenerate block gives a short step instead of NaN.
+    """
+    m00, m10, m11, m20, m21, m22 = blocks
+    tiny = 1e-14 * (m00 + m11 + m22) + 1e-300
+    L = np.empty_like(blocks)
+    L[0] = np.sqrt(np.maximum(m00, tiny))
+    L[1] = m10 / L[0]
+    L[2] = np.sqrt(np.maximum(m11 - L[1] * L[1], tiny))
+    L[3] = m20 / L[0]
+    L[4] = (m21 - L[3] * L[1]) / L[2]
+    L[5] = np.sqrt(np.maximum(m22 - L[3] * L[3] - L[4] * L[4], tiny))
+    return L
+
+
+def forward3(L: Array, b: Array) -> Array:
+    """L⁻¹ b for factors (6, N) of `cholesky3` and b (3, …, N)."""
+    out = np.empty_like(b)
+    np.divide(b[0], L[0], out=out[0])
+    out[1] = (b[1] - L[1] * out[0]) / L[2]
+    out[2] = (b[2] - L[3] * out[0] - L[4] * out[1]) / L[5]
+    return out
+
+
+def backward3(L: Array, b: Array) -> Array:
+    """L⁻ᵀ b for factors (6, N) of `cholesky3` and b (3, …, N)."""
+    out = np.empty_like(b)
+    np.divide(b[2], L[5], out=out[2])
+    out[1] = (b[1] - L[4] * out[2]) / L[2]
+    out[0] = (b[0] - L[1] * out[1] - L[3] * out[2]) / L[0]
+    return out
