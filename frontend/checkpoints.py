@@ -1,0 +1,145 @@
+"""Reads SuperPoint weights: our safetensors, Magic Leap's release, the open retraining.
+
+Each layout is renamed to the modules of `SuperPoint`; widths are read off the shapes.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+import zipfile
+from importlib import resources
+from pathlib import Path
+from typing import Literal
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from spslam.errors import WeightsError
+
+from .superpoint import Sampling, SuperPoint
+
+DEFAULT_WEIGHTS = "superpoint_half_bootstrap.safetensors"
+# Each layout's rule where the file does not say.
+_OWN_SAMPLING = Sampling("bicubic", align_corners=False)
+_MAGIC_LEAP_SAMPLING = Sampling("bilinear", align_corners=True)
+_OPEN_SAMPLING = Sampling("bilinear", align_corners=False)
+
+_LAYERS = ("1a", "1b", "2a", "2b", "3a", "3b", "4a", "4b", "Pa", "Pb", "Da", "Db")
+_OPEN_HEADS = {"detector": "P", "descriptor": "D"}
+_OPEN_KEY = re.compile(r"(backbone\.([0-3])\.([01])|(detector|descriptor)\.([01]))\.(conv|bn)\.(\w+)")
+
+
+def load_superpoint(path: str | Path | None = None) -> SuperPoint:
+    """The network with the weights of a file, in evaluation mode.
+
+    Args:
+        path: a .safetensors file (any layout) or a .pth file (Magic Leap's or the open retraining's); None
+            takes the built-in weights.
+
+    Raises:
+        WeightsError: the file is missing, damaged, of another network, or its shapes do not fit together.
+    """
+    if path is None:
+        with resources.as_file(resources.files("spslam.frontend.weights") / DEFAULT_WEIGHTS) as built_in:
+            return load_superpoint(built_in)
+    path = Path(path)
+    if not path.is_file():
+        raise WeightsError(
+            f"no weights file at {path}: give a .safetensors or .pth file, or none for the built-in ones"
+        )
+    safe = path.suffix == ".safetensors"
+    state, metadata = _read_safetensors(path) if safe else (_read_pickle(path), {})
+    state, layout = _rename(state, path)
+    sampling = _sampling(metadata, layout, safe, path)
+    return _build(state, sampling, path)
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path} is not a readable safetensors file: {_one_line(error)}") from None
+
+
+def _read_pickle(path: Path) -> dict[str, Tensor]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, OSError, EOFError, ValueError) as error:
+        raise WeightsError(
+            f"{path} is not a file of plain PyTorch weights (nothing else is ever unpickled): {_one_line(error)}"
+        ) from None
+    if isinstance(content, dict):
+        content = next((content[key] for key in ("state_dict", "model_state_dict", "model") if key in content), content)
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise WeightsError(f"{path}: expected a dictionary of tensors by name, found {type(content).__name__}")
+    return {str(key).removeprefix("module."): value for key, value in content.items()}
+
+
+def _rename(state: dict[str, Tensor], path: Path) -> tuple[dict[str, Tensor], Literal["plain", "open"]]:
+    if "conv1a.weight" in state:
+        renamed = {}
+        for key, value in state.items():
+            layer, _, rest = key.partition(".")
+            renamed[key if rest.startswith(("conv.", "bn.")) else f"{layer}.conv.{rest}"] = value
+        return renamed, "plain"
+    if "conv1a.conv.weight" in state:
+        return state, "plain"
+    if "backbone.0.0.conv.weight" in state:
+        return {_open_name(key, path): value for key, value in state.items()}, "open"
+    found = ", ".join(sorted(state)[:3]) or "nothing"
+    raise WeightsError(
+        f"{path} holds no SuperPoint weights: expected keys like conv1a.weight or backbone.0.0.conv.weight, "
+        f"found {found}"
+    )
+
+
+def _open_name(key: str, path: Path) -> str:
+    match = _OPEN_KEY.fullmatch(key)
+    if match is None:
+        raise WeightsError(f"{path}: unknown key {key} among the weights of the open retraining")
+    _, stage, block, head, head_block, part, rest = match.groups()
+    layer = f"{int(stage) + 1}{'ab'[int(block)]}" if stage else f"{_OPEN_HEADS[head]}{'ab'[int(head_block)]}"
+    return f"conv{layer}.{part}.{rest}"
+
+
+def _sampling(metadata: dict[str, str], layout: str, safe: bool, path: Path) -> Sampling:
+    text = metadata.get("descriptor_sampling")
+    if text is None:
+        if layout == "open":
+            return _OPEN_SAMPLING
+        return _OWN_SAMPLING if safe else _MAGIC_LEAP_SAMPLING
+    interpolation = re.search(r"\b(bicubic|bilinear)\b", text)
+    corners = re.search(r"align_corners=(True|False)", text)
+    if interpolation is None or corners is None:
+        raise WeightsError(
+            f"{path}: descriptor_sampling must name bicubic or bilinear and align_corners=True or False, found {text!r}"
+        )
+    kind: Literal["bicubic", "bilinear"] = "bicubic" if interpolation[1] == "bicubic" else "bilinear"
+    return Sampling(kind, corners[1] == "True")
+
+
+def _build(state: dict[str, Tensor], sampling: Sampling, path: Path) -> SuperPoint:
+    weights = {layer: state.get(f"conv{layer}.conv.weight") for layer in _LAYERS}
+    missing = [f"conv{layer}" for layer, weight in weights.items() if weight is None or weight.ndim != 4]
+    if missing:
+        raise WeightsError(f"{path}: incomplete SuperPoint weights, missing {', '.join(missing)}")
+    outputs = {layer: len(weight) for layer, weight in weights.items() if weight is not None}
+    network = SuperPoint(
+        [outputs[layer] for layer in ("1a", "2a", "3a", "4a", "Pa")],
+        descriptor_dim=outputs["Db"],
+        batch_norm="conv1a.bn.weight" in state,
+        sampling=sampling,
+    )
+    try:
+        network.load_state_dict({key: value.float() for key, value in state.items()})
+    except RuntimeError as error:
+        raise WeightsError(f"{path}: the weights do not fit SuperPoint: {_one_line(error)}") from None
+    return network.eval().requires_grad_(False)
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if len(text) <= 300 else text[:297] + "..."

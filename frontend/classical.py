@@ -1,0 +1,140 @@
+"""ORB and RootSIFT through OpenCV, spread over the image like every extractor here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from spslam.config import FeatureConfig
+from spslam.frame import Features
+
+from .images import check_images
+from .keypoints import spread_top_k
+
+# More candidates than needed, so that spreading has something to choose from.
+_ORB_CANDIDATES = 4
+_ORB_SCALE = 1.2
+_ORB_LEVELS = 8
+_ORB_FAST_THRESHOLD = 10
+
+
+class _ClassicalExtractor:
+    """The common part: detect, drop duplicates and the border, spread, describe."""
+
+    name: str
+    max_distance: float
+    pixel_sigma: float
+
+    def __init__(self, config: FeatureConfig) -> None:
+        self._config = config
+
+    def extract(self, image: NDArray[np.uint8]) -> Features:
+        """Features of a (H, W) uint8 image of any size."""
+        height, width = check_images([image])
+        found = self._detect(image)
+        pixels = self._positions(found)
+        scores = np.array([keypoint.response for keypoint in found], np.float32)
+        border = self._config.border
+        inside = np.all((pixels >= border) & (pixels <= np.array([width, height]) - 1 - border), axis=1)
+        candidates = np.flatnonzero(inside)
+        candidates = candidates[_first_at_each_pixel(pixels[candidates], scores[candidates])]
+        kept = candidates[
+            spread_top_k(pixels[candidates], scores[candidates], self._config.max_keypoints, self._config.spread_cell)
+        ]
+        for index in kept:
+            found[index].class_id = int(index)
+        described, descriptors = self._describe(image, [found[index] for index in kept])
+        index = np.array([keypoint.class_id for keypoint in described], np.int64)
+        return Features(self._refine(image, pixels[index]), scores[index], descriptors)
+
+    def extract_batch(self, images: list[NDArray[np.uint8]]) -> list[Features]:
+        """Features of several (H, W) uint8 images of one size."""
+        if images:
+            check_images(images)
+        return [self.extract(image) for image in images]
+
+    def _detect(self, image: NDArray[np.uint8]) -> list[cv2.KeyPoint]:
+        raise NotImplementedError
+
+    def _positions(self, found: Sequence[cv2.KeyPoint]) -> NDArray[np.float32]:
+        return np.array([keypoint.pt for keypoint in found], np.float32).reshape(-1, 2)
+
+    def _describe(
+        self, image: NDArray[np.uint8], keypoints: list[cv2.KeyPoint]
+    ) -> tuple[Sequence[cv2.KeyPoint], NDArray[np.float32] | NDArray[np.uint8]]:
+        raise NotImplementedError
+
+    def _refine(self, image: NDArray[np.uint8], pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+        return pixels
+
+
+class OrbExtractor(_ClassicalExtractor):
+    """ORB (Rublee et al., ICCV 2011), descriptors of 256 packed bits."""
+
+    name = "orb"
+    max_distance = 1.0
+    pixel_sigma = 1.0
+
+    def __init__(self, config: FeatureConfig) -> None:
+        super().__init__(config)
+        self._orb = cv2.ORB.create(
+            nfeatures=_ORB_CANDIDATES * config.max_keypoints,
+            scaleFactor=_ORB_SCALE,
+            nlevels=_ORB_LEVELS,
+            fastThreshold=_ORB_FAST_THRESHOLD,
+        )
+
+    def _detect(self, image: NDArray[np.uint8]) -> list[cv2.KeyPoint]:
+        return list(self._orb.detect(image, None))
+
+    def _positions(self, found: Sequence[cv2.KeyPoint]) -> NDArray[np.float32]:
+        # OpenCV multiplies a level's positions by its scale, which forgets the half pixel of the centres.
+        scales = _ORB_SCALE ** np.array([keypoint.octave for keypoint in found], np.float64)
+        pixels: NDArray[np.float32] = (super()._positions(found) + 0.5 * (scales[:, None] - 1.0)).astype(np.float32)
+        return pixels
+
+    def _describe(
+        self, image: NDArray[np.uint8], keypoints: list[cv2.KeyPoint]
+    ) -> tuple[Sequence[cv2.KeyPoint], NDArray[np.uint8]]:
+        described, descriptors = self._orb.compute(image, keypoints)
+        if descriptors is None:
+            return [], np.zeros((0, 32), np.uint8)
+        return described, np.asarray(descriptors, np.uint8)
+
+
+class SiftExtractor(_ClassicalExtractor):
+    """RootSIFT: SIFT (Lowe, IJCV 2004) compared by the Hellinger kernel (Arandjelović & Zisserman, CVPR 2012)."""
+
+    name = "sift"
+    max_distance = 0.7
+    pixel_sigma = 1.0
+
+    def __init__(self, config: FeatureConfig) -> None:
+        super().__init__(config)
+        # Without the precise up-scaling every position is a quarter pixel off.
+        self._sift = cv2.SIFT.create(contrastThreshold=0.01, enable_precise_upscale=True)
+
+    def _detect(self, image: NDArray[np.uint8]) -> list[cv2.KeyPoint]:
+        return list(self._sift.detect(image, None))
+
+    def _describe(
+        self, image: NDArray[np.uint8], keypoints: list[cv2.KeyPoint]
+    ) -> tuple[Sequence[cv2.KeyPoint], NDArray[np.float32]]:
+        described, descriptors = self._sift.compute(image, keypoints) if keypoints else ([], None)
+        if descriptors is None:
+            return [], np.zeros((0, 128), np.float32)
+        descriptors = np.asarray(descriptors, np.float32)
+        shares = descriptors / np.maximum(descriptors.sum(axis=1, keepdims=True), 1e-12)
+        return described, np.sqrt(shares)
+
+
+def _first_at_each_pixel(pixels: NDArray[np.float32], scores: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Indices of one point, the best, of those with one position (they differ in orientation or scale)."""
+    order = np.lexsort((-scores, pixels[:, 0], pixels[:, 1]))
+    ordered = pixels[order]
+    new = np.ones(len(order), np.bool_)
+    new[1:] = np.any(ordered[1:] != ordered[:-1], axis=1)
+    return np.sort(order[new])

@@ -1,0 +1,60 @@
+"""SuperPoint as an extractor."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spslam.config import FeatureConfig
+from spslam.frame import Features
+
+from .checkpoints import load_superpoint
+from .engine import TorchEngine
+from .images import check_images
+from .keypoints import find_maxima, refine, spread_top_k
+from .superpoint import sample_descriptors
+
+
+class SuperPointExtractor:
+    """Key points and descriptors of SuperPoint (an `Extractor`).
+
+    Args:
+        config: `weights` names a file (see `load_superpoint`), None takes the built-in ones.
+
+    Raises:
+        WeightsError: the weights cannot be used.
+        ConfigError: the device is not there.
+    """
+
+    name = "superpoint"
+    max_distance = 0.75
+    pixel_sigma = 1.0
+
+    def __init__(self, config: FeatureConfig) -> None:
+        self._config = config
+        network = load_superpoint(config.weights)
+        self._sampling = network.sampling
+        self._engine = TorchEngine(network, config.device, config.threads)
+
+    def extract(self, image: NDArray[np.uint8]) -> Features:
+        """Features of a (H, W) uint8 image of any size."""
+        return self.extract_batch([image])[0]
+
+    def extract_batch(self, images: list[NDArray[np.uint8]]) -> list[Features]:
+        """Features of several (H, W) uint8 images of one size in one call of the network."""
+        if not images:
+            return []
+        height, width = check_images(images)
+        heat, descriptors = self._engine.run(images)
+        return [self._select(heat[i, :height, :width], descriptors[i]) for i in range(len(images))]
+
+    def _select(self, heat: NDArray[np.float32], descriptors: NDArray[np.float32]) -> Features:
+        config = self._config
+        rows, columns = find_maxima(heat, config.threshold, config.nms_radius, config.border)
+        keypoints = np.stack([columns, rows], axis=1).astype(np.float32)
+        scores = heat[rows, columns]
+        kept = spread_top_k(keypoints, scores, config.max_keypoints, config.spread_cell)
+        keypoints, scores = keypoints[kept], scores[kept]
+        if config.subpixel:
+            keypoints = refine(heat, rows[kept], columns[kept])
+        return Features(keypoints, scores, sample_descriptors(descriptors, keypoints, self._sampling))

@@ -1,0 +1,137 @@
+"""Matching of unit descriptors: mutual nearest neighbours, everywhere or inside a gate."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .pairs import pairs_within_radius
+
+Floats = NDArray[np.float64]
+Descriptors = NDArray[np.float32]
+Indices = NDArray[np.int64]
+
+# Fewer candidate pairs than this share are compared one by one, more by one matrix product.
+_SPARSE_SHARE = 0.1
+
+
+class DescriptorMatcher:
+    """Mutual nearest neighbours by whole-array operations (a `Matcher`).
+
+    Two points match when each is the other's nearest among its candidates; a gate limits the candidates of
+    both. Of equally near ones the first is taken, so that results depend on the input only.
+    """
+
+    def match(
+        self,
+        descriptors0: Descriptors,
+        descriptors1: Descriptors,
+        max_distance: float,
+        ratio: float | None = None,
+    ) -> Indices:
+        """Mutual nearest neighbours of (N0, D) in (N1, D) within `max_distance` (L2), optionally with Lowe's
+        ratio test (nearest / second nearest distance < `ratio`; a single candidate passes)."""
+        matches = np.full(len(descriptors0), -1, np.int64)
+        if not len(descriptors0) or not len(descriptors1):
+            return matches
+        similarity = descriptors0 @ descriptors1.T
+        nearest, good = _mutual(similarity, max_distance)
+        if ratio is not None and len(descriptors1) > 1:
+            rows = np.flatnonzero(good)
+            first = _distance(similarity[rows, nearest[rows]])
+            similarity[rows, nearest[rows]] = -np.inf
+            good[rows] = first < ratio * _distance(similarity[rows].max(axis=1))
+        matches[good] = nearest[good]
+        return matches
+
+    def match_near(
+        self,
+        pixels0: Floats,
+        descriptors0: Descriptors,
+        pixels1: Floats,
+        descriptors1: Descriptors,
+        radius: Floats | float,
+        max_distance: float,
+    ) -> Indices:
+        """As `match`, among pairs no farther apart than `radius` pixels (scalar or (N0,)) only: `pixels0` (N0, 2)
+        are predicted positions in the image of `pixels1` (N1, 2). NaN positions match nothing."""
+        index0, index1 = pairs_within_radius(pixels0, pixels1, radius)
+        return match_pairs(descriptors0, descriptors1, index0, index1, max_distance)
+
+    def match_epipolar(
+        self,
+        pixels0: Floats,
+        descriptors0: Descriptors,
+        pixels1: Floats,
+        descriptors1: Descriptors,
+        F_10: Floats,
+        max_line_distance: float,
+        max_distance: float,
+    ) -> Indices:
+        """As `match`, among pairs whose pixel in image 1 lies within `max_line_distance` pixels of the epipolar
+        line `F_10 @ [x0, y0, 1]` only."""
+        lines = np.column_stack([pixels0, np.ones(len(pixels0))]) @ F_10.T
+        with np.errstate(invalid="ignore", divide="ignore"):
+            lines /= np.linalg.norm(lines[:, :2], axis=1, keepdims=True)
+        distances = np.abs(lines @ np.column_stack([pixels1, np.ones(len(pixels1))]).T)
+        index0, index1 = np.nonzero(distances <= max_line_distance)
+        return match_pairs(descriptors0, descriptors1, index0, index1, max_distance)
+
+
+def match_pairs(
+    descriptors0: Descriptors, descriptors1: Descriptors, index0: Indices, index1: Indices, max_distance: float
+) -> Indices:
+    """Mutual nearest neighbours among candidate pairs.
+
+    Args:
+        descriptors0, descriptors1: (N0, D), (N1, D) unit float32.
+        index0, index1: (P,) the pairs, sorted by `index0`, then `index1`.
+        max_distance: L2.
+
+    Returns:
+        `matches0` (N0,) int64, -1 for none.
+    """
+    matches = np.full(len(descriptors0), -1, np.int64)
+    if not len(index0):
+        return matches
+    if len(index0) > _SPARSE_SHARE * len(descriptors0) * len(descriptors1):
+        similarity = np.full((len(descriptors0), len(descriptors1)), -np.inf, np.float32)
+        similarity[index0, index1] = (descriptors0 @ descriptors1.T)[index0, index1]
+        nearest, good = _mutual(similarity, max_distance)
+        matches[good] = nearest[good]
+        return matches
+    values = np.einsum("pd,pd->p", descriptors0[index0], descriptors1[index1])
+    best0 = _best_of_group(index0, values)
+    by_column = np.argsort(index1, kind="stable")
+    best1 = by_column[_best_of_group(index1[by_column], values[by_column])]
+    mutual = np.intersect1d(best0, best1, assume_unique=True)
+    mutual = mutual[values[mutual] >= _least_similarity(max_distance)]
+    matches[index0[mutual]] = index1[mutual]
+    return matches
+
+
+def _mutual(similarity: NDArray[np.float32], max_distance: float) -> tuple[Indices, NDArray[np.bool_]]:
+    """Nearest column (N0,) of each row, and whether that is mutual and near enough."""
+    nearest = similarity.argmax(axis=1)
+    rows = np.arange(len(similarity))
+    mutual = similarity.argmax(axis=0)[nearest] == rows
+    return nearest, mutual & (similarity[rows, nearest] >= _least_similarity(max_distance))
+
+
+def _best_of_group(groups: Indices, values: NDArray[np.float32]) -> Indices:
+    """Position of the first highest value of each run of equal `groups`."""
+    starts = np.flatnonzero(np.r_[True, groups[1:] != groups[:-1]])
+    lengths = np.diff(np.r_[starts, len(groups)])
+    highest = np.repeat(np.maximum.reduceat(values, starts), lengths)
+    hits = np.flatnonzero(values == highest)
+    _, first = np.unique(groups[hits], return_index=True)
+    return hits[first]
+
+
+def _least_similarity(max_distance: float) -> np.float32:
+    return np.float32(1.0 - 0.5 * max_distance * max_distance)
+
+
+def _distance(similarity: NDArray[np.float32]) -> NDArray[np.float32]:
+    distance: NDArray[np.float32] = np.sqrt(np.maximum(2.0 - 2.0 * similarity, 0.0))
+    return distance

@@ -1,0 +1,73 @@
+"""Candidate pairs of points inside a gate, without comparing every point with every other."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Indices = NDArray[np.int64]
+
+# A gate as large as the image must not ask for a grid of single pixels, nor a tiny one for millions of cells.
+_LEAST_CELL_PX = 2.0
+
+
+def expand_ranges(starts: Indices, stops: Indices) -> tuple[Indices, Indices]:
+    """All (row, position) with `starts[row] <= position < stops[row]`, as two (P,) arrays ordered by row."""
+    lengths = np.maximum(stops - starts, 0)
+    rows = np.repeat(np.arange(len(starts)), lengths)
+    ends = np.cumsum(lengths)
+    positions = np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - lengths, lengths) + starts[rows]
+    return rows, positions
+
+
+def pairs_within_radius(pixels0: Floats, pixels1: Floats, radius: Floats | float) -> tuple[Indices, Indices]:
+    """Pairs of points no farther apart than a radius, sorted by the first, then the second index.
+
+    The points of image 1 are put into a grid of cells as wide as the largest radius; the candidates of a
+    point are then three runs of cells (its own row of cells and the two beside it).
+
+    Args:
+        pixels0, pixels1: (N0, 2), (N1, 2); points that are not finite pair with nothing.
+        radius: pixels, scalar or (N0,); NaN pairs with nothing.
+
+    Returns:
+        index0, index1: (P,) int64.
+    """
+    none = np.zeros(0, np.int64)
+    radii = np.broadcast_to(np.asarray(radius, np.float64), (len(pixels0),))
+    use0 = np.flatnonzero(np.isfinite(pixels0).all(axis=1) & (radii >= 0))
+    use1 = np.flatnonzero(np.isfinite(pixels1).all(axis=1))
+    if not len(use0) or not len(use1):
+        return none, none
+    points0, points1, gates = pixels0[use0], pixels1[use1], radii[use0]
+    origin = points1.min(axis=0)
+    extent = points1.max(axis=0) - origin
+    gate = float(min(gates.max(), extent.max() + 1.0))
+    cell = max(gate, _LEAST_CELL_PX)
+    columns, rows = (np.floor(extent / cell).astype(np.int64) + 1).tolist()
+
+    cell1 = np.floor((points1 - origin) / cell).astype(np.int64)
+    key1 = cell1[:, 1] * columns + cell1[:, 0]
+    order = np.argsort(key1, kind="stable")
+    bounds = np.searchsorted(key1[order], np.arange(rows * columns + 1))
+
+    # Clipped to one cell outside the grid: far predictions must not overflow, and find nothing there.
+    limit = np.array([columns, rows], np.float64)
+    cell0 = np.clip(np.floor((points0 - origin) / cell), -2.0, limit + 1.0).astype(np.int64)
+    left, right = np.clip(cell0[:, 0] - 1, 0, columns), np.clip(cell0[:, 0] + 2, 0, columns)
+    found0, found1 = [], []
+    for step in (-1, 0, 1):
+        row = cell0[:, 1] + step
+        inside = (row >= 0) & (row < rows)
+        base = np.where(inside, row, 0) * columns
+        starts, stops = bounds[base + left], bounds[base + right]
+        index, position = expand_ranges(starts, np.where(inside, stops, starts))
+        found0.append(index)
+        found1.append(order[position])
+    index0, index1 = np.concatenate(found0), np.concatenate(found1)
+    difference = points0[index0] - points1[index1]
+    near = np.einsum("pi,pi->p", difference, difference) <= gates[index0] ** 2
+    index0, index1 = use0[index0[near]], use1[index1[near]]
+    order = np.lexsort((index1, index0))
+    return index0[order], index1[order]
