@@ -79,7 +79,7 @@ def unit_descriptors(descriptors: NDArray[np.float32] | NDArray[np.uint8]) -> ND
     """
     if descriptors.dtype != np.uint8:
         return np.ascontiguousarray(descriptors, dtype=np.float32)
-    bits = np.unpackbits(descriptors, axis=1).astype(np.float32)
+    bits = np.unpackbits(descriptors.astype(np.uint8, copy=False), axis=1).astype(np.float32)
     return (2.0 * bits - 1.0) / np.float32(np.sqrt(max(bits.shape[1], 1)))
 
 

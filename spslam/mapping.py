@@ -115,7 +115,9 @@ class Mapper:
         self._bundle = bundle
         self._max_distance = max_distance
 
-    def insert(self, slam_map: Map, camera: Camera, observations: Observations, T_world_cam: Array, point_ids: Ids) -> int:
+    def insert(
+        self, slam_map: Map, camera: Camera, observations: Observations, T_world_cam: Array, point_ids: Ids
+    ) -> int:
         """Add a key frame with everything it brings except the refinement (see `refine`); its id."""
         keyframe_id = slam_map.add_keyframe(observations, T_world_cam, point_ids)
         slam_map.refresh_normals(point_ids[point_ids >= 0])
@@ -205,7 +207,8 @@ class Mapper:
     @staticmethod
     def _unlinked(slam_map: Map, keyframe_id: int) -> Ids:
         rows = slam_map.observation_rows(keyframe_id)
-        return np.flatnonzero(slam_map.observations["point"][rows] == NO_POINT) + rows.start
+        unlinked: Ids = np.flatnonzero(slam_map.observations["point"][rows] == NO_POINT) + rows.start
+        return unlinked
 
     # -- fusion ----------------------------------------------------------------------------------------------
 
@@ -259,9 +262,12 @@ class Mapper:
 
     def _depth_agrees(self, slam_map: Map, camera: Camera, observation_rows: Ids, depth: Array) -> NDArray[np.bool_]:
         """Whether points at `depth` fit the disparity measured at the observations; true where none was."""
-        measured = slam_map.observations["pixel"][observation_rows, 0] - slam_map.observations["u_right"][observation_rows]
+        measured = (
+            slam_map.observations["pixel"][observation_rows, 0] - slam_map.observations["u_right"][observation_rows]
+        )
         expected = camera.bf / np.maximum(depth, 1e-9)
-        return ~(np.abs(measured - expected) > self._config.mapping.fuse_radius_px)
+        disagrees: NDArray[np.bool_] = np.abs(measured - expected) > self._config.mapping.fuse_radius_px
+        return ~disagrees
 
     # -- culling ---------------------------------------------------------------------------------------------
 

@@ -124,9 +124,7 @@ class Tracker:
                 continue
             seen = np.flatnonzero(matched >= 0)
             points = slam_map.positions[slam_map.point_rows(matched[seen])]
-            estimate = self._pose_solver.ransac(
-                points, observations.pixels[seen], observations.u_right[seen], camera
-            )
+            estimate = self._pose_solver.ransac(points, observations.pixels[seen], observations.u_right[seen], camera)
             if estimate is None or np.count_nonzero(estimate.inliers) < self._config.min_inliers:
                 continue
             local_points = slam_map.points_seen_by(self.local_keyframes(slam_map, matched[seen][estimate.inliers]))
@@ -200,9 +198,7 @@ class Tracker:
         point_ids[keypoints[estimate.inliers]] = slam_map.points["id"][rows[hit[estimate.inliers]]]
         return Tracked(observations, estimate, point_ids, len(hit), "motion")
 
-    def project(
-        self, slam_map: Map, camera: Camera, T_cam_world: Array, rows: Ids
-    ) -> tuple[Array, NDArray[np.bool_]]:
+    def project(self, slam_map: Map, camera: Camera, T_cam_world: Array, rows: Ids) -> tuple[Array, NDArray[np.bool_]]:
         """Pixels (N, 2) of points by row, and which of them this view should be able to see and recognise."""
         positions = slam_map.positions[rows]
         points_cam = geometry.apply(T_cam_world, positions)

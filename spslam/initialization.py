@@ -1,0 +1,107 @@
+"""The first map: from depth where there is some, from two views for a single camera."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spslam import geometry
+from spslam.camera import Camera
+from spslam.config import Config
+from spslam.frame import Observations
+from spslam.map import NO_POINT, Map
+from spslam.ports import Matcher, TwoViewSolver
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Started:
+    """A first map: its newest key frame, and the frames seen while waiting for it (mono), oldest first."""
+
+    keyframe_id: int
+    waiting: list[Observations]
+
+
+class DepthInitializer:
+    """Starts from one frame with stereo or RGB-D depth."""
+
+    def __init__(self, config: Config) -> None:
+        self._min_points = config.initialization.min_points
+
+    def start(self, slam_map: Map, camera: Camera, observations: Observations) -> Started | str:
+        """Fill an empty map; a refusal is one line that says why."""
+        known = np.flatnonzero(np.isfinite(observations.depth))
+        if len(known) < self._min_points:
+            return f"{len(known)} of {len(observations)} key points have depth, {self._min_points} are needed"
+        keyframe_id = slam_map.add_keyframe(observations, np.eye(4), np.full(len(observations), NO_POINT))
+        points = camera.unproject(observations.pixels[known], observations.depth[known])
+        slam_map.add_points(keyframe_id, points, known + slam_map.observation_rows(keyframe_id).start)
+        return Started(keyframe_id, [])
+
+
+class TwoViewInitializer:
+    """Starts from two views of a single camera; waits until they show enough parallax.
+
+    The scale of the map is set so that the median depth of its first view is 1.
+    """
+
+    def __init__(self, config: Config, matcher: Matcher, two_view: TwoViewSolver, max_distance: float) -> None:
+        self._config = config.initialization
+        self._ratio = config.tracking.ratio
+        self._matcher = matcher
+        self._two_view = two_view
+        self._max_distance = max_distance
+        self._waiting: list[Observations] = []
+
+    def start(self, slam_map: Map, camera: Camera, observations: Observations) -> Started | str:
+        """Fill an empty map from the first view and this one; a refusal is one line that says why."""
+        if not self._waiting or len(self._waiting) >= self._config.max_frames:
+            return self._renew(observations, "first view")
+        first = self._waiting[0]
+        matches0 = self._matcher.match(first.descriptors, observations.descriptors, self._max_distance, self._ratio)
+        hit = np.flatnonzero(matches0 >= 0)
+        if len(hit) < self._config.min_points:
+            return self._renew(
+                observations, f"{len(hit)} matches with the first view, {self._config.min_points} needed"
+            )
+        self._waiting.append(observations)
+        pixels0, pixels1 = first.pixels[hit], observations.pixels[matches0[hit]]
+        moved = float(np.median(np.linalg.norm(pixels1 - pixels0, axis=1)))
+        if moved < self._config.min_displacement_px:
+            return f"the camera moved {moved:.1f} px, {self._config.min_displacement_px:.1f} px are needed"
+        solved = self._two_view.solve(pixels0, pixels1, camera)
+        if isinstance(solved, str):
+            return solved
+        good = np.isfinite(solved.points).all(axis=1)
+        if np.count_nonzero(good) < self._config.min_points:
+            return f"{np.count_nonzero(good)} points triangulated, {self._config.min_points} are needed"
+        scale = 1.0 / float(np.median(solved.points[good, 2]))
+        T_1_0 = solved.T_1_0.copy()
+        T_1_0[:3, 3] *= scale
+        keyframe_id = self._fill(slam_map, first, observations, T_1_0, solved.points[good] * scale, hit[good], matches0)
+        waiting, self._waiting = self._waiting[1:-1], []
+        return Started(keyframe_id, waiting)
+
+    @staticmethod
+    def _fill(
+        slam_map: Map,
+        first: Observations,
+        second: Observations,
+        T_1_0: Array,
+        points: Array,
+        keypoints0: NDArray[np.int64],
+        matches0: NDArray[np.int64],
+    ) -> int:
+        first_id = slam_map.add_keyframe(first, np.eye(4), np.full(len(first), NO_POINT))
+        second_id = slam_map.add_keyframe(second, geometry.inverse(T_1_0), np.full(len(second), NO_POINT))
+        ids = slam_map.add_points(second_id, points, matches0[keypoints0] + slam_map.observation_rows(second_id).start)
+        slam_map.observations["point"][keypoints0 + slam_map.observation_rows(first_id).start] = ids
+        slam_map.refresh_normals(ids)
+        return second_id
+
+    def _renew(self, observations: Observations, reason: str) -> str:
+        self._waiting = [observations]
+        return reason

@@ -1,0 +1,283 @@
+"""Loop closing: places that the camera comes back to, and the pose graph that takes up the drift.
+
+Revisited key frames are looked for around the estimated position, within what the path since then may have drifted;
+each is verified by descriptor matching, RANSAC and a refined pose before anything is changed.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+
+from spslam import geometry
+from spslam.camera import Camera
+from spslam.config import Config
+from spslam.frame import Observations
+from spslam.map import Ids, Map
+from spslam.mapping import Mapper
+from spslam.ports import Matcher, PoseGraphEdges, PoseGraphSolver, PoseSolver
+
+logger = logging.getLogger(__name__)
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class LoopEdge:
+    """A verified revisit: the similarity that maps coordinates of key frame `j` to those of key frame `i`."""
+
+    i: int
+    j: int
+    S_i_j: Array
+    inliers: int
+
+
+class LoopCloser:
+    """Finds revisits of a new key frame and corrects the map.
+
+    Attributes:
+        edges: revisits confirmed so far.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        matcher: Matcher,
+        pose_solver: PoseSolver,
+        pose_graph: PoseGraphSolver,
+        mapper: Mapper,
+        max_distance: float,
+    ) -> None:
+        self._config = config.loop
+        self._ratio = config.tracking.ratio
+        self._min_view_cosine = float(np.cos(np.radians(self._config.max_view_angle_deg)))
+        self._matcher = matcher
+        self._pose_solver = pose_solver
+        self._pose_graph = pose_graph
+        self._mapper = mapper
+        self._max_distance = max_distance
+        self._last_closed = -(10**9)
+        self.edges: list[LoopEdge] = []
+
+    def close(self, slam_map: Map, camera: Camera, keyframe_id: int) -> bool:
+        """Look for a revisit by key frame `keyframe_id` and close the loop; whether the map was corrected."""
+        if not self._config.enabled or keyframe_id - self._last_closed < self._config.cooldown:
+            return False
+        for candidate in self._candidates(slam_map, keyframe_id):
+            edge = self._verify(slam_map, camera, keyframe_id, int(candidate))
+            if edge is not None:
+                self._last_closed = keyframe_id
+                self.edges.append(edge)
+                self._correct(slam_map, camera, edge)
+                return True
+        return False
+
+    # -- candidates ------------------------------------------------------------------------------------------
+
+    def _candidates(self, slam_map: Map, keyframe_id: int) -> Ids:
+        """Older key frames near this one that share no points with it; the nearest view first, three at most."""
+        ids = slam_map.keyframes["id"]
+        if len(ids) <= self._config.min_interval:
+            return np.zeros(0, dtype=np.int64)
+        poses = slam_map.T_world_keyframe
+        row = int(slam_map.keyframe_rows(np.asarray(keyframe_id)))
+        steps = np.linalg.norm(np.diff(poses[:, :3, 3], axis=0), axis=1)
+        travelled = np.concatenate([[0.0], np.cumsum(steps)])
+        distance = np.linalg.norm(poses[:, :3, 3] - poses[row, :3, 3], axis=1)
+        radius = np.maximum(
+            self._config.max_distance_ratio * (travelled[row] - travelled),
+            self._config.min_radius_depths * self._median_depth(slam_map, keyframe_id),
+        )
+        view_cosine = poses[:, :3, 2] @ poses[row, :3, 2]
+        connected, _ = slam_map.covisible(keyframe_id, least=self._config.min_covisibility // 2)
+        near = (
+            (np.arange(len(ids)) <= row - self._config.min_interval)
+            & (distance < radius)
+            & (view_cosine > self._min_view_cosine)
+            & ~np.isin(ids, connected)
+        )
+        if np.isin(connected, ids[: max(row - self._config.min_interval, 0)]).any():
+            # Tracking already sees the old place through the map: there is no gap to close.
+            return np.zeros(0, dtype=np.int64)
+        rows = np.flatnonzero(near)
+        return ids[rows[np.argsort(distance[rows] / np.maximum(radius[rows], 1e-12), kind="stable")]][:3]
+
+    @staticmethod
+    def _median_depth(slam_map: Map, keyframe_id: int) -> float:
+        points = slam_map.points_seen_by(np.array([keyframe_id]))
+        if len(points) == 0:
+            return 0.0
+        T_cam_world = geometry.inverse(slam_map.pose(keyframe_id))
+        return float(np.median(geometry.apply(T_cam_world, slam_map.positions[slam_map.point_rows(points)])[:, 2]))
+
+    # -- verification ----------------------------------------------------------------------------------------
+
+    def _verify(self, slam_map: Map, camera: Camera, keyframe_id: int, candidate: int) -> LoopEdge | None:
+        """Pose of the key frame from the points that the candidate and its companions see."""
+        companions, _ = slam_map.covisible(candidate, least=self._config.min_covisibility)
+        old = np.append(companions[:5], candidate)
+        old_points = slam_map.points_seen_by(old)
+        # Points that tracking carried here already would vouch for today's pose instead of testing it.
+        old_points = np.setdiff1d(old_points, slam_map.points_seen_by(np.array([keyframe_id])))
+        point_rows = slam_map.point_rows(old_points)
+        observations = keyframe_observations(slam_map, keyframe_id)
+        matches0 = self._matcher.match(
+            observations.descriptors, slam_map.points["descriptor"][point_rows], self._max_distance, self._ratio
+        )
+        hit = np.flatnonzero(matches0 >= 0)
+        if len(hit) < self._config.min_inliers:
+            logger.debug("revisit %d -> %d refused: %d matches", keyframe_id, candidate, len(hit))
+            return None
+        rows = point_rows[matches0[hit]]
+        no_disparity = np.full(len(hit), np.nan)
+        # For a single camera the old part of the map may have another scale: its pose comes from pixels alone.
+        u_right = observations.u_right[hit] if camera.baseline_m is not None else no_disparity
+        estimate = self._pose_solver.ransac(slam_map.positions[rows], observations.pixels[hit], u_right, camera)
+        inliers = 0 if estimate is None else int(np.count_nonzero(estimate.inliers))
+        if estimate is None or inliers < self._config.min_inliers:
+            logger.debug("revisit %d -> %d refused: %d inliers", keyframe_id, candidate, inliers)
+            return None
+        T_world_cam = geometry.inverse(estimate.T_cam_world)
+        scale = 1.0
+        if camera.baseline_m is None:
+            scale = self._relative_scale(
+                slam_map, keyframe_id, hit[estimate.inliers], rows[estimate.inliers], estimate.T_cam_world
+            )
+            if not np.isfinite(scale):
+                logger.debug("revisit %d -> %d refused: no common points to tell the scale", keyframe_id, candidate)
+                return None
+        S_i_j = geometry.inverse(slam_map.pose(candidate)) @ T_world_cam
+        S_i_j[:3, :3] *= scale
+        logger.info(
+            "revisit: key frame %d sees the place of %d with %d inliers of %d matches, scale %.3f",
+            keyframe_id, candidate, inliers, len(hit), scale,
+        )  # fmt: skip
+        return LoopEdge(candidate, keyframe_id, S_i_j, inliers)
+
+    @staticmethod
+    def _relative_scale(slam_map: Map, keyframe_id: int, keypoints: Ids, old_rows: Ids, T_cam_world: Array) -> float:
+        """Old depth over new depth of the key points that see a point in both parts of the map; NaN if too few do."""
+        new_ids = slam_map.observations["point"][slam_map.observation_rows(keyframe_id)][keypoints]
+        both = new_ids >= 0
+        if np.count_nonzero(both) < 15:
+            return float("nan")
+        T_new = geometry.inverse(slam_map.pose(keyframe_id))
+        new_depth = geometry.apply(T_new, slam_map.positions[slam_map.point_rows(new_ids[both])])[:, 2]
+        old_depth = geometry.apply(T_cam_world, slam_map.positions[old_rows[both]])[:, 2]
+        return float(np.median(old_depth / new_depth))
+
+    # -- correction ------------------------------------------------------------------------------------------
+
+    def _correct(self, slam_map: Map, camera: Camera, edge: LoopEdge) -> None:
+        """Spread the gap over the pose graph, carry the points along, fuse both sides and refine the seam."""
+        with_scale = camera.baseline_m is None
+        ids = slam_map.keyframes["id"]
+        fixed = ids == ids[0]
+        before = slam_map.T_world_keyframe.copy()
+        after = self._pose_graph.optimize(before, self.graph_edges(slam_map, with_scale), fixed, with_scale)
+        self._move_points(slam_map, before, after)
+        self.edges = [self._rescaled(slam_map, e, after) for e in self.edges]
+        scale = geometry.similarity_scale(after)[:, None, None]
+        rigid = after.copy()
+        rigid[:, :3, :3] /= scale
+        slam_map.T_world_keyframe[:] = geometry.orthonormalize(rigid)
+        companions, _ = slam_map.covisible(edge.i, least=self._config.min_covisibility)
+        old_points = slam_map.points_seen_by(np.append(companions[:8], edge.i))
+        neighbors, _ = slam_map.covisible(edge.j, least=self._config.min_covisibility)
+        for keyframe_id in np.append(neighbors[:5], edge.j):
+            self._mapper.fuse_into(slam_map, camera, int(keyframe_id), old_points)
+        slam_map.refresh_normals(slam_map.points["id"])
+        slam_map.points["distance"] *= _scale_of_points(slam_map, after)
+        self._mapper.refine(slam_map, camera, edge.j)
+
+    def graph_edges(self, slam_map: Map, with_scale: bool) -> PoseGraphEdges:
+        """The essential graph: consecutive key frames, strong covisibility and all revisits."""
+        ids = slam_map.keyframes["id"]
+        poses = slam_map.T_world_keyframe
+        pairs = self._covisible_pairs(slam_map)
+        relative = geometry.inverse(poses[pairs[:, 0]]) @ poses[pairs[:, 1]]
+        loops = [e for e in self.edges if slam_map.has_keyframe(e.i) and slam_map.has_keyframe(e.j)]
+        loop_pairs = np.array([np.searchsorted(ids, (e.i, e.j)) for e in loops], dtype=np.int64).reshape(-1, 2)
+        measured = np.array([e.S_i_j for e in loops]).reshape(-1, 4, 4)
+        size = 7 if with_scale else 6
+        all_pairs = np.concatenate([pairs, loop_pairs])
+        # Depths of the scene, not metres, make translation and rotation comparable: the unit of a map is arbitrary.
+        depth = max(self._median_depth(slam_map, int(ids[-1])), 1e-6)
+        information = np.diag([1.0 / depth**2] * 3 + [1.0] * (size - 3)) * 1e4
+        return PoseGraphEdges(
+            i=all_pairs[:, 0],
+            j=all_pairs[:, 1],
+            S_i_j=np.concatenate([relative, measured]),
+            information=np.broadcast_to(information, (len(all_pairs), size, size)).copy(),
+            robust=np.arange(len(all_pairs)) >= len(pairs),
+        )
+
+    def _covisible_pairs(self, slam_map: Map) -> Ids:
+        """(E, 2) rows of key frames that follow each other or share enough points, i < j."""
+        linked = np.flatnonzero(slam_map.observations["point"] >= 0)
+        keyframe_rows = slam_map.keyframe_rows(slam_map.observations["keyframe"][linked])
+        shared = covisibility_matrix(
+            keyframe_rows, slam_map.point_rows(slam_map.observations["point"][linked]), len(slam_map.keyframes)
+        )
+        consecutive = np.arange(len(slam_map.keyframes) - 1)
+        shared[consecutive, consecutive + 1] = self._config.min_covisibility
+        i, j = np.nonzero(np.triu(shared, 1) >= self._config.min_covisibility)
+        return np.stack([i, j], axis=1)
+
+    @staticmethod
+    def _rescaled(slam_map: Map, edge: LoopEdge, after: Array) -> LoopEdge:
+        """A measured revisit once the correction has taken up its scale: both ends are in one scale from now on."""
+        S_i_j = edge.S_i_j.copy()
+        S_i_j[:3, :3] /= geometry.similarity_scale(S_i_j)
+        if slam_map.has_keyframe(edge.i):
+            S_i_j[:3, 3] *= geometry.similarity_scale(after[slam_map.keyframe_rows(np.asarray(edge.i))])
+        return LoopEdge(edge.i, edge.j, S_i_j, edge.inliers)
+
+    @staticmethod
+    def _move_points(slam_map: Map, before: Array, after: Array) -> None:
+        """Carry each point along with the first key frame that sees it."""
+        linked = np.flatnonzero(slam_map.observations["point"] >= 0)
+        points, first = np.unique(slam_map.observations["point"][linked], return_index=True)
+        anchors = slam_map.keyframe_rows(slam_map.observations["keyframe"][linked[first]])
+        rows = slam_map.point_rows(points)
+        correction = after[anchors] @ geometry.inverse(before[anchors])
+        slam_map.positions[rows] = geometry.apply(correction, slam_map.positions[rows])
+
+
+def _scale_of_points(slam_map: Map, after: Array) -> Array:
+    """(P,) change of scale of each point's neighbourhood, from the newest key frame that sees it."""
+    scale = np.ones(len(slam_map.points))
+    linked = np.flatnonzero(slam_map.observations["point"] >= 0)
+    rows = slam_map.point_rows(slam_map.observations["point"][linked])
+    keyframe_rows = slam_map.keyframe_rows(slam_map.observations["keyframe"][linked])
+    scale[rows] = geometry.similarity_scale(after)[keyframe_rows]
+    return scale
+
+
+def covisibility_matrix(keyframe_rows: Ids, point_rows: Ids, count: int) -> NDArray[np.int64]:
+    """(K, K) int64: how many points each two of `count` key frames share, from the rows of all links (N,)."""
+    if len(keyframe_rows) == 0:
+        return np.zeros((count, count), dtype=np.int64)
+    ones = np.ones(len(keyframe_rows), dtype=np.int64)
+    sees = csr_matrix((ones, (keyframe_rows, point_rows)), shape=(count, int(point_rows.max()) + 1))
+    shared: NDArray[np.int64] = (sees @ sees.T).toarray()
+    return shared
+
+
+def keyframe_observations(slam_map: Map, keyframe_id: int) -> Observations:
+    """The observations that a key frame was made from (descriptors in the map's half precision)."""
+    rows = slam_map.observation_rows(keyframe_id)
+    row = int(slam_map.keyframe_rows(np.asarray(keyframe_id)))
+    column = slam_map.observations
+    return Observations(
+        index=int(slam_map.keyframes["frame"][row]),
+        timestamp=float(slam_map.keyframes["timestamp"][row]),
+        pixels=column["pixel"][rows].copy(),
+        descriptors=column["descriptor"][rows].astype(np.float32),
+        scores=np.ones(rows.stop - rows.start, dtype=np.float32),
+        u_right=column["u_right"][rows].copy(),
+        depth=column["depth"][rows].copy(),
+    )

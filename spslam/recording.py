@@ -1,0 +1,74 @@
+"""What a run leaves behind beside the map: the pose of every tracked frame, counts and timings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spslam import geometry
+from spslam.map import Map
+from spslam.mapping import RemovedKeyframe
+from spslam.trajectory import Trajectory
+
+Array = NDArray[np.float64]
+
+
+@dataclass
+class Statistics:
+    """Counts of a run, and how long each stage of each frame took (milliseconds, by stage)."""
+
+    keyframes: int = 0
+    points: int = 0
+    loops: int = 0
+    relocalisations: int = 0
+    stage_ms: dict[str, list[float]] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time a stage."""
+        start = perf_counter()
+        try:
+            yield
+        finally:
+            self.stage_ms.setdefault(name, []).append((perf_counter() - start) * 1e3)
+
+
+class Recorder:
+    """Poses of tracked frames, each relative to a key frame, so that they follow every refinement of the map."""
+
+    def __init__(self) -> None:
+        self._timestamps: list[float] = []
+        self._keyframe_ids: list[int] = []
+        self._T_keyframe_cam: list[Array] = []
+
+    def add(self, timestamp: float, T_world_cam: Array, keyframe_id: int, slam_map: Map) -> None:
+        """Record a frame relative to a key frame of the map."""
+        self._timestamps.append(timestamp)
+        self._keyframe_ids.append(keyframe_id)
+        self._T_keyframe_cam.append(geometry.inverse(slam_map.pose(keyframe_id)) @ T_world_cam)
+
+    def move_last(self, keyframe_id: int) -> None:
+        """Let the frame recorded last be the key frame of this id: it became one."""
+        self._keyframe_ids[-1] = keyframe_id
+        self._T_keyframe_cam[-1] = np.eye(4)
+
+    def reanchor(self, removed: RemovedKeyframe) -> None:
+        """Pass the frames of a culled key frame on to its heir."""
+        for i, keyframe_id in enumerate(self._keyframe_ids):
+            if keyframe_id == removed.keyframe_id:
+                self._keyframe_ids[i] = removed.heir_id
+                self._T_keyframe_cam[i] = removed.T_heir_removed @ self._T_keyframe_cam[i]
+
+    def trajectory(self, slam_map: Map) -> Trajectory:
+        """Every recorded frame in today's map, in the order of time."""
+        if not self._timestamps:
+            return Trajectory(np.zeros(0), np.zeros((0, 4, 4)))
+        order = np.argsort(self._timestamps, kind="stable")
+        rows = slam_map.keyframe_rows(np.asarray(self._keyframe_ids))
+        poses = slam_map.T_world_keyframe[rows] @ np.asarray(self._T_keyframe_cam)
+        return Trajectory(np.asarray(self._timestamps)[order], geometry.orthonormalize(poses[order]))

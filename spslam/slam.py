@@ -1,0 +1,267 @@
+"""The whole system: a frame goes in, its pose comes out, the map grows."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spslam import geometry
+from spslam.camera import Camera
+from spslam.config import Config, load_config
+from spslam.errors import DatasetError
+from spslam.frame import Frame, Observations
+from spslam.initialization import DepthInitializer, Started, TwoViewInitializer
+from spslam.loop_closing import LoopCloser
+from spslam.map import Map
+from spslam.mapping import KeyframeRule, Mapper
+from spslam.observing import Observer, tracking_camera
+from spslam.ports import (
+    BundleAdjuster,
+    Extractor,
+    Matcher,
+    PoseGraphSolver,
+    PoseSolver,
+    StereoMatcher,
+    TwoViewSolver,
+)
+from spslam.recording import Recorder, Statistics
+from spslam.tracking import Motion, Tracked, Tracker, TrackResult, TrackState
+from spslam.trajectory import Trajectory
+
+logger = logging.getLogger(__name__)
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the rooms offer, plugged together by `build.py`."""
+
+    extractor: Extractor
+    stereo_matcher: StereoMatcher
+    matcher: Matcher
+    pose_solver: PoseSolver
+    two_view: TwoViewSolver
+    bundle: BundleAdjuster
+    pose_graph: PoseGraphSolver
+
+
+class Slam:
+    """Visual SLAM from frames that come one after the other.
+
+    Sensor and camera are those of the first frame.
+
+    Attributes:
+        state: what the system is doing.
+        map: key frames and points.
+        statistics: counts and timings.
+    """
+
+    def __init__(self, config: Config, parts: Parts) -> None:
+        self.config = config
+        self.state = TrackState.INITIALIZING
+        self.map = Map(descriptor_size=0)
+        self.statistics = Statistics()
+        distance = parts.extractor.max_distance
+        self._two_view = TwoViewInitializer(config, parts.matcher, parts.two_view, distance)
+        self._from_depth = DepthInitializer(config)
+        self._observer = Observer(config, parts.extractor, parts.stereo_matcher)
+        self._tracker = Tracker(config, parts.matcher, parts.pose_solver, distance)
+        self._mapper = Mapper(config, parts.matcher, parts.two_view, parts.bundle, distance)
+        self._loops = LoopCloser(config, parts.matcher, parts.pose_solver, parts.pose_graph, self._mapper, distance)
+        self._motion = Motion()
+        self._recorder = Recorder()
+        self._camera: Camera | None = None
+        self._rule: KeyframeRule | None = None
+        self._last_timestamp = -np.inf
+        self._seen_points = np.zeros(0, dtype=np.int64)
+        self._reference_id = -1
+
+    @classmethod
+    def from_config(cls, config: Config | str, overrides: list[str] | None = None) -> Slam:
+        """A system from a configuration or the name of a built-in one (see `load_config`)."""
+        from spslam.build import build_parts
+
+        resolved = load_config(config, overrides) if isinstance(config, str) else config
+        return cls(resolved, build_parts(resolved))
+
+    def track(self, frame: Frame) -> TrackResult:
+        """Take in one frame; stamps must increase.
+
+        Raises:
+            DatasetError: stamps that do not increase, or images that do not fit the camera.
+        """
+        with self.statistics.stage("frame"):
+            camera = self._start_frame(frame)
+            with self.statistics.stage("features"):
+                observations = self._observer.observe(frame, camera)
+            if self.state is TrackState.INITIALIZING:
+                return self._initialize(observations, frame, camera)
+            with self.statistics.stage("tracking"):
+                tracked = self._find_pose(observations, camera)
+            if tracked is None:
+                return self._lose(observations)
+            self._take_up(tracked, camera)
+            why = self._keyframe_rule(camera).wants(tracked, self.map, self._reference_id)
+            if why:
+                with self.statistics.stage("mapping"):
+                    self._insert_keyframe(tracked, camera)
+                with self.statistics.stage("loop closing"):
+                    self._close_loop(camera)
+            return self._result(tracked, why)
+
+    def finish(self) -> None:
+        """End the run: points that never left their probation go."""
+        counts = self.map.observation_counts()
+        self.map.remove_points(self.map.points["id"][counts < 2])
+        self._count()
+
+    def trajectory(self) -> Trajectory:
+        """Poses of all tracked frames, refined by today's key frames."""
+        return self._recorder.trajectory(self.map)
+
+    def keyframe_trajectory(self) -> Trajectory:
+        """Poses of the key frames."""
+        return Trajectory(self.map.keyframes["timestamp"].copy(), self.map.T_world_keyframe.copy())
+
+    # -- steps of `track` ------------------------------------------------------------------------------------
+
+    def _start_frame(self, frame: Frame) -> Camera:
+        if not frame.timestamp > self._last_timestamp:
+            raise DatasetError(
+                f"frame {frame.index}: stamps must increase, found {frame.timestamp} s after {self._last_timestamp} s"
+            )
+        self._last_timestamp = frame.timestamp
+        camera = tracking_camera(frame, self.config)
+        if self._camera is not None and camera != self._camera:
+            raise DatasetError(f"frame {frame.index}: the camera or the sensor changed in the middle of a run")
+        self._camera = camera
+        return camera
+
+    def _keyframe_rule(self, camera: Camera) -> KeyframeRule:
+        if self._rule is None:
+            self._rule = KeyframeRule(self.config, camera)
+        return self._rule
+
+    def _initialize(self, observations: Observations, frame: Frame, camera: Camera) -> TrackResult:
+        if len(self.map.keyframes) == 0 and self.map.descriptor_size == 0:
+            self.map = Map(observations.descriptors.shape[1])
+        initializer = self._two_view if frame.sensor == "mono" else self._from_depth
+        with self.statistics.stage("tracking"):
+            started = initializer.start(self.map, camera, observations)
+        if isinstance(started, str):
+            return TrackResult(observations.index, observations.timestamp, self.state, reason=started)
+        self._mapper.refine(self.map, camera, started.keyframe_id)
+        self.state = TrackState.TRACKING
+        self._begin(started, camera, observations)
+        return TrackResult(
+            observations.index,
+            observations.timestamp,
+            self.state,
+            T_world_cam=self.map.pose(started.keyframe_id),
+            inliers=len(self._seen_points),
+            matches=len(self._seen_points),
+            is_keyframe=True,
+            reason="first map",
+        )
+
+    def _begin(self, started: Started, camera: Camera, observations: Observations) -> None:
+        """Record the first key frames and, for a single camera, the frames that waited between them."""
+        for keyframe_id in self.map.keyframes["id"]:
+            pose = self.map.pose(int(keyframe_id))
+            timestamp = float(self.map.keyframes["timestamp"][self.map.keyframe_rows(keyframe_id)])
+            self._recorder.add(timestamp, pose, int(keyframe_id), self.map)
+        self._reference_id = started.keyframe_id
+        self._seen_points = self.map.points_seen_by(np.array([started.keyframe_id]))
+        T_cam_world = geometry.inverse(self.map.pose(int(self.map.keyframes["id"][0])))
+        for waited in started.waiting:
+            tracked = self._tracker.track(waited, self.map, camera, T_cam_world, self._seen_points)
+            if tracked is not None:
+                T_cam_world = tracked.estimate.T_cam_world
+                self._recorder.add(waited.timestamp, tracked.T_world_cam, started.keyframe_id, self.map)
+                self._motion.update(waited.timestamp, T_cam_world, started.keyframe_id, self.map)
+        last = geometry.inverse(self.map.pose(started.keyframe_id))
+        self._motion.update(observations.timestamp, last, started.keyframe_id, self.map)
+        self._count()
+
+    def _find_pose(self, observations: Observations, camera: Camera) -> Tracked | None:
+        local_keyframes = self._tracker.local_keyframes(self.map, self._seen_points)
+        local_points = self.map.points_seen_by(local_keyframes)
+        if self.state is TrackState.TRACKING:
+            prediction = self._motion.predict(observations.timestamp, self.map)
+            tracked = self._tracker.track(observations, self.map, camera, prediction, local_points)
+            if tracked is not None:
+                return tracked
+        recent = self.map.keyframes["id"][::-1][: self.config.tracking.recovery_keyframes]
+        candidates = np.array(list(dict.fromkeys([self._reference_id, *recent.tolist()])), dtype=np.int64)
+        return self._tracker.recover(observations, self.map, camera, candidates)
+
+    def _lose(self, observations: Observations) -> TrackResult:
+        if self.state is TrackState.TRACKING:
+            logger.warning("frame %d: tracking lost", observations.index)
+        self.state = TrackState.LOST
+        self._motion.stop()
+        reason = (
+            "no key points in the image"
+            if len(observations) == 0
+            else "no pose agrees with the map around the last one"
+        )
+        return TrackResult(observations.index, observations.timestamp, self.state, reason=reason)
+
+    def _take_up(self, tracked: Tracked, camera: Camera) -> None:
+        """Make the pose of a tracked frame the one that the next is predicted from."""
+        observations = tracked.observations
+        if self.state is TrackState.LOST:
+            logger.info("frame %d: tracking found again", observations.index)
+            self.statistics.relocalisations += 1
+        self.state = TrackState.TRACKING
+        self._seen_points = tracked.point_ids[tracked.point_ids >= 0]
+        local_keyframes = self._tracker.local_keyframes(self.map, self._seen_points)
+        self._reference_id = int(local_keyframes[0])
+        local_points = self.map.points_seen_by(local_keyframes)
+        self._tracker.count_visibility(self.map, camera, tracked, local_points)
+        T_cam_world = tracked.estimate.T_cam_world
+        self._motion.update(observations.timestamp, T_cam_world, self._reference_id, self.map)
+        self._recorder.add(observations.timestamp, tracked.T_world_cam, self._reference_id, self.map)
+
+    def _insert_keyframe(self, tracked: Tracked, camera: Camera) -> None:
+        keyframe_id = self._mapper.insert(
+            self.map, camera, tracked.observations, tracked.T_world_cam, tracked.point_ids
+        )
+        self._recorder.move_last(keyframe_id)
+        self._motion.anchor(tracked.observations.timestamp, tracked.estimate.T_cam_world, keyframe_id, self.map)
+        self._reference_id = keyframe_id
+        self._mapper.refine(self.map, camera, keyframe_id)
+        for removed in self._mapper.cull_keyframes(self.map, keyframe_id):
+            self._recorder.reanchor(removed)
+        self._seen_points = self.map.points_seen_by(np.array([keyframe_id]))
+        self._keyframe_rule(camera).reset()
+        self._count()
+
+    def _close_loop(self, camera: Camera) -> None:
+        if self._loops.close(self.map, camera, self._reference_id):
+            self.statistics.loops += 1
+            self._seen_points = self.map.points_seen_by(np.array([self._reference_id]))
+            self._count()
+
+    def _result(self, tracked: Tracked, why_keyframe: str) -> TrackResult:
+        # A key frame's pose was refined meanwhile: report what is known now.
+        T_cam_world = self._motion.last(self.map)
+        return TrackResult(
+            index=tracked.observations.index,
+            timestamp=tracked.observations.timestamp,
+            state=self.state,
+            T_world_cam=tracked.T_world_cam if T_cam_world is None else geometry.inverse(T_cam_world),
+            inliers=tracked.inliers,
+            matches=tracked.matches,
+            is_keyframe=bool(why_keyframe),
+            reason=f"key frame: {why_keyframe}" if why_keyframe else tracked.how,
+            covariance=tracked.estimate.covariance,
+            median_error_px=tracked.estimate.median_error_px,
+        )
+
+    def _count(self) -> None:
+        self.statistics.keyframes = len(self.map.keyframes)
+        self.statistics.points = len(self.map.points)
