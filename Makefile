@@ -14,7 +14,7 @@ TORCH_INDEX_URL ?= https://download.pytorch.org/whl/cpu
 VENV ?= .venv
 
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
-INSTALL := $(PIP) install --quiet --constraint constraints.txt
+INSTALL := $(PIP) install -qq --constraint constraints.txt
 # The libraries that Open3D loads and the Debian packages that bring them.
 LIBRARIES := libusb-1.0.so.0=libusb-1.0-0 libGL.so.1=libgl1 libEGL.so.1=libegl1 libgomp.so.1=libgomp1 libX11.so.6=libx11-6
 
@@ -64,8 +64,8 @@ $(VENV)/.setup: pyproject.toml constraints.txt | $(VENV)/bin/python
 		echo "no CPU build of torch at $(TORCH_INDEX_URL): taking what pip's own index has"; \
 	fi
 	@echo "Installing spslam and what it needs"
-	@$(INSTALL) --editable .
-	@$(INSTALL) --editable '.[viewer]' || echo "Open3D has no wheel for this machine: everything works but --viewer open3d and map.png"
+	@$(INSTALL) --editable '.[viewer]' || { $(INSTALL) --editable . && \
+		echo "Open3D has no wheel for this machine: everything works but --viewer open3d and map.png"; }
 	@if [ "$$(uname -s)" = Linux ]; then \
 		known=$$(PATH="$$PATH:/sbin:/usr/sbin" ldconfig -p 2>/dev/null || true); missing=; \
 		for entry in $(LIBRARIES); do grep -qF "$${entry%%=*} " <<<"$$known" || missing+=" $${entry##*=}"; done; \
