@@ -1,0 +1,196 @@
+"""The built-in worlds: rendered sequences with exact depth and ground truth, made on the fly from a few numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spslam.camera import Camera
+from spslam.errors import DatasetError
+from spslam.frame import Frame, Sensor
+from spslam.geometry import make_transform
+from spslam.trajectory import Trajectory
+
+from .world_cache import cached_atlas
+from .world_path import PATHS, PathName
+from .world_render import Renderer
+from .world_scene import LAYOUTS, LayoutName
+
+Array = NDArray[np.float64]
+
+_BLUR_STEPS = 8
+
+
+@dataclass(frozen=True)
+class WorldSpec:
+    """All that a rendered sequence depends on.
+
+    Attributes:
+        name: short name for reports.
+        layout, path: which rooms and which way through them (see `world_scene` and `world_path`).
+        width, height: image size, pixels.
+        frames: how many.
+        fps: frames a second; the path is a function of time, so fewer frames see less of it.
+        seed: of the textures and of the noise.
+        texels_per_m: density of the textures.
+        baseline_m: metres between the two cameras.
+        noise_sigma: standard deviation of the sensor's noise, grey levels.
+        shutter_s: exposure time, seconds, which blurs moving images; 0 for sharp ones.
+        exposure_change: relative amplitude of a slow change of brightness; 0 for none.
+    """
+
+    name: str
+    layout: LayoutName
+    path: PathName
+    width: int
+    height: int
+    frames: int
+    fps: float = 20.0
+    seed: int = 1
+    texels_per_m: float = 400.0
+    baseline_m: float = 0.11
+    noise_sigma: float = 1.5
+    shutter_s: float = 0.0
+    exposure_change: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.frames < 1 or self.width < 16 or self.height < 16:
+            raise DatasetError(
+                f"world {self.name}: needs at least one frame of 16x16 pixels, "
+                f"found {self.frames} of {self.width}x{self.height}"
+            )
+        for field in ("fps", "texels_per_m", "baseline_m"):
+            if not getattr(self, field) > 0:
+                raise DatasetError(f"world {self.name}: {field} must be positive, found {getattr(self, field)}")
+        for field in ("noise_sigma", "shutter_s", "exposure_change"):
+            if not getattr(self, field) >= 0:
+                raise DatasetError(f"world {self.name}: {field} must not be negative, found {getattr(self, field)}")
+
+
+_SPECS = {
+    "demo": WorldSpec("demo", "hall", "tour", 640, 480, 300),
+    "demo-small": WorldSpec("demo-small", "room", "sway", 320, 240, 72, texels_per_m=256.0),
+    "demo-loop": WorldSpec("demo-loop", "ring", "laps", 640, 480, 1120, texels_per_m=300.0),
+}
+WORLD_PRESETS = tuple(_SPECS)
+
+
+def world_spec(preset: str) -> WorldSpec:
+    """What a preset stands for; vary it with `dataclasses.replace`.
+
+    Raises:
+        DatasetError: there is no such world.
+    """
+    if preset not in _SPECS:
+        raise DatasetError(f"no built-in world is called {preset!r}; there are {', '.join(WORLD_PRESETS)}")
+    return _SPECS[preset]
+
+
+def open_world(preset: str, sensor: str = "auto") -> RenderedWorld:
+    """A built-in world as a sequence.
+
+    Args:
+        preset: one of `WORLD_PRESETS`.
+        sensor: `mono`, `stereo` or `rgbd`; `auto` is stereo.
+
+    Raises:
+        DatasetError: there is no such world or sensor.
+    """
+    spec = world_spec(preset)
+    match sensor:
+        case "auto" | "stereo":
+            return RenderedWorld(spec, "stereo")
+        case "mono":
+            return RenderedWorld(spec, "mono")
+        case "rgbd":
+            return RenderedWorld(spec, "rgbd")
+        case _:
+            raise DatasetError(f"sensor must be auto, mono, stereo or rgbd, found {sensor!r}")
+
+
+class RenderedWorld:
+    """A rendered sequence (see `spslam.ports.Sequence` for its attributes). The textures are made at the first
+    frame, every frame when it is asked for; equal specs give equal bytes, in any order of access."""
+
+    name: str
+    sensor: Sensor
+    camera: Camera
+    source: str
+    ground_truth: Trajectory | None
+    skipped: list[tuple[int, str]]
+
+    def __init__(self, spec: WorldSpec, sensor: Sensor = "stereo") -> None:
+        self.spec = spec
+        self.name = spec.name
+        self.sensor = sensor
+        self.source = f"built-in world {spec.name}"
+        self.skipped = []
+        # No round numbers: a swapped axis or a forgotten half pixel must show.
+        self.camera = Camera(
+            width=spec.width,
+            height=spec.height,
+            fx=0.7208 * spec.width,
+            fy=0.7184 * spec.width,
+            cx=0.5039 * spec.width - 0.5,
+            cy=0.4935 * spec.height - 0.5,
+            baseline_m=None if sensor == "mono" else spec.baseline_m,
+            fps=spec.fps,
+        )
+        self._timestamps = np.arange(spec.frames) / spec.fps
+        self.ground_truth: Trajectory = Trajectory(self._timestamps, PATHS[spec.path](self._timestamps), "left camera")
+        self._renderer: Renderer | None = None
+
+    def __len__(self) -> int:
+        return self.spec.frames
+
+    def __iter__(self) -> Iterator[Frame]:
+        return (self[index] for index in range(len(self)))
+
+    def __getitem__(self, index: int) -> Frame:
+        index = self._checked(index)
+        return Frame(
+            index=index,
+            timestamp=float(self._timestamps[index]),
+            camera=self.camera,
+            image=self._photo(index, right=False),
+            image_right=self._photo(index, right=True) if self.sensor == "stereo" else None,
+            depth=self.depth(index) if self.sensor == "rgbd" else None,
+        )
+
+    def depth(self, index: int) -> NDArray[np.float32]:
+        """(H, W) float32, exact metres along z of the left image, whatever the sensor."""
+        return self._get_renderer().depth(self.ground_truth.T_world_cam[self._checked(index)])
+
+    def _checked(self, index: int) -> int:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"frame {index} of {len(self)}")
+        return index % len(self)
+
+    def _get_renderer(self) -> Renderer:
+        if self._renderer is None:
+            faces = LAYOUTS[self.spec.layout]().faces()
+            atlas = cached_atlas(self.spec.layout, faces, self.spec.texels_per_m, self.spec.seed)
+            self._renderer = Renderer(faces, atlas, self.camera)
+        return self._renderer
+
+    def _photo(self, index: int, right: bool) -> NDArray[np.uint8]:
+        """What the left or right sensor makes of frame `index`: blur, exposure, noise, 8 bits."""
+        spec = self.spec
+        times = self._timestamps[index : index + 1]
+        if spec.shutter_s > 0:
+            times = times + spec.shutter_s * ((np.arange(_BLUR_STEPS) + 0.5) / _BLUR_STEPS - 0.5)
+        poses = PATHS[spec.path](times)
+        if right:
+            poses = poses @ make_transform(np.eye(3), np.array([spec.baseline_m, 0.0, 0.0]))
+        renderer = self._get_renderer()
+        image = np.mean([renderer.image(pose) for pose in poses], axis=0, dtype=np.float32)
+        if spec.exposure_change > 0:
+            # About one swell in four seconds.
+            image *= np.float32(1.0 + spec.exposure_change * np.sin(1.6 * self._timestamps[index]))
+        if spec.noise_sigma > 0:
+            rng = np.random.default_rng([spec.seed, index, int(right)])
+            image += np.float32(spec.noise_sigma) * rng.standard_normal(image.shape, dtype=np.float32)
+        return np.clip(np.rint(image), 0, 255).astype(np.uint8)

@@ -1,0 +1,82 @@
+"""Textures of the built-in worlds in the user's cache folder: a convenience that may fail without harm."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from .world_render import TextureAtlas, build_atlas
+from .world_scene import Face
+
+_log = logging.getLogger(__name__)
+
+# To be raised whenever textures or their packing change.
+_VERSION = 1
+
+
+def cache_folder() -> Path:
+    """Where spslam keeps what it can make again: `$SPSLAM_CACHE`, else the platform's cache folder."""
+    if chosen := os.environ.get("SPSLAM_CACHE"):
+        return Path(chosen)
+    if xdg := os.environ.get("XDG_CACHE_HOME"):
+        return Path(xdg) / "spslam"
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "spslam" / "cache"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "spslam"
+    return Path.home() / ".cache" / "spslam"
+
+
+def cached_atlas(name: str, faces: list[Face], texels_per_m: float, seed: int) -> TextureAtlas:
+    """`build_atlas`, or what an earlier call stored under the same geometry, density, seed and version."""
+    path = _path(name, faces, texels_per_m, seed)
+    atlas = _load(path, texels_per_m) if path is not None else None
+    if atlas is None:
+        atlas = build_atlas(faces, texels_per_m, seed)
+        if path is not None:
+            _store(path, atlas)
+    return atlas
+
+
+def _path(name: str, faces: list[Face], texels_per_m: float, seed: int) -> Path | None:
+    digest = hashlib.sha256(repr((_VERSION, texels_per_m, seed)).encode())
+    for face in faces:
+        digest.update(face.corners.tobytes() + face.normal.tobytes() + face.style.encode())
+    try:
+        return cache_folder() / "worlds" / f"{name}-{digest.hexdigest()[:16]}.npz"
+    except RuntimeError:  # A user without a home.
+        return None
+
+
+def _load(path: Path, texels_per_m: float) -> TextureAtlas | None:
+    try:
+        # Reading a member of the archive checks its CRC.
+        with np.load(path, allow_pickle=False) as stored:
+            return TextureAtlas(stored["image"], stored["offset"], texels_per_m)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        _log.warning("cached textures %s cannot be used (%s); drawing them again", path, error)
+        return None
+
+
+def _store(path: Path, atlas: TextureAtlas) -> None:
+    """Writes beside the target and renames, so that no other process ever sees half a file."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                np.savez(file, image=atlas.image, offset=atlas.offset)
+            Path(temporary).replace(path)
+        finally:
+            Path(temporary).unlink(missing_ok=True)
+    except OSError as error:
+        _log.info("textures are not cached: %s", error)

@@ -1,0 +1,107 @@
+"""Hand-held-like camera paths through the built-in worlds, as smooth functions of time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.interpolate import CubicSpline
+from scipy.ndimage import gaussian_filter1d
+
+from spslam.geometry import make_transform
+
+Array = NDArray[np.float64]
+PathName = Literal["sway", "tour", "laps"]
+Path = Callable[[Array], Array]
+
+_EYE_HEIGHT_M = 1.5
+
+
+def _poses(positions: Array, yaw: Array, pitch: Array, roll: Array) -> Array:
+    """(N, 4, 4) camera to world. Yaw turns right, pitch up, roll clockwise; at zero the camera looks along z."""
+    zero, one = np.zeros_like(yaw), np.ones_like(yaw)
+
+    def rows(*entries: Array) -> Array:
+        return np.stack(entries, axis=-1).reshape(-1, 3, 3)
+
+    c, s = np.cos(yaw), np.sin(yaw)
+    turn = rows(c, zero, s, zero, one, zero, -s, zero, c)
+    c, s = np.cos(pitch), np.sin(pitch)
+    nod = rows(one, zero, zero, zero, c, -s, zero, s, c)
+    c, s = np.cos(roll), np.sin(roll)
+    tilt = rows(c, -s, zero, s, c, zero, zero, zero, one)
+    return make_transform(turn @ nod @ tilt, positions)
+
+
+def _sway(times: Array) -> Array:
+    """One oval of 1.3 × 0.5 m in 3.6 s before the far wall of the room, sideways first."""
+    phase = 2 * np.pi * times / 3.6
+    x = -0.62 * np.cos(phase)
+    y = -1.35 - 0.10 * np.sin(phase) - 0.02 * np.sin(5 * phase)
+    z = -0.75 - 0.28 * np.sin(phase + 0.5) + 0.03 * np.sin(3 * phase)
+    yaw = 0.20 * np.sin(phase - 0.6) + 0.02 * np.sin(4 * phase)
+    pitch = -0.03 + 0.05 * np.sin(phase + 1.0) + 0.012 * np.sin(5 * phase)
+    roll = 0.04 * np.sin(phase + 2.0) + 0.012 * np.sin(4 * phase + 1)
+    return _poses(np.stack([x, y, z], axis=1), yaw, pitch, roll)
+
+
+def _tour(times: Array) -> Array:
+    """Once around the hall in 15 s, looking ahead and outwards."""
+    phase = 2 * np.pi * times / 15.0
+    x = 2.0 * np.sin(phase) + 0.12 * np.sin(3 * phase)
+    z = -1.45 * np.cos(phase) + 0.08 * np.sin(4 * phase)
+    y = -_EYE_HEIGHT_M + 0.10 * np.sin(2 * phase + 0.7) + 0.018 * np.sin(23 * phase)
+    # Counter-clockwise seen from above the heading turns left; the camera looks 30° out of the path.
+    yaw = np.pi / 2 - phase + np.radians(30) + 0.12 * np.sin(3 * phase) + 0.015 * np.sin(11 * phase)
+    pitch = -0.04 + 0.07 * np.sin(2 * phase) + 0.012 * np.sin(23 * phase + 1)
+    roll = 0.035 * np.sin(3 * phase + 2) + 0.012 * np.sin(12 * phase)
+    return _poses(np.stack([x, y, z], axis=1), yaw, pitch, roll)
+
+
+_LAP_S = 28.0
+# Half extents of the corridors' centre line and the radius of its corners, metres.
+_LAP_HALF_X, _LAP_HALF_Z, _LAP_RADIUS = 4.7, 2.95, 1.2
+_LAP_SAMPLES = 1024
+
+
+@cache
+def _lap_curve() -> CubicSpline:
+    """(x, z, heading) over the phase of a lap, counter-clockwise seen from above; heading as its excess over the
+    mean turn of -1 radian per radian."""
+    sides = np.array([_LAP_HALF_X, _LAP_HALF_Z, _LAP_HALF_X, _LAP_HALF_Z]) * 2 - 2 * _LAP_RADIUS
+    arc = _LAP_RADIUS * np.pi / 2
+    bounds = np.concatenate([[0.0], np.cumsum(np.stack([sides, np.full(4, arc)], axis=1).ravel())])
+    along = np.arange(_LAP_SAMPLES) / _LAP_SAMPLES * bounds[-1]
+    heading = np.interp(along, bounds, np.pi / 2 - np.array([0, 0, 1, 1, 2, 2, 3, 3, 4]) * np.pi / 2)
+    step = bounds[-1] / _LAP_SAMPLES
+    x = -sides[0] / 2 + np.cumsum(np.sin(heading)) * step
+    z = -_LAP_HALF_Z + np.cumsum(np.cos(heading)) * step
+    phase = 2 * np.pi * np.arange(_LAP_SAMPLES + 1) / _LAP_SAMPLES
+    excess = heading - (np.pi / 2 - phase[:-1])
+    # People cut corners a little and turn their heads before and after them.
+    metre = _LAP_SAMPLES / bounds[-1]
+    x, z = (gaussian_filter1d(values, 0.25 * metre, mode="wrap") for values in (x, z))
+    excess = gaussian_filter1d(excess, 0.9 * metre, mode="wrap")
+    curve = np.stack([x, z, excess], axis=1)
+    return CubicSpline(phase, np.concatenate([curve, curve[:1]]), bc_type="periodic")
+
+
+def _laps(times: Array) -> Array:
+    """Around the ring of corridors, 28 s a lap; the second lap walks and looks a little differently."""
+    phase = 2 * np.pi * times / _LAP_S
+    x, z, excess = _lap_curve()(np.mod(phase, 2 * np.pi)).T
+    heading = np.pi / 2 - phase + excess
+    # Two laps make one period of the sidestep, so that the end meets the start.
+    sidestep = 0.16 * np.sin(phase / 2) + 0.05 * np.sin(7 * phase)
+    x, z = x + sidestep * np.cos(heading), z - sidestep * np.sin(heading)
+    y = -_EYE_HEIGHT_M + 0.05 * np.sin(1.5 * phase) + 0.018 * np.sin(45 * phase)
+    yaw = heading + np.radians(6) * np.sin(4.5 * phase) + 0.012 * np.sin(22 * phase)
+    pitch = -0.05 + 0.04 * np.sin(3.5 * phase) + 0.01 * np.sin(45 * phase + 1)
+    roll = 0.03 * np.sin(5.5 * phase + 2) + 0.01 * np.sin(22.5 * phase)
+    return _poses(np.stack([x, y, z], axis=1), yaw, pitch, roll)
+
+
+PATHS: dict[PathName, Path] = {"sway": _sway, "tour": _tour, "laps": _laps}
