@@ -112,7 +112,7 @@ class PnPSolver:
         rows = int(2 * np.count_nonzero(inliers) + np.count_nonzero(inliers & problem.measured.stereo))
         variance = float(chi_squared(residuals[:, inliers]).sum()) / max(rows - 6, 1)
         try:
-            covariance: Array = np.linalg.inv(normal) * max(1.0, variance)
+            covariance = np.asarray(np.linalg.inv(normal) * max(1.0, variance), dtype=np.float64)
         except np.linalg.LinAlgError:
             covariance = np.full((6, 6), np.nan)
         error = self.pixel_sigma * np.hypot(residuals[0, inliers], residuals[1, inliers])
@@ -186,7 +186,7 @@ def _perturb(step: Array, T: Array) -> Array:
 
 def _solve(matrix: Array, rhs: Array) -> Array | None:
     try:
-        step: Array = np.linalg.solve(matrix, rhs)
+        step = np.asarray(np.linalg.solve(matrix, rhs), dtype=np.float64)
     except np.linalg.LinAlgError:
         return None
     return step if np.isfinite(step).all() else None

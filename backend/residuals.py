@@ -1,7 +1,8 @@
 """Reprojection residuals, their Jacobians and 3×3 block algebra, shared by all solvers of this room.
 
 Arrays are laid out with the observations along the last axis, (…, N): whole-array operations then run over contiguous
-memory, which is several times faster than stacks of small matrices. Jacobians are indexed [parameter, row, observation]. are perturbed from the left, `exp([translation, rotation]) · T_cam_world`.
+memory, which is several times faster than stacks of small matrices. Jacobians are indexed [parameter, row,
+observation]. Poses are perturbed from the left, `exp([translation, rotation]) · T_cam_world`.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ class Reprojection:
 
     def __init__(self, pixels: Array, u_right: Array, camera: Camera, pixel_sigma: float) -> None:
         self.finite: Mask = np.isfinite(pixels).all(axis=1)
-        self.stereo: Mask = np.isfinite(u_right) & self.finite if camera.bf > 0 else np.zeros_like(self.finite)
+        self.stereo: Mask = np.isfinite(u_right) & self.finite
+        if camera.bf <= 0:
+            self.stereo = np.zeros_like(self.finite)
         self.limit: Array = np.where(self.stereo, CHI2_STEREO, CHI2_MONO)
         measured = np.column_stack([pixels, u_right]).T
         centre = np.array([[camera.cx], [camera.cy], [camera.cx]])

@@ -1,0 +1,347 @@
+"""Bundle adjustment: Levenberg-Marquardt on key frames and points with the points eliminated (Schur complement).
+
+The arithmetic is whole-array NumPy; the reduced camera system is one dense product for a local window and a sparse
+block product for a whole map. Triggs et al., Bundle adjustment: a modern synthesis, 2000, section 6.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.linalg
+import scipy.sparse
+import scipy.sparse.linalg
+from numpy.typing import NDArray
+
+from spslam.camera import Camera
+from spslam.geometry import make_transform, orthonormalize, so3_exp
+from spslam.ports import BundleProblem, BundleResult
+
+from .residuals import (
+    Reprojection,
+    backward3,
+    chi_squared,
+    cholesky3,
+    forward3,
+    huber_cost,
+    huber_weight,
+    pose_jacobian,
+)
+
+Array = NDArray[np.float64]
+Index = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+
+_log = logging.getLogger(__name__)
+
+_FIRST_DAMPING, _MIN_DAMPING, _MAX_DAMPING = 1e-4, 1e-9, 1e8
+# A relative decrease of the cost below this ends a stage.
+_CONVERGED = 1e-5
+# What an observation costs whose point lies behind the camera: as much as one this many σ off.
+_BEHIND_SIGMAS = 100.0
+# Up to this many numbers the coupling of key frames and points is one dense matrix.
+_DENSE_COUPLING = 4_000_000
+# Up to this many unknowns of key frames the reduced system is dense.
+_DENSE_SYSTEM = 9_000
+# Lower triangle of a symmetric 3×3 block, in the order of `cholesky3`.
+_LOWER = ((0, 0), (1, 0), (1, 1), (2, 0), (2, 1), (2, 2))
+
+
+class SchurBundleAdjuster:
+    """A `BundleAdjuster` in NumPy.
+
+    The first half of the iterations runs on all observations under Huber's kernel, the second on those within the
+    95 % limit of χ². Points that the active observations do not determine (one mono observation, or none) hold still,
+    and their observations do not pull on key frames; so do key frames without active observations.
+
+    Args:
+        pixel_sigma: standard deviation of a key point's position, pixels.
+        iterations: most iterations, both stages together.
+    """
+
+    def __init__(self, pixel_sigma: float = 1.0, iterations: int = 8) -> None:
+        self.pixel_sigma = pixel_sigma
+        self.iterations = iterations
+
+    def adjust(self, problem: BundleProblem, camera: Camera) -> BundleResult:
+        """Refine key frames and points together; see `BundleAdjuster.adjust`.
+
+        `inliers` are the observations within the 95 % limit of χ² in the result. The costs are Σ min(χ², limit) over
+        the observations of points that could move; the result never costs more than what came in.
+
+        Raises:
+            ValueError: no key frame is fixed, so that the map could drift away as a whole.
+        """
+        if len(problem.fixed) and not problem.fixed.any():
+            raise ValueError(f"bundle adjustment needs a fixed key frame, found none among {len(problem.fixed)}")
+        scene = _Scene(problem, camera, self.pixel_sigma)
+        start = _State(np.array(problem.T_cam_world, dtype=np.float64), np.array(problem.points, dtype=np.float64).T)
+        everything = scene.usable(start)
+        first = (self.iterations + 1) // 2
+        state = _minimize(_Stage(scene, everything), start, first)
+        state = _minimize(_Stage(scene, everything & scene.inliers(state)), state, self.iterations - first)
+        counted = scene.determining(everything)
+        before, after = scene.truncated_cost(start, counted), scene.truncated_cost(state, counted)
+        if not after <= before:
+            state, after = start, before
+        inliers = np.empty(len(scene.order), dtype=bool)
+        inliers[scene.order] = everything & scene.inliers(state)
+        T_cam_world = np.where(problem.fixed[:, None, None], start.T_cam_world, orthonormalize(state.T_cam_world))
+        _log.debug("bundle: %d observations, cost %.1f -> %.1f", len(inliers), before, after)
+        return BundleResult(T_cam_world, np.ascontiguousarray(state.points.T), inliers, before, after)
+
+
+@dataclass(frozen=True, eq=False)
+class _State:
+    """What is estimated: poses (K, 4, 4) and points (3, P)."""
+
+    T_cam_world: Array
+    points: Array
+
+
+class _Scene:
+    """What is known: the observations (O), sorted by key frame and point, and which key frames hold still."""
+
+    def __init__(self, problem: BundleProblem, camera: Camera, pixel_sigma: float) -> None:
+        self.order: Index = np.lexsort((problem.point_index, problem.camera_index))
+        self.cameras: Index = problem.camera_index[self.order]
+        self.points: Index = problem.point_index[self.order]
+        self.measured = Reprojection(problem.pixels[self.order], problem.u_right[self.order], camera, pixel_sigma)
+        self.fixed: Mask = problem.fixed
+
+    def usable(self, state: _State) -> Mask:
+        """(O,) observations made of numbers: pixels, point and pose."""
+        cameras: Mask = np.isfinite(state.T_cam_world).all(axis=(1, 2))
+        points: Mask = np.isfinite(state.points).all(axis=0)
+        usable: Mask = self.measured.finite & np.isfinite(state.points).all(axis=0)[self.points] & cameras[self.cameras]
+        return usable
+
+    def determining(self, active: Mask) -> Mask:
+        """(O,) those of the active observations whose point they determine together."""
+        rows = np.where(self.measured.stereo, 3.0, 2.0) * active
+        determining: Mask = active & (np.bincount(self.points, rows) >= 3.0)[self.points]
+        return determining
+
+    def inliers(self, state: _State) -> Mask:
+        residuals, valid = self.measured.residuals(_points_cam(state, self.cameras, self.points))
+        inliers: Mask = valid & (chi_squared(residuals) <= self.measured.limit)
+        return inliers
+
+    def truncated_cost(self, state: _State, active: Mask) -> float:
+        residuals, valid = self.measured.residuals(_points_cam(state, self.cameras, self.points))
+        cost = np.where(valid, np.minimum(chi_squared(residuals), self.measured.limit), self.measured.limit)
+        return float(cost[active].sum())
+
+
+def _points_cam(state: _State, cameras: Index, points: Index) -> Array:
+    """(3, O): the observed points in the coordinates of their cameras."""
+    rotations = np.ascontiguousarray(state.T_cam_world[:, :3, :3].transpose(1, 2, 0))[:, :, cameras]
+    moved: Array = np.einsum("ijo,jo->io", rotations, state.points[:, points])
+    moved += state.T_cam_world[:, :3, 3].T[:, cameras]
+    return moved
+
+
+@dataclass(frozen=True, eq=False)
+class _Evaluation:
+    """A state seen by the active observations: cost, points in the cameras (3, O), residuals (3, O), validity (O,)."""
+
+    cost: float
+    points_cam: Array
+    residuals: Array
+    chi2: Array
+    valid: Mask
+
+
+@dataclass(frozen=True, eq=False)
+class _Normal:
+    """The normal equations before elimination; see `_Stage.linearize`."""
+
+    camera_blocks: Array
+    camera_gradient: Array
+    point_blocks: Array
+    point_gradient: Array
+    camera_jacobian: Array
+    point_jacobian: Array
+
+
+class _Stage:
+    """One minimisation: which observations take part, and which key frames (F) and points (Q) they move."""
+
+    def __init__(self, scene: _Scene, active: Mask) -> None:
+        chosen = np.flatnonzero(scene.determining(active))
+        self.cameras, self.points = scene.cameras[chosen], scene.points[chosen]
+        self.measured = scene.measured.select(chosen)
+        self.free_points: Index = np.unique(self.points)
+        self.point_rows: Index = np.searchsorted(self.free_points, self.points)
+        # Observations by moving key frames alone have columns in the camera system.
+        self.moving: Index = np.flatnonzero(~scene.fixed[self.cameras])
+        self.free_cameras: Index = np.unique(self.cameras[self.moving])
+        self.camera_rows: Index = np.searchsorted(self.free_cameras, self.cameras[self.moving])
+        self.camera_starts: Index = np.searchsorted(self.camera_rows, np.arange(len(self.free_cameras) + 1))
+        self.coupled_rows: Index = self.point_rows[self.moving]
+        size = 18 * len(self.free_cameras) * len(self.free_points)
+        twice = (np.diff(self.camera_rows) == 0) & (np.diff(self.coupled_rows) == 0)
+        self.dense = size <= _DENSE_COUPLING and not twice.any()
+        if self.dense:
+            self._coupling = np.zeros((6 * len(self.free_cameras), 3 * len(self.free_points)))
+            rows = 6 * self.camera_rows + np.arange(6)[:, None, None]
+            columns = self.coupled_rows + len(self.free_points) * np.arange(3)[:, None]
+            self._places: Index = rows * self._coupling.shape[1] + columns
+
+    def evaluate(self, state: _State) -> _Evaluation:
+        points_cam = _points_cam(state, self.cameras, self.points)
+        residuals, valid = self.measured.residuals(points_cam)
+        chi2 = np.where(valid, chi_squared(residuals), _BEHIND_SIGMAS**2)
+        return _Evaluation(float(huber_cost(chi2, self.measured.limit).sum()), points_cam, residuals, chi2, valid)
+
+    def linearize(self, state: _State, seen: _Evaluation) -> _Normal:
+        """Blocks (F, 6, 6) and gradient (6 F,) of the key frames, blocks (6, Q) and gradient (3, Q) of the points, and
+        the weighted Jacobians (6, 3, M), (3, 3, M) of the observations by moving key frames."""
+        root_weight = np.sqrt(huber_weight(seen.chi2, self.measured.limit))
+        jacobian = self.measured.jacobian(seen.points_cam, seen.valid) * root_weight
+        residuals = seen.residuals * root_weight
+        rotations = np.ascontiguousarray(state.T_cam_world[:, :3, :3].transpose(1, 2, 0))[:, :, self.cameras]
+        by_point = np.einsum("iro,ijo->jro", jacobian, rotations)
+        point_blocks = np.stack([self._sum_points(np.einsum("ro,ro->o", by_point[a], by_point[b])) for a, b in _LOWER])
+        point_gradient = np.stack([self._sum_points(np.einsum("ro,ro->o", axis, residuals)) for axis in by_point])
+        by_camera = pose_jacobian(jacobian[:, :, self.moving], seen.points_cam[:, self.moving])
+        moving_residuals = residuals[:, self.moving]
+        camera_blocks = np.empty((len(self.free_cameras), 6, 6))
+        camera_gradient = np.empty((len(self.free_cameras), 6))
+        for row, (begin, end) in enumerate(zip(self.camera_starts[:-1], self.camera_starts[1:], strict=True)):
+            flat = by_camera[:, :, begin:end].reshape(6, -1)
+            camera_blocks[row] = flat @ flat.T
+            camera_gradient[row] = flat @ moving_residuals[:, begin:end].ravel()
+        return _Normal(
+            camera_blocks, camera_gradient.ravel(), point_blocks, point_gradient, by_camera, by_point[:, :, self.moving]
+        )
+
+    def solve(self, normal: _Normal, damping: float) -> tuple[Array, Array]:
+        """Steps (6 F,) of the key frames and (3, Q) of the points.
+
+        Raises:
+            numpy.linalg.LinAlgError: the damping does not make the system positive definite.
+        """
+        point_blocks = normal.point_blocks.copy()
+        point_blocks[[0, 2, 5]] *= 1.0 + damping
+        factor = cholesky3(point_blocks)
+        whitened = forward3(factor, normal.point_gradient)
+        if not len(self.free_cameras):
+            return np.zeros(0), -backward3(factor, whitened)
+        # B = W L⁻ᵀ for every block W that couples a key frame and a point, so that W V⁻¹ Wᵀ = B Bᵀ.
+        blocks = np.einsum(
+            "aro,jro->ajo", normal.camera_jacobian, forward3(factor[:, self.coupled_rows], normal.point_jacobian)
+        )
+        camera_blocks = normal.camera_blocks.copy()
+        diagonal = np.einsum("faa->fa", camera_blocks)
+        diagonal += damping * diagonal + 1e-12
+        camera_step, coupled = (self._solve_dense if self.dense else self._solve_sparse)(
+            blocks, camera_blocks, normal.camera_gradient, whitened
+        )
+        return camera_step, -backward3(factor, whitened + coupled)
+
+    def move(self, state: _State, camera_step: Array, point_step: Array) -> _State:
+        T, points = state.T_cam_world.copy(), state.points.copy()
+        step = camera_step.reshape(-1, 6)
+        T[self.free_cameras] = make_transform(so3_exp(step[:, 3:]), step[:, :3]) @ T[self.free_cameras]
+        points[:, self.free_points] += point_step
+        return _State(T, points)
+
+    def _sum_points(self, values: Array) -> Array:
+        return np.bincount(self.point_rows, values, minlength=len(self.free_points)).astype(np.float64, copy=False)
+
+    def _solve_dense(
+        self, blocks: Array, camera_blocks: Array, gradient: Array, whitened: Array
+    ) -> tuple[Array, Array]:
+        self._coupling.ravel()[self._places] = blocks
+        system = -(self._coupling @ self._coupling.T)
+        _add_diagonal_blocks(system, camera_blocks)
+        step = _solve_positive(system, self._coupling @ whitened.ravel() - gradient)
+        return step, (self._coupling.T @ step).reshape(3, -1)
+
+    def _solve_sparse(
+        self, blocks: Array, camera_blocks: Array, gradient: Array, whitened: Array
+    ) -> tuple[Array, Array]:
+        count = len(self.free_cameras)
+        coupling = scipy.sparse.bsr_matrix(
+            (np.ascontiguousarray(blocks.transpose(2, 0, 1)), self.coupled_rows, self.camera_starts),
+            shape=(6 * count, 3 * len(self.free_points)),
+        )
+        rhs = coupling @ whitened.T.ravel() - gradient
+        product = coupling @ coupling.T
+        if 6 * count <= _DENSE_SYSTEM:
+            system = -product.toarray()
+            _add_diagonal_blocks(system, camera_blocks)
+            step = _solve_positive(system, rhs)
+        else:
+            diagonal = scipy.sparse.bsr_matrix((camera_blocks, np.arange(count), np.arange(count + 1)))
+            step = _solve_sparse_positive((diagonal - product).tocsc(), rhs)
+        return step, (coupling.T @ step).reshape(-1, 3).T
+
+
+def _add_diagonal_blocks(system: Array, blocks: Array) -> None:
+    view = system.reshape(len(blocks), 6, len(blocks), 6)
+    rows = np.arange(len(blocks))
+    view[rows, :, rows, :] += blocks
+
+
+def _solve_positive(system: Array, rhs: Array) -> Array:
+    factor = scipy.linalg.cho_factor(system, lower=True, overwrite_a=True, check_finite=False)
+    return np.asarray(scipy.linalg.cho_solve(factor, rhs, check_finite=False), dtype=np.float64)
+
+
+def _solve_sparse_positive(system: scipy.sparse.csc_matrix, rhs: Array) -> Array:
+    options = {"SymmetricMode": True}
+    try:
+        factor = scipy.sparse.linalg.splu(system, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options=options)
+    except RuntimeError as error:
+        raise np.linalg.LinAlgError(str(error)) from error
+    return np.asarray(factor.solve(rhs), dtype=np.float64)
+
+
+def _minimize(stage: _Stage, state: _State, iterations: int) -> _State:
+    """Levenberg-Marquardt with Marquardt's scaling; the cost never rises."""
+    if not len(stage.free_points):
+        return state
+    damping = _FIRST_DAMPING
+    seen = stage.evaluate(state)
+    normal: _Normal | None = None
+    for _ in range(iterations):
+        normal = stage.linearize(state, seen) if normal is None else normal
+        trial = _try_step(stage, state, seen, normal, damping)
+        if trial is None or not trial[1].cost < seen.cost:
+            damping *= 10.0
+            if damping > _MAX_DAMPING:
+                break
+            continue
+        converged = seen.cost - trial[1].cost < _CONVERGED * seen.cost
+        (state, seen), normal = trial, None
+        damping = max(0.1 * damping, _MIN_DAMPING)
+        if converged:
+            break
+    return state
+
+
+def _try_step(
+    stage: _Stage, state: _State, seen: _Evaluation, normal: _Normal, damping: float
+) -> tuple[_State, _Evaluation] | None:
+    """The state one step on, or None where there is no step.
+
+    Points that would fall behind a camera stay where they are: one of them would spoil the step of all.
+    """
+    try:
+        camera_step, point_step = stage.solve(normal, damping)
+    except np.linalg.LinAlgError:
+        return None
+    if not (np.isfinite(camera_step).all() and np.isfinite(point_step).all()):
+        return None
+    moved = stage.move(state, camera_step, point_step)
+    reached = stage.evaluate(moved)
+    lost = seen.valid & ~reached.valid
+    if lost.any():
+        point_step[:, stage.point_rows[lost]] = 0.0
+        moved = stage.move(state, camera_step, point_step)
+        reached = stage.evaluate(moved)
+    return moved, reached
