@@ -1,0 +1,5 @@
+"""Recordings as frames: KITTI, TUM RGB-D, EuRoC, image folders, videos and the built-in rendered worlds."""
+
+from .opening import DATASETS, SENSORS, open_sequence
+
+__all__ = ["DATASETS", "SENSORS", "open_sequence"]

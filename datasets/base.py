@@ -1,0 +1,212 @@
+"""What the readers share: iteration that skips and counts bad frames, a sequence of files, a slice of a sequence."""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spslam.camera import Camera
+from spslam.errors import DatasetError, FrameError
+from spslam.frame import Frame, Sensor
+from spslam.ports import Sequence
+from spslam.trajectory import Trajectory
+
+from .decoding import image_size, read_depth, read_image
+from .rectify import StereoRectifier
+
+_LOG = logging.getLogger(__name__)
+
+
+class BaseSequence(ABC):
+    """A `spslam.ports.Sequence` but for `__len__` and `_read`, which a reader adds."""
+
+    def __init__(
+        self, name: str, sensor: Sensor, camera: Camera, source: str, ground_truth: Trajectory | None = None
+    ) -> None:
+        self.name = name
+        self.sensor: Sensor = sensor
+        self.camera = camera
+        self.source = source
+        self.ground_truth = ground_truth
+        self.skipped: list[tuple[int, str]] = []
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def _read(self, index: int) -> Frame:
+        """The frame at `index`, 0 <= index < len(self).
+
+        Raises:
+            FrameError: it cannot be decoded.
+        """
+
+    def _original_index(self, index: int) -> int:
+        """The `Frame.index` of the frame at `index`."""
+        return index
+
+    def __getitem__(self, index: int) -> Frame:
+        """The frame at `index`; negative ones count from the end.
+
+        Raises:
+            IndexError: there is no such frame.
+            FrameError: it cannot be decoded.
+        """
+        position = index + len(self) if index < 0 else index
+        if not 0 <= position < len(self):
+            raise IndexError(f"{self.name} has {len(self)} frames, asked for frame {index}")
+        return self._read(position)
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Every frame that can be decoded; the others are logged and counted in `skipped`, once each.
+
+        Raises:
+            DatasetError: at the end, when not one could be decoded.
+        """
+        decoded = 0
+        for position in range(len(self)):
+            try:
+                frame = self._read(position)
+            except FrameError as error:
+                self._skip(self._original_index(position), str(error))
+                continue
+            decoded += 1
+            yield frame
+        if decoded == 0:
+            reason = self.skipped[0][1] if self.skipped else "it is empty"
+            raise DatasetError(f"{self.name}: none of its {len(self)} frames can be decoded: {reason}")
+
+    def _skip(self, index: int, reason: str) -> None:
+        if any(index == known for known, _ in self.skipped):
+            return
+        self.skipped.append((index, reason))
+        _LOG.warning("%s: frame %d is skipped: %s", self.name, index, reason)
+
+
+@dataclass(frozen=True, eq=False)
+class FrameFiles:
+    """The files of a sequence, one row a frame.
+
+    Attributes:
+        timestamps: (N,) float64, seconds, strictly increasing.
+        images: N paths; the left images of stereo pairs.
+        right: N paths of the right images, or None.
+        depth: N paths of depth files registered to `images`, or None.
+        depth_units_per_metre: what integer depth is divided by.
+    """
+
+    timestamps: NDArray[np.float64]
+    images: list[Path]
+    right: list[Path] | None = None
+    depth: list[Path] | None = None
+    depth_units_per_metre: float = 1000.0
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def sensor(self) -> Sensor:
+        """What the frames carry."""
+        if self.right is not None:
+            return "stereo"
+        return "mono" if self.depth is None else "rgbd"
+
+
+class FileSequence(BaseSequence):
+    """Frames from image files, rectified on the way when a `rectifier` is given.
+
+    `camera` is what `Frame.image` follows, that is the rectified left one when there is a rectifier.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        files: FrameFiles,
+        camera: Camera,
+        source: str,
+        ground_truth: Trajectory | None = None,
+        rectifier: StereoRectifier | None = None,
+    ) -> None:
+        super().__init__(name, files.sensor, camera, source, ground_truth)
+        self._files = files
+        self._rectifier = rectifier
+        raw = (rectifier.left, rectifier.right) if rectifier is not None else (camera, camera)
+        self._left_size, self._right_size = ((c.width, c.height) for c in raw)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def _read(self, index: int) -> Frame:
+        files = self._files
+        path = files.images[index]
+        image, right, depth = read_image(path), None, None
+        _check_size(path, image.shape, self._left_size)
+        if files.right is not None:
+            right = read_image(files.right[index])
+            _check_size(files.right[index], right.shape, self._right_size)
+            if self._rectifier is not None:
+                image, right = self._rectifier.rectify(image, right)
+        if files.depth is not None:
+            depth = read_depth(files.depth[index], files.depth_units_per_metre)
+            _check_size(files.depth[index], depth.shape, self._left_size)
+        return Frame(index, float(files.timestamps[index]), self.camera, image, right, depth)
+
+
+class SlicedSequence(BaseSequence):
+    """Part of a sequence: `start`, every `stride`-th frame, at most `max_frames` of them.
+
+    `Frame.index` and the ground truth stay those of the whole sequence; the camera's nominal rate is divided by
+    `stride`.
+
+    Raises:
+        DatasetError: an impossible slice, or one past the end.
+    """
+
+    def __init__(self, whole: Sequence, start: int = 0, max_frames: int | None = None, stride: int = 1) -> None:
+        if start < 0 or stride < 1 or (max_frames is not None and max_frames < 1):
+            raise DatasetError(
+                "expected start >= 0, stride >= 1 and max_frames >= 1, "
+                f"found start {start}, stride {stride} and max_frames {max_frames}"
+            )
+        if start >= len(whole):
+            raise DatasetError(f"start {start} lies past the end: {whole.name} has {len(whole)} frames")
+        camera = whole.camera if stride == 1 else replace(whole.camera, fps=whole.camera.fps / stride)
+        super().__init__(whole.name, whole.sensor, camera, whole.source, whole.ground_truth)
+        self._whole = whole
+        self._rows = range(start, len(whole), stride)[:max_frames]
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def _original_index(self, index: int) -> int:
+        return self._rows[index]
+
+    def _read(self, index: int) -> Frame:
+        frame = self._whole[self._rows[index]]
+        return frame if frame.camera is self.camera else replace(frame, camera=self.camera)
+
+
+def _check_size(path: Path, shape: tuple[int, ...], expected: tuple[int, int]) -> None:
+    height, width = shape
+    if (width, height) != expected:
+        raise FrameError(f"{path.name}: expected {expected[0]}x{expected[1]} pixels, found {width}x{height}")
+
+
+def check_image_size(images: list[Path], camera: Camera, calibration: str) -> None:
+    """Compares the first image that can be decoded with `camera`, whose origin is `calibration` in words.
+
+    Raises:
+        DatasetError: no image can be decoded, or the sizes differ.
+    """
+    width, height = image_size(images)
+    if (width, height) != (camera.width, camera.height):
+        raise DatasetError(
+            f"images in {images[0].parent} are {width}x{height}, but {calibration} is for "
+            f"{camera.width}x{camera.height}: give the calibration of these images"
+        )

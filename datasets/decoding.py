@@ -1,0 +1,167 @@
+"""Image and depth files to arrays. Whatever cannot be trusted is a `FrameError`, never a half-filled image."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from spslam.errors import DatasetError, FrameError
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+DEPTH_SUFFIXES = (".png", ".tif", ".tiff", ".npy")
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_JPEG_START = b"\xff\xd8\xff"
+_JPEG_END = b"\xff\xd9"
+
+
+def list_files(folder: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> list[Path]:
+    """Visible files of `folder` with one of `suffixes` (any case), by name; empty if there is no such folder."""
+    if not folder.is_dir():
+        return []
+    return sorted(
+        path for path in folder.iterdir() if path.suffix.lower() in suffixes and not path.name.startswith(".")
+    )
+
+
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """A PNG or JPEG file as a (H, W) uint8 grey image. 16 bits are scaled to 8 by the full range of 16.
+
+    Raises:
+        FrameError: the file is missing, cut short, damaged, or no image.
+    """
+    return to_grey(_decode(path), path.name)
+
+
+def to_grey(pixels: NDArray[Any], name: str) -> NDArray[np.uint8]:
+    """A decoded image, (H, W) or (H, W, 3 or 4) blue first, uint8 or uint16, as (H, W) uint8.
+
+    Raises:
+        FrameError: another type or shape; `name` is named.
+    """
+    if pixels.dtype not in (np.uint8, np.uint16) or pixels.ndim not in (2, 3):
+        raise FrameError(f"{name}: expected an image of 8 or 16 bits, found {pixels.dtype} {pixels.shape}")
+    if pixels.ndim == 3:
+        codes = {1: None, 3: cv2.COLOR_BGR2GRAY, 4: cv2.COLOR_BGRA2GRAY}
+        if pixels.shape[2] not in codes:
+            raise FrameError(f"{name}: expected 1, 3 or 4 channels, found {pixels.shape[2]}")
+        code = codes[pixels.shape[2]]
+        pixels = pixels[:, :, 0] if code is None else cv2.cvtColor(pixels, code)
+    if pixels.dtype == np.uint16:
+        pixels = cv2.convertScaleAbs(pixels, alpha=255.0 / 65535.0)
+    return np.ascontiguousarray(pixels, dtype=np.uint8)
+
+
+def read_depth(path: Path, units_per_metre: float) -> NDArray[np.float32]:
+    """A depth file as (H, W) float32 metres along z, 0 where unknown (0, negative, NaN or infinite in the file).
+
+    Integers of 16 or more bits (PNG, TIFF, .npy) are divided by `units_per_metre`; floating point files (TIFF, .npy)
+    hold metres already, as in ROS (REP 118).
+
+    Raises:
+        FrameError: the file is missing, cut short, damaged, or holds no depth.
+    """
+    raw = _read_npy(path) if path.suffix.lower() == ".npy" else _decode(path)
+    if raw.ndim != 2 or raw.dtype == np.uint8 or raw.dtype.kind not in "uif":
+        raise FrameError(
+            f"{path.name}: expected depth as one channel of 16-bit integers or floats, found {raw.dtype} {raw.shape}"
+        )
+    depth = raw.astype(np.float32)
+    if raw.dtype.kind != "f":
+        depth /= np.float32(units_per_metre)
+    depth[~np.isfinite(depth) | (depth < 0)] = 0.0
+    return depth
+
+
+def image_size(paths: list[Path]) -> tuple[int, int]:
+    """Width and height, pixels, of the first of `paths` that can be decoded.
+
+    Raises:
+        DatasetError: none can; says why for the first.
+    """
+    first_reason = "there is none"
+    for path in paths:
+        try:
+            height, width = read_image(path).shape
+        except FrameError as error:
+            first_reason = str(error) if path is paths[0] else first_reason
+            continue
+        return width, height
+    where = paths[0].parent if paths else "the sequence"
+    raise DatasetError(f"none of the {len(paths)} images in {where} can be decoded: {first_reason}")
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise FrameError(f"{path.name}: cannot be read from {path.parent} ({error.strerror or error})") from None
+
+
+def _decode(path: Path) -> NDArray[Any]:
+    data = _read_bytes(path)
+    # OpenCV returns what it has of a file that ends early, grey or black below: such a frame must not look fine.
+    fault = _fault(data)
+    if fault is not None:
+        raise FrameError(f"{path.name}: {fault} ({len(data)} bytes)")
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error as error:
+        raise FrameError(f"{path.name}: cannot be decoded ({error.err or error.msg})") from None
+    if pixels is None:
+        raise FrameError(f"{path.name}: is no image that OpenCV can decode ({len(data)} bytes)")
+    return np.asarray(pixels)
+
+
+def _read_npy(path: Path) -> NDArray[Any]:
+    data = _read_bytes(path)
+    try:
+        return np.asarray(np.load(io.BytesIO(data), allow_pickle=False))
+    except (ValueError, OSError, EOFError) as error:
+        raise FrameError(f"{path.name}: is no NumPy array ({' '.join(str(error).split())})") from None
+
+
+def _fault(data: bytes) -> str | None:
+    """What is wrong with the bytes of an image file as far as its container tells; None for nothing."""
+    if not data:
+        return "the file is empty"
+    if data.startswith(_PNG_SIGNATURE):
+        return _png_fault(data)
+    if data.startswith(_JPEG_START):
+        return _jpeg_fault(data)
+    return None
+
+
+def _png_fault(data: bytes) -> str | None:
+    view, offset = memoryview(data), len(_PNG_SIGNATURE)
+    while offset + 12 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, offset)
+        end = offset + 12 + length
+        if end > len(data):
+            break
+        if zlib.crc32(view[offset + 4 : end - 4]) != struct.unpack_from(">I", data, end - 4)[0]:
+            return "the PNG file is damaged (a checksum is wrong)"
+        if kind == b"IEND":
+            return None
+        offset = end
+    return "the PNG file is cut short"
+
+
+def _jpeg_fault(data: bytes) -> str | None:
+    # The end marker counts only after the start of the scan: an embedded preview has one of its own.
+    offset = 2
+    while offset + 4 <= len(data) and data[offset] == 0xFF:
+        marker = data[offset + 1]
+        if marker == 0xFF:  # fill byte
+            offset += 1
+        elif marker == 0xDA:  # start of scan
+            return None if data.rfind(_JPEG_END, offset) >= 0 else "the JPEG file is cut short"
+        else:
+            offset += 2 + int.from_bytes(data[offset + 2 : offset + 4], "big")
+    return "the JPEG file is cut short or damaged"

@@ -1,0 +1,206 @@
+"""KITTI odometry (Geiger et al., Are we ready for autonomous driving?, CVPR 2012): rectified stereo, grey or colour."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spslam.camera import Camera
+from spslam.errors import CalibrationError, DatasetError
+from spslam.trajectory import Trajectory, read_kitti
+
+from .base import FileSequence, FrameFiles
+from .decoding import image_size, list_files
+from .layout import check_sequence_name, choose_sequence, contents, report_unpaired, subfolders
+from .timing import nominal_fps, order_by_time
+
+_LOG = logging.getLogger(__name__)
+_FPS = 10.0
+_LEFT_CAMERAS = (0, 2)
+# Relative difference of the focal lengths, and pixels between the rows, that a rectified pair may have.
+_SAME_FOCAL = 1e-3
+_SAME_ROW = 0.5
+
+
+def is_kitti(path: Path) -> bool:
+    """Whether a folder looks like KITTI odometry: its root, or one sequence."""
+    return _is_sequence(path) or any(_is_sequence(folder) for folder in subfolders(path / "sequences"))
+
+
+def open_kitti(path: Path, sequence: str | None = None, sensor: str = "auto") -> FileSequence:
+    """Open a sequence from KITTI's root (with `sequences/`), or from the folder of one sequence.
+
+    The grey pair `image_0`/`image_1` is preferred, else the colour pair `image_2`/`image_3`. The ground truth speaks
+    of camera 0; for images of camera 2 it is carried there.
+
+    Raises:
+        DatasetError: files are missing or hold something else than expected.
+    """
+    folder = _find_sequence(path, sequence)
+    cameras, stereo = _choose_cameras(folder, sensor)
+    name = f"kitti {folder.name}"
+    projections = _read_projections(folder / "calib.txt")
+    times = _read_times(folder / "times.txt")
+    images, rows = _numbered_images(folder / f"image_{cameras}", len(times))
+    right = None
+    if stereo:
+        images, right, rows = _pair(images, folder / f"image_{cameras + 1}", rows, name)
+    order = order_by_time(times[rows], f"{name} times.txt")
+    files = FrameFiles(
+        timestamps=times[rows][order],
+        images=[images[i] for i in order],
+        right=None if right is None else [right[i] for i in order],
+    )
+    left = _projection(projections, cameras, folder)
+    baseline = _baseline(left, _projection(projections, cameras + 1, folder), folder) if stereo else None
+    width, height = image_size(files.images)
+    camera = Camera(
+        width=width,
+        height=height,
+        fx=float(left.K[0, 0]),
+        fy=float(left.K[1, 1]),
+        cx=float(left.K[0, 2]),
+        cy=float(left.K[1, 2]),
+        baseline_m=baseline,
+        fps=nominal_fps(files.timestamps, _FPS),
+    )
+    ground_truth = _read_ground_truth(folder, times, left, cameras)
+    return FileSequence(name, files, camera, str(folder), ground_truth)
+
+
+@dataclass(frozen=True, eq=False)
+class _Projection:
+    """`P = K [I | t]`: camera matrix K (3, 3), and t (3,) that maps camera 0 to this camera, metres."""
+
+    K: NDArray[np.float64]
+    t: NDArray[np.float64]
+
+
+def _is_sequence(path: Path) -> bool:
+    return any((path / f"image_{k}").is_dir() for k in _LEFT_CAMERAS)
+
+
+def _find_sequence(path: Path, sequence: str | None) -> Path:
+    if _is_sequence(path):
+        check_sequence_name(path, sequence)
+        return path
+    choices = {folder.name: folder for folder in subfolders(path / "sequences") if _is_sequence(folder)}
+    if not choices:
+        raise DatasetError(
+            f"expected KITTI odometry in {path} (sequences/NN with image_0 or image_2, calib.txt and times.txt), "
+            f"found {contents(path)}"
+        )
+    wanted = sequence.zfill(2) if sequence is not None and sequence.isdigit() else sequence
+    return choose_sequence(path / "sequences", choices, wanted)
+
+
+def _choose_cameras(folder: Path, sensor: str) -> tuple[int, bool]:
+    """The left (or only) camera's number, and whether it is a stereo pair."""
+    if sensor == "rgbd":
+        raise DatasetError(f"{folder} is KITTI odometry, which has no depth images: use --sensor stereo or mono")
+    there = {k: bool(list_files(folder / f"image_{k}")) for k in range(4)}
+    if sensor != "mono":
+        for k in _LEFT_CAMERAS:
+            if there[k] and there[k + 1]:
+                return k, True
+        if sensor == "stereo":
+            raise DatasetError(
+                f"stereo needs images in image_0 and image_1 (or image_2 and image_3) of {folder}, "
+                f"found {', '.join(f'image_{k}' for k in there if there[k]) or 'none'}"
+            )
+    for k in _LEFT_CAMERAS:
+        if there[k]:
+            return k, False
+    raise DatasetError(f"expected images (*.png) in {folder}/image_0 or image_2, found none")
+
+
+def _read_projections(path: Path) -> dict[str, NDArray[np.float64]]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise CalibrationError(f"expected KITTI's calibration at {path}: cannot be read ({error})") from None
+    projections = {}
+    for line in lines:
+        key, _, values = line.partition(":")
+        if key.strip() not in ("P0", "P1", "P2", "P3"):
+            continue
+        try:
+            P = np.array([float(value) for value in values.split()])
+        except ValueError:
+            P = np.zeros(0)
+        if P.shape != (12,) or not np.isfinite(P).all():
+            raise CalibrationError(f"{path}: expected 12 numbers after {key.strip()}:, found {values.strip()[:60]!r}")
+        projections[key.strip()] = P.reshape(3, 4)
+    return projections
+
+
+def _projection(projections: dict[str, NDArray[np.float64]], camera: int, folder: Path) -> _Projection:
+    P = projections.get(f"P{camera}")
+    if P is None:
+        raise CalibrationError(
+            f"{folder}/calib.txt: expected a line 'P{camera}: …' for image_{camera}, "
+            f"found {', '.join(sorted(projections)) or 'no P line at all'}"
+        )
+    if abs(np.linalg.det(P[:, :3])) < 1e-9:
+        raise CalibrationError(f"{folder}/calib.txt: P{camera} is no projection of a camera")
+    return _Projection(P[:, :3], np.asarray(np.linalg.solve(P[:, :3], P[:, 3]), dtype=np.float64))
+
+
+def _baseline(left: _Projection, right: _Projection, folder: Path) -> float:
+    focal_differs = not np.allclose(np.diag(left.K), np.diag(right.K), rtol=_SAME_FOCAL)
+    centre_differs = abs(left.K[0, 2] - right.K[0, 2]) > _SAME_ROW or abs(left.K[1, 2] - right.K[1, 2]) > _SAME_ROW
+    if focal_differs or centre_differs:
+        raise CalibrationError(f"{folder}/calib.txt: left and right camera differ; KITTI's images are rectified")
+    return float(left.t[0] - right.t[0])
+
+
+def _read_times(path: Path) -> NDArray[np.float64]:
+    try:
+        times = np.array([float(line) for line in path.read_text(encoding="utf-8-sig").split()])
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetError(f"expected KITTI's time stamps at {path}: cannot be read ({error})") from None
+    except ValueError as error:
+        raise DatasetError(f"{path}: expected one number of seconds a line ({error})") from None
+    if len(times) == 0 or not np.isfinite(times).all():
+        raise DatasetError(f"{path}: expected finite seconds, one a line, found {len(times)} lines")
+    return times
+
+
+def _numbered_images(folder: Path, count: int) -> tuple[list[Path], NDArray[np.int64]]:
+    """The images of `folder` and their numbers, which are their rows in times.txt."""
+    images = [path for path in list_files(folder) if path.stem.isdigit()]
+    if not images:
+        raise DatasetError(f"expected images named 000000.png, 000001.png, … in {folder}, found {contents(folder)}")
+    rows = np.array([int(path.stem) for path in images], dtype=np.int64)
+    if rows.max() >= count:
+        raise DatasetError(f"{folder} has an image {rows.max():06d}, but times.txt only has {count} lines")
+    return images, rows
+
+
+def _pair(
+    images: list[Path], right_folder: Path, rows: NDArray[np.int64], name: str
+) -> tuple[list[Path], list[Path], NDArray[np.int64]]:
+    right = {int(path.stem): path for path in list_files(right_folder) if path.stem.isdigit()}
+    paired = np.array([int(row) in right for row in rows])
+    report_unpaired(int(paired.sum()), len(images), name, f"right image in {right_folder.name}")
+    kept = [image for image, both in zip(images, paired, strict=True) if both]
+    return kept, [right[int(row)] for row in rows[paired]], rows[paired]
+
+
+def _read_ground_truth(folder: Path, times: NDArray[np.float64], left: _Projection, camera: int) -> Trajectory | None:
+    path = folder.parent.parent / "poses" / f"{folder.name}.txt"
+    if not path.is_file():
+        return None
+    poses = read_kitti(path).T_world_cam
+    if len(poses) != len(times):
+        _LOG.warning("%s has %d poses for %d time stamps; used as far as both go", path, len(poses), len(times))
+    count = min(len(poses), len(times))
+    order = order_by_time(times[:count], str(path))
+    T_cam0_left = np.eye(4)
+    T_cam0_left[:3, 3] = -left.t
+    frame = "left camera" if camera == 0 else f"left colour camera (carried from camera 0 by P{camera})"
+    return Trajectory(times[order], poses[order] @ T_cam0_left, frame)

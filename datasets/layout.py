@@ -1,0 +1,82 @@
+"""Finding things in dataset folders: one sequence of several, files of two folders that belong together."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+from spslam.errors import DatasetError
+
+_LOG = logging.getLogger(__name__)
+_SHOWN = 8
+
+
+def absolute(path: str | Path) -> Path:
+    """`path` from the root, with the user's folder for `~` and a real name at its end (not `..`)."""
+    whole = Path(path).expanduser().absolute()
+    return whole.resolve() if whole.name in ("", "..") else whole
+
+
+def shorten(names: list[str]) -> str:
+    """The first few of `names` for a message."""
+    shown = ", ".join(names[:_SHOWN])
+    return f"{shown}, … ({len(names)} in all)" if len(names) > _SHOWN else shown
+
+
+def contents(folder: Path) -> str:
+    """What lies in `folder`, for a message."""
+    names = sorted(p.name + ("/" if p.is_dir() else "") for p in folder.iterdir() if not p.name.startswith("."))
+    return shorten(names) if names else "an empty folder"
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """Visible folders in `folder`, by name."""
+    if not folder.is_dir():
+        return []
+    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+
+
+def choose_sequence(root: Path, choices: Mapping[str, Path], wanted: str | None) -> Path:
+    """The folder of the sequence `wanted` among `choices` (name -> folder) in `root`: by its name or by a part of it
+    that only one has; without `wanted` the only one.
+
+    Raises:
+        DatasetError: none or several fit.
+    """
+    names = sorted(choices)
+    if wanted is None:
+        if len(names) == 1:
+            return choices[names[0]]
+        raise DatasetError(f"{root} holds {len(names)} sequences ({shorten(names)}): choose one with --sequence")
+    if wanted in choices:
+        return choices[wanted]
+    fitting = [name for name in names if wanted in name]
+    if len(fitting) == 1:
+        return choices[fitting[0]]
+    found = f"{len(fitting)} fit ({shorten(fitting)})" if fitting else f"there is {shorten(names)}"
+    raise DatasetError(f"no single sequence {wanted!r} in {root}: {found}")
+
+
+def check_sequence_name(folder: Path, wanted: str | None) -> None:
+    """For a path that is one sequence already: a sequence that was asked for must be that one.
+
+    Raises:
+        DatasetError: it is another.
+    """
+    if wanted is not None and wanted not in folder.name:
+        raise DatasetError(
+            f"{folder} is one sequence, but sequence {wanted!r} was asked for: give the dataset's root instead"
+        )
+
+
+def report_unpaired(paired: int, total: int, name: str, partner: str) -> None:
+    """One warning for the images of `name` that have no `partner`.
+
+    Raises:
+        DatasetError: there is no pair at all.
+    """
+    if paired == 0:
+        raise DatasetError(f"{name}: none of the {total} images has a {partner}")
+    if paired < total:
+        _LOG.warning("%s: left out %d of %d images that have no %s", name, total - paired, total, partner)

@@ -1,0 +1,132 @@
+"""TUM RGB-D (Sturm et al., A benchmark for the evaluation of RGB-D SLAM systems, IROS 2012)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spslam.camera import Camera
+from spslam.errors import CalibrationError, DatasetError
+from spslam.trajectory import Trajectory, read_tum
+
+from .base import FileSequence, FrameFiles, check_image_size
+from .calibration import CALIBRATION_NAME, load_calibration
+from .layout import check_sequence_name, choose_sequence, contents, report_unpaired, subfolders
+from .timing import associate, nominal_fps, order_by_time
+
+_DEPTH_UNITS_PER_METRE = 5000.0
+_ASSOCIATION_S = 0.02
+_FPS = 30.0
+# The colour cameras as published with the benchmark (calibration of the three robots' Kinects).
+_CAMERAS = {
+    "1": Camera(640, 480, 517.3, 516.5, 318.6, 255.3, "radtan", (0.2624, -0.9531, -0.0054, 0.0026, 1.1633), fps=_FPS),
+    "2": Camera(640, 480, 520.9, 521.0, 325.1, 249.7, "radtan", (0.2312, -0.7849, -0.0033, -0.0001, 0.9172), fps=_FPS),
+    "3": Camera(640, 480, 535.4, 539.2, 320.1, 247.6, fps=_FPS),
+}
+_ROBOT = re.compile(r"(?:freiburg|fr)([123])(?!\d)", re.IGNORECASE)
+
+
+def is_tum(path: Path) -> bool:
+    """Whether a folder looks like TUM RGB-D: one sequence, or a folder of sequences."""
+    return _is_sequence(path) or any(_is_sequence(folder) for folder in subfolders(path))
+
+
+def open_tum(
+    path: Path, sequence: str | None = None, sensor: str = "auto", calibration: str | Path | None = None
+) -> FileSequence:
+    """Open a TUM RGB-D sequence from its folder (with `rgb.txt`), or from a folder of such folders.
+
+    Colour and depth are associated one-to-one by nearest time within 0.02 s. The camera is known for freiburg1-3
+    (from the folder's name); for others a calibration is needed. The ground truth speaks of the colour camera.
+
+    Raises:
+        DatasetError: files are missing or hold something else than expected.
+    """
+    folder = _find_sequence(path, sequence)
+    name = f"tum {folder.name.removeprefix('rgbd_dataset_')}"
+    if sensor == "stereo":
+        raise DatasetError(f"{folder} is TUM RGB-D, which has no right images: use --sensor rgbd or mono")
+    has_depth = (folder / "depth.txt").is_file()
+    if sensor == "rgbd" and not has_depth:
+        raise DatasetError(f"RGB-D needs a list of depth images at {folder}/depth.txt, found {contents(folder)}")
+    camera, units, origin = _find_camera(folder, calibration)
+    times, images = _read_list(folder / "rgb.txt")
+    depth = None
+    if has_depth and sensor != "mono":
+        depth_times, depth_images = _read_list(folder / "depth.txt")
+        pairs = associate(times, depth_times, _ASSOCIATION_S)
+        report_unpaired(len(pairs), len(images), name, f"depth image within {_ASSOCIATION_S} s")
+        times, images = times[pairs[:, 0]], [images[i] for i in pairs[:, 0]]
+        depth = [depth_images[i] for i in pairs[:, 1]]
+    check_image_size(images, camera, origin)
+    files = FrameFiles(times, images, depth=depth, depth_units_per_metre=units)
+    camera = replace(camera, fps=nominal_fps(times, camera.fps))
+    return FileSequence(name, files, camera, str(folder), _read_ground_truth(folder))
+
+
+def _is_sequence(path: Path) -> bool:
+    return (path / "rgb.txt").is_file()
+
+
+def _find_sequence(path: Path, sequence: str | None) -> Path:
+    if _is_sequence(path):
+        check_sequence_name(path, sequence)
+        return path
+    choices = {folder.name: folder for folder in subfolders(path) if _is_sequence(folder)}
+    if not choices:
+        raise DatasetError(
+            f"expected a TUM RGB-D sequence in {path} (rgb.txt, depth.txt, rgb/, depth/), found {contents(path)}"
+        )
+    return choose_sequence(path, choices, sequence)
+
+
+def _find_camera(folder: Path, calibration: str | Path | None) -> tuple[Camera, float, str]:
+    """The camera, units of depth per metre, and where they come from in words."""
+    if calibration is None and (folder / CALIBRATION_NAME).is_file():
+        calibration = folder / CALIBRATION_NAME
+    if calibration is not None:
+        own = load_calibration(calibration)
+        units = own.depth_scale if own.depth_scale is not None else _DEPTH_UNITS_PER_METRE
+        return own.camera, units, f"calibration {own.path}"
+    robots = _ROBOT.findall(folder.name)
+    if not robots:
+        raise CalibrationError(
+            f"the camera of {folder} is unknown: expected freiburg1, freiburg2 or freiburg3 in the folder's name, or "
+            "--calibration FILE"
+        )
+    return _CAMERAS[robots[0]], _DEPTH_UNITS_PER_METRE, f"the calibration of freiburg{robots[0]}"
+
+
+def _read_list(path: Path) -> tuple[NDArray[np.float64], list[Path]]:
+    """Increasing stamps, seconds, and paths of a list of `timestamp filename` lines."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetError(f"expected a list of images at {path}: cannot be read ({error})") from None
+    times, images = [], []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        stamp, _, file = line.strip().replace("\t", " ").partition(" ")
+        try:
+            seconds = float(stamp)
+        except ValueError:
+            seconds = np.nan
+        if not (np.isfinite(seconds) and file.strip()):
+            raise DatasetError(f"{path}:{number}: expected 'timestamp filename', found {line.strip()[:60]!r}")
+        times.append(seconds)
+        images.append(path.parent / file.strip())
+    if not images:
+        raise DatasetError(f"{path} lists no images")
+    stamps = np.array(times)
+    order = order_by_time(stamps, str(path))
+    return stamps[order], [images[i] for i in order]
+
+
+def _read_ground_truth(folder: Path) -> Trajectory | None:
+    path = folder / "groundtruth.txt"
+    return read_tum(path, frame="colour camera") if path.is_file() else None
