@@ -1,0 +1,173 @@
+"""The map keeps its three tables consistent through every change."""
+
+import numpy as np
+import pytest
+
+from spslam.errors import MapError
+from spslam.frame import Observations
+from spslam.map import NO_POINT, Map
+from spslam.table import Table
+
+SIZE = 8
+
+
+def observations(count: int, index: int = 0) -> Observations:
+    rng = np.random.default_rng(index)
+    descriptors = rng.normal(size=(count, SIZE)).astype(np.float32)
+    return Observations(
+        index=index,
+        timestamp=0.1 * index,
+        pixels=rng.uniform(0, 100, (count, 2)),
+        descriptors=descriptors / np.linalg.norm(descriptors, axis=1, keepdims=True),
+        scores=np.ones(count, np.float32),
+        u_right=np.full(count, np.nan),
+        depth=np.full(count, np.nan),
+    )
+
+
+def pose(x: float) -> np.ndarray:
+    T = np.eye(4)
+    T[0, 3] = x
+    return T
+
+
+@pytest.fixture
+def three_views() -> Map:
+    """Three key frames of four key points; points 0..3 come from the first, which the others see in part."""
+    slam_map = Map(SIZE)
+    first = slam_map.add_keyframe(observations(4, 0), pose(0.0), np.full(4, NO_POINT))
+    slam_map.add_points(first, np.array([[0, 0, 5.0], [1, 0, 5], [0, 1, 5], [1, 1, 5]]), np.arange(4))
+    slam_map.add_keyframe(observations(4, 1), pose(1.0), np.array([0, 1, 2, NO_POINT]))
+    slam_map.add_keyframe(observations(4, 2), pose(2.0), np.array([NO_POINT, 1, NO_POINT, 0]))
+    return slam_map
+
+
+def assert_consistent(slam_map: Map) -> None:
+    linked = slam_map.observations["point"]
+    linked = linked[linked >= 0]
+    rows = slam_map.point_rows(linked)
+    assert (rows >= 0).all(), "an observation names a point that is gone"
+    assert np.array_equal(slam_map.points["id"][rows], linked)
+    keyframes = slam_map.observations["keyframe"]
+    assert (np.diff(keyframes) >= 0).all()
+    assert np.isin(keyframes, slam_map.keyframes["id"]).all()
+    pairs = np.stack([keyframes, slam_map.observations["point"]], axis=1)[slam_map.observations["point"] >= 0]
+    assert len(np.unique(pairs, axis=0)) == len(pairs), "a key frame sees a point twice"
+
+
+def test_who_sees_what(three_views: Map) -> None:
+    assert_consistent(three_views)
+    assert three_views.observation_counts().tolist() == [3, 3, 2, 1]
+    ids, counts = three_views.covisible(0)
+    assert ids.tolist() == [1, 2]
+    assert counts.tolist() == [3, 2]
+    assert three_views.points_seen_by(np.array([1, 2])).tolist() == [0, 1, 2]
+    assert three_views.covisible(2, least=3)[0].tolist() == []
+
+
+def test_normals_are_mean_directions_to_the_cameras(three_views: Map) -> None:
+    three_views.refresh_normals(three_views.points["id"])
+    row = three_views.point_rows(np.array([1]))[0]
+    centres = three_views.T_world_keyframe[:, :3, 3]
+    rays = centres - three_views.positions[row]
+    rays /= np.linalg.norm(rays, axis=1, keepdims=True)
+    expected = rays.mean(axis=0) / np.linalg.norm(rays.mean(axis=0))
+    assert np.allclose(three_views.points["normal"][row], expected)
+
+
+def test_removed_points_are_unlinked_and_ids_stay(three_views: Map) -> None:
+    three_views.remove_points(np.array([0, 3]))
+    assert_consistent(three_views)
+    assert three_views.points["id"].tolist() == [1, 2]
+    assert three_views.point_rows(np.array([0, 1, 2, 3, NO_POINT])).tolist() == [-1, 0, 1, -1, -1]
+    rows = three_views.observation_rows(0)
+    new = three_views.add_points(0, np.zeros((1, 3)), np.array([rows.start]))
+    assert new.tolist() == [4], "ids are never used twice"
+    assert_consistent(three_views)
+
+
+def test_removed_keyframe_takes_its_own_points_along(three_views: Map) -> None:
+    three_views.remove_keyframe(0)
+    assert_consistent(three_views)
+    assert three_views.keyframes["id"].tolist() == [1, 2]
+    assert three_views.points["id"].tolist() == [0, 1, 2]
+    assert not three_views.has_keyframe(0)
+    assert three_views.has_keyframe(2)
+
+
+def test_merged_points_share_their_views_once(three_views: Map) -> None:
+    found = three_views.points["found"].copy()
+    three_views.merge_points(np.array([2]), np.array([0]))
+    assert_consistent(three_views)
+    # Key frames 0 and 1 saw both: one observation of each is kept.
+    assert three_views.observation_counts().tolist() == [3, 3, 1]
+    assert three_views.points["found"][0] == found[0] + found[2]
+
+
+def test_unlinking_the_last_view_removes_the_point(three_views: Map) -> None:
+    row = np.flatnonzero(three_views.observations["point"] == 3)
+    three_views.unlink(row)
+    assert_consistent(three_views)
+    assert 3 not in three_views.points["id"]
+
+
+def test_newest_view_describes(three_views: Map) -> None:
+    three_views.describe_from(2)
+    row = three_views.point_rows(np.array([1]))[0]
+    expected = three_views.observations["descriptor"][three_views.observation_rows(2)][1]
+    assert np.array_equal(three_views.points["descriptor"][row], expected.astype(np.float32))
+    assert three_views.points["distance"][row] == pytest.approx(np.linalg.norm([1 - 2, 0, 5]))
+
+
+def test_saved_map_loads_equal(three_views: Map, tmp_path) -> None:
+    three_views.remove_points(np.array([0]))
+    path = tmp_path / "map.npz"
+    three_views.save(path)
+    loaded = Map.load(path)
+    for mine, theirs in (
+        (three_views.points, loaded.points),
+        (three_views.keyframes, loaded.keyframes),
+        (three_views.observations, loaded.observations),
+    ):
+        for name in mine.names:
+            assert np.array_equal(mine[name], theirs[name], equal_nan=mine[name].dtype.kind == "f"), name
+    assert loaded.point_rows(np.array([0, 1])).tolist() == [-1, 0]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["map.npz"]
+
+
+@pytest.mark.parametrize("content", [b"", b"not a map", b"PK\x03\x04 cut"])
+def test_damaged_map_is_refused_in_one_line(content: bytes, tmp_path) -> None:
+    path = tmp_path / "map.npz"
+    path.write_bytes(content)
+    with pytest.raises(MapError, match=r"map\.npz") as error:
+        Map.load(path)
+    assert "\n" not in str(error.value)
+
+
+def test_truncated_map_is_refused(three_views: Map, tmp_path) -> None:
+    path = tmp_path / "map.npz"
+    three_views.save(path)
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(MapError):
+        Map.load(path)
+
+
+def test_foreign_archive_and_newer_version_are_refused(tmp_path) -> None:
+    foreign, newer = tmp_path / "foreign.npz", tmp_path / "newer.npz"
+    np.savez(foreign, a=np.zeros(3))
+    np.savez(newer, format_version=np.array(99))
+    for path in (foreign, newer):
+        with pytest.raises(MapError, match="version"):
+            Map.load(path)
+
+
+def test_table_grows_and_compacts() -> None:
+    table = Table(a=(np.int64, ()), b=(np.float64, (2,)))
+    for i in range(1000):
+        table.append(1, a=i, b=[i, -i])
+    assert len(table) == 1000
+    table.keep(table["a"] % 2 == 1)
+    assert table["a"].tolist() == list(range(1, 1000, 2))
+    assert np.array_equal(table["b"][:, 0], table["a"])
+    with pytest.raises(ValueError, match="columns"):
+        table.append(1, a=1)
