@@ -1,0 +1,38 @@
+"""A configuration becomes a system: the one place, beside the command line, that knows the rooms."""
+
+from __future__ import annotations
+
+from spslam.backend.bundle import SchurBundleAdjuster
+from spslam.backend.pose import PnPSolver
+from spslam.backend.pose_graph import G2oPoseGraph
+from spslam.backend.two_view import EpipolarSolver
+from spslam.config import Config
+from spslam.frontend.matching import DescriptorMatcher
+from spslam.frontend.registry import create_extractor
+from spslam.frontend.stereo import RowStereoMatcher
+from spslam.slam import Parts
+
+
+def build_parts(config: Config) -> Parts:
+    """The parts that `config` names.
+
+    Raises:
+        ConfigError: an extractor that is not there.
+        WeightsError: weights that cannot be used.
+    """
+    extractor = create_extractor(config.features)
+    sigma = extractor.pixel_sigma
+    return Parts(
+        extractor=extractor,
+        stereo_matcher=RowStereoMatcher(config.stereo, extractor.max_distance),
+        matcher=DescriptorMatcher(),
+        pose_solver=PnPSolver(
+            pixel_sigma=sigma,
+            min_inliers=config.tracking.min_inliers,
+            huber=config.tracking.huber,
+            seed=config.seed,
+        ),
+        two_view=EpipolarSolver(config),
+        bundle=SchurBundleAdjuster(pixel_sigma=sigma, iterations=config.bundle.iterations),
+        pose_graph=G2oPoseGraph(),
+    )
