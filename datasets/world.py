@@ -140,7 +140,8 @@ class RenderedWorld:
             fps=spec.fps,
         )
         self._timestamps = np.arange(spec.frames) / spec.fps
-        self.ground_truth: Trajectory = Trajectory(self._timestamps, PATHS[spec.path](self._timestamps), "left camera")
+        self._T_world_cam = PATHS[spec.path](self._timestamps)
+        self.ground_truth = Trajectory(self._timestamps, self._T_world_cam, "left camera")
         self._renderer: Renderer | None = None
 
     def __len__(self) -> int:
@@ -162,7 +163,7 @@ class RenderedWorld:
 
     def depth(self, index: int) -> NDArray[np.float32]:
         """(H, W) float32, exact metres along z of the left image, whatever the sensor."""
-        return self._get_renderer().depth(self.ground_truth.T_world_cam[self._checked(index)])
+        return self._get_renderer().depth(self._T_world_cam[self._checked(index)])
 
     def _checked(self, index: int) -> int:
         if not -len(self) <= index < len(self):

@@ -18,7 +18,7 @@ from .world_scene import Face
 _log = logging.getLogger(__name__)
 
 # To be raised whenever textures or their packing change.
-_VERSION = 1
+_VERSION = 2
 
 
 def cache_folder() -> Path:
@@ -59,7 +59,7 @@ def _load(path: Path, texels_per_m: float) -> TextureAtlas | None:
     try:
         # Reading a member of the archive checks its CRC.
         with np.load(path, allow_pickle=False) as stored:
-            return TextureAtlas(stored["image"], stored["offset"], texels_per_m)
+            return TextureAtlas(stored["image"], stored["corner"], stored["span"], texels_per_m)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
@@ -74,7 +74,7 @@ def _store(path: Path, atlas: TextureAtlas) -> None:
         handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
         try:
             with os.fdopen(handle, "wb") as file:
-                np.savez(file, image=atlas.image, offset=atlas.offset)
+                np.savez(file, image=atlas.image, corner=atlas.corner, span=atlas.span)
             Path(temporary).replace(path)
         finally:
             Path(temporary).unlink(missing_ok=True)

@@ -25,6 +25,9 @@ _SAMPLE_OFFSETS = np.array([[-0.125, -0.375], [0.375, -0.125], [-0.375, 0.125], 
 # Each sample rounds its mip level differently, so that their mean blends two levels without a visible seam.
 _LEVEL_DITHER = np.exp2(np.array([0.125, 0.625, 0.375, 0.875]))
 _LEVELS = 6
+_COARSEST = 1 << (_LEVELS - 1)
+# Of a positive float32, these bits alone are the power of two below it.
+_EXPONENT_BITS = np.int32(0x7F800000)
 _NEAR_M = 0.05
 # What a sample covers, in pixels: half of one across the slope of a face, a quarter along it (four rows of samples).
 _FOOTPRINT_ACROSS, _FOOTPRINT_ALONG = 0.5, 0.25
@@ -34,60 +37,56 @@ _FOOTPRINT_ACROSS, _FOOTPRINT_ALONG = 0.5, 0.25
 class TextureAtlas:
     """The mip maps of all faces in one image.
 
+    A face's maps stand under each other. The map at level L begins (1 - 2^-L) · `span` below the first, so that
+    the place of a texel needs no table.
+
     Attributes:
         image: (H, W) uint8.
-        offset: (F, levels, 2) float32, pixel (x, y) in `image` of each map's texture coordinate 0, that is of the
+        corner: (F, 2) float64, pixel (x, y) in `image` of each finest map's texture coordinate 0, that is of the
             outer edge of its first texel.
+        span: (F,) float64, pixels.
         texels_per_m: density of the finest maps.
     """
 
     image: NDArray[np.uint8]
-    offset: NDArray[np.float32]
+    corner: Array
+    span: Array
     texels_per_m: float
 
 
 def build_atlas(faces: list[Face], texels_per_m: float, seed: int) -> TextureAtlas:
     """Draws and packs the textures of `faces`; each depends on the seed and its position in the list only."""
-    block = 1 << (_LEVELS - 1)
-    sizes = np.ceil(np.array([face.size for face in faces]) * texels_per_m / block).astype(np.int64) * block
-    corners, atlas_shape = _pack(sizes)
+    sizes = np.ceil(np.array([face.size for face in faces]) * texels_per_m / _COARSEST).astype(np.int64) * _COARSEST
+    # Room for one texel of border on either side of the coarsest map, and in proportion around the others.
+    pitch = sizes[:, 1] + 2 * _COARSEST
+    corners, atlas_shape = _pack(np.stack([sizes[:, 0] + 2, 2 * pitch], axis=1))
     image = np.zeros(atlas_shape, dtype=np.uint8)
-    offset = np.zeros((len(faces), _LEVELS, 2), dtype=np.float32)
     for i, face in enumerate(faces):
         columns, rows = sizes[i]
-        level_image = face_texture(face, (rows, columns), texels_per_m, np.random.default_rng([seed, i]))
+        texture = face_texture(face, (int(rows), int(columns)), texels_per_m, np.random.default_rng([seed, i]))
         x, y = corners[i]
         for level in range(_LEVELS):
             if level:
-                size = (level_image.shape[1] // 2, level_image.shape[0] // 2)
-                level_image = cv2.resize(level_image, size, interpolation=cv2.INTER_AREA)
-            h, w = level_image.shape
+                size = (texture.shape[1] // 2, texture.shape[0] // 2)
+                texture = np.asarray(cv2.resize(texture, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+            h, w = texture.shape
+            top = int(y + 2 * (pitch[i] - (pitch[i] >> level)))
             # One texel of border lets bilinear interpolation run up to the edge of the face.
-            image[y : y + h + 2, x : x + w + 2] = cv2.copyMakeBorder(level_image, 1, 1, 1, 1, cv2.BORDER_REPLICATE)
-            offset[i, level] = x + 0.5, y + 0.5
-            if level == 0:
-                x += w + 2
-            else:
-                y += h + 2
-    return TextureAtlas(image, offset, texels_per_m)
+            image[top : top + h + 2, x : x + w + 2] = cv2.copyMakeBorder(texture, 1, 1, 1, 1, cv2.BORDER_REPLICATE)
+    return TextureAtlas(image, corners.astype(np.float64) + 0.5, 2.0 * pitch.astype(np.float64), texels_per_m)
 
 
 def _pack(sizes: NDArray[np.int64]) -> tuple[NDArray[np.int64], tuple[int, int]]:
-    """Upper left corners (F, 2) of the faces' mip chains on shelves, and the shape of the atlas.
-
-    The first map stands left, the others under each other to its right: 1.5 times as wide, as high plus borders.
-    """
-    widths = sizes[:, 0] + sizes[:, 0] // 2 + 4
-    heights = np.maximum(sizes[:, 1], sizes[:, 1] - sizes[:, 1] // (1 << (_LEVELS - 1)) + 2 * (_LEVELS - 2)) + 2
-    shelf_width = max(int(widths.max()), int(np.sqrt(np.sum(widths * heights))))
+    """Upper left corners (F, 2) of rectangles (F, 2) on shelves, and the shape of the whole."""
+    shelf_width = max(int(sizes[:, 0].max()), int(np.sqrt(np.prod(sizes, axis=1).sum())))
     corners = np.zeros_like(sizes)
     x = y = shelf_height = 0
-    for i in np.argsort(-heights, kind="stable"):
-        if x + widths[i] > shelf_width:
+    for i in np.argsort(-sizes[:, 1], kind="stable"):
+        if x + sizes[i, 0] > shelf_width:
             x, y, shelf_height = 0, y + shelf_height, 0
         corners[i] = x, y
-        x += int(widths[i])
-        shelf_height = max(shelf_height, int(heights[i]))
+        x += int(sizes[i, 0])
+        shelf_height = max(shelf_height, int(sizes[i, 1]))
     return corners, (y + shelf_height, shelf_width)
 
 
@@ -118,8 +117,6 @@ class Renderer:
         self._atlas = atlas
         self._corners = np.stack([face.corners for face in faces])
         self._axes = np.stack([np.stack([face.axis_s, face.axis_t, face.normal]) for face in faces])
-        level_scale = atlas.texels_per_m / np.exp2(np.arange(_LEVELS))
-        self._level_scale = level_scale.astype(np.float32)
 
     def image(self, T_world_cam: Array) -> NDArray[np.float32]:
         """(H, W) float32 grey values in [0, 255] seen from `T_world_cam` (4, 4); 0 where there is no face."""
@@ -188,8 +185,7 @@ class Renderer:
         for i, outline in enumerate(view.outline):
             x, y, region = self._grid(outline, offsets)
             left, right = _row_spans(outline, y[..., 0])
-            a, b, c = view.inverse_depth[i]
-            candidate = (a * x).astype(np.float32) + (b * y + c).astype(np.float32)
+            candidate = _affine(view.inverse_depth[i], x, y)
             x32 = x.astype(np.float32)
             wins = candidate > nearest[region]
             wins &= x32 >= left[..., None]
@@ -223,22 +219,35 @@ class Renderer:
             tight = (slice(None), slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
             seen, x, y = seen[tight], x[:, :, tight[2]], y[:, tight[1]]
             z = 1.0 / np.maximum(inverse_depth[region][tight], np.float32(1e-3))
-            # The exponent of the footprint in texels is its mip level, without a logarithm.
+            # What one sample covers, in texels; the power of two below it is the scale of its mip map.
             footprint = z * np.float32(_FOOTPRINT_ALONG * view.slope[i] * texels)
             np.maximum(footprint, np.float32(_FOOTPRINT_ACROSS * texels / self._camera.fx), out=footprint)
             footprint *= z
             footprint *= dither
-            level = (footprint.view(np.int32) >> 23) - 127
-            np.clip(level, 0, _LEVELS - 1, out=level)
-            scale = self._level_scale[level] * z
-            offset = self._atlas.offset[view.index[i]]
-            for target, coefficients, axis in ((map_x, view.s_over_z[i], 0), (map_y, view.t_over_z[i], 1)):
-                a, b, c = coefficients
-                position = (a * x).astype(np.float32) + (b * y + c).astype(np.float32)
-                position *= scale
-                position += offset[:, axis][level]
-                np.copyto(target[region][tight], position, where=seen)
+            np.clip(footprint, 1.0, _COARSEST, out=footprint)
+            bits = footprint.view(np.int32)
+            bits &= _EXPONENT_BITS
+            share = np.divide(1.0, footprint, out=footprint)
+            z *= share
+            corner, span = self._atlas.corner[view.index[i]], self._atlas.span[view.index[i]]
+            position = _affine(view.s_over_z[i] * texels, x, y)
+            position *= z
+            position += np.float32(corner[0])
+            np.copyto(map_x[region][tight], position, where=seen)
+            position = _affine(view.t_over_z[i] * texels, x, y)
+            position *= z
+            share *= np.float32(-span)
+            position += share
+            position += np.float32(corner[1] + span)
+            np.copyto(map_y[region][tight], position, where=seen)
         return map_x, map_y
+
+
+def _affine(coefficients: Array, x: Array, y: Array) -> NDArray[np.float32]:
+    """coefficients · (x, y, 1) over columns x (S, 1, w) and rows y (S, h, 1): (S, h, w) float32."""
+    a, b, c = coefficients
+    sums: NDArray[np.float32] = (a * x).astype(np.float32) + (b * y + c).astype(np.float32)
+    return sums
 
 
 def _clip_near(corners: Array) -> Array:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from .world_scene import Face
 
+Array = NDArray[np.float64]
 Image = NDArray[np.uint8]
 
 # Shapes a square metre by size class: (smallest, largest) diameter in metres and how many.
@@ -43,23 +44,23 @@ def face_texture(face: Face, shape: tuple[int, int], texels_per_m: float, rng: n
         _draw_courses(image, texels_per_m, rng, course_m=0.6, length_m=(0.4, 0.8), joint_m=0.01)
     _draw_shapes(image, face, texels_per_m, rng)
     light = 0.93 + 0.14 * float(face.normal @ _LIGHT)
-    return cv2.convertScaleAbs(image, alpha=light)
+    return np.asarray(cv2.convertScaleAbs(image, alpha=light), dtype=np.uint8)
 
 
 def _noise(shape: tuple[int, int], texels_per_m: float, rng: np.random.Generator) -> Image:
-    """Value noise from 1 m down to a few texels around a random grey."""
-    total = np.full(shape, rng.uniform(105, 150), dtype=np.float32)
-    wavelength_m, amplitude = 1.0, 20.0
-    while wavelength_m * texels_per_m >= 3:
-        step = wavelength_m * texels_per_m
-        grid = tuple(int(np.ceil(n / step)) + 3 for n in shape)
-        coarse = rng.uniform(-amplitude, amplitude, grid).astype(np.float32)
-        cover = (round(grid[1] * step), round(grid[0] * step))
-        start = int(step)
-        fine = cv2.resize(coarse, cover, interpolation=cv2.INTER_CUBIC)
-        total += fine[start : start + shape[0], start : start + shape[1]]
-        wavelength_m, amplitude = wavelength_m * 0.45, amplitude * 0.82
-    return np.clip(total, 20, 235).astype(np.uint8)
+    """Value noise with wavelengths from about 1 m down to four texels, in octaves, around a random grey."""
+    octaves = max(int(np.log2(texels_per_m)), 3)
+    total = np.full((2, 2), rng.uniform(105, 150), dtype=np.float32)
+    amplitude = 22.0
+    for octave in range(octaves, 1, -1):
+        rows, columns = (-(-n // (1 << octave)) + 2 for n in shape)
+        size = (max(2 * total.shape[1], columns), max(2 * total.shape[0], rows))
+        finer = np.asarray(cv2.resize(total, size, interpolation=cv2.INTER_CUBIC), dtype=np.float32)
+        total = finer[:rows, :columns] + rng.uniform(-amplitude, amplitude, (rows, columns)).astype(np.float32)
+        amplitude *= 0.84
+    coarse = np.clip(total, 20, 235).astype(np.uint8)
+    full = cv2.resize(coarse, (4 * coarse.shape[1], 4 * coarse.shape[0]), interpolation=cv2.INTER_CUBIC)
+    return np.ascontiguousarray(full[: shape[0], : shape[1]])
 
 
 def _draw_courses(
@@ -89,58 +90,69 @@ def _draw_courses(
 def _draw_shapes(image: Image, face: Face, texels_per_m: float, rng: np.random.Generator) -> None:
     """Scatters posters first, then shapes from large to small, so that small ones stay visible."""
     area = face.size[0] * face.size[1]
-    # Furniture is small and near: it gets more and so do the walls over the floor and the ceiling.
+    # Furniture is small and near: it gets more; the floor and the ceiling get less than the walls.
     density = {"floor": 0.8, "ceiling": 0.6, "box": 1.5}.get(face.style, 1.0)
     if min(face.size) > 0.5 and face.style not in ("floor", "ceiling"):
         for _ in range(rng.poisson(0.45 * area)):
             _draw_poster(image, texels_per_m, rng)
+    rows, columns = image.shape
     for smallest, largest, per_m2 in reversed(_SHAPE_CLASSES):
-        for _ in range(rng.poisson(per_m2 * density * area)):
-            size = np.exp(rng.uniform(np.log(smallest), np.log(largest))) * texels_per_m
-            centre = rng.uniform((0, 0), (image.shape[1], image.shape[0]))
-            _draw_shape(image, centre, size, rng)
+        n = rng.poisson(per_m2 * density * area)
+        sizes = np.exp(rng.uniform(np.log(smallest), np.log(largest), n)) * texels_per_m
+        _scatter(image, rng.uniform((0, 0), (columns, rows), (n, 2)), sizes, rng)
 
 
-def _contrasting(image: Image, centre: NDArray[np.float64], rng: np.random.Generator) -> int:
-    """A grey that differs by at least 45 from what is there."""
+def _scatter(image: Image, centres: Array, sizes: Array, rng: np.random.Generator) -> None:
+    """Draws a quarter glyphs, else rectangles and polygons, of diameters `sizes` (N,) at `centres` (N, 2), texels."""
+    n = len(centres)
+    half = sizes[:, None, None] / 2
+    aspect = np.stack([np.ones(n), rng.uniform(0.35, 1.0, n)], axis=1)[:, None]
+    turn = rng.normal(0.0, 0.25, n)
+    c, s = np.cos(turn), np.sin(turn)
+    rotation = np.stack([c, s, -s, c], axis=1).reshape(n, 2, 2)
+    # The last corner twice more: rectangles and hexagons in one array.
+    corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1], [-1, 1], [-1, 1]], dtype=np.float64)
+    rectangles = (corners * aspect) @ rotation
+    angles = np.sort(rng.uniform(0, 2 * np.pi, (n, 6)), axis=1)
+    # Half of the polygons are triangles and quadrangles: some of their corners are drawn on each other.
+    angles[:, 4:] = np.where(rng.random((n, 1)) < 0.5, angles[:, 3:4], angles[:, 4:])
+    polygons = np.stack([np.cos(angles), np.sin(angles)], axis=2)
+    outlines = np.where(rng.random((n, 1, 1)) < 0.5, rectangles, polygons) * half + centres[:, None]
+    fixed = np.round(outlines * (1 << _SHIFT)).astype(np.int32)
+    glyphs = (rng.random(n) < 0.25) & (sizes > 6)
+    differences = rng.integers(45, 110, n)
+    upwards = rng.random(n) < 0.5
+    for i in range(n):
+        grey = _contrasting(image, centres[i], int(differences[i]), bool(upwards[i]))
+        if glyphs[i]:
+            _draw_glyph(image, centres[i], float(sizes[i]), grey, rng)
+        else:
+            cv2.fillConvexPoly(image, fixed[i], grey, lineType=cv2.LINE_AA, shift=_SHIFT)
+
+
+def _contrasting(image: Image, centre: Array, difference: int, upwards: bool) -> int:
+    """A grey that differs by `difference` from what is there, upwards or downwards as far as there is room."""
     row = min(max(int(centre[1]), 0), image.shape[0] - 1)
     column = min(max(int(centre[0]), 0), image.shape[1] - 1)
     there = int(image[row, column])
-    difference = int(rng.integers(45, 110))
-    up = there + difference <= 240
-    down = there - difference >= 15
-    if up and down:
-        up = bool(rng.integers(2))
-    return min(there + difference, 240) if up else max(there - difference, 15)
+    if there + difference > 240:
+        upwards = False
+    elif there - difference < 15:
+        upwards = True
+    return min(there + difference, 240) if upwards else max(there - difference, 15)
 
 
-def _draw_shape(image: Image, centre: NDArray[np.float64], size: float, rng: np.random.Generator) -> None:
-    grey = _contrasting(image, centre, rng)
-    kind = rng.integers(8)
-    if kind < 2 and size > 6:
-        _draw_glyph(image, centre, size, grey, rng)
-        return
-    if kind < 5:
-        half = size / 2 * np.array([1.0, rng.uniform(0.35, 1.0)])
-        corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * half
-        turn = rng.normal(0.0, 0.25)
-    else:
-        angles = np.sort(rng.uniform(0, 2 * np.pi, rng.integers(3, 7)))
-        corners = size / 2 * np.stack([np.cos(angles), np.sin(angles)], axis=1)
-        turn = 0.0
-    c, s = np.cos(turn), np.sin(turn)
-    points = corners @ np.array([[c, s], [-s, c]]) + centre
-    fixed = np.round(points * (1 << _SHIFT)).astype(np.int32)
-    cv2.fillConvexPoly(image, fixed, grey, lineType=cv2.LINE_AA, shift=_SHIFT)
-
-
-def _draw_glyph(image: Image, centre: NDArray[np.float64], size: float, grey: int, rng: np.random.Generator) -> None:
-    text = "".join(rng.choice(list(_GLYPHS), rng.integers(1, 3)))
+def _draw_glyph(image: Image, centre: Array, size: float, grey: int, rng: np.random.Generator) -> None:
+    text = _writing(rng, int(rng.integers(1, 3)))
     font = _FONTS[rng.integers(len(_FONTS))]
     # Hershey capitals are about 21 pixels high at scale 1.
     scale = size / 24
     origin = (int(centre[0] - size / 2), int(centre[1] + size / 2))
     cv2.putText(image, text, origin, font, scale, grey, max(round(size * 0.11), 1), cv2.LINE_AA)
+
+
+def _writing(rng: np.random.Generator, length: int) -> str:
+    return "".join(_GLYPHS[i] for i in rng.integers(len(_GLYPHS), size=length))
 
 
 def _draw_poster(image: Image, texels_per_m: float, rng: np.random.Generator) -> None:
@@ -155,11 +167,11 @@ def _draw_poster(image: Image, texels_per_m: float, rng: np.random.Generator) ->
     cv2.addWeighted(sheet, 0.25, np.full_like(sheet, paper), 0.75, 0.0, dst=sheet)
     frame = max(round(0.015 * texels_per_m), 1)
     cv2.rectangle(sheet, (0, 0), (width - 1, height - 1), 255 - paper, frame)
-    for _ in range(rng.integers(4, 9)):
-        centre = rng.uniform((0.15 * width, 0.15 * height), (0.85 * width, 0.85 * height))
-        _draw_shape(sheet, centre, rng.uniform(0.15, 0.4) * min(width, height), rng)
+    n = int(rng.integers(4, 9))
+    centres = rng.uniform((0.15 * width, 0.15 * height), (0.85 * width, 0.85 * height), (n, 2))
+    _scatter(sheet, centres, rng.uniform(0.15, 0.4, n) * min(width, height), rng)
     line = max(int(rng.uniform(0.03, 0.06) * texels_per_m), 7)
     for baseline in range(int(0.6 * height), height - line, int(1.5 * line)):
-        text = "".join(rng.choice(list(_GLYPHS), max(int(0.8 * width / line), 1)))
+        text = _writing(rng, max(int(0.8 * width / line), 1))
         origin = (2 * frame, baseline)
         cv2.putText(sheet, text, origin, _FONTS[0], line / 24, 255 - paper, max(line // 10, 1), cv2.LINE_AA)
