@@ -21,6 +21,7 @@ from spslam.ports import BundleProblem, BundleResult
 
 from .residuals import (
     Reprojection,
+    all_finite,
     backward3,
     chi_squared,
     cholesky3,
@@ -113,10 +114,8 @@ class _Scene:
 
     def usable(self, state: _State) -> Mask:
         """(O,) observations made of numbers: pixels, point and pose."""
-        cameras: Mask = np.isfinite(state.T_cam_world).all(axis=(1, 2))
-        points: Mask = np.isfinite(state.points).all(axis=0)
-        usable: Mask = self.measured.finite & np.isfinite(state.points).all(axis=0)[self.points] & cameras[self.cameras]
-        return usable
+        points, cameras = all_finite(state.points, axis=0), all_finite(state.T_cam_world, axis=(1, 2))
+        return self.measured.finite & points[self.points] & cameras[self.cameras]
 
     def determining(self, active: Mask) -> Mask:
         """(O,) those of the active observations whose point they determine together."""

@@ -34,8 +34,8 @@ class Reprojection:
     """
 
     def __init__(self, pixels: Array, u_right: Array, camera: Camera, pixel_sigma: float) -> None:
-        self.finite: Mask = np.isfinite(pixels).all(axis=1)
-        self.stereo: Mask = np.isfinite(u_right) & self.finite
+        self.finite: Mask = all_finite(pixels, axis=1)
+        self.stereo: Mask = np.logical_and(self.finite, np.isfinite(u_right))
         if camera.bf <= 0:
             self.stereo = np.zeros_like(self.finite)
         self.limit: Array = np.where(self.stereo, CHI2_STEREO, CHI2_MONO)
@@ -85,6 +85,11 @@ class Reprojection:
         out[0, 2] = fx_over_z * self.stereo
         out[2, 2] = (out[2, 0] + self._bf * inverse_z * inverse_z) * self.stereo
         return out
+
+
+def all_finite(values: Array, axis: int | tuple[int, ...]) -> Mask:
+    """Which slices along `axis` are made of numbers alone."""
+    return np.asarray(np.isfinite(values).all(axis=axis), dtype=np.bool_)
 
 
 def pose_jacobian(jacobian_cam: Array, points_cam: Array) -> Array:

@@ -1,0 +1,289 @@
+"""Relative pose of two views from matches alone, and triangulation of matches between known poses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from spslam.camera import Camera
+from spslam.geometry import apply, hat, inverse, make_transform, so3_exp
+from spslam.ports import TwoViewEstimate
+
+from .residuals import CHI2_MONO, all_finite
+
+Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+# 95 % quantile of the χ² distribution with one degree of freedom: distance to an epipolar line.
+_CHI2_LINE = 3.841
+_MIN_MATCHES = 8
+# Share of the homography's score above which it is the model (Mur-Artal et al., ORB-SLAM, T-RO 2015, section IV).
+_HOMOGRAPHY_SHARE = 0.45
+# The runner-up among the decompositions must have fewer points than this share of the best's.
+_CLEARLY_FEWER = 0.75
+_RANSAC_CONFIDENCE = 0.9999
+_RANSAC_ITERATIONS = 5000
+_REFINE_ITERATIONS = 10
+
+
+class EpipolarSolver:
+    """A `TwoViewSolver`: essential matrix against homography, as in ORB-SLAM (T-RO 2015, section IV).
+
+    Args:
+        pixel_sigma: standard deviation of a key point's position, pixels.
+        min_parallax_deg: least angle between the two rays of a triangulated point, and least median of `solve`.
+        min_points: least number of triangulated points for `solve`.
+        seed: seed of the sampling.
+    """
+
+    def __init__(
+        self, pixel_sigma: float = 1.0, min_parallax_deg: float = 1.0, min_points: int = 80, seed: int = 0
+    ) -> None:
+        self.pixel_sigma = pixel_sigma
+        self.min_parallax_deg = min_parallax_deg
+        self.min_points = min_points
+        self.seed = seed
+
+    def solve(self, pixels0: Array, pixels1: Array, camera: Camera) -> TwoViewEstimate | str:
+        """Relative pose and points from matched pixels; see `TwoViewSolver.solve`."""
+        finite = np.flatnonzero(all_finite(pixels0, axis=1) & all_finite(pixels1, axis=1))
+        if len(finite) < max(self.min_points, _MIN_MATCHES):
+            return f"too few matches: {len(finite)} of at least {max(self.min_points, _MIN_MATCHES)}"
+        matches = _Matches(pixels0[finite], pixels1[finite], camera, self.pixel_sigma)
+        essential, homography = self._estimate_models(matches)
+        if essential is None and homography is None:
+            return "no model fits the matches: neither an essential matrix nor a homography was found"
+        model = _choose_model(matches, essential, homography)
+        poses = _decompose_homography(homography, camera) if model == "homography" else _decompose_essential(essential)
+        candidates = sorted((self._reconstruct(matches, T) for T in poses), key=lambda found: -found.support)
+        return self._accept(candidates, model, matches, finite, len(pixels0))
+
+    def triangulate(
+        self, T_cam0_world: Array, T_cam1_world: Array, pixels0: Array, pixels1: Array, camera: Camera
+    ) -> Array:
+        """World points of matched pixels; see `TwoViewSolver.triangulate`.
+
+        The correction of Lindstrom (Triangulation made easy, CVPR 2010) makes the pair meet with the least
+        reprojection error; refused are a parallax below `min_parallax_deg`, points behind a camera and errors above
+        the 95 % limit of χ² in either image.
+        """
+        T_0_world = np.asarray(T_cam0_world, dtype=np.float64)
+        matches = _Matches(pixels0, pixels1, camera, self.pixel_sigma)
+        points, good = matches.triangulate(np.asarray(T_cam1_world, dtype=np.float64) @ inverse(T_0_world))
+        good &= matches.parallax(points, T_cam1_world @ inverse(T_0_world)) >= np.radians(self.min_parallax_deg)
+        return np.where(good[:, None], apply(inverse(T_0_world), points), np.nan)
+
+    def _estimate_models(self, matches: _Matches) -> tuple[Array | None, Array | None]:
+        """Essential matrix of unit-focal coordinates and homography of pixels, each (3, 3) or None."""
+        pixels0, pixels1, K = matches.pixels0, matches.pixels1, matches.camera.K
+        parameters = cv2.UsacParams()
+        parameters.confidence = _RANSAC_CONFIDENCE
+        parameters.maxIterations = _RANSAC_ITERATIONS
+        parameters.randomGeneratorState = self.seed
+        parameters.score = cv2.SCORE_METHOD_MSAC
+        parameters.loMethod = cv2.LOCAL_OPTIM_INNER_LO
+        parameters.threshold = float(np.sqrt(_CHI2_LINE)) * self.pixel_sigma
+        essential, _ = cv2.findEssentialMat(pixels0, pixels1, K, K, None, None, parameters)
+        parameters.threshold = float(np.sqrt(CHI2_MONO)) * self.pixel_sigma
+        homography, _ = cv2.findHomography(pixels0, pixels1, parameters)
+        return _checked(essential), _checked(homography)
+
+    def _reconstruct(self, matches: _Matches, T_1_0: Array) -> _Candidate:
+        points, good = matches.triangulate(T_1_0)
+        return _Candidate(T_1_0, points, good)
+
+    def _accept(
+        self, candidates: list[_Candidate], model: str, matches: _Matches, finite: NDArray[np.int64], count: int
+    ) -> TwoViewEstimate | str:
+        if not candidates:
+            return f"the {model} does not decompose into a motion: the camera only turned"
+        best = candidates[0]
+        if best.support < self.min_points:
+            return f"too few points triangulated: {best.support} of at least {self.min_points} ({model})"
+        if len(candidates) > 1 and candidates[1].support > _CLEARLY_FEWER * best.support:
+            return (
+                f"ambiguous motion: {candidates[1].support} points agree with the second best solution, "
+                f"{best.support} with the best ({model})"
+            )
+        refined = self._reconstruct(matches, _refine(matches, best.T_1_0, best.good))
+        best = refined if refined.support >= best.support else best
+        parallax = matches.parallax(best.points, best.T_1_0)
+        median = float(np.median(parallax[best.good]))
+        if median < np.radians(self.min_parallax_deg):
+            return f"too little parallax: {np.degrees(median):.2f}° of at least {self.min_parallax_deg:g}°"
+        points = np.full((count, 3), np.nan)
+        points[finite[best.good]] = best.points[best.good]
+        return TwoViewEstimate(best.T_1_0, points, model, median)
+
+
+@dataclass(frozen=True, eq=False)
+class _Candidate:
+    """A motion with the points (N, 3) in camera 0 that it makes of the matches, and which of them (N,) are good."""
+
+    T_1_0: Array
+    points: Array
+    good: Mask
+
+    @property
+    def support(self) -> int:
+        return int(np.count_nonzero(self.good))
+
+
+class _Matches:
+    """Matched pixels (N, 2) of one camera, also as rays (N, 3) with z = 1."""
+
+    def __init__(self, pixels0: Array, pixels1: Array, camera: Camera, pixel_sigma: float) -> None:
+        self.pixels0 = np.ascontiguousarray(pixels0, dtype=np.float64)
+        self.pixels1 = np.ascontiguousarray(pixels1, dtype=np.float64)
+        self.camera = camera
+        self.pixel_sigma = pixel_sigma
+        ones = np.ones(len(self.pixels0))
+        self.rays0 = camera.unproject(self.pixels0, ones)
+        self.rays1 = camera.unproject(self.pixels1, ones)
+
+    def triangulate(self, T_1_0: Array) -> tuple[Array, Mask]:
+        """Points (N, 3) in camera 0, and which lie in front of both cameras within the χ² limit in both images."""
+        points = _triangulate_rays(self.rays0, self.rays1, T_1_0)
+        points1 = apply(T_1_0, points)
+        limit = CHI2_MONO * self.pixel_sigma**2
+        error0 = np.sum((self.camera.project(points) - self.pixels0) ** 2, axis=1)
+        error1 = np.sum((self.camera.project(points1) - self.pixels1) ** 2, axis=1)
+        # Comparisons with NaN are false: points behind a camera have no projection.
+        good: Mask = all_finite(points, axis=1) & (error0 <= limit) & (error1 <= limit)
+        return points, good
+
+    def parallax(self, points: Array, T_1_0: Array) -> Array:
+        """Angles (N,), radians, between the rays from the two camera centres to points (N, 3) in camera 0."""
+        from_second = points - inverse(T_1_0)[:3, 3]
+        crossing = np.linalg.norm(np.cross(points, from_second), axis=1)
+        angles: Array = np.arctan2(crossing, np.sum(points * from_second, axis=1))
+        return angles
+
+
+def _checked(matrix: Any) -> Array | None:
+    """OpenCV gives None, nothing, or a stack of several solutions where it finds no single one."""
+    if matrix is None or matrix.shape != (3, 3) or not np.isfinite(matrix).all():
+        return None
+    return np.asarray(matrix, dtype=np.float64)
+
+
+def _choose_model(matches: _Matches, essential: Array | None, homography: Array | None) -> str:
+    if homography is None or essential is None:
+        return "essential" if homography is None else "homography"
+    inverse_K = np.linalg.inv(matches.camera.K)
+    score_e = _epipolar_score(matches, inverse_K.T @ essential @ inverse_K)
+    score_h = _homography_score(matches, homography)
+    return "homography" if score_h > _HOMOGRAPHY_SHARE * (score_h + score_e) else "essential"
+
+
+def _epipolar_score(matches: _Matches, F_10: Array) -> float:
+    variance = matches.pixel_sigma**2
+    homogeneous0, homogeneous1 = _homogeneous(matches.pixels0), _homogeneous(matches.pixels1)
+    lines1, lines0 = homogeneous0 @ F_10.T, homogeneous1 @ F_10
+    offset2 = np.sum(homogeneous1 * lines1, axis=1) ** 2
+    score = 0.0
+    for line in (lines0, lines1):
+        chi2 = offset2 / np.maximum(np.sum(line[:, :2] ** 2, axis=1), 1e-300) / variance
+        score += float(np.sum((CHI2_MONO - chi2)[chi2 < _CHI2_LINE]))
+    return score
+
+
+def _homography_score(matches: _Matches, H_10: Array) -> float:
+    if abs(np.linalg.det(H_10)) < 1e-12:
+        return 0.0
+    variance = matches.pixel_sigma**2
+    score = 0.0
+    for H, source, target in (
+        (H_10, matches.pixels0, matches.pixels1),
+        (np.linalg.inv(H_10), matches.pixels1, matches.pixels0),
+    ):
+        mapped = _homogeneous(source) @ H.T
+        with np.errstate(divide="ignore", invalid="ignore"):
+            chi2 = np.sum((mapped[:, :2] / mapped[:, 2:] - target) ** 2, axis=1) / variance
+        score += float(np.sum((CHI2_MONO - chi2)[chi2 < CHI2_MONO]))
+    return score
+
+
+def _homogeneous(pixels: Array) -> Array:
+    return np.concatenate([pixels, np.ones((len(pixels), 1))], axis=1)
+
+
+def _decompose_essential(essential: Array | None) -> list[Array]:
+    """The four motions (4, 4) of an essential matrix, translation of unit length."""
+    if essential is None:
+        return []
+    R_a, R_b, t = (np.asarray(part, dtype=np.float64) for part in cv2.decomposeEssentialMat(essential))
+    return [make_transform(R, sign * t.ravel()) for R in (R_a, R_b) for sign in (1.0, -1.0)]
+
+
+def _decompose_homography(homography: Array | None, camera: Camera) -> list[Array]:
+    """The up to four motions (4, 4) of a homography of pixels, translation of unit length; none for a rotation."""
+    if homography is None:
+        return []
+    _, rotations, translations, _ = cv2.decomposeHomographyMat(homography, camera.K)
+    motions = []
+    for R, t in zip(rotations, translations, strict=True):
+        direction = np.asarray(t, dtype=np.float64).ravel()
+        length = float(np.linalg.norm(direction))
+        if length > 1e-6:
+            motions.append(make_transform(np.asarray(R, dtype=np.float64), direction / length))
+    return motions
+
+
+def _triangulate_rays(rays0: Array, rays1: Array, T_1_0: Array) -> Array:
+    """Points (N, 3) in camera 0 of rays (N, 3) with z = 1 (Lindstrom, CVPR 2010, listing 3, two iterations)."""
+    R, t = T_1_0[:3, :3], T_1_0[:3, 3]
+    E = hat(t) @ R
+    E_inner = E[:2, :2]
+    x0, x1 = rays0, rays1
+    n1, n0 = (x0 @ E.T)[:, :2], (x1 @ E)[:, :2]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        a = np.einsum("ni,ij,nj->n", n1, E_inner, n0)
+        b = 0.5 * (np.sum(n0 * n0, axis=1) + np.sum(n1 * n1, axis=1))
+        c = np.einsum("ni,ij,nj->n", x1, E, x0)
+        d = np.sqrt(np.maximum(b * b - a * c, 0.0))
+        scale = (c / (b + d))[:, None]
+        n1, n0 = n1 - scale * (n0 @ E_inner.T), n0 - scale * (n1 @ E_inner)
+        scale = scale * (2.0 * d / (np.sum(n0 * n0, axis=1) + np.sum(n1 * n1, axis=1)))[:, None]
+        y0 = x0 - scale * _pad(n0)
+        y1 = x1 - scale * _pad(n1)
+        z = np.cross(y1, y0 @ R.T)
+        depth = np.einsum("ni,ij,nj->n", z, E, y0) / np.sum(z * z, axis=1)
+    points: Array = depth[:, None] * y0
+    return points
+
+
+def _pad(vectors: Array) -> Array:
+    return np.concatenate([vectors, np.zeros((len(vectors), 1))], axis=1)
+
+
+def _refine(matches: _Matches, T_1_0: Array, good: Mask) -> Array:
+    """The motion with the least Sampson error of the good matches (Gauss-Newton on its five degrees of freedom)."""
+    x0, x1 = matches.rays0[good], matches.rays1[good]
+    sigma = matches.pixel_sigma / np.sqrt(matches.camera.fx * matches.camera.fy)
+    T = T_1_0
+    for _ in range(_REFINE_ITERATIONS):
+        R, t = T[:3, :3], T[:3, 3]
+        rotated = x0 @ R.T
+        # x1ᵀ [t]x R x0, its derivatives by a rotation from the left and by t, over the length of its gradient.
+        normal = np.cross(t, rotated)
+        other = np.cross(x1, t)
+        gradient2 = np.sum(normal[:, :2] ** 2, axis=1) + np.sum((other @ R)[:, :2] ** 2, axis=1)
+        weight = 1.0 / (np.sqrt(np.maximum(gradient2, 1e-300)) * sigma)
+        residual = np.sum(x1 * normal, axis=1) * weight
+        tangent = np.linalg.svd(t[None])[2][1:]
+        by_rotation = np.cross(rotated, other)
+        by_translation = np.cross(rotated, x1) @ tangent.T
+        jacobian = np.concatenate([by_rotation, by_translation], axis=1) * weight[:, None]
+        robust = 1.0 / np.sqrt(np.maximum(residual**2 / _CHI2_LINE, 1.0))
+        normal_matrix = (jacobian * robust[:, None]).T @ jacobian
+        step = np.linalg.lstsq(normal_matrix, -(jacobian * robust[:, None]).T @ residual, rcond=None)[0]
+        moved = t + tangent.T @ step[3:]
+        T = make_transform(so3_exp(step[:3]) @ R, moved / np.linalg.norm(moved))
+        if np.abs(step).max() < 1e-9:
+            break
+    return T
