@@ -32,7 +32,12 @@ def build_parts(config: Config) -> Parts:
             huber=config.tracking.huber,
             seed=config.seed,
         ),
-        two_view=EpipolarSolver(config),
+        two_view=EpipolarSolver(
+            pixel_sigma=sigma,
+            min_parallax_deg=config.initialization.min_parallax_deg,
+            min_points=config.initialization.min_points,
+            seed=config.seed,
+        ),
         bundle=SchurBundleAdjuster(pixel_sigma=sigma, iterations=config.bundle.iterations),
         pose_graph=G2oPoseGraph(),
     )

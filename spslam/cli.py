@@ -1,0 +1,355 @@
+"""The commands. Each imports what it needs when it is called, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from threading import Event
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from spslam import __version__
+from spslam.errors import SpslamError
+
+if TYPE_CHECKING:
+    from spslam.config import Config
+    from spslam.output import RunLog
+    from spslam.ports import Sequence as FrameSequence
+    from spslam.ports import Viewer
+
+INTERRUPTED = 130
+FAILED = 2
+
+
+class Dataset(StrEnum):
+    """Values of `--dataset`."""
+
+    AUTO = "auto"
+    KITTI = "kitti"
+    TUM = "tum"
+    EUROC = "euroc"
+    IMAGES = "images"
+    VIDEO = "video"
+    DEMO = "demo"
+
+
+class SensorChoice(StrEnum):
+    """Values of `--sensor`."""
+
+    AUTO = "auto"
+    MONO = "mono"
+    STEREO = "stereo"
+    RGBD = "rgbd"
+
+
+class ViewerChoice(StrEnum):
+    """Values of `--viewer`."""
+
+    NONE = "none"
+    OPEN3D = "open3d"
+
+
+class Align(StrEnum):
+    """Values of `--align`."""
+
+    SE3 = "se3"
+    SIM3 = "sim3"
+    NONE = "none"
+
+
+app = typer.Typer(
+    name="spslam",
+    help="Visual SLAM with SuperPoint as its front end: images in, trajectory and map out.",
+    epilog="Start with: spslam demo",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+PathArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="PATH",
+        show_default=False,
+        help="A dataset's root, one sequence's folder, a folder of images (left/ right/ for stereo, depth/ for RGB-D), "
+        "a video, or a built-in world: demo, demo-small, demo-loop.",
+    ),
+]
+SensorOption = Annotated[SensorChoice, typer.Option(help="What to use of the sequence; auto: the most that is there.")]
+ConfigOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME|FILE",
+        show_default=False,
+        help="Configuration: a built-in one (see spslam config) or a YAML file. Default: the one for the dataset and "
+        "sensor.",
+    ),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        show_default=False,
+        help="Change one value of the configuration, for example tracking.min_inliers=15; may be repeated.",
+    ),
+]
+ExtractorOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        show_default=False,
+        help="Front end: superpoint, orb, sift or a plug-in's; short for --set features.extractor=NAME.",
+    ),
+]
+WeightsOption = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", show_default=False, help="Network weights; short for --set features.weights=FILE."),
+]
+OutOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        show_default=False,
+        help="Where the results go; a folder of an earlier run is replaced as a whole, any other is left alone. "
+        "Default: runs/SEQUENCE-SENSOR-EXTRACTOR[-N].",
+    ),
+]
+ViewerOption = Annotated[ViewerChoice, typer.Option(help="open3d: watch the run in a window.")]
+MaxFramesOption = Annotated[
+    int | None, typer.Option(metavar="N", min=1, show_default=False, help="Most frames to read; default: all.")
+]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"spslam {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def run(
+    path: PathArgument,
+    dataset: Annotated[Dataset, typer.Option(help="What PATH is; auto recognises it.")] = Dataset.AUTO,
+    sequence: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", show_default=False, help="Which sequence of a dataset's root, for example 00 or fr1_desk."
+        ),
+    ] = None,
+    sensor: SensorOption = SensorChoice.AUTO,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", show_default=False, help="Camera calibration (YAML) for images and videos."),
+    ] = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    extractor: ExtractorOption = None,
+    weights: WeightsOption = None,
+    out: OutOption = None,
+    viewer: ViewerOption = ViewerChoice.NONE,
+    start: Annotated[int, typer.Option(metavar="N", min=0, help="First frame to read.")] = 0,
+    max_frames: MaxFramesOption = None,
+    stride: Annotated[int, typer.Option(metavar="N", min=1, help="Read every N-th frame.")] = 1,
+) -> None:
+    """Track a sequence; write its trajectory, map, figures and pictures to a folder.
+
+    \b
+    spslam run demo
+    spslam run /data/kitti --sequence 00
+    spslam run /data/rgbd_dataset_freiburg1_desk --out runs/desk
+    spslam run walk.mp4 --calibration phone.yaml --extractor orb
+
+    ^C stops after the current frame and writes what is there; a second ^C drops it.
+    Exit codes: 0 done, 2 an error (told in one line), 130 stopped by ^C.
+    """
+    from spslam.datasets import open_sequence
+    from spslam.output import RunLog
+
+    with RunLog() as log:
+        frames = open_sequence(
+            path,
+            dataset=dataset.value,
+            sequence=sequence,
+            sensor=sensor.value,
+            calibration=calibration,
+            start=start,
+            max_frames=max_frames,
+            stride=stride,
+        )
+        kind = _kind(frames)
+        config_name = config or _matching_config(kind, frames.sensor)
+        resolved = _resolve(config_name, overrides, extractor, weights)
+        labels = {"dataset": kind, "extractor": resolved.features.extractor, "config": config_name}
+        _run(frames, resolved, labels, out, viewer, log)
+
+
+@app.command()
+def demo(
+    sensor: SensorOption = SensorChoice.AUTO,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    extractor: ExtractorOption = None,
+    weights: WeightsOption = None,
+    out: OutOption = None,
+    viewer: ViewerOption = ViewerChoice.NONE,
+    max_frames: MaxFramesOption = None,
+) -> None:
+    """Run on a rendered world that is built in: spslam run demo."""
+    run(
+        "demo",
+        sensor=sensor,
+        config=config,
+        overrides=overrides,
+        extractor=extractor,
+        weights=weights,
+        out=out,
+        viewer=viewer,
+        max_frames=max_frames,
+    )
+
+
+@app.command("eval")
+def evaluate_command(
+    estimate: Annotated[Path, typer.Argument(metavar="EST", show_default=False, help="Estimated trajectory.")],
+    ground_truth: Annotated[Path, typer.Argument(metavar="GT", show_default=False, help="True trajectory.")],
+    align: Annotated[
+        Align, typer.Option(help="se3: rotation and translation; sim3: and scale (for mono); none: as they are.")
+    ] = Align.SE3,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the keys of metrics.json as JSON.")] = False,
+) -> None:
+    """Compare two trajectories: absolute and relative errors.
+
+    Files in the formats of TUM, KITTI or EuRoC, recognised by themselves. Poses are associated by time (0.01 s);
+    KITTI's format has no times, so compare it with itself only.
+    """
+    from spslam.evaluation import evaluate
+    from spslam.trajectory import read_trajectory
+
+    estimated, true = read_trajectory(estimate), read_trajectory(ground_truth)
+    metrics = {
+        "tracked": len(estimated),
+        "ground_truth_poses": len(true),
+        **evaluate(estimated, true, align.value).as_metrics(),
+    }
+    if as_json:
+        typer.echo(json.dumps(metrics, indent=2))
+        return
+    from spslam.display import print_figures
+
+    print_figures(metrics)
+
+
+@app.command("config")
+def show_config(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME|FILE]", show_default=False, help="Which one; without: list names.")
+    ] = None,
+    overrides: SetOption = None,
+) -> None:
+    """Print a configuration with every value it stands for, or list the built-in ones."""
+    from spslam.config import config_names, load_config
+
+    if name is None:
+        typer.echo("\n".join(config_names()))
+    else:
+        typer.echo(load_config(name, overrides).to_yaml(), nl=False)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The `spslam` command; ends the process with its exit code."""
+    # Its warnings would break the progress line; what is wrong with an image is in the log.
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
+    try:
+        app(args=list(sys.argv[1:] if arguments is None else arguments), prog_name="spslam")
+    except SpslamError as error:
+        typer.echo(f"error: {' '.join(str(error).split())}", err=True)
+        sys.exit(FAILED)
+
+
+def _run(
+    frames: FrameSequence, config: Config, labels: dict[str, str], out: Path | None, viewer: ViewerChoice, log: RunLog
+) -> None:
+    from spslam.display import ProgressLine, print_outcome
+    from spslam.output import OutputFolder, default_output
+    from spslam.run import run as run_sequence
+    from spslam.slam import Slam
+
+    output = OutputFolder(
+        out or default_output(frames.name, frames.sensor, config.features.extractor), numbered=out is None
+    )
+    try:
+        slam, window = Slam.from_config(config), _open_viewer(viewer, frames)
+        with _interrupt_as_flag() as interrupted, ProgressLine(len(frames)) as line:
+            outcome = run_sequence(slam, frames, output, window, labels, log, line.update, interrupted.is_set)
+    finally:
+        output.discard()
+    print_outcome(outcome)
+    if outcome.failure is not None:
+        raise outcome.failure
+    if outcome.stopped:
+        raise typer.Exit(INTERRUPTED)
+
+
+def _kind(frames: FrameSequence) -> str:
+    """The dataset of a sequence, from its name: `kitti 00`, `demo-small`."""
+    return frames.name.replace("-", " ").split()[0]
+
+
+def _matching_config(kind: str, sensor: str) -> str:
+    from spslam.config import config_names
+
+    name = f"{kind}_{sensor}"
+    return name if name in config_names() else "default"
+
+
+def _resolve(name: str, overrides: list[str] | None, extractor: str | None, weights: Path | None) -> Config:
+    from spslam.config import load_config
+
+    # JSON strings are YAML strings, whatever is in them.
+    short = {"features.extractor": extractor, "features.weights": None if weights is None else str(weights)}
+    given = [f"{key}={json.dumps(value)}" for key, value in short.items() if value is not None]
+    return load_config(name, [*(overrides or []), *given])
+
+
+def _open_viewer(choice: ViewerChoice, frames: FrameSequence) -> Viewer:
+    from spslam import viewer
+
+    if choice is ViewerChoice.NONE:
+        return viewer.NullViewer()
+    return viewer.Open3DViewer(frames.ground_truth)
+
+
+@contextmanager
+def _interrupt_as_flag() -> Iterator[Event]:
+    """The first ^C sets the flag, the second one raises KeyboardInterrupt as ever."""
+    flag = Event()
+
+    def on_interrupt(number: int, frame: FrameType | None) -> None:
+        if flag.is_set():
+            raise KeyboardInterrupt
+        flag.set()
+
+    before = signal.signal(signal.SIGINT, on_interrupt)
+    try:
+        yield flag
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,169 @@
+"""What the command line shows: one line while a run goes on, a short table at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from time import monotonic
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from spslam.run import Outcome, Status
+
+_PLAIN_INTERVAL_S = 10.0
+_STAGE_SUFFIX = "_median_ms"
+
+Figures = Mapping[str, float | int | str | None]
+
+
+class ProgressLine:
+    """One line on standard error: kept up to date on a terminal, else printed every ten seconds.
+
+    Args:
+        total: frames of the run.
+    """
+
+    def __init__(self, total: int, console: Console | None = None) -> None:
+        self._console = console or Console(stderr=True)
+        self._last = monotonic()
+        self._bar: Progress | None = None
+        self._status: Status | None = None
+        if self._console.is_terminal:
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=20),
+                TimeRemainingColumn(),
+                console=self._console,
+                transient=True,
+            )
+            self._task = self._bar.add_task("preparing", total=total)
+
+    def __enter__(self) -> ProgressLine:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def update(self, status: Status) -> None:
+        """Show where the run is."""
+        self._status = status
+        if self._bar is not None:
+            self._bar.update(self._task, completed=status.done, description=_describe(status))
+        elif monotonic() - self._last >= _PLAIN_INTERVAL_S:
+            self._print()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+        elif self._status is not None:
+            self._print()
+
+    def _print(self) -> None:
+        assert self._status is not None
+        self._last = monotonic()
+        self._console.print(_describe(self._status), highlight=False, soft_wrap=True)
+
+
+def print_outcome(outcome: Outcome, console: Console | None = None) -> None:
+    """The headline figures of a run and where its results are."""
+    console = console or Console()
+    metrics = outcome.metrics
+    title = " · ".join(str(metrics.get(key)) for key in ("sequence", "sensor", "extractor"))
+    console.print(title if metrics["ended"] == "complete" else f"{title} · {metrics['ended']} early", style="bold")
+    print_figures(metrics, console)
+    console.print(f"results in {outcome.folder}", soft_wrap=True, highlight=False)
+
+
+def print_figures(metrics: Figures, console: Console | None = None) -> None:
+    """The headline figures of a run or of a comparison, as far as they are known."""
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="dim")
+    table.add_column()
+    rows = {
+        "frames": _frames(metrics),
+        "ATE": _ate(metrics),
+        "RPE": _rpe(metrics),
+        "map": _map(metrics),
+        "time": _time(metrics),
+        "stages": _stages(metrics),
+    }
+    for name, text in rows.items():
+        if text:
+            table.add_row(name, text)
+    (console or Console()).print(table, highlight=False)
+
+
+def _describe(status: Status) -> str:
+    result = status.result
+    return (
+        f"frame {status.done}/{status.total}  {result.state.value}  {status.fps:.1f} fps  "
+        f"{status.keyframes} key frames  {status.points} points  {result.inliers} inliers"
+    )
+
+
+def _frames(metrics: Figures) -> str:
+    if metrics.get("frames") is None:
+        return f"{metrics['tracked']} poses, {metrics['matched_poses']} of them with ground truth"
+    share = 100 * float(metrics["share_tracked"] or 0)
+    extra = "".join(
+        f", {metrics[key]} {word}"
+        for key, word in (("skipped_frames", "unreadable"), ("lost_frames", "lost"))
+        if metrics[key]
+    )
+    return f"{metrics['tracked']} of {metrics['frames']} tracked ({share:.1f} %){extra}"
+
+
+def _ate(metrics: Figures) -> str:
+    if metrics.get("not_compared"):
+        return str(metrics["not_compared"])
+    ate, length = metrics.get("ate_rmse_m"), metrics.get("path_length_m")
+    if not isinstance(ate, float):
+        return "no ground truth"
+    share = f" = {100 * ate / length:.2f} %" if isinstance(length, float) and length > 0 else ""
+    scale = f", scale {metrics['scale']:.4g}" if metrics["alignment"] == "sim3" else ""
+    return f"{ate:.4g} m RMSE of {length:.4g} m{share} (aligned by {metrics['alignment']}{scale})"
+
+
+def _rpe(metrics: Figures) -> str:
+    if metrics.get("rpe_trans_m") is None:
+        return ""
+    return f"{metrics['rpe_trans_m']:.4g} m, {metrics['rpe_rot_deg']:.4g}° RMSE a frame"
+
+
+def _map(metrics: Figures) -> str:
+    if "keyframes" not in metrics:
+        return ""
+    names = (
+        ("keyframes", "key frames"),
+        ("points", "points"),
+        ("loops", "loops"),
+        ("relocalisations", "relocalisations"),
+    )
+    return ", ".join(f"{metrics[key]} {word}" for key, word in names)
+
+
+def _time(metrics: Figures) -> str:
+    if metrics.get("frame_median_ms") is None:
+        return ""
+    text = f"{metrics['frame_median_ms']:.0f} ms a frame (median), {metrics['frame_p95_ms']:.0f} ms (95 %)"
+    if metrics.get("fps") is not None:
+        text += f", {metrics['fps']:.1f} frames a second"
+    if metrics.get("peak_rss_mb") is not None:
+        text += f", {metrics['peak_rss_mb']:.0f} MB"
+    return text
+
+
+def _stages(metrics: Figures) -> str:
+    """Median and 95th percentile of each stage, milliseconds."""
+    parts = []
+    for key, median in metrics.items():
+        if key.startswith("stage_") and key.endswith(_STAGE_SUFFIX) and median is not None:
+            name = key.removeprefix("stage_").removesuffix(_STAGE_SUFFIX)
+            p95 = metrics[f"stage_{name}_p95_ms"]
+            parts.append(f"{name.replace('_', ' ')} {median:.0f} / {p95:.0f} ms")
+    return ", ".join(parts)

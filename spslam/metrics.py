@@ -1,0 +1,142 @@
+"""The figures of a run, as `metrics.json` has them."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from importlib import metadata
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from spslam import __version__
+from spslam.evaluation import Evaluation
+from spslam.ports import Sequence
+from spslam.trajectory import Trajectory
+
+if TYPE_CHECKING:
+    from spslam.recording import Statistics
+    from spslam.run import Record
+
+Metrics = dict[str, float | int | str | None]
+
+_VERSIONED = ("torch", "numpy", "opencv-python-headless", "g2opy", "scipy")
+
+
+def compute_metrics(
+    sequence: Sequence,
+    record: Record,
+    trajectory: Trajectory,
+    evaluation: Evaluation | str | None,
+    statistics: Statistics,
+    labels: dict[str, str],
+) -> Metrics:
+    """The flat figures of `metrics.json`; None for what is not known.
+
+    Frames that cannot be decoded count as frames without a pose.
+
+    Args:
+        evaluation: what `compare` returned.
+        labels: taken over as they are (dataset, extractor, config, …).
+    """
+    skipped, tracked = _skipped(sequence, record), len(trajectory)
+    frames = len(record.results) + skipped
+    metrics: Metrics = {
+        "sequence": sequence.name,
+        "source": sequence.source,
+        "sensor": sequence.sensor,
+        **labels,
+        "frames": frames,
+        "tracked": tracked,
+        "share_tracked": tracked / frames if frames else 0.0,
+        "skipped_frames": skipped,
+        "lost_frames": sum(result.state.value == "lost" for result in record.results),
+        "first_tracked_frame": _first_tracked(record, trajectory),
+        "ended": "failed" if record.failure else "stopped" if record.stopped else "complete",
+        "keyframes": statistics.keyframes,
+        "points": statistics.points,
+        "loops": statistics.loops,
+        "relocalisations": statistics.relocalisations,
+        **_errors(sequence, trajectory, evaluation),
+        **_timings(record, statistics),
+        "peak_rss_mb": peak_memory_mb(),
+        **versions(),
+    }
+    return {key: _finite(value) for key, value in metrics.items()}
+
+
+def versions() -> dict[str, str | None]:
+    """Versions of spslam, Python and the packages that results depend on."""
+    found: dict[str, str | None] = {"version_spslam": __version__, "version_python": platform.python_version()}
+    for name in _VERSIONED:
+        key = "version_" + name.removesuffix("-python-headless")
+        try:
+            found[key] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[key] = None
+    found["platform"] = platform.platform()
+    return found
+
+
+def peak_memory_mb() -> float | None:
+    """Largest resident memory of this process so far, 10⁶ bytes; None where the system does not tell."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Bytes on macOS, kibibytes elsewhere.
+    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
+
+
+def _skipped(sequence: Sequence, record: Record) -> int:
+    """Frames that could not be decoded, up to the last one that was tracked: reading may have been ahead."""
+    if (record.stopped or record.failure) and record.results:
+        return sum(index < record.results[-1].index for index, _ in sequence.skipped)
+    return len(sequence.skipped)
+
+
+def _first_tracked(record: Record, trajectory: Trajectory) -> int | None:
+    """Index of the first frame with a pose; for mono it may have got it frames later."""
+    if len(trajectory) == 0:
+        return None
+    nearest = min(record.results, key=lambda result: abs(result.timestamp - trajectory.timestamps[0]))
+    return nearest.index
+
+
+def _errors(sequence: Sequence, trajectory: Trajectory, evaluation: Evaluation | str | None) -> Metrics:
+    if isinstance(evaluation, Evaluation):
+        return dict(evaluation.as_metrics())
+    return {
+        "ate_rmse_m": None,
+        "rpe_trans_m": None,
+        "rpe_rot_deg": None,
+        "alignment": None,
+        "scale": None,
+        # Metres only where the sensor knows them.
+        "path_length_m": None if sequence.sensor == "mono" else trajectory.path_length_m,
+        "ground_truth_frame": sequence.ground_truth.frame if sequence.ground_truth is not None else None,
+        "not_compared": evaluation,
+    }
+
+
+def _timings(record: Record, statistics: Statistics) -> Metrics:
+    stages = {"read": record.read_ms, **statistics.stage_ms}
+    timings: Metrics = {"fps": len(record.results) / record.done_s[-1] if record.done_s else None}
+    timings |= _median_p95("frame", record.frame_ms)
+    for name, milliseconds in stages.items():
+        # The whole of a frame is no stage of it.
+        if name != "frame":
+            timings |= _median_p95("stage_" + name.replace(" ", "_"), milliseconds)
+    return timings
+
+
+def _median_p95(name: str, milliseconds: list[float]) -> Metrics:
+    if not milliseconds:
+        return {f"{name}_median_ms": None, f"{name}_p95_ms": None}
+    median, p95 = np.percentile(milliseconds, [50, 95])
+    return {f"{name}_median_ms": float(median), f"{name}_p95_ms": float(p95)}
+
+
+def _finite(value: float | int | str | None) -> float | int | str | None:
+    return None if isinstance(value, float) and not np.isfinite(value) else value

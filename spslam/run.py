@@ -1,0 +1,289 @@
+"""One run from the first frame to the last file: reading ahead, tracking, figures, results."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Generator, Iterable
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from queue import Empty, Full, Queue
+from threading import Event, Thread
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from spslam.errors import DatasetError, SpslamError, TrajectoryError
+from spslam.evaluation import Alignment, Evaluation, evaluate
+from spslam.files import write_atomic
+from spslam.frame import Frame
+from spslam.metrics import Metrics, compute_metrics
+from spslam.output import OutputFolder, RunLog
+from spslam.ports import Sequence, Viewer
+from spslam.trajectory import Trajectory, write_kitti, write_tum
+
+if TYPE_CHECKING:
+    from spslam.slam import Slam
+    from spslam.tracking import TrackResult
+
+logger = logging.getLogger(__name__)
+
+_RECENT_FRAMES = 20
+
+
+@dataclass(frozen=True)
+class Status:
+    """How far a run is, after a frame.
+
+    Attributes:
+        done, total: frames tracked or skipped so far, and all.
+        result: of the latest frame.
+        fps: frames a second over the last few, reading included.
+        keyframes, points: size of the map.
+    """
+
+    done: int
+    total: int
+    result: TrackResult
+    fps: float
+    keyframes: int
+    points: int
+
+
+@dataclass
+class Record:
+    """What a run left behind beside the map.
+
+    Attributes:
+        results: one of each frame that was read.
+        frame_ms, read_ms: how long tracking it and reading it took, milliseconds.
+        done_s: when it was done, seconds after the first frame was asked for.
+        stopped: whether somebody asked to stop before the end.
+        failure: what ended the run before its time.
+    """
+
+    results: list[TrackResult] = field(default_factory=list)
+    frame_ms: list[float] = field(default_factory=list)
+    read_ms: list[float] = field(default_factory=list)
+    done_s: list[float] = field(default_factory=list)
+    stopped: bool = False
+    failure: Exception | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished run: its folder, its figures, and how it ended (see `Record`)."""
+
+    folder: Path
+    metrics: Metrics
+    stopped: bool
+    failure: Exception | None
+
+
+def run(
+    slam: Slam,
+    sequence: Sequence,
+    output: OutputFolder,
+    viewer: Viewer,
+    labels: dict[str, str],
+    log: RunLog,
+    on_frame: Callable[[Status], None] = lambda status: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Outcome:
+    """Track a sequence and publish the results in `output`.
+
+    What was computed before a failure is published, too, and the failure is in the outcome. Without a single frame
+    there is nothing to publish.
+
+    Args:
+        labels: taken over into `metrics.json`.
+        log: goes to `log.txt`.
+        on_frame: called after each frame.
+        stop: asked after each frame.
+
+    Raises:
+        Exception: what made the run fail before its first frame was done.
+        OutputError: results cannot be written.
+    """
+    try:
+        log.open(output.partial / "log.txt")
+        logger.info("%s (%s), %d frames, %s", sequence.name, sequence.source, len(sequence), sequence.sensor)
+        record = track_all(slam, sequence, viewer, on_frame, stop)
+        if not record.results:
+            raise record.failure or DatasetError(f"{sequence.name} has no frames")
+        try:
+            slam.finish()
+            metrics = write_results(output.partial, slam, sequence, record, labels)
+        except Exception:
+            # A broken map may well be what the run failed of: that comes first.
+            if record.failure is None:
+                raise
+            raise record.failure from None
+        log.close()
+        folder = output.publish()
+    finally:
+        log.close()
+        output.discard()
+    failure = record.failure
+    if failure is None and metrics["tracked"] == 0 and not record.stopped:
+        failure = _no_pose_error(sequence, record)
+    return Outcome(folder, metrics, record.stopped, failure)
+
+
+def track_all(
+    slam: Slam,
+    sequence: Sequence,
+    viewer: Viewer,
+    on_frame: Callable[[Status], None] = lambda status: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Record:
+    """Track every frame of a sequence, reading ahead in a thread.
+
+    Nothing is raised for what goes wrong on the way: it is in `Record.failure`, beside all that was done before it.
+    """
+    record = Record()
+    begin = perf_counter()
+    try:
+        with closing(read_ahead(sequence)) as frames:
+            for frame, read_ms in frames:
+                start = perf_counter()
+                result = slam.track(frame)
+                end = perf_counter()
+                record.results.append(result)
+                record.frame_ms.append((end - start) * 1e3)
+                record.read_ms.append(read_ms)
+                record.done_s.append(end - begin)
+                _log_frame(result, record.frame_ms[-1])
+                viewer.update(slam, frame, result)
+                on_frame(_status(slam, sequence, record))
+                if stop():
+                    record.stopped = True
+                    logger.warning("stopped after frame %d", result.index)
+                    break
+    except Exception as error:
+        record.failure = error
+        logger.exception("the run ends early")
+    finally:
+        viewer.close()
+    return record
+
+
+def read_ahead(frames: Iterable[Frame], depth: int = 2) -> Generator[tuple[Frame, float]]:
+    """The frames in their order, each with the milliseconds that reading it took, read by a thread up to `depth`
+    frames ahead. Errors come out where their frame would have."""
+    slots: Queue[tuple[Frame, float] | Exception | None] = Queue(maxsize=depth)
+    gone = Event()
+
+    def offer(item: tuple[Frame, float] | Exception | None) -> None:
+        while not gone.is_set():
+            try:
+                slots.put(item, timeout=0.1)
+            except Full:
+                continue
+            return
+
+    def read() -> None:
+        try:
+            start = perf_counter()
+            for frame in frames:
+                offer((frame, (perf_counter() - start) * 1e3))
+                if gone.is_set():
+                    return
+                start = perf_counter()
+            offer(None)
+        except Exception as error:
+            offer(error)
+
+    thread = Thread(target=read, name="read ahead", daemon=True)
+    thread.start()
+    try:
+        while (item := _take(slots)) is not None:
+            if isinstance(item, Exception):
+                raise item
+            yield item
+    finally:
+        gone.set()
+        thread.join()
+
+
+def compare(trajectory: Trajectory, sequence: Sequence) -> Evaluation | str | None:
+    """The trajectory against the sequence's ground truth: Sim(3) for mono, which knows no scale, SE(3) otherwise;
+    None where there is no ground truth, a line that says why where the two cannot be compared."""
+    if sequence.ground_truth is None:
+        return None
+    alignment: Alignment = "sim3" if sequence.sensor == "mono" else "se3"
+    try:
+        return evaluate(trajectory, sequence.ground_truth, alignment)
+    except TrajectoryError as error:
+        logger.warning("no comparison with the ground truth: %s", error)
+        return str(error)
+
+
+def write_results(folder: Path, slam: Slam, sequence: Sequence, record: Record, labels: dict[str, str]) -> Metrics:
+    """Write every result file but the log into `folder`; returns what is in `metrics.json`.
+
+    Raises:
+        OutputError: a file cannot be written.
+    """
+    trajectory = slam.trajectory()
+    evaluation = compare(trajectory, sequence)
+    metrics = compute_metrics(sequence, record, trajectory, evaluation, slam.statistics, labels)
+    write_tum(folder / "trajectory.tum", trajectory)
+    write_kitti(folder / "trajectory.kitti", trajectory)
+    write_tum(folder / "keyframes.tum", slam.keyframe_trajectory())
+    slam.map.save(folder / "map.npz")
+    write_atomic(folder / "config.yaml", slam.config.to_yaml())
+    _write_pictures(folder, slam, sequence, trajectory, evaluation)
+    write_atomic(folder / "metrics.json", json.dumps(metrics, indent=2, allow_nan=False) + "\n")
+    return metrics
+
+
+def _write_pictures(
+    folder: Path, slam: Slam, sequence: Sequence, trajectory: Trajectory, evaluation: Evaluation | str | None
+) -> None:
+    """Pictures and point cloud; one that cannot be made (Open3D is missing, say) is logged, not fatal."""
+    from spslam import report
+
+
+def _take(slots: Queue[tuple[Frame, float] | Exception | None]) -> tuple[Frame, float] | Exception | None:
+    # With a time-out: without one, Windows lets no ^C through while a slow disk keeps us waiting.
+    while True:
+        try:
+            return slots.get(timeout=0.5)
+        except Empty:
+            continue
+
+
+def _status(slam: Slam, sequence: Sequence, record: Record) -> Status:
+    recent = record.done_s[-_RECENT_FRAMES:] if len(record.done_s) > 1 else [0.0, *record.done_s]
+    return Status(
+        done=len(record.results) + len(sequence.skipped),
+        total=len(sequence),
+        result=record.results[-1],
+        fps=(len(recent) - 1) / max(recent[-1] - recent[0], 1e-6),
+        keyframes=slam.statistics.keyframes,
+        points=slam.statistics.points,
+    )
+
+
+def _log_frame(result: TrackResult, ms: float) -> None:
+    logger.info(
+        "frame %d at %.6f s: %s, %d of %d matches, %.1f ms%s",
+        result.index,
+        result.timestamp,
+        result.state.value,
+        result.inliers,
+        result.matches,
+        ms,
+        f", {result.reason}" if result.reason else "",
+    )
+
+
+def _no_pose_error(sequence: Sequence, record: Record) -> SpslamError:
+    """Why not one frame was tracked, in one line."""
+    reasons = [result.reason for result in record.results if result.reason]
+    most = max(dict.fromkeys(reasons), key=reasons.count) if reasons else "no reason given"
+    return DatasetError(
+        f"{sequence.name}: none of {len(record.results)} frames could be tracked; "
+        f"{reasons.count(most)} times: {most}; log.txt tells of each frame"
+    )
