@@ -98,7 +98,7 @@ def _laps(times: Array) -> Array:
     sidestep = 0.16 * np.sin(phase / 2) + 0.05 * np.sin(7 * phase)
     x, z = x + sidestep * np.cos(heading), z - sidestep * np.sin(heading)
     y = -_EYE_HEIGHT_M + 0.05 * np.sin(1.5 * phase) + 0.018 * np.sin(45 * phase)
-    yaw = heading + np.radians(6) * np.sin(4.5 * phase) + 0.012 * np.sin(22 * phase)
+    yaw = heading + np.radians(5) * np.sin(4.5 * phase) + 0.012 * np.sin(22 * phase)
     pitch = -0.05 + 0.04 * np.sin(3.5 * phase) + 0.01 * np.sin(45 * phase + 1)
     roll = 0.03 * np.sin(5.5 * phase + 2) + 0.01 * np.sin(22.5 * phase)
     return _poses(np.stack([x, y, z], axis=1), yaw, pitch, roll)
