@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import cv2
@@ -14,11 +15,14 @@ from spslam.geometry import inverse, make_transform
 
 # Rotation (radians) and relative translation across the baseline below which a pair counts as rectified already.
 _ALIGNED = 1e-6
+# Field of view (radians, across) that a rectified fisheye keeps at most: a plane stretches what lies farther out, and
+# the centre pays for it with its resolution.
+_WIDEST_FIELD = math.radians(120.0)
 
 
 class StereoRectifier:
     """Rectifies pairs of two calibrated cameras (Bouguet's method as in OpenCV's `stereoRectify`, alpha 0: only
-    pixels that both lenses saw; Kannala-Brandt fisheye lenses through `cv2.fisheye`).
+    pixels that both lenses saw; Kannala-Brandt fisheye lenses through `cv2.fisheye`, at most 120 degrees across).
 
     Attributes:
         left, right: the cameras as they are.
@@ -85,6 +89,7 @@ def _rectify(
         R_left, R_right, P_left, P_right, _ = cv2.fisheye.stereoRectify(
             left.K, D_left, right.K, D_right, size, R, t, flags=cv2.CALIB_ZERO_DISPARITY
         )
+        P_left, P_right = _narrow(P_left, left.width), _narrow(P_right, left.width)
     elif "equidistant" in models:
         raise CalibrationError(
             "stereo rectification needs one lens model for both cameras, found "
@@ -95,6 +100,13 @@ def _rectify(
             left.K, D_left, right.K, D_right, size, R, t, flags=cv2.CALIB_ZERO_DISPARITY, alpha=0
         )
     return tuple(np.asarray(m, dtype=np.float64) for m in (R_left, R_right, P_left, P_right))  # type: ignore[return-value]
+
+
+def _narrow(P: NDArray[np.float64], width: int) -> NDArray[np.float64]:
+    scale = max(1.0, width / 2.0 / math.tan(_WIDEST_FIELD / 2.0) / P[0, 0])
+    narrowed = P.copy()
+    narrowed[:2, [0, 1, 3]] *= scale
+    return narrowed
 
 
 def _baseline(P_right: NDArray[np.float64]) -> float:

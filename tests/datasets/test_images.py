@@ -1,0 +1,191 @@
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from spslam.datasets import open_sequence
+from spslam.errors import CalibrationError, DatasetError
+from spslam.ports import Sequence
+
+
+@pytest.fixture
+def folder(tmp_path: Path, write: Callable, picture: Callable, write_calibration: Callable) -> Callable[..., Path]:
+    """Writes an image folder with files `names` and a calibration (10 frames/s)."""
+
+    def make(*names: str, **calibration: object) -> Path:
+        path = tmp_path / "walk"
+        for seed, name in enumerate(names):
+            write(path / name, picture(seed))
+        write_calibration(path / "calibration.yaml", **calibration)
+        return path
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("names", "times"),
+    [
+        (["1403715273262142976.png", "1403715273312143104.png"], [1403715273.262143, 1403715273.312143]),
+        (["1305031229.528748.png", "1305031229.564425.png"], [1305031229.528748, 1305031229.564425]),
+        (["0.5.png", "10.25.png", "2.0.png"], [0.5, 2.0, 10.25]),
+        (["1403715273262142.png", "1403715273312143.png"], [1403715273.262142, 1403715273.312143]),
+        (["1403715273262.jpg", "1403715273312.jpg"], [1403715273.262, 1403715273.312]),
+        (["000000.png", "000001.png", "000002.png"], [0.0, 0.1, 0.2]),
+        (["000004.png", "000006.png", "000010.png"], [0.4, 0.6, 1.0]),
+        (["frame9.png", "frame10.png"], [0.9, 1.0]),
+        (["cam0_008_raw.png", "cam0_009_raw.png"], [0.8, 0.9]),
+        (["b.png", "a1.png", "a10.png", "a9.png"], [0.0, 0.1, 0.2, 0.3]),
+    ],
+    ids=["ns", "s", "seconds-from-0", "us", "ms", "counter", "gaps", "unpadded", "affixes", "no-pattern"],
+)
+def test_names_give_times(folder: Callable, names: list[str], times: list[float]) -> None:
+    sequence = open_sequence(folder(*names))
+    assert isinstance(sequence, Sequence)
+    assert [frame.timestamp for frame in sequence] == pytest.approx(times, abs=1e-6)
+    assert (sequence.name, sequence.sensor) == ("images walk", "mono")
+    if len(names) == 2:
+        assert sequence.camera.fps == pytest.approx(1 / (times[1] - times[0]))
+
+
+def test_frames_follow_the_numbers_not_the_text(folder: Callable, picture: Callable) -> None:
+    sequence = open_sequence(folder("10.png", "9.png"))
+    assert np.array_equal(sequence[0].image, picture(1)) and np.array_equal(sequence[1].image, picture(0))
+
+
+def test_equal_times_are_dropped_and_counted(folder: Callable, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        sequence = open_sequence(folder("1.png", "01.png", "2.png"))
+    assert len(sequence) == 2 and "dropped 1 entries" in caplog.text and "out of order" not in caplog.text
+
+
+def test_counters_need_fps_and_times_do_not(folder: Callable) -> None:
+    with pytest.raises(CalibrationError, match=r"needs fps, the rate of the file numbers"):
+        open_sequence(folder("000000.png", fps=None))
+    (folder("1305031229.5.png", fps=None) / "000000.png").unlink()
+    assert open_sequence(folder("1305031229.5.png", fps=None)).camera.fps == 30.0
+
+
+@pytest.mark.parametrize("place", ["", "left/", "images/", "rgb/"])
+def test_places_of_images_and_calibration(folder: Callable, tmp_path: Path, place: str) -> None:
+    path = folder(f"{place}000000.png", f"{place}000001.png")
+    assert len(open_sequence(path)) == len(open_sequence(path / place)) == 2
+    assert len(open_sequence(tmp_path, dataset="images", sequence="walk")) == 2
+
+
+def test_stereo_rectified_already_is_passed_on(folder: Callable, picture: Callable) -> None:
+    path = folder("left/0.png", "left/1.png", "right/0.png", "right/1.png", stereo=True)
+    sequence = open_sequence(path)
+    frame = sequence[1]
+    assert sequence.sensor == "stereo" and sequence.camera.baseline_m == pytest.approx(0.1)
+    assert frame.image_right is not None
+    assert np.array_equal(frame.image, picture(1)) and np.array_equal(frame.image_right, picture(3))
+    assert sequence.camera.fps == pytest.approx(10.0)
+    assert open_sequence(path, sensor="mono").camera.baseline_m is None
+
+
+def test_stereo_with_distortion_is_rectified(folder: Callable, picture: Callable) -> None:
+    distortion = {"model": "radtan", "coefficients": [-0.1, 0.0, 0.0, 0.0]}
+    sequence = open_sequence(folder("left/0.png", "right/0.png", stereo=True, distortion=distortion))
+    frame = sequence[0]
+    assert sequence.camera.distortion_model == "none" and not np.array_equal(frame.image, picture(0))
+    with pytest.raises(CalibrationError, match=r"calibration .*calibration\.yaml: the right camera stands"):
+        swapped = np.eye(4)
+        swapped[0, 3] = -0.1
+        open_sequence(folder("left/0.png", stereo=True, T_left_right=swapped.tolist()))
+
+
+def test_images_pair_by_number_or_else_by_time(folder: Callable, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        sequence = open_sequence(folder("left/l_0.png", "left/l_1.png", "right/r_1.png", stereo=True))
+    assert [frame.timestamp for frame in sequence] == pytest.approx([0.1]) and "left out 1 of 2" in caplog.text
+
+
+def test_times_that_differ_a_little_pair(folder: Callable) -> None:
+    names = [f"{side}/{time}.png" for side, time in (("left", "5.000"), ("left", "5.100"), ("right", "5.090"))]
+    sequence = open_sequence(folder(*names, stereo=True))
+    assert [frame.timestamp for frame in sequence] == [5.1]
+
+
+def test_missing_right_images(folder: Callable, write: Callable, picture: Callable) -> None:
+    path = folder("left/0.png", "left/1.png", stereo=True)
+    assert open_sequence(path).sensor == "mono"
+    with pytest.raises(DatasetError, match=r"stereo needs right images in .*right, found calibration\.yaml, left/"):
+        open_sequence(path, sensor="stereo")
+    write(path / "right/7.png", picture())
+    with pytest.raises(DatasetError, match="none of the 2 images has a right image"):
+        open_sequence(path)
+    folder()  # a calibration without a right camera
+    with pytest.raises(CalibrationError, match="has no right camera: add `right:`"):
+        open_sequence(path)
+
+
+def test_depth(folder: Callable, write: Callable) -> None:
+    path = folder("0.png", "1.png", depth_scale=500)
+    write(path / "depth/0.png", np.full((30, 40), 750, np.uint16))
+    np.save(path / "depth/1.npy", np.where(np.arange(40) < 20, np.nan, 2.5) * np.ones((30, 1)))
+    sequence = open_sequence(path)
+    assert sequence.sensor == "rgbd" and sequence.camera.baseline_m is None
+    depths = [frame.depth for frame in sequence]
+    assert depths[0] is not None and depths[1] is not None
+    assert depths[0].dtype == depths[1].dtype == np.float32
+    assert np.unique(depths[0]).tolist() == [1.5] and np.unique(depths[1]).tolist() == [0.0, 2.5]
+    assert open_sequence(path, sensor="mono")[0].depth is None
+
+
+def test_depth_defaults_to_millimetres_and_must_be_of_the_images_size(folder: Callable, write: Callable) -> None:
+    path = folder("0.png", "1.png")
+    write(path / "depth/0.png", np.full((30, 40), 750, np.uint16))
+    write(path / "depth/1.png", np.full((15, 20), 750, np.uint16))
+    sequence = open_sequence(path)
+    frames = list(sequence)
+    assert len(frames) == 1 and frames[0].depth is not None and frames[0].depth[0, 0] == 0.75
+    assert sequence.skipped == [(1, "1.png: expected 40x30 pixels, found 20x15")]
+    with pytest.raises(DatasetError, match="RGB-D needs depth images"):
+        open_sequence(path / "depth", dataset="images", sensor="rgbd", calibration=path / "calibration.yaml")
+
+
+def test_calibration_missing_foreign_or_of_another_size(folder: Callable, tmp_path: Path) -> None:
+    path = folder("0.png")
+    calibration = path / "calibration.yaml"
+    calibration.rename(tmp_path / "elsewhere.yaml")
+    with pytest.raises(CalibrationError, match=r"needs a calibration: give --calibration FILE or put"):
+        open_sequence(path)
+    assert len(open_sequence(path, calibration=tmp_path / "elsewhere.yaml")) == 1
+    folder(width=80, cx=30.0)
+    with pytest.raises(DatasetError, match=r"are 40x30, but calibration .* is for 80x30") as error:
+        open_sequence(path)
+    assert "\n" not in str(error.value)
+    folder(shutter=1)
+    with pytest.raises(CalibrationError, match="unknown key shutter"):
+        open_sequence(path)
+
+
+def test_bad_frames_are_skipped(folder: Callable, write: Callable, picture: Callable, cut_short: Callable) -> None:
+    path = folder(*(f"{i:03d}.png" for i in range(5)))
+    cut_short(path / "000.png")
+    write(path / "003.png", picture(width=30, height=40))
+    sequence = open_sequence(path)
+    assert [(frame.index, frame.timestamp) for frame in sequence] == [(1, 0.1), (2, 0.2), (4, 0.4)]
+    assert [index for index, _ in sequence.skipped] == [0, 3]
+
+
+def test_one_image_and_none(folder: Callable, tmp_path: Path) -> None:
+    sequence = open_sequence(folder("0.png"))
+    assert len(list(sequence)) == 1 and sequence.camera.fps == 10.0
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DatasetError, match=r"expected images \(\*\.png, \*\.jpg\) in .*, found an empty folder"):
+        open_sequence(tmp_path / "empty", dataset="images")
+    with pytest.raises(DatasetError, match="no such folder"):
+        open_sequence(tmp_path, dataset="images", sequence="none")
+
+
+def test_real_street(test_data: Path, tmp_path: Path, write_calibration: Callable) -> None:
+    # Half of 800x600, with pixel (0, 0) at the centre of the first pixel.
+    half = {"fx": 310.59214, "fy": 310.59214, "cx": 404.5076 / 2 - 0.5, "cy": 309.55989 / 2 - 0.5}
+    calibration = write_calibration(tmp_path / "street.yaml", width=400, height=300, fps=20.0, **half)
+    sequence = open_sequence(test_data / "malaga_07", calibration=calibration, start=10, max_frames=3, stride=5)
+    assert [(frame.index, frame.timestamp) for frame in sequence] == [(10, 1.0), (15, 1.5), (20, 2.0)]
+    assert sequence.camera.fps == pytest.approx(2.0) and sequence[0].image.shape == (300, 400)
+    assert len(open_sequence(test_data / "malaga_07" / "images", calibration=calibration)) == 1061

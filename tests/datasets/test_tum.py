@@ -1,0 +1,143 @@
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from spslam.datasets import open_sequence
+from spslam.errors import CalibrationError, DatasetError
+
+RGB_TIMES = (10.0, 10.1, 10.2, 10.3)
+DEPTH_TIMES = (10.005, 10.095, 10.25, 10.3)  # the third is too late for any image
+
+
+@pytest.fixture
+def folder(tmp_path: Path, write: Callable, picture: Callable) -> Callable[..., Path]:
+    """Writes a freiburg3 sequence of 640x480 images, of which the third has no depth."""
+
+    def make(name: str = "rgbd_dataset_freiburg3_toy", width: int = 640, height: int = 480) -> Path:
+        path = tmp_path / name
+        for time in RGB_TIMES:
+            write(path / "rgb" / f"{time:.6f}.png", picture(int(time * 10), width, height, 3))
+        for time in DEPTH_TIMES:
+            write(path / "depth" / f"{time:.6f}.png", np.full((height, width), int(time * 1000), np.uint16))
+        for kind, times in (("rgb", RGB_TIMES), ("depth", DEPTH_TIMES)):
+            lines = "".join(f"{time:.6f} {kind}/{time:.6f}.png\n" for time in times)
+            (path / f"{kind}.txt").write_text("# color images\n# timestamp filename\n" + lines)
+        (path / "groundtruth.txt").write_text("# timestamp tx ty tz qx qy qz qw\n10.0 1 2 3 0 0 0 1\n")
+        return path
+
+    return make
+
+
+def test_colour_and_depth_are_associated(folder: Callable, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        sequence = open_sequence(folder())
+    assert (sequence.name, sequence.sensor, len(sequence)) == ("tum freiburg3_toy", "rgbd", 3)
+    assert "left out 1 of 4 images that have no depth image within 0.02 s" in caplog.text
+    frames = list(sequence)
+    assert [frame.timestamp for frame in frames] == pytest.approx([10.0, 10.1, 10.3])
+    assert [frame.index for frame in frames] == [0, 1, 2]
+    depths = [frame.depth for frame in frames]
+    assert all(depth is not None and depth.dtype == np.float32 for depth in depths)
+    assert [depth[0, 0] for depth in depths if depth is not None] == pytest.approx([10005 / 5e3, 10095 / 5e3, 2.06])
+    assert sequence.camera.fx == 535.4 and sequence.camera.distortion_model == "none"
+    assert sequence.camera.baseline_m is None
+    assert sequence.ground_truth is not None and sequence.ground_truth.frame == "colour camera"
+
+
+def test_mono_uses_every_image_and_no_depth(folder: Callable) -> None:
+    path = folder()
+    sequence = open_sequence(path, sensor="mono")
+    assert sequence.sensor == "mono" and len(sequence) == 4 and sequence[0].depth is None
+    (path / "depth.txt").unlink()
+    assert open_sequence(path).sensor == "mono"
+    with pytest.raises(DatasetError, match="RGB-D needs a list of depth images"):
+        open_sequence(path, sensor="rgbd")
+
+
+@pytest.mark.parametrize(
+    ("name", "fx"), [("rgbd_dataset_freiburg1_a", 517.3), ("freiburg2_b", 520.9), ("my_fr3_run", 535.4)]
+)
+def test_cameras_are_known_by_the_folder_name(folder: Callable, name: str, fx: float) -> None:
+    assert open_sequence(folder(name)).camera.fx == fx
+
+
+def test_unknown_cameras_need_a_calibration(folder: Callable, write_calibration: Callable, tmp_path: Path) -> None:
+    path = folder("corridor", 40, 30)
+    with pytest.raises(CalibrationError, match=r"expected freiburg1, freiburg2 or freiburg3 .* or --calibration FILE"):
+        open_sequence(path)
+    own = write_calibration(tmp_path / "own.yaml")
+    frame = open_sequence(path, calibration=own)[0]
+    assert frame.depth is not None and frame.depth[0, 0] == pytest.approx(10005 / 5000)
+    write_calibration(path / "calibration.yaml", depth_scale=1000)
+    frame = open_sequence(path)[0]
+    assert frame.depth is not None and frame.depth[0, 0] == pytest.approx(10.005)
+
+
+def test_wrong_size_is_told_at_once(folder: Callable) -> None:
+    with pytest.raises(DatasetError, match="are 40x30, but the calibration of freiburg3 is for 640x480"):
+        open_sequence(folder(width=40, height=30))
+
+
+def test_listed_but_missing_depth_file_skips_the_frame(folder: Callable) -> None:
+    path = folder()
+    (path / "depth" / "10.095000.png").unlink()
+    sequence = open_sequence(path)
+    assert [frame.index for frame in sequence] == [0, 2]
+    assert sequence.skipped[0][0] == 1 and "10.095000.png: cannot be read" in sequence.skipped[0][1]
+
+
+def test_list_out_of_order(folder: Callable, caplog: pytest.LogCaptureFixture) -> None:
+    path = folder()
+    lines = (path / "rgb.txt").read_text().splitlines()
+    (path / "rgb.txt").write_text("\n".join([*lines[::-1], lines[-1]]))
+    with caplog.at_level(logging.WARNING):
+        sequence = open_sequence(path)
+    assert "out of order" in caplog.text and "dropped 1 entries" in caplog.text
+    assert [frame.timestamp for frame in sequence] == pytest.approx([10.0, 10.1, 10.3])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("# nothing\n", r"rgb\.txt lists no images"),
+        ("10.0\n", r"rgb\.txt:1: expected 'timestamp filename', found '10\.0'"),
+        ("# a\nx rgb/a.png\n", r"rgb\.txt:2: expected"),
+        ("nan rgb/a.png\n", r"rgb\.txt:1: expected"),
+        ("99.0 rgb/10.000000.png\n", "none of the 1 images has a depth image"),
+    ],
+)
+def test_wrong_lists(folder: Callable, text: str, message: str) -> None:
+    path = folder()
+    (path / "rgb.txt").write_text(text)
+    with pytest.raises(DatasetError, match=message):
+        open_sequence(path)
+
+
+def test_foreign_sensor_and_folder(folder: Callable) -> None:
+    path = folder()
+    with pytest.raises(DatasetError, match="no right images"):
+        open_sequence(path, sensor="stereo")
+    with pytest.raises(DatasetError, match=r"expected a TUM RGB-D sequence in .*, found "):
+        open_sequence(path / "rgb", dataset="tum")
+
+
+def test_root_with_several_sequences(folder: Callable) -> None:
+    root = folder("rgbd_dataset_freiburg3_a").parent
+    folder("rgbd_dataset_freiburg3_b")
+    assert open_sequence(root, sequence="freiburg3_b").name == "tum freiburg3_b"
+    with pytest.raises(DatasetError, match="2 fit"):
+        open_sequence(root, sequence="freiburg3")
+
+
+def test_real_tum(test_data: Path) -> None:
+    sequence = open_sequence(test_data / "tum" / "rgbd_dataset_freiburg1_rpy")
+    assert (len(sequence), sequence.sensor) == (60, "rgbd")
+    frame = sequence[0]
+    assert frame.timestamp == 1305031229.528748 and frame.image.shape == (480, 640)
+    assert frame.depth is not None and 0.3 < np.median(frame.depth[frame.depth > 0]) < 3.0
+    assert 0.5 < (frame.depth > 0).mean() < 0.95
+    assert sequence.camera.distortion == (0.2624, -0.9531, -0.0054, 0.0026, 1.1633)
+    assert sequence.ground_truth is not None and len(sequence.ground_truth) > 250
