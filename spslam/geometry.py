@@ -9,9 +9,15 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import expm
 from scipy.spatial.transform import Rotation
 
 Array = NDArray[np.float64]
+
+# Paths this thin (a millionth of their length) do not tell how they are rolled about themselves.
+_DEGENERATE_RATIO = 1e-12
+# Points spread less than this many rounding errors of their coordinates are in one place.
+_ROUNDING_MARGIN = 1e3
 
 
 def hat(v: Array) -> Array:
@@ -32,7 +38,8 @@ def so3_exp(omega: Array) -> Array:
     a = np.where(small, 1.0 - theta2 / 6.0, np.sin(safe) / safe)
     b = np.where(small, 0.5 - theta2 / 24.0, (1.0 - np.cos(safe)) / (safe * safe))
     W = hat(omega)
-    return np.eye(3) + a * W + b * (W @ W)
+    R: Array = np.eye(3) + a * W + b * (W @ W)
+    return R
 
 
 def so3_log(R: Array) -> Array:
@@ -47,10 +54,12 @@ def _left_jacobian_so3(omega: Array) -> Array:
     theta = np.sqrt(theta2)
     small = theta2 < 1e-8
     safe = np.where(small, 1.0, theta)
-    b = np.where(small, 0.5 - theta2 / 24.0, (1.0 - np.cos(safe)) / (safe * safe))
+    # 1 - cos θ as 2·sin²(θ/2), which loses no digits for small θ.
+    b = np.where(small, 0.5 - theta2 / 24.0, 2.0 * (np.sin(0.5 * safe) / safe) ** 2)
     c = np.where(small, 1.0 / 6.0 - theta2 / 120.0, (safe - np.sin(safe)) / (safe**3))
     W = hat(omega)
-    return np.eye(3) + b * W + c * (W @ W)
+    J: Array = np.eye(3) + b * W + c * (W @ W)
+    return J
 
 
 def se3_exp(xi: Array) -> Array:
@@ -67,6 +76,28 @@ def se3_log(T: Array) -> Array:
     omega = so3_log(T[..., :3, :3])
     rho = np.linalg.solve(_left_jacobian_so3(omega), T[..., :3, 3:])[..., 0]
     return np.concatenate([rho, omega], axis=-1)
+
+
+def sim3_exp(xi: Array) -> Array:
+    """Similarities (..., 4, 4) of tangent vectors (..., 7)."""
+    generator = np.zeros((*xi.shape[:-1], 4, 4))
+    generator[..., :3, :3] = hat(xi[..., 3:6]) + xi[..., 6, None, None] * np.eye(3)
+    generator[..., :3, 3] = xi[..., :3]
+    similarity: Array = expm(generator)
+    return similarity
+
+
+def sim3_log(S: Array) -> Array:
+    """Tangent vectors (..., 7) of similarities (..., 4, 4); the inverse of `sim3_exp` for angles up to pi."""
+    scale = similarity_scale(S)
+    omega, sigma = so3_log(S[..., :3, :3] / scale[..., None, None]), np.log(scale)
+    # t = W·rho with W = ∫₀¹ exp(τM) dτ, the upper right block of the exponential of [[M, I], [0, 0]].
+    generator = np.zeros((*S.shape[:-2], 6, 6))
+    generator[..., :3, :3] = hat(omega) + sigma[..., None, None] * np.eye(3)
+    generator[..., :3, 3:] = np.eye(3)
+    W = expm(generator)[..., :3, 3:]
+    rho = np.linalg.solve(W, S[..., :3, 3:])[..., 0]
+    return np.concatenate([rho, omega, sigma[..., None]], axis=-1)
 
 
 def make_transform(R: Array, t: Array) -> Array:
@@ -103,11 +134,10 @@ def orthonormalize(T: Array) -> Array:
 
 def rotation_angle(R: Array) -> Array:
     """Angles (...,), radians in [0, pi], of rotation matrices (..., 3, 3); accurate for small ones, too."""
-    axis = np.stack(
-        [R[..., 2, 1] - R[..., 1, 2], R[..., 0, 2] - R[..., 2, 0], R[..., 1, 0] - R[..., 0, 1]], axis=-1
-    )
+    axis = np.stack([R[..., 2, 1] - R[..., 1, 2], R[..., 0, 2] - R[..., 2, 0], R[..., 1, 0] - R[..., 0, 1]], axis=-1)
     trace = np.trace(R, axis1=-2, axis2=-1)
-    return np.arctan2(np.linalg.norm(axis, axis=-1), trace - 1.0)
+    angle: Array = np.arctan2(np.linalg.norm(axis, axis=-1), trace - 1.0)
+    return angle
 
 
 def quaternion_to_rotation(q: Array) -> Array:
@@ -143,7 +173,9 @@ def umeyama(source: Array, target: Array, with_scale: bool) -> Array:
     source_mean, target_mean = source.mean(axis=0), target.mean(axis=0)
     source_centred, target_centred = source - source_mean, target - target_mean
     U, d, Vt = np.linalg.svd(target_centred.T @ source_centred / len(source))
-    if np.count_nonzero(d > np.finfo(float).eps * max(d[0], 1e-300)) < 2:
+    # Points on a line leave a second singular value of rounding errors only, points in one place such a first one.
+    rounding = np.finfo(float).eps * np.array([np.abs(source).max(), np.abs(target).max()])
+    if d[0] <= _ROUNDING_MARGIN**2 * rounding.prod() or d[1] <= _DEGENERATE_RATIO * d[0]:
         raise ValueError("alignment is ambiguous: the points lie in one place or on one line")
     sign = np.array([1.0, 1.0, -1.0 if np.linalg.det(U) * np.linalg.det(Vt) < 0 else 1.0])
     R = (U * sign) @ Vt
