@@ -38,8 +38,8 @@ Mask = NDArray[np.bool_]
 _log = logging.getLogger(__name__)
 
 _FIRST_DAMPING, _MIN_DAMPING, _MAX_DAMPING = 1e-4, 1e-9, 1e8
-# A relative decrease of the cost below this ends a stage.
-_CONVERGED = 1e-5
+# A relative decrease of the cost below this ends the first stage, which only finds the outliers, and the second.
+_CONVERGED_FIRST, _CONVERGED = 5e-3, 1e-5
 # What an observation costs whose point lies behind the camera: as much as one this many σ off.
 _BEHIND_SIGMAS = 100.0
 # Up to this many numbers the coupling of key frames and points is one dense matrix.
@@ -81,13 +81,14 @@ class SchurBundleAdjuster:
         start = _State(np.array(problem.T_cam_world, dtype=np.float64), np.array(problem.points, dtype=np.float64).T)
         everything = scene.usable(start)
         first = (self.iterations + 1) // 2
-        state = _minimize(_Stage(scene, everything), start, first)
-        state = _minimize(_Stage(scene, everything & scene.inliers(state)), state, self.iterations - first)
+        state = _minimize(_Stage(scene, everything), start, first, _CONVERGED_FIRST)
+        inliers = everything & scene.inliers(state)
+        state = _minimize(_Stage(scene, inliers), state, self.iterations - first, _CONVERGED)
         counted = scene.determining(everything)
         before, after = scene.truncated_cost(start, counted), scene.truncated_cost(state, counted)
         if not after <= before:
             state, after = start, before
-        inliers = np.empty(len(scene.order), dtype=bool)
+        inliers = np.empty_like(inliers)
         inliers[scene.order] = everything & scene.inliers(state)
         T_cam_world = np.where(problem.fixed[:, None, None], start.T_cam_world, orthonormalize(state.T_cam_world))
         _log.debug("bundle: %d observations, cost %.1f -> %.1f", len(inliers), before, after)
@@ -106,7 +107,8 @@ class _Scene:
     """What is known: the observations (O), sorted by key frame and point, and which key frames hold still."""
 
     def __init__(self, problem: BundleProblem, camera: Camera, pixel_sigma: float) -> None:
-        self.order: Index = np.lexsort((problem.point_index, problem.camera_index))
+        keys = problem.camera_index * np.int64(len(problem.points)) + problem.point_index
+        self.order: Index = np.argsort(keys, kind="stable")
         self.cameras: Index = problem.camera_index[self.order]
         self.points: Index = problem.point_index[self.order]
         self.measured = Reprojection(problem.pixels[self.order], problem.u_right[self.order], camera, pixel_sigma)
@@ -136,10 +138,26 @@ class _Scene:
 
 def _points_cam(state: _State, cameras: Index, points: Index) -> Array:
     """(3, O): the observed points in the coordinates of their cameras."""
-    rotations = np.ascontiguousarray(state.T_cam_world[:, :3, :3].transpose(1, 2, 0))[:, :, cameras]
-    moved: Array = np.einsum("ijo,jo->io", rotations, state.points[:, points])
-    moved += state.T_cam_world[:, :3, 3].T[:, cameras]
+    moved: Array = np.einsum("ijo,jo->io", _rotations(state, cameras), _take(state.points, points))
+    moved += _take(state.T_cam_world[:, :3, 3].T, cameras)
     return moved
+
+
+def _rotations(state: _State, cameras: Index) -> Array:
+    """(3, 3, O): the rotations of the observing cameras."""
+    return _take(state.T_cam_world[:, :3, :3].transpose(1, 2, 0), cameras)
+
+
+def _compress(index: Index) -> tuple[Index, Index]:
+    """The sorted distinct values of an index array, and the row of each element among them."""
+    present = np.bincount(index) > 0
+    rows: Index = (np.cumsum(present) - 1)[index]
+    return np.flatnonzero(present), rows
+
+
+def _take(values: Array, index: Index) -> Array:
+    """Columns of the last axis; unlike with brackets they stay contiguous, which einsum needs to be fast."""
+    return np.take(values, index, axis=-1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,12 +190,10 @@ class _Stage:
         chosen = np.flatnonzero(scene.determining(active))
         self.cameras, self.points = scene.cameras[chosen], scene.points[chosen]
         self.measured = scene.measured.select(chosen)
-        self.free_points: Index = np.unique(self.points)
-        self.point_rows: Index = np.searchsorted(self.free_points, self.points)
+        self.free_points, self.point_rows = _compress(self.points)
         # Observations by moving key frames alone have columns in the camera system.
         self.moving: Index = np.flatnonzero(~scene.fixed[self.cameras])
-        self.free_cameras: Index = np.unique(self.cameras[self.moving])
-        self.camera_rows: Index = np.searchsorted(self.free_cameras, self.cameras[self.moving])
+        self.free_cameras, self.camera_rows = _compress(self.cameras[self.moving])
         self.camera_starts: Index = np.searchsorted(self.camera_rows, np.arange(len(self.free_cameras) + 1))
         self.coupled_rows: Index = self.point_rows[self.moving]
         size = 18 * len(self.free_cameras) * len(self.free_points)
@@ -201,12 +217,11 @@ class _Stage:
         root_weight = np.sqrt(huber_weight(seen.chi2, self.measured.limit))
         jacobian = self.measured.jacobian(seen.points_cam, seen.valid) * root_weight
         residuals = seen.residuals * root_weight
-        rotations = np.ascontiguousarray(state.T_cam_world[:, :3, :3].transpose(1, 2, 0))[:, :, self.cameras]
-        by_point = np.einsum("iro,ijo->jro", jacobian, rotations)
+        by_point = np.einsum("iro,ijo->jro", jacobian, _rotations(state, self.cameras))
         point_blocks = np.stack([self._sum_points(np.einsum("ro,ro->o", by_point[a], by_point[b])) for a, b in _LOWER])
         point_gradient = np.stack([self._sum_points(np.einsum("ro,ro->o", axis, residuals)) for axis in by_point])
-        by_camera = pose_jacobian(jacobian[:, :, self.moving], seen.points_cam[:, self.moving])
-        moving_residuals = residuals[:, self.moving]
+        by_camera = pose_jacobian(_take(jacobian, self.moving), _take(seen.points_cam, self.moving))
+        moving_residuals = _take(residuals, self.moving)
         camera_blocks = np.empty((len(self.free_cameras), 6, 6))
         camera_gradient = np.empty((len(self.free_cameras), 6))
         for row, (begin, end) in enumerate(zip(self.camera_starts[:-1], self.camera_starts[1:], strict=True)):
@@ -214,7 +229,12 @@ class _Stage:
             camera_blocks[row] = flat @ flat.T
             camera_gradient[row] = flat @ moving_residuals[:, begin:end].ravel()
         return _Normal(
-            camera_blocks, camera_gradient.ravel(), point_blocks, point_gradient, by_camera, by_point[:, :, self.moving]
+            camera_blocks,
+            camera_gradient.ravel(),
+            point_blocks,
+            point_gradient,
+            by_camera,
+            _take(by_point, self.moving),
         )
 
     def solve(self, normal: _Normal, damping: float) -> tuple[Array, Array]:
@@ -231,15 +251,17 @@ class _Stage:
             return np.zeros(0), -backward3(factor, whitened)
         # B = W L⁻ᵀ for every block W that couples a key frame and a point, so that W V⁻¹ Wᵀ = B Bᵀ.
         blocks = np.einsum(
-            "aro,jro->ajo", normal.camera_jacobian, forward3(factor[:, self.coupled_rows], normal.point_jacobian)
+            "aro,jro->ajo", normal.camera_jacobian, forward3(_take(factor, self.coupled_rows), normal.point_jacobian)
         )
         camera_blocks = normal.camera_blocks.copy()
         diagonal = np.einsum("faa->fa", camera_blocks)
         diagonal += damping * diagonal + 1e-12
-        camera_step, coupled = (self._solve_dense if self.dense else self._solve_sparse)(
-            blocks, camera_blocks, normal.camera_gradient, whitened
-        )
-        return camera_step, -backward3(factor, whitened + coupled)
+        seen_by = _take(whitened, self.coupled_rows)
+        rhs = np.add.reduceat(np.einsum("ajo,jo->ao", blocks, seen_by), self.camera_starts[:-1], axis=1)
+        camera_step = self._solve_cameras(blocks, camera_blocks, rhs.T.ravel() - normal.camera_gradient)
+        steps = _take(camera_step.reshape(-1, 6).T, self.camera_rows)
+        coupled = [self._sum_coupled(row) for row in np.einsum("ajo,ao->jo", blocks, steps)]
+        return camera_step, -backward3(factor, whitened + np.stack(coupled))
 
     def move(self, state: _State, camera_step: Array, point_step: Array) -> _State:
         T, points = state.T_cam_world.copy(), state.points.copy()
@@ -251,39 +273,32 @@ class _Stage:
     def _sum_points(self, values: Array) -> Array:
         return np.bincount(self.point_rows, values, minlength=len(self.free_points)).astype(np.float64, copy=False)
 
-    def _solve_dense(
-        self, blocks: Array, camera_blocks: Array, gradient: Array, whitened: Array
-    ) -> tuple[Array, Array]:
-        self._coupling.ravel()[self._places] = blocks
-        system = -(self._coupling @ self._coupling.T)
-        _add_diagonal_blocks(system, camera_blocks)
-        step = _solve_positive(system, self._coupling @ whitened.ravel() - gradient)
-        return step, (self._coupling.T @ step).reshape(3, -1)
+    def _sum_coupled(self, values: Array) -> Array:
+        return np.bincount(self.coupled_rows, values, minlength=len(self.free_points)).astype(np.float64, copy=False)
 
-    def _solve_sparse(
-        self, blocks: Array, camera_blocks: Array, gradient: Array, whitened: Array
-    ) -> tuple[Array, Array]:
+    def _solve_cameras(self, blocks: Array, camera_blocks: Array, rhs: Array) -> Array:
+        """The step (6 F,) of the reduced system `camera_blocks - B Bᵀ`, B being made of blocks (6, 3, M)."""
+        if self.dense:
+            self._coupling.ravel()[self._places] = blocks
+            return _solve_positive(_subtract_product(camera_blocks, self._coupling @ self._coupling.T), rhs)
         count = len(self.free_cameras)
         coupling = scipy.sparse.bsr_matrix(
             (np.ascontiguousarray(blocks.transpose(2, 0, 1)), self.coupled_rows, self.camera_starts),
             shape=(6 * count, 3 * len(self.free_points)),
         )
-        rhs = coupling @ whitened.T.ravel() - gradient
         product = coupling @ coupling.T
         if 6 * count <= _DENSE_SYSTEM:
-            system = -product.toarray()
-            _add_diagonal_blocks(system, camera_blocks)
-            step = _solve_positive(system, rhs)
-        else:
-            diagonal = scipy.sparse.bsr_matrix((camera_blocks, np.arange(count), np.arange(count + 1)))
-            step = _solve_sparse_positive((diagonal - product).tocsc(), rhs)
-        return step, (coupling.T @ step).reshape(-1, 3).T
+            return _solve_positive(_subtract_product(camera_blocks, product.toarray()), rhs)
+        diagonal = scipy.sparse.bsr_matrix((camera_blocks, np.arange(count), np.arange(count + 1)))
+        return _solve_sparse_positive((diagonal - product).tocsc(), rhs)
 
 
-def _add_diagonal_blocks(system: Array, blocks: Array) -> None:
-    view = system.reshape(len(blocks), 6, len(blocks), 6)
-    rows = np.arange(len(blocks))
-    view[rows, :, rows, :] += blocks
+def _subtract_product(camera_blocks: Array, product: Array) -> Array:
+    """The block-diagonal matrix of `camera_blocks` (F, 6, 6) minus `product` (6 F, 6 F), which is overwritten."""
+    np.negative(product, out=product)
+    rows = np.arange(len(camera_blocks))
+    product.reshape(len(rows), 6, len(rows), 6)[rows, :, rows, :] += camera_blocks
+    return product
 
 
 def _solve_positive(system: Array, rhs: Array) -> Array:
@@ -300,7 +315,7 @@ def _solve_sparse_positive(system: scipy.sparse.csc_matrix, rhs: Array) -> Array
     return np.asarray(factor.solve(rhs), dtype=np.float64)
 
 
-def _minimize(stage: _Stage, state: _State, iterations: int) -> _State:
+def _minimize(stage: _Stage, state: _State, iterations: int, tolerance: float) -> _State:
     """Levenberg-Marquardt with Marquardt's scaling; the cost never rises."""
     if not len(stage.free_points):
         return state
@@ -315,7 +330,7 @@ def _minimize(stage: _Stage, state: _State, iterations: int) -> _State:
             if damping > _MAX_DAMPING:
                 break
             continue
-        converged = seen.cost - trial[1].cost < _CONVERGED * seen.cost
+        converged = seen.cost - trial[1].cost < tolerance * seen.cost
         (state, seen), normal = trial, None
         damping = max(0.1 * damping, _MIN_DAMPING)
         if converged:

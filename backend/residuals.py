@@ -7,6 +7,8 @@ observation]. Poses are perturbed from the left, `exp([translation, rotation]) Â
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -44,12 +46,11 @@ class Reprojection:
         self._measured: Array = np.where(np.isfinite(measured), measured - centre, 0.0) / pixel_sigma
         self._fx, self._fy, self._bf = camera.fx / pixel_sigma, camera.fy / pixel_sigma, camera.bf / pixel_sigma
 
-    def select(self, index: NDArray[np.int64] | Mask) -> Reprojection:
+    def select(self, index: NDArray[np.int64]) -> Reprojection:
         """The observations at `index` only."""
-        chosen = object.__new__(Reprojection)
-        chosen.__dict__.update(self.__dict__)
+        chosen = copy.copy(self)
         chosen.finite, chosen.stereo, chosen.limit = self.finite[index], self.stereo[index], self.limit[index]
-        chosen._measured = self._measured[:, index]
+        chosen._measured = np.take(self._measured, index, axis=1)
         return chosen
 
     def residuals(self, points_cam: Array) -> tuple[Array, Mask]:
