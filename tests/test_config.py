@@ -1,0 +1,162 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from spslam.config import Config, config_names, load_config
+from spslam.errors import ConfigError
+
+REQUIRED = {
+    "default", "kitti_stereo", "kitti_mono", "tum_mono", "tum_rgbd", "euroc_stereo", "euroc_mono",
+    "demo_mono", "demo_stereo", "demo_rgbd",
+}  # fmt: skip
+
+
+def write(path: Path, text: str) -> str:
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def refusal(name: str, overrides: list[str] | None = None) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load_config(name, overrides)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_required_configs_are_built_in() -> None:
+    assert set(config_names()) >= REQUIRED
+
+
+@pytest.mark.parametrize("name", config_names())
+def test_built_in_configs_load_and_resolve_to_themselves(name: str, tmp_path: Path) -> None:
+    config = load_config(name)
+    assert load_config(write(tmp_path / "resolved.yaml", config.to_yaml())) == config
+
+
+def test_default_is_the_models_default() -> None:
+    assert load_config() == Config()
+
+
+def test_stages_are_frozen() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        load_config().tracking.min_inliers = 3
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("treking: {min_inliers: 15}", "unknown key treking"),
+        ("tracking: {min_inlier: 15}", "unknown key tracking.min_inlier"),
+        ("tracking: {min_inliers: 2}", "tracking.min_inliers"),
+        ("tracking: {min_inliers: many}", "tracking.min_inliers"),
+        ("tracking: {min_inliers: }", "tracking.min_inliers"),
+        ("tracking: 7", "tracking"),
+        ("features: {threshold: .nan}", "features.threshold"),
+        ("features: {device: tpu}", "features.device"),
+        ("keyframes: {min_interval: 9, max_interval: 3}", "keyframes.max_interval"),
+        ("stereo: {min_disparity: 9, max_disparity: 3}", "stereo.max_disparity"),
+        ("depth: {min_m: 9, max_m: 3}", "depth.max_m"),
+        ("tracking: {search_radius_px: 2, refine_radius_px: 3}", "tracking.refine_radius_px"),
+    ],
+)
+def test_bad_values_are_refused_with_the_path_of_the_key(text: str, key: str, tmp_path: Path) -> None:
+    message = refusal(write(tmp_path / "own.yaml", text))
+    assert key in message
+    assert "own.yaml" in message
+
+
+def test_all_bad_keys_are_told_at_once(tmp_path: Path) -> None:
+    message = refusal(write(tmp_path / "own.yaml", "a: 1\nloop: {b: 2}"))
+    assert "unknown key a" in message
+    assert "unknown key loop.b" in message
+
+
+@pytest.mark.parametrize("text", ["- 1\n- 2", "just words", "a: [1", "\tx: 1", "3"])
+def test_files_that_are_no_mapping_are_refused(text: str, tmp_path: Path) -> None:
+    assert "own.yaml" in refusal(write(tmp_path / "own.yaml", text))
+
+
+def test_empty_file_is_the_default(tmp_path: Path) -> None:
+    assert load_config(write(tmp_path / "own.yaml", "")) == Config()
+
+
+def test_missing_file_and_unknown_name_say_what_there_is(tmp_path: Path) -> None:
+    assert "gone.yaml" in refusal(str(tmp_path / "gone.yaml"))
+    assert "kitti_stereo" in refusal("kiti_stereo")
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    assert "binary.yaml" in refusal(str(tmp_path / "binary.yaml"))
+
+
+def test_extends_merges_stage_by_stage(tmp_path: Path) -> None:
+    write(tmp_path / "base.yaml", "seed: 7\ntracking: {min_inliers: 30, recovery_keyframes: 3}")
+    child = write(tmp_path / "child.yaml", "extends: base.yaml\ntracking: {min_inliers: 40}")
+    config = load_config(child)
+    assert (config.seed, config.tracking.min_inliers, config.tracking.recovery_keyframes) == (7, 40, 3)
+
+
+def test_extends_a_built_in_one(tmp_path: Path) -> None:
+    base = load_config("kitti_stereo").model_dump()
+    config = load_config(write(tmp_path / "own.yaml", "extends: kitti_stereo\nseed: 5"))
+    assert config.model_dump() == {**base, "seed": 5}
+
+
+def test_extends_is_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    write(tmp_path / "configs" / "base.yaml", "seed: 7")
+    write(tmp_path / "configs" / "child.yaml", "extends: base.yaml")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert load_config("../configs/child.yaml").seed == 7
+
+
+@pytest.mark.parametrize(("first", "second"), [("a.yaml", "a.yaml"), ("b.yaml", "a.yaml")])
+def test_circles_are_refused(first: str, second: str, tmp_path: Path) -> None:
+    write(tmp_path / "a.yaml", f"extends: {first}")
+    write(tmp_path / "b.yaml", f"extends: {second}")
+    assert "circle" in refusal(str(tmp_path / "a.yaml"))
+
+
+def test_extends_must_be_a_name(tmp_path: Path) -> None:
+    assert "extends" in refusal(write(tmp_path / "own.yaml", "extends: [default]"))
+
+
+def test_overrides_come_last_and_leave_the_rest() -> None:
+    config = load_config("default", ["tracking.min_inliers=30", "bundle.enabled=false", "tracking.min_inliers=31"])
+    assert config.tracking.min_inliers == 31
+    assert not config.bundle.enabled
+    assert config.tracking.ratio == Config().tracking.ratio
+
+
+def test_override_takes_yaml_values() -> None:
+    config = load_config("default", ["features.weights=null", "features.threshold=1e-2", "features.extractor=orb"])
+    assert config.features.weights is None
+    assert config.features.threshold == 0.01
+    assert config.features.extractor == "orb"
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("tracking.min_inliers", "tracking.min_inliers"),
+        ("=3", "'=3'"),
+        ("tracking.min_inliers=[", "tracking.min_inliers=["),
+        ("tracking.min_inliers=1", "tracking.min_inliers"),
+        ("tracking.nothing=1", "unknown key tracking.nothing"),
+        ("tracking=1", "tracking"),
+        ("tracking.min_inliers.deep=1", "tracking.min_inliers"),
+    ],
+)
+def test_bad_overrides_are_refused(override: str, told: str) -> None:
+    assert told in refusal("default", [override])
+
+
+def test_every_field_is_described() -> None:
+    for stage, field in Config.model_fields.items():
+        if stage != "seed":
+            for name, inner in field.annotation.model_fields.items():
+                assert inner.description, f"{stage}.{name}"
+
+
+def test_resolved_yaml_holds_every_stage() -> None:
+    assert set(yaml.safe_load(Config().to_yaml())) == set(Config.model_fields)
