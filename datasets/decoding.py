@@ -111,6 +111,7 @@ def _decode(path: Path) -> NDArray[Any]:
     if fault is not None:
         raise FrameError(f"{path.name}: {fault} ({len(data)} bytes)")
     try:
+        # "Unchanged" also leaves a photo's orientation tag alone: the calibration is of the sensor.
         pixels = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
         raise FrameError(f"{path.name}: cannot be decoded ({error.err or error.msg})") from None

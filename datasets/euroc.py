@@ -71,7 +71,10 @@ def open_euroc(path: Path, sequence: str | None = None, sensor: str = "auto") ->
     times, images = times[pairs[:, 0]], [images[i] for i in pairs[:, 0]]
     files = FrameFiles(times, images, right=[right_images[i] for i in pairs[:, 1]])
     check_image_size(images, left.camera, f"{mav}/cam0/sensor.yaml")
-    rectifier = StereoRectifier(left.camera, right.camera, inverse(left.T_body_sensor) @ right.T_body_sensor)
+    try:
+        rectifier = StereoRectifier(left.camera, right.camera, inverse(left.T_body_sensor) @ right.T_body_sensor)
+    except CalibrationError as error:
+        raise CalibrationError(f"{mav}: cam0 (left) and cam1 (right) are no stereo pair: {error}") from None
     camera = replace(rectifier.camera, fps=nominal_fps(times, left.camera.fps))
     T_body_rectified = left.T_body_sensor @ rectifier.T_left_rectified
     ground_truth = _read_ground_truth(mav, T_body_rectified, "left camera as rectified")

@@ -136,7 +136,7 @@ def _timed(folder: Path, suffixes: tuple[str, ...], calibration: Calibration) ->
     numbers = [match["number"] for match in matches if match is not None]
     affixes = {(match["prefix"], match["suffix"]) for match in matches if match is not None}
     if len(numbers) < len(paths) or len(affixes) > 1:
-        _LOG.info("%s: names follow no one pattern; images are counted in natural order", folder)
+        _LOG.warning("%s: names follow no one pattern; times count the images in natural order", folder)
         paths = sorted(paths, key=_natural)
         timed = _Timed(list(range(len(paths))), _counted(range(len(paths)), calibration, folder), paths, "none")
     elif any("." in number for number in numbers):

@@ -28,7 +28,7 @@ _SAME_ROW = 0.5
 
 def is_kitti(path: Path) -> bool:
     """Whether a folder looks like KITTI odometry: its root, or one sequence."""
-    return _is_sequence(path) or any(_is_sequence(folder) for folder in subfolders(path / "sequences"))
+    return _is_sequence(path) or bool(_sequences(path))
 
 
 def open_kitti(path: Path, sequence: str | None = None, sensor: str = "auto") -> FileSequence:
@@ -57,17 +57,7 @@ def open_kitti(path: Path, sequence: str | None = None, sensor: str = "auto") ->
     )
     left = _projection(projections, cameras, folder)
     baseline = _baseline(left, _projection(projections, cameras + 1, folder), folder) if stereo else None
-    width, height = image_size(files.images)
-    camera = Camera(
-        width=width,
-        height=height,
-        fx=float(left.K[0, 0]),
-        fy=float(left.K[1, 1]),
-        cx=float(left.K[0, 2]),
-        cy=float(left.K[1, 2]),
-        baseline_m=baseline,
-        fps=nominal_fps(files.timestamps, _FPS),
-    )
+    camera = _camera(left, baseline, files, folder)
     ground_truth = _read_ground_truth(folder, times, left, cameras)
     return FileSequence(name, files, camera, str(folder), ground_truth)
 
@@ -84,18 +74,24 @@ def _is_sequence(path: Path) -> bool:
     return any((path / f"image_{k}").is_dir() for k in _LEFT_CAMERAS)
 
 
+def _sequences(path: Path) -> dict[str, Path]:
+    """The sequences in KITTI's root, or in its `sequences` folder."""
+    folders = [*subfolders(path / "sequences"), *subfolders(path)]
+    return {folder.name: folder for folder in folders if _is_sequence(folder)}
+
+
 def _find_sequence(path: Path, sequence: str | None) -> Path:
     if _is_sequence(path):
         check_sequence_name(path, sequence)
         return path
-    choices = {folder.name: folder for folder in subfolders(path / "sequences") if _is_sequence(folder)}
+    choices = _sequences(path)
     if not choices:
         raise DatasetError(
             f"expected KITTI odometry in {path} (sequences/NN with image_0 or image_2, calib.txt and times.txt), "
             f"found {contents(path)}"
         )
     wanted = sequence.zfill(2) if sequence is not None and sequence.isdigit() else sequence
-    return choose_sequence(path / "sequences", choices, wanted)
+    return choose_sequence(path, choices, wanted)
 
 
 def _choose_cameras(folder: Path, sensor: str) -> tuple[int, bool]:
@@ -156,6 +152,23 @@ def _baseline(left: _Projection, right: _Projection, folder: Path) -> float:
     if focal_differs or centre_differs:
         raise CalibrationError(f"{folder}/calib.txt: left and right camera differ; KITTI's images are rectified")
     return float(left.t[0] - right.t[0])
+
+
+def _camera(left: _Projection, baseline: float | None, files: FrameFiles, folder: Path) -> Camera:
+    width, height = image_size(files.images)
+    try:
+        return Camera(
+            width=width,
+            height=height,
+            fx=float(left.K[0, 0]),
+            fy=float(left.K[1, 1]),
+            cx=float(left.K[0, 2]),
+            cy=float(left.K[1, 2]),
+            baseline_m=baseline,
+            fps=nominal_fps(files.timestamps, _FPS),
+        )
+    except CalibrationError as error:
+        raise CalibrationError(f"{folder}/calib.txt: {error}") from None
 
 
 def _read_times(path: Path) -> NDArray[np.float64]:

@@ -57,10 +57,13 @@ def open_sequence(
         raise DatasetError(f"dataset must be one of {', '.join(DATASETS)}, found {dataset!r}")
     if sensor not in SENSORS:
         raise DatasetError(f"sensor must be one of {', '.join(SENSORS)}, found {sensor!r}")
-    kind = _recognise(path) if dataset == "auto" else dataset
-    if calibration is not None and kind not in _CALIBRATED:
-        raise DatasetError(f"a calibration file is for {', '.join(_CALIBRATED)}; {kind} brings its own calibration")
-    whole = _open(kind, path, sequence, sensor, calibration)
+    try:
+        kind = _recognise(path) if dataset == "auto" else dataset
+        if calibration is not None and kind not in _CALIBRATED:
+            raise DatasetError(f"a calibration file is for {', '.join(_CALIBRATED)}; {kind} brings its own calibration")
+        whole = _open(kind, path, sequence, sensor, calibration)
+    except OSError as error:  # a folder that may not be listed, a disk that fails
+        raise DatasetError(f"{path} cannot be read: {error}") from None
     if (start, max_frames, stride) == (0, None, 1):
         return whole
     return SlicedSequence(whole, start, max_frames, stride)

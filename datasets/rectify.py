@@ -89,7 +89,7 @@ def _rectify(
         R_left, R_right, P_left, P_right, _ = cv2.fisheye.stereoRectify(
             left.K, D_left, right.K, D_right, size, R, t, flags=cv2.CALIB_ZERO_DISPARITY
         )
-        P_left, P_right = _narrow(P_left, left.width), _narrow(P_right, left.width)
+        P_left, P_right = (_narrow(np.asarray(P, dtype=np.float64), left.width) for P in (P_left, P_right))
     elif "equidistant" in models:
         raise CalibrationError(
             "stereo rectification needs one lens model for both cameras, found "
@@ -99,7 +99,8 @@ def _rectify(
         R_left, R_right, P_left, P_right, *_ = cv2.stereoRectify(
             left.K, D_left, right.K, D_right, size, R, t, flags=cv2.CALIB_ZERO_DISPARITY, alpha=0
         )
-    return tuple(np.asarray(m, dtype=np.float64) for m in (R_left, R_right, P_left, P_right))  # type: ignore[return-value]
+    R0, R1, P0, P1 = (np.asarray(matrix, dtype=np.float64) for matrix in (R_left, R_right, P_left, P_right))
+    return R0, R1, P0, P1
 
 
 def _narrow(P: NDArray[np.float64], width: int) -> NDArray[np.float64]:
@@ -115,8 +116,8 @@ def _baseline(P_right: NDArray[np.float64]) -> float:
     baseline = -float(P_right[0, 3] / P_right[0, 0])
     if not baseline > 0:
         raise CalibrationError(
-            f"the right camera stands {-baseline:.3f} m left of the left one: swap them, or invert T_left_right "
-            "(it maps right-camera coordinates to left ones)"
+            f"the right camera stands {-baseline:.3f} m left of the left one: swap them, or invert the transform "
+            "between them (T_left_right maps right-camera coordinates to left ones)"
         )
     return baseline
 

@@ -32,7 +32,9 @@ _ROBOT = re.compile(r"(?:freiburg|fr)([123])(?!\d)", re.IGNORECASE)
 
 def is_tum(path: Path) -> bool:
     """Whether a folder looks like TUM RGB-D: one sequence, or a folder of sequences."""
-    return _is_sequence(path) or any(_is_sequence(folder) for folder in subfolders(path))
+    # Without its list of images it is still TUM RGB-D, and the message says what is missing.
+    incomplete = (path / "rgb").is_dir() and any((path / name).is_file() for name in ("depth.txt", "groundtruth.txt"))
+    return _is_sequence(path) or incomplete or any(_is_sequence(folder) for folder in subfolders(path))
 
 
 def open_tum(

@@ -157,6 +157,15 @@ def test_wrong_sensor_files(folder: Callable, old: str, new: str, message: str) 
     assert "\n" not in str(error.value)
 
 
+def test_swapped_cameras(folder: Callable) -> None:
+    path = folder()
+    (path / "mav0/cam0").rename(path / "mav0/old")
+    (path / "mav0/cam1").rename(path / "mav0/cam0")
+    (path / "mav0/old").rename(path / "mav0/cam1")
+    with pytest.raises(CalibrationError, match=r"mav0: cam0 \(left\) and cam1 .* stands 0\.110 m left"):
+        open_sequence(path)
+
+
 def test_missing_files(folder: Callable) -> None:
     path = folder()
     (path / "mav0/cam1/sensor.yaml").unlink()

@@ -46,7 +46,13 @@ def root(tmp_path: Path, write: Callable, picture: Callable) -> Callable[..., Pa
 
 def test_root_sequence_folder_and_name(root: Callable, picture: Callable) -> None:
     path = root()
-    for place, wanted in ((path, None), (path, "03"), (path, "3"), (path / "sequences" / "03", None)):
+    for place, wanted in (
+        (path, None),
+        (path, "03"),
+        (path, "3"),
+        (path / "sequences", "03"),
+        (path / "sequences" / "03", None),
+    ):
         sequence = open_sequence(place, sequence=wanted)
         assert isinstance(sequence, Sequence)
         assert (sequence.name, sequence.sensor, len(sequence)) == ("kitti 03", "stereo", 4)
@@ -157,7 +163,7 @@ def test_missing_ground_truth_and_shorter_ground_truth(root: Callable, caplog: p
         ("calib.txt", "hello", "expected a line 'P0: …' for image_0, found no P line at all"),
         ("calib.txt", "P0: 1 2 x", "expected 12 numbers after P0:, found '1 2 x'"),
         ("calib.txt", f"P0: {projection(0)}", "expected a line 'P1: …'"),
-        ("calib.txt", f"P0: {projection(0)}\nP1: {projection(0.5)}", "baseline must be positive"),
+        ("calib.txt", f"P0: {projection(0)}\nP1: {projection(0.5)}", r"calib\.txt: stereo baseline must be positive"),
         ("calib.txt", "P0: " + "0 " * 12 + "\nP1: " + "0 " * 12, "P0 is no projection"),
         ("calib.txt", f"P0: {projection(0)}\nP1: 1{projection(-0.5)}", "left and right camera differ"),
         ("times.txt", None, "expected KITTI's time stamps at .*times.txt"),

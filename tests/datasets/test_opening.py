@@ -50,6 +50,15 @@ def test_missing_paths_and_other_files(tmp_path: Path) -> None:
         open_sequence(tmp_path / "a.txt", dataset="kitti")
 
 
+def test_a_folder_that_cannot_be_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(DatasetError, match=r"cannot be read: .*Permission denied"):
+        open_sequence(tmp_path)
+
+
 def test_impossible_arguments(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"dataset must be one of auto, kitti, .* found 'kiti'"):
         open_sequence(tmp_path, dataset="kiti")

@@ -124,6 +124,15 @@ def test_foreign_sensor_and_folder(folder: Callable) -> None:
         open_sequence(path / "rgb", dataset="tum")
 
 
+def test_missing_list(folder: Callable) -> None:
+    path = folder()
+    (path / "rgb.txt").unlink()
+    with pytest.raises(
+        DatasetError, match=r"expected a TUM RGB-D sequence in .* \(rgb\.txt, .* found depth\.txt, depth/"
+    ):
+        open_sequence(path)
+
+
 def test_root_with_several_sequences(folder: Callable) -> None:
     root = folder("rgbd_dataset_freiburg3_a").parent
     folder("rgbd_dataset_freiburg3_b")
