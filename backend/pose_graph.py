@@ -207,10 +207,6 @@ def _assemble(
     if len(rows) != len(vertices) or missing:
         raise MapError(f"{path}: nodes repeat" if not missing else f"{path}: no node has the id {min(missing)}")
     size, width = (7, 8) if with_scale else (6, 7)
-    S_world_node = np.empty((len(rows), 4, 4))
-    S_world_node[[rows[ids[0]] for ids, _ in vertices]] = _from_columns(
-        np.array([values for _, values in vertices]), with_scale
-    )
     values = np.array([values for _, values in edges]).reshape(len(edges), width + size * (size + 1) // 2)
     information = np.zeros((len(edges), size, size))
     upper = np.triu_indices(size)
@@ -218,14 +214,16 @@ def _assemble(
     ends = np.array([[rows[node] for node in ids] for ids, _ in edges], dtype=np.int64).reshape(-1, 2)
     is_fixed = np.zeros(len(rows), dtype=bool)
     is_fixed[[rows[ids[0]] for ids, _ in fixed]] = True
-    graph = PoseGraphEdges(
-        ends[:, 0],
-        ends[:, 1],
-        _from_columns(values[:, :width], with_scale),
-        information_from_g2o(information),
-        np.zeros(len(edges), dtype=bool),
-    )
+    order = np.argsort([ids[0] for ids, _ in vertices])
     try:
+        S_world_node = _from_columns(np.array([values for _, values in vertices])[order], with_scale)
+        graph = PoseGraphEdges(
+            ends[:, 0],
+            ends[:, 1],
+            _from_columns(values[:, :width], with_scale),
+            information_from_g2o(information),
+            np.zeros(len(edges), dtype=bool),
+        )
         _check(S_world_node, graph, is_fixed, with_scale, need_gauge=False)
     except ValueError as error:
         raise MapError(f"{path}: {error}") from None
