@@ -37,14 +37,17 @@ def _poses(positions: Array, yaw: Array, pitch: Array, roll: Array) -> Array:
 
 
 def _sway(times: Array) -> Array:
-    """One oval of 1.3 × 0.5 m in 3.6 s before the far wall of the room, sideways first."""
+    """One oval of 1.2 × 0.5 m in 3.6 s before the far wall of the room.
+
+    It starts in mid-sway, fast sideways and hardly turning: two views of a single camera then fix the map well.
+    """
     phase = 2 * np.pi * times / 3.6
-    x = -0.62 * np.cos(phase)
-    y = -1.35 - 0.10 * np.sin(phase) - 0.02 * np.sin(5 * phase)
-    z = -0.75 - 0.28 * np.sin(phase + 0.5) + 0.03 * np.sin(3 * phase)
-    yaw = 0.20 * np.sin(phase - 0.6) + 0.02 * np.sin(4 * phase)
-    pitch = -0.03 + 0.05 * np.sin(phase + 1.0) + 0.012 * np.sin(5 * phase)
-    roll = 0.04 * np.sin(phase + 2.0) + 0.012 * np.sin(4 * phase + 1)
+    x = 0.60 * np.sin(phase)
+    y = -1.35 - 0.10 * np.cos(phase) - 0.02 * np.cos(5 * phase)
+    z = -0.75 - 0.26 * np.cos(phase + 0.4) + 0.03 * np.cos(3 * phase)
+    yaw = 0.20 * np.cos(phase + 0.2) + 0.02 * np.cos(4 * phase)
+    pitch = -0.03 + 0.05 * np.cos(phase - 0.3) + 0.012 * np.cos(5 * phase)
+    roll = 0.04 * np.cos(phase + 0.3) + 0.012 * np.cos(4 * phase)
     return _poses(np.stack([x, y, z], axis=1), yaw, pitch, roll)
 
 
