@@ -45,7 +45,7 @@ _BEHIND_SIGMAS = 100.0
 # Up to this many numbers the coupling of key frames and points is one dense matrix.
 _DENSE_COUPLING = 4_000_000
 # Up to this many unknowns of key frames the reduced system is dense.
-_DENSE_SYSTEM = 9_000
+_DENSE_SYSTEM = 1_200
 # Lower triangle of a symmetric 3×3 block, in the order of `cholesky3`.
 _LOWER = ((0, 0), (1, 0), (1, 1), (2, 0), (2, 1), (2, 2))
 

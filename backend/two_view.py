@@ -21,8 +21,6 @@ Mask = NDArray[np.bool_]
 # 95 % quantile of the χ² distribution with one degree of freedom: distance to an epipolar line.
 _CHI2_LINE = 3.841
 _MIN_MATCHES = 8
-# Share of the homography's score above which it is the model (Mur-Artal et al., ORB-SLAM, T-RO 2015, section IV).
-_HOMOGRAPHY_SHARE = 0.45
 # The runner-up among the decompositions must have fewer points than this share of the best's.
 _CLEARLY_FEWER = 0.75
 _RANSAC_CONFIDENCE = 0.9999
@@ -31,7 +29,9 @@ _REFINE_ITERATIONS = 10
 
 
 class EpipolarSolver:
-    """A `TwoViewSolver`: essential matrix against homography, as in ORB-SLAM (T-RO 2015, section IV).
+    """A `TwoViewSolver`: essential matrix and homography compete, and the motion must be clear.
+
+    The scheme follows Mur-Artal et al., ORB-SLAM, T-RO 2015, section IV, with GRIC in place of its ratio of scores.
 
     Args:
         pixel_sigma: standard deviation of a key point's position, pixels.
@@ -172,40 +172,48 @@ def _checked(matrix: Any) -> Array | None:
 
 
 def _choose_model(matches: _Matches, essential: Array | None, homography: Array | None) -> str:
+    """The model with the lower GRIC (Torr, Geometric motion segmentation and model selection, 1998) on the matches
+    that fit at least one of the two; those that fit neither would count for the essential matrix."""
     if homography is None or essential is None:
         return "essential" if homography is None else "homography"
     inverse_K = np.linalg.inv(matches.camera.K)
-    score_e = _epipolar_score(matches, inverse_K.T @ essential @ inverse_K)
-    score_h = _homography_score(matches, homography)
-    return "homography" if score_h > _HOMOGRAPHY_SHARE * (score_h + score_e) else "essential"
+    error_e = _sampson_epipolar(matches, inverse_K.T @ essential @ inverse_K)
+    error_h = _sampson_homography(matches, homography)
+    fits = (error_e <= _CHI2_LINE) | (error_h <= CHI2_MONO)
+    gric_e = _gric(error_e[fits], dimension=3, parameters=5)
+    gric_h = _gric(error_h[fits], dimension=2, parameters=8)
+    return "homography" if gric_h < gric_e else "essential"
 
 
-def _epipolar_score(matches: _Matches, F_10: Array) -> float:
-    variance = matches.pixel_sigma**2
+def _gric(chi2: Array, dimension: int, parameters: int) -> float:
+    """Geometric robust information criterion of a model of `dimension` in the four dimensions of a match."""
+    structure = np.log(4.0) * dimension * len(chi2)
+    return float(np.minimum(chi2, 2.0 * (4 - dimension)).sum() + structure + np.log(4.0 * len(chi2) + 1.0) * parameters)
+
+
+def _sampson_epipolar(matches: _Matches, F_10: Array) -> Array:
+    """(N,) χ², one degree of freedom, of the distance of both pixels to the nearest pair that F allows."""
     homogeneous0, homogeneous1 = _homogeneous(matches.pixels0), _homogeneous(matches.pixels1)
     lines1, lines0 = homogeneous0 @ F_10.T, homogeneous1 @ F_10
-    offset2 = np.sum(homogeneous1 * lines1, axis=1) ** 2
-    score = 0.0
-    for line in (lines0, lines1):
-        chi2 = offset2 / np.maximum(np.sum(line[:, :2] ** 2, axis=1), 1e-300) / variance
-        score += float(np.sum((CHI2_MONO - chi2)[chi2 < _CHI2_LINE]))
-    return score
+    gradient2 = np.sum(lines1[:, :2] ** 2, axis=1) + np.sum(lines0[:, :2] ** 2, axis=1)
+    chi2: Array = np.sum(homogeneous1 * lines1, axis=1) ** 2 / np.maximum(gradient2, 1e-300) / matches.pixel_sigma**2
+    return chi2
 
 
-def _homography_score(matches: _Matches, H_10: Array) -> float:
-    if abs(np.linalg.det(H_10)) < 1e-12:
-        return 0.0
-    variance = matches.pixel_sigma**2
-    score = 0.0
-    for H, source, target in (
-        (H_10, matches.pixels0, matches.pixels1),
-        (np.linalg.inv(H_10), matches.pixels1, matches.pixels0),
-    ):
-        mapped = _homogeneous(source) @ H.T
-        with np.errstate(divide="ignore", invalid="ignore"):
-            chi2 = np.sum((mapped[:, :2] / mapped[:, 2:] - target) ** 2, axis=1) / variance
-        score += float(np.sum((CHI2_MONO - chi2)[chi2 < CHI2_MONO]))
-    return score
+def _sampson_homography(matches: _Matches, H_10: Array) -> Array:
+    """(N,) χ², two degrees of freedom, of the distance of both pixels to the nearest pair that H maps."""
+    mapped = _homogeneous(matches.pixels0) @ H_10.T
+    with np.errstate(divide="ignore", invalid="ignore"):
+        predicted = mapped[:, :2] / mapped[:, 2:]
+        residual = predicted - matches.pixels1
+        # Covariance of the residual: identity of image 1, plus that of image 0 carried over.
+        J = (H_10[:2, :2] - predicted[:, :, None] * H_10[2, :2]) / mapped[:, 2, None, None]
+        a = 1.0 + np.sum(J[:, 0] ** 2, axis=1)
+        b = np.sum(J[:, 0] * J[:, 1], axis=1)
+        c = 1.0 + np.sum(J[:, 1] ** 2, axis=1)
+        u, v = residual.T
+        chi2 = (c * u * u - 2.0 * b * u * v + a * v * v) / (a * c - b * b) / matches.pixel_sigma**2
+    return np.where(np.isfinite(chi2) & (mapped[:, 2] * np.sign(H_10[2, 2]) > 0), chi2, np.inf)
 
 
 def _homogeneous(pixels: Array) -> Array:
@@ -252,7 +260,8 @@ def _triangulate_rays(rays0: Array, rays1: Array, T_1_0: Array) -> Array:
         y0 = x0 - scale * _pad(n0)
         y1 = x1 - scale * _pad(n1)
         z = np.cross(y1, y0 @ R.T)
-        depth = np.einsum("ni,ij,nj->n", z, E, y0) / np.sum(z * z, axis=1)
+        # depth1 · y1 = depth0 · R y0 + t, crossed with y1.
+        depth = np.sum(z * np.cross(t, y1), axis=1) / np.sum(z * z, axis=1)
     points: Array = depth[:, None] * y0
     return points
 
