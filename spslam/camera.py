@@ -67,8 +67,12 @@ class Camera:
                 f"distortion model {self.distortion_model!r} takes {' or '.join(map(str, counts))} coefficients, "
                 f"found {len(self.distortion)}"
             )
-        if self.baseline_m is not None and not self.baseline_m > 0:
-            raise CalibrationError(f"stereo baseline must be positive, found {self.baseline_m} m")
+        if not np.isfinite(self.distortion).all():
+            raise CalibrationError(f"distortion coefficients must be finite, found {self.distortion}")
+        if self.baseline_m is not None and not 0 < self.baseline_m < np.inf:
+            raise CalibrationError(f"stereo baseline must be positive and finite, found {self.baseline_m} m")
+        if not 0 < self.fps < np.inf:
+            raise CalibrationError(f"fps must be positive and finite, found {self.fps}")
 
     @property
     def K(self) -> NDArray[np.float64]:

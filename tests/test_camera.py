@@ -1,0 +1,155 @@
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from spslam.camera import Camera
+from spslam.errors import CalibrationError
+
+examples = settings(deadline=None, max_examples=60)
+
+# Calibrations as published: KITTI 00, TUM fr1 (strong distortion), EuRoC cam0, TUM-VI cam0 (fisheye).
+CAMERAS = {
+    "ideal": Camera(1241, 376, 718.856, 718.856, 607.1928, 185.2157, baseline_m=0.537),
+    "fr1": Camera(640, 480, 517.3, 516.5, 318.6, 255.3, "radtan", (0.2624, -0.9531, -0.0054, 0.0026, 1.1633)),
+    "euroc": Camera(752, 480, 458.654, 457.296, 367.215, 248.375, "radtan", (-0.28340811, 0.07395907, 1.9e-4, 1.8e-5)),
+    "fisheye": Camera(
+        512, 512, 190.97847715, 190.97330735, 254.93170605, 256.89744175, "equidistant",
+        (0.0034823894022493434, 0.0007150348452162257, -0.0020532361418706202, 0.00020293673591811182),
+    ),
+}  # fmt: skip
+
+
+def pixels_of(camera, border=0.0):
+    """A grid of pixels over the whole image."""
+    x = np.linspace(border, camera.width - 1 - border, 17)
+    y = np.linspace(border, camera.height - 1 - border, 13)
+    return np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
+
+
+@pytest.mark.parametrize("name", ["ideal", "fr1", "euroc"])
+def test_distortion_undoes_undistortion_over_the_whole_image(name):
+    camera = CAMERAS[name]
+    pixels = pixels_of(camera)
+    np.testing.assert_allclose(camera.distort(camera.undistort(pixels)), pixels, atol=1e-3)
+
+
+def test_a_fisheye_is_undistorted_where_a_plane_can_hold_it():
+    camera = CAMERAS["fisheye"]
+    pixels = pixels_of(camera)
+    # A pinhole sees less than 90 degrees off its axis: take 75.
+    pixels = pixels[np.linalg.norm((pixels - (camera.cx, camera.cy)) / camera.fx, axis=1) < np.radians(75)]
+    assert len(pixels) > 130
+    np.testing.assert_allclose(camera.distort(camera.undistort(pixels)), pixels, atol=1e-3)
+
+
+@examples
+@given(st.sampled_from(sorted(CAMERAS)), st.integers(0, 2**32 - 1))
+def test_undistortion_undoes_distortion_of_what_the_camera_sees(name, seed):
+    camera = CAMERAS[name]
+    seen = np.random.default_rng(seed).uniform([80, 60], [camera.width - 81, camera.height - 61], (30, 2))
+    undistorted = camera.undistort(seen)
+    np.testing.assert_allclose(camera.undistort(camera.distort(undistorted)), undistorted, atol=1e-2)
+
+
+@examples
+@given(
+    st.floats(-0.35, 0.35), st.floats(-0.1, 0.1), st.floats(-2e-3, 2e-3), st.floats(-2e-3, 2e-3), st.floats(-0.02, 0.02)
+)
+def test_any_moderate_lens_makes_the_round_trip(k1, k2, p1, p2, k3):
+    camera = Camera(640, 480, 460.0, 458.0, 322.0, 237.0, "radtan", (k1, k2, p1, p2, k3))
+    pixels = pixels_of(camera, border=120)
+    np.testing.assert_allclose(camera.undistort(camera.distort(pixels)), pixels, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", sorted(CAMERAS))
+def test_the_principal_point_is_undistorted_already(name):
+    camera = CAMERAS[name]
+    centre = np.array([[camera.cx, camera.cy]])
+    np.testing.assert_allclose(camera.undistort(centre), centre, atol=1e-6)
+    np.testing.assert_allclose(camera.distort(centre), centre, atol=1e-6)
+
+
+def test_distortion_is_opencvs():
+    camera = CAMERAS["fr1"]
+    points = np.random.default_rng(0).uniform([-1, -0.7, 2], [1, 0.7, 3], (20, 3))
+    expected, _ = cv2.projectPoints(points, np.zeros(3), np.zeros(3), camera.K, np.array(camera.distortion))
+    np.testing.assert_allclose(camera.distort(camera.project(points)), expected.reshape(-1, 2), atol=1e-9)
+
+
+@pytest.mark.parametrize("name", sorted(CAMERAS))
+def test_no_pixels_and_other_number_types_pass_through(name):
+    camera = CAMERAS[name]
+    for function in (camera.undistort, camera.distort):
+        assert function(np.zeros((0, 2))).shape == (0, 2)
+        out = function(np.array([[100.0, 90.0]], dtype=np.float32))
+        assert out.dtype == np.float64
+        assert out.shape == (1, 2)
+
+
+def test_undistort_does_not_hand_out_its_input():
+    pixels = np.array([[10.0, 20.0]])
+    CAMERAS["ideal"].undistort(pixels)[:] = 0
+    CAMERAS["ideal"].distort(pixels)[:] = 0
+    assert pixels.tolist() == [[10.0, 20.0]]
+
+
+@examples
+@given(st.integers(0, 2**32 - 1), st.floats(0.05, 200.0))
+def test_unprojection_undoes_projection(seed, depth):
+    camera = CAMERAS["ideal"]
+    rng = np.random.default_rng(seed)
+    pixels = rng.uniform([0, 0], [camera.width, camera.height], (4, 5, 2))
+    depths = depth * rng.uniform(0.5, 2.0, (4, 5))
+    points = camera.unproject(pixels, depths)
+    assert points.shape == (4, 5, 3)
+    np.testing.assert_allclose(points[..., 2], depths)
+    np.testing.assert_allclose(camera.project(points), pixels, atol=1e-9)
+    rays = camera.bearings(pixels)
+    np.testing.assert_allclose(np.linalg.norm(rays, axis=-1), 1.0)
+    np.testing.assert_allclose(rays * np.linalg.norm(points, axis=-1)[..., None], points, atol=1e-9)
+
+
+def test_points_behind_the_camera_have_no_pixel_and_warn_nobody():
+    with np.errstate(all="raise"):
+        pixels = CAMERAS["ideal"].project(np.array([[0.0, 0, 1], [0, 0, 0], [1, 1, -2], [1, 2, np.nan]]))
+    np.testing.assert_allclose(pixels[0], [607.1928, 185.2157])
+    assert np.isnan(pixels[1:]).all()
+
+
+def test_in_image_counts_pixel_centres_and_leaves_out_nan():
+    camera = CAMERAS["fr1"]
+    pixels = np.array([[0.0, 0.0], [639.0, 479.0], [639.1, 0], [-0.1, 5], [np.nan, 5]])
+    assert camera.in_image(pixels).tolist() == [True, True, False, False, False]
+    assert camera.in_image(pixels, border=1).sum() == 0
+
+
+def test_baseline_and_focal_length_give_the_disparity():
+    assert CAMERAS["ideal"].bf == pytest.approx(718.856 * 0.537)
+    assert CAMERAS["fr1"].bf == 0.0
+    assert CAMERAS["fr1"].without_distortion().distortion == ()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"width": 0}, "image size"),
+        ({"fx": -1.0}, "fx and fy"),
+        ({"fy": float("nan")}, "fx and fy"),
+        ({"cx": 700.0}, "another image size"),
+        ({"distortion_model": "fov"}, "one of none, radtan, equidistant"),
+        ({"distortion": (0.1, 0.2)}, "takes 0 coefficients, found 2"),
+        ({"distortion_model": "radtan", "distortion": (0.1,)}, "4 or 5 or 8 coefficients, found 1"),
+        ({"distortion_model": "radtan", "distortion": (0.1, float("nan"), 0.0, 0.0)}, "finite"),
+        ({"baseline_m": 0.0}, "baseline"),
+        ({"baseline_m": float("nan")}, "baseline"),
+        ({"baseline_m": float("inf")}, "baseline"),
+        ({"fps": 0.0}, "fps"),
+    ],
+)
+def test_impossible_calibrations_are_refused(change, message):
+    values = {"width": 640, "height": 480, "fx": 500.0, "fy": 500.0, "cx": 320.0, "cy": 240.0} | change
+    with pytest.raises(CalibrationError, match=message) as caught:
+        Camera(**values)
+    assert "\n" not in str(caught.value)

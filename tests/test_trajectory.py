@@ -1,0 +1,193 @@
+import logging
+import stat
+
+import numpy as np
+import pytest
+
+from spslam.errors import OutputError, SpslamError, TrajectoryError
+from spslam.geometry import se3_exp
+from spslam.trajectory import (
+    Trajectory,
+    read_euroc,
+    read_kitti,
+    read_trajectory,
+    read_tum,
+    write_kitti,
+    write_tum,
+)
+
+EUROC_HEADER = "#timestamp, p_RS_R_x [m], p_RS_R_y [m], p_RS_R_z [m], q_RS_w [], q_RS_x [], q_RS_y [], q_RS_z []\n"
+
+
+def some_trajectory(n=20, start=1_400_000_000.0, seed=0):
+    rng = np.random.default_rng(seed)
+    return Trajectory(start + 0.05 * np.arange(n), se3_exp(rng.normal(size=(n, 6)) * [5, 5, 5, 1, 1, 1]), "left camera")
+
+
+def write(path, text):
+    path.write_text(text)
+    return path
+
+
+def test_tum_files_give_back_what_was_written(tmp_path):
+    trajectory = some_trajectory()
+    write_tum(tmp_path / "t.tum", trajectory)
+    back = read_tum(tmp_path / "t.tum", frame="left camera")
+    assert (back.timestamps == trajectory.timestamps).all()
+    assert back.frame == "left camera"
+    np.testing.assert_allclose(back.T_world_cam, trajectory.T_world_cam, atol=1e-8)
+
+
+def test_kitti_files_give_back_what_was_written(tmp_path):
+    trajectory = some_trajectory()
+    write_kitti(tmp_path / "t.kitti", trajectory)
+    back = read_kitti(tmp_path / "t.kitti", trajectory.timestamps)
+    assert (back.timestamps == trajectory.timestamps).all()
+    np.testing.assert_allclose(back.T_world_cam, trajectory.T_world_cam, atol=1e-8)
+    assert (read_kitti(tmp_path / "t.kitti").timestamps == np.arange(20)).all()
+
+
+def test_files_are_the_same_every_time_and_precise(tmp_path):
+    trajectory = Trajectory(np.array([0.1, 1_403_715_524.907_143]), np.stack([np.eye(4)] * 2) * [[-0.0 + 1.0]])
+    for write_it, name in ((write_tum, "a"), (write_kitti, "b")):
+        write_it(tmp_path / name, trajectory)
+        once = (tmp_path / name).read_bytes()
+        write_it(tmp_path / name, trajectory)
+        assert (tmp_path / name).read_bytes() == once
+        assert b"-0.0" not in once
+    lines = (tmp_path / "a").read_text().splitlines()
+    assert lines[1].startswith("0.100000000 0.000000000e+00 ")
+    assert lines[2].startswith("1403715524.907143")
+
+
+def test_evo_reads_our_files(tmp_path):
+    file_interface = pytest.importorskip("evo.tools.file_interface")
+    trajectory = some_trajectory()
+    write_tum(tmp_path / "t.tum", trajectory)
+    write_kitti(tmp_path / "t.kitti", trajectory)
+    tum = file_interface.read_tum_trajectory_file(tmp_path / "t.tum")
+    np.testing.assert_allclose(tum.timestamps, trajectory.timestamps)
+    np.testing.assert_allclose(np.array(tum.poses_se3), trajectory.T_world_cam, atol=1e-8)
+    kitti = file_interface.read_kitti_poses_file(tmp_path / "t.kitti")
+    np.testing.assert_allclose(np.array(kitti.poses_se3), trajectory.T_world_cam, atol=1e-8)
+
+
+def test_euroc_has_nanoseconds_the_real_part_first_and_the_body(tmp_path):
+    path = write(
+        tmp_path / "data.csv",
+        EUROC_HEADER + "1403715524907143168,0.5,1.9,0.9,0.0,1.0,0.0,0.0,9,9,9\n"
+        "1403715524957143168, 0.6, 1.9, 0.9, 1.0, 0.0, 0.0, 0.0, 9, 9, 9\n",
+    )
+    for trajectory in (read_euroc(path), read_trajectory(path)):
+        assert trajectory.frame == "body"
+        np.testing.assert_allclose(trajectory.timestamps, [1403715524.907143168, 1403715524.957143168], atol=3e-7)
+        np.testing.assert_allclose(trajectory.T_world_cam[0, :3, :3], np.diag([1.0, -1.0, -1.0]), atol=1e-15)
+        np.testing.assert_allclose(trajectory.positions[1], [0.6, 1.9, 0.9])
+
+
+def test_nanoseconds_in_tums_format_are_recognised(tmp_path):
+    path = write(tmp_path / "f.txt", "1403715529112143517.000000 0 0 0 0 0 0 1\n1403715529162143517.0 1 0 0 0 0 0 1\n")
+    np.testing.assert_allclose(read_trajectory(path).timestamps, [1403715529.1121435, 1403715529.1621435], atol=1e-6)
+
+
+def test_each_format_is_recognised(tmp_path):
+    trajectory = some_trajectory()
+    write_tum(tmp_path / "t", trajectory)
+    write_kitti(tmp_path / "k", trajectory)
+    assert read_trajectory(tmp_path / "t").timestamps[0] == trajectory.timestamps[0]
+    assert read_trajectory(tmp_path / "k").timestamps[0] == 0.0
+
+
+def test_comments_blank_lines_windows_line_ends_and_a_byte_order_mark_do_not_matter(tmp_path):
+    text = "\ufeff# header\r\n\r\n1.0 0 0 0 0 0 0 1\r\n  2.0\t1 0 0 0 0 0 1  \r\n"
+    (tmp_path / "t.txt").write_bytes(text.encode())
+    assert read_trajectory(tmp_path / "t.txt").timestamps.tolist() == [1.0, 2.0]
+
+
+def test_poses_out_of_order_are_sorted_and_repeated_stamps_dropped_with_a_warning(tmp_path, caplog):
+    path = write(tmp_path / "t.txt", "".join(f"{t} {x} 0 0 0 0 0 1\n" for t, x in [(2, 5), (1, 6), (2, 7), (3, 8)]))
+    with caplog.at_level(logging.WARNING):
+        trajectory = read_tum(path)
+    assert trajectory.timestamps.tolist() == [1.0, 2.0, 3.0]
+    assert trajectory.positions[:, 0].tolist() == [6.0, 5.0, 8.0]
+    assert "not in order" in caplog.text
+    assert "1 poses repeat a stamp" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "no line of numbers"),
+        ("# only a comment\n", "no line of numbers"),
+        ("1.0\n2.0\n", "found 1 columns in line 1"),
+        ("1 0 0 0 0 0 0 1\n2 0 0 0 0 0 0\n", r"f\.txt:2: expected 8 columns .* found 7"),
+        ("#\n1 0 0 0 0 0 0 1\n2 0 0 zero 0 0 0 1\n", r"f\.txt:3: expected numbers .* '2 0 0 zero 0 0 0 1'"),
+        ("1 0 0 0 0 0 0 1\n2 0 0 nan 0 0 0 1\n", r"f\.txt:2: expected finite numbers"),
+        ("1 0 0 0 0 0 0 0\n", r"f\.txt:1: expected a quaternion of length 1, found 0"),
+        ("1 0 0 0 1 0 0 1\n", r"f\.txt:1: expected a quaternion of length 1, found 1\.414"),
+        ("1 0 0 0 0 1 0 0 0 0 1 0\n2 0 0 0 0 1 0 0 0 0 1 0\n", r"f\.txt:2: expected a pose, found no rotation"),
+        ("-1 0 0 0 0 1 0 0 0 0 1 0\n", r"f\.txt:1: expected a pose, found no rotation"),
+        ("1 0 0 0 0 1 0 0 0 0 1\n", "found 11 columns in line 1"),
+        ("1,2,3\n", "found 1 columns in line 1"),
+        ("1,0,0,0,1,0,0,0\n2,0,0\n", r"f\.txt:2: expected 8 columns .* found 3"),
+    ],
+)
+def test_damaged_files_are_refused_in_one_line(tmp_path, text, message):
+    path = write(tmp_path / "f.txt", text)
+    with pytest.raises(TrajectoryError, match=message) as caught:
+        read_trajectory(path)
+    assert "\n" not in str(caught.value)
+    assert "f.txt" in str(caught.value)
+
+
+def test_missing_files_folders_and_binary_ones_are_named(tmp_path):
+    (tmp_path / "image.png").write_bytes(b"\x89PNG\r\n\x1a\n\xff\xfe")
+    for name in ("absent.txt", "image.png", "."):
+        with pytest.raises(TrajectoryError) as caught:
+            read_trajectory(tmp_path / name)
+        assert str(tmp_path) in str(caught.value)
+
+
+def test_kitti_poses_and_stamps_must_be_as_many(tmp_path):
+    write_kitti(tmp_path / "k", some_trajectory(5))
+    with pytest.raises(TrajectoryError, match="5 poses for 4 stamps"):
+        read_kitti(tmp_path / "k", np.arange(4.0))
+
+
+def test_a_trajectory_refuses_wrong_shapes_and_stamps_that_do_not_increase():
+    poses = np.stack([np.eye(4)] * 3)
+    with pytest.raises(TrajectoryError, match=r"\(N, 4, 4\)"):
+        Trajectory(np.arange(2.0), poses)
+    for stamps in ([0.0, 2.0, 1.0], [0.0, 1.0, 1.0], [0.0, np.nan, 1.0]):
+        with pytest.raises(TrajectoryError, match="must increase"):
+            Trajectory(np.array(stamps), poses)
+    assert len(Trajectory(np.zeros(0), np.zeros((0, 4, 4)))) == 0
+    assert Trajectory(np.zeros(1), poses[:1]).path_length_m == 0.0
+
+
+def test_a_file_that_cannot_be_written_is_an_output_error(tmp_path):
+    with pytest.raises(OutputError, match="absent"):
+        write_tum(tmp_path / "absent" / "t.tum", some_trajectory(2))
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(SpslamError, match="folder"):
+        write_kitti(tmp_path / "folder", some_trajectory(2))
+    assert [entry.name for entry in tmp_path.iterdir()] == ["folder"]
+
+
+def test_files_get_the_permissions_of_ordinary_files(tmp_path):
+    write_tum(tmp_path / "t.tum", some_trajectory(2))
+    (tmp_path / "plain").touch()
+    assert stat.S_IMODE((tmp_path / "t.tum").stat().st_mode) == stat.S_IMODE((tmp_path / "plain").stat().st_mode)
+
+
+def test_the_published_trajectories_can_be_read(test_data):
+    lengths = {
+        "kitti/KITTI_00_gt.txt": (4541, 3724.19),
+        "tum/freiburg1_xyz-groundtruth.txt": (3000, 9.159),
+        "euroc/V102_groundtruth.csv": (16702, 75.89),
+        "euroc/V102.txt": (803, 77.12),
+    }
+    for name, (count, length) in lengths.items():
+        trajectory = read_trajectory(test_data / "trajectories" / name)
+        assert len(trajectory) == count
+        assert trajectory.path_length_m == pytest.approx(length, rel=1e-3)
