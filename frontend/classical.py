@@ -12,7 +12,7 @@ from spslam.config import FeatureConfig
 from spslam.frame import Features
 
 from .images import check_images
-from .keypoints import spread_top_k
+from .keypoints import first_at_each_pixel, spread_top_k
 
 # More candidates than needed, so that spreading has something to choose from.
 _ORB_CANDIDATES = 4
@@ -40,7 +40,7 @@ class _ClassicalExtractor:
         border = self._config.border
         inside = np.all((pixels >= border) & (pixels <= np.array([width, height]) - 1 - border), axis=1)
         candidates = np.flatnonzero(inside)
-        candidates = candidates[_first_at_each_pixel(pixels[candidates], scores[candidates])]
+        candidates = candidates[first_at_each_pixel(pixels[candidates], scores[candidates])]
         kept = candidates[
             spread_top_k(pixels[candidates], scores[candidates], self._config.max_keypoints, self._config.spread_cell)
         ]
@@ -129,12 +129,3 @@ class SiftExtractor(_ClassicalExtractor):
         descriptors = np.asarray(descriptors, np.float32)
         shares = descriptors / np.maximum(descriptors.sum(axis=1, keepdims=True), 1e-12)
         return described, np.sqrt(shares)
-
-
-def _first_at_each_pixel(pixels: NDArray[np.float32], scores: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Indices of one point, the best, of those with one position (they differ in orientation or scale)."""
-    order = np.lexsort((-scores, pixels[:, 0], pixels[:, 1]))
-    ordered = pixels[order]
-    new = np.ones(len(order), np.bool_)
-    new[1:] = np.any(ordered[1:] != ordered[:-1], axis=1)
-    return np.sort(order[new])

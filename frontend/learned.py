@@ -11,7 +11,7 @@ from spslam.frame import Features
 from .checkpoints import load_superpoint
 from .engine import TorchEngine
 from .images import check_images
-from .keypoints import find_maxima, refine, spread_top_k
+from .keypoints import find_maxima, first_at_each_pixel, refine_on_heat, refine_on_image, spread_top_k
 from .superpoint import sample_descriptors
 
 
@@ -46,9 +46,11 @@ class SuperPointExtractor:
             return []
         height, width = check_images(images)
         heat, descriptors = self._engine.run(images)
-        return [self._select(heat[i, :height, :width], descriptors[i]) for i in range(len(images))]
+        return [self._select(images[i], heat[i, :height, :width], descriptors[i]) for i in range(len(images))]
 
-    def _select(self, heat: NDArray[np.float32], descriptors: NDArray[np.float32]) -> Features:
+    def _select(
+        self, image: NDArray[np.uint8], heat: NDArray[np.float32], descriptors: NDArray[np.float32]
+    ) -> Features:
         config = self._config
         rows, columns = find_maxima(heat, config.threshold, config.nms_radius, config.border)
         keypoints = np.stack([columns, rows], axis=1).astype(np.float32)
@@ -56,5 +58,9 @@ class SuperPointExtractor:
         kept = spread_top_k(keypoints, scores, config.max_keypoints, config.spread_cell)
         keypoints, scores = keypoints[kept], scores[kept]
         if config.subpixel:
-            keypoints = refine(heat, rows[kept], columns[kept])
+            keypoints = refine_on_heat(heat, rows[kept], columns[kept])
+            keypoints = refine_on_image(image, keypoints, config.border)
+            # Two points may have moved to one corner.
+            kept = first_at_each_pixel(keypoints, scores)
+            keypoints, scores = keypoints[kept], scores[kept]
         return Features(keypoints, scores, sample_descriptors(descriptors, keypoints, self._sampling))
