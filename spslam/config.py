@@ -23,7 +23,7 @@ class FeatureConfig(_Stage):
     extractor: str = Field("superpoint", description="registry name: superpoint, orb, sift or a plug-in's")
     weights: str | None = Field(None, description="network weights file; None takes the built-in ones")
     max_keypoints: int = Field(1000, ge=50, le=20000, description="key points kept per image")
-    threshold: float = Field(0.005, ge=0, lt=1, description="least detector probability (superpoint)")
+    threshold: float = Field(0.0015, ge=0, lt=1, description="least detector probability (superpoint)")
     nms_radius: int = Field(4, ge=0, le=32, description="non-maximum suppression radius, pixels")
     border: int = Field(4, ge=0, le=64, description="margin without key points, pixels")
     subpixel: bool = Field(True, description="refine key points to sub-pixel positions where the extractor can")
@@ -50,7 +50,7 @@ class DepthConfig(_Stage):
     min_m: float = Field(0.3, gt=0, description="least depth used, metres")
     max_m: float = Field(8.0, gt=0, description="largest depth used, metres")
     virtual_baseline_m: float = Field(
-        0.08, gt=0, description="baseline of the virtual stereo pair that depth is expressed in, metres"
+        0.2, gt=0, description="baseline of the virtual stereo pair that depth is expressed in, metres"
     )
 
 

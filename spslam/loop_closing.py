@@ -190,7 +190,7 @@ class LoopCloser:
         for keyframe_id in np.append(neighbors[:5], edge.j):
             self._mapper.fuse_into(slam_map, camera, int(keyframe_id), old_points)
         slam_map.refresh_normals(slam_map.points["id"])
-        slam_map.points["distance"] *= _scale_of_points(slam_map, after)
+        slam_map.points["distance"][:] *= _scale_of_points(slam_map, after)
         self._mapper.refine(slam_map, camera, edge.j)
 
     def graph_edges(self, slam_map: Map, with_scale: bool) -> PoseGraphEdges:

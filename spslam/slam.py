@@ -33,6 +33,7 @@ from spslam.trajectory import Trajectory
 
 logger = logging.getLogger(__name__)
 Array = NDArray[np.float64]
+_CONFIRMED_FRAMES = 3
 
 
 @dataclass(frozen=True)
@@ -113,9 +114,9 @@ class Slam:
             return self._result(tracked, why)
 
     def finish(self) -> None:
-        """End the run: points that never left their probation go."""
-        counts = self.map.observation_counts()
-        self.map.remove_points(self.map.points["id"][counts < 2])
+        """End the run: points that one key frame and hardly any other frame saw go."""
+        unconfirmed = (self.map.observation_counts() < 2) & (self.map.points["found"] < _CONFIRMED_FRAMES)
+        self.map.remove_points(self.map.points["id"][unconfirmed])
         self._count()
 
     def trajectory(self) -> Trajectory:
