@@ -20,6 +20,7 @@ from spslam.frame import Frame
 from spslam.metrics import Metrics, compute_metrics
 from spslam.output import OutputFolder, RunLog
 from spslam.ports import Sequence, Viewer
+from spslam.report import plot_trajectory, write_ply
 from spslam.trajectory import Trajectory, write_kitti, write_tum
 
 if TYPE_CHECKING:
@@ -211,9 +212,8 @@ def compare(trajectory: Trajectory, sequence: Sequence) -> Evaluation | str | No
     None where there is no ground truth, a line that says why where the two cannot be compared."""
     if sequence.ground_truth is None:
         return None
-    alignment: Alignment = "sim3" if sequence.sensor == "mono" else "se3"
     try:
-        return evaluate(trajectory, sequence.ground_truth, alignment)
+        return evaluate(trajectory, sequence.ground_truth, _alignment(sequence))
     except TrajectoryError as error:
         logger.warning("no comparison with the ground truth: %s", error)
         return str(error)
@@ -233,16 +233,20 @@ def write_results(folder: Path, slam: Slam, sequence: Sequence, record: Record, 
     write_tum(folder / "keyframes.tum", slam.keyframe_trajectory())
     slam.map.save(folder / "map.npz")
     write_atomic(folder / "config.yaml", slam.config.to_yaml())
-    _write_pictures(folder, slam, sequence, trajectory, evaluation)
+    write_ply(folder / "map.ply", slam.map.positions)
+    plot_trajectory(
+        folder / "trajectory.png",
+        trajectory,
+        sequence.ground_truth,
+        _alignment(sequence),
+        title=f"{sequence.name}, {sequence.sensor}, {slam.config.features.extractor}",
+    )
     write_atomic(folder / "metrics.json", json.dumps(metrics, indent=2, allow_nan=False) + "\n")
     return metrics
 
 
-def _write_pictures(
-    folder: Path, slam: Slam, sequence: Sequence, trajectory: Trajectory, evaluation: Evaluation | str | None
-) -> None:
-    """Pictures and point cloud; one that cannot be made (Open3D is missing, say) is logged, not fatal."""
-    from spslam import report
+def _alignment(sequence: Sequence) -> Alignment:
+    return "sim3" if sequence.sensor == "mono" else "se3"
 
 
 def _take(slots: Queue[tuple[Frame, float] | Exception | None]) -> tuple[Frame, float] | Exception | None:

@@ -96,7 +96,9 @@ def test_ground_loads_nothing_heavy() -> None:
 
 
 def test_import_of_spslam_is_light() -> None:
-    code = "import sys, spslam; sys.exit(' '.join({'torch', 'g2opy', 'open3d', 'numpy', 'cv2'} & set(sys.modules)) or 0)"
+    code = (
+        "import sys, spslam; sys.exit(' '.join({'torch', 'g2opy', 'open3d', 'numpy', 'cv2'} & set(sys.modules)) or 0)"
+    )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 

@@ -1,0 +1,409 @@
+import json
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from spslam.camera import Camera
+from spslam.config import Config
+from spslam.errors import DatasetError, FrameError, OutputError
+from spslam.frame import Frame, Observations
+from spslam.map import Map
+from spslam.metrics import peak_memory_mb
+from spslam.output import OUTPUT_NAMES, OutputFolder, RunLog, default_output
+from spslam.recording import Statistics
+from spslam.run import Outcome, Status, read_ahead, run, track_all
+from spslam.tracking import TrackResult, TrackState
+from spslam.trajectory import Trajectory, read_kitti, read_tum
+
+CAMERA = Camera(64, 48, 50.0, 50.0, 32.0, 24.0)
+# Made by Open3D, where there is one.
+OPTIONAL = {"map.png"}
+REQUIRED_METRICS = {
+    "frames", "tracked", "share_tracked", "keyframes", "points", "loops", "relocalisations", "ate_rmse_m",
+    "rpe_trans_m", "rpe_rot_deg", "alignment", "scale", "path_length_m", "ground_truth_frame", "frame_median_ms",
+    "frame_p95_ms", "stage_read_median_ms", "stage_features_median_ms", "stage_features_p95_ms",
+    "stage_loop_closing_p95_ms", "fps", "peak_rss_mb", "version_spslam", "version_torch", "version_g2opy", "sensor",
+    "dataset", "extractor", "config", "skipped_frames", "lost_frames", "first_tracked_frame", "ended",
+}  # fmt: skip
+
+
+def pose(index: int) -> np.ndarray:
+    T = np.eye(4)
+    T[:3, 3] = [np.sin(0.3 * index), 0.1 * index, np.cos(0.2 * index)]
+    return T
+
+
+def poses(indices: range) -> Trajectory:
+    stamps = np.array([0.1 * i for i in indices])
+    return Trajectory(stamps, np.array([pose(i) for i in indices]).reshape(-1, 4, 4), "left camera")
+
+
+class FakeSequence:
+    """Ten grey frames; those in `broken` cannot be decoded, and reading fails at `fails_at`."""
+
+    def __init__(self, count: int = 10, sensor: str = "stereo", truth: bool = True) -> None:
+        self.count = count
+        self.name, self.source, self.sensor, self.camera = "fake 00", "nowhere", sensor, CAMERA
+        self.ground_truth = poses(range(count)) if truth else None
+        self.skipped: list[tuple[int, str]] = []
+        self.broken: set[int] = set()
+        self.fails_at: int | None = None
+        self.read: list[int] = []
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Frame:
+        return Frame(index, 0.1 * index, CAMERA, np.full((48, 64), index, dtype=np.uint8))
+
+    def __iter__(self) -> Iterator[Frame]:
+        for index in range(self.count):
+            self.read.append(index)
+            if index == self.fails_at:
+                raise FrameError("the disk is gone")
+            if index in self.broken:
+                self.skipped.append((index, "truncated"))
+                continue
+            yield self[index]
+
+
+class FakeSlam:
+    """Finds the true pose of every frame from `first` on."""
+
+    def __init__(self, first: int = 0, bug_at: int | None = None) -> None:
+        self.config, self.statistics, self.first, self.bug_at = Config(), Statistics(), first, bug_at
+        self.tracked: list[int] = []
+        self.finished = False
+        self.map = Map(4)
+        count = 5
+        observations = Observations(
+            index=0,
+            timestamp=0.0,
+            pixels=np.zeros((count, 2)),
+            descriptors=np.ones((count, 4), dtype=np.float32) / 2,
+            scores=np.ones(count, dtype=np.float32),
+            u_right=np.full(count, np.nan),
+            depth=np.ones(count),
+        )
+        keyframe = self.map.add_keyframe(observations, np.eye(4), np.full(count, -1))
+        self.map.add_points(keyframe, np.arange(15.0).reshape(count, 3), np.arange(count))
+
+    def track(self, frame: Frame) -> TrackResult:
+        if frame.index == self.bug_at:
+            raise ZeroDivisionError("a bug")
+        for name in ("frame", "features", "loop closing"):
+            with self.statistics.stage(name):
+                pass
+        if frame.index < self.first:
+            return TrackResult(frame.index, frame.timestamp, TrackState.INITIALIZING, reason="too little parallax")
+        self.tracked.append(frame.index)
+        return TrackResult(frame.index, frame.timestamp, TrackState.TRACKING, pose(frame.index), 7, 9)
+
+    def finish(self) -> None:
+        self.finished = True
+
+    def trajectory(self) -> Trajectory:
+        return Trajectory(
+            np.array([0.1 * i for i in self.tracked]), np.array([pose(i) for i in self.tracked]).reshape(-1, 4, 4)
+        )
+
+    def keyframe_trajectory(self) -> Trajectory:
+        return Trajectory(np.zeros(1), self.map.T_world_keyframe.copy())
+
+
+class FakeViewer:
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+        self.closed = 0
+
+    def update(self, slam: object, frame: Frame, result: TrackResult) -> None:
+        self.seen.append(frame.index)
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+@pytest.fixture
+def real_plots() -> None:
+    """Asked for by tests that want the true picture, which takes a second."""
+
+
+@pytest.fixture(autouse=True)
+def _quick_plots(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "real_plots" not in request.fixturenames:
+        monkeypatch.setattr("spslam.run.plot_trajectory", lambda path, *args, **kwargs: path.write_bytes(b"\x89PNG"))
+
+
+def run_fake(
+    out: Path,
+    slam: FakeSlam | None = None,
+    sequence: FakeSequence | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    numbered: bool = False,
+) -> Outcome:
+    labels = {"dataset": "fake", "extractor": "none", "config": "default"}
+    with RunLog() as log:
+        return run(
+            FakeSlam() if slam is None else slam,
+            FakeSequence() if sequence is None else sequence,
+            OutputFolder(out, numbered=numbered),
+            FakeViewer(),
+            labels,
+            log,
+            stop=stop,
+        )
+
+
+def stop_after(frames: int) -> Callable[[], bool]:
+    answers = iter([False] * (frames - 1) + [True] * 100)
+    return lambda: next(answers)
+
+
+def test_read_ahead_keeps_order_and_content() -> None:
+    frames = [frame for frame, _ in read_ahead(FakeSequence())]
+    assert [frame.index for frame in frames] == list(range(10))
+    assert all(frame.image[0, 0] == frame.index for frame in frames)
+
+
+def test_read_ahead_raises_errors_in_their_place() -> None:
+    sequence = FakeSequence()
+    sequence.fails_at = 4
+    seen = []
+    with pytest.raises(FrameError, match="disk"):
+        for frame, _ in read_ahead(sequence):
+            seen.append(frame.index)
+    assert seen == [0, 1, 2, 3]
+
+
+def test_read_ahead_stays_near_and_its_thread_ends() -> None:
+    sequence = FakeSequence(count=1000)
+    frames = read_ahead(sequence, depth=3)
+    next(frames)
+    frames.close()
+    assert len(sequence.read) <= 6
+    assert "read ahead" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_track_all_shows_every_frame_to_viewer_and_progress() -> None:
+    viewer, statuses = FakeViewer(), []
+    sequence = FakeSequence()
+    sequence.broken = {3}
+    record = track_all(FakeSlam(), sequence, viewer, statuses.append)
+    assert viewer.seen == [0, 1, 2, *range(4, 10)]
+    assert viewer.closed == 1
+    assert isinstance(statuses[-1], Status)
+    assert (statuses[-1].done, statuses[-1].total, statuses[-1].result.index) == (10, 10, 9)
+    assert all(status.fps > 0 for status in statuses)
+    assert len(record.results) == len(record.frame_ms) == len(record.read_ms) == len(record.done_s) == 9
+    assert record.done_s == sorted(record.done_s)
+
+
+def test_run_writes_every_file(tmp_path: Path, real_plots: None) -> None:
+    slam = FakeSlam()
+    outcome = run_fake(tmp_path / "out", slam)
+    folder = tmp_path / "out"
+    assert outcome.folder == folder
+    assert (outcome.failure, outcome.stopped, slam.finished) == (None, False, True)
+    names = {path.name for path in folder.iterdir()}
+    assert names | OPTIONAL == OUTPUT_NAMES
+    assert [path.name for path in tmp_path.iterdir()] == ["out"], "nothing else is left behind"
+    truth = poses(range(10))
+    np.testing.assert_allclose(read_tum(folder / "trajectory.tum").positions, truth.positions, atol=1e-8)
+    np.testing.assert_allclose(read_kitti(folder / "trajectory.kitti").positions, truth.positions, atol=1e-8)
+    assert len(read_tum(folder / "keyframes.tum")) == 1
+    assert len(Map.load(folder / "map.npz").positions) == 5
+    assert (folder / "config.yaml").read_text(encoding="utf-8") == Config().to_yaml()
+    assert (folder / "trajectory.png").read_bytes()[:4] == b"\x89PNG"
+    assert (folder / "map.ply").read_bytes()[:3] == b"ply"
+
+
+def test_metrics_are_flat_and_complete(tmp_path: Path) -> None:
+    outcome = run_fake(tmp_path / "out")
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics == outcome.metrics
+    assert metrics.keys() >= REQUIRED_METRICS
+    assert all(value is None or isinstance(value, int | float | str) for value in metrics.values())
+    assert (metrics["frames"], metrics["tracked"], metrics["share_tracked"]) == (10, 10, 1.0)
+    assert metrics["ate_rmse_m"] == pytest.approx(0, abs=1e-9)
+    assert metrics["alignment"] == "se3"
+    assert metrics["path_length_m"] == pytest.approx(poses(range(10)).path_length_m)
+    assert metrics["ground_truth_frame"] == "left camera"
+    assert metrics["ended"] == "complete"
+    assert "stage_frame_median_ms" not in metrics
+
+
+def test_frames_without_a_pose_are_counted(tmp_path: Path) -> None:
+    sequence = FakeSequence()
+    sequence.broken = {4, 5}
+    metrics = run_fake(tmp_path / "out", FakeSlam(first=3), sequence).metrics
+    assert (metrics["frames"], metrics["tracked"], metrics["skipped_frames"]) == (10, 5, 2)
+    assert metrics["share_tracked"] == 0.5
+    assert metrics["first_tracked_frame"] == 3
+
+
+def test_mono_is_aligned_by_sim3(tmp_path: Path) -> None:
+    assert run_fake(tmp_path / "out", sequence=FakeSequence(sensor="mono")).metrics["alignment"] == "sim3"
+
+
+@pytest.mark.parametrize(("sensor", "has_length"), [("stereo", True), ("mono", False)])
+def test_without_ground_truth_errors_are_null(tmp_path: Path, sensor: str, has_length: bool, real_plots: None) -> None:
+    metrics = run_fake(tmp_path / "out", sequence=FakeSequence(sensor=sensor, truth=False)).metrics
+    assert {metrics[key] for key in ("ate_rmse_m", "rpe_trans_m", "rpe_rot_deg", "scale", "alignment")} == {None}
+    assert (metrics["path_length_m"] is not None) == has_length
+    assert (tmp_path / "out" / "trajectory.png").is_file()
+
+
+def test_too_few_poses_to_compare_is_told_not_fatal(tmp_path: Path) -> None:
+    metrics = run_fake(tmp_path / "out", FakeSlam(first=9)).metrics
+    assert metrics["ate_rmse_m"] is None
+    assert "3" in str(metrics["not_compared"])
+
+
+def test_stop_ends_after_the_current_frame_and_writes(tmp_path: Path) -> None:
+    sequence = FakeSequence()
+    # Read ahead of the stop: of no concern to a run that never came there.
+    sequence.broken = {4}
+    outcome = run_fake(tmp_path / "out", sequence=sequence, stop=stop_after(4))
+    assert outcome.stopped
+    assert (outcome.metrics["frames"], outcome.metrics["tracked"], outcome.metrics["ended"]) == (4, 4, "stopped")
+    assert len(read_tum(tmp_path / "out" / "trajectory.tum")) == 4
+
+
+def test_failure_in_the_middle_keeps_what_was_computed(tmp_path: Path) -> None:
+    sequence, slam = FakeSequence(), FakeSlam()
+    sequence.fails_at = 6
+    outcome = run_fake(tmp_path / "out", slam, sequence)
+    assert isinstance(outcome.failure, FrameError)
+    assert (outcome.metrics["tracked"], outcome.metrics["ended"], slam.finished) == (6, "failed", True)
+    assert "the disk is gone" in (tmp_path / "out" / "log.txt").read_text(encoding="utf-8")
+
+
+def test_a_bug_in_the_middle_keeps_results_and_traceback(tmp_path: Path) -> None:
+    outcome = run_fake(tmp_path / "out", FakeSlam(bug_at=6))
+    assert isinstance(outcome.failure, ZeroDivisionError)
+    assert outcome.failure.__traceback__ is not None
+    assert outcome.metrics["tracked"] == 6
+
+
+def test_failure_comes_before_that_of_writing_a_broken_map(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FakeSlam, "trajectory", lambda self: 1 / 0)
+    sequence = FakeSequence()
+    sequence.fails_at = 6
+    with pytest.raises(FrameError, match="disk"):
+        run_fake(tmp_path / "out", sequence=sequence)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_failure_before_the_first_frame_leaves_nothing(tmp_path: Path, count: int) -> None:
+    sequence = FakeSequence(count=count)
+    sequence.fails_at = 0
+    with pytest.raises(DatasetError):
+        run_fake(tmp_path / "out", sequence=sequence)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_tracked_says_why(tmp_path: Path) -> None:
+    outcome = run_fake(tmp_path / "out", FakeSlam(first=99))
+    assert isinstance(outcome.failure, DatasetError)
+    assert "none of 10 frames" in str(outcome.failure)
+    assert "10 times: too little parallax" in str(outcome.failure)
+    assert outcome.metrics["tracked"] == 0
+    assert (tmp_path / "out" / "metrics.json").is_file()
+
+
+def test_log_holds_early_records_and_every_frame(tmp_path: Path) -> None:
+    with RunLog() as log:
+        logging.getLogger("spslam.datasets.kitti").warning("before the folder was known")
+        labels = {"dataset": "fake", "extractor": "none", "config": "default"}
+        run(FakeSlam(), FakeSequence(), OutputFolder(tmp_path / "out"), FakeViewer(), labels, log)
+    text = (tmp_path / "out" / "log.txt").read_text(encoding="utf-8")
+    assert "before the folder was known" in text
+    assert text.count("spslam.run: frame ") == 10
+    assert logging.getLogger("spslam").handlers == []
+
+
+def test_earlier_run_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run_fake(out)
+    (out / "map.png").write_bytes(b"from the run before")
+    (out / "trajectory.tum").write_text("old")
+    run_fake(out, sequence=FakeSequence(count=5))
+    assert len(read_tum(out / "trajectory.tum")) == 5
+    assert not (out / "map.png").is_file() or (out / "map.png").read_bytes() != b"from the run before"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_empty_folder_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    assert run_fake(tmp_path / "out").folder == tmp_path / "out"
+
+
+@pytest.mark.parametrize("names", [["notes.md"], ["metrics.json", "config.yaml", "thesis.pdf"], ["metrics.json"]])
+def test_foreign_folder_is_refused_before_the_run(tmp_path: Path, names: list[str]) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in names:
+        (out / name).write_text("mine")
+    with pytest.raises(OutputError, match="left alone"):
+        OutputFolder(out)
+    assert sorted(path.name for path in out.iterdir()) == sorted(names)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_file_and_link_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to("folder")
+    for name in ("file", "link"):
+        with pytest.raises(OutputError, match="--out"):
+            OutputFolder(tmp_path / name)
+    with pytest.raises(OutputError, match="cannot write"):
+        OutputFolder(tmp_path / "file" / "below")
+
+
+def test_folder_that_becomes_foreign_during_the_run_is_left_alone(tmp_path: Path) -> None:
+    output = OutputFolder(tmp_path / "out")
+    (output.partial / "metrics.json").write_text("{}")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine").write_text("mine")
+    with pytest.raises(OutputError, match="results are in"):
+        output.publish()
+    assert (tmp_path / "out" / "mine").read_text() == "mine"
+
+
+def test_failed_run_leaves_the_earlier_one_untouched(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run_fake(out)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    sequence = FakeSequence()
+    sequence.fails_at = 0
+    with pytest.raises(FrameError):
+        run_fake(out, sequence=sequence)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_default_names_count_up(tmp_path: Path) -> None:
+    folders = [run_fake(tmp_path / "runs" / "a", numbered=True).folder.name for _ in range(3)]
+    assert folders == ["a", "a-2", "a-3"]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("kitti 00", "kitti-00-mono-orb"),
+        ("video a/b: c?", "video-a-b-c-mono-orb"),
+        ("images ../x", "images-..-x-mono-orb"),
+    ],
+)
+def test_default_output_is_one_plain_name(name: str, expected: str) -> None:
+    assert default_output(name, "mono", "orb") == Path("runs") / expected
+
+
+def test_peak_memory_is_that_of_this_process() -> None:
+    peak = peak_memory_mb()
+    assert peak is None or 20 < peak < 100_000
