@@ -10,6 +10,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from .world_render import TextureAtlas, build_atlas
@@ -46,7 +47,9 @@ def cached_atlas(name: str, faces: list[Face], texels_per_m: float, seed: int) -
 
 
 def _path(name: str, faces: list[Face], texels_per_m: float, seed: int) -> Path | None:
-    digest = hashlib.sha256(repr((_VERSION, texels_per_m, seed)).encode())
+    # Another OpenCV may draw letters otherwise, another NumPy may draw other lots.
+    versions = (_VERSION, cv2.__version__, np.__version__)
+    digest = hashlib.sha256(repr((versions, texels_per_m, seed)).encode())
     for face in faces:
         digest.update(face.corners.tobytes() + face.normal.tobytes() + face.style.encode())
     try:

@@ -7,11 +7,13 @@ pixel, texture coordinates are metres on the face.
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from spslam.camera import Camera
 
@@ -23,7 +25,7 @@ Array = NDArray[np.float64]
 # A rotated grid: four different columns and rows a pixel, so near-vertical and near-horizontal edges get five levels.
 _SAMPLE_OFFSETS = np.array([[-0.125, -0.375], [0.375, -0.125], [-0.375, 0.125], [0.125, 0.375]])
 # Each sample rounds its mip level differently, so that their mean blends two levels without a visible seam.
-_LEVEL_DITHER = np.exp2(np.array([0.125, 0.625, 0.375, 0.875]))
+_LEVEL_DITHER = np.exp2(np.array([0.125, 0.625, 0.375, 0.875])).astype(np.float32)[:, None, None]
 _LEVELS = 6
 _COARSEST = 1 << (_LEVELS - 1)
 # Of a positive float32, these bits alone are the power of two below it.
@@ -109,12 +111,28 @@ class _View:
     slope: Array
 
 
+class _Scratch(threading.local):
+    """Arrays of one thread that keep their memory between faces and frames: the operating system takes longer to
+    hand out fresh pages than the arithmetic takes to fill them."""
+
+    def __init__(self) -> None:
+        self._buffers: dict[str, NDArray[np.uint8]] = {}
+
+    def array(self, name: str, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        """An array with whatever was left in it, valid until the thread asks for `name` again."""
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        if name not in self._buffers or self._buffers[name].size < size:
+            self._buffers[name] = np.empty(size, dtype=np.uint8)
+        return self._buffers[name][:size].view(dtype).reshape(shape)
+
+
 class Renderer:
-    """Renders images and depth of a fixed set of faces with one pinhole camera."""
+    """Renders images and depth of a fixed set of faces with one pinhole camera; threads may share it."""
 
     def __init__(self, faces: list[Face], atlas: TextureAtlas, camera: Camera) -> None:
         self._camera = camera
         self._atlas = atlas
+        self._scratch = _Scratch()
         self._corners = np.stack([face.corners for face in faces])
         self._axes = np.stack([np.stack([face.axis_s, face.axis_t, face.normal]) for face in faces])
 
@@ -124,11 +142,14 @@ class Renderer:
         face, inverse_depth = self._visibility(view, _SAMPLE_OFFSETS)
         map_x, map_y = self._texture_maps(view, face, inverse_depth)
         height, width = self._camera.height, self._camera.width
-        samples = cv2.remap(
+        flat = (len(_SAMPLE_OFFSETS) * height, width)
+        samples = self._scratch.array("samples", flat, np.uint8)
+        cv2.remap(
             self._atlas.image,
-            map_x.reshape(-1, width),
-            map_y.reshape(-1, width),
+            map_x.reshape(flat),
+            map_y.reshape(flat),
             cv2.INTER_LINEAR,
+            dst=samples,
             borderMode=cv2.BORDER_CONSTANT,
         )
         total = samples.reshape(-1, height, width).sum(axis=0, dtype=np.uint16)
@@ -178,18 +199,22 @@ class Renderer:
         return outline
 
     def _visibility(self, view: _View, offsets: Array) -> tuple[NDArray[np.int16], NDArray[np.float32]]:
-        """(S, H, W) rows of `view` seen at the pixels plus `offsets` (S, 2), -1 for none, and their 1/z."""
-        height, width = self._camera.height, self._camera.width
-        face = np.full((len(offsets), height, width), -1, dtype=np.int16)
-        nearest = np.zeros((len(offsets), height, width), dtype=np.float32)
+        """(S, H, W) rows of `view` seen at the pixels plus `offsets` (S, 2), -1 for none, and their 1/z.
+
+        Both lie in scratch memory: they last until this thread renders again."""
+        scratch, shape = self._scratch, (len(offsets), self._camera.height, self._camera.width)
+        face, nearest = scratch.array("face", shape, np.int16), scratch.array("nearest", shape, np.float32)
+        face.fill(-1)
+        nearest.fill(0.0)
         for i, outline in enumerate(view.outline):
             x, y, region = self._grid(outline, offsets)
             left, right = _row_spans(outline, y[..., 0])
-            candidate = _affine(view.inverse_depth[i], x, y)
+            candidate = scratch.array("position", (len(offsets), y.shape[1], x.shape[2]), np.float32)
+            _affine(view.inverse_depth[i], x, y, candidate)
+            wins = np.greater(candidate, nearest[region], out=scratch.array("wins", candidate.shape, np.bool_))
             x32 = x.astype(np.float32)
-            wins = candidate > nearest[region]
-            wins &= x32 >= left[..., None]
-            wins &= x32 < right[..., None]
+            for compare, bound in ((np.greater_equal, left), (np.less, right)):
+                wins &= compare(x32, bound[..., None], out=scratch.array("inside", wins.shape, np.bool_))
             np.copyto(nearest[region], candidate, where=wins)
             np.copyto(face[region], np.int16(i), where=wins)
         return face, nearest
@@ -205,49 +230,65 @@ class Renderer:
     def _texture_maps(
         self, view: _View, face: NDArray[np.int16], inverse_depth: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """(S, H, W) positions in the atlas of every sample; outside of it where there is no face."""
-        map_x = np.full(face.shape, -10.0, dtype=np.float32)
-        map_y = np.full(face.shape, -10.0, dtype=np.float32)
-        dither = _LEVEL_DITHER[:, None, None].astype(np.float32)
+        """(S, H, W) positions in the atlas of every sample, in scratch memory; outside of it where there is no
+        face."""
+        scratch = self._scratch
+        map_x = scratch.array("map_x", face.shape, np.float32)
+        map_y = scratch.array("map_y", face.shape, np.float32)
+        map_x.fill(-10.0)
+        map_y.fill(-10.0)
         texels = self._atlas.texels_per_m
         for i, outline in enumerate(view.outline):
             x, y, region = self._grid(outline, _SAMPLE_OFFSETS)
-            seen = face[region] == i
+            box = (len(face), y.shape[1], x.shape[2])
+            seen = np.equal(face[region], i, out=scratch.array("wins", box, np.bool_))
             rows, columns = seen.any(axis=(0, 2)).nonzero()[0], seen.any(axis=(0, 1)).nonzero()[0]
             if len(rows) == 0:
                 continue
             tight = (slice(None), slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
             seen, x, y = seen[tight], x[:, :, tight[2]], y[:, tight[1]]
-            z = 1.0 / np.maximum(inverse_depth[region][tight], np.float32(1e-3))
-            # What one sample covers, in texels; the power of two below it is the scale of its mip map.
-            footprint = z * np.float32(_FOOTPRINT_ALONG * view.slope[i] * texels)
-            np.maximum(footprint, np.float32(_FOOTPRINT_ACROSS * texels / self._camera.fx), out=footprint)
-            footprint *= z
-            footprint *= dither
-            np.clip(footprint, 1.0, _COARSEST, out=footprint)
-            bits = footprint.view(np.int32)
-            bits &= _EXPONENT_BITS
-            share = np.divide(1.0, footprint, out=footprint)
-            z *= share
+            z_scaled, scale = self._mip_scale(inverse_depth[region][tight], view.slope[i])
             corner, span = self._atlas.corner[view.index[i]], self._atlas.span[view.index[i]]
-            position = _affine(view.s_over_z[i] * texels, x, y)
-            position *= z
+            position = scratch.array("position", seen.shape, np.float32)
+            _affine(view.s_over_z[i] * texels, x, y, position)
+            position *= z_scaled
             position += np.float32(corner[0])
             np.copyto(map_x[region][tight], position, where=seen)
-            position = _affine(view.t_over_z[i] * texels, x, y)
-            position *= z
-            share *= np.float32(-span)
-            position += share
+            _affine(view.t_over_z[i] * texels, x, y, position)
+            position *= z_scaled
+            # The map at scale 2^-L begins (1 - 2^-L) spans below the finest.
+            scale *= np.float32(-span)
+            position += scale
             position += np.float32(corner[1] + span)
             np.copyto(map_y[region][tight], position, where=seen)
         return map_x, map_y
 
+    def _mip_scale(
+        self, inverse_depth: NDArray[np.float32], slope: float
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """z · 2^-L and 2^-L of the mip level L of each sample (S, h, w) of one face with 1/z `inverse_depth`."""
+        texels = self._atlas.texels_per_m
+        z = self._scratch.array("z", inverse_depth.shape, np.float32)
+        np.maximum(inverse_depth, np.float32(1e-3), out=z)
+        np.divide(1.0, z, out=z)
+        footprint = self._scratch.array("footprint", inverse_depth.shape, np.float32)
+        np.multiply(z, np.float32(_FOOTPRINT_ALONG * slope * texels), out=footprint)
+        np.maximum(footprint, np.float32(_FOOTPRINT_ACROSS * texels / self._camera.fx), out=footprint)
+        footprint *= z
+        footprint *= _LEVEL_DITHER
+        np.clip(footprint, 1.0, _COARSEST, out=footprint)
+        # What a sample covers, in texels, rounded down to a power of two is the scale of its mip map.
+        bits = footprint.view(np.int32)
+        bits &= _EXPONENT_BITS
+        scale = np.divide(1.0, footprint, out=footprint)
+        z *= scale
+        return z, scale
 
-def _affine(coefficients: Array, x: Array, y: Array) -> NDArray[np.float32]:
-    """coefficients · (x, y, 1) over columns x (S, 1, w) and rows y (S, h, 1): (S, h, w) float32."""
+
+def _affine(coefficients: Array, x: Array, y: Array, out: NDArray[np.float32]) -> None:
+    """Fills `out` (S, h, w) with coefficients · (x, y, 1) over columns x (S, 1, w) and rows y (S, h, 1)."""
     a, b, c = coefficients
-    sums: NDArray[np.float32] = (a * x).astype(np.float32) + (b * y + c).astype(np.float32)
-    return sums
+    np.add((a * x).astype(np.float32), (b * y + c).astype(np.float32), out=out)
 
 
 def _clip_near(corners: Array) -> Array:

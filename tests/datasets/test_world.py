@@ -1,5 +1,6 @@
 """The rendered worlds must agree with their own depth, poses and calibration far below a pixel."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -370,3 +371,12 @@ def test_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.delenv("SPSLAM_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache_folder() == tmp_path / "spslam"
+
+
+def test_threads_may_share_a_world() -> None:
+    world = RenderedWorld(COARSE)
+    expected = [world[i % 2].image for i in range(24)]
+    with ThreadPoolExecutor(4) as pool:
+        images = list(pool.map(lambda i: world[i % 2].image, range(24)))
+    for image, alone in zip(images, expected, strict=True):
+        np.testing.assert_array_equal(image, alone)
