@@ -1,0 +1,220 @@
+"""What remains of a run for people and other programs: pictures of the trajectory, point clouds."""
+
+from __future__ import annotations
+
+import io
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spslam.errors import TrajectoryError
+from spslam.evaluation import Alignment, Evaluation, evaluate
+from spslam.files import write_atomic
+from spslam.trajectory import Trajectory
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_log = logging.getLogger(__name__)
+
+_AXES = "xyz"
+_WORDS = {"se3": "aligned by SE(3)", "sim3": "aligned by Sim(3)", "none": "not aligned"}
+# A pause this many times longer than usual is a gap in the path, not a step of it.
+_GAP_FACTOR = 10.0
+# How much of a unit vector along one axis says that cameras stood upright in it.
+_UPRIGHT = 0.7
+
+
+def plot_trajectory(
+    path: Path | str,
+    estimate: Trajectory,
+    ground_truth: Trajectory | None = None,
+    align: Alignment = "se3",
+    title: str = "trajectory",
+) -> None:
+    """Draw a trajectory from above and from the side as a PNG, coloured by its error where the truth is known.
+
+    The ground truth is drawn over the time of the estimate only. Where the two cannot be compared, the estimate
+    is drawn alone, and the picture and the log say why.
+
+    Args:
+        path: the picture.
+        estimate: poses to draw; at gaps in time the line is broken.
+        ground_truth: poses to compare with.
+        align: how the estimate is aligned with the ground truth before it is drawn.
+        title: what the picture shows, for example the name of the sequence.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    evaluation, caption = _compare(estimate, ground_truth, align)
+    shown = estimate if evaluation is None else evaluation.aligned
+    truth = None if evaluation is None else _within(evaluation.ground_truth, estimate.timestamps)
+    everything = shown.positions if truth is None else np.concatenate([shown.positions, truth.positions])
+    across, along, up, up_sign = _view_axes(everything, shown)
+    extent = np.ptp(everything, axis=0) if len(everything) else np.ones(3)
+    extent = np.maximum(extent, 0.05 * max(extent.max(), 1e-6))
+    heights = np.clip(extent[[along, up]] / extent[across], [0.35, 0.16], [1.0, 0.6])
+    figure = Figure(figsize=(9.0, 2.2 + 7.0 * float(heights.sum())), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    top, side = figure.subplots(2, 1, height_ratios=heights)
+    # Seen from above, the axis pointing at the viewer is "up": else one of the others has to be turned round.
+    mirrored = (-1.0 if (across - along) % 3 == 1 else 1.0) != up_sign
+    for axes, vertical, name, turned in ((top, along, "Top view", mirrored), (side, up, "Side view", up_sign < 0)):
+        _draw(axes, shown, truth, evaluation, (across, vertical))
+        axes.set_title(f"{name} ({_AXES[across]}–{_AXES[vertical]})", fontsize=10, loc="left")
+        if turned:
+            axes.invert_yaxis()
+    handles, labels = top.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=9, frameon=False)
+    if evaluation is not None and top.collections:
+        figure.colorbar(top.collections[0], ax=[top, side], label="position error (m)", fraction=0.045, pad=0.02)
+    figure.suptitle(f"{title}\n{caption}", fontsize=11)
+    buffer = io.BytesIO()
+    # Without the version in its metadata, the same trajectory gives the same bytes.
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    write_atomic(path, buffer.getvalue())
+
+
+def write_ply(path: Path | str, points: NDArray[np.float64], colors: NDArray[np.uint8] | None = None) -> None:
+    """Write a point cloud as binary little-endian PLY.
+
+    Points that are not finite are left out, and the log says how many.
+
+    Args:
+        path: the file.
+        points: (N, 3), metres; stored as float32.
+        colors: (N, 3) uint8, red green blue.
+
+    Raises:
+        ValueError: shapes disagree.
+        OutputError: the file cannot be written.
+    """
+    if points.ndim != 2 or points.shape[1] != 3 or (colors is not None and colors.shape != points.shape):
+        raise ValueError(
+            f"expected points (N, 3) and as many colours, found {points.shape} and "
+            f"{None if colors is None else colors.shape}"
+        )
+    finite = np.isfinite(points).all(axis=1)
+    if not finite.all():
+        _log.warning("%s: %d points are not finite and were left out", path, np.count_nonzero(~finite))
+    fields = [(name, "<f4") for name in _AXES]
+    if colors is not None:
+        fields += [(name, "u1") for name in ("red", "green", "blue")]
+    vertices = np.empty(np.count_nonzero(finite), dtype=fields)
+    for column, name in enumerate(_AXES):
+        vertices[name] = points[finite, column]
+    if colors is not None:
+        for column, name in enumerate(("red", "green", "blue")):
+            vertices[name] = colors[finite, column]
+    kinds = {"<f4": "float", "u1": "uchar"}
+    header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(vertices)}"]
+    header += [f"property {kinds[kind]} {name}" for name, kind in fields]
+    write_atomic(path, ("\n".join([*header, "end_header"]) + "\n").encode("ascii") + vertices.tobytes())
+
+
+def _compare(estimate: Trajectory, ground_truth: Trajectory | None, align: Alignment) -> tuple[Evaluation | None, str]:
+    """The evaluation, where there can be one, and the line of text under the title."""
+    plain = f"{len(estimate)} poses, {_length(estimate.path_length_m)}"
+    if ground_truth is None:
+        return None, f"{plain}, no ground truth"
+    try:
+        evaluation = evaluate(estimate, ground_truth, align)
+    except TrajectoryError as error:
+        _log.warning("trajectory drawn without ground truth: %s", error)
+        return None, f"{plain}, not compared with the ground truth ({str(error).split(':')[0][:60]})"
+    figures = evaluation.absolute.statistics
+    scale = f", scale {evaluation.absolute.scale:.4g}" if align == "sim3" else ""
+    return evaluation, (
+        f"ATE {figures.rmse:.3g} m rmse, {figures.max:.3g} m max, {_WORDS[align]}{scale}; "
+        f"{evaluation.matched} of {len(estimate)} poses compared, {_length(evaluation.path_length_m)}"
+    )
+
+
+def _length(metres: float) -> str:
+    return f"{metres / 1000:.2f} km" if metres >= 1000 else f"{metres:.3g} m"
+
+
+def _within(trajectory: Trajectory, stamps: NDArray[np.float64]) -> Trajectory:
+    margin = 1e-3 + 0.01 * float(stamps[-1] - stamps[0])
+    inside = (trajectory.timestamps >= stamps[0] - margin) & (trajectory.timestamps <= stamps[-1] + margin)
+    return Trajectory(trajectory.timestamps[inside], trajectory.T_world_cam[inside], trajectory.frame)
+
+
+def _view_axes(positions: NDArray[np.float64], trajectory: Trajectory) -> tuple[int, int, int, float]:
+    """Axes across and along the ground, the vertical one, and which way is up on it.
+
+    Cameras that mostly stood upright tell where down is; otherwise the ground is the plane of greatest extent.
+    """
+    extent = np.ptp(positions, axis=0) if len(positions) else np.ones(3)
+    up, up_sign = int(np.argmin(extent)), 1.0
+    if len(trajectory) and trajectory.frame != "body":
+        down = trajectory.T_world_cam[:, :3, 1].mean(axis=0)
+        if np.abs(down).max() > _UPRIGHT:
+            up = int(np.argmax(np.abs(down)))
+        up_sign = -1.0 if down[up] > 0 else 1.0
+    ground = [axis for axis in range(3) if axis != up]
+    across, along = sorted(ground, key=lambda axis: -extent[axis])
+    # As maps are drawn, unless the path is much longer the other way.
+    if extent[along] > 0.6 * extent[across]:
+        across, along = ground
+    return across, along, up, up_sign
+
+
+def _draw(
+    axes: Axes, shown: Trajectory, truth: Trajectory | None, evaluation: Evaluation | None, columns: tuple[int, int]
+) -> None:
+    from matplotlib.collections import LineCollection
+
+    if truth is not None:
+        line = _broken(truth)[:, columns]
+        axes.plot(line[:, 0], line[:, 1], color="0.35", linewidth=1.2, linestyle=(0, (4, 2)), label="ground truth")
+    line = _broken(shown)[:, columns]
+    if evaluation is None:
+        axes.plot(line[:, 0], line[:, 1], color="tab:blue", linewidth=1.8, label="estimate")
+    else:
+        axes.plot(line[:, 0], line[:, 1], color="0.7", linewidth=0.8, zorder=1.5)
+        rows, errors = evaluation.absolute.association.estimate, evaluation.absolute.errors_m
+        points = shown.positions[rows][:, columns]
+        joined = ~_gaps(shown.timestamps[rows])
+        segments = np.stack([points[:-1], points[1:]], axis=1)[joined]
+        collection = LineCollection(list(segments), cmap="plasma", linewidths=2.4, zorder=3)
+        collection.set_array(0.5 * (errors[:-1] + errors[1:])[joined])
+        collection.set_clim(0.0, max(float(errors.max()), 1e-9))
+        axes.add_collection(collection)
+        axes.plot(
+            [],
+            [],
+            color=collection.get_cmap()(0.5),
+            linewidth=2.4,
+            label=f"estimate, {_WORDS[evaluation.absolute.alignment]}",
+        )
+    for row, marker, label in ((0, "o", "start"), (-1, "s", "end")):
+        if len(shown):
+            at = shown.positions[row, columns]
+            axes.plot(*at, marker, color="white", markeredgecolor="black", markersize=7, zorder=4, label=label)
+    axes.set_xlabel(f"{_AXES[columns[0]]} (m)")
+    axes.set_ylabel(f"{_AXES[columns[1]]} (m)")
+    axes.grid(True, color="0.9", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.set_aspect("equal", adjustable="datalim")
+    axes.margins(0.06)
+
+
+def _gaps(timestamps: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """(N-1,) bool: where a path is interrupted after its n-th pose."""
+    steps = np.diff(timestamps)
+    long: NDArray[np.bool_] = steps > _GAP_FACTOR * np.median(steps) if len(steps) else np.zeros(0, dtype=bool)
+    return long
+
+
+def _broken(trajectory: Trajectory) -> NDArray[np.float64]:
+    """Positions with a row of NaN in every gap, so that no line is drawn across."""
+    after = np.flatnonzero(_gaps(trajectory.timestamps)) + 1
+    return np.insert(trajectory.positions, after, np.nan, axis=0)
