@@ -301,15 +301,16 @@ def _refine(matches: _Matches, T_1_0: Array, good: Mask) -> tuple[Array, float]:
         residual, jacobian, tangent = _linearize_sampson(x0, x1, T, sigma)
         robust = 1.0 / np.sqrt(np.maximum(residual**2 / _CHI2_LINE, 1.0))
         normal = (jacobian * robust[:, None]).T @ jacobian
-        # The pseudo-inverse, as a degenerate scene leaves directions undetermined.
-        covariance = np.linalg.pinv(normal, rcond=1e-12, hermitian=True)
+        # A degenerate scene leaves combinations undetermined: they get a huge variance and show up as uncertainty.
+        curvature, axes = np.linalg.eigh(normal)
+        covariance = (axes / np.maximum(curvature, 1e-10 * curvature[-1])) @ axes.T
         step = -covariance @ ((jacobian * robust[:, None]).T @ residual)
         direction = T[:3, 3] + tangent @ step[3:]
         T = make_transform(so3_exp(step[:3]) @ T[:3, :3], direction / np.linalg.norm(direction))
         if np.abs(step).max() < _REFINE_CONVERGED:
             break
     variance = max(1.0, float(residual @ residual) / max(len(residual) - 5, 1))
-    return T, float(np.sqrt(variance * np.linalg.eigvalsh(covariance[3:, 3:])[-1]))
+    return T, min(float(np.sqrt(variance * np.linalg.eigvalsh(covariance[3:, 3:])[-1])), np.pi)
 
 
 def _linearize_sampson(x0: Array, x1: Array, T_1_0: Array, sigma: float) -> tuple[Array, Array, Array]:
