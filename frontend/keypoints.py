@@ -155,26 +155,37 @@ def first_at_each_pixel(keypoints: NDArray[np.float32], scores: NDArray[np.float
 def spread_top_k(
     keypoints: NDArray[np.float32], scores: NDArray[np.float32], count: int, cell: int
 ) -> NDArray[np.int64]:
-    """Indices of at most `count` points that are spread evenly over the image, best score first.
+    """Indices of at most `count` points that are spread over the image, best score first.
 
-    In rounds: the best point of every square cell of `cell` pixels first, then the second best, and so on,
-    so that places of little texture keep points. Ties go to the upper, then the left point.
+    Half of them are taken in rounds: the best point of every square cell of `cell` pixels, then the second
+    best, and so on, so that places of little texture keep points. The best of the rest fill up: all in rounds
+    would cost an eighth of the matches (measured on KITTI), half in rounds costs a fiftieth. Ties go to the
+    upper, then the left point.
 
     Args:
         keypoints: (N, 2) x y, pixels.
         scores: (N,).
+        count: how many to keep.
         cell: pixels; 0 takes the best scores wherever they are.
     """
     order = np.lexsort((keypoints[:, 0], keypoints[:, 1], -scores))
     if len(order) <= count or cell <= 0:
         return order[:count]
-    cells = np.floor(keypoints[order] / cell).astype(np.int64)
-    index = (cells[:, 1] - cells[:, 1].min()) * (np.ptp(cells[:, 0]) + 1) + cells[:, 0] - cells[:, 0].min()
+    round_of = _rank_in_cell(np.floor(keypoints[order] / cell).astype(np.int64))
+    chosen = np.zeros(len(order), np.bool_)
+    chosen[np.argsort(round_of, kind="stable")[: count // 2]] = True
+    chosen[np.flatnonzero(~chosen)[: count - count // 2]] = True
+    return order[chosen]
+
+
+def _rank_in_cell(cells: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How many earlier points lie in the cell of each point, (N,), of cells (N, 2)."""
+    cells = cells - cells.min(axis=0)
+    index = cells[:, 1] * (cells[:, 0].max() + 1) + cells[:, 0]
     by_cell = np.argsort(index, kind="stable")
-    sorted_index = index[by_cell]
-    starts = np.flatnonzero(np.r_[True, sorted_index[1:] != sorted_index[:-1]])
-    lengths = np.diff(np.r_[starts, len(by_cell)])
-    round_of = np.empty(len(order), np.int64)
-    round_of[by_cell] = np.arange(len(order)) - np.repeat(starts, lengths)
-    chosen = np.argsort(round_of, kind="stable")[:count]
-    return order[np.sort(chosen)]
+    grouped = index[by_cell]
+    starts = np.flatnonzero(np.r_[True, grouped[1:] != grouped[:-1]])
+    lengths = np.diff(np.r_[starts, len(grouped)])
+    rank = np.empty(len(index), np.int64)
+    rank[by_cell] = np.arange(len(index)) - np.repeat(starts, lengths)
+    return rank

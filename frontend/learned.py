@@ -27,11 +27,12 @@ class SuperPointExtractor:
     """
 
     name = "superpoint"
-    max_distance = 0.75
-    pixel_sigma = 1.0
+    # KITTI, four frames apart: 82 % of the true matches lie below, 13 % of the nearest false ones in a 24 px gate.
+    max_distance = 0.8
 
     def __init__(self, config: FeatureConfig) -> None:
         self._config = config
+        self.pixel_sigma = 0.8 if config.subpixel else 1.1
         network = load_superpoint(config.weights)
         self._sampling = network.sampling
         self._engine = TorchEngine(network, config.device, config.threads)
