@@ -1,0 +1,242 @@
+"""The system without images: landmarks with descriptors are projected, so that every number is known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from spslam import geometry
+from spslam.backend.bundle import SchurBundleAdjuster
+from spslam.backend.pose import PnPSolver
+from spslam.backend.pose_graph import G2oPoseGraph
+from spslam.backend.two_view import EpipolarSolver
+from spslam.camera import Camera
+from spslam.config import Config, load_config
+from spslam.errors import CalibrationError, DatasetError
+from spslam.evaluation import evaluate
+from spslam.frame import Features, Frame
+from spslam.frontend.matching import DescriptorMatcher
+from spslam.slam import Parts, Slam
+from spslam.tracking import TrackResult, TrackState
+from spslam.trajectory import Trajectory
+
+CAMERA = Camera(640, 480, 400.0, 400.0, 319.5, 239.5, baseline_m=0.12, fps=20.0)
+NOISE_PX = 0.5
+
+
+class PointRoom:
+    """Landmarks on the walls of a room, and a camera in it.
+
+    The right image and the depth image of a frame hold nothing: what they would show is looked up by the index of
+    the frame, which its image carries in the first pixels.
+    """
+
+    name = "points"
+    max_distance = 0.7
+    pixel_sigma = NOISE_PX
+
+    def __init__(self, count: int = 1500, seed: int = 0, size: tuple[float, float, float] = (8.0, 4.0, 8.0)) -> None:
+        rng = np.random.default_rng(seed)
+        points = rng.uniform(-0.5, 0.5, (count, 3))
+        wall = rng.integers(0, 3, count)
+        points[np.arange(count), wall] = rng.choice([-0.5, 0.5], count)
+        self.points = points * size
+        descriptors = rng.normal(size=(count, 64)).astype(np.float32)
+        self.descriptors = descriptors / np.linalg.norm(descriptors, axis=1, keepdims=True)
+        self.poses: list[np.ndarray] = []
+        self.believed_camera = CAMERA
+        self.blind: set[int] = set()
+
+    def frame(self, T_world_cam: np.ndarray, timestamp: float, sensor: str) -> Frame:
+        index = len(self.poses)
+        self.poses.append(T_world_cam)
+        image = np.zeros((CAMERA.height, CAMERA.width), np.uint8)
+        image[0, :2] = index % 256, index // 256
+        if sensor == "stereo":
+            return Frame(index, timestamp, self.believed_camera, image, image_right=image)
+        return Frame(index, timestamp, self.believed_camera, image)
+
+    def extract(self, image: np.ndarray) -> Features:
+        return self.extract_batch([image])[0]
+
+    def extract_batch(self, images: list[np.ndarray]) -> list[Features]:
+        return [self._features(int(image[0, 0]) + 256 * int(image[0, 1]), side) for side, image in enumerate(images)]
+
+    def match(self, left_image: np.ndarray, left: Features, right_image: np.ndarray, right: Features) -> np.ndarray:
+        matches0 = DescriptorMatcher().match(left.descriptors, right.descriptors, 0.3)
+        u_right = np.full(len(left), np.nan)
+        u_right[matches0 >= 0] = right.keypoints[matches0[matches0 >= 0], 0]
+        return u_right
+
+    def _features(self, index: int, side: int) -> Features:
+        rng = np.random.default_rng([index, side])
+        points = geometry.apply(geometry.inverse(self.poses[index]), self.points)
+        points[:, 0] -= side * CAMERA.baseline_m
+        pixels = CAMERA.project(points)
+        seen = np.flatnonzero(CAMERA.in_image(pixels, 2.0) & (points[:, 2] > 0.3))
+        if index in self.blind:
+            seen = seen[:0]
+        pixels = pixels[seen] + rng.normal(0, NOISE_PX, (len(seen), 2))
+        noisy = self.descriptors[seen] + rng.normal(0, 0.02, (len(seen), 64)).astype(np.float32)
+        noisy /= np.linalg.norm(noisy, axis=1, keepdims=True) if len(seen) else 1.0
+        return Features(pixels.astype(np.float32), np.ones(len(seen), np.float32), noisy.astype(np.float32))
+
+
+def look(x: float, y: float, z: float, yaw: float) -> np.ndarray:
+    """A camera at (x, y, z) that looks along +z, turned by `yaw` radians around y."""
+    return geometry.make_transform(geometry.so3_exp(np.array([0.0, yaw, 0.0])), np.array([x, y, z]))
+
+
+def sway(count: int) -> list[np.ndarray]:
+    """A camera that moves sideways in front of a wall and turns a little."""
+    s = np.arange(count) / 20.0
+    return [look(-1.5 + 0.8 * t, 0.1 * np.sin(2 * t), -2.0 + 0.2 * t, 0.1 * np.sin(t)) for t in s]
+
+
+def circle(count: int, laps: float) -> list[np.ndarray]:
+    """A camera that walks a circle and looks outwards."""
+    angles = 2 * np.pi * laps * np.arange(count) / count
+    return [look(1.5 * np.sin(a), 0.0, 1.5 * np.cos(a), a) for a in angles]
+
+
+def build(room: PointRoom, config: Config) -> Slam:
+    return Slam(
+        config,
+        Parts(
+            extractor=room,
+            stereo_matcher=room,
+            matcher=DescriptorMatcher(),
+            pose_solver=PnPSolver(NOISE_PX),
+            two_view=EpipolarSolver(NOISE_PX),
+            bundle=SchurBundleAdjuster(NOISE_PX),
+            pose_graph=G2oPoseGraph(),
+        ),
+    )
+
+
+def drive(
+    room: PointRoom, poses: list[np.ndarray], sensor: str, overrides: list[str] | None = None
+) -> tuple[Slam, list[TrackResult]]:
+    slam = build(room, load_config("default", overrides))
+    results = [slam.track(room.frame(pose, 0.05 * (i + 1), sensor)) for i, pose in enumerate(poses)]
+    slam.finish()
+    return slam, results
+
+
+def truth(poses: list[np.ndarray]) -> Trajectory:
+    return Trajectory(0.05 * (1 + np.arange(len(poses))), np.array(poses))
+
+
+def ate(slam: Slam, poses: list[np.ndarray], align: str) -> float:
+    return float(evaluate(slam.trajectory(), truth(poses), align).as_metrics()["ate_rmse_m"])
+
+
+@pytest.mark.parametrize(("sensor", "align", "bound"), [("stereo", "se3", 0.01), ("mono", "sim3", 0.015)])
+def test_tracks_every_frame_of_a_sway(sensor: str, align: str, bound: float) -> None:
+    poses = sway(60)
+    slam, results = drive(PointRoom(), poses, sensor)
+    assert len(slam.trajectory()) == 60, "frames that waited for the first map get their pose afterwards"
+    assert results[-1].state is TrackState.TRACKING
+    assert ate(slam, poses, align) < bound
+    assert np.isfinite(results[-1].covariance).all()
+
+
+def test_map_lies_on_the_walls() -> None:
+    room = PointRoom()
+    poses = sway(60)
+    slam, _ = drive(room, poses, "stereo")
+    in_world = geometry.apply(poses[0], slam.map.positions)
+    distance = np.min(np.abs(np.abs(in_world) - np.array([4.0, 2.0, 4.0])), axis=1)
+    assert len(in_world) > 300
+    assert np.median(distance) < 0.03
+
+
+def test_mono_waits_for_parallax() -> None:
+    poses = [look(0, 0, 0, 0.02 * i) for i in range(20)]
+    slam, results = drive(PointRoom(), poses, "mono")
+    assert all(r.state is TrackState.INITIALIZING and r.T_world_cam is None and r.reason for r in results)
+    assert len(slam.trajectory()) == 0
+
+
+def test_loses_says_so_and_comes_back_without_inventing_a_pose() -> None:
+    room = PointRoom()
+    room.blind = {20, 21, 22}
+    poses = sway(40)
+    slam, results = drive(room, poses, "stereo")
+    assert [r.state for r in results[20:23]] == [TrackState.LOST] * 3
+    assert all(r.T_world_cam is None and r.reason for r in results[20:23])
+    assert results[23].state is TrackState.TRACKING
+    assert slam.statistics.relocalisations == 1
+    assert len(slam.trajectory()) == 37
+    assert ate(slam, poses, "se3") < 0.01
+
+
+def test_jump_to_a_place_just_seen_is_recovered() -> None:
+    poses = sway(30)
+    poses += poses[5:12]
+    slam, results = drive(PointRoom(), poses, "stereo")
+    assert results[-1].state is TrackState.TRACKING
+    assert ate(slam, poses, "se3") < 0.01
+
+
+def test_two_runs_give_the_same_bytes() -> None:
+    first, second = (drive(PointRoom(), sway(40), "mono")[0] for _ in range(2))
+    assert first.trajectory().T_world_cam.tobytes() == second.trajectory().T_world_cam.tobytes()
+    assert first.map.positions.tobytes() == second.map.positions.tobytes()
+
+
+def test_trajectory_follows_culled_keyframes() -> None:
+    """Standing still makes key frames redundant; the frames that hung on them keep their poses."""
+    poses = sway(20) + [sway(20)[-1]] * 60
+    slam, _ = drive(PointRoom(), poses, "stereo", ["keyframes.max_interval=3"])
+    assert len(slam.map.keyframes) < 20
+    assert len(slam.trajectory()) == len(poses)
+    assert ate(slam, poses, "se3") < 0.01
+
+
+def test_closed_loop_takes_up_the_drift() -> None:
+    """A wrong focal length makes odometry drift around the circle; the revisit takes the drift back."""
+    lap = 80
+    poses = circle(lap, 1.0) + circle(lap, 1.0)[:14]
+    wrong = replace(CAMERA, fx=CAMERA.fx * 1.02, fy=CAMERA.fy * 1.02)
+    gaps = {}
+    for enabled in (False, True):
+        room = PointRoom(1500, size=(9.0, 4.0, 9.0))
+        room.believed_camera = wrong
+        overrides = [f"loop.enabled={enabled}", "loop.min_interval=15", "tracking.max_keyframes=6"]
+        slam, results = drive(room, poses, "stereo", overrides)
+        assert results[-1].state is TrackState.TRACKING
+        assert (slam.statistics.loops > 0) == enabled
+        estimate = slam.trajectory().T_world_cam
+        # Frame `lap + i` stands where frame `i` stood.
+        gaps[enabled] = float(np.linalg.norm(estimate[lap + 10, :3, 3] - estimate[10, :3, 3]))
+    assert gaps[False] > 0.05, "without drift there is nothing to show"
+    assert gaps[True] < 0.3 * gaps[False]
+
+
+def test_stamps_must_increase() -> None:
+    room = PointRoom()
+    slam = build(room, Config())
+    slam.track(room.frame(look(0, 0, 0, 0), 1.0, "stereo"))
+    with pytest.raises(DatasetError, match="increase"):
+        slam.track(room.frame(look(0, 0, 0, 0), 1.0, "stereo"))
+
+
+def test_sensor_may_not_change() -> None:
+    room = PointRoom()
+    slam = build(room, Config())
+    slam.track(room.frame(look(0, 0, 0, 0), 1.0, "stereo"))
+    with pytest.raises(DatasetError, match="changed"):
+        slam.track(room.frame(look(0, 0, 0, 0), 1.1, "mono"))
+
+
+def test_images_must_fit_the_camera() -> None:
+    slam = build(PointRoom(), Config())
+    with pytest.raises(DatasetError, match="640x480"):
+        slam.track(Frame(0, 0.0, CAMERA, np.zeros((10, 20), np.uint8)))
+    without_baseline = Camera(640, 480, 400.0, 400.0, 319.5, 239.5)
+    image = np.zeros((480, 640), np.uint8)
+    with pytest.raises(CalibrationError, match="baseline"):
+        slam.track(Frame(0, 1.0, without_baseline, image, image_right=image))
