@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import scipy.optimize
+
 from spslam.backend import bundle
 from spslam.backend.bundle import SchurBundleAdjuster
 from spslam.backend.residuals import Reprojection, chi_squared, huber_cost

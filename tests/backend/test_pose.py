@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+
 from spslam.backend.pose import PnPSolver
 from spslam.backend.residuals import Reprojection, backward3, cholesky3, forward3, pose_jacobian
 from spslam.camera import Camera
@@ -164,7 +165,7 @@ def test_ransac_needs_support():
 
 
 def test_same_input_gives_same_bytes():
-    T, points, pixels, u_right, _ = make_scene(9, outliers=0.5)
+    _, points, pixels, u_right, _ = make_scene(9, outliers=0.5)
     first, second = (PnPSolver().ransac(points, pixels, u_right, CAMERA) for _ in range(2))
     assert first is not None
     assert second is not None

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from spslam.backend.two_view import EpipolarSolver, _linearize_sampson
 from spslam.camera import Camera
 from spslam.geometry import apply, inverse, make_transform, rotation_angle, se3_exp, so3_exp
@@ -165,7 +166,7 @@ def test_triangulation_refuses():
     T_1_0, _, pixels0, pixels1, _ = make_views(6, sigma=0.0)
     solver = EpipolarSolver()
     identity = np.eye(4)
-    off_line = pixels1 + [0.0, 15.0]
+    off_line = pixels1 + np.array([0.0, 15.0])
     assert np.isnan(solver.triangulate(identity, T_1_0, pixels0, off_line, CAMERA)).all()
     backwards = make_transform(T_1_0[:3, :3], -T_1_0[:3, 3])
     assert np.isnan(solver.triangulate(identity, backwards, pixels0, pixels1, CAMERA)).all()
