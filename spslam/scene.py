@@ -1,0 +1,243 @@
+"""What a picture of a map shows and from where: geometry only, no graphics library."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spslam.geometry import apply
+
+Array = NDArray[np.float64]
+
+BACKGROUND = (0.055, 0.065, 0.085)
+
+_FIELD_OF_VIEW = np.radians(40.0)
+_ELEVATION = np.radians(42.0)
+_MARGIN = 0.92
+_MAX_FRUSTA = 120
+_TUBE_SIDES = 6
+# Heights from low to high, bright enough for a dark background.
+_HEIGHT_COLORS = np.array(
+    [[0.36, 0.30, 0.70], [0.25, 0.53, 0.76], [0.28, 0.74, 0.68], [0.65, 0.85, 0.48], [0.98, 0.91, 0.55]]
+)
+
+
+def _no_poses() -> Array:
+    return np.zeros((0, 4, 4))
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """What there is to see.
+
+    Attributes:
+        points: (P, 3) float64, metres.
+        keyframes: (K, 4, 4) float64, `T_world_keyframe`.
+        trajectory: (N, 4, 4) float64, `T_world_cam`.
+        ground_truth: (M, 4, 4) float64, in the same world.
+        colors: (P, 3) uint8, or None.
+    """
+
+    points: Array
+    keyframes: Array
+    trajectory: Array
+    ground_truth: Array = field(default_factory=_no_poses)
+    colors: NDArray[np.uint8] | None = None
+
+    def __post_init__(self) -> None:
+        finite = np.isfinite(self.points).all(axis=1)
+        if not finite.all():
+            object.__setattr__(self, "points", self.points[finite])
+            if self.colors is not None:
+                object.__setattr__(self, "colors", self.colors[finite])
+
+    def save(self, path: Path) -> None:
+        """Write to a `.npz` file."""
+        arrays = {name: getattr(self, name) for name in ("points", "keyframes", "trajectory", "ground_truth")}
+        if self.colors is not None:
+            arrays["colors"] = self.colors
+        np.savez(path, **arrays)
+
+    @classmethod
+    def load(cls, path: Path) -> Scene:
+        """Read what `save` wrote."""
+        with np.load(path, allow_pickle=False) as arrays:
+            return cls(**{name: arrays[name] for name in arrays.files})
+
+    @property
+    def path(self) -> Array:
+        """(L, 3) positions of everything that moved."""
+        return np.concatenate([self.trajectory, self.keyframes, self.ground_truth])[:, :3, 3]
+
+
+@dataclass(frozen=True, eq=False)
+class Viewpoint:
+    """A pinhole camera that looks at a scene.
+
+    Attributes:
+        T_cam_world: (4, 4) float64.
+        distance: metres to what it looks at.
+        field_of_view: vertical, radians.
+    """
+
+    T_cam_world: Array
+    distance: float
+    field_of_view: float = float(_FIELD_OF_VIEW)
+
+    def pixel_size(self, height: int) -> float:
+        """Metres a pixel of a picture `height` pixels high covers at the distance of the scene."""
+        return 2.0 * self.distance * float(np.tan(0.5 * self.field_of_view)) / height
+
+
+def choose_viewpoint(scene: Scene, aspect: float) -> Viewpoint:
+    """Look down obliquely across the longest side of the scene, close enough to fill a picture of `aspect`.
+
+    The scene is its path and the central nine tenths of its points along each direction, so that stray points do
+    not make it small.
+    """
+    up = up_direction(scene)
+    content = _content(scene)
+    side = _short_horizontal(content, up)
+    forward = scene.trajectory[:, :3, 2].mean(axis=0) if len(scene.trajectory) else np.zeros(3)
+    if forward @ side > 0:
+        side = -side
+    # Camera axes in the world: x right, y down, z forward.
+    z = -(np.cos(_ELEVATION) * side + np.sin(_ELEVATION) * up)
+    x = np.cross(z, up)
+    x /= np.linalg.norm(x)
+    R_world_cam = np.stack([x, np.cross(z, x), z], axis=1)
+    seen = content @ R_world_cam
+    slope = np.tan(0.5 * _FIELD_OF_VIEW) * _MARGIN * np.array([aspect, 1.0])
+    # Nearer things spread wider: look for the middle of what is seen, then for the distance that holds it all.
+    centre = 0.5 * (seen.min(axis=0) + seen.max(axis=0))
+    distance = 1e-3
+    for _ in range(4):
+        relative = seen - centre
+        distance = max(float((np.abs(relative[:, :2]) / slope - relative[:, 2:]).max()), 1e-3)
+        image = relative[:, :2] / (relative[:, 2:] + distance)
+        centre[:2] += 0.5 * distance * (image.min(axis=0) + image.max(axis=0))
+    T_cam_world = np.eye(4)
+    T_cam_world[:3, :3] = R_world_cam.T
+    T_cam_world[:3, 3] = [0.0, 0.0, distance] - centre
+    return Viewpoint(T_cam_world, distance)
+
+
+def up_direction(scene: Scene) -> Array:
+    """(3,) unit vector: against the mean down of the cameras; they are mostly held upright."""
+    poses = scene.trajectory if len(scene.trajectory) else scene.keyframes
+    mean = -poses[:, :3, 1].mean(axis=0) if len(poses) else np.array([0.0, -1.0, 0.0])
+    length = float(np.linalg.norm(mean))
+    up: Array = mean / length if length > 0.2 else np.array([0.0, -1.0, 0.0])
+    return up
+
+
+def inlier_points(scene: Scene) -> NDArray[np.bool_]:
+    """(P,) bool: points in or near the box of the scene, the others are mostly wrong and would clutter it."""
+    if len(scene.points) == 0:
+        return np.zeros(0, dtype=bool)
+    low, high = _box(scene.points, scene.path)
+    margin = 0.25 * (high - low) + 1e-9
+    return _inside(scene.points, low - margin, high + margin)
+
+
+def typical_size(scene: Scene) -> float:
+    """Metres that a key frame's frustum should measure to be seen, without covering its neighbours."""
+    path = scene.path
+    if len(path) == 0:
+        return 0.1
+    low, high = _box(scene.points, path)
+    size = 0.022 * float(np.linalg.norm(high - low))
+    if len(scene.keyframes) > 2:
+        steps = np.linalg.norm(np.diff(scene.keyframes[:, :3, 3], axis=0), axis=1)
+        size = float(np.clip(1.2 * np.median(steps), 0.4 * size, size))
+    return max(size, 1e-4)
+
+
+def point_colors(scene: Scene) -> Array:
+    """(P, 3) float64, 0 to 1: the given colours, else by height."""
+    if scene.colors is not None:
+        return scene.colors.astype(np.float64) / 255.0
+    if len(scene.points) == 0:
+        return np.zeros((0, 3))
+    height = scene.points @ up_direction(scene)
+    low, high = np.percentile(height, [3, 97])
+    share = np.clip((height - low) / max(high - low, 1e-9), 0.0, 1.0) * (len(_HEIGHT_COLORS) - 1)
+    below = np.minimum(share.astype(int), len(_HEIGHT_COLORS) - 2)
+    rest = (share - below)[:, None]
+    colors: Array = (1 - rest) * _HEIGHT_COLORS[below] + rest * _HEIGHT_COLORS[below + 1]
+    return colors
+
+
+def frustum_lines(T_world_cam: Array, size: float) -> tuple[Array, Array]:
+    """Starts and ends (8·K', 3) of the edges of camera frusta `size` deep; of many cameras, some evenly picked."""
+    if len(T_world_cam) > _MAX_FRUSTA:
+        T_world_cam = T_world_cam[np.linspace(0, len(T_world_cam) - 1, _MAX_FRUSTA).astype(int)]
+    corners = size * np.array([[0, 0, 0], [-0.6, -0.42, 1], [0.6, -0.42, 1], [0.6, 0.42, 1], [-0.6, 0.42, 1]])
+    world = apply(T_world_cam[:, None], corners)
+    starts, ends = world[:, [0, 0, 0, 0, 1, 2, 3, 4]], world[:, [1, 2, 3, 4, 2, 3, 4, 1]]
+    return starts.reshape(-1, 3), ends.reshape(-1, 3)
+
+
+def tube(starts: Array, ends: Array, radius: float) -> tuple[Array, NDArray[np.int32]]:
+    """Vertices (V, 3) and triangles (T, 3) of round bars from `starts` to `ends` (N, 3): lines of any width."""
+    direction = ends - starts
+    length = np.linalg.norm(direction, axis=1)
+    used = length > 1e-12
+    starts, ends, direction = starts[used], ends[used], direction[used] / length[used, None]
+    # Any direction across will do: start from the axis that is least along.
+    helper = np.eye(3)[np.argmin(np.abs(direction), axis=1)]
+    across = np.cross(direction, helper)
+    across /= np.linalg.norm(across, axis=1, keepdims=True)
+    third = np.cross(direction, across)
+    angle = np.arange(_TUBE_SIDES) * 2 * np.pi / _TUBE_SIDES
+    ring = radius * (np.cos(angle)[:, None] * across[:, None] + np.sin(angle)[:, None] * third[:, None])
+    vertices = np.stack([starts[:, None] + ring, ends[:, None] + ring], axis=1).reshape(-1, 3)
+    here, there = np.arange(_TUBE_SIDES), np.arange(_TUBE_SIDES) + _TUBE_SIDES
+    after = np.roll(here, -1)
+    side = np.concatenate(
+        [np.stack([here, after, there], axis=1), np.stack([after, after + _TUBE_SIDES, there], axis=1)]
+    )
+    offsets = 2 * _TUBE_SIDES * np.arange(len(starts))
+    return vertices, (side[None] + offsets[:, None, None]).reshape(-1, 3).astype(np.int32)
+
+
+def _box(points: Array, path: Array) -> tuple[Array, Array]:
+    """Corners of the box of the path and of the central nine tenths of the points."""
+    parts = [path] if len(path) else []
+    if len(points):
+        parts.append(np.percentile(points, [5, 95], axis=0))
+    content = np.concatenate(parts) if parts else np.zeros((1, 3))
+    return content.min(axis=0), content.max(axis=0)
+
+
+def _inside(points: Array, low: Array, high: Array) -> NDArray[np.bool_]:
+    inside: NDArray[np.bool_] = np.all((points >= low) & (points <= high), axis=1)
+    return inside
+
+
+def _content(scene: Scene) -> Array:
+    """(C, 3) the positions that the picture must hold."""
+    parts = [scene.path]
+    if len(scene.points):
+        low, high = _box(scene.points, scene.path)
+        parts.append(scene.points[_inside(scene.points, low, high)])
+    content = np.concatenate(parts)
+    return content if len(content) else np.zeros((1, 3))
+
+
+def _short_horizontal(content: Array, up: Array) -> Array:
+    """(3,) unit vector across the longest horizontal extent."""
+    flat = content - content.mean(axis=0)
+    flat = flat - np.outer(flat @ up, up)
+    _, directions = np.linalg.eigh(flat.T @ flat + 1e9 * max(float(np.sum(flat**2)), 1e-12) * np.outer(up, up))
+    longest = directions[:, 1]
+    side = np.cross(longest, up)
+    norm = float(np.linalg.norm(side))
+    if norm < 1e-9:
+        side = np.cross(np.eye(3)[int(np.argmin(np.abs(up)))], up)
+        norm = float(np.linalg.norm(side))
+    unit: Array = side / norm
+    return unit
