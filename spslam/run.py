@@ -13,15 +13,19 @@ from threading import Event, Thread
 from time import perf_counter
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from spslam.errors import DatasetError, SpslamError, TrajectoryError
-from spslam.evaluation import Alignment, Evaluation, evaluate
+from spslam.evaluation import Alignment, Evaluation, evaluate, transform_trajectory
 from spslam.files import write_atomic
 from spslam.frame import Frame
+from spslam.geometry import inverse
 from spslam.metrics import Metrics, compute_metrics
 from spslam.output import OutputFolder, RunLog
 from spslam.ports import Sequence, Viewer
 from spslam.report import plot_trajectory, write_ply
 from spslam.trajectory import Trajectory, write_kitti, write_tum
+from spslam.viewer import render_scene
 
 if TYPE_CHECKING:
     from spslam.slam import Slam
@@ -241,8 +245,24 @@ def write_results(folder: Path, slam: Slam, sequence: Sequence, record: Record, 
         _alignment(sequence),
         title=f"{sequence.name}, {sequence.sensor}, {slam.config.features.extractor}",
     )
+    render_scene(
+        folder / "map.png",
+        slam.map.positions,
+        slam.map.T_world_keyframe,
+        trajectory,
+        _truth_in_map(trajectory, evaluation),
+    )
     write_atomic(folder / "metrics.json", json.dumps(metrics, indent=2, allow_nan=False) + "\n")
     return metrics
+
+
+def _truth_in_map(trajectory: Trajectory, evaluation: Evaluation | str | None) -> Trajectory | None:
+    """The ground truth while the trajectory lasts, in the world of the map."""
+    if not isinstance(evaluation, Evaluation):
+        return None
+    truth = transform_trajectory(inverse(evaluation.absolute.S_truth_estimate), evaluation.ground_truth)
+    first, last = np.searchsorted(truth.timestamps, trajectory.timestamps[[0, -1]])
+    return Trajectory(truth.timestamps[first : last + 1], truth.T_world_cam[first : last + 1], truth.frame)
 
 
 def _alignment(sequence: Sequence) -> Alignment:

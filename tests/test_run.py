@@ -128,14 +128,15 @@ class FakeViewer:
 
 
 @pytest.fixture
-def real_plots() -> None:
-    """Asked for by tests that want the true picture, which takes a second."""
+def real_pictures() -> None:
+    """Asked for by tests that want the true pictures, which take seconds."""
 
 
 @pytest.fixture(autouse=True)
-def _quick_plots(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    if "real_plots" not in request.fixturenames:
+def _quick_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "real_pictures" not in request.fixturenames:
         monkeypatch.setattr("spslam.run.plot_trajectory", lambda path, *args, **kwargs: path.write_bytes(b"\x89PNG"))
+        monkeypatch.setattr("spslam.run.render_scene", lambda *args, **kwargs: False)
 
 
 def run_fake(
@@ -202,7 +203,7 @@ def test_track_all_shows_every_frame_to_viewer_and_progress() -> None:
     assert record.done_s == sorted(record.done_s)
 
 
-def test_run_writes_every_file(tmp_path: Path, real_plots: None) -> None:
+def test_run_writes_every_file(tmp_path: Path, real_pictures: None) -> None:
     slam = FakeSlam()
     outcome = run_fake(tmp_path / "out", slam)
     folder = tmp_path / "out"
@@ -250,7 +251,9 @@ def test_mono_is_aligned_by_sim3(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("sensor", "has_length"), [("stereo", True), ("mono", False)])
-def test_without_ground_truth_errors_are_null(tmp_path: Path, sensor: str, has_length: bool, real_plots: None) -> None:
+def test_without_ground_truth_errors_are_null(
+    tmp_path: Path, sensor: str, has_length: bool, real_pictures: None
+) -> None:
     metrics = run_fake(tmp_path / "out", sequence=FakeSequence(sensor=sensor, truth=False)).metrics
     assert {metrics[key] for key in ("ate_rmse_m", "rpe_trans_m", "rpe_rot_deg", "scale", "alignment")} == {None}
     assert (metrics["path_length_m"] is not None) == has_length

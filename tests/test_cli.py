@@ -1,0 +1,312 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from spslam import __version__
+from spslam.cli import main
+from spslam.config import config_names, load_config
+from spslam.display import ProgressLine
+from spslam.errors import DatasetError
+from spslam.run import Status
+from spslam.tracking import TrackResult, TrackState
+from spslam.trajectory import Trajectory, read_tum, write_kitti, write_tum
+
+ROOT = Path(__file__).resolve().parent.parent
+QUICK = ["--extractor", "orb", "--max-frames", "5"]
+
+
+@pytest.fixture(autouse=True)
+def _no_rendering(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("spslam.run.render_scene", lambda *args, **kwargs: False)
+
+
+def call(*arguments: str) -> int:
+    """The exit code of the command line, called in this process."""
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    return int(caught.value.code or 0)
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The one line that a wrong call is answered with."""
+    assert call(*arguments) == 2
+    printed = capsys.readouterr()
+    assert printed.err.startswith("error: ")
+    assert printed.err.count("\n") == 1
+    assert "Traceback" not in printed.err
+    return printed.err
+
+
+@pytest.fixture
+def trajectories(tmp_path: Path) -> tuple[str, str]:
+    """An estimate that is the ground truth, moved and halved."""
+    poses = np.tile(np.eye(4), (30, 1, 1))
+    angle = np.linspace(0, 4, 30)
+    poses[:, :3, 3] = np.stack([np.cos(angle), np.sin(angle), 0.1 * angle], axis=1)
+    truth = Trajectory(np.arange(30) / 10, poses)
+    moved = poses.copy()
+    moved[:, :3, 3] = 0.5 * poses[:, :3, 3] + 3
+    write_tum(tmp_path / "truth.tum", truth)
+    write_tum(tmp_path / "estimate.tum", Trajectory(truth.timestamps, moved))
+    return str(tmp_path / "estimate.tum"), str(tmp_path / "truth.tum")
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("--version") == 0
+    assert capsys.readouterr().out == f"spslam {__version__}\n"
+
+
+@pytest.mark.parametrize("command", [[], ["run"], ["demo"], ["eval"], ["config"]])
+def test_help_of_every_command(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(*command, "--help") == 0
+    assert "Usage: spslam" in capsys.readouterr().out
+
+
+def test_help_of_run_names_every_option(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    call("run", "--help")
+    text = capsys.readouterr().out
+    for option in (
+        "PATH", "--dataset", "--sequence", "--sensor", "--calibration", "--config", "--set", "--extractor",
+        "--weights", "--out", "--viewer", "--start", "--max-frames", "--stride",
+    ):  # fmt: skip
+        assert option in text
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = (
+        "import sys\nfrom spslam.cli import main\n"
+        "try: main(['run', '--help'])\n"
+        "except SystemExit: pass\n"
+        "sys.exit(' '.join({'torch', 'cv2', 'numpy', 'g2opy', 'matplotlib'} & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run"],
+        ["run", "demo", "--sensor", "sonar"],
+        ["run", "demo", "--stride", "0"],
+        ["run", "demo", "--max-frames", "0"],
+        ["run", "demo", "--start", "-1"],
+        ["eval", "one.tum"],
+        ["fly"],
+    ],
+)
+def test_wrong_usage_exits_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(*arguments) == 2
+    assert "Usage" in capsys.readouterr().err
+
+
+def test_user_errors_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty").mkdir()
+    assert "nothing at" in refused(capsys, "run", str(tmp_path / "gone"))
+    assert "empty" in refused(capsys, "run", str(tmp_path / "empty"))
+    out = ["--out", str(tmp_path / "out")]
+    assert "no extractor named 'surf'" in refused(capsys, "run", "demo-small", "--extractor", "surf", *out)
+    assert "unknown key tracking.x" in refused(capsys, "run", "demo-small", "--set", "tracking.x=1", *out)
+    assert "no config named 'nothing'" in refused(capsys, "run", "demo-small", "--config", "nothing", *out)
+    assert "gone.pth" in refused(capsys, "run", "demo-small", "--weights", str(tmp_path / "gone.pth"), *out)
+    assert "start 99999" in refused(capsys, "run", "demo-small", "--start", "99999", *out)
+    assert "left alone" in refused(capsys, "run", "demo-small", *QUICK, "--out", str(tmp_path))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty"]
+
+
+def test_bugs_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*args: object, **kwargs: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr("spslam.datasets.open_sequence", broken)
+    with pytest.raises(ZeroDivisionError):
+        main(["run", "demo-small"])
+
+
+def test_run_writes_results_and_tells_the_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    assert call("run", "demo-small", *QUICK, "--set", "tracking.min_inliers=15", "--out", str(out)) == 0
+    printed = capsys.readouterr()
+    metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+    assert (metrics["frames"], metrics["tracked"]) == (5, 5)
+    assert (metrics["dataset"], metrics["sensor"], metrics["extractor"]) == ("demo", "stereo", "orb")
+    assert metrics["config"] == "demo_stereo"
+    assert "5 of 5 tracked" in printed.out
+    assert f"results in {out}" in printed.out
+    assert printed.err.startswith("frame 5/5  tracking")
+    assert printed.err.count("\n") == 1
+    resolved = load_config(out / "config.yaml")
+    expected = load_config("demo_stereo", ["tracking.min_inliers=15", "features.extractor=orb"])
+    assert resolved == expected
+    assert metrics["ate_rmse_m"] < 0.05
+
+
+def test_start_stride_sensor_and_default_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = ["run", "demo-small", *QUICK, "--sensor", "rgbd", "--start", "4", "--stride", "2"]
+    assert call(*arguments) == 0
+    assert call(*arguments) == 0
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == [
+        "demo-small-rgbd-orb",
+        "demo-small-rgbd-orb-2",
+    ]
+    first, second = (
+        tmp_path / "runs" / name / "trajectory.tum" for name in ("demo-small-rgbd-orb", "demo-small-rgbd-orb-2")
+    )
+    np.testing.assert_allclose(np.diff(read_tum(first).timestamps), 0.1)
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_a_run_without_a_pose_fails_and_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    assert (
+        call("run", "demo-small", "--sensor", "mono", "--extractor", "orb", "--max-frames", "1", "--out", str(out)) == 2
+    )
+    assert "none of 1 frames could be tracked" in capsys.readouterr().err.splitlines()[-1]
+    assert json.loads((out / "metrics.json").read_text(encoding="utf-8"))["tracked"] == 0
+
+
+def test_failure_in_the_middle_writes_and_exits_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from spslam.slam import Slam
+
+    track = Slam.track
+
+    def fail_later(self: Slam, frame):  # type: ignore[no-untyped-def]
+        if frame.index == 3:
+            raise DatasetError("the disk is gone")
+        return track(self, frame)
+
+    monkeypatch.setattr(Slam, "track", fail_later)
+    assert call("run", "demo-small", *QUICK, "--out", str(tmp_path / "out")) == 2
+    printed = capsys.readouterr()
+    assert printed.err.splitlines()[-1] == "error: the disk is gone"
+    assert f"results in {tmp_path / 'out'}" in printed.out
+    assert len(read_tum(tmp_path / "out" / "trajectory.tum")) == 3
+
+
+def test_interrupt_stops_cleanly_and_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(
+        ProgressLine, "update", lambda self, status: signal.raise_signal(signal.SIGINT) if status.done == 2 else None
+    )
+    before = signal.getsignal(signal.SIGINT)
+    assert call("run", "demo-small", *QUICK, "--out", str(tmp_path / "out")) == 130
+    assert signal.getsignal(signal.SIGINT) is before
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))
+    assert (metrics["frames"], metrics["ended"]) == (2, "stopped")
+    assert "stopped early" in capsys.readouterr().out
+
+
+def test_second_interrupt_drops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt_twice(self: ProgressLine, status: Status) -> None:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(ProgressLine, "update", interrupt_twice)
+    assert call("run", "demo-small", *QUICK, "--out", str(tmp_path / "out")) == 130
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_run_slam_script_is_spslam_run(tmp_path: Path) -> None:
+    arguments = ["demo-small", "--extractor", "orb", "--max-frames", "3", "--out", str(tmp_path / "out")]
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "run_slam.py"), *arguments],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "metrics.json").is_file()
+
+
+def test_eval_prints_the_keys_of_metrics(trajectories: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("eval", *trajectories, "--align", "sim3", "--json") == 0
+    metrics = json.loads(capsys.readouterr().out)
+    assert metrics["alignment"] == "sim3"
+    assert metrics["scale"] == pytest.approx(2)
+    assert metrics["ate_rmse_m"] == pytest.approx(0, abs=1e-8)
+    assert metrics.keys() >= {"rpe_trans_m", "rpe_rot_deg", "path_length_m", "tracked", "ground_truth_frame"}
+
+
+@pytest.mark.parametrize(("align", "error"), [("se3", 0.3), ("none", 2)])
+def test_eval_aligns_only_as_asked(
+    align: str, error: float, trajectories: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("eval", *trajectories, "--align", align, "--json") == 0
+    metrics = json.loads(capsys.readouterr().out)
+    assert (metrics["alignment"], metrics["scale"]) == (align, 1.0)
+    assert metrics["ate_rmse_m"] > error
+
+
+def test_eval_as_text(trajectories: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("eval", *trajectories) == 0
+    text = capsys.readouterr().out
+    assert "aligned by se3" in text
+    assert "30 poses" in text
+
+
+def test_eval_refuses_what_it_cannot_compare(
+    trajectories: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    truth = read_tum(trajectories[1])
+    write_kitti(tmp_path / "truth.kitti", truth)
+    write_tum(tmp_path / "later.tum", Trajectory(truth.timestamps + 1e6, truth.T_world_cam))
+    refused(capsys, "eval", trajectories[0], str(tmp_path / "gone.tum"))
+    refused(capsys, "eval", trajectories[0], str(tmp_path / "later.tum"))
+
+
+def test_config_lists_and_resolves(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("config") == 0
+    assert capsys.readouterr().out.split() == config_names()
+    assert call("config", "kitti_stereo", "--set", "seed=3") == 0
+    own = tmp_path / "own.yaml"
+    own.write_text(capsys.readouterr().out, encoding="utf-8")
+    assert load_config(own) == load_config("kitti_stereo", ["seed=3"])
+    assert "no config named" in refused(capsys, "config", "kiti")
+
+
+def status(done: int) -> Status:
+    result = TrackResult(done, 0.1 * done, TrackState.TRACKING, np.eye(4), 123, 200)
+    return Status(done=done, total=50, result=result, fps=7.25, keyframes=4, points=999)
+
+
+def test_progress_is_one_line_on_a_terminal() -> None:
+    screen = StringIO()
+    with ProgressLine(50, Console(file=screen, force_terminal=True, width=120)) as line:
+        for done in range(1, 51):
+            line.update(status(done))
+    text = screen.getvalue()
+    for part in ("frame 50/50", "tracking", "7.2 fps", "4 key frames", "999 points", "123 inliers"):
+        assert part in text
+    # Updated in place: the cursor goes back over the one line, and the line is gone at the end.
+    assert text.count("\n") == 1
+    assert text.endswith("\x1b[2K")
+
+
+def test_progress_elsewhere_is_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(0, 1000, 3))
+    monkeypatch.setattr("spslam.display.monotonic", lambda: next(clock))
+    screen = StringIO()
+    with ProgressLine(50, Console(file=screen, force_terminal=False, width=40)) as line:
+        for done in range(1, 51):
+            line.update(status(done))
+    lines = screen.getvalue().splitlines()
+    assert 3 < len(lines) < 25
+    assert lines[-1].startswith("frame 50/50  tracking  7.2 fps  4 key frames  999 points  123 inliers")
