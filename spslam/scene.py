@@ -95,7 +95,7 @@ class Viewpoint:
 def choose_viewpoint(scene: Scene, aspect: float) -> Viewpoint:
     """Look down obliquely across the longest side of the scene, close enough to fill a picture of `aspect`.
 
-    The scene is its path and the central nine tenths of its points along each direction, so that stray points do
+    The scene is its path and the bulk of its points along each direction, so that stray points do
     not make it small.
     """
     up = up_direction(scene)
@@ -205,10 +205,10 @@ def tube(starts: Array, ends: Array, radius: float) -> tuple[Array, NDArray[np.i
 
 
 def _box(points: Array, path: Array) -> tuple[Array, Array]:
-    """Corners of the box of the path and of the central nine tenths of the points."""
+    """Corners of the box of the path and of the bulk of the points."""
     parts = [path] if len(path) else []
     if len(points):
-        parts.append(np.percentile(points, [5, 95], axis=0))
+        parts.append(np.percentile(points, [3, 97], axis=0))
     content = np.concatenate(parts) if parts else np.zeros((1, 3))
     return content.min(axis=0), content.max(axis=0)
 
