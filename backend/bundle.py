@@ -42,8 +42,10 @@ _FIRST_DAMPING, _MIN_DAMPING, _MAX_DAMPING = 1e-4, 1e-9, 1e8
 _CONVERGED_FIRST, _CONVERGED = 5e-3, 1e-5
 # What an observation costs whose point lies behind the camera: as much as one this many σ off.
 _BEHIND_SIGMAS = 100.0
-# Up to this many numbers the coupling of key frames and points is one dense matrix.
-_DENSE_COUPLING = 4_000_000
+# Up to this many moving key frames their coupling with the points is a dense matrix. Its product is taken in pieces
+# small enough for BLAS not to start threads, which lose more time waiting for a busy core than they win on a free one.
+_DENSE_CAMERAS = 16
+_PIECE = 262_144
 # Up to this many unknowns of key frames the reduced system is dense.
 _DENSE_SYSTEM = 1_200
 # Lower triangle of a symmetric 3×3 block, in the order of `cholesky3`.
@@ -196,14 +198,15 @@ class _Stage:
         self.free_cameras, self.camera_rows = _compress(self.cameras[self.moving])
         self.camera_starts: Index = np.searchsorted(self.camera_rows, np.arange(len(self.free_cameras) + 1))
         self.coupled_rows: Index = self.point_rows[self.moving]
-        size = 18 * len(self.free_cameras) * len(self.free_points)
         twice = (np.diff(self.camera_rows) == 0) & (np.diff(self.coupled_rows) == 0)
-        self.dense = size <= _DENSE_COUPLING and not twice.any()
+        self.dense = 0 < len(self.free_cameras) <= _DENSE_CAMERAS and not twice.any()
         if self.dense:
-            self._coupling = np.zeros((6 * len(self.free_cameras), 3 * len(self.free_points)))
+            height = 6 * len(self.free_cameras)
+            width = _PIECE // height**2
+            columns = 3 * self.coupled_rows + np.arange(3)[:, None]
             rows = 6 * self.camera_rows + np.arange(6)[:, None, None]
-            columns = self.coupled_rows + len(self.free_points) * np.arange(3)[:, None]
-            self._places: Index = rows * self._coupling.shape[1] + columns
+            self._coupling = np.zeros((-(-3 * len(self.free_points) // width), height, width))
+            self._places: Index = (columns // width * height + rows) * width + columns % width
 
     def evaluate(self, state: _State) -> _Evaluation:
         points_cam = _points_cam(state, self.cameras, self.points)
@@ -280,7 +283,8 @@ class _Stage:
         """The step (6 F,) of the reduced system `camera_blocks - B Bᵀ`, B being made of blocks (6, 3, M)."""
         if self.dense:
             self._coupling.ravel()[self._places] = blocks
-            return _solve_positive(_subtract_product(camera_blocks, self._coupling @ self._coupling.T), rhs)
+            product = (self._coupling @ self._coupling.transpose(0, 2, 1)).sum(axis=0)
+            return _solve_positive(_subtract_product(camera_blocks, product), rhs)
         count = len(self.free_cameras)
         coupling = scipy.sparse.bsr_matrix(
             (np.ascontiguousarray(blocks.transpose(2, 0, 1)), self.coupled_rows, self.camera_starts),

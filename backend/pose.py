@@ -63,11 +63,16 @@ class PnPSolver:
         if np.count_nonzero(active) < _MIN_POINTS or not np.isfinite(T).all():
             return _no_estimate(T_cam_world, len(problem.points))
         normal = np.full((6, 6), np.nan)
+        settled = False
         for number, iterations in enumerate(_ROUNDS):
             last = number == len(_ROUNDS) - 1
+            if settled and not last:
+                continue
             tolerance = _CONVERGED_LAST if last else _CONVERGED
             T, normal = problem.minimize(T, active, self.huber and not last, iterations, tolerance)
-            active = problem.inliers(T)
+            inliers = problem.inliers(T)
+            settled = np.array_equal(inliers, active)
+            active = inliers
             if np.count_nonzero(active) < _MIN_POINTS:
                 return _no_estimate(T_cam_world, len(problem.points))
         return self._estimate(orthonormalize(T), active, normal, problem)

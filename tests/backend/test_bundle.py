@@ -178,7 +178,7 @@ def test_outliers_are_found_and_do_not_bend_the_map():
 def test_dense_and_sparse_solvers_agree(monkeypatch):
     _, _, problem, _ = make_problem(5, cameras=8, points=200, outliers=0.05)
     dense = SchurBundleAdjuster().adjust(problem, CAMERA)
-    monkeypatch.setattr(bundle, "_DENSE_COUPLING", 0)
+    monkeypatch.setattr(bundle, "_DENSE_CAMERAS", 0)
     sparse = SchurBundleAdjuster().adjust(problem, CAMERA)
     monkeypatch.setattr(bundle, "_DENSE_SYSTEM", 0)
     sparser = SchurBundleAdjuster().adjust(problem, CAMERA)
