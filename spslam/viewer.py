@@ -181,8 +181,13 @@ def render_scene(
         truth = np.zeros((0, 4, 4)) if ground_truth is None else ground_truth.T_world_cam
         Scene(points, T_world_keyframes, trajectory.T_world_cam, truth, colors).save(scene)
         command = [sys.executable, "-m", "spslam.viewer", str(scene), str(picture)]
+        # The child must find this very package, wherever it was imported from.
+        search = [str(Path(__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(search)}
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False, env=environment
+            )
         except (OSError, subprocess.TimeoutExpired) as error:
             _log.warning("%s was not rendered: %s", path_png.name, error)
             return False

@@ -1,6 +1,7 @@
 import logging
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
@@ -121,6 +122,24 @@ def test_a_renderer_that_fails_costs_the_picture_only(tmp_path, monkeypatch, cap
         assert render_scene(tmp_path / "map.png", *room()) is False
     assert reason in caplog.text
     assert not (tmp_path / "map.png").exists()
+
+
+def test_the_renderer_finds_this_package_from_anywhere(tmp_path, monkeypatch):
+    environments = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        viewer.subprocess, "run", lambda command, env, **_: environments.append(env) or _failed(command)
+    )
+    render_scene(tmp_path / "map.png", *room())
+    monkeypatch.undo()
+    # Without site packages (-S) only the environment leads to it.
+    command = [sys.executable, "-S", "-c", "import spslam; print(spslam.__path__[0])"]
+    done = subprocess.run(command, cwd=tmp_path, env=environments[0], capture_output=True, text=True, check=True)
+    assert Path(done.stdout.strip()) == Path(viewer.__file__).parent
+
+
+def _failed(command):
+    return subprocess.CompletedProcess(command, 1, "", "")
 
 
 def test_the_renderer_says_in_one_line_what_is_missing(tmp_path, monkeypatch, capsys):
@@ -244,7 +263,7 @@ def test_the_live_window_draws_on_a_real_context():
         "for poses in (0, 1, 30, 60):\n    shown.update(StubSlam(poses), None, None)\n"
         "shown.close()\n"
     )
-    folder = str(__import__("pathlib").Path(__file__).parent)
+    folder = str(Path(__file__).parent)
     done = subprocess.run([sys.executable, "-c", code, folder], capture_output=True, text=True, check=False)
     if done.returncode == 77:
         pytest.skip("no Open3D, or no OpenGL context")
