@@ -61,7 +61,7 @@ $(VENV)/.setup: pyproject.toml constraints.txt | $(VENV)/bin/python
 	if [ "$$(uname -s)" = Linux ] && [ -n "$(TORCH_INDEX_URL)" ] && ! $(PIP) freeze | grep -q "^$$pin"; then \
 		echo "Installing $$pin+cpu"; \
 		$(INSTALL) "$$pin+cpu" 2>/dev/null || \
-		$(INSTALL) --retries 0 --timeout 20 --extra-index-url "$(TORCH_INDEX_URL)" "$$pin+cpu" 2>/dev/null || \
+		$(INSTALL) --retries 2 --timeout 20 --extra-index-url "$(TORCH_INDEX_URL)" "$$pin+cpu" 2>/dev/null || \
 		echo "no CPU build of torch at $(TORCH_INDEX_URL): taking what pip's own index has"; \
 	fi
 	@echo "Installing spslam and what it needs"

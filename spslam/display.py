@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 if TYPE_CHECKING:
@@ -35,8 +35,7 @@ class ProgressLine:
         if self._console.is_terminal:
             self._bar = Progress(
                 TextColumn("{task.description}"),
-                BarColumn(bar_width=20),
-                TimeRemainingColumn(),
+                TimeRemainingColumn(compact=True),
                 console=self._console,
                 transient=True,
             )
@@ -90,7 +89,7 @@ def print_figures(metrics: Figures, console: Console | None = None) -> None:
         "RPE": _rpe(metrics),
         "map": _map(metrics),
         "time": _time(metrics),
-        "stages": _stages(metrics),
+        "stages, median / 95 %": _stages(metrics),
     }
     for name, text in rows.items():
         if text:
