@@ -19,6 +19,10 @@ _ORB_CANDIDATES = 4
 _ORB_SCALE = 1.2
 _ORB_LEVELS = 8
 _ORB_FAST_THRESHOLD = 10
+# Half the turned patch of a descriptor; OpenCV's default of 31 leaves a sixth of a KITTI image without points.
+_ORB_EDGE = 19
+# Smaller images have no room for the pyramid.
+_ORB_LEAST_SIDE = 2 * _ORB_EDGE
 
 
 class _ClassicalExtractor:
@@ -44,11 +48,14 @@ class _ClassicalExtractor:
         kept = candidates[
             spread_top_k(pixels[candidates], scores[candidates], self._config.max_keypoints, self._config.spread_cell)
         ]
-        for index in kept:
-            found[index].class_id = int(index)
+        for rank, index in enumerate(kept):
+            found[index].class_id = rank
+        # OpenCV may drop points and sort them by octave.
         described, descriptors = self._describe(image, [found[index] for index in kept])
-        index = np.array([keypoint.class_id for keypoint in described], np.int64)
-        return Features(pixels[index], scores[index], descriptors)
+        ranks = np.array([keypoint.class_id for keypoint in described], np.int64)
+        order = np.argsort(ranks)
+        index = kept[ranks[order]]
+        return Features(pixels[index], scores[index], descriptors[order])
 
     def extract_batch(self, images: list[NDArray[np.uint8]]) -> list[Features]:
         """Features of several (H, W) uint8 images of one size."""
@@ -87,10 +94,11 @@ class OrbExtractor(_ClassicalExtractor):
             scaleFactor=_ORB_SCALE,
             nlevels=_ORB_LEVELS,
             fastThreshold=_ORB_FAST_THRESHOLD,
+            edgeThreshold=_ORB_EDGE,
         )
 
     def _detect(self, image: NDArray[np.uint8]) -> list[cv2.KeyPoint]:
-        return list(self._orb.detect(image, None))
+        return list(self._orb.detect(image, None)) if min(image.shape) >= _ORB_LEAST_SIDE else []
 
     def _positions(self, found: Sequence[cv2.KeyPoint]) -> NDArray[np.float32]:
         # OpenCV multiplies a level's positions by its scale, which forgets the half pixel of the centres.
@@ -101,7 +109,7 @@ class OrbExtractor(_ClassicalExtractor):
     def _describe(
         self, image: NDArray[np.uint8], keypoints: list[cv2.KeyPoint]
     ) -> tuple[Sequence[cv2.KeyPoint], NDArray[np.uint8]]:
-        described, descriptors = self._orb.compute(image, keypoints)
+        described, descriptors = self._orb.compute(image, keypoints) if keypoints else ([], None)
         if descriptors is None:
             return [], np.zeros((0, 32), np.uint8)
         return described, np.asarray(descriptors, np.uint8)

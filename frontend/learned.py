@@ -42,17 +42,17 @@ class SuperPointExtractor:
         return self.extract_batch([image])[0]
 
     def extract_batch(self, images: list[NDArray[np.uint8]]) -> list[Features]:
-        """Features of several (H, W) uint8 images of one size in one call of the network."""
+        """Features of several (H, W) uint8 images of one size side by side."""
         if not images:
             return []
-        height, width = check_images(images)
-        heat, descriptors = self._engine.run(images)
-        return [self._select(images[i], heat[i, :height, :width], descriptors[i]) for i in range(len(images))]
+        check_images(images)
+        return self._engine.for_each(images, self._select)
 
     def _select(
         self, image: NDArray[np.uint8], heat: NDArray[np.float32], descriptors: NDArray[np.float32]
     ) -> Features:
         config = self._config
+        heat = heat[: image.shape[0], : image.shape[1]]
         rows, columns = find_maxima(heat, config.threshold, config.nms_radius, config.border)
         keypoints = np.stack([columns, rows], axis=1).astype(np.float32)
         scores = heat[rows, columns]
@@ -60,6 +60,8 @@ class SuperPointExtractor:
         keypoints, scores = keypoints[kept], scores[kept]
         if config.subpixel:
             keypoints = refine_on_heat(heat, rows[kept], columns[kept])
+            far_corner = np.array(heat.shape[::-1], np.float32) - 1 - config.border
+            keypoints = np.clip(keypoints, np.float32(config.border), far_corner)
             keypoints = refine_on_image(image, keypoints, config.border)
             # Two points may have moved to one corner.
             kept = first_at_each_pixel(keypoints, scores)

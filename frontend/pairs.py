@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
-# A gate as large as the image must not ask for a grid of single pixels, nor a tiny one for millions of cells.
+# A tiny gate must not ask for millions of cells.
 _LEAST_CELL_PX = 2.0
 
 
@@ -43,8 +43,7 @@ def pairs_within_radius(pixels0: Floats, pixels1: Floats, radius: Floats | float
     points0, points1, gates = pixels0[use0], pixels1[use1], radii[use0]
     origin = points1.min(axis=0)
     extent = points1.max(axis=0) - origin
-    gate = float(min(gates.max(), extent.max() + 1.0))
-    cell = max(gate, _LEAST_CELL_PX)
+    cell = max(float(gates.max()), _LEAST_CELL_PX)
     columns, rows = (np.floor(extent / cell).astype(np.int64) + 1).tolist()
 
     cell1 = np.floor((points1 - origin) / cell).astype(np.int64)

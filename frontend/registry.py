@@ -81,12 +81,13 @@ def _load(plugin: EntryPoint, config: FeatureConfig) -> Extractor:
         raise
     except Exception as error:
         raise MissingDependencyError(
-            f"extractor {plugin.name!r} ({plugin.value}) cannot be loaded: {type(error).__name__}: {error}; "
-            f"repair that package or use one of {', '.join(n for n in extractor_names() if n != plugin.name)}"
+            f"extractor {plugin.name!r} ({plugin.value}) cannot be loaded: {type(error).__name__}: "
+            f"{' '.join(str(error).split())}; repair that package or use one of {', '.join(_BUILT_IN)}"
         ) from error
     if not isinstance(extractor, Extractor):
         raise MissingDependencyError(
             f"extractor {plugin.name!r} ({plugin.value}) is no Extractor (name, max_distance, pixel_sigma, extract, "
-            f"extract_batch), found {type(extractor).__name__}"
+            f"extract_batch), found {type(extractor).__name__}: "
+            f"repair that package or use one of {', '.join(_BUILT_IN)}"
         )
     return extractor

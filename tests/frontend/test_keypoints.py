@@ -1,0 +1,150 @@
+"""Key-point selection against plain loops, and refinement on corners at known places."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from spslam.frontend.keypoints import (
+    find_maxima,
+    first_at_each_pixel,
+    refine_on_heat,
+    refine_on_image,
+    spread_top_k,
+)
+
+
+def greedy(heat: NDArray[np.float32], threshold: float, radius: int) -> list[tuple[int, int]]:
+    rows, columns = np.nonzero(heat > threshold)
+    order = np.lexsort((columns, rows, -heat[rows, columns]))
+    free, kept = np.ones(heat.shape, bool), []
+    for row, column in zip(rows[order], columns[order], strict=True):
+        if free[row, column]:
+            kept.append((int(row), int(column)))
+            free[max(row - radius, 0) : row + radius + 1, max(column - radius, 0) : column + radius + 1] = False
+    return kept
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(0, 5), st.integers(1, 30), st.integers(1, 30), st.booleans())
+@settings(deadline=None, max_examples=80)
+def test_suppression_is_the_greedy_one(seed: int, radius: int, height: int, width: int, ties: bool) -> None:
+    rng = np.random.default_rng(seed)
+    heat = rng.random((height, width)).astype(np.float32)
+    heat = np.round(heat * 4) / np.float32(4) if ties else heat
+    rows, columns = find_maxima(heat, 0.2, radius, 0)
+    assert list(zip(rows.tolist(), columns.tolist(), strict=True)) == greedy(heat, 0.2, radius)
+
+
+def test_border_is_cut_after_suppression() -> None:
+    heat = np.zeros((20, 20), np.float32)
+    heat[2, 10], heat[5, 10] = 0.9, 0.5
+    rows, _ = find_maxima(heat, 0.1, 4, 4)
+    assert len(rows) == 0
+    rows, columns = find_maxima(heat, 0.1, 2, 4)
+    assert (rows.tolist(), columns.tolist()) == ([5], [10])
+
+
+def test_nothing_above_the_threshold() -> None:
+    rows, columns = find_maxima(np.zeros((9, 9), np.float32), 0.0, 4, 0)
+    assert len(rows) == len(columns) == 0
+    assert refine_on_heat(np.zeros((9, 9), np.float32), rows, columns).shape == (0, 2)
+    assert refine_on_image(np.zeros((9, 9), np.uint8), np.zeros((0, 2), np.float32)).shape == (0, 2)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(0, 300), st.integers(1, 120), st.sampled_from([0, 8, 32]))
+@settings(deadline=None, max_examples=60)
+def test_spread_keeps_the_best_of_each_cell(seed: int, total: int, count: int, cell: int) -> None:
+    rng = np.random.default_rng(seed)
+    keypoints = rng.uniform(0, 100, (total, 2)).astype(np.float32)
+    scores = rng.random(total).astype(np.float32)
+    kept = spread_top_k(keypoints, scores, count, cell)
+    assert len(kept) == min(count, total) == len(set(kept.tolist()))
+    assert np.all(np.diff(scores[kept]) <= 0)
+    assert scores.argmax() in kept if total and count > 1 else True
+    if cell:
+        cells = np.floor(keypoints / cell).astype(int) @ [1000, 1]
+        best = [np.flatnonzero(cells == c)[scores[cells == c].argmax()] for c in np.unique(cells)]
+        if len(best) <= min(count, total) // 2:
+            assert set(best) <= set(kept.tolist())
+
+
+def test_spread_does_not_depend_on_the_order_of_points() -> None:
+    rng = np.random.default_rng(0)
+    keypoints = rng.integers(0, 60, (200, 2)).astype(np.float32)
+    keypoints = np.unique(keypoints, axis=0)
+    scores = np.round(rng.random(len(keypoints)) * 5).astype(np.float32)
+    shuffled = rng.permutation(len(keypoints))
+    first = keypoints[spread_top_k(keypoints, scores, 50, 16)]
+    second = keypoints[shuffled][spread_top_k(keypoints[shuffled], scores[shuffled], 50, 16)]
+    np.testing.assert_array_equal(first, second)
+
+
+def test_heat_refinement_finds_the_centre_of_a_blob() -> None:
+    y, x = np.mgrid[:40, :60]
+    centre = np.array([20.3, 15.8])
+    heat = np.exp(-((x - centre[0]) ** 2 + (y - centre[1]) ** 2) / (2 * 0.8**2)).astype(np.float32)
+    rows, columns = find_maxima(heat, 0.1, 4, 4)
+    refined = refine_on_heat(heat, rows, columns)
+    np.testing.assert_allclose(refined, [centre], atol=0.05)
+
+
+def saddle(centre: tuple[float, float], angle: float) -> NDArray[np.uint8]:
+    """A chessboard corner, drawn 16 times larger and averaged down."""
+    fine = 16
+    y, x = (np.mgrid[: 40 * fine, : 40 * fine] + 0.5) / fine - 0.5
+    u = np.cos(angle) * (x - centre[0]) + np.sin(angle) * (y - centre[1])
+    v = -np.sin(angle) * (x - centre[0]) + np.cos(angle) * (y - centre[1])
+    bright = np.where((u > 0) == (v > 0), 200.0, 50.0).reshape(40, fine, 40, fine).mean(axis=(1, 3))
+    return np.rint(bright).astype(np.uint8)
+
+
+@pytest.mark.parametrize("centre", [(19.5, 20.0), (20.25, 18.75), (19.0, 19.9)])
+@pytest.mark.parametrize("angle", [0.3, 0.9])
+def test_image_refinement_finds_a_corner(centre: tuple[float, float], angle: float) -> None:
+    starts = np.array(centre, np.float32) + np.array([[0, 0], [1, -0.5], [-1.5, 1], [0.3, 2]], np.float32)
+    refined = refine_on_image(saddle(centre, angle), starts)
+    np.testing.assert_allclose(refined, np.broadcast_to(centre, refined.shape), atol=0.3)
+    np.testing.assert_allclose(refined[0], centre, atol=0.05)
+
+
+def test_image_refinement_keeps_points_where_nothing_holds_them() -> None:
+    flat = np.full((40, 40), 90, np.uint8)
+    start = np.array([[20.3, 19.6]], np.float32)
+    np.testing.assert_allclose(refine_on_image(flat, start), start, atol=1e-5)
+    edge = flat.copy()
+    edge[:, 21:] = 200
+    moved = refine_on_image(edge, start)
+    assert abs(moved[0, 1] - start[0, 1]) < 0.05
+    assert moved[0, 0] == pytest.approx(20.5, abs=0.1)
+
+
+def test_image_refinement_leaves_the_border_free() -> None:
+    image = saddle((3.0, 20.0), 0.5)
+    start = np.array([[4.5, 20.0]], np.float32)
+    assert refine_on_image(image, start)[0, 0] < 4
+    np.testing.assert_array_equal(refine_on_image(image, start, border=4), start)
+
+
+def test_refinement_reduces_the_error_on_a_warped_photo(test_data: Path) -> None:
+    image = cv2.imread(str(test_data / "homography" / "leuven" / "1.png"), cv2.IMREAD_GRAYSCALE)
+    shift = np.array([0.4, -0.3])
+    moved = cv2.warpAffine(
+        image, np.array([[1, 0, shift[0]], [0, 1, shift[1]]]), image.shape[::-1], flags=cv2.INTER_CUBIC
+    )
+    corners = cv2.goodFeaturesToTrack(image, 300, 0.01, 8).reshape(-1, 2)
+    corners = corners[np.all((corners > 20) & (corners < np.array(image.shape[::-1]) - 20), axis=1)]
+    noise = np.random.default_rng(0).normal(0, 0.7, corners.shape).astype(np.float32)
+    first = refine_on_image(image, corners + noise)
+    second = refine_on_image(moved, (corners + shift - noise).astype(np.float32))
+    before, after = np.linalg.norm(2 * noise, axis=1), np.linalg.norm(second - first - shift, axis=1)
+    assert np.median(after) < 0.4 * np.median(before)
+
+
+def test_one_point_a_pixel() -> None:
+    keypoints = np.array([[5.1, 5.0], [4.9, 5.2], [7.0, 5.0], [5.0, 5.4]], np.float32)
+    scores = np.array([0.2, 0.9, 0.1, 0.9], np.float32)
+    assert first_at_each_pixel(keypoints, scores).tolist() == [1, 2]

@@ -1,0 +1,100 @@
+"""Extractors of other packages, found through their installed metadata."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from spslam.config import FeatureConfig
+from spslam.errors import MissingDependencyError, SpslamError
+from spslam.frontend.registry import create_extractor, extractor_names
+
+MODULE = """
+import numpy as np
+from spslam.errors import ConfigError
+from spslam.frame import Features
+
+
+class Corners:
+    name = "corners"
+    max_distance = 0.5
+    pixel_sigma = 1.0
+
+    def __init__(self, config):
+        self.count = config.max_keypoints
+
+    def extract(self, image):
+        points = np.zeros((self.count, 2), np.float32)
+        return Features(points, points[:, 0], np.ones((self.count, 1), np.float32))
+
+    def extract_batch(self, images):
+        return [self.extract(image) for image in images]
+
+
+def picky(config):
+    raise ConfigError("corners want max_keypoints=7")
+
+
+def broken(config):
+    raise RuntimeError("no licence\\nserver")
+
+
+def not_one(config):
+    return 3
+"""
+ENTRY_POINTS = """
+[spslam.extractors]
+corners = toy_corners:Corners
+picky = toy_corners:picky
+broken = toy_corners:broken
+not-one = toy_corners:not_one
+absent = toy_absent:Nothing
+orb = toy_corners:Corners
+"""
+
+
+@pytest.fixture
+def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "toy_corners.py").write_text(MODULE)
+    info = tmp_path / "toy_corners-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: toy-corners\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(ENTRY_POINTS)
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+
+@pytest.mark.usefixtures("toy")
+def test_plugin_is_found_and_configured() -> None:
+    assert {"superpoint", "orb", "sift", "corners"} <= set(extractor_names())
+    extractor = create_extractor(FeatureConfig(extractor="corners", max_keypoints=77))
+    assert len(extractor.extract(np.zeros((8, 8), np.uint8))) == 77
+
+
+@pytest.mark.usefixtures("toy")
+def test_plugin_cannot_take_a_built_in_name() -> None:
+    assert extractor_names().count("orb") == 1
+    assert type(create_extractor(FeatureConfig(extractor="orb"))).__name__ == "OrbExtractor"
+
+
+@pytest.mark.usefixtures("toy")
+@pytest.mark.parametrize(
+    ("name", "text"), [("broken", "no licence server"), ("absent", "toy_absent"), ("not-one", "found int")]
+)
+def test_failing_plugin_is_named_in_one_line(name: str, text: str) -> None:
+    with pytest.raises(MissingDependencyError, match=text) as caught:
+        create_extractor(FeatureConfig(extractor=name))
+    assert repr(name) in str(caught.value)
+    assert "superpoint" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("toy")
+def test_plugins_own_errors_pass() -> None:
+    with pytest.raises(SpslamError, match="max_keypoints=7"):
+        create_extractor(FeatureConfig(extractor="picky"))
+
+
+def test_without_the_package_the_name_is_unknown() -> None:
+    assert "corners" not in extractor_names()
+    with pytest.raises(SpslamError, match="superpoint, orb, sift"):
+        create_extractor(FeatureConfig(extractor="corners"))
