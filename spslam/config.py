@@ -83,7 +83,7 @@ class KeyframeConfig(_Stage):
     min_interval: int = Field(1, ge=1, description="least number of frames between key frames")
     max_interval: int = Field(20, ge=1, description="frames after which a key frame is inserted in any case")
     min_tracked_share: float = Field(
-        0.75, gt=0, lt=1, description="insert when fewer than this share of the reference key frame's points is tracked"
+        0.5, gt=0, lt=1, description="insert when fewer than this share of the reference key frame's points is tracked"
     )
     min_close_points: int = Field(100, ge=0, description="insert when fewer close points are tracked (stereo, RGB-D)")
     close_baselines: float = Field(40.0, gt=0, description="points nearer than this many baselines are close")

@@ -19,10 +19,14 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Started:
-    """A first map: its newest key frame, and the frames seen while waiting for it (mono), oldest first."""
+    """A first map: its newest key frame, and the frames seen while waiting for it (mono), oldest first.
+
+    `before` came earlier than the map's first view, `between` lie between its two views.
+    """
 
     keyframe_id: int
-    waiting: list[Observations]
+    before: list[Observations]
+    between: list[Observations]
 
 
 class DepthInitializer:
@@ -39,7 +43,7 @@ class DepthInitializer:
         keyframe_id = slam_map.add_keyframe(observations, np.eye(4), np.full(len(observations), NO_POINT))
         points = camera.unproject(observations.pixels[known], observations.depth[known])
         slam_map.add_points(keyframe_id, points, known + slam_map.observation_rows(keyframe_id).start)
-        return Started(keyframe_id, [])
+        return Started(keyframe_id, [], [])
 
 
 class TwoViewInitializer:
@@ -54,6 +58,7 @@ class TwoViewInitializer:
         self._matcher = matcher
         self._two_view = two_view
         self._max_distance = max_distance
+        self._before: list[Observations] = []
         self._waiting: list[Observations] = []
 
     def start(self, slam_map: Map, camera: Camera, observations: Observations) -> Started | str:
@@ -82,8 +87,9 @@ class TwoViewInitializer:
         T_1_0 = solved.T_1_0.copy()
         T_1_0[:3, 3] *= scale
         keyframe_id = self._fill(slam_map, first, observations, T_1_0, solved.points[good] * scale, hit[good], matches0)
-        waiting, self._waiting = self._waiting[1:-1], []
-        return Started(keyframe_id, waiting)
+        started = Started(keyframe_id, self._before, self._waiting[1:-1])
+        self._before, self._waiting = [], []
+        return started
 
     @staticmethod
     def _fill(
@@ -103,5 +109,7 @@ class TwoViewInitializer:
         return second_id
 
     def _renew(self, observations: Observations, reason: str) -> str:
+        """Take a new first view; the latest frames before it may still find their pose once there is a map."""
+        self._before = [*self._before, *self._waiting][-self._config.max_frames :]
         self._waiting = [observations]
         return reason

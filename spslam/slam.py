@@ -156,7 +156,7 @@ class Slam:
             return TrackResult(observations.index, observations.timestamp, self.state, reason=started)
         self._mapper.refine(self.map, camera, started.keyframe_id)
         self.state = TrackState.TRACKING
-        self._begin(started, camera, observations)
+        self._begin(started, camera)
         return TrackResult(
             observations.index,
             observations.timestamp,
@@ -168,24 +168,29 @@ class Slam:
             reason="first map",
         )
 
-    def _begin(self, started: Started, camera: Camera, observations: Observations) -> None:
-        """Record the first key frames and, for a single camera, the frames that waited between them."""
+    def _begin(self, started: Started, camera: Camera) -> None:
+        """Record the first key frames and, for a single camera, the frames that waited for them."""
         for keyframe_id in self.map.keyframes["id"]:
             pose = self.map.pose(int(keyframe_id))
             timestamp = float(self.map.keyframes["timestamp"][self.map.keyframe_rows(keyframe_id)])
             self._recorder.add(timestamp, pose, int(keyframe_id), self.map)
+            self._motion.update(timestamp, geometry.inverse(pose), int(keyframe_id), self.map)
         self._reference_id = started.keyframe_id
         self._seen_points = self.map.points_seen_by(np.array([started.keyframe_id]))
-        T_cam_world = geometry.inverse(self.map.pose(int(self.map.keyframes["id"][0])))
-        for waited in started.waiting:
-            tracked = self._tracker.track(waited, self.map, camera, T_cam_world, self._seen_points)
-            if tracked is not None:
-                T_cam_world = tracked.estimate.T_cam_world
-                self._recorder.add(waited.timestamp, tracked.T_world_cam, started.keyframe_id, self.map)
-                self._motion.update(waited.timestamp, T_cam_world, started.keyframe_id, self.map)
-        last = geometry.inverse(self.map.pose(started.keyframe_id))
-        self._motion.update(observations.timestamp, last, started.keyframe_id, self.map)
+        first_id = int(self.map.keyframes["id"][0])
+        for frames in (started.before[::-1], started.between):
+            self._track_waiting(frames, first_id, camera)
         self._count()
+
+    def _track_waiting(self, frames: list[Observations], first_id: int, camera: Camera) -> None:
+        """Pose the frames that waited for the first map, one after the other away from its first view."""
+        T_cam_world = geometry.inverse(self.map.pose(first_id))
+        for observations in frames:
+            tracked = self._tracker.track(observations, self.map, camera, T_cam_world, self._seen_points)
+            if tracked is None:
+                return
+            T_cam_world = tracked.estimate.T_cam_world
+            self._recorder.add(observations.timestamp, tracked.T_world_cam, first_id, self.map)
 
     def _find_pose(self, observations: Observations, camera: Camera) -> Tracked | None:
         local_keyframes = self._tracker.local_keyframes(self.map, self._seen_points)
