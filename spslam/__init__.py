@@ -31,7 +31,7 @@ _EXPORTS = {
     "load_config": "spslam.config",
     "open_sequence": "spslam.datasets",
 }
-__all__ = ["__version__", *_EXPORTS]  # noqa: PLE0604
+__all__ = ["__version__", *_EXPORTS]
 
 
 def __getattr__(name: str) -> Any:

@@ -14,6 +14,7 @@ from spslam.errors import CalibrationError
 DistortionModel = Literal["none", "radtan", "equidistant"]
 _COEFFICIENT_COUNTS = {"none": (0,), "radtan": (4, 5, 8), "equidistant": (4,)}
 _UNDISTORT_ITERATIONS = 10
+_MAX_UNDISTORT_ERROR_PX = 0.5
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,10 @@ class Camera:
         return unit
 
     def undistort(self, pixels: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Undistorted pixels (N, 2) float64 of pixels (N, 2) as the lens gave them."""
+        """Undistorted pixels (N, 2) float64 of pixels (N, 2) as the lens gave them.
+
+        NaN where there is none: beyond 90 degrees from the axis, or where the lens model folds back.
+        """
         points = np.asarray(pixels, dtype=np.float64).reshape(-1, 1, 2)
         if self.distortion_model == "none" or len(points) == 0:
             return points.reshape(-1, 2).copy()
@@ -124,6 +128,8 @@ class Camera:
         # OpenCV stops after five iterations, which leaves up to a pixel at the corners of strong lenses.
         for _ in range(_UNDISTORT_ITERATIONS):
             undistorted -= self.distort(undistorted) - points.reshape(-1, 2)
+        missed = np.linalg.norm(self.distort(undistorted) - points.reshape(-1, 2), axis=1)
+        undistorted[~(missed < _MAX_UNDISTORT_ERROR_PX)] = np.nan
         return undistorted
 
     def distort(self, pixels: NDArray[np.floating]) -> NDArray[np.float64]:

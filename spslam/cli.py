@@ -278,6 +278,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The `spslam` command; ends the process with its exit code."""
     # Its warnings would break the progress line; what is wrong with an image is in the log.
     os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
+    # NumPy's products here are small, and its threads would fight with the network's over few cores.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         app(args=list(sys.argv[1:] if arguments is None else arguments), prog_name="spslam")
     except SpslamError as error:

@@ -153,3 +153,14 @@ def test_impossible_calibrations_are_refused(change, message):
     with pytest.raises(CalibrationError, match=message) as caught:
         Camera(**values)
     assert "\n" not in str(caught.value)
+
+
+def test_pixels_beyond_the_pinhole_have_no_undistorted_position() -> None:
+    """TUM-VI's fisheye sees more than 180 degrees; its corners belong to no pinhole camera."""
+    camera = Camera(
+        512, 512, 190.978, 190.973, 254.931, 256.897, "equidistant", (0.00348, 0.000715, -0.00205, 0.000202)
+    )
+    pixels = np.array([[0.0, 0.0], [254.931, 256.897], [350.0, 300.0]])
+    undistorted = camera.undistort(pixels)
+    assert np.isnan(undistorted[0]).all()
+    assert np.allclose(camera.distort(undistorted[1:]), pixels[1:], atol=1e-6)
