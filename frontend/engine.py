@@ -53,8 +53,8 @@ class TorchEngine:
         H' and W' are the H and W of the images, which must be of one size, rounded up to multiples of 8; the last
         row and column repeat in the rest.
 
-        On the CPU every image has a thread of its own: no layer waits for the slower half, which on a busy
-        machine halves the time of a stereo pair against one batch in two threads.
+        On the CPU every image has a thread of its own: no layer waits for the slower half. On a busy two-core
+        machine a stereo pair took between half and all of the time of one batch in two threads.
         """
         if self._device.type != "cpu" or len(images) == 1 or self._threads == 1:
             heat, descriptors = self._run(images, self._threads)
