@@ -21,7 +21,7 @@ def build_parts(config: Config) -> Parts:
         WeightsError: weights that cannot be used.
     """
     extractor = create_extractor(config.features)
-    sigma = extractor.pixel_sigma
+    sigma = config.features.pixel_sigma or extractor.pixel_sigma
     return Parts(
         extractor=extractor,
         stereo_matcher=RowStereoMatcher(config.stereo, extractor.max_distance),

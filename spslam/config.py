@@ -30,6 +30,13 @@ class FeatureConfig(_Stage):
     spread_cell: int = Field(
         64, ge=0, le=512, description="side of the grid cells that key points are spread over, pixels; 0: no spreading"
     )
+    pixel_sigma: float | None = Field(
+        None,
+        gt=0,
+        le=10,
+        description="standard deviation of a key point's position, pixels; None takes the extractor's; more for rolling "
+        "shutters and motion blur",
+    )
     device: Literal["cpu", "cuda", "auto"] = Field("cpu", description="where the network runs")
     threads: int = Field(0, ge=0, le=256, description="threads of the network; 0: all cores")
 
@@ -49,6 +56,13 @@ class DepthConfig(_Stage):
 
     min_m: float = Field(0.3, gt=0, description="least depth used, metres")
     max_m: float = Field(8.0, gt=0, description="largest depth used, metres")
+    edge_margin_px: int = Field(
+        4,
+        ge=0,
+        le=32,
+        description="key points this near to a step in depth get none: it may belong to either side, pixels",
+    )
+    edge_step: float = Field(0.08, gt=0, description="what counts as such a step, share of the depth")
     virtual_baseline_m: float = Field(
         0.2, gt=0, description="baseline of the virtual stereo pair that depth is expressed in, metres"
     )
@@ -69,6 +83,9 @@ class TrackingConfig(_Stage):
     search_radius_px: float = Field(24.0, gt=0, description="gate around predicted points, first pass, pixels")
     refine_radius_px: float = Field(6.0, gt=0, description="gate around points after the first refinement, pixels")
     min_inliers: int = Field(20, ge=6, description="inliers below which a frame is not tracked")
+    min_inlier_share: float = Field(
+        0.6, ge=0, le=1, description="share of the matches that must agree with the pose, or a wider gate is tried, too"
+    )
     max_keyframes: int = Field(24, ge=2, description="key frames of the local map")
     max_view_angle_deg: float = Field(60.0, gt=0, lt=180, description="largest change of view direction of a point")
     max_scale_change: float = Field(2.5, gt=1, description="largest change of distance to a point, ratio")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -83,10 +84,10 @@ def check_images(frame: Frame) -> None:
 
 
 def depth_at(depth: NDArray[np.float32], keypoints: NDArray[np.float32], config: DepthConfig) -> Array:
-    """(N,) metres at sub-pixel positions (N, 2) of a depth image; NaN where unknown, out of range or at an edge.
+    """(N,) metres at sub-pixel positions (N, 2) of a depth image; NaN where unknown, out of range or near an edge.
 
-    Depth is interpolated between the four pixels around a point only where they lie on one surface: half-way
-    between two surfaces there is nothing.
+    Corners lie on the outlines of things, and there the depth image, which neither the same lens nor the same moment
+    saw, may show what is behind.
     """
     height, width = depth.shape
     x0 = np.clip(np.floor(keypoints[:, 0]).astype(np.int64), 0, width - 2)
@@ -97,11 +98,20 @@ def depth_at(depth: NDArray[np.float32], keypoints: NDArray[np.float32], config:
     fx, fy = keypoints[:, 0] - x0, keypoints[:, 1] - y0
     weights = np.stack([(1 - fx) * (1 - fy), fx * (1 - fy), (1 - fx) * fy, fx * fy])
     # Inverse depth is affine in the image on a plane, depth is not.
-    interpolated = np.sum(weights * inverse, axis=0)
-    spread = corners.max(axis=0) - corners.min(axis=0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        metres: Array = 1.0 / interpolated
-        return np.where(spread <= 0.05 * metres, metres, np.nan)
+    metres: Array = 1.0 / np.sum(weights * inverse, axis=0)
+    return np.where(_depth_range_around(depth, config)[y0, x0] <= config.edge_step * metres, metres, np.nan)
+
+
+def _depth_range_around(depth: NDArray[np.float32], config: DepthConfig) -> NDArray[np.float32]:
+    """(H, W) largest minus smallest known depth around each pixel, metres."""
+    known = np.isfinite(depth) & (depth > 0)
+    kernel = np.ones((2 * config.edge_margin_px + 2,) * 2, dtype=np.uint8)
+    # Anchored so that the window reaches as far beyond each of the four pixels that are interpolated between.
+    anchor = (config.edge_margin_px, config.edge_margin_px)
+    farthest = np.float32(np.finfo(np.float32).max)
+    nearest = cv2.erode(np.where(known, depth, farthest), kernel, anchor=anchor)
+    largest = cv2.dilate(np.where(known, depth, np.float32(0)), kernel, anchor=anchor)
+    return np.where(nearest <= largest, largest - nearest, np.float32(np.inf))
 
 
 def _observations(frame: Frame, features: Features, pixels: Array, u_right: Array, depth: Array) -> Observations:

@@ -16,6 +16,7 @@ from spslam.map import NO_POINT, Ids, Map
 from spslam.ports import Matcher, PoseEstimate, PoseSolver
 
 Array = NDArray[np.float64]
+_GATE_WIDENINGS = (1.0, 2.5)
 _NAN_COVARIANCE = np.full((6, 6), np.nan)
 
 
@@ -101,20 +102,36 @@ class Tracker:
     ) -> Tracked | None:
         """Pose of a frame near the predicted `T_cam_world` from `local_points` (ids), or None.
 
-        A first search in a wide gate, a wider one if that fails, then a narrow one that collects what the refined
-        pose predicts.
+        A wide gate first, a wider one if that fails or hardly any match agrees with the pose (the gate may have cut
+        off the true ones); each is followed by a narrow one that collects what the refined pose predicts.
         """
         if T_cam_world is None or len(local_points) == 0:
             return None
-        for widening in (1.0, 2.5):
+        best: Tracked | None = None
+        for widening in _GATE_WIDENINGS:
             radius = self._config.search_radius_px * widening
-            first = self._match_and_refine(observations, slam_map, camera, T_cam_world, local_points, radius)
-            if first is not None:
-                refined = first.estimate.T_cam_world
-                narrow = self._config.refine_radius_px
-                second = self._match_and_refine(observations, slam_map, camera, refined, local_points, narrow)
-                return second if second is not None and second.inliers >= first.inliers else first
-        return None
+            found = self._search(observations, slam_map, camera, T_cam_world, local_points, radius)
+            if found is not None and (best is None or found.inliers > best.inliers):
+                best = found
+            if best is not None and best.inliers >= self._config.min_inlier_share * best.matches:
+                break
+        return best
+
+    def _search(
+        self,
+        observations: Observations,
+        slam_map: Map,
+        camera: Camera,
+        T_cam_world: Array,
+        local_points: Ids,
+        radius: float,
+    ) -> Tracked | None:
+        first = self._match_and_refine(observations, slam_map, camera, T_cam_world, local_points, radius)
+        if first is None:
+            return None
+        refined, narrow = first.estimate.T_cam_world, self._config.refine_radius_px
+        second = self._match_and_refine(observations, slam_map, camera, refined, local_points, narrow)
+        return second if second is not None and second.inliers >= first.inliers else first
 
     def recover(self, observations: Observations, slam_map: Map, camera: Camera, keyframe_ids: Ids) -> Tracked | None:
         """Pose of a frame without any prediction, from matches with one key frame after the other."""

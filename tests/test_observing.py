@@ -1,0 +1,101 @@
+"""From a frame to observations: depth, disparity, undistortion."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from spslam.camera import Camera
+from spslam.config import Config, DepthConfig
+from spslam.errors import CalibrationError, DatasetError
+from spslam.frame import Features, Frame
+from spslam.observing import Observer, depth_at, tracking_camera
+
+CONFIG = Config()
+CAMERA = Camera(64, 48, 50.0, 50.0, 31.5, 23.5)
+POINTS = np.array([[20.25, 10.75], [40.0, 30.5], [5.5, 40.0]], np.float32)
+
+
+class FixedPoints:
+    """An extractor that finds the same points in every image."""
+
+    name, max_distance, pixel_sigma = "fixed", 0.7, 1.0
+
+    def extract(self, image: np.ndarray) -> Features:
+        return Features(POINTS, np.ones(3, np.float32), np.eye(3, dtype=np.float32))
+
+    def extract_batch(self, images: list[np.ndarray]) -> list[Features]:
+        return [self.extract(image) for image in images]
+
+
+class FixedDisparity:
+    """A stereo matcher that knows the answer: 10 px, none, and too little."""
+
+    def match(self, left_image, left, right_image, right) -> np.ndarray:
+        return left.keypoints[:, 0].astype(float) - [10.0, np.nan, 0.1]
+
+
+def observer() -> Observer:
+    return Observer(CONFIG, FixedPoints(), FixedDisparity())
+
+
+def plane(slope: float) -> np.ndarray:
+    """Depth of a slanted plane: inverse depth is affine in the image."""
+    x = np.arange(64)
+    return np.broadcast_to(1.0 / (0.5 + slope * x), (48, 64)).astype(np.float32)
+
+
+def test_depth_is_exact_on_a_slanted_plane() -> None:
+    expected = 1.0 / (0.5 + 0.001 * POINTS[:, 0])
+    assert depth_at(plane(0.001), POINTS, DepthConfig()) == pytest.approx(expected, rel=1e-5)
+
+
+def test_depth_is_unknown_in_holes_out_of_range_and_near_steps() -> None:
+    depth = np.full((48, 64), 2.0, np.float32)
+    depth[10:12, 20:22] = 0.0
+    depth[:, 43:] = 3.0
+    assert np.isnan(depth_at(depth, POINTS, DepthConfig())).tolist() == [True, True, False]
+    assert np.isnan(depth_at(depth, POINTS, DepthConfig(edge_margin_px=1))).tolist() == [True, False, False]
+    assert np.isnan(depth_at(depth, POINTS, DepthConfig(max_m=1.5))).all()
+    assert np.isnan(depth_at(np.full((48, 64), np.nan, np.float32), POINTS, DepthConfig())).all()
+    assert np.isnan(depth_at(np.zeros((48, 64), np.float32), POINTS, DepthConfig())).all()
+
+
+def test_depth_becomes_a_virtual_right_image() -> None:
+    image = np.zeros((48, 64), np.uint8)
+    frame = Frame(0, 0.0, CAMERA, image, depth=np.full((48, 64), 2.0, np.float32))
+    camera = tracking_camera(frame, CONFIG)
+    seen = observer().observe(frame, camera)
+    assert camera.baseline_m == CONFIG.depth.virtual_baseline_m
+    assert seen.depth == pytest.approx([2.0] * 3)
+    assert seen.pixels[:, 0] - seen.u_right == pytest.approx([camera.bf / 2.0] * 3)
+
+
+def test_disparity_becomes_depth_where_there_is_enough() -> None:
+    image = np.zeros((48, 64), np.uint8)
+    stereo = Camera(64, 48, 50.0, 50.0, 31.5, 23.5, baseline_m=0.2)
+    frame = Frame(0, 0.0, stereo, image, image_right=image)
+    seen = observer().observe(frame, tracking_camera(frame, CONFIG))
+    assert seen.depth[0] == pytest.approx(50.0 * 0.2 / 10.0)
+    assert np.isnan(seen.depth[1:]).all()
+    assert np.isnan(seen.u_right[1:]).all()
+
+
+def test_pixels_are_undistorted() -> None:
+    lens = Camera(64, 48, 50.0, 50.0, 31.5, 23.5, "radtan", (-0.2, 0.05, 0.0, 0.0))
+    seen = observer().observe(Frame(0, 0.0, lens, np.zeros((48, 64), np.uint8)), lens.without_distortion())
+    assert lens.distort(seen.pixels) == pytest.approx(POINTS, abs=1e-4)
+    assert np.isnan(seen.depth).all()
+
+
+def test_wrong_images_are_refused_with_their_size() -> None:
+    with pytest.raises(DatasetError, match="20x10, but the calibration is for 64x48"):
+        observer().observe(Frame(3, 0.0, CAMERA, np.zeros((10, 20), np.uint8)), CAMERA)
+    with pytest.raises(DatasetError, match="8-bit"):
+        observer().observe(Frame(3, 0.0, CAMERA, np.zeros((48, 64), np.uint16)), CAMERA)  # type: ignore[arg-type]
+
+
+def test_stereo_needs_a_baseline() -> None:
+    image = np.zeros((48, 64), np.uint8)
+    with pytest.raises(CalibrationError, match="baseline"):
+        tracking_camera(Frame(0, 0.0, CAMERA, image, image_right=image), CONFIG)
