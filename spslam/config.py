@@ -34,8 +34,8 @@ class FeatureConfig(_Stage):
         None,
         gt=0,
         le=10,
-        description="standard deviation of a key point's position, pixels; None takes the extractor's; more for rolling "
-        "shutters and motion blur",
+        description="standard deviation of a key point's position, pixels; None takes the extractor's; "
+        "more for rolling shutters and motion blur",
     )
     device: Literal["cpu", "cuda", "auto"] = Field("cpu", description="where the network runs")
     threads: int = Field(0, ge=0, le=256, description="threads of the network; 0: all cores")
