@@ -57,7 +57,8 @@ def plot_trajectory(
     shown = estimate if evaluation is None else evaluation.aligned
     truth = None if evaluation is None else _within(evaluation.ground_truth, estimate.timestamps)
     everything = shown.positions if truth is None else np.concatenate([shown.positions, truth.positions])
-    across, along, up, up_sign = _view_axes(everything, shown)
+    # Along a straight line the alignment may roll the estimate's cameras any way round, not the truth's.
+    across, along, up, up_sign = _view_axes(everything, shown if truth is None else truth)
     extent = np.ptp(everything, axis=0) if len(everything) else np.ones(3)
     extent = np.maximum(extent, 0.05 * max(extent.max(), 1e-6))
     heights = np.clip(extent[[along, up]] / extent[across], [0.35, 0.16], [1.0, 0.6])

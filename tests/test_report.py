@@ -93,6 +93,18 @@ def test_a_long_straight_road_lies_across_the_picture(tmp_path, monkeypatch):
     assert top.yaxis_inverted()
 
 
+def test_the_ground_truth_tells_where_up_is(tmp_path, monkeypatch):
+    poses = np.tile(np.eye(4), (30, 1, 1))
+    poses[:, 2, 3] = np.arange(30.0)
+    poses[:, 1, 3] = np.tile([0.0, 0.0, 0.01], 10)
+    rolled = poses.copy()
+    # On a straight line noise alone decides how the alignment rolls: here it turns the cameras upside down.
+    rolled[:, 1, 3] *= -1
+    truth, estimate = Trajectory(np.arange(30.0), poses), Trajectory(np.arange(30.0), rolled)
+    side = titles_and_axes(monkeypatch, tmp_path / "a.png", estimate, truth).axes[1]
+    assert side.yaxis_inverted()
+
+
 def test_a_body_frame_is_seen_in_the_plane_of_its_greatest_extent(tmp_path, monkeypatch):
     figure = titles_and_axes(monkeypatch, tmp_path / "a.png", drive(frame="body"))
     assert figure.axes[0].get_title(loc="left") == "Top view (x–z)"
