@@ -5,9 +5,7 @@ Each layout is renamed to the modules of `SuperPoint`; widths are read off the s
 
 from __future__ import annotations
 
-import pickle
 import re
-import zipfile
 from importlib import resources
 from pathlib import Path
 from typing import Literal
@@ -67,9 +65,13 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def _read_pickle(path: Path) -> dict[str, Tensor]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, OSError, EOFError, ValueError) as error:
+    except OSError as error:
+        raise WeightsError(f"weights {path} cannot be read: {error.strerror or error}") from None
+    except Exception as error:
+        # Bytes of another kind make the unpickler fail in any way; PyTorch's own text advises to load them unsafely.
         raise WeightsError(
-            f"{path} is not a file of plain PyTorch weights (nothing else is ever unpickled): {_one_line(error)}"
+            f"{path} is not a file of plain PyTorch weights (nothing else is ever unpickled): expected a dictionary "
+            f"of tensors written by torch.save, found what does not load ({type(error).__name__})"
         ) from None
     if isinstance(content, dict):
         content = next((content[key] for key in ("state_dict", "model_state_dict", "model") if key in content), content)

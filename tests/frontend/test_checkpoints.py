@@ -149,6 +149,8 @@ def test_refusals_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     (tmp_path / "garbage.pth").write_bytes(b"no weights")
     (tmp_path / "garbage.safetensors").write_bytes(b"no weights")
     (tmp_path / "empty.pth").write_bytes(b"")
+    (tmp_path / "word.pth").write_bytes(b"junk\n")
+    (tmp_path / "config.pth").write_bytes(b"width: 320\n")
     torch.save({"conv1a.weight": Evil()}, tmp_path / "evil.pth")
     torch.save([1, 2], tmp_path / "list.pth")
     torch.save({"fc.weight": torch.zeros(2)}, tmp_path / "foreign.pth")
@@ -164,6 +166,8 @@ def test_refusals_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         "garbage.pth": "plain PyTorch weights",
         "garbage.safetensors": "not a readable safetensors",
         "empty.pth": "plain PyTorch weights",
+        "word.pth": "plain PyTorch weights",
+        "config.pth": "plain PyTorch weights",
         "evil.pth": "plain PyTorch weights",
         "list.pth": "found list",
         "foreign.pth": "fc.weight",
@@ -176,4 +180,5 @@ def test_refusals_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
             load_superpoint(tmp_path / name)
         assert "\n" not in str(caught.value)
         assert name in str(caught.value)
+        assert "weights_only" not in str(caught.value)
     assert not (tmp_path / "evil-was-here").exists()
