@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spslam.config import FeatureConfig
+from spslam.errors import ConfigError
 from spslam.frame import Features
 
 from .images import check_images
@@ -26,13 +27,21 @@ _ORB_LEAST_SIDE = 2 * _ORB_EDGE
 
 
 class _ClassicalExtractor:
-    """The common part: detect, drop duplicates and the border, spread, describe."""
+    """The common part: detect, drop duplicates and the border, spread, describe.
+
+    Raises:
+        ConfigError: weights are given, which would be left unused.
+    """
 
     name: str
     max_distance: float
     pixel_sigma: float
 
     def __init__(self, config: FeatureConfig) -> None:
+        if config.weights is not None:
+            raise ConfigError(
+                f"{self.name} is no network and takes no weights, found features.weights {config.weights}"
+            )
         self._config = config
 
     def extract(self, image: NDArray[np.uint8]) -> Features:

@@ -113,6 +113,8 @@ def test_subpixel_can_be_switched_off() -> None:
 def test_wrong_weights_and_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(WeightsError, match="no weights file"):
         create_extractor(FeatureConfig(weights=str(tmp_path / "none.pth")))
+    with pytest.raises(ConfigError, match=r"orb is no network.*my\.pth"):
+        create_extractor(FeatureConfig(extractor="orb", weights="my.pth"))
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(ConfigError, match="cuda"):
         create_extractor(FeatureConfig(device="cuda"))
