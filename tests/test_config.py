@@ -53,6 +53,7 @@ def test_stages_are_frozen() -> None:
         ("tracking: {min_inliers: }", "tracking.min_inliers"),
         ("tracking: 7", "tracking"),
         ("features: {threshold: .nan}", "features.threshold"),
+        ("tracking: {search_radius_px: .inf}", "tracking.search_radius_px"),
         ("features: {device: tpu}", "features.device"),
         ("keyframes: {min_interval: 9, max_interval: 3}", "keyframes.max_interval"),
         ("stereo: {min_disparity: 9, max_disparity: 3}", "stereo.max_disparity"),
