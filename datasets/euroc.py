@@ -19,7 +19,7 @@ from spslam.trajectory import Trajectory, read_euroc
 
 from .base import FileSequence, FrameFiles, check_image_size
 from .decoding import list_files
-from .layout import check_sequence_name, choose_sequence, contents, report_unpaired, subfolders
+from .layout import check_sequence_name, choose_sequence, contents, reason, report_unpaired, subfolders
 from .rectify import StereoRectifier
 from .timing import associate, nominal_fps, order_by_time
 
@@ -119,7 +119,7 @@ def _read_sensor(path: Path) -> _SensorEntry:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise CalibrationError(f"expected EuRoC's calibration at {path}: cannot be read ({error})") from None
+        raise CalibrationError(f"expected EuRoC's calibration at {path}: cannot be read ({reason(error)})") from None
     # OpenCV's header and tags are no YAML that PyYAML takes.
     lines = [line for line in text.replace("!!opencv-matrix", "").splitlines() if not line.startswith("%YAML")]
     try:
@@ -189,7 +189,7 @@ def _read_table(path: Path) -> list[tuple[str, str]]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{path}: cannot be read ({error})") from None
+        raise DatasetError(f"{path}: cannot be read ({reason(error)})") from None
     entries = []
     for number, line in enumerate(lines, start=1):
         if not line.strip() or line.lstrip().startswith("#"):

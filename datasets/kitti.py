@@ -15,7 +15,7 @@ from spslam.trajectory import Trajectory, read_kitti
 
 from .base import FileSequence, FrameFiles
 from .decoding import image_size, list_files
-from .layout import check_sequence_name, choose_sequence, contents, report_unpaired, subfolders
+from .layout import check_sequence_name, choose_sequence, contents, reason, report_unpaired, subfolders
 from .timing import nominal_fps, order_by_time
 
 _LOG = logging.getLogger(__name__)
@@ -118,7 +118,7 @@ def _read_projections(path: Path) -> dict[str, NDArray[np.float64]]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise CalibrationError(f"expected KITTI's calibration at {path}: cannot be read ({error})") from None
+        raise CalibrationError(f"expected KITTI's calibration at {path}: cannot be read ({reason(error)})") from None
     projections = {}
     for line in lines:
         key, _, values = line.partition(":")
@@ -175,7 +175,7 @@ def _read_times(path: Path) -> NDArray[np.float64]:
     try:
         times = np.array([float(line) for line in path.read_text(encoding="utf-8-sig").split()])
     except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"expected KITTI's time stamps at {path}: cannot be read ({error})") from None
+        raise DatasetError(f"expected KITTI's time stamps at {path}: cannot be read ({reason(error)})") from None
     except ValueError as error:
         raise DatasetError(f"{path}: expected one number of seconds a line ({error})") from None
     if len(times) == 0 or not np.isfinite(times).all():

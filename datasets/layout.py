@@ -18,6 +18,11 @@ def absolute(path: str | Path) -> Path:
     return whole.resolve() if whole.name in ("", "..") else whole
 
 
+def reason(error: OSError | UnicodeError) -> str:
+    """Why a file cannot be read, for a message that names it already."""
+    return (isinstance(error, OSError) and error.strerror) or str(error)
+
+
 def shorten(names: list[str]) -> str:
     """The first few of `names` for a message."""
     shown = ", ".join(names[:_SHOWN])

@@ -15,7 +15,7 @@ from spslam.trajectory import Trajectory, read_tum
 
 from .base import FileSequence, FrameFiles, check_image_size
 from .calibration import CALIBRATION_NAME, load_calibration
-from .layout import check_sequence_name, choose_sequence, contents, report_unpaired, subfolders
+from .layout import check_sequence_name, choose_sequence, contents, reason, report_unpaired, subfolders
 from .timing import associate, nominal_fps, order_by_time
 
 _DEPTH_UNITS_PER_METRE = 5000.0
@@ -108,7 +108,7 @@ def _read_list(path: Path) -> tuple[NDArray[np.float64], list[Path]]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"expected a list of images at {path}: cannot be read ({error})") from None
+        raise DatasetError(f"expected a list of images at {path}: cannot be read ({reason(error)})") from None
     times, images = [], []
     for number, line in enumerate(lines, start=1):
         if not line.strip() or line.lstrip().startswith("#"):

@@ -47,7 +47,7 @@ class VideoSequence(BaseSequence):
         if sensor not in ("auto", "mono"):
             raise DatasetError(f"{path} is a video, which is mono, found --sensor {sensor}")
         if not path.is_file():
-            raise DatasetError(f"expected a video file, found nothing at {path}")
+            raise DatasetError(f"expected a video file, found {'a folder' if path.exists() else 'nothing'} at {path}")
         given = find_calibration(calibration, [path.parent], f"the video {path}")
         self._path = path
         self._capture = cv2.VideoCapture(str(path))

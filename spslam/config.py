@@ -213,7 +213,7 @@ def _read_yaml(name_or_path: str) -> tuple[str, Path | None]:
         try:
             return path.read_text(encoding="utf-8"), path
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"cannot read config file {path}: {error}") from None
+            raise ConfigError(f"cannot read config file {path}: {getattr(error, 'strerror', None) or error}") from None
     entry = resources.files("spslam.configs") / f"{name_or_path}.yaml"
     if not entry.is_file():
         raise ConfigError(

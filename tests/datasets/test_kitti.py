@@ -159,7 +159,11 @@ def test_missing_ground_truth_and_shorter_ground_truth(root: Callable, caplog: p
 @pytest.mark.parametrize(
     ("file", "text", "message"),
     [
-        ("calib.txt", None, "expected KITTI's calibration at .*calib.txt"),
+        (
+            "calib.txt",
+            None,
+            r"expected KITTI's calibration at .*calib.txt: cannot be read \(No such file or directory\)",
+        ),
         ("calib.txt", "hello", "expected a line 'P0: …' for image_0, found no P line at all"),
         ("calib.txt", "P0: 1 2 x", "expected 12 numbers after P0:, found '1 2 x'"),
         ("calib.txt", f"P0: {projection(0)}", "expected a line 'P1: …'"),

@@ -91,6 +91,8 @@ def test_bad_videos(clip: Callable, tmp_path: Path) -> None:
         open_sequence(path)
     with pytest.raises(DatasetError, match="expected a video file, found nothing at"):
         open_sequence(tmp_path / "none.mp4", dataset="video")
+    with pytest.raises(DatasetError, match="expected a video file, found a folder at"):
+        open_sequence(tmp_path, dataset="video")
 
 
 def test_a_file_that_is_no_video(clip: Callable) -> None:
