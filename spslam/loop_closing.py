@@ -23,6 +23,9 @@ from spslam.ports import Matcher, PoseGraphEdges, PoseGraphSolver, PoseSolver
 
 logger = logging.getLogger(__name__)
 Array = NDArray[np.float64]
+# Covisibility edges tell one motion many times over, which makes the chain of them stiffer than it is sure of itself:
+# at the weight of one of them, a revisit would leave most of the gap open and nothing to fuse.
+_LOOP_WEIGHT = 1e4
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,13 +96,9 @@ class LoopCloser:
         )
         view_cosine = poses[:, :3, 2] @ poses[row, :3, 2]
         connected, _ = slam_map.covisible(keyframe_id, least=self._config.min_covisibility // 2)
-        near = (
-            (np.arange(len(ids)) <= row - self._config.min_interval)
-            & (distance < radius)
-            & (view_cosine > self._min_view_cosine)
-            & ~np.isin(ids, connected)
-        )
-        if np.isin(connected, ids[: max(row - self._config.min_interval, 0)]).any():
+        old = np.arange(len(ids)) < row - self._config.min_interval
+        near = old & (distance < radius) & (view_cosine > self._min_view_cosine) & ~np.isin(ids, connected)
+        if np.isin(connected, ids[old]).any():
             # Tracking already sees the old place through the map: there is no gap to close.
             return np.zeros(0, dtype=np.int64)
         rows = np.flatnonzero(near)
@@ -179,6 +178,8 @@ class LoopCloser:
         before = slam_map.T_world_keyframe.copy()
         after = self._pose_graph.optimize(before, self.graph_edges(slam_map, with_scale), fixed, with_scale)
         self._move_points(slam_map, before, after)
+        # Before points are fused: afterwards those of the old side would be seen by key frames of another scale.
+        slam_map.points["distance"][:] *= _scale_of_points(slam_map, after)
         self.edges = [self._rescaled(slam_map, e, after) for e in self.edges]
         scale = geometry.similarity_scale(after)[:, None, None]
         rigid = after.copy()
@@ -190,7 +191,6 @@ class LoopCloser:
         for keyframe_id in np.append(neighbors[:5], edge.j):
             self._mapper.fuse_into(slam_map, camera, int(keyframe_id), old_points)
         slam_map.refresh_normals(slam_map.points["id"])
-        slam_map.points["distance"][:] *= _scale_of_points(slam_map, after)
         self._mapper.refine(slam_map, camera, edge.j)
 
     def graph_edges(self, slam_map: Map, with_scale: bool) -> PoseGraphEdges:
@@ -204,6 +204,7 @@ class LoopCloser:
         measured = np.array([e.S_i_j for e in loops]).reshape(-1, 4, 4)
         size = 7 if with_scale else 6
         all_pairs = np.concatenate([pairs, loop_pairs])
+        is_loop = np.arange(len(all_pairs)) >= len(pairs)
         # Depths of the scene, not metres, make translation and rotation comparable: the unit of a map is arbitrary.
         depth = max(self._median_depth(slam_map, int(ids[-1])), 1e-6)
         information = np.diag([1.0 / depth**2] * 3 + [1.0] * (size - 3)) * 1e4
@@ -211,8 +212,8 @@ class LoopCloser:
             i=all_pairs[:, 0],
             j=all_pairs[:, 1],
             S_i_j=np.concatenate([relative, measured]),
-            information=np.broadcast_to(information, (len(all_pairs), size, size)).copy(),
-            robust=np.arange(len(all_pairs)) >= len(pairs),
+            information=information * np.where(is_loop, _LOOP_WEIGHT, 1.0)[:, None, None],
+            robust=is_loop,
         )
 
     def _covisible_pairs(self, slam_map: Map) -> Ids:

@@ -3,7 +3,13 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from spslam import geometry
+from spslam.camera import Camera
+from spslam.frame import Observations
+from spslam.map import NO_POINT, Map
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -15,3 +21,84 @@ def test_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real data not found at {folder}; set SPSLAM_TEST_DATA")
     return folder
+
+
+class Landmarks:
+    """Points (N, 3) with descriptors, and what cameras observe of them without any image.
+
+    Attributes:
+        labels: the landmark of each key point, by the index of the frame.
+        ids: (N,) the point of the last `map_of` that stands for each landmark, or NO_POINT.
+    """
+
+    camera = Camera(640, 480, 400.0, 400.0, 319.5, 239.5, baseline_m=0.12)
+    mono = Camera(640, 480, 400.0, 400.0, 319.5, 239.5)
+    max_distance = 0.7
+
+    def __init__(self, points: np.ndarray, seed: int = 0) -> None:
+        self.points = points
+        descriptors = np.random.default_rng(seed).normal(size=(len(points), 32))
+        self.descriptors = (descriptors / np.linalg.norm(descriptors, axis=1, keepdims=True)).astype(np.float32)
+        self.labels: dict[int, np.ndarray] = {}
+        self.ids = np.full(len(points), NO_POINT)
+
+    @classmethod
+    def box(cls, count: int = 400, seed: int = 0) -> "Landmarks":
+        """A cloud in front of a camera at the origin that looks along +z."""
+        return cls(np.random.default_rng(seed).uniform((-3.0, -2.0, 3.0), (3.0, 2.0, 6.0), (count, 3)), seed)
+
+    @classmethod
+    def ring(cls, count: int = 1500, seed: int = 0) -> "Landmarks":
+        """A round wall, 4 to 6 m around the y axis."""
+        rng = np.random.default_rng(seed)
+        angle, radius = rng.uniform(0, 2 * np.pi, count), rng.uniform(4.0, 6.0, count)
+        return cls(np.stack([radius * np.sin(angle), rng.uniform(-2, 2, count), radius * np.cos(angle)], axis=1), seed)
+
+    def observe(
+        self, T_world_cam: np.ndarray, index: int = 0, *, depth: bool = True, noise_px: float = 0.0
+    ) -> Observations:
+        """What a camera at a pose sees, in random order."""
+        rng = np.random.default_rng([11, index])
+        points_cam = geometry.apply(geometry.inverse(T_world_cam), self.points)
+        pixels = self.camera.project(points_cam)
+        seen = rng.permutation(np.flatnonzero(self.camera.in_image(pixels, 2.0)))
+        self.labels[index] = seen
+        z = points_cam[seen, 2]
+        pixels = pixels[seen] + noise_px * rng.normal(size=(len(seen), 2))
+        disparity = self.camera.bf / z + noise_px * rng.normal(size=len(seen))
+        unknown = np.full(len(seen), np.nan)
+        descriptors = self.descriptors[seen] + 0.02 * rng.normal(size=(len(seen), 32)).astype(np.float32)
+        return Observations(
+            index=index,
+            timestamp=0.1 * index,
+            pixels=pixels,
+            descriptors=descriptors / np.linalg.norm(descriptors, axis=1, keepdims=True),
+            scores=np.ones(len(seen), np.float32),
+            u_right=pixels[:, 0] - disparity if depth else unknown,
+            depth=self.camera.bf / disparity if depth else unknown,
+        )
+
+    def map_of(self, poses: list[np.ndarray], *, depth: bool = True, noise_px: float = 0.0) -> Map:
+        """The true map of key frames at these poses: every landmark that one of them sees is a point."""
+        slam_map = Map(32)
+        self.ids = np.full(len(self.points), NO_POINT)
+        for index, pose in enumerate(poses):
+            observations = self.observe(pose, index, depth=depth, noise_px=noise_px)
+            labels = self.labels[index]
+            keyframe_id = slam_map.add_keyframe(observations, pose, self.ids[labels])
+            fresh = np.flatnonzero(self.ids[labels] == NO_POINT)
+            rows = fresh + slam_map.observation_rows(keyframe_id).start
+            self.ids[labels[fresh]] = slam_map.add_points(keyframe_id, self.points[labels[fresh]], rows)
+        slam_map.refresh_normals(slam_map.points["id"])
+        return slam_map
+
+    @staticmethod
+    def pose(x: float = 0.0, y: float = 0.0, z: float = 0.0, yaw: float = 0.0) -> np.ndarray:
+        """`T_world_cam` of a camera at (x, y, z) that looks along +z, turned by `yaw` radians around y."""
+        return geometry.make_transform(geometry.so3_exp(np.array([0.0, yaw, 0.0])), np.array([x, y, z]))
+
+
+@pytest.fixture
+def landmarks() -> type[Landmarks]:
+    """Landmarks, key frames and maps without images; see `Landmarks`."""
+    return Landmarks

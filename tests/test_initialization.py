@@ -1,0 +1,157 @@
+"""The first map, from depth and from two views."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from spslam import geometry
+from spslam.backend.two_view import EpipolarSolver
+from spslam.config import Config, InitializationConfig
+from spslam.frame import Observations
+from spslam.frontend.matching import DescriptorMatcher
+from spslam.initialization import DepthInitializer, Started, TwoViewInitializer
+from spslam.map import Map
+
+NOISE_PX = 0.4
+
+
+def config(**initialization) -> Config:
+    return Config(initialization=InitializationConfig(**initialization))
+
+
+def two_views(**initialization) -> TwoViewInitializer:
+    solver = EpipolarSolver(NOISE_PX, min_points=config(**initialization).initialization.min_points)
+    return TwoViewInitializer(config(**initialization), DescriptorMatcher(), solver, 0.7)
+
+
+def cut(observations: Observations, count: int) -> Observations:
+    names = ("pixels", "descriptors", "scores", "u_right", "depth")
+    return replace(observations, **{name: getattr(observations, name)[:count] for name in names})
+
+
+@pytest.fixture
+def scene(landmarks):
+    return landmarks.box()
+
+
+# -- depth ---------------------------------------------------------------------------------------------------
+
+
+def test_depth_starts_with_the_points_it_knows(scene) -> None:
+    observations = scene.observe(np.eye(4), 3)
+    observations.depth[::3] = np.nan
+    slam_map = Map(32)
+    started = DepthInitializer(config()).start(slam_map, scene.camera, observations)
+    assert isinstance(started, Started)
+    assert (started.before, started.between) == ([], [])
+    assert slam_map.pose(started.keyframe_id) == pytest.approx(np.eye(4))
+    assert int(slam_map.keyframes["frame"][0]) == 3
+    linked = slam_map.observations["point"]
+    assert np.array_equal(linked >= 0, np.isfinite(observations.depth))
+    known = np.flatnonzero(linked >= 0)
+    positions = slam_map.positions[slam_map.point_rows(linked[known])]
+    assert positions == pytest.approx(scene.points[scene.labels[3][known]])
+
+
+def test_too_little_depth_is_refused_with_its_numbers(scene) -> None:
+    observations = scene.observe(np.eye(4))
+    observations.depth[79:] = np.nan
+    slam_map = Map(32)
+    reason = DepthInitializer(config(min_points=80)).start(slam_map, scene.camera, observations)
+    assert reason == f"79 of {len(observations)} key points have depth, 80 are needed"
+    assert DepthInitializer(config()).start(slam_map, scene.camera, cut(observations, 0)).startswith("0 of 0")
+    assert len(slam_map.keyframes) == 0, "a refusal leaves the map empty"
+
+
+# -- two views -----------------------------------------------------------------------------------------------
+
+
+def start_all(initializer: TwoViewInitializer, scene, poses: list[np.ndarray]) -> tuple[Map, list[Started | str]]:
+    slam_map = Map(32)
+    answers: list[Started | str] = []
+    for index, pose in enumerate(poses):
+        observations = scene.observe(pose, index, depth=False, noise_px=NOISE_PX)
+        answers.append(initializer.start(slam_map, scene.mono, observations))
+        if isinstance(answers[-1], Started):
+            break
+    return slam_map, answers
+
+
+def test_two_views_make_a_map_up_to_scale(scene) -> None:
+    poses = [scene.pose(), scene.pose(0.02), scene.pose(0.04), scene.pose(0.5, 0.05, 0.1, -0.05)]
+    slam_map, answers = start_all(two_views(), scene, poses)
+    assert answers[0] == "first view"
+    assert all(isinstance(answer, str) and "px" in answer for answer in answers[1:3])
+    started = answers[3]
+    assert isinstance(started, Started)
+    assert [o.index for o in started.between] == [1, 2]
+    assert started.before == []
+    assert slam_map.keyframes["frame"].tolist() == [0, 3]
+    assert started.keyframe_id == slam_map.keyframes["id"][1]
+    assert slam_map.pose(0) == pytest.approx(np.eye(4))
+    assert np.median(slam_map.positions[:, 2]) == pytest.approx(1.0)
+    assert (slam_map.observation_counts() == 2).all()
+    # Both key frames see each point where the same landmark is.
+    labels = np.concatenate([scene.labels[0], scene.labels[3]])
+    linked = slam_map.observations["point"]
+    for point in slam_map.points["id"][::20]:
+        assert len(set(labels[linked == point])) == 1
+    alignment = geometry.umeyama(slam_map.positions, scene.points[_landmark_of(slam_map, labels)], with_scale=True)
+    error = np.linalg.norm(
+        geometry.apply(alignment, slam_map.positions) - scene.points[_landmark_of(slam_map, labels)], axis=1
+    )
+    assert np.median(error) < 0.05
+    in_truth = geometry.apply(alignment, slam_map.T_world_keyframe[:, :3, 3])
+    assert in_truth == pytest.approx(np.array([pose[:3, 3] for pose in (poses[0], poses[3])]), abs=0.05)
+
+
+def _landmark_of(slam_map: Map, labels: np.ndarray) -> np.ndarray:
+    linked = slam_map.observations["point"]
+    landmark = np.zeros(slam_map.points["id"].max() + 1, np.int64)
+    landmark[linked[linked >= 0]] = labels[linked >= 0]
+    return landmark[slam_map.points["id"]]
+
+
+def test_turning_makes_no_map(scene) -> None:
+    slam_map, answers = start_all(two_views(), scene, [scene.pose(yaw=0.04 * i) for i in range(6)])
+    assert all(isinstance(answer, str) for answer in answers)
+    assert len(slam_map.keyframes) == len(slam_map.points) == 0
+
+
+def test_a_lost_first_view_is_renewed_and_its_frames_are_kept(scene) -> None:
+    """After a turn by 180 degrees nothing matches: that frame is the next first view."""
+    scene.points[200:, 2] *= -1.0
+    back = [scene.pose(0.0, yaw=np.pi), scene.pose(0.5, yaw=np.pi)]
+    slam_map, answers = start_all(two_views(min_points=50), scene, [scene.pose(), scene.pose(0.01), *back])
+    assert isinstance(answers[2], str)
+    assert "matches with the first view, 50 needed" in answers[2]
+    started = answers[3]
+    assert isinstance(started, Started)
+    assert [o.index for o in started.before] == [0, 1]
+    assert started.between == []
+    assert slam_map.keyframes["frame"].tolist() == [2, 3]
+
+
+def test_waiting_ends_after_a_number_of_frames(scene) -> None:
+    initializer = two_views(max_frames=3)
+    _, answers = start_all(initializer, scene, [scene.pose(0.01 * i) for i in range(8)])
+    assert [i for i, answer in enumerate(answers) if answer == "first view"] == [0, 3, 6]
+    slam_map = Map(32)
+    started = initializer.start(slam_map, scene.mono, scene.observe(scene.pose(0.6), 8, depth=False))
+    assert isinstance(started, Started)
+    assert [o.index for o in started.before] == [3, 4, 5], "no more than the stated number is kept"
+    assert [o.index for o in started.between] == [7]
+    assert slam_map.keyframes["frame"].tolist() == [6, 8]
+
+
+def test_frames_without_key_points_are_no_match(scene) -> None:
+    initializer = two_views()
+    empty = cut(scene.observe(np.eye(4), depth=False), 0)
+    slam_map = Map(32)
+    assert initializer.start(slam_map, scene.mono, empty) == "first view"
+    assert "0 matches" in initializer.start(slam_map, scene.mono, empty)
+    assert "0 matches" in initializer.start(slam_map, scene.mono, scene.observe(np.eye(4), 1, depth=False))
+    assert isinstance(initializer.start(slam_map, scene.mono, scene.observe(scene.pose(0.6), 2, depth=False)), Started)

@@ -1,0 +1,327 @@
+"""Loops in a ring of key frames whose odometry drifted by a known amount."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from spslam import geometry
+from spslam.backend.bundle import SchurBundleAdjuster
+from spslam.backend.pose import PnPSolver
+from spslam.backend.pose_graph import G2oPoseGraph
+from spslam.backend.two_view import EpipolarSolver
+from spslam.config import Config, LoopConfig
+from spslam.frontend.matching import DescriptorMatcher
+from spslam.loop_closing import LoopCloser, LoopEdge, covisibility_matrix, keyframe_observations
+from spslam.map import NO_POINT, Map
+from spslam.mapping import Mapper
+
+NOISE_PX = 0.3
+LAP = 30
+RADIUS = 2.0
+MIN_INTERVAL = 10
+
+
+def closer(**loop) -> LoopCloser:
+    config = Config(loop=LoopConfig(**({"min_interval": MIN_INTERVAL, "max_distance_ratio": 0.1} | loop)))
+    matcher = DescriptorMatcher()
+    mapper = Mapper(config, matcher, EpipolarSolver(NOISE_PX), SchurBundleAdjuster(NOISE_PX), 0.7)
+    return LoopCloser(config, matcher, PnPSolver(NOISE_PX), G2oPoseGraph(), mapper, 0.7)
+
+
+class DriftedRing:
+    """A camera walks once around a ring, looking outwards, and arrives where it began, but does not know it.
+
+    Each step of the odometry is off by `step` (6,), and grows or shrinks by `scale`: `D_k`, a similarity, maps what
+    key frame k sees in truth to where the drifted map has it.
+    """
+
+    def __init__(self, landmarks, *, step=(0.0,) * 6, scale: float = 1.0, depth: bool = True) -> None:
+        self.scene = landmarks.ring()
+        self.depth = depth
+        self.camera = self.scene.camera if depth else self.scene.mono
+        angles = 2 * np.pi * np.arange(LAP + 1) / LAP
+        poses = np.array([self.scene.pose(RADIUS * np.sin(a), 0.0, RADIUS * np.cos(a), a) for a in angles])
+        first = geometry.inverse(poses[0])
+        self.truth = first @ poses
+        self.scene.points = geometry.apply(first, self.scene.points)
+        self.scales = scale ** np.arange(LAP + 1)
+        drifted = [np.eye(4)]
+        for k in range(LAP):
+            relative = geometry.inverse(self.truth[k]) @ self.truth[k + 1] @ geometry.se3_exp(np.array(step))
+            relative[:3, 3] *= self.scales[k + 1]
+            drifted.append(drifted[-1] @ relative)
+        self.drifted = np.array(drifted)
+        self.map = self._build()
+
+    def _build(self) -> Map:
+        """A landmark out of sight for five key frames is a new point when it comes back."""
+        slam_map = Map(32)
+        ids = np.full(len(self.scene.points), NO_POINT)
+        last_seen = np.full(len(self.scene.points), -100)
+        local_scale = geometry.make_transform(self.scales[:, None, None] * np.eye(3), np.zeros((LAP + 1, 3)))
+        self.corrections = self.drifted @ local_scale @ geometry.inverse(self.truth)
+        self.landmark: list[int] = []
+        for k in range(LAP + 1):
+            observations = self.scene.observe(self.truth[k], k, depth=self.depth, noise_px=NOISE_PX)
+            labels = self.scene.labels[k]
+            ids[labels[k - last_seen[labels] > 5]] = NO_POINT
+            last_seen[labels] = k
+            keyframe_id = slam_map.add_keyframe(observations, self.drifted[k], ids[labels])
+            fresh = np.flatnonzero(ids[labels] == NO_POINT)
+            positions = geometry.apply(self.corrections[k], self.scene.points[labels[fresh]])
+            rows = fresh + slam_map.observation_rows(keyframe_id).start
+            ids[labels[fresh]] = slam_map.add_points(keyframe_id, positions, rows)
+            self.landmark += labels[fresh].tolist()
+            slam_map.describe_from(keyframe_id)
+        slam_map.refresh_normals(slam_map.points["id"])
+        return slam_map
+
+    def position_errors(self) -> np.ndarray:
+        return np.linalg.norm(self.map.T_world_keyframe[:, :3, 3] - self.truth[:, :3, 3], axis=1)
+
+    def point_errors(self) -> np.ndarray:
+        truth = self.scene.points[np.array(self.landmark)[self.map.points["id"]]]
+        return np.linalg.norm(self.map.positions - truth, axis=1)
+
+
+def snapshot(slam_map: Map) -> bytes:
+    tables = (slam_map.points, slam_map.keyframes, slam_map.observations)
+    return b"".join(table[name].tobytes() for table in tables for name in table.names)
+
+
+STEP = (0.008, 0.004, 0.004, 0.001, 0.003, -0.001)
+
+
+@pytest.fixture
+def ring(landmarks) -> DriftedRing:
+    return DriftedRing(landmarks, step=STEP)
+
+
+@pytest.fixture
+def mono_ring(landmarks) -> DriftedRing:
+    return DriftedRing(landmarks, scale=1.01, depth=False)
+
+
+def assert_closed(ring: DriftedRing, before: np.ndarray, points_before: np.ndarray) -> None:
+    after = ring.position_errors()
+    assert before[-1] > 0.2, "without drift there is nothing to show"
+    assert after[-1] < 0.05 * before[-1], "the gap is closed"
+    assert after.max() < 0.4 * before.max()
+    assert np.sqrt(np.mean(after**2)) < 0.5 * np.sqrt(np.mean(before**2))
+    assert np.median(ring.point_errors()) < 0.5 * points_before
+    assert np.array_equal(ring.map.pose(0), np.eye(4))
+    determinants = np.linalg.det(ring.map.T_world_keyframe[:, :3, :3])
+    assert determinants == pytest.approx(np.ones(LAP + 1)), "poses are rigid again"
+
+
+def test_stereo_drift_is_taken_up(ring: DriftedRing) -> None:
+    before, points_before = ring.position_errors(), float(np.median(ring.point_errors()))
+    loops = closer()
+    assert loops.close(ring.map, ring.camera, LAP)
+    assert_closed(ring, before, points_before)
+    (edge,) = loops.edges
+    assert edge.j == LAP
+    assert edge.i <= 3
+    expected = geometry.inverse(ring.truth[edge.i]) @ ring.truth[edge.j]
+    assert edge.S_i_j == pytest.approx(expected, abs=0.02)
+
+
+def test_drift_of_scale_is_taken_up(mono_ring: DriftedRing) -> None:
+    before, points_before = mono_ring.position_errors(), float(np.median(mono_ring.point_errors()))
+    loops = closer()
+    assert loops.close(mono_ring.map, mono_ring.camera, LAP)
+    assert_closed(mono_ring, before, points_before)
+    # What the last key frame sees has the size of the beginning again.
+    points = mono_ring.map.points_seen_by(np.array([LAP]))
+    positions = mono_ring.map.positions[mono_ring.map.point_rows(points)]
+    depth = geometry.apply(geometry.inverse(mono_ring.map.pose(LAP)), positions)[:, 2]
+    truth = mono_ring.scene.points[np.array(mono_ring.landmark)[points]]
+    true_depth = geometry.apply(geometry.inverse(mono_ring.truth[LAP]), truth)[:, 2]
+    assert np.median(depth / true_depth) == pytest.approx(1.0, abs=0.04)
+    (edge,) = loops.edges
+    assert geometry.similarity_scale(edge.S_i_j) == pytest.approx(1.0), "both ends have one scale now"
+
+
+def test_the_measured_scale_is_old_over_new(mono_ring: DriftedRing) -> None:
+    """`S_i_j` maps coordinates of the newer key frame, in its grown units, to those of the older one."""
+    edge = closer()._verify(mono_ring.map, mono_ring.camera, LAP, 0)
+    assert edge is not None
+    assert geometry.similarity_scale(edge.S_i_j) == pytest.approx(1.0 / mono_ring.scales[LAP], rel=0.03)
+    in_new = np.array([0.3, -0.2, 4.0]) * mono_ring.scales[LAP]
+    in_old = geometry.apply(geometry.inverse(mono_ring.truth[0]) @ mono_ring.truth[LAP], np.array([0.3, -0.2, 4.0]))
+    assert geometry.apply(edge.S_i_j, in_new) == pytest.approx(in_old, abs=0.1)
+
+
+def test_distances_of_description_change_with_the_scale(mono_ring: DriftedRing) -> None:
+    """A point is recognised within a range of distances: it must be in the units of today's map."""
+    slam_map = mono_ring.map
+    assert closer().close(slam_map, mono_ring.camera, LAP)
+    newest = np.zeros(len(slam_map.points), np.int64)
+    linked = slam_map.observations["point"] >= 0
+    newest[slam_map.point_rows(slam_map.observations["point"][linked])] = slam_map.observations["keyframe"][linked]
+    # Points of the beginning that the loop fused with new ones were described at the beginning.
+    middle = (newest > 8) & (newest < LAP - 8)
+    centres = slam_map.T_world_keyframe[newest, :3, 3]
+    ratio = slam_map.points["distance"] / np.linalg.norm(slam_map.positions - centres, axis=1)
+    assert np.median(ratio[middle]) == pytest.approx(1.0, abs=0.03)
+    fused = (slam_map.points["id"] < 400) & (newest == LAP)
+    assert np.count_nonzero(fused) > 20
+    truth = mono_ring.scene.points[np.array(mono_ring.landmark)[slam_map.points["id"]]]
+    described = [np.linalg.norm(truth - mono_ring.truth[k, :3, 3], axis=1) for k in range(4)]
+    error = np.min([np.abs(slam_map.points["distance"] / d - 1.0) for d in described], axis=0)
+    assert np.median(error[fused]) < 0.03
+
+
+def test_both_sides_of_the_seam_are_fused(ring: DriftedRing) -> None:
+    seen = ring.map.points_seen_by(np.arange(4))
+    assert len(np.intersect1d(seen, ring.map.points_seen_by(np.array([LAP])))) == 0
+    assert closer().close(ring.map, ring.camera, LAP)
+    assert len(np.intersect1d(seen, ring.map.points_seen_by(np.array([LAP])))) > 50
+    pairs = {
+        (int(k), int(p))
+        for k, p in zip(ring.map.observations["keyframe"], ring.map.observations["point"], strict=True)
+        if p >= 0
+    }
+    assert len(pairs) == np.count_nonzero(ring.map.observations["point"] >= 0)
+
+
+def test_a_closed_loop_is_not_closed_again(ring: DriftedRing) -> None:
+    loops = closer(cooldown=0)
+    assert loops.close(ring.map, ring.camera, LAP)
+    after = snapshot(ring.map)
+    assert not loops.close(ring.map, ring.camera, LAP), "the map knows the place now"
+    assert snapshot(ring.map) == after
+
+
+def test_the_same_loop_gives_the_same_bytes(landmarks) -> None:
+    maps = []
+    for _ in range(2):
+        ring = DriftedRing(landmarks, scale=1.01, depth=False)
+        assert closer().close(ring.map, ring.camera, LAP)
+        maps.append(snapshot(ring.map))
+    assert maps[0] == maps[1]
+
+
+@pytest.mark.parametrize("depth", [True, False])
+def test_a_place_that_only_looks_alike_is_refused(landmarks, depth: bool) -> None:
+    """The key points of the last key frame look like those of the first, but lie elsewhere in the image."""
+    ring = DriftedRing(landmarks, step=STEP, depth=depth)
+    rows = ring.map.observation_rows(LAP)
+    rng = np.random.default_rng(0)
+    order = rows.start + rng.permutation(rows.stop - rows.start)
+    for name in ("pixel", "u_right", "depth"):
+        ring.map.observations[name][rows] = ring.map.observations[name][order]
+    before = snapshot(ring.map)
+    loops = closer()
+    assert len(loops._candidates(ring.map, LAP)) > 0
+    assert not loops.close(ring.map, ring.camera, LAP)
+    assert loops.edges == []
+    assert snapshot(ring.map) == before
+
+
+def test_a_place_that_looks_different_is_refused(ring: DriftedRing) -> None:
+    rows = ring.map.observation_rows(LAP)
+    rng = np.random.default_rng(0)
+    other = rng.normal(size=(rows.stop - rows.start, 32))
+    ring.map.observations["descriptor"][rows] = other / np.linalg.norm(other, axis=1, keepdims=True)
+    before = snapshot(ring.map)
+    assert not closer().close(ring.map, ring.camera, LAP)
+    assert snapshot(ring.map) == before
+
+
+def test_a_single_camera_needs_common_points_for_the_scale(mono_ring: DriftedRing) -> None:
+    rows = mono_ring.map.observation_rows(LAP)
+    linked = np.flatnonzero(mono_ring.map.observations["point"][rows] >= 0) + rows.start
+    mono_ring.map.unlink(linked[10:])
+    assert not closer(min_radius_depths=0.5).close(mono_ring.map, mono_ring.camera, LAP)
+
+
+# -- candidates ----------------------------------------------------------------------------------------------
+
+
+def test_candidates_are_old_near_and_look_the_same_way(ring: DriftedRing) -> None:
+    find = closer()
+    candidates = find._candidates(ring.map, LAP)
+    assert 0 < len(candidates) <= 3
+    assert (candidates < LAP - MIN_INTERVAL).all()
+    assert len(closer(min_interval=LAP)._candidates(ring.map, LAP)) == 0, "as many key frames must lie between"
+    assert closer(min_interval=LAP - 1)._candidates(ring.map, LAP).tolist() == [0]
+    assert len(closer(max_distance_ratio=0.0, min_radius_depths=0.0)._candidates(ring.map, LAP)) == 0
+    ring.map.T_world_keyframe[:10] = ring.map.T_world_keyframe[:10] @ ring.scene.pose(yaw=np.pi)
+    assert len(find._candidates(ring.map, LAP)) == 0
+
+
+def test_no_candidates_while_tracking_sees_the_old_place(ring: DriftedRing) -> None:
+    """Enough points in common with an old key frame: there is no gap."""
+    find = closer(min_covisibility=30)
+    old = ring.map.points_seen_by(np.array([0]))
+    rows = ring.map.observation_rows(LAP)
+    for count, blocked in ((14, False), (15, True)):
+        ring.map.observations["point"][rows.start : rows.start + count] = old[:count]
+        assert (len(find._candidates(ring.map, LAP)) == 0) == blocked
+
+
+def test_small_maps_have_no_loops(landmarks) -> None:
+    scene = landmarks.box()
+    slam_map = scene.map_of([scene.pose()])
+    assert not closer().close(slam_map, scene.camera, 0)
+    slam_map = scene.map_of([scene.pose(0.01 * i) for i in range(5)])
+    assert not closer().close(slam_map, scene.camera, 4)
+
+
+def test_switched_off_or_just_closed(ring: DriftedRing) -> None:
+    before = snapshot(ring.map)
+    assert not closer(enabled=False).close(ring.map, ring.camera, LAP)
+    loops = closer(cooldown=5)
+    loops._last_closed = LAP - 4
+    assert not loops.close(ring.map, ring.camera, LAP)
+    assert snapshot(ring.map) == before
+    loops._last_closed = LAP - 5
+    assert loops.close(ring.map, ring.camera, LAP)
+
+
+# -- graph ---------------------------------------------------------------------------------------------------
+
+
+def test_essential_graph_holds_together(ring: DriftedRing) -> None:
+    loops = closer(min_covisibility=100)
+    loops.edges = [LoopEdge(0, LAP, np.eye(4), 50), LoopEdge(7, LAP, np.eye(4), 50)]
+    ring.map.remove_keyframe(7)
+    edges = loops.graph_edges(ring.map, with_scale=False)
+    pairs = set(zip(edges.i.tolist(), edges.j.tolist(), strict=True))
+    nodes = len(ring.map.keyframes)
+    assert {(k, k + 1) for k in range(nodes - 1)} <= pairs
+    assert (edges.i < edges.j).all()
+    assert edges.robust.tolist() == [False] * (len(edges.i) - 1) + [True], (
+        "a revisit of a removed key frame is left out"
+    )
+    assert (edges.i[-1], edges.j[-1]) == (0, nodes - 1)
+    ids = ring.map.keyframes["id"]
+    for i, j in pairs - {(0, nodes - 1)}:
+        shared = np.intersect1d(*(ring.map.points_seen_by(ids[[k]]) for k in (i, j)))
+        assert j == i + 1 or len(shared) >= 100
+    relative = geometry.inverse(ring.map.T_world_keyframe[edges.i[:-1]]) @ ring.map.T_world_keyframe[edges.j[:-1]]
+    assert edges.S_i_j[:-1] == pytest.approx(relative)
+    assert edges.information.shape == (len(edges.i), 6, 6)
+    assert loops.graph_edges(ring.map, with_scale=True).information.shape == (len(edges.i), 7, 7)
+
+
+def test_covisibility_counts_common_points() -> None:
+    keyframes = np.array([0, 0, 0, 1, 1, 2])
+    points = np.array([0, 1, 2, 1, 2, 2])
+    expected = [[3, 2, 1, 0], [2, 2, 1, 0], [1, 1, 1, 0], [0, 0, 0, 0]]
+    assert covisibility_matrix(keyframes, points, 4).tolist() == expected
+    assert covisibility_matrix(keyframes[:0], points[:0], 2).tolist() == [[0, 0], [0, 0]]
+
+
+def test_observations_of_a_keyframe_come_back(landmarks) -> None:
+    scene = landmarks.box()
+    slam_map = scene.map_of([scene.pose(), scene.pose(0.2)])
+    found, expected = keyframe_observations(slam_map, 1), scene.observe(scene.pose(0.2), 1)
+    assert (found.index, found.timestamp) == (1, pytest.approx(0.1))
+    for name in ("pixels", "u_right", "depth"):
+        assert np.array_equal(getattr(found, name), getattr(expected, name))
+    assert found.descriptors == pytest.approx(expected.descriptors, abs=1e-3)
+    found.pixels[:] = 0
+    assert slam_map.observations["pixel"].any(), "a copy"

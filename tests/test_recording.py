@@ -1,0 +1,102 @@
+"""The trajectory follows the map, whatever becomes of its key frames."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from spslam import geometry
+from spslam.frame import Observations
+from spslam.map import Map
+from spslam.mapping import RemovedKeyframe
+from spslam.recording import Recorder, Statistics
+
+
+def pose(*xi: float) -> np.ndarray:
+    return geometry.se3_exp(np.array(xi))
+
+
+NOTHING = Observations(
+    0, 0.0, np.zeros((0, 2)), np.zeros((0, 8), np.float32), np.zeros(0, np.float32), np.zeros(0), np.zeros(0)
+)
+KEYFRAMES = [pose(0, 0, 0, 0, 0, 0), pose(1, 0, 0, 0, 0.3, 0), pose(2, 0, 1, 0.1, 0.6, 0), pose(3, 1, 1, 0, 1, 0)]
+FRAMES = [pose(0.2 * i, 0.1, 0, 0, 0.05 * i, 0.02) for i in range(8)]
+
+
+@pytest.fixture
+def slam_map() -> Map:
+    slam_map = Map(8)
+    for T_world_cam in KEYFRAMES:
+        slam_map.add_keyframe(NOTHING, T_world_cam, np.zeros(0, np.int64))
+    return slam_map
+
+
+@pytest.fixture
+def recorder(slam_map: Map) -> Recorder:
+    recorder = Recorder()
+    for i, T_world_cam in enumerate(FRAMES):
+        recorder.add(0.1 * i, T_world_cam, i // 2, slam_map)
+    return recorder
+
+
+def removed(slam_map: Map, keyframe_id: int, heir_id: int) -> RemovedKeyframe:
+    T_heir_removed = geometry.inverse(slam_map.pose(heir_id)) @ slam_map.pose(keyframe_id)
+    slam_map.remove_keyframe(keyframe_id)
+    return RemovedKeyframe(keyframe_id, heir_id, T_heir_removed)
+
+
+def test_nothing_recorded_is_an_empty_trajectory(slam_map: Map) -> None:
+    assert len(Recorder().trajectory(slam_map)) == 0
+    assert len(Recorder().trajectory(Map(8))) == 0
+
+
+def test_poses_come_back_as_recorded(slam_map: Map, recorder: Recorder) -> None:
+    trajectory = recorder.trajectory(slam_map)
+    assert trajectory.timestamps == pytest.approx(0.1 * np.arange(8))
+    assert trajectory.T_world_cam == pytest.approx(np.array(FRAMES))
+
+
+def test_frames_follow_their_keyframe(slam_map: Map, recorder: Recorder) -> None:
+    correction = pose(0.3, -0.2, 0.1, 0.1, 0.2, -0.3)
+    slam_map.T_world_keyframe[2] = correction @ slam_map.T_world_keyframe[2]
+    found = recorder.trajectory(slam_map).T_world_cam
+    assert found[4:6] == pytest.approx(correction @ np.array(FRAMES[4:6]))
+    assert found[[0, 1, 2, 3, 6, 7]] == pytest.approx(np.array([FRAMES[i] for i in (0, 1, 2, 3, 6, 7)]))
+
+
+def test_heirs_take_over_one_after_the_other(slam_map: Map, recorder: Recorder) -> None:
+    """The heir of one culled key frame may be the next to go."""
+    recorder.reanchor(removed(slam_map, 1, 2))
+    assert recorder.trajectory(slam_map).T_world_cam == pytest.approx(np.array(FRAMES))
+    recorder.reanchor(removed(slam_map, 2, 3))
+    assert recorder.trajectory(slam_map).T_world_cam == pytest.approx(np.array(FRAMES))
+    correction = pose(0, 0.5, 0, 0, 0, 0.2)
+    slam_map.T_world_keyframe[slam_map.keyframe_rows(np.array(3))] = correction @ KEYFRAMES[3]
+    found = recorder.trajectory(slam_map).T_world_cam
+    assert found[2:] == pytest.approx(correction @ np.array(FRAMES[2:]))
+    assert found[:2] == pytest.approx(np.array(FRAMES[:2]))
+
+
+def test_the_last_frame_becomes_a_keyframe(slam_map: Map, recorder: Recorder) -> None:
+    recorder.move_last(3)
+    assert recorder.trajectory(slam_map).T_world_cam[-1] == pytest.approx(KEYFRAMES[3])
+
+
+def test_frames_are_told_in_the_order_of_time(slam_map: Map) -> None:
+    """A single camera's first frames get their pose after the first map, backwards."""
+    recorder = Recorder()
+    for i in (4, 5, 3, 2, 0, 1):
+        recorder.add(0.1 * i, FRAMES[i], 0, slam_map)
+    trajectory = recorder.trajectory(slam_map)
+    assert trajectory.timestamps == pytest.approx(0.1 * np.arange(6))
+    assert trajectory.T_world_cam == pytest.approx(np.array(FRAMES[:6]))
+
+
+def test_stages_are_timed_even_when_they_fail() -> None:
+    statistics = Statistics()
+    with statistics.stage("tracking"):
+        pass
+    with pytest.raises(RuntimeError), statistics.stage("tracking"):
+        raise RuntimeError
+    assert len(statistics.stage_ms["tracking"]) == 2
+    assert all(ms >= 0 for ms in statistics.stage_ms["tracking"])

@@ -1,0 +1,277 @@
+"""Tracking against a map of known landmarks, and the prediction of the next pose."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from spslam import geometry
+from spslam.backend.pose import PnPSolver
+from spslam.config import Config, TrackingConfig
+from spslam.frame import Observations
+from spslam.frontend.matching import DescriptorMatcher
+from spslam.map import NO_POINT, Map
+from spslam.tracking import Motion, Tracked, Tracker
+
+NOISE_PX = 0.5
+
+
+def tracker(**tracking) -> Tracker:
+    config = Config(tracking=TrackingConfig(**tracking))
+    return Tracker(config, DescriptorMatcher(), PnPSolver(NOISE_PX), max_distance=0.7)
+
+
+def assert_sees(tracked: Tracked | None, scene, index: int, T_world_cam: np.ndarray) -> None:
+    """The pose is right, and each key point sees the landmark it came from."""
+    assert tracked is not None
+    error = geometry.se3_log(tracked.T_world_cam @ geometry.inverse(T_world_cam))
+    assert np.linalg.norm(error[:3]) < 0.02
+    assert np.linalg.norm(error[3:]) < 0.005
+    sees = tracked.point_ids >= 0
+    assert tracked.inliers == np.count_nonzero(sees) > 100
+    assert np.array_equal(tracked.point_ids[sees], scene.ids[scene.labels[index][sees]])
+
+
+def blind(observations: Observations) -> Observations:
+    return Observations(
+        observations.index, observations.timestamp, *(getattr(observations, n)[:0] for n in
+        ("pixels", "descriptors", "scores", "u_right", "depth")),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def scene(landmarks):
+    return landmarks.box()
+
+
+@pytest.fixture
+def slam_map(scene) -> Map:
+    return scene.map_of([scene.pose(0.3 * i) for i in range(4)])
+
+
+def all_points(slam_map: Map) -> np.ndarray:
+    return slam_map.points["id"].copy()
+
+
+# -- with a prediction ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("depth", [True, False])
+def test_pose_near_the_prediction(scene, slam_map, depth: bool) -> None:
+    truth = scene.pose(0.5, 0.05, 0.1, 0.05)
+    observations = scene.observe(truth, 9, depth=depth, noise_px=NOISE_PX)
+    predicted = geometry.inverse(scene.pose(0.42, 0.05, 0.1, 0.03))
+    camera = scene.camera if depth else scene.mono
+    tracked = tracker().track(observations, slam_map, camera, predicted, all_points(slam_map))
+    assert_sees(tracked, scene, 9, truth)
+    assert tracked.how == "motion"
+
+
+def test_ids_are_not_rows(scene, slam_map) -> None:
+    """With a gap in the ids, rows and ids differ: each must be used for what it is."""
+    gone = slam_map.points["id"][:50].copy()
+    slam_map.remove_points(gone)
+    scene.ids[np.isin(scene.ids, gone)] = NO_POINT
+    truth = scene.pose(0.5)
+    observations = scene.observe(truth, 9, noise_px=NOISE_PX)
+    local = np.concatenate([gone, all_points(slam_map)])
+    tracked = tracker().track(observations, slam_map, scene.camera, geometry.inverse(truth), local)
+    assert_sees(tracked, scene, 9, truth)
+    assert_sees(tracker().recover(observations, slam_map, scene.camera, np.array([1])), scene, 9, truth)
+
+
+def test_a_wider_gate_helps_where_the_first_is_too_narrow(scene, slam_map) -> None:
+    truth = scene.pose(0.5)
+    observations = scene.observe(truth, 9, noise_px=NOISE_PX)
+    # About 40 px off everywhere: beyond the first gate of 24 px, within the second of 60 px.
+    predicted = geometry.inverse(scene.pose(0.5, yaw=0.1))
+    assert_sees(tracker().track(observations, slam_map, scene.camera, predicted, all_points(slam_map)), scene, 9, truth)
+    narrow = tracker(search_radius_px=8.0, min_inlier_share=0.0)
+    assert narrow.track(observations, slam_map, scene.camera, predicted, all_points(slam_map)) is None
+
+
+def test_refuses_without_prediction_points_or_features(scene, slam_map) -> None:
+    observations = scene.observe(scene.pose(0.5), 9)
+    predicted = geometry.inverse(scene.pose(0.5))
+    points = all_points(slam_map)
+    find = tracker().track
+    assert find(observations, slam_map, scene.camera, None, points) is None
+    assert find(observations, slam_map, scene.camera, predicted, points[:0]) is None
+    assert find(blind(observations), slam_map, scene.camera, predicted, points) is None
+    assert find(observations, slam_map, scene.camera, geometry.inverse(scene.pose(yaw=np.pi)), points) is None
+
+
+def test_refuses_with_too_few_points(scene, slam_map) -> None:
+    truth = scene.pose(0.5)
+    observations = scene.observe(truth, 9)
+    seen = np.sort(scene.ids[scene.labels[9]])
+    seen = seen[seen >= 0]
+    for count, found in ((19, False), (30, True)):
+        tracked = tracker(min_inliers=20).track(
+            observations, slam_map, scene.camera, geometry.inverse(truth), seen[:count]
+        )
+        assert (tracked is not None) == found
+
+
+def test_refuses_matches_that_agree_with_no_pose(scene, slam_map) -> None:
+    observations = scene.observe(scene.pose(0.5), 9)
+    scrambled = np.random.default_rng(0).permutation(observations.pixels)
+    wrong = Observations(
+        9, 0.9, scrambled, observations.descriptors, observations.scores,
+        np.full(len(scrambled), np.nan), np.full(len(scrambled), np.nan),
+    )  # fmt: skip
+    predicted = geometry.inverse(scene.pose(0.5))
+    assert tracker().track(wrong, slam_map, scene.camera, predicted, all_points(slam_map)) is None
+    assert tracker().recover(wrong, slam_map, scene.camera, slam_map.keyframes["id"]) is None
+
+
+def test_what_a_view_should_see(scene) -> None:
+    slam_map = scene.map_of([scene.pose()])
+    rows = slam_map.point_rows(scene.ids[scene.labels[0]])
+    find = tracker(max_scale_change=2.0, max_view_angle_deg=45.0)
+
+    def visible(T_world_cam: np.ndarray) -> np.ndarray:
+        return find.project(slam_map, scene.camera, geometry.inverse(T_world_cam), rows)[1]
+
+    pixels, seen = find.project(slam_map, scene.camera, np.eye(4), rows)
+    assert seen.all()
+    assert pixels == pytest.approx(scene.camera.project(slam_map.positions[rows]))
+    assert not visible(scene.pose(yaw=np.pi)).any(), "behind the camera"
+    assert not visible(scene.pose(z=-9.0)).any(), "too far away to look alike"
+    centre = np.array([0.0, 0.0, 4.5])
+    for angle, expected in ((0.5, True), (1.2, False)):
+        side = scene.pose(-4.5 * np.sin(angle), 0.0, 4.5 - 4.5 * np.cos(angle), angle)
+        middle = np.linalg.norm(slam_map.positions[rows] - centre, axis=1) < 0.8
+        assert middle.any()
+        assert (visible(side)[middle] == expected).all(), "the angle of view"
+    assert find.project(slam_map, scene.camera, np.eye(4), rows[:0])[0].shape == (0, 2)
+
+
+# -- without one ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("depth", [True, False])
+def test_recovers_without_a_prediction(scene, slam_map, depth: bool) -> None:
+    truth = scene.pose(0.5, 0.2, 0.3, 0.3)
+    observations = scene.observe(truth, 9, depth=depth, noise_px=NOISE_PX)
+    camera = scene.camera if depth else scene.mono
+    tracked = tracker().recover(observations, slam_map, camera, np.array([2, 0]))
+    assert_sees(tracked, scene, 9, truth)
+    assert tracked.how == "recovery"
+
+
+def test_recovery_goes_on_to_the_next_keyframe(scene) -> None:
+    """A key frame that looks elsewhere shares nothing; the next one does."""
+    slam_map = scene.map_of([scene.pose(0.0), scene.pose(0.3), scene.pose(yaw=np.pi)])
+    truth = scene.pose(0.2)
+    observations = scene.observe(truth, 9, noise_px=NOISE_PX)
+    assert len(scene.labels[2]) == 0
+    assert_sees(tracker().recover(observations, slam_map, scene.camera, np.array([2, 1])), scene, 9, truth)
+    assert tracker().recover(observations, slam_map, scene.camera, np.array([2])) is None
+
+
+def test_recovery_of_nothing_is_nothing(scene, slam_map, landmarks) -> None:
+    observations = scene.observe(scene.pose(0.5), 9)
+    find = tracker().recover
+    assert find(observations, slam_map, scene.camera, np.zeros(0, np.int64)) is None
+    assert find(blind(observations), slam_map, scene.camera, np.array([0, 1])) is None
+    elsewhere = landmarks.box(seed=5).observe(scene.pose(0.5), 9)
+    assert find(elsewhere, slam_map, scene.camera, slam_map.keyframes["id"]) is None
+
+
+# -- local map -----------------------------------------------------------------------------------------------
+
+
+def test_local_keyframes_are_those_that_share_most(scene, slam_map) -> None:
+    points = slam_map.points_seen_by(np.array([1]))
+    local = tracker().local_keyframes(slam_map, points)
+    shared = [len(np.intersect1d(points, slam_map.points_seen_by(np.array([k])))) for k in local]
+    assert local[0] == 1
+    assert sorted(local.tolist()) == [0, 1, 2, 3]
+    assert shared == sorted(shared, reverse=True)
+    assert len(tracker(max_keyframes=2).local_keyframes(slam_map, points)) == 2
+    nobody = tracker().local_keyframes(slam_map, np.zeros(0, np.int64))
+    assert nobody.shape == (0,)
+    assert nobody.dtype == np.int64
+
+
+def test_companions_of_the_best_keyframe_fill_the_local_map(scene) -> None:
+    """Only key frame 3 sees the tracked point; its companions are local, too, each of them once."""
+    slam_map = scene.map_of([scene.pose(0.5 * i - 1.5) for i in range(4)])
+    only_last = np.setdiff1d(slam_map.points_seen_by(np.array([3])), slam_map.points_seen_by(np.array([0, 1, 2])))
+    local = tracker(max_keyframes=3).local_keyframes(slam_map, only_last[:1])
+    companions, _ = slam_map.covisible(3)
+    assert local.tolist() == [3, *companions[:2].tolist()]
+
+
+def test_visibility_is_counted_once_a_frame(scene, slam_map) -> None:
+    truth = scene.pose(0.5)
+    observations = scene.observe(truth, 9, noise_px=NOISE_PX)
+    points = all_points(slam_map)
+    tracked = tracker().track(observations, slam_map, scene.camera, geometry.inverse(truth), points)
+    assert tracked is not None
+    before = {name: slam_map.points[name].copy() for name in ("visible", "found")}
+    tracker().count_visibility(slam_map, scene.camera, tracked, np.append(points, 10**6))
+    found = slam_map.points["found"] - before["found"]
+    visible = slam_map.points["visible"] - before["visible"]
+    assert np.array_equal(slam_map.points["id"][found == 1], np.sort(tracked.point_ids[tracked.point_ids >= 0]))
+    assert set(np.unique(found)) <= {0, 1}
+    assert set(np.unique(visible)) <= {0, 1}
+    assert (visible >= found).all()
+    assert visible.sum() < len(points), "points out of view are not counted"
+
+
+# -- motion --------------------------------------------------------------------------------------------------
+
+VELOCITY = np.array([0.4, -0.1, 0.7, 0.02, 0.3, -0.05])
+
+
+def moved(seconds: float) -> np.ndarray:
+    """`T_cam_world` after that long."""
+    return geometry.se3_exp(VELOCITY * seconds)
+
+
+def test_constant_velocity_with_irregular_steps(scene, slam_map) -> None:
+    motion = Motion()
+    assert motion.predict(0.0, slam_map) is None
+    for timestamp in (0.0, 0.1, 0.13, 0.4, 0.45):
+        motion.update(timestamp, moved(timestamp), 0, slam_map)
+        assert motion.last(slam_map) == pytest.approx(moved(timestamp))
+        if timestamp > 0:
+            for ahead in (0.01, 0.2, 0.5):
+                assert motion.predict(timestamp + ahead, slam_map) == pytest.approx(moved(timestamp + ahead))
+
+
+def test_prediction_follows_corrections_of_the_map(scene, slam_map) -> None:
+    motion = Motion()
+    motion.update(0.0, moved(0.0), 1, slam_map)
+    motion.update(0.1, moved(0.1), 1, slam_map)
+    correction = geometry.se3_exp(np.array([0.5, 0.2, -0.3, 0.1, -0.2, 0.05]))
+    slam_map.T_world_keyframe[:] = correction @ slam_map.T_world_keyframe
+    assert motion.last(slam_map) == pytest.approx(moved(0.1) @ geometry.inverse(correction))
+    assert motion.predict(0.2, slam_map) == pytest.approx(moved(0.2) @ geometry.inverse(correction))
+    # The key frame changes hands: the velocity is that of the camera, not of the correction.
+    motion.update(0.2, moved(0.2) @ geometry.inverse(correction), 3, slam_map)
+    assert motion.predict(0.3, slam_map) == pytest.approx(moved(0.3) @ geometry.inverse(correction))
+
+
+def test_prediction_without_its_keyframe_is_none(scene, slam_map) -> None:
+    motion = Motion()
+    motion.update(0.0, moved(0.0), 1, slam_map)
+    motion.update(0.1, moved(0.1), 2, slam_map)
+    slam_map.remove_keyframe(1)
+    assert motion.last(slam_map) == pytest.approx(moved(0.1))
+    slam_map.remove_keyframe(2)
+    assert motion.last(slam_map) is None
+    assert motion.predict(0.2, slam_map) is None
+    motion.update(0.2, moved(0.2), 3, slam_map)
+    assert motion.last(slam_map) == pytest.approx(moved(0.2))
+
+
+def test_anchoring_keeps_the_velocity_and_an_equal_stamp_does_not_divide_by_zero(scene, slam_map) -> None:
+    motion = Motion()
+    motion.update(0.0, moved(0.0), 0, slam_map)
+    motion.update(0.1, moved(0.1), 0, slam_map)
+    motion.anchor(0.1, moved(0.1), 2, slam_map)
+    motion.update(0.1, moved(0.1), 2, slam_map)
+    assert motion.predict(0.2, slam_map) == pytest.approx(moved(0.2))
