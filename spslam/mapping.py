@@ -298,6 +298,8 @@ class Mapper:
         counts = slam_map.observation_counts()[point_rows]
         has_depth = camera.baseline_m is not None
         point_ids = point_ids[counts >= (1 if has_depth else 2)]
+        if len(point_ids) == 0:
+            return
         others, _ = slam_map.keyframes_seeing(point_ids)
         border = others[~np.isin(others, moving)][: self._config.bundle.max_fixed]
         keyframe_ids = np.sort(np.concatenate([moving, border]))
