@@ -237,7 +237,7 @@ def _ate(estimate: Trajectory, ground_truth: Trajectory, association: Associatio
         try:
             S_truth_estimate = umeyama(source, target, with_scale=align == "sim3")
         except ValueError as error:
-            raise TrajectoryError(f"cannot align by {align}: {error}; use --align none") from None
+            raise TrajectoryError(f"cannot align by {align}: {error}; only align none compares these") from None
     errors = np.linalg.norm(apply(S_truth_estimate, source) - target, axis=1)
     return AbsoluteError(_statistics(errors), errors, align, S_truth_estimate, association)
 

@@ -169,7 +169,8 @@ def umeyama(source: Array, target: Array, with_scale: bool) -> Array:
         ValueError: fewer than three points, or all of them in one place or on one line.
     """
     if source.shape != target.shape or len(source) < 3:
-        raise ValueError(f"alignment needs at least 3 pairs of points, found {source.shape} and {target.shape}")
+        found = len(source) if source.shape == target.shape else f"{source.shape} and {target.shape}"
+        raise ValueError(f"alignment needs at least 3 pairs of points, found {found}")
     source_mean, target_mean = source.mean(axis=0), target.mean(axis=0)
     source_centred, target_centred = source - source_mean, target - target_mean
     U, d, Vt = np.linalg.svd(target_centred.T @ source_centred / len(source))

@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, Full, Queue
 from threading import Event, Thread
@@ -20,12 +20,12 @@ from spslam.evaluation import Alignment, Evaluation, evaluate, transform_traject
 from spslam.files import write_atomic
 from spslam.frame import Frame
 from spslam.geometry import inverse
-from spslam.metrics import Metrics, compute_metrics
+from spslam.metrics import Metrics, Record, compute_metrics
 from spslam.output import OutputFolder, RunLog
-from spslam.ports import Sequence, Viewer
+from spslam.ports import Sequence
 from spslam.report import plot_trajectory, write_ply
 from spslam.trajectory import Trajectory, write_kitti, write_tum
-from spslam.viewer import render_scene
+from spslam.viewer import Viewer, render_scene
 
 if TYPE_CHECKING:
     from spslam.slam import Slam
@@ -53,26 +53,6 @@ class Status:
     fps: float
     keyframes: int
     points: int
-
-
-@dataclass
-class Record:
-    """What a run left behind beside the map.
-
-    Attributes:
-        results: one of each frame that was read.
-        frame_ms, read_ms: how long tracking it and reading it took, milliseconds.
-        done_s: when it was done, seconds after the first frame was asked for.
-        stopped: whether somebody asked to stop before the end.
-        failure: what ended the run before its time.
-    """
-
-    results: list[TrackResult] = field(default_factory=list)
-    frame_ms: list[float] = field(default_factory=list)
-    read_ms: list[float] = field(default_factory=list)
-    done_s: list[float] = field(default_factory=list)
-    stopped: bool = False
-    failure: Exception | None = None
 
 
 @dataclass(frozen=True)
@@ -305,6 +285,8 @@ def _log_frame(result: TrackResult, ms: float) -> None:
 
 def _no_pose_error(sequence: Sequence, record: Record) -> SpslamError:
     """Why not one frame was tracked, in one line."""
+    if sequence.sensor == "mono" and len(record.results) == 1:
+        return DatasetError(f"{sequence.name}: a single camera needs at least 2 frames to start, found 1")
     reasons = [result.reason for result in record.results if result.reason]
     most = max(dict.fromkeys(reasons), key=reasons.count) if reasons else "no reason given"
     return DatasetError(

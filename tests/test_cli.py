@@ -168,12 +168,16 @@ def test_start_stride_sensor_and_default_folder(
     assert first.read_bytes() == second.read_bytes()
 
 
-def test_a_run_without_a_pose_fails_and_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("frames", "text"), [(1, "needs at least 2 frames to start, found 1"), (2, "none of 2 frames could be tracked")]
+)
+def test_a_run_without_a_pose_fails_and_says_why(
+    frames: int, text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "out"
-    assert (
-        call("run", "demo-small", "--sensor", "mono", "--extractor", "orb", "--max-frames", "1", "--out", str(out)) == 2
-    )
-    assert "none of 1 frames could be tracked" in capsys.readouterr().err.splitlines()[-1]
+    arguments = ["--sensor", "mono", "--extractor", "orb", "--max-frames", str(frames), "--out", str(out)]
+    assert call("run", "demo-small", *arguments) == 2
+    assert text in capsys.readouterr().err.splitlines()[-1]
     assert json.loads((out / "metrics.json").read_text(encoding="utf-8"))["tracked"] == 0
 
 
