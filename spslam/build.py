@@ -10,7 +10,7 @@ from spslam.config import Config
 from spslam.frontend.matching import DescriptorMatcher
 from spslam.frontend.registry import create_extractor
 from spslam.frontend.stereo import RowStereoMatcher
-from spslam.slam import Parts
+from spslam.ports import Parts
 
 
 def build_parts(config: Config) -> Parts:

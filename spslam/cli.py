@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from spslam.config import Config
     from spslam.output import RunLog
     from spslam.ports import Sequence as FrameSequence
-    from spslam.ports import Viewer
+    from spslam.viewer import Viewer
 
 INTERRUPTED = 130
 FAILED = 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
+from dataclasses import dataclass, field
 from importlib import metadata
 from typing import TYPE_CHECKING
 
@@ -16,11 +17,31 @@ from spslam.trajectory import Trajectory
 
 if TYPE_CHECKING:
     from spslam.recording import Statistics
-    from spslam.run import Record
+    from spslam.tracking import TrackResult
 
 Metrics = dict[str, float | int | str | None]
 
 _VERSIONED = ("torch", "numpy", "opencv-python-headless", "g2opy", "scipy")
+
+
+@dataclass
+class Record:
+    """What a run left behind beside the map.
+
+    Attributes:
+        results: one of each frame that was read.
+        frame_ms, read_ms: how long tracking it and reading it took, milliseconds.
+        done_s: when it was done, seconds after the first frame was asked for.
+        stopped: whether somebody asked to stop before the end.
+        failure: what ended the run before its time.
+    """
+
+    results: list[TrackResult] = field(default_factory=list)
+    frame_ms: list[float] = field(default_factory=list)
+    read_ms: list[float] = field(default_factory=list)
+    done_s: list[float] = field(default_factory=list)
+    stopped: bool = False
+    failure: Exception | None = None
 
 
 def compute_metrics(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +12,6 @@ from numpy.typing import NDArray
 from spslam.camera import Camera
 from spslam.frame import Features, Frame, Sensor
 from spslam.trajectory import Trajectory
-
-if TYPE_CHECKING:
-    from spslam.slam import Slam
-    from spslam.tracking import TrackResult
 
 
 @runtime_checkable
@@ -277,8 +273,14 @@ class PoseGraphSolver(Protocol):
         ...
 
 
-class Viewer(Protocol):
-    """Something that looks at a run; it never changes it."""
+@dataclass(frozen=True)
+class Parts:
+    """One implementation of each, plugged together by `build.py`."""
 
-    def update(self, slam: Slam, frame: Frame, result: TrackResult) -> None: ...
-    def close(self) -> None: ...
+    extractor: Extractor
+    stereo_matcher: StereoMatcher
+    matcher: Matcher
+    pose_solver: PoseSolver
+    two_view: TwoViewSolver
+    bundle: BundleAdjuster
+    pose_graph: PoseGraphSolver

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,15 +17,7 @@ from spslam.loop_closing import LoopCloser
 from spslam.map import Map
 from spslam.mapping import KeyframeRule, Mapper
 from spslam.observing import Observer, tracking_camera
-from spslam.ports import (
-    BundleAdjuster,
-    Extractor,
-    Matcher,
-    PoseGraphSolver,
-    PoseSolver,
-    StereoMatcher,
-    TwoViewSolver,
-)
+from spslam.ports import Parts
 from spslam.recording import Recorder, Statistics
 from spslam.tracking import Motion, Tracked, Tracker, TrackResult, TrackState
 from spslam.trajectory import Trajectory
@@ -34,19 +25,6 @@ from spslam.trajectory import Trajectory
 logger = logging.getLogger(__name__)
 Array = NDArray[np.float64]
 _CONFIRMED_FRAMES = 3
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What the rooms offer, plugged together by `build.py`."""
-
-    extractor: Extractor
-    stereo_matcher: StereoMatcher
-    matcher: Matcher
-    pose_solver: PoseSolver
-    two_view: TwoViewSolver
-    bundle: BundleAdjuster
-    pose_graph: PoseGraphSolver
 
 
 class Slam:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +52,13 @@ _POINT_SIZE = 3.0
 _ESTIMATE_COLOR = (1.0, 0.62, 0.12)
 _TRUTH_COLOR = (0.55, 0.95, 0.65)
 _KEYFRAME_COLOR = (0.35, 0.65, 1.0)
+
+
+class Viewer(Protocol):
+    """Something that looks at a run; it never changes it."""
+
+    def update(self, slam: Slam, frame: Frame, result: TrackResult) -> None: ...
+    def close(self) -> None: ...
 
 
 class NullViewer:

@@ -18,7 +18,8 @@ from spslam.errors import CalibrationError, DatasetError
 from spslam.evaluation import evaluate
 from spslam.frame import Features, Frame
 from spslam.frontend.matching import DescriptorMatcher
-from spslam.slam import Parts, Slam
+from spslam.ports import Parts
+from spslam.slam import Slam
 from spslam.tracking import TrackResult, TrackState
 from spslam.trajectory import Trajectory
 
