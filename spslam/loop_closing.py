@@ -18,7 +18,7 @@ from spslam.camera import Camera
 from spslam.config import Config
 from spslam.frame import Observations
 from spslam.map import Ids, Map
-from spslam.mapping import Mapper
+from spslam.mapping import Mapper, RemovedKeyframe
 from spslam.ports import Matcher, PoseGraphEdges, PoseGraphSolver, PoseSolver
 
 logger = logging.getLogger(__name__)
@@ -38,11 +38,29 @@ class LoopEdge:
     inliers: int
 
 
+@dataclass(frozen=True, eq=False)
+class Rescaling:
+    """How a closed loop changed the sizes around each key frame: new over old; 1 unless the camera is a single one.
+
+    Attributes:
+        keyframe_ids: (K,) int64, ascending, all of the map.
+        scales: (K,) float64.
+    """
+
+    keyframe_ids: Ids
+    scales: Array
+
+    def of(self, keyframe_ids: Ids) -> Array:
+        """Scales (N,) around key frames (N,) by id. All must exist."""
+        scales: Array = self.scales[np.searchsorted(self.keyframe_ids, keyframe_ids)]
+        return scales
+
+
 class LoopCloser:
     """Finds revisits of a new key frame and corrects the map.
 
     Attributes:
-        edges: revisits confirmed so far.
+        edges: revisits confirmed so far, between key frames of the map (see `reanchor`).
     """
 
     def __init__(
@@ -65,18 +83,25 @@ class LoopCloser:
         self._last_closed = -(10**9)
         self.edges: list[LoopEdge] = []
 
-    def close(self, slam_map: Map, camera: Camera, keyframe_id: int) -> bool:
-        """Look for a revisit by key frame `keyframe_id` and close the loop; whether the map was corrected."""
+    def close(self, slam_map: Map, camera: Camera, keyframe_id: int) -> Rescaling | None:
+        """Look for a revisit by key frame `keyframe_id` and close the loop; None if the map was not corrected.
+
+        Lengths kept outside the map, relative to its key frames, change with the scale that is returned.
+        """
         if not self._config.enabled or keyframe_id - self._last_closed < self._config.cooldown:
-            return False
+            return None
         for candidate in self._candidates(slam_map, keyframe_id):
             edge = self._verify(slam_map, camera, keyframe_id, int(candidate))
             if edge is not None:
                 self._last_closed = keyframe_id
                 self.edges.append(edge)
-                self._correct(slam_map, camera, edge)
-                return True
-        return False
+                return self._correct(slam_map, camera, edge)
+        return None
+
+    def reanchor(self, removed: RemovedKeyframe) -> None:
+        """Pass the revisits of a culled key frame on to its heir; between the heir and itself there is none."""
+        passed = [_passed_on(edge, removed) for edge in self.edges]
+        self.edges = [edge for edge in passed if edge.i != edge.j]
 
     # -- candidates ------------------------------------------------------------------------------------------
 
@@ -170,7 +195,7 @@ class LoopCloser:
 
     # -- correction ------------------------------------------------------------------------------------------
 
-    def _correct(self, slam_map: Map, camera: Camera, edge: LoopEdge) -> None:
+    def _correct(self, slam_map: Map, camera: Camera, edge: LoopEdge) -> Rescaling:
         """Spread the gap over the pose graph, carry the points along, fuse both sides and refine the seam."""
         with_scale = camera.baseline_m is None
         ids = slam_map.keyframes["id"]
@@ -180,10 +205,10 @@ class LoopCloser:
         self._move_points(slam_map, before, after)
         # Before points are fused: afterwards those of the old side would be seen by key frames of another scale.
         slam_map.points["distance"][:] *= _scale_of_points(slam_map, after)
-        self.edges = [self._rescaled(slam_map, e, after) for e in self.edges]
-        scale = geometry.similarity_scale(after)[:, None, None]
+        rescaling = Rescaling(ids.copy(), geometry.similarity_scale(after))
+        self.edges = [_rescaled(e, rescaling) for e in self.edges]
         rigid = after.copy()
-        rigid[:, :3, :3] /= scale
+        rigid[:, :3, :3] /= rescaling.scales[:, None, None]
         slam_map.T_world_keyframe[:] = geometry.orthonormalize(rigid)
         companions, _ = slam_map.covisible(edge.i, least=self._config.min_covisibility)
         old_points = slam_map.points_seen_by(np.append(companions[:8], edge.i))
@@ -192,6 +217,7 @@ class LoopCloser:
             self._mapper.fuse_into(slam_map, camera, int(keyframe_id), old_points)
         slam_map.refresh_normals(slam_map.points["id"])
         self._mapper.refine(slam_map, camera, edge.j)
+        return rescaling
 
     def graph_edges(self, slam_map: Map, with_scale: bool) -> PoseGraphEdges:
         """The essential graph: consecutive key frames, strong covisibility and all revisits."""
@@ -199,9 +225,8 @@ class LoopCloser:
         poses = slam_map.T_world_keyframe
         pairs = self._covisible_pairs(slam_map)
         relative = geometry.inverse(poses[pairs[:, 0]]) @ poses[pairs[:, 1]]
-        loops = [e for e in self.edges if slam_map.has_keyframe(e.i) and slam_map.has_keyframe(e.j)]
-        loop_pairs = np.array([np.searchsorted(ids, (e.i, e.j)) for e in loops], dtype=np.int64).reshape(-1, 2)
-        measured = np.array([e.S_i_j for e in loops]).reshape(-1, 4, 4)
+        loop_pairs = np.array([np.searchsorted(ids, (e.i, e.j)) for e in self.edges], dtype=np.int64).reshape(-1, 2)
+        measured = np.array([e.S_i_j for e in self.edges]).reshape(-1, 4, 4)
         size = 7 if with_scale else 6
         all_pairs = np.concatenate([pairs, loop_pairs])
         is_loop = np.arange(len(all_pairs)) >= len(pairs)
@@ -229,15 +254,6 @@ class LoopCloser:
         return np.stack([i, j], axis=1)
 
     @staticmethod
-    def _rescaled(slam_map: Map, edge: LoopEdge, after: Array) -> LoopEdge:
-        """A measured revisit once the correction has taken up its scale: both ends are in one scale from now on."""
-        S_i_j = edge.S_i_j.copy()
-        S_i_j[:3, :3] /= geometry.similarity_scale(S_i_j)
-        if slam_map.has_keyframe(edge.i):
-            S_i_j[:3, 3] *= geometry.similarity_scale(after[slam_map.keyframe_rows(np.asarray(edge.i))])
-        return LoopEdge(edge.i, edge.j, S_i_j, edge.inliers)
-
-    @staticmethod
     def _move_points(slam_map: Map, before: Array, after: Array) -> None:
         """Carry each point along with the first key frame that sees it."""
         linked = np.flatnonzero(slam_map.observations["point"] >= 0)
@@ -246,6 +262,23 @@ class LoopCloser:
         rows = slam_map.point_rows(points)
         correction = after[anchors] @ geometry.inverse(before[anchors])
         slam_map.positions[rows] = geometry.apply(correction, slam_map.positions[rows])
+
+
+def _rescaled(edge: LoopEdge, rescaling: Rescaling) -> LoopEdge:
+    """A measured revisit once a correction has taken up its scale: both ends are in one scale from now on."""
+    S_i_j = edge.S_i_j.copy()
+    S_i_j[:3, :3] /= geometry.similarity_scale(S_i_j)
+    S_i_j[:3, 3] *= rescaling.of(np.array([edge.i]))
+    return LoopEdge(edge.i, edge.j, S_i_j, edge.inliers)
+
+
+def _passed_on(edge: LoopEdge, removed: RemovedKeyframe) -> LoopEdge:
+    i, j, S_i_j = edge.i, edge.j, edge.S_i_j
+    if i == removed.keyframe_id:
+        i, S_i_j = removed.heir_id, removed.T_heir_removed @ S_i_j
+    if j == removed.keyframe_id:
+        j, S_i_j = removed.heir_id, S_i_j @ geometry.inverse(removed.T_heir_removed)
+    return LoopEdge(i, j, S_i_j, edge.inliers)
 
 
 def _scale_of_points(slam_map: Map, after: Array) -> Array:

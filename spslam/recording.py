@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spslam import geometry
+from spslam.loop_closing import Rescaling
 from spslam.map import Map
 from spslam.mapping import RemovedKeyframe
 from spslam.trajectory import Trajectory
@@ -63,6 +64,12 @@ class Recorder:
             if keyframe_id == removed.keyframe_id:
                 self._keyframe_ids[i] = removed.heir_id
                 self._T_keyframe_cam[i] = removed.T_heir_removed @ self._T_keyframe_cam[i]
+
+    def rescale(self, rescaling: Rescaling) -> None:
+        """Let distances to key frames change with the size of the map around them."""
+        scales = rescaling.of(np.asarray(self._keyframe_ids, dtype=np.int64))
+        for T_keyframe_cam, scale in zip(self._T_keyframe_cam, scales, strict=True):
+            T_keyframe_cam[:3, 3] *= scale
 
     def trajectory(self, slam_map: Map) -> Trajectory:
         """Every recorded frame in today's map, in the order of time."""

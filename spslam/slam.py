@@ -220,12 +220,16 @@ class Slam:
         self._mapper.refine(self.map, camera, keyframe_id)
         for removed in self._mapper.cull_keyframes(self.map, keyframe_id):
             self._recorder.reanchor(removed)
+            self._loops.reanchor(removed)
         self._seen_points = self.map.points_seen_by(np.array([keyframe_id]))
         self._keyframe_rule(camera).reset()
         self._count()
 
     def _close_loop(self, camera: Camera) -> None:
-        if self._loops.close(self.map, camera, self._reference_id):
+        rescaling = self._loops.close(self.map, camera, self._reference_id)
+        if rescaling is not None:
+            self._recorder.rescale(rescaling)
+            self._motion.rescale(float(rescaling.of(np.asarray(self._reference_id))))
             self.statistics.loops += 1
             self._seen_points = self.map.points_seen_by(np.array([self._reference_id]))
             self._count()

@@ -272,6 +272,12 @@ class Motion:
         self._keyframe_id = keyframe_id
         self._timestamp = timestamp
 
+    def rescale(self, scale: float) -> None:
+        """Let lengths change with the size of the map around the camera."""
+        if self._T_cam_keyframe is not None:
+            self._T_cam_keyframe[:3, 3] *= scale
+        self._velocity[:3] *= scale
+
     def stop(self) -> None:
         """Forget the velocity: after a loss or a jump it predicts nothing."""
         self._velocity = np.zeros(6)

@@ -14,7 +14,7 @@ from spslam.config import Config, LoopConfig
 from spslam.frontend.matching import DescriptorMatcher
 from spslam.loop_closing import LoopCloser, LoopEdge, covisibility_matrix, keyframe_observations
 from spslam.map import NO_POINT, Map
-from spslam.mapping import Mapper
+from spslam.mapping import Mapper, RemovedKeyframe
 
 NOISE_PX = 0.3
 LAP = 30
@@ -286,17 +286,15 @@ def test_switched_off_or_just_closed(ring: DriftedRing) -> None:
 
 def test_essential_graph_holds_together(ring: DriftedRing) -> None:
     loops = closer(min_covisibility=100)
-    loops.edges = [LoopEdge(0, LAP, np.eye(4), 50), LoopEdge(7, LAP, np.eye(4), 50)]
+    loops.edges = [LoopEdge(0, LAP, np.eye(4), 50)]
     ring.map.remove_keyframe(7)
     edges = loops.graph_edges(ring.map, with_scale=False)
     pairs = set(zip(edges.i.tolist(), edges.j.tolist(), strict=True))
     nodes = len(ring.map.keyframes)
     assert {(k, k + 1) for k in range(nodes - 1)} <= pairs
     assert (edges.i < edges.j).all()
-    assert edges.robust.tolist() == [False] * (len(edges.i) - 1) + [True], (
-        "a revisit of a removed key frame is left out"
-    )
-    assert (edges.i[-1], edges.j[-1]) == (0, nodes - 1)
+    assert edges.robust.tolist() == [False] * (len(edges.i) - 1) + [True]
+    assert (edges.i[-1], edges.j[-1]) == (0, nodes - 1), "rows, not ids"
     ids = ring.map.keyframes["id"]
     for i, j in pairs - {(0, nodes - 1)}:
         shared = np.intersect1d(*(ring.map.points_seen_by(ids[[k]]) for k in (i, j)))
@@ -305,6 +303,32 @@ def test_essential_graph_holds_together(ring: DriftedRing) -> None:
     assert edges.S_i_j[:-1] == pytest.approx(relative)
     assert edges.information.shape == (len(edges.i), 6, 6)
     assert loops.graph_edges(ring.map, with_scale=True).information.shape == (len(edges.i), 7, 7)
+
+
+@pytest.mark.parametrize(("gone", "heir"), [(0, 1), (LAP, LAP - 1)])
+def test_heirs_of_a_culled_keyframe_take_its_revisits_over(ring: DriftedRing, gone: int, heir: int) -> None:
+    loops = closer()
+    truth = ring.truth
+    loops.edges = [LoopEdge(0, LAP, geometry.inverse(truth[0]) @ truth[LAP], 50), LoopEdge(3, 9, np.eye(4), 50)]
+    loops.reanchor(RemovedKeyframe(gone, heir, geometry.inverse(truth[heir]) @ truth[gone]))
+    edge, other = loops.edges
+    assert {edge.i, edge.j} == ({0, LAP} - {gone}) | {heir}
+    assert edge.S_i_j == pytest.approx(geometry.inverse(truth[edge.i]) @ truth[edge.j])
+    assert (other.i, other.j) == (3, 9)
+    loops.reanchor(RemovedKeyframe(9, 3, np.eye(4)))
+    assert len(loops.edges) == 1, "a key frame does not revisit itself"
+
+
+def test_the_scale_of_each_neighbourhood_is_told(mono_ring: DriftedRing, ring: DriftedRing) -> None:
+    before = mono_ring.drifted[:, :3, 3]
+    rescaling = closer().close(mono_ring.map, mono_ring.camera, LAP)
+    assert rescaling is not None
+    steps = [np.linalg.norm(np.diff(x, axis=0), axis=1) for x in (before, mono_ring.map.T_world_keyframe[:, :3, 3])]
+    middle = slice(8, LAP - 8)
+    assert rescaling.of(np.arange(LAP))[middle] == pytest.approx((steps[1] / steps[0])[middle], rel=0.05)
+    rigid = closer().close(ring.map, ring.camera, LAP)
+    assert rigid is not None
+    assert rigid.of(np.arange(LAP + 1)) == pytest.approx(np.ones(LAP + 1))
 
 
 def test_covisibility_counts_common_points() -> None:

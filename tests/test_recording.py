@@ -7,6 +7,7 @@ import pytest
 
 from spslam import geometry
 from spslam.frame import Observations
+from spslam.loop_closing import Rescaling
 from spslam.map import Map
 from spslam.mapping import RemovedKeyframe
 from spslam.recording import Recorder, Statistics
@@ -75,6 +76,23 @@ def test_heirs_take_over_one_after_the_other(slam_map: Map, recorder: Recorder) 
     found = recorder.trajectory(slam_map).T_world_cam
     assert found[2:] == pytest.approx(correction @ np.array(FRAMES[2:]))
     assert found[:2] == pytest.approx(np.array(FRAMES[:2]))
+
+
+def test_frames_between_keyframes_change_with_the_scale_of_the_map(slam_map: Map, recorder: Recorder) -> None:
+    """A loop of a single camera scales its surroundings by another factor around each key frame."""
+    scales = np.array([1.0, 0.9, 0.8, 0.7])
+    recorder.rescale(Rescaling(np.arange(4), scales))
+    found = recorder.trajectory(slam_map).T_world_cam
+    for i, (keyframe, frame) in enumerate(zip(np.repeat(KEYFRAMES, 2, axis=0), FRAMES, strict=True)):
+        offset = frame[:3, 3] - keyframe[:3, 3]
+        assert found[i, :3, 3] - keyframe[:3, 3] == pytest.approx(scales[i // 2] * offset)
+        assert found[i, :3, :3] == pytest.approx(frame[:3, :3])
+
+
+def test_nothing_recorded_is_rescaled(slam_map: Map) -> None:
+    recorder = Recorder()
+    recorder.rescale(Rescaling(np.arange(4), np.ones(4)))
+    assert len(recorder.trajectory(slam_map)) == 0
 
 
 def test_the_last_frame_becomes_a_keyframe(slam_map: Map, recorder: Recorder) -> None:

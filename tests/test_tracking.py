@@ -275,3 +275,18 @@ def test_anchoring_keeps_the_velocity_and_an_equal_stamp_does_not_divide_by_zero
     motion.anchor(0.1, moved(0.1), 2, slam_map)
     motion.update(0.1, moved(0.1), 2, slam_map)
     assert motion.predict(0.2, slam_map) == pytest.approx(moved(0.2))
+
+
+def test_motion_changes_with_the_scale_of_the_map(scene, slam_map) -> None:
+    motion = Motion()
+    motion.rescale(2.0)
+    assert motion.last(slam_map) is None
+    for timestamp in (0.0, 0.1):
+        motion.update(timestamp, moved(timestamp), 1, slam_map)
+    relative = moved(0.1) @ slam_map.pose(1)
+    relative[:3, 3] *= 0.5
+    motion.rescale(0.5)
+    last = relative @ geometry.inverse(slam_map.pose(1))
+    assert motion.last(slam_map) == pytest.approx(last)
+    slower = VELOCITY * np.array([0.5, 0.5, 0.5, 1.0, 1.0, 1.0])
+    assert motion.predict(0.3, slam_map) == pytest.approx(geometry.se3_exp(slower * 0.2) @ last)
