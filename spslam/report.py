@@ -62,13 +62,15 @@ def plot_trajectory(
     extent = np.ptp(everything, axis=0) if len(everything) else np.ones(3)
     extent = np.maximum(extent, 0.05 * max(extent.max(), 1e-6))
     heights = np.clip(extent[[along, up]] / extent[across], [0.35, 0.16], [1.0, 0.6])
+    # A single camera's path has no metres until the truth gives it some.
+    unit = "map units" if evaluation is None and align == "sim3" else "m"
     figure = Figure(figsize=(9.0, 2.2 + 7.0 * float(heights.sum())), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     top, side = figure.subplots(2, 1, height_ratios=heights)
     # Seen from above, the axis pointing at the viewer is "up": else one of the others has to be turned round.
     mirrored = (-1.0 if (across - along) % 3 == 1 else 1.0) != up_sign
     for axes, vertical, name, turned in ((top, along, "Top view", mirrored), (side, up, "Side view", up_sign < 0)):
-        _draw(axes, shown, truth, evaluation, (across, vertical))
+        _draw(axes, shown, truth, evaluation, (across, vertical), unit)
         axes.set_title(f"{name} ({_AXES[across]}–{_AXES[vertical]})", fontsize=10, loc="left")
         if turned:
             axes.invert_yaxis()
@@ -122,7 +124,8 @@ def write_ply(path: Path | str, points: NDArray[np.float64], colors: NDArray[np.
 
 def _compare(estimate: Trajectory, ground_truth: Trajectory | None, align: Alignment) -> tuple[Evaluation | None, str]:
     """The evaluation, where there can be one, and the line of text under the title."""
-    plain = f"{len(estimate)} poses, {_length(estimate.path_length_m)}"
+    length = f"{estimate.path_length_m:.3g} map units" if align == "sim3" else _length(estimate.path_length_m)
+    plain = f"{len(estimate)} poses, {length}"
     if ground_truth is None:
         return None, f"{plain}, no ground truth"
     try:
@@ -169,7 +172,12 @@ def _view_axes(positions: NDArray[np.float64], trajectory: Trajectory) -> tuple[
 
 
 def _draw(
-    axes: Axes, shown: Trajectory, truth: Trajectory | None, evaluation: Evaluation | None, columns: tuple[int, int]
+    axes: Axes,
+    shown: Trajectory,
+    truth: Trajectory | None,
+    evaluation: Evaluation | None,
+    columns: tuple[int, int],
+    unit: str,
 ) -> None:
     from matplotlib.collections import LineCollection
 
@@ -200,8 +208,8 @@ def _draw(
         if len(shown):
             at = shown.positions[row, columns]
             axes.plot(*at, marker, color="white", markeredgecolor="black", markersize=7, zorder=4, label=label)
-    axes.set_xlabel(f"{_AXES[columns[0]]} (m)")
-    axes.set_ylabel(f"{_AXES[columns[1]]} (m)")
+    axes.set_xlabel(f"{_AXES[columns[0]]} ({unit})")
+    axes.set_ylabel(f"{_AXES[columns[1]]} ({unit})")
     axes.grid(True, color="0.9", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.set_aspect("equal", adjustable="datalim")
