@@ -171,3 +171,62 @@ def test_table_grows_and_compacts() -> None:
     assert np.array_equal(table["b"][:, 0], table["a"])
     with pytest.raises(ValueError, match="columns"):
         table.append(1, a=1)
+
+
+def _change(slam_map: Map, rng: np.random.Generator, step: int) -> str:
+    """One random change of the kind that the system makes."""
+    ids, keyframes = slam_map.points["id"].copy(), slam_map.keyframes["id"].copy()
+    kind = str(rng.choice(["keyframe", "points", "remove points", "remove keyframe", "unlink", "merge"]))
+    if kind == "keyframe" or len(keyframes) == 0:
+        count = int(rng.integers(0, 12))
+        seen = np.full(count, NO_POINT)
+        known = rng.permutation(ids)[: rng.integers(0, count + 1)]
+        seen[: len(known)] = known
+        slam_map.add_keyframe(observations(count, step), pose(float(step)), rng.permutation(seen))
+    elif kind == "points":
+        keyframe_id = int(rng.choice(keyframes))
+        rows = slam_map.observation_rows(keyframe_id)
+        free = np.flatnonzero(slam_map.observations["point"][rows] == NO_POINT) + rows.start
+        new = slam_map.add_points(keyframe_id, rng.normal((0, 0, 5), 1, (len(free), 3)), free)
+        assert not np.isin(new, ids).any()
+    elif kind == "remove points":
+        slam_map.remove_points(rng.permutation(np.append(ids, [0, NO_POINT]))[:3])
+    elif kind == "remove keyframe":
+        slam_map.remove_keyframe(int(rng.choice(keyframes)))
+    elif kind == "unlink" and len(slam_map.observations):
+        slam_map.unlink(rng.integers(0, len(slam_map.observations), 4))
+    elif kind == "merge":
+        dropped, kept = np.split(rng.permutation(ids)[: len(ids) // 2 * 2], 2)
+        slam_map.merge_points(dropped[:3], kept[:3])
+    slam_map.refresh_normals(slam_map.points["id"])
+    return kind
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_any_sequence_of_changes_keeps_the_tables_consistent(seed: int, tmp_path) -> None:
+    rng = np.random.default_rng(seed)
+    slam_map = Map(SIZE)
+    seen_ids: set[int] = set()
+    for step in range(60):
+        last = set(slam_map.points["id"].tolist())
+        kind = _change(slam_map, rng, step)
+        assert_consistent(slam_map)
+        assert (slam_map.observation_counts() >= 1).all(), f"after {kind}, nobody sees some point"
+        assert (np.diff(slam_map.points["id"]) > 0).all()
+        assert (np.diff(slam_map.keyframes["id"]) > 0).all()
+        now = set(slam_map.points["id"].tolist())
+        assert not (now - last) & seen_ids, "an id was used twice"
+        seen_ids |= now
+        if now:
+            assert np.linalg.norm(slam_map.points["normal"], axis=1) == pytest.approx(np.ones(len(now)))
+            assert (slam_map.points["distance"] > 0).all()
+        for keyframe_id in slam_map.keyframes["id"]:
+            mine = slam_map.points_seen_by(np.array([keyframe_id]))
+            others, counts = slam_map.covisible(int(keyframe_id))
+            shared = [len(np.intersect1d(mine, slam_map.points_seen_by(np.array([k])))) for k in others]
+            assert counts.tolist() == shared
+            assert all(n > 0 for n in shared)
+    slam_map.save(tmp_path / "map.npz")
+    loaded = Map.load(tmp_path / "map.npz")
+    assert_consistent(loaded)
+    assert np.array_equal(loaded.observation_counts(), slam_map.observation_counts())
