@@ -40,18 +40,25 @@ class EpipolarSolver:
 
     Args:
         pixel_sigma: standard deviation of a key point's position, pixels.
-        min_parallax_deg: least angle between the two rays of a triangulated point, and least median of `solve`.
+        min_parallax_deg: least median of the angles between the two rays of the points that `solve` finds.
         min_points: least number of triangulated points for `solve`.
         seed: seed of the sampling.
+        min_point_parallax_deg: least such angle of a point that `triangulate` gives.
     """
 
     def __init__(
-        self, pixel_sigma: float = 1.0, min_parallax_deg: float = 1.0, min_points: int = 80, seed: int = 0
+        self,
+        pixel_sigma: float = 1.0,
+        min_parallax_deg: float = 1.0,
+        min_points: int = 80,
+        seed: int = 0,
+        min_point_parallax_deg: float = 1.0,
     ) -> None:
         self.pixel_sigma = pixel_sigma
         self.min_parallax_deg = min_parallax_deg
         self.min_points = min_points
         self.seed = seed
+        self.min_point_parallax_deg = min_point_parallax_deg
 
     def solve(self, pixels0: Array, pixels1: Array, camera: Camera) -> TwoViewEstimate | str:
         """Relative pose and points from matched pixels; see `TwoViewSolver.solve`."""
@@ -92,13 +99,13 @@ class EpipolarSolver:
         """World points of matched pixels; see `TwoViewSolver.triangulate`.
 
         The correction of Lindstrom (Triangulation made easy, CVPR 2010) makes the pair meet with the least
-        reprojection error; refused are a parallax below `min_parallax_deg`, points behind a camera and errors above
+        reprojection error; refused are a parallax below `min_point_parallax_deg`, points behind a camera and errors above
         the 95 % limit of χ² in either image.
         """
         T_0_world = np.asarray(T_cam0_world, dtype=np.float64)
         matches = _Matches(pixels0, pixels1, camera, self.pixel_sigma)
         points, good = matches.triangulate(np.asarray(T_cam1_world, dtype=np.float64) @ inverse(T_0_world))
-        good &= matches.parallax(points, T_cam1_world @ inverse(T_0_world)) >= np.radians(self.min_parallax_deg)
+        good &= matches.parallax(points, T_cam1_world @ inverse(T_0_world)) >= np.radians(self.min_point_parallax_deg)
         return np.where(good[:, None], apply(inverse(T_0_world), points), np.nan)
 
     def _estimate_models(self, matches: _Matches) -> tuple[Array | None, Array | None]:

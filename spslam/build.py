@@ -37,6 +37,7 @@ def build_parts(config: Config) -> Parts:
             min_parallax_deg=config.initialization.min_parallax_deg,
             min_points=config.initialization.min_points,
             seed=config.seed,
+            min_point_parallax_deg=config.mapping.min_parallax_deg,
         ),
         bundle=SchurBundleAdjuster(pixel_sigma=sigma, iterations=config.bundle.iterations),
         pose_graph=G2oPoseGraph(),

@@ -141,7 +141,7 @@ def test_same_input_gives_same_bytes():
 def test_triangulates_in_world_coordinates(forward):
     T_1_0, points0, pixels0, pixels1, _ = make_views(4, sigma=0.0, forward=forward)
     T_0_world = se3_exp(np.array([0.3, -2.0, 1.0, 0.5, -1.0, 0.2]))
-    solver = EpipolarSolver(min_parallax_deg=0.5)
+    solver = EpipolarSolver(min_point_parallax_deg=0.5)
     points = solver.triangulate(T_0_world, T_1_0 @ T_0_world, pixels0, pixels1, CAMERA)
     good = np.isfinite(points).all(axis=1)
     assert good.mean() > (0.5 if forward else 0.99)
@@ -170,7 +170,7 @@ def test_triangulation_refuses():
     assert np.isnan(solver.triangulate(identity, T_1_0, pixels0, off_line, CAMERA)).all()
     backwards = make_transform(T_1_0[:3, :3], -T_1_0[:3, 3])
     assert np.isnan(solver.triangulate(identity, backwards, pixels0, pixels1, CAMERA)).all()
-    strict = EpipolarSolver(min_parallax_deg=30.0)
+    strict = EpipolarSolver(min_point_parallax_deg=30.0)
     assert np.isnan(strict.triangulate(identity, T_1_0, pixels0, pixels1, CAMERA)).all()
     assert np.isnan(solver.triangulate(identity, identity, pixels0, pixels0, CAMERA)).all()
     assert solver.triangulate(identity, T_1_0, np.zeros((0, 2)), np.zeros((0, 2)), CAMERA).shape == (0, 3)

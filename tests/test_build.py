@@ -1,0 +1,37 @@
+"""The values of a configuration reach the parts that they are for."""
+
+from __future__ import annotations
+
+import pytest
+
+from spslam.backend.bundle import SchurBundleAdjuster
+from spslam.backend.pose import PnPSolver
+from spslam.backend.two_view import EpipolarSolver
+from spslam.build import build_parts
+from spslam.config import load_config
+
+
+def test_values_reach_their_parts() -> None:
+    values = {
+        "features.extractor": "orb",
+        "features.pixel_sigma": 1.7,
+        "initialization.min_parallax_deg": 2.5,
+        "initialization.min_points": 33,
+        "mapping.min_parallax_deg": 0.7,
+        "tracking.min_inliers": 17,
+        "tracking.huber": False,
+        "bundle.iterations": 3,
+        "seed": 5,
+    }
+    parts = build_parts(load_config("default", [f"{key}={value}" for key, value in values.items()]))
+    assert isinstance(parts.two_view, EpipolarSolver)
+    assert isinstance(parts.pose_solver, PnPSolver)
+    assert isinstance(parts.bundle, SchurBundleAdjuster)
+    assert parts.extractor.name == "orb"
+    assert (parts.two_view.min_parallax_deg, parts.two_view.min_point_parallax_deg) == (2.5, 0.7)
+    assert parts.two_view.min_points == 33
+    assert (parts.pose_solver.min_inliers, parts.pose_solver.huber) == (17, False)
+    assert (parts.two_view.seed, parts.pose_solver.seed) == (5, 5)
+    assert parts.bundle.iterations == 3
+    for part in (parts.two_view, parts.pose_solver, parts.bundle):
+        assert part.pixel_sigma == pytest.approx(1.7)
