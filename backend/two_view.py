@@ -99,8 +99,8 @@ class EpipolarSolver:
         """World points of matched pixels; see `TwoViewSolver.triangulate`.
 
         The correction of Lindstrom (Triangulation made easy, CVPR 2010) makes the pair meet with the least
-        reprojection error; refused are a parallax below `min_point_parallax_deg`, points behind a camera and errors above
-        the 95 % limit of χ² in either image.
+        reprojection error; refused are a parallax below `min_point_parallax_deg`, points behind a camera and errors
+        above the 95 % limit of χ² in either image.
         """
         T_0_world = np.asarray(T_cam0_world, dtype=np.float64)
         matches = _Matches(pixels0, pixels1, camera, self.pixel_sigma)
