@@ -87,6 +87,7 @@ def print_figures(metrics: Figures, console: Console | None = None) -> None:
         "frames": _frames(metrics),
         "ATE": _ate(metrics),
         "RPE": _rpe(metrics),
+        "ground truth": _truth(metrics),
         "map": _map(metrics),
         "time": _time(metrics),
         "stages, median / 95 %": _stages(metrics),
@@ -132,6 +133,14 @@ def _rpe(metrics: Figures) -> str:
     if metrics.get("rpe_trans_m") is None:
         return ""
     return f"{metrics['rpe_trans_m']:.4g} m, {metrics['rpe_rot_deg']:.4g}° RMSE a frame"
+
+
+def _truth(metrics: Figures) -> str:
+    """Whose poses the truth has: a body's and a camera's are not the same path."""
+    frame = metrics.get("ground_truth_frame")
+    if frame == "body":
+        return "poses of the body: a camera's path differs from it by the way between the two"
+    return f"poses of the {frame}" if frame else ""
 
 
 def _map(metrics: Figures) -> str:

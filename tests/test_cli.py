@@ -266,6 +266,20 @@ def test_eval_as_text(trajectories: tuple[str, str], capsys: pytest.CaptureFixtu
     assert "30 poses" in text
 
 
+def test_eval_tells_that_a_body_is_no_camera(
+    trajectories: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    truth = read_tum(trajectories[1])
+    times = 1_400_000_000 + truth.timestamps
+    rows = [f"{round(time * 1e9)},{x},{y},{z},1,0,0,0" for time, (x, y, z) in zip(times, truth.positions, strict=True)]
+    (tmp_path / "data.csv").write_text("\n".join(rows), encoding="utf-8")
+    write_tum(tmp_path / "camera.tum", Trajectory(times, truth.T_world_cam))
+    assert call("eval", str(tmp_path / "camera.tum"), str(tmp_path / "data.csv")) == 0
+    assert "poses of the body" in capsys.readouterr().out
+    assert call("eval", *trajectories) == 0
+    assert "body" not in capsys.readouterr().out
+
+
 def test_eval_refuses_what_it_cannot_compare(
     trajectories: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
