@@ -279,7 +279,8 @@ class Motion:
         self._velocity[:3] *= scale
 
     def stop(self) -> None:
-        """Forget the velocity: after a loss or a jump it predicts nothing."""
+        """Forget pose and velocity: how the camera moved before a loss says nothing about how it moves after it."""
+        self._T_cam_keyframe = None
         self._velocity = np.zeros(6)
 
     def last(self, slam_map: Map) -> Array | None:
