@@ -278,6 +278,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The `spslam` command; ends the process with its exit code."""
     # Its warnings would break the progress line; what is wrong with an image is in the log.
     os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
+    # Quiet: FFmpeg would say beside our own line what it cannot read.
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     # NumPy's products here are small, and its threads would fight with the network's over few cores.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:

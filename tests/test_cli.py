@@ -123,6 +123,16 @@ def test_user_errors_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty"]
 
 
+def test_libraries_add_nothing_to_the_line(tmp_path: Path) -> None:
+    (tmp_path / "calibration.yaml").write_text("{width: 64, height: 48, fx: 50, fy: 50, cx: 32, cy: 24}\n")
+    (tmp_path / "junk.mp4").write_bytes(b"junk" * 100)
+    command = [sys.executable, "-c", "from spslam.cli import main; main()", "run", str(tmp_path / "junk.mp4")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+
+
 def test_bugs_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*args: object, **kwargs: object) -> None:
         raise ZeroDivisionError("a bug")
