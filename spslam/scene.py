@@ -17,6 +17,18 @@ BACKGROUND = (0.055, 0.065, 0.085)
 _FIELD_OF_VIEW = np.radians(40.0)
 _ELEVATION = np.radians(42.0)
 _MARGIN = 0.92
+# Views that are compared, and the grid that tells how much of a picture is used.
+_AZIMUTHS = 24
+_COMPARED = 2000
+_GRID_ROWS = 24
+_PATH_WEIGHT = 2
+_NEARLY = 0.9
+# Width and height of the corner at the lower left that is for text, of the picture's.
+_TEXT = (0.2, 0.15)
+_TEXT_WEIGHT = 20
+# Mean viewing direction (1: all the same) that is one way; cosine to it from where a view still is from behind.
+_ONE_WAY = 0.6
+_BEHIND = -0.4
 _MAX_FRUSTA = 120
 _TUBE_SIDES = 6
 # Heights from low to high, bright enough for a dark background.
@@ -93,17 +105,25 @@ class Viewpoint:
 
 
 def choose_viewpoint(scene: Scene, aspect: float) -> Viewpoint:
-    """Look down obliquely across the longest side of the scene, close enough to fill a picture of `aspect`.
+    """Look down obliquely, close enough to fill a picture of `aspect`, from the side where most is seen.
 
-    The scene is its path and the bulk of its points along each direction, so that stray points do
-    not make it small.
+    That is across the longest side of the scene, unless path and points spread over clearly more of the picture
+    from elsewhere; where cameras mostly look one way, from behind them. The scene is its path and the bulk of its
+    points along each direction, so that stray points do not make it small.
     """
-    up = up_direction(scene)
-    content = _content(scene)
-    side = _short_horizontal(content, up)
+    up, content = up_direction(scene), _content(scene)
+    sides = _sides(content, up)
     forward = scene.trajectory[:, :3, 2].mean(axis=0) if len(scene.trajectory) else np.zeros(3)
-    if forward @ side > 0:
-        side = -side
+    if np.linalg.norm(forward) > _ONE_WAY:
+        behind = sides @ forward < _BEHIND * np.linalg.norm(forward)
+        sides = sides[behind] if behind.any() else sides
+    some = content[:: len(content) // _COMPARED + 1]
+    coverage = np.array([_coverage(_look_from(side, up, some, aspect), some, scene.path, aspect) for side in sides])
+    return _look_from(sides[int(np.argmax(coverage >= _NEARLY * coverage.max()))], up, content, aspect)
+
+
+def _look_from(side: Array, up: Array, content: Array, aspect: float) -> Viewpoint:
+    """The view from the horizontal direction `side` (3,) that holds all of `content` (C, 3)."""
     # Camera axes in the world: x right, y down, z forward.
     z = -(np.cos(_ELEVATION) * side + np.sin(_ELEVATION) * up)
     x = np.cross(z, up)
@@ -123,6 +143,23 @@ def choose_viewpoint(scene: Scene, aspect: float) -> Viewpoint:
     T_cam_world[:3, :3] = R_world_cam.T
     T_cam_world[:3, 3] = [0.0, 0.0, distance] - centre
     return Viewpoint(T_cam_world, distance)
+
+
+def _coverage(view: Viewpoint, content: Array, path: Array, aspect: float) -> int:
+    """Cells of the picture that something of the scene is in; the path counts again, and against where text goes."""
+    size = np.array([_GRID_ROWS * aspect, _GRID_ROWS])
+    columns, rows = _cells(view, path, size).T
+    hidden = int(np.count_nonzero((columns < _TEXT[0] * size[0]) & (rows >= (1.0 - _TEXT[1]) * size[1])))
+    return len(_cells(view, content, size)) + _PATH_WEIGHT * len(columns) - _TEXT_WEIGHT * hidden
+
+
+def _cells(view: Viewpoint, points: Array, size: Array) -> NDArray[np.int64]:
+    """(N, 2) column and row of each cell, of a grid of `size` over the picture, that a point is in."""
+    seen = apply(view.T_cam_world, points)
+    image = seen[:, :2] / np.maximum(seen[:, 2:], 1e-9) / (2.0 * np.tan(0.5 * view.field_of_view))
+    cells = np.floor(image * size[1] + 0.5 * size).astype(np.int64)
+    cells = cells[np.all((cells >= 0) & (cells < size), axis=1)]
+    return np.stack(np.divmod(np.unique(cells @ [_GRID_ROWS, 1]), _GRID_ROWS), axis=1)
 
 
 def up_direction(scene: Scene) -> Array:
@@ -228,8 +265,8 @@ def _content(scene: Scene) -> Array:
     return content if len(content) else np.zeros((1, 3))
 
 
-def _short_horizontal(content: Array, up: Array) -> Array:
-    """(3,) unit vector across the longest horizontal extent."""
+def _sides(content: Array, up: Array) -> Array:
+    """(A, 3) horizontal unit vectors all round, those across the longest horizontal extent first."""
     flat = content - content.mean(axis=0)
     flat = flat - np.outer(flat @ up, up)
     _, directions = np.linalg.eigh(flat.T @ flat + 1e9 * max(float(np.sum(flat**2)), 1e-12) * np.outer(up, up))
@@ -239,5 +276,8 @@ def _short_horizontal(content: Array, up: Array) -> Array:
     if norm < 1e-9:
         side = np.cross(np.eye(3)[int(np.argmin(np.abs(up)))], up)
         norm = float(np.linalg.norm(side))
-    unit: Array = side / norm
-    return unit
+    side = side / norm
+    angles = np.arange(_AZIMUTHS) * 2 * np.pi / _AZIMUTHS
+    angles = angles[np.argsort(-np.abs(np.cos(angles)).round(6), kind="stable")]
+    round_up: Array = np.cos(angles)[:, None] * side + np.sin(angles)[:, None] * np.cross(up, side)
+    return round_up

@@ -49,6 +49,7 @@ _WIDTH, _HEIGHT = 1280, 960
 _SUPERSAMPLING = 2
 
 _POINT_SIZE = 3.0
+_MANY_POINTS = 4000
 _ESTIMATE_COLOR = (1.0, 0.62, 0.12)
 _TRUTH_COLOR = (0.55, 0.95, 0.65)
 _KEYFRAME_COLOR = (0.35, 0.65, 1.0)
@@ -214,7 +215,9 @@ def _render(scene: Scene, picture: Path) -> None:
     window = open3d.visualization.Visualizer()
     if not window.create_window("spslam", width, height, visible=False):
         raise MissingDependencyError(f"no OpenGL context without a display (EGL): {_APT}")
-    _style(window, _POINT_SIZE * _SUPERSAMPLING)
+    # Few points are drawn larger: a sparse map shall still be seen.
+    growth = np.clip((_MANY_POINTS / max(len(scene.points), 1)) ** 0.25, 1.0, 2.0)
+    _style(window, _POINT_SIZE * _SUPERSAMPLING * float(growth))
     viewpoint = choose_viewpoint(scene, _WIDTH / _HEIGHT)
     for shape in _picture_shapes(open3d, scene, viewpoint):
         window.add_geometry(shape)

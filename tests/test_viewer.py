@@ -307,6 +307,50 @@ def test_the_viewpoint_is_above_and_holds_the_scene():
     assert np.percentile(np.abs(image), 99) > 0.8
 
 
+def before_a_wall():
+    """Cameras that sway 4 m before a wall 2 m wide and look at it."""
+    rng = np.random.default_rng(1)
+    angle = np.linspace(0, 2 * np.pi, 60)
+    positions = np.stack([0.6 * np.sin(angle), 0 * angle, 0.2 * np.cos(angle)], axis=1)
+    poses = make_transform(np.tile(np.eye(3), (60, 1, 1)), positions)
+    return scene(points=rng.uniform([-1, -1, 4], [1, 1, 4.1], (800, 3)), keyframes=poses[::6], trajectory=poses)
+
+
+def drive():
+    """A long straight street with houses on both sides."""
+    rng = np.random.default_rng(2)
+    poses = np.tile(np.eye(4), (50, 1, 1))
+    poses[:, 2, 3] = np.arange(50.0)
+    houses = rng.uniform([-8, -4, 5], [8, 1, 80], (2000, 3))
+    houses[:, 0] = np.where(houses[:, 0] > 0, 7, -7) + 0.1 * houses[:, 0]
+    return scene(points=houses, keyframes=poses[::4], trajectory=poses)
+
+
+def test_a_wall_that_cameras_looked_at_is_not_seen_from_its_edge():
+    shown = before_a_wall()
+    T = choose_viewpoint(shown, 4 / 3).T_cam_world
+    # From behind the cameras, and the wall's width (x) rather than its distance (z) lies across the picture.
+    assert T[2, 2] > 0.3
+    assert abs(T[0, 0]) > abs(T[0, 2])
+
+
+@pytest.mark.parametrize("make", [before_a_wall, drive])
+def test_the_path_stays_clear_of_the_text(make):
+    shown = make()
+    viewpoint = choose_viewpoint(shown, 4 / 3)
+    seen = apply(viewpoint.T_cam_world, shown.path)
+    image = seen[:, :2] / seen[:, 2:] / np.tan(0.5 * viewpoint.field_of_view) / [4 / 3, 1.0]
+    assert not ((image[:, 0] < -0.65) & (image[:, 1] > 0.7)).any()
+
+
+def test_a_street_runs_through_the_picture_not_along_its_middle():
+    shown = drive()
+    viewpoint = choose_viewpoint(shown, 4 / 3)
+    seen = apply(viewpoint.T_cam_world, shown.points)
+    image = seen[:, :2] / seen[:, 2:] / np.tan(0.5 * viewpoint.field_of_view) / [4 / 3, 1.0]
+    assert (np.ptp(np.percentile(image, [3, 97], axis=0), axis=0) > 1.2).all()
+
+
 def test_stray_points_are_left_out_and_do_not_move_the_viewpoint():
     with_strays, without = scene(), scene(points=room(strays=0)[0])
     kept = inlier_points(with_strays)
