@@ -179,7 +179,11 @@ def test_start_stride_sensor_and_default_folder(
 
 
 @pytest.mark.parametrize(
-    ("frames", "text"), [(1, "needs at least 2 frames to start, found 1"), (2, "none of 2 frames could be tracked")]
+    ("frames", "text"),
+    [
+        (1, "needs at least 2 frames to start, found 1"),
+        (2, "none of 2 frames could be tracked; 1 times: the camera moved"),
+    ],
 )
 def test_a_run_without_a_pose_fails_and_says_why(
     frames: int, text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
