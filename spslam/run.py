@@ -287,9 +287,9 @@ def _no_pose_error(sequence: Sequence, record: Record) -> SpslamError:
     """Why not one frame was tracked, in one line."""
     if sequence.sensor == "mono" and len(record.results) == 1:
         return DatasetError(f"{sequence.name}: a single camera needs at least 2 frames to start, found 1")
-    # The first frame cannot but wait for a second one.
-    reasons = [result.reason for result in record.results[1:] or record.results if result.reason]
-    most = max(dict.fromkeys(reasons), key=reasons.count) if reasons else "no reason given"
+    reasons = [result.reason for result in record.results if result.reason]
+    # The latest of equally frequent ones: the first frame cannot but wait for a second.
+    most = max(dict.fromkeys(reversed(reasons)), key=reasons.count) if reasons else "no reason given"
     return DatasetError(
         f"{sequence.name}: none of {len(record.results)} frames could be tracked; "
         f"{reasons.count(most)} times: {most}; log.txt tells of each frame"
