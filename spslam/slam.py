@@ -93,6 +93,8 @@ class Slam:
 
     def finish(self) -> None:
         """End the run: points that one key frame and hardly any other frame saw go."""
+        if len(self.map.keyframes) < 2:
+            return
         unconfirmed = (self.map.observation_counts() < 2) & (self.map.points["found"] < _CONFIRMED_FRAMES)
         self.map.remove_points(self.map.points["id"][unconfirmed])
         self._count()

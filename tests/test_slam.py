@@ -241,3 +241,10 @@ def test_images_must_fit_the_camera() -> None:
     image = np.zeros((480, 640), np.uint8)
     with pytest.raises(CalibrationError, match="baseline"):
         slam.track(Frame(0, 1.0, without_baseline, image, image_right=image))
+
+
+def test_a_single_frame_with_depth_leaves_its_points() -> None:
+    slam, results = drive(PointRoom(), sway(1), "stereo")
+    assert results[0].state is TrackState.TRACKING
+    assert len(slam.map.positions) > 100
+    assert slam.statistics.points == len(slam.map.positions)
