@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import cv2
@@ -26,7 +27,7 @@ _ORB_EDGE = 19
 _ORB_LEAST_SIDE = 2 * _ORB_EDGE
 
 
-class _ClassicalExtractor:
+class _ClassicalExtractor(ABC):
     """The common part: detect, drop duplicates and the border, spread, describe.
 
     Raises:
@@ -72,16 +73,16 @@ class _ClassicalExtractor:
             check_images(images)
         return [self.extract(image) for image in images]
 
-    def _detect(self, image: NDArray[np.uint8]) -> list[cv2.KeyPoint]:
-        raise NotImplementedError
+    @abstractmethod
+    def _detect(self, image: NDArray[np.uint8]) -> list[cv2.KeyPoint]: ...
 
     def _positions(self, found: Sequence[cv2.KeyPoint]) -> NDArray[np.float32]:
         return np.array([keypoint.pt for keypoint in found], np.float32).reshape(-1, 2)
 
+    @abstractmethod
     def _describe(
         self, image: NDArray[np.uint8], keypoints: list[cv2.KeyPoint]
-    ) -> tuple[Sequence[cv2.KeyPoint], NDArray[np.float32] | NDArray[np.uint8]]:
-        raise NotImplementedError
+    ) -> tuple[Sequence[cv2.KeyPoint], NDArray[np.float32] | NDArray[np.uint8]]: ...
 
 
 class OrbExtractor(_ClassicalExtractor):
