@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -152,14 +153,22 @@ class RenderedWorld:
 
     def __getitem__(self, index: int) -> Frame:
         index = self._checked(index)
+        image, image_right = self._pair(index) if self.sensor == "stereo" else (self._photo(index, right=False), None)
         return Frame(
             index=index,
             timestamp=float(self._timestamps[index]),
             camera=self.camera,
-            image=self._photo(index, right=False),
-            image_right=self._photo(index, right=True) if self.sensor == "stereo" else None,
+            image=image,
+            image_right=image_right,
             depth=self.depth(index) if self.sensor == "rgbd" else None,
         )
+
+    def _pair(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Left and right image, rendered at the same time where there are cores for it."""
+        self._get_renderer()
+        with ThreadPoolExecutor(1) as other:
+            right = other.submit(self._photo, index, right=True)
+            return self._photo(index, right=False), right.result()
 
     def depth(self, index: int) -> NDArray[np.float32]:
         """(H, W) float32, exact metres along z of the left image, whatever the sensor."""
