@@ -182,10 +182,10 @@ class Config(_Stage):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
 
 
-def config_names() -> list[str]:
-    """Names of the built-in configurations."""
-    folder = resources.files("spslam.configs")
-    return sorted(entry.name[:-5] for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+def config_names(folder: str = "") -> list[str]:
+    """Names of the built-in configurations in a folder of the package's configs; empty: those of runs."""
+    entries = resources.files("spslam.configs").joinpath(folder).iterdir()
+    return sorted(entry.name[:-5] for entry in entries if entry.name.endswith(".yaml"))
 
 
 def load_config(name_or_path: str | Path = "default", overrides: list[str] | None = None) -> Config:
@@ -198,34 +198,50 @@ def load_config(name_or_path: str | Path = "default", overrides: list[str] | Non
     Raises:
         ConfigError: unknown name, unreadable file, unknown key or impossible value (with the key's path).
     """
-    values = _load_values(str(name_or_path), ())
-    for override in overrides or []:
-        values = _merge(values, _parse_override(override))
+    values = load_values(str(name_or_path), overrides)
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(f"config {name_or_path}: {_describe(error)}") from None
+        raise ConfigError(f"config {name_or_path}: {describe_errors(error)}") from None
 
 
-def _read_yaml(name_or_path: str) -> tuple[str, Path | None]:
+def load_values(name_or_path: str, overrides: list[str] | None = None, folder: str = "") -> dict[str, Any]:
+    """Keys and values of a built-in or a given YAML file, with those it extends and the overrides.
+
+    Args:
+        name_or_path: of a file in the package's configs, or a path that ends in .yaml or .yml.
+        overrides: `a.b=value` each.
+        folder: inside the package's configs where names are looked up; empty: those of runs.
+
+    Raises:
+        ConfigError: unknown name, unreadable file or one that is no mapping.
+    """
+    values = _load_chain(name_or_path, (), folder)
+    for override in overrides or []:
+        values = _merge(values, _parse_override(override))
+    return values
+
+
+def _read_yaml(name_or_path: str, folder: str) -> tuple[str, Path | None]:
     if name_or_path.endswith((".yaml", ".yml")):
         path = Path(name_or_path)
         try:
             return path.read_text(encoding="utf-8"), path
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"cannot read config file {path}: {getattr(error, 'strerror', None) or error}") from None
-    entry = resources.files("spslam.configs") / f"{name_or_path}.yaml"
+    entry = resources.files("spslam.configs").joinpath(folder) / f"{name_or_path}.yaml"
     if not entry.is_file():
         raise ConfigError(
-            f"no config named {name_or_path!r}: expected one of {', '.join(config_names())}, or a path ending in .yaml"
+            f"no config named {name_or_path!r}: expected one of {', '.join(config_names(folder))}, "
+            "or a path ending in .yaml"
         )
     return entry.read_text(encoding="utf-8"), None
 
 
-def _load_values(name_or_path: str, chain: tuple[str, ...]) -> dict[str, Any]:
+def _load_chain(name_or_path: str, chain: tuple[str, ...], folder: str) -> dict[str, Any]:
     if name_or_path in chain:
         raise ConfigError(f"configs extend each other in a circle: {' -> '.join((*chain, name_or_path))}")
-    text, path = _read_yaml(name_or_path)
+    text, path = _read_yaml(name_or_path, folder)
     try:
         values = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -240,7 +256,7 @@ def _load_values(name_or_path: str, chain: tuple[str, ...]) -> dict[str, Any]:
         raise ConfigError(f"config {name_or_path}: extends must be a name or a path, found {parent!r}")
     if path is not None and parent.endswith((".yaml", ".yml")):
         parent = str((path.parent / parent).resolve())
-    return _merge(_load_values(parent, (*chain, name_or_path)), values)
+    return _merge(_load_chain(parent, (*chain, name_or_path), folder), values)
 
 
 def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -265,7 +281,8 @@ def _parse_override(text: str) -> dict[str, Any]:
     return tree
 
 
-def _describe(error: ValidationError) -> str:
+def describe_errors(error: ValidationError) -> str:
+    """What is wrong with the values, in one line, with their keys."""
     parts = []
     for item in error.errors():
         path = ".".join(str(part) for part in item["loc"])
