@@ -1,0 +1,86 @@
+"""Folders of photographs: what is in them, which are held out, and how one is read."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from spslam.errors import DatasetError
+
+PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
+
+
+def find_photos(folder: str | Path) -> list[Path]:
+    """Visible photographs in `folder` and the folders below it, sorted by path.
+
+    Raises:
+        DatasetError: there is no such folder, or no photograph in it.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise DatasetError(f"expected a folder of photos, found none at {folder}: check the path")
+    found = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in PHOTO_SUFFIXES
+        and path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+    if not found:
+        raise DatasetError(f"expected photos ({', '.join(PHOTO_SUFFIXES)}) in {folder}, found none: check the path")
+    return found
+
+
+def read_photo(path: str | Path) -> NDArray[np.uint8]:
+    """An image file as (H, W) uint8, grey.
+
+    Raises:
+        DatasetError: the file cannot be read or is no image.
+    """
+    path = Path(path)
+    try:
+        data = np.frombuffer(path.read_bytes(), np.uint8)
+        image = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE) if len(data) else None
+    except (OSError, cv2.error) as error:
+        raise DatasetError(f"expected a photo at {path}, found none that can be read ({error}): remove it") from None
+    if image is None:
+        raise DatasetError(f"expected a photo at {path}, found no image that OpenCV can decode: remove it")
+    return np.asarray(image, np.uint8)
+
+
+def held_out(paths: list[Path], share: float, seed: int) -> tuple[list[Path], list[Path]]:
+    """Split photographs into those to train with and those never to train with, each in the given order.
+
+    The hash of the file's name, its folder's name and the seed decides for each photo by itself: adding or
+    removing others moves none. About `share` of them, not exactly, is held out.
+    """
+    train: list[Path] = []
+    kept_out: list[Path] = []
+    for path in paths:
+        (kept_out if _fraction(path, seed) < share else train).append(path)
+    return train, kept_out
+
+
+def evenly_spread(paths: list[Path], count: int, seed: int) -> list[Path]:
+    """At most `count` of the paths, one at random from each of `count` equal stretches, in the given order."""
+    if len(paths) <= count:
+        return list(paths)
+    edges = np.linspace(0, len(paths), count + 1)
+    offsets = np.random.default_rng(seed).uniform(size=count)
+    return [paths[int(index)] for index in edges[:-1] + offsets * np.diff(edges)]
+
+
+def name_seed(path: Path) -> int:
+    """A 64-bit number that depends on the name of the file and of its folder only."""
+    # Names alone repeat: many collections number their files.
+    name = f"{path.absolute().parent.name}/{path.name}"
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")
+
+
+def _fraction(path: Path, seed: int) -> float:
+    digest = hashlib.sha256(f"{seed}/{name_seed(path)}".encode()).digest()
+    return int.from_bytes(digest[:8], "little") / 2.0**64
