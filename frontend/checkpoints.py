@@ -24,7 +24,9 @@ _OWN_SAMPLING = Sampling("bicubic", align_corners=False)
 _MAGIC_LEAP_SAMPLING = Sampling("bilinear", align_corners=True)
 _OPEN_SAMPLING = Sampling("bilinear", align_corners=False)
 
-_LAYERS = ("1a", "1b", "2a", "2b", "3a", "3b", "4a", "4b", "Pa", "Pb", "Da", "Db")
+_HEADS = ("Pa", "Pb", "Da", "Db")
+# Tensors of a weights file that are no part of the network.
+_CODEBOOK = "codebook."
 _OPEN_HEADS = {"detector": "P", "descriptor": "D"}
 _OPEN_KEY = re.compile(r"(backbone\.([0-3])\.([01])|(detector|descriptor)\.([01]))\.(conv|bn)\.(\w+)")
 
@@ -85,6 +87,8 @@ def _rename(state: dict[str, Tensor], path: Path) -> tuple[dict[str, Tensor], Li
         renamed = {}
         for key, value in state.items():
             layer, _, rest = key.partition(".")
+            if key.startswith(_CODEBOOK):
+                continue
             renamed[key if rest.startswith(("conv.", "bn.")) else f"{layer}.conv.{rest}"] = value
         return renamed, "plain"
     if "conv1a.conv.weight" in state:
@@ -124,16 +128,20 @@ def _sampling(metadata: dict[str, str], layout: str, safe: bool, path: Path) -> 
 
 
 def _build(state: dict[str, Tensor], sampling: Sampling, path: Path) -> SuperPoint:
-    weights = {layer: state.get(f"conv{layer}.conv.weight") for layer in _LAYERS}
-    missing = [f"conv{layer}" for layer, weight in weights.items() if weight is None or weight.ndim != 4]
-    if missing:
-        raise WeightsError(f"{path}: incomplete SuperPoint weights, missing {', '.join(missing)}")
-    outputs = {layer: len(weight) for layer, weight in weights.items() if weight is not None}
+    weights = {key.split(".")[0][4:]: value for key, value in state.items() if key.endswith(".conv.weight")}
+    stages = [sorted(layer for layer in weights if layer[0] == stage) for stage in "1234"]
+    missing = [f"conv{stage}a" for stage, layers in zip("1234", stages, strict=True) if not layers]
+    missing += [f"conv{head}" for head in _HEADS if head not in weights]
+    if missing or any(weight.ndim != 4 for weight in weights.values()):
+        raise WeightsError(f"{path}: incomplete SuperPoint weights, missing {', '.join(missing) or 'kernels'}")
+    outputs = {layer: len(weight) for layer, weight in weights.items()}
     network = SuperPoint(
         [outputs[layer] for layer in ("1a", "2a", "3a", "4a", "Pa")],
         descriptor_dim=outputs["Db"],
-        batch_norm="conv1a.bn.weight" in state,
+        batch_norm="after" if "conv1a.bn.weight" in state else "none",
         sampling=sampling,
+        depths=[len(layers) for layers in stages],
+        strided=weights["1a"].shape[2] % 2 == 0,
     )
     try:
         network.load_state_dict({key: value.float() for key, value in state.items()})

@@ -20,6 +20,8 @@ from torch.nn import functional
 CELL = 8
 FULL_WIDTHS = (64, 64, 128, 128, 256)
 HALF_WIDTHS = (32, 32, 64, 64, 128)
+PAPER_DEPTHS = (2, 2, 2, 2)
+BatchNorm = Literal["none", "before", "after"]
 # TensorFlow's default, which the published batch-norm weights were trained with.
 _BATCH_NORM_EPS = 1e-3
 # The bicubic kernel's free parameter in torch.nn.functional.grid_sample.
@@ -49,20 +51,31 @@ class Sampling:
 
 
 class ConvBlock(nn.Module):
-    """A convolution, then ReLU, then optionally batch norm: in the order of the open retraining, where the
-    norm follows the ReLU and so cannot be folded into the convolution."""
+    """A convolution with ReLU and batch norm, both optional.
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, relu: bool, batch_norm: bool) -> None:
+    Args:
+        inputs, outputs: channels.
+        kernel: side of the kernel. An even one halves the resolution; its outputs are centred between pixels,
+            so that cells stay where they are after pooling, too.
+        relu: with a ReLU.
+        batch_norm: `before` the ReLU (can be folded into the convolution), or `after` it, as in the open retraining.
+    """
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, relu: bool, batch_norm: BatchNorm) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2)
+        halving = kernel % 2 == 0
+        self.conv = nn.Conv2d(inputs, outputs, kernel, stride=2 if halving else 1, padding=(kernel - 1) // 2)
         self.relu = relu
-        self.bn = nn.BatchNorm2d(outputs, eps=_BATCH_NORM_EPS) if batch_norm else None
+        self.norm_first = batch_norm == "before"
+        self.bn = nn.BatchNorm2d(outputs, eps=_BATCH_NORM_EPS) if batch_norm != "none" else None
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv(x)
+        if self.bn is not None and self.norm_first:
+            x = self.bn(x)
         if self.relu:
-            x = functional.relu(x, inplace=not self.training)
-        if self.bn is not None:
+            x = functional.relu(x, inplace=self.norm_first or not self.training)
+        if self.bn is not None and not self.norm_first:
             x = self.bn(x)
         return x
 
@@ -73,11 +86,14 @@ class SuperPoint(nn.Module):
     Args:
         widths: channels of the four encoder stages and of the two heads.
         descriptor_dim: length of a descriptor.
-        batch_norm: batch norm after every ReLU and after the two last convolutions.
+        batch_norm: in every convolution but the two last ones (`before` the ReLU), in all (`after` it), or `none`.
         sampling: how descriptors are read from the coarse map.
+        depths: convolutions of the four stages.
+        strided: the first convolution of stages one to three halves the resolution; otherwise poolings after these
+            stages do, and the first stage works at full resolution, which costs most of the time.
 
     Attributes:
-        strip_rows: rows of the image that the first, full-resolution stage works on at a time; 0: all. The result
+        strip_rows: rows of the image that a first stage at full resolution works on at a time; 0: all. The result
             is the same, but strips stay in the processor's cache (stage one takes 0.6 of the time).
     """
 
@@ -85,25 +101,32 @@ class SuperPoint(nn.Module):
         self,
         widths: Sequence[int] = FULL_WIDTHS,
         descriptor_dim: int = 256,
-        batch_norm: bool = False,
+        batch_norm: BatchNorm = "none",
         sampling: Sampling = Sampling(),
+        depths: Sequence[int] = PAPER_DEPTHS,
+        strided: bool = False,
     ) -> None:
         super().__init__()
         c1, c2, c3, c4, head = widths
         self.widths = (c1, c2, c3, c4, head)
+        self.depths = tuple(depths)
         self.descriptor_dim = descriptor_dim
+        self.batch_norm = batch_norm
         self.sampling = sampling
+        self.strided = strided
         self.strip_rows = 0
 
-        def block(inputs: int, outputs: int, kernel: int = 3, relu: bool = True) -> ConvBlock:
-            return ConvBlock(inputs, outputs, kernel, relu, batch_norm)
-
-        self.conv1a, self.conv1b = block(1, c1), block(c1, c1)
-        self.conv2a, self.conv2b = block(c1, c2), block(c2, c2)
-        self.conv3a, self.conv3b = block(c2, c3), block(c3, c3)
-        self.conv4a, self.conv4b = block(c3, c4), block(c4, c4)
-        self.convPa, self.convPb = block(c4, head), block(head, CELL * CELL + 1, 1, relu=False)
-        self.convDa, self.convDb = block(c4, head), block(head, descriptor_dim, 1, relu=False)
+        inputs = 1
+        for stage, (outputs, depth) in enumerate(zip(self.widths[:4], self.depths, strict=True), start=1):
+            for layer in "abcdefgh"[:depth]:
+                kernel = 4 if strided and layer == "a" and stage < 4 else 3
+                self.add_module(f"conv{stage}{layer}", ConvBlock(inputs, outputs, kernel, True, batch_norm))
+                inputs = outputs
+        last_norm: BatchNorm = "after" if batch_norm == "after" else "none"
+        self.convPa = ConvBlock(c4, head, 3, True, batch_norm)
+        self.convPb = ConvBlock(head, CELL * CELL + 1, 1, False, last_norm)
+        self.convDa = ConvBlock(c4, head, 3, True, batch_norm)
+        self.convDb = ConvBlock(head, descriptor_dim, 1, False, last_norm)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Raw outputs of both heads for a (B, 1, H, W) image in [0, 1], H and W multiples of 8.
@@ -112,23 +135,38 @@ class SuperPoint(nn.Module):
             Detector logits (B, 65, H/8, W/8), the last channel being the dustbin, and descriptors
             (B, D, H/8, W/8), not normalised.
         """
-        x = self.conv2b(self.conv2a(self._first_stage(image)))
-        x = self.conv3b(self.conv3a(functional.max_pool2d(x, 2)))
-        x = self.conv4b(self.conv4a(functional.max_pool2d(x, 2)))
+        x = self._encode(image)
         return self.convPb(self.convPa(x)), self.convDb(self.convDa(x))
 
+    def detector_logits(self, image: Tensor) -> Tensor:
+        """The detector head alone: logits (B, 65, H/8, W/8) for a (B, 1, H, W) image."""
+        logits: Tensor = self.convPb(self.convPa(self._encode(image)))
+        return logits
+
+    def _encode(self, image: Tensor) -> Tensor:
+        x = self._stage(image, 1) if self.strided else self._first_stage(image)
+        for stage in (2, 3, 4):
+            x = self._stage(x, stage)
+            if stage < 4 and not self.strided:
+                x = functional.max_pool2d(x, 2)
+        return x
+
+    def _stage(self, x: Tensor, stage: int) -> Tensor:
+        for layer in "abcdefgh"[: self.depths[stage - 1]]:
+            x = self.get_submodule(f"conv{stage}{layer}")(x)
+        return x
+
     def _first_stage(self, image: Tensor) -> Tensor:
-        height = image.shape[2]
+        """Stage one at full resolution and the pooling after it."""
+        height, margin = image.shape[2], self.depths[0]
         step = self.strip_rows if self.strip_rows > 0 else height
         pooled = []
         for top in range(0, height, step):
             bottom = min(top + step, height)
-            # One row more for each of the two convolutions; their padding is right only at the image's border.
-            wide_top, near_top = max(top - 2, 0), max(top - 1, 0)
-            wide_bottom, near_bottom = min(bottom + 2, height), min(bottom + 1, height)
-            x = self.conv1a(image[:, :, wide_top:wide_bottom])
-            x = self.conv1b(x[:, :, near_top - wide_top : near_bottom - wide_top])
-            pooled.append(functional.max_pool2d(x[:, :, top - near_top : bottom - near_top], 2))
+            # One row more for each convolution; their padding is right only at the image's border.
+            wide_top, wide_bottom = max(top - margin, 0), min(bottom + margin, height)
+            x = self._stage(image[:, :, wide_top:wide_bottom], 1)
+            pooled.append(functional.max_pool2d(x[:, :, top - wide_top : bottom - wide_top], 2))
         return torch.cat(pooled, dim=2) if len(pooled) > 1 else pooled[0]
 
 

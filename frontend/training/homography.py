@@ -178,7 +178,7 @@ def _rotate(quad: Tensor, extent: Tensor, config: HomographyConfig, generator: t
     if not config.allow_artifacts:
         angles = angles * torch.linspace(1, 0.1, _TRIES, dtype=torch.float64, device=angles.device)
     cos, sin = torch.cos(angles), torch.sin(angles)
-    rotation = torch.stack([cos, -sin, sin, cos], dim=-1).unflatten(-1, (2, 2))
+    rotation = torch.stack([cos, -sin, sin, cos], dim=-1).reshape(*angles.shape, 2, 2)
     centre = quad.mean(dim=1, keepdim=True)
     candidates = torch.einsum("btij,bnj->btni", rotation, quad - centre) + centre[:, None]
     return _pick(candidates, quad, extent, config)
@@ -196,4 +196,4 @@ def _four_point(source: Tensor, target: Tensor) -> Tensor:
     rows_v = torch.stack([zero, zero, zero, x, y, one, -v * x, -v * y], dim=-1)
     system = torch.cat([rows_u, rows_v], dim=1)
     solution = torch.linalg.solve(system, torch.cat([u, v], dim=1)[..., None])[..., 0]
-    return functional.pad(solution, (0, 1), value=1.0).unflatten(-1, (3, 3))
+    return functional.pad(solution, (0, 1), value=1.0).reshape(-1, 3, 3)

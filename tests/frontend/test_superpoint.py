@@ -29,9 +29,9 @@ def test_half_width_has_the_published_shape() -> None:
     assert descriptors.shape == (2, 256, 3, 5)
 
 
-@pytest.mark.parametrize("batch_norm", [False, True])
+@pytest.mark.parametrize("batch_norm", ["none", "before", "after"])
 @pytest.mark.parametrize("rows", [2, 6, 16, 40])
-def test_strips_change_nothing(rows: int, batch_norm: bool) -> None:
+def test_strips_change_nothing(rows: int, batch_norm: str) -> None:
     network = random_network(batch_norm=batch_norm)
     image = torch.rand(2, 1, 40, 48)
     whole = network(image)
