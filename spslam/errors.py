@@ -29,6 +29,10 @@ class WeightsError(SpslamError):
     """Network weights are missing, foreign or do not fit the network."""
 
 
+class TrainingError(SpslamError):
+    """A training cannot start, go on, or has gone astray."""
+
+
 class TrajectoryError(SpslamError):
     """A trajectory file cannot be read, or two trajectories cannot be compared."""
 

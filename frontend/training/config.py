@@ -87,6 +87,7 @@ class DataConfig(_Part):
     homography: HomographyConfig = HomographyConfig()
     warp_both: bool = Field(True, description="both views are warped, not only the second")
     photometric: PhotometricConfig = PhotometricConfig()
+    subpixel: bool = Field(True, description="labels share their mass among the four pixels around them")
     points: int = Field(300, ge=16, description="labelled points of a pair that the sparse losses use at most")
 
 
@@ -108,7 +109,10 @@ class LossConfig(_Part):
 class OptimizerConfig(_Part):
     """How the weights move."""
 
-    batch: int = Field(8, ge=1, description="images (pairs for joint) a step and process")
+    batch: int = Field(8, ge=1, description="images (pairs for joint) of a step, of all processes together")
+    block: int = Field(
+        4, ge=1, description="images made together from one seed; what a step sees depends on it, not on the processes"
+    )
     steps: int = Field(10000, ge=1, description="steps of the whole schedule")
     learning_rate: float = Field(1e-3, gt=0, description="peak, after the warm-up")
     warmup: int = Field(200, ge=0, description="steps of linear warm-up, then a half cosine down to `final_share`")
@@ -119,9 +123,21 @@ class OptimizerConfig(_Part):
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 on CUDA, else fp32")
 
 
+class DistillationConfig(_Part):
+    """What a small network learns from a large one."""
+
+    warps: int = Field(3, ge=1, description="views that the teacher's probabilities are averaged over")
+
+
 class ScheduleConfig(_Part):
     """What happens between the steps."""
 
+    minutes: float | None = Field(
+        None,
+        gt=0,
+        description="the learning rate's schedule ends after this much training at the latest, minutes; with it a "
+        "resumed run differs from an uninterrupted one",
+    )
     validate_every: int = Field(500, ge=1, description="steps")
     checkpoint_minutes: float = Field(2.0, gt=0, description="time between checkpoints, minutes")
     patience: int = Field(20, ge=1, description="validations without a better metric before the stage stops")
@@ -137,6 +153,7 @@ class TrainingConfig(_Part):
     labels: LabelConfig = LabelConfig()
     data: DataConfig = DataConfig()
     loss: LossConfig = LossConfig()
+    distillation: DistillationConfig = DistillationConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     holdout: float = Field(0.1, ge=0, lt=1, description="share of the photos, chosen by the seed, never trained with")
@@ -146,6 +163,8 @@ class TrainingConfig(_Part):
         for name, (height, width) in (("shapes.size", self.shapes.size), ("data.size", self.data.size)):
             if min(height, width) < 32 or height % 8 or width % 8:
                 raise ValueError(f"{name} must be multiples of 8, at least 32")
+        if self.optimizer.batch % self.optimizer.block:
+            raise ValueError("optimizer.batch must be a multiple of optimizer.block")
         return self
 
     def to_yaml(self) -> str:

@@ -1,0 +1,320 @@
+"""What the stages see: batches of augmented shapes, photographs and pairs of views, the same for the same seed.
+
+A batch is made of blocks of `optimizer.block` images. A block depends on the seed, the step and its number only,
+so that it does not matter how many processes share the blocks of a step, nor where training is resumed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from spslam.errors import DatasetError
+
+from ..superpoint import CELL, SuperPoint, detector_probabilities
+from .config import DataConfig, TrainingConfig
+from .homography import identity_homographies, sample_homographies, valid_mask, warp_images, warp_points
+from .labels import Labels, label_path, read_labels
+from .losses import splat_points
+from .photometric import augment
+from .photos import read_photo
+from .shapes import ShapeDataset
+
+Batch = dict[str, Tensor]
+# Interpolation at the rim of what a warp shows mixes in black.
+_RIM_PX = 2
+
+
+class Source(Protocol):
+    """Where a stage's images come from."""
+
+    def __len__(self) -> int:
+        """Images there are."""
+
+    def block(self, indices: NDArray[np.int64], generator: torch.Generator) -> Batch:
+        """A part of a batch: these images, augmented by what the generator draws, on its device."""
+
+
+def step_batch(
+    source: Source, config: TrainingConfig, step: int, device: torch.device, rank: int = 0, processes: int = 1
+) -> Batch:
+    """The share of one step's batch that one of several processes works on.
+
+    Args:
+        source: of the images.
+        config: seed, size of the batch and of its blocks.
+        step: number of the step.
+        device: where the batch is made.
+        rank, processes: this process among them; each takes as many blocks.
+    """
+    block = config.optimizer.block
+    blocks = config.optimizer.batch // block
+    share = blocks // processes
+    parts = []
+    for number in range(rank * share, (rank + 1) * share):
+        generator = torch.Generator(device).manual_seed(_seed(config.seed, step, number))
+        first = (step * blocks + number) * block
+        parts.append(source.block(_shuffled(len(source), first, block, config.seed), generator))
+    return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+
+
+def _seed(*numbers: int) -> int:
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
+
+
+def _shuffled(count: int, first: int, length: int, seed: int) -> NDArray[np.int64]:
+    """Which images samples `first` to `first + length` are: every epoch shows all, in another order."""
+    numbers = np.arange(first, first + length)
+    orders = {int(epoch): np.random.default_rng((seed, epoch)).permutation(count) for epoch in set(numbers // count)}
+    return np.array([orders[int(number // count)][number % count] for number in numbers], np.int64)
+
+
+class ShapeSource:
+    """Synthetic shapes, warped and augmented, with their corners as labels."""
+
+    def __init__(self, shapes: ShapeDataset, config: TrainingConfig) -> None:
+        self._shapes, self._data = shapes, config.data
+
+    def __len__(self) -> int:
+        return len(self._shapes)
+
+    def block(self, indices: NDArray[np.int64], generator: torch.Generator) -> Batch:
+        images = _to_batch(np.stack([self._shapes.images[index] for index in indices]), generator.device)
+        corners = [self._shapes.corners(int(index)) for index in indices]
+        labels = _pad_labels([Labels(xy, np.ones(len(xy)), np.ones(len(xy))) for xy in corners], generator.device)
+        return _single_view(images, labels, self._data, generator)
+
+
+class PhotoSource:
+    """Labelled photographs: one warped view of each, or two with what corresponds.
+
+    Args:
+        photos: with their labels.
+        data: sizes, warps, augmentation.
+        pairs: two views.
+    """
+
+    def __init__(self, photos: LabelledPhotos, data: DataConfig, pairs: bool) -> None:
+        self._photos, self._data, self._pairs = photos, data, pairs
+
+    def __len__(self) -> int:
+        return len(self._photos)
+
+    def block(self, indices: NDArray[np.int64], generator: torch.Generator) -> Batch:
+        images = _to_batch(self._photos.images(indices), generator.device)
+        labels = _pad_labels(self._photos.labels(indices), generator.device)
+        if self._pairs:
+            return _two_views(images, labels, self._data, generator)
+        return _single_view(images, labels, self._data, generator)
+
+
+class TeacherSource:
+    """Photographs with what a larger network says about them.
+
+    The teacher sees the view before the photometric changes, and again through further warps; its probabilities are
+    averaged over them before the student learns them.
+
+    Args:
+        photos: labels are not used.
+        data: sizes, warps, augmentation.
+        teacher: in evaluation mode.
+        warps: views that the teacher's probabilities are averaged over.
+    """
+
+    def __init__(self, photos: LabelledPhotos, data: DataConfig, teacher: SuperPoint, warps: int) -> None:
+        self._photos, self._data, self._teacher, self._warps = photos, data, teacher, warps
+
+    def __len__(self) -> int:
+        return len(self._photos)
+
+    @torch.no_grad()
+    def block(self, indices: NDArray[np.int64], generator: torch.Generator) -> Batch:
+        images = _to_batch(self._photos.images(indices), generator.device)
+        size = self._data.size
+        homographies = sample_homographies(len(images), size, self._data.homography, generator)
+        view = warp_images(images, homographies)
+        logits, descriptors = self._teacher(view)
+        heat = detector_probabilities(logits.float())
+        seen = torch.ones_like(heat)
+        for _ in range(self._warps - 1):
+            further = sample_homographies(len(images), size, self._data.homography, generator)
+            other = detector_probabilities(self._teacher.detector_logits(warp_images(view, further)).float())
+            back = torch.linalg.inv(further)
+            mask = warp_images(valid_mask(further, size, erosion=_RIM_PX).float()[:, None], back)[:, 0] > 0.99
+            heat = heat + warp_images(other[:, None], back)[:, 0] * mask
+            seen = seen + mask
+        return {
+            "image": augment(view, self._data.photometric, generator),
+            "valid": valid_mask(homographies, size, erosion=_RIM_PX),
+            "teacher_probabilities": _classes(heat / seen),
+            "teacher_descriptors": descriptors.float(),
+        }
+
+
+def _classes(heat: Tensor) -> Tensor:
+    """Probabilities (B, 65, H/8, W/8) of probabilities (B, H, W) of key points; what is missing is the dustbin's."""
+    cells = torch.nn.functional.pixel_unshuffle(heat[:, None], CELL)
+    total = cells.sum(dim=1, keepdim=True)
+    cells = cells / total.clamp(min=1)
+    return torch.cat([cells, (1 - total).clamp(min=0)], dim=1)
+
+
+@dataclass
+class LabelledPhotos:
+    """Photographs of one size and their labels.
+
+    Args:
+        paths: of the photographs.
+        root: the folder that label files are named relative to.
+        label_folder: of the labels; None: none are needed.
+        size: height and width that photographs are fitted to.
+    """
+
+    paths: list[Path]
+    root: Path
+    label_folder: Path | None
+    size: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        if self.label_folder is not None:
+            folder = self.label_folder
+            self.paths = [path for path in self.paths if label_path(folder, path, self.root).is_file()]
+            if not self.paths:
+                raise DatasetError(
+                    f"expected labels of the photos of {self.root} in {folder}, found none: "
+                    "make them with spslam train label"
+                )
+        # Photographs are small and seen many times; decoding them again would cost more than the warps.
+        self._images: dict[int, NDArray[np.uint8]] = {}
+        self._labels: dict[int, Labels] = {}
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def images(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Grey images (B, H, W) uint8."""
+        return np.stack([self._image(int(index)) for index in indices])
+
+    def labels(self, indices: NDArray[np.int64]) -> list[Labels]:
+        """Labels of these images, pixels of the fitted image."""
+        return [self._label(int(index)) for index in indices]
+
+    def _image(self, index: int) -> NDArray[np.uint8]:
+        if index not in self._images:
+            self._images[index] = fit_image(read_photo(self.paths[index]), self.size)
+        return self._images[index]
+
+    def _label(self, index: int) -> Labels:
+        if index not in self._labels:
+            assert self.label_folder is not None
+            self._labels[index] = read_labels(label_path(self.label_folder, self.paths[index], self.root), self.size)
+        return self._labels[index]
+
+
+def fit_image(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """The middle of an image (H, W), scaled so that a height and width of `size` are filled."""
+    height, width = size
+    factor = max(height / image.shape[0], width / image.shape[1])
+    if image.shape[:2] == size:
+        return image
+    scaled = (max(round(image.shape[1] * factor), width), max(round(image.shape[0] * factor), height))
+    image = np.asarray(cv2.resize(image, scaled, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC))
+    top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
+    return np.ascontiguousarray(image[top : top + height, left : left + width])
+
+
+def _to_batch(images: NDArray[np.uint8], device: torch.device) -> Tensor:
+    return torch.from_numpy(images).to(device)[:, None].float() / 255
+
+
+@dataclass
+class _PaddedLabels:
+    """Labels of a batch: points (B, P, 2), their mass (B, P) and which of them exist (B, P)."""
+
+    points: Tensor
+    mass: Tensor
+    exist: Tensor
+
+
+def _pad_labels(labels: list[Labels], device: torch.device) -> _PaddedLabels:
+    longest = max(max(len(label.keypoints) for label in labels), 1)
+    points = np.zeros((len(labels), longest, 2), np.float32)
+    mass = np.zeros((len(labels), longest), np.float32)
+    exist = np.zeros((len(labels), longest), np.bool_)
+    for row, label in enumerate(labels):
+        count = len(label.keypoints)
+        points[row, :count], mass[row, :count], exist[row, :count] = label.keypoints, label.mass, True
+    return _PaddedLabels(*(torch.from_numpy(array).to(device) for array in (points, mass, exist)))
+
+
+@dataclass
+class _View:
+    """An augmented view with its labels: points (B, P, 2) and which of them are seen (B, P)."""
+
+    image: Tensor
+    valid: Tensor
+    label_map: Tensor
+    points: Tensor
+    seen: Tensor
+
+
+def _view(
+    images: Tensor, labels: _PaddedLabels, homographies: Tensor, data: DataConfig, generator: torch.Generator
+) -> _View:
+    height, width = images.shape[2:]
+    valid = valid_mask(homographies, (height, width), erosion=_RIM_PX)
+    points = warp_points(labels.points, homographies).float()
+    pixels = points.round().long()
+    inside = (pixels >= 0).all(dim=-1) & (pixels[..., 0] < width) & (pixels[..., 1] < height) & labels.exist
+    index = pixels[..., 1].clamp(0, height - 1) * width + pixels[..., 0].clamp(0, width - 1)
+    seen = inside & torch.gather(valid.flatten(1), 1, index)
+    label_map = splat_points(points, labels.mass, inside, (height, width), subpixel=data.subpixel)
+    return _View(
+        augment(warp_images(images, homographies), data.photometric, generator), valid, label_map, points, seen
+    )
+
+
+def _single_view(images: Tensor, labels: _PaddedLabels, data: DataConfig, generator: torch.Generator) -> Batch:
+    homographies = sample_homographies(len(images), _size(images), data.homography, generator)
+    view = _view(images, labels, homographies, data, generator)
+    return {"image": view.image, "label_map": view.label_map, "valid": view.valid}
+
+
+def _two_views(images: Tensor, labels: _PaddedLabels, data: DataConfig, generator: torch.Generator) -> Batch:
+    count = len(images)
+    if data.warp_both:
+        first = sample_homographies(count, _size(images), data.homography, generator)
+    else:
+        first = identity_homographies(count, generator.device)
+    second = sample_homographies(count, _size(images), data.homography, generator)
+    views = [_view(images, labels, homographies, data, generator) for homographies in (first, second)]
+    chosen, exist = _choose(views[0].seen & views[1].seen, data.points, generator)
+    batch = {"homography": second @ torch.linalg.inv(first), "points_valid": exist}
+    for number, view in enumerate(views):
+        batch[f"image{number}"] = view.image
+        batch[f"valid{number}"] = view.valid
+        batch[f"label_map{number}"] = view.label_map
+        batch[f"points{number}"] = torch.gather(view.points, 1, chosen[..., None].expand(-1, -1, 2))
+    return batch
+
+
+def _choose(seen: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Indices (B, count) of randomly chosen points that are seen, and which of them really are."""
+    key = torch.rand(seen.shape, generator=generator, device=seen.device) + seen
+    if key.shape[1] < count:
+        key = torch.nn.functional.pad(key, (0, count - key.shape[1]))
+        seen = torch.nn.functional.pad(seen, (0, count - seen.shape[1]))
+    chosen = key.topk(count, dim=1).indices
+    exist = torch.gather(seen, 1, chosen)
+    return chosen * exist, exist
+
+
+def _size(images: Tensor) -> tuple[int, int]:
+    return images.shape[2], images.shape[3]
