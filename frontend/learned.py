@@ -12,7 +12,7 @@ from .checkpoints import load_superpoint
 from .engine import TorchEngine
 from .images import check_images
 from .keypoints import find_maxima, first_at_each_pixel, refine_on_heat, refine_on_image, spread_top_k
-from .superpoint import sample_descriptors
+from .superpoint import SuperPoint, sample_descriptors
 
 
 class SuperPointExtractor:
@@ -20,6 +20,7 @@ class SuperPointExtractor:
 
     Args:
         config: `weights` names a file (see `load_superpoint`), None takes the built-in ones.
+        network: in evaluation mode, instead of the weights of a file.
 
     Raises:
         WeightsError: the weights cannot be used.
@@ -30,10 +31,10 @@ class SuperPointExtractor:
     # KITTI, four frames apart: 82 % of the true matches lie below, 13 % of the nearest false ones in a 24 px gate.
     max_distance = 0.8
 
-    def __init__(self, config: FeatureConfig) -> None:
+    def __init__(self, config: FeatureConfig, network: SuperPoint | None = None) -> None:
         self._config = config
         self.pixel_sigma = 0.8 if config.subpixel else 1.1
-        network = load_superpoint(config.weights)
+        network = network or load_superpoint(config.weights)
         self._sampling = network.sampling
         self._engine = TorchEngine(network, config.device, config.threads)
 
