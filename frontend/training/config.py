@@ -70,6 +70,7 @@ class ShapesConfig(_Part):
 class LabelConfig(_Part):
     """Homographic adaptation."""
 
+    size: tuple[int, int] = Field((240, 320), description="height and width that photographs are fitted to, pixels")
     homographies: int = Field(100, ge=1, description="warps averaged for each image, the identity among them")
     homography: HomographyConfig = HomographyConfig(allow_artifacts=True, rotation_deg=60.0)
     erosion_px: int = Field(3, ge=0, description="border of each warp that is not counted, pixels")
@@ -83,7 +84,7 @@ class LabelConfig(_Part):
 class DataConfig(_Part):
     """What a training pair is made of."""
 
-    size: tuple[int, int] = Field((240, 320), description="height and width of the training images, pixels")
+    size: tuple[int, int] = Field((240, 320), description="height and width of the views, pixels")
     homography: HomographyConfig = HomographyConfig()
     warp_both: bool = Field(True, description="both views are warped, not only the second")
     photometric: PhotometricConfig = PhotometricConfig()
@@ -160,9 +161,12 @@ class TrainingConfig(_Part):
 
     @model_validator(mode="after")
     def _consistent(self) -> TrainingConfig:
-        for name, (height, width) in (("shapes.size", self.shapes.size), ("data.size", self.data.size)):
+        sizes = {"shapes.size": self.shapes.size, "labels.size": self.labels.size, "data.size": self.data.size}
+        for name, (height, width) in sizes.items():
             if min(height, width) < 32 or height % 8 or width % 8:
                 raise ValueError(f"{name} must be multiples of 8, at least 32")
+        if self.data.size[0] > self.labels.size[0] or self.data.size[1] > self.labels.size[1]:
+            raise ValueError("data.size must not be larger than labels.size: training images are parts of photographs")
         if self.optimizer.batch % self.optimizer.block:
             raise ValueError("optimizer.batch must be a multiple of optimizer.block")
         return self

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -24,7 +23,7 @@ from .homography import identity_homographies, sample_homographies, valid_mask, 
 from .labels import Labels, label_path, read_labels
 from .losses import splat_points
 from .photometric import augment
-from .photos import read_photo
+from .photos import fit_image, read_photo
 from .shapes import ShapeDataset
 
 Batch = dict[str, Tensor]
@@ -72,7 +71,10 @@ def _seed(*numbers: int) -> int:
 def _shuffled(count: int, first: int, length: int, seed: int) -> NDArray[np.int64]:
     """Which images samples `first` to `first + length` are: every epoch shows all, in another order."""
     numbers = np.arange(first, first + length)
-    orders = {int(epoch): np.random.default_rng((seed, epoch)).permutation(count) for epoch in set(numbers // count)}
+    orders = {
+        int(epoch): np.random.default_rng([seed, int(epoch)]).permutation(count)
+        for epoch in np.unique(numbers // count)
+    }
     return np.array([orders[int(number // count)][number % count] for number in numbers], np.int64)
 
 
@@ -88,8 +90,8 @@ class ShapeSource:
     def block(self, indices: NDArray[np.int64], generator: torch.Generator) -> Batch:
         images = _to_batch(np.stack([self._shapes.images[index] for index in indices]), generator.device)
         corners = [self._shapes.corners(int(index)) for index in indices]
-        labels = _pad_labels([Labels(xy, np.ones(len(xy)), np.ones(len(xy))) for xy in corners], generator.device)
-        return _single_view(images, labels, self._data, generator)
+        labels = _pad_labels([(xy, np.ones(len(xy), np.float32)) for xy in corners], generator.device)
+        return _single_view(images, labels, _size(images), self._data, generator)
 
 
 class PhotoSource:
@@ -109,10 +111,11 @@ class PhotoSource:
 
     def block(self, indices: NDArray[np.int64], generator: torch.Generator) -> Batch:
         images = _to_batch(self._photos.images(indices), generator.device)
-        labels = _pad_labels(self._photos.labels(indices), generator.device)
+        labels = self._photos.labels(indices)
+        padded = _pad_labels([(label.keypoints, label.mass) for label in labels], generator.device)
         if self._pairs:
-            return _two_views(images, labels, self._data, generator)
-        return _single_view(images, labels, self._data, generator)
+            return _two_views(images, padded, self._data, generator)
+        return _single_view(images, padded, self._data.size, self._data, generator)
 
 
 class TeacherSource:
@@ -138,8 +141,9 @@ class TeacherSource:
     def block(self, indices: NDArray[np.int64], generator: torch.Generator) -> Batch:
         images = _to_batch(self._photos.images(indices), generator.device)
         size = self._data.size
-        homographies = sample_homographies(len(images), size, self._data.homography, generator)
-        view = warp_images(images, homographies)
+        homographies = sample_homographies(len(images), _size(images), self._data.homography, generator)
+        homographies = _crops(len(images), _size(images), size, generator) @ homographies
+        view = warp_images(images, homographies, size)
         logits, descriptors = self._teacher(view)
         heat = detector_probabilities(logits.float())
         seen = torch.ones_like(heat)
@@ -152,7 +156,7 @@ class TeacherSource:
             seen = seen + mask
         return {
             "image": augment(view, self._data.photometric, generator),
-            "valid": valid_mask(homographies, size, erosion=_RIM_PX),
+            "valid": valid_mask(homographies, _size(images), size, erosion=_RIM_PX),
             "teacher_probabilities": _classes(heat / seen),
             "teacher_descriptors": descriptors.float(),
         }
@@ -185,7 +189,7 @@ class LabelledPhotos:
     def __post_init__(self) -> None:
         if self.label_folder is not None:
             folder = self.label_folder
-            self.paths = [path for path in self.paths if label_path(folder, path, self.root).is_file()]
+            self.paths = [path for path in self.paths if label_path(path, self.root, folder).is_file()]
             if not self.paths:
                 raise DatasetError(
                     f"expected labels of the photos of {self.root} in {folder}, found none: "
@@ -214,20 +218,9 @@ class LabelledPhotos:
     def _label(self, index: int) -> Labels:
         if index not in self._labels:
             assert self.label_folder is not None
-            self._labels[index] = read_labels(label_path(self.label_folder, self.paths[index], self.root), self.size)
+            labels = read_labels(label_path(self.paths[index], self.root, self.label_folder), self.size)
+            self._labels[index] = labels
         return self._labels[index]
-
-
-def fit_image(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """The middle of an image (H, W), scaled so that a height and width of `size` are filled."""
-    height, width = size
-    factor = max(height / image.shape[0], width / image.shape[1])
-    if image.shape[:2] == size:
-        return image
-    scaled = (max(round(image.shape[1] * factor), width), max(round(image.shape[0] * factor), height))
-    image = np.asarray(cv2.resize(image, scaled, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC))
-    top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
-    return np.ascontiguousarray(image[top : top + height, left : left + width])
 
 
 def _to_batch(images: NDArray[np.uint8], device: torch.device) -> Tensor:
@@ -243,14 +236,14 @@ class _PaddedLabels:
     exist: Tensor
 
 
-def _pad_labels(labels: list[Labels], device: torch.device) -> _PaddedLabels:
-    longest = max(max(len(label.keypoints) for label in labels), 1)
+def _pad_labels(labels: list[tuple[NDArray[np.float32], NDArray[np.float32]]], device: torch.device) -> _PaddedLabels:
+    longest = max(max(len(keypoints) for keypoints, _ in labels), 1)
     points = np.zeros((len(labels), longest, 2), np.float32)
     mass = np.zeros((len(labels), longest), np.float32)
     exist = np.zeros((len(labels), longest), np.bool_)
-    for row, label in enumerate(labels):
-        count = len(label.keypoints)
-        points[row, :count], mass[row, :count], exist[row, :count] = label.keypoints, label.mass, True
+    for row, (keypoints, masses) in enumerate(labels):
+        count = len(keypoints)
+        points[row, :count], mass[row, :count], exist[row, :count] = keypoints, masses, True
     return _PaddedLabels(*(torch.from_numpy(array).to(device) for array in (points, mass, exist)))
 
 
@@ -266,35 +259,44 @@ class _View:
 
 
 def _view(
-    images: Tensor, labels: _PaddedLabels, homographies: Tensor, data: DataConfig, generator: torch.Generator
+    images: Tensor,
+    labels: _PaddedLabels,
+    homographies: Tensor,
+    size: tuple[int, int],
+    data: DataConfig,
+    generator: torch.Generator,
 ) -> _View:
-    height, width = images.shape[2:]
-    valid = valid_mask(homographies, (height, width), erosion=_RIM_PX)
+    height, width = size
+    valid = valid_mask(homographies, _size(images), size, erosion=_RIM_PX)
     points = warp_points(labels.points, homographies).float()
     pixels = points.round().long()
     inside = (pixels >= 0).all(dim=-1) & (pixels[..., 0] < width) & (pixels[..., 1] < height) & labels.exist
     index = pixels[..., 1].clamp(0, height - 1) * width + pixels[..., 0].clamp(0, width - 1)
     seen = inside & torch.gather(valid.flatten(1), 1, index)
-    label_map = splat_points(points, labels.mass, inside, (height, width), subpixel=data.subpixel)
-    return _View(
-        augment(warp_images(images, homographies), data.photometric, generator), valid, label_map, points, seen
-    )
+    label_map = splat_points(points, labels.mass, inside, size, subpixel=data.subpixel)
+    image = augment(warp_images(images, homographies, size), data.photometric, generator)
+    return _View(image, valid, label_map, points, seen)
 
 
-def _single_view(images: Tensor, labels: _PaddedLabels, data: DataConfig, generator: torch.Generator) -> Batch:
+def _single_view(
+    images: Tensor, labels: _PaddedLabels, size: tuple[int, int], data: DataConfig, generator: torch.Generator
+) -> Batch:
     homographies = sample_homographies(len(images), _size(images), data.homography, generator)
-    view = _view(images, labels, homographies, data, generator)
+    homographies = _crops(len(images), _size(images), size, generator) @ homographies
+    view = _view(images, labels, homographies, size, data, generator)
     return {"image": view.image, "label_map": view.label_map, "valid": view.valid}
 
 
 def _two_views(images: Tensor, labels: _PaddedLabels, data: DataConfig, generator: torch.Generator) -> Batch:
-    count = len(images)
+    count, size = len(images), _size(images)
     if data.warp_both:
-        first = sample_homographies(count, _size(images), data.homography, generator)
+        first = sample_homographies(count, size, data.homography, generator)
     else:
         first = identity_homographies(count, generator.device)
-    second = sample_homographies(count, _size(images), data.homography, generator)
-    views = [_view(images, labels, homographies, data, generator) for homographies in (first, second)]
+    second = sample_homographies(count, size, data.homography, generator)
+    crops = _crops(count, size, data.size, generator)
+    first, second = crops @ first, crops @ second
+    views = [_view(images, labels, warps, data.size, data, generator) for warps in (first, second)]
     chosen, exist = _choose(views[0].seen & views[1].seen, data.points, generator)
     batch = {"homography": second @ torch.linalg.inv(first), "points_valid": exist}
     for number, view in enumerate(views):
@@ -303,6 +305,15 @@ def _two_views(images: Tensor, labels: _PaddedLabels, data: DataConfig, generato
         batch[f"label_map{number}"] = view.label_map
         batch[f"points{number}"] = torch.gather(view.points, 1, chosen[..., None].expand(-1, -1, 2))
     return batch
+
+
+def _crops(count: int, source: tuple[int, int], size: tuple[int, int], generator: torch.Generator) -> Tensor:
+    """Homographies (B, 3, 3) that cut a random part of `size` out of images of the size of the source."""
+    room = torch.tensor([source[1] - size[1], source[0] - size[0]], dtype=torch.float64, device=generator.device)
+    uniform = torch.rand((count, 2), generator=generator, dtype=torch.float64, device=generator.device)
+    crops = identity_homographies(count, generator.device).clone()
+    crops[:, :2, 2] = -(uniform * room).round()
+    return crops
 
 
 def _choose(seen: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -52,6 +52,18 @@ def read_photo(path: str | Path) -> NDArray[np.uint8]:
     return np.asarray(image, np.uint8)
 
 
+def fit_image(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """The middle of an image (H, W), scaled so that a height and width of `size` are filled."""
+    height, width = size
+    factor = max(height / image.shape[0], width / image.shape[1])
+    if image.shape[:2] == size:
+        return image
+    scaled = (max(round(image.shape[1] * factor), width), max(round(image.shape[0] * factor), height))
+    image = np.asarray(cv2.resize(image, scaled, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC))
+    top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
+    return np.ascontiguousarray(image[top : top + height, left : left + width])
+
+
 def held_out(paths: list[Path], share: float, seed: int) -> tuple[list[Path], list[Path]]:
     """Split photographs into those to train with and those never to train with, each in the given order.
 

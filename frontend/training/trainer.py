@@ -192,9 +192,10 @@ class Trainer:
                 f"multiple of {self._processes.count * config.optimizer.block}"
             )
         device = self._processes.device
-        self._model = StageModel(network.to(device, memory_format=torch.channels_last), stage)  # type: ignore[call-overload]
+        network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if self._processes.count > 1 and device.type == "cuda":
-            self._model = nn.SyncBatchNorm.convert_sync_batchnorm(self._model)
+            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+        self._model = StageModel(network, stage)
         self._average = copy.deepcopy(self._model.network).eval().requires_grad_(False)
         self._best = copy.deepcopy(self._average)
         self._optimizer = _optimizer(self._model, config.optimizer)
@@ -469,7 +470,7 @@ class _Log:
                 from torch.utils.tensorboard import SummaryWriter
             except ImportError:
                 return
-            self._board = SummaryWriter(str(out / "tensorboard"))  # type: ignore[no-untyped-call]
+            self._board = SummaryWriter(str(out / "tensorboard"))
 
     def write(self, step: int, learning_rate: float, seconds: float, progress: Progress) -> None:
         values = {"learning_rate": learning_rate, "images_per_second": progress.images_per_second, **progress.loss}
@@ -480,7 +481,7 @@ class _Log:
 
     def close(self) -> None:
         if self._board is not None:
-            self._board.close()  # type: ignore[no-untyped-call]
+            self._board.close()
 
     def _line(self, line: dict[str, Any], step: int, group: str, values: dict[str, float]) -> None:
         if not self._enabled:
@@ -489,4 +490,4 @@ class _Log:
             file.write(json.dumps(line) + "\n")
         if self._board is not None:
             for name, value in values.items():
-                self._board.add_scalar(f"{group}/{name}", value, step)  # type: ignore[no-untyped-call]
+                self._board.add_scalar(f"{group}/{name}", value, step)
