@@ -1,0 +1,199 @@
+"""How well the features of two images with a known homography agree.
+
+Repeatability, localisation error, nearest-neighbour mAP, matching score and homography accuracy: DeTone,
+Malisiewicz, Rabinovich: SuperPoint, CVPR workshops 2018, section 7 and appendices A to C. Mean matching accuracy:
+Mikolajczyk & Schmid, A performance evaluation of local descriptors, PAMI 2005.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from spslam.frame import Features, unit_descriptors
+
+from ..keypoints import find_maxima
+from ..matching import DescriptorMatcher
+
+Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+
+LOCALISATION_METRICS = ("repeatability", "mle_px")
+MATCHING_METRICS = (
+    "homography_accuracy_1",
+    "homography_accuracy_3",
+    "homography_accuracy_5",
+    "nn_map",
+    "matching_score",
+    "mma_1",
+    "mma_3",
+    "mma_5",
+    "auc_5",
+)
+METRICS = (*LOCALISATION_METRICS, *MATCHING_METRICS)
+
+CORRECT_PX = 3.0
+NMS_RADIUS = 4
+ACCURACIES_PX = (1, 3, 5)
+AUC_PX = 5.0
+_RANSAC_PX = 3.0
+_RANSAC_ITERATIONS = 5000
+_RANSAC_CONFIDENCE = 0.9995
+
+
+def warp_points(points: NDArray[np.floating], homography: Floats) -> Floats:
+    """Pixels (N, 2) through a homography (3, 3); NaN for what it maps behind the camera or to infinity."""
+    mapped = np.c_[points.astype(np.float64), np.ones(len(points))] @ homography.T
+    depth = np.where(mapped[:, 2:] > 1e-9, mapped[:, 2:], np.nan)
+    return np.asarray(mapped[:, :2] / depth, np.float64)
+
+
+def in_shared_area(features: Features, homography: Floats, shape: tuple[int, ...]) -> Features:
+    """The features whose key points `homography` maps into the other image, of `shape`."""
+    mapped = warp_points(features.keypoints, homography)
+    height, width = shape[0], shape[1]
+    return features.select(np.all((mapped >= 0) & (mapped <= [width - 1, height - 1]), axis=1))
+
+
+def best_features(features: Features, count: int) -> Features:
+    """The `count` features of the highest scores, best first."""
+    return features.select(np.argsort(-features.scores, kind="stable")[:count])
+
+
+def suppress_near(features: Features, shape: tuple[int, ...], radius: int = NMS_RADIUS) -> Features:
+    """Greedy non-maximum suppression: no feature within the square of `radius` pixels around a better one, best
+    first. Pixels must lie in an image of `shape`."""
+    best_last = np.argsort(-features.scores, kind="stable")[::-1]
+    columns, rows = np.rint(features.keypoints[best_last].T).astype(np.int64)
+    rank = np.zeros((shape[0], shape[1]), np.float32)
+    rank[rows, columns] = np.arange(1, len(best_last) + 1)
+    kept_rows, kept_columns = find_maxima(rank, 0.0, radius, 0)
+    return features.select(best_last[rank[kept_rows, kept_columns].astype(np.int64) - 1])
+
+
+def average_precision(correct: Flags, total: int) -> float:
+    """Area under the precision-recall curve (interpolated from the right) of answers (N,), best first.
+
+    NaN where there is nothing to find (`total` is 0).
+    """
+    if total == 0:
+        return float("nan")
+    precision = np.cumsum(correct) / np.arange(1, len(correct) + 1)
+    envelope = np.maximum.accumulate(precision[::-1])[::-1]
+    return float(envelope[correct].sum() / total)
+
+
+def area_under_curve(errors: Floats, limit: float) -> float:
+    """Area under the cumulative curve of errors (N,) up to `limit`, as a share of the limit; NaN is a failure."""
+    return float(np.mean(np.clip(1.0 - np.nan_to_num(errors, nan=np.inf) / limit, 0.0, 1.0)))
+
+
+def localisation_scores(
+    features0: Features,
+    features1: Features,
+    homography: Floats,
+    shape: tuple[int, ...],
+    count: int = 300,
+    correct_px: float = CORRECT_PX,
+) -> dict[str, float]:
+    """Repeatability and mean localisation error (pixels) of the best `count` points in the shared area.
+
+    Points near better ones are dropped first, whatever the extractor: detectors that crowd their points would
+    repeat them by chance. A point is repeated if, mapped into the other image, it lies within `correct_px` pixels of
+    a point there; both directions count alike.
+    """
+    backward = _inverse(homography)
+    shared0 = in_shared_area(suppress_near(features0, shape), homography, shape)
+    shared1 = in_shared_area(suppress_near(features1, shape), backward, shape)
+    keypoints0, keypoints1 = best_features(shared0, count).keypoints, best_features(shared1, count).keypoints
+    errors = np.concatenate(
+        [
+            nearest_distance(warp_points(keypoints0, homography), keypoints1),
+            nearest_distance(warp_points(keypoints1, backward), keypoints0),
+        ]
+    )
+    repeated = errors <= correct_px
+    return {
+        "repeatability": float(repeated.mean()) if len(errors) else 0.0,
+        "mle_px": float(errors[repeated].mean()) if repeated.any() else float("nan"),
+    }
+
+
+def matching_scores(
+    features0: Features, features1: Features, homography: Floats, shape: tuple[int, ...]
+) -> dict[str, float]:
+    """The metrics that need descriptors (`MATCHING_METRICS`) of the features in the shared area."""
+    backward = _inverse(homography)
+    features0 = in_shared_area(features0, homography, shape)
+    features1 = in_shared_area(features1, backward, shape)
+    errors = pairwise_distance(warp_points(features0.keypoints, homography), features1.keypoints)
+    back_errors = pairwise_distance(warp_points(features1.keypoints, backward), features0.keypoints)
+    descriptors0, descriptors1 = unit_descriptors(features0.descriptors), unit_descriptors(features1.descriptors)
+    matches = DescriptorMatcher().match(descriptors0, descriptors1, np.inf)
+    rows = np.flatnonzero(matches >= 0)
+    error = errors[rows, matches[rows]]
+    corner_error = homography_error(features0.keypoints[rows], features1.keypoints[matches[rows]], homography, shape)
+    scores = {f"homography_accuracy_{limit}": float(corner_error <= limit) for limit in ACCURACIES_PX}
+    similarity = descriptors0 @ descriptors1.T if len(features0) and len(features1) else np.zeros(errors.shape)
+    directions = (_nearest_map(similarity, errors), _nearest_map(similarity.T, back_errors))
+    # NaN, nothing to find, is as little as nothing found.
+    scores["nn_map"] = float(np.nan_to_num(directions).mean())
+    found = np.array([(error <= CORRECT_PX).sum(), (back_errors[matches[rows], rows] <= CORRECT_PX).sum()])
+    scores["matching_score"] = float(np.mean(found / np.maximum([len(features0), len(features1)], 1)))
+    for limit in ACCURACIES_PX:
+        scores[f"mma_{limit}"] = float(np.mean(error <= limit)) if len(error) else 0.0
+    scores["auc_5"] = area_under_curve(np.array([corner_error]), AUC_PX)
+    return scores
+
+
+def homography_error(
+    points0: NDArray[np.float32], points1: NDArray[np.float32], homography: Floats, shape: tuple[int, ...]
+) -> float:
+    """Mean distance, pixels, of the image's corners mapped by the estimate (RANSAC) from matches (N, 2) each and by
+    the truth; infinite where there is no estimate."""
+    if len(points0) < 4:
+        return float("inf")
+    cv2.setRNGSeed(0)
+    estimate, _ = cv2.findHomography(
+        points0,
+        points1,
+        cv2.RANSAC,
+        _RANSAC_PX,
+        maxIters=_RANSAC_ITERATIONS,
+        confidence=_RANSAC_CONFIDENCE,
+    )
+    if estimate is None:
+        return float("inf")
+    height, width = shape[0], shape[1]
+    corners = np.array([[0, 0], [width - 1, 0], [width - 1, height - 1], [0, height - 1]], np.float64)
+    error = np.linalg.norm(
+        warp_points(corners, np.asarray(estimate, np.float64)) - warp_points(corners, homography), axis=1
+    ).mean()
+    return float(np.nan_to_num(error, nan=np.inf))
+
+
+def pairwise_distance(points0: NDArray[np.floating], points1: NDArray[np.floating]) -> Floats:
+    """Distances (N, M) of points (N, 2) and (M, 2); infinite for NaN points."""
+    difference = points0[:, None].astype(np.float64) - points1[None].astype(np.float64)
+    return np.asarray(np.nan_to_num(np.linalg.norm(difference, axis=2), nan=np.inf), np.float64)
+
+
+def nearest_distance(points0: NDArray[np.floating], points1: NDArray[np.floating]) -> Floats:
+    """Distance (N,) of each of (N, 2) to the nearest of (M, 2); infinite where there is none."""
+    return np.asarray(pairwise_distance(points0, points1).min(axis=1, initial=np.inf), np.float64)
+
+
+def _inverse(homography: Floats) -> Floats:
+    return np.asarray(np.linalg.inv(homography), np.float64)
+
+
+def _nearest_map(similarity: NDArray[np.floating], errors: Floats) -> float:
+    """Average precision of the nearest neighbours of all rows, the most similar first."""
+    if not similarity.size:
+        return float("nan")
+    nearest = similarity.argmax(axis=1)
+    rows = np.arange(len(similarity))
+    order = np.argsort(-similarity[rows, nearest], kind="stable")
+    correct = errors[rows, nearest] <= CORRECT_PX
+    return average_precision(correct[order], int((errors <= CORRECT_PX).any(axis=1).sum()))
