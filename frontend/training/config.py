@@ -140,6 +140,7 @@ class ScheduleConfig(_Part):
         "resumed run differs from an uninterrupted one",
     )
     validate_every: int = Field(500, ge=1, description="steps")
+    validation_pairs: int = Field(40, ge=1, description="pairs of views that stages with photographs validate with")
     checkpoint_minutes: float = Field(2.0, gt=0, description="time between checkpoints, minutes")
     patience: int = Field(20, ge=1, description="validations without a better metric before the stage stops")
     log_every: int = Field(20, ge=1, description="steps between lines of the log")

@@ -79,7 +79,10 @@ def _shuffled(count: int, first: int, length: int, seed: int) -> NDArray[np.int6
 
 
 class ShapeSource:
-    """Synthetic shapes, warped and augmented, with their corners as labels."""
+    """Synthetic shapes, augmented, with their corners as labels.
+
+    They are not warped: they are drawn in all poses, and warping would only blur them.
+    """
 
     def __init__(self, shapes: ShapeDataset, config: TrainingConfig) -> None:
         self._shapes, self._data = shapes, config.data
@@ -91,7 +94,10 @@ class ShapeSource:
         images = _to_batch(np.stack([self._shapes.images[index] for index in indices]), generator.device)
         corners = [self._shapes.corners(int(index)) for index in indices]
         labels = _pad_labels([(xy, np.ones(len(xy), np.float32)) for xy in corners], generator.device)
-        return _single_view(images, labels, _size(images), self._data, generator)
+        label_map = splat_points(labels.points, labels.mass, labels.exist, _size(images), self._data.subpixel)
+        image = augment(images, self._data.photometric, generator)
+        valid = torch.ones_like(label_map, dtype=torch.bool)
+        return {"image": image, "label_map": label_map, "valid": valid}
 
 
 class PhotoSource:
@@ -115,7 +121,7 @@ class PhotoSource:
         padded = _pad_labels([(label.keypoints, label.mass) for label in labels], generator.device)
         if self._pairs:
             return _two_views(images, padded, self._data, generator)
-        return _single_view(images, padded, self._data.size, self._data, generator)
+        return _single_view(images, padded, self._data, generator)
 
 
 class TeacherSource:
@@ -189,7 +195,7 @@ class LabelledPhotos:
     def __post_init__(self) -> None:
         if self.label_folder is not None:
             folder = self.label_folder
-            self.paths = [path for path in self.paths if label_path(path, self.root, folder).is_file()]
+            self.paths = [path for path in self.paths if label_path(folder, path, self.root).is_file()]
             if not self.paths:
                 raise DatasetError(
                     f"expected labels of the photos of {self.root} in {folder}, found none: "
@@ -218,7 +224,7 @@ class LabelledPhotos:
     def _label(self, index: int) -> Labels:
         if index not in self._labels:
             assert self.label_folder is not None
-            labels = read_labels(label_path(self.paths[index], self.root, self.label_folder), self.size)
+            labels = read_labels(label_path(self.label_folder, self.paths[index], self.root), self.size)
             self._labels[index] = labels
         return self._labels[index]
 
@@ -262,11 +268,10 @@ def _view(
     images: Tensor,
     labels: _PaddedLabels,
     homographies: Tensor,
-    size: tuple[int, int],
     data: DataConfig,
     generator: torch.Generator,
 ) -> _View:
-    height, width = size
+    size = height, width = data.size
     valid = valid_mask(homographies, _size(images), size, erosion=_RIM_PX)
     points = warp_points(labels.points, homographies).float()
     pixels = points.round().long()
@@ -278,12 +283,10 @@ def _view(
     return _View(image, valid, label_map, points, seen)
 
 
-def _single_view(
-    images: Tensor, labels: _PaddedLabels, size: tuple[int, int], data: DataConfig, generator: torch.Generator
-) -> Batch:
+def _single_view(images: Tensor, labels: _PaddedLabels, data: DataConfig, generator: torch.Generator) -> Batch:
     homographies = sample_homographies(len(images), _size(images), data.homography, generator)
-    homographies = _crops(len(images), _size(images), size, generator) @ homographies
-    view = _view(images, labels, homographies, size, data, generator)
+    homographies = _crops(len(images), _size(images), data.size, generator) @ homographies
+    view = _view(images, labels, homographies, data, generator)
     return {"image": view.image, "label_map": view.label_map, "valid": view.valid}
 
 
@@ -296,7 +299,7 @@ def _two_views(images: Tensor, labels: _PaddedLabels, data: DataConfig, generato
     second = sample_homographies(count, size, data.homography, generator)
     crops = _crops(count, size, data.size, generator)
     first, second = crops @ first, crops @ second
-    views = [_view(images, labels, warps, data.size, data, generator) for warps in (first, second)]
+    views = [_view(images, labels, warps, data, generator) for warps in (first, second)]
     chosen, exist = _choose(views[0].seen & views[1].seen, data.points, generator)
     batch = {"homography": second @ torch.linalg.inv(first), "points_valid": exist}
     for number, view in enumerate(views):

@@ -72,6 +72,10 @@ class Processes:
         """The one that writes and validates."""
         return self.rank == 0
 
+    def wait(self) -> None:
+        """Until all processes are here."""
+        self.agreed(0.0)
+
     def agreed(self, value: float) -> float:
         """The first process's value, in all of them."""
         if self.count == 1:

@@ -1,0 +1,214 @@
+"""A training stage from files to files: photographs, labels, initial weights in, a weights file with its card out."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import torch
+from pydantic import JsonValue
+
+from spslam.config import FeatureConfig
+from spslam.errors import DatasetError, TrainingError
+
+from ..checkpoints import load_superpoint
+from ..learned import SuperPointExtractor
+from ..superpoint import SuperPoint
+from .codebook import Codebook, learn_codebook_from_images
+from .config import NetworkConfig, TrainingConfig, load_training_config
+from .data import LabelledPhotos, PhotoSource, ShapeSource, Source, TeacherSource
+from .photos import evenly_spread, find_photos, held_out, read_photo
+from .shapes import open_shapes
+from .trainer import (
+    BEST,
+    Processes,
+    Progress,
+    Stage,
+    Trainer,
+    TrainingResult,
+    Validation,
+    read_checkpoint,
+)
+from .validation import PairValidation, ShapeValidation
+from .weights import Card, StageRecord, describe_network, export_weights, read_card
+
+WEIGHTS = "weights.safetensors"
+_CODEBOOK_IMAGES = 200
+# Another seed than any training's: the shapes that validate are never trained with.
+_VALIDATION_SEED = 1 << 20
+
+
+@dataclass(frozen=True)
+class StageInputs:
+    """What a stage works with, beside its configuration.
+
+    Attributes:
+        out: folder of checkpoints, logs and the weights; a training that is there is resumed.
+        photos: folder of photographs; not for shapes.
+        labels: label folder of these photographs; for detector and joint.
+        init: weights file or folder of an earlier training to start from; it decides the network's shape.
+        teacher: weights file of the large network; for distil.
+        cache: folder of the synthetic shapes.
+        overfit: train with the first batch only.
+        commands: that lead here, for the card.
+        created: date for the card.
+        name: of the network, for the card.
+    """
+
+    out: Path
+    photos: Path | None = None
+    labels: Path | None = None
+    init: Path | None = None
+    teacher: Path | None = None
+    cache: Path = Path("runs/training/shapes")
+    overfit: bool = False
+    commands: tuple[str, ...] = ()
+    created: date | None = None
+    name: str = "superpoint"
+
+
+def run_stage(
+    stage: Stage,
+    config: TrainingConfig,
+    inputs: StageInputs,
+    processes: Processes | None = None,
+    report: Callable[[Progress], None] | None = None,
+    stopped: Callable[[], bool] | None = None,
+) -> tuple[Path, TrainingResult]:
+    """Train one stage; the weights file and how it went.
+
+    Weights are written also if the stage was stopped: the best ones so far.
+
+    Raises:
+        DatasetError: photographs or labels are missing.
+        TrainingError: the stage lacks an input, or cannot go on from what is in `out`.
+        WeightsError: initial weights or the teacher cannot be read.
+    """
+    processes = processes or Processes()
+    torch.manual_seed(config.seed)
+    network = initial_network(config.network, inputs.init)
+    source, validate, groups = _data(stage, config, inputs, processes)
+    trainer = Trainer(stage, config, network, source, validate, inputs.out, processes, inputs.overfit, report, stopped)
+    result = trainer.train()
+    weights = inputs.out / WEIGHTS
+    if processes.first:
+        codebook = _codebook(result.network, inputs, config) if stage in ("joint", "distil") else None
+        export_weights(result.network, weights, _card(stage, config, inputs, result, groups), codebook)
+    return weights, result
+
+
+def initial_network(config: NetworkConfig, init: Path | None = None) -> SuperPoint:
+    """A network to train: a new one, or one with the weights of a file or an earlier training.
+
+    Args:
+        config: of a new network; not used with `init`.
+        init: weights file, or a folder that a stage wrote; its batch norm is kept then.
+
+    Raises:
+        TrainingError: the folder holds no training.
+        WeightsError: the file cannot be read.
+    """
+    if init is None:
+        return _new_network(config)
+    if init.is_dir():
+        if not (init / BEST).is_file():
+            raise TrainingError(f"{init} holds no trained network: expected {BEST} in it, or give a weights file")
+        network = _new_network(load_training_config(init / "config.yaml").network)
+        network.load_state_dict(read_checkpoint(init / BEST)["network"])
+        return network
+    network = load_superpoint(init)
+    return network.train().requires_grad_(True)
+
+
+def _new_network(config: NetworkConfig) -> SuperPoint:
+    return SuperPoint(
+        config.widths,
+        config.descriptor_dim,
+        "before" if config.batch_norm else "none",
+        depths=config.depths,
+        strided=config.strided,
+    )
+
+
+def _data(
+    stage: Stage, config: TrainingConfig, inputs: StageInputs, processes: Processes
+) -> tuple[Source, Validation, dict[str, int]]:
+    """Where images come from, how weights are judged, and how many images there are by group."""
+    if stage == "shapes":
+        drawn = (inputs.cache, config.shapes.count, config.shapes.size, config.seed)
+        if processes.first:
+            open_shapes(*drawn)
+        processes.wait()
+        unseen = open_shapes(inputs.cache, config.shapes.validation, config.shapes.size, _VALIDATION_SEED)
+        return ShapeSource(open_shapes(*drawn), config), ShapeValidation(unseen), {"shapes": config.shapes.count}
+    if inputs.photos is None:
+        raise TrainingError(f"stage {stage} needs photographs: give a folder with --photos")
+    train, unseen_photos = held_out(find_photos(inputs.photos), config.holdout, config.seed)
+    if not train or not unseen_photos:
+        raise DatasetError(
+            f"{inputs.photos} holds too few photographs: expected some to train with and some to hold out "
+            f"(holdout {config.holdout}), found {len(train)} and {len(unseen_photos)}"
+        )
+    validate = PairValidation(unseen_photos, config.schedule.validation_pairs, descriptors=stage != "detector")
+    if stage == "distil":
+        if inputs.teacher is None:
+            raise TrainingError("stage distil needs a teacher: give a weights file with --teacher")
+        photos = LabelledPhotos(train, inputs.photos, None, config.labels.size)
+        teacher = load_superpoint(inputs.teacher).to(processes.device)
+        source: Source = TeacherSource(photos, config.data, teacher, config.distillation.warps)
+    else:
+        if inputs.labels is None:
+            raise TrainingError(f"stage {stage} needs labels: make them with spslam train label, give --labels")
+        photos = LabelledPhotos(train, inputs.photos, inputs.labels, config.labels.size)
+        source = PhotoSource(photos, config.data, pairs=stage == "joint")
+    return source, validate, photo_groups(photos.paths, inputs.photos)
+
+
+def photo_groups(paths: list[Path], root: Path) -> dict[str, int]:
+    """Number of photographs by the first folder below the root."""
+    parts = [path.relative_to(root).parts for path in paths]
+    return dict(sorted(Counter(part[0] if len(part) > 1 else root.name for part in parts).items()))
+
+
+def _codebook(network: SuperPoint, inputs: StageInputs, config: TrainingConfig) -> Codebook:
+    assert inputs.photos is not None
+    train, _ = held_out(find_photos(inputs.photos), config.holdout, config.seed)
+    extractor = SuperPointExtractor(FeatureConfig(max_keypoints=500), copy.deepcopy(network).cpu())
+    images = (read_photo(path) for path in evenly_spread(train, _CODEBOOK_IMAGES, config.seed))
+    return learn_codebook_from_images(extractor, images, seed=config.seed)
+
+
+def _card(
+    stage: Stage, config: TrainingConfig, inputs: StageInputs, result: TrainingResult, groups: dict[str, int]
+) -> Card:
+    before = _card_before(inputs.init)
+    record = StageRecord(
+        stage=stage,
+        config=hashlib.sha256(config.to_yaml().encode()).hexdigest()[:12],
+        steps=result.steps,
+        images=result.images,
+        minutes=round(result.minutes, 1),
+        init=inputs.init.name if inputs.init else None,
+    )
+    metrics: dict[str, JsonValue] = {"validation": dict(result.metrics)}
+    return describe_network(
+        result.network,
+        inputs.name,
+        inputs.created,
+        {**(before.training_data if before else {}), **groups},
+        [*(before.stages if before else ()), record],
+        metrics,
+        [*(before.commands if before else ()), *inputs.commands],
+    )
+
+
+def _card_before(init: Path | None) -> Card | None:
+    if init is None:
+        return None
+    path = init / WEIGHTS if init.is_dir() else init
+    return read_card(path) if path.is_file() else None
