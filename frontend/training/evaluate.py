@@ -1,0 +1,167 @@
+"""Judges extractors: on photographs, on homography sets, on synthetic shapes and on the motion of a camera."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from spslam.config import FeatureConfig, describe_errors
+from spslam.errors import ConfigError
+from spslam.ports import Extractor
+
+from ..registry import create_extractor
+from .evaluation_report import Result, markdown_table, plot, write_json
+from .homography_metrics import METRICS, localisation_scores, matching_scores
+from .homography_sets import PHOTO_SIZE, ImagePair, photo_pairs, scene_pairs
+from .pose_evaluation import evaluate_pose
+from .shapes_evaluation import CLASSICAL_DETECTORS, LabelledImages, detector_of, evaluate_shapes
+
+__all__ = ["EvaluationData", "evaluate_extractor", "evaluate_pairs", "markdown_table", "plot", "write_json"]
+
+_log = logging.getLogger(__name__)
+
+Frames = Iterable[tuple[NDArray[np.uint8], NDArray[np.float64], NDArray[np.float64]]]
+
+MATCHING_SIZE = (480, 640)
+PROTOCOL = (
+    "Photos: 240x320, each with a view of a patch of it (side 0.75 to 0.95, corners moved by up to 0.08 of it, turned "
+    "by up to 20 degrees), blurred (sigma 0.1 to 1.2 px), gamma 0.6 to 1.6, contrast 0.4 to 1.5, brightness +-50 of "
+    "255, noise sigma 2 to 15 of 255. Scenes: image 1 with each other one; repeatability at 240x320, the rest at "
+    "480x640. At most 1000 points an image, best scores first, not spread, NMS 4 (networks; threshold 1e-4); only "
+    "those in the area that both images share count. Repeatability and MLE: best 300 after NMS 4 for every extractor, "
+    "3 px, both directions. Matches: mutual nearest neighbours without threshold. Matching score: share of points "
+    "matched within 3 px, both directions. NN mAP: nearest neighbours within 3 px, ranked by distance, both "
+    "directions. Homography: RANSAC 3 px, mean corner error. AUC: cumulative corner error up to 5 px. Means over pairs."
+)
+# Whatever the network thinks of its probabilities, the same number of points is compared.
+_FEATURES: dict[str, Any] = {"max_keypoints": 1000, "nms_radius": 4, "threshold": 1e-4, "spread_cell": 0}
+# What the detector itself finds, up to the border.
+_CORNERS: dict[str, Any] = {"subpixel": False, "border": 0, "threshold": 5e-4}
+
+
+@dataclass(frozen=True, eq=False)
+class EvaluationData:
+    """What to evaluate on; what is not given is left out.
+
+    Attributes:
+        photos: photographs, none of them trained with.
+        limit: most of them that are used, evenly spread.
+        seed: of that choice and of the views of the photographs.
+        homography: folder in the Oxford or HPatches layout.
+        shapes: synthetic shapes (`evaluation_shapes`).
+        frames: image, `T_world_cam` and camera matrix of each frame of a sequence, undistorted (`evaluate_pose`);
+            gone through once for each extractor.
+    """
+
+    photos: Sequence[Path] = ()
+    limit: int = 70
+    seed: int = 0
+    homography: Path | None = None
+    shapes: LabelledImages | None = None
+    frames: Frames | None = None
+
+
+def evaluate_extractor(
+    name: str,
+    data: EvaluationData,
+    weights: str | Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    label: str | None = None,
+) -> Result:
+    """All figures of one extractor.
+
+    Args:
+        name: in the registry.
+        data: what to evaluate on.
+        weights: of a network; None takes the built-in ones.
+        overrides: of `FeatureConfig`, on top of the protocol's.
+        label: what tables and plots call it; None takes the names of extractor and weights.
+
+    Returns:
+        `extractor`, `weights`, `label`, `protocol`, `pairs` (their number by set), then, of what is given, `photos`
+        (`METRICS`), `homography` (the same for each scene), `shapes` (`evaluate_shapes`, and the classical detectors
+        under `beside`) and `pose` (`evaluate_pose`). Ready for JSON: None where a figure is undefined.
+
+    Raises:
+        ConfigError: unknown extractor or override.
+        WeightsError: the weights cannot be used.
+        DatasetError: images cannot be read.
+    """
+    overrides = dict(overrides or {})
+    settings = {"extractor": name, "weights": None if weights is None else str(weights), **_FEATURES, **overrides}
+    extractor = create_extractor(_feature_config(settings))
+    label = label or (name if weights is None else f"{name} {Path(weights).stem}")
+    protocol = PROTOCOL + "".join(f" {key}: {value}." for key, value in overrides.items())
+    result: Result = {"extractor": name, "weights": settings["weights"], "label": label, "protocol": protocol}
+    result["pairs"] = {}
+    if data.photos:
+        _log.info("%s: photos", label)
+        pairs = photo_pairs(data.photos, data.limit, data.seed, PHOTO_SIZE)
+        scores, counts = evaluate_pairs(extractor, ((pair, pair) for pair in pairs))
+        result["photos"] = scores["photos"]
+        result["pairs"] |= counts
+    if data.homography is not None:
+        _log.info("%s: %s", label, data.homography)
+        small, large = (scene_pairs(data.homography, size) for size in (PHOTO_SIZE, MATCHING_SIZE))
+        result["homography"], counts = evaluate_pairs(extractor, zip(small, large, strict=True))
+        result["pairs"] |= counts
+    if data.shapes is not None:
+        _log.info("%s: shapes", label)
+        raw = create_extractor(_feature_config({**settings, **_CORNERS}))
+        result["shapes"] = evaluate_shapes(detector_of(raw), data.shapes)
+        result["shapes"]["beside"] = {
+            name: evaluate_shapes(detect, data.shapes) for name, detect in CLASSICAL_DETECTORS.items()
+        }
+    if data.frames is not None:
+        _log.info("%s: pose", label)
+        result["pose"] = evaluate_pose(extractor, data.frames)
+    plain: Result = _plain(result)
+    return plain
+
+
+def evaluate_pairs(
+    extractor: Extractor, pairs: Iterable[tuple[ImagePair, ImagePair]]
+) -> tuple[dict[str, dict[str, float]], dict[str, int]]:
+    """Mean `METRICS` of pairs by group, and the number of pairs of each group.
+
+    Args:
+        extractor: as it is; its points should be many and not spread.
+        pairs: each twice: at the size for repeatability, at the size for matching; the same object where they agree.
+    """
+    rows: dict[str, list[dict[str, float]]] = {}
+    for small, large in pairs:
+        features = extractor.extract_batch([large.image0, large.image1])
+        matching = matching_scores(features[0], features[1], large.homography, large.image0.shape)
+        if small is not large:
+            features = extractor.extract_batch([small.image0, small.image1])
+        localisation = localisation_scores(features[0], features[1], small.homography, small.image0.shape)
+        rows.setdefault(small.group, []).append(localisation | matching)
+    means = {group: {key: _mean([row[key] for row in found]) for key in METRICS} for group, found in rows.items()}
+    return means, {group: len(found) for group, found in rows.items()}
+
+
+def _feature_config(settings: Mapping[str, Any]) -> FeatureConfig:
+    try:
+        return FeatureConfig.model_validate(settings)
+    except ValidationError as error:
+        raise ConfigError(f"features: {describe_errors(error)}") from None
+
+
+def _mean(values: Sequence[float]) -> float:
+    known = [value for value in values if not np.isnan(value)]
+    return float(np.mean(known)) if known else float("nan")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, float):
+        return round(value, 6) if np.isfinite(value) else None
+    return value
