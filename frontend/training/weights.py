@@ -1,0 +1,333 @@
+"""Weights files: batch norm folded, a card of what the network is and where it comes from, the codebook beside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from spslam.config import describe_errors
+from spslam.errors import WeightsError
+from spslam.files import write_atomic
+
+from ..superpoint import PAPER_DEPTHS, ConvBlock, Sampling, SuperPoint
+from .codebook import KEY_PREFIX, Codebook
+
+# What the metadata of our files say under `format`.
+_FORMAT = "superpoint"
+_SUFFIX = ".safetensors"
+
+
+class _CardPart(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class StageRecord(_CardPart):
+    """One stage of a training.
+
+    Attributes:
+        stage: shapes, detector, joint, distil or adapt.
+        config: hash of the stage's resolved configuration.
+        steps: optimiser steps done.
+        images: images (pairs for joint) seen, repeats counted.
+        minutes: time taken.
+        init: the weights it began with; None: random ones.
+    """
+
+    stage: str
+    config: str
+    steps: int
+    images: int
+    minutes: float
+    init: str | None = None
+
+
+class Card(_CardPart):
+    """What a weights file says about itself.
+
+    Attributes:
+        name: of the network.
+        widths, depths, descriptor_dim, strided: see `spslam.frontend.superpoint.SuperPoint`.
+        parameters: numbers in the convolutions, batch norm folded.
+        descriptor_sampling: the rule of `Sampling` in words that `load_superpoint` reads.
+        training_data: images by group, such as a folder's name or `shapes`.
+        stages: in the order they were trained.
+        metrics: what the evaluation measured, as its JSON.
+        licence: of the weights.
+        created: day of the export; given, never read off the clock, so that the same input gives the same bytes.
+        commands: that made the file, in order.
+        notes: anything else.
+    """
+
+    name: str
+    widths: tuple[int, int, int, int, int]
+    depths: tuple[int, int, int, int] = PAPER_DEPTHS
+    descriptor_dim: int
+    strided: bool = False
+    parameters: int
+    descriptor_sampling: str
+    training_data: dict[str, int] = {}
+    stages: tuple[StageRecord, ...] = ()
+    metrics: dict[str, JsonValue] = {}
+    licence: str = "MIT"
+    created: date | None = None
+    commands: tuple[str, ...] = ()
+    notes: str = ""
+
+
+# Plain text in the metadata; the other fields are JSON.
+_TEXTS = ("name", "descriptor_sampling", "licence", "created", "notes")
+
+
+def describe_network(
+    network: SuperPoint,
+    name: str,
+    created: date | None = None,
+    training_data: Mapping[str, int] | None = None,
+    stages: Iterable[StageRecord] = (),
+    metrics: Mapping[str, JsonValue] | None = None,
+    commands: Iterable[str] = (),
+    notes: str = "",
+) -> Card:
+    """A card whose part about the network is read off it; for the rest see `Card`."""
+    return Card(
+        name=name,
+        created=created,
+        training_data=dict(training_data or {}),
+        stages=tuple(stages),
+        metrics=dict(metrics or {}),
+        commands=tuple(commands),
+        notes=notes,
+        **_structure(network),
+    )
+
+
+def fold_batch_norm(network: SuperPoint) -> SuperPoint:
+    """A copy in evaluation mode, on the CPU, whose batch norms have become part of the convolutions before them.
+
+    Raises:
+        WeightsError: a batch norm follows a ReLU, so that no convolution can do its work.
+    """
+    if network.batch_norm == "after":
+        raise WeightsError(
+            "batch norm after the ReLU cannot be folded into a convolution: expected batch norm before it or none; "
+            "train with batch norm before the ReLU"
+        )
+    folded = SuperPoint(
+        network.widths,
+        network.descriptor_dim,
+        sampling=network.sampling,
+        depths=network.depths,
+        strided=network.strided,
+    )
+    folded.strip_rows = network.strip_rows
+    folded.load_state_dict(dict(_folded_state(network)))
+    return folded.eval().requires_grad_(False)
+
+
+def export_weights(network: SuperPoint, path: str | Path, card: Card, codebook: Codebook | None = None) -> None:
+    """Write a network, folded, with its card and codebook, and the card as Markdown beside it (suffix .md).
+
+    The same input gives the same bytes; `load_superpoint`, `read_card` and `read_codebook` read the file.
+
+    Args:
+        network: batch norm before the ReLU or none.
+        path: ends in .safetensors.
+        card: must describe this network (see `describe_network`).
+        codebook: for place recognition, of this network's descriptors.
+
+    Raises:
+        WeightsError: another suffix, a card or a codebook of another network, batch norm after the ReLU, or weights
+            that are not finite.
+        OutputError: the folder is missing or cannot be written to.
+    """
+    path = Path(path)
+    if path.suffix != _SUFFIX:
+        raise WeightsError(f"weights are written to a {_SUFFIX} file, found {path.name}: choose such a name")
+    folded = fold_batch_norm(network)
+    _check_fits(folded, card, codebook)
+    tensors = {key.replace(".conv.", "."): value.contiguous() for key, value in folded.state_dict().items()}
+    broken = [key for key, value in tensors.items() if not bool(value.isfinite().all())]
+    if broken:
+        raise WeightsError(f"{path} is not written: expected finite weights, found others in {', '.join(broken)}")
+    if codebook is not None:
+        tensors |= {key: torch.from_numpy(value) for key, value in codebook.tensors().items()}
+    write_atomic(path, _with_sorted_header(save(tensors, _metadata(card))))
+    write_atomic(path.with_suffix(".md"), card_markdown(card))
+
+
+def read_card(path: str | Path) -> Card | None:
+    """The card in a weights file; None where there is none, such as in every .pth file and in foreign ones.
+
+    Of files from before there were cards, what they say is read; name, structure and size come from the file itself.
+
+    Raises:
+        WeightsError: the file is missing or damaged, or its card is.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise WeightsError(f"no weights file at {path}: give a {_SUFFIX} file")
+    if path.suffix != _SUFFIX:
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata: dict[str, str] = file.metadata() or {}
+            shapes = {key: file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path} is not a readable safetensors file: {' '.join(str(error).split())}") from None
+    if metadata.get("format") != _FORMAT:
+        return None
+    sizes = [torch.Size(shape).numel() for key, shape in shapes.items() if not key.startswith(KEY_PREFIX)]
+    try:
+        return Card.model_validate({"name": path.stem, "parameters": sum(sizes)} | _values(metadata))
+    except ValidationError as error:
+        raise WeightsError(f"{path}: the card in its metadata is damaged: {describe_errors(error)}") from None
+    except json.JSONDecodeError as error:
+        raise WeightsError(f"{path}: the card in its metadata is damaged: expected JSON, found {error.doc!r}") from None
+
+
+def card_markdown(card: Card) -> str:
+    """The card as a Markdown page."""
+    facts = {
+        "parameters": f"{card.parameters:,}",
+        "widths": _listed(card.widths),
+        "depths": _listed(card.depths),
+        "resolution": "halved by strided convolutions" if card.strided else "halved by poolings",
+        "descriptor": f"{card.descriptor_dim} numbers",
+        "descriptor sampling": card.descriptor_sampling,
+        "licence": card.licence,
+    }
+    if card.created is not None:
+        facts["created"] = card.created.isoformat()
+    parts = [f"# {card.name}", "SuperPoint weights for spslam.", _table(["", ""], facts.items())]
+    if card.notes:
+        parts.append(card.notes)
+    if card.training_data:
+        groups = [*card.training_data.items(), ("all", sum(card.training_data.values()))]
+        parts += ["## Training data", _table(["group", "images"], groups)]
+    if card.stages:
+        header = ["stage", "began with", "steps", "images", "minutes", "configuration"]
+        rows = [
+            (record.stage, record.init or "random", record.steps, record.images, record.minutes, record.config)
+            for record in card.stages
+        ]
+        parts += ["## Stages", _table(header, rows)]
+    if card.metrics:
+        parts += ["## Evaluation", _metrics_table(card.metrics)]
+    if card.commands:
+        parts += ["## Commands", "```sh\n" + "\n".join(card.commands) + "\n```"]
+    return "\n\n".join(parts) + "\n"
+
+
+def _structure(network: SuperPoint) -> dict[str, Any]:
+    """The fields of a `Card` that the network itself decides."""
+    convolutions = [block.conv for block in network.modules() if isinstance(block, ConvBlock)]
+    return {
+        "widths": network.widths,
+        "depths": network.depths,
+        "descriptor_dim": network.descriptor_dim,
+        "strided": network.strided,
+        "parameters": sum(parameter.numel() for conv in convolutions for parameter in conv.parameters()),
+        "descriptor_sampling": _sampling_text(network.sampling),
+    }
+
+
+def _sampling_text(sampling: Sampling) -> str:
+    return f"{sampling.interpolation} grid_sample, align_corners={sampling.align_corners}"
+
+
+def _folded_state(network: SuperPoint) -> Iterator[tuple[str, Tensor]]:
+    for name, block in network.named_modules():
+        if not isinstance(block, ConvBlock):
+            continue
+        weight, bias = block.conv.weight.detach().double().cpu(), block.conv.bias
+        shift = torch.zeros(len(weight), dtype=torch.float64) if bias is None else bias.detach().double().cpu()
+        norm = block.bn
+        if norm is not None and norm.running_mean is not None and norm.running_var is not None:
+            scale = norm.weight.detach().double().cpu() / (norm.running_var.double().cpu() + norm.eps).sqrt()
+            weight = weight * scale[:, None, None, None]
+            shift = (shift - norm.running_mean.double().cpu()) * scale + norm.bias.detach().double().cpu()
+        yield f"{name}.conv.weight", weight.float()
+        yield f"{name}.conv.bias", shift.float()
+
+
+def _check_fits(network: SuperPoint, card: Card, codebook: Codebook | None) -> None:
+    for field, value in _structure(network).items():
+        if getattr(card, field) != value:
+            raise WeightsError(
+                f"the card is another network's: expected {field} {value}, found {getattr(card, field)}; "
+                "make it with describe_network"
+            )
+    if codebook is not None and codebook.descriptor_dim != network.descriptor_dim:
+        raise WeightsError(
+            f"the codebook is another network's: expected one for descriptors of {network.descriptor_dim} numbers, "
+            f"found {codebook.descriptor_dim}; learn it from this network's descriptors"
+        )
+
+
+def _metadata(card: Card) -> dict[str, str]:
+    values = card.model_dump(mode="json", exclude_none=True)
+    texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in values.items()}
+    return {"format": _FORMAT} | texts
+
+
+def _values(metadata: dict[str, str]) -> dict[str, Any]:
+    """What `Card` is validated from. The first weights list widths without brackets and call the notes training."""
+    texts = {"notes": metadata.get("training", "")} | metadata
+    if "widths" in texts:
+        texts["widths"] = f"[{texts['widths'].strip('[]')}]"
+    known = [name for name in Card.model_fields if name in texts]
+    return {name: texts[name] if name in _TEXTS else json.loads(texts[name]) for name in known}
+
+
+def _with_sorted_header(data: bytes) -> bytes:
+    """The same safetensors file with the header's keys sorted: the library writes the metadata in random order."""
+    length = int.from_bytes(data[:8], "little")
+    header = json.dumps(json.loads(data[8 : 8 + length]), sort_keys=True, separators=(",", ":")).encode()
+    # Tensors begin at a multiple of eight bytes.
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + data[8 + length :]
+
+
+def _metrics_table(metrics: Mapping[str, JsonValue]) -> str:
+    sets = dict(_metric_sets(metrics, ()))
+    columns = list(dict.fromkeys(key for figures in sets.values() for key in figures))
+    rows = [(name, *(_figure(figures.get(key)) for key in columns)) for name, figures in sets.items()]
+    return _table(["", *columns], rows)
+
+
+def _metric_sets(metrics: Mapping[str, JsonValue], path: tuple[str, ...]) -> Iterator[tuple[str, dict[str, JsonValue]]]:
+    """Figures that stand side by side, by the keys that lead to them."""
+    figures: dict[str, JsonValue] = {key: value for key, value in metrics.items() if not isinstance(value, dict)}
+    if figures:
+        yield " ".join(path), figures
+    for key, value in metrics.items():
+        if isinstance(value, dict):
+            yield from _metric_sets(value, (*path, key))
+
+
+def _figure(value: JsonValue) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _table(header: list[str], rows: Iterable[Iterable[object]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
+
+
+def _cell(value: object) -> str:
+    return " ".join(str(value).replace("|", "\\|").split())
+
+
+def _listed(values: Iterable[object]) -> str:
+    return ", ".join(str(value) for value in values)

@@ -1,0 +1,229 @@
+"""Folding changes no output, files come back as they were written, and what does not fit is refused in one line."""
+
+import json
+import struct
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from spslam.errors import OutputError, WeightsError
+from spslam.frontend.checkpoints import DEFAULT_WEIGHTS, load_superpoint
+from spslam.frontend.superpoint import Sampling, SuperPoint
+from spslam.frontend.training.codebook import Codebook, read_codebook
+from spslam.frontend.training.weights import (
+    Card,
+    StageRecord,
+    card_markdown,
+    describe_network,
+    export_weights,
+    fold_batch_norm,
+    read_card,
+)
+
+WIDTHS = (4, 4, 8, 8, 16)
+BUILT_IN = Path(__file__).parents[3] / "frontend" / "weights" / DEFAULT_WEIGHTS
+
+
+def trained_network(**arguments: object) -> SuperPoint:
+    """A network whose batch norms have statistics, scales (negative ones, too) and shifts unlike the initial ones."""
+    torch.manual_seed(0)
+    network = SuperPoint(WIDTHS, 24, **{"batch_norm": "before"} | arguments)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.normal_(module.weight)
+            torch.nn.init.normal_(module.bias)
+            torch.nn.init.normal_(module.running_mean, std=0.2)
+            torch.nn.init.uniform_(module.running_var, 0.05, 0.5)
+    return network
+
+
+def full_card(network: SuperPoint) -> Card:
+    return describe_network(
+        network,
+        "superpoint-test",
+        date(2024, 5, 6),
+        training_data={"street": 120, "indoor": 80},
+        stages=[StageRecord(stage="shapes", config="0a1b", steps=100, images=3200, minutes=1.5, init=None)],
+        metrics={"photos": {"repeatability": 0.61234, "pairs": 70}, "homography": {"graf": {"mle_px": 1.1}}},
+        commands=["spslam train shapes --config lite", "spslam train joint | tee log"],
+        notes="Größe ≤ 6 MB",
+    )
+
+
+def codebook() -> Codebook:
+    rng = np.random.default_rng(0)
+    return Codebook(rng.normal(size=(3, 8)).astype(np.float32), rng.normal(size=(8, 24)).astype(np.float32))
+
+
+@pytest.mark.parametrize("strided", [False, True])
+def test_folding_changes_no_output(strided: bool) -> None:
+    network = trained_network(strided=strided, depths=(1, 2, 3, 2)).eval()
+    image = torch.rand(2, 1, 40, 48)
+    folded = fold_batch_norm(network)
+    with torch.no_grad():
+        for found, expected in zip(folded(image), network(image), strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    assert not folded.training
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in folded.modules())
+    assert (folded.batch_norm, folded.depths, folded.strided) == ("none", (1, 2, 3, 2), strided)
+
+
+def test_folding_leaves_the_network_as_it_was() -> None:
+    network = trained_network().train()
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    folded = fold_batch_norm(network)
+    folded.conv1a.conv.weight.zero_()
+    assert network.training
+    for key, value in network.state_dict().items():
+        torch.testing.assert_close(value, before[key], rtol=0, atol=0)
+
+
+def test_folding_keeps_what_has_no_batch_norm() -> None:
+    network = trained_network(batch_norm="none", sampling=Sampling("bilinear", True))
+    folded = fold_batch_norm(network)
+    assert folded.sampling == Sampling("bilinear", True)
+    for key, value in folded.state_dict().items():
+        torch.testing.assert_close(value, network.state_dict()[key], rtol=0, atol=0)
+
+
+def test_batch_norm_after_the_relu_is_refused() -> None:
+    with pytest.raises(WeightsError, match="after the ReLU"):
+        fold_batch_norm(trained_network(batch_norm="after"))
+
+
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling("bilinear", True)])
+@pytest.mark.parametrize("strided", [False, True])
+def test_a_file_gives_back_network_card_and_codebook(tmp_path: Path, strided: bool, sampling: Sampling) -> None:
+    path = tmp_path / "net.safetensors"
+    network = trained_network(strided=strided, sampling=sampling).to(memory_format=torch.channels_last)
+    card, book = full_card(network), codebook()
+    export_weights(network, path, card, book)
+    loaded = load_superpoint(path)
+    assert (loaded.sampling, loaded.strided, loaded.widths) == (sampling, strided, WIDTHS)
+    image = torch.rand(1, 1, 32, 40)
+    with torch.no_grad():
+        for found, expected in zip(loaded(image), network.eval()(image), strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    assert read_card(path) == card
+    assert card.parameters == sum(value.numel() for value in loaded.parameters())
+    found_book = read_codebook(path)
+    assert found_book is not None
+    np.testing.assert_array_equal(found_book.centres, book.centres)
+    np.testing.assert_array_equal(found_book.projection, book.projection)
+
+
+def test_names_and_types_are_those_of_the_built_in_weights(tmp_path: Path) -> None:
+    path = tmp_path / "net.safetensors"
+    network = trained_network()
+    export_weights(network, path, full_card(network))
+    stored = load_file(path)
+    assert set(stored) == set(load_file(BUILT_IN))
+    assert {value.dtype for value in stored.values()} == {torch.float32}
+    assert read_codebook(path) is None
+
+
+def test_same_input_same_bytes(tmp_path: Path) -> None:
+    files = []
+    for name in ("a", "b", "c"):
+        path = tmp_path / name / "net.safetensors"
+        path.parent.mkdir()
+        network = trained_network()
+        export_weights(network, path, full_card(network), codebook())
+        files.append((path.read_bytes(), path.with_suffix(".md").read_bytes()))
+    assert files[0] == files[1] == files[2]
+    (length,) = struct.unpack("<Q", files[0][0][:8])
+    header = json.loads(files[0][0][8 : 8 + length])
+    assert length % 8 == 0
+    # The library itself writes the metadata in another order each time.
+    assert list(header["__metadata__"]) == sorted(header["__metadata__"])
+    assert all(isinstance(value, str) for value in header["__metadata__"].values())
+
+
+def test_markdown_says_what_the_card_says(tmp_path: Path) -> None:
+    network = trained_network()
+    card = full_card(network)
+    export_weights(network, tmp_path / "net.safetensors", card)
+    text = (tmp_path / "net.md").read_text(encoding="utf-8")
+    assert text == card_markdown(card)
+    for line in (
+        "# superpoint-test",
+        "| descriptor sampling | bicubic grid_sample, align_corners=False |",
+        "| created | 2024-05-06 |",
+        "| all | 200 |",
+        "| shapes | random | 100 | 3200 | 1.5 | 0a1b |",
+        "|  | repeatability | pairs | mle_px |",
+        "| photos | 0.6123 | 70 |  |",
+        "| homography graf |  |  | 1.1 |",
+        "spslam train joint | tee log",
+        "Größe ≤ 6 MB",
+    ):
+        assert line in text.splitlines(), line
+
+
+def test_a_bare_card_has_no_empty_parts() -> None:
+    text = card_markdown(describe_network(trained_network(), "bare"))
+    assert "##" not in text
+    assert "created" not in text
+
+
+def test_card_of_the_first_weights() -> None:
+    card = read_card(BUILT_IN)
+    assert card is not None
+    assert card.name == "superpoint_half_bootstrap"
+    assert card.widths == (32, 32, 64, 64, 128)
+    assert card.descriptor_dim == 256
+    assert card.parameters == sum(value.numel() for value in load_superpoint(BUILT_IN).parameters())
+    assert "shapes" in card.notes
+    assert card.licence.startswith("MIT")
+
+
+def test_files_without_a_card(tmp_path: Path) -> None:
+    save_file({"conv1a.weight": torch.zeros(1)}, tmp_path / "bare.safetensors")
+    save_file({"fc": torch.zeros(1)}, tmp_path / "foreign.safetensors", {"format": "pt", "name": "other"})
+    torch.save({}, tmp_path / "old.pth")
+    for name in ("bare.safetensors", "foreign.safetensors", "old.pth"):
+        assert read_card(tmp_path / name) is None
+
+
+def test_damaged_files_are_refused_in_one_line(tmp_path: Path) -> None:
+    good = {"format": "superpoint", "widths": "[4, 4, 8, 8, 16]", "descriptor_dim": "24", "descriptor_sampling": "x"}
+    tensors = {"conv1a.weight": torch.zeros(1)}
+    save_file(tensors, tmp_path / "json.safetensors", good | {"stages": "[{"})
+    save_file(tensors, tmp_path / "field.safetensors", good | {"widths": "[4, 4]"})
+    save_file(tensors, tmp_path / "missing.safetensors", {"format": "superpoint"})
+    (tmp_path / "garbage.safetensors").write_bytes(b"no weights")
+    expected = {
+        "json": "expected JSON",
+        "field": "widths",
+        "missing": "descriptor_dim",
+        "garbage": "not a readable safetensors",
+        "absent": "no weights file",
+    }
+    for name, text in expected.items():
+        with pytest.raises(WeightsError, match=text) as caught:
+            read_card(tmp_path / f"{name}.safetensors")
+        assert "\n" not in str(caught.value)
+        assert name in str(caught.value)
+
+
+def test_what_does_not_fit_is_not_written(tmp_path: Path) -> None:
+    network = trained_network()
+    card, path = full_card(network), tmp_path / "net.safetensors"
+    with pytest.raises(WeightsError, match=r"\.safetensors"):
+        export_weights(network, tmp_path / "net.pth", card)
+    with pytest.raises(WeightsError, match="widths"):
+        export_weights(network, path, card.model_copy(update={"widths": (8, 8, 8, 8, 8)}))
+    with pytest.raises(WeightsError, match="descriptor_sampling"):
+        export_weights(network, path, card.model_copy(update={"descriptor_sampling": "bilinear, align_corners=True"}))
+    with pytest.raises(WeightsError, match="descriptors of 24"):
+        export_weights(network, path, card, Codebook(np.eye(3, dtype=np.float32)))
+    network.conv3a.conv.weight.data[0] = torch.nan
+    with pytest.raises(WeightsError, match=r"conv3a\.weight"):
+        export_weights(network, path, card)
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(OutputError):
+        export_weights(trained_network(), tmp_path / "absent" / "net.safetensors", card)
