@@ -12,6 +12,7 @@ import json
 import logging
 import multiprocessing
 import os
+import threading
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -384,10 +385,12 @@ def _prepare_folder(out: Path, settings: dict[str, Any], overwrite: bool) -> Non
         OutputError: it cannot be made.
     """
     path = out / _SETTINGS_NAME
+    # In this order: another shard may be making the folder now, and writes its settings before its labels.
+    has_labels = next(out.rglob("*.npz"), None) is not None
     found = _read_settings(path)
     if found == settings:
         return
-    if found is None and next(out.rglob("*.npz"), None) is not None:
+    if found is None and has_labels:
         raise DatasetError(f"expected a label folder at {out}, found .npz files and no {_SETTINGS_NAME}: give another")
     if found is not None and not overwrite:
         raise DatasetError(
@@ -482,6 +485,7 @@ def _started(
 
 def _work(job: _Job, tasks: list[tuple[str, Path]], threads: int, results: Connection) -> None:
     torch.set_num_threads(threads)
+    threading.Thread(target=_die_with_parent, daemon=True).start()
     try:
         for message in job.run(tasks):
             results.send(message)
@@ -490,3 +494,11 @@ def _work(job: _Job, tasks: list[tuple[str, Path]], threads: int, results: Conne
     except (BrokenPipeError, KeyboardInterrupt):
         # Whoever started this process is gone or stops.
         pass
+
+
+def _die_with_parent() -> None:
+    """Nothing is written any more to a folder whose owner was killed."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os._exit(1)
