@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from threading import Event
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spslam import __version__
+from spslam import __version__, cli_training
 from spslam.errors import SpslamError
+from spslam.signals import interrupt_as_flag
 
 if TYPE_CHECKING:
     from spslam.config import Config
@@ -74,6 +71,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+app.add_typer(cli_training.app)
 
 PathArgument = Annotated[
     str,
@@ -302,7 +301,7 @@ def _run(
     )
     try:
         slam, window = Slam.from_config(config), _open_viewer(viewer, frames)
-        with _interrupt_as_flag() as interrupted, ProgressLine(len(frames)) as line:
+        with interrupt_as_flag() as interrupted, ProgressLine(len(frames)) as line:
             outcome = run_sequence(slam, frames, output, window, labels, log, line.update, interrupted.is_set)
     finally:
         output.discard()
@@ -340,20 +339,3 @@ def _open_viewer(choice: ViewerChoice, frames: FrameSequence) -> Viewer:
     if choice is ViewerChoice.NONE:
         return viewer.NullViewer()
     return viewer.Open3DViewer(frames.ground_truth)
-
-
-@contextmanager
-def _interrupt_as_flag() -> Iterator[Event]:
-    """The first ^C sets the flag, the second one raises KeyboardInterrupt as ever."""
-    flag = Event()
-
-    def on_interrupt(number: int, frame: FrameType | None) -> None:
-        if flag.is_set():
-            raise KeyboardInterrupt
-        flag.set()
-
-    before = signal.signal(signal.SIGINT, on_interrupt)
-    try:
-        yield flag
-    finally:
-        signal.signal(signal.SIGINT, before)

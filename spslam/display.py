@@ -12,6 +12,7 @@ from rich.progress import Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from spslam.frontend.training.trainer import Progress as TrainingProgress
     from spslam.run import Outcome, Status
 
 _PLAIN_INTERVAL_S = 10.0
@@ -66,6 +67,70 @@ class ProgressLine:
         assert self._status is not None
         self._last = monotonic()
         self._console.print(_describe(self._status), highlight=False, soft_wrap=True)
+
+
+class TrainingLine:
+    """One line on standard error while a network is trained, as `ProgressLine`.
+
+    Args:
+        quiet: show nothing: for all processes of a training but the first.
+    """
+
+    def __init__(self, console: Console | None = None, quiet: bool = False) -> None:
+        self._console = console or Console(stderr=True)
+        self._quiet = quiet
+        self._start = self._last = monotonic()
+        self._text = ""
+        self._status = self._console.status("preparing") if self._console.is_terminal and not quiet else None
+
+    def __enter__(self) -> TrainingLine:
+        if self._status is not None:
+            self._status.start()
+        return self
+
+    def update(self, progress: TrainingProgress) -> None:
+        """Show where the training is."""
+        losses = "  ".join(f"{name} {value:.3f}" for name, value in progress.loss.items() if name != "gradient_norm")
+        metrics = "  ".join(f"{name} {value:.3f}" for name, value in progress.metrics.items() if name != "metric")
+        self._show(
+            f"{progress.stage}  step {progress.step}  {100 * progress.share:.0f} %  "
+            f"{progress.images_per_second:.1f} images/s  {_duration(progress.seconds_left)} left  {losses}  {metrics}"
+        )
+
+    def count(self, done: int, total: int) -> None:
+        """Show how many images are done."""
+        seconds = monotonic() - self._start
+        left = seconds * (total - done) / max(done, 1)
+        self._show(f"image {done}/{total}  {done / max(seconds, 1e-9):.1f} images/s  {_duration(left)} left")
+
+    def say(self, text: str) -> None:
+        """Show what is being done."""
+        self._show(text)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._status is not None:
+            self._status.stop()
+        elif self._text and not self._quiet:
+            self._print()
+
+    def _show(self, text: str) -> None:
+        self._text = text.rstrip()
+        if self._status is not None:
+            self._status.update(self._text)
+        elif not self._quiet and monotonic() - self._last >= _PLAIN_INTERVAL_S:
+            self._print()
+
+    def _print(self) -> None:
+        self._last = monotonic()
+        self._console.print(self._text, highlight=False, soft_wrap=True)
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
 def print_outcome(outcome: Outcome, console: Console | None = None) -> None:
