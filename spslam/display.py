@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _PLAIN_INTERVAL_S = 10.0
 _STAGE_SUFFIX = "_median_ms"
+_LOSSES = ("total", "detector", "descriptor")
 
 Figures = Mapping[str, float | int | str | None]
 
@@ -90,7 +91,7 @@ class TrainingLine:
 
     def update(self, progress: TrainingProgress) -> None:
         """Show where the training is."""
-        losses = "  ".join(f"{name} {value:.3f}" for name, value in progress.loss.items() if name != "gradient_norm")
+        losses = "  ".join(f"{name} {progress.loss[name]:.3f}" for name in _LOSSES if name in progress.loss)
         metrics = "  ".join(f"{name} {value:.3f}" for name, value in progress.metrics.items() if name != "metric")
         self._show(
             f"{progress.stage}  step {progress.step}  {100 * progress.share:.0f} %  "

@@ -74,7 +74,7 @@ class LabelConfig(_Part):
     homographies: int = Field(100, ge=1, description="warps averaged for each image, the identity among them")
     homography: HomographyConfig = HomographyConfig(allow_artifacts=True, rotation_deg=60.0)
     erosion_px: int = Field(3, ge=0, description="border of each warp that is not counted, pixels")
-    threshold: float = Field(0.015, ge=0, lt=1, description="least averaged probability of a label")
+    threshold: float = Field(0.004, ge=0, lt=1, description="least averaged probability of a label")
     nms_radius: int = Field(4, ge=0, le=32, description="non-maximum suppression radius, pixels")
     top_k: int = Field(600, ge=1, description="most labels of an image")
     subpixel: bool = Field(True, description="labels at the centre of mass of the averaged probabilities")
@@ -89,6 +89,9 @@ class DataConfig(_Part):
     warp_both: bool = Field(True, description="both views are warped, not only the second")
     photometric: PhotometricConfig = PhotometricConfig()
     subpixel: bool = Field(True, description="labels share their mass among the four pixels around them")
+    mass_exponent: float = Field(
+        0.5, ge=0, le=1, description="power of a label's mass that is trained with; 0: all labels count alike"
+    )
     points: int = Field(300, ge=16, description="labelled points of a pair that the sparse losses use at most")
 
 

@@ -118,7 +118,8 @@ class PhotoSource:
     def block(self, indices: NDArray[np.int64], generator: torch.Generator) -> Batch:
         images = _to_batch(self._photos.images(indices), generator.device)
         labels = self._photos.labels(indices)
-        padded = _pad_labels([(label.keypoints, label.mass) for label in labels], generator.device)
+        exponent = self._data.mass_exponent
+        padded = _pad_labels([(label.keypoints, label.mass**exponent) for label in labels], generator.device)
         if self._pairs:
             return _two_views(images, padded, self._data, generator)
         return _single_view(images, padded, self._data, generator)

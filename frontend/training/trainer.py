@@ -76,6 +76,14 @@ class Processes:
         """Until all processes are here."""
         self.agreed(0.0)
 
+    def mean(self, values: Tensor) -> list[float]:
+        """Means over all processes of values (N,)."""
+        if self.count > 1:
+            distributed.all_reduce(values)
+            values = values / self.count
+        means: list[float] = values.tolist()
+        return means
+
     def agreed(self, value: float) -> float:
         """The first process's value, in all of them."""
         if self.count == 1:
@@ -93,7 +101,7 @@ class Progress:
         stage: its name.
         step, steps: done and planned.
         share: of the schedule that is done, 0 to 1.
-        loss: mean of each loss since the last report.
+        loss: mean of each loss, of the gradient's norm and of the learning rate since the last report.
         images_per_second: trained with, all processes together.
         seconds_left: estimate.
         metrics: of the last validation.
@@ -230,7 +238,7 @@ class Trainer:
             meter.add(losses, self._images_per_step, time.monotonic() - started)
             if self._step % self._config.schedule.log_every == 0:
                 progress = self._progress(meter)
-                log.write(self._step, self._learning_rate(share), self._seconds, progress)
+                log.write(self._seconds, progress)
                 if self._processes.first:
                     self._report(progress)
                 meter = _Meter()
@@ -267,14 +275,17 @@ class Trainer:
                 f"stage {self._stage}: the loss is not finite at step {self._step}: lower optimizer.learning_rate; "
                 f"the last checkpoint is in {self._out}"
             )
+        rate = self._learning_rate(share)
         for group in self._optimizer.param_groups:
-            group["lr"] = self._learning_rate(share)
+            group["lr"] = rate
         self._optimizer.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(self._model.parameters(), settings.clip_norm)
         self._optimizer.step()
         _average_into(self._average, self._model.network, min(settings.ema, (1 + self._step) / (10 + self._step)))
-        return {**{name: float(value.detach().mean()) for name, value in losses.items()}, "gradient_norm": float(norm)}
+        means = torch.stack([*(value.detach().mean() for value in losses.values()), norm.detach()])
+        values = dict(zip([*losses, "gradient_norm"], self._processes.mean(means), strict=True))
+        return values | {"learning_rate": rate}
 
     def _autocast(self) -> AbstractContextManager[Any]:
         device, precision = self._processes.device.type, self._config.optimizer.precision
@@ -476,9 +487,10 @@ class _Log:
                 return
             self._board = SummaryWriter(str(out / "tensorboard"))
 
-    def write(self, step: int, learning_rate: float, seconds: float, progress: Progress) -> None:
-        values = {"learning_rate": learning_rate, "images_per_second": progress.images_per_second, **progress.loss}
-        self._line({"step": step, "minutes": round(seconds / 60, 3), **values}, step, "train", values)
+    def write(self, seconds: float, progress: Progress) -> None:
+        values = {"images_per_second": progress.images_per_second, **progress.loss}
+        line = {"step": progress.step, "minutes": round(seconds / 60, 3), **values}
+        self._line(line, progress.step, "train", values)
 
     def validation(self, step: int, metrics: dict[str, float]) -> None:
         self._line({"step": step, "validation": metrics}, step, "validation", metrics)

@@ -156,7 +156,7 @@ def heat_with(points: dict[tuple[int, int], float], size: tuple[int, int] = (40,
 
 def test_maxima_threshold_suppression_order_and_top_k() -> None:
     heat = heat_with({(10, 10): 0.5, (10, 13): 0.4, (10, 15): 0.3, (30, 50): 0.9, (20, 30): 0.014, (0, 59): 0.2})
-    config = LabelConfig(subpixel=False)
+    config = LabelConfig(subpixel=False, threshold=0.015)
     labels = find_labels(heat, config)
     np.testing.assert_array_equal(labels.keypoints, [[50, 30], [10, 10], [15, 10], [59, 0]])
     np.testing.assert_array_equal(labels.scores, np.float32([0.9, 0.5, 0.3, 0.2]))

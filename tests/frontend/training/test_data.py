@@ -1,0 +1,150 @@
+"""What the stages are shown: the same for the same seed, and geometrically right."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from spslam.errors import DatasetError
+from spslam.frontend.superpoint import SuperPoint
+from spslam.frontend.training.config import TrainingConfig, load_training_config
+from spslam.frontend.training.data import LabelledPhotos, PhotoSource, ShapeSource, TeacherSource, step_batch
+from spslam.frontend.training.homography import warp_points
+from spslam.frontend.training.labels import Labels, label_path, write_labels
+from spslam.frontend.training.photos import fit_image
+from spslam.frontend.training.shapes import open_shapes
+
+SIZE = (64, 96)
+CPU = torch.device("cpu")
+
+
+def config(*overrides: str) -> TrainingConfig:
+    small = ["labels.size=[64,96]", "data.size=[64,96]", "optimizer.batch=4", "optimizer.block=2", "data.points=40"]
+    return load_training_config("joint", [*small, *overrides])
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> LabelledPhotos:
+    """Six smooth images with labels at random places."""
+    rng = np.random.default_rng(0)
+    paths = []
+    for number in range(6):
+        image = cv2.GaussianBlur(rng.integers(0, 256, SIZE).astype(np.float32), (0, 0), 4)
+        image = cv2.normalize(image, None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
+        path = tmp_path / "photos" / f"{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        cv2.imwrite(str(path), image)
+        count = 30
+        points = rng.uniform([4, 4], [91, 59], (count, 2)).astype(np.float32)
+        mass = rng.uniform(0.1, 1, count).astype(np.float32)
+        target = label_path(tmp_path / "labels", path, tmp_path / "photos")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_labels(target, Labels(points, mass, mass), SIZE)
+        paths.append(path)
+    return LabelledPhotos(paths, tmp_path / "photos", tmp_path / "labels", SIZE)
+
+
+def test_a_batch_does_not_depend_on_the_number_of_processes(photos: LabelledPhotos) -> None:
+    settings = config()
+    source = PhotoSource(photos, settings.data, pairs=True)
+    whole = step_batch(source, settings, 3, CPU)
+    parts = [step_batch(source, settings, 3, CPU, rank, 2) for rank in range(2)]
+    for key, value in whole.items():
+        assert torch.equal(value, torch.cat([part[key] for part in parts])), key
+
+
+def test_steps_and_seeds_differ(photos: LabelledPhotos) -> None:
+    source = PhotoSource(photos, config().data, pairs=False)
+    images = [step_batch(source, config(*seed), step, CPU)["image"] for seed in ([], ["seed=1"]) for step in (0, 1)]
+    assert len({image.numpy().tobytes() for image in images}) == 4
+
+
+def test_every_epoch_shows_every_image(photos: LabelledPhotos) -> None:
+    class Indices(PhotoSource):
+        def block(self, indices: np.ndarray, generator: torch.Generator) -> dict[str, torch.Tensor]:
+            return {"index": torch.from_numpy(indices)}
+
+    settings = config()
+    source = Indices(photos, settings.data, pairs=False)
+    shown = torch.cat([step_batch(source, settings, step, CPU)["index"] for step in range(6)]).tolist()
+    epochs = [shown[start : start + 6] for start in range(0, 24, 6)]
+    assert all(sorted(epoch) == list(range(6)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) > 1
+
+
+def test_points_of_a_pair_correspond_and_show_the_same(photos: LabelledPhotos) -> None:
+    settings = config("data.photometric.chance=0")
+    batch = step_batch(PhotoSource(photos, settings.data, pairs=True), settings, 0, CPU)
+    exist = batch["points_valid"]
+    assert exist.float().mean() > 0.3
+    moved = warp_points(batch["points0"], batch["homography"])
+    torch.testing.assert_close(moved[exist].float(), batch["points1"][exist], atol=1e-3, rtol=0)
+    values = []
+    for view in "01":
+        grid = batch[f"points{view}"] * 2 / torch.tensor([SIZE[1] - 1, SIZE[0] - 1]) - 1
+        sampled = torch.nn.functional.grid_sample(batch[f"image{view}"], grid[:, :, None], align_corners=True)
+        values.append(sampled[:, 0, :, 0][exist])
+    # Smooth images: what differs is the interpolation.
+    assert (values[0] - values[1]).abs().max() < 0.05
+    assert values[0].std() > 0.1
+
+
+def test_labels_lie_at_the_points_with_their_mass(photos: LabelledPhotos) -> None:
+    settings = config("data.mass_exponent=0")
+    batch = step_batch(PhotoSource(photos, settings.data, pairs=True), settings, 0, CPU)
+    label_map, exist, points = batch["label_map0"], batch["points_valid"], batch["points0"]
+    for row in range(len(points)):
+        for x, y in points[row][exist[row]].tolist():
+            left, top = int(np.floor(x)), int(np.floor(y))
+            near = label_map[row, max(top, 0) : top + 2, max(left, 0) : left + 2]
+            assert near.sum() > 0.9
+
+
+def test_a_smaller_view_is_a_part_of_the_photograph(photos: LabelledPhotos) -> None:
+    settings = config("data.size=[48,64]", "data.photometric.chance=0")
+    batch = step_batch(PhotoSource(photos, settings.data, pairs=True), settings, 1, CPU)
+    assert batch["image0"].shape == (4, 1, 48, 64)
+    exist = batch["points_valid"]
+    assert exist.any()
+    inside = batch["points1"][exist]
+    assert bool(((inside >= -0.5) & (inside <= torch.tensor([63.5, 47.5]))).all())
+
+
+def test_shapes_come_with_their_corners(tmp_path: Path) -> None:
+    shapes = open_shapes(tmp_path, 9, SIZE, 0)
+    settings = config("data.photometric.chance=0")
+    batch = step_batch(ShapeSource(shapes, settings), settings, 0, CPU)
+    assert batch["image"].shape == (4, 1, *SIZE)
+    counts = sorted(len(shapes.corners(index)) for index in range(9))
+    assert all(round(float(total)) in counts for total in batch["label_map"].sum(dim=(1, 2)))
+
+
+def test_the_teacher_says_probabilities(photos: LabelledPhotos) -> None:
+    torch.manual_seed(0)
+    teacher = SuperPoint((4, 4, 8, 8, 16), descriptor_dim=16).eval().requires_grad_(False)
+    settings = config()
+    batch = step_batch(TeacherSource(photos, settings.data, teacher, warps=3), settings, 0, CPU)
+    classes = batch["teacher_probabilities"]
+    assert classes.shape == (4, 65, 8, 12)
+    torch.testing.assert_close(classes.sum(dim=1), torch.ones(4, 8, 12))
+    assert batch["teacher_descriptors"].shape == (4, 16, 8, 12)
+
+
+def test_photographs_without_labels_are_left_out(photos: LabelledPhotos, tmp_path: Path) -> None:
+    label_path(tmp_path / "labels", photos.paths[2], tmp_path / "photos").unlink()
+    fewer = LabelledPhotos(photos.paths, tmp_path / "photos", tmp_path / "labels", SIZE)
+    assert [path.stem for path in fewer.paths] == ["0", "1", "3", "4", "5"]
+    with pytest.raises(DatasetError, match="spslam train label"):
+        LabelledPhotos(photos.paths, tmp_path / "photos", tmp_path / "nothing", SIZE)
+
+
+@pytest.mark.parametrize("shape", [(64, 96), (128, 192), (100, 300), (40, 50), (333, 101)])
+def test_an_image_is_fitted_around_its_middle(shape: tuple[int, int]) -> None:
+    y, x = np.mgrid[: shape[0], : shape[1]].astype(np.float32)
+    centre = (np.array(shape) - 1) / 2
+    image = (128 + 100 * np.cos((x - centre[1]) / 9) * np.cos((y - centre[0]) / 9)).astype(np.uint8)
+    fitted = fit_image(image, SIZE)
+    assert fitted.shape == SIZE
+    np.testing.assert_allclose(fitted, fitted[::-1, ::-1], atol=14)
