@@ -30,6 +30,7 @@ INTERRUPTED = 130
 # Fewer held-out photographs say nothing; the folder is then taken for one that no training saw.
 _FEWEST_PHOTOS = 10
 _POSE_TOLERANCE_S = 0.01
+_TIMED = ("shapes", "shapes_half", "shapes_full")
 
 _logger = logging.getLogger(__name__)
 
@@ -379,6 +380,35 @@ def _feature_settings(overrides: list[str] | None) -> dict[str, Any]:
     if foreign:
         raise typer.BadParameter(f"expected features.KEY=VALUE, found {foreign[0]}", param_hint="--set")
     return {name.removeprefix("features."): features[name.removeprefix("features.")] for name in names}
+
+
+@app.command()
+def speed(
+    configs: Annotated[
+        list[str] | None,
+        typer.Option("--config", metavar="NAME|FILE", show_default=False, help="Networks to time; repeatable."),
+    ] = None,
+    batch: Annotated[int, typer.Option(metavar="N", min=1, help="Images at once.")] = 8,
+    device: DeviceOption = Device.AUTO,
+) -> None:
+    """Time forward and backward of networks on random images, without data and optimiser."""
+    import torch
+
+    from spslam.frontend.training.config import load_training_config
+    from spslam.frontend.training.speed import measure_speed
+
+    where = torch.device(_device(device))
+    typer.echo("| network | parameters | size | precision | training images/s | inference images/s |")
+    typer.echo("| --- | ---: | --- | --- | ---: | ---: |")
+    for name in configs or _TIMED:
+        network = load_training_config(name).network
+        for size in ((120, 160), (240, 320)):
+            for bf16 in (False, True) if where.type == "cuda" else (False,):
+                found = measure_speed(name, network, size, batch, where, bf16)
+                typer.echo(
+                    f"| {name} | {found.parameters:,} | {size[0]}x{size[1]} | {'bf16' if bf16 else 'fp32'} "
+                    f"| {found.train:.1f} | {found.infer:.1f} |"
+                )
 
 
 @app.command("config")

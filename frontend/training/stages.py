@@ -50,6 +50,7 @@ class StageInputs:
     Attributes:
         out: folder of checkpoints, logs and the weights; a training that is there is resumed.
         photos: folder of photographs; not for shapes.
+        held_out: folder of the photographs to validate with; all of `photos` are trained with then.
         labels: label folder of these photographs; for detector and joint.
         init: weights file or folder of an earlier training to start from; it decides the network's shape.
         teacher: weights file of the large network; for distil.
@@ -70,6 +71,7 @@ class StageInputs:
     commands: tuple[str, ...] = ()
     created: date | None = None
     name: str = "superpoint"
+    held_out: Path | None = None
 
 
 def run_stage(
@@ -114,18 +116,19 @@ def initial_network(config: NetworkConfig, init: Path | None = None) -> SuperPoi
         WeightsError: the file cannot be read.
     """
     if init is None:
-        return _new_network(config)
+        return new_network(config)
     if init.is_dir():
         if not (init / BEST).is_file():
             raise TrainingError(f"{init} holds no trained network: expected {BEST} in it, or give a weights file")
-        network = _new_network(load_training_config(init / "config.yaml").network)
+        network = new_network(load_training_config(init / "config.yaml").network)
         network.load_state_dict(read_checkpoint(init / BEST)["network"])
         return network
     network = load_superpoint(init)
     return network.train().requires_grad_(True)
 
 
-def _new_network(config: NetworkConfig) -> SuperPoint:
+def new_network(config: NetworkConfig) -> SuperPoint:
+    """A network with random weights."""
     return SuperPoint(
         config.widths,
         config.descriptor_dim,
@@ -148,7 +151,7 @@ def _data(
         return ShapeSource(open_shapes(*drawn), config), ShapeValidation(unseen), {"shapes": config.shapes.count}
     if inputs.photos is None:
         raise TrainingError(f"stage {stage} needs photographs: give a folder with --photos")
-    train, unseen_photos = held_out(find_photos(inputs.photos), config.holdout, config.seed)
+    train, unseen_photos = _split(inputs.photos, config, inputs)
     if not train or not unseen_photos:
         raise DatasetError(
             f"{inputs.photos} holds too few photographs: expected some to train with and some to hold out "
@@ -169,6 +172,13 @@ def _data(
     return source, validate, photo_groups(photos.paths, inputs.photos)
 
 
+def _split(photos: Path, config: TrainingConfig, inputs: StageInputs) -> tuple[list[Path], list[Path]]:
+    """Photographs to train with and those to validate with."""
+    if inputs.held_out is not None:
+        return find_photos(photos), find_photos(inputs.held_out)
+    return held_out(find_photos(photos), config.holdout, config.seed)
+
+
 def photo_groups(paths: list[Path], root: Path) -> dict[str, int]:
     """Number of photographs by the first folder below the root."""
     parts = [path.relative_to(root).parts for path in paths]
@@ -177,7 +187,7 @@ def photo_groups(paths: list[Path], root: Path) -> dict[str, int]:
 
 def _codebook(network: SuperPoint, inputs: StageInputs, config: TrainingConfig) -> Codebook:
     assert inputs.photos is not None
-    train, _ = held_out(find_photos(inputs.photos), config.holdout, config.seed)
+    train, _ = _split(inputs.photos, config, inputs)
     extractor = SuperPointExtractor(FeatureConfig(max_keypoints=500), copy.deepcopy(network).cpu())
     images = (read_photo(path) for path in evenly_spread(train, _CODEBOOK_IMAGES, config.seed))
     return learn_codebook_from_images(extractor, images, seed=config.seed)
