@@ -1,0 +1,541 @@
+"""From images of one kind to weights for them: labels, training, evaluation before and after, a report.
+
+The published recipe (DeTone, Malisiewicz, Rabinovich: SuperPoint, 2018, section 5) from trained weights on instead of
+from synthetic shapes, within a given time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import asdict, dataclass
+from datetime import date
+from importlib import resources
+from pathlib import Path
+from typing import Any, Protocol
+
+from pydantic import JsonValue
+
+from spslam.errors import TrainingError, WeightsError
+from spslam.files import write_atomic
+
+from ..checkpoints import DEFAULT_WEIGHTS, load_superpoint
+from .adapt_images import DomainImages, NamedImages, gather_images
+from .adapt_report import AdaptationReport, write_report
+from .codebook import read_codebook
+from .config import TrainingConfig
+from .evaluate import EvaluationData, evaluate_extractor
+from .homography_metrics import METRICS
+from .labels import LabelSummary, label_images
+from .photos import evenly_spread, find_photos
+from .stages import StageInputs, run_stage
+from .trainer import LOG, Processes, Progress, TrainingResult
+from .weights import Card, export_weights, fold_batch_norm, read_card
+
+__all__ = ["Adaptation", "Reporter", "adapt"]
+
+_logger = logging.getLogger(__name__)
+
+_SUFFIX = ".safetensors"
+_FEW_IMAGES = 300
+_LABEL_SHARE = 0.35
+_LEAST_TRAINING_SHARE = 0.3
+_LEAST_WARPS = 8
+_MEASURED_IMAGES = 3
+_PAIRS = 60
+_MOST_VIEWS = 6
+
+
+class Reporter(Protocol):
+    """Is told how far an adaptation is."""
+
+    def say(self, text: str) -> None:
+        """What is being done."""
+
+    def count(self, done: int, total: int) -> None:
+        """Images labelled, and all of them."""
+
+    def update(self, progress: Progress) -> None:
+        """Where the training is."""
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """What `adapt` ended with.
+
+    Attributes:
+        weights: the new weights file; there if `finished`.
+        report: the page beside it; there if `finished`.
+        before: figures (`METRICS`) of the old weights on held-out images; empty unless `finished`.
+        after: the same of the new weights.
+        improved: False: the new weights are better neither in repeatability nor in matching score.
+        finished: False: it was stopped; the same call goes on.
+        summary: one line for the user.
+    """
+
+    weights: Path
+    report: Path
+    before: dict[str, float | None]
+    after: dict[str, float | None]
+    improved: bool
+    finished: bool
+    summary: str
+
+
+class _StoppedError(Exception):
+    """Somebody asked to stop."""
+
+
+class _Silent:
+    def say(self, text: str) -> None:
+        pass
+
+    def count(self, done: int, total: int) -> None:
+        pass
+
+    def update(self, progress: Progress) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class _Files:
+    """Where an adaptation keeps what it makes."""
+
+    weights: Path
+
+    @property
+    def report(self) -> Path:
+        return self.weights.with_suffix(".html")
+
+    @property
+    def folder(self) -> Path:
+        return self.weights.with_name(f"{self.weights.stem}-adaptation")
+
+    @property
+    def images(self) -> Path:
+        return self.folder / "images"
+
+    @property
+    def labels(self) -> Path:
+        return self.folder / "labels"
+
+    @property
+    def training(self) -> Path:
+        return self.folder / "joint"
+
+    @property
+    def plan(self) -> Path:
+        return self.folder / "plan.json"
+
+    @property
+    def evaluation(self) -> Path:
+        return self.folder / "evaluation.json"
+
+
+@dataclass(frozen=True)
+class LabelPlan:
+    """How many images are labelled, with how many warps each, and the time it has taken so far, seconds."""
+
+    images: int
+    homographies: int
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What every part of an adaptation needs."""
+
+    files: _Files
+    init: Path
+    config: TrainingConfig
+    processes: Processes
+    reporter: Reporter
+    stopped: Callable[[], bool]
+
+    def check(self) -> None:
+        """Raises _StoppedError if somebody asked to stop."""
+        if self.stopped():
+            raise _StoppedError
+
+    def check_together(self) -> None:
+        """Raises _StoppedError in all processes if the first one was asked to stop."""
+        if self.processes.agreed(float(self.stopped())) > 0:
+            raise _StoppedError
+
+    def say(self, text: str) -> None:
+        _logger.info("%s", text)
+        self.reporter.say(text)
+
+
+def adapt(
+    images: NamedImages,
+    out: Path,
+    config: TrainingConfig,
+    *,
+    weights: Path | None = None,
+    minutes: float | None = None,
+    processes: Processes | None = None,
+    most_images: int = 2000,
+    reporter: Reporter | None = None,
+    stopped: Callable[[], bool] | None = None,
+    created: date | None = None,
+    commands: tuple[str, ...] = (),
+) -> Adaptation:
+    """Train weights on for the kind of images that are given.
+
+    Everything is kept in a folder beside `out` (its stem and `-adaptation`). The same call goes on where it was
+    stopped, and with more minutes trains on.
+
+    Args:
+        images: name and (H, W) uint8 grey each, in the order of the sequence; only the first process reads them.
+        out: weights file (.safetensors); its card (.md) and the report (.html) are written beside it.
+        config: `spslam.frontend.training.config`, as a rule the built-in `adapt`. `holdout` is the share of the
+            images that is taken out to validate and to evaluate with; `network` is not used.
+        weights: to start from, any file that `load_superpoint` reads; None: the built-in ones.
+        minutes: for labels and training together, about; None: `schedule.minutes`; where that is None, too, all
+            warps and all steps of the configuration. Evaluation comes on top, one or two minutes on a CPU.
+        processes: as torchrun describes them; they share labels and training. All must see the folder of `out`.
+        most_images: images used, evenly spread over those given.
+        reporter: is told how far it is, in the first process.
+        stopped: asked now and then; True ends the call.
+        created: date for the card.
+        commands: that lead here, for the card.
+
+    Raises:
+        DatasetError: too few images, or others than those that an earlier call was given.
+        TrainingError: what is in the folder has other settings.
+        WeightsError: the weights cannot be read or exported, or `out` has another suffix or is in use.
+        OutputError: files cannot be written.
+    """
+    processes = processes or Processes()
+    files = _Files(Path(out))
+    _check_out(files, weights)
+    minutes = config.schedule.minutes if minutes is None else minutes
+    with _weights_file(weights) as init:
+        # Now, not after the training: weights that cannot be exported are refused.
+        fold_batch_norm(load_superpoint(init))
+        told = reporter if reporter is not None and processes.first else _Silent()
+        run = _Run(files, init, config, processes, told, stopped or (lambda: False))
+        try:
+            return _adapt(run, images, minutes, most_images, created, commands)
+        except _StoppedError:
+            return Adaptation(files.weights, files.report, {}, {}, False, False, "stopped; the same call goes on")
+
+
+def _adapt(
+    run: _Run,
+    images: NamedImages,
+    minutes: float | None,
+    most_images: int,
+    created: date | None,
+    commands: tuple[str, ...],
+) -> Adaptation:
+    files, processes = run.files, run.processes
+    domain = _gather(run, images, most_images)
+    if processes.first:
+        _evaluated(run, "before", run.init, domain.held_out)
+    run.check_together()
+    mean_labels = _labelled(run, domain, _label_plan(run, domain, minutes))
+    plan = _read_plan(files.plan)
+    config = _training_config(run.config, plan, minutes)
+    inputs = StageInputs(
+        files.training,
+        domain.train,
+        files.labels,
+        run.init,
+        commands=commands,
+        created=created,
+        name=files.weights.stem,
+        held_out=domain.validation,
+    )
+    run.say("training")
+    trained, result = run_stage("joint", config, inputs, processes, run.reporter.update, run.stopped)
+    if not result.finished:
+        raise _StoppedError
+    if processes.first:
+        figures = _evaluated(run, "after", trained, domain.held_out)
+        card = _export(files, trained, run.init, plan, figures)
+        run.say("report")
+        facts = _facts(run, domain, plan, mean_labels, config, result)
+        report = _report(config, figures, card, facts)
+        write_report(files.report, report, run.init, files.weights, find_photos(domain.held_out), files.training / LOG)
+    processes.wait()
+    return _result(files)
+
+
+def _result(files: _Files) -> Adaptation:
+    found = _read_evaluation(files.evaluation)
+    before, after = found["before"]["photos"], found["after"]["photos"]
+    improved, summary = verdict(before, after)
+    return Adaptation(files.weights, files.report, before, after, improved, True, summary)
+
+
+def verdict(before: dict[str, float | None], after: dict[str, float | None]) -> tuple[bool, str]:
+    """Whether the new weights are better in repeatability or matching score, and what to say about it."""
+    changes = []
+    better = []
+    for key, name in (("repeatability", "repeatability"), ("matching_score", "matching score")):
+        old, new = before.get(key) or 0.0, after.get(key) or 0.0
+        changes.append(f"{name} {old:.3f} -> {new:.3f}")
+        better.append(new > old)
+    if all(better):
+        words = "the new weights are better"
+    elif any(better):
+        words = "the new weights are better in one, not in the other"
+    else:
+        words = "the new weights are NOT better: keep the old ones (more images or more minutes may help)"
+    return any(better), f"held-out images: {', '.join(changes)}; {words}"
+
+
+def _check_out(files: _Files, weights: Path | None) -> None:
+    out = files.weights
+    if out.suffix != _SUFFIX:
+        raise WeightsError(f"weights are written to a {_SUFFIX} file, found {out.name}: choose such a name")
+    if weights is not None and weights.resolve() == out.resolve():
+        raise WeightsError(f"{out} holds the weights to start from: give another file for the new ones")
+    if out.exists() and not files.folder.is_dir():
+        raise WeightsError(f"{out} is there already and not made by an adaptation: give another file")
+
+
+def _weights_file(weights: Path | None) -> AbstractContextManager[Path]:
+    if weights is not None:
+        return nullcontext(weights)
+    return resources.as_file(resources.files("spslam.frontend.weights") / DEFAULT_WEIGHTS)
+
+
+def _gather(run: _Run, images: NamedImages, most_images: int) -> DomainImages:
+    folder = run.files.images
+    domain = DomainImages(folder, 0)
+
+    def seen(count: int) -> None:
+        run.check()
+        run.reporter.say(f"reading images: {count}")
+
+    if run.processes.first:
+        with suppress(_StoppedError):
+            domain = gather_images(images, folder, run.config.labels.size, most_images, run.config.holdout, seen)
+    run.check_together()
+    count = len(find_photos(domain.train))
+    if run.processes.first and count < _FEW_IMAGES:
+        _logger.warning(
+            "%d images to train with are few (%d and more are better): if the new weights are worse, give more "
+            "images, or warp them more strongly (data.homography)",
+            count,
+            _FEW_IMAGES,
+        )
+    return domain
+
+
+def plan_labels(seconds_per_warp: float, images: int, homographies: int, seconds: float) -> LabelPlan:
+    """As many warps an image as the time allows, at least 8; where even that takes too long, of fewer images.
+
+    Args:
+        seconds_per_warp: of one image, all processes together.
+        images: there are.
+        homographies: most warps.
+        seconds: for all labels.
+    """
+    warps = int(seconds / seconds_per_warp)
+    each = min(max(warps // images, _LEAST_WARPS), homographies)
+    return LabelPlan(max(min(images, warps // each), min(images, _LEAST_WARPS)), each)
+
+
+def _label_plan(run: _Run, domain: DomainImages, minutes: float | None) -> LabelPlan:
+    """The plan of an earlier call, or a new one."""
+    if run.processes.first and not run.files.plan.is_file():
+        photos = find_photos(domain.train)
+        full = run.config.labels.homographies
+        if minutes is None:
+            plan = LabelPlan(len(photos), full)
+        else:
+            run.say("measuring how fast images are labelled")
+            each = _seconds_per_warp(run, photos) / run.processes.count
+            plan = plan_labels(each, len(photos), full, 60 * minutes * _LABEL_SHARE)
+        _write_plan(run.files.plan, plan)
+    run.processes.wait()
+    return _read_plan(run.files.plan)
+
+
+def _seconds_per_warp(run: _Run, photos: list[Path]) -> float:
+    few = run.config.labels.model_copy(
+        update={"homographies": min(run.config.labels.batch, run.config.labels.homographies)}
+    )
+    times: list[float] = []
+    with tempfile.TemporaryDirectory() as folder:
+        label_images(
+            photos[:_MEASURED_IMAGES],
+            photos[0].parent,
+            Path(folder),
+            run.init,
+            few,
+            run.config.seed,
+            device=str(run.processes.device),
+            progress=lambda done, total: times.append(time.monotonic()),
+        )
+    # The first image warms up.
+    return max((times[-1] - times[0]) / (len(times) - 1) / few.homographies, 1e-9)
+
+
+def _read_plan(path: Path) -> LabelPlan:
+    try:
+        values = json.loads(path.read_text("utf-8"))
+        return LabelPlan(int(values["images"]), int(values["homographies"]), float(values["seconds"]))
+    except FileNotFoundError:
+        raise TrainingError(f"expected a plan at {path}, found none: all processes must see that folder") from None
+    except (OSError, ValueError, KeyError, TypeError):
+        raise TrainingError(f"expected the plan of an adaptation in {path}, found none: remove its folder") from None
+
+
+def _write_plan(path: Path, plan: LabelPlan) -> None:
+    write_atomic(path, json.dumps(asdict(plan), indent=2) + "\n")
+
+
+def _labelled(run: _Run, domain: DomainImages, plan: LabelPlan) -> float:
+    """Labels of an image, the mean over those that this process was to label."""
+    processes = run.processes
+    summary = LabelSummary(0, 0, 0, 0.0)
+
+    def progress(done: int, total: int) -> None:
+        run.reporter.count(done, total)
+        run.check()
+
+    run.say(f"labelling {plan.images} images with {plan.homographies} warps each")
+    with suppress(_StoppedError), _timed(run, plan):
+        summary = label_images(
+            evenly_spread(find_photos(domain.train), plan.images, run.config.seed),
+            domain.train,
+            run.files.labels,
+            run.init,
+            run.config.labels.model_copy(update={"homographies": plan.homographies}),
+            run.config.seed,
+            device=str(processes.device),
+            shard=(processes.rank, processes.count),
+            progress=progress,
+        )
+    run.check_together()
+    return summary.mean_labels
+
+
+@contextmanager
+def _timed(run: _Run, plan: LabelPlan) -> Iterator[None]:
+    """Adds the time taken to the plan, also where it ends early."""
+    start = time.monotonic()
+    try:
+        yield
+    finally:
+        if run.processes.first:
+            seconds = plan.seconds + time.monotonic() - start
+            _write_plan(run.files.plan, LabelPlan(plan.images, plan.homographies, seconds))
+
+
+def _training_config(config: TrainingConfig, plan: LabelPlan, minutes: float | None) -> TrainingConfig:
+    labels = config.labels.model_copy(update={"homographies": plan.homographies})
+    left = None if minutes is None else max(minutes - plan.seconds / 60, _LEAST_TRAINING_SHARE * minutes)
+    schedule = config.schedule.model_copy(update={"minutes": left})
+    return config.model_copy(update={"labels": labels, "schedule": schedule})
+
+
+def _evaluated(run: _Run, when: str, weights: Path, folder: Path) -> dict[str, Any]:
+    """All figures on the held-out images so far, those of these weights as `when`; measured only if they are new."""
+    path = run.files.evaluation
+    found: dict[str, Any] = _read_evaluation(path) if path.is_file() else {}
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    if found.get(when, {}).get("weights_sha256") != digest:
+        run.say(f"evaluation {when}")
+        found[when] = {"weights_sha256": digest, **_figures(weights, find_photos(folder), run.processes, when)}
+        write_atomic(path, json.dumps(found, indent=2) + "\n")
+    return found
+
+
+def _read_evaluation(path: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"expected figures in {path}, found none that can be read ({error}): remove it") from None
+    return found
+
+
+def _figures(weights: Path, photos: list[Path], processes: Processes, label: str) -> dict[str, Any]:
+    """Means over one random view of each image, over several where they are few."""
+    overrides = {} if processes.device.type == "cpu" else {"device": processes.device.type}
+    views = min(math.ceil(_PAIRS / len(photos)), _MOST_VIEWS)
+    results = [
+        evaluate_extractor("superpoint", EvaluationData(photos, _PAIRS, seed), weights, overrides, label)
+        for seed in range(views)
+    ]
+    scores = {key: _mean([result["photos"][key] for result in results]) for key in METRICS}
+    pairs = sum(result["pairs"]["photos"] for result in results)
+    return {"images": len(photos), "pairs": pairs, "protocol": results[0]["protocol"], "photos": scores}
+
+
+def _mean(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return round(sum(known) / len(known), 6) if known else None
+
+
+def _export(files: _Files, trained: Path, init: Path, plan: LabelPlan, figures: dict[str, Any]) -> Card:
+    """Write the weights with what the adaptation adds to their card."""
+    card, began = read_card(trained), read_card(init)
+    assert card is not None
+    before, after = figures["before"]["photos"], figures["after"]["photos"]
+    metrics: dict[str, JsonValue] = {"before": before, "after": after}
+    _, summary = verdict(before, after)
+    card = card.model_copy(
+        update={
+            "stages": (*card.stages[:-1], card.stages[-1].model_copy(update={"stage": "adapt"})),
+            "training_data": {**(began.training_data if began else {}), files.weights.stem: plan.images},
+            "metrics": metrics,
+            "notes": f"Adapted from {init.name}. {summary[0].upper()}{summary[1:]}. {figures['after']['images']} "
+            f"images in {figures['after']['pairs']} pairs. {figures['after']['protocol']}",
+        }
+    )
+    export_weights(load_superpoint(trained), files.weights, card, read_codebook(trained))
+    return card
+
+
+def _facts(
+    run: _Run,
+    domain: DomainImages,
+    plan: LabelPlan,
+    mean_labels: float,
+    config: TrainingConfig,
+    result: TrainingResult,
+) -> dict[str, str]:
+    """Settings and sizes in words."""
+    optimizer, minutes = config.optimizer, config.schedule.minutes
+    height, width = config.labels.size
+    allowed = "" if minutes is None else f" of {minutes:.1f}"
+    return {
+        "started from": run.init.name,
+        "trained with": f"{plan.images} of {domain.given} images given, fitted to {height}×{width}",
+        "validated with": f"{len(find_photos(domain.validation))} other images: they choose the best weights",
+        "labels": f"{plan.homographies} warps an image, {mean_labels:.0f} points an image, {plan.seconds / 60:.1f} min",
+        "training": f"{result.steps} steps of {optimizer.batch} pairs in {result.minutes:.1f}{allowed} min",
+        "learning rate": f"{optimizer.learning_rate:g}, then a half cosine",
+        "device": run.processes.device.type + (f", {run.processes.count} processes" if run.processes.count > 1 else ""),
+    }
+
+
+def _report(config: TrainingConfig, figures: dict[str, Any], card: Card, facts: dict[str, str]) -> AdaptationReport:
+    before, after = figures["before"]["photos"], figures["after"]["photos"]
+    improved, summary = verdict(before, after)
+    return AdaptationReport(
+        title=card.name,
+        improved=improved,
+        summary=summary,
+        before=before,
+        after=after,
+        images=figures["after"]["images"],
+        pairs=figures["after"]["pairs"],
+        protocol=figures["after"]["protocol"],
+        facts=facts,
+        settings=config.to_yaml(),
+        commands=card.commands,
+        created=card.created,
+    )

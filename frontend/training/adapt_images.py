@@ -1,0 +1,230 @@
+"""The images that a network is adapted to: some of many, at one size, in a folder, with stretches held out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from spslam.errors import DatasetError, OutputError
+from spslam.files import write_atomic
+
+from .photos import fit_image
+
+NamedImages = Iterable[tuple[str, NDArray[np.uint8]]]
+
+LEAST_IMAGES = 20
+MANIFEST = "images.json"
+_PARTS = _TRAIN, _VALIDATION, _HELD_OUT = ("train", "validation", "held-out")
+_STRETCH = 20
+_LEAST_STRETCH = 3
+_GAP = 5
+_MOST_SHARE = 0.4
+_DIGEST_STEP = 8
+_NAME_LENGTH = 40
+
+
+@dataclass(frozen=True)
+class DomainImages:
+    """Images (PNG, grey, of one size) in folders.
+
+    Attributes:
+        folder: of all three parts.
+        given: images there were to choose from.
+    """
+
+    folder: Path
+    given: int
+
+    @property
+    def train(self) -> Path:
+        """The folder of those to learn from."""
+        return self.folder / _TRAIN
+
+    @property
+    def validation(self) -> Path:
+        """The folder of those that the best weights are chosen by."""
+        return self.folder / _VALIDATION
+
+    @property
+    def held_out(self) -> Path:
+        """The folder of those to evaluate with, seen at the end only."""
+        return self.folder / _HELD_OUT
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What decides which images are written; another call in the same folder must ask for the same."""
+
+    size: tuple[int, int]
+    most: int
+    share: float
+
+
+def split_stretches(count: int, share: float) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Indices of images in their order to train with, to validate with and to hold out.
+
+    Neighbouring frames of a sequence are nearly the same: whole stretches, spread evenly, are taken out, by turns to
+    hold out and to validate with, and a few images on both sides of each are used for nothing.
+
+    Args:
+        count: images, at least `LEAST_IMAGES`.
+        share: of them that is taken out for both together, at most 0.4.
+    """
+    wanted = max(count * min(share, _MOST_SHARE), 2 * _LEAST_STRETCH)
+    stretches = 2 * max(1, round(wanted / (2 * _STRETCH)))
+    length = max(round(wanted / stretches), _LEAST_STRETCH)
+    gap = min(_GAP, length // 3)
+    middles = (np.arange(stretches) + 0.5) * count / stretches
+    starts = np.rint(middles - length / 2).astype(np.int64)
+    free = np.ones(count, np.bool_)
+    for start in starts:
+        free[max(start - gap, 0) : start + length + gap] = False
+    taken = starts[:, None] + np.arange(length)
+    return np.flatnonzero(free), taken[1::2].ravel(), taken[::2].ravel()
+
+
+def gather_images(
+    images: NamedImages,
+    folder: Path,
+    size: tuple[int, int],
+    most: int,
+    share: float,
+    seen: Callable[[int], None] | None = None,
+) -> DomainImages:
+    """Write at most `most` of the images, evenly spread, fitted to `size`, to `folder`.
+
+    Images that are there stay; then the given ones are only compared with those that they were made from.
+
+    Args:
+        images: name and (H, W) uint8 grey each, in order; gone through once, one at a time.
+        folder: made if it is missing.
+        size: height and width, pixels.
+        most: images kept.
+        share: see `split_stretches`.
+        seen: is called with the number of images read so far; what it raises ends the call.
+
+    Raises:
+        DatasetError: too few images, or `folder` holds others.
+        OutputError: `folder` cannot be written to.
+    """
+    request = _Request(size, most, share)
+    stream = _Stream(images, seen)
+    make = _check_same if (folder / MANIFEST).is_file() else _write_images
+    return DomainImages(folder, make(folder, request, stream))
+
+
+class _Stream:
+    """Goes through images; knows afterwards how many and which they were."""
+
+    def __init__(self, images: NamedImages, seen: Callable[[int], None] | None) -> None:
+        self._images, self._seen = images, seen
+        self._digest = hashlib.sha256()
+        self.count = 0
+
+    def __iter__(self) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+        for name, image in self._images:
+            # Names alone repeat: many sequences number their frames.
+            self._digest.update(f"{name} {image.shape} ".encode())
+            self._digest.update(image[::_DIGEST_STEP, ::_DIGEST_STEP].tobytes())
+            self.count += 1
+            if self._seen is not None:
+                self._seen(self.count)
+            yield name, image
+
+    @property
+    def digest(self) -> str:
+        return self._digest.hexdigest()
+
+
+def _check_same(folder: Path, request: _Request, stream: _Stream) -> int:
+    manifest = folder / MANIFEST
+    try:
+        found = json.loads(manifest.read_text("utf-8"))
+        asked = {key: found[key] for key in ("size", "most", "share")}
+        count, digest = int(found["count"]), found["digest"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise DatasetError(f"{manifest} is damaged: remove its folder to start anew") from None
+    now = json.loads(json.dumps(asdict(request)))
+    if asked != now:
+        different = ", ".join(f"{key} {asked[key]} instead of {now[key]}" for key in now if asked[key] != now[key])
+        raise DatasetError(
+            f"{folder} holds images chosen otherwise ({different}): go on with the same settings, or give "
+            "another file for the weights"
+        )
+    for _ in stream:
+        pass
+    if (count, digest) != (stream.count, stream.digest):
+        raise DatasetError(
+            f"{folder} holds other images: expected the {count} that they were chosen from, found "
+            f"{stream.count} given now, not the same; give another file for the weights, or remove that folder"
+        )
+    return count
+
+
+def _write_images(folder: Path, request: _Request, stream: _Stream) -> int:
+    if folder.exists():
+        raise DatasetError(
+            f"{folder} is there and holds no {MANIFEST}: give another file for the weights, or remove it"
+        )
+    # Only whole sets get the final name; this one is what an interrupted call left.
+    part_folder = folder.with_name(f"{folder.name}.part")
+    try:
+        shutil.rmtree(part_folder, ignore_errors=True)
+        for part in _PARTS:
+            (part_folder / part).mkdir(parents=True)
+        kept = _keep_some(stream, part_folder, request)
+        if len(kept) < LEAST_IMAGES:
+            raise DatasetError(
+                f"expected at least {LEAST_IMAGES} images to adapt to (better 300 and more), found {len(kept)}: "
+                "give more of the same kind"
+            )
+        for part, indices in zip(_PARTS, split_stretches(len(kept), request.share), strict=True):
+            for index in indices:
+                kept[index].rename(part_folder / part / kept[index].name)
+        # What is left lies between the parts.
+        for path in kept:
+            path.unlink(missing_ok=True)
+        values = {**asdict(request), "count": stream.count, "digest": stream.digest}
+        write_atomic(part_folder / MANIFEST, json.dumps(values, indent=2) + "\n")
+        part_folder.rename(folder)
+    except OSError as error:
+        raise OutputError(f"cannot write images to {folder}: {error.strerror or error}") from None
+    return stream.count
+
+
+def _keep_some(stream: _Stream, folder: Path, request: _Request) -> list[Path]:
+    """Files of at most `request.most` images of a stream whose length is not known before its end."""
+    kept: list[Path] = []
+    every = 1
+    for index, (name, image) in enumerate(stream):
+        if index % every:
+            continue
+        path = folder / f"{index:06d}-{_plain(name)}.png"
+        _, data = cv2.imencode(".png", fit_image(image, request.size))
+        path.write_bytes(data.tobytes())
+        kept.append(path)
+        if len(kept) == 2 * request.most:
+            _remove(kept[1::2])
+            kept, every = kept[::2], 2 * every
+    spread = np.linspace(0, len(kept), min(len(kept), request.most), endpoint=False).astype(np.int64)
+    chosen = [kept[index] for index in spread]
+    _remove(sorted({*kept} - {*chosen}))
+    return chosen
+
+
+def _remove(paths: list[Path]) -> None:
+    for path in paths:
+        path.unlink()
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_]+", "_", Path(name).stem)[-_NAME_LENGTH:].strip("_") or "image"

@@ -1,0 +1,292 @@
+"""The page about an adaptation: figures before and after, sample detections, the course of the training.
+
+One HTML file with its pictures inside, so that it can be sent around.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from spslam.config import FeatureConfig
+from spslam.files import write_atomic
+from spslam.frame import Features
+
+from ..checkpoints import load_superpoint
+from ..learned import SuperPointExtractor
+from .homography_metrics import CORRECT_PX, best_features, in_shared_area, nearest_distance, warp_points
+from .homography_sets import ImagePair, photo_pairs
+
+Image = NDArray[np.uint8]
+
+# Name, what it means, whether more is better.
+_FIGURES = {
+    "repeatability": ("repeatability", "share of the 300 best points that are found again within 3 px", True),
+    "mle_px": ("localisation error, px", "mean distance of the points found again", False),
+    "matching_score": ("matching score", "share of all points that are matched correctly", True),
+    "mma_3": ("matching accuracy", "share of the matches that are right within 3 px", True),
+    "nn_map": ("descriptors, mAP", "how well distances of descriptors tell right matches from wrong ones", True),
+    "homography_accuracy_3": ("homography within 3 px", "share of the views whose homography is found", True),
+    "homography_accuracy_1": ("homography within 1 px", "the same, more strictly", True),
+}
+_SAMPLES = 4
+_SAMPLE_POINTS = 150
+_ZOOM = 2
+_FOUND_BGR, _LOST_BGR = (80, 200, 60), (60, 90, 240)
+_LARGEST_CHANGE_SHOWN = 5e-4
+
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; color: #1c2430; background: #fff; max-width: 62rem; margin: 2rem auto;
+  padding: 0 1rem; }
+h1 { font-size: 1.6rem; margin-bottom: 0; }
+h2 { font-size: 1.15rem; margin: 2rem 0 .6rem; }
+.date, .note { color: #5b6675; }
+.note { font-size: .9rem; }
+.verdict { border-left: 4px solid #2a8f4a; background: #eff8f1; padding: .6rem 1rem; margin: 1rem 0; }
+.verdict.worse { border-color: #c0392b; background: #fcf0ee; }
+table { border-collapse: collapse; width: 100%; }
+th, td { text-align: left; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid #e3e7ec; vertical-align: top; }
+td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+.better { color: #1f7a3d; } .worse { color: #c0392b; }
+img { max-width: 100%; display: block; }
+.pair { display: grid; grid-template-columns: 1fr 1fr; gap: .5rem; margin-bottom: .5rem; }
+figure { margin: 0; } figcaption { font-size: .85rem; color: #5b6675; }
+.found { color: #3c9b2f; } .lost { color: #d9442f; }
+pre { background: #f5f7f9; padding: .7rem 1rem; overflow-x: auto; font-size: .85rem; }
+"""
+
+
+@dataclass(frozen=True)
+class AdaptationReport:
+    """What the page says.
+
+    Attributes:
+        title: name of the new weights.
+        improved: whether the new weights should be used.
+        summary: one line.
+        before, after: figures (`METRICS`); None where undefined.
+        images, pairs: held out, and views of them that were measured.
+        protocol: how.
+        facts: settings in words, by name.
+        settings: all of them, YAML.
+        commands: that lead to the file.
+        created: date.
+    """
+
+    title: str
+    improved: bool
+    summary: str
+    before: Mapping[str, float | None]
+    after: Mapping[str, float | None]
+    images: int
+    pairs: int
+    protocol: str
+    facts: Mapping[str, str]
+    settings: str
+    commands: Sequence[str]
+    created: date | None = None
+
+
+def write_report(
+    path: Path, report: AdaptationReport, before: Path, after: Path, photos: Sequence[Path], log: Path
+) -> None:
+    """Write the page.
+
+    Args:
+        path: ends in .html.
+        report: what it says.
+        before, after: weights files, for the sample detections.
+        photos: held-out images, for the same.
+        log: of the training (`frontend.training.trainer.LOG`), for the curves.
+
+    Raises:
+        OutputError: the file cannot be written.
+        DatasetError: an image cannot be read.
+    """
+    samples = list(photo_pairs(photos, _SAMPLES))
+    parts = [
+        _headline(report),
+        _table(report),
+        _course(read_log(log)),
+        _samples(samples, before, after),
+        _settings(report),
+    ]
+    page = (
+        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{_text(report.title)}: adaptation</title>'
+        f"<style>{_STYLE}</style></head><body>\n{''.join(parts)}</body></html>\n"
+    )
+    write_atomic(path, page)
+
+
+def read_log(path: Path) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """Curves of a training: of its losses and of its validations, each with the `step`s they belong to."""
+    losses: dict[str, list[float]] = {}
+    validations: dict[str, list[float]] = {}
+    lines = path.read_text("utf-8").splitlines() if path.is_file() else []
+    for line in lines:
+        values: dict[str, Any] = json.loads(line)
+        metrics = values.pop("validation", None)
+        curves = losses if metrics is None else validations
+        for name, value in {**values, **(metrics or {})}.items():
+            curves.setdefault(name, []).append(float(value))
+    return losses, validations
+
+
+def sample_detections(
+    extractor: SuperPointExtractor, pair: ImagePair, count: int
+) -> tuple[Features, NDArray[np.bool_]]:
+    """The best `count` points of image 0 that image 1 shows, too, and which of them are among its best."""
+    backward = np.asarray(np.linalg.inv(pair.homography), np.float64)
+    shape = pair.image0.shape
+    features0, features1 = extractor.extract_batch([pair.image0, pair.image1])
+    points0 = best_features(in_shared_area(features0, pair.homography, shape), count)
+    points1 = best_features(in_shared_area(features1, backward, shape), count)
+    distance = nearest_distance(warp_points(points0.keypoints, pair.homography), points1.keypoints)
+    return points0, distance <= CORRECT_PX
+
+
+def _headline(report: AdaptationReport) -> str:
+    day = f'<p class="date">{report.created.isoformat()}</p>' if report.created else ""
+    kind = "verdict" if report.improved else "verdict worse"
+    use = (
+        f"<p>Use them: <code>spslam run … --weights {_text(report.title)}.safetensors</code></p>"
+        if report.improved
+        else ""
+    )
+    summary = report.summary[0].upper() + report.summary[1:]
+    return f'<h1>{_text(report.title)}: SuperPoint adapted</h1>{day}<div class="{kind}">{_text(summary)}.</div>{use}\n'
+
+
+def _table(report: AdaptationReport) -> str:
+    rows = "".join(_row(key, report.before.get(key), report.after.get(key)) for key in _FIGURES)
+    return (
+        "<h2>Figures on held-out images</h2><table>"
+        '<tr><th>figure</th><th class="number">before</th><th class="number">after</th><th class="number">change</th>'
+        f"<th>what it is</th></tr>{rows}</table>"
+        f'<p class="note">{report.images} held-out images, from stretches of the images that are neither trained nor '
+        f"validated with, in {report.pairs} pairs: each image and a random view of it; the same pairs before and "
+        f"after. {_text(report.protocol)}</p>\n"
+    )
+
+
+def _row(key: str, before: float | None, after: float | None) -> str:
+    name, meaning, more_is_better = _FIGURES[key]
+    change, kind = "–", ""
+    if before is not None and after is not None:
+        difference = after - before
+        change = f"{difference:+.3f}"
+        if abs(difference) >= _LARGEST_CHANGE_SHOWN:
+            kind = " better" if (difference > 0) == more_is_better else " worse"
+    meaning = meaning if more_is_better else f"{meaning} (less is better)"
+    return (
+        f'<tr><td>{name}</td><td class="number">{_number(before)}</td><td class="number">{_number(after)}</td>'
+        f'<td class="number{kind}">{change}</td><td class="note">{meaning}</td></tr>'
+    )
+
+
+def _course(curves: tuple[dict[str, list[float]], dict[str, list[float]]]) -> str:
+    losses, validations = curves
+    if not losses and not validations:
+        return ""
+    return (
+        f"<h2>Training</h2><figure>{_picture(_draw_course(losses, validations))}"
+        "<figcaption>Left: the loss, mean between two lines of the log. Right: the averaged weights on the validation "
+        "images; the best ones are kept.</figcaption></figure>\n"
+    )
+
+
+def _draw_course(losses: Mapping[str, list[float]], validations: Mapping[str, list[float]]) -> bytes:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9.6, 3.0), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    for axes, curves, names in (
+        (left, losses, ("total", "detector", "descriptor")),
+        (right, validations, ("repeatability", "matching_score")),
+    ):
+        for name in names:
+            if name in curves:
+                marker = "o" if len(curves[name]) < 30 else None
+                axes.plot(curves["step"], curves[name], label=name.replace("_", " "), marker=marker, markersize=3)
+        axes.set_xlabel("step")
+        axes.grid(linewidth=0.4)
+        if axes.lines:
+            axes.legend(fontsize=8, frameon=False)
+    left.set_title("loss", fontsize=10, loc="left")
+    right.set_title("validation", fontsize=10, loc="left")
+    buffer = io.BytesIO()
+    # Without the version in its metadata, the same figures give the same bytes.
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _samples(pairs: Sequence[ImagePair], before: Path, after: Path) -> str:
+    config = FeatureConfig(max_keypoints=1000, threshold=1e-4, spread_cell=0)
+    extractors = {
+        name: SuperPointExtractor(config, load_superpoint(path))
+        for name, path in (("before", before), ("after", after))
+    }
+    rows = "".join(
+        f'<div class="pair">{"".join(_sample(extractor, pair, name) for name, extractor in extractors.items())}</div>'
+        for pair in pairs
+    )
+    return (
+        f"<h2>Sample detections</h2><p class='note'>Held-out images with the {_SAMPLE_POINTS} best points each. "
+        "<span class='found'>Green</span>: found again among the best in another view of the image, within "
+        f"{CORRECT_PX:g} px; <span class='lost'>red</span>: not.</p>{rows}\n"
+    )
+
+
+def _sample(extractor: SuperPointExtractor, pair: ImagePair, name: str) -> str:
+    features, found = sample_detections(extractor, pair, _SAMPLE_POINTS)
+    _, data = cv2.imencode(".jpg", _draw(pair.image0, features.keypoints, found), [cv2.IMWRITE_JPEG_QUALITY, 88])
+    return (
+        f"<figure>{_picture(data.tobytes(), 'jpeg')}"
+        f"<figcaption>{name}: {int(found.sum())} of {len(found)} found again</figcaption></figure>"
+    )
+
+
+def _draw(image: Image, keypoints: NDArray[np.float32], found: NDArray[np.bool_]) -> Image:
+    large = cv2.resize(image, None, fx=_ZOOM, fy=_ZOOM, interpolation=cv2.INTER_CUBIC)
+    canvas = cv2.cvtColor(large, cv2.COLOR_GRAY2BGR)
+    # Pixel 0 is the centre of the first pixel.
+    centres = np.rint((keypoints + 0.5) * _ZOOM - 0.5).astype(int)
+    for (x, y), good in zip(centres.tolist(), found, strict=True):
+        cv2.circle(canvas, (x, y), 4, _FOUND_BGR if good else _LOST_BGR, 1, cv2.LINE_AA)
+    return np.asarray(canvas, np.uint8)
+
+
+def _settings(report: AdaptationReport) -> str:
+    facts = "".join(f"<tr><td>{_text(name)}</td><td>{_text(value)}</td></tr>" for name, value in report.facts.items())
+    commands = ""
+    if report.commands:
+        commands = f"<h2>Commands</h2><pre>{_text(chr(10).join(report.commands))}</pre>"
+    return (
+        f"<h2>Settings</h2><table>{facts}</table>{commands}"
+        f"<details><summary>All settings</summary><pre>{_text(report.settings)}</pre></details>\n"
+    )
+
+
+def _picture(data: bytes, kind: str = "png") -> str:
+    return f'<img alt="" src="data:image/{kind};base64,{base64.b64encode(data).decode()}">'
+
+
+def _text(text: str) -> str:
+    return html.escape(text)
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
