@@ -176,7 +176,7 @@ def _table(report: AdaptationReport) -> str:
         f"<th>what it is</th></tr>{rows}</table>"
         f'<p class="note">{report.images} held-out images, from stretches of the images that are neither trained nor '
         f"validated with, in {report.pairs} pairs: each image and a random view of it; the same pairs before and "
-        f"after. {_text(report.protocol)}</p>\n"
+        f"after.</p><details><summary>Protocol</summary><p class='note'>{_text(report.protocol)}</p></details>\n"
     )
 
 
