@@ -73,6 +73,7 @@ app = typer.Typer(
 )
 
 app.add_typer(cli_training.app)
+app.command()(cli_training.adapt)
 
 PathArgument = Annotated[
     str,

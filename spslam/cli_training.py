@@ -1,4 +1,4 @@
-"""The commands that train networks: `spslam train …` and `spslam adapt`."""
+"""The commands that train networks: `spslam train …` and `spslam adapt`, which `spslam.cli` adds."""
 
 from __future__ import annotations
 
@@ -432,6 +432,82 @@ def _settings(name: str, overrides: list[str] | None, minutes: float | None) -> 
 
     given = [] if minutes is None else [f"schedule.minutes={minutes}"]
     return load_training_config(name, [*(overrides or []), *given])
+
+
+def adapt(
+    images: Annotated[
+        str,
+        typer.Argument(
+            metavar="IMAGES",
+            show_default=False,
+            help="A folder of images, a video, a KITTI, TUM or EuRoC sequence, or a built-in world; no calibration.",
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            metavar="WEIGHTS", show_default=False, help="The new weights, a .safetensors file; a report beside."
+        ),
+    ],
+    weights: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", show_default=False, help="Weights to start from; default: the built-in ones."),
+    ] = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option(
+            metavar="M", min=0.01, show_default=False, help="For labels and training together; default: the config's."
+        ),
+    ] = None,
+    sequence: Annotated[
+        str | None, typer.Option(metavar="NAME", show_default=False, help="Which sequence of a dataset's root.")
+    ] = None,
+    start: Annotated[int, typer.Option(metavar="N", min=0, help="First image to use.")] = 0,
+    count: Annotated[
+        int | None, typer.Option(metavar="N", min=1, show_default=False, help="Images to use from there; default: all.")
+    ] = None,
+    most_images: Annotated[int, typer.Option(metavar="N", min=20, help="Most of them, evenly spread.")] = 2000,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    device: DeviceOption = Device.AUTO,
+) -> None:
+    """Train the network on for your own images, and say what it brings.
+
+    \b
+    spslam adapt walk.mp4 --out walk.safetensors --minutes 15
+    spslam run walk.mp4 --calibration phone.yaml --weights walk.safetensors
+
+    Labels by homographic adaptation, then detector and descriptors; held-out images judge both weights. A call that was
+    stopped is taken up by the same call.
+    """
+    from itertools import islice
+
+    from spslam.datasets import read_pictures
+    from spslam.frontend.training.adapt import adapt as adapt_weights
+    from spslam.frontend.training.trainer import Processes
+
+    settings = _settings(config or "adapt", overrides, None)
+    processes = Processes.from_environment(device.value)
+    pictures = islice(read_pictures(images, sequence), start, None if count is None else start + count)
+    with interrupt_as_flag() as interrupted, TrainingLine(quiet=not processes.first) as line:
+        result = adapt_weights(
+            pictures,
+            out,
+            settings,
+            weights=weights,
+            minutes=minutes,
+            processes=processes,
+            most_images=most_images,
+            reporter=line,
+            stopped=interrupted.is_set,
+            **_origin(),
+        )
+    if not processes.first:
+        return
+    typer.echo(result.summary)
+    if not result.finished:
+        raise typer.Exit(INTERRUPTED)
+    typer.echo(f"weights in {result.weights}, report in {result.report}")
 
 
 def _train(stage: Stage, settings: TrainingConfig, inputs: StageInputs, device: Device) -> None:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,6 +38,9 @@ BEST = "best.pt"
 LOG = "log.jsonl"
 # Keys of the configuration that may differ when training goes on: none changes what a step does.
 _FREE_KEYS = ("schedule",)
+
+# The others wait while the first draws shapes, reads a long video or validates.
+_PATIENCE = timedelta(hours=12)
 
 _logger = logging.getLogger(__name__)
 
@@ -64,7 +68,7 @@ class Processes:
         if cuda:
             torch.cuda.set_device(chosen)
         if count > 1 and not distributed.is_initialized():
-            distributed.init_process_group("nccl" if cuda else "gloo")
+            distributed.init_process_group("nccl" if cuda else "gloo", timeout=_PATIENCE)
         return Processes(int(os.environ.get("RANK", "0")), count, chosen)
 
     @property
