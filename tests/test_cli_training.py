@@ -1,0 +1,188 @@
+"""`spslam train …` and `spslam adapt` at toy size: what they write, and what they say when something is wrong."""
+
+import json
+import re
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from spslam.cli import main
+from spslam.frontend.checkpoints import load_superpoint
+from spslam.frontend.superpoint import SuperPoint
+from spslam.frontend.training.weights import describe_network, export_weights
+
+METRICS = {
+    "repeatability",
+    "mle_px",
+    "homography_accuracy_1",
+    "homography_accuracy_3",
+    "homography_accuracy_5",
+    "nn_map",
+    "matching_score",
+    "mma_1",
+    "mma_3",
+    "mma_5",
+    "auc_5",
+}
+TOY = [
+    "--set",
+    "network.widths=[4,4,8,8,16]",
+    "--set",
+    "network.descriptor_dim=16",
+    "--set",
+    "labels.size=[64,96]",
+    "--set",
+    "labels.homographies=2",
+    "--set",
+    "labels.threshold=0.001",
+    "--set",
+    "data.size=[48,64]",
+    "--set",
+    "optimizer.batch=4",
+    "--set",
+    "optimizer.block=2",
+    "--set",
+    "optimizer.steps=2",
+    "--set",
+    "schedule.validation_pairs=2",
+    "--device",
+    "cpu",
+]
+
+
+def spslam(*arguments: object) -> int:
+    """Exit code of the command."""
+    try:
+        main([str(argument) for argument in arguments])
+    except SystemExit as ended:
+        return int(ended.code or 0)
+    return 0
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photos") / "photos"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(40):
+        image = np.kron(rng.integers(0, 256, (8, 12)), np.ones((8, 8))).astype(np.uint8)
+        cv2.imwrite(str(folder / f"{number:02}.png"), image)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def toy_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    network = SuperPoint((4, 4, 8, 8, 16), descriptor_dim=16)
+    path = tmp_path_factory.mktemp("weights") / "toy.safetensors"
+    export_weights(network, path, describe_network(network, "toy"))
+    return path
+
+
+def test_from_photographs_to_weights(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    magic, labels, out = tmp_path / "magic", tmp_path / "labels", tmp_path / "joint"
+    shapes = ["--set", "shapes.count=9", "--set", "shapes.validation=9", "--cache", tmp_path / "cache"]
+    assert spslam("train", "shapes", "--out", magic, *shapes, *TOY) == 0
+    weights = magic / "weights.safetensors"
+    assert spslam("train", "label", "--photos", photos, "--out", labels, "--weights", weights, *TOY) == 0
+    assert "labelled" in capsys.readouterr().out
+    inputs = ["--photos", photos, "--labels", labels, "--init", magic]
+    assert spslam("train", "joint", *inputs, "--out", out, "--name", "toy", *TOY) == 0
+    assert f"weights in {out}" in capsys.readouterr().out
+    assert load_superpoint(out / "weights.safetensors").descriptor_dim == 16
+    card = (out / "weights.md").read_text()
+    assert "spslam train shapes" in card or "train" in card
+    # Again: everything is there.
+    assert spslam("train", "joint", *inputs, "--out", out, "--name", "toy", *TOY) == 0
+
+
+def test_a_sheet_of_shapes(tmp_path: Path) -> None:
+    assert spslam("train", "shapes", "--show", tmp_path / "sheet.png") == 0
+    sheet = cv2.imread(str(tmp_path / "sheet.png"))
+    assert sheet is not None and sheet.shape[2] == 3
+
+
+def test_evaluate_writes_the_figures_under_their_names(photos: Path, toy_weights: Path, tmp_path: Path) -> None:
+    scene = tmp_path / "scenes" / "tile"
+    scene.mkdir(parents=True)
+    image = cv2.imread(str(photos / "00.png"), cv2.IMREAD_GRAYSCALE)
+    cv2.imwrite(str(scene / "img1.png"), image)
+    cv2.imwrite(str(scene / "img2.png"), image)
+    np.savetxt(scene / "H_1_2", np.eye(3))
+    target = tmp_path / "figures.json"
+    what = ["--photos", photos, "--homography", tmp_path / "scenes", "--limit", 2, "--json", target]
+    assert spslam("train", "evaluate", "--extractor", "superpoint", "--weights", toy_weights, *what) == 0
+    found = json.loads(target.read_text())
+    assert set(found["photos"]) >= METRICS
+    assert set(found["homography"]["tile"]) >= METRICS
+    assert found["extractor"] == "superpoint"
+    assert "240x320" in found["protocol"]
+
+
+def test_evaluate_compares(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    target, picture = tmp_path / "figures.json", tmp_path / "figures.png"
+    both = ["--extractor", "orb", "--extractor", "sift"]
+    assert (
+        spslam("train", "evaluate", *both, "--photos", photos, "--limit", 2, "--json", target, "--plot", picture) == 0
+    )
+    found = json.loads(target.read_text())
+    assert [result["extractor"] for result in found] == ["orb", "sift"]
+    assert re.search(r"\| photos \| orb \|", capsys.readouterr().out)
+    assert picture.stat().st_size > 1000
+
+
+def test_a_few_photographs_are_all_used_and_that_is_said(photos: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert spslam("train", "evaluate", "--extractor", "orb", "--photos", photos, "--limit", 1) == 0
+    assert "so all 40 are used" in caplog.text
+
+
+def test_adapt_writes_weights_and_a_report(photos: Path, toy_weights: Path, tmp_path: Path) -> None:
+    out = tmp_path / "mine.safetensors"
+    assert spslam("adapt", photos, "--out", out, "--weights", toy_weights, *TOY, "--minutes", 0.05) == 0
+    assert load_superpoint(out).descriptor_dim == 16
+    assert out.with_suffix(".html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "joint", "--photos", "nowhere", "--labels", "nowhere", "--out", "out"], "nowhere"),
+        (["train", "label", "--photos", "nowhere", "--out", "out"], "nowhere"),
+        (["train", "shapes", "--set", "optimizer.batch=5", "--out", "out"], "multiple of optimizer.block"),
+        (["train", "shapes", "--config", "unknown", "--out", "out"], "no config named 'unknown'"),
+        (["train", "evaluate", "--extractor", "unknown", "--shapes"], "unknown"),
+        (["train", "config", "shapes", "--set", "network.width=3"], "unknown key network.width"),
+        (["adapt", "nowhere", "--out", "a.safetensors"], "nowhere"),
+    ],
+)
+def test_what_is_wrong_is_one_line(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert spslam(*arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments", [["train", "shapes"], ["train", "evaluate"], ["train", "label", "--shard", "3/2"]]
+)
+def test_what_is_missing_on_the_line_is_said(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert spslam(*arguments) == 2
+    assert "Error" in capsys.readouterr().err
+
+
+def test_configurations_are_listed_and_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert spslam("train", "config") == 0
+    assert {"shapes", "detector", "joint", "distil", "adapt"} <= set(capsys.readouterr().out.split())
+    assert spslam("train", "config", "joint", "--set", "seed=7") == 0
+    assert "seed: 7" in capsys.readouterr().out
