@@ -92,7 +92,7 @@ class TrainingLine:
     def update(self, progress: TrainingProgress) -> None:
         """Show where the training is."""
         losses = "  ".join(f"{name} {progress.loss[name]:.3f}" for name in _LOSSES if name in progress.loss)
-        metrics = "  ".join(f"{name} {value:.3f}" for name, value in progress.metrics.items() if name != "metric")
+        metrics = f"validation {progress.metrics['metric']:.3f}" if progress.metrics else ""
         self._show(
             f"{progress.stage}  step {progress.step}  {100 * progress.share:.0f} %  "
             f"{progress.images_per_second:.1f} images/s  {_duration(progress.seconds_left)} left  {losses}  {metrics}"
