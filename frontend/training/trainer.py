@@ -234,6 +234,9 @@ class Trainer:
             model = DistributedDataParallel(model, device_ids=ids)
         meter, log = _Meter(), _Log(self._out, self._processes.first)
         saved = time.monotonic()
+        if self._step == 0:
+            # The weights to start from are in the running, too: a training never returns worse ones.
+            self._run_validation(log)
         while (share := self._share()) < 1 and self._misses < self._config.schedule.patience:
             started = time.monotonic()
             losses = self._train_step(model, share)

@@ -60,13 +60,15 @@ def network(settings: TrainingConfig) -> SuperPoint:
     return SuperPoint(shape.widths, shape.descriptor_dim, "before" if shape.batch_norm else "none")
 
 
-def no_validation(judged: SuperPoint) -> dict[str, float]:
+def distance_from_start(judged: SuperPoint) -> dict[str, float]:
+    """A metric that grows while anything is learned."""
     assert not judged.training
-    return {"metric": 0.5}
+    start = network(config()).convPb.conv.weight
+    return {"metric": float((judged.convPb.conv.weight - start).abs().sum())}
 
 
 def run(out: Path, settings: TrainingConfig, stage: Stage = "joint", **arguments: object) -> TrainingResult:
-    validate = arguments.pop("validate", no_validation)
+    validate = arguments.pop("validate", distance_from_start)
     return Trainer(stage, settings, network(settings), NoiseSource(), validate, out, **arguments).train()
 
 
@@ -106,14 +108,22 @@ def test_detector_stages_leave_the_descriptors_alone(tmp_path: Path) -> None:
 
 
 def test_the_best_validation_is_kept_and_patience_ends(tmp_path: Path) -> None:
-    metrics = iter([0.3, 0.9, 0.5, 0.4, 0.2, 0.1])
+    metrics = iter([0.1, 0.3, 0.9, 0.5, 0.4, 0.2, 0.1])
     settings = config("optimizer.steps=100", "schedule.validate_every=2", "schedule.patience=3")
     result = run(tmp_path, settings, validate=lambda judged: {"metric": next(metrics)})
     assert result.metrics == {"metric": 0.9}
-    # Best at the second validation, then three without a better one.
+    # Best after four steps, then three validations without a better one.
     assert result.steps == 10
     best = torch.load(tmp_path / BEST, weights_only=True)["network"]
     assert torch.equal(best["conv1a.conv.weight"], result.network.state_dict()["conv1a.conv.weight"])
+
+
+def test_a_training_never_returns_worse_weights_than_it_began_with(tmp_path: Path) -> None:
+    metrics = iter([0.8, 0.3, 0.2])
+    settings = config()
+    result = run(tmp_path, settings, validate=lambda judged: {"metric": next(metrics)})
+    assert result.metrics == {"metric": 0.8}
+    assert torch.equal(network(settings).conv1a.conv.weight, result.network.conv1a.conv.weight)
 
 
 def test_the_learning_rate_warms_up_and_falls(tmp_path: Path) -> None:
@@ -166,7 +176,7 @@ def test_a_loss_that_is_not_finite_ends_with_advice(tmp_path: Path) -> None:
             return {**batch, "image": batch["image"] * float("nan")}
 
     settings = config()
-    trainer = Trainer("shapes", settings, network(settings), Broken(), no_validation, tmp_path)
+    trainer = Trainer("shapes", settings, network(settings), Broken(), distance_from_start, tmp_path)
     with pytest.raises(TrainingError, match=r"learning_rate"):
         trainer.train()
 
@@ -203,4 +213,4 @@ def test_processes_that_cannot_share_a_step_are_refused(tmp_path: Path) -> None:
 
     settings = config()
     with pytest.raises(TrainingError, match=r"optimizer\.batch"):
-        Trainer("joint", settings, network(settings), NoiseSource(), no_validation, tmp_path, Processes(0, 3))
+        Trainer("joint", settings, network(settings), NoiseSource(), distance_from_start, tmp_path, Processes(0, 3))
