@@ -89,6 +89,9 @@ class DataConfig(_Part):
     warp_both: bool = Field(True, description="both views are warped, not only the second")
     photometric: PhotometricConfig = PhotometricConfig()
     subpixel: bool = Field(True, description="labels share their mass among the four pixels around them")
+    settle_labels: bool = Field(
+        True, description="labels move to the corner that the image's gradients point to before they are trained with"
+    )
     mass_exponent: float = Field(
         0.5, ge=0, le=1, description="power of a label's mass that is trained with; 0: all labels count alike"
     )

@@ -6,7 +6,7 @@ so that it does not matter how many processes share the blocks of a step, nor wh
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from spslam.errors import DatasetError
 
+from ..keypoints import refine_on_image
 from ..superpoint import CELL, SuperPoint, detector_probabilities
 from .config import DataConfig, TrainingConfig
 from .homography import identity_homographies, sample_homographies, valid_mask, warp_images, warp_points
@@ -186,12 +187,15 @@ class LabelledPhotos:
         root: the folder that label files are named relative to.
         label_folder: of the labels; None: none are needed.
         size: height and width that photographs are fitted to.
+        settle: labels move to the corner nearby. The detector that labels is out by a pixel and more; a corner of
+            the undisturbed image is found again from another view within half a pixel (median, measured).
     """
 
     paths: list[Path]
     root: Path
     label_folder: Path | None
     size: tuple[int, int]
+    settle: bool = False
 
     def __post_init__(self) -> None:
         if self.label_folder is not None:
