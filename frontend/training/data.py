@@ -230,6 +230,8 @@ class LabelledPhotos:
         if index not in self._labels:
             assert self.label_folder is not None
             labels = read_labels(label_path(self.label_folder, self.paths[index], self.root), self.size)
+            if self.settle:
+                labels = replace(labels, keypoints=refine_on_image(self._image(index), labels.keypoints))
             self._labels[index] = labels
         return self._labels[index]
 
