@@ -331,7 +331,10 @@ class Trainer:
 
     def _run_validation(self, log: _Log) -> None:
         if self._processes.first:
+            threads = torch.get_num_threads()
             self._metrics = self._validate(self._average)
+            # An engine takes all cores; processes that share them would wait for this one ever after.
+            torch.set_num_threads(threads)
             log.validation(self._step, self._metrics)
         metric = self._processes.agreed(self._metrics.get("metric", 0.0))
         if not self._best_metrics or metric > self._best_metrics["metric"]:
