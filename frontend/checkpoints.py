@@ -5,6 +5,7 @@ Each layout is renamed to the modules of `SuperPoint`; widths are read off the s
 
 from __future__ import annotations
 
+import math
 import re
 from importlib import resources
 from pathlib import Path
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from spslam.errors import WeightsError
 
-from .superpoint import Sampling, SuperPoint
+from .superpoint import DEFAULT_MAX_DISTANCE, Sampling, SuperPoint
 
 DEFAULT_WEIGHTS = "superpoint_half_bootstrap.safetensors"
 # Each layout's rule where the file does not say.
@@ -52,8 +53,9 @@ def load_superpoint(path: str | Path | None = None) -> SuperPoint:
     safe = path.suffix == ".safetensors"
     state, metadata = _read_safetensors(path) if safe else (_read_pickle(path), {})
     state, layout = _rename(state, path)
-    sampling = _sampling(metadata, layout, safe, path)
-    return _build(state, sampling, path)
+    network = _build(state, _sampling(metadata, layout, safe, path), path)
+    network.max_distance = _max_distance(metadata, path)
+    return network
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -125,6 +127,17 @@ def _sampling(metadata: dict[str, str], layout: str, safe: bool, path: Path) -> 
         )
     kind: Literal["bicubic", "bilinear"] = "bicubic" if interpolation[1] == "bicubic" else "bilinear"
     return Sampling(kind, corners[1] == "True")
+
+
+def _max_distance(metadata: dict[str, str], path: Path) -> float:
+    text = metadata.get("max_distance", str(DEFAULT_MAX_DISTANCE))
+    try:
+        distance = float(text)
+    except ValueError:
+        distance = math.nan
+    if not 0 < distance <= 2:
+        raise WeightsError(f"{path}: max_distance must be a distance of unit vectors, above 0 to 2, found {text!r}")
+    return distance
 
 
 def _build(state: dict[str, Tensor], sampling: Sampling, path: Path) -> SuperPoint:

@@ -28,13 +28,12 @@ class SuperPointExtractor:
     """
 
     name = "superpoint"
-    # KITTI, four frames apart: 82 % of the true matches lie below, 13 % of the nearest false ones in a 24 px gate.
-    max_distance = 0.8
 
     def __init__(self, config: FeatureConfig, network: SuperPoint | None = None) -> None:
         self._config = config
         self.pixel_sigma = 0.8 if config.subpixel else 1.1
         network = network or load_superpoint(config.weights)
+        self.max_distance = network.max_distance
         self._sampling = network.sampling
         self._engine = TorchEngine(network, config.device, config.threads)
 

@@ -22,6 +22,9 @@ FULL_WIDTHS = (64, 64, 128, 128, 256)
 HALF_WIDTHS = (32, 32, 64, 64, 128)
 PAPER_DEPTHS = (2, 2, 2, 2)
 BatchNorm = Literal["none", "before", "after"]
+# The first weights' on KITTI, four frames apart: 82 % of the true matches lie below, 13 % of the nearest false ones in
+# a 24 px gate.
+DEFAULT_MAX_DISTANCE = 0.8
 # TensorFlow's default, which the published batch-norm weights were trained with.
 _BATCH_NORM_EPS = 1e-3
 # The bicubic kernel's free parameter in torch.nn.functional.grid_sample.
@@ -93,6 +96,7 @@ class SuperPoint(nn.Module):
             stages do, and the first stage works at full resolution, which costs most of the time.
 
     Attributes:
+        max_distance: largest L2 distance of unit descriptors of one place; like the sampling it belongs to the weights.
         strip_rows: rows of the image that a first stage at full resolution works on at a time; 0: all. The result
             is the same, but strips stay in the processor's cache (stage one takes 0.6 of the time).
     """
@@ -114,6 +118,7 @@ class SuperPoint(nn.Module):
         self.batch_norm = batch_norm
         self.sampling = sampling
         self.strided = strided
+        self.max_distance = DEFAULT_MAX_DISTANCE
         self.strip_rows = 0
 
         inputs = 1

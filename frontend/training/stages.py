@@ -100,6 +100,8 @@ def run_stage(
     weights = inputs.out / WEIGHTS
     if processes.first:
         codebook = _codebook(result.network, inputs, config) if stage in ("joint", "distil") else None
+        if isinstance(validate, PairValidation) and codebook is not None:
+            result.network.max_distance = validate.matching_distance(result.network)
         export_weights(result.network, weights, _card(stage, config, inputs, result, groups), codebook)
     return weights, result
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,21 @@ import torch
 from numpy.typing import NDArray
 
 from spslam.config import FeatureConfig
+from spslam.frame import Features, unit_descriptors
 
 from ..keypoints import find_maxima
 from ..learned import SuperPointExtractor
+from ..matching import DescriptorMatcher
 from ..superpoint import SuperPoint, detector_probabilities
-from .homography_metrics import average_precision, localisation_scores, matching_scores, pairwise_distance
-from .homography_sets import photo_pairs
+from .homography_metrics import (
+    CORRECT_PX,
+    average_precision,
+    localisation_scores,
+    matching_scores,
+    pairwise_distance,
+    warp_points,
+)
+from .homography_sets import ImagePair, photo_pairs
 from .shapes import ShapeDataset
 
 Corners = NDArray[np.float32]
@@ -63,13 +73,8 @@ class PairValidation:
 
     def __call__(self, network: SuperPoint) -> dict[str, float]:
         """`metric`: repeatability, plus matching score where descriptors count."""
-        device = next(network.parameters()).device.type
-        # The points of the network alone: steps after it would hide what it learns.
-        config = FeatureConfig(max_keypoints=1000, threshold=1e-4, spread_cell=0, device=device)
-        extractor = SuperPointExtractor(config, copy.deepcopy(network))
         rows = []
-        for pair in self._pairs:
-            features0, features1 = extractor.extract(pair.image0), extractor.extract(pair.image1)
+        for pair, features0, features1 in self._extracted(network):
             scores = localisation_scores(features0, features1, pair.homography, pair.image0.shape)
             if self._descriptors:
                 scores |= matching_scores(features0, features1, pair.homography, pair.image0.shape)
@@ -77,6 +82,38 @@ class PairValidation:
         means = {key: float(np.nanmean([row[key] for row in rows])) for key in rows[0]}
         metric = means["repeatability"] + means.get("matching_score", 0.0)
         return {"metric": metric, **means}
+
+    def matching_distance(self, network: SuperPoint) -> float:
+        """The distance that separates true from false matches best.
+
+        Youden, Index for rating diagnostic tests, 1950: the largest difference between the share of true matches
+        (mutual nearest neighbours within 3 px) below it and the share of false ones.
+        """
+        distances, true = [], []
+        for pair, features0, features1 in self._extracted(network):
+            descriptors0, descriptors1 = (unit_descriptors(found.descriptors) for found in (features0, features1))
+            matches = DescriptorMatcher().match(descriptors0, descriptors1, np.inf)
+            rows = np.flatnonzero(matches >= 0)
+            moved = warp_points(features0.keypoints[rows], pair.homography)
+            errors = np.linalg.norm(moved - features1.keypoints[matches[rows]], axis=1)
+            distances.append(np.linalg.norm(descriptors0[rows] - descriptors1[matches[rows]], axis=1))
+            true.append(errors <= CORRECT_PX)
+        return best_threshold(np.concatenate(distances), np.concatenate(true))
+
+    def _extracted(self, network: SuperPoint) -> Iterator[tuple[ImagePair, Features, Features]]:
+        device = next(network.parameters()).device.type
+        # As many points of every network, however it is calibrated.
+        config = FeatureConfig(max_keypoints=1000, threshold=1e-4, spread_cell=0, device=device)
+        extractor = SuperPointExtractor(config, copy.deepcopy(network))
+        for pair in self._pairs:
+            yield pair, extractor.extract(pair.image0), extractor.extract(pair.image1)
+
+
+def best_threshold(distances: NDArray[np.floating], true: NDArray[np.bool_]) -> float:
+    """The distance (N,) that most of the true ones lie below and few of the others, rounded to 0.01."""
+    order = np.argsort(distances)
+    below = np.cumsum(true[order]) / max(true.sum(), 1) - np.cumsum(~true[order]) / max((~true).sum(), 1)
+    return round(float(distances[order][below.argmax()]), 2)
 
 
 def mean_average_precision(

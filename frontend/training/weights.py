@@ -18,7 +18,7 @@ from spslam.config import describe_errors
 from spslam.errors import WeightsError
 from spslam.files import write_atomic
 
-from ..superpoint import PAPER_DEPTHS, ConvBlock, Sampling, SuperPoint
+from ..superpoint import DEFAULT_MAX_DISTANCE, PAPER_DEPTHS, ConvBlock, Sampling, SuperPoint
 from .codebook import KEY_PREFIX, Codebook
 
 # What the metadata of our files say under `format`.
@@ -57,6 +57,7 @@ class Card(_CardPart):
         name: of the network.
         widths, depths, descriptor_dim, strided: see `spslam.frontend.superpoint.SuperPoint`.
         parameters: numbers in the convolutions, batch norm folded.
+        max_distance: largest L2 distance of descriptors of one place.
         descriptor_sampling: the rule of `Sampling` in words that `load_superpoint` reads.
         training_data: images by group, such as a folder's name or `shapes`.
         stages: in the order they were trained.
@@ -74,6 +75,7 @@ class Card(_CardPart):
     strided: bool = False
     parameters: int
     descriptor_sampling: str
+    max_distance: float = DEFAULT_MAX_DISTANCE
     training_data: dict[str, int] = {}
     stages: tuple[StageRecord, ...] = ()
     metrics: dict[str, JsonValue] = {}
@@ -128,6 +130,7 @@ def fold_batch_norm(network: SuperPoint) -> SuperPoint:
         depths=network.depths,
         strided=network.strided,
     )
+    folded.max_distance = network.max_distance
     folded.strip_rows = network.strip_rows
     folded.load_state_dict(dict(_folded_state(network)))
     return folded.eval().requires_grad_(False)
@@ -203,6 +206,7 @@ def card_markdown(card: Card) -> str:
         "resolution": "halved by strided convolutions" if card.strided else "halved by poolings",
         "descriptor": f"{card.descriptor_dim} numbers",
         "descriptor sampling": card.descriptor_sampling,
+        "largest distance of a match": f"{card.max_distance:g}",
         "licence": card.licence,
     }
     if card.created is not None:
@@ -237,6 +241,7 @@ def _structure(network: SuperPoint) -> dict[str, Any]:
         "strided": network.strided,
         "parameters": sum(parameter.numel() for conv in convolutions for parameter in conv.parameters()),
         "descriptor_sampling": _sampling_text(network.sampling),
+        "max_distance": network.max_distance,
     }
 
 

@@ -135,3 +135,14 @@ def test_what_is_missing_is_named(photos: Path, tmp_path: Path) -> None:
 def test_groups_are_the_first_folders(photos: Path) -> None:
     assert photo_groups(find_photos(photos), photos) == {"even": 6, "odd": 6}
     assert photo_groups(find_photos(photos / "odd"), photos / "odd") == {"odd": 6}
+
+
+def test_the_distance_of_matches_belongs_to_the_weights(
+    photos: Path, magic: Path, labels: Path, tmp_path: Path
+) -> None:
+    weights, result = run_stage("joint", settings("joint"), StageInputs(tmp_path, photos, labels, magic))
+    card = read_card(weights)
+    assert card is not None
+    assert 0 < card.max_distance < 2
+    assert load_superpoint(weights).max_distance == card.max_distance == result.network.max_distance
+    assert load_superpoint(magic / "weights.safetensors").max_distance == 0.8
