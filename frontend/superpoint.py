@@ -113,7 +113,8 @@ class SuperPoint(nn.Module):
         super().__init__()
         c1, c2, c3, c4, head = widths
         self.widths = (c1, c2, c3, c4, head)
-        self.depths = tuple(depths)
+        d1, d2, d3, d4 = depths
+        self.depths = (d1, d2, d3, d4)
         self.descriptor_dim = descriptor_dim
         self.batch_norm = batch_norm
         self.sampling = sampling

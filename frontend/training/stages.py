@@ -94,6 +94,8 @@ def run_stage(
     processes = processes or Processes()
     torch.manual_seed(config.seed)
     network = initial_network(config.network, inputs.init)
+    # What is written beside the results is the network that was trained, wherever its shape came from.
+    config = config.model_copy(update={"network": _network_config(network)})
     source, validate, groups = _data(stage, config, inputs, processes)
     trainer = Trainer(stage, config, network, source, validate, inputs.out, processes, inputs.overfit, report, stopped)
     result = trainer.train()
@@ -137,6 +139,16 @@ def new_network(config: NetworkConfig) -> SuperPoint:
         "before" if config.batch_norm else "none",
         depths=config.depths,
         strided=config.strided,
+    )
+
+
+def _network_config(network: SuperPoint) -> NetworkConfig:
+    return NetworkConfig(
+        widths=network.widths,
+        depths=network.depths,
+        descriptor_dim=network.descriptor_dim,
+        strided=network.strided,
+        batch_norm=network.batch_norm == "before",
     )
 
 

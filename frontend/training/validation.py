@@ -113,7 +113,7 @@ def best_threshold(distances: NDArray[np.floating], true: NDArray[np.bool_]) -> 
     """The distance (N,) that most of the true ones lie below and few of the others, rounded to 0.01."""
     order = np.argsort(distances)
     below = np.cumsum(true[order]) / max(true.sum(), 1) - np.cumsum(~true[order]) / max((~true).sum(), 1)
-    return round(float(distances[order][below.argmax()]), 2)
+    return max(round(float(distances[order][below.argmax()]), 2), 0.01)
 
 
 def mean_average_precision(

@@ -84,7 +84,8 @@ def test_labelled_photographs_train_on_from_shapes(
     stage: str, photos: Path, magic: Path, labels: Path, tmp_path: Path
 ) -> None:
     inputs = StageInputs(tmp_path, photos, labels, magic, commands=("second",), name="toy")
-    weights, result = run_stage(stage, settings(stage), inputs)
+    other = ["network.widths=[8,8,8,8,8]", "network.strided=false"]
+    weights, result = run_stage(stage, settings(stage, *other), inputs)
     assert result.finished
     card = read_card(weights)
     assert card is not None
@@ -93,8 +94,9 @@ def test_labelled_photographs_train_on_from_shapes(
     assert card.commands[-1] == "second"
     assert set(card.training_data) == {"shapes", "even", "odd"}
     assert (read_codebook(weights) is not None) == (stage == "joint")
-    # The network's shape is that of the weights it began with.
+    # The network's shape is that of the weights it began with, also for what begins with these.
     assert load_superpoint(weights).widths == (4, 4, 8, 8, 16)
+    assert initial_network(TrainingConfig().network, tmp_path).strided
     validation = card.metrics["validation"]
     assert isinstance(validation, dict)
     assert ("matching_score" in validation) == (stage == "joint")
