@@ -11,7 +11,14 @@ from spslam.frame import Features
 from .checkpoints import load_superpoint
 from .engine import TorchEngine
 from .images import check_images
-from .keypoints import find_maxima, first_at_each_pixel, refine_on_heat, refine_on_image, spread_top_k
+from .keypoints import (
+    find_maxima,
+    first_at_each_pixel,
+    gather_probability,
+    refine_on_heat,
+    refine_on_image,
+    spread_top_k,
+)
 from .superpoint import SuperPoint, sample_descriptors
 
 
@@ -53,9 +60,10 @@ class SuperPointExtractor:
     ) -> Features:
         config = self._config
         heat = heat[: image.shape[0], : image.shape[1]]
-        rows, columns = find_maxima(heat, config.threshold, config.nms_radius, config.border)
+        gathered = gather_probability(heat)
+        rows, columns = find_maxima(gathered, config.threshold, config.nms_radius, config.border)
         keypoints = np.stack([columns, rows], axis=1).astype(np.float32)
-        scores = heat[rows, columns]
+        scores = gathered[rows, columns]
         kept = spread_top_k(keypoints, scores, config.max_keypoints, config.spread_cell)
         keypoints, scores = keypoints[kept], scores[kept]
         if config.subpixel:

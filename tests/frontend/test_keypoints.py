@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from spslam.frontend.keypoints import (
     find_maxima,
     first_at_each_pixel,
+    gather_probability,
     refine_on_heat,
     refine_on_image,
     spread_top_k,
@@ -148,3 +149,15 @@ def test_one_point_a_pixel() -> None:
     keypoints = np.array([[5.1, 5.0], [4.9, 5.2], [7.0, 5.0], [5.0, 5.4]], np.float32)
     scores = np.array([0.2, 0.9, 0.1, 0.9], np.float32)
     assert first_at_each_pixel(keypoints, scores).tolist() == [1, 2]
+
+
+def test_a_point_between_pixels_counts_as_much_as_one_on_a_pixel() -> None:
+    heat = np.zeros((20, 40), np.float32)
+    heat[10, 10] = 0.4
+    heat[10:12, 30:32] = 0.1
+    gathered = gather_probability(heat)
+    assert gathered[10, 10] == pytest.approx(0.4, rel=1e-5)
+    assert gathered[10, 30] == pytest.approx(0.1 * (1 + 2 * np.exp(-0.5) + np.exp(-1)), rel=1e-3)
+    # Nothing comes from beyond the border, and a probability stays one.
+    assert gathered[0, 0] == 0
+    assert gather_probability(np.ones((9, 9), np.float32)).max() == 1
