@@ -283,7 +283,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # NumPy's products here are small, and its threads would fight with the network's over few cores.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
-        app(args=list(sys.argv[1:] if arguments is None else arguments), prog_name="spslam")
+        given = list(sys.argv[1:] if arguments is None else arguments)
+        # The cards of weights say which command made them.
+        app(args=given, prog_name="spslam", obj=list(given))
     except SpslamError as error:
         typer.echo(f"error: {' '.join(str(error).split())}", err=True)
         sys.exit(FAILED)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import shlex
-import sys
 from collections.abc import Iterator
 from datetime import date
 from enum import StrEnum
@@ -102,6 +101,7 @@ NameOption = Annotated[str, typer.Option(help="Of the network, for its card.")]
 
 @app.command()
 def shapes(
+    context: typer.Context,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", show_default=False, help="Folder of checkpoints, logs and weights.")
     ] = None,
@@ -134,12 +134,13 @@ def shapes(
         return
     if out is None:
         raise typer.BadParameter("give a folder for the results, or --show", param_hint="--out")
-    inputs = StageInputs(out, init=init, cache=cache, overfit=overfit, name=name, **_origin())
+    inputs = StageInputs(out, init=init, cache=cache, overfit=overfit, name=name, **_origin(context))
     _train("shapes", settings, inputs, device)
 
 
 @app.command()
 def detector(
+    context: typer.Context,
     photos: PhotosOption,
     labels: LabelsOption,
     out: OutOption,
@@ -154,12 +155,13 @@ def detector(
     """Train the detector on labelled photographs."""
     from spslam.frontend.training.stages import StageInputs
 
-    inputs = StageInputs(out, photos, labels, init, overfit=overfit, name=name, **_origin())
+    inputs = StageInputs(out, photos, labels, init, overfit=overfit, name=name, **_origin(context))
     _train("detector", _settings(config or "detector", overrides, minutes), inputs, device)
 
 
 @app.command()
 def joint(
+    context: typer.Context,
     photos: PhotosOption,
     labels: LabelsOption,
     out: OutOption,
@@ -180,12 +182,13 @@ def joint(
     """
     from spslam.frontend.training.stages import StageInputs
 
-    inputs = StageInputs(out, photos, labels, init, overfit=overfit, name=name, **_origin())
+    inputs = StageInputs(out, photos, labels, init, overfit=overfit, name=name, **_origin(context))
     _train("joint", _settings(config or "joint", overrides, minutes), inputs, device)
 
 
 @app.command()
 def distil(
+    context: typer.Context,
     photos: PhotosOption,
     teacher: Annotated[Path, typer.Option(metavar="FILE", show_default=False, help="Weights of the large network.")],
     out: OutOption,
@@ -200,7 +203,7 @@ def distil(
     """Train a small network to say what a large one says."""
     from spslam.frontend.training.stages import StageInputs
 
-    inputs = StageInputs(out, photos, None, init, teacher, overfit=overfit, name=name, **_origin())
+    inputs = StageInputs(out, photos, None, init, teacher, overfit=overfit, name=name, **_origin(context))
     _train("distil", _settings(config or "distil", overrides, minutes), inputs, device)
 
 
@@ -392,12 +395,11 @@ def speed(
     device: DeviceOption = Device.AUTO,
 ) -> None:
     """Time forward and backward of networks on random images, without data and optimiser."""
-    import torch
-
     from spslam.frontend.training.config import load_training_config
     from spslam.frontend.training.speed import measure_speed
+    from spslam.frontend.training.trainer import Processes
 
-    where = torch.device(_device(device))
+    where = Processes.from_environment(device.value).device
     typer.echo("| network | parameters | size | precision | training images/s | inference images/s |")
     typer.echo("| --- | ---: | --- | --- | ---: | ---: |")
     for name in configs or _TIMED:
@@ -435,6 +437,7 @@ def _settings(name: str, overrides: list[str] | None, minutes: float | None) -> 
 
 
 def adapt(
+    context: typer.Context,
     images: Annotated[
         str,
         typer.Argument(
@@ -500,7 +503,7 @@ def adapt(
             most_images=most_images,
             reporter=line,
             stopped=interrupted.is_set,
-            **_origin(),
+            **_origin(context),
         )
     if not processes.first:
         return
@@ -538,9 +541,10 @@ def _draw_sheet(path: Path, settings: TrainingConfig) -> None:
     typer.echo(f"shapes in {path}")
 
 
-def _origin() -> dict[str, Any]:
+def _origin(context: typer.Context) -> dict[str, Any]:
     """What a card says about where its weights come from."""
-    return {"commands": (shlex.join(["spslam", *sys.argv[1:]]),), "created": date.today()}
+    arguments: list[str] = context.find_root().obj or []
+    return {"commands": (shlex.join(["spslam", *arguments]),), "created": date.today()}
 
 
 def _device(device: Device) -> str:

@@ -94,7 +94,8 @@ def test_from_photographs_to_weights(photos: Path, tmp_path: Path, capsys: pytes
     assert f"weights in {out}" in capsys.readouterr().out
     assert load_superpoint(out / "weights.safetensors").descriptor_dim == 16
     card = (out / "weights.md").read_text()
-    assert "spslam train shapes" in card or "train" in card
+    assert "spslam train shapes --out" in card
+    assert "spslam train joint --photos" in card
     # Again: everything is there.
     assert spslam("train", "joint", *inputs, "--out", out, "--name", "toy", *TOY) == 0
 
