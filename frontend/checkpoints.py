@@ -155,6 +155,7 @@ def _build(state: dict[str, Tensor], sampling: Sampling, path: Path) -> SuperPoi
         sampling=sampling,
         depths=[len(layers) for layers in stages],
         strided=weights["1a"].shape[2] % 2 == 0,
+        skips="S1" in weights,
     )
     try:
         network.load_state_dict({key: value.float() for key, value in state.items()})

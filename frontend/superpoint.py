@@ -94,6 +94,8 @@ class SuperPoint(nn.Module):
         depths: convolutions of the four stages.
         strided: the first convolution of stages one to three halves the resolution; otherwise poolings after these
             stages do, and the first stage works at full resolution, which costs most of the time.
+        skips: the first three stages add what they see of each pixel to the detector's logits: filters that are the
+            same for all 64 pixels of a cell, where the head must learn 64 of them through eight times fewer pixels.
 
     Attributes:
         max_distance: largest L2 distance of unit descriptors of one place; like the sampling it belongs to the weights.
@@ -109,6 +111,7 @@ class SuperPoint(nn.Module):
         sampling: Sampling = Sampling(),
         depths: Sequence[int] = PAPER_DEPTHS,
         strided: bool = False,
+        skips: bool = False,
     ) -> None:
         super().__init__()
         c1, c2, c3, c4, head = widths
@@ -119,6 +122,7 @@ class SuperPoint(nn.Module):
         self.batch_norm = batch_norm
         self.sampling = sampling
         self.strided = strided
+        self.skips = skips
         self.max_distance = DEFAULT_MAX_DISTANCE
         self.strip_rows = 0
 
@@ -133,6 +137,12 @@ class SuperPoint(nn.Module):
         self.convPb = ConvBlock(head, CELL * CELL + 1, 1, False, last_norm)
         self.convDa = ConvBlock(c4, head, 3, True, batch_norm)
         self.convDb = ConvBlock(head, descriptor_dim, 1, False, last_norm)
+        for stage, channels in enumerate(self.widths[:3], start=1) if skips else ():
+            block = ConvBlock(channels, self._stride(stage) ** 2, 3, False, "none")
+            # A network that is given skips says the same as before.
+            nn.init.zeros_(block.conv.weight)
+            nn.init.zeros_(block.conv.bias)  # type: ignore[arg-type]
+            self.add_module(f"convS{stage}", block)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Raw outputs of both heads for a (B, 1, H, W) image in [0, 1], H and W multiples of 8.
@@ -141,39 +151,69 @@ class SuperPoint(nn.Module):
             Detector logits (B, 65, H/8, W/8), the last channel being the dustbin, and descriptors
             (B, D, H/8, W/8), not normalised.
         """
-        x = self._encode(image)
-        return self.convPb(self.convPa(x)), self.convDb(self.convDa(x))
+        x, fine = self._encode(image)
+        return self._logits(x, fine), self.convDb(self.convDa(x))
 
     def detector_logits(self, image: Tensor) -> Tensor:
         """The detector head alone: logits (B, 65, H/8, W/8) for a (B, 1, H, W) image."""
-        logits: Tensor = self.convPb(self.convPa(self._encode(image)))
-        return logits
+        return self._logits(*self._encode(image))
 
-    def _encode(self, image: Tensor) -> Tensor:
-        x = self._stage(image, 1) if self.strided else self._first_stage(image)
+    def _logits(self, x: Tensor, fine: Tensor | None) -> Tensor:
+        logits: Tensor = self.convPb(self.convPa(x))
+        if fine is None:
+            return logits
+        # The dustbin, the last channel, is no pixel.
+        return logits + functional.pad(functional.pixel_unshuffle(fine, CELL), (0, 0, 0, 0, 0, 1))
+
+    def _encode(self, image: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The last stage (B, C, H/8, W/8), and what the skips add to the logits of each pixel (B, 1, H, W)."""
+        if self.strided:
+            x = self._stage(image, 1)
+            fine = self._skip(x, 1)
+        else:
+            x, fine = self._first_stage(image)
         for stage in (2, 3, 4):
             x = self._stage(x, stage)
-            if stage < 4 and not self.strided:
-                x = functional.max_pool2d(x, 2)
-        return x
+            if stage < 4:
+                added = self._skip(x, stage)
+                fine = added if fine is None or added is None else fine + added
+                x = x if self.strided else functional.max_pool2d(x, 2)
+        return x, fine
 
     def _stage(self, x: Tensor, stage: int) -> Tensor:
         for layer in "abcdefgh"[: self.depths[stage - 1]]:
             x = self.get_submodule(f"conv{stage}{layer}")(x)
         return x
 
-    def _first_stage(self, image: Tensor) -> Tensor:
-        """Stage one at full resolution and the pooling after it."""
-        height, margin = image.shape[2], self.depths[0]
+    def _stride(self, stage: int) -> int:
+        """Pixels of the image for each of a stage's."""
+        return 1 << (stage if self.strided else stage - 1)
+
+    def _skip(self, x: Tensor, stage: int) -> Tensor | None:
+        if not self.skips:
+            return None
+        return functional.pixel_shuffle(self.get_submodule(f"convS{stage}")(x), self._stride(stage))
+
+    def _first_stage(self, image: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Stage one at full resolution and the pooling after it, and its skip."""
+        height, margin = image.shape[2], self.depths[0] + self.skips
         step = self.strip_rows if self.strip_rows > 0 else height
-        pooled = []
+        pooled, skipped = [], []
         for top in range(0, height, step):
             bottom = min(top + step, height)
             # One row more for each convolution; their padding is right only at the image's border.
             wide_top, wide_bottom = max(top - margin, 0), min(bottom + margin, height)
+            strip = slice(top - wide_top, bottom - wide_top)
             x = self._stage(image[:, :, wide_top:wide_bottom], 1)
-            pooled.append(functional.max_pool2d(x[:, :, top - wide_top : bottom - wide_top], 2))
-        return torch.cat(pooled, dim=2) if len(pooled) > 1 else pooled[0]
+            pooled.append(functional.max_pool2d(x[:, :, strip], 2))
+            skip = self._skip(x, 1)
+            if skip is not None:
+                skipped.append(skip[:, :, strip])
+        return _joined(pooled), _joined(skipped) if skipped else None
+
+
+def _joined(strips: list[Tensor]) -> Tensor:
+    return torch.cat(strips, dim=2) if len(strips) > 1 else strips[0]
 
 
 def detector_probabilities(logits: Tensor) -> Tensor:

@@ -27,6 +27,7 @@ class NetworkConfig(_Part):
     strided: bool = Field(
         False, description="stages one to three begin with a stride of 2 instead of ending with a pooling"
     )
+    skips: bool = Field(False, description="the first three stages add to the detector's logits, pixel by pixel")
     batch_norm: bool = Field(True, description="batch norm between convolution and ReLU while training")
 
 

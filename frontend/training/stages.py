@@ -112,7 +112,7 @@ def initial_network(config: NetworkConfig, init: Path | None = None) -> SuperPoi
     """A network to train: a new one, or one with the weights of a file or an earlier training.
 
     Args:
-        config: of a new network; not used with `init`.
+        config: of a new network; with `init` only `skips` is used: a network without them is given them.
         init: weights file, or a folder that a stage wrote; its batch norm is kept then.
 
     Raises:
@@ -126,9 +126,19 @@ def initial_network(config: NetworkConfig, init: Path | None = None) -> SuperPoi
             raise TrainingError(f"{init} holds no trained network: expected {BEST} in it, or give a weights file")
         network = new_network(load_training_config(init / "config.yaml").network)
         network.load_state_dict(read_checkpoint(init / BEST)["network"])
-        return network
-    network = load_superpoint(init)
+    else:
+        network = load_superpoint(init)
+    if config.skips and not network.skips:
+        network = _with_skips(network)
     return network.train().requires_grad_(True)
+
+
+def _with_skips(network: SuperPoint) -> SuperPoint:
+    skipping = new_network(_network_config(network).model_copy(update={"skips": True}))
+    skipping.sampling, skipping.max_distance = network.sampling, network.max_distance
+    # What is missing is zero: the network says the same as before.
+    skipping.load_state_dict(skipping.state_dict() | network.state_dict())
+    return skipping
 
 
 def new_network(config: NetworkConfig) -> SuperPoint:
@@ -139,6 +149,7 @@ def new_network(config: NetworkConfig) -> SuperPoint:
         "before" if config.batch_norm else "none",
         depths=config.depths,
         strided=config.strided,
+        skips=config.skips,
     )
 
 
@@ -148,6 +159,7 @@ def _network_config(network: SuperPoint) -> NetworkConfig:
         depths=network.depths,
         descriptor_dim=network.descriptor_dim,
         strided=network.strided,
+        skips=network.skips,
         batch_norm=network.batch_norm == "before",
     )
 

@@ -55,7 +55,7 @@ class Card(_CardPart):
 
     Attributes:
         name: of the network.
-        widths, depths, descriptor_dim, strided: see `spslam.frontend.superpoint.SuperPoint`.
+        widths, depths, descriptor_dim, strided, skips: see `spslam.frontend.superpoint.SuperPoint`.
         parameters: numbers in the convolutions, batch norm folded.
         max_distance: largest L2 distance of descriptors of one place.
         descriptor_sampling: the rule of `Sampling` in words that `load_superpoint` reads.
@@ -73,6 +73,7 @@ class Card(_CardPart):
     depths: tuple[int, int, int, int] = PAPER_DEPTHS
     descriptor_dim: int
     strided: bool = False
+    skips: bool = False
     parameters: int
     descriptor_sampling: str
     max_distance: float = DEFAULT_MAX_DISTANCE
@@ -129,6 +130,7 @@ def fold_batch_norm(network: SuperPoint) -> SuperPoint:
         sampling=network.sampling,
         depths=network.depths,
         strided=network.strided,
+        skips=network.skips,
     )
     folded.max_distance = network.max_distance
     folded.strip_rows = network.strip_rows
@@ -204,6 +206,7 @@ def card_markdown(card: Card) -> str:
         "widths": _listed(card.widths),
         "depths": _listed(card.depths),
         "resolution": "halved by strided convolutions" if card.strided else "halved by poolings",
+        "skips to the detector": "yes" if card.skips else "no",
         "descriptor": f"{card.descriptor_dim} numbers",
         "descriptor sampling": card.descriptor_sampling,
         "largest distance of a match": f"{card.max_distance:g}",
@@ -239,6 +242,7 @@ def _structure(network: SuperPoint) -> dict[str, Any]:
         "depths": network.depths,
         "descriptor_dim": network.descriptor_dim,
         "strided": network.strided,
+        "skips": network.skips,
         "parameters": sum(parameter.numel() for conv in convolutions for parameter in conv.parameters()),
         "descriptor_sampling": _sampling_text(network.sampling),
         "max_distance": network.max_distance,

@@ -21,6 +21,13 @@ def random_network(**arguments: object) -> SuperPoint:
     return SuperPoint(WIDTHS, descriptor_dim=24, **arguments).eval().requires_grad_(False)
 
 
+def with_skips(network: SuperPoint) -> SuperPoint:
+    for name, parameter in network.named_parameters():
+        if name.startswith("convS"):
+            torch.nn.init.normal_(parameter)
+    return network
+
+
 def test_half_width_has_the_published_shape() -> None:
     network = SuperPoint(HALF_WIDTHS)
     assert sum(p.numel() for p in network.parameters()) == 346_465
@@ -31,13 +38,31 @@ def test_half_width_has_the_published_shape() -> None:
 
 @pytest.mark.parametrize("batch_norm", ["none", "before", "after"])
 @pytest.mark.parametrize("rows", [2, 6, 16, 40])
-def test_strips_change_nothing(rows: int, batch_norm: str) -> None:
-    network = random_network(batch_norm=batch_norm)
+@pytest.mark.parametrize("skips", [False, True])
+def test_strips_change_nothing(rows: int, batch_norm: str, skips: bool) -> None:
+    network = with_skips(random_network(batch_norm=batch_norm, skips=skips))
     image = torch.rand(2, 1, 40, 48)
     whole = network(image)
     network.strip_rows = rows
     for expected, found in zip(whole, network(image), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("strided", [False, True])
+def test_skips_add_to_the_logit_of_their_pixel(strided: bool) -> None:
+    network = random_network(skips=True, strided=strided)
+    image = torch.rand(1, 1, 32, 40)
+    before, _ = network(image)
+    bias = network.get_submodule("convS2").conv.bias
+    # Of stage two's pixels of 2 or 4, the second in the second row.
+    stride = 4 if strided else 2
+    bias[stride + 1] = 1.0
+    added = network.detector_logits(image) - before
+    assert float(added[:, 64].abs().max()) == 0.0
+    pixels = functional.pixel_shuffle(added[:, :64], 8)[0, 0]
+    expected = torch.zeros(32, 40)
+    expected[1::stride, 1::stride] = 1.0
+    torch.testing.assert_close(pixels, expected, atol=1e-5, rtol=0)
 
 
 def test_probabilities_go_to_their_pixel_and_the_dustbin_is_dropped() -> None:

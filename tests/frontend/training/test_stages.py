@@ -6,6 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from spslam.errors import DatasetError, TrainingError
 from spslam.frontend.checkpoints import load_superpoint
@@ -100,6 +101,18 @@ def test_labelled_photographs_train_on_from_shapes(
     validation = card.metrics["validation"]
     assert isinstance(validation, dict)
     assert ("matching_score" in validation) == (stage == "joint")
+
+
+@pytest.mark.parametrize("file", ["", "weights.safetensors"])
+def test_a_network_that_is_given_skips_says_the_same_as_before(magic: Path, file: str) -> None:
+    config = TrainingConfig().network
+    plain = initial_network(config, magic / file).eval()
+    skipping = initial_network(config.model_copy(update={"skips": True}), magic / file).eval()
+    assert skipping.skips
+    assert (skipping.widths, skipping.strided) == (plain.widths, plain.strided)
+    image = torch.rand(1, 1, 32, 40)
+    for one, other in zip(plain(image), skipping(image), strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def test_a_small_network_learns_from_a_large_one(photos: Path, magic: Path, tmp_path: Path) -> None:

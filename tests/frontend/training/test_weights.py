@@ -61,7 +61,7 @@ def codebook() -> Codebook:
 
 @pytest.mark.parametrize("strided", [False, True])
 def test_folding_changes_no_output(strided: bool) -> None:
-    network = trained_network(strided=strided, depths=(1, 2, 3, 2)).eval()
+    network = trained_network(strided=strided, skips=strided, depths=(1, 2, 3, 2)).eval()
     image = torch.rand(2, 1, 40, 48)
     folded = fold_batch_norm(network)
     with torch.no_grad():
@@ -99,11 +99,11 @@ def test_batch_norm_after_the_relu_is_refused() -> None:
 @pytest.mark.parametrize("strided", [False, True])
 def test_a_file_gives_back_network_card_and_codebook(tmp_path: Path, strided: bool, sampling: Sampling) -> None:
     path = tmp_path / "net.safetensors"
-    network = trained_network(strided=strided, sampling=sampling).to(memory_format=torch.channels_last)
+    network = trained_network(strided=strided, skips=strided, sampling=sampling).to(memory_format=torch.channels_last)
     card, book = full_card(network), codebook()
     export_weights(network, path, card, book)
     loaded = load_superpoint(path)
-    assert (loaded.sampling, loaded.strided, loaded.widths) == (sampling, strided, WIDTHS)
+    assert (loaded.sampling, loaded.strided, loaded.skips, loaded.widths) == (sampling, strided, strided, WIDTHS)
     image = torch.rand(1, 1, 32, 40)
     with torch.no_grad():
         for found, expected in zip(loaded(image), network.eval()(image), strict=True):
