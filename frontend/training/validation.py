@@ -7,54 +7,40 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from spslam.config import FeatureConfig
 from spslam.frame import Features, unit_descriptors
 
-from ..keypoints import find_maxima
 from ..learned import SuperPointExtractor
 from ..matching import DescriptorMatcher
-from ..superpoint import SuperPoint, detector_probabilities
+from ..superpoint import SuperPoint
 from .homography_metrics import (
     CORRECT_PX,
-    average_precision,
     localisation_scores,
     matching_scores,
-    pairwise_distance,
     warp_points,
 )
 from .homography_sets import ImagePair, photo_pairs
-from .shapes import ShapeDataset
-
-Corners = NDArray[np.float32]
-
-CORNER_PX = 4.0
-_BATCH = 32
+from .shapes_evaluation import LabelledImages, detector_of, evaluate_shapes
 
 
 class ShapeValidation:
-    """Mean average precision of corners of synthetic shapes (a `Validation`).
+    """Mean average precision of corners of synthetic shapes, clean and noisy (a `Validation`).
 
     Args:
         shapes: others than those trained with.
     """
 
-    def __init__(self, shapes: ShapeDataset) -> None:
+    def __init__(self, shapes: LabelledImages) -> None:
         self._shapes = shapes
 
     def __call__(self, network: SuperPoint) -> dict[str, float]:
-        """`metric`: mAP at 4 px."""
-        device = next(network.parameters()).device
-        detections: list[tuple[Corners, Corners]] = []
-        for start in range(0, len(self._shapes), _BATCH):
-            images = torch.from_numpy(np.array(self._shapes.images[start : start + _BATCH])).to(device)
-            with torch.inference_mode():
-                heat = detector_probabilities(network.detector_logits(images[:, None].float() / 255)).cpu().numpy()
-            detections += [_detect(probabilities) for probabilities in heat]
-        truth = [self._shapes.corners(index) for index in range(len(self._shapes))]
-        return {"metric": mean_average_precision(detections, truth)}
+        """`metric`: mean of the two mAP."""
+        extractor = _extractor(network, subpixel=False, border=0)
+        found = evaluate_shapes(detector_of(extractor), self._shapes)
+        clean, noisy = found["clean"]["map"], found["noisy"]["map"]
+        return {"metric": (clean + noisy) / 2, "map_clean": clean, "map_noisy": noisy}
 
 
 class PairValidation:
@@ -101,10 +87,7 @@ class PairValidation:
         return best_threshold(np.concatenate(distances), np.concatenate(true))
 
     def _extracted(self, network: SuperPoint) -> Iterator[tuple[ImagePair, Features, Features]]:
-        device = next(network.parameters()).device.type
-        # As many points of every network, however it is calibrated.
-        config = FeatureConfig(max_keypoints=1000, threshold=1e-4, spread_cell=0, device=device)
-        extractor = SuperPointExtractor(config, copy.deepcopy(network))
+        extractor = _extractor(network)
         for pair in self._pairs:
             yield pair, extractor.extract(pair.image0), extractor.extract(pair.image1)
 
@@ -116,38 +99,15 @@ def best_threshold(distances: NDArray[np.floating], true: NDArray[np.bool_]) -> 
     return max(round(float(distances[order][below.argmax()]), 2), 0.01)
 
 
-def mean_average_precision(
-    detections: list[tuple[Corners, Corners]], truth: list[Corners], correct_px: float = CORNER_PX
-) -> float:
-    """Average precision of each image with corners, averaged.
-
-    Args:
-        detections: key points (N, 2) and scores (N,) of each image, best first.
-        truth: corners (M, 2) of each image.
-        correct_px: a detection this near to a corner that no better one has taken is correct.
-    """
-    precisions = [
-        average_precision(correct_detections(keypoints, corners, correct_px), len(corners))
-        for (keypoints, _), corners in zip(detections, truth, strict=True)
-        if len(corners)
-    ]
-    return float(np.mean(precisions)) if precisions else 0.0
-
-
-def correct_detections(keypoints: Corners, corners: Corners, correct_px: float) -> NDArray[np.bool_]:
-    """Which detections (N, 2), best first, hit a corner (M, 2) that none before has taken, (N,)."""
-    correct = np.zeros(len(keypoints), np.bool_)
-    if not len(corners) or not len(keypoints):
-        return correct
-    distance = pairwise_distance(keypoints, corners)
-    for row in range(len(keypoints)):
-        nearest = int(distance[row].argmin())
-        if distance[row, nearest] <= correct_px:
-            correct[row] = True
-            distance[:, nearest] = np.inf
-    return correct
-
-
-def _detect(heat: NDArray[np.float32]) -> tuple[Corners, Corners]:
-    rows, columns = find_maxima(heat, 1e-3, nms_radius=4, border=0)
-    return np.stack([columns, rows], axis=1).astype(np.float32), heat[rows, columns]
+def _extractor(network: SuperPoint, subpixel: bool = True, border: int = 4) -> SuperPointExtractor:
+    device = next(network.parameters()).device.type
+    config = FeatureConfig(
+        max_keypoints=1000,
+        # As many points of every network, however it is calibrated.
+        threshold=1e-4,
+        spread_cell=0,
+        subpixel=subpixel,
+        border=border,
+        device=device,
+    )
+    return SuperPointExtractor(config, copy.deepcopy(network))

@@ -1,9 +1,13 @@
 """The small measurements that choose the best weights."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from spslam.frontend.training.validation import best_threshold, correct_detections, mean_average_precision
+from spslam.frontend.checkpoints import load_superpoint
+from spslam.frontend.training.shapes import open_shapes
+from spslam.frontend.training.validation import ShapeValidation, best_threshold
 
 
 def test_the_threshold_separates() -> None:
@@ -13,19 +17,10 @@ def test_the_threshold_separates() -> None:
     assert best_threshold(distances, np.array([True, False, False, True, False, True])) == 0.5
 
 
-def test_a_corner_is_found_once() -> None:
-    corners = np.array([[10, 10], [30, 30]], np.float32)
-    keypoints = np.array([[11, 10], [10, 11], [50, 50], [30, 33]], np.float32)
-    np.testing.assert_array_equal(correct_detections(keypoints, corners, 4.0), [True, False, False, True])
-
-
-def test_mean_average_precision() -> None:
-    corners = np.array([[10, 10], [30, 30]], np.float32)
-    scores = np.array([0.9, 0.5], np.float32)
-    perfect, half, nothing = (corners, scores), (corners[:1], scores[:1]), (corners[:0], scores[:0])
-    assert mean_average_precision([perfect], [corners]) == 1
-    assert mean_average_precision([half], [corners]) == 0.5
-    assert mean_average_precision([perfect, nothing], [corners, corners]) == 0.5
-    # Images without corners say nothing about precision here.
-    assert mean_average_precision([perfect, perfect], [corners, corners[:0]]) == 1
-    assert mean_average_precision([], []) == pytest.approx(0)
+def test_shapes_are_judged_by_the_mean_of_clean_and_noisy(tmp_path: Path) -> None:
+    shapes = open_shapes(tmp_path, 9, (64, 80), 3)
+    network = load_superpoint()
+    found = ShapeValidation(shapes)(network.train())
+    assert network.training
+    assert found["metric"] == pytest.approx((found["map_clean"] + found["map_noisy"]) / 2)
+    assert found["map_clean"] > found["map_noisy"] > 0.2
