@@ -106,6 +106,9 @@ class LossConfig(_Part):
         "soft",
         description="one class a cell with random tie-breaking, or the labels' mass shared by sub-pixel position",
     )
+    localisation_weight: float = Field(
+        0.1, ge=0, description="weight, per pixel, of the distance of labels from where the detector puts them"
+    )
     descriptor: Literal["hinge", "contrastive", "sparse"] = Field("sparse", description="loss of the descriptors")
     descriptor_weight: float = Field(1.0, ge=0, description="weight of the descriptor loss against the detector's")
     temperature: float = Field(0.06, gt=0, description="of the dual softmax")

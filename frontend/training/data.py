@@ -98,7 +98,8 @@ class ShapeSource:
         label_map = splat_points(labels.points, labels.mass, labels.exist, _size(images), self._data.subpixel)
         image = augment(images, self._data.photometric, generator)
         valid = torch.ones_like(label_map, dtype=torch.bool)
-        return {"image": image, "label_map": label_map, "valid": valid}
+        batch = {"image": image, "label_map": label_map, "valid": valid}
+        return batch | _points(labels.points, labels.exist, self._data.points, generator)
 
 
 class PhotoSource:
@@ -294,7 +295,8 @@ def _single_view(images: Tensor, labels: _PaddedLabels, data: DataConfig, genera
     homographies = sample_homographies(len(images), _size(images), data.homography, generator)
     homographies = _crops(len(images), _size(images), data.size, generator) @ homographies
     view = _view(images, labels, homographies, data, generator)
-    return {"image": view.image, "label_map": view.label_map, "valid": view.valid}
+    batch = {"image": view.image, "label_map": view.label_map, "valid": view.valid}
+    return batch | _points(view.points, view.seen, data.points, generator)
 
 
 def _two_views(images: Tensor, labels: _PaddedLabels, data: DataConfig, generator: torch.Generator) -> Batch:
@@ -324,6 +326,11 @@ def _crops(count: int, source: tuple[int, int], size: tuple[int, int], generator
     crops = identity_homographies(count, generator.device).clone()
     crops[:, :2, 2] = -(uniform * room).round()
     return crops
+
+
+def _points(points: Tensor, seen: Tensor, count: int, generator: torch.Generator) -> Batch:
+    chosen, exist = _choose(seen, count, generator)
+    return {"points": torch.gather(points, 1, chosen[..., None].expand(-1, -1, 2)), "points_valid": exist}
 
 
 def _choose(seen: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -4,10 +4,11 @@ Every loss is called with what the network gave and what the data know, `loss(pr
 dictionary of tensors (B,): one value for each image or pair, never averaged over the batch, `total` being what is
 minimised. h = H/8 and w = W/8 are the sizes of the network's maps.
 
-- One view: `pred["logits"]` (B, 65, h, w), `batch["label_map"]` (B, H, W) in [0, 1], `batch["valid"]` (B, H, W) bool.
-- Two views: the same keys ending in 0 and 1, `pred["descriptors0"]` and `pred["descriptors1"]` (B, D, h, w) as they
-  leave the network, `batch["homography"]` (B, 3, 3) from pixels of view 0 to pixels of view 1, and `batch["points0"]`,
-  `batch["points1"]` (B, N, 2) x y, the same points in both views, of which `batch["points_valid"]` (B, N) count.
+- One view: `pred["logits"]` (B, 65, h, w), `batch["label_map"]` (B, H, W) in [0, 1], `batch["valid"]` (B, H, W) bool,
+  and `batch["points"]` (B, N, 2) x y, some of the labelled points, of which `batch["points_valid"]` (B, N) count.
+- Two views: the same keys ending in 0 and 1 (but `points_valid`: the points are the same in both views),
+  `pred["descriptors0"]` and `pred["descriptors1"]` (B, D, h, w) as they leave the network, and `batch["homography"]`
+  (B, 3, 3) from pixels of view 0 to pixels of view 1.
 
 Whatever the network's precision, losses are computed in float32 at least, also inside autocast.
 """
@@ -22,13 +23,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..superpoint import CELL, Sampling
+from ..keypoints import HEAT_RADIUS
+from ..superpoint import CELL, Sampling, detector_probabilities
 from .config import LossConfig
 from .homography import warp_points
 
 Loss = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], dict[str, Tensor]]
 
 _TIE_NOISE = 0.1
+# Of the probability around a label; a detector that sees nothing there is left to the cross entropy.
+_LEAST_MASS = 1e-3
+_LEAST_ERROR = 1e-2
 # Far below any similarity, yet finite: a row without a single valid entry must not become NaN.
 _MASKED = -1e30
 # As in `superpoint`: the bicubic kernel's free parameter in torch.nn.functional.grid_sample.
@@ -143,6 +148,55 @@ class DetectorLoss:
 
 
 @dataclass(frozen=True)
+class LocalisationLoss:
+    """Distance, pixels, of labelled points from where the detector puts them, averaged over the points of an image,
+    then over the views of a pair.
+
+    Where it puts them is what `refine_on_heat` makes of the largest probability nearby. Cross entropy punishes a
+    neighbouring pixel as much as a far one; this tells the detector which way to go.
+
+    Attributes:
+        search: pixels around a label's where the detector's point is looked for.
+        radius: pixels around that point whose centre of mass is its position.
+    """
+
+    search: int = 3
+    radius: int = HEAT_RADIUS
+
+    def __call__(self, pred: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        views = ("0", "1") if "logits0" in pred else ("",)
+        valid = batch["points_valid"]
+        losses = [self._view(pred[f"logits{v}"], batch[f"points{v}"], valid) for v in views]
+        return {"total": torch.stack(losses).mean(dim=0)}
+
+    def _view(self, logits: Tensor, points: Tensor, valid: Tensor) -> Tensor:
+        heat = detector_probabilities(_full_precision(logits))
+        points = torch.where(valid[:, :, None], points, 0.0).to(heat.dtype)
+        base = points.round().long()
+        side = 2 * self.search + 1
+        largest = _patches(heat.detach(), base, self.search).flatten(2).argmax(dim=2)
+        maximum = base + torch.stack([largest % side, largest // side], dim=2) - self.search
+        patch = _patches(heat, maximum, self.radius)
+        steps = torch.arange(-self.radius, self.radius + 1, dtype=heat.dtype, device=heat.device)
+        # Not a matrix product, which autocast would do in half precision.
+        moment = torch.stack([(patch.sum(dim=axis) * steps).sum(dim=2) for axis in (2, 3)], dim=2)
+        position = maximum + moment / (patch.sum(dim=(2, 3)) + _LEAST_MASS)[:, :, None]
+        # Differentiable at zero.
+        distance = ((position - points).square().sum(dim=2) + _LEAST_ERROR**2).sqrt()
+        return _masked_mean(distance, valid)
+
+
+def _patches(heat: Tensor, centres: Tensor, radius: int) -> Tensor:
+    """(B, N, rows, columns) of (B, H, W) around pixels (B, N, 2); zero outside the image."""
+    height, width = heat.shape[1:]
+    steps = torch.arange(-radius, radius + 1, device=heat.device)
+    x, y = (centres[:, :, axis, None] + steps for axis in (0, 1))
+    inside = ((x >= 0) & (x < width))[:, :, None] & ((y >= 0) & (y < height))[:, :, :, None]
+    index = y.clamp(0, height - 1)[:, :, :, None] * width + x.clamp(0, width - 1)[:, :, None]
+    return heat.flatten(1).gather(1, index.flatten(1)).reshape(index.shape) * inside
+
+
+@dataclass(frozen=True)
 class HingeDescriptorLoss:
     """Hinge loss between each cell of one view and each of the other (DeTone et al., section 3.4).
 
@@ -224,16 +278,19 @@ class SparseDescriptorLoss:
 
 
 @dataclass(frozen=True)
-class JointLoss:
-    """Detector and descriptor together: `total` is `detector` + descriptor_weight · `descriptor`."""
+class WeightedLoss:
+    """Several losses together: `total` is the sum of weight · loss; each is returned under its name, too.
 
-    detector: Loss
-    descriptor: Loss
-    descriptor_weight: float = 1.0
+    Attributes:
+        parts: weight and loss by name.
+    """
+
+    parts: Mapping[str, tuple[float, Loss]]
 
     def __call__(self, pred: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        detector, descriptor = self.detector(pred, batch)["total"], self.descriptor(pred, batch)["total"]
-        return _weighted(detector, descriptor, self.descriptor_weight)
+        values = {name: loss(pred, batch)["total"] for name, (_, loss) in self.parts.items()}
+        total = torch.stack([weight * values[name] for name, (weight, _) in self.parts.items()]).sum(dim=0)
+        return {"total": total, **values}
 
 
 @dataclass(frozen=True)
@@ -263,7 +320,9 @@ class DistillationLoss:
             descriptor = _masked_mean(1 - (student * teacher).sum(dim=1), counted)
         else:
             descriptor = self._relational(student, teacher, counted)
-        return _weighted(_masked_mean(entropy, counted), descriptor, self.descriptor_weight)
+        detector = _masked_mean(entropy, counted)
+        total = detector + self.descriptor_weight * descriptor
+        return {"total": total, "detector": detector, "descriptor": descriptor}
 
     def _relational(self, student: Tensor, teacher: Tensor, counted: Tensor) -> Tensor:
         every = slice(None, None, self.stride)
@@ -289,10 +348,12 @@ def build_loss(
     """
     if stage == "distil":
         return DistillationLoss(config.descriptor_weight)
-    detector = DetectorLoss(config.targets, generator)
-    if stage != "joint":
-        return detector
-    return JointLoss(detector, _descriptor_loss(config, sampling), config.descriptor_weight)
+    parts: dict[str, tuple[float, Loss]] = {"detector": (1.0, DetectorLoss(config.targets, generator))}
+    if config.localisation_weight > 0:
+        parts["localisation"] = (config.localisation_weight, LocalisationLoss())
+    if stage == "joint":
+        parts["descriptor"] = (config.descriptor_weight, _descriptor_loss(config, sampling))
+    return WeightedLoss(parts)
 
 
 def _descriptor_loss(config: LossConfig, sampling: Sampling) -> Loss:
@@ -301,10 +362,6 @@ def _descriptor_loss(config: LossConfig, sampling: Sampling) -> Loss:
     if config.descriptor == "contrastive":
         return ContrastiveDescriptorLoss(config.temperature)
     return SparseDescriptorLoss(config.temperature, sampling)
-
-
-def _weighted(detector: Tensor, descriptor: Tensor, weight: float) -> dict[str, Tensor]:
-    return {"total": detector + weight * descriptor, "detector": detector, "descriptor": descriptor}
 
 
 def _full_precision(values: Tensor) -> Tensor:

@@ -14,9 +14,10 @@ from spslam.frontend.training.losses import (
     DetectorLoss,
     DistillationLoss,
     HingeDescriptorLoss,
-    JointLoss,
+    LocalisationLoss,
     Loss,
     SparseDescriptorLoss,
+    WeightedLoss,
     build_loss,
     detector_targets,
     sample_descriptor_map,
@@ -50,7 +51,9 @@ def example(seed: int = 0) -> tuple[Tensors, Tensors]:
         batch[f"valid{view}"] = np.ones((BATCH, *SIZE), bool)
     batch["valid"][0, 5, 7] = batch["valid0"][1, 20, 1] = batch["valid1"][0, 0, 31] = False
     batch["homography"] = np.stack([tilt(0.1, 3.0, -2.0), tilt(-0.2, -5.0, 4.0)])
-    batch["points0"], batch["points1"] = rng.uniform(0, np.array(SIZE[::-1]) - 1, (2, BATCH, POINTS, 2))
+    corner = np.array(SIZE[::-1]) - 1
+    batch["points0"], batch["points1"] = rng.uniform(0, corner, (2, BATCH, POINTS, 2))
+    batch["points"] = rng.uniform(0, corner, (BATCH, POINTS, 2))
     batch["points_valid"] = np.ones((BATCH, POINTS), bool)
     batch["points_valid"][0, 2] = batch["points_valid"][1, 4:] = False
     batch["teacher_probabilities"] = rng.dirichlet(np.ones(65), (BATCH, ROWS, COLUMNS)).transpose(0, 3, 1, 2)
@@ -109,6 +112,25 @@ def slow_valid(valid: np.ndarray) -> np.ndarray:
 
 def slow_cross_entropy(logits: np.ndarray, targets: np.ndarray) -> float:
     return float(np.log(np.exp(logits).sum()) * targets.sum() - logits @ targets)
+
+
+def slow_localisation(pred: Arrays, batch: Arrays, index: int, view: str) -> float:
+    heat = detector_probabilities(torch.tensor(pred[f"logits{view}"][index : index + 1]))[0].numpy()
+
+    def around(centre: np.ndarray, radius: int) -> list[tuple[np.ndarray, float]]:
+        steps = range(-radius, radius + 1)
+        pixels = [centre + np.array([x, y]) for y in steps for x in steps]
+        return [(p, heat[p[1], p[0]]) for p in pixels if np.all(p >= 0) and np.all(p < SIZE[::-1])]
+
+    errors = []
+    for point in batch[f"points{view}"][index][batch["points_valid"][index]]:
+        found = around(np.rint(point).astype(int), 3)
+        maximum = found[int(np.argmax([probability for _, probability in found]))][0]
+        patch = around(maximum, 2)
+        mass = 1e-3 + sum(probability for _, probability in patch)
+        moment = sum(probability * (pixel - maximum) for pixel, probability in patch)
+        errors.append(np.sqrt(np.sum((maximum + moment / mass - point) ** 2) + 1e-4))
+    return float(np.mean(errors))
 
 
 def slow_detector(pred: Arrays, batch: Arrays, index: int, view: str, kind: str) -> float:
@@ -218,6 +240,27 @@ def test_detector_equals_slow(kind: str) -> None:
     assert_equals_slow(DetectorLoss(kind), both, pred, batch)
     single = {"logits": pred["logits"]}
     assert_equals_slow(DetectorLoss(kind), lambda *known: slow_detector(*known, "", kind), single, batch)
+
+
+def test_localisation_equals_loops() -> None:
+    pred, batch = example()
+
+    def both(*known: object) -> float:
+        return (slow_localisation(*known, "0") + slow_localisation(*known, "1")) / 2
+
+    assert_equals_slow(LocalisationLoss(), both, pred, batch)
+    single = {"logits": pred["logits"]}
+    assert_equals_slow(LocalisationLoss(), lambda *known: slow_localisation(*known, ""), single, batch)
+
+
+def test_the_detector_that_is_right_loses_nothing_to_localisation() -> None:
+    logits = torch.full((1, 65, ROWS, COLUMNS), -20.0)
+    # Between two pixels of two cells.
+    logits[0, 8 * 4 + 7, 1, 1] = logits[0, 8 * 4 + 0, 1, 2] = 20.0
+    batch = {"points": torch.tensor([[[15.5, 12.0]]]), "points_valid": torch.ones(1, 1, dtype=torch.bool)}
+    assert float(LocalisationLoss()({"logits": logits}, batch)["total"]) == pytest.approx(0.01, abs=1e-3)
+    batch["points"] += torch.tensor([0.3, 0.4])
+    assert float(LocalisationLoss()({"logits": logits}, batch)["total"]) == pytest.approx(0.5, abs=1e-3)
 
 
 def test_hinge_equals_slow() -> None:
@@ -367,7 +410,9 @@ def test_invalid_points_are_as_if_absent(sampling: Sampling) -> None:
     torch.testing.assert_close(loss(second, fewer)["total"], expected[1:])
 
 
-@pytest.mark.parametrize("loss", [*DESCRIPTOR_LOSSES, DetectorLoss("soft"), DetectorLoss("hard"), DistillationLoss()])
+@pytest.mark.parametrize(
+    "loss", [*DESCRIPTOR_LOSSES, DetectorLoss("soft"), DetectorLoss("hard"), LocalisationLoss(), DistillationLoss()]
+)
 def test_nothing_valid_is_zero_and_moves_nothing(loss: Loss) -> None:
     pred, batch = example()
     nothing = {key: torch.zeros_like(value) if "valid" in key else value for key, value in batch.items()}
@@ -376,7 +421,7 @@ def test_nothing_valid_is_zero_and_moves_nothing(loss: Loss) -> None:
         assert not gradient.any()
 
 
-@pytest.mark.parametrize("loss", [*DESCRIPTOR_LOSSES, DetectorLoss("soft"), DistillationLoss()])
+@pytest.mark.parametrize("loss", [*DESCRIPTOR_LOSSES, DetectorLoss("soft"), LocalisationLoss(), DistillationLoss()])
 def test_pairs_do_not_know_of_each_other(loss: Loss) -> None:
     pred, batch = example()
     swapped = loss(*({key: value.flip(0) for key, value in part.items()} for part in (pred, batch)))
@@ -443,16 +488,16 @@ def test_the_student_that_repeats_its_teacher_costs_least() -> None:
         assert (loss(worse, batch)["descriptor"] > 0.01).all()
 
 
-def test_the_joint_loss_is_a_weighted_sum() -> None:
+def test_losses_add_up_by_weight() -> None:
     pred, batch = example()
     detector, descriptor = DetectorLoss("soft"), SparseDescriptorLoss(0.2)
-    found = JointLoss(detector, descriptor, 0.3)(pred, batch)
+    found = WeightedLoss({"detector": (1.0, detector), "descriptor": (0.3, descriptor)})(pred, batch)
     torch.testing.assert_close(found["detector"], detector(pred, batch)["total"])
     torch.testing.assert_close(found["descriptor"], descriptor(pred, batch)["total"])
     torch.testing.assert_close(found["total"], found["detector"] + 0.3 * found["descriptor"])
 
 
-@pytest.mark.parametrize("loss", [*DESCRIPTOR_LOSSES, DetectorLoss("soft"), DistillationLoss()])
+@pytest.mark.parametrize("loss", [*DESCRIPTOR_LOSSES, DetectorLoss("soft"), LocalisationLoss(), DistillationLoss()])
 def test_half_precision_goes_in_and_single_precision_comes_out(loss: Loss) -> None:
     pred, batch = example()
     half = {key: value.bfloat16() for key, value in pred.items()}
@@ -471,15 +516,22 @@ def test_every_configuration_has_its_loss(stage: str, descriptor: str, targets: 
     pred, batch = example()
     if stage in ("shapes", "detector"):
         pred = {"logits": pred["logits"]}
-    config = LossConfig(targets=targets, descriptor=descriptor, descriptor_weight=0.5, temperature=0.2)
+    config = LossConfig(
+        targets=targets, localisation_weight=0.3, descriptor=descriptor, descriptor_weight=0.5, temperature=0.2
+    )
     sampling = Sampling("bilinear", True)
     found = build_loss(config, stage, sampling, torch.Generator().manual_seed(3))(pred, batch)
-    detector = DetectorLoss(targets, torch.Generator().manual_seed(3))
+    expected = {"detector": 1.0, "localisation": 0.3, "descriptor": 0.5}
     if stage in ("shapes", "detector"):
-        torch.testing.assert_close(found, detector(pred, batch))
-        return
-    assert set(found) == {"total", "detector", "descriptor"}
-    torch.testing.assert_close(found["total"], found["detector"] + 0.5 * found["descriptor"])
+        del expected["descriptor"]
+    if stage == "distil":
+        del expected["localisation"]
+    assert set(found) == {"total", *expected}
+    torch.testing.assert_close(found["total"], sum(weight * found[name] for name, weight in expected.items()))
+    if stage != "distil":
+        detector = DetectorLoss(targets, torch.Generator().manual_seed(3))
+        torch.testing.assert_close(found["detector"], detector(pred, batch)["total"])
+        torch.testing.assert_close(found["localisation"], LocalisationLoss()(pred, batch)["total"])
     if stage == "joint":
         kinds = {
             "hinge": HingeDescriptorLoss(),

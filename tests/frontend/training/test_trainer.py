@@ -47,7 +47,7 @@ class NoiseSource:
         for view in "01":
             pair |= {f"image{view}": image, f"label_map{view}": label_map, f"valid{view}": valid}
             pair[f"points{view}"] = points
-        return {"image": image, "label_map": label_map, "valid": valid, **pair}
+        return {"image": image, "label_map": label_map, "valid": valid, "points": points, **pair}
 
 
 def config(*overrides: str) -> TrainingConfig:
