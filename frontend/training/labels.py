@@ -37,11 +37,11 @@ from ..keypoints import find_maxima, refine_on_heat
 from ..superpoint import CELL, SuperPoint, detector_probabilities
 from .config import LabelConfig
 from .homography import identity_homographies, sample_homographies, valid_mask, warp_images
-from .photos import read_photo
+from .photos import fit_image, read_photo
 
 logger = logging.getLogger(__name__)
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _SETTINGS_NAME = "labels.json"
 # Measured at 240×320 with the half-width network on one core: 62 ms a warp, 158 ms without channels_last.
 _STRIP_ROWS = 32
@@ -55,7 +55,7 @@ class Labels:
     """Pseudo ground truth of one photograph, best first.
 
     Attributes:
-        keypoints: (N, 2) float32 x y, pixels.
+        keypoints: (N, 2) float32 x y, pixels of the fitted photograph.
         scores: (N,) float32, the averaged probability at the peak.
         mass: (N,) float32, the sum of the averaged probabilities in the 5×5 pixels around the peak, at most 1.
     """
@@ -152,7 +152,7 @@ def label_path(folder: Path, photo: Path, root: Path) -> Path:
 
 
 def write_labels(path: Path, labels: Labels, size: tuple[int, int]) -> None:
-    """Write one label file, the whole of it or nothing; `size` is the photograph's height and width.
+    """Write one label file, the whole of it or nothing; `size` is the fitted photograph's height and width.
 
     Raises:
         OutputError: it cannot be written.
@@ -168,16 +168,15 @@ def write_labels(path: Path, labels: Labels, size: tuple[int, int]) -> None:
     write_atomic(path, stream.getvalue())
 
 
-def read_labels(path: str | Path, size: tuple[int, int] | None = None) -> Labels:
+def read_labels(path: str | Path, size: tuple[int, int]) -> Labels:
     """Read one label file.
 
     Args:
         path: of the file.
-        size: height and width that the photograph is fitted to (scaled until they are filled, the middle cut out):
-            labels are in pixels of the fitted one, and those cut off are left out. None: in the photograph's own.
+        size: height and width that the photograph was fitted to before it was labelled.
 
     Raises:
-        DatasetError: it is missing, damaged or no label file.
+        DatasetError: it is missing, damaged, no label file, or of another size.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -190,9 +189,13 @@ def read_labels(path: str | Path, size: tuple[int, int] | None = None) -> Labels
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DatasetError(f"expected a label file at {path}, found a damaged one ({reason}): make it again") from None
     _check(arrays, path)
-    labels = Labels(*(arrays[key].astype(np.float32) for key in ("keypoints", "scores", "mass")))
-    photo_size = (int(arrays["size"][0]), int(arrays["size"][1]))
-    return labels if size in (None, photo_size) else _fitted(labels, photo_size, size)
+    found = (int(arrays["size"][0]), int(arrays["size"][1]))
+    if found != size:
+        raise DatasetError(
+            f"expected labels of a photograph of {size[0]}x{size[1]} in {path}, found them of {found[0]}x{found[1]}: "
+            f"set labels.size to that, or label again"
+        )
+    return Labels(*(arrays[key].astype(np.float32) for key in ("keypoints", "scores", "mass")))
 
 
 def _check(arrays: dict[str, NDArray[Any]], path: str | Path) -> None:
@@ -206,15 +209,6 @@ def _check(arrays: dict[str, NDArray[Any]], path: str | Path) -> None:
             )
         if not np.all(np.isfinite(arrays[key])):
             raise DatasetError(f"expected finite {key} in {path}, found others: make the labels again")
-
-
-def _fitted(labels: Labels, photo_size: tuple[int, int], size: tuple[int, int]) -> Labels:
-    extent, photo = np.array(size[::-1]), np.array(photo_size[::-1])
-    scaled = np.maximum(np.rint(photo * np.max(extent / photo)).astype(np.int64), extent)
-    # Pixel centres are whole numbers: scaling is about the image's corner, half a pixel before the first.
-    keypoints = (labels.keypoints.astype(np.float64) + 0.5) * (scaled / photo) - 0.5 - (scaled - extent) // 2
-    inside = np.all((keypoints >= -0.5) & (keypoints < extent - 0.5), axis=1)
-    return Labels(keypoints[inside].astype(np.float32), labels.scores[inside], labels.mass[inside])
 
 
 def label_images(
@@ -231,7 +225,7 @@ def label_images(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> LabelSummary:
-    """Label photographs; one `.npz` each in `out`, in subfolders as below `root`.
+    """Label photographs, fitted to `config.size`; one `.npz` each in `out`, in subfolders as below `root`.
 
     What is random depends on the seed and on the photograph's name below `root` only, and the photographs are
     done in an order that their names' hashes give: any part of a run is a fair sample of the whole, and runs that
@@ -264,7 +258,7 @@ def label_images(
     _prepare_folder(out, settings, overwrite)
 
     job = _Job(out, weights, config, seed, device)
-    counts = _Counts(len(ordered), progress)
+    counts = _Counts(len(ordered), config.size, progress)
     todo = [name for name in ordered if overwrite or not counts.skip(out / f"{name}.npz")]
     tasks = [(name, names[name]) for name in todo]
     processes = min(processes, len(tasks))
@@ -295,7 +289,7 @@ class _Job:
         network.strip_rows = _STRIP_ROWS if torch.device(self.device).type == "cpu" else 0
         for name, photo in tasks:
             try:
-                image = read_photo(photo)
+                image = fit_image(read_photo(photo), self.config.size)
             except DatasetError as error:
                 yield name, _Unreadable(str(error))
                 continue
@@ -303,15 +297,15 @@ class _Job:
             labels = find_labels(adapt(network, image, self.config, generator, self.device), self.config)
             path = self.out / f"{name}.npz"
             _make_folder(path.parent)
-            write_labels(path, labels, (image.shape[0], image.shape[1]))
+            write_labels(path, labels, self.config.size)
             yield name, len(labels.scores)
 
 
 class _Counts:
     """Adds up what happens to the photographs."""
 
-    def __init__(self, total: int, progress: Progress | None) -> None:
-        self._total, self._progress = total, progress
+    def __init__(self, total: int, size: tuple[int, int], progress: Progress | None) -> None:
+        self._total, self._size, self._progress = total, size, progress
         self._done = self._skipped = self._unreadable = self._labels = 0
 
     def skip(self, path: Path) -> bool:
@@ -319,7 +313,7 @@ class _Counts:
         if not path.is_file():
             return False
         try:
-            self._labels += len(read_labels(path).scores)
+            self._labels += len(read_labels(path, self._size).scores)
         except DatasetError as error:
             logger.warning("%s", error)
             return False

@@ -13,8 +13,6 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor
 
 from spslam.errors import DatasetError, OutputError, WeightsError
@@ -33,7 +31,9 @@ from spslam.frontend.training.labels import (
 )
 from spslam.frontend.training.photos import fit_image
 
-FEW = LabelConfig(homographies=3, batch=2, homography=HomographyConfig(allow_artifacts=True, rotation_deg=20.0))
+FEW = LabelConfig(
+    size=(48, 64), homographies=3, batch=2, homography=HomographyConfig(allow_artifacts=True, rotation_deg=20.0)
+)
 
 
 @pytest.fixture(autouse=True)
@@ -184,8 +184,7 @@ def test_nothing_found_is_no_error(tmp_path: Path) -> None:
     labels = find_labels(np.zeros((16, 24), np.float32), LabelConfig())
     assert [array.shape for array in (labels.keypoints, labels.scores, labels.mass)] == [(0, 2), (0,), (0,)]
     write_labels(tmp_path / "a.npz", labels, (16, 24))
-    for size in (None, (32, 32)):
-        assert read_labels(tmp_path / "a.npz", size).keypoints.shape == (0, 2)
+    assert read_labels(tmp_path / "a.npz", (16, 24)).keypoints.shape == (0, 2)
 
 
 def some_labels(count: int = 5) -> Labels:
@@ -206,41 +205,16 @@ def assert_equal(one: Labels, other: Labels) -> None:
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg.npz"
     write_labels(path, some_labels(), (24, 32))
-    assert_equal(read_labels(path), some_labels())
     assert_equal(read_labels(path, (24, 32)), some_labels())
     with np.load(path) as file:
         assert set(file) == {"keypoints", "scores", "mass", "size"}
         assert file["size"].tolist() == [24, 32]
 
 
-@settings(max_examples=20, deadline=None)
-@given(
-    photo=st.tuples(st.integers(60, 300), st.integers(60, 300)),
-    size=st.sampled_from([(120, 160), (64, 64), (240, 320)]),
-    x=st.floats(-0.15, 0.15),
-    y=st.floats(-0.15, 0.15),
-)
-def test_labels_follow_the_fitted_photo(
-    tmp_path_factory: pytest.TempPathFactory, photo: tuple[int, int], size: tuple[int, int], x: float, y: float
-) -> None:
-    path = tmp_path_factory.mktemp("labels") / "a.npz"
-    point = np.array(photo[::-1]) / 2 + np.array([x, y]) * min(photo)
-    rows, columns = np.mgrid[: photo[0], : photo[1]]
-    squared = ((columns - point[0]) ** 2 + (rows - point[1]) ** 2) / (0.04 * min(photo)) ** 2
-    fitted = fit_image(np.rint(255 * np.exp(-0.5 * squared)).astype(np.uint8), size).astype(np.float64)
-    rows, columns = np.mgrid[: size[0], : size[1]]
-    centroid = np.array([(fitted * columns).sum(), (fitted * rows).sum()]) / fitted.sum()
-    one = np.ones(1, np.float32)
-    write_labels(path, Labels(point[None].astype(np.float32), one, one), photo)
-    np.testing.assert_allclose(read_labels(path, size).keypoints, centroid[None], atol=0.1)
-
-
-def test_labels_that_are_cut_off_are_left_out(tmp_path: Path) -> None:
-    keypoints = np.array([[2, 5], [40, 5], [77, 5]], np.float32)
-    write_labels(tmp_path / "a.npz", Labels(keypoints, np.float32([3, 2, 1]), np.float32([1, 1, 1])), (40, 80))
-    labels = read_labels(tmp_path / "a.npz", (80, 80))
-    np.testing.assert_allclose(labels.keypoints, [[40.5, 10.5]])
-    np.testing.assert_array_equal(labels.scores, [2])
+def test_labels_of_another_size_are_refused(tmp_path: Path) -> None:
+    write_labels(tmp_path / "a.npz", some_labels(), (24, 32))
+    with pytest.raises(DatasetError, match=r"48x64.*found them of 24x32: set labels.size"):
+        read_labels(tmp_path / "a.npz", (48, 64))
 
 
 def test_label_files_that_are_none(tmp_path: Path) -> None:
@@ -257,12 +231,12 @@ def test_label_files_that_are_none(tmp_path: Path) -> None:
         path = tmp_path / f"{name}.npz"
         path.write_bytes(content)
         with pytest.raises(DatasetError, match=f"{name}.npz.*damaged") as error:
-            read_labels(path)
+            read_labels(path, (24, 32))
         assert "\n" not in str(error.value)
     with pytest.raises(DatasetError, match="found no file"):
-        read_labels(tmp_path / "missing.npz")
+        read_labels(tmp_path / "missing.npz", (24, 32))
     with pytest.raises(DatasetError, match="damaged"):
-        read_labels(tmp_path)
+        read_labels(tmp_path, (24, 32))
 
 
 @pytest.mark.parametrize(
@@ -284,7 +258,7 @@ def test_label_files_of_other_content(tmp_path: Path, key: str, value: np.ndarra
         arrays[key] = value
     np.savez(tmp_path / "a.npz", **arrays)
     with pytest.raises(DatasetError, match=said):
-        read_labels(tmp_path / "a.npz")
+        read_labels(tmp_path / "a.npz", (24, 32))
 
 
 @pytest.fixture
@@ -325,15 +299,16 @@ def test_a_folder_of_labels(root: Path, tmp_path: Path) -> None:
     files = [label_path(tmp_path / "out", photo, root) for photo in photos_of(root)]
     assert sorted((tmp_path / "out").rglob("*.npz")) == sorted(files)
     assert tmp_path / "out" / "set1" / "2.png.npz" in files
-    counts = [len(read_labels(path).scores) for path in files]
+    counts = [len(read_labels(path, FEW.size).scores) for path in files]
     assert min(counts) > 0
     assert summary == LabelSummary(done=6, skipped=0, unreadable=0, mean_labels=sum(counts) / 6)
     assert told == [(done, 6) for done in range(1, 7)]
     with np.load(files[0]) as file:
-        assert file["size"].tolist() == list(cv2.imread(str(photos_of(root)[0]), cv2.IMREAD_GRAYSCALE).shape)
+        # The photograph has another.
+        assert file["size"].tolist() == list(FEW.size)
     settings = json.loads((tmp_path / "out" / "labels.json").read_text())
     assert settings["seed"] == 0
-    assert settings["version"] == 1
+    assert settings["version"] == 2
     assert settings["config"]["homographies"] == 3
     assert len(settings["weights_sha256"]) == 64
 
@@ -341,9 +316,9 @@ def test_a_folder_of_labels(root: Path, tmp_path: Path) -> None:
 def test_labels_are_those_of_adaptation(root: Path, labelled: Path) -> None:
     """The folder holds what `adapt` and `find_labels` say with some generator: here only that it is plausible."""
     photo = photos_of(root)[0]
-    image = cv2.imread(str(photo), cv2.IMREAD_GRAYSCALE)
+    image = fit_image(cv2.imread(str(photo), cv2.IMREAD_GRAYSCALE), FEW.size)
     direct = find_labels(adapt(load_superpoint(None), image, FEW, generator(5)), FEW)
-    stored = read_labels(label_path(labelled, photo, root))
+    stored = read_labels(label_path(labelled, photo, root), FEW.size)
     distances = np.linalg.norm(stored.keypoints[:5, None] - direct.keypoints[None], axis=2).min(axis=1)
     assert np.median(distances) < 2
 
@@ -515,7 +490,7 @@ def test_killed_in_the_middle(root: Path, labelled: Path, tmp_path: Path, proces
         assert wait_for(lambda: next(out.rglob("*.npz"), None) is not None or process.poll() is not None)
         process.send_signal(signal.SIGKILL)
     for path in out.rglob("*.npz"):
-        read_labels(path)
+        read_labels(path, FEW.size)
     summary = label(root, out)
     assert summary.done + summary.skipped == 6
     assert summary.skipped >= 1
