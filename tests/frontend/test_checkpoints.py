@@ -131,6 +131,16 @@ def test_metadata_names_the_sampling(tmp_path: Path) -> None:
         load_superpoint(path)
 
 
+def test_metadata_tells_the_largest_distance_of_a_match(tmp_path: Path) -> None:
+    path = tmp_path / "own.safetensors"
+    save_file(magic_leap_state(), path, {"max_distance": "0.63"})
+    assert load_superpoint(path).max_distance == 0.63
+    for damaged in ("0", "2.1", "nan", "near"):
+        save_file(magic_leap_state(), path, {"max_distance": damaged})
+        with pytest.raises(WeightsError, match=f"max_distance.*found '{damaged}'"):
+            load_superpoint(path)
+
+
 def test_built_in_weights() -> None:
     network = load_superpoint()
     assert network.widths == HALF_WIDTHS
