@@ -27,7 +27,7 @@ class NetworkConfig(_Part):
     strided: bool = Field(
         False, description="stages one to three begin with a stride of 2 instead of ending with a pooling"
     )
-    skips: bool = Field(False, description="the first three stages add to the detector's logits, pixel by pixel")
+    skips: bool = Field(True, description="the first three stages add to the detector's logits, pixel by pixel")
     batch_norm: bool = Field(True, description="batch norm between convolution and ReLU while training")
 
 
@@ -107,7 +107,7 @@ class LossConfig(_Part):
         description="one class a cell with random tie-breaking, or the labels' mass shared by sub-pixel position",
     )
     localisation_weight: float = Field(
-        0.1, ge=0, description="weight, per pixel, of the distance of labels from where the detector puts them"
+        0.3, ge=0, description="weight, per pixel, of the distance of labels from where the detector puts them"
     )
     descriptor: Literal["hinge", "contrastive", "sparse"] = Field("sparse", description="loss of the descriptors")
     descriptor_weight: float = Field(1.0, ge=0, description="weight of the descriptor loss against the detector's")

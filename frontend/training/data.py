@@ -99,7 +99,7 @@ class ShapeSource:
         image = augment(images, self._data.photometric, generator)
         valid = torch.ones_like(label_map, dtype=torch.bool)
         batch = {"image": image, "label_map": label_map, "valid": valid}
-        return batch | _points(labels.points, labels.exist, self._data.points, generator)
+        return batch | _points(labels.points, labels.mass, labels.exist, self._data.points, generator)
 
 
 class PhotoSource:
@@ -296,7 +296,7 @@ def _single_view(images: Tensor, labels: _PaddedLabels, data: DataConfig, genera
     homographies = _crops(len(images), _size(images), data.size, generator) @ homographies
     view = _view(images, labels, homographies, data, generator)
     batch = {"image": view.image, "label_map": view.label_map, "valid": view.valid}
-    return batch | _points(view.points, view.seen, data.points, generator)
+    return batch | _points(view.points, labels.mass, view.seen, data.points, generator)
 
 
 def _two_views(images: Tensor, labels: _PaddedLabels, data: DataConfig, generator: torch.Generator) -> Batch:
@@ -310,7 +310,11 @@ def _two_views(images: Tensor, labels: _PaddedLabels, data: DataConfig, generato
     first, second = crops @ first, crops @ second
     views = [_view(images, labels, warps, data, generator) for warps in (first, second)]
     chosen, exist = _choose(views[0].seen & views[1].seen, data.points, generator)
-    batch = {"homography": second @ torch.linalg.inv(first), "points_valid": exist}
+    batch = {
+        "homography": second @ torch.linalg.inv(first),
+        "points_mass": torch.gather(labels.mass, 1, chosen),
+        "points_valid": exist,
+    }
     for number, view in enumerate(views):
         batch[f"image{number}"] = view.image
         batch[f"valid{number}"] = view.valid
@@ -328,9 +332,13 @@ def _crops(count: int, source: tuple[int, int], size: tuple[int, int], generator
     return crops
 
 
-def _points(points: Tensor, seen: Tensor, count: int, generator: torch.Generator) -> Batch:
+def _points(points: Tensor, mass: Tensor, seen: Tensor, count: int, generator: torch.Generator) -> Batch:
     chosen, exist = _choose(seen, count, generator)
-    return {"points": torch.gather(points, 1, chosen[..., None].expand(-1, -1, 2)), "points_valid": exist}
+    return {
+        "points": torch.gather(points, 1, chosen[..., None].expand(-1, -1, 2)),
+        "points_mass": torch.gather(mass, 1, chosen),
+        "points_valid": exist,
+    }
 
 
 def _choose(seen: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -5,8 +5,9 @@ dictionary of tensors (B,): one value for each image or pair, never averaged ove
 minimised. h = H/8 and w = W/8 are the sizes of the network's maps.
 
 - One view: `pred["logits"]` (B, 65, h, w), `batch["label_map"]` (B, H, W) in [0, 1], `batch["valid"]` (B, H, W) bool,
-  and `batch["points"]` (B, N, 2) x y, some of the labelled points, of which `batch["points_valid"]` (B, N) count.
-- Two views: the same keys ending in 0 and 1 (but `points_valid`: the points are the same in both views),
+  and `batch["points"]` (B, N, 2) x y, some of the labelled points, their mass `batch["points_mass"]` (B, N) in [0, 1]
+  and which of them count, `batch["points_valid"]` (B, N).
+- Two views: the same keys ending in 0 and 1 (but mass and validity: the points are the same in both views),
   `pred["descriptors0"]` and `pred["descriptors1"]` (B, D, h, w) as they leave the network, and `batch["homography"]`
   (B, 3, 3) from pixels of view 0 to pixels of view 1.
 
@@ -149,8 +150,8 @@ class DetectorLoss:
 
 @dataclass(frozen=True)
 class LocalisationLoss:
-    """Distance, pixels, of labelled points from where the detector puts them, averaged over the points of an image,
-    then over the views of a pair.
+    """Distance, pixels, of labelled points from where the detector puts them, averaged over the points of an image by
+    their mass, then over the views of a pair.
 
     Where it puts them is what `refine_on_heat` makes of the largest probability nearby. Cross entropy punishes a
     neighbouring pixel as much as a far one; this tells the detector which way to go.
@@ -165,11 +166,11 @@ class LocalisationLoss:
 
     def __call__(self, pred: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         views = ("0", "1") if "logits0" in pred else ("",)
-        valid = batch["points_valid"]
-        losses = [self._view(pred[f"logits{v}"], batch[f"points{v}"], valid) for v in views]
+        valid, mass = batch["points_valid"], batch["points_mass"]
+        losses = [self._view(pred[f"logits{v}"], batch[f"points{v}"], mass, valid) for v in views]
         return {"total": torch.stack(losses).mean(dim=0)}
 
-    def _view(self, logits: Tensor, points: Tensor, valid: Tensor) -> Tensor:
+    def _view(self, logits: Tensor, points: Tensor, mass: Tensor, valid: Tensor) -> Tensor:
         heat = detector_probabilities(_full_precision(logits))
         points = torch.where(valid[:, :, None], points, 0.0).to(heat.dtype)
         base = points.round().long()
@@ -183,7 +184,8 @@ class LocalisationLoss:
         position = maximum + moment / (patch.sum(dim=(2, 3)) + _LEAST_MASS)[:, :, None]
         # Differentiable at zero.
         distance = ((position - points).square().sum(dim=2) + _LEAST_ERROR**2).sqrt()
-        return _masked_mean(distance, valid)
+        weight = torch.where(valid, mass, 0.0).to(distance.dtype)
+        return (weight * distance).sum(dim=1) / weight.sum(dim=1).clamp(min=_LEAST_MASS)
 
 
 def _patches(heat: Tensor, centres: Tensor, radius: int) -> Tensor:

@@ -54,6 +54,7 @@ def example(seed: int = 0) -> tuple[Tensors, Tensors]:
     corner = np.array(SIZE[::-1]) - 1
     batch["points0"], batch["points1"] = rng.uniform(0, corner, (2, BATCH, POINTS, 2))
     batch["points"] = rng.uniform(0, corner, (BATCH, POINTS, 2))
+    batch["points_mass"] = rng.uniform(0.1, 1, (BATCH, POINTS))
     batch["points_valid"] = np.ones((BATCH, POINTS), bool)
     batch["points_valid"][0, 2] = batch["points_valid"][1, 4:] = False
     batch["teacher_probabilities"] = rng.dirichlet(np.ones(65), (BATCH, ROWS, COLUMNS)).transpose(0, 3, 1, 2)
@@ -130,7 +131,7 @@ def slow_localisation(pred: Arrays, batch: Arrays, index: int, view: str) -> flo
         mass = 1e-3 + sum(probability for _, probability in patch)
         moment = sum(probability * (pixel - maximum) for pixel, probability in patch)
         errors.append(np.sqrt(np.sum((maximum + moment / mass - point) ** 2) + 1e-4))
-    return float(np.mean(errors))
+    return float(np.average(errors, weights=batch["points_mass"][index][batch["points_valid"][index]]))
 
 
 def slow_detector(pred: Arrays, batch: Arrays, index: int, view: str, kind: str) -> float:
@@ -257,7 +258,8 @@ def test_the_detector_that_is_right_loses_nothing_to_localisation() -> None:
     logits = torch.full((1, 65, ROWS, COLUMNS), -20.0)
     # Between two pixels of two cells.
     logits[0, 8 * 4 + 7, 1, 1] = logits[0, 8 * 4 + 0, 1, 2] = 20.0
-    batch = {"points": torch.tensor([[[15.5, 12.0]]]), "points_valid": torch.ones(1, 1, dtype=torch.bool)}
+    known = {"points_mass": torch.full((1, 1), 0.5), "points_valid": torch.ones(1, 1, dtype=torch.bool)}
+    batch = {"points": torch.tensor([[[15.5, 12.0]]]), **known}
     assert float(LocalisationLoss()({"logits": logits}, batch)["total"]) == pytest.approx(0.01, abs=1e-3)
     batch["points"] += torch.tensor([0.3, 0.4])
     assert float(LocalisationLoss()({"logits": logits}, batch)["total"]) == pytest.approx(0.5, abs=1e-3)

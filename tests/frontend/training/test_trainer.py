@@ -40,8 +40,9 @@ class NoiseSource:
         label_map = (image[:, 0] > 0.995).float()
         valid = torch.ones(count, *SIZE, dtype=torch.bool)
         points = torch.rand((count, 12, 2), generator=generator) * 30
-        pair = {
+        pair: dict[str, torch.Tensor] = {
             "homography": torch.eye(3, dtype=torch.float64).expand(count, 3, 3),
+            "points_mass": torch.ones(count, 12),
             "points_valid": torch.ones(count, 12, dtype=torch.bool),
         }
         for view in "01":
