@@ -16,7 +16,6 @@ from .keypoints import (
     first_at_each_pixel,
     gather_probability,
     refine_on_heat,
-    refine_on_image,
     spread_top_k,
 )
 from .superpoint import SuperPoint, sample_descriptors
@@ -70,8 +69,7 @@ class SuperPointExtractor:
             keypoints = refine_on_heat(heat, rows[kept], columns[kept])
             far_corner = np.array(heat.shape[::-1], np.float32) - 1 - config.border
             keypoints = np.clip(keypoints, np.float32(config.border), far_corner)
-            keypoints = refine_on_image(image, keypoints, config.border)
-            # Two points may have moved to one corner.
+            # Two points may have moved to one place.
             kept = first_at_each_pixel(keypoints, scores)
             keypoints, scores = keypoints[kept], scores[kept]
         return Features(keypoints, scores, sample_descriptors(descriptors, keypoints, self._sampling))

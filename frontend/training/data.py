@@ -17,9 +17,9 @@ from torch import Tensor
 
 from spslam.errors import DatasetError
 
-from ..keypoints import refine_on_image
 from ..superpoint import CELL, SuperPoint, detector_probabilities
 from .config import DataConfig, TrainingConfig
+from .corners import settle_on_corners
 from .homography import identity_homographies, sample_homographies, valid_mask, warp_images, warp_points
 from .labels import Labels, label_path, read_labels
 from .losses import splat_points
@@ -232,7 +232,7 @@ class LabelledPhotos:
             assert self.label_folder is not None
             labels = read_labels(label_path(self.label_folder, self.paths[index], self.root), self.size)
             if self.settle:
-                labels = replace(labels, keypoints=refine_on_image(self._image(index), labels.keypoints))
+                labels = replace(labels, keypoints=settle_on_corners(self._image(index), labels.keypoints))
             self._labels[index] = labels
         return self._labels[index]
 

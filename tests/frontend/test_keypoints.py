@@ -1,8 +1,5 @@
 """Key-point selection against plain loops, and refinement on corners at known places."""
 
-from pathlib import Path
-
-import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,7 +11,6 @@ from spslam.frontend.keypoints import (
     first_at_each_pixel,
     gather_probability,
     refine_on_heat,
-    refine_on_image,
     spread_top_k,
 )
 
@@ -53,7 +49,6 @@ def test_nothing_above_the_threshold() -> None:
     rows, columns = find_maxima(np.zeros((9, 9), np.float32), 0.0, 4, 0)
     assert len(rows) == len(columns) == 0
     assert refine_on_heat(np.zeros((9, 9), np.float32), rows, columns).shape == (0, 2)
-    assert refine_on_image(np.zeros((9, 9), np.uint8), np.zeros((0, 2), np.float32)).shape == (0, 2)
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(0, 300), st.integers(1, 120), st.sampled_from([0, 8, 32]))
@@ -91,58 +86,6 @@ def test_heat_refinement_finds_the_centre_of_a_blob() -> None:
     rows, columns = find_maxima(heat, 0.1, 4, 4)
     refined = refine_on_heat(heat, rows, columns)
     np.testing.assert_allclose(refined, [centre], atol=0.05)
-
-
-def saddle(centre: tuple[float, float], angle: float) -> NDArray[np.uint8]:
-    """A chessboard corner, drawn 16 times larger and averaged down."""
-    fine = 16
-    y, x = (np.mgrid[: 40 * fine, : 40 * fine] + 0.5) / fine - 0.5
-    u = np.cos(angle) * (x - centre[0]) + np.sin(angle) * (y - centre[1])
-    v = -np.sin(angle) * (x - centre[0]) + np.cos(angle) * (y - centre[1])
-    bright = np.where((u > 0) == (v > 0), 200.0, 50.0).reshape(40, fine, 40, fine).mean(axis=(1, 3))
-    return np.rint(bright).astype(np.uint8)
-
-
-@pytest.mark.parametrize("centre", [(19.5, 20.0), (20.25, 18.75), (19.0, 19.9)])
-@pytest.mark.parametrize("angle", [0.3, 0.9])
-def test_image_refinement_finds_a_corner(centre: tuple[float, float], angle: float) -> None:
-    starts = np.array(centre, np.float32) + np.array([[0, 0], [1, -0.5], [-1.5, 1], [0.3, 2]], np.float32)
-    refined = refine_on_image(saddle(centre, angle), starts)
-    np.testing.assert_allclose(refined, np.broadcast_to(centre, refined.shape), atol=0.3)
-    np.testing.assert_allclose(refined[0], centre, atol=0.05)
-
-
-def test_image_refinement_keeps_points_where_nothing_holds_them() -> None:
-    flat = np.full((40, 40), 90, np.uint8)
-    start = np.array([[20.3, 19.6]], np.float32)
-    np.testing.assert_allclose(refine_on_image(flat, start), start, atol=1e-5)
-    edge = flat.copy()
-    edge[:, 21:] = 200
-    moved = refine_on_image(edge, start)
-    assert abs(moved[0, 1] - start[0, 1]) < 0.05
-    assert moved[0, 0] == pytest.approx(20.5, abs=0.1)
-
-
-def test_image_refinement_leaves_the_border_free() -> None:
-    image = saddle((3.0, 20.0), 0.5)
-    start = np.array([[4.5, 20.0]], np.float32)
-    assert refine_on_image(image, start)[0, 0] < 4
-    np.testing.assert_array_equal(refine_on_image(image, start, border=4), start)
-
-
-def test_refinement_reduces_the_error_on_a_warped_photo(test_data: Path) -> None:
-    image = cv2.imread(str(test_data / "homography" / "leuven" / "1.png"), cv2.IMREAD_GRAYSCALE)
-    shift = np.array([0.4, -0.3])
-    moved = cv2.warpAffine(
-        image, np.array([[1, 0, shift[0]], [0, 1, shift[1]]]), image.shape[::-1], flags=cv2.INTER_CUBIC
-    )
-    corners = cv2.goodFeaturesToTrack(image, 300, 0.01, 8).reshape(-1, 2)
-    corners = corners[np.all((corners > 20) & (corners < np.array(image.shape[::-1]) - 20), axis=1)]
-    noise = np.random.default_rng(0).normal(0, 0.7, corners.shape).astype(np.float32)
-    first = refine_on_image(image, corners + noise)
-    second = refine_on_image(moved, (corners + shift - noise).astype(np.float32))
-    before, after = np.linalg.norm(2 * noise, axis=1), np.linalg.norm(second - first - shift, axis=1)
-    assert np.median(after) < 0.4 * np.median(before)
 
 
 def test_one_point_a_pixel() -> None:

@@ -2,19 +2,24 @@
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 from spslam.frontend.checkpoints import load_superpoint
 from spslam.frontend.training.shapes import open_shapes
-from spslam.frontend.training.validation import ShapeValidation, best_threshold
+from spslam.frontend.training.validation import PairValidation, ShapeValidation
 
 
-def test_the_threshold_separates() -> None:
-    distances = np.array([0.1, 0.9, 0.3, 0.5, 0.7, 0.4])
-    assert best_threshold(distances, np.array([True, False, True, False, False, True])) == 0.4
-    # One false match below costs less than half of the true ones.
-    assert best_threshold(distances, np.array([True, False, False, True, False, True])) == 0.5
+def test_nearly_all_true_matches_are_within_the_matching_distance(tmp_path: Path) -> None:
+    photo = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (240, 320), np.uint8), (0, 0), 2.0)
+    cv2.imwrite(str(tmp_path / "a.png"), cv2.normalize(photo, None, 0, 255, cv2.NORM_MINMAX))
+    validation = PairValidation([tmp_path / "a.png"], 1, descriptors=True)
+    assert 0.5 < validation.matching_distance(load_superpoint()) < 0.9
+    # Nothing is found, nothing is known.
+    cv2.imwrite(str(tmp_path / "a.png"), np.full((240, 320), 128, np.uint8))
+    blank = PairValidation([tmp_path / "a.png"], 1, descriptors=True)
+    assert blank.matching_distance(load_superpoint()) > 0
 
 
 def test_shapes_are_judged_by_the_mean_of_clean_and_noisy(tmp_path: Path) -> None:
