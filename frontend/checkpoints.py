@@ -19,7 +19,7 @@ from spslam.errors import WeightsError
 
 from .superpoint import DEFAULT_MAX_DISTANCE, Sampling, SuperPoint
 
-DEFAULT_WEIGHTS = "superpoint_half_bootstrap.safetensors"
+DEFAULT_WEIGHTS = "superpoint_lite.safetensors"
 # Each layout's rule where the file does not say.
 _OWN_SAMPLING = Sampling("bicubic", align_corners=False)
 _MAGIC_LEAP_SAMPLING = Sampling("bilinear", align_corners=True)

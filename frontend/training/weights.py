@@ -19,7 +19,7 @@ from spslam.errors import WeightsError
 from spslam.files import write_atomic
 
 from ..superpoint import DEFAULT_MAX_DISTANCE, PAPER_DEPTHS, ConvBlock, Sampling, SuperPoint
-from .codebook import KEY_PREFIX, Codebook
+from .codebook import Codebook
 
 # What the metadata of our files say under `format`.
 _FORMAT = "superpoint"
@@ -172,8 +172,6 @@ def export_weights(network: SuperPoint, path: str | Path, card: Card, codebook: 
 def read_card(path: str | Path) -> Card | None:
     """The card in a weights file; None where there is none, such as in every .pth file and in foreign ones.
 
-    Of files from before there were cards, what they say is read; name, structure and size come from the file itself.
-
     Raises:
         WeightsError: the file is missing or damaged, or its card is.
     """
@@ -185,14 +183,12 @@ def read_card(path: str | Path) -> Card | None:
     try:
         with safe_open(path, framework="pt") as file:
             metadata: dict[str, str] = file.metadata() or {}
-            shapes = {key: file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path} is not a readable safetensors file: {' '.join(str(error).split())}") from None
     if metadata.get("format") != _FORMAT:
         return None
-    sizes = [torch.Size(shape).numel() for key, shape in shapes.items() if not key.startswith(KEY_PREFIX)]
     try:
-        return Card.model_validate({"name": path.stem, "parameters": sum(sizes)} | _values(metadata))
+        return Card.model_validate(_values(metadata))
     except ValidationError as error:
         raise WeightsError(f"{path}: the card in its metadata is damaged: {describe_errors(error)}") from None
     except json.JSONDecodeError as error:
@@ -289,12 +285,9 @@ def _metadata(card: Card) -> dict[str, str]:
 
 
 def _values(metadata: dict[str, str]) -> dict[str, Any]:
-    """What `Card` is validated from. The first weights list widths without brackets and call the notes training."""
-    texts = {"notes": metadata.get("training", "")} | metadata
-    if "widths" in texts:
-        texts["widths"] = f"[{texts['widths'].strip('[]')}]"
-    known = [name for name in Card.model_fields if name in texts]
-    return {name: texts[name] if name in _TEXTS else json.loads(texts[name]) for name in known}
+    """What `Card` is validated from."""
+    known = [name for name in Card.model_fields if name in metadata]
+    return {name: metadata[name] if name in _TEXTS else json.loads(metadata[name]) for name in known}
 
 
 def _with_sorted_header(data: bytes) -> bytes:
