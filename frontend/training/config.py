@@ -96,7 +96,7 @@ class DataConfig(_Part):
     mass_exponent: float = Field(
         0.5, ge=0, le=1, description="power of a label's mass that is trained with; 0: all labels count alike"
     )
-    points: int = Field(300, ge=16, description="labelled points of a pair that the sparse losses use at most")
+    points: int = Field(300, ge=16, description="labelled points of a view or pair used by the losses of points")
 
 
 class LossConfig(_Part):

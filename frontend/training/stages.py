@@ -134,8 +134,16 @@ def initial_network(config: NetworkConfig, init: Path | None = None) -> SuperPoi
 
 
 def _with_skips(network: SuperPoint) -> SuperPoint:
-    skipping = new_network(_network_config(network).model_copy(update={"skips": True}))
-    skipping.sampling, skipping.max_distance = network.sampling, network.max_distance
+    skipping = SuperPoint(
+        network.widths,
+        network.descriptor_dim,
+        network.batch_norm,
+        network.sampling,
+        network.depths,
+        network.strided,
+        skips=True,
+    )
+    skipping.max_distance = network.max_distance
     # What is missing is zero: the network says the same as before.
     skipping.load_state_dict(skipping.state_dict() | network.state_dict())
     return skipping

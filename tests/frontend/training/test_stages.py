@@ -10,6 +10,7 @@ import torch
 
 from spslam.errors import DatasetError, TrainingError
 from spslam.frontend.checkpoints import load_superpoint
+from spslam.frontend.superpoint import SuperPoint
 from spslam.frontend.training.codebook import read_codebook
 from spslam.frontend.training.config import TrainingConfig, load_training_config
 from spslam.frontend.training.labels import label_images
@@ -113,6 +114,14 @@ def test_a_network_that_is_given_skips_says_the_same_as_before(magic: Path, file
     image = torch.rand(1, 1, 32, 40)
     for one, other in zip(plain(image), skipping(image), strict=True):
         torch.testing.assert_close(one, other)
+
+
+def test_skips_are_given_whatever_the_batch_norm(tmp_path: Path) -> None:
+    path = tmp_path / "open.pth"
+    plain = SuperPoint((4, 4, 8, 8, 16), 16, "after")
+    torch.save(plain.state_dict(), path)
+    network = initial_network(TrainingConfig().network, path)
+    assert (network.skips, network.batch_norm) == (True, "after")
 
 
 def test_a_small_network_learns_from_a_large_one(photos: Path, magic: Path, tmp_path: Path) -> None:
