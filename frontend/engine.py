@@ -41,7 +41,7 @@ class TorchEngine:
         if device == "cuda" and not available:
             raise ConfigError("features.device is cuda, but PyTorch finds no CUDA device: use cpu or auto")
         self._device = torch.device("cuda" if device != "cpu" and available else "cpu")
-        self._threads = threads or _usable_cores()
+        self._threads = threads or usable_cores()
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="superpoint")
         self._network = network.to(self._device)
         self._network.strip_rows = _STRIP_ROWS if self._device.type == "cpu" else 0
@@ -80,7 +80,8 @@ class TorchEngine:
         return heat.cpu().numpy(), rows.cpu().numpy()
 
 
-def _usable_cores() -> int:
+def usable_cores() -> int:
+    """Cores that this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -2,36 +2,24 @@
 
 from __future__ import annotations
 
-import logging
 import shlex
-from collections.abc import Iterator
 from datetime import date
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from spslam.cli_evaluation import evaluate, speed
+from spslam.cli_options import Device, DeviceOption
 from spslam.display import TrainingLine
 from spslam.signals import interrupt_as_flag
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from spslam.frontend.training.config import TrainingConfig
     from spslam.frontend.training.stages import StageInputs
     from spslam.frontend.training.trainer import Stage
 
-    PosedFrame = tuple[NDArray[np.uint8], NDArray[np.float64], NDArray[np.float64]]
-
 INTERRUPTED = 130
-# Fewer held-out photographs say nothing; the folder is then taken for one that no training saw.
-_FEWEST_PHOTOS = 10
-_POSE_TOLERANCE_S = 0.01
-_TIMED = ("shapes", "shapes_half", "shapes_full")
-
-_logger = logging.getLogger(__name__)
 
 app = typer.Typer(
     name="train",
@@ -39,14 +27,8 @@ app = typer.Typer(
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-
-class Device(StrEnum):
-    """Values of `--device`."""
-
-    AUTO = "auto"
-    CPU = "cpu"
-    CUDA = "cuda"
+app.command()(evaluate)
+app.command()(speed)
 
 
 ConfigOption = Annotated[
@@ -94,7 +76,6 @@ MinutesOption = Annotated[
         metavar="M", min=0.01, show_default=False, help="End the schedule after M minutes of training at the latest."
     ),
 ]
-DeviceOption = Annotated[Device, typer.Option(help="auto: CUDA where there is one. Several GPUs: run under torchrun.")]
 OverfitOption = Annotated[bool, typer.Option(help="Train with the first batch only: its loss must fall to nothing.")]
 NameOption = Annotated[str, typer.Option(help="Of the network, for its card.")]
 
@@ -176,7 +157,7 @@ def joint(
     """Train detector and descriptors on pairs of views of labelled photographs.
 
     \b
-    spslam train label --photos DIR --out labels --init runs/training/magic
+    spslam train label --photos DIR --out labels --weights runs/training/magic/weights.safetensors
     spslam train joint --photos DIR --labels labels --init runs/training/magic --out runs/training/joint
     torchrun --nproc-per-node 4 -m spslam train joint …
     """
@@ -254,163 +235,6 @@ def label(
         f"{summary.done} labelled, {summary.skipped} were there, {summary.unreadable} unreadable; "
         f"{summary.mean_labels:.0f} labels an image in {out}"
     )
-
-
-@app.command()
-def evaluate(
-    extractor: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME", show_default=False, help="superpoint (default), orb, sift, a plug-in's; repeatable."
-        ),
-    ] = None,
-    weights: Annotated[
-        list[Path] | None,
-        typer.Option(metavar="FILE", show_default=False, help="Weights for superpoint; repeatable. Default: built-in."),
-    ] = None,
-    photos: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            show_default=False,
-            help="Photographs that are warped; of a training's folder the held-out ones.",
-        ),
-    ] = None,
-    all_photos: Annotated[
-        bool, typer.Option("--all-photos", help="Take the others, too: none was trained with.")
-    ] = False,
-    homography: Annotated[
-        Path | None, typer.Option(metavar="DIR", show_default=False, help="Scenes in the Oxford or HPatches layout.")
-    ] = None,
-    pose: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="PATH",
-            show_default=False,
-            help="A sequence with ground truth: relative poses, 1 and 5 frames apart.",
-        ),
-    ] = None,
-    shapes: Annotated[bool, typer.Option("--shapes", help="Corners of synthetic shapes.")] = False,
-    limit: Annotated[int, typer.Option(metavar="N", min=1, help="Most photographs.")] = 70,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            show_default=False,
-            help="Change the extraction, such as features.subpixel=false.",
-        ),
-    ] = None,
-    cache: Annotated[Path, typer.Option(metavar="DIR", help="Where drawn shapes are kept.")] = Path(
-        "runs/training/shapes"
-    ),
-    json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", show_default=False, help="Write all figures there.")
-    ] = None,
-    plot: Annotated[
-        Path | None, typer.Option(metavar="PNG", show_default=False, help="Draw the figures of homographies there.")
-    ] = None,
-) -> None:
-    """Measure front ends side by side: repeatability, localisation, matching, homographies, relative poses.
-
-    \b
-    spslam train evaluate --extractor superpoint --extractor orb --photos DIR --homography DIR --json figures.json
-    """
-    from spslam.frontend.training import evaluate as evaluation
-    from spslam.frontend.training.shapes_evaluation import evaluation_shapes
-
-    if photos is None and homography is None and pose is None and not shapes:
-        raise typer.BadParameter("give something to evaluate on: --photos, --homography, --pose or --shapes")
-    data = evaluation.EvaluationData(
-        photos=_unseen(photos, all_photos) if photos else (),
-        limit=limit,
-        homography=homography,
-        shapes=evaluation_shapes(cache) if shapes else None,
-        frames=list(_posed_frames(pose)) if pose else None,
-    )
-    settings = _feature_settings(overrides)
-    files: list[Path | None] = [*weights] if weights else [None]
-    judged = [
-        (name, file) for name in extractor or ["superpoint"] for file in (files if name == "superpoint" else [None])
-    ]
-    results = [evaluation.evaluate_extractor(name, data, file, settings) for name, file in judged]
-    typer.echo(evaluation.markdown_table(results))
-    if json_file is not None:
-        evaluation.write_json(results, json_file)
-    if plot is not None:
-        evaluation.plot(results, plot)
-
-
-def _unseen(folder: Path, take_all: bool) -> list[Path]:
-    """Photographs of a folder that no training with its default seed and share has seen."""
-    from spslam.frontend.training.config import TrainingConfig
-    from spslam.frontend.training.photos import find_photos, held_out
-
-    paths = find_photos(folder)
-    if take_all:
-        return paths
-    _, unseen = held_out(paths, TrainingConfig().holdout, TrainingConfig().seed)
-    if len(unseen) >= _FEWEST_PHOTOS:
-        return unseen
-    _logger.warning("%s: only %d photos are held out of training, so all %d are used", folder, len(unseen), len(paths))
-    return paths
-
-
-def _posed_frames(path: Path) -> Iterator[PosedFrame]:
-    """Images, poses and camera matrices of the frames of a sequence that have a true pose."""
-    import numpy as np
-
-    from spslam.datasets import open_sequence
-    from spslam.errors import DatasetError
-
-    sequence = open_sequence(str(path), sensor="mono")
-    truth = sequence.ground_truth
-    if truth is None:
-        raise DatasetError(f"{path} has no ground truth: relative poses cannot be judged with it")
-    for frame in sequence:
-        nearest = int(np.abs(truth.timestamps - frame.timestamp).argmin())
-        if abs(truth.timestamps[nearest] - frame.timestamp) <= _POSE_TOLERANCE_S:
-            yield frame.image, truth.T_world_cam[nearest], frame.camera.K
-
-
-def _feature_settings(overrides: list[str] | None) -> dict[str, Any]:
-    """Values of features that are to be changed, checked."""
-    from spslam.config import load_config
-
-    features = load_config("default", overrides).features.model_dump()
-    names = [text.partition("=")[0].strip() for text in overrides or []]
-    foreign = [name for name in names if not name.startswith("features.")]
-    if foreign:
-        raise typer.BadParameter(f"expected features.KEY=VALUE, found {foreign[0]}", param_hint="--set")
-    return {name.removeprefix("features."): features[name.removeprefix("features.")] for name in names}
-
-
-@app.command()
-def speed(
-    configs: Annotated[
-        list[str] | None,
-        typer.Option("--config", metavar="NAME|FILE", show_default=False, help="Networks to time; repeatable."),
-    ] = None,
-    batch: Annotated[int, typer.Option(metavar="N", min=1, help="Images at once.")] = 8,
-    device: DeviceOption = Device.AUTO,
-) -> None:
-    """Time forward and backward of networks on random images, without data and optimiser."""
-    from spslam.frontend.training.config import load_training_config
-    from spslam.frontend.training.speed import measure_speed
-    from spslam.frontend.training.trainer import Processes
-
-    where = Processes.from_environment(device.value).device
-    typer.echo("| network | parameters | size | precision | training images/s | inference images/s |")
-    typer.echo("| --- | ---: | --- | --- | ---: | ---: |")
-    for name in configs or _TIMED:
-        network = load_training_config(name).network
-        for size in ((120, 160), (240, 320)):
-            for bf16 in (False, True) if where.type == "cuda" else (False,):
-                found = measure_speed(name, network, size, batch, where, bf16)
-                typer.echo(
-                    f"| {name} | {found.parameters:,} | {size[0]}x{size[1]} | {'bf16' if bf16 else 'fp32'} "
-                    f"| {found.train:.1f} | {found.infer:.1f} |"
-                )
 
 
 @app.command("config")

@@ -11,6 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from spslam.config import describe_errors, load_values
 from spslam.errors import ConfigError
 
+from .precision import Precision
+
+_PRECISION = "auto: bf16 where the GPU or processor has instructions for it, else fp32"
+
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -80,6 +84,7 @@ class LabelConfig(_Part):
     top_k: int = Field(600, ge=1, description="most labels of an image")
     subpixel: bool = Field(True, description="labels at the centre of mass of the averaged probabilities")
     batch: int = Field(16, ge=1, description="warps that the network sees at once")
+    precision: Precision = Field("auto", description=_PRECISION)
 
 
 class DataConfig(_Part):
@@ -131,7 +136,7 @@ class OptimizerConfig(_Part):
     weight_decay: float = Field(1e-4, ge=0)
     clip_norm: float = Field(1.0, gt=0, description="largest norm of the gradient")
     ema: float = Field(0.998, ge=0, lt=1, description="decay of the averaged weights that are validated and exported")
-    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 on CUDA, else fp32")
+    precision: Precision = Field("auto", description=_PRECISION)
 
 
 class DistillationConfig(_Part):

@@ -33,11 +33,13 @@ from spslam.errors import DatasetError, OutputError, SpslamError
 from spslam.files import write_atomic
 
 from ..checkpoints import load_superpoint
+from ..engine import usable_cores
 from ..keypoints import find_maxima, refine_on_heat
 from ..superpoint import CELL, SuperPoint, detector_probabilities
 from .config import LabelConfig
 from .homography import identity_homographies, sample_homographies, valid_mask, warp_images
 from .photos import fit_image, read_photo
+from .precision import Precision, autocast
 
 logger = logging.getLogger(__name__)
 
@@ -115,7 +117,7 @@ def adapt(
             chunk = homographies[first : first + config.batch]
             warped = warp_images(source.expand(len(chunk), -1, -1, -1), chunk)
             valid = valid_mask(chunk, size, erosion=config.erosion_px)
-            seen = torch.stack([_detect(network, warped) * valid, valid.float()], dim=1)
+            seen = torch.stack([_detect(network, warped, config.precision) * valid, valid.float()], dim=1)
             back = warp_images(seen, torch.linalg.inv(chunk), size)
             # Only where every pixel that was interpolated counts: a part of one would be a weakened probability.
             counted = back[:, 1] > 1 - 1e-3
@@ -339,11 +341,12 @@ class _Counts:
             self._progress(self._done + self._skipped + self._unreadable, self._total)
 
 
-def _detect(network: SuperPoint, images: Tensor) -> Tensor:
+def _detect(network: SuperPoint, images: Tensor, precision: Precision) -> Tensor:
     """Probabilities (B, H, W) of images (B, 1, H, W) of any size."""
     height, width = images.shape[2:]
     padded = functional.pad(images, (0, -width % CELL, 0, -height % CELL), mode="replicate")
-    logits = network.detector_logits(padded.contiguous(memory_format=torch.channels_last))
+    with autocast(images.device, precision):
+        logits = network.detector_logits(padded.contiguous(memory_format=torch.channels_last))
     return detector_probabilities(logits.float())[:, :height, :width]
 
 
@@ -429,7 +432,7 @@ def _make_folder(path: Path) -> None:
 
 def _in_processes(job: _Job, tasks: list[tuple[str, Path]], processes: int) -> Iterator[tuple[str, int | _Unreadable]]:
     """As `_Job.run`, shared out."""
-    threads = max((os.cpu_count() or 1) // processes, 1)
+    threads = max(usable_cores() // processes, 1)
     with _started(job, tasks, processes, threads) as (workers, readers):
         running = dict(zip(readers, workers, strict=True))
         while running:

@@ -11,6 +11,7 @@ import torch
 
 from ..superpoint import SuperPoint
 from .config import NetworkConfig
+from .precision import Precision, autocast
 from .stages import new_network
 
 _REPEATS = 5
@@ -36,26 +37,26 @@ class Speed:
 
 
 def measure_speed(
-    name: str, config: NetworkConfig, size: tuple[int, int], batch: int, device: torch.device, bf16: bool = False
+    name: str, config: NetworkConfig, size: tuple[int, int], batch: int, device: torch.device, precision: Precision
 ) -> Speed:
     """Median speed of a new network on random images (B, 1, H, W)."""
     network = new_network(config).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     images = torch.rand((batch, 1, *size), device=device).contiguous(memory_format=torch.channels_last)
     parameters = sum(parameter.numel() for parameter in network.parameters())
-    train = _median_seconds(lambda: _forward_backward(network.train(), images, bf16), device)
-    infer = _median_seconds(lambda: _forward(network.eval(), images, bf16), device)
+    train = _median_seconds(lambda: _forward_backward(network.train(), images, precision), device)
+    infer = _median_seconds(lambda: _forward(network.eval(), images, precision), device)
     return Speed(name, size, parameters, batch / train, batch / infer)
 
 
-def _forward_backward(network: SuperPoint, images: torch.Tensor, bf16: bool) -> None:
+def _forward_backward(network: SuperPoint, images: torch.Tensor, precision: Precision) -> None:
     network.zero_grad(set_to_none=True)
-    with torch.autocast(images.device.type, torch.bfloat16, enabled=bf16):
+    with autocast(images.device, precision):
         logits, descriptors = network(images)
     (logits.float().square().mean() + descriptors.float().square().mean()).backward()
 
 
-def _forward(network: SuperPoint, images: torch.Tensor, bf16: bool) -> None:
-    with torch.inference_mode(), torch.autocast(images.device.type, torch.bfloat16, enabled=bf16):
+def _forward(network: SuperPoint, images: torch.Tensor, precision: Precision) -> None:
+    with torch.inference_mode(), autocast(images.device, precision):
         network(images)
 
 

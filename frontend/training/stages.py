@@ -17,6 +17,7 @@ from spslam.config import FeatureConfig
 from spslam.errors import DatasetError, TrainingError
 
 from ..checkpoints import load_superpoint
+from ..engine import usable_cores
 from ..learned import SuperPointExtractor
 from ..superpoint import SuperPoint
 from .codebook import Codebook, learn_codebook_from_images
@@ -179,7 +180,7 @@ def _data(
     if stage == "shapes":
         drawn = (inputs.cache, config.shapes.count, config.shapes.size, config.seed)
         if processes.first:
-            open_shapes(*drawn)
+            open_shapes(*drawn, processes=usable_cores())
         processes.wait()
         unseen = open_shapes(inputs.cache, config.shapes.validation, config.shapes.size, _VALIDATION_SEED)
         return ShapeSource(open_shapes(*drawn), config), ShapeValidation(unseen), {"shapes": config.shapes.count}

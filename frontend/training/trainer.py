@@ -10,7 +10,6 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -28,6 +27,7 @@ from ..superpoint import SuperPoint
 from .config import OptimizerConfig, TrainingConfig
 from .data import Batch, Source, step_batch
 from .losses import build_loss
+from .precision import autocast
 
 Stage = Literal["shapes", "detector", "joint", "distil"]
 # What a validation measures; `metric` is the one that decides, more is better.
@@ -67,6 +67,8 @@ class Processes:
         chosen = torch.device("cuda", local) if cuda else torch.device("cpu")
         if cuda:
             torch.cuda.set_device(chosen)
+            # All batches of a training have one size: the fastest convolutions for it are found once.
+            torch.backends.cudnn.benchmark = True
         if count > 1 and not distributed.is_initialized():
             distributed.init_process_group("nccl" if cuda else "gloo", timeout=_PATIENCE)
         return Processes(int(os.environ.get("RANK", "0")), count, chosen)
@@ -273,7 +275,7 @@ class Trainer:
         batch = step_batch(self._source, self._config, number, processes.device, processes.rank, processes.count)
         self._tie_breaking.manual_seed(number * processes.count + processes.rank)
         self._model.train()
-        with self._autocast():
+        with autocast(processes.device, settings.precision):
             predictions = model(batch)
         losses = self._loss(predictions, batch)
         total = losses["total"].mean()
@@ -293,12 +295,6 @@ class Trainer:
         means = torch.stack([*(value.detach().mean() for value in losses.values()), norm.detach()])
         values = dict(zip([*losses, "gradient_norm"], self._processes.mean(means), strict=True))
         return values | {"learning_rate": rate}
-
-    def _autocast(self) -> AbstractContextManager[Any]:
-        device, precision = self._processes.device.type, self._config.optimizer.precision
-        if precision == "bf16" or (precision == "auto" and device == "cuda"):
-            return torch.autocast(device, torch.bfloat16)
-        return nullcontext()
 
     def _share(self) -> float:
         """How much of the schedule is done."""
@@ -373,7 +369,8 @@ class Trainer:
             if self._processes.first:
                 write_atomic(self._out / "config.yaml", self._config.to_yaml())
             return
-        state = read_checkpoint(path, self._processes.device)
+        # To the CPU: AdamW counts its steps there, and on a GPU each step would wait for the count.
+        state = read_checkpoint(path)
         changed = _differences(state.get("config", ""), self._config)
         if state.get("stage") != self._stage or changed:
             what = ", ".join(changed) or f"stage {state.get('stage')} instead of {self._stage}"
@@ -399,14 +396,14 @@ class Trainer:
         )
 
 
-def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+def read_checkpoint(path: Path) -> dict[str, Any]:
     """A training checkpoint; nothing but tensors and plain values is unpickled.
 
     Raises:
         TrainingError: the file is missing, damaged or no checkpoint.
     """
     try:
-        state = torch.load(path, map_location=device, weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise TrainingError(f"no checkpoint at {path}") from None
     except Exception as error:

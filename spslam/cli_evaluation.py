@@ -1,0 +1,182 @@
+"""The commands that measure networks, `spslam train evaluate` and `spslam train speed`; `cli_training` adds them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from spslam.cli_options import Device, DeviceOption
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    PosedFrame = tuple[NDArray[np.uint8], NDArray[np.float64], NDArray[np.float64]]
+
+# Fewer held-out photographs say nothing; the folder is then taken for one that no training saw.
+_FEWEST_PHOTOS = 10
+_POSE_TOLERANCE_S = 0.01
+_TIMED = ("shapes", "shapes_half", "shapes_full")
+
+_logger = logging.getLogger(__name__)
+
+
+def evaluate(
+    extractor: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", show_default=False, help="superpoint (default), orb, sift, a plug-in's; repeatable."
+        ),
+    ] = None,
+    weights: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", show_default=False, help="Weights for superpoint; repeatable. Default: built-in."),
+    ] = None,
+    photos: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            show_default=False,
+            help="Photographs that are warped; of a training's folder the held-out ones.",
+        ),
+    ] = None,
+    all_photos: Annotated[
+        bool, typer.Option("--all-photos", help="Take the others, too: none was trained with.")
+    ] = False,
+    homography: Annotated[
+        Path | None, typer.Option(metavar="DIR", show_default=False, help="Scenes in the Oxford or HPatches layout.")
+    ] = None,
+    pose: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            show_default=False,
+            help="A sequence with ground truth: relative poses, 1 and 5 frames apart.",
+        ),
+    ] = None,
+    shapes: Annotated[bool, typer.Option("--shapes", help="Corners of synthetic shapes.")] = False,
+    limit: Annotated[int, typer.Option(metavar="N", min=1, help="Most photographs.")] = 70,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            show_default=False,
+            help="Change the extraction, such as features.subpixel=false.",
+        ),
+    ] = None,
+    cache: Annotated[Path, typer.Option(metavar="DIR", help="Where drawn shapes are kept.")] = Path(
+        "runs/training/shapes"
+    ),
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", show_default=False, help="Write all figures there.")
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="PNG", show_default=False, help="Draw the figures of homographies there.")
+    ] = None,
+) -> None:
+    """Measure front ends side by side: repeatability, localisation, matching, homographies, relative poses.
+
+    \b
+    spslam train evaluate --extractor superpoint --extractor orb --photos DIR --homography DIR --json figures.json
+    """
+    from spslam.frontend.training import evaluate as evaluation
+    from spslam.frontend.training.shapes_evaluation import evaluation_shapes
+
+    if photos is None and homography is None and pose is None and not shapes:
+        raise typer.BadParameter("give something to evaluate on: --photos, --homography, --pose or --shapes")
+    data = evaluation.EvaluationData(
+        photos=_unseen(photos, all_photos) if photos else (),
+        limit=limit,
+        homography=homography,
+        shapes=evaluation_shapes(cache) if shapes else None,
+        frames=list(_posed_frames(pose)) if pose else None,
+    )
+    settings = _feature_settings(overrides)
+    files: list[Path | None] = [*weights] if weights else [None]
+    judged = [
+        (name, file) for name in extractor or ["superpoint"] for file in (files if name == "superpoint" else [None])
+    ]
+    results = [evaluation.evaluate_extractor(name, data, file, settings) for name, file in judged]
+    typer.echo(evaluation.markdown_table(results))
+    if json_file is not None:
+        evaluation.write_json(results, json_file)
+    if plot is not None:
+        evaluation.plot(results, plot)
+
+
+def speed(
+    configs: Annotated[
+        list[str] | None,
+        typer.Option("--config", metavar="NAME|FILE", show_default=False, help="Networks to time; repeatable."),
+    ] = None,
+    batch: Annotated[int, typer.Option(metavar="N", min=1, help="Images at once.")] = 8,
+    device: DeviceOption = Device.AUTO,
+) -> None:
+    """Time forward and backward of networks on random images, without data and optimiser."""
+    from spslam.frontend.training.config import load_training_config
+    from spslam.frontend.training.precision import Precision, has_bf16
+    from spslam.frontend.training.speed import measure_speed
+    from spslam.frontend.training.trainer import Processes
+
+    where = Processes.from_environment(device.value).device
+    precisions: list[Precision] = ["fp32", "bf16"] if has_bf16(where.type) else ["fp32"]
+    typer.echo("| network | parameters | size | precision | training images/s | inference images/s |")
+    typer.echo("| --- | ---: | --- | --- | ---: | ---: |")
+    for name in configs or _TIMED:
+        network = load_training_config(name).network
+        for size in ((120, 160), (240, 320)):
+            for precision in precisions:
+                found = measure_speed(name, network, size, batch, where, precision)
+                typer.echo(
+                    f"| {name} | {found.parameters:,} | {size[0]}x{size[1]} | {precision} "
+                    f"| {found.train:.1f} | {found.infer:.1f} |"
+                )
+
+
+def _unseen(folder: Path, take_all: bool) -> list[Path]:
+    """Photographs of a folder that no training with its default seed and share has seen."""
+    from spslam.frontend.training.config import TrainingConfig
+    from spslam.frontend.training.photos import find_photos, held_out
+
+    paths = find_photos(folder)
+    if take_all:
+        return paths
+    _, unseen = held_out(paths, TrainingConfig().holdout, TrainingConfig().seed)
+    if len(unseen) >= _FEWEST_PHOTOS:
+        return unseen
+    _logger.warning("%s: only %d photos are held out of training, so all %d are used", folder, len(unseen), len(paths))
+    return paths
+
+
+def _posed_frames(path: Path) -> Iterator[PosedFrame]:
+    """Images, poses and camera matrices of the frames of a sequence that have a true pose."""
+    import numpy as np
+
+    from spslam.datasets import open_sequence
+    from spslam.errors import DatasetError
+
+    sequence = open_sequence(str(path), sensor="mono")
+    truth = sequence.ground_truth
+    if truth is None:
+        raise DatasetError(f"{path} has no ground truth: relative poses cannot be judged with it")
+    for frame in sequence:
+        nearest = int(np.abs(truth.timestamps - frame.timestamp).argmin())
+        if abs(truth.timestamps[nearest] - frame.timestamp) <= _POSE_TOLERANCE_S:
+            yield frame.image, truth.T_world_cam[nearest], frame.camera.K
+
+
+def _feature_settings(overrides: list[str] | None) -> dict[str, Any]:
+    """Values of features that are to be changed, checked."""
+    from spslam.config import load_config
+
+    features = load_config("default", overrides).features.model_dump()
+    names = [text.partition("=")[0].strip() for text in overrides or []]
+    foreign = [name for name in names if not name.startswith("features.")]
+    if foreign:
+        raise typer.BadParameter(f"expected features.KEY=VALUE, found {foreign[0]}", param_hint="--set")
+    return {name.removeprefix("features."): features[name.removeprefix("features.")] for name in names}
