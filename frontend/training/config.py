@@ -116,6 +116,9 @@ class LossConfig(_Part):
     )
     descriptor: Literal["hinge", "contrastive", "sparse"] = Field("sparse", description="loss of the descriptors")
     descriptor_weight: float = Field(1.0, ge=0, description="weight of the descriptor loss against the detector's")
+    negatives: Literal["pair", "block"] = Field(
+        "block", description="points that a descriptor of the sparse loss must differ from: its pair's, or its block's"
+    )
     temperature: float = Field(0.06, gt=0, description="of the dual softmax")
     positive_margin: float = Field(1.0, description="m_p of the hinge loss")
     negative_margin: float = Field(0.2, description="m_n of the hinge loss")

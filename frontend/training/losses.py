@@ -250,7 +250,7 @@ class ContrastiveDescriptorLoss:
         valid = valid_cells(batch["valid0"]).flatten(1) & _in_valid_cell(warped, valid_cells(batch["valid1"]))
         first = _unit(pred["descriptors0"]).flatten(2).transpose(1, 2)
         second = sample_descriptor_map(pred["descriptors1"], warped, _BILINEAR)
-        return {"total": _dual_softmax(first, second, valid, self.temperature)}
+        return {"total": _masked_mean(_dual_softmax(first, second, valid, self.temperature), valid)}
 
 
 @dataclass(frozen=True)
@@ -258,15 +258,18 @@ class SparseDescriptorLoss:
     """Dual softmax between the same labelled points of both views, read as they will be when the network is used.
 
     The value is the mean negative log likelihood -log(p(1|0) p(0|1)) of the valid points; the other valid points of
-    the pair are the negatives.
+    the pair are the negatives, and those of the pairs beside it in the batch. Among the points of one pair only, no
+    descriptor learns that there may be no match for it.
 
     Attributes:
         temperature: by which similarities are divided.
         sampling: the network's rule.
+        group: so many pairs, one after the other in the batch, are each other's negatives.
     """
 
     temperature: float = 0.06
     sampling: Sampling = _BICUBIC
+    group: int = 1
 
     def __call__(self, pred: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         valid = batch["points_valid"]
@@ -276,7 +279,10 @@ class SparseDescriptorLoss:
             )
             for view in ("0", "1")
         )
-        return {"total": _dual_softmax(first, second, valid, self.temperature)}
+        likelihood = _dual_softmax(
+            *(_grouped(values, self.group) for values in (first, second, valid)), self.temperature
+        )
+        return {"total": _masked_mean(likelihood.reshape(valid.shape), valid)}
 
 
 @dataclass(frozen=True)
@@ -338,6 +344,7 @@ def build_loss(
     stage: Literal["shapes", "detector", "joint", "distil"],
     sampling: Sampling,
     generator: torch.Generator | None = None,
+    block: int = 1,
 ) -> Loss:
     """The loss of a training stage.
 
@@ -347,6 +354,7 @@ def build_loss(
             everything on single views that a teacher has labelled.
         sampling: the network's rule.
         generator: of everything random in the loss.
+        block: pairs in the batch that were made together, one after the other.
     """
     if stage == "distil":
         return DistillationLoss(config.descriptor_weight)
@@ -354,16 +362,16 @@ def build_loss(
     if config.localisation_weight > 0:
         parts["localisation"] = (config.localisation_weight, LocalisationLoss())
     if stage == "joint":
-        parts["descriptor"] = (config.descriptor_weight, _descriptor_loss(config, sampling))
+        parts["descriptor"] = (config.descriptor_weight, _descriptor_loss(config, sampling, block))
     return WeightedLoss(parts)
 
 
-def _descriptor_loss(config: LossConfig, sampling: Sampling) -> Loss:
+def _descriptor_loss(config: LossConfig, sampling: Sampling, block: int) -> Loss:
     if config.descriptor == "hinge":
         return HingeDescriptorLoss(config.positive_margin, config.negative_margin, config.positive_weight)
     if config.descriptor == "contrastive":
         return ContrastiveDescriptorLoss(config.temperature)
-    return SparseDescriptorLoss(config.temperature, sampling)
+    return SparseDescriptorLoss(config.temperature, sampling, block if config.negatives == "block" else 1)
 
 
 def _full_precision(values: Tensor) -> Tensor:
@@ -435,9 +443,14 @@ def _cell_weights(pixels: Tensor, count: int, sampling: Sampling) -> Tensor:
     return torch.where(distance <= 1, near, torch.where(distance < 2, far, 0.0))
 
 
+def _grouped(values: Tensor, group: int) -> Tensor:
+    """Values (B, N, …) with the points of `group` images in one row: (B / group, group · N, …)."""
+    return values.reshape(values.shape[0] // group, group * values.shape[1], *values.shape[2:])
+
+
 def _dual_softmax(first: Tensor, second: Tensor, valid: Tensor, temperature: float) -> Tensor:
-    """Mean negative log likelihood (B,) that descriptor i of (B, N, D) matches i of the other, both ways."""
+    """Negative log likelihood (B, N) that descriptor i of (B, N, D) matches i of the other, both ways."""
     similarity = _bmm(first / temperature, second.transpose(1, 2))
     similarity = similarity.masked_fill(~(valid[:, :, None] & valid[:, None]), _MASKED)
     matched = similarity.diagonal(dim1=1, dim2=2)
-    return _masked_mean(similarity.logsumexp(dim=1) + similarity.logsumexp(dim=2) - 2 * matched, valid)
+    return similarity.logsumexp(dim=1) + similarity.logsumexp(dim=2) - 2 * matched

@@ -218,7 +218,7 @@ class Trainer:
         self._best = copy.deepcopy(self._average)
         self._optimizer = _optimizer(self._model, config.optimizer)
         self._tie_breaking = torch.Generator(device)
-        self._loss = build_loss(config.loss, stage, network.sampling, self._tie_breaking)
+        self._loss = build_loss(config.loss, stage, network.sampling, self._tie_breaking, config.optimizer.block)
         self._step, self._seconds, self._misses = 0, 0.0, 0
         self._metrics: dict[str, float] = {}
         self._best_metrics: dict[str, float] = {}

@@ -199,6 +199,22 @@ def slow_sparse(pred: Arrays, batch: Arrays, index: int, sampling: Sampling) -> 
     return slow_dual_softmax(first, second, 0.2)
 
 
+def grouped_likelihoods(pred: Tensors, batch: Tensors) -> tuple[np.ndarray, np.ndarray]:
+    """Log likelihoods of the matches of all valid points of a batch among all of them, there and back."""
+    arrays = [{key: value.detach().double().numpy() for key, value in values.items()} for values in (pred, batch)]
+    first, second = (
+        [
+            slow_sample(arrays[0][f"descriptors{v}"][index], arrays[1][f"points{v}"][index, i], Sampling())
+            for index in range(BATCH)
+            for i in np.flatnonzero(batch["points_valid"][index].numpy())
+        ]
+        for v in "01"
+    )
+    score = np.exp(np.array(first) @ np.array(second).T / 0.2)
+    matched = np.diag(score)
+    return np.log(matched / score.sum(axis=1)), np.log(matched / score.sum(axis=0))
+
+
 def slow_contrastive(pred: Arrays, batch: Arrays, index: int) -> float:
     valid1 = slow_valid(batch["valid1"][index])
     first, second = [], []
@@ -277,6 +293,25 @@ def test_contrastive_equals_slow() -> None:
 def test_sparse_equals_slow(sampling: Sampling) -> None:
     loss = SparseDescriptorLoss(0.2, sampling)
     assert_equals_slow(loss, lambda *known: slow_sparse(*known, sampling), *example())
+
+
+def test_points_of_the_pairs_beside_are_negatives_too() -> None:
+    pred, batch = example()
+    found = SparseDescriptorLoss(0.2, group=BATCH)(pred, batch)["total"]
+    there, back = grouped_likelihoods(pred, batch)
+    counts = batch["points_valid"].sum(dim=1).tolist()
+    expected = [float(part.mean()) for part in np.split(-(there + back), np.cumsum(counts)[:-1])]
+    assert BATCH > 1 and len(expected) == BATCH
+    np.testing.assert_allclose(found.detach().numpy(), expected, rtol=1e-5)
+    # More to differ from can only make a match less likely.
+    assert bool((found > SparseDescriptorLoss(0.2)(pred, batch)["total"]).all())
+
+
+def test_groups_do_not_know_of_each_other() -> None:
+    pred, batch = example()
+    twice = [{key: torch.cat([value, value]) for key, value in values.items()} for values in (pred, batch)]
+    loss = SparseDescriptorLoss(0.2, group=BATCH)
+    torch.testing.assert_close(loss(*twice)["total"], loss(pred, batch)["total"].repeat(2))
 
 
 @pytest.mark.parametrize("relational", [False, True])
