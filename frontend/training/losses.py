@@ -279,9 +279,8 @@ class SparseDescriptorLoss:
             )
             for view in ("0", "1")
         )
-        likelihood = _dual_softmax(
-            *(_grouped(values, self.group) for values in (first, second, valid)), self.temperature
-        )
+        together = [_grouped(values, self.group) for values in (first, second, valid)]
+        likelihood = _dual_softmax(together[0], together[1], together[2], self.temperature)
         return {"total": _masked_mean(likelihood.reshape(valid.shape), valid)}
 
 
