@@ -19,7 +19,7 @@ from spslam.errors import DatasetError
 
 from ..superpoint import CELL, SuperPoint, detector_probabilities
 from .config import DataConfig, TrainingConfig
-from .corners import settle_on_corners
+from .corners import corner_strength, settle_on_corners
 from .homography import identity_homographies, sample_homographies, valid_mask, warp_images, warp_points
 from .labels import Labels, label_path, read_labels
 from .losses import splat_points
@@ -190,6 +190,8 @@ class LabelledPhotos:
         size: height and width that photographs are fitted to.
         settle: labels move to the corner nearby. The detector that labels is out by a pixel and more; a corner of
             the undisturbed image is found again from another view within half a pixel (median, measured).
+        weigh: a label's mass is multiplied by the strength of its corner: the network learns to rank points by how well
+            they are found again at their place, too, not only by how often.
     """
 
     paths: list[Path]
@@ -197,6 +199,7 @@ class LabelledPhotos:
     label_folder: Path | None
     size: tuple[int, int]
     settle: bool = False
+    weigh: bool = False
 
     def __post_init__(self) -> None:
         if self.label_folder is not None:
@@ -233,6 +236,9 @@ class LabelledPhotos:
             labels = read_labels(label_path(self.label_folder, self.paths[index], self.root), self.size)
             if self.settle:
                 labels = replace(labels, keypoints=settle_on_corners(self._image(index), labels.keypoints))
+            if self.weigh:
+                strength = corner_strength(self._image(index), labels.keypoints)
+                labels = replace(labels, mass=labels.mass * strength)
             self._labels[index] = labels
         return self._labels[index]
 

@@ -202,7 +202,14 @@ def _data(
     else:
         if inputs.labels is None:
             raise TrainingError(f"stage {stage} needs labels: make them with spslam train label, give --labels")
-        photos = LabelledPhotos(train, inputs.photos, inputs.labels, config.labels.size, config.data.settle_labels)
+        photos = LabelledPhotos(
+            train,
+            inputs.photos,
+            inputs.labels,
+            config.labels.size,
+            config.data.settle_labels,
+            config.data.weigh_labels,
+        )
         source = PhotoSource(photos, config.data, pairs=stage == "joint")
     return source, validate, photo_groups(photos.paths, inputs.photos)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from spslam.frontend.training.corners import settle_on_corners
+from spslam.frontend.training.corners import corner_strength, settle_on_corners
 
 
 def saddle(centre: tuple[float, float], angle: float) -> NDArray[np.uint8]:
@@ -64,3 +64,28 @@ def test_settling_reduces_the_error_on_a_warped_photo(test_data: Path) -> None:
     second = settle_on_corners(moved, (corners + shift - noise).astype(np.float32))
     before, after = np.linalg.norm(2 * noise, axis=1), np.linalg.norm(second - first - shift, axis=1)
     assert np.median(after) < 0.4 * np.median(before)
+
+
+def test_corners_are_strong_edges_and_flat_places_weak() -> None:
+    image = np.full((60, 80), 60, np.uint8)
+    image[20:, 30:] = 180
+    points = np.array([[29.6, 19.7], [60, 19.5], [29.5, 45], [10, 10]], np.float32)
+    corner, *others = corner_strength(image, points)
+    assert corner == 1 and max(others) < 0.05
+
+
+def test_strength_does_not_depend_on_contrast_but_falls_with_blur() -> None:
+    image = saddle((19.5, 20.0), 0.4)
+    blurred = cv2.GaussianBlur(image, (0, 0), 3)
+    both = np.hstack([image, blurred])
+    points = np.array([[19.5, 20], [59.5, 20]], np.float32)
+    sharp, soft = corner_strength(both, points)
+    assert sharp == 1 and 0 < soft < 0.6
+    faint = (both // 3 + 20).astype(np.uint8)
+    np.testing.assert_allclose(corner_strength(faint, points), [sharp, soft], atol=0.05)
+
+
+def test_points_at_the_rim_have_a_strength_and_none_have_none() -> None:
+    image = np.zeros((20, 30), np.uint8)
+    assert corner_strength(image, np.array([[29.6, 19.7], [-0.4, 0]], np.float32)).tolist() == [0, 0]
+    assert corner_strength(image, np.zeros((0, 2), np.float32)).shape == (0,)

@@ -10,6 +10,7 @@ import torch
 from spslam.errors import DatasetError
 from spslam.frontend.superpoint import SuperPoint
 from spslam.frontend.training.config import TrainingConfig, load_training_config
+from spslam.frontend.training.corners import corner_strength, settle_on_corners
 from spslam.frontend.training.data import LabelledPhotos, PhotoSource, ShapeSource, TeacherSource, step_batch
 from spslam.frontend.training.homography import warp_points
 from spslam.frontend.training.labels import Labels, label_path, write_labels
@@ -44,6 +45,18 @@ def photos(tmp_path: Path) -> LabelledPhotos:
         write_labels(target, Labels(points, mass, mass), SIZE)
         paths.append(path)
     return LabelledPhotos(paths, tmp_path / "photos", tmp_path / "labels", SIZE)
+
+
+def test_labels_weigh_as_much_as_their_corners_tell(photos: LabelledPhotos) -> None:
+    index = np.array([2])
+    plain = photos.labels(index)[0]
+    weighing = LabelledPhotos(photos.paths, photos.root, photos.label_folder, photos.size, settle=True, weigh=True)
+    weighed = weighing.labels(index)[0]
+    image = photos.images(index)[0]
+    # At the places where they have settled.
+    expected = plain.mass * corner_strength(image, settle_on_corners(image, plain.keypoints))
+    np.testing.assert_allclose(weighed.mass, expected)
+    assert np.ptp(weighed.mass / plain.mass) > 0.5
 
 
 def test_a_batch_does_not_depend_on_the_number_of_processes(photos: LabelledPhotos) -> None:
