@@ -75,7 +75,8 @@ def corner_strength(image: NDArray[np.uint8], keypoints: NDArray[np.float32]) ->
     columns, rows = np.rint(keypoints).astype(np.int64).T
     found = eigenvalue[np.clip(rows, 0, image.shape[0] - 1), np.clip(columns, 0, image.shape[1] - 1)]
     strong = max(float(np.quantile(found, _STRONG_QUANTILE)), 1e-9)
-    return np.clip(found / np.float32(strong), 0, 1).astype(np.float32)
+    strength: NDArray[np.float32] = np.clip(found / np.float32(strong), 0, 1).astype(np.float32)
+    return strength
 
 
 def _corner(
