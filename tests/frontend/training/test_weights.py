@@ -178,7 +178,9 @@ def test_card_of_the_built_in_weights() -> None:
     assert card.descriptor_dim == 256
     assert card.skips
     assert card.parameters == sum(value.numel() for value in load_superpoint(BUILT_IN).parameters())
-    assert [record.stage for record in card.stages] == ["joint"]
+    # From nothing: no stage began with weights of another origin.
+    assert [record.stage for record in card.stages] == ["shapes", *["joint"] * 4]
+    assert card.stages[0].init is None
     assert card.licence == "MIT"
     assert BUILT_IN.with_suffix(".md").read_text() == card_markdown(card)
     assert read_codebook(BUILT_IN) is not None
