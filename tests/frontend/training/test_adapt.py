@@ -48,7 +48,7 @@ def small() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "_PAIRS", 4)
         # Extractors set PyTorch's threads: with another number sums differ in their last bits.
-        patch.setattr(engine, "_usable_cores", lambda: 1)
+        patch.setattr(engine, "usable_cores", lambda: 1)
         patch.setattr(evaluate, "PHOTO_SIZE", CONFIG.labels.size)
         for user in (validation, adapt_report):
             patch.setattr(user, "photo_pairs", partial(homography_sets.photo_pairs, size=CONFIG.labels.size))
