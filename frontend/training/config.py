@@ -98,8 +98,11 @@ class DataConfig(_Part):
     settle_labels: bool = Field(
         True, description="labels move to the corner that the image's gradients point to before they are trained with"
     )
-    weigh_labels: bool = Field(
-        False, description="a label's mass is multiplied by how well the image's gradients tell where it is"
+    strength_exponent: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="a label's mass is multiplied by this power of how well the image's gradients tell where it is",
     )
     mass_exponent: float = Field(
         0.5, ge=0, le=1, description="power of a label's mass that is trained with; 0: all labels count alike"

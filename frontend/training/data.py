@@ -25,7 +25,7 @@ from .labels import Labels, label_path, read_labels
 from .losses import splat_points
 from .photometric import augment
 from .photos import fit_image, read_photo
-from .shapes import ShapeDataset
+from .shape_cache import ShapeDataset
 
 Batch = dict[str, Tensor]
 # Interpolation at the rim of what a warp shows mixes in black.
@@ -190,8 +190,8 @@ class LabelledPhotos:
         size: height and width that photographs are fitted to.
         settle: labels move to the corner nearby. The detector that labels is out by a pixel and more; a corner of
             the undisturbed image is found again from another view within half a pixel (median, measured).
-        weigh: a label's mass is multiplied by the strength of its corner: the network learns to rank points by how well
-            they are found again at their place, too, not only by how often.
+        strength_exponent: a label's mass is multiplied by this power of the strength of its corner: the network learns
+            to rank points by how well they are found again at their place, too, not only by how often.
     """
 
     paths: list[Path]
@@ -199,7 +199,7 @@ class LabelledPhotos:
     label_folder: Path | None
     size: tuple[int, int]
     settle: bool = False
-    weigh: bool = False
+    strength_exponent: float = 0.0
 
     def __post_init__(self) -> None:
         if self.label_folder is not None:
@@ -236,9 +236,9 @@ class LabelledPhotos:
             labels = read_labels(label_path(self.label_folder, self.paths[index], self.root), self.size)
             if self.settle:
                 labels = replace(labels, keypoints=settle_on_corners(self._image(index), labels.keypoints))
-            if self.weigh:
+            if self.strength_exponent > 0:
                 strength = corner_strength(self._image(index), labels.keypoints)
-                labels = replace(labels, mass=labels.mass * strength)
+                labels = replace(labels, mass=labels.mass * strength**self.strength_exponent)
             self._labels[index] = labels
         return self._labels[index]
 

@@ -39,7 +39,7 @@ from ..superpoint import CELL, SuperPoint, detector_probabilities
 from .config import LabelConfig
 from .homography import identity_homographies, sample_homographies, valid_mask, warp_images
 from .photos import fit_image, read_photo
-from .precision import Precision, autocast
+from .precision import Precision, autocast, resolve_precision
 
 logger = logging.getLogger(__name__)
 
@@ -256,7 +256,7 @@ def label_images(
         raise ValueError(f"expected 0 <= i < n in shard and processes >= 1, found {shard} and {processes}")
     names = {_relative_name(photo, root): photo for photo in photos}
     ordered = sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())[index::count]
-    settings = _settings(load_superpoint(weights), config, seed)
+    settings = _settings(load_superpoint(weights), config, seed, device)
     _prepare_folder(out, settings, overwrite)
 
     job = _Job(out, weights, config, seed, device)
@@ -362,7 +362,7 @@ def _name_seed(name: str, seed: int) -> int:
     return int.from_bytes(digest[:8], "little") >> 1
 
 
-def _settings(network: SuperPoint, config: LabelConfig, seed: int) -> dict[str, Any]:
+def _settings(network: SuperPoint, config: LabelConfig, seed: int, device: str) -> dict[str, Any]:
     """What decides what the labels are."""
     digest = hashlib.sha256()
     for key, value in sorted(network.state_dict().items()):
@@ -371,6 +371,8 @@ def _settings(network: SuperPoint, config: LabelConfig, seed: int) -> dict[str, 
     values = config.model_dump(mode="json")
     # How many warps are seen at once changes the time only.
     del values["batch"]
+    # Machines that share the work must agree on what auto means.
+    values["precision"] = resolve_precision(device, config.precision)
     return {"version": FORMAT_VERSION, "weights_sha256": digest.hexdigest(), "seed": seed, "config": values}
 
 

@@ -12,10 +12,16 @@ Precision = Literal["auto", "fp32", "bf16"]
 
 def autocast(device: torch.device | str, precision: Precision) -> AbstractContextManager[Any]:
     """A context in which networks run in `precision`; `auto` is bf16 where the device has instructions for it."""
-    kind = torch.device(device).type
-    if precision == "bf16" or (precision == "auto" and has_bf16(kind)):
-        return torch.autocast(kind, torch.bfloat16)
+    if resolve_precision(device, precision) == "bf16":
+        return torch.autocast(torch.device(device).type, torch.bfloat16)
     return nullcontext()
+
+
+def resolve_precision(device: torch.device | str, precision: Precision) -> Literal["fp32", "bf16"]:
+    """What `precision` means on a device."""
+    if precision == "auto":
+        return "bf16" if has_bf16(torch.device(device).type) else "fp32"
+    return precision
 
 
 def has_bf16(kind: str) -> bool:

@@ -14,7 +14,8 @@ from spslam.ports import Extractor
 
 from ..keypoints import find_maxima
 from .homography_metrics import NMS_RADIUS, average_precision, pairwise_distance, suppress_near
-from .shapes import PRIMITIVES, ShapeDataset, open_shapes
+from .shape_cache import ShapeDataset, open_shapes
+from .shapes import PRIMITIVES
 
 Image = NDArray[np.uint8]
 Floats = NDArray[np.float64]

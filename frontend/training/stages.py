@@ -24,7 +24,7 @@ from .codebook import Codebook, learn_codebook_from_images
 from .config import NetworkConfig, TrainingConfig, load_training_config
 from .data import LabelledPhotos, PhotoSource, ShapeSource, Source, TeacherSource
 from .photos import evenly_spread, find_photos, held_out, read_photo
-from .shapes import open_shapes
+from .shape_cache import open_shapes
 from .trainer import (
     BEST,
     Processes,
@@ -208,7 +208,7 @@ def _data(
             inputs.labels,
             config.labels.size,
             config.data.settle_labels,
-            config.data.weigh_labels,
+            config.data.strength_exponent,
         )
         source = PhotoSource(photos, config.data, pairs=stage == "joint")
     return source, validate, photo_groups(photos.paths, inputs.photos)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from spslam.frontend.checkpoints import load_superpoint
-from spslam.frontend.training.shapes import open_shapes
+from spslam.frontend.training.shape_cache import open_shapes
 from spslam.frontend.training.validation import PairValidation, ShapeValidation
 
 
