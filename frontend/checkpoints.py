@@ -19,7 +19,8 @@ from spslam.errors import WeightsError
 
 from .superpoint import DEFAULT_MAX_DISTANCE, Sampling, SuperPoint
 
-DEFAULT_WEIGHTS = "superpoint_lite.safetensors"
+# In the box, the default first.
+BUILT_IN = ("superpoint_lite", "superpoint")
 # Each layout's rule where the file does not say.
 _OWN_SAMPLING = Sampling("bicubic", align_corners=False)
 _MAGIC_LEAP_SAMPLING = Sampling("bilinear", align_corners=True)
@@ -32,24 +33,34 @@ _OPEN_HEADS = {"detector": "P", "descriptor": "D"}
 _OPEN_KEY = re.compile(r"(backbone\.([0-3])\.([01])|(detector|descriptor)\.([01]))\.(conv|bn)\.(\w+)")
 
 
-def load_superpoint(path: str | Path | None = None) -> SuperPoint:
+def find_weights(weights: str | Path | None = None) -> Path:
+    """The file of weights that are given by path or, those in the box, by name (one of `BUILT_IN`); None: the default.
+
+    Raises:
+        WeightsError: there is no such file.
+    """
+    name = BUILT_IN[0] if weights is None else str(weights)
+    if name in BUILT_IN:
+        # Wheels are unpacked: what is in a package is a file.
+        return Path(str(resources.files("spslam.frontend.weights") / f"{name}.safetensors"))
+    if not Path(name).is_file():
+        raise WeightsError(
+            f"no weights file at {name}: give a .safetensors or .pth file, or one of the box: {', '.join(BUILT_IN)}"
+        )
+    return Path(name)
+
+
+def load_superpoint(weights: str | Path | None = None) -> SuperPoint:
     """The network with the weights of a file, in evaluation mode.
 
     Args:
-        path: a .safetensors file (any layout) or a .pth file (Magic Leap's or the open retraining's); None
-            takes the built-in weights.
+        weights: a .safetensors file (any layout), a .pth file (Magic Leap's or the open retraining's) or a name; see
+            `find_weights`.
 
     Raises:
         WeightsError: the file is missing, damaged, of another network, or its shapes do not fit together.
     """
-    if path is None:
-        with resources.as_file(resources.files("spslam.frontend.weights") / DEFAULT_WEIGHTS) as built_in:
-            return load_superpoint(built_in)
-    path = Path(path)
-    if not path.is_file():
-        raise WeightsError(
-            f"no weights file at {path}: give a .safetensors or .pth file, or none for the built-in ones"
-        )
+    path = find_weights(weights)
     safe = path.suffix == ".safetensors"
     state, metadata = _read_safetensors(path) if safe else (_read_pickle(path), {})
     state, layout = _rename(state, path)

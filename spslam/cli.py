@@ -113,7 +113,12 @@ ExtractorOption = Annotated[
 ]
 WeightsOption = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", show_default=False, help="Network weights; short for --set features.weights=FILE."),
+    typer.Option(
+        metavar="FILE|NAME",
+        show_default=False,
+        help="Network weights: a file, or superpoint_lite (default) or superpoint of the box; short for --set "
+        "features.weights=FILE.",
+    ),
 ]
 OutOption = Annotated[
     Path | None,

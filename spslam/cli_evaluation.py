@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,6 +26,13 @@ _TIMED = ("shapes", "shapes_half", "shapes_full")
 _logger = logging.getLogger(__name__)
 
 
+class EstimatorName(StrEnum):
+    """Estimators of homographies."""
+
+    RANSAC = "ransac"
+    MAGSAC = "magsac"
+
+
 def evaluate(
     extractor: Annotated[
         list[str] | None,
@@ -34,7 +42,7 @@ def evaluate(
     ] = None,
     weights: Annotated[
         list[Path] | None,
-        typer.Option(metavar="FILE", show_default=False, help="Weights for superpoint; repeatable. Default: built-in."),
+        typer.Option(metavar="FILE|NAME", show_default=False, help="Weights for superpoint, FILE or NAME; repeatable."),
     ] = None,
     photos: Annotated[
         Path | None,
@@ -72,6 +80,12 @@ def evaluate(
     cache: Annotated[Path, typer.Option(metavar="DIR", help="Where drawn shapes are kept.")] = Path(
         "runs/training/shapes"
     ),
+    estimator: Annotated[
+        EstimatorName,
+        typer.Option(
+            help="Of homographies: ransac, as in published figures, keeps the error of four points; magsac fits all."
+        ),
+    ] = EstimatorName.RANSAC,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", show_default=False, help="Write all figures there.")
     ] = None,
@@ -94,6 +108,7 @@ def evaluate(
         limit=limit,
         homography=homography,
         shapes=evaluation_shapes(cache) if shapes else None,
+        estimator=estimator.value,
         frames=list(_posed_frames(pose)) if pose else None,
     )
     settings = _feature_settings(overrides)

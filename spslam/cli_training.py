@@ -65,7 +65,7 @@ LabelsOption = Annotated[
 InitOption = Annotated[
     Path | None,
     typer.Option(
-        metavar="FILE|DIR",
+        metavar="FILE|NAME|DIR",
         show_default=False,
         help="Start from these weights, or from the training in this folder; it decides the network's shape.",
     ),
@@ -196,7 +196,9 @@ def label(
     ],
     weights: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", show_default=False, help="Of the detector that labels; default: the built-in."),
+        typer.Option(
+            metavar="FILE|NAME", show_default=False, help="Of the detector that labels; default: superpoint_lite."
+        ),
     ] = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
@@ -278,7 +280,7 @@ def adapt(
     ],
     weights: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", show_default=False, help="Weights to start from; default: the built-in ones."),
+        typer.Option(metavar="FILE|NAME", show_default=False, help="Weights to start from; default: superpoint_lite."),
     ] = None,
     minutes: Annotated[
         float | None,

@@ -21,7 +21,9 @@ class FeatureConfig(_Stage):
     """Key points and descriptors of one image."""
 
     extractor: str = Field("superpoint", description="registry name: superpoint, orb, sift or a plug-in's")
-    weights: str | None = Field(None, description="network weights file; None takes the built-in ones")
+    weights: str | None = Field(
+        None, description="network weights: a file, or a name of the box; None takes superpoint_lite"
+    )
     max_keypoints: int = Field(1000, ge=50, le=20000, description="key points kept per image")
     threshold: float = Field(0.0015, ge=0, lt=1, description="least detector probability (superpoint)")
     nms_radius: int = Field(4, ge=0, le=32, description="non-maximum suppression radius, pixels")

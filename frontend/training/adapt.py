@@ -13,10 +13,9 @@ import math
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import date
-from importlib import resources
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,7 +24,7 @@ from pydantic import JsonValue
 from spslam.errors import TrainingError, WeightsError
 from spslam.files import write_atomic
 
-from ..checkpoints import DEFAULT_WEIGHTS, load_superpoint
+from ..checkpoints import find_weights, load_superpoint
 from .adapt_images import DomainImages, NamedImages, gather_images
 from .adapt_report import AdaptationReport, write_report
 from .codebook import read_codebook
@@ -217,15 +216,15 @@ def adapt(
     files = _Files(Path(out))
     _check_out(files, weights)
     minutes = config.schedule.minutes if minutes is None else minutes
-    with _weights_file(weights) as init:
-        # Now, not after the training: weights that cannot be exported are refused.
-        fold_batch_norm(load_superpoint(init))
-        told = reporter if reporter is not None and processes.first else _Silent()
-        run = _Run(files, init, config, processes, told, stopped or (lambda: False))
-        try:
-            return _adapt(run, images, minutes, most_images, created, commands)
-        except _StoppedError:
-            return Adaptation(files.weights, files.report, {}, {}, False, False, "stopped; the same call goes on")
+    init = find_weights(weights)
+    # Now, not after the training: weights that cannot be exported are refused.
+    fold_batch_norm(load_superpoint(init))
+    told = reporter if reporter is not None and processes.first else _Silent()
+    run = _Run(files, init, config, processes, told, stopped or (lambda: False))
+    try:
+        return _adapt(run, images, minutes, most_images, created, commands)
+    except _StoppedError:
+        return Adaptation(files.weights, files.report, {}, {}, False, False, "stopped; the same call goes on")
 
 
 def _adapt(
@@ -301,12 +300,6 @@ def _check_out(files: _Files, weights: Path | None) -> None:
         raise WeightsError(f"{out} holds the weights to start from: give another file for the new ones")
     if out.exists() and not files.folder.is_dir():
         raise WeightsError(f"{out} is there already and not made by an adaptation: give another file")
-
-
-def _weights_file(weights: Path | None) -> AbstractContextManager[Path]:
-    if weights is not None:
-        return nullcontext(weights)
-    return resources.as_file(resources.files("spslam.frontend.weights") / DEFAULT_WEIGHTS)
 
 
 def _gather(run: _Run, images: NamedImages, most_images: int) -> DomainImages:

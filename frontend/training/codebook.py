@@ -28,6 +28,8 @@ from spslam.errors import WeightsError
 from spslam.frame import unit_descriptors
 from spslam.ports import Extractor
 
+from ..checkpoints import find_weights
+
 KEY_PREFIX = "codebook."
 CLUSTERS = 64
 DIMENSIONS = 32
@@ -131,9 +133,7 @@ def read_codebook(path: str | Path) -> Codebook | None:
     Raises:
         WeightsError: the file is missing or damaged, or its codebook's shapes do not fit together.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise WeightsError(f"no weights file at {path}: give a .safetensors file")
+    path = find_weights(path)
     if path.suffix != ".safetensors":
         return None
     try:

@@ -18,7 +18,7 @@ from spslam.ports import Extractor
 
 from ..registry import create_extractor
 from .evaluation_report import Result, markdown_table, plot, write_json
-from .homography_metrics import METRICS, localisation_scores, matching_scores
+from .homography_metrics import METRICS, Estimator, localisation_scores, matching_scores
 from .homography_sets import PHOTO_SIZE, ImagePair, photo_pairs, scene_pairs
 from .pose_evaluation import evaluate_pose
 from .shapes_evaluation import CLASSICAL_DETECTORS, LabelledImages, detector_of, evaluate_shapes
@@ -38,7 +38,8 @@ PROTOCOL = (
     "those in the area that both images share count. Repeatability and MLE: best 300 after NMS 4 for every extractor, "
     "3 px, both directions. Matches: mutual nearest neighbours without threshold. Matching score: share of points "
     "matched within 3 px, both directions. NN mAP: nearest neighbours within 3 px, ranked by distance, both "
-    "directions. Homography: RANSAC 3 px, mean corner error. AUC: cumulative corner error up to 5 px. Means over pairs."
+    "directions. Homography: {estimator} 3 px, mean corner error. AUC: cumulative corner error up to 5 px. "
+    "Means over pairs."
 )
 # Whatever the network thinks of its probabilities, the same number of points is compared.
 _FEATURES: dict[str, Any] = {"max_keypoints": 1000, "nms_radius": 4, "threshold": 1e-4, "spread_cell": 0}
@@ -56,6 +57,7 @@ class EvaluationData:
         seed: of that choice and of the views of the photographs.
         homography: folder in the Oxford or HPatches layout.
         shapes: synthetic shapes (`evaluation_shapes`).
+        estimator: of homographies.
         frames: image, `T_world_cam` and camera matrix of each frame of a sequence, undistorted (`evaluate_pose`);
             gone through once for each extractor.
     """
@@ -65,6 +67,7 @@ class EvaluationData:
     seed: int = 0
     homography: Path | None = None
     shapes: LabelledImages | None = None
+    estimator: Estimator = "ransac"
     frames: Frames | None = None
 
 
@@ -98,19 +101,21 @@ def evaluate_extractor(
     settings = {"extractor": name, "weights": None if weights is None else str(weights), **_FEATURES, **overrides}
     extractor = create_extractor(_feature_config(settings))
     label = label or (name if weights is None else f"{name} {Path(weights).stem}")
-    protocol = PROTOCOL + "".join(f" {key}: {value}." for key, value in overrides.items())
+    protocol = PROTOCOL.format(estimator=data.estimator.upper()) + "".join(
+        f" {key}: {value}." for key, value in overrides.items()
+    )
     result: Result = {"extractor": name, "weights": settings["weights"], "label": label, "protocol": protocol}
     result["pairs"] = {}
     if data.photos:
         _log.info("%s: photos", label)
         pairs = photo_pairs(data.photos, data.limit, data.seed, PHOTO_SIZE)
-        scores, counts = evaluate_pairs(extractor, ((pair, pair) for pair in pairs))
+        scores, counts = evaluate_pairs(extractor, ((pair, pair) for pair in pairs), data.estimator)
         result["photos"] = scores["photos"]
         result["pairs"] |= counts
     if data.homography is not None:
         _log.info("%s: %s", label, data.homography)
         small, large = (scene_pairs(data.homography, size) for size in (PHOTO_SIZE, MATCHING_SIZE))
-        result["homography"], counts = evaluate_pairs(extractor, zip(small, large, strict=True))
+        result["homography"], counts = evaluate_pairs(extractor, zip(small, large, strict=True), data.estimator)
         result["pairs"] |= counts
     if data.shapes is not None:
         _log.info("%s: shapes", label)
@@ -127,18 +132,19 @@ def evaluate_extractor(
 
 
 def evaluate_pairs(
-    extractor: Extractor, pairs: Iterable[tuple[ImagePair, ImagePair]]
+    extractor: Extractor, pairs: Iterable[tuple[ImagePair, ImagePair]], estimator: Estimator = "ransac"
 ) -> tuple[dict[str, dict[str, float]], dict[str, int]]:
     """Mean `METRICS` of pairs by group, and the number of pairs of each group.
 
     Args:
         extractor: as it is; its points should be many and not spread.
         pairs: each twice: at the size for repeatability, at the size for matching; the same object where they agree.
+        estimator: of homographies.
     """
     rows: dict[str, list[dict[str, float]]] = {}
     for small, large in pairs:
         features = extractor.extract_batch([large.image0, large.image1])
-        matching = matching_scores(features[0], features[1], large.homography, large.image0.shape)
+        matching = matching_scores(features[0], features[1], large.homography, large.image0.shape, estimator)
         if small is not large:
             features = extractor.extract_batch([small.image0, small.image1])
         localisation = localisation_scores(features[0], features[1], small.homography, small.image0.shape)

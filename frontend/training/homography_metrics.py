@@ -7,6 +7,8 @@ Mikolajczyk & Schmid, A performance evaluation of local descriptors, PAMI 2005.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +20,7 @@ from ..matching import DescriptorMatcher
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
+Estimator = Literal["ransac", "magsac"]
 
 LOCALISATION_METRICS = ("repeatability", "mle_px")
 MATCHING_METRICS = (
@@ -37,6 +40,9 @@ CORRECT_PX = 3.0
 NMS_RADIUS = 4
 ACCURACIES_PX = (1, 3, 5)
 AUC_PX = 5.0
+# Plain RANSAC keeps the best of its samples of four points: most of its error is theirs, not that of all the matches.
+# MAGSAC++ (Barath et al., CVPR 2020) fits what it samples to the matches around.
+_ESTIMATORS = {"ransac": cv2.RANSAC, "magsac": cv2.USAC_MAGSAC}
 _RANSAC_PX = 3.0
 _RANSAC_ITERATIONS = 5000
 _RANSAC_CONFIDENCE = 0.9995
@@ -121,7 +127,11 @@ def localisation_scores(
 
 
 def matching_scores(
-    features0: Features, features1: Features, homography: Floats, shape: tuple[int, ...]
+    features0: Features,
+    features1: Features,
+    homography: Floats,
+    shape: tuple[int, ...],
+    estimator: Estimator = "ransac",
 ) -> dict[str, float]:
     """The metrics that need descriptors (`MATCHING_METRICS`) of the features in the shared area."""
     backward = _inverse(homography)
@@ -133,7 +143,9 @@ def matching_scores(
     matches = DescriptorMatcher().match(descriptors0, descriptors1, np.inf)
     rows = np.flatnonzero(matches >= 0)
     error = errors[rows, matches[rows]]
-    corner_error = homography_error(features0.keypoints[rows], features1.keypoints[matches[rows]], homography, shape)
+    corner_error = homography_error(
+        features0.keypoints[rows], features1.keypoints[matches[rows]], homography, shape, estimator
+    )
     scores = {f"homography_accuracy_{limit}": float(corner_error <= limit) for limit in ACCURACIES_PX}
     similarity = descriptors0 @ descriptors1.T if len(features0) and len(features1) else np.zeros(errors.shape)
     directions = (_nearest_map(similarity, errors), _nearest_map(similarity.T, back_errors))
@@ -148,17 +160,21 @@ def matching_scores(
 
 
 def homography_error(
-    points0: NDArray[np.float32], points1: NDArray[np.float32], homography: Floats, shape: tuple[int, ...]
+    points0: NDArray[np.float32],
+    points1: NDArray[np.float32],
+    homography: Floats,
+    shape: tuple[int, ...],
+    estimator: Estimator = "ransac",
 ) -> float:
-    """Mean distance, pixels, of the image's corners mapped by the estimate (RANSAC) from matches (N, 2) each and by
-    the truth; infinite where there is no estimate."""
+    """Mean distance, pixels, of the image's corners mapped by the estimate from matches (N, 2) each and by the truth;
+    infinite where there is no estimate."""
     if len(points0) < 4:
         return float("inf")
     cv2.setRNGSeed(0)
     estimate, _ = cv2.findHomography(
         points0,
         points1,
-        cv2.RANSAC,
+        _ESTIMATORS[estimator],
         _RANSAC_PX,
         maxIters=_RANSAC_ITERATIONS,
         confidence=_RANSAC_CONFIDENCE,

@@ -262,5 +262,6 @@ def _card(
 def _card_before(init: Path | None) -> Card | None:
     if init is None:
         return None
-    path = init / WEIGHTS if init.is_dir() else init
-    return read_card(path) if path.is_file() else None
+    if not init.is_dir():
+        return read_card(init)
+    return read_card(init / WEIGHTS) if (init / WEIGHTS).is_file() else None

@@ -18,6 +18,7 @@ from spslam.config import describe_errors
 from spslam.errors import WeightsError
 from spslam.files import write_atomic
 
+from ..checkpoints import find_weights
 from ..superpoint import DEFAULT_MAX_DISTANCE, PAPER_DEPTHS, ConvBlock, Sampling, SuperPoint
 from .codebook import Codebook
 
@@ -175,9 +176,7 @@ def read_card(path: str | Path) -> Card | None:
     Raises:
         WeightsError: the file is missing or damaged, or its card is.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise WeightsError(f"no weights file at {path}: give a {_SUFFIX} file")
+    path = find_weights(path)
     if path.suffix != _SUFFIX:
         return None
     try:

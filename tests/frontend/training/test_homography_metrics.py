@@ -121,6 +121,20 @@ def test_homography_error_is_that_of_the_corners() -> None:
     assert error == pytest.approx(5.0, abs=1e-3)
 
 
+def test_magsac_makes_more_of_noisy_matches_than_ransac() -> None:
+    rng = np.random.default_rng(4)
+    points = rng.uniform(0, [SHAPE[1] - 1, SHAPE[0] - 1], (400, 2)).astype(np.float32)
+    homography = np.array([[1.02, 0.05, 3.0], [-0.04, 0.98, 2.0], [1e-4, -5e-5, 1.0]])
+    moved_points = (metrics.warp_points(points, homography) + rng.normal(0, 1.0, points.shape)).astype(np.float32)
+    moved_points[::3] = rng.uniform(0, [SHAPE[1] - 1, SHAPE[0] - 1], moved_points[::3].shape)
+    plain, fitted = (
+        metrics.homography_error(points, moved_points, homography, SHAPE, estimator)
+        for estimator in ("ransac", "magsac")
+    )
+    assert fitted < 0.5 * plain
+    assert fitted < 1.0
+
+
 def test_suppress_near_keeps_the_better_and_the_far() -> None:
     points = np.array([[10, 10], [13, 14], [15.4, 10], [18.2, 10.1]], np.float32)
     features = Features(points, np.array([0.5, 0.9, 0.2, 0.6], np.float32), np.zeros((4, 8), np.float32))

@@ -11,8 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from spslam.errors import OutputError, WeightsError
-from spslam.frontend.checkpoints import DEFAULT_WEIGHTS, load_superpoint
-from spslam.frontend.superpoint import Sampling, SuperPoint
+from spslam.frontend.checkpoints import BUILT_IN as BUILT_IN_NAMES
+from spslam.frontend.checkpoints import find_weights, load_superpoint
+from spslam.frontend.superpoint import FULL_WIDTHS, Sampling, SuperPoint
 from spslam.frontend.training.codebook import Codebook, read_codebook
 from spslam.frontend.training.weights import (
     Card,
@@ -25,7 +26,7 @@ from spslam.frontend.training.weights import (
 )
 
 WIDTHS = (4, 4, 8, 8, 16)
-BUILT_IN = Path(__file__).parents[3] / "frontend" / "weights" / DEFAULT_WEIGHTS
+BUILT_IN = find_weights()
 
 
 def trained_network(**arguments: object) -> SuperPoint:
@@ -170,20 +171,22 @@ def test_a_bare_card_has_no_empty_parts() -> None:
     assert "created" not in text
 
 
-def test_card_of_the_built_in_weights() -> None:
-    card = read_card(BUILT_IN)
+@pytest.mark.parametrize("name", BUILT_IN_NAMES)
+def test_card_of_built_in_weights(name: str) -> None:
+    card, path = read_card(name), find_weights(name)
     assert card is not None
-    assert card.name == "superpoint_lite"
-    assert card.widths == (32, 32, 64, 64, 128)
+    assert card.name == name
+    assert card.widths == {"superpoint": FULL_WIDTHS, "superpoint_lite": (16, 32, 64, 128, 192)}[name]
     assert card.descriptor_dim == 256
     assert card.skips
-    assert card.parameters == sum(value.numel() for value in load_superpoint(BUILT_IN).parameters())
+    assert card.parameters == sum(value.numel() for value in load_superpoint(name).parameters())
     # From nothing: no stage began with weights of another origin.
-    assert [record.stage for record in card.stages] == ["shapes", *["joint"] * 4]
+    assert {record.stage for record in card.stages} == {"joint"}
     assert card.stages[0].init is None
     assert card.licence == "MIT"
-    assert BUILT_IN.with_suffix(".md").read_text() == card_markdown(card)
-    assert read_codebook(BUILT_IN) is not None
+    assert path.with_suffix(".md").read_text() == card_markdown(card)
+    assert read_codebook(name) is not None
+    assert path.stat().st_size < 6e6
 
 
 def test_files_without_a_card(tmp_path: Path) -> None:
