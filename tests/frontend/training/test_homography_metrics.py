@@ -122,17 +122,19 @@ def test_homography_error_is_that_of_the_corners() -> None:
 
 
 def test_magsac_makes_more_of_noisy_matches_than_ransac() -> None:
-    rng = np.random.default_rng(4)
-    points = rng.uniform(0, [SHAPE[1] - 1, SHAPE[0] - 1], (400, 2)).astype(np.float32)
     homography = np.array([[1.02, 0.05, 3.0], [-0.04, 0.98, 2.0], [1e-4, -5e-5, 1.0]])
-    moved_points = (metrics.warp_points(points, homography) + rng.normal(0, 1.0, points.shape)).astype(np.float32)
-    moved_points[::3] = rng.uniform(0, [SHAPE[1] - 1, SHAPE[0] - 1], moved_points[::3].shape)
-    plain, fitted = (
-        metrics.homography_error(points, moved_points, homography, SHAPE, estimator)
-        for estimator in ("ransac", "magsac")
-    )
-    assert fitted < 0.5 * plain
-    assert fitted < 1.0
+    size = np.array([SHAPE[1] - 1, SHAPE[0] - 1])
+    errors = []
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        points = rng.uniform(0, size, (500, 2)).astype(np.float32)
+        others = (metrics.warp_points(points, homography) + rng.normal(0, 1.5, points.shape)).astype(np.float32)
+        others[::3] = rng.uniform(0, size, others[::3].shape)
+        pair = (points, others, homography, SHAPE)
+        errors.append([metrics.homography_error(*pair, "ransac"), metrics.homography_error(*pair, "magsac")])
+    plain, fitted = np.median(errors, axis=0)
+    assert fitted < 0.75 * plain
+    assert fitted < 0.8
 
 
 def test_suppress_near_keeps_the_better_and_the_far() -> None:
