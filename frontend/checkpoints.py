@@ -1,4 +1,4 @@
-"""Reads SuperPoint weights: our safetensors, Magic Leap's release, the open retraining.
+"""Reads SuperPoint weights, and the codebook beside them: our safetensors, Magic Leap's release, the open retraining.
 
 Each layout is renamed to the modules of `SuperPoint`; widths are read off the shapes.
 """
@@ -11,10 +11,13 @@ from importlib import resources
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from spslam.codebook import KEY_PREFIX, Codebook
 from spslam.errors import WeightsError
 
 from .superpoint import DEFAULT_MAX_DISTANCE, Sampling, SuperPoint
@@ -27,8 +30,6 @@ _MAGIC_LEAP_SAMPLING = Sampling("bilinear", align_corners=True)
 _OPEN_SAMPLING = Sampling("bilinear", align_corners=False)
 
 _HEADS = ("Pa", "Pb", "Da", "Db")
-# Tensors of a weights file that are no part of the network.
-_CODEBOOK = "codebook."
 _OPEN_HEADS = {"detector": "P", "descriptor": "D"}
 _OPEN_KEY = re.compile(r"(backbone\.([0-3])\.([01])|(detector|descriptor)\.([01]))\.(conv|bn)\.(\w+)")
 
@@ -69,6 +70,37 @@ def load_superpoint(weights: str | Path | None = None) -> SuperPoint:
     return network
 
 
+def read_codebook(weights: str | Path | None = None) -> Codebook | None:
+    """The codebook in a weights file, or None where there is none (such as in every .pth file).
+
+    Raises:
+        WeightsError: the file is missing or damaged, or its codebook's shapes do not fit together.
+    """
+    path = find_weights(weights)
+    if path.suffix != ".safetensors":
+        return None
+    try:
+        with safe_open(path, framework="numpy") as file:
+            names = [key for key in file.keys() if key.startswith(KEY_PREFIX)]  # noqa: SIM118
+            parts = {name.removeprefix(KEY_PREFIX): file.get_tensor(name) for name in names}
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path} is not a readable safetensors file: {' '.join(str(error).split())}") from None
+    return _checked(parts, path) if parts else None
+
+
+def _checked(parts: dict[str, NDArray[np.generic]], path: Path) -> Codebook:
+    centres, projection = parts.get("centres"), parts.get("projection")
+    fits = centres is not None and centres.ndim == 2
+    if fits and centres is not None and projection is not None:
+        fits = projection.ndim == 2 and len(projection) == centres.shape[1]
+    if not fits or centres is None:
+        raise WeightsError(
+            f"{path}: expected a codebook of centres (K, d) alone or with a projection (d, D), "
+            f"found { ({name: part.shape for name, part in sorted(parts.items())}) }"
+        )
+    return Codebook(centres.astype(np.float32), None if projection is None else projection.astype(np.float32))
+
+
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(path, framework="pt") as file:
@@ -100,7 +132,7 @@ def _rename(state: dict[str, Tensor], path: Path) -> tuple[dict[str, Tensor], Li
         renamed = {}
         for key, value in state.items():
             layer, _, rest = key.partition(".")
-            if key.startswith(_CODEBOOK):
+            if key.startswith(KEY_PREFIX):
                 continue
             renamed[key if rest.startswith(("conv.", "bn.")) else f"{layer}.conv.{rest}"] = value
         return renamed, "plain"

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from spslam.backend.bundle import SchurBundleAdjuster
+from spslam.backend.places import PlaceIndex
 from spslam.backend.pose import PnPSolver
 from spslam.backend.pose_graph import G2oPoseGraph
 from spslam.backend.two_view import EpipolarSolver
-from spslam.config import Config
+from spslam.codebook import Codebook
+from spslam.config import Config, FeatureConfig
+from spslam.frontend.checkpoints import read_codebook
 from spslam.frontend.matching import DescriptorMatcher
 from spslam.frontend.registry import create_extractor
 from spslam.frontend.stereo import RowStereoMatcher
@@ -41,4 +44,10 @@ def build_parts(config: Config) -> Parts:
         ),
         bundle=SchurBundleAdjuster(pixel_sigma=sigma, iterations=config.bundle.iterations),
         pose_graph=G2oPoseGraph(),
+        places=PlaceIndex(_codebook(config.features), config.seed),
     )
+
+
+def _codebook(features: FeatureConfig) -> Codebook | None:
+    """The codebook that travels with the network's weights; other extractors have none and learn one."""
+    return read_codebook(features.weights) if features.extractor == "superpoint" else None

@@ -92,7 +92,9 @@ class TrackingConfig(_Stage):
     max_view_angle_deg: float = Field(60.0, gt=0, lt=180, description="largest change of view direction of a point")
     max_scale_change: float = Field(2.5, gt=1, description="largest change of distance to a point, ratio")
     ratio: float = Field(0.9, gt=0, le=1, description="ratio test of matches without a prediction")
-    recovery_keyframes: int = Field(5, ge=1, description="key frames tried when prediction fails")
+    recovery_keyframes: int = Field(5, ge=1, description="newest key frames tried when prediction fails")
+    recovery_places: int = Field(5, ge=0, description="places that look alike tried when prediction fails")
+    recovery_inliers: int = Field(30, ge=6, description="inliers below which a lost camera is not found again")
     huber: bool = Field(True, description="robust kernel in the pose refinement")
 
 
@@ -148,7 +150,23 @@ class LoopConfig(_Stage):
     )
     min_radius_depths: float = Field(0.3, ge=0, description="least search radius, median scene depths")
     max_view_angle_deg: float = Field(45.0, gt=0, lt=180, description="largest difference of view direction")
+    min_likeness: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="least likeness of a place, share of the likeness of key frames that surely show the same one",
+    )
+    confirmations: int = Field(
+        2, ge=1, description="key frames in a row that a place must look like before it is tried"
+    )
+    max_drift_ratio: float = Field(
+        0.2, gt=0, description="largest gap that a loop may close, share of the path length since the place was seen"
+    )
+    min_matches: int = Field(20, ge=6, description="matches of descriptors below which no pose is tried")
     min_inliers: int = Field(40, ge=10, description="inliers of the pose that confirm a revisit")
+    min_coverage: float = Field(
+        0.06, ge=0, lt=1, description="least share of the image that the inliers of a revisit must span"
+    )
     min_covisibility: int = Field(30, ge=1, description="shared points that make an edge of the pose graph")
     cooldown: int = Field(5, ge=0, description="key frames after a closed loop in which no other is tried")
 

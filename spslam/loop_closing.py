@@ -1,25 +1,29 @@
 """Loop closing: places that the camera comes back to, and the pose graph that takes up the drift.
 
-Revisited key frames are looked for around the estimated position, within what the path since then may have drifted;
-each is verified by descriptor matching, RANSAC and a refined pose before anything is changed.
+Candidates (see `loop_candidates`) are verified before anything is changed: descriptor matching, RANSAC, more matches by
+projection with the pose that comes out, a refined pose; enough inliers, spread over the image, and a gap that the path
+in between may have drifted. A wrong loop is worse than none.
 """
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
+from scipy.spatial import ConvexHull
 
 from spslam import geometry
 from spslam.camera import Camera
 from spslam.config import Config
 from spslam.frame import Observations
+from spslam.loop_candidates import LoopCandidates, median_depth, travelled
 from spslam.map import Ids, Map
 from spslam.mapping import Mapper, RemovedKeyframe
-from spslam.ports import Matcher, PoseGraphEdges, PoseGraphSolver, PoseSolver
+from spslam.ports import Matcher, PlaceRecognizer, PoseGraphEdges, PoseGraphSolver, PoseSolver
+from spslam.tracking import Tracked, Tracker
 
 logger = logging.getLogger(__name__)
 Array = NDArray[np.float64]
@@ -70,11 +74,14 @@ class LoopCloser:
         pose_solver: PoseSolver,
         pose_graph: PoseGraphSolver,
         mapper: Mapper,
+        tracker: Tracker,
+        places: PlaceRecognizer,
         max_distance: float,
     ) -> None:
         self._config = config.loop
         self._ratio = config.tracking.ratio
-        self._min_view_cosine = float(np.cos(np.radians(self._config.max_view_angle_deg)))
+        self._candidates = LoopCandidates(config.loop, places)
+        self._tracker = tracker
         self._matcher = matcher
         self._pose_solver = pose_solver
         self._pose_graph = pose_graph
@@ -90,7 +97,7 @@ class LoopCloser:
         """
         if not self._config.enabled or keyframe_id - self._last_closed < self._config.cooldown:
             return None
-        for candidate in self._candidates(slam_map, keyframe_id):
+        for candidate in self._candidates.find(slam_map, keyframe_id):
             edge = self._verify(slam_map, camera, keyframe_id, int(candidate))
             if edge is not None:
                 self._last_closed = keyframe_id
@@ -103,94 +110,83 @@ class LoopCloser:
         passed = [_passed_on(edge, removed) for edge in self.edges]
         self.edges = [edge for edge in passed if edge.i != edge.j]
 
-    # -- candidates ------------------------------------------------------------------------------------------
-
-    def _candidates(self, slam_map: Map, keyframe_id: int) -> Ids:
-        """Older key frames near this one that share no points with it; the nearest view first, three at most."""
-        ids = slam_map.keyframes["id"]
-        if len(ids) <= self._config.min_interval:
-            return np.zeros(0, dtype=np.int64)
-        poses = slam_map.T_world_keyframe
-        row = int(slam_map.keyframe_rows(np.asarray(keyframe_id)))
-        steps = np.linalg.norm(np.diff(poses[:, :3, 3], axis=0), axis=1)
-        travelled = np.concatenate([[0.0], np.cumsum(steps)])
-        distance = np.linalg.norm(poses[:, :3, 3] - poses[row, :3, 3], axis=1)
-        radius = np.maximum(
-            self._config.max_distance_ratio * (travelled[row] - travelled),
-            self._config.min_radius_depths * self._median_depth(slam_map, keyframe_id),
-        )
-        view_cosine = poses[:, :3, 2] @ poses[row, :3, 2]
-        connected, _ = slam_map.covisible(keyframe_id, least=self._config.min_covisibility // 2)
-        old = np.arange(len(ids)) < row - self._config.min_interval
-        near = old & (distance < radius) & (view_cosine > self._min_view_cosine) & ~np.isin(ids, connected)
-        if np.isin(connected, ids[old]).any():
-            # Tracking already sees the old place through the map: there is no gap to close.
-            return np.zeros(0, dtype=np.int64)
-        rows = np.flatnonzero(near)
-        return ids[rows[np.argsort(distance[rows] / np.maximum(radius[rows], 1e-12), kind="stable")]][:3]
-
-    @staticmethod
-    def _median_depth(slam_map: Map, keyframe_id: int) -> float:
-        points = slam_map.points_seen_by(np.array([keyframe_id]))
-        if len(points) == 0:
-            return 0.0
-        T_cam_world = geometry.inverse(slam_map.pose(keyframe_id))
-        return float(np.median(geometry.apply(T_cam_world, slam_map.positions[slam_map.point_rows(points)])[:, 2]))
-
     # -- verification ----------------------------------------------------------------------------------------
 
     def _verify(self, slam_map: Map, camera: Camera, keyframe_id: int, candidate: int) -> LoopEdge | None:
-        """Pose of the key frame from the points that the candidate and its companions see."""
-        companions, _ = slam_map.covisible(candidate, least=self._config.min_covisibility)
-        old = np.append(companions[:5], candidate)
-        old_points = slam_map.points_seen_by(old)
-        # Points that tracking carried here already would vouch for today's pose instead of testing it.
-        old_points = np.setdiff1d(old_points, slam_map.points_seen_by(np.array([keyframe_id])))
-        point_rows = slam_map.point_rows(old_points)
-        observations = keyframe_observations(slam_map, keyframe_id)
-        matches0 = self._matcher.match(
-            observations.descriptors, slam_map.points["descriptor"][point_rows], self._max_distance, self._ratio
-        )
-        hit = np.flatnonzero(matches0 >= 0)
-        if len(hit) < self._config.min_inliers:
-            logger.debug("revisit %d -> %d refused: %d matches", keyframe_id, candidate, len(hit))
+        """The revisit of a candidate by a key frame, from the points that the candidate and its companions see."""
+        found = self._recognize(slam_map, camera, keyframe_id, candidate)
+        why = found if isinstance(found, str) else self._objection(slam_map, camera, keyframe_id, candidate, found)
+        if isinstance(found, str) or why:
+            logger.info("revisit %d -> %d refused: %s", keyframe_id, candidate, why)
             return None
-        rows = point_rows[matches0[hit]]
-        no_disparity = np.full(len(hit), np.nan)
-        # For a single camera the old part of the map may have another scale: its pose comes from pixels alone.
-        u_right = observations.u_right[hit] if camera.baseline_m is not None else no_disparity
-        estimate = self._pose_solver.ransac(slam_map.positions[rows], observations.pixels[hit], u_right, camera)
-        inliers = 0 if estimate is None else int(np.count_nonzero(estimate.inliers))
-        if estimate is None or inliers < self._config.min_inliers:
-            logger.debug("revisit %d -> %d refused: %d inliers", keyframe_id, candidate, inliers)
+        scale = self._relative_scale(slam_map, keyframe_id, found) if camera.baseline_m is None else 1.0
+        if not np.isfinite(scale):
+            logger.info("revisit %d -> %d refused: too few common points to tell the scale", keyframe_id, candidate)
             return None
-        T_world_cam = geometry.inverse(estimate.T_cam_world)
-        scale = 1.0
-        if camera.baseline_m is None:
-            scale = self._relative_scale(
-                slam_map, keyframe_id, hit[estimate.inliers], rows[estimate.inliers], estimate.T_cam_world
-            )
-            if not np.isfinite(scale):
-                logger.debug("revisit %d -> %d refused: no common points to tell the scale", keyframe_id, candidate)
-                return None
-        S_i_j = geometry.inverse(slam_map.pose(candidate)) @ T_world_cam
+        S_i_j = geometry.inverse(slam_map.pose(candidate)) @ found.T_world_cam
         S_i_j[:3, :3] *= scale
         logger.info(
-            "revisit: key frame %d sees the place of %d with %d inliers of %d matches, scale %.3f",
-            keyframe_id, candidate, inliers, len(hit), scale,
+            "revisit: key frame %d sees the place of %d with %d inliers of %d matches, %.0f %% of the image, gap %.3f, "
+            "scale %.3f",
+            keyframe_id, candidate, found.inliers, found.matches, 100 * _coverage(found, camera),
+            _gap(slam_map, keyframe_id, found), scale,
         )  # fmt: skip
-        return LoopEdge(candidate, keyframe_id, S_i_j, inliers)
+        return LoopEdge(candidate, keyframe_id, S_i_j, found.inliers)
+
+    def _recognize(self, slam_map: Map, camera: Camera, keyframe_id: int, candidate: int) -> Tracked | str:
+        """The key frame as the old part of the map sees it, or why it does not."""
+        companions, _ = slam_map.covisible(candidate, least=self._config.min_covisibility)
+        # Points that tracking carried here already would vouch for today's pose instead of testing it.
+        carried = slam_map.points_seen_by(np.array([keyframe_id]))
+        old_points = np.setdiff1d(slam_map.points_seen_by(np.append(companions[:5], candidate)), carried)
+        rows = slam_map.point_rows(old_points)
+        observations = keyframe_observations(slam_map, keyframe_id)
+        if camera.baseline_m is None:
+            # For a single camera the old part of the map may have another scale: its pose comes from pixels alone.
+            observations = replace(observations, u_right=np.full(len(observations), np.nan))
+        matches0 = self._matcher.match(
+            observations.descriptors, slam_map.points["descriptor"][rows], self._max_distance, self._ratio
+        )
+        hit = np.flatnonzero(matches0 >= 0)
+        if len(hit) < self._config.min_matches:
+            return f"{len(hit)} matches"
+        estimate = self._pose_solver.ransac(
+            slam_map.positions[rows[matches0[hit]]], observations.pixels[hit], observations.u_right[hit], camera
+        )
+        if estimate is None:
+            return f"no pose agrees with {len(hit)} matches"
+        wider = slam_map.points_seen_by(np.append(companions[:10], candidate))
+        tracked = self._tracker.track(
+            observations, slam_map, camera, estimate.T_cam_world, np.setdiff1d(wider, carried)
+        )
+        return f"{np.count_nonzero(estimate.inliers)} inliers, none by projection" if tracked is None else tracked
+
+    def _objection(self, slam_map: Map, camera: Camera, keyframe_id: int, candidate: int, found: Tracked) -> str:
+        """What speaks against a revisit; empty if nothing does."""
+        if found.inliers < self._config.min_inliers:
+            return f"{found.inliers} inliers of {found.matches} matches"
+        coverage = _coverage(found, camera)
+        if coverage < self._config.min_coverage:
+            return f"inliers cover {100 * coverage:.0f} % of the image"
+        row = int(slam_map.keyframe_rows(np.asarray(keyframe_id)))
+        path = float(travelled(slam_map, row)[slam_map.keyframe_rows(np.asarray(candidate))])
+        gap = _gap(slam_map, keyframe_id, found)
+        least = self._config.min_radius_depths * median_depth(slam_map, keyframe_id)
+        if gap > max(self._config.max_drift_ratio * path, least):
+            return f"a gap of {gap:.3f} is too much drift for a path of {path:.3f}: the places look the same"
+        return ""
 
     @staticmethod
-    def _relative_scale(slam_map: Map, keyframe_id: int, keypoints: Ids, old_rows: Ids, T_cam_world: Array) -> float:
+    def _relative_scale(slam_map: Map, keyframe_id: int, found: Tracked) -> float:
         """Old depth over new depth of the key points that see a point in both parts of the map; NaN if too few do."""
-        new_ids = slam_map.observations["point"][slam_map.observation_rows(keyframe_id)][keypoints]
-        both = new_ids >= 0
+        new_ids = slam_map.observations["point"][slam_map.observation_rows(keyframe_id)]
+        both = (new_ids >= 0) & (found.point_ids >= 0)
         if np.count_nonzero(both) < 15:
             return float("nan")
         T_new = geometry.inverse(slam_map.pose(keyframe_id))
         new_depth = geometry.apply(T_new, slam_map.positions[slam_map.point_rows(new_ids[both])])[:, 2]
-        old_depth = geometry.apply(T_cam_world, slam_map.positions[old_rows[both]])[:, 2]
+        old_points = slam_map.positions[slam_map.point_rows(found.point_ids[both])]
+        old_depth = geometry.apply(found.estimate.T_cam_world, old_points)[:, 2]
         return float(np.median(old_depth / new_depth))
 
     # -- correction ------------------------------------------------------------------------------------------
@@ -231,7 +227,7 @@ class LoopCloser:
         all_pairs = np.concatenate([pairs, loop_pairs])
         is_loop = np.arange(len(all_pairs)) >= len(pairs)
         # Depths of the scene, not metres, make translation and rotation comparable: the unit of a map is arbitrary.
-        depth = max(self._median_depth(slam_map, int(ids[-1])), 1e-6)
+        depth = max(median_depth(slam_map, int(ids[-1])), 1e-6)
         information = np.diag([1.0 / depth**2] * 3 + [1.0] * (size - 3)) * 1e4
         return PoseGraphEdges(
             i=all_pairs[:, 0],
@@ -262,6 +258,19 @@ class LoopCloser:
         rows = slam_map.point_rows(points)
         correction = after[anchors] @ geometry.inverse(before[anchors])
         slam_map.positions[rows] = geometry.apply(correction, slam_map.positions[rows])
+
+
+def _coverage(found: Tracked, camera: Camera) -> float:
+    """Share of the image inside the convex hull of the inliers."""
+    pixels = found.observations.pixels[found.point_ids >= 0]
+    if len(pixels) < 3 or np.linalg.matrix_rank(pixels - pixels.mean(axis=0)) < 2:
+        return 0.0
+    return float(ConvexHull(pixels).volume / (camera.width * camera.height))
+
+
+def _gap(slam_map: Map, keyframe_id: int, found: Tracked) -> float:
+    """Distance, map units, between where a key frame is in the map and where the old part of the map sees it."""
+    return float(np.linalg.norm(found.T_world_cam[:3, 3] - slam_map.pose(keyframe_id)[:3, 3]))
 
 
 def _rescaled(edge: LoopEdge, rescaling: Rescaling) -> LoopEdge:

@@ -273,6 +273,27 @@ class PoseGraphSolver(Protocol):
         ...
 
 
+class PlaceRecognizer(Protocol):
+    """Key frames by what they look like."""
+
+    def add(self, keyframe_id: int, descriptors: NDArray[np.float32]) -> None:
+        """Take up a key frame with its unit descriptors (N, D); ids must ascend."""
+        ...
+
+    def remove(self, keyframe_id: int) -> None:
+        """Forget a key frame; one that is not there is none."""
+        ...
+
+    def search(self, descriptors: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Ids (K,), ascending, of all key frames and how much each looks like an image of unit descriptors (N, D):
+        up to 1. Both may be empty."""
+        ...
+
+    def similarities(self, keyframe_id: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """As `search`, for one of the key frames."""
+        ...
+
+
 @dataclass(frozen=True)
 class Parts:
     """One implementation of each, plugged together by `build.py`."""
@@ -284,3 +305,4 @@ class Parts:
     two_view: TwoViewSolver
     bundle: BundleAdjuster
     pose_graph: PoseGraphSolver
+    places: PlaceRecognizer

@@ -13,12 +13,13 @@ from spslam.config import Config, load_config
 from spslam.errors import DatasetError
 from spslam.frame import Frame, Observations
 from spslam.initialization import DepthInitializer, Started, TwoViewInitializer
-from spslam.loop_closing import LoopCloser
+from spslam.loop_closing import LoopCloser, keyframe_observations
 from spslam.map import Map
 from spslam.mapping import KeyframeRule, Mapper
 from spslam.observing import Observer, tracking_camera
 from spslam.ports import Parts
 from spslam.recording import Recorder, Statistics
+from spslam.relocalization import Relocalizer
 from spslam.tracking import Motion, Tracked, Tracker, TrackResult, TrackState
 from spslam.trajectory import Trajectory
 
@@ -49,7 +50,18 @@ class Slam:
         self._observer = Observer(config, parts.extractor, parts.stereo_matcher)
         self._tracker = Tracker(config, parts.matcher, parts.pose_solver, distance)
         self._mapper = Mapper(config, parts.matcher, parts.two_view, parts.bundle, distance)
-        self._loops = LoopCloser(config, parts.matcher, parts.pose_solver, parts.pose_graph, self._mapper, distance)
+        self._places = parts.places
+        self._relocalizer = Relocalizer(config, self._tracker, parts.places)
+        self._loops = LoopCloser(
+            config,
+            parts.matcher,
+            parts.pose_solver,
+            parts.pose_graph,
+            self._mapper,
+            self._tracker,
+            parts.places,
+            distance,
+        )
         self._motion = Motion()
         self._recorder = Recorder()
         self._camera: Camera | None = None
@@ -155,6 +167,7 @@ class Slam:
             timestamp = float(self.map.keyframes["timestamp"][self.map.keyframe_rows(keyframe_id)])
             self._recorder.add(timestamp, pose, int(keyframe_id), self.map)
             self._motion.update(timestamp, geometry.inverse(pose), int(keyframe_id), self.map)
+            self._places.add(int(keyframe_id), keyframe_observations(self.map, int(keyframe_id)).descriptors)
         self._reference_id = started.keyframe_id
         self._seen_points = self.map.points_seen_by(np.array([started.keyframe_id]))
         first_id = int(self.map.keyframes["id"][0])
@@ -180,9 +193,8 @@ class Slam:
             tracked = self._tracker.track(observations, self.map, camera, prediction, local_points)
             if tracked is not None:
                 return tracked
-        recent = self.map.keyframes["id"][::-1][: self.config.tracking.recovery_keyframes]
-        candidates = np.array(list(dict.fromkeys([self._reference_id, *recent.tolist()])), dtype=np.int64)
-        return self._tracker.recover(observations, self.map, camera, candidates)
+        just_lost = self.state is TrackState.TRACKING
+        return self._relocalizer.find(observations, self.map, camera, self._reference_id, just_lost)
 
     def _lose(self, observations: Observations) -> TrackResult:
         if self.state is TrackState.TRACKING:
@@ -216,11 +228,13 @@ class Slam:
         keyframe_id = self._mapper.insert(
             self.map, camera, tracked.observations, tracked.T_world_cam, tracked.point_ids
         )
+        self._places.add(keyframe_id, tracked.observations.descriptors)
         self._recorder.move_last(keyframe_id)
         self._motion.anchor(tracked.observations.timestamp, tracked.estimate.T_cam_world, keyframe_id, self.map)
         self._reference_id = keyframe_id
         self._mapper.refine(self.map, camera, keyframe_id)
         for removed in self._mapper.cull_keyframes(self.map, keyframe_id):
+            self._places.remove(removed.keyframe_id)
             self._recorder.reanchor(removed)
             self._loops.reanchor(removed)
         self._seen_points = self.map.points_seen_by(np.array([keyframe_id]))

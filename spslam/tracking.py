@@ -146,7 +146,7 @@ class Tracker:
                 continue
             local_points = slam_map.points_seen_by(self.local_keyframes(slam_map, matched[seen][estimate.inliers]))
             tracked = self.track(observations, slam_map, camera, estimate.T_cam_world, local_points)
-            if tracked is not None:
+            if tracked is not None and tracked.inliers >= self._config.recovery_inliers:
                 return Tracked(tracked.observations, tracked.estimate, tracked.point_ids, tracked.matches, "recovery")
         return None
 

@@ -7,6 +7,7 @@ import pytest
 
 from spslam import geometry
 from spslam.backend.bundle import SchurBundleAdjuster
+from spslam.backend.places import PlaceIndex
 from spslam.backend.pose import PnPSolver
 from spslam.backend.pose_graph import G2oPoseGraph
 from spslam.backend.two_view import EpipolarSolver
@@ -15,6 +16,7 @@ from spslam.frontend.matching import DescriptorMatcher
 from spslam.loop_closing import LoopCloser, LoopEdge, covisibility_matrix, keyframe_observations
 from spslam.map import NO_POINT, Map
 from spslam.mapping import Mapper, RemovedKeyframe
+from spslam.tracking import Tracker
 
 NOISE_PX = 0.3
 LAP = 30
@@ -26,7 +28,8 @@ def closer(**loop) -> LoopCloser:
     config = Config(loop=LoopConfig(**({"min_interval": MIN_INTERVAL, "max_distance_ratio": 0.1} | loop)))
     matcher = DescriptorMatcher()
     mapper = Mapper(config, matcher, EpipolarSolver(NOISE_PX), SchurBundleAdjuster(NOISE_PX), 0.7)
-    return LoopCloser(config, matcher, PnPSolver(NOISE_PX), G2oPoseGraph(), mapper, 0.7)
+    tracker = Tracker(config, matcher, PnPSolver(NOISE_PX), 0.7)
+    return LoopCloser(config, matcher, PnPSolver(NOISE_PX), G2oPoseGraph(), mapper, tracker, PlaceIndex(), 0.7)
 
 
 class DriftedRing:
@@ -214,7 +217,7 @@ def test_a_place_that_only_looks_alike_is_refused(landmarks, depth: bool) -> Non
         ring.map.observations[name][rows] = ring.map.observations[name][order]
     before = snapshot(ring.map)
     loops = closer()
-    assert len(loops._candidates(ring.map, LAP)) > 0
+    assert len(loops._candidates.find(ring.map, LAP)) > 0
     assert not loops.close(ring.map, ring.camera, LAP)
     assert loops.edges == []
     assert snapshot(ring.map) == before
@@ -242,14 +245,14 @@ def test_a_single_camera_needs_common_points_for_the_scale(mono_ring: DriftedRin
 
 def test_candidates_are_old_near_and_look_the_same_way(ring: DriftedRing) -> None:
     find = closer()
-    candidates = find._candidates(ring.map, LAP)
+    candidates = find._candidates.find(ring.map, LAP)
     assert 0 < len(candidates) <= 3
     assert (candidates < LAP - MIN_INTERVAL).all()
-    assert len(closer(min_interval=LAP)._candidates(ring.map, LAP)) == 0, "as many key frames must lie between"
-    assert closer(min_interval=LAP - 1)._candidates(ring.map, LAP).tolist() == [0]
-    assert len(closer(max_distance_ratio=0.0, min_radius_depths=0.0)._candidates(ring.map, LAP)) == 0
+    assert len(closer(min_interval=LAP)._candidates.find(ring.map, LAP)) == 0, "as many key frames must lie between"
+    assert closer(min_interval=LAP - 1)._candidates.find(ring.map, LAP).tolist() == [0]
+    assert len(closer(max_distance_ratio=0.0, min_radius_depths=0.0)._candidates.find(ring.map, LAP)) == 0
     ring.map.T_world_keyframe[:10] = ring.map.T_world_keyframe[:10] @ ring.scene.pose(yaw=np.pi)
-    assert len(find._candidates(ring.map, LAP)) == 0
+    assert len(find._candidates.find(ring.map, LAP)) == 0
 
 
 def test_no_candidates_while_tracking_sees_the_old_place(ring: DriftedRing) -> None:
@@ -259,7 +262,7 @@ def test_no_candidates_while_tracking_sees_the_old_place(ring: DriftedRing) -> N
     rows = ring.map.observation_rows(LAP)
     for count, blocked in ((14, False), (15, True)):
         ring.map.observations["point"][rows.start : rows.start + count] = old[:count]
-        assert (len(find._candidates(ring.map, LAP)) == 0) == blocked
+        assert (len(find._candidates.find(ring.map, LAP)) == 0) == blocked
 
 
 def test_small_maps_have_no_loops(landmarks) -> None:

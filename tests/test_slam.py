@@ -9,6 +9,7 @@ import pytest
 
 from spslam import geometry
 from spslam.backend.bundle import SchurBundleAdjuster
+from spslam.backend.places import PlaceIndex
 from spslam.backend.pose import PnPSolver
 from spslam.backend.pose_graph import G2oPoseGraph
 from spslam.backend.two_view import EpipolarSolver
@@ -113,6 +114,7 @@ def build(room: PointRoom, config: Config) -> Slam:
             two_view=EpipolarSolver(NOISE_PX),
             bundle=SchurBundleAdjuster(NOISE_PX),
             pose_graph=G2oPoseGraph(),
+            places=PlaceIndex(seed=0),
         ),
     )
 

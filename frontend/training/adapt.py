@@ -24,10 +24,9 @@ from pydantic import JsonValue
 from spslam.errors import TrainingError, WeightsError
 from spslam.files import write_atomic
 
-from ..checkpoints import find_weights, load_superpoint
+from ..checkpoints import find_weights, load_superpoint, read_codebook
 from .adapt_images import DomainImages, NamedImages, gather_images
 from .adapt_report import AdaptationReport, write_report
-from .codebook import read_codebook
 from .config import TrainingConfig
 from .evaluate import EvaluationData, evaluate_extractor
 from .homography_metrics import METRICS

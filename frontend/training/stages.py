@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from pydantic import JsonValue
 
+from spslam.codebook import Codebook
 from spslam.config import FeatureConfig
 from spslam.errors import DatasetError, TrainingError
 
@@ -20,7 +21,7 @@ from ..checkpoints import load_superpoint
 from ..engine import usable_cores
 from ..learned import SuperPointExtractor
 from ..superpoint import SuperPoint
-from .codebook import Codebook, learn_codebook_from_images
+from .codebook import learn_codebook_from_images
 from .config import NetworkConfig, TrainingConfig, load_training_config
 from .data import LabelledPhotos, PhotoSource, ShapeSource, Source, TeacherSource
 from .photos import evenly_spread, find_photos, held_out, read_photo

@@ -14,13 +14,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from spslam.codebook import Codebook
 from spslam.config import describe_errors
 from spslam.errors import WeightsError
 from spslam.files import write_atomic
 
 from ..checkpoints import find_weights
 from ..superpoint import DEFAULT_MAX_DISTANCE, PAPER_DEPTHS, ConvBlock, Sampling, SuperPoint
-from .codebook import Codebook
 
 # What the metadata of our files say under `format`.
 _FORMAT = "superpoint"

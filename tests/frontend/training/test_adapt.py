@@ -14,14 +14,13 @@ import torch
 
 from spslam.errors import DatasetError, SpslamError, TrainingError, WeightsError
 from spslam.frontend import engine
-from spslam.frontend.checkpoints import load_superpoint
+from spslam.frontend.checkpoints import load_superpoint, read_codebook
 from spslam.frontend.superpoint import SuperPoint
 from spslam.frontend.training import adapt as module
 from spslam.frontend.training import adapt_report, evaluate, homography_sets, validation
 from spslam.frontend.training.adapt import Adaptation, adapt, plan_labels, verdict
 from spslam.frontend.training.adapt_images import gather_images, split_stretches
 from spslam.frontend.training.adapt_report import read_log
-from spslam.frontend.training.codebook import read_codebook
 from spslam.frontend.training.config import TrainingConfig, load_training_config
 from spslam.frontend.training.photos import find_photos, read_photo
 from spslam.frontend.training.trainer import Progress

@@ -9,14 +9,11 @@ import torch
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
+from spslam.codebook import Codebook, learn_codebook
 from spslam.errors import WeightsError
 from spslam.frame import Features, unit_descriptors
-from spslam.frontend.training.codebook import (
-    Codebook,
-    learn_codebook,
-    learn_codebook_from_images,
-    read_codebook,
-)
+from spslam.frontend.checkpoints import read_codebook
+from spslam.frontend.training.codebook import learn_codebook_from_images
 
 
 def unit(vectors: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -108,7 +105,7 @@ def test_no_centre_is_left_empty() -> None:
 def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     descriptors, _ = clustered(0, (50, 40, 30))
     whole = learn_codebook(descriptors, 3).centres
-    monkeypatch.setattr("spslam.frontend.training.codebook._CHUNK", 7)
+    monkeypatch.setattr("spslam.codebook._CHUNK", 7)
     np.testing.assert_allclose(learn_codebook(descriptors, 3).centres, whole, atol=1e-6)
 
 

@@ -9,9 +9,8 @@ import pytest
 import torch
 
 from spslam.errors import DatasetError, TrainingError
-from spslam.frontend.checkpoints import load_superpoint
+from spslam.frontend.checkpoints import load_superpoint, read_codebook
 from spslam.frontend.superpoint import SuperPoint
-from spslam.frontend.training.codebook import read_codebook
 from spslam.frontend.training.config import TrainingConfig, load_training_config
 from spslam.frontend.training.labels import label_images
 from spslam.frontend.training.photos import find_photos

@@ -10,11 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from spslam.codebook import Codebook
 from spslam.errors import OutputError, WeightsError
 from spslam.frontend.checkpoints import BUILT_IN as BUILT_IN_NAMES
-from spslam.frontend.checkpoints import find_weights, load_superpoint
+from spslam.frontend.checkpoints import find_weights, load_superpoint, read_codebook
 from spslam.frontend.superpoint import FULL_WIDTHS, Sampling, SuperPoint
-from spslam.frontend.training.codebook import Codebook, read_codebook
 from spslam.frontend.training.weights import (
     Card,
     StageRecord,

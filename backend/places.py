@@ -1,0 +1,97 @@
+"""Place recognition: which key frames of a map show the place that an image shows.
+
+Images are compared by one vector each, the VLAD of their descriptors over a codebook (see `spslam.codebook`); there is
+no vocabulary file. The codebook comes with the network's weights; without one it is learned from the first key frames.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spslam.codebook import CLUSTERS, Codebook, learn_codebook
+
+Ids = NDArray[np.int64]
+Floats = NDArray[np.float32]
+
+# A codebook of one's own needs a few hundred descriptors a cluster, of different views.
+_LEARN_FROM = 20
+_PER_KEYFRAME = 300
+
+
+class PlaceIndex:
+    """Key frames by what they look like (a `spslam.ports.PlaceRecognizer`).
+
+    Args:
+        codebook: of the extractor; None: learned once there are 20 key frames, until then nothing is found.
+        seed: of the codebook that is learned.
+    """
+
+    def __init__(self, codebook: Codebook | None = None, seed: int = 0) -> None:
+        self._codebook = codebook
+        self._seed = seed
+        # Until there is a codebook.
+        self._waiting: dict[int, Floats] = {}
+        self._ids = np.zeros(0, np.int64)
+        self._vectors = np.zeros((0, 0), np.float32)
+
+    def __len__(self) -> int:
+        return len(self._ids) + len(self._waiting)
+
+    def add(self, keyframe_id: int, descriptors: Floats) -> None:
+        """Take up a key frame with its unit descriptors (N, D); ids must ascend."""
+        if self._codebook is None:
+            self._waiting[keyframe_id] = descriptors
+            if len(self._waiting) >= _LEARN_FROM:
+                self._learn()
+            return
+        self._append(keyframe_id, self._codebook.describe(descriptors))
+
+    def remove(self, keyframe_id: int) -> None:
+        """Forget a key frame; one that is not there is none."""
+        self._waiting.pop(keyframe_id, None)
+        kept = self._ids != keyframe_id
+        if not kept.all():
+            count = len(self._ids)
+            self._vectors[: count - 1] = self._vectors[:count][kept]
+            self._ids = self._ids[kept]
+
+    def search(self, descriptors: Floats) -> tuple[Ids, Floats]:
+        """All key frames and how much each looks like an image of unit descriptors (N, D).
+
+        Returns:
+            Ids (K,), ascending, and cosines (K,); none as long as there is no codebook.
+        """
+        if self._codebook is None or len(self._ids) == 0:
+            return np.zeros(0, np.int64), np.zeros(0, np.float32)
+        return self._ids, self._vectors[: len(self._ids)] @ self._codebook.describe(descriptors)
+
+    def similarities(self, keyframe_id: int) -> tuple[Ids, Floats]:
+        """All key frames and how much each looks like one of them; as `search`."""
+        rows = np.flatnonzero(self._ids == keyframe_id)
+        if len(rows) == 0:
+            return np.zeros(0, np.int64), np.zeros(0, np.float32)
+        return self._ids, self._vectors[: len(self._ids)] @ self._vectors[rows[0]]
+
+    def _append(self, keyframe_id: int, vector: Floats) -> None:
+        count = len(self._ids)
+        if count == len(self._vectors):
+            grown = np.zeros((max(64, 2 * count), len(vector)), np.float32)
+            grown[:count] = self._vectors if count else 0
+            self._vectors = grown
+        self._vectors[count] = vector
+        self._ids = np.append(self._ids, keyframe_id)
+
+    def _learn(self) -> None:
+        rng = np.random.default_rng(self._seed)
+        taken = [
+            found[np.sort(rng.permutation(len(found))[:_PER_KEYFRAME])]
+            for found in self._waiting.values()
+            if len(found)
+        ]
+        if sum(map(len, taken)) < CLUSTERS:
+            return
+        self._codebook = learn_codebook(np.concatenate(taken), seed=self._seed)
+        for keyframe_id, descriptors in self._waiting.items():
+            self._append(keyframe_id, self._codebook.describe(descriptors))
+        self._waiting = {}

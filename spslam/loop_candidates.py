@@ -1,0 +1,117 @@
+"""Which key frames a new one may be a revisit of: those near the estimated position, and those that look alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spslam import geometry
+from spslam.config import LoopConfig
+from spslam.map import Ids, Map
+from spslam.ports import PlaceRecognizer
+
+Array = NDArray[np.float64]
+
+_MOST_NEAR = 3
+_MOST_ALIKE = 3
+# Key frames around a candidate whose likeness counts with its own.
+_COMPANIONS = 4
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A place that looks like a key frame: the one most alike and those that see the same as it."""
+
+    keyframe_id: int
+    members: frozenset[int]
+    seen: int
+
+
+class LoopCandidates:
+    """Candidates for a revisit.
+
+    A place that looks alike is a candidate once it did so for several key frames in a row: a single likeness is
+    chance more often than not.
+    """
+
+    def __init__(self, config: LoopConfig, places: PlaceRecognizer) -> None:
+        self._config = config
+        self._places = places
+        self._min_view_cosine = float(np.cos(np.radians(config.max_view_angle_deg)))
+        self._before: list[_Place] = []
+
+    def find(self, slam_map: Map, keyframe_id: int) -> Ids:
+        """Ids of older key frames that may show the place of this one, the most promising of each kind first."""
+        ids = slam_map.keyframes["id"]
+        row = int(slam_map.keyframe_rows(np.asarray(keyframe_id)))
+        old = np.arange(len(ids)) < row - self._config.min_interval
+        connected, shared = slam_map.covisible(keyframe_id, least=self._config.min_covisibility // 2)
+        if not old.any() or np.isin(connected, ids[old]).any():
+            # Tracking already sees the old place through the map: there is no gap to close.
+            self._before = []
+            return np.zeros(0, dtype=np.int64)
+        near = self._near(slam_map, row, old)
+        strong = connected[shared >= self._config.min_covisibility]
+        alike = self._alike(slam_map, keyframe_id, ids[old], strong)
+        found = np.concatenate([near, alike])
+        _, first = np.unique(found, return_index=True)
+        return found[np.sort(first)]
+
+    def _near(self, slam_map: Map, row: int, old: NDArray[np.bool_]) -> Ids:
+        """Older key frames that look the same way from nearby, the nearest first."""
+        poses = slam_map.T_world_keyframe
+        distance = np.linalg.norm(poses[:, :3, 3] - poses[row, :3, 3], axis=1)
+        radius = self._config.max_distance_ratio * travelled(slam_map, row)
+        least = self._config.min_radius_depths * median_depth(slam_map, int(slam_map.keyframes["id"][row]))
+        radius = np.maximum(radius, least)
+        view_cosine = poses[:, :3, 2] @ poses[row, :3, 2]
+        rows = np.flatnonzero(old & (distance < radius) & (view_cosine > self._min_view_cosine))
+        order = np.argsort(distance[rows] / np.maximum(radius[rows], 1e-12), kind="stable")
+        return slam_map.keyframes["id"][rows[order]][:_MOST_NEAR]
+
+    def _alike(self, slam_map: Map, keyframe_id: int, old: Ids, connected: Ids) -> Ids:
+        """Older key frames whose places look like this one for the stated number of key frames, the likest first."""
+        known, cosines = self._places.similarities(keyframe_id)
+        if len(known) == 0 or len(connected) == 0:
+            return np.zeros(0, dtype=np.int64)
+        likeness = np.full(int(slam_map.keyframes["id"][-1]) + 1, -np.inf)
+        likeness[known] = cosines
+        # What shows the same place for certain tells how alike views of one place are here.
+        beside = likeness[connected][np.isfinite(likeness[connected])]
+        least = self._config.min_likeness * float(np.median(beside)) if len(beside) else np.inf
+        candidates = old[likeness[old] > least]
+        candidates = candidates[np.argsort(-likeness[candidates], kind="stable")]
+        places: list[tuple[float, _Place]] = []
+        taken: set[int] = set()
+        for candidate in candidates.tolist():
+            if candidate in taken or len(places) == _MOST_ALIKE:
+                continue
+            companions, _ = slam_map.covisible(candidate, least=self._config.min_covisibility // 2)
+            members = frozenset([candidate, *companions.tolist()])
+            taken |= members
+            seen = 1 + max((place.seen for place in self._before if place.members & members), default=0)
+            score = float(likeness[candidate] + likeness[companions[:_COMPANIONS]].clip(min=0).sum())
+            places.append((score, _Place(candidate, members, seen)))
+        self._before = [place for _, place in places]
+        confirmed = [(score, place) for score, place in places if place.seen >= self._config.confirmations]
+        confirmed.sort(key=lambda pair: -pair[0])
+        return np.array([place.keyframe_id for _, place in confirmed], dtype=np.int64)
+
+
+def travelled(slam_map: Map, row: int) -> Array:
+    """(K,) length of the path of the key frames from each of them to the one at `row`, map units."""
+    steps = np.linalg.norm(np.diff(slam_map.T_world_keyframe[:, :3, 3], axis=0), axis=1)
+    along = np.concatenate([[0.0], np.cumsum(steps)])
+    length: Array = along[row] - along
+    return length
+
+
+def median_depth(slam_map: Map, keyframe_id: int) -> float:
+    """Median depth of the points that a key frame sees, map units; 0 if it sees none."""
+    points = slam_map.points_seen_by(np.array([keyframe_id]))
+    if len(points) == 0:
+        return 0.0
+    T_cam_world = geometry.inverse(slam_map.pose(keyframe_id))
+    return float(np.median(geometry.apply(T_cam_world, slam_map.positions[slam_map.point_rows(points)])[:, 2]))
