@@ -23,33 +23,37 @@ class PlaceIndex:
     """Key frames by what they look like (a `spslam.ports.PlaceRecognizer`).
 
     Args:
-        codebook: of the extractor; None: learned once there are 20 key frames, until then nothing is found.
+        codebook: of the extractor; None: learned from the first 20 key frames. Who searches earlier has one learned
+            from those that there are.
         seed: of the codebook that is learned.
     """
 
     def __init__(self, codebook: Codebook | None = None, seed: int = 0) -> None:
         self._codebook = codebook
         self._seed = seed
-        # Until there is a codebook.
-        self._waiting: dict[int, Floats] = {}
+        # Descriptors by id, as long as a codebook is to be learned from them.
+        self._first: dict[int, Floats] = {}
+        self._settled = codebook is not None
         self._ids = np.zeros(0, np.int64)
         self._vectors = np.zeros((0, 0), np.float32)
 
     def __len__(self) -> int:
-        return len(self._ids) + len(self._waiting)
+        return len(self._ids) if self._settled else len(self._first)
 
     def add(self, keyframe_id: int, descriptors: Floats) -> None:
         """Take up a key frame with its unit descriptors (N, D); ids must ascend."""
-        if self._codebook is None:
-            self._waiting[keyframe_id] = descriptors
-            if len(self._waiting) >= _LEARN_FROM:
-                self._learn()
+        if self._settled and self._codebook is not None:
+            self._append(keyframe_id, self._codebook.describe(descriptors))
             return
-        self._append(keyframe_id, self._codebook.describe(descriptors))
+        self._first[keyframe_id] = descriptors
+        self._codebook = None
+        if len(self._first) >= _LEARN_FROM and self._learn():
+            self._settled = True
+            self._first = {}
 
     def remove(self, keyframe_id: int) -> None:
         """Forget a key frame; one that is not there is none."""
-        self._waiting.pop(keyframe_id, None)
+        self._first.pop(keyframe_id, None)
         kept = self._ids != keyframe_id
         if not kept.all():
             count = len(self._ids)
@@ -60,18 +64,26 @@ class PlaceIndex:
         """All key frames and how much each looks like an image of unit descriptors (N, D).
 
         Returns:
-            Ids (K,), ascending, and cosines (K,); none as long as there is no codebook.
+            Ids (K,), ascending, and cosines (K,); none as long as there are too few descriptors for a codebook.
         """
-        if self._codebook is None or len(self._ids) == 0:
+        if self._codebook is None and not self._learn():
             return np.zeros(0, np.int64), np.zeros(0, np.float32)
-        return self._ids, self._vectors[: len(self._ids)] @ self._codebook.describe(descriptors)
+        assert self._codebook is not None
+        return self._likeness(self._codebook.describe(descriptors))
 
     def similarities(self, keyframe_id: int) -> tuple[Ids, Floats]:
         """All key frames and how much each looks like one of them; as `search`."""
+        if self._codebook is None:
+            self._learn()
         rows = np.flatnonzero(self._ids == keyframe_id)
         if len(rows) == 0:
             return np.zeros(0, np.int64), np.zeros(0, np.float32)
-        return self._ids, self._vectors[: len(self._ids)] @ self._vectors[rows[0]]
+        return self._likeness(self._vectors[rows[0]])
+
+    def _likeness(self, vector: Floats) -> tuple[Ids, Floats]:
+        if len(self._ids) == 0:
+            return np.zeros(0, np.int64), np.zeros(0, np.float32)
+        return self._ids, self._vectors[: len(self._ids)] @ vector
 
     def _append(self, keyframe_id: int, vector: Floats) -> None:
         count = len(self._ids)
@@ -82,16 +94,16 @@ class PlaceIndex:
         self._vectors[count] = vector
         self._ids = np.append(self._ids, keyframe_id)
 
-    def _learn(self) -> None:
+    def _learn(self) -> bool:
+        """A codebook from the first key frames, and these described with it; False if they show too little."""
         rng = np.random.default_rng(self._seed)
         taken = [
-            found[np.sort(rng.permutation(len(found))[:_PER_KEYFRAME])]
-            for found in self._waiting.values()
-            if len(found)
+            found[np.sort(rng.permutation(len(found))[:_PER_KEYFRAME])] for found in self._first.values() if len(found)
         ]
         if sum(map(len, taken)) < CLUSTERS:
-            return
+            return False
         self._codebook = learn_codebook(np.concatenate(taken), seed=self._seed)
-        for keyframe_id, descriptors in self._waiting.items():
+        self._ids, self._vectors = np.zeros(0, np.int64), np.zeros((0, 0), np.float32)
+        for keyframe_id, descriptors in self._first.items():
             self._append(keyframe_id, self._codebook.describe(descriptors))
-        self._waiting = {}
+        return True

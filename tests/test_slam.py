@@ -184,6 +184,34 @@ def test_jump_to_a_place_just_seen_is_recovered() -> None:
     assert ate(slam, poses, "se3") < 0.01
 
 
+def test_a_camera_that_reappears_anywhere_in_the_map_is_found() -> None:
+    """Carried away in the dark, back at a place that no recent key frame shows."""
+    poses = circle(160, 0.6)
+    dark = [poses[-1]] * 5
+    back = [pose @ look(0.05, 0.02, 0.03, 0.05) for pose in poses[20:35]]
+    room = PointRoom()
+    room.blind = set(range(160, 165))
+    slam, results = drive(room, [*poses, *dark, *back], "stereo")
+    states = [result.state for result in results]
+    assert set(states[:160]) == {TrackState.TRACKING}
+    assert set(states[160:165]) == {TrackState.LOST}
+    assert set(states[165:]) == {TrackState.TRACKING}
+    assert slam.statistics.relocalisations == 1
+    for result, pose in zip(results[165:], back, strict=True):
+        assert result.T_world_cam is not None
+        expected = geometry.inverse(poses[0]) @ pose
+        assert np.linalg.norm(result.T_world_cam[:3, 3] - expected[:3, 3]) < 0.02
+
+
+def test_a_place_never_seen_is_not_recognised() -> None:
+    poses = [look(0.02 * i, 0.0, -1.0, 0.0) for i in range(60)]
+    elsewhere = [look(0.02 * i, 0.0, 1.0, np.pi) for i in range(10)]
+    slam, results = drive(PointRoom(), [*poses, *elsewhere, *poses[30:35]], "stereo")
+    assert {result.state for result in results[60:70]} == {TrackState.LOST}
+    assert {result.state for result in results[70:]} == {TrackState.TRACKING}
+    assert slam.statistics.relocalisations == 1
+
+
 def test_two_runs_give_the_same_bytes() -> None:
     first, second = (drive(PointRoom(), sway(40), "mono")[0] for _ in range(2))
     assert first.trajectory().T_world_cam.tobytes() == second.trajectory().T_world_cam.tobytes()
