@@ -1,8 +1,10 @@
 """The codebook of place recognition: cluster centres of descriptors, after a projection to fewer dimensions.
 
 An image's global descriptor over a codebook is its VLAD. Each local descriptor is projected and normalised, then the
-centre that it is most similar to (largest dot product, the first of equals) is subtracted; the residuals of each
-centre are summed and the sum normalised, then the K sums, centre after centre, are normalised as one vector (K·d,).
+part along the centre that it is most similar to (largest dot product, the first of equals) is taken away; the
+residuals of each centre are summed and the sum normalised, then the K sums, centre after centre, are normalised as one
+vector (K·d,). Were the centre subtracted, every residual would lean back to it: on the drive below, unrelated images
+had a cosine of .64 and the same place .84, instead of .09 and .63, at the same recall (all of the second lap).
 Jégou, Douze, Schmid, Pérez: Aggregating local descriptors into a compact image representation, CVPR 2010, section 3;
 Arandjelović, Zisserman: All about VLAD, CVPR 2013, section 3 (each centre's sum normalised); Jégou, Perronnin, Douze,
 Sánchez, Pérez, Schmid: Aggregating local image descriptors into compact codes, PAMI 2012, section 3 (the projection).
@@ -60,8 +62,8 @@ class Codebook:
         if len(descriptors) == 0:
             return np.zeros(self.centres.size, np.float32)
         projected = descriptors if self.projection is None else _unit(descriptors @ self.projection.T)
-        labels = (projected @ self.centres.T).argmax(axis=1)
-        sums = _sums(projected - self.centres[labels], labels, len(self.centres))
+        labels, similarity = _nearest(projected, self.centres)
+        sums = _sums(projected - similarity[:, None] * self.centres[labels], labels, len(self.centres))
         return _unit(_unit(sums).ravel())
 
 

