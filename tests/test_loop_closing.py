@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import pytest
 
@@ -24,12 +26,22 @@ RADIUS = 2.0
 MIN_INTERVAL = 10
 
 
-def closer(**loop) -> LoopCloser:
+def closer(places: PlaceIndex | None = None, **loop) -> LoopCloser:
     config = Config(loop=LoopConfig(**({"min_interval": MIN_INTERVAL, "max_distance_ratio": 0.1} | loop)))
     matcher = DescriptorMatcher()
     mapper = Mapper(config, matcher, EpipolarSolver(NOISE_PX), SchurBundleAdjuster(NOISE_PX), 0.7)
     tracker = Tracker(config, matcher, PnPSolver(NOISE_PX), 0.7)
-    return LoopCloser(config, matcher, PnPSolver(NOISE_PX), G2oPoseGraph(), mapper, tracker, PlaceIndex(), 0.7)
+    return LoopCloser(
+        config, matcher, PnPSolver(NOISE_PX), G2oPoseGraph(), mapper, tracker, places or PlaceIndex(), 0.7
+    )
+
+
+def indexed(slam_map: Map) -> PlaceIndex:
+    """An index of all key frames of a map."""
+    index = PlaceIndex()
+    for keyframe_id in slam_map.keyframes["id"].tolist():
+        index.add(keyframe_id, keyframe_observations(slam_map, keyframe_id).descriptors)
+    return index
 
 
 class DriftedRing:
@@ -253,6 +265,50 @@ def test_candidates_are_old_near_and_look_the_same_way(ring: DriftedRing) -> Non
     assert len(closer(max_distance_ratio=0.0, min_radius_depths=0.0)._candidates.find(ring.map, LAP)) == 0
     ring.map.T_world_keyframe[:10] = ring.map.T_world_keyframe[:10] @ ring.scene.pose(yaw=np.pi)
     assert len(find._candidates.find(ring.map, LAP)) == 0
+
+
+# Nothing is near enough: only what looks alike is tried.
+FAR = {"max_distance_ratio": 0.0, "min_radius_depths": 0.0}
+
+
+def test_a_place_that_looks_alike_is_found_wherever_it_is(ring: DriftedRing) -> None:
+    places = indexed(ring.map)
+    at_once = closer(places, **FAR, confirmations=1)._candidates.find(ring.map, LAP)
+    assert len(at_once) > 0 and at_once[0] in (0, 1, 29, 30)
+    assert (at_once < LAP - MIN_INTERVAL).all()
+    find = closer(places, **FAR, confirmations=2)
+    assert len(find._candidates.find(ring.map, LAP - 1)) == 0, "the first likeness may be chance"
+    again = find._candidates.find(ring.map, LAP)
+    assert len(again) > 0 and again[0] == at_once[0]
+    assert len(closer(places, **FAR, confirmations=1, min_likeness=1.0)._candidates.find(ring.map, 20)) == 0
+
+
+def test_the_loop_is_closed_by_likeness_alone(ring: DriftedRing) -> None:
+    before, points_before = ring.position_errors(), float(np.median(ring.point_errors()))
+    loops = closer(indexed(ring.map), **FAR, confirmations=1)
+    assert loops.close(ring.map, ring.camera, LAP)
+    assert_closed(ring, before, points_before)
+
+
+def test_a_gap_that_no_drift_explains_is_refused(ring: DriftedRing, caplog: pytest.LogCaptureFixture) -> None:
+    """The same place, as far as pictures tell, but too far away: another room that looks the same."""
+    before = snapshot(ring.map)
+    gap = ring.position_errors()[-1]
+    length = 2 * np.pi * RADIUS
+    with caplog.at_level(logging.INFO):
+        refusing = closer(indexed(ring.map), **FAR, confirmations=1, max_drift_ratio=0.5 * gap / length)
+        assert not refusing.close(ring.map, ring.camera, LAP)
+    assert "too much drift" in caplog.text
+    assert snapshot(ring.map) == before
+    assert closer(indexed(ring.map), **FAR, confirmations=1, max_drift_ratio=2 * gap / length).close(
+        ring.map, ring.camera, LAP
+    )
+
+
+def test_inliers_in_one_corner_of_the_image_are_refused(ring: DriftedRing, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        assert not closer(min_coverage=0.95).close(ring.map, ring.camera, LAP)
+    assert "% of the image" in caplog.text
 
 
 def test_no_candidates_while_tracking_sees_the_old_place(ring: DriftedRing) -> None:
