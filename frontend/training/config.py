@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from spslam.config import describe_errors, load_values
 from spslam.errors import ConfigError
 
+from ..superpoint import LITE_WIDTHS
 from .precision import Precision
 
 _PRECISION = "auto: bf16 where the GPU or processor has instructions for it, else fp32"
@@ -24,7 +25,7 @@ class NetworkConfig(_Part):
     """Which network is trained; see `spslam.frontend.superpoint.SuperPoint`."""
 
     widths: tuple[int, int, int, int, int] = Field(
-        (32, 32, 64, 64, 128), description="channels of the four encoder stages and of the heads"
+        LITE_WIDTHS, description="channels of the four encoder stages and of the heads"
     )
     depths: tuple[int, int, int, int] = Field((2, 2, 2, 2), description="convolutions of each encoder stage")
     descriptor_dim: int = Field(256, ge=8, le=1024, description="length of a descriptor")

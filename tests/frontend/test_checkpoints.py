@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from spslam.errors import WeightsError
 from spslam.frontend.checkpoints import load_superpoint
-from spslam.frontend.superpoint import FULL_WIDTHS, HALF_WIDTHS, Sampling
+from spslam.frontend.superpoint import FULL_WIDTHS, LITE_WIDTHS, Sampling
 
 WIDTHS = (4, 4, 8, 8, 16)
 
@@ -143,7 +143,7 @@ def test_metadata_tells_the_largest_distance_of_a_match(tmp_path: Path) -> None:
 
 def test_built_in_weights() -> None:
     network = load_superpoint()
-    assert network.widths == HALF_WIDTHS
+    assert network.widths == LITE_WIDTHS
     assert network.descriptor_dim == 256
     assert network.sampling == Sampling("bicubic", align_corners=False)
     assert not network.training

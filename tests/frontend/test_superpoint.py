@@ -6,7 +6,6 @@ import torch
 from torch.nn import functional
 
 from spslam.frontend.superpoint import (
-    HALF_WIDTHS,
     Sampling,
     SuperPoint,
     detector_probabilities,
@@ -29,7 +28,7 @@ def with_skips(network: SuperPoint) -> SuperPoint:
 
 
 def test_half_width_has_the_published_shape() -> None:
-    network = SuperPoint(HALF_WIDTHS)
+    network = SuperPoint((32, 32, 64, 64, 128))
     assert sum(p.numel() for p in network.parameters()) == 346_465
     logits, descriptors = network(torch.zeros(2, 1, 24, 40))
     assert logits.shape == (2, 65, 3, 5)

@@ -14,7 +14,7 @@ from spslam.codebook import Codebook
 from spslam.errors import OutputError, WeightsError
 from spslam.frontend.checkpoints import BUILT_IN as BUILT_IN_NAMES
 from spslam.frontend.checkpoints import find_weights, load_superpoint, read_codebook
-from spslam.frontend.superpoint import FULL_WIDTHS, Sampling, SuperPoint
+from spslam.frontend.superpoint import FULL_WIDTHS, LITE_WIDTHS, Sampling, SuperPoint
 from spslam.frontend.training.weights import (
     Card,
     StageRecord,
@@ -176,7 +176,7 @@ def test_card_of_built_in_weights(name: str) -> None:
     card, path = read_card(name), find_weights(name)
     assert card is not None
     assert card.name == name
-    assert card.widths == {"superpoint": FULL_WIDTHS, "superpoint_lite": (16, 32, 64, 128, 192)}[name]
+    assert card.widths == {"superpoint": FULL_WIDTHS, "superpoint_lite": LITE_WIDTHS}[name]
     assert card.descriptor_dim == 256
     assert card.skips
     assert card.parameters == sum(value.numel() for value in load_superpoint(name).parameters())
