@@ -168,6 +168,11 @@ class LoopConfig(_Stage):
         0.06, ge=0, lt=1, description="least share of the image that the inliers of a revisit must span"
     )
     min_covisibility: int = Field(30, ge=1, description="shared points that make an edge of the pose graph")
+    global_delay: int = Field(
+        10,
+        ge=0,
+        description="key frames after a closed loop when the bundle adjustment of the whole map is taken up; 0: none",
+    )
     cooldown: int = Field(5, ge=0, description="key frames after a closed loop in which no other is tried")
 
 

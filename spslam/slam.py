@@ -12,6 +12,7 @@ from spslam.camera import Camera
 from spslam.config import Config, load_config
 from spslam.errors import DatasetError
 from spslam.frame import Frame, Observations
+from spslam.global_refinement import GlobalRefiner
 from spslam.initialization import DepthInitializer, Started, TwoViewInitializer
 from spslam.loop_closing import LoopCloser, keyframe_observations
 from spslam.map import Map
@@ -62,6 +63,7 @@ class Slam:
             parts.places,
             distance,
         )
+        self._global = GlobalRefiner(config.loop, parts.bundle)
         self._motion = Motion()
         self._recorder = Recorder()
         self._camera: Camera | None = None
@@ -107,6 +109,7 @@ class Slam:
         """End the run: points that one key frame and hardly any other frame saw go."""
         if len(self.map.keyframes) < 2:
             return
+        self._global.finish(self.map)
         unconfirmed = (self.map.observation_counts() < 2) & (self.map.points["found"] < _CONFIRMED_FRAMES)
         self.map.remove_points(self.map.points["id"][unconfirmed])
         self._count()
@@ -237,6 +240,7 @@ class Slam:
             self._places.remove(removed.keyframe_id)
             self._recorder.reanchor(removed)
             self._loops.reanchor(removed)
+        self._global.keyframe_added(self.map)
         self._seen_points = self.map.points_seen_by(np.array([keyframe_id]))
         self._keyframe_rule(camera).reset()
         self._count()
@@ -247,6 +251,7 @@ class Slam:
             self._recorder.rescale(rescaling)
             self._motion.rescale(float(rescaling.of(np.asarray(self._reference_id))))
             self.statistics.loops += 1
+            self._global.start(self.map, camera)
             self._seen_points = self.map.points_seen_by(np.array([self._reference_id]))
             self._count()
 

@@ -1,0 +1,134 @@
+"""Bundle adjustment of the whole map after a closed loop, beside tracking.
+
+It works on a copy of the map and is taken up at a fixed later key frame, so that two runs give the same bytes; what was
+added meanwhile is carried along. A loop that closes before that makes it void: another one begins.
+"""
+
+from __future__ import annotations
+
+import logging
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spslam import geometry
+from spslam.camera import Camera
+from spslam.config import LoopConfig
+from spslam.map import Ids, Map
+from spslam.ports import BundleAdjuster, BundleProblem, BundleResult
+
+logger = logging.getLogger(__name__)
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class _Copy:
+    """What is being refined: ids of the rows of the problem, and how many key frames must see a point that stays."""
+
+    keyframe_ids: Ids
+    point_ids: Ids
+    problem: BundleProblem
+    least_views: int
+
+
+class GlobalRefiner:
+    """Refines all key frames and points in a thread.
+
+    Args:
+        config: after how many key frames the result is taken up.
+        bundle: does the work.
+    """
+
+    def __init__(self, config: LoopConfig, bundle: BundleAdjuster) -> None:
+        self._delay = config.global_delay
+        self._bundle = bundle
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="global bundle")
+        self._copy: _Copy | None = None
+        self._result: Future[BundleResult] | None = None
+        self._since = 0
+
+    def start(self, slam_map: Map, camera: Camera) -> None:
+        """Begin with the map as it is; one that is under way is void."""
+        if self._delay == 0:
+            return
+        if self._result is not None:
+            self._result.cancel()
+        self._copy = _copy_of(slam_map, camera)
+        self._result = self._pool.submit(self._bundle.adjust, self._copy.problem, camera)
+        self._since = 0
+
+    def keyframe_added(self, slam_map: Map) -> bool:
+        """Take up the result if the stated number of key frames was added since the start; whether it was."""
+        self._since += 1
+        return self._since >= self._delay and self.finish(slam_map)
+
+    def finish(self, slam_map: Map) -> bool:
+        """Take up the result now, waiting for it if it must be; whether there was one."""
+        if self._copy is None or self._result is None:
+            return False
+        copy, result = self._copy, self._result.result()
+        self._copy = self._result = None
+        logger.info(
+            "global bundle adjustment: %d key frames, %d points, %d observations, cost %.0f to %.0f",
+            len(copy.keyframe_ids), len(copy.point_ids), len(copy.problem.pixels), result.cost_before,
+            result.cost_after,
+        )  # fmt: skip
+        _take_up(slam_map, copy, result)
+        return True
+
+
+def _copy_of(slam_map: Map, camera: Camera) -> _Copy:
+    least_views = 1 if camera.baseline_m is not None else 2
+    point_ids = slam_map.points["id"][slam_map.observation_counts() >= least_views].copy()
+    keyframe_ids = slam_map.keyframes["id"].copy()
+    column = slam_map.observations
+    rows = np.flatnonzero(np.isin(column["point"], point_ids))
+    fixed = np.zeros(len(keyframe_ids), dtype=bool)
+    fixed[0] = True
+    problem = BundleProblem(
+        T_cam_world=geometry.inverse(slam_map.T_world_keyframe),
+        fixed=fixed,
+        points=slam_map.positions[slam_map.point_rows(point_ids)],
+        camera_index=np.searchsorted(keyframe_ids, column["keyframe"][rows]),
+        point_index=np.searchsorted(point_ids, column["point"][rows]),
+        pixels=column["pixel"][rows],
+        u_right=column["u_right"][rows],
+    )
+    return _Copy(keyframe_ids, point_ids, problem, least_views)
+
+
+def _take_up(slam_map: Map, copy: _Copy, result: BundleResult) -> None:
+    """Put refined key frames and points in the map; those that are new follow the refined key frame before them."""
+    ids = slam_map.keyframes["id"]
+    refined = geometry.orthonormalize(geometry.inverse(result.T_cam_world))
+    before = slam_map.T_world_keyframe.copy()
+    known = np.isin(ids, copy.keyframe_ids)
+    # The first key frame is never culled, so that every other has one before it.
+    anchor = np.maximum.accumulate(np.where(known, np.arange(len(ids)), 0))
+    target = refined[np.searchsorted(copy.keyframe_ids, ids[anchor])]
+    correction = target @ geometry.inverse(before[anchor])
+    slam_map.T_world_keyframe[:] = geometry.orthonormalize(correction @ before)
+
+    born = np.clip(np.searchsorted(ids, slam_map.points["born"], side="right") - 1, 0, None)
+    slam_map.positions[:] = geometry.apply(correction[born], slam_map.positions)
+    rows = slam_map.point_rows(copy.point_ids)
+    slam_map.positions[rows[rows >= 0]] = result.points[rows >= 0]
+
+    problem = copy.problem
+    bad = ~result.inliers
+    _unlink(slam_map, copy.keyframe_ids[problem.camera_index[bad]], copy.point_ids[problem.point_index[bad]])
+    left = slam_map.point_rows(copy.point_ids)
+    counts = slam_map.observation_counts()[left[left >= 0]]
+    slam_map.remove_points(copy.point_ids[left >= 0][counts < copy.least_views])
+    slam_map.refresh_normals(slam_map.points["id"])
+
+
+def _unlink(slam_map: Map, keyframe_ids: Ids, point_ids: Ids) -> None:
+    """Cut the links between key frames and points (N,) that are still there."""
+    column = slam_map.observations
+    width = int(max(slam_map.points["id"].max(initial=0), point_ids.max(initial=0))) + 1
+    linked = np.flatnonzero(column["point"] >= 0)
+    keys = column["keyframe"][linked] * width + column["point"][linked]
+    slam_map.unlink(linked[np.isin(keys, keyframe_ids * width + point_ids)])
