@@ -19,6 +19,7 @@ from spslam.frontend.training.trainer import BEST, LOG
 from spslam.frontend.training.weights import read_card
 
 SMALL = [
+    "network.strided=true",
     "network.widths=[4,4,8,8,16]",
     "network.depths=[1,1,1,1]",
     "network.descriptor_dim=16",
