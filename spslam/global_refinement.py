@@ -17,6 +17,7 @@ from spslam import geometry
 from spslam.camera import Camera
 from spslam.config import LoopConfig
 from spslam.map import Ids, Map
+from spslam.mapping import bundle_problem, drop_single_views
 from spslam.ports import BundleAdjuster, BundleProblem, BundleResult
 
 logger = logging.getLogger(__name__)
@@ -25,12 +26,12 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class _Copy:
-    """What is being refined: ids of the rows of the problem, and how many key frames must see a point that stays."""
+    """What is being refined: ids of the rows of the problem, and whether the sensor measures depth."""
 
     keyframe_ids: Ids
     point_ids: Ids
     problem: BundleProblem
-    least_views: int
+    has_depth: bool
 
 
 class GlobalRefiner:
@@ -80,23 +81,13 @@ class GlobalRefiner:
 
 
 def _copy_of(slam_map: Map, camera: Camera) -> _Copy:
-    least_views = 1 if camera.baseline_m is not None else 2
-    point_ids = slam_map.points["id"][slam_map.observation_counts() >= least_views].copy()
+    has_depth = camera.baseline_m is not None
+    point_ids = slam_map.points["id"][slam_map.observation_counts() >= (1 if has_depth else 2)].copy()
     keyframe_ids = slam_map.keyframes["id"].copy()
-    column = slam_map.observations
-    rows = np.flatnonzero(np.isin(column["point"], point_ids))
     fixed = np.zeros(len(keyframe_ids), dtype=bool)
     fixed[0] = True
-    problem = BundleProblem(
-        T_cam_world=geometry.inverse(slam_map.T_world_keyframe),
-        fixed=fixed,
-        points=slam_map.positions[slam_map.point_rows(point_ids)],
-        camera_index=np.searchsorted(keyframe_ids, column["keyframe"][rows]),
-        point_index=np.searchsorted(point_ids, column["point"][rows]),
-        pixels=column["pixel"][rows],
-        u_right=column["u_right"][rows],
-    )
-    return _Copy(keyframe_ids, point_ids, problem, least_views)
+    problem, _ = bundle_problem(slam_map, keyframe_ids, fixed, point_ids)
+    return _Copy(keyframe_ids, point_ids, problem, has_depth)
 
 
 def _take_up(slam_map: Map, copy: _Copy, result: BundleResult) -> None:
@@ -119,9 +110,8 @@ def _take_up(slam_map: Map, copy: _Copy, result: BundleResult) -> None:
     problem = copy.problem
     bad = ~result.inliers
     _unlink(slam_map, copy.keyframe_ids[problem.camera_index[bad]], copy.point_ids[problem.point_index[bad]])
-    left = slam_map.point_rows(copy.point_ids)
-    counts = slam_map.observation_counts()[left[left >= 0]]
-    slam_map.remove_points(copy.point_ids[left >= 0][counts < copy.least_views])
+    if not copy.has_depth:
+        drop_single_views(slam_map, copy.point_ids)
     slam_map.refresh_normals(slam_map.points["id"])
 
 

@@ -86,7 +86,9 @@ class LoopCandidates:
         places: list[tuple[float, _Place]] = []
         taken: set[int] = set()
         for candidate in candidates.tolist():
-            if candidate in taken or len(places) == _MOST_ALIKE:
+            if len(places) == _MOST_ALIKE:
+                break
+            if candidate in taken:
                 continue
             companions, _ = slam_map.covisible(candidate, least=self._config.min_covisibility // 2)
             members = frozenset([candidate, *companions.tolist()])

@@ -308,23 +308,9 @@ class Mapper:
         fixed |= keyframe_ids == slam_map.keyframes["id"][0]
         if not fixed.any():
             fixed[0] = True
-        rows = slam_map.rows_of_keyframes(keyframe_ids)
-        point_index = np.searchsorted(point_ids, slam_map.observations["point"][rows])
-        in_window = (point_index < len(point_ids)) & (
-            point_ids[np.minimum(point_index, len(point_ids) - 1)] == slam_map.observations["point"][rows]
-        )
-        rows, point_index = rows[in_window], point_index[in_window]
+        problem, rows = bundle_problem(slam_map, keyframe_ids, fixed, point_ids)
         keyframe_rows = slam_map.keyframe_rows(keyframe_ids)
         point_rows = slam_map.point_rows(point_ids)
-        problem = BundleProblem(
-            T_cam_world=geometry.inverse(slam_map.T_world_keyframe[keyframe_rows]),
-            fixed=fixed,
-            points=slam_map.positions[point_rows],
-            camera_index=np.searchsorted(keyframe_ids, slam_map.observations["keyframe"][rows]),
-            point_index=point_index,
-            pixels=slam_map.observations["pixel"][rows],
-            u_right=slam_map.observations["u_right"][rows],
-        )
         result = self._bundle.adjust(problem, camera)
         free = ~fixed
         slam_map.T_world_keyframe[keyframe_rows[free]] = geometry.orthonormalize(
@@ -333,15 +319,34 @@ class Mapper:
         slam_map.positions[point_rows] = result.points
         slam_map.unlink(rows[~result.inliers])
         if not has_depth:
-            self._drop_single_views(slam_map, point_ids)
+            drop_single_views(slam_map, point_ids)
         slam_map.refresh_normals(point_ids)
 
-    @staticmethod
-    def _drop_single_views(slam_map: Map, point_ids: Ids) -> None:
-        """Without depth, a point that one key frame alone sees has no position."""
-        rows = slam_map.point_rows(point_ids)
-        point_ids, rows = point_ids[rows >= 0], rows[rows >= 0]
-        slam_map.remove_points(point_ids[slam_map.observation_counts()[rows] < 2])
+
+def bundle_problem(
+    slam_map: Map, keyframe_ids: Ids, fixed: NDArray[np.bool_], point_ids: Ids
+) -> tuple[BundleProblem, Ids]:
+    """Key frames, those of them that hold still, and points (ids, ascending) as copies to refine, with the observations
+    between them; also the rows of these observations."""
+    rows = slam_map.rows_of_keyframes(keyframe_ids)
+    rows = rows[np.isin(slam_map.observations["point"][rows], point_ids)]
+    problem = BundleProblem(
+        T_cam_world=geometry.inverse(slam_map.T_world_keyframe[slam_map.keyframe_rows(keyframe_ids)]),
+        fixed=fixed,
+        points=slam_map.positions[slam_map.point_rows(point_ids)],
+        camera_index=np.searchsorted(keyframe_ids, slam_map.observations["keyframe"][rows]),
+        point_index=np.searchsorted(point_ids, slam_map.observations["point"][rows]),
+        pixels=slam_map.observations["pixel"][rows],
+        u_right=slam_map.observations["u_right"][rows],
+    )
+    return problem, rows
+
+
+def drop_single_views(slam_map: Map, point_ids: Ids) -> None:
+    """Remove those of the points that one key frame alone sees: without depth they have no position."""
+    rows = slam_map.point_rows(point_ids)
+    point_ids, rows = point_ids[rows >= 0], rows[rows >= 0]
+    slam_map.remove_points(point_ids[slam_map.observation_counts()[rows] < 2])
 
 
 def fundamental_matrix(T_cam0_world: Array, T_cam1_world: Array, camera: Camera) -> Array:
