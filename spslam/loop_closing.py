@@ -115,9 +115,10 @@ class LoopCloser:
     def _verify(self, slam_map: Map, camera: Camera, keyframe_id: int, candidate: int) -> LoopEdge | None:
         """The revisit of a candidate by a key frame, from the points that the candidate and its companions see."""
         found = self._recognize(slam_map, camera, keyframe_id, candidate)
-        why = found if isinstance(found, str) else self._objection(slam_map, camera, keyframe_id, candidate, found)
-        if isinstance(found, str) or why:
-            logger.info("revisit %d -> %d refused: %s", keyframe_id, candidate, why)
+        if not isinstance(found, str):
+            found = self._objection(slam_map, camera, keyframe_id, candidate, found) or found
+        if isinstance(found, str):
+            logger.info("revisit %d -> %d refused: %s", keyframe_id, candidate, found)
             return None
         scale = self._relative_scale(slam_map, keyframe_id, found) if camera.baseline_m is None else 1.0
         if not np.isfinite(scale):
