@@ -6,6 +6,8 @@ no vocabulary file. The codebook comes with the network's weights; without one i
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -79,6 +81,27 @@ class PlaceIndex:
         if len(rows) == 0:
             return np.zeros(0, np.int64), np.zeros(0, np.float32)
         return self._likeness(self._vectors[rows[0]])
+
+    def arrays(self) -> dict[str, Floats | Ids]:
+        """The codebook, ids and vectors; nothing as long as there is no codebook."""
+        if self._codebook is None and not self._learn():
+            return {}
+        assert self._codebook is not None
+        vectors = self._vectors[: len(self._ids)]
+        return {"ids": self._ids, "vectors": vectors, **self._codebook.tensors()}
+
+    def restore(self, arrays: dict[str, NDArray[Any]]) -> None:
+        """Take up what `arrays` gave; the codebook, too, for vectors of another one cannot be compared.
+
+        Raises:
+            KeyError, ValueError: arrays are missing or disagree in shape.
+        """
+        codebook = Codebook(arrays["codebook.centres"], arrays.get("codebook.projection"))
+        ids, vectors = arrays["ids"], arrays["vectors"]
+        if vectors.shape != (len(ids), codebook.centres.size):
+            raise ValueError(f"the index of places has vectors {vectors.shape} for {len(ids)} key frames")
+        self._codebook, self._settled, self._first = codebook, True, {}
+        self._ids, self._vectors = ids.copy(), vectors.copy()
 
     def _likeness(self, vector: Floats) -> tuple[Ids, Floats]:
         if len(self._ids) == 0:

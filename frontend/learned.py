@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -34,11 +36,13 @@ class SuperPointExtractor:
     """
 
     name = "superpoint"
+    identity: str
 
     def __init__(self, config: FeatureConfig, network: SuperPoint | None = None) -> None:
         self._config = config
         self.pixel_sigma = 0.8 if config.subpixel else 1.1
         network = network or load_superpoint(config.weights)
+        self.identity = f"superpoint {_digest(network)}"
         self.max_distance = network.max_distance
         self._sampling = network.sampling
         self._engine = TorchEngine(network, config.device, config.threads)
@@ -73,3 +77,11 @@ class SuperPointExtractor:
             kept = first_at_each_pixel(keypoints, scores)
             keypoints, scores = keypoints[kept], scores[kept]
         return Features(keypoints, scores, sample_descriptors(descriptors, keypoints, self._sampling))
+
+
+def _digest(network: SuperPoint) -> str:
+    """Twelve hexadecimal digits that stand for a network's parameters: descriptors of others mean something else."""
+    digest = hashlib.sha256()
+    for name, values in sorted(network.state_dict().items()):
+        digest.update(name.encode() + values.cpu().numpy().tobytes())
+    return digest.hexdigest()[:12]

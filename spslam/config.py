@@ -95,6 +95,10 @@ class TrackingConfig(_Stage):
     recovery_keyframes: int = Field(5, ge=1, description="newest key frames tried when prediction fails")
     recovery_places: int = Field(5, ge=0, description="places that look alike tried when prediction fails")
     recovery_inliers: int = Field(30, ge=6, description="inliers below which a lost camera is not found again")
+    new_part_after_s: float = Field(
+        1.0, ge=0, description="seconds without a pose after which a new part of the map may begin"
+    )
+    new_part_frames: int = Field(5, ge=1, description="frames without a pose before a new part of the map may begin")
     huber: bool = Field(True, description="robust kernel in the pose refinement")
 
 

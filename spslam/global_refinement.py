@@ -1,4 +1,4 @@
-"""Bundle adjustment of the whole map after a closed loop, beside tracking.
+"""Bundle adjustment of a whole part of the map after a closed loop, beside tracking.
 
 It works on a copy of the map and is taken up at a fixed later key frame, so that two runs give the same bytes; what was
 added meanwhile is carried along. A loop that closes before that makes it void: another one begins.
@@ -26,8 +26,9 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class _Copy:
-    """What is being refined: ids of the rows of the problem, and whether the sensor measures depth."""
+    """What is being refined: the part, ids of the rows of the problem, and whether the sensor measures depth."""
 
+    part: int
     keyframe_ids: Ids
     point_ids: Ids
     problem: BundleProblem
@@ -35,7 +36,7 @@ class _Copy:
 
 
 class GlobalRefiner:
-    """Refines all key frames and points in a thread.
+    """Refines all key frames and points of the part that the camera is in, in a thread.
 
     Args:
         config: after how many key frames the result is taken up.
@@ -82,28 +83,33 @@ class GlobalRefiner:
 
 def _copy_of(slam_map: Map, camera: Camera) -> _Copy:
     has_depth = camera.baseline_m is not None
-    point_ids = slam_map.points["id"][slam_map.observation_counts() >= (1 if has_depth else 2)].copy()
-    keyframe_ids = slam_map.keyframes["id"].copy()
+    part = slam_map.part
+    point_ids = slam_map.points_of(part)
+    counts = slam_map.observation_counts()[slam_map.point_rows(point_ids)]
+    point_ids = point_ids[counts >= (1 if has_depth else 2)]
+    keyframe_ids = slam_map.keyframes_of(part)
     fixed = np.zeros(len(keyframe_ids), dtype=bool)
     fixed[0] = True
     problem, _ = bundle_problem(slam_map, keyframe_ids, fixed, point_ids)
-    return _Copy(keyframe_ids, point_ids, problem, has_depth)
+    return _Copy(part, keyframe_ids, point_ids, problem, has_depth)
 
 
 def _take_up(slam_map: Map, copy: _Copy, result: BundleResult) -> None:
     """Put refined key frames and points in the map; those that are new follow the refined key frame before them."""
-    ids = slam_map.keyframes["id"]
+    keyframe_rows = np.flatnonzero(slam_map.keyframes["part"] == copy.part)
+    ids = slam_map.keyframes["id"][keyframe_rows]
     refined = geometry.orthonormalize(geometry.inverse(result.T_cam_world))
-    before = slam_map.T_world_keyframe.copy()
+    before = slam_map.T_world_keyframe[keyframe_rows]
     known = np.isin(ids, copy.keyframe_ids)
-    # The first key frame is never culled, so that every other has one before it.
+    # A part's first key frame is never culled, so that every other has one before it.
     anchor = np.maximum.accumulate(np.where(known, np.arange(len(ids)), 0))
     target = refined[np.searchsorted(copy.keyframe_ids, ids[anchor])]
     correction = target @ geometry.inverse(before[anchor])
-    slam_map.T_world_keyframe[:] = geometry.orthonormalize(correction @ before)
+    slam_map.T_world_keyframe[keyframe_rows] = geometry.orthonormalize(correction @ before)
 
-    born = np.clip(np.searchsorted(ids, slam_map.points["born"], side="right") - 1, 0, None)
-    slam_map.positions[:] = geometry.apply(correction[born], slam_map.positions)
+    point_rows = slam_map.point_rows(slam_map.points_of(copy.part))
+    born = np.clip(np.searchsorted(ids, slam_map.points["born"][point_rows], side="right") - 1, 0, None)
+    slam_map.positions[point_rows] = geometry.apply(correction[born], slam_map.positions[point_rows])
     rows = slam_map.point_rows(copy.point_ids)
     slam_map.positions[rows[rows >= 0]] = result.points[rows >= 0]
 

@@ -35,8 +35,11 @@ class DepthInitializer:
     def __init__(self, config: Config) -> None:
         self._min_points = config.initialization.min_points
 
+    def reset(self) -> None:
+        """No frames wait."""
+
     def start(self, slam_map: Map, camera: Camera, observations: Observations) -> Started | str:
-        """Fill an empty map; a refusal is one line that says why."""
+        """Add a first key frame to an empty part of the map; a refusal is one line that says why."""
         known = np.flatnonzero(np.isfinite(observations.depth))
         if len(known) < self._min_points:
             return f"{len(known)} of {len(observations)} key points have depth, {self._min_points} are needed"
@@ -61,8 +64,12 @@ class TwoViewInitializer:
         self._before: list[Observations] = []
         self._waiting: list[Observations] = []
 
+    def reset(self) -> None:
+        """Forget the frames that wait."""
+        self._before, self._waiting = [], []
+
     def start(self, slam_map: Map, camera: Camera, observations: Observations) -> Started | str:
-        """Fill an empty map from the first view and this one; a refusal is one line that says why."""
+        """Fill an empty part of the map from the first view and this one; a refusal is one line that says why."""
         if not self._waiting or len(self._waiting) >= self._config.max_frames:
             return self._renew(observations, "first view")
         first = self._waiting[0]

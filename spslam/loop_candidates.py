@@ -46,13 +46,15 @@ class LoopCandidates:
         """Ids of older key frames that may show the place of this one, the most promising of each kind first."""
         ids = slam_map.keyframes["id"]
         row = int(slam_map.keyframe_rows(np.asarray(keyframe_id)))
-        old = np.arange(len(ids)) < row - self._config.min_interval
+        here = slam_map.keyframes["part"] == slam_map.keyframes["part"][row]
+        # What is in another part was seen before the camera was lost, however few key frames ago.
+        old = (np.arange(len(ids)) < row - self._config.min_interval) | ~here
         connected, shared = slam_map.covisible(keyframe_id, least=self._config.min_covisibility // 2)
         if not old.any() or np.isin(connected, ids[old]).any():
             # Tracking already sees the old place through the map: there is no gap to close.
             self._before = []
             return np.zeros(0, dtype=np.int64)
-        near = self._near(slam_map, row, old)
+        near = self._near(slam_map, row, old & here)
         strong = connected[shared >= self._config.min_covisibility]
         alike = self._alike(slam_map, keyframe_id, ids[old], strong)
         found = np.concatenate([near, alike])
@@ -103,10 +105,13 @@ class LoopCandidates:
 
 
 def travelled(slam_map: Map, row: int) -> Array:
-    """(K,) length of the path of the key frames from each of them to the one at `row`, map units."""
-    steps = np.linalg.norm(np.diff(slam_map.T_world_keyframe[:, :3, 3], axis=0), axis=1)
+    """(K,) length of the path of the key frames from each of them to the one at `row`, map units; 0 for those of other
+    parts of the map."""
+    here = np.flatnonzero(slam_map.keyframes["part"] == slam_map.keyframes["part"][row])
+    steps = np.linalg.norm(np.diff(slam_map.T_world_keyframe[here, :3, 3], axis=0), axis=1)
     along = np.concatenate([[0.0], np.cumsum(steps)])
-    length: Array = along[row] - along
+    length = np.zeros(len(slam_map.keyframes))
+    length[here] = along[np.searchsorted(here, row)] - along
     return length
 
 

@@ -3,6 +3,9 @@
 Candidates (see `loop_candidates`) are verified before anything is changed: descriptor matching, RANSAC, more matches by
 projection with the pose that comes out, a refined pose; enough inliers, spread over the image, and a gap that the path
 in between may have drifted. A wrong loop is worse than none.
+
+A revisit of another part of the map joins the two: nothing says where they are to each other, so that a second key
+frame must find the same.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix
+from scipy.sparse import csr_matrix, triu
 from scipy.spatial import ConvexHull
 
 from spslam import geometry
@@ -30,6 +33,8 @@ Array = NDArray[np.float64]
 # Covisibility edges tell one motion many times over, which makes the chain of them stiffer than it is sure of itself:
 # at the weight of one of them, a revisit would leave most of the gap open and nothing to fuse.
 _LOOP_WEIGHT = 1e4
+# What two key frames may differ by that see the same other part of the map: radians, scene depths, ratio of scales.
+_SAME_TURN, _SAME_SHIFT, _SAME_SCALE = 0.05, 0.1, 1.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +49,7 @@ class LoopEdge:
 
 @dataclass(frozen=True, eq=False)
 class Rescaling:
-    """How a closed loop changed the sizes around each key frame: new over old; 1 unless the camera is a single one.
+    """How a correction changed the sizes around each key frame: new over old; 1 unless the camera is a single one.
 
     Attributes:
         keyframe_ids: (K,) int64, ascending, all of the map.
@@ -61,11 +66,7 @@ class Rescaling:
 
 
 class LoopCloser:
-    """Finds revisits of a new key frame and corrects the map.
-
-    Attributes:
-        edges: revisits confirmed so far, between key frames of the map (see `reanchor`).
-    """
+    """Finds revisits of a new key frame and corrects the map, which keeps them (`Map.loops`, see `reanchor`)."""
 
     def __init__(
         self,
@@ -88,41 +89,49 @@ class LoopCloser:
         self._mapper = mapper
         self._max_distance = max_distance
         self._last_closed = -(10**9)
-        self.edges: list[LoopEdge] = []
+        # Parts, and how the second lies to the first, that a key frame saw to be the same place.
+        self._joint: tuple[int, int, Array] | None = None
 
     def close(self, slam_map: Map, camera: Camera, keyframe_id: int) -> Rescaling | None:
         """Look for a revisit by key frame `keyframe_id` and close the loop; None if the map was not corrected.
 
-        Lengths kept outside the map, relative to its key frames, change with the scale that is returned.
+        A revisit of another part joins the two: the younger is carried over into the world of the older. Lengths kept
+        outside the map, relative to its key frames, change with the scale that is returned.
         """
         if not self._config.enabled or keyframe_id - self._last_closed < self._config.cooldown:
             return None
         for candidate in self._candidates.find(slam_map, keyframe_id):
             edge = self._verify(slam_map, camera, keyframe_id, int(candidate))
-            if edge is not None:
+            if edge is None:
+                continue
+            if slam_map.part_of(edge.i) == slam_map.part_of(edge.j):
                 self._last_closed = keyframe_id
-                self.edges.append(edge)
                 return self._correct(slam_map, camera, edge)
+            if self._seen_before(slam_map, edge):
+                return self._join(slam_map, camera, edge)
         return None
 
-    def reanchor(self, removed: RemovedKeyframe) -> None:
+    @staticmethod
+    def reanchor(slam_map: Map, removed: RemovedKeyframe) -> None:
         """Pass the revisits of a culled key frame on to its heir; between the heir and itself there is none."""
-        passed = [_passed_on(edge, removed) for edge in self.edges]
-        self.edges = [edge for edge in passed if edge.i != edge.j]
+        loops = slam_map.loops
+        at_i, at_j = loops["i"] == removed.keyframe_id, loops["j"] == removed.keyframe_id
+        loops["S_i_j"][at_i] = removed.T_heir_removed @ loops["S_i_j"][at_i]
+        loops["S_i_j"][at_j] = loops["S_i_j"][at_j] @ geometry.inverse(removed.T_heir_removed)
+        loops["i"][at_i] = loops["j"][at_j] = removed.heir_id
+        loops.keep(loops["i"] != loops["j"])
 
     # -- verification ----------------------------------------------------------------------------------------
 
     def _verify(self, slam_map: Map, camera: Camera, keyframe_id: int, candidate: int) -> LoopEdge | None:
         """The revisit of a candidate by a key frame, from the points that the candidate and its companions see."""
-        found = self._recognize(slam_map, camera, keyframe_id, candidate)
+        found, scale = self._recognize(slam_map, camera, keyframe_id, candidate), 1.0
+        if not isinstance(found, str) and camera.baseline_m is None:
+            scale = self._relative_scale(slam_map, keyframe_id, found)
         if not isinstance(found, str):
-            found = self._objection(slam_map, camera, keyframe_id, candidate, found) or found
+            found = self._objection(slam_map, camera, keyframe_id, candidate, found, scale) or found
         if isinstance(found, str):
             logger.info("revisit %d -> %d refused: %s", keyframe_id, candidate, found)
-            return None
-        scale = self._relative_scale(slam_map, keyframe_id, found) if camera.baseline_m is None else 1.0
-        if not np.isfinite(scale):
-            logger.info("revisit %d -> %d refused: too few common points to tell the scale", keyframe_id, candidate)
             return None
         S_i_j = geometry.inverse(slam_map.pose(candidate)) @ found.T_world_cam
         S_i_j[:3, :3] *= scale
@@ -162,15 +171,23 @@ class LoopCloser:
         )
         return f"{np.count_nonzero(estimate.inliers)} inliers, none by projection" if tracked is None else tracked
 
-    def _objection(self, slam_map: Map, camera: Camera, keyframe_id: int, candidate: int, found: Tracked) -> str:
-        """What speaks against a revisit; empty if nothing does."""
+    def _objection(
+        self, slam_map: Map, camera: Camera, keyframe_id: int, candidate: int, found: Tracked, scale: float
+    ) -> str:
+        """What speaks against a revisit where lengths are `scale` times those around the key frame; empty if nothing
+        does."""
         if found.inliers < self._config.min_inliers:
             return f"{found.inliers} inliers of {found.matches} matches"
         coverage = _coverage(found, camera)
         if coverage < self._config.min_coverage:
             return f"inliers cover {100 * coverage:.0f} % of the image"
+        if not np.isfinite(scale):
+            return "too few common points to tell the scale"
+        if slam_map.part_of(candidate) != slam_map.part_of(keyframe_id):
+            return ""
         row = int(slam_map.keyframe_rows(np.asarray(keyframe_id)))
-        path = float(travelled(slam_map, row)[slam_map.keyframe_rows(np.asarray(candidate))])
+        # The gap is in the units of the old place: a path in smaller ones is longer than it seems.
+        path = float(travelled(slam_map, row)[slam_map.keyframe_rows(np.asarray(candidate))]) * max(1.0, scale)
         gap = _gap(slam_map, keyframe_id, found)
         least = self._config.min_radius_depths * median_depth(slam_map, keyframe_id)
         if gap > max(self._config.max_drift_ratio * path, least):
@@ -195,18 +212,65 @@ class LoopCloser:
     def _correct(self, slam_map: Map, camera: Camera, edge: LoopEdge) -> Rescaling:
         """Spread the gap over the pose graph, carry the points along, fuse both sides and refine the seam."""
         with_scale = camera.baseline_m is None
+        slam_map.loops.append(1, i=edge.i, j=edge.j, S_i_j=edge.S_i_j, inliers=edge.inliers)
         ids = slam_map.keyframes["id"]
-        fixed = ids == ids[0]
+        fixed = np.isin(ids, slam_map.first_keyframes())
         before = slam_map.T_world_keyframe.copy()
-        after = self._pose_graph.optimize(before, self.graph_edges(slam_map, with_scale), fixed, with_scale)
+        edges = essential_graph(slam_map, with_scale, self._config.min_covisibility)
+        after = self._pose_graph.optimize(before, edges, fixed, with_scale)
         self._move_points(slam_map, before, after)
         # Before points are fused: afterwards those of the old side would be seen by key frames of another scale.
         slam_map.points["distance"][:] *= _scale_of_points(slam_map, after)
         rescaling = Rescaling(ids.copy(), geometry.similarity_scale(after))
-        self.edges = [_rescaled(e, rescaling) for e in self.edges]
+        _take_up_scale(slam_map, rescaling)
         rigid = after.copy()
         rigid[:, :3, :3] /= rescaling.scales[:, None, None]
         slam_map.T_world_keyframe[:] = geometry.orthonormalize(rigid)
+        self._fuse_seam(slam_map, camera, edge)
+        return rescaling
+
+    def _seen_before(self, slam_map: Map, edge: LoopEdge) -> bool:
+        """Whether another key frame found the same of the two parts that a revisit connects."""
+        parts = slam_map.part_of(edge.i), slam_map.part_of(edge.j)
+        S_old_new = slam_map.pose(edge.i) @ edge.S_i_j @ geometry.inverse(slam_map.pose(edge.j))
+        before, self._joint = self._joint, (*parts, S_old_new)
+        if before is None or before[:2] != parts:
+            return False
+        here = slam_map.pose(edge.j)
+        S_first_second = geometry.inverse(before[2] @ here) @ S_old_new @ here
+        scale = float(geometry.similarity_scale(S_first_second))
+        turn = float(geometry.rotation_angle(S_first_second[:3, :3] / scale))
+        shift = float(np.linalg.norm(S_first_second[:3, 3]))
+        same = (
+            max(scale, 1.0 / scale) < _SAME_SCALE
+            and turn < _SAME_TURN
+            and shift < _SAME_SHIFT * median_depth(slam_map, edge.j)
+        )
+        if not same:
+            logger.info("parts %d and %d: key frame %d finds them elsewhere to each other than the one before", *parts,
+                        edge.j)  # fmt: skip
+        return same
+
+    def _join(self, slam_map: Map, camera: Camera, edge: LoopEdge) -> Rescaling:
+        """Carry the younger of two parts over into the world of the older, fuse what both see and refine the seam."""
+        old, new = slam_map.part_of(edge.i), slam_map.part_of(edge.j)
+        S_old_new = slam_map.pose(edge.i) @ edge.S_i_j @ geometry.inverse(slam_map.pose(edge.j))
+        into, moving = min(old, new), max(old, new)
+        S = S_old_new if moving == new else geometry.inverse(S_old_new)
+        moved = slam_map.keyframes["part"] == moving
+        slam_map.move_part(moving, S, into)
+        rescaling = Rescaling(
+            slam_map.keyframes["id"].copy(), np.where(moved, float(geometry.similarity_scale(S)), 1.0)
+        )
+        S_i_j = geometry.inverse(slam_map.pose(edge.i)) @ slam_map.pose(edge.j)
+        slam_map.loops.append(1, i=edge.i, j=edge.j, S_i_j=S_i_j, inliers=edge.inliers)
+        self._joint, self._last_closed = None, edge.j
+        logger.info("part %d of the map joined to part %d, scale %.3f", moving, into, geometry.similarity_scale(S))
+        self._fuse_seam(slam_map, camera, edge)
+        return rescaling
+
+    def _fuse_seam(self, slam_map: Map, camera: Camera, edge: LoopEdge) -> None:
+        """Let both sides of a revisit see each other's points, and refine around it."""
         companions, _ = slam_map.covisible(edge.i, least=self._config.min_covisibility)
         old_points = slam_map.points_seen_by(np.append(companions[:8], edge.i))
         neighbors, _ = slam_map.covisible(edge.j, least=self._config.min_covisibility)
@@ -214,41 +278,6 @@ class LoopCloser:
             self._mapper.fuse_into(slam_map, camera, int(keyframe_id), old_points)
         slam_map.refresh_normals(slam_map.points["id"])
         self._mapper.refine(slam_map, camera, edge.j)
-        return rescaling
-
-    def graph_edges(self, slam_map: Map, with_scale: bool) -> PoseGraphEdges:
-        """The essential graph: consecutive key frames, strong covisibility and all revisits."""
-        ids = slam_map.keyframes["id"]
-        poses = slam_map.T_world_keyframe
-        pairs = self._covisible_pairs(slam_map)
-        relative = geometry.inverse(poses[pairs[:, 0]]) @ poses[pairs[:, 1]]
-        loop_pairs = np.array([np.searchsorted(ids, (e.i, e.j)) for e in self.edges], dtype=np.int64).reshape(-1, 2)
-        measured = np.array([e.S_i_j for e in self.edges]).reshape(-1, 4, 4)
-        size = 7 if with_scale else 6
-        all_pairs = np.concatenate([pairs, loop_pairs])
-        is_loop = np.arange(len(all_pairs)) >= len(pairs)
-        # Depths of the scene, not metres, make translation and rotation comparable: the unit of a map is arbitrary.
-        depth = max(median_depth(slam_map, int(ids[-1])), 1e-6)
-        information = np.diag([1.0 / depth**2] * 3 + [1.0] * (size - 3)) * 1e4
-        return PoseGraphEdges(
-            i=all_pairs[:, 0],
-            j=all_pairs[:, 1],
-            S_i_j=np.concatenate([relative, measured]),
-            information=information * np.where(is_loop, _LOOP_WEIGHT, 1.0)[:, None, None],
-            robust=is_loop,
-        )
-
-    def _covisible_pairs(self, slam_map: Map) -> Ids:
-        """(E, 2) rows of key frames that follow each other or share enough points, i < j."""
-        linked = np.flatnonzero(slam_map.observations["point"] >= 0)
-        keyframe_rows = slam_map.keyframe_rows(slam_map.observations["keyframe"][linked])
-        shared = covisibility_matrix(
-            keyframe_rows, slam_map.point_rows(slam_map.observations["point"][linked]), len(slam_map.keyframes)
-        )
-        consecutive = np.arange(len(slam_map.keyframes) - 1)
-        shared[consecutive, consecutive + 1] = self._config.min_covisibility
-        i, j = np.nonzero(np.triu(shared, 1) >= self._config.min_covisibility)
-        return np.stack([i, j], axis=1)
 
     @staticmethod
     def _move_points(slam_map: Map, before: Array, after: Array) -> None:
@@ -274,21 +303,51 @@ def _gap(slam_map: Map, keyframe_id: int, found: Tracked) -> float:
     return float(np.linalg.norm(found.T_world_cam[:3, 3] - slam_map.pose(keyframe_id)[:3, 3]))
 
 
-def _rescaled(edge: LoopEdge, rescaling: Rescaling) -> LoopEdge:
-    """A measured revisit once a correction has taken up its scale: both ends are in one scale from now on."""
-    S_i_j = edge.S_i_j.copy()
-    S_i_j[:3, :3] /= geometry.similarity_scale(S_i_j)
-    S_i_j[:3, 3] *= rescaling.of(np.array([edge.i]))
-    return LoopEdge(edge.i, edge.j, S_i_j, edge.inliers)
+def _take_up_scale(slam_map: Map, rescaling: Rescaling) -> None:
+    """Measured revisits once a correction has taken up their scale: both ends are in one scale from now on."""
+    S_i_j = slam_map.loops["S_i_j"]
+    S_i_j[:, :3, :3] /= geometry.similarity_scale(S_i_j)[:, None, None]
+    S_i_j[:, :3, 3] *= rescaling.of(slam_map.loops["i"])[:, None]
 
 
-def _passed_on(edge: LoopEdge, removed: RemovedKeyframe) -> LoopEdge:
-    i, j, S_i_j = edge.i, edge.j, edge.S_i_j
-    if i == removed.keyframe_id:
-        i, S_i_j = removed.heir_id, removed.T_heir_removed @ S_i_j
-    if j == removed.keyframe_id:
-        j, S_i_j = removed.heir_id, S_i_j @ geometry.inverse(removed.T_heir_removed)
-    return LoopEdge(i, j, S_i_j, edge.inliers)
+def essential_graph(slam_map: Map, with_scale: bool, min_covisibility: int) -> PoseGraphEdges:
+    """Edges between rows of key frames: those that follow each other, share enough points, or are revisits."""
+    poses = slam_map.T_world_keyframe
+    pairs = _covisible_pairs(slam_map, min_covisibility)
+    relative = geometry.inverse(poses[pairs[:, 0]]) @ poses[pairs[:, 1]]
+    loops = slam_map.loops
+    loop_pairs = np.stack([slam_map.keyframe_rows(loops["i"]), slam_map.keyframe_rows(loops["j"])], axis=1)
+    size = 7 if with_scale else 6
+    all_pairs = np.concatenate([pairs, loop_pairs])
+    is_loop = np.arange(len(all_pairs)) >= len(pairs)
+    # Depths of the scene, not metres, make translation and rotation comparable: the unit of a map is arbitrary.
+    depth = max(median_depth(slam_map, int(slam_map.keyframes["id"][-1])), 1e-6)
+    information = np.diag([1.0 / depth**2] * 3 + [1.0] * (size - 3)) * 1e4
+    return PoseGraphEdges(
+        i=all_pairs[:, 0],
+        j=all_pairs[:, 1],
+        S_i_j=np.concatenate([relative, loops["S_i_j"]]),
+        information=information * np.where(is_loop, _LOOP_WEIGHT, 1.0)[:, None, None],
+        robust=is_loop,
+    )
+
+
+def _covisible_pairs(slam_map: Map, min_covisibility: int) -> Ids:
+    """(E, 2) rows of key frames that follow each other in their part or share enough points, i < j."""
+    linked = np.flatnonzero(slam_map.observations["point"] >= 0)
+    keyframe_rows = slam_map.keyframe_rows(slam_map.observations["keyframe"][linked])
+    count = len(slam_map.keyframes)
+    shared = triu(
+        covisibility_matrix(keyframe_rows, slam_map.point_rows(slam_map.observations["point"][linked]), count), 1
+    )
+    strong = shared.data >= min_covisibility
+    part = slam_map.keyframes["part"]
+    in_part = np.argsort(part, kind="stable")
+    follows = np.flatnonzero(part[in_part[1:]] == part[in_part[:-1]])
+    i = np.concatenate([shared.row[strong], in_part[follows]]).astype(np.int64)
+    j = np.concatenate([shared.col[strong], in_part[follows + 1]]).astype(np.int64)
+    keys = np.unique(i * count + j)
+    return np.stack([keys // max(count, 1), keys % max(count, 1)], axis=1)
 
 
 def _scale_of_points(slam_map: Map, after: Array) -> Array:
@@ -301,14 +360,11 @@ def _scale_of_points(slam_map: Map, after: Array) -> Array:
     return scale
 
 
-def covisibility_matrix(keyframe_rows: Ids, point_rows: Ids, count: int) -> NDArray[np.int64]:
-    """(K, K) int64: how many points each two of `count` key frames share, from the rows of all links (N,)."""
-    if len(keyframe_rows) == 0:
-        return np.zeros((count, count), dtype=np.int64)
+def covisibility_matrix(keyframe_rows: Ids, point_rows: Ids, count: int) -> csr_matrix:
+    """(K, K) int64, sparse: how many points each two of `count` key frames share, from the rows of all links (N,)."""
     ones = np.ones(len(keyframe_rows), dtype=np.int64)
-    sees = csr_matrix((ones, (keyframe_rows, point_rows)), shape=(count, int(point_rows.max()) + 1))
-    shared: NDArray[np.int64] = (sees @ sees.T).toarray()
-    return shared
+    sees = csr_matrix((ones, (keyframe_rows, point_rows)), shape=(count, int(point_rows.max(initial=-1)) + 1))
+    return sees @ sees.T
 
 
 def keyframe_observations(slam_map: Map, keyframe_id: int) -> Observations:

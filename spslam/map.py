@@ -2,43 +2,67 @@
 
 Ids are stable and never used twice; rows are positions in the arrays and change with every removal. The one truth
 about who sees what is the `point` column of the observations: everything else is derived from it.
+
+A map has one part, unless the camera was lost, found itself where nothing is known and began anew: each part has a
+world of its own (for a single camera with a scale of its own) until a revisit joins it to another.
 """
 
 from __future__ import annotations
 
-import io
-import os
-import zipfile
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from spslam.errors import MapError
-from spslam.frame import Observations
+from spslam import geometry
+from spslam.camera import Camera
+from spslam.frame import Observations, Sensor
 from spslam.table import Table
 
 NO_POINT = -1
-_FORMAT_VERSION = 1
 Ids = NDArray[np.int64]
 Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a map was made with: what tracks in it must see alike.
+
+    Attributes:
+        sensor, camera: of its key frames; the camera that observations refer to (without distortion).
+        extractor: identity of the front end, weights included (see `spslam.ports.identity`).
+        scale: where its size comes from, one line.
+    """
+
+    sensor: Sensor
+    camera: Camera
+    extractor: str
+    scale: str
 
 
 class Map:
     """Key frames, points and observations.
 
     Attributes:
+        origin: what it was made with; None as long as it is empty.
+        part, session: of the key frames to come.
         points: `id`, `position` (3,) m, `descriptor` (D,), `normal` (3,) mean direction from the point to its
             cameras, `distance` m to the camera it was last described from, `born` (id of the key frame that created
             it), `visible` and `found` (frames that should see it, and do).
-        keyframes: `id`, `frame` (index in the sequence), `timestamp` s, `T_world_cam` (4, 4).
+        keyframes: `id`, `frame` (index in the sequence), `timestamp` s, `T_world_cam` (4, 4), `part` whose world that
+            is, `session` (the run that it comes from).
         observations: one row a key point of a key frame, sorted by `keyframe` (id): `pixel` (2,) undistorted,
             `u_right`, `depth` m, `descriptor` (D,) float16, `point` (id or NO_POINT).
+        loops: revisits that were confirmed: key frame ids `i`, `j`, the similarity `S_i_j` (4, 4) that maps coordinates
+            of `j` to those of `i`, and its `inliers`.
     """
 
     def __init__(self, descriptor_size: int) -> None:
         self.descriptor_size = descriptor_size
+        self.origin: Origin | None = None
+        self.part = 0
+        self.session = 0
         self.points = Table(
             id=(np.int64, ()),
             position=(np.float64, (3,)),
@@ -50,7 +74,12 @@ class Map:
             found=(np.int64, ()),
         )
         self.keyframes = Table(
-            id=(np.int64, ()), frame=(np.int64, ()), timestamp=(np.float64, ()), T_world_cam=(np.float64, (4, 4))
+            id=(np.int64, ()),
+            frame=(np.int64, ()),
+            timestamp=(np.float64, ()),
+            T_world_cam=(np.float64, (4, 4)),
+            part=(np.int64, ()),
+            session=(np.int64, ()),
         )
         self.observations = Table(
             keyframe=(np.int64, ()),
@@ -60,6 +89,7 @@ class Map:
             descriptor=(np.float16, (descriptor_size,)),
             point=(np.int64, ()),
         )
+        self.loops = Table(i=(np.int64, ()), j=(np.int64, ()), S_i_j=(np.float64, (4, 4)), inliers=(np.int64, ()))
         self._next_point_id = 0
         self._next_keyframe_id = 0
         self._point_rows = np.zeros(0, dtype=np.int64)
@@ -95,6 +125,39 @@ class Map:
     def pose(self, keyframe_id: int) -> Array:
         """(4, 4) `T_world_cam` of a key frame (a copy)."""
         return self.T_world_keyframe[self.keyframe_rows(np.asarray(keyframe_id))].copy()
+
+    @property
+    def parts(self) -> Ids:
+        """Parts that have key frames, ascending."""
+        return np.unique(self.keyframes["part"])
+
+    def part_of(self, keyframe_id: int) -> int:
+        """The part that a key frame is in."""
+        return int(self.keyframes["part"][self.keyframe_rows(np.asarray(keyframe_id))])
+
+    def keyframes_of(self, part: int) -> Ids:
+        """Ids of a part's key frames, oldest first."""
+        ids: Ids = self.keyframes["id"][self.keyframes["part"] == part]
+        return ids
+
+    def points_of(self, part: int) -> Ids:
+        """Sorted ids of the points that a part's key frames see: they are in its world."""
+        if len(self.parts) == 1:
+            return self.points["id"].copy() if part in self.keyframes["part"] else np.zeros(0, np.int64)
+        return self.points_seen_by(self.keyframes_of(part))
+
+    def first_keyframes(self) -> Ids:
+        """Ids of each part's oldest key frame, which holds its world."""
+        _, first = np.unique(self.keyframes["part"], return_index=True)
+        ids: Ids = self.keyframes["id"][first]
+        return ids
+
+    def scene_of(self, part: int) -> tuple[Array, Array]:
+        """Points (P, 3) and poses of key frames (K, 4, 4) of a part, in its world."""
+        return (
+            self.positions[self.point_rows(self.points_of(part))],
+            self.T_world_keyframe[self.keyframes["part"] == part],
+        )
 
     def observation_rows(self, keyframe_id: int) -> slice:
         """The rows of a key frame's observations."""
@@ -137,11 +200,17 @@ class Map:
     # -- changing --------------------------------------------------------------------------------------------
 
     def add_keyframe(self, observations: Observations, T_world_cam: Array, point_ids: Ids) -> int:
-        """Add a key frame; `point_ids` (N,) names the point that each of its key points sees (or NO_POINT)."""
+        """Add a key frame to `part`; `point_ids` (N,) name the points that its key points see (or NO_POINT)."""
         keyframe_id = self._next_keyframe_id
         self._next_keyframe_id += 1
         self.keyframes.append(
-            1, id=keyframe_id, frame=observations.index, timestamp=observations.timestamp, T_world_cam=T_world_cam
+            1,
+            id=keyframe_id,
+            frame=observations.index,
+            timestamp=observations.timestamp,
+            T_world_cam=T_world_cam,
+            part=self.part,
+            session=self.session,
         )
         self.observations.append(
             len(observations),
@@ -263,53 +332,108 @@ class Map:
         return lookup
 
     def _reindex_points(self) -> None:
+        if len(self._point_rows) < self._next_point_id:
+            self._point_rows = np.empty(self._next_point_id, dtype=np.int64)
         self._point_rows.fill(-1)
         self._point_rows[self.points["id"]] = np.arange(len(self.points))
 
-    # -- files -----------------------------------------------------------------------------------------------
+    # -- worlds ----------------------------------------------------------------------------------------------
 
-    def save(self, path: str | Path) -> None:
-        """Write the map as a `.npz` archive without pickle, whole or not at all."""
-        arrays: dict[str, Any] = {
-            "format_version": np.array(_FORMAT_VERSION),
-            "next_ids": np.array([self._next_point_id, self._next_keyframe_id]),
+    def begin_part(self) -> None:
+        """Let the key frames to come have a world of their own."""
+        self.part = int(self.keyframes["part"].max(initial=-1)) + 1
+
+    def move_part(self, part: int, S: Array, into: int) -> None:
+        """Carry a part over into the world of another: `S` (4, 4), a similarity, maps coordinates from its world to the
+        other's. Points must not be shared by the two yet."""
+        keyframe_rows = np.flatnonzero(self.keyframes["part"] == part)
+        point_rows = self.point_rows(self.points_of(part))
+        scale = float(geometry.similarity_scale(S))
+        moved = S @ self.T_world_keyframe[keyframe_rows]
+        moved[:, :3, :3] /= scale
+        self.T_world_keyframe[keyframe_rows] = geometry.orthonormalize(moved)
+        self.keyframes["part"][keyframe_rows] = into
+        self.positions[point_rows] = geometry.apply(S, self.positions[point_rows])
+        self.points["normal"][point_rows] = self.points["normal"][point_rows] @ S[:3, :3].T / scale
+        self.points["distance"][point_rows] *= scale
+        inside = np.isin(self.loops["i"], self.keyframes["id"][keyframe_rows])
+        self.loops["S_i_j"][inside, :3, 3] *= scale
+        if self.part == part:
+            self.part = into
+
+    def append_map(self, other: Map) -> Ids:
+        """Take up the key frames, points and revisits of another map as parts and sessions of their own; the new ids of
+        its key frames."""
+        keyframe_offset, point_offset = self._next_keyframe_id, self._next_point_id
+        offsets = {
+            "part": int(self.keyframes["part"].max(initial=-1)) + 1,
+            "session": int(self.keyframes["session"].max(initial=-1)) + 1,
+            "born": keyframe_offset,
+            "keyframe": keyframe_offset,
+            "i": keyframe_offset,
+            "j": keyframe_offset,
         }
-        for prefix, table in self._tables().items():
-            arrays |= {f"{prefix}.{name}": table[name] for name in table.names}
-        path = Path(path)
-        partial = path.with_name(f".{path.name}.partial")
-        with partial.open("wb") as file:
-            np.savez(file, allow_pickle=False, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        id_offsets = {"keyframes": keyframe_offset, "points": point_offset}
+        mine, theirs = self.tables(), other.tables()
+        for name, table in theirs.items():
+            columns = {column: table[column].copy() for column in table.names}
+            for column in columns.keys() & offsets.keys():
+                columns[column] += offsets[column]
+            if name in id_offsets:
+                columns["id"] += id_offsets[name]
+            if name == "observations":
+                columns["point"][columns["point"] >= 0] += point_offset
+            mine[name].append(len(table), **columns)
+        self._next_keyframe_id += other._next_keyframe_id
+        self._next_point_id += other._next_point_id
+        self._reindex_points()
+        return other.keyframes["id"] + keyframe_offset
 
-    @classmethod
-    def load(cls, path: str | Path) -> Map:
-        """Read a map that `save` wrote.
+    # -- tables ----------------------------------------------------------------------------------------------
+
+    def tables(self) -> dict[str, Table]:
+        """The tables by name."""
+        return {
+            "points": self.points,
+            "keyframes": self.keyframes,
+            "observations": self.observations,
+            "loops": self.loops,
+        }
+
+    @property
+    def next_ids(self) -> tuple[int, int]:
+        """The ids of the next point and the next key frame."""
+        return self._next_point_id, self._next_keyframe_id
+
+    def restore(self, columns: dict[str, dict[str, NDArray[Any]]], next_ids: tuple[int, int]) -> None:
+        """Fill an empty map with the columns of its tables, by table and name.
 
         Raises:
-            MapError: the file is missing, damaged, foreign or of a newer version.
+            KeyError, ValueError: columns are missing, disagree in length, or name what is not there.
         """
-        try:
-            with np.load(io.BytesIO(Path(path).read_bytes()), allow_pickle=False) as archive:
-                arrays = {name: archive[name] for name in archive.files}
-        except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
-            raise MapError(f"cannot read map {path}: expected a map.npz written by spslam, found: {error}") from None
-        version = int(arrays.get("format_version", np.array(0)))
-        if version != _FORMAT_VERSION:
-            raise MapError(f"map {path} has format version {version}, expected {_FORMAT_VERSION}")
-        try:
-            loaded = cls(arrays["points.descriptor"].shape[1])
-            for prefix, table in loaded._tables().items():
-                columns = {name: arrays[f"{prefix}.{name}"] for name in table.names}
-                table.append(len(columns[table.names[0]]), **columns)
-            loaded._next_point_id, loaded._next_keyframe_id = (int(n) for n in arrays["next_ids"])
-            loaded._point_rows = np.full(loaded._next_point_id, -1, dtype=np.int64)
-            loaded._reindex_points()
-        except (KeyError, ValueError, IndexError) as error:
-            raise MapError(f"map {path} is damaged: {error}") from None
-        return loaded
+        for name, table in self.tables().items():
+            table.append(len(next(iter(columns[name].values()))), **columns[name])
+        self._next_point_id, self._next_keyframe_id = next_ids
+        self._check()
+        self._reindex_points()
 
-    def _tables(self) -> dict[str, Table]:
-        return {"points": self.points, "keyframes": self.keyframes, "observations": self.observations}
+    def _check(self) -> None:
+        """Refuse tables that do not fit together."""
+        point_ids, keyframe_ids = self.points["id"], self.keyframes["id"]
+        linked = self.observations["point"]
+        for ids, end in ((point_ids, self._next_point_id), (keyframe_ids, self._next_keyframe_id)):
+            if (np.diff(ids) <= 0).any() or (len(ids) and not 0 <= ids[0] <= ids[-1] < end):
+                raise ValueError("ids do not ascend")
+        if (np.diff(self.observations["keyframe"]) < 0).any():
+            raise ValueError("observations are out of order")
+        named = (
+            (self.observations["keyframe"], keyframe_ids),
+            (linked[linked != NO_POINT], point_ids),
+            (self.loops["i"], keyframe_ids),
+            (self.loops["j"], keyframe_ids),
+        )
+        if not all(np.isin(ids, known).all() for ids, known in named):
+            raise ValueError("it names key frames or points that are not there")
+        for values in (self.positions, self.T_world_keyframe, self.loops["S_i_j"]):
+            if not np.isfinite(values).all():
+                raise ValueError("poses or points are not finite")

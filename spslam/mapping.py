@@ -139,13 +139,13 @@ class Mapper:
         self._adjust(slam_map, camera, moving)
 
     def cull_keyframes(self, slam_map: Map, keyframe_id: int) -> list[RemovedKeyframe]:
-        """Remove key frames around `keyframe_id` that add nothing; the newest and the first always stay."""
+        """Remove key frames around `keyframe_id` that add nothing; the newest and each part's first always stay."""
         removed: list[RemovedKeyframe] = []
         candidates, _ = slam_map.covisible(keyframe_id)
-        first = int(slam_map.keyframes["id"][0])
+        first = slam_map.first_keyframes()
         newest = int(slam_map.keyframes["id"][-1])
         for candidate in np.sort(candidates):
-            if candidate in (first, newest) or not self._is_redundant(slam_map, int(candidate)):
+            if candidate in first or candidate == newest or not self._is_redundant(slam_map, int(candidate)):
                 continue
             heirs, _ = slam_map.covisible(int(candidate))
             T_heir_removed = geometry.inverse(slam_map.pose(int(heirs[0]))) @ slam_map.pose(int(candidate))
@@ -304,8 +304,8 @@ class Mapper:
         border = others[~np.isin(others, moving)][: self._config.bundle.max_fixed]
         keyframe_ids = np.sort(np.concatenate([moving, border]))
         fixed = np.isin(keyframe_ids, border)
-        # The gauge: the map's first key frame never moves; where no border holds the window, its oldest does.
-        fixed |= keyframe_ids == slam_map.keyframes["id"][0]
+        # The gauge: a part's first key frame never moves; where no border holds the window, its oldest does.
+        fixed |= np.isin(keyframe_ids, slam_map.first_keyframes())
         if not fixed.any():
             fixed[0] = True
         problem, rows = bundle_problem(slam_map, keyframe_ids, fixed, point_ids)

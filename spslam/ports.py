@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,6 +60,12 @@ class Extractor(Protocol):
     def extract_batch(self, images: list[NDArray[np.uint8]]) -> list[Features]:
         """Features of several images of one size; equal to `extract` on each."""
         ...
+
+
+def identity(extractor: Extractor) -> str:
+    """What tells whether two maps' descriptors can be compared: the extractor's `identity`, where it has one (a network
+    of its weights), else its name."""
+    return str(getattr(extractor, "identity", extractor.name))
 
 
 class Matcher(Protocol):
@@ -291,6 +297,14 @@ class PlaceRecognizer(Protocol):
 
     def similarities(self, keyframe_id: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """As `search`, for one of the key frames."""
+        ...
+
+    def arrays(self) -> dict[str, NDArray[np.float32] | NDArray[np.int64]]:
+        """All that it knows, to be saved with a map."""
+        ...
+
+    def restore(self, arrays: dict[str, NDArray[Any]]) -> None:
+        """Know what an index knew when it gave `arrays`; raises `KeyError` or `ValueError` where these are damaged."""
         ...
 
 

@@ -21,11 +21,18 @@ Array = NDArray[np.float64]
 
 @dataclass
 class Statistics:
-    """Counts of a run, and how long each stage of each frame took (milliseconds, by stage)."""
+    """Counts of a run, and how long each stage of each frame took (milliseconds, by stage).
+
+    `merges` are loops that joined two parts of the map, `parts` those that it has, `frames_elsewhere` were tracked in
+    others than the main one.
+    """
 
     keyframes: int = 0
     points: int = 0
     loops: int = 0
+    merges: int = 0
+    parts: int = 0
+    frames_elsewhere: int = 0
     relocalisations: int = 0
     stage_ms: dict[str, list[float]] = field(default_factory=dict)
 
@@ -71,11 +78,17 @@ class Recorder:
         for T_keyframe_cam, scale in zip(self._T_keyframe_cam, scales, strict=True):
             T_keyframe_cam[:3, 3] *= scale
 
-    def trajectory(self, slam_map: Map) -> Trajectory:
-        """Every recorded frame in today's map, in the order of time."""
-        if not self._timestamps:
+    def parts(self, slam_map: Map) -> NDArray[np.int64]:
+        """(N,) the part of the map that each recorded frame is in."""
+        return slam_map.keyframes["part"][slam_map.keyframe_rows(np.asarray(self._keyframe_ids, dtype=np.int64))]
+
+    def trajectory(self, slam_map: Map, part: int) -> Trajectory:
+        """Every recorded frame in a part of today's map, in the order of time."""
+        timestamps = np.asarray(self._timestamps, dtype=np.float64)
+        chosen = np.flatnonzero(self.parts(slam_map) == part)
+        if len(chosen) == 0:
             return Trajectory(np.zeros(0), np.zeros((0, 4, 4)))
-        order = np.argsort(self._timestamps, kind="stable")
-        rows = slam_map.keyframe_rows(np.asarray(self._keyframe_ids))
-        poses = slam_map.T_world_keyframe[rows] @ np.asarray(self._T_keyframe_cam)
-        return Trajectory(np.asarray(self._timestamps)[order], geometry.orthonormalize(poses[order]))
+        chosen = chosen[np.argsort(timestamps[chosen], kind="stable")]
+        rows = slam_map.keyframe_rows(np.asarray(self._keyframe_ids)[chosen])
+        poses = slam_map.T_world_keyframe[rows] @ np.asarray(self._T_keyframe_cam)[chosen]
+        return Trajectory(timestamps[chosen], geometry.orthonormalize(poses))

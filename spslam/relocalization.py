@@ -33,11 +33,16 @@ class Relocalizer:
             reference_id: the key frame that tracking saw most of, last.
             just_lost: the camera is still about there, so that is tried first; otherwise likeness is.
         """
-        alike = self._alike(observations, slam_map)
         recent = slam_map.keyframes["id"][::-1][: self._config.recovery_keyframes].tolist()
         around = [reference_id, *recent] if slam_map.has_keyframe(reference_id) else recent
-        order = [*around, *alike] if just_lost else [*alike, *around]
-        candidates = np.array(list(dict.fromkeys(order)), dtype=np.int64)
+        if just_lost:
+            tracked = self._tracker.recover(observations, slam_map, camera, around)
+            if tracked is not None:
+                return tracked
+        alike = self._alike(observations, slam_map)
+        tried = set(around) if just_lost else set()
+        order = alike if just_lost else [*alike, *around]
+        candidates = [keyframe_id for keyframe_id in dict.fromkeys(order) if keyframe_id not in tried]
         return self._tracker.recover(observations, slam_map, camera, candidates)
 
     def _alike(self, observations: Observations, slam_map: Map) -> list[int]:

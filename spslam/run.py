@@ -215,9 +215,11 @@ def write_results(folder: Path, slam: Slam, sequence: Sequence, record: Record, 
     write_tum(folder / "trajectory.tum", trajectory)
     write_kitti(folder / "trajectory.kitti", trajectory)
     write_tum(folder / "keyframes.tum", slam.keyframe_trajectory())
-    slam.map.save(folder / "map.npz")
+    points, T_world_keyframes = slam.map.scene_of(slam.main_part)
+    if slam.mapping:
+        slam.save_map(folder / "map.npz")
     write_atomic(folder / "config.yaml", slam.config.to_yaml())
-    write_ply(folder / "map.ply", slam.map.positions)
+    write_ply(folder / "map.ply", points)
     plot_trajectory(
         folder / "trajectory.png",
         trajectory,
@@ -227,8 +229,8 @@ def write_results(folder: Path, slam: Slam, sequence: Sequence, record: Record, 
     )
     render_scene(
         folder / "map.png",
-        slam.map.positions,
-        slam.map.T_world_keyframe,
+        points,
+        T_world_keyframes,
         trajectory,
         _truth_in_map(trajectory, evaluation),
     )

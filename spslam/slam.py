@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,15 +11,16 @@ from numpy.typing import NDArray
 from spslam import geometry
 from spslam.camera import Camera
 from spslam.config import Config, load_config
-from spslam.errors import DatasetError
-from spslam.frame import Frame, Observations
+from spslam.errors import DatasetError, MapError
+from spslam.frame import Frame, Observations, Sensor
 from spslam.global_refinement import GlobalRefiner
 from spslam.initialization import DepthInitializer, Started, TwoViewInitializer
 from spslam.loop_closing import LoopCloser, keyframe_observations
-from spslam.map import Map
+from spslam.map import Map, Origin
+from spslam.map_file import SavedMap, save_map
 from spslam.mapping import KeyframeRule, Mapper
 from spslam.observing import Observer, tracking_camera
-from spslam.ports import Parts
+from spslam.ports import Parts, identity
 from spslam.recording import Recorder, Statistics
 from spslam.relocalization import Relocalizer
 from spslam.tracking import Motion, Tracked, Tracker, TrackResult, TrackState
@@ -32,18 +34,31 @@ _CONFIRMED_FRAMES = 3
 class Slam:
     """Visual SLAM from frames that come one after the other.
 
-    Sensor and camera are those of the first frame.
+    Sensor and camera are those of the first frame. A camera that stays lost begins a new part of the map; a revisit
+    joins the parts.
+
+    Args:
+        config: of all stages.
+        parts: that do the work.
+        saved: a map to find the camera in, instead of an empty one.
+        mapping: let the map grow; without, a saved one is tracked against and stays as it is.
 
     Attributes:
         state: what the system is doing.
         map: key frames and points.
+        mapping: whether the map grows.
         statistics: counts and timings.
+
+    Raises:
+        MapError: the saved map was made with another front end, or there is none to be tracked against.
     """
 
-    def __init__(self, config: Config, parts: Parts) -> None:
+    def __init__(self, config: Config, parts: Parts, saved: SavedMap | None = None, mapping: bool = True) -> None:
         self.config = config
         self.state = TrackState.INITIALIZING
         self.map = Map(descriptor_size=0)
+        self.mapping = mapping
+        self._extractor = identity(parts.extractor)
         self.statistics = Statistics()
         distance = parts.extractor.max_distance
         self._two_view = TwoViewInitializer(config, parts.matcher, parts.two_view, distance)
@@ -69,16 +84,28 @@ class Slam:
         self._camera: Camera | None = None
         self._rule: KeyframeRule | None = None
         self._last_timestamp = -np.inf
+        self._lost_since: float | None = None
+        self._lost_frames = 0
         self._seen_points = np.zeros(0, dtype=np.int64)
         self._reference_id = -1
+        if saved is not None:
+            self._resume(saved)
+        elif not mapping:
+            raise MapError("to track without mapping there must be a map")
 
     @classmethod
-    def from_config(cls, config: Config | str, overrides: list[str] | None = None) -> Slam:
+    def from_config(
+        cls,
+        config: Config | str,
+        overrides: list[str] | None = None,
+        saved: SavedMap | None = None,
+        mapping: bool = True,
+    ) -> Slam:
         """A system from a configuration or the name of a built-in one (see `load_config`)."""
         from spslam.build import build_parts
 
         resolved = load_config(config, overrides) if isinstance(config, str) else config
-        return cls(resolved, build_parts(resolved))
+        return cls(resolved, build_parts(resolved), saved, mapping)
 
     def track(self, frame: Frame) -> TrackResult:
         """Take in one frame; stamps must increase.
@@ -95,9 +122,9 @@ class Slam:
             with self.statistics.stage("tracking"):
                 tracked = self._find_pose(observations, camera)
             if tracked is None:
-                return self._lose(observations)
+                return self._lose(observations, frame, camera)
             self._take_up(tracked, camera)
-            why = self._keyframe_rule(camera).wants(tracked, self.map, self._reference_id)
+            why = self._wants_keyframe(tracked, camera)
             if why:
                 with self.statistics.stage("mapping"):
                     self._insert_keyframe(tracked, camera)
@@ -107,20 +134,38 @@ class Slam:
 
     def finish(self) -> None:
         """End the run: points that one key frame and hardly any other frame saw go."""
-        if len(self.map.keyframes) < 2:
+        self._count()
+        self.statistics.frames_elsewhere = int(np.count_nonzero(self._recorder.parts(self.map) != self.main_part))
+        if len(self.map.keyframes) < 2 or not self.mapping:
             return
         self._global.finish(self.map)
         unconfirmed = (self.map.observation_counts() < 2) & (self.map.points["found"] < _CONFIRMED_FRAMES)
         self.map.remove_points(self.map.points["id"][unconfirmed])
         self._count()
 
+    @property
+    def main_part(self) -> int:
+        """The part of the map that most frames of this run were tracked in."""
+        parts = self._recorder.parts(self.map)
+        return int(np.bincount(parts).argmax()) if len(parts) else int(self.map.part)
+
     def trajectory(self) -> Trajectory:
-        """Poses of all tracked frames, refined by today's key frames."""
-        return self._recorder.trajectory(self.map)
+        """Poses of all frames tracked in the main part, refined by today's key frames."""
+        return self._recorder.trajectory(self.map, self.main_part)
 
     def keyframe_trajectory(self) -> Trajectory:
-        """Poses of the key frames."""
-        return Trajectory(self.map.keyframes["timestamp"].copy(), self.map.T_world_keyframe.copy())
+        """Poses of the key frames of this run in the main part."""
+        keyframes = self.map.keyframes
+        mine = (keyframes["part"] == self.main_part) & (keyframes["session"] == self.map.session)
+        return Trajectory(keyframes["timestamp"][mine], keyframes["T_world_cam"][mine])
+
+    def save_map(self, path: Path | str) -> None:
+        """Write the map with the index of its places; see `spslam.map_file.save_map`.
+
+        Raises:
+            OutputError: the file cannot be written.
+        """
+        save_map(path, self.map, self._places.arrays())
 
     # -- steps of `track` ------------------------------------------------------------------------------------
 
@@ -133,8 +178,44 @@ class Slam:
         camera = tracking_camera(frame, self.config)
         if self._camera is not None and camera != self._camera:
             raise DatasetError(f"frame {frame.index}: the camera or the sensor changed in the middle of a run")
+        if self._camera is None and self.mapping:
+            self._set_origin(frame.sensor, camera)
         self._camera = camera
         return camera
+
+    def _resume(self, saved: SavedMap) -> None:
+        """Go on with a saved map: the camera is somewhere in it."""
+        origin = saved.map.origin
+        if origin is None or len(saved.map.keyframes) == 0:
+            raise MapError("the map has no key frames to find the camera with")
+        if origin.extractor != self._extractor:
+            raise MapError(
+                f"the map was made with {origin.extractor}, this run uses {self._extractor}: "
+                "give the same --extractor and --weights"
+            )
+        self.map = saved.map
+        if saved.places:
+            try:
+                self._places.restore(saved.places)
+            except (KeyError, ValueError) as error:
+                raise MapError(f"the map's index of places is damaged: {error}") from None
+        self.state = TrackState.LOST
+
+    def _set_origin(self, sensor: Sensor, camera: Camera) -> None:
+        origin = self.map.origin
+        if origin is None:
+            scale = "arbitrary" if sensor == "mono" else "baseline" if sensor == "stereo" else "depth"
+            self.map.origin = Origin(sensor, camera, self._extractor, scale)
+        elif (origin.sensor, origin.camera) != (sensor, camera):
+            raise MapError(
+                f"a map is extended by the camera that made it, {_describe(origin.sensor, origin.camera)}; "
+                f"found {_describe(sensor, camera)}: use --localize"
+            )
+
+    def _wants_keyframe(self, tracked: Tracked, camera: Camera) -> str:
+        if not self.mapping:
+            return ""
+        return self._keyframe_rule(camera).wants(tracked, self.map, self._reference_id)
 
     def _keyframe_rule(self, camera: Camera) -> KeyframeRule:
         if self._rule is None:
@@ -143,14 +224,18 @@ class Slam:
 
     def _initialize(self, observations: Observations, frame: Frame, camera: Camera) -> TrackResult:
         if len(self.map.keyframes) == 0 and self.map.descriptor_size == 0:
-            self.map = Map(observations.descriptors.shape[1])
+            origin, self.map = self.map.origin, Map(observations.descriptors.shape[1])
+            self.map.origin = origin
         initializer = self._two_view if frame.sensor == "mono" else self._from_depth
         with self.statistics.stage("tracking"):
+            part_before = self.map.part
+            self.map.begin_part()
             started = initializer.start(self.map, camera, observations)
         if isinstance(started, str):
+            self.map.part = part_before
             return TrackResult(observations.index, observations.timestamp, self.state, reason=started)
         self._mapper.refine(self.map, camera, started.keyframe_id)
-        self.state = TrackState.TRACKING
+        self._found()
         self._begin(started, camera)
         return TrackResult(
             observations.index,
@@ -159,13 +244,15 @@ class Slam:
             T_world_cam=self.map.pose(started.keyframe_id),
             inliers=len(self._seen_points),
             matches=len(self._seen_points),
+            part=self.map.part,
             is_keyframe=True,
-            reason="first map",
+            reason="first map" if self.map.part == 0 else f"part {self.map.part} of the map begins",
         )
 
     def _begin(self, started: Started, camera: Camera) -> None:
         """Record the first key frames and, for a single camera, the frames that waited for them."""
-        for keyframe_id in self.map.keyframes["id"]:
+        keyframe_ids = self.map.keyframes_of(self.map.part)
+        for keyframe_id in keyframe_ids:
             pose = self.map.pose(int(keyframe_id))
             timestamp = float(self.map.keyframes["timestamp"][self.map.keyframe_rows(keyframe_id)])
             self._recorder.add(timestamp, pose, int(keyframe_id), self.map)
@@ -173,7 +260,7 @@ class Slam:
             self._places.add(int(keyframe_id), keyframe_observations(self.map, int(keyframe_id)).descriptors)
         self._reference_id = started.keyframe_id
         self._seen_points = self.map.points_seen_by(np.array([started.keyframe_id]))
-        first_id = int(self.map.keyframes["id"][0])
+        first_id = int(keyframe_ids[0])
         for frames in (started.before[::-1], started.between):
             self._track_waiting(frames, first_id, camera)
         self._count()
@@ -199,11 +286,17 @@ class Slam:
         just_lost = self.state is TrackState.TRACKING
         return self._relocalizer.find(observations, self.map, camera, self._reference_id, just_lost)
 
-    def _lose(self, observations: Observations) -> TrackResult:
+    def _lose(self, observations: Observations, frame: Frame, camera: Camera) -> TrackResult:
         if self.state is TrackState.TRACKING:
             logger.warning("frame %d: tracking lost", observations.index)
+            self._two_view.reset()
         self.state = TrackState.LOST
         self._motion.stop()
+        self._lost_frames += 1
+        if self._lost_since is None:
+            self._lost_since = observations.timestamp
+        if self.mapping and self._stays_lost(observations.timestamp):
+            return self._begin_anew(observations, frame, camera)
         reason = (
             "no key points in the image"
             if len(observations) == 0
@@ -211,18 +304,37 @@ class Slam:
         )
         return TrackResult(observations.index, observations.timestamp, self.state, reason=reason)
 
+    def _stays_lost(self, timestamp: float) -> bool:
+        """Whether the camera was looked for long enough."""
+        config = self.config.tracking
+        assert self._lost_since is not None
+        return self._lost_frames >= config.new_part_frames and timestamp - self._lost_since >= config.new_part_after_s
+
+    def _begin_anew(self, observations: Observations, frame: Frame, camera: Camera) -> TrackResult:
+        """Begin a new part of the map if this frame can; the camera stays lost otherwise."""
+        result = self._initialize(observations, frame, camera)
+        if self.state is TrackState.TRACKING:
+            logger.warning("frame %d: begins part %d of the map", observations.index, self.map.part)
+        return result
+
+    def _found(self) -> None:
+        self.state = TrackState.TRACKING
+        self._lost_since, self._lost_frames = None, 0
+
     def _take_up(self, tracked: Tracked, camera: Camera) -> None:
         """Make the pose of a tracked frame the one that the next is predicted from."""
         observations = tracked.observations
         if self.state is TrackState.LOST:
             logger.info("frame %d: tracking found again", observations.index)
             self.statistics.relocalisations += 1
-        self.state = TrackState.TRACKING
+        self._found()
         self._seen_points = tracked.point_ids[tracked.point_ids >= 0]
         local_keyframes = self._tracker.local_keyframes(self.map, self._seen_points)
         self._reference_id = int(local_keyframes[0])
         local_points = self.map.points_seen_by(local_keyframes)
-        self._tracker.count_visibility(self.map, camera, tracked, local_points)
+        self.map.part = self.map.part_of(self._reference_id)
+        if self.mapping:
+            self._tracker.count_visibility(self.map, camera, tracked, local_points)
         T_cam_world = tracked.estimate.T_cam_world
         self._motion.update(observations.timestamp, T_cam_world, self._reference_id, self.map)
         self._recorder.add(observations.timestamp, tracked.T_world_cam, self._reference_id, self.map)
@@ -239,18 +351,20 @@ class Slam:
         for removed in self._mapper.cull_keyframes(self.map, keyframe_id):
             self._places.remove(removed.keyframe_id)
             self._recorder.reanchor(removed)
-            self._loops.reanchor(removed)
+            self._loops.reanchor(self.map, removed)
         self._global.keyframe_added(self.map)
         self._seen_points = self.map.points_seen_by(np.array([keyframe_id]))
         self._keyframe_rule(camera).reset()
         self._count()
 
     def _close_loop(self, camera: Camera) -> None:
+        parts = len(self.map.parts)
         rescaling = self._loops.close(self.map, camera, self._reference_id)
         if rescaling is not None:
             self._recorder.rescale(rescaling)
             self._motion.rescale(float(rescaling.of(np.asarray(self._reference_id))))
             self.statistics.loops += 1
+            self.statistics.merges += parts - len(self.map.parts)
             self._global.start(self.map, camera)
             self._seen_points = self.map.points_seen_by(np.array([self._reference_id]))
             self._count()
@@ -265,6 +379,7 @@ class Slam:
             T_world_cam=tracked.T_world_cam if T_cam_world is None else geometry.inverse(T_cam_world),
             inliers=tracked.inliers,
             matches=tracked.matches,
+            part=self.map.part,
             is_keyframe=bool(why_keyframe),
             reason=f"key frame: {why_keyframe}" if why_keyframe else tracked.how,
             covariance=tracked.estimate.covariance,
@@ -274,3 +389,8 @@ class Slam:
     def _count(self) -> None:
         self.statistics.keyframes = len(self.map.keyframes)
         self.statistics.points = len(self.map.points)
+        self.statistics.parts = len(self.map.parts)
+
+
+def _describe(sensor: Sensor, camera: Camera) -> str:
+    return f"{sensor} {camera.width}x{camera.height} fx={camera.fx:.3f}"

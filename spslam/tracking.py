@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -37,6 +38,7 @@ class TrackResult:
         state: after this frame.
         T_world_cam: (4, 4) float64, None unless tracked.
         inliers, matches: matched points that agree with the pose, and all.
+        part: of the map, whose world the pose is in.
         is_keyframe: whether the frame entered the map.
         reason: why there is no pose, or how it was found; one line.
         covariance: (6, 6) of the pose (see `PoseEstimate`), NaN where unknown.
@@ -49,6 +51,7 @@ class TrackResult:
     T_world_cam: Array | None = None
     inliers: int = 0
     matches: int = 0
+    part: int = 0
     is_keyframe: bool = False
     reason: str = ""
     covariance: Array = field(default_factory=_NAN_COVARIANCE.copy)
@@ -133,10 +136,12 @@ class Tracker:
         second = self._match_and_refine(observations, slam_map, camera, refined, local_points, narrow)
         return second if second is not None and second.inliers >= first.inliers else first
 
-    def recover(self, observations: Observations, slam_map: Map, camera: Camera, keyframe_ids: Ids) -> Tracked | None:
+    def recover(
+        self, observations: Observations, slam_map: Map, camera: Camera, keyframe_ids: Iterable[int]
+    ) -> Tracked | None:
         """Pose of a frame without any prediction, from matches with one key frame after the other."""
         for keyframe_id in keyframe_ids:
-            matched = self._match_keyframe(observations, slam_map, int(keyframe_id))
+            matched = self._match_keyframe(observations, slam_map, keyframe_id)
             if np.count_nonzero(matched >= 0) < self._config.min_inliers:
                 continue
             seen = np.flatnonzero(matched >= 0)

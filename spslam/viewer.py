@@ -104,7 +104,7 @@ class Open3DViewer:
             return
         if self._updates % self._every == 0:
             trajectory = slam.trajectory()
-            self._show(slam.map.positions, slam.map.T_world_keyframe, trajectory)
+            self._show(*slam.map.scene_of(slam.main_part), trajectory)
         self._updates += 1
         if not self._window.poll_events():
             _log.info("the viewer's window was closed; the run goes on")

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from spslam.errors import MapError
 from spslam.frame import Observations
 from spslam.map import NO_POINT, Map
+from spslam.map_file import load_map, save_map
 from spslam.table import Table
 
 SIZE = 8
@@ -119,46 +119,67 @@ def test_newest_view_describes(three_views: Map) -> None:
     assert three_views.points["distance"][row] == pytest.approx(np.linalg.norm([1 - 2, 0, 5]))
 
 
-def test_saved_map_loads_equal(three_views: Map, tmp_path) -> None:
-    three_views.remove_points(np.array([0]))
-    path = tmp_path / "map.npz"
-    three_views.save(path)
-    loaded = Map.load(path)
-    for mine, theirs in (
-        (three_views.points, loaded.points),
-        (three_views.keyframes, loaded.keyframes),
-        (three_views.observations, loaded.observations),
-    ):
-        for name in mine.names:
-            assert np.array_equal(mine[name], theirs[name], equal_nan=mine[name].dtype.kind == "f"), name
-    assert loaded.point_rows(np.array([0, 1])).tolist() == [-1, 0]
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["map.npz"]
+@pytest.fixture
+def two_parts(three_views: Map) -> Map:
+    """As `three_views`, with a part of two more key frames that share three points."""
+    three_views.begin_part()
+    first = three_views.add_keyframe(observations(4, 3), pose(10.0), np.full(4, NO_POINT))
+    rows = np.arange(3) + three_views.observation_rows(first).start
+    three_views.add_points(first, np.array([[10.0, 0, 4], [11, 0, 4], [10, 1, 4]]), rows)
+    three_views.add_keyframe(observations(4, 4), pose(10.5), np.array([4, 5, 6, NO_POINT]))
+    three_views.loops.append(1, i=3, j=4, S_i_j=pose(0.5), inliers=50)
+    return three_views
 
 
-@pytest.mark.parametrize("content", [b"", b"not a map", b"PK\x03\x04 cut"])
-def test_damaged_map_is_refused_in_one_line(content: bytes, tmp_path) -> None:
-    path = tmp_path / "map.npz"
-    path.write_bytes(content)
-    with pytest.raises(MapError, match=r"map\.npz") as error:
-        Map.load(path)
-    assert "\n" not in str(error.value)
+def test_parts_know_their_keyframes_and_points(two_parts: Map) -> None:
+    assert two_parts.parts.tolist() == [0, 1]
+    assert two_parts.keyframes_of(1).tolist() == [3, 4]
+    assert two_parts.points_of(0).tolist() == [0, 1, 2, 3]
+    assert two_parts.points_of(1).tolist() == [4, 5, 6]
+    assert two_parts.first_keyframes().tolist() == [0, 3]
+    assert (two_parts.part_of(2), two_parts.part_of(3)) == (0, 1)
+    points, poses = two_parts.scene_of(1)
+    assert points[:, 2].tolist() == [4, 4, 4]
+    assert poses[:, 0, 3].tolist() == [10.0, 10.5]
 
 
-def test_truncated_map_is_refused(three_views: Map, tmp_path) -> None:
-    path = tmp_path / "map.npz"
-    three_views.save(path)
-    path.write_bytes(path.read_bytes()[:-200])
-    with pytest.raises(MapError):
-        Map.load(path)
+def test_a_moved_part_keeps_its_shape_and_takes_the_scale(two_parts: Map) -> None:
+    two_parts.refresh_normals(two_parts.points["id"])
+    normals, distances = two_parts.points["normal"].copy(), two_parts.points["distance"].copy()
+    before = two_parts.scene_of(0)
+    R = np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])
+    S = np.eye(4)
+    S[:3, :3], S[:3, 3] = 2.0 * R, [1.0, 2.0, 3.0]
+    points, poses = two_parts.scene_of(1)
+    two_parts.move_part(1, S, 0)
+    assert two_parts.parts.tolist() == [0]
+    assert two_parts.part == 0, "key frames to come are in the joint part"
+    assert two_parts.positions[4:] == pytest.approx(points @ S[:3, :3].T + S[:3, 3])
+    assert two_parts.T_world_keyframe[3:, :3, :3] == pytest.approx(np.array([R, R]))
+    assert two_parts.T_world_keyframe[3:, :3, 3] == pytest.approx(poses[:, :3, 3] @ S[:3, :3].T + S[:3, 3])
+    assert two_parts.points["normal"][4:] == pytest.approx(normals[4:] @ R.T)
+    assert two_parts.points["distance"] == pytest.approx(distances * np.array([1, 1, 1, 1, 2, 2, 2]))
+    assert two_parts.loops["S_i_j"][0, :3, 3] == pytest.approx([1.0, 0.0, 0.0])
+    assert np.array_equal(two_parts.positions[:4], before[0])
+    two_parts.refresh_normals(two_parts.points["id"])
+    assert two_parts.points["normal"][4:] == pytest.approx(normals[4:] @ R.T)
 
 
-def test_foreign_archive_and_newer_version_are_refused(tmp_path) -> None:
-    foreign, newer = tmp_path / "foreign.npz", tmp_path / "newer.npz"
-    np.savez(foreign, a=np.zeros(3))
-    np.savez(newer, format_version=np.array(99))
-    for path in (foreign, newer):
-        with pytest.raises(MapError, match="version"):
-            Map.load(path)
+def test_another_map_is_taken_up_whole(two_parts: Map, three_views: Map) -> None:
+    mine = Map(SIZE)
+    mine.add_keyframe(observations(2, 9), pose(0.0), np.full(2, NO_POINT))
+    mine.add_points(0, np.ones((2, 3)), np.arange(2))
+    ids = mine.append_map(two_parts)
+    assert_consistent(mine)
+    assert ids.tolist() == [1, 2, 3, 4, 5]
+    assert mine.parts.tolist() == [0, 1, 2]
+    assert mine.keyframes["session"].tolist() == [0, 1, 1, 1, 1, 1]
+    assert mine.points_of(2).tolist() == [6, 7, 8]
+    assert mine.observation_counts()[2:].tolist() == two_parts.observation_counts().tolist()
+    assert (mine.loops["i"].tolist(), mine.loops["j"].tolist()) == ([4], [5])
+    assert np.array_equal(mine.positions[2:], two_parts.positions)
+    new = mine.add_keyframe(observations(0, 10), pose(1.0), np.zeros(0, np.int64))
+    assert new == 6, "ids are never used twice"
 
 
 def test_table_grows_and_compacts() -> None:
@@ -226,7 +247,7 @@ def test_any_sequence_of_changes_keeps_the_tables_consistent(seed: int, tmp_path
             shared = [len(np.intersect1d(mine, slam_map.points_seen_by(np.array([k])))) for k in others]
             assert counts.tolist() == shared
             assert all(n > 0 for n in shared)
-    slam_map.save(tmp_path / "map.npz")
-    loaded = Map.load(tmp_path / "map.npz")
+    save_map(tmp_path / "map.npz", slam_map)
+    loaded = load_map(tmp_path / "map.npz").map
     assert_consistent(loaded)
     assert np.array_equal(loaded.observation_counts(), slam_map.observation_counts())

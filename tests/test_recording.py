@@ -47,12 +47,12 @@ def removed(slam_map: Map, keyframe_id: int, heir_id: int) -> RemovedKeyframe:
 
 
 def test_nothing_recorded_is_an_empty_trajectory(slam_map: Map) -> None:
-    assert len(Recorder().trajectory(slam_map)) == 0
-    assert len(Recorder().trajectory(Map(8))) == 0
+    assert len(Recorder().trajectory(slam_map, 0)) == 0
+    assert len(Recorder().trajectory(Map(8), 0)) == 0
 
 
 def test_poses_come_back_as_recorded(slam_map: Map, recorder: Recorder) -> None:
-    trajectory = recorder.trajectory(slam_map)
+    trajectory = recorder.trajectory(slam_map, 0)
     assert trajectory.timestamps == pytest.approx(0.1 * np.arange(8))
     assert trajectory.T_world_cam == pytest.approx(np.array(FRAMES))
 
@@ -60,7 +60,7 @@ def test_poses_come_back_as_recorded(slam_map: Map, recorder: Recorder) -> None:
 def test_frames_follow_their_keyframe(slam_map: Map, recorder: Recorder) -> None:
     correction = pose(0.3, -0.2, 0.1, 0.1, 0.2, -0.3)
     slam_map.T_world_keyframe[2] = correction @ slam_map.T_world_keyframe[2]
-    found = recorder.trajectory(slam_map).T_world_cam
+    found = recorder.trajectory(slam_map, 0).T_world_cam
     assert found[4:6] == pytest.approx(correction @ np.array(FRAMES[4:6]))
     assert found[[0, 1, 2, 3, 6, 7]] == pytest.approx(np.array([FRAMES[i] for i in (0, 1, 2, 3, 6, 7)]))
 
@@ -68,12 +68,12 @@ def test_frames_follow_their_keyframe(slam_map: Map, recorder: Recorder) -> None
 def test_heirs_take_over_one_after_the_other(slam_map: Map, recorder: Recorder) -> None:
     """The heir of one culled key frame may be the next to go."""
     recorder.reanchor(removed(slam_map, 1, 2))
-    assert recorder.trajectory(slam_map).T_world_cam == pytest.approx(np.array(FRAMES))
+    assert recorder.trajectory(slam_map, 0).T_world_cam == pytest.approx(np.array(FRAMES))
     recorder.reanchor(removed(slam_map, 2, 3))
-    assert recorder.trajectory(slam_map).T_world_cam == pytest.approx(np.array(FRAMES))
+    assert recorder.trajectory(slam_map, 0).T_world_cam == pytest.approx(np.array(FRAMES))
     correction = pose(0, 0.5, 0, 0, 0, 0.2)
     slam_map.T_world_keyframe[slam_map.keyframe_rows(np.array(3))] = correction @ KEYFRAMES[3]
-    found = recorder.trajectory(slam_map).T_world_cam
+    found = recorder.trajectory(slam_map, 0).T_world_cam
     assert found[2:] == pytest.approx(correction @ np.array(FRAMES[2:]))
     assert found[:2] == pytest.approx(np.array(FRAMES[:2]))
 
@@ -82,7 +82,7 @@ def test_frames_between_keyframes_change_with_the_scale_of_the_map(slam_map: Map
     """A loop of a single camera scales its surroundings by another factor around each key frame."""
     scales = np.array([1.0, 0.9, 0.8, 0.7])
     recorder.rescale(Rescaling(np.arange(4), scales))
-    found = recorder.trajectory(slam_map).T_world_cam
+    found = recorder.trajectory(slam_map, 0).T_world_cam
     for i, (keyframe, frame) in enumerate(zip(np.repeat(KEYFRAMES, 2, axis=0), FRAMES, strict=True)):
         offset = frame[:3, 3] - keyframe[:3, 3]
         assert found[i, :3, 3] - keyframe[:3, 3] == pytest.approx(scales[i // 2] * offset)
@@ -92,12 +92,12 @@ def test_frames_between_keyframes_change_with_the_scale_of_the_map(slam_map: Map
 def test_nothing_recorded_is_rescaled(slam_map: Map) -> None:
     recorder = Recorder()
     recorder.rescale(Rescaling(np.arange(4), np.ones(4)))
-    assert len(recorder.trajectory(slam_map)) == 0
+    assert len(recorder.trajectory(slam_map, 0)) == 0
 
 
 def test_the_last_frame_becomes_a_keyframe(slam_map: Map, recorder: Recorder) -> None:
     recorder.move_last(3)
-    assert recorder.trajectory(slam_map).T_world_cam[-1] == pytest.approx(KEYFRAMES[3])
+    assert recorder.trajectory(slam_map, 0).T_world_cam[-1] == pytest.approx(KEYFRAMES[3])
 
 
 def test_frames_are_told_in_the_order_of_time(slam_map: Map) -> None:
@@ -105,7 +105,7 @@ def test_frames_are_told_in_the_order_of_time(slam_map: Map) -> None:
     recorder = Recorder()
     for i in (4, 5, 3, 2, 0, 1):
         recorder.add(0.1 * i, FRAMES[i], 0, slam_map)
-    trajectory = recorder.trajectory(slam_map)
+    trajectory = recorder.trajectory(slam_map, 0)
     assert trajectory.timestamps == pytest.approx(0.1 * np.arange(6))
     assert trajectory.T_world_cam == pytest.approx(np.array(FRAMES[:6]))
 

@@ -12,6 +12,7 @@ from spslam.config import Config
 from spslam.errors import DatasetError, FrameError, OutputError
 from spslam.frame import Frame, Observations
 from spslam.map import Map
+from spslam.map_file import load_map, save_map
 from spslam.metrics import peak_memory_mb
 from spslam.output import OUTPUT_NAMES, OutputFolder, RunLog, default_output
 from spslam.recording import Statistics
@@ -78,6 +79,7 @@ class FakeSlam:
         self.config, self.statistics, self.first, self.bug_at = Config(), Statistics(), first, bug_at
         self.tracked: list[int] = []
         self.finished = False
+        self.mapping, self.main_part = True, 0
         self.map = Map(4)
         count = 5
         observations = Observations(
@@ -110,6 +112,9 @@ class FakeSlam:
         return Trajectory(
             np.array([0.1 * i for i in self.tracked]), np.array([pose(i) for i in self.tracked]).reshape(-1, 4, 4)
         )
+
+    def save_map(self, path: Path) -> None:
+        save_map(path, self.map)
 
     def keyframe_trajectory(self) -> Trajectory:
         return Trajectory(np.zeros(1), self.map.T_world_keyframe.copy())
@@ -216,7 +221,7 @@ def test_run_writes_every_file(tmp_path: Path, real_pictures: None) -> None:
     np.testing.assert_allclose(read_tum(folder / "trajectory.tum").positions, truth.positions, atol=1e-8)
     np.testing.assert_allclose(read_kitti(folder / "trajectory.kitti").positions, truth.positions, atol=1e-8)
     assert len(read_tum(folder / "keyframes.tum")) == 1
-    assert len(Map.load(folder / "map.npz").positions) == 5
+    assert len(load_map(folder / "map.npz").map.positions) == 5
     assert (folder / "config.yaml").read_text(encoding="utf-8") == Config().to_yaml()
     assert (folder / "trajectory.png").read_bytes()[:4] == b"\x89PNG"
     assert (folder / "map.ply").read_bytes()[:3] == b"ply"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,10 +16,12 @@ from spslam.backend.pose_graph import G2oPoseGraph
 from spslam.backend.two_view import EpipolarSolver
 from spslam.camera import Camera
 from spslam.config import Config, load_config
-from spslam.errors import CalibrationError, DatasetError
+from spslam.errors import CalibrationError, DatasetError, MapError
 from spslam.evaluation import evaluate
 from spslam.frame import Features, Frame
 from spslam.frontend.matching import DescriptorMatcher
+from spslam.map import Map
+from spslam.map_file import SavedMap, load_map
 from spslam.ports import Parts
 from spslam.slam import Slam
 from spslam.tracking import TrackResult, TrackState
@@ -103,20 +106,21 @@ def circle(count: int, laps: float) -> list[np.ndarray]:
     return [look(1.5 * np.sin(a), 0.0, 1.5 * np.cos(a), a) for a in angles]
 
 
-def build(room: PointRoom, config: Config) -> Slam:
-    return Slam(
-        config,
-        Parts(
-            extractor=room,
-            stereo_matcher=room,
-            matcher=DescriptorMatcher(),
-            pose_solver=PnPSolver(NOISE_PX),
-            two_view=EpipolarSolver(NOISE_PX),
-            bundle=SchurBundleAdjuster(NOISE_PX),
-            pose_graph=G2oPoseGraph(),
-            places=PlaceIndex(seed=0),
-        ),
+def parts_of(room: PointRoom) -> Parts:
+    return Parts(
+        extractor=room,
+        stereo_matcher=room,
+        matcher=DescriptorMatcher(),
+        pose_solver=PnPSolver(NOISE_PX),
+        two_view=EpipolarSolver(NOISE_PX),
+        bundle=SchurBundleAdjuster(NOISE_PX),
+        pose_graph=G2oPoseGraph(),
+        places=PlaceIndex(seed=0),
     )
+
+
+def build(room: PointRoom, config: Config) -> Slam:
+    return Slam(config, parts_of(room))
 
 
 def drive(
@@ -210,6 +214,127 @@ def test_a_place_never_seen_is_not_recognised() -> None:
     assert {result.state for result in results[60:70]} == {TrackState.LOST}
     assert {result.state for result in results[70:]} == {TrackState.TRACKING}
     assert slam.statistics.relocalisations == 1
+
+
+def corridor(start: float, count: int, step: float = 0.04) -> list[np.ndarray]:
+    """A camera that walks along x in front of a long wall."""
+    return [look(start + step * i, 0.05 * np.sin(0.3 * i), -1.0, 0.0) for i in range(count)]
+
+
+LONG = (24.0, 4.0, 8.0)
+# A camera that stays lost for a few frames begins anew.
+AT_ONCE = ["tracking.new_part_after_s=0.2", "tracking.new_part_frames=3"]
+
+
+@pytest.mark.parametrize("sensor", ["stereo", "mono"])
+def test_a_camera_that_stays_lost_begins_a_part_and_a_revisit_joins_it(sensor: str) -> None:
+    """Carried away in the dark to where nothing is known, it walks back to where it was."""
+    first = corridor(-9.0, 60)
+    dark = [first[-1]] * 5
+    back = corridor(-1.0, 150, -0.04)
+    room = PointRoom(4000, size=LONG)
+    room.blind = set(range(60, 65))
+    slam, results = drive(room, [*first, *dark, *back], sensor, AT_ONCE)
+    assert {r.part for r in results[:60]} == {0}
+    began = next(r for r in results[65:] if r.state is TrackState.TRACKING)
+    assert began.index < 85
+    assert began.part == 1 and "part 1" in began.reason
+    assert results[-1].state is TrackState.TRACKING
+    assert slam.statistics.merges == 1
+    assert slam.map.parts.tolist() == [0]
+    assert results[-1].part == 0
+    assert len(slam.trajectory()) > 195
+    poses = [*first, *dark, *back]
+    assert ate(slam, poses, "se3" if sensor == "stereo" else "sim3") < 0.05
+    assert slam.statistics.frames_elsewhere == 0
+
+
+def test_parts_that_nothing_joins_stay_apart() -> None:
+    first, dark, other = corridor(-9.0, 60), [corridor(-9.0, 60)[-1]] * 5, corridor(3.0, 40)
+    room = PointRoom(4000, size=LONG)
+    room.blind = set(range(60, 65))
+    slam, results = drive(room, [*first, *dark, *other], "stereo", AT_ONCE)
+    assert slam.map.parts.tolist() == [0, 1]
+    assert slam.main_part == 0
+    assert len(slam.trajectory()) == 60, "what nothing connects is no trajectory"
+    assert 35 < slam.statistics.frames_elsewhere <= 40
+    assert slam.statistics.merges == 0
+    assert results[-1].part == 1
+    assert len(slam.keyframe_trajectory()) == len(slam.map.keyframes_of(0))
+
+
+def test_it_returns_to_the_old_part_when_it_is_back_there() -> None:
+    first, dark, other = corridor(-9.0, 60), [corridor(-9.0, 60)[-1]] * 5, corridor(3.0, 40)
+    room = PointRoom(4000, size=LONG)
+    room.blind = set(range(60, 65))
+    poses = [*first, *dark, *other, *first[30:50]]
+    slam, results = drive(room, poses, "stereo", AT_ONCE)
+    assert results[-1].part == 0
+    assert len(slam.trajectory()) == 80
+    assert ate(slam, poses, "se3") < 0.02
+
+
+def saved(slam: Slam, tmp_path: Path) -> SavedMap:
+    slam.save_map(tmp_path / "map.npz")
+    return load_map(tmp_path / "map.npz")
+
+
+@pytest.mark.parametrize("sensor", ["stereo", "mono"])
+def test_localises_in_a_saved_map_and_changes_nothing(sensor: str, tmp_path: Path) -> None:
+    room = PointRoom()
+    walked = sway(60)
+    slam, _ = drive(room, walked, sensor)
+    before = saved(slam, tmp_path)
+    kept = {name: {c: table[c].copy() for c in table.names} for name, table in before.map.tables().items()}
+    other = [pose @ look(0.03, 0.02, 0.05, 0.02) for pose in sway(60)[5:55:2]]
+    again = Slam(load_config("default"), parts_of(room), before, mapping=False)
+    results = [again.track(room.frame(pose, 0.05 * i, "mono")) for i, pose in enumerate(other)]
+    again.finish()
+    assert all(r.state is TrackState.TRACKING for r in results)
+    trajectory = again.trajectory()
+    truth_there = Trajectory(0.05 * np.arange(len(other)), np.array(other))
+    assert evaluate(trajectory, truth_there, "sim3").as_metrics()["ate_rmse_m"] < 0.015
+    for name, table in again.map.tables().items():
+        for column, values in kept[name].items():
+            assert np.array_equal(table[column], values, equal_nan=values.dtype.kind == "f"), (name, column)
+    assert len(again.keyframe_trajectory()) == 0
+
+
+def test_extends_a_saved_map(tmp_path: Path) -> None:
+    room = PointRoom(4000, size=LONG)
+    slam, _ = drive(room, corridor(-9.0, 60), "stereo")
+    before = saved(slam, tmp_path)
+    keyframes = len(before.map.keyframes)
+    again = Slam(load_config("default"), parts_of(room), before)
+    poses = corridor(-7.5, 80)
+    results = [again.track(room.frame(pose, 0.05 * i, "stereo")) for i, pose in enumerate(poses)]
+    again.finish()
+    assert {r.state for r in results} == {TrackState.TRACKING}
+    assert len(again.map.keyframes) > keyframes
+    assert again.map.parts.tolist() == [0]
+    expected = geometry.inverse(corridor(-9.0, 1)[0]) @ np.array(poses)
+    found = again.trajectory().T_world_cam
+    assert np.linalg.norm(found[:, :3, 3] - expected[:, :3, 3], axis=1).max() < 0.03, "in the world of the saved map"
+    mine = again.map.keyframes["session"] == 1
+    assert len(again.keyframe_trajectory()) == np.count_nonzero(mine) > 0
+
+
+def test_a_map_of_another_front_end_or_camera_is_refused(tmp_path: Path) -> None:
+    room = PointRoom()
+    slam, _ = drive(room, sway(20), "stereo")
+    before = saved(slam, tmp_path)
+    room.identity = "other weights"
+    with pytest.raises(MapError, match="other weights"):
+        Slam(Config(), parts_of(room), before, mapping=False)
+    del room.identity
+    again = Slam(Config(), parts_of(room), before)
+    with pytest.raises(MapError, match="--localize"):
+        again.track(room.frame(sway(1)[0], 0.0, "mono"))
+    empty = load_map(tmp_path / "map.npz")
+    with pytest.raises(MapError, match="no key frames"):
+        Slam(Config(), parts_of(room), SavedMap(Map(64), empty.places), mapping=False)
+    with pytest.raises(MapError, match="must be a map"):
+        Slam(Config(), parts_of(room), mapping=False)
 
 
 def test_two_runs_give_the_same_bytes() -> None:

@@ -190,7 +190,8 @@ class StubSlam:
 
     def __init__(self, poses):
         points, keyframes, trajectory = room()
-        self.map = SimpleNamespace(positions=points, T_world_keyframe=keyframes[: 1 + poses // 10])
+        self.main_part = 0
+        self.map = SimpleNamespace(scene_of=lambda part: (points, keyframes[: 1 + poses // 10]))
         self._trajectory = Trajectory(trajectory.timestamps[:poses], trajectory.T_world_cam[:poses])
 
     def trajectory(self):

@@ -1,0 +1,134 @@
+"""Maps as files: one archive of arrays, without pickle, written whole or not at all.
+
+A `.npz` of the tables' columns (`points.position`, `keyframes.T_world_cam`, …), the ids to go on with, a JSON text that
+says what the map was made with, and the index of its places. Descriptors are stored as 8-bit integers with one scale
+for all, which moves a unit vector of 256 numbers by some thousandths; a point's is that of one of its observations, and
+both were half precision before.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spslam.camera import Camera
+from spslam.errors import CalibrationError, MapError
+from spslam.files import atomic_file
+from spslam.map import Map, Origin
+
+FORMAT_VERSION = 2
+_DESCRIBED = ("points", "observations")
+_PLACES = "places."
+Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class SavedMap:
+    """A map from a file.
+
+    Attributes:
+        map: the map.
+        places: arrays of the index of its places (see `PlaceRecognizer.arrays`); empty where there was none.
+    """
+
+    map: Map
+    places: Arrays
+
+
+def save_map(path: Path | str, slam_map: Map, places: Arrays | None = None) -> None:
+    """Write a map: whatever happens meanwhile, the old file or the whole new one is there.
+
+    Args:
+        path: of the file.
+        slam_map: to save.
+        places: arrays of the index of its places.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    arrays: Arrays = {
+        "format_version": np.array(FORMAT_VERSION),
+        "next_ids": np.array(slam_map.next_ids),
+        "origin": np.array(json.dumps(None if slam_map.origin is None else asdict(slam_map.origin))),
+        "descriptor_scale": np.array(_largest(slam_map) / 127.0),
+    }
+    for name, table in slam_map.tables().items():
+        for column in table.names:
+            values = table[column]
+            if column == "descriptor":
+                values = np.rint(values / arrays["descriptor_scale"].astype(values.dtype)).astype(np.int8)
+            arrays[f"{name}.{column}"] = values
+    arrays |= {_PLACES + name: values for name, values in (places or {}).items()}
+    with atomic_file(path) as file:
+        np.savez(file, allow_pickle=False, **arrays)
+
+
+def load_map(path: Path | str) -> SavedMap:
+    """Read a map that `save_map` wrote.
+
+    Raises:
+        MapError: the file is missing, damaged, foreign or of another version.
+    """
+    arrays = _read(Path(path))
+    version = arrays.get("format_version", np.array(0))
+    if version.shape != () or version.dtype.kind != "i" or version != FORMAT_VERSION:
+        found = f"format version {version}" if "format_version" in arrays else f"an archive of {len(arrays)} arrays"
+        raise MapError(f"cannot read map {path}: expected a map of format version {FORMAT_VERSION}, found {found}")
+    try:
+        slam_map = Map(arrays["points.descriptor"].shape[1])
+        scale = np.float32(arrays["descriptor_scale"])
+        columns: dict[str, Arrays] = {}
+        for name, table in slam_map.tables().items():
+            columns[name] = {column: arrays[f"{name}.{column}"] for column in table.names}
+            _check_lengths(name, columns[name])
+            if name in _DESCRIBED:
+                columns[name]["descriptor"] = columns[name]["descriptor"].astype(np.float32) * scale
+        point_id, keyframe_id = arrays["next_ids"].tolist()
+        slam_map.restore(columns, (point_id, keyframe_id))
+        slam_map.origin = _origin(json.loads(str(arrays["origin"])))
+        slam_map.session = int(slam_map.keyframes["session"].max(initial=-1)) + 1
+    except (KeyError, ValueError, IndexError, TypeError, CalibrationError) as error:
+        raise MapError(f"map {path} is damaged: {' '.join(str(error).split())}") from None
+    return SavedMap(slam_map, {k.removeprefix(_PLACES): v for k, v in arrays.items() if k.startswith(_PLACES)})
+
+
+def _largest(slam_map: Map) -> float:
+    """The largest absolute entry of all descriptors, so that 8 bits are used to the full."""
+    found = [np.abs(slam_map.tables()[name]["descriptor"]).max(initial=0) for name in _DESCRIBED]
+    return max(float(max(found)), 1e-6)
+
+
+def _check_lengths(name: str, columns: Arrays) -> None:
+    lengths = {values.shape[0] if values.ndim else -1 for values in columns.values()}
+    if len(lengths) != 1:
+        raise ValueError(f"the columns of {name} disagree in length")
+
+
+def _origin(values: dict[str, Any] | None) -> Origin | None:
+    if values is None:
+        return None
+    camera = values.pop("camera")
+    return Origin(camera=Camera(**(camera | {"distortion": tuple(camera["distortion"])})), **values)
+
+
+def _read(path: Path) -> Arrays:
+    try:
+        # In memory at once: an archive read piece by piece takes four times as long.
+        archive = np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
+        if isinstance(archive, np.ndarray):
+            raise MapError(f"cannot read map {path}: expected a map.npz written by spslam, found a single array")
+        with archive:
+            return {name: archive[name] for name in archive.files}
+    except OSError as error:
+        raise MapError(f"cannot read map {path}: {error.strerror or error}") from None
+    except (ValueError, zipfile.BadZipFile, EOFError, KeyError, NotImplementedError, RuntimeError) as error:
+        raise MapError(
+            f"cannot read map {path}: expected a map.npz written by spslam, found: {' '.join(str(error).split())}"
+        ) from None
