@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spslam import __version__, cli_training
-from spslam.errors import SpslamError
+from spslam import __version__, cli_map, cli_training
+from spslam.errors import ConfigError, SpslamError
 from spslam.signals import interrupt_as_flag
 
 if TYPE_CHECKING:
@@ -72,6 +72,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+app.add_typer(cli_map.app)
 app.add_typer(cli_training.app)
 app.command()(cli_training.adapt)
 
@@ -174,6 +175,19 @@ def run(
     start: Annotated[int, typer.Option(metavar="N", min=0, help="First frame to read.")] = 0,
     max_frames: MaxFramesOption = None,
     stride: Annotated[int, typer.Option(metavar="N", min=1, help="Read every N-th frame.")] = 1,
+    map_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--map",
+            metavar="FILE",
+            show_default=False,
+            help="A map.npz of an earlier run; with --localize or --extend.",
+        ),
+    ] = None,
+    localize: Annotated[
+        bool, typer.Option("--localize", help="Find the camera in the map of --map, which stays as it is.")
+    ] = False,
+    extend: Annotated[bool, typer.Option("--extend", help="Let the map of --map grow; the file is replaced.")] = False,
 ) -> None:
     """Track a sequence; write its trajectory, map, figures and pictures to a folder.
 
@@ -182,6 +196,7 @@ def run(
     spslam run /data/kitti --sequence 00
     spslam run /data/rgbd_dataset_freiburg1_desk --out runs/desk
     spslam run walk.mp4 --calibration phone.yaml --extractor orb
+    spslam run walk2.mp4 --calibration phone.yaml --map runs/walk-mono-superpoint/map.npz --localize
 
     ^C stops after the current frame and writes what is there; a second ^C drops it.
     Exit codes: 0 done, 2 an error (told in one line), 130 stopped by ^C.
@@ -189,6 +204,7 @@ def run(
     from spslam.datasets import open_sequence
     from spslam.output import RunLog
 
+    mode = _mode(map_file, localize, extend)
     with RunLog() as log:
         frames = open_sequence(
             path,
@@ -203,8 +219,10 @@ def run(
         kind = _kind(frames)
         config_name = config or _matching_config(kind, frames.sensor)
         resolved = _resolve(config_name, overrides, extractor, weights)
-        labels = {"dataset": kind, "extractor": resolved.features.extractor, "config": config_name}
-        _run(frames, resolved, labels, out, viewer, log)
+        labels = {"dataset": kind, "extractor": resolved.features.extractor, "config": config_name, "mode": mode}
+        if map_file is not None:
+            labels["map_file"] = str(map_file)
+        _run(frames, resolved, labels, out, viewer, log, map_file, extend)
 
 
 @app.command()
@@ -297,9 +315,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(
-    frames: FrameSequence, config: Config, labels: dict[str, str], out: Path | None, viewer: ViewerChoice, log: RunLog
+    frames: FrameSequence,
+    config: Config,
+    labels: dict[str, str],
+    out: Path | None,
+    viewer: ViewerChoice,
+    log: RunLog,
+    map_file: Path | None,
+    extend: bool,
 ) -> None:
     from spslam.display import ProgressLine, print_outcome
+    from spslam.map_file import load_map
     from spslam.output import OutputFolder, default_output
     from spslam.run import run as run_sequence
     from spslam.slam import Slam
@@ -308,9 +334,13 @@ def _run(
         out or default_output(frames.name, frames.sensor, config.features.extractor), numbered=out is None
     )
     try:
-        slam, window = Slam.from_config(config), _open_viewer(viewer, frames)
+        saved = None if map_file is None else load_map(map_file)
+        slam = Slam.from_config(config, saved=saved, mapping=saved is None or extend)
+        window = _open_viewer(viewer, frames)
         with interrupt_as_flag() as interrupted, ProgressLine(len(frames)) as line:
             outcome = run_sequence(slam, frames, output, window, labels, log, line.update, interrupted.is_set)
+        if map_file is not None and extend and outcome.failure is None:
+            slam.save_map(map_file)
     finally:
         output.discard()
     print_outcome(outcome)
@@ -318,6 +348,15 @@ def _run(
         raise outcome.failure
     if outcome.stopped:
         raise typer.Exit(INTERRUPTED)
+
+
+def _mode(map_file: Path | None, localize: bool, extend: bool) -> str:
+    if map_file is None and not (localize or extend):
+        return "slam"
+    if map_file is None or localize == extend:
+        found = [name for name, given in (("--map", map_file), ("--localize", localize), ("--extend", extend)) if given]
+        raise ConfigError(f"--map FILE goes with either --localize or --extend, found {' '.join(found)}")
+    return "localize" if localize else "extend"
 
 
 def _kind(frames: FrameSequence) -> str:

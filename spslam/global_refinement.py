@@ -85,8 +85,7 @@ def _copy_of(slam_map: Map, camera: Camera) -> _Copy:
     has_depth = camera.baseline_m is not None
     part = slam_map.part
     point_ids = slam_map.points_of(part)
-    counts = slam_map.observation_counts()[slam_map.point_rows(point_ids)]
-    point_ids = point_ids[counts >= (1 if has_depth else 2)]
+    point_ids = point_ids[slam_map.views(point_ids) >= (1 if has_depth else 2)]
     keyframe_ids = slam_map.keyframes_of(part)
     fixed = np.zeros(len(keyframe_ids), dtype=bool)
     fixed[0] = True

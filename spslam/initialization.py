@@ -111,7 +111,7 @@ class TwoViewInitializer:
         first_id = slam_map.add_keyframe(first, np.eye(4), np.full(len(first), NO_POINT))
         second_id = slam_map.add_keyframe(second, geometry.inverse(T_1_0), np.full(len(second), NO_POINT))
         ids = slam_map.add_points(second_id, points, matches0[keypoints0] + slam_map.observation_rows(second_id).start)
-        slam_map.observations["point"][keypoints0 + slam_map.observation_rows(first_id).start] = ids
+        slam_map.link(keypoints0 + slam_map.observation_rows(first_id).start, ids)
         slam_map.refresh_normals(ids)
         return second_id
 

@@ -92,7 +92,9 @@ class Map:
         self.loops = Table(i=(np.int64, ()), j=(np.int64, ()), S_i_j=(np.float64, (4, 4)), inliers=(np.int64, ()))
         self._next_point_id = 0
         self._next_keyframe_id = 0
-        self._point_rows = np.zeros(0, dtype=np.int64)
+        # By id, with room for more: the row of each point, and how many observations name it (`views`).
+        self._point_rows = np.full(1, -1, dtype=np.int64)
+        self._views = np.zeros(1, dtype=np.int64)
 
     # -- reading ---------------------------------------------------------------------------------------------
 
@@ -176,8 +178,12 @@ class Map:
 
     def observation_counts(self) -> Ids:
         """(P,) int64: how many key frames see each point, by row."""
-        linked = self.observations["point"][self.observations["point"] >= 0]
-        return np.bincount(self._point_rows[linked], minlength=len(self.points))
+        return self.views(self.points["id"])
+
+    def views(self, point_ids: Ids) -> Ids:
+        """(N,) int64: how many key frames see each of the points (ids); 0 for NO_POINT and for points that are gone."""
+        counts: Ids = np.where(point_ids >= 0, self._views[point_ids], 0)
+        return counts
 
     def points_seen_by(self, keyframe_ids: Ids) -> Ids:
         """Sorted ids of the points that these key frames see."""
@@ -221,6 +227,7 @@ class Map:
             descriptor=observations.descriptors,
             point=point_ids,
         )
+        np.add.at(self._views, point_ids[point_ids >= 0], 1)
         return keyframe_id
 
     def add_points(self, keyframe_id: int, positions: Array, observation_rows: Ids) -> Ids:
@@ -239,14 +246,16 @@ class Map:
             visible=1,
             found=1,
         )
-        if len(self._point_rows) < self._next_point_id:
-            grown = np.full(max(self._next_point_id, 2 * len(self._point_rows)), -1, dtype=np.int64)
-            grown[: len(self._point_rows)] = self._point_rows
-            self._point_rows = grown
+        self._reserve_ids()
         self._point_rows[ids] = np.arange(rows.start, rows.stop)
-        self.observations["point"][observation_rows] = ids
+        self.link(observation_rows, ids)
         self.refresh_normals(ids)
         return ids
+
+    def link(self, observation_rows: Ids, point_ids: Ids) -> None:
+        """Let observations that see nothing yet see points (ids)."""
+        self.observations["point"][observation_rows] = point_ids
+        np.add.at(self._views, point_ids, 1)
 
     def describe_from(self, keyframe_id: int) -> None:
         """Let the points that a key frame sees take its descriptors: SuperPoint is not invariant to scale, and the
@@ -282,25 +291,26 @@ class Map:
         gone = self._membership(point_ids)
         column = self.observations["point"]
         column[gone[column]] = NO_POINT
-        self.points.keep(~gone[self.points["id"]])
-        self._reindex_points()
+        self._drop_rows(gone)
 
     def remove_keyframe(self, keyframe_id: int) -> None:
         """Remove a key frame and its observations; points nobody sees any more go, too."""
         seen = self.points_seen_by(np.array([keyframe_id]))
         self.observations.keep(self.observations["keyframe"] != keyframe_id)
         self.keyframes.keep(self.keyframes["id"] != keyframe_id)
-        still_seen = self.observations["point"][self.rows_of_points(seen)]
-        self.remove_points(np.setdiff1d(seen, still_seen))
+        self._views[seen] -= 1
+        self.remove_points(seen[self._views[seen] == 0])
 
     def unlink(self, observation_rows: Ids) -> None:
         """Cut links between observations and their points; points that fewer than one key frame sees are removed."""
         column = self.observations["point"]
-        touched = np.unique(column[observation_rows])
+        observation_rows = np.unique(observation_rows)
+        cut = column[observation_rows]
         column[observation_rows] = NO_POINT
-        touched = touched[touched >= 0]
-        still_seen = column[self.rows_of_points(touched)]
-        self.remove_points(np.setdiff1d(touched, still_seen))
+        cut = cut[cut >= 0]
+        np.subtract.at(self._views, cut, 1)
+        touched = np.unique(cut)
+        self.remove_points(touched[self._views[touched] == 0])
 
     def merge_points(self, dropped: Ids, kept: Ids) -> None:
         """Let point `kept[i]` take over the observations of `dropped[i]`; one observation a key frame is kept.
@@ -309,21 +319,23 @@ class Map:
         """
         if len(dropped) == 0:
             return
-        target = np.arange(self._next_point_id)
-        target[dropped] = kept
         column = self.observations["point"]
         linked = self.rows_of_points(np.concatenate([dropped, kept]))
-        column[linked] = target[column[linked]]
+        order = np.argsort(dropped)
+        at = np.minimum(np.searchsorted(dropped[order], column[linked]), len(dropped) - 1)
+        is_dropped = dropped[order][at] == column[linked]
+        column[linked] = np.where(is_dropped, kept[order][at], column[linked])
         pairs = self.observations["keyframe"][linked] * self._next_point_id + column[linked]
         _, first = np.unique(pairs, return_index=True)
         doubled = np.ones(len(linked), dtype=bool)
         doubled[first] = False
         column[linked[doubled]] = NO_POINT
+        self._views[kept] = 0
+        np.add.at(self._views, column[linked[~doubled]], 1)
         dropped_rows, kept_rows = self._point_rows[dropped], self._point_rows[kept]
         for name in ("visible", "found"):
             self.points[name][kept_rows] += self.points[name][dropped_rows]
-        self.points.keep(~self._membership(dropped)[self.points["id"]])
-        self._reindex_points()
+        self._drop_rows(self._membership(dropped))
 
     def _membership(self, point_ids: Ids) -> NDArray[np.bool_]:
         """(next id + 1,) bool lookup by point id; index NO_POINT hits the last entry, which is false."""
@@ -331,11 +343,29 @@ class Map:
         lookup[point_ids[point_ids >= 0]] = True
         return lookup
 
-    def _reindex_points(self) -> None:
+    def _drop_rows(self, gone: NDArray[np.bool_]) -> None:
+        """Remove the rows of points that `gone` (next id + 1,) names by id; nothing may see them any more."""
+        ids = self.points["id"]
+        dropped = ids[gone[ids]]
+        first = self.points.keep(~gone[ids])
+        self._point_rows[dropped] = -1
+        self._views[dropped] = 0
+        self._point_rows[self.points["id"][first:]] = np.arange(first, len(self.points))
+
+    def _reserve_ids(self) -> None:
+        """Make room for all ids that were given, and as many again."""
         if len(self._point_rows) < self._next_point_id:
-            self._point_rows = np.empty(self._next_point_id, dtype=np.int64)
+            room = 2 * self._next_point_id - len(self._point_rows)
+            self._point_rows = np.append(self._point_rows, np.full(room, -1, dtype=np.int64))
+            self._views = np.append(self._views, np.zeros(room, dtype=np.int64))
+
+    def _reindex_points(self) -> None:
+        """Derive rows and views of points anew."""
+        self._reserve_ids()
         self._point_rows.fill(-1)
         self._point_rows[self.points["id"]] = np.arange(len(self.points))
+        linked = self.observations["point"][self.observations["point"] >= 0]
+        self._views = np.bincount(linked, minlength=len(self._views))
 
     # -- worlds ----------------------------------------------------------------------------------------------
 

@@ -70,9 +70,8 @@ class KeyframeRule:
     @staticmethod
     def _established(slam_map: Map, point_ids: Ids) -> NDArray[np.bool_]:
         """Which points two key frames or more see: those of a single one may be noise and are no yardstick."""
-        counts = slam_map.observation_counts()
-        rows = slam_map.point_rows(point_ids)
-        return (rows >= 0) & (counts[np.maximum(rows, 0)] >= min(2, len(slam_map.keyframes)))
+        established: NDArray[np.bool_] = slam_map.views(point_ids) >= min(2, len(slam_map.keyframes))
+        return established
 
     def _close_points_run_short(self, tracked: Tracked) -> bool:
         close = tracked.observations.depth < self._close_m
@@ -191,7 +190,7 @@ class Mapper:
             points = self._two_view.triangulate(T_cam_world, T_other_world, pixels[mine], pixels[theirs], camera)
             good = np.isfinite(points).all(axis=1)
             ids = slam_map.add_points(keyframe_id, points[good], mine[good])
-            slam_map.observations["point"][theirs[good]] = ids
+            slam_map.link(theirs[good], ids)
             slam_map.refresh_normals(ids)
 
     def _has_baseline(self, slam_map: Map, T_cam_world: Array, T_other_world: Array, neighbor: int) -> bool:
@@ -252,11 +251,10 @@ class Mapper:
         hit, observation_rows = hit[depth_agrees], observation_rows[depth_agrees]
         other = slam_map.observations["point"][observation_rows]
         free = other == NO_POINT
-        slam_map.observations["point"][observation_rows[free]] = candidates[hit[free]]
+        slam_map.link(observation_rows[free], candidates[hit[free]])
         slam_map.refresh_normals(candidates[hit[free]])
         ours, theirs = candidates[hit[~free]], other[~free]
-        counts = slam_map.observation_counts()
-        ours_wins = counts[slam_map.point_rows(ours)] >= counts[slam_map.point_rows(theirs)]
+        ours_wins = slam_map.views(ours) >= slam_map.views(theirs)
         slam_map.merge_points(np.where(ours_wins, theirs, ours), np.where(ours_wins, ours, theirs))
         return len(hit)
 
@@ -286,18 +284,15 @@ class Mapper:
         points = slam_map.points_seen_by(np.array([keyframe_id]))
         if len(points) == 0:
             return False
-        counts = slam_map.observation_counts()[slam_map.point_rows(points)]
-        return bool(np.mean(counts >= 4) >= self._config.mapping.redundant_share)
+        return bool(np.mean(slam_map.views(points) >= 4) >= self._config.mapping.redundant_share)
 
     # -- bundle adjustment -----------------------------------------------------------------------------------
 
     def _adjust(self, slam_map: Map, camera: Camera, moving: Ids) -> None:
         """Bundle adjustment of `moving` key frames and all they see, held by the key frames that see the same."""
         point_ids = slam_map.points_seen_by(moving)
-        point_rows = slam_map.point_rows(point_ids)
-        counts = slam_map.observation_counts()[point_rows]
         has_depth = camera.baseline_m is not None
-        point_ids = point_ids[counts >= (1 if has_depth else 2)]
+        point_ids = point_ids[slam_map.views(point_ids) >= (1 if has_depth else 2)]
         if len(point_ids) == 0:
             return
         others, _ = slam_map.keyframes_seeing(point_ids)
@@ -344,9 +339,7 @@ def bundle_problem(
 
 def drop_single_views(slam_map: Map, point_ids: Ids) -> None:
     """Remove those of the points that one key frame alone sees: without depth they have no position."""
-    rows = slam_map.point_rows(point_ids)
-    point_ids, rows = point_ids[rows >= 0], rows[rows >= 0]
-    slam_map.remove_points(point_ids[slam_map.observation_counts()[rows] < 2])
+    slam_map.remove_points(point_ids[slam_map.views(point_ids) == 1])
 
 
 def fundamental_matrix(T_cam0_world: Array, T_cam1_world: Array, camera: Camera) -> Array:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spslam import geometry
+from spslam.health import Loss
 from spslam.loop_closing import Rescaling
 from spslam.map import Map
 from spslam.mapping import RemovedKeyframe
@@ -24,7 +25,7 @@ class Statistics:
     """Counts of a run, and how long each stage of each frame took (milliseconds, by stage).
 
     `merges` are loops that joined two parts of the map, `parts` those that it has, `frames_elsewhere` were tracked in
-    others than the main one.
+    others than the main one, `losses` are in the order of time.
     """
 
     keyframes: int = 0
@@ -34,6 +35,7 @@ class Statistics:
     parts: int = 0
     frames_elsewhere: int = 0
     relocalisations: int = 0
+    losses: list[Loss] = field(default_factory=list)
     stage_ms: dict[str, list[float]] = field(default_factory=dict)
 
     @contextmanager
@@ -53,6 +55,9 @@ class Recorder:
         self._timestamps: list[float] = []
         self._keyframe_ids: list[int] = []
         self._T_keyframe_cam: list[Array] = []
+
+    def __len__(self) -> int:
+        return len(self._timestamps)
 
     def add(self, timestamp: float, T_world_cam: Array, keyframe_id: int, slam_map: Map) -> None:
         """Record a frame relative to a key frame of the map."""

@@ -44,12 +44,15 @@ class Table:
         self._size = rows.stop
         return rows
 
-    def keep(self, mask: NDArray[np.bool_]) -> None:
-        """Keep only the rows where `mask` (rows,) is true."""
+    def keep(self, mask: NDArray[np.bool_]) -> int:
+        """Keep only the rows where `mask` (rows,) is true; the first row that changed, the new length if none did."""
         kept = int(np.count_nonzero(mask))
+        # What goes is mostly young and stands near the end: the rows before it stay where they are.
+        first = kept if kept == self._size else int(np.argmin(mask))
         for name in self._columns:
-            self._columns[name][:kept] = self[name][mask]
+            self._columns[name][first:kept] = self[name][first:][mask[first:]]
         self._size = kept
+        return first
 
     def _reserve(self, size: int) -> None:
         for name, column in self._columns.items():

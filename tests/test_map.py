@@ -48,6 +48,7 @@ def assert_consistent(slam_map: Map) -> None:
     rows = slam_map.point_rows(linked)
     assert (rows >= 0).all(), "an observation names a point that is gone"
     assert np.array_equal(slam_map.points["id"][rows], linked)
+    assert np.array_equal(slam_map.observation_counts(), np.bincount(rows, minlength=len(slam_map.points)))
     keyframes = slam_map.observations["keyframe"]
     assert (np.diff(keyframes) >= 0).all()
     assert np.isin(keyframes, slam_map.keyframes["id"]).all()

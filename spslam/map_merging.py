@@ -1,0 +1,78 @@
+"""Two maps become one where they show the same place."""
+
+from __future__ import annotations
+
+import logging
+
+from spslam.config import Config
+from spslam.errors import MapError
+from spslam.global_refinement import GlobalRefiner
+from spslam.loop_closing import LoopCloser, keyframe_observations
+from spslam.map import Map, Origin
+from spslam.map_file import SavedMap
+from spslam.mapping import Mapper
+from spslam.ports import Parts, identity
+from spslam.tracking import Tracker
+
+logger = logging.getLogger(__name__)
+
+
+def merge_maps(config: Config, parts: Parts, first: SavedMap, second: SavedMap) -> int:
+    """Join the second map to the first, which is changed, wherever key frames of the second see places of the first.
+
+    Each key frame of the second map is treated as if the camera had just taken it: the first that another one confirms
+    joins the maps, the later ones close what gap is left; then everything is refined together. The index of places in
+    `parts` knows both maps afterwards.
+
+    Returns:
+        How many revisits were closed.
+
+    Raises:
+        MapError: the maps were made by different cameras or front ends, or no place is found in both.
+    """
+    origin = _common_origin(first.map, second.map, identity(parts.extractor))
+    slam_map = first.map
+    if first.places:
+        parts.places.restore(first.places)
+    added = slam_map.append_map(second.map)
+    for keyframe_id in added.tolist():
+        parts.places.add(keyframe_id, keyframe_observations(slam_map, keyframe_id).descriptors)
+    closer = _loop_closer(config, parts)
+    separate = len(slam_map.parts)
+    closed = 0
+    for keyframe_id in added.tolist():
+        slam_map.part = slam_map.part_of(keyframe_id)
+        closed += closer.close(slam_map, origin.camera, keyframe_id) is not None
+    if len(slam_map.parts) == separate:
+        raise MapError(
+            f"no place was found in both maps, of {len(slam_map.keyframes) - len(added)} and {len(added)} key frames: "
+            "they must show a common stretch from similar directions"
+        )
+    refiner = GlobalRefiner(config.loop, parts.bundle)
+    slam_map.part = int(slam_map.keyframes["part"][0])
+    refiner.start(slam_map, origin.camera)
+    refiner.finish(slam_map)
+    return closed
+
+
+def _common_origin(first: Map, second: Map, extractor: str) -> Origin:
+    origin = first.origin
+    if origin is None or second.origin is None:
+        raise MapError("only maps with key frames can be merged")
+    if (origin.sensor, origin.camera) != (second.origin.sensor, second.origin.camera):
+        raise MapError("only maps of one camera can be merged: sensor or calibration differ")
+    for found in (origin.extractor, second.origin.extractor):
+        if found != extractor:
+            raise MapError(
+                f"a map was made with {found}, this command uses {extractor}: give the same --extractor and --weights"
+            )
+    return origin
+
+
+def _loop_closer(config: Config, parts: Parts) -> LoopCloser:
+    distance = parts.extractor.max_distance
+    mapper = Mapper(config, parts.matcher, parts.two_view, parts.bundle, distance)
+    tracker = Tracker(config, parts.matcher, parts.pose_solver, distance)
+    return LoopCloser(
+        config, parts.matcher, parts.pose_solver, parts.pose_graph, mapper, tracker, parts.places, distance
+    )
