@@ -42,7 +42,7 @@ def open_sequence(
 
     Args:
         path: a dataset's root, one sequence's folder, an image folder, a video file, or the name of a built-in world
-            (`demo`, `demo-small`, `demo-loop`; a folder of such a name is `./demo`).
+            (`demo`, `demo-small`, `demo-loop`, `demo-twins`; a folder of such a name is `./demo`).
         dataset: what it is; `auto` recognises it.
         sequence: which one, where `path` holds several: its name or a part of it that only one has.
         sensor: `mono`, `stereo`, `rgbd`, or `auto` for the most that is there (stereo before RGB-D).

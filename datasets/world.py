@@ -75,6 +75,7 @@ _SPECS = {
     "demo": WorldSpec("demo", "hall", "tour", 640, 480, 300),
     "demo-small": WorldSpec("demo-small", "room", "sway", 320, 240, 72, texels_per_m=256.0),
     "demo-loop": WorldSpec("demo-loop", "ring", "laps", 640, 480, 1120, texels_per_m=300.0),
+    "demo-twins": WorldSpec("demo-twins", "twins", "stroll", 640, 480, 580, texels_per_m=300.0),
 }
 WORLD_PRESETS = tuple(_SPECS)
 

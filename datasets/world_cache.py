@@ -52,6 +52,8 @@ def _path(name: str, faces: list[Face], texels_per_m: float, seed: int) -> Path 
     digest = hashlib.sha256(repr((versions, texels_per_m, seed)).encode())
     for face in faces:
         digest.update(face.corners.tobytes() + face.normal.tobytes() + face.style.encode())
+        if face.twin_of is not None:
+            digest.update(str(face.twin_of).encode())
     try:
         return cache_folder() / "worlds" / f"{name}-{digest.hexdigest()[:16]}.npz"
     except RuntimeError:  # A user without a home.

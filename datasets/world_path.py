@@ -14,7 +14,7 @@ from scipy.ndimage import gaussian_filter1d
 from spslam.geometry import make_transform
 
 Array = NDArray[np.float64]
-PathName = Literal["sway", "tour", "laps"]
+PathName = Literal["sway", "tour", "laps", "stroll"]
 Path = Callable[[Array], Array]
 
 _EYE_HEIGHT_M = 1.5
@@ -107,4 +107,16 @@ def _laps(times: Array) -> Array:
     return _poses(np.stack([x, y, z], axis=1), yaw, pitch, roll)
 
 
-PATHS: dict[PathName, Path] = {"sway": _sway, "tour": _tour, "laps": _laps}
+def _stroll(times: Array) -> Array:
+    """Along the twin corridors, 0.75 m/s, looking ahead to the left, where the walls are full."""
+    x = -11.0 + 0.75 * times + 0.04 * np.sin(0.9 * times)
+    z = -0.22 + 0.08 * np.sin(0.7 * times) + 0.02 * np.sin(2.1 * times)
+    y = -_EYE_HEIGHT_M + 0.03 * np.sin(0.8 * times) + 0.015 * np.sin(9.0 * times)
+    # Yaw 90° looks along x; less turns left, towards +z.
+    yaw = np.radians(50) + 0.08 * np.sin(0.6 * times) + 0.012 * np.sin(5.0 * times)
+    pitch = -0.04 + 0.03 * np.sin(0.5 * times) + 0.01 * np.sin(9.0 * times + 1)
+    roll = 0.02 * np.sin(0.7 * times + 2) + 0.01 * np.sin(4.5 * times)
+    return _poses(np.stack([x, y, z], axis=1), yaw, pitch, roll)
+
+
+PATHS: dict[PathName, Path] = {"sway": _sway, "tour": _tour, "laps": _laps, "stroll": _stroll}

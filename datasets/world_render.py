@@ -57,7 +57,7 @@ class TextureAtlas:
 
 
 def build_atlas(faces: list[Face], texels_per_m: float, seed: int) -> TextureAtlas:
-    """Draws and packs the textures of `faces`; each depends on the seed and its position in the list only."""
+    """Draws and packs the textures of `faces`; each depends on the seed and its place in the list (or its twin's)."""
     sizes = np.ceil(np.array([face.size for face in faces]) * texels_per_m / _COARSEST).astype(np.int64) * _COARSEST
     # Room for one texel of border on either side of the coarsest map, and in proportion around the others.
     pitch = sizes[:, 1] + 2 * _COARSEST
@@ -65,7 +65,8 @@ def build_atlas(faces: list[Face], texels_per_m: float, seed: int) -> TextureAtl
     image = np.zeros(atlas_shape, dtype=np.uint8)
     for i, face in enumerate(faces):
         columns, rows = sizes[i]
-        texture = face_texture(face, (int(rows), int(columns)), texels_per_m, np.random.default_rng([seed, i]))
+        rng = np.random.default_rng([seed, i if face.twin_of is None else face.twin_of])
+        texture = face_texture(face, (int(rows), int(columns)), texels_per_m, rng)
         x, y = corners[i]
         for level in range(_LEVELS):
             if level:

@@ -6,7 +6,7 @@ World axes are those of a level camera: x right, y down, z forward. The floor is
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 Style = Literal["plaster", "brick", "panel", "floor", "ceiling", "box"]
-LayoutName = Literal["room", "hall", "ring"]
+LayoutName = Literal["room", "hall", "ring", "twins"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +27,7 @@ class Face:
         size: (width, height) along the two axes, metres.
         normal: (3,) unit vector.
         style: which texture it gets.
+        twin_of: position in the list of faces of the one that it looks the same as; None: it has its own texture.
     """
 
     origin: Array
@@ -35,6 +36,7 @@ class Face:
     size: tuple[float, float]
     normal: Array
     style: Style
+    twin_of: int | None = None
 
     @property
     def corners(self) -> Array:
@@ -106,23 +108,30 @@ class Box:
 
 @dataclass(frozen=True)
 class Layout:
-    """A closed space `extent` (x_min, x_max, z_min, z_max), metres, with boxes in it."""
+    """A closed space `extent` (x_min, x_max, z_min, z_max), metres, with boxes in it.
+
+    With `twins`, a second one that looks the same follows at its end along x, with no wall between them.
+    """
 
     extent: tuple[float, float, float, float]
     height: float
     wall_styles: tuple[Style, Style, Style, Style]
     boxes: tuple[Box, ...]
+    twins: bool = False
 
     def faces(self) -> list[Face]:
         """Walls, floor and ceiling, then the boxes."""
         faces = _shell(self.extent, self.height, self.wall_styles)
         for box in self.boxes:
             faces.extend(box.faces(self.height))
-        return faces
+        return _doubled(faces, self.extent[1] - self.extent[0]) if self.twins else faces
 
     def free(self, points: Array, margin: float) -> NDArray[np.bool_]:
         """(N,) bool: which points (N, 3) are at least `margin` metres from every wall and box."""
         x_min, x_max, z_min, z_max = self.extent
+        length = x_max - x_min
+        if self.twins:
+            x_max += length
         height = -points[:, 1]
         free: NDArray[np.bool_] = (
             (points[:, 0] > x_min + margin)
@@ -134,7 +143,24 @@ class Layout:
         )
         for box in self.boxes:
             free &= ~box.contains(points, margin)
+            if self.twins:
+                free &= ~box.contains(points - np.array([length, 0.0, 0.0]), margin)
         return free
+
+
+def _doubled(faces: list[Face], length: float) -> list[Face]:
+    """Faces and their twins, `length` metres farther along x; of the two walls where they meet, neither."""
+    wall_right, wall_left = 1, 3
+    shift = np.array([length, 0.0, 0.0])
+    first = [face for i, face in enumerate(faces) if i != wall_right]
+    # Without the wall to the right, what follows it stands one place earlier.
+    twins = [
+        replace(face, origin=face.origin + shift, twin_of=i - (i > wall_right))
+        for i, face in enumerate(faces)
+        if i not in (wall_right, wall_left)
+    ]
+    end = faces[wall_right]
+    return [*first, *twins, replace(end, origin=end.origin + shift)]
 
 
 def _shell(extent: tuple[float, float, float, float], height: float, styles: tuple[Style, ...]) -> list[Face]:
@@ -242,4 +268,27 @@ def _ring() -> Layout:
     return Layout((-6.0, 6.0, -4.25, 4.25), 2.7, ("brick", "plaster", "panel", "plaster"), (block, *boxes))
 
 
-LAYOUTS: dict[LayoutName, Callable[[], Layout]] = {"room": _room, "hall": _hall, "ring": _ring}
+def _twins() -> Layout:
+    """A corridor 2.6 m wide whose two halves of 12 m look the same, as floors of an office do."""
+    furniture = (
+        (-11.2, 1.12, 0.5, 0.3, 0.0, 1.2),
+        (-9.9, 1.1, 0.4, 0.35, 0.0, 2.6),
+        (-8.7, 1.17, 0.9, 0.22, 1.2, 1.9),
+        (-7.4, 1.08, 1.0, 0.4, 0.0, 0.9),
+        (-5.9, 1.12, 0.4, 0.3, 0.0, 2.6),
+        (-4.6, 1.15, 0.6, 0.26, 1.0, 1.7),
+        (-3.2, 1.1, 0.8, 0.36, 0.0, 1.6),
+        (-1.7, 1.17, 0.9, 0.22, 1.3, 2.0),
+        (-0.7, 1.12, 0.4, 0.3, 0.0, 2.6),
+        (-10.5, -1.15, 0.8, 0.26, 0.0, 1.0),
+        (-6.6, -1.12, 0.4, 0.3, 0.0, 2.6),
+        (-2.4, -1.15, 0.7, 0.26, 1.1, 1.8),
+        (-8.0, 0.0, 0.25, 2.6, 2.4, 2.6),
+        (-4.0, 0.0, 0.25, 2.6, 2.4, 2.6),
+    )
+    styles: tuple[Style, ...] = ("box", "panel", "brick")
+    boxes = tuple(Box(*numbers, style=styles[i % 3]) for i, numbers in enumerate(furniture))
+    return Layout((-12.0, 0.0, -1.3, 1.3), 2.6, ("plaster", "brick", "panel", "plaster"), boxes, twins=True)
+
+
+LAYOUTS: dict[LayoutName, Callable[[], Layout]] = {"room": _room, "hall": _hall, "ring": _ring, "twins": _twins}

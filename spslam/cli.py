@@ -82,7 +82,7 @@ PathArgument = Annotated[
         metavar="PATH",
         show_default=False,
         help="A dataset's root, one sequence's folder, a folder of images (left/ right/ for stereo, depth/ for RGB-D), "
-        "a video, or a built-in world: demo, demo-small, demo-loop.",
+        "a video, or a built-in world: demo, demo-small, demo-loop, demo-twins.",
     ),
 ]
 SensorOption = Annotated[SensorChoice, typer.Option(help="What to use of the sequence; auto: the most that is there.")]

@@ -1,0 +1,215 @@
+"""The commands for saved maps: `spslam map …`, which `spslam.cli` adds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from spslam.errors import ConfigError
+
+if TYPE_CHECKING:
+    from spslam.map import Map
+
+app = typer.Typer(
+    name="map",
+    help="Saved maps (map.npz): what they hold, and exports for other programs.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+MapArgument = Annotated[
+    Path, typer.Argument(metavar="FILE", show_default=False, help="The map.npz of a run, or one it was extended to.")
+]
+
+
+@app.command()
+def info(
+    file: MapArgument,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+) -> None:
+    """Tell what a map holds: camera, front end, key frames, points, parts and their size."""
+    from spslam.map_export import describe_map
+    from spslam.map_file import load_map
+
+    figures = describe_map(file, load_map(file))
+    if as_json:
+        typer.echo(json.dumps(figures, indent=2))
+    else:
+        _print_table(_rows(figures))
+
+
+@app.command()
+def export(
+    file: MapArgument,
+    ply: Annotated[
+        Path | None, typer.Option(metavar="F", show_default=False, help="Write the points as binary PLY.")
+    ] = None,
+    colmap: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            show_default=False,
+            help="Write COLMAP's text model (cameras, images, points3D .txt); a folder with other files is left alone.",
+        ),
+    ] = None,
+    g2o: Annotated[
+        Path | None,
+        typer.Option(metavar="F", show_default=False, help="Write the pose graph: SE(3), for a mono map Sim(3)."),
+    ] = None,
+    part: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=0, show_default=False, help="Which part of the map; default: the one with most key frames."
+        ),
+    ] = None,
+) -> None:
+    """Write a part of a map for other programs, in one or several formats.
+
+    \b
+    spslam map export runs/x/map.npz --ply points.ply
+    spslam map export runs/x/map.npz --colmap model/ --g2o graph.g2o
+
+    COLMAP's camera has no lens distortion: undistort the images before you use them with the model.
+    """
+    from spslam.map_export import choose_part
+    from spslam.map_file import load_map
+
+    if ply is None and colmap is None and g2o is None:
+        raise ConfigError("nothing to export: expected one or several of --ply F, --colmap DIR and --g2o F, found none")
+    slam_map = load_map(file).map
+    chosen = choose_part(slam_map, part)
+    if colmap is not None:
+        typer.echo(_export_colmap(colmap, slam_map, chosen))
+    if g2o is not None:
+        typer.echo(_export_g2o(g2o, slam_map, chosen))
+    if ply is not None:
+        typer.echo(_export_ply(ply, slam_map, chosen))
+
+
+@app.command()
+def merge(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE FILE...", show_default=False, help="Maps of one camera and front end.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="FILE", show_default=False, help="Where the merged map goes.")],
+    config: Annotated[
+        str, typer.Option(metavar="NAME|FILE", help="Configuration of matching and loop closing.")
+    ] = "default",
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            show_default=False,
+            help="Change one value of the configuration, such as features.extractor or features.weights; may be "
+            "repeated.",
+        ),
+    ] = None,
+) -> None:
+    """Make one map of several, where they show the same places.
+
+    \b
+    spslam map merge monday/map.npz tuesday/map.npz --out both.npz
+    """
+    from spslam.build import build_parts
+    from spslam.config import load_config
+    from spslam.map_file import SavedMap, load_map, save_map
+    from spslam.map_merging import merge_maps
+
+    if len(files) < 2:
+        raise ConfigError(f"merging needs two maps or more, found {len(files)}")
+    resolved = load_config(config, overrides)
+    merged = load_map(files[0])
+    for file in files[1:]:
+        parts = build_parts(resolved)
+        revisits = merge_maps(resolved, parts, merged, load_map(file))
+        merged = SavedMap(merged.map, parts.places.arrays())
+        typer.echo(
+            f"{file}: {_counted(revisits, 'revisit')} closed; {len(merged.map.keyframes)} key frames, "
+            f"{len(merged.map.points)} points"
+        )
+    save_map(out, merged.map, merged.places)
+
+
+def _export_colmap(folder: Path, slam_map: Map, part: int) -> str:
+    from spslam.map_export import write_colmap
+
+    found = write_colmap(folder, slam_map, part)
+    return (
+        f"{found.images} images, {found.points} points, {found.observations} observations, mean reprojection error "
+        f"{found.mean_error_px:.3f} px, of part {part} in {folder}"
+    )
+
+
+def _export_g2o(path: Path, slam_map: Map, part: int) -> str:
+    from spslam.backend.pose_graph import write_g2o
+    from spslam.map_export import part_graph
+
+    nodes, edges, fixed = part_graph(slam_map, part)
+    write_g2o(path, nodes, edges, fixed)
+    kind = "Sim(3)" if edges.information.shape[-1] == 7 else "SE(3)"
+    return (
+        f"{len(nodes)} {kind} nodes, {len(edges.i)} edges, {edges.robust.sum()} of them loops, of part {part} in {path}"
+    )
+
+
+def _export_ply(path: Path, slam_map: Map, part: int) -> str:
+    from spslam.report import write_ply
+
+    points, _ = slam_map.scene_of(part)
+    write_ply(path, points)
+    return f"{len(points)} points of part {part} in {path}"
+
+
+def _rows(figures: dict[str, Any]) -> dict[str, str]:
+    """The lines of the table, by name."""
+    size = f"{figures['size_mb']:.2f} MB, format version {figures['format_version']}"
+    linked, per_keyframe = figures["linked_observations"], figures["points_per_keyframe"]
+    mean = "" if per_keyframe is None else f", {per_keyframe:.0f} a key frame"
+    rows = {
+        "file": f"{figures['path']} ({size})",
+        "made with": "nothing yet" if figures["sensor"] is None else f"{figures['sensor']}, {figures['extractor']}",
+        "camera": _camera(figures["camera"]),
+        "scale": figures["scale"] or "",
+        "key frames": f"{figures['keyframes']} of {_counted(figures['sessions'], 'session')}",
+        "points": str(figures["points"]),
+        "observations": f"{linked} of {figures['observations']} see a point{mean}",
+        "loops": str(figures["loops"]),
+    }
+    for part in figures["parts"]:
+        box = " × ".join(f"{length:.3g}" for length in part["extent"])
+        rows[f"part {part['part']}"] = (
+            f"{_counted(part['keyframes'], 'key frame')}, {_counted(part['points'], 'point')}, {box} {figures['unit']}"
+        )
+    return rows | {"index of places": "stored" if figures["places"] else "none"}
+
+
+def _camera(camera: dict[str, Any] | None) -> str:
+    if camera is None:
+        return ""
+    baseline = "" if camera["baseline_m"] is None else f", baseline {camera['baseline_m']:.4g} m"
+    return (
+        f"{camera['width']}x{camera['height']}, fx {camera['fx']:.6g}, fy {camera['fy']:.6g}, cx {camera['cx']:.6g}, "
+        f"cy {camera['cy']:.6g}{baseline}"
+    )
+
+
+def _counted(count: int, word: str) -> str:
+    return f"{count} {word}" if count == 1 else f"{count} {word}s"
+
+
+def _print_table(rows: dict[str, str]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, text in rows.items():
+        if text:
+            table.add_row(name, Text(text))
+    Console().print(table, highlight=False)

@@ -1,0 +1,322 @@
+"""Maps for people and other programs: what a map holds, COLMAP's text model, the pose graph behind it.
+
+COLMAP's text format: https://colmap.github.io/format.html (Schönberger & Frahm, Structure-from-Motion Revisited,
+CVPR 2016).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spslam import geometry
+from spslam.camera import Camera
+from spslam.config import LoopConfig
+from spslam.errors import MapError, OutputError
+from spslam.files import write_atomic
+from spslam.loop_closing import essential_graph
+from spslam.map import Map, Origin
+from spslam.map_file import FORMAT_VERSION, SavedMap
+from spslam.ports import PoseGraphEdges
+
+Array = NDArray[np.float64]
+COLMAP_FILES = ("cameras.txt", "images.txt", "points3D.txt")
+# COLMAP counts pixels from the corner of the first one, spslam from its centre.
+_COLMAP_PIXEL_SHIFT = 0.5
+_GREY = "128 128 128"
+# Single points far away would make any map seem large.
+_OUTERMOST_PERCENT = 1.0
+
+
+# -- what a map holds ----------------------------------------------------------------------------------------
+
+
+def describe_map(path: Path | str, saved: SavedMap) -> dict[str, Any]:
+    """Figures of a map file, ready for JSON; what an empty map does not have is None.
+
+    Args:
+        path: of the file.
+        saved: what was read from it.
+
+    Returns:
+        `path`, `format_version`, `size_mb`, `sensor`, `camera` (`width`, `height`, `fx`, `fy`, `cx`, `cy` in pixels,
+        `baseline_m`), `extractor`, `scale`, `unit` of lengths, `keyframes`, `points`, `observations`,
+        `linked_observations`, `parts` (each with its number `part`, `keyframes`, `points` and `extent`, see `extent`),
+        `sessions`, `loops`, `points_per_keyframe` (mean) and `places` (whether an index of them is stored).
+    """
+    slam_map, origin = saved.map, saved.map.origin
+    keyframes, linked = len(slam_map.keyframes), int(np.count_nonzero(slam_map.observations["point"] >= 0))
+    return {
+        "path": str(path),
+        "format_version": FORMAT_VERSION,
+        "size_mb": round(Path(path).stat().st_size / 1e6, 3),
+        "sensor": origin and origin.sensor,
+        "camera": origin and _describe_camera(origin.camera),
+        "extractor": origin and origin.extractor,
+        "scale": origin and origin.scale,
+        "unit": "map units" if origin is None or origin.scale == "arbitrary" else "m",
+        "keyframes": keyframes,
+        "points": len(slam_map.points),
+        "observations": len(slam_map.observations),
+        "linked_observations": linked,
+        "parts": [_describe_part(slam_map, int(part)) for part in slam_map.parts],
+        "sessions": len(np.unique(slam_map.keyframes["session"])),
+        "loops": len(slam_map.loops),
+        "points_per_keyframe": round(linked / keyframes, 1) if keyframes else None,
+        "places": bool(saved.places),
+    }
+
+
+def extent(points: Array, T_world_keyframe: Array) -> Array:
+    """(3,) size along x, y, z of the box around key frames and points, without the outermost percent of points on each
+    side of each axis.
+
+    Args:
+        points: (P, 3), map units.
+        T_world_keyframe: (K, 4, 4), at least one.
+    """
+    centres = T_world_keyframe[:, :3, 3]
+    low, high = centres.min(axis=0), centres.max(axis=0)
+    if len(points):
+        outer = np.percentile(points, [_OUTERMOST_PERCENT, 100 - _OUTERMOST_PERCENT], axis=0)
+        low, high = np.minimum(low, outer[0]), np.maximum(high, outer[1])
+    size: Array = high - low
+    return size
+
+
+def _describe_camera(camera: Camera) -> dict[str, Any]:
+    return {name: getattr(camera, name) for name in ("width", "height", "fx", "fy", "cx", "cy", "baseline_m")}
+
+
+def _describe_part(slam_map: Map, part: int) -> dict[str, Any]:
+    points, T_world_keyframe = slam_map.scene_of(part)
+    return {
+        "part": part,
+        "keyframes": len(T_world_keyframe),
+        "points": len(points),
+        "extent": extent(points, T_world_keyframe).round(4).tolist(),
+    }
+
+
+# -- parts ---------------------------------------------------------------------------------------------------
+
+
+def choose_part(slam_map: Map, wanted: int | None = None) -> int:
+    """The wanted part, or the one with most key frames (of several, the oldest).
+
+    Raises:
+        MapError: the map is empty, or has no such part.
+    """
+    parts, counts = np.unique(slam_map.keyframes["part"], return_counts=True)
+    if len(parts) == 0:
+        raise MapError("the map is empty: expected key frames to export, found none")
+    if wanted is None:
+        return int(parts[counts.argmax()])
+    if wanted not in parts:
+        found = ", ".join(map(str, parts.tolist()))
+        raise MapError(f"the map has no part {wanted}: found {found}; see spslam map info")
+    return wanted
+
+
+def extract_part(slam_map: Map, part: int) -> Map:
+    """One part as a map of its own, with the same ids, its revisits and no descriptors.
+
+    Args:
+        slam_map: of which the part is taken; it stays as it is.
+        part: one that has key frames.
+    """
+    ids = slam_map.keyframes_of(part)
+    rows: dict[str, Any] = {
+        "keyframes": slam_map.keyframes["part"] == part,
+        "points": slam_map.point_rows(slam_map.points_of(part)),
+        "observations": slam_map.rows_of_keyframes(ids),
+        "loops": np.isin(slam_map.loops["i"], ids) & np.isin(slam_map.loops["j"], ids),
+    }
+    columns = {
+        name: {c: (table[c][:, :0] if c == "descriptor" else table[c])[rows[name]] for c in table.names}
+        for name, table in slam_map.tables().items()
+    }
+    extracted = Map(descriptor_size=0)
+    extracted.restore(columns, slam_map.next_ids)
+    extracted.origin, extracted.part, extracted.session = slam_map.origin, part, slam_map.session
+    return extracted
+
+
+def _origin(slam_map: Map) -> Origin:
+    if slam_map.origin is None:
+        raise MapError("the map does not say which camera made it: export it as --ply")
+    return slam_map.origin
+
+
+# -- pose graph ----------------------------------------------------------------------------------------------
+
+
+def part_graph(
+    slam_map: Map, part: int, min_covisibility: int | None = None
+) -> tuple[Array, PoseGraphEdges, NDArray[np.bool_]]:
+    """The essential graph of a part: its key frames in their order, oldest fixed; Sim(3) for a single camera.
+
+    Args:
+        slam_map: the map.
+        part: one that has key frames.
+        min_covisibility: shared points that make an edge; default: that of `LoopConfig`.
+
+    Returns:
+        Nodes (K, 4, 4) `T_world_cam`, edges between their rows, and which are fixed, (K,) bool.
+
+    Raises:
+        MapError: the map does not say which camera made it.
+    """
+    with_scale = _origin(slam_map).camera.baseline_m is None
+    extracted = extract_part(slam_map, part)
+    least = LoopConfig().min_covisibility if min_covisibility is None else min_covisibility
+    nodes = extracted.T_world_keyframe
+    return nodes, essential_graph(extracted, with_scale, least), np.arange(len(nodes)) == 0
+
+
+# -- COLMAP --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ColmapSummary:
+    """What a model has: `images`, `points`, `observations` of them, and their mean reprojection error as COLMAP counts
+    it: pixels, mean over the points (NaN without any)."""
+
+    images: int
+    points: int
+    observations: int
+    mean_error_px: float
+
+
+def write_colmap(folder: Path | str, slam_map: Map, part: int) -> ColmapSummary:
+    """Write a part as COLMAP's text model: `cameras.txt`, `images.txt` and `points3D.txt`.
+
+    The camera is a PINHOLE, for images without distortion. Images are key frames, named `frame_000123.png` after their
+    index in the sequence, in `session_N/` where the map has several sessions; ids are those of the map plus one.
+    Lengths are map units. Points that fewer than two images see are left out: COLMAP's bundle adjustment refuses them.
+    The others are grey; their error is the mean over the images that see them, -1 where they are in front of none.
+
+    Args:
+        folder: made if missing; one that holds anything else than these three files is left alone.
+        slam_map: the map.
+        part: one that has key frames.
+
+    Raises:
+        MapError: the map does not say which camera made it.
+        OutputError: the folder holds other files, or cannot be written to.
+    """
+    folder = Path(folder)
+    camera, extracted = _origin(slam_map).camera, extract_part(slam_map, part)
+    several_sessions = len(np.unique(slam_map.keyframes["session"])) > 1
+    extracted.remove_points(extracted.points["id"][extracted.observation_counts() < 2])
+    errors = reprojection_errors(extracted, camera)
+    texts = (_cameras(camera), _images(extracted, several_sessions), _points(extracted, errors))
+    _prepare_folder(folder)
+    for name, text in zip(COLMAP_FILES, texts, strict=True):
+        write_atomic(folder / name, text)
+    known = errors[np.isfinite(errors)]
+    return ColmapSummary(
+        images=len(extracted.keyframes),
+        points=len(extracted.points),
+        observations=int(np.count_nonzero(extracted.observations["point"] >= 0)),
+        mean_error_px=float(known.mean()) if len(known) else float("nan"),
+    )
+
+
+def reprojection_errors(slam_map: Map, camera: Camera) -> Array:
+    """Mean distances, pixels, between points and the key points that see them, (P,) float64 by row; NaN for points that
+    are in front of no camera."""
+    linked = np.flatnonzero(slam_map.observations["point"] >= 0)
+    points = slam_map.point_rows(slam_map.observations["point"][linked])
+    T_cam_world = geometry.inverse(slam_map.T_world_keyframe)
+    keyframes = slam_map.keyframe_rows(slam_map.observations["keyframe"][linked])
+    projected = camera.project(geometry.apply(T_cam_world[keyframes], slam_map.positions[points]))
+    errors = np.linalg.norm(projected - slam_map.observations["pixel"][linked], axis=1)
+    finite = np.isfinite(errors)
+    count = len(slam_map.points)
+    seen = np.bincount(points[finite], minlength=count)
+    summed = np.bincount(points[finite], errors[finite], minlength=count)
+    means: Array = np.divide(summed, seen, out=np.full(count, np.nan), where=seen > 0)
+    return means
+
+
+def _cameras(camera: Camera) -> str:
+    cx, cy = camera.cx + _COLMAP_PIXEL_SHIFT, camera.cy + _COLMAP_PIXEL_SHIFT
+    return (
+        "# Camera list with one line of data per camera:\n"
+        "#   CAMERA_ID, MODEL, WIDTH, HEIGHT, PARAMS[]\n"
+        f"1 PINHOLE {camera.width} {camera.height} {float(camera.fx)} {float(camera.fy)} {float(cx)} {float(cy)}\n"
+    )
+
+
+def _images(slam_map: Map, several_sessions: bool) -> str:
+    keyframes, observations = slam_map.keyframes, slam_map.observations
+    T_cam_world = geometry.inverse(slam_map.T_world_keyframe)
+    # w x y z, as COLMAP has it.
+    quaternions = np.roll(geometry.rotation_to_quaternion(T_cam_world[:, :3, :3]), 1, axis=1)
+    ids, points = keyframes["id"], observations["point"]
+    names = _cells("frame_%06d.png", keyframes["frame"])
+    if several_sessions:
+        names = [f"session_{session}/{name}" for session, name in zip(keyframes["session"], names, strict=True)]
+    # Adding zero makes a zero of minus zero.
+    heads = _cells(f"%d{' %r' * 7} 1", ids + 1, *(np.concatenate([quaternions, T_cam_world[:, :3, 3]], axis=1) + 0.0).T)
+    seen = _cells(
+        "%.6f %.6f %d", *(observations["pixel"] + _COLMAP_PIXEL_SHIFT).T, np.where(points >= 0, points + 1, -1)
+    )
+    bounds = [*np.searchsorted(observations["keyframe"], ids).tolist(), len(observations)]
+    lines = (
+        f"{head} {name}\n{' '.join(seen[start:stop])}\n"
+        for head, name, start, stop in zip(heads, names, bounds[:-1], bounds[1:], strict=True)
+    )
+    return (
+        "# Image list with two lines of data per image:\n"
+        "#   IMAGE_ID, QW, QX, QY, QZ, TX, TY, TZ, CAMERA_ID, NAME\n"
+        "#   POINTS2D[] as (X, Y, POINT3D_ID)\n"
+        f"# Number of images: {len(ids)}\n" + "".join(lines)
+    )
+
+
+def _points(slam_map: Map, errors: Array) -> str:
+    keyframe, point = slam_map.observations["keyframe"], slam_map.observations["point"]
+    place_in_image = np.arange(len(keyframe)) - np.searchsorted(keyframe, keyframe)
+    linked = np.flatnonzero(point >= 0)
+    by_point = linked[np.argsort(point[linked], kind="stable")]
+    tracks = _cells("%d %d", keyframe[by_point] + 1, place_in_image[by_point])
+    heads = _cells(
+        f"%d %r %r %r {_GREY} %r",
+        *(slam_map.points["id"] + 1, *slam_map.positions.T, np.nan_to_num(errors, nan=-1.0)),
+    )
+    bounds = [0, *np.cumsum(slam_map.observation_counts()).tolist()]
+    lines = (
+        f"{head} {' '.join(tracks[start:stop])}\n"
+        for head, start, stop in zip(heads, bounds[:-1], bounds[1:], strict=True)
+    )
+    return (
+        "# 3D point list with one line of data per point:\n"
+        "#   POINT3D_ID, X, Y, Z, R, G, B, ERROR, TRACK[] as (IMAGE_ID, POINT2D_IDX)\n"
+        f"# Number of points: {len(heads)}\n" + "".join(lines)
+    )
+
+
+def _cells(pattern: str, *columns: NDArray[Any]) -> list[str]:
+    """One text a row of the columns, each (N,)."""
+    rows: Iterable[tuple[Any, ...]] = zip(*(column.tolist() for column in columns), strict=True)
+    return [pattern % row for row in rows]
+
+
+def _prepare_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        foreign = sorted({path.name for path in folder.iterdir()} - set(COLMAP_FILES))
+    except OSError as error:
+        raise OutputError(f"cannot write a COLMAP model to {folder}: {error.strerror or error}") from None
+    if foreign:
+        raise OutputError(
+            f"{folder} is left alone: expected a new folder or {', '.join(COLMAP_FILES)} in it, found {foreign[0]}; "
+            "name another one"
+        )
