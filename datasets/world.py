@@ -16,7 +16,7 @@ from spslam.geometry import make_transform
 from spslam.trajectory import Trajectory
 
 from .world_cache import cached_atlas
-from .world_path import PATHS, PathName
+from .world_path import PATHS, PathName, another_walk
 from .world_render import Renderer
 from .world_scene import LAYOUTS, LayoutName
 
@@ -36,6 +36,7 @@ class WorldSpec:
         frames: how many.
         fps: frames a second; the path is a function of time, so fewer frames see less of it.
         seed: of the textures and of the noise.
+        walk: who walks the path; others than 0 swerve from it (see `another_walk`).
         texels_per_m: density of the textures.
         baseline_m: metres between the two cameras.
         noise_sigma: standard deviation of the sensor's noise, grey levels.
@@ -51,6 +52,7 @@ class WorldSpec:
     frames: int
     fps: float = 20.0
     seed: int = 1
+    walk: int = 0
     texels_per_m: float = 400.0
     baseline_m: float = 0.11
     noise_sigma: float = 1.5
@@ -142,7 +144,8 @@ class RenderedWorld:
             fps=spec.fps,
         )
         self._timestamps = np.arange(spec.frames) / spec.fps
-        self._T_world_cam = PATHS[spec.path](self._timestamps)
+        self._path = another_walk(PATHS[spec.path], spec.walk)
+        self._T_world_cam = self._path(self._timestamps)
         self.ground_truth = Trajectory(self._timestamps, self._T_world_cam, "left camera")
         self._renderer: Renderer | None = None
 
@@ -193,7 +196,7 @@ class RenderedWorld:
         times = self._timestamps[index : index + 1]
         if spec.shutter_s > 0:
             times = times + spec.shutter_s * ((np.arange(_BLUR_STEPS) + 0.5) / _BLUR_STEPS - 0.5)
-        poses = PATHS[spec.path](times)
+        poses = self._path(times)
         if right:
             poses = poses @ make_transform(np.eye(3), np.array([spec.baseline_m, 0.0, 0.0]))
         renderer = self._get_renderer()
@@ -202,6 +205,6 @@ class RenderedWorld:
             # About one swell in four seconds.
             image *= np.float32(1.0 + spec.exposure_change * np.sin(1.6 * self._timestamps[index]))
         if spec.noise_sigma > 0:
-            rng = np.random.default_rng([spec.seed, index, int(right)])
+            rng = np.random.default_rng([spec.seed, index, int(right), *([spec.walk] if spec.walk else [])])
             image += np.float32(spec.noise_sigma) * rng.standard_normal(image.shape, dtype=np.float32)
         return np.clip(np.rint(image), 0, 255).astype(np.uint8)

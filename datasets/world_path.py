@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 from scipy.ndimage import gaussian_filter1d
 
-from spslam.geometry import make_transform
+from spslam.geometry import make_transform, so3_exp
 
 Array = NDArray[np.float64]
 PathName = Literal["sway", "tour", "laps", "stroll"]
@@ -117,6 +117,30 @@ def _stroll(times: Array) -> Array:
     pitch = -0.04 + 0.03 * np.sin(0.5 * times) + 0.01 * np.sin(9.0 * times + 1)
     roll = 0.02 * np.sin(0.7 * times + 2) + 0.01 * np.sin(4.5 * times)
     return _poses(np.stack([x, y, z], axis=1), yaw, pitch, roll)
+
+
+# Another walk differs from the path by up to this much along and about each axis: metres, radians.
+_WALK_SHIFT = np.array([0.16, 0.08, 0.16])
+_WALK_TURN = np.array([0.05, 0.10, 0.03])
+
+
+def another_walk(path: Path, walk: int) -> Path:
+    """The way of a path as somebody else walks it, aside and looking elsewhere by slow swings that `walk` seeds; 0 is
+    the path itself."""
+    if walk == 0:
+        return path
+    rng = np.random.default_rng([walk, 5])
+    # Three swings an axis, of 5 to 20 s; together they reach the largest deviation at most.
+    frequency, phase = rng.uniform(2 * np.pi / 20, 2 * np.pi / 5, (6, 3)), rng.uniform(0, 2 * np.pi, (6, 3))
+
+    def walked(times: Array) -> Array:
+        swing = np.sin(times[:, None, None] * frequency + phase).mean(axis=2)
+        shift, turn = swing[:, :3] * _WALK_SHIFT, swing[:, 3:] * _WALK_TURN
+        poses = path(times)
+        positions = poses[:, :3, 3] + shift
+        return make_transform(poses[:, :3, :3] @ so3_exp(turn), positions)
+
+    return walked
 
 
 PATHS: dict[PathName, Path] = {"sway": _sway, "tour": _tour, "laps": _laps, "stroll": _stroll}

@@ -41,7 +41,9 @@ def test_unrecognised_folders_say_what_is_expected_and_found(tmp_path: Path) -> 
 
 
 def test_missing_paths_and_other_files(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match=r"built-in world \(demo, demo-small, demo-loop, demo-twins\), found nothing at"):
+    with pytest.raises(
+        DatasetError, match=r"built-in world \(demo, demo-small, demo-loop, demo-twins\), found nothing at"
+    ):
         open_sequence(tmp_path / "none")
     (tmp_path / "a.txt").touch()
     with pytest.raises(DatasetError, match="is a file, but no video"):

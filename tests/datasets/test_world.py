@@ -246,6 +246,19 @@ def test_path_is_smooth_and_free_and_closed_but_for_the_stroll(preset: str) -> N
     assert LAYOUTS[spec.layout]().free(path[:, :3, 3], margin=0.6).all()
 
 
+def test_another_walk_goes_the_same_way_differently() -> None:
+    spec = world_spec("demo")
+    walks = [RenderedWorld(replace(spec, walk=walk)).ground_truth.T_world_cam for walk in (0, 1, 2)]
+    assert np.array_equal(walks[0], RenderedWorld(spec).ground_truth.T_world_cam)
+    for first, second in ((0, 1), (0, 2), (1, 2)):
+        apart = np.linalg.norm(walks[first][:, :3, 3] - walks[second][:, :3, 3], axis=1)
+        turned = rotation_angle(np.swapaxes(walks[first][:, :3, :3], 1, 2) @ walks[second][:, :3, :3])
+        assert 0.05 < np.median(apart) < apart.max() < 0.5
+        assert 1.0 < np.degrees(np.median(turned)) < np.degrees(turned.max()) < 15
+    assert LAYOUTS["hall"]().free(walks[1][:, :3, 3], margin=0.3).all()
+    assert np.array_equal(RenderedWorld(replace(spec, walk=1))[7].image, RenderedWorld(replace(spec, walk=1))[7].image)
+
+
 def test_loop_passes_every_place_twice() -> None:
     world = open_world("demo-loop")
     T_world_cam = world.ground_truth.T_world_cam
