@@ -21,6 +21,8 @@ from spslam.frame import Observations, Sensor
 from spslam.table import Table
 
 NO_POINT = -1
+# Where the size of a map comes from that a single camera made.
+ARBITRARY = "arbitrary"
 Ids = NDArray[np.int64]
 Array = NDArray[np.float64]
 
@@ -39,6 +41,11 @@ class Origin:
     camera: Camera
     extractor: str
     scale: str
+
+    @property
+    def metric(self) -> bool:
+        """Whether its lengths are metres."""
+        return self.scale != ARBITRARY
 
 
 class Map:
@@ -391,6 +398,10 @@ class Map:
         if self.part == part:
             self.part = into
 
+    def rescale(self, part: int, factor: float) -> None:
+        """Multiply all lengths of a part by a factor. For a single camera: measured depths stay as they are."""
+        self.move_part(part, np.diag([factor, factor, factor, 1.0]), part)
+
     def append_map(self, other: Map) -> Ids:
         """Take up the key frames, points and revisits of another map as parts and sessions of their own; the new ids of
         its key frames."""
@@ -442,7 +453,7 @@ class Map:
             KeyError, ValueError: columns are missing, disagree in length, or name what is not there.
         """
         for name, table in self.tables().items():
-            table.append(len(next(iter(columns[name].values()))), **columns[name])
+            table.adopt(**columns[name])
         self._next_point_id, self._next_keyframe_id = next_ids
         self._check()
         self._reindex_points()

@@ -44,6 +44,20 @@ class Table:
         self._size = rows.stop
         return rows
 
+    def adopt(self, **values: Any) -> None:
+        """Let an empty table have these columns, without a copy where they have the right type."""
+        if values.keys() != self._columns.keys() or self._size:
+            raise ValueError(f"columns {sorted(self._columns)} of an empty table expected, found {sorted(values)}")
+        for name, column in self._columns.items():
+            adopted = np.require(values[name], column.dtype, ["C", "W"])
+            if adopted.ndim == 0 or adopted.shape[1:] != column.shape[1:]:
+                raise ValueError(f"column {name} must be (rows, {column.shape[1:]}), found {adopted.shape}")
+            self._columns[name] = adopted
+        lengths = {len(column) for column in self._columns.values()}
+        if len(lengths) != 1:
+            raise ValueError(f"columns of {sorted(lengths)} rows: they must be as long")
+        (self._size,) = lengths
+
     def keep(self, mask: NDArray[np.bool_]) -> int:
         """Keep only the rows where `mask` (rows,) is true; the first row that changed, the new length if none did."""
         kept = int(np.count_nonzero(mask))
