@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterable
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from spslam import geometry
 from spslam.config import load_config
 from spslam.datasets import open_sequence
+from spslam.datasets.world import RenderedWorld, world_spec
 from spslam.evaluation import Evaluation, evaluate
+from spslam.frame import Frame
+from spslam.map_file import load_map
 from spslam.ports import Sequence
 from spslam.slam import Slam
+from spslam.tracking import TrackState
 
 
 def drive(sequence: Sequence, config: str, frames: int | None = None, overrides: list[str] | None = None) -> Slam:
-    slam = Slam.from_config(load_config(config, overrides))
-    for frame in islice(sequence, frames):
-        slam.track(frame)
+    slam = drive_without_end(islice(sequence, frames), config, overrides)
     slam.finish()
+    return slam
+
+
+def drive_without_end(frames: Iterable[Frame], config: str, overrides: list[str] | None = None) -> Slam:
+    slam = Slam.from_config(load_config(config, overrides))
+    for frame in frames:
+        slam.track(frame)
     return slam
 
 
@@ -52,6 +65,49 @@ def test_two_runs_give_the_same_bytes() -> None:
     first, second = (run.trajectory().T_world_cam.tobytes() for run in runs)
     assert first == second
     assert runs[0].map.positions.tobytes() == runs[1].map.positions.tobytes()
+
+
+def test_places_that_only_look_alike_close_no_loop(caplog: pytest.LogCaptureFixture) -> None:
+    """The second half of the corridor looks the same as the first, to the last texel."""
+    spec = replace(world_spec("demo-twins"), width=320, height=240, texels_per_m=200.0, fps=5.0, frames=140)
+    with caplog.at_level(logging.INFO):
+        slam = drive(RenderedWorld(spec, "stereo"), "demo_stereo", overrides=["features.extractor=orb"])
+    assert caplog.text.count("the places look the same") >= 3, "the likeness is seen"
+    assert slam.statistics.loops == 0
+    assert len(slam.trajectory()) == 140
+    figures = judge(slam, RenderedWorld(spec, "stereo")).as_metrics()
+    assert figures["ate_rmse_m"] <= 0.005 * figures["path_length_m"]
+
+
+def test_another_walk_is_localised_in_a_saved_map(tmp_path: Path) -> None:
+    drive(open_sequence("demo-small", sensor="stereo"), "demo_stereo").save_map(tmp_path / "map.npz")
+    other = RenderedWorld(replace(world_spec("demo-small"), walk=1), "mono")
+    slam = Slam.from_config("demo_mono", saved=load_map(tmp_path / "map.npz"), mapping=False)
+    frames = range(0, len(other), 2)
+    results = [slam.track(other[i]) for i in frames]
+    localised = sum(result.T_world_cam is not None for result in results)
+    assert localised >= 0.98 * len(results)
+    # In metres, though it is a single camera: the map has them.
+    figures = evaluate(slam.trajectory(), other.ground_truth, "se3").as_metrics()
+    assert figures["ate_rmse_m"] <= 0.01 * figures["path_length_m"]
+
+
+def test_black_for_two_seconds_then_anywhere_in_the_map() -> None:
+    sequence = open_sequence("demo-small", sensor="stereo")
+    slam = drive_without_end(sequence, "demo_stereo", ["features.extractor=orb"])
+    last = sequence[len(sequence) - 1]
+    black = np.zeros_like(last.image)
+    for i in range(40):
+        moment = replace(last, timestamp=last.timestamp + 0.05 * (i + 1), image=black, image_right=black)
+        assert slam.track(moment).state is TrackState.LOST
+    T_world_first = sequence.ground_truth.T_world_cam[0]
+    for i in range(5):
+        back = replace(sequence[30 + i], timestamp=last.timestamp + 3.0 + 0.05 * i)
+        result = slam.track(back)
+        assert result.state is TrackState.TRACKING
+        expected = geometry.inverse(T_world_first) @ sequence.ground_truth.T_world_cam[30 + i]
+        assert np.linalg.norm(result.T_world_cam[:3, 3] - expected[:3, 3]) < 0.03
+    assert slam.map.parts.tolist() == [0]
 
 
 def test_kitti_stereo(test_data: Path) -> None:
