@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from spslam import __version__, cli_map, cli_training
-from spslam.errors import ConfigError, SpslamError
+from spslam.errors import ConfigError, ScaleError, SpslamError
 from spslam.signals import interrupt_as_flag
 
 if TYPE_CHECKING:
     from spslam.config import Config
+    from spslam.metric_scale import ScaleRequest
     from spslam.output import RunLog
     from spslam.ports import Sequence as FrameSequence
     from spslam.viewer import Viewer
@@ -136,6 +137,17 @@ MaxFramesOption = Annotated[
 ]
 
 
+ScaleOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KIND=VALUE",
+        show_default=False,
+        help="What makes a single camera's map metric: height=1.65 (metres over the ground), distance=A:B:2.5 (metres "
+        "between the camera's positions at frames A and B), ground-truth=A:B (the same from the true poses).",
+    ),
+]
+
+
 def _print_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"spslam {__version__}")
@@ -188,6 +200,7 @@ def run(
         bool, typer.Option("--localize", help="Find the camera in the map of --map, which stays as it is.")
     ] = False,
     extend: Annotated[bool, typer.Option("--extend", help="Let the map of --map grow; the file is replaced.")] = False,
+    scale: ScaleOption = None,
 ) -> None:
     """Track a sequence; write its trajectory, map, figures and pictures to a folder.
 
@@ -222,7 +235,10 @@ def run(
         labels = {"dataset": kind, "extractor": resolved.features.extractor, "config": config_name, "mode": mode}
         if map_file is not None:
             labels["map_file"] = str(map_file)
-        _run(frames, resolved, labels, out, viewer, log, map_file, extend)
+        if scale is not None and localize:
+            raise ConfigError("--scale is for a map that is made or extended; --localize leaves it as it is: drop one")
+        request = None if scale is None else _scale(scale, frames, range(start, start + stride * len(frames), stride))
+        _run(frames, resolved, labels, out, viewer, log, map_file, extend, request)
 
 
 @app.command()
@@ -323,6 +339,7 @@ def _run(
     log: RunLog,
     map_file: Path | None,
     extend: bool,
+    scale: ScaleRequest | None,
 ) -> None:
     from spslam.display import ProgressLine, print_outcome
     from spslam.map_file import load_map
@@ -338,8 +355,9 @@ def _run(
         slam = Slam.from_config(config, saved=saved, mapping=saved is None or extend)
         window = _open_viewer(viewer, frames)
         with interrupt_as_flag() as interrupted, ProgressLine(len(frames)) as line:
-            outcome = run_sequence(slam, frames, output, window, labels, log, line.update, interrupted.is_set)
-        if map_file is not None and extend and outcome.failure is None:
+            outcome = run_sequence(slam, frames, output, window, labels, log, line.update, interrupted.is_set, scale)
+        # A map without the size that was asked for is a whole map.
+        if map_file is not None and extend and (outcome.failure is None or isinstance(outcome.failure, ScaleError)):
             slam.save_map(map_file)
     finally:
         output.discard()
@@ -357,6 +375,14 @@ def _mode(map_file: Path | None, localize: bool, extend: bool) -> str:
         found = [name for name, given in (("--map", map_file), ("--localize", localize), ("--extend", extend)) if given]
         raise ConfigError(f"--map FILE goes with either --localize or --extend, found {' '.join(found)}")
     return "localize" if localize else "extend"
+
+
+def _scale(text: str, frames: FrameSequence, indices: range) -> ScaleRequest:
+    from spslam.metric_scale import check_scale, parse_scale
+
+    request = parse_scale(text)
+    check_scale(request, frames, indices)
+    return request
 
 
 def _kind(frames: FrameSequence) -> str:

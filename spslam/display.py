@@ -140,7 +140,7 @@ def print_outcome(outcome: Outcome, console: Console | None = None) -> None:
     metrics = outcome.metrics
     title = " · ".join(str(metrics.get(key)) for key in ("sequence", "sensor", "extractor"))
     console.print(title if metrics["ended"] == "complete" else f"{title} · {metrics['ended']} early", style="bold")
-    print_figures(metrics, console)
+    print_figures({key: value for key, value in metrics.items() if not isinstance(value, list)}, console)
     console.print(f"results in {outcome.folder}", soft_wrap=True, highlight=False)
 
 
@@ -151,6 +151,7 @@ def print_figures(metrics: Figures, console: Console | None = None) -> None:
     table.add_column()
     rows = {
         "frames": _frames(metrics),
+        "scale": _scale(metrics),
         "ATE": _ate(metrics),
         "RPE": _rpe(metrics),
         "ground truth": _truth(metrics),
@@ -193,6 +194,17 @@ def _ate(metrics: Figures) -> str:
     share = f" = {100 * ate / length:.2f} %" if isinstance(length, float) and length > 0 else ""
     scale = f", scale {metrics['scale']:.4g}" if metrics["alignment"] == "sim3" else ""
     return f"{ate:.4g} m RMSE of {length:.4g} m{share} (aligned by {metrics['alignment']}{scale})"
+
+
+def _scale(metrics: Figures) -> str:
+    """Where a single camera's metres come from, or why there are none although they were asked for."""
+    if metrics.get("scale_refused"):
+        return f"{metrics['scale_source']}: {metrics['scale_refused']}"
+    if metrics.get("scale_applied") is None:
+        return ""
+    error = metrics.get("scale_error_percent")
+    wrong = "" if error is None else f", {error:+.2f} % fit the ground truth best"
+    return f"{metrics['scale_source']}{wrong}"
 
 
 def _rpe(metrics: Figures) -> str:

@@ -47,3 +47,7 @@ class OutputError(SpslamError):
 
 class MissingDependencyError(SpslamError):
     """An optional package or a system library is missing."""
+
+
+class ScaleError(SpslamError):
+    """The map of a single camera cannot be given the size that was asked for."""

@@ -118,6 +118,17 @@ class Evaluation:
         """Share of the estimate's poses that have a ground truth, 0 to 1."""
         return self.matched / self.estimate_frames
 
+    @property
+    def scale_error_percent(self) -> float | None:
+        """By how much the estimate would have to grow to fit the ground truth best: the scale of Umeyama's Sim(3) minus
+        one, percent. None unless it was aligned by `se3`: with `sim3` its size is nothing it could be wrong in."""
+        if self.absolute.alignment != "se3":
+            return None
+        association = self.absolute.association
+        source = self.aligned.positions[association.estimate]
+        target = self.ground_truth.positions[association.ground_truth]
+        return 100.0 * (float(similarity_scale(umeyama(source, target, with_scale=True))) - 1.0)
+
     def as_metrics(self) -> dict[str, float | int | str]:
         """Flat figures for `metrics.json`."""
         absolute, relative = self.absolute.statistics, self.relative

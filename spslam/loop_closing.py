@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, triu
-from scipy.spatial import ConvexHull
 
 from spslam import geometry
 from spslam.camera import Camera
@@ -138,7 +137,7 @@ class LoopCloser:
         logger.info(
             "revisit: key frame %d sees the place of %d with %d inliers of %d matches, %.0f %% of the image, gap %.3f, "
             "scale %.3f",
-            keyframe_id, candidate, found.inliers, found.matches, 100 * _coverage(found, camera),
+            keyframe_id, candidate, found.inliers, found.matches, 100 * found.coverage(camera),
             _gap(slam_map, keyframe_id, found), scale,
         )  # fmt: skip
         return LoopEdge(candidate, keyframe_id, S_i_j, found.inliers)
@@ -178,7 +177,7 @@ class LoopCloser:
         does."""
         if found.inliers < self._config.min_inliers:
             return f"{found.inliers} inliers of {found.matches} matches"
-        coverage = _coverage(found, camera)
+        coverage = found.coverage(camera)
         if coverage < self._config.min_coverage:
             return f"inliers cover {100 * coverage:.0f} % of the image"
         if not np.isfinite(scale):
@@ -288,14 +287,6 @@ class LoopCloser:
         rows = slam_map.point_rows(points)
         correction = after[anchors] @ geometry.inverse(before[anchors])
         slam_map.positions[rows] = geometry.apply(correction, slam_map.positions[rows])
-
-
-def _coverage(found: Tracked, camera: Camera) -> float:
-    """Share of the image inside the convex hull of the inliers."""
-    pixels = found.observations.pixels[found.point_ids >= 0]
-    if len(pixels) < 3 or np.linalg.matrix_rank(pixels - pixels.mean(axis=0)) < 2:
-        return 0.0
-    return float(ConvexHull(pixels).volume / (camera.width * camera.height))
 
 
 def _gap(slam_map: Map, keyframe_id: int, found: Tracked) -> float:

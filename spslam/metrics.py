@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import platform
 import sys
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from spslam import __version__
 from spslam.evaluation import Evaluation
+from spslam.map import ARBITRARY
+from spslam.metric_scale import Scaling
 from spslam.ports import Sequence
 from spslam.trajectory import Trajectory
 
@@ -19,7 +22,8 @@ if TYPE_CHECKING:
     from spslam.recording import Statistics
     from spslam.tracking import TrackResult
 
-Metrics = dict[str, float | int | str | None]
+Figure = float | int | str | None
+Metrics = dict[str, Figure | list[dict[str, Figure]]]
 
 _VERSIONED = ("torch", "numpy", "opencv-python-headless", "g2opy", "scipy")
 
@@ -51,14 +55,16 @@ def compute_metrics(
     evaluation: Evaluation | str | None,
     statistics: Statistics,
     labels: dict[str, str],
+    scaling: Scaling,
 ) -> Metrics:
-    """The flat figures of `metrics.json`; None for what is not known.
+    """The figures of `metrics.json`, flat but for the list of losses; None for what is not known.
 
     Frames that cannot be decoded count as frames without a pose.
 
     Args:
         evaluation: what `compare` returned.
         labels: taken over as they are (dataset, extractor, config, …).
+        scaling: where the size of the map comes from.
     """
     skipped, tracked = _skipped(sequence, record), len(trajectory)
     frames = len(record.results) + skipped
@@ -81,7 +87,13 @@ def compute_metrics(
         "map_parts": statistics.parts,
         "tracked_in_other_parts": statistics.frames_elsewhere,
         "relocalisations": statistics.relocalisations,
-        **_errors(sequence, trajectory, evaluation),
+        "scale_source": scaling.source or None,
+        "scale_applied": scaling.factor,
+        "scale_refused": None if scaling.refusal is None else str(scaling.refusal),
+        **_errors(sequence, trajectory, evaluation, scaling),
+        **_health(sequence, record),
+        "losses_count": len(statistics.losses),
+        "losses": [asdict(loss) for loss in statistics.losses],
         **_timings(record, statistics),
         "peak_rss_mb": peak_memory_mb(),
         **versions(),
@@ -128,20 +140,52 @@ def _first_tracked(record: Record, trajectory: Trajectory) -> int | None:
     return nearest.index
 
 
-def _errors(sequence: Sequence, trajectory: Trajectory, evaluation: Evaluation | str | None) -> Metrics:
+def _errors(
+    sequence: Sequence, trajectory: Trajectory, evaluation: Evaluation | str | None, scaling: Scaling
+) -> Metrics:
     if isinstance(evaluation, Evaluation):
-        return dict(evaluation.as_metrics())
+        return {**evaluation.as_metrics(), "scale_error_percent": evaluation.scale_error_percent}
     return {
         "ate_rmse_m": None,
         "rpe_trans_m": None,
         "rpe_rot_deg": None,
         "alignment": None,
         "scale": None,
-        # Metres only where the sensor knows them.
-        "path_length_m": None if sequence.sensor == "mono" else trajectory.path_length_m,
+        "scale_error_percent": None,
+        # Metres only where the sensor or the map knows them.
+        "path_length_m": trajectory.path_length_m if _metric(sequence, scaling) else None,
         "ground_truth_frame": sequence.ground_truth.frame if sequence.ground_truth is not None else None,
         "not_compared": evaluation,
     }
+
+
+def _metric(sequence: Sequence, scaling: Scaling) -> bool:
+    return scaling.source != ARBITRARY if scaling.source else sequence.sensor != "mono"
+
+
+def _health(sequence: Sequence, record: Record) -> Metrics:
+    """What the tracked frames saw of the map, and how sure their poses were when they were found."""
+    tracked = [result for result in record.results if result.T_world_cam is not None]
+    unit = "map_units" if sequence.sensor == "mono" else "m"
+    # The rotation of a left perturbation moves no camera centre.
+    variances = np.array([np.trace(result.covariance[:3, :3]) for result in tracked])
+    return {
+        **_median_p5("inliers", [result.inliers for result in tracked]),
+        **_median_p5("coverage", [result.coverage for result in tracked]),
+        "reprojection_error_median_px": _median([result.median_error_px for result in tracked]),
+        f"position_sigma_median_{unit}": _median(np.sqrt(variances)),
+    }
+
+
+def _median_p5(name: str, values: list[int] | list[float]) -> Metrics:
+    return {f"{name}_median": _median(values), f"{name}_p5": float(np.percentile(values, 5)) if values else None}
+
+
+def _median(values: ArrayLike) -> float | None:
+    """Median of those that are known."""
+    known = np.asarray(values, dtype=np.float64)
+    known = known[np.isfinite(known)]
+    return float(np.median(known)) if len(known) else None
 
 
 def _timings(record: Record, statistics: Statistics) -> Metrics:
@@ -162,5 +206,5 @@ def _median_p95(name: str, milliseconds: list[float]) -> Metrics:
     return {f"{name}_median_ms": float(median), f"{name}_p95_ms": float(p95)}
 
 
-def _finite(value: float | int | str | None) -> float | int | str | None:
+def _finite(value: Figure | list[dict[str, Figure]]) -> Figure | list[dict[str, Figure]]:
     return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -20,6 +20,7 @@ from spslam.evaluation import Alignment, Evaluation, evaluate, transform_traject
 from spslam.files import write_atomic
 from spslam.frame import Frame
 from spslam.geometry import inverse
+from spslam.metric_scale import ScaleRequest, Scaling, apply_scale
 from spslam.metrics import Metrics, Record, compute_metrics
 from spslam.output import OutputFolder, RunLog
 from spslam.ports import Sequence
@@ -74,6 +75,7 @@ def run(
     log: RunLog,
     on_frame: Callable[[Status], None] = lambda status: None,
     stop: Callable[[], bool] = lambda: False,
+    scale: ScaleRequest | None = None,
 ) -> Outcome:
     """Track a sequence and publish the results in `output`.
 
@@ -85,6 +87,7 @@ def run(
         log: goes to `log.txt`.
         on_frame: called after each frame.
         stop: asked after each frame.
+        scale: what the size of a single camera's map is known from.
 
     Raises:
         Exception: what made the run fail before its first frame was done.
@@ -98,7 +101,9 @@ def run(
             raise record.failure or DatasetError(f"{sequence.name} has no frames")
         try:
             slam.finish()
-            metrics = write_results(output.partial, slam, sequence, record, labels)
+            stamps = {result.index: result.timestamp for result in record.results}
+            scaling = apply_scale(scale, slam, stamps, sequence.ground_truth)
+            metrics = write_results(output.partial, slam, sequence, record, labels, scaling)
         except Exception:
             # A broken map may well be what the run failed of: that comes first.
             if record.failure is None:
@@ -112,6 +117,8 @@ def run(
     failure = record.failure
     if failure is None and metrics["tracked"] == 0 and not record.stopped:
         failure = _no_pose_error(sequence, record)
+    if failure is None and not record.stopped:
+        failure = scaling.refusal
     return Outcome(folder, metrics, record.stopped, failure)
 
 
@@ -191,30 +198,33 @@ def read_ahead(frames: Iterable[Frame], depth: int = 2) -> Generator[tuple[Frame
         thread.join()
 
 
-def compare(trajectory: Trajectory, sequence: Sequence) -> Evaluation | str | None:
-    """The trajectory against the sequence's ground truth: Sim(3) for mono, which knows no scale, SE(3) otherwise;
-    None where there is no ground truth, a line that says why where the two cannot be compared."""
+def compare(trajectory: Trajectory, sequence: Sequence, align: Alignment) -> Evaluation | str | None:
+    """The trajectory against the sequence's ground truth; None where there is none, a line that says why where the two
+    cannot be compared."""
     if sequence.ground_truth is None:
         return None
     try:
-        return evaluate(trajectory, sequence.ground_truth, _alignment(sequence))
+        return evaluate(trajectory, sequence.ground_truth, align)
     except TrajectoryError as error:
         logger.warning("no comparison with the ground truth: %s", error)
         return str(error)
 
 
-def write_results(folder: Path, slam: Slam, sequence: Sequence, record: Record, labels: dict[str, str]) -> Metrics:
+def write_results(
+    folder: Path, slam: Slam, sequence: Sequence, record: Record, labels: dict[str, str], scaling: Scaling
+) -> Metrics:
     """Write every result file but the log into `folder`; returns what is in `metrics.json`.
 
     Raises:
         OutputError: a file cannot be written.
     """
     trajectory = slam.trajectory()
-    evaluation = compare(trajectory, sequence)
-    metrics = compute_metrics(sequence, record, trajectory, evaluation, slam.statistics, labels)
-    write_tum(folder / "trajectory.tum", trajectory)
+    align = _alignment(slam, sequence)
+    evaluation = compare(trajectory, sequence, align)
+    metrics = compute_metrics(sequence, record, trajectory, evaluation, slam.statistics, labels, scaling)
+    write_tum(folder / "trajectory.tum", trajectory, scaling.source)
     write_kitti(folder / "trajectory.kitti", trajectory)
-    write_tum(folder / "keyframes.tum", slam.keyframe_trajectory())
+    write_tum(folder / "keyframes.tum", slam.keyframe_trajectory(), scaling.source)
     points, T_world_keyframes = slam.map.scene_of(slam.main_part)
     if slam.mapping:
         slam.save_map(folder / "map.npz")
@@ -224,7 +234,7 @@ def write_results(folder: Path, slam: Slam, sequence: Sequence, record: Record, 
         folder / "trajectory.png",
         trajectory,
         sequence.ground_truth,
-        _alignment(sequence),
+        align,
         title=f"{sequence.name}, {sequence.sensor}, {slam.config.features.extractor}",
     )
     render_scene(
@@ -247,8 +257,11 @@ def _truth_in_map(trajectory: Trajectory, evaluation: Evaluation | str | None) -
     return Trajectory(truth.timestamps[first : last + 1], truth.T_world_cam[first : last + 1], truth.frame)
 
 
-def _alignment(sequence: Sequence) -> Alignment:
-    return "sim3" if sequence.sensor == "mono" else "se3"
+def _alignment(slam: Slam, sequence: Sequence) -> Alignment:
+    """Sim(3) as long as lengths are not metres: an error of the scale must not be aligned away."""
+    origin = slam.map.origin
+    metric = sequence.sensor != "mono" if origin is None else origin.metric
+    return "se3" if metric else "sim3"
 
 
 def _take(slots: Queue[tuple[Frame, float] | Exception | None]) -> tuple[Frame, float] | Exception | None:

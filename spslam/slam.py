@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,16 +15,17 @@ from spslam.config import Config, load_config
 from spslam.errors import DatasetError, MapError
 from spslam.frame import Frame, Observations, Sensor
 from spslam.global_refinement import GlobalRefiner
+from spslam.health import HealthMonitor
 from spslam.initialization import DepthInitializer, Started, TwoViewInitializer
-from spslam.loop_closing import LoopCloser, keyframe_observations
-from spslam.map import Map, Origin
+from spslam.loop_closing import LoopCloser, Rescaling, keyframe_observations
+from spslam.map import ARBITRARY, Map, Origin
 from spslam.map_file import SavedMap, save_map
 from spslam.mapping import KeyframeRule, Mapper
 from spslam.observing import Observer, tracking_camera
 from spslam.ports import Parts, identity
 from spslam.recording import Recorder, Statistics
 from spslam.relocalization import Relocalizer
-from spslam.tracking import Motion, Tracked, Tracker, TrackResult, TrackState
+from spslam.tracking import Motion, Tracked, Tracker, TrackResult, TrackState, hull_share
 from spslam.trajectory import Trajectory
 
 logger = logging.getLogger(__name__)
@@ -79,6 +81,7 @@ class Slam:
             distance,
         )
         self._global = GlobalRefiner(config.loop, parts.bundle)
+        self._health = HealthMonitor(config, parts.matcher, distance)
         self._motion = Motion()
         self._recorder = Recorder()
         self._camera: Camera | None = None
@@ -124,13 +127,14 @@ class Slam:
             if tracked is None:
                 return self._lose(observations, frame, camera)
             self._take_up(tracked, camera)
+            self._health.keep(frame.image, observations, tracked.point_ids)
             why = self._wants_keyframe(tracked, camera)
             if why:
                 with self.statistics.stage("mapping"):
                     self._insert_keyframe(tracked, camera)
                 with self.statistics.stage("loop closing"):
                     self._close_loop(camera)
-            return self._result(tracked, why)
+            return self._result(tracked, why, camera)
 
     def finish(self) -> None:
         """End the run: points that one key frame and hardly any other frame saw go."""
@@ -142,6 +146,19 @@ class Slam:
         unconfirmed = (self.map.observation_counts() < 2) & (self.map.points["found"] < _CONFIRMED_FRAMES)
         self.map.remove_points(self.map.points["id"][unconfirmed])
         self._count()
+
+    def rescale(self, factor: float, source: str) -> None:
+        """Multiply all lengths of the main part, the trajectory's, too, by a factor; `source` says in one line where
+        its size comes from now."""
+        part = self.main_part
+        self.map.rescale(part, factor)
+        keyframes = self.map.keyframes
+        inside = keyframes["part"] == part
+        self._recorder.rescale(Rescaling(keyframes["id"].copy(), np.where(inside, factor, 1.0)))
+        if self.map.has_keyframe(self._reference_id) and self.map.part_of(self._reference_id) == part:
+            self._motion.rescale(factor)
+        if self.map.origin is not None:
+            self.map.origin = replace(self.map.origin, scale=source)
 
     @property
     def main_part(self) -> int:
@@ -200,11 +217,12 @@ class Slam:
             except (KeyError, ValueError) as error:
                 raise MapError(f"the map's index of places is damaged: {error}") from None
         self.state = TrackState.LOST
+        self._count()
 
     def _set_origin(self, sensor: Sensor, camera: Camera) -> None:
         origin = self.map.origin
         if origin is None:
-            scale = "arbitrary" if sensor == "mono" else "baseline" if sensor == "stereo" else "depth"
+            scale = ARBITRARY if sensor == "mono" else "baseline" if sensor == "stereo" else "depth"
             self.map.origin = Origin(sensor, camera, self._extractor, scale)
         elif (origin.sensor, origin.camera) != (sensor, camera):
             raise MapError(
@@ -237,6 +255,8 @@ class Slam:
         self._mapper.refine(self.map, camera, started.keyframe_id)
         self._found()
         self._begin(started, camera)
+        point_ids = self.map.observations["point"][self.map.observation_rows(started.keyframe_id)]
+        self._health.keep(frame.image, observations, point_ids)
         return TrackResult(
             observations.index,
             observations.timestamp,
@@ -247,6 +267,7 @@ class Slam:
             part=self.map.part,
             is_keyframe=True,
             reason="first map" if self.map.part == 0 else f"part {self.map.part} of the map begins",
+            coverage=hull_share(observations.pixels[point_ids >= 0], camera),
         )
 
     def _begin(self, started: Started, camera: Camera) -> None:
@@ -287,8 +308,16 @@ class Slam:
         return self._relocalizer.find(observations, self.map, camera, self._reference_id, just_lost)
 
     def _lose(self, observations: Observations, frame: Frame, camera: Camera) -> TrackResult:
+        reason = (
+            "no key points in the image"
+            if len(observations) == 0
+            else "no pose agrees with the map around the last one"
+        )
         if self.state is TrackState.TRACKING:
-            logger.warning("frame %d: tracking lost", observations.index)
+            loss = self._health.diagnose(frame.image, observations, camera)
+            self.statistics.losses.append(loss)
+            reason = loss.reason
+            logger.warning("frame %d: tracking lost, %s", observations.index, reason)
             self._two_view.reset()
         self.state = TrackState.LOST
         self._motion.stop()
@@ -296,13 +325,13 @@ class Slam:
         if self._lost_since is None:
             self._lost_since = observations.timestamp
         if self.mapping and self._stays_lost(observations.timestamp):
-            return self._begin_anew(observations, frame, camera)
-        reason = (
-            "no key points in the image"
-            if len(observations) == 0
-            else "no pose agrees with the map around the last one"
-        )
-        return TrackResult(observations.index, observations.timestamp, self.state, reason=reason)
+            result = self._begin_anew(observations, frame, camera)
+        else:
+            result = TrackResult(observations.index, observations.timestamp, self.state, reason=reason)
+        # A saved map is begun with lost, without a loss.
+        if self.state is TrackState.LOST and self.statistics.losses:
+            self.statistics.losses[-1].frames += 1
+        return result
 
     def _stays_lost(self, timestamp: float) -> bool:
         """Whether the camera was looked for long enough."""
@@ -326,7 +355,8 @@ class Slam:
         observations = tracked.observations
         if self.state is TrackState.LOST:
             logger.info("frame %d: tracking found again", observations.index)
-            self.statistics.relocalisations += 1
+            # Finding itself in a saved map at the beginning is none.
+            self.statistics.relocalisations += len(self._recorder) > 0
         self._found()
         self._seen_points = tracked.point_ids[tracked.point_ids >= 0]
         local_keyframes = self._tracker.local_keyframes(self.map, self._seen_points)
@@ -369,7 +399,7 @@ class Slam:
             self._seen_points = self.map.points_seen_by(np.array([self._reference_id]))
             self._count()
 
-    def _result(self, tracked: Tracked, why_keyframe: str) -> TrackResult:
+    def _result(self, tracked: Tracked, why_keyframe: str, camera: Camera) -> TrackResult:
         # A key frame's pose was refined meanwhile: report what is known now.
         T_cam_world = self._motion.last(self.map)
         return TrackResult(
@@ -384,6 +414,7 @@ class Slam:
             reason=f"key frame: {why_keyframe}" if why_keyframe else tracked.how,
             covariance=tracked.estimate.covariance,
             median_error_px=tracked.estimate.median_error_px,
+            coverage=tracked.coverage(camera),
         )
 
     def _count(self) -> None:

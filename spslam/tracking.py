@@ -8,6 +8,7 @@ from enum import Enum
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import ConvexHull
 
 from spslam import geometry
 from spslam.camera import Camera
@@ -38,6 +39,7 @@ class TrackResult:
         state: after this frame.
         T_world_cam: (4, 4) float64, None unless tracked.
         inliers, matches: matched points that agree with the pose, and all.
+        coverage: share of the image inside the convex hull of the inliers, 0 to 1.
         part: of the map, whose world the pose is in.
         is_keyframe: whether the frame entered the map.
         reason: why there is no pose, or how it was found; one line.
@@ -56,6 +58,7 @@ class TrackResult:
     reason: str = ""
     covariance: Array = field(default_factory=_NAN_COVARIANCE.copy)
     median_error_px: float = float("nan")
+    coverage: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +88,17 @@ class Tracked:
     def T_world_cam(self) -> Array:
         """(4, 4) float64."""
         return geometry.inverse(self.estimate.T_cam_world)
+
+    def coverage(self, camera: Camera) -> float:
+        """Share of the image inside the convex hull of the points seen, 0 to 1."""
+        return hull_share(self.observations.pixels[self.point_ids >= 0], camera)
+
+
+def hull_share(pixels: Array, camera: Camera) -> float:
+    """Share of the image inside the convex hull of pixels (N, 2), 0 to 1; 0 if they lie on a line."""
+    if len(pixels) < 3 or np.linalg.matrix_rank(pixels - pixels.mean(axis=0)) < 2:
+        return 0.0
+    return float(ConvexHull(pixels).volume / (camera.width * camera.height))
 
 
 class Tracker:

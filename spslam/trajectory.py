@@ -140,15 +140,21 @@ def read_trajectory(path: Path | str) -> Trajectory:
     )
 
 
-def write_tum(path: Path | str, trajectory: Trajectory) -> None:
+def write_tum(path: Path | str, trajectory: Trajectory, scale: str = "") -> None:
     """Write TUM's format: stamps with 9 decimals, poses with 10 significant digits.
+
+    Args:
+        path: of the file.
+        trajectory: to write.
+        scale: where its size comes from, for the comment at the top.
 
     Raises:
         OutputError: the file cannot be written.
     """
     quaternions = rotation_to_quaternion(trajectory.T_world_cam[:, :3, :3])
     values = np.concatenate([trajectory.positions, quaternions], axis=1) + 0.0
-    lines = [f"# timestamp tx ty tz qx qy qz qw (frame: {' '.join(trajectory.frame.split())})"]
+    about = f"frame: {trajectory.frame}" + (f"; scale: {scale}" if scale else "")
+    lines = [f"# timestamp tx ty tz qx qy qz qw ({' '.join(about.split())})"]
     for stamp, row in zip(trajectory.timestamps.tolist(), values.tolist(), strict=True):
         lines.append(f"{stamp:.9f} " + " ".join(f"{value:.9e}" for value in row))
     write_atomic(path, "\n".join(lines) + "\n")

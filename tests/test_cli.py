@@ -76,7 +76,7 @@ def test_help_of_run_names_every_option(capsys: pytest.CaptureFixture[str], monk
     text = capsys.readouterr().out
     for option in (
         "PATH", "--dataset", "--sequence", "--sensor", "--calibration", "--config", "--set", "--extractor",
-        "--weights", "--out", "--viewer", "--start", "--max-frames", "--stride",
+        "--weights", "--out", "--viewer", "--start", "--max-frames", "--stride", "--scale",
     ):  # fmt: skip
         assert option in text
 
@@ -107,6 +107,17 @@ def test_help_loads_nothing_heavy() -> None:
 def test_wrong_usage_exits_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert call(*arguments) == 2
     assert "Usage" in capsys.readouterr().err
+
+
+def test_a_scale_that_cannot_be_is_refused_before_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mono = ["run", "demo-small", "--sensor", "mono", "--out", str(tmp_path / "out")]
+    assert "above 0, found 'tall'" in refused(capsys, *mono, "--scale", "height=tall")
+    assert "found 'width=2'" in refused(capsys, *mono, "--scale", "width=2")
+    wanted = ["--start", "10", "--max-frames", "5", "--scale", "distance=10:15:2"]
+    assert "frame 15 is not read; expected two of 10 to 14" in refused(capsys, *mono, *wanted)
+    stereo = ["run", "demo-small", "--out", str(tmp_path / "out"), "--scale", "height=1.5"]
+    assert "for a single camera, found stereo" in refused(capsys, *stereo)
+    assert not (tmp_path / "out").exists()
 
 
 def test_user_errors_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

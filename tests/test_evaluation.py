@@ -138,6 +138,13 @@ def test_rpe_uses_the_scale_corrected_estimate_only_for_sim3():
     assert rpe(half, truth, "sim3").translation.max < 1e-9
 
 
+def test_the_error_of_the_scale_is_told_where_it_counts():
+    _, truth = random_pair(0)
+    smaller = transform_trajectory(sim3_exp(np.array([1, 2, 3, 0.1, 0.2, 0.3, np.log(0.8)])), truth)
+    assert evaluate(smaller, truth, "se3").scale_error_percent == pytest.approx(25.0)
+    assert evaluate(smaller, truth, "sim3").scale_error_percent is None
+
+
 def test_metrics_have_exactly_the_agreed_keys_and_are_json():
     estimate, truth = random_pair(1)
     figures = evaluate(estimate, truth).as_metrics()

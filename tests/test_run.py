@@ -9,10 +9,12 @@ import pytest
 
 from spslam.camera import Camera
 from spslam.config import Config
-from spslam.errors import DatasetError, FrameError, OutputError
+from spslam.errors import DatasetError, FrameError, OutputError, ScaleError
 from spslam.frame import Frame, Observations
-from spslam.map import Map
+from spslam.health import Loss
+from spslam.map import ARBITRARY, Map, Origin
 from spslam.map_file import load_map, save_map
+from spslam.metric_scale import CameraHeight, KnownDistance, ScaleRequest
 from spslam.metrics import peak_memory_mb
 from spslam.output import OUTPUT_NAMES, OutputFolder, RunLog, default_output
 from spslam.recording import Statistics
@@ -29,6 +31,8 @@ REQUIRED_METRICS = {
     "frame_p95_ms", "stage_read_median_ms", "stage_features_median_ms", "stage_features_p95_ms",
     "stage_loop_closing_p95_ms", "fps", "peak_rss_mb", "version_spslam", "version_torch", "version_g2opy", "sensor",
     "dataset", "extractor", "config", "skipped_frames", "lost_frames", "first_tracked_frame", "ended",
+    "losses", "losses_count", "inliers_median", "inliers_p5", "coverage_median", "coverage_p5",
+    "reprojection_error_median_px", "position_sigma_median_m",
 }  # fmt: skip
 
 
@@ -79,6 +83,7 @@ class FakeSlam:
         self.config, self.statistics, self.first, self.bug_at = Config(), Statistics(), first, bug_at
         self.tracked: list[int] = []
         self.finished = False
+        self.size = 1.0
         self.mapping, self.main_part = True, 0
         self.map = Map(4)
         count = 5
@@ -109,9 +114,14 @@ class FakeSlam:
         self.finished = True
 
     def trajectory(self) -> Trajectory:
-        return Trajectory(
-            np.array([0.1 * i for i in self.tracked]), np.array([pose(i) for i in self.tracked]).reshape(-1, 4, 4)
-        )
+        found = np.array([pose(i) for i in self.tracked]).reshape(-1, 4, 4)
+        found[:, :3, 3] *= self.size
+        return Trajectory(np.array([0.1 * i for i in self.tracked]), found)
+
+    def rescale(self, factor: float, source: str) -> None:
+        self.size *= factor
+        self.map.rescale(0, factor)
+        self.map.origin = Origin("mono", CAMERA, "none", source)
 
     def save_map(self, path: Path) -> None:
         save_map(path, self.map)
@@ -150,6 +160,7 @@ def run_fake(
     sequence: FakeSequence | None = None,
     stop: Callable[[], bool] = lambda: False,
     numbered: bool = False,
+    scale: ScaleRequest | None = None,
 ) -> Outcome:
     labels = {"dataset": "fake", "extractor": "none", "config": "default"}
     with RunLog() as log:
@@ -161,6 +172,7 @@ def run_fake(
             labels,
             log,
             stop=stop,
+            scale=scale,
         )
 
 
@@ -232,6 +244,7 @@ def test_metrics_are_flat_and_complete(tmp_path: Path) -> None:
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))
     assert metrics == outcome.metrics
     assert metrics.keys() >= REQUIRED_METRICS
+    assert metrics.pop("losses") == []
     assert all(value is None or isinstance(value, int | float | str) for value in metrics.values())
     assert (metrics["frames"], metrics["tracked"], metrics["share_tracked"]) == (10, 10, 1.0)
     assert metrics["ate_rmse_m"] == pytest.approx(0, abs=1e-9)
@@ -240,6 +253,40 @@ def test_metrics_are_flat_and_complete(tmp_path: Path) -> None:
     assert metrics["ground_truth_frame"] == "left camera"
     assert metrics["ended"] == "complete"
     assert "stage_frame_median_ms" not in metrics
+
+
+def test_health_is_summed_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Frame i has 10·i inliers on i tenths of the image; 0 and 5 have no pose, 1 has one of unknown accuracy."""
+
+    def track(slam: FakeSlam, frame: Frame) -> TrackResult:
+        i = frame.index
+        if i in (0, 5):
+            return TrackResult(i, frame.timestamp, TrackState.LOST, reason="dark: brightness 0")
+        slam.tracked.append(i)
+        covariance = np.diag([0.02, 0.02, 0.05, 9.0, 9.0, 9.0]) ** 2 if i > 1 else np.full((6, 6), np.nan)
+        error = 0.5 if i > 1 else float("nan")
+        return TrackResult(
+            i, frame.timestamp, TrackState.TRACKING, pose(i), inliers=10 * i, coverage=0.1 * i, covariance=covariance,
+            median_error_px=error,
+        )  # fmt: skip
+
+    monkeypatch.setattr(FakeSlam, "track", track)
+    slam = FakeSlam()
+    slam.statistics.losses.append(Loss(5, 0.5, "dark", "dark: brightness 0", 1))
+    metrics = run_fake(tmp_path / "out", slam).metrics
+    assert (metrics["inliers_median"], metrics["inliers_p5"]) == (50.0, pytest.approx(13.5))
+    assert (metrics["coverage_median"], metrics["coverage_p5"]) == (pytest.approx(0.5), pytest.approx(0.135))
+    assert metrics["reprojection_error_median_px"] == 0.5
+    assert metrics["position_sigma_median_m"] == pytest.approx(np.sqrt(0.0033))
+    loss = {"frame": 5, "timestamp": 0.5, "cause": "dark", "reason": "dark: brightness 0", "frames": 1}
+    assert (metrics["losses"], metrics["losses_count"]) == ([loss], 1)
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8")) == metrics
+
+
+def test_a_single_camera_has_no_metres(tmp_path: Path) -> None:
+    metrics = run_fake(tmp_path / "out", sequence=FakeSequence(sensor="mono")).metrics
+    assert "position_sigma_median_m" not in metrics
+    assert metrics["position_sigma_median_map_units"] is None, "the fake tells no covariance"
 
 
 def test_frames_without_a_pose_are_counted(tmp_path: Path) -> None:
@@ -253,6 +300,64 @@ def test_frames_without_a_pose_are_counted(tmp_path: Path) -> None:
 
 def test_mono_is_aligned_by_sim3(tmp_path: Path) -> None:
     assert run_fake(tmp_path / "out", sequence=FakeSequence(sensor="mono")).metrics["alignment"] == "sim3"
+
+
+def small(size: float = 0.25) -> FakeSlam:
+    """A single camera's system that finds everything smaller than it is."""
+    slam = FakeSlam()
+    slam.size = size
+    slam.map.origin = Origin("mono", CAMERA, "none", ARBITRARY)
+    return slam
+
+
+def test_mono_of_a_known_scale_is_metric_in_every_file(tmp_path: Path) -> None:
+    metres = float(np.linalg.norm(poses(range(10)).positions[8] - poses(range(10)).positions[1]))
+    # One percent too long, which must not be aligned away.
+    scale = KnownDistance(1, 8, 1.01 * metres)
+    outcome = run_fake(tmp_path / "out", small(), FakeSequence(sensor="mono"), scale=scale)
+    metrics = outcome.metrics
+    assert outcome.failure is None
+    assert metrics["scale_applied"] == pytest.approx(1.01 / 0.25)
+    assert metrics["scale_source"] == f"{1.01 * metres:g} m from frame 1 to 8"
+    assert metrics["scale_refused"] is None
+    assert (metrics["alignment"], metrics["scale"]) == ("se3", 1.0)
+    assert metrics["scale_error_percent"] == pytest.approx(100 * (1 / 1.01 - 1))
+    assert 1e-4 < metrics["ate_rmse_m"] < 0.02
+    written = read_tum(tmp_path / "out" / "trajectory.tum").positions
+    np.testing.assert_allclose(written, 1.01 * poses(range(10)).positions, atol=1e-8)
+    for name in ("trajectory.tum", "keyframes.tum"):
+        header = (tmp_path / "out" / name).read_text(encoding="utf-8").splitlines()[0]
+        assert header.endswith(f"scale: {metrics['scale_source']})")
+    saved = load_map(tmp_path / "out" / "map.npz").map
+    assert saved.origin.scale == metrics["scale_source"]
+    assert saved.positions[1] == pytest.approx(np.array([3.0, 4.0, 5.0]) * 1.01 / 0.25)
+
+
+def test_mono_of_a_known_scale_has_a_length_without_ground_truth(tmp_path: Path) -> None:
+    sequence = FakeSequence(sensor="mono", truth=False)
+    metrics = run_fake(tmp_path / "out", small(), sequence, scale=KnownDistance(1, 8, 3.0)).metrics
+    assert metrics["path_length_m"] > 0
+    assert metrics["scale_error_percent"] is None
+
+
+def test_a_scale_that_cannot_be_found_loses_nothing(tmp_path: Path) -> None:
+    outcome = run_fake(tmp_path / "out", small(), FakeSequence(sensor="mono"), scale=CameraHeight(1.65))
+    assert isinstance(outcome.failure, ScaleError)
+    assert "not to scale: 0 of 1 key frames show the ground" in str(outcome.failure)
+    metrics = outcome.metrics
+    assert metrics["scale_refused"] == str(outcome.failure)
+    assert (metrics["scale_source"], metrics["scale_applied"]) == (ARBITRARY, None)
+    assert (metrics["ended"], metrics["tracked"], metrics["alignment"]) == ("complete", 10, "sim3")
+    written = read_tum(tmp_path / "out" / "trajectory.tum").positions
+    np.testing.assert_allclose(written, 0.25 * poses(range(10)).positions, atol=1e-8)
+
+
+def test_what_a_run_failed_of_comes_before_its_scale(tmp_path: Path) -> None:
+    sequence = FakeSequence(sensor="mono")
+    sequence.fails_at = 6
+    outcome = run_fake(tmp_path / "out", small(), sequence, scale=KnownDistance(1, 8, 3.0))
+    assert isinstance(outcome.failure, FrameError)
+    assert "frame 8 was not read" in outcome.metrics["scale_refused"]
 
 
 @pytest.mark.parametrize(("sensor", "has_length"), [("stereo", True), ("mono", False)])

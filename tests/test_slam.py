@@ -22,6 +22,7 @@ from spslam.frame import Features, Frame
 from spslam.frontend.matching import DescriptorMatcher
 from spslam.map import Map
 from spslam.map_file import SavedMap, load_map
+from spslam.metric_scale import TrueDistance, apply_scale
 from spslam.ports import Parts
 from spslam.slam import Slam
 from spslam.tracking import TrackResult, TrackState
@@ -167,6 +168,17 @@ def test_mono_waits_for_parallax() -> None:
     assert len(slam.trajectory()) == 0
 
 
+def test_a_single_camera_that_turns_away_from_its_map_lacks_parallax() -> None:
+    poses = sway(30)
+    poses += [poses[-1] @ look(0, 0, 0, 0.08 * i) for i in range(1, 25)]
+    slam, results = drive(PointRoom(), poses, "mono")
+    (loss,) = slam.statistics.losses
+    assert loss.cause == "too little parallax", loss.reason
+    assert 32 < loss.frame < 52
+    assert results[loss.frame].reason == loss.reason
+    assert loss.frames == len(poses) - loss.frame, "until the end"
+
+
 def test_loses_says_so_and_comes_back_without_inventing_a_pose() -> None:
     room = PointRoom()
     room.blind = {20, 21, 22}
@@ -174,6 +186,7 @@ def test_loses_says_so_and_comes_back_without_inventing_a_pose() -> None:
     slam, results = drive(room, poses, "stereo")
     assert [r.state for r in results[20:23]] == [TrackState.LOST] * 3
     assert all(r.T_world_cam is None and r.reason for r in results[20:23])
+    assert [(loss.frame, loss.cause, loss.frames) for loss in slam.statistics.losses] == [(20, "too few features", 3)]
     assert results[23].state is TrackState.TRACKING
     assert slam.statistics.relocalisations == 1
     assert len(slam.trajectory()) == 37
@@ -212,6 +225,7 @@ def test_a_place_never_seen_is_not_recognised() -> None:
     elsewhere = [look(0.02 * i, 0.0, 1.0, np.pi) for i in range(10)]
     slam, results = drive(PointRoom(), [*poses, *elsewhere, *poses[30:35]], "stereo")
     assert {result.state for result in results[60:70]} == {TrackState.LOST}
+    assert [(loss.frame, loss.cause, loss.frames) for loss in slam.statistics.losses] == [(60, "jump", 10)]
     assert {result.state for result in results[70:]} == {TrackState.TRACKING}
     assert slam.statistics.relocalisations == 1
 
@@ -335,6 +349,47 @@ def test_a_map_of_another_front_end_or_camera_is_refused(tmp_path: Path) -> None
         Slam(Config(), parts_of(room), SavedMap(Map(64), empty.places), mapping=False)
     with pytest.raises(MapError, match="must be a map"):
         Slam(Config(), parts_of(room), mapping=False)
+
+
+def test_a_single_camera_takes_up_a_scale_everywhere() -> None:
+    poses = sway(60)
+    slam, _ = drive(PointRoom(), poses, "mono")
+    keyframes, before = slam.map.keyframes, slam.trajectory()
+    first, last = keyframes["id"][[0, -1]]
+    S_i_j = geometry.inverse(slam.map.pose(first)) @ slam.map.pose(last)
+    slam.map.loops.append(1, i=first, j=last, S_i_j=S_i_j, inliers=50)
+    stamps = {i: 0.05 * (i + 1) for i in range(60)}
+    scaling = apply_scale(TrueDistance(3, 55), slam, stamps, truth(poses))
+    assert scaling.refusal is None
+    assert slam.map.origin.scale == scaling.source == "ground truth, 2.146 m from frame 3 to 55"
+    after = slam.trajectory()
+    assert after.positions == pytest.approx(scaling.factor * before.positions)
+    assert after.T_world_cam[:, :3, :3] == pytest.approx(before.T_world_cam[:, :3, :3])
+    assert np.linalg.norm(after.positions[55] - after.positions[3]) == pytest.approx(
+        np.linalg.norm(poses[55][:3, 3] - poses[3][:3, 3])
+    )
+    assert ate(slam, poses, "se3") < 0.02, "no scale to be aligned away"
+    rows = np.searchsorted(after.timestamps, keyframes["timestamp"] - 1e-9)
+    assert keyframes["T_world_cam"] == pytest.approx(after.T_world_cam[rows], abs=1e-6)
+    assert slam.map.loops["S_i_j"][0] == pytest.approx(
+        geometry.inverse(slam.map.pose(first)) @ slam.map.pose(last), abs=1e-9
+    )
+    in_world = geometry.apply(poses[0] @ geometry.inverse(after.T_world_cam[0]), slam.map.positions)
+    distance = np.min(np.abs(np.abs(in_world) - np.array([4.0, 2.0, 4.0])), axis=1)
+    assert np.median(distance) < 0.05, "the walls are where they are"
+
+
+def test_only_the_main_part_takes_up_a_scale() -> None:
+    first, dark, other = corridor(-9.0, 60), [corridor(-9.0, 60)[-1]] * 5, corridor(3.0, 40)
+    room = PointRoom(4000, size=LONG)
+    room.blind = set(range(60, 65))
+    slam, _ = drive(room, [*first, *dark, *other], "mono", AT_ONCE)
+    before = [slam.map.scene_of(part) for part in (0, 1)]
+    slam.rescale(3.0, "a test")
+    for part, factor in ((0, 3.0), (1, 1.0)):
+        points, T_world_keyframe = slam.map.scene_of(part)
+        assert points == pytest.approx(factor * before[part][0])
+        assert T_world_keyframe[:, :3, 3] == pytest.approx(factor * before[part][1][:, :3, 3])
 
 
 def test_two_runs_give_the_same_bytes() -> None:

@@ -38,6 +38,14 @@ def test_tum_files_give_back_what_was_written(tmp_path):
     np.testing.assert_allclose(back.T_world_cam, trajectory.T_world_cam, atol=1e-8)
 
 
+def test_tum_files_say_where_their_scale_comes_from(tmp_path):
+    trajectory = Trajectory(np.zeros(1), np.eye(4)[None], "left camera")
+    for scale, end in (("", "(frame: left camera)"), ("2 m from frame 1 to 3", "; scale: 2 m from frame 1 to 3)")):
+        write_tum(tmp_path / "t.tum", trajectory, scale)
+        assert (tmp_path / "t.tum").read_text(encoding="utf-8").splitlines()[0].endswith(end)
+        assert len(read_tum(tmp_path / "t.tum")) == 1
+
+
 def test_kitti_files_give_back_what_was_written(tmp_path):
     trajectory = some_trajectory()
     write_kitti(tmp_path / "t.kitti", trajectory)
