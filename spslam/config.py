@@ -130,6 +130,11 @@ class MappingConfig(_Stage):
     min_found_ratio: float = Field(0.25, ge=0, le=1, description="points found in a smaller share of frames are culled")
     min_observations: int = Field(3, ge=2, description="key frames that must see a point by the end of its probation")
     probation_keyframes: int = Field(3, ge=1, description="length of a point's probation, key frames")
+    proof_frames: int = Field(
+        30,
+        ge=1,
+        description="frames that should have seen a point, after which it is culled at any age for being missed",
+    )
     redundant_share: float = Field(
         0.9, gt=0, le=1, description="a key frame whose points are seen by 3 others to this share is removed"
     )

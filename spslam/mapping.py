@@ -270,14 +270,17 @@ class Mapper:
     # -- culling ---------------------------------------------------------------------------------------------
 
     def _cull_points(self, slam_map: Map, keyframe_id: int) -> None:
-        """Drop points that are found too rarely, and those that failed their probation."""
+        """Drop points that failed their probation, and those that many frames should have seen and hardly any did: a
+        place that is passed again and again would fill up with them."""
         config = self._config.mapping
         age = keyframe_id - slam_map.points["born"]
         found_ratio = slam_map.points["found"] / np.maximum(slam_map.points["visible"], 1)
         counts = slam_map.observation_counts()
         on_probation = age <= config.probation_keyframes
         least = np.where(age >= config.probation_keyframes, config.min_observations, np.where(age >= 2, 2, 1))
-        bad = on_probation & ((found_ratio < config.min_found_ratio) | (counts < least))
+        missed = found_ratio < config.min_found_ratio
+        proven = slam_map.points["visible"] >= config.proof_frames
+        bad = (missed & (on_probation | proven)) | (on_probation & (counts < least))
         slam_map.remove_points(slam_map.points["id"][bad])
 
     def _is_redundant(self, slam_map: Map, keyframe_id: int) -> bool:

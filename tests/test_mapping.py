@@ -320,8 +320,21 @@ def test_points_rarely_found_are_culled(scene) -> None:
     assert len(slam_map.points) > 100
 
 
+def test_old_points_that_many_frames_missed_are_culled(scene) -> None:
+    slam_map = scene.map_of([scene.pose(), scene.pose(0.1)])
+    slam_map.points["born"][:] = -50
+    missed, unproven, seldom = (slam_map.points["id"][i : i + 10].copy() for i in (0, 10, 20))
+    slam_map.points["visible"][:] = 30
+    slam_map.points["visible"][10:20] = 29
+    slam_map.points["found"][:20] = 7
+    slam_map.points["found"][20:] = 8
+    insert(scene, slam_map, scene.pose(0.15), 2, depth=True)
+    assert (slam_map.point_rows(missed) == -1).all()
+    assert (slam_map.point_rows(np.concatenate([unproven, seldom])) >= 0).all()
+
+
 def test_points_that_fail_their_probation_are_culled(scene) -> None:
-    """After three key frames, three of them must see a point; after probation it is left in peace."""
+    """After three key frames, three of them must see a point; after probation that is no matter."""
     slam_map = scene.map_of([scene.pose(0.05 * i) for i in range(3)], depth=False)
     once = slam_map.points["id"][slam_map.observation_counts() == 3][:20].copy()
     rows = slam_map.rows_of_points(once)
