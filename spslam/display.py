@@ -230,7 +230,10 @@ def _map(metrics: Figures) -> str:
         ("loops", "loops"),
         ("relocalisations", "relocalisations"),
     )
-    return ", ".join(f"{metrics[key]} {word}" for key, word in names)
+    text = ", ".join(f"{metrics[key]} {word}" for key, word in names)
+    if (metrics.get("map_parts") or 1) > 1:
+        text += f"; {metrics['map_parts']} parts, {metrics['tracked_in_other_parts']} frames tracked in the lesser ones"
+    return text
 
 
 def _time(metrics: Figures) -> str:

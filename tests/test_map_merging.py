@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
+from point_room import LONG, PointRoom, corridor, drive, parts_of
 
 from spslam import geometry
 from spslam.config import Config
@@ -20,32 +18,19 @@ from spslam.slam import Slam
 from spslam.trajectory import Trajectory
 
 
-def _points() -> ModuleType:
-    """The system of tests/test_slam.py, which needs no images."""
-    spec = importlib.util.spec_from_file_location("slam_of_points", Path(__file__).with_name("test_slam.py"))
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-points = _points()
-
-
 def walk(room, start: float, count: int, sensor: str, path: Path, step: float = 0.04) -> SavedMap:
-    slam, _ = points.drive(room, points.corridor(start, count, step), sensor)
+    slam, _ = drive(room, corridor(start, count, step), sensor)
     slam.save_map(path)
     return load_map(path)
 
 
 @pytest.mark.parametrize("sensor", ["stereo", "mono"])
 def test_a_common_stretch_joins_two_maps(sensor: str, tmp_path: Path) -> None:
-    room = points.PointRoom(4000, size=points.LONG)
+    room = PointRoom(4000, size=LONG)
     first = walk(room, -9.0, 60, sensor, tmp_path / "a.npz")
     second = walk(room, -7.8, 90, sensor, tmp_path / "b.npz")
     keyframes = len(first.map.keyframes) + len(second.map.keyframes)
-    parts = points.parts_of(room)
+    parts = parts_of(room)
     assert merge_maps(Config(), parts, first, second) >= 1
     merged = first.map
     assert merged.parts.tolist() == [0]
@@ -60,37 +45,37 @@ def test_a_common_stretch_joins_two_maps(sensor: str, tmp_path: Path) -> None:
 
 
 def test_the_merged_map_can_be_tracked_against(tmp_path: Path) -> None:
-    room = points.PointRoom(4000, size=points.LONG)
+    room = PointRoom(4000, size=LONG)
     first = walk(room, -9.0, 60, "stereo", tmp_path / "a.npz")
     second = walk(room, -7.8, 90, "stereo", tmp_path / "b.npz")
-    parts = points.parts_of(room)
+    parts = parts_of(room)
     merge_maps(Config(), parts, first, second)
-    slam = Slam(Config(), points.parts_of(room), SavedMap(first.map, parts.places.arrays()), mapping=False)
-    poses = points.corridor(-9.0, 40, 0.1)
+    slam = Slam(Config(), parts_of(room), SavedMap(first.map, parts.places.arrays()), mapping=False)
+    poses = corridor(-9.0, 40, 0.1)
     results = [slam.track(room.frame(pose, 0.1 * i, "mono")) for i, pose in enumerate(poses)]
     assert all(r.T_world_cam is not None for r in results)
-    expected = geometry.inverse(points.corridor(-9.0, 1)[0]) @ np.array(poses)
+    expected = geometry.inverse(corridor(-9.0, 1)[0]) @ np.array(poses)
     found = np.array([r.T_world_cam for r in results])
     assert np.linalg.norm(found[:, :3, 3] - expected[:, :3, 3], axis=1).max() < 0.03
 
 
 def test_maps_that_share_no_place_are_told_so(tmp_path: Path) -> None:
-    room = points.PointRoom(4000, size=points.LONG)
+    room = PointRoom(4000, size=LONG)
     first = walk(room, -9.0, 40, "stereo", tmp_path / "a.npz")
     second = walk(room, 3.0, 40, "stereo", tmp_path / "b.npz")
     with pytest.raises(MapError, match="no place was found in both"):
-        merge_maps(Config(), points.parts_of(room), first, second)
+        merge_maps(Config(), parts_of(room), first, second)
 
 
 def test_maps_of_other_cameras_or_front_ends_are_refused(tmp_path: Path) -> None:
-    room = points.PointRoom()
+    room = PointRoom()
     stereo = walk(room, -1.0, 20, "stereo", tmp_path / "a.npz")
     mono = walk(room, -1.0, 40, "mono", tmp_path / "b.npz")
     with pytest.raises(MapError, match="one camera"):
-        merge_maps(Config(), points.parts_of(room), stereo, mono)
+        merge_maps(Config(), parts_of(room), stereo, mono)
     room.identity = "something else"
     with pytest.raises(MapError, match="something else"):
-        merge_maps(Config(), points.parts_of(room), stereo, load_map(tmp_path / "a.npz"))
+        merge_maps(Config(), parts_of(room), stereo, load_map(tmp_path / "a.npz"))
     stereo.map.origin = None
     with pytest.raises(MapError, match="with key frames"):
-        merge_maps(Config(), points.parts_of(room), stereo, mono)
+        merge_maps(Config(), parts_of(room), stereo, mono)
