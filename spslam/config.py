@@ -131,9 +131,10 @@ class MappingConfig(_Stage):
     min_observations: int = Field(3, ge=2, description="key frames that must see a point by the end of its probation")
     probation_keyframes: int = Field(3, ge=1, description="length of a point's probation, key frames")
     proof_frames: int = Field(
-        30,
-        ge=1,
-        description="frames that should have seen a point, after which it is culled at any age for being missed",
+        30, ge=1, description="frames that should have seen a point before it is judged at any age"
+    )
+    min_proven_ratio: float = Field(
+        0.33, ge=0, le=1, description="points found in a smaller share of so many frames are culled"
     )
     redundant_share: float = Field(
         0.9, gt=0, le=1, description="a key frame whose points are seen by 3 others to this share is removed"

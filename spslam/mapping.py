@@ -278,9 +278,8 @@ class Mapper:
         counts = slam_map.observation_counts()
         on_probation = age <= config.probation_keyframes
         least = np.where(age >= config.probation_keyframes, config.min_observations, np.where(age >= 2, 2, 1))
-        missed = found_ratio < config.min_found_ratio
-        proven = slam_map.points["visible"] >= config.proof_frames
-        bad = (missed & (on_probation | proven)) | (on_probation & (counts < least))
+        bad = on_probation & ((found_ratio < config.min_found_ratio) | (counts < least))
+        bad |= (slam_map.points["visible"] >= config.proof_frames) & (found_ratio < config.min_proven_ratio)
         slam_map.remove_points(slam_map.points["id"][bad])
 
     def _is_redundant(self, slam_map: Map, keyframe_id: int) -> bool:

@@ -326,8 +326,8 @@ def test_old_points_that_many_frames_missed_are_culled(scene) -> None:
     missed, unproven, seldom = (slam_map.points["id"][i : i + 10].copy() for i in (0, 10, 20))
     slam_map.points["visible"][:] = 30
     slam_map.points["visible"][10:20] = 29
-    slam_map.points["found"][:20] = 7
-    slam_map.points["found"][20:] = 8
+    slam_map.points["found"][:20] = 9
+    slam_map.points["found"][20:] = 10
     insert(scene, slam_map, scene.pose(0.15), 2, depth=True)
     assert (slam_map.point_rows(missed) == -1).all()
     assert (slam_map.point_rows(np.concatenate([unproven, seldom])) >= 0).all()
