@@ -121,6 +121,12 @@ class LossConfig(_Part):
     localisation_weight: float = Field(
         0.3, ge=0, description="weight, per pixel, of the distance of labels from where the detector puts them"
     )
+    consistency_weight: float = Field(
+        0.0, ge=0, description="weight, per pixel, of the distance between where the detector puts points in both views"
+    )
+    selectivity: float = Field(
+        0.0, ge=0, le=1, description="how much that distance also moves probability to points that are placed well"
+    )
     descriptor: Literal["hinge", "contrastive", "sparse"] = Field("sparse", description="loss of the descriptors")
     descriptor_weight: float = Field(1.0, ge=0, description="weight of the descriptor loss against the detector's")
     negatives: Literal["pair", "block"] = Field(

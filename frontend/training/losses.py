@@ -158,11 +158,9 @@ class LocalisationLoss:
 
     Attributes:
         search: pixels around a label's where the detector's point is looked for.
-        radius: pixels around that point whose centre of mass is its position.
     """
 
     search: int = 3
-    radius: int = HEAT_RADIUS
 
     def __call__(self, pred: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         views = ("0", "1") if "logits0" in pred else ("",)
@@ -171,21 +169,79 @@ class LocalisationLoss:
         return {"total": torch.stack(losses).mean(dim=0)}
 
     def _view(self, logits: Tensor, points: Tensor, mass: Tensor, valid: Tensor) -> Tensor:
-        heat = detector_probabilities(_full_precision(logits))
-        points = torch.where(valid[:, :, None], points, 0.0).to(heat.dtype)
-        base = points.round().long()
-        side = 2 * self.search + 1
-        largest = _patches(heat.detach(), base, self.search).flatten(2).argmax(dim=2)
-        maximum = base + torch.stack([largest % side, largest // side], dim=2) - self.search
-        patch = _patches(heat, maximum, self.radius)
-        steps = torch.arange(-self.radius, self.radius + 1, dtype=heat.dtype, device=heat.device)
-        # Not a matrix product, which autocast would do in half precision.
-        moment = torch.stack([(patch.sum(dim=axis) * steps).sum(dim=2) for axis in (2, 3)], dim=2)
-        position = maximum + moment / (patch.sum(dim=(2, 3)) + _LEAST_MASS)[:, :, None]
-        # Differentiable at zero.
-        distance = ((position - points).square().sum(dim=2) + _LEAST_ERROR**2).sqrt()
-        weight = torch.where(valid, mass, 0.0).to(distance.dtype)
-        return (weight * distance).sum(dim=1) / weight.sum(dim=1).clamp(min=_LEAST_MASS)
+        position, _ = detected_points(logits, points, valid, self.search)
+        distance = _length(position - torch.where(valid[:, :, None], points, 0.0))
+        return _weighted_mean(distance, torch.where(valid, mass, 0.0))
+
+
+@dataclass(frozen=True)
+class ConsistencyLoss:
+    """Distance, pixels of view 1, between where the detector puts a point in both views, averaged over the points of a
+    pair by the probability that the detector gives them.
+
+    Labels are out by half a pixel themselves; what counts is that a point is found at the same place again. As the
+    weights are the detector's own, it can also be told to prefer the points that it places well: the gradient then
+    moves probability from those farther apart than the mean to those nearer.
+
+    Attributes:
+        selectivity: the share of the gradient through the weights that counts; 0: only places are learned.
+        search: pixels around a label's where the detector's point is looked for.
+        limit: distance that larger ones count as: such points are not the same.
+    """
+
+    selectivity: float = 0.0
+    search: int = 3
+    limit: float = 4.0
+
+    def __call__(self, pred: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        valid = batch["points_valid"]
+        (first, mass0), (second, mass1) = (
+            detected_points(pred[f"logits{view}"], batch[f"points{view}"], valid, self.search) for view in ("0", "1")
+        )
+        homography = batch["homography"].to(first.dtype)
+        # A warped pair's points are in front of both cameras; those that are not valid may be anywhere.
+        moved = torch.cat([first, torch.ones_like(first[:, :, :1])], dim=2)
+        moved = (homography[:, None] @ moved[..., None])[..., 0]
+        depth = torch.where(moved[:, :, 2:] > _LEAST_MASS, moved[:, :, 2:], 1.0)
+        distance = _length(moved[:, :, :2] / depth - second).clamp(max=self.limit)
+        weight = (mass0 * mass1 + _LEAST_MASS**2).sqrt()
+        weight = self.selectivity * weight + (1 - self.selectivity) * weight.detach()
+        return {"total": _weighted_mean(distance, torch.where(valid, weight, 0.0))}
+
+
+def detected_points(logits: Tensor, points: Tensor, valid: Tensor, search: int) -> tuple[Tensor, Tensor]:
+    """Where the detector puts points, and how probable it finds them there, both with gradients.
+
+    Args:
+        logits: (B, 65, h, w).
+        points: (B, N, 2) x y, pixels.
+        valid: (B, N) bool; the others may hold anything.
+        search: pixels around each point where the largest probability is looked for.
+
+    Returns:
+        Positions (B, N, 2), as `refine_on_heat` makes them, and the probability gathered around them (B, N).
+    """
+    heat = detector_probabilities(_full_precision(logits))
+    base = torch.where(valid[:, :, None], points, 0.0).round().long()
+    side = 2 * search + 1
+    largest = _patches(heat.detach(), base, search).flatten(2).argmax(dim=2)
+    maximum = base + torch.stack([largest % side, largest // side], dim=2) - search
+    patch = _patches(heat, maximum, HEAT_RADIUS)
+    steps = torch.arange(-HEAT_RADIUS, HEAT_RADIUS + 1, dtype=heat.dtype, device=heat.device)
+    # Not a matrix product, which autocast would do in half precision.
+    moment = torch.stack([(patch.sum(dim=axis) * steps).sum(dim=2) for axis in (2, 3)], dim=2)
+    mass = patch.sum(dim=(2, 3))
+    return maximum + moment / (mass + _LEAST_MASS)[:, :, None], mass
+
+
+def _length(vectors: Tensor) -> Tensor:
+    # Differentiable at zero.
+    return (vectors.square().sum(dim=2) + _LEAST_ERROR**2).sqrt()
+
+
+def _weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
+    weights = weights.to(values.dtype)
+    return (weights * values).sum(dim=1) / weights.sum(dim=1).clamp(min=_LEAST_MASS)
 
 
 def _patches(heat: Tensor, centres: Tensor, radius: int) -> Tensor:
@@ -360,6 +416,8 @@ def build_loss(
     parts: dict[str, tuple[float, Loss]] = {"detector": (1.0, DetectorLoss(config.targets, generator))}
     if config.localisation_weight > 0:
         parts["localisation"] = (config.localisation_weight, LocalisationLoss())
+    if stage == "joint" and config.consistency_weight > 0:
+        parts["consistency"] = (config.consistency_weight, ConsistencyLoss(config.selectivity))
     if stage == "joint":
         parts["descriptor"] = (config.descriptor_weight, _descriptor_loss(config, sampling, block))
     return WeightedLoss(parts)

@@ -10,6 +10,7 @@ from torch.nn import functional
 from spslam.frontend.superpoint import Sampling, detector_probabilities, sample_descriptors
 from spslam.frontend.training.config import LossConfig
 from spslam.frontend.training.losses import (
+    ConsistencyLoss,
     ContrastiveDescriptorLoss,
     DetectorLoss,
     DistillationLoss,
@@ -115,7 +116,7 @@ def slow_cross_entropy(logits: np.ndarray, targets: np.ndarray) -> float:
     return float(np.log(np.exp(logits).sum()) * targets.sum() - logits @ targets)
 
 
-def slow_localisation(pred: Arrays, batch: Arrays, index: int, view: str) -> float:
+def slow_points(pred: Arrays, batch: Arrays, index: int, view: str) -> tuple[np.ndarray, np.ndarray]:
     heat = detector_probabilities(torch.tensor(pred[f"logits{view}"][index : index + 1]))[0].numpy()
 
     def around(centre: np.ndarray, radius: int) -> list[tuple[np.ndarray, float]]:
@@ -123,15 +124,30 @@ def slow_localisation(pred: Arrays, batch: Arrays, index: int, view: str) -> flo
         pixels = [centre + np.array([x, y]) for y in steps for x in steps]
         return [(p, heat[p[1], p[0]]) for p in pixels if np.all(p >= 0) and np.all(p < SIZE[::-1])]
 
-    errors = []
+    positions, masses = [], []
     for point in batch[f"points{view}"][index][batch["points_valid"][index]]:
         found = around(np.rint(point).astype(int), 3)
         maximum = found[int(np.argmax([probability for _, probability in found]))][0]
         patch = around(maximum, 2)
-        mass = 1e-3 + sum(probability for _, probability in patch)
+        mass = sum(probability for _, probability in patch)
         moment = sum(probability * (pixel - maximum) for pixel, probability in patch)
-        errors.append(np.sqrt(np.sum((maximum + moment / mass - point) ** 2) + 1e-4))
-    return float(np.average(errors, weights=batch["points_mass"][index][batch["points_valid"][index]]))
+        positions.append(maximum + moment / (mass + 1e-3))
+        masses.append(mass)
+    return np.array(positions), np.array(masses)
+
+
+def slow_localisation(pred: Arrays, batch: Arrays, index: int, view: str) -> float:
+    valid = batch["points_valid"][index]
+    positions, _ = slow_points(pred, batch, index, view)
+    errors = np.sqrt(np.sum((positions - batch[f"points{view}"][index][valid]) ** 2, axis=1) + 1e-4)
+    return float(np.average(errors, weights=batch["points_mass"][index][valid]))
+
+
+def slow_consistency(pred: Arrays, batch: Arrays, index: int, limit: float) -> float:
+    (first, mass0), (second, mass1) = (slow_points(pred, batch, index, view) for view in "01")
+    moved = np.array([slow_warp(x, y, batch["homography"][index]) for x, y in first])
+    errors = np.minimum(np.sqrt(np.sum((moved - second) ** 2, axis=1) + 1e-4), limit)
+    return float(np.average(errors, weights=np.sqrt(mass0 * mass1 + 1e-6)))
 
 
 def slow_detector(pred: Arrays, batch: Arrays, index: int, view: str, kind: str) -> float:
@@ -279,6 +295,30 @@ def test_the_detector_that_is_right_loses_nothing_to_localisation() -> None:
     assert float(LocalisationLoss()({"logits": logits}, batch)["total"]) == pytest.approx(0.01, abs=1e-3)
     batch["points"] += torch.tensor([0.3, 0.4])
     assert float(LocalisationLoss()({"logits": logits}, batch)["total"]) == pytest.approx(0.5, abs=1e-3)
+
+
+@pytest.mark.parametrize("limit", [15.0, 100.0])
+def test_consistency_equals_loops(limit: float) -> None:
+    loss = ConsistencyLoss(1.0, limit=limit)
+    assert_equals_slow(loss, lambda *known: slow_consistency(*known, limit), *example())
+
+
+def test_points_that_agree_cost_nothing_and_those_that_do_not_lose_probability() -> None:
+    logits = torch.full((1, 65, ROWS, COLUMNS), -4.0)
+    # Two points of each view, one of which moves by two pixels.
+    logits[0, 8 * 4 + 3, 1, 1] = logits[0, 8 * 4 + 3, 1, 2] = 4.0
+    other = logits.clone()
+    other[0, 8 * 4 + 3, 1, 2], other[0, 8 * 4 + 5, 1, 2] = -4.0, 4.0
+    points = torch.tensor([[[11.0, 12.0], [19.0, 12.0]]])
+    batch = {"points0": points, "points1": points, "points_valid": torch.ones(1, 2, dtype=torch.bool)}
+    batch["homography"] = torch.eye(3)[None]
+    same = ConsistencyLoss()({"logits0": logits, "logits1": logits}, batch)
+    assert float(same["total"]) == pytest.approx(0.01, abs=1e-3)
+    pred = {"logits0": logits.requires_grad_(), "logits1": other}
+    ConsistencyLoss(selectivity=1.0)(pred, batch)["total"].backward()
+    assert logits.grad is not None
+    # Descent raises what agrees and lowers what does not.
+    assert logits.grad[0, 8 * 4 + 3, 1, 1] < 0 < logits.grad[0, 8 * 4 + 3, 1, 2]
 
 
 def test_hinge_equals_slow() -> None:
@@ -448,7 +488,15 @@ def test_invalid_points_are_as_if_absent(sampling: Sampling) -> None:
 
 
 @pytest.mark.parametrize(
-    "loss", [*DESCRIPTOR_LOSSES, DetectorLoss("soft"), DetectorLoss("hard"), LocalisationLoss(), DistillationLoss()]
+    "loss",
+    [
+        *DESCRIPTOR_LOSSES,
+        DetectorLoss("soft"),
+        DetectorLoss("hard"),
+        LocalisationLoss(),
+        ConsistencyLoss(),
+        DistillationLoss(),
+    ],
 )
 def test_nothing_valid_is_zero_and_moves_nothing(loss: Loss) -> None:
     pred, batch = example()
@@ -458,7 +506,9 @@ def test_nothing_valid_is_zero_and_moves_nothing(loss: Loss) -> None:
         assert not gradient.any()
 
 
-@pytest.mark.parametrize("loss", [*DESCRIPTOR_LOSSES, DetectorLoss("soft"), LocalisationLoss(), DistillationLoss()])
+@pytest.mark.parametrize(
+    "loss", [*DESCRIPTOR_LOSSES, DetectorLoss("soft"), LocalisationLoss(), ConsistencyLoss(), DistillationLoss()]
+)
 def test_pairs_do_not_know_of_each_other(loss: Loss) -> None:
     pred, batch = example()
     swapped = loss(*({key: value.flip(0) for key, value in part.items()} for part in (pred, batch)))
@@ -534,7 +584,9 @@ def test_losses_add_up_by_weight() -> None:
     torch.testing.assert_close(found["total"], found["detector"] + 0.3 * found["descriptor"])
 
 
-@pytest.mark.parametrize("loss", [*DESCRIPTOR_LOSSES, DetectorLoss("soft"), LocalisationLoss(), DistillationLoss()])
+@pytest.mark.parametrize(
+    "loss", [*DESCRIPTOR_LOSSES, DetectorLoss("soft"), LocalisationLoss(), ConsistencyLoss(), DistillationLoss()]
+)
 def test_half_precision_goes_in_and_single_precision_comes_out(loss: Loss) -> None:
     pred, batch = example()
     half = {key: value.bfloat16() for key, value in pred.items()}
@@ -554,11 +606,18 @@ def test_every_configuration_has_its_loss(stage: str, descriptor: str, targets: 
     if stage in ("shapes", "detector"):
         pred = {"logits": pred["logits"]}
     config = LossConfig(
-        targets=targets, localisation_weight=0.3, descriptor=descriptor, descriptor_weight=0.5, temperature=0.2
+        targets=targets,
+        localisation_weight=0.3,
+        consistency_weight=0.2,
+        descriptor=descriptor,
+        descriptor_weight=0.5,
+        temperature=0.2,
     )
     sampling = Sampling("bilinear", True)
     found = build_loss(config, stage, sampling, torch.Generator().manual_seed(3))(pred, batch)
-    expected = {"detector": 1.0, "localisation": 0.3, "descriptor": 0.5}
+    expected = {"detector": 1.0, "localisation": 0.3, "consistency": 0.2, "descriptor": 0.5}
+    if stage != "joint":
+        del expected["consistency"]
     if stage in ("shapes", "detector"):
         del expected["descriptor"]
     if stage == "distil":
@@ -570,6 +629,7 @@ def test_every_configuration_has_its_loss(stage: str, descriptor: str, targets: 
         torch.testing.assert_close(found["detector"], detector(pred, batch)["total"])
         torch.testing.assert_close(found["localisation"], LocalisationLoss()(pred, batch)["total"])
     if stage == "joint":
+        torch.testing.assert_close(found["consistency"], ConsistencyLoss()(pred, batch)["total"])
         kinds = {
             "hinge": HingeDescriptorLoss(),
             "contrastive": ContrastiveDescriptorLoss(0.2),
