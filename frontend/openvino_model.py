@@ -77,7 +77,8 @@ def convert(network: SuperPoint) -> Model:
         model = openvino.convert_model(dense, example_input=example, input=[1, -1, -1])
     model.set_rt_info(weights_digest(network), ["spslam", "weights"])
     model.set_rt_info(_VERSION, ["spslam", "version"])
-    return model
+    # A model that was written and read differs in the last bits: the first run must do what later ones do.
+    return _unpacked(_packed(model))
 
 
 def converted(network: SuperPoint) -> Model:
@@ -129,21 +130,13 @@ def quantise(model: Model, images: Iterable[NDArray[np.uint8]]) -> Model:
 
 
 def write_model(path: Path, model: Model) -> None:
-    """Write a model; the same model gives the same bytes.
+    """Write a model to one file.
 
     Raises:
         OutputError: the folder is missing or cannot be written to.
         OSError: there is no room for temporary files.
     """
-    openvino = load_openvino()
-    buffer = io.BytesIO()
-    with tempfile.TemporaryDirectory() as folder:
-        openvino.save_model(model, str(Path(folder) / _MEMBERS[0]), compress_to_fp16=False)
-        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-            for name in _MEMBERS:
-                # Members of a fixed date.
-                archive.writestr(zipfile.ZipInfo(name), (Path(folder) / name).read_bytes(), zipfile.ZIP_DEFLATED, 9)
-    write_atomic(path, buffer.getvalue())
+    write_atomic(path, _packed(model))
 
 
 def read_model(path: Path, network: SuperPoint) -> Model:
@@ -153,11 +146,8 @@ def read_model(path: Path, network: SuperPoint) -> Model:
         WeightsError: the file is missing, damaged, of another version or made of other weights.
         MissingDependencyError: there is no OpenVINO.
     """
-    openvino = load_openvino()
     try:
-        with zipfile.ZipFile(path) as archive:
-            xml, weights = (archive.read(name) for name in _MEMBERS)
-        model = openvino.Core().read_model(xml, openvino.Tensor(np.frombuffer(weights, np.uint8)))
+        model = _unpacked(path.read_bytes())
     except (OSError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise WeightsError(f"{path} is not a readable OpenVINO model of spslam ({reason})") from None
@@ -168,6 +158,24 @@ def read_model(path: Path, network: SuperPoint) -> Model:
             f"{path} was made of other weights or by another version: expected {expected}, found {found}"
         )
     return model
+
+
+def _packed(model: Model) -> bytes:
+    buffer = io.BytesIO()
+    with tempfile.TemporaryDirectory() as folder:
+        load_openvino().save_model(model, str(Path(folder) / _MEMBERS[0]), compress_to_fp16=False)
+        with zipfile.ZipFile(buffer, "w") as archive:
+            for name in _MEMBERS:
+                # Members of a fixed date.
+                archive.writestr(zipfile.ZipInfo(name), (Path(folder) / name).read_bytes(), zipfile.ZIP_DEFLATED, 9)
+    return buffer.getvalue()
+
+
+def _unpacked(data: bytes) -> Model:
+    openvino = load_openvino()
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        xml, weights = (archive.read(name) for name in _MEMBERS)
+    return openvino.Core().read_model(xml, openvino.Tensor(np.frombuffer(weights, np.uint8)))
 
 
 def openvino_cache() -> Path | None:

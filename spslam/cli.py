@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spslam import __version__, cli_map, cli_training
+from spslam import __version__, cli_export, cli_map, cli_training
 from spslam.errors import ConfigError, ScaleError, SpslamError
 from spslam.signals import interrupt_as_flag
 
@@ -76,6 +76,7 @@ app = typer.Typer(
 app.add_typer(cli_map.app)
 app.add_typer(cli_training.app)
 app.command()(cli_training.adapt)
+app.command()(cli_export.export)
 
 PathArgument = Annotated[
     str,
