@@ -354,6 +354,7 @@ def _run(
     try:
         saved = None if map_file is None else load_map(map_file)
         slam = Slam.from_config(config, saved=saved, mapping=saved is None or extend)
+        labels = {**labels, "engine": slam.engine}
         window = _open_viewer(viewer, frames)
         with interrupt_as_flag() as interrupted, ProgressLine(len(frames)) as line:
             outcome = run_sequence(slam, frames, output, window, labels, log, line.update, interrupted.is_set, scale)

@@ -221,8 +221,6 @@ def write_results(
     trajectory = slam.trajectory()
     align = _alignment(slam, sequence)
     evaluation = compare(trajectory, sequence, align)
-    engine = getattr(slam.parts.extractor, "engine", None)
-    labels = labels if engine is None else {**labels, "engine": str(engine)}
     metrics = compute_metrics(sequence, record, trajectory, evaluation, slam.statistics, labels, scaling)
     write_tum(folder / "trajectory.tum", trajectory, scaling.source)
     write_kitti(folder / "trajectory.kitti", trajectory)
