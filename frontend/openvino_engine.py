@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
 from typing import Any, Literal
 
 import numpy as np
@@ -15,8 +17,7 @@ from .superpoint import CELL
 Precision = Literal["fp32", "bf16", "int8"]
 
 # Compiling takes time, memory and room in the cache: images of further sizes share one model that is slower.
-_MOST_SIZES = 4
-_ANY_SIZE = (-1, -1)
+_MOST_COMPILED = 4
 
 
 class OpenVinoEngine:
@@ -34,9 +35,10 @@ class OpenVinoEngine:
     def __init__(self, model: Model, precision: Precision, threads: int = 0) -> None:
         self.name = f"openvino {precision}"
         self._model = model
+        self._threads = threads or usable_cores()
+        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="superpoint")
         self._properties = {
-            "INFERENCE_NUM_THREADS": threads or usable_cores(),
-            "NUM_STREAMS": 1,
+            "INFERENCE_NUM_THREADS": self._threads,
             # Else OpenVINO takes bf16 wherever the processor has it, for the float layers of int8 models, too.
             "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
             # Pinned threads wait for their core when another process, or another thread of ours, is on it.
@@ -47,37 +49,48 @@ class OpenVinoEngine:
         if folder is not None:
             # Files that are damaged or of another machine are found out and written anew.
             self._core.set_property({"CACHE_DIR": str(folder / "compiled")})
-        self._requests: dict[tuple[int, int], list[Any]] = {}
+        self._requests: dict[tuple[int, int, int], SimpleQueue[Any]] = {}
         self._lock = threading.Lock()
 
     def for_each(self, images: list[Image], finish: Callable[[Image, Maps, Maps], Result]) -> list[Result]:
         """See `Engine`.
 
-        One image after the other goes through the network with all threads; while the next one does, the last one is
-        finished, which is work for a single thread.
+        Each image has threads of its own, for the network and for finishing it: for stereo pairs on two busy cores that
+        took 0.92 of the time of both images in turn with all threads, one finished while the other is in the network,
+        and 0.87 of the time of doing all in turn.
         """
-        results = []
-        with self._lock:
-            requests = self._requests_of(images[0].shape)
-            for index, image in enumerate(images):
-                requests[index % 2].start_async([_padded(image)[None]])
-                if index > 0:
-                    results.append(_finish(requests[(index - 1) % 2], images[index - 1], finish))
-                requests[index % 2].wait()
-            results.append(_finish(requests[(len(images) - 1) % 2], images[-1], finish))
-        return results
+        streams = min(len(images), self._threads)
+        requests = self._requests_of(images[0].shape, streams)
 
-    def _requests_of(self, shape: tuple[int, ...]) -> list[Any]:
-        """Two requests of the model for images of a (height, width)."""
-        size = (shape[0] + -shape[0] % CELL, shape[1] + -shape[1] % CELL)
-        if size not in self._requests and len(self._requests) >= _MOST_SIZES:
-            size = _ANY_SIZE
-        if size not in self._requests:
-            model = self._model.clone()
-            model.reshape([1, *size])
-            compiled = self._core.compile_model(model, "CPU", self._properties)
-            self._requests[size] = [compiled.create_infer_request() for _ in range(2)]
-        return self._requests[size]
+        def work(image: Image) -> Result:
+            request = requests.get()
+            try:
+                request.infer([_padded(image)[None]])
+                heat, descriptors = (request.get_output_tensor(output).data for output in range(2))
+                return finish(image, heat[0], descriptors[0])
+            finally:
+                requests.put(request)
+
+        return list(map(work, images) if streams == 1 else self._pool.map(work, images))
+
+    def _requests_of(self, shape: tuple[int, ...], streams: int) -> SimpleQueue[Any]:
+        """One request for each of a number of streams of a model for images of a (height, width)."""
+        key = (shape[0] + -shape[0] % CELL, shape[1] + -shape[1] % CELL, streams)
+        with self._lock:
+            if key not in self._requests and len(self._requests) >= _MOST_COMPILED:
+                key = (-1, -1, streams)
+            if key not in self._requests:
+                self._requests[key] = self._compile(*key)
+            return self._requests[key]
+
+    def _compile(self, height: int, width: int, streams: int) -> SimpleQueue[Any]:
+        model = self._model.clone()
+        model.reshape([1, height, width])
+        compiled = self._core.compile_model(model, "CPU", {**self._properties, "NUM_STREAMS": streams})
+        requests: SimpleQueue[Any] = SimpleQueue()
+        for _ in range(streams):
+            requests.put(compiled.create_infer_request())
+        return requests
 
 
 def has_bf16() -> bool:
@@ -91,11 +104,6 @@ def processor() -> str:
     core = openvino.Core()
     found = [core.get_property("CPU", name) for name in ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")]
     return f"{openvino.__version__} {found}"
-
-
-def _finish(request: Any, image: Image, finish: Callable[[Image, Maps, Maps], Result]) -> Result:
-    heat, descriptors = (request.get_output_tensor(output).data for output in range(2))
-    return finish(image, heat[0], descriptors[0])
 
 
 def _padded(image: Image) -> Image:

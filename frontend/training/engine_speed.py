@@ -73,9 +73,8 @@ def timing_table(timings: list[EngineTiming]) -> str:
     lines = ["| size | images | engine | ms | times as fast |", "| --- | ---: | --- | ---: | ---: |"]
     for timing in timings:
         height, width = timing.size
-        lines.append(
-            f"| {width}x{height} | {timing.images} | {timing.engine} | {timing.milliseconds:.1f} | {timing.speedup:.2f} |"
-        )
+        figures = f"{timing.milliseconds:.1f} | {timing.speedup:.2f}"
+        lines.append(f"| {width}x{height} | {timing.images} | {timing.engine} | {figures} |")
     return "\n".join(lines)
 
 
