@@ -231,7 +231,7 @@ def _map(metrics: Figures) -> str:
         ("relocalisations", "relocalisations"),
     )
     text = ", ".join(f"{metrics[key]} {word}" for key, word in names)
-    if (metrics.get("map_parts") or 1) > 1:
+    if metrics.get("map_parts") not in (None, 0, 1):
         text += f"; {metrics['map_parts']} parts, {metrics['tracked_in_other_parts']} frames tracked in the lesser ones"
     return text
 
