@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from spslam import __version__, cli_export, cli_map, cli_training
+from spslam.cli_options import SetOption
 from spslam.errors import ConfigError, ScaleError, SpslamError
 from spslam.signals import interrupt_as_flag
 
@@ -95,15 +96,6 @@ ConfigOption = Annotated[
         show_default=False,
         help="Configuration: a built-in one (see spslam config) or a YAML file. Default: the one for the dataset and "
         "sensor.",
-    ),
-]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        show_default=False,
-        help="Change one value of the configuration, for example tracking.min_inliers=15; may be repeated.",
     ),
 ]
 ExtractorOption = Annotated[

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from spslam.cli_options import SetOption
 from spslam.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -98,16 +99,7 @@ def merge(
     config: Annotated[
         str, typer.Option(metavar="NAME|FILE", help="Configuration of matching and loop closing.")
     ] = "default",
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            show_default=False,
-            help="Change one value of the configuration, such as features.extractor or features.weights; may be "
-            "repeated.",
-        ),
-    ] = None,
+    overrides: SetOption = None,
 ) -> None:
     """Make one map of several, where they show the same places.
 

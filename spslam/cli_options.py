@@ -1,4 +1,4 @@
-"""Options that several commands of training share."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -17,3 +17,12 @@ class Device(StrEnum):
 
 
 DeviceOption = Annotated[Device, typer.Option(help="auto: CUDA where there is one. Several GPUs: run under torchrun.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        show_default=False,
+        help="Change one value of the configuration, for example tracking.min_inliers=15; may be repeated.",
+    ),
+]

@@ -35,9 +35,6 @@ class DepthInitializer:
     def __init__(self, config: Config) -> None:
         self._min_points = config.initialization.min_points
 
-    def reset(self) -> None:
-        """No frames wait."""
-
     def start(self, slam_map: Map, camera: Camera, observations: Observations) -> Started | str:
         """Add a first key frame to an empty part of the map; a refusal is one line that says why."""
         known = np.flatnonzero(np.isfinite(observations.depth))

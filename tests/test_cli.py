@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import call, refused
 from rich.console import Console
 
 from spslam import __version__
@@ -26,23 +27,6 @@ QUICK = ["--extractor", "orb", "--max-frames", "5"]
 @pytest.fixture(autouse=True)
 def _no_rendering(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("spslam.run.render_scene", lambda *args, **kwargs: False)
-
-
-def call(*arguments: str) -> int:
-    """The exit code of the command line, called in this process."""
-    with pytest.raises(SystemExit) as caught:
-        main(arguments)
-    return int(caught.value.code or 0)
-
-
-def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """The one line that a wrong call is answered with."""
-    assert call(*arguments) == 2
-    printed = capsys.readouterr()
-    assert printed.err.startswith("error: ")
-    assert printed.err.count("\n") == 1
-    assert "Traceback" not in printed.err
-    return printed.err
 
 
 @pytest.fixture

@@ -7,28 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import call, refused
 
 from spslam import geometry
-from spslam.cli import main
 from spslam.map import Map, Origin
 from spslam.map_file import save_map
-
-
-def call(*arguments: str) -> int:
-    """The exit code of the command line, called in this process."""
-    with pytest.raises(SystemExit) as caught:
-        main(arguments)
-    return int(caught.value.code or 0)
-
-
-def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """The one line that a wrong call is answered with."""
-    assert call(*arguments) == 2
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    assert printed.err.startswith("error: ")
-    assert printed.err.count("\n") == 1
-    return printed.err
 
 
 @pytest.fixture
