@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from spslam.signals import signal_stack_kept
+
 from .engine import Image, Maps, Result, usable_cores
 from .openvino_model import Model, load_openvino, openvino_cache
 from .superpoint import CELL
@@ -83,6 +85,7 @@ class OpenVinoEngine:
                 self._requests[key] = self._compile(*key)
             return self._requests[key]
 
+    @signal_stack_kept()
     def _compile(self, height: int, width: int, streams: int) -> SimpleQueue[Any]:
         model = self._model.clone()
         model.reshape([1, height, width])
@@ -93,11 +96,13 @@ class OpenVinoEngine:
         return requests
 
 
+@signal_stack_kept()
 def has_bf16() -> bool:
     """Whether the processor computes in bf16 by itself (AVX-512 or AMX)."""
     return "BF16" in load_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
+@signal_stack_kept()
 def processor() -> str:
     """OpenVINO's version, and the name and the kinds of arithmetic of the processor."""
     openvino = load_openvino()

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from spslam.errors import MissingDependencyError, OutputError, WeightsError
 from spslam.files import cache_folder, write_atomic
+from spslam.signals import signal_stack_kept
 
 from .checkpoints import weights_digest
 from .superpoint import CELL, SuperPoint, detector_probabilities
@@ -118,7 +119,7 @@ def quantise(model: Model, images: Iterable[NDArray[np.uint8]]) -> Model:
             f"int8 models are made by NNCF, which cannot be loaded ({error}): pip install 'spslam[export]'"
         ) from None
     batches = [image[None] for image in images]
-    with _no_telemetry():
+    with _no_telemetry(), signal_stack_kept():
         quantised = nncf.quantize(
             model,
             nncf.Dataset(batches),

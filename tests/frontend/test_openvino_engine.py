@@ -178,6 +178,40 @@ def test_two_processes_give_the_same_bytes(tmp_path: Path) -> None:
     assert len(outputs[0].split()) == 2
 
 
+@pytest.mark.parametrize(("precision", "options"), [("fp32", []), ("int8", ["-X", "faulthandler"])])
+def test_signals_after_engines_that_are_gone(precision: str, options: list[str]) -> None:
+    """OpenVINO leaves an unmapped signal stack when engines end in the order they began, or in another thread."""
+    code = (
+        "import numpy as np, signal, threading\n"
+        "from spslam.config import FeatureConfig\n"
+        "from spslam.frontend.openvino_engine import has_bf16, processor\n"
+        "from spslam.frontend.registry import create_extractor\n"
+        "interrupts = []\n"
+        "signal.signal(signal.SIGINT, lambda *arguments: interrupts.append(arguments))\n"
+        "def engines(count):\n"
+        f"    config = FeatureConfig(engine='openvino', precision={precision!r})\n"
+        "    made = [create_extractor(config) for _ in range(count)]\n"
+        "    for each in made:\n"
+        "        each.extract(np.arange(64 * 64, dtype=np.uint8).reshape(64, 64))\n"
+        "    return made\n"
+        "made = engines(2)\n"
+        "signal.raise_signal(signal.SIGINT)\n"
+        "has_bf16(), processor()\n"
+        "del made[0]\n"
+        "del made[0]\n"
+        "signal.raise_signal(signal.SIGINT)\n"
+        "made = engines(1)\n"
+        "thread = threading.Thread(target=made.clear)\n"
+        "thread.start()\n"
+        "thread.join()\n"
+        "signal.raise_signal(signal.SIGINT)\n"
+        "print(len(interrupts))\n"
+    )
+    command = [sys.executable, *options, "-c", code]
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "3\n"), done.stderr
+
+
 def test_further_sizes_share_a_model(fp32: OpenVinoEngine, network: SuperPoint) -> None:
     engine = OpenVinoEngine(converted(network), "fp32")
     for size in ((16, 16), (16, 24), (24, 16), (24, 24), (32, 40), (40, 32), (16, 16)):
