@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import sys
 import tempfile
 import zipfile
 from pathlib import Path
 
 import cv2
 import numpy as np
+
+from spslam.files import cache_folder
 
 from .world_render import TextureAtlas, build_atlas
 from .world_scene import Face
@@ -20,19 +21,6 @@ _log = logging.getLogger(__name__)
 
 # To be raised whenever textures or their packing change.
 _VERSION = 2
-
-
-def cache_folder() -> Path:
-    """Where spslam keeps what it can make again: `$SPSLAM_CACHE`, else the platform's cache folder."""
-    if chosen := os.environ.get("SPSLAM_CACHE"):
-        return Path(chosen)
-    if xdg := os.environ.get("XDG_CACHE_HOME"):
-        return Path(xdg) / "spslam"
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "spslam" / "cache"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "spslam"
-    return Path.home() / ".cache" / "spslam"
 
 
 def cached_atlas(name: str, faces: list[Face], texels_per_m: float, seed: int) -> TextureAtlas:

@@ -5,6 +5,7 @@ Each layout is renamed to the modules of `SuperPoint`; widths are read off the s
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from importlib import resources
@@ -68,6 +69,14 @@ def load_superpoint(weights: str | Path | None = None) -> SuperPoint:
     network = _build(state, _sampling(metadata, layout, safe, path), path)
     network.max_distance = _max_distance(metadata, path)
     return network
+
+
+def weights_digest(network: SuperPoint) -> str:
+    """Twelve hexadecimal digits that stand for a network's parameters: descriptors of others mean something else."""
+    digest = hashlib.sha256()
+    for name, values in sorted(network.state_dict().items()):
+        digest.update(name.encode() + values.cpu().numpy().tobytes())
+    return digest.hexdigest()[:12]
 
 
 def read_codebook(weights: str | Path | None = None) -> Codebook | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -24,8 +24,26 @@ Maps = NDArray[np.float32]
 Result = TypeVar("Result")
 
 
+class Engine(Protocol):
+    """Runs a network.
+
+    Attributes:
+        name: what runs it and how exactly, for logs and figures: `torch fp32`, `openvino int8` …
+    """
+
+    name: str
+
+    def for_each(self, images: list[Image], finish: Callable[[Image, Maps, Maps], Result]) -> list[Result]:
+        """What `finish` makes of each image, its probabilities (H', W') and its raw descriptors (H'/8, W'/8, D).
+
+        H' and W' are the H and W of the images, which must be of one size, rounded up to multiples of 8; the last
+        row and column repeat in the rest. The maps are lent: they are valid until `finish` returns.
+        """
+        ...
+
+
 class TorchEngine:
-    """SuperPoint in plain PyTorch, fp32.
+    """SuperPoint in plain PyTorch, fp32 (an `Engine`).
 
     Args:
         network: with its weights, in evaluation mode.
@@ -35,6 +53,8 @@ class TorchEngine:
     Raises:
         ConfigError: CUDA is asked for and there is none.
     """
+
+    name = "torch fp32"
 
     def __init__(self, network: SuperPoint, device: str = "cpu", threads: int = 0) -> None:
         available = torch.cuda.is_available()
@@ -48,10 +68,7 @@ class TorchEngine:
         self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def for_each(self, images: list[Image], finish: Callable[[Image, Maps, Maps], Result]) -> list[Result]:
-        """What `finish` makes of each image, its probabilities (H', W') and its raw descriptors (H'/8, W'/8, D).
-
-        H' and W' are the H and W of the images, which must be of one size, rounded up to multiples of 8; the last
-        row and column repeat in the rest.
+        """See `Engine`.
 
         On the CPU every image has a thread of its own: no layer waits for the slower half. On a busy two-core
         machine a stereo pair took between half and all of the time of one batch in two threads.

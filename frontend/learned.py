@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-
 import numpy as np
 from numpy.typing import NDArray
 
 from spslam.config import FeatureConfig
 from spslam.frame import Features
 
-from .checkpoints import load_superpoint
-from .engine import TorchEngine
+from .checkpoints import load_superpoint, weights_digest
+from .engine import Engine, TorchEngine
+from .engine_choice import choose_engine
 from .images import check_images
 from .keypoints import (
     find_maxima,
@@ -28,11 +27,12 @@ class SuperPointExtractor:
 
     Args:
         config: `weights` names a file (see `load_superpoint`), None takes the built-in ones.
-        network: in evaluation mode, instead of the weights of a file.
+        network: in evaluation mode, instead of the weights of a file; PyTorch runs it.
 
     Raises:
         WeightsError: the weights cannot be used.
-        ConfigError: the device is not there.
+        ConfigError: the device, or the precision that is asked for, is not there.
+        MissingDependencyError: OpenVINO is asked for and not there.
     """
 
     name = "superpoint"
@@ -41,11 +41,20 @@ class SuperPointExtractor:
     def __init__(self, config: FeatureConfig, network: SuperPoint | None = None) -> None:
         self._config = config
         self.pixel_sigma = 0.8 if config.subpixel else 1.1
-        network = network or load_superpoint(config.weights)
-        self.identity = f"superpoint {_digest(network)}"
+        self._engine: Engine
+        if network is None:
+            network = load_superpoint(config.weights)
+            self._engine = choose_engine(network, config)
+        else:
+            self._engine = TorchEngine(network, config.device, config.threads)
+        self.identity = f"superpoint {weights_digest(network)}"
         self.max_distance = network.max_distance
         self._sampling = network.sampling
-        self._engine = TorchEngine(network, config.device, config.threads)
+
+    @property
+    def engine(self) -> str:
+        """What runs the network and how exactly, such as `openvino int8`."""
+        return self._engine.name
 
     def extract(self, image: NDArray[np.uint8]) -> Features:
         """Features of a (H, W) uint8 image of any size."""
@@ -77,11 +86,3 @@ class SuperPointExtractor:
             kept = first_at_each_pixel(keypoints, scores)
             keypoints, scores = keypoints[kept], scores[kept]
         return Features(keypoints, scores, sample_descriptors(descriptors, keypoints, self._sampling))
-
-
-def _digest(network: SuperPoint) -> str:
-    """Twelve hexadecimal digits that stand for a network's parameters: descriptors of others mean something else."""
-    digest = hashlib.sha256()
-    for name, values in sorted(network.state_dict().items()):
-        digest.update(name.encode() + values.cpu().numpy().tobytes())
-    return digest.hexdigest()[:12]

@@ -197,8 +197,11 @@ class SuperPoint(nn.Module):
 
     def _first_stage(self, image: Tensor) -> tuple[Tensor, Tensor | None]:
         """Stage one at full resolution and the pooling after it, and its skip."""
-        height, margin = image.shape[2], self.depths[0] + self.skips
-        step = self.strip_rows if self.strip_rows > 0 else height
+        if self.strip_rows <= 0:
+            # Without slices, so that a traced network works with other sizes, too.
+            x = self._stage(image, 1)
+            return functional.max_pool2d(x, 2), self._skip(x, 1)
+        height, margin, step = image.shape[2], self.depths[0] + self.skips, self.strip_rows
         pooled, skipped = [], []
         for top in range(0, height, step):
             bottom = min(top + step, height)

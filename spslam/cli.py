@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spslam import __version__, cli_map, cli_training
+from spslam import __version__, cli_export, cli_map, cli_training
 from spslam.cli_options import SetOption
 from spslam.errors import ConfigError, ScaleError, SpslamError
 from spslam.signals import interrupt_as_flag
@@ -77,6 +77,7 @@ app = typer.Typer(
 app.add_typer(cli_map.app)
 app.add_typer(cli_training.app)
 app.command()(cli_training.adapt)
+app.command()(cli_export.export)
 
 PathArgument = Annotated[
     str,
@@ -345,6 +346,7 @@ def _run(
     try:
         saved = None if map_file is None else load_map(map_file)
         slam = Slam.from_config(config, saved=saved, mapping=saved is None or extend)
+        labels = {**labels, "engine": slam.engine}
         window = _open_viewer(viewer, frames)
         with interrupt_as_flag() as interrupted, ProgressLine(len(frames)) as line:
             outcome = run_sequence(slam, frames, output, window, labels, log, line.update, interrupted.is_set, scale)

@@ -1,8 +1,9 @@
-"""Writing result files so that nobody ever meets half of one."""
+"""Writing files so that nobody ever meets half of one, and where those are that can be made again."""
 
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,3 +50,16 @@ def atomic_file(path: Path | str) -> Iterator[BinaryIO]:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def cache_folder() -> Path:
+    """Where spslam keeps what it can make again: `$SPSLAM_CACHE`, else the platform's cache folder."""
+    if chosen := os.environ.get("SPSLAM_CACHE"):
+        return Path(chosen)
+    if xdg := os.environ.get("XDG_CACHE_HOME"):
+        return Path(xdg) / "spslam"
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "spslam" / "cache"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "spslam"
+    return Path.home() / ".cache" / "spslam"

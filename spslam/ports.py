@@ -68,6 +68,11 @@ def identity(extractor: Extractor) -> str:
     return str(getattr(extractor, "identity", extractor.name))
 
 
+def engine(extractor: Extractor) -> str:
+    """What runs the extractor and how exactly (`openvino int8`), where it says so (its `engine`), else its name."""
+    return str(getattr(extractor, "engine", extractor.name))
+
+
 class Matcher(Protocol):
     """Matches unit descriptors. All results follow the `matches0` convention: (N0,) int64, -1 for none."""
 

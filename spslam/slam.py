@@ -22,7 +22,7 @@ from spslam.map import ARBITRARY, Map, Origin
 from spslam.map_file import SavedMap, save_map
 from spslam.mapping import KeyframeRule, Mapper
 from spslam.observing import Observer, tracking_camera
-from spslam.ports import Parts, identity
+from spslam.ports import Parts, engine, identity
 from spslam.recording import Recorder, Statistics
 from spslam.relocalization import Relocalizer
 from spslam.tracking import Motion, Tracked, Tracker, TrackResult, TrackState, hull_share
@@ -50,6 +50,7 @@ class Slam:
         map: key frames and points.
         mapping: whether the map grows.
         statistics: counts and timings.
+        engine: what runs the extractor and how exactly.
 
     Raises:
         MapError: the saved map was made with another front end, or there is none to be tracked against.
@@ -61,6 +62,7 @@ class Slam:
         self.map = Map(descriptor_size=0)
         self.mapping = mapping
         self._extractor = identity(parts.extractor)
+        self.engine = engine(parts.extractor)
         self.statistics = Statistics()
         distance = parts.extractor.max_distance
         self._two_view = TwoViewInitializer(config, parts.matcher, parts.two_view, distance)

@@ -1,0 +1,208 @@
+"""Which engine runs a network and how exactly: what is asked for, or the fastest that says the same as PyTorch."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from spslam.config import FeatureConfig
+from spslam.errors import ConfigError, MissingDependencyError, OutputError, WeightsError
+from spslam.files import write_atomic
+
+from .checkpoints import find_weights, weights_digest
+from .engine import Engine, Image, Maps, TorchEngine
+from .openvino_engine import OpenVinoEngine, Precision, has_bf16, processor
+from .openvino_model import Model, converted, load_openvino, openvino_cache, read_model
+from .superpoint import SuperPoint
+
+# To be raised whenever the test image or what is compared changes.
+_PARITY_VERSION = 1
+_PARITY_SIZE = (160, 208)
+QUANTISED_SUFFIX = ".int8.zip"
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far an engine is from PyTorch in fp32 on one image.
+
+    Attributes:
+        heat: sum of the absolute differences of probabilities, share of the sum of all probabilities.
+        descriptors: mean L2 distance of the unit descriptors of a place.
+    """
+
+    heat: float
+    descriptors: float
+
+    def within(self, limit: Difference) -> bool:
+        """Whether it is at most `limit`; what is not a number is not."""
+        return self.heat <= limit.heat and self.descriptors <= limit.descriptors
+
+
+# Three to five times what photographs show; what is wrong (instructions, drivers, another model) is far beyond.
+LIMITS: dict[Precision, Difference] = {
+    "fp32": Difference(1e-4, 1e-4),
+    "bf16": Difference(0.08, 0.1),
+    "int8": Difference(0.15, 0.15),
+}
+
+
+def choose_engine(network: SuperPoint, config: FeatureConfig) -> Engine:
+    """The engine for a network whose weights `config.weights` names.
+
+    Raises:
+        ConfigError: the device, the precision or an int8 model that is asked for is not there.
+        MissingDependencyError: OpenVINO is asked for and not installed.
+        WeightsError: the int8 model that is asked for is damaged or was made of other weights.
+    """
+    engine = _choose(network, config)
+    _logger.info("%s runs %s", engine.name, config.weights or "the default network")
+    return engine
+
+
+def quantised_path(weights: str | Path | None) -> Path:
+    """Where the int8 model of weights is, or would be: beside them."""
+    path = find_weights(weights)
+    return path.with_name(path.stem + QUANTISED_SUFFIX)
+
+
+def _choose(network: SuperPoint, config: FeatureConfig) -> Engine:
+    if config.engine == "openvino" or config.precision in ("bf16", "int8"):
+        return _insisted(network, config)
+    on_gpu = config.device == "cuda" or (config.device == "auto" and torch.cuda.is_available())
+    if config.engine == "auto" and not on_gpu:
+        engine = _fastest_with_parity(network, config)
+        if engine is not None:
+            return engine
+    return TorchEngine(network, config.device, config.threads)
+
+
+def _insisted(network: SuperPoint, config: FeatureConfig) -> Engine:
+    load_openvino()
+    if config.precision == "bf16" and not has_bf16():
+        raise ConfigError("features.precision is bf16, but this processor does not compute in bf16: use auto or fp32")
+    path = quantised_path(config.weights)
+    if config.precision == "int8" and not path.is_file():
+        raise ConfigError(
+            f"features.precision is int8, but there is no int8 model at {path}: make it by spslam export WEIGHTS "
+            "--precision int8 --images DIR, or use precision auto"
+        )
+    if config.precision == "int8":
+        return OpenVinoEngine(read_model(path, network), "int8", config.threads)
+    if config.precision != "auto":
+        return OpenVinoEngine(converted(network), config.precision, config.threads)
+    precision, model = next(_candidates(network, config))
+    return OpenVinoEngine(model, precision, config.threads)
+
+
+def _fastest_with_parity(network: SuperPoint, config: FeatureConfig) -> Engine | None:
+    try:
+        for precision, model in _candidates(network, config):
+            engine = OpenVinoEngine(model, precision, config.threads)
+            difference, limit = _cached_difference(network, engine, config), LIMITS[precision]
+            if difference.within(limit):
+                return engine
+            _logger.warning(
+                "%s is not used here: expected at most %s from torch, found %s", engine.name, limit, difference
+            )
+    except MissingDependencyError as error:
+        _logger.info("%s", error)
+    except Exception as error:
+        # A compiler for many processors may fail in any way; PyTorch does the same work.
+        text = " ".join(str(error).split())[:300]
+        _logger.warning("OpenVINO fails, torch runs the network (%s: %s)", type(error).__name__, text)
+    return None
+
+
+def _candidates(network: SuperPoint, config: FeatureConfig) -> Iterator[tuple[Precision, Model]]:
+    """Precisions that `auto` may mean here, the fastest first; the network is converted only when it must be."""
+    quantised = _quantised(network, config) if config.precision == "auto" else None
+    if quantised is not None:
+        yield "int8", quantised
+    model = converted(network)
+    if config.precision == "auto" and has_bf16():
+        yield "bf16", model
+    yield "fp32", model
+
+
+def _quantised(network: SuperPoint, config: FeatureConfig) -> Model | None:
+    path = quantised_path(config.weights)
+    if not path.is_file():
+        return None
+    try:
+        return read_model(path, network)
+    except WeightsError as error:
+        _logger.warning("the int8 model is not used: %s", error)
+        return None
+
+
+def _cached_difference(network: SuperPoint, engine: OpenVinoEngine, config: FeatureConfig) -> Difference:
+    """`difference`, or what an earlier call stored for the same model, processor and versions."""
+    folder = openvino_cache()
+    path = folder / f"parity-{_parity_key(network, engine, config)}.json" if folder is not None else None
+    if path is not None:
+        try:
+            return Difference(**{key: float(value) for key, value in json.loads(path.read_bytes()).items()})
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            _logger.info("%s cannot be used (%s): comparing again", path, error)
+    found = difference(engine, TorchEngine(copy.deepcopy(network), "cpu", config.threads))
+    if path is not None:
+        try:
+            write_atomic(path, json.dumps(asdict(found)))
+        except OutputError as error:
+            _logger.info("the comparison with torch is not cached: %s", error)
+    return found
+
+
+def _parity_key(network: SuperPoint, engine: OpenVinoEngine, config: FeatureConfig) -> str:
+    digest = hashlib.sha256(weights_digest(network).encode())
+    if engine.name.endswith("int8"):
+        digest.update(quantised_path(config.weights).read_bytes())
+    digest.update(repr((_PARITY_VERSION, engine.name, network.batch_norm, torch.__version__, processor())).encode())
+    return digest.hexdigest()[:16]
+
+
+def difference(engine: Engine, reference: Engine) -> Difference:
+    """How far one engine of a network is from another."""
+    found, expected = (each.for_each([_parity_image()], _copies)[0] for each in (engine, reference))
+    heat = float(np.abs(found[0] - expected[0]).sum() / expected[0].sum())
+    distances = np.linalg.norm(_unit(found[1]) - _unit(expected[1]), axis=-1)
+    return Difference(heat, float(distances.mean()))
+
+
+def _copies(image: Image, heat: Maps, descriptors: Maps) -> tuple[Maps, Maps]:
+    return heat.copy(), descriptors.copy()
+
+
+def _unit(descriptors: Maps) -> Maps:
+    lengths = np.linalg.norm(descriptors, axis=-1, keepdims=True)
+    return np.asarray(descriptors / np.maximum(lengths, np.float32(1e-12)), np.float32)
+
+
+def _parity_image() -> Image:
+    """Boxes, discs and lines of all sizes on a shaded ground with noise, the same on every machine."""
+    rng = np.random.default_rng(0)
+    height, width = _PARITY_SIZE
+    image: Image = np.tile(np.linspace(60, 190, width), (height, 1)).astype(np.uint8)
+    for index in range(60):
+        (x, y), (w, h), level = rng.integers(0, (width, height)), rng.integers(3, 40, 2), int(rng.integers(0, 256))
+        if index % 3 == 0:
+            cv2.rectangle(image, (int(x), int(y)), (int(x + w), int(y + h)), level, -1)
+        elif index % 3 == 1:
+            cv2.circle(image, (int(x), int(y)), int(w) // 2, level, -1)
+        else:
+            cv2.line(image, (int(x), int(y)), (int(x + w), int(y + h)), level, 2)
+    blurred = cv2.GaussianBlur(image, (0, 0), 0.8)
+    return np.clip(blurred + rng.normal(0, 3, image.shape), 0, 255).astype(np.uint8)

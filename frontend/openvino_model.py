@@ -1,0 +1,223 @@
+"""SuperPoint as an OpenVINO model: converted from PyTorch, quantised to int8, kept in one file.
+
+The model takes grey images (1, H, W) uint8, H and W multiples of 8, and gives probabilities (1, H, W) and raw
+descriptors (1, H/8, W/8, D), both float32. A file is a zip archive of OpenVINO's own pair, model.xml and model.bin: one
+file cannot be half replaced, and the archive's checksums tell when it is damaged.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import logging
+import sys
+import tempfile
+import warnings
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from spslam.errors import MissingDependencyError, OutputError, WeightsError
+from spslam.files import cache_folder, write_atomic
+from spslam.signals import signal_stack_kept
+
+from .checkpoints import weights_digest
+from .superpoint import CELL, SuperPoint, detector_probabilities
+
+# To be raised whenever the model's inputs, outputs or arithmetic change.
+_VERSION = "1"
+_MEMBERS = ("model.xml", "model.bin")
+_TRACED_SIZE = (4 * CELL, 6 * CELL)
+# Sums of logits, where digits are worth more than time, and the first convolution: with one input it is a small part of
+# the work (int8 takes 14 % longer for it), but its rounding makes a third of all of int8's errors.
+_KEPT_IN_FLOAT = [".*aten::add/.*", ".*conv1a.*"]
+_TELEMETRY = "openvino_telemetry"
+
+# OpenVINO's types cannot be named without importing it.
+Model = Any
+
+_logger = logging.getLogger(__name__)
+
+
+def load_openvino() -> Any:
+    """The package `openvino`, imported now.
+
+    Raises:
+        MissingDependencyError: it is not installed or cannot be loaded.
+    """
+    try:
+        with _no_telemetry():
+            import openvino
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"OpenVINO cannot be loaded ({' '.join(str(error).split())}): pip install openvino, or use "
+            "features.engine torch"
+        ) from None
+    return openvino
+
+
+def convert(network: SuperPoint) -> Model:
+    """An fp32 model of a network, for images of any size; it carries the digest of the network's weights.
+
+    Raises:
+        MissingDependencyError: there is no OpenVINO.
+    """
+    openvino = load_openvino()
+    dense = _DenseHeads(network)
+    with _no_telemetry(), warnings.catch_warnings(), torch.inference_mode():
+        # PyTorch warns of sizes that become constants; tests show that other sizes work.
+        warnings.simplefilter("ignore")
+        example = torch.zeros(1, *_TRACED_SIZE, dtype=torch.uint8)
+        model = openvino.convert_model(dense, example_input=example, input=[1, -1, -1])
+    model.set_rt_info(weights_digest(network), ["spslam", "weights"])
+    model.set_rt_info(_VERSION, ["spslam", "version"])
+    # A model that was written and read differs in the last bits: the first run must do what later ones do.
+    return _unpacked(_packed(model))
+
+
+def converted(network: SuperPoint) -> Model:
+    """`convert`, or what an earlier call stored for the same weights in the cache folder; tracing takes seconds."""
+    folder = openvino_cache()
+    path = folder / f"{weights_digest(network)}-{network.batch_norm}.zip" if folder is not None else None
+    if path is not None and path.exists():
+        try:
+            return read_model(path, network)
+        except WeightsError as error:
+            _logger.warning("%s; converting the network again", error)
+    model = convert(network)
+    if path is not None:
+        try:
+            write_model(path, model)
+        except (OSError, OutputError) as error:
+            _logger.info("the converted network is not cached: %s", error)
+    return model
+
+
+def quantise(model: Model, images: Iterable[NDArray[np.uint8]]) -> Model:
+    """An int8 model, by NNCF's post-training quantisation.
+
+    Args:
+        model: of `convert`.
+        images: (H, W) each, of one size, multiples of 8: the ranges of all activations are measured on them.
+
+    Raises:
+        MissingDependencyError: NNCF is not installed.
+    """
+    try:
+        with _no_telemetry():
+            import nncf
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"int8 models are made by NNCF, which cannot be loaded ({error}): pip install 'spslam[export]'"
+        ) from None
+    batches = [image[None] for image in images]
+    with _no_telemetry(), signal_stack_kept():
+        quantised = nncf.quantize(
+            model,
+            nncf.Dataset(batches),
+            subset_size=len(batches),
+            # Slow, but descriptors are off by 0.6 of what they are with the fast one.
+            fast_bias_correction=False,
+            ignored_scope=nncf.IgnoredScope(patterns=_KEPT_IN_FLOAT, validate=False),
+        )
+    for key in ("weights", "version"):
+        quantised.set_rt_info(_info(model, key), ["spslam", key])
+    return quantised
+
+
+def write_model(path: Path, model: Model) -> None:
+    """Write a model to one file.
+
+    Raises:
+        OutputError: the folder is missing or cannot be written to.
+        OSError: there is no room for temporary files.
+    """
+    write_atomic(path, _packed(model))
+
+
+def read_model(path: Path, network: SuperPoint) -> Model:
+    """A model of `write_model` that was made of this network.
+
+    Raises:
+        WeightsError: the file is missing, damaged, of another version or made of other weights.
+        MissingDependencyError: there is no OpenVINO.
+    """
+    try:
+        model = _unpacked(path.read_bytes())
+    except (OSError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise WeightsError(f"{path} is not a readable OpenVINO model of spslam ({reason})") from None
+    expected = {"weights": weights_digest(network), "version": _VERSION}
+    found = {key: _info(model, key) for key in expected}
+    if found != expected:
+        raise WeightsError(
+            f"{path} was made of other weights or by another version: expected {expected}, found {found}"
+        )
+    return model
+
+
+def _packed(model: Model) -> bytes:
+    buffer = io.BytesIO()
+    with tempfile.TemporaryDirectory() as folder:
+        load_openvino().save_model(model, str(Path(folder) / _MEMBERS[0]), compress_to_fp16=False)
+        with zipfile.ZipFile(buffer, "w") as archive:
+            for name in _MEMBERS:
+                # Members of a fixed date.
+                archive.writestr(zipfile.ZipInfo(name), (Path(folder) / name).read_bytes(), zipfile.ZIP_DEFLATED, 9)
+    return buffer.getvalue()
+
+
+def _unpacked(data: bytes) -> Model:
+    openvino = load_openvino()
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        xml, weights = (archive.read(name) for name in _MEMBERS)
+    return openvino.Core().read_model(xml, openvino.Tensor(np.frombuffer(weights, np.uint8)))
+
+
+def openvino_cache() -> Path | None:
+    """The folder of this OpenVINO's files in the cache folder, made if need be; None where that is impossible."""
+    try:
+        folder = cache_folder() / f"openvino-{load_openvino().__version__.split('-')[0]}"
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError) as error:  # A user without a home.
+        _logger.info("nothing of OpenVINO is cached: %s", error)
+        return None
+    return folder
+
+
+class _DenseHeads(nn.Module):
+    """A copy of a network from uint8 images to dense outputs."""
+
+    def __init__(self, network: SuperPoint) -> None:
+        super().__init__()
+        self.network = copy.deepcopy(network).cpu().eval()
+        self.network.strip_rows = 0
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        logits, descriptors = self.network(images[:, None].float() / 255.0)
+        return detector_probabilities(logits), descriptors.permute(0, 2, 3, 1)
+
+
+def _info(model: Model, key: str) -> str:
+    return str(model.get_rt_info(["spslam", key]).value) if model.has_rt_info(["spslam", key]) else ""
+
+
+@contextmanager
+def _no_telemetry() -> Iterator[None]:
+    """Hides the package by which OpenVINO and NNCF report each import and conversion to Google, unasked."""
+    hidden = _TELEMETRY not in sys.modules
+    if hidden:
+        sys.modules[_TELEMETRY] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        if hidden:
+            del sys.modules[_TELEMETRY]

@@ -1,0 +1,418 @@
+"""OpenVINO says what PyTorch says, in every precision; its files are cached, replaced and refused as they should."""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from spslam.config import FeatureConfig, load_config
+from spslam.errors import ConfigError, MissingDependencyError, WeightsError
+from spslam.frontend import engine_choice, openvino_model
+from spslam.frontend.checkpoints import load_superpoint
+from spslam.frontend.engine import Engine, Image, Maps, TorchEngine
+from spslam.frontend.engine_choice import LIMITS, choose_engine, difference, quantised_path
+from spslam.frontend.export import export_model
+from spslam.frontend.learned import SuperPointExtractor
+from spslam.frontend.openvino_engine import OpenVinoEngine, has_bf16
+from spslam.frontend.openvino_model import convert, converted, openvino_cache, read_model, write_model
+from spslam.frontend.registry import create_extractor
+from spslam.frontend.superpoint import SuperPoint
+from spslam.frontend.training.weights import describe_network, export_weights
+
+pytest.importorskip("openvino")
+TOY_WIDTHS = (4, 4, 8, 8, 16)
+SIZES = [(8, 8), (37, 61), (121, 83), (160, 208), (200, 40)]
+
+
+def scene(height: int = 184, width: int = 250, seed: int = 0) -> NDArray[np.uint8]:
+    """Rectangles of all sizes, slightly blurred and noisy."""
+    rng = np.random.default_rng(seed)
+    image = np.full((height, width), 120, np.uint8)
+    for _ in range(max(4, height * width // 700)):
+        x, y, w, h = (int(value) for value in rng.integers(0, [width, height, 40, 40]))
+        cv2.rectangle(image, (x, y), (x + w, y + h), int(rng.integers(0, 255)), -1)
+    image = cv2.GaussianBlur(image, (0, 0), 0.8)
+    return np.clip(image + rng.normal(0, 2, image.shape), 0, 255).astype(np.uint8)
+
+
+def copies(image: Image, heat: Maps, descriptors: Maps) -> tuple[Maps, Maps]:
+    return heat.copy(), descriptors.copy()
+
+
+def toy_network(seed: int = 0, **arguments: object) -> SuperPoint:
+    torch.manual_seed(seed)
+    network = SuperPoint(TOY_WIDTHS, descriptor_dim=24, **arguments)
+    for name, parameter in network.named_parameters():
+        if name.startswith("convS"):
+            torch.nn.init.normal_(parameter)
+    return network.eval().requires_grad_(False)
+
+
+def toy_weights(folder: Path, seed: int = 0) -> Path:
+    network = toy_network(seed)
+    path = folder / f"toy{seed}.safetensors"
+    export_weights(network, path, describe_network(network, "toy"))
+    return path
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> object:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPSLAM_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def network() -> SuperPoint:
+    return load_superpoint()
+
+
+@pytest.fixture(scope="module")
+def fp32(network: SuperPoint) -> OpenVinoEngine:
+    return OpenVinoEngine(converted(network), "fp32")
+
+
+@pytest.fixture(scope="module")
+def int8(network: SuperPoint) -> OpenVinoEngine:
+    return OpenVinoEngine(read_model(quantised_path(None), network), "int8")
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_fp32_is_what_torch_says_at_any_size(fp32: OpenVinoEngine, size: tuple[int, int]) -> None:
+    image = scene(*size)
+    heat, descriptors = fp32.for_each([image], copies)[0]
+    expected_heat, expected = TorchEngine(load_superpoint()).for_each([image], copies)[0]
+    assert heat.dtype == descriptors.dtype == np.float32
+    assert heat.shape == expected_heat.shape
+    np.testing.assert_allclose(heat, expected_heat, atol=1e-5)
+    np.testing.assert_allclose(descriptors, expected, atol=1e-4 * float(np.abs(expected).max()))
+
+
+@pytest.mark.parametrize(
+    ("batch_norm", "strided", "skips"),
+    [("none", False, False), ("before", False, True), ("after", False, False), ("none", True, True)],
+)
+def test_every_shape_of_network_is_converted(batch_norm: str, strided: bool, skips: bool) -> None:
+    network = toy_network(batch_norm=batch_norm, strided=strided, skips=skips)
+    network.strip_rows = 8
+    engine = OpenVinoEngine(convert(network), "fp32")
+    assert network.strip_rows == 8
+    assert difference(engine, TorchEngine(network)).within(LIMITS["fp32"])
+
+
+def test_quantised_network_finds_the_same_points(int8: OpenVinoEngine, network: SuperPoint) -> None:
+    assert difference(int8, TorchEngine(load_superpoint())).within(LIMITS["int8"])
+    image = scene(240, 320)
+    found, expected = (
+        create_extractor(FeatureConfig(engine=engine, precision=precision, max_keypoints=300, spread_cell=0)).extract(
+            image
+        )
+        for engine, precision in (("openvino", "int8"), ("torch", "fp32"))
+    )
+    distances = np.linalg.norm(found.keypoints[:, None] - expected.keypoints[None], axis=2)
+    nearest = distances.argmin(axis=1)
+    same = distances.min(axis=1) < 1.0
+    assert same.mean() > 0.9
+    assert np.median(distances.min(axis=1)[same]) < 0.1
+    likeness = np.einsum("nd,nd->n", found.descriptors[same], expected.descriptors[nearest[same]])
+    assert np.median(likeness) > 0.97
+
+
+def test_bf16_is_near_torch(network: SuperPoint) -> None:
+    if not has_bf16():
+        pytest.skip("the processor does not compute in bf16")
+    engine = OpenVinoEngine(converted(network), "bf16")
+    assert engine.name == "openvino bf16"
+    assert difference(engine, TorchEngine(load_superpoint())).within(LIMITS["bf16"])
+
+
+@pytest.mark.parametrize("threads", [0, 1, 2])
+def test_images_together_equal_single_ones_and_repeat_to_the_byte(network: SuperPoint, threads: int) -> None:
+    model = read_model(quantised_path(None), network)
+    images = [scene(seed=seed) for seed in range(3)]
+    first, second = (OpenVinoEngine(model, "int8", threads) for _ in range(2))
+    together = first.for_each(images, copies)
+    for engine in (first, second):
+        for _ in range(2):
+            for pair in (images, images[:2], images[:1]):
+                for found, expected in zip(engine.for_each(pair, copies), together, strict=False):
+                    assert [a.tobytes() for a in found] == [a.tobytes() for a in expected]
+    alone = [first.for_each([image], copies)[0] for image in images]
+    for found, expected in zip(alone, together, strict=True):
+        assert [a.tobytes() for a in found] == [a.tobytes() for a in expected]
+
+
+def test_two_processes_give_the_same_bytes(tmp_path: Path) -> None:
+    """The first compiles, the second takes what it finds in the cache."""
+    cv2.imwrite(str(tmp_path / "scene.png"), scene())
+    code = (
+        "import cv2, hashlib, sys\n"
+        "from spslam.config import FeatureConfig\n"
+        "from spslam.frontend.registry import create_extractor\n"
+        f"image = cv2.imread({str(tmp_path / 'scene.png')!r}, 0)\n"
+        "extractor = create_extractor(FeatureConfig(engine='openvino'))\n"
+        "for f in extractor.extract_batch([image, image[::-1].copy()]):\n"
+        "    print(hashlib.sha256(f.keypoints.tobytes() + f.scores.tobytes() + f.descriptors.tobytes()).hexdigest())\n"
+    )
+    environment = {**os.environ, "SPSLAM_CACHE": str(tmp_path / "cache")}
+    outputs = [
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env=environment,
+            cwd=Path(__file__).parents[2],
+            capture_output=True,
+            check=True,
+        ).stdout
+        for _ in range(2)
+    ]
+    assert outputs[0] == outputs[1]
+    assert len(outputs[0].split()) == 2
+
+
+@pytest.mark.parametrize(("precision", "options"), [("fp32", []), ("int8", ["-X", "faulthandler"])])
+def test_signals_after_engines_that_are_gone(precision: str, options: list[str]) -> None:
+    """OpenVINO leaves an unmapped signal stack when engines end in the order they began, or in another thread."""
+    code = (
+        "import numpy as np, signal, threading\n"
+        "from spslam.config import FeatureConfig\n"
+        "from spslam.frontend.openvino_engine import has_bf16, processor\n"
+        "from spslam.frontend.registry import create_extractor\n"
+        "interrupts = []\n"
+        "signal.signal(signal.SIGINT, lambda *arguments: interrupts.append(arguments))\n"
+        "def engines(count):\n"
+        f"    config = FeatureConfig(engine='openvino', precision={precision!r})\n"
+        "    made = [create_extractor(config) for _ in range(count)]\n"
+        "    for each in made:\n"
+        "        each.extract(np.arange(64 * 64, dtype=np.uint8).reshape(64, 64))\n"
+        "    return made\n"
+        "made = engines(2)\n"
+        "signal.raise_signal(signal.SIGINT)\n"
+        "has_bf16(), processor()\n"
+        "del made[0]\n"
+        "del made[0]\n"
+        "signal.raise_signal(signal.SIGINT)\n"
+        "made = engines(1)\n"
+        "thread = threading.Thread(target=made.clear)\n"
+        "thread.start()\n"
+        "thread.join()\n"
+        "signal.raise_signal(signal.SIGINT)\n"
+        "print(len(interrupts))\n"
+    )
+    command = [sys.executable, *options, "-c", code]
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "3\n"), done.stderr
+
+
+def test_further_sizes_share_a_model(fp32: OpenVinoEngine, network: SuperPoint) -> None:
+    engine = OpenVinoEngine(converted(network), "fp32")
+    for size in ((16, 16), (16, 24), (24, 16), (24, 24), (32, 40), (40, 32), (16, 16)):
+        found, expected = (each.for_each([scene(*size)], copies)[0] for each in (engine, TorchEngine(network)))
+        np.testing.assert_allclose(found[0], expected[0], atol=1e-5)
+    assert len(engine._requests) == 5
+
+
+def test_conversion_and_compilation_are_cached(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("SPSLAM_CACHE", str(tmp_path))
+    network, image = toy_network(), scene()
+    before = OpenVinoEngine(converted(network), "fp32").for_each([image], copies)[0]
+    folder = openvino_cache()
+    assert folder is not None
+    (model,) = folder.glob("*.zip")
+    (compiled,) = (folder / "compiled").iterdir()
+    monkeypatch.setattr(openvino_model, "convert", lambda network: pytest.fail("converted again"))
+    after = OpenVinoEngine(converted(network), "fp32").for_each([image], copies)[0]
+    assert [a.tobytes() for a in before] == [a.tobytes() for a in after]
+    monkeypatch.undo()
+    monkeypatch.setenv("SPSLAM_CACHE", str(tmp_path))
+
+    good, blob = model.read_bytes(), compiled.read_bytes()
+    for damaged in (good[: len(good) // 2], b"", good[:200] + bytes(300) + good[500:]):
+        model.write_bytes(damaged)
+        compiled.chmod(0o600)
+        compiled.write_bytes(blob[: len(blob) // 3])
+        caplog.clear()
+        again = OpenVinoEngine(converted(network), "fp32").for_each([image], copies)[0]
+        assert [a.tobytes() for a in before] == [a.tobytes() for a in again]
+        assert "converting the network again" in caplog.text
+        assert zipfile.ZipFile(model).testzip() is None
+        assert len(compiled.read_bytes()) >= len(blob) // 2
+
+
+def test_without_a_cache_all_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("SPSLAM_CACHE", str(tmp_path / "file"))
+    assert len(create_extractor(FeatureConfig(engine="auto")).extract(scene())) > 50
+
+
+def test_parity_is_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPSLAM_CACHE", str(tmp_path))
+    compared: list[str] = []
+
+    def counted(engine: Engine, reference: Engine) -> engine_choice.Difference:
+        compared.append(engine.name)
+        return difference(engine, reference)
+
+    monkeypatch.setattr(engine_choice, "difference", counted)
+    for _ in range(2):
+        assert create_extractor(FeatureConfig()).engine == "openvino int8"  # type: ignore[attr-defined]
+    assert compared == ["openvino int8"]
+    folder = openvino_cache()
+    assert folder is not None
+    (stored,) = folder.glob("parity-*.json")
+    assert set(json.loads(stored.read_text())) == {"heat", "descriptors"}
+    stored.write_text("{")
+    create_extractor(FeatureConfig())
+    assert compared == ["openvino int8"] * 2
+
+
+def test_auto_without_parity_goes_to_the_next_and_to_torch_in_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("SPSLAM_CACHE", str(tmp_path))
+    wrong = engine_choice.Difference(float("nan"), 0.0)
+    monkeypatch.setattr(
+        engine_choice,
+        "difference",
+        lambda engine, reference: wrong if "int8" in engine.name else difference(engine, reference),
+    )
+    chosen = choose_engine(load_superpoint(), FeatureConfig())
+    assert chosen.name == ("openvino bf16" if has_bf16() else "openvino fp32")
+    assert "openvino int8 is not used here" in caplog.text
+    monkeypatch.setattr(engine_choice, "_cached_difference", lambda *arguments: wrong)
+    assert choose_engine(load_superpoint(), FeatureConfig()).name == "torch fp32"
+
+
+def test_auto_survives_an_openvino_that_fails(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def failing(*arguments: object) -> None:
+        raise RuntimeError("unsupported\nprocessor")
+
+    monkeypatch.setattr(engine_choice, "OpenVinoEngine", failing)
+    with caplog.at_level(logging.INFO):
+        assert choose_engine(load_superpoint(), FeatureConfig()).name == "torch fp32"
+    assert "RuntimeError: unsupported processor" in caplog.text
+    assert "torch fp32 runs the default network" in caplog.text
+
+
+def test_without_openvino(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    assert create_extractor(FeatureConfig()).engine == "torch fp32"  # type: ignore[attr-defined]
+    with pytest.raises(MissingDependencyError, match="pip install openvino") as caught:
+        create_extractor(FeatureConfig(engine="openvino"))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_given_network_is_run_by_torch() -> None:
+    assert SuperPointExtractor(FeatureConfig(), toy_network()).engine == "torch fp32"
+
+
+@pytest.mark.parametrize(
+    "impossible",
+    [
+        ["features.engine=torch", "features.precision=int8"],
+        ["features.engine=torch", "features.precision=bf16"],
+        ["features.engine=openvino", "features.device=cuda"],
+        ["features.precision=int8", "features.device=cuda"],
+        ["features.engine=tensorrt"],
+    ],
+)
+def test_impossible_settings_are_one_line(impossible: list[str]) -> None:
+    with pytest.raises(ConfigError, match=r"torch|openvino|CUDA") as caught:
+        load_config("default", impossible)
+    assert "\n" not in str(caught.value)
+
+
+def test_int8_without_a_model_says_how_to_make_one(tmp_path: Path) -> None:
+    weights = str(toy_weights(tmp_path))
+    with pytest.raises(ConfigError, match="spslam export WEIGHTS --precision int8"):
+        create_extractor(FeatureConfig(weights=weights, precision="int8"))
+    chosen = create_extractor(FeatureConfig(weights=weights)).engine  # type: ignore[attr-defined]
+    assert chosen == ("openvino bf16" if has_bf16() else "openvino fp32")
+
+
+def test_bf16_on_a_processor_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_choice, "has_bf16", lambda: False)
+    with pytest.raises(ConfigError, match="bf16"):
+        create_extractor(FeatureConfig(precision="bf16"))
+
+
+def test_int8_model_of_other_weights_is_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    weights = toy_weights(tmp_path)
+    foreign = quantised_path(weights)
+    foreign.write_bytes(quantised_path(None).read_bytes())
+    with pytest.raises(WeightsError, match="other weights"):
+        create_extractor(FeatureConfig(weights=str(weights), precision="int8"))
+    assert "int8" not in create_extractor(FeatureConfig(weights=str(weights))).engine  # type: ignore[attr-defined]
+    assert "the int8 model is not used" in caplog.text
+    for damage in (b"", b"PK nothing", foreign.read_bytes()[:5000]):
+        foreign.write_bytes(damage)
+        with pytest.raises(WeightsError, match="not a readable OpenVINO model") as caught:
+            create_extractor(FeatureConfig(weights=str(weights), precision="int8"))
+        assert "\n" not in str(caught.value)
+
+
+def test_built_in_int8_models_belong_to_their_weights() -> None:
+    for name in ("superpoint_lite", "superpoint"):
+        path = quantised_path(name)
+        if name == "superpoint_lite" or path.is_file():
+            read_model(path, load_superpoint(name))
+            assert path.stat().st_size < 2e6
+
+
+def test_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights, photo = toy_weights(tmp_path), tmp_path / "photo.png"
+    cv2.imwrite(str(photo), scene(240, 320))
+    path = export_model(weights, tmp_path / "toy.zip", "fp32")
+    with zipfile.ZipFile(path) as archive:
+        assert archive.namelist() == ["model.xml", "model.bin"]
+    network = load_superpoint(weights)
+    engine = OpenVinoEngine(read_model(path, network), "fp32")
+    assert difference(engine, TorchEngine(network)).within(LIMITS["fp32"])
+    write_model(tmp_path / "again.zip", read_model(path, network))
+    again = OpenVinoEngine(read_model(tmp_path / "again.zip", network), "fp32")
+    for found, expected in zip(*(each.for_each([scene()], copies)[0] for each in (again, engine)), strict=True):
+        assert found.tobytes() == expected.tobytes()
+    with pytest.raises(ConfigError, match="--images"):
+        export_model(weights)
+    with pytest.raises(ConfigError, match="--out"):
+        export_model(weights, precision="fp32")
+    monkeypatch.setitem(sys.modules, "nncf", None)
+    with pytest.raises(MissingDependencyError, match=r"spslam\[export\]") as caught:
+        export_model(weights, photos=[photo])
+    assert "\n" not in str(caught.value)
+
+
+def test_export_int8(tmp_path: Path) -> None:
+    pytest.importorskip("nncf")
+    weights, photo = toy_weights(tmp_path), tmp_path / "photo.png"
+    cv2.imwrite(str(photo), scene(240, 320))
+    assert export_model(weights, photos=[photo]) == quantised_path(weights)
+    assert len(create_extractor(FeatureConfig(weights=str(weights), precision="int8")).extract(scene()).descriptors)
+
+
+def test_nothing_is_reported_to_anybody(tmp_path: Path) -> None:
+    """OpenVINO's package for telemetry sends a message for each import and conversion unless it cannot be imported."""
+    (tmp_path / "openvino_telemetry.py").write_text("raise SystemExit('telemetry was imported')")
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        "from spslam.frontend.openvino_model import convert\n"
+        "from spslam.frontend.superpoint import SuperPoint\n"
+        "convert(SuperPoint((4, 4, 4, 4, 4), 8))\n"
+        "assert 'openvino_telemetry' not in sys.modules\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr

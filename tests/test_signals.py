@@ -1,0 +1,89 @@
+"""Signals find the stack that they found before OpenVINO."""
+
+import ctypes
+import sys
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from spslam.signals import signal_stack_kept
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="stack_t is that of Linux")
+SS_DISABLE = 2
+
+
+class Stack(ctypes.Structure):
+    _fields_ = (("address", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
+
+
+def registered() -> tuple[int | None, int]:
+    """Address and size of this thread's stack for signals; None, 0: there is none."""
+    stack = Stack()
+    assert ctypes.CDLL(None).sigaltstack(None, ctypes.byref(stack)) == 0
+    return stack.address, stack.size
+
+
+def register(stack: Stack) -> None:
+    assert ctypes.CDLL(None).sigaltstack(ctypes.byref(stack), None) == 0
+
+
+def in_thread(work: Callable[[], None]) -> None:
+    """Runs it where a stack of signals is nobody else's."""
+    errors: list[BaseException] = []
+
+    def caught() -> None:
+        try:
+            work()
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=caught)
+    thread.start()
+    thread.join()
+    for error in errors:
+        raise error
+
+
+@pytest.mark.parametrize("size", [0, 1 << 16])
+def test_the_stack_of_signals_is_what_it_was(size: int) -> None:
+    memory, other = ctypes.create_string_buffer(size or 1), ctypes.create_string_buffer(1 << 17)
+
+    def work() -> None:
+        if size:
+            register(Stack(ctypes.addressof(memory), 0, size))
+        before = registered()
+        with pytest.raises(ValueError, match="inside"), signal_stack_kept():
+            register(Stack(ctypes.addressof(other), 0, len(other)))
+            raise ValueError("inside")
+        assert registered() == before
+        assert before[1] == size
+        with signal_stack_kept():
+            register(Stack(None, SS_DISABLE, 0))
+        assert registered() == before
+        register(Stack(None, SS_DISABLE, 0))
+
+    in_thread(work)
+
+
+def test_a_stack_that_is_too_small_by_now_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As that of a thread in a process that has taken AMX into use meanwhile."""
+    memory, other = ctypes.create_string_buffer(1 << 16), ctypes.create_string_buffer(1 << 17)
+    library = ctypes.CDLL(None)
+
+    class Library:
+        @staticmethod
+        def sigaltstack(new: object, old: object) -> int:
+            if new is not None and new._obj.size == len(memory):  # type: ignore[attr-defined]
+                return -1
+            return int(library.sigaltstack(new, old))
+
+    def work() -> None:
+        register(Stack(ctypes.addressof(memory), 0, len(memory)))
+        with monkeypatch.context() as patch:
+            patch.setattr(ctypes, "CDLL", lambda name: Library)
+            with signal_stack_kept():
+                library.sigaltstack(ctypes.byref(Stack(ctypes.addressof(other), 0, len(other))), None)
+        assert registered() == (None, 0)
+
+    in_thread(work)
