@@ -25,7 +25,7 @@ class FeatureConfig(_Stage):
         None, description="network weights: a file, or a name of the box; None takes superpoint_lite"
     )
     max_keypoints: int = Field(1000, ge=50, le=20000, description="key points kept per image")
-    threshold: float = Field(0.0015, ge=0, lt=1, description="least detector probability (superpoint)")
+    threshold: float = Field(0.0004, ge=0, lt=1, description="least detector probability (superpoint)")
     nms_radius: int = Field(4, ge=0, le=32, description="non-maximum suppression radius, pixels")
     border: int = Field(4, ge=0, le=64, description="margin without key points, pixels")
     subpixel: bool = Field(True, description="refine key points to sub-pixel positions where the extractor can")

@@ -149,7 +149,10 @@ class Mapper:
             heirs, _ = slam_map.covisible(int(candidate))
             T_heir_removed = geometry.inverse(slam_map.pose(int(heirs[0]))) @ slam_map.pose(int(candidate))
             removed.append(RemovedKeyframe(int(candidate), int(heirs[0]), T_heir_removed))
+            seen = slam_map.points_seen_by(np.array([candidate]))
             slam_map.remove_keyframe(int(candidate))
+            # What one key frame alone is left to see would stay for good where a place is passed again and again.
+            drop_single_views(slam_map, seen)
         return removed
 
     # -- new points ------------------------------------------------------------------------------------------
@@ -316,6 +319,7 @@ class Mapper:
         slam_map.positions[point_rows] = result.points
         slam_map.unlink(rows[~result.inliers])
         if not has_depth:
+            # Without depth they have no position.
             drop_single_views(slam_map, point_ids)
         slam_map.refresh_normals(point_ids)
 
@@ -340,7 +344,7 @@ def bundle_problem(
 
 
 def drop_single_views(slam_map: Map, point_ids: Ids) -> None:
-    """Remove those of the points that one key frame alone sees: without depth they have no position."""
+    """Remove those of the points that one key frame alone sees."""
     slam_map.remove_points(point_ids[slam_map.views(point_ids) == 1])
 
 

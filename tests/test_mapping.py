@@ -366,6 +366,22 @@ def test_redundant_keyframes_go_but_not_the_first_nor_the_newest(scene) -> None:
         assert stands[k] == pytest.approx(pose)
 
 
+def test_what_one_keyframe_alone_is_left_to_see_goes_with_a_culled_one(scene) -> None:
+    slam_map = scene.map_of([scene.pose(0.002 * i) for i in range(8)])
+    # Points that only key frames 3 and 7 see, and others that 0 and 7 see.
+    rows = slam_map.observations["keyframe"]
+    points = slam_map.points["id"][slam_map.observation_counts() == 8]
+    passing, staying = points[:10].copy(), points[10:20].copy()
+    for ids, seen_by in ((passing, (3, 7)), (staying, (0, 7))):
+        linked = slam_map.rows_of_points(ids)
+        slam_map.unlink(linked[~np.isin(rows[linked], seen_by)])
+    removed = [r.keyframe_id for r in mapper().cull_keyframes(slam_map, 7)]
+    assert 3 in removed
+    assert (slam_map.point_rows(passing) == -1).all()
+    assert (slam_map.point_rows(staying) >= 0).all()
+    assert_consistent(slam_map)
+
+
 def test_keyframes_that_see_something_of_their_own_stay(scene, landmarks) -> None:
     slam_map = landmarks.ring().map_of([scene.pose(yaw=0.5 * i) for i in range(6)])
     assert mapper().cull_keyframes(slam_map, 5) == []
