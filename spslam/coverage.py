@@ -75,7 +75,9 @@ def coverage(
         within = np.count_nonzero((stamps >= truth[0] - max_difference) & (stamps <= truth[-1] + max_difference))
         usual = float(np.median(np.diff(stamps))) if len(stamps) > 1 else np.inf
         frames = max(int(within), 1 + round((truth[-1] - truth[0]) / usual))
-        return Coverage(frames, int(within), frames, False, max(0.0, float(stamps[0] - truth[0])))
+        # Poses in a hole of the truth are right or wrong, nobody knows.
+        unknown = within - np.count_nonzero(in_reach(stamps, truth, max_difference))
+        return Coverage(frames, int(within), int(frames - unknown), False, max(0.0, float(stamps[0] - truth[0])))
     tracked = int(np.count_nonzero(in_reach(frame_times, stamps, max_difference)))
     if tracked == 0:
         raise TrajectoryError(

@@ -39,6 +39,15 @@ def test_poses_outside_the_ground_truth_are_not_counted_without_frames():
     assert covered.first_pose_delay_s == 0.0
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_frames_in_a_hole_of_the_truth_are_tracked_but_not_judged(known):
+    estimate, truth = random_pair(0)
+    holed = every(truth, np.delete(np.arange(81), slice(30, 50)))
+    covered = coverage(estimate, holed, 0.01, truth.timestamps if known else None)
+    assert (covered.tracked, covered.frames - covered.judged) == (81, 20)
+    assert covered.judged == pytest.approx(61, abs=1)
+
+
 def test_frames_of_another_recording_are_refused():
     estimate, truth = random_pair(0)
     with pytest.raises(TrajectoryError, match=r"no frame \(0\.000 to 9\.000 s\) is within .*are these the frames"):
