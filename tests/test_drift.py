@@ -125,11 +125,19 @@ def test_segments_that_end_in_a_gap_are_left_out_and_counted():
 
 
 def test_the_way_through_a_gap_is_the_true_one():
-    _, truth = random_drive(1, numbered=False)
-    # An estimate without a turn: over the chord of it, segments would be too long to be compared with themselves.
-    gap = every(truth, np.delete(np.arange(len(truth)), slice(300, 360)))
-    assert evaluate(gap, truth).drift.translation.max() < 1e-9
-    assert set(evaluate(gap, truth).drift.length_m) == set(evaluate(truth, truth).drift.length_m)
+    # 60 m straight on, a round of 100 m that is lost, and 60 m more: by the chord, 100 m would end behind the round.
+    way, angle = np.arange(1.0, 61.0), np.linspace(0, 2 * np.pi, 101)[:-1]
+    round_m = 100 / (2 * np.pi)
+    z = np.concatenate([way, 60 + round_m * np.sin(angle), 60 + way])
+    x = np.concatenate([0 * way, round_m * (1 - np.cos(angle)), 0 * way])
+    poses = np.tile(np.eye(4), (220, 1, 1))
+    poses[:, 0, 3], poses[:, 2, 3] = x, z
+    truth = Trajectory(np.arange(220) * 0.1, poses)
+    found = evaluate(every(truth, np.delete(np.arange(220), slice(61, 160))), truth, "none").drift
+    # From the first 50 m on, 100 m end in the round.
+    assert found.left_out == 5
+    # 200 m from the first 20 m on, 100 m from the last two beginnings before it.
+    assert sorted(found.length_m) == [100.0, 100.0, 200.0, 200.0]
 
 
 def test_a_path_shorter_than_100_m_has_no_drift():
