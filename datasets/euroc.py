@@ -81,6 +81,26 @@ def open_euroc(path: Path, sequence: str | None = None, sensor: str = "auto") ->
     return FileSequence(name, files, camera, str(mav), ground_truth, rectifier)
 
 
+def left_camera_ground_truth(body: Trajectory, table: Path, sensor: Path | None = None) -> Trajectory | None:
+    """EuRoC's ground truth, which speaks of the body, carried to the left camera with its distortion.
+
+    Args:
+        body: what `read_euroc` found in `table`.
+        table: `mav0/state_groundtruth_estimate0/data.csv`.
+        sensor: the camera's `sensor.yaml`; None: `cam0`'s, two folders up.
+
+    Returns:
+        None where no sensor was given and none is there.
+
+    Raises:
+        CalibrationError: the sensor cannot be read or holds something else.
+    """
+    found = sensor or table.absolute().parent.parent / "cam0" / "sensor.yaml"
+    if sensor is None and not found.is_file():
+        return None
+    return _carry(body, _read_sensor(found).T_body_sensor, "left camera, unrectified")
+
+
 @dataclass(frozen=True, eq=False)
 class _SensorEntry:
     """A camera and `T_BS` (4, 4), which maps its coordinates to the body, metres."""
@@ -205,5 +225,8 @@ def _read_ground_truth(mav: Path, T_body_camera: NDArray[np.float64], camera: st
     path = mav / "state_groundtruth_estimate0" / "data.csv"
     if not path.is_file():
         return None
-    body = read_euroc(path)
+    return _carry(read_euroc(path), T_body_camera, camera)
+
+
+def _carry(body: Trajectory, T_body_camera: NDArray[np.float64], camera: str) -> Trajectory:
     return Trajectory(body.timestamps, body.T_world_cam @ T_body_camera, f"{camera} (carried from the body by T_BS)")

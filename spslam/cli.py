@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spslam import __version__, cli_export, cli_map, cli_training
+from spslam import __version__, cli_export, cli_map, cli_training, cli_trajectories
 from spslam.cli_options import SetOption
 from spslam.errors import ConfigError, ScaleError, SpslamError
 from spslam.signals import interrupt_as_flag
@@ -56,14 +56,6 @@ class ViewerChoice(StrEnum):
     OPEN3D = "open3d"
 
 
-class Align(StrEnum):
-    """Values of `--align`."""
-
-    SE3 = "se3"
-    SIM3 = "sim3"
-    NONE = "none"
-
-
 app = typer.Typer(
     name="spslam",
     help="Visual SLAM with SuperPoint as its front end: images in, trajectory and map out.",
@@ -78,6 +70,7 @@ app.add_typer(cli_map.app)
 app.add_typer(cli_training.app)
 app.command()(cli_training.adapt)
 app.command()(cli_export.export)
+app.command("eval")(cli_trajectories.evaluate)
 
 PathArgument = Annotated[
     str,
@@ -257,37 +250,6 @@ def demo(
         viewer=viewer,
         max_frames=max_frames,
     )
-
-
-@app.command("eval")
-def evaluate_command(
-    estimate: Annotated[Path, typer.Argument(metavar="EST", show_default=False, help="Estimated trajectory.")],
-    ground_truth: Annotated[Path, typer.Argument(metavar="GT", show_default=False, help="True trajectory.")],
-    align: Annotated[
-        Align, typer.Option(help="se3: rotation and translation; sim3: and scale (for mono); none: as they are.")
-    ] = Align.SE3,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the keys of metrics.json as JSON.")] = False,
-) -> None:
-    """Compare two trajectories: absolute and relative errors.
-
-    Files in the formats of TUM, KITTI or EuRoC, recognised by themselves. Poses are associated by time (0.01 s);
-    KITTI's format has no times, so compare it with itself only.
-    """
-    from spslam.evaluation import evaluate
-    from spslam.trajectory import read_trajectory
-
-    estimated, true = read_trajectory(estimate), read_trajectory(ground_truth)
-    metrics = {
-        "tracked": len(estimated),
-        "ground_truth_poses": len(true),
-        **evaluate(estimated, true, align.value).as_metrics(),
-    }
-    if as_json:
-        typer.echo(json.dumps(metrics, indent=2))
-        return
-    from spslam.display import print_figures
-
-    print_figures(metrics)
 
 
 @app.command("config")

@@ -8,15 +8,29 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 if TYPE_CHECKING:
     from spslam.frontend.training.trainer import Progress as TrainingProgress
     from spslam.run import Outcome, Status
+    from spslam.summary import Spread
 
 _PLAIN_INTERVAL_S = 10.0
 _STAGE_SUFFIX = "_median_ms"
+_PLAIN_WIDTH = 200
+_SHARES = ("share_tracked",)
+_COLUMNS = {
+    "share_tracked": "tracked",
+    "ate_rmse_m": "ATE m",
+    "ate_max_m": "max m",
+    "rpe_trans_m": "RPE m",
+    "rpe_rot_deg": "RPE °",
+    "t_rel_percent": "drift %",
+    "r_rel_deg_per_100m": "°/100 m",
+    "scale": "scale",
+}
 _LOSSES = ("total", "detector", "descriptor")
 
 Figures = Mapping[str, float | int | str | None]
@@ -154,6 +168,8 @@ def print_figures(metrics: Figures, console: Console | None = None) -> None:
         "scale": _scale(metrics),
         "ATE": _ate(metrics),
         "RPE": _rpe(metrics),
+        "drift": _drift(metrics),
+        "within": _recall(metrics),
         "ground truth": _truth(metrics),
         "map": _map(metrics),
         "time": _time(metrics),
@@ -165,6 +181,48 @@ def print_figures(metrics: Figures, console: Console | None = None) -> None:
     (console or Console()).print(table, highlight=False)
 
 
+def print_comparisons(rows: list[Figures], spreads: Mapping[str, Spread], console: Console | None = None) -> None:
+    """One line for each estimate and ground truth, with the share of frames beside the error, then the spread."""
+    console = console or Console()
+    if not console.is_terminal:
+        console = Console(file=console.file, width=_PLAIN_WIDTH)
+    compared = next(row for row in rows if "not_compared" not in row)
+    columns = {key: title for key, title in _COLUMNS.items() if any(row.get(key) is not None for row in rows)}
+    table = Table(box=None, pad_edge=False)
+    table.add_column("estimate")
+    table.add_column("ground truth")
+    for title in columns.values():
+        table.add_column(title, justify="right")
+    for row in rows:
+        table.add_row(escape(str(row["estimate"])), escape(str(row["ground_truth_frame"])), *_cells(row, columns))
+    for key in ("median", "min", "max") if spreads else ():
+        values = {name: getattr(spread, key) for name, spread in spreads.items()}
+        runs = max(spread.runs for spread in spreads.values())
+        table.add_row(
+            f"{key} of {runs}", escape(str(rows[0]["ground_truth_frame"])), *_cells(values, columns), style="bold"
+        )
+    console.print(table, highlight=False)
+    for row in rows:
+        if "not_compared" in row:
+            console.print(f"{row['estimate']}: {row['not_compared']}", highlight=False, markup=False, soft_wrap=True)
+    about = ", reckoned from the estimate's usual step" if compared["frames_are"] == "reckoned" else ""
+    console.print(
+        f"tracked: share of the frames{about}; ATE: RMSE, aligned by {compared['alignment']}; "
+        f"RPE: RMSE over {compared['rpe_over']}; true poses: {compared['association']}",
+        highlight=False,
+        soft_wrap=True,
+        style="dim",
+    )
+
+
+def _cells(row: Figures, columns: Mapping[str, str]) -> list[str]:
+    values = {key: row.get(key) for key in columns}
+    return [
+        "–" if value is None else f"{100 * float(value):.1f} %" if key in _SHARES else f"{value:.4g}"
+        for key, value in values.items()
+    ]
+
+
 def _describe(status: Status) -> str:
     result = status.result
     return (
@@ -174,15 +232,16 @@ def _describe(status: Status) -> str:
 
 
 def _frames(metrics: Figures) -> str:
-    if metrics.get("frames") is None:
-        return f"{metrics['tracked']} poses, {metrics['matched_poses']} of them with ground truth"
-    share = 100 * float(metrics["share_tracked"] or 0)
     extra = "".join(
         f", {metrics[key]} {word}"
         for key, word in (("skipped_frames", "unreadable"), ("lost_frames", "lost"))
-        if metrics[key]
+        if metrics.get(key)
     )
-    return f"{metrics['tracked']} of {metrics['frames']} tracked ({share:.1f} %){extra}"
+    if metrics.get("first_pose_delay_s"):
+        extra += f", the first after {metrics['first_pose_delay_s']:.4g} s"
+    share = 100 * float(metrics["share_tracked"] or 0)
+    about = "about " if metrics.get("frames_are") == "reckoned" else ""
+    return f"{metrics['tracked']} of {about}{metrics['frames']} tracked ({share:.1f} %){extra}"
 
 
 def _ate(metrics: Figures) -> str:
@@ -210,15 +269,37 @@ def _scale(metrics: Figures) -> str:
 def _rpe(metrics: Figures) -> str:
     if metrics.get("rpe_trans_m") is None:
         return ""
-    return f"{metrics['rpe_trans_m']:.4g} m, {metrics['rpe_rot_deg']:.4g}° RMSE a frame"
+    return f"{metrics['rpe_trans_m']:.4g} m, {metrics['rpe_rot_deg']:.4g}° RMSE over {metrics['rpe_over']}"
+
+
+def _drift(metrics: Figures) -> str:
+    if metrics.get("t_rel_percent") is None:
+        return ""
+    text = f"{metrics['t_rel_percent']:.4g} %, {metrics['r_rel_deg_per_100m']:.4g}°/100 m over 100 to 800 m"
+    left_out = metrics.get("drift_segments_left_out")
+    return text + (f" ({left_out} segments that end in a gap left out)" if left_out else "")
+
+
+def _recall(metrics: Figures) -> str:
+    """Share of the frames near the truth, those without a pose counted as far from it."""
+    near = {key.removeprefix("recall_"): value for key, value in metrics.items() if key.startswith("recall_")}
+    known = [
+        f"{distance.removesuffix('m')} m: {100 * value:.1f} %" for distance, value in near.items() if value is not None
+    ]
+    return ", ".join(known) + " of the frames" if known else ""
 
 
 def _truth(metrics: Figures) -> str:
-    """Whose poses the truth has: a body's and a camera's are not the same path."""
+    """Whose poses the truth has, a body's and a camera's are not the same path, and which of them were compared."""
     frame = metrics.get("ground_truth_frame")
+    if not frame:
+        return ""
+    text = f"poses of the {frame}"
     if frame == "body":
-        return "poses of the body: a camera's path differs from it by the way between the two"
-    return f"poses of the {frame}" if frame else ""
+        text += ": a camera's path differs from it by the way between the two"
+    if metrics.get("matched_poses") is not None:
+        text += f"; {metrics['matched_poses']} compared, {metrics['association']}"
+    return text
 
 
 def _map(metrics: Figures) -> str:

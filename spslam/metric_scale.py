@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from spslam.association import associate
 from spslam.errors import ConfigError, ScaleError, SpslamError
-from spslam.evaluation import associate
 from spslam.ground import ground_heights
 from spslam.map import Map
 from spslam.ports import Sequence

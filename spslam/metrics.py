@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from spslam import __version__
+from spslam.association import in_reach
+from spslam.coverage import RECALL_DISTANCES_M, recall, recall_key
 from spslam.evaluation import Evaluation
 from spslam.map import ARBITRARY
 from spslam.metric_scale import Scaling
@@ -79,6 +81,7 @@ def compute_metrics(
         "skipped_frames": skipped,
         "lost_frames": sum(result.state.value == "lost" for result in record.results),
         "first_tracked_frame": _first_tracked(record, trajectory),
+        "initialisation_delay_s": _initialisation_delay(record),
         "ended": "failed" if record.failure else "stopped" if record.stopped else "complete",
         "keyframes": statistics.keyframes,
         "points": statistics.points,
@@ -91,6 +94,7 @@ def compute_metrics(
         "scale_applied": scaling.factor,
         "scale_refused": None if scaling.refusal is None else str(scaling.refusal),
         **_errors(sequence, trajectory, evaluation, scaling),
+        **_recall(record, skipped, evaluation),
         **_health(sequence, record),
         "losses_count": len(statistics.losses),
         "losses": [asdict(loss) for loss in statistics.losses],
@@ -140,6 +144,21 @@ def _first_tracked(record: Record, trajectory: Trajectory) -> int | None:
     return nearest.index
 
 
+def _initialisation_delay(record: Record) -> float | None:
+    """Seconds from the first frame to the first one that was tracked when it came."""
+    found = [result.timestamp for result in record.results if result.T_world_cam is not None]
+    return found[0] - record.results[0].timestamp if found else None
+
+
+def _recall(record: Record, skipped: int, evaluation: Evaluation | str | None) -> Metrics:
+    """Frames that were found near the truth, of all that have one; unreadable ones count as if they had."""
+    if not isinstance(evaluation, Evaluation):
+        return dict.fromkeys(map(recall_key, RECALL_DISTANCES_M))
+    stamps = np.array([result.timestamp for result in record.results])
+    judged = int(np.count_nonzero(in_reach(stamps, evaluation.ground_truth.timestamps, evaluation.max_difference)))
+    return {**recall(evaluation, judged + skipped)}
+
+
 def _errors(
     sequence: Sequence, trajectory: Trajectory, evaluation: Evaluation | str | None, scaling: Scaling
 ) -> Metrics:
@@ -149,6 +168,8 @@ def _errors(
         "ate_rmse_m": None,
         "rpe_trans_m": None,
         "rpe_rot_deg": None,
+        "t_rel_percent": None,
+        "r_rel_deg_per_100m": None,
         "alignment": None,
         "scale": None,
         "scale_error_percent": None,

@@ -71,7 +71,23 @@ class Trajectory:
     @property
     def path_length_m(self) -> float:
         """Sum of the distances between consecutive positions, metres."""
-        return float(np.linalg.norm(np.diff(self.positions, axis=0), axis=1).sum())
+        return float(path_lengths(self.positions)[-1]) if len(self) else 0.0
+
+    @property
+    def numbered(self) -> bool:
+        """Whether the stamps only number the poses, 0, 1, 2, …, as those of a format without times do."""
+        return len(self) > 1 and np.array_equal(self.timestamps, np.arange(len(self)))
+
+    def select(self, rows: NDArray[np.int64]) -> Trajectory:
+        """The poses of increasing row numbers (M,)."""
+        return Trajectory(self.timestamps[rows], self.T_world_cam[rows], self.frame)
+
+
+def path_lengths(positions: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(N,) float64: metres along the path of positions (N, 3) from the first to each; N at least 1."""
+    steps = np.linalg.norm(np.diff(positions, axis=0), axis=1)
+    lengths: NDArray[np.float64] = np.concatenate([[0.0], np.cumsum(steps)])
+    return lengths
 
 
 def read_tum(path: Path | str, frame: str = "camera") -> Trajectory:
@@ -118,11 +134,15 @@ def read_kitti(
     return _in_order(path, timestamps, orthonormalize(make_transform(rows[:, :, :3], rows[:, :, 3])), frame)
 
 
-def read_trajectory(path: Path | str) -> Trajectory:
+def read_trajectory(path: Path | str, timestamps: NDArray[np.float64] | None = None) -> Trajectory:
     """Read a trajectory in KITTI's, TUM's or EuRoC's format, recognised from its first line of numbers.
 
+    Args:
+        path: of the file.
+        timestamps: (N,) seconds, for KITTI's format, which has none.
+
     Raises:
-        TrajectoryError: the file cannot be read or is of none of the three.
+        TrajectoryError: the file cannot be read or is of none of the three; `timestamps` are not as many as its poses.
     """
     path = Path(path)
     lines = _data_lines(path)
@@ -133,11 +153,31 @@ def read_trajectory(path: Path | str) -> Trajectory:
     if columns == _TUM_COLUMNS:
         return read_tum(path)
     if columns == _KITTI_COLUMNS:
-        return read_kitti(path)
+        return read_kitti(path, timestamps)
     raise TrajectoryError(
         f"{path}: expected a trajectory (TUM: 8 columns, KITTI: 12, EuRoC: 8 or more with commas), "
         + (f"found {columns} columns in line {lines[0][0]}" if lines else "found no line of numbers")
     )
+
+
+def read_times(path: Path | str) -> NDArray[np.float64]:
+    """Times (N,) of frames, seconds, from the first column of a list: KITTI's `times.txt`, TUM's `rgb.txt`, EuRoC's
+    `cam0/data.csv`, whose nanoseconds are recognised.
+
+    Raises:
+        TrajectoryError: the file cannot be read, holds something else, or times do not increase.
+    """
+    path = Path(path)
+    lines = [line for _, line in _data_lines(path)]
+    try:
+        # A line of nothing but a comma has no first word: it is no number either.
+        stamps = _seconds(np.array([float(line.replace(",", " ").partition(" ")[0]) for line in lines]))
+    except ValueError:
+        stamps = np.empty(0)
+    if len(stamps) == 0 or not np.isfinite(stamps).all() or (np.diff(stamps) <= 0).any():
+        found = f"{len(lines)} lines, the first of them {lines[0][:40]!r}" if lines else "no line"
+        raise TrajectoryError(f"{path}: expected increasing times of frames in the first column, found {found}")
+    return stamps
 
 
 def write_tum(path: Path | str, trajectory: Trajectory, scale: str = "") -> None:
@@ -211,10 +251,12 @@ def _from_quaternions(path: Path, numbers: list[int], values: NDArray[np.float64
     if bad.any():
         at = int(np.argmax(bad))
         raise TrajectoryError(f"{path}:{numbers[at]}: expected a quaternion of length 1, found {lengths[at]:.4g}")
-    stamps = values[:, 0]
-    if np.median(np.abs(stamps)) > _LARGEST_SECONDS:
-        stamps = stamps / 1e9
+    stamps = _seconds(values[:, 0])
     return _in_order(path, stamps, make_transform(quaternion_to_rotation(values[:, 4:8]), values[:, 1:4]), frame)
+
+
+def _seconds(stamps: NDArray[np.float64]) -> NDArray[np.float64]:
+    return stamps / 1e9 if len(stamps) and np.median(np.abs(stamps)) > _LARGEST_SECONDS else stamps
 
 
 def _in_order(path: Path, stamps: NDArray[np.float64], poses: NDArray[np.float64], frame: str) -> Trajectory:

@@ -18,7 +18,7 @@ from spslam.display import ProgressLine
 from spslam.errors import DatasetError
 from spslam.run import Status
 from spslam.tracking import TrackResult, TrackState
-from spslam.trajectory import Trajectory, read_tum, write_kitti, write_tum
+from spslam.trajectory import read_tum
 
 ROOT = Path(__file__).resolve().parent.parent
 QUICK = ["--extractor", "orb", "--max-frames", "5"]
@@ -27,20 +27,6 @@ QUICK = ["--extractor", "orb", "--max-frames", "5"]
 @pytest.fixture(autouse=True)
 def _no_rendering(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("spslam.run.render_scene", lambda *args, **kwargs: False)
-
-
-@pytest.fixture
-def trajectories(tmp_path: Path) -> tuple[str, str]:
-    """An estimate that is the ground truth, moved and halved."""
-    poses = np.tile(np.eye(4), (30, 1, 1))
-    angle = np.linspace(0, 4, 30)
-    poses[:, :3, 3] = np.stack([np.cos(angle), np.sin(angle), 0.1 * angle], axis=1)
-    truth = Trajectory(np.arange(30) / 10, poses)
-    moved = poses.copy()
-    moved[:, :3, 3] = 0.5 * poses[:, :3, 3] + 3
-    write_tum(tmp_path / "truth.tum", truth)
-    write_tum(tmp_path / "estimate.tum", Trajectory(truth.timestamps, moved))
-    return str(tmp_path / "estimate.tum"), str(tmp_path / "truth.tum")
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -247,56 +233,6 @@ def test_run_slam_script_is_spslam_run(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out" / "metrics.json").is_file()
-
-
-def test_eval_prints_the_keys_of_metrics(trajectories: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert call("eval", *trajectories, "--align", "sim3", "--json") == 0
-    metrics = json.loads(capsys.readouterr().out)
-    assert metrics["alignment"] == "sim3"
-    assert metrics["scale"] == pytest.approx(2)
-    assert metrics["ate_rmse_m"] == pytest.approx(0, abs=1e-8)
-    assert metrics.keys() >= {"rpe_trans_m", "rpe_rot_deg", "path_length_m", "tracked", "ground_truth_frame"}
-
-
-@pytest.mark.parametrize(("align", "error"), [("se3", 0.3), ("none", 2)])
-def test_eval_aligns_only_as_asked(
-    align: str, error: float, trajectories: tuple[str, str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert call("eval", *trajectories, "--align", align, "--json") == 0
-    metrics = json.loads(capsys.readouterr().out)
-    assert (metrics["alignment"], metrics["scale"]) == (align, 1.0)
-    assert metrics["ate_rmse_m"] > error
-
-
-def test_eval_as_text(trajectories: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert call("eval", *trajectories) == 0
-    text = capsys.readouterr().out
-    assert "aligned by se3" in text
-    assert "30 poses" in text
-
-
-def test_eval_tells_that_a_body_is_no_camera(
-    trajectories: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    truth = read_tum(trajectories[1])
-    times = 1_400_000_000 + truth.timestamps
-    rows = [f"{round(time * 1e9)},{x},{y},{z},1,0,0,0" for time, (x, y, z) in zip(times, truth.positions, strict=True)]
-    (tmp_path / "data.csv").write_text("\n".join(rows), encoding="utf-8")
-    write_tum(tmp_path / "camera.tum", Trajectory(times, truth.T_world_cam))
-    assert call("eval", str(tmp_path / "camera.tum"), str(tmp_path / "data.csv")) == 0
-    assert "poses of the body" in capsys.readouterr().out
-    assert call("eval", *trajectories) == 0
-    assert "body" not in capsys.readouterr().out
-
-
-def test_eval_refuses_what_it_cannot_compare(
-    trajectories: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    truth = read_tum(trajectories[1])
-    write_kitti(tmp_path / "truth.kitti", truth)
-    write_tum(tmp_path / "later.tum", Trajectory(truth.timestamps + 1e6, truth.T_world_cam))
-    refused(capsys, "eval", trajectories[0], str(tmp_path / "gone.tum"))
-    refused(capsys, "eval", trajectories[0], str(tmp_path / "later.tum"))
 
 
 def test_config_lists_and_resolves(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

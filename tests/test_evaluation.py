@@ -1,51 +1,26 @@
-import copy
 import json
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from trajectory_pairs import as_evo, random_pair
 
 from spslam.errors import TrajectoryError
-from spslam.evaluation import associate, ate, evaluate, rpe, transform_trajectory
-from spslam.geometry import apply, se3_exp, sim3_exp
+from spslam.evaluation import ate, evaluate, rpe, transform_trajectory
+from spslam.geometry import apply, sim3_exp
+from spslam.relative_error import Step
 from spslam.trajectory import Trajectory, read_trajectory
 
 metrics = pytest.importorskip("evo.core.metrics")
-sync = pytest.importorskip("evo.core.sync")
-evo_trajectory = pytest.importorskip("evo.core.trajectory")
 
 METRIC_KEYS = [
-    "ate_rmse_m", "ate_mean_m", "ate_median_m", "ate_max_m", "rpe_trans_m", "rpe_rot_deg",
-    "alignment", "scale", "path_length_m", "matched_poses", "ground_truth_frame",
+    "ate_rmse_m", "ate_mean_m", "ate_median_m", "ate_max_m", "rpe_trans_m", "rpe_rot_deg", "rpe_over",
+    "t_rel_percent", "r_rel_deg_per_100m", "alignment", "scale", "path_length_m", "matched_poses", "association",
+    "ground_truth_frame",
 ]  # fmt: skip
 
 
-def random_pair(seed, n=80, scale=1.0, rate=20.0):
-    """A smooth ground truth and an estimate of it with drift, in another world, at shifted stamps."""
-    rng = np.random.default_rng(seed)
-    steps = np.concatenate([rng.normal([0.1, 0, 0.05], 0.05, (n, 3)), rng.normal(0, 0.1, (n, 3))], axis=1)
-    noise = rng.normal(0, 0.01, (n, 6))
-    truth, estimate = [np.eye(4)], [np.eye(4)]
-    for step, error in zip(se3_exp(steps), se3_exp(noise), strict=True):
-        truth.append(truth[-1] @ step)
-        estimate.append(estimate[-1] @ step @ error)
-    stamps = 1000.0 + np.arange(n + 1) / rate
-    S = sim3_exp(np.append(rng.normal(size=6), np.log(scale)))
-    shifted = stamps + rng.uniform(-0.004, 0.004, n + 1)
-    return transform_trajectory(S, Trajectory(shifted, np.array(estimate))), Trajectory(stamps, np.array(truth), "body")
-
-
-def evo_figures(estimate, ground_truth, align, max_difference=0.01):
-    def convert(trajectory):
-        return evo_trajectory.PoseTrajectory3D(
-            poses_se3=list(trajectory.T_world_cam.copy()), timestamps=trajectory.timestamps.copy()
-        )
-
-    reference, compared = sync.associate_trajectories(convert(ground_truth), convert(estimate), max_diff=max_difference)
-    compared = copy.deepcopy(compared)
-    if align != "none":
-        compared.align(reference, correct_scale=align == "sim3")
+def evo_figures(estimate, ground_truth, align, max_difference):
+    reference, compared = as_evo(estimate, ground_truth, align, max_difference)
     figures = {"matched": compared.num_poses}
     for name, metric in (
         ("ate", metrics.APE(metrics.PoseRelation.translation_part)),
@@ -62,7 +37,7 @@ def assert_equals_evo(estimate, ground_truth, align, max_difference=0.01, rtol=1
     expected = evo_figures(estimate, ground_truth, align, max_difference)
     result = evaluate(estimate, ground_truth, align, max_difference)
     assert result.matched == expected["matched"]
-    five = rpe(estimate, ground_truth, align, delta=5, max_difference=max_difference)
+    five = rpe(estimate, ground_truth, align, Step(5), max_difference=max_difference)
     for ours, theirs in (
         (result.absolute.statistics, expected["ate"]),
         (result.relative.translation, expected["rpe_trans"]),
@@ -74,7 +49,7 @@ def assert_equals_evo(estimate, ground_truth, align, max_difference=0.01, rtol=1
     return result
 
 
-@pytest.mark.parametrize("align", ["se3", "sim3", "none"])
+@pytest.mark.parametrize("align", ["se3", "sim3", "first-pose", "none"])
 @pytest.mark.parametrize("seed", range(4))
 def test_equals_evo_on_random_trajectories(align, seed):
     assert_equals_evo(*random_pair(seed, scale=1.0 if align == "se3" else 1.7), align)
@@ -155,40 +130,43 @@ def test_metrics_have_exactly_the_agreed_keys_and_are_json():
     assert figures["path_length_m"] == pytest.approx(truth.path_length_m)
 
 
-def test_frames_without_a_pose_are_counted():
+def test_frames_without_a_ground_truth_are_aligned_but_not_compared():
     estimate, truth = random_pair(2)
     keep = np.delete(np.arange(len(truth)), slice(10, 40))
-    result = evaluate(estimate, Trajectory(truth.timestamps[keep], truth.T_world_cam[keep], truth.frame))
-    assert (result.matched, result.estimate_frames, result.ground_truth_frames) == (51, 81, 51)
-    assert result.share == pytest.approx(51 / 81)
+    result = evaluate(estimate, truth.select(keep))
+    assert result.matched == 51
     assert len(result.aligned) == 81
 
 
-@settings(deadline=None, max_examples=100)
-@given(
-    st.lists(st.integers(0, 400), min_size=1, max_size=40, unique=True),
-    st.lists(st.integers(0, 400), min_size=1, max_size=40, unique=True),
-    st.integers(1, 30),
-)
-def test_association_is_one_to_one_in_order_and_within_reach(stamps, among, reach):
-    def at(milliseconds):
-        times = np.sort(np.array(milliseconds)) * 1e-3
-        return Trajectory(times, np.broadcast_to(np.eye(4), (len(times), 4, 4)))
+def test_by_the_first_pose_the_first_associated_poses_are_one():
+    estimate, truth = random_pair(1)
+    late = Trajectory(truth.timestamps[3:], truth.T_world_cam[3:])
+    result = evaluate(estimate, late, "first-pose")
+    np.testing.assert_allclose(result.aligned.T_world_cam[3], truth.T_world_cam[3], atol=1e-12)
+    assert result.absolute.errors_m[0] < 1e-12
+    assert result.absolute.errors_m[-1] > 0.01
 
-    estimate, truth = at(stamps), at(among)
-    distance = np.abs(estimate.timestamps[:, None] - truth.timestamps)
-    if distance.min() > reach * 1e-3 + 1e-6:
-        with pytest.raises(TrajectoryError, match="no pose of the estimate"):
-            associate(estimate, truth, reach * 1e-3)
-        return
-    pairs = associate(estimate, truth, reach * 1e-3)
-    assert (np.diff(pairs.estimate) > 0).all()
-    assert (np.diff(pairs.ground_truth) > 0).all()
-    gaps = distance[pairs.estimate, pairs.ground_truth]
-    np.testing.assert_allclose(gaps, distance[pairs.estimate].min(axis=1), atol=1e-9)
-    assert gaps.max() <= reach * 1e-3 + 1e-6
-    # Exactly simultaneous poses are never missed.
-    assert set(stamps) & set(among) <= set(np.round(estimate.timestamps[pairs.estimate] * 1e3).astype(int))
+
+def test_the_metrics_name_the_conventions_they_were_computed_by():
+    estimate, truth = random_pair(1)
+    figures = evaluate(estimate, truth, "none", 0.02, True, Step(0.5, "s")).as_metrics()
+    assert (figures["association"], figures["rpe_over"]) == ("interpolated within 0.02 s", "0.5 s")
+    assert evaluate(estimate, truth).as_metrics()["association"] == "nearest within 0.01 s"
+
+
+def test_an_interpolated_ground_truth_takes_the_shift_of_the_clocks_away():
+    _, truth = random_pair(4)
+    # Every second pose of the truth, and exact estimates in the middle of two of them on the straight line.
+    middle = 0.5 * (truth.positions[:-2:2] + truth.positions[2::2])
+    poses = truth.T_world_cam[1::2].copy()
+    poses[:, :3, 3] = middle
+    estimate, sparse = Trajectory(truth.timestamps[1::2], poses), truth.select(np.arange(0, len(truth), 2))
+    assert evaluate(estimate, sparse, "none", 0.06).absolute.statistics.rmse > 0.05
+    result = evaluate(estimate, sparse, "none", 0.06, interpolated=True)
+    assert result.matched == 40
+    assert result.absolute.statistics.max < 1e-12
+    # What is drawn and measured along is the ground truth as it was given.
+    assert result.ground_truth is sparse
 
 
 def test_stamps_of_different_clocks_are_refused_with_both_spans():
@@ -224,9 +202,9 @@ def test_too_few_poses_are_refused():
         rpe(first(estimate, 1), truth)
     with pytest.raises(TrajectoryError, match="0 poses in the estimate"):
         evaluate(first(estimate, 0), truth)
-    with pytest.raises(TrajectoryError, match="at least 1 frame"):
-        rpe(estimate, truth, delta=0)
-    with pytest.raises(TrajectoryError, match="one of se3, sim3, none, found 'sim4'"):
+    with pytest.raises(TrajectoryError, match="at least 1 frame, found 0"):
+        rpe(estimate, truth, step=Step(0))
+    with pytest.raises(TrajectoryError, match="one of se3, sim3, first-pose, none, found 'sim4'"):
         ate(estimate, truth, "sim4")
 
 

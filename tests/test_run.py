@@ -33,6 +33,7 @@ REQUIRED_METRICS = {
     "dataset", "extractor", "config", "skipped_frames", "lost_frames", "first_tracked_frame", "ended",
     "losses", "losses_count", "inliers_median", "inliers_p5", "coverage_median", "coverage_p5",
     "reprojection_error_median_px", "position_sigma_median_m",
+    "initialisation_delay_s", "t_rel_percent", "r_rel_deg_per_100m", "recall_0.1m", "recall_1m",
 }  # fmt: skip
 
 
@@ -296,6 +297,8 @@ def test_frames_without_a_pose_are_counted(tmp_path: Path) -> None:
     assert (metrics["frames"], metrics["tracked"], metrics["skipped_frames"]) == (10, 5, 2)
     assert metrics["share_tracked"] == 0.5
     assert metrics["first_tracked_frame"] == 3
+    assert metrics["initialisation_delay_s"] == pytest.approx(0.3)
+    assert metrics["recall_1m"] == pytest.approx(0.5), "as many frames are near the truth as have a pose"
 
 
 def test_mono_is_aligned_by_sim3(tmp_path: Path) -> None:

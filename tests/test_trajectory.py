@@ -10,6 +10,7 @@ from spslam.trajectory import (
     Trajectory,
     read_euroc,
     read_kitti,
+    read_times,
     read_trajectory,
     read_tum,
     write_kitti,
@@ -199,3 +200,42 @@ def test_the_published_trajectories_can_be_read(test_data):
         trajectory = read_trajectory(test_data / "trajectories" / name)
         assert len(trajectory) == count
         assert trajectory.path_length_m == pytest.approx(length, rel=1e-3)
+
+
+def test_times_of_frames_are_the_first_column_of_any_list(tmp_path):
+    for text, expected in (
+        ("0.000000e+00\n1.037359e-01\n", [0.0, 0.1037359]),
+        ("# color images\n1305031102.1753 rgb/1.png\n1305031102.2112 rgb/2.png\n", [1305031102.1753, 1305031102.2112]),
+        ("#timestamp [ns],filename\n1403715273262142976,1.png\r\n1403715273312143104,2.png\r\n",
+         [1403715273.262142976, 1403715273.312143104]),
+    ):  # fmt: skip
+        np.testing.assert_allclose(read_times(write(tmp_path / "times.txt", text)), expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("", "no line"),
+        ("rgb/1.png 1.0\n", "1 lines, the first of them 'rgb/1.png 1.0'"),
+        ("1.0\n1.0\n", "2 lines, the first of them '1.0'"),
+        ("1.0\nnan\n", "2 lines"),
+        ("1.0\n,\n", "2 lines"),
+    ],
+)
+def test_what_are_no_times_is_refused(tmp_path, text, found):
+    with pytest.raises(TrajectoryError, match=rf"times\.txt: expected increasing times .*, found {found}"):
+        read_times(write(tmp_path / "times.txt", text))
+
+
+def test_poses_without_times_are_numbered_and_can_be_given_times(tmp_path):
+    trajectory = some_trajectory(3)
+    write_kitti(tmp_path / "t.kitti", trajectory)
+    assert read_trajectory(tmp_path / "t.kitti").numbered
+    timed = read_trajectory(tmp_path / "t.kitti", trajectory.timestamps)
+    assert not timed.numbered
+    np.testing.assert_array_equal(timed.timestamps, trajectory.timestamps)
+    with pytest.raises(TrajectoryError, match="3 poses for 2 stamps"):
+        read_trajectory(tmp_path / "t.kitti", trajectory.timestamps[:2])
+    # A format with times keeps its own.
+    write_tum(tmp_path / "t.tum", trajectory)
+    np.testing.assert_array_equal(read_trajectory(tmp_path / "t.tum", np.arange(9.0)).timestamps, trajectory.timestamps)

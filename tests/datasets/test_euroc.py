@@ -6,9 +6,10 @@ import cv2
 import numpy as np
 import pytest
 
-from spslam.datasets import open_sequence
+from spslam.datasets import left_camera_ground_truth, open_sequence
 from spslam.errors import CalibrationError, DatasetError
 from spslam.geometry import inverse, rotation_angle, rotation_to_quaternion, se3_exp
+from spslam.trajectory import read_euroc
 
 STAMPS = (1403715273262142976, 1403715273312143104, 1403715273362142976)
 T_BODY_LEFT = se3_exp(np.array([0.02, -0.06, 0.01, 0.1, 0.2, 1.5]))
@@ -90,6 +91,23 @@ def test_mono_is_raw_with_its_distortion(folder: Callable, picture: Callable) ->
     truth = sequence.ground_truth
     assert truth is not None and "unrectified" in truth.frame
     assert truth.T_world_cam[2] == pytest.approx(T_WORLD_BODY @ T_BODY_LEFT, abs=1e-9)
+
+
+def test_a_ground_truth_alone_is_carried_by_the_sensor_beside_it_or_a_given_one(
+    folder: Callable, tmp_path: Path
+) -> None:
+    mav = folder() / "mav0"
+    table = mav / "state_groundtruth_estimate0" / "data.csv"
+    body = read_euroc(table)
+    for sensor, T_body_camera in ((None, T_BODY_LEFT), (mav / "cam1" / "sensor.yaml", T_BODY_RIGHT)):
+        carried = left_camera_ground_truth(body, table, sensor)
+        assert carried is not None and "carried from the body by T_BS" in carried.frame
+        np.testing.assert_allclose(carried.T_world_cam[0], T_WORLD_BODY @ T_body_camera, atol=1e-9)
+    alone = tmp_path / "alone.csv"
+    alone.write_bytes(table.read_bytes())
+    assert left_camera_ground_truth(body, alone) is None
+    with pytest.raises(CalibrationError, match="cannot be read"):
+        left_camera_ground_truth(body, alone, tmp_path / "gone.yaml")
 
 
 def test_one_camera_only_and_no_ground_truth(folder: Callable) -> None:

@@ -1,0 +1,169 @@
+"""The command that compares trajectories, `spslam eval`, which `spslam.cli` adds."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from spslam.errors import TrajectoryError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from spslam.trajectory import Trajectory
+
+_STANDARD_OUTPUT = Path("-")
+
+
+class Align(StrEnum):
+    """Values of `--align`."""
+
+    SE3 = "se3"
+    SIM3 = "sim3"
+    FIRST_POSE = "first-pose"
+    NONE = "none"
+
+
+class DeltaUnit(StrEnum):
+    """Values of `--delta-unit`."""
+
+    FRAMES = "frames"
+    SECONDS = "s"
+    METRES = "m"
+
+
+def evaluate(
+    estimates: Annotated[
+        list[Path], typer.Argument(metavar="EST...", show_default=False, help="Estimated trajectories, one or more.")
+    ],
+    ground_truth: Annotated[Path, typer.Argument(metavar="GT", show_default=False, help="True trajectory.")],
+    also: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="GT", show_default=False, help="Another ground truth to compare with, too; repeatable."),
+    ] = None,
+    camera: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            show_default=False,
+            help="EuRoC's sensor.yaml of the camera that its ground truth, the body's, is carried to. Default: that of "
+            "cam0 beside the ground truth, where it is.",
+        ),
+    ] = None,
+    times: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            show_default=False,
+            help="Times of all frames (KITTI's times.txt, TUM's rgb.txt, EuRoC's cam0/data.csv): the tracked share of "
+            "them is counted, and KITTI's trajectories get them for stamps.",
+        ),
+    ] = None,
+    align: Annotated[
+        Align,
+        typer.Option(
+            help="se3: rotation and translation; sim3: and scale (for mono); first-pose: the first poses on each "
+            "other; none: as they are."
+        ),
+    ] = Align.SE3,
+    max_difference: Annotated[
+        float, typer.Option(metavar="S", min=0.0, help="How far in time a pose may be from the true one, seconds.")
+    ] = 0.01,
+    interpolate: Annotated[
+        bool, typer.Option("--interpolate", help="Interpolate the ground truth at the estimate's times.")
+    ] = False,
+    delta: Annotated[float, typer.Option(metavar="N", help="Over what the relative error is taken.")] = 1.0,
+    delta_unit: Annotated[DeltaUnit, typer.Option(help="Unit of --delta; m: along the true path.")] = DeltaUnit.FRAMES,
+    all_pairs: Annotated[
+        bool, typer.Option("--all-pairs", help="Relative errors from every pose on, not from where the last one ended.")
+    ] = False,
+    recall: Annotated[
+        list[float] | None,
+        typer.Option(
+            metavar="M", min=0.0, show_default=False, help="Count frames within M metres; repeatable. Default: 0.1, 1."
+        ),
+    ] = None,
+    spread: Annotated[
+        bool, typer.Option("--spread", help="The estimates are runs of one thing: median, least and most of them, too.")
+    ] = False,
+    json_file: Annotated[
+        Path | None,
+        typer.Option("--json", metavar="FILE", show_default=False, help="Write all figures there; - prints them."),
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(metavar="PNG", show_default=False, help="Draw all trajectories and their errors there."),
+    ] = None,
+) -> None:
+    """Compare trajectories with the truth: absolute and relative errors, drift, and the share of frames tracked.
+
+    \b
+    spslam eval runs/x/trajectory.tum truth.tum --align sim3 --plot x.png
+    spslam eval runs/*/trajectory.tum mav0/state_groundtruth_estimate0/data.csv --json figures.json
+
+    Files in the formats of TUM, KITTI or EuRoC, recognised by themselves. KITTI's has no times: compare it with itself,
+    or give --times. EuRoC's ground truth is the body's; where its camera is known, estimates are compared with both.
+    """
+    from spslam.comparison import Conventions, as_document, compare_with, short_names
+    from spslam.comparison import spread as spread_of
+    from spslam.coverage import RECALL_DISTANCES_M
+    from spslam.display import print_comparisons, print_figures
+    from spslam.files import write_atomic
+    from spslam.relative_error import Step
+    from spslam.trajectory import read_times, read_trajectory
+
+    frame_times = None if times is None else read_times(times)
+    conventions = Conventions(
+        align.value,
+        max_difference,
+        interpolate,
+        Step(delta, delta_unit.value, all_pairs),
+        tuple(recall or RECALL_DISTANCES_M),
+    )
+    paths = [ground_truth, *(also or ())]
+    truths = [truth for path in paths for truth in _ground_truths(path, camera, frame_times)]
+    if camera is not None and all(truth.frame != "body" for truth in truths):
+        raise TrajectoryError(
+            f"--camera carries EuRoC's ground truth (data.csv), found another format in {ground_truth}"
+        )
+    estimated = [read_trajectory(path, frame_times) for path in estimates]
+    comparisons = [
+        compare_with(name, trajectory, truth, conventions, frame_times)
+        for truth in truths
+        for name, trajectory in zip(short_names(estimates), estimated, strict=True)
+    ]
+    if all(comparison.evaluation is None for comparison in comparisons):
+        raise TrajectoryError(str(comparisons[0].figures["not_compared"]))
+    spreads = spread_of(comparisons[: len(estimates)]) if spread else {}
+    if plot is not None:
+        from spslam.overlay import plot_comparisons
+
+        plot_comparisons(plot, comparisons[: len(estimates)], truths[0])
+    document = json.dumps(as_document(comparisons, spreads), indent=2, allow_nan=False) + "\n"
+    if json_file == _STANDARD_OUTPUT:
+        typer.echo(document, nl=False)
+        return
+    if json_file is not None:
+        write_atomic(json_file, document)
+    if len(comparisons) == 1 and not spreads:
+        print_figures(comparisons[0].figures)
+    else:
+        print_comparisons([comparison.figures for comparison in comparisons], spreads)
+
+
+def _ground_truths(path: Path, camera: Path | None, times: NDArray[np.float64] | None) -> list[Trajectory]:
+    """The ground truth of a file; of EuRoC's body its camera's first, where that is known."""
+    from spslam.trajectory import read_trajectory
+
+    truth = read_trajectory(path, times)
+    if truth.frame != "body":
+        return [truth]
+    from spslam.datasets import left_camera_ground_truth
+
+    carried = left_camera_ground_truth(truth, path, camera)
+    return [truth] if carried is None else [carried, truth]

@@ -1,0 +1,110 @@
+"""How much of a sequence an estimate has a pose for: what has to stand beside any error, because an error over fewer
+frames is an easier one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spslam.association import in_reach
+from spslam.errors import TrajectoryError
+from spslam.evaluation import Evaluation
+from spslam.trajectory import Trajectory
+
+# How near the truth a pose has to be to count as found: a room's and a street's measure, metres.
+RECALL_DISTANCES_M = (0.1, 1.0)
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Frames of a sequence with and without a pose.
+
+    Attributes:
+        frames: how many there were.
+        tracked: how many of them have a pose.
+        judged: how many of them have a ground truth.
+        counted: whether the frames are known; else they are reckoned: as many as the estimate's usual step makes in the
+            time of the ground truth.
+        first_pose_delay_s: from the first frame, or the beginning of the ground truth, to the first pose, seconds.
+    """
+
+    frames: int
+    tracked: int
+    judged: int
+    counted: bool
+    first_pose_delay_s: float
+
+    @property
+    def share_tracked(self) -> float:
+        """Share of the frames that have a pose, 0 to 1."""
+        return self.tracked / self.frames
+
+    def as_metrics(self) -> dict[str, float | int | str | None]:
+        """Flat figures, with the keys of `metrics.json` where it has them."""
+        return {
+            "frames": self.frames,
+            "frames_are": "counted" if self.counted else "reckoned",
+            "tracked": self.tracked,
+            "share_tracked": self.share_tracked,
+            "first_pose_delay_s": self.first_pose_delay_s,
+        }
+
+
+def coverage(
+    estimate: Trajectory,
+    ground_truth: Trajectory,
+    max_difference: float,
+    frame_times: NDArray[np.float64] | None = None,
+) -> Coverage:
+    """How many of the frames have a pose.
+
+    Args:
+        estimate: the poses that were found, at least one.
+        ground_truth: at least one pose.
+        max_difference: how far from a frame's time its pose may be, seconds.
+        frame_times: (F,) times of all frames, seconds, increasing.
+
+    Raises:
+        TrajectoryError: no frame has a pose.
+    """
+    stamps, truth = estimate.timestamps, ground_truth.timestamps
+    if frame_times is None:
+        within = np.count_nonzero((stamps >= truth[0] - max_difference) & (stamps <= truth[-1] + max_difference))
+        usual = float(np.median(np.diff(stamps))) if len(stamps) > 1 else np.inf
+        frames = max(int(within), 1 + round((truth[-1] - truth[0]) / usual))
+        # Poses in a hole of the truth are right or wrong, nobody knows.
+        unknown = within - np.count_nonzero(in_reach(stamps, truth, max_difference))
+        return Coverage(frames, int(within), int(frames - unknown), False, max(0.0, float(stamps[0] - truth[0])))
+    tracked = int(np.count_nonzero(in_reach(frame_times, stamps, max_difference)))
+    if tracked == 0:
+        raise TrajectoryError(
+            f"no frame ({frame_times[0]:.3f} to {frame_times[-1]:.3f} s) is within {max_difference:g} s of a pose of "
+            f"the estimate ({stamps[0]:.3f} to {stamps[-1]:.3f} s): are these the frames it was made from?"
+        )
+    judged = int(np.count_nonzero(in_reach(frame_times, truth, max_difference)))
+    return Coverage(len(frame_times), tracked, judged, True, max(0.0, float(stamps[0] - frame_times[0])))
+
+
+def recall(
+    evaluation: Evaluation, judged: int, distances_m: Sequence[float] = RECALL_DISTANCES_M
+) -> dict[str, float | int | str | None]:
+    """Share of the frames with a ground truth, 0 to 1, whose pose is within each distance of it after alignment; a
+    frame without a pose is none of them.
+
+    Args:
+        evaluation: the estimate compared with the ground truth.
+        judged: frames that have a ground truth.
+        distances_m: metres.
+    """
+    errors = evaluation.absolute.errors_m
+    # Truth that comes less often than frames leaves more poses with a truth than frames.
+    of = max(judged, len(errors))
+    return {recall_key(distance): float(np.count_nonzero(errors <= distance) / of) for distance in distances_m}
+
+
+def recall_key(distance_m: float) -> str:
+    """What the recall at a distance is called, `recall_0.1m`."""
+    return f"recall_{distance_m:g}m"

@@ -1,0 +1,121 @@
+"""Several estimates and the ground truth in one picture, with their errors over time."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from spslam.comparison import Comparison
+from spslam.evaluation import Evaluation
+from spslam.files import write_atomic
+from spslam.report import ALIGNED, AXES, broken, view_axes, within
+from spslam.trajectory import Trajectory
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Okabe and Ito's colours, which colour-blind people tell apart, without the yellow that white swallows.
+_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+_STYLES = ("-", "--", "-.", ":")
+
+
+def plot_comparisons(path: Path | str, comparisons: Sequence[Comparison], ground_truth: Trajectory) -> None:
+    """Draw the aligned estimates and the truth from above and from the side, and the errors over time, as a PNG.
+
+    Args:
+        path: the picture.
+        comparisons: with `ground_truth`; those that could not be compared are named only, at least one could.
+        ground_truth: drawn over the time of the estimates.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    drawn = [(each, each.evaluation) for each in comparisons if each.evaluation is not None]
+    times = np.sort(np.concatenate([evaluation.aligned.timestamps for _, evaluation in drawn]))
+    truth = within(ground_truth, times)
+    across, along, up, up_sign = view_axes(truth.positions, truth)
+    extent = np.maximum(np.ptp(truth.positions, axis=0), 0.05 * max(np.ptp(truth.positions), 1e-6))
+    heights = np.append(np.clip(extent[[along, up]] / extent[across], [0.35, 0.16], [1.0, 0.6]), 0.3)
+    figure = Figure(figsize=(9.0, 2.4 + 7.0 * float(heights.sum())), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    top, side, errors = figure.subplots(3, 1, height_ratios=heights.tolist())
+    # Seen from above, the axis pointing at the viewer is "up": else one of the others has to be turned round.
+    mirrored = (-1.0 if (across - along) % 3 == 1 else 1.0) != up_sign
+    for axes, vertical, name, turned in ((top, along, "Top view", mirrored), (side, up, "Side view", up_sign < 0)):
+        _draw_paths(axes, truth, [evaluation for _, evaluation in drawn], (across, vertical))
+        axes.set_title(f"{name} ({AXES[across]}–{AXES[vertical]})", fontsize=10, loc="left")
+        if turned:
+            axes.invert_yaxis()
+    _draw_errors(errors, truth, drawn)
+    handles, labels = errors.get_legend_handles_labels()
+    handles, labels = [*top.get_legend_handles_labels()[0], *handles], ["ground truth", *labels]
+    figure.legend(handles, labels, loc="outside lower center", ncols=1, fontsize=9, frameon=False)
+    figure.suptitle(_title(comparisons, drawn[0][1]), fontsize=11)
+    buffer = io.BytesIO()
+    # Without the version in its metadata, the same trajectories give the same bytes.
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    write_atomic(path, buffer.getvalue())
+
+
+def _draw_paths(axes: Axes, truth: Trajectory, evaluations: list[Evaluation], columns: tuple[int, int]) -> None:
+    line = broken(truth.timestamps, truth.positions)[:, columns]
+    axes.plot(
+        line[:, 0], line[:, 1], color="black", linewidth=0.9, linestyle=(0, (4, 4)), zorder=3, label="ground truth"
+    )
+    for number, evaluation in enumerate(evaluations):
+        line = broken(evaluation.aligned.timestamps, evaluation.aligned.positions)[:, columns]
+        color, style = _look(number)
+        axes.plot(line[:, 0], line[:, 1], color=color, linestyle=style, linewidth=1.4)
+    axes.set_xlabel(f"{AXES[columns[0]]} (m)")
+    axes.set_ylabel(f"{AXES[columns[1]]} (m)")
+    axes.set_aspect("equal", adjustable="datalim")
+    _grid(axes)
+
+
+def _draw_errors(axes: Axes, truth: Trajectory, drawn: list[tuple[Comparison, Evaluation]]) -> None:
+    start = 0.0 if truth.numbered else truth.timestamps[0]
+    for number, (comparison, evaluation) in enumerate(drawn):
+        stamps = evaluation.aligned.timestamps[evaluation.absolute.association.estimate]
+        figures, errors = comparison.figures, evaluation.absolute.errors_m
+        label = (
+            f"{comparison.name}: ATE {figures['ate_rmse_m']:.3g} m, "
+            f"{100 * float(figures['share_tracked'] or 0):.1f} % of the frames"
+        )
+        color, style = _look(number)
+        axes.plot(
+            broken(stamps, stamps - start),
+            broken(stamps, errors),
+            color=color,
+            linestyle=style,
+            linewidth=1.2,
+            label=label,
+        )
+    axes.set_title("Position error over time", fontsize=10, loc="left")
+    axes.set_xlabel("frame" if truth.numbered else "time (s)")
+    axes.set_ylabel("error (m)")
+    axes.set_ylim(bottom=0.0)
+    _grid(axes)
+
+
+def _look(number: int) -> tuple[str, str]:
+    """Colour and line style; there are more pairs of them than anybody compares at once."""
+    return _COLORS[number % len(_COLORS)], _STYLES[number // len(_COLORS) % len(_STYLES)]
+
+
+def _grid(axes: Axes) -> None:
+    axes.grid(True, color="0.9", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.margins(0.06)
+
+
+def _title(comparisons: Sequence[Comparison], evaluation: Evaluation) -> str:
+    missing = [comparison.name for comparison in comparisons if comparison.evaluation is None]
+    conventions = f"{ALIGNED[evaluation.absolute.alignment]}; true poses of the {evaluation.ground_truth.frame}"
+    return conventions + (f"\nnot compared: {', '.join(missing)}" if missing else "")

@@ -1,0 +1,63 @@
+import numpy as np
+import pytest
+from trajectory_pairs import every, random_pair
+
+from spslam.coverage import coverage, recall
+from spslam.errors import TrajectoryError
+from spslam.evaluation import evaluate
+from spslam.trajectory import Trajectory
+
+
+def test_frames_are_counted_where_their_times_are_known():
+    estimate, truth = random_pair(0)
+    frames = 1000.0 + np.arange(-10, 91) / 20
+    kept = every(estimate, slice(5, 75))
+    covered = coverage(kept, truth, 0.01, frames)
+    assert (covered.frames, covered.tracked, covered.judged, covered.counted) == (101, 70, 81, True)
+    assert covered.share_tracked == pytest.approx(70 / 101)
+    # The first frame came half a second before the truth, and the first pose five frames after its beginning.
+    assert covered.first_pose_delay_s == pytest.approx(0.75, abs=0.005)
+
+
+def test_frames_are_reckoned_from_the_usual_step_where_they_are_not_known():
+    estimate, truth = random_pair(0)
+    lost = np.delete(np.arange(81), slice(20, 40))
+    covered = coverage(every(estimate, lost), truth, 0.01)
+    assert not covered.counted
+    assert covered.frames == pytest.approx(81, abs=1)
+    assert covered.tracked == 61
+    # The rate of the ground truth is its own affair.
+    dense = Trajectory(np.linspace(1000.0, 1004.0, 801), np.broadcast_to(np.eye(4), (801, 4, 4)))
+    assert coverage(every(estimate, lost), dense, 0.01).share_tracked == pytest.approx(covered.share_tracked)
+
+
+def test_poses_outside_the_ground_truth_are_not_counted_without_frames():
+    estimate, truth = random_pair(0)
+    covered = coverage(estimate, every(truth, slice(20, 61)), 0.01)
+    assert covered.tracked == 41
+    assert covered.share_tracked == pytest.approx(1.0, abs=0.03)
+    assert covered.first_pose_delay_s == 0.0
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_frames_in_a_hole_of_the_truth_are_tracked_but_not_judged(known):
+    estimate, truth = random_pair(0)
+    holed = every(truth, np.delete(np.arange(81), slice(30, 50)))
+    covered = coverage(estimate, holed, 0.01, truth.timestamps if known else None)
+    assert (covered.tracked, covered.frames - covered.judged) == (81, 20)
+    assert covered.judged == pytest.approx(61, abs=1)
+
+
+def test_frames_of_another_recording_are_refused():
+    estimate, truth = random_pair(0)
+    with pytest.raises(TrajectoryError, match=r"no frame \(0\.000 to 9\.000 s\) is within .*are these the frames"):
+        coverage(estimate, truth, 0.01, np.arange(10.0))
+
+
+def test_recall_counts_frames_without_a_pose_as_failures():
+    _, truth = random_pair(0)
+    poses = truth.T_world_cam.copy()
+    poses[:, 0, 3] += np.where(np.arange(81) < 27, 0.05, 0.5)
+    result = evaluate(every(Trajectory(truth.timestamps, poses), slice(0, 54)), truth, "none")
+    assert recall(result, 81) == {"recall_0.1m": pytest.approx(27 / 81), "recall_1m": pytest.approx(54 / 81)}
+    assert recall(result, 108, (0.01, 0.6)) == {"recall_0.01m": 0.0, "recall_0.6m": pytest.approx(0.5)}

@@ -1,0 +1,156 @@
+import json
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from trajectory_pairs import every, random_drive, random_pair
+
+from spslam.drift import drift
+from spslam.evaluation import evaluate, transform_trajectory
+from spslam.geometry import se3_exp, sim3_exp
+from spslam.trajectory import Trajectory, path_lengths, read_times, read_trajectory
+
+LENGTHS = (100, 200, 300, 400, 500, 600, 700, 800)
+
+
+def kitti_errors(estimate, truth):
+    """The development kit's calcSequenceErrors, loop by loop: (length, speed, t_err, r_err) of each segment."""
+    true, found = truth.T_world_cam, estimate.T_world_cam
+    distance = [0.0]
+    for before, after in pairwise(true):
+        distance.append(distance[-1] + float(np.linalg.norm(after[:3, 3] - before[:3, 3])))
+    errors = []
+    for first in range(0, len(true), 10):
+        for length in LENGTHS:
+            last = next((i for i in range(first, len(true)) if distance[i] > distance[first] + length), -1)
+            if last == -1:
+                continue
+            true_motion = np.linalg.inv(true[first]) @ true[last]
+            motion = np.linalg.inv(found[first]) @ found[last]
+            error = np.linalg.inv(motion) @ true_motion
+            angle = np.arccos(np.clip(0.5 * (np.trace(error[:3, :3]) - 1.0), -1.0, 1.0))
+            speed = length / (0.1 * (last - first + 1))
+            errors.append((length, speed, np.linalg.norm(error[:3, 3]) / length, angle / length))
+    return np.array(errors)
+
+
+def kitti_bins(errors, column, middles, reach):
+    """The development kit's saveErrorPlots: (middle, t_rel %, r_rel °/100 m) where there are three segments."""
+    rows = []
+    for middle in middles:
+        inside = errors[np.abs(errors[:, column] - middle) < reach]
+        if len(inside) > 2.5:
+            rows.append((middle, 100 * inside[:, 2].mean(), np.degrees(100 * inside[:, 3].mean())))
+    return rows
+
+
+def assert_equals_kitti(result, errors):
+    assert len(result.length_m) == len(errors)
+    assert result.t_rel_percent == pytest.approx(100 * errors[:, 2].mean(), abs=1e-4)
+    assert result.r_rel_deg_per_100m == pytest.approx(np.degrees(100 * errors[:, 3].mean()), abs=1e-4)
+    for ours, theirs in (
+        (result.per_length(), kitti_bins(errors, 0, LENGTHS, 1.0)),
+        (result.per_speed(), kitti_bins(errors, 1, range(2, 25, 2), 2.0)),
+    ):
+        assert len(ours) == len(theirs) > 2
+        found = [(each.at, each.t_rel_percent, each.r_rel_deg_per_100m) for each in ours]
+        np.testing.assert_allclose(found, theirs, atol=1e-4)
+
+
+def drift_of(estimate, truth):
+    return drift(estimate, truth, path_lengths(truth.positions))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_equals_the_benchmark_on_random_drives(seed):
+    estimate, truth = random_drive(seed)
+    assert_equals_kitti(drift_of(estimate, truth), kitti_errors(estimate, truth))
+
+
+@pytest.mark.parametrize("name", ["ORB", "SPTAM"])
+def test_equals_the_benchmark_on_published_trajectories(test_data, name):
+    folder = test_data / "trajectories"
+    expected = json.loads((folder / "expected.json").read_text())[f"kitti/KITTI_00_{name}.txt"]
+    estimate = read_trajectory(folder / f"kitti/KITTI_00_{name}.txt")
+    truth = read_trajectory(folder / "kitti/KITTI_00_gt.txt")
+    result = evaluate(estimate, truth)
+    assert_equals_kitti(result.drift, kitti_errors(estimate, truth))
+    assert result.drift.t_rel_percent == pytest.approx(expected["t_rel_percent"], abs=1e-4)
+    assert result.drift.r_rel_deg_per_100m == pytest.approx(expected["r_rel_deg_per_100m"], abs=1e-4)
+    if "sim3_t_rel_percent" in expected:
+        scaled = evaluate(estimate, truth, "sim3").drift
+        assert scaled.t_rel_percent == pytest.approx(expected["sim3_t_rel_percent"], abs=1e-4)
+        assert scaled.r_rel_deg_per_100m == pytest.approx(result.drift.r_rel_deg_per_100m)
+
+
+def test_speeds_are_by_the_stamps_where_there_are_any(test_data):
+    folder = test_data / "trajectories" / "kitti"
+    times = read_times(folder / "KITTI_00_gt_times.txt")
+    timed = read_trajectory(folder / "KITTI_00_gt.txt", times)
+    numbered = read_trajectory(folder / "KITTI_00_gt.txt")
+    # The real camera takes 9.65 images a second.
+    ratio = drift_of(numbered, numbered).speed_m_s / drift_of(timed, timed).speed_m_s
+    assert np.median(ratio) == pytest.approx(1.037, abs=0.005)
+
+
+def test_a_car_that_thinks_it_is_too_fast_and_turns_has_the_drift_it_has():
+    n = 1500
+    poses = np.tile(np.eye(4), (n, 1, 1))
+    poses[:, 2, 3] = np.arange(n)
+    truth = Trajectory(np.arange(n) * 0.1, poses)
+    # 2 % too long, and half a degree of roll about the way it drives per 100 m.
+    turned = se3_exp(np.arange(n)[:, None] * np.array([0, 0, 1.02, 0, 0, np.radians(0.5) / 100]))
+    result = drift_of(Trajectory(truth.timestamps, turned), truth)
+    # The end of a segment is the first pose past its length: the last metre of it is one too many.
+    assert result.t_rel_percent == pytest.approx(2.0, rel=0.01)
+    assert result.r_rel_deg_per_100m == pytest.approx(0.5, rel=0.01)
+    assert [each.at for each in result.per_length()] == list(LENGTHS)
+    # Just under 10 m/s, and bins are as wide as their neighbours are apart, to either side.
+    assert [each.at for each in result.per_speed()] == [8.0, 10.0]
+    assert result.speed_m_s == pytest.approx(10.0, rel=0.02)
+
+
+def test_segments_that_end_in_a_gap_are_left_out_and_counted():
+    estimate, truth = random_drive(0, numbered=False)
+    whole = evaluate(estimate, truth)
+    gap = every(estimate, np.delete(np.arange(len(estimate)), slice(400, 700)))
+    result = evaluate(gap, truth)
+    assert whole.drift.left_out == 0
+    assert result.drift.left_out > 20
+    assert len(result.drift.length_m) < len(whole.drift.length_m)
+    # What remains is as long as it should be.
+    assert result.drift.t_rel_percent == pytest.approx(whole.drift.t_rel_percent, rel=0.5)
+    far = 1.02 * whole.drift.translation.max()
+    assert result.drift.translation.max() < far
+
+
+def test_the_way_through_a_gap_is_the_true_one():
+    # 60 m straight on, a round of 100 m that is lost, and 60 m more: by the chord, 100 m would end behind the round.
+    way, angle = np.arange(1.0, 61.0), np.linspace(0, 2 * np.pi, 101)[:-1]
+    round_m = 100 / (2 * np.pi)
+    z = np.concatenate([way, 60 + round_m * np.sin(angle), 60 + way])
+    x = np.concatenate([0 * way, round_m * (1 - np.cos(angle)), 0 * way])
+    poses = np.tile(np.eye(4), (220, 1, 1))
+    poses[:, 0, 3], poses[:, 2, 3] = x, z
+    truth = Trajectory(np.arange(220) * 0.1, poses)
+    found = evaluate(every(truth, np.delete(np.arange(220), slice(61, 160))), truth, "none").drift
+    # From the first 50 m on, 100 m end in the round.
+    assert found.left_out == 5
+    # 200 m from the first 20 m on, 100 m from the last two beginnings before it.
+    assert sorted(found.length_m) == [100.0, 100.0, 200.0, 200.0]
+
+
+def test_a_path_shorter_than_100_m_has_no_drift():
+    estimate, truth = random_pair(0)
+    assert truth.path_length_m < 100
+    result = evaluate(estimate, truth)
+    assert result.drift is None
+    assert (result.as_metrics()["t_rel_percent"], result.as_metrics()["r_rel_deg_per_100m"]) == (None, None)
+
+
+def test_an_estimate_without_a_scale_is_judged_in_the_size_that_fits_best():
+    estimate, truth = random_drive(2)
+    small = transform_trajectory(sim3_exp(np.array([1, 2, 3, 0.1, 0.2, 0.3, np.log(0.2)])), estimate)
+    fitted = evaluate(estimate, truth, "sim3").drift
+    assert evaluate(small, truth, "sim3").drift.t_rel_percent == pytest.approx(fitted.t_rel_percent)
+    assert evaluate(small, truth, "se3").drift.t_rel_percent > 10 * fitted.t_rel_percent
