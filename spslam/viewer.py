@@ -72,6 +72,23 @@ class NullViewer:
         """Do nothing."""
 
 
+class Viewers:
+    """Several that look at the same run."""
+
+    def __init__(self, *viewers: Viewer) -> None:
+        self._viewers = viewers
+
+    def update(self, slam: Slam, frame: Frame, result: TrackResult) -> None:
+        """Let each of them look."""
+        for viewer in self._viewers:
+            viewer.update(slam, frame, result)
+
+    def close(self) -> None:
+        """Close each of them."""
+        for viewer in self._viewers:
+            viewer.close()
+
+
 class Open3DViewer:
     """A live window with map points, key frames, the trajectory and the ground truth.
 
