@@ -101,7 +101,7 @@ def _notes(record: Record, metrics: Metrics, data: Columns) -> list[str]:
         notes.append(f"The map was not given the size that was asked for: {metrics['scale_refused']}")
     step = data["frames"]["step"]
     if step > 1:
-        notes.append(f"The charts show every {step}th frame; the figures are of all.")
+        notes.append(f"The charts show one frame in {step}; the figures are of all.")
     return notes
 
 
@@ -113,7 +113,7 @@ def _tiles(metrics: Metrics, unit: str) -> list[tuple[str, str, str]]:
     return [
         ("Tracked", f"{metrics['tracked']} of {metrics['frames']}", f"{share:.1f} % of the frames, {lost}"),
         *_error_tiles(metrics, unit),
-        ("Map", f"{metrics['points']} points", f"{metrics['keyframes']} key frames, {metrics['map_parts']} part(s)"),
+        ("Map", f"{metrics['points']} points", f"{metrics['keyframes']} key frames; parts: {metrics['map_parts']}"),
         ("Loops", str(metrics["loops"]), f"{metrics['relocalisations']} relocalisations, {metrics['merges']} merges"),
         ("Losses", str(metrics["losses_count"]), "times that tracking was lost"),
         (

@@ -49,7 +49,7 @@ def chart_data(slam: Slam, record: Record, trajectory: Trajectory, evaluation: E
         ],
         "frames": _frames(record, stamps),
         "path": _path(record, stamps, shown, evaluation),
-        "truth": None if truth is None else _line(truth, stamps[0]),
+        "truth": None if truth is None else _line(truth, stamps[0], gaps(truth.timestamps)),
         "keyframes": _keyframes(slam, stamps[0], evaluation),
         "loops": loop_rows(slam, stamps[0], evaluation),
         "losses": loss_rows(slam, record),
@@ -134,18 +134,20 @@ def _path(
         "step": step,
         "index": indices[rows][::step].tolist(),
         "error": _round(errors[::step], 6),
-        **_line(shown, stamps[0]),
+        # A frame without a pose interrupts the path.
+        **_line(shown, stamps[0], np.diff(rows) > 1),
     }
 
 
-def _line(trajectory: Trajectory, begin: float) -> Columns:
-    """Seconds `t` after `begin`, positions `xyz` (three columns), and after which rows the line is broken."""
+def _line(trajectory: Trajectory, begin: float, broken: NDArray[np.bool_]) -> Columns:
+    """Seconds `t` after `begin`, positions `xyz` (three columns), and after which rows the line breaks; `broken` (N-1,)
+    tells it of all N poses."""
     step = _step(len(trajectory))
-    stamps = trajectory.timestamps[::step]
+    pieces = np.concatenate([[0], np.cumsum(broken)])[: len(trajectory)][::step]
     return {
-        "t": _round(stamps - begin, 4),
+        "t": _round(trajectory.timestamps[::step] - begin, 4),
         "xyz": [_round_positions(column, trajectory.positions) for column in trajectory.positions[::step].T],
-        "breaks": np.flatnonzero(gaps(stamps)).tolist(),
+        "breaks": np.flatnonzero(np.diff(pieces)).tolist(),
     }
 
 

@@ -138,7 +138,7 @@ function pathView(id, view) {
       node("path", { class: "grid", d: `M${x(u)} ${top}v${tall}` }, svg);
       node("text", { x: x(u), y: top + tall + 15, "text-anchor": "middle" }, svg, short(u));
     }
-    for (const v of ticks((v0 + v1) / 2 - half[1], (v0 + v1) / 2 + half[1], tall / 32)) {
+    for (const v of ticks((v0 + v1) / 2 - half[1], (v0 + v1) / 2 + half[1], Math.max(3, tall / 32))) {
       node("path", { class: "grid", d: `M${left} ${y(v)}h${room}` }, svg);
       node("text", { x: left - 6, y: y(v) + 4, "text-anchor": "end" }, svg, short(v));
     }
@@ -209,7 +209,8 @@ function errorLine(svg, at) {
   });
 }
 
-// Lines over time. Each of `series` has `t`, `values`, `color` and, where the area below it is filled, `floor`.
+// Lines over time. Each of `series` has `t`, `values`, `color`, `breaks` (the last row before each gap) and, where the
+// area below it is filled, `floor`.
 function timeChart(id, name, series, format) {
   chart(id, (svg, width) => {
     const left = 62, right = 14, top = 24, bottom = 34, tall = 130;
@@ -256,13 +257,15 @@ function timeChart(id, name, series, format) {
   });
 }
 
-function timeShape({ t, values, floor }, x, y) {
-  let line = "", drawing = false;
+function timeShape({ t, values, floor, breaks = [] }, x, y) {
+  const ends = new Set(breaks);
+  const joined = (row) => row >= 0 && values[row] !== null && values[row + 1] != null && !ends.has(row);
+  let line = "";
   values.forEach((value, row) => {
-    // A value with none on either side is a dot.
-    const alone = values[row - 1] == null && values[row + 1] == null;
-    if (value !== null) line += `${drawing ? "L" : "M"}${x(t[row]).toFixed(1)} ${y(value).toFixed(1)}${alone ? "h0" : ""}`;
-    drawing = value !== null;
+    if (value === null) return;
+    // A value that is joined to none is a dot.
+    const dot = joined(row - 1) || joined(row) ? "" : "h0";
+    line += `${joined(row - 1) ? "L" : "M"}${x(t[row]).toFixed(1)} ${y(value).toFixed(1)}${dot}`;
   });
   if (!floor) return { line };
   const back = t.map((time, row) => `L${x(time).toFixed(1)} ${y(floor[row]).toFixed(1)}`).reverse();
@@ -316,7 +319,7 @@ legends(stages);
 pathView("top", data.views[0]);
 pathView("side", data.views[1]);
 if (data.compared) timeChart("error", `Position error (${errorUnit()[1]})`, [
-  { t: data.path.t, values: data.path.error, color: "var(--path)" },
+  { t: data.path.t, values: data.path.error, breaks: data.path.breaks, color: "var(--path)" },
 ], (value) => short(value * errorUnit()[0]));
 timeChart("points", "Tracked points", [
   { t: data.frames.t, values: data.frames.matches, color: "var(--second)" },
