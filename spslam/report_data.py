@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Columns = dict[str, Any]
 
 # A screen shows no more; of longer runs every n-th frame is drawn.
-_MOST_ROWS = 4000
+_MOST_ROWS = 3000
 # Of the extent of a path, what positions are rounded to: far less than a pixel.
 _POSITION_STEP = 1e-5
 _STATES = [state.value for state in TrackState]
@@ -83,7 +83,7 @@ def loop_rows(slam: Slam, begin: float, evaluation: Evaluation | str | None) -> 
     """Closed loops of the main part between two of its key frames: their `frames`, seconds `t` after `begin`, whether
     each is of an earlier `session`, positions `ends`, number of `inliers`."""
     slam_map = slam.map
-    pairs = np.stack([slam_map.loops["j"], slam_map.loops["i"]], axis=1)
+    pairs = np.stack([slam_map.loops["i"], slam_map.loops["j"]], axis=1)
     rows = slam_map.keyframe_rows(pairs.ravel()).reshape(-1, 2)
     keyframes = slam_map.keyframes
     inside = (keyframes["part"][rows] == slam.main_part).all(axis=1)

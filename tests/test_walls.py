@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("frontend", "backend", "datasets", "configs")
 # The command line and the wiring know the rooms; nothing else in the ground does.
-KNOW_THE_ROOMS = ("build", "cli", "cli_evaluation", "cli_export", "cli_map", "cli_training", "__main__")
+KNOW_THE_ROOMS = ("build", "cli", "cli_evaluation", "cli_export", "cli_map", "cli_track", "cli_training", "__main__")
 HEAVY = {"torch": "frontend", "g2opy": "backend", "open3d": "spslam", "openvino": "frontend", "nncf": "frontend"}
 
 
