@@ -83,7 +83,7 @@ def _notes(record: Record, metrics: Metrics, data: Columns) -> list[str]:
     notes = []
     last = record.results[-1].index
     if record.failure is not None:
-        notes.append(f"The run failed after frame {last}: {record.failure} What was computed until then is shown.")
+        notes.append(f"The run failed after frame {last}; what was computed until then is shown: {record.failure}")
     elif record.stopped:
         notes.append(f"The run was stopped after frame {last}; what was computed until then is shown.")
     if metrics.get("not_compared"):
