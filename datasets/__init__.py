@@ -2,6 +2,6 @@
 
 from .euroc import left_camera_ground_truth
 from .opening import DATASETS, SENSORS, open_sequence
-from .pictures import read_pictures
+from .pictures import read_camera, read_pictures
 
-__all__ = ["DATASETS", "SENSORS", "left_camera_ground_truth", "open_sequence", "read_pictures"]
+__all__ = ["DATASETS", "SENSORS", "left_camera_ground_truth", "open_sequence", "read_camera", "read_pictures"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -12,8 +11,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spslam import __version__, cli_export, cli_map, cli_training, cli_trajectories
-from spslam.cli_options import SetOption
+from spslam import __version__, cli_export, cli_map, cli_track, cli_training, cli_trajectories
+from spslam.cli_options import (
+    ExtractorOption,
+    MaxFramesOption,
+    SetOption,
+    StartOption,
+    StrideOption,
+    WeightsOption,
+    resolve_config,
+)
 from spslam.errors import ConfigError, ScaleError, SpslamError
 from spslam.signals import interrupt_as_flag
 
@@ -71,6 +78,7 @@ app.add_typer(cli_training.app)
 app.command()(cli_training.adapt)
 app.command()(cli_export.export)
 app.command("eval")(cli_trajectories.evaluate)
+app.command()(cli_track.track)
 
 PathArgument = Annotated[
     str,
@@ -91,23 +99,6 @@ ConfigOption = Annotated[
         "sensor.",
     ),
 ]
-ExtractorOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME",
-        show_default=False,
-        help="Front end: superpoint, orb, sift or a plug-in's; short for --set features.extractor=NAME.",
-    ),
-]
-WeightsOption = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE|NAME",
-        show_default=False,
-        help="Network weights: a file, or superpoint_lite (default) or superpoint of the box; short for --set "
-        "features.weights=FILE.",
-    ),
-]
 OutOption = Annotated[
     Path | None,
     typer.Option(
@@ -118,11 +109,6 @@ OutOption = Annotated[
     ),
 ]
 ViewerOption = Annotated[ViewerChoice, typer.Option(help="open3d: watch the run in a window.")]
-MaxFramesOption = Annotated[
-    int | None, typer.Option(metavar="N", min=1, show_default=False, help="Most frames to read; default: all.")
-]
-
-
 ScaleOption = Annotated[
     str | None,
     typer.Option(
@@ -170,9 +156,9 @@ def run(
     weights: WeightsOption = None,
     out: OutOption = None,
     viewer: ViewerOption = ViewerChoice.NONE,
-    start: Annotated[int, typer.Option(metavar="N", min=0, help="First frame to read.")] = 0,
+    start: StartOption = 0,
     max_frames: MaxFramesOption = None,
-    stride: Annotated[int, typer.Option(metavar="N", min=1, help="Read every N-th frame.")] = 1,
+    stride: StrideOption = 1,
     map_file: Annotated[
         Path | None,
         typer.Option(
@@ -217,7 +203,7 @@ def run(
         )
         kind = _kind(frames)
         config_name = config or _matching_config(kind, frames.sensor)
-        resolved = _resolve(config_name, overrides, extractor, weights)
+        resolved = resolve_config(config_name, overrides, extractor, weights)
         labels = {"dataset": kind, "extractor": resolved.features.extractor, "config": config_name, "mode": mode}
         if map_file is not None:
             labels["map_file"] = str(map_file)
@@ -351,15 +337,6 @@ def _matching_config(kind: str, sensor: str) -> str:
 
     name = f"{kind}_{sensor}"
     return name if name in config_names() else "default"
-
-
-def _resolve(name: str, overrides: list[str] | None, extractor: str | None, weights: Path | None) -> Config:
-    from spslam.config import load_config
-
-    # JSON strings are YAML strings, whatever is in them.
-    short = {"features.extractor": extractor, "features.weights": None if weights is None else str(weights)}
-    given = [f"{key}={json.dumps(value)}" for key, value in short.items() if value is not None]
-    return load_config(name, [*(overrides or []), *given])
 
 
 def _open_viewer(choice: ViewerChoice, frames: FrameSequence) -> Viewer:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from enum import StrEnum
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from spslam.config import Config
 
 
 class Device(StrEnum):
@@ -26,3 +31,39 @@ SetOption = Annotated[
         help="Change one value of the configuration, for example tracking.min_inliers=15; may be repeated.",
     ),
 ]
+ExtractorOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        show_default=False,
+        help="Front end: superpoint, orb, sift or a plug-in's; short for --set features.extractor=NAME.",
+    ),
+]
+WeightsOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE|NAME",
+        show_default=False,
+        help="Network weights: a file, or superpoint_lite (default) or superpoint of the box; short for --set "
+        "features.weights=FILE.",
+    ),
+]
+MaxFramesOption = Annotated[
+    int | None, typer.Option(metavar="N", min=1, show_default=False, help="Most frames to read; default: all.")
+]
+StartOption = Annotated[int, typer.Option(metavar="N", min=0, help="First frame to read.")]
+StrideOption = Annotated[int, typer.Option(metavar="N", min=1, help="Read every N-th frame.")]
+
+
+def resolve_config(name: str, overrides: list[str] | None, extractor: str | None, weights: Path | None) -> Config:
+    """The configuration that a call names, with what `--extractor` and `--weights` are short for.
+
+    Raises:
+        ConfigError: there is none of that name, or a value is impossible.
+    """
+    from spslam.config import load_config
+
+    # JSON strings are YAML strings, whatever is in them.
+    short = {"features.extractor": extractor, "features.weights": None if weights is None else str(weights)}
+    given = [f"{key}={json.dumps(value)}" for key, value in short.items() if value is not None]
+    return load_config(name, [*(overrides or []), *given])

@@ -108,3 +108,16 @@ class Observations:
 
     def __len__(self) -> int:
         return len(self.pixels)
+
+
+@dataclass(frozen=True, eq=False)
+class Sighting:
+    """What one frame showed, for those who look at a run.
+
+    Attributes:
+        pixels: (N, 2) float64, undistorted pixels of its key points.
+        point_ids: (N,) int64, the map point that each sees, negative for none.
+    """
+
+    pixels: NDArray[np.float64]
+    point_ids: NDArray[np.int64]

@@ -37,6 +37,7 @@ class Record:
     Attributes:
         results: one of each frame that was read.
         frame_ms, read_ms: how long tracking it and reading it took, milliseconds.
+        stage_ms: the same of each stage that it went through (see `Statistics.lap`).
         done_s: when it was done, seconds after the first frame was asked for.
         stopped: whether somebody asked to stop before the end.
         failure: what ended the run before its time.
@@ -45,6 +46,7 @@ class Record:
     results: list[TrackResult] = field(default_factory=list)
     frame_ms: list[float] = field(default_factory=list)
     read_ms: list[float] = field(default_factory=list)
+    stage_ms: list[dict[str, float]] = field(default_factory=list)
     done_s: list[float] = field(default_factory=list)
     stopped: bool = False
     failure: Exception | None = None

@@ -19,10 +19,12 @@ OUTPUT_NAMES = MARKERS | {
     "trajectory.tum",
     "trajectory.kitti",
     "keyframes.tum",
+    "frames.csv",
     "map.ply",
     "map.npz",
     "trajectory.png",
     "map.png",
+    "report.html",
     "log.txt",
 }
 _LOG_FORMAT = "%(asctime)s.%(msecs)03d %(levelname)-7s %(name)s: %(message)s"

@@ -12,7 +12,7 @@ import numpy as np
 from spslam.comparison import Comparison
 from spslam.evaluation import Evaluation
 from spslam.files import write_atomic
-from spslam.report import ALIGNED, AXES, broken, view_axes, within
+from spslam.path_views import ALIGNMENT_WORDS, AXES, broken, choose_views, during
 from spslam.trajectory import Trajectory
 
 if TYPE_CHECKING:
@@ -39,19 +39,18 @@ def plot_comparisons(path: Path | str, comparisons: Sequence[Comparison], ground
 
     drawn = [(each, each.evaluation) for each in comparisons if each.evaluation is not None]
     times = np.sort(np.concatenate([evaluation.aligned.timestamps for _, evaluation in drawn]))
-    truth = within(ground_truth, times)
-    across, along, up, up_sign = view_axes(truth.positions, truth)
+    truth = during(ground_truth, times)
+    views = choose_views(truth)
     extent = np.maximum(np.ptp(truth.positions, axis=0), 0.05 * max(np.ptp(truth.positions), 1e-6))
-    heights = np.append(np.clip(extent[[along, up]] / extent[across], [0.35, 0.16], [1.0, 0.6]), 0.3)
+    shares = [extent[view.vertical] / extent[view.across] for view in views]
+    heights = np.append(np.clip(shares, [0.35, 0.16], [1.0, 0.6]), 0.3)
     figure = Figure(figsize=(9.0, 2.4 + 7.0 * float(heights.sum())), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     top, side, errors = figure.subplots(3, 1, height_ratios=heights.tolist())
-    # Seen from above, the axis pointing at the viewer is "up": else one of the others has to be turned round.
-    mirrored = (-1.0 if (across - along) % 3 == 1 else 1.0) != up_sign
-    for axes, vertical, name, turned in ((top, along, "Top view", mirrored), (side, up, "Side view", up_sign < 0)):
-        _draw_paths(axes, truth, [evaluation for _, evaluation in drawn], (across, vertical))
-        axes.set_title(f"{name} ({AXES[across]}–{AXES[vertical]})", fontsize=10, loc="left")
-        if turned:
+    for axes, view in zip((top, side), views, strict=True):
+        _draw_paths(axes, truth, [evaluation for _, evaluation in drawn], (view.across, view.vertical))
+        axes.set_title(view.title, fontsize=10, loc="left")
+        if view.turned:
             axes.invert_yaxis()
     _draw_errors(errors, truth, drawn)
     handles, labels = errors.get_legend_handles_labels()
@@ -117,5 +116,5 @@ def _grid(axes: Axes) -> None:
 
 def _title(comparisons: Sequence[Comparison], evaluation: Evaluation) -> str:
     missing = [comparison.name for comparison in comparisons if comparison.evaluation is None]
-    conventions = f"{ALIGNED[evaluation.absolute.alignment]}; true poses of the {evaluation.ground_truth.frame}"
+    conventions = f"{ALIGNMENT_WORDS[evaluation.absolute.alignment]}; true poses of the {evaluation.ground_truth.frame}"
     return conventions + (f"\nnot compared: {', '.join(missing)}" if missing else "")

@@ -37,6 +37,7 @@ class Statistics:
     relocalisations: int = 0
     losses: list[Loss] = field(default_factory=list)
     stage_ms: dict[str, list[float]] = field(default_factory=dict)
+    _lap_ms: dict[str, float] = field(default_factory=dict, repr=False)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -45,7 +46,14 @@ class Statistics:
         try:
             yield
         finally:
-            self.stage_ms.setdefault(name, []).append((perf_counter() - start) * 1e3)
+            elapsed = (perf_counter() - start) * 1e3
+            self.stage_ms.setdefault(name, []).append(elapsed)
+            self._lap_ms[name] = self._lap_ms.get(name, 0.0) + elapsed
+
+    def lap(self) -> dict[str, float]:
+        """Milliseconds by stage since the last call: what one frame took, when asked after each."""
+        lap, self._lap_ms = self._lap_ms, {}
+        return lap
 
 
 class Recorder:

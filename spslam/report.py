@@ -13,24 +13,13 @@ from numpy.typing import NDArray
 from spslam.errors import TrajectoryError
 from spslam.evaluation import Alignment, Evaluation, evaluate
 from spslam.files import write_atomic
+from spslam.path_views import ALIGNMENT_WORDS, AXES, broken, choose_views, during, gaps
 from spslam.trajectory import Trajectory
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _log = logging.getLogger(__name__)
-
-AXES = "xyz"
-ALIGNED = {
-    "se3": "aligned by SE(3)",
-    "sim3": "aligned by Sim(3)",
-    "first-pose": "aligned by the first pose",
-    "none": "not aligned",
-}
-# A pause this many times longer than usual is a gap in the path, not a step of it.
-_GAP_FACTOR = 10.0
-# How much of a unit vector along one axis says that cameras stood upright in it.
-_UPRIGHT = 0.7
 
 
 def plot_trajectory(
@@ -60,24 +49,21 @@ def plot_trajectory(
 
     evaluation, caption = _compare(estimate, ground_truth, align)
     shown = estimate if evaluation is None else evaluation.aligned
-    truth = None if evaluation is None else within(evaluation.ground_truth, estimate.timestamps)
+    truth = None if evaluation is None else during(evaluation.ground_truth, estimate.timestamps)
     everything = shown.positions if truth is None else np.concatenate([shown.positions, truth.positions])
-    # Along a straight line the alignment may roll the estimate's cameras any way round, not the truth's.
-    across, along, up, up_sign = view_axes(everything, shown if truth is None else truth)
+    views = choose_views(shown, truth)
     extent = np.ptp(everything, axis=0) if len(everything) else np.ones(3)
     extent = np.maximum(extent, 0.05 * max(extent.max(), 1e-6))
-    heights = np.clip(extent[[along, up]] / extent[across], [0.35, 0.16], [1.0, 0.6])
+    heights = np.clip([extent[view.vertical] / extent[view.across] for view in views], [0.35, 0.16], [1.0, 0.6])
     # A single camera's path has no metres until the truth gives it some.
     unit = "map units" if evaluation is None and align == "sim3" else "m"
     figure = Figure(figsize=(9.0, 2.2 + 7.0 * float(heights.sum())), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     top, side = figure.subplots(2, 1, height_ratios=heights)
-    # Seen from above, the axis pointing at the viewer is "up": else one of the others has to be turned round.
-    mirrored = (-1.0 if (across - along) % 3 == 1 else 1.0) != up_sign
-    for axes, vertical, name, turned in ((top, along, "Top view", mirrored), (side, up, "Side view", up_sign < 0)):
-        _draw(axes, shown, truth, evaluation, (across, vertical), unit)
-        axes.set_title(f"{name} ({AXES[across]}–{AXES[vertical]})", fontsize=10, loc="left")
-        if turned:
+    for axes, view in zip((top, side), views, strict=True):
+        _draw(axes, shown, truth, evaluation, (view.across, view.vertical), unit)
+        axes.set_title(view.title, fontsize=10, loc="left")
+        if view.turned:
             axes.invert_yaxis()
     handles, labels = top.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=9, frameon=False)
@@ -141,40 +127,13 @@ def _compare(estimate: Trajectory, ground_truth: Trajectory | None, align: Align
     figures = evaluation.absolute.statistics
     scale = f", scale {evaluation.absolute.scale:.4g}" if align == "sim3" else ""
     return evaluation, (
-        f"ATE {figures.rmse:.3g} m rmse, {figures.max:.3g} m max, {ALIGNED[align]}{scale}; "
+        f"ATE {figures.rmse:.3g} m rmse, {figures.max:.3g} m max, {ALIGNMENT_WORDS[align]}{scale}; "
         f"{evaluation.matched} of {len(estimate)} poses compared, {_length(evaluation.path_length_m)}"
     )
 
 
 def _length(metres: float) -> str:
     return f"{metres / 1000:.2f} km" if metres >= 1000 else f"{metres:.3g} m"
-
-
-def within(trajectory: Trajectory, stamps: NDArray[np.float64]) -> Trajectory:
-    """The poses of a trajectory from the first to the last of `stamps` (N,), with a little margin."""
-    margin = 1e-3 + 0.01 * float(stamps[-1] - stamps[0])
-    inside = (trajectory.timestamps >= stamps[0] - margin) & (trajectory.timestamps <= stamps[-1] + margin)
-    return Trajectory(trajectory.timestamps[inside], trajectory.T_world_cam[inside], trajectory.frame)
-
-
-def view_axes(positions: NDArray[np.float64], trajectory: Trajectory) -> tuple[int, int, int, float]:
-    """Axes across and along the ground, the vertical one, and which way is up on it.
-
-    Cameras that mostly stood upright tell where down is; otherwise the ground is the plane of greatest extent.
-    """
-    extent = np.ptp(positions, axis=0) if len(positions) else np.ones(3)
-    up, up_sign = int(np.argmin(extent)), 1.0
-    if len(trajectory) and trajectory.frame != "body":
-        down = trajectory.T_world_cam[:, :3, 1].mean(axis=0)
-        if np.abs(down).max() > _UPRIGHT:
-            up = int(np.argmax(np.abs(down)))
-        up_sign = -1.0 if down[up] > 0 else 1.0
-    ground = [axis for axis in range(3) if axis != up]
-    across, along = sorted(ground, key=lambda axis: -extent[axis])
-    # As maps are drawn, unless the path is much longer the other way.
-    if extent[along] > 0.6 * extent[across]:
-        across, along = ground
-    return across, along, up, up_sign
 
 
 def _draw(
@@ -208,7 +167,7 @@ def _draw(
             [],
             color=collection.get_cmap()(0.5),
             linewidth=2.4,
-            label=f"estimate, {ALIGNED[evaluation.absolute.alignment]}",
+            label=f"estimate, {ALIGNMENT_WORDS[evaluation.absolute.alignment]}",
         )
     for row, marker, label in ((0, "o", "start"), (-1, "s", "end")):
         if len(shown):
@@ -220,15 +179,3 @@ def _draw(
     axes.set_axisbelow(True)
     axes.set_aspect("equal", adjustable="datalim")
     axes.margins(0.06)
-
-
-def gaps(timestamps: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """(N-1,) bool: where a path is interrupted after its n-th pose."""
-    steps = np.diff(timestamps)
-    long: NDArray[np.bool_] = steps > _GAP_FACTOR * np.median(steps) if len(steps) else np.zeros(0, dtype=bool)
-    return long
-
-
-def broken(timestamps: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Values (N, …) over time with a row of NaN in every gap, so that no line is drawn across."""
-    return np.insert(values, np.flatnonzero(gaps(timestamps)) + 1, np.nan, axis=0)

@@ -19,14 +19,17 @@ from spslam.errors import DatasetError, SpslamError, TrajectoryError
 from spslam.evaluation import Alignment, Evaluation, evaluate, transform_trajectory
 from spslam.files import write_atomic
 from spslam.frame import Frame
+from spslam.frame_records import write_frames
 from spslam.geometry import inverse
+from spslam.html_report import write_report
 from spslam.metric_scale import ScaleRequest, Scaling, apply_scale
 from spslam.metrics import Metrics, Record, compute_metrics
 from spslam.output import OutputFolder, RunLog
 from spslam.ports import Sequence
 from spslam.report import plot_trajectory, write_ply
+from spslam.samples import FrameSamples, Sample
 from spslam.trajectory import Trajectory, write_kitti, write_tum
-from spslam.viewer import Viewer, render_scene
+from spslam.viewer import Viewer, Viewers, render_scene
 
 if TYPE_CHECKING:
     from spslam.slam import Slam
@@ -96,14 +99,15 @@ def run(
     try:
         log.open(output.partial / "log.txt")
         logger.info("%s (%s), %d frames, %s", sequence.name, sequence.source, len(sequence), sequence.sensor)
-        record = track_all(slam, sequence, viewer, on_frame, stop)
+        samples = FrameSamples()
+        record = track_all(slam, sequence, Viewers(viewer, samples), on_frame, stop)
         if not record.results:
             raise record.failure or DatasetError(f"{sequence.name} has no frames")
         try:
             slam.finish()
             stamps = {result.index: result.timestamp for result in record.results}
             scaling = apply_scale(scale, slam, stamps, sequence.ground_truth)
-            metrics = write_results(output.partial, slam, sequence, record, labels, scaling)
+            metrics = write_results(output.partial, slam, sequence, record, labels, scaling, samples.chosen())
         except Exception:
             # A broken map may well be what the run failed of: that comes first.
             if record.failure is None:
@@ -144,6 +148,7 @@ def track_all(
                 record.results.append(result)
                 record.frame_ms.append((end - start) * 1e3)
                 record.read_ms.append(read_ms)
+                record.stage_ms.append(slam.statistics.lap())
                 record.done_s.append(end - begin)
                 _log_frame(result, record.frame_ms[-1])
                 viewer.update(slam, frame, result)
@@ -211,12 +216,18 @@ def compare(trajectory: Trajectory, sequence: Sequence, align: Alignment) -> Eva
 
 
 def write_results(
-    folder: Path, slam: Slam, sequence: Sequence, record: Record, labels: dict[str, str], scaling: Scaling
+    folder: Path,
+    slam: Slam,
+    sequence: Sequence,
+    record: Record,
+    labels: dict[str, str],
+    scaling: Scaling,
+    samples: list[Sample],
 ) -> Metrics:
     """Write every result file but the log into `folder`; returns what is in `metrics.json`.
 
     Raises:
-        OutputError: a file cannot be written.
+        OutputError: a file cannot be written, but for `report.html`: the log says so.
     """
     trajectory = slam.trajectory()
     align = _alignment(slam, sequence)
@@ -244,7 +255,13 @@ def write_results(
         trajectory,
         _truth_in_map(trajectory, evaluation),
     )
+    write_frames(folder / "frames.csv", record)
     write_atomic(folder / "metrics.json", json.dumps(metrics, indent=2, allow_nan=False) + "\n")
+    try:
+        write_report(folder / "report.html", slam, record, trajectory, evaluation, metrics, samples)
+    except Exception:
+        # It shows what the other files hold: nothing that goes wrong with it may cost them.
+        logger.exception("report.html was not written; all other results are there")
     return metrics
 
 

@@ -13,12 +13,12 @@ from spslam import geometry
 from spslam.camera import Camera
 from spslam.config import Config, load_config
 from spslam.errors import DatasetError, MapError
-from spslam.frame import Frame, Observations, Sensor
+from spslam.frame import Frame, Observations, Sensor, Sighting
 from spslam.global_refinement import GlobalRefiner
 from spslam.health import HealthMonitor
 from spslam.initialization import DepthInitializer, Started, TwoViewInitializer
 from spslam.loop_closing import LoopCloser, Rescaling, keyframe_observations
-from spslam.map import ARBITRARY, Map, Origin
+from spslam.map import ARBITRARY, NO_POINT, Ids, Map, Origin
 from spslam.map_file import SavedMap, save_map
 from spslam.mapping import KeyframeRule, Mapper
 from spslam.observing import Observer, tracking_camera
@@ -51,6 +51,7 @@ class Slam:
         mapping: whether the map grows.
         statistics: counts and timings.
         engine: what runs the extractor and how exactly.
+        sighting: what the latest frame showed; None before the first.
 
     Raises:
         MapError: the saved map was made with another front end, or there is none to be tracked against.
@@ -64,6 +65,7 @@ class Slam:
         self._extractor = identity(parts.extractor)
         self.engine = engine(parts.extractor)
         self.statistics = Statistics()
+        self.sighting: Sighting | None = None
         distance = parts.extractor.max_distance
         self._two_view = TwoViewInitializer(config, parts.matcher, parts.two_view, distance)
         self._from_depth = DepthInitializer(config)
@@ -122,6 +124,7 @@ class Slam:
             camera = self._start_frame(frame)
             with self.statistics.stage("features"):
                 observations = self._observer.observe(frame, camera)
+            self.sighting = Sighting(observations.pixels, np.full(len(observations), NO_POINT, dtype=np.int64))
             if self.state is TrackState.INITIALIZING:
                 return self._initialize(observations, frame, camera)
             with self.statistics.stage("tracking"):
@@ -129,7 +132,7 @@ class Slam:
             if tracked is None:
                 return self._lose(observations, frame, camera)
             self._take_up(tracked, camera)
-            self._health.keep(frame.image, observations, tracked.point_ids)
+            self._keep(frame, observations, tracked.point_ids)
             why = self._wants_keyframe(tracked, camera)
             if why:
                 with self.statistics.stage("mapping"):
@@ -258,7 +261,7 @@ class Slam:
         self._found()
         self._begin(started, camera)
         point_ids = self.map.observations["point"][self.map.observation_rows(started.keyframe_id)]
-        self._health.keep(frame.image, observations, point_ids)
+        self._keep(frame, observations, point_ids)
         return TrackResult(
             observations.index,
             observations.timestamp,
@@ -347,6 +350,11 @@ class Slam:
         if self.state is TrackState.TRACKING:
             logger.warning("frame %d: begins part %d of the map", observations.index, self.map.part)
         return result
+
+    def _keep(self, frame: Frame, observations: Observations, point_ids: Ids) -> None:
+        """Remember what a frame with a pose sees of the map."""
+        self.sighting = Sighting(observations.pixels, point_ids)
+        self._health.keep(frame.image, observations, point_ids)
 
     def _found(self) -> None:
         self.state = TrackState.TRACKING

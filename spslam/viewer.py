@@ -72,6 +72,23 @@ class NullViewer:
         """Do nothing."""
 
 
+class Viewers:
+    """Several that look at the same run."""
+
+    def __init__(self, *viewers: Viewer) -> None:
+        self._viewers = viewers
+
+    def update(self, slam: Slam, frame: Frame, result: TrackResult) -> None:
+        """Let each of them look."""
+        for viewer in self._viewers:
+            viewer.update(slam, frame, result)
+
+    def close(self) -> None:
+        """Close each of them."""
+        for viewer in self._viewers:
+            viewer.close()
+
+
 class Open3DViewer:
     """A live window with map points, key frames, the trajectory and the ground truth.
 
@@ -86,8 +103,7 @@ class Open3DViewer:
     ) -> None:
         """`every` n-th frame refreshes the scene; `ground_truth` is drawn from the estimate's first pose on."""
         self._open3d = import_open3d()
-        # Without a display Open3D quietly renders to nowhere instead of failing.
-        if visible and not _has_display():
+        if visible and not has_display():
             raise MissingDependencyError("the live viewer needs a display, found none: use --viewer none")
         self._window: Any = self._open3d.visualization.Visualizer()
         if not self._window.create_window(title, _WIDTH, _HEIGHT, visible=visible):
@@ -144,7 +160,8 @@ class Open3DViewer:
         return poses
 
 
-def _has_display() -> bool:
+def has_display() -> bool:
+    """Whether a window can be opened; without a display Open3D quietly renders to nowhere instead of failing."""
     return not sys.platform.startswith("linux") or any(os.environ.get(key) for key in ("DISPLAY", "WAYLAND_DISPLAY"))
 
 

@@ -40,6 +40,22 @@ def recorder(slam_map: Map) -> Recorder:
     return recorder
 
 
+def test_a_lap_is_what_the_stages_took_since_the_last_one() -> None:
+    statistics = Statistics()
+    with statistics.stage("frame"):
+        for name in ("tracking", "mapping", "tracking"):
+            with statistics.stage(name):
+                pass
+    lap = statistics.lap()
+    assert lap.keys() == {"frame", "tracking", "mapping"}
+    assert lap["tracking"] == pytest.approx(sum(statistics.stage_ms["tracking"]))
+    assert lap["tracking"] + lap["mapping"] <= lap["frame"]
+    with statistics.stage("mapping"):
+        pass
+    assert statistics.lap() == {"mapping": statistics.stage_ms["mapping"][-1]}
+    assert statistics.lap() == {}
+
+
 def removed(slam_map: Map, keyframe_id: int, heir_id: int) -> RemovedKeyframe:
     T_heir_removed = geometry.inverse(slam_map.pose(heir_id)) @ slam_map.pose(keyframe_id)
     slam_map.remove_keyframe(keyframe_id)

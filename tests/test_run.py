@@ -1,3 +1,4 @@
+import csv
 import json
 import logging
 import threading
@@ -10,7 +11,7 @@ import pytest
 from spslam.camera import Camera
 from spslam.config import Config
 from spslam.errors import DatasetError, FrameError, OutputError, ScaleError
-from spslam.frame import Frame, Observations
+from spslam.frame import Frame, Observations, Sighting
 from spslam.health import Loss
 from spslam.map import ARBITRARY, Map, Origin
 from spslam.map_file import load_map, save_map
@@ -82,6 +83,7 @@ class FakeSlam:
 
     def __init__(self, first: int = 0, bug_at: int | None = None) -> None:
         self.config, self.statistics, self.first, self.bug_at = Config(), Statistics(), first, bug_at
+        self.sighting = Sighting(np.array([[10.0, 20.0], [30.0, 40.0]]), np.array([3, -1]))
         self.tracked: list[int] = []
         self.finished = False
         self.size = 1.0
@@ -238,6 +240,34 @@ def test_run_writes_every_file(tmp_path: Path, real_pictures: None) -> None:
     assert (folder / "config.yaml").read_text(encoding="utf-8") == Config().to_yaml()
     assert (folder / "trajectory.png").read_bytes()[:4] == b"\x89PNG"
     assert (folder / "map.ply").read_bytes()[:3] == b"ply"
+
+
+def test_a_report_that_fails_costs_no_other_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*args: object) -> None:
+        raise ZeroDivisionError("a bug in the page")
+
+    monkeypatch.setattr("spslam.run.write_report", broken)
+    outcome = run_fake(tmp_path / "out")
+    assert outcome.failure is None
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names | OPTIONAL == OUTPUT_NAMES - {"report.html"}
+    assert "a bug in the page" in caplog.text
+    assert "ZeroDivisionError: a bug in the page" in (tmp_path / "out" / "log.txt").read_text(encoding="utf-8")
+
+
+def test_every_frame_that_was_read_has_a_row(tmp_path: Path) -> None:
+    sequence = FakeSequence()
+    sequence.broken = {4}
+    run_fake(tmp_path / "out", FakeSlam(first=3), sequence)
+    with (tmp_path / "out" / "frames.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["frame"]) for row in rows] == [0, 1, 2, 3, 5, 6, 7, 8, 9]
+    assert [row["state"] for row in rows[2:4]] == ["initializing", "tracking"]
+    assert rows[0]["reason"] == "too little parallax"
+    assert (rows[3]["inliers"], rows[3]["matches"], rows[3]["reprojection_error_px"]) == ("7", "9", "")
+    assert all(float(row["frame_ms"]) >= float(row["stage_features_ms"]) >= 0 for row in rows)
 
 
 def test_metrics_are_flat_and_complete(tmp_path: Path) -> None:

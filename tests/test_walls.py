@@ -18,6 +18,7 @@ KNOW_THE_ROOMS = (
     "cli_evaluation",
     "cli_export",
     "cli_map",
+    "cli_track",
     "cli_training",
     "cli_trajectories",
     "__main__",

@@ -1,0 +1,65 @@
+"""What became of each frame, as `frames.csv` has it."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from spslam.files import write_atomic
+from spslam.metrics import Record
+
+if TYPE_CHECKING:
+    from spslam.tracking import TrackResult
+
+_COLUMNS = (
+    "frame", "timestamp", "state", "part", "keyframe", "inliers", "matches", "coverage", "reprojection_error_px",
+    "position_sigma", "read_ms", "frame_ms",
+)  # fmt: skip
+
+
+def stage_names(record: Record) -> list[str]:
+    """Stages that frames went through, in the order in which they first appeared, without the whole of a frame."""
+    return [name for name in dict.fromkeys(name for lap in record.stage_ms for name in lap) if name != "frame"]
+
+
+def write_frames(path: Path | str, record: Record) -> None:
+    """Write one row a frame that was read: state, what it saw of the map, how sure its pose was, milliseconds of each
+    stage, and why. What is not known is empty.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    stages = stage_names(record)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*_COLUMNS, *(f"stage_{name.replace(' ', '_')}_ms" for name in stages), "reason"])
+    rows = zip(record.results, record.read_ms, record.frame_ms, record.stage_ms, strict=True)
+    for result, read_ms, frame_ms, lap in rows:
+        times = [_number(value, 3) for value in (read_ms, frame_ms, *(lap.get(name) for name in stages))]
+        writer.writerow([*_what_was_seen(result), *times, result.reason])
+    write_atomic(path, text.getvalue())
+
+
+def _what_was_seen(result: TrackResult) -> list[str]:
+    # The rotation of a left perturbation moves no camera centre.
+    sigma = float(np.sqrt(np.trace(result.covariance[:3, :3])))
+    return [
+        str(result.index),
+        f"{result.timestamp:.9f}",
+        result.state.value,
+        str(result.part),
+        str(int(result.is_keyframe)),
+        str(result.inliers),
+        str(result.matches),
+        _number(result.coverage, 4),
+        _number(result.median_error_px, 4),
+        _number(sigma, 6),
+    ]
+
+
+def _number(value: float | None, decimals: int) -> str:
+    return "" if value is None or not np.isfinite(value) else f"{value:.{decimals}f}"

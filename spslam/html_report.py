@@ -1,0 +1,260 @@
+"""`report.html`: a run on one page that needs no network and nothing beside it.
+
+The page is put together from the files in `page/`: markup, style and script. Text goes in escaped, the numbers of the
+charts as JSON, which the script draws.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Iterable
+from html import escape
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spslam.evaluation import Evaluation
+from spslam.files import write_atomic
+from spslam.metrics import Metrics, Record
+from spslam.path_views import ALIGNMENT_WORDS
+from spslam.report_data import Columns, chart_data
+from spslam.samples import Sample
+from spslam.trajectory import Trajectory
+
+if TYPE_CHECKING:
+    from spslam.slam import Slam
+
+_PLACE = re.compile(r"\{\{(\w+)\}\}")
+
+
+def write_report(
+    path: Path | str,
+    slam: Slam,
+    record: Record,
+    trajectory: Trajectory,
+    evaluation: Evaluation | str | None,
+    metrics: Metrics,
+    samples: list[Sample],
+) -> None:
+    """Write the page of a run.
+
+    Args:
+        path: the page.
+        record, trajectory, evaluation, metrics: what the other results were written from.
+        samples: frames to be shown.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    data = chart_data(slam, record, trajectory, evaluation)
+    title = " · ".join(str(metrics[key]) for key in ("sequence", "sensor", "extractor"))
+    parts = {
+        "title": escape(title),
+        "subtitle": escape(
+            f"{metrics['source']} · configuration {metrics['config']} · spslam {metrics['version_spslam']}"
+        ),
+        "notes": "".join(f'<p class="note">{escape(note)}</p>' for note in _notes(record, metrics, data)),
+        "tiles": "".join(_tile(*tile) for tile in _tiles(metrics, data["unit"])),
+        "losses": _losses(data["losses"]),
+        "loops": _loops(data["loops"], data["unit"]),
+        "stages": _stages(metrics),
+        "samples": "".join(_figure(sample, record.results[0].timestamp) for sample in samples),
+        "figures": _table(("figure", "value"), ((key, _plain(value)) for key, value in metrics.items())),
+        "config": escape(slam.config.to_yaml()),
+        # Nothing in it may end the script element that it travels in.
+        "data": json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"),
+        "style": _file("report.css"),
+        "script": _file("report.js"),
+    }
+    write_atomic(path, _PLACE.sub(lambda place: parts[place[1]], _file("report.html")))
+
+
+def _file(name: str) -> str:
+    return (resources.files("spslam") / "page" / name).read_text(encoding="utf-8")
+
+
+def _notes(record: Record, metrics: Metrics, data: Columns) -> list[str]:
+    """What a reader must know before the figures."""
+    notes = []
+    last = record.results[-1].index
+    if record.failure is not None:
+        notes.append(f"The run failed after frame {last}; what was computed until then is shown: {record.failure}")
+    elif record.stopped:
+        notes.append(f"The run was stopped after frame {last}; what was computed until then is shown.")
+    if metrics.get("not_compared"):
+        notes.append(f"Not compared with the ground truth: {metrics['not_compared']}")
+    elif not data["compared"]:
+        notes.append("There is no ground truth for this sequence: the path is shown as it was estimated.")
+    if metrics["alignment"] == "sim3":
+        notes.append(
+            "A single camera does not know how large things are: the path is aligned with the ground truth by Sim(3), "
+            f"which multiplied its lengths by {_short(metrics['scale'])}."
+        )
+    elif data["unit"] != "m":
+        notes.append("A single camera does not know how large things are: lengths are in units of its map.")
+    if metrics["scale_refused"]:
+        notes.append(f"The map was not given the size that was asked for: {metrics['scale_refused']}")
+    step = data["frames"]["step"]
+    if step > 1:
+        notes.append(f"The charts show one frame in {step}; the figures are of all.")
+    return notes
+
+
+def _tiles(metrics: Metrics, unit: str) -> list[tuple[str, str, str]]:
+    """Name, value and explanation of each headline figure."""
+    share = 100.0 * _float(metrics["share_tracked"])
+    lost = f"{metrics['lost_frames']} lost, {metrics['skipped_frames']} unreadable"
+    stages = f"95 %: {_milliseconds(metrics['frame_p95_ms'])}, {_short(metrics['fps'])} frames a second"
+    return [
+        ("Tracked", f"{metrics['tracked']} of {metrics['frames']}", f"{share:.1f} % of the frames, {lost}"),
+        *_error_tiles(metrics, unit),
+        ("Map", f"{metrics['points']} points", f"{metrics['keyframes']} key frames; parts: {metrics['map_parts']}"),
+        ("Loops", str(metrics["loops"]), f"{metrics['relocalisations']} relocalisations, {metrics['merges']} merges"),
+        ("Losses", str(metrics["losses_count"]), "times that tracking was lost"),
+        (
+            "Seen",
+            f"{_short(metrics['inliers_median'])} points",
+            f"median a frame; {_short(metrics['reprojection_error_median_px'])} px off, "
+            f"{_percent(metrics['coverage_median'])} of the image",
+        ),
+        ("A frame takes", _milliseconds(metrics["frame_median_ms"]), f"median; {stages}"),
+    ]
+
+
+def _error_tiles(metrics: Metrics, unit: str) -> list[tuple[str, str, str]]:
+    if metrics["ate_rmse_m"] is None:
+        length = metrics["path_length_m"]
+        return [] if length is None else [("Path", _length(length, unit), "no error without a ground truth")]
+    alignment = ALIGNMENT_WORDS[str(metrics["alignment"])]
+    length, ate = _float(metrics["path_length_m"]), _float(metrics["ate_rmse_m"])
+    share = f", {100 * ate / length:.2f} % of {_length(length, 'm')}" if length > 0 else ""
+    return [
+        ("ATE", _length(ate, "m"), f"RMSE{share}, {alignment}; {metrics['matched_poses']} poses compared"),
+        (
+            "RPE",
+            _length(metrics["rpe_trans_m"], "m"),
+            f"RMSE a frame, and {_short(metrics['rpe_rot_deg'])}°; truth: poses of the {metrics['ground_truth_frame']}",
+        ),
+    ]
+
+
+def _tile(name: str, value: str, text: str) -> str:
+    return f"<div><dt>{escape(name)}</dt><dd>{escape(value)}<small>{escape(text)}</small></dd></div>"
+
+
+def _losses(rows: list[Columns]) -> str:
+    if not rows:
+        return "<p>Tracking was never lost.</p>"
+    cells = (
+        (
+            f"{row['frame']}–{row['last']}",
+            row["frames"],
+            f"{row['from']:.2f}–{row['to']:.2f}",
+            row["cause"],
+            row["reason"],
+        )
+        for row in rows
+    )
+    return _table(("frames", "number", "time (s)", "cause", "what was found"), cells)
+
+
+def _loops(rows: list[Columns], unit: str) -> str:
+    if not rows:
+        return "<p>No loop was closed.</p>"
+    cells = (
+        (
+            *(
+                f"{frame} (earlier run)" if old else frame
+                for frame, old in zip(row["frames"], row["earlier"], strict=True)
+            ),
+            row["inliers"],
+            _length(float(np.linalg.norm(np.subtract(*row["ends"]))), unit),
+        )
+        for row in rows
+    )
+    return _table(("key frame", "saw again by", "points that agree", "apart now"), cells)
+
+
+def _stages(metrics: Metrics) -> str:
+    names = [key[: -len("_median_ms")] for key in metrics if key.startswith("stage_") and key.endswith("_median_ms")]
+    cells = (
+        (
+            name.removeprefix("stage_").replace("_", " "),
+            _milliseconds(metrics[f"{name}_median_ms"]),
+            _milliseconds(metrics[f"{name}_p95_ms"]),
+        )
+        for name in names
+    )
+    return _table(("stage", "median, where it ran", "95 %"), cells)
+
+
+def _figure(sample: Sample, begin: float) -> str:
+    width, height = sample.size
+    image = base64.b64encode(sample.jpeg).decode("ascii")
+    moved = np.isfinite(sample.before).all(axis=1)
+    lines = "".join(
+        f"M{x0:.0f} {y0:.0f}L{x1:.0f} {y1:.0f}"
+        for (x0, y0), (x1, y1) in zip(sample.before[moved], sample.seen[moved], strict=True)
+    )
+    caption = (
+        f"frame {sample.index}, {sample.timestamp - begin:.2f} s, {sample.state.value}: "
+        f"{len(sample.seen) + len(sample.loose)} key points, {len(sample.seen)} in the map"
+    )
+    reason = f" ({sample.reason})" if sample.reason and sample.state.value != "tracking" else ""
+    return (
+        f'<figure class="{sample.state.value}"><svg viewBox="0 0 {width} {height}" role="img">'
+        f'<image href="data:image/jpeg;base64,{image}" width="{width}" height="{height}"/>'
+        f'<path class="loose" d="{_dots(sample.loose)}"/><path class="motion" d="{lines}"/>'
+        f'<path class="seen" d="{_dots(sample.seen)}"/></svg>'
+        f"<figcaption>{escape(caption + reason)}</figcaption></figure>"
+    )
+
+
+def _dots(pixels: NDArray[np.float64]) -> str:
+    """A path with a line of no length at each pixel: with round ends they are dots, for ten bytes each."""
+    return "".join(f"M{x:.0f} {y:.0f}h0" for x, y in pixels[np.isfinite(pixels).all(axis=1)])
+
+
+def _table(heads: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
+    head = "".join(f"<th>{escape(name)}</th>" for name in heads)
+    body = "".join("<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows)
+    return f'<div class="table"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _plain(value: object) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.6g}" if isinstance(value, float) else json.dumps(value) if isinstance(value, list) else str(value)
+
+
+def _float(value: object) -> float:
+    return float(value) if isinstance(value, int | float) else float("nan")
+
+
+def _short(value: object) -> str:
+    return "–" if value is None else f"{_float(value):.3g}"
+
+
+def _percent(value: object) -> str:
+    return "–" if value is None else f"{100 * _float(value):.0f} %"
+
+
+def _milliseconds(value: object) -> str:
+    return "–" if value is None else f"{_float(value):.0f} ms" if _float(value) >= 10 else f"{_float(value):.1f} ms"
+
+
+def _length(value: object, unit: str) -> str:
+    """A length in the unit that suits it."""
+    if value is None:
+        return "–"
+    length = _float(value)
+    if unit != "m":
+        return f"{length:.3g} {unit}"
+    if length < 0.1:
+        return f"{1000 * length:.3g} mm"
+    return f"{length:.3g} m" if length < 1000 else f"{length / 1000:.3g} km"

@@ -1,0 +1,192 @@
+"""What the charts of `report.html` are drawn from: columns of plain numbers, small enough to travel in the page."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from spslam.evaluation import Evaluation
+from spslam.frame_records import stage_names
+from spslam.geometry import apply
+from spslam.metrics import Record
+from spslam.path_views import AXES, choose_views, during, gaps
+from spslam.tracking import TrackState
+from spslam.trajectory import Trajectory
+
+if TYPE_CHECKING:
+    from spslam.slam import Slam
+
+Columns = dict[str, Any]
+
+# A screen shows no more; of longer runs every n-th frame is drawn.
+_MOST_ROWS = 3000
+# Of the extent of a path, what positions are rounded to: far less than a pixel.
+_POSITION_STEP = 1e-5
+_STATES = [state.value for state in TrackState]
+
+
+def chart_data(slam: Slam, record: Record, trajectory: Trajectory, evaluation: Evaluation | str | None) -> Columns:
+    """Columns for the charts, fit for JSON: no NaN, None where something is not known.
+
+    Times are seconds after the first frame; positions are those of `Evaluation.aligned` where there is one, else of the
+    trajectory. Rows are thinned out evenly where there are too many.
+    """
+    compared = isinstance(evaluation, Evaluation)
+    shown = evaluation.aligned if isinstance(evaluation, Evaluation) else trajectory
+    truth = _truth(evaluation, trajectory)
+    stamps = np.array([result.timestamp for result in record.results])
+    metric = compared or (slam.map.origin is not None and slam.map.origin.metric)
+    return {
+        "unit": "m" if metric else "map units",
+        "compared": compared,
+        "states": _STATES,
+        "axes": list(AXES),
+        "views": [
+            {"title": view.title, "across": view.across, "vertical": view.vertical, "turned": view.turned}
+            for view in choose_views(shown, truth)
+        ],
+        "frames": _frames(record, stamps),
+        "path": _path(record, stamps, shown, evaluation),
+        "truth": None if truth is None else _line(truth, stamps[0], gaps(truth.timestamps)),
+        "keyframes": _keyframes(slam, stamps[0], evaluation),
+        "loops": loop_rows(slam, stamps[0], evaluation),
+        "losses": loss_rows(slam, record),
+    }
+
+
+def loss_rows(slam: Slam, record: Record) -> list[Columns]:
+    """Lost stretches: first and last `frame` of each, `from` and `to` in seconds after the first frame, number of
+    `frames`, `cause` and `reason`."""
+    rows = []
+    indices = [result.index for result in record.results]
+    begin = record.results[0].timestamp
+    for loss in slam.statistics.losses:
+        first = int(np.searchsorted(indices, loss.frame))
+        last = record.results[min(first + max(loss.frames, 1), len(indices)) - 1]
+        rows.append(
+            {
+                "frame": loss.frame,
+                "last": last.index,
+                "from": _round(loss.timestamp - begin, 4),
+                "to": _round(last.timestamp - begin, 4),
+                "frames": loss.frames,
+                "cause": loss.cause,
+                "reason": loss.reason.removeprefix(f"{loss.cause}: "),
+            }
+        )
+    return rows
+
+
+def loop_rows(slam: Slam, begin: float, evaluation: Evaluation | str | None) -> list[Columns]:
+    """Closed loops of the main part between two of its key frames: their `frames`, seconds `t` after `begin`, whether
+    each is of an earlier `session`, positions `ends`, number of `inliers`."""
+    slam_map = slam.map
+    pairs = np.stack([slam_map.loops["i"], slam_map.loops["j"]], axis=1)
+    rows = slam_map.keyframe_rows(pairs.ravel()).reshape(-1, 2)
+    keyframes = slam_map.keyframes
+    inside = (keyframes["part"][rows] == slam.main_part).all(axis=1)
+    ends = _to_shown(slam_map.T_world_keyframe[:, :3, 3], evaluation)
+    return [
+        {
+            "frames": keyframes["frame"][pair].tolist(),
+            "t": _round(keyframes["timestamp"][pair] - begin, 4),
+            "earlier": (keyframes["session"][pair] != slam_map.session).tolist(),
+            "ends": _round(ends[pair], 4),
+            "inliers": int(inliers),
+        }
+        for pair, inliers in zip(rows[inside], slam_map.loops["inliers"][inside], strict=True)
+    ]
+
+
+def _frames(record: Record, stamps: NDArray[np.float64]) -> Columns:
+    step = _step(len(stamps))
+    results, laps = record.results[::step], record.stage_ms[::step]
+    stages: Columns = {name: _round([lap.get(name, 0.0) for lap in laps], 2) for name in stage_names(record)}
+    rest = np.array(record.frame_ms[::step]) - np.sum([*stages.values()], axis=0)
+    return {
+        "step": step,
+        "index": [result.index for result in results],
+        "t": _round(stamps[::step] - stamps[0], 4),
+        "state": [_STATES.index(result.state.value) for result in results],
+        # Of all frames: thinned out, most of the marks would be missing.
+        "keyframes": _round([r.timestamp - stamps[0] for r in record.results if r.is_keyframe], 4),
+        "inliers": [result.inliers for result in results],
+        "matches": [result.matches for result in results],
+        "coverage": _round([result.coverage for result in results], 3),
+        "reprojection": _round([result.median_error_px for result in results], 3),
+        "ms": {**stages, "other": _round(np.maximum(rest, 0.0), 2)},
+    }
+
+
+def _path(
+    record: Record, stamps: NDArray[np.float64], shown: Trajectory, evaluation: Evaluation | str | None
+) -> Columns:
+    step = _step(len(shown))
+    errors = np.full(len(shown), np.nan)
+    if isinstance(evaluation, Evaluation):
+        errors[evaluation.absolute.association.estimate] = evaluation.absolute.errors_m
+    indices = np.array([result.index for result in record.results])
+    # Poses carry the stamps of frames.
+    rows = np.searchsorted(stamps, shown.timestamps).clip(max=len(stamps) - 1)
+    return {
+        "step": step,
+        "index": indices[rows][::step].tolist(),
+        "error": _round(errors[::step], 6),
+        # A frame without a pose interrupts the path.
+        **_line(shown, stamps[0], np.diff(rows) > 1),
+    }
+
+
+def _line(trajectory: Trajectory, begin: float, broken: NDArray[np.bool_]) -> Columns:
+    """Seconds `t` after `begin`, positions `xyz` (three columns), and after which rows the line breaks; `broken` (N-1,)
+    tells it of all N poses."""
+    step = _step(len(trajectory))
+    pieces = np.concatenate([[0], np.cumsum(broken)])[: len(trajectory)][::step]
+    return {
+        "t": _round(trajectory.timestamps[::step] - begin, 4),
+        "xyz": [_round_positions(column, trajectory.positions) for column in trajectory.positions[::step].T],
+        "breaks": np.flatnonzero(np.diff(pieces)).tolist(),
+    }
+
+
+def _keyframes(slam: Slam, begin: float, evaluation: Evaluation | str | None) -> Columns:
+    keyframes = slam.keyframe_trajectory()
+    positions = _to_shown(keyframes.positions, evaluation)
+    return {
+        "t": _round(keyframes.timestamps - begin, 4),
+        "xyz": [_round_positions(column, positions) for column in positions.T],
+    }
+
+
+def _truth(evaluation: Evaluation | str | None, trajectory: Trajectory) -> Trajectory | None:
+    if not isinstance(evaluation, Evaluation):
+        return None
+    return during(evaluation.ground_truth, trajectory.timestamps)
+
+
+def _to_shown(positions: NDArray[np.float64], evaluation: Evaluation | str | None) -> NDArray[np.float64]:
+    """Positions (N, 3) of the map's world in the world that the path is shown in."""
+    if not isinstance(evaluation, Evaluation):
+        return positions
+    return apply(evaluation.absolute.S_truth_estimate, positions)
+
+
+def _step(rows: int) -> int:
+    return max(1, -(-rows // _MOST_ROWS))
+
+
+def _round_positions(column: NDArray[np.float64], everything: NDArray[np.float64]) -> Any:
+    extent = float(np.ptp(everything, axis=0).max()) if len(everything) else 1.0
+    return _round(column, max(0, int(-np.floor(np.log10(max(extent, 1e-9) * _POSITION_STEP)))))
+
+
+def _round(values: ArrayLike, decimals: int) -> Any:
+    """Rounded numbers as (lists of) floats, None for those that are not finite."""
+    rounded = np.round(np.asarray(values, dtype=np.float64), decimals)
+    if np.isfinite(rounded).all():
+        return rounded.tolist()
+    plain = rounded.astype(object)
+    plain[~np.isfinite(rounded)] = None
+    return plain.tolist()

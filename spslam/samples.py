@@ -1,0 +1,112 @@
+"""A few frames of a run with what tracking saw in them, chosen while it goes on: nobody knows how long it will be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from spslam.frame import Frame, Sighting
+from spslam.tracking import TrackState
+
+if TYPE_CHECKING:
+    from spslam.slam import Slam
+    from spslam.tracking import TrackResult
+
+_WIDTH = 640
+_JPEG_QUALITY = 70
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One frame to look at.
+
+    Attributes:
+        index, timestamp, state, reason: as in its `TrackResult`.
+        jpeg: the image, grey, at most 640 pixels wide.
+        size: width and height of the frame, pixels.
+        loose: (N, 2) float64, pixels of the frame: key points that see no map point.
+        seen: (M, 2) float64: key points that see one.
+        before: (M, 2) float64: where the frame before saw the same point; NaN where it did not.
+    """
+
+    index: int
+    timestamp: float
+    state: TrackState
+    reason: str
+    jpeg: bytes
+    size: tuple[int, int]
+    loose: NDArray[np.float64]
+    seen: NDArray[np.float64]
+    before: NDArray[np.float64]
+
+
+class FrameSamples:
+    """Chooses frames of a run (a `Viewer`): evenly spread ones, and the first of each of a few lost stretches.
+
+    Args:
+        even, lost: how many of either kind at most.
+    """
+
+    def __init__(self, even: int = 6, lost: int = 4) -> None:
+        self._most_even, self._most_lost = even, lost
+        self._even: list[Sample] = []
+        self._lost: list[Sample] = []
+        self._step, self._updates = 1, 0
+        self._before: Sighting | None = None
+        self._state: TrackState | None = None
+
+    def update(self, slam: Slam, frame: Frame, result: TrackResult) -> None:
+        """Look at a frame; only those that may be kept cost anything."""
+        sighting = slam.sighting
+        assert sighting is not None, "a frame was tracked"
+        if self._state is TrackState.TRACKING and result.state is TrackState.LOST:
+            if len(self._lost) < self._most_lost:
+                self._lost.append(_sample(frame, result, sighting, self._before))
+        elif self._updates % self._step == 0:
+            self._even.append(_sample(frame, result, sighting, self._before))
+            # Twice as many as wanted: every other one of them is as evenly spread, with twice the step.
+            if len(self._even) == 2 * self._most_even:
+                self._even, self._step = self._even[::2], 2 * self._step
+        self._before, self._state = sighting, result.state
+        self._updates += 1
+
+    def close(self) -> None:
+        """Do nothing."""
+
+    def chosen(self) -> list[Sample]:
+        """The frames, in their order."""
+        rows = np.linspace(0, len(self._even) - 1, min(self._most_even, len(self._even))).round().astype(int)
+        return sorted([*(self._even[row] for row in rows), *self._lost], key=lambda sample: sample.index)
+
+
+def _sample(frame: Frame, result: TrackResult, sighting: Sighting, before: Sighting | None) -> Sample:
+    seen = sighting.point_ids >= 0
+    earlier = np.full((np.count_nonzero(seen), 2), np.nan)
+    if before is not None:
+        _, now, then = np.intersect1d(sighting.point_ids[seen], before.point_ids, return_indices=True)
+        earlier[now] = before.pixels[then]
+    height, width = frame.image.shape
+    return Sample(
+        index=result.index,
+        timestamp=result.timestamp,
+        state=result.state,
+        reason=result.reason,
+        jpeg=_jpeg(frame.image),
+        size=(width, height),
+        # The image shows things where the lens put them.
+        loose=frame.camera.distort(sighting.pixels[~seen]),
+        seen=frame.camera.distort(sighting.pixels[seen]),
+        before=frame.camera.distort(earlier),
+    )
+
+
+def _jpeg(image: NDArray[np.uint8]) -> bytes:
+    height, width = image.shape
+    size = (min(width, _WIDTH), max(1, round(height * min(width, _WIDTH) / width)))
+    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    _, data = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+    return data.tobytes()

@@ -1,0 +1,56 @@
+"""Point tracks as lines over the image."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+# OpenCV draws at fractions of a pixel in fixed point.
+_SHIFT = 4
+_NEW_POINT = (150, 150, 150)
+
+
+def draw_tracks(
+    image: NDArray[np.uint8], positions: NDArray[np.float32], lengths: NDArray[np.int64], caption: str = ""
+) -> NDArray[np.uint8]:
+    """A picture (H, W, 3), blue first, of tracks: blue ones are young, red ones have been seen in L frames or more,
+    grey dots are key points without a track yet.
+
+    Args:
+        image: (H, W) grey.
+        positions, lengths: (N, L, 2) and (N,), see `PointTracks`.
+        caption: written into the lower left corner.
+    """
+    picture = np.repeat(image[:, :, None], 3, axis=2)
+    span = positions.shape[1]
+    colors = track_colors(span)
+    fixed = np.round(positions * 2.0**_SHIFT)
+    for x, y in fixed[lengths == 1, 0].astype(np.int32).tolist():
+        cv2.circle(picture, (x, y), 1 << _SHIFT, _NEW_POINT, -1, cv2.LINE_AA, _SHIFT)
+    ages = np.minimum(lengths, span)
+    # The long ones last: they lie on top.
+    for age in range(2, span + 1):
+        tails = fixed[ages == age, :age].astype(np.int32)
+        color = colors[age - 1].tolist()
+        cv2.polylines(picture, list(tails), False, color, 1, cv2.LINE_AA, _SHIFT)
+        for x, y in tails[:, 0].tolist():
+            cv2.circle(picture, (x, y), 2 << _SHIFT, color, -1, cv2.LINE_AA, _SHIFT)
+    if caption:
+        _write(picture, caption)
+    return picture
+
+
+def track_colors(span: int) -> NDArray[np.uint8]:
+    """Colours (L, 3) uint8, blue first, of tracks of 1 to L frames."""
+    shades = np.linspace(30, 235, span).round().astype(np.uint8)
+    return np.asarray(cv2.applyColorMap(shades[:, None], cv2.COLORMAP_TURBO)[:, 0], dtype=np.uint8)
+
+
+def _write(picture: NDArray[np.uint8], text: str) -> None:
+    font, size = cv2.FONT_HERSHEY_SIMPLEX, 0.5
+    (width, height), below = cv2.getTextSize(text, font, size, 1)
+    left, bottom = 8, picture.shape[0] - 8 - below
+    # On black: it is read on any image.
+    cv2.rectangle(picture, (left - 4, bottom - height - 4), (left + width + 4, bottom + below + 2), (0, 0, 0), -1)
+    cv2.putText(picture, text, (left, bottom), font, size, (255, 255, 255), 1, cv2.LINE_AA)

@@ -1,0 +1,55 @@
+"""A window that shows pictures. Open3D makes it: the OpenCV that spslam depends on has no windows."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spslam.errors import MissingDependencyError
+from spslam.viewer import has_display, import_open3d
+
+
+class ImageWindow:
+    """Shows one picture after the other (a `PictureSink`) until it is closed.
+
+    Raises:
+        MissingDependencyError: Open3D or a system library is missing, or there is no display.
+    """
+
+    def __init__(self, title: str) -> None:
+        if not has_display():
+            raise MissingDependencyError("a window needs a display, found none: give --out FILE.mp4 or --out FOLDER")
+        self._open3d = import_open3d()
+        self._title = title
+        self._window: Any = None
+        self._shown: Any = None
+
+    def __enter__(self) -> ImageWindow:
+        return self
+
+    def show(self, image: NDArray[np.uint8]) -> bool:
+        """Show a picture (H, W, 3) uint8, blue first; False once the window was closed."""
+        pixels = self._open3d.geometry.Image(np.ascontiguousarray(image[:, :, ::-1]))
+        if self._window is None:
+            self._open(image.shape[1], image.shape[0])
+        else:
+            self._window.remove_geometry(self._shown)
+        self._window.add_geometry(pixels)
+        self._shown = pixels
+        goes_on = bool(self._window.poll_events())
+        self._window.update_renderer()
+        return goes_on
+
+    def _open(self, width: int, height: int) -> None:
+        self._window = self._open3d.visualization.Visualizer()
+        if not self._window.create_window(self._title, width, height):
+            raise MissingDependencyError("Open3D could not open a window (OpenGL): give --out FILE.mp4 or --out FOLDER")
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._window is not None:
+            self._window.destroy_window()

@@ -1,0 +1,99 @@
+"""`spslam track`."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from command_line import call, refused
+
+from spslam import cli_track
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> str:
+    """Ten images of a scene that moves to the left."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    scene = np.kron(np.random.default_rng(0).integers(0, 256, (20, 60)).astype(np.uint8), np.ones((8, 8), np.uint8))
+    for index in range(10):
+        cv2.imwrite(str(folder / f"{index:03d}.png"), scene[:, 8 * index : 8 * index + 240])
+    return str(folder)
+
+
+def test_a_video_of_a_part_of_the_images(images: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "tracks.mp4"
+    part = ["--start", "1", "--stride", "2", "--max-frames", "4"]
+    assert call("track", images, "--extractor", "orb", *part, "--out", str(out)) == 0
+    printed = capsys.readouterr()
+    assert printed.out.startswith("4 frames, ") and printed.out.endswith(f", in {out}\n")
+    assert int(printed.out.split()[2]) > 20
+    assert printed.err.startswith("007.png")
+    capture = cv2.VideoCapture(str(out))
+    assert (capture.get(cv2.CAP_PROP_FRAME_COUNT), capture.get(cv2.CAP_PROP_FPS)) == (4, 10)
+
+
+def test_pictures_in_a_folder_and_a_video_as_source(images: str, tmp_path: Path) -> None:
+    video, folder = tmp_path / "tracks.mp4", tmp_path / "tracks"
+    assert call("track", images, "--extractor", "orb", "--out", str(video)) == 0
+    assert call("track", str(video), "--extractor", "sift", "--max-frames", "3", "--out", str(folder)) == 0
+    assert len(list(folder.iterdir())) == 3
+
+
+def test_wrong_calls_are_answered_with_one_line(
+    images: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("sys.platform", "linux")
+    out = ["--extractor", "orb", "--out", str(tmp_path / "out.mp4")]
+    assert "found nothing at" in refused(capsys, "track", str(tmp_path / "gone.mp4"), *out)
+    assert "a camera with the number 97, found none" in refused(capsys, "track", "97", *out)
+    assert "start 10 lies past the end" in refused(capsys, "track", images, "--start", "10", *out)
+    assert "no extractor named 'surf'" in refused(capsys, "track", images, "--extractor", "surf", *out[2:])
+    assert "needs a display, found none" in refused(capsys, "track", images, "--extractor", "orb")
+    gone = ["--out", str(tmp_path / "gone" / "out.mp4")]
+    assert "cannot write" in refused(capsys, "track", images, "--extractor", "orb", *gone)
+    assert "left alone" in refused(capsys, "track", images, "--extractor", "orb", "--out", images)
+    assert [path.name for path in tmp_path.iterdir()] == ["images"]
+
+
+def test_an_interrupt_keeps_what_was_written(images: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stopped = threading.Event()
+    stopped.set()
+
+    class Flag:
+        def __enter__(self) -> threading.Event:
+            return stopped
+
+        def __exit__(self, *error: object) -> None:
+            pass
+
+    monkeypatch.setattr(cli_track, "interrupt_as_flag", Flag)
+    assert call("track", images, "--extractor", "orb", "--out", str(tmp_path / "out")) == 130
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["000000.png"]
+
+
+def test_a_window_that_is_closed_ends_it(
+    images: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Window:
+        def __init__(self, title: str) -> None:
+            self.shown = 0
+
+        def __enter__(self) -> Window:
+            return self
+
+        def show(self, image: np.ndarray) -> bool:
+            self.shown += 1
+            return self.shown < 3
+
+        def __exit__(self, *error: object) -> None:
+            pass
+
+    monkeypatch.setattr("spslam.viewer_image.ImageWindow", Window)
+    assert call("track", images, "--extractor", "orb") == 0
+    assert capsys.readouterr().out.startswith("3 frames, ")
