@@ -40,7 +40,7 @@ class SuperPointExtractor:
 
     def __init__(self, config: FeatureConfig, network: SuperPoint | None = None) -> None:
         self._config = config
-        self.pixel_sigma = 0.6 if config.subpixel else 1.1
+        self.pixel_sigma = 0.7 if config.subpixel else 1.1
         self._engine: Engine
         if network is None:
             network = load_superpoint(config.weights)
