@@ -67,7 +67,8 @@ def _without_the_silenced(heat: NDArray[np.float32], probable: NDArray[np.bool_]
     left[:, 1:] = cv2.dilate(shown, np.ones((1, radius), np.uint8), anchor=(radius - 1, 0))[:, :-1]
     square = np.ones((side, side), np.uint8)
     best = probable & (shown == cv2.dilate(shown, square)) & (shown > above) & (shown > left)
-    return best | (probable & (cv2.dilate(best.astype(np.uint8), square) == 0))
+    left_over: NDArray[np.bool_] = best | (probable & (cv2.dilate(best.astype(np.uint8), square) == 0))
+    return left_over
 
 
 def _suppress(
