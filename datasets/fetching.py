@@ -190,7 +190,9 @@ class DataFolder:
         for file in sequence.side_files:
             (self.root / file).parent.mkdir(parents=True, exist_ok=True)
             (temporary / file).replace(self.root / file)
-        folder.rename(self.folder(sequence))
+        # Where only a file beside it was gone, the folder is there as it was fetched.
+        if not self.folder(sequence).exists():
+            folder.rename(self.folder(sequence))
 
     @contextmanager
     def _removed_if_damaged(self, archive: Archive) -> Iterator[None]:

@@ -39,17 +39,15 @@ def show_list(
     data: DataOption = None,
 ) -> None:
     """List the public sequences with the size of their downloads, and which are there."""
-    from rich.console import Console
-    from rich.table import Table
-
     folder, catalogue = _open(data)
     sequences = list(catalogue.sequences.values()) if dataset is None else catalogue.choose([dataset])
-    table = Table(box=None, pad_edge=False)
-    for column in ("name", "download", "licence", "here"):
-        table.add_column(column, no_wrap=True)
-    for sequence in sequences:
-        table.add_row(sequence.name, _download_size(sequence), sequence.licence, _state(folder, sequence))
-    Console().print(table, highlight=False)
+    width = max(len(sequence.name) for sequence in sequences)
+    for title, licence in dict.fromkeys((sequence.title, sequence.licence) for sequence in sequences):
+        typer.echo(f"{title} ({licence})")
+        for sequence in sequences:
+            if sequence.title == title:
+                row = f"  {sequence.name:{width}}  {_download_size(sequence):18}  {_state(folder, sequence)}"
+                typer.echo(row.rstrip())
 
 
 @app.command()
@@ -98,12 +96,19 @@ def fetch(
     sequences = catalogue.choose(names)
     for licence in dict.fromkeys(f"{s.dataset}: {s.licence}, see {s.page}" for s in sequences):
         typer.echo(licence, err=True)
+    there: list[str] = []
     try:
         with TransferLine() as line:
-            kept = folder.fetch(sequences, line.move, lambda sequence, before: _say_done(folder, sequence, before))
+            kept = folder.fetch(
+                sequences, line.move, lambda sequence, before: there.append(_describe_done(folder, sequence, before))
+            )
     except KeyboardInterrupt:
         typer.echo(_what_is_kept(folder), err=True)
         raise typer.Exit(INTERRUPTED) from None
+    finally:
+        # Not before: what is printed beside a line that is kept up to date goes where that line goes.
+        for text in there:
+            typer.echo(text)
     for archive in kept:
         typer.echo(f"kept for its other sequences: {archive}", err=True)
 
@@ -118,8 +123,8 @@ def _open(data: Path | None) -> tuple[DataFolder, Catalogue]:
     return DataFolder(root, catalogue), catalogue
 
 
-def _say_done(folder: DataFolder, sequence: PublicSequence, before: bool) -> None:
-    typer.echo(f"{sequence.name}: {folder.folder(sequence)}{' (was there)' if before else ''}")
+def _describe_done(folder: DataFolder, sequence: PublicSequence, before: bool) -> str:
+    return f"{sequence.name}: {folder.folder(sequence)}{' (was there)' if before else ''}"
 
 
 def _what_is_kept(folder: DataFolder) -> str:

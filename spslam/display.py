@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from time import monotonic
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
 from rich.markup import escape
@@ -98,7 +98,7 @@ class TrainingLine:
         self._text = ""
         self._status = self._console.status("preparing") if self._console.is_terminal and not quiet else None
 
-    def __enter__(self) -> TrainingLine:
+    def __enter__(self) -> Self:
         if self._status is not None:
             self._status.start()
         return self
