@@ -57,12 +57,19 @@ class DataFolder:
             return False
         return all((self.root / file).is_file() for file in sequence.side_files)
 
-    def partial_bytes(self, sequence: PublicSequence) -> int:
-        """Bytes of its archives that are on the disk, whole or in part."""
-        paths = [
-            path for archive in sequence.archives for path in (self._archive(archive), self._download(archive).part)
-        ]
-        return sum(path.stat().st_size for path in paths if path.is_file())
+    def state(self, sequence: PublicSequence) -> str:
+        """In words, what is there of a sequence; empty: nothing.
+
+        Raises:
+            FetchError: the folder cannot be read.
+        """
+        with _disk_errors_told(self.root):
+            if self.is_complete(sequence):
+                return "yes"
+            if self.folder(sequence).exists():
+                return "not as fetched"
+            downloaded = self._downloaded_bytes(sequence)
+            return f"{format_bytes(downloaded)} downloaded" if downloaded else ""
 
     def partial_downloads(self) -> list[Path]:
         """The archives that are there in part."""
@@ -84,17 +91,24 @@ class DataFolder:
         Raises:
             FetchError: the network, the server, an archive or the room on the disk is not as it must be.
         """
-        missing = [sequence for sequence in sequences if not self.is_complete(sequence)]
-        for sequence in missing:
-            self._refuse_foreign(sequence)
-        for sequence in sequences:
-            if sequence in missing:
-                for archive in sequence.archives:
-                    self._fetch_archive(archive, missing, progress)
-                self._unpack(sequence, progress)
-            done(sequence, sequence not in missing)
-        archives = dict.fromkeys(archive for sequence in sequences for archive in sequence.archives)
-        return [path for archive in archives if (path := self._tidy(archive)) is not None]
+        with _disk_errors_told(self.root):
+            missing = [sequence for sequence in sequences if not self.is_complete(sequence)]
+            for sequence in missing:
+                self._refuse_foreign(sequence)
+            for sequence in sequences:
+                if sequence in missing:
+                    for archive in sequence.archives:
+                        self._fetch_archive(archive, missing, progress)
+                    self._unpack(sequence, progress)
+                done(sequence, sequence not in missing)
+            archives = dict.fromkeys(archive for sequence in sequences for archive in sequence.archives)
+            return [path for archive in archives if (path := self._tidy(archive)) is not None]
+
+    def _downloaded_bytes(self, sequence: PublicSequence) -> int:
+        """Of its archives, whole and in part."""
+        whole = [self._archive(archive) for archive in sequence.archives]
+        parts = [self._download(archive).part for archive in sequence.archives]
+        return sum(path.stat().st_size for path in whole + parts if path.is_file())
 
     def _archive(self, archive: Archive) -> Path:
         return self.root / _DOWNLOADS / archive.name
@@ -123,8 +137,7 @@ class DataFolder:
         # What lies there under its final name was checked before it got that name.
         if self._archive(archive).is_file():
             return
-        with _writable(self._archive(archive).parent):
-            self._archive(archive).parent.mkdir(parents=True, exist_ok=True)
+        self._archive(archive).parent.mkdir(parents=True, exist_ok=True)
         wanted = sum(archive in sequence.archives for sequence in missing)
 
         def check_room(coming: int) -> None:
@@ -148,15 +161,14 @@ class DataFolder:
     def _unpack(self, sequence: PublicSequence, progress: Progress) -> None:
         """Unpack a sequence to a folder of its own, and move it to its place when it is whole."""
         final = self.folder(sequence)
-        with _writable(final):
-            final.parent.mkdir(parents=True, exist_ok=True)
-            temporary = Path(tempfile.mkdtemp(dir=final.parent, prefix=f".{final.name}.", suffix=".tmp"))
-            try:
-                total = self._check_room_to_unpack(sequence, temporary)
-                self._unpack_parts(sequence, temporary, partial(progress, f"unpacking {sequence.name}"), total)
-                self._publish(sequence, temporary)
-            finally:
-                shutil.rmtree(temporary, ignore_errors=True)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=final.parent, prefix=f".{final.name}.", suffix=".tmp"))
+        try:
+            total = self._check_room_to_unpack(sequence, temporary)
+            self._unpack_parts(sequence, temporary, partial(progress, f"unpacking {sequence.name}"), total)
+            self._publish(sequence, temporary)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
     def _check_room_to_unpack(self, sequence: PublicSequence, temporary: Path) -> int:
         """The bytes that unpacking takes, about."""
@@ -210,8 +222,7 @@ class DataFolder:
             return None
         if not all(self.is_complete(sequence) for sequence in self._catalogue.sharing(archive)):
             return path
-        with _writable(path):
-            path.unlink()
+        path.unlink()
         return None
 
 
@@ -241,8 +252,8 @@ def _read_record(folder: Path) -> _Contents | None:
 
 
 @contextmanager
-def _writable(path: Path) -> Iterator[None]:
+def _disk_errors_told(root: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise FetchError(f"cannot write {path}: {reason(error)}; archives that are there are kept") from None
+        raise FetchError(f"cannot use {error.filename or root}: {reason(error)}; whole archives are kept") from None

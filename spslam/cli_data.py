@@ -46,7 +46,7 @@ def show_list(
         typer.echo(f"{title} ({licence})")
         for sequence in sequences:
             if sequence.title == title:
-                row = f"  {sequence.name:{width}}  {_download_size(sequence):18}  {_state(folder, sequence)}"
+                row = f"  {sequence.name:{width}}  {_download_size(sequence):18}  {folder.state(sequence)}"
                 typer.echo(row.rstrip())
 
 
@@ -64,7 +64,7 @@ def info(
             "page": sequence.page,
             "licence": f"{sequence.licence}; the page tells what to cite",
             **{f"archive {archive.name}": _describe(archive) for archive in sequence.archives},
-            "folder": f"{folder.folder(sequence)} ({_state(folder, sequence) or 'not fetched'})",
+            "folder": f"{folder.folder(sequence)} ({folder.state(sequence) or 'not fetched'})",
         }
         for title, text in rows.items():
             typer.echo(f"{title}: {text}")
@@ -130,17 +130,6 @@ def _describe_done(folder: DataFolder, sequence: PublicSequence, before: bool) -
 def _what_is_kept(folder: DataFolder) -> str:
     kept = ", ".join(str(path) for path in folder.partial_downloads())
     return f"stopped; {f'kept: {kept}' if kept else 'no download is cut off'}; the same call goes on from there"
-
-
-def _state(folder: DataFolder, sequence: PublicSequence) -> str:
-    from spslam.datasets.fetching import format_bytes
-
-    if folder.is_complete(sequence):
-        return "yes"
-    if folder.folder(sequence).exists():
-        return "not as fetched"
-    downloaded = folder.partial_bytes(sequence)
-    return f"{format_bytes(downloaded)} downloaded" if downloaded else ""
 
 
 def _download_size(sequence: PublicSequence) -> str:
