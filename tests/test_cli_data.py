@@ -179,6 +179,29 @@ def test_an_archive_that_came_cut_short_is_removed(
     assert fetch(tmp_path, "tum-fr1_xyz") == 0
 
 
+def test_a_wrong_checksum(
+    server: FileServer, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entries = yaml.safe_load((files("spslam.datasets") / "catalogue.yaml").read_text(encoding="utf-8"))
+    entries["tum"]["archives"][XYZ] = {"url": f"{server.url}/{XYZ}", "md5": 32 * "0"}
+    monkeypatch.setattr(Catalogue, "load", lambda: Catalogue(entries))
+    assert "checksum (MD5) 0000" in refused(capsys, tmp_path, "tum-fr1_xyz")
+    assert files_of(tmp_path) == []
+
+
+def test_no_room_to_unpack_keeps_the_archive(
+    server: FileServer, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = iter([10**9, 0])
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "disk_usage", lambda path: Usage(10**9, 0, next(room)))
+        assert "to unpack tum-fr1_xyz" in refused(capsys, tmp_path, "tum-fr1_xyz")
+    assert files_of(tmp_path) == [f"downloads/{XYZ}"]
+    server.asked.clear()
+    assert fetch(tmp_path, "tum-fr1_xyz") == 0
+    assert server.asked == []
+
+
 def test_a_member_that_leads_out_is_refused(
     server: FileServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
