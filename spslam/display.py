@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from time import monotonic
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
 from rich.markup import escape
@@ -98,7 +98,7 @@ class TrainingLine:
         self._text = ""
         self._status = self._console.status("preparing") if self._console.is_terminal and not quiet else None
 
-    def __enter__(self) -> TrainingLine:
+    def __enter__(self) -> Self:
         if self._status is not None:
             self._status.start()
         return self
@@ -140,6 +140,26 @@ class TrainingLine:
     def _print(self) -> None:
         self._last = monotonic()
         self._console.print(self._text, highlight=False, soft_wrap=True)
+
+
+class TransferLine(TrainingLine):
+    """One line on standard error while bytes are moved, as `TrainingLine`: rate and time left."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        super().__init__(console)
+        self._action = ""
+        self._first = 0
+
+    def move(self, action: str, done: int, total: int | None) -> None:
+        """Show how far an action is: bytes that are done, and of the whole, or None where that is unknown."""
+        now = monotonic()
+        if action != self._action:
+            # What an earlier call left there says nothing about the rate.
+            self._action, self._first, self._start = action, done, now
+        rate = (done - self._first) / max(now - self._start, 1e-9)
+        whole = f" of {total / 1e6:.1f} MB  {100 * done / max(total, 1):.0f} %" if total is not None else " MB"
+        left = f"  {_duration((total - done) / rate)} left" if total is not None and rate > 0 else ""
+        self._show(f"{action}  {done / 1e6:.1f}{whole}  {rate / 1e6:.1f} MB/s{left}")
 
 
 def _duration(seconds: float) -> str:

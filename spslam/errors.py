@@ -25,6 +25,10 @@ class CalibrationError(DatasetError):
     """A calibration is missing, incomplete or impossible."""
 
 
+class FetchError(SpslamError):
+    """A public sequence has no such name, or cannot be downloaded or unpacked."""
+
+
 class WeightsError(SpslamError):
     """Network weights are missing, foreign or do not fit the network."""
 

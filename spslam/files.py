@@ -1,4 +1,4 @@
-"""Writing files so that nobody ever meets half of one, and where those are that can be made again."""
+"""Writing files so that nobody ever meets half of one; where public data is, and what can be made again."""
 
 from __future__ import annotations
 
@@ -50,6 +50,13 @@ def atomic_file(path: Path | str) -> Iterator[BinaryIO]:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def data_folder() -> Path:
+    """Where public sequences are: `$SPSLAM_DATA`, else `spslam-data` in the user's folder."""
+    if chosen := os.environ.get("SPSLAM_DATA"):
+        return Path(chosen).expanduser()
+    return Path.home() / "spslam-data"
 
 
 def cache_folder() -> Path:

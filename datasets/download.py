@@ -1,0 +1,235 @@
+"""Downloading a large file over HTTP: what is there is kept, and a later call goes on from it."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import re
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO
+from urllib.parse import urlsplit
+
+from spslam import __version__
+from spslam.errors import FetchError
+from spslam.files import write_atomic
+
+from .layout import reason
+
+# (what is being done, bytes that are done, bytes of the whole or None)
+Progress = Callable[[str, int, int | None], None]
+
+_CHUNK = 1 << 20
+_TIMEOUT_S = 30.0
+# A connection that breaks is opened again, unless it brought nothing this often in a row.
+_TRIES = 4
+_PAUSE_S = 2.0
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What a server sends.
+
+    Attributes:
+        body: the bytes from `start` on.
+        start: how many bytes of the file are there already.
+        total: length of the file, bytes; None where the server does not say.
+    """
+
+    body: http.client.HTTPResponse
+    start: int
+    total: int | None
+
+
+class Download:
+    """A file that comes to `target` when it is whole; until then what is there of it lies in `part`.
+
+    Args:
+        url: http or https.
+        target: where the file goes; its folder exists.
+        exact_bytes: the length that the file must have, or None.
+        md5: its checksum, or None.
+    """
+
+    def __init__(self, url: str, target: Path, exact_bytes: int | None = None, md5: str | None = None) -> None:
+        self._url = url
+        self._target = target
+        self._exact_bytes = exact_bytes
+        self._md5 = md5
+        self.part = target.with_name(f"{target.name}.part")
+        self._origin = target.with_name(f"{target.name}.part.json")
+
+    def run(self, progress: Progress, before: Callable[[int], None]) -> None:
+        """Download what is missing, check it and move it to its place.
+
+        Args:
+            progress: told how far it is.
+            before: called with the number of bytes that are still to come, where the server says it; may raise.
+
+        Raises:
+            FetchError: the server cannot be reached, has no such file or another one, or the checksum is wrong.
+        """
+        try:
+            self._receive(progress, before)
+            self._check(progress)
+            self.part.replace(self._target)
+            self._origin.unlink(missing_ok=True)
+        except OSError as error:
+            raise FetchError(f"cannot write {self.part}: {reason(error)}; what is there is kept") from None
+
+    def _receive(self, progress: Progress, before: Callable[[int], None]) -> None:
+        idle = 0
+        while True:
+            had = self.length()
+            if self._attempt(progress, before):
+                return
+            idle = 0 if self.length() > had else idle + 1
+            if idle == _TRIES:
+                raise FetchError(
+                    f"the connection to {self._host} broke off at {self.length()} bytes of {self._target.name} "
+                    f"({_TRIES} tries brought no more); they are kept in {self.part}: the same call goes on from there"
+                )
+            time.sleep(_PAUSE_S * idle)
+
+    def _attempt(self, progress: Progress, before: Callable[[int], None]) -> bool:
+        """Whether the file is whole after one connection."""
+        answer = self._ask()
+        if answer is None:
+            return True
+        with answer.body:
+            self._check_length(answer.total)
+            if answer.total is not None:
+                before(answer.total - answer.start)
+            with self.part.open("r+b" if answer.start else "wb") as file:
+                file.seek(answer.start)
+                ended = _copy(answer, file, partial(progress, f"downloading {self._target.name}"))
+        return ended and answer.total in (None, self.length())
+
+    def _ask(self) -> _Answer | None:
+        """Ask for what is missing; None: nothing is.
+
+        A server that ignores the range, or whose file is another by now, sends the file from its beginning.
+        """
+        start = self.length()
+        request = urllib.request.Request(self._url, headers={"User-Agent": f"spslam/{__version__}"})
+        if start:
+            request.add_header("Range", f"bytes={start}-")
+            if validator := self._validator():
+                request.add_header("If-Range", validator)
+        try:
+            body = urllib.request.urlopen(request, timeout=_TIMEOUT_S)
+        except urllib.error.HTTPError as error:
+            if error.code == 416 and start:
+                return self._ask_after_end(start, error.headers.get("Content-Range", ""))
+            raise FetchError(self._refusal(error.code)) from None
+        except (OSError, http.client.HTTPException) as error:
+            raise FetchError(self._unreachable(error)) from None
+        return self._read_head(body, start)
+
+    def _ask_after_end(self, start: int, content_range: str) -> _Answer | None:
+        """What a range that begins at the end of the file, or behind it, means."""
+        if content_range == f"bytes */{start}":
+            return None
+        self.part.unlink()
+        return self._ask()
+
+    def _read_head(self, body: http.client.HTTPResponse, start: int) -> _Answer:
+        if body.status == 206:
+            found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", body.headers.get("Content-Range", ""))
+            if found is None or int(found[1]) != start:
+                raise FetchError(
+                    f"{self._host} answers with another part of {self._target.name} than was asked for: "
+                    f"remove {self.part} to start over"
+                )
+            return _Answer(body, start, None if found[2] == "*" else int(found[2]))
+        self._remember(body)
+        length = body.headers.get("Content-Length")
+        return _Answer(body, 0, None if length is None else int(length))
+
+    def _remember(self, body: http.client.HTTPResponse) -> None:
+        # A weak tag does not promise the same bytes, so no range may hang on it.
+        tag = body.headers.get("ETag", "")
+        validator = tag if tag.startswith('"') else body.headers.get("Last-Modified", "")
+        write_atomic(self._origin, json.dumps({"url": self._url, "validator": validator}))
+
+    def _validator(self) -> str:
+        try:
+            return str(json.loads(self._origin.read_text(encoding="utf-8"))["validator"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return ""
+
+    def length(self) -> int:
+        """How many bytes are there in part."""
+        return self.part.stat().st_size if self.part.exists() else 0
+
+    def _check_length(self, total: int | None) -> None:
+        if total is not None and self._exact_bytes not in (None, total):
+            raise FetchError(
+                f"{self._url} is another file than expected: {self._exact_bytes} bytes expected, {total} found; "
+                "look at the data set's page"
+            )
+
+    def _check(self, progress: Progress) -> None:
+        """The length and the checksum of what was received; a wrong file is removed, for nothing can be added to it."""
+        length = self.length()
+        wrong = ""
+        if self._exact_bytes not in (None, length):
+            wrong = f"{self._exact_bytes} bytes expected, {length} found"
+        elif self._md5 is not None and (found := self._checksum(progress)) != self._md5:
+            wrong = f"checksum (MD5) {self._md5} expected, {found} found"
+        if wrong:
+            self.part.unlink()
+            self._origin.unlink(missing_ok=True)
+            raise FetchError(
+                f"{self._target.name} came damaged: {wrong}; it is removed: call again to download it anew"
+            )
+
+    def _checksum(self, progress: Progress) -> str:
+        return _md5(self.part, partial(progress, f"checking {self._target.name}"))
+
+    @property
+    def _host(self) -> str:
+        return urlsplit(self._url).netloc
+
+    def _refusal(self, code: int) -> str:
+        if code in (404, 410):
+            return f"{self._url} is not there (HTTP {code}): the file may have moved, look at the data set's page"
+        kept = "; what is there is kept" if self.length() else ""
+        return f"{self._host} refuses {self._url} (HTTP {code} {http.client.responses.get(code, '')}): try later{kept}"
+
+    def _unreachable(self, error: OSError | http.client.HTTPException) -> str:
+        cause = error.reason if isinstance(error, urllib.error.URLError) else error
+        kept = f"; {self.length()} bytes are kept in {self.part}" if self.length() else ""
+        return f"cannot reach {self._host} ({cause}): is there a network, or a proxy to set in HTTPS_PROXY?{kept}"
+
+
+def _copy(answer: _Answer, file: BinaryIO, progress: Callable[[int, int | None], None]) -> bool:
+    """Whether the body was read to its end, as far as one can tell."""
+    done = answer.start
+    while True:
+        try:
+            chunk = answer.body.read1(_CHUNK)
+        except (http.client.HTTPException, OSError):
+            return False
+        if not chunk:
+            return True
+        file.write(chunk)
+        done += len(chunk)
+        progress(done, answer.total)
+
+
+def _md5(path: Path, progress: Callable[[int, int | None], None]) -> str:
+    digest = hashlib.md5(usedforsecurity=False)
+    done, total = 0, path.stat().st_size
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+            done += len(chunk)
+            progress(done, total)
+    return digest.hexdigest()

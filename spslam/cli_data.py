@@ -1,0 +1,156 @@
+"""The commands for public sequences: `spslam data …`, which `spslam.cli` adds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from spslam.datasets.catalogue import Archive, Catalogue, PublicSequence
+    from spslam.datasets.fetching import DataFolder
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="data",
+    help="Public sequences (KITTI odometry, TUM RGB-D, EuRoC): which there are, and fetching them.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+DataOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        metavar="DIR",
+        show_default=False,
+        help="Where the sequences are. Default: $SPSLAM_DATA, else ~/spslam-data.",
+    ),
+]
+
+
+@app.command("list")
+def show_list(
+    dataset: Annotated[
+        str | None, typer.Argument(metavar="[DATASET]", show_default=False, help="Only those of kitti, tum or euroc.")
+    ] = None,
+    data: DataOption = None,
+) -> None:
+    """List the public sequences with the size of their downloads, and which are there."""
+    folder, catalogue = _open(data)
+    sequences = list(catalogue.sequences.values()) if dataset is None else catalogue.choose([dataset])
+    width = max(len(sequence.name) for sequence in sequences)
+    for title, licence in dict.fromkeys((sequence.title, sequence.licence) for sequence in sequences):
+        typer.echo(f"{title} ({licence})")
+        for sequence in sequences:
+            if sequence.title == title:
+                row = f"  {sequence.name:{width}}  {_download_size(sequence):18}  {folder.state(sequence)}"
+                typer.echo(row.rstrip())
+
+
+@app.command()
+def info(
+    name: Annotated[str, typer.Argument(metavar="NAME", show_default=False, help="As in the list.")],
+    data: DataOption = None,
+) -> None:
+    """Tell where sequences are published, their size, licence and checksum, and where they are here."""
+    folder, catalogue = _open(data)
+    for sequence in catalogue.choose([name]):
+        rows = {
+            "name": sequence.name,
+            "data set": sequence.title,
+            "page": sequence.page,
+            "licence": f"{sequence.licence}; the page tells what to cite",
+            **{f"archive {archive.name}": _describe(archive) for archive in sequence.archives},
+            "folder": f"{folder.folder(sequence)} ({folder.state(sequence) or 'not fetched'})",
+        }
+        for title, text in rows.items():
+            typer.echo(f"{title}: {text}")
+
+
+@app.command()
+def fetch(
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="NAME...", show_default=False, help="As in the list; kitti, tum or euroc: all of the data set."
+        ),
+    ],
+    data: DataOption = None,
+) -> None:
+    """Download sequences, check them, and unpack them as spslam run wants them.
+
+    \b
+    spslam data fetch tum-fr1_xyz
+    spslam data fetch kitti-00 kitti-05 --data /data
+
+    What is there is skipped. A download that was cut off or stopped by ^C goes on where it was with the same call. An
+    archive with several sequences is kept below downloads/ until all of them are unpacked.
+    Exit codes: 0 done, 2 an error (told in one line), 130 stopped by ^C.
+    """
+    from spslam.display import TransferLine
+
+    folder, catalogue = _open(data)
+    sequences = catalogue.choose(names)
+    for licence in dict.fromkeys(f"{s.dataset}: {s.licence}, see {s.page}" for s in sequences):
+        typer.echo(licence, err=True)
+    there: list[str] = []
+    try:
+        with TransferLine() as line:
+            kept = folder.fetch(
+                sequences, line.move, lambda sequence, before: there.append(_describe_done(folder, sequence, before))
+            )
+    except KeyboardInterrupt:
+        typer.echo(_what_is_kept(folder), err=True)
+        raise typer.Exit(INTERRUPTED) from None
+    finally:
+        # Not before: what is printed beside a line that is kept up to date goes where that line goes.
+        for text in there:
+            typer.echo(text)
+    for archive in kept:
+        typer.echo(f"kept for its other sequences: {archive}", err=True)
+
+
+def _open(data: Path | None) -> tuple[DataFolder, Catalogue]:
+    from spslam.datasets.catalogue import Catalogue
+    from spslam.datasets.fetching import DataFolder
+    from spslam.files import data_folder
+
+    catalogue = Catalogue.load()
+    root = data_folder() if data is None else data.expanduser()
+    return DataFolder(root, catalogue), catalogue
+
+
+def _describe_done(folder: DataFolder, sequence: PublicSequence, before: bool) -> str:
+    return f"{sequence.name}: {folder.folder(sequence)}{' (was there)' if before else ''}"
+
+
+def _what_is_kept(folder: DataFolder) -> str:
+    kept = ", ".join(str(path) for path in folder.partial_downloads())
+    return f"stopped; {f'kept: {kept}' if kept else 'no download is cut off'}; the same call goes on from there"
+
+
+def _download_size(sequence: PublicSequence) -> str:
+    from spslam.datasets.fetching import format_bytes
+
+    sizes = [archive.expected_bytes for archive in sequence.archives]
+    known = [size for size in sizes if size is not None]
+    if len(known) < len(sizes):
+        return "size unknown"
+    shared = max(archive.sequences for archive in sequence.archives)
+    return format_bytes(sum(known)) + (f" for all {shared}" if shared > 1 else "")
+
+
+def _describe(archive: Archive) -> str:
+    from spslam.datasets.fetching import format_bytes
+
+    if archive.exact_bytes is not None:
+        size = f"{archive.exact_bytes} bytes"
+    elif archive.about_bytes is not None:
+        size = f"about {format_bytes(archive.about_bytes)}"
+    else:
+        size = "size unknown"
+    checksum = f"MD5 {archive.md5}" if archive.md5 else "no checksum published"
+    return f"{archive.url} ({size}, {checksum})"
