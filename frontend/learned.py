@@ -10,7 +10,7 @@ from spslam.frame import Features
 
 from .checkpoints import load_superpoint, weights_digest
 from .engine import Engine, TorchEngine
-from .engine_choice import choose_engine
+from .engine_choice import choose_engine, fingerprint
 from .images import check_images
 from .keypoints import (
     find_maxima,
@@ -37,6 +37,7 @@ class SuperPointExtractor:
 
     name = "superpoint"
     identity: str
+    fingerprint: str
 
     def __init__(self, config: FeatureConfig, network: SuperPoint | None = None) -> None:
         self._config = config
@@ -50,6 +51,7 @@ class SuperPointExtractor:
         self.identity = f"superpoint {weights_digest(network)}"
         self.max_distance = network.max_distance
         self._sampling = network.sampling
+        self.fingerprint = f"{fingerprint(network, self._engine, config)} {network.sampling}"
 
     @property
     def engine(self) -> str:
