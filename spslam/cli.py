@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spslam import __version__, cli_export, cli_map, cli_track, cli_training, cli_trajectories
+from spslam import __version__, cli_bench, cli_export, cli_map, cli_track, cli_training, cli_trajectories
 from spslam.cli_options import (
     ExtractorOption,
     MaxFramesOption,
@@ -73,6 +73,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+app.add_typer(cli_bench.app)
 app.add_typer(cli_map.app)
 app.add_typer(cli_training.app)
 app.command()(cli_training.adapt)
