@@ -34,7 +34,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"spslam {__version__}\n"
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["demo"], ["eval"], ["config"]])
+@pytest.mark.parametrize("command", [[], ["run"], ["demo"], ["eval"], ["config"], ["bench", "speed"]])
 def test_help_of_every_command(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert call(*command, "--help") == 0
     assert "Usage: spslam" in capsys.readouterr().out

@@ -127,6 +127,12 @@ def test_every_setting_of_features_is_in_the_key_or_known_to_matter_not() -> Non
     assert left_out == {"weights", "device", "engine", "precision"}
 
 
+def test_what_an_extractor_says_of_itself_is_in_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for fingerprint in ("parameters 1", "parameters 2"):
+        monkeypatch.setattr(Counting, "fingerprint", fingerprint, raising=False)
+        assert [extracted(tmp_path, noise(0)) for _ in range(2)] == [1, 0]
+
+
 def test_weights_engine_and_precision_are_in_the_key() -> None:
     settings: list[dict[str, Any]] = [
         {"precision": "int8"},
