@@ -35,8 +35,8 @@ lint: $(VENV)/.setup-dev ## formatting, lint, types
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy spslam run_slam.py
 
-bench: setup ## time the stages on a small world
-	$(VENV)/bin/spslam run demo-small --out runs/bench
+bench: setup ## time engines, stages and runs on this machine
+	$(VENV)/bin/spslam bench speed
 
 clean: ## remove the virtual environment and caches; runs/ stays
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

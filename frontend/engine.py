@@ -29,9 +29,11 @@ class Engine(Protocol):
 
     Attributes:
         name: what runs it and how exactly, for logs and figures: `torch fp32`, `openvino int8` …
+        machine: all of the machine that its last bits depend on: versions, processor, threads.
     """
 
     name: str
+    machine: str
 
     def for_each(self, images: list[Image], finish: Callable[[Image, Maps, Maps], Result]) -> list[Result]:
         """What `finish` makes of each image, its probabilities (H', W') and its raw descriptors (H'/8, W'/8, D).
@@ -63,6 +65,9 @@ class TorchEngine:
         self._device = torch.device("cuda" if device != "cpu" and available else "cpu")
         self._threads = threads or usable_cores()
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="superpoint")
+        kind = torch.cuda.get_device_name() if self._device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
+        # Sums are split among threads.
+        self.machine = f"torch {torch.__version__}, {kind}, {self._threads} threads"
         self._network = network.to(self._device)
         self._network.strip_rows = _STRIP_ROWS if self._device.type == "cpu" else 0
         self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -20,7 +20,7 @@ from spslam.files import write_atomic
 
 from .checkpoints import find_weights, weights_digest
 from .engine import Engine, Image, Maps, TorchEngine
-from .openvino_engine import OpenVinoEngine, Precision, has_bf16, processor
+from .openvino_engine import OpenVinoEngine, Precision, has_bf16
 from .openvino_model import Model, converted, load_openvino, openvino_cache, read_model
 from .superpoint import SuperPoint
 
@@ -68,6 +68,16 @@ def choose_engine(network: SuperPoint, config: FeatureConfig) -> Engine:
     engine = _choose(network, config)
     _logger.info("%s runs %s", engine.name, config.weights or "the default network")
     return engine
+
+
+def fingerprint(network: SuperPoint, engine: Engine, config: FeatureConfig) -> str:
+    """Sixteen hexadecimal digits that stand for all that an engine's maps follow from, but for the image: parameters,
+    int8 model, arithmetic, versions and machine."""
+    digest = hashlib.sha256(weights_digest(network).encode())
+    if engine.name.endswith("int8"):
+        digest.update(quantised_path(config.weights).read_bytes())
+    digest.update(repr((engine.name, engine.machine, network.batch_norm)).encode())
+    return digest.hexdigest()[:16]
 
 
 def quantised_path(weights: str | Path | None) -> Path:
@@ -149,7 +159,7 @@ def _quantised(network: SuperPoint, config: FeatureConfig) -> Model | None:
 def _cached_difference(network: SuperPoint, engine: OpenVinoEngine, config: FeatureConfig) -> Difference:
     """`difference`, or what an earlier call stored for the same model, processor and versions."""
     folder = openvino_cache()
-    path = folder / f"parity-{_parity_key(network, engine, config)}.json" if folder is not None else None
+    path = folder / f"parity-{_parity_key(fingerprint(network, engine, config))}.json" if folder is not None else None
     if path is not None:
         try:
             return Difference(**{key: float(value) for key, value in json.loads(path.read_bytes()).items()})
@@ -166,12 +176,9 @@ def _cached_difference(network: SuperPoint, engine: OpenVinoEngine, config: Feat
     return found
 
 
-def _parity_key(network: SuperPoint, engine: OpenVinoEngine, config: FeatureConfig) -> str:
-    digest = hashlib.sha256(weights_digest(network).encode())
-    if engine.name.endswith("int8"):
-        digest.update(quantised_path(config.weights).read_bytes())
-    digest.update(repr((_PARITY_VERSION, engine.name, network.batch_norm, torch.__version__, processor())).encode())
-    return digest.hexdigest()[:16]
+def _parity_key(engine: str) -> str:
+    """Which comparison of an engine, given by its fingerprint, with PyTorch."""
+    return hashlib.sha256(repr((_PARITY_VERSION, engine, torch.__version__)).encode()).hexdigest()[:16]
 
 
 def difference(engine: Engine, reference: Engine) -> Difference:

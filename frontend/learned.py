@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from time import perf_counter
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -10,7 +12,7 @@ from spslam.frame import Features
 
 from .checkpoints import load_superpoint, weights_digest
 from .engine import Engine, TorchEngine
-from .engine_choice import choose_engine
+from .engine_choice import choose_engine, fingerprint
 from .images import check_images
 from .keypoints import (
     find_maxima,
@@ -37,6 +39,7 @@ class SuperPointExtractor:
 
     name = "superpoint"
     identity: str
+    fingerprint: str
 
     def __init__(self, config: FeatureConfig, network: SuperPoint | None = None) -> None:
         self._config = config
@@ -50,6 +53,7 @@ class SuperPointExtractor:
         self.identity = f"superpoint {weights_digest(network)}"
         self.max_distance = network.max_distance
         self._sampling = network.sampling
+        self.fingerprint = f"{fingerprint(network, self._engine, config)} {network.sampling}"
 
     @property
     def engine(self) -> str:
@@ -66,6 +70,19 @@ class SuperPointExtractor:
             return []
         check_images(images)
         return self._engine.for_each(images, self._select)
+
+    def seconds_of_parts(self, image: NDArray[np.uint8]) -> tuple[float, float]:
+        """Seconds that the network takes for a (H, W) uint8 image, and that finding key points in its maps takes."""
+        check_images([image])
+
+        def decode(image: NDArray[np.uint8], heat: NDArray[np.float32], descriptors: NDArray[np.float32]) -> float:
+            begun = perf_counter()
+            self._select(image, heat, descriptors)
+            return begun
+
+        start = perf_counter()
+        (begun,) = self._engine.for_each([image], decode)
+        return begun - start, perf_counter() - begun
 
     def _select(
         self, image: NDArray[np.uint8], heat: NDArray[np.float32], descriptors: NDArray[np.float32]

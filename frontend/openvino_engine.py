@@ -36,6 +36,8 @@ class OpenVinoEngine:
 
     def __init__(self, model: Model, precision: Precision, threads: int = 0) -> None:
         self.name = f"openvino {precision}"
+        # No threads: any number of them gives the same bytes.
+        self.machine = f"openvino {processor()}"
         self._model = model
         self._threads = threads or usable_cores()
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="superpoint")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from spslam.backend.bundle import SchurBundleAdjuster
 from spslam.backend.places import PlaceIndex
 from spslam.backend.pose import PnPSolver
@@ -10,20 +12,27 @@ from spslam.backend.two_view import EpipolarSolver
 from spslam.codebook import Codebook
 from spslam.config import Config, FeatureConfig
 from spslam.frontend.checkpoints import read_codebook
+from spslam.frontend.feature_cache import CachedExtractor
 from spslam.frontend.matching import DescriptorMatcher
 from spslam.frontend.registry import create_extractor
 from spslam.frontend.stereo import RowStereoMatcher
 from spslam.ports import Parts
 
 
-def build_parts(config: Config) -> Parts:
+def build_parts(config: Config, cache: Path | None = None) -> Parts:
     """The parts that `config` names.
 
+    Args:
+        cache: a folder to keep features in, and to take those from that are there (see `CachedExtractor`).
+
     Raises:
+        OutputError: the cache cannot be written to.
         ConfigError: an extractor that is not there.
         WeightsError: weights that cannot be used.
     """
     extractor = create_extractor(config.features)
+    if cache is not None:
+        extractor = CachedExtractor(extractor, config.features, cache)
     sigma = config.features.pixel_sigma or extractor.pixel_sigma
     return Parts(
         extractor=extractor,

@@ -11,7 +11,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+<<<<<<< HEAD
 from spslam import __version__, cli_data, cli_export, cli_map, cli_track, cli_training, cli_trajectories
+=======
+from spslam import __version__, cli_bench, cli_export, cli_map, cli_track, cli_training, cli_trajectories
+>>>>>>> speed
 from spslam.cli_options import (
     ExtractorOption,
     MaxFramesOption,
@@ -73,7 +77,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+<<<<<<< HEAD
 app.add_typer(cli_data.app)
+=======
+app.add_typer(cli_bench.app)
+>>>>>>> speed
 app.add_typer(cli_map.app)
 app.add_typer(cli_training.app)
 app.command()(cli_training.adapt)
@@ -174,6 +182,15 @@ def run(
     ] = False,
     extend: Annotated[bool, typer.Option("--extend", help="Let the map of --map grow; the file is replaced.")] = False,
     scale: ScaleOption = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            show_default=False,
+            help="Keep features in this folder, and take those that are there: runs over the same images with other "
+            "settings of tracking and mapping extract nothing, with the same results. Several runs may share it.",
+        ),
+    ] = None,
 ) -> None:
     """Track a sequence; write its trajectory, map, figures and pictures to a folder.
 
@@ -210,8 +227,11 @@ def run(
             labels["map_file"] = str(map_file)
         if scale is not None and localize:
             raise ConfigError("--scale is for a map that is made or extended; --localize leaves it as it is: drop one")
+        if cache is not None:
+            # Whoever reads the timings must know.
+            labels["feature_cache"] = str(cache)
         request = None if scale is None else _scale(scale, frames, range(start, start + stride * len(frames), stride))
-        _run(frames, resolved, labels, out, viewer, log, map_file, extend, request)
+        _run(frames, resolved, labels, out, viewer, log, map_file, extend, request, cache)
 
 
 @app.command()
@@ -282,6 +302,7 @@ def _run(
     map_file: Path | None,
     extend: bool,
     scale: ScaleRequest | None,
+    cache: Path | None,
 ) -> None:
     from spslam.display import ProgressLine, print_outcome
     from spslam.map_file import load_map
@@ -294,7 +315,7 @@ def _run(
     )
     try:
         saved = None if map_file is None else load_map(map_file)
-        slam = Slam.from_config(config, saved=saved, mapping=saved is None or extend)
+        slam = Slam.from_config(config, saved=saved, mapping=saved is None or extend, cache=cache)
         labels = {**labels, "engine": slam.engine}
         window = _open_viewer(viewer, frames)
         with interrupt_as_flag() as interrupted, ProgressLine(len(frames)) as line:

@@ -153,20 +153,6 @@ def speed(
                 )
 
 
-def engines(
-    weights: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE|NAME", show_default=False, help="Of the network; default: superpoint_lite."),
-    ] = None,
-    rounds: Annotated[int, typer.Option(metavar="N", min=1, help="Turns of each engine; medians are shown.")] = 15,
-    threads: Annotated[int, typer.Option(metavar="N", min=0, help="Of each engine; 0: all cores.")] = 0,
-) -> None:
-    """Time extraction by PyTorch and by OpenVINO in each precision, one image and a pair, in turns."""
-    from spslam.frontend.training.engine_speed import time_engines, timing_table
-
-    typer.echo(timing_table(time_engines(weights, rounds=rounds, threads=threads)))
-
-
 def _unseen(folder: Path, take_all: bool) -> list[Path]:
     """Photographs of a folder that no training with its default seed and share has seen."""
     from spslam.frontend.training.config import TrainingConfig

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spslam.cli_evaluation import engines, evaluate, speed
+from spslam.cli_evaluation import evaluate, speed
 from spslam.cli_options import Device, DeviceOption
 from spslam.display import TrainingLine
 from spslam.signals import interrupt_as_flag
@@ -29,7 +29,6 @@ app = typer.Typer(
 )
 app.command()(evaluate)
 app.command()(speed)
-app.command()(engines)
 
 
 ConfigOption = Annotated[

@@ -13,19 +13,23 @@ from typing import BinaryIO
 from spslam.errors import OutputError
 
 
-def write_atomic(path: Path | str, data: bytes | str) -> None:
+def write_atomic(path: Path | str, data: bytes | str, *, durable: bool = True) -> None:
     """Write `data` (text as UTF-8) to `path`: the old file or the whole new one is there, never a part.
+
+    Args:
+        durable: hold this through a power cut, too, for which the disk is waited for.
 
     Raises:
         OutputError: the folder is missing, or it cannot be written to.
     """
-    with atomic_file(path) as file:
+    with atomic_file(path, durable=durable) as file:
         file.write(data.encode("utf-8") if isinstance(data, str) else data)
 
 
 @contextmanager
-def atomic_file(path: Path | str) -> Iterator[BinaryIO]:
-    """A new file that takes the place of `path` when the block ends well, and disappears when it does not.
+def atomic_file(path: Path | str, *, durable: bool = True) -> Iterator[BinaryIO]:
+    """A new file that takes the place of `path` when the block ends well, and disappears when it does not; `durable` as
+    for `write_atomic`.
 
     Raises:
         OutputError: the folder is missing, or it cannot be written to.
@@ -39,8 +43,9 @@ def atomic_file(path: Path | str) -> Iterator[BinaryIO]:
     try:
         with os.fdopen(descriptor, "wb") as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         # mkstemp makes files for the owner only; results are for everybody the umask allows.
         mask = os.umask(0)
         os.umask(mask)

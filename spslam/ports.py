@@ -73,6 +73,12 @@ def engine(extractor: Extractor) -> str:
     return str(getattr(extractor, "engine", extractor.name))
 
 
+def fingerprint(extractor: Extractor) -> str:
+    """What else than settings, code and image its features follow from (parameters, versions, the processor), where it
+    says so (its `fingerprint`), else its identity."""
+    return str(getattr(extractor, "fingerprint", identity(extractor)))
+
+
 class Matcher(Protocol):
     """Matches unit descriptors. All results follow the `matches0` convention: (N0,) int64, -1 for none."""
 

@@ -107,12 +107,14 @@ class Slam:
         overrides: list[str] | None = None,
         saved: SavedMap | None = None,
         mapping: bool = True,
+        cache: Path | None = None,
     ) -> Slam:
-        """A system from a configuration or the name of a built-in one (see `load_config`)."""
+        """A system from a configuration or the name of a built-in one (see `load_config`); `cache` is a folder to keep
+        features in (see `build_parts`)."""
         from spslam.build import build_parts
 
         resolved = load_config(config, overrides) if isinstance(config, str) else config
-        return cls(resolved, build_parts(resolved), saved, mapping)
+        return cls(resolved, build_parts(resolved, cache), saved, mapping)
 
     def track(self, frame: Frame) -> TrackResult:
         """Take in one frame; stamps must increase.

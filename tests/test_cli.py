@@ -34,7 +34,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"spslam {__version__}\n"
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["demo"], ["eval"], ["config"]])
+@pytest.mark.parametrize("command", [[], ["run"], ["demo"], ["eval"], ["config"], ["bench", "speed"]])
 def test_help_of_every_command(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert call(*command, "--help") == 0
     assert "Usage: spslam" in capsys.readouterr().out
@@ -46,7 +46,7 @@ def test_help_of_run_names_every_option(capsys: pytest.CaptureFixture[str], monk
     text = capsys.readouterr().out
     for option in (
         "PATH", "--dataset", "--sequence", "--sensor", "--calibration", "--config", "--set", "--extractor",
-        "--weights", "--out", "--viewer", "--start", "--max-frames", "--stride", "--scale",
+        "--weights", "--out", "--viewer", "--start", "--max-frames", "--stride", "--scale", "--cache",
     ):  # fmt: skip
         assert option in text
 
@@ -102,6 +102,36 @@ def test_user_errors_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "start 99999" in refused(capsys, "run", "demo-small", "--start", "99999", *out)
     assert "left alone" in refused(capsys, "run", "demo-small", *QUICK, "--out", str(tmp_path))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty"]
+
+
+@pytest.mark.parametrize("extractor", ["superpoint", "orb"])
+def test_a_run_from_the_feature_cache_is_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, extractor: str
+) -> None:
+    run = ["run", "demo-small", "--extractor", extractor, "--max-frames", "6"]
+    cache = ["--cache", str(tmp_path / "kept")]
+    assert call(*run, "--out", str(tmp_path / "without")) == 0
+    assert call(*run, *cache, "--out", str(tmp_path / "first")) == 0
+    assert len(list((tmp_path / "kept").rglob("*.features"))) == 12
+    for name in ("learned.SuperPointExtractor", "classical.OrbExtractor"):
+        for method in ("extract", "extract_batch"):
+            monkeypatch.setattr(f"spslam.frontend.{name}.{method}", lambda *args: pytest.fail("extracted again"))
+    assert call(*run, *cache, "--out", str(tmp_path / "second")) == 0
+    for name in ("trajectory.tum", "keyframes.tum", "map.ply", "config.yaml"):
+        texts = {(tmp_path / out / name).read_bytes() for out in ("without", "first", "second")}
+        assert len(texts) == 1, name
+    metrics = json.loads((tmp_path / "second" / "metrics.json").read_text())
+    assert metrics["feature_cache"] == str(tmp_path / "kept")
+
+
+def test_a_feature_cache_that_cannot_be_written_is_refused_before_the_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    out = ["--out", str(tmp_path / "out")]
+    line = refused(capsys, "run", "demo-small", *QUICK, *out, "--cache", str(tmp_path / "file"))
+    assert "features cannot be kept in" in line
+    assert not (tmp_path / "out").exists()
 
 
 def test_libraries_add_nothing_to_the_line(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ ROOMS = ("frontend", "backend", "datasets", "configs")
 KNOW_THE_ROOMS = (
     "build",
     "cli",
+    "cli_bench",
     "cli_data",
     "cli_evaluation",
     "cli_export",

@@ -1,0 +1,125 @@
+"""Features on disk: runs over images that were seen before extract nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spslam.config import FeatureConfig
+from spslam.errors import OutputError
+from spslam.files import write_atomic
+from spslam.frame import Features
+from spslam.ports import Extractor, engine, identity
+
+from .feature_key import describe
+
+# To be raised whenever files look different.
+_VERSION = 1
+_DIGEST_BYTES = 16
+
+_logger = logging.getLogger(__name__)
+
+
+class CachedExtractor:
+    """An extractor that keeps the features of every image in a folder and takes those that are there (an `Extractor`).
+
+    What it gives is to the byte what the extractor gives. Each image has a file of its own, in a folder for all that
+    features follow from beside the image (`describe`, written there as `settings.json`). A file that is damaged or of
+    something else is made anew. Several processes may share a folder: files appear whole.
+
+    Args:
+        extractor: what finds features that are not there.
+        config: of the extractor.
+        folder: made if need be.
+
+    Raises:
+        OutputError: nothing can be written to the folder.
+    """
+
+    def __init__(self, extractor: Extractor, config: FeatureConfig, folder: Path) -> None:
+        self.name = extractor.name
+        self.max_distance = extractor.max_distance
+        self.pixel_sigma = extractor.pixel_sigma
+        self.identity = identity(extractor)
+        self.engine = engine(extractor)
+        self._extractor = extractor
+        settings = json.dumps({"version": _VERSION, **describe(extractor, config)}, indent=1, sort_keys=True)
+        self._folder = folder / _digest(settings.encode()).hex()
+        self._takes_files = True
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            write_atomic(self._folder / "settings.json", settings + "\n")
+        except (OSError, OutputError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise OutputError(f"features cannot be kept in {folder} ({reason}): name a folder to write to") from None
+
+    def extract(self, image: NDArray[np.uint8]) -> Features:
+        """Features of a (H, W) uint8 grey image of any size."""
+        return self._features([image], lambda: [self._extractor.extract(image)])[0]
+
+    def extract_batch(self, images: list[NDArray[np.uint8]]) -> list[Features]:
+        """Features of several images of one size."""
+        return self._features(images, lambda: self._extractor.extract_batch(images))
+
+    def _features(self, images: list[NDArray[np.uint8]], extract: Callable[[], list[Features]]) -> list[Features]:
+        paths = [self._path(image, len(images)) for image in images]
+        kept = [features for features in map(_read, paths) if features is not None]
+        if len(kept) == len(images):
+            return kept
+        # All of them: PyTorch's last bits depend on how many images share its threads.
+        extracted = extract()
+        for path, features in zip(paths, extracted, strict=True):
+            self._write(path, features)
+        return extracted
+
+    def _path(self, image: NDArray[np.uint8], together: int) -> Path:
+        """The file of an image, of `together` that are extracted at once."""
+        header = repr((image.shape, image.dtype.str, together)).encode()
+        return self._folder / f"{_digest(header, np.ascontiguousarray(image).data).hex()}.features"
+
+    def _write(self, path: Path, features: Features) -> None:
+        if not self._takes_files:
+            return
+        buffer = io.BytesIO()
+        for array in (features.keypoints, features.scores, features.descriptors):
+            np.lib.format.write_array(buffer, np.asarray(array), allow_pickle=False)
+        content = buffer.getbuffer()
+        try:
+            # What a power cut tears has another digest.
+            write_atomic(path, b"".join((_seal(path, content), content)), durable=False)
+        except OutputError as error:
+            self._takes_files = False
+            _logger.warning("no more features are kept: %s", error)
+
+
+def _read(path: Path) -> Features | None:
+    """The features in a file; None where there is none, or another's."""
+    try:
+        content = memoryview(path.read_bytes())
+    except OSError:
+        return None
+    if content[:_DIGEST_BYTES] != _seal(path, content[_DIGEST_BYTES:]):
+        _logger.warning("%s is damaged or of another image: its features are extracted again", path)
+        return None
+    buffer = io.BytesIO(content[_DIGEST_BYTES:])
+    keypoints, scores, descriptors = (np.lib.format.read_array(buffer, allow_pickle=False) for _ in range(3))
+    return Features(keypoints, scores, descriptors)
+
+
+def _seal(path: Path, content: memoryview) -> bytes:
+    """What a file begins with: it holds for one place and one content only."""
+    return _digest(f"{path.parent.name}/{path.name}".encode(), content)
+
+
+def _digest(*parts: bytes | memoryview) -> bytes:
+    digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
+    for part in parts:
+        digest.update(part)
+    return digest.digest()

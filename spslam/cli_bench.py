@@ -1,0 +1,154 @@
+"""The commands that measure this machine, `spslam bench …`, which `spslam.cli` adds."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import tempfile
+from itertools import islice
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from spslam.frame import Frame
+    from spslam.speed_report import RunSpeed, SpeedReport, Timing
+
+# Height, width: half of TUM's, TUM's, EuRoC's and KITTI's.
+_SIZES = ((240, 320), (480, 640), (480, 752), (376, 1241))
+_QUICK_SIZES = ((64, 96),)
+_SENSORS = ("mono", "stereo", "rgbd")
+_WORLD, _QUICK_WORLD = "demo", "demo-small"
+_FRAMES, _QUICK_FRAMES = 60, 3
+_QUICK_ROUNDS = 2
+
+app = typer.Typer(
+    name="bench",
+    help="Measure this machine.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def _root() -> None:
+    # Without it, a group of a single command takes that command's name away.
+    pass
+
+
+@app.command()
+def speed(
+    context: typer.Context,
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE|NAME",
+            show_default=False,
+            help="Networks to time; repeatable. Default: both of the box.",
+        ),
+    ] = None,
+    rounds: Annotated[int, typer.Option(metavar="N", min=1, help="Turns of each engine.")] = 15,
+    threads: Annotated[int, typer.Option(metavar="N", min=0, help="Of each engine; 0: all cores.")] = 0,
+    quick: Annotated[bool, typer.Option("--quick", help="A small image, two turns, three frames.")] = False,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", show_default=False, help="Write all figures there.")
+    ] = None,
+    markdown: Annotated[
+        Path | None, typer.Option(metavar="FILE", show_default=False, help="Write the page there, too.")
+    ] = None,
+) -> None:
+    """Time every engine and network at four sizes, and runs with each sensor on a rendered world, stage by stage.
+
+    \b
+    spslam bench speed --markdown docs/speed.md
+    """
+    from spslam.errors import OutputError
+    from spslam.files import write_atomic
+
+    for path in (json_file, markdown):
+        # Not only when all is measured.
+        if path is not None and not path.parent.is_dir():
+            raise OutputError(f"cannot write {path}: there is no folder {path.parent}")
+    command = shlex.join(["spslam", *(context.obj or sys.argv[1:])])
+    report = _measure(command, weights, _QUICK_ROUNDS if quick else rounds, threads, quick)
+    text = report.to_markdown()
+    typer.echo(text, nl=False)
+    if json_file is not None:
+        write_atomic(json_file, report.to_json())
+    if markdown is not None:
+        write_atomic(markdown, text)
+
+
+def _measure(command: str, weights: list[str] | None, rounds: int, threads: int, quick: bool) -> SpeedReport:
+    from spslam.datasets import open_sequence
+    from spslam.frontend.checkpoints import BUILT_IN
+    from spslam.frontend.engine import usable_cores
+    from spslam.frontend.speed import make_extractors, time_engines
+    from spslam.machine import processor
+    from spslam.metrics import versions
+    from spslam.speed_report import SpeedReport
+
+    report = SpeedReport(command, {**processor(), "cores": usable_cores(), **versions()}, rounds, threads)
+    extractors = make_extractors(weights or [*BUILT_IN], threads)
+    for size in _QUICK_SIZES if quick else _SIZES:
+        typer.echo(f"{len(extractors)} engines at {size[1]}x{size[0]}", err=True)
+        report.engines += time_engines(extractors, size, rounds)
+    del extractors
+    world, count = (_QUICK_WORLD, _QUICK_FRAMES) if quick else (_WORLD, _FRAMES)
+    for sensor in _SENSORS:
+        typer.echo(f"a run, {sensor}", err=True)
+        # Rendered before anything is timed.
+        frames = list(islice(open_sequence(world, sensor=sensor), count))
+        report.runs.append(_run(world, sensor, frames, threads))
+        if sensor == "mono":
+            report.parts = _parts(frames, threads)
+    return report
+
+
+def _run(world: str, sensor: str, frames: list[Frame], threads: int) -> RunSpeed:
+    from spslam.build import build_parts
+    from spslam.config import load_config
+    from spslam.slam import Slam
+    from spslam.speed_report import time_run
+
+    config = load_config(f"demo_{sensor}", [f"features.threads={threads}"])
+    parts = build_parts(config)
+    # The network is compiled for a size, and for a pair, when it meets the first.
+    first = frames[0]
+    parts.extractor.extract_batch([first.image] if first.image_right is None else [first.image, first.image_right])
+    return time_run(Slam(config, parts), frames, world)
+
+
+def _parts(frames: list[Frame], threads: int) -> dict[str, Timing]:
+    """Of one image: reading a file, the network, key points."""
+    from spslam.config import FeatureConfig
+    from spslam.frontend.learned import SuperPointExtractor
+    from spslam.frontend.speed import time_parts
+
+    images = [frame.image for frame in frames]
+    extractor = SuperPointExtractor(FeatureConfig(threads=threads))
+    extractor.extract(images[0])
+    network, keypoints = time_parts(extractor, images)
+    return {"reading a PNG file": _reading(images), "network": network, "key points of its maps": keypoints}
+
+
+def _reading(images: list[NDArray[np.uint8]]) -> Timing:
+    import cv2
+
+    from spslam.datasets.decoding import read_image
+    from spslam.speed_report import Timing
+
+    milliseconds = []
+    with tempfile.TemporaryDirectory() as folder:
+        for index, image in enumerate(images):
+            path = Path(folder) / f"{index}.png"
+            cv2.imwrite(str(path), image)
+            start = perf_counter()
+            read_image(path)
+            milliseconds.append((perf_counter() - start) * 1e3)
+    return Timing.of(milliseconds)

@@ -1,0 +1,208 @@
+"""How fast this machine is, as tables: what `spslam bench speed` measures and writes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from spslam.frame import Frame
+    from spslam.slam import Slam
+
+# In the order of a frame's way; `features` holds extraction and, of stereo pairs, matching left to right.
+_STAGES = ("features", "tracking", "mapping", "loop closing")
+# What the speed of small numbers hangs on.
+_TOLD_INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimd", "sve")
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Milliseconds: median, 95th percentile and sum of `count` times."""
+
+    median_ms: float
+    p95_ms: float
+    total_ms: float
+    count: int
+
+    @classmethod
+    def of(cls, milliseconds: list[float] | NDArray[np.float64]) -> Timing:
+        """The figures of (N,) times, one at least."""
+        times = np.asarray(milliseconds, np.float64)
+        median, p95 = np.percentile(times, [50, 95])
+        return cls(float(median), float(p95), float(times.sum()), len(times))
+
+
+@dataclass(frozen=True)
+class EngineSpeed:
+    """One engine with one network, on one image at a time.
+
+    Attributes:
+        network, engine: a name of the box or a file; such as `openvino int8`.
+        width, height: of the image, pixels.
+        megabytes: of the file with the parameters, 10⁶ bytes.
+        inference: of the network.
+        extraction: from the image to its features.
+        times_as_fast: as the reference, extraction; the median over rounds in which each takes its turn.
+    """
+
+    network: str
+    engine: str
+    width: int
+    height: int
+    megabytes: float
+    inference: Timing
+    extraction: Timing
+    times_as_fast: float
+
+
+@dataclass(frozen=True)
+class RunSpeed:
+    """One run over frames that are at hand.
+
+    Attributes:
+        world, sensor, engine: what ran.
+        width, height: of the images, pixels.
+        camera_fps: frames a second that the camera takes.
+        fps: that tracking takes.
+        frame: of whole frames.
+        stages: of each stage that any frame went through, over those that did.
+    """
+
+    world: str
+    sensor: str
+    engine: str
+    width: int
+    height: int
+    camera_fps: float
+    fps: float
+    frame: Timing
+    stages: dict[str, Timing]
+
+
+@dataclass
+class SpeedReport:
+    """All that was measured.
+
+    Attributes:
+        command: that made it.
+        machine: what `spslam.machine.processor` says, `cores` that may be used, versions.
+        rounds, threads: turns of each engine; threads of each, 0: all cores.
+        engines: the reference comes first at every size.
+        runs: one of each sensor.
+        parts: of one image: reading, the network, key points.
+    """
+
+    command: str
+    machine: dict[str, Any]
+    rounds: int
+    threads: int
+    engines: list[EngineSpeed] = field(default_factory=list)
+    runs: list[RunSpeed] = field(default_factory=list)
+    parts: dict[str, Timing] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """Everything, as JSON."""
+        return json.dumps(asdict(self), indent=2, allow_nan=False) + "\n"
+
+    def to_markdown(self) -> str:
+        """The page that docs/speed.md is."""
+        parts = [self._heading(), self._engine_table(), self._run_table(), self._stage_table()]
+        return "\n\n".join(parts) + "\n"
+
+    def _heading(self) -> str:
+        told = [name for name in _TOLD_INSTRUCTIONS if name in self.machine.get("instructions", "").split()]
+        versions = [
+            f"{key.removeprefix('version_')} {value}"
+            for key, value in self.machine.items()
+            if key.startswith("version_") and value
+        ]
+        return (
+            "# Speed\n\n"
+            f"Made by `{self.command}`; the same command says it of another machine. Ratios hold where "
+            "milliseconds do not: other programs may have used this one, too.\n\n"
+            f"- Machine: {self.machine['processor'] or self.machine['architecture']} "
+            f"({', '.join(told) or self.machine['architecture']}), no GPU used\n"
+            f"- Cores that the command may use: {self.machine['cores']}\n"
+            f"- Threads of the network: {self.threads or 'one a core'}\n"
+            f"- Versions: {', '.join(versions)}"
+        )
+
+    def _engine_table(self) -> str:
+        reference = self.engines[0]
+        lines = [
+            "## Engines\n",
+            f"One image at a time to features (1,000 points at most); the engines take turns, {self.rounds} rounds. "
+            f"Times as fast: as {reference.network} by {reference.engine} in the same round, median of the rounds. "
+            "MB: the file with the parameters.\n",
+            "| size | network | engine | network alone ms | extraction ms, median / p95 | times as fast | MB |",
+            "| --- | --- | --- | ---: | ---: | ---: | ---: |",
+        ]
+        for row in self.engines:
+            extraction = f"{row.extraction.median_ms:.1f} / {row.extraction.p95_ms:.1f}"
+            lines.append(
+                f"| {row.width}×{row.height} | {row.network} | {row.engine} | {row.inference.median_ms:.1f} "
+                f"| {extraction} | {row.times_as_fast:.2f} | {row.megabytes:.1f} |"
+            )
+        return "\n".join(lines)
+
+    def _run_table(self) -> str:
+        lines = [
+            "## Runs against the camera\n",
+            "The default configuration on frames that are at hand: reading happens beside tracking.\n",
+            "| world | sensor | size | engine | frames | frame ms, median / p95 | frames/s | camera's frames/s |",
+            "| --- | --- | --- | --- | ---: | ---: | ---: | ---: |",
+        ]
+        for run in self.runs:
+            frame = f"{run.frame.count} | {run.frame.median_ms:.1f} / {run.frame.p95_ms:.1f}"
+            lines.append(
+                f"| {run.world} | {run.sensor} | {run.width}×{run.height} | {run.engine} | {frame} "
+                f"| {run.fps:.1f} | {run.camera_fps:.0f} |"
+            )
+        return "\n".join(lines)
+
+    def _stage_table(self) -> str:
+        lines = [
+            "## Stages\n",
+            "Of the runs above, over the frames that went through a stage, and its time shared among all frames. "
+            "`features` of stereo has two images and their matching. Below: the parts of one image by itself.\n",
+            "| what | times | ms, median / p95 | ms a frame |",
+            "| --- | ---: | ---: | ---: |",
+        ]
+        for run in self.runs:
+            for name, timing in run.stages.items():
+                lines.append(_stage_row(f"{run.sensor}: {name}", timing, run.frame.count))
+        lines += [_stage_row(f"one image: {name}", timing, None) for name, timing in self.parts.items()]
+        return "\n".join(lines)
+
+
+def time_run(slam: Slam, frames: list[Frame], world: str) -> RunSpeed:
+    """Track frames of one sequence, one at least, and say how long it took."""
+    frame_ms = []
+    for frame in frames:
+        start = perf_counter()
+        slam.track(frame)
+        frame_ms.append((perf_counter() - start) * 1e3)
+    camera = frames[0].camera
+    return RunSpeed(
+        world=world,
+        sensor=frames[0].sensor,
+        engine=slam.engine,
+        width=camera.width,
+        height=camera.height,
+        camera_fps=float(camera.fps or 0.0),
+        fps=1e3 * len(frames) / sum(frame_ms),
+        frame=Timing.of(frame_ms),
+        stages={
+            name: Timing.of(slam.statistics.stage_ms[name]) for name in _STAGES if name in slam.statistics.stage_ms
+        },
+    )
+
+
+def _stage_row(name: str, timing: Timing, frames: int | None) -> str:
+    shared = "" if frames is None else f"{timing.total_ms / frames:.1f}"
+    return f"| {name} | {timing.count} | {timing.median_ms:.1f} / {timing.p95_ms:.1f} | {shared} |"

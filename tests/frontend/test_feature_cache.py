@@ -1,0 +1,263 @@
+"""Features from disk are to the byte those that would be extracted, and of nothing else."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from spslam.config import FeatureConfig
+from spslam.errors import OutputError
+from spslam.frame import Features
+from spslam.frontend import feature_key, keypoints
+from spslam.frontend.feature_cache import CachedExtractor
+from spslam.frontend.feature_key import code_digest, code_modules, describe
+from spslam.frontend.registry import create_extractor
+from spslam.ports import Extractor, engine, identity
+
+Image = NDArray[np.uint8]
+
+
+def noise(seed: int, size: tuple[int, int] = (60, 80)) -> Image:
+    return np.random.default_rng(seed).integers(0, 256, size, dtype=np.uint8)
+
+
+class Counting:
+    """A plug-in whose features are of its image, and which counts its images."""
+
+    name = "counting"
+    max_distance = 0.5
+    pixel_sigma = 1.0
+
+    def __init__(self, config: FeatureConfig) -> None:
+        self.extracted = 0
+
+    def extract(self, image: Image) -> Features:
+        self.extracted += 1
+        rng = np.random.default_rng(int(image.sum()))
+        points = rng.random((7, 2)).astype(np.float32)
+        return Features(points, points[:, 0].copy(), rng.random((7, 5)).astype(np.float32))
+
+    def extract_batch(self, images: list[Image]) -> list[Features]:
+        return [self.extract(image) for image in images]
+
+
+def contents(features: Features) -> list[tuple[bytes, str, tuple[int, ...]]]:
+    arrays = (features.keypoints, features.scores, features.descriptors)
+    return [(array.tobytes(), array.dtype.str, array.shape) for array in arrays]
+
+
+def extracted(folder: Path, image: Image, **settings: Any) -> int:
+    """How many images are extracted for one that is asked for."""
+    counting = Counting(FeatureConfig())
+    found = CachedExtractor(counting, FeatureConfig(**settings), folder).extract(image)
+    assert contents(found) == contents(Counting(FeatureConfig()).extract(image))
+    return counting.extracted
+
+
+def files(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*.features"))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"extractor": "orb"}, {"extractor": "sift"}, {}, {"engine": "torch", "threads": 2}],
+    ids=["orb", "sift", "superpoint", "torch"],
+)
+def test_the_same_bytes_as_without(tmp_path: Path, settings: dict[str, Any]) -> None:
+    config = FeatureConfig(**settings)
+    plain = create_extractor(config)
+    images = [noise(1, (64, 96)), noise(2, (64, 96))]
+    expected = [contents(features) for features in [*plain.extract_batch(images), plain.extract(images[0])]]
+    for _ in range(2):
+        cached = CachedExtractor(plain, config, tmp_path)
+        found = [*cached.extract_batch(images), cached.extract(images[0])]
+        assert [contents(features) for features in found] == expected
+        assert len(files(tmp_path)) == 3
+    assert isinstance(cached, Extractor)
+    assert (cached.name, cached.max_distance, cached.pixel_sigma) == (
+        plain.name,
+        plain.max_distance,
+        plain.pixel_sigma,
+    )
+    assert (identity(cached), engine(cached)) == (identity(plain), engine(plain))
+
+
+def test_images_of_a_pair_are_kept_by_themselves(tmp_path: Path) -> None:
+    counting = Counting(FeatureConfig())
+    cached = CachedExtractor(counting, FeatureConfig(), tmp_path)
+    first, second, third = (noise(seed) for seed in range(3))
+    cached.extract_batch([first, second])
+    before = {path: path.stat().st_mtime_ns for path in files(tmp_path)}
+    assert (counting.extracted, len(before)) == (2, 2)
+    cached.extract_batch([second, first])
+    assert counting.extracted == 2
+    # With one image new, both are extracted: what is extracted together may decide about the last bits.
+    cached.extract_batch([first, third])
+    assert (counting.extracted, len(files(tmp_path))) == (4, 3)
+    assert cached.extract_batch([]) == []
+
+
+def test_other_images_and_settings_are_other_features(tmp_path: Path) -> None:
+    image = noise(0)
+    assert extracted(tmp_path, image) == 1
+    assert extracted(tmp_path, image.copy()) == 0
+    changed = image.copy()
+    changed[-1, -1] ^= 1
+    assert extracted(tmp_path, changed) == 1
+    assert extracted(tmp_path, image.reshape(80, 60)) == 1
+    assert extracted(tmp_path, np.asfortranarray(image)) == 0
+    for settings in ({"max_keypoints": 999}, {"threshold": 0.1}, {"subpixel": False}, {"spread_cell": 0}):
+        assert extracted(tmp_path, image, **settings) == 1
+    for settings in ({"pixel_sigma": 2.0}, {"threads": 1}):
+        assert extracted(tmp_path, image, **settings) == 0
+
+
+def test_every_setting_of_features_is_in_the_key_or_known_to_matter_not() -> None:
+    plain = describe(Counting(FeatureConfig()), FeatureConfig())["settings"]
+    assert FeatureConfig.model_fields.keys() - plain.keys() == {"pixel_sigma", "threads"}
+    learned = create_extractor(FeatureConfig())
+    left_out = plain.keys() - describe(learned, FeatureConfig())["settings"].keys()
+    assert left_out == {"weights", "device", "engine", "precision"}
+
+
+def test_what_an_extractor_says_of_itself_is_in_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for fingerprint in ("parameters 1", "parameters 2"):
+        monkeypatch.setattr(Counting, "fingerprint", fingerprint, raising=False)
+        assert [extracted(tmp_path, noise(0)) for _ in range(2)] == [1, 0]
+
+
+def test_weights_engine_and_precision_are_in_the_key() -> None:
+    settings: list[dict[str, Any]] = [
+        {"precision": "int8"},
+        {"precision": "fp32", "engine": "openvino"},
+        {"engine": "torch", "threads": 1},
+        {"engine": "torch", "threads": 2},
+        {"weights": "superpoint", "precision": "int8"},
+    ]
+    configs = [FeatureConfig(**each) for each in settings]
+    prints = [describe(create_extractor(config), config)["fingerprint"] for config in configs]
+    assert len(set(prints)) == len(prints)
+    # Asked for by name or chosen, whatever the number of threads: the same.
+    chosen = [describe(create_extractor(config), config) for config in (configs[0], FeatureConfig(threads=1))]
+    assert chosen[0] == chosen[1]
+
+
+def test_the_int8_model_is_in_the_key(tmp_path: Path) -> None:
+    from spslam.frontend.checkpoints import find_weights
+    from spslam.frontend.engine_choice import quantised_path
+
+    weights = tmp_path / "own.safetensors"
+    weights.write_bytes(find_weights().read_bytes())
+    model = quantised_path(weights)
+    model.write_bytes(quantised_path(None).read_bytes())
+    config = FeatureConfig(weights=str(weights), precision="int8")
+    first = describe(create_extractor(config), config)
+    # A zip file may have anything before it.
+    model.write_bytes(b"other" + model.read_bytes())
+    assert describe(create_extractor(config), config)["fingerprint"] != first["fingerprint"]
+
+
+def test_code_is_in_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    learned = create_extractor(FeatureConfig())
+    names = {name.rpartition(".")[2] for name in code_modules(learned)}
+    expected = {"learned", "keypoints", "superpoint", "checkpoints", "engine_choice", "openvino_model"}
+    assert expected <= names
+    assert not names & {"matching", "stereo", "feature_cache"}, "they may change without another feature"
+    assert __name__ in code_modules(Counting(FeatureConfig()))
+    before = code_digest(learned)
+    edited = tmp_path / "keypoints.py"
+    edited.write_bytes(Path(str(keypoints.__file__)).read_bytes() + b"\n")
+    monkeypatch.setattr(keypoints, "__file__", str(edited))
+    assert code_digest(learned) != before
+
+
+def test_another_processor_is_in_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert extracted(tmp_path, noise(0)) == 1
+    monkeypatch.setattr(feature_key, "processor", lambda: {"processor": "abacus"})
+    assert extracted(tmp_path, noise(0)) == 1
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "flipped", "junk"])
+def test_damaged_files_are_made_anew(tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture) -> None:
+    image = noise(0)
+    extracted(tmp_path, image)
+    (path,) = files(tmp_path)
+    good = path.read_bytes()
+    bad = {
+        "cut": good[:-1],
+        "empty": b"",
+        "flipped": good[:-1] + bytes([good[-1] ^ 1]),
+        "junk": b"not a file of ours",
+    }
+    path.write_bytes(bad[damage])
+    assert extracted(tmp_path, image) == 1
+    assert "damaged" in caplog.text
+    assert path.read_bytes() == good
+    assert extracted(tmp_path, image) == 0
+
+
+def test_a_file_of_another_image_or_setting_is_not_taken(tmp_path: Path) -> None:
+    extracted(tmp_path / "a", noise(0))
+    extracted(tmp_path / "b", noise(1))
+    (mine,), (other,) = files(tmp_path / "a"), files(tmp_path / "b")
+    mine.write_bytes(other.read_bytes())
+    assert extracted(tmp_path / "a", noise(0)) == 1
+    extracted(tmp_path / "c", noise(0), max_keypoints=77)
+    mine.write_bytes(files(tmp_path / "c")[0].read_bytes())
+    assert extracted(tmp_path / "a", noise(0)) == 1
+
+
+def test_settings_are_there_to_be_read(tmp_path: Path) -> None:
+    extracted(tmp_path, noise(0), max_keypoints=123)
+    (path,) = tmp_path.rglob("settings.json")
+    assert json.loads(path.read_text())["settings"]["max_keypoints"] == 123
+
+
+def test_a_folder_that_cannot_be_written_to_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(OutputError, match="features cannot be kept in") as caught:
+            CachedExtractor(Counting(FeatureConfig()), FeatureConfig(), folder)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_disk_that_fills_up_ends_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    cached = CachedExtractor(Counting(FeatureConfig()), FeatureConfig(), tmp_path)
+
+    def full(*args: object, **kwargs: object) -> None:
+        raise OutputError("cannot write: No space left on device")
+
+    monkeypatch.setattr("spslam.frontend.feature_cache.write_atomic", full)
+    for seed in range(3):
+        assert len(cached.extract(noise(seed))) == 7
+    assert caplog.text.count("No space left") == 1
+
+
+def test_processes_share_a_folder(tmp_path: Path) -> None:
+    code = (
+        "import sys, numpy as np\n"
+        "from pathlib import Path\n"
+        "from spslam.config import FeatureConfig\n"
+        "from spslam.frontend.feature_cache import CachedExtractor\n"
+        "from spslam.frontend.registry import create_extractor\n"
+        "config = FeatureConfig(extractor='orb')\n"
+        "cached = CachedExtractor(create_extractor(config), config, Path(sys.argv[1]))\n"
+        "for seed in range(40):\n"
+        "    cached.extract(np.random.default_rng(seed).integers(0, 256, (120, 160), dtype=np.uint8))\n"
+    )
+    command = [sys.executable, "-W", "error", "-c", code, str(tmp_path)]
+    running = [subprocess.Popen(command, cwd=Path(__file__).parents[2], stderr=subprocess.PIPE) for _ in range(2)]
+    for process in running:
+        assert process.communicate()[1] == b""
+        assert process.returncode == 0
+    assert len(files(tmp_path)) == 40
+    assert not list(tmp_path.rglob("*.tmp"))

@@ -1,0 +1,63 @@
+"""`spslam bench speed`: all is measured and told; how fast it is, is no test's business."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from command_line import call, refused
+
+from spslam.frontend.openvino_engine import has_bf16
+from spslam.frontend.speed import REFERENCE, make_extractors, time_engines
+
+NETWORKS = ("superpoint", "superpoint_lite")
+
+
+def test_quick(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page, figures = tmp_path / "speed.md", tmp_path / "speed.json"
+    assert call("bench", "speed", "--quick", "--threads", "1", "--markdown", str(page), "--json", str(figures)) == 0
+    text = page.read_text(encoding="utf-8")
+    assert capsys.readouterr().out == text
+    assert "`spslam bench speed --quick" in text
+
+    report = json.loads(figures.read_text())
+    precisions = ["openvino fp32", "openvino int8", "torch fp32", *(["openvino bf16"] if has_bf16() else [])]
+    engines = [(row["network"], row["engine"]) for row in report["engines"]]
+    assert engines[0] == REFERENCE
+    assert sorted(engines) == sorted((network, engine) for network in NETWORKS for engine in precisions)
+    assert report["engines"][0]["times_as_fast"] == 1
+    for row in report["engines"]:
+        assert 0 < row["inference"]["median_ms"] < row["extraction"]["median_ms"] <= row["extraction"]["p95_ms"]
+        assert row["extraction"]["count"] == report["rounds"] == 2
+        assert f"| 96×64 | {row['network']} | {row['engine']} | " in text
+    megabytes = {(row["network"], row["engine"]): row["megabytes"] for row in report["engines"]}
+    assert megabytes["superpoint_lite", "openvino int8"] < megabytes["superpoint_lite", "torch fp32"]
+
+    assert [run["sensor"] for run in report["runs"]] == ["mono", "stereo", "rgbd"]
+    for run in report["runs"]:
+        assert (run["world"], run["camera_fps"], run["frame"]["count"]) == ("demo-small", 20, 3)
+        assert run["fps"] == pytest.approx(1e3 * 3 / run["frame"]["total_ms"])
+        assert run["stages"]["features"]["count"] == 3
+        assert sum(stage["total_ms"] for stage in run["stages"].values()) <= run["frame"]["total_ms"]
+    assert {part["count"] for part in report["parts"].values()} == {3}
+    assert len(report["parts"]) == 3
+
+
+def test_without_openvino_torch_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    extractors = make_extractors(["superpoint_lite"], threads=1)
+    assert [*extractors] == [REFERENCE, ("superpoint_lite", "torch fp32")]
+    rows = time_engines(extractors, (40, 48), rounds=1)
+    assert [(row.network, row.width, row.height) for row in rows] == [
+        ("superpoint", 48, 40),
+        ("superpoint_lite", 48, 40),
+    ]
+
+
+def test_what_cannot_be_is_refused_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for option in ("--json", "--markdown"):
+        assert "there is no folder" in refused(capsys, "bench", "speed", option, str(tmp_path / "gone" / "file"))
+    assert "gone.pth" in refused(capsys, "bench", "speed", "--weights", str(tmp_path / "gone.pth"))
+    assert call("bench", "speed", "--rounds", "0") == 2
