@@ -11,11 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-<<<<<<< HEAD
-from spslam import __version__, cli_data, cli_export, cli_map, cli_track, cli_training, cli_trajectories
-=======
-from spslam import __version__, cli_bench, cli_export, cli_map, cli_track, cli_training, cli_trajectories
->>>>>>> speed
+from spslam import __version__, cli_bench, cli_data, cli_export, cli_map, cli_track, cli_training, cli_trajectories
 from spslam.cli_options import (
     ExtractorOption,
     MaxFramesOption,
@@ -77,11 +73,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-<<<<<<< HEAD
-app.add_typer(cli_data.app)
-=======
 app.add_typer(cli_bench.app)
->>>>>>> speed
+app.add_typer(cli_data.app)
 app.add_typer(cli_map.app)
 app.add_typer(cli_training.app)
 app.command()(cli_training.adapt)
