@@ -13,6 +13,8 @@ import typer
 
 from spslam import __version__, cli_bench, cli_data, cli_export, cli_map, cli_track, cli_training, cli_trajectories
 from spslam.cli_options import (
+    FAILED,
+    INTERRUPTED,
     ExtractorOption,
     MaxFramesOption,
     SetOption,
@@ -30,9 +32,6 @@ if TYPE_CHECKING:
     from spslam.output import RunLog
     from spslam.ports import Sequence as FrameSequence
     from spslam.viewer import Viewer
-
-INTERRUPTED = 130
-FAILED = 2
 
 
 class Dataset(StrEnum):

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from spslam.cli_options import INTERRUPTED
+
 if TYPE_CHECKING:
     from spslam.datasets.catalogue import Archive, Catalogue, PublicSequence
     from spslam.datasets.fetching import DataFolder
-
-INTERRUPTED = 130
 
 app = typer.Typer(
     name="data",

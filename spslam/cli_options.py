@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""Options and exit codes that several commands share."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ import typer
 
 if TYPE_CHECKING:
     from spslam.config import Config
+
+# Exit codes: stopped by ^C; an error, told in one line.
+INTERRUPTED = 130
+FAILED = 2
 
 
 class Device(StrEnum):

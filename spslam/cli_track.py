@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from spslam.cli_options import (
+    INTERRUPTED,
     ExtractorOption,
     MaxFramesOption,
     SetOption,
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from spslam.pictures_out import PictureSink
     from spslam.ports import Extractor
 
-INTERRUPTED = 130
 _VIDEO_SUFFIX = ".mp4"
 
 
@@ -119,13 +119,13 @@ def _show_tracks(
     """Draw frame after frame; what there was to see, in one line."""
     import numpy as np
 
-    from spslam.display import TrainingLine
+    from spslam.display import StatusLine
     from spslam.frontend.point_tracks import PointTracks
     from spslam.track_drawing import draw_tracks
 
     tracks = PointTracks(length, extractor.max_distance)
     counts: list[int] = []
-    with TrainingLine() as line:
+    with StatusLine() as line:
         for name, image in pictures:
             tracks.update(extractor.extract(image))
             counts.append(int(np.count_nonzero(tracks.lengths > 1)))

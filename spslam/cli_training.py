@@ -10,16 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from spslam.cli_evaluation import evaluate, speed
-from spslam.cli_options import Device, DeviceOption
-from spslam.display import TrainingLine
+from spslam.cli_options import INTERRUPTED, Device, DeviceOption
+from spslam.display import StatusLine
 from spslam.signals import interrupt_as_flag
 
 if TYPE_CHECKING:
     from spslam.frontend.training.config import TrainingConfig
     from spslam.frontend.training.stages import StageInputs
     from spslam.frontend.training.trainer import Stage
-
-INTERRUPTED = 130
 
 app = typer.Typer(
     name="train",
@@ -219,7 +217,7 @@ def label(
     paths = find_photos(photos)
     if not held_out:
         paths, _ = split(paths, settings.holdout, settings.seed)
-    with TrainingLine() as line:
+    with StatusLine() as line:
         summary = label_images(
             paths,
             photos,
@@ -318,7 +316,7 @@ def adapt(
     settings = _settings(config or "adapt", overrides, None)
     processes = Processes.from_environment(device.value)
     pictures = islice(read_pictures(images, sequence), start, None if count is None else start + count)
-    with interrupt_as_flag() as interrupted, TrainingLine(quiet=not processes.first) as line:
+    with interrupt_as_flag() as interrupted, StatusLine(quiet=not processes.first) as line:
         result = adapt_weights(
             pictures,
             out,
@@ -344,7 +342,7 @@ def _train(stage: Stage, settings: TrainingConfig, inputs: StageInputs, device: 
     from spslam.frontend.training.trainer import Processes
 
     processes = Processes.from_environment(device.value)
-    with interrupt_as_flag() as interrupted, TrainingLine(quiet=not processes.first) as line:
+    with interrupt_as_flag() as interrupted, StatusLine(quiet=not processes.first) as line:
         weights, result = run_stage(stage, settings, inputs, processes, line.update, interrupted.is_set)
     if not processes.first:
         return

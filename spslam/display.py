@@ -84,11 +84,11 @@ class ProgressLine:
         self._console.print(_describe(self._status), highlight=False, soft_wrap=True)
 
 
-class TrainingLine:
-    """One line on standard error while a network is trained, as `ProgressLine`.
+class StatusLine:
+    """One line on standard error that says how far work without frames of SLAM is, as `ProgressLine`.
 
     Args:
-        quiet: show nothing: for all processes of a training but the first.
+        quiet: show nothing: for all processes but the first.
     """
 
     def __init__(self, console: Console | None = None, quiet: bool = False) -> None:
@@ -142,8 +142,8 @@ class TrainingLine:
         self._console.print(self._text, highlight=False, soft_wrap=True)
 
 
-class TransferLine(TrainingLine):
-    """One line on standard error while bytes are moved, as `TrainingLine`: rate and time left."""
+class TransferLine(StatusLine):
+    """One line on standard error while bytes are moved, as `StatusLine`: rate and time left."""
 
     def __init__(self, console: Console | None = None) -> None:
         super().__init__(console)
