@@ -155,8 +155,8 @@ class SpeedReport:
     def _run_table(self) -> str:
         lines = [
             "## Runs against the camera\n",
-            "The default configuration on frames that are at hand. A frame's time is from its image to its pose; features "
-            "are found while the frame before is tracked, so that more frames a second come out.\n",
+            "The default configuration on frames that are at hand. A frame's time is from its image to its pose; "
+            "features are found while the frame before is tracked, so that more frames a second come out.\n",
             "| world | sensor | size | engine | frames | frame ms, median / p95 | frames/s | camera's frames/s |",
             "| --- | --- | --- | --- | ---: | ---: | ---: | ---: |",
         ]
