@@ -183,6 +183,14 @@ def run(
             "settings of tracking and mapping extract nothing, with the same results. Several runs may share it.",
         ),
     ] = None,
+    realtime: Annotated[
+        bool,
+        typer.Option(
+            "--realtime",
+            help="Let frames come when their stamps say and drop those that nobody has time for; they are counted. "
+            "Without: every frame, as fast as it can be had, and the same bytes each time.",
+        ),
+    ] = False,
 ) -> None:
     """Track a sequence; write its trajectory, map, figures and pictures to a folder.
 
@@ -219,11 +227,12 @@ def run(
             labels["map_file"] = str(map_file)
         if scale is not None and localize:
             raise ConfigError("--scale is for a map that is made or extended; --localize leaves it as it is: drop one")
+        labels["pace"] = "realtime" if realtime else "offline"
         if cache is not None:
             # Whoever reads the timings must know.
             labels["feature_cache"] = str(cache)
         request = None if scale is None else _scale(scale, frames, range(start, start + stride * len(frames), stride))
-        _run(frames, resolved, labels, out, viewer, log, map_file, extend, request, cache)
+        _run(frames, resolved, labels, out, viewer, log, map_file, extend, request, cache, realtime)
 
 
 @app.command()
@@ -295,6 +304,7 @@ def _run(
     extend: bool,
     scale: ScaleRequest | None,
     cache: Path | None,
+    realtime: bool,
 ) -> None:
     from spslam.display import ProgressLine, print_outcome
     from spslam.map_file import load_map
@@ -311,7 +321,9 @@ def _run(
         labels = {**labels, "engine": slam.engine}
         window = _open_viewer(viewer, frames)
         with interrupt_as_flag() as interrupted, ProgressLine(len(frames)) as line:
-            outcome = run_sequence(slam, frames, output, window, labels, log, line.update, interrupted.is_set, scale)
+            outcome = run_sequence(
+                slam, frames, output, window, labels, log, line.update, interrupted.is_set, scale, realtime
+            )
         # A map without the size that was asked for is a whole map.
         if map_file is not None and extend and (outcome.failure is None or isinstance(outcome.failure, ScaleError)):
             slam.save_map(map_file)
