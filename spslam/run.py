@@ -24,7 +24,7 @@ from spslam.geometry import inverse
 from spslam.html_report import write_report
 from spslam.metric_scale import ScaleRequest, Scaling, apply_scale
 from spslam.metrics import Metrics, Record, compute_metrics
-from spslam.output import OutputFolder, RunLog
+from spslam.output import GROUND_TRUTH, OutputFolder, RunLog
 from spslam.ports import Sequence
 from spslam.report import plot_trajectory, write_ply
 from spslam.samples import FrameSamples, Sample
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _RECENT_FRAMES = 20
+_TRUTH_MARGIN_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -236,6 +237,8 @@ def write_results(
     write_tum(folder / "trajectory.tum", trajectory, scaling.source)
     write_kitti(folder / "trajectory.kitti", trajectory)
     write_tum(folder / "keyframes.tum", slam.keyframe_trajectory(), scaling.source)
+    if sequence.ground_truth is not None:
+        write_tum(folder / GROUND_TRUTH, _truth_of_run(sequence.ground_truth, record))
     points, T_world_keyframes = slam.map.scene_of(slam.main_part)
     if slam.mapping:
         slam.save_map(folder / "map.npz")
@@ -263,6 +266,13 @@ def write_results(
         # It shows what the other files hold: nothing that goes wrong with it may cost them.
         logger.exception("report.html was not written; all other results are there")
     return metrics
+
+
+def _truth_of_run(ground_truth: Trajectory, record: Record) -> Trajectory:
+    """The ground truth while the run lasted, in its own world, and a little beyond so that it can be interpolated."""
+    stamps = [record.results[0].timestamp - _TRUTH_MARGIN_S, record.results[-1].timestamp + _TRUTH_MARGIN_S]
+    first, end = np.searchsorted(ground_truth.timestamps, stamps)
+    return ground_truth.select(np.arange(first, end))
 
 
 def _truth_in_map(trajectory: Trajectory, evaluation: Evaluation | str | None) -> Trajectory | None:
