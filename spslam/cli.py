@@ -354,8 +354,13 @@ def _matching_config(kind: str, sensor: str) -> str:
 
 
 def _open_viewer(choice: ViewerChoice, frames: FrameSequence) -> Viewer:
-    from spslam import viewer
+    from spslam.viewer import NullViewer
 
     if choice is ViewerChoice.NONE:
-        return viewer.NullViewer()
-    return viewer.Open3DViewer(frames.ground_truth)
+        return NullViewer()
+    from spslam.controls import keys_help
+    from spslam.viewer_live import Open3DViewer
+
+    window = Open3DViewer(frames.ground_truth, f"spslam {frames.name}")
+    typer.echo(keys_help(), err=True)
+    return window

@@ -31,6 +31,8 @@ POINT_COLORS: tuple[PointColors, ...] = get_args(PointColors)
 
 # The latest camera is drawn larger than key frames.
 _CAMERA_SIZE = 2.0
+# Arches of loops: lines each, and height in their lengths or at least in frusta.
+_ARCH_LINES, _ARCH_RISE, _ARCH_FRUSTA = 8, 0.35, 4.0
 # Squares of the grid along the longer side of the scene, about.
 _SQUARES = 12
 # The floor is below all but this share of the points.
@@ -183,7 +185,7 @@ def draw_layers(scene: Scene, look: Look, framing: Framing, moving: bool = False
         "trajectory": Lines(*_path(scene.trajectory, scene.times), palette.trajectory, 3.8),
         "keyframes": Lines(*frusta, palette.keyframes, 1.2),
         "covisibility": Lines(*_edges(centres, scene.covisible), palette.covisibility),
-        "loops": Lines(*_edges(centres, scene.loops), palette.loops, 2.6),
+        "loops": Lines(*_arches(*_edges(centres, scene.loops), framing), palette.loops, 2.6),
         "truth": Lines(*_path(scene.ground_truth, scene.truth_times), palette.truth, 2.0),
         "grid": Lines(*framing.grid, palette.grid),
     }
@@ -261,6 +263,14 @@ def _edges(centres: Array, pairs: NDArray[np.int64]) -> tuple[Array, Array]:
     return centres[pairs[:, 0]], centres[pairs[:, 1]]
 
 
+def _arches(starts: Array, ends: Array, framing: Framing) -> tuple[Array, Array]:
+    """Lines (8·L, 3) of arches from starts to ends (L, 3): where a loop was closed well the two are one place."""
+    share = np.linspace(0.0, 1.0, _ARCH_LINES + 1)[:, None, None]
+    height = np.maximum(_ARCH_RISE * np.linalg.norm(ends - starts, axis=1), _ARCH_FRUSTA * framing.frustum)
+    curve = starts + share * (ends - starts) + 4.0 * share * (1.0 - share) * height[:, None] * framing.up
+    return curve[:-1].reshape(-1, 3), curve[1:].reshape(-1, 3)
+
+
 def _count(layer: Layer) -> int:
     return len(layer.positions) if isinstance(layer, Points) else len(layer.starts)
 
@@ -288,7 +298,8 @@ def _grid(scene: Scene, kept: NDArray[np.bool_], up: Array) -> tuple[tuple[Array
     # Below the path, too: a camera may have looked at nothing but what is above it.
     heights = content @ up
     floor = min(float(np.percentile(heights, _FLOOR_PERCENT)), float((path @ up).min()) if len(path) else np.inf)
-    starts, ends = [], []
+    starts: list[Array] = []
+    ends: list[Array] = []
     for along in (0, 1):
         steps = square * np.arange(first[along], last[along] + 1)
         for side, found in ((first, starts), (last, ends)):

@@ -43,9 +43,7 @@ def write_legend(picture: Image, scene: Scene, look: Look, framing: Framing, tim
         _write_bar(picture, *bar, look, scale)
 
 
-def _write_bar(
-    picture: Image, ramp: tuple[Color, ...], low: str, high: str, look: Look, scale: float
-) -> None:
+def _write_bar(picture: Image, ramp: tuple[Color, ...], low: str, high: str, look: Look, scale: float) -> None:
     width, height = (round(scale * length) for length in _BAR)
     right, bottom = picture.shape[1] - round(scale * _MARGIN), picture.shape[0] - round(scale * _MARGIN)
     right -= _width(high, scale) + round(10 * scale)

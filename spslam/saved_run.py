@@ -29,13 +29,14 @@ _SAME_STAMP_S = 1e-8
 
 
 def build_scene(
-    slam_map: Map, part: int, trajectory: Trajectory, truth: Trajectory | None = None, title: str = ""
+    slam_map: Map, part: int, session: int, trajectory: Trajectory, truth: Trajectory | None = None, title: str = ""
 ) -> Scene:
     """The scene of a part of a map.
 
     Args:
-        slam_map: its latest session is the run that `trajectory` is of; what earlier ones made was always there.
+        slam_map: the map.
         part: whose world the trajectory is in.
+        session: of the map, the run that the trajectory is of; what others made was always there.
         trajectory: the tracked frames.
         truth: the ground truth in the same world, see `truth_in_map`.
         title: one line.
@@ -44,8 +45,7 @@ def build_scene(
     rows = np.flatnonzero(keyframes["part"] == part)
     point_rows = slam_map.point_rows(slam_map.points_of(part))
     ids = keyframes["id"]
-    mine = _latest_session(slam_map)
-    times = np.where(keyframes["session"] == mine, keyframes["timestamp"], -np.inf)
+    times = np.where(keyframes["session"] == session, keyframes["timestamp"], -np.inf)
     born = points["born"][point_rows]
     # A key frame that was culled counts as the one before it.
     before = np.searchsorted(ids, born, side="right") - 1
@@ -102,11 +102,11 @@ def load_scene(folder: Path | str) -> Scene:
         truth = truth_in_map(trajectory, evaluation)
     if metrics.get("mode") == "localize":
         # Nothing of the map is this run's.
-        slam_map.keyframes["session"][:] = -1
-        part = _part_of_frames(slam_map, folder / "frames.csv")
+        session, part = -1, _part_of_frames(slam_map, folder / "frames.csv")
     else:
-        part = _part_of(slam_map, _read_trajectory(folder / "keyframes.tum", "").timestamps)
-    return build_scene(slam_map, part, trajectory, truth, title)
+        session = int(slam_map.keyframes["session"].max(initial=0))
+        part = _part_of(slam_map, session, _read_trajectory(folder / "keyframes.tum", "").timestamps)
+    return build_scene(slam_map, part, session, trajectory, truth, title)
 
 
 def _read_metrics(folder: Path) -> dict[str, Any]:
@@ -153,10 +153,10 @@ def _part_of_frames(slam_map: Map, path: Path) -> int:
     return choose_part(slam_map, int(np.bincount(parts).argmax()) if parts else None)
 
 
-def _part_of(slam_map: Map, stamps: NDArray[np.float64]) -> int:
-    """The part that key frames of these stamps are in; without any, the largest."""
+def _part_of(slam_map: Map, session: int, stamps: NDArray[np.float64]) -> int:
+    """The part that key frames of a session with these stamps are in; without any, the largest."""
     keyframes = slam_map.keyframes
-    candidates = np.flatnonzero(keyframes["session"] == _latest_session(slam_map))
+    candidates = np.flatnonzero(keyframes["session"] == session)
     found = candidates[_in(keyframes["timestamp"][candidates], stamps)]
     return int(np.bincount(keyframes["part"][found]).argmax()) if len(found) else choose_part(slam_map)
 
@@ -169,10 +169,6 @@ def _in(values: NDArray[np.float64], known: NDArray[np.float64]) -> NDArray[np.b
     near = [np.abs(known[np.clip(at + step, 0, len(known) - 1)] - values) < _SAME_STAMP_S for step in (-1, 0)]
     either: NDArray[np.bool_] = near[0] | near[1]
     return either
-
-
-def _latest_session(slam_map: Map) -> int:
-    return int(slam_map.keyframes["session"].max(initial=0))
 
 
 def _inside(pairs: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,12 +31,16 @@ _MAX_FRUSTA = 120
 _TUBE_SIDES = 6
 
 
-def _none(*shape: int) -> Any:
-    return field(default_factory=lambda: np.zeros((0, *shape)))
+def _no_poses() -> Array:
+    return np.zeros((0, 4, 4))
 
 
-def _no_pairs() -> Any:
-    return field(default_factory=lambda: np.zeros((0, 2), dtype=np.int64))
+def _no_times() -> Array:
+    return np.zeros(0)
+
+
+def _no_pairs() -> NDArray[np.int64]:
+    return np.zeros((0, 2), dtype=np.int64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,14 +63,14 @@ class Scene:
     points: Array
     keyframes: Array
     trajectory: Array
-    ground_truth: Array = _none(4, 4)
-    point_times: Array = _none()
-    keyframe_times: Array = _none()
-    times: Array = _none()
-    truth_times: Array = _none()
-    point_ages: Array = _none()
-    covisible: NDArray[np.int64] = _no_pairs()
-    loops: NDArray[np.int64] = _no_pairs()
+    ground_truth: Array = field(default_factory=_no_poses)
+    point_times: Array = field(default_factory=_no_times)
+    keyframe_times: Array = field(default_factory=_no_times)
+    times: Array = field(default_factory=_no_times)
+    truth_times: Array = field(default_factory=_no_times)
+    point_ages: Array = field(default_factory=_no_times)
+    covisible: NDArray[np.int64] = field(default_factory=_no_pairs)
+    loops: NDArray[np.int64] = field(default_factory=_no_pairs)
     depth: float = 0.0
     unit: str = "m"
     title: str = ""

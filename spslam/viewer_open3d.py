@@ -172,3 +172,10 @@ def _callback(call: Callable[[], None]) -> Callable[[Any], bool]:
         return False
 
     return pressed
+
+
+def moved_along(view: Viewpoint, step: Array) -> Viewpoint:
+    """A viewpoint moved by `step` (3,) in the world."""
+    T_cam_world = view.T_cam_world.copy()
+    T_cam_world[:3, 3] -= T_cam_world[:3, :3] @ step
+    return Viewpoint(T_cam_world, view.distance, view.field_of_view)

@@ -92,7 +92,7 @@ def render_scene(path_png: Path | str, scene: Scene) -> bool:
 def render(
     path: Path,
     scene: Scene,
-    job: Job = Job(),  # noqa: B008 - it is frozen
+    job: Job = Job(),
     goes_on: Callable[[int, int], bool] = lambda done, total: True,
 ) -> None:
     """Render a scene to a PNG, or to an MP4 if that is what `path` ends with.
@@ -187,7 +187,7 @@ def _film(scene: Scene, job: Job, path: Path) -> None:
     if len(scene.trajectory) == 0:
         raise OutputError("a film needs a trajectory, and this run has no pose: render a PNG")
     framing = frame_scene(scene, job.size[0] / job.size[1])
-    total = max(int(round(job.fps * job.seconds)), 1)
+    total = max(round(job.fps * job.seconds), 1)
     # Near the camera lines of the same width look wider.
     pixel = framing.viewpoint.pixel_size(_HEIGHT) * (0.5 if job.follow else 1.0)
     drawn_until = None
