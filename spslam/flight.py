@@ -50,7 +50,8 @@ def film(scene: Scene, framing: Framing, pictures: int, follow: bool) -> Iterato
         T_world_view = np.eye(4)
         T_world_view[:3, :3] = between(risen * end[1]).as_matrix()
         T_world_view[:3, 3] = (1.0 - risen) * eyes[row] + risen * overview[:3, 3]
-        yield float(time), Viewpoint(inverse(T_world_view), framing.viewpoint.distance, framing.viewpoint.field_of_view)
+        distance = (1.0 - risen) * _distance(scene, framing) + risen * framing.viewpoint.distance
+        yield float(time), Viewpoint(inverse(T_world_view), distance, framing.viewpoint.field_of_view)
 
 
 def chase_view(T_world_cam: Array, scene: Scene, framing: Framing) -> Viewpoint:
@@ -58,7 +59,7 @@ def chase_view(T_world_cam: Array, scene: Scene, framing: Framing) -> Viewpoint:
     eye, turn = _behind(T_world_cam[:3, 3], T_world_cam[:3, 2], scene, framing)
     T_world_view = np.eye(4)
     T_world_view[:3, :3], T_world_view[:3, 3] = turn, eye
-    return Viewpoint(inverse(T_world_view), framing.viewpoint.distance, framing.viewpoint.field_of_view)
+    return Viewpoint(inverse(T_world_view), _distance(scene, framing), framing.viewpoint.field_of_view)
 
 
 def _chase(scene: Scene, framing: Framing, times: Array) -> tuple[Array, Array]:
@@ -81,8 +82,7 @@ def _behind(position: Array, forward: Array, scene: Scene, framing: Framing) -> 
     length = float(np.linalg.norm(flat))
     # A camera that looks straight down goes on as all is seen from.
     ahead = flat / length if length > 1e-6 else np.cross(framing.viewpoint.T_cam_world[0, :3], up) * -1.0
-    far = _FARTHEST * framing.viewpoint.distance
-    reach = min(scene.depth, far) if scene.depth > 0 else far
+    reach = _reach(scene, framing)
     eye = position - _BEHIND * reach * ahead + _ABOVE * reach * up
     target = position + 0.5 * reach * ahead
     z = target - eye
@@ -90,3 +90,14 @@ def _behind(position: Array, forward: Array, scene: Scene, framing: Framing) -> 
     x = np.cross(z, up)
     x /= np.linalg.norm(x)
     return eye, np.stack([x, np.cross(z, x), z], axis=1)
+
+
+def _reach(scene: Scene, framing: Framing) -> float:
+    """The typical distance of points."""
+    far = _FARTHEST * framing.viewpoint.distance
+    return min(scene.depth, far) if scene.depth > 0 else far
+
+
+def _distance(scene: Scene, framing: Framing) -> float:
+    """From behind a camera to it."""
+    return float(np.hypot(_BEHIND, _ABOVE)) * _reach(scene, framing)

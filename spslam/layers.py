@@ -30,7 +30,7 @@ LAYERS = {
 POINT_COLORS: tuple[PointColors, ...] = get_args(PointColors)
 
 # The latest camera is drawn larger than key frames.
-_CAMERA_SIZE = 2.0
+_CAMERA_SIZE = 1.6
 # Arches of loops: lines each, and height in their lengths or at least in frusta.
 _ARCH_LINES, _ARCH_RISE, _ARCH_FRUSTA = 8, 0.35, 4.0
 # Squares of the grid along the longer side of the scene, about.

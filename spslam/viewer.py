@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
@@ -43,7 +44,8 @@ class Viewers:
         for viewer in list(self._viewers):
             if not _survives(viewer, partial(viewer.update, slam, frame, result)):
                 self._viewers.remove(viewer)
-                _survives(viewer, viewer.close)
+                with suppress(Exception):
+                    viewer.close()
 
     def close(self) -> None:
         """Close each of them."""

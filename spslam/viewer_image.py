@@ -18,16 +18,17 @@ class ImageWindow:
     Args:
         title: of the window.
         visible: without, nobody sees it (for tests).
+        place: of its left upper corner on the screen, pixels.
 
     Raises:
         MissingDependencyError: Open3D or a system library is missing, or there is no display.
     """
 
-    def __init__(self, title: str, visible: bool = True) -> None:
+    def __init__(self, title: str, visible: bool = True, place: tuple[int, int] = (50, 50)) -> None:
         if visible and not has_display():
             raise MissingDependencyError("a window needs a display, found none: give --out FILE.mp4 or --out FOLDER")
         self._open3d = import_open3d()
-        self._title, self._visible = title, visible
+        self._title, self._visible, self._place = title, visible, place
         self._window: Any = None
         self._shown: Any = None
 
@@ -49,7 +50,7 @@ class ImageWindow:
 
     def _open(self, width: int, height: int) -> None:
         self._window = self._open3d.visualization.Visualizer()
-        if not self._window.create_window(self._title, width, height, visible=self._visible):
+        if not self._window.create_window(self._title, width, height, *self._place, visible=self._visible):
             raise MissingDependencyError("Open3D could not open a window (OpenGL): give --out FILE.mp4 or --out FOLDER")
 
     def __exit__(

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_SIZE = (1280, 960)
+# The image lies over the lower right corner, as far as the window manager lets it.
+_SIZE, _PLACE = (1200, 860), (40, 60)
+_IMAGE_PLACE, _IMAGE_WIDTH = (820, 660), 720
 _POINT_SIZE = 2.5
 # The scene is framed anew when it has grown by that: colours and grid stay calm in between.
 _GROWTH = 1.15
@@ -52,8 +54,8 @@ class Open3DViewer:
     ) -> None:
         self._controls = Controls(look=Look(hidden=frozenset({"covisibility"})), following=True)
         instead = "use --viewer none, or --rerun FILE.rrd to look later"
-        self._canvas: Canvas | None = Canvas(title, _SIZE, visible, self._controls.bindings(), instead)
-        self._image: ImageWindow | None = ImageWindow(f"{title}: image", visible)
+        self._canvas: Canvas | None = Canvas(title, _SIZE, visible, self._controls.bindings(), instead, _PLACE)
+        self._image: ImageWindow | None = ImageWindow(f"{title}: image", visible, _IMAGE_PLACE)
         self._ground_truth = ground_truth
         self._every, self._updates = max(every, 1), 0
         self._scene: Scene | None = None
@@ -76,7 +78,7 @@ class Open3DViewer:
             self.close()
             return
         if self._image is not None and slam.sighting is not None:
-            picture = draw_sighting(frame.image, frame.camera, slam.sighting, _caption(result))
+            picture = draw_sighting(frame.image, frame.camera, slam.sighting, _caption(result), _IMAGE_WIDTH)
             if not self._image.show(picture):
                 self._image.close()
                 self._image = None

@@ -51,6 +51,7 @@ class Canvas:
         visible: without, it is drawn in memory, and needs no display.
         keys: what to call when a key (one capital letter, or `SPACE`, `LEFT`, `RIGHT`) is pressed.
         instead: what to do without the window, for the message.
+        place: of its left upper corner on the screen, pixels.
 
     Raises:
         MissingDependencyError: Open3D, a system library or OpenGL is missing, or there is no display.
@@ -63,13 +64,14 @@ class Canvas:
         visible: bool,
         keys: Mapping[str, Callable[[], None]] | None = None,
         instead: str = "use --render FILE.png",
+        place: tuple[int, int] = (50, 50),
     ) -> None:
         self._open3d = import_open3d()
         if visible and not has_display():
             raise MissingDependencyError(f"a window needs a display, found none: {instead}")
         self.size = size
         self._window: Any = self._open3d.visualization.VisualizerWithKeyCallback()
-        if not self._window.create_window(title, *size, visible=visible):
+        if not self._window.create_window(title, *size, *place, visible=visible):
             what = f"could not open a window (OpenGL): {instead}, or" if visible else "has no OpenGL (EGL):"
             raise MissingDependencyError(f"Open3D {what} {APT}")
         for name, call in (keys or {}).items():

@@ -39,6 +39,8 @@ _POINT_SIZE = 3.0
 _MANY_POINTS = 4000
 # Pictures that widths and text are made for are this high.
 _HEIGHT = 960
+# Lines are drawn anew where they would look wider or narrower by that.
+_COARSER = 1.1
 # What the renderer and the one who waits for it say to each other, and the renderer's status when it cannot write.
 _PICTURE, _GO, _STOP = "picture ", "go\n", "stop\n"
 _NO_OUTPUT = 3
@@ -188,15 +190,14 @@ def _film(scene: Scene, job: Job, path: Path) -> None:
         raise OutputError("a film needs a trajectory, and this run has no pose: render a PNG")
     framing = frame_scene(scene, job.size[0] / job.size[1])
     total = max(round(job.fps * job.seconds), 1)
-    # Near the camera lines of the same width look wider.
-    pixel = framing.viewpoint.pixel_size(_HEIGHT) * (0.5 if job.follow else 1.0)
-    drawn_until = None
+    drawn, now = (np.inf, 0.0), scene
     with VideoFile(path, job.fps) as file:
         canvas = _canvas(scene, job)
-        canvas.draw(draw_layers(scene, job.look, framing), pixel, anew=True)
+        canvas.draw(draw_layers(scene, job.look, framing), 0.0, anew=True)
         for number, (time, viewpoint) in enumerate(film(scene, framing, total, job.follow), start=1):
-            if time != drawn_until:
-                now, drawn_until = scene.until(time), time
+            pixel = viewpoint.pixel_size(_HEIGHT)
+            if time != drawn[0] or not 1.0 / _COARSER < pixel / drawn[1] < _COARSER:
+                now, drawn = scene.until(time), (time, pixel)
                 canvas.draw(draw_layers(now, job.look, framing, moving=time < scene.times[-1]), pixel)
             canvas.look_from(viewpoint)
             picture = _reduced(canvas.picture(), job.size)
