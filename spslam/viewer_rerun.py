@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from spslam.tracking import TrackResult
 
 SUFFIX = ".rrd"
-_MOST_IMAGE_WIDTH, _JPEG_QUALITY = 960, 75
+_MOST_IMAGE_WIDTH, _JPEG_QUALITY = 640, 70
 _GROWTH = 1.1
 # Stamps from here on are seconds since 1970.
 _FIRST_EPOCH_S = 1e8
