@@ -8,6 +8,9 @@ records together are about eleven times as large as the last, however long the r
 from __future__ import annotations
 
 import importlib
+import logging
+import os
+import sysconfig
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,11 +33,14 @@ if TYPE_CHECKING:
     from spslam.slam import Slam
     from spslam.tracking import TrackResult
 
-SUFFIX = ".rrd"
+_log = logging.getLogger(__name__)
+
 _MOST_IMAGE_WIDTH, _JPEG_QUALITY = 640, 70
 _GROWTH = 1.1
 # Stamps from here on are seconds since 1970.
 _FIRST_EPOCH_S = 1e8
+# A viewer that has this long to answer and does not is gone.
+_FLUSH_S = 20.0
 _MATCHED, _UNMATCHED = 1, 0
 _LOOK = Look(dark=True)
 # Lines and points in Rerun are in pixels where their radius is negative.
@@ -84,7 +90,7 @@ class _Recording:
         if file is None:
             if not has_display():
                 raise MissingDependencyError("Rerun's viewer needs a display, found none: use --rerun FILE.rrd")
-            self.stream.spawn(default_blueprint=blueprint)
+            _spawn(self.stream, blueprint)
         else:
             try:
                 # Rerun's own error does not say what is wrong.
@@ -140,8 +146,11 @@ class _Recording:
                 )
 
     def close(self) -> None:
-        """Write what is left."""
-        self.stream.flush()
+        """Write what is left; a viewer that was closed is not waited for."""
+        try:
+            self.stream.flush(timeout_sec=_FLUSH_S)
+        except RuntimeError as error:
+            _log.warning("Rerun's viewer did not take all of the recording: %s", str(error).strip().splitlines()[0])
         self.stream.disconnect()
 
 
@@ -233,6 +242,19 @@ class _Growth:
         if grown:
             self._points, self._keyframes, self._frames, self._loops = points, keyframes, frames, loops
         return grown
+
+
+def _spawn(stream: Any, blueprint: Any) -> None:
+    """Start Rerun's viewer, which its package puts beside Python, wherever that is; it looks for it in PATH only."""
+    before = os.environ.get("PATH", "")
+    os.environ["PATH"] = os.pathsep.join([sysconfig.get_path("scripts"), before])
+    try:
+        stream.spawn(default_blueprint=blueprint)
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise MissingDependencyError(f"Rerun's viewer did not start ({reason}): use --rerun FILE.rrd") from None
+    finally:
+        os.environ["PATH"] = before
 
 
 def _blueprint() -> Any:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import socket
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -133,12 +136,42 @@ def test_without_a_display_the_viewer_is_not_started(monkeypatch: pytest.MonkeyP
         RerunViewer(None)
 
 
-def test_the_viewer_is_started_where_there_is_a_display(monkeypatch: pytest.MonkeyPatch) -> None:
-    started: list[bool] = []
+def test_the_viewer_is_started_from_beside_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[str | None] = []
     monkeypatch.setenv("DISPLAY", ":0")
-    monkeypatch.setattr(rerun.RecordingStream, "spawn", lambda self, **_: started.append(True))
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr(rerun.RecordingStream, "spawn", lambda self, **_: found.append(shutil.which("rerun")))
     RerunViewer(None).close()
-    assert started == [True]
+    assert found[0] is not None
+    assert os.environ["PATH"] == "/nowhere"
+
+
+def test_a_viewer_that_does_not_start_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: Any, **_: Any) -> None:
+        raise RuntimeError("Failed to find Rerun Viewer executable in PATH.\n\nYou can")
+
+    monkeypatch.setenv("DISPLAY", ":0")
+    monkeypatch.setattr(rerun.RecordingStream, "spawn", fail)
+    with pytest.raises(MissingDependencyError, match=r"did not start \(Failed to find .*--rerun FILE\.rrd") as caught:
+        RerunViewer(None)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_viewer_that_was_closed_does_not_hold_up_the_run(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, landmarks: Any
+) -> None:
+    monkeypatch.setenv("DISPLAY", ":0")
+    monkeypatch.setattr("spslam.viewer_rerun._FLUSH_S", 0.5)
+    with socket.socket() as unheard:
+        # Bound, but nobody listens.
+        unheard.bind(("127.0.0.1", 0))
+        url = f"rerun+http://127.0.0.1:{unheard.getsockname()[1]}/proxy"
+        monkeypatch.setattr(rerun.RecordingStream, "spawn", lambda self, **_: self.connect_grpc(url))
+        viewer = RerunViewer(None)
+        slam = WatchedSlam(landmarks, 3)
+        viewer.update(slam, slam.frame, TrackResult(3, 0.3, TrackState.TRACKING, inliers=1))  # type: ignore[arg-type]
+        viewer.close()
+    assert "did not take all of the recording" in caplog.text
 
 
 def test_the_missing_extra_comes_with_the_command_that_installs_it(
