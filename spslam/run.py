@@ -13,20 +13,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from spslam.errors import DatasetError, SpslamError, TrajectoryError
-from spslam.evaluation import Alignment, Evaluation, evaluate, transform_trajectory
+from spslam.evaluation import Alignment, Evaluation, evaluate
 from spslam.files import write_atomic
 from spslam.frame_records import write_frames
-from spslam.geometry import inverse
 from spslam.html_report import write_report
 from spslam.metric_scale import ScaleRequest, Scaling, apply_scale
 from spslam.metrics import Metrics, Record, compute_metrics
-from spslam.output import OutputFolder, RunLog
+from spslam.output import GROUND_TRUTH, OutputFolder, RunLog
 from spslam.pipeline import prepared
 from spslam.ports import Sequence
 from spslam.report import plot_trajectory, write_ply
 from spslam.samples import FrameSamples, Sample
+from spslam.saved_run import build_scene, truth_in_map
 from spslam.trajectory import Trajectory, write_kitti, write_tum
-from spslam.viewer import Viewer, Viewers, render_scene
+from spslam.viewer import Viewer, Viewers
+from spslam.viewer_render import render_scene
 
 if TYPE_CHECKING:
     from spslam.slam import Slam
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _RECENT_FRAMES = 20
+_TRUTH_MARGIN_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -204,25 +206,26 @@ def write_results(
     write_tum(folder / "trajectory.tum", trajectory, scaling.source)
     write_kitti(folder / "trajectory.kitti", trajectory)
     write_tum(folder / "keyframes.tum", slam.keyframe_trajectory(), scaling.source)
-    points, T_world_keyframes = slam.map.scene_of(slam.main_part)
+    if sequence.ground_truth is not None:
+        truth = _truth_of_run(sequence.ground_truth, record)
+        if len(truth):
+            write_tum(folder / GROUND_TRUTH, truth)
     if slam.mapping:
         slam.save_map(folder / "map.npz")
     write_atomic(folder / "config.yaml", slam.config.to_yaml())
-    write_ply(folder / "map.ply", points)
+    title = f"{sequence.name}, {sequence.sensor}, {slam.config.features.extractor}"
+    scene = build_scene(
+        slam.map, slam.main_part, slam.map.session, trajectory, truth_in_map(trajectory, evaluation), title
+    )
+    write_ply(folder / "map.ply", scene.points)
     plot_trajectory(
         folder / "trajectory.png",
         trajectory,
         sequence.ground_truth,
         align,
-        title=f"{sequence.name}, {sequence.sensor}, {slam.config.features.extractor}",
+        title=title,
     )
-    render_scene(
-        folder / "map.png",
-        points,
-        T_world_keyframes,
-        trajectory,
-        _truth_in_map(trajectory, evaluation),
-    )
+    render_scene(folder / "map.png", scene)
     write_frames(folder / "frames.csv", record)
     write_atomic(folder / "metrics.json", json.dumps(metrics, indent=2, allow_nan=False) + "\n")
     try:
@@ -233,13 +236,11 @@ def write_results(
     return metrics
 
 
-def _truth_in_map(trajectory: Trajectory, evaluation: Evaluation | str | None) -> Trajectory | None:
-    """The ground truth while the trajectory lasts, in the world of the map."""
-    if not isinstance(evaluation, Evaluation):
-        return None
-    truth = transform_trajectory(inverse(evaluation.absolute.S_truth_estimate), evaluation.ground_truth)
-    first, last = np.searchsorted(truth.timestamps, trajectory.timestamps[[0, -1]])
-    return Trajectory(truth.timestamps[first : last + 1], truth.T_world_cam[first : last + 1], truth.frame)
+def _truth_of_run(ground_truth: Trajectory, record: Record) -> Trajectory:
+    """The ground truth while the run lasted, in its own world, and a little beyond so that it can be interpolated."""
+    stamps = [record.results[0].timestamp - _TRUTH_MARGIN_S, record.results[-1].timestamp + _TRUTH_MARGIN_S]
+    first, end = np.searchsorted(ground_truth.timestamps, stamps)
+    return ground_truth.select(np.arange(first, end))
 
 
 def _alignment(slam: Slam, sequence: Sequence) -> Alignment:
