@@ -20,12 +20,20 @@ KNOW_THE_ROOMS = (
     "cli_evaluation",
     "cli_export",
     "cli_map",
+    "cli_suite",
     "cli_track",
     "cli_training",
     "cli_trajectories",
     "__main__",
 )
-HEAVY = {"torch": "frontend", "g2opy": "backend", "open3d": "spslam", "openvino": "frontend", "nncf": "frontend"}
+HEAVY = {
+    "torch": "frontend",
+    "g2opy": "backend",
+    "open3d": "spslam",
+    "openvino": "frontend",
+    "nncf": "frontend",
+    "distributed": "spslam",
+}
 
 
 def modules() -> dict[str, Path]:
@@ -93,6 +101,8 @@ def test_heavy_packages_live_in_one_place(module: str) -> None:
             assert (room_of(module) or "spslam") == HEAVY[package], f"{module} imports {package}"
         if package == "open3d":
             assert module.startswith("spslam.viewer"), f"{module} imports open3d"
+        if package == "distributed":
+            assert module == "spslam.suites.pools", f"{module} imports distributed"
 
 
 def test_ground_loads_nothing_heavy() -> None:

@@ -1,0 +1,436 @@
+"""The commands for benchmark suites, `spslam bench SUITE`, `list` and `compare`; `cli_bench` adds them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from spslam.cli_data import DataOption
+from spslam.cli_options import FAILED, INTERRUPTED
+
+if TYPE_CHECKING:
+    from spslam.config import Config
+    from spslam.datasets.catalogue import Catalogue
+    from spslam.datasets.fetching import DataFolder
+    from spslam.suites.identity import Identity
+    from spslam.suites.perform import Finished, Request
+    from spslam.suites.pools import Pool
+    from spslam.suites.results import Results, Row
+    from spslam.suites.suite import Run, Suite
+
+REGRESSION = 1
+
+
+def suite(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="SUITE", show_default=False, help="A suite of the box (spslam bench list) or a YAML file."
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            show_default=False,
+            help="Where the results go, and where they are. Default: runs/bench-SUITE.",
+        ),
+    ] = None,
+    data: DataOption = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=1, show_default=False, help="Runs at a time on this machine. Default: one a core."
+        ),
+    ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            show_default=False,
+            help="Run on the workers of a Dask cluster, such as tcp://10.0.0.1:8786.",
+        ),
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="WORD",
+            show_default=False,
+            help="Only runs with a label (sequence, sensor, front end, configuration) that has this in it; repeatable.",
+        ),
+    ] = None,
+    available: Annotated[
+        bool, typer.Option("--available", help="Do what can be done where sequences are not there.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Do again what was done with other settings; drop what the suite lacks.")
+    ] = False,
+    markdown: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", show_default=False, help="Put the tables into this file, between the suite's two comments."
+        ),
+    ] = None,
+) -> None:
+    """Do the runs of a suite that are not done yet; write results.json, tables, a picture and a page.
+
+    Exit codes: 0 all runs came to figures (they may have lost tracking), 2 some did not or an error, 130 stopped by ^C:
+    what is done is kept, and the same call goes on.
+    """
+    from spslam.suites.published import load_published
+    from spslam.suites.report import write_reports
+    from spslam.suites.suite import chosen, load_suite, suite_name
+    from spslam.suites.tables import check_markers, insert_markdown, summary_markdown
+
+    described, label = load_suite(name), suite_name(name)
+    published = load_published(described.published)
+    if markdown is not None:
+        # Not only when all is done.
+        check_markers(markdown, label)
+    folder, catalogue = _data(data)
+    runs = _expand(described, folder, catalogue)
+    order = [run.id for run in runs]
+    results = _open_results(
+        out or Path("runs") / f"bench-{label}",
+        {"suite": label, "title": described.title, "metrics": described.metrics, "published": described.published},
+    )
+    plans, missing = _plan(chosen(runs, only or []), folder, catalogue, available)
+    stale = [run_id for run_id in results.rows if run_id not in set(order)]
+    if stale and overwrite:
+        results.remove(stale)
+    elif stale:
+        typer.echo(
+            f"{len(stale)} runs in {results.folder} are not in the suite any more and stay: --overwrite drops them",
+            err=True,
+        )
+    waiting = _undone(plans, results, overwrite)
+    interrupted = False
+    try:
+        if waiting:
+            _perform(waiting, results, order, _pool(workers, scheduler), len(plans))
+    except KeyboardInterrupt:
+        interrupted = True
+    if results.rows:
+        write_reports(results, published, missing)
+        text = summary_markdown(results, published)
+        typer.echo(text)
+        if markdown is not None and not interrupted:
+            insert_markdown(markdown, label, text)
+        typer.echo(f"results in {results.folder}")
+    if interrupted:
+        done = sum(results.is_done(plan.run.id) for plan in plans)
+        typer.echo(
+            f"stopped; {done} of {len(plans)} runs are done and kept; the same call goes on from there", err=True
+        )
+        raise typer.Exit(INTERRUPTED)
+    _end(plans, results)
+
+
+def show_list(data: DataOption = None) -> None:
+    """List the suites of the box, what they need and what of it is there."""
+    from spslam.suites.suite import load_suite, suite_names
+
+    folder, catalogue = _data(data)
+    for name in suite_names():
+        described = load_suite(name)
+        runs = _expand(described, folder, catalogue)
+        needed = dict.fromkeys(run.public for run in runs if run.public)
+        there = [one for one in needed if folder.folder(catalogue.choose([one])[0]).is_dir()]
+        state = f"{len(there)} of {len(needed)} sequences are in {folder.root}" if needed else "built-in worlds only"
+        typer.echo(f"{name}: {described.title}, {len(runs)} runs; {state}")
+        if described.description:
+            typer.echo(f"  {' '.join(described.description.split())}")
+        if len(there) < len(needed):
+            typer.echo(f"  {_fetch_command([one for one in needed if one not in there], catalogue, folder)}")
+
+
+def compare(
+    before: Annotated[
+        Path, typer.Argument(metavar="A", show_default=False, help="Results before: folder or results.json.")
+    ],
+    after: Annotated[Path, typer.Argument(metavar="B", show_default=False, help="Results after.")],
+    tolerance: Annotated[
+        float, typer.Option(metavar="SHARE", min=0.0, help="Medians nearer than this, relatively, are the same.")
+    ] = 0.10,
+    tolerance_few: Annotated[
+        float, typer.Option(metavar="SHARE", min=0.0, help="The same where a side has fewer than 3 repeats.")
+    ] = 0.25,
+    everything: Annotated[bool, typer.Option("--all", help="Show what is the same, too.")] = False,
+) -> None:
+    """Compare two results of suites: what got better or worse by more than the repeats differ.
+
+    Medians differ if they are farther apart than the larger of both spreads (most minus least of the repeats) and than
+    the tolerance; shares of tracked frames, than that and a hundredth of the frames. Errors over other shares are not
+    judged. Judged are the tracked share, ATE, RPE and drift; what B does not have any more is a regression.
+    Exit codes: 0 nothing got worse, 1 something did, 2 an error.
+    """
+    from spslam.suites.comparison import Verdict, comparison_table
+    from spslam.suites.comparison import compare as compare_results
+    from spslam.suites.results import Results
+
+    changes = compare_results(Results.load(before), Results.load(after), tolerance, tolerance_few)
+    table = comparison_table(changes, everything)
+    if table.rows:
+        typer.echo(table.to_markdown() + "\n")
+    counts = {verdict: sum(change.verdict is verdict for change in changes) for verdict in Verdict}
+    typer.echo(", ".join(f"{count} {verdict.value}" for verdict, count in counts.items() if count))
+    if any(change.is_regression for change in changes):
+        raise typer.Exit(REGRESSION)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """A run that can be done: its resolved configuration, the frames there are, what its results follow from."""
+
+    run: Run
+    frames: int
+    config: Config
+    identity: Identity
+    request: Request
+
+
+def _data(data: Path | None) -> tuple[DataFolder, Catalogue]:
+    from spslam.datasets.catalogue import Catalogue
+    from spslam.datasets.fetching import DataFolder
+    from spslam.files import data_folder
+
+    catalogue = Catalogue.load()
+    root = data_folder() if data is None else data.expanduser()
+    return DataFolder(root.absolute(), catalogue), catalogue
+
+
+def _expand(described: Suite, folder: DataFolder, catalogue: Catalogue) -> list[Run]:
+    from spslam.suites.suite import expand
+
+    return expand(described, lambda name: {one.name: folder.folder(one) for one in catalogue.choose([name])})
+
+
+def _open_results(path: Path, head: dict[str, object]) -> Results:
+    from spslam.errors import BenchmarkError, OutputError
+    from spslam.suites.results import FILE, NAMES, Results
+
+    path = path.expanduser().absolute()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        names = {entry.name for entry in path.iterdir()}
+    except OSError as error:
+        raise OutputError(f"cannot write results to {path}: {error.strerror or error}") from None
+    if FILE not in names:
+        if names - NAMES:
+            raise OutputError(
+                f"{path} holds something else than results ({min(names - NAMES)}): give --out another folder"
+            )
+        return Results(path, head, ())
+    stored = Results.load(path)
+    if stored.suite != head["suite"]:
+        raise BenchmarkError(f"{path} holds results of the suite {stored.suite}: give --out another folder")
+    return Results(path, head, stored.rows.values())
+
+
+def _plan(runs: list[Run], folder: DataFolder, catalogue: Catalogue, available: bool) -> tuple[list[_Plan], list[str]]:
+    """The runs that can be done, and in words what cannot.
+
+    Raises:
+        BenchmarkError: something is not there and was not left out by `available`, or nothing is there.
+    """
+    from spslam.errors import BenchmarkError
+
+    frames: dict[tuple[str, ...], int | str] = {}
+    plans: list[_Plan] = []
+    absent: dict[str, None] = {}
+    problems: dict[str, None] = {}
+    for run in runs:
+        key = (run.path, run.case.sensor, run.entry.model_dump_json())
+        if key not in frames:
+            frames[key] = _count_frames(run)
+        found = frames[key]
+        if isinstance(found, int):
+            plans.append(_plan_run(run, found))
+        elif run.public and not Path(run.path).is_dir():
+            absent[run.public] = None
+        else:
+            problems[f"{run.case.sequence}, {run.case.sensor}: {found}"] = None
+    missing = [*problems]
+    if absent:
+        command = _fetch_command([*absent], catalogue, folder)
+        missing.insert(0, f"{len(absent)} sequences are not in {folder.root}: {command}")
+    if missing and not available:
+        raise BenchmarkError(f"{'; '.join(missing)}; --available does the other {len(plans)} of {len(runs)} runs")
+    if not plans:
+        raise BenchmarkError(f"no run of the suite can be done: {'; '.join(missing)}")
+    for line in missing:
+        typer.echo(f"left out: {line}", err=True)
+    return plans, missing
+
+
+def _count_frames(run: Run) -> int | str:
+    """How many frames a run has, or why they cannot be read."""
+    from spslam.datasets import open_sequence
+    from spslam.errors import SpslamError
+
+    entry = run.entry
+    try:
+        return len(
+            open_sequence(
+                run.path,
+                dataset=entry.dataset,
+                sequence=entry.sequence,
+                sensor=run.case.sensor,
+                calibration=entry.calibration,
+                start=entry.start,
+                max_frames=entry.max_frames,
+                stride=entry.stride,
+            )
+        )
+    except SpslamError as error:
+        return str(error)
+
+
+def _plan_run(run: Run, frames: int) -> _Plan:
+    from spslam.cli_options import resolve_config
+    from spslam.config import config_for
+    from spslam.frontend.checkpoints import find_weights
+    from spslam.suites.identity import Identity, code_sha256, file_sha256
+    from spslam.suites.perform import Request
+
+    front_end = run.front_end
+    name = run.config or config_for(_dataset(run), run.case.sensor)
+    weights = None if front_end.weights is None else Path(front_end.weights)
+    config = resolve_config(name, list(run.overrides), front_end.extractor, weights)
+    features = config.features
+    network = find_weights(features.weights) if features.extractor == "superpoint" else None
+    beside = (run.entry.calibration, front_end.weights, run.config)
+    files = {path: file_sha256(Path(path)) for path in beside if path is not None and Path(path).is_file()}
+    request = Request(run.id, tuple(run.arguments(name)), files, code_sha256())
+    return _Plan(run, frames, config, Identity.of(run, config, network), request)
+
+
+def _dataset(run: Run) -> str:
+    """What `spslam run` would call the sequence's data set."""
+    from spslam.config import dataset_of
+    from spslam.datasets import open_sequence
+
+    if run.public is not None:
+        return run.public.partition("-")[0]
+    if run.entry.world is not None:
+        return "demo"
+    entry = run.entry
+    frames = open_sequence(
+        run.path,
+        dataset=entry.dataset,
+        sequence=entry.sequence,
+        sensor=run.case.sensor,
+        calibration=entry.calibration,
+    )
+    return dataset_of(frames.name)
+
+
+def _undone(plans: list[_Plan], results: Results, overwrite: bool) -> list[_Plan]:
+    """The runs that are not done, or were with other settings.
+
+    Raises:
+        BenchmarkError: some were, and nobody said to overwrite them.
+    """
+    from spslam.errors import BenchmarkError
+    from spslam.suites.identity import config_changes
+
+    undone, changed = [], []
+    for plan in plans:
+        run_id = plan.run.id
+        if not results.is_done(run_id):
+            undone.append(plan)
+            continue
+        difference = plan.identity.difference(results.rows[run_id].identity)
+        if difference is not None:
+            settings = config_changes(plan.config, results.run_folder(run_id) / "config.yaml")
+            changed.append(f"{run_id} with {difference}{f' ({settings})' if settings else ''}")
+            undone.append(plan)
+    if changed and not overwrite:
+        raise BenchmarkError(
+            f"{len(changed)} runs in {results.folder} were done otherwise, such as {changed[0]}: --overwrite does them "
+            "again, --out DIR keeps them"
+        )
+    return undone
+
+
+def _pool(workers: int | None, scheduler: str | None) -> Pool:
+    from spslam.errors import ConfigError
+    from spslam.suites.pools import DaskPool, LocalPool
+
+    if scheduler is None:
+        return LocalPool(workers)
+    if workers is not None:
+        raise ConfigError(
+            "--workers is for this machine; a Dask cluster has its own: drop one of --workers, --scheduler"
+        )
+    return DaskPool(scheduler)
+
+
+def _perform(plans: list[_Plan], results: Results, order: list[str], pool: Pool, total: int) -> None:
+    from spslam.suites.results import Row
+
+    by_id = {plan.run.id: plan for plan in plans}
+    done = total - len(plans)
+    typer.echo(f"{len(plans)} runs, {pool.description}" + (f"; {done} were done before" if done else ""), err=True)
+    with closing(pool.run([plan.request for plan in plans])) as finished_runs:
+        for finished in finished_runs:
+            plan = by_id[finished.id]
+            checked = _checked(plan, finished)
+            row = Row.of(plan.run, plan.frames, plan.identity, plan.request.command, checked)
+            results.add(row, checked.files, order)
+            done += 1
+            typer.echo(f"{done}/{total} {_describe(row)}", err=True)
+
+
+def _checked(plan: _Plan, finished: Finished) -> Finished:
+    """The same, as failed where the run had other settings than it was asked for: files may change meanwhile."""
+    import yaml
+
+    from spslam.config import Config
+    from spslam.suites.identity import config_sha256
+
+    text = finished.files.get("config.yaml")
+    if text is None or config_sha256(Config.model_validate(yaml.safe_load(text))) == plan.identity.config_sha256:
+        return finished
+    return replace(finished, reason="it ran with other settings than it was asked for: a file changed", files={})
+
+
+def _describe(row: Row) -> str:
+    from spslam.suites.figures import number, percent, scale_of
+
+    ate = row.figure("ate_rmse_m")
+    factor, unit = scale_of("m", [] if ate is None else [ate])
+    parts = [f"{row.case} #{row.repeat}: {percent(row.share_tracked)} tracked"]
+    parts += [] if ate is None else [f"ATE {number(factor * ate)} {unit}"]
+    parts += [f"{row.seconds:.0f} s"]
+    parts += [f"begun {row.attempts} times"] if row.attempts > 1 else []
+    parts += [] if row.reason is None else [f"failed: {row.reason}"]
+    return ", ".join(parts)
+
+
+def _end(plans: Iterable[_Plan], results: Results) -> None:
+    broken = [results.rows[plan.run.id] for plan in plans if not results.is_done(plan.run.id)]
+    if broken:
+        typer.echo(
+            f"error: {len(broken)} runs came to no figures, such as {broken[0].id}: {broken[0].reason}; the same call "
+            "tries them again",
+            err=True,
+        )
+        raise typer.Exit(FAILED)
+
+
+def _fetch_command(names: list[str], catalogue: Catalogue, folder: DataFolder) -> str:
+    from spslam.files import data_folder
+
+    sequences = catalogue.choose(names)
+    wanted = []
+    for dataset in dict.fromkeys(one.dataset for one in sequences):
+        of_it = [one.name for one in sequences if one.dataset == dataset]
+        wanted += [dataset] if len(of_it) == len(catalogue.choose([dataset])) else of_it
+    place = "" if folder.root == data_folder().absolute() else f" --data {folder.root}"
+    return f"spslam data fetch {' '.join(wanted)}{place}"
