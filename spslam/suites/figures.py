@@ -48,10 +48,12 @@ def scale_of(unit: str, values: Iterable[float]) -> tuple[float, str]:
 
 
 def number(value: float) -> str:
-    """Three digits that count, without an exponent."""
+    """Three digits that count, without an exponent where they can be read without."""
     if value == 0:
         return "0"
-    return f"{value:.3g}" if 1e-4 < abs(value) < 999.5 else f"{value:.0f}" if abs(value) >= 1 else f"{value:.1e}"
+    if abs(value) >= 999.5:
+        return f"{value:.0f}"
+    return f"{value:#.3g}".removesuffix(".") if abs(value) > 1e-4 else f"{value:.1e}"
 
 
 def spread_text(spread: Spread, factor: float = 1.0) -> str:

@@ -76,23 +76,23 @@ def _markup(one: Table) -> str:
 
 def _runs(results: Results) -> str:
     keys = [key for key in results.metrics if any(row.figure(key) is not None for row in results.rows.values())]
-    heads = ["run", "of which", "tracked", *(METRICS[key].title for key in keys), "s", "came out", "again with"]
+    heads = ["run", "what varies", "tracked", *(METRICS[key].title for key in keys), "s", "came out", "again with"]
     return table_of(heads, (_run(results, row, keys) for row in results.rows.values()))
 
 
 def _run(results: Results, row: Row, keys: list[str]) -> str:
-    cells = [escape(row.varied), escape(percent(row.share_tracked))]
+    cells = [row.varied, percent(row.share_tracked)]
     for key in keys:
         value = row.figure(key)
         factor, unit = scale_of(METRICS[key].unit, [value]) if value is not None else (1.0, "")
-        cells.append(NOTHING if value is None else escape(f"{number(factor * value)} {unit}"))
+        cells.append(NOTHING if value is None else f"{number(factor * value)} {unit}")
     cells.append(f"{row.seconds:.0f}")
     name = escape(f"{row.case} #{row.repeat}")
     if (results.run_folder(row.id) / "report.html").is_file():
         name = f'<a href="{RUNS}/{escape(row.id)}/report.html">{name}</a>'
     outcome = '<td class="failed">' + escape(row.reason) if row.reason is not None else "<td>whole"
     return (
-        f"<td>{name}</td>"
-        + "".join(f"<td>{cell}</td>" for cell in cells)
+        f'<td class="short">{name}</td>'
+        + "".join(f'<td class="short">{escape(cell)}</td>' for cell in cells)
         + f"{outcome}</td><td><code>{escape(row.command)}</code></td>"
     )

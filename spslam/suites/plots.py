@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from spslam.files import atomic_file
-from spslam.suites.figures import METRICS, percent
+from spslam.suites.figures import METRICS, percent, scale_of
 from spslam.suites.published import Published
 from spslam.suites.results import Group, Results
 
@@ -108,6 +108,8 @@ def _draw_panel(
     published: list[Published],
 ) -> None:
     metric = METRICS[key]
+    medians = [spread.median for group in groups if (spread := group.spread(key))]
+    factor, unit = scale_of(metric.unit, medians)
     step = 0.72 / max(len(extractors), 1)
     seen: set[str] = set()
     for group in groups:
@@ -118,20 +120,33 @@ def _draw_panel(
         colour, mark = _SERIES[index % 6], _MARKS[index % 6]
         y = places.index((group.case.sequence, group.case.sensor, group.case.config))
         y_mark = y + (index - (len(extractors) - 1) / 2) * step
-        axes.plot([spread.min, spread.max], [y_mark, y_mark], color=colour, linewidth=1.6, solid_capstyle="round")
-        values = [v for row in group.rows if (v := row.figure(key)) is not None]
+        axes.plot(
+            [factor * spread.min, factor * spread.max],
+            [y_mark, y_mark],
+            color=colour,
+            linewidth=1.6,
+            solid_capstyle="round",
+        )
+        values = [factor * v for row in group.rows if (v := row.figure(key)) is not None]
         axes.plot(values, np.full(len(values), y_mark), "|", color=colour, markersize=5)
         whole = group.tracked.median >= 0.995
         label = "_" if group.case.extractor in seen else group.case.extractor
         seen.add(group.case.extractor)
         fill = colour if whole else "none"
         axes.plot(
-            spread.median, y_mark, mark, color=colour, markerfacecolor=fill, markersize=6, label=label, linestyle="none"
+            factor * spread.median,
+            y_mark,
+            mark,
+            color=colour,
+            markerfacecolor=fill,
+            markersize=6,
+            label=label,
+            linestyle="none",
         )
         if not whole:
             axes.annotate(
                 f"{percent(group.tracked.median)} tracked",
-                (spread.max, y_mark),
+                (factor * spread.max, y_mark),
                 xytext=(5, 0),
                 textcoords="offset points",
                 va="center",
@@ -144,7 +159,7 @@ def _draw_panel(
             value = system.figures.get(key, {}).get(sequence) if sensor == system.sensor else None
             if value is not None:
                 axes.plot(
-                    value,
+                    factor * value,
                     y,
                     _PUBLISHED_MARKS[number % 6],
                     color=_FAINT,
@@ -153,8 +168,9 @@ def _draw_panel(
                     linestyle="none",
                 )
                 named = True
-    axes.set_xscale("log" if metric.lower_is_better else "linear")
-    axes.set_xlabel(f"{metric.title} ({'share of frames' if metric.unit == 'share' else metric.unit})")
+    axes.set_xlabel(f"{metric.title} ({unit})")
+    if metric.lower_is_better:
+        _set_log(axes)
     axes.grid(axis="x", color=_LINE, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(colors=_FAINT, which="both", labelsize=9, left=False)
@@ -162,3 +178,16 @@ def _draw_panel(
     for side, spine in axes.spines.items():
         spine.set_color(_LINE)
         spine.set_visible(side == "bottom")
+
+
+def _set_log(axes: Axes) -> None:
+    """Logarithmic, with numbers that anybody reads."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.set_xscale("log")
+    low, high = axes.get_xlim()
+    # Over many decades 1, 10, 100; else some between.
+    steps = (1.0,) if high / low > 1e3 else (1.0, 2.0, 5.0) if high / low > 8 else (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0)
+    axes.xaxis.set_major_locator(LogLocator(subs=steps, numticks=20))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.6g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())

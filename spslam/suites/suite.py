@@ -263,8 +263,8 @@ def _repeats(grid: Grid, label: str, path: str, public: str | None, entry: Seque
         # JSON values are YAML values.
         values = {_THREADS: 1, **config.set, "seed": config.set.get("seed", 0) + repeat}
         varied, where = f"seed {values['seed']}", path
-        if entry.world is not None and repeat:
-            varied, where = f"world {repeat + 1}, {varied}", f"{path}@{repeat + 1}"
+        if entry.world is not None:
+            varied, where = f"world {repeat + 1}, {varied}", f"{path}@{repeat + 1}" if repeat else path
         yield Run(
             case=Case(label, sensor, extractor, name),
             repeat=repeat,

@@ -51,14 +51,16 @@ def case_table(results: Results) -> Table:
     keys = [key for key in _SHOWN if any(group.spread(key) for group in results.groups())]
     several_configs = len({group.case.config for group in results.groups()}) > 1
     heads = ["sequence", "sensor", "front end", *(["configuration"] if several_configs else []), "runs", "tracked"]
-    heads += [f"{METRICS[key].title} {METRICS[key].unit}" for key in keys]
+    medians = {key: [spread.median for group in results.groups() if (spread := group.spread(key))] for key in keys}
+    scales = {key: scale_of(METRICS[key].unit, medians[key]) for key in keys}
+    heads += [f"{METRICS[key].title} {scales[key][1]}" for key in keys]
     rows = []
     for group in results.groups():
         case = group.case
         failed = len(group.failures)
         row = [case.sequence, case.sensor, case.extractor, *([case.config] if several_configs else [])]
         row += [f"{len(group.rows)}{f', {failed} failed' if failed else ''}", percent_spread(group.tracked)]
-        rows.append(row + [_spread(group, key) for key in keys])
+        rows.append(row + [_spread(group, key, scales[key][0]) for key in keys])
     return Table("All figures", heads, rows)
 
 
@@ -198,7 +200,7 @@ def _metric_table(metric: Metric, groups: Iterable[Group], published: list[Publi
         x = _best(metric, row, extractors)
         if x is not None:
             best.add((y, first + x))
-    return Table(f"{metric.title}: share of frames tracked · {metric.title}", heads, rows, frozenset(best))
+    return Table(f"{metric.title}, after the share of frames that were tracked", heads, rows, frozenset(best))
 
 
 def _best(metric: Metric, row: dict[str, Group], extractors: list[str]) -> int | None:
@@ -213,6 +215,6 @@ def _best(metric: Metric, row: dict[str, Group], extractors: list[str]) -> int |
     return extractors.index(min(candidates, key=lambda name: sign * known[name].median))
 
 
-def _spread(group: Group, key: str) -> str:
+def _spread(group: Group, key: str, factor: float) -> str:
     spread = group.spread(key)
-    return NOTHING if spread is None else spread_text(spread)
+    return NOTHING if spread is None else spread_text(spread, factor)
