@@ -102,4 +102,4 @@ def test_how_often_chance_alone_is_called_a_change(tmp_path: Path) -> None:
         a, b = np.exp(0.3 * rng.standard_normal((2, 3)))
         spread = max(np.ptp(a), np.ptp(b))
         alarms += abs(np.median(a) - np.median(b)) > max(spread, 0.1 * np.median(a))
-    assert 0.02 < alarms / 2000 < 0.08
+    assert 1 / 25 < alarms / 2000 < 1 / 12
