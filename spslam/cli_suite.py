@@ -240,17 +240,17 @@ def _plan(runs: list[Run], folder: DataFolder, catalogue: Catalogue, available: 
     """
     from spslam.errors import BenchmarkError
 
-    frames: dict[tuple[str, ...], int | str] = {}
+    looks: dict[tuple[str, ...], tuple[int, str] | str] = {}
     plans: list[_Plan] = []
     absent: dict[str, None] = {}
     problems: dict[str, None] = {}
     for run in runs:
         key = (run.path, run.case.sensor, run.entry.model_dump_json())
-        if key not in frames:
-            frames[key] = _count_frames(run)
-        found = frames[key]
-        if isinstance(found, int):
-            plans.append(_plan_run(run, found))
+        if key not in looks:
+            looks[key] = _look(run)
+        found = looks[key]
+        if not isinstance(found, str):
+            plans.append(_plan_run(run, found[0], run.config or found[1]))
         elif run.public and not Path(run.path).is_dir():
             absent[run.public] = None
         else:
@@ -268,66 +268,44 @@ def _plan(runs: list[Run], folder: DataFolder, catalogue: Catalogue, available: 
     return plans, missing
 
 
-def _count_frames(run: Run) -> int | str:
-    """How many frames a run has, or why they cannot be read."""
+def _look(run: Run) -> tuple[int, str] | str:
+    """How many frames a run has and the configuration for its data set and sensor; or why they cannot be read."""
+    from spslam.config import config_for, dataset_of
     from spslam.datasets import open_sequence
     from spslam.errors import SpslamError
 
     entry = run.entry
     try:
-        return len(
-            open_sequence(
-                run.path,
-                dataset=entry.dataset,
-                sequence=entry.sequence,
-                sensor=run.case.sensor,
-                calibration=entry.calibration,
-                start=entry.start,
-                max_frames=entry.max_frames,
-                stride=entry.stride,
-            )
+        frames = open_sequence(
+            run.path,
+            dataset=entry.dataset,
+            sequence=entry.sequence,
+            sensor=run.case.sensor,
+            calibration=entry.calibration,
+            start=entry.start,
+            max_frames=entry.max_frames,
+            stride=entry.stride,
         )
     except SpslamError as error:
         return str(error)
+    return len(frames), config_for(dataset_of(frames.name), run.case.sensor)
 
 
-def _plan_run(run: Run, frames: int) -> _Plan:
+def _plan_run(run: Run, frames: int, config_name: str) -> _Plan:
     from spslam.cli_options import resolve_config
-    from spslam.config import config_for
     from spslam.frontend.checkpoints import find_weights
     from spslam.suites.identity import Identity, code_sha256, file_sha256
     from spslam.suites.perform import Request
 
     front_end = run.front_end
-    name = run.config or config_for(_dataset(run), run.case.sensor)
     weights = None if front_end.weights is None else Path(front_end.weights)
-    config = resolve_config(name, list(run.overrides), front_end.extractor, weights)
+    config = resolve_config(config_name, list(run.overrides), front_end.extractor, weights)
     features = config.features
     network = find_weights(features.weights) if features.extractor == "superpoint" else None
     beside = (run.entry.calibration, front_end.weights, run.config)
     files = {path: file_sha256(Path(path)) for path in beside if path is not None and Path(path).is_file()}
-    request = Request(run.id, tuple(run.arguments(name)), files, code_sha256())
+    request = Request(run.id, tuple(run.arguments(config_name)), files, code_sha256())
     return _Plan(run, frames, config, Identity.of(run, config, network), request)
-
-
-def _dataset(run: Run) -> str:
-    """What `spslam run` would call the sequence's data set."""
-    from spslam.config import dataset_of
-    from spslam.datasets import open_sequence
-
-    if run.public is not None:
-        return run.public.partition("-")[0]
-    if run.entry.world is not None:
-        return "demo"
-    entry = run.entry
-    frames = open_sequence(
-        run.path,
-        dataset=entry.dataset,
-        sequence=entry.sequence,
-        sensor=run.case.sensor,
-        calibration=entry.calibration,
-    )
-    return dataset_of(frames.name)
 
 
 def _undone(plans: list[_Plan], results: Results, overwrite: bool) -> list[_Plan]:

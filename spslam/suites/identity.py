@@ -65,7 +65,7 @@ class Identity:
                 "calibration": None if entry.calibration is None else file_sha256(Path(entry.calibration)),
             },
             config_sha256=config_sha256(config),
-            front_end=f"{name} {weights.stem}" if weights is not None else f"{name} {_opencv()}",
+            front_end=f"{name} {_behind(name, weights)}".strip(),
             weights_sha256=None if weights is None else file_sha256(weights),
             code_sha256=code_sha256(),
         )
@@ -133,7 +133,12 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _opencv() -> str:
+def _behind(extractor: str, weights: Path | None) -> str:
+    """The network, or the library of the classical ones; a plug-in's name stands alone."""
+    if weights is not None:
+        return weights.stem
+    if extractor not in ("orb", "sift"):
+        return ""
     try:
         return f"opencv {metadata.version('opencv-python-headless')}"
     except metadata.PackageNotFoundError:

@@ -22,12 +22,12 @@ from spslam.suites.identity import code_sha256, file_sha256
 from spslam.suites.perform import Finished, Request, StoppedError, perform
 from spslam.suites.pools import DaskPool, LocalPool
 
-FRAMES = 6
+FRAMES = 3
 
 
 def request(name: str, *arguments: str, **files: str) -> Request:
     more = ("--extractor", "orb", "--set", "features.threads=1", "--max-frames", str(FRAMES))
-    return Request(name, ("run", "demo-small", "--sensor", "mono", *more, *arguments), files, code_sha256())
+    return Request(name, ("run", "demo-small", "--sensor", "stereo", *more, *arguments), files, code_sha256())
 
 
 def children(parent: int) -> list[psutil.Process]:
