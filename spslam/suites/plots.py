@@ -172,6 +172,8 @@ def _draw_panel(
     if metric.lower_is_better:
         _set_log(axes)
     axes.grid(axis="x", color=_LINE, linewidth=0.8)
+    for y in range(1, len(places)):
+        axes.axhline(y - 0.5, color=_LINE, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(colors=_FAINT, which="both", labelsize=9, left=False)
     axes.xaxis.label.set_color(_FAINT)

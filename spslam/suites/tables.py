@@ -61,7 +61,7 @@ def case_table(results: Results) -> Table:
         row = [case.sequence, case.sensor, case.extractor, *([case.config] if several_configs else [])]
         row += [f"{len(group.rows)}{f', {failed} failed' if failed else ''}", percent_spread(group.tracked)]
         rows.append(row + [_spread(group, key, scales[key][0]) for key in keys])
-    return Table("All figures", heads, rows)
+    return Table("All figures (speed: of one core, beside whatever else the machine did)", heads, rows)
 
 
 def failure_table(results: Results) -> Table | None:
@@ -84,7 +84,7 @@ def notes(results: Results, published: list[Published]) -> list[str]:
     if most > 1:
         varied = sorted({row.varied for row in rows if row.repeat == most - 1})
         found.append(
-            f"Median of up to {most} runs, least and most in brackets. A run gives the same bytes whenever it is "
+            f"Median of up to {most} runs, least and most in brackets; without brackets one run. A run gives the same bytes whenever it is "
             f"repeated, so each has another seed, and of built-in worlds other textures and noise; the last one: "
             f"{' or '.join(varied)}."
         )
