@@ -130,6 +130,8 @@ def _is_world(path: str | Path) -> bool:
 
 
 def _open_world(name: str, sensor: str) -> Sequence:
-    from .world import open_world
+    from .world import is_world, open_world
 
+    if not is_world(name):
+        raise DatasetError(f"expected the name of a built-in world ({', '.join(_world_names())}), found {name!r}")
     return cast(Sequence, open_world(name, sensor))

@@ -53,6 +53,7 @@ app = typer.Typer(
 )
 app.command(_SUITE)(cli_suite.suite)
 app.command("list")(cli_suite.show_list)
+app.command()(cli_suite.show)
 app.command()(cli_suite.compare)
 
 

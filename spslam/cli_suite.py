@@ -25,6 +25,13 @@ if TYPE_CHECKING:
 
 REGRESSION = 1
 
+MarkdownOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", show_default=False, help="Put the tables into this file, between the suite's two comments."
+    ),
+]
+
 
 def suite(
     name: Annotated[
@@ -70,12 +77,7 @@ def suite(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Do again what was done with other settings; drop what the suite lacks.")
     ] = False,
-    markdown: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", show_default=False, help="Put the tables into this file, between the suite's two comments."
-        ),
-    ] = None,
+    markdown: MarkdownOption = None,
 ) -> None:
     """Do the runs of a suite that are not done yet; write results.json, tables, a picture and a page.
 
@@ -147,6 +149,27 @@ def show_list(data: DataOption = None) -> None:
             typer.echo(f"  {' '.join(described.description.split())}")
         if len(there) < len(needed):
             typer.echo(f"  {_fetch_command([one for one in needed if one not in there], catalogue, folder)}")
+
+
+def show(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", show_default=False, help="Results of a suite: folder or results.json.")
+    ],
+    markdown: MarkdownOption = None,
+) -> None:
+    """Print the tables of results that are there, and make their page, picture and table.md again."""
+    from spslam.suites.published import load_published
+    from spslam.suites.report import write_reports
+    from spslam.suites.results import Results
+    from spslam.suites.tables import insert_markdown, summary_markdown
+
+    results = Results.load(folder)
+    published = load_published(results.published)
+    write_reports(results, published, [])
+    text = summary_markdown(results, published)
+    typer.echo(text)
+    if markdown is not None:
+        insert_markdown(markdown, results.suite, text)
 
 
 def compare(

@@ -218,6 +218,11 @@ def test_tables_go_between_the_comments_of_a_file(pool: FakePool, capsys: pytest
     text = page.read_text()
     assert text.startswith("above\n<!-- spslam bench tiny -->\n") and text.endswith("tiny -->\nbelow\n")
     assert "| small | stereo |" in text and "old" not in text
+    # The same from results that are there.
+    page.write_text(text.replace("| small |", "| large |"))
+    Path("out/report.html").unlink()
+    assert call("bench", "show", "out", "--markdown", "page.md") == 0
+    assert page.read_text() == text and Path("out/report.html").is_file()
     pool.asked.clear()
     capsys.readouterr()
     page.write_text("nothing")

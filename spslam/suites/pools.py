@@ -114,7 +114,7 @@ class DaskPool:
             for request in requests
         }
         try:
-            for future in dask_as_completed(list(tasks)):
+            for future in dask_as_completed(list(tasks), loop=self._client.loop):
                 error = future.exception()
                 request = tasks[future]
                 yield future.result() if error is None else Finished(request.id, f"{type(error).__name__}: {error}")

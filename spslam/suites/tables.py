@@ -84,9 +84,9 @@ def notes(results: Results, published: list[Published]) -> list[str]:
     if most > 1:
         varied = sorted({row.varied for row in rows if row.repeat == most - 1})
         found.append(
-            f"Median of up to {most} runs, least and most in brackets; without brackets one run. A run gives the same bytes whenever it is "
-            f"repeated, so each has another seed, and of built-in worlds other textures and noise; the last one: "
-            f"{' or '.join(varied)}."
+            f"Median of up to {most} runs, least and most in brackets; without brackets one run. A run gives the same "
+            "bytes whenever it is repeated, so each has another seed, and of built-in worlds other textures and noise; "
+            f"the last one: {' or '.join(varied)}."
         )
     else:
         found.append(
