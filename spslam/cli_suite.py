@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,16 +12,12 @@ import typer
 
 from spslam.cli_data import DataOption
 from spslam.cli_options import FAILED, INTERRUPTED
+from spslam.cli_suite_plan import Plan, expand_suite, fetch_command, open_data, plan_runs, undone
 
 if TYPE_CHECKING:
-    from spslam.config import Config
-    from spslam.datasets.catalogue import Catalogue
-    from spslam.datasets.fetching import DataFolder
-    from spslam.suites.identity import Identity
-    from spslam.suites.perform import Finished, Request
+    from spslam.suites.perform import Finished
     from spslam.suites.pools import Pool
     from spslam.suites.results import Results, Row
-    from spslam.suites.suite import Run, Suite
 
 REGRESSION = 1
 
@@ -94,14 +90,14 @@ def suite(
     if markdown is not None:
         # Not only when all is done.
         check_markers(markdown, label)
-    folder, catalogue = _data(data)
-    runs = _expand(described, folder, catalogue)
+    folder, catalogue = open_data(data)
+    runs = expand_suite(described, folder, catalogue)
     order = [run.id for run in runs]
     results = _open_results(
         out or Path("runs") / f"bench-{label}",
         {"suite": label, "title": described.title, "metrics": described.metrics, "published": described.published},
     )
-    plans, missing = _plan(chosen(runs, only or []), folder, catalogue, available)
+    plans, missing = plan_runs(chosen(runs, only or []), folder, catalogue, available)
     stale = [run_id for run_id in results.rows if run_id not in set(order)]
     if stale and overwrite:
         results.remove(stale)
@@ -110,7 +106,7 @@ def suite(
             f"{len(stale)} runs in {results.folder} are not in the suite any more and stay: --overwrite drops them",
             err=True,
         )
-    waiting = _undone(plans, results, overwrite)
+    waiting = undone(plans, results, overwrite)
     interrupted = False
     try:
         if waiting:
@@ -137,10 +133,10 @@ def show_list(data: DataOption = None) -> None:
     """List the suites of the box, what they need and what of it is there."""
     from spslam.suites.suite import load_suite, suite_names
 
-    folder, catalogue = _data(data)
+    folder, catalogue = open_data(data)
     for name in suite_names():
         described = load_suite(name)
-        runs = _expand(described, folder, catalogue)
+        runs = expand_suite(described, folder, catalogue)
         needed = dict.fromkeys(run.public for run in runs if run.public)
         there = [one for one in needed if folder.folder(catalogue.choose([one])[0]).is_dir()]
         state = f"{len(there)} of {len(needed)} sequences are in {folder.root}" if needed else "built-in worlds only"
@@ -148,7 +144,7 @@ def show_list(data: DataOption = None) -> None:
         if described.description:
             typer.echo(f"  {' '.join(described.description.split())}")
         if len(there) < len(needed):
-            typer.echo(f"  {_fetch_command([one for one in needed if one not in there], catalogue, folder)}")
+            typer.echo(f"  {fetch_command([one for one in needed if one not in there], catalogue, folder)}")
 
 
 def show(
@@ -206,33 +202,6 @@ def compare(
         raise typer.Exit(REGRESSION)
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """A run that can be done: its resolved configuration, the frames there are, what its results follow from."""
-
-    run: Run
-    frames: int
-    config: Config
-    identity: Identity
-    request: Request
-
-
-def _data(data: Path | None) -> tuple[DataFolder, Catalogue]:
-    from spslam.datasets.catalogue import Catalogue
-    from spslam.datasets.fetching import DataFolder
-    from spslam.files import data_folder
-
-    catalogue = Catalogue.load()
-    root = data_folder() if data is None else data.expanduser()
-    return DataFolder(root.absolute(), catalogue), catalogue
-
-
-def _expand(described: Suite, folder: DataFolder, catalogue: Catalogue) -> list[Run]:
-    from spslam.suites.suite import expand
-
-    return expand(described, lambda name: {one.name: folder.folder(one) for one in catalogue.choose([name])})
-
-
 def _open_results(path: Path, head: dict[str, object]) -> Results:
     from spslam.errors import BenchmarkError, OutputError
     from spslam.suites.results import FILE, NAMES, Results
@@ -255,110 +224,6 @@ def _open_results(path: Path, head: dict[str, object]) -> Results:
     return Results(path, head, stored.rows.values())
 
 
-def _plan(runs: list[Run], folder: DataFolder, catalogue: Catalogue, available: bool) -> tuple[list[_Plan], list[str]]:
-    """The runs that can be done, and in words what cannot.
-
-    Raises:
-        BenchmarkError: something is not there and was not left out by `available`, or nothing is there.
-    """
-    from spslam.errors import BenchmarkError
-
-    looks: dict[tuple[str, ...], tuple[int, str] | str] = {}
-    plans: list[_Plan] = []
-    absent: dict[str, None] = {}
-    problems: dict[str, None] = {}
-    for run in runs:
-        key = (run.path, run.case.sensor, run.entry.model_dump_json())
-        if key not in looks:
-            looks[key] = _look(run)
-        found = looks[key]
-        if not isinstance(found, str):
-            plans.append(_plan_run(run, found[0], run.config or found[1]))
-        elif run.public and not Path(run.path).is_dir():
-            absent[run.public] = None
-        else:
-            problems[f"{run.case.sequence}, {run.case.sensor}: {found}"] = None
-    missing = [*problems]
-    if absent:
-        command = _fetch_command([*absent], catalogue, folder)
-        missing.insert(0, f"{len(absent)} sequences are not in {folder.root}: {command}")
-    if missing and not available:
-        raise BenchmarkError(f"{'; '.join(missing)}; --available does the other {len(plans)} of {len(runs)} runs")
-    if not plans:
-        raise BenchmarkError(f"no run of the suite can be done: {'; '.join(missing)}")
-    for line in missing:
-        typer.echo(f"left out: {line}", err=True)
-    return plans, missing
-
-
-def _look(run: Run) -> tuple[int, str] | str:
-    """How many frames a run has and the configuration for its data set and sensor; or why they cannot be read."""
-    from spslam.config import config_for, dataset_of
-    from spslam.datasets import open_sequence
-    from spslam.errors import SpslamError
-
-    entry = run.entry
-    try:
-        frames = open_sequence(
-            run.path,
-            dataset=entry.dataset,
-            sequence=entry.sequence,
-            sensor=run.case.sensor,
-            calibration=entry.calibration,
-            start=entry.start,
-            max_frames=entry.max_frames,
-            stride=entry.stride,
-        )
-    except SpslamError as error:
-        return str(error)
-    return len(frames), config_for(dataset_of(frames.name), run.case.sensor)
-
-
-def _plan_run(run: Run, frames: int, config_name: str) -> _Plan:
-    from spslam.cli_options import resolve_config
-    from spslam.frontend.checkpoints import find_weights
-    from spslam.suites.identity import Identity, code_sha256, file_sha256
-    from spslam.suites.perform import Request
-
-    front_end = run.front_end
-    weights = None if front_end.weights is None else Path(front_end.weights)
-    config = resolve_config(config_name, list(run.overrides), front_end.extractor, weights)
-    features = config.features
-    network = find_weights(features.weights) if features.extractor == "superpoint" else None
-    beside = (run.entry.calibration, front_end.weights, run.config)
-    files = {path: file_sha256(Path(path)) for path in beside if path is not None and Path(path).is_file()}
-    request = Request(run.id, tuple(run.arguments(config_name)), files, code_sha256())
-    return _Plan(run, frames, config, Identity.of(run, config, network), request)
-
-
-def _undone(plans: list[_Plan], results: Results, overwrite: bool) -> list[_Plan]:
-    """The runs that are not done, or were with other settings.
-
-    Raises:
-        BenchmarkError: some were, and nobody said to overwrite them.
-    """
-    from spslam.errors import BenchmarkError
-    from spslam.suites.identity import config_changes
-
-    undone, changed = [], []
-    for plan in plans:
-        run_id = plan.run.id
-        if not results.is_done(run_id):
-            undone.append(plan)
-            continue
-        difference = plan.identity.difference(results.rows[run_id].identity)
-        if difference is not None:
-            settings = config_changes(plan.config, results.run_folder(run_id) / "config.yaml")
-            changed.append(f"{run_id} with {difference}{f' ({settings})' if settings else ''}")
-            undone.append(plan)
-    if changed and not overwrite:
-        raise BenchmarkError(
-            f"{len(changed)} runs in {results.folder} were done otherwise, such as {changed[0]}: --overwrite does them "
-            "again, --out DIR keeps them"
-        )
-    return undone
-
-
 def _pool(workers: int | None, scheduler: str | None) -> Pool:
     from spslam.errors import ConfigError
     from spslam.suites.pools import DaskPool, LocalPool
@@ -372,7 +237,7 @@ def _pool(workers: int | None, scheduler: str | None) -> Pool:
     return DaskPool(scheduler)
 
 
-def _perform(plans: list[_Plan], results: Results, order: list[str], pool: Pool, total: int) -> None:
+def _perform(plans: list[Plan], results: Results, order: list[str], pool: Pool, total: int) -> None:
     from spslam.suites.results import Row
 
     by_id = {plan.run.id: plan for plan in plans}
@@ -388,7 +253,7 @@ def _perform(plans: list[_Plan], results: Results, order: list[str], pool: Pool,
             typer.echo(f"{done}/{total} {_describe(row)}", err=True)
 
 
-def _checked(plan: _Plan, finished: Finished) -> Finished:
+def _checked(plan: Plan, finished: Finished) -> Finished:
     """The same, as failed where the run had other settings than it was asked for: files may change meanwhile."""
     import yaml
 
@@ -414,7 +279,7 @@ def _describe(row: Row) -> str:
     return ", ".join(parts)
 
 
-def _end(plans: Iterable[_Plan], results: Results) -> None:
+def _end(plans: Iterable[Plan], results: Results) -> None:
     broken = [results.rows[plan.run.id] for plan in plans if not results.is_done(plan.run.id)]
     if broken:
         typer.echo(
@@ -423,15 +288,3 @@ def _end(plans: Iterable[_Plan], results: Results) -> None:
             err=True,
         )
         raise typer.Exit(FAILED)
-
-
-def _fetch_command(names: list[str], catalogue: Catalogue, folder: DataFolder) -> str:
-    from spslam.files import data_folder
-
-    sequences = catalogue.choose(names)
-    wanted = []
-    for dataset in dict.fromkeys(one.dataset for one in sequences):
-        of_it = [one.name for one in sequences if one.dataset == dataset]
-        wanted += [dataset] if len(of_it) == len(catalogue.choose([dataset])) else of_it
-    place = "" if folder.root == data_folder().absolute() else f" --data {folder.root}"
-    return f"spslam data fetch {' '.join(wanted)}{place}"

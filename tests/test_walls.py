@@ -21,6 +21,7 @@ KNOW_THE_ROOMS = (
     "cli_export",
     "cli_map",
     "cli_suite",
+    "cli_suite_plan",
     "cli_track",
     "cli_training",
     "cli_trajectories",
