@@ -202,6 +202,19 @@ def test_sequences_are_found_where_data_fetch_puts_them(
     assert pool.asked == []
 
 
+def test_published_figures_are_of_whole_sequences(pool: FakePool) -> None:
+    unpack_kitti(Path("data/kitti"))
+    Path("part.yaml").write_text(
+        "title: x\npublished: [kitti]\ngrids: [{sensors: [stereo], extractors: {orb: {extractor: orb}}, "
+        "sequences: {kitti-00: {public: kitti-00, max_frames: 2}, first: {public: kitti-01}}}]"
+    )
+    assert call("bench", "part.yaml", "--data", "data", "--out", "out") == 0
+    table = Path("out/table.md").read_text()
+    assert re.search(r"\| kitti-00 \| stereo \| .* mm \| – \| – \| – \|", table)
+    # Whatever the suite calls it.
+    assert re.search(r"\| first \| stereo \| .* \| 10.4 m \| 21.6 m \|", table)
+
+
 def test_list_says_what_is_there(pool: FakePool, capsys: pytest.CaptureFixture[str]) -> None:
     unpack_kitti(Path("data/kitti"))
     assert call("bench", "list", "--data", "data") == 0

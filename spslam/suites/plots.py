@@ -155,8 +155,9 @@ def _draw_panel(
             )
     for number, system in enumerate(published):
         named = False
-        for y, (sequence, sensor, _) in enumerate(places):
-            value = system.figures.get(key, {}).get(sequence) if sensor == system.sensor else None
+        for y, place in enumerate(places):
+            group = next(g for g in groups if (g.case.sequence, g.case.sensor, g.case.config) == place)
+            value = system.value(group, key)
             if value is not None:
                 axes.plot(
                     factor * value,

@@ -8,7 +8,7 @@ from importlib import resources
 import yaml
 
 from spslam.errors import ConfigError
-from spslam.suites.suite import Case
+from spslam.suites.results import Group
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,11 @@ class Published:
     note: str
     figures: dict[str, dict[str, float]]
 
-    def value(self, case: Case, key: str) -> float | None:
-        """Its figure for the sequence and sensor of a case."""
-        return self.figures.get(key, {}).get(case.sequence) if case.sensor == self.sensor else None
+    def value(self, group: Group, key: str) -> float | None:
+        """Its figure for the sequence and sensor of a case; None, too, where the case is a part of the sequence."""
+        if group.case.sensor != self.sensor or group.whole_sequence is None:
+            return None
+        return self.figures.get(key, {}).get(group.whole_sequence)
 
 
 def load_published(names: list[str]) -> list[Published]:

@@ -112,6 +112,13 @@ class Group:
         return Spread.of([row.share_tracked for row in self.rows])
 
     @property
+    def whole_sequence(self) -> str | None:
+        """The name or place of the sequence that all repeats went through from end to end; None: it was a part."""
+        inputs = [row.identity.get("input", {}) for row in self.rows]
+        whole = all((one.get("start"), one.get("max_frames"), one.get("stride")) == (0, None, 1) for one in inputs)
+        return str(inputs[0]["frames"]) if whole else None
+
+    @property
     def failures(self) -> list[Row]:
         """Repeats that failed."""
         return [row for row in self.rows if row.reason is not None]

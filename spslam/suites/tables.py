@@ -100,8 +100,9 @@ def notes(results: Results, published: list[Published]) -> list[str]:
         )
     if any(row.reason is not None for row in rows):
         found.append("Runs that failed count with the frames that they tracked.")
-    shown = {(case.sequence, case.sensor) for case in (group.case for group in results.groups())}
-    used = [p for p in published if any((s, p.sensor) in shown for f in p.figures.values() for s in f)]
+    used = [
+        p for p in published if any(p.value(g, key) is not None for g in results.groups() for key in results.metrics)
+    ]
     for system in used:
         found.append(f"{system.system}: {system.source}{f'; {system.note}' if system.note else ''}.")
     return found
@@ -175,7 +176,7 @@ def _metric_table(metric: Metric, groups: Iterable[Group], published: list[Publi
     systems = [
         system
         for system in published
-        if any(system.value(g.case, metric.key) is not None for row in by_place.values() for g in row.values())
+        if any(system.value(g, metric.key) is not None for row in by_place.values() for g in row.values())
     ]
     several = len({config for _, _, config in by_place}) > 1
     first = 3 if several else 2
@@ -183,7 +184,7 @@ def _metric_table(metric: Metric, groups: Iterable[Group], published: list[Publi
     rows, best = [], set()
     for y, ((sequence, sensor, config), row) in enumerate(by_place.items()):
         spreads = {name: group.spread(metric.key) for name, group in row.items()}
-        others = {s.system: s.value(next(iter(row.values())).case, metric.key) for s in systems}
+        others = {s.system: s.value(next(iter(row.values())), metric.key) for s in systems}
         known = [spread.median for spread in spreads.values() if spread] + [v for v in others.values() if v is not None]
         factor, unit = scale_of(metric.unit, known)
         cells = []
