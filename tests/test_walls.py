@@ -20,6 +20,8 @@ KNOW_THE_ROOMS = (
     "cli_evaluation",
     "cli_export",
     "cli_map",
+    "cli_suite",
+    "cli_suite_plan",
     "cli_track",
     "cli_training",
     "cli_trajectories",
@@ -32,6 +34,7 @@ HEAVY = {
     "rerun": "spslam",
     "openvino": "frontend",
     "nncf": "frontend",
+    "distributed": "spslam",
 }
 
 
@@ -100,6 +103,8 @@ def test_heavy_packages_live_in_one_place(module: str) -> None:
             assert (room_of(module) or "spslam") == HEAVY[package], f"{module} imports {package}"
         if package in ("open3d", "rerun"):
             assert module.startswith("spslam.viewer"), f"{module} imports {package}"
+        if package == "distributed":
+            assert module == "spslam.suites.pools", f"{module} imports distributed"
 
 
 def test_ground_loads_nothing_heavy() -> None:
