@@ -89,13 +89,13 @@ class BlockStereoMatcher:
         patches do not agree."""
         radius = self._config.patch_radius
         width = 2 * radius + 1
-        patch = _interpolate_x(_rows(image_left, left, radius, radius), left[:, 0] % 1)
-        template = patch - patch.mean(axis=(1, 2), keepdims=True)
+        wide = _interpolate_x(_rows(image_left, left, radius, radius + 1), left[:, 0] % 1)
+        template = wide[:, :, 1:-1] - wide[:, :, 1:-1].mean(axis=(1, 2), keepdims=True)
         own = np.einsum("nrc,nrc->n", template, template)
-        # As far to each side as the best shift, the step of least squares and its slope may reach.
-        reach = radius + _SEARCH_PX + 2
+        # As far to each side as the best shift and the steps of least squares may reach.
+        reach = radius + _SEARCH_PX + 1
         rows = _rows(image_right, np.column_stack([start, left[:, 1]]), radius, reach)
-        strip = _interpolate_x(rows, start % 1)[:, :, 2:-2]
+        strip = _interpolate_x(rows, start % 1)[:, :, 1:-1]
         score = _correlation(template, own, strip, width)
         best = score.argmax(axis=1)
         good = score[np.arange(len(best)), best] >= _LEAST_CORRELATION
@@ -103,7 +103,8 @@ class BlockStereoMatcher:
         # A best shift at the end of the range is the flank of a better match outside.
         good &= (best > 0) & (best < 2 * _SEARCH_PX)
         shift = best - _SEARCH_PX + start % 1
-        moved = _least_squares(rows, template, shift, reach)
+        slope = 0.5 * (wide[:, :, 2:] - wide[:, :, :-2])
+        moved = _least_squares(rows, template, slope, shift)
         refined: Floats = np.where(good & (np.abs(moved - shift) <= 1.0), np.floor(start) + moved, np.nan)
         return refined
 
@@ -136,44 +137,45 @@ def _interpolate_x(rows: Floats32, fraction: Floats) -> Floats32:
     return between
 
 
-def _correlation(template: Floats32, own: Floats32, strip: Floats32, width: int) -> Floats:
+def _correlation(template: Floats32, own: Floats32, strip: Floats32, width: int) -> Floats32:
     """Zero-mean normalised correlation (N, shifts) of templates (N, R, width), whose sums of squares are `own` (N,),
     with the windows of strips (N, R, width - 1 + shifts)."""
-    windows = np.lib.stride_tricks.sliding_window_view(strip, width, axis=2)
-    cross = np.einsum("nrsc,nrc->ns", windows, template)
-    area = template[0].size
-    sums, squares = _sliding_sums(strip, width)
-    energy = np.maximum(squares - sums * sums / area, 1e-6)
-    score: Floats = cross / np.sqrt(energy * np.maximum(own, 1e-6)[:, None])
+    shifts = strip.shape[2] - width + 1
+    windows = [strip[:, :, shift : shift + width] for shift in range(shifts)]
+    cross = np.stack([np.einsum("nrc,nrc->n", window, template) for window in windows], axis=1)
+    # Less a constant near the mean, so that single precision holds the difference of the sums.
+    centred = strip - strip.mean(axis=(1, 2), keepdims=True)
+    sums = _sliding_sums(centred.sum(axis=1), width)
+    squares = _sliding_sums(np.einsum("nrc,nrc->nc", centred, centred), width)
+    energy = np.maximum(squares - sums * sums / template[0].size, np.float32(1e-6))
+    score: Floats32 = cross / np.sqrt(energy * np.maximum(own, np.float32(1e-6))[:, None])
     return score
 
 
-def _sliding_sums(strip: Floats32, width: int) -> tuple[Floats, Floats]:
-    """Sums (N, shifts) of values and of squares in windows of all rows and `width` columns."""
-
-    def windowed(values: Floats32) -> Floats:
-        total = np.cumsum(values.sum(axis=1, dtype=np.float64), axis=1)
-        total = np.concatenate([np.zeros((len(total), 1)), total], axis=1)
-        sums: Floats = total[:, width:] - total[:, :-width]
-        return sums
-
-    return windowed(strip), windowed(strip * strip)
+def _sliding_sums(columns: Floats32, width: int) -> Floats32:
+    """Sums (N, shifts) of `width` neighbours of (N, C)."""
+    total = np.cumsum(np.pad(columns, ((0, 0), (1, 0))), axis=1)
+    sums: Floats32 = total[:, width:] - total[:, :-width]
+    return sums
 
 
-def _least_squares(rows: Floats32, template: Floats32, shift: Floats, reach: int) -> Floats:
-    """Shifts (N,) along rows (N, R, 2·reach + 2) that minimise the squared difference of zero-mean patches; 0 is the
-    middle."""
-    radius = template.shape[2] // 2
-    windows = np.lib.stride_tricks.sliding_window_view(rows, 2 * radius + 4, axis=2)
+def _least_squares(rows: Floats32, template: Floats32, slope: Floats32, shift: Floats) -> Floats:
+    """Shifts (N,) along rows (N, R, C) that minimise the squared difference to zero-mean templates of this slope, both
+    (N, R, width); 0 is the middle.
+
+    The slope is the template's, which does not change (Baker & Matthews, IJCV 2004): each step costs a patch.
+    """
+    width = template.shape[2]
+    windows = np.lib.stride_tricks.sliding_window_view(rows, width + 1, axis=2)
+    middle = (rows.shape[2] - 1 - width) // 2
+    # Sums to 0, so that the patch's mean does not matter.
+    slope = slope - slope.mean(axis=(1, 2), keepdims=True)
+    stiffness = np.maximum(np.einsum("nrc,nrc->n", slope, slope), 1e-6)
+    aim = np.einsum("nrc,nrc->n", slope, template)
     each = np.arange(len(rows))
     for _ in range(_REFINEMENTS):
         base = np.floor(shift)
-        first = np.clip(base.astype(np.int64) + reach - radius - 1, 0, windows.shape[2] - 1)
-        wide = _interpolate_x(windows[each, :, first], shift - base)
-        patch = wide[:, :, 1:-1]
-        slope = 0.5 * (wide[:, :, 2:] - wide[:, :, :-2])
-        slope = slope - slope.mean(axis=(1, 2), keepdims=True)
-        difference = template - patch
-        step = np.einsum("nrc,nrc->n", slope, difference) / np.maximum(np.einsum("nrc,nrc->n", slope, slope), 1e-6)
-        shift = shift + np.clip(step, -1.0, 1.0)
+        first = np.clip(base.astype(np.int64) + middle, 0, windows.shape[2] - 1)
+        patch = _interpolate_x(windows[each, :, first], shift - base)
+        shift = shift + np.clip((aim - np.einsum("nrc,nrc->n", slope, patch)) / stiffness, -1.0, 1.0)
     return shift
