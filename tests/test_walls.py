@@ -25,7 +25,16 @@ KNOW_THE_ROOMS = (
     "cli_trajectories",
     "__main__",
 )
-HEAVY = {"torch": "frontend", "g2opy": "backend", "open3d": "spslam", "openvino": "frontend", "nncf": "frontend"}
+HEAVY = {
+    "torch": "frontend",
+    "g2opy": "backend",
+    "open3d": "spslam",
+    "openvino": "frontend",
+    "onnx": "frontend",
+    "onnxruntime": "frontend",
+    "onnxscript": "frontend",
+    "nncf": "frontend",
+}
 
 
 def modules() -> dict[str, Path]:
