@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 # On warped photographs the localisation loss took positions by this centre of mass from 1.48 to 1.18 px; moving them on
 # to corners of the image, which weights from before that loss need, costs repeated points and is worse in tracking.
 HEAT_RADIUS = 2
-_GATHER_SIGMA_PX = 1.0
+GATHER_SIGMA_PX = 1.0
 
 
 def gather_probability(heat: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -21,8 +21,8 @@ def gather_probability(heat: NDArray[np.float32]) -> NDArray[np.float32]:
     """
     side = 2 * HEAT_RADIUS + 1
     # GaussianBlur's sum is 1.
-    gathered = cv2.GaussianBlur(heat, (side, side), _GATHER_SIGMA_PX, borderType=cv2.BORDER_CONSTANT)
-    weight = cv2.getGaussianKernel(side, _GATHER_SIGMA_PX)[HEAT_RADIUS, 0]
+    gathered = cv2.GaussianBlur(heat, (side, side), GATHER_SIGMA_PX, borderType=cv2.BORDER_CONSTANT)
+    weight = cv2.getGaussianKernel(side, GATHER_SIGMA_PX)[HEAT_RADIUS, 0]
     scaled: NDArray[np.float32] = np.minimum(gathered * np.float32(1 / weight**2), np.float32(1))
     return scaled
 

@@ -80,6 +80,7 @@ def export_onnx(
     module: nn.Module,
     example: torch.Tensor,
     dynamic_axes: Mapping[int, Any],
+    name: str,
     outputs: tuple[str, ...],
     metadata: Mapping[str, str],
 ) -> bytes:
@@ -89,7 +90,7 @@ def export_onnx(
         module: in evaluation mode.
         example: an input.
         dynamic_axes: a `torch.export.Dim` for each axis of the input that may have any size.
-        outputs: names.
+        name, outputs: of the input and the outputs.
         metadata: what the file says about itself; none of it is needed to run the model.
 
     Raises:
@@ -102,7 +103,7 @@ def export_onnx(
             (example,),
             dynamo=True,
             dynamic_shapes=(dict(dynamic_axes),),
-            input_names=[INPUT],
+            input_names=[name],
             output_names=list(outputs),
             opset_version=OPSET,
             external_data=False,
@@ -121,7 +122,7 @@ def convert_onnx(network: SuperPoint, metadata: Mapping[str, str] | None = None)
     cells = torch.export.Dim("rows", min=1), torch.export.Dim("columns", min=1)
     axes = {0: torch.export.Dim("batch", min=1), 1: CELL * cells[0], 2: CELL * cells[1]}
     example = torch.zeros(2, *_TRACED_SIZE, dtype=torch.uint8)
-    return export_onnx(DenseHeads(network), example, axes, OUTPUTS, {**(metadata or {}), **_origin(network)})
+    return export_onnx(DenseHeads(network), example, axes, INPUT, OUTPUTS, {**(metadata or {}), **origin(network)})
 
 
 def converted_onnx(network: SuperPoint) -> bytes:
@@ -131,7 +132,7 @@ def converted_onnx(network: SuperPoint) -> bytes:
         MissingDependencyError: ONNX or onnxscript is not installed, and nothing is stored.
     """
     folder = onnx_cache()
-    path = folder / f"{_origin(network)[_DIGEST]}.onnx" if folder is not None else None
+    path = folder / f"{origin(network)[_DIGEST]}.onnx" if folder is not None else None
     if path is not None and path.exists():
         try:
             return read_onnx(path, network)
@@ -194,7 +195,7 @@ def read_onnx(path: Path, network: SuperPoint) -> bytes:
         reason = " ".join(str(error).split())[:200]
         raise WeightsError(f"{path} is not a readable ONNX model ({reason})") from None
     found = session.get_modelmeta().custom_metadata_map
-    expected = _origin(network)
+    expected = origin(network)
     if {key: found.get(key) for key in expected} != expected:
         raise WeightsError(
             f"{path} was made of other weights or by another version: expected {expected}, "
@@ -223,7 +224,8 @@ def _finished(proto: Any, metadata: Mapping[str, str]) -> bytes:
     return data
 
 
-def _origin(network: SuperPoint) -> dict[str, str]:
+def origin(network: SuperPoint) -> dict[str, str]:
+    """What a model says about the network that it was made of."""
     return {_DIGEST: f"{weights_digest(network)}-{network.batch_norm}", _VERSION_KEY: _VERSION}
 
 
