@@ -79,7 +79,8 @@ class Sampling:
         weight_y = weights[:, :, 1] * ((y >= 0) & (y < rows))
         index = np.clip(y, 0, rows - 1)[:, :, None] * columns + np.clip(x, 0, columns - 1)[:, None, :]
         weight = weight_y[:, :, None] * weight_x[:, None, :]
-        return index.reshape(len(pixels), -1), weight.reshape(len(pixels), -1)
+        shape = (len(pixels), len(taps) ** 2)
+        return index.reshape(shape), weight.reshape(shape)
 
 
 def padded(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -107,11 +107,3 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def padded(image: Image) -> Image:
-    """An image whose last row and column repeat up to multiples of 8."""
-    height, width = image.shape
-    if height % CELL == 0 and width % CELL == 0:
-        return image
-    return np.pad(image, ((0, -height % CELL), (0, -width % CELL)), mode="edge")

@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 from spslam.machine import processor
 
-from .engine import Image, Maps, Result, padded, usable_cores
+from .decoder import padded
+from .engine import Image, Maps, Result, usable_cores
 from .onnx_model import INPUT, load_onnxruntime, model_digest
 
 

@@ -37,6 +37,13 @@ _VERSION = "1"
 _TRACED_SIZE = (4 * CELL, 6 * CELL)
 # Metadata keys of ours; the card's keys stand beside them as in a weights file.
 _DIGEST, _VERSION_KEY = "spslam_weights", "spslam_version"
+_DESCRIPTION = """SuperPoint, dense.
+images: (batch, height, width) uint8, grey; height and width are multiples of 8 (repeat the last row and column).
+scores: (batch, height, width) float32, the probability of a key point at each pixel: after the softmax, without the \
+dustbin, each cell's 64 values at their pixels; no suppression.
+descriptors: (batch, height/8, width/8, D) float32, of cells of 8x8 pixels, as the network gives them, not normalised: \
+divide each by its length, interpolate by the rule descriptor_sampling, and divide by the length again.
+"""
 # As for OpenVINO: sums of logits, and the first convolution with the division before it.
 _KEPT_IN_FLOAT = {"patterns": ["^node_conv2d$", "^node_div$"], "types": ["Add", "Softmax"]}
 
@@ -82,6 +89,7 @@ def export_onnx(
     dynamic_axes: Mapping[int, Any],
     name: str,
     outputs: tuple[str, ...],
+    description: str,
     metadata: Mapping[str, str],
 ) -> bytes:
     """An ONNX file of a module of one input, with weights inside; the same module gives the same bytes.
@@ -91,7 +99,7 @@ def export_onnx(
         example: an input.
         dynamic_axes: a `torch.export.Dim` for each axis of the input that may have any size.
         name, outputs: of the input and the outputs.
-        metadata: what the file says about itself; none of it is needed to run the model.
+        description, metadata: what the file says about itself; none of it is needed to run the model.
 
     Raises:
         MissingDependencyError: ONNX or onnxscript is not installed.
@@ -110,7 +118,7 @@ def export_onnx(
             verbose=False,
         )
     assert program is not None
-    return _finished(program.model_proto, metadata)
+    return _finished(program.model_proto, description, metadata)
 
 
 def convert_onnx(network: SuperPoint, metadata: Mapping[str, str] | None = None) -> bytes:
@@ -122,7 +130,8 @@ def convert_onnx(network: SuperPoint, metadata: Mapping[str, str] | None = None)
     cells = torch.export.Dim("rows", min=1), torch.export.Dim("columns", min=1)
     axes = {0: torch.export.Dim("batch", min=1), 1: CELL * cells[0], 2: CELL * cells[1]}
     example = torch.zeros(2, *_TRACED_SIZE, dtype=torch.uint8)
-    return export_onnx(DenseHeads(network), example, axes, INPUT, OUTPUTS, {**(metadata or {}), **origin(network)})
+    about = {**(metadata or {}), **origin(network)}
+    return export_onnx(DenseHeads(network), example, axes, INPUT, OUTPUTS, _DESCRIPTION, about)
 
 
 def converted_onnx(network: SuperPoint) -> bytes:
@@ -172,7 +181,7 @@ def quantise_onnx(model: bytes, images: Iterable[NDArray[np.uint8]]) -> bytes:
             fast_bias_correction=False,
             ignored_scope=nncf.IgnoredScope(**_KEPT_IN_FLOAT, validate=False),
         )
-    return _finished(quantised, metadata)
+    return _finished(quantised, proto.doc_string, metadata)
 
 
 def read_onnx(path: Path, network: SuperPoint) -> bytes:
@@ -209,7 +218,7 @@ def model_digest(model: bytes) -> str:
     return hashlib.sha256(model).hexdigest()[:12]
 
 
-def _finished(proto: Any, metadata: Mapping[str, str]) -> bytes:
+def _finished(proto: Any, description: str, metadata: Mapping[str, str]) -> bytes:
     """The file of a checked model: our metadata in, the exporter's notes (lines of its source, paths) out."""
     onnx = load_onnx()
     values = [*proto.graph.input, *proto.graph.output, *proto.graph.value_info, *proto.graph.initializer]
@@ -218,6 +227,7 @@ def _finished(proto: Any, metadata: Mapping[str, str]) -> bytes:
         part.ClearField("doc_string")
     del proto.metadata_props[:]
     onnx.helper.set_model_props(proto, dict(sorted(metadata.items())))
+    proto.doc_string = description
     proto.producer_name, proto.producer_version = "spslam", _VERSION
     onnx.checker.check_model(proto, full_check=True)
     data: bytes = proto.SerializeToString(deterministic=True)

@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 from spslam.signals import signal_stack_kept
 
-from .engine import Image, Maps, Result, padded, usable_cores
+from .decoder import padded
+from .engine import Image, Maps, Result, usable_cores
 from .openvino_model import Model, load_openvino, openvino_cache
 from .superpoint import CELL
 

@@ -14,7 +14,7 @@ import tempfile
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -142,6 +142,13 @@ def quantise(model: Model, images: Iterable[NDArray[np.uint8]]) -> Model:
     for key in ("weights", "version"):
         quantised.set_rt_info(_info(model, key), ["spslam", key])
     return quantised
+
+
+def describe(model: Model, metadata: Mapping[str, str]) -> Model:
+    """The model, which now carries these, too, beside the digest of its weights; see `get_rt_info`."""
+    for key, value in metadata.items():
+        model.set_rt_info(value, ["spslam", "card", key])
+    return model
 
 
 def write_model(path: Path, model: Model) -> None:
