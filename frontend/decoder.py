@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 # Side of a cell of the descriptor map, pixels.
 CELL = 8
-# A point's probability lies in the 5×5 patch around it. On warped photographs the localisation loss took positions by its
-# centre of mass from 1.48 to 1.18 px; moving them on to corners of the image, which weights from before that loss need,
-# costs repeated points and is worse in tracking.
+# A point's probability lies in the 5×5 patch around it. On warped photographs the localisation loss took positions by
+# its centre of mass from 1.48 to 1.18 px; moving them on to corners of the image, which weights from before that loss
+# need, costs repeated points and is worse in tracking.
 HEAT_RADIUS = 2
 GATHER_SIGMA_PX = 1.0
 # The bicubic kernel's free parameter, as in PyTorch, OpenCV and ONNX.
