@@ -100,7 +100,7 @@ def decode(
     sampling: str,
     *,
     max_keypoints: int = 1000,
-    threshold: float = 0.0004,
+    threshold: float = 0.0001,
     nms_radius: int = 4,
     border: int = 4,
     subpixel: bool = True,
@@ -155,13 +155,13 @@ def gather_probability(heat: NDArray[np.float32]) -> NDArray[np.float32]:
 def find_maxima(
     heat: NDArray[np.float32], threshold: float, nms_radius: int, border: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows and columns of the points above a threshold that greedy non-maximum suppression keeps, best first.
+    """Rows and columns of the maxima above a threshold that greedy non-maximum suppression keeps, best first.
 
-    Greedy: the best point is kept and silences the square of `nms_radius` pixels around it, and so on; ties go to the
+    A maximum is not less than any of the eight pixels around it. Greedy: the best point is kept and silences the square of `nms_radius` pixels around it, and so on; ties go to the
     upper, then the left point. Here every point that is the best of its square is kept in each round, until none is
     left, and the border is cut off in the end.
     """
-    rows, columns = np.nonzero(heat > threshold)
+    rows, columns = np.nonzero((heat > threshold) & (heat == _highest_around(heat, 1)))
     order = np.argsort(-heat[rows, columns], kind="stable")
     rows, columns = rows[order], columns[order]
     # Ranks instead of scores: there are no ties among them.

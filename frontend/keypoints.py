@@ -5,9 +5,12 @@ from __future__ import annotations
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 # Other projects copy the decoder: what needs NumPy alone is there, and here what OpenCV does in a fraction of the time.
 from .decoder import GATHER_SIGMA_PX, HEAT_RADIUS
+
+_EIGHT_AROUND = np.ones((3, 3), np.uint8)
 
 
 def gather_probability(heat: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -28,67 +31,43 @@ def gather_probability(heat: NDArray[np.float32]) -> NDArray[np.float32]:
 def find_maxima(
     heat: NDArray[np.float32], threshold: float, nms_radius: int, border: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows and columns of the points that greedy non-maximum suppression keeps, best first.
+    """Rows and columns of the maxima that greedy non-maximum suppression keeps, best first.
 
-    Greedy: the best point is kept and silences the square of `nms_radius` pixels around it, and so on.
-    Computed for all pixels at once: every point that is the best of its square is kept in each round, until
-    none is left. Ties go to the upper, then the left point.
+    A maximum is not less than any of the eight pixels around it. Suppression of all pixels, as is usual, also finds
+    points on the flanks of silenced ones, whose place only follows from the radius: half of the points of a smeared
+    picture, and the time of sorting a hundred thousand pixels. Ties go to the upper, then the left point.
 
     Args:
         heat: (H, W) float32.
         threshold: points must be above it.
-        nms_radius: pixels; 0 keeps everything.
+        nms_radius: pixels; no point is left in the square of it around a better one.
         border: pixels at each side without points; suppression happens before they are cut off.
     """
-    probable = heat > threshold
-    if nms_radius > 0:
-        probable = _without_the_silenced(heat, probable, nms_radius)
-    rows, columns = np.nonzero(probable)
+    peaks = heat == cv2.dilate(heat, _EIGHT_AROUND)
+    peaks &= heat > threshold
+    rows, columns = np.divmod(np.flatnonzero(peaks), heat.shape[1])
     order = np.argsort(-heat[rows, columns], kind="stable")
     rows, columns = rows[order], columns[order]
-    if nms_radius > 0 and len(rows):
-        kept = _suppress(heat.shape, rows, columns, nms_radius)
-        rows, columns = rows[kept], columns[kept]
     height, width = heat.shape
     inside = (rows >= border) & (columns >= border) & (rows < height - border) & (columns < width - border)
-    return rows[inside], columns[inside]
+    kept = suppress(rows, columns, nms_radius) & inside
+    return rows[kept], columns[kept]
 
 
-def _without_the_silenced(heat: NDArray[np.float32], probable: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
-    """The pixels (H, W) bool left when the best of each square have silenced those around them: the first round of
-    suppression, by the probabilities themselves, so that only what is left has to be sorted."""
-    side = 2 * radius + 1
-    shown = np.where(probable, heat, np.float32(-1))
-    # Of equals the upper, then the left is better: rows above and pixels to the left must be less, not as much.
-    above, left = np.full_like(shown, -1), np.full_like(shown, -1)
-    above[1:] = cv2.dilate(shown, np.ones((radius, side), np.uint8), anchor=(radius, radius - 1))[:-1]
-    left[:, 1:] = cv2.dilate(shown, np.ones((1, radius), np.uint8), anchor=(radius - 1, 0))[:, :-1]
-    square = np.ones((side, side), np.uint8)
-    best = probable & (shown == cv2.dilate(shown, square)) & (shown > above) & (shown > left)
-    left_over: NDArray[np.bool_] = best | (probable & (cv2.dilate(best.astype(np.uint8), square) == 0))
-    return left_over
+def suppress(rows: NDArray[np.int64], columns: NDArray[np.int64], radius: int) -> NDArray[np.bool_]:
+    """Which pixels (N,), best first, greedy non-maximum suppression keeps.
 
-
-def _suppress(
-    shape: tuple[int, ...], rows: NDArray[np.int64], columns: NDArray[np.int64], radius: int
-) -> NDArray[np.bool_]:
-    # Ranks instead of scores: no ties are left, so that two equal neighbours can never both survive.
-    count = len(rows)
-    rank = np.zeros((shape[0], shape[1]), np.float32)
-    rank[rows, columns] = np.arange(count, 0, -1, dtype=np.float32)
-    square = np.ones((2 * radius + 1, 2 * radius + 1), np.uint8)
-    kept = np.zeros(count, np.bool_)
-    alive = np.arange(count)
-    while len(alive):
-        highest = cv2.dilate(rank, square)
-        best = highest[rows[alive], columns[alive]] == rank[rows[alive], columns[alive]]
-        winners = alive[best]
-        kept[winners] = True
-        kept_map = np.zeros(rank.shape, np.uint8)
-        kept_map[rows[winners], columns[winners]] = 1
-        silenced = cv2.dilate(kept_map, square)
-        rest = silenced[rows[alive], columns[alive]] == 0
-        lost = alive[~rest]
-        rank[rows[lost], columns[lost]] = 0
-        alive = alive[rest]
+    Greedy: the best is kept and silences the square of `radius` pixels around it, and so on. Computed for all at once:
+    in each round all that are better than what is left around them are kept.
+    """
+    pairs = cKDTree(np.stack([rows, columns], axis=1)).query_pairs(radius, p=np.inf, output_type="ndarray")
+    kept = np.ones(len(rows), np.bool_)
+    undecided = np.zeros(len(rows), np.bool_)
+    while len(pairs):
+        better, worse = pairs[:, 0], pairs[:, 1]
+        undecided[:] = False
+        undecided[worse] = True
+        kept[worse[~undecided[better]]] = False
+        # What is silenced silences nothing.
+        pairs = pairs[kept[better] & kept[worse]]
     return kept

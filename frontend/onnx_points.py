@@ -78,7 +78,9 @@ class _Points(nn.Module):
     def _maxima(self, gathered: Tensor) -> Tensor:
         """The pixels (H, W) bool that greedy suppression keeps: in each round those that nothing around them beats."""
         radius, border = self._config.nms_radius, self._config.border
-        left = torch.where(gathered > self._config.threshold, gathered, -1.0)[None, None]
+        values = gathered[None, None]
+        peaks = (values > self._config.threshold) & (values == functional.max_pool2d(values, 3, stride=1, padding=1))
+        left = torch.where(peaks, values, -1.0)
         kept = left > 0
         if radius > 0:
             side = 2 * radius + 1

@@ -15,7 +15,7 @@ from spslam.frontend.checkpoints import read_codebook
 from spslam.frontend.feature_cache import CachedExtractor
 from spslam.frontend.matching import DescriptorMatcher
 from spslam.frontend.registry import create_extractor
-from spslam.frontend.stereo import RowStereoMatcher
+from spslam.frontend.stereo import BlockStereoMatcher
 from spslam.ports import Parts
 
 
@@ -36,7 +36,7 @@ def build_parts(config: Config, cache: Path | None = None) -> Parts:
     sigma = config.features.pixel_sigma or extractor.pixel_sigma
     return Parts(
         extractor=extractor,
-        stereo_matcher=RowStereoMatcher(config.stereo, extractor.max_distance),
+        stereo_matcher=BlockStereoMatcher(config.stereo),
         matcher=DescriptorMatcher(),
         pose_solver=PnPSolver(
             pixel_sigma=sigma,

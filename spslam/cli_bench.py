@@ -120,7 +120,7 @@ def _run(world: str, sensor: str, frames: list[Frame], threads: int) -> RunSpeed
     parts = build_parts(config)
     # The network is compiled for a size, and for a pair, when it meets the first.
     first = frames[0]
-    parts.extractor.extract_batch([first.image] if first.image_right is None else [first.image, first.image_right])
+    parts.extractor.extract(first.image)
     return time_run(Slam(config, parts), frames, world)
 
 

@@ -25,7 +25,7 @@ class FeatureConfig(_Stage):
         None, description="network weights: a file, or a name of the box; None takes superpoint_lite"
     )
     max_keypoints: int = Field(1000, ge=50, le=20000, description="key points kept per image")
-    threshold: float = Field(0.0004, ge=0, lt=1, description="least detector probability (superpoint)")
+    threshold: float = Field(0.0001, ge=0, lt=1, description="least detector probability (superpoint)")
     nms_radius: int = Field(4, ge=0, le=32, description="non-maximum suppression radius, pixels")
     border: int = Field(4, ge=0, le=64, description="margin without key points, pixels")
     subpixel: bool = Field(True, description="refine key points to sub-pixel positions where the extractor can")
@@ -68,11 +68,9 @@ class FeatureConfig(_Stage):
 class StereoConfig(_Stage):
     """Left-right matching of a rectified pair."""
 
-    max_row_difference: float = Field(2.0, gt=0, le=20, description="largest row difference of a match, pixels")
     min_disparity: float = Field(0.5, ge=0, description="least disparity, pixels")
     max_disparity: float = Field(256.0, gt=0, description="largest disparity, pixels")
     patch_radius: int = Field(5, ge=2, le=20, description="half side of the correlation patch, pixels")
-    check: bool = Field(True, description="match right to left, too, and keep what agrees")
 
 
 class DepthConfig(_Stage):

@@ -49,8 +49,8 @@ class Observer:
         """Observations of a frame; `camera` is its `tracking_camera`."""
         check_images(frame)
         if frame.image_right is not None:
-            left, right = self._extractor.extract_batch([frame.image, frame.image_right])
-            u_right = self._stereo_matcher.match(frame.image, left, frame.image_right, right)
+            left = self._extractor.extract(frame.image)
+            u_right = self._stereo_matcher.match(frame.image, left.keypoints, frame.image_right)
             pixels = left.keypoints.astype(np.float64)
             disparity = pixels[:, 0] - u_right
             with np.errstate(divide="ignore", invalid="ignore"):

@@ -125,13 +125,9 @@ class StereoMatcher(Protocol):
     """Left-right matching of a rectified pair."""
 
     def match(
-        self,
-        image_left: NDArray[np.uint8],
-        features_left: Features,
-        image_right: NDArray[np.uint8],
-        features_right: Features,
+        self, image_left: NDArray[np.uint8], keypoints: NDArray[np.float32], image_right: NDArray[np.uint8]
     ) -> NDArray[np.float64]:
-        """(N,) float64: sub-pixel x in the right image of each left key point; NaN where there is none."""
+        """(N,) float64: sub-pixel x in the right image of each left key point (N, 2); NaN where there is none."""
         ...
 
 

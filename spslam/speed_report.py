@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from spslam.frame import Frame
     from spslam.slam import Slam
 
-# In the order of a frame's way; `features` holds extraction and, of stereo pairs, matching left to right.
+# In the order of a frame's way; `features` holds extraction and, of stereo pairs, disparities.
 _STAGES = ("features", "tracking", "mapping", "loop closing")
 # What the speed of small numbers hangs on.
 _TOLD_INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimd", "sve")
@@ -169,7 +169,7 @@ class SpeedReport:
         lines = [
             "## Stages\n",
             "Of the runs above, over the frames that went through a stage, and its time shared among all frames. "
-            "`features` of stereo has two images and their matching. Below: the parts of one image by itself.\n",
+            "`features` of stereo has the disparities, too. Below: the parts of one image by itself.\n",
             "| what | times | ms, median / p95 | ms a frame |",
             "| --- | ---: | ---: | ---: |",
         ]

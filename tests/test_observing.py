@@ -31,8 +31,8 @@ class FixedPoints:
 class FixedDisparity:
     """A stereo matcher that knows the answer: 10 px, none, and too little."""
 
-    def match(self, left_image, left, right_image, right) -> np.ndarray:
-        return left.keypoints[:, 0].astype(float) - [10.0, np.nan, 0.1]
+    def match(self, left_image, keypoints, right_image) -> np.ndarray:
+        return keypoints[:, 0].astype(float) - [10.0, np.nan, 0.1]
 
 
 def observer() -> Observer:

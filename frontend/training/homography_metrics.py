@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from spslam.frame import Features, unit_descriptors
 
-from ..keypoints import find_maxima
+from ..keypoints import suppress
 from ..matching import DescriptorMatcher
 
 Floats = NDArray[np.float64]
@@ -67,15 +67,12 @@ def best_features(features: Features, count: int) -> Features:
     return features.select(np.argsort(-features.scores, kind="stable")[:count])
 
 
-def suppress_near(features: Features, shape: tuple[int, ...], radius: int = NMS_RADIUS) -> Features:
+def suppress_near(features: Features, radius: int = NMS_RADIUS) -> Features:
     """Greedy non-maximum suppression: no feature within the square of `radius` pixels around a better one, best
-    first. Pixels must lie in an image of `shape`."""
-    best_last = np.argsort(-features.scores, kind="stable")[::-1]
-    columns, rows = np.rint(features.keypoints[best_last].T).astype(np.int64)
-    rank = np.zeros((shape[0], shape[1]), np.float32)
-    rank[rows, columns] = np.arange(1, len(best_last) + 1)
-    kept_rows, kept_columns = find_maxima(rank, 0.0, radius, 0)
-    return features.select(best_last[rank[kept_rows, kept_columns].astype(np.int64) - 1])
+    first."""
+    best_first = np.argsort(-features.scores, kind="stable")
+    columns, rows = np.rint(features.keypoints[best_first].T).astype(np.int64)
+    return features.select(best_first[suppress(rows, columns, radius)])
 
 
 def average_precision(correct: Flags, total: int) -> float:
@@ -110,8 +107,8 @@ def localisation_scores(
     a point there; both directions count alike.
     """
     backward = _inverse(homography)
-    shared0 = in_shared_area(suppress_near(features0, shape), homography, shape)
-    shared1 = in_shared_area(suppress_near(features1, shape), backward, shape)
+    shared0 = in_shared_area(suppress_near(features0), homography, shape)
+    shared1 = in_shared_area(suppress_near(features1), backward, shape)
     keypoints0, keypoints1 = best_features(shared0, count).keypoints, best_features(shared1, count).keypoints
     errors = np.concatenate(
         [

@@ -59,7 +59,7 @@ def detector_of(extractor: Extractor) -> Detector:
     """The key points of an extractor, thinned out by non-maximum suppression."""
 
     def detect(image: Image) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        features = suppress_near(extractor.extract(image), image.shape)
+        features = suppress_near(extractor.extract(image))
         return features.keypoints[:_MOST_DETECTIONS], features.scores[:_MOST_DETECTIONS]
 
     return detect

@@ -11,7 +11,10 @@ from spslam.frontend.keypoints import find_maxima, gather_probability
 
 
 def greedy(heat: NDArray[np.float32], threshold: float, radius: int) -> list[tuple[int, int]]:
-    rows, columns = np.nonzero(heat > threshold)
+    around = np.pad(heat, 1, constant_values=-np.inf)
+    shape = heat.shape
+    shifted = [around[y : y + shape[0], x : x + shape[1]] for y in range(3) for x in range(3)]
+    rows, columns = np.nonzero((heat > threshold) & (heat >= np.max(shifted, axis=0)))
     order = np.lexsort((columns, rows, -heat[rows, columns]))
     free, kept = np.ones(heat.shape, bool), []
     for row, column in zip(rows[order], columns[order], strict=True):
@@ -29,6 +32,13 @@ def test_suppression_is_the_greedy_one(seed: int, radius: int, height: int, widt
     heat = np.round(heat * 4) / np.float32(4) if ties else heat
     rows, columns = find_maxima(heat, 0.2, radius, 0)
     assert list(zip(rows.tolist(), columns.tolist(), strict=True)) == greedy(heat, 0.2, radius)
+
+
+def test_no_points_on_the_flanks_of_a_silenced_one() -> None:
+    y, x = np.mgrid[:40, :60]
+    heat = np.exp(-((x - 20) ** 2 + (y - 15) ** 2) / 200).astype(np.float32)
+    rows, columns = find_maxima(heat, 0.1, 4, 0)
+    assert (rows.tolist(), columns.tolist()) == ([15], [20])
 
 
 def test_border_is_cut_after_suppression() -> None:

@@ -64,7 +64,9 @@ class PointRoom:
     def extract_batch(self, images: list[np.ndarray]) -> list[Features]:
         return [self._features(int(image[0, 0]) + 256 * int(image[0, 1]), side) for side, image in enumerate(images)]
 
-    def match(self, left_image: np.ndarray, left: Features, right_image: np.ndarray, right: Features) -> np.ndarray:
+    def match(self, left_image: np.ndarray, keypoints: np.ndarray, right_image: np.ndarray) -> np.ndarray:
+        left, right = self.extract_batch([left_image, right_image])
+        np.testing.assert_array_equal(keypoints, left.keypoints)
         matches0 = DescriptorMatcher().match(left.descriptors, right.descriptors, 0.3)
         u_right = np.full(len(left), np.nan)
         u_right[matches0 >= 0] = right.keypoints[matches0[matches0 >= 0], 0]

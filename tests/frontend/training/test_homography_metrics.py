@@ -140,9 +140,9 @@ def test_magsac_makes_more_of_noisy_matches_than_ransac() -> None:
 def test_suppress_near_keeps_the_better_and_the_far() -> None:
     points = np.array([[10, 10], [13, 14], [15.4, 10], [18.2, 10.1]], np.float32)
     features = Features(points, np.array([0.5, 0.9, 0.2, 0.6], np.float32), np.zeros((4, 8), np.float32))
-    np.testing.assert_array_equal(metrics.suppress_near(features, SHAPE).scores, np.float32([0.9, 0.6]))
-    assert len(metrics.suppress_near(features, SHAPE, 0)) == 4
-    assert len(metrics.suppress_near(features.select(np.arange(0)), SHAPE)) == 0
+    np.testing.assert_array_equal(metrics.suppress_near(features).scores, np.float32([0.9, 0.6]))
+    assert len(metrics.suppress_near(features, 0)) == 4
+    assert len(metrics.suppress_near(features.select(np.arange(0)))) == 0
 
 
 def test_average_precision() -> None:
