@@ -157,9 +157,9 @@ def find_maxima(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Rows and columns of the maxima above a threshold that greedy non-maximum suppression keeps, best first.
 
-    A maximum is not less than any of the eight pixels around it. Greedy: the best point is kept and silences the square of `nms_radius` pixels around it, and so on; ties go to the
-    upper, then the left point. Here every point that is the best of its square is kept in each round, until none is
-    left, and the border is cut off in the end.
+    A maximum is not less than any of the eight pixels around it. Greedy: the best is kept and silences the square of
+    `nms_radius` pixels around it, and so on; ties go to the upper, then the left one. Here every point that is the best
+    of its square is kept in each round, until none is left, and the border is cut off in the end.
     """
     rows, columns = np.nonzero((heat > threshold) & (heat == _highest_around(heat, 1)))
     order = np.argsort(-heat[rows, columns], kind="stable")
