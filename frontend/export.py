@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spslam.config import FeatureConfig
-from spslam.errors import ConfigError
+from spslam.errors import ConfigError, OutputError
 from spslam.files import write_atomic
 
 from .checkpoints import find_weights, load_superpoint
@@ -54,15 +54,18 @@ def export_model(
         raise ConfigError("int8 needs photographs that show what the network meets: give a folder with --images")
     if precision == "fp32" and out is None and to == "openvino":
         raise ConfigError("an fp32 model has no place of its own: give a file with --out")
+    if out is None and to == "onnx" and precision == "fp32":
+        path = _named_after(weights)
+    else:
+        path = out or quantised_path(weights, "onnxruntime" if to == "onnx" else to)
+    _check_folder(path)
     network = load_superpoint(weights)
     metadata = network_metadata(weights, network)
     images = _calibration_images(photos or [], count) if precision == "int8" else []
     if to == "onnx":
-        path = out or (quantised_path(weights, "onnxruntime") if precision == "int8" else _named_after(weights))
         onnx_model = convert_onnx(network, metadata)
         write_atomic(path, quantise_onnx(onnx_model, images) if precision == "int8" else onnx_model)
         return path
-    path = out or quantised_path(weights)
     model = convert(network)
     if precision == "int8":
         model = quantise(model, images)
@@ -85,10 +88,17 @@ def export_points(weights: str | Path | None, out: Path | None, config: FeatureC
     """
     from .onnx_points import convert_points
 
-    network = load_superpoint(weights)
     path = out or _named_after(weights, "_points")
+    _check_folder(path)
+    network = load_superpoint(weights)
     write_atomic(path, convert_points(network, config, network_metadata(weights, network)))
     return path
+
+
+def _check_folder(path: Path) -> None:
+    """Not only when all is computed."""
+    if not path.parent.is_dir():
+        raise OutputError(f"cannot write {path}: there is no folder {path.parent}")
 
 
 def _calibration_images(photos: list[Path], count: int) -> list[NDArray[np.uint8]]:
