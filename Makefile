@@ -66,7 +66,7 @@ $(VENV)/.setup: pyproject.toml constraints.txt | $(VENV)/bin/python
 	fi
 	@echo "Installing spslam and what it needs"
 	@$(INSTALL) --editable '.[viewer]' || { $(INSTALL) --editable . && \
-		echo "Open3D has no wheel for this machine: everything works but --viewer open3d and map.png"; }
+		echo "Open3D has no wheel for this machine: everything works but spslam view, --viewer open3d and map.png"; }
 	@if [ "$$(uname -s)" = Linux ]; then \
 		known=$$(PATH="$$PATH:/sbin:/usr/sbin" ldconfig -p 2>/dev/null || true); missing=; \
 		for entry in $(LIBRARIES); do grep -qF "$${entry%%=*} " <<<"$$known" || missing+=" $${entry##*=}"; done; \

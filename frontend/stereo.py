@@ -110,10 +110,8 @@ class BlockStereoMatcher:
 
 def _half_size(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     height, width = image.shape
-    half: NDArray[np.uint8] = cv2.resize(
-        image, ((width + 1) // 2, (height + 1) // 2), fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA
-    )
-    return half
+    half = cv2.resize(image, ((width + 1) // 2, (height + 1) // 2), fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+    return np.asarray(half, np.uint8)
 
 
 def _rows(image: NDArray[np.uint8], centres: Floats, radius_y: int, radius_x: int) -> Floats32:

@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spslam import __version__, cli_bench, cli_data, cli_export, cli_map, cli_track, cli_training, cli_trajectories
+from spslam import (
+    __version__,
+    cli_bench,
+    cli_data,
+    cli_export,
+    cli_map,
+    cli_track,
+    cli_training,
+    cli_trajectories,
+    cli_view,
+)
 from spslam.cli_options import (
     FAILED,
     INTERRUPTED,
     ExtractorOption,
     MaxFramesOption,
+    RerunOption,
     SetOption,
     StartOption,
     StrideOption,
@@ -60,6 +72,7 @@ class ViewerChoice(StrEnum):
 
     NONE = "none"
     OPEN3D = "open3d"
+    RERUN = "rerun"
 
 
 app = typer.Typer(
@@ -80,6 +93,7 @@ app.command()(cli_training.adapt)
 app.command()(cli_export.export)
 app.command("eval")(cli_trajectories.evaluate)
 app.command()(cli_track.track)
+app.command()(cli_view.view)
 
 PathArgument = Annotated[
     str,
@@ -109,7 +123,9 @@ OutOption = Annotated[
         "Default: runs/SEQUENCE-SENSOR-EXTRACTOR[-N].",
     ),
 ]
-ViewerOption = Annotated[ViewerChoice, typer.Option(help="open3d: watch the run in a window.")]
+ViewerOption = Annotated[
+    ViewerChoice, typer.Option(help="Watch the run in a window (open3d; its keys are printed) or in Rerun's viewer.")
+]
 ScaleOption = Annotated[
     str | None,
     typer.Option(
@@ -157,6 +173,7 @@ def run(
     weights: WeightsOption = None,
     out: OutOption = None,
     viewer: ViewerOption = ViewerChoice.NONE,
+    rerun: RerunOption = None,
     start: StartOption = 0,
     max_frames: MaxFramesOption = None,
     stride: StrideOption = 1,
@@ -183,6 +200,14 @@ def run(
             "settings of tracking and mapping extract nothing, with the same results. Several runs may share it.",
         ),
     ] = None,
+    realtime: Annotated[
+        bool,
+        typer.Option(
+            "--realtime",
+            help="Let frames come when their stamps say and drop those that nobody has time for; they are counted. "
+            "Without: every frame, as fast as it can be had, and the same bytes each time.",
+        ),
+    ] = False,
 ) -> None:
     """Track a sequence; write its trajectory, map, figures and pictures to a folder.
 
@@ -219,11 +244,13 @@ def run(
             labels["map_file"] = str(map_file)
         if scale is not None and localize:
             raise ConfigError("--scale is for a map that is made or extended; --localize leaves it as it is: drop one")
+        labels["pace"] = "realtime" if realtime else "offline"
         if cache is not None:
             # Whoever reads the timings must know.
             labels["feature_cache"] = str(cache)
         request = None if scale is None else _scale(scale, frames, range(start, start + stride * len(frames), stride))
-        _run(frames, resolved, labels, out, viewer, log, map_file, extend, request, cache)
+        watch = partial(_open_viewer, viewer, rerun, frames)
+        _run(frames, resolved, labels, out, watch, log, map_file, extend, request, cache, realtime)
 
 
 @app.command()
@@ -235,6 +262,7 @@ def demo(
     weights: WeightsOption = None,
     out: OutOption = None,
     viewer: ViewerOption = ViewerChoice.NONE,
+    rerun: RerunOption = None,
     max_frames: MaxFramesOption = None,
 ) -> None:
     """Run on a rendered world that is built in: spslam run demo."""
@@ -247,6 +275,7 @@ def demo(
         weights=weights,
         out=out,
         viewer=viewer,
+        rerun=rerun,
         max_frames=max_frames,
     )
 
@@ -289,12 +318,13 @@ def _run(
     config: Config,
     labels: dict[str, str],
     out: Path | None,
-    viewer: ViewerChoice,
+    watch: Callable[[], Viewer],
     log: RunLog,
     map_file: Path | None,
     extend: bool,
     scale: ScaleRequest | None,
     cache: Path | None,
+    realtime: bool,
 ) -> None:
     from spslam.display import ProgressLine, print_outcome
     from spslam.map_file import load_map
@@ -309,9 +339,11 @@ def _run(
         saved = None if map_file is None else load_map(map_file)
         slam = Slam.from_config(config, saved=saved, mapping=saved is None or extend, cache=cache)
         labels = {**labels, "engine": slam.engine}
-        window = _open_viewer(viewer, frames)
+        viewer = watch()
         with interrupt_as_flag() as interrupted, ProgressLine(len(frames)) as line:
-            outcome = run_sequence(slam, frames, output, window, labels, log, line.update, interrupted.is_set, scale)
+            outcome = run_sequence(
+                slam, frames, output, viewer, labels, log, line.update, interrupted.is_set, scale, realtime
+            )
         # A map without the size that was asked for is a whole map.
         if map_file is not None and extend and (outcome.failure is None or isinstance(outcome.failure, ScaleError)):
             slam.save_map(map_file)
@@ -353,9 +385,24 @@ def _matching_config(kind: str, sensor: str) -> str:
     return name if name in config_names() else "default"
 
 
-def _open_viewer(choice: ViewerChoice, frames: FrameSequence) -> Viewer:
-    from spslam import viewer
+def _open_viewer(choice: ViewerChoice, recording: Path | None, frames: FrameSequence) -> Viewer:
+    from spslam.viewer import NullViewer, Viewers
 
-    if choice is ViewerChoice.NONE:
-        return viewer.NullViewer()
-    return viewer.Open3DViewer(frames.ground_truth)
+    if recording is None and choice is ViewerChoice.NONE:
+        return NullViewer()
+    title = f"spslam {frames.name}"
+    viewers: list[Viewer] = []
+    if recording is not None or choice is ViewerChoice.RERUN:
+        from spslam.viewer_rerun import RerunViewer
+
+        if recording is not None:
+            viewers.append(RerunViewer(recording, frames.ground_truth, title))
+        if choice is ViewerChoice.RERUN:
+            viewers.append(RerunViewer(None, frames.ground_truth, title))
+    if choice is ViewerChoice.OPEN3D:
+        from spslam.controls import keys_help
+        from spslam.viewer_live import Open3DViewer
+
+        viewers.append(Open3DViewer(frames.ground_truth, title))
+        typer.echo(keys_help(), err=True)
+    return Viewers(*viewers)

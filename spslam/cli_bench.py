@@ -5,10 +5,11 @@ from __future__ import annotations
 import shlex
 import sys
 import tempfile
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -16,13 +17,14 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from spslam.frame import Frame
+    from spslam.frame import Frame, Sensor
     from spslam.speed_report import RunSpeed, SpeedReport, Timing
 
 # Height, width: half of TUM's, TUM's, EuRoC's and KITTI's.
 _SIZES = ((240, 320), (480, 640), (480, 752), (376, 1241))
 _QUICK_SIZES = ((64, 96),)
-_SENSORS = ("mono", "stereo", "rgbd")
+# Runs: sensor and height, width; stereo at EuRoC's size, the others at TUM's.
+_RUNS = (("mono", (480, 640)), ("stereo", (480, 752)), ("rgbd", (480, 640)))
 _WORLD, _QUICK_WORLD = "demo", "demo-small"
 _FRAMES, _QUICK_FRAMES = 60, 3
 _QUICK_ROUNDS = 2
@@ -85,7 +87,6 @@ def speed(
 
 
 def _measure(command: str, weights: list[str] | None, rounds: int, threads: int, quick: bool) -> SpeedReport:
-    from spslam.datasets import open_sequence
     from spslam.frontend.checkpoints import BUILT_IN
     from spslam.frontend.engine import usable_cores
     from spslam.frontend.speed import make_extractors, time_engines
@@ -100,14 +101,21 @@ def _measure(command: str, weights: list[str] | None, rounds: int, threads: int,
         report.engines += time_engines(extractors, size, rounds)
     del extractors
     world, count = (_QUICK_WORLD, _QUICK_FRAMES) if quick else (_WORLD, _FRAMES)
-    for sensor in _SENSORS:
+    for sensor, size in _RUNS:
         typer.echo(f"a run, {sensor}", err=True)
-        # Rendered before anything is timed.
-        frames = list(islice(open_sequence(world, sensor=sensor), count))
+        frames = _rendered(world, sensor, _QUICK_SIZES[0] if quick else size, count)
         report.runs.append(_run(world, sensor, frames, threads))
         if sensor == "mono":
             report.parts = _parts(frames, threads)
     return report
+
+
+def _rendered(world: str, sensor: str, size: tuple[int, int], count: int) -> list[Frame]:
+    """The first frames of a built-in world at a size (height, width): rendered before anything is timed."""
+    from spslam.datasets.world import RenderedWorld, world_spec
+
+    spec = replace(world_spec(world), height=size[0], width=size[1])
+    return list(islice(RenderedWorld(spec, cast("Sensor", sensor)), count))
 
 
 def _run(world: str, sensor: str, frames: list[Frame], threads: int) -> RunSpeed:
@@ -118,9 +126,8 @@ def _run(world: str, sensor: str, frames: list[Frame], threads: int) -> RunSpeed
 
     config = load_config(f"demo_{sensor}", [f"features.threads={threads}"])
     parts = build_parts(config)
-    # The network is compiled for a size, and for a pair, when it meets the first.
-    first = frames[0]
-    parts.extractor.extract(first.image)
+    # The network is compiled for a size when it meets the first.
+    parts.extractor.extract(frames[0].image)
     return time_run(Slam(config, parts), frames, world)
 
 

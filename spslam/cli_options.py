@@ -57,6 +57,14 @@ MaxFramesOption = Annotated[
 ]
 StartOption = Annotated[int, typer.Option(metavar="N", min=0, help="First frame to read.")]
 StrideOption = Annotated[int, typer.Option(metavar="N", min=1, help="Read every N-th frame.")]
+RerunOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE.rrd",
+        show_default=False,
+        help="Record it for Rerun's viewer (needs the extra rerun); open the file with: rerun FILE.rrd.",
+    ),
+]
 
 
 def resolve_config(name: str, overrides: list[str] | None, extractor: str | None, weights: Path | None) -> Config:

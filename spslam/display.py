@@ -254,7 +254,7 @@ def _describe(status: Status) -> str:
 def _frames(metrics: Figures) -> str:
     extra = "".join(
         f", {metrics[key]} {word}"
-        for key, word in (("skipped_frames", "unreadable"), ("lost_frames", "lost"))
+        for key, word in (("skipped_frames", "unreadable"), ("dropped_frames", "dropped"), ("lost_frames", "lost"))
         if metrics.get(key)
     )
     if metrics.get("first_pose_delay_s"):

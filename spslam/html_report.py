@@ -109,6 +109,7 @@ def _tiles(metrics: Metrics, unit: str) -> list[tuple[str, str, str]]:
     """Name, value and explanation of each headline figure."""
     share = 100.0 * _float(metrics["share_tracked"])
     lost = f"{metrics['lost_frames']} lost, {metrics['skipped_frames']} unreadable"
+    lost += f", {metrics['dropped_frames']} dropped" if metrics["dropped_frames"] else ""
     stages = f"95 %: {_milliseconds(metrics['frame_p95_ms'])}, {_short(metrics['fps'])} frames a second"
     return [
         ("Tracked", f"{metrics['tracked']} of {metrics['frames']}", f"{share:.1f} % of the frames, {lost}"),

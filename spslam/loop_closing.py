@@ -304,7 +304,7 @@ def _take_up_scale(slam_map: Map, rescaling: Rescaling) -> None:
 def essential_graph(slam_map: Map, with_scale: bool, min_covisibility: int) -> PoseGraphEdges:
     """Edges between rows of key frames: those that follow each other, share enough points, or are revisits."""
     poses = slam_map.T_world_keyframe
-    pairs = _covisible_pairs(slam_map, min_covisibility)
+    pairs = covisible_pairs(slam_map, min_covisibility)
     relative = geometry.inverse(poses[pairs[:, 0]]) @ poses[pairs[:, 1]]
     loops = slam_map.loops
     loop_pairs = np.stack([slam_map.keyframe_rows(loops["i"]), slam_map.keyframe_rows(loops["j"])], axis=1)
@@ -323,7 +323,7 @@ def essential_graph(slam_map: Map, with_scale: bool, min_covisibility: int) -> P
     )
 
 
-def _covisible_pairs(slam_map: Map, min_covisibility: int) -> Ids:
+def covisible_pairs(slam_map: Map, min_covisibility: int) -> Ids:
     """(E, 2) rows of key frames that follow each other in their part or share enough points, i < j."""
     linked = np.flatnonzero(slam_map.observations["point"] >= 0)
     keyframe_rows = slam_map.keyframe_rows(slam_map.observations["keyframe"][linked])

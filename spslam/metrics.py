@@ -36,9 +36,11 @@ class Record:
 
     Attributes:
         results: one of each frame that was read.
-        frame_ms, read_ms: how long tracking it and reading it took, milliseconds.
+        frame_ms, read_ms: how long finding its features and tracking it, and reading it, took, milliseconds. Threads
+            do both ahead of tracking: `done_s` tells how many frames a second come out.
         stage_ms: the same of each stage that it went through (see `Statistics.lap`).
         done_s: when it was done, seconds after the first frame was asked for.
+        dropped: indices of frames that came while all were busy.
         stopped: whether somebody asked to stop before the end.
         failure: what ended the run before its time.
     """
@@ -48,6 +50,7 @@ class Record:
     read_ms: list[float] = field(default_factory=list)
     stage_ms: list[dict[str, float]] = field(default_factory=list)
     done_s: list[float] = field(default_factory=list)
+    dropped: list[int] = field(default_factory=list)
     stopped: bool = False
     failure: Exception | None = None
 
@@ -63,7 +66,7 @@ def compute_metrics(
 ) -> Metrics:
     """The figures of `metrics.json`, flat but for the list of losses; None for what is not known.
 
-    Frames that cannot be decoded count as frames without a pose.
+    Frames that cannot be decoded, or were dropped in real time, count as frames without a pose.
 
     Args:
         evaluation: what `compare` returned.
@@ -71,7 +74,8 @@ def compute_metrics(
         scaling: where the size of the map comes from.
     """
     skipped, tracked = _skipped(sequence, record), len(trajectory)
-    frames = len(record.results) + skipped
+    missing = skipped + len(record.dropped)
+    frames = len(record.results) + missing
     metrics: Metrics = {
         "sequence": sequence.name,
         "source": sequence.source,
@@ -81,6 +85,7 @@ def compute_metrics(
         "tracked": tracked,
         "share_tracked": tracked / frames if frames else 0.0,
         "skipped_frames": skipped,
+        "dropped_frames": len(record.dropped),
         "lost_frames": sum(result.state.value == "lost" for result in record.results),
         "first_tracked_frame": _first_tracked(record, trajectory),
         "initialisation_delay_s": _initialisation_delay(record),
@@ -96,7 +101,7 @@ def compute_metrics(
         "scale_applied": scaling.factor,
         "scale_refused": None if scaling.refusal is None else str(scaling.refusal),
         **_errors(sequence, trajectory, evaluation, scaling),
-        **_recall(record, skipped, evaluation),
+        **_recall(record, missing, evaluation),
         **_health(sequence, record),
         "losses_count": len(statistics.losses),
         "losses": [asdict(loss) for loss in statistics.losses],
@@ -152,13 +157,13 @@ def _initialisation_delay(record: Record) -> float | None:
     return found[0] - record.results[0].timestamp if found else None
 
 
-def _recall(record: Record, skipped: int, evaluation: Evaluation | str | None) -> Metrics:
-    """Frames that were found near the truth, of all that have one; unreadable ones count as if they had."""
+def _recall(record: Record, missing: int, evaluation: Evaluation | str | None) -> Metrics:
+    """Frames that were found near the truth, of all that have one; unreadable and dropped ones count as if they had."""
     if not isinstance(evaluation, Evaluation):
         return dict.fromkeys(map(recall_key, RECALL_DISTANCES_M))
     stamps = np.array([result.timestamp for result in record.results])
     judged = int(np.count_nonzero(in_reach(stamps, evaluation.ground_truth.timestamps, evaluation.max_difference)))
-    return {**recall(evaluation, judged + skipped)}
+    return {**recall(evaluation, judged + missing)}
 
 
 def _errors(

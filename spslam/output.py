@@ -14,11 +14,13 @@ from types import TracebackType
 
 from spslam.errors import OutputError
 
+GROUND_TRUTH = "ground_truth.tum"
 MARKERS = frozenset({"metrics.json", "config.yaml"})
 OUTPUT_NAMES = MARKERS | {
     "trajectory.tum",
     "trajectory.kitti",
     "keyframes.tum",
+    GROUND_TRUTH,
     "frames.csv",
     "map.ply",
     "map.npz",

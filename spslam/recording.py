@@ -46,9 +46,12 @@ class Statistics:
         try:
             yield
         finally:
-            elapsed = (perf_counter() - start) * 1e3
-            self.stage_ms.setdefault(name, []).append(elapsed)
-            self._lap_ms[name] = self._lap_ms.get(name, 0.0) + elapsed
+            self.add(name, (perf_counter() - start) * 1e3)
+
+    def add(self, name: str, elapsed_ms: float) -> None:
+        """Count a stage that was timed elsewhere."""
+        self.stage_ms.setdefault(name, []).append(elapsed_ms)
+        self._lap_ms[name] = self._lap_ms.get(name, 0.0) + elapsed_ms
 
     def lap(self) -> dict[str, float]:
         """Milliseconds by stage since the last call: what one frame took, when asked after each."""

@@ -1,35 +1,33 @@
-"""One run from the first frame to the last file: reading ahead, tracking, figures, results."""
+"""One run from the first frame to the last file: tracking, figures, results."""
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Generator, Iterable
-from contextlib import closing
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from queue import Empty, Full, Queue
-from threading import Event, Thread
 from time import perf_counter
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from spslam.errors import DatasetError, SpslamError, TrajectoryError
-from spslam.evaluation import Alignment, Evaluation, evaluate, transform_trajectory
+from spslam.evaluation import Alignment, Evaluation, evaluate
 from spslam.files import write_atomic
-from spslam.frame import Frame
 from spslam.frame_records import write_frames
-from spslam.geometry import inverse
 from spslam.html_report import write_report
 from spslam.metric_scale import ScaleRequest, Scaling, apply_scale
 from spslam.metrics import Metrics, Record, compute_metrics
-from spslam.output import OutputFolder, RunLog
+from spslam.output import GROUND_TRUTH, OutputFolder, RunLog
+from spslam.pipeline import prepared
 from spslam.ports import Sequence
 from spslam.report import plot_trajectory, write_ply
 from spslam.samples import FrameSamples, Sample
+from spslam.saved_run import build_scene, truth_in_map
 from spslam.trajectory import Trajectory, write_kitti, write_tum
-from spslam.viewer import Viewer, Viewers, render_scene
+from spslam.viewer import Viewer, Viewers
+from spslam.viewer_render import render_scene
 
 if TYPE_CHECKING:
     from spslam.slam import Slam
@@ -38,6 +36,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _RECENT_FRAMES = 20
+_TRUTH_MARGIN_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ class Status:
     """How far a run is, after a frame.
 
     Attributes:
-        done, total: frames tracked or skipped so far, and all.
+        done, total: frames tracked, skipped or dropped so far, and all.
         result: of the latest frame.
         fps: frames a second over the last few, reading included.
         keyframes, points: size of the map.
@@ -79,6 +78,7 @@ def run(
     on_frame: Callable[[Status], None] = lambda status: None,
     stop: Callable[[], bool] = lambda: False,
     scale: ScaleRequest | None = None,
+    realtime: bool = False,
 ) -> Outcome:
     """Track a sequence and publish the results in `output`.
 
@@ -91,6 +91,7 @@ def run(
         on_frame: called after each frame.
         stop: asked after each frame.
         scale: what the size of a single camera's map is known from.
+        realtime: see `track_all`.
 
     Raises:
         Exception: what made the run fail before its first frame was done.
@@ -100,7 +101,7 @@ def run(
         log.open(output.partial / "log.txt")
         logger.info("%s (%s), %d frames, %s", sequence.name, sequence.source, len(sequence), sequence.sensor)
         samples = FrameSamples()
-        record = track_all(slam, sequence, Viewers(viewer, samples), on_frame, stop)
+        record = track_all(slam, sequence, Viewers(viewer, samples), on_frame, stop, realtime)
         if not record.results:
             raise record.failure or DatasetError(f"{sequence.name} has no frames")
         try:
@@ -132,22 +133,29 @@ def track_all(
     viewer: Viewer,
     on_frame: Callable[[Status], None] = lambda status: None,
     stop: Callable[[], bool] = lambda: False,
+    realtime: bool = False,
 ) -> Record:
-    """Track every frame of a sequence, reading ahead in a thread.
+    """Track every frame of a sequence, while threads read the next ones and find their features.
 
     Nothing is raised for what goes wrong on the way: it is in `Record.failure`, beside all that was done before it.
+
+    Args:
+        realtime: frames come when their stamps say; those that nobody has time for are dropped and counted.
     """
     record = Record()
     begin = perf_counter()
+    on_drop = (lambda frame: record.dropped.append(frame.index)) if realtime else None
     try:
-        with closing(read_ahead(sequence)) as frames:
-            for frame, read_ms in frames:
+        with prepared(sequence, slam.observe, on_drop) as frames:
+            for item in frames:
+                frame = item.frame
                 start = perf_counter()
-                result = slam.track(frame)
+                slam.statistics.add("features", item.features_ms)
+                result = slam.track(frame, item.observations)
                 end = perf_counter()
                 record.results.append(result)
-                record.frame_ms.append((end - start) * 1e3)
-                record.read_ms.append(read_ms)
+                record.frame_ms.append(item.features_ms + (end - start) * 1e3)
+                record.read_ms.append(item.read_ms)
                 record.stage_ms.append(slam.statistics.lap())
                 record.done_s.append(end - begin)
                 _log_frame(result, record.frame_ms[-1])
@@ -163,44 +171,6 @@ def track_all(
     finally:
         viewer.close()
     return record
-
-
-def read_ahead(frames: Iterable[Frame], depth: int = 2) -> Generator[tuple[Frame, float]]:
-    """The frames in their order, each with the milliseconds that reading it took, read by a thread up to `depth`
-    frames ahead. Errors come out where their frame would have."""
-    slots: Queue[tuple[Frame, float] | Exception | None] = Queue(maxsize=depth)
-    gone = Event()
-
-    def offer(item: tuple[Frame, float] | Exception | None) -> None:
-        while not gone.is_set():
-            try:
-                slots.put(item, timeout=0.1)
-            except Full:
-                continue
-            return
-
-    def read() -> None:
-        try:
-            start = perf_counter()
-            for frame in frames:
-                offer((frame, (perf_counter() - start) * 1e3))
-                if gone.is_set():
-                    return
-                start = perf_counter()
-            offer(None)
-        except Exception as error:
-            offer(error)
-
-    thread = Thread(target=read, name="read ahead", daemon=True)
-    thread.start()
-    try:
-        while (item := _take(slots)) is not None:
-            if isinstance(item, Exception):
-                raise item
-            yield item
-    finally:
-        gone.set()
-        thread.join()
 
 
 def compare(trajectory: Trajectory, sequence: Sequence, align: Alignment) -> Evaluation | str | None:
@@ -236,25 +206,26 @@ def write_results(
     write_tum(folder / "trajectory.tum", trajectory, scaling.source)
     write_kitti(folder / "trajectory.kitti", trajectory)
     write_tum(folder / "keyframes.tum", slam.keyframe_trajectory(), scaling.source)
-    points, T_world_keyframes = slam.map.scene_of(slam.main_part)
+    if sequence.ground_truth is not None:
+        truth = _truth_of_run(sequence.ground_truth, record)
+        if len(truth):
+            write_tum(folder / GROUND_TRUTH, truth)
     if slam.mapping:
         slam.save_map(folder / "map.npz")
     write_atomic(folder / "config.yaml", slam.config.to_yaml())
-    write_ply(folder / "map.ply", points)
+    title = f"{sequence.name}, {sequence.sensor}, {slam.config.features.extractor}"
+    scene = build_scene(
+        slam.map, slam.main_part, slam.map.session, trajectory, truth_in_map(trajectory, evaluation), title
+    )
+    write_ply(folder / "map.ply", scene.points)
     plot_trajectory(
         folder / "trajectory.png",
         trajectory,
         sequence.ground_truth,
         align,
-        title=f"{sequence.name}, {sequence.sensor}, {slam.config.features.extractor}",
+        title=title,
     )
-    render_scene(
-        folder / "map.png",
-        points,
-        T_world_keyframes,
-        trajectory,
-        _truth_in_map(trajectory, evaluation),
-    )
+    render_scene(folder / "map.png", scene)
     write_frames(folder / "frames.csv", record)
     write_atomic(folder / "metrics.json", json.dumps(metrics, indent=2, allow_nan=False) + "\n")
     try:
@@ -265,13 +236,11 @@ def write_results(
     return metrics
 
 
-def _truth_in_map(trajectory: Trajectory, evaluation: Evaluation | str | None) -> Trajectory | None:
-    """The ground truth while the trajectory lasts, in the world of the map."""
-    if not isinstance(evaluation, Evaluation):
-        return None
-    truth = transform_trajectory(inverse(evaluation.absolute.S_truth_estimate), evaluation.ground_truth)
-    first, last = np.searchsorted(truth.timestamps, trajectory.timestamps[[0, -1]])
-    return Trajectory(truth.timestamps[first : last + 1], truth.T_world_cam[first : last + 1], truth.frame)
+def _truth_of_run(ground_truth: Trajectory, record: Record) -> Trajectory:
+    """The ground truth while the run lasted, in its own world, and a little beyond so that it can be interpolated."""
+    stamps = [record.results[0].timestamp - _TRUTH_MARGIN_S, record.results[-1].timestamp + _TRUTH_MARGIN_S]
+    first, end = np.searchsorted(ground_truth.timestamps, stamps)
+    return ground_truth.select(np.arange(first, end))
 
 
 def _alignment(slam: Slam, sequence: Sequence) -> Alignment:
@@ -281,19 +250,10 @@ def _alignment(slam: Slam, sequence: Sequence) -> Alignment:
     return "se3" if metric else "sim3"
 
 
-def _take(slots: Queue[tuple[Frame, float] | Exception | None]) -> tuple[Frame, float] | Exception | None:
-    # With a time-out: without one, Windows lets no ^C through while a slow disk keeps us waiting.
-    while True:
-        try:
-            return slots.get(timeout=0.5)
-        except Empty:
-            continue
-
-
 def _status(slam: Slam, sequence: Sequence, record: Record) -> Status:
     recent = record.done_s[-_RECENT_FRAMES:] if len(record.done_s) > 1 else [0.0, *record.done_s]
     return Status(
-        done=len(record.results) + len(sequence.skipped),
+        done=len(record.results) + len(sequence.skipped) + len(record.dropped),
         total=len(sequence),
         result=record.results[-1],
         fps=(len(recent) - 1) / max(recent[-1] - recent[0], 1e-6),

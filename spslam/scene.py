@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 from spslam.geometry import apply
 
 Array = NDArray[np.float64]
-
-BACKGROUND = (0.055, 0.065, 0.085)
 
 _FIELD_OF_VIEW = np.radians(40.0)
 _ELEVATION = np.radians(42.0)
@@ -31,58 +29,102 @@ _ONE_WAY = 0.6
 _BEHIND = -0.4
 _MAX_FRUSTA = 120
 _TUBE_SIDES = 6
-# Heights from low to high, bright enough for a dark background.
-_HEIGHT_COLORS = np.array(
-    [[0.36, 0.30, 0.70], [0.25, 0.53, 0.76], [0.28, 0.74, 0.68], [0.65, 0.85, 0.48], [0.98, 0.91, 0.55]]
-)
 
 
 def _no_poses() -> Array:
     return np.zeros((0, 4, 4))
 
 
+def _no_times() -> Array:
+    return np.zeros(0)
+
+
+def _no_pairs() -> NDArray[np.int64]:
+    return np.zeros((0, 2), dtype=np.int64)
+
+
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """What there is to see.
+    """What there is to see, and since when; times are seconds, -inf for what was there from the beginning on.
 
     Attributes:
-        points: (P, 3) float64, metres.
+        points: (P, 3) float64, metres (or map units, see `unit`); those that are not finite are dropped.
         keyframes: (K, 4, 4) float64, `T_world_keyframe`.
-        trajectory: (N, 4, 4) float64, `T_world_cam`.
+        trajectory: (N, 4, 4) float64, `T_world_cam`, in the order of time.
         ground_truth: (M, 4, 4) float64, in the same world.
-        colors: (P, 3) uint8, or None.
+        point_times, keyframe_times, times, truth_times: (P,), (K,), (N,), (M,) float64; left out: always there.
+        point_ages: (P,) float64, the order in which points were made: 0 the oldest; left out: as `point_times`.
+        covisible, loops: (E, 2), (L, 2) int64, rows of key frames that share points, or where a revisit was confirmed.
+        depth: how far points typically are from the cameras that see them; 0 where that is not known.
+        unit: of lengths.
+        title: what it is, one line.
     """
 
     points: Array
     keyframes: Array
     trajectory: Array
     ground_truth: Array = field(default_factory=_no_poses)
-    colors: NDArray[np.uint8] | None = None
+    point_times: Array = field(default_factory=_no_times)
+    keyframe_times: Array = field(default_factory=_no_times)
+    times: Array = field(default_factory=_no_times)
+    truth_times: Array = field(default_factory=_no_times)
+    point_ages: Array = field(default_factory=_no_times)
+    covisible: NDArray[np.int64] = field(default_factory=_no_pairs)
+    loops: NDArray[np.int64] = field(default_factory=_no_pairs)
+    depth: float = 0.0
+    unit: str = "m"
+    title: str = ""
 
     def __post_init__(self) -> None:
+        for name, timed in (
+            ("point_times", self.points),
+            ("keyframe_times", self.keyframes),
+            ("times", self.trajectory),
+            ("truth_times", self.ground_truth),
+        ):
+            if len(getattr(self, name)) != len(timed):
+                object.__setattr__(self, name, np.full(len(timed), -np.inf))
+        if len(self.point_ages) != len(self.points):
+            object.__setattr__(self, "point_ages", self.point_times)
         finite = np.isfinite(self.points).all(axis=1)
         if not finite.all():
-            object.__setattr__(self, "points", self.points[finite])
-            if self.colors is not None:
-                object.__setattr__(self, "colors", self.colors[finite])
+            for name in ("points", "point_times", "point_ages"):
+                object.__setattr__(self, name, getattr(self, name)[finite])
 
     def save(self, path: Path) -> None:
         """Write to a `.npz` file."""
-        arrays = {name: getattr(self, name) for name in ("points", "keyframes", "trajectory", "ground_truth")}
-        if self.colors is not None:
-            arrays["colors"] = self.colors
-        np.savez(path, **arrays)
+        np.savez(path, allow_pickle=False, **{each.name: np.asarray(getattr(self, each.name)) for each in fields(self)})
 
     @classmethod
     def load(cls, path: Path) -> Scene:
         """Read what `save` wrote."""
         with np.load(path, allow_pickle=False) as arrays:
-            return cls(**{name: arrays[name] for name in arrays.files})
+            return cls(**{name: arrays[name] if arrays[name].ndim else arrays[name].item() for name in arrays.files})
 
     @property
     def path(self) -> Array:
         """(L, 3) positions of everything that moved."""
         return np.concatenate([self.trajectory, self.keyframes, self.ground_truth])[:, :3, 3]
+
+    def until(self, time: float) -> Scene:
+        """What was there at a time. Everything is where it is at the end: the past of a map is not kept."""
+        kept = self.keyframe_times <= time
+        rows = np.cumsum(kept) - 1
+        points, poses, truth = self.point_times <= time, self.times <= time, self.truth_times <= time
+        return replace(
+            self,
+            points=self.points[points],
+            point_times=self.point_times[points],
+            point_ages=self.point_ages[points],
+            keyframes=self.keyframes[kept],
+            keyframe_times=self.keyframe_times[kept],
+            trajectory=self.trajectory[poses],
+            times=self.times[poses],
+            ground_truth=self.ground_truth[truth],
+            truth_times=self.truth_times[truth],
+            covisible=rows[self.covisible[kept[self.covisible].all(axis=1)]],
+            loops=rows[self.loops[kept[self.loops].all(axis=1)]],
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,21 +233,6 @@ def typical_size(scene: Scene) -> float:
         steps = np.linalg.norm(np.diff(scene.keyframes[:, :3, 3], axis=0), axis=1)
         size = float(np.clip(1.2 * np.median(steps), 0.4 * size, size))
     return max(size, 1e-4)
-
-
-def point_colors(scene: Scene) -> Array:
-    """(P, 3) float64, 0 to 1: the given colours, else by height."""
-    if scene.colors is not None:
-        return scene.colors.astype(np.float64) / 255.0
-    if len(scene.points) == 0:
-        return np.zeros((0, 3))
-    height = scene.points @ up_direction(scene)
-    low, high = np.percentile(height, [3, 97])
-    share = np.clip((height - low) / max(high - low, 1e-9), 0.0, 1.0) * (len(_HEIGHT_COLORS) - 1)
-    below = np.minimum(share.astype(int), len(_HEIGHT_COLORS) - 2)
-    rest = (share - below)[:, None]
-    colors: Array = (1 - rest) * _HEIGHT_COLORS[below] + rest * _HEIGHT_COLORS[below + 1]
-    return colors
 
 
 def frustum_lines(T_world_cam: Array, size: float) -> tuple[Array, Array]:

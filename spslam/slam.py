@@ -116,16 +116,28 @@ class Slam:
         resolved = load_config(config, overrides) if isinstance(config, str) else config
         return cls(resolved, build_parts(resolved, cache), saved, mapping)
 
-    def track(self, frame: Frame) -> TrackResult:
+    def observe(self, frame: Frame) -> Observations:
+        """What a frame shows, which depends on no other frame: another thread may find it ahead of `track`.
+
+        Raises:
+            DatasetError: images that do not fit the camera.
+        """
+        return self._observer.observe(frame, tracking_camera(frame, self.config))
+
+    def track(self, frame: Frame, observations: Observations | None = None) -> TrackResult:
         """Take in one frame; stamps must increase.
+
+        Args:
+            observations: what `observe` finds in it; None: it is done here.
 
         Raises:
             DatasetError: stamps that do not increase, or images that do not fit the camera.
         """
         with self.statistics.stage("frame"):
             camera = self._start_frame(frame)
-            with self.statistics.stage("features"):
-                observations = self._observer.observe(frame, camera)
+            if observations is None:
+                with self.statistics.stage("features"):
+                    observations = self.observe(frame)
             self.sighting = Sighting(observations.pixels, np.full(len(observations), NO_POINT, dtype=np.int64))
             if self.state is TrackState.INITIALIZING:
                 return self._initialize(observations, frame, camera)

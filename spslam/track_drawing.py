@@ -6,9 +6,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from spslam.camera import Camera
+from spslam.frame import Sighting
+
 # OpenCV draws at fractions of a pixel in fixed point.
 _SHIFT = 4
 _NEW_POINT = (150, 150, 150)
+# Key points that see a map point, and that see none; blue first.
+MATCHED, UNMATCHED = (80, 220, 60), (40, 140, 255)
 
 
 def draw_tracks(
@@ -36,6 +41,34 @@ def draw_tracks(
         cv2.polylines(picture, list(tails), False, color, 1, cv2.LINE_AA, _SHIFT)
         for x, y in tails[:, 0].tolist():
             cv2.circle(picture, (x, y), 2 << _SHIFT, color, -1, cv2.LINE_AA, _SHIFT)
+    if caption:
+        _write(picture, caption)
+    return picture
+
+
+def draw_sighting(
+    image: NDArray[np.uint8], camera: Camera, sighting: Sighting, caption: str = "", most_width: int = 10_000
+) -> NDArray[np.uint8]:
+    """A picture (H, W, 3), blue first, of what tracking saw: green key points see a map point, orange ones do not.
+
+    Args:
+        image: (H, W) grey.
+        camera: that took it.
+        sighting: of this image.
+        caption: written into the lower left corner.
+        most_width: larger images are reduced to it.
+    """
+    scale = min(most_width / image.shape[1], 1.0)
+    if scale < 1.0:
+        image = np.asarray(cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+    picture = np.repeat(image[:, :, None], 3, axis=2)
+    # The image shows things where the lens put them.
+    pixels = (camera.distort(sighting.pixels) + 0.5) * scale - 0.5
+    fixed = np.round(pixels * 2.0**_SHIFT).astype(np.int32)
+    seen = sighting.point_ids >= 0
+    for points, color, radius in ((fixed[~seen], UNMATCHED, 2), (fixed[seen], MATCHED, 3)):
+        for x, y in points.tolist():
+            cv2.circle(picture, (x, y), radius << _SHIFT, color, 1, cv2.LINE_AA, _SHIFT)
     if caption:
         _write(picture, caption)
     return picture

@@ -9,21 +9,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spslam.errors import MissingDependencyError
-from spslam.viewer import has_display, import_open3d
+from spslam.viewer_open3d import has_display, import_open3d
 
 
 class ImageWindow:
     """Shows one picture after the other (a `PictureSink`) until it is closed.
 
+    Args:
+        title: of the window.
+        visible: without, nobody sees it (for tests).
+        place: of its left upper corner on the screen, pixels.
+
     Raises:
         MissingDependencyError: Open3D or a system library is missing, or there is no display.
     """
 
-    def __init__(self, title: str) -> None:
-        if not has_display():
+    def __init__(self, title: str, visible: bool = True, place: tuple[int, int] = (50, 50)) -> None:
+        if visible and not has_display():
             raise MissingDependencyError("a window needs a display, found none: give --out FILE.mp4 or --out FOLDER")
         self._open3d = import_open3d()
-        self._title = title
+        self._title, self._visible, self._place = title, visible, place
         self._window: Any = None
         self._shown: Any = None
 
@@ -45,11 +50,16 @@ class ImageWindow:
 
     def _open(self, width: int, height: int) -> None:
         self._window = self._open3d.visualization.Visualizer()
-        if not self._window.create_window(self._title, width, height):
+        if not self._window.create_window(self._title, width, height, *self._place, visible=self._visible):
             raise MissingDependencyError("Open3D could not open a window (OpenGL): give --out FILE.mp4 or --out FOLDER")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the window."""
         if self._window is not None:
             self._window.destroy_window()
+            self._window = None

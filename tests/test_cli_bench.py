@@ -39,7 +39,8 @@ def test_quick(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert [run["sensor"] for run in report["runs"]] == ["mono", "stereo", "rgbd"]
     for run in report["runs"]:
         assert (run["world"], run["camera_fps"], run["frame"]["count"]) == ("demo-small", 20, 3)
-        assert run["fps"] == pytest.approx(1e3 * 3 / run["frame"]["total_ms"])
+        assert (run["width"], run["height"]) == (96, 64)
+        assert run["fps"] > 0
         assert run["stages"]["features"]["count"] == 3
         assert sum(stage["total_ms"] for stage in run["stages"].values()) <= run["frame"]["total_ms"]
     assert {part["count"] for part in report["parts"].values()} == {3}

@@ -1,7 +1,6 @@
 import csv
 import json
 import logging
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from spslam.metric_scale import CameraHeight, KnownDistance, ScaleRequest
 from spslam.metrics import peak_memory_mb
 from spslam.output import OUTPUT_NAMES, OutputFolder, RunLog, default_output
 from spslam.recording import Statistics
-from spslam.run import Outcome, Status, read_ahead, run, track_all
+from spslam.run import Outcome, Status, run, track_all
 from spslam.tracking import TrackResult, TrackState
 from spslam.trajectory import Trajectory, read_kitti, read_tum
 
@@ -102,10 +101,13 @@ class FakeSlam:
         keyframe = self.map.add_keyframe(observations, np.eye(4), np.full(count, -1))
         self.map.add_points(keyframe, np.arange(15.0).reshape(count, 3), np.arange(count))
 
-    def track(self, frame: Frame) -> TrackResult:
+    def observe(self, frame: Frame) -> None:
+        return None
+
+    def track(self, frame: Frame, observations: None) -> TrackResult:
         if frame.index == self.bug_at:
             raise ZeroDivisionError("a bug")
-        for name in ("frame", "features", "loop closing"):
+        for name in ("frame", "loop closing"):
             with self.statistics.stage(name):
                 pass
         if frame.index < self.first:
@@ -182,31 +184,6 @@ def run_fake(
 def stop_after(frames: int) -> Callable[[], bool]:
     answers = iter([False] * (frames - 1) + [True] * 100)
     return lambda: next(answers)
-
-
-def test_read_ahead_keeps_order_and_content() -> None:
-    frames = [frame for frame, _ in read_ahead(FakeSequence())]
-    assert [frame.index for frame in frames] == list(range(10))
-    assert all(frame.image[0, 0] == frame.index for frame in frames)
-
-
-def test_read_ahead_raises_errors_in_their_place() -> None:
-    sequence = FakeSequence()
-    sequence.fails_at = 4
-    seen = []
-    with pytest.raises(FrameError, match="disk"):
-        for frame, _ in read_ahead(sequence):
-            seen.append(frame.index)
-    assert seen == [0, 1, 2, 3]
-
-
-def test_read_ahead_stays_near_and_its_thread_ends() -> None:
-    sequence = FakeSequence(count=1000)
-    frames = read_ahead(sequence, depth=3)
-    next(frames)
-    frames.close()
-    assert len(sequence.read) <= 6
-    assert "read ahead" not in {thread.name for thread in threading.enumerate()}
 
 
 def test_track_all_shows_every_frame_to_viewer_and_progress() -> None:
@@ -289,7 +266,7 @@ def test_metrics_are_flat_and_complete(tmp_path: Path) -> None:
 def test_health_is_summed_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Frame i has 10·i inliers on i tenths of the image; 0 and 5 have no pose, 1 has one of unknown accuracy."""
 
-    def track(slam: FakeSlam, frame: Frame) -> TrackResult:
+    def track(slam: FakeSlam, frame: Frame, observations: None) -> TrackResult:
         i = frame.index
         if i in (0, 5):
             return TrackResult(i, frame.timestamp, TrackState.LOST, reason="dark: brightness 0")

@@ -29,6 +29,7 @@ HEAVY = {
     "torch": "frontend",
     "g2opy": "backend",
     "open3d": "spslam",
+    "rerun": "spslam",
     "openvino": "frontend",
     "onnx": "frontend",
     "onnxruntime": "frontend",
@@ -100,8 +101,8 @@ def test_heavy_packages_live_in_one_place(module: str) -> None:
         assert package != "evo", f"{module} imports evo, which is GPL: for tests only"
         if package in HEAVY:
             assert (room_of(module) or "spslam") == HEAVY[package], f"{module} imports {package}"
-        if package == "open3d":
-            assert module.startswith("spslam.viewer"), f"{module} imports open3d"
+        if package in ("open3d", "rerun"):
+            assert module.startswith("spslam.viewer"), f"{module} imports {package}"
 
 
 def test_ground_loads_nothing_heavy() -> None:

@@ -1,0 +1,142 @@
+"""The command that shows a saved run, `spslam view`; `spslam.cli` adds it."""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from spslam.cli_options import INTERRUPTED, RerunOption
+from spslam.errors import ConfigError
+from spslam.signals import interrupt_as_flag
+
+if TYPE_CHECKING:
+    from spslam.scene import Scene
+    from spslam.viewer_render import Job
+
+_PICTURES = (".png", ".mp4")
+_MOST_PIXELS = 4096
+
+
+class Window(StrEnum):
+    """Values of `--viewer`."""
+
+    OPEN3D = "open3d"
+    RERUN = "rerun"
+
+
+class Colors(StrEnum):
+    """Values of `--colors`."""
+
+    HEIGHT = "height"
+    AGE = "age"
+
+
+def view(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", show_default=False, help="The folder of a run, see spslam run --out.")
+    ],
+    render: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.png|FILE.mp4",
+            show_default=False,
+            help="Write a picture, or a film of the run; no display is needed. Default: a window.",
+        ),
+    ] = None,
+    rerun: RerunOption = None,
+    viewer: Annotated[Window, typer.Option(help="Which window.")] = Window.OPEN3D,
+    colors: Annotated[Colors, typer.Option(help="What the colour of a point tells.")] = Colors.HEIGHT,
+    hide: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="LAYER",
+            show_default=False,
+            help="Leave out points, trajectory, keyframes, covisibility, loops, truth or grid; may be repeated.",
+        ),
+    ] = None,
+    dark: Annotated[bool, typer.Option("--dark", help="A dark background.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="A film or window that goes along with the camera instead of seeing all.")
+    ] = False,
+    size: Annotated[str, typer.Option(metavar="WxH", help="Of the picture or film, pixels.")] = "1280x960",
+    fps: Annotated[float, typer.Option(metavar="F", min=1, max=120, help="Pictures a second of the film.")] = 25.0,
+    seconds: Annotated[
+        float, typer.Option(metavar="S", min=0.1, max=3600, help="How long the film is, or playing in the window.")
+    ] = 15.0,
+) -> None:
+    """Show a saved run: map points, trajectory, key frames, what connects them, and the ground truth.
+
+    \b
+    spslam view runs/x
+    spslam view runs/x --render map.png --colors age --hide grid
+    spslam view runs/x --render film.mp4 --follow --size 1280x720
+
+    \b
+    Keys of the window. Show or hide: P points, T trajectory, K key frames,
+    V edges between key frames that share points, L closed loops,
+    G ground truth, X grid.
+    C colours points by height or age, B light or dark background,
+    F follow the camera or stay, R see all of it, SPACE play and pause,
+    LEFT and RIGHT one frame back and on, Q closes it.
+    Dragging turns, Ctrl+drag moves, the wheel zooms.
+
+    \b
+    The ground truth is aligned as the figures of the run say. While a run is
+    played, all is where the final map has it, from when it was first seen on.
+    """
+    from spslam.layers import Look, check_layers
+    from spslam.saved_run import load_scene
+    from spslam.viewer_render import Job
+
+    look = Look(check_layers(hide or ()), colors.value, dark)
+    job = Job(look, _size(size), fps, seconds, follow)
+    if render is not None and render.suffix.lower() not in _PICTURES:
+        raise ConfigError(f"--render writes {' or '.join(_PICTURES)}, found {render.name!r}")
+    scene = load_scene(folder)
+    if rerun is not None or (render is None and viewer is Window.RERUN):
+        from spslam.viewer_rerun import record_scene
+
+        record_scene(rerun, scene)
+        if rerun is not None:
+            typer.echo(f"{len(scene.trajectory)} poses, {len(scene.points)} points in {rerun}")
+    if render is not None:
+        _render(render, scene, job)
+    elif rerun is None and viewer is Window.OPEN3D:
+        _browse(scene, job)
+
+
+def _render(path: Path, scene: Scene, job: Job) -> None:
+    from spslam.display import StatusLine
+    from spslam.viewer_render import render
+
+    with interrupt_as_flag() as interrupted, StatusLine() as line:
+
+        def goes_on(done: int, total: int) -> bool:
+            line.count(done, total)
+            return not interrupted.is_set()
+
+        render(path, scene, job, goes_on)
+    typer.echo(f"{len(scene.trajectory)} poses, {len(scene.points)} points in {path}")
+    if interrupted.is_set():
+        raise typer.Exit(INTERRUPTED)
+
+
+def _browse(scene: Scene, job: Job) -> None:
+    from spslam.controls import Controls, keys_help
+    from spslam.viewer_browser import Browser
+
+    window = Browser(scene, Controls(job.look, following=job.follow), job.seconds)
+    typer.echo(keys_help(), err=True)
+    window.run()
+
+
+def _size(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
+    width, height = (int(number) for number in found.groups()) if found else (0, 0)
+    if not (64 <= width <= _MOST_PIXELS and 64 <= height <= _MOST_PIXELS):
+        raise ConfigError(f"--size is WIDTHxHEIGHT, each 64 to {_MOST_PIXELS} pixels, found {text!r}")
+    return width, height

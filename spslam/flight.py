@@ -1,0 +1,103 @@
+"""Where a film of a scene is looked at from, and when: along with the camera, or over all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter1d
+from scipy.spatial.transform import Rotation, Slerp
+
+from spslam.geometry import inverse
+from spslam.layers import Framing
+from spslam.scene import Scene, Viewpoint
+
+Array = NDArray[np.float64]
+
+# Of a film's pictures: those in which it rises to see all, and stays there.
+_RISING, _STAYING = 0.10, 0.08
+# The way that is flown is smoothed over this share of it.
+_SMOOTHING = 0.025
+# Behind and above the camera, in typical distances of points.
+_BEHIND, _ABOVE = 1.1, 0.55
+# Not farther than that from where all is seen.
+_FARTHEST = 0.6
+
+
+def film(scene: Scene, framing: Framing, pictures: int, follow: bool) -> Iterator[tuple[float, Viewpoint]]:
+    """Time and viewpoint of each of `pictures` pictures of a run, from its first pose to its last and a little on.
+
+    Args:
+        scene: all of it, with at least one pose.
+        framing: of it.
+        pictures: at least one.
+        follow: fly behind the camera and rise at the end, instead of looking at all of it all the time.
+    """
+    share = np.arange(pictures) / max(pictures - 1, 1)
+    moving = 1.0 - _STAYING - (_RISING if follow else 0.0)
+    times = np.interp(share, [0.0, moving], scene.times[[0, -1]])
+    if not follow:
+        yield from ((float(time), framing.viewpoint) for time in times)
+        return
+    eyes, turns = _chase(scene, framing, times)
+    end = np.array([0, len(times) - 1])
+    overview = inverse(framing.viewpoint.T_cam_world)
+    for row, time in enumerate(times):
+        risen = np.clip((share[row] - moving) / _RISING, 0.0, 1.0)
+        risen = float(risen * risen * (3.0 - 2.0 * risen))
+        between = Slerp(end, Rotation.from_matrix(np.stack([turns[row], overview[:3, :3]])))
+        T_world_view = np.eye(4)
+        T_world_view[:3, :3] = between(risen * end[1]).as_matrix()
+        T_world_view[:3, 3] = (1.0 - risen) * eyes[row] + risen * overview[:3, 3]
+        distance = (1.0 - risen) * _distance(scene, framing) + risen * framing.viewpoint.distance
+        yield float(time), Viewpoint(inverse(T_world_view), distance, framing.viewpoint.field_of_view)
+
+
+def chase_view(T_world_cam: Array, scene: Scene, framing: Framing) -> Viewpoint:
+    """From behind and above one camera (4, 4)."""
+    eye, turn = _behind(T_world_cam[:3, 3], T_world_cam[:3, 2], scene, framing)
+    T_world_view = np.eye(4)
+    T_world_view[:3, :3], T_world_view[:3, 3] = turn, eye
+    return Viewpoint(inverse(T_world_view), _distance(scene, framing), framing.viewpoint.field_of_view)
+
+
+def _chase(scene: Scene, framing: Framing, times: Array) -> tuple[Array, Array]:
+    """Eyes (F, 3) and rotations to the world (F, 3, 3) behind the camera at times (F,)."""
+    # Evenly in time, finely enough, and smoothed: cameras shake and turn at once.
+    fine = np.linspace(scene.times[0], scene.times[-1], max(4 * len(times), 64))
+    tracks = [scene.trajectory[:, :3, 3], scene.trajectory[:, :3, 2]]
+    smooth = []
+    for track in tracks:
+        evenly = np.stack([np.interp(fine, scene.times, column) for column in track.T], axis=1)
+        evenly = gaussian_filter1d(evenly, _SMOOTHING * len(fine), axis=0, mode="nearest")
+        smooth.append(np.stack([np.interp(times, fine, column) for column in evenly.T], axis=1))
+    found = [_behind(position, forward, scene, framing) for position, forward in zip(*smooth, strict=True)]
+    return np.stack([eye for eye, _ in found]), np.stack([turn for _, turn in found])
+
+
+def _behind(position: Array, forward: Array, scene: Scene, framing: Framing) -> tuple[Array, Array]:
+    up = framing.up
+    flat = forward - (forward @ up) * up
+    length = float(np.linalg.norm(flat))
+    # A camera that looks straight down goes on as all is seen from.
+    ahead = flat / length if length > 1e-6 else np.cross(framing.viewpoint.T_cam_world[0, :3], up) * -1.0
+    reach = _reach(scene, framing)
+    eye = position - _BEHIND * reach * ahead + _ABOVE * reach * up
+    target = position + 0.5 * reach * ahead
+    z = target - eye
+    z /= np.linalg.norm(z)
+    x = np.cross(z, up)
+    x /= np.linalg.norm(x)
+    return eye, np.stack([x, np.cross(z, x), z], axis=1)
+
+
+def _reach(scene: Scene, framing: Framing) -> float:
+    """The typical distance of points."""
+    far = _FARTHEST * framing.viewpoint.distance
+    return min(scene.depth, far) if scene.depth > 0 else far
+
+
+def _distance(scene: Scene, framing: Framing) -> float:
+    """From behind a camera to it."""
+    return float(np.hypot(_BEHIND, _ABOVE)) * _reach(scene, framing)

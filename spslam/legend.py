@@ -1,0 +1,68 @@
+"""What the colours of a picture of a scene mean, written into it."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from spslam.layers import Color, Framing, Look, color_bar, legend, ramp_colors
+from spslam.scene import Scene
+
+Image = NDArray[np.uint8]
+
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+# In pictures this high; text grows with the picture, but not as fast.
+_HEIGHT = 960
+_LINE, _MARGIN, _TEXT, _SWATCH = 25, 22, 0.55, 26
+_BAR = (170, 10)
+
+
+def write_legend(picture: Image, scene: Scene, look: Look, framing: Framing, time: str = "") -> None:
+    """Write title and time to the upper left, the layers' colours to the lower left, the points' to the lower right.
+
+    Args:
+        picture: (H, W, 3), blue first; is changed.
+        scene: what is drawn.
+        look, framing: of it.
+        time: text beside the title.
+    """
+    scale = float(np.sqrt(picture.shape[0] / _HEIGHT))
+    line, margin, swatch = (round(scale * length) for length in (_LINE, _MARGIN, _SWATCH))
+    left, bottom = margin + swatch + round(10 * scale), picture.shape[0] - margin
+    rows = legend(scene, look, framing)
+    for row, (text, color) in enumerate(reversed(rows)):
+        middle = bottom - row * line - round(0.2 * line)
+        if color != look.palette.text:
+            cv2.line(picture, (margin, middle), (margin + swatch, middle), _blue_first(color), max(2, round(3 * scale)))
+        _write(picture, text, (left if color != look.palette.text else margin, bottom - row * line), look, scale)
+    title = "   ".join(filter(None, [scene.title, time]))
+    _write(picture, title, (margin, margin + round(0.6 * line)), look, scale)
+    bar = color_bar(scene, look, framing)
+    if bar is not None:
+        _write_bar(picture, *bar, look, scale)
+
+
+def _write_bar(picture: Image, ramp: tuple[Color, ...], low: str, high: str, look: Look, scale: float) -> None:
+    width, height = (round(scale * length) for length in _BAR)
+    right, bottom = picture.shape[1] - round(scale * _MARGIN), picture.shape[0] - round(scale * _MARGIN)
+    right -= _width(high, scale) + round(10 * scale)
+    colors = np.round(255 * ramp_colors(np.linspace(0.0, 1.0, width), ramp)[:, ::-1]).astype(np.uint8)
+    picture[bottom - height : bottom, right - width : right] = colors
+    _write(picture, high, (right + round(10 * scale), bottom), look, scale)
+    _write(picture, low, (right - width - _width(low, scale) - round(10 * scale), bottom), look, scale)
+
+
+def _width(text: str, scale: float) -> int:
+    return int(cv2.getTextSize(text, _FONT, _TEXT * scale, 1)[0][0])
+
+
+def _write(picture: Image, text: str, at: tuple[int, int], look: Look, scale: float) -> None:
+    # Over lines and points it is read on a rim of the background.
+    for color, thickness in ((look.palette.background, 4), (look.palette.text, 1)):
+        cv2.putText(picture, text, at, _FONT, _TEXT * scale, _blue_first(color), thickness, cv2.LINE_AA)
+
+
+def _blue_first(color: Color) -> tuple[float, float, float]:
+    red, green, blue = color
+    return (255 * blue, 255 * green, 255 * red)

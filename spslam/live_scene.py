@@ -1,0 +1,48 @@
+"""The scene of a run that goes on, for those who look at it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from spslam.association import associate
+from spslam.errors import TrajectoryError
+from spslam.evaluation import transform_trajectory
+from spslam.geometry import inverse, umeyama
+from spslam.saved_run import build_scene
+from spslam.scene import Scene
+from spslam.trajectory import Trajectory
+
+if TYPE_CHECKING:
+    from spslam.slam import Slam
+
+
+def live_scene(slam: Slam, ground_truth: Trajectory | None) -> Scene:
+    """What there is of a run now, in the part of the map that most frames are in."""
+    trajectory = slam.trajectory()
+    return build_scene(
+        slam.map, slam.main_part, slam.map.session, trajectory, _truth_beside(slam, trajectory, ground_truth)
+    )
+
+
+def _truth_beside(slam: Slam, trajectory: Trajectory, truth: Trajectory | None) -> Trajectory | None:
+    """The ground truth up to now in the estimate's world: as a run's figures align it, once there is enough to align;
+    before, joined at the first pose if lengths are metres."""
+    if truth is None or len(truth) == 0 or len(trajectory) == 0:
+        return None
+    metric = slam.map.origin is not None and slam.map.origin.metric
+    try:
+        pairs = associate(trajectory, truth)
+    except TrajectoryError:
+        return None
+    here, there = trajectory.select(pairs.estimate), truth.select(pairs.ground_truth)
+    try:
+        S_truth_world = umeyama(here.positions, there.positions, with_scale=not metric)
+    except ValueError:
+        # Too few poses, or all on a line.
+        if not metric:
+            return None
+        S_truth_world = there.T_world_cam[0] @ inverse(here.T_world_cam[0])
+    first, end = np.searchsorted(truth.timestamps, here.timestamps[[0, -1]])
+    return transform_trajectory(inverse(S_truth_world), truth.select(np.arange(first, min(end + 1, len(truth)))))

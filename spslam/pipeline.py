@@ -1,0 +1,180 @@
+"""What happens beside tracking: reading frames and finding their features, in threads of their own.
+
+Neither depends on a pose, so that it makes no difference to the bytes of a result how far ahead they are. In real time
+frames come when their stamps say, and those that nobody has time for are dropped.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from threading import Condition, Thread
+from time import monotonic, perf_counter, sleep
+from typing import Generic, TypeVar
+
+from spslam.frame import Frame, Observations
+
+Item = TypeVar("Item")
+
+# Frames that are read, and frames that have their features, before anybody asks for them.
+_DEPTH = 2
+# Without a time-out, Windows lets no ^C through while a slow disk keeps us waiting.
+_LONGEST_WAIT_S = 0.2
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A frame that can be tracked.
+
+    Attributes:
+        frame: as it was read.
+        observations: its features.
+        read_ms, features_ms: how long reading it and finding them took.
+    """
+
+    frame: Frame
+    observations: Observations
+    read_ms: float
+    features_ms: float
+
+
+@contextmanager
+def prepared(
+    frames: Iterable[Frame],
+    observe: Callable[[Frame], Observations],
+    on_drop: Callable[[Frame], None] | None = None,
+) -> Iterator[Iterator[Prepared]]:
+    """The frames with their features, in their order. Errors come out where their frame would have.
+
+    Args:
+        observe: finds the features of a frame; called in another thread.
+        on_drop: None: every frame comes, as fast as it can be had. Else they come in real time, by their stamps from
+            when the first one was observed; of those that wait to be observed, and to be tracked, only the newest is
+            kept, and this is called with each of the others, by either thread.
+    """
+    source: Iterable[tuple[Frame, float]] = _timed(frames)
+    drop_read: Callable[[tuple[Frame, float]], None] | None = None
+    drop_observed: Callable[[Prepared], None] | None = None
+    if on_drop is not None:
+        source = _played(source, observe)
+
+        def drop_read(item: tuple[Frame, float]) -> None:
+            on_drop(item[0])
+
+        def drop_observed(item: Prepared) -> None:
+            on_drop(item.frame)
+
+    with (
+        closing(_ahead(source, "read ahead", drop_read)) as read,
+        closing(_ahead(_observed(read, observe), "observe ahead", drop_observed)) as done,
+    ):
+        yield done
+
+
+def _timed(frames: Iterable[Frame]) -> Iterator[tuple[Frame, float]]:
+    start = perf_counter()
+    for frame in frames:
+        yield frame, (perf_counter() - start) * 1e3
+        start = perf_counter()
+
+
+def _played(frames: Iterable[tuple[Frame, float]], observe: Callable[[Frame], object]) -> Iterator[tuple[Frame, float]]:
+    """Frames when their stamps say: the camera of a recorded sequence."""
+    begin: float | None = None
+    for frame, read_ms in frames:
+        if begin is None:
+            # Models are compiled and memory is taken before the clock runs.
+            observe(frame)
+            begin = monotonic() - frame.timestamp
+        sleep(max(begin + frame.timestamp - monotonic(), 0.0))
+        yield frame, read_ms
+
+
+def _observed(frames: Iterable[tuple[Frame, float]], observe: Callable[[Frame], Observations]) -> Iterator[Prepared]:
+    for frame, read_ms in frames:
+        start = perf_counter()
+        observations = observe(frame)
+        yield Prepared(frame, observations, read_ms, (perf_counter() - start) * 1e3)
+
+
+def _ahead(items: Iterable[Item], name: str, on_drop: Callable[[Item], None] | None) -> Generator[Item]:
+    """The items in their order, taken by a thread of this name before they are asked for."""
+    slots: _Slots[Item] = _Slots(_DEPTH if on_drop is None else 1, on_drop)
+
+    def work() -> None:
+        try:
+            for item in items:
+                if not slots.put(item):
+                    return
+            slots.end(None)
+        except Exception as error:
+            slots.end(error)
+
+    thread = Thread(target=work, name=name, daemon=True)
+    thread.start()
+    try:
+        while (item := slots.take()) is not None:
+            yield item
+    finally:
+        slots.close()
+        thread.join()
+
+
+class _Slots(Generic[Item]):
+    """Hands items from one thread to another.
+
+    Args:
+        depth: how many wait at most.
+        on_drop: None: whoever puts one more waits. Else the oldest is dropped, which is told.
+    """
+
+    def __init__(self, depth: int, on_drop: Callable[[Item], None] | None) -> None:
+        self._items: deque[Item] = deque()
+        self._depth = depth
+        self._on_drop = on_drop
+        self._changed = Condition()
+        self._ended = self._closed = False
+        self._error: Exception | None = None
+
+    def put(self, item: Item) -> bool:
+        """Add an item; False: nobody wants one any more."""
+        with self._changed:
+            while len(self._items) >= self._depth and not self._closed:
+                if self._on_drop is not None:
+                    self._on_drop(self._items.popleft())
+                else:
+                    self._changed.wait(_LONGEST_WAIT_S)
+            self._items.append(item)
+            self._changed.notify_all()
+            return not self._closed
+
+    def end(self, error: Exception | None) -> None:
+        """There is no further item, because of an error or not."""
+        with self._changed:
+            self._ended, self._error = True, error
+            self._changed.notify_all()
+
+    def take(self) -> Item | None:
+        """The oldest item, waiting for it if it must be; None: there is no further one.
+
+        Raises:
+            Exception: what ended the items, after the last of them.
+        """
+        with self._changed:
+            while not self._items:
+                if self._ended:
+                    if self._error is not None:
+                        raise self._error
+                    return None
+                self._changed.wait(_LONGEST_WAIT_S)
+            item = self._items.popleft()
+            self._changed.notify_all()
+            return item
+
+    def close(self) -> None:
+        """Want nothing more."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()

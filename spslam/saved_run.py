@@ -1,0 +1,177 @@
+"""The scene of a run: from its map in memory, or from the folder that it wrote."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spslam.config import LoopConfig
+from spslam.errors import MapError, OutputError, TrajectoryError
+from spslam.evaluation import Alignment, Evaluation, evaluate, transform_trajectory
+from spslam.geometry import inverse
+from spslam.loop_closing import covisible_pairs
+from spslam.map import Map
+from spslam.map_export import choose_part
+from spslam.map_file import load_map
+from spslam.output import GROUND_TRUTH
+from spslam.path_views import during
+from spslam.scene import Scene
+from spslam.tracking import TrackState
+from spslam.trajectory import Trajectory, read_tum
+
+# TUM's format has nine decimals.
+_SAME_STAMP_S = 1e-8
+
+
+def build_scene(
+    slam_map: Map, part: int, session: int, trajectory: Trajectory, truth: Trajectory | None = None, title: str = ""
+) -> Scene:
+    """The scene of a part of a map.
+
+    Args:
+        slam_map: the map.
+        part: whose world the trajectory is in.
+        session: of the map, the run that the trajectory is of; what others made was always there.
+        trajectory: the tracked frames.
+        truth: the ground truth in the same world, see `truth_in_map`.
+        title: one line.
+    """
+    keyframes, points = slam_map.keyframes, slam_map.points
+    rows = np.flatnonzero(keyframes["part"] == part)
+    point_rows = slam_map.point_rows(slam_map.points_of(part))
+    ids = keyframes["id"]
+    times = np.where(keyframes["session"] == session, keyframes["timestamp"], -np.inf)
+    born = points["born"][point_rows]
+    # A key frame that was culled counts as the one before it.
+    before = np.searchsorted(ids, born, side="right") - 1
+    born_times = times[np.maximum(before, 0)] if len(ids) else np.zeros(0)
+    distance = points["distance"][point_rows]
+    origin = slam_map.origin
+    return Scene(
+        slam_map.positions[point_rows].copy(),
+        slam_map.T_world_keyframe[rows].copy(),
+        trajectory.T_world_cam,
+        np.zeros((0, 4, 4)) if truth is None else truth.T_world_cam,
+        point_times=np.where(before < 0, -np.inf, born_times),
+        keyframe_times=times[rows],
+        times=trajectory.timestamps,
+        truth_times=np.zeros(0) if truth is None else truth.timestamps,
+        point_ages=born.astype(np.float64),
+        covisible=_inside(covisible_pairs(slam_map, LoopConfig().min_covisibility), rows),
+        loops=_inside(
+            np.stack([slam_map.keyframe_rows(slam_map.loops[end]) for end in ("i", "j")], axis=1).astype(np.int64), rows
+        ),
+        depth=float(np.median(distance)) if len(distance) else 0.0,
+        unit="m" if origin is not None and origin.metric else "map units",
+        title=title,
+    )
+
+
+def truth_in_map(trajectory: Trajectory, evaluation: Evaluation | str | None) -> Trajectory | None:
+    """The ground truth while the trajectory lasts, in the world of the map; None where the two were not compared."""
+    if not isinstance(evaluation, Evaluation):
+        return None
+    moved = transform_trajectory(inverse(evaluation.absolute.S_truth_estimate), evaluation.ground_truth)
+    return during(moved, trajectory.timestamps)
+
+
+def load_scene(folder: Path | str) -> Scene:
+    """The scene that a run left in its folder. The ground truth is aligned as `metrics.json` says.
+
+    A run that only found itself in a map has the key frames and points of that map, where it still is.
+
+    Raises:
+        OutputError: the folder is missing or holds no run.
+        MapError, TrajectoryError: a file of it is damaged.
+    """
+    folder = Path(folder)
+    metrics = _read_metrics(folder)
+    trajectory = _read_trajectory(folder / "trajectory.tum", "left camera")
+    title = f"{metrics['sequence']}, {metrics['sensor']}, {metrics['extractor']}"
+    slam_map = load_map(_map_path(folder, metrics)).map
+    truth_file = folder / GROUND_TRUTH
+    truth = None
+    if truth_file.is_file() and len(trajectory) and metrics.get("alignment") in get_args(Alignment):
+        # What it could be compared with when the run ended, it can be now.
+        evaluation = evaluate(trajectory, read_tum(truth_file), metrics["alignment"])
+        truth = truth_in_map(trajectory, evaluation)
+    if metrics.get("mode") == "localize":
+        # Nothing of the map is this run's.
+        session, part = -1, _part_of_frames(slam_map, folder / "frames.csv")
+    else:
+        session = int(slam_map.keyframes["session"].max(initial=0))
+        part = _part_of(slam_map, session, _read_trajectory(folder / "keyframes.tum", "").timestamps)
+    return build_scene(slam_map, part, session, trajectory, truth, title)
+
+
+def _read_metrics(folder: Path) -> dict[str, Any]:
+    if not folder.is_dir():
+        raise OutputError(f"expected the folder of a run (spslam run --out DIR), found nothing at {folder}")
+    try:
+        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        if not isinstance(metrics, dict) or not {"sequence", "sensor", "extractor"} <= metrics.keys():
+            raise ValueError
+    except FileNotFoundError:
+        raise OutputError(f"{folder} is no folder of a run: it has no metrics.json") from None
+    except (OSError, ValueError):
+        raise OutputError(f"{folder / 'metrics.json'} cannot be read, or is none that a run wrote") from None
+    return metrics
+
+
+def _map_path(folder: Path, metrics: dict[str, Any]) -> Path:
+    own = folder / "map.npz"
+    if own.is_file() or metrics.get("mode") != "localize":
+        return own
+    other = Path(str(metrics.get("map_file")))
+    if not other.is_file():
+        raise MapError(f"{folder} is of a run in the map {other}, which is not there (seen from {Path.cwd()})")
+    return other
+
+
+def _read_trajectory(path: Path, frame: str) -> Trajectory:
+    """A trajectory that may be empty."""
+    try:
+        if not path.read_text(encoding="utf-8").partition("\n")[2].strip():
+            return Trajectory(np.zeros(0), np.zeros((0, 4, 4)), frame)
+    except (OSError, UnicodeDecodeError) as error:
+        raise TrajectoryError(f"cannot read trajectory {path}: {error}") from None
+    return read_tum(path, frame)
+
+
+def _part_of_frames(slam_map: Map, path: Path) -> int:
+    """The part that most frames were found in, of a map that stayed as it was."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            parts = [int(row["part"]) for row in csv.DictReader(file) if row["state"] == TrackState.TRACKING.value]
+    except (OSError, KeyError, ValueError) as error:
+        raise OutputError(f"{path} cannot be read, or is none that a run wrote: {error}") from None
+    return choose_part(slam_map, int(np.bincount(parts).argmax()) if parts else None)
+
+
+def _part_of(slam_map: Map, session: int, stamps: NDArray[np.float64]) -> int:
+    """The part that key frames of a session with these stamps are in; without any, the largest."""
+    keyframes = slam_map.keyframes
+    candidates = np.flatnonzero(keyframes["session"] == session)
+    found = candidates[_in(keyframes["timestamp"][candidates], stamps)]
+    return int(np.bincount(keyframes["part"][found]).argmax()) if len(found) else choose_part(slam_map)
+
+
+def _in(values: NDArray[np.float64], known: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """(N,) bool: which values are among the known ones, which are sorted."""
+    if len(known) == 0:
+        return np.zeros(len(values), dtype=bool)
+    at = np.searchsorted(known, values)
+    near = [np.abs(known[np.clip(at + step, 0, len(known) - 1)] - values) < _SAME_STAMP_S for step in (-1, 0)]
+    either: NDArray[np.bool_] = near[0] | near[1]
+    return either
+
+
+def _inside(pairs: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Pairs (E, 2) of rows of all key frames, as those of the chosen ones (sorted `rows`)."""
+    pairs = pairs[np.isin(pairs, rows).all(axis=1)]
+    return np.searchsorted(rows, pairs)

@@ -1,0 +1,121 @@
+"""A window in which a run is watched while it goes on, and another with the current image."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spslam.controls import Controls
+from spslam.flight import chase_view
+from spslam.layers import Look, draw_layers, frame_scene
+from spslam.live_scene import live_scene
+from spslam.scene import Scene
+from spslam.track_drawing import draw_sighting
+from spslam.trajectory import Trajectory
+from spslam.viewer_image import ImageWindow
+from spslam.viewer_open3d import Canvas, moved_along
+
+if TYPE_CHECKING:
+    from spslam.frame import Frame
+    from spslam.slam import Slam
+    from spslam.tracking import TrackResult
+
+_log = logging.getLogger(__name__)
+
+# The image lies over the lower right corner, as far as the window manager lets it.
+_SIZE, _PLACE = (1200, 860), (40, 60)
+_IMAGE_PLACE, _IMAGE_WIDTH = (820, 660), 720
+_POINT_SIZE = 2.5
+# The scene is framed anew when it has grown by that: colours and grid stay calm in between.
+_GROWTH = 1.15
+
+
+class Open3DViewer:
+    """A live window with map points, key frames, trajectory and ground truth, and one with the current image and its
+    key points.
+
+    Closing a window does not stop the run.
+
+    Args:
+        ground_truth: drawn beside the estimate.
+        title: of the windows.
+        every: which n-th frame refreshes the scene.
+        visible: without, nobody sees the windows (for tests).
+
+    Raises:
+        MissingDependencyError: Open3D or a system library is missing, or there is no display.
+    """
+
+    def __init__(
+        self, ground_truth: Trajectory | None = None, title: str = "spslam", every: int = 1, visible: bool = True
+    ) -> None:
+        self._controls = Controls(look=Look(hidden=frozenset({"covisibility"})), following=True)
+        instead = "use --viewer none, or --rerun FILE.rrd to look later"
+        self._canvas: Canvas | None = Canvas(title, _SIZE, visible, self._controls.bindings(), instead, _PLACE)
+        self._image: ImageWindow | None = ImageWindow(f"{title}: image", visible, _IMAGE_PLACE)
+        self._ground_truth = ground_truth
+        self._every, self._updates = max(every, 1), 0
+        self._scene: Scene | None = None
+        self._extent = 0.0
+        self._seen: NDArray[np.float64] | None = None
+
+    def update(self, slam: Slam, frame: Frame, result: TrackResult) -> None:
+        """Show the state of `slam` and let the windows answer the mouse."""
+        if self._canvas is None:
+            return
+        if self._updates % self._every == 0:
+            self._scene = live_scene(slam, self._ground_truth)
+            self._controls.changed = True
+        self._updates += 1
+        if self._controls.changed:
+            self._controls.changed = False
+            self._show(self._canvas)
+        if not self._canvas.poll():
+            _log.info("the viewer's window was closed; the run goes on")
+            self.close()
+            return
+        if self._image is not None and slam.sighting is not None:
+            picture = draw_sighting(frame.image, frame.camera, slam.sighting, _caption(result), _IMAGE_WIDTH)
+            if not self._image.show(picture):
+                self._image.close()
+                self._image = None
+
+    def close(self) -> None:
+        """Close the windows."""
+        canvas, self._canvas = self._canvas, None
+        image, self._image = self._image, None
+        for window in (canvas, image):
+            if window is not None:
+                window.close()
+
+    def _show(self, canvas: Canvas) -> None:
+        scene = self._scene
+        if scene is None or len(scene.trajectory) == 0:
+            return
+        extent = float(np.linalg.norm(np.ptp(scene.path, axis=0))) + scene.depth
+        anew = extent > _GROWTH * self._extent or extent < self._extent / _GROWTH
+        if anew:
+            self._extent, self._framing = extent, frame_scene(scene, _SIZE[0] / _SIZE[1])
+        canvas.style(self._controls.look.palette, _POINT_SIZE)
+        # Hairs: a window is refreshed many times.
+        canvas.draw(draw_layers(scene, self._controls.look, self._framing, moving=True), 0.0, anew)
+        pose = scene.trajectory[-1]
+        view = canvas.viewpoint
+        if self._controls.take_home() or view is None:
+            canvas.look_from(self._framing.viewpoint)
+        if not self._controls.following:
+            self._seen = None
+            return
+        if self._seen is None or view is None:
+            canvas.look_from(chase_view(pose, scene, self._framing))
+        else:
+            # From wherever the mouse turned it.
+            canvas.look_from(moved_along(view, pose[:3, 3] - self._seen))
+        self._seen = pose[:3, 3].copy()
+
+
+def _caption(result: TrackResult) -> str:
+    return f"frame {result.index}  {result.state.value}  {result.inliers} of {result.matches} matches"

@@ -1,0 +1,183 @@
+"""Layers in a window of Open3D, visible or not. Its legacy visualiser draws without a display (EGL) and says so where
+it cannot; the newer renderer ends the process there."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spslam.errors import MissingDependencyError
+from spslam.layers import Layer, Palette, Points
+from spslam.scene import Viewpoint, tube
+
+Array = NDArray[np.float64]
+
+APT = "apt-get install -y libusb-1.0-0 libgl1 libegl1 libgomp1 libx11-6"
+# What is nearer or farther than these shares of the distance to the scene is cut off.
+_NEAR, _FAR = 0.005, 25.0
+
+
+def has_display() -> bool:
+    """Whether a window can be opened; without a display Open3D quietly renders to nowhere instead of failing."""
+    return not sys.platform.startswith("linux") or any(os.environ.get(key) for key in ("DISPLAY", "WAYLAND_DISPLAY"))
+
+
+def import_open3d() -> Any:
+    """Open3D, or an error that says what to install.
+
+    Raises:
+        MissingDependencyError: the package or a system library is missing.
+    """
+    try:
+        return importlib.import_module("open3d")
+    except ModuleNotFoundError:
+        raise MissingDependencyError("the viewer needs Open3D: pip install open3d-cpu (or open3d)") from None
+    except (ImportError, OSError) as error:
+        raise MissingDependencyError(f"Open3D lacks a system library ({str(error).splitlines()[0]}): {APT}") from None
+
+
+class Canvas:
+    """A window that shows layers.
+
+    Args:
+        title: of the window.
+        size: width and height, pixels.
+        visible: without, it is drawn in memory, and needs no display.
+        keys: what to call when a key (one capital letter, or `SPACE`, `LEFT`, `RIGHT`) is pressed.
+        instead: what to do without the window, for the message.
+        place: of its left upper corner on the screen, pixels.
+
+    Raises:
+        MissingDependencyError: Open3D, a system library or OpenGL is missing, or there is no display.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        size: tuple[int, int],
+        visible: bool,
+        keys: Mapping[str, Callable[[], None]] | None = None,
+        instead: str = "use --render FILE.png",
+        place: tuple[int, int] = (50, 50),
+    ) -> None:
+        self._open3d = import_open3d()
+        if visible and not has_display():
+            raise MissingDependencyError(f"a window needs a display, found none: {instead}")
+        self.size = size
+        self._window: Any = self._open3d.visualization.VisualizerWithKeyCallback()
+        if not self._window.create_window(title, *size, *place, visible=visible):
+            what = f"could not open a window (OpenGL): {instead}, or" if visible else "has no OpenGL (EGL):"
+            raise MissingDependencyError(f"Open3D {what} {APT}")
+        for name, call in (keys or {}).items():
+            self._window.register_key_callback(_KEY_CODES.get(name, ord(name[0])), _callback(call))
+        self._shapes: list[Any] = []
+        self._radius = 0.0
+        self._view: Viewpoint | None = None
+
+    def style(self, palette: Palette, point_size: float) -> None:
+        """Set the background and the size of points, pixels."""
+        options = self._window.get_render_option()
+        options.background_color = np.array(palette.background)
+        options.point_size = point_size
+        options.light_on = False
+        options.mesh_show_back_face = True
+
+    def draw(self, layers: Mapping[str, Layer], pixel: float, anew: bool = False) -> None:
+        """Show these layers and nothing else.
+
+        Args:
+            layers: by name.
+            pixel: how long a pixel is, which widths of lines are given in; 0: all lines are hairs.
+            anew: the scene has another size than before: what the mouse turns and zooms has to know.
+        """
+        seen = self.viewpoint
+        for shape in self._shapes:
+            self._window.remove_geometry(shape, reset_bounding_box=False)
+        self._shapes = [self._shape(layer, pixel) for layer in layers.values()]
+        for number, shape in enumerate(self._shapes):
+            self._window.add_geometry(shape, reset_bounding_box=anew and number == len(self._shapes) - 1)
+        if anew and seen is not None:
+            self.look_from(seen)
+
+    def look_from(self, view: Viewpoint) -> None:
+        """Set the viewpoint."""
+        width, height = self.size
+        camera = self._open3d.camera.PinholeCameraParameters()
+        focal = 0.5 * height / np.tan(0.5 * view.field_of_view)
+        camera.intrinsic = self._open3d.camera.PinholeCameraIntrinsic(
+            width, height, focal, focal, 0.5 * width - 0.5, 0.5 * height - 0.5
+        )
+        camera.extrinsic = view.T_cam_world
+        control = self._window.get_view_control()
+        control.set_constant_z_near(_NEAR * view.distance)
+        control.set_constant_z_far(_FAR * view.distance)
+        control.convert_from_pinhole_camera_parameters(camera, allow_arbitrary=True)
+        self._view = view
+
+    @property
+    def viewpoint(self) -> Viewpoint | None:
+        """What it is looked from now, the mouse included; None before the first `look_from`."""
+        if self._view is None:
+            return None
+        camera = self._window.get_view_control().convert_to_pinhole_camera_parameters()
+        return Viewpoint(np.array(camera.extrinsic), self._view.distance, self._view.field_of_view)
+
+    def picture(self) -> NDArray[np.uint8]:
+        """What is shown, (H, W, 3), blue first."""
+        image = np.asarray(self._window.capture_screen_float_buffer(do_render=True))
+        return np.ascontiguousarray(np.round(image[:, :, ::-1] * 255).clip(0, 255).astype(np.uint8))
+
+    def poll(self) -> bool:
+        """Let the window answer mouse and keys; False once it was closed."""
+        if not self._window.poll_events():
+            return False
+        self._window.update_renderer()
+        return True
+
+    def close(self) -> None:
+        """Close the window."""
+        self._window.destroy_window()
+
+    def _shape(self, layer: Layer, pixel: float) -> Any:
+        geometry, vectors = self._open3d.geometry, self._open3d.utility
+        if isinstance(layer, Points):
+            cloud = geometry.PointCloud(vectors.Vector3dVector(layer.positions))
+            cloud.colors = vectors.Vector3dVector(layer.colors)
+            return cloud
+        if layer.width * pixel > 0.0:
+            vertices, triangles = tube(layer.starts, layer.ends, 0.5 * layer.width * pixel)
+            if len(triangles):
+                bars = geometry.TriangleMesh(vectors.Vector3dVector(vertices), vectors.Vector3iVector(triangles))
+                return bars.paint_uniform_color(layer.color)
+        count = len(layer.starts)
+        ends = np.stack([np.arange(count), np.arange(count) + count], axis=1)
+        lines = geometry.LineSet(
+            vectors.Vector3dVector(np.concatenate([layer.starts, layer.ends])), vectors.Vector2iVector(ends)
+        )
+        return lines.paint_uniform_color(layer.color)
+
+
+# GLFW's numbers.
+_KEY_CODES = {"SPACE": 32, "RIGHT": 262, "LEFT": 263}
+
+
+def _callback(call: Callable[[], None]) -> Callable[[Any], bool]:
+    def pressed(window: Any) -> bool:
+        call()
+        # What there is to draw anew is drawn by whoever polls.
+        return False
+
+    return pressed
+
+
+def moved_along(view: Viewpoint, step: Array) -> Viewpoint:
+    """A viewpoint moved by `step` (3,) in the world."""
+    T_cam_world = view.T_cam_world.copy()
+    T_cam_world[:3, 3] -= T_cam_world[:3, :3] @ step
+    return Viewpoint(T_cam_world, view.distance, view.field_of_view)

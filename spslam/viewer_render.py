@@ -1,0 +1,234 @@
+"""Pictures and films of scenes, without a display.
+
+They are rendered by a process of its own (`python -m spslam.viewer_render JOB SCENE FILE`): where drivers are broken
+Open3D takes its whole process down, and that must not cost anybody a finished run.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spslam.errors import MissingDependencyError, OutputError
+from spslam.files import write_atomic
+from spslam.flight import film
+from spslam.layers import Look, draw_layers, frame_scene
+from spslam.legend import write_legend
+from spslam.pictures_out import VideoFile
+from spslam.scene import Scene
+from spslam.viewer_open3d import Canvas
+
+_log = logging.getLogger(__name__)
+
+VIDEO_SUFFIX = ".mp4"
+_TIMEOUT_S = 120.0
+# Rendered larger and reduced: smooth edges without the driver's help.
+_SUPERSAMPLING = 2
+_POINT_SIZE = 3.0
+_MANY_POINTS = 4000
+# Pictures that widths and text are made for are this high.
+_HEIGHT = 960
+# Lines are drawn anew where they would look wider or narrower by that.
+_COARSER = 1.1
+# What the renderer and the one who waits for it say to each other, and the renderer's status when it cannot write.
+_PICTURE, _GO, _STOP = "picture ", "go\n", "stop\n"
+_NO_OUTPUT = 3
+Image = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be rendered.
+
+    Attributes:
+        look: how the scene is shown.
+        size: width and height, pixels.
+        fps, seconds: of a film, pictures a second and its length.
+        follow: the film flies behind the camera.
+    """
+
+    look: Look = Look()  # noqa: RUF009 - it is frozen
+    size: tuple[int, int] = (1280, 960)
+    fps: float = 25.0
+    seconds: float = 15.0
+    follow: bool = False
+
+    def to_json(self) -> str:
+        """Text that `from_json` reads."""
+        return json.dumps(asdict(self), default=sorted)
+
+    @classmethod
+    def from_json(cls, text: str) -> Job:
+        """What `to_json` wrote."""
+        values: dict[str, Any] = json.loads(text)
+        look = Look(**(values.pop("look") | {"hidden": frozenset(json.loads(text)["look"]["hidden"])}))
+        return cls(**(values | {"look": look, "size": tuple(values["size"])}))
+
+
+def render_scene(path_png: Path | str, scene: Scene) -> bool:
+    """Render a scene to a PNG, 1280×960, as part of something that goes on without.
+
+    Returns:
+        Whether there is a picture now. If not (no Open3D, no EGL, a crash), the log says why.
+    """
+    path_png = Path(path_png)
+    try:
+        render(path_png, scene)
+    except MissingDependencyError as error:
+        _log.warning("%s was not rendered: %s", path_png.name, error)
+        return False
+    return True
+
+
+def render(
+    path: Path,
+    scene: Scene,
+    job: Job = Job(),
+    goes_on: Callable[[int, int], bool] = lambda done, total: True,
+) -> None:
+    """Render a scene to a PNG, or to an MP4 if that is what `path` ends with.
+
+    Args:
+        goes_on: called after each picture of a film with how many are done, of how many; False: it ends with them.
+
+    Raises:
+        MissingDependencyError: there is no Open3D, no EGL, or the renderer crashed.
+        OutputError: the file cannot be written.
+    """
+    with tempfile.TemporaryDirectory(prefix="spslam-scene-") as name:
+        folder = Path(name)
+        scene_file, errors = folder / "scene.npz", folder / "errors.txt"
+        is_film = path.suffix.lower() == VIDEO_SUFFIX
+        made = path if is_film else folder / "scene.png"
+        scene.save(scene_file)
+        command = [sys.executable, "-m", "spslam.viewer_render", job.to_json(), str(scene_file), str(made)]
+        code = _run(command, errors, goes_on if is_film else None)
+        said = errors.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        if code == _NO_OUTPUT:
+            raise OutputError(said[-1])
+        if code != 0 or not made.is_file():
+            reason = said[-1] if said and code >= 0 else f"the renderer ended with {code}"
+            raise MissingDependencyError(reason)
+        if not is_film:
+            write_atomic(path, made.read_bytes())
+
+
+def _run(command: list[str], errors: Path, goes_on: Callable[[int, int], bool] | None) -> int:
+    """Run the renderer to its end; its exit status. A film asks after each picture whether it goes on."""
+    # It must find this very package, wherever that was imported from.
+    search = [str(Path(__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(search)}
+    pipe = subprocess.PIPE
+    try:
+        with (
+            errors.open("wb") as file,
+            # ^C is ours: we ask it to end.
+            subprocess.Popen(
+                command, stdin=pipe, stdout=pipe, stderr=file, text=True, env=environment, start_new_session=True
+            ) as process,
+        ):
+            try:
+                if goes_on is None:
+                    return process.wait(_TIMEOUT_S)
+                assert process.stdin is not None and process.stdout is not None
+                for line in process.stdout:
+                    if line.startswith(_PICTURE):
+                        done, total = line.removeprefix(_PICTURE).split()
+                        process.stdin.write(_GO if goes_on(int(done), int(total)) else _STOP)
+                        process.stdin.flush()
+                return process.wait()
+            except BaseException:
+                process.kill()
+                raise
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise MissingDependencyError(f"the renderer did not come to its end: {error}") from None
+
+
+# -- in the process of its own -------------------------------------------------------------------------------
+
+
+def main(arguments: list[str]) -> int:
+    """Render the scene file `arguments[1]` as the job `arguments[0]` says to `arguments[2]`; the exit status."""
+    job, scene, path = Job.from_json(arguments[0]), Scene.load(Path(arguments[1])), Path(arguments[2])
+    try:
+        if path.suffix.lower() == VIDEO_SUFFIX:
+            _film(scene, job, path)
+        else:
+            _picture(scene, job, path)
+    except (MissingDependencyError, OutputError) as error:
+        sys.stderr.write(f"{error}\n")
+        return _NO_OUTPUT if isinstance(error, OutputError) else 2
+    return 0
+
+
+def _picture(scene: Scene, job: Job, path: Path) -> None:
+    import cv2
+
+    framing = frame_scene(scene, job.size[0] / job.size[1])
+    canvas = _canvas(scene, job)
+    canvas.draw(draw_layers(scene, job.look, framing), framing.viewpoint.pixel_size(_HEIGHT), anew=True)
+    canvas.look_from(framing.viewpoint)
+    picture = _reduced(canvas.picture(), job.size)
+    canvas.close()
+    write_legend(picture, scene, job.look, framing)
+    cv2.imwrite(str(path), picture, [cv2.IMWRITE_PNG_COMPRESSION, 9])
+
+
+def _film(scene: Scene, job: Job, path: Path) -> None:
+    if len(scene.trajectory) == 0:
+        raise OutputError("a film needs a trajectory, and this run has no pose: render a PNG")
+    framing = frame_scene(scene, job.size[0] / job.size[1])
+    total = max(round(job.fps * job.seconds), 1)
+    drawn, now = (np.inf, 0.0), scene
+    with VideoFile(path, job.fps) as file:
+        canvas = _canvas(scene, job)
+        canvas.draw(draw_layers(scene, job.look, framing), 0.0, anew=True)
+        for number, (time, viewpoint) in enumerate(film(scene, framing, total, job.follow), start=1):
+            pixel = viewpoint.pixel_size(_HEIGHT)
+            if time != drawn[0] or not 1.0 / _COARSER < pixel / drawn[1] < _COARSER:
+                now, drawn = scene.until(time), (time, pixel)
+                canvas.draw(draw_layers(now, job.look, framing, moving=time < scene.times[-1]), pixel)
+            canvas.look_from(viewpoint)
+            picture = _reduced(canvas.picture(), job.size)
+            write_legend(picture, now, job.look, framing, f"{time - scene.times[0]:.1f} s")
+            file.show(picture)
+            if not _asked(number, total):
+                break
+        canvas.close()
+
+
+def _asked(done: int, total: int) -> bool:
+    """Whether the process that wants the film wants more of it."""
+    sys.stdout.write(f"{_PICTURE}{done} {total}\n")
+    sys.stdout.flush()
+    return sys.stdin.readline() == _GO
+
+
+def _canvas(scene: Scene, job: Job) -> Canvas:
+    width, height = job.size
+    canvas = Canvas("spslam", (width * _SUPERSAMPLING, height * _SUPERSAMPLING), visible=False)
+    # Few points are drawn larger: a sparse map shall still be seen.
+    growth = float(np.clip((_MANY_POINTS / max(len(scene.points), 1)) ** 0.25, 0.7, 2.0))
+    canvas.style(job.look.palette, _POINT_SIZE * _SUPERSAMPLING * growth * height / _HEIGHT)
+    return canvas
+
+
+def _reduced(picture: Image, size: tuple[int, int]) -> Image:
+    import cv2
+
+    return np.ascontiguousarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,301 @@
+"""Runs for Rerun's viewer (https://rerun.io): live, or as a file to look at later.
+
+What a frame shows is recorded with every frame. Map, trajectory and key frames are recorded whole, because all of them
+move when the map is refined, but only once they have grown by a tenth and when a loop was closed: all of these
+records together are about eleven times as large as the last, however long the run is.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import sysconfig
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from spslam.camera import Camera
+from spslam.errors import MissingDependencyError, OutputError
+from spslam.layers import Lines, Look, Points, draw_layers, frame_scene
+from spslam.live_scene import live_scene
+from spslam.scene import Scene
+from spslam.track_drawing import MATCHED, UNMATCHED
+from spslam.tracking import TrackState
+from spslam.trajectory import Trajectory
+from spslam.viewer_open3d import has_display
+
+if TYPE_CHECKING:
+    from spslam.frame import Frame, Sighting
+    from spslam.slam import Slam
+    from spslam.tracking import TrackResult
+
+_log = logging.getLogger(__name__)
+
+_MOST_IMAGE_WIDTH, _JPEG_QUALITY = 640, 70
+_GROWTH = 1.1
+# Stamps from here on are seconds since 1970.
+_FIRST_EPOCH_S = 1e8
+# A viewer that has this long to answer and does not is gone.
+_FLUSH_S = 20.0
+_MATCHED, _UNMATCHED = 1, 0
+_LOOK = Look(dark=True)
+# Lines and points in Rerun are in pixels where their radius is negative.
+_PATH, _THIN, _DOT = -1.5, -0.6, -1.5
+# Entities of layers of a scene; the grid is Rerun's own.
+_ENTITIES = {
+    "points": "world/map",
+    "trajectory": "world/trajectory",
+    "keyframes": "world/keyframes",
+    "covisibility": "world/keyframes/covisibility",
+    "loops": "world/loops",
+    "truth": "world/ground_truth",
+}
+
+
+def import_rerun() -> Any:
+    """Rerun's SDK, or an error that says what to install.
+
+    Raises:
+        MissingDependencyError: the package is missing or does not load.
+    """
+    try:
+        return importlib.import_module("rerun")
+    except ModuleNotFoundError:
+        raise MissingDependencyError("Rerun is missing: pip install 'spslam[rerun]' (or rerun-sdk)") from None
+    except (ImportError, OSError) as error:
+        raise MissingDependencyError(f"Rerun does not load: {str(error).splitlines()[0]}") from None
+
+
+class _Recording:
+    """A stream of entities, to a file or to a viewer that is started.
+
+    Args:
+        file: where to; None: Rerun's viewer.
+        title: of the recording.
+
+    Raises:
+        MissingDependencyError: Rerun is missing, or there is no display for its viewer.
+        OutputError: the file cannot be written.
+    """
+
+    def __init__(self, file: Path | None, title: str) -> None:
+        self.rerun = import_rerun()
+        blueprint = _blueprint()
+        self.stream: Any = self.rerun.RecordingStream("spslam")
+        self.stream.send_recording_name(title)
+        if file is None:
+            if not has_display():
+                raise MissingDependencyError("Rerun's viewer needs a display, found none: use --rerun FILE.rrd")
+            _spawn(self.stream, blueprint)
+        else:
+            try:
+                # Rerun's own error does not say what is wrong.
+                with file.open("wb"):
+                    pass
+                self.stream.save(file, default_blueprint=blueprint)
+            except (OSError, RuntimeError) as error:
+                reason = getattr(error, "strerror", None) or error
+                raise OutputError(f"cannot write {file}: {reason}") from None
+        self.log("world", self.rerun.ViewCoordinates.RDF, static=True)
+        context = [
+            (_UNMATCHED, "sees no map point", UNMATCHED[::-1]),
+            (_MATCHED, "sees a map point", MATCHED[::-1]),
+        ]
+        self.log("world/camera/image/keypoints", self.rerun.AnnotationContext(context), static=True)
+
+    def log(self, path: str, entity: Any, static: bool = False) -> None:
+        self.stream.log(path, entity, static=static)
+
+    def set_time(self, counter: str, index: int, stamp: float) -> None:
+        """From now on it is the time of this frame, or of whatever else is counted."""
+        self.stream.set_time(counter, sequence=index)
+        if stamp >= _FIRST_EPOCH_S:
+            self.stream.set_time("stamp", timestamp=stamp)
+        else:
+            self.stream.set_time("stamp", duration=stamp)
+
+    def log_camera(self, T_world_cam: NDArray[np.float64] | None) -> None:
+        if T_world_cam is None:
+            self.log("world/camera", self.rerun.Clear(recursive=False))
+            return
+        self.log("world/camera", self.rerun.Transform3D(translation=T_world_cam[:3, 3], mat3x3=T_world_cam[:3, :3]))
+
+    def log_scene(self, scene: Scene) -> None:
+        """Map, trajectory, key frames, edges and ground truth as they are now."""
+        if len(scene.trajectory) == 0:
+            return
+        layers = draw_layers(scene, _LOOK, frame_scene(scene, 4 / 3))
+        points = layers.get("points")
+        if isinstance(points, Points):
+            self.log(
+                _ENTITIES["points"],
+                self.rerun.Points3D(points.positions.astype(np.float32), colors=_bytes(points.colors), radii=_DOT),
+            )
+        radii = {"trajectory": _PATH, "truth": _PATH, "loops": _PATH}
+        for name, path in _ENTITIES.items():
+            lines = layers.get(name)
+            if isinstance(lines, Lines):
+                strips = np.stack([lines.starts, lines.ends], axis=1).astype(np.float32)
+                self.log(
+                    path,
+                    self.rerun.LineStrips3D(strips, colors=_bytes(np.array(lines.color)), radii=radii.get(name, _THIN)),
+                )
+
+    def close(self) -> None:
+        """Write what is left; a viewer that was closed is not waited for."""
+        try:
+            self.stream.flush(timeout_sec=_FLUSH_S)
+        except RuntimeError as error:
+            _log.warning("Rerun's viewer did not take all of the recording: %s", str(error).strip().splitlines()[0])
+        self.stream.disconnect()
+
+
+class RerunViewer:
+    """Records a run while it goes on (a `Viewer`).
+
+    Args:
+        file: where to; None: Rerun's viewer, which is started.
+        ground_truth: recorded beside the estimate.
+        title: of the recording.
+
+    Raises:
+        MissingDependencyError: Rerun is missing, or there is no display for its viewer.
+        OutputError: the file cannot be written.
+    """
+
+    def __init__(self, file: Path | None, ground_truth: Trajectory | None = None, title: str = "spslam") -> None:
+        self._recording = _Recording(file, title)
+        self._ground_truth = ground_truth
+        self._camera: Camera | None = None
+        self._size = _Growth()
+        self._state: TrackState | None = None
+        self._slam: Slam | None = None
+
+    def update(self, slam: Slam, frame: Frame, result: TrackResult) -> None:
+        """Record a frame, and what it changed."""
+        recording, self._slam = self._recording, slam
+        recording.set_time("frame", frame.index, frame.timestamp)
+        scale = min(_MOST_IMAGE_WIDTH / frame.image.shape[1], 1.0)
+        if frame.camera != self._camera:
+            self._camera = frame.camera
+            recording.log("world/camera/image", _pinhole(recording.rerun, frame.camera, scale), static=True)
+        recording.log_camera(result.T_world_cam)
+        recording.log("world/camera/image", _jpeg(recording.rerun, frame.image, scale))
+        if slam.sighting is not None:
+            recording.log(
+                "world/camera/image/keypoints", _keypoints(recording.rerun, frame.camera, slam.sighting, scale)
+            )
+            seen = slam.map.point_rows(slam.sighting.point_ids)
+            positions = slam.map.positions[seen[seen >= 0]].astype(np.float32)
+            recording.log("world/map/seen", recording.rerun.Points3D(positions, colors=MATCHED[::-1], radii=2 * _DOT))
+        recording.log("tracking/inliers", recording.rerun.Scalars(result.inliers))
+        recording.log("tracking/matches", recording.rerun.Scalars(result.matches))
+        if result.state is not self._state or result.is_keyframe:
+            recording.log("log", recording.rerun.TextLog(f"{result.state.value}: {result.reason}"))
+        self._state = result.state
+        statistics = slam.statistics
+        if self._size.has_grown(statistics.points, len(slam.map.keyframes), result.index, statistics.loops):
+            recording.log_scene(live_scene(slam, self._ground_truth))
+
+    def close(self) -> None:
+        """Record the map as it is at last, and end."""
+        if self._slam is not None:
+            self._recording.log_scene(live_scene(self._slam, self._ground_truth))
+            self._slam = None
+        self._recording.close()
+
+
+def record_scene(file: Path | None, scene: Scene) -> None:
+    """Record a saved run, without its images, to a file or (None) in Rerun's viewer.
+
+    Raises:
+        MissingDependencyError: Rerun is missing, or there is no display for its viewer.
+        OutputError: the file cannot be written.
+    """
+    recording = _Recording(file, scene.title)
+    size = _Growth()
+    for row, (time, T_world_cam) in enumerate(zip(scene.times.tolist(), scene.trajectory, strict=True)):
+        recording.set_time("pose", row, time)
+        recording.log_camera(T_world_cam)
+        last = row == len(scene.trajectory) - 1
+        points, keyframes = (np.count_nonzero(times <= time) for times in (scene.point_times, scene.keyframe_times))
+        if size.has_grown(int(points), int(keyframes), row, 0) or last:
+            recording.log_scene(scene if last else scene.until(time))
+    recording.close()
+
+
+class _Growth:
+    """Tells when a map has grown enough to be recorded whole again."""
+
+    def __init__(self) -> None:
+        self._points, self._keyframes, self._frames, self._loops = 0, 0, 0, 0
+
+    def has_grown(self, points: int, keyframes: int, frames: int, loops: int) -> bool:
+        """Whether it is time; if so, these are the sizes to grow from."""
+        now = (points, keyframes, frames)
+        before = (self._points, self._keyframes, self._frames)
+        grown = any(new > _GROWTH * old + 1 for new, old in zip(now, before, strict=True)) or loops != self._loops
+        if grown:
+            self._points, self._keyframes, self._frames, self._loops = points, keyframes, frames, loops
+        return grown
+
+
+def _spawn(stream: Any, blueprint: Any) -> None:
+    """Start Rerun's viewer, which its package puts beside Python, wherever that is; it looks for it in PATH only."""
+    before = os.environ.get("PATH", "")
+    os.environ["PATH"] = os.pathsep.join([sysconfig.get_path("scripts"), before])
+    try:
+        stream.spawn(default_blueprint=blueprint)
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise MissingDependencyError(f"Rerun's viewer did not start ({reason}): use --rerun FILE.rrd") from None
+    finally:
+        os.environ["PATH"] = before
+
+
+def _blueprint() -> Any:
+    blueprint = importlib.import_module("rerun.blueprint")
+    views = blueprint.Horizontal(
+        blueprint.Spatial3DView(origin="world", name="map"),
+        blueprint.Vertical(
+            blueprint.Spatial2DView(origin="world/camera/image", name="image"),
+            blueprint.TimeSeriesView(origin="tracking", name="tracking"),
+            blueprint.TextLogView(origin="log", name="log"),
+        ),
+        column_shares=[3, 2],
+    )
+    return blueprint.Blueprint(views, collapse_panels=True)
+
+
+def _pinhole(rerun: Any, camera: Camera, scale: float) -> Any:
+    # Rerun counts pixels from the corner of the first one, spslam from its centre.
+    centre = [scale * (camera.cx + 0.5), scale * (camera.cy + 0.5)]
+    return rerun.Pinhole(
+        focal_length=[scale * camera.fx, scale * camera.fy],
+        principal_point=centre,
+        resolution=[round(scale * camera.width), round(scale * camera.height)],
+        camera_xyz=rerun.ViewCoordinates.RDF,
+    )
+
+
+def _jpeg(rerun: Any, image: NDArray[np.uint8], scale: float) -> Any:
+    if scale < 1.0:
+        size = (round(scale * image.shape[1]), round(scale * image.shape[0]))
+        image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+    _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+    return rerun.EncodedImage(contents=data.tobytes(), media_type="image/jpeg")
+
+
+def _keypoints(rerun: Any, camera: Camera, sighting: Sighting, scale: float) -> Any:
+    # The image shows things where the lens put them.
+    pixels = scale * (camera.distort(sighting.pixels) + 0.5)
+    classes = np.where(sighting.point_ids >= 0, _MATCHED, _UNMATCHED).astype(np.uint16)
+    return rerun.Points2D(pixels.astype(np.float32), class_ids=classes, radii=-2.0)
+
+
+def _bytes(colors: NDArray[np.float64]) -> NDArray[np.uint8]:
+    return np.round(255 * colors).astype(np.uint8)

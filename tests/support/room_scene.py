@@ -1,0 +1,71 @@
+"""A room that a camera went round in, as a scene; and as much of a Slam as viewers read."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from spslam.frame import Frame, Sighting
+from spslam.geometry import make_transform, so3_exp
+from spslam.scene import Scene
+from spslam.trajectory import Trajectory
+
+
+def room(strays: int = 50) -> tuple[np.ndarray, np.ndarray, Trajectory]:
+    """Points on a floor and a wall around a loop of cameras that look outwards; y down. Key frames; trajectory."""
+    rng = np.random.default_rng(0)
+    floor = rng.uniform([-4, 1.5, -3], [4, 1.5, 3], (1500, 3))
+    wall = rng.uniform([-4, -1.5, 3], [4, 1.5, 3], (1500, 3))
+    angle = np.linspace(0, 2 * np.pi, 100)
+    positions = np.stack([2.5 * np.sin(angle), 0 * angle, 1.5 * np.cos(angle)], axis=1)
+    poses = make_transform(so3_exp(angle[:, None] * np.array([0.0, 1.0, 0.0])), positions)
+    points = np.concatenate([floor, wall, 500 * rng.normal(size=(strays, 3))])
+    return points, poses[::10], Trajectory(0.05 * np.arange(100), poses)
+
+
+def room_scene(**changes: Any) -> Scene:
+    """The room with times, edges, a loop and a ground truth 0.4 m above the estimate."""
+    points, keyframes, trajectory = room()
+    truth = trajectory.T_world_cam @ make_transform(np.eye(3), np.array([0.0, -0.4, 0.0]))
+    values = {
+        "points": points,
+        "keyframes": keyframes,
+        "trajectory": trajectory.T_world_cam,
+        "ground_truth": truth,
+        "point_times": np.linspace(0.0, 4.9, len(points)),
+        "keyframe_times": trajectory.timestamps[::10],
+        "times": trajectory.timestamps,
+        "truth_times": trajectory.timestamps,
+        "covisible": np.array([[0, 1], [1, 2], [2, 3], [3, 4], [0, 4]]),
+        "loops": np.array([[0, 9]]),
+        "depth": 2.0,
+        "title": "room",
+    }
+    return Scene(**(values | changes))
+
+
+def sighted_frame(camera: Any, index: int = 0) -> tuple[Frame, Sighting]:
+    """A grey frame, and 20 key points in it of which the first 12 see map points."""
+    rng = np.random.default_rng(index)
+    pixels = rng.uniform([20, 20], [camera.width - 20, camera.height - 20], (20, 2))
+    image = np.full((camera.height, camera.width), 90, dtype=np.uint8)
+    return Frame(index, 0.1 * index, camera, image), Sighting(pixels, np.where(np.arange(20) < 12, np.arange(20), -1))
+
+
+class WatchedSlam:
+    """As much of a Slam as viewers read: a map of landmarks, seen from poses to the right."""
+
+    def __init__(self, landmarks: Any, poses: int) -> None:
+        seen = landmarks.box()
+        self._poses = [landmarks.pose(0.05 * step) for step in range(poses)]
+        self.map = seen.map_of(self._poses)
+        self.map.origin = SimpleNamespace(metric=True)
+        self.main_part = 0
+        self.statistics = SimpleNamespace(points=len(self.map.points), keyframes=poses, loops=0)
+        self.frame, self.sighting = sighted_frame(seen.camera, poses)
+
+    def trajectory(self) -> Trajectory:
+        poses = np.array(self._poses).reshape(-1, 4, 4)
+        return Trajectory(0.1 * np.arange(len(poses)), poses)

@@ -1,0 +1,136 @@
+import threading
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from spslam.camera import Camera
+from spslam.errors import FrameError
+from spslam.frame import Frame
+from spslam.pipeline import prepared
+
+CAMERA = Camera(8, 6, 5.0, 5.0, 4.0, 3.0)
+NAMES = {"read ahead", "observe ahead"}
+
+
+class Frames:
+    """Frames 0, 1, 2 … a hundredth of a second apart; reading fails at `fails_at`."""
+
+    def __init__(self, count: int, fails_at: int | None = None, period_s: float = 0.01) -> None:
+        self.count, self.fails_at, self.period_s = count, fails_at, period_s
+        self.read: list[int] = []
+
+    def __iter__(self) -> Iterator[Frame]:
+        for index in range(self.count):
+            self.read.append(index)
+            if index == self.fails_at:
+                raise FrameError("the disk is gone")
+            yield Frame(index, self.period_s * index, CAMERA, np.full((6, 8), index % 256, np.uint8))
+
+
+def index_of(frame: Frame) -> int:
+    return frame.index
+
+
+def threads() -> set[str]:
+    return {thread.name for thread in threading.enumerate()} & NAMES
+
+
+def test_order_content_and_threads() -> None:
+    where: set[str] = set()
+
+    def observe(frame: Frame) -> int:
+        where.add(threading.current_thread().name)
+        return 10 * frame.index
+
+    with prepared(Frames(20), observe) as items:
+        seen = [(item.frame.index, item.observations) for item in items]
+    assert seen == [(i, 10 * i) for i in range(20)]
+    assert where == {"observe ahead"}
+    assert threads() == set()
+
+
+def test_times_of_reading_and_of_features() -> None:
+    def slow(frame: Frame) -> int:
+        time.sleep(0.03)
+        return 0
+
+    with prepared(Frames(3), slow) as items:
+        times = [(item.read_ms, item.features_ms) for item in items]
+    assert all(features >= 30 and features > read for read, features in times)
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_errors_of_reading_come_in_their_place(live: bool) -> None:
+    seen = []
+    with pytest.raises(FrameError, match="disk"), prepared(
+        Frames(9, fails_at=4, period_s=0.03), index_of, (lambda frame: None) if live else None
+    ) as items:  # fmt: skip
+        seen.extend(item.frame.index for item in items)
+    assert seen == [0, 1, 2, 3] or live
+    assert threads() == set()
+
+
+def test_errors_of_features_come_in_their_place() -> None:
+    def observe(frame: Frame) -> int:
+        if frame.index == 3:
+            raise ZeroDivisionError("a bug")
+        return 0
+
+    seen = []
+    with pytest.raises(ZeroDivisionError), prepared(Frames(9), observe) as items:
+        for item in items:
+            seen.append(item.frame.index)
+    assert seen == [0, 1, 2]
+
+
+def test_threads_stay_near_and_end_with_the_block() -> None:
+    frames = Frames(1000)
+    with prepared(frames, index_of) as items:
+        next(items)
+        time.sleep(0.2)
+        assert threads() == NAMES
+    assert threads() == set()
+    assert len(frames.read) <= 10
+
+
+def test_nobody_waits_in_real_time_when_there_is_time() -> None:
+    dropped: list[int] = []
+    begin = time.monotonic()
+    with prepared(Frames(8, period_s=0.05), index_of, lambda frame: dropped.append(frame.index)) as items:
+        seen = [(item.frame.index, time.monotonic() - begin) for item in items]
+    assert [index for index, _ in seen] == list(range(8))
+    assert dropped == []
+    # Not before their stamps.
+    assert all(when >= 0.05 * index - 1e-3 for index, when in seen)
+
+
+def test_late_frames_are_dropped_and_counted() -> None:
+    """Each frame takes as long as five of them last: what is tracked is never further behind than the slots."""
+    dropped: list[int] = []
+    frames = Frames(40, period_s=0.02)
+    lags, seen = [], []
+    with prepared(frames, index_of, lambda frame: dropped.append(frame.index)) as items:
+        for item in items:
+            # The thread that reads is a frame ahead of the camera, waiting for its stamp.
+            lags.append(len(frames.read) - 2 - item.frame.index)
+            seen.append(item.frame.index)
+            time.sleep(0.1)
+    assert seen == sorted(seen)
+    assert sorted(seen + dropped) == list(range(40)), "every frame is tracked or dropped, once"
+    assert len(dropped) > 20
+    assert np.median(lags[1:-1]) <= 1
+
+
+def test_what_is_late_in_features_is_dropped_too() -> None:
+    dropped: list[int] = []
+
+    def slow(frame: Frame) -> int:
+        time.sleep(0.05)
+        return 0
+
+    with prepared(Frames(20, period_s=0.01), slow, lambda frame: dropped.append(frame.index)) as items:
+        seen = [item.frame.index for item in items]
+    assert sorted(seen + dropped) == list(range(20))
+    assert len(dropped) >= 10

@@ -1,0 +1,283 @@
+"""Windows of Open3D: what is missing is named, live and saved runs are shown, closing one ends no run."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from egl import need_egl
+from room_scene import WatchedSlam, room_scene
+
+from spslam import viewer_open3d
+from spslam.controls import Controls
+from spslam.errors import MissingDependencyError
+from spslam.geometry import inverse
+from spslam.scene import Viewpoint
+from spslam.tracking import TrackResult, TrackState
+from spslam.trajectory import Trajectory
+from spslam.viewer_browser import Browser
+from spslam.viewer_image import ImageWindow
+from spslam.viewer_live import Open3DViewer
+from spslam.viewer_open3d import import_open3d, moved_along
+
+
+@pytest.fixture
+def open3d() -> Any:
+    try:
+        return import_open3d()
+    except MissingDependencyError as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (ModuleNotFoundError("No module named 'open3d'"), "pip install open3d-cpu"),
+        (
+            ImportError("libusb-1.0.so.0: cannot open shared object file"),
+            r"libusb-1\.0\.so\.0.*apt-get install -y libusb-1\.0-0 libgl1 libegl1 libgomp1 libx11-6",
+        ),
+    ],
+)
+def test_what_is_missing_comes_with_the_command_that_installs_it(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, message: str
+) -> None:
+    def fail(name: str) -> None:
+        raise error
+
+    monkeypatch.setattr(viewer_open3d.importlib, "import_module", fail)
+    with pytest.raises(MissingDependencyError, match=message) as caught:
+        import_open3d()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("make", "instead"),
+    [
+        (Open3DViewer, "--viewer none, or --rerun FILE.rrd"),
+        (lambda: Browser(room_scene(), Controls(), 5.0), "--render FILE.png"),
+        (lambda: ImageWindow("x"), "--out FILE.mp4"),
+    ],
+)
+def test_without_a_display_there_is_no_window(
+    monkeypatch: pytest.MonkeyPatch, open3d: Any, make: Callable[[], Any], instead: str
+) -> None:
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    with pytest.raises(MissingDependencyError, match=instead):
+        make()
+
+
+class StubWindow:
+    """A window that counts what it shows, presses keys for its user, and is closed after some events."""
+
+    made: list[StubWindow]
+
+    def __init__(self, events: int = 10**6) -> None:
+        self.shapes: list[Any] = []
+        self.left, self.destroyed, self.keys = events, 0, {}
+        self.extrinsic: Any = None
+        self.background: Any = None
+        self.script: list[str] = []
+
+    def create_window(self, *_: Any, **__: Any) -> bool:
+        return True
+
+    def register_key_callback(self, code: int, call: Callable[[Any], bool]) -> None:
+        self.keys[code] = call
+
+    def press(self, name: str) -> None:
+        self.keys[{"SPACE": 32, "RIGHT": 262, "LEFT": 263}.get(name, ord(name[0]))](self)
+
+    def get_render_option(self) -> Any:
+        return SimpleNamespace()
+
+    def get_view_control(self) -> Any:
+        def set_view(camera: Any, **_: Any) -> None:
+            self.extrinsic = np.array(camera.extrinsic)
+
+        return SimpleNamespace(
+            set_constant_z_near=lambda _: None,
+            set_constant_z_far=lambda _: None,
+            convert_from_pinhole_camera_parameters=set_view,
+            convert_to_pinhole_camera_parameters=lambda: SimpleNamespace(extrinsic=self.extrinsic),
+        )
+
+    def add_geometry(self, shape: Any, **_: Any) -> None:
+        self.shapes.append(shape)
+
+    def remove_geometry(self, shape: Any, **_: Any) -> None:
+        self.shapes.remove(shape)
+
+    def poll_events(self) -> bool:
+        self.left -= 1
+        if self.script and self.left >= 0:
+            self.press(self.script.pop(0))
+        return self.left >= 0
+
+    def update_renderer(self) -> None:
+        pass
+
+    def destroy_window(self) -> None:
+        self.destroyed += 1
+
+
+@pytest.fixture
+def windows(monkeypatch: pytest.MonkeyPatch, open3d: Any) -> SimpleNamespace:
+    """The stubs that are opened instead of windows: of the scene, of the image."""
+    stubs = SimpleNamespace(scene=StubWindow(), image=StubWindow())
+    monkeypatch.setattr(open3d.visualization, "VisualizerWithKeyCallback", lambda: stubs.scene)
+    monkeypatch.setattr(open3d.visualization, "Visualizer", lambda: stubs.image)
+    return stubs
+
+
+def show(viewer: Open3DViewer, slam: WatchedSlam) -> None:
+    result = TrackResult(slam.frame.index, slam.frame.timestamp, TrackState.TRACKING, inliers=12, matches=15)
+    viewer.update(slam, slam.frame, result)  # type: ignore[arg-type]
+
+
+def test_the_live_window_shows_the_latest_state(windows: SimpleNamespace, landmarks: Any) -> None:
+    slam = WatchedSlam(landmarks, 6)
+    truth = Trajectory(slam.trajectory().timestamps, slam.trajectory().T_world_cam)
+    viewer = Open3DViewer(truth, visible=False)
+    for poses in (0, 1, 4, 6):
+        show(viewer, WatchedSlam(landmarks, poses))
+    # Points, trajectory, key frames, truth, grid and the camera, each once; edges are hidden at first.
+    assert len(windows.scene.shapes) == 6
+    points = [len(shape.points) for shape in windows.scene.shapes]
+    assert max(points) >= 0.9 * len(slam.map.points)
+    windows.scene.press("V")
+    windows.scene.press("P")
+    show(viewer, WatchedSlam(landmarks, 6))
+    assert len(windows.scene.shapes) == 6
+    assert max(len(shape.points) for shape in windows.scene.shapes) < max(points)
+    picture = np.asarray(windows.image.shapes[0])
+    assert picture.shape == (slam.frame.camera.height, slam.frame.camera.width, 3)
+    greenish = (picture[:, :, 1] > 180) & (picture[:, :, 0] < 120)
+    orange = (picture[:, :, 0] > 180) & (picture[:, :, 2] < 120)
+    assert greenish.sum() > 50 and orange.sum() > 30
+    viewer.close()
+    assert (windows.scene.destroyed, windows.image.destroyed) == (1, 1)
+
+
+def test_closing_windows_does_not_stop_the_run(windows: SimpleNamespace, landmarks: Any) -> None:
+    windows.image.left, windows.scene.left = 1, 3
+    viewer = Open3DViewer(visible=False)
+    for poses in range(2, 8):
+        show(viewer, WatchedSlam(landmarks, poses))
+    # The image's window goes alone; the scene's takes it along. Nobody is asked again.
+    assert windows.scene.left == -1
+    assert (windows.scene.destroyed, windows.image.destroyed) == (1, 1)
+    viewer.close()
+    assert (windows.scene.destroyed, windows.image.destroyed) == (1, 1)
+
+
+def test_the_live_view_follows_the_camera_until_it_is_told_to_stay(windows: SimpleNamespace, landmarks: Any) -> None:
+    viewer = Open3DViewer(visible=False)
+    eyes = []
+    for poses in (2, 3, 4, 5, 6):
+        if poses == 5:
+            windows.scene.press("F")
+        show(viewer, WatchedSlam(landmarks, poses))
+        eyes.append(inverse(windows.scene.extrinsic)[:3, 3])
+    steps = np.diff(eyes, axis=0)
+    np.testing.assert_allclose(steps[:2], [[0.05, 0.0, 0.0]] * 2, atol=1e-9)
+    np.testing.assert_allclose(steps[2:], 0.0, atol=1e-12)
+
+
+def test_a_live_truth_without_metres_waits_until_it_can_be_aligned(windows: SimpleNamespace, landmarks: Any) -> None:
+    from spslam.live_scene import live_scene
+
+    slam = WatchedSlam(landmarks, 8)
+    bent = slam.trajectory().T_world_cam.copy()
+    bent[:, 1, 3] = 0.02 * np.arange(8) ** 2
+    slam._poses = list(bent)
+    larger = bent.copy()
+    larger[:, :3, 3] *= 7.0
+    truth = Trajectory(slam.trajectory().timestamps, larger)
+    slam.map.origin = SimpleNamespace(metric=False)  # type: ignore[assignment]
+    np.testing.assert_allclose(live_scene(slam, truth).ground_truth, bent, atol=1e-9)  # type: ignore[arg-type]
+    slam._poses = slam._poses[:2]
+    assert len(live_scene(slam, truth).ground_truth) == 0  # type: ignore[arg-type]
+    slam.map.origin = SimpleNamespace(metric=True)  # type: ignore[assignment]
+    joined = live_scene(slam, truth).ground_truth  # type: ignore[arg-type]
+    np.testing.assert_allclose(joined[0], bent[0], atol=1e-12)
+
+
+def test_a_saved_run_is_played_stepped_through_and_left(windows: SimpleNamespace) -> None:
+    browser = Browser(room_scene(), Controls(), seconds=0.2, visible=False)
+    everything = len(windows.scene.shapes)
+    path = windows.scene.shapes[1]
+    windows.scene.script = ["LEFT", "LEFT", "P", "B"]
+    windows.scene.left = 6
+    browser.run()
+    assert windows.scene.destroyed == 1
+    # Without points, but with the camera; two frames before the end.
+    assert len(windows.scene.shapes) == everything
+    assert browser._row == 97
+    assert len(windows.scene.shapes[0].vertices) < len(path.vertices)
+    windows.scene.left, windows.scene.script = 10**6, ["SPACE"]
+    while browser._row != 0:
+        windows.scene.poll_events()
+        browser._advance(2)
+        browser.refresh()
+    browser._advance(40)
+    browser.refresh()
+    assert browser._row == 40 and browser._controls.playing
+    browser._advance(99)
+    assert browser._row == 99 and not browser._controls.playing
+
+
+def test_home_is_where_all_is_seen(windows: SimpleNamespace) -> None:
+    browser = Browser(room_scene(), Controls(), seconds=5.0, visible=False)
+    home = windows.scene.extrinsic.copy()
+    windows.scene.press("F")
+    browser.refresh()
+    behind = windows.scene.extrinsic.copy()
+    assert np.abs(behind - home).max() > 0.1
+    # From behind and above the last camera, which looks along z from (0, 0, 1.5); y points down.
+    eye = inverse(behind)[:3, 3]
+    assert eye[2] < 1.0 and eye[1] < -0.5
+    windows.scene.press("R")
+    browser.refresh()
+    np.testing.assert_allclose(windows.scene.extrinsic, home)
+
+
+def test_a_viewpoint_moves_without_turning() -> None:
+    turned = np.eye(4)
+    turned[:3, :3] = [[0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
+    turned[:3, 3] = [1.0, 2.0, 3.0]
+    moved = moved_along(Viewpoint(turned, 5.0), np.array([1.0, -2.0, 0.5]))
+    np.testing.assert_allclose(inverse(moved.T_cam_world)[:3, 3] - inverse(turned)[:3, 3], [1.0, -2.0, 0.5], atol=1e-12)
+    np.testing.assert_array_equal(moved.T_cam_world[:3, :3], turned[:3, :3])
+
+
+def test_windows_draw_on_a_real_context() -> None:
+    need_egl()
+    # In a process of its own: a driver that crashes must not take the tests with it.
+    code = (
+        "import sys; sys.path[:0] = sys.argv[1:]\n"
+        "from conftest import Landmarks\n"
+        "from room_scene import WatchedSlam, room_scene\n"
+        "from test_viewer_open3d import show\n"
+        "from spslam.controls import Controls\n"
+        "from spslam.viewer_browser import Browser\n"
+        "from spslam.viewer_live import Open3DViewer\n"
+        "viewer = Open3DViewer(visible=False)\n"
+        "for poses in (0, 1, 3, 6):\n    show(viewer, WatchedSlam(Landmarks, poses))\n"
+        "viewer.close()\n"
+        "browser = Browser(room_scene(), Controls(), 5.0, visible=False)\n"
+        "for key in 'PTKVLGXCBFR':\n"
+        "    browser._controls.bindings()[key]()\n    browser.refresh()\n    assert browser._canvas.poll()\n"
+        "browser._canvas.close()\n"
+    )
+    folders = [str(Path(__file__).parent), str(Path(__file__).parent / "support")]
+    done = subprocess.run([sys.executable, "-c", code, *folders], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,215 @@
+"""Pictures and films without a display, and what a renderer that fails costs."""
+
+from __future__ import annotations
+
+import io
+import logging
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from egl import need_egl
+from room_scene import room_scene
+
+from spslam import viewer_render
+from spslam.errors import MissingDependencyError, OutputError
+from spslam.layers import LIGHT, Look
+from spslam.scene import Scene
+from spslam.viewer_render import Job, render, render_scene
+
+
+def render_here(path: Path, scene: Scene, job: Job, monkeypatch: pytest.MonkeyPatch, wanted: int = 1000) -> list[str]:
+    """What `render` does without a process of its own, which takes seconds to load Open3D; what it printed."""
+    need_egl()
+    scene.save(path.with_suffix(".npz"))
+    printed = io.StringIO()
+    monkeypatch.setattr("sys.stdin", io.StringIO("go\n" * wanted + "stop\n"))
+    monkeypatch.setattr("sys.stdout", printed)
+    code = viewer_render.main([job.to_json(), str(path.with_suffix(".npz")), str(path)])
+    monkeypatch.undo()
+    assert code == 0
+    return [line for line in printed.getvalue().splitlines() if line.startswith("picture")]
+
+
+def shares(image: np.ndarray, color: tuple[float, float, float]) -> int:
+    """Pixels of about this colour, without the legend, which has the colours of everything."""
+    height, width = image.shape[:2]
+    shown = image[:, :, ::-1].astype(int)
+    shown[int(0.75 * height) :, : int(0.35 * width)] = 300
+    return int((np.abs(shown - 255 * np.array(color)).max(axis=2) < 14).sum())
+
+
+def test_the_picture_shows_every_layer(tmp_path: Path) -> None:
+    need_egl()
+    assert render_scene(tmp_path / "map.png", room_scene())
+    image = cv2.imread(str(tmp_path / "map.png"))
+    assert image.shape == (960, 1280, 3)
+    for color in (LIGHT.trajectory, LIGHT.truth, LIGHT.keyframes, LIGHT.loops):
+        assert shares(image, color) > 100, color
+    # The room fills the picture in spite of points half a kilometre away.
+    drawn = (image < 200).any(axis=2)
+    assert np.ptp(np.flatnonzero(drawn[100:800].any(axis=0))) > 0.7 * 1280
+
+
+def test_size_background_and_hidden_layers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    look = Look(hidden=frozenset({"loops", "trajectory"}), colors="age", dark=True)
+    render_here(tmp_path / "map.png", room_scene(), Job(look, size=(640, 360)), monkeypatch)
+    image = cv2.imread(str(tmp_path / "map.png"))
+    assert image.shape == (360, 640, 3)
+    assert np.median(image) < 30
+    assert shares(image, look.palette.truth) > 30
+    assert shares(image, look.palette.loops) == shares(image, look.palette.trajectory) == 0
+
+
+def test_the_same_scene_gives_the_same_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a.png", "b.png"):
+        render_here(tmp_path / name, room_scene(), Job(size=(320, 240)), monkeypatch)
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_nothing_at_all_is_rendered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    none = np.zeros((0, 4, 4))
+    empty = room_scene(
+        points=np.zeros((0, 3)), keyframes=none, trajectory=none, ground_truth=none,
+        covisible=np.zeros((0, 2), int), loops=np.zeros((0, 2), int),
+    )  # fmt: skip
+    render_here(tmp_path / "map.png", empty, Job(size=(320, 240)), monkeypatch)
+    assert cv2.imread(str(tmp_path / "map.png")).shape == (240, 320, 3)
+    with pytest.raises(OutputError, match="needs a trajectory"):
+        render(tmp_path / "film.mp4", empty)
+
+
+def frames_of(path: Path) -> list[np.ndarray]:
+    capture = cv2.VideoCapture(str(path))
+    frames = []
+    while (read := capture.read())[0]:
+        frames.append(read[1])
+    return frames
+
+
+@pytest.mark.parametrize("follow", [False, True])
+def test_a_film_grows_with_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, follow: bool) -> None:
+    path = tmp_path / "film.mp4"
+    job = Job(size=(320, 240), fps=5.0, seconds=2.0, follow=follow)
+    told = render_here(path, room_scene(), job, monkeypatch)
+    frames = frames_of(path)
+    assert told == [f"picture {n} 10" for n in range(1, 11)]
+    assert len(frames) == 10 and frames[0].shape == (240, 320, 3)
+    assert cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FPS) == 5.0
+    drawn = [int((frame < 200).any(axis=2)[:180].sum()) for frame in frames]
+    # The end shows all; the view over all of it shows more and more until then.
+    assert drawn[-1] > drawn[0]
+    if not follow:
+        assert drawn[-1] > 1.5 * drawn[0]
+        assert (np.diff(drawn) > -20).all()
+
+
+def test_a_film_that_is_stopped_has_what_was_there(tmp_path: Path) -> None:
+    need_egl()
+    path = tmp_path / "film.mp4"
+    job = Job(size=(320, 240), fps=5.0, seconds=60.0)
+    told: list[tuple[int, int]] = []
+
+    def goes_on(done: int, total: int) -> bool:
+        told.append((done, total))
+        return done < 3
+
+    render(path, room_scene(), job, goes_on)
+    assert told == [(1, 300), (2, 300), (3, 300)]
+    assert len(frames_of(path)) == 3
+
+
+def test_a_place_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
+    need_egl()
+    with pytest.raises(OutputError, match="cannot write"):
+        render(tmp_path / "gone" / "film.mp4", room_scene(), Job(size=(320, 240)))
+
+
+class FakeRenderer:
+    """A process that ends as it is told."""
+
+    def __init__(self, code: int | Exception, said: str = "") -> None:
+        self.code, self.said, self.environment = code, said, {}
+
+    def __call__(self, command: list[str], stderr: Any, env: dict[str, str], **_: Any) -> FakeRenderer:
+        if isinstance(self.code, OSError):
+            raise self.code
+        stderr.write(self.said.encode())
+        self.environment, self.stdin, self.stdout = env, io.StringIO(), io.StringIO("picture 1 2\n")
+        return self
+
+    def __enter__(self) -> FakeRenderer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def wait(self, timeout: float | None = None) -> int:
+        if isinstance(self.code, Exception):
+            raise self.code
+        return self.code
+
+    def kill(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("code", "said", "reason"),
+    [
+        (-11, "", "ended with -11"),
+        (-6, "noise of a driver", "ended with -6"),
+        (2, "noise\nOpen3D lacks a system library\n", "Open3D lacks a system library"),
+        (0, "", "ended with 0"),
+        (subprocess.TimeoutExpired("python", 120), "", "timed out"),
+        (OSError("no such interpreter"), "", "no such interpreter"),
+    ],
+)
+def test_a_renderer_that_fails_costs_the_picture_only(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    code: int | Exception,
+    said: str,
+    reason: str,
+) -> None:
+    monkeypatch.setattr(viewer_render.subprocess, "Popen", FakeRenderer(code, said))
+    with caplog.at_level(logging.WARNING):
+        assert render_scene(tmp_path / "map.png", room_scene()) is False
+    assert reason in caplog.text
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(MissingDependencyError, match=reason) as caught:
+        render(tmp_path / "film.mp4", room_scene())
+    assert "\n" not in str(caught.value)
+
+
+def test_the_renderer_finds_this_package_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    renderer = FakeRenderer(1)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(viewer_render.subprocess, "Popen", renderer)
+    render_scene(tmp_path / "map.png", room_scene())
+    monkeypatch.undo()
+    # Without site packages (-S) only the environment leads to it.
+    command = [sys.executable, "-S", "-c", "import spslam; print(spslam.__path__[0])"]
+    done = subprocess.run(command, cwd=tmp_path, env=renderer.environment, capture_output=True, text=True, check=True)
+    assert Path(done.stdout.strip()) == Path(viewer_render.__file__).parent
+
+
+def test_the_renderer_says_in_one_line_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def missing() -> None:
+        raise MissingDependencyError("the viewer needs Open3D")
+
+    monkeypatch.setattr("spslam.viewer_open3d.import_open3d", missing)
+    room_scene().save(tmp_path / "scene.npz")
+    assert viewer_render.main([Job().to_json(), str(tmp_path / "scene.npz"), str(tmp_path / "map.png")]) == 2
+    assert capsys.readouterr().err == "the viewer needs Open3D\n"
+
+
+def test_a_job_survives_the_way_to_the_renderer() -> None:
+    job = Job(Look(frozenset({"grid", "loops"}), "age", True), (640, 480), 12.5, 3.0, True)
+    assert Job.from_json(job.to_json()) == job
