@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -158,36 +158,29 @@ def find_maxima(
     """Rows and columns of the maxima above a threshold that greedy non-maximum suppression keeps, best first.
 
     A maximum is not less than any of the eight pixels around it. Greedy: the best is kept and silences the square of
-    `nms_radius` pixels around it, and so on; ties go to the upper, then the left one. Here every point that is the best
-    of its square is kept in each round, until none is left, and the border is cut off in the end.
+    `nms_radius` pixels around it, and so on; ties go to the upper, then the left one. The border is cut off in the end.
     """
-    rows, columns = np.nonzero((heat > threshold) & (heat == _highest_around(heat, 1)))
+    rows, columns = np.nonzero((heat > threshold) & (heat == _highest_of_nine(heat)))
     order = np.argsort(-heat[rows, columns], kind="stable")
     rows, columns = rows[order], columns[order]
-    # Ranks instead of scores: there are no ties among them.
-    rank = np.zeros(heat.shape, np.int32)
-    rank[rows, columns] = np.arange(len(rows), 0, -1)
-    kept = np.zeros(heat.shape, np.bool_)
-    while rank.any():
-        best = (rank > 0) & (rank == _highest_around(rank, nms_radius))
-        kept |= best
-        rank[_highest_around(best, nms_radius)] = 0
+    free = np.ones(heat.shape, np.bool_)
+    kept = np.zeros(len(rows), np.bool_)
+    for index, (row, column) in enumerate(zip(rows.tolist(), columns.tolist(), strict=True)):
+        if free[row, column]:
+            kept[index] = True
+            top, left = max(row - nms_radius, 0), max(column - nms_radius, 0)
+            free[top : row + nms_radius + 1, left : column + nms_radius + 1] = False
     height, width = heat.shape
-    inside = (rows >= border) & (columns >= border) & (rows < height - border) & (columns < width - border)
-    inside &= kept[rows, columns]
-    return rows[inside], columns[inside]
+    kept &= (rows >= border) & (columns >= border) & (rows < height - border) & (columns < width - border)
+    return rows[kept], columns[kept]
 
 
-def _highest_around(values: NDArray[Any], radius: int) -> NDArray[Any]:
-    """The highest value in the square around each of (H, W) ones that are not negative."""
-    for _ in range(2):
-        # Along the first axis, then along the other.
-        above = np.pad(values, ((radius, radius), (0, 0)))
-        highest = above[: len(values)].copy()
-        for step in range(1, 2 * radius + 1):
-            np.maximum(highest, above[step : step + len(values)], out=highest)
-        values = np.ascontiguousarray(highest.T)
-    return values
+def _highest_of_nine(heat: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The highest value of each pixel and the eight around it, of (H, W) ones that are not negative."""
+    wide = np.pad(heat, 1)
+    high = np.maximum(np.maximum(wide[:-2], wide[1:-1]), wide[2:])
+    highest: NDArray[np.float32] = np.maximum(np.maximum(high[:, :-2], high[:, 1:-1]), high[:, 2:])
+    return highest
 
 
 def refine_on_heat(
