@@ -42,7 +42,8 @@ def open_sequence(
 
     Args:
         path: a dataset's root, one sequence's folder, an image folder, a video file, or the name of a built-in world
-            (`demo`, `demo-small`, `demo-loop`, `demo-twins`; a folder of such a name is `./demo`).
+            (`demo`, `demo-small`, `demo-loop`, `demo-twins`, with other textures `demo@2`; a folder of such a name is
+            `./demo`).
         dataset: what it is; `auto` recognises it.
         sequence: which one, where `path` holds several: its name or a part of it that only one has.
         sensor: `mono`, `stereo`, `rgbd`, or `auto` for the most that is there (stereo before RGB-D).
@@ -121,12 +122,16 @@ def _world_names() -> tuple[str, ...]:
 def _is_world(path: str | Path) -> bool:
     text = os.fspath(path)
     # Worlds bring their renderer along: asked for only where the path can be a name.
-    return Path(text).name == text and text in _world_names()
+    if Path(text).name != text:
+        return False
+    from .world import is_world
+
+    return is_world(text)
 
 
 def _open_world(name: str, sensor: str) -> Sequence:
-    from .world import WORLD_PRESETS, open_world
+    from .world import is_world, open_world
 
-    if name not in WORLD_PRESETS:
-        raise DatasetError(f"expected the name of a built-in world ({', '.join(WORLD_PRESETS)}), found {name!r}")
+    if not is_world(name):
+        raise DatasetError(f"expected the name of a built-in world ({', '.join(_world_names())}), found {name!r}")
     return cast(Sequence, open_world(name, sensor))

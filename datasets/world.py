@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,21 +83,33 @@ WORLD_PRESETS = tuple(_SPECS)
 
 
 def world_spec(preset: str) -> WorldSpec:
-    """What a preset stands for; vary it with `dataclasses.replace`.
+    """What a preset stands for; vary it with `dataclasses.replace`. `demo@3` is `demo` with the seed 3: other textures
+    and noise.
 
     Raises:
         DatasetError: there is no such world.
     """
-    if preset not in _SPECS:
-        raise DatasetError(f"no built-in world is called {preset!r}; there are {', '.join(WORLD_PRESETS)}")
-    return _SPECS[preset]
+    name, at, seed = preset.partition("@")
+    if not is_world(preset):
+        raise DatasetError(
+            f"no built-in world is called {preset!r}; there are {', '.join(WORLD_PRESETS)}, and with other textures "
+            f"{WORLD_PRESETS[0]}@2 and so on"
+        )
+    spec = _SPECS[name]
+    return replace(spec, name=preset, seed=int(seed)) if at and int(seed) != spec.seed else spec
+
+
+def is_world(name: str) -> bool:
+    """Whether a built-in world has this name, or it is such a name with `@` and a seed."""
+    preset, at, seed = name.partition("@")
+    return preset in _SPECS and (not at or (seed.isascii() and seed.isdigit()))
 
 
 def open_world(preset: str, sensor: str = "auto") -> RenderedWorld:
     """A built-in world as a sequence.
 
     Args:
-        preset: one of `WORLD_PRESETS`.
+        preset: one of `WORLD_PRESETS`, alone or with `@` and a seed.
         sensor: `mono`, `stereo` or `rgbd`; `auto` is stereo.
 
     Raises:

@@ -221,6 +221,7 @@ def run(
     ^C stops after the current frame and writes what is there; a second ^C drops it.
     Exit codes: 0 done, 2 an error (told in one line), 130 stopped by ^C.
     """
+    from spslam.config import config_for, dataset_of
     from spslam.datasets import open_sequence
     from spslam.output import RunLog
 
@@ -236,8 +237,8 @@ def run(
             max_frames=max_frames,
             stride=stride,
         )
-        kind = _kind(frames)
-        config_name = config or _matching_config(kind, frames.sensor)
+        kind = dataset_of(frames.name)
+        config_name = config or config_for(kind, frames.sensor)
         resolved = resolve_config(config_name, overrides, extractor, weights)
         labels = {"dataset": kind, "extractor": resolved.features.extractor, "config": config_name, "mode": mode}
         if map_file is not None:
@@ -371,18 +372,6 @@ def _scale(text: str, frames: FrameSequence, indices: range) -> ScaleRequest:
     request = parse_scale(text)
     check_scale(request, frames, indices)
     return request
-
-
-def _kind(frames: FrameSequence) -> str:
-    """The dataset of a sequence, from its name: `kitti 00`, `demo-small`."""
-    return frames.name.replace("-", " ").split()[0]
-
-
-def _matching_config(kind: str, sensor: str) -> str:
-    from spslam.config import config_names
-
-    name = f"{kind}_{sensor}"
-    return name if name in config_names() else "default"
 
 
 def _open_viewer(choice: ViewerChoice, recording: Path | None, frames: FrameSequence) -> Viewer:

@@ -1,4 +1,4 @@
-"""The commands that measure this machine, `spslam bench …`, which `spslam.cli` adds."""
+"""The commands that measure, `spslam bench …`, which `spslam.cli` adds."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
+from typer.core import TyperGroup
+
+from spslam import cli_suite
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,18 +32,31 @@ _WORLD, _QUICK_WORLD = "demo", "demo-small"
 _FRAMES, _QUICK_FRAMES = 60, 3
 _QUICK_ROUNDS = 2
 
+_SUITE = "suite"
+_HELP = ("-h", "--help")
+
+
+class _BenchGroup(TyperGroup):
+    """What is no command is a suite: `spslam bench smoke`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and args[0] not in _HELP:
+            args = [_SUITE, *args]
+        return super().parse_args(ctx, args)
+
+
 app = typer.Typer(
     name="bench",
-    help="Measure this machine.",
+    cls=_BenchGroup,
+    help="Run a suite, `spslam bench SUITE` (smoke, ablation, kitti, tum, euroc, or a YAML file; its options: "
+    "`spslam bench suite --help`), compare two results, or measure this machine.",
     no_args_is_help=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": [*_HELP]},
 )
-
-
-@app.callback()
-def _root() -> None:
-    # Without it, a group of a single command takes that command's name away.
-    pass
+app.command(_SUITE)(cli_suite.suite)
+app.command("list")(cli_suite.show_list)
+app.command()(cli_suite.show)
+app.command()(cli_suite.compare)
 
 
 @app.command()

@@ -243,6 +243,17 @@ def config_names(folder: str = "") -> list[str]:
     return sorted(entry.name[:-5] for entry in entries if entry.name.endswith(".yaml"))
 
 
+def dataset_of(sequence_name: str) -> str:
+    """The data set of a sequence, from its name: `kitti 00`, `demo-small`."""
+    return sequence_name.replace("-", " ").split()[0]
+
+
+def config_for(dataset: str, sensor: str) -> str:
+    """The name of the built-in configuration for a data set and sensor; `default` where there is none."""
+    name = f"{dataset}_{sensor}"
+    return name if name in config_names() else "default"
+
+
 def load_config(name_or_path: str | Path = "default", overrides: list[str] | None = None) -> Config:
     """Load a built-in configuration by name or a YAML file by path.
 

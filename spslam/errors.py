@@ -55,3 +55,7 @@ class MissingDependencyError(SpslamError):
 
 class ScaleError(SpslamError):
     """The map of a single camera cannot be given the size that was asked for."""
+
+
+class BenchmarkError(SpslamError):
+    """A suite cannot be run, or its results cannot be used, as they were asked for."""

@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import base64
 import json
-import re
-from collections.abc import Iterable
 from html import escape
-from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from spslam.evaluation import Evaluation
 from spslam.files import write_atomic
+from spslam.html_parts import fill, page_file, table, tile
 from spslam.metrics import Metrics, Record
 from spslam.path_views import ALIGNMENT_WORDS
 from spslam.report_data import Columns, chart_data
@@ -28,8 +26,6 @@ from spslam.trajectory import Trajectory
 
 if TYPE_CHECKING:
     from spslam.slam import Slam
-
-_PLACE = re.compile(r"\{\{(\w+)\}\}")
 
 
 def write_report(
@@ -59,23 +55,19 @@ def write_report(
             f"{metrics['source']} · configuration {metrics['config']} · spslam {metrics['version_spslam']}"
         ),
         "notes": "".join(f'<p class="note">{escape(note)}</p>' for note in _notes(record, metrics, data)),
-        "tiles": "".join(_tile(*tile) for tile in _tiles(metrics, data["unit"])),
+        "tiles": "".join(tile(*headline) for headline in _tiles(metrics, data["unit"])),
         "losses": _losses(data["losses"]),
         "loops": _loops(data["loops"], data["unit"]),
         "stages": _stages(metrics),
         "samples": "".join(_figure(sample, record.results[0].timestamp) for sample in samples),
-        "figures": _table(("figure", "value"), ((key, _plain(value)) for key, value in metrics.items())),
+        "figures": table(("figure", "value"), ((key, _plain(value)) for key, value in metrics.items())),
         "config": escape(slam.config.to_yaml()),
         # Nothing in it may end the script element that it travels in.
         "data": json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"),
-        "style": _file("report.css"),
-        "script": _file("report.js"),
+        "style": page_file("report.css"),
+        "script": page_file("report.js"),
     }
-    write_atomic(path, _PLACE.sub(lambda place: parts[place[1]], _file("report.html")))
-
-
-def _file(name: str) -> str:
-    return (resources.files("spslam") / "page" / name).read_text(encoding="utf-8")
+    write_atomic(path, fill("report.html", parts))
 
 
 def _notes(record: Record, metrics: Metrics, data: Columns) -> list[str]:
@@ -144,10 +136,6 @@ def _error_tiles(metrics: Metrics, unit: str) -> list[tuple[str, str, str]]:
     ]
 
 
-def _tile(name: str, value: str, text: str) -> str:
-    return f"<div><dt>{escape(name)}</dt><dd>{escape(value)}<small>{escape(text)}</small></dd></div>"
-
-
 def _losses(rows: list[Columns]) -> str:
     if not rows:
         return "<p>Tracking was never lost.</p>"
@@ -161,7 +149,7 @@ def _losses(rows: list[Columns]) -> str:
         )
         for row in rows
     )
-    return _table(("frames", "number", "time (s)", "cause", "what was found"), cells)
+    return table(("frames", "number", "time (s)", "cause", "what was found"), cells)
 
 
 def _loops(rows: list[Columns], unit: str) -> str:
@@ -178,7 +166,7 @@ def _loops(rows: list[Columns], unit: str) -> str:
         )
         for row in rows
     )
-    return _table(("key frame", "saw again by", "points that agree", "apart now"), cells)
+    return table(("key frame", "saw again by", "points that agree", "apart now"), cells)
 
 
 def _stages(metrics: Metrics) -> str:
@@ -191,7 +179,7 @@ def _stages(metrics: Metrics) -> str:
         )
         for name in names
     )
-    return _table(("stage", "median, where it ran", "95 %"), cells)
+    return table(("stage", "median, where it ran", "95 %"), cells)
 
 
 def _figure(sample: Sample, begin: float) -> str:
@@ -219,12 +207,6 @@ def _figure(sample: Sample, begin: float) -> str:
 def _dots(pixels: NDArray[np.float64]) -> str:
     """A path with a line of no length at each pixel: with round ends they are dots, for ten bytes each."""
     return "".join(f"M{x:.0f} {y:.0f}h0" for x, y in pixels[np.isfinite(pixels).all(axis=1)])
-
-
-def _table(heads: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
-    head = "".join(f"<th>{escape(name)}</th>" for name in heads)
-    body = "".join("<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows)
-    return f'<div class="table"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def _plain(value: object) -> str:

@@ -20,6 +20,8 @@ KNOW_THE_ROOMS = (
     "cli_evaluation",
     "cli_export",
     "cli_map",
+    "cli_suite",
+    "cli_suite_plan",
     "cli_track",
     "cli_training",
     "cli_trajectories",
@@ -35,6 +37,7 @@ HEAVY = {
     "onnxruntime": "frontend",
     "onnxscript": "frontend",
     "nncf": "frontend",
+    "distributed": "spslam",
 }
 
 
@@ -103,6 +106,8 @@ def test_heavy_packages_live_in_one_place(module: str) -> None:
             assert (room_of(module) or "spslam") == HEAVY[package], f"{module} imports {package}"
         if package in ("open3d", "rerun"):
             assert module.startswith("spslam.viewer"), f"{module} imports {package}"
+        if package == "distributed":
+            assert module == "spslam.suites.pools", f"{module} imports distributed"
 
 
 def test_ground_loads_nothing_heavy() -> None:

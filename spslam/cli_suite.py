@@ -1,0 +1,290 @@
+"""The commands for benchmark suites, `spslam bench SUITE`, `list` and `compare`; `cli_bench` adds them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from spslam.cli_data import DataOption
+from spslam.cli_options import FAILED, INTERRUPTED
+from spslam.cli_suite_plan import Plan, expand_suite, fetch_command, open_data, plan_runs, undone
+
+if TYPE_CHECKING:
+    from spslam.suites.perform import Finished
+    from spslam.suites.pools import Pool
+    from spslam.suites.results import Results, Row
+
+REGRESSION = 1
+
+MarkdownOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", show_default=False, help="Put the tables into this file, between the suite's two comments."
+    ),
+]
+
+
+def suite(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="SUITE", show_default=False, help="A suite of the box (spslam bench list) or a YAML file."
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            show_default=False,
+            help="Where the results go, and where they are. Default: runs/bench-SUITE.",
+        ),
+    ] = None,
+    data: DataOption = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=1, show_default=False, help="Runs at a time on this machine. Default: one a core."
+        ),
+    ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            show_default=False,
+            help="Run on the workers of a Dask cluster, such as tcp://10.0.0.1:8786.",
+        ),
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="WORD",
+            show_default=False,
+            help="Only runs with a label (sequence, sensor, front end, configuration) that has this in it; repeatable.",
+        ),
+    ] = None,
+    available: Annotated[
+        bool, typer.Option("--available", help="Do what can be done where sequences are not there.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Do again what was done with other settings; drop what the suite lacks.")
+    ] = False,
+    markdown: MarkdownOption = None,
+) -> None:
+    """Do the runs of a suite that are not done yet; write results.json, tables, a picture and a page.
+
+    Exit codes: 0 all runs came to figures (they may have lost tracking), 2 some did not or an error, 130 stopped by ^C:
+    what is done is kept, and the same call goes on.
+    """
+    from spslam.suites.published import load_published
+    from spslam.suites.report import write_reports
+    from spslam.suites.suite import chosen, load_suite, suite_name
+    from spslam.suites.tables import check_markers, insert_markdown, summary_markdown
+
+    described, label = load_suite(name), suite_name(name)
+    published = load_published(described.published)
+    if markdown is not None:
+        # Not only when all is done.
+        check_markers(markdown, label)
+    folder, catalogue = open_data(data)
+    runs = expand_suite(described, folder, catalogue)
+    order = [run.id for run in runs]
+    results = _open_results(
+        out or Path("runs") / f"bench-{label}",
+        {"suite": label, "title": described.title, "metrics": described.metrics, "published": described.published},
+    )
+    plans, missing = plan_runs(chosen(runs, only or []), folder, catalogue, available)
+    stale = [run_id for run_id in results.rows if run_id not in set(order)]
+    if stale and overwrite:
+        results.remove(stale)
+    elif stale:
+        typer.echo(
+            f"{len(stale)} runs in {results.folder} are not in the suite any more and stay: --overwrite drops them",
+            err=True,
+        )
+    waiting = undone(plans, results, overwrite)
+    interrupted = False
+    try:
+        if waiting:
+            _perform(waiting, results, order, _pool(workers, scheduler), len(plans))
+    except KeyboardInterrupt:
+        interrupted = True
+    if results.rows:
+        write_reports(results, published, missing)
+        text = summary_markdown(results, published)
+        typer.echo(text)
+        if markdown is not None and not interrupted:
+            insert_markdown(markdown, label, text)
+        typer.echo(f"results in {results.folder}")
+    if interrupted:
+        done = sum(results.is_done(plan.run.id) for plan in plans)
+        typer.echo(
+            f"stopped; {done} of {len(plans)} runs are done and kept; the same call goes on from there", err=True
+        )
+        raise typer.Exit(INTERRUPTED)
+    _end(plans, results)
+
+
+def show_list(data: DataOption = None) -> None:
+    """List the suites of the box, what they need and what of it is there."""
+    from spslam.suites.suite import load_suite, suite_names
+
+    folder, catalogue = open_data(data)
+    for name in suite_names():
+        described = load_suite(name)
+        runs = expand_suite(described, folder, catalogue)
+        needed = dict.fromkeys(run.public for run in runs if run.public)
+        there = [one for one in needed if folder.folder(catalogue.choose([one])[0]).is_dir()]
+        state = f"{len(there)} of {len(needed)} sequences are in {folder.root}" if needed else "built-in worlds only"
+        typer.echo(f"{name}: {described.title}, {len(runs)} runs; {state}")
+        if described.description:
+            typer.echo(f"  {' '.join(described.description.split())}")
+        if len(there) < len(needed):
+            typer.echo(f"  {fetch_command([one for one in needed if one not in there], catalogue, folder)}")
+
+
+def show(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", show_default=False, help="Results of a suite: folder or results.json.")
+    ],
+    markdown: MarkdownOption = None,
+) -> None:
+    """Print the tables of results that are there, and make their page, picture and table.md again."""
+    from spslam.suites.published import load_published
+    from spslam.suites.report import write_reports
+    from spslam.suites.results import Results
+    from spslam.suites.tables import insert_markdown, summary_markdown
+
+    results = Results.load(folder)
+    published = load_published(results.published)
+    write_reports(results, published, [])
+    text = summary_markdown(results, published)
+    typer.echo(text)
+    if markdown is not None:
+        insert_markdown(markdown, results.suite, text)
+
+
+def compare(
+    before: Annotated[
+        Path, typer.Argument(metavar="A", show_default=False, help="Results before: folder or results.json.")
+    ],
+    after: Annotated[Path, typer.Argument(metavar="B", show_default=False, help="Results after.")],
+    tolerance: Annotated[
+        float, typer.Option(metavar="SHARE", min=0.0, help="Medians nearer than this, relatively, are the same.")
+    ] = 0.10,
+    tolerance_few: Annotated[
+        float, typer.Option(metavar="SHARE", min=0.0, help="The same where a side has fewer than 3 repeats.")
+    ] = 0.25,
+    everything: Annotated[bool, typer.Option("--all", help="Show what is the same, too.")] = False,
+) -> None:
+    """Compare two results of suites: what got better or worse by more than the repeats differ.
+
+    Medians differ if they are farther apart than the larger of both spreads (most minus least of the repeats) and than
+    the tolerance; shares of tracked frames, than that and a hundredth of the frames. Errors over other shares are not
+    judged. Judged are the tracked share, ATE, RPE and drift; what B does not have any more is a regression.
+    Exit codes: 0 nothing got worse, 1 something did, 2 an error.
+    """
+    from spslam.suites.comparison import Verdict, comparison_table
+    from spslam.suites.comparison import compare as compare_results
+    from spslam.suites.results import Results
+
+    changes = compare_results(Results.load(before), Results.load(after), tolerance, tolerance_few)
+    table = comparison_table(changes, everything)
+    if table.rows:
+        typer.echo(table.to_markdown() + "\n")
+    counts = {verdict: sum(change.verdict is verdict for change in changes) for verdict in Verdict}
+    typer.echo(", ".join(f"{count} {verdict.value}" for verdict, count in counts.items() if count))
+    if any(change.is_regression for change in changes):
+        raise typer.Exit(REGRESSION)
+
+
+def _open_results(path: Path, head: dict[str, object]) -> Results:
+    from spslam.errors import BenchmarkError, OutputError
+    from spslam.suites.results import FILE, NAMES, Results
+
+    path = path.expanduser().absolute()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        names = {entry.name for entry in path.iterdir()}
+    except OSError as error:
+        raise OutputError(f"cannot write results to {path}: {error.strerror or error}") from None
+    if FILE not in names:
+        if names - NAMES:
+            raise OutputError(
+                f"{path} holds something else than results ({min(names - NAMES)}): give --out another folder"
+            )
+        return Results(path, head, ())
+    stored = Results.load(path)
+    if stored.suite != head["suite"]:
+        raise BenchmarkError(f"{path} holds results of the suite {stored.suite}: give --out another folder")
+    return Results(path, head, stored.rows.values())
+
+
+def _pool(workers: int | None, scheduler: str | None) -> Pool:
+    from spslam.errors import ConfigError
+    from spslam.suites.pools import DaskPool, LocalPool
+
+    if scheduler is None:
+        return LocalPool(workers)
+    if workers is not None:
+        raise ConfigError(
+            "--workers is for this machine; a Dask cluster has its own: drop one of --workers, --scheduler"
+        )
+    return DaskPool(scheduler)
+
+
+def _perform(plans: list[Plan], results: Results, order: list[str], pool: Pool, total: int) -> None:
+    from spslam.suites.results import Row
+
+    by_id = {plan.run.id: plan for plan in plans}
+    done = total - len(plans)
+    typer.echo(f"{len(plans)} runs, {pool.description}" + (f"; {done} were done before" if done else ""), err=True)
+    with closing(pool.run([plan.request for plan in plans])) as finished_runs:
+        for finished in finished_runs:
+            plan = by_id[finished.id]
+            checked = _checked(plan, finished)
+            row = Row.of(plan.run, plan.frames, plan.identity, plan.request.command, checked)
+            results.add(row, checked.files, order)
+            done += 1
+            typer.echo(f"{done}/{total} {_describe(row)}", err=True)
+
+
+def _checked(plan: Plan, finished: Finished) -> Finished:
+    """The same, as failed where the run had other settings than it was asked for: files may change meanwhile."""
+    import yaml
+
+    from spslam.config import Config
+    from spslam.suites.identity import config_sha256
+
+    text = finished.files.get("config.yaml")
+    if text is None or config_sha256(Config.model_validate(yaml.safe_load(text))) == plan.identity.config_sha256:
+        return finished
+    return replace(finished, reason="it ran with other settings than it was asked for: a file changed", files={})
+
+
+def _describe(row: Row) -> str:
+    from spslam.suites.figures import number, percent, scale_of
+
+    ate = row.figure("ate_rmse_m")
+    factor, unit = scale_of("m", [] if ate is None else [ate])
+    parts = [f"{row.case} #{row.repeat}: {percent(row.share_tracked)} tracked"]
+    parts += [] if ate is None else [f"ATE {number(factor * ate)} {unit}"]
+    parts += [f"{row.seconds:.0f} s"]
+    parts += [f"begun {row.attempts} times"] if row.attempts > 1 else []
+    parts += [] if row.reason is None else [f"failed: {row.reason}"]
+    return ", ".join(parts)
+
+
+def _end(plans: Iterable[Plan], results: Results) -> None:
+    broken = [results.rows[plan.run.id] for plan in plans if not results.is_done(plan.run.id)]
+    if broken:
+        typer.echo(
+            f"error: {len(broken)} runs came to no figures, such as {broken[0].id}: {broken[0].reason}; the same call "
+            "tries them again",
+            err=True,
+        )
+        raise typer.Exit(FAILED)

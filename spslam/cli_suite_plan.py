@@ -1,0 +1,163 @@
+"""What of a suite can be done, and what is done already: the sequences on this disk, settings, weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from spslam.config import Config
+    from spslam.datasets.catalogue import Catalogue
+    from spslam.datasets.fetching import DataFolder
+    from spslam.suites.identity import Identity
+    from spslam.suites.perform import Request
+    from spslam.suites.results import Results
+    from spslam.suites.suite import Run, Suite
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run that can be done: its resolved configuration, the frames there are, what its results follow from."""
+
+    run: Run
+    frames: int
+    config: Config
+    identity: Identity
+    request: Request
+
+
+def open_data(data: Path | None) -> tuple[DataFolder, Catalogue]:
+    from spslam.datasets.catalogue import Catalogue
+    from spslam.datasets.fetching import DataFolder
+    from spslam.files import data_folder
+
+    catalogue = Catalogue.load()
+    root = data_folder() if data is None else data.expanduser()
+    return DataFolder(root.absolute(), catalogue), catalogue
+
+
+def expand_suite(described: Suite, folder: DataFolder, catalogue: Catalogue) -> list[Run]:
+    from spslam.suites.suite import expand
+
+    return expand(described, lambda name: {one.name: folder.folder(one) for one in catalogue.choose([name])})
+
+
+def plan_runs(
+    runs: list[Run], folder: DataFolder, catalogue: Catalogue, available: bool
+) -> tuple[list[Plan], list[str]]:
+    """The runs that can be done, and in words what cannot.
+
+    Raises:
+        BenchmarkError: something is not there and was not left out by `available`, or nothing is there.
+    """
+    from spslam.errors import BenchmarkError
+
+    looks: dict[tuple[str, ...], tuple[int, str] | str] = {}
+    plans: list[Plan] = []
+    absent: dict[str, None] = {}
+    problems: dict[str, None] = {}
+    for run in runs:
+        key = (run.path, run.case.sensor, run.entry.model_dump_json())
+        if key not in looks:
+            looks[key] = _look(run)
+        found = looks[key]
+        if not isinstance(found, str):
+            plans.append(_plan_run(run, found[0], run.config or found[1]))
+        elif run.public and not Path(run.path).is_dir():
+            absent[run.public] = None
+        else:
+            problems[f"{run.case.sequence}, {run.case.sensor}: {found}"] = None
+    missing = [*problems]
+    if absent:
+        command = fetch_command([*absent], catalogue, folder)
+        missing.insert(0, f"{len(absent)} sequences are not in {folder.root}: {command}")
+    if missing and not available:
+        raise BenchmarkError(f"{'; '.join(missing)}; --available does the other {len(plans)} of {len(runs)} runs")
+    if not plans:
+        raise BenchmarkError(f"no run of the suite can be done: {'; '.join(missing)}")
+    for line in missing:
+        typer.echo(f"left out: {line}", err=True)
+    return plans, missing
+
+
+def _look(run: Run) -> tuple[int, str] | str:
+    """How many frames a run has and the configuration for its data set and sensor; or why they cannot be read."""
+    from spslam.config import config_for, dataset_of
+    from spslam.datasets import open_sequence
+    from spslam.errors import SpslamError
+
+    entry = run.entry
+    try:
+        frames = open_sequence(
+            run.path,
+            dataset=entry.dataset,
+            sequence=entry.sequence,
+            sensor=run.case.sensor,
+            calibration=entry.calibration,
+            start=entry.start,
+            max_frames=entry.max_frames,
+            stride=entry.stride,
+        )
+    except SpslamError as error:
+        return str(error)
+    return len(frames), config_for(dataset_of(frames.name), run.case.sensor)
+
+
+def _plan_run(run: Run, frames: int, config_name: str) -> Plan:
+    from spslam.cli_options import resolve_config
+    from spslam.frontend.checkpoints import find_weights
+    from spslam.suites.identity import Identity, code_sha256, file_sha256
+    from spslam.suites.perform import Request
+
+    front_end = run.front_end
+    weights = None if front_end.weights is None else Path(front_end.weights)
+    config = resolve_config(config_name, list(run.overrides), front_end.extractor, weights)
+    features = config.features
+    network = find_weights(features.weights) if features.extractor == "superpoint" else None
+    beside = (run.entry.calibration, front_end.weights, run.config)
+    files = {path: file_sha256(Path(path)) for path in beside if path is not None and Path(path).is_file()}
+    request = Request(run.id, tuple(run.arguments(config_name)), files, code_sha256())
+    return Plan(run, frames, config, Identity.of(run, config, network), request)
+
+
+def undone(plans: list[Plan], results: Results, overwrite: bool) -> list[Plan]:
+    """The runs that are not done, or were with other settings.
+
+    Raises:
+        BenchmarkError: some were, and nobody said to overwrite them.
+    """
+    from spslam.errors import BenchmarkError
+    from spslam.suites.identity import config_changes
+
+    waiting, changed = [], []
+    for plan in plans:
+        run_id = plan.run.id
+        if not results.is_done(run_id):
+            waiting.append(plan)
+            continue
+        difference = plan.identity.difference(results.rows[run_id].identity)
+        if difference is not None:
+            settings = config_changes(plan.config, results.run_folder(run_id) / "config.yaml")
+            changed.append(f"{run_id} with {difference}{f' ({settings})' if settings else ''}")
+            waiting.append(plan)
+    if changed and not overwrite:
+        raise BenchmarkError(
+            f"{len(changed)} runs in {results.folder} were done otherwise, such as {changed[0]}: --overwrite does them "
+            "again, --out DIR keeps them"
+        )
+    return waiting
+
+
+def fetch_command(names: list[str], catalogue: Catalogue, folder: DataFolder) -> str:
+    from spslam.files import data_folder
+
+    sequences = catalogue.choose(names)
+    wanted = []
+    for dataset in dict.fromkeys(one.dataset for one in sequences):
+        of_it = [one.name for one in sequences if one.dataset == dataset]
+        wanted += [dataset] if len(of_it) == len(catalogue.choose([dataset])) else of_it
+    place = "" if folder.root == data_folder().absolute() else f" --data {folder.root}"
+    return f"spslam data fetch {' '.join(wanted)}{place}"

@@ -1,0 +1,145 @@
+"""What a run's results follow from, so that nobody takes results of one thing for those of another."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import spslam
+from spslam.config import Config
+from spslam.suites.suite import Run
+
+# Neither shows nor times anything that a run's figures follow from.
+_BESIDE = (
+    "suites/",
+    "cli",
+    "frontend/training/",
+    "page/",
+    "report",
+    "html_report",
+    "viewer",
+    "display",
+    "speed_report",
+)
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Of one run; equal identities give equal results on equal processors.
+
+    Attributes:
+        input: path or public name, sensor, part of the sequence, repeat; and the calibration file's SHA-256.
+        config_sha256: of all settings, resolved.
+        front_end: the extractor with the weights, or with the library that has it.
+        weights_sha256: of the weights' file; None for extractors without.
+        code_sha256: of the sources that a run uses.
+    """
+
+    input: dict[str, Any]
+    config_sha256: str
+    front_end: str
+    weights_sha256: str | None
+    code_sha256: str
+
+    @classmethod
+    def of(cls, run: Run, config: Config, weights: Path | None) -> Identity:
+        """The identity of a run with its resolved configuration and, where it has a network, the weights' file."""
+        entry = run.entry
+        name = config.features.extractor
+        return cls(
+            input={
+                "frames": run.public or run.path,
+                "dataset": entry.dataset,
+                "sequence": entry.sequence,
+                "sensor": run.case.sensor,
+                "start": entry.start,
+                "max_frames": entry.max_frames,
+                "stride": entry.stride,
+                "calibration": None if entry.calibration is None else file_sha256(Path(entry.calibration)),
+            },
+            config_sha256=config_sha256(config),
+            front_end=f"{name} {_behind(name, weights)}".strip(),
+            weights_sha256=None if weights is None else file_sha256(weights),
+            code_sha256=code_sha256(),
+        )
+
+    def difference(self, stored: dict[str, Any]) -> str | None:
+        """In words, what differs from an identity of `results.json`; None: nothing."""
+        words = {
+            "input": "other frames",
+            "config_sha256": "another configuration",
+            "front_end": "another front end",
+            "weights_sha256": "other weights",
+            "code_sha256": "another state of spslam's code",
+        }
+        own = asdict(self)
+        found = [text for name, text in words.items() if own[name] != stored.get(name)]
+        return " and ".join(found) or None
+
+
+def config_sha256(config: Config) -> str:
+    """Of all settings, in the order of their names."""
+    return hashlib.sha256(json.dumps(config.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+
+
+def config_changes(config: Config, stored: Path) -> str:
+    """Which settings differ from a run's config.yaml: `bundle.window 8 (was 6), …`; empty where that cannot be told."""
+    try:
+        before = Config.model_validate(yaml.safe_load(stored.read_text(encoding="utf-8")))
+    except (OSError, ValueError, yaml.YAMLError):
+        return ""
+    old, new = _flat(before.model_dump()), _flat(config.model_dump())
+    return ", ".join(f"{key} {new[key]} (was {old[key]})" for key in new if new[key] != old[key])
+
+
+@cache
+def code_sha256() -> str:
+    """Of the sources in the package that figures can follow from."""
+    root = Path(spslam.__file__).parent
+    digest = hashlib.sha256()
+    # rglob does not follow the links to the rooms of a clone everywhere: each is walked by itself.
+    folders = [root, *(root / room for room in ("frontend", "backend", "datasets", "configs"))]
+    files = {
+        file.relative_to(folder).as_posix()
+        if folder == root
+        else f"{folder.name}/{file.relative_to(folder).as_posix()}": file
+        for folder in folders
+        for file in folder.rglob("*.py")
+    }
+    for name, file in sorted(files.items()):
+        if not name.startswith(_BESIDE):
+            digest.update(name.encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()
+
+
+@cache
+def file_sha256(path: Path) -> str:
+    """Of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
+def _behind(extractor: str, weights: Path | None) -> str:
+    """The network, or the library of the classical ones; a plug-in's name stands alone."""
+    if weights is not None:
+        return weights.stem
+    if extractor not in ("orb", "sift"):
+        return ""
+    try:
+        return f"opencv {metadata.version('opencv-python-headless')}"
+    except metadata.PackageNotFoundError:
+        return "opencv"

@@ -1,0 +1,173 @@
+"""One run of a suite, in a process of its own: no run sees what another left behind, and none takes another along."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic
+
+import spslam
+from spslam.machine import processor
+from spslam.suites.identity import code_sha256, file_sha256
+
+ATTEMPTS = 3
+# The whole map is left out: a megabyte a key frame. The row's command makes it again.
+_LEFT_OUT = ("map.npz",)
+_POLL_S = 0.2
+_SINGLE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a worker is asked for; travels to other machines.
+
+    Attributes:
+        id: of the run.
+        arguments: of `spslam`, but for `--out`.
+        files: SHA-256 of each file that is read beside the frames, by its path: they must be the same everywhere.
+        code: what `code_sha256` says here.
+    """
+
+    id: str
+    arguments: tuple[str, ...]
+    files: dict[str, str]
+    code: str
+
+    @property
+    def command(self) -> str:
+        """That anybody can repeat the run with."""
+        return shlex.join(["spslam", *self.arguments])
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What came of it.
+
+    Attributes:
+        id: of the run.
+        reason: why it failed, in one line; None: it did not.
+        files: contents of the run's folder, by name; empty where the run came to nothing.
+        machine: processor, cores, system, host name.
+        seconds: that the last attempt took.
+        attempts: how often it was begun: processes that were killed are begun again.
+    """
+
+    id: str
+    reason: str | None
+    files: dict[str, bytes] = field(default_factory=dict)
+    machine: dict[str, str | int] = field(default_factory=dict)
+    seconds: float = 0.0
+    attempts: int = 0
+
+
+class StoppedError(Exception):
+    """Nobody waits for the run any more."""
+
+
+def perform(request: Request, core: int | None = None, stopped: Callable[[], bool] = lambda: False) -> Finished:
+    """Run it, and again if its process is killed.
+
+    Args:
+        core: the only one it may use; None: any.
+        stopped: asked a few times a second; the run then ends.
+
+    Raises:
+        StoppedError: `stopped` said so.
+    """
+    unfit = _unfit(request)
+    if unfit is not None:
+        return Finished(request.id, unfit, machine=machine())
+    attempt = 0
+    while True:
+        attempt += 1
+        with tempfile.TemporaryDirectory(prefix="spslam-bench-", ignore_cleanup_errors=True) as name:
+            folder, begin = Path(name), monotonic()
+            code = _call(request, core, folder, stopped)
+            if code >= 0 or attempt == ATTEMPTS:
+                return Finished(
+                    id=request.id,
+                    reason=_reason(code, attempt, folder / "stderr.txt"),
+                    files=_contents(folder / "run"),
+                    machine=machine(),
+                    seconds=monotonic() - begin,
+                    attempts=attempt,
+                )
+
+
+def machine() -> dict[str, str | int]:
+    """This one."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    told = processor()
+    told.pop("instructions", None)
+    return {**told, "cores": cores, "system": platform.platform(), "host": platform.node()}
+
+
+def _unfit(request: Request) -> str | None:
+    """Why this machine would compute something else."""
+    if request.code != code_sha256():
+        return f"the worker on {platform.node()} has another state of spslam's code: install the same on all machines"
+    for path, digest in request.files.items():
+        if not Path(path).is_file():
+            return f"the worker on {platform.node()} has no file {path}: it must be there on all machines"
+        if file_sha256(Path(path)) != digest:
+            return f"the worker on {platform.node()} has another {path}"
+    return None
+
+
+def _call(request: Request, core: int | None, folder: Path, stopped: Callable[[], bool]) -> int:
+    """The exit code; negative: the signal that ended it."""
+    package = str(Path(spslam.__file__).parent.parent)
+    environment = {**os.environ, **dict.fromkeys(_SINGLE_THREAD, "1")}
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
+    command = [sys.executable, "-P", "-m", "spslam.suites.child", "-" if core is None else str(core)]
+    with (folder / "stderr.txt").open("wb") as stderr:
+        process = subprocess.Popen(
+            [*command, *request.arguments, "--out", str(folder / "run")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=stderr,
+            cwd=folder,
+            env=environment,
+            # ^C in a terminal is for who waits for the results.
+            start_new_session=True,
+        )
+        try:
+            while True:
+                try:
+                    return process.wait(_POLL_S)
+                except subprocess.TimeoutExpired:
+                    if stopped():
+                        raise StoppedError from None
+        finally:
+            process.kill()
+            process.wait()
+            if process.stdin is not None:
+                process.stdin.close()
+
+
+def _reason(code: int, attempts: int, stderr: Path) -> str | None:
+    if code == 0:
+        return None
+    if code < 0:
+        try:
+            name = signal.Signals(-code).name
+        except ValueError:
+            name = f"signal {-code}"
+        return f"its process was killed by {name} each of {attempts} times"
+    lines = [line for line in stderr.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    last = lines[-1].strip() if lines else f"exit code {code}"
+    return last.removeprefix("error: ")
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    if not folder.is_dir():
+        return {}
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.name not in _LEFT_OUT}

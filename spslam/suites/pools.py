@@ -1,0 +1,140 @@
+"""Who performs the runs: processes of this machine, or a Dask cluster's workers on many."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from queue import SimpleQueue
+from threading import Event
+from typing import Protocol
+from uuid import uuid4
+
+from spslam.errors import BenchmarkError, MissingDependencyError
+from spslam.suites.perform import Finished, Request, StoppedError, perform
+
+_CONNECT_S = 10
+# Asking the scheduler costs more than asking a flag.
+_ASK_EVERY = 5
+
+
+class Pool(Protocol):
+    """Performs runs, several at a time."""
+
+    @property
+    def description(self) -> str:
+        """In words, for the reader of the log."""
+        ...
+
+    def run(self, requests: Sequence[Request]) -> Generator[Finished]:
+        """Each as it finishes, in any order. Those that are under way end when the iterator is closed."""
+        ...
+
+
+class LocalPool:
+    """Processes on this machine, each with one core to itself as long as there are enough.
+
+    Args:
+        workers: how many at a time; None: one a core.
+    """
+
+    def __init__(self, workers: int | None = None) -> None:
+        self._cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+        self._workers = workers or len(self._cores) or os.cpu_count() or 1
+
+    @property
+    def description(self) -> str:
+        return f"{self._workers} at a time"
+
+    def run(self, requests: Sequence[Request]) -> Generator[Finished]:
+        """See `Pool`."""
+        stop = Event()
+        cores: SimpleQueue[int | None] = SimpleQueue()
+        for index in range(self._workers):
+            # More processes than cores: the system decides.
+            cores.put(self._cores[index] if self._workers <= len(self._cores) else None)
+
+        def one(request: Request) -> Finished:
+            core = cores.get()
+            try:
+                return perform(request, core, stop.is_set)
+            finally:
+                cores.put(core)
+
+        # Its threads only wait for processes.
+        with ThreadPoolExecutor(self._workers, thread_name_prefix="suite") as executor:
+            futures = [executor.submit(one, request) for request in requests]
+            try:
+                for future in as_completed(futures):
+                    yield future.result()
+            finally:
+                stop.set()
+                executor.shutdown(wait=True, cancel_futures=True)
+
+
+class DaskPool:
+    """Workers of a Dask cluster. One that dies has its runs repeated by another; Dask gives up on a run that took more
+    than three workers along.
+
+    Args:
+        address: of the scheduler, for example `tcp://10.0.0.1:8786`.
+
+    Raises:
+        MissingDependencyError: Dask is not installed.
+        BenchmarkError: no scheduler answers.
+    """
+
+    def __init__(self, address: str) -> None:
+        try:
+            from distributed import Client
+        except ImportError:
+            raise MissingDependencyError("--scheduler needs Dask: pip install 'spslam[bench]'") from None
+        self._address = address
+        try:
+            self._client = Client(address, timeout=_CONNECT_S, set_as_default=False)
+        except (OSError, ValueError) as error:
+            raise BenchmarkError(
+                f"no Dask scheduler answers at {address} within {_CONNECT_S} s ({type(error).__name__}): expected the "
+                "address that `dask scheduler` prints, for example tcp://10.0.0.1:8786"
+            ) from None
+
+    @property
+    def description(self) -> str:
+        return f"Dask, {len(self._client.scheduler_info()['workers'])} workers"
+
+    def run(self, requests: Sequence[Request]) -> Generator[Finished]:
+        """See `Pool`."""
+        from distributed import Event as SharedEvent
+        from distributed import as_completed as dask_as_completed
+
+        name = f"spslam-{uuid4()}"
+        stop = SharedEvent(name, client=self._client)
+        tasks = {
+            self._client.submit(_on_worker, request, name, key=f"{request.id}-{name}", pure=False): request
+            for request in requests
+        }
+        try:
+            for future in dask_as_completed(list(tasks), loop=self._client.loop):
+                error = future.exception()
+                request = tasks[future]
+                yield future.result() if error is None else Finished(request.id, f"{type(error).__name__}: {error}")
+        finally:
+            stop.set()
+            self._client.cancel(list(tasks), force=True)
+            self._client.close()
+
+
+def _on_worker(request: Request, stop: str) -> Finished:
+    from distributed import Event as SharedEvent
+
+    event, asked = SharedEvent(stop), 0
+
+    def stopped() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked % _ASK_EVERY == 0 and bool(event.is_set())
+
+    try:
+        return perform(request, stopped=stopped)
+    except StoppedError:
+        return Finished(request.id, "stopped")

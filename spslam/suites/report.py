@@ -1,0 +1,26 @@
+"""Every file that is made from `results.json`."""
+
+from __future__ import annotations
+
+from spslam.files import write_atomic
+from spslam.suites.page import write_page
+from spslam.suites.plots import write_plot
+from spslam.suites.published import Published
+from spslam.suites.results import Results
+from spslam.suites.tables import to_markdown
+
+
+def write_reports(results: Results, published: list[Published], missing: list[str]) -> None:
+    """Write `table.md`, `errors.png` and `report.html` beside `results.json`.
+
+    Args:
+        published: what others published.
+        missing: what is not there of the suite, a line each.
+
+    Raises:
+        OutputError: a file cannot be written.
+    """
+    warnings = "".join(f"- {line}\n" for line in missing)
+    write_atomic(results.folder / "table.md", to_markdown(results, published) + (f"\n{warnings}" if warnings else ""))
+    write_plot(results.folder / "errors.png", results, published)
+    write_page(results.folder / "report.html", results, published, missing)

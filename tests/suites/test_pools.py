@@ -1,0 +1,164 @@
+"""Runs in processes of their own, some of which are killed: none is lost, and all say the same."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import psutil
+import pytest
+
+from spslam.errors import BenchmarkError
+from spslam.suites.identity import code_sha256, file_sha256
+from spslam.suites.perform import Finished, Request, StoppedError, perform
+from spslam.suites.pools import DaskPool, LocalPool
+
+FRAMES = 3
+
+
+def request(name: str, *arguments: str, **files: str) -> Request:
+    more = ("--extractor", "orb", "--set", "features.threads=1", "--max-frames", str(FRAMES))
+    return Request(name, ("run", "demo-small", "--sensor", "stereo", *more, *arguments), files, code_sha256())
+
+
+def children(parent: int) -> list[psutil.Process]:
+    """The processes of runs that a process has started."""
+    found = psutil.Process(parent).children(recursive=True)
+    return [process for process in found if "spslam.suites.child" in " ".join(command_of(process))]
+
+
+def command_of(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
+def soon(condition: Callable[[], Any], what: str) -> Any:
+    """What a condition says once it says something."""
+    for _ in range(1200):
+        if found := condition():
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f"not within a minute: {what}")
+
+
+def trajectory(finished: Finished) -> bytes:
+    assert finished.reason is None, finished.reason
+    assert json.loads(finished.files["metrics.json"])["frames"] == FRAMES
+    assert "map.npz" not in finished.files
+    return finished.files["trajectory.tum"]
+
+
+def test_two_processes_one_of_which_is_killed() -> None:
+    killed: list[int] = []
+
+    def kill() -> None:
+        (first, *_) = soon(lambda: children(os.getpid()), "a run has begun")
+        first.kill()
+        killed.append(first.pid)
+
+    requests = [request("a"), request("b"), request("c", "--set", "seed=1")]
+    Thread(target=kill, daemon=True).start()
+    with closing(LocalPool(2).run(requests)) as runs:
+        finished = {one.id: one for one in runs}
+    assert killed and set(finished) == {"a", "b", "c"}
+    assert sorted(one.attempts for one in finished.values()) == [1, 1, 2]
+    # The one that was begun again says the same as the one that was not.
+    assert trajectory(finished["a"]) == trajectory(finished["b"])
+    assert finished["a"].machine["cores"] == len(os.sched_getaffinity(0))
+
+
+def test_results_do_not_hang_on_the_number_of_processes() -> None:
+    (alone,) = LocalPool(1).run([request("a")])
+    assert trajectory(alone) == trajectory(next(iter(LocalPool(2).run([request("b")]))))
+
+
+def test_a_run_that_is_always_killed_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("spslam.suites.perform._call", lambda *arguments: -signal.SIGKILL)
+    finished = perform(request("a"))
+    assert finished.reason == "its process was killed by SIGKILL each of 3 times"
+    assert (finished.attempts, finished.files) == (3, {})
+
+
+def test_why_a_run_could_not_begin(tmp_path: Path) -> None:
+    arguments = ("run", str(tmp_path / "gone"))
+    finished = perform(Request("a", arguments, {}, code_sha256()))
+    assert finished.reason is not None and finished.reason.startswith("expected a folder, a video file")
+    assert (finished.attempts, finished.files) == (1, {})
+
+
+def test_workers_that_would_compute_something_else_say_so(tmp_path: Path) -> None:
+    file = tmp_path / "camera.yaml"
+    file.write_text("x")
+    digest = file_sha256(file)
+    other = Request("a", ("run",), {}, "0" * 64)
+    assert "another state of spslam's code" in str(perform(other).reason)
+    changed = Request("a", ("run",), {str(file): "0" * 64}, code_sha256())
+    assert f"has another {file}" in str(perform(changed).reason)
+    gone = Request("a", ("run",), {str(tmp_path / "gone"): digest}, code_sha256())
+    assert "has no file" in str(perform(gone).reason)
+
+
+def test_nobody_waits_any_more() -> None:
+    with pytest.raises(StoppedError):
+        perform(request("a"), stopped=lambda: True)
+    assert children(os.getpid()) == []
+
+
+def test_processes_end_with_who_started_them() -> None:
+    code = "import test_pools as t; list(t.LocalPool(1).run([t.request('a')]))"
+    paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    parent = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": paths})
+    (child, *_) = soon(lambda: children(parent.pid), "the run has begun")
+    parent.kill()
+    parent.wait()
+    soon(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE, "it has ended")
+
+
+@pytest.fixture
+def cluster() -> Iterator[Any]:
+    """A scheduler with two worker processes."""
+    distributed = pytest.importorskip("distributed")
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, host="127.0.0.1"
+    ) as made:
+        yield made
+
+
+def test_a_dask_worker_that_dies_has_its_run_repeated(cluster: Any) -> None:
+    workers = {worker.pid for worker in cluster.workers.values()}
+    killed: list[int] = []
+
+    def kill() -> None:
+        begun = soon(lambda: [pid for pid in workers if children(pid)], "a run has begun")
+        run = children(begun[0])[0]
+        os.kill(begun[0], signal.SIGKILL)
+        killed.append(begun[0])
+        # Nobody is left to read its result.
+        soon(lambda: not run.is_running() or run.status() == psutil.STATUS_ZOMBIE, "its run has ended, too")
+        killed.append(run.pid)
+
+    thread = Thread(target=kill, daemon=True)
+    thread.start()
+    with closing(DaskPool(cluster.scheduler_address).run([request("a"), request("b"), request("c")])) as runs:
+        finished = {one.id: one for one in runs}
+    thread.join()
+    assert len(killed) == 2 and set(finished) == {"a", "b", "c"}
+    assert len({trajectory(one) for one in finished.values()}) == 1
+
+
+def test_no_scheduler_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("distributed")
+    monkeypatch.setattr("spslam.suites.pools._CONNECT_S", 0.2)
+    with pytest.raises(BenchmarkError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:9"):
+        DaskPool("tcp://127.0.0.1:9")
