@@ -171,14 +171,10 @@ def _sampling(metadata: dict[str, str], layout: str, safe: bool, path: Path) -> 
         if layout == "open":
             return _OPEN_SAMPLING
         return _OWN_SAMPLING if safe else _MAGIC_LEAP_SAMPLING
-    interpolation = re.search(r"\b(bicubic|bilinear)\b", text)
-    corners = re.search(r"align_corners=(True|False)", text)
-    if interpolation is None or corners is None:
-        raise WeightsError(
-            f"{path}: descriptor_sampling must name bicubic or bilinear and align_corners=True or False, found {text!r}"
-        )
-    kind: Literal["bicubic", "bilinear"] = "bicubic" if interpolation[1] == "bicubic" else "bilinear"
-    return Sampling(kind, corners[1] == "True")
+    try:
+        return Sampling.parse(text)
+    except ValueError as error:
+        raise WeightsError(f"{path}: descriptor_sampling: {error}") from None
 
 
 def _max_distance(metadata: dict[str, str], path: Path) -> float:

@@ -6,9 +6,10 @@ import copy
 import hashlib
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -20,14 +21,16 @@ from spslam.files import write_atomic
 
 from .checkpoints import find_weights, weights_digest
 from .engine import Engine, Image, Maps, TorchEngine
+from .onnx_engine import OnnxRuntimeEngine
+from .onnx_model import converted_onnx, load_onnxruntime, onnx_cache, read_onnx
 from .openvino_engine import OpenVinoEngine, Precision, has_bf16
-from .openvino_model import Model, converted, load_openvino, openvino_cache, read_model
+from .openvino_model import converted, load_openvino, openvino_cache, read_model
 from .superpoint import SuperPoint
 
 # To be raised whenever the test image or what is compared changes.
 _PARITY_VERSION = 1
 _PARITY_SIZE = (160, 208)
-QUANTISED_SUFFIX = ".int8.zip"
+_QUANTISED_SUFFIXES = {"openvino": ".int8.zip", "onnxruntime": ".int8.onnx"}
 
 _logger = logging.getLogger(__name__)
 
@@ -62,7 +65,7 @@ def choose_engine(network: SuperPoint, config: FeatureConfig) -> Engine:
 
     Raises:
         ConfigError: the device, the precision or an int8 model that is asked for is not there.
-        MissingDependencyError: OpenVINO is asked for and not installed.
+        MissingDependencyError: OpenVINO or ONNX Runtime is asked for and not installed.
         WeightsError: the int8 model that is asked for is damaged or was made of other weights.
     """
     engine = _choose(network, config)
@@ -74,21 +77,23 @@ def fingerprint(network: SuperPoint, engine: Engine, config: FeatureConfig) -> s
     """Sixteen hexadecimal digits that stand for all that an engine's maps follow from, but for the image: parameters,
     int8 model, arithmetic, versions and machine."""
     digest = hashlib.sha256(weights_digest(network).encode())
-    if engine.name.endswith("int8"):
+    if engine.name == "openvino int8":
         digest.update(quantised_path(config.weights).read_bytes())
     digest.update(repr((engine.name, engine.machine, network.batch_norm)).encode())
     return digest.hexdigest()[:16]
 
 
-def quantised_path(weights: str | Path | None) -> Path:
-    """Where the int8 model of weights is, or would be: beside them."""
+def quantised_path(weights: str | Path | None, engine: str = "openvino") -> Path:
+    """Where the int8 model of weights for an engine is, or would be: beside them."""
     path = find_weights(weights)
-    return path.with_name(path.stem + QUANTISED_SUFFIX)
+    return path.with_name(path.stem + _QUANTISED_SUFFIXES[engine])
 
 
 def _choose(network: SuperPoint, config: FeatureConfig) -> Engine:
+    if config.engine == "onnxruntime":
+        return _insisted_onnxruntime(network, config)
     if config.engine == "openvino" or config.precision in ("bf16", "int8"):
-        return _insisted(network, config)
+        return _insisted_openvino(network, config)
     on_gpu = config.device == "cuda" or (config.device == "auto" and torch.cuda.is_available())
     if config.engine == "auto" and not on_gpu:
         engine = _fastest_with_parity(network, config)
@@ -97,68 +102,96 @@ def _choose(network: SuperPoint, config: FeatureConfig) -> Engine:
     return TorchEngine(network, config.device, config.threads)
 
 
-def _insisted(network: SuperPoint, config: FeatureConfig) -> Engine:
+def _insisted_openvino(network: SuperPoint, config: FeatureConfig) -> Engine:
     load_openvino()
     if config.precision == "bf16" and not has_bf16():
         raise ConfigError("features.precision is bf16, but this processor does not compute in bf16: use auto or fp32")
-    path = quantised_path(config.weights)
-    if config.precision == "int8" and not path.is_file():
-        raise ConfigError(
-            f"features.precision is int8, but there is no int8 model at {path}: make it by spslam export WEIGHTS "
-            "--precision int8 --images DIR, or use precision auto"
-        )
     if config.precision == "int8":
-        return OpenVinoEngine(read_model(path, network), "int8", config.threads)
+        return OpenVinoEngine(read_model(_asked_for(config, "openvino"), network), "int8", config.threads)
     if config.precision != "auto":
         return OpenVinoEngine(converted(network), config.precision, config.threads)
-    precision, model = next(_candidates(network, config))
-    return OpenVinoEngine(model, precision, config.threads)
+    _, engine = next(_openvino_engines(network, config))
+    return engine
+
+
+def _insisted_onnxruntime(network: SuperPoint, config: FeatureConfig) -> Engine:
+    load_onnxruntime()
+    if config.precision == "int8":
+        return OnnxRuntimeEngine(read_onnx(_asked_for(config, "onnxruntime"), network), "int8", config.threads)
+    if config.precision == "fp32":
+        return OnnxRuntimeEngine(converted_onnx(network), "fp32", config.threads)
+    _, engine = next(_onnxruntime_engines(network, config))
+    return engine
+
+
+def _asked_for(config: FeatureConfig, engine: str) -> Path:
+    """The int8 model that the configuration insists on."""
+    path = quantised_path(config.weights, engine)
+    if not path.is_file():
+        target = " --to onnx" if engine == "onnxruntime" else ""
+        raise ConfigError(
+            f"features.precision is int8, but there is no int8 model at {path}: make it by spslam export WEIGHTS"
+            f"{target} --precision int8 --images DIR, or use precision auto"
+        )
+    return path
 
 
 def _fastest_with_parity(network: SuperPoint, config: FeatureConfig) -> Engine | None:
-    try:
-        for precision, model in _candidates(network, config):
-            engine = OpenVinoEngine(model, precision, config.threads)
-            difference, limit = _cached_difference(network, engine, config), LIMITS[precision]
-            if difference.within(limit):
-                return engine
-            _logger.warning(
-                "%s is not used here: expected at most %s from torch, found %s", engine.name, limit, difference
-            )
-    except MissingDependencyError as error:
-        _logger.info("%s", error)
-    except Exception as error:
-        # A compiler for many processors may fail in any way; PyTorch does the same work.
-        text = " ".join(str(error).split())[:300]
-        _logger.warning("OpenVINO fails, torch runs the network (%s: %s)", type(error).__name__, text)
+    # In the order of their speed (docs/speed.md).
+    for runtime, engines in (("OpenVINO", _openvino_engines), ("ONNX Runtime", _onnxruntime_engines)):
+        try:
+            for precision, engine in engines(network, config):
+                difference, limit = _cached_difference(network, engine, config), LIMITS[precision]
+                if difference.within(limit):
+                    return engine
+                _logger.warning(
+                    "%s is not used here: expected at most %s from torch, found %s", engine.name, limit, difference
+                )
+        except MissingDependencyError as error:
+            _logger.info("%s", error)
+        except Exception as error:
+            # A compiler for many processors may fail in any way; PyTorch does the same work.
+            text = " ".join(str(error).split())[:300]
+            _logger.warning("%s fails, another engine runs the network (%s: %s)", runtime, type(error).__name__, text)
     return None
 
 
-def _candidates(network: SuperPoint, config: FeatureConfig) -> Iterator[tuple[Precision, Model]]:
-    """Precisions that `auto` may mean here, the fastest first; the network is converted only when it must be."""
-    quantised = _quantised(network, config) if config.precision == "auto" else None
+def _openvino_engines(network: SuperPoint, config: FeatureConfig) -> Iterator[tuple[Precision, Engine]]:
+    """What `auto` may mean here, the fastest first; the network is converted only when it must be."""
+    load_openvino()
+    quantised = _quantised(config, "openvino", lambda path: read_model(path, network))
     if quantised is not None:
-        yield "int8", quantised
+        yield "int8", OpenVinoEngine(quantised, "int8", config.threads)
     model = converted(network)
     if config.precision == "auto" and has_bf16():
-        yield "bf16", model
-    yield "fp32", model
+        yield "bf16", OpenVinoEngine(model, "bf16", config.threads)
+    yield "fp32", OpenVinoEngine(model, "fp32", config.threads)
 
 
-def _quantised(network: SuperPoint, config: FeatureConfig) -> Model | None:
-    path = quantised_path(config.weights)
-    if not path.is_file():
+def _onnxruntime_engines(network: SuperPoint, config: FeatureConfig) -> Iterator[tuple[Precision, Engine]]:
+    """As `_openvino_engines`."""
+    load_onnxruntime()
+    quantised = _quantised(config, "onnxruntime", lambda path: read_onnx(path, network))
+    if quantised is not None:
+        yield "int8", OnnxRuntimeEngine(quantised, "int8", config.threads)
+    yield "fp32", OnnxRuntimeEngine(converted_onnx(network), "fp32", config.threads)
+
+
+def _quantised(config: FeatureConfig, engine: str, read: Callable[[Path], Any]) -> Any:
+    """The int8 model beside the weights, where `auto` may take one and there is one that fits."""
+    path = quantised_path(config.weights, engine)
+    if config.precision != "auto" or not path.is_file():
         return None
     try:
-        return read_model(path, network)
+        return read(path)
     except WeightsError as error:
         _logger.warning("the int8 model is not used: %s", error)
         return None
 
 
-def _cached_difference(network: SuperPoint, engine: OpenVinoEngine, config: FeatureConfig) -> Difference:
+def _cached_difference(network: SuperPoint, engine: Engine, config: FeatureConfig) -> Difference:
     """`difference`, or what an earlier call stored for the same model, processor and versions."""
-    folder = openvino_cache()
+    folder = openvino_cache() if engine.name.startswith("openvino") else onnx_cache()
     path = folder / f"parity-{_parity_key(fingerprint(network, engine, config))}.json" if folder is not None else None
     if path is not None:
         try:

@@ -14,7 +14,7 @@ from spslam.config import FeatureConfig
 from spslam.machine import processor
 from spslam.ports import Extractor, engine, fingerprint, identity
 
-_LIBRARIES = ("numpy", "opencv-python-headless", "torch", "openvino")
+_LIBRARIES = ("numpy", "opencv-python-headless", "torch", "openvino", "onnxruntime")
 # What the extractor makes of these is in its fingerprint.
 _IN_FINGERPRINT = {"weights", "device", "engine", "precision"}
 # Threads change no features, or are in the fingerprint; the deviation is for those who use them.

@@ -7,10 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-# On warped photographs the localisation loss took positions by this centre of mass from 1.48 to 1.18 px; moving them on
-# to corners of the image, which weights from before that loss need, costs repeated points and is worse in tracking.
-HEAT_RADIUS = 2
-_GATHER_SIGMA_PX = 1.0
+# Other projects copy the decoder: what needs NumPy alone is there, and here what OpenCV does in a fraction of the time.
+from .decoder import GATHER_SIGMA_PX, HEAT_RADIUS
+
 _EIGHT_AROUND = np.ones((3, 3), np.uint8)
 
 
@@ -23,8 +22,8 @@ def gather_probability(heat: NDArray[np.float32]) -> NDArray[np.float32]:
     """
     side = 2 * HEAT_RADIUS + 1
     # GaussianBlur's sum is 1.
-    gathered = cv2.GaussianBlur(heat, (side, side), _GATHER_SIGMA_PX, borderType=cv2.BORDER_CONSTANT)
-    weight = cv2.getGaussianKernel(side, _GATHER_SIGMA_PX)[HEAT_RADIUS, 0]
+    gathered = cv2.GaussianBlur(heat, (side, side), GATHER_SIGMA_PX, borderType=cv2.BORDER_CONSTANT)
+    weight = cv2.getGaussianKernel(side, GATHER_SIGMA_PX)[HEAT_RADIUS, 0]
     scaled: NDArray[np.float32] = np.minimum(gathered * np.float32(1 / weight**2), np.float32(1))
     return scaled
 
@@ -72,69 +71,3 @@ def suppress(rows: NDArray[np.int64], columns: NDArray[np.int64], radius: int) -
         # What is silenced silences nothing.
         pairs = pairs[kept[better] & kept[worse]]
     return kept
-
-
-def refine_on_heat(
-    heat: NDArray[np.float32], rows: NDArray[np.int64], columns: NDArray[np.int64]
-) -> NDArray[np.float32]:
-    """Sub-pixel positions (N, 2) x y of maxima: the centre of mass of the 5×5 patch around each (soft-argmax)."""
-    radius = HEAT_RADIUS
-    steps = np.arange(-radius, radius + 1)
-    height, width = heat.shape
-    y = np.clip(rows[:, None, None] + steps[None, :, None], 0, height - 1)
-    x = np.clip(columns[:, None, None] + steps[None, None, :], 0, width - 1)
-    patch = heat[y, x].astype(np.float64)
-    total = patch.sum(axis=(1, 2))
-    total = np.where(total > 0, total, 1.0)
-    shift = np.stack([patch.sum(axis=1) @ steps / total, patch.sum(axis=2) @ steps / total], axis=1)
-    refined: NDArray[np.float32] = (np.stack([columns, rows], axis=1) + shift).astype(np.float32)
-    return refined
-
-
-def first_at_each_pixel(keypoints: NDArray[np.float32], scores: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Ascending indices of the best point (the first of equals) of those (N, 2) that round to one pixel."""
-    pixels = np.rint(keypoints)
-    order = np.lexsort((-scores, pixels[:, 0], pixels[:, 1]))
-    ordered = pixels[order]
-    new = np.ones(len(order), np.bool_)
-    new[1:] = np.any(ordered[1:] != ordered[:-1], axis=1)
-    return np.sort(order[new])
-
-
-def spread_top_k(
-    keypoints: NDArray[np.float32], scores: NDArray[np.float32], count: int, cell: int
-) -> NDArray[np.int64]:
-    """Indices of at most `count` points that are spread over the image, best score first.
-
-    Half of them are taken in rounds: the best point of every square cell of `cell` pixels, then the second
-    best, and so on, so that places of little texture keep points. The best of the rest fill up: all in rounds
-    would cost an eighth of the matches (measured on KITTI), half in rounds costs a fiftieth. Ties go to the
-    upper, then the left point.
-
-    Args:
-        keypoints: (N, 2) x y, pixels.
-        scores: (N,).
-        count: how many to keep.
-        cell: pixels; 0 takes the best scores wherever they are.
-    """
-    order = np.lexsort((keypoints[:, 0], keypoints[:, 1], -scores))
-    if len(order) <= count or cell <= 0:
-        return order[:count]
-    round_of = _rank_in_cell(np.floor(keypoints[order] / cell).astype(np.int64))
-    chosen = np.zeros(len(order), np.bool_)
-    chosen[np.argsort(round_of, kind="stable")[: count // 2]] = True
-    chosen[np.flatnonzero(~chosen)[: count - count // 2]] = True
-    return order[chosen]
-
-
-def _rank_in_cell(cells: NDArray[np.int64]) -> NDArray[np.int64]:
-    """How many earlier points lie in the cell of each point, (N,), of cells (N, 2)."""
-    cells = cells - cells.min(axis=0)
-    index = cells[:, 1] * (cells[:, 0].max() + 1) + cells[:, 0]
-    by_cell = np.argsort(index, kind="stable")
-    grouped = index[by_cell]
-    starts = np.flatnonzero(np.r_[True, grouped[1:] != grouped[:-1]])
-    lengths = np.diff(np.r_[starts, len(grouped)])
-    rank = np.empty(len(index), np.int64)
-    rank[by_cell] = np.arange(len(index)) - np.repeat(starts, lengths)
-    return rank

@@ -11,16 +11,11 @@ from spslam.config import FeatureConfig
 from spslam.frame import Features
 
 from .checkpoints import load_superpoint, weights_digest
+from .decoder import first_at_each_pixel, refine_on_heat, spread_top_k
 from .engine import Engine, TorchEngine
 from .engine_choice import choose_engine, fingerprint
 from .images import check_images
-from .keypoints import (
-    find_maxima,
-    first_at_each_pixel,
-    gather_probability,
-    refine_on_heat,
-    spread_top_k,
-)
+from .keypoints import find_maxima, gather_probability
 from .superpoint import SuperPoint, sample_descriptors
 
 

@@ -8,10 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import Any, Literal
 
-import numpy as np
-
 from spslam.signals import signal_stack_kept
 
+from .decoder import padded
 from .engine import Image, Maps, Result, usable_cores
 from .openvino_model import Model, load_openvino, openvino_cache
 from .superpoint import CELL
@@ -69,7 +68,7 @@ class OpenVinoEngine:
         def work(image: Image) -> Result:
             request = requests.get()
             try:
-                request.infer([_padded(image)[None]])
+                request.infer([padded(image)[None]])
                 heat, descriptors = (request.get_output_tensor(output).data for output in range(2))
                 return finish(image, heat[0], descriptors[0])
             finally:
@@ -111,11 +110,3 @@ def processor() -> str:
     core = openvino.Core()
     found = [core.get_property("CPU", name) for name in ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")]
     return f"{openvino.__version__} {found}"
-
-
-def _padded(image: Image) -> Image:
-    """An image whose last row and column repeat up to multiples of 8."""
-    height, width = image.shape
-    if height % CELL == 0 and width % CELL == 0:
-        return image
-    return np.pad(image, ((0, -height % CELL), (0, -width % CELL)), mode="edge")

@@ -1,13 +1,12 @@
 """SuperPoint as an OpenVINO model: converted from PyTorch, quantised to int8, kept in one file.
 
-The model takes grey images (1, H, W) uint8, H and W multiples of 8, and gives probabilities (1, H, W) and raw
-descriptors (1, H/8, W/8, D), both float32. A file is a zip archive of OpenVINO's own pair, model.xml and model.bin: one
-file cannot be half replaced, and the archive's checksums tell when it is damaged.
+The model takes grey `images` (B, H, W) uint8, H and W multiples of 8, and gives `scores`, probabilities (B, H, W), and
+raw `descriptors` (B, H/8, W/8, D), both float32. A file is a zip archive of OpenVINO's own pair, model.xml and
+model.bin: one file cannot be half replaced, and the archive's checksums tell when it is damaged.
 """
 
 from __future__ import annotations
 
-import copy
 import io
 import logging
 import sys
@@ -15,7 +14,7 @@ import tempfile
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,14 +22,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from spslam.errors import MissingDependencyError, OutputError, WeightsError
 from spslam.files import cache_folder, write_atomic
 from spslam.signals import signal_stack_kept
 
 from .checkpoints import weights_digest
-from .superpoint import CELL, SuperPoint, detector_probabilities
+from .dense_heads import DenseHeads
+from .superpoint import CELL, SuperPoint
 
 # To be raised whenever the model's inputs, outputs or arithmetic change.
 _VERSION = "1"
@@ -54,7 +53,7 @@ def load_openvino() -> Any:
         MissingDependencyError: it is not installed or cannot be loaded.
     """
     try:
-        with _no_telemetry():
+        with no_telemetry():
             import openvino
     except ImportError as error:
         raise MissingDependencyError(
@@ -64,19 +63,37 @@ def load_openvino() -> Any:
     return openvino
 
 
+def load_nncf() -> Any:
+    """The package `nncf`, imported now.
+
+    Raises:
+        MissingDependencyError: it is not installed or cannot be loaded.
+    """
+    try:
+        with no_telemetry():
+            import nncf
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"int8 models are made by NNCF, which cannot be loaded ({error}): pip install 'spslam[export]'"
+        ) from None
+    return nncf
+
+
 def convert(network: SuperPoint) -> Model:
-    """An fp32 model of a network, for images of any size; it carries the digest of the network's weights.
+    """An fp32 model of a network, for images of any size and number; it carries the digest of the network's weights.
 
     Raises:
         MissingDependencyError: there is no OpenVINO.
     """
     openvino = load_openvino()
-    dense = _DenseHeads(network)
-    with _no_telemetry(), warnings.catch_warnings(), torch.inference_mode():
+    dense = DenseHeads(network)
+    with no_telemetry(), warnings.catch_warnings(), torch.inference_mode():
         # PyTorch warns of sizes that become constants; tests show that other sizes work.
         warnings.simplefilter("ignore")
-        example = torch.zeros(1, *_TRACED_SIZE, dtype=torch.uint8)
-        model = openvino.convert_model(dense, example_input=example, input=[1, -1, -1])
+        example = torch.zeros(2, *_TRACED_SIZE, dtype=torch.uint8)
+        model = openvino.convert_model(dense, example_input=example, input=[-1, -1, -1])
+    for output, name in zip(model.outputs, ("scores", "descriptors"), strict=True):
+        output.get_tensor().set_names({name})
     model.set_rt_info(weights_digest(network), ["spslam", "weights"])
     model.set_rt_info(_VERSION, ["spslam", "version"])
     # A model that was written and read differs in the last bits: the first run must do what later ones do.
@@ -111,15 +128,9 @@ def quantise(model: Model, images: Iterable[NDArray[np.uint8]]) -> Model:
     Raises:
         MissingDependencyError: NNCF is not installed.
     """
-    try:
-        with _no_telemetry():
-            import nncf
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"int8 models are made by NNCF, which cannot be loaded ({error}): pip install 'spslam[export]'"
-        ) from None
+    nncf = load_nncf()
     batches = [image[None] for image in images]
-    with _no_telemetry(), signal_stack_kept():
+    with no_telemetry(), signal_stack_kept():
         quantised = nncf.quantize(
             model,
             nncf.Dataset(batches),
@@ -131,6 +142,13 @@ def quantise(model: Model, images: Iterable[NDArray[np.uint8]]) -> Model:
     for key in ("weights", "version"):
         quantised.set_rt_info(_info(model, key), ["spslam", key])
     return quantised
+
+
+def describe(model: Model, metadata: Mapping[str, str]) -> Model:
+    """The model, which now carries these, too, beside the digest of its weights; see `get_rt_info`."""
+    for key, value in metadata.items():
+        model.set_rt_info(value, ["spslam", "card", key])
+    return model
 
 
 def write_model(path: Path, model: Model) -> None:
@@ -193,25 +211,12 @@ def openvino_cache() -> Path | None:
     return folder
 
 
-class _DenseHeads(nn.Module):
-    """A copy of a network from uint8 images to dense outputs."""
-
-    def __init__(self, network: SuperPoint) -> None:
-        super().__init__()
-        self.network = copy.deepcopy(network).cpu().eval()
-        self.network.strip_rows = 0
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        logits, descriptors = self.network(images[:, None].float() / 255.0)
-        return detector_probabilities(logits), descriptors.permute(0, 2, 3, 1)
-
-
 def _info(model: Model, key: str) -> str:
     return str(model.get_rt_info(["spslam", key]).value) if model.has_rt_info(["spslam", key]) else ""
 
 
 @contextmanager
-def _no_telemetry() -> Iterator[None]:
+def no_telemetry() -> Iterator[None]:
     """Hides the package by which OpenVINO and NNCF report each import and conversion to Google, unasked."""
     hidden = _TELEMETRY not in sys.modules
     if hidden:

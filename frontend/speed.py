@@ -21,7 +21,14 @@ from .learned import SuperPointExtractor
 
 # What all others are compared with: the paper's width in plain PyTorch.
 REFERENCE = ("superpoint", "torch fp32")
-_SETTINGS = (("torch", "fp32"), ("openvino", "fp32"), ("openvino", "bf16"), ("openvino", "int8"))
+_SETTINGS = (
+    ("torch", "fp32"),
+    ("onnxruntime", "fp32"),
+    ("onnxruntime", "int8"),
+    ("openvino", "fp32"),
+    ("openvino", "bf16"),
+    ("openvino", "int8"),
+)
 
 # By network (a weights file or a name of the box) and engine.
 Extractors = dict[tuple[str, str], SuperPointExtractor]
@@ -86,7 +93,8 @@ def _make(network: str, engine: str, precision: str, threads: int) -> SuperPoint
 
 def _file_of(network: str, engine: str) -> Path:
     """Where an engine's parameters come from."""
-    return quantised_path(network) if engine.endswith("int8") else find_weights(network)
+    runtime, precision = engine.split()
+    return quantised_path(network, runtime) if precision == "int8" else find_weights(network)
 
 
 def _picture(size: tuple[int, int]) -> NDArray[np.uint8]:

@@ -7,7 +7,6 @@ workshops 2018, section 3: a shared VGG-like encoder, a detector head of 65 chan
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -17,7 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-CELL = 8
+# Other projects copy the decoder, with what belongs to the weights.
+from .decoder import CELL as CELL
+from .decoder import Sampling as Sampling
+
 FULL_WIDTHS = (64, 64, 128, 128, 256)
 # Full resolution takes most of the time and deep stages hardly any: narrow first, wide last.
 LITE_WIDTHS = (16, 32, 64, 128, 192)
@@ -28,30 +30,9 @@ BatchNorm = Literal["none", "before", "after"]
 DEFAULT_MAX_DISTANCE = 0.8
 # TensorFlow's default, which the published batch-norm weights were trained with.
 _BATCH_NORM_EPS = 1e-3
-# The bicubic kernel's free parameter in torch.nn.functional.grid_sample.
-_BICUBIC_A = -0.75
 
 
-@dataclass(frozen=True)
-class Sampling:
-    """How descriptors are read from the coarse map; it belongs to the weights that were trained with it.
-
-    Attributes:
-        interpolation: `bicubic` (the paper) or `bilinear` (both public releases).
-        align_corners: False: cell i is centred on pixel 8i + 3.5. True: the rule of Magic Leap's releases,
-            which stretches the map a little (cell centres agree at the left and upper border only).
-    """
-
-    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
-    align_corners: bool = False
-
-    def cell_coordinates(self, pixels: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.float64]:
-        """Coordinates (N, 2) in a descriptor map of `size` (width, height) cells of pixels (N, 2)."""
-        shifted = (pixels - (CELL / 2 - 0.5)) / CELL
-        if not self.align_corners:
-            return shifted
-        cells = np.asarray(size, dtype=np.float64)
-        return shifted * CELL * (cells - 1) / (cells * CELL - CELL / 2 - 0.5)
+_DEFAULT_SAMPLING = Sampling()
 
 
 class ConvBlock(nn.Module):
@@ -109,7 +90,7 @@ class SuperPoint(nn.Module):
         widths: Sequence[int] = FULL_WIDTHS,
         descriptor_dim: int = 256,
         batch_norm: BatchNorm = "none",
-        sampling: Sampling = Sampling(),
+        sampling: Sampling = _DEFAULT_SAMPLING,
         depths: Sequence[int] = PAPER_DEPTHS,
         strided: bool = False,
         skips: bool = False,
@@ -234,38 +215,17 @@ def sample_descriptors(
     """Unit descriptors (N, D) at pixels (N, 2), interpolated in a map (rows, columns, D) of any length.
 
     The same as normalising the map, `grid_sample` with zeros around it, and normalising again; only that
-    the cells' norms go into the weights of the interpolation, a sparse matrix.
+    the cells' norms go into the weights of the interpolation, a sparse matrix. The decoder's, which has NumPy alone,
+    takes several times as long.
     """
     rows, columns, _ = dense.shape
     flat = dense.reshape(rows * columns, -1)
-    position = sampling.cell_coordinates(keypoints.astype(np.float64), (columns, rows))
-    first = np.floor(position).astype(np.int64)
-    weights = _kernel(position - first, sampling.interpolation)
-    taps = np.arange(weights.shape[1]) - (weights.shape[1] // 2 - 1)
-    x, y = first[:, 0, None] + taps, first[:, 1, None] + taps
-    weight_x = weights[:, :, 0] * ((x >= 0) & (x < columns))
-    weight_y = weights[:, :, 1] * ((y >= 0) & (y < rows))
-    index = np.clip(y, 0, rows - 1)[:, :, None] * columns + np.clip(x, 0, columns - 1)[:, None, :]
-    weight = weight_y[:, :, None] * weight_x[:, None, :]
-
+    index, weight = sampling.neighbours(keypoints.astype(np.float64), (columns, rows))
     norms = np.maximum(np.sqrt(np.einsum("nd,nd->n", flat, flat)), 1e-12)
     values = (weight / norms[index]).astype(np.float32).ravel()
-    starts = np.arange(len(keypoints) + 1) * taps.size**2
+    starts = np.arange(len(keypoints) + 1) * index.shape[1]
     matrix = scipy.sparse.csr_matrix((values, index.ravel(), starts), shape=(len(keypoints), len(flat)))
     sampled: NDArray[np.float32] = matrix @ flat
     lengths = np.sqrt(np.einsum("nd,nd->n", sampled, sampled))
     sampled /= np.maximum(lengths, np.float32(1e-12))[:, None]
     return sampled
-
-
-def _kernel(fraction: NDArray[np.float64], interpolation: str) -> NDArray[np.float64]:
-    """Weights (N, taps, 2) of the neighbours of positions with these fractions (N, 2)."""
-    if interpolation == "bilinear":
-        return np.stack([1 - fraction, fraction], axis=1)
-    # Keys, Cubic convolution interpolation for digital image processing, 1981.
-    distance = np.abs(fraction[:, None, :] - np.array([-1.0, 0.0, 1.0, 2.0])[None, :, None])
-    a = _BICUBIC_A
-    near = ((a + 2) * distance - (a + 3)) * distance**2 + 1
-    far = ((distance - 5) * distance + 8) * distance * a - 4 * a
-    weights: NDArray[np.float64] = np.where(distance <= 1, near, far)
-    return weights

@@ -1,4 +1,4 @@
-"""The command that writes networks for OpenVINO, `spslam export`, which `spslam.cli` adds."""
+"""The command that writes networks for other runtimes, `spslam export`, which `spslam.cli` adds."""
 
 from __future__ import annotations
 
@@ -7,6 +7,15 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from spslam.cli_options import SetOption, resolve_config
+
+
+class ExportFormat(StrEnum):
+    """Values of `--to`."""
+
+    OPENVINO = "openvino"
+    ONNX = "onnx"
 
 
 class ExportPrecision(StrEnum):
@@ -21,7 +30,17 @@ def export(
         Path,
         typer.Argument(metavar="WEIGHTS", show_default=False, help="A weights file, or one of the box by its name."),
     ],
-    precision: Annotated[ExportPrecision, typer.Option(help="Arithmetic of the model.")] = ExportPrecision.INT8,
+    to: Annotated[ExportFormat, typer.Option(help="Whose format.")] = ExportFormat.OPENVINO,
+    precision: Annotated[
+        ExportPrecision | None,
+        typer.Option(show_default=False, help="Arithmetic of the model. Default: int8 for openvino, fp32 for onnx."),
+    ] = None,
+    end_to_end: Annotated[
+        bool,
+        typer.Option(
+            "--end-to-end", help="ONNX: key points and descriptors come out, not maps; features.* of --set select them."
+        ),
+    ] = False,
     images: Annotated[
         Path | None,
         typer.Option(
@@ -37,22 +56,41 @@ def export(
         typer.Option(
             metavar="FILE",
             show_default=False,
-            help="A .zip file of model.xml and model.bin. Default for int8: beside the weights, where runs look.",
+            help="An .onnx file, or for openvino a .zip of model.xml and model.bin. Default for int8: beside the "
+            "weights, where runs look; for onnx in fp32: here, by the name of the weights.",
         ),
     ] = None,
+    overrides: SetOption = None,
 ) -> None:
-    """Write the OpenVINO model of weights, so that they run in int8 on CPUs.
+    """Write the model of weights for OpenVINO (in int8 runs take it on CPUs) or as ONNX, for any program.
 
     \b
     spslam export walk.safetensors --precision int8 --images PHOTOS
     spslam run walk.mp4 --weights walk.safetensors
+    spslam export superpoint --to onnx
+    spslam export superpoint --to onnx --end-to-end --set features.max_keypoints=500
     """
-    from spslam.frontend.export import export_model
+    from spslam.errors import ConfigError
+    from spslam.frontend.export import export_model, export_points
     from spslam.frontend.training.config import TrainingConfig
     from spslam.frontend.training.photos import find_photos, held_out
 
+    arithmetic = precision or (ExportPrecision.FP32 if to is ExportFormat.ONNX else ExportPrecision.INT8)
+    if end_to_end:
+        if (to, arithmetic) != (ExportFormat.ONNX, ExportPrecision.FP32):
+            raise ConfigError(
+                f"--end-to-end is for --to onnx in fp32 (OpenVINO reads that file, too), found "
+                f"{to.value} {arithmetic.value}"
+            )
+        path = export_points(weights, out, resolve_config("default", overrides, None, None).features)
+        typer.echo(f"fp32 model in {path}")
+        return
+    if overrides:
+        raise ConfigError(
+            "--set changes how --end-to-end selects points; without it maps come out, which nothing selects"
+        )
     photos: list[Path] = []
     if images is not None:
         photos, _ = held_out(find_photos(images), TrainingConfig().holdout, TrainingConfig().seed)
-    path = export_model(weights, out, precision.value, photos, count)
-    typer.echo(f"{precision.value} model in {path}")
+    path = export_model(weights, out, arithmetic.value, photos, count, to.value)
+    typer.echo(f"{arithmetic.value} model in {path}")

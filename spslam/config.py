@@ -41,12 +41,14 @@ class FeatureConfig(_Stage):
     )
     device: Literal["cpu", "cuda", "auto"] = Field("cpu", description="where the network runs")
     threads: int = Field(0, ge=0, le=256, description="threads of the network; 0: all cores")
-    engine: Literal["auto", "torch", "openvino"] = Field(
-        "auto", description="what runs the network; auto: openvino on a CPU where it says the same as torch, else torch"
+    engine: Literal["auto", "torch", "openvino", "onnxruntime"] = Field(
+        "auto",
+        description="what runs the network; auto: on a CPU openvino, else onnxruntime, where it is installed and says "
+        "the same as torch, else torch",
     )
     precision: Literal["auto", "fp32", "bf16", "int8"] = Field(
         "auto",
-        description="arithmetic of the network; auto: the fastest that openvino has for the weights on this processor",
+        description="arithmetic of the network; auto: the fastest that the engine has for the weights here",
     )
 
     @model_validator(mode="after")
@@ -54,8 +56,10 @@ class FeatureConfig(_Stage):
         asked = f"engine {self.engine} with precision {self.precision} on device {self.device}"
         if self.engine == "torch" and self.precision not in ("auto", "fp32"):
             raise ValueError(f"torch runs the network in fp32 only, found {asked}: use engine openvino")
-        if self.device == "cuda" and self.engine == "openvino":
-            raise ValueError(f"openvino runs on the CPU only, found {asked}: use device cpu or engine torch")
+        if self.engine == "onnxruntime" and self.precision == "bf16":
+            raise ValueError(f"onnxruntime runs the network in fp32 or int8, found {asked}: use engine openvino")
+        if self.device == "cuda" and self.engine in ("openvino", "onnxruntime"):
+            raise ValueError(f"{self.engine} runs on the CPU only, found {asked}: use device cpu or engine torch")
         if self.device == "cuda" and self.precision not in ("auto", "fp32"):
             raise ValueError(f"on CUDA the network runs in fp32 only, found {asked}: use device cpu or precision auto")
         return self

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 Figure = float | int | str | None
 Metrics = dict[str, Figure | list[dict[str, Figure]]]
 
-_VERSIONED = ("torch", "openvino", "numpy", "opencv-python-headless", "g2opy", "scipy")
+_VERSIONED = ("torch", "openvino", "onnxruntime", "numpy", "opencv-python-headless", "g2opy", "scipy")
 
 
 @dataclass

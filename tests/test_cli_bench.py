@@ -23,7 +23,8 @@ def test_quick(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "`spslam bench speed --quick" in text
 
     report = json.loads(figures.read_text())
-    precisions = ["openvino fp32", "openvino int8", "torch fp32", *(["openvino bf16"] if has_bf16() else [])]
+    precisions = ["onnxruntime fp32", "openvino fp32", "openvino int8", "torch fp32"]
+    precisions += ["openvino bf16"] if has_bf16() else []
     engines = [(row["network"], row["engine"]) for row in report["engines"]]
     assert engines[0] == REFERENCE
     assert sorted(engines) == sorted((network, engine) for network in NETWORKS for engine in precisions)
@@ -46,8 +47,9 @@ def test_quick(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert len(report["parts"]) == 3
 
 
-def test_without_openvino_torch_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_other_engines_torch_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
     extractors = make_extractors(["superpoint_lite"], threads=1)
     assert [*extractors] == [REFERENCE, ("superpoint_lite", "torch fp32")]
     rows = time_engines(extractors, (40, 48), rounds=1)

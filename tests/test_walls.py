@@ -33,6 +33,9 @@ HEAVY = {
     "open3d": "spslam",
     "rerun": "spslam",
     "openvino": "frontend",
+    "onnx": "frontend",
+    "onnxruntime": "frontend",
+    "onnxscript": "frontend",
     "nncf": "frontend",
     "distributed": "spslam",
 }

@@ -33,8 +33,9 @@ from spslam.errors import DatasetError, OutputError, SpslamError
 from spslam.files import write_atomic
 
 from ..checkpoints import load_superpoint
+from ..decoder import refine_on_heat
 from ..engine import usable_cores
-from ..keypoints import find_maxima, refine_on_heat
+from ..keypoints import find_maxima
 from ..superpoint import CELL, SuperPoint, detector_probabilities
 from .config import LabelConfig
 from .homography import identity_homographies, sample_homographies, valid_mask, warp_images

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..keypoints import HEAT_RADIUS
+from ..decoder import HEAT_RADIUS
 from ..superpoint import CELL, Sampling, detector_probabilities
 from .config import LossConfig
 from .homography import warp_points

@@ -20,7 +20,7 @@ from spslam.errors import WeightsError
 from spslam.files import write_atomic
 
 from ..checkpoints import find_weights
-from ..superpoint import DEFAULT_MAX_DISTANCE, PAPER_DEPTHS, ConvBlock, Sampling, SuperPoint
+from ..superpoint import DEFAULT_MAX_DISTANCE, PAPER_DEPTHS, ConvBlock, SuperPoint
 
 # What the metadata of our files say under `format`.
 _FORMAT = "superpoint"
@@ -194,6 +194,16 @@ def read_card(path: str | Path) -> Card | None:
         raise WeightsError(f"{path}: the card in its metadata is damaged: expected JSON, found {error.doc!r}") from None
 
 
+def network_metadata(weights: str | Path | None, network: SuperPoint) -> dict[str, str]:
+    """What a model of weights says about them, texts or JSON: their card; of weights without one, what the network
+    itself decides, and no licence."""
+    card = read_card(find_weights(weights))
+    if card is not None:
+        return _metadata(card)
+    values = {"name": find_weights(weights).stem, **_structure(network)}
+    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in values.items()}
+
+
 def card_markdown(card: Card) -> str:
     """The card as a Markdown page."""
     facts = {
@@ -239,13 +249,9 @@ def _structure(network: SuperPoint) -> dict[str, Any]:
         "strided": network.strided,
         "skips": network.skips,
         "parameters": sum(parameter.numel() for conv in convolutions for parameter in conv.parameters()),
-        "descriptor_sampling": _sampling_text(network.sampling),
+        "descriptor_sampling": str(network.sampling),
         "max_distance": network.max_distance,
     }
-
-
-def _sampling_text(sampling: Sampling) -> str:
-    return f"{sampling.interpolation} grid_sample, align_corners={sampling.align_corners}"
 
 
 def _folded_state(network: SuperPoint) -> Iterator[tuple[str, Tensor]]:

@@ -300,6 +300,7 @@ def test_auto_survives_an_openvino_that_fails(
         raise RuntimeError("unsupported\nprocessor")
 
     monkeypatch.setattr(engine_choice, "OpenVinoEngine", failing)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with caplog.at_level(logging.INFO):
         assert choose_engine(load_superpoint(), FeatureConfig()).name == "torch fp32"
     assert "RuntimeError: unsupported processor" in caplog.text
@@ -308,6 +309,7 @@ def test_auto_survives_an_openvino_that_fails(
 
 def test_without_openvino(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
     assert create_extractor(FeatureConfig()).engine == "torch fp32"  # type: ignore[attr-defined]
     with pytest.raises(MissingDependencyError, match="pip install openvino") as caught:
         create_extractor(FeatureConfig(engine="openvino"))
@@ -324,12 +326,14 @@ def test_a_given_network_is_run_by_torch() -> None:
         ["features.engine=torch", "features.precision=int8"],
         ["features.engine=torch", "features.precision=bf16"],
         ["features.engine=openvino", "features.device=cuda"],
+        ["features.engine=onnxruntime", "features.device=cuda"],
+        ["features.engine=onnxruntime", "features.precision=bf16"],
         ["features.precision=int8", "features.device=cuda"],
         ["features.engine=tensorrt"],
     ],
 )
 def test_impossible_settings_are_one_line(impossible: list[str]) -> None:
-    with pytest.raises(ConfigError, match=r"torch|openvino|CUDA") as caught:
+    with pytest.raises(ConfigError, match=r"torch|openvino|onnxruntime|CUDA") as caught:
         load_config("default", impossible)
     assert "\n" not in str(caught.value)
 

@@ -1,0 +1,266 @@
+"""SuperPoint as an ONNX model: exported from PyTorch, quantised to int8, kept in one file with its card.
+
+The dense model takes grey `images` (batch, height, width) uint8, height and width multiples of 8, and gives `scores`
+(batch, height, width), the probability of a key point at each pixel, and `descriptors` (batch, height/8, width/8, D) of
+cells, of any length, both float32; batch, height and width are dynamic. `frontend/decoder.py` makes key points of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from spslam.errors import MissingDependencyError, OutputError, WeightsError
+from spslam.files import cache_folder, write_atomic
+
+from .checkpoints import weights_digest
+from .dense_heads import DenseHeads
+from .superpoint import CELL, SuperPoint
+
+# What GridSample and Resize need and every runtime of the last years has.
+OPSET = 18
+INPUT = "images"
+OUTPUTS = ("scores", "descriptors")
+# To be raised whenever the dense model's inputs, outputs or arithmetic change.
+_VERSION = "1"
+_TRACED_SIZE = (4 * CELL, 6 * CELL)
+# Metadata keys of ours; the card's keys stand beside them as in a weights file.
+_DIGEST, _VERSION_KEY = "spslam_weights", "spslam_version"
+_DESCRIPTION = """SuperPoint, dense.
+images: (batch, height, width) uint8, grey; height and width are multiples of 8 (repeat the last row and column).
+scores: (batch, height, width) float32, the probability of a key point at each pixel: after the softmax, without the \
+dustbin, each cell's 64 values at their pixels; no suppression.
+descriptors: (batch, height/8, width/8, D) float32, of cells of 8x8 pixels, as the network gives them, not normalised: \
+divide each by its length, interpolate by the rule descriptor_sampling, and divide by the length again.
+"""
+# As for OpenVINO: sums of logits, and the first convolution with the division before it.
+_KEPT_IN_FLOAT = {"patterns": ["^node_conv2d$", "^node_div$"], "types": ["Add", "Softmax"]}
+
+_logger = logging.getLogger(__name__)
+
+
+def load_onnxruntime() -> Any:
+    """The package `onnxruntime`, imported now.
+
+    Raises:
+        MissingDependencyError: it is not installed or cannot be loaded.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise _missing("ONNX Runtime", error) from None
+    return onnxruntime
+
+
+def load_onnx() -> Any:
+    """The package `onnx`, imported now, when `onnxscript` is there, too, by which PyTorch exports.
+
+    Raises:
+        MissingDependencyError: one of them is not installed or cannot be loaded.
+    """
+    try:
+        import onnx
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise _missing("ONNX's exporter", error) from None
+    return onnx
+
+
+def _missing(what: str, error: ImportError) -> MissingDependencyError:
+    return MissingDependencyError(
+        f"{what} cannot be loaded ({' '.join(str(error).split())}): pip install 'spslam[onnx]'"
+    )
+
+
+def export_onnx(
+    module: nn.Module,
+    example: torch.Tensor,
+    dynamic_axes: Mapping[int, Any],
+    name: str,
+    outputs: tuple[str, ...],
+    description: str,
+    metadata: Mapping[str, str],
+) -> bytes:
+    """An ONNX file of a module of one input, with weights inside; the same module gives the same bytes.
+
+    Args:
+        module: in evaluation mode.
+        example: an input.
+        dynamic_axes: a `torch.export.Dim` for each axis of the input that may have any size.
+        name, outputs: of the input and the outputs.
+        description, metadata: what the file says about itself; none of it is needed to run the model.
+
+    Raises:
+        MissingDependencyError: ONNX or onnxscript is not installed.
+    """
+    load_onnx()
+    with _quiet(), torch.inference_mode():
+        program = torch.onnx.export(
+            module,
+            (example,),
+            dynamo=True,
+            dynamic_shapes=(dict(dynamic_axes),),
+            input_names=[name],
+            output_names=list(outputs),
+            opset_version=OPSET,
+            external_data=False,
+            verbose=False,
+        )
+    assert program is not None
+    return _finished(program.model_proto, description, metadata)
+
+
+def convert_onnx(network: SuperPoint, metadata: Mapping[str, str] | None = None) -> bytes:
+    """The fp32 dense model of a network as an ONNX file.
+
+    Raises:
+        MissingDependencyError: ONNX or onnxscript is not installed.
+    """
+    cells = torch.export.Dim("rows", min=1), torch.export.Dim("columns", min=1)
+    axes = {0: torch.export.Dim("batch", min=1), 1: CELL * cells[0], 2: CELL * cells[1]}
+    example = torch.zeros(2, *_TRACED_SIZE, dtype=torch.uint8)
+    about = {**(metadata or {}), **origin(network)}
+    return export_onnx(DenseHeads(network), example, axes, INPUT, OUTPUTS, _DESCRIPTION, about)
+
+
+def converted_onnx(network: SuperPoint) -> bytes:
+    """`convert_onnx`, or what an earlier call stored for the same weights in the cache folder; exporting takes seconds.
+
+    Raises:
+        MissingDependencyError: ONNX or onnxscript is not installed, and nothing is stored.
+    """
+    folder = onnx_cache()
+    path = folder / f"{origin(network)[_DIGEST]}.onnx" if folder is not None else None
+    if path is not None and path.exists():
+        try:
+            return read_onnx(path, network)
+        except WeightsError as error:
+            _logger.warning("%s; exporting the network again", error)
+    model = convert_onnx(network)
+    if path is not None:
+        try:
+            write_atomic(path, model)
+        except OutputError as error:
+            _logger.info("the exported network is not cached: %s", error)
+    return model
+
+
+def quantise_onnx(model: bytes, images: Iterable[NDArray[np.uint8]]) -> bytes:
+    """An int8 model (QuantizeLinear and DequantizeLinear around convolutions), by NNCF's post-training quantisation.
+
+    Args:
+        model: of `convert_onnx`.
+        images: (H, W) each, of one size, multiples of 8: the ranges of all activations are measured on them.
+
+    Raises:
+        MissingDependencyError: NNCF or ONNX is not installed.
+    """
+    from .openvino_model import load_nncf, no_telemetry
+
+    nncf = load_nncf()
+    onnx = load_onnx()
+    batches = [{INPUT: image[None]} for image in images]
+    proto = onnx.load_model_from_string(model)
+    metadata = {entry.key: entry.value for entry in proto.metadata_props}
+    with no_telemetry():
+        quantised = nncf.quantize(
+            proto,
+            nncf.Dataset(batches),
+            subset_size=len(batches),
+            fast_bias_correction=False,
+            ignored_scope=nncf.IgnoredScope(**_KEPT_IN_FLOAT, validate=False),
+        )
+    return _finished(quantised, proto.doc_string, metadata)
+
+
+def read_onnx(path: Path, network: SuperPoint) -> bytes:
+    """The dense model in a file that was made of this network.
+
+    Raises:
+        WeightsError: the file is missing, damaged, of another version or made of other weights.
+        MissingDependencyError: there is no ONNX Runtime.
+    """
+    runtime = load_onnxruntime()
+    try:
+        model = path.read_bytes()
+        options = runtime.SessionOptions()
+        options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        session = runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error.strerror or error}") from None
+    except Exception as error:
+        # ONNX Runtime's own exceptions share no base of theirs.
+        reason = " ".join(str(error).split())[:200]
+        raise WeightsError(f"{path} is not a readable ONNX model ({reason})") from None
+    found = session.get_modelmeta().custom_metadata_map
+    expected = origin(network)
+    if {key: found.get(key) for key in expected} != expected:
+        raise WeightsError(
+            f"{path} was made of other weights or by another version: expected {expected}, "
+            f"found { ({key: found.get(key) for key in expected}) }"
+        )
+    return model
+
+
+def model_digest(model: bytes) -> str:
+    """Twelve hexadecimal digits that stand for a model."""
+    return hashlib.sha256(model).hexdigest()[:12]
+
+
+def _finished(proto: Any, description: str, metadata: Mapping[str, str]) -> bytes:
+    """The file of a checked model: our metadata in, the exporter's notes (lines of its source, paths) out."""
+    onnx = load_onnx()
+    values = [*proto.graph.input, *proto.graph.output, *proto.graph.value_info, *proto.graph.initializer]
+    for part in (proto.graph, *proto.graph.node, *values):
+        del part.metadata_props[:]
+        part.ClearField("doc_string")
+    del proto.metadata_props[:]
+    onnx.helper.set_model_props(proto, dict(sorted(metadata.items())))
+    proto.doc_string = description
+    proto.producer_name, proto.producer_version = "spslam", _VERSION
+    onnx.checker.check_model(proto, full_check=True)
+    data: bytes = proto.SerializeToString(deterministic=True)
+    return data
+
+
+def origin(network: SuperPoint) -> dict[str, str]:
+    """What a model says about the network that it was made of."""
+    return {_DIGEST: f"{weights_digest(network)}-{network.batch_norm}", _VERSION_KEY: _VERSION}
+
+
+def onnx_cache() -> Path | None:
+    """The folder of ONNX models in the cache folder, made if need be; None where that is impossible."""
+    try:
+        folder = cache_folder() / "onnx"
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError) as error:  # A user without a home.
+        _logger.info("nothing of ONNX is cached: %s", error)
+        return None
+    return folder
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter prints its progress, warns of its own parts and logs each step."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings(), redirect_stdout(StringIO()):
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

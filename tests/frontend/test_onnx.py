@@ -1,0 +1,351 @@
+"""ONNX says what PyTorch and OpenVINO say; the decoder, with NumPy alone, says what the extractor says."""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from spslam.config import FeatureConfig
+from spslam.errors import ConfigError, MissingDependencyError, WeightsError
+from spslam.frame import Features
+from spslam.frontend import decoder, keypoints, onnx_model, superpoint
+from spslam.frontend.checkpoints import load_superpoint
+from spslam.frontend.engine import Image, Maps, TorchEngine
+from spslam.frontend.engine_choice import LIMITS, choose_engine, difference, quantised_path
+from spslam.frontend.export import export_model
+from spslam.frontend.learned import SuperPointExtractor
+from spslam.frontend.onnx_engine import OnnxRuntimeEngine
+from spslam.frontend.onnx_model import convert_onnx, converted_onnx, onnx_cache, origin, read_onnx
+from spslam.frontend.onnx_points import convert_points
+from spslam.frontend.registry import create_extractor
+from spslam.frontend.superpoint import Sampling, SuperPoint
+from spslam.frontend.training.weights import describe_network, export_weights
+
+onnx = pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+ROOT = Path(__file__).parents[2]
+RULE = "bicubic grid_sample, align_corners=False"
+
+
+def scene(height: int = 184, width: int = 250, seed: int = 0) -> NDArray[np.uint8]:
+    """Rectangles of all sizes, slightly blurred and noisy."""
+    rng = np.random.default_rng(seed)
+    image = np.full((height, width), 120, np.uint8)
+    for _ in range(max(4, height * width // 700)):
+        x, y, w, h = (int(value) for value in rng.integers(0, [width, height, 40, 40]))
+        cv2.rectangle(image, (x, y), (x + w, y + h), int(rng.integers(0, 255)), -1)
+    image = cv2.GaussianBlur(image, (0, 0), 0.8)
+    return np.clip(image + rng.normal(0, 2, image.shape), 0, 255).astype(np.uint8)
+
+
+def copies(image: Image, heat: Maps, descriptors: Maps) -> tuple[Maps, Maps]:
+    return heat.copy(), descriptors.copy()
+
+
+def toy_network(**arguments: Any) -> SuperPoint:
+    torch.manual_seed(0)
+    network = SuperPoint((4, 4, 8, 8, 16), descriptor_dim=24, **arguments)
+    for name, parameter in network.named_parameters():
+        if name.startswith("convS"):
+            torch.nn.init.normal_(parameter)
+    return network.eval().requires_grad_(False)
+
+
+def session_of(model: bytes) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def assert_same(found: tuple[NDArray[Any], ...], expected: Features) -> None:
+    """Key points to 0.01 px and descriptors to 1e-3, for 99 of 100 at least, in both directions."""
+    distances = np.linalg.norm(found[0][:, None] - expected.keypoints[None], axis=2)
+    same = distances < 0.01
+    assert same.any(axis=1).mean() > 0.99
+    assert same.any(axis=0).mean() > 0.99
+    rows, others = np.nonzero(same)
+    apart = np.linalg.norm(found[2][rows] - expected.descriptors[others], axis=1)
+    assert np.mean(apart < 1e-3) > 0.99
+    np.testing.assert_allclose(found[1][rows], expected.scores[others], atol=1e-4)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> object:
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPSLAM_CACHE", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The default network as `spslam export superpoint_lite --to onnx` writes it."""
+    path = export_model("superpoint_lite", tmp_path_factory.mktemp("onnx") / "lite.onnx", "fp32", to="onnx")
+    # Exporting takes seconds: what extractors here would export, too.
+    folder = onnx_cache()
+    assert folder is not None
+    (folder / f"{origin(load_superpoint())['spslam_weights']}.onnx").write_bytes(path.read_bytes())
+    return path
+
+
+@pytest.fixture(scope="module")
+def engine(exported: Path) -> OnnxRuntimeEngine:
+    return OnnxRuntimeEngine(exported.read_bytes(), "fp32")
+
+
+@pytest.mark.parametrize("size", [(8, 8), (37, 61), (121, 83), (160, 208), (200, 40)])
+def test_maps_are_torchs_at_any_size(engine: OnnxRuntimeEngine, size: tuple[int, int]) -> None:
+    image = scene(*size)
+    heat, descriptors = engine.for_each([image], copies)[0]
+    expected_heat, expected = TorchEngine(load_superpoint()).for_each([image], copies)[0]
+    assert heat.dtype == descriptors.dtype == np.float32
+    np.testing.assert_allclose(heat, expected_heat, atol=1e-5)
+    np.testing.assert_allclose(descriptors, expected, atol=1e-4 * float(np.abs(expected).max()))
+
+
+def test_maps_are_openvinos(engine: OnnxRuntimeEngine, exported: Path) -> None:
+    """Of its own conversion, and of the same file read by OpenVINO, a batch at once."""
+    openvino = pytest.importorskip("openvino")
+    from spslam.frontend.openvino_engine import OpenVinoEngine
+    from spslam.frontend.openvino_model import converted
+
+    assert difference(OpenVinoEngine(converted(load_superpoint()), "fp32"), engine).within(LIMITS["fp32"])
+    images = np.stack([scene(80, 96, seed) for seed in range(3)])
+    compiled = openvino.Core().compile_model(str(exported), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    outputs = compiled([images])
+    for found, expected in zip(
+        outputs.values(), session_of(exported.read_bytes()).run(None, {"images": images}), strict=True
+    ):
+        np.testing.assert_allclose(found, expected, atol=1e-4 * float(np.abs(expected).max()))
+
+
+def test_strides_batch_norm_and_strips_are_exported() -> None:
+    network = toy_network(batch_norm="after", strided=True, skips=True)
+    network.strip_rows = 8
+    engine = OnnxRuntimeEngine(convert_onnx(network), "fp32")
+    assert network.strip_rows == 8
+    assert difference(engine, TorchEngine(network)).within(LIMITS["fp32"])
+
+
+def test_images_together_equal_single_ones_to_the_byte(exported: Path) -> None:
+    images = [scene(seed=seed) for seed in range(3)]
+    alone = [OnnxRuntimeEngine(exported.read_bytes(), "fp32", 1).for_each([image], copies)[0] for image in images]
+    for threads in (1, 2, 5):
+        engine = OnnxRuntimeEngine(exported.read_bytes(), "fp32", threads)
+        for _ in range(2):
+            for found, expected in zip(engine.for_each(images, copies), alone, strict=True):
+                assert [a.tobytes() for a in found] == [a.tobytes() for a in expected]
+
+
+def test_model_says_what_it_is(exported: Path) -> None:
+    model = onnx.load(exported)
+    assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 18)]
+    assert all(node.domain == "" for node in model.graph.node)
+    about = session_of(exported.read_bytes()).get_modelmeta()
+    card = about.custom_metadata_map
+    assert (card["name"], card["licence"], card["descriptor_sampling"]) == ("superpoint_lite", "MIT", RULE)
+    assert json.loads(card["widths"]) == [16, 32, 64, 128, 192]
+    assert json.loads(card["training_data"])["camvid"] == 537
+    for name in ("images", "scores", "descriptors"):
+        assert f"\n{name}: (batch, height" in about.description
+    # Nothing of the machine that exported it.
+    assert str(ROOT).encode() not in exported.read_bytes()
+    assert b"torch/" not in exported.read_bytes()
+
+
+def test_weights_without_a_card_claim_no_licence(tmp_path: Path) -> None:
+    network = toy_network(sampling=Sampling("bilinear", align_corners=True))
+    torch.save({key.replace(".conv.", "."): value for key, value in network.state_dict().items()}, tmp_path / "toy.pth")
+    path = export_model(tmp_path / "toy.pth", tmp_path / "toy.onnx", "fp32", to="onnx")
+    assert difference(OnnxRuntimeEngine(path.read_bytes(), "fp32"), TorchEngine(network)).within(LIMITS["fp32"])
+    card = session_of(path.read_bytes()).get_modelmeta().custom_metadata_map
+    assert "licence" not in card
+    assert card["descriptor_sampling"] == "bilinear grid_sample, align_corners=True"
+
+
+def test_decoder_needs_numpy_alone() -> None:
+    tree = ast.parse((ROOT / "frontend/decoder.py").read_text(encoding="utf-8"))
+    imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    imported |= {node.module or "." for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert imported <= {"numpy", "numpy.typing", "re", "dataclasses", "typing", "__future__"}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"max_keypoints": 60},
+        {"max_keypoints": 60, "spread_cell": 0, "subpixel": False},
+        {"nms_radius": 1, "border": 0, "threshold": 0.01},
+        {"nms_radius": 0},
+    ],
+)
+@pytest.mark.parametrize("size", [(184, 250), (77, 131)])
+def test_decoder_gives_the_extractors_points(
+    engine: OnnxRuntimeEngine, settings: dict[str, Any], size: tuple[int, int]
+) -> None:
+    image = scene(*size)
+    expected = create_extractor(FeatureConfig(engine="onnxruntime", **settings)).extract(image)
+    heat, cells = engine.for_each([image], copies)[0]
+    found = decoder.decode(heat, cells, size, RULE, **settings)
+    assert len(found[0]) == len(expected.keypoints) > 5
+    np.testing.assert_allclose(found[0], expected.keypoints, atol=1e-5)
+    np.testing.assert_allclose(found[1], expected.scores, atol=1e-6)
+    np.testing.assert_allclose(found[2], expected.descriptors, atol=1e-5)
+
+
+def test_decoder_decides_ties_as_the_extractor_does() -> None:
+    rng = np.random.default_rng(0)
+    for radius in (0, 1, 3):
+        heat = (rng.integers(0, 4, (40, 50)) / 4).astype(np.float32)
+        found, expected = (each(heat, 0.1, radius, 2) for each in (decoder.find_maxima, keypoints.find_maxima))
+        np.testing.assert_array_equal(found, expected)
+    np.testing.assert_allclose(decoder.gather_probability(heat), keypoints.gather_probability(heat), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "rule", [f"{a} grid_sample, align_corners={b}" for a in ("bicubic", "bilinear") for b in (True, False)]
+)
+def test_decoder_samples_by_every_rule(rule: str) -> None:
+    rng = np.random.default_rng(0)
+    cells, points = rng.normal(size=(6, 9, 16)), np.concatenate([rng.uniform(0, (71, 47), (60, 2)), [[0, 0], [71, 47]]])
+    arguments = cells.astype(np.float32), points.astype(np.float32), Sampling.parse(rule)
+    found, expected = (each(*arguments) for each in (decoder.sample_descriptors, superpoint.sample_descriptors))
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert str(Sampling.parse(rule)) == rule
+    with pytest.raises(ValueError, match="nearest"):
+        Sampling.parse("nearest")
+
+
+def test_the_example_of_the_docs(exported: Path, tmp_path: Path) -> None:
+    """The Python of docs/export.md runs with the exported model and a copy of the decoder, and without spslam."""
+    text = (ROOT / "docs/export.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(code.strip().splitlines()) <= 12
+    image = scene()
+    cv2.imwrite(str(tmp_path / "photo.png"), image)
+    (tmp_path / "superpoint_lite.onnx").write_bytes(exported.read_bytes())
+    (tmp_path / "decoder.py").write_bytes((ROOT / "frontend/decoder.py").read_bytes())
+    code += "\nimport sys\nassert not {'spslam', 'torch', 'scipy'} & set(sys.modules)\n"
+    code += "np.savez('found.npz', keypoints, scores, descriptors)\n"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    with np.load(tmp_path / "found.npz") as found:
+        for precise in ("onnxruntime", "torch"):
+            expected = create_extractor(FeatureConfig(engine=precise, precision="fp32")).extract(image)
+            assert_same(tuple(found.values()), expected)
+
+
+@pytest.fixture(scope="module")
+def points() -> tuple[SuperPoint, FeatureConfig, bytes]:
+    network, config = load_superpoint(), FeatureConfig(max_keypoints=150, spread_cell=32)
+    return network, config, convert_points(network, config)
+
+
+@pytest.mark.parametrize("size", [(184, 250), (160, 208), (77, 131)])
+def test_points_inside_are_the_extractors(
+    points: tuple[SuperPoint, FeatureConfig, bytes], size: tuple[int, int]
+) -> None:
+    network, config, model = points
+    image = scene(*size)
+    expected = SuperPointExtractor(config, network).extract(image)
+    found = session_of(model).run(None, {"image": image})
+    assert [array.dtype for array in found] == [np.float32] * 3
+    assert 5 < len(found[0]) <= 150
+    assert np.all(np.diff(found[1]) <= 0)
+    assert_same(tuple(found), expected)
+
+
+def test_points_inside_in_openvino(points: tuple[SuperPoint, FeatureConfig, bytes]) -> None:
+    openvino = pytest.importorskip("openvino")
+    network, config, model = points
+    core = openvino.Core()
+    compiled = core.compile_model(core.read_model(model), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    image = scene(96, 130)
+    outputs = compiled([image])
+    found = tuple(np.array(outputs[index]) for index in range(3))
+    assert_same(found, SuperPointExtractor(config, network).extract(image))
+
+
+def test_points_inside_of_nothing(points: tuple[SuperPoint, FeatureConfig, bytes]) -> None:
+    found = session_of(points[2]).run(None, {"image": np.full((64, 72), 99, np.uint8)})
+    assert [array.shape for array in found] == [(0, 2), (0,), (0, 256)]
+    about = session_of(points[2]).get_modelmeta()
+    assert json.loads(about.custom_metadata_map["selection"])["max_keypoints"] == 150
+    assert all(node.domain == "" for node in onnx.load_model_from_string(points[2]).graph.node)
+
+
+def test_export_is_cached_and_damage_is_found(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("SPSLAM_CACHE", str(tmp_path))
+    network = toy_network()
+    first = converted_onnx(network)
+    folder = onnx_cache()
+    assert folder is not None
+    (stored,) = folder.glob("*.onnx")
+    again: list[SuperPoint] = []
+    monkeypatch.setattr(onnx_model, "convert_onnx", lambda network: again.append(network) or first)
+    assert converted_onnx(network) == first
+    assert again == []
+    for damaged in (first[: len(first) // 2], b"", exported.read_bytes()):
+        stored.write_bytes(damaged)
+        caplog.clear()
+        assert converted_onnx(network) == first
+        assert again.pop() is network
+        assert "exporting the network again" in caplog.text
+        assert stored.read_bytes() == first
+    with pytest.raises(WeightsError, match="cannot be read"):
+        read_onnx(tmp_path / "gone.onnx", network)
+
+
+def test_auto_without_openvino_is_onnxruntime(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    assert create_extractor(FeatureConfig()).engine == "onnxruntime fp32"  # type: ignore[attr-defined]
+
+
+def test_auto_without_parity_is_torch(
+    exported: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    monkeypatch.setattr("spslam.frontend.engine_choice._cached_difference", lambda *arguments: LIMITS["int8"])
+    assert choose_engine(load_superpoint(), FeatureConfig()).name == "torch fp32"
+    assert "onnxruntime fp32 is not used here" in caplog.text
+
+
+def test_without_onnx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPSLAM_CACHE", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(MissingDependencyError, match=r"spslam\[onnx\]") as caught:
+        create_extractor(FeatureConfig(engine="onnxruntime"))
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(MissingDependencyError, match=r"spslam\[onnx\]"):
+        create_extractor(FeatureConfig(engine="onnxruntime"))
+    assert "\n" not in str(caught.value)
+
+
+def test_int8(tmp_path: Path) -> None:
+    pytest.importorskip("nncf")
+    network = toy_network()
+    weights, photo = tmp_path / "toy.safetensors", tmp_path / "photo.png"
+    export_weights(network, weights, describe_network(network, "toy"))
+    with pytest.raises(ConfigError, match="--to onnx --precision int8"):
+        create_extractor(FeatureConfig(weights=str(weights), engine="onnxruntime", precision="int8"))
+    cv2.imwrite(str(photo), scene(240, 320))
+    path = export_model(weights, precision="int8", photos=[photo], to="onnx")
+    assert path == quantised_path(weights, "onnxruntime")
+    assert any(node.op_type == "QuantizeLinear" for node in onnx.load(path).graph.node)
+    chosen = create_extractor(FeatureConfig(weights=str(weights), engine="onnxruntime"))
+    assert chosen.engine == "onnxruntime int8"  # type: ignore[attr-defined]
+    engine = OnnxRuntimeEngine(path.read_bytes(), "int8")
+    assert difference(engine, TorchEngine(network)).within(LIMITS["int8"])
