@@ -13,6 +13,8 @@ Indices = NDArray[np.int64]
 
 # Fewer candidate pairs than this share are compared one by one, more by one matrix product.
 _SPARSE_SHARE = 0.1
+# Pairs whose descriptors are compared at a time.
+_CHUNK = 256
 
 
 class DescriptorMatcher:
@@ -100,7 +102,7 @@ def match_pairs(
         nearest, good = _mutual(similarity, max_distance)
         matches[good] = nearest[good]
         return matches
-    values = np.einsum("pd,pd->p", descriptors0[index0], descriptors1[index1])
+    values = _products(descriptors0, descriptors1, index0, index1)
     best0 = _best_of_group(index0, values)
     by_column = np.argsort(index1, kind="stable")
     best1 = by_column[_best_of_group(index1[by_column], values[by_column])]
@@ -108,6 +110,18 @@ def match_pairs(
     mutual = mutual[values[mutual] >= _least_similarity(max_distance)]
     matches[index0[mutual]] = index1[mutual]
     return matches
+
+
+def _products(
+    descriptors0: Descriptors, descriptors1: Descriptors, index0: Indices, index1: Indices
+) -> NDArray[np.float32]:
+    """Scalar products (P,) of pairs, a chunk after the other: they fit into the cache, and no large array is taken from
+    the system and given back for each call."""
+    values = np.empty(len(index0), np.float32)
+    for start in range(0, len(index0), _CHUNK):
+        chunk = slice(start, start + _CHUNK)
+        np.einsum("pd,pd->p", descriptors0[index0[chunk]], descriptors1[index1[chunk]], out=values[chunk])
+    return values
 
 
 def _mutual(similarity: NDArray[np.float32], max_distance: float) -> tuple[Indices, NDArray[np.bool_]]:

@@ -68,5 +68,7 @@ def pairs_within_radius(pixels0: Floats, pixels1: Floats, radius: Floats | float
     difference = points0[index0] - points1[index1]
     near = np.einsum("pi,pi->p", difference, difference) <= gates[index0] ** 2
     index0, index1 = use0[index0[near]], use1[index1[near]]
-    order = np.lexsort((index1, index0))
-    return index0[order], index1[order]
+    # One key sorts several times as fast as two.
+    key = index0 * len(pixels1) + index1
+    key.sort()
+    return np.divmod(key, len(pixels1))

@@ -303,8 +303,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
     # Quiet: FFmpeg would say beside our own line what it cannot read.
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    # NumPy's products here are small, and its threads would fight with the network's over few cores.
+    # Products and images here are small: threads of NumPy's and OpenCV's own would fight over few cores with those that
+    # read, find features and track, and OpenCV's even do so while they wait.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    os.environ.setdefault("OPENCV_FOR_THREADS_NUM", "1")
     try:
         given = list(sys.argv[1:] if arguments is None else arguments)
         # The cards of weights say which command made them.
