@@ -77,7 +77,8 @@ class BlockStereoMatcher:
             for image in (image_left, image_right)
         ]
         fixed_point = matcher.compute(*halves)
-        x, y = np.rint((left.T + 0.5) / 2 - 0.5).astype(np.int64)
+        last = np.array(image_left.shape[::-1])[:, None] // 2 - 1
+        x, y = np.minimum(np.rint((left.T + 0.5) / 2 - 0.5).astype(np.int64), last)
         found = fixed_point[y + margin, x + side]
         missing = (_LEAST_COARSE - 1) * _FIXED_POINT
         return np.where(found > missing, 2 * found / _FIXED_POINT, np.nan)
@@ -110,8 +111,10 @@ class BlockStereoMatcher:
 
 
 def _half_size(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Means of four pixels; an odd last row or column is left out."""
     height, width = image.shape
-    half = cv2.resize(image, ((width + 1) // 2, (height + 1) // 2), fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+    even = image[: height - height % 2, : width - width % 2]
+    half = cv2.resize(even, (width // 2, height // 2), interpolation=cv2.INTER_AREA)
     return np.asarray(half, np.uint8)
 
 
