@@ -112,7 +112,7 @@ def test_a_run_from_the_feature_cache_is_the_same(
     cache = ["--cache", str(tmp_path / "kept")]
     assert call(*run, "--out", str(tmp_path / "without")) == 0
     assert call(*run, *cache, "--out", str(tmp_path / "first")) == 0
-    assert len(list((tmp_path / "kept").rglob("*.features"))) == 12
+    assert len(list((tmp_path / "kept").rglob("*.features"))) == 6
     for name in ("learned.SuperPointExtractor", "classical.OrbExtractor"):
         for method in ("extract", "extract_batch"):
             monkeypatch.setattr(f"spslam.frontend.{name}.{method}", lambda *args: pytest.fail("extracted again"))
@@ -213,10 +213,10 @@ def test_failure_in_the_middle_writes_and_exits_2(
 
     track = Slam.track
 
-    def fail_later(self: Slam, frame):  # type: ignore[no-untyped-def]
+    def fail_later(self: Slam, frame, observations):  # type: ignore[no-untyped-def]
         if frame.index == 3:
             raise DatasetError("the disk is gone")
-        return track(self, frame)
+        return track(self, frame, observations)
 
     monkeypatch.setattr(Slam, "track", fail_later)
     assert call("run", "demo-small", *QUICK, "--out", str(tmp_path / "out")) == 2

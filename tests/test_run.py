@@ -1,6 +1,7 @@
 import csv
 import json
 import logging
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -166,6 +167,7 @@ def run_fake(
     stop: Callable[[], bool] = lambda: False,
     numbered: bool = False,
     scale: ScaleRequest | None = None,
+    realtime: bool = False,
 ) -> Outcome:
     labels = {"dataset": "fake", "extractor": "none", "config": "default"}
     with RunLog() as log:
@@ -178,6 +180,7 @@ def run_fake(
             log,
             stop=stop,
             scale=scale,
+            realtime=realtime,
         )
 
 
@@ -198,6 +201,22 @@ def test_track_all_shows_every_frame_to_viewer_and_progress() -> None:
     assert all(status.fps > 0 for status in statuses)
     assert len(record.results) == len(record.frame_ms) == len(record.read_ms) == len(record.done_s) == 9
     assert record.done_s == sorted(record.done_s)
+
+
+def test_frames_dropped_in_real_time_are_frames_without_a_pose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    track = FakeSlam.track
+
+    def slow(slam: FakeSlam, frame: Frame, observations: None) -> TrackResult:
+        time.sleep(0.25)
+        return track(slam, frame, observations)
+
+    monkeypatch.setattr(FakeSlam, "track", slow)
+    slam = FakeSlam()
+    metrics = run_fake(tmp_path / "out", slam, realtime=True).metrics
+    tracked = len(slam.tracked)
+    assert 0 < tracked < 10, "frames come every 0.1 s"
+    assert (metrics["frames"], metrics["tracked"], metrics["dropped_frames"]) == (10, tracked, 10 - tracked)
+    assert metrics["share_tracked"] == tracked / 10
 
 
 def test_run_writes_every_file(tmp_path: Path, real_pictures: None) -> None:
