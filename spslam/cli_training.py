@@ -209,7 +209,7 @@ def label(
     device: DeviceOption = Device.AUTO,
 ) -> None:
     """Label photographs by homographic adaptation; an interrupted call is taken up where it was."""
-    from spslam.frontend.training.labels import label_images
+    from spslam.frontend.training.labelling import label_images
     from spslam.frontend.training.photos import find_photos
     from spslam.frontend.training.photos import held_out as split
 

@@ -30,7 +30,7 @@ from .adapt_report import AdaptationReport, write_report
 from .config import TrainingConfig
 from .evaluate import EvaluationData, evaluate_extractor
 from .homography_metrics import METRICS
-from .labels import LabelSummary, label_images
+from .labelling import LabelSummary, label_images
 from .photos import evenly_spread, find_photos
 from .stages import StageInputs, run_stage
 from .trainer import LOG, Processes, Progress, TrainingResult

@@ -20,9 +20,9 @@ from spslam.errors import DatasetError
 from ..superpoint import CELL, SuperPoint, detector_probabilities
 from .config import DataConfig, TrainingConfig
 from .corners import corner_strength, settle_on_corners
+from .detector_losses import splat_points
 from .homography import identity_homographies, sample_homographies, valid_mask, warp_images, warp_points
 from .labels import Labels, label_path, read_labels
-from .losses import splat_points
 from .photometric import augment
 from .photos import fit_image, read_photo
 from .shape_cache import ShapeDataset

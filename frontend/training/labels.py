@@ -1,4 +1,4 @@
-"""Labels of photographs by homographic adaptation, and the folders that they are kept in.
+"""Labels of photographs by homographic adaptation, and the file that those of one are kept in.
 
 DeTone, Malisiewicz, Rabinovich: SuperPoint, 2018, section 5: a detector sees many warps of one photograph, and
 what it says is averaged in the photograph's frame.
@@ -6,19 +6,9 @@ what it says is averaged in the photograph's frame.
 
 from __future__ import annotations
 
-import hashlib
 import io
-import json
-import logging
-import multiprocessing
-import os
-import threading
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
 
@@ -29,28 +19,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from spslam.errors import DatasetError, OutputError, SpslamError
+from spslam.errors import DatasetError
 from spslam.files import write_atomic
 
-from ..checkpoints import load_superpoint
 from ..decoder import refine_on_heat
-from ..engine import usable_cores
 from ..keypoints import find_maxima
 from ..superpoint import CELL, SuperPoint, detector_probabilities
 from .config import LabelConfig
 from .homography import identity_homographies, sample_homographies, valid_mask, warp_images
-from .photos import fit_image, read_photo
-from .precision import Precision, autocast, resolve_precision
+from .precision import Precision, autocast
 
-logger = logging.getLogger(__name__)
-
-FORMAT_VERSION = 2
-_SETTINGS_NAME = "labels.json"
-# Measured at 240×320 with the half-width network on one core: 62 ms a warp, 158 ms without channels_last.
-_STRIP_ROWS = 32
 _MASS_SIDE = 5
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -66,23 +45,6 @@ class Labels:
     keypoints: NDArray[np.float32]
     scores: NDArray[np.float32]
     mass: NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class LabelSummary:
-    """What `label_images` did.
-
-    Attributes:
-        done: photographs labelled.
-        skipped: photographs that had their labels already.
-        unreadable: photographs that could not be read; the log names them.
-        mean_labels: labels of a photograph, the mean over those done and skipped; 0 if there are none.
-    """
-
-    done: int
-    skipped: int
-    unreadable: int
-    mean_labels: float
 
 
 def adapt(
@@ -151,7 +113,7 @@ def label_path(folder: Path, photo: Path, root: Path) -> Path:
     Raises:
         DatasetError: the photograph is not below `root`.
     """
-    return folder / f"{_relative_name(photo, root)}.npz"
+    return folder / f"{relative_name(photo, root)}.npz"
 
 
 def write_labels(path: Path, labels: Labels, size: tuple[int, int]) -> None:
@@ -214,134 +176,6 @@ def _check(arrays: dict[str, NDArray[Any]], path: str | Path) -> None:
             raise DatasetError(f"expected finite {key} in {path}, found others: make the labels again")
 
 
-def label_images(
-    photos: list[Path],
-    root: Path,
-    out: Path,
-    weights: Path | None,
-    config: LabelConfig,
-    seed: int,
-    *,
-    processes: int = 1,
-    device: str = "cpu",
-    shard: tuple[int, int] = (0, 1),
-    overwrite: bool = False,
-    progress: Progress | None = None,
-) -> LabelSummary:
-    """Label photographs, fitted to `config.size`; one `.npz` each in `out`, in subfolders as below `root`.
-
-    What is random depends on the seed and on the photograph's name below `root` only, and the photographs are
-    done in an order that their names' hashes give: any part of a run is a fair sample of the whole, and runs that
-    were interrupted or shared out give the same labels. Files that are there are kept.
-
-    Args:
-        photos: image files below `root`.
-        root: the folder that their names are relative to.
-        out: the label folder; made if it is missing. Its `labels.json` tells what the labels were made with.
-        weights: of the detector; None: the built-in ones.
-        config: settings.
-        seed: of the random homographies.
-        processes: that share the work; each uses its share of the cores.
-        device: of torch, `cpu` or `cuda`.
-        shard: (i, n): this call does the i-th of n parts, counted from 0; for several machines.
-        overwrite: make labels again that are there, and accept a folder of other settings: its labels are removed.
-        progress: is called with the number of photographs finished and of all in this shard.
-
-    Raises:
-        DatasetError: a photograph is not below `root`, or `out` was made with other settings or weights.
-        OutputError: `out` cannot be written to, or a process died.
-        WeightsError: the weights cannot be read.
-    """
-    index, count = shard
-    if not 0 <= index < count or processes < 1:
-        raise ValueError(f"expected 0 <= i < n in shard and processes >= 1, found {shard} and {processes}")
-    names = {_relative_name(photo, root): photo for photo in photos}
-    ordered = sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())[index::count]
-    settings = _settings(load_superpoint(weights), config, seed, device)
-    _prepare_folder(out, settings, overwrite)
-
-    job = _Job(out, weights, config, seed, device)
-    counts = _Counts(len(ordered), config.size, progress)
-    todo = [name for name in ordered if overwrite or not counts.skip(out / f"{name}.npz")]
-    tasks = [(name, names[name]) for name in todo]
-    processes = min(processes, len(tasks))
-    for name, result in _in_processes(job, tasks, processes) if processes > 1 else job.run(tasks):
-        counts.add(name, result)
-    return counts.summary()
-
-
-@dataclass(frozen=True)
-class _Unreadable:
-    reason: str
-
-
-@dataclass(frozen=True)
-class _Job:
-    """What every process of a run knows."""
-
-    out: Path
-    weights: Path | None
-    config: LabelConfig
-    seed: int
-    device: str
-
-    def run(self, tasks: list[tuple[str, Path]]) -> Iterator[tuple[str, int | _Unreadable]]:
-        """Label photographs by name and path; the number of labels of each."""
-        network = load_superpoint(self.weights).to(self.device)
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        network.strip_rows = _STRIP_ROWS if torch.device(self.device).type == "cpu" else 0
-        for name, photo in tasks:
-            try:
-                image = fit_image(read_photo(photo), self.config.size)
-            except DatasetError as error:
-                yield name, _Unreadable(str(error))
-                continue
-            generator = torch.Generator().manual_seed(_name_seed(name, self.seed))
-            labels = find_labels(adapt(network, image, self.config, generator, self.device), self.config)
-            path = self.out / f"{name}.npz"
-            _make_folder(path.parent)
-            write_labels(path, labels, self.config.size)
-            yield name, len(labels.scores)
-
-
-class _Counts:
-    """Adds up what happens to the photographs."""
-
-    def __init__(self, total: int, size: tuple[int, int], progress: Progress | None) -> None:
-        self._total, self._size, self._progress = total, size, progress
-        self._done = self._skipped = self._unreadable = self._labels = 0
-
-    def skip(self, path: Path) -> bool:
-        """Whether labels are there and whole; counts them."""
-        if not path.is_file():
-            return False
-        try:
-            self._labels += len(read_labels(path, self._size).scores)
-        except DatasetError as error:
-            logger.warning("%s", error)
-            return False
-        self._skipped += 1
-        self._tell()
-        return True
-
-    def add(self, name: str, result: int | _Unreadable) -> None:
-        if isinstance(result, _Unreadable):
-            logger.warning("no labels for %s: %s", name, result.reason)
-            self._unreadable += 1
-        else:
-            self._done += 1
-            self._labels += result
-        self._tell()
-
-    def summary(self) -> LabelSummary:
-        labelled = self._done + self._skipped
-        return LabelSummary(self._done, self._skipped, self._unreadable, self._labels / max(labelled, 1))
-
-    def _tell(self) -> None:
-        if self._progress is not None:
-            self._progress(self._done + self._skipped + self._unreadable, self._total)
-
-
 def _detect(network: SuperPoint, images: Tensor, precision: Precision) -> Tensor:
     """Probabilities (B, H, W) of images (B, 1, H, W) of any size."""
     height, width = images.shape[2:]
@@ -351,154 +185,8 @@ def _detect(network: SuperPoint, images: Tensor, precision: Precision) -> Tensor
     return detector_probabilities(logits.float())[:, :height, :width]
 
 
-def _relative_name(photo: Path, root: Path) -> str:
+def relative_name(photo: Path, root: Path) -> str:
     try:
         return photo.absolute().relative_to(root.absolute()).as_posix()
     except ValueError:
         raise DatasetError(f"expected photos below {root}, found {photo}: give a folder that holds all") from None
-
-
-def _name_seed(name: str, seed: int) -> int:
-    digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
-    return int.from_bytes(digest[:8], "little") >> 1
-
-
-def _settings(network: SuperPoint, config: LabelConfig, seed: int, device: str) -> dict[str, Any]:
-    """What decides what the labels are."""
-    digest = hashlib.sha256()
-    for key, value in sorted(network.state_dict().items()):
-        digest.update(f"{key} {tuple(value.shape)} ".encode())
-        digest.update(value.numpy().tobytes())
-    values = config.model_dump(mode="json")
-    # How many warps are seen at once changes the time only.
-    del values["batch"]
-    # Machines that share the work must agree on what auto means.
-    values["precision"] = resolve_precision(device, config.precision)
-    return {"version": FORMAT_VERSION, "weights_sha256": digest.hexdigest(), "seed": seed, "config": values}
-
-
-def _prepare_folder(out: Path, settings: dict[str, Any], overwrite: bool) -> None:
-    """Make `out` a label folder of these settings.
-
-    Raises:
-        DatasetError: it is one of other settings and must not be overwritten, or it holds foreign files.
-        OutputError: it cannot be made.
-    """
-    path = out / _SETTINGS_NAME
-    # In this order: another shard may be making the folder now, and writes its settings before its labels.
-    has_labels = next(out.rglob("*.npz"), None) is not None
-    found = _read_settings(path)
-    if found == settings:
-        return
-    if found is None and has_labels:
-        raise DatasetError(f"expected a label folder at {out}, found .npz files and no {_SETTINGS_NAME}: give another")
-    if found is not None and not overwrite:
-        raise DatasetError(
-            f"expected labels of the same settings in {out}, found ones that differ in "
-            f"{', '.join(_differences(found, settings))}: give another folder, or overwrite it"
-        )
-    _make_folder(out)
-    # Files first: whoever is killed here leaves a folder that is still what its settings say.
-    for old in out.rglob("*.npz") if found is not None else ():
-        old.unlink(missing_ok=True)
-    write_atomic(path, json.dumps(settings, indent=2, sort_keys=True) + "\n")
-
-
-def _read_settings(path: Path) -> dict[str, Any] | None:
-    try:
-        found = json.loads(path.read_text("utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _differences(found: dict[str, Any], expected: dict[str, Any], prefix: str = "") -> list[str]:
-    """Paths of the keys whose values differ."""
-    names: list[str] = []
-    for key in sorted({*found, *expected}):
-        one, other = found.get(key), expected.get(key)
-        if isinstance(one, dict) and isinstance(other, dict):
-            names += _differences(one, other, f"{prefix}{key}.")
-        elif one != other:
-            names.append(f"{prefix}{key}")
-    return names
-
-
-def _make_folder(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot make the folder {path}: {error.strerror or error}") from None
-
-
-def _in_processes(job: _Job, tasks: list[tuple[str, Path]], processes: int) -> Iterator[tuple[str, int | _Unreadable]]:
-    """As `_Job.run`, shared out."""
-    threads = max(usable_cores() // processes, 1)
-    with _started(job, tasks, processes, threads) as (workers, readers):
-        running = dict(zip(readers, workers, strict=True))
-        while running:
-            for reader in wait(list(running)):
-                assert isinstance(reader, Connection)
-                try:
-                    message = reader.recv()
-                except EOFError:
-                    worker = running.pop(reader)
-                    worker.join()
-                    if worker.exitcode != 0:
-                        raise OutputError(
-                            f"a labelling process ended with exit code {worker.exitcode}: see what it wrote above, "
-                            f"or use fewer processes if memory ran out, and start again; what is done is kept"
-                        ) from None
-                    continue
-                if isinstance(message, SpslamError):
-                    raise message
-                yield message
-
-
-@contextmanager
-def _started(
-    job: _Job, tasks: list[tuple[str, Path]], processes: int, threads: int
-) -> Iterator[tuple[list[SpawnProcess], list[Connection]]]:
-    # Not fork: torch's threads and CUDA do not survive it.
-    context = multiprocessing.get_context("spawn")
-    workers: list[SpawnProcess] = []
-    readers: list[Connection] = []
-    try:
-        for first in range(processes):
-            reader, writer = context.Pipe(duplex=False)
-            worker = context.Process(target=_work, args=(job, tasks[first::processes], threads, writer), daemon=True)
-            worker.start()
-            # The only other end is the worker's, so that its end is noticed, and ours by it.
-            writer.close()
-            workers.append(worker)
-            readers.append(reader)
-        yield workers, readers
-    finally:
-        for worker in workers:
-            worker.terminate()
-        for worker, reader in zip(workers, readers, strict=True):
-            worker.join()
-            reader.close()
-
-
-def _work(job: _Job, tasks: list[tuple[str, Path]], threads: int, results: Connection) -> None:
-    torch.set_num_threads(threads)
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-    try:
-        for message in job.run(tasks):
-            results.send(message)
-    except SpslamError as error:
-        results.send(error)
-    except (BrokenPipeError, KeyboardInterrupt):
-        # Whoever started this process is gone or stops.
-        pass
-
-
-def _die_with_parent() -> None:
-    """Nothing is written any more to a folder whose owner was killed."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    wait([parent.sentinel])
-    os._exit(1)

@@ -9,23 +9,22 @@ from torch.nn import functional
 
 from spslam.frontend.superpoint import Sampling, detector_probabilities, sample_descriptors
 from spslam.frontend.training.config import LossConfig
-from spslam.frontend.training.losses import (
-    ConsistencyLoss,
+from spslam.frontend.training.descriptor_losses import (
     ContrastiveDescriptorLoss,
-    DetectorLoss,
-    DistillationLoss,
     HingeDescriptorLoss,
-    LocalisationLoss,
-    Loss,
     SparseDescriptorLoss,
-    WeightedLoss,
-    build_loss,
-    detector_targets,
     sample_descriptor_map,
+)
+from spslam.frontend.training.detector_losses import (
+    ConsistencyLoss,
+    DetectorLoss,
+    LocalisationLoss,
+    detector_targets,
     space_to_depth,
     splat_points,
     valid_cells,
 )
+from spslam.frontend.training.losses import DistillationLoss, Loss, WeightedLoss, build_loss
 
 Arrays = Mapping[str, np.ndarray]
 Tensors = dict[str, torch.Tensor]

@@ -12,7 +12,7 @@ from spslam.errors import DatasetError, TrainingError
 from spslam.frontend.checkpoints import load_superpoint, read_codebook
 from spslam.frontend.superpoint import SuperPoint
 from spslam.frontend.training.config import TrainingConfig, load_training_config
-from spslam.frontend.training.labels import label_images
+from spslam.frontend.training.labelling import label_images
 from spslam.frontend.training.photos import find_photos
 from spslam.frontend.training.stages import StageInputs, initial_network, photo_groups, run_stage
 from spslam.frontend.training.trainer import BEST, LOG
