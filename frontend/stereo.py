@@ -17,8 +17,8 @@ _BLOCK = 15
 _DISPARITY_STEP = 16
 # Least disparity that is looked for, for points that are far and a little off.
 _LEAST_COARSE = -1
-# Left to right and back, pixels at half size.
-_LEAST_AGREEMENT = 1
+# Between left to right and back, pixels at half size.
+_MOST_DISAGREEMENT = 1
 # OpenCV's fixed point numbers.
 _FIXED_POINT = 16.0
 # Block matching is right to a pixel or two; correlation looks this far to each side of it.
@@ -36,8 +36,7 @@ class BlockStereoMatcher:
     Dense block matching of the images at half size, with its own check from right to left, says where to look. There
     the patch around the point slides along its row (zero-mean normalised correlation), and least squares on the grey
     values (Lucas & Kanade, IJCAI 1981, in one dimension) gives the sub-pixel position. The right image needs no
-    features: on KITTI and EuRoC this gives a fifth to a third more points with depth than matching descriptors along
-    rows, in half the time of a frame.
+    features (docs/decisions/0011-speed.md).
 
     Args:
         config: range of disparities and patch size.
@@ -66,7 +65,7 @@ class BlockStereoMatcher:
         """(N,) disparities in pixels of the whole image, to a pixel or two; NaN where blocks agree nowhere."""
         matcher = cv2.StereoBM.create(self._disparities, _BLOCK)
         matcher.setMinDisparity(_LEAST_COARSE)
-        matcher.setDisp12MaxDiff(_LEAST_AGREEMENT)
+        matcher.setDisp12MaxDiff(_MOST_DISAGREEMENT)
         # Every point gets its best block: correlation at full size decides.
         matcher.setTextureThreshold(0)
         matcher.setUniquenessRatio(0)

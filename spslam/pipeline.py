@@ -12,9 +12,13 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from threading import Condition, Thread
 from time import monotonic, perf_counter, sleep
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from spslam.frame import Frame, Observations
+
+if TYPE_CHECKING:
+    from spslam.slam import Slam
+    from spslam.tracking import TrackResult
 
 Item = TypeVar("Item")
 
@@ -71,6 +75,14 @@ def prepared(
         closing(_ahead(_observed(read, observe), "observe ahead", drop_observed)) as done,
     ):
         yield done
+
+
+def track_prepared(slam: Slam, item: Prepared) -> tuple[TrackResult, float]:
+    """Track a frame whose features are found; the result, and milliseconds from its image to its pose."""
+    start = perf_counter()
+    slam.statistics.add("features", item.features_ms)
+    result = slam.track(item.frame, item.observations)
+    return result, item.features_ms + (perf_counter() - start) * 1e3
 
 
 def _timed(frames: Iterable[Frame]) -> Iterator[tuple[Frame, float]]:

@@ -20,7 +20,7 @@ from spslam.html_report import write_report
 from spslam.metric_scale import ScaleRequest, Scaling, apply_scale
 from spslam.metrics import Metrics, Record, compute_metrics
 from spslam.output import GROUND_TRUTH, OutputFolder, RunLog
-from spslam.pipeline import prepared
+from spslam.pipeline import prepared, track_prepared
 from spslam.ports import Sequence
 from spslam.report import plot_trajectory, write_ply
 from spslam.samples import FrameSamples, Sample
@@ -148,18 +148,14 @@ def track_all(
     try:
         with prepared(sequence, slam.observe, on_drop) as frames:
             for item in frames:
-                frame = item.frame
-                start = perf_counter()
-                slam.statistics.add("features", item.features_ms)
-                result = slam.track(frame, item.observations)
-                end = perf_counter()
+                result, frame_ms = track_prepared(slam, item)
+                record.done_s.append(perf_counter() - begin)
                 record.results.append(result)
-                record.frame_ms.append(item.features_ms + (end - start) * 1e3)
+                record.frame_ms.append(frame_ms)
                 record.read_ms.append(item.read_ms)
                 record.stage_ms.append(slam.statistics.lap())
-                record.done_s.append(end - begin)
-                _log_frame(result, record.frame_ms[-1])
-                viewer.update(slam, frame, result)
+                _log_frame(result, frame_ms)
+                viewer.update(slam, item.frame, result)
                 on_frame(_status(slam, sequence, record))
                 if stop():
                     record.stopped = True

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spslam.pipeline import prepared
+from spslam.pipeline import prepared, track_prepared
 
 if TYPE_CHECKING:
     from spslam.frame import Frame
@@ -185,14 +185,9 @@ class SpeedReport:
 
 def time_run(slam: Slam, frames: list[Frame], world: str) -> RunSpeed:
     """Track frames of one sequence, one at least, as a run does, and say how long it took."""
-    frame_ms = []
     begin = perf_counter()
     with prepared(frames, slam.observe) as items:
-        for item in items:
-            start = perf_counter()
-            slam.statistics.add("features", item.features_ms)
-            slam.track(item.frame, item.observations)
-            frame_ms.append(item.features_ms + (perf_counter() - start) * 1e3)
+        frame_ms = [track_prepared(slam, item)[1] for item in items]
     seconds = perf_counter() - begin
     camera = frames[0].camera
     return RunSpeed(

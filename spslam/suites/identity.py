@@ -16,7 +16,7 @@ import spslam
 from spslam.config import Config
 from spslam.suites.suite import Run
 
-# Neither shows nor times anything that a run's figures follow from.
+# They show and time; they make nothing that a run's figures follow from.
 _BESIDE = (
     "suites/",
     "cli",
@@ -24,9 +24,18 @@ _BESIDE = (
     "page/",
     "report",
     "html_report",
+    "html_parts",
     "viewer",
     "display",
     "speed_report",
+    "controls",
+    "flight",
+    "layers",
+    "legend",
+    "live_scene",
+    "saved_run",
+    "scene",
+    "track_drawing",
 )
 
 
