@@ -13,7 +13,7 @@ Indices = NDArray[np.int64]
 
 # Fewer candidate pairs than this share are compared one by one, more by one matrix product.
 _SPARSE_SHARE = 0.1
-# Pairs whose descriptors are compared at a time.
+# Pairs whose descriptors, or lines that all points, are compared with at a time.
 _CHUNK = 256
 
 
@@ -75,8 +75,12 @@ class DescriptorMatcher:
         lines = np.column_stack([pixels0, np.ones(len(pixels0))]) @ F_10.T
         with np.errstate(invalid="ignore", divide="ignore"):
             lines /= np.linalg.norm(lines[:, :2], axis=1, keepdims=True)
-        distances = np.abs(lines @ np.column_stack([pixels1, np.ones(len(pixels1))]).T)
-        index0, index1 = np.nonzero(distances <= max_line_distance)
+        points = np.column_stack([pixels1, np.ones(len(pixels1))]).T
+        near = np.empty((len(lines), points.shape[1]), np.bool_)
+        for start in range(0, len(lines), _CHUNK):
+            chunk = slice(start, start + _CHUNK)
+            np.less_equal(np.abs(lines[chunk] @ points), max_line_distance, out=near[chunk])
+        index0, index1 = np.divmod(np.flatnonzero(near), points.shape[1])
         return match_pairs(descriptors0, descriptors1, index0, index1, max_distance)
 
 
@@ -106,7 +110,9 @@ def match_pairs(
     best0 = _best_of_group(index0, values)
     by_column = np.argsort(index1, kind="stable")
     best1 = by_column[_best_of_group(index1[by_column], values[by_column])]
-    mutual = np.intersect1d(best0, best1, assume_unique=True)
+    chosen = np.zeros(len(values), np.bool_)
+    chosen[best1] = True
+    mutual = best0[chosen[best0]]
     mutual = mutual[values[mutual] >= _least_similarity(max_distance)]
     matches[index0[mutual]] = index1[mutual]
     return matches
@@ -138,8 +144,8 @@ def _best_of_group(groups: Indices, values: NDArray[np.float32]) -> Indices:
     lengths = np.diff(np.r_[starts, len(groups)])
     highest = np.repeat(np.maximum.reduceat(values, starts), lengths)
     hits = np.flatnonzero(values == highest)
-    _, first = np.unique(groups[hits], return_index=True)
-    return hits[first]
+    hit_groups = groups[hits]
+    return hits[np.r_[True, hit_groups[1:] != hit_groups[:-1]]]
 
 
 def _least_similarity(max_distance: float) -> np.float32:

