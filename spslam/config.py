@@ -106,7 +106,7 @@ class TrackingConfig(_Stage):
     refine_radius_px: float = Field(6.0, gt=0, description="gate around points after the first refinement, pixels")
     min_inliers: int = Field(20, ge=6, description="inliers below which a frame is not tracked")
     min_inlier_share: float = Field(
-        0.6, ge=0, le=1, description="share of the matches that must agree with the pose, or a wider gate is tried, too"
+        0.3, ge=0, le=1, description="share of the matches that must agree with the pose, or a wider gate is tried, too"
     )
     max_keyframes: int = Field(24, ge=2, description="key frames of the local map")
     max_view_angle_deg: float = Field(60.0, gt=0, lt=180, description="largest change of view direction of a point")

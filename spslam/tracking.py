@@ -18,7 +18,10 @@ from spslam.map import NO_POINT, Ids, Map
 from spslam.ports import Matcher, PoseEstimate, PoseSolver
 
 Array = NDArray[np.float64]
-_GATE_WIDENINGS = tuple(float(x) for x in __import__('os').environ.get('GW','1.0,2.5').split(','))
+# A camera mostly is where it was expected: first a gate so much smaller, which holds a sixth of the pairs, is tried, and
+# counts only where so many of the matches agree with the pose.
+_NEAR_GATE, _NEAR_SHARE = 0.4, 0.6
+_GATE_WIDENINGS = (1.0, 2.5)
 _NAN_COVARIANCE = np.full((6, 6), np.nan)
 
 
@@ -120,15 +123,23 @@ class Tracker:
     ) -> Tracked | None:
         """Pose of a frame near the predicted `T_cam_world` from `local_points` (ids), or None.
 
-        A wide gate first, a wider one if that fails or hardly any match agrees with the pose (the gate may have cut
-        off the true ones); each is followed by a narrow one that collects what the refined pose predicts.
+        A small gate first, which most frames need no more than; then a wide one, and a wider one if that fails or
+        hardly any match agrees with the pose (the gate may have cut off the true ones). Each is followed by a narrow
+        one that collects what the refined pose predicts.
         """
         if T_cam_world is None or len(local_points) == 0:
             return None
+
+        def search(widening: float) -> Tracked | None:
+            radius = self._config.search_radius_px * widening
+            return self._search(observations, slam_map, camera, T_cam_world, local_points, radius)
+
+        near = search(_NEAR_GATE)
+        if near is not None and near.inliers >= _NEAR_SHARE * near.matches:
+            return near
         best: Tracked | None = None
         for widening in _GATE_WIDENINGS:
-            radius = self._config.search_radius_px * widening
-            found = self._search(observations, slam_map, camera, T_cam_world, local_points, radius)
+            found = search(widening)
             if found is not None and (best is None or found.inliers > best.inliers):
                 best = found
             if best is not None and best.inliers >= self._config.min_inlier_share * best.matches:
