@@ -9,6 +9,7 @@ from .pairs import pairs_within_radius
 
 Floats = NDArray[np.float64]
 Descriptors = NDArray[np.float32]
+KeptDescriptors = NDArray[np.float32] | NDArray[np.float16]
 Indices = NDArray[np.int64]
 
 # Fewer candidate pairs than this share are compared one by one, more by one matrix product.
@@ -51,7 +52,7 @@ class DescriptorMatcher:
         pixels0: Floats,
         descriptors0: Descriptors,
         pixels1: Floats,
-        descriptors1: Descriptors,
+        descriptors1: KeptDescriptors,
         radius: Floats | float,
         max_distance: float,
     ) -> Indices:
@@ -85,12 +86,12 @@ class DescriptorMatcher:
 
 
 def match_pairs(
-    descriptors0: Descriptors, descriptors1: Descriptors, index0: Indices, index1: Indices, max_distance: float
+    descriptors0: Descriptors, descriptors1: KeptDescriptors, index0: Indices, index1: Indices, max_distance: float
 ) -> Indices:
     """Mutual nearest neighbours among candidate pairs.
 
     Args:
-        descriptors0, descriptors1: (N0, D), (N1, D) unit float32.
+        descriptors0, descriptors1: (N0, D), (N1, D) unit; compared in float32.
         index0, index1: (P,) the pairs, sorted by `index0`, then `index1`.
         max_distance: L2.
 
@@ -102,7 +103,7 @@ def match_pairs(
         return matches
     if len(index0) > _SPARSE_SHARE * len(descriptors0) * len(descriptors1):
         similarity = np.full((len(descriptors0), len(descriptors1)), -np.inf, np.float32)
-        similarity[index0, index1] = (descriptors0 @ descriptors1.T)[index0, index1]
+        similarity[index0, index1] = (descriptors0 @ descriptors1.astype(np.float32, copy=False).T)[index0, index1]
         nearest, good = _mutual(similarity, max_distance)
         matches[good] = nearest[good]
         return matches
@@ -119,14 +120,15 @@ def match_pairs(
 
 
 def _products(
-    descriptors0: Descriptors, descriptors1: Descriptors, index0: Indices, index1: Indices
+    descriptors0: Descriptors, descriptors1: KeptDescriptors, index0: Indices, index1: Indices
 ) -> NDArray[np.float32]:
     """Scalar products (P,) of pairs, a chunk after the other: they fit into the cache, and no large array is taken from
     the system and given back for each call."""
     values = np.empty(len(index0), np.float32)
     for start in range(0, len(index0), _CHUNK):
         chunk = slice(start, start + _CHUNK)
-        np.einsum("pd,pd->p", descriptors0[index0[chunk]], descriptors1[index1[chunk]], out=values[chunk])
+        first, second = descriptors0[index0[chunk]], descriptors1[index1[chunk]].astype(np.float32, copy=False)
+        np.einsum("pd,pd->p", first, second, out=values[chunk])
     return values
 
 

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
-# A tiny gate must not ask for millions of cells.
-_LEAST_CELL_PX = 2.0
+# Smaller cells, of small gates, would hardly hold a point, and be too many.
+_LEAST_CELL_PX = 8.0
 
 
 def expand_ranges(starts: Indices, stops: Indices) -> tuple[Indices, Indices]:
@@ -24,7 +24,7 @@ def expand_ranges(starts: Indices, stops: Indices) -> tuple[Indices, Indices]:
 def pairs_within_radius(pixels0: Floats, pixels1: Floats, radius: Floats | float) -> tuple[Indices, Indices]:
     """Pairs of points no farther apart than a radius, sorted by the first, then the second index.
 
-    The points of image 1 are put into a grid of cells as wide as the largest radius; the candidates of a
+    The points of image 1 are put into a grid of cells at least as wide as the largest radius; the candidates of a
     point are then three runs of cells (its own row of cells and the two beside it).
 
     Args:
@@ -49,7 +49,7 @@ def pairs_within_radius(pixels0: Floats, pixels1: Floats, radius: Floats | float
     cell1 = np.floor((points1 - origin) / cell).astype(np.int64)
     key1 = cell1[:, 1] * columns + cell1[:, 0]
     order = np.argsort(key1, kind="stable")
-    bounds = np.searchsorted(key1[order], np.arange(rows * columns + 1))
+    bounds = np.cumsum(np.bincount(key1 + 1, minlength=rows * columns + 1))
 
     # Clipped to one cell outside the grid: far predictions must not overflow, and find nothing there.
     limit = np.array([columns, rows], np.float64)

@@ -243,7 +243,7 @@ class Mapper:
             pixels,
             slam_map.points["descriptor"][point_rows],
             slam_map.observations["pixel"][rows],
-            slam_map.observations["descriptor"][rows].astype(np.float32),
+            slam_map.observations["descriptor"][rows],
             self._config.mapping.fuse_radius_px,
             self._max_distance,
         )

@@ -98,12 +98,13 @@ class Matcher(Protocol):
         pixels0: NDArray[np.float64],
         descriptors0: NDArray[np.float32],
         pixels1: NDArray[np.float64],
-        descriptors1: NDArray[np.float32],
+        descriptors1: NDArray[np.float32] | NDArray[np.float16],
         radius: NDArray[np.float64] | float,
         max_distance: float,
     ) -> NDArray[np.int64]:
         """As `match`, among pairs no farther apart than `radius` pixels (scalar or (N0,)) only: `pixels0` (N0, 2)
-        are predicted positions in the image of `pixels1` (N1, 2). NaN positions match nothing."""
+        are predicted positions in the image of `pixels1` (N1, 2). NaN positions match nothing. `descriptors1` may be
+        as the map keeps them: of a small gate only a few are needed in full precision."""
         ...
 
     def match_epipolar(

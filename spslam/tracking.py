@@ -18,7 +18,7 @@ from spslam.map import NO_POINT, Ids, Map
 from spslam.ports import Matcher, PoseEstimate, PoseSolver
 
 Array = NDArray[np.float64]
-# A camera mostly is where it was expected: first a gate so much smaller, which holds a sixth of the pairs, is tried, and
+# A camera mostly is where it was expected: first a gate so much smaller, which holds a sixth of the pairs, is tried. It
 # counts only where so many of the matches agree with the pose.
 _NEAR_GATE, _NEAR_SHARE = 0.4, 0.6
 _GATE_WIDENINGS = (1.0, 2.5)
