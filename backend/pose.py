@@ -74,7 +74,7 @@ class PnPSolver:
             tolerance = _CONVERGED_LAST if last else _CONVERGED
             T, normal = problem.minimize(T, active, self.huber and not last, iterations, tolerance)
             inliers = problem.inliers(T)
-            settled = np.count_nonzero(inliers != active) <= _SETTLED * np.count_nonzero(active)
+            settled = bool(np.count_nonzero(inliers != active) <= _SETTLED * np.count_nonzero(active))
             active = inliers
             if np.count_nonzero(active) < _MIN_POINTS:
                 return _no_estimate(T_cam_world, len(problem.points))
