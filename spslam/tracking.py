@@ -19,8 +19,8 @@ from spslam.ports import Matcher, PoseEstimate, PoseSolver
 
 Array = NDArray[np.float64]
 # A camera mostly is where it was expected: first a gate so much smaller, which holds a sixth of the pairs, is tried. It
-# counts only where so many of the matches agree with the pose.
-_NEAR_GATE, _NEAR_SHARE = 0.4, 0.6
+# counts only where so many of the matches agree with the pose. So many points tell where to look for all of them.
+_NEAR_GATE, _NEAR_SHARE, _NEAR_POINTS = 0.4, 0.6, 600
 _GATE_WIDENINGS = (1.0, 2.5)
 _NAN_COVARIANCE = np.full((6, 6), np.nan)
 
@@ -130,11 +130,11 @@ class Tracker:
         if T_cam_world is None or len(local_points) == 0:
             return None
 
-        def search(widening: float) -> Tracked | None:
+        def search(widening: float, most: int = len(local_points)) -> Tracked | None:
             radius = self._config.search_radius_px * widening
-            return self._search(observations, slam_map, camera, T_cam_world, local_points, radius)
+            return self._search(observations, slam_map, camera, T_cam_world, local_points, radius, most)
 
-        near = search(_NEAR_GATE)
+        near = search(_NEAR_GATE, _NEAR_POINTS)
         if near is not None and near.inliers >= _NEAR_SHARE * near.matches:
             return near
         best: Tracked | None = None
@@ -154,8 +154,11 @@ class Tracker:
         T_cam_world: Array,
         local_points: Ids,
         radius: float,
+        most: int,
     ) -> Tracked | None:
-        first = self._match_and_refine(observations, slam_map, camera, T_cam_world, local_points, radius)
+        """A pose of at most so many of the points, then of all of them in a narrow gate."""
+        some = local_points[:: -(-len(local_points) // most)]
+        first = self._match_and_refine(observations, slam_map, camera, T_cam_world, some, radius)
         if first is None:
             return None
         refined, narrow = first.estimate.T_cam_world, self._config.refine_radius_px
