@@ -143,10 +143,10 @@ def evaluate_pairs(
     """
     rows: dict[str, list[dict[str, float]]] = {}
     for small, large in pairs:
-        features = extractor.extract_batch([large.image0, large.image1])
+        features = [extractor.extract(image) for image in (large.image0, large.image1)]
         matching = matching_scores(features[0], features[1], large.homography, large.image0.shape, estimator)
         if small is not large:
-            features = extractor.extract_batch([small.image0, small.image1])
+            features = [extractor.extract(image) for image in (small.image0, small.image1)]
         localisation = localisation_scores(features[0], features[1], small.homography, small.image0.shape)
         rows.setdefault(small.group, []).append(localisation | matching)
     means = {group: {key: _mean([row[key] for row in found]) for key in METRICS} for group, found in rows.items()}

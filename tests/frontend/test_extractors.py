@@ -51,15 +51,6 @@ def test_same_bytes_twice(extractor: Extractor) -> None:
         assert getattr(first, name).tobytes() == getattr(second, name).tobytes()
 
 
-def test_batch_equals_single_images(extractor: Extractor) -> None:
-    images = [scene(seed=1), scene(seed=2), scene(seed=3)]
-    for together, image in zip(extractor.extract_batch(images), images, strict=True):
-        alone = extractor.extract(image)
-        np.testing.assert_allclose(together.keypoints, alone.keypoints, atol=1e-3)
-        np.testing.assert_allclose(together.descriptors, alone.descriptors, atol=1e-4)
-    assert extractor.extract_batch([]) == []
-
-
 @pytest.mark.parametrize("shape", [(8, 8), (1, 1), (37, 61), (121, 83), (200, 40)])
 def test_any_size(extractor: Extractor, shape: tuple[int, int]) -> None:
     features = extractor.extract(scene(*shape))
@@ -99,8 +90,6 @@ def test_wrong_images_are_bugs_of_the_caller(extractor: Extractor) -> None:
     for bad in (np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4), np.float32), np.zeros((0, 4), np.uint8)):
         with pytest.raises(ValueError, match="grey"):
             extractor.extract(bad)
-    with pytest.raises(ValueError, match="one size"):
-        extractor.extract_batch([scene(), scene(64, 64)])
 
 
 def test_subpixel_can_be_switched_off() -> None:
