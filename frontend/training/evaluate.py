@@ -90,8 +90,8 @@ def evaluate_extractor(
     Returns:
         `extractor`, `weights`, `label`, `protocol`, `engine` (what ran it, such as `openvino int8`), `pairs` (their
         number by set), then, of what is given, `photos` (`METRICS`), `homography` (the same for each scene), `shapes`
-        (`evaluate_shapes`, and the classical detectors under `beside`) and `pose` (`evaluate_pose`). Ready for JSON: None
-        where a figure is undefined.
+        (`evaluate_shapes`, and the classical detectors under `beside`) and `pose` (`evaluate_pose`). Ready for JSON:
+        None where a figure is undefined.
 
     Raises:
         ConfigError: unknown extractor or override.

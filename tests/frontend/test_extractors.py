@@ -6,10 +6,12 @@ import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
 
 from spslam.config import FeatureConfig
 from spslam.errors import ConfigError, WeightsError
 from spslam.frame import unit_descriptors
+from spslam.frontend.checkpoints import find_weights
 from spslam.frontend.matching import DescriptorMatcher
 from spslam.frontend.registry import create_extractor, extractor_names
 from spslam.ports import Extractor
@@ -102,6 +104,12 @@ def test_subpixel_can_be_switched_off() -> None:
 def test_wrong_weights_and_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(WeightsError, match="no weights file"):
         create_extractor(FeatureConfig(weights=str(tmp_path / "none.pth")))
+    state = load_file(find_weights())
+    state["conv2a.weight"] = np.zeros((32, 5, 3, 3), np.float32)
+    save_file(state, tmp_path / "shape.safetensors")
+    # Found when the network is made, which is not before an engine needs it.
+    with pytest.raises(WeightsError, match=r"shape\.safetensors: the weights do not fit.*conv2a"):
+        create_extractor(FeatureConfig(weights=str(tmp_path / "shape.safetensors")))
     with pytest.raises(ConfigError, match=r"orb is no network.*my\.pth"):
         create_extractor(FeatureConfig(extractor="orb", weights="my.pth"))
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
