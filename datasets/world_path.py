@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.interpolate import CubicSpline
-from scipy.ndimage import gaussian_filter1d
 
 from spslam.geometry import make_transform, so3_exp
+
+if TYPE_CHECKING:
+    from scipy.interpolate import CubicSpline
 
 Array = NDArray[np.float64]
 PathName = Literal["sway", "tour", "laps", "stroll"]
@@ -74,6 +75,10 @@ _LAP_SAMPLES = 1024
 def _lap_curve() -> CubicSpline:
     """(x, z, heading) over the phase of a lap, counter-clockwise seen from above; heading as its excess over the
     mean turn of -1 radian per radian."""
+    # Half a second to import, which worlds without laps do without.
+    from scipy.interpolate import CubicSpline
+    from scipy.ndimage import gaussian_filter1d
+
     sides = np.array([_LAP_HALF_X, _LAP_HALF_Z, _LAP_HALF_X, _LAP_HALF_Z]) * 2 - 2 * _LAP_RADIUS
     arc = _LAP_RADIUS * np.pi / 2
     bounds = np.concatenate([[0.0], np.cumsum(np.stack([sides, np.full(4, arc)], axis=1).ravel())])

@@ -1,6 +1,7 @@
 """Reads SuperPoint weights, and the codebook beside them: our safetensors, Magic Leap's release, the open retraining.
 
-Each layout is renamed to the modules of `SuperPoint`; widths are read off the shapes.
+Each layout is renamed to the modules of `SuperPoint`; widths are read off the shapes. PyTorch takes seconds to
+import: it is needed for .pth files and for the network, which other engines with a converted model do without.
 """
 
 from __future__ import annotations
@@ -8,20 +9,28 @@ from __future__ import annotations
 import hashlib
 import math
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
 from spslam.codebook import KEY_PREFIX, Codebook
 from spslam.errors import WeightsError
 
-from .superpoint import DEFAULT_MAX_DISTANCE, Sampling, SuperPoint
+from .decoder import Sampling
+from .descriptors import DEFAULT_MAX_DISTANCE
+
+if TYPE_CHECKING:
+    from .superpoint import BatchNorm, SuperPoint
+
+# Parameters by name.
+State = dict[str, NDArray[Any]]
 
 # In the box, the default first.
 BUILT_IN = ("superpoint_lite", "superpoint")
@@ -30,6 +39,8 @@ _OWN_SAMPLING = Sampling("bicubic", align_corners=False)
 _MAGIC_LEAP_SAMPLING = Sampling("bilinear", align_corners=True)
 _OPEN_SAMPLING = Sampling("bilinear", align_corners=False)
 
+# Of batches that batch norm has seen; older files have none.
+_COUNTER = "num_batches_tracked"
 _HEADS = ("Pa", "Pb", "Da", "Db")
 _OPEN_HEADS = {"detector": "P", "descriptor": "D"}
 _OPEN_KEY = re.compile(r"(backbone\.([0-3])\.([01])|(detector|descriptor)\.([01]))\.(conv|bn)\.(\w+)")
@@ -52,31 +63,100 @@ def find_weights(weights: str | Path | None = None) -> Path:
     return Path(name)
 
 
-def load_superpoint(weights: str | Path | None = None) -> SuperPoint:
-    """The network with the weights of a file, in evaluation mode.
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A network before there is one: its parameters, and what else its weights say.
+
+    Attributes:
+        name: the file, for messages.
+        state: parameters by the names of `SuperPoint`'s modules: float32, and int64 where batch norm counts.
+        batch_norm, sampling, max_distance: see `SuperPoint`.
+    """
+
+    name: str
+    state: State
+    batch_norm: BatchNorm
+    sampling: Sampling
+    max_distance: float
+
+    @classmethod
+    def of(cls, network: SuperPoint) -> Checkpoint:
+        """Of a network that is there."""
+        state = {name: values.detach().cpu().numpy() for name, values in network.state_dict().items()}
+        return cls("the network", state, network.batch_norm, network.sampling, network.max_distance)
+
+    @cached_property
+    def digest(self) -> str:
+        """Twelve hexadecimal digits that stand for the parameters: descriptors of others mean something else."""
+        digest = hashlib.sha256()
+        for name, values in sorted(self.state.items()):
+            digest.update(name.encode() + values.tobytes())
+        return digest.hexdigest()[:12]
+
+    def network(self) -> SuperPoint:
+        """A network with these parameters, in evaluation mode.
+
+        Raises:
+            WeightsError: their shapes do not fit together.
+        """
+        import torch
+
+        from .superpoint import SuperPoint
+
+        weights = _kernels(self.state)
+        outputs = {layer: len(weight) for layer, weight in weights.items()}
+        network = SuperPoint(
+            [outputs[layer] for layer in ("1a", "2a", "3a", "4a", "Pa")],
+            descriptor_dim=outputs["Db"],
+            batch_norm=self.batch_norm,
+            sampling=self.sampling,
+            depths=[len(layers) for layers in _stages(weights)],
+            strided=weights["1a"].shape[2] % 2 == 0,
+            skips="S1" in weights,
+        )
+        try:
+            network.load_state_dict({key: torch.from_numpy(value) for key, value in self.state.items()})
+        except RuntimeError as error:
+            raise WeightsError(f"{self.name}: the weights do not fit SuperPoint: {_one_line(error)}") from None
+        network.max_distance = self.max_distance
+        return network.eval().requires_grad_(False)
+
+
+def read_checkpoint(weights: str | Path | None = None) -> Checkpoint:
+    """What a weights file holds.
 
     Args:
         weights: a .safetensors file (any layout), a .pth file (Magic Leap's or the open retraining's) or a name; see
             `find_weights`.
 
     Raises:
-        WeightsError: the file is missing, damaged, of another network, or its shapes do not fit together.
+        WeightsError: the file is missing, damaged or of another network.
     """
     path = find_weights(weights)
     safe = path.suffix == ".safetensors"
     state, metadata = _read_safetensors(path) if safe else (_read_pickle(path), {})
     state, layout = _rename(state, path)
-    network = _build(state, _sampling(metadata, layout, safe, path), path)
-    network.max_distance = _max_distance(metadata, path)
-    return network
+    kernels = _kernels(state)
+    missing = [f"conv{stage}a" for stage, layers in zip("1234", _stages(kernels), strict=True) if not layers]
+    missing += [f"conv{head}" for head in _HEADS if head not in kernels]
+    if missing or any(kernel.ndim != 4 for kernel in kernels.values()):
+        raise WeightsError(f"{path}: incomplete SuperPoint weights, missing {', '.join(missing) or 'kernels'}")
+    return Checkpoint(
+        name=str(path),
+        state=_as_modules_hold_it(state),
+        batch_norm="after" if "conv1a.bn.weight" in state else "none",
+        sampling=_sampling(metadata, layout, safe, path),
+        max_distance=_max_distance(metadata, path),
+    )
 
 
-def weights_digest(network: SuperPoint) -> str:
-    """Twelve hexadecimal digits that stand for a network's parameters: descriptors of others mean something else."""
-    digest = hashlib.sha256()
-    for name, values in sorted(network.state_dict().items()):
-        digest.update(name.encode() + values.cpu().numpy().tobytes())
-    return digest.hexdigest()[:12]
+def load_superpoint(weights: str | Path | None = None) -> SuperPoint:
+    """The network with the weights of a file, in evaluation mode; see `read_checkpoint`.
+
+    Raises:
+        WeightsError: the file is missing, damaged, of another network, or its shapes do not fit together.
+    """
+    return read_checkpoint(weights).network()
 
 
 def read_codebook(weights: str | Path | None = None) -> Codebook | None:
@@ -110,15 +190,23 @@ def _checked(parts: dict[str, NDArray[np.generic]], path: Path) -> Codebook:
     return Codebook(centres.astype(np.float32), None if projection is None else projection.astype(np.float32))
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _read_safetensors(path: Path) -> tuple[State, dict[str, str]]:
     try:
+        with safe_open(path, framework="numpy") as file:
+            names = [key for key in file.keys() if not key.startswith(KEY_PREFIX)]  # noqa: SIM118
+            metadata = file.metadata() or {}
+            if all(file.get_slice(name).get_dtype() != "BF16" for name in names):
+                return {name: file.get_tensor(name) for name in names}, metadata
+        # NumPy has no such numbers.
         with safe_open(path, framework="pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            return {name: file.get_tensor(name).float().numpy() for name in names}, metadata
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path} is not a readable safetensors file: {_one_line(error)}") from None
 
 
-def _read_pickle(path: Path) -> dict[str, Tensor]:
+def _read_pickle(path: Path) -> State:
+    import torch
+
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
@@ -131,18 +219,17 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
         ) from None
     if isinstance(content, dict):
         content = next((content[key] for key in ("state_dict", "model_state_dict", "model") if key in content), content)
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+    if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
         raise WeightsError(f"{path}: expected a dictionary of tensors by name, found {type(content).__name__}")
-    return {str(key).removeprefix("module."): value for key, value in content.items()}
+    # NumPy has no bf16.
+    return {str(key).removeprefix("module."): value.detach().float().numpy() for key, value in content.items()}
 
 
-def _rename(state: dict[str, Tensor], path: Path) -> tuple[dict[str, Tensor], Literal["plain", "open"]]:
+def _rename(state: State, path: Path) -> tuple[State, Literal["plain", "open"]]:
     if "conv1a.weight" in state:
         renamed = {}
         for key, value in state.items():
             layer, _, rest = key.partition(".")
-            if key.startswith(KEY_PREFIX):
-                continue
             renamed[key if rest.startswith(("conv.", "bn.")) else f"{layer}.conv.{rest}"] = value
         return renamed, "plain"
     if "conv1a.conv.weight" in state:
@@ -188,28 +275,22 @@ def _max_distance(metadata: dict[str, str], path: Path) -> float:
     return distance
 
 
-def _build(state: dict[str, Tensor], sampling: Sampling, path: Path) -> SuperPoint:
-    weights = {key.split(".")[0][4:]: value for key, value in state.items() if key.endswith(".conv.weight")}
-    stages = [sorted(layer for layer in weights if layer[0] == stage) for stage in "1234"]
-    missing = [f"conv{stage}a" for stage, layers in zip("1234", stages, strict=True) if not layers]
-    missing += [f"conv{head}" for head in _HEADS if head not in weights]
-    if missing or any(weight.ndim != 4 for weight in weights.values()):
-        raise WeightsError(f"{path}: incomplete SuperPoint weights, missing {', '.join(missing) or 'kernels'}")
-    outputs = {layer: len(weight) for layer, weight in weights.items()}
-    network = SuperPoint(
-        [outputs[layer] for layer in ("1a", "2a", "3a", "4a", "Pa")],
-        descriptor_dim=outputs["Db"],
-        batch_norm="after" if "conv1a.bn.weight" in state else "none",
-        sampling=sampling,
-        depths=[len(layers) for layers in stages],
-        strided=weights["1a"].shape[2] % 2 == 0,
-        skips="S1" in weights,
-    )
-    try:
-        network.load_state_dict({key: value.float() for key, value in state.items()})
-    except RuntimeError as error:
-        raise WeightsError(f"{path}: the weights do not fit SuperPoint: {_one_line(error)}") from None
-    return network.eval().requires_grad_(False)
+def _kernels(state: Mapping[str, NDArray[Any]]) -> State:
+    """Kernels of convolutions by layer: 1a, Pa, S1 …"""
+    return {key.split(".")[0][4:]: value for key, value in state.items() if key.endswith(".conv.weight")}
+
+
+def _stages(kernels: Mapping[str, NDArray[Any]]) -> list[list[str]]:
+    return [sorted(layer for layer in kernels if layer[0] == stage) for stage in "1234"]
+
+
+def _as_modules_hold_it(state: Mapping[str, NDArray[Any]]) -> State:
+    """Numbers of the types that PyTorch's modules have, so that a file and its network have one digest."""
+    counted = {
+        key.replace("running_mean", _COUNTER): np.zeros((), np.int64) for key in state if key.endswith("running_mean")
+    }
+    kinds = {key: np.int64 if key.endswith(_COUNTER) else np.float32 for key in state}
+    return counted | {key: np.ascontiguousarray(value, kinds[key]).reshape(value.shape) for key, value in state.items()}
 
 
 def _one_line(error: Exception) -> str:

@@ -14,7 +14,7 @@ from spslam.errors import ConfigError
 from spslam.frame import Features
 
 from .decoder import first_at_each_pixel, spread_top_k
-from .images import check_images
+from .images import check_image
 
 # More candidates than needed, so that spreading has something to choose from.
 _ORB_CANDIDATES = 4
@@ -47,7 +47,7 @@ class _ClassicalExtractor(ABC):
 
     def extract(self, image: NDArray[np.uint8]) -> Features:
         """Features of a (H, W) uint8 image of any size."""
-        height, width = check_images([image])
+        height, width = check_image(image)
         found = self._detect(image)
         pixels = self._positions(found)
         scores = np.array([keypoint.response for keypoint in found], np.float32)
@@ -66,12 +66,6 @@ class _ClassicalExtractor(ABC):
         order = np.argsort(ranks)
         index = kept[ranks[order]]
         return Features(pixels[index], scores[index], descriptors[order])
-
-    def extract_batch(self, images: list[NDArray[np.uint8]]) -> list[Features]:
-        """Features of several (H, W) uint8 images of one size."""
-        if images:
-            check_images(images)
-        return [self.extract(image) for image in images]
 
     @abstractmethod
     def _detect(self, image: NDArray[np.uint8]) -> list[cv2.KeyPoint]: ...

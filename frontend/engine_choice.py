@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-import torch
 
 from spslam.config import FeatureConfig
 from spslam.errors import ConfigError, MissingDependencyError, OutputError, WeightsError
 from spslam.files import write_atomic
 
-from .checkpoints import find_weights, weights_digest
-from .engine import Engine, Image, Maps, TorchEngine
+from .checkpoints import Checkpoint, find_weights
+from .engine import Engine, Image, Maps
 from .onnx_engine import OnnxRuntimeEngine
 from .onnx_model import converted_onnx, load_onnxruntime, onnx_cache, read_onnx
 from .openvino_engine import OpenVinoEngine, Precision, has_bf16
 from .openvino_model import converted, load_openvino, openvino_cache, read_model
-from .superpoint import SuperPoint
 
 # To be raised whenever the test image or what is compared changes.
 _PARITY_VERSION = 1
@@ -60,26 +58,27 @@ LIMITS: dict[Precision, Difference] = {
 }
 
 
-def choose_engine(network: SuperPoint, config: FeatureConfig) -> Engine:
-    """The engine for a network whose weights `config.weights` names.
+def choose_engine(weights: Checkpoint, config: FeatureConfig) -> Engine:
+    """The engine for the network of these weights, which `config.weights` names.
 
     Raises:
         ConfigError: the device, the precision or an int8 model that is asked for is not there.
         MissingDependencyError: OpenVINO or ONNX Runtime is asked for and not installed.
-        WeightsError: the int8 model that is asked for is damaged or was made of other weights.
+        WeightsError: the int8 model that is asked for is damaged or was made of other weights, or the weights' shapes
+            do not fit together.
     """
-    engine = _choose(network, config)
+    engine = _choose(weights, config)
     _logger.info("%s runs %s", engine.name, config.weights or "the default network")
     return engine
 
 
-def fingerprint(network: SuperPoint, engine: Engine, config: FeatureConfig) -> str:
+def fingerprint(weights: Checkpoint, engine: Engine, config: FeatureConfig) -> str:
     """Sixteen hexadecimal digits that stand for all that an engine's maps follow from, but for the image: parameters,
     int8 model, arithmetic, versions and machine."""
-    digest = hashlib.sha256(weights_digest(network).encode())
+    digest = hashlib.sha256(weights.digest.encode())
     if engine.name == "openvino int8":
         digest.update(quantised_path(config.weights).read_bytes())
-    digest.update(repr((engine.name, engine.machine, network.batch_norm)).encode())
+    digest.update(repr((engine.name, engine.machine, weights.batch_norm)).encode())
     return digest.hexdigest()[:16]
 
 
@@ -89,38 +88,51 @@ def quantised_path(weights: str | Path | None, engine: str = "openvino") -> Path
     return path.with_name(path.stem + _QUANTISED_SUFFIXES[engine])
 
 
-def _choose(network: SuperPoint, config: FeatureConfig) -> Engine:
+def _choose(weights: Checkpoint, config: FeatureConfig) -> Engine:
     if config.engine == "onnxruntime":
-        return _insisted_onnxruntime(network, config)
+        return _insisted_onnxruntime(weights, config)
     if config.engine == "openvino" or config.precision in ("bf16", "int8"):
-        return _insisted_openvino(network, config)
-    on_gpu = config.device == "cuda" or (config.device == "auto" and torch.cuda.is_available())
+        return _insisted_openvino(weights, config)
+    on_gpu = config.device == "cuda" or (config.device == "auto" and _cuda_is_there())
     if config.engine == "auto" and not on_gpu:
-        engine = _fastest_with_parity(network, config)
+        engine = _fastest_with_parity(weights, config)
         if engine is not None:
             return engine
-    return TorchEngine(network, config.device, config.threads)
+    return _torch_engine(weights, config.device, config.threads)
 
 
-def _insisted_openvino(network: SuperPoint, config: FeatureConfig) -> Engine:
+def _torch_engine(weights: Checkpoint, device: str, threads: int) -> Engine:
+    # PyTorch takes longer to import than all else of a run: only where it is needed.
+    from .torch_engine import TorchEngine
+
+    return TorchEngine(weights.network(), device, threads)
+
+
+def _cuda_is_there() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _insisted_openvino(weights: Checkpoint, config: FeatureConfig) -> Engine:
     load_openvino()
     if config.precision == "bf16" and not has_bf16():
         raise ConfigError("features.precision is bf16, but this processor does not compute in bf16: use auto or fp32")
     if config.precision == "int8":
-        return OpenVinoEngine(read_model(_asked_for(config, "openvino"), network), "int8", config.threads)
+        return OpenVinoEngine(read_model(_asked_for(config, "openvino"), weights), "int8", config.threads)
     if config.precision != "auto":
-        return OpenVinoEngine(converted(network), config.precision, config.threads)
-    _, engine = next(_openvino_engines(network, config))
+        return OpenVinoEngine(converted(weights), config.precision, config.threads)
+    _, engine = next(_openvino_engines(weights, config))
     return engine
 
 
-def _insisted_onnxruntime(network: SuperPoint, config: FeatureConfig) -> Engine:
+def _insisted_onnxruntime(weights: Checkpoint, config: FeatureConfig) -> Engine:
     load_onnxruntime()
     if config.precision == "int8":
-        return OnnxRuntimeEngine(read_onnx(_asked_for(config, "onnxruntime"), network), "int8", config.threads)
+        return OnnxRuntimeEngine(read_onnx(_asked_for(config, "onnxruntime"), weights), "int8", config.threads)
     if config.precision == "fp32":
-        return OnnxRuntimeEngine(converted_onnx(network), "fp32", config.threads)
-    _, engine = next(_onnxruntime_engines(network, config))
+        return OnnxRuntimeEngine(converted_onnx(weights), "fp32", config.threads)
+    _, engine = next(_onnxruntime_engines(weights, config))
     return engine
 
 
@@ -136,12 +148,12 @@ def _asked_for(config: FeatureConfig, engine: str) -> Path:
     return path
 
 
-def _fastest_with_parity(network: SuperPoint, config: FeatureConfig) -> Engine | None:
+def _fastest_with_parity(weights: Checkpoint, config: FeatureConfig) -> Engine | None:
     # In the order of their speed (docs/speed.md).
     for runtime, engines in (("OpenVINO", _openvino_engines), ("ONNX Runtime", _onnxruntime_engines)):
         try:
-            for precision, engine in engines(network, config):
-                difference, limit = _cached_difference(network, engine, config), LIMITS[precision]
+            for precision, engine in engines(weights, config):
+                difference, limit = _cached_difference(weights, engine, config), LIMITS[precision]
                 if difference.within(limit):
                     return engine
                 _logger.warning(
@@ -149,6 +161,8 @@ def _fastest_with_parity(network: SuperPoint, config: FeatureConfig) -> Engine |
                 )
         except MissingDependencyError as error:
             _logger.info("%s", error)
+        except WeightsError:
+            raise
         except Exception as error:
             # A compiler for many processors may fail in any way; PyTorch does the same work.
             text = " ".join(str(error).split())[:300]
@@ -156,25 +170,25 @@ def _fastest_with_parity(network: SuperPoint, config: FeatureConfig) -> Engine |
     return None
 
 
-def _openvino_engines(network: SuperPoint, config: FeatureConfig) -> Iterator[tuple[Precision, Engine]]:
+def _openvino_engines(weights: Checkpoint, config: FeatureConfig) -> Iterator[tuple[Precision, Engine]]:
     """What `auto` may mean here, the fastest first; the network is converted only when it must be."""
     load_openvino()
-    quantised = _quantised(config, "openvino", lambda path: read_model(path, network))
+    quantised = _quantised(config, "openvino", lambda path: read_model(path, weights))
     if quantised is not None:
         yield "int8", OpenVinoEngine(quantised, "int8", config.threads)
-    model = converted(network)
+    model = converted(weights)
     if config.precision == "auto" and has_bf16():
         yield "bf16", OpenVinoEngine(model, "bf16", config.threads)
     yield "fp32", OpenVinoEngine(model, "fp32", config.threads)
 
 
-def _onnxruntime_engines(network: SuperPoint, config: FeatureConfig) -> Iterator[tuple[Precision, Engine]]:
+def _onnxruntime_engines(weights: Checkpoint, config: FeatureConfig) -> Iterator[tuple[Precision, Engine]]:
     """As `_openvino_engines`."""
     load_onnxruntime()
-    quantised = _quantised(config, "onnxruntime", lambda path: read_onnx(path, network))
+    quantised = _quantised(config, "onnxruntime", lambda path: read_onnx(path, weights))
     if quantised is not None:
         yield "int8", OnnxRuntimeEngine(quantised, "int8", config.threads)
-    yield "fp32", OnnxRuntimeEngine(converted_onnx(network), "fp32", config.threads)
+    yield "fp32", OnnxRuntimeEngine(converted_onnx(weights), "fp32", config.threads)
 
 
 def _quantised(config: FeatureConfig, engine: str, read: Callable[[Path], Any]) -> Any:
@@ -189,10 +203,10 @@ def _quantised(config: FeatureConfig, engine: str, read: Callable[[Path], Any]) 
         return None
 
 
-def _cached_difference(network: SuperPoint, engine: Engine, config: FeatureConfig) -> Difference:
+def _cached_difference(weights: Checkpoint, engine: Engine, config: FeatureConfig) -> Difference:
     """`difference`, or what an earlier call stored for the same model, processor and versions."""
     folder = openvino_cache() if engine.name.startswith("openvino") else onnx_cache()
-    path = folder / f"parity-{_parity_key(fingerprint(network, engine, config))}.json" if folder is not None else None
+    path = folder / f"parity-{_parity_key(fingerprint(weights, engine, config))}.json" if folder is not None else None
     if path is not None:
         try:
             return Difference(**{key: float(value) for key, value in json.loads(path.read_bytes()).items()})
@@ -200,7 +214,7 @@ def _cached_difference(network: SuperPoint, engine: Engine, config: FeatureConfi
             pass
         except (OSError, ValueError, TypeError, AttributeError) as error:
             _logger.info("%s cannot be used (%s): comparing again", path, error)
-    found = difference(engine, TorchEngine(copy.deepcopy(network), "cpu", config.threads))
+    found = difference(engine, _torch_engine(weights, "cpu", config.threads))
     if path is not None:
         try:
             write_atomic(path, json.dumps(asdict(found)))
@@ -211,19 +225,15 @@ def _cached_difference(network: SuperPoint, engine: Engine, config: FeatureConfi
 
 def _parity_key(engine: str) -> str:
     """Which comparison of an engine, given by its fingerprint, with PyTorch."""
-    return hashlib.sha256(repr((_PARITY_VERSION, engine, torch.__version__)).encode()).hexdigest()[:16]
+    return hashlib.sha256(repr((_PARITY_VERSION, engine, metadata.version("torch"))).encode()).hexdigest()[:16]
 
 
 def difference(engine: Engine, reference: Engine) -> Difference:
     """How far one engine of a network is from another."""
-    found, expected = (each.for_each([_parity_image()], _copies)[0] for each in (engine, reference))
+    found, expected = (each.run(_parity_image()) for each in (engine, reference))
     heat = float(np.abs(found[0] - expected[0]).sum() / expected[0].sum())
     distances = np.linalg.norm(_unit(found[1]) - _unit(expected[1]), axis=-1)
     return Difference(heat, float(distances.mean()))
-
-
-def _copies(image: Image, heat: Maps, descriptors: Maps) -> tuple[Maps, Maps]:
-    return heat.copy(), descriptors.copy()
 
 
 def _unit(descriptors: Maps) -> Maps:

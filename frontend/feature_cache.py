@@ -6,7 +6,6 @@ import hashlib
 import io
 import json
 import logging
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -62,26 +61,15 @@ class CachedExtractor:
 
     def extract(self, image: NDArray[np.uint8]) -> Features:
         """Features of a (H, W) uint8 grey image of any size."""
-        return self._features([image], lambda: [self._extractor.extract(image)])[0]
-
-    def extract_batch(self, images: list[NDArray[np.uint8]]) -> list[Features]:
-        """Features of several images of one size."""
-        return self._features(images, lambda: self._extractor.extract_batch(images))
-
-    def _features(self, images: list[NDArray[np.uint8]], extract: Callable[[], list[Features]]) -> list[Features]:
-        paths = [self._path(image, len(images)) for image in images]
-        kept = [features for features in map(_read, paths) if features is not None]
-        if len(kept) == len(images):
-            return kept
-        # All of them: PyTorch's last bits depend on how many images share its threads.
-        extracted = extract()
-        for path, features in zip(paths, extracted, strict=True):
+        path = self._path(image)
+        features = _read(path)
+        if features is None:
+            features = self._extractor.extract(image)
             self._write(path, features)
-        return extracted
+        return features
 
-    def _path(self, image: NDArray[np.uint8], together: int) -> Path:
-        """The file of an image, of `together` that are extracted at once."""
-        header = repr((image.shape, image.dtype.str, together)).encode()
+    def _path(self, image: NDArray[np.uint8]) -> Path:
+        header = repr((image.shape, image.dtype.str)).encode()
         return self._folder / f"{_digest(header, np.ascontiguousarray(image).data).hex()}.features"
 
     def _write(self, path: Path, features: Features) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import sys
 from importlib import metadata
@@ -43,26 +44,38 @@ def code_digest(extractor: Extractor) -> str:
     """Hexadecimal digits that stand for the source of the extractor's module and of those of its package that it uses,
     one through another: no version number has to be raised when they change."""
     digest = hashlib.blake2b(digest_size=16)
-    for name, module in sorted(code_modules(extractor).items()):
-        path = Path(module.__file__ or "")
+    for name, path in sorted(code_files(extractor).items()):
         digest.update(name.encode() + (path.read_bytes() if path.is_file() else b""))
     return digest.hexdigest()
 
 
-def code_modules(extractor: Extractor) -> dict[str, ModuleType]:
-    """The modules of `code_digest` by their names. Of a package of its own, all that it has imported so far."""
+def code_files(extractor: Extractor) -> dict[str, Path]:
+    """The files of `code_digest` by their modules' names, imported so far or, of this package, only when they are
+    needed: what they did may lie in a cache. Of a package of its own, all that it has imported so far."""
     start = type(extractor).__module__
     packages = {__package__, __package__ if start.startswith(f"{__package__}.") else start.partition(".")[0]}
-    found: dict[str, ModuleType] = {}
+    found: dict[str, Path] = {}
     waiting = [start]
     while waiting:
         name = waiting.pop()
-        module = sys.modules.get(name)
         inside = any(name == package or name.startswith(f"{package}.") for package in packages)
-        if module is not None and inside and name not in found:
-            found[name] = module
+        if name in found or not inside:
+            continue
+        module = sys.modules.get(name)
+        if module is not None:
+            found[name] = Path(module.__file__ or "")
             waiting += [origin for value in vars(module).values() if isinstance(origin := _origin(value), str)]
+        elif name.startswith(f"{__package__}."):
+            found[name] = Path(__file__).with_name(f"{name.rpartition('.')[2]}.py")
+        if name in found and name.startswith(f"{__package__}."):
+            waiting += _neighbours(found[name])
     return found
+
+
+def _neighbours(path: Path) -> list[str]:
+    """Modules of this package that a file of it imports, be it inside a function."""
+    nodes = ast.walk(ast.parse(path.read_bytes()))
+    return [f"{__package__}.{node.module}" for node in nodes if isinstance(node, ast.ImportFrom) and node.level == 1]
 
 
 def _origin(value: object) -> object:

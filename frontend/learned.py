@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from time import perf_counter
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,20 +11,23 @@ from numpy.typing import NDArray
 from spslam.config import FeatureConfig
 from spslam.frame import Features
 
-from .checkpoints import load_superpoint, weights_digest
+from .checkpoints import Checkpoint, read_checkpoint
 from .decoder import first_at_each_pixel, refine_on_heat, spread_top_k
-from .engine import Engine, TorchEngine
+from .descriptors import sample_descriptors
+from .engine import Engine
 from .engine_choice import choose_engine, fingerprint
-from .images import check_images
+from .images import check_image
 from .keypoints import find_maxima, gather_probability
-from .superpoint import SuperPoint, sample_descriptors
+
+if TYPE_CHECKING:
+    from .superpoint import SuperPoint
 
 
 class SuperPointExtractor:
     """Key points and descriptors of SuperPoint (an `Extractor`).
 
     Args:
-        config: `weights` names a file (see `load_superpoint`), None takes the built-in ones.
+        config: `weights` names a file (see `read_checkpoint`), None takes the built-in ones.
         network: in evaluation mode, instead of the weights of a file; PyTorch runs it.
 
     Raises:
@@ -41,14 +45,17 @@ class SuperPointExtractor:
         self.pixel_sigma = 0.7 if config.subpixel else 1.1
         self._engine: Engine
         if network is None:
-            network = load_superpoint(config.weights)
-            self._engine = choose_engine(network, config)
+            weights = read_checkpoint(config.weights)
+            self._engine = choose_engine(weights, config)
         else:
+            from .torch_engine import TorchEngine
+
+            weights = Checkpoint.of(network)
             self._engine = TorchEngine(network, config.device, config.threads)
-        self.identity = f"superpoint {weights_digest(network)}"
-        self.max_distance = network.max_distance
-        self._sampling = network.sampling
-        self.fingerprint = f"{fingerprint(network, self._engine, config)} {network.sampling}"
+        self.identity = f"superpoint {weights.digest}"
+        self.max_distance = weights.max_distance
+        self._sampling = weights.sampling
+        self.fingerprint = f"{fingerprint(weights, self._engine, config)} {weights.sampling}"
 
     @property
     def engine(self) -> str:
@@ -57,26 +64,16 @@ class SuperPointExtractor:
 
     def extract(self, image: NDArray[np.uint8]) -> Features:
         """Features of a (H, W) uint8 image of any size."""
-        return self.extract_batch([image])[0]
-
-    def extract_batch(self, images: list[NDArray[np.uint8]]) -> list[Features]:
-        """Features of several (H, W) uint8 images of one size side by side."""
-        if not images:
-            return []
-        check_images(images)
-        return self._engine.for_each(images, self._select)
+        check_image(image)
+        return self._select(image, *self._engine.run(image))
 
     def seconds_of_parts(self, image: NDArray[np.uint8]) -> tuple[float, float]:
         """Seconds that the network takes for a (H, W) uint8 image, and that finding key points in its maps takes."""
-        check_images([image])
-
-        def decode(image: NDArray[np.uint8], heat: NDArray[np.float32], descriptors: NDArray[np.float32]) -> float:
-            begun = perf_counter()
-            self._select(image, heat, descriptors)
-            return begun
-
+        check_image(image)
         start = perf_counter()
-        (begun,) = self._engine.for_each([image], decode)
+        maps = self._engine.run(image)
+        begun = perf_counter()
+        self._select(image, *maps)
         return begun - start, perf_counter() - begun
 
     def _select(

@@ -14,19 +14,22 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from spslam.errors import MissingDependencyError, OutputError, WeightsError
 from spslam.files import cache_folder, write_atomic
 
-from .checkpoints import weights_digest
-from .dense_heads import DenseHeads
-from .superpoint import CELL, SuperPoint
+from .checkpoints import Checkpoint
+from .decoder import CELL
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from .superpoint import SuperPoint
 
 # What GridSample and Resize need and every runtime of the last years has.
 OPSET = 18
@@ -104,6 +107,8 @@ def export_onnx(
     Raises:
         MissingDependencyError: ONNX or onnxscript is not installed.
     """
+    import torch
+
     load_onnx()
     with _quiet(), torch.inference_mode():
         program = torch.onnx.export(
@@ -127,27 +132,32 @@ def convert_onnx(network: SuperPoint, metadata: Mapping[str, str] | None = None)
     Raises:
         MissingDependencyError: ONNX or onnxscript is not installed.
     """
+    import torch
+
+    from .dense_heads import DenseHeads
+
     cells = torch.export.Dim("rows", min=1), torch.export.Dim("columns", min=1)
     axes = {0: torch.export.Dim("batch", min=1), 1: CELL * cells[0], 2: CELL * cells[1]}
     example = torch.zeros(2, *_TRACED_SIZE, dtype=torch.uint8)
-    about = {**(metadata or {}), **origin(network)}
+    about = {**(metadata or {}), **origin(Checkpoint.of(network))}
     return export_onnx(DenseHeads(network), example, axes, INPUT, OUTPUTS, _DESCRIPTION, about)
 
 
-def converted_onnx(network: SuperPoint) -> bytes:
-    """`convert_onnx`, or what an earlier call stored for the same weights in the cache folder; exporting takes seconds.
+def converted_onnx(weights: Checkpoint) -> bytes:
+    """`convert_onnx` of the network, or what an earlier call stored for these weights in the cache folder; exporting
+    takes seconds.
 
     Raises:
         MissingDependencyError: ONNX or onnxscript is not installed, and nothing is stored.
     """
     folder = onnx_cache()
-    path = folder / f"{origin(network)[_DIGEST]}.onnx" if folder is not None else None
+    path = folder / f"{origin(weights)[_DIGEST]}.onnx" if folder is not None else None
     if path is not None and path.exists():
         try:
-            return read_onnx(path, network)
+            return read_onnx(path, weights)
         except WeightsError as error:
             _logger.warning("%s; exporting the network again", error)
-    model = convert_onnx(network)
+    model = convert_onnx(weights.network())
     if path is not None:
         try:
             write_atomic(path, model)
@@ -184,8 +194,8 @@ def quantise_onnx(model: bytes, images: Iterable[NDArray[np.uint8]]) -> bytes:
     return _finished(quantised, proto.doc_string, metadata)
 
 
-def read_onnx(path: Path, network: SuperPoint) -> bytes:
-    """The dense model in a file that was made of this network.
+def read_onnx(path: Path, weights: Checkpoint) -> bytes:
+    """The dense model in a file that was made of the network of these weights.
 
     Raises:
         WeightsError: the file is missing, damaged, of another version or made of other weights.
@@ -204,7 +214,7 @@ def read_onnx(path: Path, network: SuperPoint) -> bytes:
         reason = " ".join(str(error).split())[:200]
         raise WeightsError(f"{path} is not a readable ONNX model ({reason})") from None
     found = session.get_modelmeta().custom_metadata_map
-    expected = origin(network)
+    expected = origin(weights)
     if {key: found.get(key) for key in expected} != expected:
         raise WeightsError(
             f"{path} was made of other weights or by another version: expected {expected}, "
@@ -234,9 +244,9 @@ def _finished(proto: Any, description: str, metadata: Mapping[str, str]) -> byte
     return data
 
 
-def origin(network: SuperPoint) -> dict[str, str]:
-    """What a model says about the network that it was made of."""
-    return {_DIGEST: f"{weights_digest(network)}-{network.batch_norm}", _VERSION_KEY: _VERSION}
+def origin(weights: Checkpoint) -> dict[str, str]:
+    """What a model says about the weights that it was made of."""
+    return {_DIGEST: f"{weights.digest}-{weights.batch_norm}", _VERSION_KEY: _VERSION}
 
 
 def onnx_cache() -> Path | None:

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from spslam.config import FeatureConfig
 
+from .checkpoints import Checkpoint
 from .decoder import CELL, GATHER_SIGMA_PX, HEAT_RADIUS
 from .dense_heads import DenseHeads
 from .onnx_model import export_onnx, origin
@@ -43,7 +44,7 @@ def convert_points(network: SuperPoint, config: FeatureConfig, metadata: Mapping
     axes = {0: torch.export.Dim("height", min=2 * CELL), 1: torch.export.Dim("width", min=2 * CELL)}
     example = torch.randint(0, 256, _TRACED_SIZE, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     settings = json.dumps(config.model_dump(include=set(_SETTINGS)))
-    about = {**(metadata or {}), "selection": settings, **origin(network)}
+    about = {**(metadata or {}), "selection": settings, **origin(Checkpoint.of(network))}
     return export_onnx(_Points(network, config), example, axes, INPUT, OUTPUTS, _DESCRIPTION, about)
 
 

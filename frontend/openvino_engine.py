@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from queue import SimpleQueue
 from typing import Any, Literal
 
 from spslam.signals import signal_stack_kept
 
-from .decoder import padded
-from .engine import Image, Maps, Result, usable_cores
+from .decoder import CELL, padded
+from .engine import Image, Maps, usable_cores
 from .openvino_model import Model, load_openvino, openvino_cache
-from .superpoint import CELL
 
 Precision = Literal["fp32", "bf16", "int8"]
 
@@ -38,10 +34,9 @@ class OpenVinoEngine:
         # No threads: any number of them gives the same bytes.
         self.machine = f"openvino {processor()}"
         self._model = model
-        self._threads = threads or usable_cores()
-        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="superpoint")
         self._properties = {
-            "INFERENCE_NUM_THREADS": self._threads,
+            "INFERENCE_NUM_THREADS": threads or usable_cores(),
+            "NUM_STREAMS": 1,
             # Else OpenVINO takes bf16 wherever the processor has it, for the float layers of int8 models, too.
             "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
             # Pinned threads wait for their core when another process, or another thread of ours, is on it.
@@ -52,49 +47,30 @@ class OpenVinoEngine:
         if folder is not None:
             # Files that are damaged or of another machine are found out and written anew.
             self._core.set_property({"CACHE_DIR": str(folder / "compiled")})
-        self._requests: dict[tuple[int, int, int], SimpleQueue[Any]] = {}
+        self._requests: dict[tuple[int, int], Any] = {}
         self._lock = threading.Lock()
 
-    def for_each(self, images: list[Image], finish: Callable[[Image, Maps, Maps], Result]) -> list[Result]:
-        """See `Engine`.
-
-        Each image has threads of its own, for the network and for finishing it: for stereo pairs on two busy cores that
-        took 0.92 of the time of both images in turn with all threads, one finished while the other is in the network,
-        and 0.87 of the time of doing all in turn.
-        """
-        streams = min(len(images), self._threads)
-        requests = self._requests_of(images[0].shape, streams)
-
-        def work(image: Image) -> Result:
-            request = requests.get()
-            try:
-                request.infer([padded(image)[None]])
-                heat, descriptors = (request.get_output_tensor(output).data for output in range(2))
-                return finish(image, heat[0], descriptors[0])
-            finally:
-                requests.put(request)
-
-        return list(map(work, images) if streams == 1 else self._pool.map(work, images))
-
-    def _requests_of(self, shape: tuple[int, ...], streams: int) -> SimpleQueue[Any]:
-        """One request for each of a number of streams of a model for images of a (height, width)."""
-        key = (shape[0] + -shape[0] % CELL, shape[1] + -shape[1] % CELL, streams)
+    def run(self, image: Image) -> tuple[Maps, Maps]:
+        """See `Engine`; one image at a time, with all threads."""
         with self._lock:
-            if key not in self._requests and len(self._requests) >= _MOST_COMPILED:
-                key = (-1, -1, streams)
-            if key not in self._requests:
-                self._requests[key] = self._compile(*key)
-            return self._requests[key]
+            # The maps are copies: what the request itself holds is the next image's.
+            heat, descriptors = self._request_of(image.shape).infer([padded(image)[None]]).to_tuple()
+        return heat[0], descriptors[0]
+
+    def _request_of(self, shape: tuple[int, ...]) -> Any:
+        """Of a model for images of a (height, width)."""
+        key = (shape[0] + -shape[0] % CELL, shape[1] + -shape[1] % CELL)
+        if key not in self._requests and len(self._requests) >= _MOST_COMPILED:
+            key = (-1, -1)
+        if key not in self._requests:
+            self._requests[key] = self._compile(*key)
+        return self._requests[key]
 
     @signal_stack_kept()
-    def _compile(self, height: int, width: int, streams: int) -> SimpleQueue[Any]:
+    def _compile(self, height: int, width: int) -> Any:
         model = self._model.clone()
         model.reshape([1, height, width])
-        compiled = self._core.compile_model(model, "CPU", {**self._properties, "NUM_STREAMS": streams})
-        requests: SimpleQueue[Any] = SimpleQueue()
-        for _ in range(streams):
-            requests.put(compiled.create_infer_request())
-        return requests
+        return self._core.compile_model(model, "CPU", self._properties).create_infer_request()
 
 
 @signal_stack_kept()

@@ -17,19 +17,20 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from spslam.errors import MissingDependencyError, OutputError, WeightsError
 from spslam.files import cache_folder, write_atomic
 from spslam.signals import signal_stack_kept
 
-from .checkpoints import weights_digest
-from .dense_heads import DenseHeads
-from .superpoint import CELL, SuperPoint
+from .checkpoints import Checkpoint
+from .decoder import CELL
+
+if TYPE_CHECKING:
+    from .superpoint import SuperPoint
 
 # To be raised whenever the model's inputs, outputs or arithmetic change.
 _VERSION = "1"
@@ -85,6 +86,10 @@ def convert(network: SuperPoint) -> Model:
     Raises:
         MissingDependencyError: there is no OpenVINO.
     """
+    import torch
+
+    from .dense_heads import DenseHeads
+
     openvino = load_openvino()
     dense = DenseHeads(network)
     with no_telemetry(), warnings.catch_warnings(), torch.inference_mode():
@@ -94,22 +99,23 @@ def convert(network: SuperPoint) -> Model:
         model = openvino.convert_model(dense, example_input=example, input=[-1, -1, -1])
     for output, name in zip(model.outputs, ("scores", "descriptors"), strict=True):
         output.get_tensor().set_names({name})
-    model.set_rt_info(weights_digest(network), ["spslam", "weights"])
+    model.set_rt_info(Checkpoint.of(network).digest, ["spslam", "weights"])
     model.set_rt_info(_VERSION, ["spslam", "version"])
     # A model that was written and read differs in the last bits: the first run must do what later ones do.
     return _unpacked(_packed(model))
 
 
-def converted(network: SuperPoint) -> Model:
-    """`convert`, or what an earlier call stored for the same weights in the cache folder; tracing takes seconds."""
+def converted(weights: Checkpoint) -> Model:
+    """`convert` of the network, or what an earlier call stored for these weights in the cache folder; tracing takes
+    seconds."""
     folder = openvino_cache()
-    path = folder / f"{weights_digest(network)}-{network.batch_norm}.zip" if folder is not None else None
+    path = folder / f"{weights.digest}-{weights.batch_norm}.zip" if folder is not None else None
     if path is not None and path.exists():
         try:
-            return read_model(path, network)
+            return read_model(path, weights)
         except WeightsError as error:
             _logger.warning("%s; converting the network again", error)
-    model = convert(network)
+    model = convert(weights.network())
     if path is not None:
         try:
             write_model(path, model)
@@ -161,8 +167,8 @@ def write_model(path: Path, model: Model) -> None:
     write_atomic(path, _packed(model))
 
 
-def read_model(path: Path, network: SuperPoint) -> Model:
-    """A model of `write_model` that was made of this network.
+def read_model(path: Path, weights: Checkpoint) -> Model:
+    """A model of `write_model` that was made of the network of these weights.
 
     Raises:
         WeightsError: the file is missing, damaged, of another version or made of other weights.
@@ -173,7 +179,7 @@ def read_model(path: Path, network: SuperPoint) -> Model:
     except (OSError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise WeightsError(f"{path} is not a readable OpenVINO model of spslam ({reason})") from None
-    expected = {"weights": weights_digest(network), "version": _VERSION}
+    expected = {"weights": weights.digest, "version": _VERSION}
     found = {key: _info(model, key) for key in expected}
     if found != expected:
         raise WeightsError(

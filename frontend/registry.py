@@ -86,8 +86,7 @@ def _load(plugin: EntryPoint, config: FeatureConfig) -> Extractor:
         ) from error
     if not isinstance(extractor, Extractor):
         raise MissingDependencyError(
-            f"extractor {plugin.name!r} ({plugin.value}) is no Extractor (name, max_distance, pixel_sigma, extract, "
-            f"extract_batch), found {type(extractor).__name__}: "
-            f"repair that package or use one of {', '.join(_BUILT_IN)}"
+            f"extractor {plugin.name!r} ({plugin.value}) is no Extractor (name, max_distance, pixel_sigma, extract), "
+            f"found {type(extractor).__name__}: repair that package or use one of {', '.join(_BUILT_IN)}"
         )
     return extractor

@@ -9,25 +9,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-import numpy as np
-import scipy.sparse
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
 # Other projects copy the decoder, with what belongs to the weights.
 from .decoder import CELL as CELL
 from .decoder import Sampling as Sampling
+from .descriptors import DEFAULT_MAX_DISTANCE
 
 FULL_WIDTHS = (64, 64, 128, 128, 256)
 # Full resolution takes most of the time and deep stages hardly any: narrow first, wide last.
 LITE_WIDTHS = (16, 32, 64, 128, 192)
 PAPER_DEPTHS = (2, 2, 2, 2)
 BatchNorm = Literal["none", "before", "after"]
-# The first weights' on KITTI, four frames apart: 82 % of the true matches lie below, 13 % of the nearest false ones in
-# a 24 px gate.
-DEFAULT_MAX_DISTANCE = 0.8
 # TensorFlow's default, which the published batch-norm weights were trained with.
 _BATCH_NORM_EPS = 1e-3
 
@@ -207,25 +202,3 @@ def detector_probabilities(logits: Tensor) -> Tensor:
     batch, _, rows, columns = probabilities.shape
     cells = probabilities.permute(0, 2, 3, 1).reshape(batch, rows, columns, CELL, CELL)
     return cells.transpose(2, 3).reshape(batch, rows * CELL, columns * CELL)
-
-
-def sample_descriptors(
-    dense: NDArray[np.float32], keypoints: NDArray[np.float32], sampling: Sampling
-) -> NDArray[np.float32]:
-    """Unit descriptors (N, D) at pixels (N, 2), interpolated in a map (rows, columns, D) of any length.
-
-    The same as normalising the map, `grid_sample` with zeros around it, and normalising again; only that
-    the cells' norms go into the weights of the interpolation, a sparse matrix. The decoder's, which has NumPy alone,
-    takes several times as long.
-    """
-    rows, columns, _ = dense.shape
-    flat = dense.reshape(rows * columns, -1)
-    index, weight = sampling.neighbours(keypoints.astype(np.float64), (columns, rows))
-    norms = np.maximum(np.sqrt(np.einsum("nd,nd->n", flat, flat)), 1e-12)
-    values = (weight / norms[index]).astype(np.float32).ravel()
-    starts = np.arange(len(keypoints) + 1) * index.shape[1]
-    matrix = scipy.sparse.csr_matrix((values, index.ravel(), starts), shape=(len(keypoints), len(flat)))
-    sampled: NDArray[np.float32] = matrix @ flat
-    lengths = np.sqrt(np.einsum("nd,nd->n", sampled, sampled))
-    sampled /= np.maximum(lengths, np.float32(1e-12))[:, None]
-    return sampled

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shlex
+import subprocess
 import sys
 import tempfile
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from statistics import median
 from time import perf_counter
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -31,6 +35,7 @@ _RUNS = (("mono", (480, 640)), ("stereo", (480, 752)), ("rgbd", (480, 640)))
 _WORLD, _QUICK_WORLD = "demo", "demo-small"
 _FRAMES, _QUICK_FRAMES = 60, 3
 _QUICK_ROUNDS = 2
+_WARM_STARTS = 3
 
 _SUITE = "suite"
 _HELP = ("-h", "--help")
@@ -80,7 +85,8 @@ def speed(
         Path | None, typer.Option(metavar="FILE", show_default=False, help="Write the page there, too.")
     ] = None,
 ) -> None:
-    """Time every engine and network at four sizes, and runs with each sensor on a rendered world, stage by stage.
+    """Time every engine and network at four sizes, runs with each sensor on a rendered world, stage by stage, and
+    the start of a process.
 
     \b
     spslam bench speed --markdown docs/speed.md
@@ -123,6 +129,9 @@ def _measure(command: str, weights: list[str] | None, rounds: int, threads: int,
         report.runs.append(_run(world, sensor, frames, threads))
         if sensor == "mono":
             report.parts = _parts(frames, threads)
+    if not quick:
+        typer.echo("starts", err=True)
+        report.starts = _starts(_QUICK_WORLD, threads)
     return report
 
 
@@ -158,6 +167,21 @@ def _parts(frames: list[Frame], threads: int) -> dict[str, Timing]:
     extractor.extract(images[0])
     network, keypoints = time_parts(extractor, images)
     return {"reading a PNG file": _reading(images), "network": network, "key points of its maps": keypoints}
+
+
+def _starts(world: str, threads: int) -> dict[str, float]:
+    """Seconds to the first pose of a process with an empty cache, and of one, the median of some, with what it left."""
+    command = [sys.executable, "-m", "spslam", "run", world, "--max-frames", "1"]
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "out"
+        command += ["--out", str(out), "--set", f"features.threads={threads}"]
+        seconds = []
+        for _ in range(1 + _WARM_STARTS):
+            subprocess.run(
+                command, env={**os.environ, "SPSLAM_CACHE": folder}, stdout=subprocess.DEVNULL, check=True, text=True
+            )
+            seconds.append(json.loads((out / "metrics.json").read_bytes())["start_to_first_pose_s"])
+    return {"cold": seconds[0], "warm": median(seconds[1:])}
 
 
 def _reading(images: list[NDArray[np.uint8]]) -> Timing:

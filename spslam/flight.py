@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter1d
 from scipy.spatial.transform import Rotation, Slerp
 
 from spslam.geometry import inverse
@@ -64,6 +63,9 @@ def chase_view(T_world_cam: Array, scene: Scene, framing: Framing) -> Viewpoint:
 
 def _chase(scene: Scene, framing: Framing, times: Array) -> tuple[Array, Array]:
     """Eyes (F, 3) and rotations to the world (F, 3, 3) behind the camera at times (F,)."""
+    # For films only: runs import this module, too, to draw one picture at their end.
+    from scipy.ndimage import gaussian_filter1d
+
     # Evenly in time, finely enough, and smoothed: cameras shake and turn at once.
     fine = np.linspace(scene.times[0], scene.times[-1], max(4 * len(times), 64))
     tracks = [scene.trajectory[:, :3, 3], scene.trajectory[:, :3, 2]]

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import time
 from pathlib import Path
 
 _CPU_INFO = Path("/proc/cpuinfo")
+_OWN_STATUS = Path("/proc/self/stat")
+# The field that says when a process began, counted from the one after its name.
+_BEGIN_FIELD = 19
+_IMPORTED = time.perf_counter()
 
 
 def processor() -> dict[str, str]:
@@ -19,3 +25,14 @@ def processor() -> dict[str, str]:
     found["processor"] = values.get("model name", found["processor"])
     found["instructions"] = values.get("flags", values.get("Features", ""))
     return found
+
+
+def process_age_s() -> float:
+    """Seconds since this process began, to 0.01 s; where the system does not tell (Linux does), since this module was
+    imported, which is what the start of the interpreter and of the command line before it takes less."""
+    try:
+        fields = _OWN_STATUS.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        begin = int(fields[_BEGIN_FIELD]) / os.sysconf("SC_CLK_TCK")
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - begin
+    except (OSError, ValueError, IndexError, AttributeError):
+        return time.perf_counter() - _IMPORTED

@@ -40,6 +40,7 @@ class Record:
             do both ahead of tracking: `done_s` tells how many frames a second come out.
         stage_ms: the same of each stage that it went through (see `Statistics.lap`).
         done_s: when it was done, seconds after the first frame was asked for.
+        begun_s: when that was, seconds after the process began (see `process_age_s`).
         dropped: indices of frames that came while all were busy.
         stopped: whether somebody asked to stop before the end.
         failure: what ended the run before its time.
@@ -50,6 +51,7 @@ class Record:
     read_ms: list[float] = field(default_factory=list)
     stage_ms: list[dict[str, float]] = field(default_factory=list)
     done_s: list[float] = field(default_factory=list)
+    begun_s: float = 0.0
     dropped: list[int] = field(default_factory=list)
     stopped: bool = False
     failure: Exception | None = None
@@ -89,6 +91,7 @@ def compute_metrics(
         "lost_frames": sum(result.state.value == "lost" for result in record.results),
         "first_tracked_frame": _first_tracked(record, trajectory),
         "initialisation_delay_s": _initialisation_delay(record),
+        "start_to_first_pose_s": _start_to_first_pose(record),
         "ended": "failed" if record.failure else "stopped" if record.stopped else "complete",
         "keyframes": statistics.keyframes,
         "points": statistics.points,
@@ -155,6 +158,13 @@ def _initialisation_delay(record: Record) -> float | None:
     """Seconds from the first frame to the first one that was tracked when it came."""
     found = [result.timestamp for result in record.results if result.T_world_cam is not None]
     return found[0] - record.results[0].timestamp if found else None
+
+
+def _start_to_first_pose(record: Record) -> float | None:
+    """Seconds from the process's start until the first frame that was tracked when it came had its pose."""
+    done = (done for result, done in zip(record.results, record.done_s, strict=True) if result.T_world_cam is not None)
+    first = next(done, None)
+    return None if first is None else record.begun_s + first
 
 
 def _recall(record: Record, missing: int, evaluation: Evaluation | str | None) -> Metrics:

@@ -57,10 +57,6 @@ class Extractor(Protocol):
         """Features of a (H, W) uint8 grey image of any size."""
         ...
 
-    def extract_batch(self, images: list[NDArray[np.uint8]]) -> list[Features]:
-        """Features of several images of one size; equal to `extract` on each."""
-        ...
-
 
 def identity(extractor: Extractor) -> str:
     """What tells whether two maps' descriptors can be compared: the extractor's `identity`, where it has one (a network

@@ -17,6 +17,7 @@ from spslam.evaluation import Alignment, Evaluation, evaluate
 from spslam.files import write_atomic
 from spslam.frame_records import write_frames
 from spslam.html_report import write_report
+from spslam.machine import process_age_s
 from spslam.metric_scale import ScaleRequest, Scaling, apply_scale
 from spslam.metrics import Metrics, Record, compute_metrics
 from spslam.output import GROUND_TRUTH, OutputFolder, RunLog
@@ -142,7 +143,7 @@ def track_all(
     Args:
         realtime: frames come when their stamps say; those that nobody has time for are dropped and counted.
     """
-    record = Record()
+    record = Record(begun_s=process_age_s())
     begin = perf_counter()
     on_drop = (lambda frame: record.dropped.append(frame.index)) if realtime else None
     try:

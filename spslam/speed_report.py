@@ -97,6 +97,7 @@ class SpeedReport:
         engines: the reference comes first at every size.
         runs: one of each sensor.
         parts: of one image: reading, the network, key points.
+        starts: seconds from the start of a process to the first pose, by the state of the cache; empty: not measured.
     """
 
     command: str
@@ -106,6 +107,7 @@ class SpeedReport:
     engines: list[EngineSpeed] = field(default_factory=list)
     runs: list[RunSpeed] = field(default_factory=list)
     parts: dict[str, Timing] = field(default_factory=dict)
+    starts: dict[str, float] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """Everything, as JSON."""
@@ -114,6 +116,8 @@ class SpeedReport:
     def to_markdown(self) -> str:
         """The page that docs/speed.md is."""
         parts = [self._heading(), self._engine_table(), self._run_table(), self._stage_table()]
+        if self.starts:
+            parts.append(self._start_table())
         return "\n\n".join(parts) + "\n"
 
     def _heading(self) -> str:
@@ -181,6 +185,16 @@ class SpeedReport:
                 lines.append(_stage_row(f"{run.sensor}: {name}", timing, run.frame.count))
         lines += [_stage_row(f"one image: {name}", timing, None) for name, timing in self.parts.items()]
         return "\n".join(lines)
+
+    def _start_table(self) -> str:
+        lines = [
+            "## Start\n",
+            "From the start of the process, `spslam run` on a built-in world, to the first pose. Cold: with an empty "
+            "cache the network is converted, compiled and compared with PyTorch, and the world's textures are drawn.\n",
+            "| start to first pose | s |",
+            "| --- | ---: |",
+        ]
+        return "\n".join(lines + [f"| {state} | {seconds:.1f} |" for state, seconds in self.starts.items()])
 
 
 def time_run(slam: Slam, frames: list[Frame], world: str) -> RunSpeed:

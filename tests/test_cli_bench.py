@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 from command_line import call, refused
 
+from spslam import cli_bench
 from spslam.frontend.openvino_engine import has_bf16
 from spslam.frontend.speed import REFERENCE, make_extractors, time_engines
+from spslam.speed_report import SpeedReport
 
 NETWORKS = ("superpoint", "superpoint_lite")
 
@@ -45,6 +47,23 @@ def test_quick(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert sum(stage["total_ms"] for stage in run["stages"].values()) <= run["frame"]["total_ms"]
     assert {part["count"] for part in report["parts"].values()} == {3}
     assert len(report["parts"]) == 3
+
+
+def test_starts_begin_with_an_empty_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    caches: list[str] = []
+
+    def run(command: list[str], env: dict[str, str], **options: object) -> None:
+        caches.append(env["SPSLAM_CACHE"])
+        out = Path(command[command.index("--out") + 1])
+        out.mkdir(exist_ok=True)
+        seconds = (9.0, 3.0, 7.0, 2.0)[len(caches) - 1]
+        (out / "metrics.json").write_text(json.dumps({"start_to_first_pose_s": seconds}))
+
+    monkeypatch.setattr(cli_bench.subprocess, "run", run)
+    assert cli_bench._starts("demo-small", 1) == {"cold": 9.0, "warm": 3.0}
+    assert len(set(caches)) == 1
+    report = SpeedReport("spslam bench speed", {}, 1, 1, starts={"cold": 9.0, "warm": 3.04})
+    assert "| warm | 3.0 |" in report._start_table()
 
 
 def test_without_other_engines_torch_is_left(monkeypatch: pytest.MonkeyPatch) -> None:

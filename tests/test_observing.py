@@ -24,9 +24,6 @@ class FixedPoints:
     def extract(self, image: np.ndarray) -> Features:
         return Features(POINTS, np.ones(3, np.float32), np.eye(3, dtype=np.float32))
 
-    def extract_batch(self, images: list[np.ndarray]) -> list[Features]:
-        return [self.extract(image) for image in images]
-
 
 class FixedDisparity:
     """A stereo matcher that knows the answer: 10 px, none, and too little."""

@@ -34,7 +34,8 @@ REQUIRED_METRICS = {
     "dataset", "extractor", "config", "skipped_frames", "lost_frames", "first_tracked_frame", "ended",
     "losses", "losses_count", "inliers_median", "inliers_p5", "coverage_median", "coverage_p5",
     "reprojection_error_median_px", "position_sigma_median_m",
-    "initialisation_delay_s", "t_rel_percent", "r_rel_deg_per_100m", "recall_0.1m", "recall_1m",
+    "initialisation_delay_s", "start_to_first_pose_s", "t_rel_percent", "r_rel_deg_per_100m", "recall_0.1m",
+    "recall_1m",
 }  # fmt: skip
 
 
@@ -316,13 +317,16 @@ def test_a_single_camera_has_no_metres(tmp_path: Path) -> None:
     assert metrics["position_sigma_median_map_units"] is None, "the fake tells no covariance"
 
 
-def test_frames_without_a_pose_are_counted(tmp_path: Path) -> None:
+def test_frames_without_a_pose_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sequence = FakeSequence()
     sequence.broken = {4, 5}
+    monkeypatch.setattr("spslam.run.process_age_s", lambda: 100.0)
     metrics = run_fake(tmp_path / "out", FakeSlam(first=3), sequence).metrics
     assert (metrics["frames"], metrics["tracked"], metrics["skipped_frames"]) == (10, 5, 2)
     assert metrics["share_tracked"] == 0.5
     assert metrics["first_tracked_frame"] == 3
+    assert isinstance(metrics["start_to_first_pose_s"], float)
+    assert metrics["start_to_first_pose_s"] > 100
     assert metrics["initialisation_delay_s"] == pytest.approx(0.3)
     assert metrics["recall_1m"] == pytest.approx(0.5), "as many frames are near the truth as have a pose"
 

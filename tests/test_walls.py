@@ -1,6 +1,7 @@
 """Which part of the house may know which: see docs/decisions/0001-package-layout.md."""
 
 import ast
+import os
 import subprocess
 import sys
 import tomllib
@@ -128,6 +129,24 @@ def test_import_of_spslam_is_light() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_run_with_a_warm_cache_needs_no_torch(tmp_path: Path) -> None:
+    """Importing it takes longer than all else before the first pose."""
+    code = (
+        "import sys\n"
+        "from spslam.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit as end: assert not end.code, end\n"
+        "sys.exit(' '.join({'torch', 'scipy.optimize', 'nncf', 'onnx'} & set(sys.modules)) or 0)"
+    )
+    run = ["run", "demo-small", "--max-frames", "1", "--out", str(tmp_path / "out")]
+    environment = {**os.environ, "SPSLAM_CACHE": str(tmp_path / "cache")}
+    for warm in (False, True):
+        done = subprocess.run(
+            [sys.executable, "-c", code, *run], cwd=ROOT, capture_output=True, text=True, check=False, env=environment
+        )
+        assert (done.returncode == 0) == warm, done.stderr
 
 
 def test_every_package_folder_is_listed() -> None:

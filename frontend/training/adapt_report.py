@@ -149,7 +149,7 @@ def sample_detections(
     """The best `count` points of image 0 that image 1 shows, too, and which of them are among its best."""
     backward = np.asarray(np.linalg.inv(pair.homography), np.float64)
     shape = pair.image0.shape
-    features0, features1 = extractor.extract_batch([pair.image0, pair.image1])
+    features0, features1 = extractor.extract(pair.image0), extractor.extract(pair.image1)
     points0 = best_features(in_shared_area(features0, pair.homography, shape), count)
     points1 = best_features(in_shared_area(features1, backward, shape), count)
     distance = nearest_distance(warp_points(points0.keypoints, pair.homography), points1.keypoints)

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from spslam.config import FeatureConfig, describe_errors
 from spslam.errors import ConfigError
-from spslam.ports import Extractor
+from spslam.ports import Extractor, engine
 
 from ..registry import create_extractor
 from .evaluation_report import Result, markdown_table, plot, write_json
@@ -88,9 +88,10 @@ def evaluate_extractor(
         label: what tables and plots call it; None takes the names of extractor and weights.
 
     Returns:
-        `extractor`, `weights`, `label`, `protocol`, `pairs` (their number by set), then, of what is given, `photos`
-        (`METRICS`), `homography` (the same for each scene), `shapes` (`evaluate_shapes`, and the classical detectors
-        under `beside`) and `pose` (`evaluate_pose`). Ready for JSON: None where a figure is undefined.
+        `extractor`, `weights`, `label`, `protocol`, `engine` (what ran it, such as `openvino int8`), `pairs` (their
+        number by set), then, of what is given, `photos` (`METRICS`), `homography` (the same for each scene), `shapes`
+        (`evaluate_shapes`, and the classical detectors under `beside`) and `pose` (`evaluate_pose`). Ready for JSON:
+        None where a figure is undefined.
 
     Raises:
         ConfigError: unknown extractor or override.
@@ -105,7 +106,7 @@ def evaluate_extractor(
         f" {key}: {value}." for key, value in overrides.items()
     )
     result: Result = {"extractor": name, "weights": settings["weights"], "label": label, "protocol": protocol}
-    result["pairs"] = {}
+    result |= {"engine": engine(extractor), "pairs": {}}
     if data.photos:
         _log.info("%s: photos", label)
         pairs = photo_pairs(data.photos, data.limit, data.seed, PHOTO_SIZE)
@@ -143,10 +144,10 @@ def evaluate_pairs(
     """
     rows: dict[str, list[dict[str, float]]] = {}
     for small, large in pairs:
-        features = extractor.extract_batch([large.image0, large.image1])
+        features = [extractor.extract(image) for image in (large.image0, large.image1)]
         matching = matching_scores(features[0], features[1], large.homography, large.image0.shape, estimator)
         if small is not large:
-            features = extractor.extract_batch([small.image0, small.image1])
+            features = [extractor.extract(image) for image in (small.image0, small.image1)]
         localisation = localisation_scores(features[0], features[1], small.homography, small.image0.shape)
         rows.setdefault(small.group, []).append(localisation | matching)
     means = {group: {key: _mean([row[key] for row in found]) for key in METRICS} for group, found in rows.items()}

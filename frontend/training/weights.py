@@ -20,7 +20,8 @@ from spslam.errors import WeightsError
 from spslam.files import write_atomic
 
 from ..checkpoints import find_weights
-from ..superpoint import DEFAULT_MAX_DISTANCE, PAPER_DEPTHS, ConvBlock, SuperPoint
+from ..descriptors import DEFAULT_MAX_DISTANCE
+from ..superpoint import PAPER_DEPTHS, ConvBlock, SuperPoint
 
 # What the metadata of our files say under `format`.
 _FORMAT = "superpoint"

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from spslam.errors import WeightsError
-from spslam.frontend.checkpoints import load_superpoint
+from spslam.frontend.checkpoints import Checkpoint, load_superpoint, read_checkpoint
 from spslam.frontend.superpoint import FULL_WIDTHS, LITE_WIDTHS, Sampling
 
 WIDTHS = (4, 4, 8, 8, 16)
@@ -147,6 +147,21 @@ def test_built_in_weights() -> None:
     assert network.descriptor_dim == 256
     assert network.sampling == Sampling("bicubic", align_corners=False)
     assert not network.training
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float16, torch.bfloat16])
+def test_a_file_and_its_network_have_one_digest(tmp_path: Path, kind: torch.dtype) -> None:
+    """Without the counters of batch norm in the file, too: models made of the network are known by it."""
+    state = {key: value.to(kind) for key, value in open_state().items()}
+    uncounted = {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}
+    for index, saved in enumerate((state, uncounted)):
+        save_file(saved, tmp_path / f"{index}.safetensors")
+        torch.save(saved, tmp_path / f"{index}.pth")
+        found = [read_checkpoint(tmp_path / f"{index}.{suffix}") for suffix in ("safetensors", "pth")]
+        digests = {each.digest for each in (*found, *(Checkpoint.of(each.network()) for each in found))}
+        assert len(digests) == 1
+        assert {each.batch_norm for each in found} == {"after"}
+    assert read_checkpoint().digest != read_checkpoint("superpoint").digest
 
 
 class Evil:

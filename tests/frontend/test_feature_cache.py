@@ -17,7 +17,7 @@ from spslam.errors import OutputError
 from spslam.frame import Features
 from spslam.frontend import feature_key, keypoints
 from spslam.frontend.feature_cache import CachedExtractor
-from spslam.frontend.feature_key import code_digest, code_modules, describe
+from spslam.frontend.feature_key import code_digest, code_files, describe
 from spslam.frontend.registry import create_extractor
 from spslam.ports import Extractor, engine, identity
 
@@ -43,9 +43,6 @@ class Counting:
         rng = np.random.default_rng(int(image.sum()))
         points = rng.random((7, 2)).astype(np.float32)
         return Features(points, points[:, 0].copy(), rng.random((7, 5)).astype(np.float32))
-
-    def extract_batch(self, images: list[Image]) -> list[Features]:
-        return [self.extract(image) for image in images]
 
 
 def contents(features: Features) -> list[tuple[bytes, str, tuple[int, ...]]]:
@@ -74,12 +71,11 @@ def test_the_same_bytes_as_without(tmp_path: Path, settings: dict[str, Any]) -> 
     config = FeatureConfig(**settings)
     plain = create_extractor(config)
     images = [noise(1, (64, 96)), noise(2, (64, 96))]
-    expected = [contents(features) for features in [*plain.extract_batch(images), plain.extract(images[0])]]
+    expected = [contents(plain.extract(image)) for image in images]
     for _ in range(2):
         cached = CachedExtractor(plain, config, tmp_path)
-        found = [*cached.extract_batch(images), cached.extract(images[0])]
-        assert [contents(features) for features in found] == expected
-        assert len(files(tmp_path)) == 3
+        assert [contents(cached.extract(image)) for image in images] == expected
+        assert len(files(tmp_path)) == 2
     assert isinstance(cached, Extractor)
     assert (cached.name, cached.max_distance, cached.pixel_sigma) == (
         plain.name,
@@ -87,21 +83,6 @@ def test_the_same_bytes_as_without(tmp_path: Path, settings: dict[str, Any]) -> 
         plain.pixel_sigma,
     )
     assert (identity(cached), engine(cached)) == (identity(plain), engine(plain))
-
-
-def test_images_of_a_pair_are_kept_by_themselves(tmp_path: Path) -> None:
-    counting = Counting(FeatureConfig())
-    cached = CachedExtractor(counting, FeatureConfig(), tmp_path)
-    first, second, third = (noise(seed) for seed in range(3))
-    cached.extract_batch([first, second])
-    before = {path: path.stat().st_mtime_ns for path in files(tmp_path)}
-    assert (counting.extracted, len(before)) == (2, 2)
-    cached.extract_batch([second, first])
-    assert counting.extracted == 2
-    # With one image new, both are extracted: what is extracted together may decide about the last bits.
-    cached.extract_batch([first, third])
-    assert (counting.extracted, len(files(tmp_path))) == (4, 3)
-    assert cached.extract_batch([]) == []
 
 
 def test_other_images_and_settings_are_other_features(tmp_path: Path) -> None:
@@ -166,11 +147,13 @@ def test_the_int8_model_is_in_the_key(tmp_path: Path) -> None:
 
 def test_code_is_in_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     learned = create_extractor(FeatureConfig())
-    names = {name.rpartition(".")[2] for name in code_modules(learned)}
+    names = {name.rpartition(".")[2] for name in code_files(learned)}
     expected = {"learned", "keypoints", "superpoint", "checkpoints", "engine_choice", "openvino_model"}
+    # What is imported only where it is needed, too.
+    expected |= {"descriptors", "torch_engine", "dense_heads"}
     assert expected <= names
     assert not names & {"matching", "stereo", "feature_cache"}, "they may change without another feature"
-    assert __name__ in code_modules(Counting(FeatureConfig()))
+    assert __name__ in code_files(Counting(FeatureConfig()))
     before = code_digest(learned)
     edited = tmp_path / "keypoints.py"
     edited.write_bytes(Path(str(keypoints.__file__)).read_bytes() + b"\n")

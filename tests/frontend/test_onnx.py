@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,8 @@ from numpy.typing import NDArray
 from spslam.config import FeatureConfig
 from spslam.errors import ConfigError, MissingDependencyError, WeightsError
 from spslam.frame import Features
-from spslam.frontend import decoder, keypoints, onnx_model, superpoint
-from spslam.frontend.checkpoints import load_superpoint
-from spslam.frontend.engine import Image, Maps, TorchEngine
+from spslam.frontend import decoder, descriptors, keypoints, onnx_model
+from spslam.frontend.checkpoints import Checkpoint, load_superpoint, read_checkpoint
 from spslam.frontend.engine_choice import LIMITS, choose_engine, difference, quantised_path
 from spslam.frontend.export import export_model
 from spslam.frontend.learned import SuperPointExtractor
@@ -28,6 +28,7 @@ from spslam.frontend.onnx_model import convert_onnx, converted_onnx, onnx_cache,
 from spslam.frontend.onnx_points import convert_points
 from spslam.frontend.registry import create_extractor
 from spslam.frontend.superpoint import Sampling, SuperPoint
+from spslam.frontend.torch_engine import TorchEngine
 from spslam.frontend.training.weights import describe_network, export_weights
 
 onnx = pytest.importorskip("onnx")
@@ -46,10 +47,6 @@ def scene(height: int = 184, width: int = 250, seed: int = 0) -> NDArray[np.uint
         cv2.rectangle(image, (x, y), (x + w, y + h), int(rng.integers(0, 255)), -1)
     image = cv2.GaussianBlur(image, (0, 0), 0.8)
     return np.clip(image + rng.normal(0, 2, image.shape), 0, 255).astype(np.uint8)
-
-
-def copies(image: Image, heat: Maps, descriptors: Maps) -> tuple[Maps, Maps]:
-    return heat.copy(), descriptors.copy()
 
 
 def toy_network(**arguments: Any) -> SuperPoint:
@@ -94,7 +91,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # Exporting takes seconds: what extractors here would export, too.
     folder = onnx_cache()
     assert folder is not None
-    (folder / f"{origin(load_superpoint())['spslam_weights']}.onnx").write_bytes(path.read_bytes())
+    (folder / f"{origin(read_checkpoint())['spslam_weights']}.onnx").write_bytes(path.read_bytes())
     return path
 
 
@@ -106,8 +103,8 @@ def engine(exported: Path) -> OnnxRuntimeEngine:
 @pytest.mark.parametrize("size", [(8, 8), (37, 61), (121, 83), (160, 208), (200, 40)])
 def test_maps_are_torchs_at_any_size(engine: OnnxRuntimeEngine, size: tuple[int, int]) -> None:
     image = scene(*size)
-    heat, descriptors = engine.for_each([image], copies)[0]
-    expected_heat, expected = TorchEngine(load_superpoint()).for_each([image], copies)[0]
+    heat, descriptors = engine.run(image)
+    expected_heat, expected = TorchEngine(load_superpoint()).run(image)
     assert heat.dtype == descriptors.dtype == np.float32
     np.testing.assert_allclose(heat, expected_heat, atol=1e-5)
     np.testing.assert_allclose(descriptors, expected, atol=1e-4 * float(np.abs(expected).max()))
@@ -119,7 +116,7 @@ def test_maps_are_openvinos(engine: OnnxRuntimeEngine, exported: Path) -> None:
     from spslam.frontend.openvino_engine import OpenVinoEngine
     from spslam.frontend.openvino_model import converted
 
-    assert difference(OpenVinoEngine(converted(load_superpoint()), "fp32"), engine).within(LIMITS["fp32"])
+    assert difference(OpenVinoEngine(converted(read_checkpoint()), "fp32"), engine).within(LIMITS["fp32"])
     images = np.stack([scene(80, 96, seed) for seed in range(3)])
     compiled = openvino.Core().compile_model(str(exported), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     outputs = compiled([images])
@@ -137,14 +134,14 @@ def test_strides_batch_norm_and_strips_are_exported() -> None:
     assert difference(engine, TorchEngine(network)).within(LIMITS["fp32"])
 
 
-def test_images_together_equal_single_ones_to_the_byte(exported: Path) -> None:
-    images = [scene(seed=seed) for seed in range(3)]
-    alone = [OnnxRuntimeEngine(exported.read_bytes(), "fp32", 1).for_each([image], copies)[0] for image in images]
+def test_images_repeat_to_the_byte_whoever_asks(exported: Path) -> None:
+    images = [scene(seed=seed) for seed in range(4)]
+    reference = OnnxRuntimeEngine(exported.read_bytes(), "fp32", 1)
+    expected = [[a.tobytes() for a in reference.run(image)] for image in images]
     for threads in (1, 2, 5):
         engine = OnnxRuntimeEngine(exported.read_bytes(), "fp32", threads)
-        for _ in range(2):
-            for found, expected in zip(engine.for_each(images, copies), alone, strict=True):
-                assert [a.tobytes() for a in found] == [a.tobytes() for a in expected]
+        with ThreadPoolExecutor(2) as pool:
+            assert [[a.tobytes() for a in maps] for maps in pool.map(engine.run, images)] == expected
 
 
 def test_model_says_what_it_is(exported: Path) -> None:
@@ -196,7 +193,7 @@ def test_decoder_gives_the_extractors_points(
 ) -> None:
     image = scene(*size)
     expected = create_extractor(FeatureConfig(engine="onnxruntime", **settings)).extract(image)
-    heat, cells = engine.for_each([image], copies)[0]
+    heat, cells = engine.run(image)
     found = decoder.decode(heat, cells, size, RULE, **settings)
     assert len(found[0]) == len(expected.keypoints) > 5
     np.testing.assert_allclose(found[0], expected.keypoints, atol=1e-5)
@@ -220,7 +217,7 @@ def test_decoder_samples_by_every_rule(rule: str) -> None:
     rng = np.random.default_rng(0)
     cells, points = rng.normal(size=(6, 9, 16)), np.concatenate([rng.uniform(0, (71, 47), (60, 2)), [[0, 0], [71, 47]]])
     arguments = cells.astype(np.float32), points.astype(np.float32), Sampling.parse(rule)
-    found, expected = (each(*arguments) for each in (decoder.sample_descriptors, superpoint.sample_descriptors))
+    found, expected = (each(*arguments) for each in (decoder.sample_descriptors, descriptors.sample_descriptors))
     np.testing.assert_allclose(found, expected, atol=1e-6)
     assert str(Sampling.parse(rule)) == rule
     with pytest.raises(ValueError, match="nearest"):
@@ -289,24 +286,24 @@ def test_export_is_cached_and_damage_is_found(
     exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("SPSLAM_CACHE", str(tmp_path))
-    network = toy_network()
-    first = converted_onnx(network)
+    weights = Checkpoint.of(toy_network())
+    first = converted_onnx(weights)
     folder = onnx_cache()
     assert folder is not None
     (stored,) = folder.glob("*.onnx")
     again: list[SuperPoint] = []
     monkeypatch.setattr(onnx_model, "convert_onnx", lambda network: again.append(network) or first)
-    assert converted_onnx(network) == first
+    assert converted_onnx(weights) == first
     assert again == []
     for damaged in (first[: len(first) // 2], b"", exported.read_bytes()):
         stored.write_bytes(damaged)
         caplog.clear()
-        assert converted_onnx(network) == first
-        assert again.pop() is network
+        assert converted_onnx(weights) == first
+        assert Checkpoint.of(again.pop()).digest == weights.digest
         assert "exporting the network again" in caplog.text
         assert stored.read_bytes() == first
     with pytest.raises(WeightsError, match="cannot be read"):
-        read_onnx(tmp_path / "gone.onnx", network)
+        read_onnx(tmp_path / "gone.onnx", weights)
 
 
 def test_auto_without_openvino_is_onnxruntime(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -319,7 +316,7 @@ def test_auto_without_parity_is_torch(
 ) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
     monkeypatch.setattr("spslam.frontend.engine_choice._cached_difference", lambda *arguments: LIMITS["int8"])
-    assert choose_engine(load_superpoint(), FeatureConfig()).name == "torch fp32"
+    assert choose_engine(read_checkpoint(), FeatureConfig()).name == "torch fp32"
     assert "onnxruntime fp32 is not used here" in caplog.text
 
 

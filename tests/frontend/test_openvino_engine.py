@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -17,8 +18,8 @@ from numpy.typing import NDArray
 from spslam.config import FeatureConfig, load_config
 from spslam.errors import ConfigError, MissingDependencyError, WeightsError
 from spslam.frontend import engine_choice, openvino_model
-from spslam.frontend.checkpoints import load_superpoint
-from spslam.frontend.engine import Engine, Image, Maps, TorchEngine
+from spslam.frontend.checkpoints import Checkpoint, load_superpoint, read_checkpoint
+from spslam.frontend.engine import Engine
 from spslam.frontend.engine_choice import LIMITS, choose_engine, difference, quantised_path
 from spslam.frontend.export import export_model
 from spslam.frontend.learned import SuperPointExtractor
@@ -26,6 +27,7 @@ from spslam.frontend.openvino_engine import OpenVinoEngine, has_bf16
 from spslam.frontend.openvino_model import convert, converted, openvino_cache, read_model, write_model
 from spslam.frontend.registry import create_extractor
 from spslam.frontend.superpoint import SuperPoint
+from spslam.frontend.torch_engine import TorchEngine
 from spslam.frontend.training.weights import describe_network, export_weights
 
 pytest.importorskip("openvino")
@@ -42,10 +44,6 @@ def scene(height: int = 184, width: int = 250, seed: int = 0) -> NDArray[np.uint
         cv2.rectangle(image, (x, y), (x + w, y + h), int(rng.integers(0, 255)), -1)
     image = cv2.GaussianBlur(image, (0, 0), 0.8)
     return np.clip(image + rng.normal(0, 2, image.shape), 0, 255).astype(np.uint8)
-
-
-def copies(image: Image, heat: Maps, descriptors: Maps) -> tuple[Maps, Maps]:
-    return heat.copy(), descriptors.copy()
 
 
 def toy_network(seed: int = 0, **arguments: object) -> SuperPoint:
@@ -72,25 +70,25 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> object:
 
 
 @pytest.fixture(scope="module")
-def network() -> SuperPoint:
-    return load_superpoint()
+def weights() -> Checkpoint:
+    return read_checkpoint()
 
 
 @pytest.fixture(scope="module")
-def fp32(network: SuperPoint) -> OpenVinoEngine:
-    return OpenVinoEngine(converted(network), "fp32")
+def fp32(weights: Checkpoint) -> OpenVinoEngine:
+    return OpenVinoEngine(converted(weights), "fp32")
 
 
 @pytest.fixture(scope="module")
-def int8(network: SuperPoint) -> OpenVinoEngine:
-    return OpenVinoEngine(read_model(quantised_path(None), network), "int8")
+def int8(weights: Checkpoint) -> OpenVinoEngine:
+    return OpenVinoEngine(read_model(quantised_path(None), weights), "int8")
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_fp32_is_what_torch_says_at_any_size(fp32: OpenVinoEngine, size: tuple[int, int]) -> None:
     image = scene(*size)
-    heat, descriptors = fp32.for_each([image], copies)[0]
-    expected_heat, expected = TorchEngine(load_superpoint()).for_each([image], copies)[0]
+    heat, descriptors = fp32.run(image)
+    expected_heat, expected = TorchEngine(load_superpoint()).run(image)
     assert heat.dtype == descriptors.dtype == np.float32
     assert heat.shape == expected_heat.shape
     np.testing.assert_allclose(heat, expected_heat, atol=1e-5)
@@ -109,7 +107,7 @@ def test_every_shape_of_network_is_converted(batch_norm: str, strided: bool, ski
     assert difference(engine, TorchEngine(network)).within(LIMITS["fp32"])
 
 
-def test_quantised_network_finds_the_same_points(int8: OpenVinoEngine, network: SuperPoint) -> None:
+def test_quantised_network_finds_the_same_points(int8: OpenVinoEngine) -> None:
     assert difference(int8, TorchEngine(load_superpoint())).within(LIMITS["int8"])
     image = scene(240, 320)
     found, expected = (
@@ -127,28 +125,32 @@ def test_quantised_network_finds_the_same_points(int8: OpenVinoEngine, network: 
     assert np.median(likeness) > 0.97
 
 
-def test_bf16_is_near_torch(network: SuperPoint) -> None:
+def test_bf16_is_near_torch(weights: Checkpoint) -> None:
     if not has_bf16():
         pytest.skip("the processor does not compute in bf16")
-    engine = OpenVinoEngine(converted(network), "bf16")
+    engine = OpenVinoEngine(converted(weights), "bf16")
     assert engine.name == "openvino bf16"
     assert difference(engine, TorchEngine(load_superpoint())).within(LIMITS["bf16"])
 
 
 @pytest.mark.parametrize("threads", [0, 1, 2])
-def test_images_together_equal_single_ones_and_repeat_to_the_byte(network: SuperPoint, threads: int) -> None:
-    model = read_model(quantised_path(None), network)
-    images = [scene(seed=seed) for seed in range(3)]
-    first, second = (OpenVinoEngine(model, "int8", threads) for _ in range(2))
-    together = first.for_each(images, copies)
-    for engine in (first, second):
+def test_images_repeat_to_the_byte_whoever_asks(weights: Checkpoint, threads: int) -> None:
+    """Another engine with any number of threads, and two threads at once with images of two sizes."""
+    model = read_model(quantised_path(None), weights)
+    images = [scene(184 + 8 * (seed % 2), seed=seed) for seed in range(6)]
+    reference = OpenVinoEngine(model, "int8")
+    expected = [[a.tobytes() for a in reference.run(image)] for image in images]
+    engine = OpenVinoEngine(model, "int8", threads)
+    with ThreadPoolExecutor(2) as pool:
         for _ in range(2):
-            for pair in (images, images[:2], images[:1]):
-                for found, expected in zip(engine.for_each(pair, copies), together, strict=False):
-                    assert [a.tobytes() for a in found] == [a.tobytes() for a in expected]
-    alone = [first.for_each([image], copies)[0] for image in images]
-    for found, expected in zip(alone, together, strict=True):
-        assert [a.tobytes() for a in found] == [a.tobytes() for a in expected]
+            assert [[a.tobytes() for a in maps] for maps in pool.map(engine.run, images)] == expected
+
+
+def test_maps_stay_when_further_images_come(fp32: OpenVinoEngine) -> None:
+    maps = fp32.run(scene(seed=1))
+    before = [a.tobytes() for a in maps]
+    fp32.run(scene(seed=2))
+    assert [a.tobytes() for a in maps] == before
 
 
 def test_two_processes_give_the_same_bytes(tmp_path: Path) -> None:
@@ -160,7 +162,7 @@ def test_two_processes_give_the_same_bytes(tmp_path: Path) -> None:
         "from spslam.frontend.registry import create_extractor\n"
         f"image = cv2.imread({str(tmp_path / 'scene.png')!r}, 0)\n"
         "extractor = create_extractor(FeatureConfig(engine='openvino'))\n"
-        "for f in extractor.extract_batch([image, image[::-1].copy()]):\n"
+        "for f in map(extractor.extract, [image, image[::-1]]):\n"
         "    print(hashlib.sha256(f.keypoints.tobytes() + f.scores.tobytes() + f.descriptors.tobytes()).hexdigest())\n"
     )
     environment = {**os.environ, "SPSLAM_CACHE": str(tmp_path / "cache")}
@@ -212,10 +214,11 @@ def test_signals_after_engines_that_are_gone(precision: str, options: list[str])
     assert (done.returncode, done.stdout) == (0, "3\n"), done.stderr
 
 
-def test_further_sizes_share_a_model(fp32: OpenVinoEngine, network: SuperPoint) -> None:
-    engine = OpenVinoEngine(converted(network), "fp32")
+def test_further_sizes_share_a_model(weights: Checkpoint) -> None:
+    engine = OpenVinoEngine(converted(weights), "fp32")
+    torch_engine = TorchEngine(weights.network())
     for size in ((16, 16), (16, 24), (24, 16), (24, 24), (32, 40), (40, 32), (16, 16)):
-        found, expected = (each.for_each([scene(*size)], copies)[0] for each in (engine, TorchEngine(network)))
+        found, expected = (each.run(scene(*size)) for each in (engine, torch_engine))
         np.testing.assert_allclose(found[0], expected[0], atol=1e-5)
     assert len(engine._requests) == 5
 
@@ -224,14 +227,14 @@ def test_conversion_and_compilation_are_cached(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("SPSLAM_CACHE", str(tmp_path))
-    network, image = toy_network(), scene()
-    before = OpenVinoEngine(converted(network), "fp32").for_each([image], copies)[0]
+    weights, image = Checkpoint.of(toy_network()), scene()
+    before = OpenVinoEngine(converted(weights), "fp32").run(image)
     folder = openvino_cache()
     assert folder is not None
     (model,) = folder.glob("*.zip")
     (compiled,) = (folder / "compiled").iterdir()
     monkeypatch.setattr(openvino_model, "convert", lambda network: pytest.fail("converted again"))
-    after = OpenVinoEngine(converted(network), "fp32").for_each([image], copies)[0]
+    after = OpenVinoEngine(converted(weights), "fp32").run(image)
     assert [a.tobytes() for a in before] == [a.tobytes() for a in after]
     monkeypatch.undo()
     monkeypatch.setenv("SPSLAM_CACHE", str(tmp_path))
@@ -242,7 +245,7 @@ def test_conversion_and_compilation_are_cached(
         compiled.chmod(0o600)
         compiled.write_bytes(blob[: len(blob) // 3])
         caplog.clear()
-        again = OpenVinoEngine(converted(network), "fp32").for_each([image], copies)[0]
+        again = OpenVinoEngine(converted(weights), "fp32").run(image)
         assert [a.tobytes() for a in before] == [a.tobytes() for a in again]
         assert "converting the network again" in caplog.text
         assert zipfile.ZipFile(model).testzip() is None
@@ -286,11 +289,11 @@ def test_auto_without_parity_goes_to_the_next_and_to_torch_in_the_end(
         "difference",
         lambda engine, reference: wrong if "int8" in engine.name else difference(engine, reference),
     )
-    chosen = choose_engine(load_superpoint(), FeatureConfig())
+    chosen = choose_engine(read_checkpoint(), FeatureConfig())
     assert chosen.name == ("openvino bf16" if has_bf16() else "openvino fp32")
     assert "openvino int8 is not used here" in caplog.text
     monkeypatch.setattr(engine_choice, "_cached_difference", lambda *arguments: wrong)
-    assert choose_engine(load_superpoint(), FeatureConfig()).name == "torch fp32"
+    assert choose_engine(read_checkpoint(), FeatureConfig()).name == "torch fp32"
 
 
 def test_auto_survives_an_openvino_that_fails(
@@ -302,7 +305,7 @@ def test_auto_survives_an_openvino_that_fails(
     monkeypatch.setattr(engine_choice, "OpenVinoEngine", failing)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with caplog.at_level(logging.INFO):
-        assert choose_engine(load_superpoint(), FeatureConfig()).name == "torch fp32"
+        assert choose_engine(read_checkpoint(), FeatureConfig()).name == "torch fp32"
     assert "RuntimeError: unsupported processor" in caplog.text
     assert "torch fp32 runs the default network" in caplog.text
 
@@ -371,7 +374,7 @@ def test_built_in_int8_models_belong_to_their_weights() -> None:
     for name in ("superpoint_lite", "superpoint"):
         path = quantised_path(name)
         if name == "superpoint_lite" or path.is_file():
-            read_model(path, load_superpoint(name))
+            read_model(path, read_checkpoint(name))
             assert path.stat().st_size < 2e6
 
 
@@ -381,12 +384,12 @@ def test_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = export_model(weights, tmp_path / "toy.zip", "fp32")
     with zipfile.ZipFile(path) as archive:
         assert archive.namelist() == ["model.xml", "model.bin"]
-    network = load_superpoint(weights)
-    engine = OpenVinoEngine(read_model(path, network), "fp32")
-    assert difference(engine, TorchEngine(network)).within(LIMITS["fp32"])
-    write_model(tmp_path / "again.zip", read_model(path, network))
-    again = OpenVinoEngine(read_model(tmp_path / "again.zip", network), "fp32")
-    for found, expected in zip(*(each.for_each([scene()], copies)[0] for each in (again, engine)), strict=True):
+    checkpoint = read_checkpoint(weights)
+    engine = OpenVinoEngine(read_model(path, checkpoint), "fp32")
+    assert difference(engine, TorchEngine(checkpoint.network())).within(LIMITS["fp32"])
+    write_model(tmp_path / "again.zip", read_model(path, checkpoint))
+    again = OpenVinoEngine(read_model(tmp_path / "again.zip", checkpoint), "fp32")
+    for found, expected in zip(*(each.run(scene()) for each in (again, engine)), strict=True):
         assert found.tobytes() == expected.tobytes()
     with pytest.raises(ConfigError, match="--images"):
         export_model(weights)

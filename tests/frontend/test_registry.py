@@ -27,9 +27,6 @@ class Corners:
         points = np.zeros((self.count, 2), np.float32)
         return Features(points, points[:, 0], np.ones((self.count, 1), np.float32))
 
-    def extract_batch(self, images):
-        return [self.extract(image) for image in images]
-
 
 def picky(config):
     raise ConfigError("corners want max_keypoints=7")

@@ -5,11 +5,11 @@ import pytest
 import torch
 from torch.nn import functional
 
+from spslam.frontend.descriptors import sample_descriptors
 from spslam.frontend.superpoint import (
     Sampling,
     SuperPoint,
     detector_probabilities,
-    sample_descriptors,
 )
 
 WIDTHS = (4, 4, 8, 8, 16)

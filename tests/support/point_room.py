@@ -59,18 +59,18 @@ class PointRoom:
         return Frame(index, timestamp, self.believed_camera, image)
 
     def extract(self, image: np.ndarray) -> Features:
-        return self.extract_batch([image])[0]
-
-    def extract_batch(self, images: list[np.ndarray]) -> list[Features]:
-        return [self._features(int(image[0, 0]) + 256 * int(image[0, 1]), side) for side, image in enumerate(images)]
+        return self._seen(image, 0)
 
     def match(self, left_image: np.ndarray, keypoints: np.ndarray, right_image: np.ndarray) -> np.ndarray:
-        left, right = self.extract_batch([left_image, right_image])
+        left, right = self._seen(left_image, 0), self._seen(right_image, 1)
         np.testing.assert_array_equal(keypoints, left.keypoints)
         matches0 = DescriptorMatcher().match(left.descriptors, right.descriptors, 0.3)
         u_right = np.full(len(left), np.nan)
         u_right[matches0 >= 0] = right.keypoints[matches0[matches0 >= 0], 0]
         return u_right
+
+    def _seen(self, image: np.ndarray, side: int) -> Features:
+        return self._features(int(image[0, 0]) + 256 * int(image[0, 1]), side)
 
     def _features(self, index: int, side: int) -> Features:
         rng = np.random.default_rng([index, side])

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from spslam.errors import DatasetError, SpslamError, TrainingError, WeightsError
-from spslam.frontend import engine
+from spslam.frontend import torch_engine
 from spslam.frontend.checkpoints import load_superpoint, read_codebook
 from spslam.frontend.superpoint import SuperPoint
 from spslam.frontend.training import adapt as module
@@ -47,7 +47,7 @@ def small() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "_PAIRS", 4)
         # Extractors set PyTorch's threads: with another number sums differ in their last bits.
-        patch.setattr(engine, "usable_cores", lambda: 1)
+        patch.setattr(torch_engine, "usable_cores", lambda: 1)
         patch.setattr(evaluate, "PHOTO_SIZE", CONFIG.labels.size)
         for user in (validation, adapt_report):
             patch.setattr(user, "photo_pairs", partial(homography_sets.photo_pairs, size=CONFIG.labels.size))

@@ -48,9 +48,6 @@ class GradientExtractor:
         values = unit(blocks - blocks.mean(axis=1, keepdims=True)) if count else np.zeros((0, 16), np.float32)
         return Features(np.zeros((count, 2), np.float32), np.ones(count, np.float32), values)
 
-    def extract_batch(self, images: list[NDArray[np.uint8]]) -> list[Features]:
-        return [self.extract(image) for image in images]
-
 
 class BinaryExtractor(GradientExtractor):
     """The signs of the same values, as packed bits."""

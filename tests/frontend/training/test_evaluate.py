@@ -68,7 +68,7 @@ def test_everything_given_is_evaluated(orb: dict[str, Any]) -> None:
     assert {"clean", "noisy", "beside"} == set(orb["shapes"])
     assert set(orb["shapes"]["beside"]) == {"FAST", "Harris", "Shi-Tomasi"}
     assert list(orb["pose"]) == ["gap_1"]
-    assert (orb["extractor"], orb["weights"], orb["label"]) == ("orb", None, "orb")
+    assert (orb["extractor"], orb["weights"], orb["label"], orb["engine"]) == ("orb", None, "orb", "orb")
 
 
 def test_same_figures_twice(orb: dict[str, Any], data: EvaluationData) -> None:

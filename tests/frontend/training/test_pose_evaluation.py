@@ -39,9 +39,6 @@ class Oracle:
     def extract(self, image: NDArray[np.uint8]) -> Features:
         return view(pose(int(image[0, 0])))
 
-    def extract_batch(self, images: list[NDArray[np.uint8]]) -> list[Features]:
-        return [self.extract(image) for image in images]
-
 
 def frames(count: int) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.float64], NDArray[np.float64]]]:
     for index in range(count):
