@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-import scipy.sparse
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -215,17 +214,36 @@ def sample_descriptors(
     """Unit descriptors (N, D) at pixels (N, 2), interpolated in a map (rows, columns, D) of any length.
 
     The same as normalising the map, `grid_sample` with zeros around it, and normalising again; only that
-    the cells' norms go into the weights of the interpolation, a sparse matrix. The decoder's, which has NumPy alone,
-    takes several times as long.
+    the cells' norms go into the weights of the interpolation. The decoder's, which has NumPy alone, takes several times
+    as long.
     """
     rows, columns, _ = dense.shape
     flat = dense.reshape(rows * columns, -1)
     index, weight = sampling.neighbours(keypoints.astype(np.float64), (columns, rows))
     norms = np.maximum(np.sqrt(np.einsum("nd,nd->n", flat, flat)), 1e-12)
-    values = (weight / norms[index]).astype(np.float32).ravel()
-    starts = np.arange(len(keypoints) + 1) * index.shape[1]
-    matrix = scipy.sparse.csr_matrix((values, index.ravel(), starts), shape=(len(keypoints), len(flat)))
-    sampled: NDArray[np.float32] = matrix @ flat
+    sampled = _weighted_sums(flat, index, (weight / norms[index]).astype(np.float32))
     lengths = np.sqrt(np.einsum("nd,nd->n", sampled, sampled))
     sampled /= np.maximum(lengths, np.float32(1e-12))[:, None]
     return sampled
+
+
+def _weighted_sums(
+    rows: NDArray[np.float32], index: NDArray[np.int64], weight: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Sums (N, D) of the rows (M, D) at `index` (N, T), times `weight` (N, T)."""
+    bags = torch.arange(0, index.size + 1, index.shape[1])
+    threads = torch.get_num_threads()
+    # Of this Python thread only. A second one would wait actively for longer than the sums take.
+    torch.set_num_threads(1)
+    try:
+        sums = functional.embedding_bag(
+            torch.from_numpy(index.ravel()),
+            torch.from_numpy(rows),
+            bags,
+            mode="sum",
+            per_sample_weights=torch.from_numpy(weight.ravel()),
+            include_last_offset=True,
+        )
+    finally:
+        torch.set_num_threads(threads)
+    return np.asarray(sums.numpy(), np.float32)
