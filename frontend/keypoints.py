@@ -60,17 +60,16 @@ def suppress(rows: NDArray[np.int64], columns: NDArray[np.int64], radius: int) -
     their own square, nine in ten, are found on an image of ranks; greedy suppression of what is left changes nothing
     about them.
     """
-    kept = np.zeros(len(rows), np.bool_)
     if not len(rows):
-        return kept
+        return np.zeros(0, np.bool_)
     top, left = rows.min(), columns.min()
     rows, columns = rows - top, columns - left
     square = np.ones((2 * radius + 1,) * 2, np.uint8)
     ranks = np.zeros((int(rows.max()) + 1, int(columns.max()) + 1), np.float32)
     rank = np.arange(len(rows), 0, -1, dtype=np.float32)
-    # Of several at one pixel the first comes last.
-    ranks[rows[::-1], columns[::-1]] = rank[::-1]
-    kept = cv2.dilate(ranks, square, dst=ranks)[rows, columns] == rank
+    # Several may lie at one pixel.
+    np.maximum.at(ranks.reshape(-1), rows * ranks.shape[1] + columns, rank)
+    kept: NDArray[np.bool_] = cv2.dilate(ranks, square, dst=ranks)[rows, columns] == rank
     silent = np.zeros(ranks.shape, np.uint8)
     silent[rows[kept], columns[kept]] = 1
     rest = np.flatnonzero(cv2.dilate(silent, square, dst=silent)[rows, columns] == 0)

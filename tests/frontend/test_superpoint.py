@@ -103,3 +103,13 @@ def test_sampling_at_a_cell_centre_is_the_cell() -> None:
 
 def test_sampling_nothing() -> None:
     assert sample_descriptors(np.ones((2, 2, 8), np.float32), np.zeros((0, 2), np.float32), Sampling()).shape == (0, 8)
+
+
+def test_sampling_leaves_the_threads_of_torch_alone() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(before + 1)
+    try:
+        sample_descriptors(np.ones((2, 2, 8), np.float32), np.zeros((3, 2), np.float32), Sampling())
+        assert torch.get_num_threads() == before + 1
+    finally:
+        torch.set_num_threads(before)
