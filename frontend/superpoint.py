@@ -6,7 +6,9 @@ workshops 2018, section 3: a shared VGG-like encoder, a detector head of 65 chan
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Literal
 
 import numpy as np
@@ -32,6 +34,8 @@ _BATCH_NORM_EPS = 1e-3
 
 
 _DEFAULT_SAMPLING = Sampling()
+# PyTorch's number of threads is each thread's own, but new ones take over the last that was set.
+_thread_number = threading.Lock()
 
 
 class ConvBlock(nn.Module):
@@ -232,10 +236,7 @@ def _weighted_sums(
 ) -> NDArray[np.float32]:
     """Sums (N, D) of the rows (M, D) at `index` (N, T), times `weight` (N, T)."""
     bags = torch.arange(0, index.size + 1, index.shape[1])
-    threads = torch.get_num_threads()
-    # Of this Python thread only. A second one would wait actively for longer than the sums take.
-    torch.set_num_threads(1)
-    try:
+    with _one_thread():
         sums = functional.embedding_bag(
             torch.from_numpy(index.ravel()),
             torch.from_numpy(rows),
@@ -244,6 +245,16 @@ def _weighted_sums(
             per_sample_weights=torch.from_numpy(weight.ravel()),
             include_last_offset=True,
         )
-    finally:
-        torch.set_num_threads(threads)
     return np.asarray(sums.numpy(), np.float32)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """PyTorch works in the calling thread alone: another one would wait actively for longer than small sums take."""
+    with _thread_number:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
