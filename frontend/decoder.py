@@ -72,17 +72,18 @@ class Sampling:
             size: (width, height) of the map, cells; cells are counted row by row, those outside have the weight 0.
         """
         columns, rows = size
-        position = self.cell_coordinates(pixels, size)
+        # Pixels last: NumPy is slow where the last axis has four elements.
+        position = self.cell_coordinates(pixels, size).T
         first = np.floor(position).astype(np.int64)
         weights = _kernel(position - first, self.interpolation)
-        taps = np.arange(weights.shape[1]) - (weights.shape[1] // 2 - 1)
-        x, y = first[:, 0, None] + taps, first[:, 1, None] + taps
-        weight_x = weights[:, :, 0] * ((x >= 0) & (x < columns))
-        weight_y = weights[:, :, 1] * ((y >= 0) & (y < rows))
-        index = np.clip(y, 0, rows - 1)[:, :, None] * columns + np.clip(x, 0, columns - 1)[:, None, :]
-        weight = weight_y[:, :, None] * weight_x[:, None, :]
-        shape = (len(pixels), len(taps) ** 2)
-        return index.reshape(shape), weight.reshape(shape)
+        taps = np.arange(len(weights))[:, None] - (len(weights) // 2 - 1)
+        x, y = first[0] + taps, first[1] + taps
+        weight_x = weights[:, 0] * ((x >= 0) & (x < columns))
+        weight_y = weights[:, 1] * ((y >= 0) & (y < rows))
+        index = np.clip(y, 0, rows - 1)[:, None] * columns + np.clip(x, 0, columns - 1)
+        weight = weight_y[:, None] * weight_x
+        shape = (len(taps) ** 2, len(pixels))
+        return np.ascontiguousarray(index.reshape(shape).T), np.ascontiguousarray(weight.reshape(shape).T)
 
 
 def padded(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -140,8 +141,7 @@ def decode(
 def gather_probability(heat: NDArray[np.float32]) -> NDArray[np.float32]:
     """How probable a point is around each pixel of scores (H, W): their sum, weighted by a Gaussian that is 1 at the
     centre; a point between pixels shares its probability among them."""
-    steps = np.arange(-HEAT_RADIUS, HEAT_RADIUS + 1)
-    weights = np.exp(-0.5 * (steps / GATHER_SIGMA_PX) ** 2).astype(np.float32)
+    weights = gathering_weights()
     gathered = heat
     for _ in range(2):
         # Along the first axis, then along the other.
@@ -150,6 +150,12 @@ def gather_probability(heat: NDArray[np.float32]) -> NDArray[np.float32]:
         gathered = np.ascontiguousarray(np.sum(shares, axis=0).T)
     capped: NDArray[np.float32] = np.minimum(gathered, np.float32(1))
     return capped
+
+
+def gathering_weights() -> NDArray[np.float32]:
+    """Weights along a row or a column of the Gaussian of `gather_probability`, 1 at the centre."""
+    steps = np.arange(-HEAT_RADIUS, HEAT_RADIUS + 1)
+    return np.exp(-0.5 * (steps / GATHER_SIGMA_PX) ** 2).astype(np.float32)
 
 
 def find_maxima(
@@ -187,15 +193,16 @@ def refine_on_heat(
     heat: NDArray[np.float32], rows: NDArray[np.int64], columns: NDArray[np.int64]
 ) -> NDArray[np.float32]:
     """Sub-pixel positions (N, 2) x y of maxima: the centre of mass of the 5×5 patch around each (soft-argmax)."""
-    radius = HEAT_RADIUS
-    steps = np.arange(-radius, radius + 1)
+    steps = np.arange(-HEAT_RADIUS, HEAT_RADIUS + 1)
     height, width = heat.shape
-    y = np.clip(rows[:, None, None] + steps[None, :, None], 0, height - 1)
-    x = np.clip(columns[:, None, None] + steps[None, None, :], 0, width - 1)
-    patch = heat[y, x].astype(np.float64)
-    total = patch.sum(axis=(1, 2))
+    # Points last: sums over the first axes are many times as fast.
+    y = np.clip(rows + steps[:, None], 0, height - 1)
+    x = np.clip(columns + steps[:, None], 0, width - 1)
+    patch = heat[y[:, None], x].astype(np.float64)
+    along_x, along_y = patch.sum(axis=0), patch.sum(axis=1)
+    total = along_x.sum(axis=0)
     total = np.where(total > 0, total, 1.0)
-    shift = np.stack([patch.sum(axis=1) @ steps / total, patch.sum(axis=2) @ steps / total], axis=1)
+    shift = np.stack([steps @ along_x / total, steps @ along_y / total], axis=1)
     refined: NDArray[np.float32] = (np.stack([columns, rows], axis=1) + shift).astype(np.float32)
     return refined
 
@@ -203,6 +210,10 @@ def refine_on_heat(
 def first_at_each_pixel(keypoints: NDArray[np.float32], scores: NDArray[np.float32]) -> NDArray[np.int64]:
     """Ascending indices of the best point (the first of equals) of those (N, 2) that round to one pixel."""
     pixels = np.rint(keypoints)
+    # Nearly always each has one of its own, and one sort says so.
+    in_order = np.sort(pixels.astype(np.int64) @ np.array([1, 1 << 32]))
+    if np.all(in_order[1:] != in_order[:-1]):
+        return np.arange(len(pixels))
     order = np.lexsort((-scores, pixels[:, 0], pixels[:, 1]))
     ordered = pixels[order]
     new = np.ones(len(order), np.bool_)
@@ -226,21 +237,37 @@ def spread_top_k(
         count: how many to keep.
         cell: pixels; 0 takes the best scores wherever they are.
     """
-    order = np.lexsort((keypoints[:, 0], keypoints[:, 1], -scores))
+    order = _best_first(keypoints, scores)
     if len(order) <= count or cell <= 0:
         return order[:count]
     round_of = _rank_in_cell(np.floor(keypoints[order] / cell).astype(np.int64))
     chosen = np.zeros(len(order), np.bool_)
-    chosen[np.argsort(round_of, kind="stable")[: count // 2]] = True
+    chosen[_stable_order(round_of)[: count // 2]] = True
     chosen[np.flatnonzero(~chosen)[: count - count // 2]] = True
     return order[chosen]
+
+
+def _best_first(keypoints: NDArray[np.float32], scores: NDArray[np.float32]) -> NDArray[np.int64]:
+    """The order of points (N, 2) by score, of equals by row, then by column."""
+    x, y = keypoints.T
+    tie = scores[1:] == scores[:-1]
+    later = (y[1:] > y[:-1]) | ((y[1:] == y[:-1]) & (x[1:] >= x[:-1]))
+    # To see that they are in order already, as maxima are, is much faster than sorting by three keys.
+    if np.all((scores[1:] < scores[:-1]) | (tie & later)):
+        return np.arange(len(scores))
+    return np.lexsort((x, y, -scores))
+
+
+def _stable_order(values: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The order of small numbers (N,) that are not negative, equals as they come; NumPy sorts short types by radix."""
+    return np.argsort(values.astype(np.min_scalar_type(int(values.max()))), kind="stable")
 
 
 def _rank_in_cell(cells: NDArray[np.int64]) -> NDArray[np.int64]:
     """How many earlier points lie in the cell of each point, (N,), of cells (N, 2)."""
     cells = cells - cells.min(axis=0)
     index = cells[:, 1] * (cells[:, 0].max() + 1) + cells[:, 0]
-    by_cell = np.argsort(index, kind="stable")
+    by_cell = _stable_order(index)
     grouped = index[by_cell]
     starts = np.flatnonzero(np.r_[True, grouped[1:] != grouped[:-1]])
     lengths = np.diff(np.r_[starts, len(grouped)])
@@ -268,13 +295,13 @@ def sample_descriptors(
 
 
 def _kernel(fraction: NDArray[np.float64], interpolation: str) -> NDArray[np.float64]:
-    """Weights (N, taps, 2) of the neighbours of positions with these fractions (N, 2)."""
+    """Weights (taps, 2, N) of the neighbours of positions with these fractions (2, N)."""
     if interpolation == "bilinear":
-        return np.stack([1 - fraction, fraction], axis=1)
+        return np.stack([1 - fraction, fraction])
     # Keys, Cubic convolution interpolation for digital image processing, 1981.
-    distance = np.abs(fraction[:, None, :] - np.array([-1.0, 0.0, 1.0, 2.0])[None, :, None])
+    near = np.stack([fraction, 1 - fraction])
+    far = near + 1
     a = _BICUBIC_A
-    near = ((a + 2) * distance - (a + 3)) * distance**2 + 1
-    far = ((distance - 5) * distance + 8) * distance * a - 4 * a
-    weights: NDArray[np.float64] = np.where(distance <= 1, near, far)
-    return weights
+    inner = ((a + 2) * near - (a + 3)) * near**2 + 1
+    outer = ((far - 5) * far + 8) * far * a - 4 * a
+    return np.concatenate([outer[:1], inner, outer[1:]])

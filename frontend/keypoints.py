@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 # Other projects copy the decoder: what needs NumPy alone is there, and here what OpenCV does in a fraction of the time.
-from .decoder import GATHER_SIGMA_PX, HEAT_RADIUS
+from .decoder import gathering_weights
 
 _EIGHT_AROUND = np.ones((3, 3), np.uint8)
 
@@ -20,12 +20,11 @@ def gather_probability(heat: NDArray[np.float32]) -> NDArray[np.float32]:
     A point between pixels shares its probability among them; by the largest share alone its rank would depend on where
     between them it lies. Measured on warped photographs: repeatability .61 to .63, matches within 3 px .66 to .69.
     """
-    side = 2 * HEAT_RADIUS + 1
-    # GaussianBlur's sum is 1.
-    gathered = cv2.GaussianBlur(heat, (side, side), GATHER_SIGMA_PX, borderType=cv2.BORDER_CONSTANT)
-    weight = cv2.getGaussianKernel(side, GATHER_SIGMA_PX)[HEAT_RADIUS, 0]
-    scaled: NDArray[np.float32] = np.minimum(gathered * np.float32(1 / weight**2), np.float32(1))
-    return scaled
+    weights = gathering_weights()
+    gathered = cv2.sepFilter2D(heat, cv2.CV_32F, weights, weights, borderType=cv2.BORDER_CONSTANT)
+    # In place: new memory for an image costs more than what is done to it.
+    capped = cv2.threshold(gathered, 1.0, 0.0, cv2.THRESH_TRUNC, dst=gathered)[1]
+    return np.asarray(capped, np.float32)
 
 
 def find_maxima(
@@ -57,11 +56,34 @@ def find_maxima(
 def suppress(rows: NDArray[np.int64], columns: NDArray[np.int64], radius: int) -> NDArray[np.bool_]:
     """Which pixels (N,), best first, greedy non-maximum suppression keeps.
 
-    Greedy: the best is kept and silences the square of `radius` pixels around it, and so on. Computed for all at once:
-    in each round all that are better than what is left around them are kept.
+    Greedy: the best is kept and silences the square of `radius` pixels around it, and so on. Those that are the best of
+    their own square, nine in ten, are found on an image of ranks; greedy suppression of what is left changes nothing
+    about them.
     """
-    pairs = cKDTree(np.stack([rows, columns], axis=1)).query_pairs(radius, p=np.inf, output_type="ndarray")
+    if not len(rows):
+        return np.zeros(0, np.bool_)
+    top, left = rows.min(), columns.min()
+    rows, columns = rows - top, columns - left
+    square = np.ones((2 * radius + 1,) * 2, np.uint8)
+    ranks = np.zeros((int(rows.max()) + 1, int(columns.max()) + 1), np.float32)
+    rank = np.arange(len(rows), 0, -1, dtype=np.float32)
+    # Several may lie at one pixel.
+    np.maximum.at(ranks.reshape(-1), rows * ranks.shape[1] + columns, rank)
+    kept: NDArray[np.bool_] = cv2.dilate(ranks, square, dst=ranks)[rows, columns] == rank
+    silent = np.zeros(ranks.shape, np.uint8)
+    silent[rows[kept], columns[kept]] = 1
+    rest = np.flatnonzero(cv2.dilate(silent, square, dst=silent)[rows, columns] == 0)
+    kept[rest] = _suppress_by_pairs(rows[rest], columns[rest], radius)
+    return kept
+
+
+def _suppress_by_pairs(rows: NDArray[np.int64], columns: NDArray[np.int64], radius: int) -> NDArray[np.bool_]:
+    """As `suppress`. Computed for all at once: in each round all that are better than what is left around them are
+    kept."""
     kept = np.ones(len(rows), np.bool_)
+    if len(rows) < 2:
+        return kept
+    pairs = cKDTree(np.stack([rows, columns], axis=1)).query_pairs(radius, p=np.inf, output_type="ndarray")
     undecided = np.zeros(len(rows), np.bool_)
     while len(pairs):
         better, worse = pairs[:, 0], pairs[:, 1]

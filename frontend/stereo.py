@@ -1,4 +1,4 @@
-"""Disparity of key points of a rectified pair: block matching at half size, then correlation and least squares."""
+"""Disparity of key points of a rectified pair: block matching of small images, then correlation and least squares."""
 
 from __future__ import annotations
 
@@ -11,32 +11,36 @@ from spslam.config import StereoConfig
 Floats = NDArray[np.float64]
 Floats32 = NDArray[np.float32]
 Indices = NDArray[np.int64]
+Image = NDArray[np.uint8]
 
-# Side of the blocks and steps between disparities, pixels at half size.
-_BLOCK = 15
+# Pixels of the image a side for one of the small images.
+_REDUCTION = 3
+# Side of the blocks and steps between disparities, pixels of the small images.
+_BLOCK = 11
 _DISPARITY_STEP = 16
 # Least disparity that is looked for, for points that are far and a little off.
 _LEAST_COARSE = -1
-# Between left to right and back, pixels at half size.
+# Between left to right and back, pixels of the small images.
 _MOST_DISAGREEMENT = 1
 # OpenCV's fixed point numbers.
 _FIXED_POINT = 16.0
 # Block matching is right to a pixel or two; correlation looks this far to each side of it.
-_SEARCH_PX = 2
+_SEARCH_PX = 3
 # Below this zero-mean normalised correlation two patches show different things.
 _LEAST_CORRELATION = 0.7
-_REFINEMENTS = 3
 # Patches flatter than this (standard deviation, grey levels) have nothing to correlate.
 _LEAST_CONTRAST = 1.5
+# Points at a time: their patches stay in the processor's cache.
+_POINTS_AT_A_TIME = 512
 
 
 class BlockStereoMatcher:
     """Finds key points of the left image in the right one (a `StereoMatcher`).
 
-    Dense block matching of the images at half size, with its own check from right to left, says where to look. There
-    the patch around the point slides along its row (zero-mean normalised correlation), and least squares on the grey
-    values (Lucas & Kanade, IJCAI 1981, in one dimension) gives the sub-pixel position. The right image needs no
-    features (docs/decisions/0011-speed.md).
+    Dense block matching of the images at a third of their size, with its own check from right to left, says where to
+    look. There the patch around the point slides along its row (zero-mean normalised correlation), and least squares on
+    the grey values (Lucas & Kanade, IJCAI 1981, in one dimension) gives the sub-pixel position. The right image needs
+    no features (docs/decisions/0011-speed.md).
 
     Args:
         config: range of disparities and patch size.
@@ -44,10 +48,10 @@ class BlockStereoMatcher:
 
     def __init__(self, config: StereoConfig) -> None:
         self._config = config
-        span = config.max_disparity / 2 - _LEAST_COARSE
+        span = config.max_disparity / _REDUCTION - _LEAST_COARSE
         self._disparities = int(np.ceil(span / _DISPARITY_STEP)) * _DISPARITY_STEP
 
-    def match(self, image_left: NDArray[np.uint8], keypoints: Floats32, image_right: NDArray[np.uint8]) -> Floats:
+    def match(self, image_left: Image, keypoints: Floats32, image_right: Image) -> Floats:
         """(N,) float64: sub-pixel x in the right image of each left key point (N, 2); NaN where there is none."""
         left = keypoints.astype(np.float64)
         u_right = np.full(len(left), np.nan)
@@ -61,7 +65,7 @@ class BlockStereoMatcher:
         u_right[known] = np.where(inside, refined, np.nan)
         return u_right
 
-    def _coarse_disparity(self, image_left: NDArray[np.uint8], left: Floats, image_right: NDArray[np.uint8]) -> Floats:
+    def _coarse_disparity(self, image_left: Image, left: Floats, image_right: Image) -> Floats:
         """(N,) disparities in pixels of the whole image, to a pixel or two; NaN where blocks agree nowhere."""
         matcher = cv2.StereoBM.create(self._disparities, _BLOCK)
         matcher.setMinDisparity(_LEAST_COARSE)
@@ -70,114 +74,130 @@ class BlockStereoMatcher:
         matcher.setTextureThreshold(0)
         matcher.setUniquenessRatio(0)
         # Blocks that leave the image are no matches for OpenCV.
-        side, margin = self._disparities + _BLOCK, _BLOCK
-        halves = [
-            cv2.copyMakeBorder(_half_size(image), margin, margin, side, side, cv2.BORDER_REPLICATE)
+        margin = _BLOCK // 2 + 1
+        side = self._disparities + margin
+        small = [
+            cv2.copyMakeBorder(_reduced(image), margin, margin, side, margin, cv2.BORDER_REPLICATE)
             for image in (image_left, image_right)
         ]
-        fixed_point = matcher.compute(*halves)
-        last = np.array(image_left.shape[::-1])[:, None] // 2 - 1
-        x, y = np.minimum(np.rint((left.T + 0.5) / 2 - 0.5).astype(np.int64), last)
+        fixed_point = matcher.compute(*small)
+        last = np.array(image_left.shape[::-1])[:, None] // _REDUCTION - 1
+        x, y = np.clip(np.rint((left.T + 0.5) / _REDUCTION - 0.5).astype(np.int64), 0, last)
         found = fixed_point[y + margin, x + side]
         missing = (_LEAST_COARSE - 1) * _FIXED_POINT
-        return np.where(found > missing, 2 * found / _FIXED_POINT, np.nan)
+        return np.where(found > missing, _REDUCTION * found / _FIXED_POINT, np.nan)
 
-    def _refine(
-        self, image_left: NDArray[np.uint8], left: Floats, image_right: NDArray[np.uint8], start: Floats
-    ) -> Floats:
+    def _refine(self, image_left: Image, left: Floats, image_right: Image, start: Floats) -> Floats:
         """x (N,) in the right image of points (N, 2) of the left one, sought around `start` (N,); NaN where the
         patches do not agree."""
         radius = self._config.patch_radius
-        width = 2 * radius + 1
-        wide = _interpolate_x(_rows(image_left, left, radius, radius + 1), left[:, 0] % 1)
-        template = wide[:, :, 1:-1] - wide[:, :, 1:-1].mean(axis=(1, 2), keepdims=True)
-        own = np.einsum("nrc,nrc->n", template, template)
-        # As far to each side as the best shift and the steps of least squares may reach.
-        reach = radius + _SEARCH_PX + 1
-        rows = _rows(image_right, np.column_stack([start, left[:, 1]]), radius, reach)
-        strip = _interpolate_x(rows, start % 1)[:, :, 1:-1]
-        score = _correlation(template, own, strip, width)
-        best = score.argmax(axis=1)
-        good = score[np.arange(len(best)), best] >= _LEAST_CORRELATION
-        good &= own >= width**2 * _LEAST_CONTRAST**2
-        # A best shift at the end of the range is the flank of a better match outside.
-        good &= (best > 0) & (best < 2 * _SEARCH_PX)
-        shift = best - _SEARCH_PX + start % 1
-        slope = 0.5 * (wide[:, :, 2:] - wide[:, :, :-2])
-        moved = _least_squares(rows, template, slope, shift)
-        refined: Floats = np.where(good & (np.abs(moved - shift) <= 1.0), np.floor(start) + moved, np.nan)
+        margin = radius + _SEARCH_PX + 1
+        padded_left, padded_right = (
+            np.asarray(cv2.copyMakeBorder(image, *(radius + 1,) * 2, *(margin,) * 2, cv2.BORDER_REPLICATE), np.uint8)
+            for image in (image_left, image_right)
+        )
+        refined = np.empty(len(start))
+        for part in np.array_split(np.arange(len(start)), -(-len(start) // _POINTS_AT_A_TIME)):
+            refined[part] = _sub_pixel(padded_left, padded_right, left[part], start[part], radius)
         return refined
 
 
-def _half_size(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Means of four pixels; an odd last row or column is left out."""
-    height, width = image.shape
-    even = image[: height - height % 2, : width - width % 2]
-    half = cv2.resize(even, (width // 2, height // 2), interpolation=cv2.INTER_AREA)
-    return np.asarray(half, np.uint8)
+def _reduced(image: Image) -> Image:
+    """Means of squares of pixels; what is left over at the right and lower border is left out."""
+    height, width = image.shape[0] // _REDUCTION, image.shape[1] // _REDUCTION
+    whole = image[: height * _REDUCTION, : width * _REDUCTION]
+    return np.asarray(cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def _rows(image: NDArray[np.uint8], centres: Floats, radius_y: int, radius_x: int) -> Floats32:
-    """Rows (N, 2·radius_y + 1, 2·radius_x + 2) around centres (N, 2), at the sub-pixel y, from `radius_x` pixels to the
-    left of the whole-pixel x to one more to the right of it; the image's border repeats outside."""
-    base = np.floor(centres).astype(np.int64)
-    margin_y, margin_x = radius_y + 1, radius_x + 1
-    padded = cv2.copyMakeBorder(image, margin_y, margin_y, margin_x, margin_x, cv2.BORDER_REPLICATE)
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (2 * radius_y + 2, 2 * radius_x + 2))
-    y = np.clip(base[:, 1] + 1, 0, windows.shape[0] - 1)
-    x = np.clip(base[:, 0] + 1, 0, windows.shape[1] - 1)
-    block = windows[y, x].astype(np.float32)
-    fraction = (centres[:, 1] - base[:, 1]).astype(np.float32)[:, None, None]
-    rows: Floats32 = block[:, :-1] + fraction * (block[:, 1:] - block[:, :-1])
-    return rows
+def _sub_pixel(padded_left: Image, padded_right: Image, left: Floats, start: Floats, radius: int) -> Floats:
+    """x (N,) in the right image, see `BlockStereoMatcher._refine`; the images have margins for patches of this radius
+    and for the search. Arrays of patches are (rows, columns, N): what is done to patches has long last axes then."""
+    width = 2 * radius + 1
+    base = np.floor(left).astype(np.int64)
+    fraction_x, fraction_y = (left - base).T.astype(np.float32)
+    # No farther than the margins reach.
+    middle = np.clip(np.rint(start).astype(np.int64), -1, padded_right.shape[1] - width - 2 * _SEARCH_PX - 1)
+    wide = _patches(padded_left, base[:, 0] + _SEARCH_PX, base[:, 1] + 1, width + 1, width + 3)
+    wide = _between(wide[:-1], wide[1:], fraction_y)
+    wide = _between(wide[:, :-1], wide[:, 1:], fraction_x)
+    strip = _patches(padded_right, middle + 1, base[:, 1] + 1, width + 1, width + 2 * _SEARCH_PX)
+    strip = _between(strip[:-1], strip[1:], fraction_y)
+    mean = wide[:, 1:-1].sum(axis=0).sum(axis=0) / np.float32(width**2)
+    template = wide[:, 1:-1] - mean
+    # Near 0, so that single precision holds the difference of the sums.
+    strip -= mean
+    own = _products(template, template)
+    score = _correlation(template, own, strip)
+    best = score.argmax(axis=0)
+    good = score.max(axis=0) >= _LEAST_CORRELATION
+    good &= own >= width**2 * _LEAST_CONTRAST**2
+    # A best shift at the end of the range is the flank of a better match outside.
+    good &= (best > 0) & (best < 2 * _SEARCH_PX)
+    shift = _least_squares(template, wide[:, 2:] - wide[:, :-2], strip, np.clip(best, 1, 2 * _SEARCH_PX - 1))
+    return np.where(good, middle + shift - _SEARCH_PX, np.nan)
 
 
-def _interpolate_x(rows: Floats32, fraction: Floats) -> Floats32:
-    """Between neighbours of the last axis (N, R, C) → (N, R, C - 1), at fractions (N,)."""
-    weight = fraction.astype(np.float32)[:, None, None]
-    between: Floats32 = rows[:, :, :-1] + weight * (rows[:, :, 1:] - rows[:, :, :-1])
+def _patches(padded: Image, x: Indices, y: Indices, rows: int, columns: int) -> Floats32:
+    """Patches (rows, columns, N) of an image whose left upper corners are at x, y (N,), moved into it."""
+    # Every `columns` bytes of the image as one thing, to be copied at once.
+    last = (padded.shape[0] - rows, padded.shape[1] - columns)
+    runs = np.ndarray((padded.shape[0], last[1] + 1), f"V{columns}", padded, strides=padded.strides)
+    y = np.minimum(np.maximum(y, 0), last[0]) + np.arange(rows)[:, None]
+    found = runs[y, np.minimum(np.maximum(x, 0), last[1])].view(np.uint8).reshape(rows, len(x), columns)
+    # To turn bytes and then to convert them is faster than both at once.
+    return np.ascontiguousarray(found.transpose(0, 2, 1)).astype(np.float32)
+
+
+def _between(low: Floats32, high: Floats32, fraction: Floats32) -> Floats32:
+    """Between neighbours, both (R, C, N), at fractions (N,) of the way."""
+    between: Floats32 = high - low
+    between *= fraction
+    between += low
     return between
 
 
-def _correlation(template: Floats32, own: Floats32, strip: Floats32, width: int) -> Floats32:
-    """Zero-mean normalised correlation (N, shifts) of templates (N, R, width), whose sums of squares are `own` (N,),
-    with the windows of strips (N, R, width - 1 + shifts)."""
-    shifts = strip.shape[2] - width + 1
-    windows = [strip[:, :, shift : shift + width] for shift in range(shifts)]
-    cross = np.stack([np.einsum("nrc,nrc->n", window, template) for window in windows], axis=1)
-    # Less a constant near the mean, so that single precision holds the difference of the sums.
-    centred = strip - strip.mean(axis=(1, 2), keepdims=True)
-    sums = _sliding_sums(centred.sum(axis=1), width)
-    squares = _sliding_sums(np.einsum("nrc,nrc->nc", centred, centred), width)
-    energy = np.maximum(squares - sums * sums / template[0].size, np.float32(1e-6))
-    score: Floats32 = cross / np.sqrt(energy * np.maximum(own, np.float32(1e-6))[:, None])
+def _products(first: Floats32, second: Floats32) -> Floats32:
+    """Scalar products (N,) of patches (R, C, N)."""
+    products: Floats32 = np.einsum("rcn,rcn->n", first, second)
+    return products
+
+
+def _products_along(strip: Floats32, patch: Floats32) -> Floats32:
+    """Scalar products (shifts, N) of patches (R, width, N) with each window of strips (R, width - 1 + shifts, N)."""
+    width = patch.shape[1]
+    return np.stack([_products(strip[:, i : i + width], patch) for i in range(strip.shape[1] - width + 1)])
+
+
+def _correlation(template: Floats32, own: Floats32, strip: Floats32) -> Floats32:
+    """Zero-mean normalised correlation (shifts, N) of zero-mean templates (R, width, N), whose sums of squares are
+    `own` (N,), with each window of strips (R, width - 1 + shifts, N)."""
+    width = template.shape[1]
+    sums = _sliding_sums(strip.sum(axis=0), width)
+    squares = _sliding_sums(np.einsum("rcn,rcn->cn", strip, strip), width)
+    energy = np.maximum(squares - sums * sums / np.float32(width * len(template)), np.float32(1e-6))
+    score: Floats32 = _products_along(strip, template) / np.sqrt(energy * np.maximum(own, np.float32(1e-6)))
     return score
 
 
 def _sliding_sums(columns: Floats32, width: int) -> Floats32:
-    """Sums (N, shifts) of `width` neighbours of (N, C)."""
-    total = np.cumsum(np.pad(columns, ((0, 0), (1, 0))), axis=1)
-    sums: Floats32 = total[:, width:] - total[:, :-width]
+    """Sums (shifts, N) of `width` neighbours of (C, N)."""
+    total = np.cumsum(columns, axis=0)
+    sums: Floats32 = np.concatenate([total[width - 1 : width], total[width:] - total[:-width]])
     return sums
 
 
-def _least_squares(rows: Floats32, template: Floats32, slope: Floats32, shift: Floats) -> Floats:
-    """Shifts (N,) along rows (N, R, C) that minimise the squared difference to zero-mean templates of this slope, both
-    (N, R, width); 0 is the middle.
+def _least_squares(template: Floats32, slope: Floats32, strip: Floats32, near: Indices) -> Floats:
+    """Shifts (N,) of windows of strips (R, width - 1 + shifts, N) that minimise the squared difference to templates of
+    this slope, both (R, width, N), within a pixel of the shifts `near` (N,); NaN where there is none.
 
-    The slope is the template's, which does not change (Baker & Matthews, IJCV 2004): each step costs a patch.
+    The slope is the template's, which does not change (Baker & Matthews, IJCV 2004). Its product with the difference,
+    0 at the minimum, is linear between whole pixels: the shift follows from two of them, without iterations.
     """
-    width = template.shape[2]
-    windows = np.lib.stride_tricks.sliding_window_view(rows, width + 1, axis=2)
-    middle = (rows.shape[2] - 1 - width) // 2
     # Sums to 0, so that the patch's mean does not matter.
-    slope = slope - slope.mean(axis=(1, 2), keepdims=True)
-    stiffness = np.maximum(np.einsum("nrc,nrc->n", slope, slope), 1e-6)
-    aim = np.einsum("nrc,nrc->n", slope, template)
-    each = np.arange(len(rows))
-    for _ in range(_REFINEMENTS):
-        base = np.floor(shift)
-        first = np.clip(base.astype(np.int64) + middle, 0, windows.shape[2] - 1)
-        patch = _interpolate_x(windows[each, :, first], shift - base)
-        shift = shift + np.clip((aim - np.einsum("nrc,nrc->n", slope, patch)) / stiffness, -1.0, 1.0)
-    return shift
+    slope = slope - slope.mean(axis=(0, 1))
+    ahead = _products_along(strip, slope) - _products(slope, template)
+    each = np.arange(len(near))
+    first = np.where(ahead[near, each] > 0, near - 1, near)
+    before, after = ahead[first, each], ahead[first + 1, each]
+    crossing = (before <= 0) & (after > 0)
+    return np.where(crossing, first - before / np.where(crossing, after - before, np.float32(1)), np.nan)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from spslam.frontend.decoder import first_at_each_pixel, refine_on_heat, spread_top_k
-from spslam.frontend.keypoints import find_maxima, gather_probability
+from spslam.frontend.keypoints import find_maxima, gather_probability, suppress
 
 
 def greedy(heat: NDArray[np.float32], threshold: float, radius: int) -> list[tuple[int, int]]:
@@ -32,6 +32,18 @@ def test_suppression_is_the_greedy_one(seed: int, radius: int, height: int, widt
     heat = np.round(heat * 4) / np.float32(4) if ties else heat
     rows, columns = find_maxima(heat, 0.2, radius, 0)
     assert list(zip(rows.tolist(), columns.tolist(), strict=True)) == greedy(heat, 0.2, radius)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(0, 6), st.integers(0, 200), st.integers(1, 50))
+@settings(deadline=None, max_examples=80)
+def test_suppression_of_points_anywhere(seed: int, radius: int, total: int, side: int) -> None:
+    # Neighbours and points at one pixel, which maxima are not.
+    pixels = np.random.default_rng(seed).integers(-side, side, (total, 2))
+    kept: list[int] = []
+    for index, pixel in enumerate(pixels):
+        if np.all(np.abs(pixels[kept] - pixel).max(axis=1) > radius):
+            kept.append(index)
+    assert np.flatnonzero(suppress(*pixels.T, radius)).tolist() == kept
 
 
 def test_no_points_on_the_flanks_of_a_silenced_one() -> None:
@@ -82,6 +94,18 @@ def test_spread_does_not_depend_on_the_order_of_points() -> None:
     first = keypoints[spread_top_k(keypoints, scores, 50, 16)]
     second = keypoints[shuffled][spread_top_k(keypoints[shuffled], scores[shuffled], 50, 16)]
     np.testing.assert_array_equal(first, second)
+
+
+def test_spread_of_maxima_is_that_of_any_order() -> None:
+    # In order they are not sorted again; of equals the upper, then the left one comes first.
+    rng = np.random.default_rng(1)
+    heat = np.round(rng.random((90, 120)) * 20).astype(np.float32)
+    rows, columns = find_maxima(heat, 2, 2, 0)
+    keypoints, scores = np.stack([columns, rows], axis=1).astype(np.float32), heat[rows, columns]
+    shuffled = rng.permutation(len(rows))
+    expected = keypoints[shuffled][spread_top_k(keypoints[shuffled], scores[shuffled], 100, 16)]
+    np.testing.assert_array_equal(keypoints[spread_top_k(keypoints, scores, 100, 16)], expected)
+    assert spread_top_k(keypoints, scores, len(rows), 16).tolist() == list(range(len(rows)))
 
 
 def test_heat_refinement_finds_the_centre_of_a_blob() -> None:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
 
 from spslam.config import FeatureConfig, StereoConfig
+from spslam.datasets.world import open_world
 from spslam.frontend.registry import create_extractor
 from spslam.frontend.stereo import BlockStereoMatcher
 
@@ -97,6 +98,36 @@ def test_points_at_the_border_and_none_at_all() -> None:
     u_right = matcher.match(image, corners, image)
     np.testing.assert_allclose(u_right[np.isfinite(u_right)], corners[np.isfinite(u_right), 0], atol=0.1)
     assert matcher.match(image, np.zeros((0, 2), np.float32), image).shape == (0,)
+
+
+def test_what_only_the_left_image_shows() -> None:
+    left = texture(9)
+    right = shifted(left, np.full(left.shape, 60.0))
+    x, y = np.meshgrid(np.arange(4.3, 50, 4.1), np.arange(15.6, 145, 6.3))
+    hidden = np.column_stack([x.ravel(), y.ravel()])
+    u_right = BlockStereoMatcher(StereoConfig()).match(np.rint(left).astype(np.uint8), hidden, right)
+    assert np.isfinite(u_right).mean() < 0.05
+
+
+def test_rendered_depth() -> None:
+    stereo, rgbd = (open_world("demo-small", sensor) for sensor in ("stereo", "rgbd"))
+    matcher = BlockStereoMatcher(StereoConfig())
+    found, errors = [], []
+    for index in (0, 30, 60):
+        frame, inverse = stereo[index], 1 / rgbd[index].depth
+        corners = cv2.goodFeaturesToTrack(frame.image, 300, 0.01, 6)[:, 0].astype(np.float64)
+        true = map_coordinates(inverse, corners.T[::-1], order=1) * frame.camera.bf
+        # Where depth jumps, a patch shows two of them.
+        x, y = np.rint(corners).astype(int).T
+        jump = (cv2.dilate(inverse, np.ones((9, 9))) - cv2.erode(inverse, np.ones((9, 9))))[y, x] * frame.camera.bf
+        smooth = (jump < 1) & (corners[:, 0] > true + 5)
+        disparity = corners[:, 0] - matcher.match(frame.image, corners, frame.image_right)
+        found.append(np.isfinite(disparity[smooth]))
+        errors.append(np.abs(disparity - true)[smooth])
+    error = np.concatenate(errors)[np.concatenate(found)]
+    assert np.concatenate(found).mean() > 0.97
+    assert np.median(error) < 0.04
+    assert (error > 1).mean() < 0.005
 
 
 @pytest.mark.parametrize("shape", [(161, 321), (40, 33)])
