@@ -29,6 +29,7 @@ class SuperPointExtractor:
     Args:
         config: `weights` names a file (see `read_checkpoint`), None takes the built-in ones.
         network: in evaluation mode, instead of the weights of a file; PyTorch runs it.
+        tuned: how PyTorch runs `network` (see `TorchEngine`).
 
     Raises:
         WeightsError: the weights cannot be used.
@@ -40,7 +41,7 @@ class SuperPointExtractor:
     identity: str
     fingerprint: str
 
-    def __init__(self, config: FeatureConfig, network: SuperPoint | None = None) -> None:
+    def __init__(self, config: FeatureConfig, network: SuperPoint | None = None, tuned: bool = True) -> None:
         self._config = config
         self.pixel_sigma = 0.7 if config.subpixel else 1.1
         self._engine: Engine
@@ -51,7 +52,7 @@ class SuperPointExtractor:
             from .torch_engine import TorchEngine
 
             weights = Checkpoint.of(network)
-            self._engine = TorchEngine(network, config.device, config.threads)
+            self._engine = TorchEngine(network, config.device, config.threads, tuned)
         self.identity = f"superpoint {weights.digest}"
         self.max_distance = weights.max_distance
         self._sampling = weights.sampling

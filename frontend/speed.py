@@ -15,12 +15,12 @@ from spslam.config import FeatureConfig
 from spslam.errors import SpslamError
 from spslam.speed_report import EngineSpeed, Timing
 
-from .checkpoints import find_weights
+from .checkpoints import find_weights, load_superpoint
 from .engine_choice import quantised_path
 from .learned import SuperPointExtractor
 
-# What all others are compared with: the paper's width in plain PyTorch.
-REFERENCE = ("superpoint", "torch fp32")
+# What all others are compared with: the paper's widths in PyTorch as networks commonly are run.
+REFERENCE = ("superpoint", "torch eager")
 _SETTINGS = (
     ("torch", "fp32"),
     ("onnxruntime", "fp32"),
@@ -40,14 +40,12 @@ def make_extractors(networks: list[str], threads: int = 0) -> Extractors:
     Raises:
         WeightsError: weights cannot be used.
     """
-    made: Extractors = {REFERENCE: _make(REFERENCE[0], "torch", "fp32", threads)}
+    eager = FeatureConfig(device="cpu", threads=threads)
+    made: Extractors = {REFERENCE: SuperPointExtractor(eager, load_superpoint(REFERENCE[0]), tuned=False)}
     for network in networks:
         for engine, precision in _SETTINGS:
-            key = (network, f"{engine} {precision}")
-            if key in made:
-                continue
             try:
-                made[key] = _make(network, engine, precision, threads)
+                made[network, f"{engine} {precision}"] = _make(network, engine, precision, threads)
             except SpslamError:
                 # Without PyTorch's the weights are to blame; the others need what not every machine has.
                 if engine == "torch":

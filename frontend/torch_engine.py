@@ -21,14 +21,14 @@ class TorchEngine:
         network: with its weights, in evaluation mode.
         device: `cpu`, `cuda` or `auto` (CUDA where there is one).
         threads: of PyTorch; 0: all cores this process may use.
+        tuned: the first stage in strips and channels last, about half of the time; False: as networks commonly are run.
 
     Raises:
         ConfigError: CUDA is asked for and there is none.
     """
 
-    name = "torch fp32"
-
-    def __init__(self, network: SuperPoint, device: str = "cpu", threads: int = 0) -> None:
+    def __init__(self, network: SuperPoint, device: str = "cpu", threads: int = 0, tuned: bool = True) -> None:
+        self.name = "torch fp32" if tuned else "torch eager"
         available = torch.cuda.is_available()
         if device == "cuda" and not available:
             raise ConfigError("features.device is cuda, but PyTorch finds no CUDA device: use cpu or auto")
@@ -38,8 +38,9 @@ class TorchEngine:
         # Sums are split among threads.
         self.machine = f"torch {torch.__version__}, {kind}, {self._threads} threads"
         self._network = network.to(self._device)
-        self._network.strip_rows = _STRIP_ROWS if self._device.type == "cpu" else 0
-        self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._network.strip_rows = _STRIP_ROWS if tuned and self._device.type == "cpu" else 0
+        self._format = torch.channels_last if tuned else torch.contiguous_format
+        self._network.to(memory_format=self._format)  # type: ignore[call-overload]
 
     def run(self, image: Image) -> tuple[Maps, Maps]:
         """See `Engine`."""
@@ -49,7 +50,7 @@ class TorchEngine:
         with torch.inference_mode():
             batch = torch.from_numpy(image.copy()).to(self._device)[None, None].float() / 255.0
             batch = functional.pad(batch, (0, -width % CELL, 0, -height % CELL), mode="replicate")
-            logits, descriptors = self._network(batch.contiguous(memory_format=torch.channels_last))
+            logits, descriptors = self._network(batch.contiguous(memory_format=self._format))
             heat = detector_probabilities(logits)
             rows = descriptors.permute(0, 2, 3, 1).contiguous()
         return heat[0].cpu().numpy(), rows[0].cpu().numpy()

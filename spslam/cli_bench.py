@@ -157,16 +157,24 @@ def _run(world: str, sensor: str, frames: list[Frame], threads: int) -> RunSpeed
 
 
 def _parts(frames: list[Frame], threads: int) -> dict[str, Timing]:
-    """Of one image: reading a file, the network, key points."""
-    from spslam.config import FeatureConfig
+    """Of one image: reading a file, the network, key points, matching, the pose."""
+    from spslam.build import build_parts
+    from spslam.config import FeatureConfig, load_config
     from spslam.frontend.learned import SuperPointExtractor
     from spslam.frontend.speed import time_parts
+    from spslam.speed_parts import time_tracking_parts
 
     images = [frame.image for frame in frames]
     extractor = SuperPointExtractor(FeatureConfig(threads=threads))
     extractor.extract(images[0])
     network, keypoints = time_parts(extractor, images)
-    return {"reading a PNG file": _reading(images), "network": network, "key points of its maps": keypoints}
+    parts = build_parts(load_config("demo_stereo", ["features.extractor=orb"]))
+    return {
+        "reading a PNG file": _reading(images),
+        "network": network,
+        "key points of its maps": keypoints,
+        **time_tracking_parts(parts.matcher, parts.pose_solver, len(images)),
+    }
 
 
 def _starts(world: str, threads: int) -> dict[str, float]:

@@ -96,7 +96,7 @@ class SpeedReport:
         rounds, threads: turns of each engine; threads of each, 0: all cores.
         engines: the reference comes first at every size.
         runs: one of each sensor.
-        parts: of one image: reading, the network, key points.
+        parts: of one image: reading, the network, key points, matching, the pose.
         starts: seconds from the start of a process to the first pose, by the state of the cache; empty: not measured.
     """
 
@@ -176,7 +176,8 @@ class SpeedReport:
         lines = [
             "## Stages\n",
             "Of the runs above, over the frames that went through a stage, and its time shared among all frames. "
-            "`features` of stereo has the disparities, too. Below: the parts of one image by itself.\n",
+            "`features` of stereo has the disparities, too. Below: the parts of one image by itself; "
+            "matching and the pose on drawn input (see `spslam.speed_parts`).\n",
             "| what | times | ms, median / p95 | ms a frame |",
             "| --- | ---: | ---: | ---: |",
         ]

@@ -1,0 +1,50 @@
+"""The parts of tracking by themselves, on drawn input of a stated size: what a frame costs beside its features."""
+
+from __future__ import annotations
+
+from time import perf_counter
+
+import numpy as np
+
+from spslam import geometry
+from spslam.camera import Camera
+from spslam.ports import Matcher, PoseSolver
+from spslam.speed_report import Timing
+
+_KEYPOINTS, _POINTS, _MATCHES = 1000, 2000, 500
+_DESCRIPTOR, _GATE_PX, _MAX_DISTANCE = 256, 24.0, 0.75
+_OUTLIERS = 0.2
+_CAMERA = Camera(640, 480, 500.0, 500.0, 319.5, 239.5, baseline_m=0.1)
+
+
+def time_tracking_parts(matcher: Matcher, pose_solver: PoseSolver, rounds: int) -> dict[str, Timing]:
+    """Matching of 2,000 projected points with 1,000 key points inside a gate of 24 px, half of them true, and the
+    refinement of a stereo pose from 500 matches, a fifth of them wrong, that is 2° and 5 cm off at the start."""
+    rng = np.random.default_rng(0)
+    size = [_CAMERA.width, _CAMERA.height]
+    pixels1 = rng.uniform(0, size, (_KEYPOINTS, 2))
+    pixels0 = np.concatenate([pixels1 + rng.normal(0, 3, pixels1.shape), rng.uniform(0, size, pixels1.shape)])
+    descriptors = rng.normal(size=(_POINTS, _DESCRIPTOR)).astype(np.float32)
+    descriptors /= np.linalg.norm(descriptors, axis=1, keepdims=True)
+
+    points = np.column_stack([rng.uniform([-3, -2], [3, 2], (_MATCHES, 2)), rng.uniform(4, 20, _MATCHES)])
+    points[:, :2] *= points[:, 2:] / 6
+    observed = _CAMERA.project(points) + rng.normal(0, 0.7, (_MATCHES, 2))
+    observed[: int(_OUTLIERS * _MATCHES)] += rng.uniform(5, 20, (int(_OUTLIERS * _MATCHES), 2))
+    u_right = _CAMERA.project(points)[:, 0] - _CAMERA.bf / points[:, 2] + rng.normal(0, 0.7, _MATCHES)
+    start = geometry.se3_exp(np.array([0.03, 0.03, 0.03, 0.02, 0.02, 0.02]))
+
+    def match() -> object:
+        return matcher.match_near(pixels0, descriptors, pixels1, descriptors[:_KEYPOINTS], _GATE_PX, _MAX_DISTANCE)
+
+    def refine() -> object:
+        return pose_solver.refine(start, points, observed, u_right, _CAMERA)
+
+    parts = {"matching 1,000 × 2,000 in a gate": match, "pose from 500 matches": refine}
+    milliseconds: dict[str, list[float]] = {name: [] for name in parts}
+    for _ in range(rounds):
+        for name, part in parts.items():
+            begin = perf_counter()
+            part()
+            milliseconds[name].append((perf_counter() - begin) * 1e3)
+    return {name: Timing.of(times) for name, times in milliseconds.items()}
