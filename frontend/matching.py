@@ -109,7 +109,8 @@ def match_pairs(
         return matches
     values = _products(descriptors0, descriptors1, index0, index1)
     best0 = _best_of_group(index0, values)
-    by_column = np.argsort(index1, kind="stable")
+    # NumPy sorts short integers by radix, in a tenth of the time.
+    by_column = np.argsort(index1.astype(np.uint16) if len(descriptors1) < 1 << 16 else index1, kind="stable")
     best1 = by_column[_best_of_group(index1[by_column], values[by_column])]
     chosen = np.zeros(len(values), np.bool_)
     chosen[best1] = True
@@ -125,10 +126,15 @@ def _products(
     """Scalar products (P,) of pairs, a chunk after the other: they fit into the cache, and no large array is taken from
     the system and given back for each call."""
     values = np.empty(len(index0), np.float32)
+    size = descriptors0.shape[1]
+    first, second = np.empty((_CHUNK, size), descriptors0.dtype), np.empty((_CHUNK, size), descriptors1.dtype)
     for start in range(0, len(index0), _CHUNK):
         chunk = slice(start, start + _CHUNK)
-        first, second = descriptors0[index0[chunk]], descriptors1[index1[chunk]].astype(np.float32, copy=False)
-        np.einsum("pd,pd->p", first, second, out=values[chunk])
+        count = len(index0[chunk])
+        # In any other mode than clip NumPy takes into a buffer of its own first.
+        np.take(descriptors0, index0[chunk], axis=0, out=first[:count], mode="clip")
+        np.take(descriptors1, index1[chunk], axis=0, out=second[:count], mode="clip")
+        np.einsum("pd,pd->p", first[:count], second[:count].astype(np.float32, copy=False), out=values[chunk])
     return values
 
 
