@@ -242,7 +242,7 @@ def spread_top_k(
         return order[:count]
     round_of = _rank_in_cell(np.floor(keypoints[order] / cell).astype(np.int64))
     chosen = np.zeros(len(order), np.bool_)
-    chosen[_stable_order(round_of)[: count // 2]] = True
+    chosen[stable_order(round_of)[: count // 2]] = True
     chosen[np.flatnonzero(~chosen)[: count - count // 2]] = True
     return order[chosen]
 
@@ -258,7 +258,7 @@ def _best_first(keypoints: NDArray[np.float32], scores: NDArray[np.float32]) -> 
     return np.lexsort((x, y, -scores))
 
 
-def _stable_order(values: NDArray[np.int64]) -> NDArray[np.int64]:
+def stable_order(values: NDArray[np.int64]) -> NDArray[np.int64]:
     """The order of small numbers (N,) that are not negative, equals as they come; NumPy sorts short types by radix."""
     return np.argsort(values.astype(np.min_scalar_type(int(values.max()))), kind="stable")
 
@@ -267,7 +267,7 @@ def _rank_in_cell(cells: NDArray[np.int64]) -> NDArray[np.int64]:
     """How many earlier points lie in the cell of each point, (N,), of cells (N, 2)."""
     cells = cells - cells.min(axis=0)
     index = cells[:, 1] * (cells[:, 0].max() + 1) + cells[:, 0]
-    by_cell = _stable_order(index)
+    by_cell = stable_order(index)
     grouped = index[by_cell]
     starts = np.flatnonzero(np.r_[True, grouped[1:] != grouped[:-1]])
     lengths = np.diff(np.r_[starts, len(grouped)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from .decoder import stable_order
 from .pairs import pairs_within_radius
 
 Floats = NDArray[np.float64]
@@ -14,7 +15,7 @@ Indices = NDArray[np.int64]
 
 # Fewer candidate pairs than this share are compared one by one, more by one matrix product.
 _SPARSE_SHARE = 0.1
-# Pairs whose descriptors, or lines that all points, are compared with at a time.
+# Pairs of descriptors, or epipolar lines, that are compared at a time.
 _CHUNK = 256
 
 
@@ -109,8 +110,7 @@ def match_pairs(
         return matches
     values = _products(descriptors0, descriptors1, index0, index1)
     best0 = _best_of_group(index0, values)
-    # NumPy sorts short integers by radix, in a tenth of the time.
-    by_column = np.argsort(index1.astype(np.uint16) if len(descriptors1) < 1 << 16 else index1, kind="stable")
+    by_column = stable_order(index1)
     best1 = by_column[_best_of_group(index1[by_column], values[by_column])]
     chosen = np.zeros(len(values), np.bool_)
     chosen[best1] = True

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from .decoder import stable_order
+
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
@@ -48,7 +50,7 @@ def pairs_within_radius(pixels0: Floats, pixels1: Floats, radius: Floats | float
 
     cell1 = np.floor((points1 - origin) / cell).astype(np.int64)
     key1 = cell1[:, 1] * columns + cell1[:, 0]
-    order = np.argsort(key1, kind="stable")
+    order = stable_order(key1)
     bounds = np.cumsum(np.bincount(key1 + 1, minlength=rows * columns + 1))
 
     # Clipped to one cell outside the grid: far predictions must not overflow, and find nothing there.

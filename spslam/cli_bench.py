@@ -172,7 +172,7 @@ def _parts(frames: list[Frame], threads: int) -> dict[str, Timing]:
     extractor = SuperPointExtractor(FeatureConfig(threads=threads))
     extractor.extract(images[0])
     network, keypoints = time_parts(extractor, images)
-    parts = build_parts(load_config("demo_stereo", ["features.extractor=orb"]))
+    parts = build_parts(load_config("demo_stereo", [f"features.threads={threads}"]))
     return {
         "reading a PNG file": _reading(images),
         "network": network,
