@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -124,12 +124,20 @@ class Points:
 
 @dataclass(frozen=True, eq=False)
 class Lines:
-    """Lines of one colour from `starts` to `ends` (N, 3), `width` pixels wide; 0 is a hair, always."""
+    """Lines of one colour from `starts` to `ends` (N, 3), `width` pixels wide; 0 is a hair, always.
+
+    A `width` (N, 2) is one for each start and end.
+    """
 
     starts: Array
     ends: Array
     color: Color
-    width: float = 0.0
+    width: float | Array = 0.0
+
+    @property
+    def hairs(self) -> bool:
+        """Whether all are as thin as can be from wherever they are seen."""
+        return not np.any(self.width)
 
 
 Layer = Points | Lines
@@ -194,6 +202,16 @@ def draw_layers(scene: Scene, look: Look, framing: Framing, moving: bool = False
         camera = frustum_lines(scene.trajectory[-1:], _CAMERA_SIZE * framing.frustum)
         drawn["camera"] = Lines(*camera, palette.camera, 2.4)
     return drawn
+
+
+def thicken_hairs(layers: Mapping[str, Layer], view: Viewpoint, width: float) -> dict[str, Layer]:
+    """Layers with hairs that look `width` pixels wide from `view` and from there only."""
+    return {
+        name: replace(layer, width=width * view.relative_depths(np.stack([layer.starts, layer.ends], axis=1)))
+        if isinstance(layer, Lines) and layer.hairs
+        else layer
+        for name, layer in layers.items()
+    }
 
 
 def legend(scene: Scene, look: Look, framing: Framing) -> list[tuple[str, Color]]:

@@ -145,6 +145,11 @@ class Viewpoint:
         """Metres a pixel of a picture `height` pixels high covers at the distance of the scene."""
         return 2.0 * self.distance * float(np.tan(0.5 * self.field_of_view)) / height
 
+    def relative_depths(self, points: Array) -> Array:
+        """(...) how far away points (..., 3) are seen, in distances to the scene; 0 beside and behind the camera."""
+        depths: Array = points @ self.T_cam_world[2, :3] + self.T_cam_world[2, 3]
+        return np.maximum(depths / self.distance, 0.0)
+
 
 def choose_viewpoint(scene: Scene, aspect: float) -> Viewpoint:
     """Look down obliquely, close enough to fill a picture of `aspect`, from the side where most is seen.
@@ -245,11 +250,16 @@ def frustum_lines(T_world_cam: Array, size: float) -> tuple[Array, Array]:
     return starts.reshape(-1, 3), ends.reshape(-1, 3)
 
 
-def tube(starts: Array, ends: Array, radius: float) -> tuple[Array, NDArray[np.int32]]:
-    """Vertices (V, 3) and triangles (T, 3) of round bars from `starts` to `ends` (N, 3): lines of any width."""
+def tube(starts: Array, ends: Array, radius: float | Array) -> tuple[Array, NDArray[np.int32]]:
+    """Vertices (V, 3) and triangles (T, 3) of round bars from `starts` to `ends` (N, 3): lines of any width.
+
+    Args:
+        radius: one for all, or (N, 2) one for each start and end.
+    """
     direction = ends - starts
     length = np.linalg.norm(direction, axis=1)
     used = length > 1e-12
+    radii = np.broadcast_to(radius, (len(starts), 2))[used]
     starts, ends, direction = starts[used], ends[used], direction[used] / length[used, None]
     # Any direction across will do: start from the axis that is least along.
     helper = np.eye(3)[np.argmin(np.abs(direction), axis=1)]
@@ -257,8 +267,9 @@ def tube(starts: Array, ends: Array, radius: float) -> tuple[Array, NDArray[np.i
     across /= np.linalg.norm(across, axis=1, keepdims=True)
     third = np.cross(direction, across)
     angle = np.arange(_TUBE_SIDES) * 2 * np.pi / _TUBE_SIDES
-    ring = radius * (np.cos(angle)[:, None] * across[:, None] + np.sin(angle)[:, None] * third[:, None])
-    vertices = np.stack([starts[:, None] + ring, ends[:, None] + ring], axis=1).reshape(-1, 3)
+    ring = np.cos(angle)[:, None] * across[:, None] + np.sin(angle)[:, None] * third[:, None]
+    rings = radii[:, :, None, None] * ring[:, None]
+    vertices = (np.stack([starts, ends], axis=1)[:, :, None] + rings).reshape(-1, 3)
     here, there = np.arange(_TUBE_SIDES), np.arange(_TUBE_SIDES) + _TUBE_SIDES
     after = np.roll(here, -1)
     side = np.concatenate(

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spslam.errors import MissingDependencyError
-from spslam.layers import Layer, Palette, Points
+from spslam.layers import Color, Layer, Lines, Palette, Points
 from spslam.scene import Viewpoint, tube
 
 Array = NDArray[np.float64]
@@ -99,7 +99,7 @@ class Canvas:
         seen = self.viewpoint
         for shape in self._shapes:
             self._window.remove_geometry(shape, reset_bounding_box=False)
-        self._shapes = [self._shape(layer, pixel) for layer in layers.values()]
+        self._shapes = self._merged(list(layers.values()), pixel)
         for number, shape in enumerate(self._shapes):
             self._window.add_geometry(shape, reset_bounding_box=anew and number == len(self._shapes) - 1)
         if anew and seen is not None:
@@ -144,23 +144,59 @@ class Canvas:
         """Close the window."""
         self._window.destroy_window()
 
-    def _shape(self, layer: Layer, pixel: float) -> Any:
+    def _merged(self, layers: list[Layer], pixel: float) -> list[Any]:
+        """All bars, all points and all hairs, each as one shape.
+
+        Open3D keeps shapes by the hash of where they lie in memory. That decides in which order it draws three and
+        more, and so, from run to run, between what is equally far away. Two it always draws in the same order.
+        """
+        clouds = [layer for layer in layers if isinstance(layer, Points)]
+        lines = [layer for layer in layers if isinstance(layer, Lines)]
+        hairs = [layer for layer in lines if layer.hairs or pixel == 0.0]
+        bars = [layer for layer in lines if layer not in hairs]
+        shapes = [self._bars(bars, pixel), self._cloud(clouds), self._hairs(hairs)]
+        return [shape for shape in shapes if shape is not None]
+
+    def _bars(self, layers: list[Lines], pixel: float) -> Any:
+        tubes = [(*tube(layer.starts, layer.ends, 0.5 * layer.width * pixel), layer.color) for layer in layers]
+        tubes = [one for one in tubes if len(one[1])]
+        if not tubes:
+            return None
+        before = np.cumsum([0, *(len(vertices) for vertices, _, _ in tubes)])
+        triangles = [corners + first for (_, corners, _), first in zip(tubes, before, strict=False)]
         geometry, vectors = self._open3d.geometry, self._open3d.utility
-        if isinstance(layer, Points):
-            cloud = geometry.PointCloud(vectors.Vector3dVector(layer.positions))
-            cloud.colors = vectors.Vector3dVector(layer.colors)
-            return cloud
-        if layer.width * pixel > 0.0:
-            vertices, triangles = tube(layer.starts, layer.ends, 0.5 * layer.width * pixel)
-            if len(triangles):
-                bars = geometry.TriangleMesh(vectors.Vector3dVector(vertices), vectors.Vector3iVector(triangles))
-                return bars.paint_uniform_color(layer.color)
-        count = len(layer.starts)
-        ends = np.stack([np.arange(count), np.arange(count) + count], axis=1)
-        lines = geometry.LineSet(
-            vectors.Vector3dVector(np.concatenate([layer.starts, layer.ends])), vectors.Vector2iVector(ends)
+        mesh = geometry.TriangleMesh(
+            vectors.Vector3dVector(np.concatenate([vertices for vertices, _, _ in tubes])),
+            vectors.Vector3iVector(np.concatenate(triangles).astype(np.int32)),
         )
-        return lines.paint_uniform_color(layer.color)
+        mesh.vertex_colors = vectors.Vector3dVector(_repeated([(color, len(vertices)) for vertices, _, color in tubes]))
+        return mesh
+
+    def _cloud(self, layers: list[Points]) -> Any:
+        if not layers:
+            return None
+        geometry, vectors = self._open3d.geometry, self._open3d.utility
+        cloud = geometry.PointCloud(vectors.Vector3dVector(np.concatenate([layer.positions for layer in layers])))
+        cloud.colors = vectors.Vector3dVector(np.concatenate([layer.colors for layer in layers]))
+        return cloud
+
+    def _hairs(self, layers: list[Lines]) -> Any:
+        if not layers:
+            return None
+        geometry, vectors = self._open3d.geometry, self._open3d.utility
+        starts = np.concatenate([layer.starts for layer in layers])
+        ends = np.concatenate([layer.ends for layer in layers])
+        pairs = np.arange(2 * len(starts)).reshape(2, -1).T
+        lines = geometry.LineSet(
+            vectors.Vector3dVector(np.concatenate([starts, ends])), vectors.Vector2iVector(pairs.astype(np.int32))
+        )
+        lines.colors = vectors.Vector3dVector(_repeated([(layer.color, len(layer.starts)) for layer in layers]))
+        return lines
+
+
+def _repeated(colors: list[tuple[Color, int]]) -> Array:
+    """(V, 3) each colour as often as it says."""
+    return np.concatenate([np.tile(color, (count, 1)) for color, count in colors])
 
 
 # GLFW's numbers.

@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 from spslam.errors import MissingDependencyError, OutputError
 from spslam.files import write_atomic
 from spslam.flight import film
-from spslam.layers import Look, draw_layers, frame_scene
+from spslam.layers import Layer, Look, draw_layers, frame_scene, thicken_hairs
 from spslam.legend import write_legend
 from spslam.pictures_out import VideoFile
-from spslam.scene import Scene
+from spslam.scene import Scene, Viewpoint
 from spslam.viewer_open3d import Canvas
 
 _log = logging.getLogger(__name__)
@@ -37,6 +37,8 @@ _TIMEOUT_S = 120.0
 _SUPERSAMPLING = 2
 _POINT_SIZE = 3.0
 _MANY_POINTS = 4000
+# Hairs are that wide, pixels as rendered: a bar of less misses pixels.
+_HAIR = 1.2
 # Pictures that widths and text are made for are this high.
 _HEIGHT = 960
 # Lines are drawn anew where they would look wider or narrower by that.
@@ -177,7 +179,7 @@ def _picture(scene: Scene, job: Job, path: Path) -> None:
 
     framing = frame_scene(scene, job.size[0] / job.size[1])
     canvas = _canvas(scene, job)
-    canvas.draw(draw_layers(scene, job.look, framing), framing.viewpoint.pixel_size(_HEIGHT), anew=True)
+    _draw(canvas, draw_layers(scene, job.look, framing), framing.viewpoint, job, anew=True)
     canvas.look_from(framing.viewpoint)
     picture = _reduced(canvas.picture(), job.size)
     canvas.close()
@@ -193,12 +195,12 @@ def _film(scene: Scene, job: Job, path: Path) -> None:
     drawn, now = (np.inf, 0.0), scene
     with VideoFile(path, job.fps) as file:
         canvas = _canvas(scene, job)
-        canvas.draw(draw_layers(scene, job.look, framing), 0.0, anew=True)
+        _draw(canvas, draw_layers(scene, job.look, framing), framing.viewpoint, job, anew=True)
         for number, (time, viewpoint) in enumerate(film(scene, framing, total, job.follow), start=1):
             pixel = viewpoint.pixel_size(_HEIGHT)
             if time != drawn[0] or not 1.0 / _COARSER < pixel / drawn[1] < _COARSER:
                 now, drawn = scene.until(time), (time, pixel)
-                canvas.draw(draw_layers(now, job.look, framing, moving=time < scene.times[-1]), pixel)
+                _draw(canvas, draw_layers(now, job.look, framing, moving=time < scene.times[-1]), viewpoint, job)
             canvas.look_from(viewpoint)
             picture = _reduced(canvas.picture(), job.size)
             write_legend(picture, now, job.look, framing, f"{time - scene.times[0]:.1f} s")
@@ -222,6 +224,12 @@ def _canvas(scene: Scene, job: Job) -> Canvas:
     growth = float(np.clip((_MANY_POINTS / max(len(scene.points), 1)) ** 0.25, 0.7, 2.0))
     canvas.style(job.look.palette, _POINT_SIZE * _SUPERSAMPLING * growth * height / _HEIGHT)
     return canvas
+
+
+def _draw(canvas: Canvas, layers: dict[str, Layer], view: Viewpoint, job: Job, anew: bool = False) -> None:
+    """Show layers as bars and points, no hairs: two shapes, which the canvas draws to the same bytes every time."""
+    hair = _HAIR * _HEIGHT / (_SUPERSAMPLING * job.size[1])
+    canvas.draw(thicken_hairs(layers, view, hair), view.pixel_size(_HEIGHT), anew)
 
 
 def _reduced(picture: Image, size: tuple[int, int]) -> Image:

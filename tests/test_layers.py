@@ -20,6 +20,7 @@ from spslam.layers import (
     draw_layers,
     frame_scene,
     legend,
+    thicken_hairs,
 )
 
 FRAMING = frame_scene(room_scene(), 4 / 3)
@@ -152,3 +153,21 @@ def test_unknown_layers_are_named() -> None:
     assert check_layers(["grid", "grid"]) == {"grid"}
     with pytest.raises(ConfigError, match="no layer named 'gird': expected one of points, trajectory"):
         check_layers(["gird"])
+
+
+def test_hairs_look_equally_wide_from_where_they_are_seen() -> None:
+    view = FRAMING.viewpoint
+    drawn = draw_layers(room_scene(), Look(), FRAMING)
+    thick = thicken_hairs(drawn, view, 2.0)
+    assert {name for name in drawn if thick[name] is not drawn[name]} == {"covisibility", "grid"}
+    grid = thick["grid"]
+    assert isinstance(grid, Lines) and not grid.hairs
+    ends = np.stack([grid.starts, grid.ends], axis=1)
+    depths = ends @ view.T_cam_world[2, :3] + view.T_cam_world[2, 3]
+    # Pixels at the distance of the scene are seen as so many pixels nearer or farther away.
+    np.testing.assert_allclose(np.asarray(grid.width) * view.distance / depths, 2.0)
+    # From behind the camera it widens from nothing.
+    behind = view.T_cam_world[2, :3] * (-view.distance - view.T_cam_world[2, 3])
+    through = thicken_hairs({"one": Lines(behind[None], ends[:1, 1], (0.0, 0.0, 0.0))}, view, 2.0)["one"]
+    assert isinstance(through, Lines)
+    assert np.asarray(through.width)[0, 0] == 0.0 < np.asarray(through.width)[0, 1]

@@ -121,6 +121,9 @@ def test_tubes_have_their_radius_everywhere():
     assert triangles.max() == 23
     np.testing.assert_allclose(np.linalg.norm(vertices[:12, :2], axis=1), 0.1)
     assert set(vertices[:12, 2]) == {0.0, 2.0}
+    tapered, same = tube(starts, ends, np.array([[0.1, 0.3], [1.0, 1.0], [0.2, 0.2]]))
+    np.testing.assert_allclose(np.linalg.norm(tapered[:12, :2], axis=1), np.repeat([0.1, 0.3], 6))
+    np.testing.assert_array_equal(same, triangles)
 
 
 def test_a_scene_survives_the_way_to_the_renderer(tmp_path):

@@ -18,6 +18,7 @@ from spslam import viewer_open3d
 from spslam.controls import Controls
 from spslam.errors import MissingDependencyError
 from spslam.geometry import inverse
+from spslam.layers import DARK, LAYERS, LIGHT, Palette
 from spslam.scene import Viewpoint
 from spslam.tracking import TrackResult, TrackState
 from spslam.trajectory import Trajectory
@@ -138,6 +139,23 @@ def windows(monkeypatch: pytest.MonkeyPatch, open3d: Any) -> SimpleNamespace:
     return stubs
 
 
+def drawn_colors(shape: Any) -> np.ndarray:
+    return np.asarray(shape.vertex_colors if hasattr(shape, "vertex_colors") else shape.colors)
+
+
+def count_of(shape: Any, color: tuple[float, float, float]) -> int:
+    """How many vertices, or lines, have a colour."""
+    return int(np.isclose(drawn_colors(shape), color, atol=1e-6).all(axis=1).sum())
+
+
+def colors_of(shape: Any, palette: Palette = LIGHT) -> set[str]:
+    """The layers a shape has the colours of; no vertex has another colour."""
+    names = (*(name for name in LAYERS if name != "points"), "camera")
+    counts = {name: count_of(shape, getattr(palette, name)) for name in names}
+    assert sum(counts.values()) == len(drawn_colors(shape))
+    return {name for name, count in counts.items() if count}
+
+
 def show(viewer: Open3DViewer, slam: WatchedSlam) -> None:
     result = TrackResult(slam.frame.index, slam.frame.timestamp, TrackState.TRACKING, inliers=12, matches=15)
     viewer.update(slam, slam.frame, result)  # type: ignore[arg-type]
@@ -149,15 +167,16 @@ def test_the_live_window_shows_the_latest_state(windows: SimpleNamespace, landma
     viewer = Open3DViewer(truth, visible=False)
     for poses in (0, 1, 4, 6):
         show(viewer, WatchedSlam(landmarks, poses))
-    # Points, trajectory, key frames, truth, grid and the camera, each once; edges are hidden at first.
-    assert len(windows.scene.shapes) == 6
-    points = [len(shape.points) for shape in windows.scene.shapes]
-    assert max(points) >= 0.9 * len(slam.map.points)
+    # Edges are hidden at first.
+    names = {"trajectory", "keyframes", "truth", "grid", "camera"}
+    points, lines = windows.scene.shapes
+    assert len(points.points) >= 0.9 * len(slam.map.points)
+    assert colors_of(lines) == names
     windows.scene.press("V")
     windows.scene.press("P")
     show(viewer, WatchedSlam(landmarks, 6))
-    assert len(windows.scene.shapes) == 6
-    assert max(len(shape.points) for shape in windows.scene.shapes) < max(points)
+    (lines,) = windows.scene.shapes
+    assert colors_of(lines) == names | {"covisibility"}
     picture = np.asarray(windows.image.shapes[0])
     assert picture.shape == (slam.frame.camera.height, slam.frame.camera.width, 3)
     greenish = (picture[:, :, 1] > 180) & (picture[:, :, 0] < 120)
@@ -213,16 +232,20 @@ def test_a_live_truth_without_metres_waits_until_it_can_be_aligned(windows: Simp
 
 def test_a_saved_run_is_played_stepped_through_and_left(windows: SimpleNamespace) -> None:
     browser = Browser(room_scene(), Controls(), seconds=0.2, visible=False)
-    everything = len(windows.scene.shapes)
-    path = windows.scene.shapes[1]
+    bars, points, hairs = windows.scene.shapes
+    assert colors_of(bars) == {"trajectory", "keyframes", "loops", "truth"}
+    assert colors_of(hairs) == {"covisibility", "grid"}
+    assert len(points.points) == 3000
     windows.scene.script = ["LEFT", "LEFT", "P", "B"]
     windows.scene.left = 6
     browser.run()
     assert windows.scene.destroyed == 1
-    # Without points, but with the camera; two frames before the end.
-    assert len(windows.scene.shapes) == everything
+    # Without points, but with the camera, on a dark ground; two frames before the end.
+    now, hairs = windows.scene.shapes
+    assert colors_of(now, DARK) - {"loops"} == {"trajectory", "keyframes", "truth", "camera"}
+    assert colors_of(hairs, DARK) == {"covisibility", "grid"}
     assert browser._row == 97
-    assert len(windows.scene.shapes[0].vertices) < len(path.vertices)
+    assert count_of(now, DARK.trajectory) == count_of(bars, LIGHT.trajectory) - 2 * 12
     windows.scene.left, windows.scene.script = 10**6, ["SPACE"]
     while browser._row != 0:
         windows.scene.poll_events()
