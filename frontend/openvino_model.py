@@ -38,8 +38,8 @@ _VERSION = "1"
 _FIRST = "conv1a.conv/aten::_convolution/Convolution"
 _MEMBERS = ("model.xml", "model.bin")
 _TRACED_SIZE = (4 * CELL, 6 * CELL)
-# Sums of logits, where digits are worth more than time.
-# The first convolution NNCF would round to seven bits, one by one; see `_first_in_int8`.
+# Sums of logits, where digits are worth more than time, and the first convolution, which is not NNCF's; see
+# `_first_in_int8`.
 _KEPT_IN_FLOAT = [".*aten::add/.*", ".*conv1a.*"]
 _TELEMETRY = "openvino_telemetry"
 
