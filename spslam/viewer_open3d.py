@@ -162,8 +162,9 @@ class Canvas:
         tubes = [one for one in tubes if len(one[1])]
         if not tubes:
             return None
-        before = np.cumsum([0, *(len(vertices) for vertices, _, _ in tubes)])
-        triangles = [corners + first for (_, corners, _), first in zip(tubes, before, strict=False)]
+        counts = [len(vertices) for vertices, _, _ in tubes]
+        before = np.cumsum(counts) - counts
+        triangles = [corners + first for (_, corners, _), first in zip(tubes, before, strict=True)]
         geometry, vectors = self._open3d.geometry, self._open3d.utility
         mesh = geometry.TriangleMesh(
             vectors.Vector3dVector(np.concatenate([vertices for vertices, _, _ in tubes])),

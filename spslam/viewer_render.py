@@ -195,7 +195,8 @@ def _film(scene: Scene, job: Job, path: Path) -> None:
     drawn, now = (np.inf, 0.0), scene
     with VideoFile(path, job.fps) as file:
         canvas = _canvas(scene, job)
-        _draw(canvas, draw_layers(scene, job.look, framing), framing.viewpoint, job, anew=True)
+        # Only for the size of the scene: no picture shows it, so hairs will do.
+        canvas.draw(draw_layers(scene, job.look, framing), 0.0, anew=True)
         for number, (time, viewpoint) in enumerate(film(scene, framing, total, job.follow), start=1):
             pixel = viewpoint.pixel_size(_HEIGHT)
             if time != drawn[0] or not 1.0 / _COARSER < pixel / drawn[1] < _COARSER:
