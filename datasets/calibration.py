@@ -41,6 +41,7 @@ class _CameraEntry(_Strict):
     cx: _Finite = Field(description="pixels, centre of the first pixel = 0")
     cy: _Finite = Field(description="pixels, centre of the first pixel = 0")
     fps: _Positive | None = Field(None, description="1/s; of the file numbers, where files are numbered")
+    readout_s: float = Field(0.0, description="of a rolling shutter, seconds from the first row to the last")
     distortion: _Distortion = Field(default_factory=_Distortion, description="lens distortion")
 
     def camera(self) -> Camera:
@@ -54,6 +55,7 @@ class _CameraEntry(_Strict):
             distortion_model=self.distortion.model,
             distortion=tuple(self.distortion.coefficients),
             fps=self.fps if self.fps is not None else _DEFAULT_FPS,
+            readout_s=self.readout_s,
         )
 
 

@@ -15,6 +15,8 @@ DistortionModel = Literal["none", "radtan", "equidistant"]
 _COEFFICIENT_COUNTS = {"none": (0,), "radtan": (4, 5, 8), "equidistant": (4,)}
 _UNDISTORT_ITERATIONS = 10
 _MAX_UNDISTORT_ERROR_PX = 0.5
+# Whoever gives milliseconds shall be told.
+_LONGEST_READOUT_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,8 @@ class Camera:
         baseline_m: metres between the rectified left and right camera; for RGB-D the baseline of the
             virtual stereo pair that depth is expressed in; None for mono.
         fps: nominal rate, 1/s.
+        readout_s: of a rolling shutter, seconds from the read-out of the first row to that of the last; 0 for a
+            global shutter.
 
     Raises:
         CalibrationError: on impossible values.
@@ -45,6 +49,7 @@ class Camera:
     distortion: tuple[float, ...] = ()
     baseline_m: float | None = None
     fps: float = 30.0
+    readout_s: float = 0.0
 
     def __post_init__(self) -> None:
         if self.width <= 0 or self.height <= 0:
@@ -74,6 +79,11 @@ class Camera:
             raise CalibrationError(f"stereo baseline must be positive and finite, found {self.baseline_m} m")
         if not 0 < self.fps < np.inf:
             raise CalibrationError(f"fps must be positive and finite, found {self.fps}")
+        if not 0 <= self.readout_s <= _LONGEST_READOUT_S:
+            raise CalibrationError(
+                f"readout_s must be 0 to {_LONGEST_READOUT_S:g} seconds from the first row to the last, "
+                f"found {self.readout_s}"
+            )
 
     @property
     def K(self) -> NDArray[np.float64]:

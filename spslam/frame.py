@@ -96,6 +96,8 @@ class Observations:
         u_right: (N,) float64, x of the same point in the rectified right image (for RGB-D: in a virtual
             one); NaN where unknown.
         depth: (N,) float64, metres along z; NaN where unknown.
+        delays: (N,) float64, seconds from the moment that positions refer to, the read-out of the middle row, to the
+            one when the point was seen (see `spslam.rolling_shutter`); 0 with a global shutter.
     """
 
     index: int
@@ -105,6 +107,7 @@ class Observations:
     scores: NDArray[np.float32]
     u_right: NDArray[np.float64]
     depth: NDArray[np.float64]
+    delays: NDArray[np.float64]
 
     def __len__(self) -> int:
         return len(self.pixels)

@@ -371,4 +371,5 @@ def keyframe_observations(slam_map: Map, keyframe_id: int) -> Observations:
         scores=np.ones(rows.stop - rows.start, dtype=np.float32),
         u_right=column["u_right"][rows].copy(),
         depth=column["depth"][rows].copy(),
+        delays=np.zeros(rows.stop - rows.start),
     )

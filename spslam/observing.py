@@ -13,6 +13,7 @@ from spslam.config import Config, DepthConfig
 from spslam.errors import CalibrationError, DatasetError
 from spslam.frame import Features, Frame, Observations, unit_descriptors
 from spslam.ports import Extractor, StereoMatcher
+from spslam.rolling_shutter import readout_delays
 
 Array = NDArray[np.float64]
 
@@ -116,10 +117,12 @@ def _depth_range_around(depth: NDArray[np.float32], config: DepthConfig) -> NDAr
 
 def _observations(frame: Frame, features: Features, pixels: Array, u_right: Array, depth: Array) -> Observations:
     descriptors = unit_descriptors(features.descriptors)
+    delays = readout_delays(features.keypoints[:, 1], frame.camera)
     finite = np.isfinite(pixels).all(axis=1)
     if not finite.all():
         # Strong fisheye lenses see pixels that no pinhole camera does.
         pixels, descriptors, u_right, depth = pixels[finite], descriptors[finite], u_right[finite], depth[finite]
+        delays = delays[finite]
     return Observations(
         index=frame.index,
         timestamp=frame.timestamp,
@@ -128,4 +131,5 @@ def _observations(frame: Frame, features: Features, pixels: Array, u_right: Arra
         scores=features.scores[finite],
         u_right=u_right,
         depth=depth,
+        delays=delays,
     )

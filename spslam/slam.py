@@ -25,6 +25,7 @@ from spslam.observing import Observer, tracking_camera
 from spslam.ports import Parts, engine, identity
 from spslam.recording import Recorder, Statistics
 from spslam.relocalization import Relocalizer
+from spslam.rolling_shutter import as_read_at_once
 from spslam.tracking import Motion, Tracked, Tracker, TrackResult, TrackState, hull_share
 from spslam.trajectory import Trajectory
 
@@ -320,7 +321,8 @@ class Slam:
         local_points = self.map.points_seen_by(local_keyframes)
         if self.state is TrackState.TRACKING:
             prediction = self._motion.predict(observations.timestamp, self.map)
-            tracked = self._tracker.track(observations, self.map, camera, prediction, local_points)
+            at_once = as_read_at_once(observations, camera, self._motion.velocity)
+            tracked = self._tracker.track(at_once, self.map, camera, prediction, local_points)
             if tracked is not None:
                 return tracked
         just_lost = self.state is TrackState.TRACKING

@@ -302,6 +302,12 @@ class Motion:
             self._velocity = step / (timestamp - self._timestamp)
         self.anchor(timestamp, T_cam_world, keyframe_id, slam_map)
 
+    @property
+    def velocity(self) -> Array:
+        """(6,) [translation, rotation] per second, from the last two poses: after t seconds a point X of camera
+        coordinates is at exp(velocity · t) X; zeros where unknown."""
+        return self._velocity
+
     def anchor(self, timestamp: float, T_cam_world: Array, keyframe_id: int, slam_map: Map) -> None:
         """Set the last pose without touching the velocity."""
         self._T_cam_keyframe = T_cam_world @ slam_map.pose(keyframe_id)

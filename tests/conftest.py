@@ -76,6 +76,7 @@ class Landmarks:
             scores=np.ones(len(seen), np.float32),
             u_right=pixels[:, 0] - disparity if depth else unknown,
             depth=self.camera.bf / disparity if depth else unknown,
+            delays=np.zeros(len(seen)),
         )
 
     def map_of(self, poses: list[np.ndarray], *, depth: bool = True, noise_px: float = 0.0) -> Map:

@@ -126,8 +126,9 @@ def test_tum_rgbd(test_data: Path) -> None:
     sequence = open_sequence(test_data / "tum" / "rgbd_dataset_freiburg1_rpy")
     slam = drive(sequence, "tum_rgbd")
     assert len(slam.trajectory()) == len(sequence) == 60
-    # 0.026 to 0.036 m with other numbers of points or thresholds: a few smeared frames decide (docs/results.md).
-    assert judge(slam, sequence).as_metrics()["ate_rmse_m"] < 0.03
+    # A rolling shutter, turned by up to 130 degrees a second: 0.010 to 0.012 m with its read-out time, 0.025 to 0.037 m
+    # without it (docs/results.md).
+    assert judge(slam, sequence).as_metrics()["ate_rmse_m"] < 0.015
 
 
 def test_euroc_standing_still(test_data: Path) -> None:

@@ -28,7 +28,7 @@ from spslam.tracking import TrackResult, TrackState
 from spslam.trajectory import Trajectory
 
 NOTHING = Observations(
-    0, 0.0, np.zeros((0, 2)), np.zeros((0, 8), np.float32), np.zeros(0, np.float32), np.zeros(0), np.zeros(0)
+    0, 0.0, np.zeros((0, 2)), np.zeros((0, 8), np.float32), np.zeros(0, np.float32), *np.zeros((3, 0))
 )
 LOST = range(20, 25)
 EVIL = '</script><script>alert("1")</script> & <b>'

@@ -22,6 +22,7 @@ def observations(count: int, index: int = 0) -> Observations:
         scores=np.ones(count, np.float32),
         u_right=np.full(count, np.nan),
         depth=np.full(count, np.nan),
+        delays=np.zeros(count),
     )
 
 

@@ -18,7 +18,7 @@ def pose(*xi: float) -> np.ndarray:
 
 
 NOTHING = Observations(
-    0, 0.0, np.zeros((0, 2)), np.zeros((0, 8), np.float32), np.zeros(0, np.float32), np.zeros(0), np.zeros(0)
+    0, 0.0, np.zeros((0, 2)), np.zeros((0, 8), np.float32), np.zeros(0, np.float32), *np.zeros((3, 0))
 )
 KEYFRAMES = [pose(0, 0, 0, 0, 0, 0), pose(1, 0, 0, 0, 0.3, 0), pose(2, 0, 1, 0.1, 0.6, 0), pose(3, 1, 1, 0, 1, 0)]
 FRAMES = [pose(0.2 * i, 0.1, 0, 0, 0.05 * i, 0.02) for i in range(8)]

@@ -99,6 +99,7 @@ class FakeSlam:
             scores=np.ones(count, dtype=np.float32),
             u_right=np.full(count, np.nan),
             depth=np.ones(count),
+            delays=np.zeros(count),
         )
         keyframe = self.map.add_keyframe(observations, np.eye(4), np.full(count, -1))
         self.map.add_points(keyframe, np.arange(15.0).reshape(count, 3), np.arange(count))

@@ -35,7 +35,7 @@ def assert_sees(tracked: Tracked | None, scene, index: int, T_world_cam: np.ndar
 def blind(observations: Observations) -> Observations:
     return Observations(
         observations.index, observations.timestamp, *(getattr(observations, n)[:0] for n in
-        ("pixels", "descriptors", "scores", "u_right", "depth")),
+        ("pixels", "descriptors", "scores", "u_right", "depth", "delays")),
     )  # fmt: skip
 
 
@@ -118,7 +118,7 @@ def test_refuses_matches_that_agree_with_no_pose(scene, slam_map) -> None:
     scrambled = np.random.default_rng(0).permutation(observations.pixels)
     wrong = Observations(
         9, 0.9, scrambled, observations.descriptors, observations.scores,
-        np.full(len(scrambled), np.nan), np.full(len(scrambled), np.nan),
+        np.full(len(scrambled), np.nan), np.full(len(scrambled), np.nan), np.zeros(len(scrambled)),
     )  # fmt: skip
     predicted = geometry.inverse(scene.pose(0.5))
     assert tracker().track(wrong, slam_map, scene.camera, predicted, all_points(slam_map)) is None

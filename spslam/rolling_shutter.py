@@ -1,0 +1,64 @@
+"""Rolling shutters: a camera that moves while its rows are read out one after the other bends what it sees."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spslam.camera import Camera
+from spslam.frame import Observations
+
+Array = NDArray[np.float64]
+
+
+def readout_delays(rows: NDArray[np.floating], camera: Camera) -> Array:
+    """(N,) seconds from the read-out of the middle row to that of these rows (N,) of the image as it was taken."""
+    last = camera.height - 1
+    delays: Array = (np.asarray(rows, dtype=np.float64) / last - 0.5) * camera.readout_s
+    return delays
+
+
+def as_read_at_once(observations: Observations, camera: Camera, velocity: Array) -> Observations:
+    """Observations as if all rows had been read out with the middle one, by a camera of constant velocity.
+
+    Each point turns back by what the camera turned since the middle row, and, where its depth is known, moves back,
+    too: without depth the translation is left as it is, which is little for what is many times farther than the
+    camera moves during one image. A velocity that is constant within an image is the usual model (Hedborg et al.,
+    Rolling shutter bundle adjustment, CVPR 2012).
+
+    Args:
+        camera: the ideal one that the observations refer to.
+        velocity: (6,) [translation, rotation] per second: after t seconds a point X of camera coordinates is at
+            exp(velocity · t) X.
+    """
+    if not observations.delays.any() or not velocity.any():
+        return observations
+    depth, u_right = observations.depth, observations.u_right
+    known = np.isfinite(depth)
+    points = camera.unproject(observations.pixels, np.where(known, depth, 1.0))
+    back = -observations.delays[:, None] * velocity
+    moved = _rotate(back[:, 3:], points) + np.where(known[:, None], back[:, :3], 0.0)
+    # Nobody turns a camera by a right angle within one image, but a velocity that was estimated wrong may.
+    valid = moved[:, 2] > 0
+    pixels = np.where(valid[:, None], camera.project(moved), observations.pixels)
+    depth = np.where(valid & known, moved[:, 2], depth)
+    with np.errstate(invalid="ignore"):
+        shifted = pixels[:, 0] - camera.bf / depth
+    return replace(
+        observations,
+        pixels=pixels,
+        u_right=np.where(np.isfinite(u_right) & valid, shifted, u_right),
+        depth=depth,
+        delays=np.zeros(len(observations)),
+    )
+
+
+def _rotate(rotations: Array, points: Array) -> Array:
+    """Points (N, 3), each turned by its own rotation vector (N, 3), all about one axis (Rodrigues' formula)."""
+    angle = np.linalg.norm(rotations, axis=1, keepdims=True)
+    axis = rotations / np.maximum(angle, 1e-300)
+    along = axis * np.sum(axis * points, axis=1, keepdims=True)
+    turned: Array = along + np.cos(angle) * (points - along) + np.sin(angle) * np.cross(axis, points)
+    return turned
