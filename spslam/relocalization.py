@@ -37,6 +37,8 @@ class Relocalizer:
         around = [reference_id, *recent] if slam_map.has_keyframe(reference_id) else recent
         if just_lost:
             tracked = self._tracker.recover(observations, slam_map, camera, around)
+            if tracked is None:
+                tracked = self._tracker.recover_around(observations, slam_map, camera, reference_id)
             if tracked is not None:
                 return tracked
         alike = self._alike(observations, slam_map)

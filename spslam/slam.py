@@ -319,14 +319,17 @@ class Slam:
     def _find_pose(self, observations: Observations, camera: Camera) -> Tracked | None:
         local_keyframes = self._tracker.local_keyframes(self.map, self._seen_points)
         local_points = self.map.points_seen_by(local_keyframes)
+        tracked: Tracked | None = None
         if self.state is TrackState.TRACKING:
             prediction = self._motion.predict(observations.timestamp, self.map)
             at_once = as_read_at_once(observations, camera, self._motion.velocity)
             tracked = self._tracker.track(at_once, self.map, camera, prediction, local_points)
-            if tracked is not None:
+            if tracked is not None and tracked.coverage(camera) >= self.config.tracking.min_coverage:
                 return tracked
         just_lost = self.state is TrackState.TRACKING
-        return self._relocalizer.find(observations, self.map, camera, self._reference_id, just_lost)
+        found = self._relocalizer.find(observations, self.map, camera, self._reference_id, just_lost)
+        # Points in one corner of the image agree with many poses: the one that more points agree with is taken.
+        return max((t for t in (tracked, found) if t is not None), key=lambda t: t.inliers, default=None)
 
     def _lose(self, observations: Observations, frame: Frame, camera: Camera) -> TrackResult:
         reason = (

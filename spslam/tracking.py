@@ -171,18 +171,44 @@ class Tracker:
         """Pose of a frame without any prediction, from matches with one key frame after the other."""
         for keyframe_id in keyframe_ids:
             matched = self._match_keyframe(observations, slam_map, keyframe_id)
-            if np.count_nonzero(matched >= 0) < self._config.min_inliers:
-                continue
-            seen = np.flatnonzero(matched >= 0)
-            points = slam_map.positions[slam_map.point_rows(matched[seen])]
-            estimate = self._pose_solver.ransac(points, observations.pixels[seen], observations.u_right[seen], camera)
-            if estimate is None or np.count_nonzero(estimate.inliers) < self._config.min_inliers:
-                continue
-            local_points = slam_map.points_seen_by(self.local_keyframes(slam_map, matched[seen][estimate.inliers]))
-            tracked = self.track(observations, slam_map, camera, estimate.T_cam_world, local_points)
-            if tracked is not None and tracked.inliers >= self._config.recovery_inliers:
-                return Tracked(tracked.observations, tracked.estimate, tracked.point_ids, tracked.matches, "recovery")
+            tracked = self._recover_from(observations, slam_map, camera, matched)
+            if tracked is not None:
+                return tracked
         return None
+
+    def recover_around(
+        self, observations: Observations, slam_map: Map, camera: Camera, keyframe_id: int
+    ) -> Tracked | None:
+        """Pose of a frame without any prediction, from matches with all points around a key frame at once.
+
+        After a jump a few points of each key frame are found again, which together may be enough. No ratio test:
+        neighbouring points look alike, and RANSAC sorts them out.
+        """
+        if not slam_map.has_keyframe(keyframe_id):
+            return None
+        seen = slam_map.points_seen_by(np.array([keyframe_id]))
+        point_ids = slam_map.points_seen_by(self.local_keyframes(slam_map, seen))
+        descriptors = slam_map.points["descriptor"][slam_map.point_rows(point_ids)].astype(np.float32)
+        matches0 = self._matcher.match(observations.descriptors, descriptors, self._max_distance)
+        matched = np.full(len(observations), NO_POINT, dtype=np.int64)
+        hit = matches0 >= 0
+        matched[hit] = point_ids[matches0[hit]]
+        return self._recover_from(observations, slam_map, camera, matched)
+
+    def _recover_from(self, observations: Observations, slam_map: Map, camera: Camera, matched: Ids) -> Tracked | None:
+        """Pose of a frame from the points (N,) that its key points seem to see, some of them wrongly."""
+        seen = np.flatnonzero(matched >= 0)
+        if len(seen) < self._config.min_inliers:
+            return None
+        points = slam_map.positions[slam_map.point_rows(matched[seen])]
+        estimate = self._pose_solver.ransac(points, observations.pixels[seen], observations.u_right[seen], camera)
+        if estimate is None or np.count_nonzero(estimate.inliers) < self._config.min_inliers:
+            return None
+        local_points = slam_map.points_seen_by(self.local_keyframes(slam_map, matched[seen][estimate.inliers]))
+        tracked = self.track(observations, slam_map, camera, estimate.T_cam_world, local_points)
+        if tracked is None or tracked.inliers < self._config.recovery_inliers:
+            return None
+        return Tracked(tracked.observations, tracked.estimate, tracked.point_ids, tracked.matches, "recovery")
 
     def local_keyframes(self, slam_map: Map, point_ids: Ids) -> Ids:
         """Key frames that see the given points, most shared first, and the closest companions of the best of them."""

@@ -14,12 +14,12 @@ from spslam.camera import Camera
 from spslam.config import Config, load_config
 from spslam.errors import CalibrationError, DatasetError, MapError
 from spslam.evaluation import evaluate
-from spslam.frame import Frame
+from spslam.frame import Frame, Observations
 from spslam.map import Map
 from spslam.map_file import SavedMap, load_map
 from spslam.metric_scale import TrueDistance, apply_scale
 from spslam.slam import Slam
-from spslam.tracking import TrackState
+from spslam.tracking import Tracked, TrackState
 from spslam.trajectory import Trajectory
 
 
@@ -80,6 +80,29 @@ def test_jump_to_a_place_just_seen_is_recovered() -> None:
     poses += poses[5:12]
     slam, results = drive(PointRoom(), poses, "stereo")
     assert results[-1].state is TrackState.TRACKING
+    assert ate(slam, poses, "se3") < 0.01
+
+
+def test_a_pose_from_one_corner_of_the_image_is_looked_for_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    room, poses = PointRoom(), sway(20)
+    slam = build(room, load_config("default"))
+    results = [slam.track(room.frame(pose, 0.05 * (i + 1), "stereo")) for i, pose in enumerate(poses[:19])]
+    track, calls = slam._tracker.track, []
+
+    def corner_first(observations: Observations, *where) -> Tracked | None:
+        found = track(observations, *where)
+        calls.append(found)
+        if found is None or len(calls) > 1:
+            return found
+        outside = (observations.pixels > (160, 120)).any(axis=1)
+        # Not only few: they also agree with a place beside the true one.
+        aside = replace(found.estimate, T_cam_world=geometry.inverse(look(0.3, 0, 0, 0)) @ found.estimate.T_cam_world)
+        return replace(found, estimate=aside, point_ids=np.where(outside, -1, found.point_ids))
+
+    monkeypatch.setattr(slam._tracker, "track", corner_first)
+    last = slam.track(room.frame(poses[19], 1.0, "stereo"))
+    assert len(calls) > 1 and last.coverage > 0.3
+    assert last.inliers > 0.7 * results[-1].inliers
     assert ate(slam, poses, "se3") < 0.01
 
 

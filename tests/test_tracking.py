@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
+
 import numpy as np
 import pytest
 
@@ -168,6 +170,24 @@ def test_recovery_goes_on_to_the_next_keyframe(scene) -> None:
     assert len(scene.labels[2]) == 0
     assert_sees(tracker().recover(observations, slam_map, scene.camera, np.array([2, 1])), scene, 9, truth)
     assert tracker().recover(observations, slam_map, scene.camera, np.array([2])) is None
+
+
+def test_recovers_from_what_key_frames_see_together(scene, slam_map) -> None:
+    """After a jump each key frame knows a few of the points only."""
+    for keyframe_id in range(4):
+        rows = np.arange(*slam_map.observation_rows(keyframe_id).indices(len(slam_map.observations)))
+        unknown = ~np.isin(slam_map.observations["point"][rows] % 5, (keyframe_id, keyframe_id + 1))
+        slam_map.unlink(rows[unknown & (slam_map.observations["point"][rows] >= 0)])
+    observations = scene.observe(scene.pose(0.5), 9, noise_px=NOISE_PX)
+    some = np.flatnonzero(scene.ids[scene.labels[9]] >= 0)[:45]
+    few = replace(observations, **{f.name: getattr(observations, f.name)[some] for f in fields(observations)[2:]})
+    find = tracker()
+    assert find.recover(few, slam_map, scene.camera, np.arange(4)) is None
+    tracked = find.recover_around(few, slam_map, scene.camera, 1)
+    assert tracked is not None and tracked.how == "recovery" and tracked.inliers >= 30
+    assert np.linalg.norm(tracked.T_world_cam[:3, 3] - scene.pose(0.5)[:3, 3]) < 0.03
+    assert find.recover_around(few, slam_map, scene.camera, 77) is None, "a key frame that was culled"
+    assert find.recover_around(blind(few), slam_map, scene.camera, 1) is None
 
 
 def test_recovery_of_nothing_is_nothing(scene, slam_map, landmarks) -> None:
