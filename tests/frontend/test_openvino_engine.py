@@ -133,6 +133,35 @@ def test_bf16_is_near_torch(weights: Checkpoint) -> None:
     assert difference(engine, TorchEngine(load_superpoint())).within(LIMITS["bf16"])
 
 
+def test_the_first_convolution_in_int8_gives_what_its_rounded_filters_give() -> None:
+    """Without NNCF: images are bytes, so that nothing else is lost; the network before differs, but by little."""
+    torch.manual_seed(4)
+    before = convert(SuperPoint((8, 8, 8, 8, 8), 8).eval())
+    rounded = before.clone()
+    found = openvino_model._round_first(rounded, [scene(seed=1), scene(seed=2)])
+    assert found is not None and found[0].shape == (8, 1, 3, 3) and found[0].dtype == np.int8
+    image = scene(seed=3)
+    expected = OpenVinoEngine(rounded, "fp32").run(image)
+    openvino_model._first_in_int8(rounded, *found)
+    int8 = OpenVinoEngine(rounded, "int8").run(image)
+    start = OpenVinoEngine(before, "fp32").run(image)
+    for ours, floats, first in zip(int8, expected, start, strict=True):
+        scale = np.abs(first).max()
+        np.testing.assert_allclose(ours, floats, atol=2e-5 * scale)
+        assert 0.0 < np.abs(floats - first).max() < 0.02 * scale
+
+
+def test_networks_in_the_box_begin_with_bytes() -> None:
+    for name in ("superpoint", "superpoint_lite"):
+        model = read_model(quantised_path(name), read_checkpoint(name))
+        first = openvino_model._first_convolution(model)
+        ends = [first.input_value(0).get_node().input_value(k).get_node().get_data() for k in range(1, 5)]
+        assert [float(end.item()) for end in ends] == [0.0, 1.0, 0.0, 1.0]
+        stored = first.input_value(1).get_node().input_value(0).get_node().input_value(0).get_node().get_data()
+        # More than seven bits overflow on processors without VNNI.
+        assert stored.dtype == np.int8 and np.abs(stored).max() <= 63
+
+
 @pytest.mark.parametrize("threads", [0, 1, 2])
 def test_images_repeat_to_the_byte_whoever_asks(weights: Checkpoint, threads: int) -> None:
     """Another engine with any number of threads, and two threads at once with images of two sizes."""
