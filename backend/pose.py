@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spslam.camera import Camera
-from spslam.geometry import apply, orthonormalize
+from spslam.geometry import orthonormalize
 from spslam.ports import PoseEstimate
 
 from .residuals import Reprojection, chi_squared, huber_cost, huber_weight, pose_jacobian
@@ -49,36 +49,38 @@ class PnPSolver:
         self.huber = huber
         self.seed = seed
 
-    def refine(self, T_cam_world: Array, points: Array, pixels: Array, u_right: Array, camera: Camera) -> PoseEstimate:
+    def refine(
+        self, T_cam_world: Array, points: Array, pixels: Array, u_right: Array, camera: Camera, *, coarse: bool = False
+    ) -> PoseEstimate:
         """Robust refinement of a pose (4, 4); see `PoseSolver.refine`.
 
         Points that are not finite or lie behind the camera are outliers. With fewer than four usable points the pose
         is given back as it came, without inliers.
         """
-        return self._refine(
-            _Problem(points, Reprojection(pixels, u_right, camera, self.pixel_sigma)), T_cam_world, None
-        )
+        problem = _Problem(points, Reprojection(pixels, u_right, camera, self.pixel_sigma))
+        return self._refine(problem, T_cam_world, None, coarse)
 
-    def _refine(self, problem: _Problem, T_cam_world: Array, active: Mask | None) -> PoseEstimate:
+    def _refine(self, problem: _Problem, T_cam_world: Array, active: Mask | None, coarse: bool = False) -> PoseEstimate:
         """Refinement that starts with the `active` points (N,), or with all."""
         T = np.asarray(T_cam_world, dtype=np.float64)
         active = problem.usable if active is None else active
         if np.count_nonzero(active) < _MIN_POINTS or not np.isfinite(T).all():
-            return _no_estimate(T_cam_world, len(problem.points))
+            return _no_estimate(T_cam_world, len(problem.usable))
+        view = _View(problem, T)
         normal = np.full((6, 6), np.nan)
         settled = False
-        for number, iterations in enumerate(_ROUNDS):
+        for number, iterations in enumerate(_ROUNDS[:1] if coarse else _ROUNDS):
             last = number == len(_ROUNDS) - 1
             if settled and not last:
                 continue
             tolerance = _CONVERGED_LAST if last else _CONVERGED
-            T, normal = problem.minimize(T, active, self.huber and not last, iterations, tolerance)
-            inliers = problem.inliers(T)
+            view, normal = _minimize(problem, view, active, self.huber and not last, iterations, tolerance)
+            inliers = view.inliers()
             settled = bool(np.count_nonzero(inliers != active) <= _SETTLED * np.count_nonzero(active))
             active = inliers
             if np.count_nonzero(active) < _MIN_POINTS:
-                return _no_estimate(T_cam_world, len(problem.points))
-        return self._estimate(orthonormalize(T), active, normal, problem)
+                return _no_estimate(T_cam_world, len(problem.usable))
+        return self._estimate(view, active, normal)
 
     def ransac(self, points: Array, pixels: Array, u_right: Array, camera: Camera) -> PoseEstimate | None:
         """PnP in RANSAC on the pixels, then `refine` on all points; see `PoseSolver.ransac`."""
@@ -89,7 +91,7 @@ class PnPSolver:
         if T is None:
             return None
         # Only what the sample agrees with: even under a kernel, many outliers would pull the pose away again.
-        estimate = self._refine(problem, T, problem.inliers(T, _SAMPLE_TOLERANCE))
+        estimate = self._refine(problem, T, _View(problem, T).inliers(_SAMPLE_TOLERANCE))
         return estimate if np.count_nonzero(estimate.inliers) >= self.min_inliers else None
 
     def _sample_consensus(self, points: Array, pixels: Array, camera: Camera) -> Array | None:
@@ -115,72 +117,86 @@ class PnPSolver:
         T[:3, 3] = translation.ravel()
         return T if np.isfinite(T).all() else None
 
-    def _estimate(self, T: Array, inliers: Mask, normal: Array, problem: _Problem) -> PoseEstimate:
-        residuals, _ = problem.residuals(T)
-        rows = int(2 * np.count_nonzero(inliers) + np.count_nonzero(inliers & problem.measured.stereo))
-        variance = float(chi_squared(residuals[:, inliers]).sum()) / max(rows - 6, 1)
+    def _estimate(self, view: _View, inliers: Mask, normal: Array) -> PoseEstimate:
+        measured = view.problem.measured
+        rows = int(2 * np.count_nonzero(inliers) + np.count_nonzero(inliers & measured.stereo))
+        variance = float(view.chi2[inliers].sum()) / max(rows - 6, 1)
         try:
             covariance = np.asarray(np.linalg.inv(normal) * max(1.0, variance), dtype=np.float64)
         except np.linalg.LinAlgError:
             covariance = np.full((6, 6), np.nan)
-        error = self.pixel_sigma * np.hypot(residuals[0, inliers], residuals[1, inliers])
-        return PoseEstimate(T, inliers, covariance, float(np.median(error)))
+        error = self.pixel_sigma * np.hypot(view.residuals[0, inliers], view.residuals[1, inliers])
+        return PoseEstimate(orthonormalize(view.T), inliers, covariance, float(np.median(error)))
 
 
 class _Problem:
-    """The points and measurements of one pose."""
+    """The points (3, N) and measurements of one pose."""
 
     def __init__(self, points: Array, measured: Reprojection) -> None:
         self.usable: Mask = measured.finite & np.isfinite(points).all(axis=1)
-        self.points: Array = np.where(self.usable[:, None], points, 0.0)
+        self.points: Array = np.ascontiguousarray(np.where(self.usable[:, None], points, 0.0).T)
         self.measured = measured
+        # Without any u_right the third row of each residual is 0.
+        self.rows = 3 if measured.stereo.any() else 2
 
-    def residuals(self, T: Array) -> tuple[Array, Mask]:
-        residuals, valid = self.measured.residuals(apply(T, self.points).T)
-        return residuals, valid & self.usable
 
-    def inliers(self, T: Array, tolerance: float = 1.0) -> Mask:
-        residuals, valid = self.residuals(T)
-        inliers: Mask = valid & (chi_squared(residuals) <= tolerance * self.measured.limit)
+class _View:
+    """All points of a problem seen from a pose: what does not depend on which of them count, and how much."""
+
+    def __init__(self, problem: _Problem, T: Array) -> None:
+        self.problem, self.T = problem, T
+        self._points_cam = T[:3, :3] @ problem.points + T[:3, 3:]
+        self.residuals, valid = problem.measured.residuals(self._points_cam)
+        self._valid: Mask = valid & problem.usable
+        # A point behind the camera costs as much as one 100 σ off: a step gains nothing by hiding points there.
+        self.chi2: Array = np.where(self._valid, chi_squared(self.residuals), 1e4)
+        self._jacobian: Array | None = None
+
+    def inliers(self, tolerance: float = 1.0) -> Mask:
+        """(N,) which points are within the 95 % limit of χ², or a multiple of it."""
+        inliers: Mask = self._valid & (self.chi2 <= tolerance * self.problem.measured.limit)
         return inliers
 
-    def minimize(self, T: Array, active: Mask, huber: bool, iterations: int, tolerance: float) -> tuple[Array, Array]:
-        """The refined pose and the normal matrix (6, 6) at the last linearisation."""
-        index = np.flatnonzero(active)
-        points, measured = self.points[index], self.measured.select(index)
-        cost, normal, gradient = _linearize(T, points, measured, huber)
-        damping = 1e-6
-        for _ in range(iterations):
-            step = _solve(normal + damping * np.diag(np.diag(normal) + 1e-12), -gradient)
-            if step is None:
-                break
-            moved = _perturb(step, T)
-            new_cost, new_normal, new_gradient = _linearize(moved, points, measured, huber)
-            if new_cost > cost:
-                damping = max(damping, 1e-4) * 10.0
-                if damping > _MAX_DAMPING:
-                    break
-                continue
-            converged = step @ normal @ step < tolerance
-            T, cost, normal, gradient = moved, new_cost, new_normal, new_gradient
-            damping *= 0.1
-            if converged:
-                break
-        return T, normal
+    def cost(self, active: Mask, huber: bool) -> float:
+        """Of the active points."""
+        cost = huber_cost(self.chi2, self.problem.measured.limit) if huber else self.chi2
+        return float(cost @ active)
+
+    def linearize(self, active: Mask, huber: bool) -> tuple[Array, Array]:
+        """Normal matrix (6, 6) and gradient (6,) of the active points."""
+        problem = self.problem
+        if self._jacobian is None:
+            by_point = problem.measured.jacobian(self._points_cam, self._valid)
+            self._jacobian = pose_jacobian(by_point, self._points_cam)[:, : problem.rows]
+        weight = huber_weight(self.chi2, problem.measured.limit) * active if huber else active.astype(np.float64)
+        weighted = (self._jacobian * weight).reshape(6, -1)
+        return weighted @ self._jacobian.reshape(6, -1).T, weighted @ self.residuals[: problem.rows].ravel()
 
 
-def _linearize(T: Array, points: Array, measured: Reprojection, huber: bool) -> tuple[float, Array, Array]:
-    """Cost, normal matrix (6, 6) and gradient (6,) of points (N, 3) at a pose."""
-    points_cam = np.ascontiguousarray(apply(T, points).T)
-    residuals, valid = measured.residuals(points_cam)
-    chi2 = chi_squared(residuals)
-    jacobian = pose_jacobian(measured.jacobian(points_cam, valid), points_cam)
-    # A point behind the camera costs as much as one 100 σ off: a step gains nothing by hiding points there.
-    chi2 = np.where(valid, chi2, 1e4)
-    cost = float(huber_cost(chi2, measured.limit).sum() if huber else chi2.sum())
-    weighted = jacobian * huber_weight(chi2, measured.limit) if huber else jacobian
-    flat, flat_weighted = jacobian.reshape(6, -1), weighted.reshape(6, -1)
-    return cost, flat_weighted @ flat.T, flat_weighted @ residuals.ravel()
+def _minimize(
+    problem: _Problem, view: _View, active: Mask, huber: bool, iterations: int, tolerance: float
+) -> tuple[_View, Array]:
+    """Levenberg-Marquardt on the active points: the refined pose and the normal matrix (6, 6) of the last step."""
+    cost = view.cost(active, huber)
+    normal, gradient = view.linearize(active, huber)
+    damping = 1e-6
+    for iteration in range(iterations):
+        step = _solve(normal + damping * np.diag(np.diag(normal) + 1e-12), -gradient)
+        if step is None:
+            break
+        moved = _View(problem, _perturb(step, view.T))
+        new_cost = moved.cost(active, huber)
+        if new_cost > cost:
+            damping = max(damping, 1e-4) * 10.0
+            if damping > _MAX_DAMPING:
+                break
+            continue
+        view, cost = moved, new_cost
+        if step @ normal @ step < tolerance or iteration == iterations - 1:
+            break
+        normal, gradient = view.linearize(active, huber)
+        damping *= 0.1
+    return view, normal
 
 
 def _perturb(step: Array, T: Array) -> Array:

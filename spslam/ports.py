@@ -156,9 +156,11 @@ class PoseSolver(Protocol):
         pixels: NDArray[np.float64],
         u_right: NDArray[np.float64],
         camera: Camera,
+        *,
+        coarse: bool = False,
     ) -> PoseEstimate:
         """Robust refinement of a pose from points (N, 3), undistorted pixels (N, 2) and u_right (N,), NaN where
-        unknown."""
+        unknown. Coarse: good enough to look for more matches around the points, at a part of the price."""
         ...
 
     def ransac(

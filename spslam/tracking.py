@@ -158,12 +158,14 @@ class Tracker:
     ) -> Tracked | None:
         """A pose of at most so many of the points, then of all of them in a narrow gate."""
         some = local_points[:: -(-len(local_points) // most)]
-        first = self._match_and_refine(observations, slam_map, camera, T_cam_world, some, radius)
+        first = self._match_and_refine(observations, slam_map, camera, T_cam_world, some, radius, coarse=True)
         if first is None:
             return None
         refined, narrow = first.estimate.T_cam_world, self._config.refine_radius_px
         second = self._match_and_refine(observations, slam_map, camera, refined, local_points, narrow)
-        return second if second is not None and second.inliers >= first.inliers else first
+        if second is not None and second.inliers >= first.inliers:
+            return second
+        return self._match_and_refine(observations, slam_map, camera, T_cam_world, some, radius)
 
     def recover(
         self, observations: Observations, slam_map: Map, camera: Camera, keyframe_ids: Iterable[int]
@@ -243,6 +245,8 @@ class Tracker:
         T_cam_world: Array,
         local_points: Ids,
         radius: float,
+        *,
+        coarse: bool = False,
     ) -> Tracked | None:
         rows = slam_map.point_rows(local_points)
         rows = rows[rows >= 0]
@@ -268,6 +272,7 @@ class Tracker:
             observations.pixels[keypoints],
             observations.u_right[keypoints],
             camera,
+            coarse=coarse,
         )
         if np.count_nonzero(estimate.inliers) < self._config.min_inliers:
             return None
