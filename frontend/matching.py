@@ -65,9 +65,9 @@ class DescriptorMatcher:
     def match_epipolar(
         self,
         pixels0: Floats,
-        descriptors0: Descriptors,
+        descriptors0: KeptDescriptors,
         pixels1: Floats,
-        descriptors1: Descriptors,
+        descriptors1: KeptDescriptors,
         F_10: Floats,
         max_line_distance: float,
         max_distance: float,
@@ -87,7 +87,7 @@ class DescriptorMatcher:
 
 
 def match_pairs(
-    descriptors0: Descriptors, descriptors1: KeptDescriptors, index0: Indices, index1: Indices, max_distance: float
+    descriptors0: KeptDescriptors, descriptors1: KeptDescriptors, index0: Indices, index1: Indices, max_distance: float
 ) -> Indices:
     """Mutual nearest neighbours among candidate pairs.
 
@@ -104,7 +104,8 @@ def match_pairs(
         return matches
     if len(index0) > _SPARSE_SHARE * len(descriptors0) * len(descriptors1):
         similarity = np.full((len(descriptors0), len(descriptors1)), -np.inf, np.float32)
-        similarity[index0, index1] = (descriptors0 @ descriptors1.astype(np.float32, copy=False).T)[index0, index1]
+        first, second = (d.astype(np.float32, copy=False) for d in (descriptors0, descriptors1))
+        similarity[index0, index1] = (first @ second.T)[index0, index1]
         nearest, good = _mutual(similarity, max_distance)
         matches[good] = nearest[good]
         return matches
@@ -121,7 +122,7 @@ def match_pairs(
 
 
 def _products(
-    descriptors0: Descriptors, descriptors1: KeptDescriptors, index0: Indices, index1: Indices
+    descriptors0: KeptDescriptors, descriptors1: KeptDescriptors, index0: Indices, index1: Indices
 ) -> NDArray[np.float32]:
     """Scalar products (P,) of pairs, a chunk after the other: they fit into the cache, and no large array is taken from
     the system and given back for each call."""
@@ -134,7 +135,8 @@ def _products(
         # In any other mode than clip NumPy takes into a buffer of its own first.
         np.take(descriptors0, index0[chunk], axis=0, out=first[:count], mode="clip")
         np.take(descriptors1, index1[chunk], axis=0, out=second[:count], mode="clip")
-        np.einsum("pd,pd->p", first[:count], second[:count].astype(np.float32, copy=False), out=values[chunk])
+        pair = (d[:count].astype(np.float32, copy=False) for d in (first, second))
+        np.einsum("pd,pd->p", *pair, out=values[chunk])
     return values
 
 

@@ -181,9 +181,9 @@ class Mapper:
             pixels, descriptors = slam_map.observations["pixel"], slam_map.observations["descriptor"]
             matches0 = self._matcher.match_epipolar(
                 pixels[mine],
-                descriptors[mine].astype(np.float32),
+                descriptors[mine],
                 pixels[theirs],
-                descriptors[theirs].astype(np.float32),
+                descriptors[theirs],
                 fundamental_matrix(T_cam_world, T_other_world, camera),
                 self._config.mapping.max_epipolar_px,
                 self._max_distance,
@@ -215,10 +215,9 @@ class Mapper:
     # -- fusion ----------------------------------------------------------------------------------------------
 
     def _fuse(self, slam_map: Map, camera: Camera, keyframe_id: int, neighbors: Ids) -> None:
-        """Project the points of each key frame of the neighbourhood into the new one, and the new one's into them."""
+        """Project the points of the neighbourhood into the new key frame, and the new one's into each of the others."""
+        self.fuse_into(slam_map, camera, keyframe_id, slam_map.points_seen_by(neighbors))
         for neighbor in neighbors:
-            theirs = slam_map.points_seen_by(np.array([neighbor]))
-            self.fuse_into(slam_map, camera, keyframe_id, theirs)
             mine = slam_map.points_seen_by(np.array([keyframe_id]))
             self.fuse_into(slam_map, camera, int(neighbor), mine)
 

@@ -106,15 +106,15 @@ class Matcher(Protocol):
     def match_epipolar(
         self,
         pixels0: NDArray[np.float64],
-        descriptors0: NDArray[np.float32],
+        descriptors0: NDArray[np.float32] | NDArray[np.float16],
         pixels1: NDArray[np.float64],
-        descriptors1: NDArray[np.float32],
+        descriptors1: NDArray[np.float32] | NDArray[np.float16],
         F_10: NDArray[np.float64],
         max_line_distance: float,
         max_distance: float,
     ) -> NDArray[np.int64]:
         """As `match`, among pairs whose pixel in image 1 lies within `max_line_distance` pixels of the epipolar
-        line `F_10 @ [x0, y0, 1]` only."""
+        line `F_10 @ [x0, y0, 1]` only. Descriptors may be as the map keeps them."""
         ...
 
 

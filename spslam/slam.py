@@ -94,7 +94,7 @@ class Slam:
         self._last_timestamp = -np.inf
         self._lost_since: float | None = None
         self._lost_frames = 0
-        self._seen_points = np.zeros(0, dtype=np.int64)
+        self._see(np.zeros(0, dtype=np.int64))
         self._reference_id = -1
         if saved is not None:
             self._resume(saved)
@@ -300,7 +300,7 @@ class Slam:
             self._motion.update(timestamp, geometry.inverse(pose), int(keyframe_id), self.map)
             self._places.add(int(keyframe_id), keyframe_observations(self.map, int(keyframe_id)).descriptors)
         self._reference_id = started.keyframe_id
-        self._seen_points = self.map.points_seen_by(np.array([started.keyframe_id]))
+        self._see(self.map.points_seen_by(np.array([started.keyframe_id])))
         first_id = int(keyframe_ids[0])
         for frames in (started.before[::-1], started.between):
             self._track_waiting(frames, first_id, camera)
@@ -316,9 +316,20 @@ class Slam:
             T_cam_world = tracked.estimate.T_cam_world
             self._recorder.add(observations.timestamp, tracked.T_world_cam, first_id, self.map)
 
+    def _see(self, point_ids: Ids) -> None:
+        """Points (ids) seen last, in the map as it is from now on."""
+        self._seen_points = point_ids
+        self._local: tuple[Ids, Ids] | None = None
+
+    def _local_map(self) -> tuple[Ids, Ids]:
+        """Key frames and points (ids) around the points seen last."""
+        if self._local is None:
+            keyframe_ids = self._tracker.local_keyframes(self.map, self._seen_points)
+            self._local = keyframe_ids, self.map.points_seen_by(keyframe_ids)
+        return self._local
+
     def _find_pose(self, observations: Observations, camera: Camera) -> Tracked | None:
-        local_keyframes = self._tracker.local_keyframes(self.map, self._seen_points)
-        local_points = self.map.points_seen_by(local_keyframes)
+        _, local_points = self._local_map()
         tracked: Tracked | None = None
         if self.state is TrackState.TRACKING:
             prediction = self._motion.predict(observations.timestamp, self.map)
@@ -387,10 +398,9 @@ class Slam:
             # Finding itself in a saved map at the beginning is none.
             self.statistics.relocalisations += len(self._recorder) > 0
         self._found()
-        self._seen_points = tracked.point_ids[tracked.point_ids >= 0]
-        local_keyframes = self._tracker.local_keyframes(self.map, self._seen_points)
+        self._see(tracked.point_ids[tracked.point_ids >= 0])
+        local_keyframes, local_points = self._local_map()
         self._reference_id = int(local_keyframes[0])
-        local_points = self.map.points_seen_by(local_keyframes)
         self.map.part = self.map.part_of(self._reference_id)
         if self.mapping:
             self._tracker.count_visibility(self.map, camera, tracked, local_points)
@@ -412,7 +422,7 @@ class Slam:
             self._recorder.reanchor(removed)
             self._loops.reanchor(self.map, removed)
         self._global.keyframe_added(self.map)
-        self._seen_points = self.map.points_seen_by(np.array([keyframe_id]))
+        self._see(self.map.points_seen_by(np.array([keyframe_id])))
         self._keyframe_rule(camera).reset()
         self._count()
 
@@ -425,7 +435,7 @@ class Slam:
             self.statistics.loops += 1
             self.statistics.merges += parts - len(self.map.parts)
             self._global.start(self.map, camera)
-            self._seen_points = self.map.points_seen_by(np.array([self._reference_id]))
+            self._see(self.map.points_seen_by(np.array([self._reference_id])))
             self._count()
 
     def _result(self, tracked: Tracked, why_keyframe: str, camera: Camera) -> TrackResult:
