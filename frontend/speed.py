@@ -40,8 +40,7 @@ def make_extractors(networks: list[str], threads: int = 0) -> Extractors:
     Raises:
         WeightsError: weights cannot be used.
     """
-    eager = FeatureConfig(device="cpu", threads=threads)
-    made: Extractors = {REFERENCE: SuperPointExtractor(eager, load_superpoint(REFERENCE[0]), tuned=False)}
+    made: Extractors = {REFERENCE: make_reference(threads)}
     for network in networks:
         for engine, precision in _SETTINGS:
             try:
@@ -53,9 +52,15 @@ def make_extractors(networks: list[str], threads: int = 0) -> Extractors:
     return made
 
 
+def make_reference(threads: int = 0) -> SuperPointExtractor:
+    """The extractor that `REFERENCE` names."""
+    eager = FeatureConfig(device="cpu", threads=threads)
+    return SuperPointExtractor(eager, load_superpoint(REFERENCE[0]), tuned=False)
+
+
 def time_engines(extractors: Extractors, size: tuple[int, int], rounds: int) -> list[EngineSpeed]:
     """Times of extractors, the reference first, on one drawn image of a size (height, width), pixels."""
-    image = _picture(size)
+    image = picture(size)
     for extractor in extractors.values():
         extractor.seconds_of_parts(image)
     seconds = np.array(
@@ -95,8 +100,8 @@ def _file_of(network: str, engine: str) -> Path:
     return quantised_path(network, runtime) if precision == "int8" else find_weights(network)
 
 
-def _picture(size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Blocks of all levels with noise: corners as many as in a photograph."""
+def picture(size: tuple[int, int]) -> NDArray[np.uint8]:
+    """A drawn image of a size (height, width): blocks of all levels with noise, corners as many as in a photograph."""
     rng = np.random.default_rng(0)
     height, width = size
     blocks = rng.integers(40, 216, (-(-height // 24), -(-width // 24)))

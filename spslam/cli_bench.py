@@ -21,11 +21,13 @@ from typer.core import TyperGroup
 from spslam import cli_suite
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy as np
     from numpy.typing import NDArray
 
     from spslam.frame import Frame, Sensor
-    from spslam.speed_report import RunSpeed, SpeedReport, Timing
+    from spslam.speed_report import RunComparison, RunSpeed, SpeedReport, Timing
 
 # Height, width: half of TUM's, TUM's, EuRoC's and KITTI's.
 _SIZES = ((240, 320), (480, 640), (480, 752), (376, 1241))
@@ -36,6 +38,9 @@ _WORLD, _QUICK_WORLD = "demo", "demo-small"
 _FRAMES, _QUICK_FRAMES = 60, 3
 _QUICK_ROUNDS = 2
 _WARM_STARTS = 3
+
+# Of each sensor, the reference between them.
+_RUN_ROUNDS = 5
 
 _SUITE = "suite"
 _HELP = ("-h", "--help")
@@ -112,6 +117,7 @@ def _measure(command: str, weights: list[str] | None, rounds: int, threads: int,
     from spslam.frontend.checkpoints import BUILT_IN, read_checkpoint
     from spslam.frontend.engine import usable_cores
     from spslam.frontend.speed import make_extractors, time_engines
+    from spslam.frontend.speed_reference import REFERENCE_SIZE, reference_clock
     from spslam.machine import processor
     from spslam.metrics import versions
     from spslam.speed_report import SpeedReport
@@ -123,12 +129,14 @@ def _measure(command: str, weights: list[str] | None, rounds: int, threads: int,
     report = SpeedReport(command, {**processor(), "cores": usable_cores(), **versions()}, rounds, threads)
     # Runs first, in a process like a user's: with all engines loaded, PyTorch's among them, they take a quarter longer.
     world, count = (_QUICK_WORLD, _QUICK_FRAMES) if quick else (_WORLD, _FRAMES)
-    for sensor, size in _RUNS:
-        typer.echo(f"a run, {sensor}", err=True)
-        frames = _rendered(world, sensor, _QUICK_SIZES[0] if quick else size, count)
-        report.runs.append(_run(world, sensor, frames, threads))
-        if sensor == "mono":
-            report.parts = _parts(frames, threads)
+    reference_size = _QUICK_SIZES[0] if quick else REFERENCE_SIZE
+    with reference_clock(threads, reference_size) as clock:
+        for sensor, size in _RUNS:
+            typer.echo(f"runs, {sensor}", err=True)
+            frames = _rendered(world, sensor, _QUICK_SIZES[0] if quick else size, count)
+            report.runs.append(_runs(world, sensor, frames, threads, clock, _QUICK_ROUNDS if quick else _RUN_ROUNDS))
+            if sensor == "mono":
+                report.parts = _parts(frames, threads)
     extractors = make_extractors(networks, threads)
     for size in _QUICK_SIZES if quick else _SIZES:
         typer.echo(f"{len(extractors)} engines at {size[1]}x{size[0]}", err=True)
@@ -145,6 +153,19 @@ def _rendered(world: str, sensor: str, size: tuple[int, int], count: int) -> lis
 
     spec = replace(world_spec(world), height=size[0], width=size[1])
     return list(islice(RenderedWorld(spec, cast("Sensor", sensor)), count))
+
+
+def _runs(
+    world: str, sensor: str, frames: list[Frame], threads: int, clock: Callable[[], float], rounds: int
+) -> RunComparison:
+    """Runs with the reference between them."""
+    from spslam.speed_report import RunComparison
+
+    runs, reference_ms = [], [clock()]
+    for _ in range(rounds):
+        runs.append(_run(world, sensor, frames, threads))
+        reference_ms.append(clock())
+    return RunComparison.of(runs, reference_ms)
 
 
 def _run(world: str, sensor: str, frames: list[Frame], threads: int) -> RunSpeed:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
+from statistics import median
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -86,6 +88,34 @@ class RunSpeed:
     stages: dict[str, Timing]
 
 
+@dataclass(frozen=True)
+class RunComparison:
+    """Several runs with one sensor, and the reference's extraction between them.
+
+    Attributes:
+        run: the one of the middle speed.
+        all_fps: of all of them.
+        reference: one image by the reference, before, between and after them.
+        frames_per_reference: frames that a run takes in the time of one extraction around it, median of the runs.
+    """
+
+    run: RunSpeed
+    all_fps: list[float]
+    reference: Timing
+    frames_per_reference: float
+
+    @classmethod
+    def of(cls, runs: list[RunSpeed], reference_ms: list[float]) -> RunComparison:
+        """Of runs, one at least, and the times (one more than runs) around them."""
+        around = [(before + after) / 2 for before, after in pairwise(reference_ms)]
+        return cls(
+            run=sorted(runs, key=lambda run: run.fps)[(len(runs) - 1) // 2],
+            all_fps=[run.fps for run in runs],
+            reference=Timing.of(reference_ms),
+            frames_per_reference=median(run.fps * ms / 1e3 for run, ms in zip(runs, around, strict=True)),
+        )
+
+
 @dataclass
 class SpeedReport:
     """All that was measured.
@@ -95,7 +125,7 @@ class SpeedReport:
         machine: what `spslam.machine.processor` says, `cores` that may be used, versions.
         rounds, threads: turns of each engine; threads of each, 0: all cores.
         engines: the reference comes first at every size.
-        runs: one of each sensor.
+        runs: of each sensor.
         parts: of one image: reading, the network, key points, matching, the pose.
         starts: seconds from the start of a process to the first pose, by the state of the cache; empty: not measured.
     """
@@ -105,7 +135,7 @@ class SpeedReport:
     rounds: int
     threads: int
     engines: list[EngineSpeed] = field(default_factory=list)
-    runs: list[RunSpeed] = field(default_factory=list)
+    runs: list[RunComparison] = field(default_factory=list)
     parts: dict[str, Timing] = field(default_factory=dict)
     starts: dict[str, float] = field(default_factory=dict)
 
@@ -160,15 +190,20 @@ class SpeedReport:
         lines = [
             "## Runs against the camera\n",
             "The default configuration on frames that are at hand. A frame's time is from its image to its pose; "
-            "features are found while the frame before is tracked, so that more frames a second come out.\n",
-            "| world | sensor | size | engine | frames | frame ms, median / p95 | frames/s | camera's frames/s |",
-            "| --- | --- | --- | --- | ---: | ---: | ---: | ---: |",
+            "features are found while the frame before is tracked, so that more frames a second come out. Between the "
+            "runs of a sensor superpoint extracts one 640×480 image by torch eager; the last column, which holds where "
+            "frames a second do not, says how many frames a run takes in that time.\n",
+            "| world | sensor | size | engine | frames | frame ms, median / p95 | frames/s, median (least to most) "
+            "| camera's | reference ms | frames in its time |",
+            "| --- | --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
         ]
-        for run in self.runs:
+        for compared in self.runs:
+            run = compared.run
             frame = f"{run.frame.count} | {run.frame.median_ms:.1f} / {run.frame.p95_ms:.1f}"
             lines.append(
                 f"| {run.world} | {run.sensor} | {run.width}×{run.height} | {run.engine} | {frame} "
-                f"| {run.fps:.1f} | {run.camera_fps:.0f} |"
+                f"| {run.fps:.1f} ({min(compared.all_fps):.1f} to {max(compared.all_fps):.1f}) | {run.camera_fps:.0f} "
+                f"| {compared.reference.median_ms:.0f} | {compared.frames_per_reference:.1f} |"
             )
         return "\n".join(lines)
 
@@ -181,7 +216,7 @@ class SpeedReport:
             "| what | times | ms, median / p95 | ms a frame |",
             "| --- | ---: | ---: | ---: |",
         ]
-        for run in self.runs:
+        for run in (compared.run for compared in self.runs):
             for name, timing in run.stages.items():
                 lines.append(_stage_row(f"{run.sensor}: {name}", timing, run.frame.count))
         lines += [_stage_row(f"one image: {name}", timing, None) for name, timing in self.parts.items()]

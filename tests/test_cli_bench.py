@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import sys
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from command_line import call, refused
 from spslam import cli_bench
 from spslam.frontend.openvino_engine import has_bf16
 from spslam.frontend.speed import REFERENCE, make_extractors, time_engines
-from spslam.speed_report import SpeedReport
+from spslam.frontend.speed_reference import reference_clock
+from spslam.speed_report import RunComparison, RunSpeed, SpeedReport, Timing
 
 NETWORKS = ("superpoint", "superpoint_lite")
 
@@ -38,8 +40,11 @@ def test_quick(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     megabytes = {(row["network"], row["engine"]): row["megabytes"] for row in report["engines"]}
     assert megabytes["superpoint_lite", "openvino int8"] < megabytes["superpoint_lite", "torch fp32"]
 
-    assert [run["sensor"] for run in report["runs"]] == ["mono", "stereo", "rgbd"]
-    for run in report["runs"]:
+    assert [compared["run"]["sensor"] for compared in report["runs"]] == ["mono", "stereo", "rgbd"]
+    for compared in report["runs"]:
+        run = compared["run"]
+        assert len(compared["all_fps"]) == 2 and compared["reference"]["count"] == 3
+        assert run["fps"] == min(compared["all_fps"]) and compared["frames_per_reference"] > 0
         assert (run["world"], run["camera_fps"], run["frame"]["count"]) == ("demo-small", 20, 3)
         assert (run["width"], run["height"]) == (96, 64)
         assert run["fps"] > 0
@@ -47,6 +52,21 @@ def test_quick(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert sum(stage["total_ms"] for stage in run["stages"].values()) <= run["frame"]["total_ms"]
     assert {part["count"] for part in report["parts"].values()} == {3}
     assert len(report["parts"]) == 5
+
+
+def test_runs_are_compared_with_the_reference_around_them() -> None:
+    slow, fast = (RunSpeed("demo", "mono", "", 640, 480, 20, fps, Timing(1, 1, 1, 1), {}) for fps in (20.0, 30.0))
+    compared = RunComparison.of([fast, slow, fast], [400.0, 600.0, 800.0, 600.0])
+    assert compared.run is fast and compared.all_fps == [30, 20, 30]
+    assert compared.frames_per_reference == 15.0, "of 15, 14 and 21"
+    report = SpeedReport("spslam bench speed", {}, 1, 1, runs=[compared])
+    assert "| 30.0 (20.0 to 30.0) | 20 | 600 | 15.0 |" in report._run_table()
+
+
+def test_the_reference_ticks_in_a_process_of_its_own() -> None:
+    with reference_clock(1, (40, 48)) as clock:
+        assert clock() > 0 < clock()
+    assert not multiprocessing.active_children()
 
 
 def test_starts_begin_with_an_empty_cache(monkeypatch: pytest.MonkeyPatch) -> None:
