@@ -65,8 +65,10 @@ def suppress(rows: NDArray[np.int64], columns: NDArray[np.int64], radius: int) -
     top, left = rows.min(), columns.min()
     rows, columns = rows - top, columns - left
     square = np.ones((2 * radius + 1,) * 2, np.uint8)
-    ranks = np.zeros((int(rows.max()) + 1, int(columns.max()) + 1), np.float32)
-    rank = np.arange(len(rows), 0, -1, dtype=np.float32)
+    # Two bytes dilate in half the time of four.
+    kind = np.uint16 if len(rows) <= np.iinfo(np.uint16).max else np.float32
+    ranks = np.zeros((int(rows.max()) + 1, int(columns.max()) + 1), kind)
+    rank = np.arange(len(rows), 0, -1, dtype=kind)
     # Several may lie at one pixel.
     np.maximum.at(ranks.reshape(-1), rows * ranks.shape[1] + columns, rank)
     kept: NDArray[np.bool_] = cv2.dilate(ranks, square, dst=ranks)[rows, columns] == rank

@@ -31,15 +31,26 @@ def hat(v: Array) -> Array:
 
 def so3_exp(omega: Array) -> Array:
     """Rotation matrices (..., 3, 3) of rotation vectors (..., 3), radians."""
-    theta2 = np.sum(omega * omega, axis=-1)[..., None, None]
-    theta = np.sqrt(theta2)
-    small = theta2 < 1e-12
-    safe = np.where(small, 1.0, theta)
-    a = np.where(small, 1.0 - theta2 / 6.0, np.sin(safe) / safe)
-    b = np.where(small, 0.5 - theta2 / 24.0, (1.0 - np.cos(safe)) / (safe * safe))
+    a, b, _ = _exponential_factors(omega)
     W = hat(omega)
     R: Array = np.eye(3) + a * W + b * (W @ W)
     return R
+
+
+def _exponential_factors(omega: Array) -> tuple[Array, Array, Array]:
+    """sin θ / θ, (1 - cos θ) / θ² and (θ - sin θ) / θ³ of rotation vectors (..., 3), each (..., 1, 1)."""
+    theta2 = np.einsum("...i,...i->...", omega, omega)[..., None, None]
+    small = theta2 < 1e-8
+    safe2 = np.where(small, 1.0, theta2)
+    safe = np.sqrt(safe2)
+    # 1 - cos θ as 2·sin²(θ/2), which loses no digits for small θ.
+    sine, sine_half = np.sin(safe), np.sin(0.5 * safe)
+    a, b, c = sine / safe, 2.0 * sine_half * sine_half / safe2, (safe - sine) / (safe2 * safe)
+    if small.any():
+        a = np.where(small, 1.0 - theta2 / 6.0, a)
+        b = np.where(small, 0.5 - theta2 / 24.0, b)
+        c = np.where(small, 1.0 / 6.0 - theta2 / 120.0, c)
+    return a, b, c
 
 
 def so3_log(R: Array) -> Array:
@@ -50,13 +61,7 @@ def so3_log(R: Array) -> Array:
 
 
 def _left_jacobian_so3(omega: Array) -> Array:
-    theta2 = np.sum(omega * omega, axis=-1)[..., None, None]
-    theta = np.sqrt(theta2)
-    small = theta2 < 1e-8
-    safe = np.where(small, 1.0, theta)
-    # 1 - cos θ as 2·sin²(θ/2), which loses no digits for small θ.
-    b = np.where(small, 0.5 - theta2 / 24.0, 2.0 * (np.sin(0.5 * safe) / safe) ** 2)
-    c = np.where(small, 1.0 / 6.0 - theta2 / 120.0, (safe - np.sin(safe)) / (safe**3))
+    _, b, c = _exponential_factors(omega)
     W = hat(omega)
     J: Array = np.eye(3) + b * W + c * (W @ W)
     return J
@@ -64,9 +69,12 @@ def _left_jacobian_so3(omega: Array) -> Array:
 
 def se3_exp(xi: Array) -> Array:
     """Transforms (..., 4, 4) of tangent vectors (..., 6)."""
+    a, b, c = _exponential_factors(xi[..., 3:])
+    W = hat(xi[..., 3:])
+    W2 = W @ W
     out = np.zeros((*xi.shape[:-1], 4, 4))
-    out[..., :3, :3] = so3_exp(xi[..., 3:])
-    out[..., :3, 3] = (_left_jacobian_so3(xi[..., 3:]) @ xi[..., :3, None])[..., 0]
+    out[..., :3, :3] = np.eye(3) + a * W + b * W2
+    out[..., :3, 3:] = (np.eye(3) + b * W + c * W2) @ xi[..., :3, None]
     out[..., 3, 3] = 1.0
     return out
 
@@ -111,10 +119,14 @@ def make_transform(R: Array, t: Array) -> Array:
 
 def inverse(T: Array) -> Array:
     """Inverses of transforms or similarities (..., 4, 4)."""
-    A = T[..., :3, :3]
-    scale2 = np.sum(A[..., 0, :] ** 2, axis=-1)[..., None, None]
-    A_inv = np.swapaxes(A, -1, -2) / scale2
-    return make_transform(A_inv, -(A_inv @ T[..., :3, 3:])[..., 0])
+    # Tracking inverts poses dozens of times a frame, one at a time: few calls, and no views where none are needed.
+    first_row = T[..., 0, :3]
+    scale2 = np.einsum("...i,...i->...", first_row, first_row)
+    out = np.zeros(T.shape)
+    out[..., :3, :3] = A_inv = T[..., :3, :3].swapaxes(-1, -2) / scale2[..., None, None]
+    out[..., :3, 3:] = A_inv @ -T[..., :3, 3:]
+    out[..., 3, 3] = 1.0
+    return out
 
 
 def apply(T: Array, points: Array) -> Array:
@@ -128,7 +140,7 @@ def apply(T: Array, points: Array) -> Array:
 def orthonormalize(T: Array) -> Array:
     """The nearest proper transforms (..., 4, 4), so that rounding errors do not accumulate."""
     U, _, Vt = np.linalg.svd(T[..., :3, :3])
-    U = U * np.where(np.linalg.det(U @ Vt) < 0, -1.0, 1.0)[..., None, None] ** np.array([0.0, 0.0, 1.0])
+    U[..., 2] *= np.where(np.linalg.det(U @ Vt) < 0, -1.0, 1.0)[..., None]
     return make_transform(U @ Vt, T[..., :3, 3])
 
 

@@ -33,19 +33,26 @@ class Relocalizer:
             reference_id: the key frame that tracking saw most of, last.
             just_lost: the camera is still about there, so that is tried first; otherwise likeness is.
         """
-        recent = slam_map.keyframes["id"][::-1][: self._config.recovery_keyframes].tolist()
-        around = [reference_id, *recent] if slam_map.has_keyframe(reference_id) else recent
         if just_lost:
-            tracked = self._tracker.recover(observations, slam_map, camera, around)
-            if tracked is None:
-                tracked = self._tracker.recover_around(observations, slam_map, camera, reference_id)
+            tracked = self.find_near(observations, slam_map, camera, reference_id)
             if tracked is not None:
                 return tracked
-        alike = self._alike(observations, slam_map)
-        tried = set(around) if just_lost else set()
-        order = alike if just_lost else [*alike, *around]
-        candidates = [keyframe_id for keyframe_id in dict.fromkeys(order) if keyframe_id not in tried]
+        around, alike = self._around(slam_map, reference_id), self._alike(observations, slam_map)
+        candidates = [k for k in alike if k not in around] if just_lost else [*dict.fromkeys([*alike, *around])]
         return self._tracker.recover(observations, slam_map, camera, candidates)
+
+    def find_near(self, observations: Observations, slam_map: Map, camera: Camera, reference_id: int) -> Tracked | None:
+        """As `find`, around the last place alone."""
+        around = self._around(slam_map, reference_id)
+        tracked = self._tracker.recover(observations, slam_map, camera, around)
+        if tracked is None:
+            tracked = self._tracker.recover_around(observations, slam_map, camera, reference_id)
+        return tracked
+
+    def _around(self, slam_map: Map, reference_id: int) -> list[int]:
+        """The key frame that tracking saw most of, last, and the newest ones."""
+        recent: list[int] = slam_map.keyframes["id"][::-1][: self._config.recovery_keyframes].tolist()
+        return [reference_id, *recent] if slam_map.has_keyframe(reference_id) else recent
 
     def _alike(self, observations: Observations, slam_map: Map) -> list[int]:
         """The key frames most like the frame, of each group that shares points only the best."""

@@ -329,18 +329,19 @@ class Slam:
         return self._local
 
     def _find_pose(self, observations: Observations, camera: Camera) -> Tracked | None:
-        _, local_points = self._local_map()
-        tracked: Tracked | None = None
         if self.state is TrackState.TRACKING:
+            _, local_points = self._local_map()
             prediction = self._motion.predict(observations.timestamp, self.map)
             at_once = as_read_at_once(observations, camera, self._motion.velocity)
             tracked = self._tracker.track(at_once, self.map, camera, prediction, local_points)
-            if tracked is not None and tracked.coverage(camera) >= self.config.tracking.min_coverage:
+            if tracked is not None and tracked.coverage(camera) < self.config.tracking.min_coverage:
+                # Points in one corner of the image agree with many poses: the one that more agree with is taken.
+                near = self._relocalizer.find_near(observations, self.map, camera, self._reference_id)
+                tracked = max(tracked, near or tracked, key=lambda found: found.inliers)
+            if tracked is not None:
                 return tracked
         just_lost = self.state is TrackState.TRACKING
-        found = self._relocalizer.find(observations, self.map, camera, self._reference_id, just_lost)
-        # Points in one corner of the image agree with many poses: the one that more points agree with is taken.
-        return max((t for t in (tracked, found) if t is not None), key=lambda t: t.inliers, default=None)
+        return self._relocalizer.find(observations, self.map, camera, self._reference_id, just_lost)
 
     def _lose(self, observations: Observations, frame: Frame, camera: Camera) -> TrackResult:
         reason = (

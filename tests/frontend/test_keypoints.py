@@ -46,6 +46,12 @@ def test_suppression_of_points_anywhere(seed: int, radius: int, total: int, side
     assert np.flatnonzero(suppress(*pixels.T, radius)).tolist() == kept
 
 
+def test_suppression_of_more_points_than_two_bytes_count() -> None:
+    rows, columns = (3 * axis.ravel() for axis in np.mgrid[:270, :270])
+    kept = suppress(np.append(rows, rows[-1] + 1), np.append(columns, columns[-1]), 1)
+    assert kept[:-1].all() and not kept[-1]
+
+
 def test_no_points_on_the_flanks_of_a_silenced_one() -> None:
     y, x = np.mgrid[:40, :60]
     heat = np.exp(-((x - 20) ** 2 + (y - 15) ** 2) / 200).astype(np.float32)
