@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,37 +13,71 @@ from spslam.config import Config
 from spslam.frame import Observations
 from spslam.map import NO_POINT, Map
 from spslam.ports import Matcher, TwoViewSolver
+from spslam.rolling_shutter import as_read_at_once
+from spslam.tracking import Tracker
 
 Array = NDArray[np.float64]
+# The velocity between two frames farther apart says little about either.
+_LONGEST_WAIT_S = 0.5
 
 
 @dataclass(frozen=True, eq=False)
 class Started:
-    """A first map: its newest key frame, and the frames seen while waiting for it (mono), oldest first.
+    """A first map: its newest key frame, and the frames seen while waiting for it, oldest first.
 
-    `before` came earlier than the map's first view, `between` lie between its two views.
+    `before` came earlier than the map's first view, `between` lie between its two views. `velocity` is that of the
+    camera at the newest key frame (see `Motion.velocity`), where it is known beside the poses of key frames.
     """
 
     keyframe_id: int
-    before: list[Observations]
-    between: list[Observations]
+    before: list[Observations] = field(default_factory=list)
+    between: list[Observations] = field(default_factory=list)
+    velocity: Array | None = None
 
 
 class DepthInitializer:
-    """Starts from one frame with stereo or RGB-D depth."""
+    """Starts from one frame with stereo or RGB-D depth, of a rolling shutter from the second one.
 
-    def __init__(self, config: Config) -> None:
+    A single frame does not tell how the camera moves, and what its rolling shutter bent would stay in the map. Two
+    frames in a row are bent alike, so that the motion between them is nearly right before either is straightened.
+    """
+
+    def __init__(self, config: Config, tracker: Tracker) -> None:
         self._min_points = config.initialization.min_points
+        self._tracker = tracker
+        self._waiting: Observations | None = None
 
     def start(self, slam_map: Map, camera: Camera, observations: Observations) -> Started | str:
         """Add a first key frame to an empty part of the map; a refusal is one line that says why."""
-        known = np.flatnonzero(np.isfinite(observations.depth))
-        if len(known) < self._min_points:
-            return f"{len(known)} of {len(observations)} key points have depth, {self._min_points} are needed"
-        keyframe_id = slam_map.add_keyframe(observations, np.eye(4), np.full(len(observations), NO_POINT))
-        points = camera.unproject(observations.pixels[known], observations.depth[known])
-        slam_map.add_points(keyframe_id, points, known + slam_map.observation_rows(keyframe_id).start)
-        return Started(keyframe_id, [], [])
+        known = np.count_nonzero(np.isfinite(observations.depth))
+        if known < self._min_points:
+            return f"{known} of {len(observations)} key points have depth, {self._min_points} are needed"
+        if not observations.delays.any():
+            return Started(_map_depth(slam_map, camera, observations, np.eye(4)))
+        first, self._waiting = self._waiting, observations
+        if first is None or observations.timestamp - first.timestamp > _LONGEST_WAIT_S:
+            return "a rolling shutter waits for the next frame, which tells how the camera moves"
+        scratch = Map(observations.descriptors.shape[1])
+        _map_depth(scratch, camera, first, np.eye(4))
+        tracked = self._tracker.track(observations, scratch, camera, np.eye(4), scratch.points["id"])
+        if tracked is None:
+            return "the camera moved too far since the frame before to tell how, which its rolling shutter needs"
+        motion = tracked.estimate.T_cam_world
+        velocity = geometry.se3_log(motion) / (observations.timestamp - first.timestamp)
+        at_once = as_read_at_once(observations, camera, velocity)
+        keyframe_id = _map_depth(slam_map, camera, at_once, geometry.inverse(motion))
+        self._waiting = None
+        return Started(keyframe_id, before=[as_read_at_once(first, camera, velocity)], velocity=velocity)
+
+
+def _map_depth(slam_map: Map, camera: Camera, observations: Observations, T_world_cam: Array) -> int:
+    """Add a key frame with a point for each key point that has depth; its id."""
+    known = np.flatnonzero(np.isfinite(observations.depth))
+    keyframe_id = slam_map.add_keyframe(observations, T_world_cam, np.full(len(observations), NO_POINT))
+    points = camera.unproject(observations.pixels[known], observations.depth[known])
+    rows = known + slam_map.observation_rows(keyframe_id).start
+    slam_map.add_points(keyframe_id, geometry.apply(T_world_cam, points), rows)
+    return keyframe_id
 
 
 class TwoViewInitializer:

@@ -69,9 +69,9 @@ class Slam:
         self.sighting: Sighting | None = None
         distance = parts.extractor.max_distance
         self._two_view = TwoViewInitializer(config, parts.matcher, parts.two_view, distance)
-        self._from_depth = DepthInitializer(config)
         self._observer = Observer(config, parts.extractor, parts.stereo_matcher)
         self._tracker = Tracker(config, parts.matcher, parts.pose_solver, distance)
+        self._from_depth = DepthInitializer(config, self._tracker)
         self._mapper = Mapper(config, parts.matcher, parts.two_view, parts.bundle, distance)
         self._places = parts.places
         self._relocalizer = Relocalizer(config, self._tracker, parts.places)
@@ -291,7 +291,7 @@ class Slam:
         )
 
     def _begin(self, started: Started, camera: Camera) -> None:
-        """Record the first key frames and, for a single camera, the frames that waited for them."""
+        """Record the first key frames and the frames that waited for them."""
         keyframe_ids = self.map.keyframes_of(self.map.part)
         for keyframe_id in keyframe_ids:
             pose = self.map.pose(int(keyframe_id))
@@ -299,6 +299,8 @@ class Slam:
             self._recorder.add(timestamp, pose, int(keyframe_id), self.map)
             self._motion.update(timestamp, geometry.inverse(pose), int(keyframe_id), self.map)
             self._places.add(int(keyframe_id), keyframe_observations(self.map, int(keyframe_id)).descriptors)
+        if started.velocity is not None:
+            self._motion.velocity = started.velocity
         self._reference_id = started.keyframe_id
         self._see(self.map.points_seen_by(np.array([started.keyframe_id])))
         first_id = int(keyframe_ids[0])

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 
 from spslam import geometry
+from spslam.backend.pose import PnPSolver
 from spslam.backend.two_view import EpipolarSolver
 from spslam.config import Config, InitializationConfig
 from spslam.frame import Observations
 from spslam.frontend.matching import DescriptorMatcher
 from spslam.initialization import DepthInitializer, Started, TwoViewInitializer
 from spslam.map import Map
+from spslam.tracking import Tracker
 
 NOISE_PX = 0.4
 
@@ -22,13 +24,18 @@ def config(**initialization) -> Config:
     return Config(initialization=InitializationConfig(**initialization))
 
 
+def from_depth(**initialization) -> DepthInitializer:
+    tracker = Tracker(config(), DescriptorMatcher(), PnPSolver(NOISE_PX), 0.7)
+    return DepthInitializer(config(**initialization), tracker)
+
+
 def two_views(**initialization) -> TwoViewInitializer:
     solver = EpipolarSolver(NOISE_PX, min_points=config(**initialization).initialization.min_points)
     return TwoViewInitializer(config(**initialization), DescriptorMatcher(), solver, 0.7)
 
 
 def cut(observations: Observations, count: int) -> Observations:
-    names = ("pixels", "descriptors", "scores", "u_right", "depth")
+    names = ("pixels", "descriptors", "scores", "u_right", "depth", "delays")
     return replace(observations, **{name: getattr(observations, name)[:count] for name in names})
 
 
@@ -44,7 +51,7 @@ def test_depth_starts_with_the_points_it_knows(scene) -> None:
     observations = scene.observe(np.eye(4), 3)
     observations.depth[::3] = np.nan
     slam_map = Map(32)
-    started = DepthInitializer(config()).start(slam_map, scene.camera, observations)
+    started = from_depth().start(slam_map, scene.camera, observations)
     assert isinstance(started, Started)
     assert (started.before, started.between) == ([], [])
     assert slam_map.pose(started.keyframe_id) == pytest.approx(np.eye(4))
@@ -56,13 +63,42 @@ def test_depth_starts_with_the_points_it_knows(scene) -> None:
     assert positions == pytest.approx(scene.points[scene.labels[3][known]])
 
 
+def test_a_rolling_shutter_waits_for_the_motion(scene) -> None:
+    """The second frame begins the map, in the world of the first, which gets its pose afterwards."""
+    motion = scene.pose(0.03, yaw=0.02)
+    delays = {i: 1e-9 * np.ones(len(scene.observe(pose, i))) for i, pose in enumerate((np.eye(4), motion))}
+    first, second = (
+        replace(scene.observe(pose, i, noise_px=NOISE_PX), delays=delays[i])
+        for i, pose in enumerate((np.eye(4), motion))
+    )
+    start, slam_map = from_depth(), Map(32)
+    assert "waits for the next frame" in str(start.start(slam_map, scene.camera, first))
+    started = start.start(slam_map, scene.camera, second)
+    assert isinstance(started, Started) and started.velocity is not None
+    assert slam_map.pose(started.keyframe_id) == pytest.approx(motion, abs=0.01)
+    assert geometry.se3_exp(0.1 * started.velocity) == pytest.approx(geometry.inverse(motion), abs=0.01)
+    assert [before.index for before in started.before] == [0] and not started.before[0].delays.any()
+    assert not started.between
+
+
+def test_a_rolling_shutter_takes_no_motion_from_long_ago(scene) -> None:
+    observations = replace(scene.observe(np.eye(4)), delays=np.full(len(scene.observe(np.eye(4))), 1e-9))
+    start, slam_map = from_depth(), Map(32)
+    for seconds in (0.0, 0.6, 1.2):
+        assert "waits" in str(start.start(slam_map, scene.camera, replace(observations, timestamp=seconds)))
+    elsewhere = replace(observations, timestamp=1.3, descriptors=observations.descriptors[::-1].copy())
+    assert "moved too far" in str(start.start(slam_map, scene.camera, elsewhere))
+    assert len(slam_map.keyframes) == 0
+    assert isinstance(start.start(slam_map, scene.camera, replace(elsewhere, timestamp=1.4)), Started)
+
+
 def test_too_little_depth_is_refused_with_its_numbers(scene) -> None:
     observations = scene.observe(np.eye(4))
     observations.depth[79:] = np.nan
     slam_map = Map(32)
-    reason = DepthInitializer(config(min_points=80)).start(slam_map, scene.camera, observations)
+    reason = from_depth(min_points=80).start(slam_map, scene.camera, observations)
     assert reason == f"79 of {len(observations)} key points have depth, 80 are needed"
-    assert DepthInitializer(config()).start(slam_map, scene.camera, cut(observations, 0)).startswith("0 of 0")
+    assert from_depth().start(slam_map, scene.camera, cut(observations, 0)).startswith("0 of 0")
     assert len(slam_map.keyframes) == 0, "a refusal leaves the map empty"
 
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from point_room import PointRoom, ate, drive, look
 
 from spslam import geometry
 from spslam.camera import Camera
@@ -97,3 +98,43 @@ def test_rows_of_the_image_as_it_was_taken_say_when() -> None:
 def test_refuses_impossible_times(readout_s: float) -> None:
     with pytest.raises(CalibrationError, match="readout_s must be 0 to"):
         replace(CAMERA, readout_s=readout_s)
+
+
+class RollingRoom(PointRoom):
+    """A room seen by a camera that swings to and fro and reads its rows one after the other."""
+
+    READOUT_S = 0.025
+
+    def __init__(self, readout_s: float) -> None:
+        super().__init__()
+        self.believed_camera = replace(self.believed_camera, readout_s=readout_s)
+
+    @staticmethod
+    def pose_at(seconds: float) -> np.ndarray:
+        return look(0.3 * np.sin(2 * seconds), 0.1 * np.cos(seconds), -2.0, 0.5 * np.sin(3 * seconds))
+
+    def _features(self, index: int, side: int) -> Features:
+        now = 0.05 * (index + 1)
+        # Poses a millisecond apart are near enough for a row.
+        steps = np.arange(-13, 14) / 1000
+        poses = np.stack([geometry.inverse(self.pose_at(now + step)) for step in steps])
+        delays = np.zeros(len(self.points))
+        for _ in range(4):
+            nearest = poses[np.rint((delays - steps[0]) * 1000).astype(int)]
+            points = geometry.apply(nearest, self.points)
+            pixels = self.believed_camera.project(points - [side * self.believed_camera.baseline_m, 0, 0])
+            rows = np.clip(np.nan_to_num(pixels[:, 1]), 0, 479)
+            delays = (rows / 479 - 0.5) * self.READOUT_S
+        seen = np.flatnonzero(self.believed_camera.in_image(pixels, 2.0) & (points[:, 2] > 0.3))
+        descriptors = self.descriptors[seen]
+        return Features(pixels[seen].astype(np.float32), np.ones(len(seen), np.float32), descriptors)
+
+
+def test_a_whole_run_with_and_without_the_read_out_time() -> None:
+    poses = [RollingRoom.pose_at(0.05 * (i + 1)) for i in range(60)]
+    errors = {}
+    for readout_s in (0.0, RollingRoom.READOUT_S):
+        slam, _ = drive(RollingRoom(readout_s), poses, "stereo")
+        assert len(slam.trajectory()) == 60
+        errors[readout_s] = ate(slam, poses, "se3")
+    assert errors[RollingRoom.READOUT_S] < 0.1 * errors[0.0]
