@@ -14,7 +14,7 @@ from spslam.frame import Observations
 from spslam.map import NO_POINT, Map
 from spslam.ports import Matcher, TwoViewSolver
 from spslam.rolling_shutter import as_read_at_once
-from spslam.tracking import Tracker
+from spslam.tracking import Tracked, Tracker
 
 Array = NDArray[np.float64]
 # The velocity between two frames farther apart says little about either.
@@ -25,14 +25,14 @@ _LONGEST_WAIT_S = 0.5
 class Started:
     """A first map: its newest key frame, and the frames seen while waiting for it, oldest first.
 
-    `before` came earlier than the map's first view, `between` lie between its two views. `velocity` is that of the
-    camera at the newest key frame (see `Motion.velocity`), where it is known beside the poses of key frames.
+    `before` came earlier than the map's first view, `between` lie between its two views. Where `tracked` is given, the
+    newest key frame is an earlier frame than the one that the map was started with, which `tracked` is.
     """
 
     keyframe_id: int
     before: list[Observations] = field(default_factory=list)
     between: list[Observations] = field(default_factory=list)
-    velocity: Array | None = None
+    tracked: Tracked | None = None
 
 
 class DepthInitializer:
@@ -54,20 +54,33 @@ class DepthInitializer:
             return f"{known} of {len(observations)} key points have depth, {self._min_points} are needed"
         if not observations.delays.any():
             return Started(_map_depth(slam_map, camera, observations, np.eye(4)))
-        first, self._waiting = self._waiting, observations
+        first, self._waiting = self._waiting, None
         if first is None or observations.timestamp - first.timestamp > _LONGEST_WAIT_S:
+            self._waiting = observations
             return "a rolling shutter waits for the next frame, which tells how the camera moves"
-        scratch = Map(observations.descriptors.shape[1])
-        _map_depth(scratch, camera, first, np.eye(4))
-        tracked = self._tracker.track(observations, scratch, camera, np.eye(4), scratch.points["id"])
+        started = self._start_in_motion(slam_map, camera, first, observations)
+        return started or Started(_map_depth(slam_map, camera, observations, np.eye(4)), before=[first])
+
+    def _start_in_motion(
+        self, slam_map: Map, camera: Camera, first: Observations, second: Observations
+    ) -> Started | None:
+        """A map of the first of two frames, straightened, and the second one's pose in it; None, and no map, where the
+        second does not see the first's points."""
+        seconds, bent = second.timestamp - first.timestamp, Map(first.descriptors.shape[1])
+        _map_depth(bent, camera, first, np.eye(4))
+        tracked = self._tracker.track(second, bent, camera, np.eye(4), bent.points["id"])
         if tracked is None:
-            return "the camera moved too far since the frame before to tell how, which its rolling shutter needs"
+            return None
         motion = tracked.estimate.T_cam_world
-        velocity = geometry.se3_log(motion) / (observations.timestamp - first.timestamp)
-        at_once = as_read_at_once(observations, camera, velocity)
-        keyframe_id = _map_depth(slam_map, camera, at_once, geometry.inverse(motion))
-        self._waiting = None
-        return Started(keyframe_id, before=[as_read_at_once(first, camera, velocity)], velocity=velocity)
+        velocity = geometry.se3_log(motion) / seconds
+        straight = [as_read_at_once(observations, camera, velocity) for observations in (first, second)]
+        keyframe_id = _map_depth(slam_map, camera, straight[0], np.eye(4))
+        points = slam_map.points_seen_by(np.array([keyframe_id]))
+        tracked = self._tracker.track(straight[1], slam_map, camera, motion, points)
+        if tracked is None:
+            slam_map.remove_keyframe(keyframe_id)
+            return None
+        return Started(keyframe_id, tracked=tracked)
 
 
 def _map_depth(slam_map: Map, camera: Camera, observations: Observations, T_world_cam: Array) -> int:

@@ -146,15 +146,7 @@ class Slam:
                 tracked = self._find_pose(observations, camera)
             if tracked is None:
                 return self._lose(observations, frame, camera)
-            self._take_up(tracked, camera)
-            self._keep(frame, observations, tracked.point_ids)
-            why = self._wants_keyframe(tracked, camera)
-            if why:
-                with self.statistics.stage("mapping"):
-                    self._insert_keyframe(tracked, camera)
-                with self.statistics.stage("loop closing"):
-                    self._close_loop(camera)
-            return self._result(tracked, why, camera)
+            return self._follow(tracked, observations, frame, camera)
 
     def finish(self) -> None:
         """End the run: points that one key frame and hardly any other frame saw go."""
@@ -275,6 +267,8 @@ class Slam:
         self._mapper.refine(self.map, camera, started.keyframe_id)
         self._found()
         self._begin(started, camera)
+        if started.tracked is not None:
+            return self._follow(started.tracked, observations, frame, camera)
         point_ids = self.map.observations["point"][self.map.observation_rows(started.keyframe_id)]
         self._keep(frame, observations, point_ids)
         return TrackResult(
@@ -290,6 +284,18 @@ class Slam:
             coverage=hull_share(observations.pixels[point_ids >= 0], camera),
         )
 
+    def _follow(self, tracked: Tracked, observations: Observations, frame: Frame, camera: Camera) -> TrackResult:
+        """Take up a frame whose pose was found; it becomes a key frame if need be."""
+        self._take_up(tracked, camera)
+        self._keep(frame, observations, tracked.point_ids)
+        why = self._wants_keyframe(tracked, camera)
+        if why:
+            with self.statistics.stage("mapping"):
+                self._insert_keyframe(tracked, camera)
+            with self.statistics.stage("loop closing"):
+                self._close_loop(camera)
+        return self._result(tracked, why, camera)
+
     def _begin(self, started: Started, camera: Camera) -> None:
         """Record the first key frames and the frames that waited for them."""
         keyframe_ids = self.map.keyframes_of(self.map.part)
@@ -299,8 +305,6 @@ class Slam:
             self._recorder.add(timestamp, pose, int(keyframe_id), self.map)
             self._motion.update(timestamp, geometry.inverse(pose), int(keyframe_id), self.map)
             self._places.add(int(keyframe_id), keyframe_observations(self.map, int(keyframe_id)).descriptors)
-        if started.velocity is not None:
-            self._motion.velocity = started.velocity
         self._reference_id = started.keyframe_id
         self._see(self.map.points_seen_by(np.array([started.keyframe_id])))
         first_id = int(keyframe_ids[0])

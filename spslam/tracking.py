@@ -317,16 +317,12 @@ class Motion:
     """Constant-velocity prediction of the next pose, kept relative to a key frame.
 
     The last pose is remembered relative to a key frame, so that a refinement of the map carries it along.
-
-    Attributes:
-        velocity: (6,) [translation, rotation] per second, from the last two poses: after t seconds a point X of camera
-            coordinates is at exp(velocity · t) X; zeros where unknown.
     """
 
     def __init__(self) -> None:
         self._T_cam_keyframe: Array | None = None
         self._keyframe_id = -1
-        self.velocity = np.zeros(6)
+        self._velocity = np.zeros(6)
         self._timestamp = 0.0
 
     def update(self, timestamp: float, T_cam_world: Array, keyframe_id: int, slam_map: Map) -> None:
@@ -334,8 +330,14 @@ class Motion:
         previous = self.last(slam_map)
         if previous is not None and timestamp > self._timestamp:
             step = geometry.se3_log(T_cam_world @ geometry.inverse(previous))
-            self.velocity = step / (timestamp - self._timestamp)
+            self._velocity = step / (timestamp - self._timestamp)
         self.anchor(timestamp, T_cam_world, keyframe_id, slam_map)
+
+    @property
+    def velocity(self) -> Array:
+        """(6,) [translation, rotation] per second, from the last two poses: after t seconds a point X of camera
+        coordinates is at exp(velocity · t) X; zeros where unknown."""
+        return self._velocity
 
     def anchor(self, timestamp: float, T_cam_world: Array, keyframe_id: int, slam_map: Map) -> None:
         """Set the last pose without touching the velocity."""
@@ -347,12 +349,12 @@ class Motion:
         """Let lengths change with the size of the map around the camera."""
         if self._T_cam_keyframe is not None:
             self._T_cam_keyframe[:3, 3] *= scale
-        self.velocity[:3] *= scale
+        self._velocity[:3] *= scale
 
     def stop(self) -> None:
         """Forget pose and velocity: how the camera moved before a loss says nothing about how it moves after it."""
         self._T_cam_keyframe = None
-        self.velocity = np.zeros(6)
+        self._velocity = np.zeros(6)
 
     def last(self, slam_map: Map) -> Array | None:
         """(4, 4) `T_cam_world` of the last tracked frame in today's map."""
@@ -365,4 +367,4 @@ class Motion:
         last = self.last(slam_map)
         if last is None:
             return None
-        return geometry.orthonormalize(geometry.se3_exp(self.velocity * (timestamp - self._timestamp)) @ last)
+        return geometry.orthonormalize(geometry.se3_exp(self._velocity * (timestamp - self._timestamp)) @ last)

@@ -15,7 +15,7 @@ from spslam.frame import Observations
 from spslam.frontend.matching import DescriptorMatcher
 from spslam.initialization import DepthInitializer, Started, TwoViewInitializer
 from spslam.map import Map
-from spslam.tracking import Tracker
+from spslam.tracking import Tracked, Tracker
 
 NOISE_PX = 0.4
 
@@ -64,7 +64,6 @@ def test_depth_starts_with_the_points_it_knows(scene) -> None:
 
 
 def test_a_rolling_shutter_waits_for_the_motion(scene) -> None:
-    """The second frame begins the map, in the world of the first, which gets its pose afterwards."""
     motion = scene.pose(0.03, yaw=0.02)
     delays = {i: 1e-9 * np.ones(len(scene.observe(pose, i))) for i, pose in enumerate((np.eye(4), motion))}
     first, second = (
@@ -74,11 +73,12 @@ def test_a_rolling_shutter_waits_for_the_motion(scene) -> None:
     start, slam_map = from_depth(), Map(32)
     assert "waits for the next frame" in str(start.start(slam_map, scene.camera, first))
     started = start.start(slam_map, scene.camera, second)
-    assert isinstance(started, Started) and started.velocity is not None
-    assert slam_map.pose(started.keyframe_id) == pytest.approx(motion, abs=0.01)
-    assert geometry.se3_exp(0.1 * started.velocity) == pytest.approx(geometry.inverse(motion), abs=0.01)
-    assert [before.index for before in started.before] == [0] and not started.before[0].delays.any()
-    assert not started.between
+    assert isinstance(started, Started) and started.tracked is not None
+    assert (started.before, started.between) == ([], [])
+    assert slam_map.pose(started.keyframe_id) == pytest.approx(np.eye(4))
+    assert started.tracked.T_world_cam == pytest.approx(motion, abs=0.01)
+    assert slam_map.keyframes["frame"].tolist() == [0] and started.tracked.observations.index == 1
+    assert not started.tracked.observations.delays.any()
 
 
 def test_a_rolling_shutter_takes_no_motion_from_long_ago(scene) -> None:
@@ -86,10 +86,33 @@ def test_a_rolling_shutter_takes_no_motion_from_long_ago(scene) -> None:
     start, slam_map = from_depth(), Map(32)
     for seconds in (0.0, 0.6, 1.2):
         assert "waits" in str(start.start(slam_map, scene.camera, replace(observations, timestamp=seconds)))
-    elsewhere = replace(observations, timestamp=1.3, descriptors=observations.descriptors[::-1].copy())
-    assert "moved too far" in str(start.start(slam_map, scene.camera, elsewhere))
     assert len(slam_map.keyframes) == 0
-    assert isinstance(start.start(slam_map, scene.camera, replace(elsewhere, timestamp=1.4)), Started)
+    elsewhere = replace(observations, timestamp=1.3, descriptors=observations.descriptors[::-1].copy())
+    started = start.start(slam_map, scene.camera, elsewhere)
+    assert isinstance(started, Started) and started.tracked is None, "taken as it is: waiting longer tells no more"
+    assert [before.timestamp for before in started.before] == [1.2]
+    assert slam_map.keyframes["timestamp"].tolist() == [1.3]
+
+
+def test_a_rolling_shutter_that_is_not_found_again_leaves_no_first_map(scene) -> None:
+    observations = [
+        replace(scene.observe(np.eye(4), i), delays=np.ones(len(scene.observe(np.eye(4), i)))) for i in (0, 1)
+    ]
+
+    class Once(Tracker):
+        calls = 0
+
+        def track(self, *where) -> Tracked | None:
+            self.calls += 1
+            return super().track(*where) if self.calls == 1 else None
+
+    start = DepthInitializer(config(), Once(config(), DescriptorMatcher(), PnPSolver(NOISE_PX), 0.7))
+    slam_map = Map(32)
+    start.start(slam_map, scene.camera, observations[0])
+    started = start.start(slam_map, scene.camera, observations[1])
+    assert isinstance(started, Started) and started.tracked is None
+    assert slam_map.keyframes["frame"].tolist() == [1]
+    assert len(slam_map.points) == len(observations[1])
 
 
 def test_too_little_depth_is_refused_with_its_numbers(scene) -> None:
