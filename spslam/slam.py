@@ -32,6 +32,8 @@ from spslam.trajectory import Trajectory
 logger = logging.getLogger(__name__)
 Array = NDArray[np.float64]
 _CONFIRMED_FRAMES = 3
+# A pose with fewer inliers than so many times those that finding a lost camera takes is looked for anew.
+_FEW_TIMES = 2
 
 
 class Slam:
@@ -340,14 +342,19 @@ class Slam:
             prediction = self._motion.predict(observations.timestamp, self.map)
             at_once = as_read_at_once(observations, camera, self._motion.velocity)
             tracked = self._tracker.track(at_once, self.map, camera, prediction, local_points)
-            if tracked is not None and tracked.coverage(camera) < self.config.tracking.min_coverage:
-                # Points in one corner of the image agree with many poses: the one that more agree with is taken.
+            if tracked is not None and self._is_doubtful(tracked, camera):
                 near = self._relocalizer.find_near(observations, self.map, camera, self._reference_id)
                 tracked = max(tracked, near or tracked, key=lambda found: found.inliers)
             if tracked is not None:
                 return tracked
         just_lost = self.state is TrackState.TRACKING
         return self._relocalizer.find(observations, self.map, camera, self._reference_id, just_lost)
+
+    def _is_doubtful(self, tracked: Tracked, camera: Camera) -> bool:
+        """Whether so few points, or points in one corner of the image, agree with a pose that they may with another."""
+        config = self.config.tracking
+        few = tracked.inliers < _FEW_TIMES * config.recovery_inliers
+        return few or tracked.coverage(camera) < config.min_coverage
 
     def _lose(self, observations: Observations, frame: Frame, camera: Camera) -> TrackResult:
         reason = (

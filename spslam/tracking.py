@@ -160,6 +160,9 @@ class Tracker:
         some = local_points[:: -(-len(local_points) // most)]
         first = self._match_and_refine(observations, slam_map, camera, T_cam_world, some, radius, coarse=True)
         if first is None:
+            # One round may stay too far off for enough inliers.
+            first = self._match_and_refine(observations, slam_map, camera, T_cam_world, some, radius)
+        if first is None:
             return None
         refined, narrow = first.estimate.T_cam_world, self._config.refine_radius_px
         second = self._match_and_refine(observations, slam_map, camera, refined, local_points, narrow)
