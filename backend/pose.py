@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -74,7 +76,7 @@ class PnPSolver:
             if settled and not last:
                 continue
             tolerance = _CONVERGED_LAST if last else _CONVERGED
-            view, normal = _minimize(problem, view, active, self.huber and not last, iterations, tolerance)
+            view, normal = _minimize(view, active, self.huber and not last, iterations, tolerance)
             inliers = view.inliers()
             settled = bool(np.count_nonzero(inliers != active) <= _SETTLED * np.count_nonzero(active))
             active = inliers
@@ -150,7 +152,12 @@ class _View:
         self._valid: Mask = valid & problem.usable
         # A point behind the camera costs as much as one 100 σ off: a step gains nothing by hiding points there.
         self.chi2: Array = np.where(self._valid, chi_squared(self.residuals), 1e4)
-        self._jacobian: Array | None = None
+
+    @cached_property
+    def jacobian(self) -> Array:
+        """(6, 2 or 3, N): of the residuals, by a left perturbation of the pose."""
+        by_point = self.problem.measured.jacobian(self._points_cam, self._valid)
+        return pose_jacobian(by_point, self._points_cam)[:, : self.problem.rows]
 
     def inliers(self, tolerance: float = 1.0) -> Mask:
         """(N,) which points are within the 95 % limit of χ², or a multiple of it."""
@@ -164,18 +171,13 @@ class _View:
 
     def linearize(self, active: Mask, huber: bool) -> tuple[Array, Array]:
         """Normal matrix (6, 6) and gradient (6,) of the active points."""
-        problem = self.problem
-        if self._jacobian is None:
-            by_point = problem.measured.jacobian(self._points_cam, self._valid)
-            self._jacobian = pose_jacobian(by_point, self._points_cam)[:, : problem.rows]
-        weight = huber_weight(self.chi2, problem.measured.limit) * active if huber else active.astype(np.float64)
-        weighted = (self._jacobian * weight).reshape(6, -1)
-        return weighted @ self._jacobian.reshape(6, -1).T, weighted @ self.residuals[: problem.rows].ravel()
+        limit, rows = self.problem.measured.limit, self.problem.rows
+        weight = huber_weight(self.chi2, limit) * active if huber else active.astype(np.float64)
+        weighted = (self.jacobian * weight).reshape(6, -1)
+        return weighted @ self.jacobian.reshape(6, -1).T, weighted @ self.residuals[:rows].ravel()
 
 
-def _minimize(
-    problem: _Problem, view: _View, active: Mask, huber: bool, iterations: int, tolerance: float
-) -> tuple[_View, Array]:
+def _minimize(view: _View, active: Mask, huber: bool, iterations: int, tolerance: float) -> tuple[_View, Array]:
     """Levenberg-Marquardt on the active points: the refined pose and the normal matrix (6, 6) of the last step."""
     cost = view.cost(active, huber)
     normal, gradient = view.linearize(active, huber)
@@ -184,7 +186,7 @@ def _minimize(
         step = _solve(normal + damping * np.diag(np.diag(normal) + 1e-12), -gradient)
         if step is None:
             break
-        moved = _View(problem, _perturb(step, view.T))
+        moved = _View(view.problem, _perturb(step, view.T))
         new_cost = moved.cost(active, huber)
         if new_cost > cost:
             damping = max(damping, 1e-4) * 10.0

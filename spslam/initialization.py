@@ -53,13 +53,13 @@ class DepthInitializer:
         if known < self._min_points:
             return f"{known} of {len(observations)} key points have depth, {self._min_points} are needed"
         if not observations.delays.any():
-            return Started(_map_depth(slam_map, camera, observations, np.eye(4)))
+            return Started(_map_depth(slam_map, camera, observations))
         first, self._waiting = self._waiting, None
         if first is None or observations.timestamp - first.timestamp > _LONGEST_WAIT_S:
             self._waiting = observations
             return "a rolling shutter waits for the next frame, which tells how the camera moves"
         started = self._start_in_motion(slam_map, camera, first, observations)
-        return started or Started(_map_depth(slam_map, camera, observations, np.eye(4)), before=[first])
+        return started or Started(_map_depth(slam_map, camera, observations), before=[first])
 
     def _start_in_motion(
         self, slam_map: Map, camera: Camera, first: Observations, second: Observations
@@ -67,14 +67,14 @@ class DepthInitializer:
         """A map of the first of two frames, straightened, and the second one's pose in it; None, and no map, where the
         second does not see the first's points."""
         seconds, bent = second.timestamp - first.timestamp, Map(first.descriptors.shape[1])
-        _map_depth(bent, camera, first, np.eye(4))
+        _map_depth(bent, camera, first)
         tracked = self._tracker.track(second, bent, camera, np.eye(4), bent.points["id"])
         if tracked is None:
             return None
         motion = tracked.estimate.T_cam_world
         velocity = geometry.se3_log(motion) / seconds
         straight = [as_read_at_once(observations, camera, velocity) for observations in (first, second)]
-        keyframe_id = _map_depth(slam_map, camera, straight[0], np.eye(4))
+        keyframe_id = _map_depth(slam_map, camera, straight[0])
         points = slam_map.points_seen_by(np.array([keyframe_id]))
         tracked = self._tracker.track(straight[1], slam_map, camera, motion, points)
         if tracked is None:
@@ -83,13 +83,12 @@ class DepthInitializer:
         return Started(keyframe_id, tracked=tracked)
 
 
-def _map_depth(slam_map: Map, camera: Camera, observations: Observations, T_world_cam: Array) -> int:
-    """Add a key frame with a point for each key point that has depth; its id."""
+def _map_depth(slam_map: Map, camera: Camera, observations: Observations) -> int:
+    """Add a key frame at the origin with a point for each key point that has depth; its id."""
     known = np.flatnonzero(np.isfinite(observations.depth))
-    keyframe_id = slam_map.add_keyframe(observations, T_world_cam, np.full(len(observations), NO_POINT))
+    keyframe_id = slam_map.add_keyframe(observations, np.eye(4), np.full(len(observations), NO_POINT))
     points = camera.unproject(observations.pixels[known], observations.depth[known])
-    rows = known + slam_map.observation_rows(keyframe_id).start
-    slam_map.add_points(keyframe_id, geometry.apply(T_world_cam, points), rows)
+    slam_map.add_points(keyframe_id, points, known + slam_map.observation_rows(keyframe_id).start)
     return keyframe_id
 
 

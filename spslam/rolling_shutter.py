@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from spslam import geometry
 from spslam.camera import Camera
 from spslam.frame import Observations
 
@@ -39,7 +40,8 @@ def as_read_at_once(observations: Observations, camera: Camera, velocity: Array)
     known = np.isfinite(depth)
     points = camera.unproject(observations.pixels, np.where(known, depth, 1.0))
     back = -observations.delays[:, None] * velocity
-    moved = _rotate(back[:, 3:], points) + np.where(known[:, None], back[:, :3], 0.0)
+    back[~known, :3] = 0.0
+    moved = geometry.apply(geometry.se3_exp(back), points)
     # Nobody turns a camera by a right angle within one image, but a velocity that was estimated wrong may.
     valid = moved[:, 2] > 0
     pixels = np.where(valid[:, None], camera.project(moved), observations.pixels)
@@ -53,12 +55,3 @@ def as_read_at_once(observations: Observations, camera: Camera, velocity: Array)
         depth=depth,
         delays=np.zeros(len(observations)),
     )
-
-
-def _rotate(rotations: Array, points: Array) -> Array:
-    """Points (N, 3), each turned by its own rotation vector (N, 3), all about one axis (Rodrigues' formula)."""
-    angle = np.linalg.norm(rotations, axis=1, keepdims=True)
-    axis = rotations / np.maximum(angle, 1e-300)
-    along = axis * np.sum(axis * points, axis=1, keepdims=True)
-    turned: Array = along + np.cos(angle) * (points - along) + np.sin(angle) * np.cross(axis, points)
-    return turned

@@ -158,17 +158,19 @@ class Tracker:
     ) -> Tracked | None:
         """A pose of at most so many of the points, then of all of them in a narrow gate."""
         some = local_points[:: -(-len(local_points) // most)]
-        first = self._match_and_refine(observations, slam_map, camera, T_cam_world, some, radius, coarse=True)
-        if first is None:
-            # One round may stay too far off for enough inliers.
-            first = self._match_and_refine(observations, slam_map, camera, T_cam_world, some, radius)
+
+        def search(coarse: bool) -> Tracked | None:
+            return self._match_and_refine(observations, slam_map, camera, T_cam_world, some, radius, coarse=coarse)
+
+        # One round may stay too far off for enough inliers.
+        first = search(coarse=True) or search(coarse=False)
         if first is None:
             return None
         refined, narrow = first.estimate.T_cam_world, self._config.refine_radius_px
         second = self._match_and_refine(observations, slam_map, camera, refined, local_points, narrow)
         if second is not None and second.inliers >= first.inliers:
             return second
-        return self._match_and_refine(observations, slam_map, camera, T_cam_world, some, radius)
+        return search(coarse=False)
 
     def recover(
         self, observations: Observations, slam_map: Map, camera: Camera, keyframe_ids: Iterable[int]
