@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +14,7 @@ from spslam.camera import Camera
 from spslam.config import Config
 from spslam.frame import Observations
 from spslam.map import NO_POINT, Ids, Map
-from spslam.ports import BundleAdjuster, BundleProblem, Matcher, TwoViewSolver
+from spslam.ports import BundleAdjuster, BundleProblem, BundleResult, Matcher, TwoViewSolver
 from spslam.tracking import Tracked
 
 Array = NDArray[np.float64]
@@ -31,6 +33,16 @@ class RemovedKeyframe:
     keyframe_id: int
     heir_id: int
     T_heir_removed: Array
+
+
+@dataclass(frozen=True, eq=False)
+class _Neighbourhood:
+    """What is being refined around a key frame: a copy, and the ids and rows of the map that it was made from."""
+
+    problem: BundleProblem
+    keyframe_ids: Ids
+    point_ids: Ids
+    observation_rows: Ids
 
 
 class KeyframeRule:
@@ -113,6 +125,7 @@ class Mapper:
         self._two_view = two_view
         self._bundle = bundle
         self._max_distance = max_distance
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="local bundle")
 
     def insert(
         self, slam_map: Map, camera: Camera, observations: Observations, T_world_cam: Array, point_ids: Ids
@@ -131,11 +144,18 @@ class Mapper:
 
     def refine(self, slam_map: Map, camera: Camera, keyframe_id: int) -> None:
         """Local bundle adjustment around a key frame; links that prove to be outliers are cut."""
-        if not self._config.bundle.enabled or len(slam_map.keyframes) < 2:
-            return
-        neighbors, _ = slam_map.covisible(keyframe_id, least=10)
-        moving = np.append(neighbors[: self._config.bundle.window - 1], keyframe_id)
-        self._adjust(slam_map, camera, moving)
+        around = self._neighbourhood(slam_map, camera, keyframe_id)
+        if around is not None:
+            self._take_up(slam_map, camera, around, self._bundle.adjust(around.problem, camera))
+
+    def refine_beside(self, slam_map: Map, camera: Camera, keyframe_id: int) -> Callable[[], None]:
+        """As `refine`, by a thread. What is returned waits for the result and puts it in the map: until it is called no
+        key frame, point or link may come or go."""
+        around = self._neighbourhood(slam_map, camera, keyframe_id)
+        if around is None:
+            return lambda: None
+        result = self._pool.submit(self._bundle.adjust, around.problem, camera)
+        return lambda: self._take_up(slam_map, camera, around, result.result())
 
     def cull_keyframes(self, slam_map: Map, keyframe_id: int) -> list[RemovedKeyframe]:
         """Remove key frames around `keyframe_id` that add nothing; the newest and each part's first always stay."""
@@ -291,13 +311,17 @@ class Mapper:
 
     # -- bundle adjustment -----------------------------------------------------------------------------------
 
-    def _adjust(self, slam_map: Map, camera: Camera, moving: Ids) -> None:
-        """Bundle adjustment of `moving` key frames and all they see, held by the key frames that see the same."""
+    def _neighbourhood(self, slam_map: Map, camera: Camera, keyframe_id: int) -> _Neighbourhood | None:
+        """The key frames that share most with one, it and all that they see, held by the key frames that see the same;
+        None where nothing is to be refined."""
+        if not self._config.bundle.enabled or len(slam_map.keyframes) < 2:
+            return None
+        neighbors, _ = slam_map.covisible(keyframe_id, least=10)
+        moving = np.append(neighbors[: self._config.bundle.window - 1], keyframe_id)
         point_ids = slam_map.points_seen_by(moving)
-        has_depth = camera.baseline_m is not None
-        point_ids = point_ids[slam_map.views(point_ids) >= (1 if has_depth else 2)]
+        point_ids = point_ids[slam_map.views(point_ids) >= (1 if camera.baseline_m is not None else 2)]
         if len(point_ids) == 0:
-            return
+            return None
         others, _ = slam_map.keyframes_seeing(point_ids)
         border = others[~np.isin(others, moving)][: self._config.bundle.max_fixed]
         keyframe_ids = np.sort(np.concatenate([moving, border]))
@@ -307,19 +331,20 @@ class Mapper:
         if not fixed.any():
             fixed[0] = True
         problem, rows = bundle_problem(slam_map, keyframe_ids, fixed, point_ids)
-        keyframe_rows = slam_map.keyframe_rows(keyframe_ids)
-        point_rows = slam_map.point_rows(point_ids)
-        result = self._bundle.adjust(problem, camera)
-        free = ~fixed
-        slam_map.T_world_keyframe[keyframe_rows[free]] = geometry.orthonormalize(
+        return _Neighbourhood(problem, keyframe_ids, point_ids, rows)
+
+    @staticmethod
+    def _take_up(slam_map: Map, camera: Camera, around: _Neighbourhood, result: BundleResult) -> None:
+        free = ~around.problem.fixed
+        slam_map.T_world_keyframe[slam_map.keyframe_rows(around.keyframe_ids[free])] = geometry.orthonormalize(
             geometry.inverse(result.T_cam_world[free])
         )
-        slam_map.positions[point_rows] = result.points
-        slam_map.unlink(rows[~result.inliers])
-        if not has_depth:
+        slam_map.positions[slam_map.point_rows(around.point_ids)] = result.points
+        slam_map.unlink(around.observation_rows[~result.inliers])
+        if camera.baseline_m is None:
             # Without depth they have no position.
-            drop_single_views(slam_map, point_ids)
-        slam_map.refresh_normals(point_ids)
+            drop_single_views(slam_map, around.point_ids)
+        slam_map.refresh_normals(around.point_ids)
 
 
 def bundle_problem(

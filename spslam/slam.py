@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -98,6 +99,8 @@ class Slam:
         self._lost_frames = 0
         self._see(np.zeros(0, dtype=np.int64))
         self._reference_id = -1
+        # What ends the newest key frame's refinement, which runs while the next frame is tracked.
+        self._end_refinement: Callable[[], None] | None = None
         if saved is not None:
             self._resume(saved)
         elif not mapping:
@@ -146,12 +149,15 @@ class Slam:
                 return self._initialize(observations, frame, camera)
             with self.statistics.stage("tracking"):
                 tracked = self._find_pose(observations, camera)
+            tracked = self._finish_keyframe(tracked, camera)
             if tracked is None:
                 return self._lose(observations, frame, camera)
             return self._follow(tracked, observations, frame, camera)
 
     def finish(self) -> None:
         """End the run: points that one key frame and hardly any other frame saw go."""
+        if self._camera is not None:
+            self._finish_keyframe(None, self._camera)
         self._count()
         self.statistics.frames_elsewhere = int(np.count_nonzero(self._recorder.parts(self.map) != self.main_part))
         if len(self.map.keyframes) < 2 or not self.mapping:
@@ -294,8 +300,6 @@ class Slam:
         if why:
             with self.statistics.stage("mapping"):
                 self._insert_keyframe(tracked, camera)
-            with self.statistics.stage("loop closing"):
-                self._close_loop(camera)
         return self._result(tracked, why, camera)
 
     def _begin(self, started: Started, camera: Camera) -> None:
@@ -430,36 +434,63 @@ class Slam:
         self._recorder.move_last(keyframe_id)
         self._motion.anchor(tracked.observations.timestamp, tracked.estimate.T_cam_world, keyframe_id, self.map)
         self._reference_id = keyframe_id
-        self._mapper.refine(self.map, camera, keyframe_id)
+        self._see(self.map.points_seen_by(np.array([keyframe_id])))
+        self._keyframe_rule(camera).reset()
+        self._end_refinement = self._mapper.refine_beside(self.map, camera, keyframe_id)
+        self._count()
+
+    def _finish_keyframe(self, tracked: Tracked | None, camera: Camera) -> Tracked | None:
+        """Take up the refinement around the newest key frame and what follows from it; the pose that was found
+        meanwhile is carried along.
+
+        Always after the next frame was tracked, however long it takes: two runs give the same bytes.
+        """
+        if self._end_refinement is None:
+            return tracked
+        keyframe_id = self._reference_id
+        around = [] if tracked is None else self._tracker.local_keyframes(self.map, tracked.seen).tolist()
+        before = {other: self.map.pose(other) for other in [*around, keyframe_id]}
+        with self.statistics.stage("refinement"):
+            end, self._end_refinement = self._end_refinement, None
+            end()
+            self._cull_keyframes(keyframe_id)
+        with self.statistics.stage("loop closing"):
+            rescaling = self._close_loop(keyframe_id, camera)
+        self._see(self.map.points_seen_by(np.array([keyframe_id])))
+        self._count()
+        if tracked is None:
+            return None
+        anchor_id = next((other for other in around if self.map.has_keyframe(other)), keyframe_id)
+        T_anchor_cam = geometry.inverse(before[anchor_id]) @ tracked.T_world_cam
+        if rescaling is not None:
+            T_anchor_cam[:3, 3] *= float(rescaling.of(np.asarray(anchor_id)))
+        return tracked.moved(geometry.inverse(self.map.pose(anchor_id) @ T_anchor_cam), self.map)
+
+    def _cull_keyframes(self, keyframe_id: int) -> None:
+        """Remove key frames around one that add nothing, and let what hangs on them hang on others."""
         for removed in self._mapper.cull_keyframes(self.map, keyframe_id):
             self._places.remove(removed.keyframe_id)
             self._recorder.reanchor(removed)
             self._loops.reanchor(self.map, removed)
         self._global.keyframe_added(self.map)
-        self._see(self.map.points_seen_by(np.array([keyframe_id])))
-        self._keyframe_rule(camera).reset()
-        self._count()
 
-    def _close_loop(self, camera: Camera) -> None:
+    def _close_loop(self, keyframe_id: int, camera: Camera) -> Rescaling | None:
         parts = len(self.map.parts)
-        rescaling = self._loops.close(self.map, camera, self._reference_id)
+        rescaling = self._loops.close(self.map, camera, keyframe_id)
         if rescaling is not None:
             self._recorder.rescale(rescaling)
-            self._motion.rescale(float(rescaling.of(np.asarray(self._reference_id))))
+            self._motion.rescale(float(rescaling.of(np.asarray(keyframe_id))))
             self.statistics.loops += 1
             self.statistics.merges += parts - len(self.map.parts)
             self._global.start(self.map, camera)
-            self._see(self.map.points_seen_by(np.array([self._reference_id])))
-            self._count()
+        return rescaling
 
     def _result(self, tracked: Tracked, why_keyframe: str, camera: Camera) -> TrackResult:
-        # A key frame's pose was refined meanwhile: report what is known now.
-        T_cam_world = self._motion.last(self.map)
         return TrackResult(
             index=tracked.observations.index,
             timestamp=tracked.observations.timestamp,
             state=self.state,
-            T_world_cam=tracked.T_world_cam if T_cam_world is None else geometry.inverse(T_cam_world),
+            T_world_cam=tracked.T_world_cam,
             inliers=tracked.inliers,
             matches=tracked.matches,
             part=self.map.part,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from spslam.slam import Slam
 
 # In the order of a frame's way; `features` holds extraction and, of stereo pairs, disparities.
-_STAGES = ("features", "tracking", "mapping", "loop closing")
+_STAGES = ("features", "tracking", "mapping", "refinement", "loop closing")
 # What the speed of small numbers hangs on.
 _TOLD_INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimd", "sve")
 
@@ -211,8 +211,9 @@ class SpeedReport:
         lines = [
             "## Stages\n",
             "Of the runs above, over the frames that went through a stage, and its time shared among all frames. "
-            "`features` of stereo has the disparities, too. Below: the parts of one image by itself; "
-            "matching and the pose on drawn input (see `spslam.speed_parts`).\n",
+            "`features` of stereo has the disparities, too; `refinement` is what the frame after a key frame waits for "
+            "local bundle adjustment, which runs beside its tracking, and takes it up. Below: the parts of one image by "
+            "itself; matching and the pose on drawn input (see `spslam.speed_parts`).\n",
             "| what | times | ms, median / p95 | ms a frame |",
             "| --- | ---: | ---: | ---: |",
         ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 import cv2
@@ -88,9 +88,23 @@ class Tracked:
         return int(np.count_nonzero(self.point_ids >= 0))
 
     @property
+    def seen(self) -> Ids:
+        """Ids of the points seen."""
+        return self.point_ids[self.point_ids >= 0]
+
+    @property
     def T_world_cam(self) -> Array:
         """(4, 4) float64."""
         return geometry.inverse(self.estimate.T_cam_world)
+
+    def moved(self, T_cam_world: Array, slam_map: Map) -> Tracked:
+        """The frame at another pose, seeing those of its points that are in the map still."""
+        there = slam_map.point_rows(self.point_ids) >= 0
+        return replace(
+            self,
+            estimate=replace(self.estimate, T_cam_world=T_cam_world),
+            point_ids=np.where(there, self.point_ids, NO_POINT),
+        )
 
     def coverage(self, camera: Camera) -> float:
         """Share of the image inside the convex hull of the points seen, 0 to 1."""

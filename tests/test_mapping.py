@@ -412,6 +412,23 @@ def test_a_perturbed_keyframe_moves_back_and_the_border_holds_still(scene, depth
     assert_consistent(slam_map)
 
 
+@pytest.mark.parametrize("depth", [True, False])
+def test_refining_beside_tracking_does_the_same_when_it_is_taken_up(scene, depth: bool) -> None:
+    maps = [scene.map_of([scene.pose(0.3 * i) for i in range(4)], depth=depth, noise_px=NOISE_PX) for _ in range(2)]
+    camera = scene.camera if depth else scene.mono
+    for slam_map in maps:
+        slam_map.T_world_keyframe[3, :3, 3] += 0.05
+    at_once, beside = maps
+    mapper().refine(at_once, camera, 3)
+    end = mapper().refine_beside(beside, camera, 3)
+    assert beside.pose(3)[0, 3] == pytest.approx(0.95), "not before it is asked for"
+    end()
+    assert beside.pose(3)[0, 3] == pytest.approx(0.9, abs=0.02)
+    for name, table in at_once.tables().items():
+        for column in table.names:
+            assert np.array_equal(table[column], beside.tables()[name][column], equal_nan=column != "id"), column
+
+
 def test_the_first_keyframe_never_moves(scene) -> None:
     slam_map = scene.map_of([scene.pose(), scene.pose(0.3)])
     slam_map.T_world_keyframe[1, :3, 3] += 0.03
@@ -453,4 +470,5 @@ def test_refinement_can_be_switched_off_and_needs_two_keyframes(scene) -> None:
     assert np.array_equal(slam_map.T_world_keyframe, before)
     single = scene.map_of([scene.pose()])
     mapper().refine(single, scene.camera, 0)
+    mapper().refine_beside(single, scene.camera, 0)()
     assert np.array_equal(single.pose(0), np.eye(4))

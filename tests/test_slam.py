@@ -4,12 +4,29 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from threading import Event, current_thread
 
 import numpy as np
 import pytest
-from point_room import CAMERA, LONG, PointRoom, ate, build, circle, corridor, drive, look, parts_of, sway, truth
+from point_room import (
+    CAMERA,
+    LONG,
+    NOISE_PX,
+    PointRoom,
+    ate,
+    build,
+    circle,
+    corridor,
+    drive,
+    look,
+    parts_of,
+    sway,
+    truth,
+)
 
 from spslam import geometry
+from spslam.backend.bundle import SchurBundleAdjuster
+from spslam.backend.pose import PnPSolver
 from spslam.camera import Camera
 from spslam.config import Config, load_config
 from spslam.errors import CalibrationError, DatasetError, MapError
@@ -18,6 +35,7 @@ from spslam.frame import Frame, Observations
 from spslam.map import Map
 from spslam.map_file import SavedMap, load_map
 from spslam.metric_scale import TrueDistance, apply_scale
+from spslam.ports import BundleProblem, BundleResult, PoseEstimate
 from spslam.slam import Slam
 from spslam.tracking import Tracked, TrackState
 from spslam.trajectory import Trajectory
@@ -217,13 +235,13 @@ def test_extends_a_saved_map(tmp_path: Path) -> None:
     room = PointRoom(4000, size=LONG)
     slam, _ = drive(room, corridor(-9.0, 60), "stereo")
     before = saved(slam, tmp_path)
-    keyframes = len(before.map.keyframes)
+    reached = float(before.map.T_world_keyframe[:, 0, 3].max())
     again = Slam(load_config("default"), parts_of(room), before)
     poses = corridor(-7.5, 80)
     results = [again.track(room.frame(pose, 0.05 * i, "stereo")) for i, pose in enumerate(poses)]
     again.finish()
     assert {r.state for r in results} == {TrackState.TRACKING}
-    assert len(again.map.keyframes) > keyframes
+    assert again.map.T_world_keyframe[:, 0, 3].max() > reached + 1.0
     assert again.map.parts.tolist() == [0]
     expected = geometry.inverse(corridor(-9.0, 1)[0]) @ np.array(poses)
     found = again.trajectory().T_world_cam
@@ -295,6 +313,108 @@ def test_two_runs_give_the_same_bytes() -> None:
     first, second = (drive(PointRoom(), sway(40), "mono")[0] for _ in range(2))
     assert first.trajectory().T_world_cam.tobytes() == second.trajectory().T_world_cam.tobytes()
     assert first.map.positions.tobytes() == second.map.positions.tobytes()
+
+
+class WatchedBundle(SchurBundleAdjuster):
+    """Begins when `begin` is set, and notes the threads that it was called by."""
+
+    def __init__(self) -> None:
+        super().__init__(NOISE_PX)
+        self.begin = Event()
+        self.threads: list[str] = []
+
+    def adjust(self, problem: BundleProblem, camera: Camera) -> BundleResult:
+        assert self.begin.wait(30.0), "the next frame waits for the refinement"
+        self.threads.append(current_thread().name)
+        return super().adjust(problem, camera)
+
+
+@pytest.mark.parametrize("then", ["next frame", "lost", "end"])
+def test_a_key_frame_is_refined_while_the_next_frame_is_tracked(then: str) -> None:
+    poses, overrides = sway(40), ["keyframes.max_interval=4"]
+    _, results = drive(PointRoom(), poses, "stereo", overrides)
+    last = next(i for i, result in enumerate(results) if result.is_keyframe and i > 20)
+    room, bundle = PointRoom(), WatchedBundle()
+
+    class WatchedSolver(PnPSolver):
+        def refine(self, *arguments, **options) -> PoseEstimate:
+            if len(room.poses) != last + 1:
+                bundle.begin.set()
+            return super().refine(*arguments, **options)
+
+    parts = replace(parts_of(room), bundle=bundle, pose_solver=WatchedSolver(NOISE_PX))
+    slam = Slam(load_config("default", overrides), parts)
+    bundle.begin.set()
+    for i, pose in enumerate(poses[: last + 1]):
+        if i == last:
+            refined = len(bundle.threads)
+            bundle.begin.clear()
+        slam.track(room.frame(pose, 0.05 * (i + 1), "stereo"))
+    before = slam.map.pose(int(slam.map.keyframes["id"][-1]))
+    if then == "next frame":
+        slam.track(room.frame(poses[last + 1], 0.05 * (last + 2), "stereo"))
+    elif then == "lost":
+        bundle.begin.set()
+        room.blind.add(len(room.poses))
+        slam.track(room.frame(poses[last + 1], 0.05 * (last + 2), "stereo"))
+    else:
+        bundle.begin.set()
+        slam.finish()
+    assert len(bundle.threads) == refined + 1
+    assert bundle.threads[-1].startswith("local bundle")
+    assert not np.array_equal(slam.map.pose(int(slam.map.keyframes["id"][-1])), before)
+    assert slam.state is (TrackState.LOST if then == "lost" else TrackState.TRACKING)
+
+
+def test_a_pose_found_while_a_key_frame_is_refined_is_carried_along() -> None:
+    """A refinement that moves all the map moves the frame that was tracked meanwhile by as much."""
+    shift = np.array([0.3, -0.2, 0.1])
+
+    class Shifting(SchurBundleAdjuster):
+        shifts = False
+
+        def adjust(self, problem: BundleProblem, camera: Camera) -> BundleResult:
+            result = super().adjust(problem, camera)
+            if not self.shifts:
+                return result
+            T_world_cam = geometry.inverse(result.T_cam_world)
+            T_world_cam[:, :3, 3] += shift
+            return replace(result, T_cam_world=geometry.inverse(T_world_cam), points=result.points + shift)
+
+    room, bundle = PointRoom(), Shifting(NOISE_PX)
+    slam = Slam(load_config("default", ["bundle.window=30"]), replace(parts_of(room), bundle=bundle))
+    poses = sway(40)
+    expected = geometry.inverse(poses[0]) @ np.array(poses)
+    for i, pose in enumerate(poses):
+        result = slam.track(room.frame(pose, 0.05 * (i + 1), "stereo"))
+        if bundle.shifts:
+            break
+        bundle.shifts = result.is_keyframe and i > 20
+    assert not result.is_keyframe
+    keyframe_id = int(slam.map.keyframes["id"][-1])
+    assert slam.map.pose(keyframe_id)[:3, 3] == pytest.approx(expected[i - 1, :3, 3] + shift, abs=0.02)
+    assert result.T_world_cam[:3, 3] == pytest.approx(expected[i, :3, 3] + shift, abs=0.02)
+    assert slam.trajectory().T_world_cam[i, :3, 3] == pytest.approx(expected[i, :3, 3] + shift, abs=0.02)
+
+
+def test_what_a_refinement_fails_of_is_told_once() -> None:
+    class Failing(SchurBundleAdjuster):
+        fails = False
+
+        def adjust(self, problem: BundleProblem, camera: Camera) -> BundleResult:
+            if self.fails:
+                raise FloatingPointError("no such bundle")
+            return super().adjust(problem, camera)
+
+    room, bundle = PointRoom(), Failing(NOISE_PX)
+    slam = Slam(load_config("default", ["keyframes.max_interval=4"]), replace(parts_of(room), bundle=bundle))
+    poses = sway(40)
+    with pytest.raises(FloatingPointError, match="no such bundle"):
+        for i, pose in enumerate(poses):
+            result = slam.track(room.frame(pose, 0.05 * (i + 1), "stereo"))
+            bundle.fails = bundle.fails or (result.is_keyframe and i > 10)
+    slam.finish()
+    assert len(slam.trajectory()) > 10
 
 
 def test_trajectory_follows_culled_keyframes() -> None:
