@@ -15,8 +15,12 @@ Indices = NDArray[np.int64]
 
 # Fewer candidate pairs than this share are compared one by one, more by one matrix product.
 _SPARSE_SHARE = 0.1
-# Pairs of descriptors, or epipolar lines, that are compared at a time.
+# Epipolar lines that points are compared with at a time.
 _CHUNK = 256
+# Elements of descriptors on one side of pairs that are compared at a time.
+_CHUNK_ELEMENTS = 1 << 16
+# What half precision makes of the square of a length, by far.
+_ROUNDING = np.float32(5e-3)
 
 
 class DescriptorMatcher:
@@ -93,7 +97,7 @@ def match_pairs(
 
     Args:
         descriptors0, descriptors1: (N0, D), (N1, D) unit; compared in float32.
-        index0, index1: (P,) the pairs, sorted by `index0`, then `index1`.
+        index0, index1: (P,) the pairs, in any order.
         max_distance: L2.
 
     Returns:
@@ -109,16 +113,45 @@ def match_pairs(
         nearest, good = _mutual(similarity, max_distance)
         matches[good] = nearest[good]
         return matches
-    values = _products(descriptors0, descriptors1, index0, index1)
+    near, values = _near_pairs(descriptors0, descriptors1, index0, index1, _least_similarity(max_distance))
+    # One key sorts several times as fast as two, and few pairs are left.
+    keys = index0[near] * len(descriptors1) + index1[near]
+    order = np.argsort(keys)
+    (index0, index1), values = np.divmod(keys[order], len(descriptors1)), values[order]
+    if not len(values):
+        return matches
     best0 = _best_of_group(index0, values)
     by_column = stable_order(index1)
     best1 = by_column[_best_of_group(index1[by_column], values[by_column])]
     chosen = np.zeros(len(values), np.bool_)
     chosen[best1] = True
     mutual = best0[chosen[best0]]
-    mutual = mutual[values[mutual] >= _least_similarity(max_distance)]
     matches[index0[mutual]] = index1[mutual]
     return matches
+
+
+def _near_pairs(
+    descriptors0: KeptDescriptors, descriptors1: KeptDescriptors, index0: Indices, index1: Indices, least: np.float32
+) -> tuple[Indices, NDArray[np.float32]]:
+    """Which pairs (indices, ascending) are at least so similar, and their scalar products.
+
+    The first elements of two descriptors say of nearly all pairs that they are not: the rest adds no more than the
+    product of the rests' lengths (Cauchy-Schwarz).
+    """
+    count = -(-3 * descriptors0.shape[1] // 8)
+    first0, first1 = (np.ascontiguousarray(d[:, :count], dtype=np.float32) for d in (descriptors0, descriptors1))
+    rest0, rest1 = _rest(first0), _rest(first1)
+    most = _products(first0, first1, index0, index1) + rest0[index0] * rest1[index1]
+    near = np.flatnonzero(most >= least)
+    values = _products(descriptors0, descriptors1, index0[near], index1[near])
+    kept = values >= least
+    return near[kept], values[kept]
+
+
+def _rest(first: Descriptors) -> NDArray[np.float32]:
+    """Lengths (N,) at most of what is left of unit vectors without their first elements (N, C)."""
+    rest: NDArray[np.float32] = np.sqrt(np.maximum(1 - np.einsum("nd,nd->n", first, first), 0) + _ROUNDING)
+    return rest
 
 
 def _products(
@@ -128,9 +161,10 @@ def _products(
     the system and given back for each call."""
     values = np.empty(len(index0), np.float32)
     size = descriptors0.shape[1]
-    first, second = np.empty((_CHUNK, size), descriptors0.dtype), np.empty((_CHUNK, size), descriptors1.dtype)
-    for start in range(0, len(index0), _CHUNK):
-        chunk = slice(start, start + _CHUNK)
+    length = _CHUNK_ELEMENTS // size
+    first, second = np.empty((length, size), descriptors0.dtype), np.empty((length, size), descriptors1.dtype)
+    for start in range(0, len(index0), length):
+        chunk = slice(start, start + length)
         count = len(index0[chunk])
         # In any other mode than clip NumPy takes into a buffer of its own first.
         np.take(descriptors0, index0[chunk], axis=0, out=first[:count], mode="clip")

@@ -80,7 +80,12 @@ def test_pairs_are_all_pairs_within_the_radius(seed: int, n0: int, n1: int, radi
     p0, p1 = rng.uniform(-1e3, 1e3, (n0, 2)) * rng.random((n0, 1)) ** 3, rng.uniform(-50, 50, (n1, 2))
     index0, index1 = pairs_within_radius(p0, p1, radius)
     expected = np.argwhere(np.linalg.norm(p0[:, None] - p1[None], axis=2) <= radius)
-    assert np.column_stack([index0, index1]).tolist() == expected.tolist()
+    assert sorted(zip(index0.tolist(), index1.tolist(), strict=True)) == [tuple(pair) for pair in expected.tolist()]
+
+
+def test_points_on_the_rim_are_in() -> None:
+    p0, p1 = np.array([[10.0, 20.0]]), np.array([[30.0, 20.0], [-10.0, 20.0], [10.0, 40.0], [10.0, 0.0], [25.0, 35.0]])
+    assert sorted(pairs_within_radius(p0, p1, 20.0)[1].tolist()) == [0, 1, 2, 3]
 
 
 def test_far_predictions_and_points_that_are_not_finite() -> None:
@@ -131,7 +136,26 @@ def test_ties_go_to_the_first() -> None:
 
 
 def test_expand_ranges() -> None:
-    rows, positions = expand_ranges(np.array([2, 5, 0]), np.array([4, 5, 1]))
-    assert (rows.tolist(), positions.tolist()) == ([0, 0, 2], [2, 3, 0])
-    rows, positions = expand_ranges(np.zeros(0, np.int64), np.zeros(0, np.int64))
-    assert len(rows) == len(positions) == 0
+    labels, positions = expand_ranges(np.array([7, 8, 9]), np.array([2, 5, 0]), np.array([4, 5, 1]))
+    assert (labels.tolist(), positions.tolist()) == ([7, 7, 9], [2, 3, 0])
+    labels, positions = expand_ranges(*np.zeros((3, 0), np.int64))
+    assert len(labels) == len(positions) == 0
+
+
+@pytest.mark.parametrize("kept", [np.float32, np.float16])
+def test_pairs_are_compared_as_a_whole_where_the_beginning_does_not_rule_them_out(kept: type) -> None:
+    """Some agree in the beginning alone, some in the end alone."""
+    rng = np.random.default_rng(3)
+    n, size = 400, 64
+    d0, d1 = unit(rng, n, size), unit(rng, n, size)
+    d1[:200] = d0[:200] + rng.normal(0, 0.05, (200, size))
+    d1[200:300, :40] = d0[200:300, :40]
+    d1[300:, 40:] = d0[300:, 40:]
+    d1 /= np.linalg.norm(d1, axis=1, keepdims=True)
+    p0 = rng.uniform(0, 600, (n, 2))
+    p1 = p0 + rng.normal(0, 3, p0.shape)
+    allowed = np.linalg.norm(p0[:, None] - p1[None], axis=2) <= 20.0
+    d0, d1 = d0.astype(kept), d1.astype(kept)
+    for limit in (0.3, 0.8, 1.2):
+        found = MATCHER.match_near(p0, d0, p1, d1, 20.0, limit)
+        assert found.tolist() == plain_match(d0.astype(np.float32), d1.astype(np.float32), allowed, limit)
