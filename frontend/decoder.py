@@ -198,7 +198,8 @@ def refine_on_heat(
     # Points last: sums over the first axes are many times as fast.
     y = np.clip(rows + steps[:, None], 0, height - 1)
     x = np.clip(columns + steps[:, None], 0, width - 1)
-    patch = heat[y[:, None], x].astype(np.float64)
+    # By one index: by two NumPy takes three times as long.
+    patch = np.take(np.ascontiguousarray(heat), y[:, None] * width + x).astype(np.float64)
     along_x, along_y = patch.sum(axis=0), patch.sum(axis=1)
     total = along_x.sum(axis=0)
     total = np.where(total > 0, total, 1.0)
@@ -240,7 +241,8 @@ def spread_top_k(
     order = _best_first(keypoints, scores)
     if len(order) <= count or cell <= 0:
         return order[:count]
-    round_of = _rank_in_cell(np.floor(keypoints[order] / cell).astype(np.int64))
+    column, row = np.floor(keypoints.T[:, order] / cell).astype(np.int64)
+    round_of = _rank_in_group((row - row.min()) * (column.max() - column.min() + 1) + column - column.min())
     chosen = np.zeros(len(order), np.bool_)
     chosen[stable_order(round_of)[: count // 2]] = True
     chosen[np.flatnonzero(~chosen)[: count - count // 2]] = True
@@ -263,16 +265,12 @@ def stable_order(values: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.argsort(values.astype(np.min_scalar_type(int(values.max()))), kind="stable")
 
 
-def _rank_in_cell(cells: NDArray[np.int64]) -> NDArray[np.int64]:
-    """How many earlier points lie in the cell of each point, (N,), of cells (N, 2)."""
-    cells = cells - cells.min(axis=0)
-    index = cells[:, 1] * (cells[:, 0].max() + 1) + cells[:, 0]
-    by_cell = stable_order(index)
-    grouped = index[by_cell]
-    starts = np.flatnonzero(np.r_[True, grouped[1:] != grouped[:-1]])
-    lengths = np.diff(np.r_[starts, len(grouped)])
-    rank = np.empty(len(index), np.int64)
-    rank[by_cell] = np.arange(len(index)) - np.repeat(starts, lengths)
+def _rank_in_group(group: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How many earlier ones are in the group of each of (N,) groups, small numbers that are not negative."""
+    by_group = stable_order(group)
+    population = np.bincount(group)
+    rank = np.empty(len(group), np.int64)
+    rank[by_group] = np.arange(len(group)) - np.repeat(np.cumsum(population) - population, population)
     return rank
 
 

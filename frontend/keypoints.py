@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -11,9 +13,27 @@ from scipy.spatial import cKDTree
 from .decoder import gathering_weights
 
 _EIGHT_AROUND = np.ones((3, 3), np.uint8)
+_GATHERING = gathering_weights()
 
 
-def gather_probability(heat: NDArray[np.float32]) -> NDArray[np.float32]:
+class Scratch(threading.local):
+    """Memory that a thread uses for one image after the other: to take it from the system and to give it back costs
+    more than what is done in it."""
+
+    def __init__(self) -> None:
+        self._kept: NDArray[np.float32] = np.zeros((0, 0), np.float32)
+
+    def of(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        """An array of this shape, with anything in it; the one that this thread got before if that fits."""
+        if self._kept.shape != shape:
+            self._kept = np.empty(shape, np.float32)
+        return self._kept
+
+
+_highest = Scratch()
+
+
+def gather_probability(heat: NDArray[np.float32], out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
     """How probable a point is around each pixel of a heat map (H, W): its neighbourhood, weighted by a Gaussian that is
     1 at the centre.
 
@@ -38,19 +58,27 @@ def find_maxima(
 
     Args:
         heat: (H, W) float32.
-        threshold: points must be above it.
+        threshold: points must be above it; not negative.
         nms_radius: pixels; no point is left in the square of it around a better one.
         border: pixels at each side without points; suppression happens before they are cut off.
     """
-    peaks = heat == cv2.dilate(heat, _EIGHT_AROUND)
+    peaks = heat == cv2.dilate(heat, _EIGHT_AROUND, dst=_highest.of(heat.shape))
     peaks &= heat > threshold
-    rows, columns = np.divmod(np.flatnonzero(peaks), heat.shape[1])
-    order = np.argsort(-heat[rows, columns], kind="stable")
-    rows, columns = rows[order], columns[order]
+    places = np.flatnonzero(peaks)
+    rows, columns = np.divmod(places[_descending(np.take(heat, places))], heat.shape[1])
     height, width = heat.shape
     inside = (rows >= border) & (columns >= border) & (rows < height - border) & (columns < width - border)
     kept = suppress(rows, columns, nms_radius) & inside
     return rows[kept], columns[kept]
+
+
+def _descending(values: NDArray[np.float32]) -> NDArray[np.int64]:
+    """The order of positive numbers (N,), the highest first, equals as they come."""
+    # Bits of positive floats are in the order of the floats. To sort one key is faster than to find a stable order.
+    keys = (~values.view(np.uint32)).astype(np.uint64) << np.uint64(32)
+    keys |= np.arange(len(values), dtype=np.uint64)
+    keys.sort()
+    return (keys & np.uint64(0xFFFFFFFF)).astype(np.int64)
 
 
 def suppress(rows: NDArray[np.int64], columns: NDArray[np.int64], radius: int) -> NDArray[np.bool_]:
@@ -69,8 +97,8 @@ def suppress(rows: NDArray[np.int64], columns: NDArray[np.int64], radius: int) -
     kind = np.uint16 if len(rows) <= np.iinfo(np.uint16).max else np.float32
     ranks = np.zeros((int(rows.max()) + 1, int(columns.max()) + 1), kind)
     rank = np.arange(len(rows), 0, -1, dtype=kind)
-    # Several may lie at one pixel.
-    np.maximum.at(ranks.reshape(-1), rows * ranks.shape[1] + columns, rank)
+    # The best last: several may lie at one pixel.
+    ranks.reshape(-1)[(rows * ranks.shape[1] + columns)[::-1]] = rank[::-1]
     kept: NDArray[np.bool_] = cv2.dilate(ranks, square, dst=ranks)[rows, columns] == rank
     silent = np.zeros(ranks.shape, np.uint8)
     silent[rows[kept], columns[kept]] = 1
@@ -85,7 +113,9 @@ def _suppress_by_pairs(rows: NDArray[np.int64], columns: NDArray[np.int64], radi
     kept = np.ones(len(rows), np.bool_)
     if len(rows) < 2:
         return kept
-    pairs = cKDTree(np.stack([rows, columns], axis=1)).query_pairs(radius, p=np.inf, output_type="ndarray")
+    # A tree for one search: what balancing it takes is never won back.
+    tree = cKDTree(np.stack([rows, columns], axis=1), balanced_tree=False, compact_nodes=False)
+    pairs = tree.query_pairs(radius, p=np.inf, output_type="ndarray")
     undecided = np.zeros(len(rows), np.bool_)
     while len(pairs):
         better, worse = pairs[:, 0], pairs[:, 1]

@@ -17,7 +17,7 @@ from .descriptors import sample_descriptors
 from .engine import Engine
 from .engine_choice import choose_engine, fingerprint
 from .images import check_image
-from .keypoints import find_maxima, gather_probability
+from .keypoints import Scratch, find_maxima, gather_probability
 
 if TYPE_CHECKING:
     from .superpoint import SuperPoint
@@ -43,6 +43,7 @@ class SuperPointExtractor:
 
     def __init__(self, config: FeatureConfig, network: SuperPoint | None = None, tuned: bool = True) -> None:
         self._config = config
+        self._gathered = Scratch()
         self.pixel_sigma = 0.7 if config.subpixel else 1.1
         self._engine: Engine
         if network is None:
@@ -82,7 +83,7 @@ class SuperPointExtractor:
     ) -> Features:
         config = self._config
         heat = heat[: image.shape[0], : image.shape[1]]
-        gathered = gather_probability(heat)
+        gathered = gather_probability(heat, self._gathered.of(heat.shape))
         rows, columns = find_maxima(gathered, config.threshold, config.nms_radius, config.border)
         keypoints = np.stack([columns, rows], axis=1).astype(np.float32)
         scores = gathered[rows, columns]
