@@ -29,8 +29,8 @@ def sample_descriptors(
     values = (weight / norms[index]).astype(np.float32).ravel()
     starts = np.arange(len(keypoints) + 1, dtype=np.int32) * np.int32(index.shape[1])
     # SciPy would look through longer numbers first.
-    index = index.astype(np.int32).ravel()
-    matrix = scipy.sparse.csr_matrix((values, index, starts), shape=(len(keypoints), len(flat)))
+    cells = index.astype(np.int32).ravel()
+    matrix = scipy.sparse.csr_matrix((values, cells, starts), shape=(len(keypoints), len(flat)))
     sampled: NDArray[np.float32] = matrix @ flat
     lengths = np.sqrt(np.vecdot(sampled, sampled))
     sampled /= np.maximum(lengths, np.float32(1e-12))[:, None]
