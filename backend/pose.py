@@ -20,8 +20,11 @@ Mask = NDArray[np.bool_]
 _MIN_POINTS = 4
 # Iterations of each round; between rounds every point is judged again, so outliers may come back.
 _ROUNDS = (6, 4, 4, 6)
-# A step shorter than this many standard deviations of the estimate (squared) ends a round, and the last one.
-_CONVERGED, _CONVERGED_LAST = 1e-2, 1e-6
+# A step shorter than this many standard deviations of the estimate (squared) ends a round, and the last one. The next
+# would be a hundredth as long; points are judged alike that close to the optimum.
+_CONVERGED, _CONVERGED_LAST = 1.0, 1e-4
+# Shorter steps are not taken: they are rounding errors.
+_NO_STEP = 1e-10
 # The last round comes once so small a share of the points was judged otherwise: another round changes the pose by less
 # than its standard deviation, and costs a quarter of the time.
 _SETTLED = 0.01
@@ -184,7 +187,7 @@ def _minimize(view: _View, active: Mask, huber: bool, iterations: int, tolerance
     damping = 1e-6
     for iteration in range(iterations):
         step = _solve(normal + damping * np.diag(np.diag(normal) + 1e-12), -gradient)
-        if step is None:
+        if step is None or step @ normal @ step < _NO_STEP:
             break
         moved = _View(view.problem, _perturb(step, view.T))
         new_cost = moved.cost(active, huber)

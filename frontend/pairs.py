@@ -22,7 +22,7 @@ _RIM_PX = 1e-6
 
 
 def expand_ranges(labels: Indices, starts: Indices, stops: Indices) -> tuple[Indices, Indices]:
-    """All (label, position) with `starts[i] <= position < stops[i]`, each with its `labels[i]`; two (P,) arrays by i."""
+    """All (label, position) with `starts[i] <= position < stops[i]` and `labels[i]`, two (P,) arrays by i."""
     lengths = np.maximum(stops - starts, 0)
     ends = np.cumsum(lengths)
     positions = np.repeat(starts - ends + lengths, lengths)
