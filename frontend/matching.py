@@ -15,6 +15,8 @@ Indices = NDArray[np.int64]
 
 # Fewer candidate pairs than this share are compared one by one, more by one matrix product.
 _SPARSE_SHARE = 0.1
+# More candidates a descriptor than these are looked through in two steps.
+_MANY_CANDIDATES = 3
 # Epipolar lines that points are compared with at a time.
 _CHUNK = 256
 # Elements of descriptors on one side of pairs that are compared at a time.
@@ -136,8 +138,12 @@ def _near_pairs(
     """Which pairs (indices, ascending) are at least so similar, and their scalar products.
 
     The first elements of two descriptors say of nearly all pairs that they are not: the rest adds no more than the
-    product of the rests' lengths (Cauchy-Schwarz).
+    product of the rests' lengths (Cauchy-Schwarz). Where a descriptor has many candidates, that is less work.
     """
+    if len(index0) < _MANY_CANDIDATES * (len(descriptors0) + len(descriptors1)):
+        values = _products(descriptors0, descriptors1, index0, index1)
+        near = np.flatnonzero(values >= least)
+        return near, values[near]
     count = -(-3 * descriptors0.shape[1] // 8)
     first0, first1 = (np.ascontiguousarray(d[:, :count], dtype=np.float32) for d in (descriptors0, descriptors1))
     rest0, rest1 = _rest(first0), _rest(first1)
