@@ -50,9 +50,10 @@ def pairs_within_radius(pixels0: Floats, pixels1: Floats, radius: Floats | float
         return none, none
     # Coordinates one after the other: NumPy is slow where the last axis has two elements.
     (x0, y0), (x1, y1) = pixels0[use0].T.copy(), pixels1[use1].T.copy()
-    gates = np.minimum(radii[use0], _FAR_PX)
+    gates = radii[use0]
+    reach = np.minimum(gates, _FAR_PX) + _RIM_PX
     left, top = x1.min(), y1.min()
-    height = max(float(gates.max()), _LEAST_CELL_PX)
+    height = max(float(reach.max()), _LEAST_CELL_PX)
     width = height / _SLENDER
     column1, row1 = ((x1 - left) / width).astype(np.int64), ((y1 - top) / height).astype(np.int64)
     columns, rows = int(column1.max()) + 1, int(row1.max()) + 1
@@ -61,7 +62,6 @@ def pairs_within_radius(pixels0: Floats, pixels1: Floats, radius: Floats | float
     bounds = np.cumsum(np.bincount(key1 + 1, minlength=rows * columns + 1))
 
     # Clipped to one cell outside the grid: far predictions must not overflow, and find nothing there.
-    reach = gates + _RIM_PX
     first, last = (
         np.clip(np.floor((end - left) / width), -1.0, columns).astype(np.int64) for end in (x0 - reach, x0 + reach)
     )
