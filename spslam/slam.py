@@ -35,6 +35,8 @@ Array = NDArray[np.float64]
 _CONFIRMED_FRAMES = 3
 # A pose with fewer inliers than so many times those that finding a lost camera takes is looked for anew.
 _FEW_TIMES = 2
+# A frame that comes so long after the one before finds the map refined: there was time, and it has farther to look.
+_AMPLE_S = 0.25
 
 
 class Slam:
@@ -211,6 +213,8 @@ class Slam:
             raise DatasetError(
                 f"frame {frame.index}: stamps must increase, found {frame.timestamp} s after {self._last_timestamp} s"
             )
+        if self._camera is not None and frame.timestamp - self._last_timestamp > _AMPLE_S:
+            self._finish_keyframe(None, self._camera)
         self._last_timestamp = frame.timestamp
         camera = tracking_camera(frame, self.config)
         if self._camera is not None and camera != self._camera:
@@ -443,7 +447,8 @@ class Slam:
         """Take up the refinement around the newest key frame and what follows from it; the pose that was found
         meanwhile is carried along.
 
-        Always after the next frame was tracked, however long it takes: two runs give the same bytes.
+        Always after the next frame was tracked, or before it where its stamp is late, however long that takes: two runs
+        give the same bytes.
         """
         if self._end_refinement is None:
             return tracked

@@ -366,6 +366,29 @@ def test_a_key_frame_is_refined_while_the_next_frame_is_tracked(then: str) -> No
     assert slam.state is (TrackState.LOST if then == "lost" else TrackState.TRACKING)
 
 
+def test_a_frame_that_comes_late_is_tracked_in_the_refined_map() -> None:
+    room = PointRoom()
+    slam = build(room, load_config("default"))
+    waiting: list[bool] = []
+    find_pose = slam._find_pose
+
+    def watched(*arguments) -> Tracked | None:
+        waiting.append(slam._end_refinement is not None)
+        return find_pose(*arguments)
+
+    slam._find_pose = watched  # type: ignore[method-assign]
+    stamp, is_keyframe = 0.0, False
+    after_keyframe: dict[bool, list[bool]] = {True: [], False: []}
+    for i, pose in enumerate(sway(60)):
+        late, was_keyframe = i % 2 == 0, is_keyframe
+        stamp += 0.3 if late else 0.05
+        is_keyframe = slam.track(room.frame(pose, stamp, "stereo")).is_keyframe
+        if was_keyframe and i > 1:
+            after_keyframe[late].append(waiting[-1])
+    assert after_keyframe[True] and not any(after_keyframe[True])
+    assert after_keyframe[False] and all(after_keyframe[False])
+
+
 def test_a_pose_found_while_a_key_frame_is_refined_is_carried_along() -> None:
     """A refinement that moves all the map moves the frame that was tracked meanwhile by as much."""
     shift = np.array([0.3, -0.2, 0.1])
