@@ -420,7 +420,7 @@ class Slam:
             # Finding itself in a saved map at the beginning is none.
             self.statistics.relocalisations += len(self._recorder) > 0
         self._found()
-        self._see(tracked.point_ids[tracked.point_ids >= 0])
+        self._see(tracked.seen)
         local_keyframes, local_points = self._local_map()
         self._reference_id = int(local_keyframes[0])
         self.map.part = self.map.part_of(self._reference_id)

@@ -324,7 +324,7 @@ class Tracker:
         rows = slam_map.point_rows(local_points)
         rows = rows[rows >= 0]
         _, visible = self.project(slam_map, camera, tracked.estimate.T_cam_world, rows)
-        found = slam_map.point_rows(tracked.point_ids[tracked.point_ids >= 0])
+        found = slam_map.point_rows(tracked.seen)
         # A point that was found was visible, whatever the gates say of it now.
         counted = np.zeros(len(slam_map.points), dtype=bool)
         counted[rows[visible]] = counted[found] = True

@@ -143,7 +143,7 @@ def test_euroc_pairs_seconds_apart(test_data: Path) -> None:
     sequence = open_sequence(test_data / "euroc" / "V1_01_easy_keyframes")
     slam = drive(sequence, "euroc_stereo")
     assert len(slam.trajectory()) == len(sequence) == 50
-    # 0.020 to 0.029 m with seven numbers of points (docs/results.md).
+    # 0.017 to 0.029 m over numbers of points (docs/results.md).
     assert judge(slam, sequence).as_metrics()["ate_rmse_m"] < 0.04
 
 

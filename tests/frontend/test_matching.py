@@ -143,8 +143,13 @@ def test_expand_ranges() -> None:
 
 
 @pytest.mark.parametrize("kept", [np.float32, np.float16])
-def test_pairs_are_compared_as_a_whole_where_the_beginning_does_not_rule_them_out(kept: type) -> None:
+@pytest.mark.parametrize("many", [0, 3, 1000])
+def test_pairs_are_compared_as_a_whole_where_the_beginning_does_not_rule_them_out(
+    kept: type, many: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Some agree in the beginning alone, some in the end alone."""
+    # In two steps, as it is chosen, and at once.
+    monkeypatch.setattr(matching, "_MANY_CANDIDATES", many)
     rng = np.random.default_rng(3)
     n, size = 400, 64
     d0, d1 = unit(rng, n, size), unit(rng, n, size)
