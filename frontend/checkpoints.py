@@ -106,13 +106,14 @@ class Checkpoint:
         weights = _kernels(self.state)
         outputs = {layer: len(weight) for layer, weight in weights.items()}
         network = SuperPoint(
-            [outputs[layer] for layer in ("1a", "2a", "3a", "4a", "Pa")],
+            [outputs[layer] for layer in ("1a", "2a", "3a", "4a", "Da")],
             descriptor_dim=outputs["Db"],
             batch_norm=self.batch_norm,
             sampling=self.sampling,
             depths=[len(layers) for layers in _stages(weights)],
-            strided=weights["1a"].shape[2] % 2 == 0,
+            strided=sum(weights[f"{stage}a"].shape[2] % 2 == 0 for stage in "123"),
             skips="S1" in weights,
+            detector_width=outputs["Pa"],
         )
         try:
             network.load_state_dict({key: torch.from_numpy(value) for key, value in self.state.items()})

@@ -12,6 +12,7 @@ import typer
 from spslam.cli_evaluation import evaluate, speed
 from spslam.cli_options import INTERRUPTED, Device, DeviceOption
 from spslam.display import StatusLine
+from spslam.errors import TrainingStopped
 from spslam.signals import interrupt_as_flag
 
 if TYPE_CHECKING:
@@ -169,7 +170,9 @@ def joint(
 def distil(
     context: typer.Context,
     photos: PhotosOption,
-    teacher: Annotated[Path, typer.Option(metavar="FILE", show_default=False, help="Weights of the large network.")],
+    teacher: Annotated[
+        Path, typer.Option(metavar="FILE|NAME", show_default=False, help="Weights of the large network.")
+    ],
     out: OutOption,
     config: ConfigOption = None,
     overrides: SetOption = None,
@@ -343,7 +346,11 @@ def _train(stage: Stage, settings: TrainingConfig, inputs: StageInputs, device: 
 
     processes = Processes.from_environment(device.value)
     with interrupt_as_flag() as interrupted, StatusLine(quiet=not processes.first) as line:
-        weights, result = run_stage(stage, settings, inputs, processes, line.update, interrupted.is_set)
+        try:
+            weights, result = run_stage(stage, settings, inputs, processes, line.update, interrupted.is_set)
+        except TrainingStopped as stop:
+            typer.echo(str(stop), err=True)
+            raise typer.Exit(INTERRUPTED) from None
     if not processes.first:
         return
     figures = ", ".join(f"{key} {value:.3f}" for key, value in result.metrics.items() if key != "metric")

@@ -37,6 +37,10 @@ class TrainingError(SpslamError):
     """A training cannot start, go on, or has gone astray."""
 
 
+class TrainingStopped(TrainingError):
+    """Somebody asked a training to stop before there was anything to go on from."""
+
+
 class TrajectoryError(SpslamError):
     """A trajectory file cannot be read, or two trajectories cannot be compared."""
 

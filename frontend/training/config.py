@@ -28,9 +28,16 @@ class NetworkConfig(_Part):
         LITE_WIDTHS, description="channels of the four encoder stages and of the heads"
     )
     depths: tuple[int, int, int, int] = Field((2, 2, 2, 2), description="convolutions of each encoder stage")
+    detector_width: int | None = Field(
+        None, ge=1, description="channels of the detector's head where it is not as wide as the descriptors'"
+    )
     descriptor_dim: int = Field(256, ge=8, le=1024, description="length of a descriptor")
-    strided: bool = Field(
-        False, description="stages one to three begin with a stride of 2 instead of ending with a pooling"
+    strided: int = Field(
+        0,
+        ge=0,
+        le=3,
+        strict=True,
+        description="of the first three stages, how many begin with a stride of 2 instead of ending with a pooling",
     )
     skips: bool = Field(True, description="the first three stages add to the detector's logits, pixel by pixel")
     batch_norm: bool = Field(True, description="batch norm between convolution and ReLU while training")
@@ -159,6 +166,12 @@ class DistillationConfig(_Part):
     """What a small network learns from a large one."""
 
     warps: int = Field(3, ge=1, description="views that the teacher's probabilities are averaged over")
+    inherit_steps: int = Field(
+        300,
+        ge=0,
+        description="steps in which a network that is the teacher with fewer channels learns to do what the teacher "
+        "does, stage by stage, before it is trained as a whole; 0: it begins with random weights",
+    )
 
 
 class ScheduleConfig(_Part):

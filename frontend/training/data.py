@@ -148,16 +148,13 @@ class TeacherSource:
 
     @torch.no_grad()
     def block(self, indices: NDArray[np.int64], generator: torch.Generator) -> Batch:
-        images = _to_batch(self._photos.images(indices), generator.device)
+        view, valid = _unchanged_view(self._photos, self._data, indices, generator)
         size = self._data.size
-        homographies = sample_homographies(len(images), _size(images), self._data.homography, generator)
-        homographies = _crops(len(images), _size(images), size, generator) @ homographies
-        view = warp_images(images, homographies, size)
         logits, descriptors = self._teacher(view)
         heat = detector_probabilities(logits.float())
         seen = torch.ones_like(heat)
         for _ in range(self._warps - 1):
-            further = sample_homographies(len(images), size, self._data.homography, generator)
+            further = sample_homographies(len(view), size, self._data.homography, generator)
             other = detector_probabilities(self._teacher.detector_logits(warp_images(view, further)).float())
             back = torch.linalg.inv(further)
             mask = warp_images(valid_mask(further, size, erosion=_RIM_PX).float()[:, None], back)[:, 0] > 0.99
@@ -165,10 +162,29 @@ class TeacherSource:
             seen = seen + mask
         return {
             "image": augment(view, self._data.photometric, generator),
-            "valid": valid_mask(homographies, _size(images), size, erosion=_RIM_PX),
+            "valid": valid,
             "teacher_probabilities": _classes(heat / seen),
             "teacher_descriptors": descriptors.float(),
         }
+
+
+@torch.no_grad()
+def augmented_views(
+    photos: LabelledPhotos, data: DataConfig, indices: NDArray[np.int64], generator: torch.Generator
+) -> Tensor:
+    """Warped and augmented views (B, 1, H, W) of photographs; labels are not used."""
+    return augment(_unchanged_view(photos, data, indices, generator)[0], data.photometric, generator)
+
+
+def _unchanged_view(
+    photos: LabelledPhotos, data: DataConfig, indices: NDArray[np.int64], generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Warped views (B, 1, H, W) before the photometric changes, and which of their pixels (B, H, W) show the image."""
+    images = _to_batch(photos.images(indices), generator.device)
+    homographies = sample_homographies(len(images), _size(images), data.homography, generator)
+    homographies = _crops(len(images), _size(images), data.size, generator) @ homographies
+    valid = valid_mask(homographies, _size(images), data.size, erosion=_RIM_PX)
+    return warp_images(images, homographies, data.size), valid
 
 
 def _classes(heat: Tensor) -> Tensor:

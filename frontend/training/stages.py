@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import io
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
+import numpy as np
 import torch
 from pydantic import JsonValue
+from torch import Tensor
 
 from spslam.codebook import Codebook
 from spslam.config import FeatureConfig
-from spslam.errors import DatasetError, TrainingError
+from spslam.errors import DatasetError, TrainingError, TrainingStopped
+from spslam.files import write_atomic
 
 from ..checkpoints import load_superpoint
 from ..engine import usable_cores
@@ -23,7 +28,8 @@ from ..learned import SuperPointExtractor
 from ..superpoint import SuperPoint
 from .codebook import learn_codebook_from_images
 from .config import NetworkConfig, TrainingConfig, load_training_config
-from .data import LabelledPhotos, PhotoSource, ShapeSource, Source, TeacherSource
+from .data import LabelledPhotos, PhotoSource, ShapeSource, Source, TeacherSource, augmented_views
+from .inherit import Inheritance, can_inherit, descriptor_projection, with_projected_descriptors
 from .photos import evenly_spread, find_photos, held_out, read_photo
 from .shape_cache import open_shapes
 from .trainer import (
@@ -40,6 +46,9 @@ from .validation import PairValidation, ShapeValidation
 from .weights import Card, StageRecord, describe_network, export_weights, read_card
 
 WEIGHTS = "weights.safetensors"
+_INHERITED = "inherited.pt"
+_INHERITANCE_BATCH = 8
+_PROJECTION_IMAGES = 64
 _CODEBOOK_IMAGES = 200
 # Another seed than any training's: the shapes that validate are never trained with.
 _VALIDATION_SEED = 1 << 20
@@ -91,14 +100,15 @@ def run_stage(
     Raises:
         DatasetError: photographs or labels are missing.
         TrainingError: the stage lacks an input, or cannot go on from what is in `out`.
+        TrainingStopped: before there was anything to go on from.
         WeightsError: initial weights or the teacher cannot be read.
     """
     processes = processes or Processes()
     torch.manual_seed(config.seed)
-    network = initial_network(config.network, inputs.init)
+    network, teacher = _networks(stage, config, inputs, processes, report, stopped)
     # What is written beside the results is the network that was trained, wherever its shape came from.
     config = config.model_copy(update={"network": _network_config(network)})
-    source, validate, groups = _data(stage, config, inputs, processes)
+    source, validate, groups = _data(stage, config, inputs, processes, teacher)
     trainer = Trainer(stage, config, network, source, validate, inputs.out, processes, inputs.overfit, report, stopped)
     result = trainer.train()
     weights = inputs.out / WEIGHTS
@@ -108,6 +118,109 @@ def run_stage(
             result.network.max_distance = validate.matching_distance(result.network)
         export_weights(result.network, weights, _card(stage, config, inputs, result, groups), codebook)
     return weights, result
+
+
+def _networks(
+    stage: Stage,
+    config: TrainingConfig,
+    inputs: StageInputs,
+    processes: Processes,
+    report: Callable[[Progress], None] | None,
+    stopped: Callable[[], bool] | None,
+) -> tuple[SuperPoint, SuperPoint | None]:
+    """What is trained, and for distil what it learns from."""
+    if stage != "shapes":
+        _check_photos(stage, config, inputs)
+    if stage != "distil":
+        return initial_network(config.network, inputs.init), None
+    if inputs.teacher is None:
+        raise TrainingError("stage distil needs a teacher: give a weights file with --teacher")
+    teacher = load_superpoint(inputs.teacher)
+    if inputs.init is None and config.distillation.inherit_steps and can_inherit(teacher, config.network):
+        network, teacher = _inherited(teacher, config, inputs, processes, report, stopped)
+    else:
+        network = initial_network(config.network, inputs.init)
+    return network, teacher.to(processes.device)
+
+
+def _check_photos(stage: Stage, config: TrainingConfig, inputs: StageInputs) -> None:
+    if inputs.photos is None:
+        raise TrainingError(f"stage {stage} needs photographs: give a folder with --photos")
+    train, unseen_photos = _split(inputs.photos, config, inputs)
+    if not train or not unseen_photos:
+        raise DatasetError(
+            f"{inputs.photos} holds too few photographs: expected some to train with and some to hold out "
+            f"(holdout {config.holdout}), found {len(train)} and {len(unseen_photos)}"
+        )
+
+
+def _inherited(
+    teacher: SuperPoint,
+    config: TrainingConfig,
+    inputs: StageInputs,
+    processes: Processes,
+    report: Callable[[Progress], None] | None,
+    stopped: Callable[[], bool] | None,
+) -> tuple[SuperPoint, SuperPoint]:
+    """A network that has taken over what it can, and the teacher with descriptors as short as its own.
+
+    The first process makes both and keeps them, for the others and for a training that is taken up again.
+    """
+    kept = inputs.out / _INHERITED
+    if processes.first and not kept.exists():
+        threads = torch.get_num_threads()
+        # The others wait.
+        torch.set_num_threads(usable_cores())
+        try:
+            student, projection = _inherit(teacher, config, inputs, processes.device, report, stopped)
+        finally:
+            torch.set_num_threads(threads)
+        content = io.BytesIO()
+        torch.save({"network": student.state_dict(), "projection": projection}, content)
+        inputs.out.mkdir(parents=True, exist_ok=True)
+        write_atomic(kept, content.getvalue())
+    processes.wait()
+    found = read_checkpoint(kept)
+    network = new_network(config.network.model_copy(update={"batch_norm": False}))
+    network.load_state_dict(found["network"])
+    return network, with_projected_descriptors(teacher, found["projection"])
+
+
+def _inherit(
+    teacher: SuperPoint,
+    config: TrainingConfig,
+    inputs: StageInputs,
+    device: torch.device,
+    report: Callable[[Progress], None] | None,
+    stopped: Callable[[], bool] | None,
+) -> tuple[SuperPoint, Tensor]:
+    assert inputs.photos is not None
+    train, _ = _split(inputs.photos, config, inputs)
+    photos = LabelledPhotos(train, inputs.photos, None, config.labels.size)
+    teacher = teacher.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def views(step: int, count: int = _INHERITANCE_BATCH) -> Tensor:
+        generator = torch.Generator(device).manual_seed(config.seed * config.distillation.inherit_steps + step)
+        indices = np.random.default_rng([config.seed, step]).integers(len(photos), size=count)
+        return augmented_views(photos, config.data, indices, generator)
+
+    steps, started = config.distillation.inherit_steps, time.monotonic()
+
+    def after(step: int, losses: dict[str, float]) -> None:
+        if stopped is not None and stopped():
+            raise TrainingStopped(
+                "stopped while the network took over what it can from its teacher, of which nothing is kept: the same "
+                "command begins anew"
+            )
+        if report is not None and (step + 1) % config.schedule.log_every == 0:
+            done, rate = step + 1, (step + 1) / (time.monotonic() - started)
+            left = (steps - done) / rate
+            report(Progress("taking over", done, steps, done / steps, losses, rate * _INHERITANCE_BATCH, left, {}))
+
+    projection = descriptor_projection(teacher, views(0, _PROJECTION_IMAGES), config.network.descriptor_dim)
+    shorter = with_projected_descriptors(teacher.cpu(), projection.cpu()).to(device)
+    student = Inheritance(shorter, config.network, steps).student(views, after)
+    return student.cpu(), projection.cpu()
 
 
 def initial_network(config: NetworkConfig, init: Path | None = None) -> SuperPoint:
@@ -144,6 +257,7 @@ def _with_skips(network: SuperPoint) -> SuperPoint:
         network.depths,
         network.strided,
         skips=True,
+        detector_width=network.detector_width,
     )
     skipping.max_distance = network.max_distance
     # What is missing is zero: the network says the same as before.
@@ -160,12 +274,14 @@ def new_network(config: NetworkConfig) -> SuperPoint:
         depths=config.depths,
         strided=config.strided,
         skips=config.skips,
+        detector_width=config.detector_width,
     )
 
 
 def _network_config(network: SuperPoint) -> NetworkConfig:
     return NetworkConfig(
         widths=network.widths,
+        detector_width=network.detector_width,
         depths=network.depths,
         descriptor_dim=network.descriptor_dim,
         strided=network.strided,
@@ -175,7 +291,7 @@ def _network_config(network: SuperPoint) -> NetworkConfig:
 
 
 def _data(
-    stage: Stage, config: TrainingConfig, inputs: StageInputs, processes: Processes
+    stage: Stage, config: TrainingConfig, inputs: StageInputs, processes: Processes, teacher: SuperPoint | None
 ) -> tuple[Source, Validation, dict[str, int]]:
     """Where images come from, how weights are judged, and how many images there are by group."""
     if stage == "shapes":
@@ -185,20 +301,11 @@ def _data(
         processes.wait()
         unseen = open_shapes(inputs.cache, config.shapes.validation, config.shapes.size, _VALIDATION_SEED)
         return ShapeSource(open_shapes(*drawn), config), ShapeValidation(unseen), {"shapes": config.shapes.count}
-    if inputs.photos is None:
-        raise TrainingError(f"stage {stage} needs photographs: give a folder with --photos")
+    assert inputs.photos is not None
     train, unseen_photos = _split(inputs.photos, config, inputs)
-    if not train or not unseen_photos:
-        raise DatasetError(
-            f"{inputs.photos} holds too few photographs: expected some to train with and some to hold out "
-            f"(holdout {config.holdout}), found {len(train)} and {len(unseen_photos)}"
-        )
     validate = PairValidation(unseen_photos, config.schedule.validation_pairs, descriptors=stage != "detector")
-    if stage == "distil":
-        if inputs.teacher is None:
-            raise TrainingError("stage distil needs a teacher: give a weights file with --teacher")
+    if teacher is not None:
         photos = LabelledPhotos(train, inputs.photos, None, config.labels.size)
-        teacher = load_superpoint(inputs.teacher).to(processes.device)
         source: Source = TeacherSource(photos, config.data, teacher, config.distillation.warps)
     else:
         if inputs.labels is None:

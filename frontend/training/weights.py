@@ -57,7 +57,7 @@ class Card(_CardPart):
 
     Attributes:
         name: of the network.
-        widths, depths, descriptor_dim, strided, skips: see `spslam.frontend.superpoint.SuperPoint`.
+        widths, depths, descriptor_dim, strided, skips, detector_width: see `spslam.frontend.superpoint.SuperPoint`.
         parameters: numbers in the convolutions, batch norm folded.
         max_distance: largest L2 distance of descriptors of one place.
         descriptor_sampling: the rule of `Sampling` in words that `load_superpoint` reads.
@@ -74,8 +74,9 @@ class Card(_CardPart):
     widths: tuple[int, int, int, int, int]
     depths: tuple[int, int, int, int] = PAPER_DEPTHS
     descriptor_dim: int
-    strided: bool = False
+    strided: int = 0
     skips: bool = False
+    detector_width: int | None = None
     parameters: int
     descriptor_sampling: str
     max_distance: float = DEFAULT_MAX_DISTANCE
@@ -133,6 +134,7 @@ def fold_batch_norm(network: SuperPoint) -> SuperPoint:
         depths=network.depths,
         strided=network.strided,
         skips=network.skips,
+        detector_width=network.detector_width,
     )
     folded.max_distance = network.max_distance
     folded.strip_rows = network.strip_rows
@@ -211,7 +213,8 @@ def card_markdown(card: Card) -> str:
         "parameters": f"{card.parameters:,}",
         "widths": _listed(card.widths),
         "depths": _listed(card.depths),
-        "resolution": "halved by strided convolutions" if card.strided else "halved by poolings",
+        "resolution": _halvings(card.strided),
+        "detector's head": card.detector_width or card.widths[-1],
         "skips to the detector": "yes" if card.skips else "no",
         "descriptor": f"{card.descriptor_dim} numbers",
         "descriptor sampling": card.descriptor_sampling,
@@ -240,6 +243,12 @@ def card_markdown(card: Card) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def _halvings(strided: int) -> str:
+    convolutions = f"{strided} times by strided convolutions" if strided else ""
+    poolings = f"{3 - strided} times by poolings" if strided < 3 else ""
+    return "halved " + ", ".join(filter(None, (convolutions, poolings)))
+
+
 def _structure(network: SuperPoint) -> dict[str, Any]:
     """The fields of a `Card` that the network itself decides."""
     convolutions = [block.conv for block in network.modules() if isinstance(block, ConvBlock)]
@@ -249,6 +258,7 @@ def _structure(network: SuperPoint) -> dict[str, Any]:
         "descriptor_dim": network.descriptor_dim,
         "strided": network.strided,
         "skips": network.skips,
+        "detector_width": network.detector_width,
         "parameters": sum(parameter.numel() for conv in convolutions for parameter in conv.parameters()),
         "descriptor_sampling": str(network.sampling),
         "max_distance": network.max_distance,

@@ -127,7 +127,7 @@ def test_maps_are_openvinos(engine: OnnxRuntimeEngine, exported: Path) -> None:
 
 
 def test_strides_batch_norm_and_strips_are_exported() -> None:
-    network = toy_network(batch_norm="after", strided=True, skips=True)
+    network = toy_network(batch_norm="after", strided=3, skips=True)
     network.strip_rows = 8
     engine = OnnxRuntimeEngine(convert_onnx(network), "fp32")
     assert network.strip_rows == 8

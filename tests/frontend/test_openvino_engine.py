@@ -97,9 +97,9 @@ def test_fp32_is_what_torch_says_at_any_size(fp32: OpenVinoEngine, size: tuple[i
 
 @pytest.mark.parametrize(
     ("batch_norm", "strided", "skips"),
-    [("none", False, False), ("before", False, True), ("after", False, False), ("none", True, True)],
+    [("none", 0, False), ("before", 0, True), ("after", 0, False), ("none", 1, True), ("none", 3, True)],
 )
-def test_every_shape_of_network_is_converted(batch_norm: str, strided: bool, skips: bool) -> None:
+def test_every_shape_of_network_is_converted(batch_norm: str, strided: int, skips: bool) -> None:
     network = toy_network(batch_norm=batch_norm, strided=strided, skips=skips)
     network.strip_rows = 8
     engine = OpenVinoEngine(convert(network), "fp32")

@@ -47,21 +47,37 @@ def test_strips_change_nothing(rows: int, batch_norm: str, skips: bool) -> None:
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("strided", [False, True])
-def test_skips_add_to_the_logit_of_their_pixel(strided: bool) -> None:
+@pytest.mark.parametrize("strided", [0, 1, 2, 3])
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_skips_add_to_the_logit_of_their_pixel(strided: int, stage: int) -> None:
     network = random_network(skips=True, strided=strided)
     image = torch.rand(1, 1, 32, 40)
     before, _ = network(image)
-    bias = network.get_submodule("convS2").conv.bias
-    # Of stage two's pixels of 2 or 4, the second in the second row.
-    stride = 4 if strided else 2
-    bias[stride + 1] = 1.0
+    bias = network.get_submodule(f"convS{stage}").conv.bias
+    # Of the stage's pixels, the last in the first row.
+    stride = 2 ** (stage if stage <= strided else stage - 1)
+    bias[stride - 1] = 1.0
     added = network.detector_logits(image) - before
     assert float(added[:, 64].abs().max()) == 0.0
     pixels = functional.pixel_shuffle(added[:, :64], 8)[0, 0]
     expected = torch.zeros(32, 40)
-    expected[1::stride, 1::stride] = 1.0
+    expected[::stride, stride - 1 :: stride] = 1.0
     torch.testing.assert_close(pixels, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("strided", [0, 1, 2, 3])
+def test_cells_stay_where_they_are_whatever_halves_the_resolution(strided: int) -> None:
+    network = random_network(strided=strided, detector_width=5)
+    assert network.convPb.conv.weight.shape == (65, 5, 1, 1)
+    image = torch.rand(1, 1, 96, 96)
+    logits, descriptors = network(image)
+    assert logits.shape == (1, 65, 12, 12)
+    assert descriptors.shape == (1, 24, 12, 12)
+    # What changes in the middle of a cell changes the cells around it alike on both sides.
+    image[0, 0, 44:52, 44:52] += 1.0
+    changed = (network(image)[1] - descriptors).abs().sum(dim=1)[0] > 1e-6
+    rows = torch.nonzero(changed.any(dim=1)).flatten()
+    assert int(rows.min() + rows.max()) == 11
 
 
 def test_probabilities_go_to_their_pixel_and_the_dustbin_is_dropped() -> None:

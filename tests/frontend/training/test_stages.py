@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from spslam.errors import DatasetError, TrainingError
+from spslam.errors import DatasetError, TrainingError, TrainingStopped
 from spslam.frontend.checkpoints import load_superpoint, read_codebook
 from spslam.frontend.superpoint import SuperPoint
 from spslam.frontend.training.config import TrainingConfig, load_training_config
@@ -19,7 +19,7 @@ from spslam.frontend.training.trainer import BEST, LOG
 from spslam.frontend.training.weights import read_card
 
 SMALL = [
-    "network.strided=true",
+    "network.strided=3",
     "network.widths=[4,4,8,8,16]",
     "network.depths=[1,1,1,1]",
     "network.descriptor_dim=16",
@@ -73,7 +73,7 @@ def labels(photos: Path, magic: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 def test_shapes_give_weights_with_their_card(magic: Path) -> None:
     network = load_superpoint(magic / "weights.safetensors")
-    assert network.strided
+    assert network.strided == 3
     card = read_card(magic / "weights.safetensors")
     assert card is not None
     assert card.training_data == {"shapes": 18}
@@ -86,7 +86,7 @@ def test_labelled_photographs_train_on_from_shapes(
     stage: str, photos: Path, magic: Path, labels: Path, tmp_path: Path
 ) -> None:
     inputs = StageInputs(tmp_path, photos, labels, magic, commands=("second",), name="toy")
-    other = ["network.widths=[8,8,8,8,8]", "network.strided=false"]
+    other = ["network.widths=[8,8,8,8,8]", "network.strided=0"]
     weights, result = run_stage(stage, settings(stage, *other), inputs)
     assert result.finished
     card = read_card(weights)
@@ -98,7 +98,7 @@ def test_labelled_photographs_train_on_from_shapes(
     assert (read_codebook(weights) is not None) == (stage == "joint")
     # The network's shape is that of the weights it began with, also for what begins with these.
     assert load_superpoint(weights).widths == (4, 4, 8, 8, 16)
-    assert initial_network(TrainingConfig().network, tmp_path).strided
+    assert initial_network(TrainingConfig().network, tmp_path).strided == 3
     validation = card.metrics["validation"]
     assert isinstance(validation, dict)
     assert ("matching_score" in validation) == (stage == "joint")
@@ -134,6 +134,33 @@ def test_a_small_network_learns_from_a_large_one(photos: Path, magic: Path, tmp_
     assert (student.widths, student.descriptor_dim) == ((2, 2, 4, 4, 8), 8)
     lines = [json.loads(line) for line in (tmp_path / LOG).read_text().splitlines()]
     assert any("validation" in line for line in lines)
+
+
+NARROWER = ["network.widths=[2,4,4,8,12]", "network.detector_width=9", "network.descriptor_dim=8"]
+
+
+def test_a_narrower_network_takes_over_from_its_teacher_once(photos: Path, magic: Path, tmp_path: Path) -> None:
+    teacher = magic / "weights.safetensors"
+    shapes = settings("distil", *NARROWER, "distillation.inherit_steps=2", "schedule.log_every=1")
+    told: list[str] = []
+    inputs = StageInputs(tmp_path, photos, teacher=teacher, name="small")
+    weights, _ = run_stage("distil", shapes, inputs, report=lambda progress: told.append(progress.stage))
+    assert told == ["taking over"] * 2 + ["distil"] * 3
+    student = load_superpoint(weights)
+    assert (student.widths, student.detector_width, student.descriptor_dim) == ((2, 4, 4, 8, 12), 9, 8)
+    # The same command, whose training has ended, does nothing once more.
+    told.clear()
+    before = weights.read_bytes()
+    run_stage("distil", shapes, inputs, report=lambda progress: told.append(progress.stage))
+    assert told == []
+    assert weights.read_bytes() == before
+
+
+def test_a_stop_while_taking_over_keeps_nothing(photos: Path, magic: Path, tmp_path: Path) -> None:
+    inputs = StageInputs(tmp_path / "out", photos, teacher=magic / "weights.safetensors")
+    with pytest.raises(TrainingStopped, match="the same command begins anew"):
+        run_stage("distil", settings("distil", *NARROWER), inputs, stopped=lambda: True)
+    assert not (tmp_path / "out").exists()
 
 
 def test_weights_without_batch_norm_can_be_trained_on(magic: Path) -> None:

@@ -60,9 +60,11 @@ def codebook() -> Codebook:
     return Codebook(rng.normal(size=(3, 8)).astype(np.float32), rng.normal(size=(8, 24)).astype(np.float32))
 
 
-@pytest.mark.parametrize("strided", [False, True])
-def test_folding_changes_no_output(strided: bool) -> None:
-    network = trained_network(strided=strided, skips=strided, depths=(1, 2, 3, 2)).eval()
+@pytest.mark.parametrize("strided", [0, 1, 3])
+def test_folding_changes_no_output(strided: int) -> None:
+    network = trained_network(
+        strided=strided, skips=strided > 0, depths=(1, 2, 3, 2), detector_width=12 if strided == 1 else None
+    ).eval()
     image = torch.rand(2, 1, 40, 48)
     folded = fold_batch_norm(network)
     with torch.no_grad():
@@ -97,14 +99,17 @@ def test_batch_norm_after_the_relu_is_refused() -> None:
 
 
 @pytest.mark.parametrize("sampling", [Sampling(), Sampling("bilinear", True)])
-@pytest.mark.parametrize("strided", [False, True])
-def test_a_file_gives_back_network_card_and_codebook(tmp_path: Path, strided: bool, sampling: Sampling) -> None:
+@pytest.mark.parametrize("strided", [0, 1, 2, 3])
+def test_a_file_gives_back_network_card_and_codebook(tmp_path: Path, strided: int, sampling: Sampling) -> None:
     path = tmp_path / "net.safetensors"
-    network = trained_network(strided=strided, skips=strided, sampling=sampling).to(memory_format=torch.channels_last)
+    skips, detector_width = strided > 0, 12 if strided == 1 else WIDTHS[-1]
+    network = trained_network(strided=strided, skips=skips, sampling=sampling, detector_width=detector_width)
+    network = network.to(memory_format=torch.channels_last)
     card, book = full_card(network), codebook()
     export_weights(network, path, card, book)
     loaded = load_superpoint(path)
-    assert (loaded.sampling, loaded.strided, loaded.skips, loaded.widths) == (sampling, strided, strided, WIDTHS)
+    assert (loaded.sampling, loaded.strided, loaded.skips, loaded.widths) == (sampling, strided, skips, WIDTHS)
+    assert loaded.detector_width == detector_width
     image = torch.rand(1, 1, 32, 40)
     with torch.no_grad():
         for found, expected in zip(loaded(image), network.eval()(image), strict=True):

@@ -1,0 +1,245 @@
+"""A small network begins with what it can take over from a large one.
+
+Layers keep the channels that matter most. Then each stage by itself learns to do what the large
+network's does with the same input (blocks that are trained apart: Li et al., Blockwisely Supervised Neural Architecture
+Search with Knowledge Distillation, CVPR 2020): what one of them cannot do yet spoils nothing that follows.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ..superpoint import ConvBlock, SuperPoint
+from .config import NetworkConfig
+from .descriptor_losses import unit_descriptors
+
+# Channels of the large network, by layer, that the small one has.
+Kept = Mapping[str, Tensor]
+
+_LAST_STAGE = 4
+_LEARNING_RATE = 2e-3
+_EXACT = 1e-6
+
+
+def can_inherit(teacher: SuperPoint, config: NetworkConfig) -> bool:
+    """Whether a network is the teacher with fewer channels: as deep, with no skips that the teacher lacks."""
+    wide = (*teacher.widths, teacher.detector_width, teacher.descriptor_dim)
+    narrow = (*config.widths, config.detector_width or config.widths[-1], config.descriptor_dim)
+    return (
+        all(small <= large for small, large in zip(narrow, wide, strict=True))
+        and teacher.depths == config.depths
+        and teacher.skips == config.skips
+        and teacher.strided <= config.strided
+        and teacher.batch_norm == "none"
+    )
+
+
+@torch.no_grad()
+def descriptor_projection(teacher: SuperPoint, images: Tensor, length: int) -> Tensor:
+    """The directions (length, D) along which unit descriptors of images (B, 1, H, W) are longest: between what is
+    left of two of them the cosine is nearly the same."""
+    units = unit_descriptors(teacher(images)[1]).transpose(0, 1).flatten(1).double()
+    _, vectors = torch.linalg.eigh(units @ units.T)
+    projection: Tensor = vectors[:, -length:].T.flip(0).float().contiguous()
+    return projection
+
+
+def with_projected_descriptors(network: SuperPoint, projection: Tensor) -> SuperPoint:
+    """The same network with descriptors of fewer numbers, those along the rows of a projection (D', D)."""
+    projected = SuperPoint(
+        network.widths,
+        len(projection),
+        network.batch_norm,
+        network.sampling,
+        network.depths,
+        network.strided,
+        network.skips,
+        network.detector_width,
+    )
+    state = copy.copy(network.state_dict())
+    state["convDb.conv.weight"] = torch.einsum("pd,dckl->pckl", projection, state["convDb.conv.weight"])
+    state["convDb.conv.bias"] = projection @ state["convDb.conv.bias"]
+    projected.load_state_dict(state)
+    projected.max_distance = network.max_distance
+    return projected.eval().requires_grad_(False)
+
+
+@dataclass(frozen=True)
+class Inheritance:
+    """Makes a small network of a large one.
+
+    Attributes:
+        teacher: the large network, with descriptors of as many numbers as the small one's.
+        config: the small network; `can_inherit` must be true.
+        steps: of training stage by stage.
+    """
+
+    teacher: SuperPoint
+    config: NetworkConfig
+    steps: int
+
+    def student(self, views: Callable[[int], Tensor], report: Callable[[int, dict[str, float]], None]) -> SuperPoint:
+        """The small network, in training mode, without batch norm.
+
+        Args:
+            views: images (B, 1, H, W) in [0, 1] of a step.
+            report: called with the number of each step and its losses, by block.
+        """
+        student = SuperPoint(
+            self.config.widths,
+            self.config.descriptor_dim,
+            sampling=self.teacher.sampling,
+            depths=self.config.depths,
+            strided=self.config.strided,
+            skips=self.config.skips,
+            detector_width=self.config.detector_width,
+        )
+        student.max_distance = self.teacher.max_distance
+        device = next(self.teacher.parameters()).device
+        student.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        kept = _most_important(self.teacher, student, views(0))
+        _copy_layers(self.teacher, student, kept)
+        optimizer = torch.optim.Adam(student.parameters(), lr=_LEARNING_RATE)
+        for step in range(self.steps):
+            for group in optimizer.param_groups:
+                group["lr"] = _LEARNING_RATE * 0.5 * (1 + math.cos(math.pi * step / self.steps))
+            losses = _block_losses(self.teacher, student, kept, views(step))
+            optimizer.zero_grad(set_to_none=True)
+            # Adam would also make large steps of the last digits of blocks that need not learn.
+            learning = [loss for loss in losses.values() if float(loss.detach()) > _EXACT]
+            if learning:
+                torch.stack(learning).sum().backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            report(step, {name: float(loss.detach()) for name, loss in losses.items()})
+        student.train().requires_grad_(True)
+        return student
+
+
+def _block_losses(teacher: SuperPoint, student: SuperPoint, kept: Kept, images: Tensor) -> dict[str, Tensor]:
+    """How far each block's outputs are from the teacher's, with the teacher's inputs; 1: as far as zero is."""
+    losses = {}
+    ours = theirs = images.to(memory_format=torch.channels_last)
+    for stage in range(1, _LAST_STAGE + 1):
+        chosen = kept[f"stage{stage}"]
+        found = student.stage(ours, stage)
+        with torch.no_grad():
+            output = teacher.stage(theirs, stage)
+            theirs = functional.max_pool2d(output, 2) if teacher.strided < stage < _LAST_STAGE else output
+            ours = theirs[:, chosen]
+        # A stage that halves the resolution itself gives what the teacher's pooling does.
+        losses[f"stage{stage}"] = _relative(found, ours if stage <= student.strided else output[:, chosen])
+        if teacher.skips and stage < _LAST_STAGE:
+            with torch.no_grad():
+                skip = teacher.skip(output, stage)
+            # Fed with its own stage, which has to keep what the skip needs.
+            losses[f"skip{stage}"] = _relative(_pixels(student.skip(found, stage)), _pixels(skip))
+    with torch.no_grad():
+        logits, descriptors = teacher.convPb(teacher.convPa(theirs)), teacher.convDb(teacher.convDa(theirs))
+        logits = logits - logits.mean(dim=1, keepdim=True)
+    scores = student.convPb(student.convPa(ours))
+    losses["logits"] = _relative(scores - scores.mean(dim=1, keepdim=True), logits)
+    units = unit_descriptors(student.convDb(student.convDa(ours)))
+    losses["descriptors"] = 1 - (units * unit_descriptors(descriptors)).sum(dim=1).mean()
+    return losses
+
+
+def _relative(found: Tensor, target: Tensor) -> Tensor:
+    return functional.mse_loss(found, target) / target.square().mean().clamp(min=1e-12)
+
+
+def _pixels(channels: Tensor) -> Tensor:
+    """What a skip adds to each pixel (B, 1, H, W)."""
+    return functional.pixel_shuffle(channels, math.isqrt(channels.shape[1]))
+
+
+@torch.no_grad()
+def _most_important(teacher: SuperPoint, student: SuperPoint, images: Tensor) -> dict[str, Tensor]:
+    """Channels of the teacher that the student has, by layer and (`stage1` …) by stage: those whose values times the
+    weights of what reads them are largest."""
+    sizes: dict[str, Tensor] = {}
+    hooks = [
+        block.register_forward_hook(
+            lambda module, inputs, output, name=name: sizes.update({name: output.square().mean(dim=(0, 2, 3)).sqrt()})
+        )
+        for name, block in _blocks(teacher)
+    ]
+    teacher(images)
+    for hook in hooks:
+        hook.remove()
+    kept = {}
+    readers = _readers(teacher)
+    for name, block in _blocks(student):
+        count = block.conv.out_channels
+        if count == _convolution(teacher, name).out_channels or not readers[name]:
+            kept[name] = torch.arange(count)
+            continue
+        weights = [_convolution(teacher, reader).weight.square().sum(dim=(0, 2, 3)) for reader in readers[name]]
+        importance = sizes[name] * torch.stack(weights).sum(dim=0).sqrt()
+        kept[name] = importance.topk(count).indices.sort().values
+    for stage in range(1, _LAST_STAGE + 1):
+        kept[f"stage{stage}"] = kept[_layers(teacher, stage)[-1]]
+    return kept
+
+
+@torch.no_grad()
+def _copy_layers(teacher: SuperPoint, student: SuperPoint, kept: Kept) -> None:
+    """Weights of every layer that says something of the same pixels; the others stay as they are."""
+    for reader, name in _inputs(student):
+        mine, other = _convolution(student, reader), _convolution(teacher, reader)
+        if reader.startswith("convS") and mine.out_channels != other.out_channels:
+            # As many channels as pixels: of other pixels.
+            continue
+        inputs = torch.arange(other.in_channels) if name is None else kept[name]
+        kernels = other.weight[kept[reader]][:, inputs]
+        if mine.kernel_size != other.kernel_size:
+            # One that halves the resolution: the mean of the smaller kernel at the four pixels it stands for.
+            shifts = [functional.pad(kernels, (x, 1 - x, y, 1 - y)) for x in (0, 1) for y in (0, 1)]
+            kernels = torch.stack(shifts).mean(dim=0)
+        mine.weight.copy_(kernels)
+        assert mine.bias is not None and other.bias is not None
+        mine.bias.copy_(other.bias[kept[reader]])
+
+
+def _convolution(network: SuperPoint, layer: str) -> nn.Conv2d:
+    block = network.get_submodule(layer)
+    assert isinstance(block, ConvBlock)
+    return block.conv
+
+
+def _blocks(network: SuperPoint) -> Iterator[tuple[str, ConvBlock]]:
+    for name, block in network.named_modules():
+        if isinstance(block, ConvBlock):
+            yield name, block
+
+
+def _layers(network: SuperPoint, stage: int) -> list[str]:
+    return [name for name, _ in _blocks(network) if name.startswith(f"conv{stage}")]
+
+
+def _inputs(network: SuperPoint) -> list[tuple[str, str | None]]:
+    """Each layer and the one whose output it reads; the first reads the image."""
+    before: str | None = None
+    pairs: list[tuple[str, str | None]] = []
+    for stage in range(1, _LAST_STAGE + 1):
+        for layer in _layers(network, stage):
+            pairs.append((layer, before))
+            before = layer
+        if network.skips and stage < _LAST_STAGE:
+            pairs.append((f"convS{stage}", before))
+    pairs += [("convPa", before), ("convPb", "convPa"), ("convDa", before), ("convDb", "convDa")]
+    return pairs
+
+
+def _readers(network: SuperPoint) -> dict[str, list[str]]:
+    readers: dict[str, list[str]] = {name: [] for name, _ in _blocks(network)}
+    for reader, name in _inputs(network):
+        if name is not None:
+            readers[name].append(reader)
+    return readers
