@@ -12,7 +12,7 @@ import typer
 from spslam.cli_evaluation import evaluate, speed
 from spslam.cli_options import INTERRUPTED, Device, DeviceOption
 from spslam.display import StatusLine
-from spslam.errors import TrainingStopped
+from spslam.errors import TrainingStoppedError
 from spslam.signals import interrupt_as_flag
 
 if TYPE_CHECKING:
@@ -348,7 +348,7 @@ def _train(stage: Stage, settings: TrainingConfig, inputs: StageInputs, device: 
     with interrupt_as_flag() as interrupted, StatusLine(quiet=not processes.first) as line:
         try:
             weights, result = run_stage(stage, settings, inputs, processes, line.update, interrupted.is_set)
-        except TrainingStopped as stop:
+        except TrainingStoppedError as stop:
             typer.echo(str(stop), err=True)
             raise typer.Exit(INTERRUPTED) from None
     if not processes.first:

@@ -37,7 +37,7 @@ class TrainingError(SpslamError):
     """A training cannot start, go on, or has gone astray."""
 
 
-class TrainingStopped(TrainingError):
+class TrainingStoppedError(TrainingError):
     """Somebody asked a training to stop before there was anything to go on from."""
 
 

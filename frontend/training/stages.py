@@ -19,7 +19,7 @@ from torch import Tensor
 
 from spslam.codebook import Codebook
 from spslam.config import FeatureConfig
-from spslam.errors import DatasetError, TrainingError, TrainingStopped
+from spslam.errors import DatasetError, TrainingError, TrainingStoppedError
 from spslam.files import write_atomic
 
 from ..checkpoints import load_superpoint
@@ -100,7 +100,7 @@ def run_stage(
     Raises:
         DatasetError: photographs or labels are missing.
         TrainingError: the stage lacks an input, or cannot go on from what is in `out`.
-        TrainingStopped: before there was anything to go on from.
+        TrainingStoppedError: before there was anything to go on from.
         WeightsError: initial weights or the teacher cannot be read.
     """
     processes = processes or Processes()
@@ -208,7 +208,7 @@ def _inherit(
 
     def after(step: int, losses: dict[str, float]) -> None:
         if stopped is not None and stopped():
-            raise TrainingStopped(
+            raise TrainingStoppedError(
                 "stopped while the network took over what it can from its teacher, of which nothing is kept: the same "
                 "command begins anew"
             )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from spslam.errors import DatasetError, TrainingError, TrainingStopped
+from spslam.errors import DatasetError, TrainingError, TrainingStoppedError
 from spslam.frontend.checkpoints import load_superpoint, read_codebook
 from spslam.frontend.superpoint import SuperPoint
 from spslam.frontend.training.config import TrainingConfig, load_training_config
@@ -158,7 +158,7 @@ def test_a_narrower_network_takes_over_from_its_teacher_once(photos: Path, magic
 
 def test_a_stop_while_taking_over_keeps_nothing(photos: Path, magic: Path, tmp_path: Path) -> None:
     inputs = StageInputs(tmp_path / "out", photos, teacher=magic / "weights.safetensors")
-    with pytest.raises(TrainingStopped, match="the same command begins anew"):
+    with pytest.raises(TrainingStoppedError, match="the same command begins anew"):
         run_stage("distil", settings("distil", *NARROWER), inputs, stopped=lambda: True)
     assert not (tmp_path / "out").exists()
 
