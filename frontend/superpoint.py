@@ -140,25 +140,27 @@ class SuperPoint(nn.Module):
 
     def _logits(self, x: Tensor, fine: Tensor | None) -> Tensor:
         logits: Tensor = self.convPb(self.convPa(x))
+        if fine is None:
+            return logits
         # The dustbin, the last channel, is no pixel.
-        return logits if fine is None else logits + functional.pad(fine, (0, 0, 0, 0, 0, 1))
+        return logits + functional.pad(functional.pixel_unshuffle(fine, CELL), (0, 0, 0, 0, 0, 1))
 
     def _encode(self, image: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The last stage (B, C, H/8, W/8), and what the skips add to the logits of pixels (B, 64, H/8, W/8)."""
-        x, first = (image, None) if self.strided else self._first_stage(image)
-        added = [] if first is None else [(first, 1)]
+        """The last stage (B, C, H/8, W/8), and what the skips add to the logits of each pixel (B, 1, H, W)."""
+        x, fine = (image, None) if self.strided else self._first_stage(image)
+        added: dict[int, Tensor] = {}
         for stage in range(1 if self.strided else 2, 5):
             x = self.stage(x, stage)
             if stage == 4:
                 break
             if self.skips:
-                added.append((self.skip(x, stage), self._stride(stage)))
+                channels, stride = self.skip(x, stage), self._stride(stage)
+                added[stride] = added[stride] + channels if stride in added else channels
             if stage > self.strided:
                 x = functional.max_pool2d(x, 2)
-        fine = None
-        for channels, stride in added:
-            cells = _cells(channels, stride)
-            fine = cells if fine is None else fine + cells
+        for stride, channels in added.items():
+            pixels = functional.pixel_shuffle(channels, stride)
+            fine = pixels if fine is None else fine + pixels
         return x, fine
 
     def stage(self, x: Tensor, stage: int) -> Tensor:
@@ -194,23 +196,6 @@ class SuperPoint(nn.Module):
             if self.skips:
                 skipped.append(self.skip(x, 1)[:, :, strip])
         return _joined(pooled), _joined(skipped) if skipped else None
-
-
-def _cells(channels: Tensor, stride: int) -> Tensor:
-    """Values of pixels (B, 64, H/8, W/8), row by row in a cell, of a map (B, stride², H/stride, W/stride) that holds
-    them row by row below each of its own pixels.
-
-    The same as by way of the full resolution, `pixel_shuffle` and `pixel_unshuffle`, in a fraction of the time.
-    """
-    if stride == CELL:
-        return channels
-    ratio = CELL // stride
-    cells = functional.pixel_unshuffle(channels, ratio)
-    if stride == 1:
-        return cells
-    y, x = torch.meshgrid(torch.arange(CELL), torch.arange(CELL), indexing="ij")
-    source = (y % stride * stride + x % stride) * ratio**2 + y // stride * ratio + x // stride
-    return cells[:, source.flatten().to(channels.device)]
 
 
 def _joined(strips: list[Tensor]) -> Tensor:
