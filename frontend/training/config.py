@@ -166,6 +166,9 @@ class DistillationConfig(_Part):
     """What a small network learns from a large one."""
 
     warps: int = Field(3, ge=1, description="views that the teacher's probabilities are averaged over")
+    same_view: bool = Field(
+        True, description="the teacher sees what the student sees, not the view before the photometric changes"
+    )
     inherit_steps: int = Field(
         300,
         ge=0,

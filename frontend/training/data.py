@@ -18,7 +18,7 @@ from torch import Tensor
 from spslam.errors import DatasetError
 
 from ..superpoint import CELL, SuperPoint, detector_probabilities
-from .config import DataConfig, TrainingConfig
+from .config import DataConfig, DistillationConfig, TrainingConfig
 from .corners import corner_strength, settle_on_corners
 from .detector_losses import splat_points
 from .homography import identity_homographies, sample_homographies, valid_mask, warp_images, warp_points
@@ -130,30 +130,35 @@ class PhotoSource:
 class TeacherSource:
     """Photographs with what a larger network says about them.
 
-    The teacher sees the view before the photometric changes, and again through further warps; its probabilities are
-    averaged over them before the student learns them.
+    The teacher sees the student's view, and again through further warps; its probabilities are averaged over them
+    before the student learns them.
 
     Args:
         photos: labels are not used.
         data: sizes, warps, augmentation.
         teacher: in evaluation mode.
-        warps: views that the teacher's probabilities are averaged over.
+        settings: how often the teacher looks, and at what.
     """
 
-    def __init__(self, photos: LabelledPhotos, data: DataConfig, teacher: SuperPoint, warps: int) -> None:
-        self._photos, self._data, self._teacher, self._warps = photos, data, teacher, warps
+    def __init__(
+        self, photos: LabelledPhotos, data: DataConfig, teacher: SuperPoint, settings: DistillationConfig
+    ) -> None:
+        self._photos, self._data, self._settings = photos, data, settings
+        self._teacher: SuperPoint = teacher.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def __len__(self) -> int:
         return len(self._photos)
 
     @torch.no_grad()
     def block(self, indices: NDArray[np.int64], generator: torch.Generator) -> Batch:
-        view, valid = _unchanged_view(self._photos, self._data, indices, generator)
+        clear, valid = _unchanged_view(self._photos, self._data, indices, generator)
+        shown = augment(clear, self._data.photometric, generator)
+        view = (shown if self._settings.same_view else clear).to(memory_format=torch.channels_last)
         size = self._data.size
         logits, descriptors = self._teacher(view)
         heat = detector_probabilities(logits.float())
         seen = torch.ones_like(heat)
-        for _ in range(self._warps - 1):
+        for _ in range(self._settings.warps - 1):
             further = sample_homographies(len(view), size, self._data.homography, generator)
             other = detector_probabilities(self._teacher.detector_logits(warp_images(view, further)).float())
             back = torch.linalg.inv(further)
@@ -161,7 +166,7 @@ class TeacherSource:
             heat = heat + warp_images(other[:, None], back)[:, 0] * mask
             seen = seen + mask
         return {
-            "image": augment(view, self._data.photometric, generator),
+            "image": shown,
             "valid": valid,
             "teacher_probabilities": _classes(heat / seen),
             "teacher_descriptors": descriptors.float(),

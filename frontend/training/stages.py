@@ -306,7 +306,7 @@ def _data(
     validate = PairValidation(unseen_photos, config.schedule.validation_pairs, descriptors=stage != "detector")
     if teacher is not None:
         photos = LabelledPhotos(train, inputs.photos, None, config.labels.size)
-        source: Source = TeacherSource(photos, config.data, teacher, config.distillation.warps)
+        source: Source = TeacherSource(photos, config.data, teacher, config.distillation)
     else:
         if inputs.labels is None:
             raise TrainingError(f"stage {stage} needs labels: make them with spslam train label, give --labels")

@@ -139,12 +139,27 @@ def test_shapes_come_with_their_corners(tmp_path: Path) -> None:
 def test_the_teacher_says_probabilities(photos: LabelledPhotos) -> None:
     torch.manual_seed(0)
     teacher = SuperPoint((4, 4, 8, 8, 16), descriptor_dim=16).eval().requires_grad_(False)
-    settings = config()
-    batch = step_batch(TeacherSource(photos, settings.data, teacher, warps=3), settings, 0, CPU)
+    settings = config("distillation.warps=3")
+    batch = step_batch(TeacherSource(photos, settings.data, teacher, settings.distillation), settings, 0, CPU)
     classes = batch["teacher_probabilities"]
     assert classes.shape == (4, 65, 8, 12)
     torch.testing.assert_close(classes.sum(dim=1), torch.ones(4, 8, 12))
     assert batch["teacher_descriptors"].shape == (4, 16, 8, 12)
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_the_teacher_sees_the_students_view_or_the_one_before_its_changes(photos: LabelledPhotos, same: bool) -> None:
+    torch.manual_seed(0)
+    teacher = SuperPoint((4, 4, 8, 8, 16), descriptor_dim=16).eval().requires_grad_(False)
+    settings = config(
+        "distillation.warps=1", f"distillation.same_view={same}", "data.photometric.chance=1",
+        "data.photometric.noise_sigma=0.5",
+    )  # fmt: skip
+    batch = step_batch(TeacherSource(photos, settings.data, teacher, settings.distillation), settings, 0, CPU)
+    logits, descriptors = teacher(batch["image"])
+    agrees = torch.allclose(batch["teacher_descriptors"], descriptors, atol=1e-5)
+    assert agrees == same
+    assert torch.allclose(batch["teacher_probabilities"], logits.softmax(dim=1), atol=1e-5) == same
 
 
 def test_photographs_without_labels_are_left_out(photos: LabelledPhotos, tmp_path: Path) -> None:
