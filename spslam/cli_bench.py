@@ -191,14 +191,14 @@ def _parts(frames: list[Frame], threads: int) -> dict[str, Timing]:
 
     images = [frame.image for frame in frames]
     extractor = SuperPointExtractor(FeatureConfig(threads=threads))
-    extractor.extract(images[0])
+    features = extractor.extract(images[0])
     network, keypoints = time_parts(extractor, images)
     parts = build_parts(load_config("demo_stereo", [f"features.threads={threads}"]))
     return {
         "reading a PNG file": _reading(images),
         "network": network,
         "key points of its maps": keypoints,
-        **time_tracking_parts(parts.matcher, parts.pose_solver, len(images)),
+        **time_tracking_parts(parts.matcher, parts.pose_solver, len(images), features.descriptors.shape[1]),
     }
 
 

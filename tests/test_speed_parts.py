@@ -24,7 +24,7 @@ def test_the_timed_parts_find_what_is_there() -> None:
             found["pose"] = super().refine(*args, **options)
             return found["pose"]
 
-    timings = time_tracking_parts(Matcher(), Solver(pixel_sigma=0.7), rounds=2)
+    timings = time_tracking_parts(Matcher(), Solver(pixel_sigma=0.7), rounds=2, descriptor_dim=64)
     assert [timing.count for timing in timings.values()] == [2, 2]
     assert np.mean(found["matches0"][:1000] == np.arange(1000)) > 0.99
     assert np.count_nonzero(found["matches0"][1000:] >= 0) == 0
