@@ -64,24 +64,23 @@ class Sampling:
 
     def neighbours(
         self, pixels: NDArray[np.float64], size: tuple[int, int]
-    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """The T (4 or 16) cells around each pixel and their weights, both (N, T).
 
         Args:
             pixels: (N, 2) x y.
             size: (width, height) of the map, cells; cells are counted row by row, those outside have the weight 0.
         """
-        columns, rows = size
         # Pixels last: NumPy is slow where the last axis has four elements.
-        position = self.cell_coordinates(pixels, size).T
-        first = np.floor(position).astype(np.int64)
-        weights = _kernel(position - first, self.interpolation)
-        taps = np.arange(len(weights))[:, None] - (len(weights) // 2 - 1)
-        x, y = first[0] + taps, first[1] + taps
-        weight_x = weights[:, 0] * ((x >= 0) & (x < columns))
-        weight_y = weights[:, 1] * ((y >= 0) & (y < rows))
-        index = np.clip(y, 0, rows - 1)[:, None] * columns + np.clip(x, 0, columns - 1)
-        weight = weight_y[:, None] * weight_x
+        position = np.ascontiguousarray(self.cell_coordinates(pixels, size).T)
+        first = np.floor(position).astype(np.int32)
+        weights = _kernel(position - first, self.interpolation).astype(np.float32)
+        taps = np.arange(len(weights), dtype=np.int32)[:, None, None] - (len(weights) // 2 - 1)
+        cells = first + taps
+        inside = np.clip(cells, 0, np.array(size, np.int32)[:, None] - 1)
+        weights *= cells == inside
+        index = (inside[:, 1] * np.int32(size[0]))[:, None] + inside[:, 0]
+        weight = weights[:, 1, None] * weights[:, 0]
         shape = (len(taps) ** 2, len(pixels))
         return np.ascontiguousarray(index.reshape(shape).T), np.ascontiguousarray(weight.reshape(shape).T)
 
@@ -283,7 +282,7 @@ def sample_descriptors(
     index, weight = sampling.neighbours(keypoints.astype(np.float64), (columns, rows))
     flat = dense.reshape(rows * columns, length)
     norms = np.maximum(np.sqrt(np.einsum("nd,nd->n", flat, flat)), 1e-12)
-    weight = (weight / norms[index]).astype(np.float32)
+    weight = weight / norms[index]
     sampled = np.zeros((len(keypoints), length), np.float32)
     for tap in range(weight.shape[1]):
         sampled += weight[:, tap, None] * flat[index[:, tap]]

@@ -25,12 +25,10 @@ def sample_descriptors(
     rows, columns, _ = dense.shape
     flat = dense.reshape(rows * columns, -1)
     index, weight = sampling.neighbours(keypoints.astype(np.float64), (columns, rows))
-    norms = np.maximum(np.sqrt(np.vecdot(flat, flat)), 1e-12)
-    values = (weight / norms[index]).astype(np.float32).ravel()
-    starts = np.arange(len(keypoints) + 1, dtype=np.int32) * np.int32(index.shape[1])
+    weight /= np.maximum(np.sqrt(np.vecdot(flat, flat)), np.float32(1e-12))[index]
     # SciPy would look through longer numbers first.
-    cells = index.astype(np.int32).ravel()
-    matrix = scipy.sparse.csr_matrix((values, cells, starts), shape=(len(keypoints), len(flat)))
+    starts = np.arange(len(keypoints) + 1, dtype=np.int32) * np.int32(index.shape[1])
+    matrix = scipy.sparse.csr_matrix((weight.ravel(), index.ravel(), starts), shape=(len(keypoints), len(flat)))
     sampled: NDArray[np.float32] = matrix @ flat
     lengths = np.sqrt(np.vecdot(sampled, sampled))
     sampled /= np.maximum(lengths, np.float32(1e-12))[:, None]

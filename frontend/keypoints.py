@@ -39,9 +39,11 @@ def gather_probability(heat: NDArray[np.float32], out: NDArray[np.float32] | Non
 
     A point between pixels shares its probability among them; by the largest share alone its rank would depend on where
     between them it lies. Measured on warped photographs: repeatability .61 to .63, matches within 3 px .66 to .69.
+
+    Args:
+        out: where it goes, if given (H, W).
     """
-    weights = gathering_weights()
-    gathered = cv2.sepFilter2D(heat, cv2.CV_32F, weights, weights, borderType=cv2.BORDER_CONSTANT)
+    gathered = cv2.sepFilter2D(heat, cv2.CV_32F, _GATHERING, _GATHERING, dst=out, borderType=cv2.BORDER_CONSTANT)
     # In place: new memory for an image costs more than what is done to it.
     capped = cv2.threshold(gathered, 1.0, 0.0, cv2.THRESH_TRUNC, dst=gathered)[1]
     return np.asarray(capped, np.float32)
