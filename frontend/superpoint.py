@@ -19,8 +19,8 @@ from .decoder import Sampling as Sampling
 from .descriptors import DEFAULT_MAX_DISTANCE
 
 FULL_WIDTHS = (64, 64, 128, 128, 256)
-# Full resolution takes most of the time and deep stages hardly any: narrow first, wide last.
-LITE_WIDTHS = (16, 32, 64, 128, 192)
+# High resolutions take most of the time: narrow first, wide last.
+LITE_WIDTHS = (16, 32, 64, 96, 128)
 PAPER_DEPTHS = (2, 2, 2, 2)
 BatchNorm = Literal["none", "before", "after"]
 # TensorFlow's default, which the published batch-norm weights were trained with.

@@ -11,7 +11,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from spslam.config import describe_errors, load_values
 from spslam.errors import ConfigError
 
-from ..superpoint import LITE_WIDTHS
 from .precision import Precision
 
 _PRECISION = "auto: bf16 where the GPU or processor has instructions for it, else fp32"
@@ -25,7 +24,7 @@ class NetworkConfig(_Part):
     """Which network is trained; see `spslam.frontend.superpoint.SuperPoint`."""
 
     widths: tuple[int, int, int, int, int] = Field(
-        LITE_WIDTHS, description="channels of the four encoder stages and of the heads"
+        (16, 32, 64, 128, 192), description="channels of the four encoder stages and of the heads"
     )
     depths: tuple[int, int, int, int] = Field((2, 2, 2, 2), description="convolutions of each encoder stage")
     detector_width: int | None = Field(

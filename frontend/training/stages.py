@@ -346,14 +346,15 @@ def _codebook(network: SuperPoint, inputs: StageInputs, config: TrainingConfig) 
 def _card(
     stage: Stage, config: TrainingConfig, inputs: StageInputs, result: TrainingResult, groups: dict[str, int]
 ) -> Card:
-    before = _card_before(inputs.init)
+    # What a network learnt from a teacher, the teacher has learnt before.
+    before = _card_before(inputs.init or inputs.teacher)
     record = StageRecord(
         stage=stage,
         config=hashlib.sha256(config.to_yaml().encode()).hexdigest()[:12],
         steps=result.steps,
         images=result.images,
         minutes=round(result.minutes, 1),
-        init=inputs.init.name if inputs.init else None,
+        init=_began_with(inputs),
     )
     metrics: dict[str, JsonValue] = {"validation": dict(result.metrics)}
     return describe_network(
@@ -365,6 +366,12 @@ def _card(
         metrics,
         [*(before.commands if before else ()), *inputs.commands],
     )
+
+
+def _began_with(inputs: StageInputs) -> str | None:
+    if inputs.init is None and inputs.teacher is not None and (inputs.out / _INHERITED).exists():
+        return f"what it took over from {inputs.teacher.name}"
+    return inputs.init.name if inputs.init else None
 
 
 def _card_before(init: Path | None) -> Card | None:

@@ -244,9 +244,9 @@ def card_markdown(card: Card) -> str:
 
 
 def _halvings(strided: int) -> str:
-    convolutions = f"{strided} times by strided convolutions" if strided else ""
-    poolings = f"{3 - strided} times by poolings" if strided < 3 else ""
-    return "halved " + ", ".join(filter(None, (convolutions, poolings)))
+    times = ("", "once", "twice", "three times")
+    ways = {"strided convolutions": strided, "poolings": 3 - strided}
+    return "halved " + ", ".join(f"{times[count]} by {way}" for way, count in ways.items() if count)
 
 
 def _structure(network: SuperPoint) -> dict[str, Any]:

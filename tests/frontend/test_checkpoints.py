@@ -144,7 +144,7 @@ def test_metadata_tells_the_largest_distance_of_a_match(tmp_path: Path) -> None:
 def test_built_in_weights() -> None:
     network = load_superpoint()
     assert network.widths == LITE_WIDTHS
-    assert network.descriptor_dim == 256
+    assert (network.descriptor_dim, network.detector_width, network.strided) == (128, 96, 1)
     assert network.sampling == Sampling("bicubic", align_corners=False)
     assert not network.training
 

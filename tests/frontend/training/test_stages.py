@@ -148,6 +148,11 @@ def test_a_narrower_network_takes_over_from_its_teacher_once(photos: Path, magic
     assert told == ["taking over"] * 2 + ["distil"] * 3
     student = load_superpoint(weights)
     assert (student.widths, student.detector_width, student.descriptor_dim) == ((2, 4, 4, 8, 12), 9, 8)
+    card, before_it = read_card(weights), read_card(teacher)
+    assert card is not None
+    assert before_it is not None
+    assert card.stages[:-1] == before_it.stages
+    assert card.stages[-1].init == "what it took over from weights.safetensors"
     # The same command, whose training has ended, does nothing once more.
     told.clear()
     before = weights.read_bytes()

@@ -182,11 +182,14 @@ def test_card_of_built_in_weights(name: str) -> None:
     assert card is not None
     assert card.name == name
     assert card.widths == {"superpoint": FULL_WIDTHS, "superpoint_lite": LITE_WIDTHS}[name]
-    assert card.descriptor_dim == 256
+    assert card.descriptor_dim == {"superpoint": 256, "superpoint_lite": 128}[name]
     assert card.skips
     assert card.parameters == sum(value.numel() for value in load_superpoint(name).parameters())
     # From nothing: no stage began with weights of another origin.
-    assert {record.stage for record in card.stages} == {"joint"}
+    assert {record.stage for record in card.stages} == {
+        "superpoint": {"joint"},
+        "superpoint_lite": {"joint", "distil"},
+    }[name]
     assert card.stages[0].init is None
     assert card.licence == "MIT"
     assert path.with_suffix(".md").read_text() == card_markdown(card)
