@@ -151,7 +151,7 @@ def test_model_says_what_it_is(exported: Path) -> None:
     about = session_of(exported.read_bytes()).get_modelmeta()
     card = about.custom_metadata_map
     assert (card["name"], card["licence"], card["descriptor_sampling"]) == ("superpoint_lite", "MIT", RULE)
-    assert json.loads(card["widths"]) == [16, 32, 64, 128, 192]
+    assert json.loads(card["widths"]) == [16, 32, 64, 96, 128]
     assert json.loads(card["training_data"])["camvid"] == 537
     for name in ("images", "scores", "descriptors"):
         assert f"\n{name}: (batch, height" in about.description
@@ -276,7 +276,7 @@ def test_points_inside_in_openvino(points: tuple[SuperPoint, FeatureConfig, byte
 
 def test_points_inside_of_nothing(points: tuple[SuperPoint, FeatureConfig, bytes]) -> None:
     found = session_of(points[2]).run(None, {"image": np.full((64, 72), 99, np.uint8)})
-    assert [array.shape for array in found] == [(0, 2), (0,), (0, 256)]
+    assert [array.shape for array in found] == [(0, 2), (0,), (0, 128)]
     about = session_of(points[2]).get_modelmeta()
     assert json.loads(about.custom_metadata_map["selection"])["max_keypoints"] == 150
     assert all(node.domain == "" for node in onnx.load_model_from_string(points[2]).graph.node)
