@@ -7,7 +7,7 @@ workshops 2018, section 3: a shared VGG-like encoder, a detector head of 65 chan
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -123,6 +123,23 @@ class SuperPoint(nn.Module):
             nn.init.zeros_(block.conv.weight)
             nn.init.zeros_(block.conv.bias)  # type: ignore[arg-type]
             self.add_module(f"convS{stage}", block)
+
+    def alike(self, **changes: Any) -> SuperPoint:
+        """A new network with the arguments of this one but for `changes`, and its attributes; its weights are new."""
+        arguments = {
+            "widths": self.widths,
+            "descriptor_dim": self.descriptor_dim,
+            "batch_norm": self.batch_norm,
+            "sampling": self.sampling,
+            "depths": self.depths,
+            "strided": self.strided,
+            "skips": self.skips,
+            "detector_width": self.detector_width,
+        }
+        network = SuperPoint(**(arguments | changes))
+        network.max_distance = self.max_distance
+        network.strip_rows = self.strip_rows
+        return network
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Raw outputs of both heads for a (B, 1, H, W) image in [0, 1], H and W multiples of 8.

@@ -7,7 +7,6 @@ Search with Knowledge Distillation, CVPR 2020): what one of them cannot do yet s
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -41,6 +40,13 @@ def can_inherit(teacher: SuperPoint, config: NetworkConfig) -> bool:
     )
 
 
+def heir(teacher: SuperPoint, config: NetworkConfig) -> SuperPoint:
+    """A network of the shape that a configuration asks for, without batch norm, whose descriptors are read as the
+    teacher's; its weights are random."""
+    shape = config.model_dump(include={"widths", "descriptor_dim", "depths", "strided", "skips", "detector_width"})
+    return teacher.alike(**shape, batch_norm="none")
+
+
 @torch.no_grad()
 def descriptor_projection(teacher: SuperPoint, images: Tensor, length: int) -> Tensor:
     """The directions (length, D) along which unit descriptors of images (B, 1, H, W) are longest: between what is
@@ -53,21 +59,11 @@ def descriptor_projection(teacher: SuperPoint, images: Tensor, length: int) -> T
 
 def with_projected_descriptors(network: SuperPoint, projection: Tensor) -> SuperPoint:
     """The same network with descriptors of fewer numbers, those along the rows of a projection (D', D)."""
-    projected = SuperPoint(
-        network.widths,
-        len(projection),
-        network.batch_norm,
-        network.sampling,
-        network.depths,
-        network.strided,
-        network.skips,
-        network.detector_width,
-    )
-    state = copy.copy(network.state_dict())
+    projected = network.alike(descriptor_dim=len(projection))
+    state = network.state_dict()
     state["convDb.conv.weight"] = torch.einsum("pd,dckl->pckl", projection, state["convDb.conv.weight"])
     state["convDb.conv.bias"] = projection @ state["convDb.conv.bias"]
     projected.load_state_dict(state)
-    projected.max_distance = network.max_distance
     return projected.eval().requires_grad_(False)
 
 
@@ -92,16 +88,7 @@ class Inheritance:
             views: images (B, 1, H, W) in [0, 1] of a step.
             report: called with the number of each step and its losses, by block.
         """
-        student = SuperPoint(
-            self.config.widths,
-            self.config.descriptor_dim,
-            sampling=self.teacher.sampling,
-            depths=self.config.depths,
-            strided=self.config.strided,
-            skips=self.config.skips,
-            detector_width=self.config.detector_width,
-        )
-        student.max_distance = self.teacher.max_distance
+        student = heir(self.teacher, self.config)
         device = next(self.teacher.parameters()).device
         student.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         kept = _most_important(self.teacher, student, views(0))

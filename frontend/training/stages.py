@@ -22,14 +22,14 @@ from spslam.config import FeatureConfig
 from spslam.errors import DatasetError, TrainingError, TrainingStoppedError
 from spslam.files import write_atomic
 
-from ..checkpoints import load_superpoint
+from ..checkpoints import Checkpoint, load_superpoint
 from ..engine import usable_cores
 from ..learned import SuperPointExtractor
 from ..superpoint import SuperPoint
 from .codebook import learn_codebook_from_images
 from .config import NetworkConfig, TrainingConfig, load_training_config
 from .data import LabelledPhotos, PhotoSource, ShapeSource, Source, TeacherSource, augmented_views
-from .inherit import Inheritance, can_inherit, descriptor_projection, with_projected_descriptors
+from .inherit import Inheritance, can_inherit, descriptor_projection, heir, with_projected_descriptors
 from .photos import evenly_spread, find_photos, held_out, read_photo
 from .shape_cache import open_shapes
 from .trainer import (
@@ -49,6 +49,8 @@ WEIGHTS = "weights.safetensors"
 _INHERITED = "inherited.pt"
 _INHERITANCE_BATCH = 8
 _PROJECTION_IMAGES = 64
+# Called with the number of a step and its losses.
+AfterStep = Callable[[int, dict[str, float]], None]
 _CODEBOOK_IMAGES = 200
 # Another seed than any training's: the shapes that validate are never trained with.
 _VALIDATION_SEED = 1 << 20
@@ -105,7 +107,7 @@ def run_stage(
     """
     processes = processes or Processes()
     torch.manual_seed(config.seed)
-    network, teacher = _networks(stage, config, inputs, processes, report, stopped)
+    network, teacher = _networks(stage, config, inputs, processes, _watch(config, report, stopped))
     # What is written beside the results is the network that was trained, wherever its shape came from.
     config = config.model_copy(update={"network": _network_config(network)})
     source, validate, groups = _data(stage, config, inputs, processes, teacher)
@@ -121,12 +123,7 @@ def run_stage(
 
 
 def _networks(
-    stage: Stage,
-    config: TrainingConfig,
-    inputs: StageInputs,
-    processes: Processes,
-    report: Callable[[Progress], None] | None,
-    stopped: Callable[[], bool] | None,
+    stage: Stage, config: TrainingConfig, inputs: StageInputs, processes: Processes, after: AfterStep
 ) -> tuple[SuperPoint, SuperPoint | None]:
     """What is trained, and for distil what it learns from."""
     if stage != "shapes":
@@ -137,10 +134,31 @@ def _networks(
         raise TrainingError("stage distil needs a teacher: give a weights file with --teacher")
     teacher = load_superpoint(inputs.teacher)
     if inputs.init is None and config.distillation.inherit_steps and can_inherit(teacher, config.network):
-        network, teacher = _inherited(teacher, config, inputs, processes, report, stopped)
+        network, teacher = _inherited(teacher, config, inputs, processes, after)
     else:
         network = initial_network(config.network, inputs.init)
     return network, teacher.to(processes.device)
+
+
+def _watch(
+    config: TrainingConfig, report: Callable[[Progress], None] | None, stopped: Callable[[], bool] | None
+) -> AfterStep:
+    """What is done after each step in which a network takes over from its teacher."""
+    steps, started = config.distillation.inherit_steps, time.monotonic()
+
+    def after(step: int, losses: dict[str, float]) -> None:
+        if stopped is not None and stopped():
+            raise TrainingStoppedError(
+                "stopped while the network took over what it can from its teacher, of which nothing is kept: the same "
+                "command begins anew"
+            )
+        done = step + 1
+        if report is not None and done % config.schedule.log_every == 0:
+            rate = done / (time.monotonic() - started)
+            left = (steps - done) / rate
+            report(Progress("taking over", done, steps, done / steps, losses, rate * _INHERITANCE_BATCH, left, {}))
+
+    return after
 
 
 def _check_photos(stage: Stage, config: TrainingConfig, inputs: StageInputs) -> None:
@@ -155,44 +173,42 @@ def _check_photos(stage: Stage, config: TrainingConfig, inputs: StageInputs) -> 
 
 
 def _inherited(
-    teacher: SuperPoint,
-    config: TrainingConfig,
-    inputs: StageInputs,
-    processes: Processes,
-    report: Callable[[Progress], None] | None,
-    stopped: Callable[[], bool] | None,
+    teacher: SuperPoint, config: TrainingConfig, inputs: StageInputs, processes: Processes, after: AfterStep
 ) -> tuple[SuperPoint, SuperPoint]:
     """A network that has taken over what it can, and the teacher with descriptors as short as its own.
 
     The first process makes both and keeps them, for the others and for a training that is taken up again.
+
+    Raises:
+        TrainingError: what is kept is of another teacher or another network.
     """
     kept = inputs.out / _INHERITED
+    origin = f"{Checkpoint.of(teacher).digest} {config.network.model_dump_json()}"
     if processes.first and not kept.exists():
         threads = torch.get_num_threads()
         # The others wait.
         torch.set_num_threads(usable_cores())
         try:
-            student, projection = _inherit(teacher, config, inputs, processes.device, report, stopped)
+            student, projection = _inherit(teacher, config, inputs, processes.device, after)
         finally:
             torch.set_num_threads(threads)
         content = io.BytesIO()
-        torch.save({"network": student.state_dict(), "projection": projection}, content)
+        torch.save({"origin": origin, "network": student.state_dict(), "projection": projection}, content)
         inputs.out.mkdir(parents=True, exist_ok=True)
         write_atomic(kept, content.getvalue())
     processes.wait()
     found = read_checkpoint(kept)
-    network = new_network(config.network.model_copy(update={"batch_norm": False}))
+    if found.get("origin") != origin:
+        raise TrainingError(
+            f"{kept} is what another network took over, or from another teacher: give another folder with --out"
+        )
+    network = heir(teacher, config.network)
     network.load_state_dict(found["network"])
     return network, with_projected_descriptors(teacher, found["projection"])
 
 
 def _inherit(
-    teacher: SuperPoint,
-    config: TrainingConfig,
-    inputs: StageInputs,
-    device: torch.device,
-    report: Callable[[Progress], None] | None,
-    stopped: Callable[[], bool] | None,
+    teacher: SuperPoint, config: TrainingConfig, inputs: StageInputs, device: torch.device, after: AfterStep
 ) -> tuple[SuperPoint, Tensor]:
     assert inputs.photos is not None
     train, _ = _split(inputs.photos, config, inputs)
@@ -204,22 +220,9 @@ def _inherit(
         indices = np.random.default_rng([config.seed, step]).integers(len(photos), size=count)
         return augmented_views(photos, config.data, indices, generator)
 
-    steps, started = config.distillation.inherit_steps, time.monotonic()
-
-    def after(step: int, losses: dict[str, float]) -> None:
-        if stopped is not None and stopped():
-            raise TrainingStoppedError(
-                "stopped while the network took over what it can from its teacher, of which nothing is kept: the same "
-                "command begins anew"
-            )
-        if report is not None and (step + 1) % config.schedule.log_every == 0:
-            done, rate = step + 1, (step + 1) / (time.monotonic() - started)
-            left = (steps - done) / rate
-            report(Progress("taking over", done, steps, done / steps, losses, rate * _INHERITANCE_BATCH, left, {}))
-
     projection = descriptor_projection(teacher, views(0, _PROJECTION_IMAGES), config.network.descriptor_dim)
     shorter = with_projected_descriptors(teacher.cpu(), projection.cpu()).to(device)
-    student = Inheritance(shorter, config.network, steps).student(views, after)
+    student = Inheritance(shorter, config.network, config.distillation.inherit_steps).student(views, after)
     return student.cpu(), projection.cpu()
 
 
@@ -249,17 +252,7 @@ def initial_network(config: NetworkConfig, init: Path | None = None) -> SuperPoi
 
 
 def _with_skips(network: SuperPoint) -> SuperPoint:
-    skipping = SuperPoint(
-        network.widths,
-        network.descriptor_dim,
-        network.batch_norm,
-        network.sampling,
-        network.depths,
-        network.strided,
-        skips=True,
-        detector_width=network.detector_width,
-    )
-    skipping.max_distance = network.max_distance
+    skipping = network.alike(skips=True)
     # What is missing is zero: the network says the same as before.
     skipping.load_state_dict(skipping.state_dict() | network.state_dict())
     return skipping

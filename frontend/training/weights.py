@@ -127,17 +127,7 @@ def fold_batch_norm(network: SuperPoint) -> SuperPoint:
             "batch norm after the ReLU cannot be folded into a convolution: expected batch norm before it or none; "
             "train with batch norm before the ReLU"
         )
-    folded = SuperPoint(
-        network.widths,
-        network.descriptor_dim,
-        sampling=network.sampling,
-        depths=network.depths,
-        strided=network.strided,
-        skips=network.skips,
-        detector_width=network.detector_width,
-    )
-    folded.max_distance = network.max_distance
-    folded.strip_rows = network.strip_rows
+    folded = network.alike(batch_norm="none")
     folded.load_state_dict(dict(_folded_state(network)))
     return folded.eval().requires_grad_(False)
 

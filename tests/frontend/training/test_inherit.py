@@ -3,12 +3,13 @@
 import pytest
 import torch
 
-from spslam.frontend.superpoint import SuperPoint
+from spslam.frontend.superpoint import Sampling, SuperPoint
 from spslam.frontend.training.config import NetworkConfig
 from spslam.frontend.training.inherit import (
     Inheritance,
     can_inherit,
     descriptor_projection,
+    heir,
     with_projected_descriptors,
 )
 
@@ -54,6 +55,14 @@ def test_channels_that_nothing_reads_are_left_behind() -> None:
     image = views(7)
     for found, expected in zip(student(image), teacher(image), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_descriptors_are_read_as_the_teachers() -> None:
+    teacher = large_network().alike(sampling=Sampling("bilinear", align_corners=True))
+    teacher.max_distance = 0.6
+    student = heir(teacher, config())
+    assert (student.sampling, student.max_distance, student.batch_norm) == (teacher.sampling, 0.6, "none")
+    assert (student.widths, student.detector_width, student.descriptor_dim) == (NARROW, 5, 24)
 
 
 def test_each_block_learns_what_the_teachers_does() -> None:

@@ -153,6 +153,8 @@ def test_a_narrower_network_takes_over_from_its_teacher_once(photos: Path, magic
     assert before_it is not None
     assert card.stages[:-1] == before_it.stages
     assert card.stages[-1].init == "what it took over from weights.safetensors"
+    with pytest.raises(TrainingError, match=r"is what another network took over.*--out"):
+        run_stage("distil", settings("distil", *NARROWER, "network.detector_width=7"), inputs)
     # The same command, whose training has ended, does nothing once more.
     told.clear()
     before = weights.read_bytes()
