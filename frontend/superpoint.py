@@ -126,7 +126,7 @@ class SuperPoint(nn.Module):
 
     def alike(self, **changes: Any) -> SuperPoint:
         """A new network with the arguments of this one but for `changes`, and its attributes; its weights are new."""
-        arguments = {
+        arguments: dict[str, Any] = {
             "widths": self.widths,
             "descriptor_dim": self.descriptor_dim,
             "batch_norm": self.batch_norm,
