@@ -18,10 +18,12 @@ class Engine(Protocol):
     Attributes:
         name: what runs it and how exactly, for logs and figures: `torch fp32`, `openvino int8` …
         machine: all of the machine that its last bits depend on: versions, processor, threads.
+        at_once: images that it works on at once; who comes with more waits.
     """
 
     name: str
     machine: str
+    at_once: int
 
     def run(self, image: Image) -> tuple[Maps, Maps]:
         """Probabilities (H', W') and raw descriptors (H'/8, W'/8, D) of an image (H, W).
@@ -36,3 +38,10 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def shared_threads(threads: int, at_once: int) -> tuple[int, int]:
+    """How many threads an engine has (0: all cores that this process may use), and how many images, no more than
+    threads, it works on at once (0: one)."""
+    threads = threads or usable_cores()
+    return threads, min(max(at_once, 1), threads)

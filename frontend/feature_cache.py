@@ -15,7 +15,7 @@ from spslam.config import FeatureConfig
 from spslam.errors import OutputError
 from spslam.files import write_atomic
 from spslam.frame import Features
-from spslam.ports import Extractor, engine, identity
+from spslam.ports import Extractor, at_once, engine, identity
 
 from .feature_key import describe
 
@@ -48,6 +48,7 @@ class CachedExtractor:
         self.pixel_sigma = extractor.pixel_sigma
         self.identity = identity(extractor)
         self.engine = engine(extractor)
+        self.at_once = at_once(extractor)
         self._extractor = extractor
         settings = json.dumps({"version": _VERSION, **describe(extractor, config)}, indent=1, sort_keys=True)
         self._folder = folder / _digest(settings.encode()).hex()

@@ -19,7 +19,7 @@ _LIBRARIES = ("numpy", "opencv-python-headless", "torch", "openvino", "onnxrunti
 # What the extractor makes of these is in its fingerprint.
 _IN_FINGERPRINT = {"weights", "device", "engine", "precision"}
 # Threads change no features, or are in the fingerprint; the deviation is for those who use them.
-_WITHOUT_EFFECT = {"pixel_sigma", "threads"}
+_WITHOUT_EFFECT = {"pixel_sigma", "threads", "at_once"}
 
 
 def describe(extractor: Extractor, config: FeatureConfig) -> dict[str, Any]:

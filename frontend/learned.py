@@ -64,6 +64,11 @@ class SuperPointExtractor:
         """What runs the network and how exactly, such as `openvino int8`."""
         return self._engine.name
 
+    @property
+    def at_once(self) -> int:
+        """Images that the network works on at once; `extract` may be called by as many threads."""
+        return self._engine.at_once
+
     def extract(self, image: NDArray[np.uint8]) -> Features:
         """Features of a (H, W) uint8 image of any size."""
         check_image(image)

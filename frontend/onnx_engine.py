@@ -7,7 +7,7 @@ from typing import Literal
 from spslam.machine import processor
 
 from .decoder import padded
-from .engine import Image, Maps, usable_cores
+from .engine import Image, Maps, shared_threads
 from .onnx_model import INPUT, load_onnxruntime, model_digest
 
 
@@ -17,13 +17,13 @@ class OnnxRuntimeEngine:
     Args:
         model: of `onnx_model`.
         precision: int8 for a quantised model.
-        threads: 0: all cores this process may use.
+        threads, at_once: see `shared_threads`.
 
     Raises:
         MissingDependencyError: there is no ONNX Runtime.
     """
 
-    def __init__(self, model: bytes, precision: Literal["fp32", "int8"], threads: int = 0) -> None:
+    def __init__(self, model: bytes, precision: Literal["fp32", "int8"], threads: int = 0, at_once: int = 1) -> None:
         self.name = f"onnxruntime {precision}"
         runtime = load_onnxruntime()
         names = processor()
@@ -32,8 +32,10 @@ class OnnxRuntimeEngine:
             f"onnxruntime {runtime.__version__}, {names['processor']} {names.get('instructions', '')}, "
             f"model {model_digest(model)}"
         )
+        threads, self.at_once = shared_threads(threads, at_once)
         options = runtime.SessionOptions()
-        options.intra_op_num_threads = threads or usable_cores()
+        # Who asks works, too: as many again belong to the other images.
+        options.intra_op_num_threads = threads // self.at_once
         options.inter_op_num_threads = 1
         # Else threads that wait for work keep the cores that tracking and mapping need.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")

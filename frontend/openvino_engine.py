@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import threading
-from typing import Any, Literal
+from queue import SimpleQueue
+from typing import Any, Literal, TypeAlias
 
 from spslam.signals import signal_stack_kept
 
 from .decoder import CELL, padded
-from .engine import Image, Maps, usable_cores
+from .engine import Image, Maps, shared_threads
 from .openvino_model import Model, load_openvino, openvino_cache
 
 Precision = Literal["fp32", "bf16", "int8"]
+# OpenVINO's types cannot be named without importing it.
+Requests: TypeAlias = "SimpleQueue[Any]"
 
 # Compiling takes time, memory and room in the cache: images of further sizes share one model that is slower.
 _MOST_COMPILED = 4
@@ -23,20 +26,21 @@ class OpenVinoEngine:
     Args:
         model: of `openvino_model`.
         precision: int8 for a quantised model, else fp32 or bf16 (see `has_bf16`).
-        threads: 0: all cores this process may use.
+        threads, at_once: see `shared_threads`.
 
     Raises:
         MissingDependencyError: there is no OpenVINO.
     """
 
-    def __init__(self, model: Model, precision: Precision, threads: int = 0) -> None:
+    def __init__(self, model: Model, precision: Precision, threads: int = 0, at_once: int = 1) -> None:
         self.name = f"openvino {precision}"
         # No threads: any number of them gives the same bytes.
         self.machine = f"openvino {processor()}"
         self._model = model
+        threads, self.at_once = shared_threads(threads, at_once)
         self._properties = {
-            "INFERENCE_NUM_THREADS": threads or usable_cores(),
-            "NUM_STREAMS": 1,
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": self.at_once,
             # Else OpenVINO takes bf16 wherever the processor has it, for the float layers of int8 models, too.
             "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
             # Pinned threads wait for their core when another process, or another thread of ours, is on it.
@@ -47,18 +51,23 @@ class OpenVinoEngine:
         if folder is not None:
             # Files that are damaged or of another machine are found out and written anew.
             self._core.set_property({"CACHE_DIR": str(folder / "compiled")})
-        self._requests: dict[tuple[int, int], Any] = {}
+        self._requests: dict[tuple[int, int], Requests] = {}
         self._lock = threading.Lock()
 
     def run(self, image: Image) -> tuple[Maps, Maps]:
-        """See `Engine`; one image at a time, with all threads."""
+        """See `Engine`."""
         with self._lock:
+            requests = self._requests_of(image.shape)
+        request = requests.get()
+        try:
             # The maps are copies: what the request itself holds is the next image's.
-            heat, descriptors = self._request_of(image.shape).infer([padded(image)[None]]).to_tuple()
+            heat, descriptors = request.infer([padded(image)[None]]).to_tuple()
+        finally:
+            requests.put(request)
         return heat[0], descriptors[0]
 
-    def _request_of(self, shape: tuple[int, ...]) -> Any:
-        """Of a model for images of a (height, width)."""
+    def _requests_of(self, shape: tuple[int, ...]) -> Requests:
+        """Of a model for images of a (height, width), those that are free."""
         key = (shape[0] + -shape[0] % CELL, shape[1] + -shape[1] % CELL)
         if key not in self._requests and len(self._requests) >= _MOST_COMPILED:
             key = (-1, -1)
@@ -67,10 +76,14 @@ class OpenVinoEngine:
         return self._requests[key]
 
     @signal_stack_kept()
-    def _compile(self, height: int, width: int) -> Any:
+    def _compile(self, height: int, width: int) -> Requests:
         model = self._model.clone()
         model.reshape([1, height, width])
-        return self._core.compile_model(model, "CPU", self._properties).create_infer_request()
+        compiled = self._core.compile_model(model, "CPU", self._properties)
+        requests: Requests = SimpleQueue()
+        for _ in range(self.at_once):
+            requests.put(compiled.create_infer_request())
+        return requests
 
 
 @signal_stack_kept()

@@ -18,22 +18,30 @@ from spslam.frontend.registry import create_extractor
 from spslam.frontend.stereo import BlockStereoMatcher
 from spslam.ports import Parts
 
+# An image takes less processor time from one thread than from two (0.85, docs/decisions/0011-speed.md).
+_AT_ONCE_OFFLINE = 2
 
-def build_parts(config: Config, cache: Path | None = None) -> Parts:
+
+def build_parts(config: Config, cache: Path | None = None, offline: bool = False) -> Parts:
     """The parts that `config` names.
 
     Args:
         cache: a folder to keep features in, and to take those from that are there (see `CachedExtractor`).
+        offline: frames need not keep up with a camera: unless `features.at_once` says otherwise, the network works on
+            two images at once, each with half of the threads, which is more images a second and the same bytes.
 
     Raises:
         OutputError: the cache cannot be written to.
         ConfigError: an extractor that is not there.
         WeightsError: weights that cannot be used.
     """
-    extractor = create_extractor(config.features)
+    features = config.features
+    if offline and not features.at_once:
+        features = features.model_copy(update={"at_once": _AT_ONCE_OFFLINE})
+    extractor = create_extractor(features)
     if cache is not None:
-        extractor = CachedExtractor(extractor, config.features, cache)
-    sigma = config.features.pixel_sigma or extractor.pixel_sigma
+        extractor = CachedExtractor(extractor, features, cache)
+    sigma = features.pixel_sigma or extractor.pixel_sigma
     return Parts(
         extractor=extractor,
         stereo_matcher=BlockStereoMatcher(config.stereo),
@@ -53,7 +61,7 @@ def build_parts(config: Config, cache: Path | None = None) -> Parts:
         ),
         bundle=SchurBundleAdjuster(pixel_sigma=sigma, iterations=config.bundle.iterations),
         pose_graph=G2oPoseGraph(),
-        places=PlaceIndex(_codebook(config.features), config.seed),
+        places=PlaceIndex(_codebook(features), config.seed),
     )
 
 

@@ -340,7 +340,7 @@ def _run(
     )
     try:
         saved = None if map_file is None else load_map(map_file)
-        slam = Slam.from_config(config, saved=saved, mapping=saved is None or extend, cache=cache)
+        slam = Slam.from_config(config, saved=saved, mapping=saved is None or extend, cache=cache, offline=not realtime)
         labels = {**labels, "engine": slam.engine}
         viewer = watch()
         with interrupt_as_flag() as interrupted, ProgressLine(len(frames)) as line:

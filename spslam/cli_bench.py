@@ -175,7 +175,7 @@ def _run(world: str, sensor: str, frames: list[Frame], threads: int) -> RunSpeed
     from spslam.speed_report import time_run
 
     config = load_config(f"demo_{sensor}", [f"features.threads={threads}"])
-    parts = build_parts(config)
+    parts = build_parts(config, offline=True)
     # The network is compiled for a size when it meets the first.
     parts.extractor.extract(frames[0].image)
     return time_run(Slam(config, parts), frames, world)

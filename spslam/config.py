@@ -41,6 +41,13 @@ class FeatureConfig(_Stage):
     )
     device: Literal["cpu", "cuda", "auto"] = Field("cpu", description="where the network runs")
     threads: int = Field(0, ge=0, le=256, description="threads of the network; 0: all cores")
+    at_once: int = Field(
+        0,
+        ge=0,
+        le=16,
+        description="images that are in the network at once, its threads shared among them: more images a second, each "
+        "takes longer (openvino, onnxruntime); 0: two in a run whose frames need not keep up with a camera, else one",
+    )
     engine: Literal["auto", "torch", "openvino", "onnxruntime"] = Field(
         "auto",
         description="what runs the network; auto: on a CPU openvino, else onnxruntime, where it is installed and says "

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from threading import Condition, Thread
@@ -49,14 +50,16 @@ def prepared(
     frames: Iterable[Frame],
     observe: Callable[[Frame], Observations],
     on_drop: Callable[[Frame], None] | None = None,
+    at_once: int = 1,
 ) -> Iterator[Iterator[Prepared]]:
     """The frames with their features, in their order. Errors come out where their frame would have.
 
     Args:
-        observe: finds the features of a frame; called in another thread.
+        observe: finds the features of a frame; called in other threads.
         on_drop: None: every frame comes, as fast as it can be had. Else they come in real time, by their stamps from
             when the first one was observed; of those that wait to be observed, and to be tracked, only the newest is
             kept, and this is called with each of the others, by either thread.
+        at_once: frames that are observed at the same time; in real time one is, for the next would make it wait.
     """
     source: Iterable[tuple[Frame, float]] = _timed(frames)
     drop_read: Callable[[tuple[Frame, float]], None] | None = None
@@ -72,7 +75,8 @@ def prepared(
 
     with (
         closing(_ahead(source, "read ahead", drop_read)) as read,
-        closing(_ahead(_observed(read, observe), "observe ahead", drop_observed)) as done,
+        closing(_observed(read, observe, at_once if on_drop is None else 1)) as observed,
+        closing(_ahead(observed, "observe ahead", drop_observed)) as done,
     ):
         yield done
 
@@ -104,11 +108,31 @@ def _played(frames: Iterable[tuple[Frame, float]], observe: Callable[[Frame], ob
         yield frame, read_ms
 
 
-def _observed(frames: Iterable[tuple[Frame, float]], observe: Callable[[Frame], Observations]) -> Iterator[Prepared]:
-    for frame, read_ms in frames:
+def _observed(
+    frames: Iterator[tuple[Frame, float]], observe: Callable[[Frame], Observations], at_once: int
+) -> Generator[Prepared]:
+    def prepare(frame: Frame, read_ms: float) -> Prepared:
         start = perf_counter()
         observations = observe(frame)
-        yield Prepared(frame, observations, read_ms, (perf_counter() - start) * 1e3)
+        return Prepared(frame, observations, read_ms, (perf_counter() - start) * 1e3)
+
+    under_way: deque[Future[Prepared]] = deque()
+    with ThreadPoolExecutor(at_once, "observe") as pool:
+        while True:
+            try:
+                item = next(frames, None)
+            except Exception as error:
+                # After the frames before it.
+                under_way.append(Future())
+                under_way[-1].set_exception(error)
+                item = None
+            if item is None:
+                break
+            under_way.append(pool.submit(prepare, *item))
+            if len(under_way) == at_once:
+                yield under_way.popleft().result()
+        while under_way:
+            yield under_way.popleft().result()
 
 
 def _ahead(items: Iterable[Item], name: str, on_drop: Callable[[Item], None] | None) -> Generator[Item]:

@@ -75,6 +75,11 @@ def fingerprint(extractor: Extractor) -> str:
     return str(getattr(extractor, "fingerprint", identity(extractor)))
 
 
+def at_once(extractor: Extractor) -> int:
+    """How many threads may extract at a time, where it says so (its `at_once`), else one."""
+    return int(getattr(extractor, "at_once", 1))
+
+
 class Matcher(Protocol):
     """Matches unit descriptors. All results follow the `matches0` convention: (N0,) int64, -1 for none."""
 

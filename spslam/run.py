@@ -147,7 +147,7 @@ def track_all(
     begin = perf_counter()
     on_drop = (lambda frame: record.dropped.append(frame.index)) if realtime else None
     try:
-        with prepared(sequence, slam.observe, on_drop) as frames:
+        with prepared(sequence, slam.observe, on_drop, slam.observes_at_once) as frames:
             for item in frames:
                 result, frame_ms = track_prepared(slam, item)
                 record.done_s.append(perf_counter() - begin)

@@ -23,7 +23,7 @@ from spslam.map import ARBITRARY, NO_POINT, Ids, Map, Origin
 from spslam.map_file import SavedMap, save_map
 from spslam.mapping import KeyframeRule, Mapper
 from spslam.observing import Observer, tracking_camera
-from spslam.ports import Parts, engine, identity
+from spslam.ports import Parts, at_once, engine, identity
 from spslam.recording import Recorder, Statistics
 from spslam.relocalization import Relocalizer
 from spslam.rolling_shutter import as_read_at_once
@@ -57,6 +57,7 @@ class Slam:
         mapping: whether the map grows.
         statistics: counts and timings.
         engine: what runs the extractor and how exactly.
+        observes_at_once: threads that may call `observe` at a time.
         sighting: what the latest frame showed; None before the first.
 
     Raises:
@@ -70,6 +71,7 @@ class Slam:
         self.mapping = mapping
         self._extractor = identity(parts.extractor)
         self.engine = engine(parts.extractor)
+        self.observes_at_once = at_once(parts.extractor)
         self.statistics = Statistics()
         self.sighting: Sighting | None = None
         distance = parts.extractor.max_distance
@@ -116,13 +118,14 @@ class Slam:
         saved: SavedMap | None = None,
         mapping: bool = True,
         cache: Path | None = None,
+        offline: bool = False,
     ) -> Slam:
-        """A system from a configuration or the name of a built-in one (see `load_config`); `cache` is a folder to keep
-        features in (see `build_parts`)."""
+        """A system from a configuration or the name of a built-in one (see `load_config`); see `build_parts` for
+        `cache` and `offline`."""
         from spslam.build import build_parts
 
         resolved = load_config(config, overrides) if isinstance(config, str) else config
-        return cls(resolved, build_parts(resolved, cache), saved, mapping)
+        return cls(resolved, build_parts(resolved, cache, offline), saved, mapping)
 
     def observe(self, frame: Frame) -> Observations:
         """What a frame shows, which depends on no other frame: another thread may find it ahead of `track`.

@@ -237,7 +237,7 @@ class SpeedReport:
 def time_run(slam: Slam, frames: list[Frame], world: str) -> RunSpeed:
     """Track frames of one sequence, one at least, as a run does, and say how long it took."""
     begin = perf_counter()
-    with prepared(frames, slam.observe) as items:
+    with prepared(frames, slam.observe, at_once=slam.observes_at_once) as items:
         frame_ms = [track_prepared(slam, item)[1] for item in items]
     seconds = perf_counter() - begin
     camera = frames[0].camera

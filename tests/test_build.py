@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from spslam.backend.bundle import SchurBundleAdjuster
@@ -9,6 +11,8 @@ from spslam.backend.pose import PnPSolver
 from spslam.backend.two_view import EpipolarSolver
 from spslam.build import build_parts
 from spslam.config import load_config
+from spslam.frontend.engine import usable_cores
+from spslam.ports import at_once
 
 
 def test_values_reach_their_parts() -> None:
@@ -35,3 +39,23 @@ def test_values_reach_their_parts() -> None:
     assert parts.bundle.iterations == 3
     for part in (parts.two_view, parts.pose_solver, parts.bundle):
         assert part.pixel_sigma == pytest.approx(1.7)
+
+
+@pytest.mark.parametrize(
+    ("offline", "overrides", "expected"),
+    [
+        (False, ["features.threads=4"], 1),
+        (True, ["features.threads=4"], 2),
+        (True, ["features.threads=1"], 1),
+        (True, [], min(2, usable_cores())),
+        (True, ["features.threads=4", "features.at_once=1"], 1),
+        (False, ["features.threads=4", "features.at_once=3"], 3),
+        (True, ["features.threads=4", "features.engine=torch"], 1),
+        (True, ["features.extractor=orb"], 1),
+    ],
+)
+@pytest.mark.parametrize("cached", [False, True])
+def test_images_at_once(offline: bool, overrides: list[str], expected: int, cached: bool, tmp_path: Path) -> None:
+    """Several where nobody waits for a frame, no more than threads, and only of front ends that say that they can."""
+    parts = build_parts(load_config("default", overrides), tmp_path if cached else None, offline)
+    assert at_once(parts.extractor) == expected

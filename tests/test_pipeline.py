@@ -11,7 +11,7 @@ from spslam.frame import Frame
 from spslam.pipeline import prepared
 
 CAMERA = Camera(8, 6, 5.0, 5.0, 4.0, 3.0)
-NAMES = {"read ahead", "observe ahead"}
+NAMES = {"read ahead", "observe ahead", "observe_0"}
 
 
 class Frames:
@@ -47,7 +47,7 @@ def test_order_content_and_threads() -> None:
     with prepared(Frames(20), observe) as items:
         seen = [(item.frame.index, item.observations) for item in items]
     assert seen == [(i, 10 * i) for i in range(20)]
-    assert where == {"observe ahead"}
+    assert where == {"observe_0"}
     assert threads() == set()
 
 
@@ -61,28 +61,62 @@ def test_times_of_reading_and_of_features() -> None:
     assert all(features >= 30 and features > read for read, features in times)
 
 
+@pytest.mark.parametrize("at_once", [1, 3])
 @pytest.mark.parametrize("live", [False, True])
-def test_errors_of_reading_come_in_their_place(live: bool) -> None:
+def test_errors_of_reading_come_in_their_place(live: bool, at_once: int) -> None:
     seen = []
     with pytest.raises(FrameError, match="disk"), prepared(
-        Frames(9, fails_at=4, period_s=0.03), index_of, (lambda frame: None) if live else None
+        Frames(9, fails_at=4, period_s=0.03), index_of, (lambda frame: None) if live else None, at_once
     ) as items:  # fmt: skip
         seen.extend(item.frame.index for item in items)
     assert seen == [0, 1, 2, 3] or live
     assert threads() == set()
 
 
-def test_errors_of_features_come_in_their_place() -> None:
+@pytest.mark.parametrize("at_once", [1, 2, 5])
+def test_errors_of_features_come_in_their_place(at_once: int) -> None:
     def observe(frame: Frame) -> int:
         if frame.index == 3:
             raise ZeroDivisionError("a bug")
         return 0
 
     seen = []
-    with pytest.raises(ZeroDivisionError), prepared(Frames(9), observe) as items:
+    with pytest.raises(ZeroDivisionError), prepared(Frames(9), observe, at_once=at_once) as items:
         for item in items:
             seen.append(item.frame.index)
     assert seen == [0, 1, 2]
+    assert threads() == set()
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 10])
+def test_several_frames_are_observed_at_once_and_come_in_order(count: int) -> None:
+    """Three threads meet in front of a barrier, which one or two would wait at for ever; the third frame is the fastest."""
+    together = threading.Barrier(3)
+
+    def observe(frame: Frame) -> int:
+        if frame.index < count - count % 3:
+            together.wait(timeout=30)
+        time.sleep(0.01 * (2 - frame.index % 3))
+        return frame.index
+
+    with prepared(Frames(count), observe, at_once=3) as items:
+        seen = [(item.frame.index, item.observations) for item in items]
+    assert seen == [(i, i) for i in range(count)]
+    assert threads() == set()
+
+
+def test_one_frame_at_a_time_in_real_time() -> None:
+    """The next one would only come later for it."""
+    busy = threading.Lock()
+
+    def observe(frame: Frame) -> int:
+        assert busy.acquire(blocking=False)
+        time.sleep(0.002)
+        busy.release()
+        return 0
+
+    with prepared(Frames(5), observe, lambda frame: None, at_once=3) as items:
+        assert len(list(items)) > 0
 
 
 def test_threads_stay_near_and_end_with_the_block() -> None:

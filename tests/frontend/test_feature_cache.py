@@ -102,7 +102,7 @@ def test_other_images_and_settings_are_other_features(tmp_path: Path) -> None:
 
 def test_every_setting_of_features_is_in_the_key_or_known_to_matter_not() -> None:
     plain = describe(Counting(FeatureConfig()), FeatureConfig())["settings"]
-    assert FeatureConfig.model_fields.keys() - plain.keys() == {"pixel_sigma", "threads"}
+    assert FeatureConfig.model_fields.keys() - plain.keys() == {"pixel_sigma", "threads", "at_once"}
     learned = create_extractor(FeatureConfig())
     left_out = plain.keys() - describe(learned, FeatureConfig())["settings"].keys()
     assert left_out == {"weights", "device", "engine", "precision"}

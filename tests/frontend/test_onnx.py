@@ -138,8 +138,9 @@ def test_images_repeat_to_the_byte_whoever_asks(exported: Path) -> None:
     images = [scene(seed=seed) for seed in range(4)]
     reference = OnnxRuntimeEngine(exported.read_bytes(), "fp32", 1)
     expected = [[a.tobytes() for a in reference.run(image)] for image in images]
-    for threads in (1, 2, 5):
-        engine = OnnxRuntimeEngine(exported.read_bytes(), "fp32", threads)
+    for threads, at_once in ((1, 1), (2, 1), (5, 1), (2, 2), (5, 2)):
+        engine = OnnxRuntimeEngine(exported.read_bytes(), "fp32", threads, at_once)
+        assert engine.at_once == at_once
         with ThreadPoolExecutor(2) as pool:
             assert [[a.tobytes() for a in maps] for maps in pool.map(engine.run, images)] == expected
 
