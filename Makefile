@@ -13,6 +13,9 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 TORCH_INDEX_URL ?= https://download.pytorch.org/whl/cpu
 VENV ?= .venv
 
+# Set in many containers: every start would compile all that it imports anew, 4 of the 10 seconds of a short run.
+unexport PYTHONDONTWRITEBYTECODE
+
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 # Without compiling all of it ahead: what is imported is compiled then, and set-up takes half the time.
 INSTALL := $(PIP) install -qq --no-compile --constraint constraints.txt

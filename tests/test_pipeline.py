@@ -90,7 +90,7 @@ def test_errors_of_features_come_in_their_place(at_once: int) -> None:
 
 @pytest.mark.parametrize("count", [0, 1, 3, 10])
 def test_several_frames_are_observed_at_once_and_come_in_order(count: int) -> None:
-    """Three threads meet in front of a barrier, which one or two would wait at for ever; the third frame is the fastest."""
+    """Three threads meet at a barrier, where fewer would wait for ever; the third frame is the fastest."""
     together = threading.Barrier(3)
 
     def observe(frame: Frame) -> int:
