@@ -13,6 +13,7 @@ from scipy.spatial import cKDTree
 from .decoder import gathering_weights
 
 _EIGHT_AROUND = np.ones((3, 3), np.uint8)
+_PAIRS_AT_A_TIME = 1 << 20
 _GATHERING = gathering_weights()
 
 
@@ -86,27 +87,41 @@ def _descending(values: NDArray[np.float32]) -> NDArray[np.int64]:
 def suppress(rows: NDArray[np.int64], columns: NDArray[np.int64], radius: int) -> NDArray[np.bool_]:
     """Which pixels (N,), best first, greedy non-maximum suppression keeps.
 
-    Greedy: the best is kept and silences the square of `radius` pixels around it, and so on. Those that are the best of
-    their own square, nine in ten, are found on an image of ranks; greedy suppression of what is left changes nothing
-    about them.
+    Greedy: the best is kept and silences the square of `radius` pixels around it, and so on. The best of each one's
+    square is found on an image of ranks. Nine in ten are that themselves, and nearly all others are silenced by theirs;
+    greedy suppression of what is left changes nothing about them.
     """
-    if not len(rows):
+    count = len(rows)
+    if not count:
         return np.zeros(0, np.bool_)
     top, left = rows.min(), columns.min()
-    rows, columns = rows - top, columns - left
-    square = np.ones((2 * radius + 1,) * 2, np.uint8)
     # Two bytes dilate in half the time of four.
-    kind = np.uint16 if len(rows) <= np.iinfo(np.uint16).max else np.float32
-    ranks = np.zeros((int(rows.max()) + 1, int(columns.max()) + 1), kind)
-    rank = np.arange(len(rows), 0, -1, dtype=kind)
+    kind = np.uint16 if count <= np.iinfo(np.uint16).max else np.float32
+    ranks = np.zeros((int(rows.max() - top) + 1, int(columns.max() - left) + 1), kind)
+    places = (rows - top) * ranks.shape[1] + columns - left
+    rank = np.arange(count, 0, -1, dtype=kind)
     # The best last: several may lie at one pixel.
-    ranks.reshape(-1)[(rows * ranks.shape[1] + columns)[::-1]] = rank[::-1]
-    kept: NDArray[np.bool_] = cv2.dilate(ranks, square, dst=ranks)[rows, columns] == rank
-    silent = np.zeros(ranks.shape, np.uint8)
-    silent[rows[kept], columns[kept]] = 1
-    rest = np.flatnonzero(cv2.dilate(silent, square, dst=silent)[rows, columns] == 0)
-    kept[rest] = _suppress_by_pairs(rows[rest], columns[rest], radius)
+    ranks.reshape(-1)[places[::-1]] = rank[::-1]
+    highest = cv2.dilate(ranks, np.ones((2 * radius + 1,) * 2, np.uint8), dst=ranks)
+    best = count - np.take(highest, places).astype(np.int64)
+    kept: NDArray[np.bool_] = best == np.arange(count)
+    rest = np.flatnonzero(~kept[best])
+    if len(rest):
+        rest = rest[~_near_any(rows, columns, rest, np.flatnonzero(kept), radius)]
+        kept[rest] = _suppress_by_pairs(rows[rest], columns[rest], radius)
     return kept
+
+
+def _near_any(
+    rows: NDArray[np.int64], columns: NDArray[np.int64], few: NDArray[np.int64], many: NDArray[np.int64], radius: int
+) -> NDArray[np.bool_]:
+    """Which of a few pixels, by their indices, lie in the square of any of many others."""
+    found = np.zeros(len(few), np.bool_)
+    for part in np.array_split(np.arange(len(few)), -(-len(few) * len(many) // _PAIRS_AT_A_TIME)):
+        near = np.abs(rows[few[part], None] - rows[many]) <= radius
+        near &= np.abs(columns[few[part], None] - columns[many]) <= radius
+        found[part] = near.any(axis=1)
+    return found
 
 
 def _suppress_by_pairs(rows: NDArray[np.int64], columns: NDArray[np.int64], radius: int) -> NDArray[np.bool_]:
