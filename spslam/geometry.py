@@ -108,6 +108,14 @@ def sim3_log(S: Array) -> Array:
     return np.concatenate([rho, omega, sigma[..., None]], axis=-1)
 
 
+def se3_adjoint(T: Array) -> Array:
+    """Adjoints (..., 6, 6) of transforms (..., 4, 4): T exp(xi) T⁻¹ = exp(adjoint xi), xi = [translation, rotation]."""
+    out = np.zeros((*T.shape[:-2], 6, 6))
+    out[..., :3, :3] = out[..., 3:, 3:] = R = T[..., :3, :3]
+    out[..., :3, 3:] = hat(T[..., :3, 3]) @ R
+    return out
+
+
 def make_transform(R: Array, t: Array) -> Array:
     """Transforms (..., 4, 4) of rotations (or s·R) (..., 3, 3) and translations (..., 3)."""
     out = np.zeros((*R.shape[:-2], 4, 4))

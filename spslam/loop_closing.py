@@ -29,21 +29,36 @@ from spslam.tracking import Tracked, Tracker
 
 logger = logging.getLogger(__name__)
 Array = NDArray[np.float64]
-# Covisibility edges tell one motion many times over, which makes the chain of them stiffer than it is sure of itself:
-# at the weight of one of them, a revisit would leave most of the gap open and nothing to fuse.
-_LOOP_WEIGHT = 1e4
+# What one edge between key frames in a row may be off by: scene depths and radians; log scale of a single camera. A
+# revisit's pose may be less sure than a chain of them, in some directions, which then decides there
+# (docs/decisions/0014-loops.md).
+_STEP_SIGMA, _STEP_SCALE_SIGMA = 1e-3, 5e-3
+# The chain is loosened until the squared residuals, in standard deviations, are so many times what is to be expected.
+_LIKELY, _SPREADING_ROUNDS = 1.5, 6
+# What the scale of a revisit is off by at least: its points are not independent of each other.
+_LEAST_SCALE_SIGMA = 3e-3
 # What two key frames may differ by that see the same other part of the map: radians, scene depths, ratio of scales.
 _SAME_TURN, _SAME_SHIFT, _SAME_SCALE = 0.05, 0.1, 1.1
 
 
 @dataclass(frozen=True, eq=False)
 class LoopEdge:
-    """A verified revisit: the similarity that maps coordinates of key frame `j` to those of key frame `i`."""
+    """A verified revisit: the similarity that maps coordinates of key frame `j` to those of key frame `i`, and the
+    inverse covariance (7, 7) of its residual (see `PoseGraphEdges`)."""
 
     i: int
     j: int
     S_i_j: Array
+    information: Array
     inliers: int
+
+
+@dataclass(frozen=True)
+class _RelativeScale:
+    """Lengths around an old place over those around a new one, and the standard deviation of its logarithm."""
+
+    ratio: float
+    sigma: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,6 +132,10 @@ class LoopCloser:
         at_i, at_j = loops["i"] == removed.keyframe_id, loops["j"] == removed.keyframe_id
         loops["S_i_j"][at_i] = removed.T_heir_removed @ loops["S_i_j"][at_i]
         loops["S_i_j"][at_j] = loops["S_i_j"][at_j] @ geometry.inverse(removed.T_heir_removed)
+        # Scales stay, and are measured independently.
+        adjoint = np.eye(7)
+        adjoint[:6, :6] = geometry.se3_adjoint(geometry.inverse(removed.T_heir_removed))
+        loops["information"][at_j] = adjoint.T @ loops["information"][at_j] @ adjoint
         loops["i"][at_i] = loops["j"][at_j] = removed.heir_id
         loops.keep(loops["i"] != loops["j"])
 
@@ -124,23 +143,24 @@ class LoopCloser:
 
     def _verify(self, slam_map: Map, camera: Camera, keyframe_id: int, candidate: int) -> LoopEdge | None:
         """The revisit of a candidate by a key frame, from the points that the candidate and its companions see."""
-        found, scale = self._recognize(slam_map, camera, keyframe_id, candidate), 1.0
+        found = self._recognize(slam_map, camera, keyframe_id, candidate)
+        scale = _RelativeScale(1.0, _LEAST_SCALE_SIGMA)
         if not isinstance(found, str) and camera.baseline_m is None:
             scale = self._relative_scale(slam_map, keyframe_id, found)
         if not isinstance(found, str):
-            found = self._objection(slam_map, camera, keyframe_id, candidate, found, scale) or found
+            found = self._objection(slam_map, camera, keyframe_id, candidate, found, scale.ratio) or found
         if isinstance(found, str):
             logger.info("revisit %d -> %d refused: %s", keyframe_id, candidate, found)
             return None
         S_i_j = geometry.inverse(slam_map.pose(candidate)) @ found.T_world_cam
-        S_i_j[:3, :3] *= scale
+        S_i_j[:3, :3] *= scale.ratio
         logger.info(
             "revisit: key frame %d sees the place of %d with %d inliers of %d matches, %.0f %% of the image, gap %.3f, "
             "scale %.3f",
             keyframe_id, candidate, found.inliers, found.matches, 100 * found.coverage(camera),
-            _gap(slam_map, keyframe_id, found), scale,
+            _gap(slam_map, keyframe_id, found), scale.ratio,
         )  # fmt: skip
-        return LoopEdge(candidate, keyframe_id, S_i_j, found.inliers)
+        return LoopEdge(candidate, keyframe_id, S_i_j, _information(found, scale), found.inliers)
 
     def _recognize(self, slam_map: Map, camera: Camera, keyframe_id: int, candidate: int) -> Tracked | str:
         """The key frame as the old part of the map sees it, or why it does not."""
@@ -182,6 +202,8 @@ class LoopCloser:
             return f"inliers cover {100 * coverage:.0f} % of the image"
         if not np.isfinite(scale):
             return "too few common points to tell the scale"
+        if not np.isfinite(found.estimate.covariance).all():
+            return "its inliers do not determine the pose"
         if slam_map.part_of(candidate) != slam_map.part_of(keyframe_id):
             return ""
         row = int(slam_map.keyframe_rows(np.asarray(keyframe_id)))
@@ -194,39 +216,66 @@ class LoopCloser:
         return ""
 
     @staticmethod
-    def _relative_scale(slam_map: Map, keyframe_id: int, found: Tracked) -> float:
+    def _relative_scale(slam_map: Map, keyframe_id: int, found: Tracked) -> _RelativeScale:
         """Old depth over new depth of the key points that see a point in both parts of the map; NaN if too few do."""
         new_ids = slam_map.observations["point"][slam_map.observation_rows(keyframe_id)]
         both = (new_ids >= 0) & (found.point_ids >= 0)
         if np.count_nonzero(both) < 15:
-            return float("nan")
+            return _RelativeScale(float("nan"), float("nan"))
         T_new = geometry.inverse(slam_map.pose(keyframe_id))
         new_depth = geometry.apply(T_new, slam_map.positions[slam_map.point_rows(new_ids[both])])[:, 2]
         old_points = slam_map.positions[slam_map.point_rows(found.point_ids[both])]
         old_depth = geometry.apply(found.estimate.T_cam_world, old_points)[:, 2]
-        return float(np.median(old_depth / new_depth))
+        ratios = old_depth / new_depth
+        ratio = float(np.median(ratios))
+        # Of a median, from the median deviation, as of normally distributed numbers.
+        sigma = 1.25 * 1.48 * float(np.median(np.abs(ratios / ratio - 1))) / np.sqrt(len(ratios))
+        return _RelativeScale(ratio, max(sigma, _LEAST_SCALE_SIGMA))
 
     # -- correction ------------------------------------------------------------------------------------------
 
     def _correct(self, slam_map: Map, camera: Camera, edge: LoopEdge) -> Rescaling:
         """Spread the gap over the pose graph, carry the points along, fuse both sides and refine the seam."""
         with_scale = camera.baseline_m is None
-        slam_map.loops.append(1, i=edge.i, j=edge.j, S_i_j=edge.S_i_j, inliers=edge.inliers)
+        _append(slam_map, edge)
         ids = slam_map.keyframes["id"]
         fixed = np.isin(ids, slam_map.first_keyframes())
         before = slam_map.T_world_keyframe.copy()
         edges = essential_graph(slam_map, with_scale, self._config.min_covisibility)
-        after = self._pose_graph.optimize(before, edges, fixed, with_scale)
+        after = self._spread(before, edges, fixed, with_scale)
         self._move_points(slam_map, before, after)
         # Before points are fused: afterwards those of the old side would be seen by key frames of another scale.
         slam_map.points["distance"][:] *= _scale_of_points(slam_map, after)
         rescaling = Rescaling(ids.copy(), geometry.similarity_scale(after))
-        _take_up_scale(slam_map, rescaling)
+        slam_map.rescale_loops(rescaling.keyframe_ids, rescaling.scales)
         rigid = after.copy()
         rigid[:, :3, :3] /= rescaling.scales[:, None, None]
         slam_map.T_world_keyframe[:] = geometry.orthonormalize(rigid)
         self._fuse_seam(slam_map, camera, edge)
         return rescaling
+
+    def _spread(self, nodes: Array, edges: PoseGraphEdges, fixed: NDArray[np.bool_], with_scale: bool) -> Array:
+        """Nodes (K, 4, 4) of the graph once the gap of its last edge, a verified revisit, is spread over it.
+
+        By how much the chain of key frames drifts is not known beforehand: a wrong calibration makes it drift far more
+        than its noise. So it is believed as much as lets the gap be a likely one.
+        """
+        chain = ~edges.robust
+        robust = edges.robust.copy()
+        # It was verified, however far the chain has drifted.
+        robust[-1] = False
+        information = edges.information.copy()
+        # Each revisit adds as many equations to a graph that would hold together without it.
+        expected = np.count_nonzero(edges.robust) * information.shape[-1]
+        for _ in range(_SPREADING_ROUNDS):
+            graph = replace(edges, information=information, robust=robust)
+            after = self._pose_graph.optimize(nodes, graph, fixed, with_scale)
+            excess = graph_cost(after, graph) / expected
+            if excess < _LIKELY:
+                break
+            information[chain] /= excess
+        logger.debug("gap spread over %d edges, χ² %.2f times what was expected", len(edges.i), excess)
+        return after
 
     def _seen_before(self, slam_map: Map, edge: LoopEdge) -> bool:
         """Whether another key frame found the same of the two parts that a revisit connects."""
@@ -257,12 +306,11 @@ class LoopCloser:
         into, moving = min(old, new), max(old, new)
         S = S_old_new if moving == new else geometry.inverse(S_old_new)
         moved = slam_map.keyframes["part"] == moving
+        _append(slam_map, edge)
         slam_map.move_part(moving, S, into)
         rescaling = Rescaling(
             slam_map.keyframes["id"].copy(), np.where(moved, float(geometry.similarity_scale(S)), 1.0)
         )
-        S_i_j = geometry.inverse(slam_map.pose(edge.i)) @ slam_map.pose(edge.j)
-        slam_map.loops.append(1, i=edge.i, j=edge.j, S_i_j=S_i_j, inliers=edge.inliers)
         self._joint, self._last_closed = None, edge.j
         logger.info("part %d of the map joined to part %d, scale %.3f", moving, into, geometry.similarity_scale(S))
         self._fuse_seam(slam_map, camera, edge)
@@ -294,11 +342,18 @@ def _gap(slam_map: Map, keyframe_id: int, found: Tracked) -> float:
     return float(np.linalg.norm(found.T_world_cam[:3, 3] - slam_map.pose(keyframe_id)[:3, 3]))
 
 
-def _take_up_scale(slam_map: Map, rescaling: Rescaling) -> None:
-    """Measured revisits once a correction has taken up their scale: both ends are in one scale from now on."""
-    S_i_j = slam_map.loops["S_i_j"]
-    S_i_j[:, :3, :3] /= geometry.similarity_scale(S_i_j)[:, None, None]
-    S_i_j[:, :3, 3] *= rescaling.of(slam_map.loops["i"])[:, None]
+def _append(slam_map: Map, edge: LoopEdge) -> None:
+    slam_map.loops.append(1, i=edge.i, j=edge.j, S_i_j=edge.S_i_j, information=edge.information, inliers=edge.inliers)
+
+
+def _information(found: Tracked, scale: _RelativeScale) -> Array:
+    """Inverse covariance (7, 7) of a revisit's residual, in lengths around the new key frame, from that of its pose,
+    which is in those of the old place."""
+    units = np.array([scale.ratio] * 3 + [1.0] * 3)
+    information = np.zeros((7, 7))
+    information[:6, :6] = np.linalg.inv(found.estimate.covariance) * np.outer(units, units)
+    information[6, 6] = 1 / scale.sigma**2
+    return 0.5 * (information + information.T)
 
 
 def essential_graph(slam_map: Map, with_scale: bool, min_covisibility: int) -> PoseGraphEdges:
@@ -313,14 +368,27 @@ def essential_graph(slam_map: Map, with_scale: bool, min_covisibility: int) -> P
     is_loop = np.arange(len(all_pairs)) >= len(pairs)
     # Depths of the scene, not metres, make translation and rotation comparable: the unit of a map is arbitrary.
     depth = max(median_depth(slam_map, int(slam_map.keyframes["id"][-1])), 1e-6)
-    information = np.diag([1.0 / depth**2] * 3 + [1.0] * (size - 3)) * 1e4
+    sigmas = np.array([_STEP_SIGMA * depth] * 3 + [_STEP_SIGMA] * 3 + [_STEP_SCALE_SIGMA] * (size - 6))
+    step = np.diag(1 / sigmas**2)
     return PoseGraphEdges(
         i=all_pairs[:, 0],
         j=all_pairs[:, 1],
         S_i_j=np.concatenate([relative, loops["S_i_j"]]),
-        information=information * np.where(is_loop, _LOOP_WEIGHT, 1.0)[:, None, None],
+        information=np.concatenate(
+            [np.broadcast_to(step, (len(pairs), size, size)), loops["information"][:, :size, :size]]
+        ),
         robust=is_loop,
     )
+
+
+def graph_cost(nodes: Array, edges: PoseGraphEdges) -> float:
+    """Sum of the squared residuals of a graph with nodes (K, 4, 4), in standard deviations, without kernels. They are
+    small: translation, rotation vector and log scale of a similarity are its logarithm then."""
+    E = geometry.inverse(edges.S_i_j) @ geometry.inverse(nodes[edges.i]) @ nodes[edges.j]
+    scale = geometry.similarity_scale(E)[:, None]
+    columns = [E[:, :3, 3], geometry.so3_log(E[:, :3, :3] / scale[..., None]), np.log(scale)]
+    residuals = np.concatenate(columns, axis=1)[:, : edges.information.shape[-1]]
+    return float(np.einsum("ei,eij,ej->", residuals, edges.information, residuals))
 
 
 def covisible_pairs(slam_map: Map, min_covisibility: int) -> Ids:

@@ -62,7 +62,7 @@ class Map:
         observations: one row a key point of a key frame, sorted by `keyframe` (id): `pixel` (2,) undistorted,
             `u_right`, `depth` m, `descriptor` (D,) float16, `point` (id or NO_POINT).
         loops: revisits that were confirmed: key frame ids `i`, `j`, the similarity `S_i_j` (4, 4) that maps coordinates
-            of `j` to those of `i`, and its `inliers`.
+            of `j` to those of `i`, `information` (7, 7) about it (see `PoseGraphEdges`), and its `inliers`.
     """
 
     def __init__(self, descriptor_size: int) -> None:
@@ -96,7 +96,13 @@ class Map:
             descriptor=(np.float16, (descriptor_size,)),
             point=(np.int64, ()),
         )
-        self.loops = Table(i=(np.int64, ()), j=(np.int64, ()), S_i_j=(np.float64, (4, 4)), inliers=(np.int64, ()))
+        self.loops = Table(
+            i=(np.int64, ()),
+            j=(np.int64, ()),
+            S_i_j=(np.float64, (4, 4)),
+            information=(np.float64, (7, 7)),
+            inliers=(np.int64, ()),
+        )
         self._next_point_id = 0
         self._next_keyframe_id = 0
         # By id, with room for more: the row of each point, and how many observations name it (`views`).
@@ -407,10 +413,21 @@ class Map:
         self.positions[point_rows] = geometry.apply(S, self.positions[point_rows])
         self.points["normal"][point_rows] = self.points["normal"][point_rows] @ S[:3, :3].T / scale
         self.points["distance"][point_rows] *= scale
-        inside = np.isin(self.loops["i"], self.keyframes["id"][keyframe_rows])
-        self.loops["S_i_j"][inside, :3, 3] *= scale
+        self.rescale_loops(self.keyframes["id"][keyframe_rows], np.full(len(keyframe_rows), scale))
         if self.part == part:
             self.part = into
+
+    def rescale_loops(self, keyframe_ids: Ids, factors: Array) -> None:
+        """Keep revisits right where lengths around key frames (K,), by ascending ids, become `factors` (K,) times."""
+        for end in ("i", "j"):
+            changed = np.flatnonzero(np.isin(self.loops[end], keyframe_ids))
+            factor = factors[np.searchsorted(keyframe_ids, self.loops[end][changed])][:, None, None]
+            if end == "i":
+                self.loops["S_i_j"][changed, :3] *= factor
+            else:
+                self.loops["S_i_j"][changed, :3, :3] /= factor
+                self.loops["information"][changed, :3] /= factor
+                self.loops["information"][changed, :, :3] /= factor
 
     def rescale(self, part: int, factor: float) -> None:
         """Multiply all lengths of a part by a factor. For a single camera: measured depths stay as they are."""
@@ -489,6 +506,6 @@ class Map:
         )
         if not all(np.isin(ids, known).all() for ids, known in named):
             raise ValueError("it names key frames or points that are not there")
-        for values in (self.positions, self.T_world_keyframe, self.loops["S_i_j"]):
+        for values in (self.positions, self.T_world_keyframe, self.loops["S_i_j"], self.loops["information"]):
             if not np.isfinite(values).all():
                 raise ValueError("poses or points are not finite")

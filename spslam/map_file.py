@@ -26,7 +26,7 @@ from spslam.errors import CalibrationError, MapError
 from spslam.files import atomic_file
 from spslam.map import Map, Origin
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 _DESCRIBED = ("points", "observations")
 _PLACES = "places."
 # Of the local header of an archive's entry: its length, and where it tells that of the name (and of the extra field).

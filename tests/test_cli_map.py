@@ -20,7 +20,9 @@ def map_file(landmarks, tmp_path: Path) -> str:
     scene = landmarks.box()
     found = scene.map_of([scene.pose(0.1 * i) for i in range(4)], noise_px=0.5)
     found.origin = Origin("stereo", scene.camera, "superpoint 0123456789ab", "baseline")
-    found.loops.append(1, i=0, j=3, S_i_j=geometry.inverse(found.pose(0)) @ found.pose(3), inliers=77)
+    found.loops.append(
+        1, i=0, j=3, S_i_j=geometry.inverse(found.pose(0)) @ found.pose(3), information=np.eye(7), inliers=77
+    )
     found.append_map(scene.map_of([scene.pose(0.1 * i, z=0.5) for i in range(2)]))
     (tmp_path / "maps").mkdir()
     save_map(tmp_path / "maps/map.npz", found, {"ids": np.arange(6)})
@@ -47,7 +49,7 @@ def test_info_is_a_short_table(
     assert len(lines) == 11
     text = "\n".join(lines)
     for part in (
-        map_file, "format version 2", "stereo, superpoint 0123456789ab", "640x480, fx 400", "baseline 0.12 m",
+        map_file, "format version 3", "stereo, superpoint 0123456789ab", "640x480, fx 400", "baseline 0.12 m",
         "6 of 2 sessions", "see a point", "4 key frames", "2 key frames", " m\n", "stored",
     ):  # fmt: skip
         assert part in text

@@ -58,7 +58,7 @@ class FakeSlam:
             self.map.add_keyframe(NOTHING, circle([row]).T_world_cam[0], np.zeros(0, np.int64))
         self.map.keyframes["frame"][:] = [0, self.step * (self.count - 1)]
         self.map.keyframes["timestamp"][:] = circle([0, self.count - 1]).timestamps
-        self.map.loops.append(1, i=0, j=1, S_i_j=np.eye(4), inliers=77)
+        self.map.loops.append(1, i=0, j=1, S_i_j=np.eye(4), information=np.eye(7), inliers=77)
 
     def trajectory(self) -> Trajectory:
         return circle(self.tracked)

@@ -158,7 +158,7 @@ def test_drift_of_scale_is_taken_up(mono_ring: DriftedRing) -> None:
     true_depth = geometry.apply(geometry.inverse(mono_ring.truth[LAP]), truth)[:, 2]
     assert np.median(depth / true_depth) == pytest.approx(1.0, abs=0.04)
     ((_, _, S_i_j),) = revisits(mono_ring.map)
-    assert geometry.similarity_scale(S_i_j) == pytest.approx(1.0), "both ends have one scale now"
+    assert geometry.similarity_scale(S_i_j) == pytest.approx(1.0, abs=1e-3), "both ends have one scale now"
 
 
 def test_the_measured_scale_is_old_over_new(mono_ring: DriftedRing) -> None:
@@ -347,7 +347,7 @@ def test_switched_off_or_just_closed(ring: DriftedRing) -> None:
 
 
 def test_essential_graph_holds_together(ring: DriftedRing) -> None:
-    ring.map.loops.append(1, i=0, j=LAP, S_i_j=np.eye(4), inliers=50)
+    ring.map.loops.append(1, i=0, j=LAP, S_i_j=np.eye(4), information=np.eye(7), inliers=50)
     ring.map.remove_keyframe(7)
     edges = essential_graph(ring.map, False, 100)
     pairs = set(zip(edges.i.tolist(), edges.j.tolist(), strict=True))
@@ -370,7 +370,9 @@ def test_essential_graph_holds_together(ring: DriftedRing) -> None:
 def test_heirs_of_a_culled_keyframe_take_its_revisits_over(ring: DriftedRing, gone: int, heir: int) -> None:
     truth = ring.truth
     S_first_last = geometry.inverse(truth[0]) @ truth[LAP]
-    ring.map.loops.append(2, i=[0, 3], j=[LAP, 9], S_i_j=np.array([S_first_last, np.eye(4)]), inliers=50)
+    ring.map.loops.append(
+        2, i=[0, 3], j=[LAP, 9], S_i_j=np.array([S_first_last, np.eye(4)]), information=np.eye(7), inliers=50
+    )
     LoopCloser.reanchor(ring.map, RemovedKeyframe(gone, heir, geometry.inverse(truth[heir]) @ truth[gone]))
     (i, j, S_i_j), other = revisits(ring.map)
     assert {i, j} == ({0, LAP} - {gone}) | {heir}

@@ -129,7 +129,7 @@ def two_parts(three_views: Map) -> Map:
     rows = np.arange(3) + three_views.observation_rows(first).start
     three_views.add_points(first, np.array([[10.0, 0, 4], [11, 0, 4], [10, 1, 4]]), rows)
     three_views.add_keyframe(observations(4, 4), pose(10.5), np.array([4, 5, 6, NO_POINT]))
-    three_views.loops.append(1, i=3, j=4, S_i_j=pose(0.5), inliers=50)
+    three_views.loops.append(1, i=3, j=4, S_i_j=pose(0.5), information=np.eye(7), inliers=50)
     return three_views
 
 

@@ -35,7 +35,9 @@ def slam_map(landmarks) -> Map:
     found = scene.map_of([scene.pose(0.1 * i, 0.03 * i, 0.05 * i, 0.04 * i) for i in range(6)], noise_px=NOISE_PX)
     found.origin = Origin("stereo", scene.camera, "superpoint 0123456789ab", "baseline")
     found.remove_points(np.array([0, 7]))
-    found.loops.append(1, i=0, j=5, S_i_j=geometry.inverse(found.pose(0)) @ found.pose(5), inliers=77)
+    found.loops.append(
+        1, i=0, j=5, S_i_j=geometry.inverse(found.pose(0)) @ found.pose(5), information=np.eye(7), inliers=77
+    )
     other = scene.map_of([scene.pose(0.2 * i, z=-0.5) for i in range(3)], noise_px=NOISE_PX)
     found.append_map(other)
     return found
@@ -48,7 +50,7 @@ def mono_map(landmarks) -> Map:
     found.origin = Origin("mono", scene.mono, "orb", "arbitrary")
     S_i_j = geometry.inverse(found.pose(0)) @ found.pose(4)
     S_i_j[:3, :3] *= 1.25
-    found.loops.append(1, i=0, j=4, S_i_j=S_i_j, inliers=50)
+    found.loops.append(1, i=0, j=4, S_i_j=S_i_j, information=1e8 * np.eye(7), inliers=50)
     return found
 
 

@@ -25,7 +25,7 @@ def slam_map(landmarks) -> Map:
     scene = landmarks.box()
     found = scene.map_of([scene.pose(0.1 * i) for i in range(4)])
     found.origin = Origin("stereo", CAMERA, "superpoint 0123456789ab", "baseline")
-    found.loops.append(1, i=0, j=3, S_i_j=scene.pose(0.3), inliers=77)
+    found.loops.append(1, i=0, j=3, S_i_j=scene.pose(0.3), information=np.eye(7), inliers=77)
     found.begin_part()
     scene.observe(scene.pose(5.0), 9)
     found.add_keyframe(scene.observe(scene.pose(5.0), 9), scene.pose(5.0), np.full(len(scene.labels[9]), -1))

@@ -274,7 +274,7 @@ def test_a_single_camera_takes_up_a_scale_everywhere() -> None:
     keyframes, before = slam.map.keyframes, slam.trajectory()
     first, last = keyframes["id"][[0, -1]]
     S_i_j = geometry.inverse(slam.map.pose(first)) @ slam.map.pose(last)
-    slam.map.loops.append(1, i=first, j=last, S_i_j=S_i_j, inliers=50)
+    slam.map.loops.append(1, i=first, j=last, S_i_j=S_i_j, information=np.eye(7), inliers=50)
     stamps = {i: 0.05 * (i + 1) for i in range(60)}
     scaling = apply_scale(TrueDistance(3, 55), slam, stamps, truth(poses))
     assert scaling.refusal is None
