@@ -38,8 +38,9 @@ Mask = NDArray[np.bool_]
 _log = logging.getLogger(__name__)
 
 _FIRST_DAMPING, _MIN_DAMPING, _MAX_DAMPING = 1e-4, 1e-9, 1e8
-# A relative decrease of the cost below this ends the first stage, which only finds the outliers, and the second.
-_CONVERGED_FIRST, _CONVERGED = 5e-3, 1e-5
+# A relative decrease of the cost below this ends the first stage, which only finds the outliers, and the second. Where a
+# map is far from its place, as after a closed loop, a first stage that ends early takes good observations for outliers.
+_CONVERGED, _CONVERGED_THOROUGH = (5e-3, 1e-5), (1e-4, 1e-5)
 # What an observation costs whose point lies behind the camera: as much as one this many σ off.
 _BEHIND_SIGMAS = 100.0
 # Up to this many moving key frames their coupling with the points is a dense matrix. Its product is taken in pieces
@@ -62,11 +63,13 @@ class SchurBundleAdjuster:
     Args:
         pixel_sigma: standard deviation of a key point's position, pixels.
         iterations: most iterations, both stages together.
+        thorough: for what may be far from its place: the first stage goes on for longer.
     """
 
-    def __init__(self, pixel_sigma: float = 1.0, iterations: int = 8) -> None:
+    def __init__(self, pixel_sigma: float = 1.0, iterations: int = 8, thorough: bool = False) -> None:
         self.pixel_sigma = pixel_sigma
         self.iterations = iterations
+        self._converged_first, self._converged = _CONVERGED_THOROUGH if thorough else _CONVERGED
 
     def adjust(self, problem: BundleProblem, camera: Camera) -> BundleResult:
         """Refine key frames and points together; see `BundleAdjuster.adjust`.
@@ -83,9 +86,9 @@ class SchurBundleAdjuster:
         start = _State(np.array(problem.T_cam_world, dtype=np.float64), np.array(problem.points, dtype=np.float64).T)
         everything = scene.usable(start)
         first = (self.iterations + 1) // 2
-        state = _minimize(_Stage(scene, everything), start, first, _CONVERGED_FIRST)
+        state = _minimize(_Stage(scene, everything), start, first, self._converged_first)
         inliers = everything & scene.inliers(state)
-        state = _minimize(_Stage(scene, inliers), state, self.iterations - first, _CONVERGED)
+        state = _minimize(_Stage(scene, inliers), state, self.iterations - first, self._converged)
         counted = scene.determining(everything)
         before, after = scene.truncated_cost(start, counted), scene.truncated_cost(state, counted)
         if not after <= before:

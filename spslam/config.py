@@ -213,6 +213,7 @@ class LoopConfig(_Stage):
         ge=0,
         description="key frames after a closed loop when the bundle adjustment of the whole map is taken up; 0: none",
     )
+    global_iterations: int = Field(16, ge=1, description="most iterations of that bundle adjustment")
     cooldown: int = Field(5, ge=0, description="key frames after a closed loop in which no other is tried")
 
 

@@ -35,6 +35,9 @@ Array = NDArray[np.float64]
 _STEP_SIGMA, _STEP_SCALE_SIGMA = 1e-3, 5e-3
 # The chain is loosened until the squared residuals, in standard deviations, are so many times what is to be expected.
 _LIKELY, _SPREADING_ROUNDS = 1.5, 6
+# What a revisit's pose is off by, in what its inliers alone say: they are not independent, and the points that they are
+# matched with have errors of their own.
+_REVISIT_INFLATION = 4.0
 # What the scale of a revisit is off by at least: its points are not independent of each other.
 _LEAST_SCALE_SIGMA = 3e-3
 # What two key frames may differ by that see the same other part of the map: radians, scene depths, ratio of scales.
@@ -349,7 +352,7 @@ def _append(slam_map: Map, edge: LoopEdge) -> None:
 def _information(found: Tracked, scale: _RelativeScale) -> Array:
     """Inverse covariance (7, 7) of a revisit's residual, in lengths around the new key frame, from that of its pose,
     which is in those of the old place."""
-    units = np.array([scale.ratio] * 3 + [1.0] * 3)
+    units = np.array([scale.ratio] * 3 + [1.0] * 3) / _REVISIT_INFLATION
     information = np.zeros((7, 7))
     information[:6, :6] = np.linalg.inv(found.estimate.covariance) * np.outer(units, units)
     information[6, 6] = 1 / scale.sigma**2

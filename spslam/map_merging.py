@@ -48,7 +48,7 @@ def merge_maps(config: Config, parts: Parts, first: SavedMap, second: SavedMap) 
             f"no place was found in both maps, of {len(slam_map.keyframes) - len(added)} and {len(added)} key frames: "
             "they must show a common stretch from similar directions"
         )
-    refiner = GlobalRefiner(config.loop, parts.bundle)
+    refiner = GlobalRefiner(config.loop, parts.global_bundle)
     slam_map.part = int(slam_map.keyframes["part"][0])
     refiner.start(slam_map, origin.camera)
     refiner.finish(slam_map)

@@ -329,5 +329,6 @@ class Parts:
     pose_solver: PoseSolver
     two_view: TwoViewSolver
     bundle: BundleAdjuster
+    global_bundle: BundleAdjuster
     pose_graph: PoseGraphSolver
     places: PlaceRecognizer

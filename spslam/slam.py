@@ -92,7 +92,7 @@ class Slam:
             parts.places,
             distance,
         )
-        self._global = GlobalRefiner(config.loop, parts.bundle)
+        self._global = GlobalRefiner(config.loop, parts.global_bundle)
         self._health = HealthMonitor(config, parts.matcher, distance)
         self._motion = Motion()
         self._recorder = Recorder()

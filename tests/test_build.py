@@ -25,6 +25,7 @@ def test_values_reach_their_parts() -> None:
         "tracking.min_inliers": 17,
         "tracking.huber": False,
         "bundle.iterations": 3,
+        "loop.global_iterations": 7,
         "seed": 5,
     }
     parts = build_parts(load_config("default", [f"{key}={value}" for key, value in values.items()]))
@@ -36,8 +37,9 @@ def test_values_reach_their_parts() -> None:
     assert parts.two_view.min_points == 33
     assert (parts.pose_solver.min_inliers, parts.pose_solver.huber) == (17, False)
     assert (parts.two_view.seed, parts.pose_solver.seed) == (5, 5)
-    assert parts.bundle.iterations == 3
-    for part in (parts.two_view, parts.pose_solver, parts.bundle):
+    assert isinstance(parts.global_bundle, SchurBundleAdjuster)
+    assert (parts.bundle.iterations, parts.global_bundle.iterations) == (3, 7)
+    for part in (parts.two_view, parts.pose_solver, parts.bundle, parts.global_bundle):
         assert part.pixel_sigma == pytest.approx(1.7)
 
 

@@ -13,6 +13,7 @@ from spslam.geometry import (
     quaternion_to_rotation,
     rotation_angle,
     rotation_to_quaternion,
+    se3_adjoint,
     se3_exp,
     se3_log,
     sim3_exp,
@@ -122,6 +123,15 @@ def test_quaternions_of_any_length_give_the_rotation_back(omega, length):
     assert (q[:, 3] >= 0).all()
     np.testing.assert_allclose(np.linalg.norm(q, axis=1), 1.0, atol=1e-14)
     np.testing.assert_allclose(quaternion_to_rotation(-length * q), R, atol=1e-13)
+
+
+@examples
+@given(translations, rotations, translations, rotations)
+def test_adjoint_carries_a_motion_into_another_frame(rho, omega, rho_moved, omega_moved):
+    T = se3_exp(np.concatenate([rho, omega], axis=1))
+    xi = 0.1 * np.concatenate([rho_moved, omega_moved], axis=1)
+    carried = (se3_adjoint(T) @ xi[..., None])[..., 0]
+    np.testing.assert_allclose(se3_exp(carried), T @ se3_exp(xi) @ inverse(T), atol=1e-8)
 
 
 def test_quaternions_are_x_y_z_w():

@@ -15,9 +15,17 @@ from spslam.backend.pose_graph import G2oPoseGraph
 from spslam.backend.two_view import EpipolarSolver
 from spslam.config import Config, LoopConfig
 from spslam.frontend.matching import DescriptorMatcher
-from spslam.loop_closing import LoopCloser, covisibility_matrix, essential_graph, keyframe_observations
+from spslam.loop_closing import (
+    LoopCloser,
+    LoopEdge,
+    covisibility_matrix,
+    essential_graph,
+    graph_cost,
+    keyframe_observations,
+)
 from spslam.map import NO_POINT, Map
 from spslam.mapping import Mapper, RemovedKeyframe
+from spslam.ports import PoseGraphEdges
 from spslam.tracking import Tracker
 
 NOISE_PX = 0.3
@@ -159,6 +167,34 @@ def test_drift_of_scale_is_taken_up(mono_ring: DriftedRing) -> None:
     assert np.median(depth / true_depth) == pytest.approx(1.0, abs=0.04)
     ((_, _, S_i_j),) = revisits(mono_ring.map)
     assert geometry.similarity_scale(S_i_j) == pytest.approx(1.0, abs=1e-3), "both ends have one scale now"
+
+
+def false_revisit(ring: DriftedRing, error: float, sigma: float) -> LoopEdge:
+    """The last key frame's revisit of the first, off along one axis, about which it claims to be so sure (metres)."""
+    S_i_j = geometry.inverse(ring.truth[0]) @ ring.truth[LAP]
+    S_i_j[:3, 3] += error * S_i_j[:3, 0]
+    return LoopEdge(0, LAP, S_i_j, np.diag(np.array([sigma] + 6 * [1e-3]) ** -2), 50)
+
+
+@pytest.mark.parametrize(("sigma", "least", "most"), [(0.1, 0.0, 0.01), (1e-4, 0.05, 0.07)])
+def test_a_revisit_counts_as_much_as_it_is_sure(landmarks, sigma: float, least: float, most: float) -> None:
+    """Key frames are where they should be, the revisit is 6 cm off: where it claims to be sure, it is believed."""
+    ring = DriftedRing(landmarks)
+    loops = closer()
+    loops._fuse_seam = lambda slam_map, camera, edge: None
+    loops._correct(ring.map, ring.camera, false_revisit(ring, 0.06, sigma))
+    assert least <= ring.position_errors().max() < most
+
+
+def test_a_gap_beyond_what_a_chain_is_believed_to_drift_is_closed(ring: DriftedRing) -> None:
+    edge = false_revisit(ring, 0.0, 2e-3)
+    ring.map.loops.append(1, i=0, j=LAP, S_i_j=edge.S_i_j, information=edge.information, inliers=50)
+    graph, fixed = essential_graph(ring.map, False, 30), np.arange(LAP + 1) == 0
+    stiff = G2oPoseGraph().optimize(ring.drifted, graph, fixed, False)
+    spread = closer()._spread(ring.drifted, graph, fixed, False)
+    gaps = [float(np.linalg.norm(nodes[-1, :3, 3] - ring.truth[-1, :3, 3])) for nodes in (ring.drifted, stiff, spread)]
+    assert gaps[1] > 0.1 * gaps[0], "or there is nothing to show"
+    assert gaps[2] < 0.03 * gaps[0]
 
 
 def test_the_measured_scale_is_old_over_new(mono_ring: DriftedRing) -> None:
@@ -364,6 +400,29 @@ def test_essential_graph_holds_together(ring: DriftedRing) -> None:
     assert edges.S_i_j[:-1] == pytest.approx(relative)
     assert edges.information.shape == (len(edges.i), 6, 6)
     assert essential_graph(ring.map, True, 100).information.shape == (len(edges.i), 7, 7)
+
+
+def cost_of_revisits(slam_map: Map, poses: np.ndarray) -> float:
+    """With key frames at poses (K, 4, 4), by their ids."""
+    column = slam_map.loops
+    robust = np.ones(len(column), dtype=bool)
+    return graph_cost(poses, PoseGraphEdges(column["i"], column["j"], column["S_i_j"], column["information"], robust))
+
+
+@pytest.mark.parametrize(("gone", "heir"), [(0, 1), (LAP, LAP - 1)])
+def test_what_is_known_about_a_revisit_goes_to_the_heir(ring: DriftedRing, gone: int, heir: int) -> None:
+    """Wherever the two ends are: as long as the heir and what is gone move as one, it costs the same."""
+    rng = np.random.default_rng(0)
+    root = rng.normal(0, 100, (7, 7))
+    root[6, :6] = root[:6, 6] = 0
+    edge = false_revisit(ring, 0.01, 1.0)
+    ring.map.loops.append(1, i=0, j=LAP, S_i_j=edge.S_i_j, information=root @ root.T, inliers=50)
+    T_heir_removed = geometry.inverse(ring.truth[heir]) @ ring.truth[gone]
+    poses = ring.truth @ geometry.se3_exp(rng.normal(0, 1e-3, (LAP + 1, 6)))
+    poses[gone] = poses[heir] @ T_heir_removed
+    before = cost_of_revisits(ring.map, poses)
+    LoopCloser.reanchor(ring.map, RemovedKeyframe(gone, heir, T_heir_removed))
+    assert cost_of_revisits(ring.map, poses) == pytest.approx(before, rel=1e-3)
 
 
 @pytest.mark.parametrize(("gone", "heir"), [(0, 1), (LAP, LAP - 1)])

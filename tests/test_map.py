@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from spslam import geometry
 from spslam.frame import Observations
 from spslam.map import NO_POINT, Map
 from spslam.map_file import load_map, save_map
@@ -165,6 +166,19 @@ def test_a_moved_part_keeps_its_shape_and_takes_the_scale(two_parts: Map) -> Non
     assert np.array_equal(two_parts.positions[:4], before[0])
     two_parts.refresh_normals(two_parts.points["id"])
     assert two_parts.points["normal"][4:] == pytest.approx(normals[4:] @ R.T)
+
+
+def test_revisits_stay_right_when_lengths_change(two_parts: Map) -> None:
+    """Around one of the two key frames only, as after a drift of scale: metres there become twice, here three times."""
+    S_i_j, information = two_parts.loops["S_i_j"][0].copy(), two_parts.loops["information"][0].copy()
+    two_parts.rescale_loops(np.array([1, 3, 4]), np.array([7.0, 2.0, 3.0]))
+    in_j = np.array([0.3, -0.2, 4.0])
+    in_i = geometry.apply(S_i_j, in_j)
+    assert geometry.apply(two_parts.loops["S_i_j"][0], 3 * in_j) == pytest.approx(2 * in_i)
+    # A residual of lengths around j is three times as long, and as likely.
+    residual, lengths = np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]), np.array([3.0] * 3 + [1.0] * 4)
+    scaled = lengths * residual
+    assert scaled @ two_parts.loops["information"][0] @ scaled == pytest.approx(residual @ information @ residual)
 
 
 def test_another_map_is_taken_up_whole(two_parts: Map, three_views: Map) -> None:

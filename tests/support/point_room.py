@@ -111,6 +111,7 @@ def parts_of(room: PointRoom) -> Parts:
         pose_solver=PnPSolver(NOISE_PX),
         two_view=EpipolarSolver(NOISE_PX),
         bundle=SchurBundleAdjuster(NOISE_PX),
+        global_bundle=SchurBundleAdjuster(NOISE_PX, iterations=16, thorough=True),
         pose_graph=G2oPoseGraph(),
         places=PlaceIndex(seed=0),
     )
