@@ -38,8 +38,9 @@ Mask = NDArray[np.bool_]
 _log = logging.getLogger(__name__)
 
 _FIRST_DAMPING, _MIN_DAMPING, _MAX_DAMPING = 1e-4, 1e-9, 1e8
-# A relative decrease of the cost below this ends the first stage, which only finds the outliers, and the second. Where a
-# map is far from its place, as after a closed loop, a first stage that ends early takes good observations for outliers.
+# A relative decrease of the cost below this ends the first stage, which only finds the outliers, and the second. Where
+# a map is far from its place, as after a closed loop, a first stage that ends early takes good observations for
+# outliers.
 _CONVERGED, _CONVERGED_THOROUGH = (5e-3, 1e-5), (1e-4, 1e-5)
 # What an observation costs whose point lies behind the camera: as much as one this many σ off.
 _BEHIND_SIGMAS = 100.0
