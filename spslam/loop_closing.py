@@ -268,12 +268,11 @@ class LoopCloser:
         # It was verified, however far the chain has drifted.
         robust[-1] = False
         information = edges.information.copy()
-        # Each revisit adds as many equations to a graph that would hold together without it.
-        expected = np.count_nonzero(edges.robust) * information.shape[-1]
         for _ in range(_SPREADING_ROUNDS):
             graph = replace(edges, information=information, robust=robust)
             after = self._pose_graph.optimize(nodes, graph, fixed, with_scale)
-            excess = graph_cost(after, graph) / expected
+            # The new revisit adds as many equations as its residual has numbers to a graph that holds together without.
+            excess = float(edge_costs(after, graph)[~robust].sum()) / information.shape[-1]
             if excess < _LIKELY:
                 break
             information[chain] /= excess
@@ -384,14 +383,15 @@ def essential_graph(slam_map: Map, with_scale: bool, min_covisibility: int) -> P
     )
 
 
-def graph_cost(nodes: Array, edges: PoseGraphEdges) -> float:
-    """Sum of the squared residuals of a graph with nodes (K, 4, 4), in standard deviations, without kernels. They are
+def edge_costs(nodes: Array, edges: PoseGraphEdges) -> Array:
+    """(E,) squared residuals of the edges between nodes (K, 4, 4), in standard deviations, without kernels. They are
     small: translation, rotation vector and log scale of a similarity are its logarithm then."""
     E = geometry.inverse(edges.S_i_j) @ geometry.inverse(nodes[edges.i]) @ nodes[edges.j]
     scale = geometry.similarity_scale(E)[:, None]
     columns = [E[:, :3, 3], geometry.so3_log(E[:, :3, :3] / scale[..., None]), np.log(scale)]
     residuals = np.concatenate(columns, axis=1)[:, : edges.information.shape[-1]]
-    return float(np.einsum("ei,eij,ej->", residuals, edges.information, residuals))
+    costs: Array = np.einsum("ei,eij,ej->e", residuals, edges.information, residuals)
+    return costs
 
 
 def covisible_pairs(slam_map: Map, min_covisibility: int) -> Ids:

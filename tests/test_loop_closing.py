@@ -19,8 +19,8 @@ from spslam.loop_closing import (
     LoopCloser,
     LoopEdge,
     covisibility_matrix,
+    edge_costs,
     essential_graph,
-    graph_cost,
     keyframe_observations,
 )
 from spslam.map import NO_POINT, Map
@@ -406,7 +406,8 @@ def cost_of_revisits(slam_map: Map, poses: np.ndarray) -> float:
     """With key frames at poses (K, 4, 4), by their ids."""
     column = slam_map.loops
     robust = np.ones(len(column), dtype=bool)
-    return graph_cost(poses, PoseGraphEdges(column["i"], column["j"], column["S_i_j"], column["information"], robust))
+    edges = PoseGraphEdges(column["i"], column["j"], column["S_i_j"], column["information"], robust)
+    return float(edge_costs(poses, edges).sum())
 
 
 @pytest.mark.parametrize(("gone", "heir"), [(0, 1), (LAP, LAP - 1)])
