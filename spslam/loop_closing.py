@@ -15,26 +15,20 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix, triu
 
 from spslam import geometry
 from spslam.camera import Camera
 from spslam.config import Config
 from spslam.frame import Observations
 from spslam.loop_candidates import LoopCandidates, median_depth, travelled
+from spslam.loop_graph import essential_graph, spread_gap
 from spslam.map import Ids, Map
 from spslam.mapping import Mapper, RemovedKeyframe
-from spslam.ports import Matcher, PlaceRecognizer, PoseGraphEdges, PoseGraphSolver, PoseSolver
+from spslam.ports import Matcher, PlaceRecognizer, PoseGraphSolver, PoseSolver
 from spslam.tracking import Tracked, Tracker
 
 logger = logging.getLogger(__name__)
 Array = NDArray[np.float64]
-# What one edge between key frames in a row may be off by: scene depths and radians; log scale of a single camera. A
-# revisit's pose may be less sure than a chain of them, in some directions, which then decides there
-# (docs/decisions/0014-loops.md).
-_STEP_SIGMA, _STEP_SCALE_SIGMA = 1e-3, 5e-3
-# The chain is loosened until the squared residuals, in standard deviations, are so many times what is to be expected.
-_LIKELY, _SPREADING_ROUNDS = 1.5, 6
 # What a revisit's pose is off by, in what its inliers alone say: they are not independent, and the points that they are
 # matched with have errors of their own.
 _REVISIT_INFLATION = 4.0
@@ -245,7 +239,7 @@ class LoopCloser:
         fixed = np.isin(ids, slam_map.first_keyframes())
         before = slam_map.T_world_keyframe.copy()
         edges = essential_graph(slam_map, with_scale, self._config.min_covisibility)
-        after = self._spread(before, edges, fixed, with_scale)
+        after = spread_gap(self._pose_graph, before, edges, fixed, with_scale)
         self._move_points(slam_map, before, after)
         # Before points are fused: afterwards those of the old side would be seen by key frames of another scale.
         slam_map.points["distance"][:] *= _scale_of_points(slam_map, after)
@@ -256,28 +250,6 @@ class LoopCloser:
         slam_map.T_world_keyframe[:] = geometry.orthonormalize(rigid)
         self._fuse_seam(slam_map, camera, edge)
         return rescaling
-
-    def _spread(self, nodes: Array, edges: PoseGraphEdges, fixed: NDArray[np.bool_], with_scale: bool) -> Array:
-        """Nodes (K, 4, 4) of the graph once the gap of its last edge, a verified revisit, is spread over it.
-
-        By how much the chain of key frames drifts is not known beforehand: a wrong calibration makes it drift far more
-        than its noise. So it is believed as much as lets the gap be a likely one.
-        """
-        chain = ~edges.robust
-        robust = edges.robust.copy()
-        # It was verified, however far the chain has drifted.
-        robust[-1] = False
-        information = edges.information.copy()
-        for _ in range(_SPREADING_ROUNDS):
-            graph = replace(edges, information=information, robust=robust)
-            after = self._pose_graph.optimize(nodes, graph, fixed, with_scale)
-            # The new revisit adds as many equations as its residual has numbers to a graph that holds together without.
-            excess = float(edge_costs(after, graph)[~robust].sum()) / information.shape[-1]
-            if excess < _LIKELY:
-                break
-            information[chain] /= excess
-        logger.debug("gap spread over %d edges, χ² %.2f times what was expected", len(edges.i), excess)
-        return after
 
     def _seen_before(self, slam_map: Map, edge: LoopEdge) -> bool:
         """Whether another key frame found the same of the two parts that a revisit connects."""
@@ -358,60 +330,6 @@ def _information(found: Tracked, scale: _RelativeScale) -> Array:
     return 0.5 * (information + information.T)
 
 
-def essential_graph(slam_map: Map, with_scale: bool, min_covisibility: int) -> PoseGraphEdges:
-    """Edges between rows of key frames: those that follow each other, share enough points, or are revisits."""
-    poses = slam_map.T_world_keyframe
-    pairs = covisible_pairs(slam_map, min_covisibility)
-    relative = geometry.inverse(poses[pairs[:, 0]]) @ poses[pairs[:, 1]]
-    loops = slam_map.loops
-    loop_pairs = np.stack([slam_map.keyframe_rows(loops["i"]), slam_map.keyframe_rows(loops["j"])], axis=1)
-    size = 7 if with_scale else 6
-    all_pairs = np.concatenate([pairs, loop_pairs])
-    is_loop = np.arange(len(all_pairs)) >= len(pairs)
-    # Depths of the scene, not metres, make translation and rotation comparable: the unit of a map is arbitrary.
-    depth = max(median_depth(slam_map, int(slam_map.keyframes["id"][-1])), 1e-6)
-    sigmas = np.array([_STEP_SIGMA * depth] * 3 + [_STEP_SIGMA] * 3 + [_STEP_SCALE_SIGMA] * (size - 6))
-    step = np.diag(1 / sigmas**2)
-    return PoseGraphEdges(
-        i=all_pairs[:, 0],
-        j=all_pairs[:, 1],
-        S_i_j=np.concatenate([relative, loops["S_i_j"]]),
-        information=np.concatenate(
-            [np.broadcast_to(step, (len(pairs), size, size)), loops["information"][:, :size, :size]]
-        ),
-        robust=is_loop,
-    )
-
-
-def edge_costs(nodes: Array, edges: PoseGraphEdges) -> Array:
-    """(E,) squared residuals of the edges between nodes (K, 4, 4), in standard deviations, without kernels. They are
-    small: translation, rotation vector and log scale of a similarity are its logarithm then."""
-    E = geometry.inverse(edges.S_i_j) @ geometry.inverse(nodes[edges.i]) @ nodes[edges.j]
-    scale = geometry.similarity_scale(E)[:, None]
-    columns = [E[:, :3, 3], geometry.so3_log(E[:, :3, :3] / scale[..., None]), np.log(scale)]
-    residuals = np.concatenate(columns, axis=1)[:, : edges.information.shape[-1]]
-    costs: Array = np.einsum("ei,eij,ej->e", residuals, edges.information, residuals)
-    return costs
-
-
-def covisible_pairs(slam_map: Map, min_covisibility: int) -> Ids:
-    """(E, 2) rows of key frames that follow each other in their part or share enough points, i < j."""
-    linked = np.flatnonzero(slam_map.observations["point"] >= 0)
-    keyframe_rows = slam_map.keyframe_rows(slam_map.observations["keyframe"][linked])
-    count = len(slam_map.keyframes)
-    shared = triu(
-        covisibility_matrix(keyframe_rows, slam_map.point_rows(slam_map.observations["point"][linked]), count), 1
-    )
-    strong = shared.data >= min_covisibility
-    part = slam_map.keyframes["part"]
-    in_part = np.argsort(part, kind="stable")
-    follows = np.flatnonzero(part[in_part[1:]] == part[in_part[:-1]])
-    i = np.concatenate([shared.row[strong], in_part[follows]]).astype(np.int64)
-    j = np.concatenate([shared.col[strong], in_part[follows + 1]]).astype(np.int64)
-    keys = np.unique(i * count + j)
-    return np.stack([keys // max(count, 1), keys % max(count, 1)], axis=1)
-
-
 def _scale_of_points(slam_map: Map, after: Array) -> Array:
     """(P,) change of scale of each point's neighbourhood, from the newest key frame that sees it."""
     scale = np.ones(len(slam_map.points))
@@ -420,13 +338,6 @@ def _scale_of_points(slam_map: Map, after: Array) -> Array:
     keyframe_rows = slam_map.keyframe_rows(slam_map.observations["keyframe"][linked])
     scale[rows] = geometry.similarity_scale(after)[keyframe_rows]
     return scale
-
-
-def covisibility_matrix(keyframe_rows: Ids, point_rows: Ids, count: int) -> csr_matrix:
-    """(K, K) int64, sparse: how many points each two of `count` key frames share, from the rows of all links (N,)."""
-    ones = np.ones(len(keyframe_rows), dtype=np.int64)
-    sees = csr_matrix((ones, (keyframe_rows, point_rows)), shape=(count, int(point_rows.max(initial=-1)) + 1))
-    return sees @ sees.T
 
 
 def keyframe_observations(slam_map: Map, keyframe_id: int) -> Observations:

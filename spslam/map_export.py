@@ -19,7 +19,7 @@ from spslam.camera import Camera
 from spslam.config import LoopConfig
 from spslam.errors import MapError, OutputError
 from spslam.files import write_atomic
-from spslam.loop_closing import essential_graph
+from spslam.loop_graph import essential_graph
 from spslam.map import Map, Origin
 from spslam.map_file import FORMAT_VERSION, SavedMap
 from spslam.ports import PoseGraphEdges

@@ -14,7 +14,7 @@ from spslam.config import LoopConfig
 from spslam.errors import MapError, OutputError, TrajectoryError
 from spslam.evaluation import Alignment, Evaluation, evaluate, transform_trajectory
 from spslam.geometry import inverse
-from spslam.loop_closing import covisible_pairs
+from spslam.loop_graph import covisible_pairs
 from spslam.map import Map
 from spslam.map_export import choose_part
 from spslam.map_file import load_map
