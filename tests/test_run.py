@@ -89,6 +89,7 @@ class FakeSlam:
         self.finished = False
         self.size = 1.0
         self.mapping, self.main_part = True, 0
+        self.observes_at_once = 1
         self.map = Map(4)
         count = 5
         observations = Observations(
