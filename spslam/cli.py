@@ -36,6 +36,7 @@ from spslam.cli_options import (
     resolve_config,
 )
 from spslam.errors import ConfigError, ScaleError, SpslamError
+from spslam.notices import shown_notices
 from spslam.signals import interrupt_as_flag
 
 if TYPE_CHECKING:
@@ -309,8 +310,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ.setdefault("OPENCV_FOR_THREADS_NUM", "1")
     try:
         given = list(sys.argv[1:] if arguments is None else arguments)
-        # The cards of weights say which command made them.
-        app(args=given, prog_name="spslam", obj=list(given))
+        with shown_notices(lambda found: typer.echo(f"note: {found.text}", err=True)):
+            # The cards of weights say which command made them.
+            app(args=given, prog_name="spslam", obj=list(given))
     except SpslamError as error:
         typer.echo(f"error: {' '.join(str(error).split())}", err=True)
         sys.exit(FAILED)

@@ -25,6 +25,10 @@ class CalibrationError(DatasetError):
     """A calibration is missing, incomplete or impossible."""
 
 
+class TimestampError(SpslamError):
+    """Time stamps may mean several things, or nothing plausible: the user has to say which."""
+
+
 class FetchError(SpslamError):
     """A public sequence has no such name, or cannot be downloaded or unpacked."""
 

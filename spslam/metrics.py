@@ -17,6 +17,7 @@ from spslam.coverage import RECALL_DISTANCES_M, recall, recall_key
 from spslam.evaluation import Evaluation
 from spslam.map import ARBITRARY
 from spslam.metric_scale import Scaling
+from spslam.notices import Notice
 from spslam.ports import Sequence
 from spslam.trajectory import Trajectory
 
@@ -113,6 +114,11 @@ def compute_metrics(
         **versions(),
     }
     return {key: _finite(value) for key, value in metrics.items()}
+
+
+def notice_metrics(notices: list[Notice]) -> Metrics:
+    """How many things were dropped, guessed, ignored, scaled or doubted, and each in words."""
+    return {"notices_count": len(notices), "notices": [asdict(found) for found in notices]}
 
 
 def versions() -> dict[str, str | None]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 
 from spslam.errors import OutputError
+from spslam.notices import Notice, NoticeHandler
 
 GROUND_TRUTH = "ground_truth.tum"
 MARKERS = frozenset({"metrics.json", "config.yaml"})
@@ -120,18 +121,25 @@ def _refuse_foreign(path: Path) -> None:
 
 
 class RunLog:
-    """Collects spslam's log from `with` on, and writes it to a file once there is one."""
+    """Collects spslam's log from `with` on, and writes it to a file once there is one; notices are kept beside it."""
 
     def __init__(self) -> None:
         self._logger = logging.getLogger("spslam")
         self._early = logging.handlers.MemoryHandler(_EARLY_RECORDS, flushLevel=logging.CRITICAL + 1)
         self._file: logging.FileHandler | None = None
+        self._notices = NoticeHandler()
         self._level_before = self._logger.level
+
+    @property
+    def notices(self) -> list[Notice]:
+        """What was dropped, guessed, ignored, scaled or doubted so far."""
+        return self._notices.notices
 
     def __enter__(self) -> RunLog:
         self._level_before = self._logger.level
         self._logger.setLevel(logging.INFO)
         self._logger.addHandler(self._early)
+        self._logger.addHandler(self._notices)
         return self
 
     def open(self, path: Path) -> None:
@@ -155,4 +163,5 @@ class RunLog:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+        self._logger.removeHandler(self._notices)
         self._logger.setLevel(self._level_before)

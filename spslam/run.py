@@ -19,7 +19,8 @@ from spslam.frame_records import write_frames
 from spslam.html_report import write_report
 from spslam.machine import process_age_s
 from spslam.metric_scale import ScaleRequest, Scaling, apply_scale
-from spslam.metrics import Metrics, Record, compute_metrics
+from spslam.metrics import Metrics, Record, compute_metrics, notice_metrics
+from spslam.notices import Notice
 from spslam.output import GROUND_TRUTH, OutputFolder, RunLog
 from spslam.pipeline import prepared, track_prepared
 from spslam.ports import Sequence
@@ -109,7 +110,9 @@ def run(
             slam.finish()
             stamps = {result.index: result.timestamp for result in record.results}
             scaling = apply_scale(scale, slam, stamps, sequence.ground_truth)
-            metrics = write_results(output.partial, slam, sequence, record, labels, scaling, samples.chosen())
+            metrics = write_results(
+                output.partial, slam, sequence, record, labels, scaling, samples.chosen(), log.notices
+            )
         except Exception:
             # A broken map may well be what the run failed of: that comes first.
             if record.failure is None:
@@ -190,8 +193,12 @@ def write_results(
     labels: dict[str, str],
     scaling: Scaling,
     samples: list[Sample],
+    notices: list[Notice],
 ) -> Metrics:
     """Write every result file but the log into `folder`; returns what is in `metrics.json`.
+
+    Args:
+        notices: what was dropped, guessed, ignored, scaled or doubted; grows while this goes on.
 
     Raises:
         OutputError: a file cannot be written, but for `report.html`: the log says so.
@@ -224,6 +231,7 @@ def write_results(
     )
     render_scene(folder / "map.png", scene)
     write_frames(folder / "frames.csv", record)
+    metrics |= notice_metrics(notices)
     write_atomic(folder / "metrics.json", json.dumps(metrics, indent=2, allow_nan=False) + "\n")
     try:
         write_report(folder / "report.html", slam, record, trajectory, evaluation, metrics, samples)

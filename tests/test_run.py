@@ -275,6 +275,7 @@ def test_metrics_are_flat_and_complete(tmp_path: Path) -> None:
     assert metrics == outcome.metrics
     assert metrics.keys() >= REQUIRED_METRICS
     assert metrics.pop("losses") == []
+    assert metrics.pop("notices") == []
     assert all(value is None or isinstance(value, int | float | str) for value in metrics.values())
     assert (metrics["frames"], metrics["tracked"], metrics["share_tracked"]) == (10, 10, 1.0)
     assert metrics["ate_rmse_m"] == pytest.approx(0, abs=1e-9)

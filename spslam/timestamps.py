@@ -1,0 +1,195 @@
+"""Time stamps: their unit, and what a list of them looks like. One rule for images, lists and trajectories."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spslam.errors import TimestampError
+from spslam.notices import notice
+
+_LOG = logging.getLogger(__name__)
+
+TimeUnit = Literal["s", "ms", "us", "ns"]
+# What `--time-unit` takes: `frames` are numbers that a rate divides.
+TimeUnitChoice = Literal["auto", "s", "ms", "us", "ns", "frames"]
+UNITS_PER_SECOND: dict[TimeUnit, float] = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
+UNIT_NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
+
+# Seconds between the frames of a plausible camera: 1,000 to 0.5 a second.
+FASTEST_STEP_S = 1e-3
+SLOWEST_STEP_S = 2.0
+# Seconds between the poses of a plausible trajectory: keyframes are farther apart than frames.
+SLOWEST_POSE_STEP_S = 10.0
+# Seconds since 1970 of the years 2000 and 2100: a stamp between them is a date.
+_YEAR_2000_S = 946_684_800.0
+_YEAR_2100_S = 4_102_444_800.0
+# Seconds between stamps that are dates: wider than a camera's, for the date is evidence of its own.
+_SHORTEST_DATED_STEP_S = 1e-4
+_LONGEST_DATED_STEP_S = 10.0
+# A step that is so much longer than the median one is a gap.
+_GAP = 1.5
+
+
+def find_unit(
+    stamps: NDArray[np.float64],
+    declared: TimeUnit | None,
+    what: str,
+    slowest_step_s: float = SLOWEST_STEP_S,
+) -> TimeUnit:
+    """The unit of stamps, from the steps between them.
+
+    A unit fits where the median step is one of a plausible camera and no stamp lies beyond the year 2100. A unit in
+    which the stamps are dates since 2000 wins; then the `declared` one, where it fits; then the only one that fits.
+    A unit other than the declared one is told as a notice.
+
+    Args:
+        stamps: (N,), in any order, equal ones allowed.
+        declared: the unit that the format defines; None where it defines none, as in the names of images.
+        what: the list or folder, for messages.
+        slowest_step_s: longest plausible median step, seconds.
+
+    Raises:
+        TimestampError: several units fit, or none does and none is declared.
+    """
+    finite = np.unique(stamps[np.isfinite(stamps)])
+    latest = float(np.abs(finite).max()) if len(finite) else 0.0
+    if len(finite) < 2:
+        return _dated(latest, None) or declared or "s"
+    step = float(np.median(np.diff(finite)))
+    unit = _dated(latest, step)
+    if unit is None:
+        fitting = [name for name in get_args(TimeUnit) if _fits(name, step, latest, slowest_step_s)]
+        unit = _choose(fitting, declared, step, what)
+    if declared is not None and unit != declared:
+        notice(
+            _LOG,
+            "time_unit",
+            "%s: time stamps are read as %s (%.4g a second), not as %s (one in %.3g s); --time-unit says otherwise",
+            what,
+            UNIT_NAMES[unit],
+            UNITS_PER_SECOND[unit] / step,
+            UNIT_NAMES[declared],
+            step / UNITS_PER_SECOND[declared],
+        )
+    return unit
+
+
+def to_seconds(
+    stamps: NDArray[np.float64],
+    declared: TimeUnit | None,
+    what: str,
+    given: TimeUnit | None = None,
+    slowest_step_s: float = SLOWEST_STEP_S,
+) -> tuple[NDArray[np.float64], TimeUnit]:
+    """Stamps (N,) in seconds, and the unit they were in: `given`, or else what `find_unit` finds.
+
+    Raises:
+        TimestampError: as `find_unit`.
+    """
+    unit = given or find_unit(stamps, declared, what, slowest_step_s)
+    # Dividing by one would do; seconds stay the numbers that were read.
+    return (stamps if unit == "s" else stamps / UNITS_PER_SECOND[unit]), unit
+
+
+@dataclass(frozen=True)
+class TimeSummary:
+    """What the time stamps of a sequence look like.
+
+    Attributes:
+        unit: what the recording counts time in: a `TimeUnit`, `frames`, or `container` for a video's own stamps.
+        first_s, last_s: stamps of the first and last frame, seconds.
+        rate_hz: of the median step, 1/s; None for fewer than two frames.
+        gaps: steps longer than 1.5 × the median one.
+        longest_gap_s: the longest of them, seconds; 0 without one.
+        jitter_s: standard deviation of the steps that are no gaps, seconds.
+        duplicates: entries left out because their stamp was there before.
+        left_out: entries that are no frames for any reason, duplicates included.
+    """
+
+    unit: str
+    first_s: float
+    last_s: float
+    rate_hz: float | None
+    gaps: int
+    longest_gap_s: float
+    jitter_s: float
+    duplicates: int
+    left_out: int
+
+    def __str__(self) -> str:
+        unit = {**UNIT_NAMES, "frames": "frame numbers", "container": "the video's own"}.get(self.unit, self.unit)
+        gaps = f"{self.gaps} gaps (longest {self.longest_gap_s:.4g} s)" if self.gaps else "no gaps"
+        return (
+            f"{unit}, {self.first_s:.6f} to {self.last_s:.6f} s, "
+            + (f"{self.rate_hz:.4g} a second, " if self.rate_hz is not None else "")
+            + f"{gaps}, jitter {1e3 * self.jitter_s:.3g} ms, {self.duplicates} duplicates, {self.left_out} left out"
+        )
+
+
+def summarize_times(timestamps: NDArray[np.float64], unit: str, duplicates: int = 0, left_out: int = 0) -> TimeSummary:
+    """Summary of increasing stamps (N,), seconds, N at least 1."""
+    steps = np.diff(timestamps)
+    first, last = float(timestamps[0]), float(timestamps[-1])
+    if len(steps) == 0:
+        return TimeSummary(unit, first, last, None, 0, 0.0, 0.0, duplicates, left_out)
+    median = float(np.median(steps))
+    gaps = steps > _GAP * median
+    return TimeSummary(
+        unit=unit,
+        first_s=first,
+        last_s=last,
+        rate_hz=1.0 / median if median > 0 else None,
+        gaps=int(np.count_nonzero(gaps)),
+        longest_gap_s=float(steps[gaps].max()) if gaps.any() else 0.0,
+        jitter_s=float(np.std(steps[~gaps])) if (~gaps).any() else 0.0,
+        duplicates=duplicates,
+        left_out=left_out,
+    )
+
+
+def _dated(latest: float, step: float | None) -> TimeUnit | None:
+    """The unit in which the latest stamp is a date since 2000 and the step no absurd one."""
+    for unit, per_second in UNITS_PER_SECOND.items():
+        is_date = _YEAR_2000_S <= latest / per_second <= _YEAR_2100_S
+        if is_date and (step is None or _SHORTEST_DATED_STEP_S <= step / per_second <= _LONGEST_DATED_STEP_S):
+            return unit
+    return None
+
+
+def _fits(unit: TimeUnit, step: float, latest: float, slowest_step_s: float) -> bool:
+    per_second = UNITS_PER_SECOND[unit]
+    return FASTEST_STEP_S <= step / per_second <= slowest_step_s and latest / per_second <= _YEAR_2100_S
+
+
+def _choose(fitting: list[TimeUnit], declared: TimeUnit | None, step: float, what: str) -> TimeUnit:
+    if declared in fitting:
+        assert declared is not None
+        return declared
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting:
+        readings = " or ".join(f"{UNIT_NAMES[unit]} ({UNITS_PER_SECOND[unit] / step:.4g} a second)" for unit in fitting)
+        raise TimestampError(
+            f"{what}: time stamps are {step:.6g} apart, which may be {readings}: say which with --time-unit "
+            + "|".join(fitting)
+        )
+    if declared is None:
+        raise TimestampError(
+            f"{what}: time stamps are {step:.6g} apart, which is no plausible camera in any unit (0.5 to 1,000 "
+            "frames a second): say which with --time-unit s|ms|us|ns|frames"
+        )
+    seconds = step / UNITS_PER_SECOND[declared]
+    notice(
+        _LOG,
+        "time_step",
+        "%s: time stamps are %.4g s apart, which is no plausible camera (0.5 to 1,000 frames a second); taken as "
+        "they are",
+        what,
+        seconds,
+    )
+    return declared
