@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from spslam.camera import Camera
 from spslam.errors import DatasetError, FrameError
 from spslam.frame import Frame, Sensor
-from spslam.ports import Sequence
+from spslam.ports import LeftOut, Sequence
 from spslam.trajectory import Trajectory
 
-from .decoding import image_size, read_depth, read_image
+from .decoding import image_size, read_depth, read_image, tell_orientation
 from .rectify import StereoRectifier
 
 _LOG = logging.getLogger(__name__)
@@ -35,6 +35,8 @@ class BaseSequence(ABC):
         self.source = source
         self.ground_truth = ground_truth
         self.skipped: list[tuple[int, str]] = []
+        self.time_unit = "s"
+        self.left_out: list[LeftOut] = []
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -45,6 +47,7 @@ class BaseSequence(ABC):
 
         Raises:
             FrameError: it cannot be decoded.
+            IndexError: the recording ends before it, which only reading it tells.
         """
 
     def _original_index(self, index: int) -> int:
@@ -69,13 +72,17 @@ class BaseSequence(ABC):
         Raises:
             DatasetError: at the end, when not one could be decoded.
         """
-        decoded = 0
-        for position in range(len(self)):
+        decoded = position = 0
+        # The length of a video may change on the way.
+        while position < len(self):
+            index, position = position, position + 1
             try:
-                frame = self._read(position)
+                frame = self._read(index)
             except FrameError as error:
-                self._skip(self._original_index(position), str(error))
+                self._skip(self._original_index(index), str(error))
                 continue
+            except IndexError:
+                break
             decoded += 1
             yield frame
         if decoded == 0:
@@ -99,6 +106,7 @@ class FrameFiles:
         right: N paths of the right images, or None.
         depth: N paths of depth files registered to `images`, or None.
         depth_units_per_metre: what integer depth is divided by.
+        time_unit, left_out: see `Sequence`.
     """
 
     timestamps: NDArray[np.float64]
@@ -106,6 +114,8 @@ class FrameFiles:
     right: list[Path] | None = None
     depth: list[Path] | None = None
     depth_units_per_metre: float = 1000.0
+    time_unit: str = "s"
+    left_out: tuple[LeftOut, ...] = ()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -134,13 +144,21 @@ class FileSequence(BaseSequence):
         rectifier: StereoRectifier | None = None,
     ) -> None:
         super().__init__(name, files.sensor, camera, source, ground_truth)
+        self.time_unit, self.left_out = files.time_unit, list(files.left_out)
         self._files = files
+        if files.images:
+            tell_orientation(files.images[0])
         self._rectifier = rectifier
         raw = (rectifier.left, rectifier.right) if rectifier is not None else (camera, camera)
         self._left_size, self._right_size = ((c.width, c.height) for c in raw)
 
     def __len__(self) -> int:
         return len(self._files)
+
+    @property
+    def timestamps(self) -> NDArray[np.float64]:
+        """(N,) float64, seconds of each frame."""
+        return self._files.timestamps
 
     def _read(self, index: int) -> Frame:
         files = self._files
@@ -179,13 +197,27 @@ class SlicedSequence(BaseSequence):
         camera = whole.camera if stride == 1 else replace(whole.camera, fps=whole.camera.fps / stride)
         super().__init__(whole.name, whole.sensor, camera, whole.source, whole.ground_truth)
         self._whole = whole
-        self._rows = range(start, len(whole), stride)[:max_frames]
+        self._start, self._stride, self._most = start, stride, max_frames
+        self.time_unit, self.left_out = whole.time_unit, self._left_out_here()
 
     def __len__(self) -> int:
         return len(self._rows)
 
+    @property
+    def _rows(self) -> range:
+        return range(self._start, len(self._whole), self._stride)[: self._most]
+
     def _original_index(self, index: int) -> int:
         return self._rows[index]
+
+    def _left_out_here(self) -> list[LeftOut]:
+        """What the whole left out in the time of this part; of these, too, every `stride`-th."""
+        rows, whole = self._rows, self._whole
+        if not isinstance(whole, FileSequence):
+            return list(whole.left_out)
+        begin = -np.inf if rows.start == 0 else whole.timestamps[rows[0]]
+        end = np.inf if rows[-1] + rows.step >= len(whole) else whole.timestamps[rows[-1]]
+        return [entry for entry in whole.left_out if begin <= entry.stamp_s <= end][:: rows.step]
 
     def _read(self, index: int) -> Frame:
         frame = self._whole[self._rows[index]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import struct
 import zlib
 from pathlib import Path
@@ -13,21 +14,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spslam.errors import DatasetError, FrameError
+from spslam.files import visible_files
+from spslam.notices import notice
 
+_LOG = logging.getLogger(__name__)
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 DEPTH_SUFFIXES = (".png", ".tif", ".tiff", ".npy")
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _JPEG_START = b"\xff\xd8\xff"
 _JPEG_END = b"\xff\xd9"
+# Bytes at the beginning of a JPEG file that hold the orientation, if anything does: a segment has 64 kB at most.
+_EXIF_WITHIN = 1 << 17
+_ORIENTATION_TAG = 0x0112
+_EXIF_SHORT = 3
 
 
 def list_files(folder: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> list[Path]:
-    """Visible files of `folder` with one of `suffixes` (any case), by name; empty if there is no such folder."""
-    if not folder.is_dir():
-        return []
-    return sorted(
-        path for path in folder.iterdir() if path.suffix.lower() in suffixes and not path.name.startswith(".")
-    )
+    """Visible files of `folder` with one of `suffixes` (any case), in natural order; empty without a folder."""
+    return visible_files(folder, suffixes)
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
@@ -77,6 +81,45 @@ def read_depth(path: Path, units_per_metre: float) -> NDArray[np.float32]:
         depth /= np.float32(units_per_metre)
     depth[~np.isfinite(depth) | (depth < 0)] = 0.0
     return depth
+
+
+def tell_orientation(path: Path) -> None:
+    """One notice where a photo's tag asks for a turned picture: pixels are taken as the sensor stored them, as those of
+    videos are, for the calibration is the sensor's."""
+    try:
+        with path.open("rb") as file:
+            orientation = orientation_tag(file.read(_EXIF_WITHIN))
+    except OSError:
+        return
+    if orientation != 1:
+        text = (
+            "%s and what follows: the orientation tag (%d) is ignored, pixels are taken as the sensor stored them; "
+            "calibrate with pictures as they are stored"
+        )
+        notice(_LOG, "orientation_tag", text, path, orientation)
+
+
+def orientation_tag(data: bytes) -> int:
+    """The orientation in the Exif data of a JPEG file that begins with `data`, 1 to 8; 1, upright, where there is none.
+
+    Source: Exif 2.32 (CIPA DC-008), tag 0x0112 of the first directory.
+    """
+    start = data.find(b"Exif\x00\x00", 0, _EXIF_WITHIN) + 6
+    if not data.startswith(_JPEG_START) or start < 6:
+        return 1
+    tiff = data[start:]
+    order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
+    try:
+        if order is None:
+            return 1
+        directory = struct.unpack_from(f"{order}I", tiff, 4)[0]
+        for entry in range(struct.unpack_from(f"{order}H", tiff, directory)[0]):
+            tag, kind, _, value = struct.unpack_from(f"{order}HHIH", tiff, directory + 2 + 12 * entry)
+            if tag == _ORIENTATION_TAG and kind == _EXIF_SHORT and 1 <= value <= 8:
+                return int(value)
+    except struct.error:
+        pass
+    return 1
 
 
 def image_size(paths: list[Path]) -> tuple[int, int]:

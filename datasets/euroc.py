@@ -15,18 +15,18 @@ from numpy.typing import NDArray
 from spslam.camera import Camera, DistortionModel
 from spslam.errors import CalibrationError, DatasetError
 from spslam.geometry import inverse, orthonormalize
+from spslam.notices import notice
+from spslam.ports import LeftOut
 from spslam.trajectory import Trajectory, read_euroc
 
 from .base import FileSequence, FrameFiles, check_image_size
 from .decoding import list_files
-from .layout import check_sequence_name, choose_sequence, contents, reason, report_unpaired, subfolders
+from .layout import check_sequence_name, choose_sequence, contents, reason, subfolders
 from .rectify import StereoRectifier
-from .timing import associate, nominal_fps, order_by_time
+from .timing import Timing, nominal_fps, order_frames, pair_by_time, read_stamps
 
 _LOG = logging.getLogger(__name__)
 _FPS = 20.0
-# The cameras are triggered together; recorders that stamp on arrival stay within a few milliseconds.
-_ASSOCIATION_S = 0.005
 _MODELS: dict[str, DistortionModel] = {
     "radial-tangential": "radtan",
     "radtan": "radtan",
@@ -41,7 +41,12 @@ def is_euroc(path: Path) -> bool:
     return _mav(path) is not None or any(_mav(folder) is not None for folder in subfolders(path))
 
 
-def open_euroc(path: Path, sequence: str | None = None, sensor: str = "auto") -> FileSequence:
+def open_euroc(
+    path: Path,
+    sequence: str | None = None,
+    sensor: str = "auto",
+    timing: Timing = Timing(),  # noqa: B008 - frozen
+) -> FileSequence:
     """Open an EuRoC sequence from its folder (with `mav0/`), from `mav0` itself, or from a folder of sequences.
 
     Stereo pairs are rectified with maps computed once. The ground truth, which speaks of the body, is carried to the
@@ -54,7 +59,7 @@ def open_euroc(path: Path, sequence: str | None = None, sensor: str = "auto") ->
     if sensor == "rgbd":
         raise DatasetError(f"{mav} is EuRoC, which has no depth images: use --sensor stereo or mono")
     left = _read_sensor(mav / "cam0" / "sensor.yaml")
-    times, images = _read_images(mav / "cam0", name)
+    times, images, unit, left_out = _read_images(mav / "cam0", name, timing, left.camera.fps)
     there = bool(list_files(mav / "cam1" / "data"))
     if sensor == "stereo" and not there:
         raise DatasetError(f"stereo needs images in {mav}/cam1/data, found none")
@@ -62,14 +67,22 @@ def open_euroc(path: Path, sequence: str | None = None, sensor: str = "auto") ->
         check_image_size(images, left.camera, f"{mav}/cam0/sensor.yaml")
         camera = replace(left.camera, fps=nominal_fps(times, left.camera.fps))
         ground_truth = _read_ground_truth(mav, left.T_body_sensor, "left camera, unrectified")
-        return FileSequence(name, FrameFiles(times, images), camera, str(mav), ground_truth)
+        if sensor == "auto" and (mav / "cam1").is_dir():
+            notice(_LOG, "unused_stream", "%s: cam1 has no images in cam1/data (*.png, *.jpg): mono", name)
+        files = FrameFiles(times, images, time_unit=unit, left_out=tuple(left_out))
+        return FileSequence(name, files, camera, str(mav), ground_truth)
 
     right = _read_sensor(mav / "cam1" / "sensor.yaml")
-    right_times, right_images = _read_images(mav / "cam1", name)
-    pairs = associate(times, right_times, _ASSOCIATION_S)
-    report_unpaired(len(pairs), len(images), name, "right image at the same time")
+    right_times, right_images, _, _ = _read_images(mav / "cam1", name, timing, right.camera.fps)
+    pairs, unpaired = pair_by_time(times, right_times, timing.pair_within_s, name, "right image")
     times, images = times[pairs[:, 0]], [images[i] for i in pairs[:, 0]]
-    files = FrameFiles(times, images, right=[right_images[i] for i in pairs[:, 1]])
+    files = FrameFiles(
+        times,
+        images,
+        right=[right_images[i] for i in pairs[:, 1]],
+        time_unit=unit,
+        left_out=(*left_out, *unpaired),
+    )
     check_image_size(images, left.camera, f"{mav}/cam0/sensor.yaml")
     try:
         rectifier = StereoRectifier(left.camera, right.camera, inverse(left.T_body_sensor) @ right.T_body_sensor)
@@ -181,31 +194,41 @@ def _numbers(path: Path, values: dict[str, Any], key: str, count: int | None, pr
     return numbers
 
 
-def _read_images(camera_folder: Path, name: str) -> tuple[NDArray[np.float64], list[Path]]:
-    """Increasing stamps, seconds, and image files of one camera, from data.csv or else from the file names."""
+def _read_images(
+    camera_folder: Path, name: str, timing: Timing, fps: float
+) -> tuple[NDArray[np.float64], list[Path], str, list[LeftOut]]:
+    """Increasing stamps, seconds, image files, unit and what was left out of one camera, from data.csv or else from the
+    file names."""
     folder, table = camera_folder / "data", camera_folder / "data.csv"
     on_disk = {path.stem: path for path in list_files(folder)}
     if not on_disk:
         raise DatasetError(f"expected images (*.png, *.jpg) in {folder}, found none")
-    entries = _read_table(table) if table.is_file() else [(stem, stem) for stem in on_disk if stem.isdigit()]
-    # A recording may have been recompressed: the extension in the table does not matter.
-    listed = [(stamp, on_disk[stem]) for stamp, stem in entries if stem in on_disk]
-    if not listed:
+    listed = table.is_file()
+    entries = _read_table(table) if listed else [(float(stem), stem) for stem in on_disk if stem.isdigit()]
+    if not any(stem in on_disk for _, stem in entries):
         raise DatasetError(
             f"none of the {len(entries)} images in {table} lies in {folder}"
-            if table.is_file()
+            if listed
             else f"expected images named by nanoseconds in {folder}, found {contents(folder)}"
         )
-    if len(listed) < len(entries):
-        missing = len(entries) - len(listed)
-        _LOG.warning("%s: left out %d of %d images in %s that are not there", name, missing, len(entries), table)
-    times = np.array([int(stamp) / 1e9 for stamp, _ in listed])
-    order = order_by_time(times, str(table))
-    return times[order], [listed[i][1] for i in order]
+    if ignored := len(on_disk.keys() - {stem for _, stem in entries}):
+        text = "%s: %d images in %s are left out: %s"
+        why = f"{table.name} does not list them" if listed else "their names are no time stamps"
+        notice(_LOG, "unlisted_images", text, name, ignored, folder, why, count=ignored)
+    stamps, unit = read_stamps(np.array([stamp for stamp, _ in entries]), "ns", str(table), timing, fps)
+    # A recording may have been recompressed: the extension in the table does not matter.
+    there = np.array([stem in on_disk for _, stem in entries])
+    if missing := int(np.count_nonzero(~there)):
+        # No frames that were given: excerpts come with the table of the whole recording.
+        text = "%s: %d of the %d images in %s are not there"
+        notice(_LOG, "missing_images", text, name, missing, len(entries), table, count=missing)
+    times, images = stamps[there], [on_disk[stem] for (_, stem), found in zip(entries, there, strict=True) if found]
+    order, left_out = order_frames(times, str(table))
+    return times[order], [images[i] for i in order], unit, left_out
 
 
-def _read_table(path: Path) -> list[tuple[str, str]]:
-    """(nanoseconds, file name without extension) of each line of data.csv."""
+def _read_table(path: Path) -> list[tuple[float, str]]:
+    """(time stamp, file name without extension) of each line of data.csv."""
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -215,9 +238,13 @@ def _read_table(path: Path) -> list[tuple[str, str]]:
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         stamp, _, file = (part.strip() for part in line.partition(","))
-        if not (stamp.isdigit() and file):
+        try:
+            value = float(stamp)
+        except ValueError:
+            value = math.nan
+        if not (math.isfinite(value) and file):
             raise DatasetError(f"{path}:{number}: expected 'nanoseconds,filename', found {line.strip()[:60]!r}")
-        entries.append((stamp, Path(file).stem))
+        entries.append((value, Path(file).stem))
     return entries
 
 

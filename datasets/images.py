@@ -3,32 +3,31 @@
 from __future__ import annotations
 
 import logging
-import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from spslam.camera import Camera
 from spslam.errors import CalibrationError, DatasetError
 from spslam.frame import Sensor
+from spslam.notices import notice
+from spslam.ports import LeftOut
 
 from .base import FileSequence, FrameFiles, check_image_size
 from .calibration import Calibration, find_calibration
 from .decoding import DEPTH_SUFFIXES, IMAGE_SUFFIXES, list_files
-from .layout import contents, report_unpaired
+from .image_names import TimedImages, time_images
+from .layout import contents, unused_streams
 from .rectify import StereoRectifier, rectified_camera
-from .timing import associate, nominal_fps, order_by_time
+from .timing import Timing, nominal_fps, pair_by_time, report_unpaired
 
 _LOG = logging.getLogger(__name__)
 _FOLDERS = ("left", "images", "image", "rgb")
-_ASSOCIATION_S = 0.02
 _DEPTH_UNITS_PER_METRE = 1000.0
-_NUMBERED = re.compile(r"(?P<prefix>.*?)(?P<number>\d+(?:\.\d+)?)(?P<suffix>\D*)", re.DOTALL)
-# Whole numbers from the first figure on are a time since 1970 (or since a boot long ago) in the unit of the second.
-_UNITS = ((1e17, 1e9), (1e14, 1e6), (1e11, 1e3), (1e9, 1.0))
+# Names of folders that look like the other half of the input.
+_RIGHT_WORDS = ("right",)
+_DEPTH_WORDS = ("depth", "disparity")
 
 
 def is_images(path: Path) -> bool:
@@ -37,20 +36,23 @@ def is_images(path: Path) -> bool:
 
 
 def open_images(
-    path: Path, sequence: str | None = None, sensor: str = "auto", calibration: str | Path | None = None
+    path: Path,
+    sequence: str | None = None,
+    sensor: str = "auto",
+    calibration: str | Path | None = None,
+    timing: Timing = Timing(),  # noqa: B008 - frozen
 ) -> FileSequence:
     """Open an image folder, or its subfolder `sequence`.
 
     Images lie in the folder itself or in `left/` (or `images/`, `rgb/`), right images in `right/`, depth registered
-    to the images in `depth/`. Numbers in the names that follow one pattern give the time: with a decimal point
-    seconds; large whole numbers nano-, micro- or milliseconds or seconds by their size; smaller ones are a counter
-    that `fps` divides, so that gaps in the counter are gaps in time. Names without a pattern count 0, 1, 2, … in
-    natural order. Frames are in the order of these times whatever the order of the names; an image with a time that
-    was there before is dropped and counted. Right and depth images belong to the image of the same number, or when
-    no numbers are equal and they are times, to the nearest within 0.02 s; images without a partner are left out.
+    to the images in `depth/`. Numbers in the names that follow one pattern give the time, see `time_images`. Frames are
+    in the order of these times whatever the order of the names. Right and depth images belong to the image of the same
+    number, or when no numbers are equal and they are times, to the nearest within `timing.pair_within_s`. Images with a
+    time that was there before and images without a partner are left out and counted.
 
     Raises:
         DatasetError: images or calibration are missing or hold something else than expected.
+        TimestampError: the numbers in the names may mean several things.
     """
     folder = path if sequence is None else path / sequence
     images_folder = _image_folder(folder)
@@ -64,36 +66,28 @@ def open_images(
     sides = images_folder.parent if images_folder.name in _FOLDERS else folder
     kind = _choose_sensor(sides, sensor, given)
     name = f"images {folder.name}"
-    left = _timed(images_folder, IMAGE_SUFFIXES, given)
+    left = time_images(images_folder, IMAGE_SUFFIXES, given, timing)
     check_image_size(left.paths, given.camera, f"calibration {given.path}")
-
-    if kind == "mono":
-        camera = replace(given.camera, fps=nominal_fps(left.times, given.camera.fps))
-        return FileSequence(name, FrameFiles(left.times, left.paths), camera, str(folder))
-    if kind == "rgbd":
-        left, depth = _pair(left, _timed(sides / "depth", DEPTH_SUFFIXES, given), name, "depth image")
-        units = given.depth_scale if given.depth_scale is not None else _DEPTH_UNITS_PER_METRE
-        camera = replace(given.camera, fps=nominal_fps(left.times, given.camera.fps))
-        files = FrameFiles(left.times, left.paths, depth=depth.paths, depth_units_per_metre=units)
-        return FileSequence(name, files, camera, str(folder))
-    left, right = _pair(left, _timed(sides / "right", IMAGE_SUFFIXES, given), name, "right image")
-    files = FrameFiles(left.times, left.paths, right=right.paths)
-    camera, rectifier = _stereo_camera(given)
+    camera, rectifier = (given.camera, None) if kind != "stereo" else _stereo_camera(given)
+    left_out = list(left.left_out)
+    right = depth = None
+    if kind == "stereo":
+        left, right, alone = _pair(left, sides / "right", IMAGE_SUFFIXES, given, timing, name)
+        left_out += alone
+    elif kind == "rgbd":
+        left, depth, alone = _pair(left, sides / "depth", DEPTH_SUFFIXES, given, timing, name)
+        left_out += alone
+    files = FrameFiles(
+        left.times,
+        left.paths,
+        right=right,
+        depth=depth,
+        depth_units_per_metre=given.depth_scale if given.depth_scale is not None else _DEPTH_UNITS_PER_METRE,
+        time_unit=left.unit,
+        left_out=tuple(left_out),
+    )
     camera = replace(camera, fps=nominal_fps(left.times, given.camera.fps))
     return FileSequence(name, files, camera, str(folder), rectifier=rectifier)
-
-
-@dataclass(frozen=True, eq=False)
-class _Timed:
-    """Files in the order of time: numbers of their names (whole ones exactly), seconds, what the numbers are."""
-
-    numbers: list[int | str]
-    times: NDArray[np.float64]
-    paths: list[Path]
-    kind: Literal["time", "counter", "none"]
-
-    def select(self, rows: NDArray[np.int64]) -> _Timed:
-        return _Timed([self.numbers[i] for i in rows], self.times[rows], [self.paths[i] for i in rows], self.kind)
 
 
 def _image_folder(folder: Path) -> Path | None:
@@ -115,7 +109,24 @@ def _choose_sensor(sides: Path, sensor: str, calibration: Calibration) -> Sensor
         if not has_depth:
             raise DatasetError(f"RGB-D needs depth images in {sides}/depth, found {contents(sides)}")
         return "rgbd"
+    if sensor == "auto":
+        _tell_unused(sides)
     return "mono"
+
+
+def _tell_unused(sides: Path) -> None:
+    """Say which folders look like right or depth images and are not used."""
+    for words, expected, suffixes in (
+        (_RIGHT_WORDS, "right", IMAGE_SUFFIXES),
+        (_DEPTH_WORDS, "depth", DEPTH_SUFFIXES),
+    ):
+        for name in unused_streams(sides, words):
+            reason = (
+                f"it holds {contents(sides / name)}, not {', '.join(suffixes)}"
+                if name == expected
+                else f"the folder must be called {expected}/"
+            )
+            notice(_LOG, "unused_stream", "%s/%s is not used, and the run is mono: %s", sides, name, reason)
 
 
 def _stereo_camera(calibration: Calibration) -> tuple[Camera, StereoRectifier | None]:
@@ -130,47 +141,20 @@ def _stereo_camera(calibration: Calibration) -> tuple[Camera, StereoRectifier | 
     return rectifier.camera, rectifier
 
 
-def _timed(folder: Path, suffixes: tuple[str, ...], calibration: Calibration) -> _Timed:
-    paths = list_files(folder, suffixes)
-    matches = [_NUMBERED.fullmatch(path.stem) for path in paths]
-    numbers = [match["number"] for match in matches if match is not None]
-    affixes = {(match["prefix"], match["suffix"]) for match in matches if match is not None}
-    if len(numbers) < len(paths) or len(affixes) > 1:
-        _LOG.warning("%s: names follow no one pattern; times count the images in natural order", folder)
-        paths = sorted(paths, key=_natural)
-        timed = _Timed(list(range(len(paths))), _counted(range(len(paths)), calibration, folder), paths, "none")
-    elif any("." in number for number in numbers):
-        timed = _Timed([*numbers], np.array([float(number) for number in numbers]), paths, "time")
-    else:
-        whole = [int(number) for number in numbers]
-        unit = next((unit for least, unit in _UNITS if min(whole) >= least), None)
-        times = _counted(whole, calibration, folder) if unit is None else np.array([n / unit for n in whole])
-        timed = _Timed([*whole], times, paths, "counter" if unit is None else "time")
-    # Names sort as text: only the numbers tell the order, so that theirs is no cause for a warning.
-    by_time = timed.select(np.argsort(timed.times, kind="stable").astype(np.int64))
-    return by_time.select(order_by_time(by_time.times, str(folder)))
-
-
-def _counted(numbers: list[int] | range, calibration: Calibration, folder: Path) -> NDArray[np.float64]:
-    if calibration.fps is None:
-        raise CalibrationError(
-            f"the names of the images in {folder} are no times: calibration {calibration.path} needs fps, the rate of "
-            "the file numbers"
-        )
-    return np.array(numbers, dtype=np.float64) / calibration.fps
-
-
-def _natural(path: Path) -> list[tuple[int, int | str]]:
-    parts = re.split(r"(\d+)", path.name)
-    return [(0, int(part)) if part.isdigit() else (1, part) for part in parts]
-
-
-def _pair(left: _Timed, other: _Timed, name: str, partner: str) -> tuple[_Timed, _Timed]:
+def _pair(
+    left: TimedImages, folder: Path, suffixes: tuple[str, ...], calibration: Calibration, timing: Timing, name: str
+) -> tuple[TimedImages, list[Path], list[LeftOut]]:
+    """The images that have a partner in `folder`, these partners, and the images without one."""
+    other = time_images(folder, suffixes, calibration, timing, left)
     rows = {number: row for row, number in enumerate(other.numbers)}
     pairs = np.array(
         [(i, rows[number]) for i, number in enumerate(left.numbers) if number in rows], dtype=np.int64
     ).reshape(-1, 2)
-    if len(pairs) == 0 and left.kind == other.kind == "time":
-        pairs = associate(left.times, other.times, _ASSOCIATION_S)
-    report_unpaired(len(pairs), len(left.paths), name, partner)
-    return left.select(pairs[:, 0]), other.select(pairs[:, 1])
+    # Stamps of two cameras may be equal by chance here and there.
+    if 2 * len(pairs) < len(left.paths) and left.has_times and other.has_times:
+        pairs, alone = pair_by_time(left.times, other.times, timing.pair_within_s, name, f"{folder.name} image")
+    else:
+        missing = np.setdiff1d(np.arange(len(left.paths)), pairs[:, 0])
+        report_unpaired(len(missing), len(left.paths), name, f"{folder.name} image of the same number")
+        alone = [LeftOut(float(left.times[row]), f"no {folder.name} image") for row in missing]
+    return left.select(pairs[:, 0]), [other.paths[row] for row in pairs[:, 1]], alone

@@ -11,12 +11,15 @@ from numpy.typing import NDArray
 
 from spslam.camera import Camera
 from spslam.errors import CalibrationError, DatasetError
+from spslam.notices import notice
+from spslam.ports import LeftOut
+from spslam.timestamps import stamp_column
 from spslam.trajectory import Trajectory, read_kitti
 
 from .base import FileSequence, FrameFiles
 from .decoding import image_size, list_files
-from .layout import check_sequence_name, choose_sequence, contents, reason, report_unpaired, subfolders
-from .timing import nominal_fps, order_by_time
+from .layout import check_sequence_name, choose_sequence, contents, reason, subfolders
+from .timing import Timing, nominal_fps, order_by_time, order_frames, read_stamps, report_unpaired
 
 _LOG = logging.getLogger(__name__)
 _FPS = 10.0
@@ -31,7 +34,12 @@ def is_kitti(path: Path) -> bool:
     return _is_sequence(path) or bool(_sequences(path))
 
 
-def open_kitti(path: Path, sequence: str | None = None, sensor: str = "auto") -> FileSequence:
+def open_kitti(
+    path: Path,
+    sequence: str | None = None,
+    sensor: str = "auto",
+    timing: Timing = Timing(),  # noqa: B008 - frozen
+) -> FileSequence:
     """Open a sequence from KITTI's root (with `sequences/`), or from the folder of one sequence.
 
     The grey pair `image_0`/`image_1` is preferred, else the colour pair `image_2`/`image_3`. The ground truth speaks
@@ -44,16 +52,22 @@ def open_kitti(path: Path, sequence: str | None = None, sensor: str = "auto") ->
     cameras, stereo = _choose_cameras(folder, sensor)
     name = f"kitti {folder.name}"
     projections = _read_projections(folder / "calib.txt")
-    times = _read_times(folder / "times.txt")
+    times, unit = _read_times(folder / "times.txt", timing)
     images, rows = _numbered_images(folder / f"image_{cameras}", len(times))
-    right = None
+    right, unpaired = None, list[LeftOut]()
     if stereo:
-        images, right, rows = _pair(images, folder / f"image_{cameras + 1}", rows, name)
-    order = order_by_time(times[rows], f"{name} times.txt")
+        images, right, rows, alone = _pair(images, folder / f"image_{cameras + 1}", rows, name)
+        unpaired = [LeftOut(float(times[row]), "no right image") for row in alone]
+    elif sensor == "auto" and (folder / f"image_{cameras + 1}").is_dir():
+        text = "%s: image_%d has no images (*.png, *.jpg): mono"
+        notice(_LOG, "unused_stream", text, name, cameras + 1)
+    order, left_out = order_frames(times[rows], f"{name} times.txt")
     files = FrameFiles(
         timestamps=times[rows][order],
         images=[images[i] for i in order],
         right=None if right is None else [right[i] for i in order],
+        time_unit=unit,
+        left_out=(*unpaired, *left_out),
     )
     left = _projection(projections, cameras, folder)
     baseline = _baseline(left, _projection(projections, cameras + 1, folder), folder) if stereo else None
@@ -171,23 +185,24 @@ def _camera(left: _Projection, baseline: float | None, files: FrameFiles, folder
         raise CalibrationError(f"{folder}/calib.txt: {error}") from None
 
 
-def _read_times(path: Path) -> NDArray[np.float64]:
+def _read_times(path: Path, timing: Timing) -> tuple[NDArray[np.float64], str]:
+    """Seconds of each frame, and their unit in the file."""
     try:
-        times = np.array([float(line) for line in path.read_text(encoding="utf-8-sig").split()])
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DatasetError(f"expected KITTI's time stamps at {path}: cannot be read ({reason(error)})") from None
-    except ValueError as error:
-        raise DatasetError(f"{path}: expected one number of seconds a line ({error})") from None
-    if len(times) == 0 or not np.isfinite(times).all():
-        raise DatasetError(f"{path}: expected finite seconds, one a line, found {len(times)} lines")
-    return times
+    return read_stamps(stamp_column(lines, str(path)), "s", str(path), timing, _FPS)
 
 
 def _numbered_images(folder: Path, count: int) -> tuple[list[Path], NDArray[np.int64]]:
     """The images of `folder` and their numbers, which are their rows in times.txt."""
-    images = [path for path in list_files(folder) if path.stem.isdigit()]
+    files = list_files(folder)
+    images = [path for path in files if path.stem.isdigit()]
     if not images:
         raise DatasetError(f"expected images named 000000.png, 000001.png, … in {folder}, found {contents(folder)}")
+    if ignored := len(files) - len(images):
+        text = "%s: %d images are left out: their names are no frame numbers"
+        notice(_LOG, "unlisted_images", text, folder, ignored, count=ignored)
     rows = np.array([int(path.stem) for path in images], dtype=np.int64)
     if rows.max() >= count:
         raise DatasetError(f"{folder} has an image {rows.max():06d}, but times.txt only has {count} lines")
@@ -196,12 +211,13 @@ def _numbered_images(folder: Path, count: int) -> tuple[list[Path], NDArray[np.i
 
 def _pair(
     images: list[Path], right_folder: Path, rows: NDArray[np.int64], name: str
-) -> tuple[list[Path], list[Path], NDArray[np.int64]]:
+) -> tuple[list[Path], list[Path], NDArray[np.int64], NDArray[np.int64]]:
+    """Left and right images of the same number, their rows in times.txt, and the rows of images without a partner."""
     right = {int(path.stem): path for path in list_files(right_folder) if path.stem.isdigit()}
     paired = np.array([int(row) in right for row in rows])
-    report_unpaired(int(paired.sum()), len(images), name, f"right image in {right_folder.name}")
+    report_unpaired(int((~paired).sum()), len(images), name, f"right image in {right_folder.name}")
     kept = [image for image, both in zip(images, paired, strict=True) if both]
-    return kept, [right[int(row)] for row in rows[paired]], rows[paired]
+    return kept, [right[int(row)] for row in rows[paired]], rows[paired], rows[~paired]
 
 
 def _read_ground_truth(folder: Path, times: NDArray[np.float64], left: _Projection, camera: int) -> Trajectory | None:

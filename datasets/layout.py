@@ -1,14 +1,12 @@
-"""Finding things in dataset folders: one sequence of several, files of two folders that belong together."""
+"""Finding things in dataset folders: one sequence of several, and what lies there for a message."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 
 from spslam.errors import DatasetError
 
-_LOG = logging.getLogger(__name__)
 _SHOWN = 8
 
 
@@ -75,13 +73,10 @@ def check_sequence_name(folder: Path, wanted: str | None) -> None:
         )
 
 
-def report_unpaired(paired: int, total: int, name: str, partner: str) -> None:
-    """One warning for the images of `name` that have no `partner`.
-
-    Raises:
-        DatasetError: there is no pair at all.
-    """
-    if paired == 0:
-        raise DatasetError(f"{name}: none of the {total} images has a {partner}")
-    if paired < total:
-        _LOG.warning("%s: left out %d of %d images that have no %s", name, total - paired, total, partner)
+def unused_streams(folder: Path, words: tuple[str, ...], used: tuple[str, ...] = ()) -> list[str]:
+    """Visible subfolders of `folder` whose name holds one of `words`, for a message; `used` ones are left out."""
+    return [
+        path.name
+        for path in subfolders(folder)
+        if path.name not in used and any(word in path.name.lower() for word in words)
+    ]

@@ -9,12 +9,14 @@ from typing import cast, get_args
 from spslam.errors import DatasetError
 from spslam.frame import Sensor
 from spslam.ports import Sequence
+from spslam.timestamps import TimeUnitChoice
 
 from .base import SlicedSequence
 from .euroc import is_euroc, open_euroc
 from .images import is_images, open_images
 from .kitti import is_kitti, open_kitti
 from .layout import absolute, contents
+from .timing import PAIR_WITHIN_S, Timing
 from .tum import is_tum, open_tum
 from .video import VIDEO_SUFFIXES, VideoSequence, is_video
 
@@ -37,6 +39,8 @@ def open_sequence(
     start: int = 0,
     max_frames: int | None = None,
     stride: int = 1,
+    time_unit: str = "auto",
+    pair_within_s: float = PAIR_WITHIN_S,
 ) -> Sequence:
     """Open a recording.
 
@@ -50,19 +54,25 @@ def open_sequence(
         calibration: YAML file for image folders, videos and TUM RGB-D of unknown cameras; `calibration.yaml` in the
             folder is found by itself. See `calibration_example.yaml`.
         start, max_frames, stride: the part of it to read; `Frame.index` and ground truth stay those of the whole.
+        time_unit: of the stamps in lists and names: `s`, `ms`, `us`, `ns`, `frames` (they count), or `auto`.
+        pair_within_s: how far apart left and right image, or image and depth, may be, seconds.
 
     Raises:
         DatasetError: nothing fits, or files are missing or hold something else than expected.
+        TimestampError: time stamps may mean several things.
     """
     if dataset not in DATASETS:
         raise DatasetError(f"dataset must be one of {', '.join(DATASETS)}, found {dataset!r}")
     if sensor not in SENSORS:
         raise DatasetError(f"sensor must be one of {', '.join(SENSORS)}, found {sensor!r}")
+    if time_unit not in get_args(TimeUnitChoice):
+        raise DatasetError(f"time_unit must be one of {', '.join(get_args(TimeUnitChoice))}, found {time_unit!r}")
+    timing = Timing(cast(TimeUnitChoice, time_unit), pair_within_s)
     try:
         kind = _recognise(path) if dataset == "auto" else dataset
         if calibration is not None and kind not in _CALIBRATED:
             raise DatasetError(f"a calibration file is for {', '.join(_CALIBRATED)}; {kind} brings its own calibration")
-        whole = _open(kind, path, sequence, sensor, calibration)
+        whole = _open(kind, path, sequence, sensor, calibration, timing)
     except OSError as error:  # a folder that may not be listed, a disk that fails
         raise DatasetError(f"{path} cannot be read: {error}") from None
     if (start, max_frames, stride) == (0, None, 1):
@@ -70,25 +80,32 @@ def open_sequence(
     return SlicedSequence(whole, start, max_frames, stride)
 
 
-def _open(kind: str, path: str | Path, sequence: str | None, sensor: str, calibration: str | Path | None) -> Sequence:
+def _open(
+    kind: str,
+    path: str | Path,
+    sequence: str | None,
+    sensor: str,
+    calibration: str | Path | None,
+    timing: Timing,
+) -> Sequence:
     if kind in ("demo", "video") and sequence is not None:
         raise DatasetError(f"a {kind} has no sequences to choose from, found sequence {sequence!r}")
     if kind == "demo":
         return _open_world(str(path), sensor)
     place = absolute(path)
     if kind == "video":
-        return VideoSequence(place, sensor, calibration)
+        return VideoSequence(place, sensor, calibration, timing)
     if not place.is_dir():
         raise DatasetError(
             f"expected a folder with {kind}, found {'a file' if place.exists() else 'nothing'} at {place}"
         )
     if kind == "kitti":
-        return open_kitti(place, sequence, sensor)
+        return open_kitti(place, sequence, sensor, timing)
     if kind == "tum":
-        return open_tum(place, sequence, sensor, calibration)
+        return open_tum(place, sequence, sensor, calibration, timing)
     if kind == "euroc":
-        return open_euroc(place, sequence, sensor)
-    return open_images(place, sequence, sensor, calibration)
+        return open_euroc(place, sequence, sensor, timing)
+    return open_images(place, sequence, sensor, calibration, timing)
 
 
 def _recognise(path: str | Path) -> str:

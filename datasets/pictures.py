@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -10,29 +11,35 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from spslam.errors import DatasetError
+from spslam.errors import DatasetError, FrameError
+from spslam.files import visible_files
+from spslam.notices import notice
 
-from .decoding import IMAGE_SUFFIXES, read_image, to_grey
+from .decoding import IMAGE_SUFFIXES, read_image, tell_orientation, to_grey
 from .euroc import is_euroc
 from .kitti import is_kitti
 from .layout import absolute
 from .opening import open_sequence
 from .tum import is_tum
-from .video import is_video
+from .video import is_video, open_video
+
+_LOG = logging.getLogger(__name__)
+# Folders of a recording that hold the other half of its images.
+_PARTNERS = frozenset({"right", "depth"})
 
 Picture = tuple[str, NDArray[np.uint8]]
 
 
 def read_pictures(path: str | Path, sequence: str | None = None) -> Iterator[Picture]:
     """Names and grey images (H, W) of a video, of a KITTI, TUM or EuRoC sequence, of a built-in world, or of all
-    image files in a folder and below it, in their order.
+    image files in a folder and below it, in natural order.
 
     Args:
         path: of any of these; no calibration is needed.
         sequence: which one, where `path` holds several.
 
     Raises:
-        DatasetError: nothing fits, or an image cannot be decoded.
+        DatasetError: nothing fits, or no image can be decoded.
     """
     place = absolute(path)
     if is_video(place):
@@ -69,11 +76,11 @@ def read_camera(number: int) -> Iterator[Picture]:
 
 
 def _video_frames(path: Path) -> Iterator[Picture]:
-    capture = cv2.VideoCapture(str(path))
+    capture = open_video(path)
     try:
         decoded, pixels = capture.read()
         if not decoded:
-            raise DatasetError(f"{path} is no video that OpenCV can decode: convert it, for example to H.264 in .mp4")
+            raise DatasetError(f"not one frame of the video {path} can be decoded")
         index = 0
         while decoded:
             yield f"frame{index:06d}", to_grey(np.asarray(pixels, dtype=np.uint8), f"frame {index}")
@@ -84,7 +91,31 @@ def _video_frames(path: Path) -> Iterator[Picture]:
 
 
 def _image_files(folder: Path) -> Iterator[Picture]:
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+    """Images of a folder and those below it, but for right images and depth; the ones that cannot be read are skipped
+    and counted."""
+    files = visible_files(folder, IMAGE_SUFFIXES, deep=True)
     if not files:
         raise DatasetError(f"expected a video, a sequence or image files in {folder}, found none of them")
-    return ((path.relative_to(folder).as_posix(), read_image(path)) for path in files)
+    partners = [path for path in files if _PARTNERS.intersection(path.relative_to(folder).parts[:-1])]
+    if 0 < len(partners) < len(files):
+        text = "%s: %d images in folders called %s are left out"
+        notice(_LOG, "partner_images", text, folder, len(partners), " or ".join(sorted(_PARTNERS)), count=len(partners))
+        files = [path for path in files if path not in set(partners)]
+    tell_orientation(files[0])
+    return _read_files(files, folder)
+
+
+def _read_files(files: list[Path], folder: Path) -> Iterator[Picture]:
+    broken: list[str] = []
+    for path in files:
+        try:
+            image = read_image(path)
+        except FrameError as error:
+            broken.append(str(error))
+            continue
+        yield path.relative_to(folder).as_posix(), image
+    if len(broken) == len(files):
+        raise DatasetError(f"none of the {len(files)} images in {folder} can be decoded: {broken[0]}")
+    if broken:
+        text = "%s: %d of %d images cannot be decoded and are skipped, the first: %s"
+        notice(_LOG, "unreadable_images", text, folder, len(broken), len(files), broken[0], count=len(broken))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -11,15 +12,17 @@ from numpy.typing import NDArray
 
 from spslam.camera import Camera
 from spslam.errors import CalibrationError, DatasetError
+from spslam.notices import notice
+from spslam.ports import LeftOut
 from spslam.trajectory import Trajectory, read_tum
 
 from .base import FileSequence, FrameFiles, check_image_size
 from .calibration import CALIBRATION_NAME, load_calibration
-from .layout import check_sequence_name, choose_sequence, contents, reason, report_unpaired, subfolders
-from .timing import associate, nominal_fps, order_by_time
+from .layout import check_sequence_name, choose_sequence, contents, reason, subfolders, unused_streams
+from .timing import Timing, nominal_fps, order_frames, pair_by_time, read_stamps
 
+_LOG = logging.getLogger(__name__)
 _DEPTH_UNITS_PER_METRE = 5000.0
-_ASSOCIATION_S = 0.02
 _FPS = 30.0
 # Of a Kinect's colour camera. That both of its cameras have rolling shutters: Ringaby & Forssén, Scan rectification for
 # structured light range sensors with rolling shutters, ICCV 2011. The time is that of the least ATE on fr1_rpy (0.018
@@ -45,12 +48,17 @@ def is_tum(path: Path) -> bool:
 
 
 def open_tum(
-    path: Path, sequence: str | None = None, sensor: str = "auto", calibration: str | Path | None = None
+    path: Path,
+    sequence: str | None = None,
+    sensor: str = "auto",
+    calibration: str | Path | None = None,
+    timing: Timing = Timing(),  # noqa: B008 - frozen
 ) -> FileSequence:
     """Open a TUM RGB-D sequence from its folder (with `rgb.txt`), or from a folder of such folders.
 
-    Colour and depth are associated one-to-one by nearest time within 0.02 s. The camera is known for freiburg1-3
-    (from the folder's name); for others a calibration is needed. The ground truth speaks of the colour camera.
+    Colour and depth are associated one-to-one by nearest time within `timing.pair_within_s`. The camera is known for
+    freiburg1-3 (from the folder's name); for others a calibration is needed. The ground truth speaks of the
+    colour camera.
 
     Raises:
         DatasetError: files are missing or hold something else than expected.
@@ -63,16 +71,20 @@ def open_tum(
     if sensor == "rgbd" and not has_depth:
         raise DatasetError(f"RGB-D needs a list of depth images at {folder}/depth.txt, found {contents(folder)}")
     camera, units, origin = _find_camera(folder, calibration)
-    times, images = _read_list(folder / "rgb.txt")
+    times, images, unit, left_out = _read_list(folder / "rgb.txt", timing, camera.fps)
     depth = None
     if has_depth and sensor != "mono":
-        depth_times, depth_images = _read_list(folder / "depth.txt")
-        pairs = associate(times, depth_times, _ASSOCIATION_S)
-        report_unpaired(len(pairs), len(images), name, f"depth image within {_ASSOCIATION_S} s")
+        depth_times, depth_images, _, _ = _read_list(folder / "depth.txt", timing, camera.fps)
+        pairs, unpaired = pair_by_time(times, depth_times, timing.pair_within_s, name, "depth image")
         times, images = times[pairs[:, 0]], [images[i] for i in pairs[:, 0]]
         depth = [depth_images[i] for i in pairs[:, 1]]
+        left_out += unpaired
+    elif sensor == "auto" and (unused := unused_streams(folder, ("depth",))):
+        notice(_LOG, "unused_stream", "%s: %s/ is not used, for depth.txt, its list, is missing: mono", name, unused[0])
     check_image_size(images, camera, origin)
-    files = FrameFiles(times, images, depth=depth, depth_units_per_metre=units)
+    files = FrameFiles(
+        times, images, depth=depth, depth_units_per_metre=units, time_unit=unit, left_out=tuple(left_out)
+    )
     camera = replace(camera, fps=nominal_fps(times, camera.fps))
     return FileSequence(name, files, camera, str(folder), _read_ground_truth(folder))
 
@@ -110,8 +122,8 @@ def _find_camera(folder: Path, calibration: str | Path | None) -> tuple[Camera, 
     return _CAMERAS[robots[0]], _DEPTH_UNITS_PER_METRE, f"the calibration of freiburg{robots[0]}"
 
 
-def _read_list(path: Path) -> tuple[NDArray[np.float64], list[Path]]:
-    """Increasing stamps, seconds, and paths of a list of `timestamp filename` lines."""
+def _read_list(path: Path, timing: Timing, fps: float) -> tuple[NDArray[np.float64], list[Path], str, list[LeftOut]]:
+    """Increasing stamps, seconds, paths, unit and what was left out of a list of `timestamp filename` lines."""
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -131,9 +143,9 @@ def _read_list(path: Path) -> tuple[NDArray[np.float64], list[Path]]:
         images.append(path.parent / file.strip())
     if not images:
         raise DatasetError(f"{path} lists no images")
-    stamps = np.array(times)
-    order = order_by_time(stamps, str(path))
-    return stamps[order], [images[i] for i in order]
+    stamps, unit = read_stamps(np.array(times), "s", str(path), timing, fps)
+    order, left_out = order_frames(stamps, str(path))
+    return stamps[order], [images[i] for i in order], unit, left_out
 
 
 def _read_ground_truth(folder: Path) -> Trajectory | None:

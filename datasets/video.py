@@ -7,7 +7,6 @@ import math
 import threading
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -15,17 +14,19 @@ from numpy.typing import NDArray
 
 from spslam.errors import DatasetError, FrameError
 from spslam.frame import Frame
+from spslam.notices import notice
+from spslam.timestamps import FASTEST_STEP_S, SLOWEST_STEP_S
 
 from .base import BaseSequence
-from .calibration import find_calibration
+from .calibration import Calibration, find_calibration
 from .decoding import to_grey
+from .timing import Timing
 
 _LOG = logging.getLogger(__name__)
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".ogv")
-# Up to this many frames ahead are decoded and dropped; seeking to the key frame before costs more.
-_DECODE_AHEAD = 64
 _RATE_TOLERANCE = 0.01
-_NOWHERE = 1 << 62
+# Frames at the beginning by which a video without a stated rate, or without time stamps, is recognised.
+_PROBED = 8
 
 
 def is_video(path: Path) -> bool:
@@ -34,37 +35,48 @@ def is_video(path: Path) -> bool:
 
 
 class VideoSequence(BaseSequence):
-    """The frames of a video file, converted to grey. Time is the frame's number over the video's own rate, or over
-    the calibration's `fps` where the video states none.
+    """The frames of a video file, converted to grey, as the sensor stored them: a tag that asks players to turn the
+    picture is told and not obeyed, as with photographs, for the calibration is the sensor's.
 
-    Reading on costs one decoded frame, also with a stride; reading back seeks. One decoder serves all readers.
+    Time is each frame's own stamp in the container; where it has none, the frame's number over the video's rate. The
+    last frame that can be decoded is the end, whatever number of frames the container announces.
+
+    Reading on costs one decoded frame, also with a stride. Reading back decodes from the start: seeking gives other
+    frames than asked for where the rate changes. One decoder serves all readers.
 
     Raises:
         DatasetError: the file is no video, or its size is not the calibration's; no calibration.
     """
 
-    def __init__(self, path: Path, sensor: str = "auto", calibration: str | Path | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        sensor: str = "auto",
+        calibration: str | Path | None = None,
+        timing: Timing = Timing(),  # noqa: B008 - frozen
+    ) -> None:
         if sensor not in ("auto", "mono"):
             raise DatasetError(f"{path} is a video, which is mono, found --sensor {sensor}")
+        if timing.given is not None:
+            raise DatasetError(f"{path} is a video, which brings its own times, found --time-unit {timing.unit}")
         if not path.is_file():
             raise DatasetError(f"expected a video file, found {'a folder' if path.exists() else 'nothing'} at {path}")
         given = find_calibration(calibration, [path.parent], f"the video {path}")
         self._path = path
-        self._capture = cv2.VideoCapture(str(path))
-        self._position, self._end = 0, _NOWHERE
         self._lock = threading.Lock()
-        if not self._capture.isOpened():
-            raise DatasetError(f"{path} is no video that OpenCV can decode: convert it, for example to H.264 in .mp4")
-        width = int(self._capture.get(cv2.CAP_PROP_FRAME_WIDTH))
-        height = int(self._capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
-        if (width, height) != (given.camera.width, given.camera.height):
-            raise DatasetError(
-                f"the video {path} is {width}x{height}, but calibration {given.path} is for "
-                f"{given.camera.width}x{given.camera.height}: give the calibration of this video"
-            )
-        fps = _rate(self._capture.get(cv2.CAP_PROP_FPS), given.fps, path)
+        self._capture = open_video(path)
+        self._grabbed = 0
+        _check_size(self._capture, path, given)
+        stamps = self._probe()
+        fps = _rate(self._capture.get(cv2.CAP_PROP_FPS), stamps, given.fps, path)
         super().__init__(f"video {path.stem}", "mono", replace(given.camera, fps=fps), str(path))
-        self._length = self._count()
+        self.time_unit = "container"
+        if timing.unit == "frames" or (len(stamps) > 1 and not (np.diff(stamps) > 0).any()):
+            self.time_unit = "frames"
+            if timing.unit != "frames":
+                notice(_LOG, "time_unit", "%s holds no time stamps: its frames are counted, %.4g a second", path, fps)
+        self._announced = self._length = self._count()
+        self._stamps: list[float] = []
 
     def __len__(self) -> int:
         return self._length
@@ -72,51 +84,130 @@ class VideoSequence(BaseSequence):
     def _read(self, index: int) -> Frame:
         with self._lock:
             pixels = self._decode(index)
-        return Frame(index, index / self.camera.fps, self.camera, to_grey(pixels, f"frame {index}"))
+            stamp = index / self.camera.fps if self.time_unit == "frames" else self._stamps[index]
+            before = self._stamps[index - 1] if index and self.time_unit != "frames" else -math.inf
+        if not stamp > before:
+            raise FrameError(
+                f"{self._path.name}: the stamp of frame {index}, {stamp:.6f} s, is not after the one before"
+            )
+        return Frame(index, stamp, self.camera, to_grey(pixels, f"frame {index}"))
 
     def _decode(self, index: int) -> NDArray[np.uint8]:
-        # A container may announce more frames than it holds: the end is met once, then known.
-        decoded, pixels = (False, None) if index >= self._end else self._seek_and_read(index)
+        if index < self._grabbed - 1:
+            self._rewind()
+        while self._grabbed <= index:
+            self._grab()
+        decoded, pixels = self._capture.retrieve()
         if not decoded or pixels is None:
-            raise FrameError(f"{self._path.name}: frame {index} of {self._length} announced ones cannot be decoded")
-        return np.asarray(pixels, dtype=np.uint8)
+            raise FrameError(f"{self._path.name}: frame {index} cannot be decoded")
+        image = np.array(pixels, dtype=np.uint8)
+        if index == self._length - 1 and self._grabbed == self._length:
+            self._look_beyond()
+        return image
 
-    def _seek_and_read(self, index: int) -> tuple[bool, NDArray[Any] | None]:
-        reading_on = self._position <= index <= self._position + _DECODE_AHEAD
-        if not reading_on:
-            self._capture.set(cv2.CAP_PROP_POS_FRAMES, index)
-            self._position = index
-        while self._position < index and self._capture.grab():
-            self._position += 1
-        decoded, pixels = self._capture.read() if self._position == index else (False, None)
-        if decoded:
-            self._position = index + 1
-            return True, pixels
-        if reading_on:
-            self._end = self._position
-        self._position = _NOWHERE
-        return False, None
+    def _grab(self) -> None:
+        """Go to the next frame.
+
+        Raises:
+            IndexError: there is none.
+        """
+        if not self._capture.grab():
+            self._end()
+            raise IndexError(f"{self._path.name} ends after {self._grabbed} frames")
+        if self._grabbed == len(self._stamps):
+            self._stamps.append(self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1e3)
+        self._grabbed += 1
+
+    def _look_beyond(self) -> None:
+        """Containers announce fewer frames than they hold, too."""
+        try:
+            self._grab()
+        except IndexError:
+            return
+        self._length = self._grabbed
+
+    def _end(self) -> None:
+        if self._grabbed < self._length:
+            text = "%s announces %d frames and holds %d: the last one that can be decoded is the end"
+            missing = self._length - self._grabbed
+            notice(_LOG, "announced_frames", text, self._path, self._announced, self._grabbed, count=missing)
+            self._length = self._grabbed
+        if self._grabbed == 0:
+            raise DatasetError(f"not one frame of the video {self._path} can be decoded")
+
+    def _rewind(self) -> None:
+        # Many files cannot be rewound, and after some none can be read: a new decoder always begins at the beginning.
+        self._capture.release()
+        self._capture = open_video(self._path, quiet=True)
+        self._grabbed = 0
+
+    def _probe(self) -> NDArray[np.float64]:
+        """Stamps of the first frames, seconds; afterwards the decoder is at the beginning again."""
+        stamps: list[float] = []
+        while len(stamps) < _PROBED and self._capture.grab():
+            stamps.append(self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1e3)
+        if not stamps:
+            raise DatasetError(f"not one frame of the video {self._path} can be decoded")
+        self._rewind()
+        return np.array(stamps)
 
     def _count(self) -> int:
+        """Frames that the container announces; where it announces none, those that it holds."""
         announced = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
         if announced > 0:
             return announced
         count = 0
         while self._capture.grab():
             count += 1
-        self._position = _NOWHERE
-        if count == 0:
-            raise DatasetError(f"not one frame of the video {self._path} can be decoded")
+        self._rewind()
         return count
 
 
-def _rate(stated: float, calibrated: float | None, path: Path) -> float:
-    if not (math.isfinite(stated) and stated > 0):
+def open_video(path: Path, quiet: bool = False) -> cv2.VideoCapture:
+    """A decoder at the first frame, which gives pictures as they are stored.
+
+    Args:
+        quiet: do not tell of a tag that asks for turned pictures, which was told before.
+
+    Raises:
+        DatasetError: the file is no video that OpenCV can decode.
+    """
+    capture = cv2.VideoCapture(str(path))
+    if not capture.isOpened():
+        raise DatasetError(f"{path} is no video that OpenCV can decode: convert it, for example to H.264 in .mp4")
+    turned = int(capture.get(cv2.CAP_PROP_ORIENTATION_META))
+    capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)
+    if turned and not quiet:
+        text = (
+            "%s has a tag that turns the picture by %d degrees: it is ignored, for a calibration is the sensor's; "
+            "calibrate with pictures as they are stored"
+        )
+        notice(_LOG, "orientation_tag", text, path, turned)
+    return capture
+
+
+def _check_size(capture: cv2.VideoCapture, path: Path, given: Calibration) -> None:
+    width, height = int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)), int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
+    camera, turned = given.camera, int(capture.get(cv2.CAP_PROP_ORIENTATION_META))
+    if (width, height) == (camera.width, camera.height):
+        return
+    stored = f" as it is stored (its tag, which is ignored, turns it by {turned} degrees)" if turned else ""
+    raise DatasetError(
+        f"the video {path} is {width}x{height}{stored}, but calibration {given.path} is for "
+        f"{camera.width}x{camera.height}: give the calibration of this video"
+    )
+
+
+def _rate(stated: float, stamps: NDArray[np.float64], calibrated: float | None, path: Path) -> float:
+    """Frames a second: what the video states, else what the steps of its first stamps say, else the calibration's."""
+    steps = np.diff(stamps)
+    if not (math.isfinite(stated) and 1 / SLOWEST_STEP_S <= stated <= 1 / FASTEST_STEP_S):
+        stated = 1.0 / float(np.median(steps)) if len(steps) and np.median(steps) > 0 else math.nan
+    if not math.isfinite(stated):
         if calibrated is None:
             raise DatasetError(f"the video {path} states no frame rate: add fps to its calibration")
         return calibrated
     if calibrated is not None and abs(calibrated - stated) > _RATE_TOLERANCE * stated:
-        _LOG.warning(
-            "%s: the video's own rate, %.3f/s, is used, not the calibration's %.3f/s", path, stated, calibrated
-        )
+        text = "%s: the video's own rate, %.3f/s, is used, not the calibration's %.3f/s"
+        notice(_LOG, "frame_rate", text, path, stated, calibrated)
     return stated

@@ -13,6 +13,7 @@ from spslam.camera import Camera
 from spslam.errors import DatasetError
 from spslam.frame import Frame, Sensor
 from spslam.geometry import make_transform
+from spslam.ports import LeftOut
 from spslam.trajectory import Trajectory
 
 from .world_cache import cached_atlas
@@ -137,6 +138,8 @@ class RenderedWorld:
     source: str
     ground_truth: Trajectory | None
     skipped: list[tuple[int, str]]
+    time_unit: str
+    left_out: list[LeftOut]
 
     def __init__(self, spec: WorldSpec, sensor: Sensor = "stereo") -> None:
         self.spec = spec
@@ -144,6 +147,8 @@ class RenderedWorld:
         self.sensor = sensor
         self.source = f"built-in world {spec.name}"
         self.skipped = []
+        self.time_unit = "s"
+        self.left_out = []
         # No round numbers: a swapped axis or a forgotten half pixel must show.
         self.camera = Camera(
             width=spec.width,

@@ -25,10 +25,6 @@ class CalibrationError(DatasetError):
     """A calibration is missing, incomplete or impossible."""
 
 
-class TimestampError(SpslamError):
-    """Time stamps may mean several things, or nothing plausible: the user has to say which."""
-
-
 class FetchError(SpslamError):
     """A public sequence has no such name, or cannot be downloaded or unpacked."""
 
@@ -47,6 +43,10 @@ class TrainingStoppedError(TrainingError):
 
 class TrajectoryError(SpslamError):
     """A trajectory file cannot be read, or two trajectories cannot be compared."""
+
+
+class TimestampError(DatasetError, TrajectoryError):
+    """Time stamps, of a recording or of a trajectory, may mean several things or nothing plausible: say which."""
 
 
 class MapError(SpslamError):

@@ -1,8 +1,9 @@
-"""Writing files so that nobody ever meets half of one; where public data is, and what can be made again."""
+"""Writing files so that nobody ever meets half of one; listing them; where public data and caches are."""
 
 from __future__ import annotations
 
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -55,6 +56,30 @@ def atomic_file(path: Path | str, *, durable: bool = True) -> Iterator[BinaryIO]
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def visible_files(folder: Path, suffixes: tuple[str, ...], *, deep: bool = False) -> list[Path]:
+    """Files of `folder` with one of `suffixes` (lower case; theirs may be any) in natural order; none without a folder.
+
+    What begins with a dot is not visible: files, the copies of attributes that some systems leave (`._0001.png`), and
+    folders.
+
+    Args:
+        deep: those in the folders below, too.
+    """
+    if not folder.is_dir():
+        return []
+    found = (path for path in (folder.rglob("*") if deep else folder.iterdir()) if path.suffix.lower() in suffixes)
+    visible = (path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+    return sorted((path for path in visible if path.is_file() or not deep), key=natural_order)
+
+
+def natural_order(path: Path) -> tuple[list[tuple[int, int, str]], str]:
+    """Sorting key of a path by which frame9 comes before frame10, in the names of folders, too."""
+    name = path.as_posix()
+    parts = re.split(r"(\d+)", name)
+    # Equal numbers that are written differently (1, 01) are told apart by the text.
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts], name
 
 
 def data_folder() -> Path:

@@ -14,6 +14,19 @@ from spslam.frame import Features, Frame, Sensor
 from spslam.trajectory import Trajectory
 
 
+@dataclass(frozen=True)
+class LeftOut:
+    """An image of a recording that is no frame of the sequence.
+
+    Attributes:
+        stamp_s: its time, seconds; NaN where it has none.
+        reason: why, in a few words.
+    """
+
+    stamp_s: float
+    reason: str
+
+
 @runtime_checkable
 class Sequence(Protocol):
     """Frames of one recording with their calibration.
@@ -27,6 +40,8 @@ class Sequence(Protocol):
         source: the folder, file or built-in world it came from.
         ground_truth: poses of `Frame.image`'s camera, or None.
         skipped: (index, reason) of each frame met so far that could not be decoded.
+        time_unit: what the recording counts time in: a `TimeUnit`, `frames`, or `container` for a video's own stamps.
+        left_out: what the recording holds and is no frame: images with the stamp of another, without a partner, ….
     """
 
     name: str
@@ -35,6 +50,8 @@ class Sequence(Protocol):
     source: str
     ground_truth: Trajectory | None
     skipped: list[tuple[int, str]]
+    time_unit: str
+    left_out: list[LeftOut]
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int) -> Frame: ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -25,6 +26,8 @@ FASTEST_STEP_S = 1e-3
 SLOWEST_STEP_S = 2.0
 # Seconds between the poses of a plausible trajectory: keyframes are farther apart than frames.
 SLOWEST_POSE_STEP_S = 10.0
+# Steps of the declared unit up to this long are believed with a word, however slow: time lapses, picked frames.
+_LONGEST_DECLARED_STEP_S = 10.0
 # Seconds since 1970 of the years 2000 and 2100: a stamp between them is a date.
 _YEAR_2000_S = 946_684_800.0
 _YEAR_2100_S = 4_102_444_800.0
@@ -44,8 +47,8 @@ def find_unit(
     """The unit of stamps, from the steps between them.
 
     A unit fits where the median step is one of a plausible camera and no stamp lies beyond the year 2100. A unit in
-    which the stamps are dates since 2000 wins; then the `declared` one, where it fits; then the only one that fits.
-    A unit other than the declared one is told as a notice.
+    which the stamps are dates since 2000 wins; then the `declared` one, where it fits or is slower by a few seconds;
+    then the only one that fits. A unit other than the declared one is told as a notice.
 
     Args:
         stamps: (N,), in any order, equal ones allowed.
@@ -94,6 +97,49 @@ def to_seconds(
     unit = given or find_unit(stamps, declared, what, slowest_step_s)
     # Dividing by one would do; seconds stay the numbers that were read.
     return (stamps if unit == "s" else stamps / UNITS_PER_SECOND[unit]), unit
+
+
+def stamp_column(lines: list[str], what: str) -> NDArray[np.float64]:
+    """The column of time stamps (N,) in the lines of a list of times, in the unit of the file.
+
+    One column is that. Of several (frame number, time, exposure; separated by blanks, tabs, commas or semicolons) it is
+    the only one that increases and does not just number the lines; the choice is told. Lines that begin with `#` and
+    empty ones are left out.
+
+    Raises:
+        TimestampError: no numbers, rows of different length, or no such single column.
+    """
+    numbered = [(number, line.strip()) for number, line in enumerate(lines, start=1)]
+    numbered = [(number, line) for number, line in numbered if line and not line.startswith("#")]
+    rows = [(number, re.split(r"[\s,;]+", line.strip(",; \t"))) for number, line in numbered]
+    if not rows:
+        raise TimestampError(f"{what}: expected one time stamp a line, found no line of numbers")
+    width = len(rows[0][1])
+    values = []
+    for number, cells in rows:
+        try:
+            row = [float(cell) for cell in cells]
+        except ValueError:
+            row = []
+        if len(row) != width or not np.isfinite(row).all():
+            expected = "one time stamp" if width == 1 else f"{width} numbers as in the lines before"
+            raise TimestampError(f"{what}:{number}: expected {expected}, found {' '.join(cells)[:60]!r}")
+        values.append(row)
+    table = np.array(values, dtype=np.float64)
+    if width == 1:
+        return np.ascontiguousarray(table[:, 0])
+    steps = np.diff(table, axis=0)
+    increases = (steps >= 0).all(axis=0) & (np.count_nonzero(steps > 0, axis=0) > len(steps) / 2)
+    counts = (table == np.round(table)).all(axis=0) & (np.count_nonzero(steps == 1, axis=0) > len(steps) / 2)
+    columns = np.flatnonzero(increases & ~counts)
+    if len(columns) != 1:
+        raise TimestampError(
+            f"{what}: expected one time stamp a line, found {width} numbers a line and no single column of increasing "
+            "times among them: keep the column of times only"
+        )
+    text = "%s: of %d columns, number %d is taken for the time stamps: the only one that increases and is no counter"
+    notice(_LOG, "time_column", text, what, width, columns[0] + 1)
+    return np.ascontiguousarray(table[:, columns[0]])
 
 
 @dataclass(frozen=True)
@@ -170,6 +216,8 @@ def _choose(fitting: list[TimeUnit], declared: TimeUnit | None, step: float, wha
     if declared in fitting:
         assert declared is not None
         return declared
+    if declared is not None and FASTEST_STEP_S <= step / UNITS_PER_SECOND[declared] <= _LONGEST_DECLARED_STEP_S:
+        return _doubted(declared, step, what)
     if len(fitting) == 1:
         return fitting[0]
     if fitting:
@@ -183,13 +231,17 @@ def _choose(fitting: list[TimeUnit], declared: TimeUnit | None, step: float, wha
             f"{what}: time stamps are {step:.6g} apart, which is no plausible camera in any unit (0.5 to 1,000 "
             "frames a second): say which with --time-unit s|ms|us|ns|frames"
         )
-    seconds = step / UNITS_PER_SECOND[declared]
+    return _doubted(declared, step, what)
+
+
+def _doubted(declared: TimeUnit, step: float, what: str) -> TimeUnit:
     notice(
         _LOG,
         "time_step",
-        "%s: time stamps are %.4g s apart, which is no plausible camera (0.5 to 1,000 frames a second); taken as "
-        "they are",
+        "%s: time stamps are %.4g s apart, which is no plausible camera (0.5 to 1,000 frames a second); they are taken "
+        "as %s, --time-unit says otherwise",
         what,
-        seconds,
+        step / UNITS_PER_SECOND[declared],
+        UNIT_NAMES[declared],
     )
     return declared

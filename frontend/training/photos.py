@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spslam.errors import DatasetError
+from spslam.files import visible_files
 
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
 
 
 def find_photos(folder: str | Path) -> list[Path]:
-    """Visible photographs in `folder` and the folders below it, sorted by path.
+    """Visible photographs in `folder` and the folders below it, in natural order.
 
     Raises:
         DatasetError: there is no such folder, or no photograph in it.
@@ -23,20 +24,14 @@ def find_photos(folder: str | Path) -> list[Path]:
     folder = Path(folder)
     if not folder.is_dir():
         raise DatasetError(f"expected a folder of photos, found none at {folder}: check the path")
-    found = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in PHOTO_SUFFIXES
-        and path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
+    found = visible_files(folder, PHOTO_SUFFIXES, deep=True)
     if not found:
         raise DatasetError(f"expected photos ({', '.join(PHOTO_SUFFIXES)}) in {folder}, found none: check the path")
     return found
 
 
 def read_photo(path: str | Path) -> NDArray[np.uint8]:
-    """An image file as (H, W) uint8, grey.
+    """An image file as (H, W) uint8, grey, as the sensor stored it: an orientation tag is ignored, as in runs.
 
     Raises:
         DatasetError: the file cannot be read or is no image.
@@ -44,7 +39,7 @@ def read_photo(path: str | Path) -> NDArray[np.uint8]:
     path = Path(path)
     try:
         data = np.frombuffer(path.read_bytes(), np.uint8)
-        image = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE) if len(data) else None
+        image = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION) if len(data) else None
     except (OSError, cv2.error) as error:
         raise DatasetError(f"expected a photo at {path}, found none that can be read ({error}): remove it") from None
     if image is None:

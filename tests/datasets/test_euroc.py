@@ -138,7 +138,8 @@ def test_missing_images_are_left_out_and_counted(folder: Callable, caplog: pytes
     (path / f"mav0/cam1/data/{STAMPS[2]}.png").unlink()
     with caplog.at_level(logging.WARNING):
         sequence = open_sequence(path)
-    assert "left out 1 of 3 images in" in caplog.text and "left out 1 of 2 images that have no right" in caplog.text
+    assert "1 of the 3 images in" in caplog.text and "1 of 2 images have no right image within" in caplog.text
+    assert [(entry.stamp_s, entry.reason) for entry in sequence.left_out] == [(STAMPS[2] / 1e9, "no right image")]
     assert [frame.timestamp for frame in sequence] == pytest.approx([STAMPS[1] / 1e9])
 
 

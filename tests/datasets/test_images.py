@@ -57,7 +57,8 @@ def test_frames_follow_the_numbers_not_the_text(folder: Callable, picture: Calla
 def test_equal_times_are_dropped_and_counted(folder: Callable, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         sequence = open_sequence(folder("1.png", "01.png", "2.png"))
-    assert len(sequence) == 2 and "dropped 1 entries" in caplog.text and "out of order" not in caplog.text
+    assert len(sequence) == 2 and "1 of 3 entries have a time stamp" in caplog.text
+    assert "out of order" not in caplog.text and [entry.reason for entry in sequence.left_out] == ["equal time stamp"]
 
 
 def test_counters_need_fps_and_times_do_not(folder: Callable) -> None:
@@ -99,7 +100,7 @@ def test_stereo_with_distortion_is_rectified(folder: Callable, picture: Callable
 def test_images_pair_by_number_or_else_by_time(folder: Callable, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         sequence = open_sequence(folder("left/l_0.png", "left/l_1.png", "right/r_1.png", stereo=True))
-    assert [frame.timestamp for frame in sequence] == pytest.approx([0.1]) and "left out 1 of 2" in caplog.text
+    assert [frame.timestamp for frame in sequence] == pytest.approx([0.1]) and "1 of 2 images have no right" in caplog.text
 
 
 def test_times_that_differ_a_little_pair(folder: Callable) -> None:

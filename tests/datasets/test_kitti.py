@@ -100,7 +100,7 @@ def test_missing_right_images_are_left_out_and_counted(root: Callable, caplog: p
     (path / "sequences/03/image_1/000001.png").unlink()
     with caplog.at_level(logging.WARNING):
         sequence = open_sequence(path)
-    assert "left out 1 of 4 images" in caplog.text
+    assert "1 of 4 images have no right image" in caplog.text
     assert [frame.timestamp for frame in sequence] == pytest.approx([0.0, 0.2, 0.3])
     for image in (path / "sequences/03/image_1").iterdir():
         image.rename(image.with_stem("1" + image.stem))
@@ -128,7 +128,7 @@ def test_times_out_of_order_are_sorted_with_their_images_and_poses(
 ) -> None:
     with caplog.at_level(logging.WARNING):
         sequence = open_sequence(root(times=[0.3, 0.1, 0.2, 0.2]))
-    assert "out of order" in caplog.text and "dropped 1 entries" in caplog.text
+    assert "out of order" in caplog.text and "1 of 4 entries have a time stamp" in caplog.text
     assert [frame.timestamp for frame in sequence] == pytest.approx([0.1, 0.2, 0.3])
     assert np.array_equal(sequence[2].image, picture(0))
     assert sequence.ground_truth is not None
@@ -172,8 +172,8 @@ def test_missing_ground_truth_and_shorter_ground_truth(root: Callable, caplog: p
         ("calib.txt", f"P0: {projection(0)}\nP1: 1{projection(-0.5)}", "left and right camera differ"),
         ("times.txt", None, "expected KITTI's time stamps at .*times.txt"),
         ("times.txt", "0.0\n0.1\n", "has an image 000003, but times.txt only has 2 lines"),
-        ("times.txt", "0.0\nnan\n", "expected finite seconds"),
-        ("times.txt", "a\nb\n", "expected one number of seconds a line"),
+        ("times.txt", "0.0\nnan\n", "times.txt:2: expected one time stamp, found 'nan'"),
+        ("times.txt", "a\nb\n", "times.txt:1: expected one time stamp, found 'a'"),
     ],
 )
 def test_missing_and_wrong_files(root: Callable, file: str, text: str | None, message: str) -> None:

@@ -1,0 +1,247 @@
+"""What the names of the images in a folder say: which belong together, in which order, and when they were taken."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spslam.errors import CalibrationError, DatasetError, TimestampError
+from spslam.notices import notice
+from spslam.ports import LeftOut
+from spslam.timestamps import FASTEST_STEP_S, SLOWEST_STEP_S, UNIT_NAMES, UNITS_PER_SECOND, TimeUnit, find_unit
+
+from .calibration import Calibration
+from .decoding import list_files
+from .layout import shorten
+from .timing import Timing, order_frames
+
+_LOG = logging.getLogger(__name__)
+_NUMBER = re.compile(r"(\d+(?:\.\d+)?)")
+# A folder whose names follow one pattern to this share is that pattern's; the others are strays.
+_ONE_PATTERN = 0.9
+# Words before a number that tells cameras apart, and how many cameras there may be.
+_CAMERA_WORDS = ("cam", "camera", "c", "view", "sensor", "stream", "channel", "ch", "lens", "eye", "left", "right")
+_MOST_CAMERAS = 8
+# Whole numbers from here on are times: a counter does not get so far.
+_SURELY_TIME = 10**9
+# Numbers from here on whose steps are no ones are times, too: a camera would count for a day.
+_LIKELY_TIME = 10**6
+# Median steps below this count frames, some of which were left out; as milliseconds they would be 200 frames a second.
+_SMALLEST_TIME_STEP = 5
+# Relative difference of two rates that are the same.
+_SAME_RATE = 0.2
+_OTHER_SUFFIXES = (".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".exr", ".raw", ".heic", ".gif", ".jp2", ".avif")
+
+
+@dataclass(frozen=True, eq=False)
+class TimedImages:
+    """Image files in the order of time.
+
+    Attributes:
+        numbers: N numbers of their names: whole ones exactly, others as they are written.
+        times: (N,) float64, seconds, strictly increasing.
+        paths: N files.
+        unit: of the numbers: a `TimeUnit`, or `frames` where they count.
+        numbered: whether the names have numbers; else they were counted in natural order.
+        left_out: images with the number of another, and those whose names follow another pattern.
+    """
+
+    numbers: list[int | str]
+    times: NDArray[np.float64]
+    paths: list[Path]
+    unit: str
+    numbered: bool = True
+    left_out: tuple[LeftOut, ...] = ()
+
+    @property
+    def has_times(self) -> bool:
+        """Whether the names tell times, and not only an order."""
+        return self.unit != "frames"
+
+    def select(self, rows: NDArray[np.int64]) -> TimedImages:
+        """The images of `rows` (M,)."""
+        numbers, paths = [self.numbers[i] for i in rows], [self.paths[i] for i in rows]
+        return replace(self, numbers=numbers, times=self.times[rows], paths=paths)
+
+
+def time_images(
+    folder: Path, suffixes: tuple[str, ...], calibration: Calibration, timing: Timing, like: TimedImages | None = None
+) -> TimedImages:
+    """The images of `folder` in the order of the times in their names.
+
+    Names of one pattern hold one number each. With a decimal point it is seconds unless the steps say otherwise. Whole
+    numbers are times where they are large, or where their steps fit the calibration's rate in milli-, micro- or
+    nanoseconds; else they count frames at the calibration's rate, so that gaps in the numbers are gaps in time. Names
+    without a pattern are counted in natural order.
+
+    Args:
+        suffixes: of the files, lower case.
+        like: the images that these are the partners of: numbers mean the same.
+
+    Raises:
+        DatasetError: the folder holds two kinds of images.
+        CalibrationError: the numbers count frames, and the calibration has no rate.
+        TimestampError: the numbers may mean several things.
+    """
+    paths = list_files(folder, suffixes)
+    if others := [path for path in list_files(folder, _OTHER_SUFFIXES) if path not in paths]:
+        kinds = ", ".join(sorted({path.suffix.lower() for path in others}))
+        text = "%s: %d files are left out: %s is not read (%s are)"
+        notice(_LOG, "unread_formats", text, folder, len(others), kinds, ", ".join(suffixes), count=len(others))
+    paths, strays = _one_pattern(paths, folder)
+    numbers = _varying_numbers(paths)
+    if numbers is None:
+        text = "%s: the names of %d images follow no one pattern: they are counted in natural order, %s a second"
+        notice(_LOG, "unnumbered_images", text, folder, len(paths), calibration.fps, count=len(paths))
+        count = np.arange(len(paths))
+        times = _counted(count, calibration, folder)
+        return TimedImages(list(range(len(paths))), times, paths, "frames", False, strays)
+    whole = not any("." in number for number in numbers)
+    values = np.array([float(number) for number in numbers])
+    unit = (
+        like.unit if like is not None and like.numbered else _unit(values, numbers, whole, calibration, folder, timing)
+    )
+    # Division by one changes nothing; by the power of ten it is right to the last digit.
+    if unit == "frames":
+        times = _counted(values if whole else np.unique(values, return_inverse=True)[1], calibration, folder)
+    else:
+        times = values / UNITS_PER_SECOND[cast(TimeUnit, unit)]
+    named = TimedImages([int(n) if whole else n for n in numbers], times, paths, unit)
+    # Names sort as text: only the numbers tell the order, so that theirs is no cause for a notice.
+    by_time = named.select(np.argsort(times, kind="stable").astype(np.int64))
+    order, left_out = order_frames(by_time.times, str(folder))
+    return replace(by_time.select(order), left_out=(*strays, *left_out))
+
+
+def _unit(
+    values: NDArray[np.float64],
+    numbers: list[str],
+    whole: bool,
+    calibration: Calibration,
+    folder: Path,
+    timing: Timing,
+) -> str:
+    if timing.unit != "auto":
+        return timing.unit
+    what = f"the names of the images in {folder}"
+    if not whole:
+        return find_unit(values, "s", what)
+    steps = np.diff(np.unique(values))
+    step = float(np.median(steps)) if len(steps) else 1.0
+    if values.max() >= _SURELY_TIME:
+        return find_unit(values, None, what)
+    if step < _SMALLEST_TIME_STEP:
+        return "frames"
+    rates = {unit: UNITS_PER_SECOND[unit] / step for unit in UNITS_PER_SECOND}
+    fps = calibration.fps
+    fitting = [unit for unit, rate in rates.items() if fps is not None and abs(rate - fps) <= _SAME_RATE * fps]
+    if fitting:
+        text = "%s are read as %s: their steps make %.4g frames a second, as the calibration says"
+        notice(_LOG, "time_unit", text, what, UNIT_NAMES[fitting[0]], rates[fitting[0]])
+        return fitting[0]
+    if fps is None or values.min() >= _LIKELY_TIME:
+        unit = find_unit(values, None, what)
+        text = "%s are read as %s: %.4g a second"
+        notice(_LOG, "time_unit", text, what, UNIT_NAMES[unit], rates[unit])
+        return unit
+    if (steps % step == 0).all() or not 1 / SLOWEST_STEP_S <= fps / step <= 1 / FASTEST_STEP_S:
+        return "frames"
+    plausible = [unit for unit, rate in rates.items() if 1 / SLOWEST_STEP_S <= rate <= 1 / FASTEST_STEP_S]
+    if not plausible:
+        return "frames"
+    first, second = sorted(numbers, key=int)[:2]
+    raise TimestampError(
+        f"{what} ({first}, {second}, …) may be {UNIT_NAMES[plausible[0]]} ({rates[plausible[0]]:.4g} a second) or "
+        f"count frames of a camera of {fps:g} a second: say which with --time-unit {plausible[0]}|frames"
+    )
+
+
+def _counted(
+    numbers: NDArray[np.float64] | NDArray[np.int64], calibration: Calibration, folder: Path
+) -> NDArray[np.float64]:
+    if calibration.fps is None:
+        raise CalibrationError(
+            f"the names of the images in {folder} are no times: calibration {calibration.path} needs fps, the rate of "
+            "the file numbers"
+        )
+    return numbers.astype(np.float64) / calibration.fps
+
+
+def _one_pattern(paths: list[Path], folder: Path) -> tuple[list[Path], tuple[LeftOut, ...]]:
+    """The images of a recording, and strays among them, whose names follow another pattern than nearly all.
+
+    Two cameras, images with masks, or one picture in two formats must not be read as one recording.
+
+    Raises:
+        DatasetError: names follow several patterns that differ in words or in the number of a camera, or most come in
+            several formats.
+    """
+    patterns: dict[str, list[Path]] = {}
+    for path in paths:
+        patterns.setdefault(_NUMBER.sub("*", path.stem), []).append(path)
+    usual = max(patterns.values(), key=len, default=[])
+    strays = [path for path in paths if path not in usual] if len(usual) >= _ONE_PATTERN * len(paths) else []
+    if strays:
+        text = "%s: %d images are left out: their names (%s) follow another pattern than those of the other %d (%s)"
+        names = shorten([path.name for path in strays]), len(usual), usual[0].name
+        notice(_LOG, "stray_images", text, folder, len(strays), *names, count=len(strays))
+        paths, patterns = usual, {_NUMBER.sub("*", usual[0].stem): usual}
+    if len(patterns) == 1:
+        patterns = _by_camera(paths) or _by_format(paths) or patterns
+    streams = {pattern: found for pattern, found in patterns.items() if len(found) > 1}
+    if len(streams) > 1:
+        listed = ", ".join(f"{len(found)} {pattern} (as {found[0].name})" for pattern, found in sorted(streams.items()))
+        raise DatasetError(
+            f"{folder} holds {len(streams)} kinds of images: {listed}: put each into a folder of its own (left/ or "
+            "images/, right/, depth/)"
+        )
+    return paths, tuple(LeftOut(np.nan, "stray name") for _ in strays)
+
+
+def _by_camera(paths: list[Path]) -> dict[str, list[Path]] | None:
+    """Files of one pattern by the number of their camera, where names hold one: `cam0_0001`, `0001_cam1`."""
+    parts = [_NUMBER.split(path.stem) for path in paths]
+    for index in range(1, len(parts[0]), 2):
+        word = re.search(r"([a-z]+)[-_]?$", parts[0][index - 1].lower())
+        cameras = {part[index] for part in parts}
+        if word is None or word[1] not in _CAMERA_WORDS or not 1 < len(cameras) <= _MOST_CAMERAS:
+            continue
+        rest = Counter((*part[:index], *part[index + 1 :]) for part in parts)
+        if sum(count > 1 for count in rest.values()) <= len(rest) / 2:
+            continue
+        found: dict[str, list[Path]] = {}
+        for path, part in zip(paths, parts, strict=True):
+            name = _NUMBER.sub("*", "".join(part[:index])) + part[index] + _NUMBER.sub("*", "".join(part[index + 1 :]))
+            found.setdefault(name, []).append(path)
+        return found
+    return None
+
+
+def _by_format(paths: list[Path]) -> dict[str, list[Path]] | None:
+    """Files of one pattern by their format, where most names come in several."""
+    stems = Counter(path.stem for path in paths)
+    if sum(count > 1 for count in stems.values()) <= len(stems) / 2:
+        return None
+    formats: dict[str, list[Path]] = {}
+    for path in paths:
+        formats.setdefault(f"{_NUMBER.sub('*', path.stem)}{path.suffix.lower()}", []).append(path)
+    return formats
+
+
+def _varying_numbers(paths: list[Path]) -> list[str] | None:
+    """The one number in names of one pattern that changes from name to name; None where there is no such one."""
+    parts = [_NUMBER.split(path.stem) for path in paths]
+    if not parts or len(parts[0]) < 3 or any(part[::2] != parts[0][::2] for part in parts):
+        return None
+    columns = [[part[index] for part in parts] for index in range(1, len(parts[0]), 2)]
+    varying = [column for column in columns if len(set(column)) > 1]
+    if len(varying) > 1:
+        return None
+    return varying[0] if varying else columns[-1]
