@@ -28,10 +28,13 @@ from spslam.cli_options import (
     INTERRUPTED,
     ExtractorOption,
     MaxFramesOption,
+    PairWithinOption,
     RerunOption,
     SetOption,
     StartOption,
     StrideOption,
+    TimeUnitOption,
+    TimeUnitValue,
     WeightsOption,
     resolve_config,
 )
@@ -201,6 +204,8 @@ def run(
             "settings of tracking and mapping extract nothing, with the same results. Several runs may share it.",
         ),
     ] = None,
+    time_unit: TimeUnitOption = TimeUnitValue.AUTO,
+    pair_within: PairWithinOption = 0.02,
     realtime: Annotated[
         bool,
         typer.Option(
@@ -237,6 +242,8 @@ def run(
             start=start,
             max_frames=max_frames,
             stride=stride,
+            time_unit=time_unit.value,
+            pair_within_s=pair_within,
         )
         kind = dataset_of(frames.name)
         config_name = config or config_for(kind, frames.sensor)

@@ -17,6 +17,17 @@ INTERRUPTED = 130
 FAILED = 2
 
 
+class TimeUnitValue(StrEnum):
+    """Values of `--time-unit`, as `spslam.timestamps.TimeUnitChoice`."""
+
+    AUTO = "auto"
+    S = "s"
+    MS = "ms"
+    US = "us"
+    NS = "ns"
+    FRAMES = "frames"
+
+
 class Device(StrEnum):
     """Values of `--device`."""
 
@@ -57,6 +68,19 @@ MaxFramesOption = Annotated[
 ]
 StartOption = Annotated[int, typer.Option(metavar="N", min=0, help="First frame to read.")]
 StrideOption = Annotated[int, typer.Option(metavar="N", min=1, help="Read every N-th frame.")]
+TimeUnitOption = Annotated[
+    TimeUnitValue,
+    typer.Option(
+        help="Unit of the time stamps in lists and image names; frames: they count, at the calibration's fps; auto: from "
+        "their steps."
+    ),
+]
+PairWithinOption = Annotated[
+    float,
+    typer.Option(
+        metavar="S", min=0.0, help="How far apart in time left and right image, or image and depth, may be, seconds."
+    ),
+]
 RerunOption = Annotated[
     Path | None,
     typer.Option(

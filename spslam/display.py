@@ -185,6 +185,7 @@ def print_figures(metrics: Figures, console: Console | None = None) -> None:
     table.add_column()
     rows = {
         "frames": _frames(metrics),
+        "time stamps": str(metrics.get("time_stamps") or ""),
         "scale": _scale(metrics),
         "ATE": _ate(metrics),
         "RPE": _rpe(metrics),
@@ -254,9 +255,16 @@ def _describe(status: Status) -> str:
 def _frames(metrics: Figures) -> str:
     extra = "".join(
         f", {metrics[key]} {word}"
-        for key, word in (("skipped_frames", "unreadable"), ("dropped_frames", "dropped"), ("lost_frames", "lost"))
+        for key, word in (
+            ("skipped_frames", "unreadable"),
+            ("dropped_frames", "dropped"),
+            ("left_out_frames", "left out"),
+            ("lost_frames", "lost"),
+        )
         if metrics.get(key)
     )
+    if metrics.get("left_out_why"):
+        extra = extra.replace(" left out", f" left out ({metrics['left_out_why']})")
     if metrics.get("first_pose_delay_s"):
         extra += f", the first after {metrics['first_pose_delay_s']:.4g} s"
     share = 100 * float(metrics["share_tracked"] or 0)

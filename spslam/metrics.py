@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
+from collections import Counter
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from typing import TYPE_CHECKING
@@ -18,7 +19,8 @@ from spslam.evaluation import Evaluation
 from spslam.map import ARBITRARY
 from spslam.metric_scale import Scaling
 from spslam.notices import Notice
-from spslam.ports import Sequence
+from spslam.ports import EQUAL_STAMP, LeftOut, Sequence
+from spslam.timestamps import summarize_times
 from spslam.trajectory import Trajectory
 
 if TYPE_CHECKING:
@@ -69,7 +71,8 @@ def compute_metrics(
 ) -> Metrics:
     """The figures of `metrics.json`, flat but for the list of losses; None for what is not known.
 
-    Frames that cannot be decoded, or were dropped in real time, count as frames without a pose.
+    Frames that cannot be decoded, were dropped in real time, or were given and left out (equal stamps, no partner)
+    count as frames without a pose.
 
     Args:
         evaluation: what `compare` returned.
@@ -77,7 +80,8 @@ def compute_metrics(
         scaling: where the size of the map comes from.
     """
     skipped, tracked = _skipped(sequence, record), len(trajectory)
-    missing = skipped + len(record.dropped)
+    left_out = _left_out(sequence, record)
+    missing = skipped + len(record.dropped) + len(left_out)
     frames = len(record.results) + missing
     metrics: Metrics = {
         "sequence": sequence.name,
@@ -89,6 +93,9 @@ def compute_metrics(
         "share_tracked": tracked / frames if frames else 0.0,
         "skipped_frames": skipped,
         "dropped_frames": len(record.dropped),
+        "left_out_frames": len(left_out),
+        "left_out_why": _reasons(left_out),
+        **_times(sequence, record, left_out),
         "lost_frames": sum(result.state.value == "lost" for result in record.results),
         "first_tracked_frame": _first_tracked(record, trajectory),
         "initialisation_delay_s": _initialisation_delay(record),
@@ -150,6 +157,29 @@ def _skipped(sequence: Sequence, record: Record) -> int:
     if (record.stopped or record.failure) and record.results:
         return sum(index < record.results[-1].index for index, _ in sequence.skipped)
     return len(sequence.skipped)
+
+
+def _left_out(sequence: Sequence, record: Record) -> list[LeftOut]:
+    """What the recording holds and is no frame, up to the last one that was tracked where the run ended early."""
+    if (record.stopped or record.failure) and record.results:
+        return [entry for entry in sequence.left_out if entry.stamp_s <= record.results[-1].timestamp]
+    return list(sequence.left_out)
+
+
+def _reasons(left_out: list[LeftOut]) -> str | None:
+    """How many images were left out for which reason, in words."""
+    counts = Counter(entry.reason for entry in left_out)
+    return ", ".join(f"{count} {reason}" for reason, count in counts.items()) or None
+
+
+def _times(sequence: Sequence, record: Record, left_out: list[LeftOut]) -> Metrics:
+    """What the time stamps of the frames looked like; in words under `time_stamps`."""
+    if not record.results:
+        return {}
+    stamps = np.array([result.timestamp for result in record.results])
+    duplicates = sum(entry.reason == EQUAL_STAMP for entry in left_out)
+    summary = summarize_times(stamps, sequence.time_unit, duplicates, len(left_out))
+    return {"time_stamps": str(summary), **{f"time_{key}": value for key, value in asdict(summary).items()}}
 
 
 def _first_tracked(record: Record, trajectory: Trajectory) -> int | None:

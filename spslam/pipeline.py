@@ -6,25 +6,30 @@ frames come when their stamps say, and those that nobody has time for are droppe
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from threading import Condition, Thread
+from threading import Condition, Event, Thread
 from time import monotonic, perf_counter, sleep
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from spslam.frame import Frame, Observations
+from spslam.notices import notice
 
 if TYPE_CHECKING:
     from spslam.slam import Slam
     from spslam.tracking import TrackResult
 
+_LOG = logging.getLogger(__name__)
 Item = TypeVar("Item")
 
 # Frames that are read, and frames that have their features, before anybody asks for them.
 _DEPTH = 2
+# Waiting longer than this for a frame that comes in real time is told.
+_TOLD_WAIT_S = 5.0
 # Without a time-out, Windows lets no ^C through while a slow disk keeps us waiting.
 _LONGEST_WAIT_S = 0.2
 
@@ -51,6 +56,7 @@ def prepared(
     observe: Callable[[Frame], Observations],
     on_drop: Callable[[Frame], None] | None = None,
     at_once: int = 1,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Iterator[Prepared]]:
     """The frames with their features, in their order. Errors come out where their frame would have.
 
@@ -60,12 +66,14 @@ def prepared(
             when the first one was observed; of those that wait to be observed, and to be tracked, only the newest is
             kept, and this is called with each of the others, by either thread.
         at_once: frames that are observed at the same time; in real time one is, for the next would make it wait.
+        stop: asked while a frame of the future is waited for in real time; True ends the frames.
     """
+    ended = Event()
     source: Iterable[tuple[Frame, float]] = _timed(frames)
     drop_read: Callable[[tuple[Frame, float]], None] | None = None
     drop_observed: Callable[[Prepared], None] | None = None
     if on_drop is not None:
-        source = _played(source, observe)
+        source = _played(source, observe, lambda: ended.is_set() or stop())
 
         def drop_read(item: tuple[Frame, float]) -> None:
             on_drop(item[0])
@@ -78,7 +86,11 @@ def prepared(
         closing(_observed(read, observe, at_once if on_drop is None else 1)) as observed,
         closing(_ahead(observed, "observe ahead", drop_observed)) as done,
     ):
-        yield done
+        try:
+            yield done
+        finally:
+            # Before the threads are joined: one of them may wait for a frame that comes much later.
+            ended.set()
 
 
 def track_prepared(slam: Slam, item: Prepared) -> tuple[TrackResult, float]:
@@ -96,7 +108,9 @@ def _timed(frames: Iterable[Frame]) -> Iterator[tuple[Frame, float]]:
         start = perf_counter()
 
 
-def _played(frames: Iterable[tuple[Frame, float]], observe: Callable[[Frame], object]) -> Iterator[tuple[Frame, float]]:
+def _played(
+    frames: Iterable[tuple[Frame, float]], observe: Callable[[Frame], object], stop: Callable[[], bool]
+) -> Iterator[tuple[Frame, float]]:
     """Frames when their stamps say: the camera of a recorded sequence."""
     begin: float | None = None
     for frame, read_ms in frames:
@@ -104,8 +118,23 @@ def _played(frames: Iterable[tuple[Frame, float]], observe: Callable[[Frame], ob
             # Models are compiled and memory is taken before the clock runs.
             observe(frame)
             begin = monotonic() - frame.timestamp
-        sleep(max(begin + frame.timestamp - monotonic(), 0.0))
+        _wait_until(begin + frame.timestamp, frame, stop)
+        if stop():
+            return
         yield frame, read_ms
+
+
+def _wait_until(moment: float, frame: Frame, stop: Callable[[], bool]) -> None:
+    """Sleep until the clock shows `moment` or it is time to stop; a long wait is told, for it looks like a hang."""
+    seconds = moment - monotonic()
+    if seconds > _TOLD_WAIT_S:
+        text = (
+            "frame %d comes in %.5g s by its time stamp, and --realtime waits for it: drop --realtime, or give the "
+            "right --time-unit"
+        )
+        notice(_LOG, "long_wait", text, frame.index, seconds)
+    while (seconds := moment - monotonic()) > 0 and not stop():
+        sleep(min(seconds, _LONGEST_WAIT_S))
 
 
 def _observed(

@@ -13,6 +13,9 @@ from spslam.camera import Camera
 from spslam.frame import Features, Frame, Sensor
 from spslam.trajectory import Trajectory
 
+# Why an image is left out whose time stamp another one had before.
+EQUAL_STAMP = "equal time stamp"
+
 
 @dataclass(frozen=True)
 class LeftOut:

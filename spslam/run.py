@@ -150,7 +150,7 @@ def track_all(
     begin = perf_counter()
     on_drop = (lambda frame: record.dropped.append(frame.index)) if realtime else None
     try:
-        with prepared(sequence, slam.observe, on_drop, slam.observes_at_once) as frames:
+        with prepared(sequence, slam.observe, on_drop, slam.observes_at_once, stop) as frames:
             for item in frames:
                 result, frame_ms = track_prepared(slam, item)
                 record.done_s.append(perf_counter() - begin)
@@ -165,6 +165,8 @@ def track_all(
                     record.stopped = True
                     logger.warning("stopped after frame %d", result.index)
                     break
+            else:
+                record.stopped = realtime and stop()
     except Exception as error:
         record.failure = error
         logger.exception("the run ends early")

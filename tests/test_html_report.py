@@ -21,6 +21,7 @@ from spslam.html_report import write_report
 from spslam.map import ARBITRARY, Map, Origin
 from spslam.metric_scale import Scaling
 from spslam.metrics import Record, compute_metrics
+from spslam.ports import LeftOut
 from spslam.recording import Statistics
 from spslam.report_data import chart_data, loop_rows
 from spslam.samples import Sample
@@ -87,6 +88,8 @@ class FakeSequence:
     sensor: str = "stereo"
     ground_truth: Trajectory | None = field(default_factory=lambda: circle(list(range(60))))
     skipped: list[tuple[int, str]] = field(default_factory=list)
+    time_unit: str = "s"
+    left_out: list[LeftOut] = field(default_factory=list)
 
 
 class Page(HTMLParser):

@@ -18,6 +18,7 @@ from spslam.map_file import load_map, save_map
 from spslam.metric_scale import CameraHeight, KnownDistance, ScaleRequest
 from spslam.metrics import peak_memory_mb
 from spslam.output import OUTPUT_NAMES, OutputFolder, RunLog, default_output
+from spslam.ports import LeftOut
 from spslam.recording import Statistics
 from spslam.run import Outcome, Status, run, track_all
 from spslam.tracking import TrackResult, TrackState
@@ -58,6 +59,7 @@ class FakeSequence:
         self.name, self.source, self.sensor, self.camera = "fake 00", "nowhere", sensor, CAMERA
         self.ground_truth = poses(range(count)) if truth else None
         self.skipped: list[tuple[int, str]] = []
+        self.time_unit, self.left_out = "s", list[LeftOut]()
         self.broken: set[int] = set()
         self.fails_at: int | None = None
         self.read: list[int] = []

@@ -100,7 +100,9 @@ def test_stereo_with_distortion_is_rectified(folder: Callable, picture: Callable
 def test_images_pair_by_number_or_else_by_time(folder: Callable, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         sequence = open_sequence(folder("left/l_0.png", "left/l_1.png", "right/r_1.png", stereo=True))
-    assert [frame.timestamp for frame in sequence] == pytest.approx([0.1]) and "1 of 2 images have no right" in caplog.text
+    assert [frame.timestamp for frame in sequence] == pytest.approx(
+        [0.1]
+    ) and "1 of 2 images have no right" in caplog.text
 
 
 def test_times_that_differ_a_little_pair(folder: Callable) -> None:
