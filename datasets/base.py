@@ -50,6 +50,10 @@ class BaseSequence(ABC):
             IndexError: the recording ends before it, which only reading it tells.
         """
 
+    def reaches(self, index: int) -> bool:
+        """Whether there is a frame at `index`, at least 0. A video knows its length only when its end was met."""
+        return index < len(self)
+
     def _original_index(self, index: int) -> int:
         """The `Frame.index` of the frame at `index`."""
         return index
@@ -73,8 +77,7 @@ class BaseSequence(ABC):
             DatasetError: at the end, when not one could be decoded.
         """
         decoded = position = 0
-        # The length of a video may change on the way.
-        while position < len(self):
+        while self.reaches(position):
             index, position = position, position + 1
             try:
                 frame = self._read(index)
@@ -192,7 +195,8 @@ class SlicedSequence(BaseSequence):
                 "expected start >= 0, stride >= 1 and max_frames >= 1, "
                 f"found start {start}, stride {stride} and max_frames {max_frames}"
             )
-        if start >= len(whole):
+        there = whole.reaches(start) if isinstance(whole, BaseSequence) else start < len(whole)
+        if not there:
             raise DatasetError(f"start {start} lies past the end: {whole.name} has {len(whole)} frames")
         camera = whole.camera if stride == 1 else replace(whole.camera, fps=whole.camera.fps / stride)
         super().__init__(whole.name, whole.sensor, camera, whole.source, whole.ground_truth)
@@ -209,6 +213,12 @@ class SlicedSequence(BaseSequence):
 
     def _original_index(self, index: int) -> int:
         return self._rows[index]
+
+    def reaches(self, index: int) -> bool:
+        """Whether there is a frame at `index`, at least 0."""
+        row, whole = self._start + index * self._stride, self._whole
+        wanted = self._most is None or index < self._most
+        return wanted and (whole.reaches(row) if isinstance(whole, BaseSequence) else row < len(whole))
 
     def _left_out_here(self) -> list[LeftOut]:
         """What the whole left out in the time of this part; of these, too, every `stride`-th."""

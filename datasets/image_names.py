@@ -151,7 +151,9 @@ def _unit(
         text = "%s are read as %s: %.4g a second"
         notice(_LOG, "time_unit", text, what, UNIT_NAMES[unit], rates[unit])
         return unit
-    if (steps % step == 0).all() or not 1 / SLOWEST_STEP_S <= fps / step <= 1 / FASTEST_STEP_S:
+    padded = any(number.startswith("0") and len(number) > 1 for number in numbers)
+    # Counters are written with leading zeros, clocks are not.
+    if padded or (steps % step == 0).all() or not 1 / SLOWEST_STEP_S <= fps / step <= 1 / FASTEST_STEP_S:
         return "frames"
     plausible = [unit for unit, rate in rates.items() if 1 / SLOWEST_STEP_S <= rate <= 1 / FASTEST_STEP_S]
     if not plausible:

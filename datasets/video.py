@@ -81,6 +81,15 @@ class VideoSequence(BaseSequence):
     def __len__(self) -> int:
         return self._length
 
+    def reaches(self, index: int) -> bool:
+        """Whether there is a frame at `index`, whatever the container announces; decodes up to it."""
+        try:
+            with self._lock:
+                self._go_to(index)
+        except IndexError:
+            return False
+        return True
+
     def _read(self, index: int) -> Frame:
         with self._lock:
             pixels = self._decode(index)
@@ -93,17 +102,22 @@ class VideoSequence(BaseSequence):
         return Frame(index, stamp, self.camera, to_grey(pixels, f"frame {index}"))
 
     def _decode(self, index: int) -> NDArray[np.uint8]:
+        self._go_to(index)
+        decoded, pixels = self._capture.retrieve()
+        if not decoded or pixels is None:
+            raise FrameError(f"{self._path.name}: frame {index} cannot be decoded")
+        return np.array(pixels, dtype=np.uint8)
+
+    def _go_to(self, index: int) -> None:
+        """Make the frame at `index` the one to be decoded.
+
+        Raises:
+            IndexError: the video ends before it.
+        """
         if index < self._grabbed - 1:
             self._rewind()
         while self._grabbed <= index:
             self._grab()
-        decoded, pixels = self._capture.retrieve()
-        if not decoded or pixels is None:
-            raise FrameError(f"{self._path.name}: frame {index} cannot be decoded")
-        image = np.array(pixels, dtype=np.uint8)
-        if index == self._length - 1 and self._grabbed == self._length:
-            self._look_beyond()
-        return image
 
     def _grab(self) -> None:
         """Go to the next frame.
@@ -117,14 +131,7 @@ class VideoSequence(BaseSequence):
         if self._grabbed == len(self._stamps):
             self._stamps.append(self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1e3)
         self._grabbed += 1
-
-    def _look_beyond(self) -> None:
-        """Containers announce fewer frames than they hold, too."""
-        try:
-            self._grab()
-        except IndexError:
-            return
-        self._length = self._grabbed
+        self._length = max(self._length, self._grabbed)
 
     def _end(self) -> None:
         if self._grabbed < self._length:

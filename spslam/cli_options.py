@@ -71,8 +71,8 @@ StrideOption = Annotated[int, typer.Option(metavar="N", min=1, help="Read every 
 TimeUnitOption = Annotated[
     TimeUnitValue,
     typer.Option(
-        help="Unit of the time stamps in lists and image names; frames: they count, at the calibration's fps; auto: from "
-        "their steps."
+        help="Unit of the time stamps in lists and image names; frames: they count, at the calibration's fps; auto: "
+        "their steps tell."
     ),
 ]
 PairWithinOption = Annotated[

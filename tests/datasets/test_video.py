@@ -1,13 +1,15 @@
 import logging
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from matroska import write_matroska
 
-from spslam.datasets import open_sequence
-from spslam.errors import CalibrationError, DatasetError, FrameError
+from spslam.datasets import open_sequence, read_pictures
+from spslam.errors import CalibrationError, DatasetError
 from spslam.ports import Sequence
 
 WIDTH, HEIGHT, COUNT, FPS = 64, 48, 90, 25.0
@@ -64,17 +66,115 @@ def test_own_rate_wins_over_the_calibrations(clip: Callable, caplog: pytest.LogC
     assert "the video's own rate, 25.000/s, is used" in caplog.text
 
 
-def test_a_video_that_ends_early_counts_what_is_missing(clip: Callable) -> None:
+def test_a_video_that_ends_early_ends_there(clip: Callable, caplog: pytest.LogCaptureFixture) -> None:
     path = clip()
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2])
     sequence = open_sequence(path)
-    frames = list(sequence)
-    assert len(frames) > 0 and len(frames) + len(sequence.skipped) == len(sequence)
+    assert len(sequence) == COUNT  # as announced
+    with caplog.at_level(logging.WARNING):
+        frames = list(sequence)
+    assert 0 < len(frames) == len(sequence) < COUNT and not sequence.skipped
+    assert f"announces {COUNT} frames and holds {len(frames)}" in caplog.text
     assert np.array_equal(sequence[1].image, frames[1].image)
-    for index, _ in sequence.skipped:
-        with pytest.raises(FrameError, match="cannot be decoded"):
-            sequence[index]
+    with pytest.raises(IndexError):
+        sequence[len(frames)]
+
+
+@pytest.fixture
+def matroska(tmp_path: Path, write_calibration: Callable) -> Callable[..., Path]:
+    """Writes flat grey frames with stamps of one's own."""
+    write_calibration(tmp_path / "calibration.yaml", **{"fps": None, **SIZE})
+
+    def make(stamps: np.ndarray, name: str = "walk.mkv", **options: object) -> Path:
+        images = [np.full((HEIGHT, WIDTH), level(i), np.uint8) for i in range(len(stamps))]
+        return write_matroska(tmp_path / name, images, list(stamps), **options)
+
+    return make
+
+
+CHANGING = np.concatenate([np.arange(40) / 20, 2 + np.arange(40) / 10])
+JITTER = np.arange(80) / 20 + np.random.default_rng(1).uniform(-0.009, 0.009, 80)
+
+
+@pytest.mark.parametrize("stamps", [CHANGING, JITTER - JITTER[0]], ids=["20 to 10 a second", "jitter"])
+def test_stamps_and_frames_are_the_containers(matroska: Callable, stamps: np.ndarray) -> None:
+    path = matroska(stamps, announced_s=float(stamps[-1]) + 0.05)
+    frames = list(open_sequence(path))
+    assert [frame.timestamp for frame in frames] == pytest.approx(stamps, abs=1e-6)
+    for start, stride in ((65, 1), (3, 7), (70, 3)):
+        part = list(open_sequence(path, start=start, stride=stride))
+        assert [frame.index for frame in part] == list(range(start, 80, stride))
+        assert [frame.timestamp for frame in part] == pytest.approx(stamps[start::stride], abs=1e-6)
+        assert [frame.image.mean() for frame in part] == pytest.approx([level(f.index) for f in part], abs=4)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"announced_s": 5.0},
+        {"announced_s": 2.0},
+        {"announced_s": None, "live": True},
+        {"announced_s": None, "live": True, "rate": None, "name": "browser.webm"},
+    ],
+    ids=["announces more", "announces fewer", "live", "browser"],
+)
+def test_the_last_frame_that_decodes_is_the_end(matroska: Callable, options: dict) -> None:
+    sequence = open_sequence(matroska(np.arange(72) / 20, **options))
+    frames = list(sequence)
+    assert len(frames) == len(sequence) == 72 and not sequence.skipped
+    assert frames[-1].image.mean() == pytest.approx(level(71), abs=4)
+    assert np.array_equal(sequence[2].image, frames[2].image)
+    assert [frame.index for frame in open_sequence(sequence.source, start=60, stride=5)] == [60, 65, 70]
+
+
+def test_a_first_stamp_that_is_not_zero_costs_no_frame(matroska: Callable) -> None:
+    sequence = open_sequence(matroska(1.4 + np.arange(40) / 20, announced_s=3.4))
+    frames = list(sequence)
+    assert len(frames) == 40 and not sequence.skipped
+    assert np.diff([frame.timestamp for frame in frames]) == pytest.approx(0.05)
+
+
+def test_frames_can_be_counted_instead(matroska: Callable) -> None:
+    sequence = open_sequence(matroska(CHANGING, announced_s=6.0), time_unit="frames")
+    assert sequence.time_unit == "frames"
+    assert [frame.timestamp for frame in sequence] == pytest.approx(np.arange(80) / 20)
+    with pytest.raises(DatasetError, match="a video, which brings its own times, found --time-unit ms"):
+        open_sequence(sequence.source, time_unit="ms")
+
+
+@pytest.mark.parametrize("degrees", [90, 180])
+def test_a_tag_that_turns_the_picture_is_told_and_not_obeyed(
+    clip: Callable, degrees: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = clip("clip.mp4", "mp4v")
+    upright = list(open_sequence(path))
+    _turn(path, degrees)
+    capture = cv2.VideoCapture(str(path))
+    if int(capture.get(cv2.CAP_PROP_ORIENTATION_META)) != degrees:
+        pytest.skip("this OpenCV reads no orientation from videos")
+    with caplog.at_level(logging.WARNING):
+        turned = list(open_sequence(path))
+    assert f"has a tag that turns the picture by {degrees} degrees: it is ignored" in caplog.text
+    assert all(np.array_equal(a.image, b.image) for a, b in zip(upright, turned, strict=True))
+    pictures = [image for _, image in read_pictures(path)]
+    assert all(np.array_equal(a.image, b) for a, b in zip(upright, pictures, strict=True))
+    clip("clip.mp4", "mp4v", width=HEIGHT, height=WIDTH, cx=20.0, cy=30.0)
+    _turn(path, degrees)
+    with pytest.raises(
+        DatasetError, match=rf"64x48 as it is stored \(its tag, which is ignored, turns it by {degrees} d"
+    ):
+        open_sequence(path)
+
+
+def _turn(path: Path, degrees: int) -> None:
+    """Writes a rotation into the track header of an MP4 file (ISO/IEC 14496-12, 8.3.2: 9 numbers at byte 40)."""
+    data = bytearray(path.read_bytes())
+    at = data.index(b"tkhd") + 4 + 40
+    cosine, sine = {90: (0, 1), 180: (-1, 0)}[degrees]
+    one = 1 << 16
+    data[at : at + 20] = struct.pack(">5i", cosine * one, sine * one, 0, -sine * one, cosine * one)
+    path.write_bytes(bytes(data))
 
 
 def test_bad_videos(clip: Callable, tmp_path: Path) -> None:

@@ -1,0 +1,105 @@
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from spslam.datasets import open_sequence
+from spslam.errors import DatasetError, TimestampError
+
+COUNT = 12
+
+
+@pytest.fixture
+def folder(tmp_path: Path, write: Callable, picture: Callable, write_calibration: Callable) -> Callable[..., Path]:
+    """Writes images of these names, and a calibration of 20 frames a second."""
+
+    def make(*patterns: Callable[[int], str], fps: float | None = 20.0) -> Path:
+        path = tmp_path / "walk"
+        for seed, pattern in enumerate(patterns):
+            for i in range(COUNT):
+                write(path / pattern(i), picture(seed * COUNT + i))
+        write_calibration(path / "calibration.yaml", fps=fps)
+        return path
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("name", "unit"),
+    [
+        (lambda i: f"{14378659749280 + 50_000_000 * i}.png", "ns"),
+        (lambda i: f"{1234567890 + 50_000 * i}.png", "us"),
+        (lambda i: f"{14378659 + 50 * i}.png", "ms"),
+        (lambda i: f"{50 * i}.png", "ms"),
+        (lambda i: f"img_{273250.5 + 50 * i:.3f}.png", "ms"),
+        (lambda i: f"{273.25 + 0.05 * i:.3f}.png", "s"),
+        (lambda i: f"cam0_{i:04d}.png", "frames"),
+    ],
+)
+def test_numbers_in_names_are_times_in_the_unit_that_makes_a_camera(
+    folder: Callable, name: Callable[[int], str], unit: str
+) -> None:
+    sequence = open_sequence(folder(name))
+    assert (sequence.time_unit, len(sequence)) == (unit, COUNT)
+    assert np.diff([frame.timestamp for frame in sequence]) == pytest.approx(0.05, rel=1e-6)
+    assert sequence.camera.fps == pytest.approx(20.0)
+
+
+def test_numbers_that_may_count_or_be_times_are_asked_for(folder: Callable) -> None:
+    path = folder(lambda i: f"{round(33.333 * i)}.png")
+    with pytest.raises(TimestampError, match=r"\(0, 33, …\) may be milliseconds \(30\.3 a second\) or count frames"):
+        open_sequence(path)
+    assert open_sequence(path, time_unit="ms").camera.fps == pytest.approx(30.3, abs=0.1)
+    counted = open_sequence(path, time_unit="frames")
+    assert [counted[i].timestamp for i in (0, 1, -1)] == pytest.approx([0.0, 33 / 20, 367 / 20])
+
+
+def test_milliseconds_need_no_rate(folder: Callable) -> None:
+    sequence = open_sequence(folder(lambda i: f"{round(33.333 * i)}.png", fps=None))
+    assert sequence.time_unit == "ms" and sequence.camera.fps == pytest.approx(30.3, abs=0.1)
+
+
+def test_every_tenth_image_still_counts(folder: Callable) -> None:
+    sequence = open_sequence(folder(lambda i: f"{10 * i:06d}.png"))
+    assert sequence.time_unit == "frames" and sequence.camera.fps == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "named"),
+    [
+        (lambda i: f"frame{i:06d}.jpg", lambda i: f"depth{i:06d}.png", r"12 depth\* .*12 frame\*"),
+        (lambda i: f"{i:06d}.color.png", lambda i: f"{i:06d}.depth.png", r"12 \*\.color .*12 \*\.depth"),
+        (lambda i: f"{i:06d}_left.png", lambda i: f"{i:06d}_right.png", r"12 \*_left .*12 \*_right"),
+        (lambda i: f"{i:06d}.png", lambda i: f"{i:06d}_mask.png", r"12 \* .*12 \*_mask"),
+        (lambda i: f"cam0_{i:06d}.png", lambda i: f"cam1_{i:06d}.png", r"12 cam0_\* .*12 cam1_\*"),
+        (lambda i: f"{i:06d}_cam0.png", lambda i: f"{i:06d}_cam1.png", r"12 \*_cam0 .*12 \*_cam1"),
+        (lambda i: f"{i:06d}.png", lambda i: f"{i:06d}.jpg", r"12 \*\.jpg .*12 \*\.png"),
+    ],
+)
+def test_two_streams_in_a_folder_are_refused_with_both_patterns(
+    folder: Callable, first: Callable[[int], str], second: Callable[[int], str], named: str
+) -> None:
+    with pytest.raises(DatasetError, match=f"holds 2 kinds of images: {named}.*a folder of its own"):
+        open_sequence(folder(first, second))
+
+
+def test_strays_are_left_out_and_counted(
+    folder: Callable, write: Callable, picture: Callable, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = folder(lambda i: f"img{i:04d}.png")
+    write(path / "cover.png", picture(99))
+    (path / "._img0000.png").write_bytes(b"attributes")
+    (path / "img0003.bmp").write_bytes(b"another format")
+    with caplog.at_level(logging.WARNING):
+        sequence = open_sequence(path)
+    assert len(sequence) == COUNT and [entry.reason for entry in sequence.left_out] == ["stray name"]
+    assert "1 images are left out: their names (cover.png) follow another pattern" in caplog.text
+    assert "1 files are left out: .bmp is not read" in caplog.text
+
+
+def test_dates_before_the_number_are_one_recording(folder: Callable, picture: Callable) -> None:
+    sequence = open_sequence(folder(lambda i: f"2023-05-01_12-{30 + i // 6}-{10 + i % 6}.png"))
+    assert (len(sequence), sequence.time_unit) == (COUNT, "frames")
+    assert all(np.array_equal(frame.image, picture(i)) for i, frame in enumerate(sequence))
