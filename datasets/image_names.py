@@ -185,26 +185,38 @@ def _one_pattern(paths: list[Path], folder: Path) -> tuple[list[Path], tuple[Lef
         DatasetError: names follow several patterns that differ in words or in the number of a camera, or most come in
             several formats.
     """
-    patterns: dict[str, list[Path]] = {}
-    for path in paths:
-        patterns.setdefault(_NUMBER.sub("*", path.stem), []).append(path)
+    patterns = _patterns(paths)
     usual = max(patterns.values(), key=len, default=[])
     strays = [path for path in paths if path not in usual] if len(usual) >= _ONE_PATTERN * len(paths) else []
     if strays:
         text = "%s: %d images are left out: their names (%s) follow another pattern than those of the other %d (%s)"
         names = shorten([path.name for path in strays]), len(usual), usual[0].name
         notice(_LOG, "stray_images", text, folder, len(strays), *names, count=len(strays))
-        paths, patterns = usual, {_NUMBER.sub("*", usual[0].stem): usual}
-    if len(patterns) == 1:
-        patterns = _by_camera(paths) or _by_format(paths) or patterns
-    streams = {pattern: found for pattern, found in patterns.items() if len(found) > 1}
-    if len(streams) > 1:
-        listed = ", ".join(f"{len(found)} {pattern} (as {found[0].name})" for pattern, found in sorted(streams.items()))
+        paths = usual
+    if kinds := describe_kinds(paths):
         raise DatasetError(
-            f"{folder} holds {len(streams)} kinds of images: {listed}: put each into a folder of its own (left/ or "
-            "images/, right/, depth/)"
+            f"{folder} holds {kinds}: put each into a folder of its own (left/ or images/, right/, depth/)"
         )
     return paths, tuple(LeftOut(np.nan, "stray name") for _ in strays)
+
+
+def describe_kinds(paths: list[Path]) -> str:
+    """The kinds of images among files of one folder, for a message: patterns of names that differ in words or in the
+    number of a camera, or formats that most names come in; empty where there is one kind."""
+    patterns = _patterns(paths)
+    if len(patterns) == 1:
+        patterns = _by_camera(paths) or _by_format(paths) or patterns
+    kinds = {pattern: found for pattern, found in patterns.items() if len(found) > 1}
+    listed = ", ".join(f"{len(found)} {pattern} (as {found[0].name})" for pattern, found in sorted(kinds.items()))
+    return f"{len(kinds)} kinds of images: {listed}" if len(kinds) > 1 else ""
+
+
+def _patterns(paths: list[Path]) -> dict[str, list[Path]]:
+    """Files by their name without its numbers."""
+    patterns: dict[str, list[Path]] = {}
+    for path in paths:
+        patterns.setdefault(_NUMBER.sub("*", path.stem), []).append(path)
+    return patterns
 
 
 def _by_camera(paths: list[Path]) -> dict[str, list[Path]] | None:

@@ -17,6 +17,7 @@ from spslam.notices import notice
 
 from .decoding import IMAGE_SUFFIXES, read_image, tell_orientation, to_grey
 from .euroc import is_euroc
+from .image_names import describe_kinds
 from .kitti import is_kitti
 from .layout import absolute
 from .opening import open_sequence
@@ -101,6 +102,9 @@ def _image_files(folder: Path) -> Iterator[Picture]:
         text = "%s: %d images in folders called %s are left out"
         notice(_LOG, "partner_images", text, folder, len(partners), " or ".join(sorted(_PARTNERS)), count=len(partners))
         files = [path for path in files if path not in set(partners)]
+    for place in {path.parent for path in files}:
+        if kinds := describe_kinds([path for path in files if path.parent == place]):
+            notice(_LOG, "mixed_images", "%s holds %s: all of them are taken", place, kinds)
     tell_orientation(files[0])
     return _read_files(files, folder)
 

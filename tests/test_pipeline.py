@@ -1,3 +1,4 @@
+import logging
 import threading
 import time
 from collections.abc import Iterator
@@ -168,3 +169,24 @@ def test_what_is_late_in_features_is_dropped_too() -> None:
         seen = [item.frame.index for item in items]
     assert sorted(seen + dropped) == list(range(20))
     assert len(dropped) >= 10
+
+
+def test_a_frame_that_comes_much_later_is_told_and_waiting_for_it_can_be_stopped(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    stop = threading.Event()
+    late = Frames(2, period_s=50_000.0)
+    with (
+        caplog.at_level(logging.WARNING),
+        prepared(late, index_of, lambda frame: None, stop=stop.is_set) as items,
+    ):
+        assert next(items).frame.index == 0
+        while "frame 1 comes in" not in caplog.text:
+            time.sleep(0.01)
+        stop.set()
+        assert next(items, None) is None
+    assert "by its time stamp, and --realtime waits for it: drop --realtime" in caplog.text
+    # Whoever leaves waits for no frame of the future.
+    with prepared(late, index_of, lambda frame: None) as items:
+        next(items)
+    assert not threads()

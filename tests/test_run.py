@@ -1,6 +1,7 @@
 import csv
 import json
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from spslam.camera import Camera
 from spslam.config import Config
+from spslam.display import print_outcome
 from spslam.errors import DatasetError, FrameError, OutputError, ScaleError
 from spslam.frame import Frame, Observations, Sighting
 from spslam.health import Loss
@@ -18,7 +20,7 @@ from spslam.map_file import load_map, save_map
 from spslam.metric_scale import CameraHeight, KnownDistance, ScaleRequest
 from spslam.metrics import peak_memory_mb
 from spslam.output import OUTPUT_NAMES, OutputFolder, RunLog, default_output
-from spslam.ports import LeftOut
+from spslam.ports import EQUAL_STAMP, LeftOut
 from spslam.recording import Statistics
 from spslam.run import Outcome, Status, run, track_all
 from spslam.tracking import TrackResult, TrackState
@@ -558,3 +560,20 @@ def test_default_output_is_one_plain_name(name: str, expected: str) -> None:
 def test_peak_memory_is_that_of_this_process() -> None:
     peak = peak_memory_mb()
     assert peak is None or 20 < peak < 100_000
+
+
+def test_totals_count_what_was_given(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sequence = FakeSequence()
+    sequence.left_out = [LeftOut(0.1 * i, EQUAL_STAMP) for i in range(10)]
+    sequence.left_out += [LeftOut(math.nan, "stray name"), LeftOut(0.55, "no right image")]
+    outcome = run_fake(tmp_path / "out", sequence=sequence)
+    metrics = outcome.metrics
+    assert (metrics["frames"], metrics["tracked"], metrics["left_out_frames"]) == (22, 10, 12)
+    assert metrics["share_tracked"] == pytest.approx(10 / 22)
+    assert metrics["left_out_why"] == "10 equal time stamp, 1 stray name, 1 no right image"
+    assert (metrics["time_unit"], metrics["time_duplicates"], metrics["time_left_out"]) == ("s", 10, 12)
+    assert metrics["time_rate_hz"] == pytest.approx(10.0) and metrics["time_gaps"] == 0
+    print_outcome(outcome)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "10 of 22 tracked (45.5 %), 12 left out (10 equal time stamp, 1 stray name, 1 no right image)" in printed
+    assert "time stamps seconds, 0.000000 to 0.900000 s, 10 a second, no gaps" in printed

@@ -240,3 +240,28 @@ def test_real_ground_truth_agrees_with_the_images(test_data: Path) -> None:
     error = inverse(inverse(poses[1]) @ poses[0]) @ T_second_first
     assert np.linalg.norm(error[:3, 3]) < 0.003
     assert np.degrees(rotation_angle(error[:3, :3])) < 0.15
+
+
+@pytest.mark.parametrize(("unit", "per_second", "digits"), [("us", 1e6, 0), ("ms", 1e3, 3), ("s", 1.0, 6)])
+def test_tables_in_other_units(folder: Callable, unit: str, per_second: float, digits: int) -> None:
+    path = folder()
+    for camera in (0, 1):
+        lines = [f"{stamp / 1e9 * per_second:.{digits}f},{stamp}.png" for stamp in STAMPS]
+        (path / f"mav0/cam{camera}/data.csv").write_text("#timestamp,filename\n" + "\n".join(lines))
+    sequence = open_sequence(path)
+    assert sequence.time_unit == unit
+    assert [frame.timestamp for frame in sequence] == pytest.approx([s / 1e9 for s in STAMPS], abs=2e-6)
+
+
+def test_right_images_of_another_moment_are_told_and_an_option_sets_the_limit(
+    folder: Callable, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = folder()
+    lines = [f"{stamp + 12_000_000},{stamp}.png" for stamp in STAMPS]
+    (path / "mav0/cam1/data.csv").write_text("\n".join(lines))
+    with caplog.at_level(logging.WARNING):
+        assert len(open_sequence(path)) == 3
+    assert "right images come 12.0 ms after the left ones" in caplog.text
+    message = r"none of the 3 images has a right image within 0\.005 s: the nearest is 0\.012 s away, .*--pair-within S"
+    with pytest.raises(DatasetError, match=message):
+        open_sequence(path, pair_within_s=0.005)

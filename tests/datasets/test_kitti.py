@@ -233,3 +233,39 @@ def test_real_kitti(test_data: Path) -> None:
     assert frame.image.shape == (376, 1241) and frame.timestamp == pytest.approx(10.26466)
     assert sequence.ground_truth is not None
     assert sequence.ground_truth.path_length_m == pytest.approx(84.1, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("line", "unit"),
+    [
+        ("{ns}", "ns"),
+        ("{i} {s:.6f} 0.012", "s"),
+        ("{s:.6f} 0.012", "s"),
+        ("{i},{ns},0.012", "ns"),
+    ],
+)
+def test_times_of_other_units_and_with_more_columns(root: Callable, picture: Callable, line: str, unit: str) -> None:
+    path = root()
+    lines = [line.format(i=i, s=time, ns=round(time * 1e9)) for i, time in enumerate(TIMES)]
+    (path / "sequences/03/times.txt").write_text("\n".join(lines))
+    sequence = open_sequence(path)
+    assert sequence.time_unit == unit and [frame.timestamp for frame in sequence] == pytest.approx(TIMES)
+    assert all(np.array_equal(frame.image, picture(i)) for i, frame in enumerate(sequence))
+    assert sequence.ground_truth is not None and sequence.ground_truth.timestamps == pytest.approx(TIMES)
+
+
+def test_times_of_two_columns_that_may_both_be_times_are_refused(root: Callable) -> None:
+    path = root()
+    (path / "sequences/03/times.txt").write_text("".join(f"{time} {time + 0.01}\n" for time in TIMES))
+    with pytest.raises(DatasetError, match="2 numbers a line and no single column of increasing times"):
+        open_sequence(path)
+
+
+def test_images_with_other_names_are_told(
+    root: Callable, write: Callable, picture: Callable, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = root()
+    write(path / "sequences/03/image_0/preview.png", picture())
+    with caplog.at_level(logging.WARNING):
+        assert len(open_sequence(path)) == 4
+    assert "1 images are left out: their names are no frame numbers" in caplog.text

@@ -1,11 +1,13 @@
 import logging
+from collections import Counter
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spslam.datasets.timing import associate, nominal_fps, order_by_time
+from spslam.datasets.timing import Timing, associate, nominal_fps, order_by_time, order_frames, pair_by_time
+from spslam.errors import DatasetError
 
 
 def test_order_sorts_drops_duplicates_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
@@ -50,3 +52,35 @@ def test_associate_is_one_to_one_within_tolerance_and_maximal(times0: np.ndarray
 def test_nominal_fps_is_the_median_rate() -> None:
     assert nominal_fps(np.array([0.0, 0.1, 0.2, 5.0]), 30.0) == pytest.approx(10.0)
     assert nominal_fps(np.array([0.0]), 30.0) == 30.0
+
+
+def test_a_clock_that_steps_back_costs_the_frames_of_the_second_pass(caplog: pytest.LogCaptureFixture) -> None:
+    times = 100 + np.arange(60) * 0.05
+    times[48:] -= 0.58
+    with caplog.at_level(logging.WARNING):
+        rows, left_out = order_frames(times, "the list")
+    assert rows.tolist() == [*range(48), *range(59, 60)]
+    assert Counter(entry.reason for entry in left_out) == {"clock stepped back": 11}
+    assert "steps back by 0.53 s at entry 49; 11 entries until it has caught up are left out" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "order", [[3, 4, 5, 0, 1, 2], [0, 2, 1, 3, 4], [0, 1, 2, 6, 7, 8, 3, 4, 5, 9], [4, 3, 2, 1, 0], [2, 0, 3, 1, 4]]
+)
+def test_lists_that_are_only_out_of_order_are_sorted(order: list[int]) -> None:
+    rows, left_out = order_frames(np.array(order, dtype=np.float64), "the list")
+    assert np.array(order)[rows].tolist() == list(range(len(order))) and not left_out
+
+
+def test_pairs_tell_how_far_the_nearest_partner_is() -> None:
+    left, right = np.arange(10) * 0.05, 0.035 + np.arange(5) * 0.1
+    with pytest.raises(
+        DatasetError, match=r"none of the 10 images has a depth image within 0\.005 s: the nearest is 0\.015"
+    ):
+        pair_by_time(left, right, 0.005, "walk", "depth image")
+    pairs, alone = pair_by_time(left, right, 0.02, "walk", "depth image")
+    assert pairs.tolist() == [[i, (i - 1) // 2] for i in range(1, 10, 2)]
+    assert [entry.stamp_s for entry in alone] == pytest.approx(left[::2])
+    assert {entry.reason for entry in alone} == {"no depth image"}
+    with pytest.raises(DatasetError, match="--pair-within must be 0 or more seconds, found -1"):
+        Timing(pair_within_s=-1)

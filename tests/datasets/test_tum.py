@@ -150,3 +150,37 @@ def test_real_tum(test_data: Path) -> None:
     assert 0.5 < (frame.depth > 0).mean() < 0.95
     assert sequence.camera.distortion == (0.2624, -0.9531, -0.0054, 0.0026, 1.1633)
     assert sequence.ground_truth is not None and len(sequence.ground_truth) > 250
+
+
+@pytest.mark.parametrize(("unit", "per_second"), [("ms", 1e3), ("us", 1e6), ("ns", 1e9)])
+def test_lists_in_other_units_are_recognised_and_told(
+    folder: Callable, unit: str, per_second: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = folder()
+    for kind in ("rgb", "depth"):
+        lines = [line.split() for line in (path / f"{kind}.txt").read_text().splitlines() if not line.startswith("#")]
+        text = "".join(f"{float(stamp) * per_second:.0f} {file}\n" for stamp, file in lines)
+        (path / f"{kind}.txt").write_text(text)
+    with caplog.at_level(logging.WARNING):
+        sequence = open_sequence(path)
+    assert (sequence.time_unit, sequence.sensor) == (unit, "rgbd")
+    assert [frame.timestamp for frame in sequence] == pytest.approx([10.0, 10.1, 10.3])
+    assert "rgb.txt: time stamps are read as" in caplog.text
+    assert len(open_sequence(path, time_unit="s")) == 1  # the one pair of equal stamps
+
+
+def test_stamps_that_are_all_equal_are_no_times(folder: Callable) -> None:
+    path = folder()
+    (path / "rgb.txt").write_text("".join(f"1.5 rgb/{time:.6f}.png\n" for time in RGB_TIMES))
+    with pytest.raises(DatasetError, match=r"all 4 time stamps are 1\.5, which is no time: .*--time-unit frames"):
+        open_sequence(path, sensor="mono")
+    counted = open_sequence(path, sensor="mono", time_unit="frames")
+    assert [frame.timestamp for frame in counted] == pytest.approx(np.arange(4) / 30)
+
+
+def test_a_depth_folder_without_its_list_is_told(folder: Callable, caplog: pytest.LogCaptureFixture) -> None:
+    path = folder()
+    (path / "depth.txt").unlink()
+    with caplog.at_level(logging.WARNING):
+        assert open_sequence(path).sensor == "mono"
+    assert "depth/ is not used, for depth.txt, its list, is missing: mono" in caplog.text
