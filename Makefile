@@ -3,6 +3,7 @@
 #   PYTHON=python3.12      the interpreter of the virtual environment
 #   TORCH_INDEX_URL=URL    where the CPU build of torch comes from when pip's own index has none;
 #                          empty: take what pip's own index has (on Linux the CUDA build, gigabytes)
+#   WORKERS=4              the processes that run tests at the same time, as many as usable cores; 0: this one only
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -12,6 +13,7 @@ SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || echo python3)
 TORCH_INDEX_URL ?= https://download.pytorch.org/whl/cpu
 VENV ?= .venv
+WORKERS ?= $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 
 # Set in many containers: every start would compile all that it imports anew, 4 of the 10 seconds of a short run.
 unexport PYTHONDONTWRITEBYTECODE
@@ -19,11 +21,13 @@ unexport PYTHONDONTWRITEBYTECODE
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 # Without compiling all of it ahead: what is imported is compiled then, and set-up takes half the time.
 INSTALL := $(PIP) install -qq --no-compile --constraint constraints.txt
+# A worker takes about 1 GB; who is done takes over tests of the others.
+PYTEST := $(VENV)/bin/pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist worksteal
 # The libraries that Open3D loads and the Debian packages that bring them.
 LIBRARIES := libusb-1.0.so.0=libusb-1.0-0 libGL.so.1=libgl1 libEGL.so.1=libegl1 libgomp.so.1=libgomp1 libX11.so.6=libx11-6
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:.*##/ -/'
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*##/ -/'
 
 setup: $(VENV)/.setup ## virtual environment with pinned wheels; a second call does nothing
 
@@ -31,7 +35,10 @@ demo: setup ## run on a rendered world and write trajectory, map, figures and pi
 	$(VENV)/bin/spslam demo
 
 test: $(VENV)/.setup-dev ## all tests
-	$(VENV)/bin/pytest
+	$(PYTEST)
+
+test-fast: $(VENV)/.setup-dev ## the tests that take less than 3 seconds each
+	$(PYTEST) -m 'not slow'
 
 lint: $(VENV)/.setup-dev ## formatting, lint, types
 	$(VENV)/bin/ruff format --check .
@@ -44,7 +51,7 @@ bench: setup ## time engines, stages and runs on this machine
 clean: ## remove the virtual environment and caches; runs/ stays
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help setup demo test lint bench clean
+.PHONY: help setup demo test test-fast lint bench clean
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \

@@ -3,13 +3,28 @@
 import os
 from pathlib import Path
 
-import numpy as np
-import pytest
 
-from spslam import geometry
-from spslam.camera import Camera
-from spslam.frame import Observations
-from spslam.map import NO_POINT, Map
+def keep_to_share_of_cores() -> None:
+    """Each process of pytest-xdist uses its share of the cores, as do those that it starts.
+
+    Where two processes each run PyTorch in as many threads as there are cores, these wait for each other: training a
+    toy network takes five times the processor time. Libraries count the cores when they are imported.
+    """
+    worker, count = os.environ.get("PYTEST_XDIST_WORKER", "")[2:], os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")
+    if worker and hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, cores[int(worker) % len(cores) :: int(count)])
+
+
+keep_to_share_of_cores()
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+
+from spslam import geometry  # noqa: E402
+from spslam.camera import Camera  # noqa: E402
+from spslam.frame import Observations  # noqa: E402
+from spslam.map import NO_POINT, Map  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 
