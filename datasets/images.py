@@ -18,6 +18,7 @@ from spslam.frame import Sensor
 from .base import FileSequence, FrameFiles, check_image_size
 from .calibration import Calibration, find_calibration
 from .decoding import DEPTH_SUFFIXES, IMAGE_SUFFIXES, list_files
+from .depth_files import depth_units
 from .layout import contents, report_unpaired
 from .rectify import StereoRectifier, rectified_camera
 from .timing import associate, nominal_fps, order_by_time
@@ -72,9 +73,9 @@ def open_images(
         return FileSequence(name, FrameFiles(left.times, left.paths), camera, str(folder))
     if kind == "rgbd":
         left, depth = _pair(left, _timed(sides / "depth", DEPTH_SUFFIXES, given), name, "depth image")
-        units = given.depth_scale if given.depth_scale is not None else _DEPTH_UNITS_PER_METRE
+        units = depth_units(given.depth_scale, _DEPTH_UNITS_PER_METRE)
         camera = replace(given.camera, fps=nominal_fps(left.times, given.camera.fps))
-        files = FrameFiles(left.times, left.paths, depth=depth.paths, depth_units_per_metre=units)
+        files = FrameFiles(left.times, left.paths, depth=depth.paths, depth_units=units)
         return FileSequence(name, files, camera, str(folder))
     left, right = _pair(left, _timed(sides / "right", IMAGE_SUFFIXES, given), name, "right image")
     files = FrameFiles(left.times, left.paths, right=right.paths)
