@@ -7,7 +7,7 @@ they would be black, or grey without contrast.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -56,14 +56,13 @@ class GreyScaling:
 
     def apply(self, pixels: NDArray[np.uint16]) -> NDArray[np.uint8]:
         """Pixels (H, W) as uint8."""
-        scaled: NDArray[np.uint8] = self._table[pixels]
-        return scaled
+        return np.asarray(self._table[pixels], dtype=np.uint8)
 
     @cached_property
     def _table(self) -> NDArray[np.uint8]:
         values = np.arange(_LARGEST + 1, dtype=np.uint16)
         if self == GreyScaling():
-            return full_range_to_eight_bits(values[None])[0]
+            return full_range_to_eight_bits(values[None]).ravel()
         scaled = (values.astype(np.float64) - self.black) * (255.0 / (self.white - self.black))
         return np.asarray(np.clip(np.rint(scaled), 0, 255), dtype=np.uint8)
 
@@ -145,8 +144,10 @@ def _usual_limits(limits: list[tuple[int, int]]) -> tuple[int, int] | None:
     return int(np.sort(low[lit])[outliers]), int(np.sort(high[lit])[-1 - outliers])
 
 
-def _sampled_limits(paths: list[Path]) -> Iterable[tuple[int, int]]:
+def _sampled_limits(paths: list[Path]) -> Iterator[tuple[int, int]]:
     """Darkest and brightest value of some images of 16 bits that can be read and that show something."""
+    if not paths:
+        return
     spread = np.linspace(0, len(paths) - 1, _SPREAD_IMAGES).astype(np.int64)
     for row in np.unique(np.r_[np.arange(min(_FIRST_IMAGES, len(paths))), spread]):
         try:

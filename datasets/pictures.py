@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from spslam.errors import DatasetError
 
-from .decoding import IMAGE_SUFFIXES, read_image, to_grey
+from .decoding import IMAGE_SUFFIXES, to_grey
 from .euroc import is_euroc
+from .grey_levels import GreyReader
 from .kitti import is_kitti
 from .layout import absolute
 from .opening import open_sequence
@@ -87,4 +88,14 @@ def _image_files(folder: Path) -> Iterator[Picture]:
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
     if not files:
         raise DatasetError(f"expected a video, a sequence or image files in {folder}, found none of them")
-    return ((path.relative_to(folder).as_posix(), read_image(path)) for path in files)
+    return _read_files(folder, files)
+
+
+def _read_files(folder: Path, files: list[Path]) -> Iterator[Picture]:
+    # A folder below may be of another camera: each has its own scaling of 16 bits.
+    folders: dict[Path, list[Path]] = {}
+    for path in files:
+        folders.setdefault(path.parent, []).append(path)
+    readers = {place: GreyReader(f"images {place.name}", paths) for place, paths in folders.items()}
+    for path in files:
+        yield path.relative_to(folder).as_posix(), readers[path.parent].read(path)

@@ -22,7 +22,7 @@ class FrameError(DatasetError):
 
 
 class InputError(DatasetError):
-    """The images are surely not what the run takes them for: left and right are swapped."""
+    """The images are surely not what the run takes them for, so that every pose would be wrong."""
 
 
 class CalibrationError(DatasetError):

@@ -46,6 +46,9 @@ _SWAPPED_SHARE = 0.9
 # Median offset and median distance of matches in rows, pixels, that are too large. Rendered 0.00 and 0.03, EuRoC 0.05
 # and 0.1, KITTI 0.3 to 0.5 and 0.4 to 0.7.
 _MISALIGNED_PX, _SCATTERED_PX = 0.8, 1.2
+# Median offset in rows of each of the first pairs beyond which no stereo matcher finds anything, pixels, and how far the
+# offsets may differ from pair to pair.
+_HOPELESS_PX, _STEADY_PX = 6.0, 1.0
 # Standard deviation over time of the median offset in rows, pixels, that is too large: rows that move come from
 # images of different moments. KITTI 0.1, EuRoC 0.03; a right image that is one frame late 1.5 or more.
 _UNSTEADY_PX = 0.4
@@ -148,8 +151,16 @@ def misaligned_rows(pairs: List[PairOffsets]) -> str | None:
         return None
     return (
         f"matches of the pairs lie {apart:.1f} px apart in rows (median of {len(clear)} pairs): the images are not "
-        "rectified with this calibration"
+        "rectified with this calibration, or left and right are exchanged in one of the two"
     )
+
+
+def hopeless_rows(pairs: List[PairOffsets]) -> bool:
+    """Whether matches of all pairs, at least 3, lie so far apart in rows, always the same way, that the run is in
+    vain."""
+    clear = [pair for pair in pairs if len(pair) >= _LEAST_POINTS]
+    offsets = np.array([np.median(pair.rows) for pair in clear])
+    return len(clear) >= 3 and bool(np.abs(offsets).min() >= _HOPELESS_PX and np.ptp(offsets) <= _STEADY_PX)
 
 
 def depth_out_of_range(known: float, median_m: float, in_range: float, limits: DepthConfig, scale: float | None) -> str:
@@ -194,7 +205,7 @@ class InputChecks:
             depth_scale: units per metre that its depth file was divided by, where known.
 
         Raises:
-            InputError: left and right images are swapped.
+            InputError: left and right images are swapped, or rows do not agree at all.
         """
         if self._seen > _LATER_FRAMES[-1]:
             return
@@ -212,7 +223,7 @@ class InputChecks:
         """Judge what there is at the end of a run that is shorter than the checks.
 
         Raises:
-            InputError: left and right images are swapped.
+            InputError: as `see`.
         """
         if self._seen < _EARLY_FRAMES:
             self._judge_early(depth_scale)
@@ -245,6 +256,9 @@ class InputChecks:
         swapped = swapped_sides(self._pairs)
         if swapped is not None:
             raise InputError(f"{swapped}: exchange the folders of the images, or the cameras in the calibration")
+        rows = misaligned_rows(self._pairs)
+        if rows is not None and hopeless_rows(self._pairs) and self._late_pairs() is None:
+            raise InputError(rows)
         self._tell("pairs_without_disparity", without_disparity(self._pairs))
         if self._depths:
             depth = np.concatenate([part.ravel() for part in self._depths])
