@@ -131,7 +131,7 @@ def not_measured(raw: NDArray[Any]) -> NDArray[np.bool_]:
     """
     largest = np.finfo(raw.dtype).max if raw.dtype.kind == "f" else np.iinfo(raw.dtype).max
     none: NDArray[np.bool_] = raw == largest
-    if largest > _LARGEST_UINT16:
+    if float(largest) > _LARGEST_UINT16:
         converted = raw == _LARGEST_UINT16
         if converted.any() and not ((raw > _LARGEST_UINT16) & (raw < largest)).any():
             none |= converted

@@ -46,8 +46,8 @@ _SWAPPED_SHARE = 0.9
 # Median offset and median distance of matches in rows, pixels, that are too large. Rendered 0.00 and 0.03, EuRoC 0.05
 # and 0.1, KITTI 0.3 to 0.5 and 0.4 to 0.7.
 _MISALIGNED_PX, _SCATTERED_PX = 0.8, 1.2
-# Median offset in rows of each of the first pairs beyond which no stereo matcher finds anything, pixels, and how far the
-# offsets may differ from pair to pair.
+# Median offset in rows of each of the first pairs beyond which no patch finds its like, pixels, and how far offsets of
+# the pairs may differ.
 _HOPELESS_PX, _STEADY_PX = 6.0, 1.0
 # Standard deviation over time of the median offset in rows, pixels, that is too large: rows that move come from
 # images of different moments. KITTI 0.1, EuRoC 0.03; a right image that is one frame late 1.5 or more.
