@@ -17,7 +17,9 @@ from spslam.frame import Frame, Sensor
 from spslam.ports import LeftOut, Sequence
 from spslam.trajectory import Trajectory
 
-from .decoding import image_size, read_depth, read_image, tell_orientation
+from .decoding import image_size, tell_orientation
+from .depth_files import MILLIMETRES, DepthReader, DepthUnits
+from .grey_levels import GreyReader
 from .rectify import StereoRectifier
 
 _LOG = logging.getLogger(__name__)
@@ -108,7 +110,7 @@ class FrameFiles:
         images: N paths; the left images of stereo pairs.
         right: N paths of the right images, or None.
         depth: N paths of depth files registered to `images`, or None.
-        depth_units_per_metre: what integer depth is divided by.
+        depth_units: what depth is divided by.
         time_unit, left_out: see `Sequence`.
     """
 
@@ -116,7 +118,7 @@ class FrameFiles:
     images: list[Path]
     right: list[Path] | None = None
     depth: list[Path] | None = None
-    depth_units_per_metre: float = 1000.0
+    depth_units: DepthUnits = MILLIMETRES
     time_unit: str = "s"
     left_out: tuple[LeftOut, ...] = ()
 
@@ -154,6 +156,13 @@ class FileSequence(BaseSequence):
         self._rectifier = rectifier
         raw = (rectifier.left, rectifier.right) if rectifier is not None else (camera, camera)
         self._left_size, self._right_size = ((c.width, c.height) for c in raw)
+        self._images = GreyReader(name, files.images, files.right or [])
+        self._depth = DepthReader(name, files.depth_units)
+
+    @property
+    def depth_scale(self) -> float | None:
+        """Units per metre that the latest depth file was divided by; None before the first."""
+        return self._depth.units_per_metre
 
     def __len__(self) -> int:
         return len(self._files)
@@ -166,16 +175,16 @@ class FileSequence(BaseSequence):
     def _read(self, index: int) -> Frame:
         files = self._files
         path = files.images[index]
-        image, right, depth = read_image(path), None, None
-        _check_size(path, image.shape, self._left_size)
+        image, right, depth = self._images.read(path), None, None
+        _check_size("image" if files.right is None else "left image", path, image.shape, self._left_size)
         if files.right is not None:
-            right = read_image(files.right[index])
-            _check_size(files.right[index], right.shape, self._right_size)
+            right = self._images.read(files.right[index])
+            _check_size("right image", files.right[index], right.shape, self._right_size)
             if self._rectifier is not None:
                 image, right = self._rectifier.rectify(image, right)
         if files.depth is not None:
-            depth = read_depth(files.depth[index], files.depth_units_per_metre)
-            _check_size(files.depth[index], depth.shape, self._left_size)
+            depth = self._depth.read(files.depth[index])
+            _check_size("depth image", files.depth[index], depth.shape, self._left_size)
         return Frame(index, float(files.timestamps[index]), self.camera, image, right, depth)
 
 
@@ -211,6 +220,11 @@ class SlicedSequence(BaseSequence):
     def _rows(self) -> range:
         return range(self._start, len(self._whole), self._stride)[: self._most]
 
+    @property
+    def depth_scale(self) -> float | None:
+        """Units per metre that the latest depth file was divided by; None where there is none."""
+        return getattr(self._whole, "depth_scale", None)
+
     def _original_index(self, index: int) -> int:
         return self._rows[index]
 
@@ -234,10 +248,15 @@ class SlicedSequence(BaseSequence):
         return frame if frame.camera is self.camera else replace(frame, camera=self.camera)
 
 
-def _check_size(path: Path, shape: tuple[int, ...], expected: tuple[int, int]) -> None:
+def _check_size(what: str, path: Path, shape: tuple[int, ...], expected: tuple[int, int]) -> None:
     height, width = shape
-    if (width, height) != expected:
-        raise FrameError(f"{path.name}: expected {expected[0]}x{expected[1]} pixels, found {width}x{height}")
+    if (width, height) == expected:
+        return
+    hint = ": depth must be registered to the image, pixel by pixel" if what == "depth image" else ""
+    raise FrameError(
+        f"{what} {path.parent.name}/{path.name}: expected {expected[0]}x{expected[1]} pixels, found "
+        f"{width}x{height}{hint}"
+    )
 
 
 def check_image_size(images: list[Path], camera: Camera, calibration: str) -> None:

@@ -64,7 +64,9 @@ class _CalibrationFile(_CameraEntry):
     T_left_right: Annotated[list[_Row], Field(min_length=4, max_length=4)] | None = Field(
         None, description="right-camera coordinates to left ones, metres"
     )
-    depth_scale: _Positive | None = Field(None, description="units of integer depth images per metre")
+    depth_scale: _Positive | None = Field(
+        None, description="units of depth images per metre; without, floats are metres"
+    )
 
     @model_validator(mode="after")
     def _stereo_is_complete(self) -> _CalibrationFile:
@@ -92,7 +94,7 @@ class Calibration:
         fps: 1/s, None where the file does not say.
         right: the right camera, or None.
         T_left_right: (4, 4) float64, right-camera coordinates to left ones, metres; None without `right`.
-        depth_scale: units of integer depth images per metre, None where the file does not say.
+        depth_scale: units of depth images per metre, None where the file does not say.
     """
 
     path: Path

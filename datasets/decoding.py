@@ -27,6 +27,7 @@ _JPEG_END = b"\xff\xd9"
 _EXIF_WITHIN = 1 << 17
 _ORIENTATION_TAG = 0x0112
 _EXIF_SHORT = 3
+_LARGEST_UINT16 = 65535
 
 
 def list_files(folder: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> list[Path]:
@@ -35,12 +36,22 @@ def list_files(folder: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> list
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
-    """A PNG or JPEG file as a (H, W) uint8 grey image. 16 bits are scaled to 8 by the full range of 16.
+    """A PNG or JPEG file as a (H, W) uint8 grey image. 16 bits are scaled to 8 by the full range of 16: images of a
+    sequence are read by a `grey_levels.GreyReader`, which looks at the range that they fill.
 
     Raises:
         FrameError: the file is missing, cut short, damaged, or no image.
     """
-    return to_grey(_decode(path), path.name)
+    return _to_eight_bits(read_grey(path))
+
+
+def read_grey(path: Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """A PNG or JPEG file as a (H, W) grey image of the 8 or 16 bits that it has.
+
+    Raises:
+        FrameError: the file is missing, cut short, damaged, or no image.
+    """
+    return _one_channel(_decode(path), path.name)
 
 
 def to_grey(pixels: NDArray[Any], name: str) -> NDArray[np.uint8]:
@@ -49,6 +60,21 @@ def to_grey(pixels: NDArray[Any], name: str) -> NDArray[np.uint8]:
     Raises:
         FrameError: another type or shape; `name` is named.
     """
+    return _to_eight_bits(_one_channel(pixels, name))
+
+
+def full_range_to_eight_bits(pixels: NDArray[np.uint16]) -> NDArray[np.uint8]:
+    """16 bits (H, W) scaled to 8: 65535 becomes 255."""
+    return np.asarray(cv2.convertScaleAbs(pixels, alpha=255.0 / 65535.0), dtype=np.uint8)
+
+
+def _to_eight_bits(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> NDArray[np.uint8]:
+    if pixels.dtype == np.uint16:
+        pixels = full_range_to_eight_bits(pixels.astype(np.uint16, copy=False))
+    return np.ascontiguousarray(pixels, dtype=np.uint8)
+
+
+def _one_channel(pixels: NDArray[Any], name: str) -> NDArray[np.uint8] | NDArray[np.uint16]:
     if pixels.dtype not in (np.uint8, np.uint16) or pixels.ndim not in (2, 3):
         raise FrameError(f"{name}: expected an image of 8 or 16 bits, found {pixels.dtype} {pixels.shape}")
     if pixels.ndim == 3:
@@ -57,29 +83,48 @@ def to_grey(pixels: NDArray[Any], name: str) -> NDArray[np.uint8]:
             raise FrameError(f"{name}: expected 1, 3 or 4 channels, found {pixels.shape[2]}")
         code = codes[pixels.shape[2]]
         pixels = pixels[:, :, 0] if code is None else cv2.cvtColor(pixels, code)
-    if pixels.dtype == np.uint16:
-        pixels = cv2.convertScaleAbs(pixels, alpha=255.0 / 65535.0)
-    return np.ascontiguousarray(pixels, dtype=np.uint8)
+    return np.ascontiguousarray(pixels)
 
 
 def read_depth(path: Path, units_per_metre: float) -> NDArray[np.float32]:
-    """A depth file as (H, W) float32 metres along z, 0 where unknown (0, negative, NaN or infinite in the file).
+    """A depth file as (H, W) float32 metres along z, 0 where unknown (see `to_metres`).
 
     Integers of 16 or more bits (PNG, TIFF, .npy) are divided by `units_per_metre`; floating point files (TIFF, .npy)
-    hold metres already, as in ROS (REP 118).
+    hold metres already, as in ROS (REP 118). `depth_files.DepthReader` reads those of a sequence, in other units, too.
+
+    Raises:
+        FrameError: the file is missing, cut short, damaged, or holds no depth.
+    """
+    raw = read_raw_depth(path)
+    return to_metres(raw, 1.0 if raw.dtype.kind == "f" else units_per_metre)
+
+
+def read_raw_depth(path: Path) -> NDArray[Any]:
+    """A depth file as it is: (H, W) integers of 16 or more bits, or floating point numbers.
 
     Raises:
         FrameError: the file is missing, cut short, damaged, or holds no depth.
     """
     raw = _read_npy(path) if path.suffix.lower() == ".npy" else _decode(path)
-    if raw.ndim != 2 or raw.dtype == np.uint8 or raw.dtype.kind not in "uif":
+    if raw.ndim == 3 and raw.shape[2] == 1:
+        raw = raw[:, :, 0]
+    if raw.ndim != 2 or raw.dtype.itemsize < 2 or raw.dtype.kind not in "uif":
+        hint = ", a picture of the depth and no depth" if raw.dtype == np.uint8 else ""
         raise FrameError(
-            f"{path.name}: expected depth as one channel of 16-bit integers or floats, found {raw.dtype} {raw.shape}"
+            f"depth image {path.parent.name}/{path.name}: expected depth as one channel of 16-bit integers or floats, "
+            f"found {raw.dtype} {raw.shape}{hint}"
         )
-    depth = raw.astype(np.float32)
-    if raw.dtype.kind != "f":
-        depth /= np.float32(units_per_metre)
-    depth[~np.isfinite(depth) | (depth < 0)] = 0.0
+    return raw
+
+
+def to_metres(raw: NDArray[Any], units_per_metre: float) -> NDArray[np.float32]:
+    """Depth (H, W) of integers or floats as float32 metres; 0 where it is no measurement: 0, negative, NaN, infinite,
+    or `not_measured`, whatever the unit."""
+    with np.errstate(over="ignore"):
+        depth = raw.astype(np.float32)
+        if units_per_metre != 1.0:
+            depth /= np.float32(units_per_metre)
+    depth[~np.isfinite(depth) | (depth < 0) | not_measured(raw)] = 0.0
     return depth
 
 
@@ -120,6 +165,20 @@ def orientation_tag(data: bytes) -> int:
     except struct.error:
         pass
     return 1
+
+
+def not_measured(raw: NDArray[Any]) -> NDArray[np.bool_]:
+    """Where depth (H, W) is the largest number of its type: cameras and tools write it for "none" or "too far".
+
+    65535 as the largest number of an image counts as well: 16 bits that were converted to a wider type.
+    """
+    largest = np.finfo(raw.dtype).max if raw.dtype.kind == "f" else np.iinfo(raw.dtype).max
+    none: NDArray[np.bool_] = raw == largest
+    if float(largest) > _LARGEST_UINT16:
+        converted = raw == _LARGEST_UINT16
+        if converted.any() and not ((raw > _LARGEST_UINT16) & (raw < largest)).any():
+            none |= converted
+    return none
 
 
 def image_size(paths: list[Path]) -> tuple[int, int]:

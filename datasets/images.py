@@ -17,6 +17,7 @@ from spslam.ports import LeftOut
 from .base import FileSequence, FrameFiles, check_image_size
 from .calibration import Calibration, find_calibration
 from .decoding import DEPTH_SUFFIXES, IMAGE_SUFFIXES, list_files
+from .depth_files import depth_units
 from .image_names import TimedImages, time_images
 from .layout import contents, unused_streams
 from .rectify import StereoRectifier, rectified_camera
@@ -82,7 +83,7 @@ def open_images(
         left.paths,
         right=right,
         depth=depth,
-        depth_units_per_metre=given.depth_scale if given.depth_scale is not None else _DEPTH_UNITS_PER_METRE,
+        depth_units=depth_units(given.depth_scale, _DEPTH_UNITS_PER_METRE),
         time_unit=left.unit,
         left_out=tuple(left_out),
     )

@@ -15,8 +15,9 @@ from spslam.errors import DatasetError, FrameError
 from spslam.files import visible_files
 from spslam.notices import notice
 
-from .decoding import IMAGE_SUFFIXES, read_image, tell_orientation, to_grey
+from .decoding import IMAGE_SUFFIXES, tell_orientation, to_grey
 from .euroc import is_euroc
+from .grey_levels import GreyReader
 from .image_names import describe_kinds
 from .kitti import is_kitti
 from .layout import absolute
@@ -110,10 +111,15 @@ def _image_files(folder: Path) -> Iterator[Picture]:
 
 
 def _read_files(files: list[Path], folder: Path) -> Iterator[Picture]:
+    # A folder below may be of another camera: each has its own scaling of 16 bits.
+    folders: dict[Path, list[Path]] = {}
+    for path in files:
+        folders.setdefault(path.parent, []).append(path)
+    readers = {place: GreyReader(f"images {place.name}", paths) for place, paths in folders.items()}
     broken: list[str] = []
     for path in files:
         try:
-            image = read_image(path)
+            image = readers[path.parent].read(path)
         except FrameError as error:
             broken.append(str(error))
             continue

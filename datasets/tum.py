@@ -18,6 +18,7 @@ from spslam.trajectory import Trajectory, read_tum
 
 from .base import FileSequence, FrameFiles, check_image_size
 from .calibration import CALIBRATION_NAME, load_calibration
+from .depth_files import DepthUnits, depth_units
 from .layout import check_sequence_name, choose_sequence, contents, reason, subfolders, unused_streams
 from .timing import Timing, nominal_fps, order_frames, pair_by_time, read_stamps
 
@@ -82,9 +83,7 @@ def open_tum(
     elif sensor == "auto" and (unused := unused_streams(folder, ("depth",))):
         notice(_LOG, "unused_stream", "%s: %s/ is not used, for depth.txt, its list, is missing: mono", name, unused[0])
     check_image_size(images, camera, origin)
-    files = FrameFiles(
-        times, images, depth=depth, depth_units_per_metre=units, time_unit=unit, left_out=tuple(left_out)
-    )
+    files = FrameFiles(times, images, depth=depth, depth_units=units, time_unit=unit, left_out=tuple(left_out))
     camera = replace(camera, fps=nominal_fps(times, camera.fps))
     return FileSequence(name, files, camera, str(folder), _read_ground_truth(folder))
 
@@ -105,13 +104,13 @@ def _find_sequence(path: Path, sequence: str | None) -> Path:
     return choose_sequence(path, choices, sequence)
 
 
-def _find_camera(folder: Path, calibration: str | Path | None) -> tuple[Camera, float, str]:
+def _find_camera(folder: Path, calibration: str | Path | None) -> tuple[Camera, DepthUnits, str]:
     """The camera, units of depth per metre, and where they come from in words."""
     if calibration is None and (folder / CALIBRATION_NAME).is_file():
         calibration = folder / CALIBRATION_NAME
     if calibration is not None:
         own = load_calibration(calibration)
-        units = own.depth_scale if own.depth_scale is not None else _DEPTH_UNITS_PER_METRE
+        units = depth_units(own.depth_scale, _DEPTH_UNITS_PER_METRE)
         return own.camera, units, f"calibration {own.path}"
     robots = _ROBOT.findall(folder.name)
     if not robots:
@@ -119,7 +118,7 @@ def _find_camera(folder: Path, calibration: str | Path | None) -> tuple[Camera, 
             f"the camera of {folder} is unknown: expected freiburg1, freiburg2 or freiburg3 in the folder's name, or "
             "--calibration FILE"
         )
-    return _CAMERAS[robots[0]], _DEPTH_UNITS_PER_METRE, f"the calibration of freiburg{robots[0]}"
+    return _CAMERAS[robots[0]], depth_units(None, _DEPTH_UNITS_PER_METRE), f"the calibration of freiburg{robots[0]}"
 
 
 def _read_list(path: Path, timing: Timing, fps: float) -> tuple[NDArray[np.float64], list[Path], str, list[LeftOut]]:

@@ -21,6 +21,10 @@ class FrameError(DatasetError):
     """One frame of a sequence cannot be decoded; the rest of the sequence may be fine."""
 
 
+class InputError(DatasetError):
+    """The images are surely not what the run takes them for, so that every pose would be wrong."""
+
+
 class CalibrationError(DatasetError):
     """A calibration is missing, incomplete or impossible."""
 

@@ -47,6 +47,7 @@ class Record:
         dropped: indices of frames that came while all were busy.
         stopped: whether somebody asked to stop before the end.
         failure: what ended the run before its time.
+        causes: what is wrong with the input, in words (see `InputChecks`).
     """
 
     results: list[TrackResult] = field(default_factory=list)
@@ -58,6 +59,7 @@ class Record:
     dropped: list[int] = field(default_factory=list)
     stopped: bool = False
     failure: Exception | None = None
+    causes: list[str] = field(default_factory=list)
 
 
 def compute_metrics(

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spslam.errors import DatasetError, SpslamError, TrajectoryError
+from spslam.errors import DatasetError, InputError, SpslamError, TrajectoryError
 from spslam.evaluation import Alignment, Evaluation, evaluate
 from spslam.files import write_atomic
 from spslam.frame_records import write_frames
 from spslam.html_report import write_report
+from spslam.input_checks import InputChecks
 from spslam.machine import process_age_s
 from spslam.metric_scale import ScaleRequest, Scaling, apply_scale
 from spslam.metrics import Metrics, Record, compute_metrics, notice_metrics
@@ -106,6 +107,9 @@ def run(
         record = track_all(slam, sequence, Viewers(viewer, samples), on_frame, stop, realtime)
         if not record.results:
             raise record.failure or DatasetError(f"{sequence.name} has no frames")
+        if isinstance(record.failure, InputError):
+            # Every pose would be wrong.
+            raise record.failure
         try:
             slam.finish()
             stamps = {result.index: result.timestamp for result in record.results}
@@ -147,11 +151,14 @@ def track_all(
         realtime: frames come when their stamps say; those that nobody has time for are dropped and counted.
     """
     record = Record(begun_s=process_age_s())
+    checks = InputChecks(slam.config)
+    record.causes = checks.causes
     begin = perf_counter()
     on_drop = (lambda frame: record.dropped.append(frame.index)) if realtime else None
     try:
         with prepared(sequence, slam.observe, on_drop, slam.observes_at_once, stop) as frames:
             for item in frames:
+                checks.see(item.frame, getattr(sequence, "depth_scale", None))
                 result, frame_ms = track_prepared(slam, item)
                 record.done_s.append(perf_counter() - begin)
                 record.results.append(result)
@@ -167,6 +174,10 @@ def track_all(
                     break
             else:
                 record.stopped = realtime and stop()
+        checks.finish(getattr(sequence, "depth_scale", None))
+    except InputError as error:
+        record.failure = InputError(f"{sequence.name}: {error}")
+        logger.error("the run ends early: %s", record.failure)
     except Exception as error:
         record.failure = error
         logger.exception("the run ends early")
@@ -289,7 +300,8 @@ def _no_pose_error(sequence: Sequence, record: Record) -> SpslamError:
     reasons = [result.reason for result in record.results if result.reason]
     # The latest of equally frequent ones: the first frame cannot but wait for a second.
     most = max(dict.fromkeys(reversed(reasons)), key=reasons.count) if reasons else "no reason given"
+    causes = "".join(f"{cause}; " for cause in record.causes)
     return DatasetError(
-        f"{sequence.name}: none of {len(record.results)} frames could be tracked; "
+        f"{sequence.name}: none of {len(record.results)} frames could be tracked; {causes}"
         f"{reasons.count(most)} times: {most}; log.txt tells of each frame"
     )

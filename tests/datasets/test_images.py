@@ -127,7 +127,7 @@ def test_missing_right_images(folder: Callable, write: Callable, picture: Callab
 def test_depth(folder: Callable, write: Callable) -> None:
     path = folder("0.png", "1.png", depth_scale=500)
     write(path / "depth/0.png", np.full((30, 40), 750, np.uint16))
-    np.save(path / "depth/1.npy", np.where(np.arange(40) < 20, np.nan, 2.5) * np.ones((30, 1)))
+    np.save(path / "depth/1.npy", np.where(np.arange(40) < 20, np.nan, 1250.0) * np.ones((30, 1)))
     sequence = open_sequence(path)
     assert sequence.sensor == "rgbd" and sequence.camera.baseline_m is None
     depths = [frame.depth for frame in sequence]
@@ -144,7 +144,8 @@ def test_depth_defaults_to_millimetres_and_must_be_of_the_images_size(folder: Ca
     sequence = open_sequence(path)
     frames = list(sequence)
     assert len(frames) == 1 and frames[0].depth is not None and frames[0].depth[0, 0] == 0.75
-    assert sequence.skipped == [(1, "1.png: expected 40x30 pixels, found 20x15")]
+    assert [index for index, _ in sequence.skipped] == [1]
+    assert "depth image depth/1.png: expected 40x30 pixels, found 20x15: depth must be reg" in sequence.skipped[0][1]
     with pytest.raises(DatasetError, match="RGB-D needs depth images"):
         open_sequence(path / "depth", dataset="images", sensor="rgbd", calibration=path / "calibration.yaml")
 

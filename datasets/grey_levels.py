@@ -1,0 +1,170 @@
+"""16-bit images to 8 bits: one scaling for all images of a sequence, from the values that they hold.
+
+Cameras of 10, 12 or 14 bits and thermal cameras store their values in 16 bits. Scaled by the full range of 16 bits,
+they would be black, or grey without contrast.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spslam.errors import FrameError
+from spslam.notices import notice
+
+from .decoding import full_range_to_eight_bits, read_grey
+
+_LOG = logging.getLogger(__name__)
+_LARGEST = 65535
+# Images of each camera that are looked at: the first ones, and as many more at equal distances up to the last one, so
+# that values that drift (a thermal camera that warms up) stay in range.
+_FIRST_IMAGES, _SPREAD_IMAGES = 6, 7
+# Pixels of an image that are looked at, about.
+_PIXELS = 40_000
+# Percentiles of an image's values that count as its darkest and brightest: hot pixels are left out.
+_LOW_PERCENTILE, _HIGH_PERCENTILE = 0.1, 99.9
+# Share of pixels that must be neither 0 nor 65535, or the image is black or overexposed.
+_LEAST_SHARE = 0.05
+# Images with less than this share of the usual contrast are black or overexposed as well.
+_LEAST_CONTRAST = 0.1
+# One of so many images at either end may be an outlier: half overexposed, or of a shutter that closes.
+_OUTLIER_EVERY = 10
+# Values that span a smaller share of their bits' range lie on a pedestal: their own range is used. Contrast is 100 grey
+# levels otherwise.
+_PEDESTAL_SPAN = 0.4
+# Room that is left below and above the values found on a pedestal, share of their span.
+_PEDESTAL_MARGIN = 0.1
+
+
+@dataclass(frozen=True)
+class GreyScaling:
+    """A linear scaling of 16 bits to 8; values beyond are clipped.
+
+    Attributes:
+        black, white: values that become 0 and 255.
+    """
+
+    black: int = 0
+    white: int = _LARGEST
+
+    def apply(self, pixels: NDArray[np.uint16]) -> NDArray[np.uint8]:
+        """Pixels (H, W) as uint8."""
+        return np.asarray(self._table[pixels], dtype=np.uint8)
+
+    @cached_property
+    def _table(self) -> NDArray[np.uint8]:
+        values = np.arange(_LARGEST + 1, dtype=np.uint16)
+        if self == GreyScaling():
+            return full_range_to_eight_bits(values[None]).ravel()
+        scaled = (values.astype(np.float64) - self.black) * (255.0 / (self.white - self.black))
+        return np.asarray(np.clip(np.rint(scaled), 0, 255), dtype=np.uint8)
+
+
+class GreyReader:
+    """Reads the images of one sequence as 8-bit grey, those of 16 bits by one scaling.
+
+    The scaling is found when the first image of 16 bits is read, always from the same images, so that a frame has the
+    same pixels in whatever order frames are read. A notice tells of it unless it is that of the full range.
+
+    Args:
+        name: of the sequence, for the notice.
+        cameras: images of each camera, in their order.
+    """
+
+    def __init__(self, name: str, *cameras: list[Path]) -> None:
+        self._name = name
+        self._cameras = cameras
+        self._scaling: GreyScaling | None = None
+        self._lock = Lock()
+
+    def read(self, path: Path) -> NDArray[np.uint8]:
+        """An image as (H, W) uint8.
+
+        Raises:
+            FrameError: the file is missing, cut short, damaged, or no image.
+        """
+        pixels = read_grey(path)
+        if pixels.dtype != np.uint16:
+            return pixels.astype(np.uint8, copy=False)
+        return self._found_scaling().apply(pixels.astype(np.uint16, copy=False))
+
+    def _found_scaling(self) -> GreyScaling:
+        with self._lock:
+            if self._scaling is None:
+                self._scaling = _find_scaling(self._name, self._cameras)
+            return self._scaling
+
+
+def _find_scaling(name: str, cameras: Iterable[list[Path]]) -> GreyScaling:
+    limits = _usual_limits([found for paths in cameras for found in _sampled_limits(paths)])
+    if limits is None:
+        return GreyScaling()
+    scaling = scaling_for(*limits)
+    if scaling != GreyScaling():
+        notice(
+            _LOG,
+            "grey_scaling",
+            "%s: 16-bit images hold values %d to %d: scaled to 8 bits by (value - %d) * 255 / %d, clipped to 0 to 255",
+            name,
+            *limits,
+            scaling.black,
+            scaling.white - scaling.black,
+        )
+    return scaling
+
+
+def scaling_for(low: int, high: int) -> GreyScaling:
+    """The scaling for images whose values lie between `low` and `high`, 0 <= low < high <= 65535: of the 8 to 16 bits
+    that hold them, or on a pedestal of their own range with some room."""
+    most = 2 ** max(high.bit_length(), 8) - 1
+    span = high - low
+    if span >= _PEDESTAL_SPAN * most:
+        return GreyScaling(0, most)
+    margin = max(round(_PEDESTAL_MARGIN * span), 1)
+    return GreyScaling(max(low - margin, 0), min(high + margin, _LARGEST))
+
+
+def _usual_limits(limits: list[tuple[int, int]]) -> tuple[int, int] | None:
+    """Darkest and brightest value of most images; None where no image has any contrast."""
+    if not limits:
+        return None
+    low, high = np.array(limits, dtype=np.int64).T
+    usual = np.percentile(high - low, 75)
+    lit = high - low > _LEAST_CONTRAST * usual
+    if not lit.any():
+        return None
+    outliers = int(np.count_nonzero(lit)) // _OUTLIER_EVERY
+    return int(np.sort(low[lit])[outliers]), int(np.sort(high[lit])[-1 - outliers])
+
+
+def _sampled_limits(paths: list[Path]) -> Iterator[tuple[int, int]]:
+    """Darkest and brightest value of some images of 16 bits that can be read and that show something."""
+    if not paths:
+        return
+    spread = np.linspace(0, len(paths) - 1, _SPREAD_IMAGES).astype(np.int64)
+    for row in np.unique(np.r_[np.arange(min(_FIRST_IMAGES, len(paths))), spread]):
+        try:
+            pixels = read_grey(paths[row])
+        except FrameError:
+            continue
+        found = _limits(pixels) if pixels.dtype == np.uint16 else None
+        if found is not None:
+            yield found
+
+
+def _limits(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> tuple[int, int] | None:
+    step = max(int(np.sqrt(pixels.size / _PIXELS)), 1)
+    values = pixels[::step, ::step].ravel()
+    # Borders of rectified images are 0, dead pixels are 0 or 65535.
+    measured = values[(values > 0) & (values < _LARGEST)]
+    if len(measured) < max(_LEAST_SHARE * len(values), 1):
+        return None
+    low, high = np.percentile(measured, (_LOW_PERCENTILE, _HIGH_PERCENTILE))
+    return int(np.floor(low)), int(np.ceil(high))
