@@ -14,6 +14,7 @@ from spslam.errors import CalibrationError, DatasetError
 from spslam.trajectory import Trajectory, read_kitti
 
 from .base import FileSequence, FrameFiles
+from .calibration_checks import report_doubts
 from .decoding import image_size, list_files
 from .layout import check_sequence_name, choose_sequence, contents, reason, report_unpaired, subfolders
 from .timing import nominal_fps, order_by_time
@@ -157,7 +158,7 @@ def _baseline(left: _Projection, right: _Projection, folder: Path) -> float:
 def _camera(left: _Projection, baseline: float | None, files: FrameFiles, folder: Path) -> Camera:
     width, height = image_size(files.images)
     try:
-        return Camera(
+        camera = Camera(
             width=width,
             height=height,
             fx=float(left.K[0, 0]),
@@ -169,6 +170,8 @@ def _camera(left: _Projection, baseline: float | None, files: FrameFiles, folder
         )
     except CalibrationError as error:
         raise CalibrationError(f"{folder}/calib.txt: {error}") from None
+    report_doubts(camera, f"{folder}/calib.txt")
+    return camera
 
 
 def _read_times(path: Path) -> NDArray[np.float64]:

@@ -18,6 +18,7 @@ from spslam.frame import Frame
 
 from .base import BaseSequence
 from .calibration import find_calibration
+from .calibration_checks import size_advice
 from .decoding import to_grey
 
 _LOG = logging.getLogger(__name__)
@@ -60,7 +61,7 @@ class VideoSequence(BaseSequence):
         if (width, height) != (given.camera.width, given.camera.height):
             raise DatasetError(
                 f"the video {path} is {width}x{height}, but calibration {given.path} is for "
-                f"{given.camera.width}x{given.camera.height}: give the calibration of this video"
+                f"{given.camera.width}x{given.camera.height}: {size_advice(width, height, given.camera)}"
             )
         fps = _rate(self._capture.get(cv2.CAP_PROP_FPS), given.fps, path)
         super().__init__(f"video {path.stem}", "mono", replace(given.camera, fps=fps), str(path))

@@ -77,7 +77,7 @@ class Camera:
             )
         if len(self.distortion) not in counts:
             raise CalibrationError(
-                f"distortion model {self.distortion_model!r} takes {' or '.join(map(str, counts))} coefficients, "
+                f"distortion model {self.distortion_model!r} takes {_either(counts)} coefficients, "
                 f"found {len(self.distortion)}"
             )
         if not np.isfinite(self.distortion).all():
@@ -209,6 +209,11 @@ class Camera:
             (x >= border) & (y >= border) & (x <= self.width - 1 - border) & (y <= self.height - 1 - border)
         )
         return inside
+
+
+def _either(counts: tuple[int, ...]) -> str:
+    first = ", ".join(map(str, counts[:-1]))
+    return f"{first} or {counts[-1]}" if first else str(counts[-1])
 
 
 def _outside(centre: float, size: int) -> float:

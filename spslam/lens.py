@@ -115,8 +115,8 @@ def lens(name: Any, coefficients: tuple[float, ...]) -> tuple[DistortionModel, t
             f"{'none' if name is None else str(name)!r}: give model radtan (k1 k2 p1 p2 [k3 …]) or equidistant "
             "(fisheye k1 k2 k3 k4)"
         )
-    if model == "none" or (len(coefficients) == 0 and name is not None):
-        return "none", ()
+    if model == "none" or (model == "radtan" and len(coefficients) == 0):
+        return "none", ()  # an equidistant lens without coefficients would be no ideal one
     # Fewer than four say nothing of their order: k1 k2 k3, or k1 k2 p1?
     count = next((n for n in COEFFICIENT_COUNTS[model] if n >= significant and len(coefficients) >= 4), None)
     if count is None:
