@@ -173,8 +173,8 @@ def load_calibration(path: str | Path) -> Calibration:
         right = _right_camera(entry)
     except CalibrationError as error:
         raise CalibrationError(f"calibration {path}: {error}") from None
-    report_doubts(camera, f"calibration {path}")
-    if right is not None:
+    # Both sides of a pair are odd in the same way, if they are.
+    if not report_doubts(camera, f"calibration {path}") and right is not None:
         report_doubts(right, f"calibration {path}, right")
     T_left_right = None if entry.T_left_right is None else orthonormalize(np.array(entry.T_left_right))
     if T_left_right is not None:

@@ -22,11 +22,20 @@ _NARROWEST, _WIDEST_PINHOLE, _WIDEST_FISHEYE = 2.0, 150.0, 280.0
 _WIDEST_PIXEL = 1.6
 
 
-def report_doubts(camera: Camera, origin: str) -> None:
-    """Tell what in a camera is likely to be of another image, or in another unit; `origin` says where it is from."""
-    for doubt in (_principal_point(camera), _field_of_view(camera), _pixel_shape(camera)):
-        if doubt is not None:
-            notice(_LOG, "calibration_doubt", "%s: %s", origin, doubt)
+def report_doubts(camera: Camera, origin: str) -> bool:
+    """Tell what in a camera is likely to be of another image, or in another unit.
+
+    Args:
+        origin: where it is from, in words.
+
+    Returns:
+        Whether there was anything to tell.
+    """
+    found = (_principal_point(camera), _field_of_view(camera), _pixel_shape(camera))
+    doubts = [doubt for doubt in found if doubt is not None]
+    for doubt in doubts:
+        notice(_LOG, "calibration_doubt", "%s: %s", origin, doubt)
+    return bool(doubts)
 
 
 def size_advice(width: int, height: int, camera: Camera) -> str:

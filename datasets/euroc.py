@@ -20,7 +20,7 @@ from spslam.trajectory import Trajectory, read_euroc
 from .base import FileSequence, FrameFiles, check_image_size
 from .calibration_checks import report_doubts
 from .decoding import list_files
-from .foreign_calibration import recognise
+from .foreign_calibration import EUROC_SENSOR, recognise
 from .layout import check_sequence_name, choose_sequence, contents, reason, report_unpaired, subfolders
 from .rectify import StereoRectifier
 from .timing import associate, nominal_fps, order_by_time
@@ -162,7 +162,7 @@ def _sensor_values(text: str) -> dict[str, Any]:
         raise CalibrationError(f"expected keys and values, found {type(values).__name__}")
     if "T_BS" not in values:
         foreign = recognise(text)
-        if foreign is not None:
+        if foreign is not None and foreign.kind != EUROC_SENSOR:
             raise CalibrationError(f"expected EuRoC's sensor.yaml, but this is {foreign.kind}")
     kind = values.get("camera_model", "pinhole")
     if kind != "pinhole":

@@ -24,6 +24,7 @@ Values = dict[str, Any]
 # Our keys with what a file says, and what to mind.
 Filled = tuple[Values, str]
 _T = TypeVar("_T")
+EUROC_SENSOR = "a sensor.yaml of EuRoC (ASL)"
 _REQUIRED = ("width", "height", "fx", "fy", "cx", "cy")
 # COLMAP's pixel (0, 0) is a corner of the first pixel.
 _CORNER = 0.5
@@ -506,7 +507,7 @@ _KINDS: tuple[tuple[str, Callable[[Values], bool], Callable[[Values], Filled]], 
         _ros_file,
     ),
     (
-        "a sensor.yaml of EuRoC (ASL)",
+        EUROC_SENSOR,
         lambda given: "T_BS" in given or ("intrinsics" in given and "resolution" in given),
         _euroc,
     ),
