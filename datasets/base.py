@@ -17,6 +17,7 @@ from spslam.frame import Frame, Sensor
 from spslam.ports import LeftOut, Sequence
 from spslam.trajectory import Trajectory
 
+from .calibration_checks import size_advice
 from .decoding import image_size, tell_orientation
 from .depth_files import MILLIMETRES, DepthReader, DepthUnits
 from .grey_levels import GreyReader
@@ -269,5 +270,5 @@ def check_image_size(images: list[Path], camera: Camera, calibration: str) -> No
     if (width, height) != (camera.width, camera.height):
         raise DatasetError(
             f"images in {images[0].parent} are {width}x{height}, but {calibration} is for "
-            f"{camera.width}x{camera.height}: give the calibration of these images"
+            f"{camera.width}x{camera.height}: {size_advice(width, height, camera)}"
         )

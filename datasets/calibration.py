@@ -2,26 +2,71 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from spslam.camera import Camera, DistortionModel
+from spslam.camera import Camera
 from spslam.errors import CalibrationError
 from spslam.geometry import orthonormalize
+from spslam.lens import lens
+from spslam.notices import notice
 
+from .calibration_checks import report_doubts
+from .foreign_calibration import recognise
+from .yaml_text import one_line, parse_yaml, read_text, shown
+
+_LOG = logging.getLogger(__name__)
 CALIBRATION_NAME = "calibration.yaml"
 _ROTATION_TOLERANCE = 1e-3
 _DEFAULT_FPS = 30.0
+# OpenCV's image functions go no further.
+_LARGEST_PX = 32767
+# A baseline above this many metres is more likely one in millimetres.
+_WIDE_BASELINE_M = 5.0
+# Focal lengths and principal points below these are shares of the image's size.
+_RELATIVE_FOCAL, _RELATIVE_CENTRE = 5.0, 1.0
+# Mistakes that one message names.
+_MOST_MISTAKES = 6
 
-_Finite = Annotated[float, Field(allow_inf_nan=False)]
-_Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+def _no_truth_value(value: Any) -> Any:
+    # YAML reads yes, no, on and off as these, which would count as 1 and 0.
+    if isinstance(value, bool):
+        raise ValueError("expected a number")
+    return value
+
+
+def _as_rows(value: Any) -> Any:
+    """Three rows of four, or twelve or sixteen numbers in a row, are a transform as well."""
+    if not isinstance(value, list):
+        return value
+    if len(value) in (12, 16) and not any(isinstance(part, list) for part in value):
+        value = [value[i : i + 4] for i in range(0, len(value), 4)]
+    return [*value, [0.0, 0.0, 0.0, 1.0]] if len(value) == 3 and all(_has_four(row) for row in value) else value
+
+
+def _has_four(row: Any) -> bool:
+    return isinstance(row, list) and len(row) == 4
+
+
+def _flat(value: Any) -> Any:
+    """OpenCV's distortion is a list in a list."""
+    return value[0] if isinstance(value, list) and len(value) == 1 and isinstance(value[0], list) else value
+
+
+_Number = Annotated[float, BeforeValidator(_no_truth_value)]
+_Finite = Annotated[_Number, Field(allow_inf_nan=False)]
+_Positive = Annotated[_Number, Field(gt=0, allow_inf_nan=False)]
+_Pixels = Annotated[int, BeforeValidator(_no_truth_value), Field(gt=0, le=_LARGEST_PX)]
 _Row = Annotated[list[_Finite], Field(min_length=4, max_length=4)]
+_Rows = Annotated[list[_Row], BeforeValidator(_as_rows), Field(min_length=4, max_length=4)]
 
 
 class _Strict(BaseModel):
@@ -29,22 +74,31 @@ class _Strict(BaseModel):
 
 
 class _Distortion(_Strict):
-    model: DistortionModel = Field("none", description="lens model")
-    coefficients: list[_Finite] = Field(default=[], description="its coefficients, in OpenCV's order")
+    model: str | None = Field(None, description="lens model: radtan, equidistant or none, or another name of these")
+    coefficients: Annotated[list[_Finite], BeforeValidator(_flat)] = Field(
+        default=[], description="its coefficients, in OpenCV's order"
+    )
 
 
 class _CameraEntry(_Strict):
-    width: int = Field(gt=0, description="pixels")
-    height: int = Field(gt=0, description="pixels")
-    fx: _Positive = Field(description="pixels")
-    fy: _Positive = Field(description="pixels")
+    width: _Pixels = Field(description="pixels")
+    height: _Pixels = Field(description="pixels")
+    fx: _Finite = Field(description="pixels")
+    fy: _Finite = Field(description="pixels")
     cx: _Finite = Field(description="pixels, centre of the first pixel = 0")
     cy: _Finite = Field(description="pixels, centre of the first pixel = 0")
     fps: _Positive | None = Field(None, description="1/s; of the file numbers, where files are numbered")
-    readout_s: float = Field(0.0, description="of a rolling shutter, seconds from the first row to the last")
+    readout_s: _Number = Field(0.0, description="of a rolling shutter, seconds from the first row to the last")
     distortion: _Distortion = Field(default_factory=_Distortion, description="lens distortion")
 
     def camera(self) -> Camera:
+        if 0 < max(self.fx, self.fy) < _RELATIVE_FOCAL and 0 < max(self.cx, self.cy) < _RELATIVE_CENTRE:
+            raise CalibrationError(
+                f"fx {self.fx:g} and cx {self.cx:g} are shares of the image's size, expected pixels: fx: "
+                f"{self.fx * self.width:.6g}, fy: {self.fy * self.height:.6g}, cx: {self.cx * self.width - 0.5:.6g}, "
+                f"cy: {self.cy * self.height - 0.5:.6g}"
+            )
+        model, coefficients = lens(self.distortion.model, tuple(self.distortion.coefficients))
         return Camera(
             width=self.width,
             height=self.height,
@@ -52,8 +106,8 @@ class _CameraEntry(_Strict):
             fy=self.fy,
             cx=self.cx,
             cy=self.cy,
-            distortion_model=self.distortion.model,
-            distortion=tuple(self.distortion.coefficients),
+            distortion_model=model,
+            distortion=coefficients,
             fps=self.fps if self.fps is not None else _DEFAULT_FPS,
             readout_s=self.readout_s,
         )
@@ -61,9 +115,7 @@ class _CameraEntry(_Strict):
 
 class _CalibrationFile(_CameraEntry):
     right: _CameraEntry | None = Field(None, description="the right camera of a stereo pair")
-    T_left_right: Annotated[list[_Row], Field(min_length=4, max_length=4)] | None = Field(
-        None, description="right-camera coordinates to left ones, metres"
-    )
+    T_left_right: _Rows | None = Field(None, description="right-camera coordinates to left ones, metres")
     depth_scale: _Positive | None = Field(
         None, description="units of depth images per metre; without, floats are metres"
     )
@@ -113,25 +165,22 @@ def load_calibration(path: str | Path) -> Calibration:
             message names the key with its path.
     """
     path = Path(path)
+    text = read_text(path)
     try:
-        values: Any = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise CalibrationError(f"calibration {path} cannot be read: {error.strerror or error}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise CalibrationError(f"calibration {path} is not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(values, dict):
-        raise CalibrationError(
-            f"calibration {path}: expected keys (width height fx fy cx cy …), found {type(values).__name__}"
-        )
-    try:
-        entry = _CalibrationFile.model_validate(values)
+        foreign = recognise(text)
+        if foreign is not None:
+            raise CalibrationError(foreign.advice())
+        entry = _validated(parse_yaml(text))
         camera = entry.camera()
-        right = entry.right.camera() if entry.right is not None else None
-    except ValidationError as error:
-        raise CalibrationError(f"calibration {path}: {_describe(error)}") from None
+        right = _right_camera(entry)
     except CalibrationError as error:
         raise CalibrationError(f"calibration {path}: {error}") from None
+    # Both sides of a pair are odd in the same way, if they are.
+    if not report_doubts(camera, f"calibration {path}") and right is not None:
+        report_doubts(right, f"calibration {path}, right")
     T_left_right = None if entry.T_left_right is None else orthonormalize(np.array(entry.T_left_right))
+    if T_left_right is not None:
+        _report_baseline(float(np.linalg.norm(T_left_right[:3, 3])), path)
     return Calibration(path, camera, entry.fps, right, T_left_right, entry.depth_scale)
 
 
@@ -152,16 +201,109 @@ def find_calibration(given: str | Path | None, folders: list[Path], needed_for: 
     )
 
 
+def _validated(values: Any) -> _CalibrationFile:
+    if not isinstance(values, dict):
+        raise CalibrationError(f"expected keys (width height fx fy cx cy …), found {_kind(values)}")
+    try:
+        return _CalibrationFile.model_validate({str(key): value for key, value in values.items()})
+    except ValidationError as error:
+        raise CalibrationError(_describe(error)) from None
+    except (ValueError, TypeError, ArithmeticError, RecursionError) as error:
+        # Numbers beyond any float, and lists that hold themselves.
+        raise CalibrationError(f"holds a value that is no calibration's: {one_line(str(error))}") from None
+
+
+def _right_camera(entry: _CalibrationFile) -> Camera | None:
+    try:
+        return entry.right.camera() if entry.right is not None else None
+    except CalibrationError as error:
+        raise CalibrationError(f"right: {error}") from None
+
+
+def _report_baseline(baseline_m: float, path: Path) -> None:
+    if baseline_m > _WIDE_BASELINE_M:
+        notice(
+            _LOG,
+            "calibration_doubt",
+            "calibration %s: the cameras of T_left_right stand %.6g m apart: is it in metres, not in millimetres?",
+            path,
+            baseline_m,
+        )
+
+
 def _describe(error: ValidationError) -> str:
-    parts = []
-    for item in error.errors():
-        key = ".".join(str(part) for part in item["loc"])
-        if item["type"] == "extra_forbidden":
-            parts.append(f"unknown key {key}")
-        elif item["type"] == "missing":
-            parts.append(f"missing key {key}")
-        elif key:
-            parts.append(f"{key}: {item['msg']}, found {item['input']!r}")
-        else:
-            parts.append(item["msg"].removeprefix("Value error, "))
-    return "; ".join(parts)
+    # A key of another name is missing, too: what it is called comes first.
+    mistakes = sorted(error.errors(), key=lambda item: item["type"] != "extra_forbidden")
+    parts = list(dict.fromkeys(_mistake(item) for item in mistakes))
+    more = [f"and {len(parts) - _MOST_MISTAKES} more"] if len(parts) > _MOST_MISTAKES else []
+    return "; ".join(parts[:_MOST_MISTAKES] + more)
+
+
+def _mistake(item: Any) -> str:
+    key, value, message = ".".join(str(part) for part in item["loc"]), item["input"], str(item["msg"])
+    message = message.removeprefix("Value error, ")
+    if item["type"] == "extra_forbidden":
+        name = str(item["loc"][-1])
+        meant = next((ours for pattern, ours in _OTHER_NAMES if pattern.fullmatch(name.lower())), None)
+        return f"unknown key {one_line(key)}" + (f" (write {meant})" if meant else "")
+    if item["type"] == "missing":
+        return f"missing key {key}"
+    if not key:
+        return message
+    if item["loc"][0] == "T_left_right" and item["type"] in ("list_type", "too_short", "too_long"):
+        return "T_left_right: expected 4 rows of 4 numbers"
+    if key.endswith("distortion") and item["type"] in ("model_type", "dict_type"):
+        message = "expected model: radtan or equidistant, and coefficients: [k1, …]"
+    elif isinstance(value, list) and "number" in message:
+        message = "expected one number; a camera matrix is [[fx, 0, cx], [0, fy, cy], [0, 0, 1]]"
+    elif isinstance(value, str):
+        message = _text_hint(value) or message
+    return f"{one_line(key)}: {message}, found {shown(value)}"
+
+
+def _text_hint(value: str) -> str | None:
+    """What is wrong with a text in place of a number."""
+    text = value.strip()
+    if re.fullmatch(r"[-+]?\d+,\d+", text):
+        return f"a decimal comma: write {text.replace(',', '.')}"
+    if re.fullmatch(r"[-+]?[\d.]+\s*(°|deg|degrees?)", text, re.IGNORECASE):
+        return "expected pixels, not degrees: fx = width / 2 / tan(field of view / 2)"
+    unit = re.fullmatch(r"([-+]?[\d.]+)\s*([a-zA-Zµ/]+)", text)
+    if unit is not None:
+        return f"expected a number without a unit: write {unit[1]} if {unit[2]} is what this key is in"
+    return None
+
+
+def _kind(value: Any) -> str:
+    if value is None:
+        return "an empty file"
+    return "a list" if isinstance(value, list) else f"{type(value).__name__} {shown(value)}"
+
+
+# What others call our keys.
+_OTHER_NAMES = tuple(
+    (re.compile(pattern), ours)
+    for pattern, ours in (
+        (r"(image_?)?w(idth)?|cols|columns|xres", "width"),
+        (r"(image_?)?h(eight)?|rows|yres", "height"),
+        (r"f|focal|focal_?length(_px)?|fl|flen|f_x|fl_x|alpha", "fx and fy, in pixels"),
+        (r"ppx|u0|c_x|px|principal_?point(_x)?|center|centre", "cx and cy, in pixels"),
+        (r"ppy|v0|c_y|py", "cy, in pixels"),
+        (
+            r"[hvd]?fov(_?[xyhvd])?(_?deg(rees)?)?|field_?of_?view|angle(_of_view)?",
+            "fx = width / 2 / tan(fov / 2), in pixels",
+        ),
+        (r"k|camera_?matrix|intrinsics?(_matrix)?|mtx", "fx, fy, cx and cy"),
+        (
+            r"k[1-6]|p[12]|d|dist(_?coeff?s?)?|distortion_?(coeff?s|coefficients|model|type)|dist_coeff",
+            "distortion: {model: radtan, coefficients: [k1, k2, p1, p2]}",
+        ),
+        (
+            r"baseline(_m)?|b|bf|r|t|rotation|translation|extrinsics?|t_right_left|t_rl|t_lr",
+            "T_left_right, 4 rows of 4 numbers",
+        ),
+        (r"depth_?(map_?)?factor|depth_?unit(s)?|png_depth_scale|scale", "depth_scale, units per metre"),
+        (r"rate(_hz)?|frame_?rate|hz|freq(uency)?", "fps"),
+        (r"rolling_?shutter.*|read_?out.*|line_?delay.*", "readout_s, seconds from the first row to the last"),
+    )
+)

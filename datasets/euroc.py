@@ -9,31 +9,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
-from spslam.camera import Camera, DistortionModel
+from spslam.camera import Camera
 from spslam.errors import CalibrationError, DatasetError
 from spslam.geometry import inverse, orthonormalize
+from spslam.lens import lens, lens_model
 from spslam.notices import notice
 from spslam.ports import LeftOut
 from spslam.trajectory import Trajectory, read_euroc
 
 from .base import FileSequence, FrameFiles, check_image_size
+from .calibration_checks import report_doubts
 from .decoding import list_files
+from .foreign_calibration import EUROC_SENSOR, recognise
 from .layout import check_sequence_name, choose_sequence, contents, reason, subfolders
 from .rectify import StereoRectifier
 from .timing import Timing, nominal_fps, order_frames, pair_by_time, read_stamps
+from .yaml_text import parse_yaml, read_text, shown
 
 _LOG = logging.getLogger(__name__)
 _FPS = 20.0
-_MODELS: dict[str, DistortionModel] = {
-    "radial-tangential": "radtan",
-    "radtan": "radtan",
-    "plumb_bob": "radtan",
-    "equidistant": "equidistant",
-    "none": "none",
-}
+_DISTORTION = "distortion_coefficients"
 
 
 def is_euroc(path: Path) -> bool:
@@ -149,48 +146,52 @@ def _find_sequence(path: Path, sequence: str | None) -> tuple[Path, str]:
 
 
 def _read_sensor(path: Path) -> _SensorEntry:
+    if not path.is_file():
+        raise CalibrationError(f"expected EuRoC's calibration at {path}: cannot be read (no such file)")
+    text = read_text(path)
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise CalibrationError(f"expected EuRoC's calibration at {path}: cannot be read ({reason(error)})") from None
-    # OpenCV's header and tags are no YAML that PyYAML takes.
-    lines = [line for line in text.replace("!!opencv-matrix", "").splitlines() if not line.startswith("%YAML")]
-    try:
-        values: Any = yaml.safe_load("\n".join(lines))
-    except yaml.YAMLError as error:
-        raise CalibrationError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(values, dict):
-        raise CalibrationError(f"{path}: expected keys and values, found {type(values).__name__}")
-    kind = values.get("camera_model", "pinhole")
-    model = _MODELS.get(str(values.get("distortion_model", "none")).lower())
-    if kind != "pinhole" or model is None:
-        raise CalibrationError(
-            f"{path}: expected camera_model pinhole with distortion_model {', '.join(_MODELS)}, "
-            f"found {kind} with {values.get('distortion_model')}"
-        )
-    width, height = _numbers(path, values, "resolution", 2)
-    fx, fy, cx, cy = _numbers(path, values, "intrinsics", 4)
-    distortion = () if model == "none" else _numbers(path, values, "distortion_coefficients", None)
-    rate = _numbers(path, {"rate_hz": [values.get("rate_hz", _FPS)]}, "rate_hz", 1)[0]
-    extrinsics = values.get("T_BS")
-    T = np.reshape(_numbers(path, extrinsics if isinstance(extrinsics, dict) else {}, "data", 16, "T_BS."), (4, 4))
-    if not np.allclose(T[:3, :3] @ T[:3, :3].T, np.eye(3), atol=1e-3) or np.linalg.det(T[:3, :3]) < 0:
-        raise CalibrationError(f"{path}: T_BS holds no rotation matrix")
-    try:
+        values = _sensor_values(text)
+        width, height = _numbers(values, "resolution", 2)
+        fx, fy, cx, cy = _numbers(values, "intrinsics", 4)
+        coefficients = _numbers(values, _DISTORTION, None) if _DISTORTION in values else ()
+        model, distortion = lens(values.get("distortion_model"), coefficients)
+        rate = _numbers({"rate_hz": [values.get("rate_hz", _FPS)]}, "rate_hz", 1)[0]
+        extrinsics = values.get("T_BS")
+        T = np.reshape(_numbers(extrinsics if isinstance(extrinsics, dict) else {}, "data", 16, "T_BS."), (4, 4))
+        if not np.allclose(T[:3, :3] @ T[:3, :3].T, np.eye(3), atol=1e-3) or np.linalg.det(T[:3, :3]) < 0:
+            raise CalibrationError("T_BS holds no rotation matrix")
+        if width != int(width) or height != int(height):
+            raise CalibrationError(f"resolution must be whole pixels, found {width:g}x{height:g}")
         camera = Camera(int(width), int(height), fx, fy, cx, cy, model, distortion, fps=rate)
     except CalibrationError as error:
         raise CalibrationError(f"{path}: {error}") from None
+    report_doubts(camera, str(path))
     return _SensorEntry(camera, orthonormalize(T))
 
 
-def _numbers(path: Path, values: dict[str, Any], key: str, count: int | None, prefix: str = "") -> tuple[float, ...]:
+def _sensor_values(text: str) -> dict[str, Any]:
+    values = parse_yaml(text)
+    if not isinstance(values, dict):
+        raise CalibrationError(f"expected keys and values, found {type(values).__name__}")
+    if "T_BS" not in values:
+        foreign = recognise(text)
+        if foreign is not None and foreign.kind != EUROC_SENSOR:
+            raise CalibrationError(f"expected EuRoC's sensor.yaml, but this is {foreign.kind}")
+    kind = values.get("camera_model", "pinhole")
+    if kind != "pinhole":
+        lens_model(kind)
+        raise CalibrationError(f"expected camera_model pinhole, found {str(kind)[:40]!r}")
+    return values
+
+
+def _numbers(values: dict[str, Any], key: str, count: int | None, prefix: str = "") -> tuple[float, ...]:
     found = values.get(key)
     try:
-        numbers = tuple(float(value) for value in found)  # type: ignore[union-attr]
-    except (TypeError, ValueError):
+        numbers = tuple(float(value) for value in found) if isinstance(found, (list, tuple)) else (math.nan,)
+    except (TypeError, ValueError, OverflowError):
         numbers = (math.nan,)
     if not all(map(math.isfinite, numbers)) or (count is not None and len(numbers) != count):
-        raise CalibrationError(f"{path}: expected {count or 'a list of'} numbers under {prefix}{key}, found {found!r}")
+        raise CalibrationError(f"expected {count or 'a list of'} numbers under {prefix}{key}, found {shown(found)}")
     return numbers
 
 

@@ -17,6 +17,7 @@ from spslam.timestamps import stamp_column
 from spslam.trajectory import Trajectory, read_kitti
 
 from .base import FileSequence, FrameFiles
+from .calibration_checks import report_doubts
 from .decoding import image_size, list_files
 from .layout import check_sequence_name, choose_sequence, contents, reason, subfolders
 from .timing import Timing, nominal_fps, order_by_time, order_frames, read_stamps, report_unpaired
@@ -171,7 +172,7 @@ def _baseline(left: _Projection, right: _Projection, folder: Path) -> float:
 def _camera(left: _Projection, baseline: float | None, files: FrameFiles, folder: Path) -> Camera:
     width, height = image_size(files.images)
     try:
-        return Camera(
+        camera = Camera(
             width=width,
             height=height,
             fx=float(left.K[0, 0]),
@@ -183,6 +184,8 @@ def _camera(left: _Projection, baseline: float | None, files: FrameFiles, folder
         )
     except CalibrationError as error:
         raise CalibrationError(f"{folder}/calib.txt: {error}") from None
+    report_doubts(camera, f"{folder}/calib.txt")
+    return camera
 
 
 def _read_times(path: Path, timing: Timing) -> tuple[NDArray[np.float64], str]:

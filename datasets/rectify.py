@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import replace
 
@@ -12,25 +13,40 @@ from numpy.typing import NDArray
 from spslam.camera import Camera
 from spslam.errors import CalibrationError
 from spslam.geometry import inverse, make_transform
+from spslam.notices import notice
 
+from .rectified_view import RectifiedView, check_side_by_side, field_across, rectified_view
+
+_LOG = logging.getLogger(__name__)
 # Rotation (radians) and relative translation across the baseline below which a pair counts as rectified already.
 _ALIGNED = 1e-6
-# Field of view (radians, across) that a rectified fisheye keeps at most: a plane stretches what lies farther out, and
-# the centre pays for it with its resolution.
-_WIDEST_FIELD = math.radians(120.0)
+# Share of the size that the principal point of OpenCV's view may be off centre before ours is compared with it: of
+# images that were cut out of larger ones OpenCV may show a third as much as both lenses saw.
+_MOST_OFF_CENTRE = 0.25
+# Share of the rectified views without a picture that is told.
+_EMPTY_TOLD = 0.001
+_NOWHERE_PX = -1e4
+
+_Maps = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 
 class StereoRectifier:
-    """Rectifies pairs of two calibrated cameras (Bouguet's method as in OpenCV's `stereoRectify`, alpha 0: only
-    pixels that both lenses saw; Kannala-Brandt fisheye lenses through `cv2.fisheye`, at most 120 degrees across).
+    """Rectifies pairs of two calibrated cameras.
+
+    Pairs without fisheye lenses: Bouguet's method as in OpenCV's `stereoRectify`, alpha 0: only pixels that both lenses
+    saw. Pairs with an equidistant lens, and images cut out of larger ones where OpenCV shows less: the widest view that
+    both lenses fill, at most 120 degrees across (`rectified_view`).
 
     Attributes:
         left, right: the cameras as they are.
         camera: the rectified left camera, without distortion, with the baseline.
         T_left_rectified: (4, 4) float64, rectified left camera coordinates to those of `left` (a rotation).
+        empty: share of the rectified views, 0 to 1, that no pixel of a lens fills; of the left or the right one,
+            whichever has more.
 
     Raises:
-        CalibrationError: the cameras differ in size or lens model, or do not stand side by side, left camera left.
+        CalibrationError: the cameras differ in size, do not see the same, or do not stand side by side, left camera
+            left.
     """
 
     def __init__(self, left: Camera, right: Camera, T_left_right: NDArray[np.float64]) -> None:
@@ -39,26 +55,46 @@ class StereoRectifier:
                 "stereo rectification needs cameras of one size, found "
                 f"{left.width}x{left.height} and {right.width}x{right.height}"
             )
+        check_side_by_side(T_left_right)
         self.left, self.right = left, right
-        R_left, R_right, P_left, P_right = _rectify(left, right, inverse(T_left_right))
-        baseline = _baseline(P_right)
+        opencv = _opencv_view(left, right, inverse(T_left_right))
+        view = opencv or rectified_view(left, right, T_left_right)
+        if opencv is not None and not _is_centred(opencv, left):
+            own = rectified_view(left, right, T_left_right)
+            if own.K[0, 0] < opencv.K[0, 0]:
+                view, opencv = own, None
         self.camera = replace(
             left.without_distortion(),
-            fx=float(P_left[0, 0]),
-            fy=float(P_left[1, 1]),
-            cx=float(P_left[0, 2]),
-            cy=float(P_left[1, 2]),
-            baseline_m=baseline,
+            fx=float(view.K[0, 0]),
+            fy=float(view.K[1, 1]),
+            cx=float(view.K[0, 2]),
+            cy=float(view.K[1, 2]),
+            baseline_m=view.baseline_m,
         )
-        self.T_left_rectified = make_transform(R_left.T, np.zeros(3))
-        self._maps_left = _undistortion_maps(left, R_left, P_left)
-        self._maps_right = _undistortion_maps(right, R_right, P_right)
+        self.T_left_rectified = make_transform(view.R_left.T, np.zeros(3))
+        maps = _lens_maps if opencv is None else _opencv_maps
+        self._maps_left, self._maps_right = maps(left, view.R_left, view.K), maps(right, view.R_right, view.K)
+        self.empty = max(_empty(left, self._maps_left), _empty(right, self._maps_right))
+        if opencv is None or self.empty > _EMPTY_TOLD:
+            self._tell()
 
     def rectify(
         self, image_left: NDArray[np.uint8], image_right: NDArray[np.uint8]
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """The rectified pair, (H, W) uint8 each, of a raw pair, (H, W) uint8 each."""
         return _remap(image_left, self._maps_left), _remap(image_right, self._maps_right)
+
+    def _tell(self) -> None:
+        wide, of = (math.degrees(field_across(camera)) for camera in (self.camera, self.left))
+        empty = f"; {100 * self.empty:.1f} % of it lies outside of the images and is black"
+        notice(
+            _LOG,
+            "rectified_view",
+            "the rectified stereo view is %.0f degrees wide of the lens's %.0f%s",
+            wide,
+            of,
+            empty if self.empty > _EMPTY_TOLD else "",
+        )
 
 
 def rectified_camera(left: Camera, right: Camera, T_left_right: NDArray[np.float64]) -> Camera | None:
@@ -78,63 +114,58 @@ def rectified_camera(left: Camera, right: Camera, T_left_right: NDArray[np.float
     return replace(left, baseline_m=float(translation[0]))
 
 
-def _rectify(
-    left: Camera, right: Camera, T_right_left: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    R, t = T_right_left[:3, :3].copy(), T_right_left[:3, 3:].copy()
-    size = (left.width, left.height)
-    models = {camera.distortion_model for camera in (left, right)}
-    D_left, D_right = _coefficients(left), _coefficients(right)
-    if models == {"equidistant"}:
-        R_left, R_right, P_left, P_right, _ = cv2.fisheye.stereoRectify(
-            left.K, D_left, right.K, D_right, size, R, t, flags=cv2.CALIB_ZERO_DISPARITY
-        )
-        P_left, P_right = (_narrow(np.asarray(P, dtype=np.float64), left.width) for P in (P_left, P_right))
-    elif "equidistant" in models:
-        raise CalibrationError(
-            "stereo rectification needs one lens model for both cameras, found "
-            f"{left.distortion_model} left and {right.distortion_model} right"
-        )
-    else:
-        R_left, R_right, P_left, P_right, *_ = cv2.stereoRectify(
-            left.K, D_left, right.K, D_right, size, R, t, flags=cv2.CALIB_ZERO_DISPARITY, alpha=0
-        )
+def _opencv_view(left: Camera, right: Camera, T_right_left: NDArray[np.float64]) -> RectifiedView | None:
+    """OpenCV's view of lenses that are no fisheye ones; None where it has none."""
+    if "equidistant" in (left.distortion_model, right.distortion_model):
+        return None
+    R_left, R_right, P_left, P_right, *_ = cv2.stereoRectify(
+        left.K,
+        _coefficients(left),
+        right.K,
+        _coefficients(right),
+        (left.width, left.height),
+        T_right_left[:3, :3].copy(),
+        T_right_left[:3, 3:].copy(),
+        flags=cv2.CALIB_ZERO_DISPARITY,
+        alpha=0,
+    )
     R0, R1, P0, P1 = (np.asarray(matrix, dtype=np.float64) for matrix in (R_left, R_right, P_left, P_right))
-    return R0, R1, P0, P1
+    if not (np.isfinite([P0, P1]).all() and P1[0, 0] > 0 and P1[0, 3] < 0):
+        return None
+    return RectifiedView(R0, R1, P0[:, :3], -float(P1[0, 3] / P1[0, 0]))
 
 
-def _narrow(P: NDArray[np.float64], width: int) -> NDArray[np.float64]:
-    scale = max(1.0, width / 2.0 / math.tan(_WIDEST_FIELD / 2.0) / P[0, 0])
-    narrowed = P.copy()
-    narrowed[:2, [0, 1, 3]] *= scale
-    return narrowed
-
-
-def _baseline(P_right: NDArray[np.float64]) -> float:
-    if abs(P_right[1, 3]) > abs(P_right[0, 3]):
-        raise CalibrationError("the two cameras stand above each other; only side-by-side stereo is supported")
-    baseline = -float(P_right[0, 3] / P_right[0, 0])
-    if not baseline > 0:
-        raise CalibrationError(
-            f"the right camera stands {-baseline:.3f} m left of the left one: swap them, or invert the transform "
-            "between them (T_left_right maps right-camera coordinates to left ones)"
-        )
-    return baseline
+def _is_centred(view: RectifiedView, camera: Camera) -> bool:
+    size = np.array([camera.width, camera.height])
+    return bool((np.abs(view.K[:2, 2] - (size - 1) / 2.0) <= _MOST_OFF_CENTRE * size).all())
 
 
 def _coefficients(camera: Camera) -> NDArray[np.float64]:
     return np.asarray(camera.distortion if camera.distortion else (0.0,) * 4, dtype=np.float64)
 
 
-def _undistortion_maps(
-    camera: Camera, R: NDArray[np.float64], P: NDArray[np.float64]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    init = (
-        cv2.fisheye.initUndistortRectifyMap if camera.distortion_model == "equidistant" else cv2.initUndistortRectifyMap
-    )
-    map_x, map_y = init(camera.K, _coefficients(camera), R, P[:, :3], (camera.width, camera.height), cv2.CV_32FC1)
+def _opencv_maps(camera: Camera, R: NDArray[np.float64], K: NDArray[np.float64]) -> _Maps:
+    size = (camera.width, camera.height)
+    map_x, map_y = cv2.initUndistortRectifyMap(camera.K, _coefficients(camera), R, K, size, cv2.CV_32FC1)
     return np.asarray(map_x, dtype=np.float32), np.asarray(map_y, dtype=np.float32)
 
 
-def _remap(image: NDArray[np.uint8], maps: tuple[NDArray[np.float32], NDArray[np.float32]]) -> NDArray[np.uint8]:
+def _lens_maps(camera: Camera, R: NDArray[np.float64], K: NDArray[np.float64]) -> _Maps:
+    """The same by our own lens functions: OpenCV's mirror what lies behind a fisheye lens into the image."""
+    y, x = np.indices((camera.height, camera.width), dtype=np.float64)
+    rays = np.stack([(x - K[0, 2]) / K[0, 0], (y - K[1, 2]) / K[1, 1], np.ones_like(x)], axis=-1).reshape(-1, 3)
+    pixels = camera.lens_pixels(rays @ R)
+    pixels = np.clip(np.where(np.isfinite(pixels), pixels, _NOWHERE_PX), _NOWHERE_PX, -_NOWHERE_PX)
+    map_x, map_y = pixels.astype(np.float32).reshape(camera.height, camera.width, 2).transpose(2, 0, 1)
+    return np.ascontiguousarray(map_x), np.ascontiguousarray(map_y)
+
+
+def _empty(camera: Camera, maps: _Maps) -> float:
+    """Share of a rectified view whose pixel lies outside of the image, by more than a pixel, which is black."""
+    x, y = maps
+    inside = (x > -1) & (y > -1) & (x < camera.width) & (y < camera.height)
+    return float(1.0 - np.count_nonzero(inside) / inside.size)
+
+
+def _remap(image: NDArray[np.uint8], maps: _Maps) -> NDArray[np.uint8]:
     return np.asarray(cv2.remap(image, maps[0], maps[1], cv2.INTER_LINEAR), dtype=np.uint8)

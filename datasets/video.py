@@ -19,6 +19,7 @@ from spslam.timestamps import FASTEST_STEP_S, SLOWEST_STEP_S
 
 from .base import BaseSequence
 from .calibration import Calibration, find_calibration
+from .calibration_checks import size_advice
 from .decoding import to_grey
 from .timing import Timing
 
@@ -201,7 +202,7 @@ def _check_size(capture: cv2.VideoCapture, path: Path, given: Calibration) -> No
     stored = f" as it is stored (its tag, which is ignored, turns it by {turned} degrees)" if turned else ""
     raise DatasetError(
         f"the video {path} is {width}x{height}{stored}, but calibration {given.path} is for "
-        f"{camera.width}x{camera.height}: give the calibration of this video"
+        f"{camera.width}x{camera.height}: {size_advice(width, height, camera)}"
     )
 
 

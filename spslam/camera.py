@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from spslam.errors import CalibrationError
+from spslam.lens import COEFFICIENT_COUNTS, DistortionModel, bend_angles, straighten_angles, widest_slope
 
-DistortionModel = Literal["none", "radtan", "equidistant"]
-_COEFFICIENT_COUNTS = {"none": (0,), "radtan": (4, 5, 8), "equidistant": (4,)}
 _UNDISTORT_ITERATIONS = 10
 _MAX_UNDISTORT_ERROR_PX = 0.5
+# A pinhole image ends at 90 degrees from its axis; a hundredth of a pixel is hundreds of them before that. Beyond this
+# angle (tangent 573) a pixel of a fisheye lens has no place on the plane.
+_WIDEST_UNDISTORTED = np.radians(89.9)
+# Tangent of 80 degrees: no image lies farther off the axis of its lens as a whole.
+_FARTHEST_CROP = 5.67
 # Whoever gives milliseconds shall be told.
 _LONGEST_READOUT_S = 0.2
 
@@ -25,9 +28,9 @@ class Camera:
 
     Attributes:
         width, height: pixels.
-        fx, fy, cx, cy: pixels.
-        distortion_model: `none`, `radtan` (OpenCV's k1 k2 p1 p2 [k3 [k4 k5 k6]]) or `equidistant`
-            (fisheye k1..k4, Kannala & Brandt 2006).
+        fx, fy, cx, cy: pixels. The principal point of a cropped image may lie outside of it.
+        distortion_model: `none`, `radtan` (OpenCV's k1 k2 p1 p2 [k3 [k4 k5 k6 [s1 s2 s3 s4 [τx τy]]]]) or
+            `equidistant` (fisheye k1..k4, Kannala & Brandt 2006).
         distortion: its coefficients.
         baseline_m: metres between the rectified left and right camera; for RGB-D the baseline of the
             virtual stereo pair that depth is expressed in; None for mono.
@@ -57,20 +60,24 @@ class Camera:
         if not (np.isfinite([self.fx, self.fy, self.cx, self.cy]).all() and self.fx > 0 and self.fy > 0):
             raise CalibrationError(
                 f"fx and fy must be positive and finite, found fx={self.fx} fy={self.fy} cx={self.cx} cy={self.cy}"
+                f"{_focal_hint(self.fx, self.fy)}"
             )
-        if not (0 < self.cx < self.width and 0 < self.cy < self.height):
+        # Crops leave the principal point outside, but not by any number of pixels.
+        beside = (_outside(self.cx, self.width) / self.fx, _outside(self.cy, self.height) / self.fy)
+        if not np.hypot(*beside) < _FARTHEST_CROP:
             raise CalibrationError(
-                f"principal point ({self.cx}, {self.cy}) lies outside the {self.width}x{self.height} image: "
-                "is the calibration for another image size?"
+                f"principal point ({self.cx:g}, {self.cy:g}) lies so far outside the {self.width}x{self.height} image "
+                "that the whole image would be more than 80 degrees off the axis: is the calibration for another "
+                "image size, or in another unit than pixels?"
             )
-        counts = _COEFFICIENT_COUNTS.get(self.distortion_model)
+        counts = COEFFICIENT_COUNTS.get(self.distortion_model)
         if counts is None:
             raise CalibrationError(
-                f"distortion model must be one of {', '.join(_COEFFICIENT_COUNTS)}, found {self.distortion_model!r}"
+                f"distortion model must be one of {', '.join(COEFFICIENT_COUNTS)}, found {self.distortion_model!r}"
             )
         if len(self.distortion) not in counts:
             raise CalibrationError(
-                f"distortion model {self.distortion_model!r} takes {' or '.join(map(str, counts))} coefficients, "
+                f"distortion model {self.distortion_model!r} takes {_either(counts)} coefficients, "
                 f"found {len(self.distortion)}"
             )
         if not np.isfinite(self.distortion).all():
@@ -124,37 +131,76 @@ class Camera:
     def undistort(self, pixels: NDArray[np.floating]) -> NDArray[np.float64]:
         """Undistorted pixels (N, 2) float64 of pixels (N, 2) as the lens gave them.
 
-        NaN where there is none: beyond 90 degrees from the axis, or where the lens model folds back.
+        NaN where there is none: beyond 89.9 degrees from the axis of an equidistant lens, or where the lens model
+        folds back.
         """
-        points = np.asarray(pixels, dtype=np.float64).reshape(-1, 1, 2)
+        points = np.asarray(pixels, dtype=np.float64).reshape(-1, 2)
         if self.distortion_model == "none" or len(points) == 0:
-            return points.reshape(-1, 2).copy()
-        coefficients = np.asarray(self.distortion)
-        if self.distortion_model == "radtan":
-            out = cv2.undistortPoints(points, self.K, coefficients, None, None, self.K)
-        else:
-            out = cv2.fisheye.undistortPoints(points, self.K, coefficients, None, self.K)
+            return points.copy()
+        if self.distortion_model == "equidistant":
+            rays = self.lens_rays(points)
+            seen = np.arctan2(np.hypot(rays[:, 0], rays[:, 1]), rays[:, 2]) <= _WIDEST_UNDISTORTED
+            return self.project(np.where(seen[:, None], rays, np.nan))
+        out = cv2.undistortPoints(points[:, None], self.K, np.asarray(self.distortion), None, None, self.K)
         undistorted = np.asarray(out, dtype=np.float64).reshape(-1, 2)
         # OpenCV stops after five iterations, which leaves up to a pixel at the corners of strong lenses.
         for _ in range(_UNDISTORT_ITERATIONS):
-            undistorted -= self.distort(undistorted) - points.reshape(-1, 2)
-        missed = np.linalg.norm(self.distort(undistorted) - points.reshape(-1, 2), axis=1)
+            undistorted -= self.distort(undistorted) - points
+        missed = np.linalg.norm(self.distort(undistorted) - points, axis=1)
         undistorted[~(missed < _MAX_UNDISTORT_ERROR_PX)] = np.nan
         return undistorted
 
     def distort(self, pixels: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Pixels (N, 2) as the lens gives them of undistorted pixels (N, 2); the inverse of `undistort`."""
+        """Pixels (N, 2) as the lens gives them of undistorted pixels (N, 2); the inverse of `undistort`.
+
+        NaN beyond the angle where an equidistant lens folds back.
+        """
         points = np.asarray(pixels, dtype=np.float64).reshape(-1, 2)
         if self.distortion_model == "none" or len(points) == 0:
             return points.copy()
         normalised = (points - (self.cx, self.cy)) / (self.fx, self.fy)
-        coefficients = np.asarray(self.distortion)
-        if self.distortion_model == "radtan":
-            rays = np.concatenate([normalised, np.ones((len(points), 1))], axis=1)
-            out, _ = cv2.projectPoints(rays.reshape(-1, 1, 3), np.zeros(3), np.zeros(3), self.K, coefficients)
-        else:
-            out = cv2.fisheye.distortPoints(normalised.reshape(-1, 1, 2), self.K, coefficients)
+        rays = np.concatenate([normalised, np.ones((len(points), 1))], axis=1)
+        return self._equidistant(rays) if self.distortion_model == "equidistant" else self._radtan(rays)
+
+    def lens_pixels(self, rays: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Pixels (N, 2) as the lens gives them of view rays (N, 3) of any length.
+
+        NaN where the lens has none: behind a camera that is no fisheye, and beyond the angle where the lens model
+        folds back and would show again what it showed before.
+        """
+        if self.distortion_model == "equidistant":
+            return self._equidistant(rays)
+        ideal = self.project(rays)
+        if self.distortion_model == "none" or len(rays) == 0:
+            return ideal
+        radius = np.linalg.norm((ideal - (self.cx, self.cy)) / (self.fx, self.fy), axis=1)
+        return np.where((radius <= widest_slope(self.distortion))[:, None], self.distort(ideal), np.nan)
+
+    def lens_rays(self, pixels: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Unit view rays (N, 3) of pixels (N, 2) as the lens gave them, also of those beyond 90 degrees from the axis
+        of an equidistant lens; NaN where the lens has none."""
+        if self.distortion_model != "equidistant":
+            return self.bearings(self.undistort(pixels))
+        bent = (pixels - (self.cx, self.cy)) / (self.fx, self.fy)
+        radius = np.linalg.norm(bent, axis=1)
+        theta = straighten_angles(radius, self.distortion)
+        # sin θ / r → 1 in the centre, where θ = r for any lens.
+        scale = np.divide(np.sin(theta), radius, out=np.ones_like(radius), where=radius > 0)
+        return np.concatenate([bent * scale[:, None], np.cos(theta)[:, None]], axis=1)
+
+    def _radtan(self, rays: NDArray[np.float64]) -> NDArray[np.float64]:
+        still = np.zeros(3)
+        out, _ = cv2.projectPoints(rays.reshape(-1, 1, 3), still, still, self.K, np.asarray(self.distortion))
         return np.asarray(out, dtype=np.float64).reshape(-1, 2)
+
+    def _equidistant(self, rays: NDArray[np.float64]) -> NDArray[np.float64]:
+        # OpenCV's functions take a ray for the line that it lies on: they show what is behind, too, mirrored.
+        across = np.hypot(rays[:, 0], rays[:, 1])
+        radius = bend_angles(np.arctan2(across, rays[:, 2]), self.distortion)
+        ahead = np.where(rays[:, 2] > 0, 1.0, np.nan)  # the direction is unknown on the axis itself: only behind
+        scale = np.divide(radius, across, out=radius * 0.0 + ahead, where=across > 0)
+        pixels: NDArray[np.float64] = rays[:, :2] * scale[:, None] * (self.fx, self.fy) + (self.cx, self.cy)
+        return pixels
 
     def in_image(self, pixels: NDArray[np.float64], border: float = 0.0) -> NDArray[np.bool_]:
         """(...,) bool: which pixels (..., 2) lie at least `border` pixels inside the image; NaN does not."""
@@ -163,3 +209,24 @@ class Camera:
             (x >= border) & (y >= border) & (x <= self.width - 1 - border) & (y <= self.height - 1 - border)
         )
         return inside
+
+
+def _either(counts: tuple[int, ...]) -> str:
+    first = ", ".join(map(str, counts[:-1]))
+    return f"{first} or {counts[-1]}" if first else str(counts[-1])
+
+
+def _outside(centre: float, size: int) -> float:
+    """How many pixels a coordinate lies outside of an image of `size` pixels."""
+    return max(0.0, -0.5 - centre, centre - (size - 0.5))
+
+
+def _focal_hint(fx: float, fy: float) -> str:
+    if fx > 0 > fy:
+        return (
+            ": a negative fy says that the y axis of the camera points up, as ICL-NUIM's does: give fy "
+            f"{-fy:g}, and where a ground truth follows that axis, change the signs of its y, qx and qz"
+        )
+    if fx < 0:
+        return ": a negative focal length says that an axis points the other way: give it without the sign"
+    return ""

@@ -137,10 +137,11 @@ def test_baseline_and_focal_length_give_the_disparity():
         ({"width": 0}, "image size"),
         ({"fx": -1.0}, "fx and fy"),
         ({"fy": float("nan")}, "fx and fy"),
-        ({"cx": 700.0}, "another image size"),
+        ({"fy": -480.0}, "y axis of the camera points up, as ICL-NUIM's does: give fy 480"),
+        ({"cx": 7000.0}, "another image size"),
         ({"distortion_model": "fov"}, "one of none, radtan, equidistant"),
         ({"distortion": (0.1, 0.2)}, "takes 0 coefficients, found 2"),
-        ({"distortion_model": "radtan", "distortion": (0.1,)}, "4 or 5 or 8 coefficients, found 1"),
+        ({"distortion_model": "radtan", "distortion": (0.1,)}, "takes 4, 5, 8, 12 or 14 coefficients, found 1"),
         ({"distortion_model": "radtan", "distortion": (0.1, float("nan"), 0.0, 0.0)}, "finite"),
         ({"baseline_m": 0.0}, "baseline"),
         ({"baseline_m": float("nan")}, "baseline"),
@@ -164,3 +165,69 @@ def test_pixels_beyond_the_pinhole_have_no_undistorted_position() -> None:
     undistorted = camera.undistort(pixels)
     assert np.isnan(undistorted[0]).all()
     assert np.allclose(camera.distort(undistorted[1:]), pixels[1:], atol=1e-6)
+
+
+def test_an_ideal_fisheye_has_no_undistorted_pixels_from_90_degrees_on() -> None:
+    camera = Camera(800, 800, 200.0, 200.0, 399.5, 399.5, "equidistant", (0.0, 0.0, 0.0, 0.0))
+    angles = np.radians([0.0, 45.0, 89.0, 89.8, 89.95, 90.0, 90.05, 90.15, 95.0, 110.0])
+    undistorted = camera.undistort(np.stack([399.5 + 200.0 * angles, np.full(10, 399.5)], axis=1))
+    assert np.isfinite(undistorted).all(axis=1).tolist() == [True] * 4 + [False] * 6
+    np.testing.assert_allclose(undistorted[:4, 0], 399.5 + 200.0 * np.tan(angles[:4]), rtol=1e-9)
+
+
+def test_a_fisheye_does_not_show_twice_what_it_sees() -> None:
+    """OpenCV's projection mirrors what lies behind a lens into its image."""
+    camera = CAMERAS["fisheye"]
+    rng = np.random.default_rng(3)
+    rays = rng.normal(size=(400, 3))
+    pixels = camera.lens_pixels(rays)
+    ahead = rays[:, 2] > 0.05
+    expected, _ = cv2.fisheye.projectPoints(
+        rays[ahead].reshape(-1, 1, 3), np.zeros(3), np.zeros(3), camera.K, np.array(camera.distortion)
+    )
+    np.testing.assert_allclose(pixels[ahead], expected.reshape(-1, 2), atol=1e-6)
+    unit = rays / np.linalg.norm(rays, axis=1, keepdims=True)
+    known = np.isfinite(pixels).all(axis=1)
+    assert known.mean() > 0.5
+    np.testing.assert_allclose(camera.lens_rays(pixels[known]), unit[known], atol=1e-6)
+    assert np.isnan(camera.lens_pixels(np.array([[0.0, 0.0, -1.0]]))).all()
+    np.testing.assert_allclose(camera.lens_pixels(np.array([[0.0, 0.0, 2.0]])), [[camera.cx, camera.cy]])
+
+
+@pytest.mark.parametrize("name", ["ideal", "fr1", "euroc"])
+def test_other_lenses_see_nothing_behind_them_and_nothing_twice(name: str) -> None:
+    camera = CAMERAS[name]
+    pixels = pixels_of(camera)
+    rays = camera.lens_rays(pixels)
+    np.testing.assert_allclose(camera.lens_pixels(3.0 * rays), pixels, atol=1e-3)
+    assert np.isnan(camera.lens_pixels(-rays)).all()
+
+
+def test_a_lens_that_folds_back_does_not_show_twice_what_it_sees() -> None:
+    camera = Camera(640, 480, 460.0, 458.0, 322.0, 236.0, "radtan", (-0.3, 0.0, 0.0, 0.0))
+    ray = np.array([[1.8, 0.0, 1.0]])
+    assert camera.in_image(camera.distort(camera.project(ray))).all()
+    assert np.isnan(camera.lens_pixels(ray)).all()
+
+
+@pytest.mark.parametrize("count", [12, 14])
+def test_thin_prisms_and_tilted_sensors_are_opencvs(count: int) -> None:
+    k = (-0.2, 0.05, 0.001, -0.002, 0.003, 0.01, 0.002, 0.001, 0.003, -0.002, 0.001, 0.002, 0.02, -0.03)[:count]
+    camera = Camera(640, 480, 460.0, 458.0, 322.0, 236.0, "radtan", k)
+    pixels = pixels_of(camera)
+    np.testing.assert_allclose(camera.distort(camera.undistort(pixels)), pixels, atol=1e-3)
+    map_x, map_y = cv2.initUndistortRectifyMap(
+        camera.K, np.array(k), np.eye(3), camera.K, (camera.width, camera.height), cv2.CV_32FC1
+    )
+    x, y = pixels.round().astype(int).T
+    mapped = np.stack([map_x[y, x], map_y[y, x]], axis=1)
+    np.testing.assert_allclose(camera.distort(np.stack([x, y], axis=1)), mapped, atol=1e-3)
+
+
+@pytest.mark.parametrize(("height", "cy"), [(235, -8.6), (200, 236.0)])
+def test_the_principal_point_of_a_crop_may_lie_outside(height: int, cy: float) -> None:
+    camera = Camera(640, height, 460.0, 458.0, 322.0, cy, "radtan", (-0.28, 0.07, 0.0002, 0.00002))
+    pixels = pixels_of(camera)
+    np.testing.assert_allclose(camera.distort(camera.undistort(pixels)), pixels, atol=1e-3)
+    ideal = camera.without_distortion()
+    np.testing.assert_allclose(ideal.project(ideal.unproject(pixels, np.full(len(pixels), 3.0))), pixels, atol=1e-9)

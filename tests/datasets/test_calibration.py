@@ -7,8 +7,11 @@ import pytest
 
 from spslam.datasets.calibration import find_calibration, load_calibration
 from spslam.errors import CalibrationError
+from spslam.notices import shown_notices
 
 WriteCalibration = Callable[..., Path]
+CALIBRATION = {"width": 40, "height": 30, "fx": 30.0, "fy": 30.0, "cx": 19.5, "cy": 14.5}
+T_RIGHT = [[1.0, 0, 0, 0.1], [0, 1.0, 0, 0], [0, 0, 1.0, 0], [0, 0, 0, 1.0]]
 
 
 def test_the_shipped_example_loads() -> None:
@@ -33,16 +36,41 @@ def test_defaults(tmp_path: Path, write_calibration: WriteCalibration) -> None:
         ({"distortion": {"model": "radtan", "coefs": []}}, r"unknown key distortion\.coefs"),
         ({"right": {"width": 40, "baseline": 1}, "T_left_right": np.eye(4).tolist()}, r"unknown key right\.baseline"),
         ({"fx": None}, "missing key fx"),
-        ({"fx": -1.0}, "fx: Input should be greater than 0, found -1.0"),
+        ({"fx": -1.0}, "fx and fy must be positive and finite, found fx=-1.0"),
         ({"cy": "abc"}, "cy: .* found 'abc'"),
         ({"cx": float("nan")}, "cx: .*finite"),
-        ({"cx": 400.0}, "principal point .* lies outside the 40x30 image"),
-        ({"distortion": {"model": "fisheye"}}, r"distortion\.model: .*'equidistant'"),
-        ({"distortion": {"model": "radtan", "coefficients": [0.1]}}, "takes 4 or 5 or 8 coefficients, found 1"),
+        ({"cx": 4000.0}, "principal point .* lies so far outside the 40x30 image"),
+        ({"distortion": {"model": "fisheye"}}, "'equidistant' takes 4 coefficients, found 0"),
+        ({"distortion": {"model": "radtan", "coefficients": [0.1]}}, "takes 4, 5, 8, 12 or 14 coefficients, found 1"),
         ({"T_left_right": np.eye(4).tolist()}, "right and T_left_right belong together"),
         ({"stereo": True, "T_left_right": (2 * np.eye(4)).tolist()}, "must be a rotation and a translation"),
         ({"stereo": True, "T_left_right": np.eye(3).tolist()}, "T_left_right"),
         ({"depth_scale": 0}, "depth_scale"),
+        ({"fx": "525,0"}, r"fx: a decimal comma: write 525\.0, found '525,0'"),
+        ({"fx": "525 px"}, "fx: expected a number without a unit: write 525"),
+        ({"fx": "60°"}, "fx: expected pixels, not degrees"),
+        ({"fx": True}, "fx: expected a number, found True"),
+        ({"fx": [[30, 0, 20], [0, 30, 15], [0, 0, 1]]}, r"fx: expected one number; a camera matrix is \[\[fx, 0, cx\]"),
+        ({"fx": 10**400}, "fx: "),
+        ({"fx": 0}, "fx and fy must be positive"),
+        ({"fy": -30.0}, "y axis of the camera points up, as ICL-NUIM's does: give fy 30"),
+        ({"stereo": True, "right": {**CALIBRATION, "fy": -30.0}}, r"c\.yaml: right: fx and fy"),
+        (
+            {"fx": 0.8, "fy": 1.1, "cx": 0.5, "cy": 0.5},
+            "shares of the image's size, expected pixels: fx: 32, fy: 33, cx",
+        ),
+        ({"fov": 60}, r"unknown key fov \(write fx = width / 2 / tan"),
+        ({"k1": 0.1}, r"unknown key k1 \(write distortion: \{model: radtan"),
+        ({"baseline": 0.1}, r"unknown key baseline \(write T_left_right"),
+        ({"distortion": [0.1, 0, 0, 0]}, "distortion: expected model: radtan or equidistant, and coefficients"),
+        (
+            {"distortion": {"coefficients": [0.1, 0, 0, 0]}},
+            "4 coefficients, but its model is 'none': give model radtan",
+        ),
+        ({"distortion": {"model": "omni", "coefficients": [0.1]}}, "'omni' is the omnidirectional model"),
+        ({"distortion": {"model": "wavy"}}, "one of none, radtan, equidistant, found 'wavy'"),
+        ({"distortion": {"model": "fisheye", "coefficients": [0, 0, 0, 0, 0.1]}}, "takes 4 coefficients, found 5"),
+        ({"stereo": True, "T_left_right": [0.1, 0, 0, 0, 0, 0]}, "T_left_right: expected 4 rows of 4 numbers$"),
     ],
 )
 def test_bad_values_are_refused_in_one_line_with_the_key(
@@ -52,6 +80,67 @@ def test_bad_values_are_refused_in_one_line_with_the_key(
     with pytest.raises(CalibrationError, match=message) as error:
         load_calibration(path)
     assert str(path) in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("width: 640\n\theight: 480\n", "in line 2: it is indented by a tab"),
+        ("width: 640\ndistortion:\n\tmodel: radtan\n", "in line 3: it is indented by a tab"),
+        ("fx: 525\nfy: 525\nfx: 517\n", "key fx is there twice, in lines 1 and 3"),
+        ("fx: 2001-99-99\n", "not valid YAML: month"),
+        ("fx: 1" + "0" * 5000, "not valid YAML: Exceeds the limit"),
+        ("a: " + "[" * 3000, "nested too deep"),
+        ("fx: &a [*a]\nfy: 1\ncx: 1\n", "missing key width; missing key height; fx: expected one number"),
+        ("width: 640\x01", "special characters"),
+        ("PK\x03\x04\0\0", "is no text but a NumPy .npz"),
+        ("%YAML:1.0\n---\nwidth:40\n", "missing key height"),
+        ("x" * 1_100_000, "has 1 MB: expected a text file"),
+    ],
+)
+def test_what_is_no_yaml_is_told_in_one_line(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(CalibrationError, match=message) as error:
+        load_calibration(tmp_path / "c.yaml")
+    assert str(error.value).startswith(f"calibration {tmp_path / 'c.yaml'}") and "\n" not in str(error.value)
+
+
+def test_many_ways_to_write_the_same(tmp_path: Path, write_calibration: WriteCalibration) -> None:
+    path = write_calibration(tmp_path / "c.yaml", stereo=True)
+    expected = load_calibration(path)
+    text = path.read_text()
+    for encoded in (
+        text.encode("utf-16"),
+        text.encode("utf-8-sig"),
+        ("# caméra\n" + text).encode("latin-1"),
+        text.replace("\n", "\r\n").encode(),
+        ("%YAML:1.0\n---\n" + text).encode(),
+        text.replace("fx: 30.0", "fx: '30.0'").encode(),
+    ):
+        path.write_bytes(encoded)
+        assert load_calibration(path).camera == expected.camera
+    flat = [number for row in T_RIGHT for number in row]
+    for rows in (T_RIGHT[:3], flat, flat[:12]):
+        given = load_calibration(write_calibration(path, stereo=True, T_left_right=rows)).T_left_right
+        np.testing.assert_array_equal(given, expected.T_left_right)
+    k = [0.1, 0.2, 0.0, 0.0, 0.0]
+    for model, coefficients in (("plumb_bob", k), ("brown_conrady", [k]), ("radtan", [*k, *[0.0] * 9])):
+        camera = load_calibration(
+            write_calibration(path, distortion={"model": model, "coefficients": coefficients})
+        ).camera
+        assert (
+            camera.distortion_model == "radtan" and camera.distortion[:5] == tuple(k) and not any(camera.distortion[5:])
+        )
+    fisheye = {"model": "kannala_brandt", "coefficients": k}
+    assert load_calibration(write_calibration(path, distortion=fisheye)).camera.distortion == (0.1, 0.2, 0.0, 0.0)
+
+
+def test_a_baseline_of_metres_is_doubted(tmp_path: Path, write_calibration: WriteCalibration) -> None:
+    millimetres = [[1.0, 0, 0, 110.0], [0, 1.0, 0, 0], [0, 0, 1.0, 0], [0, 0, 0, 1]]
+    with shown_notices(lambda _: None) as handler:
+        load_calibration(write_calibration(tmp_path / "c.yaml", stereo=True, T_left_right=millimetres))
+    (notice,) = handler.notices
+    assert "stand 110 m apart: is it in metres, not in millimetres?" in notice.text
 
 
 @pytest.mark.parametrize("text", ["", "- 1\n- 2\n", "a: [1", "\0"])

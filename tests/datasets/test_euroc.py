@@ -159,11 +159,14 @@ def test_table_out_of_order(folder: Callable, caplog: pytest.LogCaptureFixture) 
         ("resolution: [80, 60]", "resolution: [81, 60]", "images in .* are 80x60, but .*sensor.yaml is for 81x60"),
         ("resolution: [80, 60]", "", "expected 2 numbers under resolution, found None"),
         ("intrinsics: [60.0,", "intrinsics: [nan,", "expected 4 numbers under intrinsics"),
-        ("radial-tangential", "omni", "expected camera_model pinhole with distortion_model"),
+        ("resolution: [80, 60]", "resolution: '80'", "expected 2 numbers under resolution, found '80'"),
+        ("resolution: [80, 60]", "resolution: [80.5, 60]", "resolution must be whole pixels, found 80.5x60"),
+        ("radial-tangential", "omni", "'omni' is the omnidirectional model .* not supported"),
+        ("radial-tangential", "none", "4 coefficients, but its model is 'none'"),
         ("data: [", "data: [2,", r"expected 16 numbers under T_BS\.data"),
         ("data: [", "data: [1]\n  more: [", r"expected 16 numbers under T_BS\.data"),
         ("T_BS:", "T_XY:", r"expected 16 numbers under T_BS\.data"),
-        ("[-0.1, 0.01, 0.0, 0.0]", "[-0.1]", r"sensor.yaml: .* takes 4 or 5 or 8 coefficients"),
+        ("[-0.1, 0.01, 0.0, 0.0]", "[-0.1]", r"sensor.yaml: .* takes 4, 5, 8, 12 or 14 coefficients"),
         ("sensor_type: camera", "sensor_type: [", "is not valid YAML"),
     ],
 )
@@ -174,6 +177,30 @@ def test_wrong_sensor_files(folder: Callable, old: str, new: str, message: str) 
     with pytest.raises(DatasetError, match=message) as error:
         open_sequence(path)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("%YAML:1.0\n---\nCamera.fx: 500\n", "an ORB-SLAM settings file"),
+        ("cam0:\n  intrinsics: [1, 2, 3, 4]\n", "a Kalibr camchain"),
+    ],
+)
+def test_other_calibrations_in_place_of_the_sensor_are_named(folder: Callable, text: str, kind: str) -> None:
+    path = folder()
+    (path / "mav0/cam0/sensor.yaml").write_text(text)
+    with pytest.raises(CalibrationError, match=f"sensor.yaml: expected EuRoC's sensor.yaml, but this is {kind}"):
+        open_sequence(path)
+
+
+def test_lens_models_by_other_names_and_zeros_at_the_end(folder: Callable) -> None:
+    path = folder()
+    expected = open_sequence(path).camera
+    for camera in ("cam0", "cam1"):
+        file = path / f"mav0/{camera}/sensor.yaml"
+        text = file.read_text().replace("radial-tangential", "plumb_bob")
+        file.write_text("%YAML:1.0\n" + text.replace("0.0, 0.0]", "0.0, 0.0, 0.0, 0, 0, 0, 0, 0, 0, 0]"))
+    assert open_sequence(path).camera == expected
 
 
 def test_swapped_cameras(folder: Callable) -> None:

@@ -8,6 +8,7 @@ import pytest
 from spslam.datasets import open_sequence
 from spslam.errors import DatasetError, FrameError
 from spslam.frame import Frame
+from spslam.notices import shown_notices
 from spslam.ports import Sequence
 
 FOCAL, OFFSET = 30.0, 3.0
@@ -183,6 +184,17 @@ def test_missing_and_wrong_files(root: Callable, file: str, text: str | None, me
     with pytest.raises(DatasetError, match=message) as error:
         open_sequence(path)
     assert "\n" not in str(error.value)
+
+
+def test_a_crop_has_its_principal_point_outside(root: Callable) -> None:
+    path = root()
+    file = path / "sequences/03/calib.txt"
+    file.write_text(file.read_text().replace("14.5", "-8.6"))
+    with shown_notices(lambda _: None) as handler:
+        camera = open_sequence(path).camera
+    assert camera.cy == -8.6
+    (notice,) = handler.notices
+    assert "calib.txt: principal point" in notice.text and "cut out of larger ones" in notice.text
 
 
 def test_sequences_to_choose_from(root: Callable, picture: Callable, write: Callable) -> None:

@@ -1,0 +1,109 @@
+"""What is odd in a calibration that may be right all the same, and what to do where sizes do not fit."""
+
+from __future__ import annotations
+
+import logging
+import math
+
+from spslam.camera import Camera
+from spslam.notices import notice
+
+_LOG = logging.getLogger(__name__)
+
+# Share of the size that a principal point is off centre in some crops and in every calibration for another size.
+_OFF_CENTRE = 0.15
+# Relative difference of the two axes' scales that one common scale may leave, and the scales that are common.
+_SAME_SCALE = 0.1
+_SCALES = (1 / 4, 1 / 3, 1 / 2, 2 / 3, 3 / 4, 4 / 3, 3 / 2, 2.0, 3.0, 4.0)
+_NEAR_SCALE = 0.06
+# Fields of view, degrees, of no camera of the kind, or hardly any.
+_NARROWEST, _WIDEST_PINHOLE, _WIDEST_FISHEYE = 2.0, 150.0, 280.0
+# Pixels of old video formats are up to 1.5 times as wide as high.
+_WIDEST_PIXEL = 1.6
+
+
+def report_doubts(camera: Camera, origin: str) -> bool:
+    """Tell what in a camera is likely to be of another image, or in another unit.
+
+    Args:
+        origin: where it is from, in words.
+
+    Returns:
+        Whether there was anything to tell.
+    """
+    found = (_principal_point(camera), _field_of_view(camera), _pixel_shape(camera))
+    doubts = [doubt for doubt in found if doubt is not None]
+    for doubt in doubts:
+        notice(_LOG, "calibration_doubt", "%s: %s", origin, doubt)
+    return bool(doubts)
+
+
+def size_advice(width: int, height: int, camera: Camera) -> str:
+    """What to do with images of `width` x `height` pixels where the calibration is for another size."""
+    across, down = width / camera.width, height / camera.height
+    if (width, height) == (camera.height, camera.width):
+        return "they are turned by 90 degrees: turn them back, or calibrate with images as they are"
+    if abs(down / across - 1.0) < 0.01:
+        values = {
+            "width": width,
+            "height": height,
+            "fx": camera.fx * across,
+            "fy": camera.fy * down,
+            "cx": (camera.cx + 0.5) * across - 0.5,
+            "cy": (camera.cy + 0.5) * down - 0.5,
+        }
+        scaled = ", ".join(f"{key}: {value:.6g}" for key, value in values.items())
+        return f"if they were resized by {across:.4g}, the calibration is {scaled}; the distortion stays as it is"
+    return (
+        "give the calibration of these images; if they were cut out of larger ones, take the first column and row from "
+        "cx and cy"
+    )
+
+
+def _principal_point(camera: Camera) -> str | None:
+    width, height, x, y = camera.width, camera.height, camera.cx + 0.5, camera.cy + 0.5
+    at = f"principal point ({camera.cx:.6g}, {camera.cy:.6g})"
+    if max(abs(x / width - 0.5), abs(y / height - 0.5)) <= _OFF_CENTRE:
+        return None
+    if abs(x / height - 0.5) <= 0.1 and abs(y / width - 0.5) <= 0.1 and (width, height) != (height, width):
+        return (
+            f"{at} is the centre of {height}x{width} pixels, the images have {width}x{height}: is the calibration "
+            "for images turned by 90 degrees?"
+        )
+    if x > 0 and y > 0:
+        across, down = width / 2 / x, height / 2 / y
+        scale = math.sqrt(across * down)
+        if abs(across / down - 1.0) <= _SAME_SCALE and not 1 / (1 + _OFF_CENTRE) < scale < 1 + _OFF_CENTRE:
+            near = min(_SCALES, key=lambda common: abs(math.log(common / scale)))
+            scale = near if abs(near / scale - 1.0) <= _NEAR_SCALE else scale
+            return (
+                f"{at} is far from the centre of {width}x{height} pixels: is the calibration for "
+                f"{width / scale:.0f}x{height / scale:.0f}? Then multiply fx, fy, cx and cy by {scale:.4g}"
+            )
+    if 0 < x < width and 0 < y < height:
+        return None
+    return (
+        f"{at} lies outside of the {width}x{height} image: taken as it is, which is right if the images were cut out "
+        "of larger ones"
+    )
+
+
+def _field_of_view(camera: Camera) -> str | None:
+    ratio = camera.width / camera.fx
+    if camera.distortion_model == "equidistant":
+        degrees, widest = math.degrees(ratio), _WIDEST_FISHEYE
+    else:
+        degrees, widest = math.degrees(2.0 * math.atan(ratio / 2.0)), _WIDEST_PINHOLE
+    if _NARROWEST <= degrees <= widest:
+        return None
+    return (
+        f"fx {camera.fx:.6g} makes a field of view of {degrees:.3g} degrees over {camera.width} pixels: fx is in "
+        "pixels, not in millimetres, and for the size of these images"
+    )
+
+
+def _pixel_shape(camera: Camera) -> str | None:
+    shape = max(camera.fx / camera.fy, camera.fy / camera.fx)
+    if shape <= _WIDEST_PIXEL:
+        return None
+    return f"fx {camera.fx:.6g} and fy {camera.fy:.6g} differ by a factor of {shape:.3g}: are both for one image size?"

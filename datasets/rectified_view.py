@@ -1,0 +1,167 @@
+"""The view that two lenses of a stereo pair share, chosen by ourselves: for fisheye lenses, whose views OpenCV's
+`fisheye.stereoRectify` puts anywhere near 180 degrees, and for images cut out of larger ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spslam.camera import Camera
+from spslam.errors import CalibrationError
+from spslam.geometry import so3_exp, so3_log
+from spslam.lens import widest_angle
+
+Array = NDArray[np.float64]
+
+# Field of view (radians, across the longer side) that a view has at most: a plane stretches what lies farther out, and
+# the centre pays for it with its resolution.
+_WIDEST_FIELD = math.radians(120.0)
+# Focal lengths that are tried: up to this many times that of the widest field.
+_LONGEST = 16.0
+_HALVINGS = 16
+# Shifts of the principal point that are tried, share of the size: it stays within 5 % of the centre.
+_SHIFTS = (0.0, -0.02, 0.02, -0.045, 0.045)
+# A shift must let the focal length be shorter by this to be worth it.
+_WORTH_A_SHIFT = 0.99
+# A centred view may have this many times the focal length of one around what the cameras look at.
+_WORTH_THE_CENTRE = 1.25
+# Where the view is held against the lenses: points along each side, and inside.
+_ALONG, _INSIDE = 33, 7
+
+
+@dataclass(frozen=True, eq=False)
+class RectifiedView:
+    """Two ideal cameras side by side.
+
+    Attributes:
+        R_left, R_right: (3, 3) float64, coordinates of a camera as it is to those of its rectified one.
+        K: (3, 3) float64, camera matrix of both.
+        baseline_m: metres between them.
+    """
+
+    R_left: Array
+    R_right: Array
+    K: Array
+    baseline_m: float
+
+
+def check_side_by_side(T_left_right: Array) -> None:
+    """Refuse two cameras that do not stand side by side, the right one right.
+
+    Raises:
+        CalibrationError: they stand above each other, behind each other, or the right one left.
+    """
+    # Seen by a camera that looks half-way between the two.
+    x, y, z = so3_exp(0.5 * so3_log(T_left_right[:3, :3])).T @ T_left_right[:3, 3]
+    if abs(y) > abs(x):
+        raise CalibrationError("the two cameras stand above each other; only side-by-side stereo is supported")
+    if abs(z) > abs(x):
+        raise CalibrationError("the two cameras stand behind each other; only side-by-side stereo is supported")
+    if not x > 0:
+        raise CalibrationError(
+            f"the right camera stands {-x:.3f} m left of the left one: swap them, or invert the transform "
+            "between them (T_left_right maps right-camera coordinates to left ones)"
+        )
+
+
+def rectified_view(left: Camera, right: Camera, T_left_right: Array) -> RectifiedView:
+    """The widest view of the images' size that both lenses fill, at most 120 degrees across.
+
+    The x axis lies along the baseline, and the view looks, across it, where the centres of the two images look on
+    average. The principal point stays within 5 % of the centre of the view, unless the cameras look so far along the
+    baseline that it would cost a fifth of the field of view.
+
+    Raises:
+        CalibrationError: the cameras do not see the same.
+    """
+    R_left_right, t = T_left_right[:3, :3], T_left_right[:3, 3]
+    looks = np.stack([_look(left), R_left_right @ _look(right)])
+    x = t / np.linalg.norm(t)
+    look = looks.sum(axis=0)
+    z = look - (look @ x) * x
+    apart = math.degrees(math.acos(np.clip(looks[0] @ looks[1], -1.0, 1.0)))
+    nothing = CalibrationError(f"the two cameras look {apart:.0f} degrees apart, and no view is in both images")
+    if not np.linalg.norm(z) > 1e-6:
+        raise nothing
+    z /= np.linalg.norm(z)
+    R_left = np.stack([x, np.cross(z, x), z])
+    R_right = R_left @ R_left_right
+    lenses = ((left, R_left), (right, R_right))
+    centred = _widest(lenses, 0.0)
+    along = float(look @ x / (look @ z))
+    aside = _widest(lenses, along) if abs(along) > 0.02 else None
+    if aside is not None and (centred is None or centred[0, 0] > _WORTH_THE_CENTRE * aside[0, 0]):
+        centred = aside
+    if centred is None:
+        raise nothing
+    return RectifiedView(R_left, R_right, centred, float(np.linalg.norm(t)))
+
+
+def field_across(camera: Camera) -> float:
+    """Field of view of a camera as it is along its middle row, radians; of a wide lens more than π."""
+    row = (camera.height - 1) / 2.0
+    rays = camera.lens_rays(np.array([[0.0, row], [camera.width - 1.0, row]]))
+    widest = widest_angle(camera.distortion) if camera.distortion_model == "equidistant" else math.pi / 2.0
+    ends = np.arctan2(rays[:, 0], rays[:, 2])
+    ends = np.where(np.isfinite(ends), ends, (-widest, widest))
+    return float(ends[1] - ends[0])
+
+
+def _look(camera: Camera) -> Array:
+    """(3,) unit ray of the centre of the image."""
+    ray = camera.lens_rays(np.array([[(camera.width - 1) / 2.0, (camera.height - 1) / 2.0]]))[0]
+    return ray if np.isfinite(ray).all() else np.array([0.0, 0.0, 1.0])
+
+
+def _widest(lenses: tuple[tuple[Camera, Array], ...], along: float) -> Array | None:
+    """The camera matrix with the shortest focal length that both lenses fill around the direction (`along`, 0, 1);
+    None if there is none."""
+    camera = lenses[0][0]
+    size = np.array([camera.width, camera.height], dtype=np.float64)
+    grid = _grid(size)
+    shortest = float(size.max()) / 2.0 / math.tan(_WIDEST_FIELD / 2.0)
+    best: tuple[float, Array] | None = None
+    shifts = np.stack(np.meshgrid(_SHIFTS, _SHIFTS), axis=-1).reshape(-1, 2)
+    for shift in sorted(shifts, key=lambda shift: float(np.abs(shift).sum())):
+        middle = (size - 1.0) / 2.0 + shift * size
+
+        def filled(focal: float, middle: Array = middle) -> bool:
+            rays = np.concatenate([(grid - middle) / focal + (along, 0.0), np.ones((len(grid), 1))], axis=1)
+            return all(lens.in_image(lens.lens_pixels(rays @ R)).all() for lens, R in lenses)
+
+        focal = _shortest(filled, shortest)
+        if focal is not None and (best is None or focal < _WORTH_A_SHIFT * best[0]):
+            best = focal, middle - (focal * along, 0.0)
+        if best is not None and best[0] == shortest:
+            break
+    if best is None:
+        return None
+    focal, (cx, cy) = best
+    return np.array([[focal, 0.0, cx], [0.0, focal, cy], [0.0, 0.0, 1.0]])
+
+
+def _shortest(filled: Callable[[float], bool], shortest: float) -> float | None:
+    if filled(shortest):
+        return shortest
+    low, high = shortest, shortest * _LONGEST
+    if not filled(high):
+        return None
+    for _ in range(_HALVINGS):
+        middle = math.sqrt(low * high)
+        low, high = (low, middle) if filled(middle) else (middle, high)
+    return high
+
+
+def _grid(size: Array) -> Array:
+    """Pixels (N, 2) along the border of an image and some inside."""
+    width, height = size - 1.0
+    x, y = np.linspace(0.0, width, _ALONG), np.linspace(0.0, height, _ALONG)
+    inside = np.stack(
+        np.meshgrid(np.linspace(0.0, width, _INSIDE), np.linspace(0.0, height, _INSIDE)), axis=-1
+    ).reshape(-1, 2)
+    sides = [np.stack(np.broadcast_arrays(*pair), axis=-1) for pair in ((x, 0.0), (x, height), (0.0, y), (width, y))]
+    return np.concatenate([*sides, inside])
