@@ -37,6 +37,8 @@ _CONFIRMED_FRAMES = 3
 _FEW_TIMES = 2
 # A frame that comes so long after the one before finds the map refined: there was time, and it has farther to look.
 _AMPLE_S = 0.25
+# Bad frames in a row among those that waited for the first map; those beyond are too far away.
+_MISSED_WAITING = 3
 
 
 class Slam:
@@ -328,10 +330,15 @@ class Slam:
     def _track_waiting(self, frames: list[Observations], first_id: int, camera: Camera) -> None:
         """Pose the frames that waited for the first map, one after the other away from its first view."""
         T_cam_world = geometry.inverse(self.map.pose(first_id))
+        missed = 0
         for observations in frames:
             tracked = self._tracker.track(observations, self.map, camera, T_cam_world, self._seen_points)
             if tracked is None:
-                return
+                missed += 1
+                if missed > _MISSED_WAITING:
+                    return
+                continue
+            missed = 0
             T_cam_world = tracked.estimate.T_cam_world
             self._recorder.add(observations.timestamp, tracked.T_world_cam, first_id, self.map)
 
