@@ -49,8 +49,9 @@ _MOST_OTHERS, _LEAST_OTHERS, _LEAST_MOTION_PX, _MOVED_PX, _AGREE = 300, 30, 5.0,
 _LEAST_HULL, _HULL_RATIO = 0.25, 0.8
 # Distance to where a point of the world could be that contradicts it, pixels; twice as much counts twice.
 _CONTRADICTS_PX, _EVIDENCE = 2.0, 2
-# Frames from one look to the next: at first, and at most where there was nothing to be seen.
-_PAUSE, _LONGEST_PAUSE = 2, 32
+# Frames from one look to the next: at first, at most where the others moved too little to tell, and at most where
+# they told of no contradiction.
+_PAUSE, _SLOW_PAUSE, _LONGEST_PAUSE = 2, 4, 32
 # Cells of the image that hold fixed points: columns; fixed points in and around one that make all of it fixed, and how
 # many times those that move these must be.
 _COLUMNS, _LEAST_AROUND, _MAJORITY = 40, 3.0, 3.0
@@ -92,7 +93,7 @@ class BodyFixed:
         self._points: Table | None = None
         self._reach = float(_FIRST_REACH)
         self._pause, self._next_look = _PAUSE, 0
-        self._moving = np.zeros((0, 0), dtype=np.float32)
+        self._moving: NDArray[np.float32] = np.zeros((0, 0), dtype=np.float32)
         self._cells: Mask | None = None
 
     @property
@@ -194,8 +195,7 @@ class BodyFixed:
         old = candidates[points["born"][candidates] <= past.number]
         distance = self._contradictions(past, observations, others, old, camera)
         if distance is None:
-            self._next_look = self._number + self._pause
-            self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+            self._next_look = self._number + min(self._pause, _SLOW_PAUSE)
             return
         against = distance > _CONTRADICTS_PX
         enough = np.count_nonzero(against) >= max(_LEAST_POINTS, _LEAST_SHARE * len(observations))
@@ -283,7 +283,8 @@ class BodyFixed:
         counts = _histogram(pixels, camera)
         if self._moving.shape != counts.shape:
             self._moving = np.zeros_like(counts)
-        self._moving = _FORGET * self._moving + counts
+        self._moving *= np.float32(_FORGET)
+        self._moving += counts
 
     def _fixed_cells(self, camera: Camera) -> Mask:
         """Cells of the image in which everything is fixed to the body."""
@@ -329,5 +330,5 @@ def _histogram(pixels: Array, camera: Camera) -> NDArray[np.float32]:
 
 def _around(counts: NDArray[np.float32]) -> NDArray[np.float32]:
     """Sum of each cell and its eight neighbours."""
-    summed: NDArray[np.float32] = cv2.boxFilter(counts, -1, (3, 3), normalize=False, borderType=cv2.BORDER_CONSTANT)
-    return summed
+    summed = cv2.boxFilter(counts, -1, (3, 3), normalize=False, borderType=cv2.BORDER_CONSTANT)
+    return summed.astype(np.float32, copy=False)

@@ -19,6 +19,8 @@ from spslam.tracking import Tracked, Tracker
 Array = NDArray[np.float64]
 # The velocity between two frames farther apart says little about either.
 _LONGEST_WAIT_S = 0.5
+# A match that moved by less did not move.
+_STILL_PX = 1.5
 # Frames that do not match the first view, the newest of them, of which each may be the first view of what follows: one
 # at least must be a good one where every other frame is bad.
 _MOST_ASTRAY = 4
@@ -102,6 +104,9 @@ class TwoViewInitializer:
     The next frame tells: it matches the first view again, or the frame before it, which then is the first view.
 
     The scale of the map is set so that the median depth of its first view is 1.
+
+    Attributes:
+        still_shares: of each frame that matched the first view: share of the matches that did not move.
     """
 
     def __init__(self, config: Config, matcher: Matcher, two_view: TwoViewSolver, max_distance: float) -> None:
@@ -110,6 +115,7 @@ class TwoViewInitializer:
         self._matcher = matcher
         self._two_view = two_view
         self._max_distance = max_distance
+        self.still_shares: list[float] = []
         self._before: list[Observations] = []
         self._waiting: list[Observations] = []
         # Positions, among the waiting frames, of those that did not match the first view.
@@ -135,7 +141,9 @@ class TwoViewInitializer:
             return refusal
         first, hit = self._waiting[0], np.flatnonzero(matches0 >= 0)
         pixels0, pixels1 = first.pixels[hit], observations.pixels[matches0[hit]]
-        moved = float(np.median(np.linalg.norm(pixels1 - pixels0, axis=1)))
+        motion = np.linalg.norm(pixels1 - pixels0, axis=1)
+        self.still_shares.append(float(np.mean(motion < _STILL_PX)))
+        moved = float(np.median(motion))
         if moved < self._config.min_displacement_px:
             return f"the camera moved {moved:.1f} px, {self._config.min_displacement_px:.1f} px are needed"
         solved = self._two_view.solve(pixels0, pixels1, camera)

@@ -23,6 +23,7 @@ from spslam.loop_closing import LoopCloser, Rescaling, keyframe_observations
 from spslam.map import ARBITRARY, NO_POINT, Ids, Map, Origin
 from spslam.map_file import SavedMap, save_map
 from spslam.mapping import KeyframeRule, Mapper
+from spslam.notices import notice
 from spslam.observing import Observer, tracking_camera
 from spslam.ports import Parts, at_once, engine, identity
 from spslam.recording import Recorder, Statistics
@@ -162,13 +163,19 @@ class Slam:
             if self._body_fixed.found:
                 self._leave_out(camera)
             self._remember_first(frame, observations)
-            return self._step(frame, observations, camera)
+            result = self._step(frame, observations, camera)
+            if len(self._recorder) == 0:
+                self._health.wait(frame.image)
+            return result
 
     def finish(self) -> None:
         """End the run: points that one key frame and hardly any other frame saw go."""
         if self._camera is not None:
             self._finish_keyframe(None, self._camera)
         self._count()
+        self._tell_body_fixed()
+        if len(self._recorder) == 0:
+            self.statistics.no_pose = self._health.why_no_pose(self._two_view.still_shares)
         self.statistics.frames_elsewhere = int(np.count_nonzero(self._recorder.parts(self.map) != self.main_part))
         if len(self.map.keyframes) < 2 or not self.mapping:
             return
@@ -238,6 +245,20 @@ class Slam:
             return observations
         self.statistics.left_out[observations.index] = float(np.mean(fixed))
         return observations.select(~fixed)
+
+    def _tell_body_fixed(self) -> None:
+        """Say how many key points were left out."""
+        shares = self.statistics.left_out
+        if shares:
+            notice(
+                logger,
+                "body_fixed_points",
+                "%.0f %% of the key points stayed in place in the image while the rest moved, and were left out in %d "
+                "frames: they belong to the vehicle or robot, to dirt on the lens or to text in the image",
+                100 * np.mean(list(shares.values())),
+                len(shares),
+                count=len(shares),
+            )
 
     def _remember_first(self, frame: Frame, observations: Observations) -> None:
         if self._first_frames is not None:
