@@ -108,6 +108,24 @@ class EpipolarSolver:
         good &= matches.parallax(points, T_cam1_world @ inverse(T_0_world)) >= np.radians(self.min_point_parallax_deg)
         return np.where(good[:, None], apply(inverse(T_0_world), points), np.nan)
 
+    def standstill(self, pixels0: Array, pixels1: Array, still: Array, camera: Camera) -> tuple[Mask, Array] | None:
+        """How well pixels that stay in place fit the motion of matches; see `TwoViewSolver.standstill`.
+
+        Distances are Sampson's: of a static scene hardly any point stays in place while the camera turns, and none that
+        is farther from its epipolar line than noise explains.
+        """
+        if len(pixels0) < _MIN_MATCHES:
+            return None
+        matches = _Matches(pixels0, pixels1, camera, self.pixel_sigma)
+        essential, _ = self._estimate_models(matches)
+        if essential is None:
+            return None
+        inverse_K = np.linalg.inv(camera.K)
+        F_10 = inverse_K.T @ essential @ inverse_K
+        agree = _sampson_epipolar(matches, F_10) <= _CHI2_LINE
+        chi2 = _sampson_epipolar(_Matches(still, still, camera, self.pixel_sigma), F_10)
+        return agree, np.sqrt(chi2) * self.pixel_sigma
+
     def _estimate_models(self, matches: _Matches) -> tuple[Array | None, Array | None]:
         """Essential matrix of unit-focal coordinates and homography of pixels, each (3, 3) or None."""
         pixels0, pixels1, K = matches.pixels0, matches.pixels1, matches.camera.K

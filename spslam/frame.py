@@ -112,6 +112,19 @@ class Observations:
     def __len__(self) -> int:
         return len(self.pixels)
 
+    def select(self, index: NDArray[np.bool_] | NDArray[np.int64]) -> Observations:
+        """The key points at `index` ((N,) bool or (M,) int64) alone."""
+        return Observations(
+            index=self.index,
+            timestamp=self.timestamp,
+            pixels=self.pixels[index],
+            descriptors=self.descriptors[index],
+            scores=self.scores[index],
+            u_right=self.u_right[index],
+            depth=self.depth[index],
+            delays=self.delays[index],
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class Sighting:

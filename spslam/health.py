@@ -52,6 +52,11 @@ _LEFT, _LEAST_LEFT, _GATHERED = 0.4, 6, 0.4
 # Matches agree that move within this share of the image width of each other; a view that moved farther jumped.
 _AGREE, _FAR = 0.05, 0.25
 _FEW_MATCHED = 0.1
+# An image is flat whose grey levels, but for the darkest and brightest so many per cent, differ by less; every so many
+# rows and columns are looked at.
+_FLAT_LEVELS, _OUTER_PERCENT, _EVERY = 24, 1.0, 4
+# Share of the matches that do not move where nothing does.
+_STILL = 0.8
 
 
 @dataclass
@@ -124,6 +129,33 @@ class HealthMonitor:
         self._inliers: deque[int] = deque(maxlen=_RECENT_FRAMES)
         self._last: tuple[Observations, Ids] | None = None
         self._clear = np.zeros((0, 0), dtype=np.float32)
+        self._levels: list[tuple[float, float]] = []
+
+    def wait(self, image: NDArray[np.uint8]) -> None:
+        """Take up an image (H, W) of a frame that came before any had a pose."""
+        low, high = np.percentile(image[::_EVERY, ::_EVERY], [_OUTER_PERCENT, 100 - _OUTER_PERCENT])
+        self._levels.append((float(low), float(high)))
+
+    def why_no_pose(self, still_shares: list[float]) -> str:
+        """Why no frame at all has a pose, one line; empty where that is not clear.
+
+        Args:
+            still_shares: share of the matches that did not move, of each frame that matched the first view.
+        """
+        frames, still = len(self._levels), float(np.median(still_shares)) if still_shares else 0.0
+        flat = [(low, high) for low, high in self._levels if high - low < _FLAT_LEVELS]
+        if len(still_shares) > frames / 2 and still >= _STILL:
+            return (
+                f"{100 * still:.0f} % of the matched points did not move in {len(still_shares) + 1} frames: "
+                "a single camera needs to move sideways to start"
+            )
+        if len(flat) > frames / 2:
+            low, high = np.median(flat, axis=0)
+            return (
+                f"images are nearly flat: grey levels {low:.0f} to {high:.0f} of 255 in {len(flat)} of them: "
+                "check the lens cap, the exposure, and that images of more than 8 bits are scaled to 8"
+            )
+        return ""
 
     def keep(self, image: NDArray[np.uint8], observations: Observations, point_ids: Ids) -> None:
         """Take up a tracked frame: its image (H, W), and the map point each key point sees (N,), negative for none."""

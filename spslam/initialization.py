@@ -19,6 +19,11 @@ from spslam.tracking import Tracked, Tracker
 Array = NDArray[np.float64]
 # The velocity between two frames farther apart says little about either.
 _LONGEST_WAIT_S = 0.5
+# A match that moved by less did not move.
+_STILL_PX = 1.5
+# Frames that do not match the first view, the newest of them, of which each may be the first view of what follows: one
+# at least must be a good one where every other frame is bad.
+_MOST_ASTRAY = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +100,13 @@ def _map_depth(slam_map: Map, camera: Camera, observations: Observations) -> int
 class TwoViewInitializer:
     """Starts from two views of a single camera; waits until they show enough parallax.
 
+    A frame that does not match the first view may be a bad one (black, blurred, covered), or the view may have changed.
+    The next frame tells: it matches the first view again, or the frame before it, which then is the first view.
+
     The scale of the map is set so that the median depth of its first view is 1.
+
+    Attributes:
+        still_shares: of each frame that matched the first view: share of the matches that did not move.
     """
 
     def __init__(self, config: Config, matcher: Matcher, two_view: TwoViewSolver, max_distance: float) -> None:
@@ -104,27 +115,35 @@ class TwoViewInitializer:
         self._matcher = matcher
         self._two_view = two_view
         self._max_distance = max_distance
+        self.still_shares: list[float] = []
         self._before: list[Observations] = []
         self._waiting: list[Observations] = []
+        # Positions, among the waiting frames, of those that did not match the first view.
+        self._astray: list[int] = []
 
     def reset(self) -> None:
         """Forget the frames that wait."""
-        self._before, self._waiting = [], []
+        self._before, self._waiting, self._astray = [], [], []
 
     def start(self, slam_map: Map, camera: Camera, observations: Observations) -> Started | str:
         """Fill an empty part of the map from the first view and this one; a refusal is one line that says why."""
-        if not self._waiting or len(self._waiting) >= self._config.max_frames:
-            return self._renew(observations, "first view")
-        first = self._waiting[0]
-        matches0 = self._matcher.match(first.descriptors, observations.descriptors, self._max_distance, self._ratio)
-        hit = np.flatnonzero(matches0 >= 0)
-        if len(hit) < self._config.min_points:
-            return self._renew(
-                observations, f"{len(hit)} matches with the first view, {self._config.min_points} needed"
-            )
+        if len(self._waiting) >= self._config.max_frames:
+            self._renew(len(self._waiting))
+        if len(observations) < self._config.min_points:
+            self._set_aside(observations)
+            return f"{len(observations)} key points in the image, {self._config.min_points} are needed"
+        if not self._waiting:
+            self._waiting.append(observations)
+            return "first view"
+        matches0, refusal = self._match_view(observations)
         self._waiting.append(observations)
+        if refusal:
+            return refusal
+        first, hit = self._waiting[0], np.flatnonzero(matches0 >= 0)
         pixels0, pixels1 = first.pixels[hit], observations.pixels[matches0[hit]]
-        moved = float(np.median(np.linalg.norm(pixels1 - pixels0, axis=1)))
+        motion = np.linalg.norm(pixels1 - pixels0, axis=1)
+        self.still_shares.append(float(np.mean(motion < _STILL_PX)))
+        moved = float(np.median(motion))
         if moved < self._config.min_displacement_px:
             return f"the camera moved {moved:.1f} px, {self._config.min_displacement_px:.1f} px are needed"
         solved = self._two_view.solve(pixels0, pixels1, camera)
@@ -138,8 +157,41 @@ class TwoViewInitializer:
         T_1_0[:3, 3] *= scale
         keyframe_id = self._fill(slam_map, first, observations, T_1_0, solved.points[good] * scale, hit[good], matches0)
         started = Started(keyframe_id, self._before, self._waiting[1:-1])
-        self._before, self._waiting = [], []
+        self.reset()
         return started
+
+    def _match_view(self, observations: Observations) -> tuple[NDArray[np.int64], str]:
+        """`matches0` of the first view with this frame, and what is wrong with them, if anything.
+
+        Where the first view does not match, the newest frame that went astray and does is the first view from now on.
+        """
+        matches0 = self._match(self._waiting[0], observations)
+        found = int(np.count_nonzero(matches0 >= 0))
+        if found >= self._config.min_points:
+            return matches0, ""
+        for position in self._astray[::-1]:
+            other0 = self._match(self._waiting[position], observations)
+            if np.count_nonzero(other0 >= 0) >= self._config.min_points:
+                self._renew(position)
+                return other0, ""
+        self._astray = [*self._astray, len(self._waiting)][-_MOST_ASTRAY:]
+        return matches0, f"{found} matches with the first view, {self._config.min_points} needed"
+
+    def _match(self, view: Observations, observations: Observations) -> NDArray[np.int64]:
+        return self._matcher.match(view.descriptors, observations.descriptors, self._max_distance, self._ratio)
+
+    def _set_aside(self, observations: Observations) -> None:
+        """Keep a frame that can be no view, but may find its pose once there is a map."""
+        if self._waiting:
+            self._waiting.append(observations)
+        else:
+            self._before = [*self._before, observations][-self._config.max_frames :]
+
+    def _renew(self, position: int) -> None:
+        """Let one of the waiting frames be the first view; the latest frames before it may still find their pose once
+        there is a map."""
+        self._before = [*self._before, *self._waiting[:position]][-self._config.max_frames :]
+        self._waiting, self._astray = self._waiting[position:], []
 
     @staticmethod
     def _fill(
@@ -157,9 +209,3 @@ class TwoViewInitializer:
         slam_map.link(keypoints0 + slam_map.observation_rows(first_id).start, ids)
         slam_map.refresh_normals(ids)
         return second_id
-
-    def _renew(self, observations: Observations, reason: str) -> str:
-        """Take a new first view; the latest frames before it may still find their pose once there is a map."""
-        self._before = [*self._before, *self._waiting][-self._config.max_frames :]
-        self._waiting = [observations]
-        return reason

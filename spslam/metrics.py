@@ -116,6 +116,8 @@ def compute_metrics(
         **_errors(sequence, trajectory, evaluation, scaling),
         **_recall(record, missing, evaluation),
         **_health(sequence, record),
+        "body_fixed_share": float(np.mean(list(statistics.left_out.values()))) if statistics.left_out else 0.0,
+        "body_fixed_frames": len(statistics.left_out),
         "losses_count": len(statistics.losses),
         "losses": [asdict(loss) for loss in statistics.losses],
         **_timings(record, statistics),

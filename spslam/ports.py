@@ -225,6 +225,18 @@ class TwoViewSolver(Protocol):
         """Solve from matched undistorted pixels (N, 2) each; a refusal is one line that says why."""
         ...
 
+    def standstill(
+        self,
+        pixels0: NDArray[np.float64],
+        pixels1: NDArray[np.float64],
+        still: NDArray[np.float64],
+        camera: Camera,
+    ) -> tuple[NDArray[np.bool_], NDArray[np.float64]] | None:
+        """How well pixels `still` (M, 2), the same in both images, fit a static scene that matches (N, 2) move in:
+        which of the matches agree with one motion (N,), and how far each `still` pixel is from its epipolar line (M,),
+        pixels. None where no motion is found."""
+        ...
+
     def triangulate(
         self,
         T_cam0_world: NDArray[np.float64],

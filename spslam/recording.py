@@ -25,7 +25,9 @@ class Statistics:
     """Counts of a run, and how long each stage of each frame took (milliseconds, by stage).
 
     `merges` are loops that joined two parts of the map, `parts` those that it has, `frames_elsewhere` were tracked in
-    others than the main one, `losses` are in the order of time.
+    others than the main one, `losses` are in the order of time. `left_out` are the shares of key points that were left
+    out because they are fixed to what carries the camera, by the index of the frame. `no_pose` says why no frame at all
+    has a pose, where that is known.
     """
 
     keyframes: int = 0
@@ -36,6 +38,8 @@ class Statistics:
     frames_elsewhere: int = 0
     relocalisations: int = 0
     losses: list[Loss] = field(default_factory=list)
+    left_out: dict[int, float] = field(default_factory=dict)
+    no_pose: str = ""
     stage_ms: dict[str, list[float]] = field(default_factory=dict)
     _lap_ms: dict[str, float] = field(default_factory=dict, repr=False)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,7 @@ logger = logging.getLogger(__name__)
 
 _RECENT_FRAMES = 20
 _TRUTH_MARGIN_S = 1.0
+_NUMBER = re.compile(r"\d+(\.\d+)?")
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,7 @@ def run(
         output.discard()
     failure = record.failure
     if failure is None and metrics["tracked"] == 0 and not record.stopped:
-        failure = _no_pose_error(sequence, record)
+        failure = _no_pose_error(sequence, record, slam.statistics.no_pose)
     if failure is None and not record.stopped:
         failure = scaling.refusal
     return Outcome(folder, metrics, record.stopped, failure)
@@ -293,15 +295,24 @@ def _log_frame(result: TrackResult, ms: float) -> None:
     )
 
 
-def _no_pose_error(sequence: Sequence, record: Record) -> SpslamError:
-    """Why not one frame was tracked, in one line."""
+def _no_pose_error(sequence: Sequence, record: Record, cause: str) -> SpslamError:
+    """Why not one frame was tracked, in one line; `cause` where that is known, else what most frames say."""
     if sequence.sensor == "mono" and len(record.results) == 1:
         return DatasetError(f"{sequence.name}: a single camera needs at least 2 frames to start, found 1")
-    reasons = [result.reason for result in record.results if result.reason]
-    # The latest of equally frequent ones: the first frame cannot but wait for a second.
-    most = max(dict.fromkeys(reversed(reasons)), key=reasons.count) if reasons else "no reason given"
-    causes = "".join(f"{cause}; " for cause in record.causes)
+    if not cause:
+        cause = _most_frequent([result.reason for result in record.results if result.reason])
+    causes = "; ".join([*record.causes, cause])
     return DatasetError(
-        f"{sequence.name}: none of {len(record.results)} frames could be tracked; {causes}"
-        f"{reasons.count(most)} times: {most}; log.txt tells of each frame"
+        f"{sequence.name}: none of {len(record.results)} frames could be tracked; {causes}; log.txt tells of each frame"
     )
+
+
+def _most_frequent(reasons: list[str]) -> str:
+    """The reason given most often, whatever its numbers, as the latest frame of those gave it."""
+    if not reasons:
+        return "no reason given"
+    kinds = [_NUMBER.sub("#", reason) for reason in reasons]
+    # The latest of equally frequent ones: the first frame cannot but wait for a second.
+    most = max(dict.fromkeys(reversed(kinds)), key=kinds.count)
+    latest = next(reason for reason, kind in zip(reasons[::-1], kinds[::-1], strict=True) if kind == most)
+    return f"{kinds.count(most)} times: {latest}"

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spslam import geometry
+from spslam.body_fixed import BodyFixed
 from spslam.camera import Camera
 from spslam.config import Config, load_config
 from spslam.errors import DatasetError, MapError
@@ -22,6 +23,7 @@ from spslam.loop_closing import LoopCloser, Rescaling, keyframe_observations
 from spslam.map import ARBITRARY, NO_POINT, Ids, Map, Origin
 from spslam.map_file import SavedMap, save_map
 from spslam.mapping import KeyframeRule, Mapper
+from spslam.notices import notice
 from spslam.observing import Observer, tracking_camera
 from spslam.ports import Parts, at_once, engine, identity
 from spslam.recording import Recorder, Statistics
@@ -37,6 +39,10 @@ _CONFIRMED_FRAMES = 3
 _FEW_TIMES = 2
 # A frame that comes so long after the one before finds the map refined: there was time, and it has farther to look.
 _AMPLE_S = 0.25
+# Bad frames in a row among those that waited for the first map; those beyond are too far away.
+_MISSED_WAITING = 3
+# Frames that are kept to go through them once more where something in them proves to be no part of the world.
+_FIRST_FRAMES = 30
 
 
 class Slam:
@@ -92,6 +98,9 @@ class Slam:
             parts.places,
             distance,
         )
+        self._body_fixed = BodyFixed(config, parts.matcher, parts.two_view, parts.pose_solver, distance)
+        # The frames since the first one, while they are so few that they can be gone through once more.
+        self._first_frames: list[tuple[Frame, Observations]] | None = [] if saved is None else None
         self._global = GlobalRefiner(config.loop, parts.global_bundle)
         self._health = HealthMonitor(config, parts.matcher, distance)
         self._motion = Motion()
@@ -149,21 +158,24 @@ class Slam:
             if observations is None:
                 with self.statistics.stage("features"):
                     observations = self.observe(frame)
-            self.sighting = Sighting(observations.pixels, np.full(len(observations), NO_POINT, dtype=np.int64))
-            if self.state is TrackState.INITIALIZING:
-                return self._initialize(observations, frame, camera)
-            with self.statistics.stage("tracking"):
-                tracked = self._find_pose(observations, camera)
-            tracked = self._finish_keyframe(tracked, camera)
-            if tracked is None:
-                return self._lose(observations, frame, camera)
-            return self._follow(tracked, observations, frame, camera)
+            with self.statistics.stage("body-fixed points"):
+                self._body_fixed.update(observations, camera)
+            if self._body_fixed.found:
+                self._leave_out(camera)
+            self._remember_first(frame, observations)
+            result = self._step(frame, observations, camera)
+            if len(self._recorder) == 0:
+                self._health.wait(frame.image)
+            return result
 
     def finish(self) -> None:
         """End the run: points that one key frame and hardly any other frame saw go."""
         if self._camera is not None:
             self._finish_keyframe(None, self._camera)
         self._count()
+        self._tell_body_fixed()
+        if len(self._recorder) == 0:
+            self.statistics.no_pose = self._health.why_no_pose(self._two_view.still_shares)
         self.statistics.frames_elsewhere = int(np.count_nonzero(self._recorder.parts(self.map) != self.main_part))
         if len(self.map.keyframes) < 2 or not self.mapping:
             return
@@ -210,6 +222,84 @@ class Slam:
         save_map(path, self.map, self._places.arrays())
 
     # -- steps of `track` ------------------------------------------------------------------------------------
+
+    def _step(self, frame: Frame, observations: Observations, camera: Camera) -> TrackResult:
+        """Track a frame by what it shows of the world."""
+        observations = self._of_the_world(observations, camera)
+        self.sighting = Sighting(observations.pixels, np.full(len(observations), NO_POINT, dtype=np.int64))
+        if self.state is TrackState.INITIALIZING:
+            return self._initialize(observations, frame, camera)
+        with self.statistics.stage("tracking"):
+            tracked = self._find_pose(observations, camera)
+        tracked = self._finish_keyframe(tracked, camera)
+        if tracked is None:
+            return self._lose(observations, frame, camera)
+        return self._follow(tracked, observations, frame, camera)
+
+    def _of_the_world(self, observations: Observations, camera: Camera) -> Observations:
+        """The observations without those of what carries the camera."""
+        if not self._body_fixed.any:
+            return observations
+        fixed = self._body_fixed.of(observations, camera)
+        if not fixed.any():
+            return observations
+        self.statistics.left_out[observations.index] = float(np.mean(fixed))
+        return observations.select(~fixed)
+
+    def _tell_body_fixed(self) -> None:
+        """Say how many key points were left out."""
+        shares = self.statistics.left_out
+        if shares:
+            notice(
+                logger,
+                "body_fixed_points",
+                "%.0f %% of the key points stayed in place in the image while the rest moved, and were left out in %d "
+                "frames: they belong to the vehicle or robot, to dirt on the lens or to text in the image",
+                100 * np.mean(list(shares.values())),
+                len(shares),
+                count=len(shares),
+            )
+
+    def _remember_first(self, frame: Frame, observations: Observations) -> None:
+        if self._first_frames is not None:
+            self._first_frames.append((frame, observations))
+            if len(self._first_frames) > _FIRST_FRAMES:
+                self._first_frames = None
+
+    def _leave_out(self, camera: Camera) -> None:
+        """Take what proved to be fixed to the camera's carrier out of the map. A young one is made anew without it:
+        its poses follow what does not move."""
+        if self.state is TrackState.INITIALIZING or not self.mapping:
+            return
+        self._finish_keyframe(None, camera)
+        if self._first_frames is None:
+            self._take_out(camera)
+            return
+        logger.info("points do not move with the rest of the image: the map is begun anew without them")
+        for keyframe_id in self.map.keyframes["id"].tolist():
+            self._places.remove(keyframe_id)
+            self.map.remove_keyframe(keyframe_id)
+        self._recorder = Recorder()
+        self._motion.stop()
+        self._two_view.reset()
+        self._see(np.zeros(0, dtype=np.int64))
+        self.statistics.losses.clear()
+        self.statistics.relocalisations = 0
+        self.state = TrackState.INITIALIZING
+        self._lost_since, self._lost_frames = None, 0
+        for frame, observations in self._first_frames:
+            self._step(frame, observations, camera)
+
+    def _take_out(self, camera: Camera) -> None:
+        """Remove the points of this run that key frames see where the camera's carrier is."""
+        keyframes = self.map.keyframes
+        mine = (keyframes["session"] == self.map.session) & (keyframes["frame"] >= self._body_fixed.first_frame)
+        for keyframe_id in keyframes["id"][mine].tolist():
+            rows = self.map.observation_rows(keyframe_id)
+            fixed = self._body_fixed.of(keyframe_observations(self.map, keyframe_id), camera)
+            self.map.remove_points(np.unique(self.map.observations["point"][rows][fixed]))
+        self._see(self._seen_points[self.map.point_rows(self._seen_points) >= 0])
+        self._count()
 
     def _start_frame(self, frame: Frame) -> Camera:
         if not frame.timestamp > self._last_timestamp:
@@ -328,10 +418,15 @@ class Slam:
     def _track_waiting(self, frames: list[Observations], first_id: int, camera: Camera) -> None:
         """Pose the frames that waited for the first map, one after the other away from its first view."""
         T_cam_world = geometry.inverse(self.map.pose(first_id))
+        missed = 0
         for observations in frames:
             tracked = self._tracker.track(observations, self.map, camera, T_cam_world, self._seen_points)
             if tracked is None:
-                return
+                missed += 1
+                if missed > _MISSED_WAITING:
+                    return
+                continue
+            missed = 0
             T_cam_world = tracked.estimate.T_cam_world
             self._recorder.add(observations.timestamp, tracked.T_world_cam, first_id, self.map)
 

@@ -206,11 +206,40 @@ def test_waiting_ends_after_a_number_of_frames(scene) -> None:
     assert slam_map.keyframes["frame"].tolist() == [6, 8]
 
 
-def test_frames_without_key_points_are_no_match(scene) -> None:
+def test_frames_without_key_points_are_no_view(scene) -> None:
     initializer = two_views()
     empty = cut(scene.observe(np.eye(4), depth=False), 0)
     slam_map = Map(32)
-    assert initializer.start(slam_map, scene.mono, empty) == "first view"
-    assert "0 matches" in initializer.start(slam_map, scene.mono, empty)
-    assert "0 matches" in initializer.start(slam_map, scene.mono, scene.observe(np.eye(4), 1, depth=False))
-    assert isinstance(initializer.start(slam_map, scene.mono, scene.observe(scene.pose(0.6), 2, depth=False)), Started)
+    for _ in range(2):
+        assert initializer.start(slam_map, scene.mono, empty) == "0 key points in the image, 80 are needed"
+    assert initializer.start(slam_map, scene.mono, scene.observe(np.eye(4), 1, depth=False)) == "first view"
+    started = initializer.start(slam_map, scene.mono, scene.observe(scene.pose(0.6), 2, depth=False))
+    assert isinstance(started, Started)
+    assert len(started.before) == 2, "they may still find their pose"
+
+
+def covered(observations: Observations, seed: int) -> Observations:
+    """The same frame with something else before the lens: as many key points, none of them known."""
+    other = np.random.default_rng([9, seed]).normal(size=observations.descriptors.shape).astype(np.float32)
+    return replace(observations, descriptors=other / np.linalg.norm(other, axis=1, keepdims=True))
+
+
+@pytest.mark.parametrize(
+    ("bad", "first"),
+    [({2, 5, 8}, 0), ({0, 3, 6}, 1), ({1, 2, 5, 6}, 0), ({1, 3, 5, 7}, 0), ({0, 2, 4, 6}, 1), ({0, 1, 2}, 3)],
+    ids=["every third", "and the first", "two in a row", "every second", "every second and the first", "first three"],
+)
+@pytest.mark.parametrize("kind", ["black", "covered"])
+def test_bad_frames_do_not_end_the_wait(scene, bad: set[int], first: int, kind: str) -> None:
+    """No frame but the last is far enough from the first good one."""
+    initializer, slam_map = two_views(), Map(32)
+    poses = [scene.pose(0.01 * i, yaw=0.001 * i) for i in range(9)] + [scene.pose(0.5)]
+    for index, pose in enumerate(poses):
+        observations = scene.observe(pose, index, depth=False, noise_px=NOISE_PX)
+        if index in bad:
+            observations = cut(observations, 0) if kind == "black" else covered(observations, index)
+        started = initializer.start(slam_map, scene.mono, observations)
+    assert isinstance(started, Started)
+    assert slam_map.keyframes["frame"].tolist() == [first, 9]
+    kept = [o.index for o in [*started.before, *started.between]]
+    assert set(range(9)) - bad - {first} <= set(kept), "good frames wait for their pose"

@@ -1,0 +1,334 @@
+"""Points that belong to what carries the camera: a bonnet, a robot's arm, dirt on the lens, text in the image.
+
+They stay in place in the image while the camera moves, so that they contradict every motion but none, and a map that
+takes them in follows them. A point of the world stays in place, too, where the camera stands still, where it is far
+away and the camera does not turn, or where turning and moving cancel out at its depth. So that a point counts as fixed
+to the body only where the motion of all the other points allows no depth at which a point of the world would have
+stayed there; with a measured depth: where a point of the world at that depth would have left.
+
+Key points are followed as long as they are found again in the same place with the same look, which is cheap and which
+hardly any point of the world is for long. Only where some are is the motion of the others looked at.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from spslam import geometry
+from spslam.camera import Camera
+from spslam.config import Config
+from spslam.frame import Observations
+from spslam.ports import Matcher, PoseSolver, TwoViewSolver
+from spslam.table import Table
+from spslam.tracking import hull_share
+
+Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+Ids = NDArray[np.int64]
+
+# Radius within which a key point is found again in the same place, pixels: ORB's are whole pixels.
+_SAME_PLACE_PX = 1.01
+# Frames that a point may be missed in a row; one that is known to be fixed to the body.
+_GRACE, _FIXED_GRACE = 5, 60
+# A candidate was followed so long, frames, and found in this share of them.
+_LEAST_AGE, _FOUND_SHARE = 3, 0.6
+# So many candidates, and this share of the key points, are worth a look at the motion of the others.
+_LEAST_POINTS, _LEAST_SHARE = 10, 0.02
+# How far back the other points are compared with, frames: at most, at first, and at least.
+_REACH, _FIRST_REACH, _LEAST_REACH = 30, 8, 3
+# The others: how many are compared with, how many must be found, how far the median must have moved, and at how much
+# a point counts as moved, pixels; the share of them that must move alike.
+_MOST_OTHERS, _LEAST_OTHERS, _LEAST_MOTION_PX, _MOVED_PX, _AGREE = 300, 30, 5.0, 1.5, 0.5
+# Their hull covers at least this share of the image, and this share of that of the candidates: otherwise it is they
+# that move in front of a camera that stands still.
+_LEAST_HULL, _HULL_RATIO = 0.25, 0.8
+# Distance to where a point of the world could be that contradicts it, pixels; twice as much counts twice.
+_CONTRADICTS_PX, _EVIDENCE = 2.0, 2
+# Frames from one look to the next: at first, at most where the others moved too little to tell, and at most where
+# they told of no contradiction.
+_PAUSE, _SLOW_PAUSE, _LONGEST_PAUSE = 2, 4, 32
+# Cells of the image that hold fixed points: columns; fixed points in and around one that make all of it fixed, and how
+# many times those that move these must be.
+_COLUMNS, _LEAST_AROUND, _MAJORITY = 40, 3.0, 3.0
+_FORGET = 0.9
+
+
+@dataclass(frozen=True, eq=False)
+class _Past:
+    """A frame and which of its key points (N,) were not followed in their places."""
+
+    number: int
+    observations: Observations
+    others: Ids
+
+
+class BodyFixed:
+    """Finds the key points that are fixed to the body which carries the camera.
+
+    Args:
+        max_distance: largest L2 distance of matching unit descriptors.
+
+    Attributes:
+        found: number of points that the latest frame proved to be fixed and that were not known before.
+        first_frame: index of the first frame that showed one of these.
+    """
+
+    def __init__(
+        self, config: Config, matcher: Matcher, two_view: TwoViewSolver, pose_solver: PoseSolver, max_distance: float
+    ) -> None:
+        self._ratio = config.tracking.ratio
+        self._matcher = matcher
+        self._two_view = two_view
+        self._pose_solver = pose_solver
+        self._max_distance = max_distance
+        self.found = self.first_frame = 0
+        self._number = 0
+        self._past: deque[_Past] = deque(maxlen=_REACH)
+        self._fresh: Observations | None = None
+        self._points: Table | None = None
+        self._reach = float(_FIRST_REACH)
+        self._pause, self._next_look = _PAUSE, 0
+        self._moving: NDArray[np.float32] = np.zeros((0, 0), dtype=np.float32)
+        self._cells: Mask | None = None
+
+    @property
+    def any(self) -> bool:
+        """Whether anything is fixed to the body."""
+        return self._points is not None and bool(self._points["fixed"].any())
+
+    def update(self, observations: Observations, camera: Camera) -> None:
+        """Take in the next frame, whole."""
+        self.found = 0
+        if len(observations) < _LEAST_OTHERS:
+            # A black frame says nothing.
+            return
+        self._number += 1
+        others = self._follow(observations)
+        candidates = self._candidates()
+        share = len(candidates) / len(observations)
+        if len(candidates) >= _LEAST_POINTS and share >= _LEAST_SHARE and self._number >= self._next_look:
+            self._look(observations, others, candidates, camera)
+        self._past.append(_Past(self._number, observations, others))
+
+    def of(self, observations: Observations, camera: Camera) -> Mask:
+        """Which key points (N,) of a frame are fixed to the body, as far as is known now."""
+        mask = np.zeros(len(observations), dtype=bool)
+        if not self.any or self._points is None or len(observations) == 0:
+            return mask
+        fixed = self._points["fixed"]
+        matches0 = self._matcher.match_near(
+            self._points["pixel"][fixed],
+            self._points["descriptor"][fixed],
+            observations.pixels,
+            observations.descriptors,
+            _SAME_PLACE_PX,
+            self._max_distance,
+        )
+        mask[matches0[matches0 >= 0]] = True
+        if self._cells is not None:
+            mask |= self._cells[_cell(observations.pixels, camera)]
+        return mask
+
+    # -- steps of `update` -----------------------------------------------------------------------------------
+
+    def _follow(self, observations: Observations) -> Ids:
+        """Find the points in their places again; the key points (M,) that are none of them."""
+        if self._points is None:
+            self._points = _table(observations.descriptors.shape[1])
+        points = self._points
+        matches0 = self._near(points["pixel"], points["descriptor"], observations)
+        seen = np.flatnonzero(matches0 >= 0)
+        points["hits"][seen] += 1
+        points["seen"][seen] = self._number
+        depth = observations.depth[matches0[seen]]
+        points["depth"][seen] = np.where(np.isfinite(depth), depth, points["depth"][seen])
+        left = np.ones(len(observations), dtype=bool)
+        left[matches0[seen]] = False
+        grace = np.where(points["fixed"], _FIXED_GRACE, _GRACE)
+        points.keep(self._number - points["seen"] <= grace)
+
+        others = np.flatnonzero(left)
+        rest = observations.select(others)
+        if self._fresh is not None:
+            matches0 = self._near(self._fresh.pixels, self._fresh.descriptors, rest)
+            before = np.flatnonzero(matches0 >= 0)
+            now = matches0[before]
+            points.append(
+                len(before),
+                pixel=self._fresh.pixels[before],
+                descriptor=rest.descriptors[now],
+                depth=rest.depth[now],
+                born=self._number - 1,
+                frame=self._fresh.index,
+                hits=2,
+                seen=self._number,
+                evidence=0,
+                fixed=False,
+            )
+            left[others[now]] = False
+        self._fresh = observations.select(left)
+        return others
+
+    def _near(self, pixels: Array, descriptors: NDArray[np.float32], observations: Observations) -> Ids:
+        return self._matcher.match_near(
+            pixels, descriptors, observations.pixels, observations.descriptors, _SAME_PLACE_PX, self._max_distance
+        )
+
+    def _candidates(self) -> Ids:
+        """Rows of the points that stay in place and are not known to be fixed."""
+        points = self._points
+        assert points is not None
+        age = self._number - points["born"]
+        stays = (age >= _LEAST_AGE) & (points["hits"] >= _FOUND_SHARE * (age + 1)) & (points["seen"] == self._number)
+        return np.flatnonzero(stays & ~points["fixed"])
+
+    def _look(self, observations: Observations, others: Ids, candidates: Ids, camera: Camera) -> None:
+        """Compare the candidates with how the other points move."""
+        points = self._points
+        assert points is not None
+        past = next((past for past in self._past if self._number - past.number <= self._reach), self._past[0])
+        old = candidates[points["born"][candidates] <= past.number]
+        distance = self._contradictions(past, observations, others, old, camera)
+        if distance is None:
+            self._next_look = self._number + min(self._pause, _SLOW_PAUSE)
+            return
+        against = distance > _CONTRADICTS_PX
+        enough = np.count_nonzero(against) >= max(_LEAST_POINTS, _LEAST_SHARE * len(observations))
+        weight = np.where(distance > 2 * _CONTRADICTS_PX, 2, 1)
+        evidence = points["evidence"]
+        evidence[old] = np.where(against, evidence[old] + enough * weight, np.maximum(evidence[old] - 1, 0))
+        proven = old[evidence[old] >= _EVIDENCE]
+        points["fixed"][proven] = True
+        self.found = len(proven)
+        self._pause = _PAUSE if enough else min(2 * self._pause, _LONGEST_PAUSE)
+        self._next_look = self._number + self._pause
+        if self.found:
+            self.first_frame = int(points["frame"][proven].min())
+            self._cells = self._fixed_cells(camera)
+
+    def _contradictions(
+        self, past: _Past, observations: Observations, others: Ids, old: Ids, camera: Camera
+    ) -> Array | None:
+        """How far candidates (M,) are from where a point of the world could be now, pixels; None where the others do
+        not tell."""
+        points = self._points
+        assert points is not None
+        before = past.others[:: -(-max(len(past.others), 1) // _MOST_OTHERS)]
+        matches0 = self._matcher.match(
+            past.observations.descriptors[before], observations.descriptors[others], self._max_distance, self._ratio
+        )
+        hit = np.flatnonzero(matches0 >= 0)
+        before, now = before[hit], others[matches0[hit]]
+        motion = np.linalg.norm(observations.pixels[now] - past.observations.pixels[before], axis=1)
+        moved = motion > _MOVED_PX
+        if np.count_nonzero(moved) < _LEAST_OTHERS:
+            # Either hardly anything is found again, or hardly anything moves.
+            self._reach *= 0.7 if len(motion) < _LEAST_OTHERS else 1.4
+            self._reach = float(np.clip(self._reach, _LEAST_REACH, _REACH))
+            return None
+        if np.median(motion[moved]) < _LEAST_MOTION_PX:
+            self._reach = min(1.4 * self._reach, float(_REACH))
+            return None
+        if len(old) == 0:
+            return None
+        before, now = before[moved], now[moved]
+        judged = self._by_depth(past, observations, before, now, old, camera)
+        if judged is None:
+            judged = self._two_view.standstill(
+                past.observations.pixels[before], observations.pixels[now], points["pixel"][old], camera
+            )
+        if judged is None:
+            return None
+        agree, distance = judged
+        if np.count_nonzero(agree) < max(_LEAST_OTHERS, _AGREE * len(agree)):
+            return None
+        hull = hull_share(observations.pixels[now[agree]], camera)
+        if hull < max(_LEAST_HULL, _HULL_RATIO * hull_share(points["pixel"][old], camera)):
+            return None
+        self._count_moving(observations.pixels[now[agree]], camera)
+        return distance
+
+    def _by_depth(
+        self, past: _Past, observations: Observations, before: Ids, now: Ids, old: Ids, camera: Camera
+    ) -> tuple[Mask, Array] | None:
+        """Which of the others agree with a motion, and how far candidates would have moved with it; 0 where no depth is
+        known. None where too few depths are."""
+        points = self._points
+        assert points is not None
+        depth = past.observations.depth[before]
+        known = np.flatnonzero(np.isfinite(depth))
+        if camera.baseline_m is None or len(known) < _LEAST_OTHERS:
+            return None
+        before, now = before[known], now[known]
+        world = camera.unproject(past.observations.pixels[before], depth[known])
+        estimate = self._pose_solver.ransac(world, observations.pixels[now], observations.u_right[now], camera)
+        if estimate is None:
+            return None
+        agree = np.zeros(len(depth), dtype=bool)
+        agree[known[estimate.inliers]] = True
+        # Those without a depth neither agree nor disagree: they are counted with the others.
+        agree[~np.isfinite(depth)] = np.count_nonzero(estimate.inliers) >= _AGREE * len(known)
+        pixels = points["pixel"][old]
+        there = camera.project(geometry.apply(estimate.T_cam_world, camera.unproject(pixels, points["depth"][old])))
+        distance = np.linalg.norm(there - pixels, axis=1)
+        return agree, np.where(np.isfinite(distance), distance, 0.0)
+
+    def _count_moving(self, pixels: Array, camera: Camera) -> None:
+        """Remember where the world is seen."""
+        counts = _histogram(pixels, camera)
+        if self._moving.shape != counts.shape:
+            self._moving = np.zeros_like(counts)
+        self._moving *= np.float32(_FORGET)
+        self._moving += counts
+
+    def _fixed_cells(self, camera: Camera) -> Mask:
+        """Cells of the image in which everything is fixed to the body."""
+        points = self._points
+        assert points is not None
+        fixed = _around(_histogram(points["pixel"][points["fixed"]], camera))
+        moving = _around(self._moving)
+        cells = (fixed >= _LEAST_AROUND) & (fixed >= _MAJORITY * moving)
+        closed = cv2.morphologyEx(cells.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8)) > 0
+        return closed & (fixed >= _MAJORITY * moving)
+
+
+def _table(descriptor_size: int) -> Table:
+    """Points that stay in place: `pixel` (2,) where they were seen first, `descriptor`, `depth` m, `born` (number of
+    the frame), `frame` (its index), `hits`, `seen` (number of the last frame), `evidence`, `fixed`."""
+    return Table(
+        pixel=(np.float64, (2,)),
+        descriptor=(np.float32, (descriptor_size,)),
+        depth=(np.float64, ()),
+        born=(np.int64, ()),
+        frame=(np.int64, ()),
+        hits=(np.int64, ()),
+        seen=(np.int64, ()),
+        evidence=(np.int64, ()),
+        fixed=(np.bool_, ()),
+    )
+
+
+def _cell(pixels: Array, camera: Camera) -> tuple[Ids, Ids]:
+    """Row and column of the cell of each pixel (N, 2)."""
+    side = camera.width / _COLUMNS
+    rows = -(-camera.height * _COLUMNS // camera.width)
+    place = np.floor((pixels + 0.5) / side).astype(np.int64)
+    return np.clip(place[:, 1], 0, rows - 1), np.clip(place[:, 0], 0, _COLUMNS - 1)
+
+
+def _histogram(pixels: Array, camera: Camera) -> NDArray[np.float32]:
+    """Number of pixels (N, 2) in each cell."""
+    counts = np.zeros((-(-camera.height * _COLUMNS // camera.width), _COLUMNS), dtype=np.float32)
+    np.add.at(counts, _cell(pixels, camera), 1.0)
+    return counts
+
+
+def _around(counts: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Sum of each cell and its eight neighbours."""
+    summed = cv2.boxFilter(counts, -1, (3, 3), normalize=False, borderType=cv2.BORDER_CONSTANT)
+    return summed.astype(np.float32, copy=False)
