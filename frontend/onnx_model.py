@@ -129,8 +129,10 @@ def export_onnx(
             verbose=False,
         )
     assert program is not None
-    _name_axes(program.model_proto, outputs)
-    return _finished(program.model_proto, description, metadata)
+    # Each access makes a new one.
+    proto = program.model_proto
+    _name_axes(proto, outputs)
+    return _finished(proto, description, metadata)
 
 
 def convert_onnx(network: SuperPoint, metadata: Mapping[str, str] | None = None) -> bytes:

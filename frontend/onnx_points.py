@@ -103,7 +103,7 @@ class _Points(nn.Module):
         return kept[0, 0] & inside
 
     def _sampled(self, cells: Tensor, points: Tensor) -> Tensor:
-        """`sample_descriptors`, by gathers: OpenCV's DNN limits what a bicubic GridSample gives to its neighbours' range."""
+        """`sample_descriptors` by gathers, since OpenCV 5.0.0 cuts off what its bicubic GridSample overshoots."""
         rows, columns, length = cells.shape[1:]
         unit = functional.normalize(cells.reshape(-1, length), dim=1)
         x, x_weight = self._taps(points[:, 0], columns)
@@ -179,7 +179,7 @@ def _limited(index: Tensor, last: int) -> Tensor:
 
 
 def _divided(index: Tensor, divisor: int) -> Tensor:
-    """Quotients of whole numbers from 0 on, rounded down: of `//` the exporter makes comparisons of booleans as well."""
+    """Quotients of whole numbers from 0 on, rounded down; `//` would compare booleans, which OpenCV's DNN cannot."""
     return torch.div(index, divisor, rounding_mode="trunc")
 
 
