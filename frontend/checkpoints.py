@@ -1,4 +1,6 @@
-"""Reads SuperPoint weights, and the codebook beside them: our safetensors, Magic Leap's release, the open retraining.
+"""Reads SuperPoint weights, and the codebook beside them.
+
+Layouts: our safetensors, Magic Leap's release, the open retraining, and what the library `transformers` saves.
 
 Each layout is renamed to the modules of `SuperPoint`; widths are read off the shapes. PyTorch takes seconds to
 import: it is needed for .pth files and for the network, which other engines with a converted model do without.
@@ -7,6 +9,7 @@ import: it is needed for .pth files and for the network, which other engines wit
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 import re
 from collections.abc import Mapping
@@ -22,6 +25,7 @@ from safetensors import SafetensorError, safe_open
 
 from spslam.codebook import KEY_PREFIX, Codebook
 from spslam.errors import WeightsError
+from spslam.notices import notice
 
 from .decoder import Sampling
 from .descriptors import DEFAULT_MAX_DISTANCE
@@ -31,6 +35,9 @@ if TYPE_CHECKING:
 
 # Parameters by name.
 State = dict[str, NDArray[Any]]
+Layout = Literal["plain", "open", "transformers"]
+
+_logger = logging.getLogger(__name__)
 
 # In the box, the default first.
 BUILT_IN = ("superpoint_lite", "superpoint")
@@ -43,11 +50,29 @@ _OPEN_SAMPLING = Sampling("bilinear", align_corners=False)
 _COUNTER = "num_batches_tracked"
 _HEADS = ("Pa", "Pb", "Da", "Db")
 _OPEN_HEADS = {"detector": "P", "descriptor": "D"}
+# The first kernel of each layout. What stands before it, such as `module.`, stands before every key of the network.
+_FIRST_KEYS: dict[str, Layout] = {
+    "conv1a.weight": "plain",
+    "conv1a.conv.weight": "plain",
+    "backbone.0.0.conv.weight": "open",
+    "encoder.conv_blocks.0.conv_a.weight": "transformers",
+}
+# In a folder of `transformers`, the first that is there.
+_FOLDER_FILES = ("model.safetensors", "model.*.safetensors", "pytorch_model.bin", "pytorch_model.*.bin")
+_FOLDER_STEMS = ("model", "pytorch_model")
+# Modules of `transformers` by our letters; stages 1 to 4 are `conv_blocks` 0 to 3.
+_TRANSFORMERS_KEY = re.compile(
+    r"(?:encoder\.conv_blocks\.(?P<block>\d+)\.conv|(?P<head>keypoint_decoder\.conv_score|"
+    r"descriptor_decoder\.conv_descriptor))_(?P<layer>[ab])\.(?P<rest>weight|bias)"
+)
+_TRANSFORMERS_HEADS = {"keypoint_decoder.conv_score": "P", "descriptor_decoder.conv_descriptor": "D"}
 _OPEN_KEY = re.compile(r"(backbone\.([0-3])\.([01])|(detector|descriptor)\.([01]))\.(conv|bn)\.(\w+)")
 
 
 def find_weights(weights: str | Path | None = None) -> Path:
     """The file of weights that are given by path or, those in the box, by name (one of `BUILT_IN`); None: the default.
+
+    A path is a file, or a folder that `save_pretrained` of `transformers` wrote.
 
     Raises:
         WeightsError: there is no such file.
@@ -56,11 +81,37 @@ def find_weights(weights: str | Path | None = None) -> Path:
     if name in BUILT_IN:
         # Wheels are unpacked: what is in a package is a file.
         return Path(str(resources.files("spslam.frontend.weights") / f"{name}.safetensors"))
-    if not Path(name).is_file():
+    path = Path(name)
+    if path.is_dir():
+        return _file_in(path)
+    if not path.is_file():
         raise WeightsError(
-            f"no weights file at {name}: give a .safetensors or .pth file, or one of the box: {', '.join(BUILT_IN)}"
+            f"no weights file at {name}: give a .safetensors or .pth file, a folder that transformers saved, "
+            f"or one of the box: {', '.join(BUILT_IN)}"
         )
-    return Path(name)
+    return path
+
+
+def weights_name(weights: str | Path | None = None) -> str:
+    """What weights are called: as their file, or as the folder of a file that has the name of all such files."""
+    path = find_weights(weights)
+    stem = path.name.split(".")[0]
+    return path.absolute().parent.name if stem in _FOLDER_STEMS else path.stem
+
+
+def _file_in(folder: Path) -> Path:
+    found = [path for pattern in _FOLDER_FILES for path in sorted(folder.glob(pattern)) if path.is_file()]
+    if found:
+        return found[0]
+    if any(folder.glob("*.index.json")):
+        raise WeightsError(
+            f"{folder}: the weights are split over several files; save them into one: "
+            "model.save_pretrained(folder, max_shard_size='1GB')"
+        )
+    raise WeightsError(
+        f"{folder} is a folder without weights: expected {_FOLDER_FILES[0]} or {_FOLDER_FILES[2]}, "
+        "as transformers saves them"
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,8 +178,8 @@ def read_checkpoint(weights: str | Path | None = None) -> Checkpoint:
     """What a weights file holds.
 
     Args:
-        weights: a .safetensors file (any layout), a .pth file (Magic Leap's or the open retraining's) or a name; see
-            `find_weights`.
+        weights: a .safetensors file, a file of torch.save (.pth, .bin), both of any layout, a folder of transformers,
+            or a name; see `find_weights`.
 
     Raises:
         WeightsError: the file is missing, damaged or of another network.
@@ -226,22 +277,64 @@ def _read_pickle(path: Path) -> State:
     return {str(key).removeprefix("module."): value.detach().float().numpy() for key, value in content.items()}
 
 
-def _rename(state: State, path: Path) -> tuple[State, Literal["plain", "open"]]:
-    if "conv1a.weight" in state:
-        renamed = {}
-        for key, value in state.items():
-            layer, _, rest = key.partition(".")
-            renamed[key if rest.startswith(("conv.", "bn.")) else f"{layer}.conv.{rest}"] = value
-        return renamed, "plain"
-    if "conv1a.conv.weight" in state:
-        return state, "plain"
-    if "backbone.0.0.conv.weight" in state:
-        return {_open_name(key, path): value for key, value in state.items()}, "open"
-    found = ", ".join(sorted(state)[:3]) or "nothing"
-    raise WeightsError(
-        f"{path} holds no SuperPoint weights: expected keys like conv1a.weight or backbone.0.0.conv.weight, "
-        f"found {found}"
-    )
+def _rename(state: State, path: Path) -> tuple[State, Layout]:
+    """The network's parameters by the names of our modules, and the layout that they had."""
+    prefix, layout = _found_network(state, path)
+    inside = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    if len(inside) < len(state):
+        notice(
+            _logger,
+            "other_networks",
+            "%s: took the SuperPoint at %s and left out %d tensors of other networks",
+            path,
+            prefix.rstrip("."),
+            len(state) - len(inside),
+            count=len(state) - len(inside),
+        )
+    if layout == "open":
+        return {_open_name(key, path): value for key, value in inside.items()}, layout
+    if layout == "transformers":
+        return {_transformers_name(key, path): value for key, value in inside.items()}, layout
+    return {_plain_name(key): value for key, value in inside.items()}, layout
+
+
+def _found_network(state: State, path: Path) -> tuple[str, Layout]:
+    """What stands before the keys of the SuperPoint in a file (`` or `keypoint_detector.`), and its layout."""
+    found = {
+        key.removesuffix(first): layout
+        for key in state
+        for first, layout in _FIRST_KEYS.items()
+        if key == first or key.endswith(f".{first}")
+    }
+    if not found:
+        keys = ", ".join(sorted(state)[:3]) or "nothing"
+        raise WeightsError(
+            f"{path} holds no SuperPoint weights: expected keys like {', '.join(_FIRST_KEYS)}, found {keys}"
+        )
+    if "" in found:
+        return "", found[""]
+    if len(found) > 1:
+        raise WeightsError(
+            f"{path} holds {len(found)} SuperPoints, at {' and '.join(sorted(found))}: save one of them alone"
+        )
+    return found.popitem()
+
+
+def _plain_name(key: str) -> str:
+    layer, _, rest = key.partition(".")
+    return key if rest.startswith(("conv.", "bn.")) else f"{layer}.conv.{rest}"
+
+
+def _transformers_name(key: str, path: Path) -> str:
+    match = _TRANSFORMERS_KEY.fullmatch(key)
+    if match is None:
+        raise WeightsError(f"{path}: unknown key {key} among the weights of transformers' SuperPoint")
+    if match["block"] is None:
+        return f"conv{_TRANSFORMERS_HEADS[match['head']]}{match['layer']}.conv.{match['rest']}"
+    stage = int(match["block"]) + 1
+    if stage > len("1234"):
+        raise WeightsError(f"{path}: expected 4 blocks of convolutions as SuperPoint has, found {key}")
+    return f"conv{stage}{match['layer']}.conv.{match['rest']}"
 
 
 def _open_name(key: str, path: Path) -> str:
@@ -253,12 +346,23 @@ def _open_name(key: str, path: Path) -> str:
     return f"conv{layer}.{part}.{rest}"
 
 
-def _sampling(metadata: dict[str, str], layout: str, safe: bool, path: Path) -> Sampling:
+def _sampling(metadata: dict[str, str], layout: Layout, safe: bool, path: Path) -> Sampling:
     text = metadata.get("descriptor_sampling")
     if text is None:
         if layout == "open":
             return _OPEN_SAMPLING
-        return _OWN_SAMPLING if safe else _MAGIC_LEAP_SAMPLING
+        if layout == "transformers" or not safe:
+            return _MAGIC_LEAP_SAMPLING
+        notice(
+            _logger,
+            "descriptor_sampling",
+            "%s does not say how descriptors are read from their map: took %s; Magic Leap's weights want "
+            "descriptor_sampling '%s' in the file's metadata",
+            path,
+            _OWN_SAMPLING,
+            _MAGIC_LEAP_SAMPLING,
+        )
+        return _OWN_SAMPLING
     try:
         return Sampling.parse(text)
     except ValueError as error:

@@ -22,7 +22,7 @@ CELL = 8
 HEAT_RADIUS = 2
 GATHER_SIGMA_PX = 1.0
 # The bicubic kernel's free parameter, as in PyTorch, OpenCV and ONNX.
-_BICUBIC_A = -0.75
+BICUBIC_A = -0.75
 
 
 @dataclass(frozen=True)
@@ -298,7 +298,7 @@ def _kernel(fraction: NDArray[np.float64], interpolation: str) -> NDArray[np.flo
     # Keys, Cubic convolution interpolation for digital image processing, 1981.
     near = np.stack([fraction, 1 - fraction])
     far = near + 1
-    a = _BICUBIC_A
+    a = BICUBIC_A
     inner = ((a + 2) * near - (a + 3)) * near**2 + 1
     outer = ((far - 5) * far + 8) * far * a - 4 * a
     return np.concatenate([outer[:1], inner, outer[1:]])

@@ -12,7 +12,7 @@ from spslam.config import FeatureConfig
 from spslam.errors import ConfigError, OutputError
 from spslam.files import write_atomic
 
-from .checkpoints import find_weights, load_superpoint
+from .checkpoints import load_superpoint, weights_name
 from .engine_choice import quantised_path
 from .onnx_model import convert_onnx, quantise_onnx
 from .openvino_model import convert, describe, quantise, write_model
@@ -106,4 +106,4 @@ def _calibration_images(photos: list[Path], count: int) -> list[NDArray[np.uint8
 
 
 def _named_after(weights: str | Path | None, suffix: str = "") -> Path:
-    return Path(f"{find_weights(weights).stem}{suffix}.onnx")
+    return Path(f"{weights_name(weights)}{suffix}.onnx")

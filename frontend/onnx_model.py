@@ -31,10 +31,15 @@ if TYPE_CHECKING:
 
     from .superpoint import SuperPoint
 
-# What GridSample and Resize need and every runtime of the last years has.
+# Every runtime of the last years has it.
 OPSET = 18
+# Names of the axes of each output; None for an axis of fixed size.
+AxisNames = Mapping[str, tuple[str | None, ...]]
 INPUT = "images"
-OUTPUTS = ("scores", "descriptors")
+OUTPUTS: AxisNames = {
+    "scores": ("batch", f"{CELL}*rows", f"{CELL}*columns"),
+    "descriptors": ("batch", "rows", "columns", None),
+}
 # To be raised whenever the dense model's inputs, outputs or arithmetic change.
 _VERSION = "1"
 _TRACED_SIZE = (4 * CELL, 6 * CELL)
@@ -91,7 +96,7 @@ def export_onnx(
     example: torch.Tensor,
     dynamic_axes: Mapping[int, Any],
     name: str,
-    outputs: tuple[str, ...],
+    outputs: AxisNames,
     description: str,
     metadata: Mapping[str, str],
 ) -> bytes:
@@ -101,7 +106,8 @@ def export_onnx(
         module: in evaluation mode.
         example: an input.
         dynamic_axes: a `torch.export.Dim` for each axis of the input that may have any size.
-        name, outputs: of the input and the outputs.
+        name: of the input.
+        outputs: names of the outputs and of their axes, in the words of `dynamic_axes`.
         description, metadata: what the file says about itself; none of it is needed to run the model.
 
     Raises:
@@ -123,7 +129,10 @@ def export_onnx(
             verbose=False,
         )
     assert program is not None
-    return _finished(program.model_proto, description, metadata)
+    # Each access makes a new one.
+    proto = program.model_proto
+    _name_axes(proto, outputs)
+    return _finished(proto, description, metadata)
 
 
 def convert_onnx(network: SuperPoint, metadata: Mapping[str, str] | None = None) -> bytes:
@@ -228,13 +237,25 @@ def model_digest(model: bytes) -> str:
     return hashlib.sha256(model).hexdigest()[:12]
 
 
+def _name_axes(proto: Any, outputs: AxisNames) -> None:
+    """Name the axes of the outputs as those of the input: PyTorch names some by symbols of its own (`s30` for `rows`),
+    and strict readers (tract) refuse an axis of two names."""
+    for output in proto.graph.output:
+        shape = output.type.tensor_type.shape
+        for axis, name in zip(shape.dim, outputs[output.name], strict=True):
+            if name is not None:
+                axis.dim_param = name
+
+
 def _finished(proto: Any, description: str, metadata: Mapping[str, str]) -> bytes:
     """The file of a checked model: our metadata in, the exporter's notes (lines of its source, paths) out."""
     onnx = load_onnx()
-    values = [*proto.graph.input, *proto.graph.output, *proto.graph.value_info, *proto.graph.initializer]
+    values = [*proto.graph.input, *proto.graph.output, *proto.graph.initializer]
     for part in (proto.graph, *proto.graph.node, *values):
         del part.metadata_props[:]
         part.ClearField("doc_string")
+    # Shapes within the graph carry PyTorch's symbols. Readers infer them from the input's.
+    del proto.graph.value_info[:]
     del proto.metadata_props[:]
     onnx.helper.set_model_props(proto, dict(sorted(metadata.items())))
     proto.doc_string = description

@@ -16,14 +16,14 @@ from torch.nn import functional
 from spslam.config import FeatureConfig
 
 from .checkpoints import Checkpoint
-from .decoder import CELL, GATHER_SIGMA_PX, HEAT_RADIUS
+from .decoder import BICUBIC_A, CELL, GATHER_SIGMA_PX, HEAT_RADIUS
 from .dense_heads import DenseHeads
-from .onnx_model import export_onnx, origin
+from .onnx_model import AxisNames, export_onnx, origin
 from .superpoint import SuperPoint
 
 INPUT = "image"
 _SETTINGS = ("max_keypoints", "threshold", "nms_radius", "border", "subpixel", "spread_cell")
-OUTPUTS = ("keypoints", "scores", "descriptors")
+OUTPUTS: AxisNames = {"keypoints": ("points", None), "scores": ("points",), "descriptors": ("points", None)}
 _DESCRIPTION = """SuperPoint with the selection of key points inside.
 image: (height, width) uint8, grey, of any size.
 keypoints: (N, 2) float32, x y in pixels, (0, 0) is the centre of the first one; N is max_keypoints at most.
@@ -60,7 +60,7 @@ class _Points(nn.Module):
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         height, width = image.shape
         # The last row and column repeat up to multiples of 8.
-        rows, columns = (torch.arange((side + CELL - 1) // CELL * CELL).clamp(max=side - 1) for side in image.shape)
+        rows, columns = (_limited(torch.arange((side + CELL - 1) // CELL * CELL), side - 1) for side in image.shape)
         heat, cells = self._dense(image[rows][:, columns][None])
         heat = heat[:, :height, :width]
         gathered = _gathered(heat)
@@ -103,16 +103,32 @@ class _Points(nn.Module):
         return kept[0, 0] & inside
 
     def _sampled(self, cells: Tensor, points: Tensor) -> Tensor:
-        unit = functional.normalize(cells[0].permute(2, 0, 1)[None], dim=1)
-        size = torch.tensor([cells.shape[2], cells.shape[1]]) * CELL
+        """`sample_descriptors` by gathers, since OpenCV 5.0.0 cuts off what its bicubic GridSample overshoots."""
+        rows, columns, length = cells.shape[1:]
+        unit = functional.normalize(cells.reshape(-1, length), dim=1)
+        x, x_weight = self._taps(points[:, 0], columns)
+        y, y_weight = self._taps(points[:, 1], rows)
+        index = y[:, :, None] * columns + x[:, None, :]
+        weight = y_weight[:, :, None] * x_weight[:, None, :]
+        sampled = (unit[index] * weight[..., None]).sum(dim=(1, 2))
+        return functional.normalize(sampled, dim=1)
+
+    def _taps(self, pixels: Tensor, cells: int) -> tuple[Tensor, Tensor]:
+        """Along one axis of `cells` cells: the neighbours of pixels (N,) and their weights, both (N, 2 or 4)."""
+        position = (pixels - (CELL / 2 - 0.5)) / CELL
         if self._sampling.align_corners:
-            grid = 2 * (points - (CELL / 2 - 0.5)) / (size - CELL / 2 - 0.5) - 1
+            position = (pixels - (CELL / 2 - 0.5)) * ((cells - 1) / (cells * CELL - CELL / 2 - 0.5))
+        first = torch.floor(position)
+        fraction = (position - first)[:, None]
+        if self._sampling.interpolation == "bicubic":
+            offsets = torch.arange(-1, 3)
+            weight = _bicubic((fraction - offsets).abs())
         else:
-            grid = 2 * (points + 0.5) / size - 1
-        sampled = functional.grid_sample(
-            unit, grid[None, None], mode=self._sampling.interpolation, align_corners=self._sampling.align_corners
-        )
-        return functional.normalize(sampled[0, :, 0].T, dim=1)
+            offsets = torch.arange(2)
+            weight = 1 - (fraction - offsets).abs()
+        index = first.long()[:, None] + offsets
+        inside = _limited(index, cells - 1)
+        return inside, torch.where(index == inside, weight, 0.0)
 
 
 def _gathered(heat: Tensor) -> Tensor:
@@ -130,28 +146,46 @@ def _spread(scores: Tensor, rows: Tensor, columns: Tensor, size: tuple[int, int]
         return order[: config.max_keypoints]
     cell, wanted = config.spread_cell, config.max_keypoints
     down, across = ((side + cell - 1) // cell for side in size)
-    cells = ((rows // cell) * across + columns // cell)[order]
+    cells = (_divided(rows, cell) * across + _divided(columns, cell))[order]
     count = cells.shape[0]
     place = torch.arange(count)
     # Cells one after the other, in each the best first. How many points earlier cells have says where each begins.
     by_cell = torch.argsort(cells * count + place)
-    population = torch.zeros(down * across, dtype=torch.int64).scatter_add(0, cells, torch.ones_like(cells))
+    population = torch.zeros(down * across + count, dtype=torch.int64).scatter_add(0, cells, torch.ones_like(cells))
     begins = torch.cumsum(population, 0) - population
     in_round = torch.zeros_like(cells).scatter(0, by_cell, place - begins[cells[by_cell]])
     by_round = torch.argsort(in_round * count + place)
     chosen = torch.zeros_like(cells).scatter(0, by_round, (place < wanted // 2).long())
     left = 1 - chosen
     chosen = chosen + left * (torch.cumsum(left, 0) <= wanted - wanted // 2)
-    return order[torch.nonzero(chosen)[:, 0]]
+    return order[torch.nonzero(chosen > 0)[:, 0]]
 
 
 def _shift(heat: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """What `refine_on_heat` moves points by, (N, 2) x y."""
     height, width = heat.shape
     steps = torch.arange(-HEAT_RADIUS, HEAT_RADIUS + 1)
-    y = (rows[:, None] + steps).clamp(0, height - 1)
-    x = (columns[:, None] + steps).clamp(0, width - 1)
+    y = _limited((rows[:, None] + steps), height - 1)
+    x = _limited((columns[:, None] + steps), width - 1)
     patch = heat.reshape(-1)[y[:, :, None] * width + x[:, None, :]]
     total = patch.sum(dim=(1, 2)).clamp(min=1e-30)
-    steps = steps.float()
-    return torch.stack([patch.sum(dim=1) @ steps, patch.sum(dim=2) @ steps], dim=1) / total[:, None]
+    steps = steps.float()[:, None]
+    return torch.cat([patch.sum(dim=1) @ steps, patch.sum(dim=2) @ steps], dim=1) / total[:, None]
+
+
+def _limited(index: Tensor, last: int) -> Tensor:
+    """Whole numbers from 0 to `last`; by Max and Min, since OpenCV's DNN has Clip for floats only."""
+    return torch.minimum(torch.maximum(index, torch.tensor(0)), torch.scalar_tensor(last, dtype=torch.int64))
+
+
+def _divided(index: Tensor, divisor: int) -> Tensor:
+    """Quotients of whole numbers from 0 on, rounded down; `//` would compare booleans, which OpenCV's DNN cannot."""
+    return torch.div(index, divisor, rounding_mode="trunc")
+
+
+def _bicubic(distance: Tensor) -> Tensor:
+    """Weights of cells at these distances (0 to 2) along one axis: Keys, Cubic convolution interpolation, 1981."""
+    a = BICUBIC_A
+    near = ((a + 2) * distance - (a + 3)) * distance**2 + 1
+    far = ((distance - 5) * distance + 8) * distance * a - 4 * a
+    return torch.where(distance <= 1, near, far)

@@ -19,7 +19,7 @@ from spslam.config import describe_errors
 from spslam.errors import WeightsError
 from spslam.files import write_atomic
 
-from ..checkpoints import find_weights
+from ..checkpoints import find_weights, weights_name
 from ..descriptors import DEFAULT_MAX_DISTANCE
 from ..superpoint import PAPER_DEPTHS, ConvBlock, SuperPoint
 
@@ -193,7 +193,7 @@ def network_metadata(weights: str | Path | None, network: SuperPoint) -> dict[st
     card = read_card(find_weights(weights))
     if card is not None:
         return _metadata(card)
-    values = {"name": find_weights(weights).stem, **_structure(network)}
+    values = {"name": weights_name(weights), **_structure(network)}
     return {key: value if isinstance(value, str) else json.dumps(value) for key, value in values.items()}
 
 

@@ -1,7 +1,9 @@
 """Weights of every layout give the outputs of a plain implementation; everything else is refused in one line."""
 
+import logging
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -9,8 +11,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from spslam.errors import WeightsError
-from spslam.frontend.checkpoints import Checkpoint, load_superpoint, read_checkpoint
-from spslam.frontend.superpoint import FULL_WIDTHS, LITE_WIDTHS, Sampling
+from spslam.frontend.checkpoints import Checkpoint, find_weights, load_superpoint, read_checkpoint, weights_name
+from spslam.frontend.descriptors import sample_descriptors
+from spslam.frontend.superpoint import FULL_WIDTHS, LITE_WIDTHS, Sampling, detector_probabilities
 
 WIDTHS = (4, 4, 8, 8, 16)
 
@@ -81,6 +84,20 @@ OPEN_NAMES = {f"{i + 1}{'ab'[j]}": f"backbone.{i}.{j}.{{}}" for i in range(4) fo
 }
 
 
+TRANSFORMERS_NAMES = {f"{i + 1}{j}": f"encoder.conv_blocks.{i}.conv_{j}" for i in range(4) for j in "ab"}
+TRANSFORMERS_NAMES |= {f"P{j}": f"keypoint_decoder.conv_score_{j}" for j in "ab"}
+TRANSFORMERS_NAMES |= {f"D{j}": f"descriptor_decoder.conv_descriptor_{j}" for j in "ab"}
+
+
+def transformers_state(prefix: str = "", widths: tuple[int, ...] = WIDTHS) -> dict[str, Tensor]:
+    """The names in what `save_pretrained` of transformers 5.24 writes."""
+    state = {}
+    for name, value in magic_leap_state(widths).items():
+        layer, kind = name.removeprefix("conv").split(".")
+        state[f"{prefix}{TRANSFORMERS_NAMES[layer]}.{kind}"] = value
+    return state
+
+
 def assert_same_outputs(path: Path, state: dict[str, Tensor], names: dict[str, str]) -> None:
     torch.manual_seed(5)
     image = torch.rand(1, 1, 32, 48)
@@ -113,6 +130,86 @@ def test_open_layout_as_safetensors_keeps_its_rule(tmp_path: Path) -> None:
     assert load_superpoint(path).sampling == Sampling("bilinear", align_corners=False)
 
 
+@pytest.mark.parametrize("widths", [WIDTHS, FULL_WIDTHS])
+def test_transformers_layout(tmp_path: Path, widths: tuple[int, ...]) -> None:
+    """As a folder, as its file and as the older kind of file; all three have Magic Leap's rule."""
+    state = transformers_state(widths=widths)
+    for name, save in (("model.safetensors", save_file), ("pytorch_model.bin", torch.save)):
+        folder = tmp_path / name.partition(".")[0] / "superpoint"
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text('{"model_type": "superpoint"}', encoding="utf-8")
+        save(state, folder / name)
+        for given in (folder, folder / name):
+            assert find_weights(given) == folder / name
+            assert weights_name(given) == "superpoint"
+            assert_same_outputs(given, state, TRANSFORMERS_NAMES)
+            network = load_superpoint(given)
+            assert network.widths == widths
+            assert network.sampling == Sampling("bilinear", align_corners=True)
+            assert network.descriptor_dim == 256
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_transformers_layout_in_half_precision(tmp_path: Path, kind: torch.dtype) -> None:
+    state = {key: value.to(kind) for key, value in transformers_state().items()}
+    save_file(state, tmp_path / "model.fp16.safetensors", {"format": "pt"})
+    assert_same_outputs(tmp_path, {key: value.float() for key, value in state.items()}, TRANSFORMERS_NAMES)
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "bin"])
+@pytest.mark.parametrize("prefix", ["model.", "superpoint.", "module.", "keypoint_detector.", "net.extractor."])
+def test_a_network_within_another_is_found(
+    tmp_path: Path, prefix: str, suffix: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As in LightGlue's and SuperGlue's files of transformers."""
+    path, state = tmp_path / f"whole.{suffix}", transformers_state(prefix)
+    save = save_file if suffix == "safetensors" else torch.save
+    save(state, path)
+    plain = {key.removeprefix(prefix): value for key, value in state.items()}
+    with caplog.at_level(logging.WARNING):
+        assert_same_outputs(path, plain, TRANSFORMERS_NAMES)
+    assert caplog.messages == []
+    others = {"transformer_layers.0.weight": torch.zeros(3, 3), "descriptors_projection.bias": torch.zeros(3)}
+    if prefix != "module.":
+        save(state | others, path)
+        assert_same_outputs(path, plain, TRANSFORMERS_NAMES)
+        assert f"took the SuperPoint at {prefix[:-1]} and left out 2 tensors" in caplog.text
+
+
+def test_magic_leaps_network_within_another_is_found(tmp_path: Path) -> None:
+    path, state = tmp_path / "lightglue.pth", magic_leap_state()
+    torch.save({"extractor." + key: value for key, value in state.items()} | {"a.b": torch.zeros(1)}, path)
+    assert_same_outputs(path, state, MAGIC_LEAP_NAMES)
+    assert load_superpoint(path).sampling == Sampling("bilinear", align_corners=True)
+
+
+def test_round_trip_through_transformers(tmp_path: Path) -> None:
+    """Their own forward pass gives our maps; at their points, our scores and our descriptors."""
+    transformers = pytest.importorskip("transformers")
+    config = transformers.SuperPointConfig(keypoint_threshold=0.01, nms_radius=2, border_removal_distance=0)
+    model = transformers.SuperPointForKeypointDetection(config).eval()
+    model.load_state_dict(transformers_state(widths=FULL_WIDTHS))
+    model.save_pretrained(tmp_path / "saved")
+    network = load_superpoint(tmp_path / "saved")
+
+    maps: list[Tensor] = []
+    for module in (model.keypoint_decoder.conv_score_b, model.descriptor_decoder.conv_descriptor_b):
+        module.register_forward_hook(lambda _module, _inputs, output: maps.append(output))
+    image = torch.rand(1, 1, 64, 96, generator=torch.Generator().manual_seed(6))
+    with torch.inference_mode():
+        found = model(image.expand(1, 3, -1, -1))
+        logits, cells = network(image)
+    torch.testing.assert_close((logits, cells), tuple(maps), rtol=1e-4, atol=1e-4)
+
+    points = (found.keypoints[0] * torch.tensor([96, 64])).round()
+    assert len(points) > 30
+    x, y = points.long().T
+    torch.testing.assert_close(detector_probabilities(logits)[0, y, x], found.scores[0], rtol=1e-3, atol=1e-6)
+    dense = np.ascontiguousarray(cells[0].permute(1, 2, 0).numpy())
+    descriptors = sample_descriptors(dense, points.numpy(), network.sampling)
+    np.testing.assert_allclose(descriptors, found.descriptors[0].numpy(), atol=1e-4)
+
+
 @pytest.mark.parametrize("wrapper", ["state_dict", "model_state_dict"])
 def test_wrapped_state(tmp_path: Path, wrapper: str) -> None:
     path, state = tmp_path / "w.pth", magic_leap_state()
@@ -120,15 +217,19 @@ def test_wrapped_state(tmp_path: Path, wrapper: str) -> None:
     assert_same_outputs(path, state, MAGIC_LEAP_NAMES)
 
 
-def test_metadata_names_the_sampling(tmp_path: Path) -> None:
+def test_metadata_names_the_sampling(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "own.safetensors"
     save_file(magic_leap_state(), path)
     assert load_superpoint(path).sampling == Sampling("bicubic", align_corners=False)
+    assert "does not say how descriptors are read" in caplog.text
+    caplog.clear()
     save_file(magic_leap_state(), path, {"descriptor_sampling": "bilinear grid_sample, align_corners=True"})
     assert load_superpoint(path).sampling == Sampling("bilinear", align_corners=True)
     save_file(magic_leap_state(), path, {"descriptor_sampling": "nearest"})
     with pytest.raises(WeightsError, match="nearest"):
         load_superpoint(path)
+    load_superpoint("superpoint")
+    assert caplog.messages == []
 
 
 def test_metadata_tells_the_largest_distance_of_a_match(tmp_path: Path) -> None:
@@ -185,6 +286,17 @@ def test_refusals_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     state = magic_leap_state()
     state["conv2a.weight"] = torch.zeros(4, 5, 3, 3)
     torch.save(state, tmp_path / "shape.pth")
+    five = {"encoder.conv_blocks.4.conv_a.weight": torch.zeros(16, 8, 3, 3)}
+    torch.save(transformers_state() | five, tmp_path / "five.pth")
+    three = {key: value for key, value in transformers_state().items() if "blocks.3" not in key}
+    torch.save(three, tmp_path / "three.pth")
+    torch.save(transformers_state() | {"encoder.norm.weight": torch.zeros(1)}, tmp_path / "norm.pth")
+    wide = {"keypoint_decoder.conv_score_b.weight": torch.zeros(66, 16, 1, 1)}
+    torch.save(transformers_state() | wide, tmp_path / "wide.pth")
+    torch.save(transformers_state("teacher.") | transformers_state("student."), tmp_path / "two.pth")
+    (tmp_path / "training").mkdir()
+    (tmp_path / "split").mkdir()
+    (tmp_path / "split" / "model.safetensors.index.json").write_text("{}", encoding="utf-8")
     torch.save(open_state() | {"backbone.9.9.conv.weight": torch.zeros(1)}, tmp_path / "unknown.pth")
     expected = {
         "absent.pth": "no weights file",
@@ -199,6 +311,13 @@ def test_refusals_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         "missing.pth": "convDb",
         "shape.pth": "conv2a",
         "unknown.pth": "backbone.9.9",
+        "five.pth": "expected 4 blocks.*conv_blocks.4",
+        "three.pth": "missing conv4a",
+        "norm.pth": "unknown key encoder.norm.weight",
+        "wide.pth": "do not fit SuperPoint.*66",
+        "two.pth": "2 SuperPoints, at student. and teacher.",
+        "training": "folder without weights: expected model.safetensors",
+        "split": "split over several files",
     }
     for name, text in expected.items():
         with pytest.raises(WeightsError, match=text) as caught:

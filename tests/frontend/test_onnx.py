@@ -3,8 +3,10 @@
 import ast
 import json
 import re
+import struct
 import subprocess
 import sys
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from spslam.config import FeatureConfig
+from spslam.datasets.decoding import read_image
 from spslam.errors import ConfigError, MissingDependencyError, WeightsError
 from spslam.frame import Features
 from spslam.frontend import decoder, descriptors, keypoints, onnx_model
@@ -35,6 +38,7 @@ onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 ROOT = Path(__file__).parents[2]
+POINTS = ("keypoints", "scores", "descriptors")
 RULE = "bicubic grid_sample, align_corners=False"
 
 
@@ -225,23 +229,56 @@ def test_decoder_samples_by_every_rule(rule: str) -> None:
         Sampling.parse("nearest")
 
 
-def test_the_example_of_the_docs(exported: Path, tmp_path: Path) -> None:
-    """The Python of docs/export.md runs with the exported model and a copy of the decoder, and without spslam."""
-    text = (ROOT / "docs/export.md").read_text(encoding="utf-8")
-    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert len(code.strip().splitlines()) <= 12
+PYTHON_OF_THE_DOCS = re.findall(
+    r"```python\n(.*?)```", (ROOT / "docs/export.md").read_text(encoding="utf-8"), re.DOTALL
+)
+
+
+def coloured(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Its edges stay, and each channel has others besides."""
+    others = [scene(*image.shape, seed) for seed in (11, 12)]
+    return np.stack([others[0], image, others[1]], axis=2)
+
+
+def photo_bytes(kind: str) -> bytes:
     image = scene()
-    cv2.imwrite(str(tmp_path / "photo.png"), image)
+    if kind == "grey":
+        return cv2.imencode(".png", image)[1].tobytes()
+    if kind == "colour":
+        return cv2.imencode(".png", coloured(image))[1].tobytes()
+    if kind == "transparent":
+        return cv2.imencode(".png", np.dstack([coloured(image), scene(seed=13)]))[1].tobytes()
+    if kind == "16 bits":
+        return cv2.imencode(".png", image.astype(np.uint16) * 250 + 77)[1].tobytes()
+    # A JPEG file whose tag says that the camera was held upright (Exif, tag 0x0112, value 6).
+    jpeg = cv2.imencode(".jpg", coloured(image), [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
+    directory = struct.pack("<HHHIHHI", 1, 0x0112, 3, 1, 6, 0, 0)
+    exif = b"Exif\0\0" + b"II*\0" + struct.pack("<I", 8) + directory
+    return jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + jpeg[2:]
+
+
+@pytest.mark.parametrize("kind", ["grey", "colour", "transparent", "16 bits", "turned photo"])
+def test_the_example_of_the_docs(exported: Path, tmp_path: Path, kind: str) -> None:
+    """The Python of docs/export.md reads images as spslam does, and runs with a copy of the decoder, without spslam."""
+    code = PYTHON_OF_THE_DOCS[0]
+    assert len(code.strip().splitlines()) <= 12
+    photo = tmp_path / "photo.png"
+    photo.write_bytes(photo_bytes(kind))
     (tmp_path / "superpoint_lite.onnx").write_bytes(exported.read_bytes())
     (tmp_path / "decoder.py").write_bytes((ROOT / "frontend/decoder.py").read_bytes())
     code += "\nimport sys\nassert not {'spslam', 'torch', 'scipy'} & set(sys.modules)\n"
-    code += "np.savez('found.npz', keypoints, scores, descriptors)\n"
+    code += "np.savez('found.npz', keypoints, scores, descriptors, image)\n"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    image = read_image(photo)
     with np.load(tmp_path / "found.npz") as found:
-        for precise in ("onnxruntime", "torch"):
-            expected = create_extractor(FeatureConfig(engine=precise, precision="fp32")).extract(image)
-            assert_same(tuple(found.values()), expected)
+        *features, grey = found.values()
+    np.testing.assert_array_equal(grey, image)
+    assert image.shape == scene().shape
+    assert len(features[0]) > 30
+    for precise in ("onnxruntime", "torch"):
+        expected = create_extractor(FeatureConfig(engine=precise, precision="fp32")).extract(image)
+        assert_same(tuple(features), expected)
 
 
 @pytest.fixture(scope="module")
@@ -281,6 +318,116 @@ def test_points_inside_of_nothing(points: tuple[SuperPoint, FeatureConfig, bytes
     about = session_of(points[2]).get_modelmeta()
     assert json.loads(about.custom_metadata_map["selection"])["max_keypoints"] == 150
     assert all(node.domain == "" for node in onnx.load_model_from_string(points[2]).graph.node)
+
+
+def axis_names(values: Iterable[Any]) -> set[str]:
+    """All that the symbolic axes of values are made of: `8*rows` is made of rows."""
+    axes = (axis.dim_param for value in values for axis in value.type.tensor_type.shape.dim)
+    return {name for axis in axes for name in re.findall(r"[A-Za-z_]\w*", axis)}
+
+
+def assert_axes_have_one_name(model: bytes, images: list[NDArray[np.uint8]], more: set[str]) -> None:
+    """The file passes ONNX's strict checks, and what its axes are called says how long they are.
+
+    Args:
+        model: of one input.
+        images: two inputs of different size at least.
+        more: names of axes that the input's size does not decide.
+    """
+    proto = onnx.load_model_from_string(model)
+    onnx.checker.check_model(proto, full_check=True)
+    onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True, data_prop=True)
+    given = axis_names(proto.graph.input)
+    assert axis_names([*proto.graph.output, *proto.graph.value_info]) <= given | more
+    (source,) = proto.graph.input
+    session = session_of(model)
+    for image in images:
+        sizes: dict[str, int] = {}
+        for axis, length in zip(source.type.tensor_type.shape.dim, image.shape, strict=True):
+            factor, name = re.fullmatch(r"(?:(\d+)\*)?(\w+)", axis.dim_param).groups()  # type: ignore[union-attr]
+            sizes[name] = length // int(factor or 1)
+        for output, found in zip(proto.graph.output, session.run(None, {source.name: image}), strict=True):
+            for axis, length in zip(output.type.tensor_type.shape.dim, found.shape, strict=True):
+                if axis.dim_param in more:
+                    assert sizes.setdefault(axis.dim_param, length) == length
+                else:
+                    assert eval(axis.dim_param or str(axis.dim_value), {}, sizes) == length
+
+
+AXES = [scene(64, 96), scene(77, 131)]
+BATCHES = [np.stack([scene(64, 96, seed) for seed in range(3)]), scene(80, 72)[None]]
+
+
+def test_axes_have_one_name(exported: Path, points: tuple[SuperPoint, FeatureConfig, bytes]) -> None:
+    assert_axes_have_one_name(exported.read_bytes(), BATCHES, set())
+    assert_axes_have_one_name(points[2], AXES, {"points"})
+
+
+@pytest.mark.slow
+def test_axes_of_other_networks_have_one_name() -> None:
+    """The other one of the box, and those that the exporter cuts off at `max_keypoints` without a grid."""
+    toy = toy_network(batch_norm="after", strided=2, skips=True)
+    large = load_superpoint("superpoint")
+    assert_axes_have_one_name(convert_onnx(toy), BATCHES, set())
+    assert_axes_have_one_name(convert_onnx(large), BATCHES, set())
+    assert_axes_have_one_name(convert_points(large, FeatureConfig()), AXES, {"points"})
+    assert_axes_have_one_name(convert_points(toy, FeatureConfig(spread_cell=0)), AXES, {"points"})
+
+
+def test_maps_in_tract(exported: Path) -> None:
+    """A reader that refuses axes of two names."""
+    tract = pytest.importorskip("tract")
+    runnable = tract.onnx().load(str(exported)).into_model().into_runnable()
+    for size in ((64, 96), (80, 72)):
+        images = scene(*size)[None]
+        expected = session_of(exported.read_bytes()).run(None, {"images": images})
+        for found, wanted in zip(runnable.run([images]), expected, strict=True):
+            np.testing.assert_allclose(found.to_numpy(), wanted, atol=1e-4 * float(np.abs(wanted).max()))
+
+
+@pytest.mark.skipif(not hasattr(cv2.dnn, "ENGINE_NEW"), reason="OpenCV 4 has another DNN engine")
+def test_maps_in_opencv(exported: Path) -> None:
+    net = cv2.dnn.readNetFromONNX(str(exported))
+    for images in (scene(64, 96)[None], scene(120, 80)[None]):
+        net.setInput(images)
+        expected = session_of(exported.read_bytes()).run(None, {"images": images})
+        for found, wanted in zip(net.forward(["scores", "descriptors"]), expected, strict=True):
+            np.testing.assert_allclose(found, wanted, atol=1e-4 * float(np.abs(wanted).max()))
+
+
+def assert_points_in_opencv(model: bytes, folder: Path) -> None:
+    """The lines of the docs give what ONNX Runtime gives."""
+    path = folder / "superpoint_lite_points.onnx"
+    path.write_bytes(model)
+    code = PYTHON_OF_THE_DOCS[1].replace(path.name, str(path))
+    for size in ((184, 250), (77, 131)):
+        names: dict[str, Any] = {"cv2": cv2, "image": scene(*size)}
+        exec(code, names)
+        expected = session_of(model).run(None, {"image": names["image"]})
+        assert len(expected[0]) > 20
+        for name, wanted, limit in zip(POINTS, expected, (1e-3, 1e-5, 1e-4), strict=True):
+            np.testing.assert_allclose(names[name], wanted, atol=limit)
+
+
+@pytest.mark.skipif(not hasattr(cv2.dnn, "ENGINE_NEW"), reason="OpenCV 4 has another DNN engine")
+def test_points_inside_in_opencv(points: tuple[SuperPoint, FeatureConfig, bytes], tmp_path: Path) -> None:
+    """Bicubic sampling is what OpenCV's own GridSample gets wrong."""
+    assert points[0].sampling.interpolation == "bicubic"
+    assert_points_in_opencv(points[2], tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(cv2.dnn, "ENGINE_NEW"), reason="OpenCV 4 has another DNN engine")
+def test_magic_leaps_sampling_in_opencv(tmp_path: Path) -> None:
+    """And inside, of any runtime, what the extractor gives."""
+    network, config = load_superpoint(), FeatureConfig(max_keypoints=90)
+    network.sampling = Sampling("bilinear", align_corners=True)
+    model = convert_points(network, config)
+    image = scene()
+    assert_same(
+        tuple(session_of(model).run(None, {"image": image})), SuperPointExtractor(config, network).extract(image)
+    )
+    assert_points_in_opencv(model, tmp_path)
 
 
 def test_export_is_cached_and_damage_is_found(
