@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from spslam.camera import Camera
 from spslam.errors import CalibrationError, DatasetError
-from spslam.trajectory import Trajectory, read_tum
+from spslam.trajectory import Trajectory, read_ground_truth
 
 from .base import FileSequence, FrameFiles, check_image_size
 from .calibration import CALIBRATION_NAME, load_calibration
@@ -74,7 +74,7 @@ def open_tum(
     check_image_size(images, camera, origin)
     files = FrameFiles(times, images, depth=depth, depth_units_per_metre=units)
     camera = replace(camera, fps=nominal_fps(times, camera.fps))
-    return FileSequence(name, files, camera, str(folder), _read_ground_truth(folder))
+    return FileSequence(name, files, camera, str(folder), _read_ground_truth(folder, times))
 
 
 def _is_sequence(path: Path) -> bool:
@@ -136,6 +136,6 @@ def _read_list(path: Path) -> tuple[NDArray[np.float64], list[Path]]:
     return stamps[order], [images[i] for i in order]
 
 
-def _read_ground_truth(folder: Path) -> Trajectory | None:
+def _read_ground_truth(folder: Path, times: NDArray[np.float64]) -> Trajectory | None:
     path = folder / "groundtruth.txt"
-    return read_tum(path, frame="colour camera") if path.is_file() else None
+    return read_ground_truth(path, times, "colour camera", False, "s") if path.is_file() else None

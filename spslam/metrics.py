@@ -19,7 +19,7 @@ from spslam.map import ARBITRARY
 from spslam.metric_scale import Scaling
 from spslam.notices import Notice
 from spslam.ports import Sequence
-from spslam.trajectory import Trajectory
+from spslam.trajectory import Trajectory, row_figures
 
 if TYPE_CHECKING:
     from spslam.recording import Statistics
@@ -105,6 +105,7 @@ def compute_metrics(
         "scale_applied": scaling.factor,
         "scale_refused": None if scaling.refusal is None else str(scaling.refusal),
         **_errors(sequence, trajectory, evaluation, scaling),
+        **row_figures(sequence.ground_truth, "ground_truth"),
         **_recall(record, missing, evaluation),
         **_health(sequence, record),
         "losses_count": len(statistics.losses),

@@ -236,5 +236,12 @@ def test_eval_refuses_what_it_cannot_compare(
     refused(capsys, "eval", trajectories[0], str(tmp_path / "later.tum"))
     assert "found another format" in refused(capsys, "eval", *trajectories, "--camera", str(tmp_path / "sensor.yaml"))
     assert "expected increasing times" in refused(capsys, "eval", *trajectories, "--times", str(Path(__file__)))
-    message = refused(capsys, "eval", *trajectories, "--plot", str(tmp_path / "gone" / "picture.png"))
-    assert "cannot write" in message
+
+
+def test_figures_are_printed_although_their_picture_cannot_be_written(
+    trajectories: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("eval", *trajectories, "--plot", str(tmp_path / "gone" / "picture.png")) == 2
+    printed = capsys.readouterr()
+    assert "30 of about 30 tracked" in " ".join(printed.out.split())
+    assert printed.err.startswith("error: cannot write") and printed.err.count("\n") == 1
