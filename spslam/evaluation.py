@@ -132,8 +132,8 @@ def ate(
     by the first associated pose (`first-pose`), or not at all (`none`).
 
     Raises:
-        TrajectoryError: no associated poses; with `first-pose`, no rotations; with `se3` and `sim3`, fewer than three, or an alignment that is ambiguous
-            because all of them lie in one place or on one line.
+        TrajectoryError: no associated poses; with `first-pose`, no rotations; with `se3` and `sim3`, fewer than
+            three, or an alignment that is ambiguous because all of them lie in one place or on one line.
     """
     return _ate(estimate, ground_truth, associate(estimate, ground_truth, max_difference), align)
 
