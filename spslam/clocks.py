@@ -11,7 +11,7 @@ from spslam.timestamps import FASTEST_STEP_S, SLOWEST_POSE_STEP_S, UNIT_NAMES, U
 
 # Share of the stamps of the shorter list that must have a partner in the other one before a unit is believed, and how
 # many times the share of any other unit it must be.
-_SHARE = 0.3
+_SHARE = 0.1
 _CLEARLY = 3.0
 _NEAR_S = 0.01
 # Two recordings of the same thing last alike: the shorter one at least this share of the longer one.

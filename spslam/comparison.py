@@ -21,6 +21,8 @@ from spslam.summary import Spread
 from spslam.trajectory import Trajectory, row_figures
 
 _LOG = logging.getLogger(__name__)
+# A difference between shares of tracked frames that is worth a line.
+_NOTABLE = 0.005
 
 Figures = dict[str, float | int | str | None]
 
@@ -97,7 +99,7 @@ def compare_with(
         **row_figures(estimate, "estimate"),
         **row_figures(ground_truth, "ground_truth"),
     }
-    if not covered.counted and covered.truth_before_s + covered.truth_after_s > 0:
+    if covered.share_meanwhile - covered.share_tracked > _NOTABLE:
         notice(
             _LOG,
             "frames_reckoned",

@@ -31,7 +31,8 @@ class Coverage:
         first_pose_delay_s: from the first frame, or the beginning of the ground truth, to the first pose, seconds.
         truth_before_s, truth_after_s: of reckoned frames, how much longer than the estimate the ground truth lasts at
             its beginning and end, seconds.
-        share_meanwhile: of reckoned frames, share of those between the first and the last pose that have one, 0 to 1.
+        share_meanwhile: of reckoned frames, share of those between the first and the last pose that have one, 0 to 1;
+            0 for counted ones.
     """
 
     frames: int
@@ -41,7 +42,7 @@ class Coverage:
     first_pose_delay_s: float
     truth_before_s: float = 0.0
     truth_after_s: float = 0.0
-    share_meanwhile: float = 1.0
+    share_meanwhile: float = 0.0
 
     @property
     def share_tracked(self) -> float:

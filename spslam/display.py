@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import PurePath
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -226,7 +227,8 @@ def print_comparisons(rows: list[Figures], spreads: Mapping[str, Spread], consol
         if "not_compared" in row:
             console.print(f"{row['estimate']}: {row['not_compared']}", highlight=False, markup=False, soft_wrap=True)
     about = ", reckoned from the estimate's usual step" if compared["frames_are"] == "reckoned" else ""
-    about = f" of {compared['frames_from']}" if compared.get("frames_from") else about
+    if compared.get("frames_from"):
+        about = f", counted in {PurePath(str(compared['frames_from'])).name}"
     over = next((row["rpe_over"] for row in rows if row.get("rpe_over")), None)
     relative = f"RPE: RMSE over {over}" if over else "RPE: none without rotations"
     console.print(
@@ -264,7 +266,7 @@ def _frames(metrics: Figures) -> str:
         extra += f", the first after {metrics['first_pose_delay_s']:.4g} s"
     share = 100 * float(metrics["share_tracked"] or 0)
     about = "about " if metrics.get("frames_are") == "reckoned" else ""
-    source = f", frames of {metrics['frames_from']}" if metrics.get("frames_from") else ""
+    source = f", counted in {PurePath(str(metrics['frames_from'])).name}" if metrics.get("frames_from") else ""
     return f"{metrics['tracked']} of {about}{metrics['frames']} tracked ({share:.1f} %){extra}{source}"
 
 

@@ -32,6 +32,16 @@ def printable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+def check_printable(path: Path) -> None:
+    """For files that a library writes which takes no path but text.
+
+    Raises:
+        OutputError: the path holds bytes that are no UTF-8.
+    """
+    if printable(str(path)) != str(path):
+        raise OutputError(f"cannot write {path}: its name holds bytes that are no UTF-8; choose another one")
+
+
 @contextmanager
 def atomic_file(path: Path | str, *, durable: bool = True) -> Iterator[BinaryIO]:
     """A new file that takes the place of `path` when the block ends well, and disappears when it does not; `durable` as

@@ -145,10 +145,10 @@ def file_seconds(
     """
     if file.stamps is None:
         return _times_of_frames(file, frame_times)
-    numbers_fit = frame_times is not None and file.numbered and _numbers_in(file.numbers, len(frame_times))
+    numbers_fit = frame_times is not None and file.numbered and _numbers_fit(file.numbers, len(frame_times))
     if numbers_fit and clock is not None and share_together(file.stamps, clock) == 0:
-        assert frame_times is not None
-        return frame_times[file.numbers]
+        notice(_LOG, "frame_numbers", "%s: the first column is read as the numbers of the frames", file.path)
+        return _times_of_frames(file, frame_times)
     if unit is not None:
         return file.stamps / UNITS_PER_SECOND[unit]
     found = None if clock is None or file.sure else unit_by_clock(file.stamps, clock)
@@ -245,7 +245,7 @@ def _rotations(
             good = ~empty
         rotations = np.broadcast_to(np.eye(3), (count, 3, 3)).copy()
         rotations[good] = quaternion_to_rotation(quaternions[good])
-        bad_ones, empty_ones = "with a quaternion that has not length 1", "with a quaternion of zeros or nan"
+        bad_ones, empty_ones = "with a quaternion that has not length 1", "without a quaternion (zeros, nan or nothing)"
     else:
         return nothing
     if kept.any() and empty[kept].all():
@@ -271,6 +271,11 @@ def _times_of_frames(file: PoseFile, frame_times: Seconds | None) -> Seconds:
     if file.rows - file.left_out.get(_WORDS, 0) != len(frame_times):
         raise TrajectoryError(f"{file.path}: {file.rows} poses for {len(frame_times)} stamps: they must be as many")
     return frame_times[numbers]
+
+
+def _numbers_fit(numbers: NDArray[np.int64], count: int) -> bool:
+    """Whether all numbers are of frames, counted from 0 or 1."""
+    return _numbers_in(numbers, count) or _numbers_in(numbers - 1, count)
 
 
 def _numbers_in(numbers: NDArray[np.int64], count: int) -> bool:

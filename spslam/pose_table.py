@@ -393,7 +393,8 @@ def _unnamed(table: TextTable, real_part_first: bool | None) -> Columns:
     columns = Columns(
         (first + 1, first + 2, first + 3),
         time=first,
-        number=0 if first else None,
+        # Numbers of frames, or seconds: that of the two which the frames have.
+        number=0 if first or _counts(values[:, 0]) else None,
         body=_nanoseconds(table) and table.commas,
     )
     if width < first + 8:
@@ -412,7 +413,7 @@ def _matrix_column(values: Values) -> int | None:
         if np.mean(np.abs(last - [0.0, 0.0, 0.0, 1.0]).max(axis=1) < MATRIX_TOLERANCE) <= _MOST_ROWS:
             return None
     _, good, empty = rotation_matrices_of(values, first)
-    if np.mean(good | empty) > _MOST_ROWS or _unit_share(values, 4) <= _MOST_ROWS:
+    if np.mean(good | empty) > _MOST_ROWS or not (_increases(values[:, 0]) and _unit_share(values, 4) > _MOST_ROWS):
         return first
     return None
 

@@ -16,8 +16,9 @@ _LOG = logging.getLogger(__name__)
 # How many times better rotations must fit in the other order, and how badly they must fit in this one, degrees.
 _BETTER = 10.0
 _BAD_DEG = 0.1
-# Motions are compared over a third of the poses: over single frames, noise hides a wrong order.
-_STRETCH = 3
+# Motions are compared from one pose to the next and over a tenth and a third of the poses: noise hides a wrong order in
+# short ones, drift in long ones.
+_STRETCHES = (None, 10, 3)
 # Rotations that differ by less are the same; an estimate that turns by more would have shown in them, degrees.
 _SAME_DEG = 1e-4
 _TURNS_DEG = 5.0
@@ -31,13 +32,14 @@ def doubt_rotations(estimate: Trajectory, truth: Trajectory) -> None:
     """
     if len(truth) < 2 or (estimate.origin is None and truth.origin is None):
         return
-    as_read = _misfit_deg(estimate.T_world_cam[:, :3, :3], truth.T_world_cam[:, :3, :3])
+    as_read = _misfits_deg(estimate.T_world_cam[:, :3, :3], truth.T_world_cam[:, :3, :3])
     for whose, trajectory, other in (("ground truth", truth, estimate), ("estimate", estimate, truth)):
         order = None if trajectory.origin is None else trajectory.origin.order
-        if order is None or as_read < _BAD_DEG:
+        if order is None:
             continue
-        misfit = _misfit_deg(_in_other_order(trajectory), other.T_world_cam[:, :3, :3])
-        if misfit * _BETTER <= as_read:
+        otherwise = _misfits_deg(_in_other_order(trajectory), other.T_world_cam[:, :3, :3])
+        best = int(np.argmax(as_read / np.maximum(otherwise, _SAME_DEG)))
+        if as_read[best] >= max(_BAD_DEG, _BETTER * otherwise[best]):
             assert trajectory.origin is not None
             notice(
                 _LOG,
@@ -45,11 +47,11 @@ def doubt_rotations(estimate: Trajectory, truth: Trajectory) -> None:
                 "%s: rotations fit %.0f times better if the quaternions of the %s are read as %s (%.3g° instead of "
                 "%.3g°), not as %s: put a header above them (timestamp tx ty tz %s)",
                 trajectory.origin.path,
-                as_read / max(misfit, 1e-9),
+                as_read[best] / max(otherwise[best], _SAME_DEG),
                 whose,
                 "x y z w" if order == "w x y z" else "w x y z",
-                misfit,
-                as_read,
+                otherwise[best],
+                as_read[best],
                 order,
                 "qx qy qz qw" if order == "w x y z" else "qw qx qy qz",
             )
@@ -67,12 +69,15 @@ def doubt_rotations(estimate: Trajectory, truth: Trajectory) -> None:
         )
 
 
-def _misfit_deg(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
-    """How differently rotations (N, 3, 3) turn over a third of the poses, RMS, degrees."""
-    step = max(1, len(first) // _STRETCH)
-    turns = [rotations[:-step].swapaxes(1, 2) @ rotations[step:] for rotations in (first, second)]
-    angles = rotation_angle(turns[0].swapaxes(1, 2) @ turns[1])
-    return float(np.degrees(np.sqrt(np.mean(angles**2))))
+def _misfits_deg(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How differently rotations (N, 3, 3) turn over each stretch, RMS, degrees."""
+    misfits = []
+    for part in _STRETCHES:
+        step = 1 if part is None else max(1, len(first) // part)
+        turns = [rotations[:-step].swapaxes(1, 2) @ rotations[step:] for rotations in (first, second)]
+        angles = rotation_angle(turns[0].swapaxes(1, 2) @ turns[1])
+        misfits.append(np.sqrt(np.mean(angles**2)))
+    return np.degrees(misfits)
 
 
 def _in_other_order(trajectory: Trajectory) -> NDArray[np.float64]:
