@@ -17,7 +17,7 @@ from spslam.geometry import inverse, orthonormalize
 from spslam.lens import lens, lens_model
 from spslam.notices import notice
 from spslam.ports import LeftOut
-from spslam.trajectory import Trajectory, read_euroc
+from spslam.trajectory import Trajectory, carried_truth, read_ground_truth
 
 from .base import FileSequence, FrameFiles, check_image_size
 from .calibration_checks import report_doubts
@@ -63,7 +63,7 @@ def open_euroc(
     if sensor == "mono" or not there:
         check_image_size(images, left.camera, f"{mav}/cam0/sensor.yaml")
         camera = replace(left.camera, fps=nominal_fps(times, left.camera.fps))
-        ground_truth = _read_ground_truth(mav, left.T_body_sensor, "left camera, unrectified")
+        ground_truth = _read_ground_truth(mav, times, left.T_body_sensor, "left camera, unrectified")
         if sensor == "auto" and (mav / "cam1").is_dir():
             notice(_LOG, "unused_stream", "%s: cam1 has no images in cam1/data (*.png, *.jpg): mono", name)
         files = FrameFiles(times, images, time_unit=unit, left_out=tuple(left_out))
@@ -87,7 +87,7 @@ def open_euroc(
         raise CalibrationError(f"{mav}: cam0 (left) and cam1 (right) are no stereo pair: {error}") from None
     camera = replace(rectifier.camera, fps=nominal_fps(times, left.camera.fps))
     T_body_rectified = left.T_body_sensor @ rectifier.T_left_rectified
-    ground_truth = _read_ground_truth(mav, T_body_rectified, "left camera as rectified")
+    ground_truth = _read_ground_truth(mav, times, T_body_rectified, "left camera as rectified")
     return FileSequence(name, files, camera, str(mav), ground_truth, rectifier)
 
 
@@ -100,15 +100,16 @@ def left_camera_ground_truth(body: Trajectory, table: Path, sensor: Path | None 
         sensor: the camera's `sensor.yaml`; None: `cam0`'s, two folders up.
 
     Returns:
-        None where no sensor was given and none is there.
+        None where no sensor was given and none is there, or the ground truth has positions only.
 
     Raises:
         CalibrationError: the sensor cannot be read or holds something else.
     """
     found = sensor or table.absolute().parent.parent / "cam0" / "sensor.yaml"
-    if sensor is None and not found.is_file():
+    if (sensor is None and not found.is_file()) or not body.has_rotations:
         return None
-    return _carry(body, _read_sensor(found).T_body_sensor, "left camera, unrectified")
+    T_body_camera = _read_sensor(found).T_body_sensor
+    return _carry(body, _own_pose(table) @ T_body_camera, "left camera, unrectified")
 
 
 @dataclass(frozen=True, eq=False)
@@ -249,12 +250,28 @@ def _read_table(path: Path) -> list[tuple[float, str]]:
     return entries
 
 
-def _read_ground_truth(mav: Path, T_body_camera: NDArray[np.float64], camera: str) -> Trajectory | None:
+def _read_ground_truth(
+    mav: Path, times: NDArray[np.float64], T_body_camera: NDArray[np.float64], camera: str
+) -> Trajectory | None:
     path = mav / "state_groundtruth_estimate0" / "data.csv"
     if not path.is_file():
         return None
-    return _carry(read_euroc(path), T_body_camera, camera)
+    truth = read_ground_truth(path, times, "body", True, "ns")
+    return None if truth is None else _carry(truth, T_body_camera, camera)
+
+
+def _own_pose(table: Path) -> NDArray[np.float64]:
+    """`T_sensor_body` (4, 4) of what a table speaks of, from the `sensor.yaml` beside it: Vicon's markers are not where
+    the body is. Where there is none, or it cannot be read, that is the body itself."""
+    try:
+        values = parse_yaml(read_text(table.parent / "sensor.yaml"))
+        T_body_sensor = np.reshape(np.array(values["T_BS"]["data"], dtype=np.float64), (4, 4))
+    except (CalibrationError, KeyError, TypeError, ValueError):
+        return np.eye(4)
+    if not np.allclose(T_body_sensor[:3, :3] @ T_body_sensor[:3, :3].T, np.eye(3), atol=1e-3):
+        return np.eye(4)
+    return inverse(orthonormalize(T_body_sensor))
 
 
 def _carry(body: Trajectory, T_body_camera: NDArray[np.float64], camera: str) -> Trajectory:
-    return Trajectory(body.timestamps, body.T_world_cam @ T_body_camera, f"{camera} (carried from the body by T_BS)")
+    return carried_truth(body, T_body_camera, f"{camera} (carried from the body by T_BS)")

@@ -14,13 +14,13 @@ from spslam.errors import CalibrationError, DatasetError
 from spslam.notices import notice
 from spslam.ports import LeftOut
 from spslam.timestamps import stamp_column
-from spslam.trajectory import Trajectory, read_kitti
+from spslam.trajectory import Trajectory, carried_truth, read_ground_truth
 
 from .base import FileSequence, FrameFiles
 from .calibration_checks import report_doubts
 from .decoding import image_size, list_files
 from .layout import check_sequence_name, choose_sequence, contents, reason, subfolders
-from .timing import Timing, nominal_fps, order_by_time, order_frames, read_stamps, report_unpaired
+from .timing import Timing, nominal_fps, order_frames, read_stamps, report_unpaired
 
 _LOG = logging.getLogger(__name__)
 _FPS = 10.0
@@ -227,12 +227,10 @@ def _read_ground_truth(folder: Path, times: NDArray[np.float64], left: _Projecti
     path = folder.parent.parent / "poses" / f"{folder.name}.txt"
     if not path.is_file():
         return None
-    poses = read_kitti(path).T_world_cam
-    if len(poses) != len(times):
-        _LOG.warning("%s has %d poses for %d time stamps; used as far as both go", path, len(poses), len(times))
-    count = min(len(poses), len(times))
-    order = order_by_time(times[:count], str(path))
+    truth = read_ground_truth(path, times, "left camera", row_a_frame=True)
+    if truth is None:
+        return None
     T_cam0_left = np.eye(4)
     T_cam0_left[:3, 3] = -left.t
     frame = "left camera" if camera == 0 else f"left colour camera (carried from camera 0 by P{camera})"
-    return Trajectory(times[order], poses[order] @ T_cam0_left, frame)
+    return carried_truth(truth, T_cam0_left, frame)

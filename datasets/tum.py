@@ -14,7 +14,7 @@ from spslam.camera import Camera
 from spslam.errors import CalibrationError, DatasetError
 from spslam.notices import notice
 from spslam.ports import LeftOut
-from spslam.trajectory import Trajectory, read_tum
+from spslam.trajectory import Trajectory, read_ground_truth
 
 from .base import FileSequence, FrameFiles, check_image_size
 from .calibration import CALIBRATION_NAME, load_calibration
@@ -85,7 +85,7 @@ def open_tum(
     check_image_size(images, camera, origin)
     files = FrameFiles(times, images, depth=depth, depth_units=units, time_unit=unit, left_out=tuple(left_out))
     camera = replace(camera, fps=nominal_fps(times, camera.fps))
-    return FileSequence(name, files, camera, str(folder), _read_ground_truth(folder))
+    return FileSequence(name, files, camera, str(folder), _read_ground_truth(folder, times))
 
 
 def _is_sequence(path: Path) -> bool:
@@ -147,6 +147,6 @@ def _read_list(path: Path, timing: Timing, fps: float) -> tuple[NDArray[np.float
     return stamps[order], [images[i] for i in order], unit, left_out
 
 
-def _read_ground_truth(folder: Path) -> Trajectory | None:
+def _read_ground_truth(folder: Path, times: NDArray[np.float64]) -> Trajectory | None:
     path = folder / "groundtruth.txt"
-    return read_tum(path, frame="colour camera") if path.is_file() else None
+    return read_ground_truth(path, times, "colour camera", False, "s") if path.is_file() else None

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation, Slerp
 
+from spslam.clocks import explain_apart, nearest
 from spslam.errors import TrajectoryError
 from spslam.geometry import make_transform
 from spslam.trajectory import Trajectory
@@ -41,8 +42,8 @@ def associate(estimate: Trajectory, ground_truth: Trajectory, max_difference: fl
         TrajectoryError: no pose has a partner.
     """
     _check_some(estimate, ground_truth)
-    forward = _nearest(estimate.timestamps, ground_truth.timestamps)
-    backward = _nearest(ground_truth.timestamps, estimate.timestamps)
+    forward = nearest(estimate.timestamps, ground_truth.timestamps)
+    backward = nearest(ground_truth.timestamps, estimate.timestamps)
     mutual = backward[forward] == np.arange(len(estimate))
     pairs = mutual & in_reach(estimate.timestamps, ground_truth.timestamps, max_difference)
     if not pairs.any():
@@ -68,29 +69,24 @@ def interpolate(ground_truth: Trajectory, estimate: Trajectory, max_difference: 
         raise _no_partner(estimate, ground_truth, max_difference)
     if len(known) == 1:
         return ground_truth
-    rotations = Slerp(known, Rotation.from_matrix(ground_truth.T_world_cam[:, :3, :3]))(stamps).as_matrix()
+    rotations = np.broadcast_to(np.eye(3), (len(stamps), 3, 3))
+    if ground_truth.has_rotations:
+        rotations = Slerp(known, Rotation.from_matrix(ground_truth.T_world_cam[:, :3, :3]))(stamps).as_matrix()
     positions = np.stack([np.interp(stamps, known, axis) for axis in ground_truth.positions.T], axis=1)
-    return Trajectory(stamps, make_transform(rotations, positions), ground_truth.frame)
+    return replace(ground_truth, timestamps=stamps, T_world_cam=make_transform(rotations, positions))
 
 
 def in_reach(
     stamps: NDArray[np.float64], among: NDArray[np.float64], max_difference: float = MAX_DIFFERENCE_S
 ) -> NDArray[np.bool_]:
     """(N,) bool: which of `stamps` (N,) have one of `among` (M,), sorted, within `max_difference` seconds."""
-    reached: NDArray[np.bool_] = np.abs(among[_nearest(stamps, among)] - stamps) <= max_difference + _ROUNDING_S
+    reached: NDArray[np.bool_] = np.abs(among[nearest(stamps, among)] - stamps) <= max_difference + _ROUNDING_S
     return reached
 
 
-def _nearest(stamps: NDArray[np.float64], among: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Row of the nearest of `among` (sorted) for each stamp; the earlier one of two as near."""
-    after = np.clip(np.searchsorted(among, stamps), 1, max(len(among) - 1, 1))
-    if len(among) == 1:
-        return np.zeros(len(stamps), dtype=np.int64)
-    nearest: NDArray[np.int64] = after - (stamps - among[after - 1] <= among[after] - stamps)
-    return nearest
-
-
 def _check_some(estimate: Trajectory, ground_truth: Trajectory) -> None:
+    if _counted(estimate) != _counted(ground_truth) and None not in (estimate.origin, ground_truth.origin):
+        raise TrajectoryError(_without_times(estimate))
     if len(estimate) == 0 or len(ground_truth) == 0:
         raise TrajectoryError(
             f"nothing to compare: {len(estimate)} poses in the estimate, {len(ground_truth)} in the ground truth"
@@ -100,8 +96,24 @@ def _check_some(estimate: Trajectory, ground_truth: Trajectory) -> None:
 def _no_partner(estimate: Trajectory, ground_truth: Trajectory, max_difference: float) -> TrajectoryError:
     return TrajectoryError(
         f"no pose of the estimate ({_span(estimate)}) is within {max_difference:g} s of one of the ground truth "
-        f"({_span(ground_truth)}): do both have stamps of the same clock? (KITTI's pose files have none)"
+        f"({_span(ground_truth)}): {_why_apart(estimate, ground_truth, max_difference)}"
     )
+
+
+def _why_apart(estimate: Trajectory, ground_truth: Trajectory, max_difference: float) -> str:
+    if estimate.numbered != ground_truth.numbered:
+        return _without_times(estimate)
+    return explain_apart(estimate.timestamps, ground_truth.timestamps, max_difference)
+
+
+def _counted(trajectory: Trajectory) -> bool:
+    """Whether a file had numbers of frames instead of times."""
+    return trajectory.origin is not None and trajectory.origin.numbered
+
+
+def _without_times(estimate: Trajectory) -> str:
+    which = "estimate" if estimate.numbered else "ground truth"
+    return f"the {which} has no times, as KITTI's pose files have none, and the other one has: give --times FILE"
 
 
 def _span(trajectory: Trajectory) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -315,6 +316,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # read, find features and track, and OpenCV's even do so while they wait.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     os.environ.setdefault("OPENCV_FOR_THREADS_NUM", "1")
+    for stream in (sys.stdout, sys.stderr):
+        # A path may hold bytes that are no text in any encoding; it is shown with `\\udcff` for them.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         given = list(sys.argv[1:] if arguments is None else arguments)
         with shown_notices(lambda found: typer.echo(f"note: {found.text}", err=True)):

@@ -179,6 +179,8 @@ def _posed_frames(path: Path) -> Iterator[PosedFrame]:
     truth = sequence.ground_truth
     if truth is None:
         raise DatasetError(f"{path} has no ground truth: relative poses cannot be judged with it")
+    if not truth.has_rotations:
+        raise DatasetError(f"the ground truth of {path} has positions only: relative poses cannot be judged with it")
     for frame in sequence:
         nearest = int(np.abs(truth.timestamps - frame.timestamp).argmin())
         if abs(truth.timestamps[nearest] - frame.timestamp) <= _POSE_TOLERANCE_S:

@@ -29,6 +29,16 @@ class Align(StrEnum):
     NONE = "none"
 
 
+class StampUnit(StrEnum):
+    """Values of `--time-unit`."""
+
+    AUTO = "auto"
+    SECONDS = "s"
+    MILLISECONDS = "ms"
+    MICROSECONDS = "us"
+    NANOSECONDS = "ns"
+
+
 class DeltaUnit(StrEnum):
     """Values of `--delta-unit`."""
 
@@ -64,6 +74,13 @@ def evaluate(
             "them is counted, and KITTI's trajectories get them for stamps.",
         ),
     ] = None,
+    time_unit: Annotated[
+        StampUnit,
+        typer.Option(
+            help="Unit of the times in those files in which it is plausible (poses 1 ms to 10 s apart). auto: by the "
+            "steps between them, and by the times of the other files."
+        ),
+    ] = StampUnit.AUTO,
     align: Annotated[
         Align,
         typer.Option(
@@ -106,8 +123,10 @@ def evaluate(
     spslam eval runs/x/trajectory.tum truth.tum --align sim3 --plot x.png
     spslam eval runs/*/trajectory.tum mav0/state_groundtruth_estimate0/data.csv --json figures.json
 
-    Files in the formats of TUM, KITTI or EuRoC, recognised by themselves. KITTI's has no times: compare it with itself,
-    or give --times. EuRoC's ground truth is the body's; where its camera is known, estimates are compared with both.
+    Files in the formats of TUM, KITTI or EuRoC or ones like them, recognised by themselves: a header may name the
+    columns, rows that are no poses are left out and counted, positions alone give the absolute error. KITTI's has no
+    times: compare it with itself, or give --times. EuRoC's ground truth is the body's; where its camera is known,
+    estimates are compared with both. The frames of a run are known from the files beside its trajectory.tum.
     """
     from spslam.comparison import Conventions, as_document, compare_with, short_names
     from spslam.comparison import spread as spread_of
@@ -115,9 +134,11 @@ def evaluate(
     from spslam.display import print_comparisons, print_figures
     from spslam.files import write_atomic
     from spslam.relative_error import Step
-    from spslam.trajectory import read_times, read_trajectory
+    from spslam.timestamps import UNITS_PER_SECOND
+    from spslam.trajectory import read_times, read_trajectories
 
-    frame_times = None if times is None else read_times(times)
+    unit = next((unit for unit in UNITS_PER_SECOND if unit == time_unit.value), None)
+    frame_times = None if times is None else read_times(times, unit)
     conventions = Conventions(
         align.value,
         max_difference,
@@ -126,41 +147,51 @@ def evaluate(
         tuple(recall or RECALL_DISTANCES_M),
     )
     paths = [ground_truth, *(also or ())]
-    truths = [truth for path in paths for truth in _ground_truths(path, camera, frame_times)]
+    trajectories = read_trajectories([*paths, *estimates], frame_times, unit)
+    read, estimated = trajectories[: len(paths)], trajectories[len(paths) :]
+    truths = [truth for path, found in zip(paths, read, strict=True) for truth in _carried_too(path, found, camera)]
     if camera is not None and all(truth.frame != "body" for truth in truths):
         raise TrajectoryError(
             f"--camera carries EuRoC's ground truth (data.csv), found another format in {ground_truth}"
         )
-    estimated = [read_trajectory(path, frame_times) for path in estimates]
+    frames = [_frames(path, found, times, frame_times) for path, found in zip(estimates, estimated, strict=True)]
     comparisons = [
-        compare_with(name, trajectory, truth, conventions, frame_times)
+        compare_with(name, trajectory, truth, conventions, *known)
         for truth in truths
-        for name, trajectory in zip(short_names(estimates), estimated, strict=True)
+        for name, trajectory, known in zip(short_names(estimates), estimated, frames, strict=True)
     ]
     if all(comparison.evaluation is None for comparison in comparisons):
         raise TrajectoryError(str(comparisons[0].figures["not_compared"]))
     spreads = spread_of(comparisons[: len(estimates)]) if spread else {}
+    document = json.dumps(as_document(comparisons, spreads), indent=2, allow_nan=False) + "\n"
+    if json_file == _STANDARD_OUTPUT:
+        typer.echo(document, nl=False)
+    elif len(comparisons) == 1 and not spreads:
+        print_figures(comparisons[0].figures)
+    else:
+        print_comparisons([comparison.figures for comparison in comparisons], spreads)
+    if json_file is not None and json_file != _STANDARD_OUTPUT:
+        write_atomic(json_file, document)
     if plot is not None:
         from spslam.overlay import plot_comparisons
 
         plot_comparisons(plot, comparisons[: len(estimates)], truths[0])
-    document = json.dumps(as_document(comparisons, spreads), indent=2, allow_nan=False) + "\n"
-    if json_file == _STANDARD_OUTPUT:
-        typer.echo(document, nl=False)
-        return
-    if json_file is not None:
-        write_atomic(json_file, document)
-    if len(comparisons) == 1 and not spreads:
-        print_figures(comparisons[0].figures)
-    else:
-        print_comparisons([comparison.figures for comparison in comparisons], spreads)
 
 
-def _ground_truths(path: Path, camera: Path | None, times: NDArray[np.float64] | None) -> list[Trajectory]:
-    """The ground truth of a file; of EuRoC's body its camera's first, where that is known."""
-    from spslam.trajectory import read_trajectory
+def _frames(
+    path: Path, estimate: Trajectory, times: Path | None, frame_times: NDArray[np.float64] | None
+) -> tuple[NDArray[np.float64] | None, int, str]:
+    """Times of the frames of an estimate, how many more there were, and the file that says so."""
+    from spslam.saved_run import frames_beside
 
-    truth = read_trajectory(path, times)
+    if times is not None:
+        return frame_times, 0, str(times)
+    found = frames_beside(path, estimate)
+    return (None, 0, "") if found is None else (found.times, found.missing, str(found.file))
+
+
+def _carried_too(path: Path, truth: Trajectory, camera: Path | None) -> list[Trajectory]:
+    """A ground truth; of EuRoC's body its camera's first, where that is known."""
     if truth.frame != "body":
         return [truth]
     from spslam.datasets import left_camera_ground_truth

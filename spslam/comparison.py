@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import takewhile
@@ -14,9 +15,14 @@ from spslam.association import MAX_DIFFERENCE_S
 from spslam.coverage import RECALL_DISTANCES_M, coverage, recall
 from spslam.errors import TrajectoryError
 from spslam.evaluation import PER_FRAME, Alignment, Evaluation, evaluate
+from spslam.notices import notice
 from spslam.relative_error import Step
 from spslam.summary import Spread
-from spslam.trajectory import Trajectory
+from spslam.trajectory import Trajectory, row_figures
+
+_LOG = logging.getLogger(__name__)
+# A difference between shares of tracked frames that is worth a line.
+_NOTABLE = 0.005
 
 Figures = dict[str, float | int | str | None]
 
@@ -55,6 +61,8 @@ def compare_with(
     ground_truth: Trajectory,
     conventions: Conventions,
     frame_times: NDArray[np.float64] | None = None,
+    missing: int = 0,
+    frames_from: str = "",
 ) -> Comparison:
     """Compare an estimate with a ground truth; one that cannot be compared is told as such, not left out.
 
@@ -63,7 +71,8 @@ def compare_with(
         estimate: to be judged.
         ground_truth: to be judged by.
         conventions: how.
-        frame_times: (F,) times of all frames, seconds; see `coverage`.
+        frame_times, missing: (F,) times of the frames, seconds, and how many more there were; see `coverage`.
+        frames_from: the file that says so.
     """
     try:
         evaluation = evaluate(
@@ -74,19 +83,34 @@ def compare_with(
             conventions.interpolated,
             conventions.step,
         )
-        covered = coverage(estimate, ground_truth, conventions.max_difference, frame_times)
+        covered = coverage(estimate, ground_truth, conventions.max_difference, frame_times, missing)
     except TrajectoryError as error:
         nothing: Figures = {"tracked": len(estimate), "ground_truth_frame": ground_truth.frame}
         return Comparison(name, None, {"estimate": name, **nothing, "not_compared": str(error)})
     figures: Figures = {
         "estimate": name,
         **covered.as_metrics(),
+        "frames_from": frames_from or None,
         **evaluation.as_metrics(),
         "scale_error_percent": evaluation.scale_error_percent,
         "drift_segments": 0 if evaluation.drift is None else len(evaluation.drift.length_m),
         "drift_segments_left_out": 0 if evaluation.drift is None else evaluation.drift.left_out,
         **recall(evaluation, covered.judged, conventions.recall_m),
+        **row_figures(estimate, "estimate"),
+        **row_figures(ground_truth, "ground_truth"),
     }
+    if covered.share_meanwhile - covered.share_tracked > _NOTABLE:
+        notice(
+            _LOG,
+            "frames_reckoned",
+            "%s: how many frames there were is not known; the ground truth begins %.4g s before the estimate and ends "
+            "%.4g s after it, and all of that counts as not tracked. Over the estimate's own time %.1f %% are tracked; "
+            "--times FILE counts the frames",
+            name,
+            covered.truth_before_s,
+            covered.truth_after_s,
+            100.0 * covered.share_meanwhile,
+        )
     return Comparison(name, evaluation, figures)
 
 

@@ -29,6 +29,10 @@ class Coverage:
         counted: whether the frames are known; else they are reckoned: as many as the estimate's usual step makes in the
             time of the ground truth.
         first_pose_delay_s: from the first frame, or the beginning of the ground truth, to the first pose, seconds.
+        truth_before_s, truth_after_s: of reckoned frames, how much longer than the estimate the ground truth lasts at
+            its beginning and end, seconds.
+        share_meanwhile: of reckoned frames, share of those between the first and the last pose that have one, 0 to 1;
+            0 for counted ones.
     """
 
     frames: int
@@ -36,6 +40,9 @@ class Coverage:
     judged: int
     counted: bool
     first_pose_delay_s: float
+    truth_before_s: float = 0.0
+    truth_after_s: float = 0.0
+    share_meanwhile: float = 0.0
 
     @property
     def share_tracked(self) -> float:
@@ -58,6 +65,7 @@ def coverage(
     ground_truth: Trajectory,
     max_difference: float,
     frame_times: NDArray[np.float64] | None = None,
+    missing: int = 0,
 ) -> Coverage:
     """How many of the frames have a pose.
 
@@ -66,6 +74,7 @@ def coverage(
         ground_truth: at least one pose.
         max_difference: how far from a frame's time its pose may be, seconds.
         frame_times: (F,) times of all frames, seconds, increasing.
+        missing: how many more frames there were, of unknown time, without a pose.
 
     Raises:
         TrajectoryError: no frame has a pose.
@@ -74,10 +83,15 @@ def coverage(
     if frame_times is None:
         within = np.count_nonzero((stamps >= truth[0] - max_difference) & (stamps <= truth[-1] + max_difference))
         usual = float(np.median(np.diff(stamps))) if len(stamps) > 1 else np.inf
-        frames = max(int(within), 1 + round((truth[-1] - truth[0]) / usual))
+        before, after = _truth_beyond(stamps, truth)
+        begin, end = max(truth[0], stamps[0] - before), min(truth[-1], stamps[-1] + after)
+        frames = max(int(within), 1 + round((end - begin) / usual))
         # Poses in a hole of the truth are right or wrong, nobody knows.
         unknown = within - np.count_nonzero(in_reach(stamps, truth, max_difference))
-        return Coverage(frames, int(within), int(frames - unknown), False, max(0.0, float(stamps[0] - truth[0])))
+        meanwhile = max(int(within), frames - round((before + after) / usual))
+        return Coverage(
+            frames, int(within), int(frames - unknown), False, before, before, after, float(within / max(meanwhile, 1))
+        )
     tracked = int(np.count_nonzero(in_reach(frame_times, stamps, max_difference)))
     if tracked == 0:
         raise TrajectoryError(
@@ -85,7 +99,17 @@ def coverage(
             f"the estimate ({stamps[0]:.3f} to {stamps[-1]:.3f} s): are these the frames it was made from?"
         )
     judged = int(np.count_nonzero(in_reach(frame_times, truth, max_difference)))
-    return Coverage(len(frame_times), tracked, judged, True, max(0.0, float(stamps[0] - frame_times[0])))
+    delay = max(0.0, float(stamps[0] - frame_times[0]))
+    return Coverage(len(frame_times) + missing, tracked, judged + missing, True, delay)
+
+
+def _truth_beyond(stamps: NDArray[np.float64], truth: NDArray[np.float64]) -> tuple[float, float]:
+    """Seconds that a ground truth lasts longer than an estimate, before and after it; a single pose of the truth on a
+    side, which is there to interpolate, is no time that the estimate could have been in."""
+    step = float(np.median(np.diff(truth))) if len(truth) > 1 else 0.0
+    before, after = float(stamps[0] - truth[0]), float(truth[-1] - stamps[-1])
+    alone = (1.0 + 1e-6) * step
+    return (before if before > alone else 0.0), (after if after > alone else 0.0)
 
 
 def recall(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import PurePath
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -227,9 +228,13 @@ def print_comparisons(rows: list[Figures], spreads: Mapping[str, Spread], consol
         if "not_compared" in row:
             console.print(f"{row['estimate']}: {row['not_compared']}", highlight=False, markup=False, soft_wrap=True)
     about = ", reckoned from the estimate's usual step" if compared["frames_are"] == "reckoned" else ""
+    if compared.get("frames_from"):
+        about = f", counted in {PurePath(str(compared['frames_from'])).name}"
+    over = next((row["rpe_over"] for row in rows if row.get("rpe_over")), None)
+    relative = f"RPE: RMSE over {over}" if over else "RPE: none without rotations"
     console.print(
         f"tracked: share of the frames{about}; ATE: RMSE, aligned by {compared['alignment']}; "
-        f"RPE: RMSE over {compared['rpe_over']}; true poses: {compared['association']}",
+        f"{relative}; true poses: {compared['association']}",
         highlight=False,
         soft_wrap=True,
         style="dim",
@@ -269,7 +274,8 @@ def _frames(metrics: Figures) -> str:
         extra += f", the first after {metrics['first_pose_delay_s']:.4g} s"
     share = 100 * float(metrics["share_tracked"] or 0)
     about = "about " if metrics.get("frames_are") == "reckoned" else ""
-    return f"{metrics['tracked']} of {about}{metrics['frames']} tracked ({share:.1f} %){extra}"
+    source = f", counted in {PurePath(str(metrics['frames_from'])).name}" if metrics.get("frames_from") else ""
+    return f"{metrics['tracked']} of {about}{metrics['frames']} tracked ({share:.1f} %){extra}{source}"
 
 
 def _ate(metrics: Figures) -> str:
@@ -295,6 +301,8 @@ def _scale(metrics: Figures) -> str:
 
 
 def _rpe(metrics: Figures) -> str:
+    if metrics.get("compared") == "positions":
+        return "none without rotations"
     if metrics.get("rpe_trans_m") is None:
         return ""
     return f"{metrics['rpe_trans_m']:.4g} m, {metrics['rpe_rot_deg']:.4g}° RMSE over {metrics['rpe_over']}"

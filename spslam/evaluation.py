@@ -7,7 +7,7 @@ says how many were.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -18,6 +18,7 @@ from spslam.drift import Drift, drift
 from spslam.errors import TrajectoryError
 from spslam.geometry import apply, inverse, similarity_scale, umeyama
 from spslam.relative_error import RelativeError, Step, relative_error
+from spslam.rotation_doubts import doubt_rotations
 from spslam.summary import ErrorStatistics
 from spslam.trajectory import Trajectory, path_lengths
 
@@ -56,8 +57,10 @@ class Evaluation:
 
     Attributes:
         absolute: the absolute error.
-        relative: the relative error, of the scale-corrected estimate when aligned by `sim3`.
-        drift: as the KITTI benchmark measures it, of the same estimate; None where the path is too short.
+        relative: the relative error, of the scale-corrected estimate when aligned by `sim3`; None where one of the two
+            has positions only: what moved how far is known in the frame of a pose only.
+        drift: as the KITTI benchmark measures it, of the same estimate; None where the path is too short, or one of the
+            two has positions only.
         aligned: the whole estimate in the ground truth's world, metres.
         ground_truth: the ground truth, all of it.
         reference: what the association's rows of the ground truth speak of: `ground_truth`, or its poses interpolated
@@ -67,7 +70,7 @@ class Evaluation:
     """
 
     absolute: AbsoluteError
-    relative: RelativeError
+    relative: RelativeError | None
     drift: Drift | None
     aligned: Trajectory
     ground_truth: Trajectory
@@ -104,14 +107,15 @@ class Evaluation:
             "ate_mean_m": absolute.mean,
             "ate_median_m": absolute.median,
             "ate_max_m": absolute.max,
-            "rpe_trans_m": relative.translation.rmse,
-            "rpe_rot_deg": relative.rotation.rmse,
-            "rpe_over": str(relative.step),
+            "rpe_trans_m": None if relative is None else relative.translation.rmse,
+            "rpe_rot_deg": None if relative is None else relative.rotation.rmse,
+            "rpe_over": None if relative is None else str(relative.step),
             "t_rel_percent": None if self.drift is None else self.drift.t_rel_percent,
             "r_rel_deg_per_100m": None if self.drift is None else self.drift.r_rel_deg_per_100m,
             "alignment": self.absolute.alignment,
             "scale": self.absolute.scale,
             "path_length_m": self.path_length_m,
+            "compared": "positions" if relative is None else "positions and rotations",
             "matched_poses": self.matched,
             "association": f"{'interpolated' if self.interpolated else 'nearest'} within {self.max_difference:g} s",
             "ground_truth_frame": self.ground_truth.frame,
@@ -128,8 +132,8 @@ def ate(
     by the first associated pose (`first-pose`), or not at all (`none`).
 
     Raises:
-        TrajectoryError: no associated poses; with `se3` and `sim3`, fewer than three, or an alignment that is ambiguous
-            because all of them lie in one place or on one line.
+        TrajectoryError: no associated poses; with `first-pose`, no rotations; with `se3` and `sim3`, fewer than
+            three, or an alignment that is ambiguous because all of them lie in one place or on one line.
     """
     return _ate(estimate, ground_truth, associate(estimate, ground_truth, max_difference), align)
 
@@ -146,8 +150,12 @@ def rpe(
     Only the scale of the alignment matters here: with `sim3` the scale-corrected estimate is compared.
 
     Raises:
-        TrajectoryError: as `relative_error`; with `sim3` also as `ate`.
+        TrajectoryError: as `relative_error`; with `sim3` also as `ate`; one of the two has positions only.
     """
+    if not (estimate.has_rotations and ground_truth.has_rotations):
+        raise TrajectoryError(
+            f"a relative error needs rotations: the {_without_rotations(estimate)} has positions only"
+        )
     association = associate(estimate, ground_truth, max_difference)
     scale = _ate(estimate, ground_truth, association, align).scale if align == "sim3" else 1.0
     return relative_error(*_matched(estimate, ground_truth, association, scale), step)
@@ -181,10 +189,13 @@ def evaluate(
     estimated, true = _matched(estimate, reference, association, absolute.scale)
     # Along all of the ground truth: the way through a gap of the estimate is no straight line.
     along_m = np.interp(true.timestamps, ground_truth.timestamps, path_lengths(ground_truth.positions))
+    rotations = estimated.has_rotations and true.has_rotations
+    if rotations:
+        doubt_rotations(estimated, true)
     return Evaluation(
         absolute=absolute,
-        relative=relative_error(estimated, true, step),
-        drift=drift(estimated, true, along_m),
+        relative=relative_error(estimated, true, step) if rotations else None,
+        drift=drift(estimated, true, along_m) if rotations else None,
         aligned=transform_trajectory(absolute.S_truth_estimate, estimate),
         ground_truth=ground_truth,
         reference=reference,
@@ -197,7 +208,9 @@ def transform_trajectory(S_new_world: NDArray[np.float64], trajectory: Trajector
     """The same trajectory seen from another world, `S_new_world` (4, 4) a transform or similarity."""
     poses = S_new_world @ trajectory.T_world_cam
     poses[:, :3, :3] /= similarity_scale(S_new_world)
-    return Trajectory(trajectory.timestamps, poses, trajectory.frame)
+    if not trajectory.has_rotations:
+        poses[:, :3, :3] = np.eye(3)
+    return replace(trajectory, T_world_cam=poses)
 
 
 def _ate(estimate: Trajectory, ground_truth: Trajectory, association: Association, align: Alignment) -> AbsoluteError:
@@ -213,6 +226,11 @@ def _alignment(source: Trajectory, target: Trajectory, align: Alignment) -> NDAr
     if align == "none":
         return np.eye(4)
     if align == "first-pose":
+        if not (source.has_rotations and target.has_rotations):
+            raise TrajectoryError(
+                f"cannot align by first-pose, which needs rotations: the {_without_rotations(source)} has positions "
+                "only; use --align se3, sim3 or none"
+            )
         first: NDArray[np.float64] = target.T_world_cam[0] @ inverse(source.T_world_cam[0])
         return first
     try:
@@ -231,4 +249,8 @@ def _matched(
     poses = estimated.T_world_cam.copy()
     poses[:, :3, 3] *= scale
     true = ground_truth.select(association.ground_truth)
-    return Trajectory(estimated.timestamps, poses, estimated.frame), true
+    return replace(estimated, T_world_cam=poses), true
+
+
+def _without_rotations(estimate: Trajectory) -> str:
+    return "ground truth" if estimate.has_rotations else "estimate"

@@ -15,7 +15,7 @@ from spslam.errors import OutputError
 
 
 def write_atomic(path: Path | str, data: bytes | str, *, durable: bool = True) -> None:
-    """Write `data` (text as UTF-8) to `path`: the old file or the whole new one is there, never a part.
+    """Write `data` to `path` (text as UTF-8, see `printable`): the old file or the whole new one is there, never part.
 
     Args:
         durable: hold this through a power cut, too, for which the disk is waited for.
@@ -24,7 +24,23 @@ def write_atomic(path: Path | str, data: bytes | str, *, durable: bool = True) -
         OutputError: the folder is missing, or it cannot be written to.
     """
     with atomic_file(path, durable=durable) as file:
-        file.write(data.encode("utf-8") if isinstance(data, str) else data)
+        file.write(data.encode("utf-8", "backslashreplace") if isinstance(data, str) else data)
+
+
+def printable(text: str) -> str:
+    """Text that every encoding of Unicode can write: bytes of a path that are no UTF-8, which Python keeps as lone
+    surrogates, become `\\udcff`."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def check_printable(path: Path) -> None:
+    """For files that a library writes which takes no path but text.
+
+    Raises:
+        OutputError: the path holds bytes that are no UTF-8.
+    """
+    if printable(str(path)) != str(path):
+        raise OutputError(f"cannot write {path}: its name holds bytes that are no UTF-8; choose another one")
 
 
 @contextmanager

@@ -89,6 +89,8 @@ def _notes(record: Record, metrics: Metrics, data: Columns) -> list[str]:
         )
     elif data["unit"] != "m":
         notes.append("A single camera does not know how large things are: lengths are in units of its map.")
+    if metrics.get("compared") == "positions":
+        notes.append("The ground truth has positions only: there are no relative and no rotation errors.")
     if metrics["scale_refused"]:
         notes.append(f"The map was not given the size that was asked for: {metrics['scale_refused']}")
     step = data["frames"]["step"]
@@ -126,8 +128,11 @@ def _error_tiles(metrics: Metrics, unit: str) -> list[tuple[str, str, str]]:
     alignment = ALIGNMENT_WORDS[str(metrics["alignment"])]
     length, ate = _float(metrics["path_length_m"]), _float(metrics["ate_rmse_m"])
     share = f", {100 * ate / length:.2f} % of {_length(length, 'm')}" if length > 0 else ""
+    absolute = ("ATE", _length(ate, "m"), f"RMSE{share}, {alignment}; {metrics['matched_poses']} poses compared")
+    if metrics["rpe_trans_m"] is None:
+        return [absolute]
     return [
-        ("ATE", _length(ate, "m"), f"RMSE{share}, {alignment}; {metrics['matched_poses']} poses compared"),
+        absolute,
         (
             "RPE",
             _length(metrics["rpe_trans_m"], "m"),

@@ -41,7 +41,7 @@ def _truth_beside(slam: Slam, trajectory: Trajectory, truth: Trajectory | None) 
         S_truth_world = umeyama(here.positions, there.positions, with_scale=not metric)
     except ValueError:
         # Too few poses, or all on a line.
-        if not metric:
+        if not metric or not truth.has_rotations:
             return None
         S_truth_world = there.T_world_cam[0] @ inverse(here.T_world_cam[0])
     first, end = np.searchsorted(truth.timestamps, here.timestamps[[0, -1]])

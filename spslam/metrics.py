@@ -21,7 +21,7 @@ from spslam.metric_scale import Scaling
 from spslam.notices import Notice
 from spslam.ports import EQUAL_STAMP, LeftOut, Sequence
 from spslam.timestamps import summarize_times
-from spslam.trajectory import Trajectory
+from spslam.trajectory import Trajectory, row_figures
 
 if TYPE_CHECKING:
     from spslam.recording import Statistics
@@ -114,6 +114,7 @@ def compute_metrics(
         "scale_applied": scaling.factor,
         "scale_refused": None if scaling.refusal is None else str(scaling.refusal),
         **_errors(sequence, trajectory, evaluation, scaling),
+        **row_figures(sequence.ground_truth, "ground_truth"),
         **_recall(record, missing, evaluation),
         **_health(sequence, record),
         "body_fixed_share": float(np.mean(list(statistics.left_out.values()))) if statistics.left_out else 0.0,

@@ -7,13 +7,17 @@ import logging.handlers
 import os
 import re
 import shutil
+import sys
 import tempfile
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from types import TracebackType
 
 from spslam.errors import OutputError
-from spslam.notices import Notice, NoticeHandler
+from spslam.notices import Notice, NoticeHandler, notice
+
+_LOG = logging.getLogger(__name__)
 
 GROUND_TRUTH = "ground_truth.tum"
 MARKERS = frozenset({"metrics.json", "config.yaml"})
@@ -120,6 +124,20 @@ def _refuse_foreign(path: Path) -> None:
     )
 
 
+class _LogFile(logging.FileHandler):
+    """A log in a file that a run goes on without: a notice says that it is not complete."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, mode="w", encoding="utf-8", errors="backslashreplace")
+        self._failed = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not self._failed:
+            self._failed = True
+            error = sys.exc_info()[1]
+            notice(_LOG, "output_failed", "%s is not complete: %s", Path(self.baseFilename).name, error)
+
+
 class RunLog:
     """Collects spslam's log from `with` on, and writes it to a file once there is one; notices are kept beside it."""
 
@@ -144,7 +162,10 @@ class RunLog:
 
     def open(self, path: Path) -> None:
         """Write what was collected, and all that follows, to `path`."""
-        self._file = logging.FileHandler(path, mode="w", encoding="utf-8")
+        try:
+            self._file = _LogFile(path)
+        except OSError as error:
+            raise OutputError(f"cannot write {path}: {error.strerror or error}") from None
         self._file.setFormatter(logging.Formatter(_LOG_FORMAT, datefmt="%Y-%m-%dT%H:%M:%S"))
         self._early.setTarget(self._file)
         self._early.flush()
@@ -156,7 +177,9 @@ class RunLog:
         for handler in (self._early, self._file):
             if handler is not None:
                 self._logger.removeHandler(handler)
-                handler.close()
+                # What is left of it finds no room: that was told when the first line found none.
+                with suppress(OSError):
+                    handler.close()
         self._file = None
 
     def __exit__(

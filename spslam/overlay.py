@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,13 +9,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from spslam.comparison import Comparison
+from spslam.errors import OutputError
 from spslam.evaluation import Evaluation
-from spslam.files import write_atomic
+from spslam.files import printable, write_atomic
 from spslam.path_views import ALIGNMENT_WORDS, AXES, broken, choose_views, during
+from spslam.plotting import draw_png
 from spslam.trajectory import Trajectory
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # Okabe and Ito's colours, which colour-blind people tell apart, without the yellow that white swallows.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -32,9 +34,16 @@ def plot_comparisons(path: Path | str, comparisons: Sequence[Comparison], ground
         ground_truth: drawn over the time of the estimates.
 
     Raises:
-        OutputError: the file cannot be written.
+        OutputError: the picture cannot be drawn, or the file cannot be written.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    try:
+        picture = draw_png(lambda: _figure(comparisons, ground_truth))
+    except Exception as error:
+        raise OutputError(f"cannot draw {path}: {error or type(error).__name__}") from error
+    write_atomic(path, picture)
+
+
+def _figure(comparisons: Sequence[Comparison], ground_truth: Trajectory) -> Figure:
     from matplotlib.figure import Figure
 
     drawn = [(each, each.evaluation) for each in comparisons if each.evaluation is not None]
@@ -45,7 +54,6 @@ def plot_comparisons(path: Path | str, comparisons: Sequence[Comparison], ground
     shares = [extent[view.vertical] / extent[view.across] for view in views]
     heights = np.append(np.clip(shares, [0.35, 0.16], [1.0, 0.6]), 0.3)
     figure = Figure(figsize=(9.0, 2.4 + 7.0 * float(heights.sum())), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
     top, side, errors = figure.subplots(3, 1, height_ratios=heights.tolist())
     for axes, view in zip((top, side), views, strict=True):
         _draw_paths(axes, truth, [evaluation for _, evaluation in drawn], (view.across, view.vertical))
@@ -57,10 +65,7 @@ def plot_comparisons(path: Path | str, comparisons: Sequence[Comparison], ground
     handles, labels = [*top.get_legend_handles_labels()[0], *handles], ["ground truth", *labels]
     figure.legend(handles, labels, loc="outside lower center", ncols=1, fontsize=9, frameon=False)
     figure.suptitle(_title(comparisons, drawn[0][1]), fontsize=11)
-    buffer = io.BytesIO()
-    # Without the version in its metadata, the same trajectories give the same bytes.
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    write_atomic(path, buffer.getvalue())
+    return figure
 
 
 def _draw_paths(axes: Axes, truth: Trajectory, evaluations: list[Evaluation], columns: tuple[int, int]) -> None:
@@ -84,7 +89,7 @@ def _draw_errors(axes: Axes, truth: Trajectory, drawn: list[tuple[Comparison, Ev
         stamps = evaluation.aligned.timestamps[evaluation.absolute.association.estimate]
         figures, errors = comparison.figures, evaluation.absolute.errors_m
         label = (
-            f"{comparison.name}: ATE {figures['ate_rmse_m']:.3g} m, "
+            f"{printable(comparison.name)}: ATE {figures['ate_rmse_m']:.3g} m, "
             f"{100 * float(figures['share_tracked'] or 0):.1f} % of the frames"
         )
         color, style = _look(number)
@@ -115,6 +120,6 @@ def _grid(axes: Axes) -> None:
 
 
 def _title(comparisons: Sequence[Comparison], evaluation: Evaluation) -> str:
-    missing = [comparison.name for comparison in comparisons if comparison.evaluation is None]
+    missing = [printable(comparison.name) for comparison in comparisons if comparison.evaluation is None]
     conventions = f"{ALIGNMENT_WORDS[evaluation.absolute.alignment]}; true poses of the {evaluation.ground_truth.frame}"
     return conventions + (f"\nnot compared: {', '.join(missing)}" if missing else "")

@@ -42,7 +42,7 @@ def choose_views(shown: Trajectory, truth: Trajectory | None = None) -> tuple[Vi
     """The views from above and from the side of a trajectory, or of it and the ground truth in the same world."""
     everything = shown.positions if truth is None else np.concatenate([shown.positions, truth.positions])
     # Along a straight line the alignment may roll the estimate's cameras any way round, not the truth's.
-    across, along, up, up_sign = _axes(everything, shown if truth is None else truth)
+    across, along, up, up_sign = _axes(everything, truth if truth is not None and truth.has_rotations else shown)
     # Seen from above, the axis pointing at the viewer is "up": else one of the others has to be turned round.
     mirrored = (-1.0 if (across - along) % 3 == 1 else 1.0) != up_sign
     return (
@@ -55,7 +55,7 @@ def during(trajectory: Trajectory, stamps: NDArray[np.float64]) -> Trajectory:
     """The poses of a trajectory between the first and the last of stamps (N,), seconds, and a little beyond."""
     margin = 1e-3 + 0.01 * float(stamps[-1] - stamps[0])
     inside = (trajectory.timestamps >= stamps[0] - margin) & (trajectory.timestamps <= stamps[-1] + margin)
-    return Trajectory(trajectory.timestamps[inside], trajectory.T_world_cam[inside], trajectory.frame)
+    return trajectory.select(np.flatnonzero(inside))
 
 
 def gaps(timestamps: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -77,7 +77,7 @@ def _axes(positions: NDArray[np.float64], trajectory: Trajectory) -> tuple[int, 
     """
     extent = np.ptp(positions, axis=0) if len(positions) else np.ones(3)
     up, up_sign = int(np.argmin(extent)), 1.0
-    if len(trajectory) and trajectory.frame != "body":
+    if len(trajectory) and trajectory.has_rotations and trajectory.frame != "body":
         down = trajectory.T_world_cam[:, :3, 1].mean(axis=0)
         if np.abs(down).max() > _UPRIGHT:
             up = int(np.argmax(np.abs(down)))

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spslam.errors import MissingDependencyError, OutputError
-from spslam.files import write_atomic
+from spslam.files import check_printable, write_atomic
 
 Image = NDArray[np.uint8]
 
@@ -48,6 +48,8 @@ class VideoFile:
         self._path, self._fps = path, fps
         self._size: tuple[int, int] | None = None
         self._writer = cv2.VideoWriter()
+        # OpenCV crashes on such a path.
+        check_printable(path)
         if path.is_dir():
             raise OutputError(f"cannot write a video to {path}: it is a folder; give --out a file name")
         try:

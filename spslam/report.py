@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,12 +11,14 @@ from numpy.typing import NDArray
 
 from spslam.errors import TrajectoryError
 from spslam.evaluation import Alignment, Evaluation, evaluate
-from spslam.files import write_atomic
-from spslam.path_views import ALIGNMENT_WORDS, AXES, broken, choose_views, during, gaps
+from spslam.files import printable, write_atomic
+from spslam.path_views import ALIGNMENT_WORDS, AXES, View, broken, choose_views, during, gaps
+from spslam.plotting import draw_png
 from spslam.trajectory import Trajectory
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _log = logging.getLogger(__name__)
 
@@ -44,9 +45,6 @@ def plot_trajectory(
     Raises:
         OutputError: the file cannot be written.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     evaluation, caption = _compare(estimate, ground_truth, align)
     shown = estimate if evaluation is None else evaluation.aligned
     truth = None if evaluation is None else during(evaluation.ground_truth, estimate.timestamps)
@@ -57,9 +55,23 @@ def plot_trajectory(
     heights = np.clip([extent[view.vertical] / extent[view.across] for view in views], [0.35, 0.16], [1.0, 0.6])
     # A single camera's path has no metres until the truth gives it some.
     unit = "map units" if evaluation is None and align == "sim3" else "m"
+    words = printable(f"{title}\n{caption}")
+    write_atomic(path, draw_png(lambda: _figure(shown, truth, evaluation, views, heights, unit, words)))
+
+
+def _figure(
+    shown: Trajectory,
+    truth: Trajectory | None,
+    evaluation: Evaluation | None,
+    views: tuple[View, View],
+    heights: NDArray[np.float64],
+    unit: str,
+    title: str,
+) -> Figure:
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(9.0, 2.2 + 7.0 * float(heights.sum())), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    top, side = figure.subplots(2, 1, height_ratios=heights)
+    top, side = figure.subplots(2, 1, height_ratios=heights.tolist())
     for axes, view in zip((top, side), views, strict=True):
         _draw(axes, shown, truth, evaluation, (view.across, view.vertical), unit)
         axes.set_title(view.title, fontsize=10, loc="left")
@@ -69,11 +81,8 @@ def plot_trajectory(
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=9, frameon=False)
     if evaluation is not None and top.collections:
         figure.colorbar(top.collections[0], ax=[top, side], label="position error (m)", fraction=0.045, pad=0.02)
-    figure.suptitle(f"{title}\n{caption}", fontsize=11)
-    buffer = io.BytesIO()
-    # Without the version in its metadata, the same trajectory gives the same bytes.
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    write_atomic(path, buffer.getvalue())
+    figure.suptitle(title, fontsize=11)
+    return figure
 
 
 def write_ply(path: Path | str, points: NDArray[np.float64], colors: NDArray[np.uint8] | None = None) -> None:

@@ -7,28 +7,30 @@ import logging
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spslam.errors import DatasetError, InputError, SpslamError, TrajectoryError
+from spslam.errors import DatasetError, InputError, SpslamError
 from spslam.evaluation import Alignment, Evaluation, evaluate
-from spslam.files import write_atomic
+from spslam.files import printable, write_atomic
 from spslam.frame_records import write_frames
 from spslam.html_report import write_report
 from spslam.input_checks import InputChecks
 from spslam.machine import process_age_s
 from spslam.metric_scale import ScaleRequest, Scaling, apply_scale
 from spslam.metrics import Metrics, Record, compute_metrics, notice_metrics
-from spslam.notices import Notice
+from spslam.notices import Notice, notice
 from spslam.output import GROUND_TRUTH, OutputFolder, RunLog
 from spslam.pipeline import prepared, track_prepared
 from spslam.ports import Sequence
 from spslam.report import plot_trajectory, write_ply
 from spslam.samples import FrameSamples, Sample
 from spslam.saved_run import build_scene, truth_in_map
+from spslam.scene import Scene
 from spslam.trajectory import Trajectory, write_kitti, write_tum
 from spslam.viewer import Viewer, Viewers
 from spslam.viewer_render import render_scene
@@ -40,8 +42,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _RECENT_FRAMES = 20
-_TRUTH_MARGIN_S = 1.0
 _NUMBER = re.compile(r"\d+(\.\d+)?")
+# Of an error that a library made, which may go on for pages, characters.
+_LONGEST_REASON = 200
 
 
 @dataclass(frozen=True)
@@ -195,9 +198,12 @@ def compare(trajectory: Trajectory, sequence: Sequence, align: Alignment) -> Eva
         return None
     try:
         return evaluate(trajectory, sequence.ground_truth, align)
-    except TrajectoryError as error:
-        logger.warning("no comparison with the ground truth: %s", error)
-        return str(error)
+    except Exception as error:
+        if not isinstance(error, SpslamError):
+            logger.info("the error in full", exc_info=True)
+        reason = str(error) or type(error).__name__
+        notice(logger, "ground_truth_not_compared", "no comparison with the ground truth: %s", reason)
+        return reason
 
 
 def write_results(
@@ -212,11 +218,14 @@ def write_results(
 ) -> Metrics:
     """Write every result file but the log into `folder`; returns what is in `metrics.json`.
 
+    What a run is for comes first: trajectories, map, figures. What shows it in other ways is tried file by file, and a
+    notice says what could not be written, and why.
+
     Args:
         notices: what was dropped, guessed, ignored, scaled or doubted; grows while this goes on.
 
     Raises:
-        OutputError: a file cannot be written, but for `report.html`: the log says so.
+        OutputError: a file that is not optional cannot be written.
     """
     trajectory = slam.trajectory()
     align = _alignment(slam, sequence)
@@ -225,42 +234,67 @@ def write_results(
     write_tum(folder / "trajectory.tum", trajectory, scaling.source)
     write_kitti(folder / "trajectory.kitti", trajectory)
     write_tum(folder / "keyframes.tum", slam.keyframe_trajectory(), scaling.source)
-    if sequence.ground_truth is not None:
-        truth = _truth_of_run(sequence.ground_truth, record)
-        if len(truth):
-            write_tum(folder / GROUND_TRUTH, truth)
     if slam.mapping:
         slam.save_map(folder / "map.npz")
     write_atomic(folder / "config.yaml", slam.config.to_yaml())
-    title = f"{sequence.name}, {sequence.sensor}, {slam.config.features.extractor}"
-    scene = build_scene(
-        slam.map, slam.main_part, slam.map.session, trajectory, truth_in_map(trajectory, evaluation), title
-    )
-    write_ply(folder / "map.ply", scene.points)
-    plot_trajectory(
-        folder / "trajectory.png",
-        trajectory,
-        sequence.ground_truth,
-        align,
-        title=title,
-    )
-    render_scene(folder / "map.png", scene)
-    write_frames(folder / "frames.csv", record)
-    metrics |= notice_metrics(notices)
-    write_atomic(folder / "metrics.json", json.dumps(metrics, indent=2, allow_nan=False) + "\n")
-    try:
-        write_report(folder / "report.html", slam, record, trajectory, evaluation, metrics, samples)
-    except Exception:
-        # It shows what the other files hold: nothing that goes wrong with it may cost them.
-        logger.exception("report.html was not written; all other results are there")
+    _write_metrics(folder, metrics, notices)
+
+    title = printable(f"{sequence.name}, {sequence.sensor}, {slam.config.features.extractor}")
+    truth = sequence.ground_truth
+
+    @cache
+    def scene() -> Scene:
+        shown = truth_in_map(trajectory, evaluation)
+        return build_scene(slam.map, slam.main_part, slam.map.session, trajectory, shown, title)
+
+    optional: list[tuple[str, Callable[[Path], object]]] = [
+        (GROUND_TRUTH, lambda path: _write_truth(path, truth, record)),
+        ("frames.csv", lambda path: write_frames(path, record)),
+        ("map.ply", lambda path: write_ply(path, scene().points)),
+        ("trajectory.png", lambda path: plot_trajectory(path, trajectory, truth, align, title=title)),
+        ("map.png", lambda path: render_scene(path, scene())),
+        (
+            "report.html",
+            lambda path: write_report(
+                path, slam, record, trajectory, evaluation, metrics | notice_metrics(notices), samples
+            ),
+        ),
+    ]
+    failed = [name for name, write in optional if not _tried(folder / name, write)]
+    metrics["results_not_written"] = len(failed)
+    # Another file may have taken the last of the room: what is there says nearly the same.
+    _tried(folder / "metrics.json", lambda path: _write_metrics(folder, metrics, notices))
     return metrics
 
 
-def _truth_of_run(ground_truth: Trajectory, record: Record) -> Trajectory:
-    """The ground truth while the run lasted, in its own world, and a little beyond so that it can be interpolated."""
-    stamps = [record.results[0].timestamp - _TRUTH_MARGIN_S, record.results[-1].timestamp + _TRUTH_MARGIN_S]
-    first, end = np.searchsorted(ground_truth.timestamps, stamps)
-    return ground_truth.select(np.arange(first, end))
+def _write_metrics(folder: Path, metrics: Metrics, notices: list[Notice]) -> Metrics:
+    metrics |= notice_metrics(notices)
+    write_atomic(folder / "metrics.json", json.dumps(metrics, indent=2, allow_nan=False) + "\n")
+    return metrics
+
+
+def _tried(path: Path, write: Callable[[Path], object]) -> bool:
+    """Write a file that a run goes on without; whether it is there. A notice says why it is not."""
+    try:
+        return write(path) is not False
+    except Exception as error:
+        # Whatever a library makes of this machine, it may not cost the other results.
+        logger.info("%s: the error in full", path.name, exc_info=True)
+        lines = str(error).strip().splitlines()
+        reason = lines[0][:_LONGEST_REASON] if lines else type(error).__name__
+        notice(logger, "output_failed", "%s was not written: %s", path.name, reason)
+        return False
+
+
+def _write_truth(path: Path, ground_truth: Trajectory | None, record: Record) -> None:
+    """The ground truth while the run lasted, in its own world, with at most one pose before and after it."""
+    if ground_truth is None:
+        return
+    first = int(np.searchsorted(ground_truth.timestamps, record.results[0].timestamp, side="right")) - 1
+    end = int(np.searchsorted(ground_truth.timestamps, record.results[-1].timestamp, side="left")) + 1
+    truth = ground_truth.select(np.arange(max(first, 0), min(end, len(ground_truth))))
+    if len(truth):
+        write_tum(path, truth)
 
 
 def _alignment(slam: Slam, sequence: Sequence) -> Alignment:

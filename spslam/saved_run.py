@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
@@ -11,19 +13,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spslam.config import LoopConfig
-from spslam.errors import MapError, OutputError, TrajectoryError
+from spslam.errors import MapError, OutputError, SpslamError, TrajectoryError
 from spslam.evaluation import Alignment, Evaluation, evaluate, transform_trajectory
 from spslam.geometry import inverse
 from spslam.loop_graph import covisible_pairs
 from spslam.map import Map
 from spslam.map_export import choose_part
 from spslam.map_file import load_map
+from spslam.notices import notice
 from spslam.output import GROUND_TRUTH
 from spslam.path_views import during
 from spslam.scene import Scene
 from spslam.tracking import TrackState
 from spslam.trajectory import Trajectory, read_tum
 
+_LOG = logging.getLogger(__name__)
+
+FRAMES = "frames.csv"
 # TUM's format has nine decimals.
 _SAME_STAMP_S = 1e-8
 
@@ -97,16 +103,56 @@ def load_scene(folder: Path | str) -> Scene:
     truth_file = folder / GROUND_TRUTH
     truth = None
     if truth_file.is_file() and len(trajectory) and metrics.get("alignment") in get_args(Alignment):
-        # What it could be compared with when the run ended, it can be now.
-        evaluation = evaluate(trajectory, read_tum(truth_file), metrics["alignment"])
-        truth = truth_in_map(trajectory, evaluation)
+        try:
+            evaluation = evaluate(trajectory, read_tum(truth_file, unit="s"), metrics["alignment"])
+            truth = truth_in_map(trajectory, evaluation)
+        except SpslamError as error:
+            notice(_LOG, "ground_truth_unreadable", "the run is shown without its ground truth: %s", error)
     if metrics.get("mode") == "localize":
         # Nothing of the map is this run's.
-        session, part = -1, _part_of_frames(slam_map, folder / "frames.csv")
+        session, part = -1, _part_of_frames(slam_map, folder / FRAMES)
     else:
         session = int(slam_map.keyframes["session"].max(initial=0))
         part = _part_of(slam_map, session, _read_trajectory(folder / "keyframes.tum", "").timestamps)
     return build_scene(slam_map, part, session, trajectory, truth, title)
+
+
+@dataclass(frozen=True, eq=False)
+class RunFrames:
+    """The frames of a run.
+
+    Attributes:
+        file: that says so.
+        times: (F,) float64, seconds, of those that were read.
+        missing: how many more there were, unreadable or dropped.
+    """
+
+    file: Path
+    times: NDArray[np.float64]
+    missing: int
+
+
+def frames_beside(path: Path, trajectory: Trajectory) -> RunFrames | None:
+    """The frames of the run that wrote a trajectory, from the files beside it; None where there are none, or they are
+    of another run.
+
+    Args:
+        path: of the trajectory.
+        trajectory: what is in it.
+    """
+    file = path.parent / FRAMES
+    if path.name != "trajectory.tum" or not file.is_file():
+        return None
+    try:
+        metrics = _read_metrics(path.parent)
+        with file.open(encoding="utf-8", newline="") as opened:
+            times = np.unique([float(row["timestamp"]) for row in csv.DictReader(opened)])
+        missing = int(metrics["skipped_frames"]) + int(metrics["dropped_frames"])
+    except (SpslamError, OSError, KeyError, TypeError, ValueError):
+        return None
+    if len(times) == 0 or not _in(trajectory.timestamps, times).all():
+        return None
+    return RunFrames(file, times, missing)
 
 
 def _read_metrics(folder: Path) -> dict[str, Any]:
@@ -140,7 +186,7 @@ def _read_trajectory(path: Path, frame: str) -> Trajectory:
             return Trajectory(np.zeros(0), np.zeros((0, 4, 4)), frame)
     except (OSError, UnicodeDecodeError) as error:
         raise TrajectoryError(f"cannot read trajectory {path}: {error}") from None
-    return read_tum(path, frame)
+    return read_tum(path, frame, "s")
 
 
 def _part_of_frames(slam_map: Map, path: Path) -> int:

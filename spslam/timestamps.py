@@ -128,10 +128,7 @@ def stamp_column(lines: list[str], what: str) -> NDArray[np.float64]:
     table = np.array(values, dtype=np.float64)
     if width == 1:
         return np.ascontiguousarray(table[:, 0])
-    steps = np.diff(table, axis=0)
-    increases = (steps >= 0).all(axis=0) & (np.count_nonzero(steps > 0, axis=0) > len(steps) / 2)
-    counts = (table == np.round(table)).all(axis=0) & (np.count_nonzero(steps == 1, axis=0) > len(steps) / 2)
-    columns = np.flatnonzero(increases & ~counts)
+    columns = columns_of_times(table)
     if len(columns) != 1:
         raise TimestampError(
             f"{what}: expected one time stamp a line, found {width} numbers a line and no single column of increasing "
@@ -140,6 +137,15 @@ def stamp_column(lines: list[str], what: str) -> NDArray[np.float64]:
     text = "%s: of %d columns, number %d is taken for the time stamps: the only one that increases and is no counter"
     notice(_LOG, "time_column", text, what, width, columns[0] + 1)
     return np.ascontiguousarray(table[:, columns[0]])
+
+
+def columns_of_times(table: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Which columns of a table (N, C) may be time stamps: numbers that increase and do not just count the rows."""
+    steps = np.diff(table, axis=0)
+    # NaN is neither.
+    increases = (steps >= 0).all(axis=0) & (np.count_nonzero(steps > 0, axis=0) > len(steps) / 2)
+    counts = (table == np.round(table)).all(axis=0) & (np.count_nonzero(steps == 1, axis=0) > len(steps) / 2)
+    return np.flatnonzero(increases & ~counts).astype(np.int64)
 
 
 @dataclass(frozen=True)

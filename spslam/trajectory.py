@@ -1,30 +1,62 @@
 """A trajectory: camera poses over time, and the text formats it is exchanged in.
 
-Readers sort poses by time with a warning in the log. Of poses with one stamp they keep the first, with a warning,
-too: published ground truths hold such repetitions, and refusing them would help nobody.
+Readers take what there is: rows that are no poses, or repeat a stamp, are left out, counted and told; poses out of
+order are sorted. Published ground truths hold all of these, and refusing them would help nobody.
 """
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from spslam.errors import TrajectoryError
+from spslam.errors import SpslamError, TrajectoryError
 from spslam.files import write_atomic
-from spslam.geometry import make_transform, orthonormalize, quaternion_to_rotation, rotation_to_quaternion
+from spslam.geometry import rotation_to_quaternion
+from spslam.notices import notice
+from spslam.pose_file import Order, PoseFile, file_seconds, read_pose_file, seconds_together, tell_left_out
+from spslam.pose_table import read_table, time_column
+from spslam.timestamps import SLOWEST_POSE_STEP_S, TimeUnit, to_seconds
 
 _log = logging.getLogger(__name__)
 
-# Larger stamps cannot be seconds (5138 AD): some programs write EuRoC's nanoseconds into TUM's format.
-_LARGEST_SECONDS = 1e11
 _KITTI_COLUMNS = 12
-_TUM_COLUMNS = 8
-# How far a row of a pose file may be from a rotation: the least precise published files have four digits.
-_ROTATION_TOLERANCE = 0.01
+
+
+@dataclass(frozen=True, eq=False)
+class FileOrigin:
+    """What is known of the file that a trajectory was read from.
+
+    Attributes:
+        path: the file.
+        rows: how many it has, headers not counted.
+        left_out: why rows are not in the trajectory, and how many.
+        order: how its quaternions were read; None where it has none.
+        numbered: its poses have numbers instead of times.
+        T_read_carried: (4, 4) float64, what maps the frame that the trajectory speaks of to the one the file does; None
+            where they are the same.
+    """
+
+    path: Path
+    rows: int
+    left_out: Mapping[str, int]
+    order: Order | None
+    numbered: bool
+    T_read_carried: NDArray[np.float64] | None = None
+
+    @property
+    def left_out_rows(self) -> int:
+        """How many rows are not in the trajectory."""
+        return sum(self.left_out.values())
+
+    @property
+    def reasons(self) -> str:
+        """Why rows are not in the trajectory, in words; empty where all are."""
+        return ", ".join(f"{count} {reason}" for reason, count in self.left_out.items())
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +67,8 @@ class Trajectory:
         timestamps: (N,) float64, seconds, strictly increasing.
         T_world_cam: (N, 4, 4) float64, camera to world, metres (up to scale for mono).
         frame: which frame the poses speak of, in words ("left camera", "body", …).
+        has_rotations: whether rotations are known; where they are not, `T_world_cam` has unit matrices for them.
+        origin: the file it was read from; None where it was computed.
 
     Raises:
         TrajectoryError: shapes disagree, or stamps do not increase.
@@ -43,6 +77,8 @@ class Trajectory:
     timestamps: NDArray[np.float64]
     T_world_cam: NDArray[np.float64]
     frame: str = "camera"
+    has_rotations: bool = True
+    origin: FileOrigin | None = None
 
     def __post_init__(self) -> None:
         n = len(self.timestamps)
@@ -76,11 +112,63 @@ class Trajectory:
     @property
     def numbered(self) -> bool:
         """Whether the stamps only number the poses, 0, 1, 2, …, as those of a format without times do."""
+        if self.origin is not None:
+            return self.origin.numbered
         return len(self) > 1 and np.array_equal(self.timestamps, np.arange(len(self)))
 
     def select(self, rows: NDArray[np.int64]) -> Trajectory:
         """The poses of increasing row numbers (M,)."""
-        return Trajectory(self.timestamps[rows], self.T_world_cam[rows], self.frame)
+        return replace(self, timestamps=self.timestamps[rows], T_world_cam=self.T_world_cam[rows])
+
+
+def carried(trajectory: Trajectory, T_frame_new: NDArray[np.float64], frame: str) -> Trajectory:
+    """The same motion as poses of another frame that is fixed to the first.
+
+    Args:
+        trajectory: with rotations.
+        T_frame_new: (4, 4), maps coordinates of the new frame to the trajectory's.
+        frame: the new frame, in words.
+
+    Raises:
+        TrajectoryError: the trajectory has positions only, and the two frames are not in one place.
+    """
+    apart = float(np.linalg.norm(T_frame_new[:3, 3]))
+    if not trajectory.has_rotations and apart > 0:
+        raise TrajectoryError(
+            f"positions of the {trajectory.frame} cannot be carried to the {frame}, {apart:.3g} m from it, without "
+            "rotations"
+        )
+    if not trajectory.has_rotations:
+        return replace(trajectory, frame=frame)
+    origin = trajectory.origin
+    if origin is not None:
+        before = np.eye(4) if origin.T_read_carried is None else origin.T_read_carried
+        origin = replace(origin, T_read_carried=before @ T_frame_new)
+    return replace(trajectory, T_world_cam=trajectory.T_world_cam @ T_frame_new, frame=frame, origin=origin)
+
+
+def carried_truth(truth: Trajectory, T_frame_new: NDArray[np.float64], frame: str) -> Trajectory:
+    """A ground truth carried to another frame as by `carried`; one of positions only stays as it is, with a notice."""
+    try:
+        return carried(truth, T_frame_new, frame)
+    except TrajectoryError as error:
+        notice(
+            _log,
+            "truth_not_carried",
+            "%s; it is compared as it is, and errors include the way between the two",
+            error,
+        )
+        return truth
+
+
+def row_figures(trajectory: Trajectory | None, what: str) -> dict[str, float | int | str | None]:
+    """How many rows the file of a trajectory has, how many are left out, and why, with the keys of `metrics.json`."""
+    origin = None if trajectory is None else trajectory.origin
+    return {
+        f"{what}_rows": None if origin is None else origin.rows,
+        f"{what}_rows_left_out": None if origin is None else origin.left_out_rows,
+        f"{what}_rows_left_out_because": None if origin is None else origin.reasons or None,
+    }
 
 
 def path_lengths(positions: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -90,98 +178,136 @@ def path_lengths(positions: NDArray[np.float64]) -> NDArray[np.float64]:
     return lengths
 
 
-def read_tum(path: Path | str, frame: str = "camera") -> Trajectory:
-    """Read TUM's format, lines of `seconds tx ty tz qx qy qz qw`; stamps in nanoseconds are recognised.
+def read_tum(path: Path | str, frame: str = "camera", unit: TimeUnit | None = None) -> Trajectory:
+    """Read TUM's format, lines of `seconds tx ty tz qx qy qz qw`; a header that names other columns, positions without
+    rotations and other units are recognised.
+
+    Args:
+        path: of the file.
+        frame: which frame its poses speak of.
+        unit: of its stamps; None: found out.
 
     Raises:
-        TrajectoryError: the file cannot be read or holds something else.
+        TrajectoryError, TimestampError: the file cannot be read or holds something else.
     """
-    numbers, values = _read_table(Path(path), None, _TUM_COLUMNS, "TUM: seconds tx ty tz qx qy qz qw")
-    return _from_quaternions(Path(path), numbers, values, frame)
+    file = read_pose_file(path, real_part_first=False)
+    return _trajectory(file, file_seconds(file, unit=unit), frame)
 
 
 def read_euroc(path: Path | str) -> Trajectory:
     """Read EuRoC's ground truth, lines of `ns,tx,ty,tz,qw,qx,qy,qz[,…]`; poses of the body (IMU) frame.
 
     Raises:
-        TrajectoryError: the file cannot be read or holds something else.
+        TrajectoryError, TimestampError: the file cannot be read or holds something else.
     """
-    numbers, values = _read_table(Path(path), ",", _TUM_COLUMNS, "EuRoC: ns,tx,ty,tz,qw,qx,qy,qz", more=True)
-    return _from_quaternions(Path(path), numbers, values[:, [0, 1, 2, 3, 5, 6, 7, 4]], "body")
+    file = read_pose_file(path, real_part_first=True, unit="ns")
+    return _trajectory(file, file_seconds(file), "body")
 
 
 def read_kitti(
     path: Path | str, timestamps: NDArray[np.float64] | None = None, frame: str = "left camera"
 ) -> Trajectory:
-    """Read KITTI's format, lines of 12 numbers (the first three rows of `T_world_cam`).
+    """Read KITTI's format, lines of 12 numbers (the first three rows of `T_world_cam`); 16, the number of the frame in
+    front and positions alone are recognised.
 
     The format has no stamps: they are `timestamps` (N,), seconds, or else 0, 1, 2, ….
 
     Raises:
         TrajectoryError: the file cannot be read, holds something else, or has another length than `timestamps`.
     """
-    path = Path(path)
-    numbers, values = _read_table(path, None, _KITTI_COLUMNS, "KITTI: 12 numbers, the upper rows of a pose")
-    rows = values.reshape(-1, 3, 4)
-    deviation = np.abs(rows[:, :, :3] @ rows[:, :, :3].swapaxes(1, 2) - np.eye(3)).max(axis=(1, 2))
-    bad = (deviation > _ROTATION_TOLERANCE) | (np.linalg.det(rows[:, :, :3]) < 0)
-    if bad.any():
-        raise TrajectoryError(f"{path}:{numbers[int(np.argmax(bad))]}: expected a pose, found no rotation matrix in it")
-    if timestamps is None:
-        timestamps = np.arange(len(rows), dtype=np.float64)
-    if timestamps.shape != (len(rows),):
-        raise TrajectoryError(f"{path}: {len(rows)} poses for {len(timestamps)} stamps: they must be as many")
-    return _in_order(path, timestamps, orthonormalize(make_transform(rows[:, :, :3], rows[:, :, 3])), frame)
+    file = read_pose_file(path)
+    return _trajectory(file, file_seconds(file, timestamps), frame)
 
 
 def read_trajectory(path: Path | str, timestamps: NDArray[np.float64] | None = None) -> Trajectory:
-    """Read a trajectory in KITTI's, TUM's or EuRoC's format, recognised from its first line of numbers.
+    """Read a trajectory in KITTI's, TUM's or EuRoC's format or one like them, recognised by itself.
 
     Args:
         path: of the file.
-        timestamps: (N,) seconds, for KITTI's format, which has none.
+        timestamps: (N,) seconds, for formats that have none.
 
     Raises:
-        TrajectoryError: the file cannot be read or is of none of the three; `timestamps` are not as many as its poses.
+        TrajectoryError, TimestampError: the file cannot be read or holds no trajectory; `timestamps` are not as many as
+            its poses.
     """
-    path = Path(path)
-    lines = _data_lines(path)
-    first = lines[0][1] if lines else ""
-    if "," in first and len(first.split(",")) >= _TUM_COLUMNS:
-        return read_euroc(path)
-    columns = len(first.split())
-    if columns == _TUM_COLUMNS:
-        return read_tum(path)
-    if columns == _KITTI_COLUMNS:
-        return read_kitti(path, timestamps)
-    raise TrajectoryError(
-        f"{path}: expected a trajectory (TUM: 8 columns, KITTI: 12, EuRoC: 8 or more with commas), "
-        + (f"found {columns} columns in line {lines[0][0]}" if lines else "found no line of numbers")
-    )
+    return read_trajectories([path], timestamps)[0]
 
 
-def read_times(path: Path | str) -> NDArray[np.float64]:
-    """Times (N,) of frames, seconds, from the first column of a list: KITTI's `times.txt`, TUM's `rgb.txt`, EuRoC's
-    `cam0/data.csv`, whose nanoseconds are recognised.
+def read_trajectories(
+    paths: Sequence[Path | str], timestamps: NDArray[np.float64] | None = None, unit: TimeUnit | None = None
+) -> list[Trajectory]:
+    """Read trajectories that are of one clock, as `read_trajectory` does; where the unit of one is in doubt, the others
+    decide, see `seconds_together`.
 
     Raises:
-        TrajectoryError: the file cannot be read, holds something else, or times do not increase.
+        TrajectoryError, TimestampError: as `read_trajectory`.
     """
-    path = Path(path)
-    lines = [line for _, line in _data_lines(path)]
+    files = [read_pose_file(path) for path in paths]
+    seconds = seconds_together(files, timestamps, unit)
+    return [_trajectory(file, stamps) for file, stamps in zip(files, seconds, strict=True)]
+
+
+def read_ground_truth(
+    path: Path,
+    frame_times: NDArray[np.float64],
+    frame: str,
+    real_part_first: bool | None = None,
+    unit: TimeUnit | None = None,
+    row_a_frame: bool = False,
+) -> Trajectory | None:
+    """The ground truth of a sequence, which is optional: None, with a notice, where it cannot be used.
+
+    Args:
+        path: of the file.
+        frame_times: (F,) seconds of all frames of the sequence, increasing; formats without times get these, and they
+            decide about the unit of other stamps.
+        frame: which frame its poses speak of.
+        real_part_first, unit: what the format of the data set defines about quaternions and stamps, see
+            `read_pose_file`.
+        row_a_frame: the format defines that each row is of the next frame; without times, too few or too many are taken
+            as far as both go.
+    """
     try:
-        # A line of nothing but a comma has no first word: it is no number either.
-        stamps = _seconds(np.array([float(line.replace(",", " ").partition(" ")[0]) for line in lines]))
-    except ValueError:
-        stamps = np.empty(0)
-    if len(stamps) == 0 or not np.isfinite(stamps).all() or (np.diff(stamps) <= 0).any():
-        found = f"{len(lines)} lines, the first of them {lines[0][:40]!r}" if lines else "no line"
-        raise TrajectoryError(f"{path}: expected increasing times of frames in the first column, found {found}")
-    return stamps
+        file = read_pose_file(path, real_part_first, unit)
+        if file.stamps is None and not file.numbered and row_a_frame:
+            file = _as_far_as_both_go(file, len(frame_times))
+        return _trajectory(file, file_seconds(file, frame_times, np.unique(frame_times)), frame)
+    except SpslamError as error:
+        notice(_log, "ground_truth_unreadable", "the run goes on without its ground truth: %s", error)
+        return None
+
+
+def read_times(path: Path | str, unit: TimeUnit | None = None) -> NDArray[np.float64]:
+    """Times (N,) of frames, seconds, from a list: KITTI's `times.txt`, TUM's `rgb.txt`, EuRoC's `cam0/data.csv`. The
+    column is the one that a header names, or the first that increases and does not just count the frames.
+
+    Args:
+        path: of the list.
+        unit: of the times; None: found out.
+
+    Raises:
+        TrajectoryError, TimestampError: the file cannot be read, holds something else, or times do not increase.
+    """
+    path = Path(path)
+    table = read_table(path, "increasing times of frames")
+    column, named = time_column(table)
+    stamps = table.values[:, column]
+    bad = ~np.isfinite(stamps)
+    bad[1:] |= ~(np.diff(stamps) > 0)
+    if bad.any() or table.words:
+        at = f", in line {table.lines[int(np.argmax(bad))]} none that is later than the one before" if bad.any() else ""
+        raise TrajectoryError(
+            f"{path}: expected increasing times of frames in column {column + 1}, found {len(stamps)} lines{at}"
+            + (f" and {table.words} without numbers" if table.words else "")
+        )
+    declared: TimeUnit = named or ("ns" if table.commas and table.whole else "s")
+    given = unit or ("s" if table.own else None)
+    return to_seconds(stamps, declared, str(path), given, SLOWEST_POSE_STEP_S)[0]
 
 
 def write_tum(path: Path | str, trajectory: Trajectory, scale: str = "") -> None:
-    """Write TUM's format: stamps with 9 decimals, poses with 10 significant digits.
+    """Write TUM's format: stamps with 9 decimals, poses with 10 significant digits; no quaternions where rotations are
+    not known.
 
     Args:
         path: of the file.
@@ -191,10 +317,12 @@ def write_tum(path: Path | str, trajectory: Trajectory, scale: str = "") -> None
     Raises:
         OutputError: the file cannot be written.
     """
-    quaternions = rotation_to_quaternion(trajectory.T_world_cam[:, :3, :3])
-    values = np.concatenate([trajectory.positions, quaternions], axis=1) + 0.0
     about = f"frame: {trajectory.frame}" + (f"; scale: {scale}" if scale else "")
-    lines = [f"# timestamp tx ty tz qx qy qz qw ({' '.join(about.split())})"]
+    names, values = "timestamp tx ty tz", trajectory.positions + 0.0
+    if trajectory.has_rotations:
+        quaternions = rotation_to_quaternion(trajectory.T_world_cam[:, :3, :3])
+        names, values = f"{names} qx qy qz qw", np.concatenate([trajectory.positions, quaternions], axis=1) + 0.0
+    lines = [f"# {names} ({' '.join(about.split())})"]
     for stamp, row in zip(trajectory.timestamps.tolist(), values.tolist(), strict=True):
         lines.append(f"{stamp:.9f} " + " ".join(f"{value:.9e}" for value in row))
     write_atomic(path, "\n".join(lines) + "\n")
@@ -211,58 +339,43 @@ def write_kitti(path: Path | str, trajectory: Trajectory) -> None:
     write_atomic(path, "".join(" ".join(f"{value:.9e}" for value in row) + "\n" for row in rows.tolist()))
 
 
-def _data_lines(path: Path) -> list[tuple[int, str]]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise TrajectoryError(f"{path}: expected a text file with a trajectory, found binary data") from None
-    except OSError as error:
-        raise TrajectoryError(f"cannot read trajectory {path}: {error.strerror or error}") from None
-    stripped = ((number, line.strip()) for number, line in enumerate(text.splitlines(), start=1))
-    return [(number, line) for number, line in stripped if line and not line.startswith(("#", "%"))]
-
-
-def _read_table(
-    path: Path, separator: str | None, columns: int, expected: str, more: bool = False
-) -> tuple[list[int], NDArray[np.float64]]:
-    """Line numbers and values (N, columns) of a text table; `more` columns are allowed and left out."""
-    lines = _data_lines(path)
-    if not lines:
-        raise TrajectoryError(f"{path}: expected poses ({expected}), found no line of numbers")
-    rows = []
-    for number, line in lines:
-        cells = line.split(separator)
-        if len(cells) < columns or (len(cells) > columns and not more):
-            raise TrajectoryError(f"{path}:{number}: expected {columns} columns ({expected}), found {len(cells)}")
-        try:
-            rows.append([float(cell) for cell in cells[:columns]])
-        except ValueError:
-            raise TrajectoryError(f"{path}:{number}: expected numbers ({expected}), found {line[:60]!r}") from None
-    values = np.array(rows, dtype=np.float64)
-    finite = np.isfinite(values).all(axis=1)
-    if not finite.all():
-        raise TrajectoryError(f"{path}:{lines[int(np.argmin(finite))][0]}: expected finite numbers, found nan or inf")
-    return [number for number, _ in lines], values
-
-
-def _from_quaternions(path: Path, numbers: list[int], values: NDArray[np.float64], frame: str) -> Trajectory:
-    lengths = np.linalg.norm(values[:, 4:8], axis=1)
-    bad = np.abs(lengths - 1.0) > _ROTATION_TOLERANCE
-    if bad.any():
-        at = int(np.argmax(bad))
-        raise TrajectoryError(f"{path}:{numbers[at]}: expected a quaternion of length 1, found {lengths[at]:.4g}")
-    stamps = _seconds(values[:, 0])
-    return _in_order(path, stamps, make_transform(quaternion_to_rotation(values[:, 4:8]), values[:, 1:4]), frame)
-
-
-def _seconds(stamps: NDArray[np.float64]) -> NDArray[np.float64]:
-    return stamps / 1e9 if len(stamps) and np.median(np.abs(stamps)) > _LARGEST_SECONDS else stamps
-
-
-def _in_order(path: Path, stamps: NDArray[np.float64], poses: NDArray[np.float64], frame: str) -> Trajectory:
+def _trajectory(file: PoseFile, stamps: NDArray[np.float64], frame: str | None = None) -> Trajectory:
+    """The poses of a file in the order of time, the first of those with one stamp."""
     if (np.diff(stamps) < 0).any():
-        _log.warning("%s: stamps are not in order; sorted", path)
+        notice(_log, "poses_out_of_order", "%s: stamps are not in order; sorted", file.path)
     unique, first = np.unique(stamps, return_index=True)
+    left_out = dict(file.left_out)
     if len(unique) < len(stamps):
-        _log.warning("%s: %d poses repeat a stamp; the first of each was kept", path, len(stamps) - len(unique))
-    return Trajectory(unique, poses[first], frame)
+        left_out["that repeat a stamp"] = len(stamps) - len(unique)
+    tell_left_out(file.path, file.rows, left_out)
+    if not file.has_rotations:
+        notice(
+            _log,
+            "positions_only",
+            "%s: positions only; absolute errors are given, relative and rotation errors and drift need rotations",
+            file.path,
+        )
+    numbered = file.stamps is None and np.array_equal(file.numbers, stamps)
+    return Trajectory(
+        unique,
+        file.T[first],
+        frame or ("body" if file.body else "left camera" if file.stamps is None else "camera"),
+        file.has_rotations,
+        FileOrigin(file.path, file.rows, left_out, file.order, numbered),
+    )
+
+
+def _as_far_as_both_go(file: PoseFile, frames: int) -> PoseFile:
+    rows = int(file.rows)
+    if rows == frames:
+        return file
+    notice(
+        _log,
+        "ground_truth_length",
+        "%s has %d poses for %d time stamps; used as far as both go",
+        file.path,
+        rows,
+        frames,
+    )
+    kept = file.numbers < frames
+    return replace(file, numbers=file.numbers[kept], T=file.T[kept], numbered=True)

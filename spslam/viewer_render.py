@@ -12,7 +12,8 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from spslam.files import write_atomic
 from spslam.flight import film
 from spslam.layers import Layer, Look, draw_layers, frame_scene, thicken_hairs
 from spslam.legend import write_legend
+from spslam.notices import notice
 from spslam.pictures_out import VideoFile
 from spslam.scene import Scene, Viewpoint
 from spslam.viewer_open3d import Canvas
@@ -82,13 +84,13 @@ def render_scene(path_png: Path | str, scene: Scene) -> bool:
     """Render a scene to a PNG, 1280×960, as part of something that goes on without.
 
     Returns:
-        Whether there is a picture now. If not (no Open3D, no EGL, a crash), the log says why.
+        Whether there is a picture now. If not (no Open3D, no EGL, a crash), a notice says why.
     """
     path_png = Path(path_png)
     try:
         render(path_png, scene)
     except MissingDependencyError as error:
-        _log.warning("%s was not rendered: %s", path_png.name, error)
+        notice(_log, "output_failed", "%s was not written: %s", path_png.name, error)
         return False
     return True
 
@@ -108,7 +110,7 @@ def render(
         MissingDependencyError: there is no Open3D, no EGL, or the renderer crashed.
         OutputError: the file cannot be written.
     """
-    with tempfile.TemporaryDirectory(prefix="spslam-scene-") as name:
+    with _folder_beside(path) as name:
         folder = Path(name)
         scene_file, errors = folder / "scene.npz", folder / "errors.txt"
         is_film = path.suffix.lower() == VIDEO_SUFFIX
@@ -124,6 +126,21 @@ def render(
             raise MissingDependencyError(reason)
         if not is_film:
             write_atomic(path, made.read_bytes())
+
+
+@contextmanager
+def _folder_beside(path: Path) -> Iterator[str]:
+    """A folder for a while, where the file is to be: that there is room there is needed anyhow.
+
+    Raises:
+        OutputError: nothing can be written there.
+    """
+    try:
+        folder = tempfile.TemporaryDirectory(prefix=".spslam-scene-", dir=path.parent, ignore_cleanup_errors=True)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from None
+    with folder as name:
+        yield name
 
 
 def _run(command: list[str], errors: Path, goes_on: Callable[[int, int], bool] | None) -> int:
@@ -184,7 +201,8 @@ def _picture(scene: Scene, job: Job, path: Path) -> None:
     picture = _reduced(canvas.picture(), job.size)
     canvas.close()
     write_legend(picture, scene, job.look, framing)
-    cv2.imwrite(str(path), picture, [cv2.IMWRITE_PNG_COMPRESSION, 9])
+    # OpenCV takes no path whose bytes are no UTF-8.
+    path.write_bytes(cv2.imencode(".png", picture, [cv2.IMWRITE_PNG_COMPRESSION, 9])[1].tobytes())
 
 
 def _film(scene: Scene, job: Job, path: Path) -> None:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from spslam.camera import Camera
 from spslam.errors import MissingDependencyError, OutputError
+from spslam.files import check_printable, printable
 from spslam.layers import Lines, Look, Points, draw_layers, frame_scene
 from spslam.live_scene import live_scene
 from spslam.scene import Scene
@@ -86,12 +87,13 @@ class _Recording:
         self.rerun = import_rerun()
         blueprint = _blueprint()
         self.stream: Any = self.rerun.RecordingStream("spslam")
-        self.stream.send_recording_name(title)
+        self.stream.send_recording_name(printable(title))
         if file is None:
             if not has_display():
                 raise MissingDependencyError("Rerun's viewer needs a display, found none: use --rerun FILE.rrd")
             _spawn(self.stream, blueprint)
         else:
+            check_printable(file)
             try:
                 # Rerun's own error does not say what is wrong.
                 with file.open("wb"):

@@ -236,5 +236,108 @@ def test_eval_refuses_what_it_cannot_compare(
     refused(capsys, "eval", trajectories[0], str(tmp_path / "later.tum"))
     assert "found another format" in refused(capsys, "eval", *trajectories, "--camera", str(tmp_path / "sensor.yaml"))
     assert "expected increasing times" in refused(capsys, "eval", *trajectories, "--times", str(Path(__file__)))
-    message = refused(capsys, "eval", *trajectories, "--plot", str(tmp_path / "gone" / "picture.png"))
-    assert "cannot write" in message
+
+
+def test_figures_are_printed_although_their_picture_cannot_be_written(
+    trajectories: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("eval", *trajectories, "--plot", str(tmp_path / "gone" / "picture.png")) == 2
+    printed = capsys.readouterr()
+    assert "30 of about 30 tracked" in " ".join(printed.out.split())
+    assert printed.err.startswith("error: cannot write") and printed.err.count("\n") == 1
+
+
+def some_run(folder: Path, truth: Trajectory, tracked: slice, missing: int = 0) -> str:
+    """What a run over 60 frames leaves behind that `eval` reads; the path of its trajectory."""
+    folder.mkdir()
+    write_tum(folder / "trajectory.tum", truth.select(np.arange(60)[tracked]))
+    figures = {"sequence": "a", "sensor": "mono", "extractor": "orb", "skipped_frames": missing, "dropped_frames": 0}
+    (folder / "metrics.json").write_text(json.dumps(figures), encoding="utf-8")
+    lines = [f"{n},{stamp:.9f},tracking" for n, stamp in enumerate(truth.timestamps)]
+    (folder / "frames.csv").write_text("\n".join(["frame,timestamp,state", *lines]) + "\n", encoding="utf-8")
+    return str(folder / "trajectory.tum")
+
+
+def test_the_frames_of_a_run_are_known_from_the_files_beside_it(
+    runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    truth = read_tum(runs[-1])
+    run = some_run(tmp_path / "run", truth, slice(0, 48), missing=4)
+    # The truth lasts longer than the run by a third of it, on both sides.
+    longer = Trajectory(100 + np.arange(-20, 80) / 10, np.tile(np.eye(4), (100, 1, 1)))
+    longer.T_world_cam[20:80] = truth.T_world_cam
+    write_tum(tmp_path / "longer.tum", longer)
+    metrics = printed_json(capsys, run, str(tmp_path / "longer.tum"))
+    assert (metrics["frames"], metrics["frames_are"], metrics["tracked"]) == (64, "counted", 48)
+    assert metrics["frames_from"] == str(tmp_path / "run" / "frames.csv")
+    assert call("eval", run, str(tmp_path / "longer.tum")) == 0
+    printed = capsys.readouterr()
+    assert "48 of 64 tracked (75.0 %)" in printed.out and "frames.csv" in printed.out
+    assert printed.err == ""
+    # Another run's files are none of this trajectory, and without them it is told that the frames are not known.
+    write_tum(tmp_path / "run" / "trajectory.tum", Trajectory(truth.timestamps + 0.004, truth.T_world_cam))
+    assert call("eval", run, str(tmp_path / "longer.tum")) == 0
+    printed = capsys.readouterr()
+    assert "60 of about 100 tracked (60.0 %)" in printed.out
+    assert "begins 2.004 s before the estimate and ends 1.996 s after it" in printed.err
+    assert "Over the estimate's own time 100.0 % are tracked; --times FILE counts" in printed.err
+
+
+def test_rows_that_are_left_out_are_counted_for_both_files(
+    trajectories: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path, bad in zip(trajectories, (1, 2), strict=True):
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines[5 : 5 + bad] = [f"0.{n} nan nan nan 0 0 0 1" for n in range(4, 4 + bad)]
+        Path(path).write_text("\n".join(lines), encoding="utf-8")
+    metrics = printed_json(capsys, *trajectories, "--align", "sim3")
+    assert (metrics["estimate_rows"], metrics["estimate_rows_left_out"]) == (30, 1)
+    assert (metrics["ground_truth_rows"], metrics["ground_truth_rows_left_out"]) == (30, 2)
+    assert metrics["ground_truth_rows_left_out_because"] == "2 with nan, inf or too few numbers"
+    assert metrics["ate_rmse_m"] == pytest.approx(0, abs=1e-8)
+    assert call("eval", *trajectories) == 0
+    assert "truth.tum: 2 of 30 rows are left out" in capsys.readouterr().err
+
+
+def test_a_file_that_is_no_trajectory_is_refused(
+    trajectories: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for text in ("", "hello\nworld\n", "\0"):
+        (tmp_path / "none.txt").write_text(text, encoding="utf-8")
+        for files in ((str(tmp_path / "none.txt"), trajectories[1]), (trajectories[0], str(tmp_path / "none.txt"))):
+            assert "none.txt: expected a" in refused(capsys, "eval", *files)
+
+
+def test_units_are_found_or_given(runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    expected = printed_json(capsys, runs[1], runs[-1])["rpe_rot_deg"]
+    lines = [line.split() for line in Path(runs[-1]).read_text(encoding="utf-8").splitlines()[1:]]
+    for unit, factor in (("ms", 1e3), ("us", 1e6), ("ns", 1e9)):
+        text = "".join(f"{float(stamp) * factor:.0f} {' '.join(rest)}\n" for stamp, *rest in lines)
+        (tmp_path / "other.txt").write_text(text, encoding="utf-8")
+        for options in ([], ["--time-unit", unit]):
+            assert printed_json(capsys, runs[1], str(tmp_path / "other.txt"), *options)["rpe_rot_deg"] == expected
+    (tmp_path / "late.txt").write_text(
+        "".join(f"{float(stamp) + 3600.5:.6f} {' '.join(rest)}\n" for stamp, *rest in lines), encoding="utf-8"
+    )
+    message = refused(capsys, "eval", runs[0], str(tmp_path / "late.txt"))
+    assert "(100.000 to 105.900 s)" in message and "(3700.500 to 3706.400 s)" in message
+    assert "lie 3600.5 s apart" in message
+
+
+def test_markers_of_vicon_are_not_taken_for_the_body(
+    euroc: tuple[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    estimate, table = euroc
+    T_body_marker = se3_exp(np.array([0.1, 0.0, 0.2, 0.0, 1.2, 0.3]))
+    body = read_tum(str(tmp_path / "body.tum"))
+    vicon = table.parent.parent / "vicon0"
+    vicon.mkdir()
+    write_tum(tmp_path / "vicon.tum", Trajectory(body.timestamps, body.T_world_cam @ T_body_marker))
+    rows = [line.split() for line in (tmp_path / "vicon.tum").read_text().splitlines()[1:]]
+    header = "#timestamp [ns], p_RS_R_x [m], p_RS_R_y [m], p_RS_R_z [m], q_RS_w [], q_RS_x [], q_RS_y [], q_RS_z []\n"
+    lines = (f"{t.replace('.', '')},{x},{y},{z},{qw},{qx},{qy},{qz}\n" for t, x, y, z, qx, qy, qz, qw in rows)
+    (vicon / "data.csv").write_text(header + "".join(lines), encoding="utf-8")
+    (vicon / "sensor.yaml").write_text(f"T_BS:\n  data: {T_body_marker.ravel().tolist()}\n", encoding="utf-8")
+    found = printed_json(capsys, estimate, str(vicon / "data.csv"))["comparisons"]
+    assert found[0]["ate_rmse_m"] == pytest.approx(0, abs=1e-6)
+    assert found[0]["rpe_rot_deg"] == pytest.approx(0, abs=1e-6)

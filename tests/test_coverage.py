@@ -39,6 +39,28 @@ def test_poses_outside_the_ground_truth_are_not_counted_without_frames():
     assert covered.first_pose_delay_s == 0.0
 
 
+def test_one_pose_of_the_truth_beside_the_estimate_is_no_time_without_tracking():
+    estimate, truth = random_pair(0)
+    sparse = every(truth, slice(0, 81, 20))
+    part = every(estimate, slice(5, 75))
+    covered = coverage(part, sparse, 0.01)
+    assert (covered.frames, covered.share_tracked, covered.first_pose_delay_s) == (70, 1.0, 0.0)
+
+
+def test_a_truth_that_lasts_longer_says_by_how_much_and_what_was_tracked_meanwhile():
+    estimate, truth = random_pair(0)
+    covered = coverage(every(estimate, slice(20, 61)), truth, 0.01)
+    assert covered.share_tracked == pytest.approx(41 / 81, abs=0.01)
+    assert covered.share_meanwhile == pytest.approx(1.0, abs=0.03)
+    assert (covered.truth_before_s, covered.truth_after_s) == pytest.approx((1.0, 1.0), abs=0.01)
+
+
+def test_frames_of_unknown_time_count_as_not_tracked():
+    estimate, truth = random_pair(0)
+    covered = coverage(estimate, truth, 0.01, truth.timestamps, missing=19)
+    assert (covered.frames, covered.tracked, covered.judged) == (100, 81, 100)
+
+
 @pytest.mark.parametrize("known", [True, False])
 def test_frames_in_a_hole_of_the_truth_are_tracked_but_not_judged(known):
     estimate, truth = random_pair(0)

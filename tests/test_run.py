@@ -1,7 +1,9 @@
 import csv
+import errno
 import json
 import logging
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,7 +26,7 @@ from spslam.ports import EQUAL_STAMP, LeftOut
 from spslam.recording import Statistics
 from spslam.run import Outcome, Status, run, track_all
 from spslam.tracking import TrackResult, TrackState
-from spslam.trajectory import Trajectory, read_kitti, read_tum
+from spslam.trajectory import FileOrigin, Trajectory, read_kitti, read_tum
 
 CAMERA = Camera(64, 48, 50.0, 50.0, 32.0, 24.0)
 # Made by Open3D, where there is one.
@@ -258,6 +260,111 @@ def test_a_report_that_fails_costs_no_other_result(
     assert names | OPTIONAL == OUTPUT_NAMES - {"report.html"}
     assert "a bug in the page" in caplog.text
     assert "ZeroDivisionError: a bug in the page" in (tmp_path / "out" / "log.txt").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("writer", "name"),
+    [
+        ("write_frames", "frames.csv"),
+        ("write_ply", "map.ply"),
+        ("plot_trajectory", "trajectory.png"),
+        ("render_scene", "map.png"),
+        ("write_report", "report.html"),
+    ],
+)
+def test_nothing_optional_ends_a_run(writer: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*args: object, **kwargs: object) -> None:
+        raise RuntimeError("latex was not found\nin /usr/bin\n" + 80 * "and so on ")
+
+    monkeypatch.setattr("spslam.run.render_scene", lambda *args: True)
+    monkeypatch.setattr(f"spslam.run.{writer}", broken)
+    outcome = run_fake(tmp_path / "out")
+    assert outcome.failure is None
+    assert {path.name for path in (tmp_path / "out").iterdir()} | OPTIONAL == OUTPUT_NAMES - {name} | OPTIONAL
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics == outcome.metrics
+    assert metrics["results_not_written"] == 1
+    told = {"topic": "output_failed", "count": 1, "text": f"{name} was not written: latex was not found"}
+    assert metrics["notices"] == [told]
+
+
+@pytest.mark.parametrize("name", ["trajectory.tum", "map.npz", "metrics.json"])
+def test_what_a_run_is_for_cannot_be_left_out(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replace = Path.replace
+
+    def full(self: Path, target: Path) -> Path:
+        if Path(target).name == name:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OutputError, match=rf"cannot write .*{name}: No space left on device"):
+        run_fake(tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_log_without_room_is_told_once_and_costs_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with RunLog() as log:
+        log.open(Path("/dev/full"))
+        for _ in range(3):
+            logging.getLogger("spslam").warning("a line")
+    assert [found.topic for found in log.notices] == ["output_failed"]
+    assert "full is not complete" in log.notices[0].text
+    assert capfd.readouterr().err == ""
+
+
+def test_bytes_of_a_path_that_are_no_text_are_written_as_numbers(tmp_path: Path, real_pictures: None) -> None:
+    folder = tmp_path / os.fsdecode(b"\xffout")
+    sequence = FakeSequence()
+    sequence.name = f"odd {os.fsdecode(bytes([0xFF]))} $x_ name"
+    sequence.source = str(folder)
+    outcome = run_fake(folder, sequence=sequence)
+    assert outcome.metrics["notices"] == []
+    assert {path.name for path in folder.iterdir()} | OPTIONAL == OUTPUT_NAMES
+    for name in ("metrics.json", "log.txt", "report.html", "config.yaml"):
+        (folder / name).read_bytes().decode("utf-8")
+    assert json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["source"] == str(folder)
+
+
+def test_a_truth_of_positions_only_gives_the_absolute_error(tmp_path: Path, real_pictures: None) -> None:
+    sequence = FakeSequence()
+    assert sequence.ground_truth is not None
+    whole = sequence.ground_truth
+    origin = FileOrigin(Path("truth.txt"), 12, {"with nan, inf or too few numbers": 2}, None, False)
+    sequence.ground_truth = Trajectory(whole.timestamps, whole.T_world_cam, "body", False, origin)
+    metrics = run_fake(tmp_path / "out", sequence=sequence).metrics
+    assert metrics["ate_rmse_m"] == pytest.approx(0, abs=1e-9)
+    assert (metrics["rpe_trans_m"], metrics["rpe_rot_deg"], metrics["compared"]) == (None, None, "positions")
+    assert (metrics["ground_truth_rows"], metrics["ground_truth_rows_left_out"]) == (12, 2)
+    assert metrics["ground_truth_rows_left_out_because"] == "2 with nan, inf or too few numbers"
+    written = read_tum(tmp_path / "out" / "ground_truth.tum")
+    assert not written.has_rotations
+    np.testing.assert_allclose(written.positions, whole.positions, atol=1e-8)
+    assert "positions only" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_truth_of_a_run_lasts_as_long_as_the_run(tmp_path: Path) -> None:
+    sequence = FakeSequence()
+    # Forty times as long, and half a step off.
+    sequence.ground_truth = Trajectory(
+        np.array([0.1 * i + 0.05 for i in range(-200, 200)]),
+        np.array([pose(i) for i in range(-200, 200)]),
+        "left camera",
+    )
+    run_fake(tmp_path / "out", sequence=sequence)
+    stamps = read_tum(tmp_path / "out" / "ground_truth.tum").timestamps
+    # The run is from 0 to 0.9 s: one pose on each side lets its ends be interpolated.
+    np.testing.assert_allclose(stamps, 0.1 * np.arange(11) - 0.05, atol=1e-9)
+
+
+def test_a_comparison_that_breaks_costs_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*args: object) -> None:
+        raise np.linalg.LinAlgError("SVD did not converge")
+
+    monkeypatch.setattr("spslam.run.evaluate", broken)
+    metrics = run_fake(tmp_path / "out").metrics
+    assert metrics["not_compared"] == "SVD did not converge"
+    assert [found["topic"] for found in metrics["notices"]] == ["ground_truth_not_compared"]
 
 
 def test_every_frame_that_was_read_has_a_row(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from spslam.datasets import left_camera_ground_truth, open_sequence
 from spslam.errors import CalibrationError, DatasetError
 from spslam.geometry import inverse, rotation_angle, rotation_to_quaternion, se3_exp
+from spslam.notices import shown_notices
 from spslam.trajectory import read_euroc
 
 STAMPS = (1403715273262142976, 1403715273312143104, 1403715273362142976)
@@ -292,3 +293,30 @@ def test_right_images_of_another_moment_are_told_and_an_option_sets_the_limit(
     message = r"none of the 3 images has a right image within 0\.005 s: the nearest is 0\.012 s away, .*--pair-within S"
     with pytest.raises(DatasetError, match=message):
         open_sequence(path, pair_within_s=0.005)
+
+
+def test_positions_of_the_body_are_kept_where_they_cannot_be_carried(folder: Callable) -> None:
+    path = folder()
+    table = path / "mav0" / "state_groundtruth_estimate0" / "data.csv"
+    table.write_text(
+        "#timestamp [ns], p_RS_R_x [m], p_RS_R_y [m], p_RS_R_z [m]\n" + "".join(f"{s},1,2,3\n" for s in STAMPS)
+    )
+    with shown_notices(lambda found: None) as notices:
+        truth = open_sequence(path).ground_truth
+    assert truth is not None
+    assert (truth.frame, truth.has_rotations, truth.positions.tolist()) == ("body", False, [[1, 2, 3]] * 3)
+    assert truth.timestamps == pytest.approx([s / 1e9 for s in STAMPS], abs=1e-6)
+    assert sorted(found.topic for found in notices.notices) == ["positions_only", "truth_not_carried"]
+
+
+def test_rows_of_a_table_in_another_order_are_known_by_its_header(folder: Callable) -> None:
+    path = folder()
+    expected = open_sequence(path).ground_truth
+    table = path / "mav0" / "state_groundtruth_estimate0" / "data.csv"
+    rows = [line.split(",") for line in table.read_text().splitlines()[1:]]
+    header = "#timestamp [ns],q_RS_x [],q_RS_y [],q_RS_z [],q_RS_w [],p_RS_R_x [m],p_RS_R_y [m],p_RS_R_z [m]\n"
+    table.write_text(header + "".join(",".join([row[0], *row[5:8], row[4], *row[1:4]]) + "\n" for row in rows))
+    truth = open_sequence(path).ground_truth
+    assert truth is not None and expected is not None
+    np.testing.assert_array_equal(truth.T_world_cam, expected.T_world_cam)
+    np.testing.assert_array_equal(truth.timestamps, expected.timestamps)

@@ -281,3 +281,40 @@ def test_images_with_other_names_are_told(
     with caplog.at_level(logging.WARNING):
         assert len(open_sequence(path)) == 4
     assert "1 images are left out: their names are no frame numbers" in caplog.text
+
+
+@pytest.mark.parametrize("form", ["16", "13", "17", "positions", "lost frame", "one based"])
+def test_ground_truths_in_other_columns(root: Callable, form: str) -> None:
+    path = root()
+    file = path / "poses" / "03.txt"
+    rows = [line.split() for line in file.read_text().splitlines()]
+    last = ["0", "0", "0", "1"]
+    shapes = {
+        "16": [row + last for row in rows],
+        "13": [[str(number), *row] for number, row in enumerate(rows)],
+        "17": [[str(number), *row, *last] for number, row in enumerate(rows)],
+        "one based": [[str(number + 1), *row] for number, row in enumerate(rows)],
+        "positions": [[row[3], row[7], row[11]] for row in rows],
+        "lost frame": [rows[0], ["nan"] * 12, *rows[2:]],
+    }
+    file.write_text("".join(" ".join(row) + "\n" for row in shapes[form]))
+    truth = open_sequence(path).ground_truth
+    assert truth is not None
+    kept = [0, 2, 3] if form == "lost frame" else [0, 1, 2, 3]
+    assert truth.timestamps.tolist() == [TIMES[row] for row in kept]
+    assert truth.positions.tolist() == [[[0, 0, 0], [5, 0, 7], [5, 0, 7], [5, 0, 7]][row] for row in kept]
+    assert truth.has_rotations == (form != "positions")
+    if truth.has_rotations:
+        assert truth.T_world_cam[-1, :3, :3].tolist() == [[0, 0, -1], [0, 1, 0], [1, 0, 0]]
+
+
+def test_positions_are_not_carried_to_another_camera_but_kept(root: Callable) -> None:
+    path = root(cameras=(2, 3))
+    file = path / "poses" / "03.txt"
+    rows = [line.split() for line in file.read_text().splitlines()]
+    file.write_text("".join(f"{row[3]} {row[7]} {row[11]}\n" for row in rows))
+    with shown_notices(lambda found: None) as notices:
+        truth = open_sequence(path).ground_truth
+    assert truth is not None and truth.frame == "left camera"
+    told = [found.text for found in notices.notices if found.topic == "truth_not_carried"]
+    assert len(told) == 1 and "0.0608 m from it, without rotations" in told[0]

@@ -7,6 +7,7 @@ import pytest
 
 from spslam.datasets import open_sequence
 from spslam.errors import CalibrationError, DatasetError
+from spslam.notices import shown_notices
 
 RGB_TIMES = (10.0, 10.1, 10.2, 10.3)
 DEPTH_TIMES = (10.005, 10.095, 10.25, 10.3)  # the third is too late for any image
@@ -184,3 +185,36 @@ def test_a_depth_folder_without_its_list_is_told(folder: Callable, caplog: pytes
     with caplog.at_level(logging.WARNING):
         assert open_sequence(path).sensor == "mono"
     assert "depth/ is not used, for depth.txt, its list, is missing: mono" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("text", "rows", "left_out", "rotations"),
+    [
+        ("10.0 1 2 3 0 0 0 1\n10.1 nan nan nan nan nan nan nan\n10.2 1 2 4 0 0 0 1\n", 3, 1, True),
+        ("10.0 1 2 3 0 0 0 1\n10.1 1 2 3 0 0 0 0\n10.2 1 2 4 0 0 0 1\n10.2 1 2 4 0 0 0 1\n", 4, 2, True),
+        ("10.0 1 2 3\n10.1 1 2 3.5\n10.2 1 2 4\n", 3, 0, False),
+        ("10.0 1 2 3 0 0 0 0\n10.1 1 2 3.5 0 0 0 0\n10.2 1 2 4 0 0 0 0\n", 3, 0, False),
+        ("10000000000 1 2 3 0 0 0 1\n10100000000 1 2 3.5 0 0 0 1\n10200000000 1 2 4 0 0 0 1\n", 3, 0, True),
+    ],
+)
+def test_ground_truths_are_read_as_they_are(
+    folder: Callable, text: str, rows: int, left_out: int, rotations: bool
+) -> None:
+    path = folder()
+    (path / "groundtruth.txt").write_text(text)
+    truth = open_sequence(path).ground_truth
+    assert truth is not None and truth.origin is not None
+    assert (truth.origin.rows, truth.origin.left_out_rows, truth.has_rotations) == (rows, left_out, rotations)
+    assert truth.timestamps[[0, -1]] == pytest.approx([10.0, 10.2])
+    assert truth.positions[[0, -1]].tolist() == [[1, 2, 3], [1, 2, 4]]
+    assert truth.frame == "colour camera"
+
+
+def test_a_ground_truth_that_cannot_be_read_costs_only_itself(folder: Callable) -> None:
+    path = folder()
+    for text in ("", "nonsense\n", "10.0 1\n", "1 2 3\n4 5 6\n"):
+        (path / "groundtruth.txt").write_text(text)
+        with shown_notices(lambda found: None) as notices:
+            sequence = open_sequence(path)
+        assert (sequence.ground_truth, len(sequence)) == (None, 3)
+        assert [found.topic for found in notices.notices][-1] == "ground_truth_unreadable"

@@ -1,0 +1,92 @@
+"""Two lists of time stamps that should be of one clock: which belong together, in which unit, and why they do not."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spslam.timestamps import FASTEST_STEP_S, SLOWEST_POSE_STEP_S, UNIT_NAMES, UNITS_PER_SECOND, TimeUnit
+
+# Share of the stamps of the shorter list that must have a partner in the other one before a unit is believed, and how
+# many times the share of any other unit it must be.
+_SHARE = 0.1
+_CLEARLY = 3.0
+_NEAR_S = 0.01
+# Two recordings of the same thing last alike: the shorter one at least this share of the longer one.
+_ALIKE = 0.8
+_UNIT_FACTORS = (1e3, 1e6, 1e9)
+
+
+def nearest(stamps: NDArray[np.float64], among: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Row of the nearest of `among` (M,), sorted, at least one, for each stamp (N,); the earlier one of two as near."""
+    after = np.clip(np.searchsorted(among, stamps), 1, max(len(among) - 1, 1))
+    if len(among) == 1:
+        return np.zeros(len(stamps), dtype=np.int64)
+    rows: NDArray[np.int64] = after - (stamps - among[after - 1] <= among[after] - stamps)
+    return rows
+
+
+def plausible(stamps: NDArray[np.float64], unit: TimeUnit) -> bool:
+    """Whether poses at `stamps` (N,) would be 1 ms to 10 s apart in a unit, by their median step."""
+    steps = np.diff(np.unique(stamps))
+    return len(steps) > 0 and FASTEST_STEP_S <= float(np.median(steps)) / UNITS_PER_SECOND[unit] <= SLOWEST_POSE_STEP_S
+
+
+def plausible_units(stamps: NDArray[np.float64]) -> list[TimeUnit]:
+    """The units in which `plausible` holds."""
+    return [unit for unit in get_args(TimeUnit) if plausible(stamps, unit)]
+
+
+def share_together(stamps: NDArray[np.float64], clock: NDArray[np.float64]) -> float:
+    """Share, 0 to 1, of the shorter of two lists of seconds whose stamps have a partner of their own in the other.
+
+    Partners are each other's nearest and no farther apart than 10 ms or half the usual step of the other list.
+
+    Args:
+        stamps: (N,), in any order.
+        clock: (M,), increasing.
+    """
+    stamps = np.unique(stamps)
+    if len(stamps) == 0 or len(clock) == 0:
+        return 0.0
+    there = nearest(stamps, clock)
+    back = nearest(clock, stamps)
+    near = max(_NEAR_S, 0.5 * float(np.median(np.diff(clock)))) if len(clock) > 1 else _NEAR_S
+    mutual = (back[there] == np.arange(len(stamps))) & (np.abs(clock[there] - stamps) <= near)
+    return float(np.count_nonzero(mutual)) / min(len(stamps), len(clock))
+
+
+def unit_by_clock(stamps: NDArray[np.float64], clock: NDArray[np.float64]) -> TimeUnit | None:
+    """The unit in which stamps (N,) lie beside those of a clock (M,), seconds, increasing; None where no unit is
+    clearly better than the others."""
+    shares = {unit: share_together(stamps / UNITS_PER_SECOND[unit], clock) for unit in get_args(TimeUnit)}
+    best, second = sorted(shares, key=lambda unit: -shares[unit])[:2]
+    return best if shares[best] >= _SHARE and shares[best] >= _CLEARLY * shares[second] else None
+
+
+def explain_apart(estimate: NDArray[np.float64], truth: NDArray[np.float64], max_difference: float) -> str:
+    """Why no stamp of an estimate is near one of a ground truth (both increasing seconds, at least one), and what to
+    do, in words."""
+    # Overlapping times: the stamps lie between each other's.
+    if estimate[0] <= truth[-1] and truth[0] <= estimate[-1]:
+        apart = float(np.abs(truth[nearest(estimate, truth)] - estimate).min())
+        return f"the nearest are {apart:.4g} s apart: give --max-difference {1.1 * apart:.2g} or --interpolate"
+    for factor in _UNIT_FACTORS:
+        unit = next(unit for unit, per_second in UNITS_PER_SECOND.items() if per_second == factor)
+        for longer, shorter, whose in ((estimate, truth, "the estimate"), (truth, estimate, "the ground truth")):
+            if share_together(longer / factor, shorter) >= _SHARE:
+                other = "ground truth" if whose == "the estimate" else "estimate"
+                return (
+                    f"the times of {whose} are {factor:,.0f} times those of the {other}, as {UNIT_NAMES[unit]} are of "
+                    f"seconds: give --time-unit {unit}"
+                )
+    durations = sorted((float(np.ptp(estimate)), float(np.ptp(truth))))
+    offset = 0.5 * float((truth[0] + truth[-1]) - (estimate[0] + estimate[-1]))
+    if durations[0] > 0 and durations[0] >= _ALIKE * durations[1]:
+        return (
+            f"both last about {durations[1]:.4g} s but lie {abs(offset):.6g} s apart, as if by two clocks: add "
+            f"{float(truth[0] - estimate[0]):.6f} s to the times of the estimate"
+        )
+    return "do both have stamps of the same clock? (KITTI's pose files have none)"

@@ -1,0 +1,282 @@
+"""One file of poses, before it is known what clock its times are of; rows that are no poses are counted."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spslam.clocks import plausible, plausible_units, share_together, unit_by_clock
+from spslam.errors import TrajectoryError
+from spslam.geometry import make_transform, orthonormalize, quaternion_to_rotation
+from spslam.notices import notice
+from spslam.pose_table import (
+    QUATERNION_TOLERANCE,
+    Columns,
+    TextTable,
+    find_columns,
+    read_table,
+    rotation_matrices_of,
+    seconds_of_parts,
+)
+from spslam.timestamps import SLOWEST_POSE_STEP_S, UNIT_NAMES, UNITS_PER_SECOND, TimeUnit, to_seconds
+
+_LOG = logging.getLogger(__name__)
+
+_WORDS = "without numbers"
+
+Order = Literal["x y z w", "w x y z"]
+Seconds = NDArray[np.float64]
+LeaveOut = Callable[[str, NDArray[np.bool_]], None]
+
+
+@dataclass(frozen=True, eq=False)
+class PoseFile:
+    """Poses of a file in the order of its rows; rows that are none are left out.
+
+    Attributes:
+        path: the file.
+        stamps: (N,) float64, as they are written; None where there are none.
+        numbers: (N,) int64, of the frames; of the rows where the file has neither numbers nor stamps.
+        numbered: the file itself says the numbers of the frames.
+        T: (N, 4, 4) float64; rotations are unit matrices where `has_rotations` is False.
+        has_rotations: whether the file holds rotations.
+        body: the poses are of EuRoC's body frame.
+        unit: of the stamps as header or format say it.
+        sure: the unit is certain.
+        order: of the quaternions; None where there are none.
+        rows: how many the file has.
+        left_out: why rows were left out, and how many.
+    """
+
+    path: Path
+    stamps: Seconds | None
+    numbers: NDArray[np.int64]
+    numbered: bool
+    T: NDArray[np.float64]
+    has_rotations: bool
+    body: bool
+    unit: TimeUnit | None
+    sure: bool
+    order: Order | None
+    rows: int
+    left_out: Mapping[str, int]
+
+
+def read_pose_file(path: Path | str, real_part_first: bool | None = None, unit: TimeUnit | None = None) -> PoseFile:
+    """Read a file of poses in TUM's, KITTI's or EuRoC's format or one like them, recognised by itself.
+
+    Args:
+        path: of the file.
+        real_part_first: what the format defines about quaternions; None where the format is not known.
+        unit: of time, as the format defines it; None: EuRoC's nanoseconds or TUM's seconds.
+
+    Raises:
+        TrajectoryError: the file cannot be read or holds no pose.
+    """
+    path = Path(path)
+    table = read_table(path)
+    columns = find_columns(table, real_part_first)
+    if columns.doubt:
+        notice(
+            _LOG,
+            "quaternion_order",
+            "%s: %s; a header that names its columns (qx qy qz qw) decides",
+            path,
+            columns.doubt,
+        )
+    values = table.values
+    left_out = {_WORDS: table.words}
+    kept: NDArray[np.bool_] = np.ones(len(values), dtype=bool)
+
+    def leave_out(reason: str, bad: NDArray[np.bool_]) -> None:
+        left_out[reason] = int(np.count_nonzero(kept & bad))
+        np.logical_and(kept, ~bad, out=kept)
+
+    needed = [*columns.position, *(at for at in (columns.time, columns.number) if at is not None)]
+    known: NDArray[np.bool_] = np.all(np.isfinite(values[:, needed]), axis=1)
+    leave_out("with nan, inf or too few numbers", ~known)
+    rotations, has_rotations = _rotations(table, columns, kept, leave_out)
+    if not kept.any():
+        reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items() if count)
+        raise TrajectoryError(f"{path}: expected poses, found none in {len(values) + table.words} rows: {reasons}")
+    poses = make_transform(rotations[kept], values[kept][:, columns.position])
+    if columns.matrix is not None and has_rotations:
+        poses = orthonormalize(poses)
+    numbers = np.arange(len(values)) if columns.number is None else np.round(values[:, columns.number])
+    return PoseFile(
+        path=path,
+        stamps=None if columns.time is None else seconds_of_parts(values, columns)[kept],
+        numbers=numbers[kept].astype(np.int64),
+        numbered=columns.number is not None,
+        T=poses,
+        has_rotations=has_rotations,
+        body=columns.body or (columns.quaternion is not None and columns.real_part_first and not columns.named),
+        unit=columns.unit or unit or _unit_of_format(table, columns),
+        sure=columns.sure,
+        order=None if columns.quaternion is None else "w x y z" if columns.real_part_first else "x y z w",
+        rows=len(values) + table.words,
+        left_out={reason: count for reason, count in left_out.items() if count},
+    )
+
+
+def file_seconds(
+    file: PoseFile,
+    frame_times: Seconds | None = None,
+    clock: Seconds | None = None,
+    unit: TimeUnit | None = None,
+) -> Seconds:
+    """Seconds (N,) of the poses of a file; the numbers of their frames where there are no times.
+
+    Args:
+        file: that was read.
+        frame_times: (F,) seconds of the frames that the numbers speak of.
+        clock: (M,) increasing seconds of what the file is to be compared with: decides between units.
+        unit: of the stamps, given by the user.
+
+    Raises:
+        TimestampError: the stamps may be in several units, or in none.
+        TrajectoryError: poses without times are not as many as the frames.
+    """
+    if file.stamps is None:
+        return _times_of_frames(file, frame_times)
+    numbers_fit = frame_times is not None and file.numbered and _numbers_fit(file.numbers, len(frame_times))
+    if numbers_fit and clock is not None and share_together(file.stamps, clock) == 0:
+        notice(_LOG, "frame_numbers", "%s: the first column is read as the numbers of the frames", file.path)
+        return _times_of_frames(file, frame_times)
+    if unit is not None:
+        return file.stamps / UNITS_PER_SECOND[unit]
+    found = None if clock is None or file.sure else unit_by_clock(file.stamps, clock)
+    if found is None:
+        given: TimeUnit | None = "s" if file.sure else None
+        return to_seconds(file.stamps, file.unit, str(file.path), given, SLOWEST_POSE_STEP_S)[0]
+    if found != file.unit:
+        notice(
+            _LOG,
+            "time_unit",
+            "%s: time stamps are read as %s, in which they lie beside those of the other poses or images%s",
+            file.path,
+            UNIT_NAMES[found],
+            "" if file.unit is None else f", not as {UNIT_NAMES[file.unit]}",
+        )
+    return to_seconds(file.stamps, file.unit, str(file.path), found)[0]
+
+
+def seconds_together(
+    files: Sequence[PoseFile], frame_times: Seconds | None = None, unit: TimeUnit | None = None
+) -> list[Seconds]:
+    """Seconds of the poses of several files that are of one clock; the file whose unit is the least in doubt, of equal
+    ones the first, decides about the others.
+
+    Args:
+        files: that were read.
+        frame_times: as for `file_seconds`.
+        unit: of files in which poses would be 1 ms to 10 s apart in it; of all files if it is so in none.
+
+    Raises:
+        TimestampError, TrajectoryError: as `file_seconds`.
+    """
+    given = [unit if unit is not None and _may_be(file, unit) else None for file in files]
+    if not any(given):
+        given = [unit] * len(files)
+    timed = [n for n, file in enumerate(files) if file.stamps is not None]
+    if not timed:
+        return [file_seconds(file, frame_times) for file in files]
+    first = min(timed, key=lambda n: _doubt(files[n], given[n]))
+    reference = file_seconds(files[first], frame_times, frame_times, given[first])
+    clock = np.unique(reference)
+    return [
+        reference if n == first else file_seconds(file, frame_times, clock, given[n]) for n, file in enumerate(files)
+    ]
+
+
+def tell_left_out(path: Path, rows: int, left_out: Mapping[str, int]) -> None:
+    """One notice about the rows of a file that were left out, if there are any."""
+    count = sum(left_out.values())
+    if count:
+        reasons = ", ".join(f"{number} {reason}" for reason, number in left_out.items())
+        notice(_LOG, "rows_left_out", "%s: %d of %d rows are left out: %s", path, count, rows, reasons, count=count)
+
+
+def _may_be(file: PoseFile, unit: TimeUnit) -> bool:
+    return file.stamps is not None and not file.sure and plausible(file.stamps, unit)
+
+
+def _doubt(file: PoseFile, given: TimeUnit | None) -> int:
+    """How much doubt there is about the unit of a file: 0 none to 3."""
+    assert file.stamps is not None
+    if file.sure or given is not None:
+        return 0
+    possible = plausible_units(file.stamps)
+    if len(possible) == 1:
+        return 1
+    return 2 if file.unit in possible else 3
+
+
+def _unit_of_format(table: TextTable, columns: Columns) -> TimeUnit:
+    # EuRoC's times are whole nanoseconds between commas; TUM's, and those of everybody else, are seconds.
+    return "ns" if table.commas and table.whole and (columns.body or columns.real_part_first) else "s"
+
+
+def _rotations(
+    table: TextTable, columns: Columns, kept: NDArray[np.bool_], leave_out: LeaveOut
+) -> tuple[NDArray[np.float64], bool]:
+    """Rotations (N, 3, 3) of the rows, and whether there are any; rows with bad ones are left out."""
+    values = table.values
+    count = len(values)
+    nothing = np.broadcast_to(np.eye(3), (count, 3, 3)), False
+    if columns.matrix is not None:
+        rotations, good, empty = rotation_matrices_of(values, columns.matrix)
+        bad_ones, empty_ones = "without a rotation matrix", "without a rotation"
+    elif columns.quaternion is not None:
+        quaternions = values[:, columns.quaternion]
+        known: NDArray[np.bool_] = np.all(np.isfinite(quaternions), axis=1)
+        quaternions = np.where(known[:, None], quaternions, 0.0)
+        lengths = np.linalg.norm(quaternions, axis=1)
+        empty = np.asarray(lengths == 0, dtype=bool)
+        good = np.asarray(np.abs(lengths - 1.0) <= QUATERNION_TOLERANCE, dtype=bool)
+        if columns.named and not good[kept].any():
+            # The header says that these are quaternions: a rotation is one at any length.
+            good = ~empty
+        rotations = np.broadcast_to(np.eye(3), (count, 3, 3)).copy()
+        rotations[good] = quaternion_to_rotation(quaternions[good])
+        bad_ones, empty_ones = "with a quaternion that has not length 1", "without a quaternion (zeros, nan or nothing)"
+    else:
+        return nothing
+    if kept.any() and empty[kept].all():
+        return nothing
+    leave_out(empty_ones, empty)
+    leave_out(bad_ones, ~good & ~empty)
+    return rotations, True
+
+
+def _times_of_frames(file: PoseFile, frame_times: Seconds | None) -> Seconds:
+    numbers = file.numbers
+    if frame_times is None:
+        return numbers.astype(np.float64)
+    if file.numbered:
+        if not _numbers_in(numbers, len(frame_times)) and _numbers_in(numbers - 1, len(frame_times)):
+            notice(_LOG, "frame_numbers", "%s: frames are counted from 1", file.path)
+            numbers = numbers - 1
+        if not _numbers_in(numbers, len(frame_times)):
+            raise TrajectoryError(
+                f"{file.path}: frame numbers {numbers.min()} to {numbers.max()} for {len(frame_times)} frames"
+            )
+        return frame_times[numbers]
+    if file.rows - file.left_out.get(_WORDS, 0) != len(frame_times):
+        raise TrajectoryError(f"{file.path}: {file.rows} poses for {len(frame_times)} stamps: they must be as many")
+    return frame_times[numbers]
+
+
+def _numbers_fit(numbers: NDArray[np.int64], count: int) -> bool:
+    """Whether all numbers are of frames, counted from 0 or 1."""
+    return _numbers_in(numbers, count) or _numbers_in(numbers - 1, count)
+
+
+def _numbers_in(numbers: NDArray[np.int64], count: int) -> bool:
+    return bool(numbers.min() >= 0 and numbers.max() < count)

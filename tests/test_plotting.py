@@ -1,0 +1,42 @@
+"""Pictures do not hang on what the user's machine says about matplotlib."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+DRAW = """
+import sys
+from pathlib import Path
+import numpy as np
+from spslam.report import plot_trajectory
+from spslam.trajectory import Trajectory
+poses = np.tile(np.eye(4), (20, 1, 1))
+poses[:, :3, 3] = np.stack([np.cos(np.arange(20) / 3), np.arange(20) / 9, np.sin(np.arange(20) / 3)], axis=1)
+path = Trajectory(np.arange(20) / 10, poses)
+plot_trajectory(Path(sys.argv[1]), path, path, title="odd \\udcff $x_ name")
+"""
+
+
+def draw(path: Path, **environment: str) -> bytes:
+    """The picture that a fresh process draws."""
+    search = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    subprocess.run(
+        [sys.executable, "-c", DRAW, str(path)], check=True, env=os.environ | {"PYTHONPATH": search} | environment
+    )
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("trouble", ["style", "backend"])
+def test_the_same_picture_under_any_settings(tmp_path: Path, trouble: str) -> None:
+    plain = draw(tmp_path / "plain.png")
+    if trouble == "style":
+        style = "text.usetex: True\nfont.size: 40\nfigure.dpi: 10\nsavefig.dpi: 33\naxes.grid: True\nbackend: foo\n"
+        (tmp_path / "matplotlibrc").write_text(style, encoding="utf-8")
+        found = draw(tmp_path / "styled.png", MPLCONFIGDIR=str(tmp_path))
+    else:
+        found = draw(tmp_path / "other.png", MPLBACKEND="no such backend")
+    assert found == plain

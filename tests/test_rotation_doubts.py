@@ -1,0 +1,59 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from trajectory_pairs import random_pair
+
+from spslam.evaluation import evaluate
+from spslam.geometry import quaternion_to_rotation, rotation_to_quaternion, se3_exp
+from spslam.notices import Notice, shown_notices
+from spslam.trajectory import FileOrigin, Trajectory, carried
+
+ESTIMATE, TRUTH = random_pair(0)
+
+
+def from_file(trajectory: Trajectory, shift: int = 0, order: str = "x y z w") -> Trajectory:
+    """A trajectory from a file whose quaternions were read in another order by `shift`."""
+    poses = trajectory.T_world_cam.copy()
+    poses[:, :3, :3] = quaternion_to_rotation(np.roll(rotation_to_quaternion(poses[:, :3, :3]), shift, axis=1))
+    origin = FileOrigin(Path("poses.txt"), len(poses), {}, order, False)  # type: ignore[arg-type]
+    return Trajectory(trajectory.timestamps, poses, "body", origin=origin)
+
+
+def told(estimate: Trajectory, truth: Trajectory) -> list[Notice]:
+    with shown_notices(lambda found: None) as notices:
+        evaluate(estimate, truth)
+    return notices.notices
+
+
+@pytest.mark.parametrize(("shift", "order", "right"), [(1, "x y z w", "w x y z"), (-1, "w x y z", "x y z w")])
+@pytest.mark.parametrize("whose", ["ground truth", "estimate"])
+def test_the_other_order_is_named_with_both_figures(shift: int, order: str, right: str, whose: str) -> None:
+    if whose == "ground truth":
+        found = told(from_file(ESTIMATE), from_file(TRUTH, shift, order))
+    else:
+        found = told(from_file(ESTIMATE, shift, order), from_file(TRUTH))
+    assert [each.topic for each in found] == ["quaternion_order"]
+    assert f"the quaternions of the {whose} are read as {right}" in found[0].text
+    assert "° instead of " in found[0].text
+
+
+def test_a_truth_that_was_carried_to_a_camera_is_doubted_in_its_own_frame() -> None:
+    T_body_camera = se3_exp(np.array([0.1, 0.2, 0.3, 0.5, -1.0, 0.7]))
+    camera = Trajectory(ESTIMATE.timestamps, ESTIMATE.T_world_cam @ T_body_camera)
+    right = carried(from_file(TRUTH), T_body_camera, "camera")
+    wrong = carried(from_file(TRUTH, 1), T_body_camera, "camera")
+    assert told(camera, right) == []
+    assert [each.topic for each in told(camera, wrong)] == ["quaternion_order"]
+
+
+def test_right_orders_noise_and_what_is_no_file_are_not_doubted() -> None:
+    assert told(from_file(ESTIMATE), from_file(TRUTH)) == []
+    assert told(ESTIMATE, Trajectory(TRUTH.timestamps, from_file(TRUTH, 1).T_world_cam)) == []
+
+
+def test_true_rotations_that_never_change_are_told() -> None:
+    poses = TRUTH.T_world_cam.copy()
+    poses[:, :3, :3] = np.eye(3)
+    found = told(ESTIMATE, from_file(Trajectory(TRUTH.timestamps, poses)))
+    assert [each.topic for each in found] == ["constant_rotations"]
