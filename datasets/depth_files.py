@@ -72,10 +72,10 @@ class DepthReader:
         if saturated > _MANY_SATURATED:
             self._tell(
                 "depth_saturated",
-                "%.0f %% of %s hold %g, the largest number of their type: taken as no measurement",
+                "%.0f %% of %s hold %s, the largest number of their type: taken as no measurement",
                 100.0 * saturated,
                 path.name,
-                float(raw.max()),
+                np.nanmax(raw),
             )
         return to_metres(raw, self.units_per_metre)
 
