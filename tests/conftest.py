@@ -1,6 +1,7 @@
 """Fixtures shared by all tests."""
 
 import os
+from collections.abc import Generator
 from pathlib import Path
 
 
@@ -27,6 +28,14 @@ from spslam.frame import Observations  # noqa: E402
 from spslam.map import NO_POINT, Map  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Write what a test printed and logged without lone surrogates: pytest-xdist cannot send odd bytes of paths."""
+    report = yield
+    report.sections = [(name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections]
+    return report
 
 
 @pytest.fixture(scope="session")
