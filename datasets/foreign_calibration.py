@@ -107,14 +107,20 @@ def _tried(test: Callable[[Any], _T | None], given: Any) -> _T | None:
 
 
 def _mapping(text: str) -> Values | None:
+    values = _json(text) if text.lstrip().startswith("{") else None
     try:
-        values = json.loads(text) if text.lstrip().startswith("{") else parse_yaml(text)
-    except (ValueError, RecursionError, CalibrationError):
-        try:
-            values = parse_yaml(text)
-        except CalibrationError:
-            return None
+        values = parse_yaml(text) if values is None else values
+    except CalibrationError:
+        return None
     return {str(key): value for key, value in values.items()} if isinstance(values, dict) else None
+
+
+def _json(text: str) -> Any:
+    """JSON may be indented by tabs, which YAML takes not."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _flow(values: Values) -> str:

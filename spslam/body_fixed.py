@@ -33,22 +33,30 @@ Ids = NDArray[np.int64]
 
 # Radius within which a key point is found again in the same place, pixels: ORB's are whole pixels.
 _SAME_PLACE_PX = 1.01
+# So many frames are all taken in, so that what is there from the beginning is found early; then every other is.
+_EVERY_FRAME = 30
 # Frames that a point may be missed in a row; one that is known to be fixed to the body.
 _GRACE, _FIXED_GRACE = 5, 60
 # A candidate was followed so long, frames, and found in this share of them.
 _LEAST_AGE, _FOUND_SHARE = 3, 0.6
-# So many candidates, and this share of the key points, are worth a look at the motion of the others.
-_LEAST_POINTS, _LEAST_SHARE = 10, 0.02
+# So many candidates, and this share of the key points, are worth a look at the motion of the others; so many where some
+# points are known to be fixed.
+_LEAST_POINTS, _LEAST_SHARE, _LEAST_MORE = 10, 0.02, 3
 # How far back the other points are compared with, frames: at most, at first, and at least.
 _REACH, _FIRST_REACH, _LEAST_REACH = 30, 8, 3
 # The others: how many are compared with, how many must be found, how far the median must have moved, and at how much
 # a point counts as moved, pixels; the share of them that must move alike.
 _MOST_OTHERS, _LEAST_OTHERS, _LEAST_MOTION_PX, _MOVED_PX, _AGREE = 300, 30, 5.0, 1.5, 0.5
+# By depth: what they may be off and move alike still, pixels and share of the motion.
+_AGREE_PX, _AGREE_SHARE = 2.0, 0.1
+# As good as infinitely far, metres.
+_FAR_M = 1e6
 # Their hull covers at least this share of the image, and this share of that of the candidates: otherwise it is they
 # that move in front of a camera that stands still.
 _LEAST_HULL, _HULL_RATIO = 0.25, 0.8
 # Distance to where a point of the world could be that contradicts it, pixels; twice as much counts twice.
-_CONTRADICTS_PX, _EVIDENCE = 2.0, 2
+# Fewer than this share of the candidates are those of which a depth is wrong.
+_CONTRADICTS_PX, _EVIDENCE, _AGAINST = 2.0, 2, 0.2
 # Frames from one look to the next: at first, at most where the others moved too little to tell, and at most where
 # they told of no contradiction.
 _PAUSE, _SLOW_PAUSE, _LONGEST_PAUSE = 2, 4, 32
@@ -88,8 +96,10 @@ class BodyFixed:
         self._max_distance = max_distance
         self.found = self.first_frame = 0
         self._number = 0
+        self._passed = False
         self._past: deque[_Past] = deque(maxlen=_REACH)
-        self._fresh: Observations | None = None
+        # The frame before, and which of its key points were not followed.
+        self._fresh: tuple[Observations, Mask] | None = None
         self._points: Table | None = None
         self._reach = float(_FIRST_REACH)
         self._pause, self._next_look = _PAUSE, 0
@@ -107,11 +117,13 @@ class BodyFixed:
         if len(observations) < _LEAST_OTHERS:
             # A black frame says nothing.
             return
+        self._passed = not self._passed and self._number >= _EVERY_FRAME
+        if self._passed:
+            return
         self._number += 1
         others = self._follow(observations)
         candidates = self._candidates()
-        share = len(candidates) / len(observations)
-        if len(candidates) >= _LEAST_POINTS and share >= _LEAST_SHARE and self._number >= self._next_look:
+        if len(candidates) >= self._least(observations) and self._number >= self._next_look:
             self._look(observations, others, candidates, camera)
         self._past.append(_Past(self._number, observations, others))
 
@@ -141,7 +153,14 @@ class BodyFixed:
         if self._points is None:
             self._points = _table(observations.descriptors.shape[1])
         points = self._points
-        matches0 = self._near(points["pixel"], points["descriptor"], observations)
+        matches0 = self._matcher.match_near(
+            points["pixel"],
+            points["descriptor"],
+            observations.pixels,
+            observations.descriptors,
+            _SAME_PLACE_PX,
+            self._max_distance,
+        )
         seen = np.flatnonzero(matches0 >= 0)
         points["hits"][seen] += 1
         points["seen"][seen] = self._number
@@ -153,31 +172,38 @@ class BodyFixed:
         points.keep(self._number - points["seen"] <= grace)
 
         others = np.flatnonzero(left)
-        rest = observations.select(others)
         if self._fresh is not None:
-            matches0 = self._near(self._fresh.pixels, self._fresh.descriptors, rest)
-            before = np.flatnonzero(matches0 >= 0)
-            now = matches0[before]
+            before, free = self._fresh
+            # Pixels that are no numbers match nothing.
+            matches0 = self._matcher.match_near(
+                np.where(free[:, None], before.pixels, np.nan),
+                before.descriptors,
+                np.where(left[:, None], observations.pixels, np.nan),
+                observations.descriptors,
+                _SAME_PLACE_PX,
+                self._max_distance,
+            )
+            there = np.flatnonzero(matches0 >= 0)
+            now = matches0[there]
             points.append(
-                len(before),
-                pixel=self._fresh.pixels[before],
-                descriptor=rest.descriptors[now],
-                depth=rest.depth[now],
+                len(there),
+                pixel=before.pixels[there],
+                descriptor=observations.descriptors[now],
+                depth=observations.depth[now],
                 born=self._number - 1,
-                frame=self._fresh.index,
+                frame=before.index,
                 hits=2,
                 seen=self._number,
                 evidence=0,
                 fixed=False,
             )
-            left[others[now]] = False
-        self._fresh = observations.select(left)
+            left[now] = False
+        self._fresh = observations, left
         return others
 
-    def _near(self, pixels: Array, descriptors: NDArray[np.float32], observations: Observations) -> Ids:
-        return self._matcher.match_near(
-            pixels, descriptors, observations.pixels, observations.descriptors, _SAME_PLACE_PX, self._max_distance
-        )
+    def _least(self, observations: Observations) -> float:
+        """How many points are enough to count: where some are fixed, a few more may well be."""
+        return _LEAST_MORE if self.any else max(_LEAST_POINTS, _LEAST_SHARE * len(observations))
 
     def _candidates(self) -> Ids:
         """Rows of the points that stay in place and are not known to be fixed."""
@@ -198,7 +224,7 @@ class BodyFixed:
             self._next_look = self._number + min(self._pause, _SLOW_PAUSE)
             return
         against = distance > _CONTRADICTS_PX
-        enough = np.count_nonzero(against) >= max(_LEAST_POINTS, _LEAST_SHARE * len(observations))
+        enough = np.count_nonzero(against) >= max(self._least(observations), _AGAINST * len(old))
         weight = np.where(distance > 2 * _CONTRADICTS_PX, 2, 1)
         evidence = points["evidence"]
         evidence[old] = np.where(against, evidence[old] + enough * weight, np.maximum(evidence[old] - 1, 0))
@@ -238,10 +264,15 @@ class BodyFixed:
             return None
         before, now = before[moved], now[moved]
         judged = self._by_depth(past, observations, before, now, old, camera)
-        if judged is None:
-            judged = self._two_view.standstill(
-                past.observations.pixels[before], observations.pixels[now], points["pixel"][old], camera
+        without = np.ones(len(old), dtype=bool) if judged is None else np.isnan(judged[1])
+        if without.any():
+            by_lines = self._two_view.standstill(
+                past.observations.pixels[before], observations.pixels[now], points["pixel"][old[without]], camera
             )
+            if judged is None:
+                judged = by_lines
+            else:
+                judged[1][without] = 0.0 if by_lines is None else by_lines[1]
         if judged is None:
             return None
         agree, distance = judged
@@ -256,8 +287,8 @@ class BodyFixed:
     def _by_depth(
         self, past: _Past, observations: Observations, before: Ids, now: Ids, old: Ids, camera: Camera
     ) -> tuple[Mask, Array] | None:
-        """Which of the others agree with a motion, and how far candidates would have moved with it; 0 where no depth is
-        known. None where too few depths are."""
+        """Which of the others agree with a motion, and how far candidates would have moved with it; NaN where no depth
+        is known. None where too few depths are."""
         points = self._points
         assert points is not None
         depth = past.observations.depth[before]
@@ -269,14 +300,20 @@ class BodyFixed:
         estimate = self._pose_solver.ransac(world, observations.pixels[now], observations.u_right[now], camera)
         if estimate is None:
             return None
-        agree = np.zeros(len(depth), dtype=bool)
-        agree[known[estimate.inliers]] = True
+        motion = np.linalg.norm(observations.pixels[now] - past.observations.pixels[before], axis=1)
+        error = np.linalg.norm(
+            camera.project(geometry.apply(estimate.T_cam_world, world)) - observations.pixels[now], axis=1
+        )
+        # What is wrong with a depth is wrong with a part of the motion.
+        right = error < _AGREE_PX + _AGREE_SHARE * motion
         # Those without a depth neither agree nor disagree: they are counted with the others.
-        agree[~np.isfinite(depth)] = np.count_nonzero(estimate.inliers) >= _AGREE * len(known)
+        agree = np.full(len(depth), np.mean(right) >= _AGREE)
+        agree[known] = right
         pixels = points["pixel"][old]
         there = camera.project(geometry.apply(estimate.T_cam_world, camera.unproject(pixels, points["depth"][old])))
-        distance = np.linalg.norm(there - pixels, axis=1)
-        return agree, np.where(np.isfinite(distance), distance, 0.0)
+        far = camera.unproject(pixels, np.full(len(pixels), _FAR_M))
+        parallax = np.linalg.norm(there - camera.project(geometry.apply(estimate.T_cam_world, far)), axis=1)
+        return agree, np.linalg.norm(there - pixels, axis=1) - _AGREE_SHARE * parallax
 
     def _count_moving(self, pixels: Array, camera: Camera) -> None:
         """Remember where the world is seen."""

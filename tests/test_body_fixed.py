@@ -1,0 +1,171 @@
+"""Points that stay in place in the image while the rest of it moves, and points that only seem to."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+
+from spslam import geometry
+from spslam.backend.pose import PnPSolver
+from spslam.backend.two_view import EpipolarSolver
+from spslam.body_fixed import BodyFixed
+from spslam.config import Config
+from spslam.frame import Observations
+from spslam.frontend.matching import DescriptorMatcher
+
+NOISE_PX = 0.3
+# A strip at the lower edge of the image, and one at its right side: x, y from and to, pixels.
+BONNET, ARM = ((10.0, 380.0), (630.0, 470.0)), ((520.0, 60.0), (630.0, 300.0))
+
+
+def detector() -> BodyFixed:
+    return BodyFixed(Config(), DescriptorMatcher(), EpipolarSolver(NOISE_PX), PnPSolver(NOISE_PX), 0.7)
+
+
+class Body:
+    """Points that are fixed to the camera: pixels between two corners, with a disparity or none."""
+
+    def __init__(self, corners, count: int = 120, disparity: float = np.nan) -> None:
+        rng = np.random.default_rng(42)
+        self.pixels = rng.uniform(*corners, (count, 2))
+        descriptors = rng.normal(size=(count, 32)).astype(np.float32)
+        self.descriptors = descriptors / np.linalg.norm(descriptors, axis=1, keepdims=True)
+        self.disparity = disparity
+
+    def before(self, observations: Observations, depth_scale: float) -> tuple[Observations, np.ndarray]:
+        """The frame with these points, of which a tenth is missed, and which key points they are."""
+        rng = np.random.default_rng([5, observations.index])
+        seen = np.flatnonzero(rng.random(len(self.pixels)) < 0.9)
+        count = len(seen)
+        pixels = self.pixels[seen] + rng.normal(0, 0.2, (count, 2))
+        body = Observations(
+            index=observations.index,
+            timestamp=observations.timestamp,
+            pixels=pixels,
+            descriptors=self.descriptors[seen],
+            scores=np.ones(count, np.float32),
+            u_right=pixels[:, 0] - self.disparity,
+            depth=np.full(count, depth_scale / self.disparity),
+            delays=np.zeros(count),
+        )
+        names = [field.name for field in fields(Observations) if field.name not in ("index", "timestamp")]
+        joined = {name: np.concatenate([getattr(observations, name), getattr(body, name)]) for name in names}
+        return replace(observations, **joined), np.arange(len(observations) + count) >= len(observations)
+
+
+def sway(landmarks, count: int = 24) -> list[np.ndarray]:
+    """A camera that moves sideways and turns a little: far points leave their places, too."""
+    return [landmarks.pose(0.03 * i, 0.01 * i, yaw=0.01 * i) for i in range(count)]
+
+
+def left_out(landmarks, scene, poses, body: Body | None, *, depth: bool) -> tuple[float, float]:
+    """Shares of the body's key points, and of the world's, that are left out of the last frame."""
+    camera = scene.camera if depth else scene.mono
+    fixed = detector()
+    for index, pose in enumerate(poses):
+        observations = scene.observe(pose, index, depth=depth, noise_px=NOISE_PX)
+        mine = np.zeros(len(observations), dtype=bool)
+        if body is not None:
+            observations, mine = body.before(observations, camera.bf if depth else np.nan)
+        fixed.update(observations, camera)
+    mask = fixed.of(observations, camera)
+    return float(np.mean(mask[mine])) if mine.any() else 0.0, float(np.mean(mask[~mine]))
+
+
+@pytest.mark.parametrize("corners", [BONNET, ARM], ids=["bonnet", "arm"])
+@pytest.mark.parametrize("disparity", [None, np.nan, 60.0], ids=["mono", "stereo without depth", "stereo"])
+def test_what_moves_with_the_camera_is_left_out(landmarks, corners, disparity: float | None) -> None:
+    scene = landmarks.box(800)
+    body = Body(corners, disparity=np.nan if disparity is None else disparity)
+    of_body, of_world = left_out(landmarks, scene, sway(landmarks), body, depth=disparity is not None)
+    assert of_body > 0.95
+    # Those of the world that lie between the points of the body are left out with them.
+    assert of_world < 0.15
+
+
+def test_depth_tells_a_bonnet_on_a_straight_road(landmarks) -> None:
+    """A single camera cannot tell it from points at infinity, and need not: they fit each such motion."""
+    scene = landmarks.box(800)
+    poses = [landmarks.pose(0.04 * i) for i in range(24)]
+    assert left_out(landmarks, scene, poses, Body(BONNET, disparity=50.0), depth=True)[0] > 0.95
+    assert left_out(landmarks, scene, poses, Body(BONNET), depth=False) == (0.0, 0.0)
+
+
+def test_nothing_is_left_out_of_a_camera_that_stands_still(landmarks) -> None:
+    scene = landmarks.box(800)
+    poses = [landmarks.pose(0.0005 * (i % 3)) for i in range(40)]
+    for depth in (False, True):
+        body = Body(BONNET, disparity=60.0 if depth else np.nan)
+        assert left_out(landmarks, scene, poses, body, depth=depth) == (0.0, 0.0)
+
+
+def test_a_bonnet_is_found_when_a_camera_begins_to_move(landmarks) -> None:
+    scene = landmarks.box(800)
+    poses = [landmarks.pose()] * 40 + sway(landmarks)
+    of_body, of_world = left_out(landmarks, scene, poses, Body(BONNET), depth=False)
+    assert of_body > 0.85 and of_world < 0.15
+
+
+@pytest.mark.parametrize("depth", [False, True])
+def test_far_points_stay_in_the_map(landmarks, depth: bool) -> None:
+    """A mountain range stays in place while the camera moves and does not turn; seen by a pair it has no depth."""
+    near, far = np.random.default_rng(0).uniform((-3, -2, 3), (3, 2, 6), (500, 3)), 500
+    hills = np.random.default_rng(1).uniform((-4000, -3000, 5000), (4000, -300, 6000), (far, 3))
+    scene = landmarks(np.concatenate([near, hills]))
+    along = [landmarks.pose(0.04 * i) for i in range(24)]
+    forward = [landmarks.pose(z=0.06 * i) for i in range(24)]
+    for poses in (along, forward, sway(landmarks)):
+        assert left_out(landmarks, scene, poses, None, depth=depth) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("depth", [False, True])
+def test_what_a_camera_keeps_its_eye_on_stays_in_the_map(landmarks, depth: bool) -> None:
+    """A camera goes around a thing, which stays in the middle of the image while all around it moves."""
+    rng = np.random.default_rng(0)
+    thing = rng.uniform((-0.05, -1.0, -0.05), (0.05, 1.0, 0.05), (150, 3))
+    around = rng.uniform((-6, -3, -6), (6, 3, 6), (1500, 3))
+    scene = landmarks(np.concatenate([thing, around[np.linalg.norm(around[:, [0, 2]], axis=1) > 5]]))
+    turned = [geometry.make_transform(geometry.so3_exp(np.array([0, 0.02 * i, 0])), np.zeros(3)) for i in range(30)]
+    poses = [turn @ landmarks.pose(z=-4.0) for turn in turned]
+    assert left_out(landmarks, scene, poses, None, depth=depth) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("depth", [False, True])
+def test_a_thing_that_moves_before_a_standing_camera_is_no_world(landmarks, depth: bool) -> None:
+    """As many points move as stay: those that stay are all around."""
+    scene = landmarks.box(800)
+    camera = scene.camera if depth else scene.mono
+    inner = np.abs(scene.points[:, :2] / scene.points[:, 2:]).max(axis=1) < 0.35
+    fixed = detector()
+    rest = scene.points.copy()
+    for index in range(30):
+        scene.points = rest.copy()
+        scene.points[inner] += np.array([0.02 * index, 0.005 * index, 0.01 * index])
+        observations = scene.observe(landmarks.pose(), index, depth=depth, noise_px=0.2)
+        fixed.update(observations, camera)
+        assert not fixed.of(observations, camera).any()
+    assert 0.2 < np.mean(inner) < 0.6
+
+
+def test_bad_frames_say_nothing(landmarks) -> None:
+    scene, body, fixed = landmarks.box(800), Body(BONNET), detector()
+    for index, pose in enumerate(sway(landmarks, 36)):
+        observations, mine = body.before(scene.observe(pose, index, depth=False, noise_px=NOISE_PX), np.nan)
+        fixed.update(observations.select(np.zeros(0, np.int64)) if index % 3 == 1 else observations, scene.mono)
+    assert np.mean(fixed.of(observations, scene.mono)[mine]) > 0.95
+
+
+def test_what_is_gone_is_forgotten(landmarks) -> None:
+    """An arm that is drawn back leaves the image to the world."""
+    scene, body, fixed = landmarks.box(800), Body(ARM), detector()
+    poses = sway(landmarks, 24)
+    for index, pose in enumerate(poses + (poses[::-1] + poses) * 4):
+        observations = scene.observe(pose, index, depth=False, noise_px=NOISE_PX)
+        if index < len(poses):
+            observations, mine = body.before(observations, np.nan)
+        fixed.update(observations, scene.mono)
+        if index == len(poses) - 1:
+            assert np.mean(fixed.of(observations, scene.mono)[mine]) > 0.95
+    assert not fixed.of(observations, scene.mono).any()
