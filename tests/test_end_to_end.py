@@ -41,10 +41,16 @@ def judge(slam: Slam, sequence: Sequence) -> Evaluation:
     return evaluate(slam.trajectory(), sequence.ground_truth, "sim3" if sequence.sensor == "mono" else "se3")
 
 
+@pytest.fixture(scope="module")
+def stereo_run() -> Slam:
+    """Through all of demo-small."""
+    return drive(open_sequence("demo-small", sensor="stereo"), "demo_stereo")
+
+
 @pytest.mark.parametrize(("sensor", "share"), [("stereo", 0.005), ("rgbd", 0.005), ("mono", 0.01)])
-def test_small_world(sensor: str, share: float) -> None:
+def test_small_world(sensor: str, share: float, request: pytest.FixtureRequest) -> None:
     sequence = open_sequence("demo-small", sensor=sensor)
-    slam = drive(sequence, f"demo_{sensor}")
+    slam = request.getfixturevalue("stereo_run") if sensor == "stereo" else drive(sequence, f"demo_{sensor}")
     assert len(slam.trajectory()) == len(sequence), "every frame is tracked"
     figures = judge(slam, sequence).as_metrics()
     assert figures["ate_rmse_m"] <= share * figures["path_length_m"]
@@ -79,8 +85,8 @@ def test_places_that_only_look_alike_close_no_loop(caplog: pytest.LogCaptureFixt
     assert figures["ate_rmse_m"] <= 0.005 * figures["path_length_m"]
 
 
-def test_another_walk_is_localised_in_a_saved_map(tmp_path: Path) -> None:
-    drive(open_sequence("demo-small", sensor="stereo"), "demo_stereo").save_map(tmp_path / "map.npz")
+def test_another_walk_is_localised_in_a_saved_map(stereo_run: Slam, tmp_path: Path) -> None:
+    stereo_run.save_map(tmp_path / "map.npz")
     other = RenderedWorld(replace(world_spec("demo-small"), walk=1), "mono")
     slam = Slam.from_config("demo_mono", saved=load_map(tmp_path / "map.npz"), mapping=False)
     frames = range(0, len(other), 2)

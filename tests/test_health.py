@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from time import perf_counter
+from time import process_time
 
 import cv2
 import numpy as np
@@ -148,7 +148,7 @@ def test_statistics_cost_hardly_anything() -> None:
     image = np.kron(NOISE, np.ones((2, 2), np.uint8))
     times = []
     for _ in range(20):
-        start = perf_counter()
+        start = process_time()
         image_statistics(reduce_image(image))
-        times.append(perf_counter() - start)
+        times.append(process_time() - start)
     assert min(times) < 2e-3

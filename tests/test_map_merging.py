@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -24,11 +27,33 @@ def walk(room, start: float, count: int, sensor: str, path: Path, step: float = 
     return load_map(path)
 
 
+@dataclass(frozen=True)
+class TwoWalks:
+    """One room, and the saved maps of two walks that share a stretch."""
+
+    room: PointRoom
+    first: Path
+    second: Path
+
+
+@pytest.fixture(scope="module")
+def two_walks(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], TwoWalks]:
+    """Of a sensor, walked once."""
+
+    @cache
+    def of(sensor: str) -> TwoWalks:
+        room, folder = PointRoom(4000, size=LONG), tmp_path_factory.mktemp(sensor)
+        walk(room, -9.0, 60, sensor, folder / "a.npz")
+        walk(room, -7.8, 90, sensor, folder / "b.npz")
+        return TwoWalks(room, folder / "a.npz", folder / "b.npz")
+
+    return of
+
+
 @pytest.mark.parametrize("sensor", ["stereo", "mono"])
-def test_a_common_stretch_joins_two_maps(sensor: str, tmp_path: Path) -> None:
-    room = PointRoom(4000, size=LONG)
-    first = walk(room, -9.0, 60, sensor, tmp_path / "a.npz")
-    second = walk(room, -7.8, 90, sensor, tmp_path / "b.npz")
+def test_a_common_stretch_joins_two_maps(sensor: str, two_walks: Callable[[str], TwoWalks]) -> None:
+    walks = two_walks(sensor)
+    room, first, second = walks.room, load_map(walks.first), load_map(walks.second)
     keyframes = len(first.map.keyframes) + len(second.map.keyframes)
     parts = parts_of(room)
     assert merge_maps(Config(), parts, first, second) >= 1
@@ -44,10 +69,9 @@ def test_a_common_stretch_joins_two_maps(sensor: str, tmp_path: Path) -> None:
     assert len(parts.places.arrays()["ids"]) == keyframes
 
 
-def test_the_merged_map_can_be_tracked_against(tmp_path: Path) -> None:
-    room = PointRoom(4000, size=LONG)
-    first = walk(room, -9.0, 60, "stereo", tmp_path / "a.npz")
-    second = walk(room, -7.8, 90, "stereo", tmp_path / "b.npz")
+def test_the_merged_map_can_be_tracked_against(two_walks: Callable[[str], TwoWalks]) -> None:
+    walks = two_walks("stereo")
+    room, first, second = walks.room, load_map(walks.first), load_map(walks.second)
     parts = parts_of(room)
     merge_maps(Config(), parts, first, second)
     slam = Slam(Config(), parts_of(room), SavedMap(first.map, parts.places.arrays()), mapping=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ grids:
 """
 
 
+@cache
 def folders(name: str) -> dict[str, Path]:
     return {one.name: Path("/data", one.folder) for one in Catalogue.load().choose([name])}
 
