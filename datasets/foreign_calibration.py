@@ -5,7 +5,6 @@ They are named, not read: whoever gives one is told the calibration to write, wi
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -107,20 +106,11 @@ def _tried(test: Callable[[Any], _T | None], given: Any) -> _T | None:
 
 
 def _mapping(text: str) -> Values | None:
-    values = _json(text) if text.lstrip().startswith("{") else None
     try:
-        values = parse_yaml(text) if values is None else values
+        values = parse_yaml(text)
     except CalibrationError:
         return None
     return {str(key): value for key, value in values.items()} if isinstance(values, dict) else None
-
-
-def _json(text: str) -> Any:
-    """JSON may be indented by tabs, which YAML takes not."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
 
 
 def _flow(values: Values) -> str:

@@ -3,9 +3,11 @@ PyYAML may raise."""
 
 from __future__ import annotations
 
+import json
 import re
 import reprlib
 from collections.abc import Hashable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,11 +53,15 @@ def read_text(path: Path) -> str:
 
 
 def parse_yaml(text: str) -> Any:
-    """What YAML text says, also OpenCV's (`%YAML:1.0`, `!!opencv-matrix`).
+    """What YAML text says, also OpenCV's (`%YAML:1.0`, `!!opencv-matrix`) and JSON.
 
     Raises:
         CalibrationError: it is no YAML, or has a key twice; one line that says where.
     """
+    if text.lstrip().startswith("{"):
+        # JSON is YAML, but for tabs.
+        with suppress(ValueError, RecursionError):
+            return json.loads(text)
     plain = _OPENCV_TAG.sub("", text)
     opencv = _OPENCV_HEADER.search(plain) is not None
     if opencv:

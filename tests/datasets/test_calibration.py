@@ -1,9 +1,11 @@
+import json
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from spslam.datasets.calibration import find_calibration, load_calibration
 from spslam.errors import CalibrationError
@@ -116,6 +118,7 @@ def test_many_ways_to_write_the_same(tmp_path: Path, write_calibration: WriteCal
         text.replace("\n", "\r\n").encode(),
         ("%YAML:1.0\n---\n" + text).encode(),
         text.replace("fx: 30.0", "fx: '30.0'").encode(),
+        json.dumps(yaml.safe_load(text), indent="\t").encode(),
     ):
         path.write_bytes(encoded)
         assert load_calibration(path).camera == expected.camera
