@@ -249,6 +249,7 @@ def test_second_interrupt_drops_the_run(tmp_path: Path, monkeypatch: pytest.Monk
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_run_slam_script_is_spslam_run(tmp_path: Path) -> None:
     arguments = ["demo-small", "--extractor", "orb", "--max-frames", "3", "--out", str(tmp_path / "out")]
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}

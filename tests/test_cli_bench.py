@@ -19,6 +19,7 @@ from spslam.speed_report import RunComparison, RunSpeed, SpeedReport, Timing
 NETWORKS = ("superpoint", "superpoint_lite")
 
 
+@pytest.mark.slow
 def test_quick(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page, figures = tmp_path / "speed.md", tmp_path / "speed.json"
     assert call("bench", "speed", "--quick", "--threads", "1", "--markdown", str(page), "--json", str(figures)) == 0
@@ -63,6 +64,7 @@ def test_runs_are_compared_with_the_reference_around_them() -> None:
     assert "| 30.0 (20.0 to 30.0) | 20 | 600 | 15.0 |" in report._run_table()
 
 
+@pytest.mark.slow
 def test_the_reference_ticks_in_a_process_of_its_own() -> None:
     with reference_clock(1, (40, 48)) as clock:
         assert clock() > 0 < clock()

@@ -173,6 +173,7 @@ def test_missing_sequences_are_named_with_the_command_that_gets_them(
     assert pool.asked == []
 
 
+@pytest.mark.slow
 def test_sequences_are_found_where_data_fetch_puts_them(
     pool: FakePool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

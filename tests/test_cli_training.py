@@ -82,6 +82,7 @@ def toy_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_from_photographs_to_weights(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     magic, labels, out = tmp_path / "magic", tmp_path / "labels", tmp_path / "joint"
     shapes = ["--set", "shapes.count=9", "--set", "shapes.validation=9", "--cache", tmp_path / "cache"]
@@ -140,6 +141,7 @@ def test_a_few_photographs_are_all_used_and_that_is_said(photos: Path, caplog: p
     assert "so all 40 are used" in caplog.text
 
 
+@pytest.mark.slow
 def test_adapt_writes_weights_and_a_report(photos: Path, toy_weights: Path, tmp_path: Path) -> None:
     out = tmp_path / "mine.safetensors"
     assert spslam("adapt", photos, "--out", out, "--weights", toy_weights, *TOY, "--minutes", 0.05) == 0

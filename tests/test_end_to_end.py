@@ -47,6 +47,7 @@ def stereo_run() -> Slam:
     return drive(open_sequence("demo-small", sensor="stereo"), "demo_stereo")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sensor", "share"), [("stereo", 0.005), ("rgbd", 0.005), ("mono", 0.01)])
 def test_small_world(sensor: str, share: float, request: pytest.FixtureRequest) -> None:
     sequence = open_sequence("demo-small", sensor=sensor)
@@ -73,6 +74,7 @@ def test_two_runs_give_the_same_bytes() -> None:
     assert runs[0].map.positions.tobytes() == runs[1].map.positions.tobytes()
 
 
+@pytest.mark.slow
 def test_places_that_only_look_alike_close_no_loop(caplog: pytest.LogCaptureFixture) -> None:
     """The second half of the corridor looks the same as the first, to the last texel."""
     spec = replace(world_spec("demo-twins"), width=320, height=240, texels_per_m=200.0, fps=5.0, frames=140)
@@ -85,6 +87,7 @@ def test_places_that_only_look_alike_close_no_loop(caplog: pytest.LogCaptureFixt
     assert figures["ate_rmse_m"] <= 0.005 * figures["path_length_m"]
 
 
+@pytest.mark.slow
 def test_another_walk_is_localised_in_a_saved_map(stereo_run: Slam, tmp_path: Path) -> None:
     stereo_run.save_map(tmp_path / "map.npz")
     other = RenderedWorld(replace(world_spec("demo-small"), walk=1), "mono")
@@ -98,6 +101,7 @@ def test_another_walk_is_localised_in_a_saved_map(stereo_run: Slam, tmp_path: Pa
     assert figures["ate_rmse_m"] <= 0.01 * figures["path_length_m"]
 
 
+@pytest.mark.slow
 def test_black_for_two_seconds_then_anywhere_in_the_map() -> None:
     sequence = open_sequence("demo-small", sensor="stereo")
     slam = drive_without_end(sequence, "demo_stereo", ["features.extractor=orb"])
@@ -116,6 +120,7 @@ def test_black_for_two_seconds_then_anywhere_in_the_map() -> None:
     assert slam.map.parts.tolist() == [0]
 
 
+@pytest.mark.slow
 def test_kitti_stereo(test_data: Path) -> None:
     sequence = open_sequence(test_data / "kitti", sequence="00")
     slam = drive(sequence, "kitti_stereo", 40)
@@ -128,6 +133,7 @@ def test_kitti_stereo(test_data: Path) -> None:
     assert later["rpe_trans_m"] < 0.035
 
 
+@pytest.mark.slow
 def test_tum_rgbd(test_data: Path) -> None:
     sequence = open_sequence(test_data / "tum" / "rgbd_dataset_freiburg1_rpy")
     slam = drive(sequence, "tum_rgbd")
@@ -145,6 +151,7 @@ def test_euroc_standing_still(test_data: Path) -> None:
     assert np.linalg.norm(positions - positions[0], axis=1).max() < 0.02
 
 
+@pytest.mark.slow
 def test_euroc_pairs_seconds_apart(test_data: Path) -> None:
     sequence = open_sequence(test_data / "euroc" / "V1_01_easy_keyframes")
     slam = drive(sequence, "euroc_stereo")

@@ -93,6 +93,7 @@ def spoil(frame: Frame, how: Callable[[Image], Image] | None, other: Frame) -> F
     return replace(frame, image=how(frame.image), image_right=how(frame.image_right))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", range(len(SPOILT)), ids=[getattr(how, "__name__", "cut") for how in SPOILT])
 def test_each_cause_is_told(run: Spoilt, case: int) -> None:
     first = START + case * (BAD + GOOD)
@@ -107,12 +108,14 @@ def test_each_cause_is_told(run: Spoilt, case: int) -> None:
     assert run.results[first + 1].reason != loss.reason, "only the first frame tells"
 
 
+@pytest.mark.slow
 def test_nothing_else_is_a_loss(run: Spoilt) -> None:
     lost = [result.index for result in run.results if result.state is TrackState.LOST]
     assert lost == [START + case * (BAD + GOOD) + step for case in range(len(SPOILT)) for step in range(BAD)]
     assert len(run.statistics.losses) == run.statistics.relocalisations == len(SPOILT)
 
 
+@pytest.mark.slow
 def test_tracked_frames_carry_their_coverage(run: Spoilt) -> None:
     for result in run.results:
         assert (0.2 < result.coverage <= 1.0) if result.T_world_cam is not None else (result.coverage == 0.0)

@@ -50,6 +50,7 @@ def two_walks(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], TwoWa
     return of
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sensor", ["stereo", "mono"])
 def test_a_common_stretch_joins_two_maps(sensor: str, two_walks: Callable[[str], TwoWalks]) -> None:
     walks = two_walks(sensor)
@@ -69,6 +70,7 @@ def test_a_common_stretch_joins_two_maps(sensor: str, two_walks: Callable[[str],
     assert len(parts.places.arrays()["ids"]) == keyframes
 
 
+@pytest.mark.slow
 def test_the_merged_map_can_be_tracked_against(two_walks: Callable[[str], TwoWalks]) -> None:
     walks = two_walks("stereo")
     room, first, second = walks.room, load_map(walks.first), load_map(walks.second)

@@ -130,6 +130,7 @@ class RollingRoom(PointRoom):
         return Features(pixels[seen].astype(np.float32), np.ones(len(seen), np.float32), descriptors)
 
 
+@pytest.mark.slow
 def test_a_whole_run_with_and_without_the_read_out_time() -> None:
     poses = [RollingRoom.pose_at(0.05 * (i + 1)) for i in range(60)]
     errors = {}

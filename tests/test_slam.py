@@ -158,6 +158,7 @@ def test_a_place_never_seen_is_not_recognised() -> None:
 AT_ONCE = ["tracking.new_part_after_s=0.2", "tracking.new_part_frames=3"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sensor", ["stereo", "mono"])
 def test_a_camera_that_stays_lost_begins_a_part_and_a_revisit_joins_it(sensor: str) -> None:
     """Carried away in the dark to where nothing is known, it walks back to where it was."""

@@ -131,6 +131,7 @@ def test_import_of_spslam_is_light() -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_a_run_with_a_warm_cache_needs_no_torch(tmp_path: Path) -> None:
     """Importing it takes longer than all else before the first pose."""
     code = (

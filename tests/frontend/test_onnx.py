@@ -104,6 +104,7 @@ def engine(exported: Path) -> OnnxRuntimeEngine:
     return OnnxRuntimeEngine(exported.read_bytes(), "fp32")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(8, 8), (37, 61), (121, 83), (160, 208), (200, 40)])
 def test_maps_are_torchs_at_any_size(engine: OnnxRuntimeEngine, size: tuple[int, int]) -> None:
     image = scene(*size)
@@ -114,6 +115,7 @@ def test_maps_are_torchs_at_any_size(engine: OnnxRuntimeEngine, size: tuple[int,
     np.testing.assert_allclose(descriptors, expected, atol=1e-4 * float(np.abs(expected).max()))
 
 
+@pytest.mark.slow
 def test_maps_are_openvinos(engine: OnnxRuntimeEngine, exported: Path) -> None:
     """Of its own conversion, and of the same file read by OpenVINO, a batch at once."""
     openvino = pytest.importorskip("openvino")
@@ -130,6 +132,7 @@ def test_maps_are_openvinos(engine: OnnxRuntimeEngine, exported: Path) -> None:
         np.testing.assert_allclose(found, expected, atol=1e-4 * float(np.abs(expected).max()))
 
 
+@pytest.mark.slow
 def test_strides_batch_norm_and_strips_are_exported() -> None:
     network = toy_network(batch_norm="after", strided=3, skips=True)
     network.strip_rows = 8
@@ -138,6 +141,7 @@ def test_strides_batch_norm_and_strips_are_exported() -> None:
     assert difference(engine, TorchEngine(network)).within(LIMITS["fp32"])
 
 
+@pytest.mark.slow
 def test_images_repeat_to_the_byte_whoever_asks(exported: Path) -> None:
     images = [scene(seed=seed) for seed in range(4)]
     reference = OnnxRuntimeEngine(exported.read_bytes(), "fp32", 1)
@@ -149,6 +153,7 @@ def test_images_repeat_to_the_byte_whoever_asks(exported: Path) -> None:
             assert [[a.tobytes() for a in maps] for maps in pool.map(engine.run, images)] == expected
 
 
+@pytest.mark.slow
 def test_model_says_what_it_is(exported: Path) -> None:
     model = onnx.load(exported)
     assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 18)]
@@ -165,6 +170,7 @@ def test_model_says_what_it_is(exported: Path) -> None:
     assert b"torch/" not in exported.read_bytes()
 
 
+@pytest.mark.slow
 def test_weights_without_a_card_claim_no_licence(tmp_path: Path) -> None:
     network = toy_network(sampling=Sampling("bilinear", align_corners=True))
     torch.save({key.replace(".conv.", "."): value for key, value in network.state_dict().items()}, tmp_path / "toy.pth")
@@ -182,6 +188,7 @@ def test_decoder_needs_numpy_alone() -> None:
     assert imported <= {"numpy", "numpy.typing", "re", "dataclasses", "typing", "__future__"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
@@ -257,6 +264,7 @@ def photo_bytes(kind: str) -> bytes:
     return jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + jpeg[2:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["grey", "colour", "transparent", "16 bits", "turned photo"])
 def test_the_example_of_the_docs(exported: Path, tmp_path: Path, kind: str) -> None:
     """The Python of docs/export.md reads images as spslam does, and runs with a copy of the decoder, without spslam."""
@@ -287,6 +295,7 @@ def points() -> tuple[SuperPoint, FeatureConfig, bytes]:
     return network, config, convert_points(network, config)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(184, 250), (160, 208), (77, 131)])
 def test_points_inside_are_the_extractors(
     points: tuple[SuperPoint, FeatureConfig, bytes], size: tuple[int, int]
@@ -301,6 +310,7 @@ def test_points_inside_are_the_extractors(
     assert_same(tuple(found), expected)
 
 
+@pytest.mark.slow
 def test_points_inside_in_openvino(points: tuple[SuperPoint, FeatureConfig, bytes]) -> None:
     openvino = pytest.importorskip("openvino")
     network, config, model = points
@@ -312,6 +322,7 @@ def test_points_inside_in_openvino(points: tuple[SuperPoint, FeatureConfig, byte
     assert_same(found, SuperPointExtractor(config, network).extract(image))
 
 
+@pytest.mark.slow
 def test_points_inside_of_nothing(points: tuple[SuperPoint, FeatureConfig, bytes]) -> None:
     found = session_of(points[2]).run(None, {"image": np.full((64, 72), 99, np.uint8)})
     assert [array.shape for array in found] == [(0, 2), (0,), (0, 128)]
@@ -430,6 +441,7 @@ def test_magic_leaps_sampling_in_opencv(tmp_path: Path) -> None:
     assert_points_in_opencv(model, tmp_path)
 
 
+@pytest.mark.slow
 def test_export_is_cached_and_damage_is_found(
     exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -454,11 +466,13 @@ def test_export_is_cached_and_damage_is_found(
         read_onnx(tmp_path / "gone.onnx", weights)
 
 
+@pytest.mark.slow
 def test_auto_without_openvino_is_onnxruntime(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
     assert create_extractor(FeatureConfig()).engine == "onnxruntime fp32"  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_auto_without_parity_is_torch(
     exported: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -84,6 +84,7 @@ def int8(weights: Checkpoint) -> OpenVinoEngine:
     return OpenVinoEngine(read_model(quantised_path(None), weights), "int8")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
 def test_fp32_is_what_torch_says_at_any_size(fp32: OpenVinoEngine, size: tuple[int, int]) -> None:
     image = scene(*size)
@@ -95,6 +96,7 @@ def test_fp32_is_what_torch_says_at_any_size(fp32: OpenVinoEngine, size: tuple[i
     np.testing.assert_allclose(descriptors, expected, atol=1e-4 * float(np.abs(expected).max()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("batch_norm", "strided", "skips"),
     [("none", 0, False), ("before", 0, True), ("after", 0, False), ("none", 1, True), ("none", 3, True)],
@@ -253,6 +255,7 @@ def test_further_sizes_share_a_model(weights: Checkpoint) -> None:
     assert len(engine._requests) == 5
 
 
+@pytest.mark.slow
 def test_conversion_and_compilation_are_cached(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -309,6 +312,7 @@ def test_parity_is_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert compared == ["openvino int8"] * 2
 
 
+@pytest.mark.slow
 def test_auto_without_parity_goes_to_the_next_and_to_torch_in_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -408,6 +412,7 @@ def test_built_in_int8_models_belong_to_their_weights() -> None:
             assert path.stat().st_size < 2e6
 
 
+@pytest.mark.slow
 def test_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     weights, photo = toy_weights(tmp_path), tmp_path / "photo.png"
     cv2.imwrite(str(photo), scene(240, 320))
@@ -439,6 +444,7 @@ def test_export_int8(tmp_path: Path) -> None:
     assert len(create_extractor(FeatureConfig(weights=str(weights), precision="int8")).extract(scene()).descriptors)
 
 
+@pytest.mark.slow
 def test_nothing_is_reported_to_anybody(tmp_path: Path) -> None:
     """OpenVINO's package for telemetry sends a message for each import and conversion unless it cannot be imported."""
     (tmp_path / "openvino_telemetry.py").write_text("raise SystemExit('telemetry was imported')")

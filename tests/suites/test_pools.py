@@ -59,6 +59,7 @@ def trajectory(finished: Finished) -> bytes:
     return finished.files["trajectory.tum"]
 
 
+@pytest.mark.slow
 def test_two_processes_one_of_which_is_killed() -> None:
     killed: list[int] = []
 
@@ -78,6 +79,7 @@ def test_two_processes_one_of_which_is_killed() -> None:
     assert finished["a"].machine["cores"] == len(os.sched_getaffinity(0))
 
 
+@pytest.mark.slow
 def test_results_do_not_hang_on_the_number_of_processes() -> None:
     (alone,) = LocalPool(1).run([request("a")])
     assert trajectory(alone) == trajectory(next(iter(LocalPool(2).run([request("b")]))))
@@ -135,6 +137,7 @@ def cluster() -> Iterator[Any]:
         yield made
 
 
+@pytest.mark.slow
 def test_a_dask_worker_that_dies_has_its_run_repeated(cluster: Any) -> None:
     workers = {worker.pid for worker in cluster.workers.values()}
     killed: list[int] = []

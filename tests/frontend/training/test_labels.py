@@ -345,6 +345,7 @@ def test_resumed_and_shared_out_labels_are_the_same(root: Path, labelled: Path, 
     assert contents(resumed) == contents(labelled)
 
 
+@pytest.mark.slow
 def test_processes_make_the_same_labels(root: Path, labelled: Path, tmp_path: Path) -> None:
     (root / "set0" / "broken.png").write_text("no image")
     told: list[tuple[int, int]] = []

@@ -182,6 +182,7 @@ def test_a_loss_that_is_not_finite_ends_with_advice(tmp_path: Path) -> None:
         trainer.train()
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_with_the_double_batch(tmp_path: Path) -> None:
     # Batch norm would see half of a batch in each process, and bf16 is too coarse to tell equal from similar.
     overrides = ("network.batch_norm=false", "optimizer.steps=4", "optimizer.precision=fp32")
