@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from spslam.camera import Camera
-from spslam.config import load_config
+from spslam.config import Config, load_config
 from spslam.datasets.world import RenderedWorld, WorldSpec, world_spec
 from spslam.frame import Frame
-from spslam.health import image_statistics, reduce_image
+from spslam.frontend.matching import DescriptorMatcher
+from spslam.health import HealthMonitor, image_statistics, reduce_image
 from spslam.recording import Statistics
 from spslam.slam import Slam
 from spslam.tracking import TrackResult, TrackState, hull_share
@@ -155,3 +156,31 @@ def test_statistics_cost_hardly_anything() -> None:
         image_statistics(reduce_image(image))
         times.append(process_time() - start)
     assert min(times) < 2e-3
+
+
+@pytest.mark.parametrize(
+    ("image", "levels"),
+    [
+        (np.zeros((120, 160), np.uint8), "0 to 0"),
+        (np.full((120, 160), 255, np.uint8), "255 to 255"),
+        (np.random.default_rng(0).integers(0, 4, (120, 160)).astype(np.uint8), "0 to 3"),
+        (np.random.default_rng(0).integers(100, 110, (120, 160)).astype(np.uint8), "100 to 109"),
+    ],
+)
+def test_flat_images_are_told_with_their_grey_levels(image: Image, levels: str) -> None:
+    health = HealthMonitor(Config(), DescriptorMatcher(), 0.7)
+    for _ in range(5):
+        health.wait(image)
+    assert f"images are nearly flat: grey levels {levels} of 255 in 5 of them" in health.why_no_pose([])
+
+
+def test_nothing_that_moves_is_told_with_its_share() -> None:
+    health = HealthMonitor(Config(), DescriptorMatcher(), 0.7)
+    textured = np.random.default_rng(0).integers(0, 255, (120, 160)).astype(np.uint8)
+    for _ in range(60):
+        health.wait(textured)
+    told = "97 % of the matched points did not move in 60 frames: a single camera needs to move sideways to start"
+    assert health.why_no_pose([0.97] * 59) == told
+    assert health.why_no_pose([0.3] * 59) == "", "it moved, but not enough: each frame has its reason"
+    assert health.why_no_pose([0.97] * 10) == "", "most frames did not even match"
+    assert HealthMonitor(Config(), DescriptorMatcher(), 0.7).why_no_pose([]) == ""

@@ -576,6 +576,24 @@ def test_nothing_tracked_says_why(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "metrics.json").is_file()
 
 
+def test_nothing_tracked_names_the_cause_that_is_known(tmp_path: Path) -> None:
+    slam = FakeSlam(first=99)
+    slam.statistics.no_pose = "images are nearly flat: grey levels 0 to 3 of 255"
+    outcome = run_fake(tmp_path / "out", slam)
+    assert "none of 10 frames could be tracked; images are nearly flat" in str(outcome.failure)
+    assert "too little parallax" not in str(outcome.failure)
+
+
+def test_reasons_that_differ_in_their_numbers_are_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def track(slam: FakeSlam, frame: Frame, observations: None) -> TrackResult:
+        reason = f"the camera moved {0.1 * frame.index:.1f} px" if frame.index % 3 else "first view"
+        return TrackResult(frame.index, frame.timestamp, TrackState.INITIALIZING, reason=reason)
+
+    monkeypatch.setattr(FakeSlam, "track", track)
+    outcome = run_fake(tmp_path / "out", FakeSlam(first=99))
+    assert "6 times: the camera moved 0.8 px" in str(outcome.failure)
+
+
 def test_log_holds_early_records_and_every_frame(tmp_path: Path) -> None:
     with RunLog() as log:
         logging.getLogger("spslam.datasets.kitti").warning("before the folder was known")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -60,6 +61,54 @@ def test_map_lies_on_the_walls() -> None:
     distance = np.min(np.abs(np.abs(in_world) - np.array([4.0, 2.0, 4.0])), axis=1)
     assert len(in_world) > 300
     assert np.median(distance) < 0.03
+
+
+@pytest.mark.parametrize(("sensor", "align", "bound"), [("stereo", "se3", 0.01), ("mono", "sim3", 0.015)])
+def test_what_moves_with_the_camera_does_not_move_the_map(
+    sensor: str, align: str, bound: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A strip of the image shows the vehicle."""
+    room, poses = PointRoom(), sway(60)
+    room.body = np.random.default_rng(8).uniform((50, 380), (630, 475), (150, 2))
+    slam, _ = drive(room, poses, sensor)
+    assert len(slam.trajectory()) == 60
+    assert ate(slam, poses, align) < bound
+    shares = slam.statistics.left_out
+    assert set(shares) >= set(range(20, 60))
+    assert 0.15 < np.mean(list(shares.values())) < 0.4, "a quarter of the key points"
+    (told,) = [record for record in caplog.records if getattr(record, "notice_topic", "") == "body_fixed_points"]
+    assert "stayed in place in the image while the rest moved" in told.getMessage()
+
+
+def test_what_comes_before_the_camera_later_is_taken_out_of_the_map() -> None:
+    room, poses = PointRoom(), sway(90)
+    slam = build(room, load_config("default"))
+    for i, pose in enumerate(poses):
+        if i == 40:
+            room.body = np.random.default_rng(8).uniform((450, 200), (630, 475), (60, 2))
+        slam.track(room.frame(pose, 0.05 * (i + 1), "stereo"))
+    slam.finish()
+    assert len(slam.trajectory()) == 90
+    assert set(slam.statistics.left_out) >= set(range(60, 90))
+    in_world = geometry.apply(poses[0], slam.map.positions)
+    distance = np.min(np.abs(np.abs(in_world) - np.array([4.0, 2.0, 4.0])), axis=1)
+    assert np.mean(distance > 0.5) < 0.02, "hardly a point that is on no wall"
+
+
+@pytest.mark.parametrize("bad", [range(2, 60, 3), range(1, 60, 2), [0, 1, 3, 4, 5]])
+def test_bad_frames_do_not_keep_a_single_camera_from_starting(bad: range | list[int]) -> None:
+    room, poses = PointRoom(), sway(60)
+    room.blind = set(bad)
+    slam, results = drive(room, poses, "mono")
+    assert len(slam.trajectory()) == 60 - len(bad)
+    assert ate(slam, poses, "sim3") < 0.015
+    assert all(results[i].T_world_cam is None for i in bad)
+
+
+def test_mono_that_stands_still_says_so() -> None:
+    slam, _ = drive(PointRoom(), [look(0, 0, 0, 0)] * 20, "mono")
+    assert re.match(r"(8|9)\d % of the matched points did not move in 20 frames", slam.statistics.no_pose)
+    assert drive(PointRoom(), sway(20), "mono")[0].statistics.no_pose == ""
 
 
 def test_mono_waits_for_parallax() -> None:

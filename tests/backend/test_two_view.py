@@ -5,7 +5,7 @@ import pytest
 
 from spslam.backend.two_view import EpipolarSolver, _linearize_sampson
 from spslam.camera import Camera
-from spslam.geometry import apply, inverse, make_transform, rotation_angle, se3_exp, so3_exp
+from spslam.geometry import apply, hat, inverse, make_transform, rotation_angle, se3_exp, so3_exp
 from spslam.ports import TwoViewEstimate
 
 CAMERA = Camera(640, 480, 520.0, 510.0, 322.0, 238.0)
@@ -189,3 +189,27 @@ def test_sampson_jacobian_equals_differences_on_the_epipolar_lines():
             moved = make_transform(so3_exp(step[:3]) @ T[:3, :3], T[:3, 3] + tangent @ step[3:])
             difference.append(_linearize_sampson(x0, x1, moved, 1e-3)[0])
         np.testing.assert_allclose(jacobian[:, axis], (difference[0] - difference[1]) / 2e-6, rtol=1e-3, atol=0.05)
+
+
+def test_standstill_is_measured_from_the_epipolar_lines():
+    T, _, pixels0, pixels1, right = make_views(3, outliers=0.2, sigma=0.5)
+    still = np.random.default_rng(1).uniform([10, 10], [630, 470], (200, 2))
+    agree, distance = EpipolarSolver(0.7).standstill(pixels0, pixels1, still, CAMERA)
+    assert np.mean(agree[right]) > 0.9 and np.mean(agree[~right]) < 0.3
+    # The distance of a pixel to its own epipolar line by the true motion; Sampson's shares it between the two images.
+    K_inv = np.linalg.inv(CAMERA.K)
+    homogeneous = np.column_stack([still, np.ones(len(still))])
+    lines = homogeneous @ (K_inv.T @ hat(T[:3, 3]) @ T[:3, :3] @ K_inv).T
+    true = np.abs(np.sum(lines * homogeneous, axis=1)) / np.linalg.norm(lines[:, :2], axis=1)
+    assert np.median(true) > 3.0
+    assert distance * np.sqrt(2) == pytest.approx(true, rel=0.25, abs=2.0)
+
+
+def test_standstill_fits_a_camera_that_does_not_turn():
+    points = np.random.default_rng(0).uniform([-3, -2, 3], [3, 2, 8], (300, 3))
+    moved = points - [0.3, 0.05, 0.1]
+    still = np.random.default_rng(1).uniform([10, 10], [630, 470], (200, 2))
+    agree, distance = EpipolarSolver(0.7).standstill(CAMERA.project(points), CAMERA.project(moved), still, CAMERA)
+    assert agree.all()
+    assert distance.max() < 0.5, "points at infinity stay where they are"
+    assert EpipolarSolver(0.7).standstill(still[:7], still[:7], still, CAMERA) is None

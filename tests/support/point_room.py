@@ -48,6 +48,8 @@ class PointRoom:
         self.poses: list[np.ndarray] = []
         self.believed_camera = CAMERA
         self.blind: set[int] = set()
+        # Points that are fixed to the camera: their pixels (B, 2), and their disparity.
+        self.body, self.body_disparity = np.zeros((0, 2)), 40.0
 
     def frame(self, T_world_cam: np.ndarray, timestamp: float, sensor: str) -> Frame:
         index = len(self.poses)
@@ -83,7 +85,14 @@ class PointRoom:
         pixels = pixels[seen] + rng.normal(0, NOISE_PX, (len(seen), 2))
         noisy = self.descriptors[seen] + rng.normal(0, 0.02, (len(seen), 64)).astype(np.float32)
         noisy /= np.linalg.norm(noisy, axis=1, keepdims=True) if len(seen) else 1.0
-        return Features(pixels.astype(np.float32), np.ones(len(seen), np.float32), noisy.astype(np.float32))
+        body = self.body - (side * self.body_disparity, 0.0) + rng.normal(0, 0.1, self.body.shape)
+        look = np.random.default_rng(77).normal(size=(len(body), 64))
+        look /= np.linalg.norm(look, axis=1, keepdims=True) if len(body) else 1.0
+        return Features(
+            np.concatenate([pixels, body]).astype(np.float32),
+            np.ones(len(seen) + len(body), np.float32),
+            np.concatenate([noisy, look]).astype(np.float32),
+        )
 
 
 def look(x: float, y: float, z: float, yaw: float) -> np.ndarray:
