@@ -21,7 +21,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 # Without compiling all of it ahead: what is imported is compiled then, and set-up takes half the time.
 INSTALL := $(PIP) install -qq --no-compile --constraint constraints.txt
-# A worker takes about 1 GB; who is done takes over tests of the others.
+# A worker takes up to 1.5 GB; who is done takes over tests of the others.
 PYTEST := $(VENV)/bin/pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist worksteal
 # The libraries that Open3D loads and the Debian packages that bring them.
 LIBRARIES := libusb-1.0.so.0=libusb-1.0-0 libGL.so.1=libgl1 libEGL.so.1=libegl1 libgomp.so.1=libgomp1 libX11.so.6=libx11-6
