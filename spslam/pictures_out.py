@@ -48,7 +48,7 @@ class VideoFile:
         self._path, self._fps = path, fps
         self._size: tuple[int, int] | None = None
         self._writer = cv2.VideoWriter()
-        # OpenCV crashes on such a path.
+        # OpenCV takes UTF-8 only.
         check_printable(path)
         if path.is_dir():
             raise OutputError(f"cannot write a video to {path}: it is a folder; give --out a file name")
