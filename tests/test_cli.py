@@ -104,6 +104,7 @@ def test_user_errors_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("extractor", ["superpoint", "orb"])
 def test_a_run_from_the_feature_cache_is_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, extractor: str

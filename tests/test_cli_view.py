@@ -36,6 +36,7 @@ def copy(folder: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(folder, tmp_path / "copy"))
 
 
+@pytest.mark.slow
 def test_the_folder_holds_the_whole_scene(folder: Path) -> None:
     scene = load_scene(folder)
     metrics = json.loads((folder / "metrics.json").read_text())
@@ -54,6 +55,7 @@ def test_the_folder_holds_the_whole_scene(folder: Path) -> None:
     assert 0.5 < scene.depth < 20.0
 
 
+@pytest.mark.slow
 def test_the_truth_is_saved_in_its_own_world(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     truth = read_tum(folder / "ground_truth.tum")
     assert 30 <= len(truth) <= 60
@@ -63,6 +65,7 @@ def test_the_truth_is_saved_in_its_own_world(folder: Path, capsys: pytest.Captur
     assert f"{ate:.3g}"[:4] in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_picture(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     need_egl()
     picture = tmp_path / "map.png"
@@ -73,6 +76,7 @@ def test_a_picture(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert image.shape == (200, 320, 3) and np.median(image) < 30
 
 
+@pytest.mark.slow
 def test_a_recording(folder: Path, tmp_path: Path) -> None:
     pytest.importorskip("rerun")
     assert call("view", str(folder), "--rerun", str(tmp_path / "run.rrd")) == 0
@@ -87,6 +91,7 @@ def test_a_run_is_recorded_while_it_goes_on(tmp_path: Path, monkeypatch: pytest.
     assert file.stat().st_size > 50_000
 
 
+@pytest.mark.slow
 def test_a_viewer_that_fails_costs_nothing(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Failing:
         def update(self, *_: Any) -> None:
@@ -106,6 +111,7 @@ def test_a_viewer_that_fails_costs_nothing(folder: Path, tmp_path: Path, monkeyp
     assert "no more memory for textures" in log
 
 
+@pytest.mark.slow
 def test_a_run_in_a_saved_map_shows_that_map(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -133,6 +139,7 @@ def test_help_tells_every_key_and_layer(capsys: pytest.CaptureFixture[str], monk
         assert name in printed
 
 
+@pytest.mark.slow
 def test_wrong_calls_are_answered_with_one_line(
     copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -154,6 +161,7 @@ def test_wrong_calls_are_answered_with_one_line(
     assert "cannot be read, or is none" in refused(capsys, "view", str(copy), *picture)
 
 
+@pytest.mark.slow
 def test_a_missing_open3d_is_named_with_its_command(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -58,6 +58,7 @@ def test_small_world(sensor: str, share: float, request: pytest.FixtureRequest) 
     assert len(slam.map.positions) > 300
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("extractor", ["orb", "sift"])
 def test_small_world_with_a_classical_front_end(extractor: str) -> None:
     sequence = open_sequence("demo-small", sensor="stereo", max_frames=40)
@@ -67,6 +68,7 @@ def test_small_world_with_a_classical_front_end(extractor: str) -> None:
     assert figures["ate_rmse_m"] <= 0.01 * figures["path_length_m"]
 
 
+@pytest.mark.slow
 def test_two_runs_give_the_same_bytes() -> None:
     runs = [drive(open_sequence("demo-small", sensor="stereo"), "demo_stereo", 25) for _ in range(2)]
     first, second = (run.trajectory().T_world_cam.tobytes() for run in runs)

@@ -85,6 +85,7 @@ def test_wheel_holds_every_file_of_the_rooms(wheel: Path) -> None:
     assert names == expected
 
 
+@pytest.mark.slow
 def test_installed_wheel_runs_from_another_folder(environment: Path, tmp_path: Path) -> None:
     python, spslam = environment / Path(sys.executable).name, environment / "spslam"
     where = command(python, "-c", "import spslam; print(spslam.__file__)", cwd=tmp_path).strip()

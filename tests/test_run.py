@@ -228,6 +228,7 @@ def test_frames_dropped_in_real_time_are_frames_without_a_pose(tmp_path: Path, m
     assert metrics["share_tracked"] == tracked / 10
 
 
+@pytest.mark.slow
 def test_run_writes_every_file(tmp_path: Path, real_pictures: None) -> None:
     slam = FakeSlam()
     outcome = run_fake(tmp_path / "out", slam)
@@ -507,6 +508,7 @@ def test_what_a_run_failed_of_comes_before_its_scale(tmp_path: Path) -> None:
     assert "frame 8 was not read" in outcome.metrics["scale_refused"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sensor", "has_length"), [("stereo", True), ("mono", False)])
 def test_without_ground_truth_errors_are_null(
     tmp_path: Path, sensor: str, has_length: bool, real_pictures: None

@@ -514,6 +514,7 @@ def test_trajectory_follows_culled_keyframes() -> None:
     assert ate(slam, poses, "se3") < 0.01
 
 
+@pytest.mark.slow
 def test_closed_loop_takes_up_the_drift() -> None:
     """A wrong focal length makes odometry drift around the circle; the revisit takes the drift back."""
     lap = 80

@@ -282,7 +282,6 @@ def test_a_viewpoint_moves_without_turning() -> None:
     np.testing.assert_array_equal(moved.T_cam_world[:3, :3], turned[:3, :3])
 
 
-@pytest.mark.slow
 def test_windows_draw_on_a_real_context() -> None:
     need_egl()
     # In a process of its own: a driver that crashes must not take the tests with it.

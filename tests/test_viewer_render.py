@@ -43,7 +43,6 @@ def shares(image: np.ndarray, color: tuple[float, float, float]) -> int:
     return int((np.abs(shown - 255 * np.array(color)).max(axis=2) < 14).sum())
 
 
-@pytest.mark.slow
 def test_the_picture_shows_every_layer(tmp_path: Path) -> None:
     need_egl()
     assert render_scene(tmp_path / "map.png", room_scene())

@@ -135,6 +135,7 @@ def test_bf16_is_near_torch(weights: Checkpoint) -> None:
     assert difference(engine, TorchEngine(load_superpoint())).within(LIMITS["bf16"])
 
 
+@pytest.mark.slow
 def test_the_first_convolution_in_int8_gives_what_its_rounded_filters_give() -> None:
     """Without NNCF: images are bytes, so that nothing else is lost; the network before differs, but by little."""
     torch.manual_seed(4)
@@ -375,6 +376,7 @@ def test_impossible_settings_are_one_line(impossible: list[str]) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_int8_without_a_model_says_how_to_make_one(tmp_path: Path) -> None:
     weights = str(toy_weights(tmp_path))
     with pytest.raises(ConfigError, match="spslam export WEIGHTS --precision int8"):

@@ -131,7 +131,6 @@ def folder_of(result: Adaptation) -> Path:
     return result.weights.parent / f"{result.weights.stem}-adaptation"
 
 
-@pytest.mark.slow
 def test_from_images_to_weights_card_and_report(whole: Adaptation, start: Path) -> None:
     assert whole.finished and whole.weights.name == "road.safetensors"
     assert whole.report == whole.weights.with_suffix(".html")
@@ -149,7 +148,6 @@ def test_from_images_to_weights_card_and_report(whole: Adaptation, start: Path) 
     assert read_codebook(whole.weights) is not None
 
 
-@pytest.mark.slow
 def test_report_shows_figures_samples_and_curves(whole: Adaptation) -> None:
     page = whole.report.read_text("utf-8")
     held_out = len(find_photos(folder_of(whole) / "images" / "held-out"))
@@ -159,7 +157,6 @@ def test_report_shows_figures_samples_and_curves(whole: Adaptation) -> None:
         assert f"{figures['repeatability']:.3f}" in page
 
 
-@pytest.mark.slow
 def test_what_is_held_out_is_neither_trained_nor_validated_with(whole: Adaptation) -> None:
     folder = folder_of(whole) / "images"
     train, validation, held_out = (
@@ -169,7 +166,6 @@ def test_what_is_held_out_is_neither_trained_nor_validated_with(whole: Adaptatio
     assert {int(name[:6]) for name in written(folder_of(whole))} == train
 
 
-@pytest.mark.slow
 def test_stopped_while_training_goes_on_to_the_same_weights(tmp_path: Path, start: Path, whole: Adaptation) -> None:
     out = tmp_path / "new" / "road.safetensors"
     first = run(out, start, stop=Stop(steps=2))
@@ -196,7 +192,6 @@ def test_stopped_while_labelling_keeps_the_labels(tmp_path: Path, start: Path) -
     assert few.items() < written(tmp_path).items()
 
 
-@pytest.mark.slow
 def test_finished_is_not_done_again(whole: Adaptation, start: Path) -> None:
     weights, labels = whole.weights.read_bytes(), written(folder_of(whole))
     again = Stop()

@@ -65,7 +65,6 @@ def test_descriptors_are_read_as_the_teachers() -> None:
     assert (student.widths, student.detector_width, student.descriptor_dim) == (NARROW, 5, 24)
 
 
-@pytest.mark.slow
 def test_each_block_learns_what_the_teachers_does() -> None:
     history: list[dict[str, float]] = []
     teacher = large_network()

@@ -480,6 +480,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2])
 def test_killed_in_the_middle(root: Path, labelled: Path, tmp_path: Path, processes: int) -> None:
     out = tmp_path / "out"
@@ -498,6 +499,7 @@ def test_killed_in_the_middle(root: Path, labelled: Path, tmp_path: Path, proces
     assert whole == contents(labelled)
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_is_told(root: Path, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     # What the script is called in processes that are started.

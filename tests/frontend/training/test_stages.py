@@ -71,7 +71,6 @@ def labels(photos: Path, magic: Path, tmp_path_factory: pytest.TempPathFactory) 
     return folder
 
 
-@pytest.mark.slow
 def test_shapes_give_weights_with_their_card(magic: Path) -> None:
     network = load_superpoint(magic / "weights.safetensors")
     assert network.strided == 3
@@ -82,7 +81,6 @@ def test_shapes_give_weights_with_their_card(magic: Path) -> None:
     assert {"config.yaml", BEST, LOG} <= {path.name for path in magic.iterdir()}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["detector", "joint"])
 def test_labelled_photographs_train_on_from_shapes(
     stage: str, photos: Path, magic: Path, labels: Path, tmp_path: Path
@@ -126,7 +124,6 @@ def test_skips_are_given_whatever_the_batch_norm(tmp_path: Path) -> None:
     assert (network.skips, network.batch_norm) == (True, "after")
 
 
-@pytest.mark.slow
 def test_a_small_network_learns_from_a_large_one(photos: Path, magic: Path, tmp_path: Path) -> None:
     teacher = magic / "weights.safetensors"
     smaller = ["network.widths=[2,2,4,4,8]", "network.descriptor_dim=8"]
@@ -142,7 +139,6 @@ def test_a_small_network_learns_from_a_large_one(photos: Path, magic: Path, tmp_
 NARROWER = ["network.widths=[2,4,4,8,12]", "network.detector_width=9", "network.descriptor_dim=8"]
 
 
-@pytest.mark.slow
 def test_a_narrower_network_takes_over_from_its_teacher_once(photos: Path, magic: Path, tmp_path: Path) -> None:
     teacher = magic / "weights.safetensors"
     shapes = settings("distil", *NARROWER, "distillation.inherit_steps=2", "schedule.log_every=1")
@@ -199,7 +195,6 @@ def test_groups_are_the_first_folders(photos: Path) -> None:
     assert photo_groups(find_photos(photos / "odd"), photos / "odd") == {"odd": 6}
 
 
-@pytest.mark.slow
 def test_the_distance_of_matches_belongs_to_the_weights(
     photos: Path, magic: Path, labels: Path, tmp_path: Path
 ) -> None:
