@@ -133,8 +133,10 @@ def _wait_until(moment: float, frame: Frame, stop: Callable[[], bool]) -> None:
             "right --time-unit"
         )
         notice(_LOG, "long_wait", text, frame.index, seconds)
-    while (seconds := moment - monotonic()) > 0 and not stop():
-        sleep(min(seconds, _LONGEST_WAIT_S))
+    while (seconds := moment - monotonic()) > _LONGEST_WAIT_S and not stop():
+        sleep(_LONGEST_WAIT_S)
+    if not stop():
+        sleep(max(seconds, 0.0))
 
 
 def _observed(
