@@ -262,7 +262,10 @@ class Slam:
 
     def _remember_first(self, frame: Frame, observations: Observations) -> None:
         if self._first_frames is not None:
-            self._first_frames.append((frame, observations))
+            # The observations hold what the right image or the depth said: only that there was one matters now.
+            right = None if frame.image_right is None else np.empty((0, 0), dtype=np.uint8)
+            depth = None if frame.depth is None else np.empty((0, 0), dtype=np.float32)
+            self._first_frames.append((replace(frame, image_right=right, depth=depth), observations))
             if len(self._first_frames) > _FIRST_FRAMES:
                 self._first_frames = None
 
