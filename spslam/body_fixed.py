@@ -68,11 +68,10 @@ _FORGET = 0.9
 
 @dataclass(frozen=True, eq=False)
 class _Past:
-    """A frame and which of its key points (N,) were not followed in their places."""
+    """A frame, and some of its key points that were not followed in their places."""
 
     number: int
-    observations: Observations
-    others: Ids
+    others: Observations
 
 
 class BodyFixed:
@@ -125,7 +124,9 @@ class BodyFixed:
         candidates = self._candidates()
         if len(candidates) >= self._least(observations) and self._number >= self._next_look:
             self._look(observations, others, candidates, camera)
-        self._past.append(_Past(self._number, observations, others))
+        # Some of them, and not the whole frame: thirty frames of descriptors are 15 MB.
+        some = others[:: -(-max(len(others), 1) // _MOST_OTHERS)]
+        self._past.append(_Past(self._number, observations.select(some)))
 
     def of(self, observations: Observations, camera: Camera) -> Mask:
         """Which key points (N,) of a frame are fixed to the body, as far as is known now."""
@@ -244,13 +245,12 @@ class BodyFixed:
         not tell."""
         points = self._points
         assert points is not None
-        before = past.others[:: -(-max(len(past.others), 1) // _MOST_OTHERS)]
         matches0 = self._matcher.match(
-            past.observations.descriptors[before], observations.descriptors[others], self._max_distance, self._ratio
+            past.others.descriptors, observations.descriptors[others], self._max_distance, self._ratio
         )
-        hit = np.flatnonzero(matches0 >= 0)
-        before, now = before[hit], others[matches0[hit]]
-        motion = np.linalg.norm(observations.pixels[now] - past.observations.pixels[before], axis=1)
+        before = np.flatnonzero(matches0 >= 0)
+        now = others[matches0[before]]
+        motion = np.linalg.norm(observations.pixels[now] - past.others.pixels[before], axis=1)
         moved = motion > _MOVED_PX
         if np.count_nonzero(moved) < _LEAST_OTHERS:
             # Either hardly anything is found again, or hardly anything moves.
@@ -267,7 +267,7 @@ class BodyFixed:
         without = np.ones(len(old), dtype=bool) if judged is None else np.isnan(judged[1])
         if without.any():
             by_lines = self._two_view.standstill(
-                past.observations.pixels[before], observations.pixels[now], points["pixel"][old[without]], camera
+                past.others.pixels[before], observations.pixels[now], points["pixel"][old[without]], camera
             )
             if judged is None:
                 judged = by_lines
@@ -291,16 +291,16 @@ class BodyFixed:
         is known. None where too few depths are."""
         points = self._points
         assert points is not None
-        depth = past.observations.depth[before]
+        depth = past.others.depth[before]
         known = np.flatnonzero(np.isfinite(depth))
         if camera.baseline_m is None or len(known) < _LEAST_OTHERS:
             return None
         before, now = before[known], now[known]
-        world = camera.unproject(past.observations.pixels[before], depth[known])
+        world = camera.unproject(past.others.pixels[before], depth[known])
         estimate = self._pose_solver.ransac(world, observations.pixels[now], observations.u_right[now], camera)
         if estimate is None:
             return None
-        motion = np.linalg.norm(observations.pixels[now] - past.observations.pixels[before], axis=1)
+        motion = np.linalg.norm(observations.pixels[now] - past.others.pixels[before], axis=1)
         error = np.linalg.norm(
             camera.project(geometry.apply(estimate.T_cam_world, world)) - observations.pixels[now], axis=1
         )
