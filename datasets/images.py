@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from spslam.camera import Camera
 from spslam.errors import CalibrationError, DatasetError
@@ -147,15 +148,51 @@ def _pair(
 ) -> tuple[TimedImages, list[Path], list[LeftOut]]:
     """The images that have a partner in `folder`, these partners, and the images without one."""
     other = time_images(folder, suffixes, calibration, timing, left)
-    rows = {number: row for row, number in enumerate(other.numbers)}
-    pairs = np.array(
-        [(i, rows[number]) for i, number in enumerate(left.numbers) if number in rows], dtype=np.int64
-    ).reshape(-1, 2)
+    what = f"{folder.name} image"
+    pairs = _same_names(left, other) if not (left.numbered and other.numbered) else _same_numbers(left, other)
+    if pairs is None:
+        pairs = _same_places(left, other, name, what)
     # Stamps of two cameras may be equal by chance here and there.
     if 2 * len(pairs) < len(left.paths) and left.has_times and other.has_times:
-        pairs, alone = pair_by_time(left.times, other.times, timing.pair_within_s, name, f"{folder.name} image")
+        pairs, alone = pair_by_time(left.times, other.times, timing.pair_within_s, name, what)
     else:
         missing = np.setdiff1d(np.arange(len(left.paths)), pairs[:, 0])
-        report_unpaired(len(missing), len(left.paths), name, f"{folder.name} image of the same number")
-        alone = [LeftOut(float(left.times[row]), f"no {folder.name} image") for row in missing]
+        report_unpaired(len(missing), len(left.paths), name, f"{what} of the same number")
+        alone = [LeftOut(float(left.times[row]), f"no {what}") for row in missing]
     return left.select(pairs[:, 0]), [other.paths[row] for row in pairs[:, 1]], alone
+
+
+def _same_numbers(left: TimedImages, other: TimedImages) -> NDArray[np.int64] | None:
+    """Rows (M, 2) of images of the same number; None where counters of two equally long lists begin at another one."""
+    rows = {number: row for row, number in enumerate(other.numbers)}
+    found = [(row, rows[number]) for row, number in enumerate(left.numbers) if number in rows]
+    if len(found) < len(left.paths) == len(other.paths):
+        if left.has_times != other.has_times:
+            return None
+        if not left.has_times and np.allclose(np.diff(left.times), np.diff(other.times)):
+            return None
+    return np.array(found, dtype=np.int64).reshape(-1, 2)
+
+
+def _same_names(left: TimedImages, other: TimedImages) -> NDArray[np.int64] | None:
+    """Rows (M, 2) of images of the same name; None where there are none."""
+    rows = {path.stem: row for row, path in enumerate(other.paths)}
+    found = [(row, rows[path.stem]) for row, path in enumerate(left.paths) if path.stem in rows]
+    return np.array(found, dtype=np.int64) if found else None
+
+
+def _same_places(left: TimedImages, other: TimedImages, name: str, what: str) -> NDArray[np.int64]:
+    """Rows (M, 2) of images in the same place of two lists, which is told.
+
+    Raises:
+        DatasetError: the lists are not equally long.
+    """
+    names = f"{left.paths[0].name} and {other.paths[0].name}"
+    if len(left.paths) != len(other.paths):
+        raise DatasetError(
+            f"{name}: which images belong together is not known: {len(left.paths)} images and {len(other.paths)} "
+            f"{what}s have no numbers or names in common ({names}): give both of a pair the same name"
+        )
+    text = "%s: images and %ss are paired one by one, as many as there are (%d): their numbers differ (%s, …)"
+    notice(_LOG, "paired_in_order", text, name, what, len(left.paths), names)
+    return np.tile(np.arange(len(left.paths))[:, None], 2).astype(np.int64)

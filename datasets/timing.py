@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from spslam.errors import DatasetError
 from spslam.notices import notice
-from spslam.ports import EQUAL_STAMP, LeftOut
+from spslam.ports import EQUAL_STAMP, STEPPED_BACK, LeftOut
 from spslam.timestamps import TimeUnit, TimeUnitChoice, to_seconds
 
 _LOG = logging.getLogger(__name__)
@@ -110,7 +110,7 @@ def order_frames(timestamps: NDArray[np.float64], what: str) -> tuple[NDArray[np
             len(timestamps),
             count=len(duplicates),
         )
-    left_out = [LeftOut(float(timestamps[row]), "clock stepped back") for row in np.flatnonzero(again)]
+    left_out = [LeftOut(float(timestamps[row]), STEPPED_BACK) for row in np.flatnonzero(again)]
     left_out += [LeftOut(float(timestamps[row]), EQUAL_STAMP) for row in duplicates]
     return order[new], left_out
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import calendar
 import logging
 import re
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Literal, get_args
 
 import numpy as np
@@ -34,6 +36,10 @@ _YEAR_2100_S = 4_102_444_800.0
 # Seconds between stamps that are dates: wider than a camera's, for the date is evidence of its own.
 _SHORTEST_DATED_STEP_S = 1e-4
 _LONGEST_DATED_STEP_S = 10.0
+# ISO 8601, and the same with a blank or slashes.
+_DATE = re.compile(
+    r"(?<![\d.])(\d{4})[-/](\d\d)[-/](\d\d)[T_ ](\d\d):(\d\d):(\d\d)(?:[.,](\d+))?(?:Z|([+-])(\d\d):?(\d\d))?(?![\d:])"
+)
 # A step that is so much longer than the median one is a gap.
 _GAP = 1.5
 
@@ -97,6 +103,36 @@ def to_seconds(
     unit = given or find_unit(stamps, declared, what, slowest_step_s)
     # Dividing by one would do; seconds stay the numbers that were read.
     return (stamps if unit == "s" else stamps / UNITS_PER_SECOND[unit]), unit
+
+
+def date_seconds(year: str, month: str, day: str, hour: str, minute: str, second: str) -> int | None:
+    """Seconds since 1970 of a date and a time of day in UTC, all in digits; None where there is no such moment."""
+    try:
+        moment = datetime(int(year), int(month), int(day), int(hour), int(minute), int(second), tzinfo=UTC)
+    except ValueError:
+        return None
+    return calendar.timegm(moment.timetuple())
+
+
+def is_second_of_date(seconds: float) -> bool:
+    """Whether a number may be seconds since 1970 of a day in this century."""
+    return _YEAR_2000_S <= seconds <= _YEAR_2100_S
+
+
+def dates_as_seconds(line: str) -> str:
+    """A line of text with its dates and times of day (`2011-09-26 13:02:25.594`, with `T` or a blank between) as
+    seconds since 1970; a time zone behind (`Z`, `+02:00`) is heeded, else they are UTC."""
+    return _DATE.sub(_date_in_seconds, line) if ":" in line else line
+
+
+def _date_in_seconds(match: re.Match[str]) -> str:
+    whole = date_seconds(*match.groups()[:6])
+    if whole is None:
+        return match[0]
+    zone = 0
+    if match[8] is not None:
+        zone = (1 if match[8] == "+" else -1) * (3600 * int(match[9]) + 60 * int(match[10]))
+    return f"{whole - zone}.{match[7] or 0}"
 
 
 def stamp_column(lines: list[str], what: str) -> NDArray[np.float64]:
