@@ -106,29 +106,43 @@ def _choose_sensor(sides: Path, sensor: str, calibration: Calibration) -> Sensor
                 f"{sides}/right holds images, but calibration {calibration.path} has no right camera: add `right:` "
                 "and `T_left_right:`, or use --sensor mono"
             )
+        if sensor == "auto" and has_depth:
+            text = "%s/depth is not used, and the run is stereo; --sensor rgbd takes it instead of the right images"
+            notice(_LOG, "unused_stream", text, sides)
         return "stereo"
     if sensor == "rgbd" or (sensor == "auto" and has_depth):
         if not has_depth:
             raise DatasetError(f"RGB-D needs depth images in {sides}/depth, found {contents(sides)}")
         return "rgbd"
-    if sensor == "auto":
-        _tell_unused(sides)
+    if sensor == "auto" and not _tell_unused(sides):
+        _tell_missing(sides, calibration)
     return "mono"
 
 
-def _tell_unused(sides: Path) -> None:
-    """Say which folders look like right or depth images and are not used."""
+def _tell_missing(sides: Path, calibration: Calibration) -> None:
+    """Say what the calibration speaks of and is not there."""
+    for there, what in ((calibration.right, "right"), (calibration.depth_scale, "depth")):
+        if there is not None:
+            text = "calibration %s is for %s images, too, but there is no folder %s/%s: the run is mono"
+            notice(_LOG, "unused_stream", text, calibration.path, what, sides, what)
+
+
+def _tell_unused(sides: Path) -> bool:
+    """Say which folders look like right or depth images and are not used, if there are any."""
+    found = False
     for words, expected, suffixes in (
         (_RIGHT_WORDS, "right", IMAGE_SUFFIXES),
         (_DEPTH_WORDS, "depth", DEPTH_SUFFIXES),
     ):
         for name in unused_streams(sides, words):
+            found = True
             reason = (
                 f"it holds {contents(sides / name)}, not {', '.join(suffixes)}"
                 if name == expected
                 else f"the folder must be called {expected}/"
             )
             notice(_LOG, "unused_stream", "%s/%s is not used, and the run is mono: %s", sides, name, reason)
+    return found
 
 
 def _stereo_camera(calibration: Calibration) -> tuple[Camera, StereoRectifier | None]:

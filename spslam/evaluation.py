@@ -18,7 +18,7 @@ from spslam.drift import Drift, drift
 from spslam.errors import TrajectoryError
 from spslam.geometry import apply, inverse, similarity_scale, umeyama
 from spslam.relative_error import RelativeError, Step, relative_error
-from spslam.rotation_doubts import doubt_rotations
+from spslam.rotation_doubts import doubt_rotations, doubt_size
 from spslam.summary import ErrorStatistics
 from spslam.trajectory import Trajectory, path_lengths
 
@@ -192,6 +192,8 @@ def evaluate(
     rotations = estimated.has_rotations and true.has_rotations
     if rotations:
         doubt_rotations(estimated, true)
+    if align != "sim3":
+        doubt_size(estimated, true)
     return Evaluation(
         absolute=absolute,
         relative=relative_error(estimated, true, step) if rotations else None,

@@ -231,3 +231,20 @@ def test_partners_of_which_nothing_is_known_are_refused(folder: Callable) -> Non
         open_sequence(
             folder("left/a0b0.png", "left/a1b3.png", "left/a2b6.png", "right/x.png", "right/y.png", stereo=True)
         )
+
+
+def test_what_is_not_used_is_told(
+    folder: Callable, write: Callable, picture: Callable, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = folder("left/0.png", "left/1.png", stereo=True)
+    assert open_sequence(path).sensor == "mono"
+    assert "is for right images, too, but there is no folder" in caplog.text
+    for i in range(2):
+        write(path / "right" / f"{i}.png", picture(i))
+        write(path / "depth" / f"{i}.png", np.full((30, 40), 1000, np.uint16))
+    assert open_sequence(path).sensor == "stereo"
+    assert "depth is not used, and the run is stereo" in caplog.text
+    caplog.clear()
+    for sensor in ("mono", "stereo", "rgbd"):
+        open_sequence(path, sensor=sensor)
+    assert caplog.text == ""
