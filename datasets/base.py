@@ -43,6 +43,7 @@ class BaseSequence(ABC):
         self.time_unit = "s"
         self.left_out: list[LeftOut] = []
         self._late: dict[int, StampError] = {}
+        self._told = (0, 0)
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -99,18 +100,24 @@ class BaseSequence(ABC):
                 break
             decoded += 1
             yield frame
-        self._tell_late()
         if decoded == 0:
             reason = self.skipped[0][1] if self.skipped else "it is empty"
             raise DatasetError(f"{self.name}: none of its {len(self)} frames can be decoded: {reason}")
+        if (len(self.skipped), len(self._late)) != self._told:
+            self._told = len(self.skipped), len(self._late)
+            self._tell()
 
     def _leave_out(self, index: int, error: StampError) -> None:
         if index not in self._late:
             self._late[index] = error
             self.left_out.append(LeftOut(error.stamp_s, error.reason))
 
-    def _tell_late(self) -> None:
-        """One notice about the frames that were left out on the way."""
+    def _tell(self) -> None:
+        """Notices about the frames that were skipped or left out on the way."""
+        if self.skipped:
+            text = "%s: %d frames cannot be decoded and are skipped, the first, frame %d: %s"
+            count = len(self.skipped)
+            notice(_LOG, "unreadable_images", text, self.name, count, *self.skipped[0], count=count)
         for reason, count in Counter(error.reason for error in self._late.values()).items():
             first = next(error for error in self._late.values() if error.reason == reason)
             text = "%s: %d frames are left out (%s), the first: %s"

@@ -71,3 +71,11 @@ def test_another_size_is_told_with_its_unit(factor: float, words: str) -> None:
     with shown_notices(lambda found: None) as notices:
         evaluate(from_file(ESTIMATE), from_file(Trajectory(TRUTH.timestamps, larger)), "sim3")
     assert notices.notices == []
+
+
+def test_a_truth_of_few_poses_is_told() -> None:
+    few = from_file(TRUTH).select(np.arange(len(TRUTH) // 3))
+    found = told(ESTIMATE, few)
+    assert [each.topic for each in found] == ["poses_not_judged"]
+    assert found[0].count == len(ESTIMATE) - len(few)
+    assert f"only {len(few)} of {len(ESTIMATE)} poses have a true one within 0.01 s" in found[0].text
