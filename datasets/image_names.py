@@ -21,13 +21,11 @@ from spslam.timestamps import FASTEST_STEP_S, SLOWEST_STEP_S, UNIT_NAMES, UNITS_
 from .calibration import Calibration
 from .decoding import list_files
 from .layout import shorten
-from .name_numbers import hexadecimal, name_patterns, telling_numbers
+from .name_numbers import MOST_KINDS, hexadecimal, name_patterns, telling_numbers
 from .timing import Timing, order_frames
 
 _LOG = logging.getLogger(__name__)
 _NUMBER = re.compile(r"(\d+(?:\.\d+)?)")
-# More patterns than this are no streams: the names have none.
-_MOST_KINDS = 6
 # A folder whose names follow one pattern to this share is that pattern's; the others are strays.
 _ONE_PATTERN = 0.9
 # Words before a number that tells cameras apart, and how many cameras there may be.
@@ -107,10 +105,10 @@ def time_images(
     told = telling_numbers(paths, folder)
     if told is None:
         return _in_order(paths, calibration, folder, strays, "hold no one number, in one pattern, that tells the time")
-    numbers, written = told
+    numbers = told.numbers
     whole = not any("." in number for number in numbers)
     values = np.array([float(number) for number in numbers])
-    unit = timing.unit if timing.unit != "auto" else written or _unit_like(values, like)
+    unit = timing.unit if timing.unit != "auto" else told.unit or _unit_like(values, like)
     unit = unit or _unit(values, numbers, whole, calibration, folder)
     # Division by one changes nothing; by the power of ten it is right to the last digit.
     if unit == "frames":
@@ -118,8 +116,9 @@ def time_images(
     else:
         times = values / UNITS_PER_SECOND[cast(TimeUnit, unit)]
     named = TimedImages([int(n) if whole else n for n in numbers], times, paths, unit)
-    # Names sort as text: only the numbers tell the order, so that theirs is no cause for a notice.
-    by_time = named.select(np.argsort(times, kind="stable").astype(np.int64))
+    # Names sort as text: without a counter beside the times only these tell the order, and theirs is no cause for a
+    # notice.
+    by_time = named.select(np.argsort(times, kind="stable").astype(np.int64) if told.order is None else told.order)
     order, left_out = order_frames(by_time.times, str(folder))
     return replace(by_time.select(order), left_out=(*strays, *left_out))
 
@@ -190,7 +189,15 @@ def _counted(
             f"the names of the images in {folder} are no times: calibration {calibration.path} needs fps, the rate of "
             "the file numbers"
         )
-    return numbers.astype(np.float64) / calibration.fps
+    times: NDArray[np.float64] = numbers.astype(np.float64) / calibration.fps
+    step = float(np.median(np.diff(np.unique(times)))) if len(times) > 1 else 0.0
+    if step > SLOWEST_STEP_S:
+        text = (
+            "%s: the numbers in names count frames, which makes one image in %.4g s at %g a second; if they are times, "
+            "--time-unit says so"
+        )
+        notice(_LOG, "slow_counter", text, folder, step, calibration.fps)
+    return times
 
 
 def _one_pattern(paths: list[Path], folder: Path) -> tuple[list[Path], tuple[LeftOut, ...]]:
@@ -224,7 +231,7 @@ def describe_kinds(paths: list[Path]) -> str:
     if len(patterns) == 1:
         patterns = _by_camera(paths) or _by_format(paths) or patterns
     kinds = {pattern: found for pattern, found in patterns.items() if len(found) > 1}
-    if len(patterns) > _MOST_KINDS and max(map(len, patterns.values())) <= len(paths) / 2:
+    if len(patterns) > MOST_KINDS and max(map(len, patterns.values())) <= len(paths) / 2:
         return ""
     listed = ", ".join(f"{len(found)} {pattern} (as {found[0].name})" for pattern, found in sorted(kinds.items()))
     return f"{len(kinds)} kinds of images: {listed}" if len(kinds) > 1 else ""

@@ -163,7 +163,9 @@ def _pair(
     """The images that have a partner in `folder`, these partners, and the images without one."""
     other = time_images(folder, suffixes, calibration, timing, left)
     what = f"{folder.name} image"
-    pairs = _same_names(left, other) if not (left.numbered and other.numbered) else _same_numbers(left, other)
+    pairs, named = _same_numbers(left, other), _same_names(left, other)
+    if len(named) > (0 if pairs is None else len(pairs)):
+        pairs = named
     if pairs is None:
         pairs = _same_places(left, other, name, what)
     # Stamps of two cameras may be equal by chance here and there.
@@ -177,7 +179,10 @@ def _pair(
 
 
 def _same_numbers(left: TimedImages, other: TimedImages) -> NDArray[np.int64] | None:
-    """Rows (M, 2) of images of the same number; None where counters of two equally long lists begin at another one."""
+    """Rows (M, 2) of images of the same number; None where they tell nothing: without numbers, or where counters of two
+    equally long lists begin at another one."""
+    if not (left.numbered and other.numbered):
+        return None
     rows = {number: row for row, number in enumerate(other.numbers)}
     found = [(row, rows[number]) for row, number in enumerate(left.numbers) if number in rows]
     if len(found) < len(left.paths) == len(other.paths):
@@ -188,11 +193,11 @@ def _same_numbers(left: TimedImages, other: TimedImages) -> NDArray[np.int64] | 
     return np.array(found, dtype=np.int64).reshape(-1, 2)
 
 
-def _same_names(left: TimedImages, other: TimedImages) -> NDArray[np.int64] | None:
-    """Rows (M, 2) of images of the same name; None where there are none."""
+def _same_names(left: TimedImages, other: TimedImages) -> NDArray[np.int64]:
+    """Rows (M, 2) of images of the same name."""
     rows = {path.stem: row for row, path in enumerate(other.paths)}
     found = [(row, rows[path.stem]) for row, path in enumerate(left.paths) if path.stem in rows]
-    return np.array(found, dtype=np.int64) if found else None
+    return np.array(found, dtype=np.int64).reshape(-1, 2)
 
 
 def _same_places(left: TimedImages, other: TimedImages, name: str, what: str) -> NDArray[np.int64]:

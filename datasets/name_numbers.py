@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import logging
 import re
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from spslam.notices import notice
 from spslam.timestamps import TimeUnit, date_seconds, is_second_of_date
@@ -21,7 +25,12 @@ _DATE = re.compile(
 # Numbers from here on are no counters of images that stand beside a counter.
 _LIKELY_TIME = 10**6
 _FRACTIONS = (3, 6, 9)
+# More patterns of names than this are no streams: the names have none.
+MOST_KINDS = 6
 _NANOSECOND_DIGITS = 9
+# Steps of a fraction's last digit up to which it counts, and how much more even steps must be in another reading.
+_COUNTED = 1.5
+_MORE_EVEN = 0.5
 
 
 def name_patterns(paths: list[Path]) -> dict[str, list[Path]]:
@@ -34,16 +43,31 @@ def name_patterns(paths: list[Path]) -> dict[str, list[Path]]:
 
 
 def hexadecimal(paths: list[Path]) -> list[int] | None:
-    """The numbers that names are if they are all hexadecimal, of one length and some with letters; else None."""
+    """The numbers that names are if all are hexadecimal, of one length and with letters here and there; else None."""
     stems = [path.stem.lower() for path in paths]
     if len({len(stem) for stem in stems}) != 1 or not all(map(_HEXADECIMAL.fullmatch, stems)):
         return None
-    return None if all(stem.isdigit() for stem in stems) else [int(stem, 16) for stem in stems]
+    # A letter in front (f0001, or c0001 and d0001 of two streams) is no digit.
+    return [int(stem, 16) for stem in stems] if len(name_patterns(paths)) > MOST_KINDS else None
 
 
-def telling_numbers(paths: list[Path], folder: Path) -> tuple[list[str], TimeUnit | None] | None:
-    """The number of each name that tells its time or its place, and its unit where the way it is written says it; None
-    where no single one does.
+@dataclass(frozen=True)
+class Told:
+    """The number of each name that tells its time or its place.
+
+    Attributes:
+        numbers: N, as they are written.
+        unit: of them, where the way they are written says it.
+        order: (N,) int64, rows in the order of another number of the names, which counts; None where there is none.
+    """
+
+    numbers: list[str]
+    unit: TimeUnit | None = None
+    order: NDArray[np.int64] | None = None
+
+
+def telling_numbers(paths: list[Path], folder: Path) -> Told | None:
+    """The number of each name that tells its time or its place; None where no single one does.
 
     Names that hold a date and the time of day tell seconds since 1970. Of several numbers that change from name to
     name, whole seconds and their fraction are one; beside a counter, a number that looks like a time wins. What was
@@ -55,7 +79,7 @@ def telling_numbers(paths: list[Path], folder: Path) -> tuple[list[str], TimeUni
     """
     if (dates := _dates(paths)) is not None:
         notice(_LOG, "dates_in_names", "%s: dates and times of day in names are read as UTC", folder)
-        return dates, "s"
+        return Told(dates, "s")
     signed = _some_signed(paths)
     parts = [_parts(path, signed) for path in paths]
     if not parts or len(parts[0]) < 3 or any(part[::2] != parts[0][::2] for part in parts):
@@ -63,18 +87,33 @@ def telling_numbers(paths: list[Path], folder: Path) -> tuple[list[str], TimeUni
     columns = {index: [part[index] for part in parts] for index in range(1, len(parts[0]), 2)}
     varying = [index for index, column in columns.items() if len(set(column)) > 1]
     if len(varying) <= 1:
-        return columns[varying[0] if varying else len(parts[0]) - 2], None
+        column = columns[varying[0] if varying else len(parts[0]) - 2]
+        if (padded := _padded_nanoseconds(column)) is not None:
+            text = (
+                "%s: what stands behind the point in names is read as nanoseconds (%s as %s), for then steps are even"
+            )
+            notice(
+                _LOG,
+                "numbers_in_names",
+                text,
+                folder,
+                *next(pair for pair in zip(column, padded, strict=True) if pair[0] != pair[1]),
+            )
+            return Told(padded, "s")
+        return Told(column)
     if (seconds := _seconds_and_fraction(columns, parts[0])) is not None:
         text = "%s: two numbers of each name are read as whole seconds and their fraction"
         notice(_LOG, "numbers_in_names", text, folder)
-        return seconds, "s"
+        return Told(seconds, "s")
     chosen = _beside_counter({index: columns[index] for index in varying})
     if chosen is None:
         return None
     text = "%s: of the %d numbers that change from name to name, number %d (%s in %s) is taken"
     place = list(columns).index(chosen) + 1
     notice(_LOG, "numbers_in_names", text, folder, len(varying), place, columns[chosen][0], paths[0].name)
-    return columns[chosen], None
+    counters = [columns[index] for index in varying if index != chosen and _counts([float(n) for n in columns[index]])]
+    order = np.argsort(np.array(counters[0], dtype=np.float64), kind="stable") if counters else None
+    return Told(columns[chosen], order=order)
 
 
 def _some_signed(paths: list[Path]) -> bool:
@@ -100,8 +139,15 @@ def _dates(paths: list[Path]) -> list[str] | None:
             return None
         fraction = match[7] or match[8]
         seconds.append(f"{whole}.{fraction}" if fraction else str(whole))
-    # Several images of a second need more than the second; so does a name's counter that looks like one's fraction.
-    return seconds if len(set(seconds)) == len(seconds) > 1 else None
+    # Several images of a second need more than the second.
+    if not len(set(seconds)) == len(seconds) > 1:
+        return None
+    digits = {len(match[8]) for match in found if match is not None and match[8]}
+    if len(digits) == 1:
+        # A counter behind the second that looks like its fraction.
+        steps = np.diff(np.sort(np.array(seconds, dtype=np.float64))) * 10.0 ** digits.pop()
+        return seconds if float(np.median(steps)) > _COUNTED else None
+    return seconds
 
 
 def _seconds_and_fraction(columns: dict[int, list[str]], names: list[str]) -> list[str] | None:
@@ -117,6 +163,21 @@ def _seconds_and_fraction(columns: dict[int, list[str]], names: list[str]) -> li
         if dated and _LIKELY_TIME <= max(map(int, rest)) < 10**_NANOSECOND_DIGITS:
             return [f"{second}.{int(part):09d}" for second, part in zip(whole, rest, strict=True)]
     return None
+
+
+def _padded_nanoseconds(column: list[str]) -> list[str] | None:
+    """Numbers of seconds whose nanoseconds stand behind the point without the zeros in front, with these zeros; None
+    where the numbers are decimals, that is where steps are more even so."""
+    halves = [number.split(".") for number in column]
+    widths = {len(half[1]) for half in halves if len(half) == 2}
+    if any(len(half) != 2 for half in halves) or max(widths) != _NANOSECOND_DIGITS or len(widths) == 1:
+        return None
+    padded = [f"{whole}.{part:0>{_NANOSECOND_DIGITS}}" for whole, part in halves]
+    spreads = []
+    for numbers in (column, padded):
+        steps = np.diff(np.sort(np.array(numbers, dtype=np.float64)))
+        spreads.append(float(np.abs(steps - np.median(steps)).mean()))
+    return padded if spreads[1] < _MORE_EVEN * spreads[0] else None
 
 
 def _beside_counter(columns: dict[int, list[str]]) -> int | None:

@@ -122,6 +122,8 @@ def test_dates_before_the_number_are_one_recording(folder: Callable, picture: Ca
             lambda i: f"IMG_20230501_12{30 + i // 6}{(59 + i // 6) % 60:02d}{(700 + 50 * i) % 1000:03d}.png",
             1682944259.7,
         ),
+        # ROS' seconds and nanoseconds without the zeros in front of these.
+        (lambda i: f"{1403715273 + (650 + 50 * i) // 1000}.{(650 + 50 * i) % 1000 * 10**6 + 17}.png", 1403715273.65),
         (lambda i: f"{(950 + 50 * i) // 1000},{(950 + 50 * i) % 1000:03d}.png", 0.95),
         (lambda i: f"{-0.25 + 0.05 * i:.3f}.png", -0.25),
     ],
@@ -150,3 +152,22 @@ def test_a_folder_with_the_name_of_an_image_is_none(folder: Callable) -> None:
     path = folder(lambda i: f"{i:04d}.png")
     (path / "old.png").mkdir()
     assert open_sequence(path).left_out == []
+
+
+@pytest.mark.parametrize("name", [lambda i: f"20230501_123010_{i:03d}.png", lambda i: f"f{i:04d}.png"])
+def test_counters_that_look_like_something_else(folder: Callable, name: Callable[[int], str]) -> None:
+    sequence = open_sequence(folder(name))
+    assert sequence.time_unit == "frames"
+    assert [frame.timestamp for frame in sequence] == pytest.approx(np.arange(COUNT) / 20)
+
+
+def test_a_counter_beside_times_tells_where_the_clock_stepped_back(folder: Callable, picture: Callable) -> None:
+    sequence = open_sequence(folder(lambda i: f"{i:04d}_{100 + 0.05 * i - (0.12 if i >= 6 else 0):.6f}.png"))
+    assert [entry.reason for entry in sequence.left_out] == ["clock stepped back"] * 2
+    for row, frame in zip([*range(6), *range(8, COUNT)], sequence, strict=True):
+        np.testing.assert_array_equal(frame.image, picture(row))
+
+
+def test_counters_that_are_too_slow_are_told(folder: Callable, caplog: pytest.LogCaptureFixture) -> None:
+    open_sequence(folder(lambda i: f"f{3000 * i}.png"))
+    assert "which makes one image in 150 s at 20 a second; if they are times, --time-unit says so" in caplog.text
