@@ -18,6 +18,8 @@ _LOG = logging.getLogger(__name__)
 PAIR_WITHIN_S = 0.02
 # Median lateness, seconds, from which stereo pairs are doubted: at 1 m/s and 1 m, 5 ms are half a per cent of parallax.
 _LATE_S = 0.005
+# The same for depth, which a Kinect gives up to 17 ms late.
+_DEPTH_LATE_S = 0.0175
 # More steps back than this many or this share of a list, or fewer entries than this between two of them: the list is
 # unsorted, and no clock stepped back.
 _MOST_STEPS_BACK, _UNSORTED_SHARE, _LEAST_BETWEEN = 5, 0.02, 5
@@ -212,9 +214,11 @@ def pair_by_time(
             f"{nearest} s away, half of them more than {usual} s; --pair-within S sets the limit"
         )
     late = float(np.median(timestamps1[pairs[:, 1]] - timestamps0[pairs[:, 0]]))
-    if partner == "right image" and abs(late) > _LATE_S:
-        text = "%s: right images come %.1f ms %s the left ones (median): pairs of a moving camera are not exact"
-        notice(_LOG, "late_right_images", text, name, 1e3 * abs(late), "after" if late > 0 else "before")
+    if abs(late) > (_LATE_S if partner == "right image" else _DEPTH_LATE_S):
+        text = "%s: %ss come %.1f ms %s the %s (median): pairs of a moving camera are not exact"
+        images = "left ones" if partner == "right image" else "images"
+        topic = f"late_{partner.replace(' ', '_')}s"
+        notice(_LOG, topic, text, name, partner, 1e3 * abs(late), "after" if late > 0 else "before", images)
     missing = np.setdiff1d(np.arange(len(timestamps0)), pairs[:, 0])
     unpaired = [LeftOut(float(timestamps0[row]), f"no {partner}") for row in missing]
     report_unpaired(len(unpaired), len(timestamps0), name, f"{partner} within {within_s:g} s", away[missing])

@@ -107,3 +107,11 @@ def test_two_steps_back_are_two_second_passes(caplog: pytest.LogCaptureFixture) 
 def test_stamps_that_count_are_told(caplog: pytest.LogCaptureFixture) -> None:
     read_stamps(np.arange(9.0), "s", "times.txt", Timing(), 10.0)
     assert "if they number the images, count these with --time-unit frames" in caplog.text
+
+
+def test_late_depth_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    times = np.arange(20) / 20
+    pair_by_time(times, times + 0.016, 0.02, "walk", "depth image")
+    assert caplog.text == ""
+    pair_by_time(times, times + 0.03, 0.0201, "walk", "depth image")
+    assert "walk: depth images come 20.0 ms before the images (median)" in caplog.text
