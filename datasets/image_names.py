@@ -108,11 +108,13 @@ def time_images(
     numbers = told.numbers
     whole = not any("." in number for number in numbers)
     values = np.array([float(number) for number in numbers])
-    unit = timing.unit if timing.unit != "auto" else told.unit or _unit_like(values, like)
+    # Seconds that were put together from dates or parts are seconds whatever the unit of the parts is.
+    unit = timing.unit if timing.unit == "frames" else told.unit or timing.given or _unit_like(values, like)
     unit = unit or _unit(values, numbers, whole, calibration, folder)
     # Division by one changes nothing; by the power of ten it is right to the last digit.
     if unit == "frames":
-        times = _counted(values if whole else np.unique(values, return_inverse=True)[1], calibration, folder)
+        counts = whole and np.abs(values).max() < _SURELY_TIME
+        times = _counted(values if counts else np.unique(values, return_inverse=True)[1], calibration, folder)
     else:
         times = values / UNITS_PER_SECOND[cast(TimeUnit, unit)]
     named = TimedImages([int(n) if whole else n for n in numbers], times, paths, unit)

@@ -46,11 +46,12 @@ def open_images(
 ) -> FileSequence:
     """Open an image folder, or its subfolder `sequence`.
 
-    Images lie in the folder itself or in `left/` (or `images/`, `rgb/`), right images in `right/`, depth registered
-    to the images in `depth/`. Numbers in the names that follow one pattern give the time, see `time_images`. Frames are
-    in the order of these times whatever the order of the names. Right and depth images belong to the image of the same
-    number, or when no numbers are equal and they are times, to the nearest within `timing.pair_within_s`. Images with a
-    time that was there before and images without a partner are left out and counted.
+    Images lie in the folder itself or in `left/` (or `images/`, `rgb/`), where there are the most, right images in
+    `right/`, depth registered to the images in `depth/`. Numbers in the names that follow one pattern give the time, see
+    `time_images`. Frames are in the order of these times whatever the order of the names. Right and depth images belong
+    to the image of the same number or name, or when these are not equal and they are times, to the nearest within
+    `timing.pair_within_s`; equally many counted ones belong together in order. Images with a time that was there before
+    and images without a partner are left out and counted.
 
     Raises:
         DatasetError: images or calibration are missing or hold something else than expected.
@@ -61,6 +62,7 @@ def open_images(
     if images_folder is None:
         found = contents(folder) if folder.is_dir() else "no such folder"
         raise DatasetError(f"expected images (*.png, *.jpg) in {folder} or its left/ subfolder, found {found}")
+    _tell_others(folder, images_folder)
     places = [folder, images_folder, path]
     if images_folder.name in _FOLDERS:  # the path may be left/ itself
         places.append(images_folder.parent)
@@ -93,7 +95,19 @@ def open_images(
 
 
 def _image_folder(folder: Path) -> Path | None:
-    return next((f for f in (folder, *(folder / name for name in _FOLDERS)) if list_files(f)), None)
+    """The folder of the images: of `folder` and those in it that are called so, the one with the most."""
+    counts = {place: len(list_files(place)) for place in (folder, *(folder / name for name in _FOLDERS))}
+    most = max(counts, key=counts.__getitem__)
+    return most if counts[most] else None
+
+
+def _tell_others(folder: Path, taken: Path) -> None:
+    """Say which other folders hold images that could have been meant."""
+    for place in (folder, *(folder / name for name in _FOLDERS)):
+        if place != taken and (others := list_files(place)):
+            text = "%s: the %d images in %s are read, the %d in %s are not"
+            count = len(others)
+            notice(_LOG, "unused_images", text, folder, len(list_files(taken)), taken, count, place, count=count)
 
 
 def _choose_sensor(sides: Path, sensor: str, calibration: Calibration) -> Sensor:

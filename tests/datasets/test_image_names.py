@@ -171,3 +171,14 @@ def test_a_counter_beside_times_tells_where_the_clock_stepped_back(folder: Calla
 def test_counters_that_are_too_slow_are_told(folder: Callable, caplog: pytest.LogCaptureFixture) -> None:
     open_sequence(folder(lambda i: f"f{3000 * i}.png"))
     assert "which makes one image in 150 s at 20 a second; if they are times, --time-unit says so" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "name",
+    [lambda i: f"{1403715273262142976 + 70_000_000 * i}.png", lambda i: f"2023-05-01T12:30:{10 + 0.07 * i:05.2f}.png"],
+)
+def test_given_units_of_times_in_names(folder: Callable, name: Callable[[int], str]) -> None:
+    path = folder(name)
+    counted = open_sequence(path, time_unit="frames")
+    assert [frame.timestamp for frame in counted] == pytest.approx(np.arange(COUNT) / 20)
+    assert np.diff(open_sequence(path, time_unit="ns").timestamps) == pytest.approx(0.07, abs=1e-6)

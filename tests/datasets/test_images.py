@@ -248,3 +248,10 @@ def test_what_is_not_used_is_told(
     for sensor in ("mono", "stereo", "rgbd"):
         open_sequence(path, sensor=sensor)
     assert caplog.text == ""
+
+
+def test_a_picture_beside_the_images_is_not_the_recording(folder: Callable, caplog: pytest.LogCaptureFixture) -> None:
+    path = folder("cover.png", "left/0.png", "left/1.png", "right/0.png", "right/1.png", stereo=True)
+    sequence = open_sequence(path)
+    assert (sequence.sensor, len(sequence)) == ("stereo", 2)
+    assert "the 2 images in" in caplog.text and "the 1 in" in caplog.text
