@@ -47,8 +47,8 @@ def open_images(
     """Open an image folder, or its subfolder `sequence`.
 
     Images lie in the folder itself or in `left/` (or `images/`, `rgb/`), where there are the most, right images in
-    `right/`, depth registered to the images in `depth/`. Numbers in the names that follow one pattern give the time, see
-    `time_images`. Frames are in the order of these times whatever the order of the names. Right and depth images belong
+    `right/`, depth registered to the images in `depth/`. Numbers in the names that follow one pattern give the time,
+    see `time_images`. Frames are in the order of these times whatever that of the names. Right and depth images belong
     to the image of the same number or name, or when these are not equal and they are times, to the nearest within
     `timing.pair_within_s`; equally many counted ones belong together in order. Images with a time that was there before
     and images without a partner are left out and counted.
