@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spslam.camera import Camera
-from spslam.errors import DatasetError, FrameError
+from spslam.errors import DatasetError, FrameError, StampError
 from spslam.frame import Frame, Sensor
+from spslam.notices import notice
 from spslam.ports import LeftOut, Sequence
 from spslam.trajectory import Trajectory
 
@@ -40,6 +42,8 @@ class BaseSequence(ABC):
         self.skipped: list[tuple[int, str]] = []
         self.time_unit = "s"
         self.left_out: list[LeftOut] = []
+        self._late: dict[int, StampError] = {}
+        self._told = (0, 0)
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -49,6 +53,7 @@ class BaseSequence(ABC):
         """The frame at `index`, 0 <= index < len(self).
 
         Raises:
+            StampError: it is not later than the frames before.
             FrameError: it cannot be decoded.
             IndexError: the recording ends before it, which only reading it tells.
         """
@@ -74,7 +79,8 @@ class BaseSequence(ABC):
         return self._read(position)
 
     def __iter__(self) -> Iterator[Frame]:
-        """Every frame that can be decoded; the others are logged and counted in `skipped`, once each.
+        """Every frame that can be decoded; the others are logged and counted in `skipped`, once each. Those that are
+        not later than the ones before are in `left_out`.
 
         Raises:
             DatasetError: at the end, when not one could be decoded.
@@ -84,6 +90,9 @@ class BaseSequence(ABC):
             index, position = position, position + 1
             try:
                 frame = self._read(index)
+            except StampError as error:
+                self._leave_out(self._original_index(index), error)
+                continue
             except FrameError as error:
                 self._skip(self._original_index(index), str(error))
                 continue
@@ -94,6 +103,25 @@ class BaseSequence(ABC):
         if decoded == 0:
             reason = self.skipped[0][1] if self.skipped else "it is empty"
             raise DatasetError(f"{self.name}: none of its {len(self)} frames can be decoded: {reason}")
+        if (len(self.skipped), len(self._late)) != self._told:
+            self._told = len(self.skipped), len(self._late)
+            self._tell()
+
+    def _leave_out(self, index: int, error: StampError) -> None:
+        if index not in self._late:
+            self._late[index] = error
+            self.left_out.append(LeftOut(error.stamp_s, error.reason))
+
+    def _tell(self) -> None:
+        """Notices about the frames that were skipped or left out on the way."""
+        if self.skipped:
+            text = "%s: %d frames cannot be decoded and are skipped, the first, frame %d: %s"
+            count = len(self.skipped)
+            notice(_LOG, "unreadable_images", text, self.name, count, *self.skipped[0], count=count)
+        for reason, count in Counter(error.reason for error in self._late.values()).items():
+            first = next(error for error in self._late.values() if error.reason == reason)
+            text = "%s: %d frames are left out (%s), the first: %s"
+            notice(_LOG, reason.replace(" ", "_"), text, self.name, count, reason, first, count=count)
 
     def _skip(self, index: int, reason: str) -> None:
         if any(index == known for known, _ in self.skipped):

@@ -25,6 +25,7 @@ _JPEG_START = b"\xff\xd8\xff"
 _JPEG_END = b"\xff\xd9"
 # Bytes at the beginning of a JPEG file that hold the orientation, if anything does: a segment has 64 kB at most.
 _EXIF_WITHIN = 1 << 17
+_EXIF_MARKS = {_JPEG_START: b"Exif\x00\x00", _PNG_SIGNATURE: b"eXIf"}
 _ORIENTATION_TAG = 0x0112
 _EXIF_SHORT = 3
 _LARGEST_UINT16 = 65535
@@ -145,12 +146,14 @@ def tell_orientation(path: Path) -> None:
 
 
 def orientation_tag(data: bytes) -> int:
-    """The orientation in the Exif data of a JPEG file that begins with `data`, 1 to 8; 1, upright, where there is none.
+    """The orientation in the Exif data of a JPEG or PNG file that begins with `data`, 1 to 8; 1, upright, where there
+    is none.
 
-    Source: Exif 2.32 (CIPA DC-008), tag 0x0112 of the first directory.
+    Source: Exif 2.32 (CIPA DC-008), tag 0x0112 of the first directory; PNG (W3C, third edition), chunk eXIf.
     """
-    start = data.find(b"Exif\x00\x00", 0, _EXIF_WITHIN) + 6
-    if not data.startswith(_JPEG_START) or start < 6:
+    mark = next((mark for begin, mark in _EXIF_MARKS.items() if data.startswith(begin)), b"")
+    start = data.find(mark, 0, _EXIF_WITHIN) + len(mark)
+    if not mark or start < len(mark):
         return 1
     tiff = data[start:]
     order = {b"II": "<", b"MM": ">"}.get(tiff[:2])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,20 +17,22 @@ from spslam.errors import CalibrationError, DatasetError
 from spslam.geometry import inverse, orthonormalize
 from spslam.lens import lens, lens_model
 from spslam.notices import notice
-from spslam.ports import LeftOut
+from spslam.ports import NO_STAMP, LeftOut
 from spslam.trajectory import Trajectory, carried_truth, read_ground_truth
 
 from .base import FileSequence, FrameFiles, check_image_size
 from .calibration_checks import report_doubts
 from .decoding import list_files
 from .foreign_calibration import EUROC_SENSOR, recognise
-from .layout import check_sequence_name, choose_sequence, contents, reason, subfolders
+from .image_lists import read_image_list
+from .layout import check_sequence_name, choose_sequence, contents, subfolders
 from .rectify import StereoRectifier
-from .timing import Timing, nominal_fps, order_frames, pair_by_time, read_stamps
+from .timing import Timing, check_counted, nominal_fps, order_frames, pair_by_time, read_stamps
 from .yaml_text import parse_yaml, read_text, shown
 
 _LOG = logging.getLogger(__name__)
 _FPS = 20.0
+_NUMBER = re.compile(r"\d+(\.\d+)?")
 _DISTORTION = "distortion_coefficients"
 
 
@@ -71,6 +74,7 @@ def open_euroc(
 
     right = _read_sensor(mav / "cam1" / "sensor.yaml")
     right_times, right_images, _, _ = _read_images(mav / "cam1", name, timing, right.camera.fps)
+    check_counted(len(times), len(right_times), timing, name, "right image")
     pairs, unpaired = pair_by_time(times, right_times, timing.pair_within_s, name, "right image")
     times, images = times[pairs[:, 0]], [images[i] for i in pairs[:, 0]]
     files = FrameFiles(
@@ -206,7 +210,9 @@ def _read_images(
     if not on_disk:
         raise DatasetError(f"expected images (*.png, *.jpg) in {folder}, found none")
     listed = table.is_file()
-    entries = _read_table(table) if listed else [(float(stem), stem) for stem in on_disk if stem.isdigit()]
+    entries, unknown = (
+        _read_table(table) if listed else ([(float(stem), stem) for stem in on_disk if _NUMBER.fullmatch(stem)], 0)
+    )
     if not any(stem in on_disk for _, stem in entries):
         raise DatasetError(
             f"none of the {len(entries)} images in {table} lies in {folder}"
@@ -217,7 +223,9 @@ def _read_images(
         text = "%s: %d images in %s are left out: %s"
         why = f"{table.name} does not list them" if listed else "their names are no time stamps"
         notice(_LOG, "unlisted_images", text, name, ignored, folder, why, count=ignored)
-    stamps, unit = read_stamps(np.array([stamp for stamp, _ in entries]), "ns", str(table), timing, fps)
+    stamps, unit = read_stamps(
+        np.array([stamp for stamp, _ in entries]), "ns", str(table if listed else folder), timing, fps
+    )
     # A recording may have been recompressed: the extension in the table does not matter.
     there = np.array([stem in on_disk for _, stem in entries])
     if missing := int(np.count_nonzero(~there)):
@@ -226,28 +234,20 @@ def _read_images(
         notice(_LOG, "missing_images", text, name, missing, len(entries), table, count=missing)
     times, images = stamps[there], [on_disk[stem] for (_, stem), found in zip(entries, there, strict=True) if found]
     order, left_out = order_frames(times, str(table))
+    left_out += [LeftOut(math.nan, NO_STAMP)] * unknown
     return times[order], [images[i] for i in order], unit, left_out
 
 
-def _read_table(path: Path) -> list[tuple[float, str]]:
-    """(time stamp, file name without extension) of each line of data.csv."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{path}: cannot be read ({reason(error)})") from None
-    entries = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip() or line.lstrip().startswith("#"):
-            continue
-        stamp, _, file = (part.strip() for part in line.partition(","))
-        try:
-            value = float(stamp)
-        except ValueError:
-            value = math.nan
-        if not (math.isfinite(value) and file):
-            raise DatasetError(f"{path}:{number}: expected 'nanoseconds,filename', found {line.strip()[:60]!r}")
-        entries.append((value, Path(file).stem))
-    return entries
+def _read_table(path: Path) -> tuple[list[tuple[float, str]], int]:
+    """(time stamp, file name without extension) of each line of data.csv, and how many lines were left out."""
+    stamps, names, unknown = read_image_list(path, "'nanoseconds,filename'", comma=True)
+    return [(stamp, _stem(name)) for stamp, name in zip(stamps.tolist(), names, strict=True)], unknown
+
+
+def _stem(name: str) -> str:
+    # A name without the ending of its format may hold a point: seconds.
+    path = Path(name.replace("\\", "/"))
+    return path.name if path.suffix.lstrip(".").isdigit() else path.stem
 
 
 def _read_ground_truth(

@@ -12,6 +12,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
+from spslam.clocks import share_together, unit_by_clock
 from spslam.errors import CalibrationError, DatasetError, TimestampError
 from spslam.notices import notice
 from spslam.ports import LeftOut
@@ -20,6 +21,7 @@ from spslam.timestamps import FASTEST_STEP_S, SLOWEST_STEP_S, UNIT_NAMES, UNITS_
 from .calibration import Calibration
 from .decoding import list_files
 from .layout import shorten
+from .name_numbers import MOST_KINDS, hexadecimal, name_patterns, telling_numbers
 from .timing import Timing, order_frames
 
 _LOG = logging.getLogger(__name__)
@@ -95,41 +97,57 @@ def time_images(
         kinds = ", ".join(sorted({path.suffix.lower() for path in others}))
         text = "%s: %d files are left out: %s is not read (%s are)"
         notice(_LOG, "unread_formats", text, folder, len(others), kinds, ", ".join(suffixes), count=len(others))
+    if (places := hexadecimal(paths)) is not None:
+        # Digits and letters of one length sort as their numbers do, other than in natural order.
+        paths = [path for _, path in sorted(zip(places, paths, strict=True))]
+        return _in_order(paths, calibration, folder, (), "are hexadecimal")
     paths, strays = _one_pattern(paths, folder)
-    numbers = _varying_numbers(paths)
-    if numbers is None:
-        text = "%s: the names of %d images follow no one pattern: they are counted in natural order, %s a second"
-        notice(_LOG, "unnumbered_images", text, folder, len(paths), calibration.fps, count=len(paths))
-        count = np.arange(len(paths))
-        times = _counted(count, calibration, folder)
-        return TimedImages(list(range(len(paths))), times, paths, "frames", False, strays)
+    told = telling_numbers(paths, folder)
+    if told is None:
+        return _in_order(paths, calibration, folder, strays, "hold no one number, in one pattern, that tells the time")
+    numbers = told.numbers
     whole = not any("." in number for number in numbers)
     values = np.array([float(number) for number in numbers])
-    unit = (
-        like.unit if like is not None and like.numbered else _unit(values, numbers, whole, calibration, folder, timing)
-    )
+    # Seconds that were put together from dates or parts are seconds whatever the unit of the parts is.
+    unit = timing.unit if timing.unit == "frames" else told.unit or timing.given or _unit_like(values, like)
+    unit = unit or _unit(values, numbers, whole, calibration, folder)
     # Division by one changes nothing; by the power of ten it is right to the last digit.
     if unit == "frames":
-        times = _counted(values if whole else np.unique(values, return_inverse=True)[1], calibration, folder)
+        counts = whole and np.abs(values).max() < _SURELY_TIME
+        times = _counted(values if counts else np.unique(values, return_inverse=True)[1], calibration, folder)
     else:
         times = values / UNITS_PER_SECOND[cast(TimeUnit, unit)]
     named = TimedImages([int(n) if whole else n for n in numbers], times, paths, unit)
-    # Names sort as text: only the numbers tell the order, so that theirs is no cause for a notice.
-    by_time = named.select(np.argsort(times, kind="stable").astype(np.int64))
+    # Names sort as text: without a counter beside the times only these tell the order, and theirs is no cause for a
+    # notice.
+    by_time = named.select(np.argsort(times, kind="stable").astype(np.int64) if told.order is None else told.order)
     order, left_out = order_frames(by_time.times, str(folder))
     return replace(by_time.select(order), left_out=(*strays, *left_out))
 
 
-def _unit(
-    values: NDArray[np.float64],
-    numbers: list[str],
-    whole: bool,
-    calibration: Calibration,
-    folder: Path,
-    timing: Timing,
-) -> str:
-    if timing.unit != "auto":
-        return timing.unit
+def _in_order(
+    paths: list[Path], calibration: Calibration, folder: Path, strays: tuple[LeftOut, ...], why: str
+) -> TimedImages:
+    """Images that are counted in the order they are in."""
+    text = "%s: the names of %d images %s: they are counted in the order of their names, %s a second"
+    notice(_LOG, "unnumbered_images", text, folder, len(paths), why, calibration.fps, count=len(paths))
+    times = _counted(np.arange(len(paths)), calibration, folder)
+    return TimedImages(list(range(len(paths))), times, paths, "frames", False, strays)
+
+
+def _unit_like(values: NDArray[np.float64], like: TimedImages | None) -> str | None:
+    """The unit of numbers of the partners of other images: theirs, where the numbers lie beside each other in it, or
+    else another in which they do; None where there is none."""
+    if like is None or not like.numbered:
+        return None
+    if like.unit == "frames":
+        return "frames" if values.max() < _SURELY_TIME else None
+    if share_together(values / UNITS_PER_SECOND[cast(TimeUnit, like.unit)], like.times) > 0:
+        return like.unit
+    return unit_by_clock(values, like.times)
+
+
+def _unit(values: NDArray[np.float64], numbers: list[str], whole: bool, calibration: Calibration, folder: Path) -> str:
     what = f"the names of the images in {folder}"
     if not whole:
         return find_unit(values, "s", what)
@@ -173,7 +191,15 @@ def _counted(
             f"the names of the images in {folder} are no times: calibration {calibration.path} needs fps, the rate of "
             "the file numbers"
         )
-    return numbers.astype(np.float64) / calibration.fps
+    times: NDArray[np.float64] = numbers.astype(np.float64) / calibration.fps
+    step = float(np.median(np.diff(np.unique(times)))) if len(times) > 1 else 0.0
+    if step > SLOWEST_STEP_S:
+        text = (
+            "%s: the numbers in names count frames, which makes one image in %.4g s at %g a second; if they are times, "
+            "--time-unit says so"
+        )
+        notice(_LOG, "slow_counter", text, folder, step, calibration.fps)
+    return times
 
 
 def _one_pattern(paths: list[Path], folder: Path) -> tuple[list[Path], tuple[LeftOut, ...]]:
@@ -185,7 +211,7 @@ def _one_pattern(paths: list[Path], folder: Path) -> tuple[list[Path], tuple[Lef
         DatasetError: names follow several patterns that differ in words or in the number of a camera, or most come in
             several formats.
     """
-    patterns = _patterns(paths)
+    patterns = name_patterns(paths)
     usual = max(patterns.values(), key=len, default=[])
     strays = [path for path in paths if path not in usual] if len(usual) >= _ONE_PATTERN * len(paths) else []
     if strays:
@@ -203,20 +229,14 @@ def _one_pattern(paths: list[Path], folder: Path) -> tuple[list[Path], tuple[Lef
 def describe_kinds(paths: list[Path]) -> str:
     """The kinds of images among files of one folder, for a message: patterns of names that differ in words or in the
     number of a camera, or formats that most names come in; empty where there is one kind."""
-    patterns = _patterns(paths)
+    patterns = name_patterns(paths)
     if len(patterns) == 1:
         patterns = _by_camera(paths) or _by_format(paths) or patterns
     kinds = {pattern: found for pattern, found in patterns.items() if len(found) > 1}
+    if len(patterns) > MOST_KINDS and max(map(len, patterns.values())) <= len(paths) / 2:
+        return ""
     listed = ", ".join(f"{len(found)} {pattern} (as {found[0].name})" for pattern, found in sorted(kinds.items()))
     return f"{len(kinds)} kinds of images: {listed}" if len(kinds) > 1 else ""
-
-
-def _patterns(paths: list[Path]) -> dict[str, list[Path]]:
-    """Files by their name without its numbers."""
-    patterns: dict[str, list[Path]] = {}
-    for path in paths:
-        patterns.setdefault(_NUMBER.sub("*", path.stem), []).append(path)
-    return patterns
 
 
 def _by_camera(paths: list[Path]) -> dict[str, list[Path]] | None:
@@ -247,15 +267,3 @@ def _by_format(paths: list[Path]) -> dict[str, list[Path]] | None:
     for path in paths:
         formats.setdefault(f"{_NUMBER.sub('*', path.stem)}{path.suffix.lower()}", []).append(path)
     return formats
-
-
-def _varying_numbers(paths: list[Path]) -> list[str] | None:
-    """The one number in names of one pattern that changes from name to name; None where there is no such one."""
-    parts = [_NUMBER.split(path.stem) for path in paths]
-    if not parts or len(parts[0]) < 3 or any(part[::2] != parts[0][::2] for part in parts):
-        return None
-    columns = [[part[index] for part in parts] for index in range(1, len(parts[0]), 2)]
-    varying = [column for column in columns if len(set(column)) > 1]
-    if len(varying) > 1:
-        return None
-    return varying[0] if varying else columns[-1]

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from spslam.camera import Camera
 from spslam.errors import CalibrationError, DatasetError
@@ -45,11 +46,12 @@ def open_images(
 ) -> FileSequence:
     """Open an image folder, or its subfolder `sequence`.
 
-    Images lie in the folder itself or in `left/` (or `images/`, `rgb/`), right images in `right/`, depth registered
-    to the images in `depth/`. Numbers in the names that follow one pattern give the time, see `time_images`. Frames are
-    in the order of these times whatever the order of the names. Right and depth images belong to the image of the same
-    number, or when no numbers are equal and they are times, to the nearest within `timing.pair_within_s`. Images with a
-    time that was there before and images without a partner are left out and counted.
+    Images lie in the folder itself or in `left/` (or `images/`, `rgb/`), where there are the most, right images in
+    `right/`, depth registered to the images in `depth/`. Numbers in the names that follow one pattern give the time,
+    see `time_images`. Frames are in the order of these times whatever that of the names. Right and depth images belong
+    to the image of the same number or name, or when these are not equal and they are times, to the nearest within
+    `timing.pair_within_s`; equally many counted ones belong together in order. Images with a time that was there before
+    and images without a partner are left out and counted.
 
     Raises:
         DatasetError: images or calibration are missing or hold something else than expected.
@@ -60,6 +62,7 @@ def open_images(
     if images_folder is None:
         found = contents(folder) if folder.is_dir() else "no such folder"
         raise DatasetError(f"expected images (*.png, *.jpg) in {folder} or its left/ subfolder, found {found}")
+    _tell_others(folder, images_folder)
     places = [folder, images_folder, path]
     if images_folder.name in _FOLDERS:  # the path may be left/ itself
         places.append(images_folder.parent)
@@ -92,7 +95,19 @@ def open_images(
 
 
 def _image_folder(folder: Path) -> Path | None:
-    return next((f for f in (folder, *(folder / name for name in _FOLDERS)) if list_files(f)), None)
+    """The folder of the images: of `folder` and those in it that are called so, the one with the most."""
+    counts = {place: len(list_files(place)) for place in (folder, *(folder / name for name in _FOLDERS))}
+    most = max(counts, key=counts.__getitem__)
+    return most if counts[most] else None
+
+
+def _tell_others(folder: Path, taken: Path) -> None:
+    """Say which other folders hold images that could have been meant."""
+    for place in (folder, *(folder / name for name in _FOLDERS)):
+        if place != taken and (others := list_files(place)):
+            text = "%s: the %d images in %s are read, the %d in %s are not"
+            count = len(others)
+            notice(_LOG, "unused_images", text, folder, len(list_files(taken)), taken, count, place, count=count)
 
 
 def _choose_sensor(sides: Path, sensor: str, calibration: Calibration) -> Sensor:
@@ -105,29 +120,43 @@ def _choose_sensor(sides: Path, sensor: str, calibration: Calibration) -> Sensor
                 f"{sides}/right holds images, but calibration {calibration.path} has no right camera: add `right:` "
                 "and `T_left_right:`, or use --sensor mono"
             )
+        if sensor == "auto" and has_depth:
+            text = "%s/depth is not used, and the run is stereo; --sensor rgbd takes it instead of the right images"
+            notice(_LOG, "unused_stream", text, sides)
         return "stereo"
     if sensor == "rgbd" or (sensor == "auto" and has_depth):
         if not has_depth:
             raise DatasetError(f"RGB-D needs depth images in {sides}/depth, found {contents(sides)}")
         return "rgbd"
-    if sensor == "auto":
-        _tell_unused(sides)
+    if sensor == "auto" and not _tell_unused(sides):
+        _tell_missing(sides, calibration)
     return "mono"
 
 
-def _tell_unused(sides: Path) -> None:
-    """Say which folders look like right or depth images and are not used."""
+def _tell_missing(sides: Path, calibration: Calibration) -> None:
+    """Say what the calibration speaks of and is not there."""
+    for there, what in ((calibration.right, "right"), (calibration.depth_scale, "depth")):
+        if there is not None:
+            text = "calibration %s is for %s images, too, but there is no folder %s/%s: the run is mono"
+            notice(_LOG, "unused_stream", text, calibration.path, what, sides, what)
+
+
+def _tell_unused(sides: Path) -> bool:
+    """Say which folders look like right or depth images and are not used, if there are any."""
+    found = False
     for words, expected, suffixes in (
         (_RIGHT_WORDS, "right", IMAGE_SUFFIXES),
         (_DEPTH_WORDS, "depth", DEPTH_SUFFIXES),
     ):
         for name in unused_streams(sides, words):
+            found = True
             reason = (
                 f"it holds {contents(sides / name)}, not {', '.join(suffixes)}"
                 if name == expected
                 else f"the folder must be called {expected}/"
             )
             notice(_LOG, "unused_stream", "%s/%s is not used, and the run is mono: %s", sides, name, reason)
+    return found
 
 
 def _stereo_camera(calibration: Calibration) -> tuple[Camera, StereoRectifier | None]:
@@ -147,15 +176,56 @@ def _pair(
 ) -> tuple[TimedImages, list[Path], list[LeftOut]]:
     """The images that have a partner in `folder`, these partners, and the images without one."""
     other = time_images(folder, suffixes, calibration, timing, left)
-    rows = {number: row for row, number in enumerate(other.numbers)}
-    pairs = np.array(
-        [(i, rows[number]) for i, number in enumerate(left.numbers) if number in rows], dtype=np.int64
-    ).reshape(-1, 2)
+    what = f"{folder.name} image"
+    pairs, named = _same_numbers(left, other), _same_names(left, other)
+    if len(named) > (0 if pairs is None else len(pairs)):
+        pairs = named
+    if pairs is None:
+        pairs = _same_places(left, other, name, what)
     # Stamps of two cameras may be equal by chance here and there.
     if 2 * len(pairs) < len(left.paths) and left.has_times and other.has_times:
-        pairs, alone = pair_by_time(left.times, other.times, timing.pair_within_s, name, f"{folder.name} image")
+        pairs, alone = pair_by_time(left.times, other.times, timing.pair_within_s, name, what)
     else:
         missing = np.setdiff1d(np.arange(len(left.paths)), pairs[:, 0])
-        report_unpaired(len(missing), len(left.paths), name, f"{folder.name} image of the same number")
-        alone = [LeftOut(float(left.times[row]), f"no {folder.name} image") for row in missing]
+        report_unpaired(len(missing), len(left.paths), name, f"{what} of the same number")
+        alone = [LeftOut(float(left.times[row]), f"no {what}") for row in missing]
     return left.select(pairs[:, 0]), [other.paths[row] for row in pairs[:, 1]], alone
+
+
+def _same_numbers(left: TimedImages, other: TimedImages) -> NDArray[np.int64] | None:
+    """Rows (M, 2) of images of the same number; None where they tell nothing: without numbers, or where counters of two
+    equally long lists begin at another one."""
+    if not (left.numbered and other.numbered):
+        return None
+    rows = {number: row for row, number in enumerate(other.numbers)}
+    found = [(row, rows[number]) for row, number in enumerate(left.numbers) if number in rows]
+    if len(found) < len(left.paths) == len(other.paths):
+        if left.has_times != other.has_times:
+            return None
+        if not left.has_times and np.allclose(np.diff(left.times), np.diff(other.times)):
+            return None
+    return np.array(found, dtype=np.int64).reshape(-1, 2)
+
+
+def _same_names(left: TimedImages, other: TimedImages) -> NDArray[np.int64]:
+    """Rows (M, 2) of images of the same name."""
+    rows = {path.stem: row for row, path in enumerate(other.paths)}
+    found = [(row, rows[path.stem]) for row, path in enumerate(left.paths) if path.stem in rows]
+    return np.array(found, dtype=np.int64).reshape(-1, 2)
+
+
+def _same_places(left: TimedImages, other: TimedImages, name: str, what: str) -> NDArray[np.int64]:
+    """Rows (M, 2) of images in the same place of two lists, which is told.
+
+    Raises:
+        DatasetError: the lists are not equally long.
+    """
+    names = f"{left.paths[0].name} and {other.paths[0].name}"
+    if len(left.paths) != len(other.paths):
+        raise DatasetError(
+            f"{name}: which images belong together is not known: {len(left.paths)} images and {len(other.paths)} "
+            f"{what}s have no numbers or names in common ({names}): give both of a pair the same name"
+        )
+    text = "%s: images and %ss are paired one by one, as many as there are (%d): their numbers differ (%s, …)"
+    notice(_LOG, "paired_in_order", text, name, what, len(left.paths), names)
+    return np.tile(np.arange(len(left.paths))[:, None], 2).astype(np.int64)

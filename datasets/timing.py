@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from spslam.errors import DatasetError
 from spslam.notices import notice
-from spslam.ports import EQUAL_STAMP, LeftOut
+from spslam.ports import EQUAL_STAMP, STEPPED_BACK, LeftOut
 from spslam.timestamps import TimeUnit, TimeUnitChoice, to_seconds
 
 _LOG = logging.getLogger(__name__)
@@ -18,8 +18,11 @@ _LOG = logging.getLogger(__name__)
 PAIR_WITHIN_S = 0.02
 # Median lateness, seconds, from which stereo pairs are doubted: at 1 m/s and 1 m, 5 ms are half a per cent of parallax.
 _LATE_S = 0.005
-# More steps back than this share of a list: it is unsorted, and no clock stepped back.
-_UNSORTED_SHARE = 0.02
+# The same for depth, which a Kinect gives up to 17 ms late.
+_DEPTH_LATE_S = 0.0175
+# More steps back than this many or this share of a list, or fewer entries than this between two of them: the list is
+# unsorted, and no clock stepped back.
+_MOST_STEPS_BACK, _UNSORTED_SHARE, _LEAST_BETWEEN = 5, 0.02, 5
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,29 @@ def read_stamps(
             f"{what}: all {len(stamps)} time stamps are {stamps[0]:.15g}, which is no time: give real stamps, or count "
             "the images with --time-unit frames"
         )
+    if timing.given is None and declared == "s":
+        _doubt_counters(stamps, what)
     return to_seconds(stamps, declared, what, timing.given)
+
+
+def check_counted(count: int, partners: int, timing: Timing, name: str, partner: str) -> None:
+    """Two lists whose entries are counted instead of timed must be equally long to belong together.
+
+    Raises:
+        DatasetError: they are not.
+    """
+    if timing.unit == "frames" and count != partners:
+        raise DatasetError(
+            f"{name}: {count} images and {partners} {partner}s cannot be counted together, for which of them is "
+            "missing is not known: leave --time-unit frames out"
+        )
+
+
+def _doubt_counters(stamps: NDArray[np.float64], what: str) -> None:
+    steps = np.diff(stamps)
+    if len(steps) > 1 and stamps[0] in (0, 1) and (steps == 1).all():
+        text = "%s: time stamps are %g, %g, %g, … s: if they number the images, count these with --time-unit frames"
+        notice(_LOG, "stamps_that_count", text, what, *stamps[:3])
 
 
 def order_frames(timestamps: NDArray[np.float64], what: str) -> tuple[NDArray[np.int64], list[LeftOut]]:
@@ -96,8 +121,9 @@ def order_frames(timestamps: NDArray[np.float64], what: str) -> tuple[NDArray[np
     order = kept[np.argsort(timestamps[kept], kind="stable")]
     backwards = int(np.count_nonzero(np.diff(timestamps[kept]) < 0))
     if backwards:
-        text = "%s: time stamps are out of order (%d steps back); sorted by time"
-        notice(_LOG, "unsorted_stamps", text, what, backwards, count=backwards)
+        text = "%s: time stamps are out of order (%d steps back, the longest by %.4g s); sorted by time"
+        longest = -float(np.diff(timestamps[kept]).min())
+        notice(_LOG, "unsorted_stamps", text, what, backwards, longest, count=backwards)
     new = np.diff(timestamps[order], prepend=-np.inf) > 0
     duplicates = order[~new]
     if len(duplicates):
@@ -110,7 +136,7 @@ def order_frames(timestamps: NDArray[np.float64], what: str) -> tuple[NDArray[np
             len(timestamps),
             count=len(duplicates),
         )
-    left_out = [LeftOut(float(timestamps[row]), "clock stepped back") for row in np.flatnonzero(again)]
+    left_out = [LeftOut(float(timestamps[row]), STEPPED_BACK) for row in np.flatnonzero(again)]
     left_out += [LeftOut(float(timestamps[row]), EQUAL_STAMP) for row in duplicates]
     return order[new], left_out
 
@@ -125,7 +151,10 @@ def _second_passes(timestamps: NDArray[np.float64]) -> NDArray[np.bool_]:
     latest = np.maximum.accumulate(timestamps)
     behind = timestamps < latest
     steps_back = np.flatnonzero(np.diff(timestamps) < 0) + 1
-    if len(steps_back) == 0 or len(steps_back) > max(1.0, _UNSORTED_SHARE * len(timestamps)):
+    most = max(_MOST_STEPS_BACK, _UNSORTED_SHARE * len(timestamps))
+    if len(steps_back) > 1:
+        most = min(most, len(timestamps) / _LEAST_BETWEEN)
+    if len(steps_back) == 0 or len(steps_back) > most:
         return np.zeros(len(timestamps), dtype=bool)
     again = np.zeros(len(timestamps), dtype=bool)
     for start, end in zip(steps_back, [*steps_back[1:], len(timestamps)], strict=True):
@@ -185,9 +214,11 @@ def pair_by_time(
             f"{nearest} s away, half of them more than {usual} s; --pair-within S sets the limit"
         )
     late = float(np.median(timestamps1[pairs[:, 1]] - timestamps0[pairs[:, 0]]))
-    if partner == "right image" and abs(late) > _LATE_S:
-        text = "%s: right images come %.1f ms %s the left ones (median): pairs of a moving camera are not exact"
-        notice(_LOG, "late_right_images", text, name, 1e3 * abs(late), "after" if late > 0 else "before")
+    if abs(late) > (_LATE_S if partner == "right image" else _DEPTH_LATE_S):
+        text = "%s: %ss come %.1f ms %s the %s (median): pairs of a moving camera are not exact"
+        images = "left ones" if partner == "right image" else "images"
+        topic = f"late_{partner.replace(' ', '_')}s"
+        notice(_LOG, topic, text, name, partner, 1e3 * abs(late), "after" if late > 0 else "before", images)
     missing = np.setdiff1d(np.arange(len(timestamps0)), pairs[:, 0])
     unpaired = [LeftOut(float(timestamps0[row]), f"no {partner}") for row in missing]
     report_unpaired(len(unpaired), len(timestamps0), name, f"{partner} within {within_s:g} s", away[missing])

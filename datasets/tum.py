@@ -13,14 +13,15 @@ from numpy.typing import NDArray
 from spslam.camera import Camera
 from spslam.errors import CalibrationError, DatasetError
 from spslam.notices import notice
-from spslam.ports import LeftOut
+from spslam.ports import NO_STAMP, LeftOut
 from spslam.trajectory import Trajectory, read_ground_truth
 
 from .base import FileSequence, FrameFiles, check_image_size
 from .calibration import CALIBRATION_NAME, load_calibration
 from .depth_files import DepthUnits, depth_units
-from .layout import check_sequence_name, choose_sequence, contents, reason, subfolders, unused_streams
-from .timing import Timing, nominal_fps, order_frames, pair_by_time, read_stamps
+from .image_lists import read_image_list
+from .layout import check_sequence_name, choose_sequence, contents, subfolders, unused_streams
+from .timing import Timing, check_counted, nominal_fps, order_frames, pair_by_time, read_stamps
 
 _LOG = logging.getLogger(__name__)
 _DEPTH_UNITS_PER_METRE = 5000.0
@@ -76,6 +77,7 @@ def open_tum(
     depth = None
     if has_depth and sensor != "mono":
         depth_times, depth_images, _, _ = _read_list(folder / "depth.txt", timing, camera.fps)
+        check_counted(len(times), len(depth_times), timing, name, "depth image")
         pairs, unpaired = pair_by_time(times, depth_times, timing.pair_within_s, name, "depth image")
         times, images = times[pairs[:, 0]], [images[i] for i in pairs[:, 0]]
         depth = [depth_images[i] for i in pairs[:, 1]]
@@ -123,27 +125,11 @@ def _find_camera(folder: Path, calibration: str | Path | None) -> tuple[Camera, 
 
 def _read_list(path: Path, timing: Timing, fps: float) -> tuple[NDArray[np.float64], list[Path], str, list[LeftOut]]:
     """Increasing stamps, seconds, paths, unit and what was left out of a list of `timestamp filename` lines."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"expected a list of images at {path}: cannot be read ({reason(error)})") from None
-    times, images = [], []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip() or line.lstrip().startswith("#"):
-            continue
-        stamp, _, file = line.strip().replace("\t", " ").partition(" ")
-        try:
-            seconds = float(stamp)
-        except ValueError:
-            seconds = np.nan
-        if not (np.isfinite(seconds) and file.strip()):
-            raise DatasetError(f"{path}:{number}: expected 'timestamp filename', found {line.strip()[:60]!r}")
-        times.append(seconds)
-        images.append(path.parent / file.strip())
-    if not images:
-        raise DatasetError(f"{path} lists no images")
-    stamps, unit = read_stamps(np.array(times), "s", str(path), timing, fps)
+    found, names, unknown = read_image_list(path, "'timestamp filename'")
+    images = [path.parent / name for name in names]
+    stamps, unit = read_stamps(found, "s", str(path), timing, fps)
     order, left_out = order_frames(stamps, str(path))
+    left_out += [LeftOut(np.nan, NO_STAMP)] * unknown
     return stamps[order], [images[i] for i in order], unit, left_out
 
 

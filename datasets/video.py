@@ -12,9 +12,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from spslam.errors import DatasetError, FrameError
+from spslam.errors import DatasetError, FrameError, StampError
 from spslam.frame import Frame
 from spslam.notices import notice
+from spslam.ports import EQUAL_STAMP, STEPPED_BACK
 from spslam.timestamps import FASTEST_STEP_S, SLOWEST_STEP_S
 
 from .base import BaseSequence
@@ -39,8 +40,10 @@ class VideoSequence(BaseSequence):
     """The frames of a video file, converted to grey, as the sensor stored them: a tag that asks players to turn the
     picture is told and not obeyed, as with photographs, for the calibration is the sensor's.
 
-    Time is each frame's own stamp in the container; where it has none, the frame's number over the video's rate. The
-    last frame that can be decoded is the end, whatever number of frames the container announces.
+    Time is each frame's own stamp in the container; where it has none, the frame's number over the video's rate. With
+    `--time-unit frames` it is that over the calibration's rate, if it has one. Frames that are not later than those
+    before are left out. The last frame that can be decoded is the end, whatever number of frames the container
+    announces.
 
     Reading on costs one decoded frame, also with a stride. Reading back decodes from the start: seeking gives other
     frames than asked for where the rate changes. One decoder serves all readers.
@@ -69,7 +72,11 @@ class VideoSequence(BaseSequence):
         self._grabbed = 0
         _check_size(self._capture, path, given)
         stamps = self._probe()
-        fps = _rate(self._capture.get(cv2.CAP_PROP_FPS), stamps, given.fps, path)
+        if timing.unit == "frames" and given.fps is not None:
+            # Who counts frames does not believe the container.
+            fps = given.fps
+        else:
+            fps = _rate(self._capture.get(cv2.CAP_PROP_FPS), stamps, given.fps, path)
         super().__init__(f"video {path.stem}", "mono", replace(given.camera, fps=fps), str(path))
         self.time_unit = "container"
         if timing.unit == "frames" or (len(stamps) > 1 and not (np.diff(stamps) > 0).any()):
@@ -77,7 +84,9 @@ class VideoSequence(BaseSequence):
             if timing.unit != "frames":
                 notice(_LOG, "time_unit", "%s holds no time stamps: its frames are counted, %.4g a second", path, fps)
         self._announced = self._length = self._count()
+        # Of each frame, and the latest up to it, seconds.
         self._stamps: list[float] = []
+        self._latest: list[float] = []
 
     def __len__(self) -> int:
         return self._length
@@ -95,10 +104,12 @@ class VideoSequence(BaseSequence):
         with self._lock:
             pixels = self._decode(index)
             stamp = index / self.camera.fps if self.time_unit == "frames" else self._stamps[index]
-            before = self._stamps[index - 1] if index and self.time_unit != "frames" else -math.inf
-        if not stamp > before:
-            raise FrameError(
-                f"{self._path.name}: the stamp of frame {index}, {stamp:.6f} s, is not after the one before"
+            latest = self._latest[index - 1] if index and self.time_unit != "frames" else -math.inf
+        if not stamp > latest:
+            raise StampError(
+                f"frame {index} is of {stamp:.6f} s, and a frame before it of {latest:.6f} s",
+                stamp,
+                EQUAL_STAMP if stamp == latest else STEPPED_BACK,
             )
         return Frame(index, stamp, self.camera, to_grey(pixels, f"frame {index}"))
 
@@ -130,7 +141,9 @@ class VideoSequence(BaseSequence):
             self._end()
             raise IndexError(f"{self._path.name} ends after {self._grabbed} frames")
         if self._grabbed == len(self._stamps):
-            self._stamps.append(self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1e3)
+            stamp = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1e3
+            self._stamps.append(stamp)
+            self._latest.append(max(stamp, self._latest[-1]) if self._latest else stamp)
         self._grabbed += 1
         self._length = max(self._length, self._grabbed)
 
@@ -216,6 +229,9 @@ def _rate(stated: float, stamps: NDArray[np.float64], calibrated: float | None, 
             raise DatasetError(f"the video {path} states no frame rate: add fps to its calibration")
         return calibrated
     if calibrated is not None and abs(calibrated - stated) > _RATE_TOLERANCE * stated:
-        text = "%s: the video's own rate, %.3f/s, is used, not the calibration's %.3f/s"
+        text = (
+            "%s: the video's own rate, %.3f/s, is used, not the calibration's %.3f/s; --time-unit frames counts frames "
+            "at the calibration's"
+        )
         notice(_LOG, "frame_rate", text, path, stated, calibrated)
     return stated

@@ -72,7 +72,8 @@ def explain_apart(estimate: NDArray[np.float64], truth: NDArray[np.float64], max
     # Overlapping times: the stamps lie between each other's.
     if estimate[0] <= truth[-1] and truth[0] <= estimate[-1]:
         apart = float(np.abs(truth[nearest(estimate, truth)] - estimate).min())
-        return f"the nearest are {apart:.4g} s apart: give --max-difference {1.1 * apart:.2g} or --interpolate"
+        options = f"--max-difference {1.1 * apart:.2g} or --interpolate"
+        return f"the nearest are {apart:.4g} s apart: give `spslam eval` {options}"
     for factor in _UNIT_FACTORS:
         unit = next(unit for unit, per_second in UNITS_PER_SECOND.items() if per_second == factor)
         for longer, shorter, whose in ((estimate, truth, "the estimate"), (truth, estimate, "the ground truth")):

@@ -17,6 +17,8 @@ from spslam.trajectory import Trajectory
 # How near the truth a pose has to be to count as found: a room's and a street's measure, metres.
 RECALL_DISTANCES_M = (0.1, 1.0)
 
+_ROUNDING_S = 1e-6
+
 
 @dataclass(frozen=True)
 class Coverage:
@@ -99,7 +101,9 @@ def coverage(
             f"the estimate ({stamps[0]:.3f} to {stamps[-1]:.3f} s): are these the frames it was made from?"
         )
     judged = int(np.count_nonzero(in_reach(frame_times, truth, max_difference)))
-    delay = max(0.0, float(stamps[0] - frame_times[0]))
+    delay = float(stamps[0] - frame_times[0])
+    # Times as large as dates are rounded.
+    delay = delay if delay > _ROUNDING_S else 0.0
     return Coverage(len(frame_times) + missing, tracked, judged + missing, True, delay)
 
 

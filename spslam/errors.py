@@ -21,6 +21,21 @@ class FrameError(DatasetError):
     """One frame of a sequence cannot be decoded; the rest of the sequence may be fine."""
 
 
+class StampError(FrameError):
+    """One frame of a sequence is not later than the frames before it, so that it is none of the sequence.
+
+    Args:
+        message: what was found.
+        stamp_s: the frame's time, seconds.
+        reason: why it is left out, in a few words.
+    """
+
+    def __init__(self, message: str, stamp_s: float, reason: str) -> None:
+        super().__init__(message)
+        self.stamp_s = stamp_s
+        self.reason = reason
+
+
 class InputError(DatasetError):
     """The images are surely not what the run takes them for, so that every pose would be wrong."""
 

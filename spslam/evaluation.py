@@ -7,6 +7,7 @@ says how many were.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -17,14 +18,18 @@ from spslam.association import MAX_DIFFERENCE_S, Association, associate, interpo
 from spslam.drift import Drift, drift
 from spslam.errors import TrajectoryError
 from spslam.geometry import apply, inverse, similarity_scale, umeyama
+from spslam.notices import notice
 from spslam.relative_error import RelativeError, Step, relative_error
-from spslam.rotation_doubts import doubt_rotations
+from spslam.rotation_doubts import doubt_rotations, doubt_size
 from spslam.summary import ErrorStatistics
 from spslam.trajectory import Trajectory, path_lengths
 
 Alignment = Literal["se3", "sim3", "first-pose", "none"]
 
+_LOG = logging.getLogger(__name__)
 PER_FRAME = Step()
+# Share of the poses below which those with a ground truth are told.
+_MOSTLY = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,6 +190,7 @@ def evaluate(
     """
     reference = interpolate(ground_truth, estimate, max_difference) if interpolated else ground_truth
     association = associate(estimate, reference, max_difference)
+    _tell_unjudged(estimate, ground_truth, len(association), max_difference)
     absolute = _ate(estimate, reference, association, align)
     estimated, true = _matched(estimate, reference, association, absolute.scale)
     # Along all of the ground truth: the way through a gap of the estimate is no straight line.
@@ -192,6 +198,8 @@ def evaluate(
     rotations = estimated.has_rotations and true.has_rotations
     if rotations:
         doubt_rotations(estimated, true)
+    if align != "sim3":
+        doubt_size(estimated, true)
     return Evaluation(
         absolute=absolute,
         relative=relative_error(estimated, true, step) if rotations else None,
@@ -201,6 +209,21 @@ def evaluate(
         reference=reference,
         path_length_m=true.path_length_m,
         max_difference=max_difference,
+    )
+
+
+def _tell_unjudged(estimate: Trajectory, truth: Trajectory, matched: int, max_difference: float) -> None:
+    """A notice where a ground truth from a file speaks of fewer than half of the poses."""
+    if truth.origin is None or matched >= _MOSTLY * len(estimate):
+        return
+    text = (
+        "%s: only %d of %d poses have a true one within %g s (the ground truth is of %.3f to %.3f s, the poses of %.3f "
+        "to %.3f s): errors speak of these alone"
+    )
+    spans = truth.timestamps[0], truth.timestamps[-1], estimate.timestamps[0], estimate.timestamps[-1]
+    left = len(estimate) - matched
+    notice(
+        _LOG, "poses_not_judged", text, truth.origin.path, matched, len(estimate), max_difference, *spans, count=left
     )
 
 

@@ -87,7 +87,8 @@ def visible_files(folder: Path, suffixes: tuple[str, ...], *, deep: bool = False
         return []
     found = (path for path in (folder.rglob("*") if deep else folder.iterdir()) if path.suffix.lower() in suffixes)
     visible = (path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
-    return sorted((path for path in visible if path.is_file() or not deep), key=natural_order)
+    # A link to nothing is an image that is missing, and counts.
+    return sorted((path for path in visible if not path.is_dir()), key=natural_order)
 
 
 def natural_order(path: Path) -> tuple[list[tuple[int, int, str]], str]:

@@ -15,6 +15,8 @@ from spslam.trajectory import Trajectory
 
 # Why an image is left out whose time stamp another one had before.
 EQUAL_STAMP = "equal time stamp"
+NO_STAMP = "no time stamp"
+STEPPED_BACK = "clock stepped back"
 
 
 @dataclass(frozen=True)

@@ -105,7 +105,10 @@ def read_pose_file(path: Path | str, real_part_first: bool | None = None, unit: 
     if not kept.any():
         reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items() if count)
         raise TrajectoryError(f"{path}: expected poses, found none in {len(values) + table.words} rows: {reasons}")
-    poses = make_transform(rotations[kept], values[kept][:, columns.position])
+    if columns.metres != 1:
+        text = "%s: positions are multiplied by %g to be metres, as the names of their columns say"
+        notice(_LOG, "length_unit", text, path, columns.metres)
+    poses = make_transform(rotations[kept], values[kept][:, columns.position] * columns.metres)
     if columns.matrix is not None and has_rotations:
         poses = orthonormalize(poses)
     numbers = np.arange(len(values)) if columns.number is None else np.round(values[:, columns.number])
@@ -240,9 +243,12 @@ def _rotations(
         lengths = np.linalg.norm(quaternions, axis=1)
         empty = np.asarray(lengths == 0, dtype=bool)
         good = np.asarray(np.abs(lengths - 1.0) <= QUATERNION_TOLERANCE, dtype=bool)
-        if columns.named and not good[kept].any():
-            # The header says that these are quaternions: a rotation is one at any length.
+        if not good[kept].any() and (columns.named or _alike(lengths[kept & ~empty])):
+            # A header says that these are quaternions, or all are equally long: a rotation is one at any length.
             good = ~empty
+            if not columns.named:
+                text = "%s: quaternions have length %.3g instead of 1 and are scaled"
+                notice(_LOG, "quaternion_length", text, table.path, float(np.median(lengths[kept & ~empty])))
         rotations = np.broadcast_to(np.eye(3), (count, 3, 3)).copy()
         rotations[good] = quaternion_to_rotation(quaternions[good])
         bad_ones, empty_ones = "with a quaternion that has not length 1", "without a quaternion (zeros, nan or nothing)"
@@ -253,6 +259,11 @@ def _rotations(
     leave_out(empty_ones, empty)
     leave_out(bad_ones, ~good & ~empty)
     return rotations, True
+
+
+def _alike(lengths: NDArray[np.float64]) -> bool:
+    """Whether there are several lengths that differ by less than quaternions of length 1 may."""
+    return len(lengths) > 1 and float(np.ptp(lengths)) <= QUATERNION_TOLERANCE * float(np.median(lengths))
 
 
 def _times_of_frames(file: PoseFile, frame_times: Seconds | None) -> Seconds:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spslam.errors import TrajectoryError
-from spslam.timestamps import UNITS_PER_SECOND, TimeUnit, columns_of_times
+from spslam.timestamps import UNITS_PER_SECOND, TimeUnit, columns_of_times, date_as_seconds
 
 Values = NDArray[np.float64]
 
@@ -40,6 +40,16 @@ _UNITS: dict[str, TimeUnit] = {
     **dict.fromkeys(("us", "µs", "μs", "usec", "usecs", "microsecond", "microseconds"), "us"),
     **dict.fromkeys(("ns", "nsec", "nsecs", "nanosec", "nanosecond", "nanoseconds"), "ns"),
 }
+# Metres in the units of length that names of columns end in.
+_LENGTHS = {
+    **dict.fromkeys(("m", "metre", "metres", "meter", "meters"), 1.0),
+    **dict.fromkeys(("cm", "centimetre", "centimetres", "centimeter", "centimeters"), 1e-2),
+    **dict.fromkeys(("mm", "millimetre", "millimetres", "millimeter", "millimeters"), 1e-3),
+    **dict.fromkeys(("km", "kilometre", "kilometres", "kilometer", "kilometers"), 1e3),
+}
+_LATITUDE, _LONGITUDE = frozenset({"lat", "latitude"}), frozenset({"lon", "lng", "long", "longitude"})
+# Share of rows with a unit quaternion by which one is found in another place than the usual one.
+_NEARLY_ALL = 0.9
 # EuRoC's frames of the body and the sensors on it, as its headers name positions and quaternions in them.
 _BODY = re.compile(r"[pq]_rs_")
 # How far from 1 the length of a quaternion, and from a rotation a matrix, may be: the least precise published files
@@ -96,6 +106,7 @@ class Columns:
         body: the poses are of EuRoC's body frame.
         doubt: what was taken although it could be something else, for people; empty where nothing was.
         named: a header names the columns.
+        metres: in the unit of the positions.
     """
 
     position: tuple[int, int, int]
@@ -109,6 +120,7 @@ class Columns:
     body: bool = False
     doubt: str = ""
     named: bool = False
+    metres: float = 1.0
 
     @property
     def real_part_first(self) -> bool:
@@ -135,6 +147,7 @@ def read_table(path: Path, expected: str = "a trajectory") -> TextTable:
         if not line:
             continue
         comment = line.startswith(_COMMENT)
+        line = date_as_seconds(line)
         cells = [] if comment else _cells(line, first or line)
         values = [_number(cell) for cell in cells]
         if comment or not _is_row(cells, values):
@@ -164,7 +177,7 @@ def find_columns(table: TextTable, real_part_first: bool | None = None) -> Colum
             where the format is not known.
 
     Raises:
-        TrajectoryError: it has too few columns for positions.
+        TrajectoryError: it has too few columns for positions, or degrees instead of metres.
     """
     width = table.values.shape[1]
     if width < 3:
@@ -174,12 +187,23 @@ def find_columns(table: TextTable, real_part_first: bool | None = None) -> Colum
         )
     columns = next(filter(None, (_named(heading, table) for heading in reversed(table.heading))), None)
     if columns is None:
+        _refuse_degrees(table)
         columns = _unnamed(table, real_part_first)
     elif columns.quaternion is None and columns.matrix is None:
         columns = _add_rotations(columns, table, real_part_first)
     if table.own:
         columns = replace(columns, unit="s", sure=True)
     return columns
+
+
+def _refuse_degrees(table: TextTable) -> None:
+    for heading in table.heading:
+        words = {token for name in _names(heading) for token in _tokens(name)}
+        if words & _LATITUDE and words & _LONGITUDE:
+            raise TrajectoryError(
+                f"{table.path}: holds latitude and longitude, which are degrees: convert them to metres in a local "
+                "frame (east, north, up)"
+            )
 
 
 def rotation_matrices_of(values: Values, first: int) -> tuple[Values, NDArray[np.bool_], NDArray[np.bool_]]:
@@ -292,6 +316,8 @@ def _unit_of(name: str) -> TimeUnit | None:
 def _role(name: str) -> str:
     """`x`, `y`, `z` of a position, `qx`, `qy`, `qz`, `qw`, `time`, `number`, or nothing of these."""
     tokens = _tokens(name)
+    if len(tokens) > 1 and tokens[-1] in _LENGTHS:
+        tokens = tokens[:-1]
     if not tokens:
         return ""
     stem, part = tokens[:-1], tokens[-1]
@@ -315,7 +341,7 @@ def _role(name: str) -> str:
 def _named(heading: str, table: TextTable) -> Columns | None:
     """The columns that a line above the rows names; None where it names no position."""
     names, width = _names(heading), table.values.shape[1]
-    roles = [_role(name) for name in names]
+    roles = _bare_quaternion([_role(name) for name in names])
     if "time" not in roles and "number" not in roles and len(names) == width - 1:
         names, roles = ["", *names], ["time", *roles]
     at = {role: roles.index(role) for role in ("x", "y", "z", "qx", "qy", "qz", "qw", "number") if role in roles}
@@ -334,7 +360,25 @@ def _named(heading: str, table: TextTable) -> Columns | None:
         unit=None if time is None else _unit_of(names[time]),
         body=_BODY.search(heading.lower()) is not None,
         named=True,
+        metres=_metres(names[at["x"]]),
     )
+
+
+def _bare_quaternion(roles: list[str]) -> list[str]:
+    """Roles of columns where `w x y z` or `x y z w` beside another `x y z` are the parts of a quaternion."""
+    if "qw" not in roles or "qx" in roles or roles.count("x") != 2:
+        return roles
+    at = roles.index("qw")
+    for first in (at + 1, at - 3):
+        if first >= 0 and roles[first : first + 3] == ["x", "y", "z"]:
+            return [*roles[:first], "qx", "qy", "qz", *roles[first + 3 :]]
+    return roles
+
+
+def _metres(name: str) -> float:
+    """Metres in the unit that the name of a column of positions ends in or has in brackets; 1 where it has none."""
+    bracketed = [text.strip().lower() for text in _BRACKETS.findall(name)]
+    return next((_LENGTHS[word] for word in (*bracketed, *_tokens(name)[1:]) if word in _LENGTHS), 1.0)
 
 
 def _named_time(names: list[str], roles: list[str]) -> tuple[int | None, int | None]:
@@ -398,7 +442,24 @@ def _unnamed(table: TextTable, real_part_first: bool | None) -> Columns:
     )
     if width < first + 8:
         return columns
+    if _unit_share(values, first + 4) <= _MOST_ROWS and (found := _elsewhere(table, real_part_first)) is not None:
+        return found
     return _with_quaternion(columns, first + 4, table, real_part_first)
+
+
+def _elsewhere(table: TextTable, real_part_first: bool | None) -> Columns | None:
+    """Columns where a quaternion stands behind a position in another place than usual, and one other column may be the
+    time; None where nothing is so."""
+    values, width = table.values, table.values.shape[1]
+    for first in range(3, width - 3):
+        times = [column for column in columns_of_times(values) if not first - 3 <= column < first + 4]
+        if _unit_share(values, first) < _NEARLY_ALL or len(times) != 1:
+            continue
+        position = (first - 3, first - 2, first - 1)
+        found = _with_quaternion(Columns(position, time=int(times[0])), first, table, real_part_first)
+        taken = f"column {times[0] + 1} is read as the time, columns {first - 2} to {first + 4} as the pose"
+        return replace(found, doubt="; ".join(filter(None, (taken, found.doubt))))
+    return None
 
 
 def _matrix_column(values: Values) -> int | None:

@@ -1,4 +1,5 @@
-"""Signs that rotations of a file are not what they were read as: another order of quaternions, or none at all."""
+"""Signs that poses of a file are not what they were read as: another order of quaternions, no rotations at all, or
+another unit of length."""
 
 from __future__ import annotations
 
@@ -13,6 +14,18 @@ from spslam.trajectory import Trajectory
 
 _LOG = logging.getLogger(__name__)
 
+# Times by which sizes that should be alike may differ, and poses below which they say nothing.
+_OTHER_SIZE = 3.0
+_LEAST_POSES = 3
+# Ratios of other units, and how near one must be, in decades.
+_UNITS = {
+    "it were in millimetres": 1e3,
+    "it were in centimetres": 1e2,
+    "the estimate were in millimetres": 1e-3,
+    "the estimate were in centimetres": 1e-2,
+}
+_SAME_UNIT = 0.05
+
 # How many times better rotations must fit in the other order, and how badly they must fit in this one, degrees.
 _BETTER = 10.0
 _BAD_DEG = 0.1
@@ -22,6 +35,28 @@ _STRETCHES = (None, 10, 3)
 # Rotations that differ by less are the same; an estimate that turns by more would have shown in them, degrees.
 _SAME_DEG = 1e-4
 _TURNS_DEG = 5.0
+
+
+def doubt_size(estimate: Trajectory, truth: Trajectory) -> None:
+    """A notice where trajectories whose poses belong together one to one, and which should be of one size, are not.
+
+    Only trajectories from files are doubted.
+    """
+    if len(truth) < _LEAST_POSES or (estimate.origin is None and truth.origin is None):
+        return
+    sizes = [float(np.linalg.norm(np.std(trajectory.positions, axis=0))) for trajectory in (truth, estimate)]
+    if min(sizes) <= 0 or 1 / _OTHER_SIZE < sizes[0] / sizes[1] < _OTHER_SIZE:
+        return
+    ratio = sizes[0] / sizes[1]
+    unit = next((name for name, times in _UNITS.items() if abs(np.log10(ratio / times)) < _SAME_UNIT), "")
+    notice(
+        _LOG,
+        "other_size",
+        "the ground truth is %.4g times as large as the estimate%s: are both in metres? Estimates of unknown scale are "
+        "aligned by sim3",
+        ratio,
+        f", as if {unit}" if unit else "",
+    )
 
 
 def doubt_rotations(estimate: Trajectory, truth: Trajectory) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import calendar
 import logging
 import re
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Literal, get_args
 
 import numpy as np
@@ -34,6 +36,11 @@ _YEAR_2100_S = 4_102_444_800.0
 # Seconds between stamps that are dates: wider than a camera's, for the date is evidence of its own.
 _SHORTEST_DATED_STEP_S = 1e-4
 _LONGEST_DATED_STEP_S = 10.0
+_SEPARATORS = re.compile(r"[\s,;]+")
+# ISO 8601, and the same with a blank or slashes.
+_DATE = re.compile(
+    r"(?<![\d.])(\d{4})[-/](\d\d)[-/](\d\d)[T_ ](\d\d):(\d\d):(\d\d)(?:[.,](\d+))?(?:Z|([+-])(\d\d):?(\d\d))?(?![\d:])"
+)
 # A step that is so much longer than the median one is a gap.
 _GAP = 1.5
 
@@ -60,13 +67,14 @@ def find_unit(
         TimestampError: several units fit, or none does and none is declared.
     """
     finite = np.unique(stamps[np.isfinite(stamps)])
-    latest = float(np.abs(finite).max()) if len(finite) else 0.0
+    # The usual one, for a single stamp may be wild.
+    size = float(np.median(np.abs(finite))) if len(finite) else 0.0
     if len(finite) < 2:
-        return _dated(latest, None) or declared or "s"
+        return _dated(size, None) or declared or "s"
     step = float(np.median(np.diff(finite)))
-    unit = _dated(latest, step)
+    unit = _dated(size, step)
     if unit is None:
-        fitting = [name for name in get_args(TimeUnit) if _fits(name, step, latest, slowest_step_s)]
+        fitting = [name for name in get_args(TimeUnit) if _fits(name, step, size, slowest_step_s)]
         unit = _choose(fitting, declared, step, what)
     if declared is not None and unit != declared:
         notice(
@@ -99,19 +107,54 @@ def to_seconds(
     return (stamps if unit == "s" else stamps / UNITS_PER_SECOND[unit]), unit
 
 
+def date_seconds(year: str, month: str, day: str, hour: str, minute: str, second: str) -> int | None:
+    """Seconds since 1970 of a date and a time of day in UTC, all in digits; None where there is no such moment."""
+    try:
+        moment = datetime(int(year), int(month), int(day), int(hour), int(minute), int(second), tzinfo=UTC)
+    except ValueError:
+        return None
+    return calendar.timegm(moment.timetuple())
+
+
+def is_second_of_date(seconds: float) -> bool:
+    """Whether a number may be seconds since 1970 of a day in this century."""
+    return _YEAR_2000_S <= seconds <= _YEAR_2100_S
+
+
+def date_as_seconds(line: str) -> str:
+    """A line of text with a date and time of day in front (`2011-09-26 13:02:25.594`, with `T` or a blank between) as
+    seconds since 1970; a time zone behind it (`Z`, `+02:00`) is heeded, else it is UTC."""
+    return _DATE.sub(_date_in_seconds, line, count=1) if _DATE.match(line) else line
+
+
+def _date_in_seconds(match: re.Match[str]) -> str:
+    whole = date_seconds(*match.groups()[:6])
+    if whole is None:
+        return match[0]
+    zone = 0
+    if match[8] is not None:
+        zone = (1 if match[8] == "+" else -1) * (3600 * int(match[9]) + 60 * int(match[10]))
+    return f"{whole - zone}.{match[7] or 0}"
+
+
 def stamp_column(lines: list[str], what: str) -> NDArray[np.float64]:
     """The column of time stamps (N,) in the lines of a list of times, in the unit of the file.
 
     One column is that. Of several (frame number, time, exposure; separated by blanks, tabs, commas or semicolons) it is
-    the only one that increases and does not just number the lines; the choice is told. Lines that begin with `#` and
-    empty ones are left out.
+    the one that a heading calls so, or else the only one that increases and does not just number the lines, which is
+    told. Lines that begin with `#` and empty ones are left out; dates with the time of day are seconds since 1970.
 
     Raises:
         TimestampError: no numbers, rows of different length, or no such single column.
     """
-    numbered = [(number, line.strip()) for number, line in enumerate(lines, start=1)]
-    numbered = [(number, line) for number, line in numbered if line and not line.startswith("#")]
-    rows = [(number, re.split(r"[\s,;]+", line.strip(",; \t"))) for number, line in numbered]
+    numbered = [(number, date_as_seconds(line.strip())) for number, line in enumerate(lines, start=1)]
+    numbered = [(number, line) for number, line in numbered if line]
+    comments = [line.lstrip("# ") for _, line in numbered if line.startswith("#")]
+    rows = [(number, _SEPARATORS.split(line.strip(",; \t"))) for number, line in numbered if line[0] != "#"]
+    heading = _SEPARATORS.split(comments[-1]) if comments else []
+    # Words without a digit: a damaged number is no heading.
+    if rows and not any(_is_number(cell) or re.search(r"\d", cell) for cell in rows[0][1]):
+        heading = rows.pop(0)[1]
     if not rows:
         raise TimestampError(f"{what}: expected one time stamp a line, found no line of numbers")
     width = len(rows[0][1])
@@ -128,6 +171,9 @@ def stamp_column(lines: list[str], what: str) -> NDArray[np.float64]:
     table = np.array(values, dtype=np.float64)
     if width == 1:
         return np.ascontiguousarray(table[:, 0])
+    named = [column for column, name in enumerate(heading) if "time" in name.lower() or "stamp" in name.lower()]
+    if len(heading) == width and len(named) == 1:
+        return np.ascontiguousarray(table[:, named[0]])
     columns = columns_of_times(table)
     if len(columns) != 1:
         raise TimestampError(
@@ -137,6 +183,14 @@ def stamp_column(lines: list[str], what: str) -> NDArray[np.float64]:
     text = "%s: of %d columns, number %d is taken for the time stamps: the only one that increases and is no counter"
     notice(_LOG, "time_column", text, what, width, columns[0] + 1)
     return np.ascontiguousarray(table[:, columns[0]])
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def columns_of_times(table: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -204,18 +258,18 @@ def summarize_times(timestamps: NDArray[np.float64], unit: str, duplicates: int 
     )
 
 
-def _dated(latest: float, step: float | None) -> TimeUnit | None:
-    """The unit in which the latest stamp is a date since 2000 and the step no absurd one."""
+def _dated(size: float, step: float | None) -> TimeUnit | None:
+    """The unit in which stamps of this size are dates since 2000 and the step no absurd one."""
     for unit, per_second in UNITS_PER_SECOND.items():
-        is_date = _YEAR_2000_S <= latest / per_second <= _YEAR_2100_S
+        is_date = _YEAR_2000_S <= size / per_second <= _YEAR_2100_S
         if is_date and (step is None or _SHORTEST_DATED_STEP_S <= step / per_second <= _LONGEST_DATED_STEP_S):
             return unit
     return None
 
 
-def _fits(unit: TimeUnit, step: float, latest: float, slowest_step_s: float) -> bool:
+def _fits(unit: TimeUnit, step: float, size: float, slowest_step_s: float) -> bool:
     per_second = UNITS_PER_SECOND[unit]
-    return FASTEST_STEP_S <= step / per_second <= slowest_step_s and latest / per_second <= _YEAR_2100_S
+    return FASTEST_STEP_S <= step / per_second <= slowest_step_s and size / per_second <= _YEAR_2100_S
 
 
 def _choose(fitting: list[TimeUnit], declared: TimeUnit | None, step: float, what: str) -> TimeUnit:

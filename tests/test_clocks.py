@@ -30,7 +30,11 @@ def test_no_unit_is_better_where_nothing_is_near() -> None:
         (FRAMES + 50, 1e6 * (FRAMES + 50), "of the ground truth are 1,000,000 times .*--time-unit us"),
         (1e3 * (FRAMES + 50), FRAMES + 50, "of the estimate are 1,000 times .*--time-unit ms"),
         (FRAMES, FRAMES + 3600.5, r"both last about 2\.95 s but lie 3600\.5 s apart.* add 3600\.500000 s"),
-        (FRAMES, FRAMES + 0.02, r"nearest are 0\.02 s apart: give --max-difference 0\.022 or --interpolate"),
+        (
+            FRAMES,
+            FRAMES + 0.02,
+            r"nearest are 0\.02 s apart: give `spslam eval` --max-difference 0\.022 or --interpolate",
+        ),
     ],
 )
 def test_why_nothing_is_near_and_what_to_do(estimate: np.ndarray, truth: np.ndarray, said: str) -> None:

@@ -58,6 +58,14 @@ ROS = (
         (table(T, P, XYZW, separator=",", header="#timestamp,tx,ty,tz,qx,qy,qz,qw"), []),
         (table(T, P, XYZW, separator=","), ["quaternion_order"]),
         (table(T, P, WXYZ, header="# timestamp tx ty tz qw qx qy qz"), []),
+        (table(T, P, WXYZ, separator=",", header="time_s,x_m,y_m,z_m,q_w,q_x,q_y,q_z"), []),
+        (table(T, P, WXYZ, separator=",", header="t,px,py,pz,w,x,y,z"), []),
+        (table(T, P, XYZW, header="t px py pz x y z w"), []),
+        (table(T, 1000 * P, XYZW, header="# t tx[mm] ty[mm] tz[mm] qx qy qz qw"), ["length_unit"]),
+        (table(T, 100 * P, XYZW, separator=",", header="t,x_cm,y_cm,z_cm,qx,qy,qz,qw"), ["length_unit"]),
+        (table(T, P, 2 * XYZW), ["quaternion_length"]),
+        (table(T, ROW, P, XYZW), ["quaternion_order"]),
+        (table(P, XYZW, T), ["quaternion_order"]),
         (table(T, P, WXYZ, header="# format: t x y z q_w q_x q_y q_z"), []),
         (table(T, P, WXYZ, separator=";", header="time;pos_x;pos_y;pos_z;rot_w;rot_x;rot_y;rot_z"), []),
         (table(T, P, WXYZ, separator=",", header="time,posX,posY,posZ,quatW,quatX,quatY,quatZ"), []),
@@ -245,3 +253,17 @@ def test_other_encodings_are_read(tmp_path: Path) -> None:
     ):
         (tmp_path / name).write_bytes(data)
         np.testing.assert_allclose(read_trajectory(tmp_path / name).T_world_cam, POSES, atol=1e-8)
+
+
+def test_degrees_are_no_positions(tmp_path: Path) -> None:
+    path = tmp_path / "gps.csv"
+    path.write_text(table(T, P, separator=",", header="time,lat,lon,alt"))
+    with pytest.raises(TrajectoryError, match="latitude and longitude, which are degrees: convert them to metres"):
+        read_trajectory(path)
+    assert read_ground_truth(path, T, "camera") is None
+
+
+def test_dates_are_seconds(tmp_path: Path) -> None:
+    path = tmp_path / "dated.csv"
+    path.write_text("2014-06-25 16:54:33.25,1,2,3\n2014-06-25T16:54:33.30Z,2,2,3\n2014-06-25 16:54:33.35,3,2,3\n")
+    assert read_trajectory(path).timestamps == pytest.approx(1403715273.25 + 0.05 * np.arange(3), abs=1e-6)

@@ -57,3 +57,25 @@ def test_true_rotations_that_never_change_are_told() -> None:
     poses[:, :3, :3] = np.eye(3)
     found = told(ESTIMATE, from_file(Trajectory(TRUTH.timestamps, poses)))
     assert [each.topic for each in found] == ["constant_rotations"]
+
+
+@pytest.mark.parametrize(
+    ("factor", "words"), [(1000.0, "as if it were in millimetres"), (0.01, "as if the estimate were in centimetres")]
+)
+def test_another_size_is_told_with_its_unit(factor: float, words: str) -> None:
+    larger = TRUTH.T_world_cam.copy()
+    larger[:, :3, 3] *= factor
+    found = told(from_file(ESTIMATE), from_file(Trajectory(TRUTH.timestamps, larger)))
+    assert [each.topic for each in found] == ["other_size"] and words in found[0].text
+    assert told(from_file(ESTIMATE), from_file(TRUTH)) == []
+    with shown_notices(lambda found: None) as notices:
+        evaluate(from_file(ESTIMATE), from_file(Trajectory(TRUTH.timestamps, larger)), "sim3")
+    assert notices.notices == []
+
+
+def test_a_truth_of_few_poses_is_told() -> None:
+    few = from_file(TRUTH).select(np.arange(len(TRUTH) // 3))
+    found = told(ESTIMATE, few)
+    assert [each.topic for each in found] == ["poses_not_judged"]
+    assert found[0].count == len(ESTIMATE) - len(few)
+    assert f"only {len(few)} of {len(ESTIMATE)} poses have a true one within 0.01 s" in found[0].text

@@ -104,3 +104,23 @@ def test_summary_counts_gaps_jitter_and_what_was_left_out() -> None:
     jittered = np.arange(1000) * 0.05 + np.random.default_rng(0).normal(0, 0.003, 1000)
     assert summarize_times(jittered, "s").jitter_s == pytest.approx(0.003 * np.sqrt(2), rel=0.1)
     assert summarize_times(stamps[:1], "frames").rate_hz is None
+
+
+@pytest.mark.parametrize(
+    ("text", "times"),
+    [
+        ("time\n0.0\n0.1\n0.2\n", [0.0, 0.1, 0.2]),
+        ("frame,received,timestamp\n0,7.0,5.0\n1,7.1,5.1\n2,7.2,5.2\n", [5.0, 5.1, 5.2]),
+        ("# frame timestamp received\n0 5.0 7.0\n1 5.1 7.1\n2 5.2 7.2\n", [5.0, 5.1, 5.2]),
+        ("2011-09-26 13:02:59.9\n2011-09-26 13:03:00.0\n", [1317042179.9, 1317042180.0]),
+        ("2011-09-26T15:02:59.5+02:00\n2011-09-26T13:03:00Z\n", [1317042179.5, 1317042180.0]),
+    ],
+)
+def test_headings_and_dates_in_lists_of_times(text: str, times: list[float]) -> None:
+    assert stamp_column(text.splitlines(), "times.txt") == pytest.approx(times, abs=1e-6)
+
+
+def test_one_wild_stamp_does_not_change_the_unit() -> None:
+    stamps = 1403715273262142 + 50_000.0 * FRAMES
+    stamps[7] = 1e300
+    assert find_unit(stamps, "s", "the list") == "us"

@@ -101,5 +101,84 @@ def test_strays_are_left_out_and_counted(
 
 def test_dates_before_the_number_are_one_recording(folder: Callable, picture: Callable) -> None:
     sequence = open_sequence(folder(lambda i: f"2023-05-01_12-{30 + i // 6}-{10 + i % 6}.png"))
-    assert (len(sequence), sequence.time_unit) == (COUNT, "frames")
+    assert (len(sequence), sequence.time_unit) == (COUNT, "s")
     assert all(np.array_equal(frame.image, picture(i)) for i, frame in enumerate(sequence))
+    assert np.diff(sequence.timestamps) == pytest.approx([1, 1, 1, 1, 1, 55, 1, 1, 1, 1, 1])
+
+
+@pytest.mark.parametrize(
+    ("name", "first_s"),
+    [
+        (lambda i: f"frame_{i:06d}_{1403715273.262 + 0.05 * i:.3f}.png", 1403715273.262),
+        (lambda i: f"{i:06d}-{1403715273262142976 + 50_000_000 * i}.png", 1403715273.262143),
+        (lambda i: f"{1403715273 + (650 + 50 * i) // 1000}_{(650 + 50 * i) % 1000 * 10**6:09d}.png", 1403715273.65),
+        (lambda i: f"{1403715273 + (650 + 50 * i) // 1000}_{(650 + 50 * i) % 1000 * 10**6}.png", 1403715273.65),
+        (lambda i: f"{1403715273 + (650 + 50 * i) // 1000}-{(650 + 50 * i) % 1000 * 10**3:06d}.png", 1403715273.65),
+        (
+            lambda i: f"2023-05-01T12:{30 + (59_650 + 50 * i) // 60000}:{(59_650 + 50 * i) % 60000 / 1000:09.6f}.png",
+            1682944259.65,
+        ),
+        (
+            lambda i: f"IMG_20230501_12{30 + i // 6}{(59 + i // 6) % 60:02d}{(700 + 50 * i) % 1000:03d}.png",
+            1682944259.7,
+        ),
+        # ROS' seconds and nanoseconds without the zeros in front of these.
+        (lambda i: f"{1403715273 + (650 + 50 * i) // 1000}.{(650 + 50 * i) % 1000 * 10**6 + 17}.png", 1403715273.65),
+        (lambda i: f"{(950 + 50 * i) // 1000},{(950 + 50 * i) % 1000:03d}.png", 0.95),
+        (lambda i: f"{-0.25 + 0.05 * i:.3f}.png", -0.25),
+    ],
+)
+def test_names_with_several_numbers_tell_the_time(folder: Callable, name: Callable[[int], str], first_s: float) -> None:
+    sequence = open_sequence(folder(name))
+    stamps = [frame.timestamp for frame in sequence]
+    assert stamps[0] == pytest.approx(first_s, abs=1e-6)
+    assert np.diff(stamps) == pytest.approx(0.05, abs=2e-6)
+    assert sequence.time_unit in ("s", "ns")
+
+
+def test_a_counter_wins_where_the_other_number_is_no_time(folder: Callable, caplog: pytest.LogCaptureFixture) -> None:
+    sequence = open_sequence(folder(lambda i: f"f{i:04d}_exp{(7 * i) % 5}.png"))
+    assert [frame.timestamp for frame in sequence] == pytest.approx(np.arange(COUNT) / 20)
+    assert "number 1 (0000 in f0000_exp0.png) is taken" in caplog.text
+
+
+def test_names_without_a_pattern_are_no_streams(folder: Callable, caplog: pytest.LogCaptureFixture) -> None:
+    sequence = open_sequence(folder(lambda i: f"{i * 17 + 160:04x}.png"))
+    assert [frame.timestamp for frame in sequence] == pytest.approx(np.arange(COUNT) / 20)
+    assert "are hexadecimal: they are counted in the order of their names" in caplog.text
+
+
+def test_a_folder_with_the_name_of_an_image_is_none(folder: Callable) -> None:
+    path = folder(lambda i: f"{i:04d}.png")
+    (path / "old.png").mkdir()
+    assert open_sequence(path).left_out == []
+
+
+@pytest.mark.parametrize("name", [lambda i: f"20230501_123010_{i:03d}.png", lambda i: f"f{i:04d}.png"])
+def test_counters_that_look_like_something_else(folder: Callable, name: Callable[[int], str]) -> None:
+    sequence = open_sequence(folder(name))
+    assert sequence.time_unit == "frames"
+    assert [frame.timestamp for frame in sequence] == pytest.approx(np.arange(COUNT) / 20)
+
+
+def test_a_counter_beside_times_tells_where_the_clock_stepped_back(folder: Callable, picture: Callable) -> None:
+    sequence = open_sequence(folder(lambda i: f"{i:04d}_{100 + 0.05 * i - (0.12 if i >= 6 else 0):.6f}.png"))
+    assert [entry.reason for entry in sequence.left_out] == ["clock stepped back"] * 2
+    for row, frame in zip([*range(6), *range(8, COUNT)], sequence, strict=True):
+        np.testing.assert_array_equal(frame.image, picture(row))
+
+
+def test_counters_that_are_too_slow_are_told(folder: Callable, caplog: pytest.LogCaptureFixture) -> None:
+    open_sequence(folder(lambda i: f"f{3000 * i}.png"))
+    assert "which makes one image in 150 s at 20 a second; if they are times, --time-unit says so" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "name",
+    [lambda i: f"{1403715273262142976 + 70_000_000 * i}.png", lambda i: f"2023-05-01T12:30:{10 + 0.07 * i:05.2f}.png"],
+)
+def test_given_units_of_times_in_names(folder: Callable, name: Callable[[int], str]) -> None:
+    path = folder(name)
+    counted = open_sequence(path, time_unit="frames")
+    assert [frame.timestamp for frame in counted] == pytest.approx(np.arange(COUNT) / 20)
+    assert np.diff(open_sequence(path, time_unit="ns").timestamps) == pytest.approx(0.07, abs=1e-6)

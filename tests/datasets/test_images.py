@@ -193,3 +193,65 @@ def test_real_street(test_data: Path, tmp_path: Path, write_calibration: Callabl
     assert [(frame.index, frame.timestamp) for frame in sequence] == [(10, 1.0), (15, 1.5), (20, 2.0)]
     assert sequence.camera.fps == pytest.approx(2.0) and sequence[0].image.shape == (300, 400)
     assert len(open_sequence(test_data / "malaga_07" / "images", calibration=calibration)) == 1061
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "pairs", "told"),
+    [
+        # Counters that begin at another number, and names in which only one side has times.
+        (["l0", "l1", "l2"], ["r1", "r2", "r3"], [(0, 0), (1, 1), (2, 2)], "are paired one by one"),
+        (["100.00", "100.05", "100.10"], ["0", "1", "2"], [(0, 0), (1, 1), (2, 2)], "are paired one by one"),
+        # Names without a single number that tells the time pair by name.
+        (["a0b0", "a1b3", "a2b6"], ["a1b3"], [(1, 0)], "2 of 3 images have no right image"),
+        # Each side has its own unit.
+        (["1400000000.00", "1400000000.05"], ["1400000000004000000", "1400000000054000000"], [(0, 0), (1, 1)], ""),
+        (["1400000000000", "1400000000050"], ["1400000000.004", "1400000000.054"], [(0, 0), (1, 1)], ""),
+    ],
+)
+def test_partners_are_found_whatever_the_names_count(
+    folder: Callable,
+    picture: Callable,
+    caplog: pytest.LogCaptureFixture,
+    left: list[str],
+    right: list[str],
+    pairs: list[tuple[int, int]],
+    told: str,
+) -> None:
+    path = folder(*(f"left/{name}.png" for name in left), *(f"right/{name}.png" for name in right), stereo=True)
+    frames = list(open_sequence(path))
+    assert len(frames) == len(pairs)
+    for frame, (row, other) in zip(frames, pairs, strict=True):
+        np.testing.assert_array_equal(frame.image, picture(row))
+        np.testing.assert_array_equal(frame.image_right, picture(len(left) + other))
+    assert told in caplog.text
+
+
+def test_partners_of_which_nothing_is_known_are_refused(folder: Callable) -> None:
+    with pytest.raises(DatasetError, match="3 images and 2 right images have no numbers or names in common"):
+        open_sequence(
+            folder("left/a0b0.png", "left/a1b3.png", "left/a2b6.png", "right/x.png", "right/y.png", stereo=True)
+        )
+
+
+def test_what_is_not_used_is_told(
+    folder: Callable, write: Callable, picture: Callable, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = folder("left/0.png", "left/1.png", stereo=True)
+    assert open_sequence(path).sensor == "mono"
+    assert "is for right images, too, but there is no folder" in caplog.text
+    for i in range(2):
+        write(path / "right" / f"{i}.png", picture(i))
+        write(path / "depth" / f"{i}.png", np.full((30, 40), 1000, np.uint16))
+    assert open_sequence(path).sensor == "stereo"
+    assert "depth is not used, and the run is stereo" in caplog.text
+    caplog.clear()
+    for sensor in ("mono", "stereo", "rgbd"):
+        open_sequence(path, sensor=sensor)
+    assert caplog.text == ""
+
+
+def test_a_picture_beside_the_images_is_not_the_recording(folder: Callable, caplog: pytest.LogCaptureFixture) -> None:
+    path = folder("cover.png", "left/0.png", "left/1.png", "right/0.png", "right/1.png", stereo=True)
+    sequence = open_sequence(path)
+    assert (sequence.sensor, len(sequence)) == ("stereo", 2)
+    assert "the 2 images in" in caplog.text and "the 1 in" in caplog.text

@@ -174,7 +174,8 @@ def test_missing_ground_truth_and_shorter_ground_truth(root: Callable, caplog: p
         ("times.txt", None, "expected KITTI's time stamps at .*times.txt"),
         ("times.txt", "0.0\n0.1\n", "has an image 000003, but times.txt only has 2 lines"),
         ("times.txt", "0.0\nnan\n", "times.txt:2: expected one time stamp, found 'nan'"),
-        ("times.txt", "a\nb\n", "times.txt:1: expected one time stamp, found 'a'"),
+        ("times.txt", "a\nb\n", "times.txt:2: expected one time stamp, found 'b'"),
+        ("times.txt", "0.O\n0.1\n", "times.txt:1: expected one time stamp, found '0.O'"),
     ],
 )
 def test_missing_and_wrong_files(root: Callable, file: str, text: str | None, message: str) -> None:

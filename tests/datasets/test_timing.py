@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spslam.datasets.timing import Timing, associate, nominal_fps, order_by_time, order_frames, pair_by_time
+from spslam.datasets.timing import (
+    Timing,
+    associate,
+    nominal_fps,
+    order_by_time,
+    order_frames,
+    pair_by_time,
+    read_stamps,
+)
 from spslam.errors import DatasetError
 
 
@@ -84,3 +92,26 @@ def test_pairs_tell_how_far_the_nearest_partner_is() -> None:
     assert {entry.reason for entry in alone} == {"no depth image"}
     with pytest.raises(DatasetError, match="--pair-within must be 0 or more seconds, found -1"):
         Timing(pair_within_s=-1)
+
+
+def test_two_steps_back_are_two_second_passes(caplog: pytest.LogCaptureFixture) -> None:
+    times = np.arange(40) / 20
+    times[15:] -= 0.33
+    times[30:] -= 0.41
+    order, left_out = order_frames(times, "the list")
+    assert order.tolist() == [*range(15), *range(21, 30), 38, 39]
+    assert {entry.reason for entry in left_out} == {"clock stepped back"} and len(left_out) == 14
+    assert "the clock steps back by" in caplog.text
+
+
+def test_stamps_that_count_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    read_stamps(np.arange(9.0), "s", "times.txt", Timing(), 10.0)
+    assert "if they number the images, count these with --time-unit frames" in caplog.text
+
+
+def test_late_depth_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    times = np.arange(20) / 20
+    pair_by_time(times, times + 0.016, 0.02, "walk", "depth image")
+    assert caplog.text == ""
+    pair_by_time(times, times + 0.03, 0.0201, "walk", "depth image")
+    assert "walk: depth images come 20.0 ms before the images (median)" in caplog.text

@@ -106,7 +106,7 @@ def test_list_out_of_order(folder: Callable, caplog: pytest.LogCaptureFixture) -
         ("# nothing\n", r"rgb\.txt lists no images"),
         ("10.0\n", r"rgb\.txt:1: expected 'timestamp filename', found '10\.0'"),
         ("# a\nx rgb/a.png\n", r"rgb\.txt:2: expected"),
-        ("nan rgb/a.png\n", r"rgb\.txt:1: expected"),
+        ("nan rgb/a.png\n", r"rgb\.txt: none of its 1 lines has a time stamp"),
         ("99.0 rgb/10.000000.png\n", "none of the 1 images has a depth image"),
     ],
 )
@@ -218,3 +218,42 @@ def test_a_ground_truth_that_cannot_be_read_costs_only_itself(folder: Callable) 
             sequence = open_sequence(path)
         assert (sequence.ground_truth, len(sequence)) == (None, 3)
         assert [found.topic for found in notices.notices][-1] == "ground_truth_unreadable"
+
+
+@pytest.mark.parametrize(
+    ("line", "head"),
+    [
+        ("{i} {t} rgb/{n}.png", ""),
+        ("{t} rgb/{n}.png 0.012", ""),
+        ("{t} rgb/{n}.png {t} depth/{n}.png", ""),
+        ("rgb/{n}.png {t}", ""),
+        ("{t},rgb/{n}.png", "timestamp,filename\n"),
+        ('{t}; "rgb/{n}.png"', ""),
+        ("{t} rgb\\{n}.png", "timestamp filename\n"),
+        ("1970-01-01 00:00:{t} rgb/{n}.png", ""),
+    ],
+)
+def test_lists_of_other_recorders(folder: Callable, picture: Callable, line: str, head: str) -> None:
+    path = folder()
+    (path / "rgb.txt").write_text(
+        head + "".join(line.format(i=i, t=f"{t:.6f}", n=f"{t:.6f}") + "\n" for i, t in enumerate(RGB_TIMES))
+    )
+    frames = list(open_sequence(path, sensor="mono"))
+    assert [frame.timestamp for frame in frames] == pytest.approx(RGB_TIMES)
+
+
+def test_lines_without_a_stamp_are_left_out_and_counted(folder: Callable, caplog: pytest.LogCaptureFixture) -> None:
+    path = folder()
+    text = (path / "rgb.txt").read_text().replace("10.200000 rgb", "nan rgb")
+    (path / "rgb.txt").write_text(text)
+    sequence = open_sequence(path, sensor="mono")
+    assert (len(sequence), [entry.reason for entry in sequence.left_out]) == (3, ["no time stamp"])
+    assert "1 of 4 lines have no time stamp" in caplog.text
+
+
+def test_counted_lists_of_other_lengths_are_refused(folder: Callable) -> None:
+    path = folder()
+    assert len(open_sequence(path, time_unit="frames")) == 4
+    (path / "depth.txt").write_text("10.1 depth/10.095000.png\n10.3 depth/10.300000.png\n")
+    with pytest.raises(DatasetError, match="4 images and 2 depth images cannot be counted together"):
+        open_sequence(path, time_unit="frames")

@@ -200,3 +200,21 @@ def test_a_file_that_is_no_video(clip: Callable) -> None:
     path.write_bytes(b"no video" * 100)
     with pytest.raises(DatasetError, match="no video that OpenCV can decode"):
         open_sequence(path)
+
+
+def test_frames_that_are_not_later_are_left_out_and_told(matroska: Callable, caplog: pytest.LogCaptureFixture) -> None:
+    stamps = np.arange(20) / 20
+    stamps[5] = stamps[4]
+    stamps[12:] -= 0.2
+    sequence = open_sequence(matroska(stamps))
+    times = [frame.timestamp for frame in sequence]
+    assert np.diff(times).min() > 0 and len(times) == 15
+    assert (len(sequence.left_out), sequence.skipped) == (5, [])
+    assert "2 frames are left out (equal time stamp)" in caplog.text
+    assert "3 frames are left out (clock stepped back)" in caplog.text
+    # Again, and in part: nothing is counted twice.
+    assert [frame.timestamp for frame in sequence] == times and len(sequence.left_out) == 5
+
+
+def test_counted_frames_have_the_calibrations_rate(clip: Callable) -> None:
+    assert [frame.timestamp for frame in open_sequence(clip(fps=10.0), time_unit="frames")][:2] == [0.0, 0.1]

@@ -1,0 +1,211 @@
+"""The one number in each name of a folder of images that tells when the image was taken, or its place in the order."""
+
+from __future__ import annotations
+
+import logging
+import re
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spslam.notices import notice
+from spslam.timestamps import TimeUnit, date_seconds, is_second_of_date
+
+_LOG = logging.getLogger(__name__)
+_NUMBER = re.compile(r"(\d+(?:\.\d+)?)")
+_HEXADECIMAL = re.compile(r"[0-9a-f]{2,16}")
+# A date with the time of day, and a fraction of the second behind a point or comma or in 3, 6 or 9 digits.
+_DATE = re.compile(
+    r"(?<!\d)((?:19|20)\d\d)[-_.]?(\d\d)[-_.]?(\d\d)[-_ T]*(\d\d)[-_.:h]?(\d\d)[-_.:m]?(\d\d)"
+    r"(?:[.,](\d{1,9})|[-_]?(\d{9}|\d{6}|\d{3}))?(?!\d)"
+)
+# Numbers from here on are no counters of images that stand beside a counter.
+_LIKELY_TIME = 10**6
+_FRACTIONS = (3, 6, 9)
+# More patterns of names than this are no streams: the names have none.
+MOST_KINDS = 6
+_NANOSECOND_DIGITS = 9
+# Steps of a fraction's last digit up to which it counts, and how much more even steps must be in another reading.
+_COUNTED = 1.5
+_MORE_EVEN = 0.5
+
+
+def name_patterns(paths: list[Path]) -> dict[str, list[Path]]:
+    """Files by their name without its numbers, and without the sign that some of them have in front."""
+    signed = _some_signed(paths)
+    patterns: dict[str, list[Path]] = {}
+    for path in paths:
+        patterns.setdefault("*".join(_parts(path, signed)[::2]), []).append(path)
+    return patterns
+
+
+def hexadecimal(paths: list[Path]) -> list[int] | None:
+    """The numbers that names are if all are hexadecimal, of one length and with letters here and there; else None."""
+    stems = [path.stem.lower() for path in paths]
+    if len({len(stem) for stem in stems}) != 1 or not all(map(_HEXADECIMAL.fullmatch, stems)):
+        return None
+    # A letter in front (f0001, or c0001 and d0001 of two streams) is no digit.
+    return [int(stem, 16) for stem in stems] if len(name_patterns(paths)) > MOST_KINDS else None
+
+
+@dataclass(frozen=True)
+class Told:
+    """The number of each name that tells its time or its place.
+
+    Attributes:
+        numbers: N, as they are written.
+        unit: of them, where the way they are written says it.
+        order: (N,) int64, rows in the order of another number of the names, which counts; None where there is none.
+    """
+
+    numbers: list[str]
+    unit: TimeUnit | None = None
+    order: NDArray[np.int64] | None = None
+
+
+def telling_numbers(paths: list[Path], folder: Path) -> Told | None:
+    """The number of each name that tells its time or its place; None where no single one does.
+
+    Names that hold a date and the time of day tell seconds since 1970. Of several numbers that change from name to
+    name, whole seconds and their fraction are one; beside a counter, a number that looks like a time wins. What was
+    chosen is told.
+
+    Args:
+        paths: of one pattern, at least one.
+        folder: of them, for messages.
+    """
+    if (dates := _dates(paths)) is not None:
+        notice(_LOG, "dates_in_names", "%s: dates and times of day in names are read as UTC", folder)
+        return Told(dates, "s")
+    signed = _some_signed(paths)
+    parts = [_parts(path, signed) for path in paths]
+    if not parts or len(parts[0]) < 3 or any(part[::2] != parts[0][::2] for part in parts):
+        return None
+    columns = {index: [part[index] for part in parts] for index in range(1, len(parts[0]), 2)}
+    varying = [index for index, column in columns.items() if len(set(column)) > 1]
+    if len(varying) <= 1:
+        column = columns[varying[0] if varying else len(parts[0]) - 2]
+        if (padded := _padded_nanoseconds(column)) is not None:
+            text = (
+                "%s: what stands behind the point in names is read as nanoseconds (%s as %s), for then steps are even"
+            )
+            notice(
+                _LOG,
+                "numbers_in_names",
+                text,
+                folder,
+                *next(pair for pair in zip(column, padded, strict=True) if pair[0] != pair[1]),
+            )
+            return Told(padded, "s")
+        return Told(column)
+    if (seconds := _seconds_and_fraction(columns, parts[0])) is not None:
+        text = "%s: two numbers of each name are read as whole seconds and their fraction"
+        notice(_LOG, "numbers_in_names", text, folder)
+        return Told(seconds, "s")
+    chosen = _beside_counter({index: columns[index] for index in varying})
+    if chosen is None:
+        return None
+    text = "%s: of the %d numbers that change from name to name, number %d (%s in %s) is taken"
+    place = list(columns).index(chosen) + 1
+    notice(_LOG, "numbers_in_names", text, folder, len(varying), place, columns[chosen][0], paths[0].name)
+    counters = [columns[index] for index in varying if index != chosen and _counts([float(n) for n in columns[index]])]
+    order = np.argsort(np.array(counters[0], dtype=np.float64), kind="stable") if counters else None
+    return Told(columns[chosen], order=order)
+
+
+def _some_signed(paths: list[Path]) -> bool:
+    """Whether some names begin with the sign of a negative number and others do not: then it is no dash."""
+    signs = {re.match(r"-\d", path.stem) is not None for path in paths}
+    return len(signs) == 2
+
+
+def _parts(path: Path, signed: bool) -> list[str]:
+    """Text and numbers of a name in turn, beginning and ending with text."""
+    parts = _NUMBER.split(path.stem)
+    if signed and parts[0] == "-":
+        parts[:2] = ["", f"-{parts[1]}"]
+    return parts
+
+
+def _dates(paths: list[Path]) -> list[str] | None:
+    found = [_DATE.search(path.stem) for path in paths]
+    seconds: list[str] = []
+    for match in found:
+        whole = None if match is None else date_seconds(*match.groups()[:6])
+        if match is None or whole is None:
+            return None
+        fraction = match[7] or match[8]
+        seconds.append(f"{whole}.{fraction}" if fraction else str(whole))
+    # Several images of a second need more than the second.
+    if not len(set(seconds)) == len(seconds) > 1:
+        return None
+    digits = {len(match[8]) for match in found if match is not None and match[8]}
+    if len(digits) == 1:
+        # A counter behind the second that looks like its fraction.
+        steps = np.diff(np.sort(np.array(seconds, dtype=np.float64))) * 10.0 ** digits.pop()
+        return seconds if float(np.median(steps)) > _COUNTED else None
+    return seconds
+
+
+def _seconds_and_fraction(columns: dict[int, list[str]], names: list[str]) -> list[str] | None:
+    """Seconds of each name where one number is whole seconds, and the next one their fraction or nanoseconds."""
+    for first in columns:
+        whole, rest = columns[first], columns.get(first + 2)
+        if rest is None or not all(number.lstrip("-").isdigit() for number in (*whole, *rest)):
+            continue
+        widths = {len(number) for number in rest}
+        dated = all(is_second_of_date(int(number)) for number in whole)
+        if names[first + 1] == "," or (dated and len(widths) == 1 and widths.issubset(_FRACTIONS)):
+            return [f"{second}.{part}" for second, part in zip(whole, rest, strict=True)]
+        if dated and _LIKELY_TIME <= max(map(int, rest)) < 10**_NANOSECOND_DIGITS:
+            return [f"{second}.{int(part):09d}" for second, part in zip(whole, rest, strict=True)]
+    return None
+
+
+def _padded_nanoseconds(column: list[str]) -> list[str] | None:
+    """Numbers of seconds whose nanoseconds stand behind the point without the zeros in front, with these zeros; None
+    where the numbers are decimals, that is where steps are more even so."""
+    halves = [number.split(".") for number in column]
+    widths = {len(half[1]) for half in halves if len(half) == 2}
+    if any(len(half) != 2 for half in halves) or max(widths) != _NANOSECOND_DIGITS or len(widths) == 1:
+        return None
+    padded = [f"{whole}.{part:0>{_NANOSECOND_DIGITS}}" for whole, part in halves]
+    spreads = []
+    for numbers in (column, padded):
+        steps = np.diff(np.sort(np.array(numbers, dtype=np.float64)))
+        spreads.append(float(np.abs(steps - np.median(steps)).mean()))
+    return padded if spreads[1] < _MORE_EVEN * spreads[0] else None
+
+
+def _beside_counter(columns: dict[int, list[str]]) -> int | None:
+    """Which column tells times where another one counts; else the one that counts; None where none or several do."""
+    values = {index: [float(number) for number in column] for index, column in columns.items()}
+    counting = [index for index, numbers in values.items() if _counts(numbers)]
+    if len(counting) != 1:
+        return None
+    order = sorted(range(len(values[counting[0]])), key=values[counting[0]].__getitem__)
+    times = [
+        index
+        for index, column in columns.items()
+        if index not in counting
+        and (any("." in number for number in column) or min(values[index]) >= _LIKELY_TIME)
+        and _mostly_increases([values[index][row] for row in order])
+    ]
+    return times[0] if len(times) == 1 else counting[0]
+
+
+def _counts(numbers: list[float]) -> bool:
+    """Whether numbers are whole, all different, and mostly one apart."""
+    ordered = sorted(numbers)
+    steps = [later - earlier for earlier, later in pairwise(ordered)]
+    return (
+        ordered[0] >= 0 and all(map(float.is_integer, numbers)) and min(steps) > 0 and 2 * steps.count(1) > len(steps)
+    )
+
+
+def _mostly_increases(numbers: list[float]) -> bool:
+    rising = sum(later >= earlier for earlier, later in pairwise(numbers))
+    return 10 * rising >= 9 * (len(numbers) - 1)
