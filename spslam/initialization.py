@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,6 +18,7 @@ from spslam.rolling_shutter import as_read_at_once
 from spslam.tracking import Tracked, Tracker
 
 Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 # The velocity between two frames farther apart says little about either.
 _LONGEST_WAIT_S = 0.5
 # A match that moved by less did not move.
@@ -124,6 +126,15 @@ class TwoViewInitializer:
     def reset(self) -> None:
         """Forget the frames that wait."""
         self._before, self._waiting, self._astray = [], [], []
+        self.still_shares = []
+
+    def leave_out(self, fixed: Callable[[Observations], Mask]) -> None:
+        """Take key points (N,) of the frames that wait out of them: those that no map may hold."""
+
+        def without(frames: list[Observations]) -> list[Observations]:
+            return [observations.select(~fixed(observations)) for observations in frames]
+
+        self._before, self._waiting = without(self._before), without(self._waiting)
 
     def start(self, slam_map: Map, camera: Camera, observations: Observations) -> Started | str:
         """Fill an empty part of the map from the first view and this one; a refusal is one line that says why."""
