@@ -61,9 +61,13 @@ _SAME_IMAGE = 0.5
 _DEPTH_STEP = 4
 # Shares of known pixels, and of those in the range that is used, below which a notice is due.
 _LEAST_KNOWN, _LEAST_IN_RANGE = 0.005, 0.1
+# Share of known pixels that are nearer than any that is used, above which one is due: cameras hardly measure there.
+_MOST_TOO_NEAR = 0.3
 # Usual scales of depth files, and a usual depth of a scene, metres.
 _USUAL_SCALES = (1.0, 100.0, 256.0, 1000.0, 5000.0, 10000.0)
 _USUAL_DEPTH_M = 2.0
+# Scales are named that make the depth usual up to this factor.
+_ABOUT_USUAL = 3.0
 
 
 @dataclass(frozen=True)
@@ -163,7 +167,9 @@ def hopeless_rows(pairs: List[PairOffsets]) -> bool:
     return len(clear) >= 3 and bool(np.abs(offsets).min() >= _HOPELESS_PX and np.ptp(offsets) <= _STEADY_PX)
 
 
-def depth_out_of_range(known: float, median_m: float, in_range: float, limits: DepthConfig, scale: float | None) -> str:
+def depth_out_of_range(
+    known: float, median_m: float, in_range: float, limits: DepthConfig, scale: float | None, too_near: float = 0.0
+) -> str:
     """What is wrong with the depth of the first frames; empty for nothing.
 
     Args:
@@ -172,9 +178,15 @@ def depth_out_of_range(known: float, median_m: float, in_range: float, limits: D
         in_range: share of the known depths that are used.
         limits: least and largest depth that is used.
         scale: units per metre of the depth files, where known.
+        too_near: share of the known depths that are nearer than what is used.
     """
     if known < _LEAST_KNOWN:
-        return f"depth images are empty: {100.0 * known:.1f} % of the pixels have a depth"
+        return f"the first depth images are empty: {100.0 * known:.1f} % of their pixels have a depth"
+    if too_near > _MOST_TOO_NEAR and in_range >= _LEAST_IN_RANGE:
+        return (
+            f"{100.0 * too_near:.0f} % of the first depths are below depth.min_m, {limits.min_m:g}, and not used (median "
+            f"{_metres(median_m)} m): {_scale_hint(median_m, limits, scale)}"
+        )
     if in_range >= _LEAST_IN_RANGE:
         return ""
     limit = f"depth.max_m is {limits.max_m:g}" if median_m > limits.max_m else f"depth.min_m is {limits.min_m:g}"
@@ -266,7 +278,8 @@ class InputChecks:
             inside = (known >= self._limits.min_m) & (known <= self._limits.max_m)
             median, used = (float(np.median(known)), float(inside.mean())) if len(known) else (0.0, 0.0)
             share = len(known) / max(len(depth), 1)
-            self._tell("depth_range", depth_out_of_range(share, median, used, self._limits, depth_scale))
+            near = float(np.mean(known < self._limits.min_m)) if len(known) else 0.0
+            self._tell("depth_range", depth_out_of_range(share, median, used, self._limits, depth_scale, near))
             self._depths = []
 
     def _judge_rows(self) -> None:
@@ -336,5 +349,6 @@ def _scale_hint(median_m: float, limits: DepthConfig, scale: float | None) -> st
     fitting = [usual for usual in _USUAL_SCALES if limits.min_m <= median_m * scale / usual <= limits.max_m]
     if not fitting:
         return f"does depth_scale, {scale:g} units per metre, fit the files?"
-    nearest = min(fitting, key=lambda usual: abs(np.log(median_m * scale / usual / _USUAL_DEPTH_M)))
-    return f"is depth_scale {nearest:g} instead of {scale:g}?"
+    odd = {usual: abs(float(np.log(median_m * scale / usual / _USUAL_DEPTH_M))) for usual in fitting}
+    likely = [usual for usual in fitting if odd[usual] < np.log(_ABOUT_USUAL)] or [min(fitting, key=odd.__getitem__)]
+    return f"is depth_scale {' or '.join(f'{usual:g}' for usual in likely)} instead of {scale:g}?"

@@ -170,17 +170,27 @@ LIMITS = DepthConfig(min_m=0.3, max_m=8.0)
         (0.8, 9.0, 0.4, 1000.0, ""),
         (0.1, 2.5, 1.0, None, ""),
         (0.8, 2500.0, 0.0, 1.0, "median depth 2,500 m, depth.max_m is 8: is depth_scale 1000 instead of 1?"),
-        (0.8, 10.0, 0.0, 1000.0, "median depth 10 m, depth.max_m is 8: is depth_scale 5000 instead of 1000?"),
+        (0.8, 10.0, 0.0, 1000.0, "median depth 10 m, depth.max_m is 8: is depth_scale 5000 or 10000 instead of 1000?"),
         (0.8, 0.0025, 0.0, 1e6, "median depth 0.0025 m, depth.min_m is 0.3: is depth_scale 1000 instead of 1e+06?"),
         (0.8, 0.0025, 0.0, 1000.0, "median depth 0.0025 m, depth.min_m is 0.3: is depth_scale 1 instead of 1000?"),
         (0.8, 2500.0, 0.0, None, "median depth 2,500 m, depth.max_m is 8: depths are about 1,250 times too large"),
-        (0.0, 0.0, 0.0, 1000.0, "depth images are empty: 0.0 % of the pixels have a depth"),
+        (0.0, 0.0, 0.0, 1000.0, "the first depth images are empty: 0.0 % of their pixels have a depth"),
     ],
 )
 def test_depth_and_the_scale_that_would_fit(
     known: float, median: float, in_range: float, scale: float | None, expected: str
 ) -> None:
     assert depth_out_of_range(known, median, in_range, LIMITS, scale) == expected
+
+
+def test_depth_that_is_in_range_in_part_only() -> None:
+    """Ten times too large a scale leaves half of a room in range, and all of it ten times too small."""
+    found = depth_out_of_range(0.9, 0.31, 0.6, LIMITS, 50000.0, too_near=0.39)
+    assert found == (
+        "39 % of the first depths are below depth.min_m, 0.3, and not used (median 0.31 m): is depth_scale 5000 or "
+        "10000 instead of 50000?"
+    )
+    assert depth_out_of_range(0.9, 0.8, 0.9, LIMITS, 5000.0, too_near=0.1) == ""
 
 
 @pytest.mark.parametrize(
