@@ -184,8 +184,8 @@ def depth_out_of_range(
         return f"the first depth images are empty: {100.0 * known:.1f} % of their pixels have a depth"
     if too_near > _MOST_TOO_NEAR and in_range >= _LEAST_IN_RANGE:
         return (
-            f"{100.0 * too_near:.0f} % of the first depths are below depth.min_m, {limits.min_m:g}, and not used (median "
-            f"{_metres(median_m)} m): {_scale_hint(median_m, limits, scale)}"
+            f"{100.0 * too_near:.0f} % of the first depths are below depth.min_m, {limits.min_m:g}, and not used "
+            f"(median {_metres(median_m)} m): {_scale_hint(median_m, limits, scale)}"
         )
     if in_range >= _LEAST_IN_RANGE:
         return ""
