@@ -109,6 +109,7 @@ class TwoViewInitializer:
 
     Attributes:
         still_shares: of each frame that matched the first view: share of the matches that did not move.
+        strangers: matches with the first view of each frame that has key points and does not match it.
     """
 
     def __init__(self, config: Config, matcher: Matcher, two_view: TwoViewSolver, max_distance: float) -> None:
@@ -118,6 +119,7 @@ class TwoViewInitializer:
         self._two_view = two_view
         self._max_distance = max_distance
         self.still_shares: list[float] = []
+        self.strangers: list[int] = []
         self._before: list[Observations] = []
         self._waiting: list[Observations] = []
         # Positions, among the waiting frames, of those that did not match the first view.
@@ -126,7 +128,7 @@ class TwoViewInitializer:
     def reset(self) -> None:
         """Forget the frames that wait."""
         self._before, self._waiting, self._astray = [], [], []
-        self.still_shares = []
+        self.still_shares, self.strangers = [], []
 
     def leave_out(self, fixed: Callable[[Observations], Mask]) -> None:
         """Take key points (N,) of the frames that wait out of them: those that no map may hold."""
@@ -186,6 +188,7 @@ class TwoViewInitializer:
                 self._renew(position)
                 return other0, ""
         self._astray = [*self._astray, len(self._waiting)][-_MOST_ASTRAY:]
+        self.strangers.append(found)
         return matches0, f"{found} matches with the first view, {self._config.min_points} needed"
 
     def _match(self, view: Observations, observations: Observations) -> NDArray[np.int64]:

@@ -57,6 +57,10 @@ _FITS_BETTER, _LEAST_FITTING = 0.4, 3
 _NEIGHBOURS = 2
 # Two images that differ by less than this, grey levels on average, are the same image.
 _SAME_IMAGE = 0.5
+# Standard deviation, grey levels, of an image whose corners are those of its rounding.
+_FLAT = 2.0
+# Share of the points of each left image that must be found in its right one.
+_LEAST_FOUND = 0.2
 # Depth: every so many pixels, in both directions.
 _DEPTH_STEP = 4
 # Shares of known pixels, and of those in the range that is used, below which a notice is due.
@@ -78,11 +82,15 @@ class PairOffsets:
         disparity: (N,) float64, pixels, positive where the right point is farther left.
         rows: (N,) float64, pixels, positive where the right point is farther up.
         same: whether the two images are one.
+        sought: points that were looked for; 0 where the left image has too few.
+        brightness: mean grey level of the right image.
     """
 
     disparity: Floats
     rows: Floats
     same: bool = False
+    sought: int = 0
+    brightness: float = 0.0
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -96,7 +104,7 @@ class PairOffsets:
 def pair_offsets(left: Image, right: Image) -> PairOffsets:
     """Follow up to 60 corners of the left image (H, W) to the right one, forth and back."""
     nothing = PairOffsets(np.zeros(0), np.zeros(0))
-    if left.shape != right.shape or min(left.shape) < _SMALLEST_IMAGE:
+    if left.shape != right.shape or min(left.shape) < _SMALLEST_IMAGE or np.std(left) < _FLAT:
         return nothing
     scale = max(round(left.shape[1] / _WIDTH), 1)
     if scale > 1:
@@ -105,12 +113,13 @@ def pair_offsets(left: Image, right: Image) -> PairOffsets:
     corners = cv2.goodFeaturesToTrack(left, _POINTS, 0.01, left.shape[1] / 40.0)
     if corners is None or len(corners) < _LEAST_POINTS:
         return nothing
+    brightness = float(np.mean(right))
     right = _same_brightness(right, left)
     there, back, found = _follow(left, right, np.asarray(corners, dtype=np.float32))
     found &= np.linalg.norm(back - corners[:, 0], axis=1) < _CLOSED
     offsets = scale * (corners[:, 0] - there)[found].astype(np.float64)
     same = float(np.mean(cv2.absdiff(left, right))) < _SAME_IMAGE
-    return PairOffsets(offsets[:, 0], offsets[:, 1], same)
+    return PairOffsets(offsets[:, 0], offsets[:, 1], same, len(corners), brightness)
 
 
 def swapped_sides(pairs: List[PairOffsets]) -> str | None:
@@ -136,6 +145,19 @@ def without_disparity(pairs: List[PairOffsets]) -> str | None:
     return (
         f"left and right images of all {len(pairs)} pairs that were compared are the same: there is no disparity and "
         "no depth; is one camera's folder a copy of the other's?"
+    )
+
+
+def unlike_images(pairs: List[PairOffsets]) -> str | None:
+    """What is wrong when right images do not show what left ones show, in at least 3 pairs and in each of them."""
+    clear = [pair for pair in pairs if pair.sought >= _LEAST_POINTS]
+    if len(clear) < 3 or any(len(pair) >= _LEAST_FOUND * pair.sought for pair in clear):
+        return None
+    found, sought = sum(len(pair) for pair in clear), sum(pair.sought for pair in clear)
+    return (
+        f"{found} of {sought} points of the first {len(clear)} left images are found in the right ones (mean grey "
+        f"level {np.mean([pair.brightness for pair in clear]):.0f} of 255): are right images dark, turned, mirrored, or of "
+        "another recording?"
     )
 
 
@@ -272,6 +294,7 @@ class InputChecks:
         if rows is not None and hopeless_rows(self._pairs) and self._late_pairs() is None:
             raise InputError(rows)
         self._tell("pairs_without_disparity", without_disparity(self._pairs))
+        self._tell("pairs_unlike", unlike_images(self._pairs))
         if self._depths:
             depth = np.concatenate([part.ravel() for part in self._depths])
             known = depth[depth > 0]
@@ -295,7 +318,9 @@ class InputChecks:
         bad = float(np.median([rows for rows in own if rows >= _SCATTERED_PX]))
         if medians[late] > _FITS_BETTER * bad:
             return None
-        when = f"{abs(late)} frame{'s' if abs(late) > 1 else ''} {'earlier' if late > 0 else 'later'}"
+        # Frames farther away are not looked at.
+        more = " or more" if abs(late) == _NEIGHBOURS and medians[late] > _CLOSED else ""
+        when = f"{abs(late)}{more} frame{'s' if abs(late) > 1 else ''} {'earlier' if late > 0 else 'later'}"
         return (
             f"right images fit the left ones of {when} (rows {medians[late]:.1f} px apart instead of {bad:.1f} px): "
             "left and right images are paired wrongly"

@@ -175,7 +175,7 @@ class Slam:
         self._count()
         self._tell_body_fixed()
         if len(self._recorder) == 0:
-            self.statistics.no_pose = self._health.why_no_pose(self._two_view.still_shares)
+            self.statistics.no_pose = self._health.why_no_pose(self._two_view.still_shares, self._two_view.strangers)
         self.statistics.frames_elsewhere = int(np.count_nonzero(self._recorder.parts(self.map) != self.main_part))
         if len(self.map.keyframes) < 2 or not self.mapping:
             return

@@ -167,6 +167,19 @@ def test_two_views_make_a_map_up_to_scale(scene) -> None:
     assert in_truth == pytest.approx(np.array([pose[:3, 3] for pose in (poses[0], poses[3])]), abs=0.05)
 
 
+def test_what_no_map_may_hold_leaves_the_frames_that_wait(scene) -> None:
+    """A bonnet that is found while the first map waits is in none of its views."""
+    initializer, slam_map = two_views(), Map(32)
+    start_all(initializer, scene, [scene.pose(), scene.pose(0.02)])
+    initializer.leave_out(lambda observations: observations.pixels[:, 1] > 300)
+    observations = scene.observe(scene.pose(0.5, 0.05, 0.1, -0.05), 2, depth=False, noise_px=NOISE_PX)
+    started = initializer.start(slam_map, scene.mono, observations)
+    assert isinstance(started, Started)
+    assert [(o.index, bool((o.pixels[:, 1] <= 300).all())) for o in started.between] == [(1, True)]
+    first = slam_map.observations["pixel"][slam_map.observation_rows(int(slam_map.keyframes["id"][0]))]
+    assert len(first) > 80 and (first[:, 1] <= 300).all()
+
+
 def _landmark_of(slam_map: Map, labels: np.ndarray) -> np.ndarray:
     linked = slam_map.observations["point"]
     landmark = np.zeros(slam_map.points["id"].max() + 1, np.int64)

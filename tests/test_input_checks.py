@@ -89,16 +89,26 @@ def test_images_without_anything_to_follow_tell_nothing(size: tuple[int, int]) -
         world_frame,
         with_right(lambda image: np.clip(image * 0.5 + 20, 0, 255).astype(np.uint8)),
         with_right(lambda image: np.asarray(cv2.GaussianBlur(image, (0, 0), 1.5))),
-        with_right(lambda image: np.zeros_like(image)),
+        lambda i: replace(world_frame(i), image=world_frame(i).image // 85, image_right=right_of(i) // 85),
         lambda i: replace(world_frame(i), image=np.full((240, 320), 128, np.uint8)),
         lambda i: world_frame(0),
         lambda i: swapped(i) if i == 3 else world_frame(i),
         lambda i: replace(world_frame(i), image_right=None),
     ],
-    ids=["valid", "darker", "blurred", "black right", "flat left", "still", "one swapped pair", "mono"],
+    ids=["valid", "darker", "blurred", "nearly flat", "flat left", "still", "one swapped pair", "mono"],
 )
 def test_nothing_is_said_of_pairs_that_are_right_or_tell_nothing(change: Change) -> None:
     assert causes(change) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "grey"),
+    [(np.zeros_like, 0), (np.fliplr, 124), (np.flipud, 124), (lambda image: 255 - image, 131)],
+    ids=["black", "mirrored", "turned", "negative"],
+)
+def test_right_images_that_show_something_else_are_told(change: Change, grey: int) -> None:
+    (cause,) = causes(with_right(lambda image: np.ascontiguousarray(change(image))))
+    assert f"points of the first 5 left images are found in the right ones (mean grey level {grey} of 255)" in cause
 
 
 @pytest.mark.parametrize("path", ["kitti", "euroc/V1_01_easy_still", "euroc/V1_01_easy_keyframes"])
