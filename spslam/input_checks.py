@@ -156,8 +156,8 @@ def unlike_images(pairs: List[PairOffsets]) -> str | None:
     found, sought = sum(len(pair) for pair in clear), sum(pair.sought for pair in clear)
     return (
         f"{found} of {sought} points of the first {len(clear)} left images are found in the right ones (mean grey "
-        f"level {np.mean([pair.brightness for pair in clear]):.0f} of 255): are right images dark, turned, mirrored, or of "
-        "another recording?"
+        f"level {np.mean([pair.brightness for pair in clear]):.0f} of 255): are right images dark, turned, "
+        "mirrored, or of another recording?"
     )
 
 
