@@ -26,6 +26,9 @@ _STILL_PX = 1.5
 # Frames that do not match the first view, the newest of them, of which each may be the first view of what follows: one
 # at least must be a good one where every other frame is bad.
 _MOST_ASTRAY = 4
+# Frames that moved and whose motion from the first view is not clear, after which a later view is the first one: what
+# both show gets less, and is in the end one wall, seen from too far apart.
+_MOST_REFUSED = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,10 +127,12 @@ class TwoViewInitializer:
         self._waiting: list[Observations] = []
         # Positions, among the waiting frames, of those that did not match the first view.
         self._astray: list[int] = []
+        # Frames whose motion from the first view was not clear.
+        self._refused = 0
 
     def reset(self) -> None:
         """Forget the frames that wait."""
-        self._before, self._waiting, self._astray = [], [], []
+        self._before, self._waiting, self._astray, self._refused = [], [], [], 0
         self.still_shares, self.strangers = [], []
 
     def leave_out(self, fixed: Callable[[Observations], Mask]) -> None:
@@ -161,6 +166,9 @@ class TwoViewInitializer:
             return f"the camera moved {moved:.1f} px, {self._config.min_displacement_px:.1f} px are needed"
         solved = self._two_view.solve(pixels0, pixels1, camera)
         if isinstance(solved, str):
+            self._refused += 1
+            if self._refused >= _MOST_REFUSED:
+                self._renew(len(self._waiting) // 2)
             return solved
         good = np.isfinite(solved.points).all(axis=1)
         if np.count_nonzero(good) < self._config.min_points:
@@ -205,7 +213,7 @@ class TwoViewInitializer:
         """Let one of the waiting frames be the first view; the latest frames before it may still find their pose once
         there is a map."""
         self._before = [*self._before, *self._waiting[:position]][-self._config.max_frames :]
-        self._waiting, self._astray = self._waiting[position:], []
+        self._waiting, self._astray, self._refused = self._waiting[position:], [], 0
 
     @staticmethod
     def _fill(
