@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from dataclasses import fields, replace
 
+import cv2
 import numpy as np
 import pytest
+from world_folder import CAMERA, world, world_frame
 
 from spslam import geometry
 from spslam.backend.pose import PnPSolver
 from spslam.backend.two_view import EpipolarSolver
 from spslam.body_fixed import BodyFixed
 from spslam.config import Config
-from spslam.frame import Observations
+from spslam.evaluation import evaluate
+from spslam.frame import Frame, Observations
 from spslam.frontend.matching import DescriptorMatcher
+from spslam.slam import Slam
 
 NOISE_PX = 0.3
 # A strip at the lower edge of the image, and one at its right side: x, y from and to, pixels.
@@ -169,3 +173,22 @@ def test_what_is_gone_is_forgotten(landmarks) -> None:
         if index == len(poses) - 1:
             assert np.mean(fixed.of(observations, scene.mono)[mine]) > 0.95
     assert not fixed.of(observations, scene.mono).any()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("share", [0.15, 0.25])
+def test_a_single_camera_starts_behind_a_bonnet(share: float) -> None:
+    """It is found while the first map waits; its points were in every view that could begin it."""
+    texture = np.random.default_rng(0).integers(20, 230, (41, 54)).astype(np.uint8)
+    bonnet = cv2.resize(texture, (CAMERA.width, CAMERA.height), interpolation=cv2.INTER_CUBIC)
+    y, x = np.mgrid[: CAMERA.height, : CAMERA.width]
+    there = y > CAMERA.height * (1 - share) - 12 * np.cos((x - 160) / 110)
+    slam = Slam.from_config("demo_mono", ["features.extractor=orb"])
+    for index in range(50):
+        image = np.where(there, bonnet, world_frame(index).image)
+        slam.track(Frame(index, index / CAMERA.fps, CAMERA, image))
+    slam.finish()
+    found, truth = slam.trajectory(), world().ground_truth
+    assert truth is not None and len(found) == 50
+    assert evaluate(found, truth, "sim3").as_metrics()["ate_rmse_m"] < 0.035
+    assert np.mean(list(slam.statistics.left_out.values())) > 0.5 * share
