@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import math
 
+import numpy as np
+
 from spslam.camera import Camera
 from spslam.notices import notice
 
@@ -18,6 +20,9 @@ _SCALES = (1 / 4, 1 / 3, 1 / 2, 2 / 3, 3 / 4, 4 / 3, 3 / 2, 2.0, 3.0, 4.0)
 _NEAR_SCALE = 0.06
 # Fields of view, degrees, of no camera of the kind, or hardly any.
 _NARROWEST, _WIDEST_PINHOLE, _WIDEST_FISHEYE = 2.0, 150.0, 280.0
+# Points along each side where a lens is tried, and the share that may lie beyond what it can show: a fisheye's image is
+# a circle in a black frame.
+_GRID, _MOST_FOLDED = 21, 0.25
 # Pixels of old video formats are up to 1.5 times as wide as high.
 _WIDEST_PIXEL = 1.6
 
@@ -31,7 +36,7 @@ def report_doubts(camera: Camera, origin: str) -> bool:
     Returns:
         Whether there was anything to tell.
     """
-    found = (_principal_point(camera), _field_of_view(camera), _pixel_shape(camera))
+    found = (_principal_point(camera), _field_of_view(camera), _pixel_shape(camera), _fold(camera))
     doubts = [doubt for doubt in found if doubt is not None]
     for doubt in doubts:
         notice(_LOG, "calibration_doubt", "%s: %s", origin, doubt)
@@ -80,6 +85,8 @@ def _principal_point(camera: Camera) -> str | None:
                 f"{at} is far from the centre of {width}x{height} pixels: is the calibration for "
                 f"{width / scale:.0f}x{height / scale:.0f}? Then multiply fx, fy, cx and cy by {scale:.4g}"
             )
+    if camera.cx == 0 or camera.cy == 0:
+        return f"{at} is the corner or edge of the {width}x{height} image: were cx and cy filled in?"
     if 0 < x < width and 0 < y < height:
         return None
     return (
@@ -107,3 +114,21 @@ def _pixel_shape(camera: Camera) -> str | None:
     if shape <= _WIDEST_PIXEL:
         return None
     return f"fx {camera.fx:.6g} and fy {camera.fy:.6g} differ by a factor of {shape:.3g}: are both for one image size?"
+
+
+def _fold(camera: Camera) -> str | None:
+    """A lens model ends where it folds back: what an image shows beyond has no direction."""
+    if camera.distortion_model == "none":
+        return None
+    across, down = np.linspace(0, camera.width - 1, _GRID), np.linspace(0, camera.height - 1, _GRID)
+    pixels = np.stack(np.meshgrid(across, down), axis=-1).reshape(-1, 2)
+    # What a wide lens sees behind itself is no fold.
+    places = camera.lens_rays(pixels) if camera.distortion_model == "equidistant" else camera.undistort(pixels)
+    lost = float(np.mean(~np.isfinite(places).all(axis=1)))
+    if lost <= _MOST_FOLDED:
+        return None
+    return (
+        f"{100 * lost:.0f} % of the image lies beyond what the {camera.distortion_model} lens can show "
+        f"({', '.join(f'{value:.4g}' for value in camera.distortion)}), and is not used: do the coefficients belong to "
+        "this model, in this order?"
+    )

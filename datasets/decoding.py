@@ -109,7 +109,7 @@ def read_raw_depth(path: Path) -> NDArray[Any]:
     raw = _read_npy(path) if path.suffix.lower() == ".npy" else _decode(path)
     if raw.ndim == 3 and raw.shape[2] == 1:
         raw = raw[:, :, 0]
-    if raw.ndim != 2 or raw.dtype.itemsize < 2 or raw.dtype.kind not in "uif":
+    if raw.ndim != 2 or raw.size == 0 or raw.dtype.itemsize < 2 or raw.dtype.kind not in "uif":
         hint = ", a picture of the depth and no depth" if raw.dtype == np.uint8 else ""
         raise FrameError(
             f"depth image {path.parent.name}/{path.name}: expected depth as one channel of 16-bit integers or floats, "

@@ -29,6 +29,8 @@ _SHIFTS = (0.0, -0.02, 0.02, -0.045, 0.045)
 _WORTH_A_SHIFT = 0.99
 # A centred view may have this many times the focal length of one around what the cameras look at.
 _WORTH_THE_CENTRE = 1.25
+# Cameras that stand nearer, metres, were given no distance.
+_SAME_PLACE_M = 1e-6
 # Where the view is held against the lenses: points along each side, and inside.
 _ALONG, _INSIDE = 33, 7
 
@@ -57,6 +59,11 @@ def check_side_by_side(T_left_right: Array) -> None:
     """
     # Seen by a camera that looks half-way between the two.
     x, y, z = so3_exp(0.5 * so3_log(T_left_right[:3, :3])).T @ T_left_right[:3, 3]
+    if max(abs(x), abs(y), abs(z)) < _SAME_PLACE_M:
+        raise CalibrationError(
+            "the two cameras stand in the same place: the last column of T_left_right is where the right camera "
+            "stands, in metres"
+        )
     if abs(y) > abs(x):
         raise CalibrationError("the two cameras stand above each other; only side-by-side stereo is supported")
     if abs(z) > abs(x):

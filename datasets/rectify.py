@@ -25,6 +25,8 @@ _ALIGNED = 1e-6
 _MOST_OFF_CENTRE = 0.25
 # Share of the rectified views without a picture that is told.
 _EMPTY_TOLD = 0.001
+# Share without a picture of which no pair can be tracked.
+_MOST_EMPTY = 0.8
 _NOWHERE_PX = -1e4
 
 _Maps = tuple[NDArray[np.float32], NDArray[np.float32]]
@@ -75,6 +77,13 @@ class StereoRectifier:
         maps = _lens_maps if opencv is None else _opencv_maps
         self._maps_left, self._maps_right = maps(left, view.R_left, view.K), maps(right, view.R_right, view.K)
         self.empty = max(_empty(left, self._maps_left), _empty(right, self._maps_right))
+        if self.empty > _MOST_EMPTY:
+            # OpenCV has a view of cameras, too, that look past each other.
+            rectified_view(left, right, T_left_right)
+            raise CalibrationError(
+                f"{100 * self.empty:.0f} % of the rectified view lies outside of the images: does T_left_right (right-"
+                "camera coordinates to left ones, metres) fit these cameras?"
+            )
         if opencv is None or self.empty > _EMPTY_TOLD:
             self._tell()
 

@@ -31,6 +31,8 @@ from .decoder import Sampling
 from .descriptors import DEFAULT_MAX_DISTANCE
 
 if TYPE_CHECKING:
+    import torch
+
     from .superpoint import BatchNorm, SuperPoint
 
 # Parameters by name.
@@ -46,6 +48,8 @@ _OWN_SAMPLING = Sampling("bicubic", align_corners=False)
 _MAGIC_LEAP_SAMPLING = Sampling("bilinear", align_corners=True)
 _OPEN_SAMPLING = Sampling("bilinear", align_corners=False)
 
+# Safetensors' names of the numbers that NumPy has.
+_NUMPY_TYPES = ("F64", "F32", "F16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL")
 # Of batches that batch norm has seen; older files have none.
 _COUNTER = "num_batches_tracked"
 _HEADS = ("Pa", "Pb", "Da", "Db")
@@ -185,14 +189,11 @@ def read_checkpoint(weights: str | Path | None = None) -> Checkpoint:
         WeightsError: the file is missing, damaged or of another network.
     """
     path = find_weights(weights)
+    _refuse_text(path)
     safe = path.suffix == ".safetensors"
     state, metadata = _read_safetensors(path) if safe else (_read_pickle(path), {})
     state, layout = _rename(state, path)
-    kernels = _kernels(state)
-    missing = [f"conv{stage}a" for stage, layers in zip("1234", _stages(kernels), strict=True) if not layers]
-    missing += [f"conv{head}" for head in _HEADS if head not in kernels]
-    if missing or any(kernel.ndim != 4 for kernel in kernels.values()):
-        raise WeightsError(f"{path}: incomplete SuperPoint weights, missing {', '.join(missing) or 'kernels'}")
+    _check(state, path)
     return Checkpoint(
         name=str(path),
         state=_as_modules_hold_it(state),
@@ -247,12 +248,12 @@ def _read_safetensors(path: Path) -> tuple[State, dict[str, str]]:
         with safe_open(path, framework="numpy") as file:
             names = [key for key in file.keys() if not key.startswith(KEY_PREFIX)]  # noqa: SIM118
             metadata = file.metadata() or {}
-            if all(file.get_slice(name).get_dtype() != "BF16" for name in names):
+            if all(file.get_slice(name).get_dtype() in _NUMPY_TYPES for name in names):
                 return {name: file.get_tensor(name) for name in names}, metadata
         # NumPy has no such numbers.
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name).float().numpy() for name in names}, metadata
-    except (SafetensorError, OSError) as error:
+            return {name: _as_numpy(file.get_tensor(name)) for name in names}, metadata
+    except (SafetensorError, OSError, AttributeError, RuntimeError) as error:
         raise WeightsError(f"{path} is not a readable safetensors file: {_one_line(error)}") from None
 
 
@@ -269,12 +270,26 @@ def _read_pickle(path: Path) -> State:
             f"{path} is not a file of plain PyTorch weights (nothing else is ever unpickled): expected a dictionary "
             f"of tensors written by torch.save, found what does not load ({type(error).__name__})"
         ) from None
-    if isinstance(content, dict):
-        content = next((content[key] for key in ("state_dict", "model_state_dict", "model") if key in content), content)
-    if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
-        raise WeightsError(f"{path}: expected a dictionary of tensors by name, found {type(content).__name__}")
-    # NumPy has no bf16.
-    return {str(key).removeprefix("module."): value.detach().float().numpy() for key, value in content.items()}
+
+    def is_state(found: object) -> bool:
+        return isinstance(found, dict) and all(isinstance(value, torch.Tensor) for value in found.values())
+
+    if isinstance(content, dict) and not is_state(content):
+        known = [content[key] for key in ("state_dict", "model_state_dict", "model") if key in content]
+        inside = [found for found in content.values() if found and is_state(found)]
+        content = known[0] if known else inside[0] if len(inside) == 1 else content
+    if not is_state(content):
+        found = f"{type(content).__name__}"
+        if isinstance(content, dict):
+            found = f"a dictionary of {', '.join(sorted(str(key) for key in content)[:5])}"
+        raise WeightsError(f"{path}: expected a dictionary of tensors by name, found {found}")
+    return {str(key).removeprefix("module."): _as_numpy(value) for key, value in content.items()}
+
+
+def _as_numpy(tensor: torch.Tensor) -> NDArray[Any]:
+    """Integers as they are, and floating point numbers, of which NumPy lacks some, as float32."""
+    values: NDArray[Any] = (tensor.detach().float() if tensor.is_floating_point() else tensor).numpy()
+    return values
 
 
 def _rename(state: State, path: Path) -> tuple[State, Layout]:
@@ -318,6 +333,43 @@ def _found_network(state: State, path: Path) -> tuple[str, Layout]:
             f"{path} holds {len(found)} SuperPoints, at {' and '.join(sorted(found))}: save one of them alone"
         )
     return found.popitem()
+
+
+def _refuse_text(path: Path) -> None:
+    """Name what downloads leave behind in place of a file."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(200).lstrip().lower()
+    except OSError:
+        return
+    if start.startswith(b"version https://git-lfs"):
+        raise WeightsError(f"{path} is a pointer of Git LFS and no weights: fetch the file itself (git lfs pull)")
+    if start.startswith((b"<!doctype", b"<html")):
+        raise WeightsError(f"{path} is a web page and no weights: download the file itself")
+
+
+def _check(state: State, path: Path) -> None:
+    """Refuse parameters that make no SuperPoint, whatever layout they had."""
+    kernels = _kernels(state)
+    missing = [f"conv{head}" for head in _HEADS if head not in kernels]
+    for stage, layers in zip("1234", _stages(kernels), strict=True):
+        expected = [f"{stage}{letter}" for letter in "abcdefgh"[: max(len(layers), 1)]]
+        missing += [f"conv{layer}" for layer in expected if layer not in layers]
+    if missing:
+        raise WeightsError(f"{path}: incomplete SuperPoint weights, missing {', '.join(sorted(missing))}")
+    for layer, kernel in kernels.items():
+        if kernel.ndim != 4 or kernel.size == 0:
+            raise WeightsError(
+                f"{path}: conv{layer}: expected a kernel (outputs, inputs, height, width), found {kernel.shape}"
+            )
+    for key, values in state.items():
+        if key.endswith(_COUNTER):
+            continue
+        if values.dtype.kind != "f":
+            raise WeightsError(f"{path}: {key} holds {values.dtype}, expected floating point numbers: is it quantised?")
+        if not np.isfinite(values).all():
+            bad = int(np.count_nonzero(~np.isfinite(values)))
+            raise WeightsError(f"{path}: {bad} of the {values.size} numbers of {key} are NaN or infinite")
 
 
 def _plain_name(key: str) -> str:

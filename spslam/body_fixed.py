@@ -330,8 +330,12 @@ class BodyFixed:
         fixed = _around(_histogram(points["pixel"][points["fixed"]], camera))
         moving = _around(self._moving)
         cells = (fixed >= _LEAST_AROUND) & (fixed >= _MAJORITY * moving)
-        closed = cv2.morphologyEx(cells.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8)) > 0
-        return closed & (fixed >= _MAJORITY * moving)
+        square = np.ones((3, 3), np.uint8)
+        closed = cv2.morphologyEx(cells.astype(np.uint8), cv2.MORPH_CLOSE, square) > 0
+        inside = closed & (fixed >= _MAJORITY * moving)
+        # At the edge of the body there are few fixed points, and others that slide along it.
+        beside = cv2.dilate(inside.astype(np.uint8), square) > 0
+        return inside | (beside & (fixed >= 1.0) & (fixed >= _MAJORITY * moving))
 
 
 def _table(descriptor_size: int) -> Table:

@@ -144,9 +144,11 @@ class Camera:
         out = cv2.undistortPoints(points[:, None], self.K, np.asarray(self.distortion), None, None, self.K)
         undistorted = np.asarray(out, dtype=np.float64).reshape(-1, 2)
         # OpenCV stops after five iterations, which leaves up to a pixel at the corners of strong lenses.
-        for _ in range(_UNDISTORT_ITERATIONS):
-            undistorted -= self.distort(undistorted) - points
-        missed = np.linalg.norm(self.distort(undistorted) - points, axis=1)
+        # Where the lens folds back they run away.
+        with np.errstate(over="ignore", invalid="ignore"):
+            for _ in range(_UNDISTORT_ITERATIONS):
+                undistorted -= self.distort(undistorted) - points
+            missed = np.linalg.norm(self.distort(undistorted) - points, axis=1)
         undistorted[~(missed < _MAX_UNDISTORT_ERROR_PX)] = np.nan
         return undistorted
 

@@ -136,11 +136,12 @@ class HealthMonitor:
         low, high = np.percentile(image[::_EVERY, ::_EVERY], [_OUTER_PERCENT, 100 - _OUTER_PERCENT])
         self._levels.append((float(low), float(high)))
 
-    def why_no_pose(self, still_shares: list[float]) -> str:
+    def why_no_pose(self, still_shares: list[float], strangers: list[int]) -> str:
         """Why no frame at all has a pose, one line; empty where that is not clear.
 
         Args:
             still_shares: share of the matches that did not move, of each frame that matched the first view.
+            strangers: number of matches of each frame that did not match it.
         """
         frames, still = len(self._levels), float(np.median(still_shares)) if still_shares else 0.0
         flat = [(low, high) for low, high in self._levels if high - low < _FLAT_LEVELS]
@@ -154,6 +155,12 @@ class HealthMonitor:
             return (
                 f"images are nearly flat: grey levels {low:.0f} to {high:.0f} of 255 in {len(flat)} of them: "
                 "check the lens cap, the exposure, and that images of more than 8 bits are scaled to 8"
+            )
+        if len(strangers) > frames / 2:
+            return (
+                f"frames do not show the same: {np.median(strangers):.0f} matches (median) with an earlier one in "
+                f"{len(strangers)} of {frames} frames: are they in order, of one camera, near enough in time, and more "
+                "than noise?"
             )
         return ""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,6 +18,7 @@ from spslam.rolling_shutter import as_read_at_once
 from spslam.tracking import Tracked, Tracker
 
 Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 # The velocity between two frames farther apart says little about either.
 _LONGEST_WAIT_S = 0.5
 # A match that moved by less did not move.
@@ -24,6 +26,9 @@ _STILL_PX = 1.5
 # Frames that do not match the first view, the newest of them, of which each may be the first view of what follows: one
 # at least must be a good one where every other frame is bad.
 _MOST_ASTRAY = 4
+# Frames that moved and whose motion from the first view is not clear, after which a later view is the first one: what
+# both show gets less, and is in the end one wall, seen from too far apart.
+_MOST_REFUSED = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,6 +112,7 @@ class TwoViewInitializer:
 
     Attributes:
         still_shares: of each frame that matched the first view: share of the matches that did not move.
+        strangers: matches with the first view of each frame that has key points and does not match it.
     """
 
     def __init__(self, config: Config, matcher: Matcher, two_view: TwoViewSolver, max_distance: float) -> None:
@@ -116,14 +122,26 @@ class TwoViewInitializer:
         self._two_view = two_view
         self._max_distance = max_distance
         self.still_shares: list[float] = []
+        self.strangers: list[int] = []
         self._before: list[Observations] = []
         self._waiting: list[Observations] = []
         # Positions, among the waiting frames, of those that did not match the first view.
         self._astray: list[int] = []
+        # Frames whose motion from the first view was not clear.
+        self._refused = 0
 
     def reset(self) -> None:
         """Forget the frames that wait."""
-        self._before, self._waiting, self._astray = [], [], []
+        self._before, self._waiting, self._astray, self._refused = [], [], [], 0
+        self.still_shares, self.strangers = [], []
+
+    def leave_out(self, fixed: Callable[[Observations], Mask]) -> None:
+        """Take key points (N,) of the frames that wait out of them: those that no map may hold."""
+
+        def without(frames: list[Observations]) -> list[Observations]:
+            return [observations.select(~fixed(observations)) for observations in frames]
+
+        self._before, self._waiting = without(self._before), without(self._waiting)
 
     def start(self, slam_map: Map, camera: Camera, observations: Observations) -> Started | str:
         """Fill an empty part of the map from the first view and this one; a refusal is one line that says why."""
@@ -148,6 +166,9 @@ class TwoViewInitializer:
             return f"the camera moved {moved:.1f} px, {self._config.min_displacement_px:.1f} px are needed"
         solved = self._two_view.solve(pixels0, pixels1, camera)
         if isinstance(solved, str):
+            self._refused += 1
+            if self._refused >= _MOST_REFUSED:
+                self._renew(len(self._waiting) // 2)
             return solved
         good = np.isfinite(solved.points).all(axis=1)
         if np.count_nonzero(good) < self._config.min_points:
@@ -175,6 +196,7 @@ class TwoViewInitializer:
                 self._renew(position)
                 return other0, ""
         self._astray = [*self._astray, len(self._waiting)][-_MOST_ASTRAY:]
+        self.strangers.append(found)
         return matches0, f"{found} matches with the first view, {self._config.min_points} needed"
 
     def _match(self, view: Observations, observations: Observations) -> NDArray[np.int64]:
@@ -191,7 +213,7 @@ class TwoViewInitializer:
         """Let one of the waiting frames be the first view; the latest frames before it may still find their pose once
         there is a map."""
         self._before = [*self._before, *self._waiting[:position]][-self._config.max_frames :]
-        self._waiting, self._astray = self._waiting[position:], []
+        self._waiting, self._astray, self._refused = self._waiting[position:], [], 0
 
     @staticmethod
     def _fill(

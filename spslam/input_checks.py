@@ -57,13 +57,21 @@ _FITS_BETTER, _LEAST_FITTING = 0.4, 3
 _NEIGHBOURS = 2
 # Two images that differ by less than this, grey levels on average, are the same image.
 _SAME_IMAGE = 0.5
+# Standard deviation, grey levels, of an image whose corners are those of its rounding.
+_FLAT = 2.0
+# Share of the points of each left image that must be found in its right one.
+_LEAST_FOUND = 0.2
 # Depth: every so many pixels, in both directions.
 _DEPTH_STEP = 4
 # Shares of known pixels, and of those in the range that is used, below which a notice is due.
 _LEAST_KNOWN, _LEAST_IN_RANGE = 0.005, 0.1
+# Share of known pixels that are nearer than any that is used, above which one is due: cameras hardly measure there.
+_MOST_TOO_NEAR = 0.3
 # Usual scales of depth files, and a usual depth of a scene, metres.
 _USUAL_SCALES = (1.0, 100.0, 256.0, 1000.0, 5000.0, 10000.0)
 _USUAL_DEPTH_M = 2.0
+# Scales are named that make the depth usual up to this factor.
+_ABOUT_USUAL = 3.0
 
 
 @dataclass(frozen=True)
@@ -74,11 +82,15 @@ class PairOffsets:
         disparity: (N,) float64, pixels, positive where the right point is farther left.
         rows: (N,) float64, pixels, positive where the right point is farther up.
         same: whether the two images are one.
+        sought: points that were looked for; 0 where the left image has too few.
+        brightness: mean grey level of the right image.
     """
 
     disparity: Floats
     rows: Floats
     same: bool = False
+    sought: int = 0
+    brightness: float = 0.0
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -92,7 +104,7 @@ class PairOffsets:
 def pair_offsets(left: Image, right: Image) -> PairOffsets:
     """Follow up to 60 corners of the left image (H, W) to the right one, forth and back."""
     nothing = PairOffsets(np.zeros(0), np.zeros(0))
-    if left.shape != right.shape or min(left.shape) < _SMALLEST_IMAGE:
+    if left.shape != right.shape or min(left.shape) < _SMALLEST_IMAGE or np.std(left) < _FLAT:
         return nothing
     scale = max(round(left.shape[1] / _WIDTH), 1)
     if scale > 1:
@@ -101,12 +113,13 @@ def pair_offsets(left: Image, right: Image) -> PairOffsets:
     corners = cv2.goodFeaturesToTrack(left, _POINTS, 0.01, left.shape[1] / 40.0)
     if corners is None or len(corners) < _LEAST_POINTS:
         return nothing
+    brightness = float(np.mean(right))
     right = _same_brightness(right, left)
     there, back, found = _follow(left, right, np.asarray(corners, dtype=np.float32))
     found &= np.linalg.norm(back - corners[:, 0], axis=1) < _CLOSED
     offsets = scale * (corners[:, 0] - there)[found].astype(np.float64)
     same = float(np.mean(cv2.absdiff(left, right))) < _SAME_IMAGE
-    return PairOffsets(offsets[:, 0], offsets[:, 1], same)
+    return PairOffsets(offsets[:, 0], offsets[:, 1], same, len(corners), brightness)
 
 
 def swapped_sides(pairs: List[PairOffsets]) -> str | None:
@@ -132,6 +145,19 @@ def without_disparity(pairs: List[PairOffsets]) -> str | None:
     return (
         f"left and right images of all {len(pairs)} pairs that were compared are the same: there is no disparity and "
         "no depth; is one camera's folder a copy of the other's?"
+    )
+
+
+def unlike_images(pairs: List[PairOffsets]) -> str | None:
+    """What is wrong when right images do not show what left ones show, in at least 3 pairs and in each of them."""
+    clear = [pair for pair in pairs if pair.sought >= _LEAST_POINTS]
+    if len(clear) < 3 or any(len(pair) >= _LEAST_FOUND * pair.sought for pair in clear):
+        return None
+    found, sought = sum(len(pair) for pair in clear), sum(pair.sought for pair in clear)
+    return (
+        f"{found} of {sought} points of the first {len(clear)} left images are found in the right ones (mean grey "
+        f"level {np.mean([pair.brightness for pair in clear]):.0f} of 255): are right images dark, turned, "
+        "mirrored, or of another recording?"
     )
 
 
@@ -163,7 +189,9 @@ def hopeless_rows(pairs: List[PairOffsets]) -> bool:
     return len(clear) >= 3 and bool(np.abs(offsets).min() >= _HOPELESS_PX and np.ptp(offsets) <= _STEADY_PX)
 
 
-def depth_out_of_range(known: float, median_m: float, in_range: float, limits: DepthConfig, scale: float | None) -> str:
+def depth_out_of_range(
+    known: float, median_m: float, in_range: float, limits: DepthConfig, scale: float | None, too_near: float = 0.0
+) -> str:
     """What is wrong with the depth of the first frames; empty for nothing.
 
     Args:
@@ -172,9 +200,15 @@ def depth_out_of_range(known: float, median_m: float, in_range: float, limits: D
         in_range: share of the known depths that are used.
         limits: least and largest depth that is used.
         scale: units per metre of the depth files, where known.
+        too_near: share of the known depths that are nearer than what is used.
     """
     if known < _LEAST_KNOWN:
-        return f"depth images are empty: {100.0 * known:.1f} % of the pixels have a depth"
+        return f"the first depth images are empty: {100.0 * known:.1f} % of their pixels have a depth"
+    if too_near > _MOST_TOO_NEAR and in_range >= _LEAST_IN_RANGE:
+        return (
+            f"{100.0 * too_near:.0f} % of the first depths are below depth.min_m, {limits.min_m:g}, and not used "
+            f"(median {_metres(median_m)} m): {_scale_hint(median_m, limits, scale)}"
+        )
     if in_range >= _LEAST_IN_RANGE:
         return ""
     limit = f"depth.max_m is {limits.max_m:g}" if median_m > limits.max_m else f"depth.min_m is {limits.min_m:g}"
@@ -260,13 +294,15 @@ class InputChecks:
         if rows is not None and hopeless_rows(self._pairs) and self._late_pairs() is None:
             raise InputError(rows)
         self._tell("pairs_without_disparity", without_disparity(self._pairs))
+        self._tell("pairs_unlike", unlike_images(self._pairs))
         if self._depths:
             depth = np.concatenate([part.ravel() for part in self._depths])
             known = depth[depth > 0]
             inside = (known >= self._limits.min_m) & (known <= self._limits.max_m)
             median, used = (float(np.median(known)), float(inside.mean())) if len(known) else (0.0, 0.0)
             share = len(known) / max(len(depth), 1)
-            self._tell("depth_range", depth_out_of_range(share, median, used, self._limits, depth_scale))
+            near = float(np.mean(known < self._limits.min_m)) if len(known) else 0.0
+            self._tell("depth_range", depth_out_of_range(share, median, used, self._limits, depth_scale, near))
             self._depths = []
 
     def _judge_rows(self) -> None:
@@ -282,7 +318,9 @@ class InputChecks:
         bad = float(np.median([rows for rows in own if rows >= _SCATTERED_PX]))
         if medians[late] > _FITS_BETTER * bad:
             return None
-        when = f"{abs(late)} frame{'s' if abs(late) > 1 else ''} {'earlier' if late > 0 else 'later'}"
+        # Frames farther away are not looked at.
+        more = " or more" if abs(late) == _NEIGHBOURS and medians[late] > _CLOSED else ""
+        when = f"{abs(late)}{more} frame{'s' if abs(late) > 1 else ''} {'earlier' if late > 0 else 'later'}"
         return (
             f"right images fit the left ones of {when} (rows {medians[late]:.1f} px apart instead of {bad:.1f} px): "
             "left and right images are paired wrongly"
@@ -336,5 +374,6 @@ def _scale_hint(median_m: float, limits: DepthConfig, scale: float | None) -> st
     fitting = [usual for usual in _USUAL_SCALES if limits.min_m <= median_m * scale / usual <= limits.max_m]
     if not fitting:
         return f"does depth_scale, {scale:g} units per metre, fit the files?"
-    nearest = min(fitting, key=lambda usual: abs(np.log(median_m * scale / usual / _USUAL_DEPTH_M)))
-    return f"is depth_scale {nearest:g} instead of {scale:g}?"
+    odd = {usual: abs(float(np.log(median_m * scale / usual / _USUAL_DEPTH_M))) for usual in fitting}
+    likely = [usual for usual in fitting if odd[usual] < np.log(_ABOUT_USUAL)] or [min(fitting, key=odd.__getitem__)]
+    return f"is depth_scale {' or '.join(f'{usual:g}' for usual in likely)} instead of {scale:g}?"

@@ -175,7 +175,7 @@ class Slam:
         self._count()
         self._tell_body_fixed()
         if len(self._recorder) == 0:
-            self.statistics.no_pose = self._health.why_no_pose(self._two_view.still_shares)
+            self.statistics.no_pose = self._health.why_no_pose(self._two_view.still_shares, self._two_view.strangers)
         self.statistics.frames_elsewhere = int(np.count_nonzero(self._recorder.parts(self.map) != self.main_part))
         if len(self.map.keyframes) < 2 or not self.mapping:
             return
@@ -270,11 +270,12 @@ class Slam:
                 self._first_frames = None
 
     def _leave_out(self, camera: Camera) -> None:
-        """Take what proved to be fixed to the camera's carrier out of the map. A young one is made anew without it:
-        its poses follow what does not move."""
-        if self.state is TrackState.INITIALIZING or not self.mapping:
+        """Take what proved to be fixed to the camera's carrier out of the map, and out of the frames that wait for the
+        first one. A young map is made anew without it: its poses follow what does not move."""
+        if not self.mapping:
             return
         self._finish_keyframe(None, camera)
+        self._two_view.leave_out(lambda observations: self._body_fixed.of(observations, camera))
         if self._first_frames is None:
             self._take_out(camera)
             return

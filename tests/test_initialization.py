@@ -167,6 +167,37 @@ def test_two_views_make_a_map_up_to_scale(scene) -> None:
     assert in_truth == pytest.approx(np.array([pose[:3, 3] for pose in (poses[0], poses[3])]), abs=0.05)
 
 
+class Undecided(EpipolarSolver):
+    """Finds no clear motion at first."""
+
+    def solve(self, pixels0, pixels1, camera):
+        self.asked = getattr(self, "asked", 0) + 1
+        return "ambiguous motion" if self.asked <= 5 else super().solve(pixels0, pixels1, camera)
+
+
+def test_a_first_view_that_tells_no_motion_gives_way_to_a_later_one(scene) -> None:
+    initializer = TwoViewInitializer(config(), DescriptorMatcher(), Undecided(NOISE_PX), 0.7)
+    poses = [scene.pose(0.2 * i, 0.02 * i) for i in range(10)]
+    slam_map, answers = start_all(initializer, scene, poses)
+    started = answers[-1]
+    assert isinstance(started, Started)
+    assert slam_map.keyframes["frame"].tolist()[0] == 3
+    assert [o.index for o in started.before] == [0, 1, 2]
+
+
+def test_what_no_map_may_hold_leaves_the_frames_that_wait(scene) -> None:
+    """A bonnet that is found while the first map waits is in none of its views."""
+    initializer, slam_map = two_views(), Map(32)
+    start_all(initializer, scene, [scene.pose(), scene.pose(0.02)])
+    initializer.leave_out(lambda observations: observations.pixels[:, 1] > 300)
+    observations = scene.observe(scene.pose(0.5, 0.05, 0.1, -0.05), 2, depth=False, noise_px=NOISE_PX)
+    started = initializer.start(slam_map, scene.mono, observations)
+    assert isinstance(started, Started)
+    assert [(o.index, bool((o.pixels[:, 1] <= 300).all())) for o in started.between] == [(1, True)]
+    first = slam_map.observations["pixel"][slam_map.observation_rows(int(slam_map.keyframes["id"][0]))]
+    assert len(first) > 80 and (first[:, 1] <= 300).all()
+
+
 def _landmark_of(slam_map: Map, labels: np.ndarray) -> np.ndarray:
     linked = slam_map.observations["point"]
     landmark = np.zeros(slam_map.points["id"].max() + 1, np.int64)

@@ -89,16 +89,26 @@ def test_images_without_anything_to_follow_tell_nothing(size: tuple[int, int]) -
         world_frame,
         with_right(lambda image: np.clip(image * 0.5 + 20, 0, 255).astype(np.uint8)),
         with_right(lambda image: np.asarray(cv2.GaussianBlur(image, (0, 0), 1.5))),
-        with_right(lambda image: np.zeros_like(image)),
+        lambda i: replace(world_frame(i), image=world_frame(i).image // 85, image_right=right_of(i) // 85),
         lambda i: replace(world_frame(i), image=np.full((240, 320), 128, np.uint8)),
         lambda i: world_frame(0),
         lambda i: swapped(i) if i == 3 else world_frame(i),
         lambda i: replace(world_frame(i), image_right=None),
     ],
-    ids=["valid", "darker", "blurred", "black right", "flat left", "still", "one swapped pair", "mono"],
+    ids=["valid", "darker", "blurred", "nearly flat", "flat left", "still", "one swapped pair", "mono"],
 )
 def test_nothing_is_said_of_pairs_that_are_right_or_tell_nothing(change: Change) -> None:
     assert causes(change) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "grey"),
+    [(np.zeros_like, 0), (np.fliplr, 124), (np.flipud, 124), (lambda image: 255 - image, 131)],
+    ids=["black", "mirrored", "turned", "negative"],
+)
+def test_right_images_that_show_something_else_are_told(change: Change, grey: int) -> None:
+    (cause,) = causes(with_right(lambda image: np.ascontiguousarray(change(image))))
+    assert f"points of the first 5 left images are found in the right ones (mean grey level {grey} of 255)" in cause
 
 
 @pytest.mark.parametrize("path", ["kitti", "euroc/V1_01_easy_still", "euroc/V1_01_easy_keyframes"])
@@ -170,17 +180,27 @@ LIMITS = DepthConfig(min_m=0.3, max_m=8.0)
         (0.8, 9.0, 0.4, 1000.0, ""),
         (0.1, 2.5, 1.0, None, ""),
         (0.8, 2500.0, 0.0, 1.0, "median depth 2,500 m, depth.max_m is 8: is depth_scale 1000 instead of 1?"),
-        (0.8, 10.0, 0.0, 1000.0, "median depth 10 m, depth.max_m is 8: is depth_scale 5000 instead of 1000?"),
+        (0.8, 10.0, 0.0, 1000.0, "median depth 10 m, depth.max_m is 8: is depth_scale 5000 or 10000 instead of 1000?"),
         (0.8, 0.0025, 0.0, 1e6, "median depth 0.0025 m, depth.min_m is 0.3: is depth_scale 1000 instead of 1e+06?"),
         (0.8, 0.0025, 0.0, 1000.0, "median depth 0.0025 m, depth.min_m is 0.3: is depth_scale 1 instead of 1000?"),
         (0.8, 2500.0, 0.0, None, "median depth 2,500 m, depth.max_m is 8: depths are about 1,250 times too large"),
-        (0.0, 0.0, 0.0, 1000.0, "depth images are empty: 0.0 % of the pixels have a depth"),
+        (0.0, 0.0, 0.0, 1000.0, "the first depth images are empty: 0.0 % of their pixels have a depth"),
     ],
 )
 def test_depth_and_the_scale_that_would_fit(
     known: float, median: float, in_range: float, scale: float | None, expected: str
 ) -> None:
     assert depth_out_of_range(known, median, in_range, LIMITS, scale) == expected
+
+
+def test_depth_that_is_in_range_in_part_only() -> None:
+    """Ten times too large a scale leaves half of a room in range, and all of it ten times too small."""
+    found = depth_out_of_range(0.9, 0.31, 0.6, LIMITS, 50000.0, too_near=0.39)
+    assert found == (
+        "39 % of the first depths are below depth.min_m, 0.3, and not used (median 0.31 m): is depth_scale 5000 or "
+        "10000 instead of 50000?"
+    )
+    assert depth_out_of_range(0.9, 0.8, 0.9, LIMITS, 5000.0, too_near=0.1) == ""
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,8 @@ def doubts(camera: Camera) -> list[str]:
         Camera(1241, 376, 718.856, 718.856, 607.1928, 185.2157),
         Camera(752, 480, 458.654, 457.296, 367.215, 248.375, "radtan", (-0.28, 0.07, 0.0, 0.0)),
         Camera(512, 512, 190.98, 190.97, 254.93, 256.89, "equidistant", (0.0, 0.0, 0.0, 0.0)),
+        Camera(1392, 512, 984.2, 980.8, 690.0, 233.2, "radtan", (-0.373, 0.204, 0.0022, 0.0014, -0.0723)),
+        Camera(800, 800, 229.0, 229.0, 399.5, 399.5, "equidistant", (0.0, 0.0, 0.0, 0.0)),  # 200 degrees
         Camera(640, 240, 525.0, 525.0, 319.5, 200.0),  # a crop with its principal point inside
         Camera(720, 576, 800.0, 875.0, 350.0, 300.0),
     ],
@@ -42,6 +44,15 @@ def test_usual_cameras_raise_no_doubts(camera: Camera) -> None:
         ({"height": 200, "cy": 236.0}, "(319.5, 236) lies outside of the 640x200 image: taken as it is"),
         ({"fx": 3.04, "fy": 3.04}, "a field of view of 179 degrees over 640 pixels: fx is in pixels, not in mill"),
         ({"fx": 4e4, "fy": 4e4}, "a field of view of 0.917 degrees over 640 pixels"),
+        ({"cx": 0.0, "cy": 0.0}, "(0, 0) is the corner or edge of the 640x480 image: were cx and cy filled in?"),
+        (
+            {"distortion_model": "radtan", "distortion": (1e9, 0.0, 0.0, 0.0)},
+            "100 % of the image lies beyond what the radtan lens can show (1e+09, 0, 0, 0)",
+        ),
+        (
+            {"distortion_model": "equidistant", "distortion": (-0.9, 0.0, 0.0, 0.0)},
+            "% of the image lies beyond what the equidistant lens can show",
+        ),
         ({"fy": 262.5}, "differ by a factor of 2: are both for one image size?"),
     ],
 )

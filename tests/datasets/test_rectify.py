@@ -81,6 +81,13 @@ def test_impossible_pairs() -> None:
         StereoRectifier(RADTAN, RADTAN, inverse(T_LEFT_RIGHT))
     with pytest.raises(CalibrationError, match="above each other"):
         StereoRectifier(RADTAN, RADTAN, se3_exp(np.array([0.0, 0.1, 0, 0, 0, 0])))
+    with pytest.raises(CalibrationError, match="stand in the same place"):
+        StereoRectifier(RADTAN, RADTAN, np.eye(4))
+    # Without a fisheye lens OpenCV makes a view that is black all over.
+    narrow, past = Camera(640, 480, 400.0, 400.0, 319.0, 239.0), se3_exp(np.array([0.1, 0, 0, 0, np.radians(-80), 0]))
+    past[:3, 3] = (0.1, 0, 0)
+    with pytest.raises(CalibrationError, match="look 80 degrees apart, and no view is in both images"):
+        StereoRectifier(narrow, narrow, past)
     small = Camera(320, 240, 230.0, 230.0, 160.0, 120.0)
     with pytest.raises(CalibrationError, match="640x480 and 320x240"):
         StereoRectifier(RADTAN, small, T_LEFT_RIGHT)

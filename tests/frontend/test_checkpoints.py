@@ -149,7 +149,7 @@ def test_transformers_layout(tmp_path: Path, widths: tuple[int, ...]) -> None:
             assert network.descriptor_dim == 256
 
 
-@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float8_e4m3fn])
 def test_transformers_layout_in_half_precision(tmp_path: Path, kind: torch.dtype) -> None:
     state = {key: value.to(kind) for key, value in transformers_state().items()}
     save_file(state, tmp_path / "model.fp16.safetensors", {"format": "pt"})
@@ -210,7 +210,7 @@ def test_round_trip_through_transformers(tmp_path: Path) -> None:
     np.testing.assert_allclose(descriptors, found.descriptors[0].numpy(), atol=1e-4)
 
 
-@pytest.mark.parametrize("wrapper", ["state_dict", "model_state_dict"])
+@pytest.mark.parametrize("wrapper", ["state_dict", "model_state_dict", "net"])
 def test_wrapped_state(tmp_path: Path, wrapper: str) -> None:
     path, state = tmp_path / "w.pth", magic_leap_state()
     torch.save({wrapper: {f"module.{key}": value for key, value in state.items()}, "epoch": 3}, path)
@@ -298,7 +298,24 @@ def test_refusals_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     (tmp_path / "split").mkdir()
     (tmp_path / "split" / "model.safetensors.index.json").write_text("{}", encoding="utf-8")
     torch.save(open_state() | {"backbone.9.9.conv.weight": torch.zeros(1)}, tmp_path / "unknown.pth")
+    torch.save({key: value for key, value in state.items() if "conv3a" not in key}, tmp_path / "hole.pth")
+    torch.save(magic_leap_state() | {"conv2a.weight": torch.zeros(4, 4)}, tmp_path / "flat.pth")
+    torch.save(magic_leap_state() | {"conv2a.weight": torch.zeros(0, 4, 3, 3)}, tmp_path / "nothing.pth")
+    torch.save(magic_leap_state() | {"convDb.bias": torch.full((256,), torch.nan)}, tmp_path / "nan.pth")
+    quantised = {key: (100 * value).to(torch.int8) for key, value in transformers_state().items()}
+    save_file(quantised, tmp_path / "int8.safetensors")
+    (tmp_path / "lfs.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n")
+    (tmp_path / "page.pth").write_text("<!DOCTYPE html><html>Not found</html>")
+    torch.save({"a": magic_leap_state(), "b": magic_leap_state()}, tmp_path / "both.pth")
     expected = {
+        "hole.pth": "missing conv3a",
+        "flat.pth": r"conv2a: expected a kernel .*found \(4, 4\)",
+        "nothing.pth": r"conv2a: expected a kernel .*found \(0, 4, 3, 3\)",
+        "nan.pth": "256 of the 256 numbers of convDb.conv.bias are NaN or infinite",
+        "int8.safetensors": "holds int8, expected floating point numbers",
+        "lfs.safetensors": "pointer of Git LFS",
+        "page.pth": "web page",
+        "both.pth": "found a dictionary of a, b",
         "absent.pth": "no weights file",
         "garbage.pth": "plain PyTorch weights",
         "garbage.safetensors": "not a readable safetensors",
