@@ -28,7 +28,7 @@ _STILL_PX = 1.5
 _MOST_ASTRAY = 4
 # Frames that moved and whose motion from the first view is not clear, after which a later view is the first one: what
 # both show gets less, and is in the end one wall, seen from too far apart.
-_MOST_REFUSED = 5
+_MOST_REFUSED = 8
 
 
 @dataclass(frozen=True, eq=False)

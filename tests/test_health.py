@@ -171,7 +171,7 @@ def test_flat_images_are_told_with_their_grey_levels(image: Image, levels: str) 
     health = HealthMonitor(Config(), DescriptorMatcher(), 0.7)
     for _ in range(5):
         health.wait(image)
-    assert f"images are nearly flat: grey levels {levels} of 255 in 5 of them" in health.why_no_pose([])
+    assert f"images are nearly flat: grey levels {levels} of 255 in 5 of them" in health.why_no_pose([], [])
 
 
 def test_nothing_that_moves_is_told_with_its_share() -> None:
@@ -180,7 +180,7 @@ def test_nothing_that_moves_is_told_with_its_share() -> None:
     for _ in range(60):
         health.wait(textured)
     told = "97 % of the matched points did not move in 60 frames: a single camera needs to move sideways to start"
-    assert health.why_no_pose([0.97] * 59) == told
-    assert health.why_no_pose([0.3] * 59) == "", "it moved, but not enough: each frame has its reason"
-    assert health.why_no_pose([0.97] * 10) == "", "most frames did not even match"
-    assert HealthMonitor(Config(), DescriptorMatcher(), 0.7).why_no_pose([]) == ""
+    assert health.why_no_pose([0.97] * 59, []) == told
+    assert health.why_no_pose([0.3] * 59, []) == "", "it moved, but not enough: each frame has its reason"
+    assert health.why_no_pose([0.97] * 10, []) == "", "most frames did not even match"
+    assert HealthMonitor(Config(), DescriptorMatcher(), 0.7).why_no_pose([], []) == ""
