@@ -28,7 +28,9 @@ _STILL_PX = 1.5
 _MOST_ASTRAY = 4
 # Frames that moved and whose motion from the first view is not clear, after which a later view is the first one: what
 # both show gets less, and is in the end one wall, seen from too far apart.
-_MOST_REFUSED = 8
+_MOST_REFUSED = 5
+# Frames from the first view on, bad ones included, before which that is not done.
+_LEAST_WAITING = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,7 +169,7 @@ class TwoViewInitializer:
         solved = self._two_view.solve(pixels0, pixels1, camera)
         if isinstance(solved, str):
             self._refused += 1
-            if self._refused >= _MOST_REFUSED:
+            if self._refused >= _MOST_REFUSED and len(self._waiting) >= _LEAST_WAITING:
                 self._renew(len(self._waiting) // 2)
             return solved
         good = np.isfinite(solved.points).all(axis=1)
