@@ -87,19 +87,6 @@ def _one_channel(pixels: NDArray[Any], name: str) -> NDArray[np.uint8] | NDArray
     return np.ascontiguousarray(pixels)
 
 
-def read_depth(path: Path, units_per_metre: float) -> NDArray[np.float32]:
-    """A depth file as (H, W) float32 metres along z, 0 where unknown (see `to_metres`).
-
-    Integers of 16 or more bits (PNG, TIFF, .npy) are divided by `units_per_metre`; floating point files (TIFF, .npy)
-    hold metres already, as in ROS (REP 118). `depth_files.DepthReader` reads those of a sequence, in other units, too.
-
-    Raises:
-        FrameError: the file is missing, cut short, damaged, or holds no depth.
-    """
-    raw = read_raw_depth(path)
-    return to_metres(raw, 1.0 if raw.dtype.kind == "f" else units_per_metre)
-
-
 def read_raw_depth(path: Path) -> NDArray[Any]:
     """A depth file as it is: (H, W) integers of 16 or more bits, or floating point numbers.
 

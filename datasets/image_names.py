@@ -21,11 +21,10 @@ from spslam.timestamps import FASTEST_STEP_S, SLOWEST_STEP_S, UNIT_NAMES, UNITS_
 from .calibration import Calibration
 from .decoding import list_files
 from .layout import shorten
-from .name_numbers import MOST_KINDS, hexadecimal, name_patterns, telling_numbers
+from .name_numbers import MOST_KINDS, NUMBER, hexadecimal, name_patterns, telling_numbers
 from .timing import Timing, order_frames
 
 _LOG = logging.getLogger(__name__)
-_NUMBER = re.compile(r"(\d+(?:\.\d+)?)")
 # A folder whose names follow one pattern to this share is that pattern's; the others are strays.
 _ONE_PATTERN = 0.9
 # Words before a number that tells cameras apart, and how many cameras there may be.
@@ -241,7 +240,7 @@ def describe_kinds(paths: list[Path]) -> str:
 
 def _by_camera(paths: list[Path]) -> dict[str, list[Path]] | None:
     """Files of one pattern by the number of their camera, where names hold one: `cam0_0001`, `0001_cam1`."""
-    parts = [_NUMBER.split(path.stem) for path in paths]
+    parts = [NUMBER.split(path.stem) for path in paths]
     for index in range(1, len(parts[0]), 2):
         word = re.search(r"([a-z]+)[-_]?$", parts[0][index - 1].lower())
         cameras = {part[index] for part in parts}
@@ -252,7 +251,7 @@ def _by_camera(paths: list[Path]) -> dict[str, list[Path]] | None:
             continue
         found: dict[str, list[Path]] = {}
         for path, part in zip(paths, parts, strict=True):
-            name = _NUMBER.sub("*", "".join(part[:index])) + part[index] + _NUMBER.sub("*", "".join(part[index + 1 :]))
+            name = NUMBER.sub("*", "".join(part[:index])) + part[index] + NUMBER.sub("*", "".join(part[index + 1 :]))
             found.setdefault(name, []).append(path)
         return found
     return None
@@ -265,5 +264,5 @@ def _by_format(paths: list[Path]) -> dict[str, list[Path]] | None:
         return None
     formats: dict[str, list[Path]] = {}
     for path in paths:
-        formats.setdefault(f"{_NUMBER.sub('*', path.stem)}{path.suffix.lower()}", []).append(path)
+        formats.setdefault(f"{NUMBER.sub('*', path.stem)}{path.suffix.lower()}", []).append(path)
     return formats

@@ -15,7 +15,7 @@ from spslam.notices import notice
 from spslam.timestamps import TimeUnit, date_seconds, is_second_of_date
 
 _LOG = logging.getLogger(__name__)
-_NUMBER = re.compile(r"(\d+(?:\.\d+)?)")
+NUMBER = re.compile(r"(\d+(?:\.\d+)?)")
 _HEXADECIMAL = re.compile(r"[0-9a-f]{2,16}")
 # A date with the time of day, and a fraction of the second behind a point or comma or in 3, 6 or 9 digits.
 _DATE = re.compile(
@@ -124,7 +124,7 @@ def _some_signed(paths: list[Path]) -> bool:
 
 def _parts(path: Path, signed: bool) -> list[str]:
     """Text and numbers of a name in turn, beginning and ending with text."""
-    parts = _NUMBER.split(path.stem)
+    parts = NUMBER.split(path.stem)
     if signed and parts[0] == "-":
         parts[:2] = ["", f"-{parts[1]}"]
     return parts

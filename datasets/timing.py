@@ -141,11 +141,6 @@ def order_frames(timestamps: NDArray[np.float64], what: str) -> tuple[NDArray[np
     return order[new], left_out
 
 
-def order_by_time(timestamps: NDArray[np.float64], what: str) -> NDArray[np.int64]:
-    """The rows that `order_frames` keeps."""
-    return order_frames(timestamps, what)[0]
-
-
 def _second_passes(timestamps: NDArray[np.float64]) -> NDArray[np.bool_]:
     """(N,) bool: entries that a clock stamped after it had stepped back into the time of entries before."""
     latest = np.maximum.accumulate(timestamps)

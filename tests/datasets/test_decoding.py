@@ -5,7 +5,8 @@ import cv2
 import numpy as np
 import pytest
 
-from spslam.datasets.decoding import image_size, list_files, read_depth, read_image
+from spslam.datasets.decoding import image_size, list_files, read_image
+from spslam.datasets.depth_files import DepthReader, DepthUnits
 from spslam.errors import DatasetError, FrameError
 
 Write = Callable[[Path, np.ndarray], Path]
@@ -92,7 +93,9 @@ def test_missing_file_and_text(tmp_path: Path) -> None:
 
 
 def test_depth_is_scaled_and_zero_stays_unknown(tmp_path: Path, write: Write) -> None:
-    depth = read_depth(write(tmp_path / "d.png", np.array([[0, 5000, 7500]], dtype=np.uint16)), 5000.0)
+    depth = DepthReader("walk", DepthUnits(5000.0)).read(
+        write(tmp_path / "d.png", np.array([[0, 5000, 7500]], dtype=np.uint16))
+    )
     assert depth.dtype == np.float32 and depth.tolist() == [[0.0, 1.0, 1.5]]
 
 
@@ -104,17 +107,17 @@ def test_nan_depth_becomes_unknown_and_floats_are_metres(tmp_path: Path, write: 
         np.save(path, metres)
     else:
         write(path, metres)
-    assert read_depth(path, 1000.0).tolist() == [[0.0, 0.0, 0.0, 0.0, 2.5]]
+    assert DepthReader("walk", DepthUnits(1000.0)).read(path).tolist() == [[0.0, 0.0, 0.0, 0.0, 2.5]]
 
 
 def test_depth_of_eight_bits_or_colour_or_objects_is_refused(tmp_path: Path, write: Write, picture: Picture) -> None:
     with pytest.raises(FrameError, match="16-bit"):
-        read_depth(write(tmp_path / "d.png", picture()), 1000.0)
+        DepthReader("walk", DepthUnits(1000.0)).read(write(tmp_path / "d.png", picture()))
     with pytest.raises(FrameError, match="one channel"):
-        read_depth(write(tmp_path / "d.png", picture(channels=3).astype(np.uint16)), 1000.0)
+        DepthReader("walk", DepthUnits(1000.0)).read(write(tmp_path / "d.png", picture(channels=3).astype(np.uint16)))
     np.save(tmp_path / "d.npy", np.array([{}], dtype=object), allow_pickle=True)
     with pytest.raises(FrameError, match="no NumPy array"):
-        read_depth(tmp_path / "d.npy", 1000.0)
+        DepthReader("walk", DepthUnits(1000.0)).read(tmp_path / "d.npy")
 
 
 def test_image_size_comes_from_the_first_good_image(tmp_path: Path, write: Write, picture: Picture) -> None:

@@ -10,7 +10,6 @@ from spslam.datasets.timing import (
     Timing,
     associate,
     nominal_fps,
-    order_by_time,
     order_frames,
     pair_by_time,
     read_stamps,
@@ -21,14 +20,14 @@ from spslam.errors import DatasetError
 def test_order_sorts_drops_duplicates_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
     times = np.array([0.0, 2.0, 1.0, 2.0, 3.0])
     with caplog.at_level(logging.WARNING):
-        rows = order_by_time(times, "the list")
+        rows, _ = order_frames(times, "the list")
     assert rows.tolist() == [0, 2, 1, 4]
     assert "out of order" in caplog.text and "1 of 5 entries have a time stamp" in caplog.text
 
 
 def test_order_is_silent_when_there_is_nothing_to_do(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        assert order_by_time(np.array([0.0, 1.0]), "the list").tolist() == [0, 1]
+        assert order_frames(np.array([0.0, 1.0]), "the list")[0].tolist() == [0, 1]
     assert not caplog.records
 
 
