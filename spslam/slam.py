@@ -23,6 +23,7 @@ from spslam.loop_closing import LoopCloser, Rescaling, keyframe_observations
 from spslam.map import ARBITRARY, NO_POINT, Ids, Map, Origin
 from spslam.map_file import SavedMap, save_map
 from spslam.mapping import KeyframeRule, Mapper
+from spslam.movers import Movers
 from spslam.notices import notice
 from spslam.observing import Observer, tracking_camera
 from spslam.ports import Parts, at_once, engine, identity
@@ -99,6 +100,7 @@ class Slam:
             distance,
         )
         self._body_fixed = BodyFixed(config, parts.matcher, parts.two_view, parts.pose_solver, distance)
+        self._movers = Movers(parts.pose_solver)
         # The frames since the first one, while they are so few that they can be gone through once more.
         self._first_frames: list[tuple[Frame, Observations]] | None = [] if saved is None else None
         self._global = GlobalRefiner(config.loop, parts.global_bundle)
@@ -174,6 +176,7 @@ class Slam:
             self._finish_keyframe(None, self._camera)
         self._count()
         self._tell_body_fixed()
+        self._tell_movers()
         if len(self._recorder) == 0:
             self.statistics.no_pose = self._health.why_no_pose(self._two_view.still_shares, self._two_view.strangers)
         self.statistics.frames_elsewhere = int(np.count_nonzero(self._recorder.parts(self.map) != self.main_part))
@@ -231,6 +234,8 @@ class Slam:
             return self._initialize(observations, frame, camera)
         with self.statistics.stage("tracking"):
             tracked = self._find_pose(observations, camera)
+            if tracked is not None:
+                tracked = self._without_movers(tracked, camera)
         tracked = self._finish_keyframe(tracked, camera)
         if tracked is None:
             return self._lose(observations, frame, camera)
@@ -258,6 +263,30 @@ class Slam:
                 100 * np.mean(list(shares.values())),
                 len(shares),
                 count=len(shares),
+            )
+
+    def _tell_movers(self) -> None:
+        """Say how much moved by itself, and where it may have been the rest that did."""
+        moving = self._movers.moving
+        if moving.shares:
+            notice(
+                logger,
+                "moving_points",
+                "%.0f %% of the matched points moved by themselves in %d frames, from frame %d on, and were left out",
+                100 * np.mean(list(moving.shares.values())),
+                len(moving.shares),
+                min(moving.shares),
+                count=len(moving.shares),
+            )
+        if moving.doubts:
+            notice(
+                logger,
+                "moving_view",
+                "as much of the image moved by itself as stood still in %d frames, from frame %d on: the motion of the "
+                "camera is a guess there",
+                len(moving.doubts),
+                min(moving.doubts),
+                count=len(moving.doubts),
             )
 
     def _remember_first(self, frame: Frame, observations: Observations) -> None:
@@ -413,6 +442,7 @@ class Slam:
             self._motion.update(timestamp, geometry.inverse(pose), int(keyframe_id), self.map)
             self._places.add(int(keyframe_id), keyframe_observations(self.map, int(keyframe_id)).descriptors)
         self._reference_id = started.keyframe_id
+        self._movers.trust(self.map)
         self._see(self.map.points_seen_by(np.array([started.keyframe_id])))
         first_id = int(keyframe_ids[0])
         for frames in (started.before[::-1], started.between):
@@ -443,7 +473,7 @@ class Slam:
         """Key frames and points (ids) around the points seen last."""
         if self._local is None:
             keyframe_ids = self._tracker.local_keyframes(self.map, self._seen_points)
-            self._local = keyframe_ids, self.map.points_seen_by(keyframe_ids)
+            self._local = keyframe_ids, self._movers.standing(self.map, self.map.points_seen_by(keyframe_ids))
         return self._local
 
     def _find_pose(self, observations: Observations, camera: Camera) -> Tracked | None:
@@ -459,6 +489,19 @@ class Slam:
                 return tracked
         just_lost = self.state is TrackState.TRACKING
         return self._relocalizer.find(observations, self.map, camera, self._reference_id, just_lost)
+
+    def _without_movers(self, tracked: Tracked, camera: Camera) -> Tracked:
+        """The frame at the pose that what stands still tells."""
+
+        def track_by_proven() -> Tracked | None:
+            observations = tracked.observations
+            prediction = self._motion.predict(observations.timestamp, self.map)
+            _, local_points = self._local_map()
+            proven = self._movers.proven(self.map, local_points)
+            return self._tracker.track(observations, self.map, camera, prediction, proven)
+
+        with self.statistics.stage("moving points"):
+            return self._movers.judge(tracked, self.map, camera, track_by_proven)
 
     def _is_doubtful(self, tracked: Tracked, camera: Camera) -> bool:
         """Whether so few points, or points in one corner of the image, agree with a pose that they may with another."""

@@ -72,15 +72,20 @@ class Tracked:
         observations: of the frame.
         estimate: its pose; `estimate.inliers` speaks of the matches that `point_ids` was made from.
         point_ids: (N,) int64, the point each key point sees or NO_POINT; inliers only.
-        matches: number of matches before outliers were dropped.
+        rejected: (N,) int64, the point each key point was matched with and does not agree with, or NO_POINT.
         how: `motion` or `recovery`.
     """
 
     observations: Observations
     estimate: PoseEstimate
     point_ids: Ids
-    matches: int
+    rejected: Ids
     how: str
+
+    @property
+    def matches(self) -> int:
+        """Number of matches before outliers were dropped."""
+        return self.inliers + int(np.count_nonzero(self.rejected >= 0))
 
     @property
     def inliers(self) -> int:
@@ -104,6 +109,7 @@ class Tracked:
             self,
             estimate=replace(self.estimate, T_cam_world=T_cam_world),
             point_ids=np.where(there, self.point_ids, NO_POINT),
+            rejected=np.where(slam_map.point_rows(self.rejected) >= 0, self.rejected, NO_POINT),
         )
 
     def coverage(self, camera: Camera) -> float:
@@ -229,7 +235,7 @@ class Tracker:
         tracked = self.track(observations, slam_map, camera, estimate.T_cam_world, local_points)
         if tracked is None or tracked.inliers < self._config.recovery_inliers:
             return None
-        return Tracked(tracked.observations, tracked.estimate, tracked.point_ids, tracked.matches, "recovery")
+        return replace(tracked, how="recovery")
 
     def local_keyframes(self, slam_map: Map, point_ids: Ids) -> Ids:
         """Key frames that see the given points, most shared first, and the closest companions of the best of them."""
@@ -295,9 +301,9 @@ class Tracker:
         )
         if np.count_nonzero(estimate.inliers) < self._config.min_inliers:
             return None
-        point_ids = np.full(len(observations), NO_POINT, dtype=np.int64)
-        point_ids[keypoints[estimate.inliers]] = slam_map.points["id"][rows[hit[estimate.inliers]]]
-        return Tracked(observations, estimate, point_ids, len(hit), "motion")
+        matched = np.full((2, len(observations)), NO_POINT, dtype=np.int64)
+        matched[np.where(estimate.inliers, 0, 1), keypoints] = slam_map.points["id"][rows[hit]]
+        return Tracked(observations, estimate, matched[0], matched[1], "motion")
 
     def project(self, slam_map: Map, camera: Camera, T_cam_world: Array, rows: Ids) -> tuple[Array, NDArray[np.bool_]]:
         """Pixels (N, 2) of points by row, and which of them this view should be able to see and recognise."""

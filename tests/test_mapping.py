@@ -81,7 +81,7 @@ def tracked(scene, T_world_cam: np.ndarray, *, depth: bool = True, share: float 
     point_ids = scene.ids[scene.labels[9]].copy()
     point_ids[int(share * len(point_ids)) :] = NO_POINT
     estimate = PoseEstimate(geometry.inverse(T_world_cam), point_ids >= 0, np.eye(6), 0.5)
-    return Tracked(observations, estimate, point_ids, len(point_ids), "motion")
+    return Tracked(observations, estimate, point_ids, np.full(len(point_ids), NO_POINT), "motion")
 
 
 def test_a_frame_like_the_last_is_no_keyframe(scene) -> None:
