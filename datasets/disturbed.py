@@ -1,4 +1,4 @@
-"""Recordings with a disturbance that was put into them: moving boxes, still cameras, dark frames, jumps to other places.
+"""Recordings with a disturbance put into them: moving boxes, still cameras, dark frames, jumps to other places.
 
 What SLAM must not be fooled by, with a ground truth that stays exact. Several disturbances add up:
 
