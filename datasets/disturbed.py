@@ -38,6 +38,8 @@ Array = NDArray[np.float64]
 _TEXELS_PER_PIXEL = 2.0
 # Standard deviation of the blur of a box's texture, texels: about what one pixel of a sensor covers.
 _TEXTURE_BLUR = 0.9
+# Pixels a frame: slow enough for points on a box to pass the gates of tracking for a while.
+_SPEEDS = (2.7, 3.3, 4.0)
 # Farther from a true pose than this, seconds, a frame has none.
 _TRUTH_WITHIN_S = 0.02
 
@@ -49,12 +51,14 @@ class Still:
     Attributes:
         frame: which one.
         frames: how often.
+        lead: how many frames of the recording before it are shown first, so that a single camera has a map.
         noise: standard deviation of the noise, grey levels.
         seed: of the noise.
     """
 
     frame: int = 0
     frames: int = 70
+    lead: int = 0
     noise: float = 1.5
     seed: int = 0
 
@@ -65,7 +69,8 @@ class Mover:
 
     Attributes:
         share: of the image that it covers when it is wholly in view, 0 to 1.
-        speed: pixels a frame, beside the motion of the camera if it moves in the world.
+        speed: pixels a frame, beside the motion of the camera if it moves in the world; -1: 2.7, 3.3 or 4, as the seed
+            says.
         depth: of the box, metres (where it crosses the view, if it moves in the world).
         start: the first frame that may show it; later ones show it come in from outside.
         path: `stay` comes in and goes back and forth in view, `pass` goes through to the other side, `appear` is in the
@@ -89,9 +94,9 @@ class Mover:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 < self.share < 1 or not self.depth > 0 or not self.detail > 0 or not self.speed >= 0:
+        if not 0 < self.share < 1 or not self.depth > 0 or not self.detail > 0:
             raise DatasetError(
-                "a mover has a share between 0 and 1, a depth and detail above 0 and a speed of at least 0, "
+                "a mover has a share between 0 and 1, a depth and detail above 0 and a speed of at least 0 or -1, "
                 f"found share={self.share} depth={self.depth} detail={self.detail} speed={self.speed}"
             )
         if self.path not in ("stay", "pass", "appear"):
@@ -105,10 +110,19 @@ class Dark:
     Attributes:
         at: the first of them.
         frames: how many.
+        within: by how many frames the seed puts off `at` at most.
+        seed: of that.
     """
 
     at: int = 100
     frames: int = 8
+    within: int = 0
+    seed: int = 0
+
+    @property
+    def first(self) -> int:
+        """The first dark frame."""
+        return self.at + _put_off(self.within, self.seed)
 
 
 @dataclass(frozen=True)
@@ -120,12 +134,25 @@ class Jump:
         to: the frame of the recording that is shown then; the ones after it follow.
         frames: how many of them; 0: all.
         back: whether the recording then goes on at `at`.
+        within: by how many frames the seed puts off `at` at most.
+        seed: of that.
     """
 
     at: int = 150
     to: int = 20
     frames: int = 60
     back: bool = False
+    within: int = 0
+    seed: int = 0
+
+    @property
+    def first(self) -> int:
+        """The first frame that shows the other place."""
+        return self.at + _put_off(self.within, self.seed)
+
+
+def _put_off(within: int, seed: int) -> int:
+    return int(np.random.default_rng([seed, 17]).integers(0, within + 1))
 
 
 Disturbance = Still | Mover | Dark | Jump
@@ -159,7 +186,7 @@ def _value(name: str, key: str, value: str, default: Any) -> Any:
         number = type(default)(value)
     except (KeyError, ValueError):
         raise DatasetError(f"{name}: {key} must be like {default}, found {value!r}") from None
-    if isinstance(number, int | float) and not (np.isfinite(number) and (number >= 0 or key == "heading")):
+    if isinstance(number, int | float) and not (np.isfinite(number) and (number >= 0 or key in ("heading", "speed"))):
         raise DatasetError(f"{name}: {key} must be finite and not negative, found {value}")
     return number
 
@@ -181,6 +208,7 @@ class DisturbedSequence(BaseSequence):
         self.time_unit, self.left_out = whole.time_unit, whole.left_out
         self.disturbances = tuple(disturbances)
         self._whole = whole
+        self._latest: tuple[int, Frame] | None = None
         self._noise: list[Still] = [d for d in disturbances if isinstance(d, Still)]
         self._dark = [d for d in disturbances if isinstance(d, Dark)]
         rows = np.arange(len(whole))
@@ -191,19 +219,27 @@ class DisturbedSequence(BaseSequence):
         if self._reordered:
             self.ground_truth = self._truth()
         for dark in self._dark:
-            if not dark.at < len(rows):
-                raise DatasetError(f"{whole.name} has {len(rows)} frames, it cannot be dark from frame {dark.at}")
+            if not dark.first < len(rows):
+                raise DatasetError(f"{whole.name} has {len(rows)} frames, it cannot be dark from frame {dark.first}")
         movers = [d for d in disturbances if isinstance(d, Mover)]
         self._boxes = [_Box(mover, whole.camera, self._poses() if mover.world else None) for mover in movers]
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    @cached_property
+    @property
     def disturbed_from(self) -> int:
-        """The first frame that a disturbance may show in; stills alone disturb nothing."""
-        starts = [d.start if isinstance(d, Mover) else d.at for d in self.disturbances if not isinstance(d, Still)]
-        return min(starts, default=len(self))
+        """The first frame that a disturbance may show in: up to there a map is made as ever. A camera that stands still
+        is none, but one that does so from the beginning is one for a single camera."""
+        return min((_first(d) for d in self.disturbances if not isinstance(d, Still)), default=len(self))
+
+    @property
+    def seen_again_from(self) -> int | None:
+        """The first frame that the camera can be found in again after it was dark or kidnapped; None: it never was."""
+        ends = [
+            d.first + (d.frames if isinstance(d, Dark) else 0) for d in self.disturbances if isinstance(d, Dark | Jump)
+        ]
+        return max(ends, default=None)
 
     def box_share(self, index: int) -> float:
         """Which share of the image at `index` the boxes cover."""
@@ -217,7 +253,7 @@ class DisturbedSequence(BaseSequence):
 
     def box_mask(self, index: int) -> NDArray[np.bool_]:
         """(H, W) bool: where the left image at `index` shows a box."""
-        frame = self._whole[int(self._rows[index])]
+        frame = self._source(int(self._rows[index]))
         covered = np.zeros(frame.image.shape, dtype=bool)
         depth = self._depth(frame, index, right=False)
         for box in self._boxes:
@@ -227,12 +263,12 @@ class DisturbedSequence(BaseSequence):
         return covered
 
     def _read(self, index: int) -> Frame:
-        frame = self._whole[int(self._rows[index])]
+        frame = self._source(int(self._rows[index]))
         if self._reordered:
             frame = replace(frame, index=index, timestamp=float(self._stamps[index]))
         images: list[NDArray[np.uint8] | None] = [frame.image, frame.image_right]
         depth = frame.depth
-        if any(dark.at <= index < dark.at + dark.frames for dark in self._dark):
+        if any(dark.first <= index < dark.first + dark.frames for dark in self._dark):
             blind = [None if image is None else np.zeros_like(image) for image in images]
             left = blind[0]
             assert left is not None
@@ -250,6 +286,13 @@ class DisturbedSequence(BaseSequence):
         left = images[0]
         assert left is not None
         return replace(frame, image=left, image_right=images[1], depth=depth)
+
+    def _source(self, row: int) -> Frame:
+        # Still cameras ask for one frame again and again.
+        latest = self._latest
+        if latest is None or latest[0] != row:
+            latest = self._latest = row, self._whole[row]
+        return latest[1]
 
     def _photo(self, image: NDArray[np.uint8], frame: Frame, index: int, side: int) -> NDArray[np.uint8]:
         """The left (side 0) or right image of the frame, with new noise where the camera stands still, and boxes."""
@@ -316,17 +359,25 @@ class DisturbedSequence(BaseSequence):
 def _chosen(rows: NDArray[np.int64], disturbance: Disturbance) -> NDArray[np.int64]:
     """The frames of the recording that are shown, after a still or a jump."""
     match disturbance:
-        case Still(frame=frame, frames=count):
-            if not frame < len(rows) or count < 1:
-                raise DatasetError(f"still: there are {len(rows)} frames, found frame={frame} frames={count}")
-            return np.full(count, rows[frame])
-        case Jump(at=at, to=to, frames=count, back=back):
+        case Still(frame=frame, frames=count, lead=lead):
+            if not lead <= frame < len(rows) or count < 1:
+                raise DatasetError(
+                    f"still: of {len(rows)} frames one after frame {lead} is shown at least once, "
+                    f"found frame={frame} frames={count} lead={lead}"
+                )
+            return np.concatenate([rows[frame - lead : frame], np.full(count, rows[frame])])
+        case Jump(to=to, frames=count, back=back):
+            at = disturbance.first
             if not (0 < at < len(rows) and to < len(rows)):
                 raise DatasetError(f"jump: there are {len(rows)} frames, found at={at} to={to}")
             other = rows[to : to + count] if count else rows[to:]
             return np.concatenate([rows[:at], other, rows[at:] if back else rows[:0]])
         case _:
             return rows
+
+
+def _first(disturbance: Mover | Dark | Jump) -> int:
+    return disturbance.start if isinstance(disturbance, Mover) else disturbance.first
 
 
 @dataclass(frozen=True, eq=False)
@@ -364,6 +415,7 @@ class _Box:
         rng = np.random.default_rng([mover.seed, 7])
         degrees = rng.choice([0, 180, 0, 180, 25, -25, 155, 205]) if mover.heading == -1 else mover.heading
         angle = np.radians(float(degrees))
+        self._speed = float(rng.choice(_SPEEDS)) if mover.speed < 0 else mover.speed
         self._direction = np.array([np.cos(angle), np.sin(angle)])
         self._offset = rng.uniform(-0.5, 0.5, 2)
         self._texture = self._draw(rng)
@@ -371,10 +423,10 @@ class _Box:
         if T_world_cam is not None:
             self._T_world_cam_inverse = inverse(T_world_cam)
             middle = min(
-                mover.start + int(np.ceil(self._until_centre() / max(mover.speed, 1e-6))), len(T_world_cam) - 1
+                mover.start + int(np.ceil(self._until_centre() / max(self._speed, 1e-6))), len(T_world_cam) - 1
             )
             self._middle, at_middle = middle, T_world_cam[middle]
-            step = mover.speed * mover.depth / camera.fx * at_middle[:3, :3] @ np.append(self._direction, 0.0)
+            step = self._speed * mover.depth / camera.fx * at_middle[:3, :3] @ np.append(self._direction, 0.0)
             self._T_world_box = at_middle @ make_transform(np.eye(3), self._place(self._centre_of_view())), step
 
     def noise(self, index: int, side: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
@@ -421,7 +473,7 @@ class _Box:
 
     def _centre(self, step: int) -> Array:
         """(2,) pixels: the middle of the box `step` frames after it began to come in."""
-        gone = step * self.mover.speed
+        gone = step * self._speed
         if self.mover.path != "appear":
             gone -= self._until_centre()
         if self.mover.path == "pass" or gone < 0:
