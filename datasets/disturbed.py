@@ -418,7 +418,6 @@ class _Box:
         self._speed = float(rng.choice(_SPEEDS)) if mover.speed < 0 else mover.speed
         self._direction = np.array([np.cos(angle), np.sin(angle)])
         self._offset = rng.uniform(-0.5, 0.5, 2)
-        self._texture = self._draw(rng)
         self._T_world_box: tuple[Array, Array] | None = None
         if T_world_cam is not None:
             self._T_world_cam_inverse = inverse(T_world_cam)
@@ -486,9 +485,11 @@ class _Box:
         reflected: Array = low + room - np.abs(np.mod(place, 2 * room) - room)
         return reflected
 
-    def _draw(self, rng: np.random.Generator) -> NDArray[np.float32]:
+    @cached_property
+    def _texture(self) -> NDArray[np.float32]:
         """(h, w) float32, grey."""
         camera, mover = self._camera, self.mover
+        rng = np.random.default_rng([mover.seed, 9])
         columns, rows = (int(np.ceil(_TEXELS_PER_PIXEL * size)) for size in self._size_px)
         texels_per_m = _TEXELS_PER_PIXEL * camera.fx / mover.depth / mover.detail
         size = (columns / texels_per_m, rows / texels_per_m)

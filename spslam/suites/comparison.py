@@ -8,7 +8,7 @@ from enum import StrEnum
 from spslam.errors import BenchmarkError
 from spslam.suites.figures import METRICS, SHARE, Metric, percent_spread, scale_of, spread_text
 from spslam.suites.results import Group, Results
-from spslam.suites.tables import Table
+from spslam.suites.table import Table
 from spslam.summary import Spread
 
 # Of which figures are judged; speed is not: it hangs on what else the machine did.

@@ -34,6 +34,7 @@ METRICS = {
         Metric("r_rel_deg_per_100m", "drift", "°/100 m"),
         Metric("recall_0.1m", "within 0.1 m", "share", lower_is_better=False),
         Metric("recall_1m", "within 1 m", "share", lower_is_better=False),
+        Metric("disturbed_error_max_m", "worst error after the disturbance", "m"),
         Metric("fps", "speed", "frames/s", lower_is_better=False),
     )
 }
