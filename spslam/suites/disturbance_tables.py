@@ -23,7 +23,7 @@ def disturbance_tables(results: Results) -> list[Table]:
             moving,
             _moved,
         ),
-        "Dark frames and jumps: runs with a pose in a wrong place, and that found the right one, after how many frames": (
+        "Dark frames and jumps: runs with a pose in a wrong place, and that found the right one (after frames)": (
             losing,
             _found,
         ),
@@ -37,8 +37,8 @@ def disturbance_notes(results: Results) -> list[str]:
         return []
     return [
         "Disturbed recordings are aligned by the poses from before the disturbance alone. A doubt is a notice of the "
-        "run, or a frame that it calls lost. A wrong place is more than 1 m and 5 % of the way away; a single camera that only "
-        "stands still is right when it makes no map."
+        "run, or a frame that it calls lost. A wrong place is more than 1 m and 5 % of the way away; a single camera "
+        "that only stands still is right when it makes no map."
     ]
 
 
