@@ -94,7 +94,8 @@ class Mover:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 < self.share < 1 or not self.depth > 0 or not self.detail > 0:
+        possible = 0 < self.share < 1 and self.depth > 0 and self.detail > 0
+        if not possible or (self.speed < 0 and self.speed != -1):
             raise DatasetError(
                 "a mover has a share between 0 and 1, a depth and detail above 0 and a speed of at least 0 or -1, "
                 f"found share={self.share} depth={self.depth} detail={self.detail} speed={self.speed}"

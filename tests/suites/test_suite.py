@@ -76,6 +76,22 @@ def test_arguments_are_those_of_spslam_run(tmp_path: Path) -> None:
     assert "superpoint" in {run.id: run for run in tiny(tmp_path)}["small_mono_box_0"].arguments("demo_mono")
 
 
+def test_repeats_of_disturbed_sequences_draw_other_seeds(tmp_path: Path) -> None:
+    text = TINY.replace(
+        "{world: demo-small}", "{world: demo-small, disturb: [dark, 'mover:share=0.4', 'still:seed=9']}"
+    )
+    assert text != TINY
+    (tmp_path / "mine.safetensors").touch()
+    by_id = {run.id: run for run in expand(load_suite(suite(tmp_path, text)), folders)}
+    second, other = by_id["small_mono_orb_1"], by_id["walk_mono_orb_1"]
+    arguments = second.arguments("demo_mono")
+    given = [arguments[i + 1] for i, word in enumerate(arguments) if word == "--disturb"]
+    assert given == ["dark:seed=1", "mover:share=0.4,seed=1", "still:seed=9"]
+    assert "--disturb" not in other.arguments("demo_mono")
+    inputs = [Identity.of(run, load_config("default"), None).input for run in (second, other)]
+    assert inputs[0]["disturb"] == given and "disturb" not in inputs[1]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
