@@ -28,7 +28,7 @@ from spslam.geometry import inverse, make_transform
 from spslam.ports import Sequence
 from spslam.trajectory import Trajectory
 
-from .base import BaseSequence
+from .base import BaseSequence, SlicedSequence
 from .world_scene import Face
 from .world_texture import face_texture
 
@@ -209,6 +209,10 @@ class DisturbedSequence(BaseSequence):
         self.time_unit, self.left_out = whole.time_unit, whole.left_out
         self.disturbances = tuple(disturbances)
         self._whole = whole
+        # Where the part of a recording comes from: exact depths and stamps that need no reading are known there.
+        self._origin, self._origin_rows = (
+            whole.part if isinstance(whole, SlicedSequence) else (whole, range(len(whole)))
+        )
         self._latest: tuple[int, Frame] | None = None
         self._noise: list[Still] = [d for d in disturbances if isinstance(d, Still)]
         self._dark = [d for d in disturbances if isinstance(d, Dark)]
@@ -315,8 +319,8 @@ class DisturbedSequence(BaseSequence):
 
     def _depth(self, frame: Frame, index: int, right: bool) -> NDArray[np.float32]:
         """(H, W) float32, metres, of what the recording shows; 0 where unknown, everywhere for most recordings."""
-        source = int(self._rows[index])
-        exact = getattr(self._whole, "depth", None)
+        source = self._origin_rows[int(self._rows[index])]
+        exact = getattr(self._origin, "depth", None)
         if exact is not None:
             known: NDArray[np.float32] = exact(source, right=right)
             return known
@@ -327,8 +331,7 @@ class DisturbedSequence(BaseSequence):
     @cached_property
     def _stamps(self) -> Array:
         """(N,) float64: the recording's first stamp, then steps of its nominal rate."""
-        first = self._whole[0].timestamp
-        stamps: Array = first + np.arange(len(self._rows)) / self.camera.fps
+        stamps: Array = self._source_stamps[0] + np.arange(len(self._rows)) / self.camera.fps
         return stamps
 
     def _truth(self) -> Trajectory | None:
@@ -344,13 +347,21 @@ class DisturbedSequence(BaseSequence):
             raise DatasetError(f"{self.name}: a box that moves in the world needs a true pose of every frame")
         return poses[self._rows]
 
+    @cached_property
+    def _source_stamps(self) -> Array:
+        """(M,) float64, seconds of every frame of the recording."""
+        known = getattr(self._origin, "timestamps", None)
+        if known is None:
+            return np.array([frame.timestamp for frame in self._whole])
+        stamps: Array = np.asarray(known)[list(self._origin_rows)]
+        return stamps
+
     def _source_poses(self) -> Array | None:
         """(M, 4, 4) float64, the true pose of every frame of the recording; None where one has none."""
         truth = self._whole.ground_truth
         if truth is None or not truth.has_rotations:
             return None
-        known = getattr(self._whole, "timestamps", None)
-        stamps = np.array([frame.timestamp for frame in self._whole]) if known is None else np.asarray(known)
+        stamps = self._source_stamps
         rows = nearest(stamps, truth.timestamps)
         if np.abs(truth.timestamps[rows] - stamps).max() > _TRUTH_WITHIN_S:
             return None

@@ -10,7 +10,7 @@ from world_folder import write_world
 
 from spslam.datasets import open_sequence
 from spslam.datasets.disturbed import Dark, DisturbedSequence, Jump, Mover, Still, disturb, parse_disturbance
-from spslam.datasets.world import open_world
+from spslam.datasets.world import RenderedWorld, open_world
 from spslam.errors import DatasetError
 from spslam.frame import Frame
 
@@ -155,6 +155,17 @@ def test_a_jump_goes_on_elsewhere_with_its_true_poses() -> None:
         assert sequence.ground_truth is not None and world.ground_truth is not None
         np.testing.assert_array_equal(sequence.ground_truth.T_world_cam[shown], world.ground_truth.T_world_cam[source])
     assert np.allclose(np.diff([sequence[index].timestamp for index in range(38, 52)]), 0.05)
+
+
+def test_a_part_of_a_recording_is_disturbed_without_reading_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    part = open_sequence("demo-small", sensor="mono", start=10, stride=3)
+    monkeypatch.setattr(RenderedWorld, "__getitem__", lambda self, index: pytest.fail("a frame was read"))
+    sequence, world = disturb(part, ["jump:at=8,to=2,frames=5"]), open_world("demo-small", "mono")
+    assert sequence.ground_truth is not None and world.ground_truth is not None
+    np.testing.assert_array_equal(sequence.ground_truth.T_world_cam[8], world.ground_truth.T_world_cam[16])
+    behind = disturb(part, [Mover(depth=50.0, start=0, path="appear")])
+    monkeypatch.undo()
+    assert not behind.box_mask(5).any()
 
 
 def test_the_seed_puts_off_where_it_is_dark() -> None:
