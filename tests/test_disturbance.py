@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import call, refused
 
 from spslam.disturbance import judge
 from spslam.geometry import make_transform, so3_exp
@@ -86,3 +89,17 @@ def test_without_poses_from_before_nothing_is_claimed() -> None:
     harm = judge(Sequence(), STAMPS, estimated(truth).select(np.arange(25, 40)), truth, scaled=False)
     assert harm is not None and harm.disturbed_error_max_m is None
     assert judge(Sequence(), STAMPS, estimated(truth), None, scaled=False) is None
+
+
+@pytest.mark.slow
+def test_a_run_says_what_became_of_it(tmp_path: Path) -> None:
+    options = ["--sensor", "rgbd", "--extractor", "orb", "--max-frames", "36", "--disturb", "dark:at=20,frames=2"]
+    assert call("run", "demo-small", *options, "--out", str(tmp_path / "run")) == 0
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["disturb"] == "dark:at=20,frames=2" and metrics["tracked"] == 34
+    assert 0 < metrics["disturbed_error_max_m"] < 0.05
+    assert (metrics["disturbed_wrong_frames"], metrics["disturbed_found_after"]) == (0, 0)
+
+
+def test_an_unknown_disturbance_is_refused_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "a disturbance is one of" in refused(capsys, "run", "demo-small", "--disturb", "fog")
