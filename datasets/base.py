@@ -250,6 +250,11 @@ class SlicedSequence(BaseSequence):
         return range(self._start, len(self._whole), self._stride)[: self._most]
 
     @property
+    def part(self) -> tuple[Sequence, range]:
+        """The sequence that it is a part of, and which of its frames."""
+        return self._whole, self._rows
+
+    @property
     def depth_scale(self) -> float | None:
         """Units per metre that the latest depth file was divided by; None where there is none."""
         return getattr(self._whole, "depth_scale", None)

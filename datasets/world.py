@@ -191,9 +191,21 @@ class RenderedWorld:
             right = other.submit(self._photo, index, right=True)
             return self._photo(index, right=False), right.result()
 
-    def depth(self, index: int) -> NDArray[np.float32]:
-        """(H, W) float32, exact metres along z of the left image, whatever the sensor."""
-        return self._get_renderer().depth(self._T_world_cam[self._checked(index)])
+    @property
+    def timestamps(self) -> Array:
+        """(N,) float64, seconds of each frame."""
+        return self._timestamps
+
+    def depth(self, index: int, right: bool = False) -> NDArray[np.float32]:
+        """(H, W) float32, exact metres along z of the left image or of the `right` one, whatever the sensor."""
+        pose = self._T_world_cam[self._checked(index)]
+        if right:
+            pose = pose @ self._T_left_right
+        return self._get_renderer().depth(pose)
+
+    @property
+    def _T_left_right(self) -> Array:
+        return make_transform(np.eye(3), np.array([self.spec.baseline_m, 0.0, 0.0]))
 
     def _checked(self, index: int) -> int:
         if not -len(self) <= index < len(self):
@@ -215,7 +227,7 @@ class RenderedWorld:
             times = times + spec.shutter_s * ((np.arange(_BLUR_STEPS) + 0.5) / _BLUR_STEPS - 0.5)
         poses = self._path(times)
         if right:
-            poses = poses @ make_transform(np.eye(3), np.array([spec.baseline_m, 0.0, 0.0]))
+            poses = poses @ self._T_left_right
         renderer = self._get_renderer()
         image = np.mean([renderer.image(pose) for pose in poses], axis=0, dtype=np.float32)
         if spec.exposure_change > 0:

@@ -215,6 +215,16 @@ def run(
             "Without: every frame, as fast as it can be had, and the same bytes each time.",
         ),
     ] = False,
+    disturbances: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--disturb",
+            metavar="KIND:KEY=VALUE,…",
+            show_default=False,
+            help="Put a disturbance into the recording, to see what becomes of it: still:frames=70, "
+            "mover:share=0.25,speed=3.3, dark:at=100,frames=8 or jump:at=150,to=20; may be repeated.",
+        ),
+    ] = None,
 ) -> None:
     """Track a sequence; write its trajectory, map, figures and pictures to a folder.
 
@@ -246,6 +256,8 @@ def run(
             time_unit=time_unit.value,
             pair_within_s=pair_within,
         )
+        if disturbances:
+            frames = _disturbed(frames, disturbances)
         kind = dataset_of(frames.name)
         config_name = config or config_for(kind, frames.sensor)
         resolved = resolve_config(config_name, overrides, extractor, weights)
@@ -255,12 +267,20 @@ def run(
         if scale is not None and localize:
             raise ConfigError("--scale is for a map that is made or extended; --localize leaves it as it is: drop one")
         labels["pace"] = "realtime" if realtime else "offline"
+        if disturbances:
+            labels["disturb"] = " ".join(disturbances)
         if cache is not None:
             # Whoever reads the timings must know.
             labels["feature_cache"] = str(cache)
         request = None if scale is None else _scale(scale, frames, range(start, start + stride * len(frames), stride))
         watch = partial(_open_viewer, viewer, rerun, frames)
         _run(frames, resolved, labels, out, watch, log, map_file, extend, request, cache, realtime)
+
+
+def _disturbed(frames: FrameSequence, disturbances: list[str]) -> FrameSequence:
+    from spslam.datasets.disturbed import disturb
+
+    return disturb(frames, disturbances)
 
 
 @app.command()

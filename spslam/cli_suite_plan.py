@@ -87,6 +87,7 @@ def _look(run: Run) -> tuple[int, str] | str:
     """How many frames a run has and the configuration for its data set and sensor; or why they cannot be read."""
     from spslam.config import config_for, dataset_of
     from spslam.datasets import open_sequence
+    from spslam.datasets.disturbed import disturb
     from spslam.errors import SpslamError
 
     entry = run.entry
@@ -101,6 +102,8 @@ def _look(run: Run) -> tuple[int, str] | str:
             max_frames=entry.max_frames,
             stride=entry.stride,
         )
+        if entry.disturb:
+            frames = disturb(frames, run.disturbances)
     except SpslamError as error:
         return str(error)
     return len(frames), config_for(dataset_of(frames.name), run.case.sensor)

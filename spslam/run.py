@@ -6,7 +6,7 @@ import json
 import logging
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from time import perf_counter
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from spslam.disturbance import Disturbed, judge
 from spslam.errors import DatasetError, InputError, SpslamError
 from spslam.evaluation import Alignment, Evaluation, evaluate
 from spslam.files import printable, write_atomic
@@ -231,6 +232,10 @@ def write_results(
     align = _alignment(slam, sequence)
     evaluation = compare(trajectory, sequence, align)
     metrics = compute_metrics(sequence, record, trajectory, evaluation, slam.statistics, labels, scaling)
+    if isinstance(sequence, Disturbed):
+        stamps = np.array([result.timestamp for result in record.results])
+        harm = judge(sequence, stamps, trajectory, sequence.ground_truth, align == "sim3")
+        metrics |= {} if harm is None else asdict(harm)
     write_tum(folder / "trajectory.tum", trajectory, scaling.source)
     write_kitti(folder / "trajectory.kitti", trajectory)
     write_tum(folder / "keyframes.tum", slam.keyframe_trajectory(), scaling.source)

@@ -8,11 +8,12 @@ from enum import StrEnum
 from spslam.errors import BenchmarkError
 from spslam.suites.figures import METRICS, SHARE, Metric, percent_spread, scale_of, spread_text
 from spslam.suites.results import Group, Results
-from spslam.suites.tables import Table
+from spslam.suites.table import Table
 from spslam.summary import Spread
 
 # Of which figures are judged; speed is not: it hangs on what else the machine did.
-JUDGED = (SHARE, *(METRICS[key] for key in ("ate_rmse_m", "rpe_trans_m", "t_rel_percent")))
+_ERRORS = ("ate_rmse_m", "rpe_trans_m", "t_rel_percent", "disturbed_error_max_m", "disturbed_wrong_frames")
+JUDGED = (SHARE, *(METRICS[key] for key in _ERRORS))
 # Repeats of which at least so many say how far runs differ.
 ENOUGH_REPEATS = 3
 # Medians that differ by less, relative to the first one, are the same whatever the repeats say.

@@ -34,6 +34,8 @@ METRICS = {
         Metric("r_rel_deg_per_100m", "drift", "°/100 m"),
         Metric("recall_0.1m", "within 0.1 m", "share", lower_is_better=False),
         Metric("recall_1m", "within 1 m", "share", lower_is_better=False),
+        Metric("disturbed_error_max_m", "worst error when disturbed", "m"),
+        Metric("disturbed_wrong_frames", "in a wrong place", "frames"),
         Metric("fps", "speed", "frames/s", lower_is_better=False),
     )
 }

@@ -44,7 +44,8 @@ class Identity:
     """Of one run; equal identities give equal results on equal processors.
 
     Attributes:
-        input: path or public name, sensor, part of the sequence, repeat; and the calibration file's SHA-256.
+        input: path or public name, sensor, part of the sequence, repeat; and the calibration file's SHA-256;
+            disturbances, where there are any.
         config_sha256: of all settings, resolved.
         front_end: the extractor with the weights, or with the library that has it.
         weights_sha256: of the weights' file; None for extractors without.
@@ -72,6 +73,8 @@ class Identity:
                 "max_frames": entry.max_frames,
                 "stride": entry.stride,
                 "calibration": None if entry.calibration is None else file_sha256(Path(entry.calibration)),
+                # Results of before there were disturbances stay what they are.
+                **({"disturb": run.disturbances} if entry.disturb else {}),
             },
             config_sha256=config_sha256(config),
             front_end=f"{name} {_behind(name, weights)}".strip(),

@@ -11,7 +11,8 @@ from spslam.suites.figures import METRICS, number, percent, scale_of
 from spslam.suites.plots import plot_svg
 from spslam.suites.published import Published
 from spslam.suites.results import RUNS, Results, Row
-from spslam.suites.tables import NOTHING, Table, case_table, failure_table, machines, metric_tables, notes
+from spslam.suites.table import NOTHING, Table
+from spslam.suites.tables import case_table, failure_table, machines, metric_tables, notes
 
 
 def write_page(path: Path, results: Results, published: list[Published], missing: list[str]) -> None:

@@ -23,6 +23,8 @@ RUNS = "runs"
 # What a folder of results holds; anything else means that it is somebody else's.
 NAMES = frozenset({FILE, RUNS, "table.md", "report.html", "errors.png"})
 _FORMAT = 1
+# Notices that say nothing about the trajectory.
+_NO_DOUBTS = {"ground_truth_not_compared", "output_failed"}
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,14 @@ class Row:
         """Of all frames of the sequence, those that were never reached among them."""
         return 0.0 if self.metrics is None else self.metrics["tracked"] / max(self.frames, self.metrics["frames"])
 
+    @property
+    def tells_a_doubt(self) -> bool:
+        """Whether the run itself said that not all is as it should be: by a notice, or by frames that it is lost in."""
+        if self.metrics is None:
+            return True
+        topics = {notice["topic"] for notice in self.metrics.get("notices", [])}
+        return bool(topics - _NO_DOUBTS) or self.metrics.get("lost_frames", 0) > 0
+
     def figure(self, key: str) -> float | None:
         """A figure of `metrics.json`, where there is one."""
         if key == SHARE.key:
@@ -105,6 +115,11 @@ class Group:
         """Of a figure, over the repeats that have it; None: none has."""
         values = [value for row in self.rows if (value := row.figure(key)) is not None]
         return Spread.of(values) if values else None
+
+    @property
+    def disturbances(self) -> list[str]:
+        """What was put into the recording, as of the first repeat."""
+        return list(self.rows[0].identity.get("input", {}).get("disturb", []))
 
     @property
     def tracked(self) -> Spread:

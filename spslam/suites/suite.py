@@ -39,6 +39,7 @@ class SequenceEntry(_Entry):
     start: int = Field(0, ge=0, description="first frame")
     max_frames: int | None = Field(None, ge=1, description="most frames")
     stride: int = Field(1, ge=1, description="every n-th frame")
+    disturb: list[str] = Field([], description="as `--disturb`; repeats draw other seeds where none is given")
 
     @model_validator(mode="after")
     def _one_origin(self) -> SequenceEntry:
@@ -129,6 +130,14 @@ class Run:
     overrides: tuple[str, ...] = field(default=())
 
     @property
+    def disturbances(self) -> list[str]:
+        """`--disturb`, each with the seed of this repeat unless it has its own."""
+        seeds = [
+            "" if "seed=" in text else f"{',' if ':' in text else ':'}seed={self.repeat}" for text in self.entry.disturb
+        ]
+        return [text + seed for text, seed in zip(self.entry.disturb, seeds, strict=True)]
+
+    @property
     def id(self) -> str:
         """Its name, fit for a folder."""
         case = self.case
@@ -156,6 +165,7 @@ class Run:
             "stride": None if entry.stride == 1 else entry.stride,
         }
         given = [text for name, value in options.items() if value is not None for text in (f"--{name}", str(value))]
+        given += [text for one in self.disturbances for text in ("--disturb", one)]
         return ["run", self.path, *given, *(text for pair in self.overrides for text in ("--set", pair))]
 
 

@@ -4,46 +4,30 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 from spslam.errors import OutputError
 from spslam.files import write_atomic
+from spslam.suites.disturbance_tables import disturbance_notes, disturbance_tables
 from spslam.suites.figures import METRICS, Metric, number, percent, percent_spread, scale_of, spread_text
 from spslam.suites.published import Published
 from spslam.suites.results import Group, Results
+from spslam.suites.table import NOTHING, Table
 
 _SHOWN = ("ate_rmse_m", "rpe_trans_m", "rpe_rot_deg", "t_rel_percent", "fps")
-NOTHING = "–"
-
-
-@dataclass(frozen=True)
-class Table:
-    """Text in rows; `best` are the cells (row, column) to stress."""
-
-    title: str
-    heads: list[str]
-    rows: list[list[str]]
-    best: frozenset[tuple[int, int]] = frozenset()
-
-    def to_markdown(self) -> str:
-        """Without the title."""
-        cells = [
-            [f"**{cell}**" if (y, x) in self.best else cell for x, cell in enumerate(row)]
-            for y, row in enumerate(self.rows)
-        ]
-        lines = [self.heads, ["---"] * len(self.heads), *cells]
-        return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
 def metric_tables(results: Results, published: list[Published]) -> list[Table]:
     """For each figure of the suite: a row for each sequence and sensor, a column for each front end, then what others
-    published. A cell has the share of tracked frames before the figure, always."""
-    return [
-        _metric_table(METRICS[key], results.groups(), published)
+    published. A cell has the share of tracked frames before the figure, always. Then what
+    became of disturbed recordings."""
+    usual = [group for group in results.groups() if not group.disturbances]
+    tables = [
+        _metric_table(METRICS[key], usual, published)
         for key in results.metrics
-        if any(group.spread(key) for group in results.groups())
+        if any(group.spread(key) for group in usual)
     ]
+    return tables + disturbance_tables(results)
 
 
 def case_table(results: Results) -> Table:
@@ -92,12 +76,14 @@ def notes(results: Results, published: list[Published]) -> list[str]:
         found.append(
             "One run each: a second one gives the same bytes. How far runs with other seeds differ is unknown."
         )
-    frames = {row.metrics["ground_truth_frame"] for row in rows if row.metrics and row.metrics["ground_truth_frame"]}
+    usual = [row for group in results.groups() if not group.disturbances for row in group.rows]
+    frames = {row.metrics["ground_truth_frame"] for row in usual if row.metrics and row.metrics["ground_truth_frame"]}
     if frames:
         found.append(
             "Before each error stands the share of frames that were tracked. ATE is the RMSE after alignment by SE(3), "
             f"of a single camera by Sim(3); RPE is over one frame. True poses: of the {', the '.join(sorted(frames))}."
         )
+    found += disturbance_notes(results)
     if any(row.reason is not None for row in rows):
         found.append("Runs that failed count with the frames that they tracked.")
     used = [

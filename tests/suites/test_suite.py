@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from spslam.config import Config, load_config
+from spslam.datasets import open_sequence
 from spslam.datasets.catalogue import Catalogue
+from spslam.datasets.disturbed import disturb, parse_disturbance
 from spslam.datasets.world import is_world, open_world
 from spslam.errors import ConfigError
 from spslam.suites.identity import Identity, config_changes, config_sha256
@@ -76,6 +78,23 @@ def test_arguments_are_those_of_spslam_run(tmp_path: Path) -> None:
     assert "superpoint" in {run.id: run for run in tiny(tmp_path)}["small_mono_box_0"].arguments("demo_mono")
 
 
+def test_repeats_of_disturbed_sequences_draw_other_seeds(tmp_path: Path) -> None:
+    text = TINY.replace(
+        "{world: demo-small}", "{world: demo-small, disturb: [dark, 'mover:share=0.4', 'still:seed=9']}"
+    )
+    assert text != TINY
+    for name in ("mine.safetensors", "camera.yaml"):
+        (tmp_path / name).touch()
+    by_id = {run.id: run for run in expand(load_suite(suite(tmp_path, text)), folders)}
+    second, other = by_id["small_mono_orb_1"], by_id["walk_mono_orb_1"]
+    arguments = second.arguments("demo_mono")
+    given = [arguments[i + 1] for i, word in enumerate(arguments) if word == "--disturb"]
+    assert given == ["dark:seed=1", "mover:share=0.4,seed=1", "still:seed=9"]
+    assert "--disturb" not in other.arguments("demo_mono")
+    inputs = [Identity.of(run, load_config("default"), None).input for run in (second, other)]
+    assert inputs[0]["disturb"] == given and "disturb" not in inputs[1]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -92,7 +111,9 @@ def test_mistakes_are_told(tmp_path: Path, change: tuple[str, str], message: str
 
 
 def test_unknown_names_and_colliding_ones(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"'smoek': expected one of ablation, euroc, kitti, smoke, tum"):
+    with pytest.raises(
+        ConfigError, match=r"'smoek': expected one of ablation, euroc, kitti, robust, robust_quick, smoke, tum"
+    ):
         load_suite("smoek")
     twice = suite(tmp_path, TINY.replace("configs: {default", "configs: {fewer!: {}, default"))
     with pytest.raises(ConfigError, match="two runs of the suite are called"):
@@ -107,8 +128,26 @@ def test_only(tmp_path: Path) -> None:
         chosen(runs, ["orb", "kitti"])
 
 
+@pytest.mark.parametrize(("name", "repeats", "extractors"), [("robust", 5, 3), ("robust_quick", 2, 1)])
+def test_robust_suites_disturb_what_fits_the_recordings(name: str, repeats: int, extractors: int) -> None:
+    runs = expand(load_suite(name), folders)
+    assert {run.repeat for run in runs} == set(range(repeats))
+    assert len({run.case.extractor for run in runs}) == extractors
+    assert {run.case.sensor for run in runs} == {"mono", "stereo", "rgbd"}
+    for run in runs:
+        assert [type(parse_disturbance(text)) for text in run.disturbances]
+        if run.entry.world is None or run.repeat:
+            continue
+        entry = run.entry
+        frames = open_sequence(run.path, sensor="mono", max_frames=entry.max_frames, stride=entry.stride)
+        disturbed = disturb(frames, run.disturbances)
+        # There is something before the disturbance to align by, and something after it to judge.
+        assert disturbed.disturbed_from >= (0 if "from the start" in run.case.sequence else 10)
+        assert len(disturbed) - (disturbed.seen_again_from or disturbed.disturbed_from) >= 20
+
+
 def test_suites_of_the_box() -> None:
-    assert suite_names() == ["ablation", "euroc", "kitti", "smoke", "tum"]
+    assert suite_names() == ["ablation", "euroc", "kitti", "robust", "robust_quick", "smoke", "tum"]
     runs = {name: expand(load_suite(name), folders) for name in suite_names()}
     fronts = {"superpoint", "superpoint_lite", "orb", "sift"}
     smoke = Counter((run.case.sequence, run.case.sensor) for run in runs["smoke"])

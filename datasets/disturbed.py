@@ -1,0 +1,543 @@
+"""Recordings with a disturbance put into them: moving boxes, still cameras, dark frames, jumps to other places.
+
+What SLAM must not be fooled by, with a ground truth that stays exact. Several disturbances add up:
+
+    from spslam.datasets.disturbed import disturb
+    still_stereo = disturb(open_world("demo-small"), ["still:frames=70", "mover:share=0.25,speed=3.3"])
+    frames = disturb(open_world("demo", "rgbd"), ["mover:share=0.4,speed=4,path=pass,start=60,seed=3"])
+    dark, jump = disturb(world, ["dark:at=100,frames=8"]), disturb(world, ["jump:at=150,to=20,frames=60"])
+
+The same on the command line: `spslam run demo-small --disturb still:frames=70 --disturb mover:share=0.25`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Listed
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from spslam.clocks import nearest
+from spslam.errors import DatasetError
+from spslam.frame import Frame
+from spslam.geometry import inverse, make_transform
+from spslam.ports import Sequence
+from spslam.trajectory import Trajectory
+
+from .base import BaseSequence, SlicedSequence
+from .world_scene import Face
+from .world_texture import face_texture
+
+Array = NDArray[np.float64]
+
+# Texels of a box a pixel of the image at its depth: enough for motion of any part of a pixel to look smooth.
+_TEXELS_PER_PIXEL = 2.0
+# Standard deviation of the blur of a box's texture, texels: about what one pixel of a sensor covers.
+_TEXTURE_BLUR = 0.9
+# Pixels a frame: slow enough for points on a box to pass the gates of tracking for a while.
+_SPEEDS = (2.7, 3.3, 4.0)
+# Farther from a true pose than this, seconds, a frame has none.
+_TRUTH_WITHIN_S = 0.02
+
+
+@dataclass(frozen=True)
+class Still:
+    """The camera stands still: one frame again and again, each time with new noise.
+
+    Attributes:
+        frame: which one.
+        frames: how often.
+        lead: how many frames of the recording before it are shown first, so that a single camera has a map.
+        noise: standard deviation of the noise, grey levels.
+        seed: of the noise.
+    """
+
+    frame: int = 0
+    frames: int = 70
+    lead: int = 0
+    noise: float = 1.5
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Mover:
+    """A textured flat box that moves by itself, and hides what is behind it.
+
+    Attributes:
+        share: of the image that it covers when it is wholly in view, 0 to 1.
+        speed: pixels a frame, beside the motion of the camera if it moves in the world; -1: 2.7, 3.3 or 4, as the seed
+            says.
+        depth: of the box, metres (where it crosses the view, if it moves in the world).
+        start: the first frame that may show it; later ones show it come in from outside.
+        path: `stay` comes in and goes back and forth in view, `pass` goes through to the other side, `appear` is in the
+            middle at once and then goes back and forth.
+        heading: degrees, 0 to the right, 90 down; -1: one of right, left and four slanting ones, as the seed says.
+        world: whether it moves in the world, not with the camera; needs a ground truth, and passes.
+        detail: density of its texture, relative to a wall of the built-in worlds at the same depth.
+        noise: standard deviation of the noise on it, grey levels.
+        seed: of texture, heading and noise.
+    """
+
+    share: float = 0.25
+    speed: float = 3.3
+    depth: float = 1.2
+    start: int = 12
+    path: str = "stay"
+    heading: float = -1.0
+    world: bool = False
+    detail: float = 2.5
+    noise: float = 1.5
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        possible = 0 < self.share < 1 and self.depth > 0 and self.detail > 0
+        if not possible or (self.speed < 0 and self.speed != -1):
+            raise DatasetError(
+                "a mover has a share between 0 and 1, a depth and detail above 0 and a speed of at least 0 or -1, "
+                f"found share={self.share} depth={self.depth} detail={self.detail} speed={self.speed}"
+            )
+        if self.path not in ("stay", "pass", "appear"):
+            raise DatasetError(f"a mover's path is stay, pass or appear, found {self.path!r}")
+
+
+@dataclass(frozen=True)
+class Dark:
+    """Black frames, while the camera goes on as it did.
+
+    Attributes:
+        at: the first of them.
+        frames: how many.
+        within: by how many frames the seed puts off `at` at most.
+        seed: of that.
+    """
+
+    at: int = 100
+    frames: int = 8
+    within: int = 0
+    seed: int = 0
+
+    @property
+    def first(self) -> int:
+        """The first dark frame."""
+        return self.at + _put_off(self.within, self.seed)
+
+
+@dataclass(frozen=True)
+class Jump:
+    """The frames of another place follow without a transition: the camera is kidnapped.
+
+    Attributes:
+        at: the first frame that shows the other place.
+        to: the frame of the recording that is shown then; the ones after it follow.
+        frames: how many of them; 0: all.
+        back: whether the recording then goes on at `at`.
+        within: by how many frames the seed puts off `at` at most.
+        seed: of that.
+    """
+
+    at: int = 150
+    to: int = 20
+    frames: int = 60
+    back: bool = False
+    within: int = 0
+    seed: int = 0
+
+    @property
+    def first(self) -> int:
+        """The first frame that shows the other place."""
+        return self.at + _put_off(self.within, self.seed)
+
+
+def _put_off(within: int, seed: int) -> int:
+    return int(np.random.default_rng([seed, 17]).integers(0, within + 1))
+
+
+Disturbance = Still | Mover | Dark | Jump
+_KINDS: dict[str, type[Disturbance]] = {"still": Still, "mover": Mover, "dark": Dark, "jump": Jump}
+
+
+def parse_disturbance(text: str) -> Disturbance:
+    """What `mover:share=0.25,speed=4` and the like stand for; what is not said is as the class says.
+
+    Raises:
+        DatasetError: it is none.
+    """
+    name, _, rest = text.strip().partition(":")
+    kind = _KINDS.get(name)
+    if kind is None:
+        raise DatasetError(f"a disturbance is one of {', '.join(_KINDS)}, found {name!r}")
+    defaults = {field.name: field.default for field in fields(kind)}
+    values: dict[str, Any] = {}
+    for pair in filter(None, rest.split(",")):
+        key, equals, value = pair.partition("=")
+        if not equals or key not in defaults:
+            raise DatasetError(f"{name} takes {', '.join(f'{key}=…' for key in defaults)}, found {pair!r}")
+        values[key] = _value(name, key, value, defaults[key])
+    return kind(**values)
+
+
+def _value(name: str, key: str, value: str, default: Any) -> Any:
+    try:
+        if isinstance(default, bool):
+            return {"true": True, "false": False, "1": True, "0": False}[value.lower()]
+        number = type(default)(value)
+    except (KeyError, ValueError):
+        raise DatasetError(f"{name}: {key} must be like {default}, found {value!r}") from None
+    if isinstance(number, int | float) and not (np.isfinite(number) and (number >= 0 or key in ("heading", "speed"))):
+        raise DatasetError(f"{name}: {key} must be finite and not negative, found {value}")
+    return number
+
+
+def disturb(sequence: Sequence, disturbances: Listed[Disturbance | str]) -> DisturbedSequence:
+    """The recording with these disturbances, each a `Disturbance` or its text.
+
+    Raises:
+        DatasetError: one is none, or does not fit the recording.
+    """
+    return DisturbedSequence(sequence, [parse_disturbance(d) if isinstance(d, str) else d for d in disturbances])
+
+
+class DisturbedSequence(BaseSequence):
+    """Another sequence, disturbed: stills and jumps choose its frames, then boxes move before them, then it is dark."""
+
+    def __init__(self, whole: Sequence, disturbances: Listed[Disturbance]) -> None:
+        super().__init__(whole.name, whole.sensor, whole.camera, whole.source, whole.ground_truth)
+        self.time_unit, self.left_out = whole.time_unit, whole.left_out
+        self.disturbances = tuple(disturbances)
+        self._whole = whole
+        # Where the part of a recording comes from: exact depths and stamps that need no reading are known there.
+        self._origin, self._origin_rows = (
+            whole.part if isinstance(whole, SlicedSequence) else (whole, range(len(whole)))
+        )
+        self._latest: tuple[int, Frame] | None = None
+        self._noise: list[Still] = [d for d in disturbances if isinstance(d, Still)]
+        self._dark = [d for d in disturbances if isinstance(d, Dark)]
+        rows = np.arange(len(whole))
+        for disturbance in disturbances:
+            rows = _chosen(rows, disturbance)
+        self._rows = rows
+        self._reordered = not np.array_equal(rows, np.arange(len(whole)))
+        if self._reordered:
+            self.ground_truth = self._truth()
+        for dark in self._dark:
+            if not dark.first < len(rows):
+                raise DatasetError(f"{whole.name} has {len(rows)} frames, it cannot be dark from frame {dark.first}")
+        movers = [d for d in disturbances if isinstance(d, Mover)]
+        self._boxes = [_Box(mover, whole.camera, self._poses() if mover.world else None) for mover in movers]
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def disturbed_from(self) -> int:
+        """The first frame that a disturbance may show in: up to there a map is made as ever. A camera that stands still
+        is none, but one that does so from the beginning is one for a single camera."""
+        return min((_first(d) for d in self.disturbances if not isinstance(d, Still)), default=len(self))
+
+    @property
+    def seen_again_from(self) -> int | None:
+        """The first frame that the camera can be found in again after it was dark or kidnapped; None: it never was."""
+        ends = [
+            d.first + (d.frames if isinstance(d, Dark) else 0) for d in self.disturbances if isinstance(d, Dark | Jump)
+        ]
+        return max(ends, default=None)
+
+    def box_share(self, index: int) -> float:
+        """Which share of the image at `index` the boxes cover."""
+        camera = self.camera
+        covered = np.zeros((camera.height, camera.width), dtype=bool)
+        for box in self._boxes:
+            found = box.seen(index, right=False)
+            if found is not None:
+                covered |= found.opacity > 0.5
+        return float(covered.mean())
+
+    def box_mask(self, index: int) -> NDArray[np.bool_]:
+        """(H, W) bool: where the left image at `index` shows a box."""
+        frame = self._source(int(self._rows[index]))
+        covered = np.zeros(frame.image.shape, dtype=bool)
+        depth = self._depth(frame, index, right=False)
+        for box in self._boxes:
+            found = box.seen(index, right=False)
+            if found is not None:
+                covered |= _wins(found, depth) & (found.opacity > 0.5)
+        return covered
+
+    def _read(self, index: int) -> Frame:
+        frame = self._source(int(self._rows[index]))
+        if self._reordered:
+            frame = replace(frame, index=index, timestamp=float(self._stamps[index]))
+        images: list[NDArray[np.uint8] | None] = [frame.image, frame.image_right]
+        depth = frame.depth
+        if any(dark.first <= index < dark.first + dark.frames for dark in self._dark):
+            blind = [None if image is None else np.zeros_like(image) for image in images]
+            left = blind[0]
+            assert left is not None
+            return replace(
+                frame, image=left, image_right=blind[1], depth=None if depth is None else np.zeros_like(depth)
+            )
+        for side, image in enumerate(images):
+            if image is not None:
+                images[side] = self._photo(image, frame, index, side)
+        if depth is not None:
+            for box in self._boxes:
+                found = box.seen(index, right=False)
+                if found is not None:
+                    depth = np.where(_wins(found, depth) & (found.opacity > 0.5), found.depth, depth)
+        left = images[0]
+        assert left is not None
+        return replace(frame, image=left, image_right=images[1], depth=depth)
+
+    def _source(self, row: int) -> Frame:
+        # Still cameras ask for one frame again and again.
+        latest = self._latest
+        if latest is None or latest[0] != row:
+            latest = self._latest = row, self._whole[row]
+        return latest[1]
+
+    def _photo(self, image: NDArray[np.uint8], frame: Frame, index: int, side: int) -> NDArray[np.uint8]:
+        """The left (side 0) or right image of the frame, with new noise where the camera stands still, and boxes."""
+        mixed = image.astype(np.float32)
+        for still in self._noise:
+            rng = np.random.default_rng([still.seed, index, side, 11])
+            mixed += np.float32(still.noise) * rng.standard_normal(mixed.shape, dtype=np.float32)
+        depth: NDArray[np.float32] | None = None
+        for box in self._boxes:
+            found = box.seen(index, right=side == 1)
+            if found is None:
+                continue
+            if depth is None:
+                depth = self._depth(frame, index, right=side == 1)
+            opacity = found.opacity * _wins(found, depth)
+            mixed += opacity * (found.grey + box.noise(index, side, mixed.shape) - mixed)
+            depth = np.where(opacity > 0.5, found.depth, depth).astype(np.float32)
+        return np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
+
+    def _depth(self, frame: Frame, index: int, right: bool) -> NDArray[np.float32]:
+        """(H, W) float32, metres, of what the recording shows; 0 where unknown, everywhere for most recordings."""
+        source = self._origin_rows[int(self._rows[index])]
+        exact = getattr(self._origin, "depth", None)
+        if exact is not None:
+            known: NDArray[np.float32] = exact(source, right=right)
+            return known
+        if frame.depth is not None and not right:
+            return frame.depth
+        return np.zeros(frame.image.shape, dtype=np.float32)
+
+    @cached_property
+    def _stamps(self) -> Array:
+        """(N,) float64: the recording's first stamp, then steps of its nominal rate."""
+        stamps: Array = self._source_stamps[0] + np.arange(len(self._rows)) / self.camera.fps
+        return stamps
+
+    def _truth(self) -> Trajectory | None:
+        """The ground truth in the order of the frames as they are shown; None where a frame has none."""
+        poses = self._source_poses()
+        if poses is None or self._whole.ground_truth is None:
+            return None
+        return Trajectory(self._stamps, poses[self._rows], self._whole.ground_truth.frame)
+
+    def _poses(self) -> Array:
+        poses = self._source_poses()
+        if poses is None:
+            raise DatasetError(f"{self.name}: a box that moves in the world needs a true pose of every frame")
+        return poses[self._rows]
+
+    @cached_property
+    def _source_stamps(self) -> Array:
+        """(M,) float64, seconds of every frame of the recording."""
+        known = getattr(self._origin, "timestamps", None)
+        if known is None:
+            return np.array([frame.timestamp for frame in self._whole])
+        stamps: Array = np.asarray(known)[list(self._origin_rows)]
+        return stamps
+
+    def _source_poses(self) -> Array | None:
+        """(M, 4, 4) float64, the true pose of every frame of the recording; None where one has none."""
+        truth = self._whole.ground_truth
+        if truth is None or not truth.has_rotations:
+            return None
+        stamps = self._source_stamps
+        rows = nearest(stamps, truth.timestamps)
+        if np.abs(truth.timestamps[rows] - stamps).max() > _TRUTH_WITHIN_S:
+            return None
+        return truth.T_world_cam[rows]
+
+
+def _chosen(rows: NDArray[np.int64], disturbance: Disturbance) -> NDArray[np.int64]:
+    """The frames of the recording that are shown, after a still or a jump."""
+    match disturbance:
+        case Still(frame=frame, frames=count, lead=lead):
+            if not lead <= frame < len(rows) or count < 1:
+                raise DatasetError(
+                    f"still: of {len(rows)} frames one after frame {lead} is shown at least once, "
+                    f"found frame={frame} frames={count} lead={lead}"
+                )
+            return np.concatenate([rows[frame - lead : frame], np.full(count, rows[frame])])
+        case Jump(to=to, frames=count, back=back):
+            at = disturbance.first
+            if not (0 < at < len(rows) and to < len(rows)):
+                raise DatasetError(f"jump: there are {len(rows)} frames, found at={at} to={to}")
+            other = rows[to : to + count] if count else rows[to:]
+            return np.concatenate([rows[:at], other, rows[at:] if back else rows[:0]])
+        case _:
+            return rows
+
+
+def _first(disturbance: Mover | Dark | Jump) -> int:
+    return disturbance.start if isinstance(disturbance, Mover) else disturbance.first
+
+
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """A box as one camera sees it, each (H, W) float32.
+
+    Attributes:
+        grey: its grey levels.
+        opacity: which share of a pixel it covers, 0 to 1.
+        depth: metres, of its plane.
+    """
+
+    grey: NDArray[np.float32]
+    opacity: NDArray[np.float32]
+    depth: NDArray[np.float32]
+
+
+def _wins(box: _Seen, depth: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Where the box is nearer than what is known of the rest."""
+    return (depth <= 0) | (box.depth < depth)
+
+
+class _Box:
+    """One mover before one camera.
+
+    Args:
+        T_world_cam: (N, 4, 4), true poses of all frames if it moves in the world, else None.
+    """
+
+    def __init__(self, mover: Mover, camera: Any, T_world_cam: Array | None) -> None:
+        if camera.distortion_model != "none":
+            raise DatasetError("a mover needs images without lens distortion, such as rectified ones")
+        self.mover, self._camera = mover, camera
+        self._size_px = np.sqrt(mover.share) * np.array([camera.width, camera.height])
+        rng = np.random.default_rng([mover.seed, 7])
+        degrees = rng.choice([0, 180, 0, 180, 25, -25, 155, 205]) if mover.heading == -1 else mover.heading
+        angle = np.radians(float(degrees))
+        self._speed = float(rng.choice(_SPEEDS)) if mover.speed < 0 else mover.speed
+        self._direction = np.array([np.cos(angle), np.sin(angle)])
+        self._offset = rng.uniform(-0.5, 0.5, 2)
+        self._T_world_box: tuple[Array, Array] | None = None
+        if T_world_cam is not None:
+            self._T_world_cam_inverse = inverse(T_world_cam)
+            middle = min(
+                mover.start + int(np.ceil(self._until_centre() / max(self._speed, 1e-6))), len(T_world_cam) - 1
+            )
+            self._middle, at_middle = middle, T_world_cam[middle]
+            step = self._speed * mover.depth / camera.fx * at_middle[:3, :3] @ np.append(self._direction, 0.0)
+            self._T_world_box = at_middle @ make_transform(np.eye(3), self._place(self._centre_of_view())), step
+
+    def noise(self, index: int, side: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        """That of the sensor, on the box."""
+        rng = np.random.default_rng([self.mover.seed, index, side, 13])
+        return np.float32(self.mover.noise) * rng.standard_normal(shape, dtype=np.float32)
+
+    def seen(self, index: int, right: bool) -> _Seen | None:
+        """The box in the left or right image at `index`; None: it is not in view."""
+        if index < self.mover.start:
+            return None
+        T_cam_box = self._pose(index)
+        if right:
+            T_cam_box = make_transform(np.eye(3), np.array([-self._camera.baseline_m, 0.0, 0.0])) @ T_cam_box
+        return self._look(T_cam_box)
+
+    def _pose(self, index: int) -> Array:
+        """(4, 4), the box in the left camera; its origin is the middle of the box, its z axis the normal."""
+        if self._T_world_box is not None:
+            pose, step = self._T_world_box[0].copy(), self._T_world_box[1]
+            pose[:3, 3] += (index - self._middle) * step
+            moved: Array = self._T_world_cam_inverse[index] @ pose
+            return moved
+        return make_transform(np.eye(3), self._place(self._centre(index - self.mover.start)))
+
+    def _place(self, pixel: Array) -> Array:
+        """(3,) metres: what is seen at `pixel` in the left image at the mover's depth."""
+        camera, depth = self._camera, self.mover.depth
+        return np.array([(pixel[0] - camera.cx) * depth / camera.fx, (pixel[1] - camera.cy) * depth / camera.fy, depth])
+
+    def _centre_of_view(self) -> Array:
+        """(2,) pixels: through where it goes; aside of its way as far as it stays in view."""
+        room = np.array([self._camera.width, self._camera.height]) - self._size_px
+        across = np.array([-self._direction[1], self._direction[0]])
+        middle = np.array([self._camera.width, self._camera.height]) / 2 - 0.5
+        centre: Array = middle + np.abs(across) * self._offset * room
+        return centre
+
+    def _until_centre(self) -> float:
+        """Pixels along its way from where it begins to come in to the centre."""
+        half = (np.array([self._camera.width, self._camera.height]) + self._size_px) / 2
+        ways = half[np.abs(self._direction) > 1e-9] / np.abs(self._direction[np.abs(self._direction) > 1e-9])
+        return float(ways.min())
+
+    def _centre(self, step: int) -> Array:
+        """(2,) pixels: the middle of the box `step` frames after it began to come in."""
+        gone = step * self._speed
+        if self.mover.path != "appear":
+            gone -= self._until_centre()
+        if self.mover.path == "pass" or gone < 0:
+            centre: Array = self._centre_of_view() + gone * self._direction
+            return centre
+        low = self._size_px / 2 - 0.5
+        room = np.maximum(np.array([self._camera.width, self._camera.height]) - self._size_px, 1e-9)
+        # Back and forth between the edges: a triangle wave in each direction.
+        place = self._centre_of_view() + gone * self._direction - low
+        reflected: Array = low + room - np.abs(np.mod(place, 2 * room) - room)
+        return reflected
+
+    @cached_property
+    def _texture(self) -> NDArray[np.float32]:
+        """(h, w) float32, grey."""
+        camera, mover = self._camera, self.mover
+        rng = np.random.default_rng([mover.seed, 9])
+        columns, rows = (int(np.ceil(_TEXELS_PER_PIXEL * size)) for size in self._size_px)
+        texels_per_m = _TEXELS_PER_PIXEL * camera.fx / mover.depth / mover.detail
+        size = (columns / texels_per_m, rows / texels_per_m)
+        right, down, back = np.eye(3)[0], np.eye(3)[1], -np.eye(3)[2]
+        drawn = face_texture(Face(np.zeros(3), right, down, size, back, "box"), (rows, columns), texels_per_m, rng)
+        blurred = cv2.GaussianBlur(drawn.astype(np.float32), (0, 0), _TEXTURE_BLUR)
+        return np.asarray(blurred, dtype=np.float32)
+
+    def _look(self, T_cam_box: Array) -> _Seen | None:
+        camera = self._camera
+        half = self._size_px * self.mover.depth / np.array([camera.fx, camera.fy]) / 2
+        corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * half
+        placed = corners @ T_cam_box[:3, :2].T + T_cam_box[:3, 3]
+        if placed[:, 2].min() < 0.05:
+            return None
+        pixels = camera.project(placed)
+        if (pixels.max(axis=0) < -0.5).any() or (pixels.min(axis=0) > (camera.width - 0.5, camera.height - 0.5)).any():
+            return None
+        rows, columns = self._texture.shape
+        K = np.array([[camera.fx, 0, camera.cx], [0, camera.fy, camera.cy], [0, 0, 1.0]])
+        plane = K @ np.column_stack([T_cam_box[:3, 0], T_cam_box[:3, 1], T_cam_box[:3, 3]])
+        # Texel (0, 0) is the middle of the first texel, so that the outline lies at -0.5 and columns - 0.5.
+        to_metres = np.array(
+            [
+                [2 * half[0] / columns, 0, (0.5 / columns - 0.5) * 2 * half[0]],
+                [0, 2 * half[1] / rows, (0.5 / rows - 0.5) * 2 * half[1]],
+                [0, 0, 1],
+            ]
+        )
+        H, size = plane @ to_metres, (camera.width, camera.height)
+        flags: dict[str, Any] = {"flags": cv2.INTER_LINEAR, "borderMode": cv2.BORDER_CONSTANT}
+        grey = cv2.warpPerspective(self._texture, H, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        opacity = cv2.warpPerspective(np.ones_like(self._texture), H, size, **flags)
+        x, y = np.meshgrid(np.arange(camera.width), np.arange(camera.height))
+        normal = T_cam_box[:3, 2]
+        slope = (normal[0] * (x - camera.cx) / camera.fx + normal[1] * (y - camera.cy) / camera.fy) + normal[2]
+        slope = np.where(np.abs(slope) < 1e-9, 1e-9, slope)
+        depth = (normal @ T_cam_box[:3, 3] / slope).astype(np.float32)
+        return _Seen(np.asarray(grey, dtype=np.float32), np.asarray(opacity, dtype=np.float32), depth)

@@ -1,0 +1,71 @@
+"""Tables of disturbed recordings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from suite_runs import metrics, results, row
+
+from spslam.suites.results import Row
+from spslam.suites.tables import metric_tables, notes, summary_markdown
+
+
+def disturbed(case: str, repeat: int, text: str, tracked: int = 10, **figures: Any) -> Row:
+    values = metrics(tracked, ate=None, **figures)
+    identity = {"code_sha256": "c0de" * 16, "input": {"disturb": [text]}}
+    return row(case, repeat, metrics=values, identity=identity)
+
+
+def moved(repeat: int, error: float | None, told: bool = False, **more: Any) -> Row:
+    notices = [{"topic": "moving_points", "count": 1, "text": "31 % of the points move"}] if told else []
+    return disturbed("still stereo orb default", repeat, "mover", disturbed_error_max_m=error, notices=notices, **more)
+
+
+def test_movers_show_the_largest_error_and_who_told_a_doubt(tmp_path: Path) -> None:
+    made = results(tmp_path, [moved(0, 0.02), moved(1, 1.5, told=True), moved(2, 0.04)])
+    (table,) = metric_tables(made, [])
+    assert table.heads == ["disturbance", "sensor", "orb"]
+    assert table.rows == [["still", "stereo", "0.0400 (0.0200–1.50) m · told 1/3"]]
+    assert "before the disturbance" in " ".join(notes(made, []))
+
+
+def test_being_lost_is_a_doubt_and_no_comparison_with_the_truth_is_none(tmp_path: Path) -> None:
+    silent = {"notices": [{"topic": "ground_truth_not_compared", "count": 1, "text": "no"}]}
+    rows = [disturbed("still stereo orb default", i, "mover", disturbed_error_max_m=0.01, **more)
+            for i, more in enumerate(({"lost_frames": 3}, silent))]  # fmt: skip
+    (table,) = metric_tables(results(tmp_path, rows), [])
+    assert table.rows[0][-1] == "10.0 (10.0–10.0) mm · told 1/2"
+
+
+def test_a_single_camera_that_must_not_start(tmp_path: Path) -> None:
+    def cell(*wrong: int) -> str:
+        rows = [
+            disturbed("start mono orb default", i, "mover", count, disturbed_wrong_frames=count)
+            for i, count in enumerate(wrong)
+        ]
+        (table,) = metric_tables(results(tmp_path, rows), [])
+        return table.rows[0][-1]
+
+    assert cell(0, 0) == "no map"
+    assert cell(0, 7, 9) == "started 2/3"
+
+
+def test_dark_frames_show_wrong_places_and_when_the_right_one_was_found(tmp_path: Path) -> None:
+    case = "twins stereo orb default"
+    rows = [
+        disturbed(
+            case, i, "dark:at=9", disturbed_wrong_frames=wrong, disturbed_found_after=after, disturbed_error_max_m=1
+        )
+        for i, (wrong, after) in enumerate([(0, 2), (40, None), (0, 0)])
+    ]
+    (table,) = metric_tables(results(tmp_path, rows), [])
+    assert table.rows == [["twins", "stereo", "wrong 1/3 · found 2/3 after 1 (0–2)"]]
+
+
+def test_undisturbed_runs_keep_their_tables(tmp_path: Path) -> None:
+    made = results(tmp_path, [row(), moved(0, 0.02)])
+    titles = [table.title for table in metric_tables(made, [])]
+    assert len(titles) == 2 and titles[0].startswith("ATE") and titles[1].startswith("Movers")
+    plain = summary_markdown(results(tmp_path, [row()]), [])
+    assert "disturb" not in plain.lower()
