@@ -37,8 +37,8 @@ Arrays = dict[str, NDArray[Any]]
 _SUFFIX = ".npy"
 # Of the local header of a member: signature, length, and where it tells that of the name (and of the extra field).
 _MEMBER, _MEMBER_HEADER, _MEMBER_NAME_LENGTH = b"PK\x03\x04", 30, 26
-# Of the record at the end: signature, length, where the size of the directory is.
-_END, _END_LENGTH, _END_DIRECTORY_SIZE = b"PK\x05\x06", 22, 12
+# Of the record at the end: signature, length, where the number of members and the size of the directory are.
+_END, _END_LENGTH, _END_MEMBERS = b"PK\x05\x06", 22, 10
 _SEAL = b"spslam sha256 "
 _SEAL_LENGTH = len(_SEAL) + 2 * hashlib.sha256().digest_size
 # The directory of a map takes 3 kB; a long one would be many times as long in memory.
@@ -46,7 +46,8 @@ _LONGEST_DIRECTORY = 1 << 16
 _ENCRYPTED = 1
 # What NumPy writes before an array in rows: format 1.0, the length of the text, the text.
 _HEADER = re.compile(
-    rb"\{'descr': '([<>|=]?[a-zA-Z]\d{1,9})', 'fortran_order': False, 'shape': \(((?:\d{1,18},? ?){0,8})\), \} *\n"
+    rb"\{'descr': '([<>|=]?[a-zA-Z]\d{1,9})', 'fortran_order': False, "
+    rb"'shape': \((|\d{1,18},|\d{1,18}(?:, \d{1,18}){1,7})\), \} *\n"
 )
 _MAGIC = b"\x93NUMPY\x01\x00"
 # All that Python's and NumPy's readers raise on what is none of theirs.
@@ -100,9 +101,11 @@ def read_archive(path: Path) -> Archive:
         if path.exists() and not (path.is_file() or path.is_dir()):
             raise MapError(f"cannot read map {path}: expected a file, found a pipe or a device; copy it to a file")
         with path.open("rb") as file:
-            sealed = _check_end(file)
+            sealed, count = _read_end(file)
             with zipfile.ZipFile(file) as archive:
                 members = archive.infolist()
+            if len(members) != count:
+                raise zipfile.BadZipFile(f"a directory of {len(members)} arrays where {count} were written")
             file.seek(0)
             data = file.read()
         return Archive(_arrays(data, members, sealed), sealed)
@@ -116,17 +119,17 @@ def read_archive(path: Path) -> Archive:
         ) from None
 
 
-def _check_end(file: BinaryIO) -> bool:
-    """Whether the file is sealed. Refuses what does not end as an archive of ours does."""
+def _read_end(file: BinaryIO) -> tuple[bool, int]:
+    """Whether the file is sealed, and how many members it has. Refuses what does not end as an archive of ours does."""
     size = file.seek(0, os.SEEK_END)
     for comment in (_SEAL_LENGTH, 0):
         file.seek(max(size - _END_LENGTH - comment, 0))
         end = file.read(_END_LENGTH)
         if end[:4] == _END and len(end) == _END_LENGTH and struct.unpack("<H", end[-2:]) == (comment,):
-            (directory,) = struct.unpack_from("<L", end, _END_DIRECTORY_SIZE)
+            count, directory = struct.unpack_from("<HL", end, _END_MEMBERS)
             if directory > _LONGEST_DIRECTORY:
                 raise zipfile.BadZipFile(f"an archive with a directory of {directory} bytes")
-            return comment > 0
+            return comment > 0, count
     file.seek(0)
     if file.read(2) == _MEMBER[:2]:
         raise zipfile.BadZipFile("an archive that does not end as one of spslam does: it is damaged or cut short")
@@ -188,10 +191,17 @@ def _array(content: memoryview, member: zipfile.ZipInfo) -> NDArray[Any]:
     header = _HEADER.fullmatch(bytes(content[len(_MAGIC) + 2 : begin]))
     if bytes(content[: len(_MAGIC)]) != _MAGIC or header is None:
         raise ValueError(f"{member.filename} is no array of numbers or of text in rows")
-    dtype, shape = np.dtype(header[1].decode()), tuple(int(number) for number in header[2].replace(b",", b" ").split())
+    dtype, shape = _dtype(header[1].decode(), member), tuple(map(int, header[2].replace(b",", b" ").split()))
     if prod(shape) * dtype.itemsize != len(content) - begin or dtype.itemsize == 0:
         raise ValueError(
             f"{member.filename} claims {prod(shape)} entries of {dtype.itemsize} bytes, found "
             f"{len(content) - begin} bytes"
         )
     return np.frombuffer(content, dtype, prod(shape), begin).reshape(shape)
+
+
+def _dtype(text: str, member: zipfile.ZipInfo) -> np.dtype[Any]:
+    try:
+        return np.dtype(text)
+    except (TypeError, ValueError):
+        raise ValueError(f"{member.filename} is of the type {text}, which is none") from None
