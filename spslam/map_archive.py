@@ -105,7 +105,9 @@ def read_archive(path: Path) -> Archive:
             with zipfile.ZipFile(file) as archive:
                 members = archive.infolist()
             if len(members) != count:
-                raise zipfile.BadZipFile(f"a directory of {len(members)} arrays where {count} were written")
+                raise zipfile.BadZipFile(
+                    f"a directory of {len(members)} arrays where {count} were written: it is damaged"
+                )
             file.seek(0)
             data = file.read()
         return Archive(_arrays(data, members, sealed), sealed)
@@ -147,7 +149,7 @@ def _arrays(data: bytes, members: list[zipfile.ZipInfo], sealed: bool) -> Arrays
     if sealed:
         end = len(data) - _SEAL_LENGTH
         if data[end:] != _SEAL + _digest(file, ordered, end):
-            raise zipfile.BadZipFile("its checksum is another one: it was damaged or changed after it was written")
+            raise zipfile.BadZipFile("its checksum is another one: it is damaged, or was changed after it was written")
     names = [member.filename for member in members]
     if len(set(names)) < len(names) or not all(name.endswith(_SUFFIX) for name in names):
         raise zipfile.BadZipFile("two arrays of the same name, or something else than arrays")
@@ -163,7 +165,7 @@ def _content(file: BinaryIO, member: zipfile.ZipInfo, size: int) -> tuple[int, i
     header = file.read(_MEMBER_HEADER)
     name_length, extra_length = struct.unpack_from("<HH", header, _MEMBER_NAME_LENGTH)
     if header[:4] != _MEMBER or file.read(name_length) != member.orig_filename.encode("utf-8", "surrogateescape"):
-        raise zipfile.BadZipFile("arrays that are not where its directory says")
+        raise zipfile.BadZipFile("arrays that are not where its directory says: it is damaged")
     start = member.header_offset + _MEMBER_HEADER + name_length + extra_length
     stop = start + member.file_size
     if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & _ENCRYPTED:
