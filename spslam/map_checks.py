@@ -19,6 +19,8 @@ from spslam.map import Map, Origin
 
 # What is larger is no length, time or pixel in any unit, and its square would overflow somewhere.
 _LARGEST = 1e20
+# Of an inverse covariance, whose lengths may be millionths.
+_MOST_INFORMATION = 1e60
 # Rotations are made orthonormal after every change; rounding is a billion times smaller.
 _ROUNDING = 1e-3
 # Ids are numbers that were counted up to; the product of two must fit 64 bits.
@@ -60,9 +62,9 @@ def check_descriptors(points: NDArray[Any], observations: NDArray[Any], scale: N
         )
     if not points.shape[1] <= _MOST_DESCRIPTOR or (points.shape[1] == 0 and len(points) + len(observations)):
         raise ValueError(f"descriptors of {points.shape[1]} numbers")
-    # Of unit vectors no entry is larger than 1.
-    if scale.shape != () or scale.dtype.kind != "f" or not 0 < 127 * float(scale) < 2:
-        raise ValueError(f"the scale of descriptors must be a number from 0 to 1/127, found {_described(scale)}")
+    # Of unit vectors no entry is larger than 1; where there are none at all, a millionth is written.
+    if scale.shape != () or scale.dtype.kind != "f" or not 0.9e-6 < 127 * float(scale) < 2:
+        raise ValueError(f"the scale of descriptors must be a number from 1e-6/127 to 1/127, found {_described(scale)}")
 
 
 def check_map(slam_map: Map, places: dict[str, NDArray[Any]]) -> None:
@@ -76,11 +78,10 @@ def check_map(slam_map: Map, places: dict[str, NDArray[Any]]) -> None:
     observations = slam_map.observations
     _check_lengths(observations["pixel"], "key points")
     _check_lengths(observations["u_right"], "key points in the right image", nan=True)
-    # Without a disparity (`stereo.min_disparity=0`) depth is infinite.
-    depth = np.where(observations["depth"] == np.inf, np.nan, observations["depth"])
-    _check_lengths(depth, "depths", nan=True)
-    if (depth < 0).any():
-        raise ValueError(f"a depth of {np.nanmin(depth):g} m")
+    # Infinite where `stereo.min_disparity=0` let a disparity of 0 pass.
+    nearest = float(np.fmin.reduce(observations["depth"], initial=0))
+    if nearest < 0:
+        raise ValueError(f"a depth of {nearest:g} m")
     _check_loops(slam_map)
     if len(slam_map.keyframes) and slam_map.origin is None:
         raise ValueError(f"it does not say which camera made its {len(slam_map.keyframes)} key frames")
@@ -160,6 +161,7 @@ def _check_points(slam_map: Map) -> None:
     _check_lengths(points["distance"], "distances of points")
     if (points["distance"] < 0).any():
         raise ValueError(f"a point {points['distance'].min():g} from its camera")
+    _check_lengths(points["normal"], "mean viewing directions")
     lengths = np.linalg.norm(points["normal"], axis=1)
     if not (lengths <= 1 + _ROUNDING).all():
         raise ValueError(f"a mean viewing direction {lengths.max():g} long: expected unit vectors at most")
@@ -168,9 +170,11 @@ def _check_points(slam_map: Map) -> None:
 def _check_loops(slam_map: Map) -> None:
     loops = slam_map.loops
     _check_similarities(loops["S_i_j"], "revisits", scaled=True)
+    if (loops["i"] == loops["j"]).any():
+        raise ValueError("a key frame that is a revisit of itself")
     _check_range(loops["inliers"], "points that confirm revisits")
     information = loops["information"]
-    if not np.isfinite(information).all():
+    if not (np.abs(information) < _MOST_INFORMATION).all():
         raise ValueError("the information about a revisit is not finite")
     largest = np.abs(information).max(axis=(1, 2), initial=0)
     skewed = np.abs(information - information.swapaxes(1, 2)).max(axis=(1, 2), initial=0)
@@ -212,10 +216,11 @@ def _check_places(places: dict[str, NDArray[Any]], slam_map: Map) -> None:
 
 def _check_lengths(values: NDArray[np.float64], name: str, nan: bool = False) -> None:
     """Finite, and no larger than anything is; NaN where that stands for unknown."""
-    magnitude = np.abs(values)
-    if not ((magnitude < _LARGEST) | np.isnan(values) if nan else magnitude < _LARGEST).all():
-        wrong = values[~(magnitude < _LARGEST)]
-        raise ValueError(f"{name} must be finite, found {wrong[0]:g}")
+    # Without arrays in between: millions of key points are looked at in each map that is read.
+    least, most = (np.fmin, np.fmax) if nan else (np.minimum, np.maximum)
+    found = float(least.reduce(values, axis=None, initial=0)), float(most.reduce(values, axis=None, initial=0))
+    if not (found[0] > -_LARGEST and found[1] < _LARGEST):
+        raise ValueError(f"{name} must be finite, found {found[0]:g} to {found[1]:g}")
 
 
 def _check_range(values: NDArray[np.int64], name: str, end: int | None = None) -> None:

@@ -199,4 +199,5 @@ def _scaled(values: NDArray[np.int8], scale: np.float32, dtype: np.dtype[Any]) -
 def _largest(slam_map: Map) -> float:
     """The largest absolute entry of all descriptors, so that 8 bits are used to the full."""
     found = [np.abs(slam_map.tables()[name]["descriptor"]).max(initial=0) for name in _DESCRIBED]
-    return max(float(max(found)), 1e-6)
+    # An 127th of less would be nothing in half precision.
+    return max(float(max(found)), 1e-4)

@@ -13,9 +13,10 @@ from command_line import refused
 from map_files import Arrays, arrays_of, place_arrays, same_map, seal
 
 from spslam.camera import Camera
-from spslam.errors import MapError
+from spslam.errors import MapError, SpslamError
 from spslam.map import Map, Origin
 from spslam.map_file import load_map, save_map
+from spslam.saved_run import load_scene
 
 CAMERA = Camera(640, 480, 400.0, 400.0, 319.5, 239.5)
 Change = Callable[[np.ndarray], Any]
@@ -94,17 +95,18 @@ LIES: list[tuple[str, Change, str]] = [
     ("origin", origin(camera_fps=float("inf")), "fps"),
     ("descriptor_scale", lambda a: a * np.nan, "scale of descriptors"),
     ("descriptor_scale", lambda a: a * 0, "scale of descriptors"),
+    ("descriptor_scale", lambda a: a * 1e-200, "scale of descriptors"),
     ("descriptor_scale", lambda a: a * 1e6, "scale of descriptors"),
     ("descriptor_scale", lambda a: np.array([float(a)] * 2), "scale of descriptors"),
     ("keyframes.T_world_cam", lambda a: a * 0, "poses of key frames: number 0 is no rigid motion"),
     ("keyframes.T_world_cam", entry(2, 0.0), "number 2 is no rigid motion"),
     ("keyframes.T_world_cam", entry((1, 0, 3), np.inf), "finite"),
-    ("keyframes.T_world_cam", entry((1, 0, 3), 1e200), "finite, found 1e+200"),
+    ("keyframes.T_world_cam", entry((1, 0, 3), 1e200), "found 0 to 1e+200"),
     ("keyframes.T_world_cam", entry((1, 0, 0), 1.1), "rigid motion"),
     ("keyframes.T_world_cam", entry((1, 0), [-1.0, 0, 0, 0]), "rigid motion"),
     ("keyframes.T_world_cam", entry((1, 3), [0.0, 0, 0, 2]), "rigid motion"),
     ("keyframes.T_world_cam", lambda a: a * 1e-200, "rigid motion"),
-    ("keyframes.timestamp", entry(0, np.nan), "time stamps must be finite, found nan"),
+    ("keyframes.timestamp", entry(0, np.nan), "time stamps must be finite, found nan to nan"),
     ("keyframes.timestamp", entry(0, 1e308), "time stamps"),
     ("keyframes.part", entry(0, 500_000_000), "parts must be 0 to 5, found 0 to 500000000"),
     ("keyframes.part", entry(0, -1), "parts"),
@@ -130,6 +132,7 @@ LIES: list[tuple[str, Change, str]] = [
     ("observations.point", entry(0, -2), "not there"),
     ("observations.keyframe", entry(-1, 77), "not there"),
     ("loops.i", entry(0, 50), "not there"),
+    ("loops.j", entry(0, 0), "a revisit of itself"),
     ("loops.S_i_j", lambda a: a * np.nan, "not finite"),
     ("loops.S_i_j", lambda a: a * 0, "no similarity"),
     ("loops.S_i_j", lambda a: a * np.diag([-1.0, 1, 1, 1]), "no similarity"),
@@ -255,3 +258,31 @@ def test_every_command_refuses_the_same_maps(
         assert str(bad) in line and "is damaged" in line
         assert bad.read_bytes() == content
         assert not list(folder.iterdir()), "nothing is written"
+
+
+# -- the run beside it ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rows", "why"),
+    [
+        ("tracking,5000000000", "no part 5000000000"),
+        ("tracking,-1", "no part -1"),
+        (f"tracking,{10**30}", f"no part {10**30}"),
+        ("tracking", "cannot be read"),
+        ("tracking,x", "cannot be read"),
+        (f"tracking,{'9' * 200_000}", "cannot be read"),
+    ],
+)
+def test_frames_that_name_no_part_are_refused(path: Path, tmp_path: Path, rows: str, why: str) -> None:
+    (tmp_path / "frames.csv").write_text(f"state,part\n{rows}\n")
+    (tmp_path / "trajectory.tum").write_text("# nothing\n")
+    metrics = {"sequence": "x", "sensor": "stereo", "extractor": "orb", "mode": "localize"}
+    (tmp_path / "metrics.json").write_text(json.dumps(metrics))
+    with pytest.raises(SpslamError, match=why):
+        load_scene(tmp_path)
+    (tmp_path / "frames.csv").write_text("state,part\ntracking,1\ntracking,1\ntracking,0\n")
+    assert len(load_scene(tmp_path).keyframes) == 2
+    (tmp_path / "metrics.json").write_text("[" * 100_000)
+    with pytest.raises(SpslamError, match="cannot be read"):
+        load_scene(tmp_path)
