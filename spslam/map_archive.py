@@ -108,9 +108,8 @@ def read_archive(path: Path) -> Archive:
                 raise zipfile.BadZipFile(
                     f"a directory of {len(members)} arrays where {count} were written: it is damaged"
                 )
-            file.seek(0)
-            data = file.read()
-        return Archive(_arrays(data, members, sealed), sealed)
+        # Anew, because what is read behind a buffer is copied once more.
+        return Archive(_arrays(path.read_bytes(), members, sealed), sealed)
     except OSError as error:
         raise MapError(f"cannot read map {path}: {error.strerror or error}") from None
     except MemoryError:
