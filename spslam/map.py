@@ -494,9 +494,10 @@ class Map:
         point_ids, keyframe_ids = self.points["id"], self.keyframes["id"]
         linked = self.observations["point"]
         for ids, end in ((point_ids, self._next_point_id), (keyframe_ids, self._next_keyframe_id)):
-            if (np.diff(ids) <= 0).any() or (len(ids) and not 0 <= ids[0] <= ids[-1] < end):
+            # No differences, which overflow where ids are anything.
+            if (ids[1:] <= ids[:-1]).any() or (len(ids) and not 0 <= ids[0] <= ids[-1] < end):
                 raise ValueError("ids do not ascend")
-        if (np.diff(self.observations["keyframe"]) < 0).any():
+        if (self.observations["keyframe"][1:] < self.observations["keyframe"][:-1]).any():
             raise ValueError("observations are out of order")
         named = (
             (self.observations["keyframe"], keyframe_ids),

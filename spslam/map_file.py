@@ -3,16 +3,14 @@
 A `.npz` of the tables' columns (`points.position`, `keyframes.T_world_cam`, …), the ids to go on with, a JSON text that
 says what the map was made with, and the index of its places. Descriptors are stored as 8-bit integers with one scale
 for all, which moves a unit vector of 256 numbers by some thousandths; a point's is that of one of its observations, and
-both were half precision before.
+both were half precision before. What the file is byte by byte, and what protects it, says `spslam.map_archive`; what
+values it may hold, `spslam.map_checks`.
 """
 
 from __future__ import annotations
 
-import io
 import json
-import struct
-import zipfile
-import zlib
+import logging
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,21 +19,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spslam.camera import Camera
 from spslam.errors import CalibrationError, MapError
 from spslam.files import atomic_file
-from spslam.map import Map, Origin
+from spslam.map import NO_POINT, Map
+from spslam.map_archive import UNREADABLE, Arrays, read_archive, write_archive
+from spslam.map_checks import check_descriptors, check_ids, check_map, read_origin
+from spslam.notices import notice
+
+_LOG = logging.getLogger(__name__)
 
 FORMAT_VERSION = 3
 _DESCRIBED = ("points", "observations")
 _PLACES = "places."
-# Of the local header of an archive's entry: its length, and where it tells that of the name (and of the extra field).
-_ZIP_HEADER, _ZIP_NAME_LENGTH = 30, 26
-# More than the header of any array of ours.
-_MOST_HEADER = 4096
 # Descriptors scaled at once: what is written stays in the cache.
 _ROWS = 4096
-Arrays = dict[str, NDArray[Any]]
+# Ids that a map looks up by: as many a row of points and observations, and as many besides, take less than the rows.
+_IDS_PER_ROW, _FREE_IDS = 32, 1 << 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,44 +75,112 @@ def save_map(path: Path | str, slam_map: Map, places: Arrays | None = None) -> N
             arrays[f"{name}.{column}"] = values
     arrays |= {_PLACES + name: values for name, values in (places or {}).items()}
     with atomic_file(path) as file:
-        np.savez(file, allow_pickle=False, **arrays)
+        write_archive(file, arrays)
 
 
 def load_map(path: Path | str) -> SavedMap:
-    """Read a map that `save_map` wrote.
+    """Read a map that `save_map` wrote. Files of earlier versions, which have no checksum, are read with a notice.
 
     Raises:
-        MapError: the file is missing, damaged, foreign or of another version.
+        MapError: the file is missing, damaged, foreign or of another version, or holds what no run writes.
     """
-    arrays = _read(Path(path))
+    archive = read_archive(Path(path))
+    arrays = archive.arrays
     version = arrays.get("format_version", np.array(0))
     if version.shape != () or version.dtype.kind != "i" or version != FORMAT_VERSION:
         found = f"format version {version}" if "format_version" in arrays else f"an archive of {len(arrays)} arrays"
-        raise MapError(f"cannot read map {path}: expected a map of format version {FORMAT_VERSION}, found {found}")
+        raise MapError(f"cannot read map {path}: expected a map of format version {FORMAT_VERSION}, found {found:.200}")
     try:
-        slam_map = Map(arrays["points.descriptor"].shape[1])
-        scale = np.float32(arrays["descriptor_scale"])
-        columns: dict[str, Arrays] = {}
-        for name, table in slam_map.tables().items():
-            columns[name] = {column: arrays[f"{name}.{column}"] for column in table.names}
-            if name in _DESCRIBED:
-                columns[name]["descriptor"] = _scaled(columns[name]["descriptor"], scale, table["descriptor"].dtype)
-        point_id, keyframe_id = arrays["next_ids"].tolist()
-        slam_map.restore(columns, (point_id, keyframe_id))
-        slam_map.origin = _origin(json.loads(str(arrays["origin"])))
-        slam_map.session = int(slam_map.keyframes["session"].max(initial=-1)) + 1
-    except (KeyError, ValueError, IndexError, TypeError, CalibrationError) as error:
+        slam_map = _map(arrays)
+        places = {k.removeprefix(_PLACES): v for k, v in arrays.items() if k.startswith(_PLACES)}
+        check_map(slam_map, places)
+    except (*UNREADABLE, CalibrationError) as error:
         raise MapError(f"map {path} is damaged: {' '.join(str(error).split())}") from None
-    return SavedMap(slam_map, {k.removeprefix(_PLACES): v for k, v in arrays.items() if k.startswith(_PLACES)})
+    except MemoryError:
+        raise MapError(f"cannot read map {path}: it does not fit into memory") from None
+    if (ever := int(arrays["next_ids"][0])) != slam_map.next_ids[0]:
+        notice(
+            _LOG,
+            "point_ids_numbered_anew",
+            "map %s keeps %d of the %d points that it ever had: they are numbered anew, from 0",
+            path,
+            len(slam_map.points),
+            ever,
+            count=len(slam_map.points),
+        )
+    if not archive.sealed:
+        notice(
+            _LOG,
+            "map_without_checksum",
+            "map %s has no checksum: an earlier version or another program wrote it, and some damage could not be "
+            "seen; spslam run --extend and spslam map merge write one",
+            path,
+        )
+    return SavedMap(slam_map, places)
+
+
+def _map(arrays: Arrays) -> Map:
+    """The map that arrays tell. Nothing but their own size is allocated before they are known to fit together."""
+    scale = arrays["descriptor_scale"]
+    check_descriptors(arrays["points.descriptor"], arrays["observations.descriptor"], scale)
+    slam_map = Map(arrays["points.descriptor"].shape[1])
+    columns: dict[str, Arrays] = {
+        name: {column: _typed(arrays, f"{name}.{column}", table[column].dtype) for column in table.names}
+        for name, table in slam_map.tables().items()
+    }
+    known = {f"{name}.{column}" for name, table in columns.items() for column in table}
+    known |= {"format_version", "next_ids", "origin", "descriptor_scale"}
+    if unknown := [name for name in arrays if name not in known and not name.startswith(_PLACES)]:
+        raise ValueError(f"it has {unknown[0]!r:.80}, which is unknown")
+    next_ids, origin = arrays["next_ids"], arrays["origin"]
+    if next_ids.shape != (2,) or next_ids.dtype.kind != "i" or origin.shape != () or origin.dtype.kind != "U":
+        raise ValueError("its next ids or its origin are of another type")
+    point_id, keyframe_id = next_ids.tolist()
+    check_ids(point_id, keyframe_id)
+    point_id = _number_densely(columns, point_id)
+    for name in _DESCRIBED:
+        dtype = slam_map.tables()[name]["descriptor"].dtype
+        columns[name]["descriptor"] = _scaled(columns[name]["descriptor"], np.float32(scale), dtype)
+    slam_map.restore(columns, (point_id, keyframe_id))
+    slam_map.origin = read_origin(json.loads(str(origin)))
+    slam_map.session = int(slam_map.keyframes["session"].max(initial=-1)) + 1
+    return slam_map
+
+
+def _typed(arrays: Arrays, name: str, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """A column of the type that tables have, and be it in the other order of bytes; descriptors were looked at."""
+    if name not in arrays:
+        raise ValueError(f"it lacks {name}")
+    values = arrays[name]
+    if not name.endswith(".descriptor") and values.dtype.newbyteorder("=") != dtype:
+        raise ValueError(f"{name} must be {dtype}, found {values.dtype}")
+    return values
+
+
+def _number_densely(columns: dict[str, Arrays], next_point_id: int) -> int:
+    """Give points new ids, in the same order, where few are left of very many: tables by id would take more memory than
+    all else. The next id afterwards."""
+    ids, linked = columns["points"]["id"], columns["observations"]["point"]
+    if next_point_id <= _FREE_IDS + _IDS_PER_ROW * (len(ids) + len(linked)):
+        return next_point_id
+    if (ids[1:] <= ids[:-1]).any() or not np.isin(linked[linked != NO_POINT], ids).all():
+        # `Map.restore` refuses it before it makes tables.
+        return next_point_id
+    columns["points"]["id"] = np.arange(len(ids))
+    columns["observations"]["point"] = np.where(linked == NO_POINT, NO_POINT, np.searchsorted(ids, linked))
+    return len(ids)
 
 
 def _scaled(values: NDArray[np.int8], scale: np.float32, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """8-bit integers (N, D), D even, times a scale.
+    """8-bit integers (N, D) times a scale.
 
-    Looked up two at a time, on all cores: an eighth of what it takes to convert to half precision by way of single
-    precision.
+    Looked up two at a time (D is even for all front ends), on all cores: an eighth of what it takes to convert to half
+    precision by way of single precision.
     """
     single = (np.arange(256, dtype=np.uint8).view(np.int8) * scale).astype(dtype)
+    if values.shape[1] % 2:
+        one_by_one: NDArray[Any] = single[values.view(np.uint8)]
+        return one_by_one
     both = single[np.arange(65536, dtype=np.uint16).view(np.uint8)].view(f"u{2 * dtype.itemsize}")
     pairs = np.ascontiguousarray(values, np.int8).view(np.uint16)
     scaled = np.empty(pairs.shape, both.dtype)
@@ -132,42 +199,5 @@ def _scaled(values: NDArray[np.int8], scale: np.float32, dtype: np.dtype[Any]) -
 def _largest(slam_map: Map) -> float:
     """The largest absolute entry of all descriptors, so that 8 bits are used to the full."""
     found = [np.abs(slam_map.tables()[name]["descriptor"]).max(initial=0) for name in _DESCRIBED]
-    return max(float(max(found)), 1e-6)
-
-
-def _origin(values: dict[str, Any] | None) -> Origin | None:
-    if values is None:
-        return None
-    camera = values.pop("camera")
-    return Origin(camera=Camera(**(camera | {"distortion": tuple(camera["distortion"])})), **values)
-
-
-def _read(path: Path) -> Arrays:
-    try:
-        data = path.read_bytes()
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            return {entry.filename.removesuffix(".npy"): _array(data, entry) for entry in archive.infolist()}
-    except OSError as error:
-        raise MapError(f"cannot read map {path}: {error.strerror or error}") from None
-    except (ValueError, IndexError, zipfile.BadZipFile, EOFError, NotImplementedError, struct.error) as error:
-        raise MapError(
-            f"cannot read map {path}: expected a map.npz written by spslam, found: {' '.join(str(error).split())}"
-        ) from None
-
-
-def _array(data: bytes, entry: zipfile.ZipInfo) -> NDArray[Any]:
-    """An array of an archive in memory where it lies (read-only): copying hundreds of megabytes takes as long as
-    reading them."""
-    name_length, extra_length = struct.unpack_from("<HH", data, entry.header_offset + _ZIP_NAME_LENGTH)
-    start = entry.header_offset + _ZIP_HEADER + name_length + extra_length
-    content = memoryview(data)[start : start + entry.file_size]
-    if entry.compress_type != zipfile.ZIP_STORED or zlib.crc32(content) != entry.CRC:
-        raise zipfile.BadZipFile(f"{entry.filename} is damaged or compressed")
-    header = io.BytesIO(content[:_MOST_HEADER])
-    version = np.lib.format.read_magic(header)
-    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, fortran_order, dtype = read_header(header)
-    if dtype.hasobject or fortran_order:
-        raise ValueError(f"{entry.filename} holds objects or columns first")
-    count = int(np.prod(shape, dtype=np.int64))
-    return np.frombuffer(content, dtype, count, header.tell()).reshape(shape)
+    # An 127th of less would be nothing in half precision.
+    return max(float(max(found)), 1e-4)

@@ -57,10 +57,15 @@ def merge_maps(config: Config, parts: Parts, first: SavedMap, second: SavedMap) 
 
 def _common_origin(first: Map, second: Map, extractor: str) -> Origin:
     origin = first.origin
-    if origin is None or second.origin is None:
+    if origin is None or second.origin is None or not (len(first.keyframes) and len(second.keyframes)):
         raise MapError("only maps with key frames can be merged")
     if (origin.sensor, origin.camera) != (second.origin.sensor, second.origin.camera):
         raise MapError("only maps of one camera can be merged: sensor or calibration differ")
+    if first.descriptor_size != second.descriptor_size:
+        raise MapError(
+            f"a map's descriptors have {first.descriptor_size} numbers, another's {second.descriptor_size}: only maps "
+            "of one front end can be merged"
+        )
     for found in (origin.extractor, second.origin.extractor):
         if found != extractor:
             raise MapError(

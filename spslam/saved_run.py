@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import logging
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -148,7 +149,7 @@ def frames_beside(path: Path, trajectory: Trajectory) -> RunFrames | None:
         with file.open(encoding="utf-8", newline="") as opened:
             times = np.unique([float(row["timestamp"]) for row in csv.DictReader(opened)])
         missing = int(metrics["skipped_frames"]) + int(metrics["dropped_frames"])
-    except (SpslamError, OSError, KeyError, TypeError, ValueError):
+    except (SpslamError, OSError, KeyError, TypeError, ValueError, OverflowError, csv.Error):
         return None
     if len(times) == 0 or not _in(trajectory.timestamps, times).all():
         return None
@@ -164,7 +165,7 @@ def _read_metrics(folder: Path) -> dict[str, Any]:
             raise ValueError
     except FileNotFoundError:
         raise OutputError(f"{folder} is no folder of a run: it has no metrics.json") from None
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         raise OutputError(f"{folder / 'metrics.json'} cannot be read, or is none that a run wrote") from None
     return metrics
 
@@ -194,9 +195,9 @@ def _part_of_frames(slam_map: Map, path: Path) -> int:
     try:
         with path.open(encoding="utf-8", newline="") as file:
             parts = [int(row["part"]) for row in csv.DictReader(file) if row["state"] == TrackState.TRACKING.value]
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
         raise OutputError(f"{path} cannot be read, or is none that a run wrote: {error}") from None
-    return choose_part(slam_map, int(np.bincount(parts).argmax()) if parts else None)
+    return choose_part(slam_map, _most_frequent(parts) if parts else None)
 
 
 def _part_of(slam_map: Map, session: int, stamps: NDArray[np.float64]) -> int:
@@ -204,7 +205,12 @@ def _part_of(slam_map: Map, session: int, stamps: NDArray[np.float64]) -> int:
     keyframes = slam_map.keyframes
     candidates = np.flatnonzero(keyframes["session"] == session)
     found = candidates[_in(keyframes["timestamp"][candidates], stamps)]
-    return int(np.bincount(keyframes["part"][found]).argmax()) if len(found) else choose_part(slam_map)
+    return _most_frequent(keyframes["part"][found].tolist()) if len(found) else choose_part(slam_map)
+
+
+def _most_frequent(parts: list[int]) -> int:
+    """The part that is named most often, the first of several; numbers in files may be anything."""
+    return Counter(sorted(parts)).most_common(1)[0][0]
 
 
 def _in(values: NDArray[np.float64], known: NDArray[np.float64]) -> NDArray[np.bool_]:

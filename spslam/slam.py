@@ -160,6 +160,7 @@ class Slam:
             if observations is None:
                 with self.statistics.stage("features"):
                     observations = self.observe(frame)
+            self._check_descriptors(observations)
             with self.statistics.stage("body-fixed points"):
                 self._body_fixed.update(observations, camera)
             if self._body_fixed.found:
@@ -368,6 +369,15 @@ class Slam:
                 raise MapError(f"the map's index of places is damaged: {error}") from None
         self.state = TrackState.LOST
         self._count()
+
+    def _check_descriptors(self, observations: Observations) -> None:
+        """A saved map names its front end; its descriptors may be others all the same."""
+        width, found = self.map.descriptor_size, observations.descriptors.shape[1]
+        if len(self.map.keyframes) and len(observations) and width != found:
+            raise MapError(
+                f"the map's descriptors have {width} numbers, those of {self._extractor} have {found}: it was made "
+                "with another front end"
+            )
 
     def _set_origin(self, sensor: Sensor, camera: Camera) -> None:
         origin = self.map.origin

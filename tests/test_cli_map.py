@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command_line import call, refused
+from map_files import place_arrays
 
 from spslam import geometry
 from spslam.map import Map, Origin
@@ -25,7 +26,7 @@ def map_file(landmarks, tmp_path: Path) -> str:
     )
     found.append_map(scene.map_of([scene.pose(0.1 * i, z=0.5) for i in range(2)]))
     (tmp_path / "maps").mkdir()
-    save_map(tmp_path / "maps/map.npz", found, {"ids": np.arange(6)})
+    save_map(tmp_path / "maps/map.npz", found, place_arrays(found))
     return str(tmp_path / "maps/map.npz")
 
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from spslam import geometry
+from spslam.camera import Camera
 from spslam.frame import Observations
-from spslam.map import NO_POINT, Map
+from spslam.map import NO_POINT, Map, Origin
 from spslam.map_file import load_map, save_map
 from spslam.table import Table
 
@@ -263,6 +264,7 @@ def test_any_sequence_of_changes_keeps_the_tables_consistent(seed: int, tmp_path
             shared = [len(np.intersect1d(mine, slam_map.points_seen_by(np.array([k])))) for k in others]
             assert counts.tolist() == shared
             assert all(n > 0 for n in shared)
+    slam_map.origin = Origin("mono", Camera(640, 480, 400.0, 400.0, 319.5, 239.5), "orb", "arbitrary")
     save_map(tmp_path / "map.npz", slam_map)
     loaded = load_map(tmp_path / "map.npz").map
     assert_consistent(loaded)

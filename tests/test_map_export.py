@@ -9,6 +9,7 @@ from typing import Any
 import g2opy as g2o
 import numpy as np
 import pytest
+from map_files import place_arrays
 
 from spslam import geometry
 from spslam.backend.pose_graph import G2oPoseGraph, read_g2o, write_g2o
@@ -95,7 +96,7 @@ def test_extent_leaves_single_far_points_out() -> None:
 
 
 def test_figures_of_a_map(slam_map: Map, tmp_path: Path) -> None:
-    save_map(tmp_path / "map.npz", slam_map, {"ids": np.arange(3)})
+    save_map(tmp_path / "map.npz", slam_map, place_arrays(slam_map, [0, 1, 2]))
     figures = describe_map(tmp_path / "map.npz", load_map(tmp_path / "map.npz"))
     linked = np.count_nonzero(slam_map.observations["point"] >= 0)
     assert figures["path"] == str(tmp_path / "map.npz")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from map_files import place_arrays
 
 from spslam.camera import Camera
 from spslam.errors import MapError, OutputError
@@ -34,7 +35,7 @@ def slam_map(landmarks) -> Map:
 
 def test_saved_map_loads_equal(slam_map: Map, tmp_path: Path) -> None:
     slam_map.remove_points(np.array([0]))
-    places = {"ids": np.arange(3), "vectors": np.ones((3, 2), np.float32)}
+    places = place_arrays(slam_map, [0, 1, 3])
     save_map(tmp_path / "map.npz", slam_map, places)
     saved = load_map(tmp_path / "map.npz")
     for name, mine in slam_map.tables().items():
@@ -68,6 +69,7 @@ def test_binary_descriptors_come_back_exactly(tmp_path: Path) -> None:
     slam_map.observations.append(5, keyframe=0, pixel=0.0, u_right=0.0, depth=0.0, descriptor=bits, point=-1)
     slam_map.keyframes.append(1, id=0, frame=0, timestamp=0.0, T_world_cam=np.eye(4), part=0, session=0)
     slam_map._next_keyframe_id = 1
+    slam_map.origin = Origin("stereo", CAMERA, "orb", "baseline")
     save_map(tmp_path / "map.npz", slam_map)
     assert np.array_equal(load_map(tmp_path / "map.npz").map.observations["descriptor"], bits.astype(np.float16))
 

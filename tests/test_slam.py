@@ -312,6 +312,11 @@ def test_a_map_of_another_front_end_or_camera_is_refused(tmp_path: Path) -> None
     again = Slam(Config(), parts_of(room), before)
     with pytest.raises(MapError, match="--localize"):
         again.track(room.frame(sway(1)[0], 0.0, "mono"))
+    other = load_map(tmp_path / "map.npz")
+    other.map.descriptor_size = 32
+    narrow = Slam(Config(), parts_of(room), SavedMap(other.map, {}), mapping=False)
+    with pytest.raises(MapError, match="32 numbers, those of points have 64"):
+        narrow.track(room.frame(sway(1)[0], 0.0, "stereo"))
     empty = load_map(tmp_path / "map.npz")
     with pytest.raises(MapError, match="no key frames"):
         Slam(Config(), parts_of(room), SavedMap(Map(64), empty.places), mapping=False)

@@ -1,0 +1,250 @@
+"""What every map from a file must be, whoever reads it: numbers that a run can have written, and nothing else.
+
+`spslam.map_file.load_map` asks here before anybody sees the map, so that all commands refuse the same files. Bounds are
+wide: they keep out what no run writes, not what is unusual.
+"""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spslam import geometry
+from spslam.camera import Camera
+from spslam.codebook import KEY_PREFIX
+from spslam.frame import Sensor
+from spslam.map import Map, Origin
+
+# What is larger is no length, time or pixel in any unit, and its square would overflow somewhere.
+_LARGEST = 1e20
+# Of an inverse covariance, whose lengths may be millionths.
+_MOST_INFORMATION = 1e60
+# Rotations are made orthonormal after every change; rounding is a billion times smaller.
+_ROUNDING = 1e-3
+# Ids are numbers that were counted up to; the product of two must fit 64 bits.
+_MOST_IDS = 1 << 31
+# A key frame makes at most a point for each of its key points, 20,000 at most.
+_MOST_POINTS_PER_KEYFRAME = 100_000
+_MOST_DESCRIPTOR = 1 << 16
+_MOST_PIXELS = 1 << 20
+_CENTRES, _PROJECTION = KEY_PREFIX + "centres", KEY_PREFIX + "projection"
+# The arrays of an index of places, with their types and numbers of axes (see `spslam.ports.PlaceRecognizer.arrays`).
+_PLACES = {"ids": (np.int64, 1), "vectors": (np.float32, 2), _CENTRES: (np.float32, 2), _PROJECTION: (np.float32, 2)}
+_OPTIONAL_PLACES = {_PROJECTION}
+
+
+def check_ids(next_point_id: int, next_keyframe_id: int) -> None:
+    """Before anything is counted or looked up by ids.
+
+    Raises:
+        ValueError: no run gave so many.
+    """
+    if not (0 <= next_keyframe_id <= _MOST_IDS and 0 <= next_point_id <= _MOST_IDS):
+        raise ValueError(f"the next ids are {next_point_id} and {next_keyframe_id}: no run makes so many")
+    if next_point_id > _MOST_POINTS_PER_KEYFRAME * next_keyframe_id:
+        raise ValueError(f"{next_point_id} points were made by {next_keyframe_id} key frames, which cannot be")
+
+
+def check_descriptors(points: NDArray[Any], observations: NDArray[Any], scale: NDArray[Any]) -> None:
+    """Of 8-bit descriptors (P, D) and (O, D), and what they are multiplied by.
+
+    Raises:
+        ValueError: they differ in width, or are no unit vectors.
+    """
+    for name, values in (("points", points), ("observations", observations)):
+        if values.dtype != np.int8 or values.ndim != 2:
+            raise ValueError(f"descriptors of {name} must be (rows, numbers) of 8 bits, found {_described(values)}")
+    if points.shape[1] != observations.shape[1]:
+        raise ValueError(
+            f"descriptors of points have {points.shape[1]} numbers, those of observations {observations.shape[1]}"
+        )
+    if not points.shape[1] <= _MOST_DESCRIPTOR or (points.shape[1] == 0 and len(points) + len(observations)):
+        raise ValueError(f"descriptors of {points.shape[1]} numbers")
+    # Of unit vectors no entry is larger than 1; where there are none at all, a millionth is written.
+    if scale.shape != () or scale.dtype.kind != "f" or not 0.9e-6 < 127 * float(scale) < 2:
+        raise ValueError(f"the scale of descriptors must be a number from 1e-6/127 to 1/127, found {_described(scale)}")
+
+
+def check_map(slam_map: Map, places: dict[str, NDArray[Any]]) -> None:
+    """What its tables, which fit together (`Map.restore`), its origin and the index of its places hold.
+
+    Raises:
+        ValueError: a value that no run writes, with the number.
+    """
+    _check_keyframes(slam_map)
+    _check_points(slam_map)
+    observations = slam_map.observations
+    _check_lengths(observations["pixel"], "key points")
+    _check_lengths(observations["u_right"], "key points in the right image", nan=True)
+    # Infinite where `stereo.min_disparity=0` let a disparity of 0 pass.
+    nearest = float(np.fmin.reduce(observations["depth"], initial=0))
+    if nearest < 0:
+        raise ValueError(f"a depth of {nearest:g} m")
+    _check_loops(slam_map)
+    if len(slam_map.keyframes) and slam_map.origin is None:
+        raise ValueError(f"it does not say which camera made its {len(slam_map.keyframes)} key frames")
+    _check_places(places, slam_map)
+
+
+def read_origin(values: Any) -> Origin | None:
+    """The origin that a JSON text told.
+
+    Raises:
+        ValueError: fields are missing, of another type or unknown.
+        CalibrationError: no camera is like that.
+    """
+    if values is None:
+        return None
+    fields = _fields(values, "its origin", {"sensor", "camera", "extractor", "scale"})
+    if fields["sensor"] not in get_args(Sensor):
+        raise ValueError(f"its sensor is {fields['sensor']!r}: expected one of {', '.join(get_args(Sensor))}")
+    for name in ("extractor", "scale"):
+        text = fields[name]
+        if not isinstance(text, str) or not text.strip() or not text.isprintable():
+            raise ValueError(f"its {name} must be a line of text, found {text!r:.80}")
+    camera = _read_camera(fields["camera"])
+    if (fields["sensor"] == "mono") != (camera.baseline_m is None):
+        raise ValueError(f"a {fields['sensor']} map whose camera has a baseline of {camera.baseline_m} m")
+    return Origin(camera=camera, **{name: fields[name] for name in ("sensor", "extractor", "scale")})
+
+
+def _read_camera(values: Any) -> Camera:
+    known = set(Camera.__dataclass_fields__)
+    # What came later has a default.
+    needed = known - {"readout_s", "fps", "baseline_m", "distortion", "distortion_model"}
+    fields = _fields(values, "its camera", needed, known)
+    for name in ("width", "height"):
+        if type(fields[name]) is not int or not 0 < fields[name] <= _MOST_PIXELS:
+            raise ValueError(f"its camera's {name} must be pixels, found {fields[name]!r:.80}")
+    model, distortion = fields.get("distortion_model", "none"), fields.get("distortion", [])
+    if not isinstance(model, str) or not isinstance(distortion, list):
+        raise ValueError(f"its camera's distortion must be a name and numbers, found {model!r:.80}, {distortion!r:.80}")
+    numbers = {
+        name: value
+        for name, value in fields.items()
+        if name not in ("width", "height", "distortion_model", "distortion") and (name, value) != ("baseline_m", None)
+    }
+    for name, value in (*numbers.items(), *(("distortion", value) for value in distortion)):
+        if type(value) not in (int, float) or not abs(value) < _LARGEST:
+            raise ValueError(f"its camera's {name} must be a number, found {value!r:.80}")
+    return Camera(**(fields | {"distortion": tuple(distortion)}))
+
+
+def _fields(values: Any, of: str, needed: set[str], known: set[str] | None = None) -> dict[str, Any]:
+    if not isinstance(values, dict):
+        raise ValueError(f"{of} must be named values, found {values!r:.80}")
+    if missing := needed - values.keys():
+        raise ValueError(f"{of} lacks {', '.join(sorted(missing))}")
+    if unknown := values.keys() - (known or needed):
+        raise ValueError(f"{of} has {min(unknown)!r:.80}, which is unknown")
+    return values
+
+
+def _check_keyframes(slam_map: Map) -> None:
+    keyframes, (_, end) = slam_map.keyframes, slam_map.next_ids
+    _check_lengths(keyframes["timestamp"], "time stamps")
+    _check_range(keyframes["frame"], "frames of key frames")
+    # Each has key frames of its own, so that there are no more than of these.
+    _check_range(keyframes["part"], "parts", end)
+    _check_range(keyframes["session"], "sessions", end)
+    _check_similarities(keyframes["T_world_cam"], "poses of key frames", scaled=False)
+
+
+def _check_points(slam_map: Map) -> None:
+    points = slam_map.points
+    _check_lengths(points["position"], "points")
+    _check_range(points["born"], "key frames that points were born in", slam_map.next_ids[1])
+    for name in ("visible", "found"):
+        _check_range(points[name], f"how often points were {name}")
+    _check_lengths(points["distance"], "distances of points")
+    if (points["distance"] < 0).any():
+        raise ValueError(f"a point {points['distance'].min():g} from its camera")
+    _check_lengths(points["normal"], "mean viewing directions")
+    lengths = np.linalg.norm(points["normal"], axis=1)
+    if not (lengths <= 1 + _ROUNDING).all():
+        raise ValueError(f"a mean viewing direction {lengths.max():g} long: expected unit vectors at most")
+
+
+def _check_loops(slam_map: Map) -> None:
+    loops = slam_map.loops
+    _check_similarities(loops["S_i_j"], "revisits", scaled=True)
+    if (loops["i"] == loops["j"]).any():
+        raise ValueError("a key frame that is a revisit of itself")
+    _check_range(loops["inliers"], "points that confirm revisits")
+    information = loops["information"]
+    if not (np.abs(information) < _MOST_INFORMATION).all():
+        raise ValueError("the information about a revisit is not finite")
+    largest = np.abs(information).max(axis=(1, 2), initial=0)
+    skewed = np.abs(information - information.swapaxes(1, 2)).max(axis=(1, 2), initial=0)
+    negative = np.diagonal(information, axis1=1, axis2=2).min(axis=1, initial=0)
+    if (skewed > _ROUNDING * largest).any() or (negative < 0).any():
+        raise ValueError("the information about a revisit is no inverse covariance")
+
+
+def _check_places(places: dict[str, NDArray[Any]], slam_map: Map) -> None:
+    if not places:
+        return
+    if unknown := places.keys() - _PLACES.keys():
+        raise ValueError(f"its index of places has {min(unknown)!r:.80}, which is unknown")
+    if missing := _PLACES.keys() - _OPTIONAL_PLACES - places.keys():
+        raise ValueError(f"its index of places lacks {', '.join(sorted(missing))}")
+    for name, values in places.items():
+        dtype, axes = _PLACES[name]
+        if values.dtype.newbyteorder("=") != dtype or values.ndim != axes:
+            raise ValueError(f"{name} of its index of places must be {np.dtype(dtype)}, found {_described(values)}")
+        if not np.isfinite(values).all():
+            raise ValueError(f"{name} of its index of places is not finite")
+    ids, vectors, centres = places["ids"], places["vectors"], places[_CENTRES]
+    if (ids[1:] <= ids[:-1]).any() or not np.isin(ids, slam_map.keyframes["id"]).all():
+        raise ValueError("its index of places names key frames that are not there, or one twice")
+    # An index without key frames does not know yet how long its vectors are.
+    if vectors.shape != (len(ids), centres.size) and len(ids) + len(vectors):
+        raise ValueError(
+            f"its index of places has {vectors.shape[0]} vectors of {vectors.shape[1]} numbers for {len(ids)} key "
+            f"frames and {centres.shape[0]} centres of {centres.shape[1]}"
+        )
+    projection = places.get(_PROJECTION)
+    rows, width = (centres.shape[1],) * 2 if projection is None else projection.shape
+    if (rows, width) != (centres.shape[1], slam_map.descriptor_size):
+        raise ValueError(
+            f"its index of places takes descriptors of {width} numbers to {rows}, its points have "
+            f"{slam_map.descriptor_size} and its centres {centres.shape[1]}"
+        )
+
+
+def _check_lengths(values: NDArray[np.float64], name: str, nan: bool = False) -> None:
+    """Finite, and no larger than anything is; NaN where that stands for unknown."""
+    # Without arrays in between: millions of key points are looked at in each map that is read.
+    least, most = (np.fmin, np.fmax) if nan else (np.minimum, np.maximum)
+    found = float(least.reduce(values, axis=None, initial=0)), float(most.reduce(values, axis=None, initial=0))
+    if not (found[0] > -_LARGEST and found[1] < _LARGEST):
+        raise ValueError(f"{name} must be finite, found {found[0]:g} to {found[1]:g}")
+
+
+def _check_range(values: NDArray[np.int64], name: str, end: int | None = None) -> None:
+    least, most = int(values.min(initial=0)), int(values.max(initial=0))
+    if least < 0 or (end is not None and most >= max(end, 1)):
+        raise ValueError(f"{name} must be 0 {'or more' if end is None else f'to {end - 1}'}, found {least} to {most}")
+
+
+def _check_similarities(S: NDArray[np.float64], name: str, scaled: bool) -> None:
+    """Of transforms or similarities (N, 4, 4)."""
+    _check_lengths(S, name)
+    block = S[:, :3, :3]
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        scales = geometry.similarity_scale(S)
+        products = block @ block.swapaxes(1, 2) / np.square(scales)[:, None, None]
+        good = (
+            (np.abs(products - np.eye(3)).max(axis=(1, 2), initial=0) < _ROUNDING)
+            & (np.linalg.det(block) > 0)
+            & (S[:, 3] == (0.0, 0.0, 0.0, 1.0)).all(axis=1)
+            & (True if scaled else np.abs(scales - 1.0) < _ROUNDING)
+        )
+    if not good.all():
+        raise ValueError(f"{name}: number {int(np.argmin(good))} is no {'similarity' if scaled else 'rigid motion'}")
+
+
+def _described(values: NDArray[Any]) -> str:
+    return f"{values.item()!r:.40}" if values.shape == () else f"{values.dtype} {values.shape}"

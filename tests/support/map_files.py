@@ -1,0 +1,52 @@
+"""Files of maps, and files that only look like them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spslam.codebook import Codebook
+from spslam.map import Map
+from spslam.map_archive import write_archive
+
+Arrays = dict[str, NDArray[Any]]
+
+
+def place_arrays(slam_map: Map, keyframe_ids: list[int] | None = None) -> Arrays:
+    """An index of places of some key frames (default: all), as `PlaceIndex.arrays` gives it."""
+    rng = np.random.default_rng(3)
+    width = slam_map.descriptor_size
+    projection = np.ascontiguousarray(np.linalg.qr(rng.normal(size=(width, 4)))[0].T, np.float32)
+    centres = rng.normal(size=(3, 4)).astype(np.float32)
+    codebook = Codebook(centres / np.linalg.norm(centres, axis=1, keepdims=True), projection)
+    ids = slam_map.keyframes["id"].copy() if keyframe_ids is None else np.array(keyframe_ids, np.int64)
+    vectors = [
+        codebook.describe(slam_map.observations["descriptor"][slam_map.observation_rows(i)].astype(np.float32))
+        for i in ids.tolist()
+    ]
+    return {"ids": ids, "vectors": np.array(vectors, np.float32).reshape(len(ids), 12), **codebook.tensors()}
+
+
+def arrays_of(path: Path) -> Arrays:
+    """What `numpy.load` finds in a file."""
+    with np.load(path, allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}
+
+
+def seal(path: Path, arrays: Arrays) -> None:
+    """Write arrays with a checksum that is right, whatever they hold."""
+    with path.open("w+b") as file:
+        write_archive(file, arrays)
+
+
+def same_map(first: Map, second: Map) -> bool:
+    """Whether two maps are the same to the last bit."""
+    return (first.origin, first.next_ids, first.session) == (second.origin, second.next_ids, second.session) and all(
+        table[column].dtype == second.tables()[name][column].dtype
+        and table[column].tobytes() == second.tables()[name][column].tobytes()
+        for name, table in first.tables().items()
+        for column in table.names
+    )
