@@ -23,7 +23,7 @@ Array = NDArray[np.float64]
 RIVAL_SHARE = 0.5
 # How far a camera comes: so many times as fast as it was of late, and for the start and the stop that nobody saw, a
 # share of the depth of the scene and radians, at once and for each second.
-_SPEED_MARGIN = 2.0
+_SPEED_MARGIN = 1.5
 _REACH_DEPTHS, _REACH_DEPTHS_A_SECOND = 0.25, 0.25
 _REACH_TURN, _REACH_TURN_A_SECOND = 0.5, 2.0
 # What two poses of one view may differ by: median depths of the scene, radians, share of the path in between.
@@ -37,40 +37,24 @@ class Reach:
     Attributes:
         part: of the map that it was in.
         T_world_cam: (4, 4) its last pose.
-        expected: (3,) where it is if it moved on as it did.
         seconds: since then.
         distance, turn: how far from the last pose it may be, map units and radians.
     """
 
     part: int
     T_world_cam: Array
-    expected: Array
     seconds: float
     distance: float
     turn: float
 
     @classmethod
-    def after(
-        cls,
-        seconds: float,
-        part: int,
-        T_world_cam: Array,
-        depth: float,
-        fastest: tuple[float, float] = (0.0, 0.0),
-        velocity: Array | None = None,
-    ) -> Reach:
-        """So long after the last pose (4, 4) in a scene of this median depth.
-
-        Args:
-            fastest: how fast the camera moved and turned at most, map units and radians per second.
-            velocity: (3,) of the camera in the world, map units per second; None: none.
-        """
+    def after(cls, seconds: float, part: int, T_world_cam: Array, depth: float, fastest: tuple[float, float]) -> Reach:
+        """So long after the last pose (4, 4) of a camera that moved and turned so fast at most, map units and radians
+        per second, in a scene of this median depth."""
         speed, turning = fastest
-        moved = np.zeros(3) if velocity is None else velocity * seconds
         return cls(
             part,
             T_world_cam,
-            T_world_cam[:3, 3] + moved,
             seconds,
             _SPEED_MARGIN * speed * seconds + depth * (_REACH_DEPTHS + _REACH_DEPTHS_A_SECOND * seconds),
             _SPEED_MARGIN * turning * seconds + _REACH_TURN + _REACH_TURN_A_SECOND * seconds,
@@ -88,6 +72,44 @@ class Reach:
         distance = np.linalg.norm(slam_map.T_world_keyframe[:, :3, 3] - self.T_world_cam[:3, 3], axis=1)
         within: NDArray[np.bool_] = (slam_map.keyframes["part"] == self.part) & (distance <= self.distance)
         return within
+
+
+@dataclass(frozen=True, eq=False)
+class Departure:
+    """Where a camera was when tracking lost it, and how it moved.
+
+    Attributes:
+        keyframe_id, T_keyframe_cam: (4, 4) its last pose, beside a key frame.
+        timestamp: of that, seconds.
+        velocity: (6,) as `Motion.velocity`.
+        fastest: how fast it moved and turned at most of late, map units and radians per second.
+        carried_away: frames after that did not show what they had to, had the camera moved on by itself.
+    """
+
+    keyframe_id: int
+    T_keyframe_cam: Array
+    timestamp: float
+    velocity: Array
+    fastest: tuple[float, float]
+    carried_away: bool = False
+
+    def reach(self, timestamp: float, slam_map: Map) -> Reach | None:
+        """Where the camera may be by then; None if the key frame is gone."""
+        if not slam_map.has_keyframe(self.keyframe_id):
+            return None
+        return Reach.after(
+            timestamp - self.timestamp,
+            slam_map.part_of(self.keyframe_id),
+            slam_map.pose(self.keyframe_id) @ self.T_keyframe_cam,
+            median_depth(slam_map, self.keyframe_id),
+            self.fastest,
+        )
+
+    def expected(self, reach: Reach) -> Array:
+        """(4, 4) `T_cam_world` of the camera if it moved on as it did."""
+        return geometry.orthonormalize(
+            geometry.se3_exp(self.velocity * reach.seconds) @ geometry.inverse(reach.T_world_cam)
+        )
 
 
 @dataclass(frozen=True, eq=False)

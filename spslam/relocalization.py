@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +18,7 @@ from spslam import geometry
 from spslam.camera import Camera
 from spslam.config import Config
 from spslam.frame import Observations
-from spslam.look_alikes import Place, Reach, groups_by_likeness
-from spslam.loop_candidates import median_depth
+from spslam.look_alikes import Departure, Place, Reach, groups_by_likeness
 from spslam.map import Ids, Map
 from spslam.notices import notice
 from spslam.ports import PlaceRecognizer
@@ -31,34 +30,13 @@ Array = NDArray[np.float64]
 # Frames that find themselves at the same place far away before it is believed, and those between them that need not.
 _CONFIRMATIONS = 3
 _MAY_MISS = 3
+# A camera that moved on by itself sees at least so much of what it saw when it was lost, share of the points; with less
+# it may be where nothing is known yet, whatever looks alike elsewhere.
+_STILL_IN_VIEW = 0.45
+# An image that shows fewer key points than this share of those of the last key frame is no witness.
+_CLEAR_SHARE = 0.33
 # So long after a loss the place is expected where the motion before it leads, seconds.
 _EXPECTED_S = 1.0
-
-
-@dataclass(frozen=True, eq=False)
-class _LastPlace:
-    """Where a camera was when tracking lost it, and how it moved."""
-
-    keyframe_id: int
-    T_keyframe_cam: Array
-    timestamp: float
-    fastest: tuple[float, float]
-    # Of the camera, in its own coordinates.
-    velocity: Array
-
-    def reach(self, timestamp: float, slam_map: Map) -> Reach | None:
-        """Where it may be by now; None if its key frame is gone."""
-        if not slam_map.has_keyframe(self.keyframe_id):
-            return None
-        T_world_cam = slam_map.pose(self.keyframe_id) @ self.T_keyframe_cam
-        return Reach.after(
-            timestamp - self.timestamp,
-            slam_map.part_of(self.keyframe_id),
-            T_world_cam,
-            median_depth(slam_map, self.keyframe_id),
-            self.fastest,
-            T_world_cam[:3, :3] @ self.velocity,
-        )
 
 
 class _Search:
@@ -108,7 +86,8 @@ class Relocalizer:
         self._drift = config.loop.max_distance_ratio
         self._tracker = tracker
         self._places = places
-        self._last: _LastPlace | None = None
+        self._last: Departure | None = None
+        self._away = 0
         self._claims: list[Place] = []
         self._missed = 0
         self._doubted = 0
@@ -119,15 +98,20 @@ class Relocalizer:
         """Whether the latest frames saw a place that the next ones may confirm."""
         return bool(self._claims)
 
+    @property
+    def departure(self) -> Departure | None:
+        """Where the camera was lost, and what is known of it since; None where it was nowhere before."""
+        if self._last is None:
+            return None
+        return replace(self._last, carried_away=self._away >= _CONFIRMATIONS)
+
     def lose(self, motion: Motion, reference_id: int, slam_map: Map) -> None:
         """Tracking fails after this motion, beside a key frame: that is where the camera is looked for from now on."""
-        self._claims, self._last = [], None
+        self._claims, self._last, self._away = [], None, 0
         T_cam_world = motion.last(slam_map)
         if T_cam_world is not None and slam_map.has_keyframe(reference_id):
             T_keyframe_cam = geometry.inverse(T_cam_world @ slam_map.pose(reference_id))
-            self._last = _LastPlace(
-                reference_id, T_keyframe_cam, motion.timestamp, motion.fastest, -motion.velocity[:3]
-            )
+            self._last = Departure(reference_id, T_keyframe_cam, motion.timestamp, motion.velocity, motion.fastest)
 
     def find(self, observations: Observations, slam_map: Map, camera: Camera, reference_id: int) -> Tracked | None:
         """The frame with its pose, or None.
@@ -139,16 +123,10 @@ class Relocalizer:
             reference_id: the key frame that tracking saw most of, last.
         """
         self.waited = []
-        search = _Search(self._tracker, observations, slam_map, camera, self._config.min_inliers)
         place: Place | None = None
         if len(observations) >= self._config.min_inliers:
-            reach = self._last.reach(observations.timestamp, slam_map) if self._last is not None else None
-            if reach is None:
-                place = self._anywhere(search, observations, slam_map, reference_id)
-            else:
-                place = self._within(search, observations, slam_map, reach, reference_id)
-                if place is None and not any(found.is_within(reach) for found in search.found):
-                    place = self._confirmed(self._beyond(search, observations, slam_map))
+            search = _Search(self._tracker, observations, slam_map, camera, self._config.min_inliers)
+            place = self._find(search, observations, slam_map, camera, reference_id)
         if place is not None:
             self.waited = [claim for claim in self._claims if claim is not place] if self._is_claimed(place) else []
             self._claims = []
@@ -157,6 +135,37 @@ class Relocalizer:
         if self._missed > _MAY_MISS:
             self._claims = []
         return None
+
+    def _find(
+        self, search: _Search, observations: Observations, slam_map: Map, camera: Camera, reference_id: int
+    ) -> Place | None:
+        reach = None if self._last is None else self._last.reach(observations.timestamp, slam_map)
+        if self._last is None or reach is None:
+            return self._anywhere(search, observations, slam_map, reference_id)
+        place = self._within(search, observations, slam_map, reach, reference_id)
+        if place is not None or any(found.is_within(reach) for found in search.found):
+            return place
+        if self._would_see(observations, self._last, reach, slam_map, camera):
+            self._away += 1
+        elif self._away < _CONFIRMATIONS:
+            return None
+        return self._confirmed(self._beyond(search, observations, slam_map))
+
+    def _would_see(
+        self, observations: Observations, last: Departure, reach: Reach, slam_map: Map, camera: Camera
+    ) -> bool:
+        """Whether a frame would show much of what the camera saw last, had that moved on by itself: one that shows
+        nothing of it then tells that it was carried away."""
+        usual = slam_map.observation_rows(last.keyframe_id)
+        if len(observations) < _CLEAR_SHARE * (usual.stop - usual.start):
+            return False
+        seen = slam_map.points_seen_by(np.array([last.keyframe_id]))
+        rows = slam_map.point_rows(slam_map.points_seen_by(self._tracker.local_keyframes(slam_map, seen)))
+        then, now = (
+            int(np.count_nonzero(self._tracker.project(slam_map, camera, T_cam_world, rows)[1]))
+            for T_cam_world in (geometry.inverse(reach.T_world_cam), last.expected(reach))
+        )
+        return now >= _STILL_IN_VIEW * then
 
     def find_near(self, observations: Observations, slam_map: Map, camera: Camera, reference_id: int) -> Tracked | None:
         """As `find`, around the last place alone, wherever that leads."""
@@ -198,10 +207,16 @@ class Relocalizer:
 
     def _expected(self, best: Place, rivals: list[Place], reach: Reach) -> Place | None:
         """Of places that fit about as well, shortly after a loss, the one that is where the camera was heading for."""
-        ranked = sorted([best, *self._enough(rivals)], key=lambda place: _distance(place, reach))
-        near, far = _distance(ranked[0], reach), min(_distance(place, reach) for place in ranked[1:] or rivals)
-        if reach.seconds <= _EXPECTED_S and near < 0.5 * far:
-            return ranked[0]
+        assert self._last is not None
+        centre = geometry.inverse(self._last.expected(reach))[:3, 3]
+
+        def off(place: Place) -> float:
+            return float(np.linalg.norm(place.tracked.T_world_cam[:3, 3] - centre))
+
+        first, second = sorted([best, *rivals], key=off)[:2]
+        enough = first.inliers >= self._config.recovery_inliers
+        if enough and reach.seconds <= _EXPECTED_S and off(first) < 0.5 * off(second):
+            return first
         self._doubt(best, rivals)
         return None
 
@@ -276,8 +291,3 @@ class Relocalizer:
         return groups_by_likeness(
             known[wanted], likeness[wanted], slam_map, self._min_covisibility, self._config.recovery_places, taken
         )
-
-
-def _distance(place: Place, reach: Reach) -> float:
-    """From where the camera was heading for."""
-    return float(np.linalg.norm(place.tracked.T_world_cam[:3, 3] - reach.expected))

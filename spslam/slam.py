@@ -175,6 +175,7 @@ class Slam:
         self._count()
         self._tell_body_fixed()
         self._relocalizer.tell()
+        self._loops.tell()
         if len(self._recorder) == 0:
             self.statistics.no_pose = self._health.why_no_pose(self._two_view.still_shares, self._two_view.strangers)
         self.statistics.frames_elsewhere = int(np.count_nonzero(self._recorder.parts(self.map) != self.main_part))
@@ -512,6 +513,7 @@ class Slam:
         result = self._initialize(observations, frame, camera)
         if self.state is TrackState.TRACKING:
             logger.warning("frame %d: begins part %d of the map", observations.index, self.map.part)
+            self._loops.part_began(self.map.part, self._relocalizer.departure)
         return result
 
     def _keep(self, frame: Frame, observations: Observations, point_ids: Ids) -> None:

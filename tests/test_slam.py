@@ -193,7 +193,7 @@ def test_a_camera_that_reappears_anywhere_in_the_map_is_found() -> None:
     for result, pose in zip(results[167:], back[2:], strict=True):
         assert result.T_world_cam is not None
         expected = geometry.inverse(poses[0]) @ pose
-        assert np.linalg.norm(result.T_world_cam[:3, 3] - expected[:3, 3]) < 0.02
+        assert np.linalg.norm(result.T_world_cam[:3, 3] - expected[:3, 3]) < 0.03
 
 
 def test_a_place_never_seen_is_not_recognised() -> None:
