@@ -103,7 +103,7 @@ class Relocalizer:
         """Where the camera was lost, and what is known of it since; None where it was nowhere before."""
         if self._last is None:
             return None
-        return replace(self._last, carried_away=self._away >= _CONFIRMATIONS)
+        return replace(self._last, carried_away=self._away > 0)
 
     def lose(self, motion: Motion, reference_id: int, slam_map: Map) -> None:
         """Tracking fails after this motion, beside a key frame: that is where the camera is looked for from now on."""
