@@ -5,7 +5,8 @@ projection with the pose that comes out, a refined pose; enough inliers, spread 
 in between may have drifted. A wrong loop is worse than none.
 
 A revisit of another part of the map joins the two: nothing says where they are to each other, so that a second key
-frame must find the same.
+frame must find the same, no other place may fit about as well, and the camera must have been able to come so far while
+it was lost.
 """
 
 from __future__ import annotations
@@ -20,10 +21,12 @@ from spslam import geometry
 from spslam.camera import Camera
 from spslam.config import Config
 from spslam.frame import Observations
+from spslam.look_alikes import Departure, Place, groups_by_likeness
 from spslam.loop_candidates import LoopCandidates, median_depth, travelled
 from spslam.loop_graph import essential_graph, spread_gap
 from spslam.map import Ids, Map
 from spslam.mapping import Mapper, RemovedKeyframe
+from spslam.notices import notice
 from spslam.ports import Matcher, PlaceRecognizer, PoseGraphSolver, PoseSolver
 from spslam.tracking import Tracked, Tracker
 
@@ -34,6 +37,8 @@ Array = NDArray[np.float64]
 _REVISIT_INFLATION = 4.0
 # What the scale of a revisit is off by at least: its points are not independent of each other.
 _LEAST_SCALE_SIGMA = 3e-3
+# Places elsewhere that a key frame is compared with before a revisit may join two parts.
+_MOST_RIVALS = 5
 # What two key frames may differ by that see the same other part of the map: radians, scene depths, ratio of scales.
 _SAME_TURN, _SAME_SHIFT, _SAME_SCALE = 0.05, 0.1, 1.1
 
@@ -77,7 +82,11 @@ class Rescaling:
 
 
 class LoopCloser:
-    """Finds revisits of a new key frame and corrects the map, which keeps them (`Map.loops`, see `reanchor`)."""
+    """Finds revisits of a new key frame and corrects the map, which keeps them (`Map.loops`, see `reanchor`).
+
+    Attributes:
+        doubted: key frames that saw a place of another part which may only look the same.
+    """
 
     def __init__(
         self,
@@ -102,6 +111,23 @@ class LoopCloser:
         self._last_closed = -(10**9)
         # Parts, and how the second lies to the first, that a key frame saw to be the same place.
         self._joint: tuple[int, int, Array] | None = None
+        self._places = places
+        self._departures: dict[int, Departure] = {}
+        self.doubted: set[int] = set()
+
+    def part_began(self, part: int, departure: Departure | None) -> None:
+        """A part of the map begins with a camera that was lost before: it cannot be anywhere to where that was."""
+        if departure is not None:
+            self._departures[part] = departure
+
+    def tell(self) -> None:
+        """Say how often parts of the map were not joined, for the places may only look the same."""
+        if self.doubted:
+            text = (
+                "%d key frames saw a place of another part of the map that may only look the same (another fits about "
+                "as well, or the camera cannot have come so far): the parts were not joined there"
+            )
+            notice(logger, "parts_look_alike", text, len(self.doubted), count=len(self.doubted))
 
     def close(self, slam_map: Map, camera: Camera, keyframe_id: int) -> Rescaling | None:
         """Look for a revisit by key frame `keyframe_id` and close the loop; None if the map was not corrected.
@@ -202,7 +228,10 @@ class LoopCloser:
         if not np.isfinite(found.estimate.covariance).all():
             return "its inliers do not determine the pose"
         if slam_map.part_of(candidate) != slam_map.part_of(keyframe_id):
-            return ""
+            objection = self._objection_to_joint(slam_map, camera, keyframe_id, found, scale)
+            if objection:
+                self.doubted.add(keyframe_id)
+            return objection
         row = int(slam_map.keyframe_rows(np.asarray(keyframe_id)))
         # The gap is in the units of the old place: a path in smaller ones is longer than it seems.
         path = float(travelled(slam_map, row)[slam_map.keyframe_rows(np.asarray(candidate))]) * max(1.0, scale)
@@ -211,6 +240,56 @@ class LoopCloser:
         if gap > max(self._config.max_drift_ratio * path, least):
             return f"a gap of {gap:.3f} is too much drift for a path of {path:.3f}: the places look the same"
         return ""
+
+    def _objection_to_joint(self, slam_map: Map, camera: Camera, keyframe_id: int, found: Tracked, scale: float) -> str:
+        """What speaks against a revisit of another part; empty if nothing does."""
+        place = Place.of(found, slam_map)
+        possible = self._can_be(slam_map, keyframe_id, place, scale)
+        if possible is False:
+            return "the camera cannot have come so far while it was lost: the places look the same"
+        for rival in place.rivals(
+            self._elsewhere(slam_map, camera, keyframe_id, place), slam_map, self._config.max_distance_ratio
+        ):
+            if possible and not self._can_be(slam_map, keyframe_id, rival, scale):
+                continue
+            return (
+                f"{place.inliers} inliers at the place of {place.keyframe_id}, {rival.inliers} at that of "
+                f"{rival.keyframe_id}: the places look the same"
+            )
+        return ""
+
+    def _can_be(self, slam_map: Map, keyframe_id: int, place: Place, scale: float) -> bool | None:
+        """Whether the camera can have come from one part to the other as a place says, while it was lost; None if
+        nothing is known of that, or it was carried away."""
+        here = slam_map.part_of(keyframe_id)
+        older, younger = sorted((here, place.part))
+        departure = self._departures.get(younger)
+        if departure is None:
+            return None
+        first_id = int(slam_map.keyframes_of(younger)[0])
+        first = slam_map.pose(first_id)
+        reach = departure.reach(
+            float(slam_map.keyframes["timestamp"][slam_map.keyframe_rows(np.asarray(first_id))]), slam_map
+        )
+        if reach is None or reach.part != older:
+            return None
+        S_place_here = place.tracked.T_world_cam.copy()
+        S_place_here[:3, :3] *= scale
+        S_place_here = S_place_here @ geometry.inverse(slam_map.pose(keyframe_id))
+        S_older_first = (S_place_here if here == younger else geometry.inverse(S_place_here)) @ first
+        S_older_first[:3, :3] /= geometry.similarity_scale(S_older_first)
+        return reach.holds(older, S_older_first) or (None if departure.carried_away else False)
+
+    def _elsewhere(self, slam_map: Map, camera: Camera, keyframe_id: int, place: Place) -> list[Place]:
+        """Where else in other parts a key frame may be, by likeness."""
+        known, likeness = self._places.similarities(keyframe_id)
+        other = slam_map.keyframes["id"][slam_map.keyframes["part"] != slam_map.part_of(keyframe_id)]
+        wanted = np.isin(known, other)
+        least = self._config.min_covisibility
+        beside = [place.keyframe_id, *slam_map.covisible(place.keyframe_id, least=least)[0].tolist()]
+        candidates = groups_by_likeness(known[wanted], likeness[wanted], slam_map, least, _MOST_RIVALS, beside)
+        found = [self._recognize(slam_map, camera, keyframe_id, candidate) for candidate in candidates]
+        return [Place.of(tracked, slam_map) for tracked in found if not isinstance(tracked, str)]
 
     @staticmethod
     def _relative_scale(slam_map: Map, keyframe_id: int, found: Tracked) -> _RelativeScale:

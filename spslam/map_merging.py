@@ -44,9 +44,14 @@ def merge_maps(config: Config, parts: Parts, first: SavedMap, second: SavedMap) 
         slam_map.part = slam_map.part_of(keyframe_id)
         closed += closer.close(slam_map, origin.camera, keyframe_id) is not None
     if len(slam_map.parts) == separate:
+        doubt = (
+            f" ({len(closer.doubted)} key frames fit two places that look the same about as well)"
+            if closer.doubted
+            else ""
+        )
         raise MapError(
-            f"no place was found in both maps, of {len(slam_map.keyframes) - len(added)} and {len(added)} key frames: "
-            "they must show a common stretch from similar directions"
+            f"no place was found in both maps, of {len(slam_map.keyframes) - len(added)} and {len(added)} key "
+            f"frames{doubt}: they must show a common stretch from similar directions"
         )
     refiner = GlobalRefiner(config.loop, parts.global_bundle)
     slam_map.part = int(slam_map.keyframes["part"][0])

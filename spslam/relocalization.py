@@ -1,29 +1,119 @@
-"""Where a camera that tracking lost may be: key frames that the frame is tried against, one after the other."""
+"""Where a camera that tracking lost may be: key frames that the frame is tried against, one after the other.
+
+What is within reach of the last pose comes first, and is believed at once. A place farther away looks the same as often
+as it is the same: several frames must see it, nothing within reach may agree with them, and no other place may fit
+about as well. Otherwise the camera stays lost.
+"""
 
 from __future__ import annotations
 
-import numpy as np
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
+import numpy as np
+from numpy.typing import NDArray
+
+from spslam import geometry
 from spslam.camera import Camera
 from spslam.config import Config
 from spslam.frame import Observations
-from spslam.map import Map
+from spslam.look_alikes import Departure, Place, Reach, groups_by_likeness
+from spslam.map import Ids, Map
+from spslam.notices import notice
 from spslam.ports import PlaceRecognizer
-from spslam.tracking import Tracked, Tracker
+from spslam.tracking import Motion, Tracked, Tracker
+
+logger = logging.getLogger(__name__)
+Array = NDArray[np.float64]
+
+# Frames that find themselves at the same place far away before it is believed, and those between them that need not.
+_CONFIRMATIONS = 3
+_MAY_MISS = 3
+# A camera that moved on by itself sees at least so much of what it saw when it was lost, share of the points; with less
+# it may be where nothing is known yet, whatever looks alike elsewhere.
+_STILL_IN_VIEW = 0.45
+# An image that shows fewer key points than this share of those of the last key frame is no witness.
+_CLEAR_SHARE = 0.33
+# So long after a loss the place is expected where the motion before it leads, seconds.
+_EXPECTED_S = 1.0
+
+
+class _Search:
+    """The places where one frame finds itself, key frame by key frame, each tried once; weak ones, too."""
+
+    def __init__(self, tracker: Tracker, observations: Observations, slam_map: Map, camera: Camera, least: int) -> None:
+        self._tracker = tracker
+        self._frame = observations, slam_map, camera
+        self._map = slam_map
+        self._least = least
+        self._tried: dict[int, Place | None] = {}
+        self.found: list[Place] = []
+
+    def each(self, keyframe_ids: Iterable[int]) -> Iterator[Place]:
+        """The places that key frames lead to."""
+        for keyframe_id in keyframe_ids:
+            if keyframe_id not in self._tried:
+                self._tried[keyframe_id] = self._take(self._tracker.recover(*self._frame, [keyframe_id], self._least))
+            place = self._tried[keyframe_id]
+            if place is not None:
+                yield place
+
+    def around(self, keyframe_id: int) -> Iterator[Place]:
+        """The place that all points around a key frame lead to."""
+        place = self._take(self._tracker.recover_around(*self._frame, keyframe_id, self._least))
+        if place is not None:
+            yield place
+
+    def _take(self, tracked: Tracked | None) -> Place | None:
+        if tracked is None:
+            return None
+        place = Place.of(tracked, self._map)
+        self.found.append(place)
+        return place
 
 
 class Relocalizer:
-    """Finds the pose of a frame without a prediction: around where the camera was last, and where it looks alike."""
+    """Finds the pose of a frame without a prediction: around where the camera was last, and where it looks alike.
+
+    Attributes:
+        waited: places of the frames that waited for the latest one that was found: they saw the same place.
+    """
 
     def __init__(self, config: Config, tracker: Tracker, places: PlaceRecognizer) -> None:
         self._config = config.tracking
         self._min_covisibility = config.loop.min_covisibility
+        self._drift = config.loop.max_distance_ratio
         self._tracker = tracker
         self._places = places
+        self._last: Departure | None = None
+        self._away = 0
+        self._claims: list[Place] = []
+        self._missed = 0
+        self._doubted = 0
+        self.waited: list[Place] = []
 
-    def find(
-        self, observations: Observations, slam_map: Map, camera: Camera, reference_id: int, just_lost: bool
-    ) -> Tracked | None:
+    @property
+    def is_about_to_find(self) -> bool:
+        """Whether the latest frames saw a place that the next ones may confirm."""
+        return bool(self._claims)
+
+    @property
+    def departure(self) -> Departure | None:
+        """Where the camera was lost, and what is known of it since; None where it was nowhere before."""
+        if self._last is None:
+            return None
+        return replace(self._last, carried_away=self._away > 0)
+
+    def lose(self, motion: Motion, reference_id: int, slam_map: Map) -> None:
+        """Tracking fails after this motion, beside a key frame: that is where the camera is looked for from now on."""
+        self._claims, self._last, self._away = [], None, 0
+        T_cam_world = motion.last(slam_map)
+        if T_cam_world is not None and slam_map.has_keyframe(reference_id):
+            T_keyframe_cam = geometry.inverse(T_cam_world @ slam_map.pose(reference_id))
+            self._last = Departure(reference_id, T_keyframe_cam, motion.timestamp, motion.velocity, motion.fastest)
+
+    def find(self, observations: Observations, slam_map: Map, camera: Camera, reference_id: int) -> Tracked | None:
         """The frame with its pose, or None.
 
         Args:
@@ -31,38 +121,173 @@ class Relocalizer:
             slam_map: to find it in.
             camera: of the frame.
             reference_id: the key frame that tracking saw most of, last.
-            just_lost: the camera is still about there, so that is tried first; otherwise likeness is.
         """
-        if just_lost:
-            tracked = self.find_near(observations, slam_map, camera, reference_id)
-            if tracked is not None:
-                return tracked
-        around, alike = self._around(slam_map, reference_id), self._alike(observations, slam_map)
-        candidates = [k for k in alike if k not in around] if just_lost else [*dict.fromkeys([*alike, *around])]
-        return self._tracker.recover(observations, slam_map, camera, candidates)
+        self.waited = []
+        place: Place | None = None
+        if len(observations) >= self._config.min_inliers:
+            search = _Search(self._tracker, observations, slam_map, camera, self._config.min_inliers)
+            place = self._find(search, observations, slam_map, camera, reference_id)
+        if place is not None:
+            self.waited = [claim for claim in self._claims if claim is not place] if self._is_claimed(place) else []
+            self._claims = []
+            return place.tracked
+        self._missed += 1
+        if self._missed > _MAY_MISS:
+            self._claims = []
+        return None
+
+    def _find(
+        self, search: _Search, observations: Observations, slam_map: Map, camera: Camera, reference_id: int
+    ) -> Place | None:
+        reach = None if self._last is None else self._last.reach(observations.timestamp, slam_map)
+        if self._last is None or reach is None:
+            return self._anywhere(search, observations, slam_map, reference_id)
+        place = self._within(search, observations, slam_map, reach, reference_id)
+        if place is not None or any(found.is_within(reach) for found in search.found):
+            return place
+        if self._would_see(observations, self._last, reach, slam_map, camera):
+            self._away += 1
+        elif self._away < _CONFIRMATIONS:
+            return None
+        return self._confirmed(self._beyond(search, observations, slam_map))
+
+    def _would_see(
+        self, observations: Observations, last: Departure, reach: Reach, slam_map: Map, camera: Camera
+    ) -> bool:
+        """Whether a frame would show much of what the camera saw last, had that moved on by itself: one that shows
+        nothing of it then tells that it was carried away."""
+        usual = slam_map.observation_rows(last.keyframe_id)
+        if len(observations) < _CLEAR_SHARE * (usual.stop - usual.start):
+            return False
+        seen = slam_map.points_seen_by(np.array([last.keyframe_id]))
+        rows = slam_map.point_rows(slam_map.points_seen_by(self._tracker.local_keyframes(slam_map, seen)))
+        then, now = (
+            int(np.count_nonzero(self._tracker.project(slam_map, camera, T_cam_world, rows)[1]))
+            for T_cam_world in (geometry.inverse(reach.T_world_cam), last.expected(reach))
+        )
+        return now >= _STILL_IN_VIEW * then
 
     def find_near(self, observations: Observations, slam_map: Map, camera: Camera, reference_id: int) -> Tracked | None:
-        """As `find`, around the last place alone."""
+        """As `find`, around the last place alone, wherever that leads."""
         around = self._around(slam_map, reference_id)
         tracked = self._tracker.recover(observations, slam_map, camera, around)
         if tracked is None:
             tracked = self._tracker.recover_around(observations, slam_map, camera, reference_id)
         return tracked
 
+    def tell(self) -> None:
+        """Say how often a place was not believed in, for another looks the same."""
+        if self._doubted:
+            text = (
+                "%d frames of a lost camera fit two places that look the same about as well: it was not taken to be at "
+                "either"
+            )
+            notice(logger, "places_look_alike", text, self._doubted, count=self._doubted)
+
+    # -- where to look ---------------------------------------------------------------------------------------
+
+    def _within(
+        self, search: _Search, observations: Observations, slam_map: Map, reach: Reach, reference_id: int
+    ) -> Place | None:
+        """The place within reach of the last pose: around that, else where key frames from there look alike."""
+        ids = slam_map.keyframes["id"][reach.holds_keyframes(slam_map)]
+
+        def trials() -> Iterator[Place]:
+            yield from search.each(self._around(slam_map, reference_id))
+            yield from search.around(reference_id)
+            yield from search.each(self._alike(observations, slam_map, ids))
+
+        first = next((place for place in self._enough(trials()) if place.is_within(reach)), None)
+        if first is None:
+            return None
+        others = self._enough(search.each(self._alike(observations, slam_map, ids, first)))
+        best = max([first, *(place for place in others if place.is_within(reach))], key=lambda place: place.inliers)
+        rivals = [place for place in best.rivals(search.found, slam_map, self._drift) if place.is_within(reach)]
+        return self._expected(best, rivals, reach) if rivals else best
+
+    def _expected(self, best: Place, rivals: list[Place], reach: Reach) -> Place | None:
+        """Of places that fit about as well, shortly after a loss, the one that is where the camera was heading for."""
+        assert self._last is not None
+        centre = geometry.inverse(self._last.expected(reach))[:3, 3]
+
+        def off(place: Place) -> float:
+            return float(np.linalg.norm(place.tracked.T_world_cam[:3, 3] - centre))
+
+        first, second = sorted([best, *rivals], key=off)[:2]
+        enough = first.inliers >= self._config.recovery_inliers
+        if enough and reach.seconds <= _EXPECTED_S and off(first) < 0.5 * off(second):
+            return first
+        self._doubt(best, rivals)
+        return None
+
+    def _beyond(self, search: _Search, observations: Observations, slam_map: Map) -> Place | None:
+        """The one place that the frame looks like, wherever it is."""
+        trials = search.each(self._alike(observations, slam_map, slam_map.keyframes["id"]))
+        best = max([*self._enough(trials), *self._enough(search.found)], key=lambda place: place.inliers, default=None)
+        if best is None:
+            return None
+        for _ in search.each(self._alike(observations, slam_map, slam_map.keyframes["id"], best)):
+            pass
+        rivals = best.rivals(search.found, slam_map, self._drift)
+        if rivals:
+            self._doubt(best, rivals)
+        return None if rivals else best
+
+    def _anywhere(self, search: _Search, observations: Observations, slam_map: Map, reference_id: int) -> Place | None:
+        """The one place of a camera that was nowhere before."""
+        best = self._beyond(search, observations, slam_map)
+        if best is None and not search.found:
+            best = next(self._enough(search.each(self._around(slam_map, reference_id))), None)
+        return best
+
+    def _confirmed(self, place: Place | None) -> Place | None:
+        """The place if enough frames saw it."""
+        if place is None:
+            return None
+        if not self._is_claimed(place):
+            self._claims = []
+        self._claims.append(place)
+        self._missed = -1
+        return place if len(self._claims) >= _CONFIRMATIONS else None
+
+    def _is_claimed(self, place: Place) -> bool:
+        """Whether the latest frame that saw a place saw it where this one can come from."""
+        if not self._claims:
+            return False
+        before, fastest = self._claims[-1], self._last.fastest if self._last is not None else (0.0, 0.0)
+        seconds = place.tracked.observations.timestamp - before.tracked.observations.timestamp
+        return place.is_within(Reach.after(seconds, before.part, before.tracked.T_world_cam, before.depth, fastest))
+
+    def _doubt(self, best: Place, rivals: list[Place]) -> None:
+        """Neither place is believed in."""
+        self._claims = []
+        self._doubted += 1
+        logger.info(
+            "frame %d fits the places of key frames %d and %d with %d and %d inliers: they look the same",
+            best.tracked.observations.index, best.keyframe_id, rivals[0].keyframe_id, best.inliers, rivals[0].inliers,
+        )  # fmt: skip
+
+    def _enough(self, places: Iterable[Place]) -> Iterator[Place]:
+        """Those that show so much that the camera may be there."""
+        return (place for place in places if place.inliers >= self._config.recovery_inliers)
+
     def _around(self, slam_map: Map, reference_id: int) -> list[int]:
         """The key frame that tracking saw most of, last, and the newest ones."""
         recent: list[int] = slam_map.keyframes["id"][::-1][: self._config.recovery_keyframes].tolist()
         return [reference_id, *recent] if slam_map.has_keyframe(reference_id) else recent
 
-    def _alike(self, observations: Observations, slam_map: Map) -> list[int]:
-        """The key frames most like the frame, of each group that shares points only the best."""
+    def _alike(self, observations: Observations, slam_map: Map, ids: Ids, beside: Place | None = None) -> list[int]:
+        """Those of key frames that are most like the frame, of each group that shares points only the best.
+
+        Args:
+            beside: neither these nor what shares points with them.
+        """
         known, likeness = self._places.search(observations.descriptors)
-        found: list[int] = []
+        wanted = np.isin(known, ids)
         taken: set[int] = set()
-        for keyframe_id in known[np.argsort(-likeness, kind="stable")].tolist():
-            if len(found) == self._config.recovery_places:
-                break
-            if keyframe_id not in taken:
-                found.append(keyframe_id)
-                taken |= set(slam_map.covisible(keyframe_id, least=self._min_covisibility)[0].tolist())
-        return found
+        if beside is not None:
+            companions, _ = slam_map.covisible(beside.keyframe_id, least=self._min_covisibility)
+            taken = {beside.keyframe_id, *companions.tolist()}
+        return groups_by_likeness(
+            known[wanted], likeness[wanted], slam_map, self._min_covisibility, self._config.recovery_places, taken
+        )

@@ -177,7 +177,12 @@ class Slam:
             self._finish_keyframe(None, self._camera)
         self._count()
         self._tell_body_fixed()
+<<<<<<< HEAD
         self._tell_movers()
+=======
+        self._relocalizer.tell()
+        self._loops.tell()
+>>>>>>> h/places
         if len(self._recorder) == 0:
             self.statistics.no_pose = self._health.why_no_pose(self._two_view.still_shares, self._two_view.strangers)
         self.statistics.frames_elsewhere = int(np.count_nonzero(self._recorder.parts(self.map) != self.main_part))
@@ -497,8 +502,16 @@ class Slam:
                 tracked = max(tracked, near or tracked, key=lambda found: found.inliers)
             if tracked is not None:
                 return tracked
-        just_lost = self.state is TrackState.TRACKING
-        return self._relocalizer.find(observations, self.map, camera, self._reference_id, just_lost)
+            self._relocalizer.lose(self._motion, self._reference_id, self.map)
+        return self._recover(observations, camera)
+
+    def _recover(self, observations: Observations, camera: Camera) -> Tracked | None:
+        """The frame of a lost camera with its pose; frames that waited for it get theirs, too."""
+        tracked = self._relocalizer.find(observations, self.map, camera, self._reference_id)
+        for place in self._relocalizer.waited:
+            earlier = place.tracked
+            self._recorder.add(earlier.observations.timestamp, earlier.T_world_cam, place.keyframe_id, self.map)
+        return tracked
 
     def _without_movers(self, tracked: Tracked, camera: Camera) -> Tracked:
         """The frame at the pose that what stands still tells."""
@@ -536,7 +549,7 @@ class Slam:
         self._lost_frames += 1
         if self._lost_since is None:
             self._lost_since = observations.timestamp
-        if self.mapping and self._stays_lost(observations.timestamp):
+        if self.mapping and self._stays_lost(observations.timestamp) and not self._relocalizer.is_about_to_find:
             result = self._begin_anew(observations, frame, camera)
         else:
             result = TrackResult(observations.index, observations.timestamp, self.state, reason=reason)
@@ -556,6 +569,7 @@ class Slam:
         result = self._initialize(observations, frame, camera)
         if self.state is TrackState.TRACKING:
             logger.warning("frame %d: begins part %d of the map", observations.index, self.map.part)
+            self._loops.part_began(self.map.part, self._relocalizer.departure)
         return result
 
     def _keep(self, frame: Frame, observations: Observations, point_ids: Ids) -> None:

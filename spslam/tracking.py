@@ -22,6 +22,8 @@ Array = NDArray[np.float64]
 # counts only where so many of the matches agree with the pose. So many points tell where to look for all of them.
 _NEAR_GATE, _NEAR_SHARE, _NEAR_POINTS = 0.4, 0.6, 600
 _GATE_WIDENINGS = (1.0, 2.5)
+# The fastest speed of late fades to a third in so long.
+_SPEED_FADES_S = 1.0
 _NAN_COVARIANCE = np.full((6, 6), np.nan)
 
 
@@ -193,23 +195,32 @@ class Tracker:
         return search(coarse=False)
 
     def recover(
-        self, observations: Observations, slam_map: Map, camera: Camera, keyframe_ids: Iterable[int]
+        self,
+        observations: Observations,
+        slam_map: Map,
+        camera: Camera,
+        keyframe_ids: Iterable[int],
+        least: int | None = None,
     ) -> Tracked | None:
-        """Pose of a frame without any prediction, from matches with one key frame after the other."""
+        """Pose of a frame without any prediction, from matches with one key frame after the other.
+
+        Args:
+            least: inliers that it takes; None: as many as a lost camera must see to be found again.
+        """
         for keyframe_id in keyframe_ids:
             matched = self._match_keyframe(observations, slam_map, keyframe_id)
-            tracked = self._recover_from(observations, slam_map, camera, matched)
+            tracked = self._recover_from(observations, slam_map, camera, matched, least)
             if tracked is not None:
                 return tracked
         return None
 
     def recover_around(
-        self, observations: Observations, slam_map: Map, camera: Camera, keyframe_id: int
+        self, observations: Observations, slam_map: Map, camera: Camera, keyframe_id: int, least: int | None = None
     ) -> Tracked | None:
         """Pose of a frame without any prediction, from matches with all points around a key frame at once.
 
         After a jump a few points of each key frame are found again, which together may be enough. No ratio test:
-        neighbouring points look alike, and RANSAC sorts them out.
+        neighbouring points look alike, and RANSAC sorts them out. For `least` see `recover`.
         """
         if not slam_map.has_keyframe(keyframe_id):
             return None
@@ -220,9 +231,11 @@ class Tracker:
         matched = np.full(len(observations), NO_POINT, dtype=np.int64)
         hit = matches0 >= 0
         matched[hit] = point_ids[matches0[hit]]
-        return self._recover_from(observations, slam_map, camera, matched)
+        return self._recover_from(observations, slam_map, camera, matched, least)
 
-    def _recover_from(self, observations: Observations, slam_map: Map, camera: Camera, matched: Ids) -> Tracked | None:
+    def _recover_from(
+        self, observations: Observations, slam_map: Map, camera: Camera, matched: Ids, least: int | None
+    ) -> Tracked | None:
         """Pose of a frame from the points (N,) that its key points seem to see, some of them wrongly."""
         seen = np.flatnonzero(matched >= 0)
         if len(seen) < self._config.min_inliers:
@@ -233,7 +246,8 @@ class Tracker:
             return None
         local_points = slam_map.points_seen_by(self.local_keyframes(slam_map, matched[seen][estimate.inliers]))
         tracked = self.track(observations, slam_map, camera, estimate.T_cam_world, local_points)
-        if tracked is None or tracked.inliers < self._config.recovery_inliers:
+        least = self._config.recovery_inliers if least is None else least
+        if tracked is None or tracked.inliers < least:
             return None
         return replace(tracked, how="recovery")
 
@@ -348,6 +362,7 @@ class Motion:
         self._T_cam_keyframe: Array | None = None
         self._keyframe_id = -1
         self._velocity = np.zeros(6)
+        self._fastest = np.zeros(2)
         self._timestamp = 0.0
 
     def update(self, timestamp: float, T_cam_world: Array, keyframe_id: int, slam_map: Map) -> None:
@@ -355,7 +370,10 @@ class Motion:
         previous = self.last(slam_map)
         if previous is not None and timestamp > self._timestamp:
             step = geometry.se3_log(T_cam_world @ geometry.inverse(previous))
-            self._velocity = step / (timestamp - self._timestamp)
+            elapsed = timestamp - self._timestamp
+            self._velocity = step / elapsed
+            speeds = np.linalg.norm(self._velocity.reshape(2, 3), axis=1)
+            self._fastest = np.maximum(speeds, self._fastest * np.exp(-elapsed / _SPEED_FADES_S))
         self.anchor(timestamp, T_cam_world, keyframe_id, slam_map)
 
     @property
@@ -363,6 +381,17 @@ class Motion:
         """(6,) [translation, rotation] per second, from the last two poses: after t seconds a point X of camera
         coordinates is at exp(velocity · t) X; zeros where unknown."""
         return self._velocity
+
+    @property
+    def fastest(self) -> tuple[float, float]:
+        """How fast the camera moved at most of late, map units and radians per second: a speed of the past counts the
+        less the longer ago it was."""
+        return float(self._fastest[0]), float(self._fastest[1])
+
+    @property
+    def timestamp(self) -> float:
+        """When the last pose was, seconds."""
+        return self._timestamp
 
     def anchor(self, timestamp: float, T_cam_world: Array, keyframe_id: int, slam_map: Map) -> None:
         """Set the last pose without touching the velocity."""
@@ -375,11 +404,12 @@ class Motion:
         if self._T_cam_keyframe is not None:
             self._T_cam_keyframe[:3, 3] *= scale
         self._velocity[:3] *= scale
+        self._fastest[0] *= scale
 
     def stop(self) -> None:
         """Forget pose and velocity: how the camera moved before a loss says nothing about how it moves after it."""
         self._T_cam_keyframe = None
-        self._velocity = np.zeros(6)
+        self._velocity, self._fastest = np.zeros(6), np.zeros(2)
 
     def last(self, slam_map: Map) -> Array | None:
         """(4, 4) `T_cam_world` of the last tracked frame in today's map."""

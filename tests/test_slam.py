@@ -185,12 +185,15 @@ def test_a_camera_that_reappears_anywhere_in_the_map_is_found() -> None:
     states = [result.state for result in results]
     assert set(states[:160]) == {TrackState.TRACKING}
     assert set(states[160:165]) == {TrackState.LOST}
-    assert set(states[165:]) == {TrackState.TRACKING}
+    assert set(states[165:167]) == {TrackState.LOST}, "a place so far away takes three frames to be believed"
+    assert set(states[167:]) == {TrackState.TRACKING}
     assert slam.statistics.relocalisations == 1
-    for result, pose in zip(results[165:], back, strict=True):
+    assert len(slam.trajectory()) == 175, "those that waited get their pose afterwards"
+    assert ate(slam, [*poses, *dark, *back], "se3") < 0.02
+    for result, pose in zip(results[167:], back[2:], strict=True):
         assert result.T_world_cam is not None
         expected = geometry.inverse(poses[0]) @ pose
-        assert np.linalg.norm(result.T_world_cam[:3, 3] - expected[:3, 3]) < 0.02
+        assert np.linalg.norm(result.T_world_cam[:3, 3] - expected[:3, 3]) < 0.03
 
 
 def test_a_place_never_seen_is_not_recognised() -> None:

@@ -1,0 +1,108 @@
+"""Where a lost camera is looked for, in a corridor whose two halves look the same to the last point."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from point_room import PointRoom, corridor, drive, look
+
+from spslam import geometry
+from spslam.datasets.opening import open_sequence
+from spslam.frame import Frame
+from spslam.look_alikes import Departure, Reach, groups_by_likeness
+from spslam.slam import Slam
+from spslam.tracking import TrackResult, TrackState
+
+HALF = 12.0
+STEP = 0.08
+
+
+def twin_halves() -> PointRoom:
+    """Points on the walls of 12 m along x, and the same once more behind them."""
+    room = PointRoom(1500, size=(HALF, 4.0, 8.0))
+    shift = np.array([HALF, 0.0, 0.0])
+    room.points = np.concatenate([room.points, room.points + shift])
+    room.descriptors = np.concatenate([room.descriptors] * 2)
+    return room
+
+
+def walk_on(dark: int, after: list[np.ndarray], count: int = 175) -> tuple[Slam, list[TrackResult], list[np.ndarray]]:
+    """From one half into the other, then so many dark frames and these poses; what became of them."""
+    room, poses = twin_halves(), corridor(-4.0, count, STEP)
+    poses = [*poses, *[poses[-1]] * dark, *after]
+    room.blind = set(range(count, count + dark))
+    slam, results = drive(room, poses, "stereo")
+    return slam, results[count + dark :], [geometry.inverse(poses[0]) @ pose for pose in after]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dark", [1, 6])
+def test_after_the_dark_a_camera_goes_on_where_it_was(dark: int) -> None:
+    _, results, expected = walk_on(dark, corridor(-4.0 + STEP * (175 + dark), 8, STEP))
+    for result, pose in zip(results, expected, strict=True):
+        assert result.T_world_cam is not None
+        assert np.linalg.norm(result.T_world_cam[:3, 3] - pose[:3, 3]) < 0.05
+
+
+@pytest.mark.slow
+def test_carried_to_a_place_that_two_look_like_a_camera_stays_lost(caplog: pytest.LogCaptureFixture) -> None:
+    _, results, _ = walk_on(1, corridor(-3.6, 4, STEP), 200)
+    assert {result.state for result in results} == {TrackState.LOST}
+    (told,) = [record for record in caplog.records if getattr(record, "notice_topic", "") == "places_look_alike"]
+    assert told.getMessage().startswith("4 frames of a lost camera fit two places")
+
+
+def test_reach_grows_with_time_speed_and_depth() -> None:
+    T = look(1.0, 0.0, 0.0, 0.0)
+    still, moving = (Reach.after(2.0, 0, T, 4.0, (speed, 0.0)) for speed in (0.0, 1.0))
+    assert still.distance == pytest.approx(3.0), "0.25 depths at once and 0.25 a second"
+    assert moving.distance == pytest.approx(6.0), "and one and a half times as far as it came at its speed"
+    assert still.holds(0, look(3.9, 0.0, 0.0, 0.0)) and not still.holds(0, look(4.1, 0.0, 0.0, 0.0))
+    assert not still.holds(1, T), "another part of the map has a world of its own"
+    assert Reach.after(0.0, 0, T, 4.0, (1.0, 1.0)).holds(0, look(1.0, 0.0, 0.0, 0.4))
+    assert not Reach.after(0.0, 0, T, 4.0, (1.0, 1.0)).holds(0, look(1.0, 0.0, 0.0, 0.6))
+
+
+def test_a_departure_is_where_its_key_frame_is(landmarks) -> None:
+    scene = landmarks.box()
+    slam_map = scene.map_of([scene.pose(), scene.pose(0.2)])
+    forward = np.array([0.0, 0.0, -0.5, 0.0, 0.0, 0.0])
+    departure = Departure(1, np.eye(4), 3.0, forward, (0.5, 0.0))
+    reach = departure.reach(4.0, slam_map)
+    assert reach is not None and reach.seconds == 1.0
+    assert reach.T_world_cam == pytest.approx(slam_map.pose(1))
+    moved = geometry.inverse(departure.expected(reach))[:3, 3] - slam_map.pose(1)[:3, 3]
+    assert moved == pytest.approx(0.5 * slam_map.pose(1)[:3, 2])
+    assert replace(departure, keyframe_id=7).reach(4.0, slam_map) is None
+
+
+def test_of_each_group_the_likest_is_chosen(landmarks) -> None:
+    scene = landmarks.box()
+    slam_map = scene.map_of([scene.pose(), scene.pose(0.1), scene.pose(0.2)])
+    ids, likeness = np.arange(3), np.array([0.1, 0.9, 0.5], dtype=np.float32)
+    assert groups_by_likeness(ids, likeness, slam_map, 5, 3) == [1], "all see the same points"
+    assert groups_by_likeness(ids, likeness, slam_map, 10**6, 2) == [1, 2]
+    assert groups_by_likeness(ids, likeness, slam_map, 10**6, 3, taken=[1]) == [2, 0]
+
+
+@pytest.mark.slow
+def test_dark_frames_in_the_twin_world_do_not_lead_to_the_other_half() -> None:
+    """Of `demo-twins`; both halves are known by then."""
+    sequence = open_sequence("demo-twins", sensor="stereo")
+    slam = Slam.from_config("demo_stereo", ["features.extractor=orb"])
+    frames = [*range(0, 400, 4), *range(400, 460)]
+    truth = sequence.ground_truth.T_world_cam
+    dark = {i for i in range(400, 460) if 5 <= i % 30 < 5 + (3 if i < 430 else 12)}
+    for i in frames:
+        result = slam.track(darkened(sequence[i]) if i in dark else sequence[i])
+        assert (result.T_world_cam is None) == (i in dark), i
+        if result.T_world_cam is not None:
+            expected = geometry.inverse(truth[0]) @ truth[i]
+            assert np.linalg.norm(result.T_world_cam[:3, 3] - expected[:3, 3]) < 0.3, i
+
+
+def darkened(frame: Frame) -> Frame:
+    black = np.zeros_like(frame.image)
+    return replace(frame, image=black, image_right=black)
