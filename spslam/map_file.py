@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import struct
 import zipfile
 import zlib
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,6 +27,10 @@ from spslam.camera import Camera
 from spslam.errors import CalibrationError, MapError
 from spslam.files import atomic_file
 from spslam.map import Map, Origin
+from spslam.notices import notice
+from spslam.ownership import Claim, claim_file
+
+logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 3
 _DESCRIBED = ("points", "observations")
@@ -49,6 +55,67 @@ class SavedMap:
 
     map: Map
     places: Arrays
+
+
+class HeldMap:
+    """The file of a map that this process extends, which no other process may do meanwhile; anybody may read it.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        MapError: another process extends it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._claim: Claim | None = None
+        try:
+            self._claim = claim_file(path)
+        except FileNotFoundError:
+            # Reading it tells.
+            pass
+        except OSError as error:
+            text = "cannot lock %s (%s): let no other run extend it meanwhile"
+            notice(logger, "map_not_locked", text, path, error.strerror or error)
+        else:
+            if self._claim is None:
+                raise MapError(f"another run extends {path} right now: wait until it has ended, or extend a copy")
+        self._before = _state(path)
+
+    def save(self, save: Callable[[Path], None], saved: Path) -> None:
+        """Put the extended map in place of the file.
+
+        Args:
+            save: writes it to a path.
+            saved: a file of the same map that is there already.
+
+        Raises:
+            MapError: another program changed the file meanwhile; it stays as it is.
+            OutputError: it cannot be written.
+        """
+        if saved.exists() and self._path.exists() and saved.samefile(self._path):
+            return
+        if _state(self._path) not in (None, self._before):
+            raise MapError(
+                f"{self._path} was changed by another program during the run and is left as it is: the extended map "
+                f"is {saved}"
+            )
+        save(self._path)
+
+    def release(self) -> None:
+        """Let others extend it."""
+        if self._claim is not None:
+            self._claim.release()
+
+
+def _state(path: Path) -> tuple[int, ...] | None:
+    """What changes when a file is written or replaced; None without one."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def save_map(path: Path | str, slam_map: Map, places: Arrays | None = None) -> None:
