@@ -7,7 +7,6 @@ import logging
 import logging.handlers
 import os
 import re
-import shutil
 import sys
 import tempfile
 from contextlib import suppress
@@ -19,7 +18,7 @@ from types import TracebackType
 from spslam.errors import OutputError
 from spslam.files import exchange
 from spslam.notices import Notice, NoticeHandler, notice
-from spslam.ownership import OWNER, Claim, claim_folder, is_abandoned
+from spslam.ownership import OWNER, Claim, claim_folder, is_abandoned, remove_folder
 
 _LOG = logging.getLogger(__name__)
 
@@ -77,26 +76,29 @@ class OutputFolder:
         self.partial = Path(name)
         self._claim = claim_folder(self.partial)
         self._moving = Lock()
-        self._done = False
+        self._final: Path | None = None
+        self._kept = False
         mask = os.umask(0)
         os.umask(mask)
         self.partial.chmod(0o777 & ~mask)
 
     def publish(self) -> Path:
-        """Move the folder to its final place; returns that.
+        """Move the folder to its final place, if that was not done yet; returns that.
 
         Raises:
             OutputError: something else came to be there meanwhile, or moving failed. The results are in a folder that
                 the error names and that stays.
         """
         with self._moving:
+            if self._final is not None:
+                return self._final
             try:
                 final = self._move_to_free() if self._numbered else self._move()
             except OutputError as error:
                 kept = self._keep()
-                self._done = True
+                self._kept = True
                 raise OutputError(f"{error}; the results are in {kept}") from None
-            self._done = True
+            self._final = final
             _unmark(final, self._claim)
         return final
 
@@ -106,8 +108,8 @@ class OutputFolder:
         if not self._moving.acquire(timeout=_MOVING_S):
             return
         try:
-            if not self._done:
-                shutil.rmtree(self.partial, ignore_errors=True)
+            if self._final is None and not self._kept:
+                remove_folder(self.partial)
                 if self._claim is not None:
                     self._claim.release()
         finally:
@@ -161,7 +163,7 @@ def _replace(final: Path, partial: Path) -> None:
     claim = claim_folder(final)
     try:
         if exchange(final, partial):
-            shutil.rmtree(partial, ignore_errors=True)
+            remove_folder(partial)
             return
         # Where the system cannot do it in one step, the next run beside it puts back what a kill between two leaves.
         replaced = Path(tempfile.mkdtemp(dir=final.parent, prefix=f".{final.name}.", suffix=_REPLACED))
@@ -175,7 +177,7 @@ def _replace(final: Path, partial: Path) -> None:
                 raise
         finally:
             if not (replaced / final.name).exists() or final.exists():
-                shutil.rmtree(replaced, ignore_errors=True)
+                remove_folder(replaced)
             if moved is not None:
                 moved.release()
     except OSError:
@@ -211,7 +213,7 @@ def _tidy_up(parent: Path) -> None:
                     with suppress(OSError):
                         run.rename(parent / run.name)
                         notice(_LOG, "run_put_back", "%s is back: a run that was to replace it was killed", run.name)
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_folder(folder)
         _LOG.info("removed %s, which a killed process left", folder)
 
 

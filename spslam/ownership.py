@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -23,6 +24,8 @@ _BOOT = Path("/proc/sys/kernel/random/boot_id")
 # Who started a machine anew cannot say whether a process of another machine is alive: one that has written nothing for
 # so long is not.
 _QUIET_S = 86400.0
+# Between making a mark and saying in it whose it is, seconds.
+_STEP_S = 60.0
 
 
 class Claim:
@@ -45,44 +48,62 @@ class Claim:
 def claim_folder(folder: Path) -> Claim | None:
     """Mark a folder as that of this process; None where the file system has no locks, or takes no file.
 
-    The mark is the file `OWNER` in it, which is locked before it has that name.
+    The mark is the file `OWNER` in it, which is locked and says on which machine that holds.
     """
-    mark = folder / f"{OWNER}.{os.getpid()}"
     try:
-        descriptor = os.open(mark, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        descriptor = os.open(folder / OWNER, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
     except OSError:
         return None
-    claim = Claim(descriptor)
-    try:
-        if _lock(descriptor) is not True:
-            raise OSError
-        os.write(descriptor, "\n".join(_this_boot()).encode())
-        mark.rename(folder / OWNER)
-    except OSError:
-        claim.release()
-        mark.unlink(missing_ok=True)
-        return None
-    return claim
+    with suppress(OSError):
+        locked = _lock(descriptor)
+        if locked:
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, "\n".join(_this_boot()).encode())
+            return Claim(descriptor)
+        if locked is None:
+            # It would say nothing.
+            (folder / OWNER).unlink()
+    os.close(descriptor)
+    return None
 
 
 def is_abandoned(folder: Path) -> bool:
-    """Whether the process that marked a folder is dead. False wherever that is not certain: a folder without a mark, a
-    file system without locks, another machine's folder on a shared disk."""
+    """Whether the process that marked a folder is dead. False wherever that is not certain: a folder with something but
+    no mark, a file system without locks, another machine's folder on a shared disk."""
     try:
         descriptor = os.open(folder / OWNER, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
+    except FileNotFoundError:
+        return _is_empty_for_long(folder)
     except OSError:
         return False
     try:
-        boot, _, host = os.read(descriptor, 1000).decode("utf-8", "replace").partition("\n")
-        here = _this_boot()
+        told, here = os.read(descriptor, 1000).decode("utf-8", "replace"), _this_boot()
+        boot, _, host = told.partition("\n")
+        if not told:
+            # Killed between two steps, or about to take the second one.
+            if _age(folder) < _STEP_S:
+                return False
         # A lock may be seen by the machine alone that holds it.
-        if boot != here[0] and (host != here[1] or time.time() - _last_change(folder) < _QUIET_S):
+        elif boot != here[0] and (host != here[1] or _age(folder) < _QUIET_S):
             return False
         return _lock(descriptor) is True
     except OSError:
         return False
     finally:
         os.close(descriptor)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a marked folder, the mark last: who is killed meanwhile leaves one that is known as abandoned."""
+    with suppress(OSError):
+        for entry in folder.iterdir():
+            if entry.name == OWNER:
+                continue
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry, ignore_errors=True)
+            else:
+                entry.unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def claim_file(path: Path) -> Claim | None:
@@ -137,5 +158,13 @@ def _this_boot() -> tuple[str, str]:
     return boot, platform.node()
 
 
-def _last_change(folder: Path) -> float:
-    return max(entry.stat().st_mtime for entry in (folder, *folder.iterdir()))
+def _age(folder: Path) -> float:
+    """Since when nothing in it was written, seconds."""
+    return time.time() - max(entry.stat().st_mtime for entry in (folder, *folder.iterdir()))
+
+
+def _is_empty_for_long(folder: Path) -> bool:
+    try:
+        return _age(folder) >= _QUIET_S and not any(folder.iterdir())
+    except OSError:
+        return False

@@ -10,7 +10,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import closing, contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from threading import Condition, Event, Thread
 from time import monotonic, perf_counter, sleep
@@ -89,9 +89,10 @@ def prepared(
             on_drop(item.frame)
 
     with (
-        closing(_ahead(source, "read ahead", drop_read, stop)) as read,
-        closing(_observed(read, observe, at_once if on_drop is None else 1, stop)) as observed,
-        closing(_ahead(observed, "observe ahead", drop_observed, stop)) as done,
+        _closing(_ahead(source, "read ahead", drop_read, stop)) as read,
+        _closing(_observed(read, observe, at_once if on_drop is None else 1, stop)) as observed,
+        # It waits for those before it.
+        _closing(_ahead(observed, "observe ahead", drop_observed, stop, 3 * _PATIENCE_S)) as done,
     ):
         try:
             yield done
@@ -144,6 +145,16 @@ def _wait_until(moment: float, frame: Frame, stop: Callable[[], bool]) -> None:
         sleep(_LONGEST_WAIT_S)
     if not stop():
         sleep(max(seconds, 0.0))
+
+
+@contextmanager
+def _closing(generator: Generator[Item]) -> Iterator[Generator[Item]]:
+    try:
+        yield generator
+    finally:
+        # One that is being worked on belongs to a thread that was left behind.
+        with suppress(ValueError):
+            generator.close()
 
 
 def _observed(
@@ -203,7 +214,11 @@ def _waited(is_done: Callable[[], bool], stop: Callable[[], bool], patience_s: f
 
 
 def _ahead(
-    items: Iterable[Item], name: str, on_drop: Callable[[Item], None] | None, stop: Callable[[], bool]
+    items: Iterable[Item],
+    name: str,
+    on_drop: Callable[[Item], None] | None,
+    stop: Callable[[], bool],
+    patience_s: float = _PATIENCE_S,
 ) -> Generator[Item]:
     """The items in their order, taken by a thread of this name before they are asked for; none that is not there yet
     once `stop` says so."""
@@ -229,7 +244,7 @@ def _ahead(
             yield item
     finally:
         slots.close()
-        if not _waited(is_done, stop, _PATIENCE_S):
+        if not _waited(is_done, stop, patience_s):
             leave_thread_behind()
 
 

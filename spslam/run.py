@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -46,9 +47,9 @@ _RECENT_FRAMES = 20
 _NUMBER = re.compile(r"\d+(\.\d+)?")
 # Of an error that a library made, which may go on for pages, characters.
 _LONGEST_REASON = 200
-# A run that was stopped draws pictures for so long at most, and only then is its folder there: `docker stop` waits ten
-# seconds, a person fewer.
+# A run that was stopped begins no picture later than so long after: people do not wait longer.
 _PICTURES_S = 3.0
+_PICTURES = (".png", ".html")
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ def run(
             stamps = {result.index: result.timestamp for result in record.results}
             scaling = apply_scale(scale, slam, stamps, sequence.ground_truth)
             metrics = write_results(
-                output.partial, slam, sequence, record, labels, scaling, samples.chosen(), log.notices, stop
+                output, slam, sequence, record, labels, scaling, samples.chosen(), log.notices, stop
             )
         except Exception:
             # A broken map may well be what the run failed of: that comes first.
@@ -215,7 +216,7 @@ def compare(trajectory: Trajectory, sequence: Sequence, align: Alignment) -> Eva
 
 
 def write_results(
-    folder: Path,
+    output: OutputFolder,
     slam: Slam,
     sequence: Sequence,
     record: Record,
@@ -225,10 +226,11 @@ def write_results(
     notices: list[Notice],
     stop: Callable[[], bool] = lambda: False,
 ) -> Metrics:
-    """Write every result file but the log into `folder`; returns what is in `metrics.json`.
+    """Write every result file but the log; returns what is in `metrics.json`.
 
     What a run is for comes first: trajectories, map, figures. What shows it in other ways is tried file by file, and a
-    notice says what could not be written, and why.
+    notice says what could not be written, and why. The results of a run that was stopped are published between the two:
+    who stopped it may not wait for pictures.
 
     Args:
         notices: what was dropped, guessed, ignored, scaled or doubted; grows while this goes on.
@@ -237,6 +239,7 @@ def write_results(
     Raises:
         OutputError: a file that is not optional cannot be written.
     """
+    folder = output.partial
     trajectory = slam.trajectory()
     align = _alignment(slam, sequence)
     evaluation = compare(trajectory, sequence, align)
@@ -248,6 +251,9 @@ def write_results(
         slam.save_map(folder / "map.npz")
     write_atomic(folder / "config.yaml", slam.config.to_yaml())
     _write_metrics(folder, metrics, notices)
+    # Elsewhere no folder can be moved while its log is open.
+    if record.stopped and os.name == "posix":
+        folder = output.publish()
 
     title = printable(f"{sequence.name}, {sequence.sensor}, {slam.config.features.extractor}")
     truth = sequence.ground_truth
@@ -287,7 +293,7 @@ def _write_optional(folder: Path, files: list[tuple[str, Callable[[Path], object
             for name, write in files:
                 if stop():
                     until = until or monotonic() + _PICTURES_S
-                    if monotonic() > until:
+                    if Path(name).suffix in _PICTURES and monotonic() >= until:
                         break
                 if not _tried(folder / name, write):
                     failed.append(name)

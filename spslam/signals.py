@@ -15,7 +15,7 @@ import signal
 import sys
 from _thread import interrupt_main
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import wraps
 from threading import Event, Thread, current_thread, main_thread
 from time import monotonic, sleep
@@ -56,6 +56,7 @@ class _Wishes:
         raised: whether an exception said so.
         told: whether the user was told that it ends.
         flags: how many `interrupt_as_flag` are under way.
+        of_command: whether they are of a whole command.
         again: the next signal is no echo: its exception was lost.
     """
 
@@ -63,7 +64,7 @@ class _Wishes:
         self.number = 0
         self.raised = self.told = False
         self.flags = 0
-        self.again = False
+        self.of_command = self.again = False
         self._last = 0.0
 
     def counts(self, number: int) -> bool:
@@ -105,12 +106,13 @@ def interrupt_as_flag() -> Iterator[Event]:
             _raise(frame)
         flag.set()
 
-    _wishes.flags += 1
-    try:
-        with _handled(on_signal):
-            yield flag
-    finally:
-        _wishes.flags -= 1
+    with nullcontext(_wishes) if _wishes.of_command else _new_wishes(False) as wishes:
+        wishes.flags += 1
+        try:
+            with _handled(on_signal):
+                yield flag
+        finally:
+            wishes.flags -= 1
 
 
 def ends_on_signals(command: Callable[Arguments, None]) -> Callable[Arguments, None]:
@@ -121,9 +123,7 @@ def ends_on_signals(command: Callable[Arguments, None]) -> Callable[Arguments, N
 
     @wraps(command)
     def wrapped(*args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
-        global _wishes
-        _wishes = wishes = _Wishes()
-        with _handled(_on_signal), _lost_exceptions_again():
+        with _new_wishes(True) as wishes, _handled(_on_signal), _lost_exceptions_again():
             try:
                 command(*args, **kwargs)
             except SystemExit as leaving:
@@ -344,6 +344,20 @@ def _watch(reader: int) -> None:
 
 
 @contextmanager
+def _new_wishes(of_command: bool) -> Iterator[_Wishes]:
+    """What was asked for before is forgotten, and inside it is forgotten afterwards, but in a process that ends."""
+    global _wishes
+    before, _wishes = _wishes, _Wishes()
+    wishes = _wishes
+    wishes.of_command = of_command
+    try:
+        yield wishes
+    finally:
+        if not _process.owned:
+            _wishes = before
+
+
+@contextmanager
 def _handled(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
     """The ending signals go to a handler, but for those that this process was started to ignore (`nohup`)."""
     if current_thread() is not main_thread():
@@ -387,7 +401,12 @@ def _raise_again() -> None:
     # When the main thread has left what made it lose the first one.
     sleep(_POLL_S)
     _wishes.again = True
-    interrupt_main(signal.Signals(_wishes.number or signal.SIGINT))
+    number = signal.Signals(_wishes.number or signal.SIGINT)
+    if hasattr(signal, "pthread_kill"):
+        # Wakes it, too.
+        signal.pthread_kill(main_thread().ident or 0, number)
+    else:
+        interrupt_main(number)
 
 
 @contextmanager
