@@ -365,11 +365,13 @@ def _run(
 
     if map_file is not None and not extend and out is not None and map_file.resolve().parent == out.resolve():
         raise ConfigError(f"--out {out} would be replaced with the map that --localize leaves as it is: give another")
-    held = HeldMap(map_file) if map_file is not None and extend else None
     output = OutputFolder(
         out or default_output(frames.name, frames.sensor, config.features.extractor), numbered=out is None
     )
+    held: HeldMap | None = None
     try:
+        if map_file is not None and extend:
+            held = HeldMap(map_file)
         with cleaned_up(output.discard):
             saved = None if map_file is None else load_map(map_file)
             mapping = saved is None or extend

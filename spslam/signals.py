@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import ctypes
+import errno
 import os
 import select
 import signal
@@ -86,7 +87,7 @@ class _Process:
         self.terminals: list[int] = []
         self.cleanups: dict[int, Callable[[], None]] = {}
         self.left_behind = False
-        self.grace_s = _GRACE_S
+        self.keeping = False
 
 
 _wishes = _Wishes()
@@ -135,7 +136,8 @@ def ends_on_signals(command: Callable[Arguments, None]) -> Callable[Arguments, N
                 sys.exit(exit_code(wishes.number or signal.SIGINT))
             except Exception as error:
                 # Libraries make other errors of an interrupt, and a terminal that is gone takes no more lines.
-                if not (wishes.raised or (wishes.number and isinstance(error, OSError))):
+                gone = isinstance(error, OSError) and error.errno in (errno.EIO, errno.EPIPE)
+                if not (wishes.raised or (wishes.number and gone)):
                     raise
                 tell_end()
                 sys.exit(exit_code(wishes.number))
@@ -211,11 +213,11 @@ def leave_thread_behind() -> None:
 @contextmanager
 def results_kept() -> Iterator[None]:
     """Another signal inside has time to be obeyed, for it drops less than everything."""
-    _process.grace_s = _KEEPING_S
+    _process.keeping = True
     try:
         yield
     finally:
-        _process.grace_s = _GRACE_S
+        _process.keeping = False
 
 
 @contextmanager
@@ -271,7 +273,7 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
 
 def _raise(frame: FrameType | None) -> NoReturn:
     # An interrupted import may end as another error, or as none, or leave half a module to whoever imports it next.
-    if _process.owned and _importing(frame):
+    if _process.owned and not _process.keeping and _importing(frame):
         _end_told()
     _wishes.raised = True
     raise Interrupted
@@ -334,12 +336,12 @@ def _watch(reader: int) -> None:
         number, first = data[0], not heard.number
         if number not in ENDING or not heard.counts(number):
             continue
-        until = monotonic() + _process.grace_s
+        until = monotonic() + (_KEEPING_S if _process.keeping else _GRACE_S)
         while monotonic() < until and not (first and _wishes.number):
             sleep(_POLL_S)
         if first and (_wishes.number or _wishes.flags):
             continue
-        _wishes.number = _wishes.number or number
+        _wishes.number = _wishes.number or heard.number
         _end_told()
 
 

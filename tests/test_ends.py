@@ -16,6 +16,7 @@ import pytest
 from command_line import call
 
 from spslam.datasets import open_sequence
+from spslam.ownership import claim_file
 from spslam.signals import Interrupted, ends_on_signals, interrupt_as_flag
 from spslam.trajectory import read_tum
 
@@ -232,3 +233,16 @@ def test_a_map_is_not_lost_by_being_looked_for(tmp_path: Path, capsys: pytest.Ca
     arguments = ("--map", str(tmp_path / "map.npz"), "--localize", "--out", str(tmp_path))
     assert call(*RUN, *arguments) == 2
     assert "would be replaced with the map that --localize leaves as it is" in capsys.readouterr().err
+
+
+def test_a_map_that_another_run_extends_is_refused_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "map.npz"
+    path.write_bytes(b"of any kind")
+    claim = claim_file(path)
+    assert claim is not None
+    assert call(*RUN, "--map", str(path), "--extend", "--out", str(tmp_path / "out")) == 2
+    assert f"another run extends {path} right now" in capsys.readouterr().err
+    assert [entry.name for entry in tmp_path.iterdir()] == ["map.npz"]
+    claim.release()
+    again = call(*RUN, "--map", str(path), "--extend", "--out", str(tmp_path / "out"))
+    assert (again, "cannot read map" in capsys.readouterr().err) == (2, True)
