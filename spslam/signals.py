@@ -184,6 +184,8 @@ def own_process() -> None:
     if current_thread() is not main_thread():
         return
     _process.owned = True
+    # The first to be registered is called last.
+    atexit.register(_ignore_all)
     _process.terminals = [descriptor for descriptor in (1, 2) if os.isatty(descriptor)]
     for number in ENDING:
         if _taken(number):
@@ -283,6 +285,12 @@ def _on_early_signal(number: int, frame: FrameType | None) -> None:
     if _wishes.counts(number):
         _leave_dead_terminal(number)
         _end_told()
+
+
+def _ignore_all() -> None:
+    """Python gives signals up before it is gone: all is done by then, and the exit code should say so."""
+    for number in ENDING:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _importing(frame: FrameType | None) -> bool:

@@ -152,6 +152,21 @@ def test_a_call_that_does_not_return_is_ended(kind: str) -> None:
     assert ended(process) == (143, "tidy\n", "stopped by SIGTERM\n")
 
 
+def test_a_signal_after_the_end_changes_nothing() -> None:
+    code = (
+        "import time\nfrom spslam.signals import own_process\nown_process()\n"
+        "class Late:\n"
+        "    def __del__(self, print=print, sleep=time.sleep):\n"
+        "        print('ready', flush=True)\n"
+        "        sleep(0.5)\n"
+        "late = Late()\n"
+    )
+    process = begin(python=("-c", code))
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGTERM)
+    assert ended(process) == (0, "", "")
+
+
 def test_what_nohup_ignores_stays_ignored() -> None:
     code = (
         "import signal\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
