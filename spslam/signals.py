@@ -56,7 +56,7 @@ class _Wishes:
         number: the first signal; 0: none yet.
         raised: whether an exception said so.
         told: whether the user was told that it ends.
-        flags: how many `interrupt_as_flag` are under way.
+        flags, unkept: how many `interrupt_as_flag` and `nothing_kept` are under way.
         of_command: whether they are of a whole command.
         again: the next signal is no echo: its exception was lost.
     """
@@ -64,7 +64,7 @@ class _Wishes:
     def __init__(self) -> None:
         self.number = 0
         self.raised = self.told = False
-        self.flags = 0
+        self.flags = self.unkept = 0
         self.of_command = self.again = False
         self._last = 0.0
 
@@ -103,7 +103,7 @@ def interrupt_as_flag() -> Iterator[Event]:
         if not _wishes.counts(number):
             return
         _leave_dead_terminal(number)
-        if flag.is_set():
+        if flag.is_set() or wishes.unkept:
             _raise(frame)
         flag.set()
 
@@ -114,6 +114,20 @@ def interrupt_as_flag() -> Iterator[Event]:
                 yield flag
         finally:
             wishes.flags -= 1
+
+
+@contextmanager
+def nothing_kept() -> Iterator[None]:
+    """Nothing that is done inside is worth anything unfinished: `interrupt_as_flag` raises KeyboardInterrupt at the
+    first signal, and now if it was before."""
+    wishes = _wishes
+    if wishes.flags and wishes.number and current_thread() is main_thread():
+        _raise(None)
+    wishes.unkept += 1
+    try:
+        yield
+    finally:
+        wishes.unkept -= 1
 
 
 def ends_on_signals(command: Callable[Arguments, None]) -> Callable[Arguments, None]:

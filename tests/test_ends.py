@@ -17,7 +17,7 @@ from command_line import call
 
 from spslam.datasets import open_sequence
 from spslam.ownership import claim_file
-from spslam.signals import Interrupted, ends_on_signals, interrupt_as_flag
+from spslam.signals import Interrupted, ends_on_signals, interrupt_as_flag, nothing_kept
 from spslam.trajectory import read_tum
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals are those of POSIX")
@@ -230,6 +230,18 @@ def test_the_first_signal_is_a_flag_and_echoes_of_it_are_none() -> None:
         time.sleep(0.06)
         with pytest.raises(Interrupted):
             signal.raise_signal(signal.SIGINT)
+
+
+def test_work_that_is_worth_nothing_unfinished_ends_at_the_first_signal() -> None:
+    with interrupt_as_flag() as flag:
+        with nothing_kept(), pytest.raises(Interrupted):
+            signal.raise_signal(signal.SIGTERM)
+        assert not flag.is_set()
+    with interrupt_as_flag() as flag:
+        signal.raise_signal(signal.SIGTERM)
+        assert flag.is_set()
+        with pytest.raises(Interrupted), nothing_kept():
+            pytest.fail("begun after it was asked to end")
 
 
 def test_commands_that_say_themselves_that_they_were_stopped_have_the_code_of_the_signal(

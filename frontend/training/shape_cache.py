@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spslam.errors import OutputError
-from spslam.signals import children_spared, end_with_parent
+from spslam.signals import children_spared, cleaned_up, end_with_parent, nothing_kept
 
 from .shapes import PRIMITIVES, draw_shape
 
@@ -88,9 +88,10 @@ def open_shapes(folder: Path, count: int, size: tuple[int, int], seed: int, proc
         return found
     temporary = folder / f".{path.name}.{secrets.token_hex(4)}.tmp"
     try:
-        temporary.mkdir(parents=True)
-        _store(temporary, count, size, seed, processes)
-        _move(temporary, path, count, size)
+        with nothing_kept(), cleaned_up(lambda: shutil.rmtree(temporary, ignore_errors=True)):
+            temporary.mkdir(parents=True)
+            _store(temporary, count, size, seed, processes)
+            _move(temporary, path, count, size)
     except OSError as error:
         raise OutputError(
             f"cannot cache shapes in {folder}: {error.strerror or error}; choose another folder"
