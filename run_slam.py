@@ -2,7 +2,7 @@
 
 import sys
 
-from spslam.cli import main
+from spslam.__main__ import main
 
 if __name__ == "__main__":
     main(["run", *sys.argv[1:]])

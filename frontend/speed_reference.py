@@ -4,10 +4,11 @@ runs are timed, which would take a quarter longer."""
 from __future__ import annotations
 
 import multiprocessing
-import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
+
+from spslam.signals import children_spared
 
 # Height, width, of all comparisons with whole runs, whatever the size of their images.
 REFERENCE_SIZE = (480, 640)
@@ -19,7 +20,9 @@ def reference_clock(threads: int, size: tuple[int, int] = REFERENCE_SIZE) -> Ite
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(theirs, threads, size), daemon=True)
-    process.start()
+    # The parent says when to end.
+    with children_spared():
+        process.start()
     theirs.close()
 
     def tick() -> float:
@@ -38,8 +41,6 @@ def reference_clock(threads: int, size: tuple[int, int] = REFERENCE_SIZE) -> Ite
 def _serve(requests: Connection, threads: int, size: tuple[int, int]) -> None:
     from .speed import make_reference, picture
 
-    # The parent says when to end.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     extractor, image = make_reference(threads), picture(size)
     while True:
         try:

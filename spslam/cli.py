@@ -9,9 +9,10 @@ from collections.abc import Callable, Sequence
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from spslam import (
     __version__,
@@ -39,9 +40,9 @@ from spslam.cli_options import (
     WeightsOption,
     resolve_config,
 )
-from spslam.errors import ConfigError, ScaleError, SpslamError
+from spslam.errors import ConfigError, RunStoppedError, ScaleError, SpslamError
 from spslam.notices import shown_notices
-from spslam.signals import interrupt_as_flag
+from spslam.signals import cleaned_up, ends_on_signals, interrupt_as_flag, tell_end
 
 if TYPE_CHECKING:
     from spslam.config import Config
@@ -80,8 +81,20 @@ class ViewerChoice(StrEnum):
     RERUN = "rerun"
 
 
+class _Commands(TyperGroup):
+    """All commands: a signal that ends one is told in a line of our own."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            tell_end()
+            raise typer.Exit(INTERRUPTED) from None
+
+
 app = typer.Typer(
     name="spslam",
+    cls=_Commands,
     help="Visual SLAM with SuperPoint as its front end: images in, trajectory and map out.",
     epilog="Start with: spslam demo",
     no_args_is_help=True,
@@ -235,8 +248,8 @@ def run(
     spslam run walk.mp4 --calibration phone.yaml --extractor orb
     spslam run walk2.mp4 --calibration phone.yaml --map runs/walk-mono-superpoint/map.npz --localize
 
-    ^C stops after the current frame and writes what is there; a second ^C drops it.
-    Exit codes: 0 done, 2 an error (told in one line), 130 stopped by ^C.
+    ^C stops after the current frame and writes what is there; a second ^C drops it. SIGTERM and SIGHUP are like ^C.
+    Exit codes: 0 done, 2 an error (told in one line), 130 stopped by ^C, 143 by SIGTERM, 129 by SIGHUP.
     """
     from spslam.config import config_for, dataset_of
     from spslam.datasets import open_sequence
@@ -326,6 +339,7 @@ def show_config(
         typer.echo(load_config(name, overrides).to_yaml(), nl=False)
 
 
+@ends_on_signals
 def main(arguments: Sequence[str] | None = None) -> None:
     """The `spslam` command; ends the process with its exit code."""
     # Its warnings would break the progress line; what is wrong with an image is in the log.
@@ -364,32 +378,45 @@ def _run(
     realtime: bool,
 ) -> None:
     from spslam.display import ProgressLine, print_outcome
-    from spslam.map_file import load_map
+    from spslam.map_file import HeldMap, load_map
     from spslam.output import OutputFolder, default_output
     from spslam.run import run as run_sequence
     from spslam.slam import Slam
 
+    if map_file is not None and not extend and out is not None and map_file.resolve().parent == out.resolve():
+        raise ConfigError(f"--out {out} would be replaced with the map that --localize leaves as it is: give another")
     output = OutputFolder(
         out or default_output(frames.name, frames.sensor, config.features.extractor), numbered=out is None
     )
+    held: HeldMap | None = None
     try:
-        saved = None if map_file is None else load_map(map_file)
-        slam = Slam.from_config(config, saved=saved, mapping=saved is None or extend, cache=cache, offline=not realtime)
-        labels = {**labels, "engine": slam.engine}
-        viewer = watch()
-        with interrupt_as_flag() as interrupted, ProgressLine(len(frames)) as line:
-            outcome = run_sequence(
-                slam, frames, output, viewer, labels, log, line.update, interrupted.is_set, scale, realtime
-            )
-        # A map without the size that was asked for is a whole map.
-        if map_file is not None and extend and (outcome.failure is None or isinstance(outcome.failure, ScaleError)):
-            slam.save_map(map_file)
+        if map_file is not None and extend:
+            held = HeldMap(map_file)
+        with cleaned_up(output.discard):
+            saved = None if map_file is None else load_map(map_file)
+            mapping = saved is None or extend
+            slam = Slam.from_config(config, saved=saved, mapping=mapping, cache=cache, offline=not realtime)
+            labels = {**labels, "engine": slam.engine}
+            viewer = watch()
+            with interrupt_as_flag() as interrupted, ProgressLine(len(frames)) as line:
+                outcome = run_sequence(
+                    slam, frames, output, viewer, labels, log, line.update, interrupted.is_set, scale, realtime
+                )
+                # A map without the size that was asked for is a whole map.
+                if held is not None and (outcome.failure is None or isinstance(outcome.failure, ScaleError)):
+                    held.save(slam.save_map, outcome.folder / "map.npz")
+    except RunStoppedError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(INTERRUPTED) from None
     finally:
         output.discard()
+        if held is not None:
+            held.release()
     print_outcome(outcome)
     if outcome.failure is not None:
         raise outcome.failure
-    if outcome.stopped:
+    # While the results were written, too.
+    if outcome.stopped or interrupted.is_set():
         raise typer.Exit(INTERRUPTED)
 
 

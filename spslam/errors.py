@@ -68,6 +68,10 @@ class TimestampError(DatasetError, TrajectoryError):
     """Time stamps, of a recording or of a trajectory, may mean several things or nothing plausible: say which."""
 
 
+class RunStoppedError(SpslamError):
+    """Somebody asked a run to stop before there was anything to write."""
+
+
 class MapError(SpslamError):
     """A map file is damaged, foreign or of a newer version."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import sys
@@ -12,6 +13,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from spslam.errors import OutputError
+
+# Of Linux: paths that are not absolute begin here; let two of them change places.
+_HERE, _RENAME_EXCHANGE = -100, 2
 
 
 def write_atomic(path: Path | str, data: bytes | str, *, durable: bool = True) -> None:
@@ -72,6 +76,27 @@ def atomic_file(path: Path | str, *, durable: bool = True) -> Iterator[BinaryIO]
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def exchange(first: Path, second: Path) -> bool:
+    """Let two paths of one file system change places in one step; False where the system cannot (only Linux can).
+
+    Raises:
+        OSError: one of them is missing, or may not be moved.
+    """
+    if sys.platform != "linux":
+        return False
+    import ctypes
+
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is None:
+        return False
+    if rename(_HERE, os.fsencode(first), _HERE, os.fsencode(second), _RENAME_EXCHANGE) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):
+        return False
+    raise OSError(number, os.strerror(number), str(first))
 
 
 def visible_files(folder: Path, suffixes: tuple[str, ...], *, deep: bool = False) -> list[Path]:

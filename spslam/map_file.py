@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,8 +26,9 @@ from spslam.map import NO_POINT, Map
 from spslam.map_archive import UNREADABLE, Arrays, read_archive, write_archive
 from spslam.map_checks import check_descriptors, check_ids, check_map, read_origin
 from spslam.notices import notice
+from spslam.ownership import Claim, claim_file
 
-_LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 3
 _DESCRIBED = ("points", "observations")
@@ -48,6 +50,67 @@ class SavedMap:
 
     map: Map
     places: Arrays
+
+
+class HeldMap:
+    """The file of a map that this process extends, which no other process may do meanwhile; anybody may read it.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        MapError: another process extends it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._claim: Claim | None = None
+        try:
+            self._claim = claim_file(path)
+        except FileNotFoundError:
+            # Reading it tells.
+            pass
+        except OSError as error:
+            text = "cannot lock %s (%s): let no other run extend it meanwhile"
+            notice(logger, "map_not_locked", text, path, error.strerror or error)
+        else:
+            if self._claim is None:
+                raise MapError(f"another run extends {path} right now: wait until it has ended, or extend a copy")
+        self._before = _state(path)
+
+    def save(self, save: Callable[[Path], None], saved: Path) -> None:
+        """Put the extended map in place of the file.
+
+        Args:
+            save: writes it to a path.
+            saved: a file of the same map that is there already.
+
+        Raises:
+            MapError: another program changed the file meanwhile; it stays as it is.
+            OutputError: it cannot be written.
+        """
+        if saved.exists() and self._path.exists() and saved.samefile(self._path):
+            return
+        if _state(self._path) not in (None, self._before):
+            raise MapError(
+                f"{self._path} was changed by another program during the run and is left as it is: the extended map "
+                f"is {saved}"
+            )
+        save(self._path)
+
+    def release(self) -> None:
+        """Let others extend it."""
+        if self._claim is not None:
+            self._claim.release()
+
+
+def _state(path: Path) -> tuple[int, ...] | None:
+    """What changes when a file is written or replaced; None without one."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def save_map(path: Path | str, slam_map: Map, places: Arrays | None = None) -> None:
@@ -100,7 +163,7 @@ def load_map(path: Path | str) -> SavedMap:
         raise MapError(f"cannot read map {path}: it does not fit into memory") from None
     if (ever := int(arrays["next_ids"][0])) != slam_map.next_ids[0]:
         notice(
-            _LOG,
+            logger,
             "point_ids_numbered_anew",
             "map %s keeps %d of the %d points that it ever had: they are numbered anew, from 0",
             path,
@@ -110,7 +173,7 @@ def load_map(path: Path | str) -> SavedMap:
         )
     if not archive.sealed:
         notice(
-            _LOG,
+            logger,
             "map_without_checksum",
             "map %s has no checksum: an earlier version or another program wrote it, and some damage could not be "
             "seen; spslam run --extend and spslam map merge write one",

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import logging.handlers
 import os
 import re
-import shutil
 import sys
 import tempfile
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
+from threading import Lock
 from types import TracebackType
 
 from spslam.errors import OutputError
+from spslam.files import exchange
 from spslam.notices import Notice, NoticeHandler, notice
+from spslam.ownership import OWNER, Claim, claim_folder, is_abandoned, remove_folder
 
 _LOG = logging.getLogger(__name__)
 
@@ -36,13 +39,17 @@ OUTPUT_NAMES = MARKERS | {
 }
 _LOG_FORMAT = "%(asctime)s.%(msecs)03d %(levelname)-7s %(name)s: %(message)s"
 _EARLY_RECORDS = 10_000
+# Ends of the names of hidden folders: of a run that is not done, and with one that another is put in the place of.
+_PARTIAL, _REPLACED = ".partial", ".replaced"
+# Moving a folder takes no longer, seconds.
+_MOVING_S = 5.0
 
 
 class OutputFolder:
     """Where a run writes: a hidden folder next to the final one, until `publish` puts it there in one step.
 
     A folder that an earlier run wrote is replaced; any other that is not empty is refused, at once and not after the
-    run.
+    run. What processes that were killed left beside it is tidied up.
 
     Args:
         wanted: the final folder.
@@ -58,53 +65,156 @@ class OutputFolder:
     def __init__(self, wanted: Path, *, numbered: bool = False) -> None:
         self._wanted = Path(os.path.abspath(wanted.expanduser()))  # noqa: PTH100 - resolve() would follow links
         self._numbered = numbered
+        _tidy_up(self._wanted.parent)
         if not numbered:
             _refuse_foreign(self._wanted)
         try:
             self._wanted.parent.mkdir(parents=True, exist_ok=True)
-            name = tempfile.mkdtemp(dir=self._wanted.parent, prefix=f".{self._wanted.name}.", suffix=".partial")
+            name = tempfile.mkdtemp(dir=self._wanted.parent, prefix=f".{self._wanted.name}.", suffix=_PARTIAL)
         except OSError as error:
             raise OutputError(f"cannot write results to {wanted}: {error.strerror or error}") from None
         self.partial = Path(name)
+        self._claim = claim_folder(self.partial)
+        self._moving = Lock()
+        self._final: Path | None = None
+        self._kept = False
         mask = os.umask(0)
         os.umask(mask)
         self.partial.chmod(0o777 & ~mask)
 
     def publish(self) -> Path:
-        """Move the folder to its final place; returns that.
+        """Move the folder to its final place, if that was not done yet; returns that.
 
         Raises:
-            OutputError: something else came to be there meanwhile, or moving failed; `partial` stays.
+            OutputError: something else came to be there meanwhile, or moving failed. The results are in a folder that
+                the error names and that stays.
         """
-        final = self._free_name() if self._numbered else self._wanted
-        try:
-            _refuse_foreign(final)
-            if final.exists():
-                replaced = Path(tempfile.mkdtemp(dir=final.parent, prefix=f".{final.name}.", suffix=".replaced"))
-                final.rename(replaced / final.name)
-                self.partial.rename(final)
-                shutil.rmtree(replaced, ignore_errors=True)
-            else:
-                self.partial.rename(final)
-        except OSError as error:
-            reason = error.strerror or error
-            raise OutputError(f"cannot move results to {final}: {reason}; they are in {self.partial}") from None
-        except OutputError as error:
-            raise OutputError(f"{error}; the results are in {self.partial}") from None
+        with self._moving:
+            if self._final is not None:
+                return self._final
+            try:
+                final = self._move_to_free() if self._numbered else self._move()
+            except OutputError as error:
+                kept = self._keep()
+                self._kept = True
+                raise OutputError(f"{error}; the results are in {kept}") from None
+            self._final = final
+            _unmark(final, self._claim)
         return final
 
     def discard(self) -> None:
         """Remove what was written, if it was not published."""
-        shutil.rmtree(self.partial, ignore_errors=True)
+        # Whoever publishes it right now is not disturbed.
+        if not self._moving.acquire(timeout=_MOVING_S):
+            return
+        try:
+            if self._final is None and not self._kept:
+                remove_folder(self.partial)
+                if self._claim is not None:
+                    self._claim.release()
+        finally:
+            self._moving.release()
 
-    def _free_name(self) -> Path:
-        names = (self._wanted if n == 1 else self._wanted.with_name(f"{self._wanted.name}-{n}") for n in count(1))
-        return next(path for path in names if not os.path.lexists(path))
+    def _move(self) -> Path:
+        """Put the folder in the wanted place, where an earlier run may be."""
+        final = self._wanted
+        try:
+            _refuse_foreign(final)
+            if final.exists():
+                _replace(final, self.partial)
+            else:
+                self.partial.rename(final)
+        except OSError as error:
+            raise OutputError(f"cannot move results to {final}: {error.strerror or error}") from None
+        return final
+
+    def _move_to_free(self) -> Path:
+        """Put the folder in the first place that is free."""
+        for number in count(1):
+            path = self._wanted if number == 1 else self._wanted.with_name(f"{self._wanted.name}-{number}")
+            if os.path.lexists(path):
+                continue
+            try:
+                self.partial.rename(path)
+            except OSError as error:
+                # Another run was there first.
+                if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+                    continue
+                raise OutputError(f"cannot move results to {path}: {error.strerror or error}") from None
+            return path
+        raise AssertionError("numbers do not end")
+
+    def _keep(self) -> Path:
+        """Leave the results, which cannot be where they should, where somebody finds them."""
+        kept = self.partial
+        with suppress(OutputError):
+            kept = self._move_to_free()
+        _unmark(kept, self._claim)
+        return kept
 
 
 def default_output(name: str, sensor: str, extractor: str) -> Path:
     """`runs/<name>-<sensor>-<extractor>`, fit for any file system."""
     return Path("runs") / re.sub(r"[^\w.]+", "-", f"{name}-{sensor}-{extractor}").strip("-.")
+
+
+def _replace(final: Path, partial: Path) -> None:
+    """Put a folder in the place of an earlier run's, which is removed: one of both is there at any time."""
+    claim = claim_folder(final)
+    try:
+        if exchange(final, partial):
+            remove_folder(partial)
+            return
+        # Where the system cannot do it in one step, the next run beside it puts back what a kill between two leaves.
+        replaced = Path(tempfile.mkdtemp(dir=final.parent, prefix=f".{final.name}.", suffix=_REPLACED))
+        moved = claim_folder(replaced)
+        try:
+            final.rename(replaced / final.name)
+            try:
+                partial.rename(final)
+            except OSError:
+                (replaced / final.name).rename(final)
+                raise
+        finally:
+            if not (replaced / final.name).exists() or final.exists():
+                remove_folder(replaced)
+            if moved is not None:
+                moved.release()
+    except OSError:
+        _unmark(final, claim)
+        claim = None
+        raise
+    finally:
+        if claim is not None:
+            claim.release()
+
+
+def _unmark(folder: Path, claim: Claim | None) -> None:
+    """End a claim to a folder that stays."""
+    if claim is not None:
+        with suppress(OSError):
+            (folder / OWNER).unlink(missing_ok=True)
+        claim.release()
+
+
+def _tidy_up(parent: Path) -> None:
+    """Remove what killed processes left in a folder, and put back the runs that they were about to replace."""
+    try:
+        left = [path for path in parent.iterdir() if path.name.startswith(".") and path.suffix in (_PARTIAL, _REPLACED)]
+    except OSError:
+        return
+    for folder in left:
+        if not is_abandoned(folder):
+            continue
+        if folder.suffix == _REPLACED:
+            for run in folder.iterdir():
+                # Nothing is replaced by it, and nothing of it is lost.
+                if run.is_dir() and not os.path.lexists(parent / run.name):
+                    with suppress(OSError):
+                        run.rename(parent / run.name)
+                        notice(_LOG, "run_put_back", "%s is back: a run that was to replace it was killed", run.name)
+        remove_folder(folder)
+        _LOG.info("removed %s, which a killed process left", folder)
 
 
 def _refuse_foreign(path: Path) -> None:
@@ -114,7 +224,10 @@ def _refuse_foreign(path: Path) -> None:
         raise OutputError(
             f"--out must be a folder of its own, found a {'link' if path.is_symlink() else 'file'}: {path}"
         )
-    names = {entry.name for entry in path.iterdir()}
+    if os.path.ismount(path):
+        raise OutputError(f"{path} is a mount point, which cannot be replaced as a whole: give --out a folder in it")
+    # A mark is what a process that was killed left.
+    names = {entry.name for entry in path.iterdir()} - {OWNER}
     if not names or (names >= MARKERS and names <= OUTPUT_NAMES):
         return
     foreign = sorted(names - OUTPUT_NAMES) or sorted(names)

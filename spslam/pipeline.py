@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from threading import Condition, Event, Thread
 from time import monotonic, perf_counter, sleep
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from spslam.frame import Frame, Observations
 from spslam.notices import notice
+from spslam.signals import leave_thread_behind
 
 if TYPE_CHECKING:
     from spslam.slam import Slam
@@ -32,6 +33,8 @@ _DEPTH = 2
 _TOLD_WAIT_S = 5.0
 # Without a time-out, Windows lets no ^C through while a slow disk keeps us waiting.
 _LONGEST_WAIT_S = 0.2
+# A thread that is not done so long after it was time to stop is left behind: what it reads may never come.
+_PATIENCE_S = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,14 +69,18 @@ def prepared(
             when the first one was observed; of those that wait to be observed, and to be tracked, only the newest is
             kept, and this is called with each of the others, by either thread.
         at_once: frames that are observed at the same time; in real time one is, for the next would make it wait.
-        stop: asked while a frame of the future is waited for in real time; True ends the frames.
+        stop: asked while a frame is waited for; True ends the frames. Reading that does not return then is left behind.
     """
     ended = Event()
+
+    def done_with() -> bool:
+        return ended.is_set() or stop()
+
     source: Iterable[tuple[Frame, float]] = _timed(frames)
     drop_read: Callable[[tuple[Frame, float]], None] | None = None
     drop_observed: Callable[[Prepared], None] | None = None
     if on_drop is not None:
-        source = _played(source, observe, lambda: ended.is_set() or stop())
+        source = _played(source, observe, done_with)
 
         def drop_read(item: tuple[Frame, float]) -> None:
             on_drop(item[0])
@@ -82,9 +89,10 @@ def prepared(
             on_drop(item.frame)
 
     with (
-        closing(_ahead(source, "read ahead", drop_read)) as read,
-        closing(_observed(read, observe, at_once if on_drop is None else 1)) as observed,
-        closing(_ahead(observed, "observe ahead", drop_observed)) as done,
+        _closing(_ahead(source, "read ahead", drop_read, stop)) as read,
+        _closing(_observed(read, observe, at_once if on_drop is None else 1, stop)) as observed,
+        # It waits for those before it.
+        _closing(_ahead(observed, "observe ahead", drop_observed, stop, 3 * _PATIENCE_S)) as done,
     ):
         try:
             yield done
@@ -139,8 +147,21 @@ def _wait_until(moment: float, frame: Frame, stop: Callable[[], bool]) -> None:
         sleep(max(seconds, 0.0))
 
 
+@contextmanager
+def _closing(generator: Generator[Item]) -> Iterator[Generator[Item]]:
+    try:
+        yield generator
+    finally:
+        # One that is being worked on belongs to a thread that was left behind.
+        with suppress(ValueError):
+            generator.close()
+
+
 def _observed(
-    frames: Iterator[tuple[Frame, float]], observe: Callable[[Frame], Observations], at_once: int
+    frames: Iterator[tuple[Frame, float]],
+    observe: Callable[[Frame], Observations],
+    at_once: int,
+    stop: Callable[[], bool],
 ) -> Generator[Prepared]:
     def prepare(frame: Frame, read_ms: float) -> Prepared:
         start = perf_counter()
@@ -148,7 +169,8 @@ def _observed(
         return Prepared(frame, observations, read_ms, (perf_counter() - start) * 1e3)
 
     under_way: deque[Future[Prepared]] = deque()
-    with ThreadPoolExecutor(at_once, "observe") as pool:
+    pool = ThreadPoolExecutor(at_once, "observe")
+    try:
         while True:
             try:
                 item = next(frames, None)
@@ -161,14 +183,46 @@ def _observed(
                 break
             under_way.append(pool.submit(prepare, *item))
             if len(under_way) == at_once:
+                if not _waited(lambda: _is_done(under_way[0]), stop):
+                    return
                 yield under_way.popleft().result()
-        while under_way:
+        while under_way and _waited(lambda: _is_done(under_way[0]), stop):
             yield under_way.popleft().result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        if _waited(lambda: all(_is_done(future) for future in under_way), stop, _PATIENCE_S):
+            pool.shutdown()
+        else:
+            leave_thread_behind()
 
 
-def _ahead(items: Iterable[Item], name: str, on_drop: Callable[[Item], None] | None) -> Generator[Item]:
-    """The items in their order, taken by a thread of this name before they are asked for."""
-    slots: _Slots[Item] = _Slots(_DEPTH if on_drop is None else 1, on_drop)
+def _is_done(future: Future[Prepared]) -> bool:
+    """Whether a future is done, which is waited for for a moment."""
+    # One that was cancelled is done, but nobody tells those that wait.
+    return future.done() or bool(wait([future], _LONGEST_WAIT_S).done)
+
+
+def _waited(is_done: Callable[[], bool], stop: Callable[[], bool], patience_s: float = 0.0) -> bool:
+    """Ask until it is done, which is said, or, so much later, `stop` says that nobody waits any more."""
+    until: float | None = None
+    while not is_done():
+        if stop():
+            until = until or monotonic() + patience_s
+            if monotonic() >= until:
+                return False
+    return True
+
+
+def _ahead(
+    items: Iterable[Item],
+    name: str,
+    on_drop: Callable[[Item], None] | None,
+    stop: Callable[[], bool],
+    patience_s: float = _PATIENCE_S,
+) -> Generator[Item]:
+    """The items in their order, taken by a thread of this name before they are asked for; none that is not there yet
+    once `stop` says so."""
+    slots: _Slots[Item] = _Slots(_DEPTH if on_drop is None else 1, on_drop, stop)
 
     def work() -> None:
         try:
@@ -179,6 +233,10 @@ def _ahead(items: Iterable[Item], name: str, on_drop: Callable[[Item], None] | N
         except Exception as error:
             slots.end(error)
 
+    def is_done() -> bool:
+        thread.join(_LONGEST_WAIT_S)
+        return not thread.is_alive()
+
     thread = Thread(target=work, name=name, daemon=True)
     thread.start()
     try:
@@ -186,7 +244,8 @@ def _ahead(items: Iterable[Item], name: str, on_drop: Callable[[Item], None] | N
             yield item
     finally:
         slots.close()
-        thread.join()
+        if not _waited(is_done, stop, patience_s):
+            leave_thread_behind()
 
 
 class _Slots(Generic[Item]):
@@ -195,12 +254,14 @@ class _Slots(Generic[Item]):
     Args:
         depth: how many wait at most.
         on_drop: None: whoever puts one more waits. Else the oldest is dropped, which is told.
+        stop: says that items which are not there yet are not wanted any more.
     """
 
-    def __init__(self, depth: int, on_drop: Callable[[Item], None] | None) -> None:
+    def __init__(self, depth: int, on_drop: Callable[[Item], None] | None, stop: Callable[[], bool]) -> None:
         self._items: deque[Item] = deque()
         self._depth = depth
         self._on_drop = on_drop
+        self._stop = stop
         self._changed = Condition()
         self._ended = self._closed = False
         self._error: Exception | None = None
@@ -224,7 +285,7 @@ class _Slots(Generic[Item]):
             self._changed.notify_all()
 
     def take(self) -> Item | None:
-        """The oldest item, waiting for it if it must be; None: there is no further one.
+        """The oldest item, waiting for it if it must be; None: there is no further one, or it was time to stop.
 
         Raises:
             Exception: what ended the items, after the last of them.
@@ -234,6 +295,8 @@ class _Slots(Generic[Item]):
                 if self._ended:
                     if self._error is not None:
                         raise self._error
+                    return None
+                if self._stop():
                     return None
                 self._changed.wait(_LONGEST_WAIT_S)
             item = self._items.popleft()

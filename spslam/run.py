@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from spslam.disturbance import Disturbed, judge
-from spslam.errors import DatasetError, InputError, SpslamError
+from spslam.errors import DatasetError, InputError, RunStoppedError, SpslamError
 from spslam.evaluation import Alignment, Evaluation, evaluate
 from spslam.files import printable, write_atomic
 from spslam.frame_records import write_frames
@@ -32,6 +33,7 @@ from spslam.report import plot_trajectory, write_ply
 from spslam.samples import FrameSamples, Sample
 from spslam.saved_run import build_scene, truth_in_map
 from spslam.scene import Scene
+from spslam.signals import results_kept
 from spslam.trajectory import Trajectory, write_kitti, write_tum
 from spslam.viewer import Viewer, Viewers
 from spslam.viewer_render import render_scene
@@ -46,6 +48,9 @@ _RECENT_FRAMES = 20
 _NUMBER = re.compile(r"\d+(\.\d+)?")
 # Of an error that a library made, which may go on for pages, characters.
 _LONGEST_REASON = 200
+# A run that was stopped begins no picture later than so long after: people do not wait longer.
+_PICTURES_S = 3.0
+_PICTURES = (".png", ".html")
 
 
 @dataclass(frozen=True)
@@ -98,12 +103,13 @@ def run(
         labels: taken over into `metrics.json`.
         log: goes to `log.txt`.
         on_frame: called after each frame.
-        stop: asked after each frame.
+        stop: asked after each frame and while one is waited for, and again for each picture.
         scale: what the size of a single camera's map is known from.
         realtime: see `track_all`.
 
     Raises:
         Exception: what made the run fail before its first frame was done.
+        RunStoppedError: it was stopped before that.
         OutputError: results cannot be written.
     """
     try:
@@ -112,6 +118,8 @@ def run(
         samples = FrameSamples()
         record = track_all(slam, sequence, Viewers(viewer, samples), on_frame, stop, realtime)
         if not record.results:
+            if record.stopped:
+                raise RunStoppedError(f"{sequence.name}: stopped before a frame was done; nothing is written")
             raise record.failure or DatasetError(f"{sequence.name} has no frames")
         if isinstance(record.failure, InputError):
             # Every pose would be wrong.
@@ -121,7 +129,7 @@ def run(
             stamps = {result.index: result.timestamp for result in record.results}
             scaling = apply_scale(scale, slam, stamps, sequence.ground_truth)
             metrics = write_results(
-                output.partial, slam, sequence, record, labels, scaling, samples.chosen(), log.notices
+                output, slam, sequence, record, labels, scaling, samples.chosen(), log.notices, stop
             )
         except Exception:
             # A broken map may well be what the run failed of: that comes first.
@@ -129,7 +137,8 @@ def run(
                 raise
             raise record.failure from None
         log.close()
-        folder = output.publish()
+        with results_kept():
+            folder = output.publish()
     finally:
         log.close()
         output.discard()
@@ -175,11 +184,11 @@ def track_all(
                 viewer.update(slam, item.frame, result)
                 on_frame(_status(slam, sequence, record))
                 if stop():
-                    record.stopped = True
-                    logger.warning("stopped after frame %d", result.index)
                     break
-            else:
-                record.stopped = realtime and stop()
+            record.stopped = stop()
+        if record.stopped and record.results:
+            text = "stopped after frame %d: what is there is written; stopping it again drops it"
+            notice(logger, "stopped", text, record.results[-1].index)
         checks.finish(getattr(sequence, "depth_scale", None))
     except InputError as error:
         record.failure = InputError(f"{sequence.name}: {error}")
@@ -208,7 +217,7 @@ def compare(trajectory: Trajectory, sequence: Sequence, align: Alignment) -> Eva
 
 
 def write_results(
-    folder: Path,
+    output: OutputFolder,
     slam: Slam,
     sequence: Sequence,
     record: Record,
@@ -216,18 +225,22 @@ def write_results(
     scaling: Scaling,
     samples: list[Sample],
     notices: list[Notice],
+    stop: Callable[[], bool] = lambda: False,
 ) -> Metrics:
-    """Write every result file but the log into `folder`; returns what is in `metrics.json`.
+    """Write every result file but the log; returns what is in `metrics.json`.
 
     What a run is for comes first: trajectories, map, figures. What shows it in other ways is tried file by file, and a
-    notice says what could not be written, and why.
+    notice says what could not be written, and why. The results of a run that was stopped are published between the two:
+    who stopped it may not wait for pictures.
 
     Args:
         notices: what was dropped, guessed, ignored, scaled or doubted; grows while this goes on.
+        stop: asked for each file that shows results in other ways; soon after it said so, no more are made.
 
     Raises:
         OutputError: a file that is not optional cannot be written.
     """
+    folder = output.partial
     trajectory = slam.trajectory()
     align = _alignment(slam, sequence)
     evaluation = compare(trajectory, sequence, align)
@@ -243,6 +256,9 @@ def write_results(
         slam.save_map(folder / "map.npz")
     write_atomic(folder / "config.yaml", slam.config.to_yaml())
     _write_metrics(folder, metrics, notices)
+    # Elsewhere no folder can be moved while its log is open.
+    if record.stopped and os.name == "posix":
+        folder = output.publish()
 
     title = printable(f"{sequence.name}, {sequence.sensor}, {slam.config.features.extractor}")
     truth = sequence.ground_truth
@@ -265,11 +281,34 @@ def write_results(
             ),
         ),
     ]
-    failed = [name for name, write in optional if not _tried(folder / name, write)]
-    metrics["results_not_written"] = len(failed)
+    metrics["results_not_written"] = _write_optional(folder, optional, stop)
     # Another file may have taken the last of the room: what is there says nearly the same.
     _tried(folder / "metrics.json", lambda path: _write_metrics(folder, metrics, notices))
     return metrics
+
+
+def _write_optional(folder: Path, files: list[tuple[str, Callable[[Path], object]]], stop: Callable[[], bool]) -> int:
+    """Write the files that a run goes on without, until it is stopped once more or for long enough; how many are not
+    there."""
+    failed: list[str] = []
+    left = [name for name, _ in files]
+    until: float | None = None
+    try:
+        with results_kept():
+            for name, write in files:
+                if stop():
+                    until = until or monotonic() + _PICTURES_S
+                    if Path(name).suffix in _PICTURES and monotonic() >= until:
+                        break
+                if not _tried(folder / name, write):
+                    failed.append(name)
+                left.remove(name)
+    except KeyboardInterrupt:
+        # What matters is written: it is not dropped for a picture.
+        (folder / left[0]).unlink(missing_ok=True)
+    if left:
+        notice(logger, "stopped", "%s not written: the run was stopped", ", ".join(left), count=len(left))
+    return len(failed) + len(left)
 
 
 def _write_metrics(folder: Path, metrics: Metrics, notices: list[Notice]) -> Metrics:

@@ -177,12 +177,9 @@ class Slam:
             self._finish_keyframe(None, self._camera)
         self._count()
         self._tell_body_fixed()
-<<<<<<< HEAD
         self._tell_movers()
-=======
         self._relocalizer.tell()
         self._loops.tell()
->>>>>>> h/places
         if len(self._recorder) == 0:
             self.statistics.no_pose = self._health.why_no_pose(self._two_view.still_shares, self._two_view.strangers)
         self.statistics.frames_elsewhere = int(np.count_nonzero(self._recorder.parts(self.map) != self.main_part))
@@ -372,6 +369,7 @@ class Slam:
                 self._places.restore(saved.places)
             except (KeyError, ValueError) as error:
                 raise MapError(f"the map's index of places is damaged: {error}") from None
+        self._movers.trust(self.map)
         self.state = TrackState.LOST
         self._count()
 

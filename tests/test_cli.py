@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from io import StringIO
 from pathlib import Path
 
@@ -243,6 +244,8 @@ def test_interrupt_stops_cleanly_and_writes(
 def test_second_interrupt_drops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt_twice(self: ProgressLine, status: Status) -> None:
         signal.raise_signal(signal.SIGINT)
+        # Sooner it would be an echo of the first.
+        time.sleep(0.06)
         signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(ProgressLine, "update", interrupt_twice)

@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from spslam.camera import Camera
 from spslam.config import Config
 from spslam.display import print_outcome
-from spslam.errors import DatasetError, FrameError, OutputError, ScaleError
+from spslam.errors import DatasetError, FrameError, OutputError, RunStoppedError, ScaleError
 from spslam.frame import Frame, Observations, Sighting
 from spslam.health import Loss
 from spslam.map import ARBITRARY, Map, Origin
@@ -82,6 +83,21 @@ class FakeSequence:
             if index in self.broken:
                 self.skipped.append((index, "truncated"))
                 continue
+            yield self[index]
+
+
+class BlockedSequence(FakeSequence):
+    """Frames of which one never comes until it may."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__()
+        self.go_on = threading.Event()
+        self.after = after
+
+    def __iter__(self) -> Iterator[Frame]:
+        for index in range(self.count):
+            if index == self.after:
+                self.go_on.wait(60)
             yield self[index]
 
 
@@ -191,11 +207,6 @@ def run_fake(
             scale=scale,
             realtime=realtime,
         )
-
-
-def stop_after(frames: int) -> Callable[[], bool]:
-    answers = iter([False] * (frames - 1) + [True] * 100)
-    return lambda: next(answers)
 
 
 def test_track_all_shows_every_frame_to_viewer_and_progress() -> None:
@@ -529,10 +540,60 @@ def test_stop_ends_after_the_current_frame_and_writes(tmp_path: Path) -> None:
     sequence = FakeSequence()
     # Read ahead of the stop: of no concern to a run that never came there.
     sequence.broken = {4}
-    outcome = run_fake(tmp_path / "out", sequence=sequence, stop=stop_after(4))
+    slam = FakeSlam()
+    outcome = run_fake(tmp_path / "out", slam, sequence, stop=lambda: len(slam.tracked) >= 4)
     assert outcome.stopped
     assert (outcome.metrics["frames"], outcome.metrics["tracked"], outcome.metrics["ended"]) == (4, 4, "stopped")
     assert len(read_tum(tmp_path / "out" / "trajectory.tum")) == 4
+
+
+def test_a_run_that_is_stopped_before_its_first_frame_writes_nothing(tmp_path: Path) -> None:
+    sequence = BlockedSequence(after=0)
+    with pytest.raises(RunStoppedError, match="before a frame was done; nothing is written"):
+        run_fake(tmp_path / "out", sequence=sequence, stop=lambda: True)
+    sequence.go_on.set()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_read_that_blocks_is_left_behind_by_a_stop(tmp_path: Path) -> None:
+    slam, sequence = FakeSlam(), BlockedSequence(after=3)
+    begin = time.monotonic()
+    outcome = run_fake(tmp_path / "out", slam, sequence, stop=lambda: len(slam.tracked) >= 3)
+    assert time.monotonic() - begin < 10
+    sequence.go_on.set()
+    assert (outcome.metrics["frames"], outcome.metrics["ended"], outcome.failure) == (3, "stopped", None)
+    assert len(read_tum(tmp_path / "out" / "trajectory.tum")) == 3
+
+
+def test_a_stopped_run_begins_no_picture_later_than_people_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("spslam.run._PICTURES_S", 0.0)
+    slam = FakeSlam()
+    metrics = run_fake(tmp_path / "out", slam, stop=lambda: len(slam.tracked) >= 4).metrics
+    assert metrics["results_not_written"] == 3
+    assert "trajectory.png, map.png, report.html not written: the run was stopped" in str(metrics["notices"])
+    assert (tmp_path / "out" / "map.ply").is_file()
+
+
+def test_another_interrupt_while_pictures_are_drawn_keeps_the_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, slam = tmp_path / "out", FakeSlam()
+    there: list[list[str]] = []
+
+    def picture(path: Path, *args: object, **kwargs: object) -> None:
+        there.append(sorted(path.name for path in out.iterdir()))
+        path.write_bytes(b"half of one")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("spslam.run.plot_trajectory", picture)
+    outcome = run_fake(out, slam, stop=lambda: len(slam.tracked) >= 4)
+    # Published before: whoever is killed while drawing has them, too.
+    assert {"trajectory.tum", "metrics.json", "map.npz"} <= set(there[0])
+    assert not (out / "trajectory.png").exists()
+    metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+    assert (metrics["frames"], metrics["results_not_written"], outcome.stopped) == (4, 3, True)
 
 
 def test_failure_in_the_middle_keeps_what_was_computed(tmp_path: Path) -> None:

@@ -6,8 +6,6 @@ import hashlib
 import json
 import logging
 import multiprocessing
-import os
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +18,7 @@ import torch
 
 from spslam.errors import DatasetError, OutputError, SpslamError
 from spslam.files import write_atomic
+from spslam.signals import children_spared, end_with_parent
 
 from ..checkpoints import load_superpoint
 from ..engine import usable_cores
@@ -295,7 +294,8 @@ def _started(
         for first in range(processes):
             reader, writer = context.Pipe(duplex=False)
             worker = context.Process(target=_work, args=(job, tasks[first::processes], threads, writer), daemon=True)
-            worker.start()
+            with children_spared():
+                worker.start()
             # The only other end is the worker's, so that its end is noticed, and ours by it.
             writer.close()
             workers.append(worker)
@@ -311,7 +311,8 @@ def _started(
 
 def _work(job: _Job, tasks: list[tuple[str, Path]], threads: int, results: Connection) -> None:
     torch.set_num_threads(threads)
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+    # Nothing is written any more to a folder whose owner was killed.
+    end_with_parent()
     try:
         for message in job.run(tasks):
             results.send(message)
@@ -320,11 +321,3 @@ def _work(job: _Job, tasks: list[tuple[str, Path]], threads: int, results: Conne
     except (BrokenPipeError, KeyboardInterrupt):
         # Whoever started this process is gone or stops.
         pass
-
-
-def _die_with_parent() -> None:
-    """Nothing is written any more to a folder whose owner was killed."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    wait([parent.sentinel])
-    os._exit(1)

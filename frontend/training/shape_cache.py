@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spslam.errors import OutputError
+from spslam.signals import children_spared, cleaned_up, end_with_parent, nothing_kept
 
 from .shapes import PRIMITIVES, draw_shape
 
@@ -87,9 +88,10 @@ def open_shapes(folder: Path, count: int, size: tuple[int, int], seed: int, proc
         return found
     temporary = folder / f".{path.name}.{secrets.token_hex(4)}.tmp"
     try:
-        temporary.mkdir(parents=True)
-        _store(temporary, count, size, seed, processes)
-        _move(temporary, path, count, size)
+        with nothing_kept(), cleaned_up(lambda: shutil.rmtree(temporary, ignore_errors=True)):
+            temporary.mkdir(parents=True)
+            _store(temporary, count, size, seed, processes)
+            _move(temporary, path, count, size)
     except OSError as error:
         raise OutputError(
             f"cannot cache shapes in {folder}: {error.strerror or error}; choose another folder"
@@ -127,8 +129,15 @@ def _draw_blocks(
         return
     # Spawned, because a forked process inherits the locks of threads that it does not have.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, context, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
-        yield from pool.map(_draw_range, *jobs)
+    with ProcessPoolExecutor(processes, context, initializer=_start_drawing) as pool:
+        with children_spared():
+            drawn = pool.map(_draw_range, *jobs)
+        yield from drawn
+
+
+def _start_drawing() -> None:
+    end_with_parent()
+    cv2.setNumThreads(1)
 
 
 def _store(folder: Path, count: int, size: tuple[int, int], seed: int, processes: int) -> None:

@@ -1,0 +1,224 @@
+"""Folders of runs: whole or not there, whoever is killed; and what is told of them is true."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from spslam import output as output_module
+from spslam.errors import OutputError
+from spslam.files import exchange
+from spslam.output import OutputFolder
+from spslam.ownership import OWNER, claim_folder
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="needs renameat2 and flock")
+FILES = ("metrics.json", "config.yaml", "trajectory.tum")
+_BEGUN = """
+import sys, time
+from pathlib import Path
+from spslam.output import OutputFolder
+output = OutputFolder(Path(sys.argv[1]))
+(output.partial / "log.txt").write_text("begun")
+print("ready", flush=True)
+time.sleep(60)
+"""
+# Publishes one run after the other; each holds files of the same number.
+_PUBLISHING = """
+import sys
+from pathlib import Path
+import spslam.output
+if sys.argv[2] == "in steps":
+    spslam.output.exchange = lambda first, second: False
+print("ready", flush=True)
+for number in range(10**9):
+    output = spslam.output.OutputFolder(Path(sys.argv[1]))
+    for name in ("metrics.json", "config.yaml", "trajectory.tum"):
+        (output.partial / name).write_text(str(number))
+    output.publish()
+"""
+
+
+def started(code: str, *arguments: str) -> subprocess.Popen[str]:
+    """A process that runs `code` and has said that it is ready."""
+    process = subprocess.Popen([sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    return process
+
+
+def killed(process: subprocess.Popen[str]) -> None:
+    process.kill()
+    process.wait()
+    assert process.stdout is not None
+    process.stdout.close()
+
+
+def write_run(folder: Path, text: str) -> None:
+    folder.mkdir(exist_ok=True)
+    for name in FILES:
+        (folder / name).write_text(text)
+
+
+def hidden(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.name.startswith("."))
+
+
+@linux
+def test_what_a_killed_run_left_is_removed_by_the_next_and_a_live_one_is_left_alone(tmp_path: Path) -> None:
+    dead, live = started(_BEGUN, str(tmp_path / "dead")), started(_BEGUN, str(tmp_path / "live"))
+    try:
+        killed(dead)
+        # Of somebody who marks nothing, such as an earlier version: nobody knows whether it is dead.
+        (tmp_path / ".old.abc.partial").mkdir()
+        assert len(hidden(tmp_path)) == 3
+        OutputFolder(tmp_path / "out").discard()
+        left = hidden(tmp_path)
+        assert [name.split(".")[1] for name in left] == ["live", "old"]
+        assert (tmp_path / left[0] / "log.txt").read_text() == "begun"
+    finally:
+        killed(live)
+    OutputFolder(tmp_path / "out").discard()
+    assert hidden(tmp_path) == [".old.abc.partial"]
+
+
+@linux
+def test_what_was_killed_before_it_was_marked_goes_later(tmp_path: Path) -> None:
+    ages = {"new": 0, "mark-new": 0, "mark-old": 120, "old": 2 * 86400}
+    for name, age in ages.items():
+        folder = tmp_path / f".{name}.abc.partial"
+        folder.mkdir()
+        moment = time.time() - age
+        if name.startswith("mark"):
+            (folder / OWNER).touch()
+            os.utime(folder / OWNER, (moment, moment))
+        os.utime(folder, (moment, moment))
+    OutputFolder(tmp_path / "out").discard()
+    assert hidden(tmp_path) == [".mark-new.abc.partial", ".new.abc.partial"]
+
+
+@linux
+def test_a_folder_of_another_machine_is_left_alone_unless_it_was_this_one_and_long_ago(tmp_path: Path) -> None:
+    folders = {}
+    for name, host in (("other", "elsewhere"), ("here", os.uname().nodename)):
+        folders[name] = tmp_path / f".{name}.abc.partial"
+        folders[name].mkdir()
+        (folders[name] / OWNER).write_text(f"another boot\n{host}")
+    OutputFolder(tmp_path / "out").discard()
+    assert len(hidden(tmp_path)) == 2
+    long_ago = time.time() - 2 * 86400
+    for folder in folders.values():
+        os.utime(folder / OWNER, (long_ago, long_ago))
+        os.utime(folder, (long_ago, long_ago))
+    OutputFolder(tmp_path / "out").discard()
+    assert hidden(tmp_path) == [folders["other"].name]
+
+
+@linux
+@pytest.mark.parametrize("how", ["at once", "in steps"])
+def test_killed_while_publishing_a_whole_run_is_visible(how: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    write_run(out, "first")
+    for delay in (0.0005, 0.0013, 0.0024, 0.0037, 0.0051, 0.0069):
+        process = started(_PUBLISHING, str(out), how)
+        time.sleep(delay)
+        killed(process)
+        if how == "in steps":
+            # The next run puts back what was about to be replaced.
+            OutputFolder(tmp_path / "next").discard()
+        assert len({(out / name).read_text() for name in FILES}) == 1
+        assert {path.name for path in out.iterdir()} - {OWNER} == set(FILES)
+    OutputFolder(out).discard()
+    # Who is killed between making a folder and saying in it whose it is leaves one that is removed later.
+    assert {path.name for name in hidden(tmp_path) for path in (tmp_path / name).iterdir()} <= {OWNER}
+
+
+@linux
+def test_a_kill_between_two_steps_is_mended_by_the_next_run(tmp_path: Path) -> None:
+    (tmp_path / ".out.abc.replaced").mkdir()
+    write_run(tmp_path / ".out.abc.replaced" / "out", "earlier")
+    claim = claim_folder(tmp_path / ".out.abc.replaced")
+    assert claim is not None
+    OutputFolder(tmp_path / "next").discard()
+    assert not (tmp_path / "out").exists(), "its process is alive"
+    claim.release()
+    OutputFolder(tmp_path / "next").discard()
+    assert (tmp_path / "out" / "metrics.json").read_text() == "earlier"
+    assert hidden(tmp_path) == []
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_an_earlier_run_is_replaced(at_once: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not at_once:
+        monkeypatch.setattr(output_module, "exchange", lambda first, second: False)
+    write_run(tmp_path / "out", "earlier")
+    # What a kill in the moment before left in it.
+    (tmp_path / "out" / OWNER).write_text("")
+    output = OutputFolder(tmp_path / "out")
+    write_run(output.partial, "new")
+    assert output.publish() == output.publish() == tmp_path / "out"
+    output.discard()
+    assert {path.name: path.read_text() for path in (tmp_path / "out").iterdir()} == dict.fromkeys(FILES, "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_results_that_find_their_place_taken_are_kept_where_they_are_said_to_be(tmp_path: Path) -> None:
+    output = OutputFolder(tmp_path / "out")
+    write_run(output.partial, "new")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine").write_text("mine")
+    with pytest.raises(OutputError, match=r"mine.*the results are in .*/out-2$"):
+        output.publish()
+    output.discard()
+    # Another run beside it takes them for nobody's, neither.
+    OutputFolder(tmp_path / "next").discard()
+    assert (tmp_path / "out" / "mine").read_text() == "mine"
+    assert {path.name: path.read_text() for path in (tmp_path / "out-2").iterdir()} == dict.fromkeys(FILES, "new")
+
+
+def test_a_name_that_another_run_took_meanwhile_is_counted_up(tmp_path: Path) -> None:
+    outputs = [OutputFolder(tmp_path / "out", numbered=True) for _ in range(3)]
+    for output in outputs:
+        write_run(output.partial, "new")
+    assert [output.publish().name for output in outputs] == ["out", "out-2", "out-3"]
+
+
+def test_a_mount_point_is_refused_before_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "out").mkdir()
+    monkeypatch.setattr(os.path, "ismount", lambda path: Path(path) == tmp_path / "out")
+    with pytest.raises(OutputError, match="mount point"):
+        OutputFolder(tmp_path / "out")
+
+
+@linux
+def test_two_folders_change_places(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").write_text("b")
+    assert exchange(tmp_path / "a", tmp_path / "b")
+    assert (tmp_path / "a").read_text() == "b"
+    assert (tmp_path / "b").is_dir()
+    with pytest.raises(FileNotFoundError):
+        exchange(tmp_path / "a", tmp_path / "nowhere")
+
+
+def test_an_interrupt_while_publishing_drops_nothing_that_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_run(tmp_path / "out", "earlier")
+    output = OutputFolder(tmp_path / "out")
+    write_run(output.partial, "new")
+
+    def interrupted(first: Path, second: Path) -> bool:
+        signal.raise_signal(signal.SIGINT)
+        return False
+
+    monkeypatch.setattr(output_module, "exchange", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        output.publish()
+    output.discard()
+    assert (tmp_path / "out" / "metrics.json").read_text() == "earlier"
+    assert hidden(tmp_path) == []
