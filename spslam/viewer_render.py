@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spslam.errors import MissingDependencyError, OutputError
-from spslam.files import write_atomic
+from spslam.files import folder_of, write_atomic
 from spslam.flight import film
 from spslam.layers import Layer, Look, draw_layers, frame_scene, thicken_hairs
 from spslam.legend import write_legend
@@ -130,13 +130,15 @@ def render(
 
 @contextmanager
 def _folder_beside(path: Path) -> Iterator[str]:
-    """A folder for a while, where the file is to be: that there is room there is needed anyhow.
+    """A folder for a while, where the file is to be: that there is room there is needed anyhow. For pipes and devices
+    among those of the system.
 
     Raises:
         OutputError: nothing can be written there.
     """
     try:
-        folder = tempfile.TemporaryDirectory(prefix=".spslam-scene-", dir=path.parent, ignore_cleanup_errors=True)
+        beside = folder_of(path)
+        folder = tempfile.TemporaryDirectory(prefix=".spslam-scene-", dir=beside, ignore_cleanup_errors=True)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from None
     with folder as name:
