@@ -221,7 +221,7 @@ def _write_through(path: Path, content: memoryview) -> None:
                 if stream is not None:
                     stream.flush()
             descriptor = os.dup(own)
-        with open(descriptor, "wb") as file:
+        with os.fdopen(descriptor, "wb") as file:
             file.write(content)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from None

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spslam.errors import DatasetError, InputError, SpslamError
+from spslam.errors import DatasetError, InputError, OutputError, SpslamError
 from spslam.evaluation import Alignment, Evaluation, evaluate
 from spslam.files import printable, write_atomic
 from spslam.frame_records import write_frames
@@ -218,26 +218,30 @@ def write_results(
 ) -> Metrics:
     """Write every result file but the log into `folder`; returns what is in `metrics.json`.
 
-    What a run is for comes first: trajectories, map, figures. What shows it in other ways is tried file by file, and a
-    notice says what could not be written, and why.
+    What a run is for comes first: trajectory, figures, then the other trajectories and the map, without which it is a
+    failure (`Record.failure`) but not lost. What shows it in other ways is tried file by file. A notice says what could
+    not be written, and why.
 
     Args:
         notices: what was dropped, guessed, ignored, scaled or doubted; grows while this goes on.
 
     Raises:
-        OutputError: a file that is not optional cannot be written.
+        OutputError: trajectory or figures cannot be written.
     """
     trajectory = slam.trajectory()
     align = _alignment(slam, sequence)
     evaluation = compare(trajectory, sequence, align)
     metrics = compute_metrics(sequence, record, trajectory, evaluation, slam.statistics, labels, scaling)
     write_tum(folder / "trajectory.tum", trajectory, scaling.source)
-    write_kitti(folder / "trajectory.kitti", trajectory)
-    write_tum(folder / "keyframes.tum", slam.keyframe_trajectory(), scaling.source)
-    if slam.mapping:
-        slam.save_map(folder / "map.npz")
     write_atomic(folder / "config.yaml", slam.config.to_yaml())
     _write_metrics(folder, metrics, notices)
+    # The map is the largest by far: where it finds no room the others are kept.
+    wanted: list[tuple[str, Callable[[Path], object]]] = [
+        ("trajectory.kitti", lambda path: write_kitti(path, trajectory)),
+        ("keyframes.tum", lambda path: write_tum(path, slam.keyframe_trajectory(), scaling.source)),
+        *([("map.npz", slam.save_map)] if slam.mapping else []),
+    ]
+    missing = [name for name, write in wanted if not _tried(folder / name, write)]
 
     title = printable(f"{sequence.name}, {sequence.sensor}, {slam.config.features.extractor}")
     truth = sequence.ground_truth
@@ -261,7 +265,9 @@ def write_results(
         ),
     ]
     failed = [name for name, write in optional if not _tried(folder / name, write)]
-    metrics["results_not_written"] = len(failed)
+    metrics["results_not_written"] = len(failed) + len(missing)
+    if missing and record.failure is None:
+        record.failure = OutputError(f"{' and '.join(missing)} could not be written, the other results are there")
     # Another file may have taken the last of the room: what is there says nearly the same.
     _tried(folder / "metrics.json", lambda path: _write_metrics(folder, metrics, notices))
     return metrics
@@ -280,7 +286,8 @@ def _tried(path: Path, write: Callable[[Path], object]) -> bool:
     except Exception as error:
         # Whatever a library makes of this machine, it may not cost the other results.
         logger.info("%s: the error in full", path.name, exc_info=True)
-        lines = str(error).strip().splitlines()
+        # The folder is a hidden one, which has another name soon.
+        lines = str(error).replace(str(path), path.name).strip().splitlines()
         reason = lines[0][:_LONGEST_REASON] if lines else type(error).__name__
         notice(logger, "output_failed", "%s was not written: %s", path.name, reason)
         return False

@@ -156,7 +156,14 @@ def _run(command: list[str], errors: Path, goes_on: Callable[[int, int], bool] |
             errors.open("wb") as file,
             # ^C is ours: we ask it to end.
             subprocess.Popen(
-                command, stdin=pipe, stdout=pipe, stderr=file, text=True, env=environment, start_new_session=True
+                command,
+                stdin=pipe,
+                stdout=pipe,
+                stderr=file,
+                text=True,
+                env=environment,
+                cwd=_working_folder(),
+                start_new_session=True,
             ) as process,
         ):
             try:
@@ -174,6 +181,15 @@ def _run(command: list[str], errors: Path, goes_on: Callable[[int, int], bool] |
                 raise
     except (OSError, subprocess.TimeoutExpired) as error:
         raise MissingDependencyError(f"the renderer did not come to its end: {error}") from None
+
+
+def _working_folder() -> str | None:
+    """None, which is where this process is, or another one if that was deleted: Intel's MKL does not load there."""
+    try:
+        Path.cwd()
+    except OSError:
+        return tempfile.gettempdir()
+    return None
 
 
 # -- in the process of its own -------------------------------------------------------------------------------
