@@ -11,13 +11,14 @@ from typing import Any
 import typer
 
 from spslam.errors import SpslamError
+from spslam.files import USE_ANOTHER_TMPDIR
 
 # Typer has carried a Click of its own for some time: its classes are found by way of what both export.
 UsageError = typer.BadParameter.__mro__[1]
 _NOT_ONE_OF = re.compile(r"'(?P<found>[^']*)' is not one of (?P<choices>.*?)\.?$", re.DOTALL)
 _QUOTED = re.compile(r"'([^']*)'")
 # How likely a slip of the keys is what was meant, of 1.
-_ALIKE = 0.5
+_ALIKE = 0.6
 # What libraries say that have no MemoryError.
 _NO_MEMORY = ("insufficient memory", "can't allocate memory", "bad_alloc", "out of memory", "cannot allocate memory")
 _LONGEST_REASON = 200
@@ -119,9 +120,10 @@ def _value_message(error: Any, message: str) -> str:
 
 
 def _meant(found: str, known: Sequence[str]) -> str:
-    by_lower = {word.lower(): word for word in known}
-    close = get_close_matches(found.lower(), by_lower, n=1, cutoff=_ALIKE)
-    return f" (did you mean {by_lower[close[0]]}?)" if close else ""
+    # All options begin alike.
+    by_core = {word.lower().lstrip("-"): word for word in known}
+    close = get_close_matches(found.lower().lstrip("-"), by_core, n=1, cutoff=_ALIKE)
+    return f" (did you mean {by_core[close[0]]}?)" if close else ""
 
 
 # -- the machine ---------------------------------------------------------------------------------------------
@@ -134,6 +136,6 @@ def _system(error: OSError) -> str:
         return "the working directory does not exist any more: change to another one"
     reason = error.strerror or _one_line(str(error))
     if "temporary directory" in reason:
-        return f"{reason}: set TMPDIR to a folder that can be written to"
+        return f"{reason}: {USE_ANOTHER_TMPDIR}"
     names = [str(name) for name in (error.filename, error.filename2) if name is not None]
     return _one_line(f"{' -> '.join(names)}: {reason}" if names else reason)

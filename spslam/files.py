@@ -17,6 +17,7 @@ from typing import BinaryIO
 
 from spslam.errors import OutputError
 
+USE_ANOTHER_TMPDIR = "set TMPDIR to a folder that can be written to and has room"
 # Characters of a name that are kept in that of a hidden file: at most 4 bytes each, of 255.
 _MOST_NAME = 50
 # As Linux has it.
@@ -141,6 +142,22 @@ class PartFile:
             # Root writes for others, too: a file of theirs stays theirs.
             with suppress(OSError):
                 os.chown(self.path, before.st_uid, before.st_gid)
+
+
+@contextmanager
+def temporary_folder(prefix: str = "spslam-") -> Iterator[Path]:
+    """A folder for a while, where the system has such.
+
+    Raises:
+        OutputError: there is none, or nothing can be written there.
+    """
+    try:
+        folder = tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True)
+    except OSError as error:
+        reason = error.strerror or error
+        raise OutputError(f"no temporary folder can be made ({reason}): {USE_ANOTHER_TMPDIR}") from None
+    with folder as name:
+        yield Path(name)
 
 
 def final_path(path: Path) -> Path:
