@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
-import tempfile
 import zipfile
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from spslam.files import cache_folder
+from spslam.errors import OutputError
+from spslam.files import atomic_file, cache_folder
 
 from .world_render import TextureAtlas, build_atlas
 from .world_scene import Face
@@ -61,15 +60,9 @@ def _load(path: Path, texels_per_m: float) -> TextureAtlas | None:
 
 
 def _store(path: Path, atlas: TextureAtlas) -> None:
-    """Writes beside the target and renames, so that no other process ever sees half a file."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                np.savez(file, image=atlas.image, corner=atlas.corner, span=atlas.span)
-            Path(temporary).replace(path)
-        finally:
-            Path(temporary).unlink(missing_ok=True)
-    except OSError as error:
+        with atomic_file(path, durable=False) as file:
+            np.savez(file, image=atlas.image, corner=atlas.corner, span=atlas.span)
+    except (OSError, OutputError) as error:
         _log.info("textures are not cached: %s", error)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from spslam.config import FeatureConfig
 from spslam.errors import ConfigError, OutputError
-from spslam.files import write_atomic
+from spslam.files import temporary_folder, write_atomic
 
 from .checkpoints import load_superpoint, weights_name
 from .engine_choice import quantised_path
@@ -99,6 +99,9 @@ def _check_folder(path: Path) -> None:
     """Not only when all is computed."""
     if not path.parent.is_dir():
         raise OutputError(f"cannot write {path}: there is no folder {path.parent}")
+    # PyTorch's compiler looks for one when it is imported, and breaks down without.
+    with temporary_folder():
+        pass
 
 
 def _calibration_images(photos: list[Path], count: int) -> list[NDArray[np.uint8]]:

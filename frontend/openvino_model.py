@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import logging
 import sys
-import tempfile
 import warnings
 import zipfile
 import zlib
@@ -23,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spslam.errors import MissingDependencyError, OutputError, WeightsError
-from spslam.files import cache_folder, write_atomic
+from spslam.files import USE_ANOTHER_TMPDIR, cache_folder, temporary_folder, write_atomic
 from spslam.signals import signal_stack_kept
 
 from .checkpoints import Checkpoint
@@ -204,8 +203,7 @@ def write_model(path: Path, model: Model) -> None:
     """Write a model to one file.
 
     Raises:
-        OutputError: the folder is missing or cannot be written to.
-        OSError: there is no room for temporary files.
+        OutputError: the folder is missing or cannot be written to, or there is no room for temporary files.
     """
     write_atomic(path, _packed(model))
 
@@ -233,12 +231,17 @@ def read_model(path: Path, weights: Checkpoint) -> Model:
 
 def _packed(model: Model) -> bytes:
     buffer = io.BytesIO()
-    with tempfile.TemporaryDirectory() as folder:
-        load_openvino().save_model(model, str(Path(folder) / _MEMBERS[0]), compress_to_fp16=False)
+    with temporary_folder() as folder:
+        try:
+            load_openvino().save_model(model, str(folder / _MEMBERS[0]), compress_to_fp16=False)
+        except RuntimeError as error:
+            # "basic_ios::clear: iostream error" is all that it knows of a full disk.
+            reason = " ".join(str(error).split())
+            raise OutputError(f"OpenVINO cannot write to {folder} ({reason}): {USE_ANOTHER_TMPDIR}") from None
         with zipfile.ZipFile(buffer, "w") as archive:
             for name in _MEMBERS:
                 # Members of a fixed date.
-                archive.writestr(zipfile.ZipInfo(name), (Path(folder) / name).read_bytes(), zipfile.ZIP_DEFLATED, 9)
+                archive.writestr(zipfile.ZipInfo(name), (folder / name).read_bytes(), zipfile.ZIP_DEFLATED, 9)
     return buffer.getvalue()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -40,9 +39,11 @@ from spslam.cli_options import (
     WeightsOption,
     resolve_config,
 )
-from spslam.errors import ConfigError, RunStoppedError, ScaleError, SpslamError
+from spslam.errors import ConfigError, RunStoppedError, ScaleError
+from spslam.failures import line_of
 from spslam.notices import shown_notices
 from spslam.signals import cleaned_up, ends_on_signals, interrupt_as_flag, tell_end
+from spslam.streams import tolerant_streams
 
 if TYPE_CHECKING:
     from spslam.config import Config
@@ -350,18 +351,34 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # read, find features and track, and OpenCV's even do so while they wait.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     os.environ.setdefault("OPENCV_FOR_THREADS_NUM", "1")
-    for stream in (sys.stdout, sys.stderr):
-        # A path may hold bytes that are no text in any encoding; it is shown with `\\udcff` for them.
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    with tolerant_streams() as (printed, _):
+        code = _call(list(sys.argv[1:] if arguments is None else arguments))
+        printed.flush()
+        if printed.failure is not None:
+            reason = getattr(printed.failure, "strerror", None) or printed.failure
+            typer.echo(f"error: cannot write to standard output: {reason}", err=True)
+            code = code or FAILED
+    sys.exit(code)
+
+
+def _call(arguments: list[str]) -> int:
+    """Do what the arguments say; the exit code."""
+    command = typer.main.get_command(app)
     try:
-        given = list(sys.argv[1:] if arguments is None else arguments)
         with shown_notices(lambda found: typer.echo(f"note: {found.text}", err=True)):
             # The cards of weights say which command made them.
-            app(args=given, prog_name="spslam", obj=list(given))
-    except SpslamError as error:
-        typer.echo(f"error: {' '.join(str(error).split())}", err=True)
-        sys.exit(FAILED)
+            code = command.main(arguments, prog_name="spslam", standalone_mode=False, obj=list(arguments))
+    except typer.Abort as error:
+        # Nothing here asks; it stands for an end of file that nobody was ready for.
+        raise error.__cause__ or error from None
+    except Exception as error:
+        line = line_of(error, command, arguments)
+        if line is None:
+            raise
+        if line:
+            typer.echo(f"error: {line}", err=True)
+        return FAILED
+    return code if isinstance(code, int) else 0
 
 
 def _run(

@@ -7,7 +7,6 @@ import os
 import shlex
 import subprocess
 import sys
-import tempfile
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -205,13 +204,19 @@ def _parts(frames: list[Frame], threads: int) -> dict[str, Timing]:
 def _starts(world: str, threads: int) -> dict[str, float]:
     """Seconds to the first pose of a process with an empty cache, and of one, the median of some, with what it left."""
     command = [sys.executable, "-m", "spslam", "run", world, "--max-frames", "1"]
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "out"
+    from spslam.files import temporary_folder
+
+    with temporary_folder() as folder:
+        out = folder / "out"
         command += ["--out", str(out), "--set", f"features.threads={threads}"]
         seconds = []
         for _ in range(1 + _WARM_STARTS):
             subprocess.run(
-                command, env={**os.environ, "SPSLAM_CACHE": folder}, stdout=subprocess.DEVNULL, check=True, text=True
+                command,
+                env={**os.environ, "SPSLAM_CACHE": str(folder)},
+                stdout=subprocess.DEVNULL,
+                check=True,
+                text=True,
             )
             seconds.append(json.loads((out / "metrics.json").read_bytes())["start_to_first_pose_s"])
     return {"cold": seconds[0], "warm": median(seconds[1:])}
@@ -221,13 +226,14 @@ def _reading(images: list[NDArray[np.uint8]]) -> Timing:
     import cv2
 
     from spslam.datasets.decoding import read_image
+    from spslam.files import temporary_folder, write_atomic
     from spslam.speed_report import Timing
 
     milliseconds = []
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         for index, image in enumerate(images):
-            path = Path(folder) / f"{index}.png"
-            cv2.imwrite(str(path), image)
+            path = folder / f"{index}.png"
+            write_atomic(path, cv2.imencode(".png", image)[1].tobytes(), durable=False)
             start = perf_counter()
             read_image(path)
             milliseconds.append((perf_counter() - start) * 1e3)

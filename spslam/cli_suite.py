@@ -204,7 +204,7 @@ def compare(
 
 def _open_results(path: Path, head: dict[str, object]) -> Results:
     from spslam.errors import BenchmarkError, OutputError
-    from spslam.suites.results import FILE, NAMES, Results
+    from spslam.suites.results import FILE, RUNS, Results
 
     path = path.expanduser().absolute()
     try:
@@ -213,9 +213,10 @@ def _open_results(path: Path, head: dict[str, object]) -> Results:
     except OSError as error:
         raise OutputError(f"cannot write results to {path}: {error.strerror or error}") from None
     if FILE not in names:
-        if names - NAMES:
+        # The first run of a suite that was killed leaves its folder and no more; pages there are somebody else's.
+        if names - {RUNS}:
             raise OutputError(
-                f"{path} holds something else than results ({min(names - NAMES)}): give --out another folder"
+                f"{path} holds something else than results ({min(names - {RUNS})}): give --out another folder"
             )
         return Results(path, head, ())
     stored = Results.load(path)

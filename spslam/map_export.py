@@ -26,6 +26,8 @@ from spslam.ports import PoseGraphEdges
 
 Array = NDArray[np.float64]
 COLMAP_FILES = ("cameras.txt", "images.txt", "points3D.txt")
+# By which files of ours are known: COLMAP, and who writes a model by hand, begins with something else.
+_COLMAP_MARK = "# Written by spslam map export, which may replace this file."
 # COLMAP counts pixels from the corner of the first one, spslam from its centre.
 _COLMAP_PIXEL_SHIFT = 0.5
 _GREY = "128 128 128"
@@ -202,13 +204,13 @@ def write_colmap(folder: Path | str, slam_map: Map, part: int) -> ColmapSummary:
     The others are grey; their error is the mean over the images that see them, -1 where they are in front of none.
 
     Args:
-        folder: made if missing; one that holds anything else than these three files is left alone.
+        folder: made if missing; one that holds anything else than an earlier model of ours is left alone.
         slam_map: the map.
         part: one that has key frames.
 
     Raises:
         MapError: the map does not say which camera made it.
-        OutputError: the folder holds other files, or cannot be written to.
+        OutputError: the folder holds other files, or files of these names by somebody else, or cannot be written to.
     """
     folder = Path(folder)
     camera, extracted = _origin(slam_map).camera, extract_part(slam_map, part)
@@ -218,7 +220,7 @@ def write_colmap(folder: Path | str, slam_map: Map, part: int) -> ColmapSummary:
     texts = (_cameras(camera), _images(extracted, several_sessions), _points(extracted, errors))
     _prepare_folder(folder)
     for name, text in zip(COLMAP_FILES, texts, strict=True):
-        write_atomic(folder / name, text)
+        write_atomic(folder / name, f"{_COLMAP_MARK}\n{text}")
     known = errors[np.isfinite(errors)]
     return ColmapSummary(
         images=len(extracted.keyframes),
@@ -312,11 +314,18 @@ def _cells(pattern: str, *columns: NDArray[Any]) -> list[str]:
 def _prepare_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        foreign = sorted({path.name for path in folder.iterdir()} - set(COLMAP_FILES))
+        foreign = sorted(path.name for path in folder.iterdir() if not _is_ours(path))
     except OSError as error:
         raise OutputError(f"cannot write a COLMAP model to {folder}: {error.strerror or error}") from None
     if foreign:
         raise OutputError(
-            f"{folder} is left alone: expected a new folder or {', '.join(COLMAP_FILES)} in it, found {foreign[0]}; "
-            "name another one"
+            f"{folder} is left alone: expected a new folder or an earlier model of spslam in it, found {foreign[0]}"
+            f"{' that something else wrote' if foreign[0] in COLMAP_FILES else ''}; name another one"
         )
+
+
+def _is_ours(path: Path) -> bool:
+    if path.name not in COLMAP_FILES or path.is_symlink() or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(_COLMAP_MARK) + 1) == f"{_COLMAP_MARK}\n".encode()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol
@@ -13,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spslam.errors import MissingDependencyError, OutputError
-from spslam.files import check_printable, write_atomic
+from spslam.files import PartFile, check_printable, write_atomic
 
 Image = NDArray[np.uint8]
 
@@ -41,23 +39,18 @@ class VideoFile:
         fps: pictures a second when it is played.
 
     Raises:
-        OutputError: nothing can be written there.
+        OutputError: nothing can be written there, or it is a pipe or a device: who writes an MP4 goes back in it.
     """
 
     def __init__(self, path: Path, fps: float) -> None:
-        self._path, self._fps = path, fps
+        self._fps = fps
         self._size: tuple[int, int] | None = None
         self._writer = cv2.VideoWriter()
         # OpenCV takes UTF-8 only.
         check_printable(path)
         if path.is_dir():
             raise OutputError(f"cannot write a video to {path}: it is a folder; give --out a file name")
-        try:
-            handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=".mp4")
-        except OSError as error:
-            raise OutputError(f"cannot write {path}: {error.strerror or error}") from None
-        os.close(handle)
-        self._partial = Path(name)
+        self._part = PartFile(path, suffix=".mp4")
 
     def __enter__(self) -> VideoFile:
         return self
@@ -72,7 +65,7 @@ class VideoFile:
         size = (image.shape[1], image.shape[0])
         if self._size is None:
             self._size = size
-            if not self._writer.open(str(self._partial), cv2.VideoWriter.fourcc(*"mp4v"), self._fps, size):
+            if not self._writer.open(str(self._part.path), cv2.VideoWriter.fourcc(*"mp4v"), self._fps, size):
                 raise MissingDependencyError(
                     "this OpenCV cannot write MP4 (it was built without FFmpeg): give --out a folder for PNG files"
                 )
@@ -90,15 +83,9 @@ class VideoFile:
         self._writer.release()
         try:
             if kind is None and self._size is not None:
-                # mkstemp makes files for the owner only; results are for everybody the umask allows.
-                mask = os.umask(0)
-                os.umask(mask)
-                self._partial.chmod(0o666 & ~mask)
-                self._partial.replace(self._path)
-        except OSError as failure:
-            raise OutputError(f"cannot write {self._path}: {failure.strerror or failure}") from None
+                self._part.publish()
         finally:
-            self._partial.unlink(missing_ok=True)
+            self._part.discard()
 
 
 class PngFolder:

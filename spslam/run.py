@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from spslam.disturbance import Disturbed, judge
-from spslam.errors import DatasetError, InputError, RunStoppedError, SpslamError
+from spslam.errors import DatasetError, InputError, OutputError, RunStoppedError, SpslamError
 from spslam.evaluation import Alignment, Evaluation, evaluate
 from spslam.files import printable, write_atomic
 from spslam.frame_records import write_frames
@@ -229,16 +229,17 @@ def write_results(
 ) -> Metrics:
     """Write every result file but the log; returns what is in `metrics.json`.
 
-    What a run is for comes first: trajectories, map, figures. What shows it in other ways is tried file by file, and a
-    notice says what could not be written, and why. The results of a run that was stopped are published between the two:
-    who stopped it may not wait for pictures.
+    What a run is for comes first: trajectory, figures, then the other trajectories and the map, without which it is a
+    failure (`Record.failure`) but not lost. What shows it in other ways is tried file by file. A notice says what could
+    not be written, and why. The results of a run that was stopped are published before that: who stopped it may not
+    wait for pictures.
 
     Args:
         notices: what was dropped, guessed, ignored, scaled or doubted; grows while this goes on.
         stop: asked for each file that shows results in other ways; soon after it said so, no more are made.
 
     Raises:
-        OutputError: a file that is not optional cannot be written.
+        OutputError: trajectory or figures cannot be written.
     """
     folder = output.partial
     trajectory = slam.trajectory()
@@ -250,12 +251,15 @@ def write_results(
         harm = judge(sequence, stamps, trajectory, sequence.ground_truth, align == "sim3")
         metrics |= {} if harm is None else asdict(harm)
     write_tum(folder / "trajectory.tum", trajectory, scaling.source)
-    write_kitti(folder / "trajectory.kitti", trajectory)
-    write_tum(folder / "keyframes.tum", slam.keyframe_trajectory(), scaling.source)
-    if slam.mapping:
-        slam.save_map(folder / "map.npz")
     write_atomic(folder / "config.yaml", slam.config.to_yaml())
     _write_metrics(folder, metrics, notices)
+    # The map is the largest by far: where it finds no room the others are kept.
+    wanted: list[tuple[str, Callable[[Path], object]]] = [
+        ("trajectory.kitti", lambda path: write_kitti(path, trajectory)),
+        ("keyframes.tum", lambda path: write_tum(path, slam.keyframe_trajectory(), scaling.source)),
+        *([("map.npz", slam.save_map)] if slam.mapping else []),
+    ]
+    missing = [name for name, write in wanted if not _tried(folder / name, write)]
     # Elsewhere no folder can be moved while its log is open.
     if record.stopped and os.name == "posix":
         folder = output.publish()
@@ -281,7 +285,9 @@ def write_results(
             ),
         ),
     ]
-    metrics["results_not_written"] = _write_optional(folder, optional, stop)
+    metrics["results_not_written"] = _write_optional(folder, optional, stop) + len(missing)
+    if missing and record.failure is None:
+        record.failure = OutputError(f"{' and '.join(missing)} could not be written, the other results are there")
     # Another file may have taken the last of the room: what is there says nearly the same.
     _tried(folder / "metrics.json", lambda path: _write_metrics(folder, metrics, notices))
     return metrics
@@ -324,7 +330,8 @@ def _tried(path: Path, write: Callable[[Path], object]) -> bool:
     except Exception as error:
         # Whatever a library makes of this machine, it may not cost the other results.
         logger.info("%s: the error in full", path.name, exc_info=True)
-        lines = str(error).strip().splitlines()
+        # The folder is a hidden one, which has another name soon.
+        lines = str(error).replace(str(path), path.name).strip().splitlines()
         reason = lines[0][:_LONGEST_REASON] if lines else type(error).__name__
         notice(logger, "output_failed", "%s was not written: %s", path.name, reason)
         return False

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spslam.errors import MissingDependencyError, OutputError
-from spslam.files import write_atomic
+from spslam.files import folder_of, write_atomic
 from spslam.flight import film
 from spslam.layers import Layer, Look, draw_layers, frame_scene, thicken_hairs
 from spslam.legend import write_legend
@@ -130,13 +130,15 @@ def render(
 
 @contextmanager
 def _folder_beside(path: Path) -> Iterator[str]:
-    """A folder for a while, where the file is to be: that there is room there is needed anyhow.
+    """A folder for a while, where the file is to be: that there is room there is needed anyhow. For pipes and devices
+    among those of the system.
 
     Raises:
         OutputError: nothing can be written there.
     """
     try:
-        folder = tempfile.TemporaryDirectory(prefix=".spslam-scene-", dir=path.parent, ignore_cleanup_errors=True)
+        beside = folder_of(path)
+        folder = tempfile.TemporaryDirectory(prefix=".spslam-scene-", dir=beside, ignore_cleanup_errors=True)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from None
     with folder as name:
@@ -154,7 +156,14 @@ def _run(command: list[str], errors: Path, goes_on: Callable[[int, int], bool] |
             errors.open("wb") as file,
             # ^C is ours: we ask it to end.
             subprocess.Popen(
-                command, stdin=pipe, stdout=pipe, stderr=file, text=True, env=environment, start_new_session=True
+                command,
+                stdin=pipe,
+                stdout=pipe,
+                stderr=file,
+                text=True,
+                env=environment,
+                cwd=_working_folder(),
+                start_new_session=True,
             ) as process,
         ):
             try:
@@ -172,6 +181,15 @@ def _run(command: list[str], errors: Path, goes_on: Callable[[int, int], bool] |
                 raise
     except (OSError, subprocess.TimeoutExpired) as error:
         raise MissingDependencyError(f"the renderer did not come to its end: {error}") from None
+
+
+def _working_folder() -> str | None:
+    """None, which is where this process is, or another one if that was deleted: Intel's MKL does not load there."""
+    try:
+        Path.cwd()
+    except OSError:
+        return tempfile.gettempdir()
+    return None
 
 
 # -- in the process of its own -------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from spslam.camera import Camera
 from spslam.errors import MissingDependencyError, OutputError
-from spslam.files import check_printable, printable
+from spslam.files import check_printable, final_path, printable
 from spslam.layers import Lines, Look, Points, draw_layers, frame_scene
 from spslam.live_scene import live_scene
 from spslam.scene import Scene
@@ -94,6 +94,8 @@ class _Recording:
             _spawn(self.stream, blueprint)
         else:
             check_printable(file)
+            # Not a part file: of a run that is killed its recording is there until then.
+            file = final_path(file)
             try:
                 # Rerun's own error does not say what is wrong.
                 with file.open("wb"):

@@ -250,6 +250,8 @@ def test_folders_of_others_are_left_alone(pool: FakePool, capsys: pytest.Capture
     Path("out").mkdir()
     Path("out/thesis.tex").touch()
     assert "holds something else than results (thesis.tex)" in refused(capsys, "bench", "tiny.yaml", "--out", "out")
+    Path("out/thesis.tex").rename("out/report.html")
+    assert "holds something else than results (report.html)" in refused(capsys, "bench", "tiny.yaml", "--out", "out")
     results(Path("other"), [row()])
     assert "holds results of the suite mine" in refused(capsys, "bench", "tiny.yaml", "--out", "other")
     Path("other/results.json").write_text("{}")

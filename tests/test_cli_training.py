@@ -181,7 +181,8 @@ def test_what_is_wrong_is_one_line(
 )
 def test_what_is_missing_on_the_line_is_said(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert spslam(*arguments) == 2
-    assert "Error" in capsys.readouterr().err
+    line = capsys.readouterr().err
+    assert line.startswith("error: ") and line.count("\n") == 1
 
 
 def test_configurations_are_listed_and_shown(capsys: pytest.CaptureFixture[str]) -> None:

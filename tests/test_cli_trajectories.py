@@ -1,4 +1,6 @@
 import json
+import os
+import threading
 from pathlib import Path
 
 import cv2
@@ -341,3 +343,44 @@ def test_markers_of_vicon_are_not_taken_for_the_body(
     found = printed_json(capsys, estimate, str(vicon / "data.csv"))["comparisons"]
     assert found[0]["ate_rmse_m"] == pytest.approx(0, abs=1e-6)
     assert found[0]["rpe_rot_deg"] == pytest.approx(0, abs=1e-6)
+
+
+def test_figures_and_pictures_go_through_pipes_and_behind_links(
+    trajectories: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found: dict[str, bytes] = {}
+
+    def read(path: Path) -> None:
+        found[path.name] = path.read_bytes()
+
+    evaluation = ["eval", *trajectories]
+    (tmp_path / "there").mkdir()
+    places = []
+    for kind in ("json", "plot"):
+        os.mkfifo(tmp_path / f"{kind}.pipe")
+        (tmp_path / f"{kind}.link").symlink_to(f"there/{kind}")
+        places.append((f"--{kind}", str(tmp_path / f"{kind}.pipe"), str(tmp_path / f"{kind}.link")))
+    readers = [threading.Thread(target=read, args=(Path(pipe),), daemon=True) for _, pipe, _ in places]
+    for reader in readers:
+        reader.start()
+    assert call(*evaluation, *(word for option, pipe, _ in places for word in (option, pipe))) == 0
+    for reader in readers:
+        reader.join(20)
+    assert call(*evaluation, *(word for option, _, link in places for word in (option, link))) == 0
+    for kind in ("json", "plot"):
+        assert (tmp_path / f"{kind}.pipe").is_fifo()
+        assert (tmp_path / f"{kind}.link").is_symlink()
+        assert found[f"{kind}.pipe"] == (tmp_path / "there" / kind).read_bytes()
+    assert json.loads(found["json.pipe"])["matched_poses"] == 30
+    assert found["plot.pipe"].startswith(b"\x89PNG")
+    assert sorted(path.name for path in (tmp_path / "there").iterdir()) == ["json", "plot"]
+    capsys.readouterr()
+    assert "found a folder" in refused_after_output(capsys, *evaluation, "--json", str(tmp_path / "there"))
+
+
+def refused_after_output(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The one line of an error that came when the figures were printed already."""
+    assert call(*arguments) == 2
+    line = capsys.readouterr().err
+    assert line.startswith("error: ") and line.count("\n") == 1
+    return line

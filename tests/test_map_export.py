@@ -330,3 +330,30 @@ def test_g2o_itself_reads_the_graph(which: str, request: pytest.FixtureRequest, 
     assert len(optimizer.vertices()) == len(nodes)
     assert len(optimizer.edges()) == len(edges.i)
     assert [optimizer.vertex(row).fixed() for row in range(len(nodes))] == fixed.tolist()
+
+
+@pytest.mark.parametrize("name", ["cameras.txt", "images.txt", "points3D.txt"])
+def test_a_colmap_model_that_is_not_ours_is_left_alone(name: str, slam_map: Map, tmp_path: Path) -> None:
+    theirs = "# Camera list with one line of data per camera:\n#   CAMERA_ID, MODEL, WIDTH, HEIGHT, PARAMS[]\n"
+    (tmp_path / name).write_text(theirs)
+    with pytest.raises(OutputError, match=rf"found {name} that something else wrote; name another one"):
+        write_colmap(tmp_path, slam_map, 0)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {name: theirs}
+    # COLMAP drops our mark when it writes the model again, as after its bundle adjustment.
+    (tmp_path / name).unlink()
+    write_colmap(tmp_path, slam_map, 0)
+    read(tmp_path).write_text(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(OutputError, match="left alone"):
+        write_colmap(tmp_path, slam_map, 0)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_colmap_folder_of_links_is_left_alone(slam_map: Map, tmp_path: Path) -> None:
+    write_colmap(tmp_path / "theirs", slam_map, 0)
+    before = (tmp_path / "theirs" / "cameras.txt").read_bytes()
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "cameras.txt").symlink_to("../theirs/cameras.txt")
+    with pytest.raises(OutputError, match=r"found cameras\.txt"):
+        write_colmap(tmp_path / "model", slam_map, 1)
+    assert (tmp_path / "theirs" / "cameras.txt").read_bytes() == before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import cv2
@@ -85,3 +86,17 @@ def test_tracks_are_lines_coloured_by_their_length() -> None:
     assert young[0] > young[2] and old[2] > old[0], "from blue to red"
     captioned = draw_tracks(image, positions, np.array([9, 2, 1]), "text")
     assert captioned[40:, :60].max() == 255
+
+
+def test_a_video_goes_behind_a_link_and_into_no_pipe(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link.mp4").symlink_to("there/film.mp4")
+    with VideoFile(tmp_path / "link.mp4", 10.0) as video:
+        video.show(picture(100))
+    assert (tmp_path / "link.mp4").is_symlink()
+    assert len(read_video(tmp_path / "there" / "film.mp4")) == 1
+    os.mkfifo(tmp_path / "pipe.mp4")
+    with pytest.raises(OutputError, match=r"pipe\.mp4: expected a file or a name that is free, found a pipe"):
+        VideoFile(tmp_path / "pipe.mp4", 10.0)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link.mp4", "pipe.mp4", "there"]
+    assert [path.name for path in (tmp_path / "there").iterdir()] == ["film.mp4"]

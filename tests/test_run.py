@@ -300,8 +300,8 @@ def test_nothing_optional_ends_a_run(writer: str, name: str, tmp_path: Path, mon
     assert metrics["notices"] == [told]
 
 
-@pytest.mark.parametrize("name", ["trajectory.tum", "map.npz", "metrics.json"])
-def test_what_a_run_is_for_cannot_be_left_out(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def no_room_for(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on no file of that name can be written."""
     replace = Path.replace
 
     def full(self: Path, target: Path) -> Path:
@@ -310,6 +310,25 @@ def test_what_a_run_is_for_cannot_be_left_out(name: str, tmp_path: Path, monkeyp
         return replace(self, target)
 
     monkeypatch.setattr(Path, "replace", full)
+
+
+@pytest.mark.parametrize("name", ["trajectory.kitti", "keyframes.tum", "map.npz"])
+def test_a_map_without_room_costs_no_trajectory(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("spslam.run.render_scene", lambda *args: True)
+    no_room_for(name, monkeypatch)
+    outcome = run_fake(tmp_path / "out")
+    assert isinstance(outcome.failure, OutputError)
+    assert str(outcome.failure) == f"{name} could not be written, the other results are there"
+    assert {path.name for path in (tmp_path / "out").iterdir()} | OPTIONAL == OUTPUT_NAMES - {name} | OPTIONAL
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics["results_not_written"] == 1
+    reason = f"{name} was not written: cannot write {name}: No space left on device"
+    assert metrics["notices"] == [{"topic": "output_failed", "count": 1, "text": reason}]
+
+
+@pytest.mark.parametrize("name", ["trajectory.tum", "metrics.json"])
+def test_what_a_run_is_for_cannot_be_left_out(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    no_room_for(name, monkeypatch)
     with pytest.raises(OutputError, match=rf"cannot write .*{name}: No space left on device"):
         run_fake(tmp_path / "out")
     assert list(tmp_path.iterdir()) == []

@@ -126,6 +126,9 @@ def test_what_cannot_be_written_is_named(tmp_path: Path) -> None:
         RerunViewer(tmp_path / "gone" / "run.rrd")
     with pytest.raises(OutputError, match="cannot write"):
         record_scene(tmp_path, room_scene())
+    os.mkfifo(tmp_path / "pipe.rrd")
+    with pytest.raises(OutputError, match=r"pipe\.rrd: expected a file or a name that is free, found a pipe"):
+        record_scene(tmp_path / "pipe.rrd", room_scene())
 
 
 def test_without_a_display_the_viewer_is_not_started(monkeypatch: pytest.MonkeyPatch) -> None:

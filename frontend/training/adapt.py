@@ -10,7 +10,6 @@ import hashlib
 import json
 import logging
 import math
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -22,7 +21,7 @@ from typing import Any, Protocol
 from pydantic import JsonValue
 
 from spslam.errors import TrainingError, WeightsError
-from spslam.files import write_atomic
+from spslam.files import temporary_folder, write_atomic
 
 from ..checkpoints import find_weights, load_superpoint, read_codebook
 from .adapt_images import DomainImages, NamedImages, gather_images
@@ -359,11 +358,11 @@ def _seconds_per_warp(run: _Run, photos: list[Path]) -> float:
         update={"homographies": min(run.config.labels.batch, run.config.labels.homographies)}
     )
     times: list[float] = []
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         label_images(
             photos[:_MEASURED_IMAGES],
             photos[0].parent,
-            Path(folder),
+            folder,
             run.init,
             few,
             run.config.seed,

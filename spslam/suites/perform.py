@@ -8,13 +8,13 @@ import shlex
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
 
 import spslam
+from spslam.files import temporary_folder
 from spslam.machine import processor
 from spslam.suites.identity import code_sha256, file_sha256
 
@@ -88,8 +88,8 @@ def perform(request: Request, core: int | None = None, stopped: Callable[[], boo
     attempt = 0
     while True:
         attempt += 1
-        with tempfile.TemporaryDirectory(prefix="spslam-bench-", ignore_cleanup_errors=True) as name:
-            folder, begin = Path(name), monotonic()
+        with temporary_folder("spslam-bench-") as folder:
+            begin = monotonic()
             code = _call(request, core, folder, stopped)
             if code >= 0 or attempt == ATTEMPTS:
                 return Finished(

@@ -20,8 +20,6 @@ from spslam.summary import Spread
 
 FILE = "results.json"
 RUNS = "runs"
-# What a folder of results holds; anything else means that it is somebody else's.
-NAMES = frozenset({FILE, RUNS, "table.md", "report.html", "errors.png"})
 _FORMAT = 1
 # Notices that say nothing about the trajectory.
 _NO_DOUBTS = {"ground_truth_not_compared", "output_failed"}

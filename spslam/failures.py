@@ -1,0 +1,141 @@
+"""The one line that an error of usage, of the machine or of ours is told in."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import Any
+
+import typer
+
+from spslam.errors import SpslamError
+from spslam.files import USE_ANOTHER_TMPDIR
+
+# Typer has carried a Click of its own for some time: its classes are found by way of what both export.
+UsageError = typer.BadParameter.__mro__[1]
+_NOT_ONE_OF = re.compile(r"'(?P<found>[^']*)' is not one of (?P<choices>.*?)\.?$", re.DOTALL)
+_QUOTED = re.compile(r"'([^']*)'")
+# How likely a slip of the keys is what was meant, of 1.
+_ALIKE = 0.6
+# What libraries say that have no MemoryError.
+_NO_MEMORY = ("insufficient memory", "can't allocate memory", "bad_alloc", "out of memory", "cannot allocate memory")
+_LONGEST_REASON = 200
+
+
+def line_of(error: Exception, command: Any, arguments: Sequence[str]) -> str | None:
+    """What to tell about an error, empty where it was told already; None: it is a bug, and its traceback tells more.
+
+    Args:
+        command: the root of all commands.
+        arguments: that it was called with.
+    """
+    if isinstance(error, SpslamError):
+        return _one_line(str(error))
+    if isinstance(error, UsageError):
+        return _usage(error, command, arguments)
+    if is_out_of_memory(error):
+        reason = _one_line(str(error))[:_LONGEST_REASON]
+        return (
+            f"out of memory{f' ({reason})' if reason else ''}: give it less at once (fewer or smaller images, shorter "
+            "files), end other programs, or use a machine that has more"
+        )
+    return _system(error) if isinstance(error, OSError) and error.errno is not None else None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether it says that there is no more memory: Python's own error, or one of OpenCV, PyTorch or OpenVINO."""
+    if isinstance(error, MemoryError):
+        return True
+    # cv2.error is an Exception, the others raise RuntimeError.
+    told = isinstance(error, RuntimeError) or (type(error).__module__, type(error).__name__) == ("cv2", "error")
+    return told and any(words in str(error).lower() for words in _NO_MEMORY)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+# -- usage ---------------------------------------------------------------------------------------------------
+
+
+def _usage(error: Any, command: Any, arguments: Sequence[str]) -> str:
+    if type(error).__name__ == "NoArgsIsHelpError":
+        # Rich printed it when the text was asked for.
+        return ""
+    context = error.ctx
+    path, called = (context.command_path, context.command) if context is not None else _called(command, arguments)
+    message = _one_line(_message(error, called)).rstrip(".")
+    return f"{message[:1].lower()}{message[1:]}; see {path} --help"
+
+
+def _called(command: Any, arguments: Sequence[str]) -> tuple[str, Any]:
+    """The command that arguments name, and its name with that of its groups: some errors do not say of which they
+    are."""
+    path = ["spslam"]
+    for argument in arguments:
+        found = getattr(command, "commands", {}).get(argument)
+        if found is None:
+            break
+        path, command = [*path, argument], found
+    return " ".join(path), command
+
+
+def _message(error: Any, command: Any) -> str:
+    name = type(error).__name__
+    if name == "NoSuchOption":
+        options = [option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)]
+        return f"no such option: {error.option_name}{_meant(error.option_name, options)}"
+    if name == "MissingParameter":
+        # An argument goes by the word that the help has for it.
+        parameter = error.param
+        hint = error.param_hint or (parameter.get_error_hint() if hasattr(parameter, "get_error_hint") else "")
+        kind = error.param_type or getattr(parameter, "param_type_name", "parameter")
+        found = f"missing {kind} {' or '.join([hint] if isinstance(hint, str) else hint)}"
+        places = [one.metavar or one.name for one in command.params if one.param_type_name == "argument"]
+        # With two, the first takes what was given for it, and the second is what is missing.
+        return f"{found}, expected {' '.join(places)}" if kind == "argument" and len(places) > 1 else found
+    message: str = error.format_message()
+    unknown = re.fullmatch(r"No such command '(.*?)'.*", message, re.DOTALL)
+    if unknown is not None:
+        commands = list(getattr(command, "commands", {}))
+        return f"no such command: {unknown[1]}{_meant(unknown[1], commands)}"
+    return _value_message(error, message)
+
+
+def _value_message(error: Any, message: str) -> str:
+    """About a value that cannot be, with that value and the choice that was likely meant."""
+    message = message.replace("Value error, ", "").replace("Input should be", "should be")
+    choice = _NOT_ONE_OF.search(message)
+    if choice is not None:
+        return message.rstrip(".") + _meant(choice["found"], _QUOTED.findall(choice["choices"]))
+    # Of pydantic, which Typer asks; Click names the value itself.
+    details = getattr(error.__cause__, "errors", None)
+    if callable(details):
+        found = next((detail["input"] for detail in details() if "input" in detail), None)
+        if found is not None:
+            return f"{message}, found {found!r}"
+    return message
+
+
+def _meant(found: str, known: Sequence[str]) -> str:
+    # All options begin alike.
+    by_core = {word.lower().lstrip("-"): word for word in known}
+    close = get_close_matches(found.lower().lstrip("-"), by_core, n=1, cutoff=_ALIKE)
+    return f" (did you mean {by_core[close[0]]}?)" if close else ""
+
+
+# -- the machine ---------------------------------------------------------------------------------------------
+
+
+def _system(error: OSError) -> str:
+    try:
+        os.getcwd()  # noqa: PTH109 - Path.cwd() would hide which error it is
+    except OSError:
+        return "the working directory does not exist any more: change to another one"
+    reason = error.strerror or _one_line(str(error))
+    if "temporary directory" in reason:
+        return f"{reason}: {USE_ANOTHER_TMPDIR}"
+    names = [str(name) for name in (error.filename, error.filename2) if name is not None]
+    return _one_line(f"{' -> '.join(names)}: {reason}" if names else reason)
