@@ -219,13 +219,32 @@ def _cached_difference(weights: Checkpoint, engine: Engine, config: FeatureConfi
             pass
         except (OSError, SealError) as error:
             notice(_logger, "damaged_cache", "%s; the engine is compared with torch again", error)
-    found = difference(engine, _torch_engine(weights, "cpu", config.threads))
+    reference = _torch_engine(weights, "cpu", config.threads)
+    with np.errstate(invalid="ignore"):
+        found = difference(engine, reference)
+    if not (np.isfinite(found.heat) and np.isfinite(found.descriptors)):
+        check_maps(weights.name, *reference.run(_parity_image()))
     if path is not None:
         try:
             write_sealed(path, json.dumps(asdict(found)).encode())
         except OutputError as error:
             _logger.info("the comparison with torch is not cached: %s", error)
     return found
+
+
+def check_maps(name: str, *maps: Maps) -> None:
+    """Refuse a network whose weights are finite but so large that its maps are not: no point would be found.
+
+    Raises:
+        WeightsError: the maps of the network of this name are not finite.
+    """
+    for part, values in zip(("probabilities", "descriptors"), maps, strict=True):
+        bad = int(np.count_nonzero(~np.isfinite(values)))
+        if bad:
+            raise WeightsError(
+                f"{name}: {bad} of the {values.size} numbers in the network's map of {part} are NaN or infinite: its "
+                "weights are damaged or of another kind"
+            )
 
 
 def _parity_key(engine: str) -> str:

@@ -122,6 +122,10 @@ class _Unpickler(_PythonUnpickler):  # type: ignore[misc]
 
     dispatch: ClassVar[dict[int, Callable[..., None]]] = dict(_PythonUnpickler.dispatch)
 
+    def __init__(self, file: io.BytesIO) -> None:
+        # Of the names that Python 2 wrote.
+        super().__init__(file, encoding="utf-8", errors="replace")
+
     def find_class(self, module: str, name: str) -> Any:
         return _Global(module, name)
 
@@ -236,6 +240,22 @@ class PickledFile:
                 f"{path} is not a file of plain PyTorch weights (nothing else is ever unpickled): expected a "
                 f"dictionary of tensors written by torch.save, found what does not load ({type(error).__name__})"
             ) from None
+
+    def check(self) -> None:
+        """Look at each tensor in the content, before PyTorch reads the file.
+
+        Raises:
+            WeightsError: the file does not hold what one of them claims.
+        """
+        seen: set[int] = set()
+        waiting = [self.content]
+        while waiting:
+            found = waiting.pop()
+            if isinstance(found, PickledTensor):
+                self.array(found, "a tensor")
+            elif isinstance(found, dict | list | tuple) and id(found) not in seen:
+                seen.add(id(found))
+                waiting += found.values() if isinstance(found, dict) else found
 
     def array(self, tensor: PickledTensor, name: str) -> NDArray[Any]:
         """The numbers of a tensor; bfloat16 and 8-bit floats as float32.

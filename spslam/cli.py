@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -40,7 +41,7 @@ from spslam.cli_options import (
     resolve_config,
 )
 from spslam.errors import ConfigError, ScaleError, SpslamError
-from spslam.notices import shown_notices
+from spslam.notices import notice, shown_notices
 from spslam.signals import interrupt_as_flag
 
 if TYPE_CHECKING:
@@ -49,6 +50,10 @@ if TYPE_CHECKING:
     from spslam.output import RunLog
     from spslam.ports import Sequence as FrameSequence
     from spslam.viewer import Viewer
+
+_BLAS_THREADS = "OPENBLAS_NUM_THREADS"
+
+_logger = logging.getLogger(__name__)
 
 
 class Dataset(StrEnum):
@@ -314,7 +319,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     # Products and images here are small: threads of NumPy's and OpenCV's own would fight over few cores with those that
     # read, find features and track, and OpenCV's even do so while they wait.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # Two threads also sum in another order, which changes the last bits of maps.
+    threads = os.environ.get(_BLAS_THREADS, "1")
+    os.environ[_BLAS_THREADS] = "1"
     os.environ.setdefault("OPENCV_FOR_THREADS_NUM", "1")
     for stream in (sys.stdout, sys.stderr):
         # A path may hold bytes that are no text in any encoding; it is shown with `\\udcff` for them.
@@ -323,6 +330,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         given = list(sys.argv[1:] if arguments is None else arguments)
         with shown_notices(lambda found: typer.echo(f"note: {found.text}", err=True)):
+            if threads != "1":
+                notice(_logger, "blas_threads", "%s=%s is not used: one thread keeps the bytes", _BLAS_THREADS, threads)
             # The cards of weights say which command made them.
             app(args=given, prog_name="spslam", obj=list(given))
     except SpslamError as error:
