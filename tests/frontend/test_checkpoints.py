@@ -368,7 +368,7 @@ def with_codebook(**parts: Tensor) -> dict[str, Tensor]:
     [
         (
             {"conv2a.weight": torch.full((4, 4, 3, 3), torch.nan)},
-            "288 of the 288 numbers of conv2a.conv.weight are NaN",
+            "144 of the 144 numbers of conv2a.conv.weight are NaN",
         ),
         ({"conv2a.bias": torch.full((4,), torch.inf)}, "conv2a.conv.bias are infinite"),
         ({"conv2a.bias": torch.full((4,), 1e200, dtype=torch.float64)}, "conv2a.conv.bias are infinite in 32 bits"),
