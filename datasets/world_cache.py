@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import logging
-import zipfile
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from spslam.errors import OutputError
-from spslam.files import atomic_file, cache_folder
+from spslam.files import cache_folder
+from spslam.notices import notice
+from spslam.sealed import SealError, read_sealed, write_sealed
 
 from .world_render import TextureAtlas, build_atlas
 from .world_scene import Face
@@ -42,27 +44,27 @@ def _path(name: str, faces: list[Face], texels_per_m: float, seed: int) -> Path 
         if face.twin_of is not None:
             digest.update(str(face.twin_of).encode())
     try:
-        return cache_folder() / "worlds" / f"{name}-{digest.hexdigest()[:16]}.npz"
+        return cache_folder() / "worlds" / f"{name}-{digest.hexdigest()[:16]}.textures"
     except RuntimeError:  # A user without a home.
         return None
 
 
 def _load(path: Path, texels_per_m: float) -> TextureAtlas | None:
     try:
-        # Reading a member of the archive checks its CRC.
-        with np.load(path, allow_pickle=False) as stored:
+        with np.load(io.BytesIO(read_sealed(path)), allow_pickle=False) as stored:
             return TextureAtlas(stored["image"], stored["corner"], stored["span"], texels_per_m)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        _log.warning("cached textures %s cannot be used (%s); drawing them again", path, error)
+    except (OSError, SealError) as error:
+        notice(_log, "damaged_cache", "%s; its textures are drawn again", error)
         return None
 
 
 def _store(path: Path, atlas: TextureAtlas) -> None:
+    buffer = io.BytesIO()
+    np.savez(buffer, image=atlas.image, corner=atlas.corner, span=atlas.span)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_file(path, durable=False) as file:
-            np.savez(file, image=atlas.image, corner=atlas.corner, span=atlas.span)
+        write_sealed(path, buffer.getbuffer())
     except (OSError, OutputError) as error:
         _log.info("textures are not cached: %s", error)

@@ -12,7 +12,7 @@ import hashlib
 import logging
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import resources
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 from spslam.codebook import KEY_PREFIX, Codebook
 from spslam.errors import WeightsError
@@ -29,6 +29,8 @@ from spslam.notices import notice
 
 from .decoder import Sampling
 from .descriptors import DEFAULT_MAX_DISTANCE
+from .network_shape import expected_shapes
+from .pickled_tensors import Opaque, PickledFile, PickledTensor
 
 if TYPE_CHECKING:
     import torch
@@ -52,6 +54,15 @@ _OPEN_SAMPLING = Sampling("bilinear", align_corners=False)
 _NUMPY_TYPES = ("F64", "F32", "F16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL")
 # Of batches that batch norm has seen; older files have none.
 _COUNTER = "num_batches_tracked"
+_FIRST_NORM = "conv1a.bn.weight"
+# The last part of the name of each parameter.
+_PARAMETERS = ("weight", "bias", "running_mean", "running_var")
+_SAFE_SUFFIX = ".safetensors"
+# By whether the name ends in it.
+_NO_KIND = {True: "not a readable safetensors file", False: "not a file of plain PyTorch weights"}
+# In the metadata of our own files; see `checksum`.
+CHECKSUM = "sha256"
+_PLAIN_LAYER = re.compile(r"conv(\d[a-z]|[PD][ab]|S\d)")
 _HEADS = ("Pa", "Pb", "Da", "Db")
 _OPEN_HEADS = {"detector": "P", "descriptor": "D"}
 # The first kernel of each layout. What stands before it, such as `module.`, stands before every key of the network.
@@ -189,15 +200,19 @@ def read_checkpoint(weights: str | Path | None = None) -> Checkpoint:
         WeightsError: the file is missing, damaged or of another network.
     """
     path = find_weights(weights)
-    _refuse_text(path)
-    safe = path.suffix == ".safetensors"
-    state, metadata = _read_safetensors(path) if safe else (_read_pickle(path), {})
+    _refuse_others(path)
+    safe = path.suffix == _SAFE_SUFFIX
+    tensors, metadata = _read_safetensors(path) if safe else (_read_pickle(path), {})
+    state, parts = _divided(tensors) if safe else (tensors, {})
     state, layout = _rename(state, path)
     _check(state, path)
+    held = _as_modules_hold_it(state, path)
+    if parts:
+        _codebook(parts, state, path)
     return Checkpoint(
         name=str(path),
-        state=_as_modules_hold_it(state),
-        batch_norm="after" if "conv1a.bn.weight" in state else "none",
+        state=held,
+        batch_norm="after" if _FIRST_NORM in state else "none",
         sampling=_sampling(metadata, layout, safe, path),
         max_distance=_max_distance(metadata, path),
     )
@@ -219,71 +234,126 @@ def read_codebook(weights: str | Path | None = None) -> Codebook | None:
         WeightsError: the file is missing or damaged, or its codebook's shapes do not fit together.
     """
     path = find_weights(weights)
-    if path.suffix != ".safetensors":
+    if path.suffix != _SAFE_SUFFIX:
         return None
-    try:
-        with safe_open(path, framework="numpy") as file:
-            names = [key for key in file.keys() if key.startswith(KEY_PREFIX)]  # noqa: SIM118
-            parts = {name.removeprefix(KEY_PREFIX): file.get_tensor(name) for name in names}
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path} is not a readable safetensors file: {' '.join(str(error).split())}") from None
-    return _checked(parts, path) if parts else None
+    tensors, _ = _read_safetensors(path)
+    state, parts = _divided(tensors)
+    if not parts:
+        return None
+    renamed, _ = _rename(state, path)
+    return _codebook(parts, renamed, path)
 
 
-def _checked(parts: dict[str, NDArray[np.generic]], path: Path) -> Codebook:
+def _divided(tensors: State) -> tuple[State, State]:
+    """The network's tensors, and the codebook's by their names there."""
+    network = {key: value for key, value in tensors.items() if not key.startswith(KEY_PREFIX)}
+    rest = {key.removeprefix(KEY_PREFIX): value for key, value in tensors.items() if key.startswith(KEY_PREFIX)}
+    return network, rest
+
+
+def _codebook(parts: State, state: State, path: Path) -> Codebook:
+    """The codebook for the descriptors of a network."""
+    shapes = {name: part.shape for name, part in sorted(parts.items())}
     centres, projection = parts.get("centres"), parts.get("projection")
-    fits = centres is not None and centres.ndim == 2
-    if fits and centres is not None and projection is not None:
-        fits = projection.ndim == 2 and len(projection) == centres.shape[1]
-    if not fits or centres is None:
-        raise WeightsError(
-            f"{path}: expected a codebook of centres (K, d) alone or with a projection (d, D), "
-            f"found { ({name: part.shape for name, part in sorted(parts.items())}) }"
+    length = _kernels(state)["Db"].shape[0] if "Db" in _kernels(state) else -1
+    fits = centres is not None and centres.ndim == 2 and len(parts) == 1 + (projection is not None)
+    if fits and centres is not None:
+        rows = centres if projection is None else projection
+        fits = (
+            rows.ndim == 2
+            and rows.shape[1] == length
+            and centres.shape[1] == len(rows if projection is not None else centres.T)
         )
-    return Codebook(centres.astype(np.float32), None if projection is None else projection.astype(np.float32))
+    if not fits or centres is None or centres.size == 0:
+        raise WeightsError(
+            f"{path}: expected a codebook of centres (K, d) with a projection (d, {length}), or of centres "
+            f"(K, {length}) alone, for descriptors of {length} numbers; found {_one_line(shapes)}"
+        )
+    floats = {name: _as_floats(part, f"{KEY_PREFIX}{name}", path) for name, part in parts.items()}
+    return Codebook(floats["centres"], floats.get("projection"))
 
 
 def _read_safetensors(path: Path) -> tuple[State, dict[str, str]]:
     try:
         with safe_open(path, framework="numpy") as file:
-            names = [key for key in file.keys() if not key.startswith(KEY_PREFIX)]  # noqa: SIM118
+            names = list(file.keys())
             metadata = file.metadata() or {}
-            if all(file.get_slice(name).get_dtype() in _NUMPY_TYPES for name in names):
-                return {name: file.get_tensor(name) for name in names}, metadata
-        # NumPy has no such numbers.
-        with safe_open(path, framework="pt") as file:
-            return {name: _as_numpy(file.get_tensor(name)) for name in names}, metadata
-    except (SafetensorError, OSError, AttributeError, RuntimeError) as error:
+            plain = all(file.get_slice(name).get_dtype() in _NUMPY_TYPES for name in names)
+            tensors = {name: file.get_tensor(name) for name in names} if plain else {}
+        if not plain:
+            # NumPy has no such numbers.
+            with safe_open(path, framework="pt") as file:
+                tensors = {name: _as_numpy(file.get_tensor(name)) for name in names}
+    except Exception as error:
+        # Of safetensors, NumPy or PyTorch, by what the file is.
         raise WeightsError(f"{path} is not a readable safetensors file: {_one_line(error)}") from None
+    if CHECKSUM in metadata and metadata[CHECKSUM] != checksum(tensors, metadata):
+        raise WeightsError(
+            f"{path} is damaged, or was changed after it was written: its {CHECKSUM} differs; fetch it again, or "
+            f"remove {CHECKSUM} from its metadata"
+        )
+    return tensors, metadata
+
+
+def checksum(tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> str:
+    """SHA-256 of all that a weights file says, which our own files carry under `CHECKSUM`: the tensors with their
+    names, types and shapes, and the other metadata."""
+    digest = hashlib.sha256(repr(sorted((key, value) for key, value in metadata.items() if key != CHECKSUM)).encode())
+    for name, values in sorted(tensors.items()):
+        digest.update(repr((name, values.dtype.str, values.shape)).encode())
+        digest.update(np.ascontiguousarray(values).data)
+    return digest.hexdigest()
 
 
 def _read_pickle(path: Path) -> State:
-    import torch
+    file = PickledFile(path)
+    found = _network_in(file.content)
+    if found is None:
+        what = type(file.content).__name__
+        if isinstance(file.content, Opaque):
+            what = _one_line(file.content.what)
+        elif isinstance(file.content, dict):
+            what = f"a dictionary of {_listed(file.content, 5)}"
+        raise WeightsError(f"{path}: expected a dictionary of tensors by name, found {what}")
+    state: State = {}
+    left_out = 0
+    for given, value in found.items():
+        key = str(given).removeprefix("module.")
+        if isinstance(value, PickledTensor):
+            if key in state:
+                raise WeightsError(f"{path} holds two tensors of the name {_one_line(key)}: save one network alone")
+            state[key] = file.array(value, _one_line(key))
+        elif key.rpartition(".")[2] in _PARAMETERS:
+            what = value.what if isinstance(value, Opaque) else type(value).__name__
+            raise WeightsError(
+                f"{path} is not a file of plain PyTorch weights (nothing else is ever unpickled): {_one_line(key)} is "
+                f"{_one_line(what)}, expected a dense tensor of floating point numbers on the CPU"
+            )
+        else:
+            left_out += 1
+    if left_out:
+        notice(_logger, "no_tensors", "%s: left out %d entries that are no tensors", path, left_out, count=left_out)
+    return state
 
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise WeightsError(f"weights {path} cannot be read: {error.strerror or error}") from None
-    except Exception as error:
-        # Bytes of another kind make the unpickler fail in any way; PyTorch's own text advises to load them unsafely.
-        raise WeightsError(
-            f"{path} is not a file of plain PyTorch weights (nothing else is ever unpickled): expected a dictionary "
-            f"of tensors written by torch.save, found what does not load ({type(error).__name__})"
-        ) from None
 
-    def is_state(found: object) -> bool:
-        return isinstance(found, dict) and all(isinstance(value, torch.Tensor) for value in found.values())
+def _network_in(content: object) -> dict[Any, Any] | None:
+    """The dictionary of tensors in what was saved: the whole, or one within it of a usual name or the only one."""
+    if not isinstance(content, dict):
+        return None
+    if _names_network(content):
+        return content
+    known = [content[key] for key in ("state_dict", "model_state_dict", "model") if isinstance(content.get(key), dict)]
+    inside = known[:1] or [value for value in content.values() if isinstance(value, dict) and _names_network(value)]
+    if len(inside) == 1 and inside[0] is not content:
+        nested = inside[0]
+        # As `{"model": {"state_dict": …}}`.
+        return nested if _names_network(nested) or not nested.get("state_dict") else _network_in(nested["state_dict"])
+    tensors = [isinstance(value, PickledTensor | Opaque) for value in content.values()]
+    return content if not inside and any(tensors) else None
 
-    if isinstance(content, dict) and not is_state(content):
-        known = [content[key] for key in ("state_dict", "model_state_dict", "model") if key in content]
-        inside = [found for found in content.values() if found and is_state(found)]
-        content = known[0] if known else inside[0] if len(inside) == 1 else content
-    if not is_state(content):
-        found = f"{type(content).__name__}"
-        if isinstance(content, dict):
-            found = f"a dictionary of {', '.join(sorted(str(key) for key in content)[:5])}"
-        raise WeightsError(f"{path}: expected a dictionary of tensors by name, found {found}")
-    return {str(key).removeprefix("module."): _as_numpy(value) for key, value in content.items()}
+
+def _names_network(content: Mapping[Any, Any]) -> bool:
+    return any(isinstance(key, str) and key.endswith(tuple(_FIRST_KEYS)) for key in content)
 
 
 def _as_numpy(tensor: torch.Tensor) -> NDArray[Any]:
@@ -302,15 +372,20 @@ def _rename(state: State, path: Path) -> tuple[State, Layout]:
             "other_networks",
             "%s: took the SuperPoint at %s and left out %d tensors of other networks",
             path,
-            prefix.rstrip("."),
+            _one_line(prefix.rstrip(".")),
             len(state) - len(inside),
             count=len(state) - len(inside),
         )
-    if layout == "open":
-        return {_open_name(key, path): value for key, value in inside.items()}, layout
-    if layout == "transformers":
-        return {_transformers_name(key, path): value for key, value in inside.items()}, layout
-    return {_plain_name(key): value for key, value in inside.items()}, layout
+    renamed: State = {}
+    for key, value in inside.items():
+        if layout == "plain":
+            name = _plain_name(key, path)
+        else:
+            name = _open_name(key, path) if layout == "open" else _transformers_name(key, path)
+        if name in renamed:
+            raise WeightsError(f"{path} holds {name} under two names, {_one_line(key)} is one: save one network alone")
+        renamed[name] = value
+    return renamed, layout
 
 
 def _found_network(state: State, path: Path) -> tuple[str, Layout]:
@@ -322,30 +397,44 @@ def _found_network(state: State, path: Path) -> tuple[str, Layout]:
         if key == first or key.endswith(f".{first}")
     }
     if not found:
-        keys = ", ".join(sorted(state)[:3]) or "nothing"
         raise WeightsError(
-            f"{path} holds no SuperPoint weights: expected keys like {', '.join(_FIRST_KEYS)}, found {keys}"
+            f"{path} holds no SuperPoint weights: expected keys like {', '.join(_FIRST_KEYS)}, found "
+            f"{_listed(state, 3)}"
         )
     if "" in found:
         return "", found[""]
     if len(found) > 1:
         raise WeightsError(
-            f"{path} holds {len(found)} SuperPoints, at {' and '.join(sorted(found))}: save one of them alone"
+            f"{path} holds {len(found)} SuperPoints, at {_one_line(' and '.join(sorted(found)))}: "
+            "save one of them alone"
         )
     return found.popitem()
 
 
-def _refuse_text(path: Path) -> None:
-    """Name what downloads leave behind in place of a file."""
+def _refuse_others(path: Path) -> None:
+    """Name files of other kinds, among them what downloads leave behind in place of a file."""
     try:
         with path.open("rb") as file:
-            start = file.read(200).lstrip().lower()
-    except OSError:
-        return
-    if start.startswith(b"version https://git-lfs"):
+            start = file.read(200)
+    except OSError as error:
+        raise WeightsError(f"weights {path} cannot be read: {error.strerror or error}") from None
+    safe = path.suffix == _SAFE_SUFFIX
+    text = start.lstrip().lower()
+    if not start:
+        raise WeightsError(f"{path} is empty and {_NO_KIND[safe]}: fetch or save it again")
+    if text.startswith(b"version https://git-lfs"):
         raise WeightsError(f"{path} is a pointer of Git LFS and no weights: fetch the file itself (git lfs pull)")
-    if start.startswith((b"<!doctype", b"<html")):
+    if text.startswith((b"<!doctype", b"<html")):
         raise WeightsError(f"{path} is a web page and no weights: download the file itself")
+    # A length of 8 bytes, then JSON.
+    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= path.stat().st_size:
+        if safe:
+            return
+        raise WeightsError(f"{path} holds safetensors and {_NO_KIND[safe]}: rename it to {path.stem}{_SAFE_SUFFIX}")
+    if safe and start.startswith((b"PK", b"\x80")):
+        raise WeightsError(f"{path} is a file of torch.save and {_NO_KIND[safe]}: rename it to {path.stem}.pth")
+    if path.suffix == ".onnx" or (start.startswith(b"\x08") and start[2:3] in (b"\x12", b"\x3a", b"\x1a")):
+        raise WeightsError(f"{path} is an ONNX model and {_NO_KIND[safe]}: give the weights that it was exported from")
 
 
 def _check(state: State, path: Path) -> None:
@@ -362,37 +451,74 @@ def _check(state: State, path: Path) -> None:
             raise WeightsError(
                 f"{path}: conv{layer}: expected a kernel (outputs, inputs, height, width), found {kernel.shape}"
             )
+    _check_shapes(state, kernels, path)
+
+
+def _check_shapes(state: State, kernels: State, path: Path) -> None:
+    """Before a network is made: by the width of one kernel it would be of any size."""
+    batch_norm = _FIRST_NORM in state
+    shapes = expected_shapes({layer: kernel.shape for layer, kernel in kernels.items()}, batch_norm)
+    counters = {key.replace("running_mean", _COUNTER): () for key in shapes if key.endswith("running_mean")}
     for key, values in state.items():
-        if key.endswith(_COUNTER):
-            continue
-        if values.dtype.kind != "f":
-            raise WeightsError(f"{path}: {key} holds {values.dtype}, expected floating point numbers: is it quantised?")
-        if not np.isfinite(values).all():
-            bad = int(np.count_nonzero(~np.isfinite(values)))
-            raise WeightsError(f"{path}: {bad} of the {values.size} numbers of {key} are NaN or infinite")
+        expected = (shapes | counters).get(key)
+        if expected is None:
+            raise WeightsError(
+                f"{path}: the weights do not fit SuperPoint: {_one_line(key)} {values.shape} is no part of it: "
+                "remove it from the file"
+            )
+        if values.shape != expected:
+            raise WeightsError(
+                f"{path}: the weights do not fit SuperPoint: expected {key} of the shape {expected}, "
+                f"found {values.shape}"
+            )
+    absent = sorted(shapes.keys() - state.keys())
+    if absent:
+        raise WeightsError(f"{path}: incomplete SuperPoint weights, missing {', '.join(absent[:5])}")
 
 
-def _plain_name(key: str) -> str:
+def _as_floats(values: NDArray[Any], key: str, path: Path) -> NDArray[np.float32]:
+    """Finite numbers as float32."""
+    if values.dtype.kind != "f":
+        hint = ": is it quantised?" if values.dtype.kind in "iu" else ""
+        raise WeightsError(f"{path}: {key} holds {values.dtype}, expected floating point numbers{hint}")
+    with np.errstate(over="ignore"):
+        floats = np.ascontiguousarray(values, np.float32).reshape(values.shape)
+    nan = int(np.count_nonzero(np.isnan(floats)))
+    infinite = int(np.count_nonzero(np.isinf(floats)))
+    if nan or infinite:
+        kinds = " or ".join(["NaN"] * bool(nan) + ["infinite"] * bool(infinite))
+        large = " in 32 bits" if np.isfinite(values).all() else ""
+        raise WeightsError(f"{path}: {nan + infinite} of the {values.size} numbers of {key} are {kinds}{large}")
+    if key.endswith("running_var") and np.any(floats < 0):
+        raise WeightsError(f"{path}: {key} holds variances below 0, which lead to NaN: {floats.min():g} and others")
+    return floats
+
+
+def _plain_name(key: str, path: Path) -> str:
     layer, _, rest = key.partition(".")
+    if _PLAIN_LAYER.fullmatch(layer) is None:
+        raise WeightsError(
+            f"{path}: the weights do not fit SuperPoint: {_one_line(key)} is no part of it: remove it from the file"
+        )
     return key if rest.startswith(("conv.", "bn.")) else f"{layer}.conv.{rest}"
 
 
 def _transformers_name(key: str, path: Path) -> str:
     match = _TRANSFORMERS_KEY.fullmatch(key)
     if match is None:
-        raise WeightsError(f"{path}: unknown key {key} among the weights of transformers' SuperPoint")
+        raise WeightsError(f"{path}: unknown key {_one_line(key)} among the weights of transformers' SuperPoint")
     if match["block"] is None:
         return f"conv{_TRANSFORMERS_HEADS[match['head']]}{match['layer']}.conv.{match['rest']}"
     stage = int(match["block"]) + 1
     if stage > len("1234"):
-        raise WeightsError(f"{path}: expected 4 blocks of convolutions as SuperPoint has, found {key}")
+        raise WeightsError(f"{path}: expected 4 blocks of convolutions as SuperPoint has, found {_one_line(key)}")
     return f"conv{stage}{match['layer']}.conv.{match['rest']}"
 
 
 def _open_name(key: str, path: Path) -> str:
     match = _OPEN_KEY.fullmatch(key)
     if match is None:
-        raise WeightsError(f"{path}: unknown key {key} among the weights of the open retraining")
+        raise WeightsError(f"{path}: unknown key {_one_line(key)} among the weights of the open retraining")
     _, stage, block, head, head_block, part, rest = match.groups()
     layer = f"{int(stage) + 1}{'ab'[int(block)]}" if stage else f"{_OPEN_HEADS[head]}{'ab'[int(head_block)]}"
     return f"conv{layer}.{part}.{rest}"
@@ -441,15 +567,31 @@ def _stages(kernels: Mapping[str, NDArray[Any]]) -> list[list[str]]:
     return [sorted(layer for layer in kernels if layer[0] == stage) for stage in "1234"]
 
 
-def _as_modules_hold_it(state: Mapping[str, NDArray[Any]]) -> State:
+def _as_modules_hold_it(state: Mapping[str, NDArray[Any]], path: Path) -> State:
     """Numbers of the types that PyTorch's modules have, so that a file and its network have one digest."""
-    counted = {
+    held: State = {
         key.replace("running_mean", _COUNTER): np.zeros((), np.int64) for key in state if key.endswith("running_mean")
     }
-    kinds = {key: np.int64 if key.endswith(_COUNTER) else np.float32 for key in state}
-    return counted | {key: np.ascontiguousarray(value, kinds[key]).reshape(value.shape) for key, value in state.items()}
+    rounded = 0
+    for key, values in state.items():
+        if key.endswith(_COUNTER):
+            # Nothing follows from it here; half precision may not have held it.
+            whole = values.dtype.kind in "iufb" and np.isfinite(values) and 0 <= float(values) < 2**63
+            held[key] = np.array(int(values) if whole else 0, np.int64)
+            continue
+        held[key] = _as_floats(values, key, path)
+        rounded += int(np.count_nonzero(held[key] != values)) if values.dtype.itemsize > 4 else 0
+    if rounded:
+        notice(_logger, "weights_rounded", "%s: %d numbers were rounded to 32 bits", path, rounded, count=rounded)
+    return held
 
 
-def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return text if len(text) <= 300 else text[:297] + "..."
+def _listed(names: Iterable[Any], most: int) -> str:
+    """The first names in one line."""
+    return ", ".join(_one_line(name, 80) for name in sorted(map(str, names))[:most]) or "nothing"
+
+
+def _one_line(found: object, most: int = 300) -> str:
+    """Text in one line, of characters that can be printed."""
+    text = "".join(each if each.isprintable() else f"\\u{ord(each):04x}" for each in " ".join(str(found).split()))
+    return text if len(text) <= most else text[: most - 3] + "..."

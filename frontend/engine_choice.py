@@ -16,7 +16,8 @@ import numpy as np
 
 from spslam.config import FeatureConfig
 from spslam.errors import ConfigError, MissingDependencyError, OutputError, WeightsError
-from spslam.files import write_atomic
+from spslam.notices import notice
+from spslam.sealed import SealError, read_sealed, write_sealed
 
 from .checkpoints import Checkpoint, find_weights
 from .engine import Engine, Image, Maps
@@ -203,28 +204,47 @@ def _quantised(config: FeatureConfig, engine: str, read: Callable[[Path], Any]) 
     try:
         return read(path)
     except WeightsError as error:
-        _logger.warning("the int8 model is not used: %s", error)
+        notice(_logger, "int8_model", "the int8 model is not used: %s", error)
         return None
 
 
 def _cached_difference(weights: Checkpoint, engine: Engine, config: FeatureConfig) -> Difference:
     """`difference`, or what an earlier call stored for the same model, processor and versions."""
     folder = openvino_cache() if engine.name.startswith("openvino") else onnx_cache()
-    path = folder / f"parity-{_parity_key(fingerprint(weights, engine, config))}.json" if folder is not None else None
+    path = folder / f"parity-{_parity_key(fingerprint(weights, engine, config))}.sealed" if folder is not None else None
     if path is not None:
         try:
-            return Difference(**{key: float(value) for key, value in json.loads(path.read_bytes()).items()})
+            return Difference(**json.loads(bytes(read_sealed(path))))
         except FileNotFoundError:
             pass
-        except (OSError, ValueError, TypeError, AttributeError) as error:
-            _logger.info("%s cannot be used (%s): comparing again", path, error)
-    found = difference(engine, _torch_engine(weights, "cpu", config.threads))
+        except (OSError, SealError) as error:
+            notice(_logger, "damaged_cache", "%s; the engine is compared with torch again", error)
+    reference = _torch_engine(weights, "cpu", config.threads)
+    with np.errstate(invalid="ignore"):
+        found = difference(engine, reference)
+    if not (np.isfinite(found.heat) and np.isfinite(found.descriptors)):
+        check_maps(weights.name, *reference.run(_parity_image()))
     if path is not None:
         try:
-            write_atomic(path, json.dumps(asdict(found)))
+            write_sealed(path, json.dumps(asdict(found)).encode())
         except OutputError as error:
             _logger.info("the comparison with torch is not cached: %s", error)
     return found
+
+
+def check_maps(name: str, *maps: Maps) -> None:
+    """Refuse a network whose weights are finite but so large that its maps are not: no point would be found.
+
+    Raises:
+        WeightsError: the maps of the network of this name are not finite.
+    """
+    for part, values in zip(("probabilities", "descriptors"), maps, strict=True):
+        bad = int(np.count_nonzero(~np.isfinite(values)))
+        if bad:
+            raise WeightsError(
+                f"{name}: {bad} of the {values.size} numbers in the network's map of {part} are NaN or infinite: its "
+                "weights are damaged or of another kind"
+            )
 
 
 def _parity_key(engine: str) -> str:

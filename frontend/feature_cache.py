@@ -16,6 +16,7 @@ from spslam.errors import OutputError
 from spslam.files import write_atomic
 from spslam.frame import Features
 from spslam.ports import Extractor, at_once, engine, identity
+from spslam.sealed import SealError, read_sealed, write_sealed
 
 from .feature_key import describe
 
@@ -79,10 +80,8 @@ class CachedExtractor:
         buffer = io.BytesIO()
         for array in (features.keypoints, features.scores, features.descriptors):
             np.lib.format.write_array(buffer, np.asarray(array), allow_pickle=False)
-        content = buffer.getbuffer()
         try:
-            # What a power cut tears has another digest.
-            write_atomic(path, b"".join((_seal(path, content), content)), durable=False)
+            write_sealed(path, buffer.getbuffer())
         except OutputError as error:
             self._takes_files = False
             _logger.warning("no more features are kept: %s", error)
@@ -91,20 +90,14 @@ class CachedExtractor:
 def _read(path: Path) -> Features | None:
     """The features in a file; None where there is none, or another's."""
     try:
-        content = memoryview(path.read_bytes())
+        buffer = io.BytesIO(read_sealed(path))
     except OSError:
         return None
-    if content[:_DIGEST_BYTES] != _seal(path, content[_DIGEST_BYTES:]):
+    except SealError:
         _logger.warning("%s is damaged or of another image: its features are extracted again", path)
         return None
-    buffer = io.BytesIO(content[_DIGEST_BYTES:])
     keypoints, scores, descriptors = (np.lib.format.read_array(buffer, allow_pickle=False) for _ in range(3))
     return Features(keypoints, scores, descriptors)
-
-
-def _seal(path: Path, content: memoryview) -> bytes:
-    """What a file begins with: it holds for one place and one content only."""
-    return _digest(f"{path.parent.name}/{path.name}".encode(), content)
 
 
 def _digest(*parts: bytes | memoryview) -> bytes:

@@ -15,7 +15,7 @@ from .checkpoints import Checkpoint, read_checkpoint
 from .decoder import first_at_each_pixel, refine_on_heat, spread_top_k
 from .descriptors import sample_descriptors
 from .engine import Engine
-from .engine_choice import choose_engine, fingerprint
+from .engine_choice import check_maps, choose_engine, fingerprint
 from .images import check_image
 from .keypoints import Scratch, find_maxima, gather_probability
 
@@ -43,6 +43,7 @@ class SuperPointExtractor:
 
     def __init__(self, config: FeatureConfig, network: SuperPoint | None = None, tuned: bool = True) -> None:
         self._config = config
+        self._proven = False
         self._gathered = Scratch()
         self.pixel_sigma = 0.7 if config.subpixel else 1.1
         self._engine: Engine
@@ -72,7 +73,12 @@ class SuperPointExtractor:
     def extract(self, image: NDArray[np.uint8]) -> Features:
         """Features of a (H, W) uint8 image of any size."""
         check_image(image)
-        return self._select(image, *self._engine.run(image))
+        maps = self._engine.run(image)
+        if not self._proven:
+            # Once: it costs as much as a part of the selection.
+            check_maps(self._config.weights or "the network", *maps)
+            self._proven = True
+        return self._select(image, *maps)
 
     def seconds_of_parts(self, image: NDArray[np.uint8]) -> tuple[float, float]:
         """Seconds that the network takes for a (H, W) uint8 image, and that finding key points in its maps takes."""

@@ -20,7 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spslam.errors import MissingDependencyError, OutputError, WeightsError
-from spslam.files import cache_folder, write_atomic
+from spslam.files import cache_folder
+from spslam.notices import notice
+from spslam.sealed import SealError, read_sealed, write_sealed
 
 from .checkpoints import Checkpoint
 from .decoder import CELL
@@ -45,6 +47,17 @@ _VERSION = "1"
 _TRACED_SIZE = (4 * CELL, 6 * CELL)
 # Metadata keys of ours; the card's keys stand beside them as in a weights file.
 _DIGEST, _VERSION_KEY = "spslam_weights", "spslam_version"
+_CHECKSUM_KEY, _CHECKSUM_DIGITS = b"spslam_sha256", 64
+# Protocol Buffers: field 14 of ModelProto, metadata_props, with the key (1) and the value (2) of that length.
+_CHECKSUM_ENTRY = (
+    b"\x72"
+    + bytes([4 + len(_CHECKSUM_KEY) + _CHECKSUM_DIGITS])
+    + b"\x0a"
+    + bytes([len(_CHECKSUM_KEY)])
+    + _CHECKSUM_KEY
+    + b"\x12"
+    + bytes([_CHECKSUM_DIGITS])
+)
 _DESCRIPTION = """SuperPoint, dense.
 images: (batch, height, width) uint8, grey; height and width are multiples of 8 (repeat the last row and column).
 scores: (batch, height, width) float32, the probability of a key point at each pixel: after the softmax, without the \
@@ -159,20 +172,27 @@ def converted_onnx(weights: Checkpoint) -> bytes:
     Raises:
         MissingDependencyError: ONNX or onnxscript is not installed, and nothing is stored.
     """
-    folder = onnx_cache()
-    path = folder / f"{origin(weights)[_DIGEST]}.onnx" if folder is not None else None
-    if path is not None and path.exists():
+    path = cached_path(weights)
+    if path is not None:
         try:
-            return read_onnx(path, weights)
-        except WeightsError as error:
-            _logger.warning("%s; exporting the network again", error)
+            return bytes(read_sealed(path))
+        except FileNotFoundError:
+            pass
+        except (OSError, SealError) as error:
+            notice(_logger, "damaged_cache", "%s; the network is exported again", error)
     model = convert_onnx(weights.network())
     if path is not None:
         try:
-            write_atomic(path, model)
+            write_sealed(path, model)
         except OutputError as error:
             _logger.info("the exported network is not cached: %s", error)
     return model
+
+
+def cached_path(weights: Checkpoint) -> Path | None:
+    """The sealed file of `converted_onnx`; None where nothing can be kept."""
+    folder = onnx_cache()
+    return None if folder is None else folder / f"{'-'.join(origin(weights).values())}.sealed"
 
 
 def quantise_onnx(model: bytes, images: Iterable[NDArray[np.uint8]]) -> bytes:
@@ -213,11 +233,14 @@ def read_onnx(path: Path, weights: Checkpoint) -> bytes:
     runtime = load_onnxruntime()
     try:
         model = path.read_bytes()
+        _check_whole(model, path)
         options = runtime.SessionOptions()
         options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
         session = runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except OSError as error:
         raise WeightsError(f"{path} cannot be read: {error.strerror or error}") from None
+    except WeightsError:
+        raise
     except Exception as error:
         # ONNX Runtime's own exceptions share no base of theirs.
         reason = " ".join(str(error).split())[:200]
@@ -257,12 +280,27 @@ def _finished(proto: Any, description: str, metadata: Mapping[str, str]) -> byte
     # Shapes within the graph carry PyTorch's symbols. Readers infer them from the input's.
     del proto.graph.value_info[:]
     del proto.metadata_props[:]
-    onnx.helper.set_model_props(proto, dict(sorted(metadata.items())))
+    # The checksum of what a model was made of is not its own.
+    kept = {key: value for key, value in sorted(metadata.items()) if key != _CHECKSUM_KEY.decode()}
+    onnx.helper.set_model_props(proto, kept)
     proto.doc_string = description
     proto.producer_name, proto.producer_version = "spslam", _VERSION
     onnx.checker.check_model(proto, full_check=True)
-    data: bytes = proto.SerializeToString(deterministic=True)
-    return data
+    return _with_checksum(proto.SerializeToString(deterministic=True))
+
+
+def _with_checksum(model: bytes) -> bytes:
+    """A serialised model with one entry of metadata more, at its end: the checksum of all bytes before it."""
+    return model + _CHECKSUM_ENTRY + hashlib.sha256(model).hexdigest().encode()
+
+
+def _check_whole(model: bytes, path: Path) -> None:
+    """Refuse a damaged model; one of another exporter has no checksum, and is taken as it is."""
+    start = len(model) - _CHECKSUM_DIGITS - len(_CHECKSUM_ENTRY)
+    if start < 0 or not model.startswith(_CHECKSUM_ENTRY, start):
+        return
+    if model != _with_checksum(model[:start]):
+        raise WeightsError(f"{path} is damaged (its checksum differs): export it again")
 
 
 def origin(weights: Checkpoint) -> dict[str, str]:

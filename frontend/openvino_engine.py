@@ -8,9 +8,10 @@ from typing import Any, Literal, TypeAlias
 
 from spslam.signals import signal_stack_kept
 
+from .compiled_cache import CompiledCache
 from .decoder import CELL, padded
 from .engine import Image, Maps, shared_threads
-from .openvino_model import Model, load_openvino, openvino_cache
+from .openvino_model import Model, load_openvino
 
 Precision = Literal["fp32", "bf16", "int8"]
 # OpenVINO's types cannot be named without importing it.
@@ -47,10 +48,7 @@ class OpenVinoEngine:
             "ENABLE_CPU_PINNING": False,
         }
         self._core = load_openvino().Core()
-        folder = openvino_cache()
-        if folder is not None:
-            # Files that are damaged or of another machine are found out and written anew.
-            self._core.set_property({"CACHE_DIR": str(folder / "compiled")})
+        self._cache = CompiledCache(self._core, model, self._properties, self.machine)
         self._requests: dict[tuple[int, int], Requests] = {}
         self._lock = threading.Lock()
 
@@ -77,9 +75,12 @@ class OpenVinoEngine:
 
     @signal_stack_kept()
     def _compile(self, height: int, width: int) -> Requests:
-        model = self._model.clone()
-        model.reshape([1, height, width])
-        compiled = self._core.compile_model(model, "CPU", self._properties)
+        def compile_model() -> Any:
+            model = self._model.clone()
+            model.reshape([1, height, width])
+            return self._core.compile_model(model, "CPU", self._properties)
+
+        compiled = self._cache.compiled(height, width, compile_model)
         requests: Requests = SimpleQueue()
         for _ in range(self.at_once):
             requests.put(compiled.create_infer_request())

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from spslam.errors import MissingDependencyError, OutputError, WeightsError
 from spslam.files import USE_ANOTHER_TMPDIR, cache_folder, temporary_folder, write_atomic
+from spslam.notices import notice
 from spslam.signals import signal_stack_kept
 
 from .checkpoints import Checkpoint
@@ -115,7 +116,7 @@ def converted(weights: Checkpoint) -> Model:
         try:
             return read_model(path, weights)
         except WeightsError as error:
-            _logger.warning("%s; converting the network again", error)
+            notice(_logger, "damaged_cache", "%s; converting the network again", error)
     model = convert(weights.network())
     if path is not None:
         try:

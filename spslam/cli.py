@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -41,7 +42,7 @@ from spslam.cli_options import (
 )
 from spslam.errors import ConfigError, RunStoppedError, ScaleError
 from spslam.failures import line_of
-from spslam.notices import shown_notices
+from spslam.notices import notice, shown_notices
 from spslam.signals import cleaned_up, ends_on_signals, interrupt_as_flag, tell_end
 from spslam.streams import tolerant_streams
 
@@ -51,6 +52,10 @@ if TYPE_CHECKING:
     from spslam.output import RunLog
     from spslam.ports import Sequence as FrameSequence
     from spslam.viewer import Viewer
+
+_BLAS_THREADS = "OPENBLAS_NUM_THREADS"
+
+_logger = logging.getLogger(__name__)
 
 
 class Dataset(StrEnum):
@@ -349,10 +354,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     # Products and images here are small: threads of NumPy's and OpenCV's own would fight over few cores with those that
     # read, find features and track, and OpenCV's even do so while they wait.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # Two threads also sum in another order, which changes the last bits of maps.
+    threads = os.environ.get(_BLAS_THREADS, "1")
+    os.environ[_BLAS_THREADS] = "1"
     os.environ.setdefault("OPENCV_FOR_THREADS_NUM", "1")
     with tolerant_streams() as (printed, _):
-        code = _call(list(sys.argv[1:] if arguments is None else arguments))
+        code = _call(list(sys.argv[1:] if arguments is None else arguments), threads)
         printed.flush()
         if printed.failure is not None:
             reason = getattr(printed.failure, "strerror", None) or printed.failure
@@ -361,11 +368,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.exit(code)
 
 
-def _call(arguments: list[str]) -> int:
-    """Do what the arguments say; the exit code."""
+def _call(arguments: list[str], threads: str) -> int:
+    """Do what the arguments say, with so many threads asked for NumPy's products; the exit code."""
     command = typer.main.get_command(app)
     try:
         with shown_notices(lambda found: typer.echo(f"note: {found.text}", err=True)):
+            if threads != "1":
+                notice(_logger, "blas_threads", "%s=%s is not used: one thread keeps the bytes", _BLAS_THREADS, threads)
             # The cards of weights say which command made them.
             code = command.main(arguments, prog_name="spslam", standalone_mode=False, obj=list(arguments))
     except typer.Abort as error:

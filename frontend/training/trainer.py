@@ -20,9 +20,10 @@ import yaml
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from spslam.errors import TrainingError
+from spslam.errors import TrainingError, WeightsError
 from spslam.files import write_atomic
 
+from ..pickled_tensors import PickledFile
 from ..superpoint import SuperPoint
 from .config import OptimizerConfig, TrainingConfig
 from .data import Batch, Source, step_batch
@@ -377,11 +378,16 @@ class Trainer:
             raise TrainingError(
                 f"{self._out} holds a training with other settings ({what}): give another --out, or go on with the same"
             )
-        self._step, self._seconds, self._misses = state["step"], state["seconds"], state["misses"]
-        self._metrics, self._best_metrics = state["metrics"], state["best_metrics"]
-        for module, key in ((self._model.network, "network"), (self._average, "average"), (self._best, "best")):
-            module.load_state_dict(state[key])
-        self._optimizer.load_state_dict(state["optimizer"])
+        try:
+            self._step, self._seconds, self._misses = state["step"], state["seconds"], state["misses"]
+            self._metrics, self._best_metrics = state["metrics"], state["best_metrics"]
+            for module, key in ((self._model.network, "network"), (self._average, "average"), (self._best, "best")):
+                module.load_state_dict(state[key])
+            self._optimizer.load_state_dict(state["optimizer"])
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise TrainingError(
+                f"{path} does not fit this training ({' '.join(str(error).split())[:200]}): remove it to start anew"
+            ) from None
         _logger.info("%s: goes on at step %d", self._out, self._step)
 
     def _result(self, finished: bool) -> TrainingResult:
@@ -403,16 +409,28 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         TrainingError: the file is missing, damaged or no checkpoint.
     """
     try:
+        # Its sizes and checksums, which PyTorch does not look at.
+        PickledFile(path).check()
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise TrainingError(f"no checkpoint at {path}") from None
+    except WeightsError as error:
+        if not path.exists():
+            raise TrainingError(f"no checkpoint at {path}") from None
+        raise TrainingError(f"{path} is no readable checkpoint ({error}): remove it to start anew") from None
     except Exception as error:
         # Bytes of another kind make the unpickler fail in any way.
         raise TrainingError(
             f"{path} is no readable checkpoint ({type(error).__name__}): remove it to start anew"
         ) from None
-    if not isinstance(state, dict) or "network" not in state:
+    if not isinstance(state, dict) or not isinstance(state.get("network"), dict):
         raise TrainingError(f"{path} is no training checkpoint: expected the weights of a network in it")
+    for name in ("network", "average", "best"):
+        for key, value in (state.get(name) or {}).items():
+            if not isinstance(value, torch.Tensor) or value.layout != torch.strided or value.is_meta:
+                raise TrainingError(f"{path}: {name}.{key} is no dense tensor: remove the file to start anew")
+            if value.is_floating_point() and not bool(value.isfinite().all()):
+                raise TrainingError(f"{path}: {name}.{key} holds numbers that are NaN or infinite: start anew")
     return state
 
 

@@ -19,7 +19,7 @@ from spslam.config import describe_errors
 from spslam.errors import WeightsError
 from spslam.files import write_atomic
 
-from ..checkpoints import find_weights, weights_name
+from ..checkpoints import CHECKSUM, checksum, find_weights, weights_name
 from ..descriptors import DEFAULT_MAX_DISTANCE
 from ..superpoint import PAPER_DEPTHS, ConvBlock, SuperPoint
 
@@ -159,7 +159,9 @@ def export_weights(network: SuperPoint, path: str | Path, card: Card, codebook: 
         raise WeightsError(f"{path} is not written: expected finite weights, found others in {', '.join(broken)}")
     if codebook is not None:
         tensors |= {key: torch.from_numpy(value) for key, value in codebook.tensors().items()}
-    write_atomic(path, _with_sorted_header(save(tensors, _metadata(card))))
+    metadata = _metadata(card)
+    metadata[CHECKSUM] = checksum({key: value.numpy() for key, value in tensors.items()}, metadata)
+    write_atomic(path, _with_sorted_header(save(tensors, metadata)))
     write_atomic(path.with_suffix(".md"), card_markdown(card))
 
 

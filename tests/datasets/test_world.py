@@ -359,7 +359,7 @@ def test_cached_textures_are_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     monkeypatch.setenv("SPSLAM_CACHE", str(tmp_path))
     first = RenderedWorld(COARSE)[0].image
     stored = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert [path.suffix for path in stored] == [".npz"]
+    assert [path.suffix for path in stored] == [".textures"]
 
     def refuse(*_: object) -> None:
         raise AssertionError("drawn again")
@@ -370,17 +370,19 @@ def test_cached_textures_are_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         RenderedWorld(replace(COARSE, seed=3))[0]
 
 
-@pytest.mark.parametrize("damage", ["truncated", "flipped", "empty", "foreign"])
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "shape", "empty", "foreign"])
 def test_damaged_cache_is_drawn_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, damage: str) -> None:
     monkeypatch.setenv("SPSLAM_CACHE", str(tmp_path))
     first = RenderedWorld(COARSE)[0].image
-    (stored,) = tmp_path.rglob("*.npz")
+    (stored,) = tmp_path.rglob("*.textures")
     good = stored.read_bytes()
     middle = len(good) // 2
     stored.write_bytes(
         {
             "truncated": good[:middle],
             "flipped": good[:middle] + bytes(255 - byte for byte in good[middle : middle + 64]) + good[middle + 64 :],
+            # The archive's own checksum is looked at only where the whole member is read.
+            "shape": good.replace(b"'shape': (", b"'shape': (1,", 1),
             "empty": b"",
             "foreign": b"not an archive",
         }[damage]

@@ -10,10 +10,21 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
 
+from spslam.codebook import Codebook
+from spslam.config import FeatureConfig
 from spslam.errors import WeightsError
-from spslam.frontend.checkpoints import Checkpoint, find_weights, load_superpoint, read_checkpoint, weights_name
+from spslam.frontend.checkpoints import (
+    Checkpoint,
+    find_weights,
+    load_superpoint,
+    read_checkpoint,
+    read_codebook,
+    weights_name,
+)
 from spslam.frontend.descriptors import sample_descriptors
-from spslam.frontend.superpoint import FULL_WIDTHS, LITE_WIDTHS, Sampling, detector_probabilities
+from spslam.frontend.registry import create_extractor
+from spslam.frontend.superpoint import FULL_WIDTHS, LITE_WIDTHS, Sampling, SuperPoint, detector_probabilities
+from spslam.frontend.training.weights import describe_network, export_weights
 
 WIDTHS = (4, 4, 8, 8, 16)
 
@@ -311,7 +322,7 @@ def test_refusals_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         "hole.pth": "missing conv3a",
         "flat.pth": r"conv2a: expected a kernel .*found \(4, 4\)",
         "nothing.pth": r"conv2a: expected a kernel .*found \(0, 4, 3, 3\)",
-        "nan.pth": "256 of the 256 numbers of convDb.conv.bias are NaN or infinite",
+        "nan.pth": "256 of the 256 numbers of convDb.conv.bias are NaN",
         "int8.safetensors": "holds int8, expected floating point numbers",
         "lfs.safetensors": "pointer of Git LFS",
         "page.pth": "web page",
@@ -343,3 +354,168 @@ def test_refusals_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         assert name in str(caught.value)
         assert "weights_only" not in str(caught.value)
     assert not (tmp_path / "evil-was-here").exists()
+
+
+TRUE_RULE = {"descriptor_sampling": "bilinear grid_sample, align_corners=True"}
+
+
+def with_codebook(**parts: Tensor) -> dict[str, Tensor]:
+    return magic_leap_state() | {f"codebook.{name}": part for name, part in parts.items()}
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (
+            {"conv2a.weight": torch.full((4, 4, 3, 3), torch.nan)},
+            "144 of the 144 numbers of conv2a.conv.weight are NaN",
+        ),
+        ({"conv2a.bias": torch.full((4,), torch.inf)}, "conv2a.conv.bias are infinite"),
+        ({"conv2a.bias": torch.full((4,), 1e200, dtype=torch.float64)}, "conv2a.conv.bias are infinite in 32 bits"),
+        ({"extra.weight": torch.zeros(3)}, "extra.weight is no part of it"),
+        ({"extra": torch.zeros(3)}, "extra is no part of it"),
+        ({"conv5a.weight": torch.zeros(3, 3, 3, 3)}, "conv5a.conv.weight.* is no part of it"),
+        ({"conv1a.conv.weight": torch.zeros(4, 1, 3, 3)}, "conv1a.conv.weight under two names"),
+        ({"module.conv1a.weight": torch.zeros(4, 1, 3, 3)}, "two tensors of the name conv1a.weight"),
+        ({"two\nlines": torch.zeros(3)}, "two lines is no part of it"),
+        ({"conv2a.weight": torch.zeros(4, 4, 3, 3).to_sparse()}, "conv2a.weight is sparse"),
+        ({"conv2a.bias": torch.zeros(4, 4).to_sparse_csr()}, "conv2a.bias is sparse"),
+        ({"conv2a.weight": torch.quantize_per_tensor(torch.ones(4, 4, 3, 3), 0.1, 0, torch.qint8)}, "is quantised"),
+        ({"conv2a.weight": torch.empty(1 << 20, 1 << 20, 3, 3, device="meta")}, "on the device `meta`"),
+        ({"conv2a.weight": torch.zeros(1).expand(1 << 20, 1 << 10, 3, 3)}, "repeats few numbers"),
+        ({"conv2a.weight": torch.zeros(4, 4, 3, 3, dtype=torch.complex64)}, "complex64, expected floating"),
+        ({"conv2a.weight": torch.zeros(4, 4, 3, 3, dtype=torch.int8)}, "int8, expected floating.*quantised"),
+        ({"conv2a.bias": torch.tensor(1.0)}, r"conv2a.conv.bias of the shape \(4,\), found \(\)"),
+        ({"conv1a.weight": torch.zeros(4, 3, 3, 3)}, r"expected .*\(4, 1, 3, 3\), found \(4, 3, 3, 3\)"),
+        ({"conv1a.weight": torch.zeros(4, 1, 5, 5)}, r"expected .*\(4, 1, 3, 3\), found \(4, 1, 5, 5\)"),
+        # A network of this width would take hundreds of gigabytes.
+        ({"conv1a.weight": torch.zeros(300_000, 1, 1, 1)}, r"expected .*\(300000, 1, 3, 3\)"),
+    ],
+)
+def test_what_is_wrong_with_one_tensor_is_named(tmp_path: Path, change: dict[str, Tensor], text: str) -> None:
+    torch.save(magic_leap_state() | change, tmp_path / "changed.pth")
+    with pytest.raises(WeightsError, match=text) as caught:
+        read_checkpoint(tmp_path / "changed.pth")
+    assert "\n" not in str(caught.value)
+
+
+def test_variances_below_zero(tmp_path: Path) -> None:
+    torch.save(open_state() | {"backbone.0.0.bn.running_var": -torch.ones(4)}, tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match=r"conv1a\.bn\.running_var holds variances below 0, which lead to NaN"):
+        read_checkpoint(tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize(
+    ("parts", "text"),
+    [
+        ({"centres": torch.zeros(4, 32)}, r"found {'centres': \(4, 32\)}"),
+        ({"projection": torch.zeros(32, 256)}, "found {'projection'"),
+        ({"centres": torch.zeros(4, 32), "projection": torch.zeros(32, 24)}, r"projection \(d, 256\)"),
+        ({"centres": torch.zeros(4, 32), "projection": torch.zeros(31, 256)}, "expected a codebook"),
+        ({"centres": torch.zeros(0, 256)}, "expected a codebook"),
+        ({"centres": torch.zeros(256)}, "expected a codebook"),
+        ({"centres": torch.zeros(4, 256), "other": torch.zeros(1)}, "'other'"),
+        ({"centres": torch.full((4, 256), torch.nan)}, "1024 of the 1024 numbers of codebook.centres are NaN"),
+        ({"centres": torch.zeros(4, 256, dtype=torch.int8)}, "codebook.centres holds int8"),
+    ],
+)
+def test_codebooks_that_do_not_fit(tmp_path: Path, parts: dict[str, Tensor], text: str) -> None:
+    """Refused with the weights: those who use the network alone meet no traceback later."""
+    path = tmp_path / "w.safetensors"
+    save_file(with_codebook(**parts), path, TRUE_RULE)
+    for read in (read_checkpoint, read_codebook):
+        with pytest.raises(WeightsError, match=text) as caught:
+            read(path)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float16, torch.bfloat16])
+def test_codebooks_of_any_precision(tmp_path: Path, kind: torch.dtype) -> None:
+    centres = torch.linspace(0, 1, 128).reshape(4, 32).to(kind)
+    save_file(with_codebook(centres=centres, projection=torch.eye(32, 256).to(kind)), tmp_path / "w.safetensors")
+    codebook = read_codebook(tmp_path / "w.safetensors")
+    assert codebook is not None and codebook.descriptor_dim == 256
+    np.testing.assert_array_equal(codebook.centres, centres.float().numpy(), strict=True)
+
+
+def test_double_precision_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    torch.save({key: value.double() for key, value in magic_leap_state().items()}, tmp_path / "exact.pth")
+    expected = read_checkpoint(tmp_path / "exact.pth")
+    assert caplog.messages == []
+    state = {key: value.double() * (1 + 2.0**-50) for key, value in magic_leap_state().items()}
+    torch.save(state, tmp_path / "double.pth")
+    assert read_checkpoint(tmp_path / "double.pth").digest == expected.digest
+    assert "numbers were rounded to 32 bits" in caplog.text
+
+
+def test_entries_beside_tensors_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    torch.save(magic_leap_state(), tmp_path / "plain.pth")
+    others = {"epoch": 3, "optimizer": {"state": {0: torch.zeros(2)}}, "name": "a run"}
+    for number, content in enumerate((magic_leap_state() | others, {"model": {"state_dict": magic_leap_state()}})):
+        torch.save(content, tmp_path / f"{number}.pth")
+        assert read_checkpoint(tmp_path / f"{number}.pth").digest == read_checkpoint(tmp_path / "plain.pth").digest
+    assert "left out 3 entries that are no tensors" in caplog.text
+
+
+def test_files_of_another_kind_are_named(tmp_path: Path) -> None:
+    class Doubling(torch.nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return 2 * x
+
+    save_file(magic_leap_state(), tmp_path / "safe.pth")
+    torch.save(magic_leap_state(), tmp_path / "saved.safetensors")
+    torch.jit.save(torch.jit.script(Doubling()), str(tmp_path / "script.pth"))
+    np.savez(tmp_path / "arrays.npz", a=np.zeros(3))
+    (tmp_path / "model.onnx").write_bytes(b"\x08\x08\x12\x07pytorch")
+    (tmp_path / "empty.safetensors").touch()
+    expected = {
+        "safe.pth": "holds safetensors.*rename it to safe.safetensors",
+        "saved.safetensors": "file of torch.save.*rename it to saved.pth",
+        "script.pth": "TorchScript program",
+        "arrays.npz": "expected data.pkl in it, found 'a.npy'",
+        "model.onnx": "ONNX model",
+        "empty.safetensors": "is empty",
+    }
+    for name, text in expected.items():
+        with pytest.raises(WeightsError, match=text) as caught:
+            read_checkpoint(tmp_path / name)
+        assert "\n" not in str(caught.value)
+
+
+def test_weights_so_large_that_maps_are_not_finite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else every image would have no points, without a word."""
+    monkeypatch.setenv("SPSLAM_CACHE", str(tmp_path / "cache"))
+    torch.save({key: value * 1e30 for key, value in magic_leap_state().items()}, tmp_path / "large.pth")
+    image = np.random.default_rng(0).integers(0, 255, (32, 48), dtype=np.uint8)
+    config = FeatureConfig(weights=str(tmp_path / "large.pth"), engine="torch")
+    with pytest.raises(WeightsError, match=r"large.pth: \d+ of the \d+ numbers in the network's map of .* are NaN"):
+        create_extractor(config).extract(image)
+    with pytest.raises(WeightsError, match="are NaN or infinite"):
+        create_extractor(config.model_copy(update={"engine": "auto"})).extract(image)
+
+
+def test_our_own_files_are_verified(tmp_path: Path) -> None:
+    """Each flipped bit is found out, or changes nothing that is read."""
+    path = tmp_path / "own.safetensors"
+    torch.manual_seed(0)
+    network = SuperPoint((1, 1, 1, 1, 1), descriptor_dim=4)
+    codebook = Codebook(np.eye(3, 4, dtype=np.float32))
+    export_weights(network, path, describe_network(network, "own"), codebook)
+    good, digest = path.read_bytes(), read_checkpoint(path).digest
+    rng = np.random.default_rng(0)
+    found = 0
+    for position in rng.choice(len(good), 400, replace=False):
+        flipped = bytearray(good)
+        flipped[position] ^= 1 << int(rng.integers(8))
+        path.write_bytes(flipped)
+        try:
+            again, places = read_checkpoint(path), read_codebook(path)
+        except WeightsError as error:
+            assert "\n" not in str(error)
+            found += 1
+            continue
+        assert (again.digest, again.sampling, again.max_distance) == (digest, network.sampling, network.max_distance)
+        assert places is not None and np.array_equal(places.centres, codebook.centres)
+    assert found > 380
+    path.write_bytes(good)
+    assert read_checkpoint(path).digest == digest

@@ -27,12 +27,13 @@ from spslam.frontend.engine_choice import LIMITS, choose_engine, difference, qua
 from spslam.frontend.export import export_model
 from spslam.frontend.learned import SuperPointExtractor
 from spslam.frontend.onnx_engine import OnnxRuntimeEngine
-from spslam.frontend.onnx_model import convert_onnx, converted_onnx, onnx_cache, origin, read_onnx
+from spslam.frontend.onnx_model import cached_path, convert_onnx, converted_onnx, read_onnx
 from spslam.frontend.onnx_points import convert_points
 from spslam.frontend.registry import create_extractor
 from spslam.frontend.superpoint import Sampling, SuperPoint
 from spslam.frontend.torch_engine import TorchEngine
 from spslam.frontend.training.weights import describe_network, export_weights
+from spslam.sealed import write_sealed
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -93,9 +94,9 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The default network as `spslam export superpoint_lite --to onnx` writes it."""
     path = export_model("superpoint_lite", tmp_path_factory.mktemp("onnx") / "lite.onnx", "fp32", to="onnx")
     # Exporting takes seconds: what extractors here would export, too.
-    folder = onnx_cache()
-    assert folder is not None
-    (folder / f"{origin(read_checkpoint())['spslam_weights']}.onnx").write_bytes(path.read_bytes())
+    cached = cached_path(read_checkpoint())
+    assert cached is not None
+    write_sealed(cached, path.read_bytes())
     return path
 
 
@@ -448,22 +449,51 @@ def test_export_is_cached_and_damage_is_found(
     monkeypatch.setenv("SPSLAM_CACHE", str(tmp_path))
     weights = Checkpoint.of(toy_network())
     first = converted_onnx(weights)
-    folder = onnx_cache()
-    assert folder is not None
-    (stored,) = folder.glob("*.onnx")
+    stored = cached_path(weights)
+    assert stored is not None
+    good = stored.read_bytes()
     again: list[SuperPoint] = []
     monkeypatch.setattr(onnx_model, "convert_onnx", lambda network: again.append(network) or first)
     assert converted_onnx(weights) == first
     assert again == []
-    for damaged in (first[: len(first) // 2], b"", exported.read_bytes()):
+    flipped = bytearray(good)
+    # A bit of a weight: ONNX itself has no checksum.
+    flipped[len(flipped) // 2] ^= 1
+    for damaged in (good[: len(good) // 2], b"", exported.read_bytes(), flipped):
         stored.write_bytes(damaged)
         caplog.clear()
         assert converted_onnx(weights) == first
         assert Checkpoint.of(again.pop()).digest == weights.digest
-        assert "exporting the network again" in caplog.text
-        assert stored.read_bytes() == first
+        assert "the network is exported again" in caplog.text
+        assert stored.read_bytes() == good
     with pytest.raises(WeightsError, match="cannot be read"):
         read_onnx(tmp_path / "gone.onnx", weights)
+
+
+def test_every_flipped_bit_of_an_exported_model_is_found(exported: Path, tmp_path: Path) -> None:
+    """But for those in the key of the checksum itself, which change no number."""
+    weights, good, path = read_checkpoint(), exported.read_bytes(), tmp_path / "flipped.onnx"
+    rng = np.random.default_rng(0)
+    for position in rng.integers(0, len(good) - 200, 45):
+        flipped = bytearray(good)
+        flipped[position] ^= 1 << int(rng.integers(8))
+        path.write_bytes(flipped)
+        with pytest.raises(WeightsError, match="checksum differs") as caught:
+            read_onnx(path, weights)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_model_without_a_checksum_is_read(exported: Path, tmp_path: Path) -> None:
+    """As another exporter writes it, and our files before."""
+    onnx = pytest.importorskip("onnx")
+    proto = onnx.load_model(exported)
+    kept = {entry.key: entry.value for entry in proto.metadata_props if entry.key != "spslam_sha256"}
+    assert len(kept) == len(proto.metadata_props) - 1
+    onnx.helper.set_model_props(proto, kept)
+    onnx.save_model(proto, tmp_path / "bare.onnx")
+    bare = read_onnx(tmp_path / "bare.onnx", read_checkpoint())
+    found, expected = (OnnxRuntimeEngine(model, "fp32").run(scene(64, 80)) for model in (bare, exported.read_bytes()))
+    assert [a.tobytes() for a in found] == [a.tobytes() for a in expected]
 
 
 @pytest.mark.slow

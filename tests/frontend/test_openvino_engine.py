@@ -29,6 +29,7 @@ from spslam.frontend.registry import create_extractor
 from spslam.frontend.superpoint import SuperPoint
 from spslam.frontend.torch_engine import TorchEngine
 from spslam.frontend.training.weights import describe_network, export_weights
+from spslam.sealed import read_sealed
 
 pytest.importorskip("openvino")
 TOY_WIDTHS = (4, 4, 8, 8, 16)
@@ -306,11 +307,15 @@ def test_parity_is_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert compared == ["openvino int8"]
     folder = openvino_cache()
     assert folder is not None
-    (stored,) = folder.glob("parity-*.json")
-    assert set(json.loads(stored.read_text())) == {"heat", "descriptors"}
-    stored.write_text("{")
-    create_extractor(FeatureConfig())
-    assert compared == ["openvino int8"] * 2
+    (stored,) = folder.glob("parity-*.sealed")
+    good = stored.read_bytes()
+    assert set(json.loads(bytes(read_sealed(stored)))) == {"heat", "descriptors"}
+    # Another digit would be as good a number.
+    for count, damaged in enumerate((b"{", good.replace(b".", b".9", 1)), start=2):
+        stored.write_bytes(damaged)
+        create_extractor(FeatureConfig())
+        assert compared == ["openvino int8"] * count
+        assert stored.read_bytes() == good
 
 
 @pytest.mark.slow
