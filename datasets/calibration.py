@@ -17,10 +17,11 @@ from spslam.errors import CalibrationError
 from spslam.geometry import orthonormalize
 from spslam.lens import lens
 from spslam.notices import notice
+from spslam.structured_text import one_line, shown
 
 from .calibration_checks import report_doubts
 from .foreign_calibration import recognise
-from .yaml_text import one_line, parse_yaml, read_text, shown
+from .yaml_text import parse_yaml, read_text
 
 _LOG = logging.getLogger(__name__)
 CALIBRATION_NAME = "calibration.yaml"

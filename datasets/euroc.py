@@ -18,6 +18,7 @@ from spslam.geometry import inverse, orthonormalize
 from spslam.lens import lens, lens_model
 from spslam.notices import notice
 from spslam.ports import NO_STAMP, LeftOut
+from spslam.structured_text import shown
 from spslam.trajectory import Trajectory, carried_truth, read_ground_truth
 
 from .base import FileSequence, FrameFiles, check_image_size
@@ -28,7 +29,7 @@ from .image_lists import read_image_list
 from .layout import check_sequence_name, choose_sequence, contents, subfolders
 from .rectify import StereoRectifier
 from .timing import Timing, check_counted, nominal_fps, order_frames, pair_by_time, read_stamps
-from .yaml_text import parse_yaml, read_text, shown
+from .yaml_text import parse_yaml, read_text
 
 _LOG = logging.getLogger(__name__)
 _FPS = 20.0
