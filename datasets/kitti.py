@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from spslam.camera import Camera
 from spslam.errors import CalibrationError, DatasetError
+from spslam.given_files import read_given
 from spslam.notices import notice
 from spslam.ports import LeftOut
 from spslam.timestamps import stamp_column
@@ -131,7 +132,7 @@ def _choose_cameras(folder: Path, sensor: str) -> tuple[int, bool]:
 
 def _read_projections(path: Path) -> dict[str, NDArray[np.float64]]:
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_given(path).decode("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise CalibrationError(f"expected KITTI's calibration at {path}: cannot be read ({reason(error)})") from None
     projections = {}
@@ -191,7 +192,7 @@ def _camera(left: _Projection, baseline: float | None, files: FrameFiles, folder
 def _read_times(path: Path, timing: Timing) -> tuple[NDArray[np.float64], str]:
     """Seconds of each frame, and their unit in the file."""
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_given(path).decode("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DatasetError(f"expected KITTI's time stamps at {path}: cannot be read ({reason(error)})") from None
     return read_stamps(stamp_column(lines, str(path)), "s", str(path), timing, _FPS)

@@ -12,6 +12,8 @@ from pathlib import Path
 # What a pipe may give, bytes, and how long it may give nothing, seconds: nobody knows when one ends.
 _MOST_FROM_PIPES = 64_000_000
 _LONGEST_SILENCE_S = 5.0
+# How long a pipe waits for somebody who writes to it, seconds.
+_WRITER_WITHIN_S = 1.0
 _CHUNK = 1 << 20
 
 
@@ -48,14 +50,16 @@ def read_given(path: Path | str, most_bytes: int | None = None) -> bytes:
 
 def _read_all(path: Path | str, descriptor: int, most_bytes: int | None, patience_s: float | None) -> bytes:
     """Everything that a descriptor gives; of a pipe (`patience_s`), as soon as it gives it."""
-    parts, count = [], 0
+    parts, count, begin = list[bytes](), 0, time.monotonic()
     while True:
-        if patience_s is not None:
-            _wait(path, descriptor, patience_s)
         try:
             part = os.read(descriptor, _CHUNK)
         except BlockingIOError:
-            time.sleep(0.01)
+            _wait(path, descriptor, patience_s)
+            continue
+        if not part and patience_s is not None and count == 0 and time.monotonic() < begin + _WRITER_WITHIN_S:
+            # Its writer may be about to open it.
+            time.sleep(0.02)
             continue
         if not part:
             break
@@ -68,7 +72,7 @@ def _read_all(path: Path | str, descriptor: int, most_bytes: int | None, patienc
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-def _wait(path: Path | str, descriptor: int, patience_s: float) -> None:
+def _wait(path: Path | str, descriptor: int, patience_s: float | None) -> None:
     if not select.select([descriptor], [], [], patience_s)[0]:
         raise _refusal(path, f"it is a pipe that gave nothing for {patience_s:g} s")
 
