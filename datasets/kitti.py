@@ -18,7 +18,7 @@ from spslam.timestamps import stamp_column
 from spslam.trajectory import Trajectory, carried_truth, read_ground_truth
 
 from .base import FileSequence, FrameFiles
-from .calibration_checks import report_doubts
+from .calibration_checks import report_baseline, report_doubts
 from .decoding import image_size, list_files
 from .layout import check_sequence_name, choose_sequence, contents, reason, subfolders
 from .timing import Timing, nominal_fps, order_frames, read_stamps, report_unpaired
@@ -29,6 +29,8 @@ _LEFT_CAMERAS = (0, 2)
 # Relative difference of the focal lengths, and pixels between the rows, that a rectified pair may have.
 _SAME_FOCAL = 1e-3
 _SAME_ROW = 0.5
+# Numbers of a projection, and digits of an image's number, that are larger are none.
+_LARGEST, _MOST_DIGITS = 1e12, 12
 
 
 def is_kitti(path: Path) -> bool:
@@ -144,7 +146,7 @@ def _read_projections(path: Path) -> dict[str, NDArray[np.float64]]:
             P = np.array([float(value) for value in values.split()])
         except ValueError:
             P = np.zeros(0)
-        if P.shape != (12,) or not np.isfinite(P).all():
+        if P.shape != (12,) or not (np.abs(P) <= _LARGEST).all():
             raise CalibrationError(f"{path}: expected 12 numbers after {key.strip()}:, found {values.strip()[:60]!r}")
         projections[key.strip()] = P.reshape(3, 4)
     return projections
@@ -157,7 +159,8 @@ def _projection(projections: dict[str, NDArray[np.float64]], camera: int, folder
             f"{folder}/calib.txt: expected a line 'P{camera}: …' for image_{camera}, "
             f"found {', '.join(sorted(projections)) or 'no P line at all'}"
         )
-    if abs(np.linalg.det(P[:, :3])) < 1e-9:
+    # K [I | t] of a rectified camera: no skew, and a last row 0 0 1.
+    if not np.allclose(P[(0, 1, 2, 2, 2), (1, 0, 0, 1, 2)], (0, 0, 0, 0, 1)) or abs(np.linalg.det(P[:, :3])) < 1e-9:
         raise CalibrationError(f"{folder}/calib.txt: P{camera} is no projection of a camera")
     return _Projection(P[:, :3], np.asarray(np.linalg.solve(P[:, :3], P[:, 3]), dtype=np.float64))
 
@@ -186,6 +189,8 @@ def _camera(left: _Projection, baseline: float | None, files: FrameFiles, folder
     except CalibrationError as error:
         raise CalibrationError(f"{folder}/calib.txt: {error}") from None
     report_doubts(camera, f"{folder}/calib.txt")
+    if baseline is not None:
+        report_baseline(baseline, f"{folder}/calib.txt")
     return camera
 
 
@@ -201,7 +206,7 @@ def _read_times(path: Path, timing: Timing) -> tuple[NDArray[np.float64], str]:
 def _numbered_images(folder: Path, count: int) -> tuple[list[Path], NDArray[np.int64]]:
     """The images of `folder` and their numbers, which are their rows in times.txt."""
     files = list_files(folder)
-    images = [path for path in files if path.stem.isdigit()]
+    images = [path for path in files if _is_number(path.stem)]
     if not images:
         raise DatasetError(f"expected images named 000000.png, 000001.png, … in {folder}, found {contents(folder)}")
     if ignored := len(files) - len(images):
@@ -213,11 +218,15 @@ def _numbered_images(folder: Path, count: int) -> tuple[list[Path], NDArray[np.i
     return images, rows
 
 
+def _is_number(name: str) -> bool:
+    return name.isascii() and name.isdecimal() and len(name.lstrip("0")) <= _MOST_DIGITS
+
+
 def _pair(
     images: list[Path], right_folder: Path, rows: NDArray[np.int64], name: str
 ) -> tuple[list[Path], list[Path], NDArray[np.int64], NDArray[np.int64]]:
     """Left and right images of the same number, their rows in times.txt, and the rows of images without a partner."""
-    right = {int(path.stem): path for path in list_files(right_folder) if path.stem.isdigit()}
+    right = {int(path.stem): path for path in list_files(right_folder) if _is_number(path.stem)}
     paired = np.array([int(row) in right for row in rows])
     report_unpaired(int((~paired).sum()), len(images), name, f"right image in {right_folder.name}")
     kept = [image for image, both in zip(images, paired, strict=True) if both]

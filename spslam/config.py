@@ -97,7 +97,7 @@ class StereoConfig(_Stage):
     """Left-right matching of a rectified pair."""
 
     min_disparity: float = Field(0.5, ge=0, description="least disparity, pixels")
-    max_disparity: float = Field(256.0, gt=0, description="largest disparity, pixels")
+    max_disparity: float = Field(256.0, gt=0, le=32767, description="largest disparity, pixels")
     patch_radius: int = Field(5, ge=2, le=20, description="half side of the correlation patch, pixels")
 
 
