@@ -114,7 +114,7 @@ class DepthConfig(_Stage):
     )
     edge_step: float = Field(0.08, gt=0, description="what counts as such a step, share of the depth")
     virtual_baseline_m: float = Field(
-        0.2, gt=0, description="baseline of the virtual stereo pair that depth is expressed in, metres"
+        0.2, ge=1e-6, le=1e6, description="baseline of the virtual stereo pair that depth is expressed in, metres"
     )
 
 

@@ -103,10 +103,12 @@ def read_pose_file(path: Path | str, real_part_first: bool | None = None, unit: 
 
     counted = [at for at in (columns.time, columns.nanoseconds, columns.number) if at is not None]
     positions = values[:, columns.position]
-    leave_out("with nan, inf or too few numbers", ~np.isfinite(values[:, [*columns.position, *counted]]).all(axis=1))
+    known: NDArray[np.bool_] = np.all(np.isfinite(values[:, [*columns.position, *counted]]), axis=1)
+    leave_out("with nan, inf or too few numbers", ~known)
     beyond: NDArray[np.bool_] = np.any(np.abs(values[:, counted]) > LARGEST_STAMP, axis=1)
     leave_out(f"with a time or number beyond {LARGEST_STAMP:g}", beyond)
-    leave_out(f"more than {_FARTHEST_M:g} m away", (np.abs(positions) > _FARTHEST_M / columns.metres).any(axis=1))
+    far: NDArray[np.bool_] = np.any(np.abs(positions) > _FARTHEST_M / columns.metres, axis=1)
+    leave_out(f"more than {_FARTHEST_M:g} m away", far)
     rotations, has_rotations = _rotations(table, columns, kept, leave_out)
     if not kept.any():
         reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items() if count)

@@ -109,9 +109,10 @@ class _Loader(yaml.SafeLoader):
         event = self.peek_event()  # type: ignore[no-untyped-call]
         line = event.start_mark.line + 1
         if isinstance(event, yaml.AliasEvent):
-            if event.anchor in self.anchors and event.anchor not in self._sizes:
-                raise StructureError(f"is not valid YAML in line {line}: *{event.anchor[:40]} holds itself")
-            self._count(self._sizes.get(event.anchor, 0), line)
+            name = str(event.anchor)
+            if name in self.anchors and name not in self._sizes:
+                raise StructureError(f"is not valid YAML in line {line}: *{name[:40]} holds itself")
+            self._count(self._sizes.get(name, 0), line)
             return super().compose_node(parent, index)
         before = self._values
         self._depth += 1
