@@ -23,7 +23,7 @@ _MOST_MISTAKES = 8
 
 
 # No setting is meant to be larger ("never" included), and none that may not be 0 smaller: beyond, numbers overflow.
-_LARGEST = 1e9
+LARGEST = 1e9
 _SMALLEST = 1e-9
 
 
@@ -33,8 +33,8 @@ class _Stage(BaseModel):
     @field_validator("*")
     @classmethod
     def _within_reach(cls, value: Any) -> Any:
-        if isinstance(value, int | float) and value != 0 and not _SMALLEST <= abs(value) <= _LARGEST:
-            raise ValueError(f"Input should be of {_SMALLEST:g} to {_LARGEST:g}")
+        if isinstance(value, int | float) and value != 0 and not _SMALLEST <= abs(value) <= LARGEST:
+            raise ValueError(f"Input should be of {_SMALLEST:g} to {LARGEST:g}")
         return value
 
 
