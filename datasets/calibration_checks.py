@@ -52,10 +52,10 @@ def report_baseline(baseline_m: float, origin: str) -> None:
     """Tell where two cameras stand so far apart, or so near, that it is likely in another unit.
 
     Args:
-        baseline_m: as it was read.
+        baseline_m: as it was read; 0 is in no unit, and pairs are refused with it.
         origin: where it is from, in words.
     """
-    if _NARROW_BASELINE_M <= baseline_m <= _WIDE_BASELINE_M:
+    if baseline_m == 0 or _NARROW_BASELINE_M <= baseline_m <= _WIDE_BASELINE_M:
         return
     text = "%s: the two cameras stand %.6g m apart: is it in metres, not in %s?"
     meant = "millimetres" if baseline_m > _WIDE_BASELINE_M else "kilometres"
