@@ -236,7 +236,7 @@ class SlicedSequence(BaseSequence):
         there = whole.reaches(start) if isinstance(whole, BaseSequence) else start < len(whole)
         if not there:
             raise DatasetError(f"start {start} lies past the end: {whole.name} has {len(whole)} frames")
-        camera = whole.camera if stride == 1 else replace(whole.camera, fps=whole.camera.fps / stride)
+        camera = whole.camera if stride == 1 else replace(whole.camera, fps=whole.camera.fps / min(stride, len(whole)))
         super().__init__(whole.name, whole.sensor, camera, whole.source, whole.ground_truth)
         self._whole = whole
         self._start, self._stride, self._most = start, stride, max_frames

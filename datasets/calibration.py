@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,24 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from spslam.camera import Camera
+from spslam.camera import LARGEST_PX, Camera
 from spslam.errors import CalibrationError
 from spslam.geometry import orthonormalize
 from spslam.lens import lens
-from spslam.notices import notice
+from spslam.structured_text import one_line, shown
 
-from .calibration_checks import report_doubts
+from .calibration_checks import is_rigid, report_baseline, report_doubts
 from .foreign_calibration import recognise
-from .yaml_text import one_line, parse_yaml, read_text, shown
+from .yaml_text import parse_yaml, read_text
 
-_LOG = logging.getLogger(__name__)
 CALIBRATION_NAME = "calibration.yaml"
-_ROTATION_TOLERANCE = 1e-3
 _DEFAULT_FPS = 30.0
-# OpenCV's image functions go no further.
-_LARGEST_PX = 32767
-# A baseline above this many metres is more likely one in millimetres.
-_WIDE_BASELINE_M = 5.0
 # Focal lengths and principal points below these are shares of the image's size.
 _RELATIVE_FOCAL, _RELATIVE_CENTRE = 5.0, 1.0
 # Mistakes that one message names.
@@ -64,7 +57,7 @@ def _flat(value: Any) -> Any:
 _Number = Annotated[float, BeforeValidator(_no_truth_value)]
 _Finite = Annotated[_Number, Field(allow_inf_nan=False)]
 _Positive = Annotated[_Number, Field(gt=0, allow_inf_nan=False)]
-_Pixels = Annotated[int, BeforeValidator(_no_truth_value), Field(gt=0, le=_LARGEST_PX)]
+_Pixels = Annotated[int, BeforeValidator(_no_truth_value), Field(gt=0, le=LARGEST_PX)]
 _Row = Annotated[list[_Finite], Field(min_length=4, max_length=4)]
 _Rows = Annotated[list[_Row], BeforeValidator(_as_rows), Field(min_length=4, max_length=4)]
 
@@ -116,7 +109,7 @@ class _CameraEntry(_Strict):
 class _CalibrationFile(_CameraEntry):
     right: _CameraEntry | None = Field(None, description="the right camera of a stereo pair")
     T_left_right: _Rows | None = Field(None, description="right-camera coordinates to left ones, metres")
-    depth_scale: _Positive | None = Field(
+    depth_scale: Annotated[_Number, Field(ge=1e-3, le=1e9)] | None = Field(
         None, description="units of depth images per metre; without, floats are metres"
     )
 
@@ -124,15 +117,8 @@ class _CalibrationFile(_CameraEntry):
     def _stereo_is_complete(self) -> _CalibrationFile:
         if (self.right is None) != (self.T_left_right is None):
             raise ValueError("right and T_left_right belong together, found only one of them")
-        if self.T_left_right is not None:
-            T = np.array(self.T_left_right)
-            R = T[:3, :3]
-            if not (
-                np.allclose(R @ R.T, np.eye(3), atol=_ROTATION_TOLERANCE)
-                and np.linalg.det(R) > 0
-                and np.allclose(T[3], (0, 0, 0, 1))
-            ):
-                raise ValueError("T_left_right must be a rotation and a translation over a last row 0 0 0 1")
+        if self.T_left_right is not None and not is_rigid(np.array(self.T_left_right)):
+            raise ValueError("T_left_right must be a rotation and a translation over a last row 0 0 0 1")
         return self
 
 
@@ -180,7 +166,7 @@ def load_calibration(path: str | Path) -> Calibration:
         report_doubts(right, f"calibration {path}, right")
     T_left_right = None if entry.T_left_right is None else orthonormalize(np.array(entry.T_left_right))
     if T_left_right is not None:
-        _report_baseline(float(np.linalg.norm(T_left_right[:3, 3])), path)
+        report_baseline(float(np.linalg.norm(T_left_right[:3, 3])), f"calibration {path}, T_left_right")
     return Calibration(path, camera, entry.fps, right, T_left_right, entry.depth_scale)
 
 
@@ -218,17 +204,6 @@ def _right_camera(entry: _CalibrationFile) -> Camera | None:
         return entry.right.camera() if entry.right is not None else None
     except CalibrationError as error:
         raise CalibrationError(f"right: {error}") from None
-
-
-def _report_baseline(baseline_m: float, path: Path) -> None:
-    if baseline_m > _WIDE_BASELINE_M:
-        notice(
-            _LOG,
-            "calibration_doubt",
-            "calibration %s: the cameras of T_left_right stand %.6g m apart: is it in metres, not in millimetres?",
-            path,
-            baseline_m,
-        )
 
 
 def _describe(error: ValidationError) -> str:

@@ -6,6 +6,7 @@ import logging
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 
 from spslam.camera import Camera
 from spslam.notices import notice
@@ -23,6 +24,10 @@ _NARROWEST, _WIDEST_PINHOLE, _WIDEST_FISHEYE = 2.0, 150.0, 280.0
 # Points along each side where a lens is tried, and the share that may lie beyond what it can show: a fisheye's image is
 # a circle in a black frame.
 _GRID, _MOST_FOLDED = 21, 0.25
+# Metres between two cameras outside of which they are likely in another unit: vehicles have up to 2, endoscopes 0.004.
+_NARROW_BASELINE_M, _WIDE_BASELINE_M = 1e-3, 5.0
+# Deviation from a rotation that rounding leaves in published calibrations; metres that cameras are apart at most.
+_ROTATION_TOLERANCE, _FARTHEST_M = 1e-3, 1e6
 # Pixels of old video formats are up to 1.5 times as wide as high.
 _WIDEST_PIXEL = 1.6
 
@@ -41,6 +46,30 @@ def report_doubts(camera: Camera, origin: str) -> bool:
     for doubt in doubts:
         notice(_LOG, "calibration_doubt", "%s: %s", origin, doubt)
     return bool(doubts)
+
+
+def report_baseline(baseline_m: float, origin: str) -> None:
+    """Tell where two cameras stand so far apart, or so near, that it is likely in another unit.
+
+    Args:
+        baseline_m: as it was read; 0 is in no unit, and pairs are refused with it.
+        origin: where it is from, in words.
+    """
+    if baseline_m == 0 or _NARROW_BASELINE_M <= baseline_m <= _WIDE_BASELINE_M:
+        return
+    text = "%s: the two cameras stand %.6g m apart: is it in metres, not in %s?"
+    meant = "millimetres" if baseline_m > _WIDE_BASELINE_M else "kilometres"
+    notice(_LOG, "calibration_doubt", text, origin, baseline_m, meant)
+
+
+def is_rigid(T: NDArray[np.float64]) -> bool:
+    """Whether (4, 4) is a rotation and a translation, metres, over a last row 0 0 0 1."""
+    R = T[:3, :3]
+    # Written so that a NaN is refused, too, and before anything overflows.
+    if not ((np.abs(R) < 2).all() and (np.abs(T[:3, 3]) <= _FARTHEST_M).all()):
+        return False
+    straight = np.allclose(R @ R.T, np.eye(3), atol=_ROTATION_TOLERANCE) and np.linalg.det(R) > 0
+    return bool(straight and np.allclose(T[3], (0, 0, 0, 1)))
 
 
 def size_advice(width: int, height: int, camera: Camera) -> str:

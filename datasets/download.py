@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from spslam import __version__
 from spslam.errors import FetchError
 from spslam.files import write_atomic
+from spslam.structured_text import parse_json
 
 from .layout import reason
 
@@ -160,7 +161,7 @@ class Download:
 
     def _validator(self) -> str:
         try:
-            return str(json.loads(self._origin.read_text(encoding="utf-8"))["validator"])
+            return str(parse_json(self._origin.read_text(encoding="utf-8"))["validator"])
         except (OSError, ValueError, KeyError, TypeError):
             return ""
 

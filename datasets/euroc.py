@@ -18,17 +18,19 @@ from spslam.geometry import inverse, orthonormalize
 from spslam.lens import lens, lens_model
 from spslam.notices import notice
 from spslam.ports import NO_STAMP, LeftOut
+from spslam.structured_text import shown
+from spslam.timestamps import LARGEST_STAMP
 from spslam.trajectory import Trajectory, carried_truth, read_ground_truth
 
 from .base import FileSequence, FrameFiles, check_image_size
-from .calibration_checks import report_doubts
+from .calibration_checks import is_rigid, report_baseline, report_doubts
 from .decoding import list_files
 from .foreign_calibration import EUROC_SENSOR, recognise
 from .image_lists import read_image_list
 from .layout import check_sequence_name, choose_sequence, contents, subfolders
 from .rectify import StereoRectifier
 from .timing import Timing, check_counted, nominal_fps, order_frames, pair_by_time, read_stamps
-from .yaml_text import parse_yaml, read_text, shown
+from .yaml_text import parse_yaml, read_text
 
 _LOG = logging.getLogger(__name__)
 _FPS = 20.0
@@ -85,10 +87,12 @@ def open_euroc(
         left_out=(*left_out, *unpaired),
     )
     check_image_size(images, left.camera, f"{mav}/cam0/sensor.yaml")
+    T_left_right = inverse(left.T_body_sensor) @ right.T_body_sensor
     try:
-        rectifier = StereoRectifier(left.camera, right.camera, inverse(left.T_body_sensor) @ right.T_body_sensor)
+        rectifier = StereoRectifier(left.camera, right.camera, T_left_right)
     except CalibrationError as error:
         raise CalibrationError(f"{mav}: cam0 (left) and cam1 (right) are no stereo pair: {error}") from None
+    report_baseline(float(np.linalg.norm(T_left_right[:3, 3])), f"{mav}, T_BS of cam0 and cam1")
     camera = replace(rectifier.camera, fps=nominal_fps(times, left.camera.fps))
     T_body_rectified = left.T_body_sensor @ rectifier.T_left_rectified
     ground_truth = _read_ground_truth(mav, times, T_body_rectified, "left camera as rectified")
@@ -163,8 +167,8 @@ def _read_sensor(path: Path) -> _SensorEntry:
         rate = _numbers({"rate_hz": [values.get("rate_hz", _FPS)]}, "rate_hz", 1)[0]
         extrinsics = values.get("T_BS")
         T = np.reshape(_numbers(extrinsics if isinstance(extrinsics, dict) else {}, "data", 16, "T_BS."), (4, 4))
-        if not np.allclose(T[:3, :3] @ T[:3, :3].T, np.eye(3), atol=1e-3) or np.linalg.det(T[:3, :3]) < 0:
-            raise CalibrationError("T_BS holds no rotation matrix")
+        if not is_rigid(T):
+            raise CalibrationError("T_BS holds no rotation matrix with a translation in metres over 0 0 0 1")
         if width != int(width) or height != int(height):
             raise CalibrationError(f"resolution must be whole pixels, found {width:g}x{height:g}")
         camera = Camera(int(width), int(height), fx, fy, cx, cy, model, distortion, fps=rate)
@@ -211,7 +215,7 @@ def _read_images(
         raise DatasetError(f"expected images (*.png, *.jpg) in {folder}, found none")
     listed = table.is_file()
     entries, unknown = (
-        _read_table(table) if listed else ([(float(stem), stem) for stem in on_disk if _NUMBER.fullmatch(stem)], 0)
+        _read_table(table) if listed else ([(float(stem), stem) for stem in on_disk if _is_stamp(stem)], 0)
     )
     if not any(stem in on_disk for _, stem in entries):
         raise DatasetError(
@@ -244,6 +248,10 @@ def _read_table(path: Path) -> tuple[list[tuple[float, str]], int]:
     return [(stamp, _stem(name)) for stamp, name in zip(stamps.tolist(), names, strict=True)], unknown
 
 
+def _is_stamp(name: str) -> bool:
+    return _NUMBER.fullmatch(name) is not None and float(name) <= LARGEST_STAMP
+
+
 def _stem(name: str) -> str:
     # A name without the ending of its format may hold a point: seconds.
     path = Path(name.replace("\\", "/"))
@@ -266,11 +274,9 @@ def _own_pose(table: Path) -> NDArray[np.float64]:
     try:
         values = parse_yaml(read_text(table.parent / "sensor.yaml"))
         T_body_sensor = np.reshape(np.array(values["T_BS"]["data"], dtype=np.float64), (4, 4))
-    except (CalibrationError, KeyError, TypeError, ValueError):
+    except (CalibrationError, KeyError, TypeError, ValueError, ArithmeticError):
         return np.eye(4)
-    if not np.allclose(T_body_sensor[:3, :3] @ T_body_sensor[:3, :3].T, np.eye(3), atol=1e-3):
-        return np.eye(4)
-    return inverse(orthonormalize(T_body_sensor))
+    return inverse(orthonormalize(T_body_sensor)) if is_rigid(T_body_sensor) else np.eye(4)
 
 
 def _carry(body: Trajectory, T_body_camera: NDArray[np.float64], camera: str) -> Trajectory:

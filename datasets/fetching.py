@@ -13,6 +13,7 @@ from pathlib import Path
 
 from spslam.errors import FetchError
 from spslam.files import write_atomic
+from spslam.structured_text import parse_json
 
 from .catalogue import Archive, Catalogue, Part, PublicSequence
 from .download import Download, Progress
@@ -245,7 +246,7 @@ def _contents(folder: Path) -> _Contents:
 
 def _read_record(folder: Path) -> _Contents | None:
     try:
-        record = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
+        record = parse_json((folder / _RECORD).read_text(encoding="utf-8"))
         return _Contents(int(record["files"]), int(record["bytes"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from spslam.errors import CalibrationError
 from spslam.geometry import inverse
-from spslam.lens import lens
+from spslam.lens import COEFFICIENT_COUNTS, lens
 
 from .yaml_text import parse_yaml
 
@@ -50,9 +50,9 @@ _HEIGHTS = ("image_height", "image_Height", "imageHeight", "height")
 _NUMBER = r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?"
 _NUMBERS_ONLY = re.compile(rf"\s*{_NUMBER}(?:[\s,;]+{_NUMBER})*\s*")
 _XML_MATRIX = re.compile(
-    r"<(?P<name>\w+)\s+type_id=\"opencv-matrix\">\s*<rows>(?P<rows>\d+)</rows>\s*<cols>(?P<cols>\d+)</cols>.*?"
-    r"<data>(?P<data>.*?)</data>",
-    re.DOTALL,
+    r"<(?P<name>\w+)\s+type_id=\"opencv-matrix\">\s*<rows>(?P<rows>\d+)</rows>\s*<cols>(?P<cols>\d+)</cols>"
+    r"[^<]*(?:<dt>[^<]*</dt>[^<]*)?"
+    r"<data>(?P<data>[^<]*)</data>"
 )
 _XML_NUMBER = re.compile(r"<(?P<name>\w+)>\s*(?P<value>\d+)\s*</")
 
@@ -137,6 +137,8 @@ def _camera(size: Any, intrinsics: Any, model: Any = None, coefficients: Any = (
         values["fps"] = float(fps)
     try:
         ours, found = lens(model, _floats(coefficients))
+        if len(found) > max(COEFFICIENT_COUNTS[ours]):
+            return {}, f"its lens has {len(found)} coefficients, which no model has"
     except CalibrationError as error:
         return {}, str(error)  # the other numbers mean something else with such a lens
     if any(found) or ours == "equidistant":

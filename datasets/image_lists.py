@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spslam.errors import DatasetError
+from spslam.given_files import read_given
 from spslam.notices import notice
-from spslam.timestamps import columns_of_times, date_as_seconds
+from spslam.timestamps import are_stamps, columns_of_times, date_as_seconds
 
 from .layout import reason
 
@@ -36,7 +37,7 @@ def read_image_list(path: Path, expected: str, comma: bool = False) -> tuple[NDA
         DatasetError: the list cannot be read, holds no images, or a line holds something else.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_given(path).decode("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DatasetError(f"expected a list of images at {path}: cannot be read ({reason(error)})") from None
     numbered = [(number, date_as_seconds(line.strip())) for number, line in enumerate(lines, start=1)]
@@ -57,9 +58,9 @@ def read_image_list(path: Path, expected: str, comma: bool = False) -> tuple[NDA
     table = np.array([numbers for numbers, _, _ in rows])
     # Lists that were written on Windows have its separators of folders.
     stamps, names = table[:, _time_column(table, path)], [name.replace("\\", "/") for _, name, _ in rows]
-    known = np.isfinite(stamps)
+    known = are_stamps(stamps)
     if not known.all():
-        text = "%s: %d of %d lines have no time stamp (nan or inf) and are left out"
+        text = "%s: %d of %d lines have no time stamp (nan, inf or beyond any clock) and are left out"
         notice(_LOG, "no_stamp", text, path, np.count_nonzero(~known), len(known), count=int(np.count_nonzero(~known)))
     if not known.any():
         raise DatasetError(f"{path}: none of its {len(known)} lines has a time stamp")
@@ -116,7 +117,7 @@ def _time_column(table: NDArray[np.float64], path: Path) -> int:
     width = table.shape[1]
     if width == 1:
         return 0
-    found = columns_of_times(table[np.isfinite(table).all(axis=1)])
+    found = columns_of_times(table[are_stamps(table).all(axis=1)])
     if len(found) != 1:
         raise DatasetError(
             f"{path}: expected one time stamp and a file name a line, found {width} numbers a line and no single "

@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 
 from spslam.camera import Camera
 from spslam.errors import CalibrationError, DatasetError
+from spslam.given_files import read_given
 from spslam.notices import notice
 from spslam.ports import LeftOut
 from spslam.timestamps import stamp_column
 from spslam.trajectory import Trajectory, carried_truth, read_ground_truth
 
 from .base import FileSequence, FrameFiles
-from .calibration_checks import report_doubts
+from .calibration_checks import report_baseline, report_doubts
 from .decoding import image_size, list_files
 from .layout import check_sequence_name, choose_sequence, contents, reason, subfolders
 from .timing import Timing, nominal_fps, order_frames, read_stamps, report_unpaired
@@ -28,6 +29,8 @@ _LEFT_CAMERAS = (0, 2)
 # Relative difference of the focal lengths, and pixels between the rows, that a rectified pair may have.
 _SAME_FOCAL = 1e-3
 _SAME_ROW = 0.5
+# Numbers of a projection, and digits of an image's number, that are larger are none.
+_LARGEST, _MOST_DIGITS = 1e12, 12
 
 
 def is_kitti(path: Path) -> bool:
@@ -131,7 +134,7 @@ def _choose_cameras(folder: Path, sensor: str) -> tuple[int, bool]:
 
 def _read_projections(path: Path) -> dict[str, NDArray[np.float64]]:
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_given(path).decode("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise CalibrationError(f"expected KITTI's calibration at {path}: cannot be read ({reason(error)})") from None
     projections = {}
@@ -143,7 +146,7 @@ def _read_projections(path: Path) -> dict[str, NDArray[np.float64]]:
             P = np.array([float(value) for value in values.split()])
         except ValueError:
             P = np.zeros(0)
-        if P.shape != (12,) or not np.isfinite(P).all():
+        if P.shape != (12,) or not (np.abs(P) <= _LARGEST).all():
             raise CalibrationError(f"{path}: expected 12 numbers after {key.strip()}:, found {values.strip()[:60]!r}")
         projections[key.strip()] = P.reshape(3, 4)
     return projections
@@ -156,7 +159,8 @@ def _projection(projections: dict[str, NDArray[np.float64]], camera: int, folder
             f"{folder}/calib.txt: expected a line 'P{camera}: …' for image_{camera}, "
             f"found {', '.join(sorted(projections)) or 'no P line at all'}"
         )
-    if abs(np.linalg.det(P[:, :3])) < 1e-9:
+    # K [I | t] of a rectified camera: no skew, and a last row 0 0 1.
+    if not np.allclose(P[(0, 1, 2, 2, 2), (1, 0, 0, 1, 2)], (0, 0, 0, 0, 1)) or abs(np.linalg.det(P[:, :3])) < 1e-9:
         raise CalibrationError(f"{folder}/calib.txt: P{camera} is no projection of a camera")
     return _Projection(P[:, :3], np.asarray(np.linalg.solve(P[:, :3], P[:, 3]), dtype=np.float64))
 
@@ -185,13 +189,15 @@ def _camera(left: _Projection, baseline: float | None, files: FrameFiles, folder
     except CalibrationError as error:
         raise CalibrationError(f"{folder}/calib.txt: {error}") from None
     report_doubts(camera, f"{folder}/calib.txt")
+    if baseline is not None:
+        report_baseline(baseline, f"{folder}/calib.txt")
     return camera
 
 
 def _read_times(path: Path, timing: Timing) -> tuple[NDArray[np.float64], str]:
     """Seconds of each frame, and their unit in the file."""
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_given(path).decode("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DatasetError(f"expected KITTI's time stamps at {path}: cannot be read ({reason(error)})") from None
     return read_stamps(stamp_column(lines, str(path)), "s", str(path), timing, _FPS)
@@ -200,7 +206,7 @@ def _read_times(path: Path, timing: Timing) -> tuple[NDArray[np.float64], str]:
 def _numbered_images(folder: Path, count: int) -> tuple[list[Path], NDArray[np.int64]]:
     """The images of `folder` and their numbers, which are their rows in times.txt."""
     files = list_files(folder)
-    images = [path for path in files if path.stem.isdigit()]
+    images = [path for path in files if _is_number(path.stem)]
     if not images:
         raise DatasetError(f"expected images named 000000.png, 000001.png, … in {folder}, found {contents(folder)}")
     if ignored := len(files) - len(images):
@@ -212,11 +218,15 @@ def _numbered_images(folder: Path, count: int) -> tuple[list[Path], NDArray[np.i
     return images, rows
 
 
+def _is_number(name: str) -> bool:
+    return name.isascii() and name.isdecimal() and len(name.lstrip("0")) <= _MOST_DIGITS
+
+
 def _pair(
     images: list[Path], right_folder: Path, rows: NDArray[np.int64], name: str
 ) -> tuple[list[Path], list[Path], NDArray[np.int64], NDArray[np.int64]]:
     """Left and right images of the same number, their rows in times.txt, and the rows of images without a partner."""
-    right = {int(path.stem): path for path in list_files(right_folder) if path.stem.isdigit()}
+    right = {int(path.stem): path for path in list_files(right_folder) if _is_number(path.stem)}
     paired = np.array([int(row) in right for row in rows])
     report_unpaired(int((~paired).sum()), len(images), name, f"right image in {right_folder.name}")
     kept = [image for image, both in zip(images, paired, strict=True) if both]

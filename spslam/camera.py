@@ -18,6 +18,16 @@ _MAX_UNDISTORT_ERROR_PX = 0.5
 _WIDEST_UNDISTORTED = np.radians(89.9)
 # Tangent of 80 degrees: no image lies farther off the axis of its lens as a whole.
 _FARTHEST_CROP = 5.67
+# OpenCV's image functions go no further, pixels.
+LARGEST_PX = 32767
+# Focal lengths, in sizes of the image, that are of no lens: fields of view of 179.9 degrees and of a fifth of an arc
+# second. Beyond, and beyond the others below, numbers overflow instead of meaning anything.
+_SHORTEST_FOCAL, _LONGEST_FOCAL = 1e-3, 1e6
+_LARGEST_COEFFICIENT = 1e9
+# Metres between two cameras, from a micrometre to a thousand kilometres.
+_BASELINES_M = (1e-6, 1e6)
+# Images a second, from one in a fortnight on.
+_RATES_HZ = (1e-6, 1e6)
 # Whoever gives milliseconds shall be told.
 _LONGEST_READOUT_S = 0.2
 
@@ -55,12 +65,22 @@ class Camera:
     readout_s: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.width <= 0 or self.height <= 0:
-            raise CalibrationError(f"image size must be positive, found {self.width}x{self.height}")
+        if not (0 < self.width <= LARGEST_PX and 0 < self.height <= LARGEST_PX):
+            raise CalibrationError(
+                f"image size must be 1 to {LARGEST_PX} pixels, found {self.width:.6g}x{self.height:.6g}"
+            )
         if not (np.isfinite([self.fx, self.fy, self.cx, self.cy]).all() and self.fx > 0 and self.fy > 0):
             raise CalibrationError(
                 f"fx and fy must be positive and finite, found fx={self.fx} fy={self.fy} cx={self.cx} cy={self.cy}"
                 f"{_focal_hint(self.fx, self.fy)}"
+            )
+        if not all(
+            _SHORTEST_FOCAL * size < focal < _LONGEST_FOCAL * size
+            for focal, size in ((self.fx, self.width), (self.fy, self.height))
+        ):
+            raise CalibrationError(
+                f"fx {self.fx:g} and fy {self.fy:g} are no focal lengths for images of {self.width}x{self.height}: "
+                "expected pixels, about as many as the image is wide"
             )
         # Crops leave the principal point outside, but not by any number of pixels.
         beside = (_outside(self.cx, self.width) / self.fx, _outside(self.cy, self.height) / self.fy)
@@ -80,12 +100,19 @@ class Camera:
                 f"distortion model {self.distortion_model!r} takes {_either(counts)} coefficients, "
                 f"found {len(self.distortion)}"
             )
-        if not np.isfinite(self.distortion).all():
-            raise CalibrationError(f"distortion coefficients must be finite, found {self.distortion}")
-        if self.baseline_m is not None and not 0 < self.baseline_m < np.inf:
-            raise CalibrationError(f"stereo baseline must be positive and finite, found {self.baseline_m} m")
-        if not 0 < self.fps < np.inf:
-            raise CalibrationError(f"fps must be positive and finite, found {self.fps}")
+        if not (np.abs(self.distortion) <= _LARGEST_COEFFICIENT).all():
+            raise CalibrationError(
+                f"distortion coefficients must be finite, at most {_LARGEST_COEFFICIENT:g}, found {self.distortion}"
+            )
+        if self.baseline_m is not None and not _BASELINES_M[0] <= self.baseline_m <= _BASELINES_M[1]:
+            raise CalibrationError(
+                f"stereo baseline must be positive, {_BASELINES_M[0]:g} to {_BASELINES_M[1]:g} m, "
+                f"found {self.baseline_m:g} m"
+            )
+        if not _RATES_HZ[0] <= self.fps <= _RATES_HZ[1]:
+            raise CalibrationError(
+                f"fps must be positive, {_RATES_HZ[0]:g} to {_RATES_HZ[1]:g} images a second, found {self.fps:g}"
+            )
         if not 0 <= self.readout_s <= _LONGEST_READOUT_S:
             raise CalibrationError(
                 f"readout_s must be 0 to {_LONGEST_READOUT_S:g} seconds from the first row to the last, "

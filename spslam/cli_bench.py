@@ -79,8 +79,8 @@ def speed(
             help="Networks to time; repeatable. Default: both of the box.",
         ),
     ] = None,
-    rounds: Annotated[int, typer.Option(metavar="N", min=1, help="Turns of each engine.")] = 15,
-    threads: Annotated[int, typer.Option(metavar="N", min=0, help="Of each engine; 0: all cores.")] = 0,
+    rounds: Annotated[int, typer.Option(metavar="N", min=1, max=100_000, help="Turns of each engine.")] = 15,
+    threads: Annotated[int, typer.Option(metavar="N", min=0, max=256, help="Of each engine; 0: all cores.")] = 0,
     quick: Annotated[bool, typer.Option("--quick", help="A small image, two turns, three frames.")] = False,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", show_default=False, help="Write all figures there.")

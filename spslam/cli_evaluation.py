@@ -129,7 +129,7 @@ def speed(
         list[str] | None,
         typer.Option("--config", metavar="NAME|FILE", show_default=False, help="Networks to time; repeatable."),
     ] = None,
-    batch: Annotated[int, typer.Option(metavar="N", min=1, help="Images at once.")] = 8,
+    batch: Annotated[int, typer.Option(metavar="N", min=1, max=4096, help="Images at once.")] = 8,
     device: DeviceOption = Device.AUTO,
 ) -> None:
     """Time forward and backward of networks on random images, without data and optimiser."""

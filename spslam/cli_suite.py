@@ -48,7 +48,11 @@ def suite(
     workers: Annotated[
         int | None,
         typer.Option(
-            metavar="N", min=1, show_default=False, help="Runs at a time on this machine. Default: one a core."
+            metavar="N",
+            min=1,
+            max=1024,
+            show_default=False,
+            help="Runs at a time on this machine. Default: one a core.",
         ),
     ] = None,
     scheduler: Annotated[

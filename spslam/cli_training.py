@@ -203,7 +203,7 @@ def label(
     ] = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
-    processes: Annotated[int, typer.Option(metavar="N", min=1, help="Processes that share the work.")] = 1,
+    processes: Annotated[int, typer.Option(metavar="N", min=1, max=1024, help="Processes that share the work.")] = 1,
     shard: Annotated[
         str, typer.Option(metavar="I/N", help="Label the I-th of N parts only, counted from 0: for several machines.")
     ] = "0/1",

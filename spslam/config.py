@@ -8,13 +8,34 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from spslam.errors import ConfigError
+from spslam.given_files import read_given
+from spslam.structured_text import StructureError, one_line, parse_yaml, shown
+
+# No configuration is longer, extends more others, or has keys with more parts.
+_LONGEST_BYTES = 1_000_000
+_LONGEST_CHAIN = 16
+_MOST_PARTS = 8
+# Mistakes that one message names.
+_MOST_MISTAKES = 8
+
+
+# No setting is meant to be larger ("never" included), and none that may not be 0 smaller: beyond, numbers overflow.
+LARGEST = 1e9
+_SMALLEST = 1e-9
 
 
 class _Stage(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*")
+    @classmethod
+    def _within_reach(cls, value: Any) -> Any:
+        if isinstance(value, int | float) and value != 0 and not _SMALLEST <= abs(value) <= LARGEST:
+            raise ValueError(f"Input should be of {_SMALLEST:g} to {LARGEST:g}")
+        return value
 
 
 class FeatureConfig(_Stage):
@@ -76,7 +97,7 @@ class StereoConfig(_Stage):
     """Left-right matching of a rectified pair."""
 
     min_disparity: float = Field(0.5, ge=0, description="least disparity, pixels")
-    max_disparity: float = Field(256.0, gt=0, description="largest disparity, pixels")
+    max_disparity: float = Field(256.0, gt=0, le=32767, description="largest disparity, pixels")
     patch_radius: int = Field(5, ge=2, le=20, description="half side of the correlation patch, pixels")
 
 
@@ -93,7 +114,7 @@ class DepthConfig(_Stage):
     )
     edge_step: float = Field(0.08, gt=0, description="what counts as such a step, share of the depth")
     virtual_baseline_m: float = Field(
-        0.2, gt=0, description="baseline of the virtual stereo pair that depth is expressed in, metres"
+        0.2, ge=1e-6, le=1e6, description="baseline of the virtual stereo pair that depth is expressed in, metres"
     )
 
 
@@ -303,7 +324,7 @@ def _read_yaml(name_or_path: str, folder: str) -> tuple[str, Path | None]:
     if name_or_path.endswith((".yaml", ".yml")):
         path = Path(name_or_path)
         try:
-            return path.read_text(encoding="utf-8"), path
+            return read_given(path, _LONGEST_BYTES).decode("utf-8"), path
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"cannot read config file {path}: {getattr(error, 'strerror', None) or error}") from None
     entry = resources.files("spslam.configs").joinpath(folder) / f"{name_or_path}.yaml"
@@ -318,19 +339,22 @@ def _read_yaml(name_or_path: str, folder: str) -> tuple[str, Path | None]:
 def _load_chain(name_or_path: str, chain: tuple[str, ...], folder: str) -> dict[str, Any]:
     if name_or_path in chain:
         raise ConfigError(f"configs extend each other in a circle: {' -> '.join((*chain, name_or_path))}")
+    if len(chain) >= _LONGEST_CHAIN:
+        raise ConfigError(f"config {chain[0]} extends {_LONGEST_CHAIN} others, one the next: write it as fewer")
     text, path = _read_yaml(name_or_path, folder)
     try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"config {name_or_path} is not valid YAML: {' '.join(str(error).split())}") from None
+        values = parse_yaml(text)
+    except StructureError as error:
+        raise ConfigError(f"config {name_or_path} {error}") from None
     values = {} if values is None else values
     if not isinstance(values, dict):
         raise ConfigError(f"config {name_or_path}: expected keys and values, found {type(values).__name__}")
+    values = {str(key): value for key, value in values.items()}
     parent = values.pop("extends", None)
     if parent is None:
         return values
     if not isinstance(parent, str):
-        raise ConfigError(f"config {name_or_path}: extends must be a name or a path, found {parent!r}")
+        raise ConfigError(f"config {name_or_path}: extends must be a name or a path, found {shown(parent)}")
     if path is not None and parent.endswith((".yaml", ".yml")):
         parent = str((path.parent / parent).resolve())
     return _merge(_load_chain(parent, (*chain, name_or_path), folder), values)
@@ -346,12 +370,12 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 def _parse_override(text: str) -> dict[str, Any]:
     key, separator, value = text.partition("=")
-    if not separator or not key.strip():
-        raise ConfigError(f"override {text!r}: expected section.key=value, for example tracking.min_inliers=15")
+    if not separator or not key.strip() or key.count(".") >= _MOST_PARTS:
+        raise ConfigError(f"override {shown(text)}: expected section.key=value, for example tracking.min_inliers=15")
     try:
-        tree: Any = yaml.safe_load(value) if value.strip() else None
-    except yaml.YAMLError:
-        raise ConfigError(f"override {text!r}: the value is not valid YAML") from None
+        tree: Any = parse_yaml(value) if value.strip() else None
+    except StructureError as error:
+        raise ConfigError(f"override {shown(text)}: the value {error}") from None
     for part in reversed(key.strip().split(".")):
         tree = {part: tree}
     assert isinstance(tree, dict)
@@ -361,11 +385,12 @@ def _parse_override(text: str) -> dict[str, Any]:
 def describe_errors(error: ValidationError) -> str:
     """What is wrong with the values, in one line, with their keys."""
     parts = []
-    for item in error.errors():
-        path = ".".join(str(part) for part in item["loc"])
+    for item in error.errors()[:_MOST_MISTAKES]:
+        path = one_line(".".join(str(part) for part in item["loc"]))
         if item["type"] == "extra_forbidden":
             parts.append(f"unknown key {path}")
         else:
             message = item["msg"].removeprefix("Value error, ")
-            parts.append(f"{path}: {message}, found {item['input']!r}" if path else message)
-    return "; ".join(parts)
+            parts.append(f"{path}: {message}, found {shown(item['input'])}" if path else message)
+    more = error.error_count() - _MOST_MISTAKES
+    return "; ".join([*parts, f"and {more} more"] if more > 0 else parts)

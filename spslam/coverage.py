@@ -18,6 +18,8 @@ from spslam.trajectory import Trajectory
 RECALL_DISTANCES_M = (0.1, 1.0)
 
 _ROUNDING_S = 1e-6
+# No camera takes more images, seconds.
+_SHORTEST_STEP_S = 1e-9
 
 
 @dataclass(frozen=True)
@@ -83,17 +85,15 @@ def coverage(
     """
     stamps, truth = estimate.timestamps, ground_truth.timestamps
     if frame_times is None:
-        within = np.count_nonzero((stamps >= truth[0] - max_difference) & (stamps <= truth[-1] + max_difference))
-        usual = float(np.median(np.diff(stamps))) if len(stamps) > 1 else np.inf
+        within = int(np.count_nonzero((stamps >= truth[0] - max_difference) & (stamps <= truth[-1] + max_difference)))
+        usual = max(float(np.median(np.diff(stamps))), _SHORTEST_STEP_S) if len(stamps) > 1 else np.inf
         before, after = _truth_beyond(stamps, truth)
         begin, end = max(truth[0], stamps[0] - before), min(truth[-1], stamps[-1] + after)
-        frames = max(int(within), 1 + round((end - begin) / usual))
+        frames = max(within, 1 + round((end - begin) / usual))
         # Poses in a hole of the truth are right or wrong, nobody knows.
-        unknown = within - np.count_nonzero(in_reach(stamps, truth, max_difference))
-        meanwhile = max(int(within), frames - round((before + after) / usual))
-        return Coverage(
-            frames, int(within), int(frames - unknown), False, before, before, after, float(within / max(meanwhile, 1))
-        )
+        unknown = within - int(np.count_nonzero(in_reach(stamps, truth, max_difference)))
+        meanwhile = max(within, frames - round((before + after) / usual))
+        return Coverage(frames, within, frames - unknown, False, before, before, after, within / max(meanwhile, 1))
     tracked = int(np.count_nonzero(in_reach(frame_times, stamps, max_difference)))
     if tracked == 0:
         raise TrajectoryError(

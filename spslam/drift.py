@@ -120,9 +120,12 @@ def drift(estimate: Trajectory, ground_truth: Trajectory, along_m: NDArray[np.fl
         seconds = _KITTI_FRAME_S * (last - first + 1)
     else:
         seconds = ground_truth.timestamps[last] - ground_truth.timestamps[first]
+    # Poses may be no time apart to speak of.
+    with np.errstate(over="ignore"):
+        speed = length / seconds
     return Drift(
         length_m=length,
-        speed_m_s=length / seconds,
+        speed_m_s=speed,
         translation=np.linalg.norm(error[:, :3, 3], axis=1) / length,
         rotation=rotation_angle(error[:, :3, :3]) / length,
         left_out=left_out,

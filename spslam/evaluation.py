@@ -96,13 +96,17 @@ class Evaluation:
     @property
     def scale_error_percent(self) -> float | None:
         """By how much the estimate would have to grow to fit the ground truth best: the scale of Umeyama's Sim(3) minus
-        one, percent. None unless it was aligned by `se3`: with `sim3` its size is nothing it could be wrong in."""
+        one, percent. None unless it was aligned by `se3`: with `sim3` its size is nothing it could be wrong in; nor
+        where it is lost in rounding."""
         if self.absolute.alignment != "se3":
             return None
         association = self.absolute.association
         source = self.aligned.positions[association.estimate]
         target = self.reference.positions[association.ground_truth]
-        return 100.0 * (float(similarity_scale(umeyama(source, target, with_scale=True))) - 1.0)
+        try:
+            return 100.0 * (float(similarity_scale(umeyama(source, target, with_scale=True))) - 1.0)
+        except ValueError:
+            return None
 
     def as_metrics(self) -> dict[str, float | int | str | None]:
         """Flat figures for `metrics.json`."""

@@ -18,6 +18,8 @@ Array = NDArray[np.float64]
 _DEGENERATE_RATIO = 1e-12
 # Points spread less than this many rounding errors of their coordinates are in one place.
 _ROUNDING_MARGIN = 1e3
+# Sizes that differ by more are no sizes of one thing, and overflow; variances below are those of nothing.
+_LARGEST_SCALE, _LEAST_VARIANCE = 1e30, 1e-300
 
 
 def hat(v: Array) -> Array:
@@ -200,5 +202,8 @@ def umeyama(source: Array, target: Array, with_scale: bool) -> Array:
         raise ValueError("alignment is ambiguous: the points lie in one place or on one line")
     sign = np.array([1.0, 1.0, -1.0 if np.linalg.det(U) * np.linalg.det(Vt) < 0 else 1.0])
     R = (U * sign) @ Vt
-    scale = float(d @ sign) / float(np.mean(np.sum(source_centred**2, axis=1))) if with_scale else 1.0
+    variance = float(np.mean(np.sum(source_centred**2, axis=1)))
+    if with_scale and not 1 / _LARGEST_SCALE < variance / max(float(d[0]), _LEAST_VARIANCE) < _LARGEST_SCALE:
+        raise ValueError("one of the two is too many times as large as the other to find its scale")
+    scale = float(d @ sign) / variance if with_scale else 1.0
     return make_transform(scale * R, target_mean - scale * R @ source_mean)

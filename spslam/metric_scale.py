@@ -17,6 +17,7 @@ from spslam.errors import ConfigError, ScaleError, SpslamError
 from spslam.ground import ground_heights
 from spslam.map import Map
 from spslam.ports import Sequence
+from spslam.structured_text import one_line
 from spslam.trajectory import Trajectory
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ _EXPECTED = "height=METRES, distance=FRAME:FRAME:METRES or ground-truth=FRAME:FR
 _LEAST_SHARE, _LEAST_KEYFRAMES = 0.5, 3
 # How much the heights may differ (median deviation, as a share) for one to be known.
 _MOST_SPREAD = 0.1
+# Metres, and digits of a frame's number, that somebody means.
+_LEAST_M, _MOST_M, _MOST_DIGITS = 1e-6, 1e9, 18
 # Positions this much closer than the path is long tell nothing.
 _SHORTEST_SHARE = 1e-3
 
@@ -99,8 +102,8 @@ def parse_scale(text: str) -> ScaleRequest:
         if kind == "ground-truth" and len(cells) == 2:
             return TrueDistance(*_frames(cells))
     except ValueError as error:
-        raise ConfigError(f"--scale {text}: {error} (expected {_EXPECTED})") from None
-    raise ConfigError(f"--scale: expected {_EXPECTED}, found {text!r}")
+        raise ConfigError(f"--scale {one_line(text)}: {error} (expected {_EXPECTED})") from None
+    raise ConfigError(f"--scale: expected {_EXPECTED}, found {one_line(text)!r}")
 
 
 def check_scale(request: ScaleRequest, sequence: Sequence, frames: range) -> None:
@@ -249,15 +252,15 @@ def _metres(text: str) -> float:
         value = float(text)
     except ValueError:
         value = np.nan
-    if not (np.isfinite(value) and value > 0):
-        raise ValueError(f"metres must be a number above 0, found {text!r}")
+    if not _LEAST_M <= value <= _MOST_M:
+        raise ValueError(f"metres must be a number above 0, {_LEAST_M:g} to {_MOST_M:g}, found {one_line(text)!r}")
     return value
 
 
 def _frames(cells: list[str]) -> tuple[int, int]:
-    frames = [int(cell) if cell.isdecimal() else -1 for cell in cells]
+    frames = [int(cell) if cell.isdecimal() and len(cell) <= _MOST_DIGITS else -1 for cell in cells]
     if min(frames) < 0 or frames[0] == frames[1]:
-        raise ValueError(f"two different frames are needed, counted from 0, found {' and '.join(cells)}")
+        raise ValueError(f"two different frames are needed, counted from 0, found {' and '.join(map(one_line, cells))}")
     return frames[0], frames[1]
 
 

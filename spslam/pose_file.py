@@ -16,6 +16,7 @@ from spslam.errors import TrajectoryError
 from spslam.geometry import make_transform, orthonormalize, quaternion_to_rotation
 from spslam.notices import notice
 from spslam.pose_table import (
+    LARGEST_PART,
     QUATERNION_TOLERANCE,
     Columns,
     TextTable,
@@ -24,11 +25,13 @@ from spslam.pose_table import (
     rotation_matrices_of,
     seconds_of_parts,
 )
-from spslam.timestamps import SLOWEST_POSE_STEP_S, UNIT_NAMES, UNITS_PER_SECOND, TimeUnit, to_seconds
+from spslam.timestamps import LARGEST_STAMP, SLOWEST_POSE_STEP_S, UNIT_NAMES, UNITS_PER_SECOND, TimeUnit, to_seconds
 
 _LOG = logging.getLogger(__name__)
 
 _WORDS = "without numbers"
+# Metres from the origin of a world that nobody measures; a light year is 9.5e15.
+_FARTHEST_M = 1e15
 
 Order = Literal["x y z w", "w x y z"]
 Seconds = NDArray[np.float64]
@@ -98,9 +101,14 @@ def read_pose_file(path: Path | str, real_part_first: bool | None = None, unit: 
         left_out[reason] = int(np.count_nonzero(kept & bad))
         np.logical_and(kept, ~bad, out=kept)
 
-    needed = [*columns.position, *(at for at in (columns.time, columns.number) if at is not None)]
-    known: NDArray[np.bool_] = np.all(np.isfinite(values[:, needed]), axis=1)
+    counted = [at for at in (columns.time, columns.nanoseconds, columns.number) if at is not None]
+    positions = values[:, columns.position]
+    known: NDArray[np.bool_] = np.all(np.isfinite(values[:, [*columns.position, *counted]]), axis=1)
     leave_out("with nan, inf or too few numbers", ~known)
+    beyond: NDArray[np.bool_] = np.any(np.abs(values[:, counted]) > LARGEST_STAMP, axis=1)
+    leave_out(f"with a time or number beyond {LARGEST_STAMP:g}", beyond)
+    far: NDArray[np.bool_] = np.any(np.abs(positions) > _FARTHEST_M / columns.metres, axis=1)
+    leave_out(f"more than {_FARTHEST_M:g} m away", far)
     rotations, has_rotations = _rotations(table, columns, kept, leave_out)
     if not kept.any():
         reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items() if count)
@@ -108,7 +116,7 @@ def read_pose_file(path: Path | str, real_part_first: bool | None = None, unit: 
     if columns.metres != 1:
         text = "%s: positions are multiplied by %g to be metres, as the names of their columns say"
         notice(_LOG, "length_unit", text, path, columns.metres)
-    poses = make_transform(rotations[kept], values[kept][:, columns.position] * columns.metres)
+    poses = make_transform(rotations[kept], positions[kept] * columns.metres)
     if columns.matrix is not None and has_rotations:
         poses = orthonormalize(poses)
     numbers = np.arange(len(values)) if columns.number is None else np.round(values[:, columns.number])
@@ -238,7 +246,7 @@ def _rotations(
         bad_ones, empty_ones = "without a rotation matrix", "without a rotation"
     elif columns.quaternion is not None:
         quaternions = values[:, columns.quaternion]
-        known: NDArray[np.bool_] = np.all(np.isfinite(quaternions), axis=1)
+        known: NDArray[np.bool_] = np.all(np.abs(quaternions) < LARGEST_PART, axis=1)
         quaternions = np.where(known[:, None], quaternions, 0.0)
         lengths = np.linalg.norm(quaternions, axis=1)
         empty = np.asarray(lengths == 0, dtype=bool)

@@ -7,7 +7,9 @@ something else is said in `Columns.doubt`.
 from __future__ import annotations
 
 import re
-from collections import Counter
+from array import array
+from collections import Counter, deque
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spslam.errors import TrajectoryError
+from spslam.given_files import read_given
 from spslam.timestamps import UNITS_PER_SECOND, TimeUnit, columns_of_times, date_as_seconds
 
 Values = NDArray[np.float64]
@@ -56,11 +59,19 @@ _BODY = re.compile(r"[pq]_rs_")
 # have two digits and four.
 QUATERNION_TOLERANCE = 0.05
 MATRIX_TOLERANCE = 0.01
+# Parts of quaternions and matrices from here on are none: they overflow when they are multiplied.
+LARGEST_PART = 1e50
+# A table of poses has fewer columns than this, and each row of it is looked at as often as it has columns.
+_MOST_COLUMNS = 1000
+# Lines right above the rows that are looked at for names of columns, and letters of each.
+_MOST_HEADINGS, _LONGEST_HEADING = 300, 4000
 # A layout is recognised by at least this share of the rows.
 _MOST_ROWS = 0.5
 # Integers this far apart are nanoseconds of poses: 0.1 ms to 10 s.
 _NANOSECOND_STEPS = (1e5, 1e10)
 _LEAST_NANOSECONDS = 1e15
+# Memory that a table may take whatever its size, bytes, and how many times that of the text.
+_TABLE_MEMORY, _TABLE_GROWTH = 16_000_000, 8
 _MATRIX, _MATRIX4 = 12, 16
 _EUROC_COLUMNS = 17
 
@@ -138,34 +149,64 @@ def read_table(path: Path, expected: str = "a trajectory") -> TextTable:
     Raises:
         TrajectoryError: the file cannot be read, is binary, or has no row of numbers.
     """
-    lines = [(number, line.strip()) for number, line in enumerate(_text(path, expected).splitlines(), start=1)]
-    own = bool(lines) and _OWN_HEADER.match(lines[0][1]) is not None
-    rows: list[tuple[int, list[float]]] = []
-    heading: list[str] = []
+    text = _text(path, expected)
+    own = _OWN_HEADER.match(text.lstrip()[:100]) is not None
+    # Python's own numbers would take ten times as much memory as the text.
+    cells_of_rows, numbers, widths = array("d"), array("q"), array("q")
+    heading: deque[str] = deque(maxlen=_MOST_HEADINGS)
     words, whole, first = 0, True, ""
-    for number, line in lines:
+    separator: str | None = None
+    for number, line in enumerate(map(str.strip, _lines(text)), start=1):
         if not line:
             continue
         comment = line.startswith(_COMMENT)
         line = date_as_seconds(line)
-        cells = [] if comment else _cells(line, first or line)
+        cells = [] if comment else _cells(line, separator if first else _separator(line))
         values = [_number(cell) for cell in cells]
         if comment or not _is_row(cells, values):
-            if not rows:
-                heading.append(line.lstrip("#%/ "))
-            words += bool(rows) and not comment
+            if not numbers:
+                heading.append(line.lstrip("#%/ ")[:_LONGEST_HEADING])
+            words += bool(numbers) and not comment
             continue
-        first = first or line
+        if not first:
+            first, separator = line, _separator(line)
         whole = whole and cells[0].lstrip("+-").isdigit()
-        rows.append((number, values))
-    if not rows:
+        cells_of_rows.extend(values)
+        numbers.append(number)
+        widths.append(len(values))
+    if not numbers:
         raise TrajectoryError(f"{path}: expected {expected}, found no line of numbers")
-    width = Counter(len(values) for _, values in rows).most_common(1)[0][0]
-    table = np.full((len(rows), width), np.nan)
-    for row, (_, values) in enumerate(rows):
-        table[row, : len(values)] = values[:width]
-    separated = _separator(first) in (",", ";")
-    return TextTable(path, tuple(heading), np.array([n for n, _ in rows]), table, separated, whole, words, own)
+    table = _rectangle(path, np.asarray(cells_of_rows), np.asarray(widths), len(text))
+    return TextTable(
+        path, tuple(heading), np.array(numbers, np.int64), table, separator in (",", ";"), whole, words, own
+    )
+
+
+def _lines(text: str) -> Iterator[str]:
+    """The lines of a text, as `str.splitlines`, without a copy of all."""
+    start = 0
+    while start < len(text):
+        end = text.find("\n", start) + 1 or len(text)
+        yield from text[start:end].splitlines()
+        start = end
+
+
+def _rectangle(path: Path, values: Values, widths: NDArray[np.int64], letters: int) -> Values:
+    """Rows of different length (their numbers, one after the other) as a table (N, C) as wide as most of them; NaN for
+    what is missing."""
+    width = Counter(widths.tolist()).most_common(1)[0][0]
+    if 8 * width * len(widths) > max(_TABLE_MEMORY, _TABLE_GROWTH * letters):
+        raise TrajectoryError(
+            f"{path}: expected rows of one length, found {len(widths)} of {widths.min()} to {widths.max()} numbers"
+        )
+    table = np.full((len(widths), width), np.nan)
+    starts = np.cumsum(widths) - widths
+    usual = widths == width
+    table[usual] = values[starts[usual, None] + np.arange(width)]
+    for row in np.flatnonzero(~usual):
+        found = values[starts[row] : starts[row] + min(widths[row], width)]
+        table[row, : len(found)] = found
+    return table
 
 
 def find_columns(table: TextTable, real_part_first: bool | None = None) -> Columns:
@@ -180,7 +221,7 @@ def find_columns(table: TextTable, real_part_first: bool | None = None) -> Colum
         TrajectoryError: it has too few columns for positions, or degrees instead of metres.
     """
     width = table.values.shape[1]
-    if width < 3:
+    if not 3 <= width <= _MOST_COLUMNS:
         raise TrajectoryError(
             f"{table.path}: expected a trajectory (TUM: 8 columns, KITTI: 12, EuRoC: 8 or more with commas, positions: "
             f"3 or 4), found {width} columns in line {table.lines[0]}"
@@ -210,7 +251,8 @@ def rotation_matrices_of(values: Values, first: int) -> tuple[Values, NDArray[np
     """Rotations (N, 3, 3) of poses written row by row from column `first` on, which of them are rotations (N,), and
     which hold only zeros or nothing (N,)."""
     rows = values[:, first : first + _MATRIX].reshape(-1, 3, 4)[:, :, :3]
-    known: NDArray[np.bool_] = np.all(np.isfinite(rows), axis=(1, 2))
+    # No rotation has numbers that overflow when they are multiplied.
+    known: NDArray[np.bool_] = np.all(np.abs(rows) < LARGEST_PART, axis=(1, 2))
     safe = np.where(known[:, None, None], rows, 0.0)
     deviation = np.abs(safe @ safe.swapaxes(1, 2) - np.eye(3)).max(axis=(1, 2))
     good = known & (deviation <= MATRIX_TOLERANCE) & (np.linalg.det(safe) > 0)
@@ -238,7 +280,7 @@ def time_column(table: TextTable) -> tuple[int, TimeUnit | None]:
 
 def _text(path: Path, expected: str) -> str:
     try:
-        data = path.read_bytes()
+        data = read_given(path)
     except OSError as error:
         raise TrajectoryError(f"cannot read {path} ({expected}): {error.strerror or error}") from None
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
@@ -260,8 +302,7 @@ def _separator(line: str) -> str | None:
     return next((mark for mark in ";," if line.count(mark) > 1), None)
 
 
-def _cells(line: str, first: str) -> list[str]:
-    separator = _separator(first)
+def _cells(line: str, separator: str | None) -> list[str]:
     if separator == ",.":
         return line.replace(",", ".").split()
     if separator is None:
@@ -413,7 +454,8 @@ def _unit_share(values: Values, first: int) -> float:
     """Share of the rows that hold a quaternion of length 1 in four columns."""
     if values.shape[1] < first + 4:
         return 0.0
-    lengths = np.linalg.norm(values[:, first : first + 4], axis=1)
+    with np.errstate(over="ignore"):
+        lengths = np.linalg.norm(values[:, first : first + 4], axis=1)
     return float(np.count_nonzero(np.abs(lengths - 1.0) <= QUATERNION_TOLERANCE)) / len(values)
 
 
@@ -451,8 +493,9 @@ def _elsewhere(table: TextTable, real_part_first: bool | None) -> Columns | None
     """Columns where a quaternion stands behind a position in another place than usual, and one other column may be the
     time; None where nothing is so."""
     values, width = table.values, table.values.shape[1]
+    increasing = columns_of_times(values)
     for first in range(3, width - 3):
-        times = [column for column in columns_of_times(values) if not first - 3 <= column < first + 4]
+        times = [column for column in increasing if not first - 3 <= column < first + 4]
         if _unit_share(values, first) < _NEARLY_ALL or len(times) != 1:
             continue
         position = (first - 3, first - 2, first - 1)

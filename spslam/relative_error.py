@@ -113,7 +113,9 @@ def _pairs(ground_truth: Trajectory, step: Step) -> tuple[NDArray[np.int64], NDA
 
 
 def _consecutive_pairs(at: NDArray[np.float64], delta: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    following = np.searchsorted(at, at + delta - _ROUNDING).tolist()
+    # However short the step, a motion ends at another pose than it begins at.
+    beyond = np.maximum(np.searchsorted(at, at + delta - _ROUNDING), np.arange(1, len(at) + 1))
+    following = beyond.tolist()
     rows = [0]
     while following[rows[-1]] < len(at):
         rows.append(following[rows[-1]])

@@ -17,6 +17,8 @@ _LOG = logging.getLogger(__name__)
 # Times by which sizes that should be alike may differ, and poses below which they say nothing.
 _OTHER_SIZE = 3.0
 _LEAST_POSES = 3
+# Positions that are smaller are zero, metres.
+_NOTHING_M = 1e-300
 # Ratios of other units, and how near one must be, in decades.
 _UNITS = {
     "it were in millimetres": 1e3,
@@ -44,7 +46,7 @@ def doubt_size(estimate: Trajectory, truth: Trajectory) -> None:
     """
     if len(truth) < _LEAST_POSES or (estimate.origin is None and truth.origin is None):
         return
-    sizes = [float(np.linalg.norm(np.std(trajectory.positions, axis=0))) for trajectory in (truth, estimate)]
+    sizes = [_size(trajectory.positions) for trajectory in (truth, estimate)]
     if min(sizes) <= 0 or 1 / _OTHER_SIZE < sizes[0] / sizes[1] < _OTHER_SIZE:
         return
     ratio = sizes[0] / sizes[1]
@@ -57,6 +59,12 @@ def doubt_size(estimate: Trajectory, truth: Trajectory) -> None:
         ratio,
         f", as if {unit}" if unit else "",
     )
+
+
+def _size(positions: NDArray[np.float64]) -> float:
+    """Standard deviation of positions (N, 3), metres, however small they are."""
+    largest = float(np.abs(positions).max())
+    return largest * float(np.linalg.norm(np.std(positions / largest, axis=0))) if largest > _NOTHING_M else 0.0
 
 
 def doubt_rotations(estimate: Trajectory, truth: Trajectory) -> None:

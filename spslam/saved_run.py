@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
-import json
+import io
 import logging
+import os
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -17,6 +19,7 @@ from spslam.config import LoopConfig
 from spslam.errors import MapError, OutputError, SpslamError, TrajectoryError
 from spslam.evaluation import Alignment, Evaluation, evaluate, transform_trajectory
 from spslam.geometry import inverse
+from spslam.given_files import read_given
 from spslam.loop_graph import covisible_pairs
 from spslam.map import Map
 from spslam.map_export import choose_part
@@ -25,12 +28,16 @@ from spslam.notices import notice
 from spslam.output import GROUND_TRUTH
 from spslam.path_views import during
 from spslam.scene import Scene
+from spslam.structured_text import one_line, parse_json
 from spslam.tracking import TrackState
 from spslam.trajectory import Trajectory, read_tum
 
 _LOG = logging.getLogger(__name__)
 
 FRAMES = "frames.csv"
+# What metrics.json has of every run, and how large it is at most.
+_NAMES = ("sequence", "sensor", "extractor")
+_LONGEST_METRICS = 10_000_000
 # TUM's format has nine decimals.
 _SAME_STAMP_S = 1e-8
 
@@ -99,7 +106,7 @@ def load_scene(folder: Path | str) -> Scene:
     folder = Path(folder)
     metrics = _read_metrics(folder)
     trajectory = _read_trajectory(folder / "trajectory.tum", "left camera")
-    title = f"{metrics['sequence']}, {metrics['sensor']}, {metrics['extractor']}"
+    title = ", ".join(one_line(str(metrics[key])) for key in _NAMES)
     slam_map = load_map(_map_path(folder, metrics)).map
     truth_file = folder / GROUND_TRUTH
     truth = None
@@ -146,27 +153,34 @@ def frames_beside(path: Path, trajectory: Trajectory) -> RunFrames | None:
         return None
     try:
         metrics = _read_metrics(path.parent)
-        with file.open(encoding="utf-8", newline="") as opened:
-            times = np.unique([float(row["timestamp"]) for row in csv.DictReader(opened)])
+        times = np.unique([float(row["timestamp"]) for row in _frame_rows(file)])
         missing = int(metrics["skipped_frames"]) + int(metrics["dropped_frames"])
     except (SpslamError, OSError, KeyError, TypeError, ValueError, OverflowError, csv.Error):
         return None
-    if len(times) == 0 or not _in(trajectory.timestamps, times).all():
+    if len(times) == 0 or missing < 0 or not np.isfinite(times).all() or not _in(trajectory.timestamps, times).all():
         return None
     return RunFrames(file, times, missing)
+
+
+def _frame_rows(path: Path) -> Iterator[dict[str, str]]:
+    """The rows of a run's table of frames, one at a time."""
+    return iter(csv.DictReader(io.StringIO(read_given(path).decode("utf-8"), newline="")))
 
 
 def _read_metrics(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise OutputError(f"expected the folder of a run (spslam run --out DIR), found nothing at {folder}")
     try:
-        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-        if not isinstance(metrics, dict) or not {"sequence", "sensor", "extractor"} <= metrics.keys():
-            raise ValueError
+        metrics = parse_json(read_given(folder / "metrics.json", _LONGEST_METRICS).decode("utf-8"))
+        if not isinstance(metrics, dict) or not metrics.keys() >= set(_NAMES):
+            raise ValueError("it has no sequence, sensor or extractor")
     except FileNotFoundError:
         raise OutputError(f"{folder} is no folder of a run: it has no metrics.json") from None
-    except (OSError, ValueError, RecursionError):
-        raise OutputError(f"{folder / 'metrics.json'} cannot be read, or is none that a run wrote") from None
+    except (OSError, ValueError) as error:
+        raise OutputError(
+            f"{folder / 'metrics.json'} cannot be read, or is none that a run wrote: "
+            f"{getattr(error, 'strerror', None) or error}"
+        ) from None
     return metrics
 
 
@@ -175,7 +189,7 @@ def _map_path(folder: Path, metrics: dict[str, Any]) -> Path:
     if own.is_file() or metrics.get("mode") != "localize":
         return own
     other = Path(str(metrics.get("map_file")))
-    if not other.is_file():
+    if not os.path.isfile(other):  # noqa: PTH113 - False for what cannot be a path, too
         raise MapError(f"{folder} is of a run in the map {other}, which is not there (seen from {Path.cwd()})")
     return other
 
@@ -183,18 +197,18 @@ def _map_path(folder: Path, metrics: dict[str, Any]) -> Path:
 def _read_trajectory(path: Path, frame: str) -> Trajectory:
     """A trajectory that may be empty."""
     try:
-        if not path.read_text(encoding="utf-8").partition("\n")[2].strip():
+        if not read_given(path).partition(b"\n")[2].strip():
             return Trajectory(np.zeros(0), np.zeros((0, 4, 4)), frame)
-    except (OSError, UnicodeDecodeError) as error:
-        raise TrajectoryError(f"cannot read trajectory {path}: {error}") from None
+    except OSError as error:
+        raise TrajectoryError(f"cannot read trajectory {path}: {error.strerror or error}") from None
     return read_tum(path, frame, "s")
 
 
 def _part_of_frames(slam_map: Map, path: Path) -> int:
     """The part that most frames were found in, of a map that stayed as it was."""
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            parts = [int(row["part"]) for row in csv.DictReader(file) if row["state"] == TrackState.TRACKING.value]
+        tracked = (row for row in _frame_rows(path) if row["state"] == TrackState.TRACKING.value)
+        parts = [int(row["part"]) for row in tracked]
     except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
         raise OutputError(f"{path} cannot be read, or is none that a run wrote: {error}") from None
     return choose_part(slam_map, _most_frequent(parts) if parts else None)

@@ -21,6 +21,8 @@ TimeUnit = Literal["s", "ms", "us", "ns"]
 # What `--time-unit` takes: `frames` are numbers that a rate divides.
 TimeUnitChoice = Literal["auto", "s", "ms", "us", "ns", "frames"]
 UNITS_PER_SECOND: dict[TimeUnit, float] = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
+# No clock counts further: nanoseconds since 1970 are 1.8e18. Beyond, stamps overflow when they are counted with.
+LARGEST_STAMP = 1e20
 UNIT_NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 
 # Seconds between the frames of a plausible camera: 1,000 to 0.5 a second.
@@ -66,7 +68,7 @@ def find_unit(
     Raises:
         TimestampError: several units fit, or none does and none is declared.
     """
-    finite = np.unique(stamps[np.isfinite(stamps)])
+    finite = np.unique(stamps[are_stamps(stamps)])
     # The usual one, for a single stamp may be wild.
     size = float(np.median(np.abs(finite))) if len(finite) else 0.0
     if len(finite) < 2:
@@ -105,6 +107,12 @@ def to_seconds(
     unit = given or find_unit(stamps, declared, what, slowest_step_s)
     # Dividing by one would do; seconds stay the numbers that were read.
     return (stamps if unit == "s" else stamps / UNITS_PER_SECOND[unit]), unit
+
+
+def are_stamps(values: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which numbers (...) a clock may show, in any unit: not nan, nor infinite, nor beyond `LARGEST_STAMP`."""
+    shown: NDArray[np.bool_] = np.abs(values) <= LARGEST_STAMP
+    return shown
 
 
 def date_seconds(year: str, month: str, day: str, hour: str, minute: str, second: str) -> int | None:
@@ -164,7 +172,7 @@ def stamp_column(lines: list[str], what: str) -> NDArray[np.float64]:
             row = [float(cell) for cell in cells]
         except ValueError:
             row = []
-        if len(row) != width or not np.isfinite(row).all():
+        if len(row) != width or not are_stamps(np.array(row)).all():
             expected = "one time stamp" if width == 1 else f"{width} numbers as in the lines before"
             raise TimestampError(f"{what}:{number}: expected {expected}, found {' '.join(cells)[:60]!r}")
         values.append(row)
@@ -195,8 +203,9 @@ def _is_number(text: str) -> bool:
 
 def columns_of_times(table: NDArray[np.float64]) -> NDArray[np.int64]:
     """Which columns of a table (N, C) may be time stamps: numbers that increase and do not just count the rows."""
-    steps = np.diff(table, axis=0)
-    # NaN is neither.
+    # NaN is neither, nor is what infinities are apart.
+    with np.errstate(invalid="ignore", over="ignore"):
+        steps = np.diff(table, axis=0)
     increases = (steps >= 0).all(axis=0) & (np.count_nonzero(steps > 0, axis=0) > len(steps) / 2)
     counts = (table == np.round(table)).all(axis=0) & (np.count_nonzero(steps == 1, axis=0) > len(steps) / 2)
     return np.flatnonzero(increases & ~counts).astype(np.int64)

@@ -20,7 +20,7 @@ from spslam.geometry import rotation_to_quaternion
 from spslam.notices import notice
 from spslam.pose_file import Order, PoseFile, file_seconds, read_pose_file, seconds_together, tell_left_out
 from spslam.pose_table import read_table, time_column
-from spslam.timestamps import SLOWEST_POSE_STEP_S, TimeUnit, to_seconds
+from spslam.timestamps import SLOWEST_POSE_STEP_S, TimeUnit, are_stamps, to_seconds
 
 _log = logging.getLogger(__name__)
 
@@ -292,7 +292,7 @@ def read_times(path: Path | str, unit: TimeUnit | None = None) -> NDArray[np.flo
     table = read_table(path, "increasing times of frames")
     column, named = time_column(table)
     stamps = table.values[:, column]
-    bad = ~np.isfinite(stamps)
+    bad = ~are_stamps(stamps)
     bad[1:] |= ~(np.diff(stamps) > 0)
     if bad.any() or table.words:
         at = f", in line {table.lines[int(np.argmax(bad))]} none that is later than the one before" if bad.any() else ""

@@ -384,3 +384,96 @@ def refused_after_output(capsys: pytest.CaptureFixture[str], *arguments: str) ->
     line = capsys.readouterr().err
     assert line.startswith("error: ") and line.count("\n") == 1
     return line
+
+
+def write_poses(path: Path, stamps: np.ndarray, positions: np.ndarray) -> str:
+    rows = [
+        f"{stamp!r} {x!r} {y!r} {z!r} 0 0 0 1"
+        for stamp, (x, y, z) in zip(stamps.tolist(), positions.tolist(), strict=True)
+    ]
+    path.write_text("\n".join(rows) + "\n")
+    return str(path)
+
+
+@pytest.mark.parametrize("align", ["se3", "sim3", "first-pose", "none"])
+@pytest.mark.parametrize("size", [1e200, 1e154, 1e-200, 1e-154])
+def test_positions_beyond_numbers_are_one_line(
+    tmp_path: Path, trajectories: tuple[str, str], capfd: pytest.CaptureFixture[str], size: float, align: str
+) -> None:
+    truth = read_tum(trajectories[1])
+    own = write_poses(tmp_path / "own.tum", truth.timestamps, size * truth.positions)
+    code = call("eval", own, trajectories[1], "--align", align, "--json", "-")
+    printed = capfd.readouterr()
+    assert "Warning" not in printed.err and "Traceback" not in printed.err
+    if size > 1:
+        assert code == 2
+        assert printed.err.endswith("expected poses, found none in 30 rows: 30 more than 1e+15 m away\n")
+    elif align == "sim3":
+        assert code == 2 and "too many times as large as the other" in printed.err
+    else:
+        assert code == 0 and np.isfinite(json.loads(printed.out)["ate_rmse_m"])
+
+
+@pytest.mark.parametrize(("size", "align", "scale"), [(1e-6, "sim3", 1e6), (1e6, "sim3", 1e-6), (1e10, "sim3", 1e-10)])
+def test_sizes_that_somebody_means_are_compared(
+    tmp_path: Path,
+    trajectories: tuple[str, str],
+    capsys: pytest.CaptureFixture[str],
+    size: float,
+    align: str,
+    scale: float,
+) -> None:
+    truth = read_tum(trajectories[1])
+    own = write_poses(tmp_path / "own.tum", truth.timestamps, size * truth.positions)
+    assert call("eval", own, trajectories[1], "--align", align, "--json", "-") == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["scale"] == pytest.approx(scale) and figures["ate_rmse_m"] == pytest.approx(0, abs=1e-6)
+
+
+def test_stamps_beyond_any_clock_are_left_out_and_told(
+    tmp_path: Path, trajectories: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    truth = read_tum(trajectories[1])
+    own = write_poses(tmp_path / "own.tum", truth.timestamps * 0 + 1e308, truth.positions)
+    assert "30 with a time or number beyond 1e+20" in refused(capsys, "eval", own, trajectories[1])
+    (tmp_path / "times.txt").write_text("0.0\n1e308\n")
+    assert "in line 2" in refused(capsys, "eval", *trajectories, "--times", str(tmp_path / "times.txt"))
+    stamps = truth.timestamps.copy()
+    stamps[7], stamps[-1] = -1e300, 1e308
+    own = write_poses(tmp_path / "own.tum", stamps, truth.positions)
+    assert call("eval", own, trajectories[1], "--json", "-") == 0
+    printed = capsys.readouterr()
+    assert "2 of 30 rows are left out: 2 with a time or number beyond 1e+20" in printed.err
+    assert json.loads(printed.out)["matched_poses"] == 28
+
+
+@pytest.mark.parametrize(
+    ("options", "over"), [(["1e-6", "s"], "1e-06 s"), (["1e-6", "m"], "1e-06 m"), (["1e-300", "m"], "1e-300 m")]
+)
+def test_a_tiny_delta_ends_at_the_next_pose(
+    trajectories: tuple[str, str], capsys: pytest.CaptureFixture[str], options: list[str], over: str
+) -> None:
+    assert call("eval", *trajectories, "--json", "-") == 0
+    every = json.loads(capsys.readouterr().out)
+    assert call("eval", *trajectories, "--json", "-", "--delta", options[0], "--delta-unit", options[1]) == 0
+    tiny = json.loads(capsys.readouterr().out)
+    assert tiny["rpe_over"] == over and tiny["rpe_trans_m"] == every["rpe_trans_m"] > 0
+
+
+@pytest.mark.parametrize("text", ["0x" + "f" * 500, "1" * 400, "1e999 0 0 0 0 0 0 1", "\n" * 100_000, "1 2\n" * 50_000])
+def test_numbers_that_are_none_are_no_poses(
+    tmp_path: Path, trajectories: tuple[str, str], capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    (tmp_path / "own.tum").write_text(text)
+    assert "own.tum" in refused(capsys, "eval", str(tmp_path / "own.tum"), trajectories[1])
+
+
+def test_rows_of_very_different_length_take_no_memory(
+    tmp_path: Path, trajectories: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    # As a rectangle they would take 2,002 x 200,000 numbers, 3.2 GB, of a file of 5 MB.
+    long = " ".join(["1"] * 200_000)
+    rows = [long, long, *(" ".join(["1"] * width) for width in range(1, 2001))]
+    (tmp_path / "own.tum").write_text("\n".join(rows))
+    message = refused(capsys, "eval", str(tmp_path / "own.tum"), trajectories[1])
+    assert "expected rows of one length, found 2002 of 1 to 200000 numbers" in message

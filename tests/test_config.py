@@ -161,3 +161,55 @@ def test_every_field_is_described() -> None:
 
 def test_resolved_yaml_holds_every_stage() -> None:
     assert set(yaml.safe_load(Config().to_yaml())) == set(Config.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("stereo.max_disparity=1e9", "stereo.max_disparity: .*less than or equal to 32767"),
+        ("depth.max_m=1e300", r"depth.max_m: Input should be of 1e-09 to 1e\+09, found '1e300'"),
+        ("depth.min_m=1e-300", "depth.min_m: Input should be of 1e-09"),
+        ("depth.max_m=.nan", "finite"),
+        ("seed=-1", "seed"),
+        ("seed=" + "9" * 5000, "a number of 5000 letters"),
+        ("seed=0x" + "f" * 400, "seed: .*found a number of 1600 bits"),
+        ("seed=2001-99-99", "month"),
+        ("seed=&a [*a]", "holds itself"),
+        ("seed=" + "[" * 1000, "nested more than 64 deep"),
+        ("tracking" + ".a" * 1000 + "=1", "expected section.key=value"),
+        ("tracking={" + "a: {" * 20 + "}" * 21, "unknown key tracking.a"),
+    ],
+)
+def test_values_that_nobody_means_are_refused_in_one_short_line(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as error:
+        load_config("default", [override])
+    assert "\n" not in str(error.value) and len(str(error.value)) < 400
+
+
+@pytest.mark.parametrize(
+    "text", ["seed: 1\nseed: 2\n", "a: &a {b: *a}", "- " * 1000, "x: 2001-99-99", "a: 1" + ":1" * 9999]
+)
+def test_files_that_lie_are_refused_in_one_short_line(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError, match=r"own\.yaml") as error:
+        load_config(write(tmp_path / "own.yaml", text))
+    assert "\n" not in str(error.value) and len(str(error.value)) < 500
+
+
+def test_many_mistakes_are_counted(tmp_path: Path) -> None:
+    message = refusal(write(tmp_path / "own.yaml", "\n".join(f"k{n}: 1" for n in range(1000))))
+    assert message.count("unknown key") == 8 and message.endswith("and 992 more")
+
+
+def test_a_long_chain_of_configurations_ends(tmp_path: Path) -> None:
+    for number in range(40):
+        write(tmp_path / f"{number}.yaml", f"extends: {number + 1}.yaml")
+    write(tmp_path / "40.yaml", "seed: 7")
+    assert "extends 16 others" in refusal(str(tmp_path / "0.yaml"))
+    assert load_config(tmp_path / "30.yaml").seed == 7
+
+
+def test_never_is_a_number_that_is_taken() -> None:
+    config = load_config(
+        "default", ["keyframes.max_interval=1000000000", "tracking.new_part_after_s=1e9", "seed=1000000000"]
+    )
+    assert config.keyframes.max_interval == config.seed == 10**9

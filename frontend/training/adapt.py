@@ -22,6 +22,7 @@ from pydantic import JsonValue
 
 from spslam.errors import TrainingError, WeightsError
 from spslam.files import temporary_folder, write_atomic
+from spslam.structured_text import parse_json
 
 from ..checkpoints import find_weights, load_superpoint, read_codebook
 from .adapt_images import DomainImages, NamedImages, gather_images
@@ -375,7 +376,7 @@ def _seconds_per_warp(run: _Run, photos: list[Path]) -> float:
 
 def _read_plan(path: Path) -> LabelPlan:
     try:
-        values = json.loads(path.read_text("utf-8"))
+        values = parse_json(path.read_text("utf-8"))
         return LabelPlan(int(values["images"]), int(values["homographies"]), float(values["seconds"]))
     except FileNotFoundError:
         raise TrainingError(f"expected a plan at {path}, found none: all processes must see that folder") from None
@@ -446,8 +447,11 @@ def _evaluated(run: _Run, when: str, weights: Path, folder: Path) -> dict[str, A
 
 def _read_evaluation(path: Path) -> dict[str, Any]:
     try:
+        # Figures of nothing are NaN, which JSON has not.
         found: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+        if not (isinstance(found, dict) and all(isinstance(value, dict) for value in found.values())):
+            raise ValueError("other values than figures")
+    except (OSError, ValueError, RecursionError) as error:
         raise TrainingError(f"expected figures in {path}, found none that can be read ({error}): remove it") from None
     return found
 

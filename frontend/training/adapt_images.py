@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from spslam.errors import DatasetError, OutputError
 from spslam.files import write_atomic
+from spslam.structured_text import parse_json
 
 from .photos import fit_image
 
@@ -148,7 +149,7 @@ class _Stream:
 def _check_same(folder: Path, request: _Request, stream: _Stream) -> int:
     manifest = folder / MANIFEST
     try:
-        found = json.loads(manifest.read_text("utf-8"))
+        found = parse_json(manifest.read_text("utf-8"))
         asked = {key: found[key] for key in ("size", "most", "share")}
         count, digest = int(found["count"]), found["digest"]
     except (OSError, ValueError, KeyError, TypeError):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from spslam.config import describe_errors, load_values
+from spslam.config import LARGEST, describe_errors, load_values
 from spslam.errors import ConfigError
 
 from .precision import Precision
@@ -18,6 +18,14 @@ _PRECISION = "auto: bf16 where the GPU or processor has instructions for it, els
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*")
+    @classmethod
+    def _not_beyond(cls, value: Any) -> Any:
+        numbers = value if isinstance(value, tuple) else (value,)
+        if any(isinstance(number, int | float) and abs(number) > LARGEST for number in numbers):
+            raise ValueError(f"numbers are at most {LARGEST:g}")
+        return value
 
 
 class NetworkConfig(_Part):

@@ -19,6 +19,7 @@ import torch
 from spslam.errors import DatasetError, OutputError, SpslamError
 from spslam.files import write_atomic
 from spslam.signals import children_spared, end_with_parent
+from spslam.structured_text import parse_json
 
 from ..checkpoints import load_superpoint
 from ..engine import usable_cores
@@ -231,7 +232,7 @@ def _prepare_folder(out: Path, settings: dict[str, Any], overwrite: bool) -> Non
 
 def _read_settings(path: Path) -> dict[str, Any] | None:
     try:
-        found = json.loads(path.read_text("utf-8"))
+        found = parse_json(path.read_text("utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError):

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from spslam.errors import OutputError
 from spslam.signals import children_spared, cleaned_up, end_with_parent, nothing_kept
+from spslam.structured_text import parse_json
 
 from .shapes import PRIMITIVES, draw_shape
 
@@ -170,7 +171,7 @@ def _load(path: Path, count: int, size: tuple[int, int]) -> ShapeDataset | None:
     if not path.is_dir():
         return None
     try:
-        checks = json.loads((path / "checksums.json").read_text(encoding="utf-8"))
+        checks = parse_json((path / "checksums.json").read_text(encoding="utf-8"))
         if any(_checksum(path / f"{name}.npy") != checks[name] for name in _FILES):
             raise ValueError("checksums differ")
         images = np.load(path / "images.npy", mmap_mode="r")

@@ -10,12 +10,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 import spslam
 from spslam.config import Config
+from spslam.given_files import read_given
+from spslam.structured_text import parse_yaml
 from spslam.suites.suite import Run
 
+# No configuration is longer.
+_LONGEST_BYTES = 1_000_000
 # They show and time; they make nothing that a run's figures follow from.
 _BESIDE = (
     "suites/",
@@ -104,8 +106,8 @@ def config_sha256(config: Config) -> str:
 def config_changes(config: Config, stored: Path) -> str:
     """Which settings differ from a run's config.yaml: `bundle.window 8 (was 6), …`; empty where that cannot be told."""
     try:
-        before = Config.model_validate(yaml.safe_load(stored.read_text(encoding="utf-8")))
-    except (OSError, ValueError, yaml.YAMLError):
+        before = Config.model_validate(parse_yaml(read_given(stored, _LONGEST_BYTES).decode("utf-8")))
+    except (OSError, ValueError):
         return ""
     old, new = _flat(before.model_dump()), _flat(config.model_dump())
     return ", ".join(f"{key} {new[key]} (was {old[key]})" for key in new if new[key] != old[key])

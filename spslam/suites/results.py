@@ -10,8 +10,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from spslam.config import describe_errors
 from spslam.errors import BenchmarkError
 from spslam.files import write_atomic
+from spslam.given_files import read_given
+from spslam.structured_text import parse_json, shown
 from spslam.suites.figures import SHARE
 from spslam.suites.identity import Identity
 from spslam.suites.perform import Finished
@@ -23,6 +28,10 @@ RUNS = "runs"
 _FORMAT = 1
 # Notices that say nothing about the trajectory.
 _NO_DOUBTS = {"ground_truth_not_compared", "output_failed"}
+# A suite of ten thousand runs has less.
+_LONGEST_BYTES = 500_000_000
+# Figures that every run has which came to any.
+_COUNTS, _MOST_FRAMES = ("frames", "tracked"), 10**12
 
 
 @dataclass(frozen=True)
@@ -56,6 +65,9 @@ class Row:
     seconds: float
     attempts: int
     metrics: dict[str, Any] | None
+
+    # Other keys are of another version, or of somebody else.
+    __pydantic_config__ = ConfigDict(extra="forbid")
 
     @classmethod
     def of(cls, run: Run, frames: int, identity: Identity, command: str, finished: Finished) -> Row:
@@ -102,6 +114,32 @@ class Row:
         return float(value) if isinstance(value, int | float) else None
 
 
+class _Head(BaseModel):
+    """What `results.json` says of its suite."""
+
+    format: int
+    suite: str
+    title: str
+    metrics: list[str]
+    published: list[str]
+
+
+def _read_rows(found: Any) -> list[Row]:
+    """Rows of `results.json`.
+
+    Raises:
+        ValidationError, ValueError: something in them is of another kind than `Row` says.
+    """
+    rows = TypeAdapter(list[Row]).validate_python(found)
+    for row in rows:
+        if not isinstance(row.identity.get("input", {}), dict):
+            raise ValueError(f"run {row.id[:60]} does not say what it is of")
+        counts = [0 if row.metrics is None else row.metrics.get(key) for key in _COUNTS]
+        if not all(isinstance(count, int) and 0 <= count <= _MOST_FRAMES for count in counts):
+            raise ValueError(f"run {row.id[:60]} says no numbers of frames")
+    return rows
+
+
 @dataclass(frozen=True)
 class Group:
     """The repeats of one case, at least one."""
@@ -129,7 +167,7 @@ class Group:
         """The name or place of the sequence that all repeats went through from end to end; None: it was a part."""
         inputs = [row.identity.get("input", {}) for row in self.rows]
         whole = all((one.get("start"), one.get("max_frames"), one.get("stride")) == (0, None, 1) for one in inputs)
-        return str(inputs[0]["frames"]) if whole else None
+        return str(inputs[0].get("frames")) if whole else None
 
     @property
     def failures(self) -> list[Row]:
@@ -163,10 +201,15 @@ class Results:
         """
         file = path / FILE if path.is_dir() else path
         try:
-            values = json.loads(file.read_text(encoding="utf-8"))
+            values = parse_json(read_given(file, _LONGEST_BYTES).decode("utf-8"))
             if values["format"] != _FORMAT:
-                raise BenchmarkError(f"{file} has format {values['format']}, expected {_FORMAT}: use another spslam")
-            return cls(file.parent, values, (Row(**row) for row in values["runs"]))
+                raise BenchmarkError(
+                    f"{file} has format {shown(values['format'])}, expected {_FORMAT}: use another spslam"
+                )
+            head = _Head.model_validate({key: value for key, value in values.items() if key != "runs"})
+            return cls(file.parent, head.model_dump(), _read_rows(values["runs"]))
+        except ValidationError as error:
+            raise BenchmarkError(f"{file} is no file of results: {describe_errors(error)}") from None
         except OSError as error:
             raise BenchmarkError(
                 f"cannot read {file} ({error.strerror or error}): expected a folder that `spslam bench SUITE` wrote, "

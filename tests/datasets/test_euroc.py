@@ -320,3 +320,43 @@ def test_rows_of_a_table_in_another_order_are_known_by_its_header(folder: Callab
     assert truth is not None and expected is not None
     np.testing.assert_array_equal(truth.T_world_cam, expected.T_world_cam)
     np.testing.assert_array_equal(truth.timestamps, expected.timestamps)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("resolution: [80, 60]", "resolution: [1e9, 60]", "image size must be 1 to 32767 pixels"),
+        ("resolution: [80, 60]", "resolution: [.nan, 60]", "expected 2 numbers under resolution"),
+        ("intrinsics: [60.0", "intrinsics: [1e300", "are no focal lengths"),
+        ("intrinsics: [60.0", "intrinsics: [-60.0", "must be positive"),
+        ("rate_hz: 20", "rate_hz: 0", "fps must be positive"),
+        ("rate_hz: 20", "rate_hz: 1e300", "fps must be positive"),
+        ("[-0.1, 0.01", "[1e300, 0.01", "distortion coefficients must be finite"),
+        ("data: [", "data: [1e200, ", "expected 16 numbers under T_BS.data"),
+        ("data: [0", "data: [1e2000", "expected 16 numbers under T_BS.data"),
+        ("%YAML:1.0", "%YAML:1.0\na: &a [*a]", "holds itself"),
+    ],
+)
+def test_numbers_out_of_bounds_are_refused(folder: Callable, old: str, new: str, message: str) -> None:
+    path = folder()
+    sensor = path / "mav0" / "cam0" / "sensor.yaml"
+    assert old in sensor.read_text()
+    sensor.write_text(sensor.read_text().replace(old, new, 1))
+    with pytest.raises(CalibrationError, match=message) as error:
+        open_sequence(path)
+    assert "\n" not in str(error.value)
+
+
+def test_baselines_are_refused_or_doubted(folder: Callable) -> None:
+    path = folder()
+    right = path / "mav0" / "cam1" / "sensor.yaml"
+    right.write_text(sensor_yaml(T_BODY_LEFT, RADTAN))
+    with pytest.raises(CalibrationError, match="the two cameras stand in the same place"):
+        open_sequence(path)
+    assert open_sequence(path, sensor="mono").sensor == "mono"
+    T = np.eye(4)
+    T[0, 3] = 110.0
+    right.write_text(sensor_yaml(T_BODY_LEFT @ T, RADTAN))
+    with shown_notices(lambda _: None) as handler:
+        open_sequence(path)
+    assert any("stand 110 m apart: is it in metres, not in millimetres?" in notice.text for notice in handler.notices)

@@ -319,3 +319,50 @@ def test_positions_are_not_carried_to_another_camera_but_kept(root: Callable) ->
     assert truth is not None and truth.frame == "left camera"
     told = [found.text for found in notices.notices if found.topic == "truth_not_carried"]
     assert len(told) == 1 and "0.0608 m from it, without rotations" in told[0]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (f"P1: {projection(0.0)}", "stereo baseline must be positive"),
+        (f"P1: {projection(0.5)}", "stereo baseline must be positive"),
+        (f"P1: {projection(float('nan'))}", "expected 12 numbers after P1"),
+        (f"P1: {projection(1e300)}", "expected 12 numbers after P1"),
+        ("P1: 30 0 19.5 -15 0 30 14.5 0 0 0 2 0", "P1 is no projection of a camera"),
+        ("P1: 30 5 19.5 -15 0 30 14.5 0 0 0 1 0", "P1 is no projection of a camera"),
+    ],
+)
+def test_numbers_of_projections_out_of_bounds_are_refused(root: Callable, line: str, message: str) -> None:
+    path = root()
+    calibration = path / "sequences" / "03" / "calib.txt"
+    calibration.write_text(f"P0: {projection(0.0)}\n{line}\n")
+    with pytest.raises(DatasetError, match=message) as error:
+        open_sequence(path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_baseline_in_millimetres_is_doubted(root: Callable) -> None:
+    path = root()
+    (path / "sequences" / "03" / "calib.txt").write_text(f"P0: {projection(0.0)}\nP1: {projection(-540.0)}\n")
+    with shown_notices(lambda _: None) as handler:
+        open_sequence(path)
+    assert any("stand 540 m apart: is it in metres, not in millimetres?" in notice.text for notice in handler.notices)
+
+
+@pytest.mark.parametrize("stamp", ["1e308", "nan", "inf", "-1e300"])
+def test_times_beyond_any_clock_are_refused(root: Callable, stamp: str) -> None:
+    path = root()
+    (path / "sequences" / "03" / "times.txt").write_text(f"0.0\n0.1\n{stamp}\n0.3\n")
+    with pytest.raises(DatasetError, match=r"times\.txt:3: expected one time stamp"):
+        open_sequence(path)
+
+
+@pytest.mark.parametrize("name", ["9" * 200, "²", "٣"])
+def test_names_that_are_no_numbers_of_frames_are_left_out(
+    root: Callable, write: Callable, picture: Callable, name: str
+) -> None:
+    path = root()
+    write(path / "sequences" / "03" / "image_0" / f"{name}.png", picture(1))
+    with shown_notices(lambda _: None) as handler:
+        assert len(open_sequence(path)) == 4
+    assert any("1 images are left out: their names are no frame numbers" in notice.text for notice in handler.notices)

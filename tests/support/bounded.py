@@ -1,0 +1,57 @@
+"""Calls that must end in time, within memory and without a traceback, whatever they are given."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import time
+import tracemalloc
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from spslam.cli import main
+
+# Of the processor, which is the same on a busy machine.
+MOST_SECONDS = 10.0
+# Times the size of what is read, and what a command takes whatever it reads (imports among it).
+MOST_GROWTH, LEAST_MEMORY = 10, 24_000_000
+
+
+@contextlib.contextmanager
+def bounded(size: int) -> Iterator[None]:
+    """Time and memory of what reads `size` bytes; warnings of NumPy are errors, for they break the one line."""
+    begin = time.process_time()
+    tracemalloc.start()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", RuntimeWarning)
+            yield
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert time.process_time() - begin < MOST_SECONDS
+    assert peak < max(MOST_GROWTH * size, LEAST_MEMORY), f"{peak} bytes for {size}"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the command line answered: exit code, and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+def answer(size: int, *arguments: str) -> Answer:
+    """Call the command line in this process with files of `size` bytes: done, or refused in one line."""
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with bounded(size), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            main(arguments)
+        except SystemExit as end:
+            code = int(end.code or 0)
+    lines = [line for line in err.getvalue().split("\n") if line and not line.startswith("note: ")]
+    assert len(lines) == (0 if code == 0 else 1), err.getvalue()
+    assert code in (0, 2) and all(line.startswith("error: ") and len(line) < 3000 for line in lines), err.getvalue()
+    return Answer(code, out.getvalue(), err.getvalue())
