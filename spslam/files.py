@@ -77,7 +77,8 @@ def atomic_file(path: Path | str, *, durable: bool = True) -> Iterator[BinaryIO]
         return
     part = PartFile(path)
     try:
-        with part.path.open("wb") as file:
+        # What seals itself reads what it wrote.
+        with part.path.open("w+b") as file:
             yield file
             if durable:
                 file.flush()

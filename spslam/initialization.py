@@ -16,6 +16,7 @@ from spslam.map import NO_POINT, Map
 from spslam.ports import Matcher, TwoViewSolver
 from spslam.rolling_shutter import as_read_at_once
 from spslam.tracking import Tracked, Tracker
+from spslam.two_motions import Cells
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -23,6 +24,8 @@ Mask = NDArray[np.bool_]
 _LONGEST_WAIT_S = 0.5
 # A match that moved by less did not move.
 _STILL_PX = 1.5
+# Share of the image that does not move, from which on it is not the camera that does.
+_STANDS_STILL = 0.2
 # Frames that do not match the first view, the newest of them, of which each may be the first view of what follows: one
 # at least must be a good one where every other frame is bad.
 _MOST_ASTRAY = 4
@@ -166,6 +169,13 @@ class TwoViewInitializer:
         moved = float(np.median(motion))
         if moved < self._config.min_displacement_px:
             return f"the camera moved {moved:.1f} px, {self._config.min_displacement_px:.1f} px are needed"
+        # Of a static scene nothing stays in place while a camera moves that far, but what is very far away.
+        still = Cells.over(pixels1, camera).agreement(motion < _STILL_PX)
+        if still >= _STANDS_STILL:
+            return (
+                f"{100 * still:.0f} % of the image does not move while the rest does: something moves before a camera "
+                "that stands still"
+            )
         solved = self._two_view.solve(pixels0, pixels1, camera)
         if isinstance(solved, str):
             self._refused += 1

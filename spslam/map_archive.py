@@ -74,19 +74,17 @@ def write_archive(file: BinaryIO, arrays: Arrays) -> None:
     """Write arrays to an empty file that is open for writing, as `numpy.savez` does, and seal it.
 
     Args:
-        file: a regular file, whose descriptor may be read from, too.
+        file: open for reading, too, and seekable.
         arrays: by name; no objects.
     """
     np.savez(file, allow_pickle=False, **arrays)
     # The last field of a ZIP without a comment is the comment's length.
     file.seek(-2, os.SEEK_END)
     file.write(struct.pack("<H", _SEAL_LENGTH))
-    file.flush()
-    with os.fdopen(os.dup(file.fileno()), "rb") as written:
-        size = written.seek(0, os.SEEK_END)
-        with zipfile.ZipFile(written) as archive:
-            contents = [_content(written, member, size) for member in archive.infolist()]
-        digest = _digest(written, contents, size)
+    size = file.seek(0, os.SEEK_END)
+    with zipfile.ZipFile(file) as archive:
+        contents = [_content(file, member, size) for member in archive.infolist()]
+    digest = _digest(file, contents, size)
     file.seek(0, os.SEEK_END)
     file.write(_SEAL + digest)
 
