@@ -45,7 +45,7 @@ _PULLED, _LEAST_SIGMA_PX = 100.0, 0.05
 # New points take over where so small a share of the proven ones is left after one frame, and so many times as many are
 # found without the new ones. So many times as many new points as there were proven ones may be anything,
 # so may proven ones that span less than this share of the image.
-_GONE, _MORE, _MANY_TIMES, _LITTLE = 0.5, 2, 5, 0.35
+_GONE, _MORE, _KNOWN, _MANY_TIMES, _LITTLE = 0.5, 2, 50, 5, 0.35
 # A pose that most of the image agrees with is better where the mean share of points that agree, over its cells, is so
 # much higher; how near a point is that agrees, standard deviations and at least pixels.
 _CLEARLY, _NEAR_SIGMAS, _NEAR_PX = 0.1, 2.5, 0.5
@@ -127,7 +127,7 @@ class Movers:
         again = track_by_proven()
         least = max(_LEAST_PROVEN, _GONE * self._proven_before, _MORE * proven)
         if again is None or again.inliers < least or again.coverage(camera) < _LEAST_HULL:
-            if self._proven_before >= _LEAST_PROVEN and tracked.inliers >= _MANY_TIMES * self._proven_before:
+            if self._proven_before >= _KNOWN and tracked.inliers >= _MANY_TIMES * self._proven_before:
                 self.moving.doubts.add(tracked.observations.index)
             return tracked
         if again.coverage(camera) < _LITTLE:
