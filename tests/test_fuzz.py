@@ -146,7 +146,7 @@ def pose_files(draw: st.DrawFn) -> bytes:
     return damaged(head + "\n".join(mark.join(line) for line in cells) + "\n", draw(CUTS))
 
 
-@examples(20)
+@examples(15)
 @given(
     estimate=pose_files(),
     truth=pose_files(),
@@ -413,7 +413,7 @@ LAUGHING = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
 WHOLE = Config().to_yaml()
 
 
-@examples(30)
+@examples(20)
 @given(
     start=st.sampled_from([WHOLE, "extends: default\nseed: 3\n", LAUGHING, "tracking: &a {b: *a}\n", "[" * 2000]),
     cuts=CUTS,
