@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from spslam.errors import DatasetError, FrameError
 from spslam.files import visible_files
+from spslam.given_files import read_given
 from spslam.notices import notice
 
 _LOG = logging.getLogger(__name__)
@@ -120,8 +121,7 @@ def tell_orientation(path: Path) -> None:
     """One notice where a photo's tag asks for a turned picture: pixels are taken as the sensor stored them, as those of
     videos are, for the calibration is the sensor's."""
     try:
-        with path.open("rb") as file:
-            orientation = orientation_tag(file.read(_EXIF_WITHIN))
+        orientation = orientation_tag(read_given(path)[:_EXIF_WITHIN])
     except OSError:
         return
     if orientation != 1:
@@ -191,7 +191,7 @@ def image_size(paths: list[Path]) -> tuple[int, int]:
 
 def _read_bytes(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_given(path)
     except OSError as error:
         raise FrameError(f"{path.name}: cannot be read from {path.parent} ({error.strerror or error})") from None
 
