@@ -253,7 +253,7 @@ def _metres(text: str) -> float:
     except ValueError:
         value = np.nan
     if not _LEAST_M <= value <= _MOST_M:
-        raise ValueError(f"metres must be a number above 0, {_LEAST_M:g} to {_MOST_M:g}, found {one_line(text)!r}")
+        raise ValueError(f"metres must be a number from {_LEAST_M:g} to {_MOST_M:g}, found {one_line(text)!r}")
     return value
 
 

@@ -14,16 +14,23 @@ from itertools import count
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
+from typing import Any
 
 from spslam.errors import OutputError
 from spslam.files import exchange
+from spslam.given_files import read_given
 from spslam.notices import Notice, NoticeHandler, notice
 from spslam.ownership import OWNER, Claim, claim_folder, is_abandoned, remove_folder
+from spslam.structured_text import parse_json
 
 _LOG = logging.getLogger(__name__)
 
 GROUND_TRUTH = "ground_truth.tum"
-MARKERS = frozenset({"metrics.json", "config.yaml"})
+METRICS = "metrics.json"
+MARKERS = frozenset({METRICS, "config.yaml"})
+# What metrics.json has of every run, and how large it is at most, bytes.
+RUN_LABELS = ("sequence", "sensor", "extractor")
+_LONGEST_METRICS = 10_000_000
 OUTPUT_NAMES = MARKERS | {
     "trajectory.tum",
     "trajectory.kitti",
@@ -158,6 +165,26 @@ def default_output(name: str, sensor: str, extractor: str) -> Path:
     return Path("runs") / re.sub(r"[^\w.]+", "-", f"{name}-{sensor}-{extractor}").strip("-.")
 
 
+def read_metrics(folder: Path) -> dict[str, Any]:
+    """What a run's `metrics.json` says.
+
+    Raises:
+        OutputError: the folder holds none, or none that a run wrote.
+    """
+    path = folder / METRICS
+    try:
+        metrics = parse_json(read_given(path, _LONGEST_METRICS).decode("utf-8"))
+        if not isinstance(metrics, dict) or not metrics.keys() >= set(RUN_LABELS):
+            raise ValueError("it has no sequence, sensor or extractor")
+    except FileNotFoundError:
+        raise OutputError(f"{folder} is no folder of a run: it has no {METRICS}") from None
+    except (OSError, ValueError) as error:
+        raise OutputError(
+            f"{path} cannot be read, or is none that a run wrote: {getattr(error, 'strerror', None) or error}"
+        ) from None
+    return metrics
+
+
 def _replace(final: Path, partial: Path) -> None:
     """Put a folder in the place of an earlier run's, which is removed: one of both is there at any time."""
     claim = claim_folder(final)
@@ -228,11 +255,18 @@ def _refuse_foreign(path: Path) -> None:
         raise OutputError(f"{path} is a mount point, which cannot be replaced as a whole: give --out a folder in it")
     # A mark is what a process that was killed left.
     names = {entry.name for entry in path.iterdir()} - {OWNER}
-    if not names or (names >= MARKERS and names <= OUTPUT_NAMES):
+    if not names:
         return
-    foreign = sorted(names - OUTPUT_NAMES) or sorted(names)
+    found = (sorted(names - OUTPUT_NAMES) or sorted(names))[0]
+    if names >= MARKERS and names <= OUTPUT_NAMES:
+        # Other programs, too, call their files config.yaml and metrics.json.
+        try:
+            read_metrics(path)
+            return
+        except OutputError as error:
+            found = str(error)
     raise OutputError(
-        f"{path} holds something else than an earlier run ({foreign[0]}) and is left alone: "
+        f"{path} holds something else than an earlier run ({found}) and is left alone: "
         "give --out a new or an empty folder"
     )
 

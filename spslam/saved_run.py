@@ -25,19 +25,16 @@ from spslam.map import Map
 from spslam.map_export import choose_part
 from spslam.map_file import load_map
 from spslam.notices import notice
-from spslam.output import GROUND_TRUTH
+from spslam.output import GROUND_TRUTH, RUN_LABELS, read_metrics
 from spslam.path_views import during
 from spslam.scene import Scene
-from spslam.structured_text import one_line, parse_json
+from spslam.structured_text import one_line
 from spslam.tracking import TrackState
 from spslam.trajectory import Trajectory, read_tum
 
 _LOG = logging.getLogger(__name__)
 
 FRAMES = "frames.csv"
-# What metrics.json has of every run, and how large it is at most.
-_NAMES = ("sequence", "sensor", "extractor")
-_LONGEST_METRICS = 10_000_000
 # TUM's format has nine decimals.
 _SAME_STAMP_S = 1e-8
 
@@ -104,9 +101,11 @@ def load_scene(folder: Path | str) -> Scene:
         MapError, TrajectoryError: a file of it is damaged.
     """
     folder = Path(folder)
-    metrics = _read_metrics(folder)
+    if not folder.is_dir():
+        raise OutputError(f"expected the folder of a run (spslam run --out DIR), found nothing at {folder}")
+    metrics = read_metrics(folder)
     trajectory = _read_trajectory(folder / "trajectory.tum", "left camera")
-    title = ", ".join(one_line(str(metrics[key])) for key in _NAMES)
+    title = ", ".join(one_line(str(metrics[key])) for key in RUN_LABELS)
     slam_map = load_map(_map_path(folder, metrics)).map
     truth_file = folder / GROUND_TRUTH
     truth = None
@@ -152,7 +151,7 @@ def frames_beside(path: Path, trajectory: Trajectory) -> RunFrames | None:
     if path.name != "trajectory.tum" or not file.is_file():
         return None
     try:
-        metrics = _read_metrics(path.parent)
+        metrics = read_metrics(path.parent)
         times = np.unique([float(row["timestamp"]) for row in _frame_rows(file)])
         missing = int(metrics["skipped_frames"]) + int(metrics["dropped_frames"])
     except (SpslamError, OSError, KeyError, TypeError, ValueError, OverflowError, csv.Error):
@@ -165,23 +164,6 @@ def frames_beside(path: Path, trajectory: Trajectory) -> RunFrames | None:
 def _frame_rows(path: Path) -> Iterator[dict[str, str]]:
     """The rows of a run's table of frames, one at a time."""
     return iter(csv.DictReader(io.StringIO(read_given(path).decode("utf-8"), newline="")))
-
-
-def _read_metrics(folder: Path) -> dict[str, Any]:
-    if not folder.is_dir():
-        raise OutputError(f"expected the folder of a run (spslam run --out DIR), found nothing at {folder}")
-    try:
-        metrics = parse_json(read_given(folder / "metrics.json", _LONGEST_METRICS).decode("utf-8"))
-        if not isinstance(metrics, dict) or not metrics.keys() >= set(_NAMES):
-            raise ValueError("it has no sequence, sensor or extractor")
-    except FileNotFoundError:
-        raise OutputError(f"{folder} is no folder of a run: it has no metrics.json") from None
-    except (OSError, ValueError) as error:
-        raise OutputError(
-            f"{folder / 'metrics.json'} cannot be read, or is none that a run wrote: "
-            f"{getattr(error, 'strerror', None) or error}"
-        ) from None
-    return metrics
 
 
 def _map_path(folder: Path, metrics: dict[str, Any]) -> Path:

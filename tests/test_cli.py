@@ -82,7 +82,7 @@ def test_wrong_usage_is_one_line(arguments: list[str], capsys: pytest.CaptureFix
 
 def test_a_scale_that_cannot_be_is_refused_before_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     mono = ["run", "demo-small", "--sensor", "mono", "--out", str(tmp_path / "out")]
-    assert "above 0, found 'tall'" in refused(capsys, *mono, "--scale", "height=tall")
+    assert "a number from 1e-06 to 1e+09, found 'tall'" in refused(capsys, *mono, "--scale", "height=tall")
     assert "found 'width=2'" in refused(capsys, *mono, "--scale", "width=2")
     wanted = ["--start", "10", "--max-frames", "5", "--scale", "distance=10:15:2"]
     assert "frame 15 is not read; expected two of 10 to 14" in refused(capsys, *mono, *wanted)

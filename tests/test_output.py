@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -30,7 +31,7 @@ time.sleep(60)
 """
 # Publishes one run after the other; each holds files of the same number.
 _PUBLISHING = """
-import sys
+import json, sys
 from pathlib import Path
 import spslam.output
 if sys.argv[2] == "in steps":
@@ -38,8 +39,9 @@ if sys.argv[2] == "in steps":
 print("ready", flush=True)
 for number in range(10**9):
     output = spslam.output.OutputFolder(Path(sys.argv[1]))
+    labels = dict.fromkeys(("sequence", "sensor", "extractor"), str(number))
     for name in ("metrics.json", "config.yaml", "trajectory.tum"):
-        (output.partial / name).write_text(str(number))
+        (output.partial / name).write_text(json.dumps(labels) if name == "metrics.json" else str(number))
     output.publish()
 """
 
@@ -61,7 +63,17 @@ def killed(process: subprocess.Popen[str]) -> None:
 def write_run(folder: Path, text: str) -> None:
     folder.mkdir(exist_ok=True)
     for name in FILES:
-        (folder / name).write_text(text)
+        (folder / name).write_text(content(name, text))
+
+
+def content(name: str, text: str) -> str:
+    """What a file of this name holds in a run that is told from others by `text`."""
+    labels = dict.fromkeys(("sequence", "sensor", "extractor"), text)
+    return json.dumps(labels) if name == "metrics.json" else text
+
+
+def assert_run(folder: Path, text: str) -> None:
+    assert {path.name: path.read_text() for path in folder.iterdir()} == {name: content(name, text) for name in FILES}
 
 
 def hidden(folder: Path) -> list[str]:
@@ -130,7 +142,8 @@ def test_killed_while_publishing_a_whole_run_is_visible(how: str, tmp_path: Path
         if how == "in steps":
             # The next run puts back what was about to be replaced.
             OutputFolder(tmp_path / "next").discard()
-        assert len({(out / name).read_text() for name in FILES}) == 1
+        number = (out / "config.yaml").read_text()
+        assert all((out / name).read_text() == content(name, number) for name in FILES)
         assert {path.name for path in out.iterdir()} - {OWNER} == set(FILES)
     OutputFolder(out).discard()
     # Who is killed between making a folder and saying in it whose it is leaves one that is removed later.
@@ -147,7 +160,7 @@ def test_a_kill_between_two_steps_is_mended_by_the_next_run(tmp_path: Path) -> N
     assert not (tmp_path / "out").exists(), "its process is alive"
     claim.release()
     OutputFolder(tmp_path / "next").discard()
-    assert (tmp_path / "out" / "metrics.json").read_text() == "earlier"
+    assert (tmp_path / "out" / "config.yaml").read_text() == "earlier"
     assert hidden(tmp_path) == []
 
 
@@ -162,7 +175,7 @@ def test_an_earlier_run_is_replaced(at_once: bool, tmp_path: Path, monkeypatch: 
     write_run(output.partial, "new")
     assert output.publish() == output.publish() == tmp_path / "out"
     output.discard()
-    assert {path.name: path.read_text() for path in (tmp_path / "out").iterdir()} == dict.fromkeys(FILES, "new")
+    assert_run(tmp_path / "out", "new")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
@@ -177,7 +190,7 @@ def test_results_that_find_their_place_taken_are_kept_where_they_are_said_to_be(
     # Another run beside it takes them for nobody's, neither.
     OutputFolder(tmp_path / "next").discard()
     assert (tmp_path / "out" / "mine").read_text() == "mine"
-    assert {path.name: path.read_text() for path in (tmp_path / "out-2").iterdir()} == dict.fromkeys(FILES, "new")
+    assert_run(tmp_path / "out-2", "new")
 
 
 def test_a_name_that_another_run_took_meanwhile_is_counted_up(tmp_path: Path) -> None:
@@ -185,6 +198,29 @@ def test_a_name_that_another_run_took_meanwhile_is_counted_up(tmp_path: Path) ->
     for output in outputs:
         write_run(output.partial, "new")
     assert [output.publish().name for output in outputs] == ["out", "out-2", "out-3"]
+
+
+@pytest.mark.parametrize(
+    "metrics",
+    ["", "0.5\n", "[" * 100_000, '{"accuracy": 0.93, "version": "1.2"}', '{"sequence": "x", "sensor": "mono"}'],
+)
+def test_what_another_program_calls_metrics_is_no_run(tmp_path: Path, metrics: str) -> None:
+    out = tmp_path / "out"
+    write_run(out, "mine")
+    (out / "metrics.json").write_text(metrics)
+    with pytest.raises(OutputError, match=r"something else than an earlier run \(.*metrics.json.*left alone") as caught:
+        OutputFolder(out)
+    assert "\n" not in str(caught.value)
+    assert (out / "metrics.json").read_text() == metrics
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_metrics_too_large_to_be_ours_are_not_read(tmp_path: Path) -> None:
+    write_run(tmp_path / "out", "mine")
+    with (tmp_path / "out" / "metrics.json").open("r+b") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(OutputError, match="expected at most 10 MB"):
+        OutputFolder(tmp_path / "out")
 
 
 def test_a_mount_point_is_refused_before_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,5 +256,5 @@ def test_an_interrupt_while_publishing_drops_nothing_that_was_there(
     with pytest.raises(KeyboardInterrupt):
         output.publish()
     output.discard()
-    assert (tmp_path / "out" / "metrics.json").read_text() == "earlier"
+    assert (tmp_path / "out" / "config.yaml").read_text() == "earlier"
     assert hidden(tmp_path) == []

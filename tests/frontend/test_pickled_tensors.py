@@ -83,7 +83,7 @@ def test_checksums_may_be_left_out(tmp_path: Path) -> None:
 
 
 def test_every_flipped_bit_of_the_numbers_is_found(tmp_path: Path) -> None:
-    """PyTorch 2.13 loads all of these without a word."""
+    """`torch.load` of PyTorch 2.13.0 loads each of these 64 without a word, with and without `mmap`."""
     path = tmp_path / "a.pth"
     torch.save({"a": torch.arange(6.0)}, path)
     good = path.read_bytes()

@@ -166,13 +166,19 @@ def test_too_little_to_learn_from_is_refused() -> None:
         learn_codebook(np.eye(3, dtype=np.float32), 4)
 
 
+def network_tensors(length: int) -> dict[str, NDArray[np.float32]]:
+    """What tells that a file is of a SuperPoint, and how many numbers its descriptors have."""
+    shapes = {"conv1a.weight": (4, 1, 3, 3), "convDb.weight": (length, 4, 1, 1)}
+    return {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+
+
 def test_reads_what_was_stored(tmp_path: Path) -> None:
     path = tmp_path / "book.safetensors"
     for codebook in (
         Codebook(np.eye(2, 3, dtype=np.float32)),
         Codebook(np.eye(2, 3, dtype=np.float32), np.ones((3, 5), np.float32)),
     ):
-        save_file({"conv1a.bias": np.zeros(1, np.float32)} | codebook.tensors(), path)
+        save_file(network_tensors(codebook.descriptor_dim) | codebook.tensors(), path)
         found = read_codebook(path)
         assert found is not None
         np.testing.assert_array_equal(found.centres, codebook.centres)
@@ -195,9 +201,15 @@ def test_damaged_files_are_refused_in_one_line(tmp_path: Path) -> None:
         "headless": {"projection": np.zeros((3, 5), np.float32)},
     }
     for name, parts in broken.items():
-        save_file({f"codebook.{key}": part for key, part in parts.items()}, tmp_path / f"{name}.safetensors")
+        stored = {f"codebook.{key}": part for key, part in parts.items()}
+        save_file(network_tensors(5) | stored, tmp_path / f"{name}.safetensors")
+    save_file({"codebook.centres": np.zeros((2, 5), np.float32)}, tmp_path / "alone.safetensors")
     (tmp_path / "garbage.safetensors").write_bytes(b"no weights")
-    expected = dict.fromkeys(broken, "expected a codebook") | {"garbage": "not a readable", "absent": "no weights file"}
+    expected = dict.fromkeys(broken, "expected a codebook") | {
+        "alone": "holds no SuperPoint weights",
+        "garbage": "not a readable",
+        "absent": "no weights file",
+    }
     for name, text in expected.items():
         with pytest.raises(WeightsError, match=text) as caught:
             read_codebook(tmp_path / f"{name}.safetensors")
