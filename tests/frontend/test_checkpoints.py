@@ -370,6 +370,7 @@ def with_codebook(**parts: Tensor) -> dict[str, Tensor]:
             {"conv2a.weight": torch.full((4, 4, 3, 3), torch.nan)},
             "144 of the 144 numbers of conv2a.conv.weight are NaN",
         ),
+        ({"conv2a.bias": torch.tensor([0.0, -1e30, 0.0, 0.0])}, "conv2a.conv.bias holds 1e\\+30, expected at most"),
         ({"conv2a.bias": torch.full((4,), torch.inf)}, "conv2a.conv.bias are infinite"),
         ({"conv2a.bias": torch.full((4,), 1e200, dtype=torch.float64)}, "conv2a.conv.bias are infinite in 32 bits"),
         ({"extra.weight": torch.zeros(3)}, "extra.weight is no part of it"),
