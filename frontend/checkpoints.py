@@ -62,6 +62,8 @@ _SAFE_SUFFIX = ".safetensors"
 _NO_KIND = {True: "not a readable safetensors file", False: "not a file of plain PyTorch weights"}
 # In the metadata of our own files; see `checksum`.
 CHECKSUM = "sha256"
+# No network was trained to such numbers; their products overflow, and whatever follows is of chance.
+_LARGEST_WEIGHT = 1e9
 _PLAIN_LAYER = re.compile(r"conv(\d[a-z]|[PD][ab]|S\d)")
 _HEADS = ("Pa", "Pb", "Da", "Db")
 _OPEN_HEADS = {"detector": "P", "descriptor": "D"}
@@ -489,6 +491,9 @@ def _as_floats(values: NDArray[Any], key: str, path: Path) -> NDArray[np.float32
         kinds = " or ".join(["NaN"] * bool(nan) + ["infinite"] * bool(infinite))
         large = " in 32 bits" if np.isfinite(values).all() else ""
         raise WeightsError(f"{path}: {nan + infinite} of the {values.size} numbers of {key} are {kinds}{large}")
+    largest = float(np.abs(floats).max(initial=0.0))
+    if largest > _LARGEST_WEIGHT:
+        raise WeightsError(f"{path}: {key} holds {largest:g}, expected at most {_LARGEST_WEIGHT:g}: is it damaged?")
     if key.endswith("running_var") and np.any(floats < 0):
         raise WeightsError(f"{path}: {key} holds variances below 0, which lead to NaN: {floats.min():g} and others")
     return floats

@@ -256,6 +256,8 @@ def test_folders_of_others_are_left_alone(pool: FakePool, capsys: pytest.Capture
     assert "holds results of the suite mine" in refused(capsys, "bench", "tiny.yaml", "--out", "other")
     Path("other/results.json").write_text("{}")
     assert "is no file of results" in refused(capsys, "bench", "tiny.yaml", "--out", "other")
+    Path("other/results.json").write_text("[" * 1000)
+    assert "is no file of results: it is not valid JSON" in refused(capsys, "bench", "tiny.yaml", "--out", "other")
 
 
 def test_wrong_calls(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

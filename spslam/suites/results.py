@@ -16,7 +16,7 @@ from spslam.config import describe_errors
 from spslam.errors import BenchmarkError
 from spslam.files import write_atomic
 from spslam.given_files import read_given
-from spslam.structured_text import parse_json, shown
+from spslam.structured_text import StructureError, parse_json, shown
 from spslam.suites.figures import SHARE
 from spslam.suites.identity import Identity
 from spslam.suites.perform import Finished
@@ -215,6 +215,8 @@ class Results:
                 f"cannot read {file} ({error.strerror or error}): expected a folder that `spslam bench SUITE` wrote, "
                 f"or its {FILE}"
             ) from None
+        except StructureError as error:
+            raise BenchmarkError(f"{file} is no file of results: it {error}") from None
         except (ValueError, KeyError, TypeError) as error:
             raise BenchmarkError(f"{file} is no file of results: {type(error).__name__} {error}") from None
 

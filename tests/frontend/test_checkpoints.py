@@ -370,6 +370,7 @@ def with_codebook(**parts: Tensor) -> dict[str, Tensor]:
             {"conv2a.weight": torch.full((4, 4, 3, 3), torch.nan)},
             "144 of the 144 numbers of conv2a.conv.weight are NaN",
         ),
+        ({"conv2a.bias": torch.tensor([0.0, -1e30, 0.0, 0.0])}, "conv2a.conv.bias holds 1e\\+30, expected at most"),
         ({"conv2a.bias": torch.full((4,), torch.inf)}, "conv2a.conv.bias are infinite"),
         ({"conv2a.bias": torch.full((4,), 1e200, dtype=torch.float64)}, "conv2a.conv.bias are infinite in 32 bits"),
         ({"extra.weight": torch.zeros(3)}, "extra.weight is no part of it"),
@@ -485,7 +486,7 @@ def test_files_of_another_kind_are_named(tmp_path: Path) -> None:
 def test_weights_so_large_that_maps_are_not_finite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else every image would have no points, without a word."""
     monkeypatch.setenv("SPSLAM_CACHE", str(tmp_path / "cache"))
-    torch.save({key: value * 1e30 for key, value in magic_leap_state().items()}, tmp_path / "large.pth")
+    torch.save({key: value * 1e7 for key, value in magic_leap_state().items()}, tmp_path / "large.pth")
     image = np.random.default_rng(0).integers(0, 255, (32, 48), dtype=np.uint8)
     config = FeatureConfig(weights=str(tmp_path / "large.pth"), engine="torch")
     with pytest.raises(WeightsError, match=r"large.pth: \d+ of the \d+ numbers in the network's map of .* are NaN"):
