@@ -15,6 +15,7 @@ Where proven points begin to move, or all are new, the residuals tell: see `spsl
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -43,9 +44,11 @@ _LEAST_AGAINST, _LEAST_TOGETHER = 5, 10
 # recordings of rooms and streets, boxes that move pull by hundreds. Least standard deviation, pixels.
 _PULLED, _LEAST_SIGMA_PX = 100.0, 0.05
 # New points take over where so small a share of the proven ones is left after one frame, and so many times as many are
-# found without the new ones. So many times as many new points as there were proven ones may be anything,
-# so may proven ones that span less than this share of the image.
-_GONE, _MORE, _KNOWN, _MANY_TIMES, _LITTLE = 0.5, 2, 50, 5, 0.35
+# found without the new ones. Proven points that span less than this share of the image may be what moves.
+_GONE, _MORE, _LITTLE = 0.5, 2, 0.35
+# What is followed may be anything where so many proven points were seen in one of the last frames, with no longer gap
+# in time, seconds, and less than this share of them is left.
+_KNOWN, _RECENT, _GAP_S, _LEFT = 100, 3, 0.25, 0.2
 # A pose that most of the image agrees with is better where the mean share of points that agree, over its cells, is so
 # much higher; how near a point is that agrees, standard deviations and at least pixels.
 _CLEARLY, _NEAR_SIGMAS, _NEAR_PX = 0.1, 2.5, 0.5
@@ -83,6 +86,8 @@ class Movers:
         self._agreed: Counts = np.zeros(0, dtype=np.int16)
         self._moves: Mask = np.zeros(0, dtype=bool)
         self._proven_before = 0
+        # Of the last frames: when they were, and how many proven points they saw.
+        self._recent: deque[tuple[float, int]] = deque(maxlen=_RECENT)
 
     def trust(self, slam_map: Map) -> None:
         """Take all points of the map for proven: there is nothing else yet that could tell."""
@@ -113,6 +118,7 @@ class Movers:
         tracked = self._by_proven(tracked, _matched(tracked, slam_map), camera)
         tracked = self._by_most_of_the_image(tracked, _matched(tracked, slam_map), camera)
         self._proven_before = int(np.count_nonzero(self._agreed[tracked.seen] >= _PROBATION))
+        self._doubt_what_is_left(tracked)
         return tracked
 
     # -- steps of `judge` ------------------------------------------------------------------------------------
@@ -127,14 +133,22 @@ class Movers:
         again = track_by_proven()
         least = max(_LEAST_PROVEN, _GONE * self._proven_before, _MORE * proven)
         if again is None or again.inliers < least or again.coverage(camera) < _LEAST_HULL:
-            if self._proven_before >= _KNOWN and tracked.inliers >= _MANY_TIMES * self._proven_before:
-                self.moving.doubts.add(tracked.observations.index)
             return tracked
         if again.coverage(camera) < _LITTLE:
             self.moving.doubts.add(tracked.observations.index)
         new = np.where(tracked.point_ids >= 0, tracked.point_ids, tracked.rejected)
         new[(new < 0) | (self._agreed[new] >= _PROBATION) | (again.point_ids >= 0)] = NO_POINT
         return replace(again, rejected=np.where(new >= 0, new, again.rejected))
+
+    def _doubt_what_is_left(self, tracked: Tracked) -> None:
+        """Note a frame in which hardly any of the points that were seen just now is left among others."""
+        timestamp, left = tracked.observations.timestamp, self._proven_before
+        if self._recent and timestamp - self._recent[-1][0] > _GAP_S:
+            self._recent.clear()
+        most = max((count for _, count in self._recent), default=0)
+        if most >= _KNOWN and left < _LEFT * most and tracked.inliers - left > left:
+            self.moving.doubts.add(tracked.observations.index)
+        self._recent.append((timestamp, left))
 
     def _by_proven(self, tracked: Tracked, matched: _Matched, camera: Camera) -> Tracked:
         """The frame at the pose that the proven points tell, where new ones pull it away from there."""

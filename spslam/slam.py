@@ -285,8 +285,8 @@ class Slam:
             notice(
                 logger,
                 "moving_view",
-                "as much of the image moved by itself as stood still in %d frames, from frame %d on: the motion of the "
-                "camera is a guess there",
+                "as much of the image moved by itself as stood still, or hid what was known, in %d frames, from frame "
+                "%d on: the motion of the camera is a guess there",
                 len(moving.doubts),
                 min(moving.doubts),
                 count=len(moving.doubts),

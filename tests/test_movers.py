@@ -53,16 +53,16 @@ def told(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if "by themselves" in record.getMessage()]
 
 
-@pytest.mark.parametrize("count", [60, 200, 400])
+@pytest.mark.parametrize("count", [60, 400])
 def test_a_camera_that_stands_still_is_not_moved_by_a_box(count: int, caplog: pytest.LogCaptureFixture) -> None:
-    poses = [look(-0.5, 0.0, -2.0, 0.0)] * 70
+    poses = [look(-0.5, 0.0, -2.0, 0.0)] * 50
     slam = drive(PointRoom(), poses, Box(count))
     assert largest_error(slam, poses) < 0.05
     assert len(told(caplog)) == 1
 
 
 def test_a_moving_camera_is_not_moved_by_a_box(caplog: pytest.LogCaptureFixture) -> None:
-    poses = sway(70)
+    poses = sway(45)
     alone = largest_error(drive(PointRoom(), poses, None), poses)
     assert not told(caplog)
     slam = drive(PointRoom(), poses, Box(200))
@@ -78,7 +78,7 @@ def test_a_single_camera_does_not_start_on_a_box(count: int) -> None:
 
 def test_what_moved_is_not_in_the_map() -> None:
     room = PointRoom()
-    slam = drive(room, [look(-0.5, 0.0, -2.0, 0.0)] * 70, Box(200))
+    slam = drive(room, [look(-0.5, 0.0, -2.0, 0.0)] * 50, Box(200))
     # The walls are 4 m away and more, but for what is seen at the sides.
     near = slam.map.positions[:, 2] < 1.5
     assert np.mean(near & (slam.map.observation_counts() > 1)) < 0.01
@@ -90,9 +90,8 @@ def test_what_moved_is_not_in_the_map() -> None:
     [
         ("stereo", "superpoint", ["still:frames=60", "mover:share=0.4,speed=3.3"]),
         ("rgbd", "orb", ["still:frames=60", "mover:share=0.25,speed=4,path=appear"]),
-        ("stereo", "sift", ["mover:share=0.4,speed=3.3,path=pass"]),
+        ("stereo", "superpoint", ["mover:share=0.4,speed=3.3,path=pass"]),
         ("stereo", "superpoint", ["still:frames=40", "mover:share=0.25,speed=3.3,path=appear,start=0"]),
-        ("rgbd", "superpoint", ["mover:share=0.56,speed=2.7,path=appear,seed=1"]),
     ],
 )
 def test_images_with_a_box(sensor: str, extractor: str, disturbances: list[str]) -> None:
@@ -107,3 +106,13 @@ def test_images_with_a_box(sensor: str, extractor: str, disturbances: list[str])
     begin = max(sequence.disturbed_from - 1, 0)
     moved = right[begin] @ geometry.inverse(found[begin]) @ found
     assert np.linalg.norm((moved - right)[:, :3, 3], axis=1).max() < 0.06
+
+
+@pytest.mark.slow
+def test_a_box_that_hides_most_of_the_view_at_once_is_doubted(caplog: pytest.LogCaptureFixture) -> None:
+    sequence = disturb(open_sequence("demo-small", sensor="rgbd"), ["mover:share=0.56,speed=2.7,path=appear,seed=1"])
+    slam = Slam.from_config(load_config("default"))
+    for frame in sequence:
+        slam.track(frame)
+    slam.finish()
+    assert any("moved by itself as stood still" in record.getMessage() for record in caplog.records)
