@@ -41,8 +41,9 @@ _OFF_PX, _OFF_SIGMAS = 1.0, 3.0
 # So many new points contradict a pose, and regions that do hold so many points, before anything follows from it.
 _LEAST_AGAINST, _LEAST_TOGETHER = 5, 10
 # χ² by which new points pull the camera away from where the proven ones see it: noise and poor depth stayed below 40 in
-# recordings of rooms and streets, boxes that move pull by hundreds. Least standard deviation, pixels.
-_PULLED, _LEAST_SIGMA_PX = 100.0, 0.05
+# recordings of rooms and streets, boxes pull by hundreds; how far that moves the proven points, pixels, root mean
+# square. Least standard deviation, pixels.
+_PULLED, _PULLED_PX, _LEAST_SIGMA_PX = 100.0, 0.15, 0.05
 # New points take over where so small a share of the proven ones is left after one frame, and so many times as many are
 # found without the new ones. Proven points that span less than this share of the image may be what moves.
 _GONE, _MORE, _LITTLE = 0.5, 2, 0.35
@@ -174,8 +175,9 @@ class Movers:
         sigma = max(float(np.median(far[telling])) / _MEDIAN_LENGTH, _LEAST_SIGMA_PX)
         against = new & ~(far <= max(_OFF_PX, _OFF_SIGMAS * sigma))
         _count(self._agreed, matched.ids[agree & ~against])
-        pulled = (off - matched.residuals(tracked.estimate.T_cam_world, camera))[telling] / sigma
-        if np.sum(pulled**2) < _PULLED or np.count_nonzero(against) < _LEAST_AGAINST:
+        moved = (off - matched.residuals(tracked.estimate.T_cam_world, camera))[telling]
+        pulls = np.count_nonzero(against & matched.inlier) >= max(_LEAST_AGAINST, 0.5 * np.count_nonzero(against))
+        if not pulls or np.sum(moved**2) < max(_PULLED * sigma**2, _PULLED_PX**2 * len(moved)):
             return tracked
         estimate = self._refine(estimate.T_cam_world, matched, proven, camera)
         far = np.hypot(*matched.residuals(estimate.T_cam_world, camera).T)
