@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from spslam.camera import Camera
+from spslam.camera import RATES_HZ, Camera
 from spslam.errors import DatasetError, FrameError, StampError
 from spslam.frame import Frame, Sensor
 from spslam.notices import notice
@@ -236,7 +236,8 @@ class SlicedSequence(BaseSequence):
         there = whole.reaches(start) if isinstance(whole, BaseSequence) else start < len(whole)
         if not there:
             raise DatasetError(f"start {start} lies past the end: {whole.name} has {len(whole)} frames")
-        camera = whole.camera if stride == 1 else replace(whole.camera, fps=whole.camera.fps / min(stride, len(whole)))
+        rate = max(whole.camera.fps / min(stride, len(whole)), RATES_HZ[0])
+        camera = whole.camera if stride == 1 else replace(whole.camera, fps=rate)
         super().__init__(whole.name, whole.sensor, camera, whole.source, whole.ground_truth)
         self._whole = whole
         self._start, self._stride, self._most = start, stride, max_frames

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from spslam.errors import DatasetError, FrameError
 from spslam.files import visible_files
+from spslam.given_files import NO_ARRAYS, read_given
 from spslam.notices import notice
 
 _LOG = logging.getLogger(__name__)
@@ -120,6 +121,9 @@ def tell_orientation(path: Path) -> None:
     """One notice where a photo's tag asks for a turned picture: pixels are taken as the sensor stored them, as those of
     videos are, for the calibration is the sensor's."""
     try:
+        # A pipe was read already.
+        if not path.is_file():
+            return
         with path.open("rb") as file:
             orientation = orientation_tag(file.read(_EXIF_WITHIN))
     except OSError:
@@ -191,7 +195,7 @@ def image_size(paths: list[Path]) -> tuple[int, int]:
 
 def _read_bytes(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_given(path)
     except OSError as error:
         raise FrameError(f"{path.name}: cannot be read from {path.parent} ({error.strerror or error})") from None
 
@@ -216,8 +220,9 @@ def _read_npy(path: Path) -> NDArray[Any]:
     data = _read_bytes(path)
     try:
         return np.asarray(np.load(io.BytesIO(data), allow_pickle=False))
-    except (ValueError, OSError, EOFError) as error:
-        raise FrameError(f"{path.name}: is no NumPy array ({' '.join(str(error).split())})") from None
+    except NO_ARRAYS as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise FrameError(f"{path.name}: is no NumPy array ({reason})") from None
 
 
 def _fault(data: bytes) -> str | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from spslam.camera import RATES_HZ
 from spslam.errors import DatasetError
 from spslam.notices import notice
 from spslam.ports import EQUAL_STAMP, STEPPED_BACK, LeftOut
@@ -252,5 +253,9 @@ def _nearest_away(timestamps0: NDArray[np.float64], timestamps1: NDArray[np.floa
 
 
 def nominal_fps(timestamps: NDArray[np.float64], default: float) -> float:
-    """Rate, 1/s, of the median step of increasing stamps (N,), seconds; `default` for fewer than two stamps."""
-    return float(1.0 / np.median(np.diff(timestamps))) if len(timestamps) > 1 else default
+    """Rate, 1/s, of the median step of increasing stamps (N,), seconds, in the range of cameras' rates; `default` for
+    fewer than two stamps."""
+    if len(timestamps) < 2:
+        return default
+    slowest, fastest = RATES_HZ
+    return float(1.0 / np.clip(np.median(np.diff(timestamps)), 1.0 / fastest, 1.0 / slowest))

@@ -27,7 +27,7 @@ _LARGEST_COEFFICIENT = 1e9
 # Metres between two cameras, from a micrometre to a thousand kilometres.
 _BASELINES_M = (1e-6, 1e6)
 # Images a second, from one in a fortnight on.
-_RATES_HZ = (1e-6, 1e6)
+RATES_HZ = (1e-6, 1e6)
 # Whoever gives milliseconds shall be told.
 _LONGEST_READOUT_S = 0.2
 
@@ -109,9 +109,9 @@ class Camera:
                 f"stereo baseline must be positive, {_BASELINES_M[0]:g} to {_BASELINES_M[1]:g} m, "
                 f"found {self.baseline_m:g} m"
             )
-        if not _RATES_HZ[0] <= self.fps <= _RATES_HZ[1]:
+        if not RATES_HZ[0] <= self.fps <= RATES_HZ[1]:
             raise CalibrationError(
-                f"fps must be positive, {_RATES_HZ[0]:g} to {_RATES_HZ[1]:g} images a second, found {self.fps:g}"
+                f"fps must be positive, {RATES_HZ[0]:g} to {RATES_HZ[1]:g} images a second, found {self.fps:g}"
             )
         if not 0 <= self.readout_s <= _LONGEST_READOUT_S:
             raise CalibrationError(

@@ -6,7 +6,11 @@ import errno
 import os
 import select
 import stat
+import struct
 import time
+import tokenize
+import zipfile
+import zlib
 from pathlib import Path
 
 # What a pipe may give, bytes, and how long it may give nothing, seconds: nobody knows when one ends.
@@ -15,6 +19,11 @@ _LONGEST_SILENCE_S = 5.0
 # How long a pipe waits for somebody who writes to it, seconds.
 _WRITER_WITHIN_S = 1.0
 _CHUNK = 1 << 20
+# All that `numpy.load` raises on what is none of its files; no memory, where a header claims more than there can be.
+NO_ARRAYS = (
+    *(OSError, ValueError, TypeError, KeyError, AttributeError, ArithmeticError, EOFError, MemoryError, RuntimeError),
+    *(SyntaxError, tokenize.TokenError, struct.error, zlib.error, zipfile.BadZipFile),
+)
 
 
 def read_given(path: Path | str, most_bytes: int | None = None) -> bytes:

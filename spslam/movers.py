@@ -5,7 +5,7 @@ the next key frame makes that last. Nearer points weigh more, so that a box befo
 camera along. Three things tell it.
 
 New points are on probation: they are proven once they agreed, for some frames, with the pose that the proven ones give.
-Where a region of new points contradicts that pose and pulls the camera away from it, they are left out.
+Where new points contradict that pose and pull the camera away from it, they are left out.
 
 Where new points take over at once from proven ones that were seen in the frame before, the camera is looked for by the
 proven ones alone.
@@ -31,21 +31,21 @@ Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 Counts = NDArray[np.int16]
 
-# Frames in which a point agrees before it is proven; frames in which its region contradicts before it moves.
-_PROBATION, _CONTRADICTED = 3, 3
+# Frames in which a point agrees before it is proven.
+_PROBATION = 3
 # New points that are worth a look; proven ones that tell a pose by themselves, and the share of the image they span.
 _LEAST_NEW, _LEAST_PROVEN, _LEAST_HULL = 10, 30, 0.05
 # A point contradicts a pose that it is so far off, pixels and standard deviations of those that made the pose.
 _OFF_PX, _OFF_SIGMAS = 1.0, 3.0
-# Regions that contradict a pose hold so many points before anything follows from it.
-_LEAST_TOGETHER = 10
+# So many new points contradict a pose, and regions that do hold so many points, before anything follows from it.
+_LEAST_AGAINST, _LEAST_TOGETHER = 5, 10
 # χ² by which new points pull the camera away from where the proven ones see it: noise and poor depth stayed below 40 in
 # recordings of rooms and streets, boxes that move pull by hundreds. Least standard deviation, pixels.
 _PULLED, _LEAST_SIGMA_PX = 100.0, 0.05
 # New points take over where so small a share of the proven ones is left after one frame, and so many times as many are
 # found without the new ones. So many times as many new points as there were proven ones may be anything,
 # so may proven ones that span less than this share of the image.
-_GONE, _MORE, _MANY_TIMES, _LITTLE = 0.5, 2, 5, 0.35
+_GONE, _MORE, _KNOWN, _MANY_TIMES, _LITTLE = 0.5, 2, 50, 5, 0.35
 # A pose that most of the image agrees with is better where the mean share of points that agree, over its cells, is so
 # much higher; how near a point is that agrees, standard deviations and at least pixels.
 _CLEARLY, _NEAR_SIGMAS, _NEAR_PX = 0.1, 2.5, 0.5
@@ -79,9 +79,9 @@ class Movers:
     def __init__(self, pose_solver: PoseSolver) -> None:
         self._pose_solver = pose_solver
         self.moving = MovingPoints()
-        # By id of the point, with room for more: frames in which it agreed, and in which it contradicted.
+        # By id of the point, with room for more: frames in which it agreed, and whether it moves by itself.
         self._agreed: Counts = np.zeros(0, dtype=np.int16)
-        self._against: Counts = np.zeros(0, dtype=np.int16)
+        self._moves: Mask = np.zeros(0, dtype=bool)
         self._proven_before = 0
 
     def trust(self, slam_map: Map) -> None:
@@ -90,10 +90,10 @@ class Movers:
         self._agreed[: slam_map.next_ids[0]] = _PROBATION
         self._proven_before = 0
 
-    def standing(self, slam_map: Map, ids: Ids) -> Ids:
-        """Those of the points (ids) that are not known to move."""
+    def are_moving(self, slam_map: Map, ids: Ids) -> Mask:
+        """(N,) which of the points (ids, NO_POINT for none) are known to move by themselves."""
         self._reserve(slam_map)
-        return ids[self._against[ids] < _CONTRADICTED]
+        return (ids >= 0) & self._moves[ids]
 
     def proven(self, slam_map: Map, ids: Ids) -> Ids:
         """Those of the points (ids) that were seen to stand still."""
@@ -127,7 +127,7 @@ class Movers:
         again = track_by_proven()
         least = max(_LEAST_PROVEN, _GONE * self._proven_before, _MORE * proven)
         if again is None or again.inliers < least or again.coverage(camera) < _LEAST_HULL:
-            if self._proven_before >= _LEAST_PROVEN and tracked.inliers >= _MANY_TIMES * self._proven_before:
+            if self._proven_before >= _KNOWN and tracked.inliers >= _MANY_TIMES * self._proven_before:
                 self.moving.doubts.add(tracked.observations.index)
             return tracked
         if again.coverage(camera) < _LITTLE:
@@ -137,33 +137,37 @@ class Movers:
         return replace(again, rejected=np.where(new >= 0, new, again.rejected))
 
     def _by_proven(self, tracked: Tracked, matched: _Matched, camera: Camera) -> Tracked:
-        """The frame at the pose that the proven points tell, where regions of new ones pull it away from there."""
+        """The frame at the pose that the proven points tell, where new ones pull it away from there."""
         proven = self._agreed[matched.ids] >= _PROBATION
-        new, telling = ~proven, proven & matched.inlier
+        new = ~proven
         agree = new & matched.inlier
         if (
             np.count_nonzero(new) < _LEAST_NEW
-            or np.count_nonzero(telling) < _LEAST_PROVEN
-            or hull_share(matched.pixels[telling], camera) < _LEAST_HULL
+            or np.count_nonzero(proven) < _LEAST_PROVEN
+            or hull_share(matched.pixels[proven], camera) < _LEAST_HULL
         ):
             _count(self._agreed, matched.ids[agree])
             return tracked
-        estimate = self._refine(tracked.estimate.T_cam_world, matched, telling, camera, coarse=True)
+        # Those that do not agree with the pose, too: they may be right.
+        estimate = self._refine(tracked.estimate.T_cam_world, matched, proven, camera, coarse=True)
+        telling = proven.copy()
+        telling[proven] = estimate.inliers
+        if np.count_nonzero(telling) < _LEAST_PROVEN:
+            _count(self._agreed, matched.ids[agree])
+            return tracked
         off = matched.residuals(estimate.T_cam_world, camera)
         far = np.hypot(*off.T)
         sigma = max(float(np.median(far[telling])) / _MEDIAN_LENGTH, _LEAST_SIGMA_PX)
         against = new & ~(far <= max(_OFF_PX, _OFF_SIGMAS * sigma))
         _count(self._agreed, matched.ids[agree & ~against])
-        cells = Cells.over(matched.pixels, camera)
-        moving = cells.together(against, off)
         pulled = (off - matched.residuals(tracked.estimate.T_cam_world, camera))[telling] / sigma
-        if np.count_nonzero(moving) < _LEAST_TOGETHER or np.sum(pulled**2) < _PULLED:
+        if np.sum(pulled**2) < _PULLED or np.count_nonzero(against) < _LEAST_AGAINST:
             return tracked
         estimate = self._refine(estimate.T_cam_world, matched, proven, camera)
         far = np.hypot(*matched.residuals(estimate.T_cam_world, camera).T)
-        inlier = new & ~moving & (far <= max(_OFF_PX, _OFF_SIGMAS * sigma))
+        inlier = new & ~against & (far <= max(_OFF_PX, _OFF_SIGMAS * sigma))
         inlier[proven] = estimate.inliers
-        self._note(tracked, matched, cells, moving)
+        self._note(tracked, matched, camera, against)
         return _seeing(tracked, matched, estimate, inlier)
 
     def _by_most_of_the_image(self, tracked: Tracked, matched: _Matched, camera: Camera) -> Tracked:
@@ -193,7 +197,7 @@ class Movers:
         inlier = standing & ~moving
         inlier[inlier] = estimate.inliers
         self._agreed[matched.ids[moving]] = 0
-        self._note(tracked, matched, cells, moving)
+        self._note(tracked, matched, camera, moving)
         return _seeing(tracked, matched, estimate, inlier)
 
     def _refine(
@@ -203,12 +207,12 @@ class Movers:
             T_cam_world, matched.points[mask], matched.pixels[mask], matched.u_right[mask], camera, coarse=coarse
         )
 
-    def _note(self, tracked: Tracked, matched: _Matched, cells: Cells, moving: Mask) -> None:
+    def _note(self, tracked: Tracked, matched: _Matched, camera: Camera, moving: Mask) -> None:
         """Remember what moves in a frame."""
         index = tracked.observations.index
-        _count(self._against, matched.ids[moving])
+        self._moves[matched.ids[moving]] = True
         self.moving.shares[index] = max(float(np.mean(moving)), self.moving.shares.get(index, 0.0))
-        if cells.share(moving) >= _HALF:
+        if Cells.over(matched.pixels, camera).share(moving) >= _HALF:
             self.moving.doubts.add(index)
 
     def _reserve(self, slam_map: Map) -> None:
@@ -216,7 +220,7 @@ class Movers:
         wanted = slam_map.next_ids[0]
         if len(self._agreed) < wanted:
             room = np.zeros(2 * wanted - len(self._agreed), dtype=np.int16)
-            self._agreed, self._against = np.append(self._agreed, room), np.append(self._against, room)
+            self._agreed, self._moves = np.append(self._agreed, room), np.append(self._moves, room > 0)
 
 
 @dataclass(frozen=True, eq=False)

@@ -441,6 +441,7 @@ class Slam:
         self._keep(frame, observations, tracked.point_ids)
         why = self._wants_keyframe(tracked, camera)
         if why:
+            tracked = self._drop_movers(tracked)
             with self.statistics.stage("mapping"):
                 self._insert_keyframe(tracked, camera)
         return self._result(tracked, why, camera)
@@ -486,8 +487,12 @@ class Slam:
         """Key frames and points (ids) around the points seen last."""
         if self._local is None:
             keyframe_ids = self._tracker.local_keyframes(self.map, self._seen_points)
-            self._local = keyframe_ids, self._movers.standing(self.map, self.map.points_seen_by(keyframe_ids))
+            self._local = keyframe_ids, self._standing(self.map.points_seen_by(keyframe_ids))
         return self._local
+
+    def _standing(self, point_ids: Ids) -> Ids:
+        """Those of the points (ids) that are not known to move by themselves."""
+        return point_ids[~self._movers.are_moving(self.map, point_ids)]
 
     def _find_pose(self, observations: Observations, camera: Camera) -> Tracked | None:
         if self.state is TrackState.TRACKING:
@@ -523,6 +528,13 @@ class Slam:
 
         with self.statistics.stage("moving points"):
             return self._movers.judge(tracked, self.map, camera, track_by_proven)
+
+    def _drop_movers(self, tracked: Tracked) -> Tracked:
+        """The frame without the key points that show what moves by itself; the map loses these points."""
+        ids = self.map.points["id"]
+        self.map.remove_points(ids[self._movers.are_moving(self.map, ids)])
+        shown = self._movers.are_moving(self.map, tracked.rejected)
+        return tracked.moved(tracked.estimate.T_cam_world, self.map).select(~shown)
 
     def _is_doubtful(self, tracked: Tracked, camera: Camera) -> bool:
         """Whether so few points, or points in one corner of the image, agree with a pose that they may with another."""

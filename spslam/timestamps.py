@@ -258,7 +258,8 @@ def summarize_times(timestamps: NDArray[np.float64], unit: str, duplicates: int 
         unit=unit,
         first_s=first,
         last_s=last,
-        rate_hz=1.0 / median if median > 0 else None,
+        # Steps that are next to nothing are of no rate.
+        rate_hz=1.0 / median if median > 1e-300 else None,
         gaps=int(np.count_nonzero(gaps)),
         longest_gap_s=float(steps[gaps].max()) if gaps.any() else 0.0,
         jitter_s=float(np.std(steps[~gaps])) if (~gaps).any() else 0.0,

@@ -114,6 +114,15 @@ class Tracked:
             rejected=np.where(slam_map.point_rows(self.rejected) >= 0, self.rejected, NO_POINT),
         )
 
+    def select(self, kept: NDArray[np.bool_]) -> Tracked:
+        """The frame with some of its key points (N,) alone, those of its points among them."""
+        return replace(
+            self,
+            observations=self.observations.select(kept),
+            point_ids=self.point_ids[kept],
+            rejected=self.rejected[kept],
+        )
+
     def coverage(self, camera: Camera) -> float:
         """Share of the image inside the convex hull of the points seen, 0 to 1."""
         return hull_share(self.observations.pixels[self.point_ids >= 0], camera)

@@ -146,7 +146,7 @@ def pose_files(draw: st.DrawFn) -> bytes:
     return damaged(head + "\n".join(mark.join(line) for line in cells) + "\n", draw(CUTS))
 
 
-@examples(150)
+@examples(15)
 @given(
     estimate=pose_files(),
     truth=pose_files(),
@@ -243,7 +243,7 @@ KEYS = st.sampled_from(
 )
 
 
-@examples(120)
+@examples(150)
 @given(
     changes=st.lists(st.tuples(KEYS, FLOATS), max_size=3),
     lens=st.tuples(
@@ -322,7 +322,7 @@ WORDS = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 15), NUMBERS), max
 PROJECTIONS = "".join(f"P{k}: 30.0 0.0 19.5 {-3.0 * k} 0.0 30.0 15.5 0.0 0.0 0.0 1.0 0.0\n" for k in range(4))
 
 
-@examples(60)
+@examples(100)
 @given(projections=WORDS, times=WORDS, cuts=CUTS, names=st.sampled_from([[], ["9" * 200], ["²"], ["007x"], ["1e5"]]))
 def test_kitti(
     tmp_path_factory: pytest.TempPathFactory,
@@ -349,7 +349,7 @@ SENSOR = yaml.safe_dump(
 )
 
 
-@examples(60)
+@examples(100)
 @given(
     sensor=WORDS,
     table=WORDS,
@@ -382,7 +382,7 @@ def test_euroc(
     read_or_refused(2000, folder.parent)
 
 
-@examples(60)
+@examples(100)
 @given(colour=WORDS, depth=WORDS, cuts=CUTS, unit=st.sampled_from(["auto", "s", "ns", "frames"]))
 def test_lists_of_images(
     tmp_path_factory: pytest.TempPathFactory,
@@ -413,7 +413,7 @@ LAUGHING = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
 WHOLE = Config().to_yaml()
 
 
-@examples(80)
+@examples(20)
 @given(
     start=st.sampled_from([WHOLE, "extends: default\nseed: 3\n", LAUGHING, "tracking: &a {b: *a}\n", "[" * 2000]),
     cuts=CUTS,
@@ -471,7 +471,7 @@ grids:
 """
 
 
-@examples(60)
+@examples(100)
 @given(words=WORDS, cuts=CUTS, laughing=st.booleans())
 def test_suites(
     tmp_path: Path, words: list[tuple[int, int, str]], cuts: list[tuple[float, int, str]], laughing: bool
@@ -506,7 +506,7 @@ VALUES = st.one_of(st.none(), st.booleans(), FLOATS, st.text(max_size=5), st.jus
 BRANCHES = st.lists(st.tuples(st.lists(st.integers(0, 20), min_size=1, max_size=4).map(tuple), VALUES), max_size=3)
 
 
-@examples(60)
+@examples(25)
 @given(branches=BRANCHES, cuts=JSON_CUTS | st.just([]))
 def test_results_of_suites(
     tmp_path: Path, branches: list[tuple[tuple[int, ...], Any]], cuts: list[tuple[float, int, str]]
@@ -523,7 +523,7 @@ def test_results_of_suites(
 FRAMES = "frame,timestamp,state,part\n" + "".join(f"{at},{0.1 * at:.9f},tracking,0\n" for at in range(6))
 
 
-@examples(60)
+@examples(25)
 @given(branches=BRANCHES, cuts=JSON_CUTS | st.just([]), frames=CUTS, poses=CUTS)
 def test_folders_of_runs(
     tmp_path: Path,

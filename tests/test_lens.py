@@ -80,3 +80,9 @@ def test_where_lenses_fold_back() -> None:
     # 1 - 3 · 0.3 r² = 0
     assert widest_slope((-0.3, 0.0, 0.0, 0.0)) == pytest.approx(np.sqrt(1 / 0.9), abs=0.01)
     assert widest_slope((0.1, 0.0, 0.0, 0.0)) == 20.0
+
+
+def test_coefficients_that_bend_nothing_overflow_nothing() -> None:
+    with np.errstate(all="raise", under="ignore"):
+        assert widest_angle((0.0, 0.0, 0.0, 5e-324)) == np.pi
+        assert widest_angle((-0.1, 1e-300, -5e-265, 5e-324)) == pytest.approx(widest_angle((-0.1, 0.0, 0.0, 0.0)))

@@ -7,7 +7,6 @@ what it says is averaged in the photograph's frame.
 from __future__ import annotations
 
 import io
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from torch.nn import functional
 
 from spslam.errors import DatasetError
 from spslam.files import write_atomic
+from spslam.given_files import NO_ARRAYS
 
 from ..decoder import refine_on_heat
 from ..keypoints import find_maxima
@@ -150,7 +150,7 @@ def read_labels(path: str | Path, size: tuple[int, int]) -> Labels:
         raise DatasetError(f"expected labels at {path}, found no file: label the photos first") from None
     except KeyError as error:
         raise DatasetError(f"expected a label file at {path}, found one without {error}: make it again") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError, TypeError) as error:
+    except NO_ARRAYS as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DatasetError(f"expected a label file at {path}, found a damaged one ({reason}): make it again") from None
     _check(arrays, path)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from spslam.errors import DatasetError
 from spslam.files import visible_files
+from spslam.given_files import read_given
 
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
 
@@ -38,7 +39,7 @@ def read_photo(path: str | Path) -> NDArray[np.uint8]:
     """
     path = Path(path)
     try:
-        data = np.frombuffer(path.read_bytes(), np.uint8)
+        data = np.frombuffer(read_given(path), np.uint8)
         image = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION) if len(data) else None
     except (OSError, cv2.error) as error:
         raise DatasetError(f"expected a photo at {path}, found none that can be read ({error}): remove it") from None

@@ -1,3 +1,4 @@
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -5,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from spslam.datasets.decoding import image_size, list_files, read_image
+from spslam.datasets.decoding import image_size, list_files, read_image, tell_orientation
 from spslam.datasets.depth_files import DepthReader, DepthUnits
 from spslam.errors import DatasetError, FrameError
 
@@ -133,3 +134,30 @@ def test_list_files_is_sorted_and_leaves_hidden_files_out(tmp_path: Path) -> Non
         (tmp_path / name).touch()
     assert [path.name for path in list_files(tmp_path)] == ["a.JPG", "b.png"]
     assert list_files(tmp_path / "none") == []
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (b"(24, 32), }      ", b"(24000000, 32000000), }"),
+        (b"(24, 32), }", b"(24, 32), (  "),
+        (b"(24, 32), }", b"(True, True), }"),
+        (b"(24, 32), }", b"(99999999999999999999, 32), }"),
+    ],
+)
+def test_arrays_with_a_lying_header_are_refused(tmp_path: Path, before: bytes, after: bytes) -> None:
+    path = tmp_path / "d.npy"
+    np.save(path, np.ones((24, 32), np.float32))
+    data = path.read_bytes()
+    end = data.index(b"\n")
+    path.write_bytes(data[:end].replace(before, after).ljust(end)[:end] + data[end:])
+    with pytest.raises(FrameError, match="is no NumPy array"):
+        DepthReader("walk", DepthUnits(1.0)).read(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no pipes in its file system")
+def test_a_pipe_is_no_image_and_nobody_waits_for_it(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(FrameError, match="pipe that nobody writes to"):
+        read_image(tmp_path / "a.png")
+    tell_orientation(tmp_path / "a.png")

@@ -15,6 +15,7 @@ from spslam.datasets.timing import (
     read_stamps,
 )
 from spslam.errors import DatasetError
+from spslam.timestamps import summarize_times
 
 
 def test_order_sorts_drops_duplicates_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
@@ -114,3 +115,10 @@ def test_late_depth_is_told(caplog: pytest.LogCaptureFixture) -> None:
     assert caplog.text == ""
     pair_by_time(times, times + 0.03, 0.0201, "walk", "depth image")
     assert "walk: depth images come 20.0 ms before the images (median)" in caplog.text
+
+
+@pytest.mark.parametrize(("step", "fps"), [(0.1, 10.0), (5e-324, 1e6), (1e-9, 1e6), (3e7, 1e-6), (1e19, 1e-6)])
+def test_rates_are_those_of_cameras(step: float, fps: float) -> None:
+    with np.errstate(all="raise"):
+        assert nominal_fps(step * np.arange(3.0), 30.0) == pytest.approx(fps)
+        assert summarize_times(step * np.arange(3.0), "s").rate_hz != np.inf

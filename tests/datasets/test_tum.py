@@ -1,4 +1,5 @@
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -257,3 +258,18 @@ def test_counted_lists_of_other_lengths_are_refused(folder: Callable) -> None:
     (path / "depth.txt").write_text("10.1 depth/10.095000.png\n10.3 depth/10.300000.png\n")
     with pytest.raises(DatasetError, match="4 images and 2 depth images cannot be counted together"):
         open_sequence(path, time_unit="frames")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_lists_of_what_is_no_file(tmp_path: Path, write: Callable, picture: Callable) -> None:
+    folder = tmp_path / "rgbd_dataset_freiburg1_toy"
+    write(folder / "rgb" / "0.png", picture(0, 640, 480))
+    os.mkfifo(folder / "rgb" / "pipe.png")
+    (folder / "rgb.txt").write_text("0.0 rgb/0.png\n0.1 rgb/pipe.png\n0.2 rgb/a\0b.png\n0.3 /dev/zero\n")
+    sequence = open_sequence(folder)
+    assert [frame.index for frame in sequence] == [0]
+    assert [reason.split("(")[-1].rstrip(")") for _, reason in sequence.skipped] == [
+        "it is a pipe that nobody writes to",
+        "embedded null byte",
+        "it is a device, no file",
+    ]

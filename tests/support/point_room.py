@@ -50,6 +50,8 @@ class PointRoom:
         self.blind: set[int] = set()
         # Points that are fixed to the camera: their pixels (B, 2), and their disparity.
         self.body, self.body_disparity = np.zeros((0, 2)), 40.0
+        # Whether they are on a box that hides what is behind it.
+        self.solid = False
 
     def frame(self, T_world_cam: np.ndarray, timestamp: float, sensor: str) -> Frame:
         index = len(self.poses)
@@ -82,6 +84,10 @@ class PointRoom:
         seen = np.flatnonzero(CAMERA.in_image(pixels, 2.0) & (points[:, 2] > 0.3))
         if index in self.blind:
             seen = seen[:0]
+        if self.solid and len(self.body):
+            low, high = (self.body - (side * self.body_disparity, 0.0)).min(0), self.body.max(0)
+            high[0] -= side * self.body_disparity
+            seen = seen[~((pixels[seen] >= low) & (pixels[seen] <= high)).all(axis=1)]
         pixels = pixels[seen] + rng.normal(0, NOISE_PX, (len(seen), 2))
         noisy = self.descriptors[seen] + rng.normal(0, 0.02, (len(seen), 64)).astype(np.float32)
         noisy /= np.linalg.norm(noisy, axis=1, keepdims=True) if len(seen) else 1.0

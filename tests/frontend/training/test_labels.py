@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -232,6 +233,10 @@ def test_label_files_that_are_none(tmp_path: Path) -> None:
         with pytest.raises(DatasetError, match=f"{name}.npz.*damaged") as error:
             read_labels(path, (24, 32))
         assert "\n" not in str(error.value)
+    with zipfile.ZipFile(tmp_path / "header.npz", "w") as archive:
+        archive.writestr("keypoints.npy", b"\x93NUMPY\x01\x00\x76\x00" + b"{'descr': '<f4', ( ".ljust(117) + b"\n")
+    with pytest.raises(DatasetError, match=r"header\.npz.*damaged"):
+        read_labels(tmp_path / "header.npz", (24, 32))
     with pytest.raises(DatasetError, match="found no file"):
         read_labels(tmp_path / "missing.npz", (24, 32))
     with pytest.raises(DatasetError, match="damaged"):

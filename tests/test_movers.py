@@ -1,0 +1,109 @@
+"""Points that move by themselves: the camera does not follow them, and what stands still is not called moving."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from point_room import PointRoom, build, look, sway
+
+from spslam import geometry
+from spslam.config import load_config
+from spslam.datasets.disturbed import disturb
+from spslam.datasets.opening import open_sequence
+from spslam.slam import Slam
+from spslam.tracking import TrackState
+
+# The first frame with the box, and how far it goes between two, pixels.
+ENTERS, STEP_PX = 12, 3.3
+
+
+class Box:
+    """Points on a flat box at 1.2 m, so many pixels wide, that comes in from the left and goes back and forth."""
+
+    def __init__(self, count: int, width: float = 300.0) -> None:
+        self.corners = np.random.default_rng(5).uniform((0.0, 20.0), (width, 460.0), (count, 2))
+
+    def at(self, index: int, start: int = ENTERS, from_x: float = -300.0) -> np.ndarray:
+        """Pixels of its points; a step out of the image at its sides."""
+        if index < start:
+            return np.zeros((0, 2))
+        way = STEP_PX * (index - start)
+        return np.add(self.corners, (from_x + (way if way < 500 else 1000 - way), 0.0))
+
+
+def drive(room: PointRoom, poses: list[np.ndarray], box: Box | None, sensor: str = "stereo", **where) -> Slam:
+    room.solid = True
+    slam = build(room, load_config("default"))
+    for index, pose in enumerate(poses):
+        room.body = np.zeros((0, 2)) if box is None else box.at(index, **where)
+        slam.track(room.frame(pose, 0.05 * (index + 1), sensor))
+    slam.finish()
+    return slam
+
+
+def largest_error(slam: Slam, poses: list[np.ndarray]) -> float:
+    """Metres, in the world of the first frame."""
+    found = slam.trajectory().T_world_cam
+    assert len(found) == len(poses)
+    right = geometry.inverse(poses[0]) @ np.array(poses)
+    return float(np.linalg.norm((geometry.inverse(found[0]) @ found - right)[:, :3, 3], axis=1).max())
+
+
+def told(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if "by themselves" in record.getMessage()]
+
+
+@pytest.mark.parametrize("count", [60, 200, 400])
+def test_a_camera_that_stands_still_is_not_moved_by_a_box(count: int, caplog: pytest.LogCaptureFixture) -> None:
+    poses = [look(-0.5, 0.0, -2.0, 0.0)] * 70
+    slam = drive(PointRoom(), poses, Box(count))
+    assert largest_error(slam, poses) < 0.05
+    assert len(told(caplog)) == 1
+
+
+def test_a_moving_camera_is_not_moved_by_a_box(caplog: pytest.LogCaptureFixture) -> None:
+    poses = sway(70)
+    alone = largest_error(drive(PointRoom(), poses, None), poses)
+    assert not told(caplog)
+    slam = drive(PointRoom(), poses, Box(200))
+    assert largest_error(slam, poses) < alone + 0.03
+
+
+@pytest.mark.parametrize("count", [150, 400])
+def test_a_single_camera_does_not_start_on_a_box(count: int) -> None:
+    poses = [look(-0.5, 0.0, -2.0, 0.0)] * 40
+    slam = drive(PointRoom(), poses, Box(count), "mono", start=0, from_x=50.0)
+    assert slam.state is TrackState.INITIALIZING and len(slam.map.keyframes) == 0
+
+
+def test_what_moved_is_not_in_the_map() -> None:
+    room = PointRoom()
+    slam = drive(room, [look(-0.5, 0.0, -2.0, 0.0)] * 70, Box(200))
+    # The walls are 4 m away and more, but for what is seen at the sides.
+    near = slam.map.positions[:, 2] < 1.5
+    assert np.mean(near & (slam.map.observation_counts() > 1)) < 0.01
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("sensor", "extractor", "disturbances"),
+    [
+        ("stereo", "superpoint", ["still:frames=60", "mover:share=0.4,speed=3.3"]),
+        ("rgbd", "orb", ["still:frames=60", "mover:share=0.25,speed=4,path=appear"]),
+        ("stereo", "sift", ["mover:share=0.4,speed=3.3,path=pass"]),
+        ("stereo", "superpoint", ["still:frames=40", "mover:share=0.25,speed=3.3,path=appear,start=0"]),
+        ("rgbd", "superpoint", ["mover:share=0.56,speed=2.7,path=appear,seed=1"]),
+    ],
+)
+def test_images_with_a_box(sensor: str, extractor: str, disturbances: list[str]) -> None:
+    sequence = disturb(open_sequence("demo-small", sensor=sensor), disturbances)
+    slam = Slam.from_config(load_config("default", [f"features.extractor={extractor}"]))
+    for frame in sequence:
+        slam.track(frame)
+    slam.finish()
+    found, right = slam.trajectory().T_world_cam, sequence.ground_truth.T_world_cam
+    assert len(found) == len(right)
+    # By the first poses alone, so that nothing of the error is aligned away.
+    begin = max(sequence.disturbed_from - 1, 0)
+    moved = right[begin] @ geometry.inverse(found[begin]) @ found
+    assert np.linalg.norm((moved - right)[:, :3, 3], axis=1).max() < 0.06
