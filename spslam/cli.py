@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from enum import StrEnum
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -368,9 +368,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.exit(code)
 
 
+@cache
+def _command() -> Any:
+    """All commands; reading the types of their options takes longer than most of what they do with small files."""
+    return typer.main.get_command(app)
+
+
 def _call(arguments: list[str], threads: str) -> int:
     """Do what the arguments say, with so many threads asked for NumPy's products; the exit code."""
-    command = typer.main.get_command(app)
+    command = _command()
     try:
         with shown_notices(lambda found: typer.echo(f"note: {found.text}", err=True)):
             if threads != "1":
