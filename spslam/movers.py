@@ -1,16 +1,18 @@
-"""Points that move by themselves, before a camera that stands still or moves otherwise.
+"""Moving objects: keep them out of the camera pose and out of the map.
 
-What moves slowly stays within the gates of tracking: the pose settles between it and the rest, every point agrees, and
-the next key frame makes that last. Nearer points weigh more, so that a box before a quarter of the image drags the
-camera along. Three things tell it.
+A slowly moving object stays within the tracking gates. The pose settles between its motion and the static
+scene, every point is an inlier, and the next key frame makes the error permanent. Close points weigh more, so
+an object over a quarter of the image can drag the camera along. Three checks, in this order for each frame:
 
-New points are on probation: they are proven once they agreed, for some frames, with the pose that the proven ones give.
-Where new points contradict that pose and pull the camera away from it, they are left out.
+1. Takeover: most proven points vanish from one frame to the next while new points are inliers. The frame is
+   tracked again with the proven points alone.
+2. Probation: a new point is proven after it agreed for some frames with the pose of the proven points. New
+   points that contradict this pose and pull the camera away from it are moving; the pose of the proven points
+   is used.
+3. Consensus over the image, for objects whose points are proven or when all points are new: see
+   `spslam.two_motions`.
 
-Where new points take over at once from proven ones that were seen in the frame before, the camera is looked for by the
-proven ones alone.
-
-Where proven points begin to move, or all are new, the residuals tell: see `spslam.two_motions`.
+How and why: docs/decisions/0015-what-moves.md.
 """
 
 from __future__ import annotations
@@ -32,28 +34,27 @@ Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 Counts = NDArray[np.int16]
 
-# Frames in which a point agrees before it is proven.
+# Frames in which a new point must agree before it is proven.
 _PROBATION = 3
-# New points that are worth a look; proven ones that tell a pose by themselves, and the share of the image they span.
+# Least number of new points to check; of proven points to estimate a pose from, and the share of the image they span.
 _LEAST_NEW, _LEAST_PROVEN, _LEAST_HULL = 10, 30, 0.05
-# A point contradicts a pose that it is so far off, pixels and standard deviations of those that made the pose.
+# A point contradicts a pose if its reprojection error exceeds 1 px and 3 standard deviations of the proven points.
 _OFF_PX, _OFF_SIGMAS = 1.0, 3.0
-# So many new points contradict a pose, and regions that do hold so many points, before anything follows from it.
+# Least number of contradicting points: new points for the probation, points in coherent cells for the consensus.
 _LEAST_AGAINST, _LEAST_TOGETHER = 5, 10
-# χ² by which new points pull the camera away from where the proven ones see it: noise and poor depth stayed below 40 in
-# recordings of rooms and streets, boxes pull by hundreds; how far that moves the proven points, pixels, root mean
-# square. Least standard deviation, pixels.
+# Pull of the new points on the pose: least chi-square of the shift of the proven points (static recordings stay
+# below 40), least shift (RMS, pixels), and floor of the standard deviation (pixels).
 _PULLED, _PULLED_PX, _LEAST_SIGMA_PX = 100.0, 0.15, 0.05
-# New points take over where so small a share of the proven ones is left after one frame, and so many times as many are
-# found without the new ones. Proven points that span less than this share of the image may be what moves.
+# Takeover: less than half of the proven points of the frame before are inliers, and tracking with the proven
+# points alone gives twice as many. A result that spans less than 35 % of the image is doubtful.
 _GONE, _MORE, _LITTLE = 0.5, 2, 0.35
-# What is followed may be anything where so many proven points were seen in one of the last frames, with no longer gap
-# in time, seconds, and less than this share of them is left.
+# Doubt: one of the last 3 frames, without a gap over 0.25 s, had 100 proven inliers, and less than 20 % of them
+# are left.
 _KNOWN, _RECENT, _GAP_S, _LEFT = 100, 3, 0.25, 0.2
-# A pose that most of the image agrees with is better where the mean share of points that agree, over its cells, is so
-# much higher; how near a point is that agrees, standard deviations and at least pixels.
+# Consensus: the mean inlier rate over the cells must rise by 0.1; an inlier is within 2.5 standard deviations or
+# 0.5 px.
 _CLEARLY, _NEAR_SIGMAS, _NEAR_PX = 0.1, 2.5, 0.5
-# Share of the cells that move by themselves from which on it may as well be the rest that does.
+# Doubt: this share of the cells moves.
 _HALF = 0.45
 # Median length of a vector of two normal deviates.
 _MEDIAN_LENGTH = 1.1774

@@ -1,11 +1,10 @@
-"""A pose that lies between two motions, and the one that most of the image agrees with.
+"""Detect a pose that lies between two motions, and find the motion that most of the image supports.
 
-Noise differs from point to point. A pose between two motions leaves residuals that are alike throughout a region of the
-image: most of their square is in the means of cells. So do the matches that a pose rejects, where it is that of the
-lesser motion, which holds most of the points but not most of the image. The pose is then sought by consensus: each of
-many is made from the points of a few cells, by one linear step, and judged by all cells alike, however many points they
-hold (after Fischler & Bolles, "Random sample consensus", 1981, with the truncated cost of Torr & Zisserman, "MLESAC",
-2000).
+Noise differs from point to point. Between two motions the residuals are alike within each region of the image:
+the means of image cells explain most of their square. If the pose is that of the smaller region, which may hold
+most of the points, the rejected matches are alike within their cells instead. Each hypothesis comes from the
+points of four random cells by one linear step, and is scored with equal weight per cell (after Fischler &
+Bolles, "Random sample consensus", 1981, with the truncated cost of Torr & Zisserman, "MLESAC", 2000).
 """
 
 from __future__ import annotations
@@ -22,17 +21,16 @@ Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 Index = NDArray[np.int64]
 
-# Cells along the longer side of the image. One moves together where so many of its points do, this share of them, in
-# directions that add up to this share of their lengths.
+# Cells along the longer side of the image. A cell moves coherently if at least 3 and 60 % of its points are
+# marked, and their vectors add up to 70 % of their lengths.
 _CELLS, _LEAST_IN_CELL, _CELL_SHARE, _ALIKE = 8, 3, 0.6, 0.7
-# Share of the squared residuals that the means of cells explain, and root mean square of these means, pixels and
-# standard deviations within cells, from which on a pose lies between two motions. Recordings of rooms and streets in
-# which nothing moves stayed below a share of 0.33.
+# The pose lies between two motions if the cell means explain 45 % of the squared residuals (static recordings
+# stay below 33 %), with an RMS of the means of 0.1 px and of half the standard deviation within cells.
 _EXPLAINED, _LEAST_MEAN_PX, _LEAST_MEAN = 0.45, 0.1, 0.5
-# Rejected points in cells that move together, and share of the cells, from which on there may be another motion.
+# The pose may be that of the smaller region if 10 rejected points move coherently in 25 % of the cells.
 _LEAST_REJECTED, _REJECTED_SHARE = 10, 0.25
-# Poses that are tried, from how many cells each; how far off a point counts in full, standard deviations; how exact
-# points are taken to be at least, and how far off they are at most to be part of either motion, pixels.
+# Number of hypotheses and cells per hypothesis; truncation of the cost, standard deviations; floor of the standard
+# deviation and largest residual of a point that takes part, pixels.
 _SAMPLES, _SAMPLE_CELLS, _CUT, _LEAST_SIGMA_PX, _REACH_PX = 128, 4, 2.5, 0.15, 8.0
 
 
