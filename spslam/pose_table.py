@@ -64,6 +64,8 @@ LARGEST_PART = 1e50
 # A table of poses has fewer columns than this, and each row of it is looked at as often as it has columns.
 _MOST_COLUMNS = 1000
 # Lines right above the rows that are looked at for names of columns, and letters of each.
+# Longest line of numbers, letters: a thousand times what a pose takes.
+_LONGEST_LINE = 1_000_000
 _MOST_HEADINGS, _LONGEST_HEADING = 300, 4000
 # A layout is recognised by at least this share of the rows.
 _MOST_ROWS = 0.5
@@ -160,6 +162,11 @@ def read_table(path: Path, expected: str = "a trajectory") -> TextTable:
         if not line:
             continue
         comment = line.startswith(_COMMENT)
+        if not comment and len(line) > _LONGEST_LINE:
+            # Split, its cells would take 40 times as much memory as the line.
+            raise TrajectoryError(
+                f"{path}: expected a pose in line {number}, found {len(line)} letters: a pose has a line of its own"
+            )
         line = date_as_seconds(line)
         cells = [] if comment else _cells(line, separator if first else _separator(line))
         values = [_number(cell) for cell in cells]
