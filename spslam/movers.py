@@ -40,8 +40,9 @@ _PROBATION = 3
 _LEAST_NEW, _LEAST_PROVEN, _LEAST_HULL = 10, 30, 0.05
 # A point contradicts a pose if its reprojection error exceeds 1 px and 3 standard deviations of the proven points.
 _OFF_PX, _OFF_SIGMAS = 1.0, 3.0
-# Least number of contradicting points: new points for the probation, points in coherent cells for the consensus.
-_LEAST_AGAINST, _LEAST_TOGETHER = 5, 10
+# Least number of contradicting points: new points for the probation, points in coherent cells for the consensus. New
+# points move alike if their residuals add up to 75 % of their lengths (noise and wrong depths stay below 60 %).
+_LEAST_AGAINST, _LEAST_TOGETHER, _ALIKE = 5, 10, 0.75
 # Pull of the new points on the pose: least chi-square of the shift of the proven points (static recordings stay
 # below 40), least shift (RMS, pixels), and floor of the standard deviation (pixels).
 _PULLED, _PULLED_PX, _LEAST_SIGMA_PX = 100.0, 0.15, 0.05
@@ -177,8 +178,8 @@ class Movers:
         against = new & ~(far <= max(_OFF_PX, _OFF_SIGMAS * sigma))
         _count(self._agreed, matched.ids[agree & ~against])
         moved = (off - matched.residuals(tracked.estimate.T_cam_world, camera))[telling]
-        pulls = np.count_nonzero(against & matched.inlier) >= max(_LEAST_AGAINST, 0.5 * np.count_nonzero(against))
-        if not pulls or np.sum(moved**2) < max(_PULLED * sigma**2, _PULLED_PX**2 * len(moved)):
+        pull = float(np.sum(moved**2))
+        if pull < max(_PULLED * sigma**2, _PULLED_PX**2 * len(moved)) or not _move_alike(off[against]):
             return tracked
         estimate = self._refine(estimate.T_cam_world, matched, proven, camera)
         far = np.hypot(*matched.residuals(estimate.T_cam_world, camera).T)
@@ -282,6 +283,12 @@ def _seeing(tracked: Tracked, matched: _Matched, estimate: PoseEstimate, inlier:
     ids = np.full((2, len(tracked.point_ids)), NO_POINT, dtype=np.int64)
     ids[np.where(inlier, 0, 1), matched.keypoints] = matched.ids
     return replace(tracked, estimate=replace(estimate, inliers=inlier), point_ids=ids[0], rejected=ids[1])
+
+
+def _move_alike(off: Array) -> bool:
+    """Whether residuals (K, 2) are those of something that moves: enough of them, in about the same direction."""
+    length = float(np.hypot(*off.T).sum())
+    return len(off) >= _LEAST_AGAINST and float(np.hypot(*off.sum(axis=0))) >= _ALIKE * length
 
 
 def _count(counts: Counts, ids: Ids) -> None:
