@@ -242,6 +242,7 @@ def test_frames_dropped_in_real_time_are_frames_without_a_pose(tmp_path: Path, m
 @pytest.mark.slow
 def test_run_writes_every_file(tmp_path: Path, real_pictures: None) -> None:
     slam = FakeSlam()
+    slam.map.origin = Origin("mono", CAMERA, "none", ARBITRARY)
     outcome = run_fake(tmp_path / "out", slam)
     folder = tmp_path / "out"
     assert outcome.folder == folder
@@ -253,8 +254,7 @@ def test_run_writes_every_file(tmp_path: Path, real_pictures: None) -> None:
     np.testing.assert_allclose(read_tum(folder / "trajectory.tum").positions, truth.positions, atol=1e-8)
     np.testing.assert_allclose(read_kitti(folder / "trajectory.kitti").positions, truth.positions, atol=1e-8)
     assert len(read_tum(folder / "keyframes.tum")) == 1
-    with np.load(folder / "map.npz") as stored:
-        assert len(stored["points.position"]) == 5
+    assert len(load_map(folder / "map.npz").map.positions) == 5
     assert (folder / "config.yaml").read_text(encoding="utf-8") == Config().to_yaml()
     assert (folder / "trajectory.png").read_bytes()[:4] == b"\x89PNG"
     assert (folder / "map.ply").read_bytes()[:3] == b"ply"
