@@ -49,9 +49,9 @@ _PULLED, _PULLED_PX, _LEAST_SIGMA_PX = 100.0, 0.15, 0.05
 # Takeover: less than half of the proven points of the frame before are inliers, and tracking with the proven
 # points alone gives twice as many. A result that spans less than 35 % of the image is doubtful.
 _GONE, _MORE, _LITTLE = 0.5, 2, 0.35
-# Doubt: one of the last 3 frames, without a gap over 0.25 s, had 100 proven inliers, and less than 20 % of them
+# Doubt: one of the last 3 frames, without a gap over 0.25 s, had 100 proven inliers, and less than 10 % of them
 # are left.
-_KNOWN, _RECENT, _GAP_S, _LEFT = 100, 3, 0.25, 0.2
+_KNOWN, _RECENT, _GAP_S, _LEFT = 100, 3, 0.25, 0.1
 # Consensus: the mean inlier rate over the cells must rise by 0.1; an inlier is within 2.5 standard deviations or
 # 0.5 px.
 _CLEARLY, _NEAR_SIGMAS, _NEAR_PX = 0.1, 2.5, 0.5
