@@ -164,7 +164,7 @@ def parse_disturbance(text: str) -> Disturbance:
     """What `mover:share=0.25,speed=4` and the like stand for; what is not said is as the class says.
 
     Raises:
-        DatasetError: it is none.
+        DatasetError: the text names no disturbance, or one of its values is wrong.
     """
     name, _, rest = text.strip().partition(":")
     kind = _KINDS.get(name)
@@ -196,7 +196,7 @@ def disturb(sequence: Sequence, disturbances: Listed[Disturbance | str]) -> Dist
     """The recording with these disturbances, each a `Disturbance` or its text.
 
     Raises:
-        DatasetError: one is none, or does not fit the recording.
+        DatasetError: a text names no disturbance, or does not fit the recording.
     """
     return DisturbedSequence(sequence, [parse_disturbance(d) if isinstance(d, str) else d for d in disturbances])
 
