@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from spslam.camera import Camera
 from spslam.config import Config
 from spslam.frame import Observations
 from spslam.map import NO_POINT, Map
-from spslam.ports import Matcher, TwoViewSolver
+from spslam.ports import Matcher, TwoViewEstimate, TwoViewSolver
 from spslam.rolling_shutter import as_read_at_once
 from spslam.tracking import Tracked, Tracker
 from spslam.two_motions import Cells
@@ -26,6 +26,11 @@ _LONGEST_WAIT_S = 0.5
 _STILL_PX = 1.5
 # Share of the image that does not move, from which on it is not the camera that does.
 _STANDS_STILL = 0.2
+# Share of the image whose matches a motion rejects although they move alike, from which on there are two motions (none
+# in static scenes).
+_MOVES_ANOTHER_WAY = 0.15
+# Of two motions, so much more of the image agrees with the camera's.
+_CLEARLY = 0.1
 # Frames that do not match the first view, the newest of them, of which each may be the first view of what follows: one
 # at least must be a good one where every other frame is bad.
 _MOST_ASTRAY = 4
@@ -176,13 +181,13 @@ class TwoViewInitializer:
                 f"{100 * still:.0f} % of the image does not move while the rest does: something moves before a camera "
                 "that stands still"
             )
-        solved = self._two_view.solve(pixels0, pixels1, camera)
+        solved = self._solve(pixels0, pixels1, camera)
         if isinstance(solved, str):
             self._refused += 1
             if self._refused >= _MOST_REFUSED and len(self._waiting) >= _LEAST_WAITING:
                 self._renew(len(self._waiting) // 2)
             return solved
-        good = np.isfinite(solved.points).all(axis=1)
+        good = _triangulated(solved)
         if np.count_nonzero(good) < self._config.min_points:
             return f"{np.count_nonzero(good)} points triangulated, {self._config.min_points} are needed"
         scale = 1.0 / float(np.median(solved.points[good, 2]))
@@ -192,6 +197,28 @@ class TwoViewInitializer:
         started = Started(keyframe_id, self._before, self._waiting[1:-1])
         self.reset()
         return started
+
+    def _solve(self, pixels0: Array, pixels1: Array, camera: Camera) -> TwoViewEstimate | str:
+        """The motion that most of the image agrees with; matches (N, 2), (N, 2) of two motions crowd on the lesser."""
+        solved = self._two_view.solve(pixels0, pixels1, camera)
+        if isinstance(solved, str):
+            return solved
+        cells, good = Cells.over(pixels1, camera), _triangulated(solved)
+        if cells.share(cells.together(~good, pixels1 - pixels0)) < _MOVES_ANOTHER_WAY:
+            return solved
+        rest = np.flatnonzero(~good)
+        other = self._two_view.solve(pixels0[rest], pixels1[rest], camera)
+        agree: Mask = np.zeros(len(good), dtype=bool)
+        if not isinstance(other, str):
+            agree[rest] = _triangulated(other)
+        most, rejected = cells.agreement(good), cells.agreement(~good)
+        if most >= rejected + _CLEARLY:
+            return solved
+        if isinstance(other, str) or cells.agreement(agree) <= most:
+            return f"{100 * rejected:.0f} % of the image moves in another way than the rest: either may be the camera's"
+        points = np.full_like(solved.points, np.nan)
+        points[rest] = other.points
+        return replace(other, points=points)
 
     def _match_view(self, observations: Observations) -> tuple[NDArray[np.int64], str]:
         """`matches0` of the first view with this frame, and what is wrong with them, if anything.
@@ -243,3 +270,8 @@ class TwoViewInitializer:
         slam_map.link(keypoints0 + slam_map.observation_rows(first_id).start, ids)
         slam_map.refresh_normals(ids)
         return second_id
+
+
+def _triangulated(solved: TwoViewEstimate) -> Mask:
+    """(N,) which matches agree with the motion of two views."""
+    return np.asarray(np.all(np.isfinite(solved.points), axis=1))

@@ -12,6 +12,9 @@ an object over a quarter of the image can drag the camera along. Three checks, i
 3. Consensus over the image, for objects whose points are proven or when all points are new: see
    `spslam.two_motions`.
 
+An object that is there from the first frame on is part of the first map. In the first frames after it, another motion
+of more of the image outvotes the pose, and the map begins anew without the object.
+
 How and why: docs/decisions/0015-what-moves.md.
 """
 
@@ -28,7 +31,7 @@ from spslam.camera import Camera
 from spslam.map import NO_POINT, Ids, Map
 from spslam.ports import PoseEstimate, PoseSolver
 from spslam.tracking import Tracked, hull_share
-from spslam.two_motions import Cells, consensus, find_split, residuals
+from spslam.two_motions import Cells, consensus, find_split, residuals, rival
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -44,8 +47,10 @@ _OFF_PX, _OFF_SIGMAS = 1.0, 3.0
 # points move alike if their residuals add up to 75 % of their lengths (noise and wrong depths stay below 60 %).
 _LEAST_AGAINST, _LEAST_TOGETHER, _ALIKE = 5, 10, 0.75
 # Pull of the new points on the pose: least chi-square of the shift of the proven points (static recordings stay
-# below 40), least shift (RMS, pixels), and floor of the standard deviation (pixels).
-_PULLED, _PULLED_PX, _LEAST_SIGMA_PX = 100.0, 0.15, 0.05
+# below 40), where most of the new points (half) contradict in one direction (90 %), and where they do so in each cell
+# alone; least shift (RMS, pixels), and floor of the standard deviation (pixels).
+_PULLED, _PULLED_BY_MOST, _PULLED_IN_CELLS, _MOST_NEW, _VERY_ALIKE = 100.0, 40.0, 400.0, 0.5, 0.9
+_PULLED_PX, _LEAST_SIGMA_PX = 0.15, 0.05
 # Takeover: less than half of the proven points of the frame before are inliers, and tracking with the proven
 # points alone gives twice as many. A result that spans less than 35 % of the image is doubtful.
 _GONE, _MORE, _LITTLE = 0.5, 2, 0.35
@@ -59,6 +64,8 @@ _CLEARLY, _NEAR_SIGMAS, _NEAR_PX = 0.1, 2.5, 0.5
 _HALF = 0.45
 # Median length of a vector of two normal deviates.
 _MEDIAN_LENGTH = 1.1774
+# Frames after the first one in which its points are looked at for two motions.
+_FIRST_FRAMES = 10
 _MOST = np.int16(1000)
 
 
@@ -89,6 +96,11 @@ class Movers:
         self._agreed: Counts = np.zeros(0, dtype=np.int16)
         self._moves: Mask = np.zeros(0, dtype=bool)
         self._proven_before = 0
+        # Positions of the first points, by id, and the frames that they were looked at in; pixels in the first key
+        # frame of those that proved to move.
+        self._first: Array = np.zeros((0, 3))
+        self._looked = _FIRST_FRAMES
+        self._began_moving: Array | None = None
         # Of the last frames: when they were, and how many proven points they saw.
         self._recent: deque[tuple[float, int]] = deque(maxlen=_RECENT)
 
@@ -97,6 +109,50 @@ class Movers:
         self._reserve(slam_map)
         self._agreed[: slam_map.next_ids[0]] = _PROBATION
         self._proven_before = 0
+
+    def begin(self, slam_map: Map, keyframe_id: int, watch: bool) -> None:
+        """Take the points of a map that begins with a key frame for proven, less those of `outvotes`, which go.
+
+        Args:
+            watch: `outvotes` looks at the frames to come.
+        """
+        rows = slam_map.observation_rows(keyframe_id)
+        ids, pixels = slam_map.observations["point"][rows], slam_map.observations["pixel"][rows]
+        if self._began_moving is None:
+            self._looked = 0 if watch else _FIRST_FRAMES
+        else:
+            moving = np.any(np.all(pixels[:, None] == self._began_moving, axis=2), axis=1)
+            slam_map.remove_points(ids[moving & (ids >= 0)])
+            self._began_moving = np.zeros((0, 2))
+        self._first = np.full((slam_map.next_ids[0], 3), np.nan)
+        self._first[slam_map.points["id"]] = slam_map.positions
+        self.trust(slam_map)
+
+    def outvotes(self, tracked: Tracked, slam_map: Map, keyframe_id: int, camera: Camera) -> bool:
+        """Whether most of the image moves in another way than the pose of one of the first frames: the first points
+        that go along with it prove to move by themselves, and the map must begin anew.
+
+        Args:
+            keyframe_id: that the map began with.
+        """
+        if self._looked >= _FIRST_FRAMES:
+            return False
+        self._looked += 1
+        matched = _matched(tracked, slam_map)
+        first = matched.ids < len(self._first)
+        ids, pixels = matched.ids[first], matched.pixels[first]
+        other = rival(tracked.estimate.T_cam_world, self._first[ids], pixels, matched.inlier[first], camera)
+        if other is not None and other.even:
+            self.moving.doubts.add(tracked.observations.index)
+        if other is None or not other.wins:
+            return False
+        moving = other.moving
+        self._note(tracked, matched, camera, np.isin(matched.ids, ids[moving]))
+        rows = slam_map.observation_rows(keyframe_id)
+        seen = np.isin(slam_map.observations["point"][rows], ids[moving])
+        self._began_moving = slam_map.observations["pixel"][rows][seen].copy()
+        self._looked = _FIRST_FRAMES
+        return True
 
     def are_moving(self, slam_map: Map, ids: Ids) -> Mask:
         """(N,) which of the points (ids, NO_POINT for none) are known to move by themselves."""
@@ -118,8 +174,10 @@ class Movers:
         """
         self._reserve(slam_map)
         tracked = self._not_taken_over(tracked, camera, track_by_proven)
-        tracked = self._by_proven(tracked, _matched(tracked, slam_map), camera)
-        tracked = self._by_most_of_the_image(tracked, _matched(tracked, slam_map), camera)
+        judged = self._by_proven(tracked, _matched(tracked, slam_map), camera)
+        if judged is tracked:
+            judged = self._by_most_of_the_image(tracked, _matched(tracked, slam_map), camera)
+        tracked = judged
         self._proven_before = int(np.count_nonzero(self._agreed[tracked.seen] >= _PROBATION))
         self._doubt_what_is_left(tracked)
         return tracked
@@ -176,14 +234,16 @@ class Movers:
         far = np.hypot(*off.T)
         sigma = max(float(np.median(far[telling])) / _MEDIAN_LENGTH, _LEAST_SIGMA_PX)
         against = new & ~(far <= max(_OFF_PX, _OFF_SIGMAS * sigma))
-        _count(self._agreed, matched.ids[agree & ~against])
         moved = (off - matched.residuals(tracked.estimate.T_cam_world, camera))[telling]
         pull = float(np.sum(moved**2))
-        if pull < max(_PULLED * sigma**2, _PULLED_PX**2 * len(moved)) or not _move_alike(off[against]):
+        least = _pull_that_tells(off[against], matched.pixels[against], int(np.count_nonzero(new)), camera)
+        if pull < max(least * sigma**2, _PULLED_PX**2 * len(moved)):
+            _count(self._agreed, matched.ids[agree & ~against])
             return tracked
         estimate = self._refine(estimate.T_cam_world, matched, proven, camera)
         far = np.hypot(*matched.residuals(estimate.T_cam_world, camera).T)
         inlier = new & ~against & (far <= max(_OFF_PX, _OFF_SIGMAS * sigma))
+        _count(self._agreed, matched.ids[inlier])
         inlier[proven] = estimate.inliers
         self._note(tracked, matched, camera, against)
         return _seeing(tracked, matched, estimate, inlier)
@@ -206,7 +266,8 @@ class Movers:
         moving = cells.together(~standing, off)
         if np.count_nonzero(moving) < _LEAST_TOGETHER or np.count_nonzero(standing & ~moving) < _LEAST_PROVEN:
             return tracked
-        if not found.between:
+        # In the first frames two motions are still close to each other: `outvotes` tells them apart later.
+        if not found.between or self._looked < _FIRST_FRAMES:
             near = max(_NEAR_PX, _NEAR_SIGMAS * float(np.median(far[standing])) / _MEDIAN_LENGTH)
             before = np.hypot(*matched.residuals(T_cam_world, camera).T)
             if cells.agreement(far <= near) < cells.agreement(before <= near) + _CLEARLY:
@@ -285,10 +346,21 @@ def _seeing(tracked: Tracked, matched: _Matched, estimate: PoseEstimate, inlier:
     return replace(tracked, estimate=replace(estimate, inliers=inlier), point_ids=ids[0], rejected=ids[1])
 
 
-def _move_alike(off: Array) -> bool:
-    """Whether residuals (K, 2) are those of something that moves: enough of them, in about the same direction."""
-    length = float(np.hypot(*off.T).sum())
-    return len(off) >= _LEAST_AGAINST and float(np.hypot(*off.sum(axis=0))) >= _ALIKE * length
+def _pull_that_tells(off: Array, pixels: Array, new: int, camera: Camera) -> float:
+    """Least pull, in variances, that new points with residuals (K, 2) at pixels (K, 2) must have for them to move.
+
+    Args:
+        new: number of new points, these among them.
+    """
+    if len(off) < _LEAST_AGAINST:
+        return np.inf
+    most = len(off) > _MOST_NEW * new
+    alike = float(np.hypot(*off.sum(axis=0))) / float(np.hypot(*off.T).sum())
+    if alike >= _ALIKE:
+        return _PULLED_BY_MOST if most and alike >= _VERY_ALIKE else _PULLED
+    cells = Cells.over(pixels, camera)
+    by_cells = np.mean(cells.together(np.ones(len(off), dtype=bool), off))
+    return _PULLED_IN_CELLS if most and by_cells >= _ALIKE else np.inf
 
 
 def _count(counts: Counts, ids: Ids) -> None:

@@ -237,7 +237,11 @@ class Slam:
             return self._initialize(observations, frame, camera)
         with self.statistics.stage("tracking"):
             tracked = self._find_pose(observations, camera)
-            if tracked is not None:
+        if tracked is not None and self._goes_with_a_mover(tracked, camera):
+            self._finish_keyframe(None, camera)
+            return self._begin_again(camera)[-1]
+        if tracked is not None:
+            with self.statistics.stage("moving points"):
                 tracked = self._without_movers(tracked, camera)
         tracked = self._finish_keyframe(tracked, camera)
         if tracked is None:
@@ -312,6 +316,10 @@ class Slam:
             self._take_out(camera)
             return
         logger.info("points do not move with the rest of the image: the map is begun anew without them")
+        self._begin_again(camera)
+
+    def _begin_again(self, camera: Camera) -> list[TrackResult]:
+        """Make a young map anew from the first frames; it has not seen others."""
         for keyframe_id in self.map.keyframes["id"].tolist():
             self._places.remove(keyframe_id)
             self.map.remove_keyframe(keyframe_id)
@@ -323,8 +331,7 @@ class Slam:
         self.statistics.relocalisations = 0
         self.state = TrackState.INITIALIZING
         self._lost_since, self._lost_frames = None, 0
-        for frame, observations in self._first_frames:
-            self._step(frame, observations, camera)
+        return [self._step(frame, observations, camera) for frame, observations in self._first_frames or []]
 
     def _take_out(self, camera: Camera) -> None:
         """Remove the points of this run that key frames see where the camera's carrier is."""
@@ -456,7 +463,7 @@ class Slam:
             self._motion.update(timestamp, geometry.inverse(pose), int(keyframe_id), self.map)
             self._places.add(int(keyframe_id), keyframe_observations(self.map, int(keyframe_id)).descriptors)
         self._reference_id = started.keyframe_id
-        self._movers.trust(self.map)
+        self._movers.begin(self.map, started.keyframe_id, self._watches_first_frames)
         self._see(self.map.points_seen_by(np.array([started.keyframe_id])))
         first_id = int(keyframe_ids[0])
         for frames in (started.before[::-1], started.between):
@@ -526,8 +533,20 @@ class Slam:
             proven = self._movers.proven(self.map, local_points)
             return self._tracker.track(observations, self.map, camera, prediction, proven)
 
+        return self._movers.judge(tracked, self.map, camera, track_by_proven)
+
+    @property
+    def _watches_first_frames(self) -> bool:
+        """Whether a map of what moves by itself can be begun anew."""
+        has_depth = self.map.origin is not None and self.map.origin.sensor != "mono"
+        return self._first_frames is not None and self.mapping and has_depth and self.map.part == 0
+
+    def _goes_with_a_mover(self, tracked: Tracked, camera: Camera) -> bool:
+        """Whether a young map's first points prove to be those of something that moves, which is remembered."""
+        if not self._watches_first_frames:
+            return False
         with self.statistics.stage("moving points"):
-            return self._movers.judge(tracked, self.map, camera, track_by_proven)
+            return self._movers.outvotes(tracked, self.map, int(self.map.keyframes["id"][0]), camera)
 
     def _drop_movers(self, tracked: Tracked) -> Tracked:
         """The frame without the key points that show what moves by itself; the map loses these points."""

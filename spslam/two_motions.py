@@ -29,9 +29,17 @@ _CELLS, _LEAST_IN_CELL, _CELL_SHARE, _ALIKE = 8, 3, 0.6, 0.7
 _EXPLAINED, _LEAST_MEAN_PX, _LEAST_MEAN = 0.45, 0.1, 0.5
 # The pose may be that of the smaller region if 10 rejected points move coherently in 25 % of the cells.
 _LEAST_REJECTED, _REJECTED_SHARE = 10, 0.25
-# Number of hypotheses and cells per hypothesis; truncation of the cost, standard deviations; floor of the standard
-# deviation and largest residual of a point that takes part, pixels.
-_SAMPLES, _SAMPLE_CELLS, _CUT, _LEAST_SIGMA_PX, _REACH_PX = 128, 4, 2.5, 0.15, 8.0
+# Number of hypotheses and cells per hypothesis; scales of the kernel (Geman & McClure) in turn, and truncation of the
+# cost, standard deviations: a pose between two motions fits as many points as either, but not as closely.
+_SAMPLES, _SAMPLE_CELLS, _SCALES, _TIGHT = 24, 4, (4.0, 2.0, 1.0), 1.5
+# An inlier, standard deviations; floor of the standard deviation and largest residual of a point that takes part, px.
+_CUT, _LEAST_SIGMA_PX, _REACH_PX = 2.5, 0.15, 8.0
+# Rivals: the same floor and largest residual, and least median residual of what moves, pixels; share of a motion's
+# inliers that one alike has, too; gain in cost from which on a rival wins, and what it gains if its points are so many
+# times as far away; least share of the image and number of points that one of two motions has to itself.
+_LEAST_YOUNG_SIGMA_PX, _FAR_PX, _APART_PX, _AROUND, _MOSTLY = 0.3, 60.0, 5.0, 6.0, 0.5
+_BETTER, _FARTHER, _CLEARLY_FARTHER, _ALONE, _LEAST_ALONE = 0.015, 0.06, 1.35, 0.2, 30
+_LEAST_DEPTH = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,16 +123,22 @@ def find_split(pixels: Array, off: Array, inlier: Mask, camera: Camera) -> Split
     points, cells = len(seen.of), len(seen.count)
     if cells < 2 * _SAMPLE_CELLS or points < 3 * cells:
         return None
-    means = sum(float(np.sum(seen.sums(axis) ** 2 / seen.count)) for axis in off[inlier].T)
-    variance = max(total - means, 0.0) / (2 * (points - cells))
-    systematic = max(means - 2 * cells * variance, 0.0)
+    systematic, sigma = _scatter(off[inlier], seen)
     mean = np.sqrt(systematic / (2 * points))
-    sigma = float(np.sqrt(variance))
     between = bool(systematic >= _EXPLAINED * total and mean >= max(_LEAST_MEAN_PX, _LEAST_MEAN * sigma))
     if not between and not _another_motion(pixels, off, ~inlier, camera):
         return None
     part = np.flatnonzero(np.hypot(*off.T) < _REACH_PX)
     return Split(part, Cells.over(pixels[part], camera), sigma, between)
+
+
+def _scatter(off: Array, cells: Cells) -> tuple[float, float]:
+    """Sum of the squared means of cells beyond what noise explains, and the standard deviation within cells, along one
+    axis, of residuals (N, 2)."""
+    means = sum(float(np.sum(cells.sums(axis) ** 2 / cells.count)) for axis in off.T)
+    free = max(len(cells.of) - len(cells.count), 1)
+    variance = max(float(np.sum(off**2)) - means, 0.0) / (2 * free)
+    return max(means - 2 * len(cells.count) * variance, 0.0), float(np.sqrt(variance))
 
 
 def _another_motion(pixels: Array, off: Array, rejected: Mask, camera: Camera) -> bool:
@@ -143,42 +157,165 @@ def consensus(found: Split, T_cam_world: Array, points: Array, pixels: Array, ca
         points: (N, 3) in the world.
         pixels: (N, 2) where they were seen.
     """
-    cells, cut = found.cells, _CUT * max(found.sigma_px, _LEAST_SIGMA_PX)
-    weight = 1.0 / cells.count[cells.of]
-    off, jacobian = _linearize(T_cam_world, points[found.part], pixels[found.part], camera)
-    steps = _samples(cells, off, jacobian, weight)
-    moved = off[:, :, None] + np.einsum("anp,hp->anh", jacobian, steps)
-    squared = np.minimum(moved[0] ** 2 + moved[1] ** 2, cut**2)
-    best = int(np.argmin(weight @ squared))
+    sigma = max(found.sigma_px, _LEAST_SIGMA_PX)
+    motions = _motions(T_cam_world, points[found.part], pixels[found.part], found.cells, camera, sigma)
+    best = int(np.argmin(motions.cost))
     agree = np.zeros(len(points), dtype=bool)
-    agree[found.part[squared[:, best] < cut**2]] = True
-    return geometry.se3_exp(steps[best]) @ T_cam_world, agree
+    agree[found.part[motions.squared[best] < (_CUT * sigma) ** 2]] = True
+    return motions.T_cam_world[best], agree
 
 
-def _linearize(T_cam_world: Array, points: Array, pixels: Array, camera: Camera) -> tuple[Array, Array]:
-    """Residuals (2, N) and their derivatives (2, N, 6) by a left perturbation [translation, rotation]."""
-    x, y, z = geometry.apply(T_cam_world, points).T
-    u, v, zero = x / z, y / z, np.zeros_like(z)
-    along_x = camera.fx * np.stack([1 / z, zero, -u / z, -u * v, 1 + u * u, -v], axis=1)
-    along_y = camera.fy * np.stack([zero, 1 / z, -v / z, -1 - v * v, u * v, u], axis=1)
-    return residuals(T_cam_world, points, pixels, camera).T, np.stack([along_x, along_y])
+@dataclass(frozen=True, eq=False)
+class Rival:
+    """Another motion than that of a pose, in the same image.
+
+    Attributes:
+        wins: whether it is more likely the camera's.
+        moving: (N,) the points that move by themselves if it is.
+        even: whether either motion has a large part of the image to itself.
+    """
+
+    wins: bool
+    moving: Mask
+    even: bool
 
 
-def _samples(cells: Cells, off: Array, jacobian: Array, weight: Array) -> Array:
-    """(H, 6) steps, each the best for the points of a few cells; the first is none."""
+def rival(T_cam_world: Array, points: Array, pixels: Array, inlier: Mask, camera: Camera) -> Rival | None:
+    """The motion of what does not go along with a pose; None where nothing moves far from it.
+
+    A pose in between fits more points than either motion while they are close: they must be far apart.
+
+    Args:
+        points: (N, 3) in the world.
+        pixels: (N, 2) where they were seen.
+        inlier: (N,) which points agree with the pose.
+    """
+    off = residuals(T_cam_world, points, pixels, camera)
+    part = np.flatnonzero(np.hypot(*off.T) < _FAR_PX)
+    if min(int(np.count_nonzero(inlier)), len(part)) < 3 * _SAMPLE_CELLS:
+        return None
+    sigma = max(_scatter(off[inlier], Cells.over(pixels[inlier], camera))[1], _LEAST_YOUNG_SIGMA_PX)
+    points, pixels = points[part], pixels[part]
+    cells = Cells.over(pixels, camera)
+    motions = _motions(T_cam_world, points, pixels, cells, camera, sigma)
+    near = motions.squared < (2 * sigma) ** 2
+    around = motions.squared[0] < (_AROUND * sigma) ** 2
+    alike = (np.count_nonzero(near & ~around, axis=1) <= _MOSTLY * np.count_nonzero(near, axis=1)) & (
+        np.count_nonzero(near[0] & ~near, axis=1) <= _MOSTLY * np.count_nonzero(near[0])
+    )
+    if alike.all():
+        return None
+    ours = int(np.argmin(np.where(alike, motions.cost, np.inf)))
+    theirs = int(np.argmin(np.where(alike, np.inf, motions.cost)))
+    off = residuals(motions.T_cam_world[theirs], points, pixels, camera)
+    moving = cells.together(np.hypot(*off.T) > 3 * sigma, off)
+    if np.count_nonzero(moving) < _LEAST_REJECTED or float(np.median(np.hypot(*off[moving].T))) < _APART_PX:
+        return None
+    only_ours, only_theirs = near[ours] & ~near[theirs], near[theirs] & ~near[ours]
+    gain = float(motions.cost[ours] - motions.cost[theirs])
+    if only_ours.any() and only_theirs.any():
+        depths = geometry.apply(T_cam_world, points)[:, 2]
+        ratio = float(np.median(depths[only_theirs]) / np.median(depths[only_ours]))
+        # What moves before the rest hides it, and is nearer.
+        gain += _FARTHER * ((ratio > _CLEARLY_FARTHER) - (ratio < 1 / _CLEARLY_FARTHER))
+    marked = np.zeros(len(inlier), dtype=bool)
+    marked[part[moving]] = True
+    alone = cells.agreement(only_theirs)
+    wins = gain > _BETTER and alone >= _ALONE and np.count_nonzero(only_theirs) >= _LEAST_ALONE
+    return Rival(bool(wins), marked, min(alone, cells.agreement(only_ours)) >= _ALONE)
+
+
+@dataclass(frozen=True, eq=False)
+class _Motions:
+    """Poses (H, 4, 4) that parts of the image agree with, the first one near the pose that was given.
+
+    Attributes:
+        squared: (H, N) squared residuals of the points.
+        cost: (H,) the mean over the cells of the truncated squared residuals, from 0 to 1.
+    """
+
+    T_cam_world: Array
+    squared: Array
+    cost: Array
+
+
+def _motions(T_cam_world: Array, points: Array, pixels: Array, cells: Cells, camera: Camera, sigma: float) -> _Motions:
+    """Poses that parts of the image agree with: from samples of all cells, then of what the best does not explain."""
+    weight = 1.0 / cells.count[cells.of]
+    start = np.sum(residuals(T_cam_world, points, pixels, camera) ** 2, axis=1)
+    around = weight / (1.0 + start / (2 * sigma) ** 2) ** 2
+    weights = np.concatenate([around[None], weight * _samples(cells)])
+    first = _refined(T_cam_world, weights, points, pixels, cells, camera, sigma)
+    rest = np.flatnonzero(first.squared[np.argmin(first.cost)] > (3 * sigma) ** 2)
+    weights = np.zeros((_SAMPLES, len(points)))
+    samples = _samples(Cells.over(pixels[rest], camera)) if len(rest) else weights[:0, :0]
+    if len(samples) == 0:
+        return first
+    weights[:, rest] = weight[rest] * samples
+    second = _refined(T_cam_world, weights, points, pixels, cells, camera, sigma)
+    return _Motions(
+        np.concatenate([first.T_cam_world, second.T_cam_world]),
+        np.concatenate([first.squared, second.squared]),
+        np.concatenate([first.cost, second.cost]),
+    )
+
+
+def _refined(
+    T_cam_world: Array, weights: Array, points: Array, pixels: Array, cells: Cells, camera: Camera, sigma: float
+) -> _Motions:
+    """Poses by Gauss-Newton steps, the first with weights (H, N), the others with all points that agree."""
+    weight = 1.0 / cells.count[cells.of]
+    T = np.broadcast_to(T_cam_world, (len(weights), 4, 4))
+    for scale in (*_SCALES, None):
+        off, jacobian = _linearize(T, points, pixels, camera)
+        T = geometry.se3_exp(_steps(off, jacobian, weights)) @ T
+        squared = np.sum(_residuals_of_many(T, points, pixels, camera) ** 2, axis=1)
+        if scale is not None:
+            weights = weight / (1.0 + squared / (scale * sigma) ** 2) ** 2
+    cost = np.minimum(squared / (_TIGHT * sigma) ** 2, 1.0) @ weight / len(cells.count)
+    return _Motions(T, squared, cost)
+
+
+def _steps(off: Array, jacobian: Array, weights: Array) -> Array:
+    """(H, 6) the best steps for residuals (H, 2, N), their derivatives (H, 2, N, 6) and weights (H, N)."""
+    weighted = jacobian * weights[:, None, :, None]
+    hypotheses = len(off)
+    flat, weighted = jacobian.reshape(hypotheses, -1, 6), weighted.reshape(hypotheses, -1, 6)
+    normal = np.swapaxes(weighted, 1, 2) @ flat
+    gradient = np.swapaxes(weighted, 1, 2) @ off.reshape(hypotheses, -1, 1)
+    diagonal = np.einsum("hpp->hp", normal)
+    diagonal += 1e-9 * diagonal + 1e-12
+    return np.asarray(-np.linalg.solve(normal, gradient)[..., 0])
+
+
+def _in_cameras(T: Array, points: Array) -> tuple[Array, Array, Array]:
+    """(H, N) each: points over their depths, and these, from poses (H, 4, 4)."""
+    x, y, z = np.moveaxis(points @ np.swapaxes(T[:, :3, :3], 1, 2) + T[:, None, :3, 3], -1, 0)
+    z = np.maximum(z, _LEAST_DEPTH)
+    return x / z, y / z, z
+
+
+def _residuals_of_many(T: Array, points: Array, pixels: Array, camera: Camera) -> Array:
+    """(H, 2, N) pixels, from poses (H, 4, 4)."""
+    u, v, _ = _in_cameras(T, points)
+    return np.stack([camera.fx * u + camera.cx - pixels[:, 0], camera.fy * v + camera.cy - pixels[:, 1]], axis=1)
+
+
+def _linearize(T: Array, points: Array, pixels: Array, camera: Camera) -> tuple[Array, Array]:
+    """Residuals (H, 2, N) and their derivatives (H, 2, N, 6) by left perturbations [translation, rotation]."""
+    u, v, z = _in_cameras(T, points)
+    zero = np.zeros_like(z)
+    along_x = camera.fx * np.stack([1 / z, zero, -u / z, -u * v, 1 + u * u, -v], axis=-1)
+    along_y = camera.fy * np.stack([zero, 1 / z, -v / z, -1 - v * v, u * v, u], axis=-1)
+    return _residuals_of_many(T, points, pixels, camera), np.stack([along_x, along_y], axis=1)
+
+
+def _samples(cells: Cells) -> Mask:
+    """(H, N) the points of a few cells each."""
     usable = np.flatnonzero(cells.count >= _LEAST_IN_CELL)
     if len(usable) < _SAMPLE_CELLS:
-        return np.zeros((1, 6))
-    normal = np.einsum("anp,anq,n->npq", jacobian, jacobian, weight)
-    gradient = np.einsum("anp,an,n->np", jacobian, off, weight)
-    in_order = np.argsort(cells.of, kind="stable")
-    starts = np.searchsorted(cells.of[in_order], np.arange(len(cells.count)))
-    normal, gradient = (np.add.reduceat(values[in_order], starts, axis=0) for values in (normal, gradient))
+        return np.zeros((0, len(cells.of)), dtype=bool)
     # The same every time: two runs give the same bytes.
     rng = np.random.default_rng(0)
     chosen = usable[np.argsort(rng.random((_SAMPLES, len(usable))), axis=1)[:, :_SAMPLE_CELLS]]
-    normal, gradient = normal[chosen].sum(axis=1), gradient[chosen].sum(axis=1)
-    diagonal = np.einsum("hpp->hp", normal)
-    diagonal += 1e-9 * diagonal + 1e-12
-    steps = -np.linalg.solve(normal, gradient[..., None])[..., 0]
-    return np.concatenate([np.zeros((1, 6)), steps])
+    return np.asarray(np.any(chosen[:, :, None] == cells.of, axis=1))

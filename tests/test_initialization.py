@@ -10,6 +10,7 @@ import pytest
 from spslam import geometry
 from spslam.backend.pose import PnPSolver
 from spslam.backend.two_view import EpipolarSolver
+from spslam.camera import Camera
 from spslam.config import Config, InitializationConfig
 from spslam.frame import Observations
 from spslam.frontend.matching import DescriptorMatcher
@@ -203,6 +204,56 @@ def _landmark_of(slam_map: Map, labels: np.ndarray) -> np.ndarray:
     landmark = np.zeros(slam_map.points["id"].max() + 1, np.int64)
     landmark[linked[linked >= 0]] = labels[linked >= 0]
     return landmark[slam_map.points["id"]]
+
+
+def moving_box(share: float) -> tuple[Observations, Observations, np.ndarray]:
+    """Two views of a slanted wall by a camera that moves aside, before which a box full of points moves by itself; and
+    which points are on the box, over such a share of the image."""
+    camera, rng = Camera(640, 480, 400.0, 400.0, 319.5, 239.5), np.random.default_rng(3)
+    right = 20.0 + 600.0 * share
+    wall, box = rng.uniform((0, 0), (640, 480), (400, 2)), rng.uniform((20, 0), (right, 480), (400, 2))
+    wall = wall[(wall[:, 0] < 20) | (wall[:, 0] > right)]
+    depth = np.append(2.0 + 6.0 * wall[:, 0] / 640, 1.0 + 0.3 * rng.random(400))
+    first, on_box = np.concatenate([wall, box]), np.arange(len(wall) + 400) >= len(wall)
+    points = camera.unproject(first, depth)
+    points[on_box] += (0.05, 0.12, 0.05)
+    second = camera.project(points - (0.2, 0.0, 0.0))
+    descriptors = np.linalg.qr(rng.normal(size=(len(first), len(first))))[0].astype(np.float32)
+
+    def view(index: int, pixels: np.ndarray) -> Observations:
+        unknown = np.full(len(pixels), np.nan)
+        return Observations(
+            index=index,
+            timestamp=0.1 * index,
+            pixels=pixels + rng.normal(0, 0.2, pixels.shape),
+            descriptors=descriptors,
+            scores=np.ones(len(pixels), dtype=np.float32),
+            u_right=unknown,
+            depth=unknown,
+            delays=np.zeros(len(pixels)),
+        )
+
+    return view(0, first), view(1, second), on_box
+
+
+def test_a_single_camera_starts_by_what_moves_in_most_of_the_image() -> None:
+    first, second, on_box = moving_box(0.25)
+    slam_map, initializer = Map(len(on_box)), two_views()
+    camera = Camera(640, 480, 400.0, 400.0, 319.5, 239.5)
+    initializer.start(slam_map, camera, first)
+    started = initializer.start(slam_map, camera, second)
+    assert isinstance(started, Started), started
+    linked = slam_map.observations["point"][slam_map.observation_rows(started.keyframe_id)] >= 0
+    assert np.mean(linked[~on_box]) > 0.8 and np.mean(linked[on_box]) < 0.1
+
+
+def test_a_single_camera_does_not_start_where_two_motions_are_even() -> None:
+    first, second, on_box = moving_box(0.5)
+    slam_map, initializer = Map(len(on_box)), two_views()
+    camera = Camera(640, 480, 400.0, 400.0, 319.5, 239.5)
+    initializer.start(slam_map, camera, first)
+    refused = initializer.start(slam_map, camera, second)
+    assert isinstance(refused, str) and "moves in another way than the rest" in refused
 
 
 def test_turning_makes_no_map(scene) -> None:

@@ -69,6 +69,17 @@ def test_a_moving_camera_is_not_moved_by_a_box(caplog: pytest.LogCaptureFixture)
     assert largest_error(slam, poses) < alone + 0.03
 
 
+@pytest.mark.parametrize("count", [150, 300])
+def test_a_box_in_the_first_frame_leaves_the_first_map(count: int, caplog: pytest.LogCaptureFixture) -> None:
+    poses = sway(20)
+    slam = drive(PointRoom(), poses, Box(count, width=160.0), start=0, from_x=50.0)
+    assert largest_error(slam, poses) < 0.05
+    assert len(told(caplog)) == 1
+    # The map was begun anew, without those of its first points that moved.
+    first = slam.map.observations["point"][slam.map.observation_rows(int(slam.map.keyframes["id"][0]))]
+    assert int(slam.map.keyframes["id"][0]) > 0 and np.count_nonzero(first >= 0) > 50
+
+
 @pytest.mark.parametrize("count", [150, 400])
 def test_a_single_camera_does_not_start_on_a_box(count: int) -> None:
     poses = [look(-0.5, 0.0, -2.0, 0.0)] * 40
@@ -91,6 +102,8 @@ def test_what_moved_is_not_in_the_map() -> None:
         ("stereo", "superpoint", ["still:frames=60", "mover:share=0.4,speed=3.3"]),
         ("rgbd", "orb", ["still:frames=60", "mover:share=0.25,speed=4,path=appear"]),
         ("stereo", "superpoint", ["mover:share=0.4,speed=3.3,path=pass"]),
+        ("stereo", "superpoint", ["mover:share=0.4,speed=-1,path=appear,start=0"]),
+        ("rgbd", "superpoint", ["mover:share=0.4,speed=-1,path=appear,seed=1"]),
         ("stereo", "superpoint", ["still:frames=40", "mover:share=0.25,speed=3.3,path=appear,start=0"]),
     ],
 )

@@ -7,7 +7,7 @@ import pytest
 
 from spslam import geometry
 from spslam.camera import Camera
-from spslam.two_motions import Cells, consensus, find_split, residuals
+from spslam.two_motions import Cells, consensus, find_split, residuals, rival
 
 CAMERA = Camera(640, 480, 400.0, 400.0, 319.5, 239.5)
 TURNED = geometry.se3_exp(np.array([0.02, -0.01, 0.0, 0.0, 0.003, 0.0]))
@@ -68,6 +68,30 @@ def test_what_a_pose_rejects_may_be_most_of_the_image() -> None:
     inlier = np.hypot(*off.T) < 2.5
     found = find_split(pixels, off, inlier, CAMERA)
     assert found is not None and not found.between
+
+
+@pytest.mark.parametrize("box_points", [300, 600, 1200])
+def test_another_motion_of_more_of_the_image_outvotes_a_pose(box_points: int) -> None:
+    points, pixels, on_box = scene(box_points, box_px=12.0)
+    followed = between(points[on_box], pixels[on_box])
+    inlier = np.hypot(*residuals(followed, points, pixels, CAMERA).T) < 1.5
+    other = rival(followed, points, pixels, inlier, CAMERA)
+    assert other is not None and other.wins and other.even
+    assert np.mean(other.moving[on_box]) > 0.9 and np.mean(other.moving[~on_box]) < 0.01
+    # The pose of most of the image is not outvoted by the box, however many points are on it.
+    inlier = np.hypot(*residuals(TURNED, points, pixels, CAMERA).T) < 1.5
+    other = rival(TURNED, points, pixels, inlier, CAMERA)
+    assert other is None or not other.wins
+
+
+@pytest.mark.parametrize("noise_px", [0.1, 0.5, 2.0])
+@pytest.mark.parametrize("astray", [0.0, 0.3])
+def test_a_static_scene_has_no_rival(noise_px: float, astray: float) -> None:
+    points, pixels, _ = scene(300, noise_px, box_px=0.0)
+    wrong = np.random.default_rng(1).random(len(points)) < astray
+    pixels[wrong] += np.random.default_rng(2).uniform(-40, 40, (np.count_nonzero(wrong), 2))
+    other = rival(between(points[~wrong], pixels[~wrong]), points, pixels, ~wrong, CAMERA)
+    assert other is None or not (other.wins or other.even)
 
 
 def test_the_same_points_give_the_same_pose() -> None:
