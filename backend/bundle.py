@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from spslam.camera import Camera
 from spslam.geometry import make_transform, orthonormalize, so3_exp
-from spslam.ports import BundleProblem, BundleResult
+from spslam.interfaces import BundleProblem, BundleResult
 
 from .residuals import (
     Reprojection,

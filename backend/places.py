@@ -22,7 +22,7 @@ _PER_KEYFRAME = 300
 
 
 class PlaceIndex:
-    """Key frames by what they look like (a `spslam.ports.PlaceRecognizer`).
+    """Key frames by what they look like (a `spslam.interfaces.PlaceRecognizer`).
 
     Args:
         codebook: of the extractor; None: learned from the first 20 key frames. Who searches earlier has one learned

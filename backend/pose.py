@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from spslam.camera import Camera
 from spslam.geometry import orthonormalize
-from spslam.ports import PoseEstimate
+from spslam.interfaces import PoseEstimate
 
 from .residuals import Reprojection, chi_squared, huber_cost, huber_weight, pose_jacobian
 

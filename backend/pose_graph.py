@@ -29,7 +29,7 @@ from spslam.geometry import (
     rotation_to_quaternion,
     similarity_scale,
 )
-from spslam.ports import PoseGraphEdges
+from spslam.interfaces import PoseGraphEdges
 
 _log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ class G2oPoseGraph:
         self.huber_delta = huber_delta
 
     def optimize(self, S_world_node: Array, edges: PoseGraphEdges, fixed: NDArray[np.bool_], with_scale: bool) -> Array:
-        """Refined nodes (K, 4, 4), SE(3) or Sim(3) when `with_scale`; see `spslam.ports.PoseGraphSolver`.
+        """Refined nodes (K, 4, 4), SE(3) or Sim(3) when `with_scale`; see `spslam.interfaces.PoseGraphSolver`.
 
         Fixed nodes come back as they were. A part of the graph that hangs together with no fixed node keeps its
         first node, and nodes without edges stay where they are.

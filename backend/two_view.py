@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from spslam.camera import Camera
 from spslam.geometry import apply, hat, inverse, make_transform, so3_exp
-from spslam.ports import TwoViewEstimate
+from spslam.interfaces import TwoViewEstimate
 
 from .residuals import CHI2_MONO, all_finite
 

@@ -16,7 +16,7 @@ from spslam.camera import RATES_HZ, Camera
 from spslam.errors import DatasetError, FrameError, StampError
 from spslam.frame import Frame, Sensor
 from spslam.notices import notice
-from spslam.ports import LeftOut, Sequence
+from spslam.interfaces import LeftOut, Sequence
 from spslam.trajectory import Trajectory
 
 from .calibration_checks import size_advice
@@ -29,7 +29,7 @@ _LOG = logging.getLogger(__name__)
 
 
 class BaseSequence(ABC):
-    """A `spslam.ports.Sequence` but for `__len__` and `_read`, which a reader adds."""
+    """A `spslam.interfaces.Sequence` but for `__len__` and `_read`, which a reader adds."""
 
     def __init__(
         self, name: str, sensor: Sensor, camera: Camera, source: str, ground_truth: Trajectory | None = None

@@ -25,7 +25,7 @@ from spslam.clocks import nearest
 from spslam.errors import DatasetError
 from spslam.frame import Frame
 from spslam.geometry import inverse, make_transform
-from spslam.ports import Sequence
+from spslam.interfaces import Sequence
 from spslam.trajectory import Trajectory
 
 from .base import BaseSequence, SlicedSequence

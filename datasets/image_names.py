@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from spslam.clocks import share_together, unit_by_clock
 from spslam.errors import CalibrationError, DatasetError, TimestampError
 from spslam.notices import notice
-from spslam.ports import LeftOut
+from spslam.interfaces import LeftOut
 from spslam.timestamps import FASTEST_STEP_S, SLOWEST_STEP_S, UNIT_NAMES, UNITS_PER_SECOND, TimeUnit, find_unit
 
 from .calibration import Calibration

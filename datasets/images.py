@@ -13,7 +13,7 @@ from spslam.camera import Camera
 from spslam.errors import CalibrationError, DatasetError
 from spslam.frame import Sensor
 from spslam.notices import notice
-from spslam.ports import LeftOut
+from spslam.interfaces import LeftOut
 
 from .base import FileSequence, FrameFiles, check_image_size
 from .calibration import Calibration, find_calibration

@@ -13,7 +13,7 @@ from spslam.camera import Camera
 from spslam.errors import CalibrationError, DatasetError
 from spslam.given_files import read_given
 from spslam.notices import notice
-from spslam.ports import LeftOut
+from spslam.interfaces import LeftOut
 from spslam.timestamps import stamp_column
 from spslam.trajectory import Trajectory, carried_truth, read_ground_truth
 

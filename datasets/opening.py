@@ -8,7 +8,7 @@ from typing import cast, get_args
 
 from spslam.errors import DatasetError
 from spslam.frame import Sensor
-from spslam.ports import Sequence
+from spslam.interfaces import Sequence
 from spslam.timestamps import TimeUnitChoice
 
 from .base import SlicedSequence

@@ -13,7 +13,7 @@ from spslam.camera import Camera
 from spslam.errors import DatasetError
 from spslam.frame import Frame, Sensor
 from spslam.geometry import make_transform
-from spslam.ports import LeftOut
+from spslam.interfaces import LeftOut
 from spslam.trajectory import Trajectory
 
 from .world_cache import cached_atlas
@@ -129,7 +129,7 @@ def open_world(preset: str, sensor: str = "auto") -> RenderedWorld:
 
 
 class RenderedWorld:
-    """A rendered sequence (see `spslam.ports.Sequence` for its attributes). The textures are made at the first
+    """A rendered sequence (see `spslam.interfaces.Sequence` for its attributes). The textures are made at the first
     frame, every frame when it is asked for; equal specs give equal bytes, in any order of access."""
 
     name: str

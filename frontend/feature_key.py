@@ -13,7 +13,7 @@ from typing import Any
 from spslam import __version__
 from spslam.config import FeatureConfig
 from spslam.machine import processor
-from spslam.ports import Extractor, engine, fingerprint, identity
+from spslam.interfaces import Extractor, engine, fingerprint, identity
 
 _LIBRARIES = ("numpy", "opencv-python-headless", "torch", "openvino", "onnxruntime")
 # What the extractor makes of these is in its fingerprint.

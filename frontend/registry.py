@@ -12,7 +12,7 @@ from importlib.metadata import EntryPoint, entry_points
 
 from spslam.config import FeatureConfig
 from spslam.errors import ConfigError, MissingDependencyError, SpslamError
-from spslam.ports import Extractor
+from spslam.interfaces import Extractor
 
 ENTRY_POINT_GROUP = "spslam.extractors"
 

@@ -23,7 +23,7 @@ from spslam import geometry
 from spslam.camera import Camera
 from spslam.config import Config
 from spslam.frame import Observations
-from spslam.ports import Matcher, PoseSolver, TwoViewSolver
+from spslam.interfaces import Matcher, PoseSolver, TwoViewSolver
 from spslam.table import Table
 from spslam.tracking import hull_share
 

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from spslam.config import Config
     from spslam.metric_scale import ScaleRequest
     from spslam.output import RunLog
-    from spslam.ports import Sequence as FrameSequence
+    from spslam.interfaces import Sequence as FrameSequence
     from spslam.viewer import Viewer
 
 _BLAS_THREADS = "OPENBLAS_NUM_THREADS"

@@ -168,7 +168,7 @@ def _runs(
 
 
 def _run(world: str, sensor: str, frames: list[Frame], threads: int) -> RunSpeed:
-    from spslam.build import build_parts
+    from spslam.factory import build_parts
     from spslam.config import load_config
     from spslam.slam import Slam
     from spslam.speed_report import time_run
@@ -182,7 +182,7 @@ def _run(world: str, sensor: str, frames: list[Frame], threads: int) -> RunSpeed
 
 def _parts(frames: list[Frame], threads: int) -> dict[str, Timing]:
     """Of one image: reading a file, the network, key points, matching, the pose."""
-    from spslam.build import build_parts
+    from spslam.factory import build_parts
     from spslam.config import FeatureConfig, load_config
     from spslam.frontend.learned import SuperPointExtractor
     from spslam.frontend.speed import time_parts

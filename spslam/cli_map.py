@@ -106,7 +106,7 @@ def merge(
     \b
     spslam map merge monday/map.npz tuesday/map.npz --out both.npz
     """
-    from spslam.build import build_parts
+    from spslam.factory import build_parts
     from spslam.config import load_config
     from spslam.map_file import SavedMap, load_map, save_map
     from spslam.map_merging import merge_maps

@@ -25,7 +25,7 @@ from spslam.signals import interrupt_as_flag
 if TYPE_CHECKING:
     from spslam.datasets.pictures import Picture
     from spslam.pictures_out import PictureSink
-    from spslam.ports import Extractor
+    from spslam.interfaces import Extractor
 
 _VIDEO_SUFFIX = ".mp4"
 

@@ -18,7 +18,7 @@ from spslam.camera import Camera
 from spslam.config import LoopConfig
 from spslam.map import Ids, Map
 from spslam.mapping import bundle_problem, drop_single_views
-from spslam.ports import BundleAdjuster, BundleProblem, BundleResult
+from spslam.interfaces import BundleAdjuster, BundleProblem, BundleResult
 
 logger = logging.getLogger(__name__)
 Array = NDArray[np.float64]

@@ -29,7 +29,7 @@ from spslam.camera import Camera
 from spslam.config import Config
 from spslam.frame import Observations
 from spslam.map import Ids
-from spslam.ports import Matcher
+from spslam.interfaces import Matcher
 
 Array = NDArray[np.float64]
 Cause = Literal["dark", "occlusion", "blur", "too few features", "jump", "too little parallax", "unclear"]

@@ -13,7 +13,7 @@ from spslam.camera import Camera
 from spslam.config import Config
 from spslam.frame import Observations
 from spslam.map import NO_POINT, Map
-from spslam.ports import Matcher, TwoViewEstimate, TwoViewSolver
+from spslam.interfaces import Matcher, TwoViewEstimate, TwoViewSolver
 from spslam.rolling_shutter import as_read_at_once
 from spslam.tracking import Tracked, Tracker
 from spslam.two_motions import Cells

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from spslam import geometry
 from spslam.config import LoopConfig
 from spslam.map import Ids, Map
-from spslam.ports import PlaceRecognizer
+from spslam.interfaces import PlaceRecognizer
 
 Array = NDArray[np.float64]
 

@@ -27,7 +27,7 @@ from spslam.loop_graph import essential_graph, spread_gap
 from spslam.map import Ids, Map
 from spslam.mapping import Mapper, RemovedKeyframe
 from spslam.notices import notice
-from spslam.ports import Matcher, PlaceRecognizer, PoseGraphSolver, PoseSolver
+from spslam.interfaces import Matcher, PlaceRecognizer, PoseGraphSolver, PoseSolver
 from spslam.tracking import Tracked, Tracker
 
 logger = logging.getLogger(__name__)

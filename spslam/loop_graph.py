@@ -12,7 +12,7 @@ from scipy.sparse import csr_matrix, triu
 from spslam import geometry
 from spslam.loop_candidates import median_depth
 from spslam.map import Ids, Map
-from spslam.ports import PoseGraphEdges, PoseGraphSolver
+from spslam.interfaces import PoseGraphEdges, PoseGraphSolver
 
 logger = logging.getLogger(__name__)
 Array = NDArray[np.float64]

@@ -22,7 +22,7 @@ from spslam.files import write_atomic
 from spslam.loop_graph import essential_graph
 from spslam.map import Map, Origin
 from spslam.map_file import FORMAT_VERSION, SavedMap
-from spslam.ports import PoseGraphEdges
+from spslam.interfaces import PoseGraphEdges
 
 Array = NDArray[np.float64]
 COLMAP_FILES = ("cameras.txt", "images.txt", "points3D.txt")

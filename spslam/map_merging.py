@@ -11,7 +11,7 @@ from spslam.loop_closing import LoopCloser, keyframe_observations
 from spslam.map import Map, Origin
 from spslam.map_file import SavedMap
 from spslam.mapping import Mapper
-from spslam.ports import Parts, identity
+from spslam.interfaces import Parts, identity
 from spslam.tracking import Tracker
 
 logger = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from spslam.camera import Camera
 from spslam.config import Config
 from spslam.frame import Observations
 from spslam.map import NO_POINT, Ids, Map
-from spslam.ports import BundleAdjuster, BundleProblem, BundleResult, Matcher, TwoViewSolver
+from spslam.interfaces import BundleAdjuster, BundleProblem, BundleResult, Matcher, TwoViewSolver
 from spslam.tracking import Tracked
 
 Array = NDArray[np.float64]

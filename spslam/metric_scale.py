@@ -16,7 +16,7 @@ from spslam.association import associate
 from spslam.errors import ConfigError, ScaleError, SpslamError
 from spslam.ground import ground_heights
 from spslam.map import Map
-from spslam.ports import Sequence
+from spslam.interfaces import Sequence
 from spslam.structured_text import one_line
 from spslam.trajectory import Trajectory
 

@@ -19,7 +19,7 @@ from spslam.evaluation import Evaluation
 from spslam.map import ARBITRARY
 from spslam.metric_scale import Scaling
 from spslam.notices import Notice
-from spslam.ports import EQUAL_STAMP, LeftOut, Sequence
+from spslam.interfaces import EQUAL_STAMP, LeftOut, Sequence
 from spslam.timestamps import summarize_times
 from spslam.trajectory import Trajectory, row_figures
 

@@ -12,7 +12,7 @@ from spslam.camera import Camera
 from spslam.config import Config, DepthConfig
 from spslam.errors import CalibrationError, DatasetError
 from spslam.frame import Features, Frame, Observations, unit_descriptors
-from spslam.ports import Extractor, StereoMatcher
+from spslam.interfaces import Extractor, StereoMatcher
 from spslam.rolling_shutter import readout_delays
 
 Array = NDArray[np.float64]

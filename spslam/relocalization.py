@@ -21,7 +21,7 @@ from spslam.frame import Observations
 from spslam.look_alikes import Departure, Place, Reach, groups_by_likeness
 from spslam.map import Ids, Map
 from spslam.notices import notice
-from spslam.ports import PlaceRecognizer
+from spslam.interfaces import PlaceRecognizer
 from spslam.tracking import Motion, Tracked, Tracker
 
 logger = logging.getLogger(__name__)

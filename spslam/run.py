@@ -28,7 +28,7 @@ from spslam.metrics import Metrics, Record, compute_metrics, notice_metrics
 from spslam.notices import Notice, notice
 from spslam.output import GROUND_TRUTH, OutputFolder, RunLog
 from spslam.pipeline import prepared, track_prepared
-from spslam.ports import Sequence
+from spslam.interfaces import Sequence
 from spslam.report import plot_trajectory, write_ply
 from spslam.samples import FrameSamples, Sample
 from spslam.saved_run import build_scene, truth_in_map

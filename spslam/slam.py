@@ -26,7 +26,7 @@ from spslam.mapping import KeyframeRule, Mapper
 from spslam.movers import Movers
 from spslam.notices import notice
 from spslam.observing import Observer, tracking_camera
-from spslam.ports import Parts, at_once, engine, identity
+from spslam.interfaces import Parts, at_once, engine, identity
 from spslam.recording import Recorder, Statistics
 from spslam.relocalization import Relocalizer
 from spslam.rolling_shutter import as_read_at_once
@@ -133,7 +133,7 @@ class Slam:
     ) -> Slam:
         """A system from a configuration or the name of a built-in one (see `load_config`); see `build_parts` for
         `cache` and `offline`."""
-        from spslam.build import build_parts
+        from spslam.factory import build_parts
 
         resolved = load_config(config, overrides) if isinstance(config, str) else config
         return cls(resolved, build_parts(resolved, cache, offline), saved, mapping)

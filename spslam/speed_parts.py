@@ -8,7 +8,7 @@ import numpy as np
 
 from spslam import geometry
 from spslam.camera import Camera
-from spslam.ports import Matcher, PoseSolver
+from spslam.interfaces import Matcher, PoseSolver
 from spslam.speed_report import Timing
 
 _KEYPOINTS, _POINTS, _MATCHES = 1000, 2000, 500

@@ -9,10 +9,10 @@ import pytest
 from spslam.backend.bundle import SchurBundleAdjuster
 from spslam.backend.pose import PnPSolver
 from spslam.backend.two_view import EpipolarSolver
-from spslam.build import build_parts
+from spslam.factory import build_parts
 from spslam.config import load_config
 from spslam.frontend.engine import usable_cores
-from spslam.ports import at_once
+from spslam.interfaces import at_once
 
 
 def test_values_reach_their_parts() -> None:

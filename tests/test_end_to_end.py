@@ -18,7 +18,7 @@ from spslam.datasets.world import RenderedWorld, world_spec
 from spslam.evaluation import Evaluation, evaluate
 from spslam.frame import Frame
 from spslam.map_file import load_map
-from spslam.ports import Sequence
+from spslam.interfaces import Sequence
 from spslam.slam import Slam
 from spslam.tracking import TrackState
 

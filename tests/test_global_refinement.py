@@ -13,7 +13,7 @@ from spslam.camera import Camera
 from spslam.config import LoopConfig
 from spslam.global_refinement import GlobalRefiner
 from spslam.map import Map
-from spslam.ports import BundleProblem, BundleResult
+from spslam.interfaces import BundleProblem, BundleResult
 
 
 def refiner(delay: int = 2, iterations: int = 20) -> GlobalRefiner:

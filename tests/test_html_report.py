@@ -21,7 +21,7 @@ from spslam.html_report import write_report
 from spslam.map import ARBITRARY, Map, Origin
 from spslam.metric_scale import Scaling
 from spslam.metrics import Record, compute_metrics
-from spslam.ports import LeftOut
+from spslam.interfaces import LeftOut
 from spslam.recording import Statistics
 from spslam.report_data import chart_data, loop_rows
 from spslam.samples import Sample

@@ -234,7 +234,7 @@ def test_every_command_refuses_the_same_maps(
 ) -> None:
     monkeypatch.setattr("spslam.map_merging.merge_maps", lambda *_: pytest.fail("a map that lies was merged"))
     monkeypatch.setattr("spslam.slam.Slam.from_config", lambda *_, **__: pytest.fail("a map that lies was used"))
-    monkeypatch.setattr("spslam.build.build_parts", lambda *_: None)
+    monkeypatch.setattr("spslam.factory.build_parts", lambda *_: None)
     folder, run, good = tmp_path / "out", tmp_path / "run", tmp_path / "good.npz"
     folder.mkdir()
     run.mkdir()

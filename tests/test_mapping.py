@@ -15,7 +15,7 @@ from spslam.frame import Observations
 from spslam.frontend.matching import DescriptorMatcher
 from spslam.map import NO_POINT, Map
 from spslam.mapping import KeyframeRule, Mapper, close_distance, fundamental_matrix
-from spslam.ports import PoseEstimate
+from spslam.interfaces import PoseEstimate
 from spslam.tracking import Tracked
 
 NOISE_PX = 0.3

@@ -23,7 +23,7 @@ from spslam.map_file import load_map, save_map
 from spslam.metric_scale import CameraHeight, KnownDistance, ScaleRequest
 from spslam.metrics import peak_memory_mb
 from spslam.output import OUTPUT_NAMES, OutputFolder, RunLog, default_output
-from spslam.ports import EQUAL_STAMP, LeftOut
+from spslam.interfaces import EQUAL_STAMP, LeftOut
 from spslam.recording import Statistics
 from spslam.run import Outcome, Status, run, track_all
 from spslam.tracking import TrackResult, TrackState

@@ -37,7 +37,7 @@ from spslam.frame import Frame, Observations
 from spslam.map import Map
 from spslam.map_file import SavedMap, load_map
 from spslam.metric_scale import TrueDistance, apply_scale
-from spslam.ports import BundleProblem, BundleResult, PoseEstimate
+from spslam.interfaces import BundleProblem, BundleResult, PoseEstimate
 from spslam.slam import Slam
 from spslam.tracking import Tracked, TrackState
 from spslam.trajectory import Trajectory

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from spslam.codebook import CLUSTERS, DIMENSIONS, Codebook, learn_codebook
 from spslam.frame import unit_descriptors
-from spslam.ports import Extractor
+from spslam.interfaces import Extractor
 
 
 def learn_codebook_from_images(

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from spslam.config import FeatureConfig, describe_errors
 from spslam.errors import ConfigError
-from spslam.ports import Extractor, engine
+from spslam.interfaces import Extractor, engine
 
 from ..registry import create_extractor
 from .evaluation_report import Result, markdown_table, plot, write_json

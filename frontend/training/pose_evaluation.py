@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spslam.frame import Features, unit_descriptors
-from spslam.ports import Extractor
+from spslam.interfaces import Extractor
 
 from ..matching import DescriptorMatcher
 from .homography_metrics import area_under_curve

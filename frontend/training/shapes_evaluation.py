@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from spslam.ports import Extractor
+from spslam.interfaces import Extractor
 
 from ..keypoints import find_maxima
 from .homography_metrics import NMS_RADIUS, average_precision, pairwise_distance, suppress_near

@@ -23,7 +23,7 @@ from spslam.geometry import (
     similarity_scale,
     so3_exp,
 )
-from spslam.ports import PoseGraphEdges, PoseGraphSolver
+from spslam.interfaces import PoseGraphEdges, PoseGraphSolver
 
 HUBER = {False: 3.5485, True: 3.7506}
 

@@ -7,7 +7,7 @@ from spslam.camera import Camera
 from spslam.datasets.base import BaseSequence, SlicedSequence
 from spslam.errors import DatasetError, FrameError
 from spslam.frame import Frame
-from spslam.ports import Sequence
+from spslam.interfaces import Sequence
 from spslam.trajectory import Trajectory
 
 CAMERA = Camera(4, 3, 5.0, 5.0, 1.5, 1.0, fps=10.0)

@@ -7,7 +7,7 @@ import pytest
 
 from spslam.datasets import open_sequence
 from spslam.errors import CalibrationError, DatasetError
-from spslam.ports import Sequence
+from spslam.interfaces import Sequence
 
 
 @pytest.fixture

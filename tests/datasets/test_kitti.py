@@ -9,7 +9,7 @@ from spslam.datasets import open_sequence
 from spslam.errors import DatasetError, FrameError
 from spslam.frame import Frame
 from spslam.notices import shown_notices
-from spslam.ports import Sequence
+from spslam.interfaces import Sequence
 
 FOCAL, OFFSET = 30.0, 3.0
 TIMES = [0.0, 0.1, 0.2, 0.3]

@@ -10,7 +10,7 @@ from matroska import write_matroska
 
 from spslam.datasets import open_sequence, read_pictures
 from spslam.errors import CalibrationError, DatasetError
-from spslam.ports import Sequence
+from spslam.interfaces import Sequence
 
 WIDTH, HEIGHT, COUNT, FPS = 64, 48, 90, 25.0
 SIZE = {"width": WIDTH, "height": HEIGHT, "cx": 31.5, "cy": 23.5}

@@ -18,7 +18,7 @@ from spslam.datasets.world_texture import face_texture
 from spslam.errors import DatasetError
 from spslam.files import cache_folder
 from spslam.geometry import apply, inverse, rotation_angle
-from spslam.ports import Sequence
+from spslam.interfaces import Sequence
 
 
 @pytest.fixture(scope="session")

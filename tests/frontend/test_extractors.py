@@ -14,7 +14,7 @@ from spslam.frame import unit_descriptors
 from spslam.frontend.checkpoints import find_weights
 from spslam.frontend.matching import DescriptorMatcher
 from spslam.frontend.registry import create_extractor, extractor_names
-from spslam.ports import Extractor
+from spslam.interfaces import Extractor
 
 BUILT_IN = ["superpoint", "orb", "sift"]
 

@@ -19,7 +19,7 @@ from spslam.frontend import feature_key, keypoints
 from spslam.frontend.feature_cache import CachedExtractor
 from spslam.frontend.feature_key import code_digest, code_files, describe
 from spslam.frontend.registry import create_extractor
-from spslam.ports import Extractor, engine, identity
+from spslam.interfaces import Extractor, engine, identity
 
 Image = NDArray[np.uint8]
 

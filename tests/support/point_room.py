@@ -15,7 +15,7 @@ from spslam.config import Config, load_config
 from spslam.evaluation import evaluate
 from spslam.frame import Features, Frame
 from spslam.frontend.matching import DescriptorMatcher
-from spslam.ports import Parts
+from spslam.interfaces import Parts
 from spslam.slam import Slam
 from spslam.tracking import TrackResult
 from spslam.trajectory import Trajectory

@@ -16,7 +16,7 @@ from spslam.frontend.feature_cache import CachedExtractor
 from spslam.frontend.matching import DescriptorMatcher
 from spslam.frontend.registry import create_extractor
 from spslam.frontend.stereo import BlockStereoMatcher
-from spslam.ports import Parts
+from spslam.interfaces import Parts
 
 # An image takes less processor time from one thread than from two (0.85, docs/decisions/0011-speed.md).
 _AT_ONCE_OFFLINE = 2
