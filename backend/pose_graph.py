@@ -20,7 +20,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from spslam.errors import MapError
-from spslam.files import write_atomic
+from spslam.io.files import write_atomic
 from spslam.geometry import (
     inverse,
     make_transform,

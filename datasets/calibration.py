@@ -15,7 +15,7 @@ from spslam.camera import LARGEST_PX, Camera
 from spslam.errors import CalibrationError
 from spslam.geometry import orthonormalize
 from spslam.lens import lens
-from spslam.structured_text import one_line, shown
+from spslam.io.structured_text import one_line, shown
 
 from .calibration_checks import is_rigid, report_baseline, report_doubts
 from .foreign_calibration import recognise

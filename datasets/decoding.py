@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spslam.errors import DatasetError, FrameError
-from spslam.files import visible_files
-from spslam.given_files import NO_ARRAYS, read_given
+from spslam.io.files import visible_files
+from spslam.io.given_files import NO_ARRAYS, read_given
 from spslam.notices import notice
 
 _LOG = logging.getLogger(__name__)

@@ -18,8 +18,8 @@ from urllib.parse import urlsplit
 
 from spslam import __version__
 from spslam.errors import FetchError
-from spslam.files import write_atomic
-from spslam.structured_text import parse_json
+from spslam.io.files import write_atomic
+from spslam.io.structured_text import parse_json
 
 from .layout import reason
 

@@ -18,7 +18,7 @@ from spslam.geometry import inverse, orthonormalize
 from spslam.lens import lens, lens_model
 from spslam.notices import notice
 from spslam.interfaces import NO_STAMP, LeftOut
-from spslam.structured_text import shown
+from spslam.io.structured_text import shown
 from spslam.timestamps import LARGEST_STAMP
 from spslam.trajectory import Trajectory, carried_truth, read_ground_truth
 

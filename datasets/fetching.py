@@ -12,8 +12,8 @@ from functools import partial
 from pathlib import Path
 
 from spslam.errors import FetchError
-from spslam.files import write_atomic
-from spslam.structured_text import parse_json
+from spslam.io.files import write_atomic
+from spslam.io.structured_text import parse_json
 
 from .catalogue import Archive, Catalogue, Part, PublicSequence
 from .download import Download, Progress

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spslam.errors import DatasetError
-from spslam.given_files import read_given
+from spslam.io.given_files import read_given
 from spslam.notices import notice
 from spslam.timestamps import are_stamps, columns_of_times, date_as_seconds
 

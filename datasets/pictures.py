@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spslam.errors import DatasetError, FrameError
-from spslam.files import visible_files
+from spslam.io.files import visible_files
 from spslam.notices import notice
 
 from .decoding import IMAGE_SUFFIXES, tell_orientation, to_grey

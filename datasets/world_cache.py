@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 
 from spslam.errors import OutputError
-from spslam.files import cache_folder
+from spslam.io.files import cache_folder
 from spslam.notices import notice
-from spslam.sealed import SealError, read_sealed, write_sealed
+from spslam.io.sealed import SealError, read_sealed, write_sealed
 
 from .world_render import TextureAtlas, build_atlas
 from .world_scene import Face

@@ -8,10 +8,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from spslam import structured_text
+from spslam.io import structured_text
 from spslam.errors import CalibrationError
-from spslam.given_files import read_given
-from spslam.structured_text import StructureError
+from spslam.io.given_files import read_given
+from spslam.io.structured_text import StructureError
 
 # No calibration is longer.
 _LONGEST_BYTES = 1_000_000

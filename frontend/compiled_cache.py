@@ -15,7 +15,7 @@ from typing import Any
 
 from spslam.errors import OutputError
 from spslam.notices import notice
-from spslam.sealed import SealError, read_sealed, write_sealed
+from spslam.io.sealed import SealError, read_sealed, write_sealed
 
 from .openvino_model import Model, openvino_cache
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from spslam.config import FeatureConfig
 from spslam.errors import ConfigError, OutputError
-from spslam.files import temporary_folder, write_atomic
+from spslam.io.files import temporary_folder, write_atomic
 
 from .checkpoints import load_superpoint, weights_name
 from .engine_choice import quantised_path

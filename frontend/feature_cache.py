@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from spslam.config import FeatureConfig
 from spslam.errors import OutputError
-from spslam.files import write_atomic
+from spslam.io.files import write_atomic
 from spslam.frame import Features
 from spslam.interfaces import Extractor, at_once, engine, identity
-from spslam.sealed import SealError, read_sealed, write_sealed
+from spslam.io.sealed import SealError, read_sealed, write_sealed
 
 from .feature_key import describe
 

@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spslam.errors import MissingDependencyError, OutputError, WeightsError
-from spslam.files import cache_folder
+from spslam.io.files import cache_folder
 from spslam.notices import notice
-from spslam.sealed import SealError, read_sealed, write_sealed
+from spslam.io.sealed import SealError, read_sealed, write_sealed
 
 from .checkpoints import Checkpoint
 from .decoder import CELL

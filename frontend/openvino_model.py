@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spslam.errors import MissingDependencyError, OutputError, WeightsError
-from spslam.files import USE_ANOTHER_TMPDIR, cache_folder, temporary_folder, write_atomic
+from spslam.io.files import USE_ANOTHER_TMPDIR, cache_folder, temporary_folder, write_atomic
 from spslam.notices import notice
 from spslam.signals import signal_stack_kept
 

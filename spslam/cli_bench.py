@@ -96,7 +96,7 @@ def speed(
     spslam bench speed --markdown docs/speed.md
     """
     from spslam.errors import OutputError
-    from spslam.files import write_atomic
+    from spslam.io.files import write_atomic
 
     for path in (json_file, markdown):
         # Not only when all is measured.
@@ -204,7 +204,7 @@ def _parts(frames: list[Frame], threads: int) -> dict[str, Timing]:
 def _starts(world: str, threads: int) -> dict[str, float]:
     """Seconds to the first pose of a process with an empty cache, and of one, the median of some, with what it left."""
     command = [sys.executable, "-m", "spslam", "run", world, "--max-frames", "1"]
-    from spslam.files import temporary_folder
+    from spslam.io.files import temporary_folder
 
     with temporary_folder() as folder:
         out = folder / "out"
@@ -226,7 +226,7 @@ def _reading(images: list[NDArray[np.uint8]]) -> Timing:
     import cv2
 
     from spslam.datasets.decoding import read_image
-    from spslam.files import temporary_folder, write_atomic
+    from spslam.io.files import temporary_folder, write_atomic
     from spslam.speed_report import Timing
 
     milliseconds = []

@@ -116,7 +116,7 @@ def fetch(
 def _open(data: Path | None) -> tuple[DataFolder, Catalogue]:
     from spslam.datasets.catalogue import Catalogue
     from spslam.datasets.fetching import DataFolder
-    from spslam.files import data_folder
+    from spslam.io.files import data_folder
 
     catalogue = Catalogue.load()
     root = data_folder() if data is None else data.expanduser()

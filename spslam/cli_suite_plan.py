@@ -32,7 +32,7 @@ class Plan:
 def open_data(data: Path | None) -> tuple[DataFolder, Catalogue]:
     from spslam.datasets.catalogue import Catalogue
     from spslam.datasets.fetching import DataFolder
-    from spslam.files import data_folder
+    from spslam.io.files import data_folder
 
     catalogue = Catalogue.load()
     root = data_folder() if data is None else data.expanduser()
@@ -155,7 +155,7 @@ def undone(plans: list[Plan], results: Results, overwrite: bool) -> list[Plan]:
 
 
 def fetch_command(names: list[str], catalogue: Catalogue, folder: DataFolder) -> str:
-    from spslam.files import data_folder
+    from spslam.io.files import data_folder
 
     sequences = catalogue.choose(names)
     wanted = []

@@ -364,7 +364,7 @@ def _train(stage: Stage, settings: TrainingConfig, inputs: StageInputs, device: 
 def _draw_sheet(path: Path, settings: TrainingConfig) -> None:
     import cv2
 
-    from spslam.files import write_atomic
+    from spslam.io.files import write_atomic
     from spslam.frontend.training.shapes import contact_sheet
 
     _, data = cv2.imencode(".png", contact_sheet(settings.shapes.size, settings.seed))

@@ -132,7 +132,7 @@ def evaluate(
     from spslam.comparison import spread as spread_of
     from spslam.coverage import RECALL_DISTANCES_M
     from spslam.display import print_comparisons, print_figures
-    from spslam.files import write_atomic
+    from spslam.io.files import write_atomic
     from spslam.relative_error import Step
     from spslam.timestamps import UNITS_PER_SECOND
     from spslam.trajectory import read_times, read_trajectories

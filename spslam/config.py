@@ -11,8 +11,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from spslam.errors import ConfigError
-from spslam.given_files import read_given
-from spslam.structured_text import StructureError, one_line, parse_yaml, shown
+from spslam.io.given_files import read_given
+from spslam.io.structured_text import StructureError, one_line, parse_yaml, shown
 
 # No configuration is longer, extends more others, or has keys with more parts.
 _LONGEST_BYTES = 1_000_000

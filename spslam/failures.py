@@ -11,7 +11,7 @@ from typing import Any
 import typer
 
 from spslam.errors import SpslamError
-from spslam.files import USE_ANOTHER_TMPDIR
+from spslam.io.files import USE_ANOTHER_TMPDIR
 
 # Typer has carried a Click of its own for some time: its classes are found by way of what both export.
 UsageError = typer.BadParameter.__mro__[1]

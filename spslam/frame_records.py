@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spslam.files import write_atomic
+from spslam.io.files import write_atomic
 from spslam.metrics import Record
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spslam.evaluation import Evaluation
-from spslam.files import write_atomic
+from spslam.io.files import write_atomic
 from spslam.html_parts import fill, page_file, table, tile
 from spslam.metrics import Metrics, Record
 from spslam.path_views import ALIGNMENT_WORDS

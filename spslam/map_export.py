@@ -18,7 +18,7 @@ from spslam import geometry
 from spslam.camera import Camera
 from spslam.config import LoopConfig
 from spslam.errors import MapError, OutputError
-from spslam.files import write_atomic
+from spslam.io.files import write_atomic
 from spslam.loop_graph import essential_graph
 from spslam.map import Map, Origin
 from spslam.map_file import FORMAT_VERSION, SavedMap

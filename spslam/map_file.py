@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spslam.errors import CalibrationError, MapError
-from spslam.files import atomic_file
+from spslam.io.files import atomic_file
 from spslam.map import NO_POINT, Map
 from spslam.map_archive import UNREADABLE, Arrays, read_archive, write_archive
 from spslam.map_checks import check_descriptors, check_ids, check_map, read_origin

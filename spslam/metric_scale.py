@@ -17,7 +17,7 @@ from spslam.errors import ConfigError, ScaleError, SpslamError
 from spslam.ground import ground_heights
 from spslam.map import Map
 from spslam.interfaces import Sequence
-from spslam.structured_text import one_line
+from spslam.io.structured_text import one_line
 from spslam.trajectory import Trajectory
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import numpy as np
 from spslam.comparison import Comparison
 from spslam.errors import OutputError
 from spslam.evaluation import Evaluation
-from spslam.files import printable, write_atomic
+from spslam.io.files import printable, write_atomic
 from spslam.path_views import ALIGNMENT_WORDS, AXES, broken, choose_views, during
 from spslam.plotting import draw_png
 from spslam.trajectory import Trajectory

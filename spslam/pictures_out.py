@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spslam.errors import MissingDependencyError, OutputError
-from spslam.files import PartFile, check_printable, write_atomic
+from spslam.io.files import PartFile, check_printable, write_atomic
 
 Image = NDArray[np.uint8]
 

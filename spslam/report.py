@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from spslam.errors import TrajectoryError
 from spslam.evaluation import Alignment, Evaluation, evaluate
-from spslam.files import printable, write_atomic
+from spslam.io.files import printable, write_atomic
 from spslam.path_views import ALIGNMENT_WORDS, AXES, View, broken, choose_views, during, gaps
 from spslam.plotting import draw_png
 from spslam.trajectory import Trajectory

@@ -18,7 +18,7 @@ import numpy as np
 from spslam.disturbance import Disturbed, judge
 from spslam.errors import DatasetError, InputError, OutputError, RunStoppedError, SpslamError
 from spslam.evaluation import Alignment, Evaluation, evaluate
-from spslam.files import printable, write_atomic
+from spslam.io.files import printable, write_atomic
 from spslam.frame_records import write_frames
 from spslam.html_report import write_report
 from spslam.input_checks import InputChecks

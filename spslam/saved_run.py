@@ -19,7 +19,7 @@ from spslam.config import LoopConfig
 from spslam.errors import MapError, OutputError, SpslamError, TrajectoryError
 from spslam.evaluation import Alignment, Evaluation, evaluate, transform_trajectory
 from spslam.geometry import inverse
-from spslam.given_files import read_given
+from spslam.io.given_files import read_given
 from spslam.loop_graph import covisible_pairs
 from spslam.map import Map
 from spslam.map_export import choose_part
@@ -28,7 +28,7 @@ from spslam.notices import notice
 from spslam.output import GROUND_TRUTH, RUN_LABELS, read_metrics
 from spslam.path_views import during
 from spslam.scene import Scene
-from spslam.structured_text import one_line
+from spslam.io.structured_text import one_line
 from spslam.tracking import TrackState
 from spslam.trajectory import Trajectory, read_tum
 

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spslam.errors import MissingDependencyError, OutputError
-from spslam.files import folder_of, write_atomic
+from spslam.io.files import folder_of, write_atomic
 from spslam.flight import film
 from spslam.layers import Layer, Look, draw_layers, frame_scene, thicken_hairs
 from spslam.legend import write_legend

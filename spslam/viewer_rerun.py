@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from spslam.camera import Camera
 from spslam.errors import MissingDependencyError, OutputError
-from spslam.files import check_printable, final_path, printable
+from spslam.io.files import check_printable, final_path, printable
 from spslam.layers import Lines, Look, Points, draw_layers, frame_scene
 from spslam.live_scene import live_scene
 from spslam.scene import Scene

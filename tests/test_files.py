@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from spslam import files
+from spslam.io import files
 from spslam.errors import OutputError
-from spslam.files import PartFile, atomic_file, folder_of, is_stream, temporary_folder, write_atomic
+from spslam.io.files import PartFile, atomic_file, folder_of, is_stream, temporary_folder, write_atomic
 
 
 def listed(folder: Path) -> list[str]:
@@ -197,7 +197,7 @@ def test_standard_output_as_a_file_follows_what_was_printed(path: str, tmp_path:
     if not Path(path).parent.is_dir():
         pytest.skip(f"there is no {Path(path).parent}")
     (tmp_path / "link").symlink_to("/dev/stdout")
-    code = f"from spslam.files import write_atomic\nprint('one')\nwrite_atomic({path!r}, 'two\\n')\nprint('three')"
+    code = f"from spslam.io.files import write_atomic\nprint('one')\nwrite_atomic({path!r}, 'two\\n')\nprint('three')"
     command = [sys.executable, "-c", code]
     environment = {**os.environ, "PYTHONPATH": str(Path(files.__file__).parent.parent)}
     out = tmp_path / "out.txt"

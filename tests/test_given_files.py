@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from command_line import refused
 
-from spslam.given_files import read_given
+from spslam.io.given_files import read_given
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 
@@ -55,7 +55,7 @@ def test_what_is_no_file_is_told(tmp_path: Path) -> None:
 
 
 def test_a_pipe_that_falls_silent_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("spslam.given_files._LONGEST_SILENCE_S", 0.1)
+    monkeypatch.setattr("spslam.io.given_files._LONGEST_SILENCE_S", 0.1)
     path = tmp_path / "pipe"
     os.mkfifo(path)
     writer = os.open(path, os.O_RDWR)
@@ -68,7 +68,7 @@ def test_a_pipe_that_falls_silent_is_given_up(tmp_path: Path, monkeypatch: pytes
 def test_commands_refuse_pipes_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("spslam.given_files._WRITER_WITHIN_S", 0.1)
+    monkeypatch.setattr("spslam.io.given_files._WRITER_WITHIN_S", 0.1)
     monkeypatch.chdir(tmp_path)
     for name in ("t.tum", "c.yaml"):
         os.mkfifo(name)

@@ -14,7 +14,7 @@ import pytest
 
 from spslam import output as output_module
 from spslam.errors import OutputError
-from spslam.files import exchange
+from spslam.io.files import exchange
 from spslam.output import OutputFolder
 from spslam.ownership import OWNER, claim_folder
 

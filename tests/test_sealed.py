@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from spslam.errors import OutputError
-from spslam.sealed import SealError, read_sealed, write_sealed
+from spslam.io.sealed import SealError, read_sealed, write_sealed
 
 
 def test_content_comes_back(tmp_path: Path) -> None:

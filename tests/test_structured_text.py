@@ -7,7 +7,7 @@ import tracemalloc
 
 import pytest
 
-from spslam.structured_text import StructureError, parse_json, parse_yaml, shown
+from spslam.io.structured_text import StructureError, parse_json, parse_yaml, shown
 
 LAUGHS = "a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(
     f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 12)

@@ -21,8 +21,8 @@ from typing import Any, Protocol
 from pydantic import JsonValue
 
 from spslam.errors import TrainingError, WeightsError
-from spslam.files import temporary_folder, write_atomic
-from spslam.structured_text import parse_json
+from spslam.io.files import temporary_folder, write_atomic
+from spslam.io.structured_text import parse_json
 
 from ..checkpoints import find_weights, load_superpoint, read_codebook
 from .adapt_images import DomainImages, NamedImages, gather_images

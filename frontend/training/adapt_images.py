@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spslam.errors import DatasetError, OutputError
-from spslam.files import write_atomic
-from spslam.structured_text import parse_json
+from spslam.io.files import write_atomic
+from spslam.io.structured_text import parse_json
 
 from .photos import fit_image
 

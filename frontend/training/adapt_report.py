@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spslam.config import FeatureConfig
-from spslam.files import write_atomic
+from spslam.io.files import write_atomic
 from spslam.frame import Features
 
 from ..checkpoints import load_superpoint

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spslam.files import write_atomic
+from spslam.io.files import write_atomic
 
 from .homography_metrics import METRICS
 

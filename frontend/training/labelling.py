@@ -17,9 +17,9 @@ from typing import Any
 import torch
 
 from spslam.errors import DatasetError, OutputError, SpslamError
-from spslam.files import write_atomic
+from spslam.io.files import write_atomic
 from spslam.signals import children_spared, end_with_parent
-from spslam.structured_text import parse_json
+from spslam.io.structured_text import parse_json
 
 from ..checkpoints import load_superpoint
 from ..engine import usable_cores

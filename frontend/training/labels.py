@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from spslam.errors import DatasetError
-from spslam.files import write_atomic
-from spslam.given_files import NO_ARRAYS
+from spslam.io.files import write_atomic
+from spslam.io.given_files import NO_ARRAYS
 
 from ..decoder import refine_on_heat
 from ..keypoints import find_maxima

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spslam.errors import DatasetError
-from spslam.files import visible_files
-from spslam.given_files import read_given
+from spslam.io.files import visible_files
+from spslam.io.given_files import read_given
 
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
 

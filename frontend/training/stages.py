@@ -20,7 +20,7 @@ from torch import Tensor
 from spslam.codebook import Codebook
 from spslam.config import FeatureConfig
 from spslam.errors import DatasetError, TrainingError, TrainingStoppedError
-from spslam.files import write_atomic
+from spslam.io.files import write_atomic
 
 from ..checkpoints import Checkpoint, load_superpoint
 from ..engine import usable_cores

@@ -21,7 +21,7 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from spslam.errors import TrainingError, WeightsError
-from spslam.files import write_atomic
+from spslam.io.files import write_atomic
 
 from ..pickled_tensors import PickledFile
 from ..superpoint import SuperPoint

@@ -17,7 +17,7 @@ from torch import Tensor
 from spslam.codebook import Codebook
 from spslam.config import describe_errors
 from spslam.errors import WeightsError
-from spslam.files import write_atomic
+from spslam.io.files import write_atomic
 
 from ..checkpoints import CHECKSUM, checksum, find_weights, weights_name
 from ..descriptors import DEFAULT_MAX_DISTANCE

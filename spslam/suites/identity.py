@@ -12,8 +12,8 @@ from typing import Any
 
 import spslam
 from spslam.config import Config
-from spslam.given_files import read_given
-from spslam.structured_text import parse_yaml
+from spslam.io.given_files import read_given
+from spslam.io.structured_text import parse_yaml
 from spslam.suites.suite import Run
 
 # No configuration is longer.

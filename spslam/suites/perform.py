@@ -14,7 +14,7 @@ from pathlib import Path
 from time import monotonic
 
 import spslam
-from spslam.files import temporary_folder
+from spslam.io.files import temporary_folder
 from spslam.machine import processor
 from spslam.suites.identity import code_sha256, file_sha256
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spslam.files import atomic_file
+from spslam.io.files import atomic_file
 from spslam.suites.figures import METRICS, percent, scale_of
 from spslam.suites.published import Published
 from spslam.suites.results import Group, Results

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from spslam.files import write_atomic
+from spslam.io.files import write_atomic
 from spslam.suites.page import write_page
 from spslam.suites.plots import write_plot
 from spslam.suites.published import Published

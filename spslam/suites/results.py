@@ -14,9 +14,9 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from spslam.config import describe_errors
 from spslam.errors import BenchmarkError
-from spslam.files import write_atomic
-from spslam.given_files import read_given
-from spslam.structured_text import StructureError, parse_json, shown
+from spslam.io.files import write_atomic
+from spslam.io.given_files import read_given
+from spslam.io.structured_text import StructureError, parse_json, shown
 from spslam.suites.figures import SHARE
 from spslam.suites.identity import Identity
 from spslam.suites.perform import Finished

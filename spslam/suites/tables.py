@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from spslam.errors import OutputError
-from spslam.files import write_atomic
+from spslam.io.files import write_atomic
 from spslam.suites.disturbance_tables import disturbance_notes, disturbance_tables
 from spslam.suites.figures import METRICS, Metric, number, percent, percent_spread, scale_of, spread_text
 from spslam.suites.published import Published

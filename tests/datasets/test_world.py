@@ -16,7 +16,7 @@ from spslam.datasets.world_render import Renderer, build_atlas
 from spslam.datasets.world_scene import LAYOUTS, Box, Layout
 from spslam.datasets.world_texture import face_texture
 from spslam.errors import DatasetError
-from spslam.files import cache_folder
+from spslam.io.files import cache_folder
 from spslam.geometry import apply, inverse, rotation_angle
 from spslam.interfaces import Sequence
 

@@ -129,7 +129,7 @@ def test_caches_that_take_nothing(
     def refused(*arguments: Any, **options: Any) -> None:
         raise OSError(reason, "no")
 
-    monkeypatch.setattr("spslam.files.tempfile.mkstemp", refused)
+    monkeypatch.setattr("spslam.io.files.tempfile.mkstemp", refused)
     with caplog.at_level(logging.INFO):
         first = maps(model)
     assert "not cached" in caplog.text

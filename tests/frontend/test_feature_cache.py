@@ -219,7 +219,7 @@ def test_a_disk_that_fills_up_ends_no_run(
     def full(*args: object, **kwargs: object) -> None:
         raise OutputError("cannot write: No space left on device")
 
-    monkeypatch.setattr("spslam.sealed.write_atomic", full)
+    monkeypatch.setattr("spslam.io.sealed.write_atomic", full)
     for seed in range(3):
         assert len(cached.extract(noise(seed))) == 7
     assert caplog.text.count("No space left") == 1

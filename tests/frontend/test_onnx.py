@@ -33,7 +33,7 @@ from spslam.frontend.registry import create_extractor
 from spslam.frontend.superpoint import Sampling, SuperPoint
 from spslam.frontend.torch_engine import TorchEngine
 from spslam.frontend.training.weights import describe_network, export_weights
-from spslam.sealed import write_sealed
+from spslam.io.sealed import write_sealed
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")

@@ -29,7 +29,7 @@ from spslam.frontend.registry import create_extractor
 from spslam.frontend.superpoint import SuperPoint
 from spslam.frontend.torch_engine import TorchEngine
 from spslam.frontend.training.weights import describe_network, export_weights
-from spslam.sealed import read_sealed
+from spslam.io.sealed import read_sealed
 
 pytest.importorskip("openvino")
 TOY_WIDTHS = (4, 4, 8, 8, 16)

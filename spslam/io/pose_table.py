@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spslam.errors import TrajectoryError
-from spslam.given_files import read_given
+from spslam.io.given_files import read_given
 from spslam.timestamps import UNITS_PER_SECOND, TimeUnit, columns_of_times, date_as_seconds
 
 Values = NDArray[np.float64]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from spslam.files import write_atomic
+from spslam.io.files import write_atomic
 
 _DIGEST_BYTES = 16
 
