@@ -12,7 +12,7 @@ from typing import Any
 
 from spslam import __version__
 from spslam.config import FeatureConfig
-from spslam.machine import processor
+from spslam.process.machine import processor
 from spslam.interfaces import Extractor, engine, fingerprint, identity
 
 _LIBRARIES = ("numpy", "opencv-python-headless", "torch", "openvino", "onnxruntime")

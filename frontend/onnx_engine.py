@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from spslam.machine import processor
+from spslam.process.machine import processor
 
 from .decoder import padded
 from .engine import Image, Maps, shared_threads

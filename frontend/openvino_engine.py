@@ -6,7 +6,7 @@ import threading
 from queue import SimpleQueue
 from typing import Any, Literal, TypeAlias
 
-from spslam.signals import signal_stack_kept
+from spslam.process.signals import signal_stack_kept
 
 from .compiled_cache import CompiledCache
 from .decoder import CELL, padded

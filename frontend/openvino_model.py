@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from spslam.errors import MissingDependencyError, OutputError, WeightsError
 from spslam.io.files import USE_ANOTHER_TMPDIR, cache_folder, temporary_folder, write_atomic
 from spslam.notices import notice
-from spslam.signals import signal_stack_kept
+from spslam.process.signals import signal_stack_kept
 
 from .checkpoints import Checkpoint
 from .decoder import CELL

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 
-from spslam.signals import children_spared
+from spslam.process.signals import children_spared
 
 # Height, width, of all comparisons with whole runs, whatever the size of their images.
 REFERENCE_SIZE = (480, 640)

@@ -11,7 +11,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The `spslam` command as a process of its own; ends it with its exit code."""
     # Before anything is imported, which takes a while during which nobody should see where ^C met it.
     signal.signal(signal.SIGINT, _end)
-    from spslam.signals import leave_process, own_process
+    from spslam.process.signals import leave_process, own_process
 
     own_process()
     from spslam.cli import main as command

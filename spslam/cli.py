@@ -41,10 +41,10 @@ from spslam.cli_options import (
     resolve_config,
 )
 from spslam.errors import ConfigError, RunStoppedError, ScaleError
-from spslam.failures import line_of
+from spslam.process.failures import line_of
 from spslam.notices import notice, shown_notices
-from spslam.signals import cleaned_up, ends_on_signals, interrupt_as_flag, tell_end
-from spslam.streams import tolerant_streams
+from spslam.process.signals import cleaned_up, ends_on_signals, interrupt_as_flag, tell_end
+from spslam.process.streams import tolerant_streams
 
 if TYPE_CHECKING:
     from spslam.config import Config

@@ -20,7 +20,7 @@ from spslam.cli_options import (
     resolve_config,
 )
 from spslam.errors import DatasetError
-from spslam.signals import interrupt_as_flag
+from spslam.process.signals import interrupt_as_flag
 
 if TYPE_CHECKING:
     from spslam.datasets.pictures import Picture

@@ -13,7 +13,7 @@ from spslam.cli_evaluation import evaluate, speed
 from spslam.cli_options import INTERRUPTED, Device, DeviceOption
 from spslam.display import StatusLine
 from spslam.errors import TrainingStoppedError
-from spslam.signals import interrupt_as_flag
+from spslam.process.signals import interrupt_as_flag
 
 if TYPE_CHECKING:
     from spslam.frontend.training.config import TrainingConfig

@@ -11,7 +11,7 @@ import typer
 
 from spslam.cli_options import INTERRUPTED, RerunOption
 from spslam.errors import ConfigError
-from spslam.signals import interrupt_as_flag
+from spslam.process.signals import interrupt_as_flag
 
 if TYPE_CHECKING:
     from spslam.scene import Scene

@@ -26,7 +26,7 @@ from spslam.map import NO_POINT, Map
 from spslam.map_archive import UNREADABLE, Arrays, read_archive, write_archive
 from spslam.map_checks import check_descriptors, check_ids, check_map, read_origin
 from spslam.notices import notice
-from spslam.ownership import Claim, claim_file
+from spslam.process.ownership import Claim, claim_file
 
 logger = logging.getLogger(__name__)
 

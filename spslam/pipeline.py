@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from spslam.frame import Frame, Observations
 from spslam.notices import notice
-from spslam.signals import leave_thread_behind
+from spslam.process.signals import leave_thread_behind
 
 if TYPE_CHECKING:
     from spslam.slam import Slam

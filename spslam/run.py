@@ -22,7 +22,7 @@ from spslam.io.files import printable, write_atomic
 from spslam.frame_records import write_frames
 from spslam.html_report import write_report
 from spslam.input_checks import InputChecks
-from spslam.machine import process_age_s
+from spslam.process.machine import process_age_s
 from spslam.metric_scale import ScaleRequest, Scaling, apply_scale
 from spslam.metrics import Metrics, Record, compute_metrics, notice_metrics
 from spslam.notices import Notice, notice
@@ -33,7 +33,7 @@ from spslam.report import plot_trajectory, write_ply
 from spslam.samples import FrameSamples, Sample
 from spslam.saved_run import build_scene, truth_in_map
 from spslam.scene import Scene
-from spslam.signals import results_kept
+from spslam.process.signals import results_kept
 from spslam.trajectory import Trajectory, write_kitti, write_tum
 from spslam.viewer import Viewer, Viewers
 from spslam.viewer_render import render_scene

@@ -122,7 +122,7 @@ class SpeedReport:
 
     Attributes:
         command: that made it.
-        machine: what `spslam.machine.processor` says, `cores` that may be used, versions.
+        machine: what `spslam.process.machine.processor` says, `cores` that may be used, versions.
         rounds, threads: turns of each engine; threads of each, 0: all cores.
         engines: the reference comes first at every size.
         runs: of each sensor.

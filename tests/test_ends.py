@@ -16,8 +16,8 @@ import pytest
 from command_line import call
 
 from spslam.datasets import open_sequence
-from spslam.ownership import claim_file
-from spslam.signals import Interrupted, ends_on_signals, interrupt_as_flag, nothing_kept
+from spslam.process.ownership import claim_file
+from spslam.process.signals import Interrupted, ends_on_signals, interrupt_as_flag, nothing_kept
 from spslam.trajectory import read_tum
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals are those of POSIX")
@@ -124,7 +124,7 @@ def test_a_signal_among_the_first_imports_is_one_line(number: signal.Signals, mo
 
 _STUCK = """
 import hashlib, sys, threading
-from spslam.signals import cleaned_up, ends_on_signals, interrupt_as_flag, own_process
+from spslam.process.signals import cleaned_up, ends_on_signals, interrupt_as_flag, own_process
 own_process()
 @ends_on_signals
 def command():
@@ -154,7 +154,7 @@ def test_a_call_that_does_not_return_is_ended(kind: str) -> None:
 
 def test_a_signal_after_the_end_changes_nothing() -> None:
     code = (
-        "import time\nfrom spslam.signals import own_process\nown_process()\n"
+        "import time\nfrom spslam.process.signals import own_process\nown_process()\n"
         "class Late:\n"
         "    def __del__(self, print=print, sleep=time.sleep):\n"
         "        print('ready', flush=True)\n"
@@ -170,7 +170,7 @@ def test_a_signal_after_the_end_changes_nothing() -> None:
 def test_what_nohup_ignores_stays_ignored() -> None:
     code = (
         "import signal\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
-        "from spslam.signals import interrupt_as_flag, own_process\nown_process()\n"
+        "from spslam.process.signals import interrupt_as_flag, own_process\nown_process()\n"
         "with interrupt_as_flag() as flag:\n"
         "    signal.raise_signal(signal.SIGHUP)\n"
         "    print(flag.is_set(), signal.getsignal(signal.SIGHUP) == signal.SIG_IGN)\n"

@@ -12,7 +12,7 @@ import typer
 from command_line import call, refused
 
 from spslam.cli import app
-from spslam.failures import is_out_of_memory, line_of
+from spslam.process.failures import is_out_of_memory, line_of
 
 COMMAND = typer.main.get_command(app)
 # A command with all that it must be given.

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from spslam import machine
+from spslam.process import machine
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell")
 def test_age_of_a_process_counts_what_comes_before_the_import() -> None:
-    code = "import time; time.sleep(0.5); from spslam.machine import process_age_s; print(process_age_s())"
+    code = "import time; time.sleep(0.5); from spslam.process.machine import process_age_s; print(process_age_s())"
     told = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert 0.5 <= float(told) < 60
 

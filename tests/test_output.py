@@ -16,7 +16,7 @@ from spslam import output as output_module
 from spslam.errors import OutputError
 from spslam.io.files import exchange
 from spslam.output import OutputFolder
-from spslam.ownership import OWNER, claim_folder
+from spslam.process.ownership import OWNER, claim_folder
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="needs renameat2 and flock")
 FILES = ("metrics.json", "config.yaml", "trajectory.tum")

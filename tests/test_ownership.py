@@ -10,13 +10,13 @@ import pytest
 from spslam.errors import MapError, OutputError
 from spslam.map import Map
 from spslam.map_file import HeldMap, load_map, save_map
-from spslam.ownership import OWNER, claim_file, claim_folder, is_abandoned
+from spslam.process.ownership import OWNER, claim_file, claim_folder, is_abandoned
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs flock")
 _HOLDING = """
 import sys, time
 from pathlib import Path
-from spslam.ownership import claim_file
+from spslam.process.ownership import claim_file
 claim = claim_file(Path(sys.argv[1]))
 print("ready", flush=True)
 time.sleep(60)

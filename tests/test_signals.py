@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from spslam.signals import signal_stack_kept
+from spslam.process.signals import signal_stack_kept
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="stack_t is that of Linux")
 SS_DISABLE = 2

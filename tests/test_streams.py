@@ -12,7 +12,7 @@ from command_line import call
 from rich.console import Console
 
 from spslam.display import print_figures
-from spslam.streams import TolerantStream, tolerant_streams, writable
+from spslam.process.streams import TolerantStream, tolerant_streams, writable
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -18,7 +18,7 @@ import torch
 
 from spslam.errors import DatasetError, OutputError, SpslamError
 from spslam.io.files import write_atomic
-from spslam.signals import children_spared, end_with_parent
+from spslam.process.signals import children_spared, end_with_parent
 from spslam.io.structured_text import parse_json
 
 from ..checkpoints import load_superpoint

@@ -15,7 +15,7 @@ from time import monotonic
 
 import spslam
 from spslam.io.files import temporary_folder
-from spslam.machine import processor
+from spslam.process.machine import processor
 from spslam.suites.identity import code_sha256, file_sha256
 
 ATTEMPTS = 3
