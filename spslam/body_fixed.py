@@ -24,7 +24,7 @@ from spslam.camera import Camera
 from spslam.config import Config
 from spslam.frame import Observations
 from spslam.interfaces import Matcher, PoseSolver, TwoViewSolver
-from spslam.table import Table
+from spslam.map.table import Table
 from spslam.tracking import hull_share
 
 Array = NDArray[np.float64]

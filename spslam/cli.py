@@ -410,7 +410,7 @@ def _run(
     realtime: bool,
 ) -> None:
     from spslam.display import ProgressLine, print_outcome
-    from spslam.map_file import HeldMap, load_map
+    from spslam.map.io import HeldMap, load_map
     from spslam.output import OutputFolder, default_output
     from spslam.run import run as run_sequence
     from spslam.slam import Slam

@@ -12,7 +12,7 @@ from spslam.cli_options import SetOption
 from spslam.errors import ConfigError
 
 if TYPE_CHECKING:
-    from spslam.map import Map
+    from spslam.map.map import Map
 
 app = typer.Typer(
     name="map",
@@ -32,8 +32,8 @@ def info(
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
     """Tell what a map holds: camera, front end, key frames, points, parts and their size."""
-    from spslam.map_export import describe_map
-    from spslam.map_file import load_map
+    from spslam.map.export import describe_map
+    from spslam.map.io import load_map
 
     figures = describe_map(file, load_map(file))
     if as_json:
@@ -75,8 +75,8 @@ def export(
 
     COLMAP's camera has no lens distortion: undistort the images before you use them with the model.
     """
-    from spslam.map_export import choose_part
-    from spslam.map_file import load_map
+    from spslam.map.export import choose_part
+    from spslam.map.io import load_map
 
     if ply is None and colmap is None and g2o is None:
         raise ConfigError("nothing to export: expected one or several of --ply F, --colmap DIR and --g2o F, found none")
@@ -108,7 +108,7 @@ def merge(
     """
     from spslam.factory import build_parts
     from spslam.config import load_config
-    from spslam.map_file import SavedMap, load_map, save_map
+    from spslam.map.io import SavedMap, load_map, save_map
     from spslam.map_merging import merge_maps
 
     if len(files) < 2:
@@ -127,7 +127,7 @@ def merge(
 
 
 def _export_colmap(folder: Path, slam_map: Map, part: int) -> str:
-    from spslam.map_export import write_colmap
+    from spslam.map.export import write_colmap
 
     found = write_colmap(folder, slam_map, part)
     return (
@@ -138,7 +138,7 @@ def _export_colmap(folder: Path, slam_map: Map, part: int) -> str:
 
 def _export_g2o(path: Path, slam_map: Map, part: int) -> str:
     from spslam.backend.pose_graph import write_g2o
-    from spslam.map_export import part_graph
+    from spslam.map.export import part_graph
 
     nodes, edges, fixed = part_graph(slam_map, part)
     write_g2o(path, nodes, edges, fixed)

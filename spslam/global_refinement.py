@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from spslam import geometry
 from spslam.camera import Camera
 from spslam.config import LoopConfig
-from spslam.map import Ids, Map
+from spslam.map.map import Ids, Map
 from spslam.mapping import bundle_problem, drop_single_views
 from spslam.interfaces import BundleAdjuster, BundleProblem, BundleResult
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from spslam.map import Map
+from spslam.map.map import Map
 
 Array = NDArray[np.float64]
 

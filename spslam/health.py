@@ -28,7 +28,7 @@ from scipy.spatial import cKDTree
 from spslam.camera import Camera
 from spslam.config import Config
 from spslam.frame import Observations
-from spslam.map import Ids
+from spslam.map.map import Ids
 from spslam.interfaces import Matcher
 
 Array = NDArray[np.float64]

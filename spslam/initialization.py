@@ -12,7 +12,7 @@ from spslam import geometry
 from spslam.camera import Camera
 from spslam.config import Config
 from spslam.frame import Observations
-from spslam.map import NO_POINT, Map
+from spslam.map.map import NO_POINT, Map
 from spslam.interfaces import Matcher, TwoViewEstimate, TwoViewSolver
 from spslam.rolling_shutter import as_read_at_once
 from spslam.tracking import Tracked, Tracker

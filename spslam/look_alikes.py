@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from spslam import geometry
 from spslam.loop_candidates import median_depth, travelled
-from spslam.map import Ids, Map
+from spslam.map.map import Ids, Map
 from spslam.tracking import Tracked
 
 Array = NDArray[np.float64]

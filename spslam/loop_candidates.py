@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from spslam import geometry
 from spslam.config import LoopConfig
-from spslam.map import Ids, Map
+from spslam.map.map import Ids, Map
 from spslam.interfaces import PlaceRecognizer
 
 Array = NDArray[np.float64]

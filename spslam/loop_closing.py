@@ -24,7 +24,7 @@ from spslam.frame import Observations
 from spslam.look_alikes import Departure, Place, groups_by_likeness
 from spslam.loop_candidates import LoopCandidates, median_depth, travelled
 from spslam.loop_graph import essential_graph, spread_gap
-from spslam.map import Ids, Map
+from spslam.map.map import Ids, Map
 from spslam.mapping import Mapper, RemovedKeyframe
 from spslam.notices import notice
 from spslam.interfaces import Matcher, PlaceRecognizer, PoseGraphSolver, PoseSolver

@@ -11,7 +11,7 @@ from scipy.sparse import csr_matrix, triu
 
 from spslam import geometry
 from spslam.loop_candidates import median_depth
-from spslam.map import Ids, Map
+from spslam.map.map import Ids, Map
 from spslam.interfaces import PoseGraphEdges, PoseGraphSolver
 
 logger = logging.getLogger(__name__)

@@ -8,8 +8,8 @@ from spslam.config import Config
 from spslam.errors import MapError
 from spslam.global_refinement import GlobalRefiner
 from spslam.loop_closing import LoopCloser, keyframe_observations
-from spslam.map import Map, Origin
-from spslam.map_file import SavedMap
+from spslam.map.map import Map, Origin
+from spslam.map.io import SavedMap
 from spslam.mapping import Mapper
 from spslam.interfaces import Parts, identity
 from spslam.tracking import Tracker

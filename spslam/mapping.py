@@ -13,7 +13,7 @@ from spslam import geometry
 from spslam.camera import Camera
 from spslam.config import Config
 from spslam.frame import Observations
-from spslam.map import NO_POINT, Ids, Map
+from spslam.map.map import NO_POINT, Ids, Map
 from spslam.interfaces import BundleAdjuster, BundleProblem, BundleResult, Matcher, TwoViewSolver
 from spslam.tracking import Tracked
 

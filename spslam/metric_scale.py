@@ -15,7 +15,7 @@ import numpy as np
 from spslam.association import associate
 from spslam.errors import ConfigError, ScaleError, SpslamError
 from spslam.ground import ground_heights
-from spslam.map import Map
+from spslam.map.map import Map
 from spslam.interfaces import Sequence
 from spslam.io.structured_text import one_line
 from spslam.trajectory import Trajectory

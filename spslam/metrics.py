@@ -16,7 +16,7 @@ from spslam import __version__
 from spslam.association import in_reach
 from spslam.coverage import RECALL_DISTANCES_M, recall, recall_key
 from spslam.evaluation import Evaluation
-from spslam.map import ARBITRARY
+from spslam.map.map import ARBITRARY
 from spslam.metric_scale import Scaling
 from spslam.notices import Notice
 from spslam.interfaces import EQUAL_STAMP, LeftOut, Sequence

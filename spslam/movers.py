@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spslam.camera import Camera
-from spslam.map import NO_POINT, Ids, Map
+from spslam.map.map import NO_POINT, Ids, Map
 from spslam.interfaces import PoseEstimate, PoseSolver
 from spslam.tracking import Tracked, hull_share
 from spslam.two_motions import Cells, consensus, find_split, residuals, rival

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from spslam import geometry
 from spslam.health import Loss
 from spslam.loop_closing import Rescaling
-from spslam.map import Map
+from spslam.map.map import Map
 from spslam.mapping import RemovedKeyframe
 from spslam.trajectory import Trajectory
 

@@ -19,7 +19,7 @@ from spslam.camera import Camera
 from spslam.config import Config
 from spslam.frame import Observations
 from spslam.look_alikes import Departure, Place, Reach, groups_by_likeness
-from spslam.map import Ids, Map
+from spslam.map.map import Ids, Map
 from spslam.notices import notice
 from spslam.interfaces import PlaceRecognizer
 from spslam.tracking import Motion, Tracked, Tracker

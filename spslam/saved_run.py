@@ -21,9 +21,9 @@ from spslam.evaluation import Alignment, Evaluation, evaluate, transform_traject
 from spslam.geometry import inverse
 from spslam.io.given_files import read_given
 from spslam.loop_graph import covisible_pairs
-from spslam.map import Map
-from spslam.map_export import choose_part
-from spslam.map_file import load_map
+from spslam.map.map import Map
+from spslam.map.export import choose_part
+from spslam.map.io import load_map
 from spslam.notices import notice
 from spslam.output import GROUND_TRUTH, RUN_LABELS, read_metrics
 from spslam.path_views import during

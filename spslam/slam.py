@@ -20,8 +20,8 @@ from spslam.global_refinement import GlobalRefiner
 from spslam.health import HealthMonitor
 from spslam.initialization import DepthInitializer, Started, TwoViewInitializer
 from spslam.loop_closing import LoopCloser, Rescaling, keyframe_observations
-from spslam.map import ARBITRARY, NO_POINT, Ids, Map, Origin
-from spslam.map_file import SavedMap, save_map
+from spslam.map.map import ARBITRARY, NO_POINT, Ids, Map, Origin
+from spslam.map.io import SavedMap, save_map
 from spslam.mapping import KeyframeRule, Mapper
 from spslam.movers import Movers
 from spslam.notices import notice
@@ -220,7 +220,7 @@ class Slam:
         return Trajectory(keyframes["timestamp"][mine], keyframes["T_world_cam"][mine])
 
     def save_map(self, path: Path | str) -> None:
-        """Write the map with the index of its places; see `spslam.map_file.save_map`.
+        """Write the map with the index of its places; see `spslam.map.io.save_map`.
 
         Raises:
             OutputError: the file cannot be written.

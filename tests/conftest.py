@@ -25,7 +25,7 @@ import pytest  # noqa: E402
 from spslam import geometry  # noqa: E402
 from spslam.camera import Camera  # noqa: E402
 from spslam.frame import Observations  # noqa: E402
-from spslam.map import NO_POINT, Map  # noqa: E402
+from spslam.map.map import NO_POINT, Map  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 

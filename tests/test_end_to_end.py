@@ -17,7 +17,7 @@ from spslam.datasets import open_sequence
 from spslam.datasets.world import RenderedWorld, world_spec
 from spslam.evaluation import Evaluation, evaluate
 from spslam.frame import Frame
-from spslam.map_file import load_map
+from spslam.map.io import load_map
 from spslam.interfaces import Sequence
 from spslam.slam import Slam
 from spslam.tracking import TrackState

@@ -552,7 +552,7 @@ def test_folders_of_runs(
 
 def write_run(folder: Path, landmarks: Callable[[], Any] | Any) -> None:
     """The files of a run that a viewer reads."""
-    from spslam.map_file import save_map
+    from spslam.map.io import save_map
 
     poses = [landmarks.pose(0.1 * at, 0.02 * at * at) for at in range(6)]
     if not (folder / "map.npz").is_file():

@@ -12,7 +12,7 @@ from spslam.backend.bundle import SchurBundleAdjuster
 from spslam.camera import Camera
 from spslam.config import LoopConfig
 from spslam.global_refinement import GlobalRefiner
-from spslam.map import Map
+from spslam.map.map import Map
 from spslam.interfaces import BundleProblem, BundleResult
 
 

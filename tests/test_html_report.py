@@ -18,7 +18,7 @@ from spslam.frame import Observations
 from spslam.geometry import make_transform
 from spslam.health import Loss
 from spslam.html_report import write_report
-from spslam.map import ARBITRARY, Map, Origin
+from spslam.map.map import ARBITRARY, Map, Origin
 from spslam.metric_scale import Scaling
 from spslam.metrics import Record, compute_metrics
 from spslam.interfaces import LeftOut

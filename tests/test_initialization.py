@@ -15,7 +15,7 @@ from spslam.config import Config, InitializationConfig
 from spslam.frame import Observations
 from spslam.frontend.matching import DescriptorMatcher
 from spslam.initialization import DepthInitializer, Started, TwoViewInitializer
-from spslam.map import Map
+from spslam.map.map import Map
 from spslam.tracking import Tracked, Tracker
 
 NOISE_PX = 0.4

@@ -17,7 +17,7 @@ from spslam.config import Config, LoopConfig
 from spslam.frontend.matching import DescriptorMatcher
 from spslam.loop_closing import LoopCloser, LoopEdge, keyframe_observations
 from spslam.loop_graph import covisibility_matrix, edge_costs, essential_graph, spread_gap
-from spslam.map import NO_POINT, Map
+from spslam.map.map import NO_POINT, Map
 from spslam.mapping import Mapper, RemovedKeyframe
 from spslam.interfaces import PoseGraphEdges
 from spslam.tracking import Tracker

@@ -15,8 +15,8 @@ from map_files import place_arrays
 
 from spslam.camera import Camera
 from spslam.errors import MapError, OutputError
-from spslam.map import Map, Origin
-from spslam.map_file import load_map, save_map
+from spslam.map.map import Map, Origin
+from spslam.map.io import load_map, save_map
 
 CAMERA = Camera(640, 480, 400.0, 401.0, 319.5, 239.5, "radtan", (0.1, -0.2, 0.0, 0.001), baseline_m=0.12)
 
@@ -163,7 +163,7 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 _SAVING = """
 import sys
-from spslam.map_file import load_map, save_map
+from spslam.map.io import load_map, save_map
 slam_map = load_map(sys.argv[1]).map
 print("ready", flush=True)
 while True:

@@ -27,9 +27,9 @@ from map_files import Arrays, arrays_of, place_arrays, same_map, seal
 from spslam.backend.places import PlaceIndex
 from spslam.backend.pose_graph import write_g2o
 from spslam.errors import MapError, SpslamError
-from spslam.map import Map, Origin
-from spslam.map_export import choose_part, describe_map, part_graph, write_colmap
-from spslam.map_file import load_map, save_map
+from spslam.map.map import Map, Origin
+from spslam.map.export import choose_part, describe_map, part_graph, write_colmap
+from spslam.map.io import load_map, save_map
 from spslam.saved_run import build_scene
 from spslam.trajectory import Trajectory
 

@@ -15,7 +15,7 @@ from spslam import geometry
 from spslam.config import Config
 from spslam.errors import MapError
 from spslam.evaluation import evaluate
-from spslam.map_file import SavedMap, load_map
+from spslam.map.io import SavedMap, load_map
 from spslam.map_merging import merge_maps
 from spslam.slam import Slam
 from spslam.trajectory import Trajectory

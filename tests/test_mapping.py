@@ -13,7 +13,7 @@ from spslam.backend.two_view import EpipolarSolver
 from spslam.config import BundleConfig, Config, KeyframeConfig, MappingConfig
 from spslam.frame import Observations
 from spslam.frontend.matching import DescriptorMatcher
-from spslam.map import NO_POINT, Map
+from spslam.map.map import NO_POINT, Map
 from spslam.mapping import KeyframeRule, Mapper, close_distance, fundamental_matrix
 from spslam.interfaces import PoseEstimate
 from spslam.tracking import Tracked

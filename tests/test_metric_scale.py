@@ -10,7 +10,7 @@ import pytest
 from spslam import geometry
 from spslam.errors import ConfigError, ScaleError
 from spslam.ground import find_ground, ground_heights
-from spslam.map import Map
+from spslam.map.map import Map
 from spslam.metric_scale import (
     CameraHeight,
     KnownDistance,

@@ -8,7 +8,7 @@ import pytest
 from spslam import geometry
 from spslam.frame import Observations
 from spslam.loop_closing import Rescaling
-from spslam.map import Map
+from spslam.map.map import Map
 from spslam.mapping import RemovedKeyframe
 from spslam.recording import Recorder, Statistics
 

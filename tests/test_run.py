@@ -18,8 +18,8 @@ from spslam.display import print_outcome
 from spslam.errors import DatasetError, FrameError, OutputError, RunStoppedError, ScaleError
 from spslam.frame import Frame, Observations, Sighting
 from spslam.health import Loss
-from spslam.map import ARBITRARY, Map, Origin
-from spslam.map_file import load_map, save_map
+from spslam.map.map import ARBITRARY, Map, Origin
+from spslam.map.io import load_map, save_map
 from spslam.metric_scale import CameraHeight, KnownDistance, ScaleRequest
 from spslam.metrics import peak_memory_mb
 from spslam.output import OUTPUT_NAMES, OutputFolder, RunLog, default_output

@@ -34,8 +34,8 @@ from spslam.config import Config, load_config
 from spslam.errors import CalibrationError, DatasetError, MapError
 from spslam.evaluation import evaluate
 from spslam.frame import Frame, Observations
-from spslam.map import Map
-from spslam.map_file import SavedMap, load_map
+from spslam.map.map import Map
+from spslam.map.io import SavedMap, load_map
 from spslam.metric_scale import TrueDistance, apply_scale
 from spslam.interfaces import BundleProblem, BundleResult, PoseEstimate
 from spslam.slam import Slam

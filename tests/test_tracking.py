@@ -12,7 +12,7 @@ from spslam.backend.pose import PnPSolver
 from spslam.config import Config, TrackingConfig
 from spslam.frame import Observations
 from spslam.frontend.matching import DescriptorMatcher
-from spslam.map import NO_POINT, Map
+from spslam.map.map import NO_POINT, Map
 from spslam.tracking import Motion, Tracked, Tracker
 
 NOISE_PX = 0.5

@@ -20,8 +20,8 @@ from spslam.config import LoopConfig
 from spslam.errors import MapError, OutputError
 from spslam.io.files import write_atomic
 from spslam.loop_graph import essential_graph
-from spslam.map import Map, Origin
-from spslam.map_file import FORMAT_VERSION, SavedMap
+from spslam.map.map import Map, Origin
+from spslam.map.io import FORMAT_VERSION, SavedMap
 from spslam.interfaces import PoseGraphEdges
 
 Array = NDArray[np.float64]

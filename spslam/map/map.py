@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from spslam import geometry
 from spslam.camera import Camera
 from spslam.frame import Observations, Sensor
-from spslam.table import Table
+from spslam.map.table import Table
 
 NO_POINT = -1
 # Where the size of a map comes from that a single camera made.

@@ -1,6 +1,6 @@
 """What every map from a file must be, whoever reads it: numbers that a run can have written, and nothing else.
 
-`spslam.map_file.load_map` asks here before anybody sees the map, so that all commands refuse the same files. Bounds are
+`spslam.map.io.load_map` asks here before anybody sees the map, so that all commands refuse the same files. Bounds are
 wide: they keep out what no run writes, not what is unusual.
 """
 
@@ -15,7 +15,7 @@ from spslam import geometry
 from spslam.camera import Camera
 from spslam.codebook import KEY_PREFIX
 from spslam.frame import Sensor
-from spslam.map import Map, Origin
+from spslam.map.map import Map, Origin
 
 # What is larger is no length, time or pixel in any unit, and its square would overflow somewhere.
 _LARGEST = 1e20

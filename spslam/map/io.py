@@ -3,8 +3,8 @@
 A `.npz` of the tables' columns (`points.position`, `keyframes.T_world_cam`, …), the ids to go on with, a JSON text that
 says what the map was made with, and the index of its places. Descriptors are stored as 8-bit integers with one scale
 for all, which moves a unit vector of 256 numbers by some thousandths; a point's is that of one of its observations, and
-both were half precision before. What the file is byte by byte, and what protects it, says `spslam.map_archive`; what
-values it may hold, `spslam.map_checks`.
+both were half precision before. What the file is byte by byte, and what protects it, says `spslam.map.archive`; what
+values it may hold, `spslam.map.checks`.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 
 from spslam.errors import CalibrationError, MapError
 from spslam.io.files import atomic_file
-from spslam.map import NO_POINT, Map
-from spslam.map_archive import UNREADABLE, Arrays, read_archive, write_archive
-from spslam.map_checks import check_descriptors, check_ids, check_map, read_origin
+from spslam.map.map import NO_POINT, Map
+from spslam.map.archive import UNREADABLE, Arrays, read_archive, write_archive
+from spslam.map.checks import check_descriptors, check_ids, check_map, read_origin
 from spslam.notices import notice
 from spslam.process.ownership import Claim, claim_file
 
