@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from spslam.evaluation import Evaluation
+from spslam.evaluation.ate import Evaluation
 from spslam.io.files import write_atomic
 from spslam.html_parts import fill, page_file, table, tile
 from spslam.metrics import Metrics, Record

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spslam.association import associate
+from spslam.evaluation.association import associate
 from spslam.errors import TrajectoryError
-from spslam.evaluation import transform_trajectory
+from spslam.evaluation.ate import transform_trajectory
 from spslam.geometry import inverse, umeyama
 from spslam.saved_run import build_scene
 from spslam.scene import Scene

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spslam.association import associate
+from spslam.evaluation.association import associate
 from spslam.errors import ConfigError, ScaleError, SpslamError
 from spslam.ground import ground_heights
 from spslam.map.map import Map

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from spslam import __version__
-from spslam.association import in_reach
-from spslam.coverage import RECALL_DISTANCES_M, recall, recall_key
-from spslam.evaluation import Evaluation
+from spslam.evaluation.association import in_reach
+from spslam.evaluation.tracking_rate import RECALL_DISTANCES_M, recall, recall_key
+from spslam.evaluation.ate import Evaluation
 from spslam.map.map import ARBITRARY
 from spslam.metric_scale import Scaling
 from spslam.notices import Notice

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spslam.comparison import Comparison
+from spslam.evaluation.comparison import Comparison
 from spslam.errors import OutputError
-from spslam.evaluation import Evaluation
+from spslam.evaluation.ate import Evaluation
 from spslam.io.files import printable, write_atomic
 from spslam.path_views import ALIGNMENT_WORDS, AXES, broken, choose_views, during
 from spslam.plotting import draw_png

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spslam.errors import TrajectoryError
-from spslam.evaluation import Alignment, Evaluation, evaluate
+from spslam.evaluation.ate import Alignment, Evaluation, evaluate
 from spslam.io.files import printable, write_atomic
 from spslam.path_views import ALIGNMENT_WORDS, AXES, View, broken, choose_views, during, gaps
 from spslam.plotting import draw_png

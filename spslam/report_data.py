@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from spslam.evaluation import Evaluation
+from spslam.evaluation.ate import Evaluation
 from spslam.frame_records import stage_names
 from spslam.geometry import apply
 from spslam.metrics import Record

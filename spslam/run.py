@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spslam.disturbance import Disturbed, judge
+from spslam.evaluation.disturbance import Disturbed, judge
 from spslam.errors import DatasetError, InputError, OutputError, RunStoppedError, SpslamError
-from spslam.evaluation import Alignment, Evaluation, evaluate
+from spslam.evaluation.ate import Alignment, Evaluation, evaluate
 from spslam.io.files import printable, write_atomic
 from spslam.frame_records import write_frames
 from spslam.html_report import write_report

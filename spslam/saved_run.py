@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from spslam.config import LoopConfig
 from spslam.errors import MapError, OutputError, SpslamError, TrajectoryError
-from spslam.evaluation import Alignment, Evaluation, evaluate, transform_trajectory
+from spslam.evaluation.ate import Alignment, Evaluation, evaluate, transform_trajectory
 from spslam.geometry import inverse
 from spslam.io.given_files import read_given
 from spslam.loop_graph import covisible_pairs

@@ -15,7 +15,7 @@ from spslam.backend.two_view import EpipolarSolver
 from spslam.body_fixed import BodyFixed
 from spslam.config import Config
 from spslam.datasets.world import open_world
-from spslam.evaluation import evaluate
+from spslam.evaluation.ate import evaluate
 from spslam.frame import Frame, Observations
 from spslam.frontend.matching import DescriptorMatcher
 from spslam.slam import Slam

@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 from trajectory_pairs import every, random_drive, random_pair
 
-from spslam.comparison import Conventions, as_document, compare_with, short_names, spread
-from spslam.summary import Spread
+from spslam.evaluation.comparison import Conventions, as_document, compare_with, short_names, spread
+from spslam.evaluation.summary import Spread
 
 
 def test_files_are_named_by_what_tells_them_apart():

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from command_line import call, refused
 
-from spslam.disturbance import judge
+from spslam.evaluation.disturbance import judge
 from spslam.geometry import make_transform, so3_exp
 from spslam.trajectory import Trajectory
 

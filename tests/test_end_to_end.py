@@ -15,7 +15,7 @@ from spslam import geometry
 from spslam.config import load_config
 from spslam.datasets import open_sequence
 from spslam.datasets.world import RenderedWorld, world_spec
-from spslam.evaluation import Evaluation, evaluate
+from spslam.evaluation.ate import Evaluation, evaluate
 from spslam.frame import Frame
 from spslam.map.io import load_map
 from spslam.interfaces import Sequence

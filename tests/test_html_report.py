@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from spslam.config import Config
-from spslam.evaluation import Evaluation, evaluate
+from spslam.evaluation.ate import Evaluation, evaluate
 from spslam.frame import Observations
 from spslam.geometry import make_transform
 from spslam.health import Loss

@@ -14,7 +14,7 @@ from point_room import LONG, PointRoom, corridor, drive, parts_of
 from spslam import geometry
 from spslam.config import Config
 from spslam.errors import MapError
-from spslam.evaluation import evaluate
+from spslam.evaluation.ate import evaluate
 from spslam.map.io import SavedMap, load_map
 from spslam.map_merging import merge_maps
 from spslam.slam import Slam

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from trajectory_pairs import every, random_drive
 
-from spslam.comparison import Conventions, compare_with
+from spslam.evaluation.comparison import Conventions, compare_with
 from spslam.errors import OutputError
 from spslam.overlay import plot_comparisons
 from spslam.trajectory import Trajectory

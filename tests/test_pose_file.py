@@ -7,7 +7,7 @@ import pytest
 from trajectory_pairs import random_pair
 
 from spslam.errors import TimestampError, TrajectoryError
-from spslam.evaluation import evaluate
+from spslam.evaluation.ate import evaluate
 from spslam.geometry import rotation_to_quaternion
 from spslam.notices import NoticeHandler, shown_notices
 from spslam.trajectory import Trajectory, read_ground_truth, read_trajectories, read_trajectory, write_tum

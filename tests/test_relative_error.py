@@ -3,9 +3,9 @@ import pytest
 from trajectory_pairs import as_evo, every, random_pair
 
 from spslam.errors import TrajectoryError
-from spslam.evaluation import rpe
+from spslam.evaluation.ate import rpe
 from spslam.geometry import se3_exp
-from spslam.relative_error import Step, relative_error
+from spslam.evaluation.rpe import Step, relative_error
 from spslam.trajectory import Trajectory, read_trajectory
 
 metrics = pytest.importorskip("evo.core.metrics")

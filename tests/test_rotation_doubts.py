@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from trajectory_pairs import random_pair
 
-from spslam.evaluation import evaluate
+from spslam.evaluation.ate import evaluate
 from spslam.geometry import quaternion_to_rotation, rotation_to_quaternion, se3_exp
 from spslam.notices import Notice, shown_notices
 from spslam.trajectory import FileOrigin, Trajectory, carried

@@ -32,7 +32,7 @@ from spslam.backend.pose import PnPSolver
 from spslam.camera import Camera
 from spslam.config import Config, load_config
 from spslam.errors import CalibrationError, DatasetError, MapError
-from spslam.evaluation import evaluate
+from spslam.evaluation.ate import evaluate
 from spslam.frame import Frame, Observations
 from spslam.map.map import Map
 from spslam.map.io import SavedMap, load_map

@@ -9,7 +9,7 @@ from spslam.errors import BenchmarkError
 from spslam.suites.figures import METRICS, SHARE, Metric, percent_spread, scale_of, spread_text
 from spslam.suites.results import Group, Results
 from spslam.suites.table import Table
-from spslam.summary import Spread
+from spslam.evaluation.summary import Spread
 
 # Of which figures are judged; speed is not: it hangs on what else the machine did.
 _ERRORS = ("ate_rmse_m", "rpe_trans_m", "t_rel_percent", "disturbed_error_max_m", "disturbed_wrong_frames")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from spslam.summary import Spread
+from spslam.evaluation.summary import Spread
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from spslam.suites.figures import SHARE
 from spslam.suites.identity import Identity
 from spslam.suites.perform import Finished
 from spslam.suites.suite import Case, Run
-from spslam.summary import Spread
+from spslam.evaluation.summary import Spread
 
 FILE = "results.json"
 RUNS = "runs"

@@ -12,7 +12,7 @@ from spslam.backend.pose_graph import G2oPoseGraph
 from spslam.backend.two_view import EpipolarSolver
 from spslam.camera import Camera
 from spslam.config import Config, load_config
-from spslam.evaluation import evaluate
+from spslam.evaluation.ate import evaluate
 from spslam.frame import Features, Frame
 from spslam.frontend.matching import DescriptorMatcher
 from spslam.interfaces import Parts

@@ -4,7 +4,7 @@ import copy
 
 import numpy as np
 
-from spslam.evaluation import transform_trajectory
+from spslam.evaluation.ate import transform_trajectory
 from spslam.geometry import se3_exp, sim3_exp
 from spslam.trajectory import Trajectory
 

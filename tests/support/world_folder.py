@@ -12,7 +12,7 @@ import numpy as np
 import yaml
 
 from spslam.datasets.world import RenderedWorld, world_spec
-from spslam.evaluation import evaluate
+from spslam.evaluation.ate import evaluate
 from spslam.frame import Frame
 from spslam.trajectory import read_tum
 

@@ -12,7 +12,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from spslam.association import associate
+from spslam.evaluation.association import associate
 from spslam.geometry import make_transform, orthonormalize
 from spslam.trajectory import Trajectory
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from spslam.association import in_reach
+from spslam.evaluation.association import in_reach
 from spslam.errors import TrajectoryError
-from spslam.evaluation import Evaluation
+from spslam.evaluation.ate import Evaluation
 from spslam.trajectory import Trajectory
 
 # How near the truth a pose has to be to count as found: a room's and a street's measure, metres.

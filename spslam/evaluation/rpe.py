@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from spslam.errors import TrajectoryError
 from spslam.geometry import inverse, rotation_angle
-from spslam.summary import ErrorStatistics
+from spslam.evaluation.summary import ErrorStatistics
 from spslam.trajectory import Trajectory, path_lengths
 
 Unit = Literal["frames", "s", "m"]
