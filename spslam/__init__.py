@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from spslam.errors import SpslamError as SpslamError
     from spslam.frame import Features as Features
     from spslam.frame import Frame as Frame
-    from spslam.slam import Slam as Slam
+    from spslam.slam.system import Slam as Slam
     from spslam.trajectory import Trajectory as Trajectory
 
 __version__ = "0.1.0"
@@ -25,7 +25,7 @@ _EXPORTS = {
     "Camera": "spslam.camera",
     "Features": "spslam.frame",
     "Frame": "spslam.frame",
-    "Slam": "spslam.slam",
+    "Slam": "spslam.slam.system",
     "SpslamError": "spslam.errors",
     "Trajectory": "spslam.trajectory",
     "load_config": "spslam.config",

@@ -413,7 +413,7 @@ def _run(
     from spslam.map.io import HeldMap, load_map
     from spslam.output import OutputFolder, default_output
     from spslam.run import run as run_sequence
-    from spslam.slam import Slam
+    from spslam.slam.system import Slam
 
     if map_file is not None and not extend and out is not None and map_file.resolve().parent == out.resolve():
         raise ConfigError(f"--out {out} would be replaced with the map that --localize leaves as it is: give another")

@@ -170,7 +170,7 @@ def _runs(
 def _run(world: str, sensor: str, frames: list[Frame], threads: int) -> RunSpeed:
     from spslam.factory import build_parts
     from spslam.config import load_config
-    from spslam.slam import Slam
+    from spslam.slam.system import Slam
     from spslam.speed_report import time_run
 
     config = load_config(f"demo_{sensor}", [f"features.threads={threads}"])

@@ -109,7 +109,7 @@ def merge(
     from spslam.factory import build_parts
     from spslam.config import load_config
     from spslam.map.io import SavedMap, load_map, save_map
-    from spslam.map_merging import merge_maps
+    from spslam.slam.map_merging import merge_maps
 
     if len(files) < 2:
         raise ConfigError(f"merging needs two maps or more, found {len(files)}")

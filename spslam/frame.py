@@ -97,7 +97,7 @@ class Observations:
             one); NaN where unknown.
         depth: (N,) float64, metres along z; NaN where unknown.
         delays: (N,) float64, seconds from the moment that positions refer to, the read-out of the middle row, to the
-            one when the point was seen (see `spslam.rolling_shutter`); 0 with a global shutter.
+            one when the point was seen (see `spslam.slam.rolling_shutter`); 0 with a global shutter.
     """
 
     index: int

@@ -13,7 +13,7 @@ from spslam.io.files import write_atomic
 from spslam.metrics import Record
 
 if TYPE_CHECKING:
-    from spslam.tracking import TrackResult
+    from spslam.slam.tracking import TrackResult
 
 _COLUMNS = (
     "frame", "timestamp", "state", "part", "keyframe", "inliers", "matches", "coverage", "reprojection_error_px",

@@ -25,7 +25,7 @@ from spslam.samples import Sample
 from spslam.trajectory import Trajectory
 
 if TYPE_CHECKING:
-    from spslam.slam import Slam
+    from spslam.slam.system import Slam
 
 
 def write_report(

@@ -15,7 +15,7 @@ from spslam.scene import Scene
 from spslam.trajectory import Trajectory
 
 if TYPE_CHECKING:
-    from spslam.slam import Slam
+    from spslam.slam.system import Slam
 
 
 def live_scene(slam: Slam, ground_truth: Trajectory | None) -> Scene:

@@ -21,7 +21,7 @@ from spslam.io.structured_text import one_line
 from spslam.trajectory import Trajectory
 
 if TYPE_CHECKING:
-    from spslam.slam import Slam
+    from spslam.slam.system import Slam
 
 logger = logging.getLogger(__name__)
 

@@ -24,8 +24,8 @@ from spslam.timestamps import summarize_times
 from spslam.trajectory import Trajectory, row_figures
 
 if TYPE_CHECKING:
-    from spslam.recording import Statistics
-    from spslam.tracking import TrackResult
+    from spslam.slam.recorder import Statistics
+    from spslam.slam.tracking import TrackResult
 
 Figure = float | int | str | None
 Metrics = dict[str, Figure | list[dict[str, Figure]]]

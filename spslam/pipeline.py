@@ -21,8 +21,8 @@ from spslam.notices import notice
 from spslam.process.signals import leave_thread_behind
 
 if TYPE_CHECKING:
-    from spslam.slam import Slam
-    from spslam.tracking import TrackResult
+    from spslam.slam.system import Slam
+    from spslam.slam.tracking import TrackResult
 
 _LOG = logging.getLogger(__name__)
 Item = TypeVar("Item")

@@ -12,11 +12,11 @@ from spslam.frame_records import stage_names
 from spslam.geometry import apply
 from spslam.metrics import Record
 from spslam.path_views import AXES, choose_views, during, gaps
-from spslam.tracking import TrackState
+from spslam.slam.tracking import TrackState
 from spslam.trajectory import Trajectory
 
 if TYPE_CHECKING:
-    from spslam.slam import Slam
+    from spslam.slam.system import Slam
 
 Columns = dict[str, Any]
 

@@ -39,8 +39,8 @@ from spslam.viewer import Viewer, Viewers
 from spslam.viewer_render import render_scene
 
 if TYPE_CHECKING:
-    from spslam.slam import Slam
-    from spslam.tracking import TrackResult
+    from spslam.slam.system import Slam
+    from spslam.slam.tracking import TrackResult
 
 logger = logging.getLogger(__name__)
 

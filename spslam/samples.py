@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spslam.frame import Frame, Sighting
-from spslam.tracking import TrackState
+from spslam.slam.tracking import TrackState
 
 if TYPE_CHECKING:
-    from spslam.slam import Slam
-    from spslam.tracking import TrackResult
+    from spslam.slam.system import Slam
+    from spslam.slam.tracking import TrackResult
 
 _WIDTH = 640
 _JPEG_QUALITY = 70

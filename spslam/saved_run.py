@@ -20,7 +20,7 @@ from spslam.errors import MapError, OutputError, SpslamError, TrajectoryError
 from spslam.evaluation.ate import Alignment, Evaluation, evaluate, transform_trajectory
 from spslam.geometry import inverse
 from spslam.io.given_files import read_given
-from spslam.loop_graph import covisible_pairs
+from spslam.slam.pose_graph import covisible_pairs
 from spslam.map.map import Map
 from spslam.map.export import choose_part
 from spslam.map.io import load_map
@@ -29,7 +29,7 @@ from spslam.output import GROUND_TRUTH, RUN_LABELS, read_metrics
 from spslam.path_views import during
 from spslam.scene import Scene
 from spslam.io.structured_text import one_line
-from spslam.tracking import TrackState
+from spslam.slam.tracking import TrackState
 from spslam.trajectory import Trajectory, read_tum
 
 _LOG = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from spslam.pipeline import prepared, track_prepared
 
 if TYPE_CHECKING:
     from spslam.frame import Frame
-    from spslam.slam import Slam
+    from spslam.slam.system import Slam
 
 # In the order of a frame's way; `features` holds extraction and, of stereo pairs, disparities.
 _STAGES = ("features", "tracking", "mapping", "refinement", "loop closing")

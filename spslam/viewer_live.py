@@ -20,8 +20,8 @@ from spslam.viewer_open3d import Canvas, moved_along
 
 if TYPE_CHECKING:
     from spslam.frame import Frame
-    from spslam.slam import Slam
-    from spslam.tracking import TrackResult
+    from spslam.slam.system import Slam
+    from spslam.slam.tracking import TrackResult
 
 _log = logging.getLogger(__name__)
 

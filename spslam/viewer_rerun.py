@@ -25,14 +25,14 @@ from spslam.layers import Lines, Look, Points, draw_layers, frame_scene
 from spslam.live_scene import live_scene
 from spslam.scene import Scene
 from spslam.track_drawing import MATCHED, UNMATCHED
-from spslam.tracking import TrackState
+from spslam.slam.tracking import TrackState
 from spslam.trajectory import Trajectory
 from spslam.viewer_open3d import has_display
 
 if TYPE_CHECKING:
     from spslam.frame import Frame, Sighting
-    from spslam.slam import Slam
-    from spslam.tracking import TrackResult
+    from spslam.slam.system import Slam
+    from spslam.slam.tracking import TrackResult
 
 _log = logging.getLogger(__name__)
 

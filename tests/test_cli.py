@@ -18,7 +18,7 @@ from spslam.config import config_names, load_config
 from spslam.display import ProgressLine
 from spslam.errors import DatasetError
 from spslam.run import Status
-from spslam.tracking import TrackResult, TrackState
+from spslam.slam.tracking import TrackResult, TrackState
 from spslam.trajectory import read_tum
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -210,7 +210,7 @@ def test_a_run_without_a_pose_fails_and_says_why(
 def test_failure_in_the_middle_writes_and_exits_2(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from spslam.slam import Slam
+    from spslam.slam.system import Slam
 
     track = Slam.track
 

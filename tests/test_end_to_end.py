@@ -19,8 +19,8 @@ from spslam.evaluation.ate import Evaluation, evaluate
 from spslam.frame import Frame
 from spslam.map.io import load_map
 from spslam.interfaces import Sequence
-from spslam.slam import Slam
-from spslam.tracking import TrackState
+from spslam.slam.system import Slam
+from spslam.slam.tracking import TrackState
 
 
 def drive(sequence: Sequence, config: str, frames: int | None = None, overrides: list[str] | None = None) -> Slam:

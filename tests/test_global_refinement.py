@@ -11,7 +11,7 @@ from spslam import geometry
 from spslam.backend.bundle import SchurBundleAdjuster
 from spslam.camera import Camera
 from spslam.config import LoopConfig
-from spslam.global_refinement import GlobalRefiner
+from spslam.slam.global_bundle import GlobalRefiner
 from spslam.map.map import Map
 from spslam.interfaces import BundleProblem, BundleResult
 

@@ -15,10 +15,10 @@ from spslam.config import Config, load_config
 from spslam.datasets.world import RenderedWorld, WorldSpec, world_spec
 from spslam.frame import Frame
 from spslam.frontend.matching import DescriptorMatcher
-from spslam.health import HealthMonitor, image_statistics, reduce_image
-from spslam.recording import Statistics
-from spslam.slam import Slam
-from spslam.tracking import TrackResult, TrackState, hull_share
+from spslam.slam.loss_diagnosis import HealthMonitor, image_statistics, reduce_image
+from spslam.slam.recorder import Statistics
+from spslam.slam.system import Slam
+from spslam.slam.tracking import TrackResult, TrackState, hull_share
 
 Image = np.ndarray
 NOISE = np.random.default_rng(0).integers(20, 235, (240, 320)).astype(np.uint8)

@@ -16,16 +16,16 @@ from spslam.config import Config
 from spslam.evaluation.ate import Evaluation, evaluate
 from spslam.frame import Observations
 from spslam.geometry import make_transform
-from spslam.health import Loss
+from spslam.slam.loss_diagnosis import Loss
 from spslam.html_report import write_report
 from spslam.map.map import ARBITRARY, Map, Origin
 from spslam.metric_scale import Scaling
 from spslam.metrics import Record, compute_metrics
 from spslam.interfaces import LeftOut
-from spslam.recording import Statistics
+from spslam.slam.recorder import Statistics
 from spslam.report_data import chart_data, loop_rows
 from spslam.samples import Sample
-from spslam.tracking import TrackResult, TrackState
+from spslam.slam.tracking import TrackResult, TrackState
 from spslam.trajectory import Trajectory
 
 NOTHING = Observations(

@@ -14,9 +14,9 @@ from spslam.camera import Camera
 from spslam.config import Config, InitializationConfig
 from spslam.frame import Observations
 from spslam.frontend.matching import DescriptorMatcher
-from spslam.initialization import DepthInitializer, Started, TwoViewInitializer
+from spslam.slam.initialization import DepthInitializer, Started, TwoViewInitializer
 from spslam.map.map import Map
-from spslam.tracking import Tracked, Tracker
+from spslam.slam.tracking import Tracked, Tracker
 
 NOISE_PX = 0.4
 

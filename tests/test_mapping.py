@@ -14,9 +14,9 @@ from spslam.config import BundleConfig, Config, KeyframeConfig, MappingConfig
 from spslam.frame import Observations
 from spslam.frontend.matching import DescriptorMatcher
 from spslam.map.map import NO_POINT, Map
-from spslam.mapping import KeyframeRule, Mapper, close_distance, fundamental_matrix
+from spslam.slam.mapping import KeyframeRule, Mapper, close_distance, fundamental_matrix
 from spslam.interfaces import PoseEstimate
-from spslam.tracking import Tracked
+from spslam.slam.tracking import Tracked
 
 NOISE_PX = 0.3
 

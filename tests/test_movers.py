@@ -10,8 +10,8 @@ from spslam import geometry
 from spslam.config import load_config
 from spslam.datasets.disturbed import disturb
 from spslam.datasets.opening import open_sequence
-from spslam.slam import Slam
-from spslam.tracking import TrackState
+from spslam.slam.system import Slam
+from spslam.slam.tracking import TrackState
 
 # The first frame with the box, and how far it goes between two, pixels.
 ENTERS, STEP_PX = 12, 3.3

@@ -9,7 +9,7 @@ from spslam.camera import Camera
 from spslam.config import Config, DepthConfig
 from spslam.errors import CalibrationError, DatasetError
 from spslam.frame import Features, Frame
-from spslam.observing import Observer, depth_at, tracking_camera
+from spslam.slam.preprocessing import Observer, depth_at, tracking_camera
 
 CONFIG = Config()
 CAMERA = Camera(64, 48, 50.0, 50.0, 31.5, 23.5)

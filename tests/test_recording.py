@@ -7,10 +7,10 @@ import pytest
 
 from spslam import geometry
 from spslam.frame import Observations
-from spslam.loop_closing import Rescaling
+from spslam.slam.loop_closing import Rescaling
 from spslam.map.map import Map
-from spslam.mapping import RemovedKeyframe
-from spslam.recording import Recorder, Statistics
+from spslam.slam.mapping import RemovedKeyframe
+from spslam.slam.recorder import Recorder, Statistics
 
 
 def pose(*xi: float) -> np.ndarray:

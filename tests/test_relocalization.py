@@ -11,9 +11,9 @@ from point_room import PointRoom, corridor, drive, look
 from spslam import geometry
 from spslam.datasets.opening import open_sequence
 from spslam.frame import Frame
-from spslam.look_alikes import Departure, Reach, groups_by_likeness
-from spslam.slam import Slam
-from spslam.tracking import TrackResult, TrackState
+from spslam.slam.look_alikes import Departure, Reach, groups_by_likeness
+from spslam.slam.system import Slam
+from spslam.slam.tracking import TrackResult, TrackState
 
 HALF = 12.0
 STEP = 0.08

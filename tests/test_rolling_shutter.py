@@ -11,8 +11,8 @@ from spslam.camera import Camera
 from spslam.config import load_config
 from spslam.errors import CalibrationError
 from spslam.frame import Features, Frame, Observations
-from spslam.observing import Observer, tracking_camera
-from spslam.rolling_shutter import as_read_at_once, readout_delays
+from spslam.slam.preprocessing import Observer, tracking_camera
+from spslam.slam.rolling_shutter import as_read_at_once, readout_delays
 
 CAMERA = Camera(640, 480, 500.0, 500.0, 320.0, 240.0, baseline_m=0.1, readout_s=0.03)
 VELOCITY = np.array([0.3, -0.2, 0.4, 0.5, -1.2, 0.8])

@@ -17,16 +17,16 @@ from spslam.config import Config
 from spslam.display import print_outcome
 from spslam.errors import DatasetError, FrameError, OutputError, RunStoppedError, ScaleError
 from spslam.frame import Frame, Observations, Sighting
-from spslam.health import Loss
+from spslam.slam.loss_diagnosis import Loss
 from spslam.map.map import ARBITRARY, Map, Origin
 from spslam.map.io import load_map, save_map
 from spslam.metric_scale import CameraHeight, KnownDistance, ScaleRequest
 from spslam.metrics import peak_memory_mb
 from spslam.output import OUTPUT_NAMES, OutputFolder, RunLog, default_output
 from spslam.interfaces import EQUAL_STAMP, LeftOut
-from spslam.recording import Statistics
+from spslam.slam.recorder import Statistics
 from spslam.run import Outcome, Status, run, track_all
-from spslam.tracking import TrackResult, TrackState
+from spslam.slam.tracking import TrackResult, TrackState
 from spslam.trajectory import FileOrigin, Trajectory, read_kitti, read_tum
 
 CAMERA = Camera(64, 48, 50.0, 50.0, 32.0, 24.0)

@@ -11,7 +11,7 @@ import pytest
 from spslam.camera import Camera
 from spslam.frame import Frame, Sighting
 from spslam.samples import FrameSamples
-from spslam.tracking import TrackResult, TrackState
+from spslam.slam.tracking import TrackResult, TrackState
 from spslam.viewer import Viewers
 
 LENS = Camera(800, 600, 400.0, 400.0, 400.0, 300.0, "radtan", (-0.2, 0.05, 0.0, 0.0))

@@ -38,8 +38,8 @@ from spslam.map.map import Map
 from spslam.map.io import SavedMap, load_map
 from spslam.metric_scale import TrueDistance, apply_scale
 from spslam.interfaces import BundleProblem, BundleResult, PoseEstimate
-from spslam.slam import Slam
-from spslam.tracking import Tracked, TrackState
+from spslam.slam.system import Slam
+from spslam.slam.tracking import Tracked, TrackState
 from spslam.trajectory import Trajectory
 
 

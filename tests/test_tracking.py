@@ -13,7 +13,7 @@ from spslam.config import Config, TrackingConfig
 from spslam.frame import Observations
 from spslam.frontend.matching import DescriptorMatcher
 from spslam.map.map import NO_POINT, Map
-from spslam.tracking import Motion, Tracked, Tracker
+from spslam.slam.tracking import Motion, Tracked, Tracker
 
 NOISE_PX = 0.5
 

@@ -7,7 +7,7 @@ import pytest
 
 from spslam import geometry
 from spslam.camera import Camera
-from spslam.two_motions import Cells, consensus, find_split, residuals, rival
+from spslam.slam.two_motions import Cells, consensus, find_split, residuals, rival
 
 CAMERA = Camera(640, 480, 400.0, 400.0, 319.5, 239.5)
 TURNED = geometry.se3_exp(np.array([0.02, -0.01, 0.0, 0.0, 0.003, 0.0]))

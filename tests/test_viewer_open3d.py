@@ -20,7 +20,7 @@ from spslam.errors import MissingDependencyError
 from spslam.geometry import inverse
 from spslam.layers import DARK, LAYERS, LIGHT, Palette
 from spslam.scene import Viewpoint
-from spslam.tracking import TrackResult, TrackState
+from spslam.slam.tracking import TrackResult, TrackState
 from spslam.trajectory import Trajectory
 from spslam.viewer_browser import Browser
 from spslam.viewer_image import ImageWindow

@@ -15,7 +15,7 @@ import pytest
 from room_scene import WatchedSlam, room_scene
 
 from spslam.errors import MissingDependencyError, OutputError
-from spslam.tracking import TrackResult, TrackState
+from spslam.slam.tracking import TrackResult, TrackState
 from spslam.viewer_rerun import RerunViewer, record_scene
 
 rerun = pytest.importorskip("rerun")

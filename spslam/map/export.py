@@ -19,7 +19,7 @@ from spslam.camera import Camera
 from spslam.config import LoopConfig
 from spslam.errors import MapError, OutputError
 from spslam.io.files import write_atomic
-from spslam.loop_graph import essential_graph
+from spslam.slam.pose_graph import essential_graph
 from spslam.map.map import Map, Origin
 from spslam.map.io import FORMAT_VERSION, SavedMap
 from spslam.interfaces import PoseGraphEdges

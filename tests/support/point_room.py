@@ -16,8 +16,8 @@ from spslam.evaluation.ate import evaluate
 from spslam.frame import Features, Frame
 from spslam.frontend.matching import DescriptorMatcher
 from spslam.interfaces import Parts
-from spslam.slam import Slam
-from spslam.tracking import TrackResult
+from spslam.slam.system import Slam
+from spslam.slam.tracking import TrackResult
 from spslam.trajectory import Trajectory
 
 CAMERA = Camera(640, 480, 400.0, 400.0, 319.5, 239.5, baseline_m=0.12, fps=20.0)

@@ -15,7 +15,7 @@ from spslam.config import Config
 from spslam.frame import Observations
 from spslam.map.map import NO_POINT, Ids, Map
 from spslam.interfaces import BundleAdjuster, BundleProblem, BundleResult, Matcher, TwoViewSolver
-from spslam.tracking import Tracked
+from spslam.slam.tracking import Tracked
 
 Array = NDArray[np.float64]
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, triu
 
 from spslam import geometry
-from spslam.loop_candidates import median_depth
+from spslam.slam.loop_detection import median_depth
 from spslam.map.map import Ids, Map
 from spslam.interfaces import PoseGraphEdges, PoseGraphSolver
 

@@ -13,7 +13,7 @@ from spslam.config import Config, DepthConfig
 from spslam.errors import CalibrationError, DatasetError
 from spslam.frame import Features, Frame, Observations, unit_descriptors
 from spslam.interfaces import Extractor, StereoMatcher
-from spslam.rolling_shutter import readout_delays
+from spslam.slam.rolling_shutter import readout_delays
 
 Array = NDArray[np.float64]
 

@@ -25,7 +25,7 @@ from spslam.config import Config
 from spslam.frame import Observations
 from spslam.interfaces import Matcher, PoseSolver, TwoViewSolver
 from spslam.map.table import Table
-from spslam.tracking import hull_share
+from spslam.slam.tracking import hull_share
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]

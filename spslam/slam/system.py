@@ -11,26 +11,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spslam import geometry
-from spslam.body_fixed import BodyFixed
+from spslam.slam.body_fixed import BodyFixed
 from spslam.camera import Camera
 from spslam.config import Config, load_config
 from spslam.errors import DatasetError, MapError
 from spslam.frame import Frame, Observations, Sensor, Sighting
-from spslam.global_refinement import GlobalRefiner
-from spslam.health import HealthMonitor
-from spslam.initialization import DepthInitializer, Started, TwoViewInitializer
-from spslam.loop_closing import LoopCloser, Rescaling, keyframe_observations
+from spslam.slam.global_bundle import GlobalRefiner
+from spslam.slam.loss_diagnosis import HealthMonitor
+from spslam.slam.initialization import DepthInitializer, Started, TwoViewInitializer
+from spslam.slam.loop_closing import LoopCloser, Rescaling, keyframe_observations
 from spslam.map.map import ARBITRARY, NO_POINT, Ids, Map, Origin
 from spslam.map.io import SavedMap, save_map
-from spslam.mapping import KeyframeRule, Mapper
-from spslam.movers import Movers
+from spslam.slam.mapping import KeyframeRule, Mapper
+from spslam.slam.movers import Movers
 from spslam.notices import notice
-from spslam.observing import Observer, tracking_camera
+from spslam.slam.preprocessing import Observer, tracking_camera
 from spslam.interfaces import Parts, at_once, engine, identity
-from spslam.recording import Recorder, Statistics
-from spslam.relocalization import Relocalizer
-from spslam.rolling_shutter import as_read_at_once
-from spslam.tracking import Motion, Tracked, Tracker, TrackResult, TrackState, hull_share
+from spslam.slam.recorder import Recorder, Statistics
+from spslam.slam.relocalization import Relocalizer
+from spslam.slam.rolling_shutter import as_read_at_once
+from spslam.slam.tracking import Motion, Tracked, Tracker, TrackResult, TrackState, hull_share
 from spslam.trajectory import Trajectory
 
 logger = logging.getLogger(__name__)

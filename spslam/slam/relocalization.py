@@ -18,11 +18,11 @@ from spslam import geometry
 from spslam.camera import Camera
 from spslam.config import Config
 from spslam.frame import Observations
-from spslam.look_alikes import Departure, Place, Reach, groups_by_likeness
+from spslam.slam.look_alikes import Departure, Place, Reach, groups_by_likeness
 from spslam.map.map import Ids, Map
 from spslam.notices import notice
 from spslam.interfaces import PlaceRecognizer
-from spslam.tracking import Motion, Tracked, Tracker
+from spslam.slam.tracking import Motion, Tracked, Tracker
 
 logger = logging.getLogger(__name__)
 Array = NDArray[np.float64]

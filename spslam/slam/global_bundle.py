@@ -17,7 +17,7 @@ from spslam import geometry
 from spslam.camera import Camera
 from spslam.config import LoopConfig
 from spslam.map.map import Ids, Map
-from spslam.mapping import bundle_problem, drop_single_views
+from spslam.slam.mapping import bundle_problem, drop_single_views
 from spslam.interfaces import BundleAdjuster, BundleProblem, BundleResult
 
 logger = logging.getLogger(__name__)

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spslam import geometry
-from spslam.loop_candidates import median_depth, travelled
+from spslam.slam.loop_detection import median_depth, travelled
 from spslam.map.map import Ids, Map
-from spslam.tracking import Tracked
+from spslam.slam.tracking import Tracked
 
 Array = NDArray[np.float64]
 

@@ -10,7 +10,7 @@ an object over a quarter of the image can drag the camera along. Three checks, i
    points that contradict this pose and pull the camera away from it are moving; the pose of the proven points
    is used.
 3. Consensus over the image, for objects whose points are proven or when all points are new: see
-   `spslam.two_motions`.
+   `spslam.slam.two_motions`.
 
 An object that is there from the first frame on is part of the first map. In the first frames after it, another motion
 of more of the image outvotes the pose, and the map begins anew without the object.
@@ -30,8 +30,8 @@ from numpy.typing import NDArray
 from spslam.camera import Camera
 from spslam.map.map import NO_POINT, Ids, Map
 from spslam.interfaces import PoseEstimate, PoseSolver
-from spslam.tracking import Tracked, hull_share
-from spslam.two_motions import Cells, consensus, find_split, residuals, rival
+from spslam.slam.tracking import Tracked, hull_share
+from spslam.slam.two_motions import Cells, consensus, find_split, residuals, rival
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
