@@ -48,8 +48,8 @@ from spslam.process.streams import tolerant_streams
 
 if TYPE_CHECKING:
     from spslam.config import Config
-    from spslam.metric_scale import ScaleRequest
-    from spslam.output import RunLog
+    from spslam.run.metric_scale import ScaleRequest
+    from spslam.run.output import RunLog
     from spslam.interfaces import Sequence as FrameSequence
     from spslam.viewer import Viewer
 
@@ -259,7 +259,7 @@ def run(
     """
     from spslam.config import config_for, dataset_of
     from spslam.datasets import open_sequence
-    from spslam.output import RunLog
+    from spslam.run.output import RunLog
 
     mode = _mode(map_file, localize, extend)
     with RunLog() as log:
@@ -411,8 +411,8 @@ def _run(
 ) -> None:
     from spslam.display import ProgressLine, print_outcome
     from spslam.map.io import HeldMap, load_map
-    from spslam.output import OutputFolder, default_output
-    from spslam.run import run as run_sequence
+    from spslam.run.output import OutputFolder, default_output
+    from spslam.pipeline import run as run_sequence
     from spslam.slam.system import Slam
 
     if map_file is not None and not extend and out is not None and map_file.resolve().parent == out.resolve():
@@ -462,7 +462,7 @@ def _mode(map_file: Path | None, localize: bool, extend: bool) -> str:
 
 
 def _scale(text: str, frames: FrameSequence, indices: range) -> ScaleRequest:
-    from spslam.metric_scale import check_scale, parse_scale
+    from spslam.run.metric_scale import check_scale, parse_scale
 
     request = parse_scale(text)
     check_scale(request, frames, indices)

@@ -118,7 +118,7 @@ def _measure(command: str, weights: list[str] | None, rounds: int, threads: int,
     from spslam.frontend.speed import make_extractors, time_engines
     from spslam.frontend.speed_reference import REFERENCE_SIZE, reference_clock
     from spslam.process.machine import processor
-    from spslam.metrics import versions
+    from spslam.run.metrics import versions
     from spslam.speed_report import SpeedReport
 
     networks = weights or [*BUILT_IN]

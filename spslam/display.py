@@ -15,7 +15,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from spslam.frontend.training.trainer import Progress as TrainingProgress
-    from spslam.run import Outcome, Status
+    from spslam.pipeline import Outcome, Status
     from spslam.evaluation.summary import Spread
 
 _PLAIN_INTERVAL_S = 10.0

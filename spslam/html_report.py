@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from spslam.evaluation.ate import Evaluation
 from spslam.io.files import write_atomic
 from spslam.html_parts import fill, page_file, table, tile
-from spslam.metrics import Metrics, Record
+from spslam.run.metrics import Metrics, Record
 from spslam.path_views import ALIGNMENT_WORDS
 from spslam.report_data import Columns, chart_data
-from spslam.samples import Sample
+from spslam.run.sample_frames import Sample
 from spslam.trajectory import Trajectory
 
 if TYPE_CHECKING:

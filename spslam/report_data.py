@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from spslam.evaluation.ate import Evaluation
-from spslam.frame_records import stage_names
+from spslam.run.frames_csv import stage_names
 from spslam.geometry import apply
-from spslam.metrics import Record
+from spslam.run.metrics import Record
 from spslam.path_views import AXES, choose_views, during, gaps
 from spslam.slam.tracking import TrackState
 from spslam.trajectory import Trajectory

@@ -25,7 +25,7 @@ from spslam.map.map import Map
 from spslam.map.export import choose_part
 from spslam.map.io import load_map
 from spslam.notices import notice
-from spslam.output import GROUND_TRUTH, RUN_LABELS, read_metrics
+from spslam.run.output import GROUND_TRUTH, RUN_LABELS, read_metrics
 from spslam.path_views import during
 from spslam.scene import Scene
 from spslam.io.structured_text import one_line

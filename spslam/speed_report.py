@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spslam.pipeline import prepared, track_prepared
+from spslam.run.prefetch import prepared, track_prepared
 
 if TYPE_CHECKING:
     from spslam.frame import Frame

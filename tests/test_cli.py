@@ -17,7 +17,7 @@ from spslam.cli import main
 from spslam.config import config_names, load_config
 from spslam.display import ProgressLine
 from spslam.errors import DatasetError
-from spslam.run import Status
+from spslam.pipeline import Status
 from spslam.slam.tracking import TrackResult, TrackState
 from spslam.trajectory import read_tum
 
@@ -27,7 +27,7 @@ QUICK = ["--extractor", "orb", "--max-frames", "5"]
 
 @pytest.fixture(autouse=True)
 def _no_rendering(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("spslam.run.render_scene", lambda *args, **kwargs: False)
+    monkeypatch.setattr("spslam.pipeline.render_scene", lambda *args, **kwargs: False)
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,7 +15,7 @@ from spslam.config import Config, DepthConfig
 from spslam.datasets import open_sequence
 from spslam.errors import InputError
 from spslam.frame import Frame
-from spslam.input_checks import InputChecks, depth_out_of_range, pair_offsets
+from spslam.run.input_checks import InputChecks, depth_out_of_range, pair_offsets
 
 Change = Callable[[int], Frame]
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from spslam import output as output_module
+from spslam.run import output as output_module
 from spslam.errors import OutputError
 from spslam.io.files import exchange
-from spslam.output import OutputFolder
+from spslam.run.output import OutputFolder
 from spslam.process.ownership import OWNER, claim_folder
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="needs renameat2 and flock")
@@ -23,7 +23,7 @@ FILES = ("metrics.json", "config.yaml", "trajectory.tum")
 _BEGUN = """
 import sys, time
 from pathlib import Path
-from spslam.output import OutputFolder
+from spslam.run.output import OutputFolder
 output = OutputFolder(Path(sys.argv[1]))
 (output.partial / "log.txt").write_text("begun")
 print("ready", flush=True)
@@ -33,12 +33,12 @@ time.sleep(60)
 _PUBLISHING = """
 import json, sys
 from pathlib import Path
-import spslam.output
+import spslam.run.output
 if sys.argv[2] == "in steps":
-    spslam.output.exchange = lambda first, second: False
+    spslam.run.output.exchange = lambda first, second: False
 print("ready", flush=True)
 for number in range(10**9):
-    output = spslam.output.OutputFolder(Path(sys.argv[1]))
+    output = spslam.run.output.OutputFolder(Path(sys.argv[1]))
     labels = dict.fromkeys(("sequence", "sensor", "extractor"), str(number))
     for name in ("metrics.json", "config.yaml", "trajectory.tum"):
         (output.partial / name).write_text(json.dumps(labels) if name == "metrics.json" else str(number))

@@ -9,7 +9,7 @@ import pytest
 from spslam.camera import Camera
 from spslam.errors import FrameError
 from spslam.frame import Frame
-from spslam.pipeline import prepared
+from spslam.run.prefetch import prepared
 
 CAMERA = Camera(8, 6, 5.0, 5.0, 4.0, 3.0)
 NAMES = {"read ahead", "observe ahead", "observe_0"}
@@ -37,8 +37,8 @@ class Clock:
         self.now = 0.0
         self.asleep = False
         self._changed = threading.Condition()
-        monkeypatch.setattr("spslam.pipeline.monotonic", lambda: self.now)
-        monkeypatch.setattr("spslam.pipeline.sleep", self._sleep)
+        monkeypatch.setattr("spslam.run.prefetch.monotonic", lambda: self.now)
+        monkeypatch.setattr("spslam.run.prefetch.sleep", self._sleep)
 
     def advance(self, seconds: float) -> None:
         """Once the camera waits for its next stamp."""
@@ -108,7 +108,7 @@ def test_times_of_reading_and_of_features(monkeypatch: pytest.MonkeyPatch) -> No
         return 0
 
     # Each thread has a clock of its own, on which only its own work shows.
-    monkeypatch.setattr("spslam.pipeline.perf_counter", lambda: getattr(spent, "seconds", 0.0))
+    monkeypatch.setattr("spslam.run.prefetch.perf_counter", lambda: getattr(spent, "seconds", 0.0))
     with prepared(read(), observe) as items:
         times = [(item.read_ms, item.features_ms) for item in items]
     assert times == [pytest.approx((7, 30))] * 3

@@ -20,12 +20,12 @@ from spslam.frame import Frame, Observations, Sighting
 from spslam.slam.loss_diagnosis import Loss
 from spslam.map.map import ARBITRARY, Map, Origin
 from spslam.map.io import load_map, save_map
-from spslam.metric_scale import CameraHeight, KnownDistance, ScaleRequest
-from spslam.metrics import peak_memory_mb
-from spslam.output import OUTPUT_NAMES, OutputFolder, RunLog, default_output
+from spslam.run.metric_scale import CameraHeight, KnownDistance, ScaleRequest
+from spslam.run.metrics import peak_memory_mb
+from spslam.run.output import OUTPUT_NAMES, OutputFolder, RunLog, default_output
 from spslam.interfaces import EQUAL_STAMP, LeftOut
 from spslam.slam.recorder import Statistics
-from spslam.run import Outcome, Status, run, track_all
+from spslam.pipeline import Outcome, Status, run, track_all
 from spslam.slam.tracking import TrackResult, TrackState
 from spslam.trajectory import FileOrigin, Trajectory, read_kitti, read_tum
 
@@ -181,8 +181,8 @@ def real_pictures() -> None:
 @pytest.fixture(autouse=True)
 def _quick_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if "real_pictures" not in request.fixturenames:
-        monkeypatch.setattr("spslam.run.plot_trajectory", lambda path, *args, **kwargs: path.write_bytes(b"\x89PNG"))
-        monkeypatch.setattr("spslam.run.render_scene", lambda *args, **kwargs: False)
+        monkeypatch.setattr("spslam.pipeline.plot_trajectory", lambda path, *args, **kwargs: path.write_bytes(b"\x89PNG"))
+        monkeypatch.setattr("spslam.pipeline.render_scene", lambda *args, **kwargs: False)
 
 
 def run_fake(
@@ -266,7 +266,7 @@ def test_a_report_that_fails_costs_no_other_result(
     def broken(*args: object) -> None:
         raise ZeroDivisionError("a bug in the page")
 
-    monkeypatch.setattr("spslam.run.write_report", broken)
+    monkeypatch.setattr("spslam.pipeline.write_report", broken)
     outcome = run_fake(tmp_path / "out")
     assert outcome.failure is None
     names = {path.name for path in (tmp_path / "out").iterdir()}
@@ -289,8 +289,8 @@ def test_nothing_optional_ends_a_run(writer: str, name: str, tmp_path: Path, mon
     def broken(*args: object, **kwargs: object) -> None:
         raise RuntimeError("latex was not found\nin /usr/bin\n" + 80 * "and so on ")
 
-    monkeypatch.setattr("spslam.run.render_scene", lambda *args: True)
-    monkeypatch.setattr(f"spslam.run.{writer}", broken)
+    monkeypatch.setattr("spslam.pipeline.render_scene", lambda *args: True)
+    monkeypatch.setattr(f"spslam.pipeline.{writer}", broken)
     outcome = run_fake(tmp_path / "out")
     assert outcome.failure is None
     assert {path.name for path in (tmp_path / "out").iterdir()} | OPTIONAL == OUTPUT_NAMES - {name} | OPTIONAL
@@ -315,7 +315,7 @@ def no_room_for(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", ["trajectory.kitti", "keyframes.tum", "map.npz"])
 def test_a_map_without_room_costs_no_trajectory(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("spslam.run.render_scene", lambda *args: True)
+    monkeypatch.setattr("spslam.pipeline.render_scene", lambda *args: True)
     no_room_for(name, monkeypatch)
     outcome = run_fake(tmp_path / "out")
     assert isinstance(outcome.failure, OutputError)
@@ -393,7 +393,7 @@ def test_a_comparison_that_breaks_costs_no_result(tmp_path: Path, monkeypatch: p
     def broken(*args: object) -> None:
         raise np.linalg.LinAlgError("SVD did not converge")
 
-    monkeypatch.setattr("spslam.run.evaluate", broken)
+    monkeypatch.setattr("spslam.pipeline.evaluate", broken)
     metrics = run_fake(tmp_path / "out").metrics
     assert metrics["not_compared"] == "SVD did not converge"
     assert [found["topic"] for found in metrics["notices"]] == ["ground_truth_not_compared"]
@@ -466,7 +466,7 @@ def test_a_single_camera_has_no_metres(tmp_path: Path) -> None:
 def test_frames_without_a_pose_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sequence = FakeSequence()
     sequence.broken = {4, 5}
-    monkeypatch.setattr("spslam.run.process_age_s", lambda: 100.0)
+    monkeypatch.setattr("spslam.pipeline.process_age_s", lambda: 100.0)
     metrics = run_fake(tmp_path / "out", FakeSlam(first=3), sequence).metrics
     assert (metrics["frames"], metrics["tracked"], metrics["skipped_frames"]) == (10, 5, 2)
     assert metrics["share_tracked"] == 0.5
@@ -588,7 +588,7 @@ def test_a_read_that_blocks_is_left_behind_by_a_stop(tmp_path: Path) -> None:
 def test_a_stopped_run_begins_no_picture_later_than_people_wait(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("spslam.run._PICTURES_S", 0.0)
+    monkeypatch.setattr("spslam.pipeline._PICTURES_S", 0.0)
     slam = FakeSlam()
     metrics = run_fake(tmp_path / "out", slam, stop=lambda: len(slam.tracked) >= 4).metrics
     assert metrics["results_not_written"] == 3
@@ -607,7 +607,7 @@ def test_another_interrupt_while_pictures_are_drawn_keeps_the_results(
         path.write_bytes(b"half of one")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("spslam.run.plot_trajectory", picture)
+    monkeypatch.setattr("spslam.pipeline.plot_trajectory", picture)
     outcome = run_fake(out, slam, stop=lambda: len(slam.tracked) >= 4)
     # Published before: whoever is killed while drawing has them, too.
     assert {"trajectory.tum", "metrics.json", "map.npz"} <= set(there[0])
@@ -684,7 +684,7 @@ def test_log_holds_early_records_and_every_frame(tmp_path: Path) -> None:
         run(FakeSlam(), FakeSequence(), OutputFolder(tmp_path / "out"), FakeViewer(), labels, log)
     text = (tmp_path / "out" / "log.txt").read_text(encoding="utf-8")
     assert "before the folder was known" in text
-    assert text.count("spslam.run: frame ") == 10
+    assert text.count("spslam.pipeline: frame ") == 10
     assert logging.getLogger("spslam").handlers == []
 
 

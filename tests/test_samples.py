@@ -10,7 +10,7 @@ import pytest
 
 from spslam.camera import Camera
 from spslam.frame import Frame, Sighting
-from spslam.samples import FrameSamples
+from spslam.run.sample_frames import FrameSamples
 from spslam.slam.tracking import TrackResult, TrackState
 from spslam.viewer import Viewers
 

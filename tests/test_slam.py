@@ -36,7 +36,7 @@ from spslam.evaluation.ate import evaluate
 from spslam.frame import Frame, Observations
 from spslam.map.map import Map
 from spslam.map.io import SavedMap, load_map
-from spslam.metric_scale import TrueDistance, apply_scale
+from spslam.run.metric_scale import TrueDistance, apply_scale
 from spslam.interfaces import BundleProblem, BundleResult, PoseEstimate
 from spslam.slam.system import Slam
 from spslam.slam.tracking import Tracked, TrackState

@@ -14,7 +14,7 @@ import numpy as np
 
 from spslam.evaluation.association import associate
 from spslam.errors import ConfigError, ScaleError, SpslamError
-from spslam.ground import ground_heights
+from spslam.run.ground_plane import ground_heights
 from spslam.map.map import Map
 from spslam.interfaces import Sequence
 from spslam.io.structured_text import one_line

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from spslam.io.files import write_atomic
-from spslam.metrics import Record
+from spslam.run.metrics import Record
 
 if TYPE_CHECKING:
     from spslam.slam.tracking import TrackResult

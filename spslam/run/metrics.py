@@ -17,7 +17,7 @@ from spslam.evaluation.association import in_reach
 from spslam.evaluation.tracking_rate import RECALL_DISTANCES_M, recall, recall_key
 from spslam.evaluation.ate import Evaluation
 from spslam.map.map import ARBITRARY
-from spslam.metric_scale import Scaling
+from spslam.run.metric_scale import Scaling
 from spslam.notices import Notice
 from spslam.interfaces import EQUAL_STAMP, LeftOut, Sequence
 from spslam.timestamps import summarize_times
