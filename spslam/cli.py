@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from spslam.run.metric_scale import ScaleRequest
     from spslam.run.output import RunLog
     from spslam.interfaces import Sequence as FrameSequence
-    from spslam.viewer import Viewer
+    from spslam.visualization.viewer import Viewer
 
 _BLAS_THREADS = "OPENBLAS_NUM_THREADS"
 
@@ -470,22 +470,22 @@ def _scale(text: str, frames: FrameSequence, indices: range) -> ScaleRequest:
 
 
 def _open_viewer(choice: ViewerChoice, recording: Path | None, frames: FrameSequence) -> Viewer:
-    from spslam.viewer import NullViewer, Viewers
+    from spslam.visualization.viewer import NullViewer, Viewers
 
     if recording is None and choice is ViewerChoice.NONE:
         return NullViewer()
     title = f"spslam {frames.name}"
     viewers: list[Viewer] = []
     if recording is not None or choice is ViewerChoice.RERUN:
-        from spslam.viewer_rerun import RerunViewer
+        from spslam.visualization.rerun_viewer import RerunViewer
 
         if recording is not None:
             viewers.append(RerunViewer(recording, frames.ground_truth, title))
         if choice is ViewerChoice.RERUN:
             viewers.append(RerunViewer(None, frames.ground_truth, title))
     if choice is ViewerChoice.OPEN3D:
-        from spslam.controls import keys_help
-        from spslam.viewer_live import Open3DViewer
+        from spslam.visualization.controls import keys_help
+        from spslam.visualization.live_window import Open3DViewer
 
         viewers.append(Open3DViewer(frames.ground_truth, title))
         typer.echo(keys_help(), err=True)

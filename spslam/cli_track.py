@@ -24,7 +24,7 @@ from spslam.process.signals import interrupt_as_flag
 
 if TYPE_CHECKING:
     from spslam.datasets.pictures import Picture
-    from spslam.pictures_out import PictureSink
+    from spslam.visualization.video_writer import PictureSink
     from spslam.interfaces import Extractor
 
 _VIDEO_SUFFIX = ".mp4"
@@ -104,10 +104,10 @@ def _begun(
 
 
 def _sink(out: Path | None, fps: float, title: str) -> PictureSink:
-    from spslam.pictures_out import PngFolder, VideoFile
+    from spslam.visualization.video_writer import PngFolder, VideoFile
 
     if out is None:
-        from spslam.viewer_image import ImageWindow
+        from spslam.visualization.image_window import ImageWindow
 
         return ImageWindow(f"spslam track {title}")
     return VideoFile(out, fps) if out.suffix.lower() == _VIDEO_SUFFIX else PngFolder(out)
@@ -121,7 +121,7 @@ def _show_tracks(
 
     from spslam.display import StatusLine
     from spslam.frontend.point_tracks import PointTracks
-    from spslam.track_drawing import draw_tracks
+    from spslam.visualization.draw_tracks import draw_tracks
 
     tracks = PointTracks(length, extractor.max_distance)
     counts: list[int] = []

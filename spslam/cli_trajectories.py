@@ -182,7 +182,7 @@ def _frames(
     path: Path, estimate: Trajectory, times: Path | None, frame_times: NDArray[np.float64] | None
 ) -> tuple[NDArray[np.float64] | None, int, str]:
     """Times of the frames of an estimate, how many more there were, and the file that says so."""
-    from spslam.saved_run import frames_beside
+    from spslam.visualization.saved_run import frames_beside
 
     if times is not None:
         return frame_times, 0, str(times)

@@ -14,8 +14,8 @@ from spslam.errors import ConfigError
 from spslam.process.signals import interrupt_as_flag
 
 if TYPE_CHECKING:
-    from spslam.scene import Scene
-    from spslam.viewer_render import Job
+    from spslam.visualization.scene import Scene
+    from spslam.visualization.render import Job
 
 _PICTURES = (".png", ".mp4")
 _MOST_PIXELS = 4096
@@ -88,9 +88,9 @@ def view(
     The ground truth is aligned as the figures of the run say. While a run is
     played, all is where the final map has it, from when it was first seen on.
     """
-    from spslam.layers import Look, check_layers
-    from spslam.saved_run import load_scene
-    from spslam.viewer_render import Job
+    from spslam.visualization.layers import Look, check_layers
+    from spslam.visualization.saved_run import load_scene
+    from spslam.visualization.render import Job
 
     look = Look(check_layers(hide or ()), colors.value, dark)
     job = Job(look, _size(size), fps, seconds, follow)
@@ -98,7 +98,7 @@ def view(
         raise ConfigError(f"--render writes {' or '.join(_PICTURES)}, found {render.name!r}")
     scene = load_scene(folder)
     if rerun is not None or (render is None and viewer is Window.RERUN):
-        from spslam.viewer_rerun import record_scene
+        from spslam.visualization.rerun_viewer import record_scene
 
         record_scene(rerun, scene)
         if rerun is not None:
@@ -111,7 +111,7 @@ def view(
 
 def _render(path: Path, scene: Scene, job: Job) -> None:
     from spslam.display import StatusLine
-    from spslam.viewer_render import render
+    from spslam.visualization.render import render
 
     with interrupt_as_flag() as interrupted, StatusLine() as line:
 
@@ -126,8 +126,8 @@ def _render(path: Path, scene: Scene, job: Job) -> None:
 
 
 def _browse(scene: Scene, job: Job) -> None:
-    from spslam.controls import Controls, keys_help
-    from spslam.viewer_browser import Browser
+    from spslam.visualization.controls import Controls, keys_help
+    from spslam.visualization.browser import Browser
 
     window = Browser(scene, Controls(job.look, following=job.follow), job.seconds)
     typer.echo(keys_help(), err=True)

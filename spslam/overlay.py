@@ -12,7 +12,7 @@ from spslam.evaluation.comparison import Comparison
 from spslam.errors import OutputError
 from spslam.evaluation.ate import Evaluation
 from spslam.io.files import printable, write_atomic
-from spslam.path_views import ALIGNMENT_WORDS, AXES, broken, choose_views, during
+from spslam.visualization.path_views import ALIGNMENT_WORDS, AXES, broken, choose_views, during
 from spslam.plotting import draw_png
 from spslam.trajectory import Trajectory
 

@@ -31,12 +31,12 @@ from spslam.run.prefetch import prepared, track_prepared
 from spslam.interfaces import Sequence
 from spslam.report import plot_trajectory, write_ply
 from spslam.run.sample_frames import FrameSamples, Sample
-from spslam.saved_run import build_scene, truth_in_map
-from spslam.scene import Scene
+from spslam.visualization.saved_run import build_scene, truth_in_map
+from spslam.visualization.scene import Scene
 from spslam.process.signals import results_kept
 from spslam.trajectory import Trajectory, write_kitti, write_tum
-from spslam.viewer import Viewer, Viewers
-from spslam.viewer_render import render_scene
+from spslam.visualization.viewer import Viewer, Viewers
+from spslam.visualization.render import render_scene
 
 if TYPE_CHECKING:
     from spslam.slam.system import Slam

@@ -11,7 +11,7 @@ from spslam.evaluation.ate import Evaluation
 from spslam.run.frames_csv import stage_names
 from spslam.geometry import apply
 from spslam.run.metrics import Record
-from spslam.path_views import AXES, choose_views, during, gaps
+from spslam.visualization.path_views import AXES, choose_views, during, gaps
 from spslam.slam.tracking import TrackState
 from spslam.trajectory import Trajectory
 

@@ -94,6 +94,6 @@ def test_a_window_that_is_closed_ends_it(
         def __exit__(self, *error: object) -> None:
             pass
 
-    monkeypatch.setattr("spslam.viewer_image.ImageWindow", Window)
+    monkeypatch.setattr("spslam.visualization.image_window.ImageWindow", Window)
     assert call("track", images, "--extractor", "orb") == 0
     assert capsys.readouterr().out.startswith("3 frames, ")

@@ -13,9 +13,9 @@ import pytest
 from command_line import call, refused
 from egl import need_egl
 
-from spslam.controls import KEYS
-from spslam.layers import LAYERS
-from spslam.saved_run import load_scene
+from spslam.visualization.controls import KEYS
+from spslam.visualization.layers import LAYERS
+from spslam.visualization.saved_run import load_scene
 from spslam.trajectory import read_tum
 
 ORB = ["--extractor", "orb", "--set", "features.threads=1"]

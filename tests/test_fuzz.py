@@ -27,7 +27,7 @@ from spslam.datasets import open_sequence
 from spslam.datasets.calibration import load_calibration
 from spslam.errors import SpslamError
 from spslam.geometry import make_transform
-from spslam.saved_run import load_scene
+from spslam.visualization.saved_run import load_scene
 from spslam.suites.suite import expand, load_suite
 from spslam.trajectory import Trajectory, read_kitti, read_trajectory, write_kitti, write_tum
 

@@ -30,7 +30,7 @@ from spslam.errors import MapError, SpslamError
 from spslam.map.map import Map, Origin
 from spslam.map.export import choose_part, describe_map, part_graph, write_colmap
 from spslam.map.io import load_map, save_map
-from spslam.saved_run import build_scene
+from spslam.visualization.saved_run import build_scene
 from spslam.trajectory import Trajectory
 
 _EXAMPLES = int(os.environ.get("SPSLAM_FUZZ", "0"))

@@ -12,7 +12,7 @@ from spslam.camera import Camera
 from spslam.frame import Frame, Sighting
 from spslam.run.sample_frames import FrameSamples
 from spslam.slam.tracking import TrackResult, TrackState
-from spslam.viewer import Viewers
+from spslam.visualization.viewer import Viewers
 
 LENS = Camera(800, 600, 400.0, 400.0, 400.0, 300.0, "radtan", (-0.2, 0.05, 0.0, 0.0))
 NOTHING = Sighting(np.zeros((0, 2)), np.zeros(0, dtype=np.int64))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from spslam.viewer import NullViewer, Viewers
+from spslam.visualization.viewer import NullViewer, Viewers
 
 
 class Counting:

@@ -14,18 +14,18 @@ import pytest
 from egl import need_egl
 from room_scene import WatchedSlam, room_scene
 
-from spslam import viewer_open3d
-from spslam.controls import Controls
+from spslam.visualization import open3d_window as viewer_open3d
+from spslam.visualization.controls import Controls
 from spslam.errors import MissingDependencyError
 from spslam.geometry import inverse
-from spslam.layers import DARK, LAYERS, LIGHT, Palette
-from spslam.scene import Viewpoint
+from spslam.visualization.layers import DARK, LAYERS, LIGHT, Palette
+from spslam.visualization.scene import Viewpoint
 from spslam.slam.tracking import TrackResult, TrackState
 from spslam.trajectory import Trajectory
-from spslam.viewer_browser import Browser
-from spslam.viewer_image import ImageWindow
-from spslam.viewer_live import Open3DViewer
-from spslam.viewer_open3d import import_open3d, moved_along
+from spslam.visualization.browser import Browser
+from spslam.visualization.image_window import ImageWindow
+from spslam.visualization.live_window import Open3DViewer
+from spslam.visualization.open3d_window import import_open3d, moved_along
 
 
 @pytest.fixture
@@ -212,7 +212,7 @@ def test_the_live_view_follows_the_camera_until_it_is_told_to_stay(windows: Simp
 
 
 def test_a_live_truth_without_metres_waits_until_it_can_be_aligned(windows: SimpleNamespace, landmarks: Any) -> None:
-    from spslam.live_scene import live_scene
+    from spslam.visualization.live_scene import live_scene
 
     slam = WatchedSlam(landmarks, 8)
     bent = slam.trajectory().T_world_cam.copy()
@@ -290,9 +290,9 @@ def test_windows_draw_on_a_real_context() -> None:
         "from conftest import Landmarks\n"
         "from room_scene import WatchedSlam, room_scene\n"
         "from test_viewer_open3d import show\n"
-        "from spslam.controls import Controls\n"
-        "from spslam.viewer_browser import Browser\n"
-        "from spslam.viewer_live import Open3DViewer\n"
+        "from spslam.visualization.controls import Controls\n"
+        "from spslam.visualization.browser import Browser\n"
+        "from spslam.visualization.live_window import Open3DViewer\n"
         "viewer = Open3DViewer(visible=False)\n"
         "for poses in (0, 1, 3, 6):\n    show(viewer, WatchedSlam(Landmarks, poses))\n"
         "viewer.close()\n"

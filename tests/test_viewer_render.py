@@ -15,11 +15,11 @@ import pytest
 from egl import need_egl
 from room_scene import room_scene
 
-from spslam import viewer_render
+from spslam.visualization import render as viewer_render
 from spslam.errors import MissingDependencyError, OutputError
-from spslam.layers import LIGHT, Look
-from spslam.scene import Scene
-from spslam.viewer_render import Job, render, render_scene
+from spslam.visualization.layers import LIGHT, Look
+from spslam.visualization.scene import Scene
+from spslam.visualization.render import Job, render, render_scene
 
 
 def render_here(path: Path, scene: Scene, job: Job, monkeypatch: pytest.MonkeyPatch, wanted: int = 1000) -> list[str]:
@@ -205,7 +205,7 @@ def test_the_renderer_says_in_one_line_what_is_missing(
     def missing() -> None:
         raise MissingDependencyError("the viewer needs Open3D")
 
-    monkeypatch.setattr("spslam.viewer_open3d.import_open3d", missing)
+    monkeypatch.setattr("spslam.visualization.open3d_window.import_open3d", missing)
     room_scene().save(tmp_path / "scene.npz")
     assert viewer_render.main([Job().to_json(), str(tmp_path / "scene.npz"), str(tmp_path / "map.png")]) == 2
     assert capsys.readouterr().err == "the viewer needs Open3D\n"

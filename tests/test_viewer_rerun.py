@@ -16,7 +16,7 @@ from room_scene import WatchedSlam, room_scene
 
 from spslam.errors import MissingDependencyError, OutputError
 from spslam.slam.tracking import TrackResult, TrackState
-from spslam.viewer_rerun import RerunViewer, record_scene
+from spslam.visualization.rerun_viewer import RerunViewer, record_scene
 
 rerun = pytest.importorskip("rerun")
 
@@ -164,7 +164,7 @@ def test_a_viewer_that_was_closed_does_not_hold_up_the_run(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, landmarks: Any
 ) -> None:
     monkeypatch.setenv("DISPLAY", ":0")
-    monkeypatch.setattr("spslam.viewer_rerun._FLUSH_S", 0.5)
+    monkeypatch.setattr("spslam.visualization.rerun_viewer._FLUSH_S", 0.5)
     with socket.socket() as unheard:
         # Bound, but nobody listens.
         unheard.bind(("127.0.0.1", 0))

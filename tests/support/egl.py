@@ -11,7 +11,7 @@ import pytest
 _CODE = """
 import sys
 from spslam.errors import MissingDependencyError
-from spslam.viewer_open3d import Canvas
+from spslam.visualization.open3d_window import Canvas
 try:
     Canvas("test", (64, 64), visible=False).close()
 except MissingDependencyError as error:

@@ -9,7 +9,7 @@ import numpy as np
 
 from spslam.frame import Frame, Sighting
 from spslam.geometry import make_transform, so3_exp
-from spslam.scene import Scene
+from spslam.visualization.scene import Scene
 from spslam.trajectory import Trajectory
 
 

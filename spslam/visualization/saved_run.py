@@ -26,8 +26,8 @@ from spslam.map.export import choose_part
 from spslam.map.io import load_map
 from spslam.notices import notice
 from spslam.run.output import GROUND_TRUTH, RUN_LABELS, read_metrics
-from spslam.path_views import during
-from spslam.scene import Scene
+from spslam.visualization.path_views import during
+from spslam.visualization.scene import Scene
 from spslam.io.structured_text import one_line
 from spslam.slam.tracking import TrackState
 from spslam.trajectory import Trajectory, read_tum

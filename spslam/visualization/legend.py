@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from spslam.layers import Color, Framing, Look, color_bar, legend, ramp_colors
-from spslam.scene import Scene
+from spslam.visualization.layers import Color, Framing, Look, color_bar, legend, ramp_colors
+from spslam.visualization.scene import Scene
 
 Image = NDArray[np.uint8]
 

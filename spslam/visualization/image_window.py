@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spslam.errors import MissingDependencyError
-from spslam.viewer_open3d import has_display, import_open3d
+from spslam.visualization.open3d_window import has_display, import_open3d
 
 
 class ImageWindow:

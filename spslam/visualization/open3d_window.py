@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spslam.errors import MissingDependencyError
-from spslam.layers import Color, Layer, Lines, Palette, Points
-from spslam.scene import Viewpoint, tube
+from spslam.visualization.layers import Color, Layer, Lines, Palette, Points
+from spslam.visualization.scene import Viewpoint, tube
 
 Array = NDArray[np.float64]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from spslam.layers import LAYERS, Look
+from spslam.visualization.layers import LAYERS, Look
 
 _LAYER_WORDS = {
     "points": "points",

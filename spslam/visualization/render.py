@@ -1,6 +1,6 @@
 """Pictures and films of scenes, without a display.
 
-They are rendered by a process of its own (`python -m spslam.viewer_render JOB SCENE FILE`): where drivers are broken
+They are rendered by a process of its own (`python -m spslam.visualization.render JOB SCENE FILE`): where drivers are broken
 Open3D takes its whole process down, and that must not cost anybody a finished run.
 """
 
@@ -23,13 +23,13 @@ from numpy.typing import NDArray
 
 from spslam.errors import MissingDependencyError, OutputError
 from spslam.io.files import folder_of, write_atomic
-from spslam.flight import film
-from spslam.layers import Layer, Look, draw_layers, frame_scene, thicken_hairs
-from spslam.legend import write_legend
+from spslam.visualization.camera_path import film
+from spslam.visualization.layers import Layer, Look, draw_layers, frame_scene, thicken_hairs
+from spslam.visualization.legend import write_legend
 from spslam.notices import notice
-from spslam.pictures_out import VideoFile
-from spslam.scene import Scene, Viewpoint
-from spslam.viewer_open3d import Canvas
+from spslam.visualization.video_writer import VideoFile
+from spslam.visualization.scene import Scene, Viewpoint
+from spslam.visualization.open3d_window import Canvas
 
 _log = logging.getLogger(__name__)
 
@@ -116,7 +116,7 @@ def render(
         is_film = path.suffix.lower() == VIDEO_SUFFIX
         made = path if is_film else folder / "scene.png"
         scene.save(scene_file)
-        command = [sys.executable, "-m", "spslam.viewer_render", job.to_json(), str(scene_file), str(made)]
+        command = [sys.executable, "-m", "spslam.visualization.render", job.to_json(), str(scene_file), str(made)]
         code = _run(command, errors, goes_on if is_film else None)
         said = errors.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         if code == _NO_OUTPUT:

@@ -10,8 +10,8 @@ from spslam.evaluation.association import associate
 from spslam.errors import TrajectoryError
 from spslam.evaluation.ate import transform_trajectory
 from spslam.geometry import inverse, umeyama
-from spslam.saved_run import build_scene
-from spslam.scene import Scene
+from spslam.visualization.saved_run import build_scene
+from spslam.visualization.scene import Scene
 from spslam.trajectory import Trajectory
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation, Slerp
 
 from spslam.geometry import inverse
-from spslam.layers import Framing
-from spslam.scene import Scene, Viewpoint
+from spslam.visualization.layers import Framing
+from spslam.visualization.scene import Scene, Viewpoint
 
 Array = NDArray[np.float64]
 
