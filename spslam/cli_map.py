@@ -149,7 +149,7 @@ def _export_g2o(path: Path, slam_map: Map, part: int) -> str:
 
 
 def _export_ply(path: Path, slam_map: Map, part: int) -> str:
-    from spslam.report import write_ply
+    from spslam.reports.plots import write_ply
 
     points, _ = slam_map.scene_of(part)
     write_ply(path, points)

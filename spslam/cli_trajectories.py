@@ -173,7 +173,7 @@ def evaluate(
     if json_file is not None and json_file != _STANDARD_OUTPUT:
         write_atomic(json_file, document)
     if plot is not None:
-        from spslam.overlay import plot_comparisons
+        from spslam.reports.comparison_plot import plot_comparisons
 
         plot_comparisons(plot, comparisons[: len(estimates)], truths[0])
 

@@ -20,7 +20,7 @@ from spslam.errors import DatasetError, InputError, OutputError, RunStoppedError
 from spslam.evaluation.ate import Alignment, Evaluation, evaluate
 from spslam.io.files import printable, write_atomic
 from spslam.run.frames_csv import write_frames
-from spslam.html_report import write_report
+from spslam.reports.html_report import write_report
 from spslam.run.input_checks import InputChecks
 from spslam.process.machine import process_age_s
 from spslam.run.metric_scale import ScaleRequest, Scaling, apply_scale
@@ -29,7 +29,7 @@ from spslam.notices import Notice, notice
 from spslam.run.output import GROUND_TRUTH, OutputFolder, RunLog
 from spslam.run.prefetch import prepared, track_prepared
 from spslam.interfaces import Sequence
-from spslam.report import plot_trajectory, write_ply
+from spslam.reports.plots import plot_trajectory, write_ply
 from spslam.run.sample_frames import FrameSamples, Sample
 from spslam.visualization.saved_run import build_scene, truth_in_map
 from spslam.visualization.scene import Scene

@@ -4,7 +4,7 @@ from trajectory_pairs import every, random_drive
 
 from spslam.evaluation.comparison import Conventions, compare_with
 from spslam.errors import OutputError
-from spslam.overlay import plot_comparisons
+from spslam.reports.comparison_plot import plot_comparisons
 from spslam.trajectory import Trajectory
 
 

@@ -12,7 +12,7 @@ DRAW = """
 import sys
 from pathlib import Path
 import numpy as np
-from spslam.report import plot_trajectory
+from spslam.reports.plots import plot_trajectory
 from spslam.trajectory import Trajectory
 poses = np.tile(np.eye(4), (20, 1, 1))
 poses[:, :3, 3] = np.stack([np.cos(np.arange(20) / 3), np.arange(20) / 9, np.sin(np.arange(20) / 3)], axis=1)

@@ -8,7 +8,7 @@ import pytest
 from spslam.errors import OutputError
 from spslam.evaluation.ate import transform_trajectory
 from spslam.geometry import make_transform, se3_exp, sim3_exp, so3_exp
-from spslam.report import plot_trajectory, write_ply
+from spslam.reports.plots import plot_trajectory, write_ply
 from spslam.trajectory import Trajectory
 
 

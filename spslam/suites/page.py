@@ -6,7 +6,7 @@ from html import escape
 from pathlib import Path
 
 from spslam.io.files import write_atomic
-from spslam.html_parts import fill, page_file, table, table_of, tile
+from spslam.reports.html_parts import fill, page_file, table, table_of, tile
 from spslam.suites.figures import METRICS, number, percent, scale_of
 from spslam.suites.plots import plot_svg
 from spslam.suites.published import Published

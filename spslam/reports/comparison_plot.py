@@ -13,7 +13,7 @@ from spslam.errors import OutputError
 from spslam.evaluation.ate import Evaluation
 from spslam.io.files import printable, write_atomic
 from spslam.visualization.path_views import ALIGNMENT_WORDS, AXES, broken, choose_views, during
-from spslam.plotting import draw_png
+from spslam.reports.plotting import draw_png
 from spslam.trajectory import Trajectory
 
 if TYPE_CHECKING:
