@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from spslam.config import FeatureConfig
 from spslam.errors import SpslamError
-from spslam.speed_report import EngineSpeed, Timing
+from spslam.benchmark.speed import EngineSpeed, Timing
 
 from .checkpoints import find_weights, load_superpoint
 from .engine_choice import quantised_path

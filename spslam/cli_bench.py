@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from spslam.frame import Frame, Sensor
-    from spslam.speed_report import RunComparison, RunSpeed, SpeedReport, Timing
+    from spslam.benchmark.speed import RunComparison, RunSpeed, SpeedReport, Timing
 
 # Height, width: half of TUM's, TUM's, EuRoC's and KITTI's.
 _SIZES = ((240, 320), (480, 640), (480, 752), (376, 1241))
@@ -119,7 +119,7 @@ def _measure(command: str, weights: list[str] | None, rounds: int, threads: int,
     from spslam.frontend.speed_reference import REFERENCE_SIZE, reference_clock
     from spslam.process.machine import processor
     from spslam.run.metrics import versions
-    from spslam.speed_report import SpeedReport
+    from spslam.benchmark.speed import SpeedReport
 
     networks = weights or [*BUILT_IN]
     for network in networks:
@@ -158,7 +158,7 @@ def _runs(
     world: str, sensor: str, frames: list[Frame], threads: int, clock: Callable[[], float], rounds: int
 ) -> RunComparison:
     """Runs with the reference between them."""
-    from spslam.speed_report import RunComparison
+    from spslam.benchmark.speed import RunComparison
 
     runs, reference_ms = [], [clock()]
     for _ in range(rounds):
@@ -171,7 +171,7 @@ def _run(world: str, sensor: str, frames: list[Frame], threads: int) -> RunSpeed
     from spslam.factory import build_parts
     from spslam.config import load_config
     from spslam.slam.system import Slam
-    from spslam.speed_report import time_run
+    from spslam.benchmark.speed import time_run
 
     config = load_config(f"demo_{sensor}", [f"features.threads={threads}"])
     parts = build_parts(config, offline=True)
@@ -186,7 +186,7 @@ def _parts(frames: list[Frame], threads: int) -> dict[str, Timing]:
     from spslam.config import FeatureConfig, load_config
     from spslam.frontend.learned import SuperPointExtractor
     from spslam.frontend.speed import time_parts
-    from spslam.speed_parts import time_tracking_parts
+    from spslam.benchmark.speed_stages import time_tracking_parts
 
     images = [frame.image for frame in frames]
     extractor = SuperPointExtractor(FeatureConfig(threads=threads))
@@ -227,7 +227,7 @@ def _reading(images: list[NDArray[np.uint8]]) -> Timing:
 
     from spslam.datasets.decoding import read_image
     from spslam.io.files import temporary_folder, write_atomic
-    from spslam.speed_report import Timing
+    from spslam.benchmark.speed import Timing
 
     milliseconds = []
     with temporary_folder() as folder:

@@ -15,9 +15,9 @@ from spslam.cli_options import FAILED, INTERRUPTED
 from spslam.cli_suite_plan import Plan, expand_suite, fetch_command, open_data, plan_runs, undone
 
 if TYPE_CHECKING:
-    from spslam.suites.perform import Finished
-    from spslam.suites.pools import Pool
-    from spslam.suites.results import Results, Row
+    from spslam.benchmark.perform import Finished
+    from spslam.benchmark.pools import Pool
+    from spslam.benchmark.results import Results, Row
 
 REGRESSION = 1
 
@@ -84,10 +84,10 @@ def suite(
     Exit codes: 0 all runs came to figures (they may have lost tracking), 2 some did not or an error, 130 stopped by ^C:
     what is done is kept, and the same call goes on.
     """
-    from spslam.suites.published import load_published
-    from spslam.suites.report import write_reports
-    from spslam.suites.suite import chosen, load_suite, suite_name
-    from spslam.suites.tables import check_markers, insert_markdown, summary_markdown
+    from spslam.benchmark.published import load_published
+    from spslam.benchmark.report import write_reports
+    from spslam.benchmark.suite import chosen, load_suite, suite_name
+    from spslam.benchmark.tables import check_markers, insert_markdown, summary_markdown
 
     described, label = load_suite(name), suite_name(name)
     published = load_published(described.published)
@@ -135,7 +135,7 @@ def suite(
 
 def show_list(data: DataOption = None) -> None:
     """List the suites of the box, what they need and what of it is there."""
-    from spslam.suites.suite import load_suite, suite_names
+    from spslam.benchmark.suite import load_suite, suite_names
 
     folder, catalogue = open_data(data)
     for name in suite_names():
@@ -158,10 +158,10 @@ def show(
     markdown: MarkdownOption = None,
 ) -> None:
     """Print the tables of results that are there, and make their page, picture and table.md again."""
-    from spslam.suites.published import load_published
-    from spslam.suites.report import write_reports
-    from spslam.suites.results import Results
-    from spslam.suites.tables import insert_markdown, summary_markdown
+    from spslam.benchmark.published import load_published
+    from spslam.benchmark.report import write_reports
+    from spslam.benchmark.results import Results
+    from spslam.benchmark.tables import insert_markdown, summary_markdown
 
     results = Results.load(folder)
     published = load_published(results.published)
@@ -192,9 +192,9 @@ def compare(
     judged. Judged are the tracked share, ATE, RPE and drift; what B does not have any more is a regression.
     Exit codes: 0 nothing got worse, 1 something did, 2 an error.
     """
-    from spslam.suites.comparison import Verdict, comparison_table
-    from spslam.suites.comparison import compare as compare_results
-    from spslam.suites.results import Results
+    from spslam.benchmark.comparison import Verdict, comparison_table
+    from spslam.benchmark.comparison import compare as compare_results
+    from spslam.benchmark.results import Results
 
     changes = compare_results(Results.load(before), Results.load(after), tolerance, tolerance_few)
     table = comparison_table(changes, everything)
@@ -208,7 +208,7 @@ def compare(
 
 def _open_results(path: Path, head: dict[str, object]) -> Results:
     from spslam.errors import BenchmarkError, OutputError
-    from spslam.suites.results import FILE, RUNS, Results
+    from spslam.benchmark.results import FILE, RUNS, Results
 
     path = path.expanduser().absolute()
     try:
@@ -231,7 +231,7 @@ def _open_results(path: Path, head: dict[str, object]) -> Results:
 
 def _pool(workers: int | None, scheduler: str | None) -> Pool:
     from spslam.errors import ConfigError
-    from spslam.suites.pools import DaskPool, LocalPool
+    from spslam.benchmark.pools import DaskPool, LocalPool
 
     if scheduler is None:
         return LocalPool(workers)
@@ -243,7 +243,7 @@ def _pool(workers: int | None, scheduler: str | None) -> Pool:
 
 
 def _perform(plans: list[Plan], results: Results, order: list[str], pool: Pool, total: int) -> None:
-    from spslam.suites.results import Row
+    from spslam.benchmark.results import Row
 
     by_id = {plan.run.id: plan for plan in plans}
     done = total - len(plans)
@@ -263,7 +263,7 @@ def _checked(plan: Plan, finished: Finished) -> Finished:
     import yaml
 
     from spslam.config import Config
-    from spslam.suites.identity import config_sha256
+    from spslam.benchmark.identity import config_sha256
 
     text = finished.files.get("config.yaml")
     if text is None or config_sha256(Config.model_validate(yaml.safe_load(text))) == plan.identity.config_sha256:
@@ -272,7 +272,7 @@ def _checked(plan: Plan, finished: Finished) -> Finished:
 
 
 def _describe(row: Row) -> str:
-    from spslam.suites.figures import number, percent, scale_of
+    from spslam.benchmark.figures import number, percent, scale_of
 
     ate = row.figure("ate_rmse_m")
     factor, unit = scale_of("m", [] if ate is None else [ate])

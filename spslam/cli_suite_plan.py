@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from spslam.config import Config
     from spslam.datasets.catalogue import Catalogue
     from spslam.datasets.fetching import DataFolder
-    from spslam.suites.identity import Identity
-    from spslam.suites.perform import Request
-    from spslam.suites.results import Results
-    from spslam.suites.suite import Run, Suite
+    from spslam.benchmark.identity import Identity
+    from spslam.benchmark.perform import Request
+    from spslam.benchmark.results import Results
+    from spslam.benchmark.suite import Run, Suite
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def open_data(data: Path | None) -> tuple[DataFolder, Catalogue]:
 
 
 def expand_suite(described: Suite, folder: DataFolder, catalogue: Catalogue) -> list[Run]:
-    from spslam.suites.suite import expand
+    from spslam.benchmark.suite import expand
 
     return expand(described, lambda name: {one.name: folder.folder(one) for one in catalogue.choose([name])})
 
@@ -112,8 +112,8 @@ def _look(run: Run) -> tuple[int, str] | str:
 def _plan_run(run: Run, frames: int, config_name: str) -> Plan:
     from spslam.cli_options import resolve_config
     from spslam.frontend.checkpoints import find_weights
-    from spslam.suites.identity import Identity, code_sha256, file_sha256
-    from spslam.suites.perform import Request
+    from spslam.benchmark.identity import Identity, code_sha256, file_sha256
+    from spslam.benchmark.perform import Request
 
     front_end = run.front_end
     weights = None if front_end.weights is None else Path(front_end.weights)
@@ -133,7 +133,7 @@ def undone(plans: list[Plan], results: Results, overwrite: bool) -> list[Plan]:
         BenchmarkError: some were, and nobody said to overwrite them.
     """
     from spslam.errors import BenchmarkError
-    from spslam.suites.identity import config_changes
+    from spslam.benchmark.identity import config_changes
 
     waiting, changed = [], []
     for plan in plans:

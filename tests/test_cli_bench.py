@@ -14,7 +14,7 @@ from spslam import cli_bench
 from spslam.frontend.openvino_engine import has_bf16
 from spslam.frontend.speed import REFERENCE, make_extractors, time_engines
 from spslam.frontend.speed_reference import reference_clock
-from spslam.speed_report import RunComparison, RunSpeed, SpeedReport, Timing
+from spslam.benchmark.speed import RunComparison, RunSpeed, SpeedReport, Timing
 
 NETWORKS = ("superpoint", "superpoint_lite")
 

@@ -15,8 +15,8 @@ from public_archives import kitti_archives
 from suite_runs import FakePool, metrics, results, row
 
 from spslam import cli_suite
-from spslam.suites.perform import Request
-from spslam.suites.results import Results
+from spslam.benchmark.perform import Request
+from spslam.benchmark.results import Results
 
 TINY = """
 title: Tiny <suite>

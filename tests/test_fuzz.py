@@ -28,7 +28,7 @@ from spslam.datasets.calibration import load_calibration
 from spslam.errors import SpslamError
 from spslam.geometry import make_transform
 from spslam.visualization.saved_run import load_scene
-from spslam.suites.suite import expand, load_suite
+from spslam.benchmark.suite import expand, load_suite
 from spslam.trajectory import Trajectory, read_kitti, read_trajectory, write_kitti, write_tum
 
 pytestmark = pytest.mark.slow

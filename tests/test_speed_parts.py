@@ -8,7 +8,7 @@ import numpy as np
 
 from spslam.backend.pose import PnPSolver
 from spslam.frontend.matching import DescriptorMatcher
-from spslam.speed_parts import time_tracking_parts
+from spslam.benchmark.speed_stages import time_tracking_parts
 
 
 def test_the_timed_parts_find_what_is_there() -> None:

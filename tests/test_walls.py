@@ -108,7 +108,7 @@ def test_heavy_packages_live_in_one_place(module: str) -> None:
         if package in ("open3d", "rerun"):
             assert module.startswith("spslam.visualization.viewer"), f"{module} imports {package}"
         if package == "distributed":
-            assert module == "spslam.suites.pools", f"{module} imports distributed"
+            assert module == "spslam.benchmark.pools", f"{module} imports distributed"
 
 
 def test_ground_loads_nothing_heavy() -> None:

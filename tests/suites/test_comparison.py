@@ -9,8 +9,8 @@ import pytest
 from suite_runs import results, row
 
 from spslam.errors import BenchmarkError
-from spslam.suites.comparison import Verdict, compare, comparison_table
-from spslam.suites.results import Row
+from spslam.benchmark.comparison import Verdict, compare, comparison_table
+from spslam.benchmark.results import Row
 
 
 def repeats(*errors: float, case: str = "world mono orb default", tracked: int = 10) -> list[Row]:

@@ -7,8 +7,8 @@ from typing import Any
 
 from suite_runs import metrics, results, row
 
-from spslam.suites.results import Row
-from spslam.suites.tables import metric_tables, notes, summary_markdown
+from spslam.benchmark.results import Row
+from spslam.benchmark.tables import metric_tables, notes, summary_markdown
 
 
 def disturbed(case: str, repeat: int, text: str, tracked: int = 10, **figures: Any) -> Row:

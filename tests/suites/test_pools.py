@@ -18,9 +18,9 @@ import psutil
 import pytest
 
 from spslam.errors import BenchmarkError
-from spslam.suites.identity import code_sha256, file_sha256
-from spslam.suites.perform import Finished, Request, StoppedError, perform
-from spslam.suites.pools import DaskPool, LocalPool
+from spslam.benchmark.identity import code_sha256, file_sha256
+from spslam.benchmark.perform import Finished, Request, StoppedError, perform
+from spslam.benchmark.pools import DaskPool, LocalPool
 
 FRAMES = 3
 
@@ -33,7 +33,7 @@ def request(name: str, *arguments: str, **files: str) -> Request:
 def children(parent: int) -> list[psutil.Process]:
     """The processes of runs that a process has started."""
     found = psutil.Process(parent).children(recursive=True)
-    return [process for process in found if "spslam.suites.child" in " ".join(command_of(process))]
+    return [process for process in found if "spslam.benchmark.child" in " ".join(command_of(process))]
 
 
 def command_of(process: psutil.Process) -> list[str]:
@@ -86,7 +86,7 @@ def test_results_do_not_hang_on_the_number_of_processes() -> None:
 
 
 def test_a_run_that_is_always_killed_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("spslam.suites.perform._call", lambda *arguments: -signal.SIGKILL)
+    monkeypatch.setattr("spslam.benchmark.perform._call", lambda *arguments: -signal.SIGKILL)
     finished = perform(request("a"))
     assert finished.reason == "its process was killed by SIGKILL each of 3 times"
     assert (finished.attempts, finished.files) == (3, {})
@@ -162,6 +162,6 @@ def test_a_dask_worker_that_dies_has_its_run_repeated(cluster: Any) -> None:
 
 def test_no_scheduler_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("distributed")
-    monkeypatch.setattr("spslam.suites.pools._CONNECT_S", 0.2)
+    monkeypatch.setattr("spslam.benchmark.pools._CONNECT_S", 0.2)
     with pytest.raises(BenchmarkError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:9"):
         DaskPool("tcp://127.0.0.1:9")

@@ -14,9 +14,9 @@ from spslam.datasets.catalogue import Catalogue
 from spslam.datasets.disturbed import disturb, parse_disturbance
 from spslam.datasets.world import is_world, open_world
 from spslam.errors import ConfigError
-from spslam.suites.identity import Identity, config_changes, config_sha256
-from spslam.suites.published import load_published
-from spslam.suites.suite import Run, chosen, expand, load_suite, suite_names
+from spslam.benchmark.identity import Identity, config_changes, config_sha256
+from spslam.benchmark.published import load_published
+from spslam.benchmark.suite import Run, chosen, expand, load_suite, suite_names
 
 TINY = """
 title: Tiny

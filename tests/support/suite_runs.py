@@ -11,8 +11,8 @@ from typing import Any
 import yaml
 
 from spslam.config import load_config
-from spslam.suites.perform import Finished, Request
-from spslam.suites.results import Results, Row
+from spslam.benchmark.perform import Finished, Request
+from spslam.benchmark.results import Results, Row
 
 MACHINE: dict[str, str | int] = {"processor": "Abacus", "architecture": "wood", "cores": 2, "host": "here"}
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from spslam.errors import BenchmarkError
-from spslam.suites.figures import METRICS, SHARE, Metric, percent_spread, scale_of, spread_text
-from spslam.suites.results import Group, Results
-from spslam.suites.table import Table
+from spslam.benchmark.figures import METRICS, SHARE, Metric, percent_spread, scale_of, spread_text
+from spslam.benchmark.results import Group, Results
+from spslam.benchmark.table import Table
 from spslam.evaluation.summary import Spread
 
 # Of which figures are judged; speed is not: it hangs on what else the machine did.

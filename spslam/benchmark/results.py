@@ -17,10 +17,10 @@ from spslam.errors import BenchmarkError
 from spslam.io.files import write_atomic
 from spslam.io.given_files import read_given
 from spslam.io.structured_text import StructureError, parse_json, shown
-from spslam.suites.figures import SHARE
-from spslam.suites.identity import Identity
-from spslam.suites.perform import Finished
-from spslam.suites.suite import Case, Run
+from spslam.benchmark.figures import SHARE
+from spslam.benchmark.identity import Identity
+from spslam.benchmark.perform import Finished
+from spslam.benchmark.suite import Case, Run
 from spslam.evaluation.summary import Spread
 
 FILE = "results.json"

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from spslam.io.files import atomic_file
-from spslam.suites.figures import METRICS, percent, scale_of
-from spslam.suites.published import Published
-from spslam.suites.results import Group, Results
+from spslam.benchmark.figures import METRICS, percent, scale_of
+from spslam.benchmark.published import Published
+from spslam.benchmark.results import Group, Results
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -213,7 +213,7 @@ class SpeedReport:
             "Of the runs above, over the frames that went through a stage, and its time shared among all frames. "
             "`features` of stereo has the disparities, too; `refinement` is what the frame after a key frame waits for "
             "local bundle adjustment, which runs beside its tracking, and takes it up. Below: the parts of one image "
-            "by itself; matching and the pose on drawn input (see `spslam.speed_parts`).\n",
+            "by itself; matching and the pose on drawn input (see `spslam.benchmark.speed_stages`).\n",
             "| what | times | ms, median / p95 | ms a frame |",
             "| --- | ---: | ---: | ---: |",
         ]

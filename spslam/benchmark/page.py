@@ -7,12 +7,12 @@ from pathlib import Path
 
 from spslam.io.files import write_atomic
 from spslam.reports.html_parts import fill, page_file, table, table_of, tile
-from spslam.suites.figures import METRICS, number, percent, scale_of
-from spslam.suites.plots import plot_svg
-from spslam.suites.published import Published
-from spslam.suites.results import RUNS, Results, Row
-from spslam.suites.table import NOTHING, Table
-from spslam.suites.tables import case_table, failure_table, machines, metric_tables, notes
+from spslam.benchmark.figures import METRICS, number, percent, scale_of
+from spslam.benchmark.plots import plot_svg
+from spslam.benchmark.published import Published
+from spslam.benchmark.results import RUNS, Results, Row
+from spslam.benchmark.table import NOTHING, Table
+from spslam.benchmark.tables import case_table, failure_table, machines, metric_tables, notes
 
 
 def write_page(path: Path, results: Results, published: list[Published], missing: list[str]) -> None:

@@ -8,7 +8,7 @@ from importlib import resources
 import yaml
 
 from spslam.errors import ConfigError
-from spslam.suites.results import Group
+from spslam.benchmark.results import Group
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import spslam
 from spslam.config import Config
 from spslam.io.given_files import read_given
 from spslam.io.structured_text import parse_yaml
-from spslam.suites.suite import Run
+from spslam.benchmark.suite import Run
 
 # No configuration is longer.
 _LONGEST_BYTES = 1_000_000

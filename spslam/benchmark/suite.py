@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from spslam.config import config_names, describe_errors, load_values
 from spslam.errors import ConfigError
 from spslam.frame import Sensor
-from spslam.suites.figures import METRICS
+from spslam.benchmark.figures import METRICS
 
 FOLDER = "suites"
 # One thread each: results and times then do not hang on how many runs go on beside each other.

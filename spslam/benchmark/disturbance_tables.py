@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from spslam.suites.figures import METRICS, scale_of, spread_text
-from spslam.suites.results import Group, Results
-from spslam.suites.table import NOTHING, Table
+from spslam.benchmark.figures import METRICS, scale_of, spread_text
+from spslam.benchmark.results import Group, Results
+from spslam.benchmark.table import NOTHING, Table
 
 DISTURBED = "disturbed_error_max_m"
 _WRONG, _FOUND = "disturbed_wrong_frames", "disturbed_found_after"

@@ -11,7 +11,7 @@ from typing import Protocol
 from uuid import uuid4
 
 from spslam.errors import BenchmarkError, MissingDependencyError
-from spslam.suites.perform import Finished, Request, StoppedError, perform
+from spslam.benchmark.perform import Finished, Request, StoppedError, perform
 
 _CONNECT_S = 10
 # Asking the scheduler costs more than asking a flag.
