@@ -14,7 +14,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from spslam.process.signals import leave_process, own_process
 
     own_process()
-    from spslam.cli import main as command
+    from spslam.cli.app import main as command
 
     try:
         command(arguments)

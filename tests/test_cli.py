@@ -13,9 +13,9 @@ from command_line import call, refused
 from rich.console import Console
 
 from spslam import __version__
-from spslam.cli import main
+from spslam.cli.app import main
 from spslam.config import config_names, load_config
-from spslam.display import ProgressLine
+from spslam.cli.console import ProgressLine
 from spslam.errors import DatasetError
 from spslam.pipeline import Status
 from spslam.slam.tracking import TrackResult, TrackState
@@ -54,7 +54,7 @@ def test_help_of_run_names_every_option(capsys: pytest.CaptureFixture[str], monk
 
 def test_help_loads_nothing_heavy() -> None:
     code = (
-        "import sys\nfrom spslam.cli import main\n"
+        "import sys\nfrom spslam.cli.app import main\n"
         "try: main(['run', '--help'])\n"
         "except SystemExit: pass\n"
         "sys.exit(' '.join({'torch', 'cv2', 'numpy', 'g2opy', 'matplotlib'} & set(sys.modules)) or 0)"
@@ -138,7 +138,7 @@ def test_a_feature_cache_that_cannot_be_written_is_refused_before_the_run(
 def test_libraries_add_nothing_to_the_line(tmp_path: Path) -> None:
     (tmp_path / "calibration.yaml").write_text("{width: 64, height: 48, fx: 50, fy: 50, cx: 32, cy: 24}\n")
     (tmp_path / "junk.mp4").write_bytes(b"junk" * 100)
-    command = [sys.executable, "-c", "from spslam.cli import main; main()", "run", str(tmp_path / "junk.mp4")]
+    command = [sys.executable, "-c", "from spslam.cli.app import main; main()", "run", str(tmp_path / "junk.mp4")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
@@ -299,7 +299,7 @@ def test_progress_is_one_line_on_a_terminal() -> None:
 
 def test_progress_elsewhere_is_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(0, 1000, 3))
-    monkeypatch.setattr("spslam.display.monotonic", lambda: next(clock))
+    monkeypatch.setattr("spslam.cli.console.monotonic", lambda: next(clock))
     screen = StringIO()
     with ProgressLine(50, Console(file=screen, force_terminal=False, width=40)) as line:
         for done in range(1, 51):

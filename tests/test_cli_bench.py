@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from command_line import call, refused
 
-from spslam import cli_bench
+from spslam.cli import bench as cli_bench
 from spslam.frontend.openvino_engine import has_bf16
 from spslam.frontend.speed import REFERENCE, make_extractors, time_engines
 from spslam.frontend.speed_reference import reference_clock

@@ -151,7 +151,7 @@ def test_interrupt_keeps_the_part(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("spslam.display.TransferLine.move", interrupt)
+        patched.setattr("spslam.cli.console.TransferLine.move", interrupt)
         assert fetch(tmp_path, "tum-fr1_xyz") == 130
     part = tmp_path / "downloads" / f"{XYZ}.part"
     assert f"stopped; kept: {part}; the same call goes on from there" in capsys.readouterr().err

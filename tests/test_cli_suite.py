@@ -14,7 +14,7 @@ from command_line import call, refused
 from public_archives import kitti_archives
 from suite_runs import FakePool, metrics, results, row
 
-from spslam import cli_suite
+from spslam.cli import suite as cli_suite
 from spslam.benchmark.perform import Request
 from spslam.benchmark.results import Results
 

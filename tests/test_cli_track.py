@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from command_line import call, refused
 
-from spslam import cli_track
+from spslam.cli import track as cli_track
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from spslam.cli import main
+from spslam.cli.app import main
 from spslam.frontend.checkpoints import load_superpoint
 from spslam.frontend.superpoint import SuperPoint
 from spslam.frontend.training.weights import describe_network, export_weights

@@ -101,7 +101,7 @@ def test_a_viewer_that_fails_costs_nothing(folder: Path, tmp_path: Path, monkeyp
             pass
 
     monkeypatch.setattr("spslam.pipeline.render_scene", lambda *_: False)
-    monkeypatch.setattr("spslam.cli._open_viewer", lambda *_: Failing())
+    monkeypatch.setattr("spslam.cli.app._open_viewer", lambda *_: Failing())
     out = tmp_path / "run"
     assert call("run", "demo-small", *ORB, "--max-frames", "30", "--out", str(out)) == 0
     for name in ("trajectory.tum", "map.npz", "ground_truth.tum"):

@@ -108,7 +108,7 @@ def test_a_calibration_that_never_comes_is_not_waited_for(blocked: Path, tmp_pat
     assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "pipe.yaml"]
 
 
-@pytest.mark.parametrize(("number", "module"), [(signal.SIGINT, "typer"), (signal.SIGTERM, "spslam.cli_export")])
+@pytest.mark.parametrize(("number", "module"), [(signal.SIGINT, "typer"), (signal.SIGTERM, "spslam.cli.export")])
 def test_a_signal_among_the_first_imports_is_one_line(number: signal.Signals, module: str) -> None:
     process = begin("config", python=("-X", "importtime", "-m", "spslam"))
     assert process.stderr is not None

@@ -11,7 +11,7 @@ import pytest
 import typer
 from command_line import call, refused
 
-from spslam.cli import app
+from spslam.cli.app import app
 from spslam.process.failures import is_out_of_memory, line_of
 
 COMMAND = typer.main.get_command(app)

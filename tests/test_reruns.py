@@ -23,7 +23,7 @@ def test_products_do_not_follow_from_the_threads_of_blas() -> None:
     """Two threads sum the products of long vectors in another order."""
     code = (
         "import hashlib\n"
-        "from spslam.cli import main\n"
+        "from spslam.cli.app import main\n"
         "try:\n"
         "    main(['config'])\n"
         "except SystemExit:\n"

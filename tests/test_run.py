@@ -14,7 +14,7 @@ import pytest
 
 from spslam.camera import Camera
 from spslam.config import Config
-from spslam.display import print_outcome
+from spslam.cli.console import print_outcome
 from spslam.errors import DatasetError, FrameError, OutputError, RunStoppedError, ScaleError
 from spslam.frame import Frame, Observations, Sighting
 from spslam.slam.loss_diagnosis import Loss

@@ -11,7 +11,7 @@ import pytest
 from command_line import call
 from rich.console import Console
 
-from spslam.display import print_figures
+from spslam.cli.console import print_figures
 from spslam.process.streams import TolerantStream, tolerant_streams, writable
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -132,7 +132,7 @@ def test_a_stream_takes_text_only_and_has_no_way_around_it() -> None:
 )
 def test_a_run_whose_output_goes_nowhere_is_whole(redirection: str, code: int, tmp_path: Path) -> None:
     """What C libraries print may not land in a file of results that got the number of a closed stream."""
-    program = "from spslam.cli import main; main()"
+    program = "from spslam.cli.app import main; main()"
     run = f"'{sys.executable}' -c '{program}' run demo-small --extractor orb --max-frames 3 --out '{tmp_path / 'out'}'"
     command = f"set -o pipefail; {run} {redirection}"
     done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False)

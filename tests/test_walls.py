@@ -95,7 +95,7 @@ def test_ground_imports_no_room_and_rooms_never_meet(module: str) -> None:
         else:
             assert imported in (None, own), f"{module} imports {name}"
             assert (level > 0) == (imported == own), f"{module}: {name} must be imported relatively inside a room only"
-            assert not name.startswith(("spslam.cli", "spslam.factory")), f"{module} imports {name}"
+            assert not name.startswith(("spslam.cli.app", "spslam.factory")), f"{module} imports {name}"
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -136,7 +136,7 @@ def test_a_run_with_a_warm_cache_needs_no_torch(tmp_path: Path) -> None:
     """Importing it takes longer than all else before the first pose."""
     code = (
         "import sys\n"
-        "from spslam.cli import main\n"
+        "from spslam.cli.app import main\n"
         "try: main(sys.argv[1:])\n"
         "except SystemExit as end: assert not end.code, end\n"
         "sys.exit(' '.join({'torch', 'scipy.optimize', 'nncf', 'onnx'} & set(sys.modules)) or 0)"

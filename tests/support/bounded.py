@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from spslam.cli import main
+from spslam.cli.app import main
 
 # Of the processor, which is the same on a busy machine.
 MOST_SECONDS = 10.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from spslam.cli import main
+from spslam.cli.app import main
 
 
 def call(*arguments: str) -> int:

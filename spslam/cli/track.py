@@ -1,4 +1,4 @@
-"""The command that shows what a front end follows, `spslam track`; `spslam.cli` adds it."""
+"""The command that shows what a front end follows, `spslam track`; `spslam.cli.app` adds it."""
 
 from __future__ import annotations
 
@@ -9,16 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spslam.cli_options import (
-    INTERRUPTED,
-    ExtractorOption,
-    MaxFramesOption,
-    SetOption,
-    StartOption,
-    StrideOption,
-    WeightsOption,
-    resolve_config,
-)
+from spslam.cli.options import INTERRUPTED, ExtractorOption, MaxFramesOption, SetOption, StartOption, StrideOption, WeightsOption, resolve_config
 from spslam.errors import DatasetError
 from spslam.process.signals import interrupt_as_flag
 
@@ -119,7 +110,7 @@ def _show_tracks(
     """Draw frame after frame; what there was to see, in one line."""
     import numpy as np
 
-    from spslam.display import StatusLine
+    from spslam.cli.console import StatusLine
     from spslam.frontend.point_tracks import PointTracks
     from spslam.visualization.draw_tracks import draw_tracks
 

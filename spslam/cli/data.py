@@ -1,4 +1,4 @@
-"""The commands for public sequences: `spslam data …`, which `spslam.cli` adds."""
+"""The commands for public sequences: `spslam data …`, which `spslam.cli.app` adds."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spslam.cli_options import INTERRUPTED
+from spslam.cli.options import INTERRUPTED
 
 if TYPE_CHECKING:
     from spslam.datasets.catalogue import Archive, Catalogue, PublicSequence
@@ -90,7 +90,7 @@ def fetch(
     archive with several sequences is kept below downloads/ until all of them are unpacked.
     Exit codes: 0 done, 2 an error (told in one line), 130 stopped by ^C.
     """
-    from spslam.display import TransferLine
+    from spslam.cli.console import TransferLine
 
     folder, catalogue = _open(data)
     sequences = catalogue.choose(names)

@@ -1,4 +1,4 @@
-"""The command that writes networks for other runtimes, `spslam export`, which `spslam.cli` adds."""
+"""The command that writes networks for other runtimes, `spslam export`, which `spslam.cli.app` adds."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from spslam.cli_options import SetOption, resolve_config
+from spslam.cli.options import SetOption, resolve_config
 
 
 class ExportFormat(StrEnum):

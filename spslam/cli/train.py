@@ -1,4 +1,4 @@
-"""The commands that train networks: `spslam train …` and `spslam adapt`, which `spslam.cli` adds."""
+"""The commands that train networks: `spslam train …` and `spslam adapt`, which `spslam.cli.app` adds."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spslam.cli_evaluation import evaluate, speed
-from spslam.cli_options import INTERRUPTED, Device, DeviceOption
-from spslam.display import StatusLine
+from spslam.cli.train_evaluate import evaluate, speed
+from spslam.cli.options import INTERRUPTED, Device, DeviceOption
+from spslam.cli.console import StatusLine
 from spslam.errors import TrainingStoppedError
 from spslam.process.signals import interrupt_as_flag
 

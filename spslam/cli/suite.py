@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spslam.cli_data import DataOption
-from spslam.cli_options import FAILED, INTERRUPTED
-from spslam.cli_suite_plan import Plan, expand_suite, fetch_command, open_data, plan_runs, undone
+from spslam.cli.data import DataOption
+from spslam.cli.options import FAILED, INTERRUPTED
+from spslam.cli.suite_plan import Plan, expand_suite, fetch_command, open_data, plan_runs, undone
 
 if TYPE_CHECKING:
     from spslam.benchmark.perform import Finished

@@ -1,4 +1,4 @@
-"""The commands for saved maps: `spslam map …`, which `spslam.cli` adds."""
+"""The commands for saved maps: `spslam map …`, which `spslam.cli.app` adds."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spslam.cli_options import SetOption
+from spslam.cli.options import SetOption
 from spslam.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""The command that compares trajectories, `spslam eval`, which `spslam.cli` adds."""
+"""The command that compares trajectories, `spslam eval`, which `spslam.cli.app` adds."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def evaluate(
     from spslam.evaluation.comparison import Conventions, as_document, compare_with, short_names
     from spslam.evaluation.comparison import spread as spread_of
     from spslam.evaluation.tracking_rate import RECALL_DISTANCES_M
-    from spslam.display import print_comparisons, print_figures
+    from spslam.cli.console import print_comparisons, print_figures
     from spslam.io.files import write_atomic
     from spslam.evaluation.rpe import Step
     from spslam.timestamps import UNITS_PER_SECOND

@@ -1,4 +1,4 @@
-"""The command that shows a saved run, `spslam view`; `spslam.cli` adds it."""
+"""The command that shows a saved run, `spslam view`; `spslam.cli.app` adds it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spslam.cli_options import INTERRUPTED, RerunOption
+from spslam.cli.options import INTERRUPTED, RerunOption
 from spslam.errors import ConfigError
 from spslam.process.signals import interrupt_as_flag
 
@@ -110,7 +110,7 @@ def view(
 
 
 def _render(path: Path, scene: Scene, job: Job) -> None:
-    from spslam.display import StatusLine
+    from spslam.cli.console import StatusLine
     from spslam.visualization.render import render
 
     with interrupt_as_flag() as interrupted, StatusLine() as line:

@@ -14,32 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from spslam import (
-    __version__,
-    cli_bench,
-    cli_data,
-    cli_export,
-    cli_map,
-    cli_track,
-    cli_training,
-    cli_trajectories,
-    cli_view,
-)
-from spslam.cli_options import (
-    FAILED,
-    INTERRUPTED,
-    ExtractorOption,
-    MaxFramesOption,
-    PairWithinOption,
-    RerunOption,
-    SetOption,
-    StartOption,
-    StrideOption,
-    TimeUnitOption,
-    TimeUnitValue,
-    WeightsOption,
-    resolve_config,
-)
+from spslam import __version__
+from spslam.cli import bench as cli_bench, data as cli_data, export as cli_export, map as cli_map, track as cli_track, train as cli_training, eval as cli_trajectories, view as cli_view
+from spslam.cli.options import FAILED, INTERRUPTED, ExtractorOption, MaxFramesOption, PairWithinOption, RerunOption, SetOption, StartOption, StrideOption, TimeUnitOption, TimeUnitValue, WeightsOption, resolve_config
 from spslam.errors import ConfigError, RunStoppedError, ScaleError
 from spslam.process.failures import line_of
 from spslam.notices import notice, shown_notices
@@ -409,7 +386,7 @@ def _run(
     cache: Path | None,
     realtime: bool,
 ) -> None:
-    from spslam.display import ProgressLine, print_outcome
+    from spslam.cli.console import ProgressLine, print_outcome
     from spslam.map.io import HeldMap, load_map
     from spslam.run.output import OutputFolder, default_output
     from spslam.pipeline import run as run_sequence

@@ -1,4 +1,4 @@
-"""The commands that measure, `spslam bench …`, which `spslam.cli` adds."""
+"""The commands that measure, `spslam bench …`, which `spslam.cli.app` adds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 from typer.core import TyperGroup
 
-from spslam import cli_suite
+from spslam.cli import suite as cli_suite
 
 if TYPE_CHECKING:
     from collections.abc import Callable

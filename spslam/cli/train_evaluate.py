@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spslam.cli_options import Device, DeviceOption
+from spslam.cli.options import Device, DeviceOption
 
 if TYPE_CHECKING:
     import numpy as np
