@@ -15,9 +15,9 @@ from spslam.config import FeatureConfig
 from spslam.errors import SpslamError
 from spslam.benchmark.speed import EngineSpeed, Timing
 
-from .checkpoints import find_weights, load_superpoint
-from .engine_choice import quantised_path
-from .learned import SuperPointExtractor
+from .superpoint.checkpoints import find_weights, load_superpoint
+from .engines.choice import quantised_path
+from .extractors.superpoint_extractor import SuperPointExtractor
 
 # What all others are compared with: the paper's widths in PyTorch as networks commonly are run.
 REFERENCE = ("superpoint", "torch eager")

@@ -17,7 +17,7 @@ from spslam.config import Config
 from spslam.datasets.world import open_world
 from spslam.evaluation.ate import evaluate
 from spslam.frame import Frame, Observations
-from spslam.frontend.matching import DescriptorMatcher
+from spslam.frontend.matching.matching import DescriptorMatcher
 from spslam.slam.system import Slam
 
 NOISE_PX = 0.3

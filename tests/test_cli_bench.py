@@ -11,7 +11,7 @@ import pytest
 from command_line import call, refused
 
 from spslam.cli import bench as cli_bench
-from spslam.frontend.openvino_engine import has_bf16
+from spslam.frontend.engines.openvino_engine import has_bf16
 from spslam.frontend.speed import REFERENCE, make_extractors, time_engines
 from spslam.frontend.speed_reference import reference_clock
 from spslam.benchmark.speed import RunComparison, RunSpeed, SpeedReport, Timing

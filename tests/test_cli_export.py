@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from command_line import call, refused
 
-from spslam.frontend import export
+from spslam.frontend.engines import export
 
 
 def test_files_and_settings(
@@ -17,7 +17,7 @@ def test_files_and_settings(
     asked: list[object] = []
     monkeypatch.setattr(export, "convert_onnx", lambda network, metadata: b"maps")
     monkeypatch.setattr(
-        "spslam.frontend.onnx_points.convert_points",
+        "spslam.frontend.engines.onnx_points.convert_points",
         lambda network, config, metadata: asked.append(config) or b"points",
     )
     monkeypatch.chdir(tmp_path)

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from spslam.cli.app import main
-from spslam.frontend.checkpoints import load_superpoint
-from spslam.frontend.superpoint import SuperPoint
-from spslam.frontend.training.weights import describe_network, export_weights
+from spslam.frontend.superpoint.checkpoints import load_superpoint
+from spslam.frontend.superpoint.superpoint import SuperPoint
+from spslam.frontend.superpoint.weights_file import describe_network, export_weights
 
 METRICS = {
     "repeatability",

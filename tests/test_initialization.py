@@ -13,7 +13,7 @@ from spslam.backend.two_view import EpipolarSolver
 from spslam.camera import Camera
 from spslam.config import Config, InitializationConfig
 from spslam.frame import Observations
-from spslam.frontend.matching import DescriptorMatcher
+from spslam.frontend.matching.matching import DescriptorMatcher
 from spslam.slam.initialization import DepthInitializer, Started, TwoViewInitializer
 from spslam.map.map import Map
 from spslam.slam.tracking import Tracked, Tracker

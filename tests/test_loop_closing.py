@@ -14,7 +14,7 @@ from spslam.backend.pose import PnPSolver
 from spslam.backend.pose_graph import G2oPoseGraph
 from spslam.backend.two_view import EpipolarSolver
 from spslam.config import Config, LoopConfig
-from spslam.frontend.matching import DescriptorMatcher
+from spslam.frontend.matching.matching import DescriptorMatcher
 from spslam.slam.loop_closing import LoopCloser, LoopEdge, keyframe_observations
 from spslam.slam.pose_graph import covisibility_matrix, edge_costs, essential_graph, spread_gap
 from spslam.map.map import NO_POINT, Map

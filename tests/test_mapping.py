@@ -12,7 +12,7 @@ from spslam.backend.bundle import SchurBundleAdjuster
 from spslam.backend.two_view import EpipolarSolver
 from spslam.config import BundleConfig, Config, KeyframeConfig, MappingConfig
 from spslam.frame import Observations
-from spslam.frontend.matching import DescriptorMatcher
+from spslam.frontend.matching.matching import DescriptorMatcher
 from spslam.map.map import NO_POINT, Map
 from spslam.slam.mapping import KeyframeRule, Mapper, close_distance, fundamental_matrix
 from spslam.interfaces import PoseEstimate

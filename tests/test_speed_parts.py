@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from spslam.backend.pose import PnPSolver
-from spslam.frontend.matching import DescriptorMatcher
+from spslam.frontend.matching.matching import DescriptorMatcher
 from spslam.benchmark.speed_stages import time_tracking_parts
 
 

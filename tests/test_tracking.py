@@ -11,7 +11,7 @@ from spslam import geometry
 from spslam.backend.pose import PnPSolver
 from spslam.config import Config, TrackingConfig
 from spslam.frame import Observations
-from spslam.frontend.matching import DescriptorMatcher
+from spslam.frontend.matching.matching import DescriptorMatcher
 from spslam.map.map import NO_POINT, Map
 from spslam.slam.tracking import Motion, Tracked, Tracker
 

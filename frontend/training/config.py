@@ -29,7 +29,7 @@ class _Part(BaseModel):
 
 
 class NetworkConfig(_Part):
-    """Which network is trained; see `spslam.frontend.superpoint.SuperPoint`."""
+    """Which network is trained; see `spslam.frontend.superpoint.superpoint.SuperPoint`."""
 
     widths: tuple[int, int, int, int, int] = Field(
         (16, 32, 64, 128, 192), description="channels of the four encoder stages and of the heads"

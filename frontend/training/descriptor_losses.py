@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..superpoint import CELL, Sampling
+from ..superpoint.superpoint import CELL, Sampling
 from .detector_losses import full_precision, masked_mean, valid_cells
 from .homography import warp_points
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..superpoint import ConvBlock, SuperPoint
+from ..superpoint.superpoint import ConvBlock, SuperPoint
 from .config import NetworkConfig
 from .descriptor_losses import unit_descriptors
 

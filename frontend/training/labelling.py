@@ -21,12 +21,12 @@ from spslam.io.files import write_atomic
 from spslam.process.signals import children_spared, end_with_parent
 from spslam.io.structured_text import parse_json
 
-from ..checkpoints import load_superpoint
-from ..engine import usable_cores
-from ..superpoint import SuperPoint
+from ..superpoint.checkpoints import load_superpoint
+from ..engines.engine import usable_cores
+from ..superpoint.superpoint import SuperPoint
 from .config import LabelConfig
 from .labels import adapt, find_labels, read_labels, relative_name, write_labels
-from .photos import fit_image, read_photo
+from ..photos import fit_image, read_photo
 from .precision import resolve_precision
 
 logger = logging.getLogger(__name__)

@@ -22,9 +22,9 @@ from spslam.errors import DatasetError
 from spslam.io.files import write_atomic
 from spslam.io.given_files import NO_ARRAYS
 
-from ..decoder import refine_on_heat
-from ..keypoints import find_maxima
-from ..superpoint import CELL, SuperPoint, detector_probabilities
+from ..superpoint.decoder import refine_on_heat
+from ..superpoint.keypoints import find_maxima
+from ..superpoint.superpoint import CELL, SuperPoint, detector_probabilities
 from .config import LabelConfig
 from .homography import identity_homographies, sample_homographies, valid_mask, warp_images
 from .precision import Precision, autocast

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..superpoint import Sampling
+from ..superpoint.superpoint import Sampling
 from .config import LossConfig
 from .descriptor_losses import (
     ContrastiveDescriptorLoss,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from spslam.interfaces import Extractor
 
-from ..keypoints import find_maxima
+from ..superpoint.keypoints import find_maxima
 from .homography_metrics import NMS_RADIUS, average_precision, pairwise_distance, suppress_near
 from .shape_cache import ShapeDataset, open_shapes
 from .shapes import PRIMITIVES

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..superpoint import SuperPoint
+from ..superpoint.superpoint import SuperPoint
 from .config import NetworkConfig
 from .precision import Precision, autocast
 from .stages import new_network

@@ -22,15 +22,15 @@ from spslam.config import FeatureConfig
 from spslam.errors import DatasetError, TrainingError, TrainingStoppedError
 from spslam.io.files import write_atomic
 
-from ..checkpoints import Checkpoint, load_superpoint
-from ..engine import usable_cores
-from ..learned import SuperPointExtractor
-from ..superpoint import SuperPoint
+from ..superpoint.checkpoints import Checkpoint, load_superpoint
+from ..engines.engine import usable_cores
+from ..extractors.superpoint_extractor import SuperPointExtractor
+from ..superpoint.superpoint import SuperPoint
 from .codebook import learn_codebook_from_images
 from .config import NetworkConfig, TrainingConfig, load_training_config
 from .data import LabelledPhotos, PhotoSource, ShapeSource, Source, TeacherSource, augmented_views
 from .inherit import Inheritance, can_inherit, descriptor_projection, heir, with_projected_descriptors
-from .photos import evenly_spread, find_photos, held_out, read_photo
+from ..photos import evenly_spread, find_photos, held_out, read_photo
 from .shape_cache import open_shapes
 from .trainer import (
     BEST,
@@ -43,7 +43,7 @@ from .trainer import (
     read_checkpoint,
 )
 from .validation import PairValidation, ShapeValidation
-from .weights import Card, StageRecord, describe_network, export_weights, read_card
+from ..superpoint.weights_file import Card, StageRecord, describe_network, export_weights, read_card
 
 WEIGHTS = "weights.safetensors"
 _INHERITED = "inherited.pt"

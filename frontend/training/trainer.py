@@ -23,8 +23,8 @@ from torch.nn.parallel import DistributedDataParallel
 from spslam.errors import TrainingError, WeightsError
 from spslam.io.files import write_atomic
 
-from ..pickled_tensors import PickledFile
-from ..superpoint import SuperPoint
+from ..superpoint.pickled_tensors import PickledFile
+from ..superpoint.superpoint import SuperPoint
 from .config import OptimizerConfig, TrainingConfig
 from .data import Batch, Source, step_batch
 from .losses import build_loss

@@ -11,10 +11,10 @@ import numpy as np
 from spslam.config import FeatureConfig
 from spslam.frame import Features, unit_descriptors
 
-from ..descriptors import DEFAULT_MAX_DISTANCE
-from ..learned import SuperPointExtractor
-from ..matching import DescriptorMatcher
-from ..superpoint import SuperPoint
+from ..superpoint.descriptors import DEFAULT_MAX_DISTANCE
+from ..extractors.superpoint_extractor import SuperPointExtractor
+from ..matching.matching import DescriptorMatcher
+from ..superpoint.superpoint import SuperPoint
 from .homography_metrics import (
     CORRECT_PX,
     localisation_scores,

@@ -113,8 +113,8 @@ def speed(
 
 
 def _measure(command: str, weights: list[str] | None, rounds: int, threads: int, quick: bool) -> SpeedReport:
-    from spslam.frontend.checkpoints import BUILT_IN, read_checkpoint
-    from spslam.frontend.engine import usable_cores
+    from spslam.frontend.superpoint.checkpoints import BUILT_IN, read_checkpoint
+    from spslam.frontend.engines.engine import usable_cores
     from spslam.frontend.speed import make_extractors, time_engines
     from spslam.frontend.speed_reference import REFERENCE_SIZE, reference_clock
     from spslam.process.machine import processor
@@ -184,7 +184,7 @@ def _parts(frames: list[Frame], threads: int) -> dict[str, Timing]:
     """Of one image: reading a file, the network, key points, matching, the pose."""
     from spslam.factory import build_parts
     from spslam.config import FeatureConfig, load_config
-    from spslam.frontend.learned import SuperPointExtractor
+    from spslam.frontend.extractors.superpoint_extractor import SuperPointExtractor
     from spslam.frontend.speed import time_parts
     from spslam.benchmark.speed_stages import time_tracking_parts
 

@@ -71,9 +71,9 @@ def export(
     spslam export superpoint --to onnx --end-to-end --set features.max_keypoints=500
     """
     from spslam.errors import ConfigError
-    from spslam.frontend.export import export_model, export_points
+    from spslam.frontend.engines.export import export_model, export_points
     from spslam.frontend.training.config import TrainingConfig
-    from spslam.frontend.training.photos import find_photos, held_out
+    from spslam.frontend.photos import find_photos, held_out
 
     arithmetic = precision or (ExportPrecision.FP32 if to is ExportFormat.ONNX else ExportPrecision.INT8)
     if end_to_end:

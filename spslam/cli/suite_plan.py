@@ -111,7 +111,7 @@ def _look(run: Run) -> tuple[int, str] | str:
 
 def _plan_run(run: Run, frames: int, config_name: str) -> Plan:
     from spslam.cli.options import resolve_config
-    from spslam.frontend.checkpoints import find_weights
+    from spslam.frontend.superpoint.checkpoints import find_weights
     from spslam.benchmark.identity import Identity, code_sha256, file_sha256
     from spslam.benchmark.perform import Request
 

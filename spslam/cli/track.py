@@ -62,7 +62,7 @@ def track(
 
     ^C stops after the current frame; what was written stays.
     """
-    from spslam.frontend.registry import create_extractor
+    from spslam.frontend.extractors.registry import create_extractor
 
     front_end = create_extractor(resolve_config("default", overrides, extractor, weights).features)
     pictures = _begun(_pictures(source, sequence), source, start, max_frames, stride)
@@ -111,7 +111,7 @@ def _show_tracks(
     import numpy as np
 
     from spslam.cli.console import StatusLine
-    from spslam.frontend.point_tracks import PointTracks
+    from spslam.frontend.matching.point_tracks import PointTracks
     from spslam.visualization.draw_tracks import draw_tracks
 
     tracks = PointTracks(length, extractor.max_distance)

@@ -213,8 +213,8 @@ def label(
 ) -> None:
     """Label photographs by homographic adaptation; an interrupted call is taken up where it was."""
     from spslam.frontend.training.labelling import label_images
-    from spslam.frontend.training.photos import find_photos
-    from spslam.frontend.training.photos import held_out as split
+    from spslam.frontend.photos import find_photos
+    from spslam.frontend.photos import held_out as split
 
     settings = _settings(config or "joint", overrides, None)
     paths = find_photos(photos)

@@ -11,7 +11,7 @@ import pytest
 from spslam.datasets import read_pictures
 from spslam.datasets.decoding import orientation_tag
 from spslam.errors import DatasetError
-from spslam.frontend.training.photos import read_photo
+from spslam.frontend.photos import read_photo
 
 
 def grey(number: int) -> np.ndarray:

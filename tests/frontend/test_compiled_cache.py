@@ -14,13 +14,13 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from spslam.frontend.engine import usable_cores
-from spslam.frontend.superpoint import SuperPoint
+from spslam.frontend.engines.engine import usable_cores
+from spslam.frontend.superpoint.superpoint import SuperPoint
 
 pytest.importorskip("openvino")
 
-from spslam.frontend.openvino_engine import OpenVinoEngine
-from spslam.frontend.openvino_model import convert, load_openvino, write_model
+from spslam.frontend.engines.openvino_engine import OpenVinoEngine
+from spslam.frontend.engines.openvino_model import convert, load_openvino, write_model
 
 FLIPS = 45
 
@@ -148,7 +148,7 @@ def test_processes_may_share_a_folder(model: Any, folder: Path, tmp_path_factory
     code = (
         "import hashlib, pathlib, numpy as np\n"
         "from spslam.frontend import openvino_model\n"
-        "from spslam.frontend.openvino_engine import OpenVinoEngine\n"
+        "from spslam.frontend.engines.openvino_engine import OpenVinoEngine\n"
         f"model = openvino_model._unpacked(pathlib.Path({str(saved)!r}).read_bytes())\n"
         "image = np.random.default_rng(1).integers(0, 255, (40, 56), dtype=np.uint8)\n"
         "for _ in range(4):\n"

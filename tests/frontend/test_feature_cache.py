@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from spslam.config import FeatureConfig
 from spslam.errors import OutputError
 from spslam.frame import Features
-from spslam.frontend import feature_key, keypoints
-from spslam.frontend.feature_cache import CachedExtractor
-from spslam.frontend.feature_key import code_digest, code_files, describe
-from spslam.frontend.registry import create_extractor
+from spslam.frontend.extractors import cache_key as feature_key
+from spslam.frontend.superpoint import keypoints
+from spslam.frontend.extractors.feature_cache import CachedExtractor
+from spslam.frontend.extractors.cache_key import code_digest, code_files, describe
+from spslam.frontend.extractors.registry import create_extractor
 from spslam.interfaces import Extractor, engine, identity
 
 Image = NDArray[np.uint8]
@@ -131,8 +132,8 @@ def test_weights_engine_and_precision_are_in_the_key() -> None:
 
 
 def test_the_int8_model_is_in_the_key(tmp_path: Path) -> None:
-    from spslam.frontend.checkpoints import find_weights
-    from spslam.frontend.engine_choice import quantised_path
+    from spslam.frontend.superpoint.checkpoints import find_weights
+    from spslam.frontend.engines.choice import quantised_path
 
     weights = tmp_path / "own.safetensors"
     weights.write_bytes(find_weights().read_bytes())
@@ -230,8 +231,8 @@ def test_processes_share_a_folder(tmp_path: Path) -> None:
         "import sys, numpy as np\n"
         "from pathlib import Path\n"
         "from spslam.config import FeatureConfig\n"
-        "from spslam.frontend.feature_cache import CachedExtractor\n"
-        "from spslam.frontend.registry import create_extractor\n"
+        "from spslam.frontend.extractors.feature_cache import CachedExtractor\n"
+        "from spslam.frontend.extractors.registry import create_extractor\n"
         "config = FeatureConfig(extractor='orb')\n"
         "cached = CachedExtractor(create_extractor(config), config, Path(sys.argv[1]))\n"
         "for seed in range(40):\n"

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from spslam.frontend.decoder import first_at_each_pixel, refine_on_heat, spread_top_k
-from spslam.frontend.keypoints import find_maxima, gather_probability, suppress
+from spslam.frontend.superpoint.decoder import first_at_each_pixel, refine_on_heat, spread_top_k
+from spslam.frontend.superpoint.keypoints import find_maxima, gather_probability, suppress
 
 
 def greedy(heat: NDArray[np.float32], threshold: float, radius: int) -> list[tuple[int, int]]:

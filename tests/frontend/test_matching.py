@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from spslam.frontend import matching
-from spslam.frontend.matching import DescriptorMatcher
-from spslam.frontend.pairs import expand_ranges, pairs_within_radius
+from spslam.frontend.matching import matching
+from spslam.frontend.matching.matching import DescriptorMatcher
+from spslam.frontend.matching.radius_search import expand_ranges, pairs_within_radius
 
 MATCHER = DescriptorMatcher()
 seeds = st.integers(0, 2**32 - 1)

@@ -2,8 +2,8 @@
 
 import pytest
 
-from spslam.frontend.network_shape import expected_shapes
-from spslam.frontend.superpoint import LITE_WIDTHS, SuperPoint
+from spslam.frontend.superpoint.network_shape import expected_shapes
+from spslam.frontend.superpoint.superpoint import LITE_WIDTHS, SuperPoint
 
 
 @pytest.mark.parametrize(

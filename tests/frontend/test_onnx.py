@@ -21,18 +21,19 @@ from spslam.config import FeatureConfig
 from spslam.datasets.decoding import read_image
 from spslam.errors import ConfigError, MissingDependencyError, WeightsError
 from spslam.frame import Features
-from spslam.frontend import decoder, descriptors, keypoints, onnx_model
-from spslam.frontend.checkpoints import Checkpoint, load_superpoint, read_checkpoint
-from spslam.frontend.engine_choice import LIMITS, choose_engine, difference, quantised_path
-from spslam.frontend.export import export_model
-from spslam.frontend.learned import SuperPointExtractor
-from spslam.frontend.onnx_engine import OnnxRuntimeEngine
-from spslam.frontend.onnx_model import cached_path, convert_onnx, converted_onnx, read_onnx
-from spslam.frontend.onnx_points import convert_points
-from spslam.frontend.registry import create_extractor
-from spslam.frontend.superpoint import Sampling, SuperPoint
-from spslam.frontend.torch_engine import TorchEngine
-from spslam.frontend.training.weights import describe_network, export_weights
+from spslam.frontend.superpoint import decoder, descriptors, keypoints
+from spslam.frontend.engines import onnx_model
+from spslam.frontend.superpoint.checkpoints import Checkpoint, load_superpoint, read_checkpoint
+from spslam.frontend.engines.choice import LIMITS, choose_engine, difference, quantised_path
+from spslam.frontend.engines.export import export_model
+from spslam.frontend.extractors.superpoint_extractor import SuperPointExtractor
+from spslam.frontend.engines.onnx_engine import OnnxRuntimeEngine
+from spslam.frontend.engines.onnx_model import cached_path, convert_onnx, converted_onnx, read_onnx
+from spslam.frontend.engines.onnx_points import convert_points
+from spslam.frontend.extractors.registry import create_extractor
+from spslam.frontend.superpoint.superpoint import Sampling, SuperPoint
+from spslam.frontend.engines.torch_engine import TorchEngine
+from spslam.frontend.superpoint.weights_file import describe_network, export_weights
 from spslam.io.sealed import write_sealed
 
 onnx = pytest.importorskip("onnx")
@@ -120,8 +121,8 @@ def test_maps_are_torchs_at_any_size(engine: OnnxRuntimeEngine, size: tuple[int,
 def test_maps_are_openvinos(engine: OnnxRuntimeEngine, exported: Path) -> None:
     """Of its own conversion, and of the same file read by OpenVINO, a batch at once."""
     openvino = pytest.importorskip("openvino")
-    from spslam.frontend.openvino_engine import OpenVinoEngine
-    from spslam.frontend.openvino_model import converted
+    from spslam.frontend.engines.openvino_engine import OpenVinoEngine
+    from spslam.frontend.engines.openvino_model import converted
 
     assert difference(OpenVinoEngine(converted(read_checkpoint()), "fp32"), engine).within(LIMITS["fp32"])
     images = np.stack([scene(80, 96, seed) for seed in range(3)])
@@ -183,7 +184,7 @@ def test_weights_without_a_card_claim_no_licence(tmp_path: Path) -> None:
 
 
 def test_decoder_needs_numpy_alone() -> None:
-    tree = ast.parse((ROOT / "frontend/decoder.py").read_text(encoding="utf-8"))
+    tree = ast.parse((ROOT / "frontend/superpoint/decoder.py").read_text(encoding="utf-8"))
     imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     imported |= {node.module or "." for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert imported <= {"numpy", "numpy.typing", "re", "dataclasses", "typing", "__future__"}
@@ -274,7 +275,7 @@ def test_the_example_of_the_docs(exported: Path, tmp_path: Path, kind: str) -> N
     photo = tmp_path / "photo.png"
     photo.write_bytes(photo_bytes(kind))
     (tmp_path / "superpoint_lite.onnx").write_bytes(exported.read_bytes())
-    (tmp_path / "decoder.py").write_bytes((ROOT / "frontend/decoder.py").read_bytes())
+    (tmp_path / "decoder.py").write_bytes((ROOT / "frontend/superpoint/decoder.py").read_bytes())
     code += "\nimport sys\nassert not {'spslam', 'torch', 'scipy'} & set(sys.modules)\n"
     code += "np.savez('found.npz', keypoints, scores, descriptors, image)\n"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
@@ -507,7 +508,7 @@ def test_auto_without_parity_is_torch(
     exported: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
-    monkeypatch.setattr("spslam.frontend.engine_choice._cached_difference", lambda *arguments: LIMITS["int8"])
+    monkeypatch.setattr("spslam.frontend.engines.choice._cached_difference", lambda *arguments: LIMITS["int8"])
     assert choose_engine(read_checkpoint(), FeatureConfig()).name == "torch fp32"
     assert "onnxruntime fp32 is not used here" in caplog.text
 

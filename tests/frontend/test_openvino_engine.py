@@ -17,18 +17,18 @@ from numpy.typing import NDArray
 
 from spslam.config import FeatureConfig, load_config
 from spslam.errors import ConfigError, MissingDependencyError, WeightsError
-from spslam.frontend import engine_choice, openvino_model
-from spslam.frontend.checkpoints import Checkpoint, load_superpoint, read_checkpoint
-from spslam.frontend.engine import Engine
-from spslam.frontend.engine_choice import LIMITS, choose_engine, difference, quantised_path
-from spslam.frontend.export import export_model
-from spslam.frontend.learned import SuperPointExtractor
-from spslam.frontend.openvino_engine import OpenVinoEngine, has_bf16
-from spslam.frontend.openvino_model import convert, converted, openvino_cache, read_model, write_model
-from spslam.frontend.registry import create_extractor
-from spslam.frontend.superpoint import SuperPoint
-from spslam.frontend.torch_engine import TorchEngine
-from spslam.frontend.training.weights import describe_network, export_weights
+from spslam.frontend.engines import choice as engine_choice, openvino_model
+from spslam.frontend.superpoint.checkpoints import Checkpoint, load_superpoint, read_checkpoint
+from spslam.frontend.engines.engine import Engine
+from spslam.frontend.engines.choice import LIMITS, choose_engine, difference, quantised_path
+from spslam.frontend.engines.export import export_model
+from spslam.frontend.extractors.superpoint_extractor import SuperPointExtractor
+from spslam.frontend.engines.openvino_engine import OpenVinoEngine, has_bf16
+from spslam.frontend.engines.openvino_model import convert, converted, openvino_cache, read_model, write_model
+from spslam.frontend.extractors.registry import create_extractor
+from spslam.frontend.superpoint.superpoint import SuperPoint
+from spslam.frontend.engines.torch_engine import TorchEngine
+from spslam.frontend.superpoint.weights_file import describe_network, export_weights
 from spslam.io.sealed import read_sealed
 
 pytest.importorskip("openvino")
@@ -193,7 +193,7 @@ def test_two_processes_give_the_same_bytes(tmp_path: Path) -> None:
     code = (
         "import cv2, hashlib, sys\n"
         "from spslam.config import FeatureConfig\n"
-        "from spslam.frontend.registry import create_extractor\n"
+        "from spslam.frontend.extractors.registry import create_extractor\n"
         f"image = cv2.imread({str(tmp_path / 'scene.png')!r}, 0)\n"
         "extractor = create_extractor(FeatureConfig(engine='openvino'))\n"
         "for f in map(extractor.extract, [image, image[::-1]]):\n"
@@ -220,8 +220,8 @@ def test_signals_after_engines_that_are_gone(precision: str, options: list[str])
     code = (
         "import numpy as np, signal, threading\n"
         "from spslam.config import FeatureConfig\n"
-        "from spslam.frontend.openvino_engine import has_bf16, processor\n"
-        "from spslam.frontend.registry import create_extractor\n"
+        "from spslam.frontend.engines.openvino_engine import has_bf16, processor\n"
+        "from spslam.frontend.extractors.registry import create_extractor\n"
         "interrupts = []\n"
         "signal.signal(signal.SIGINT, lambda *arguments: interrupts.append(arguments))\n"
         "def engines(count):\n"
@@ -457,8 +457,8 @@ def test_nothing_is_reported_to_anybody(tmp_path: Path) -> None:
     (tmp_path / "openvino_telemetry.py").write_text("raise SystemExit('telemetry was imported')")
     code = (
         f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
-        "from spslam.frontend.openvino_model import convert\n"
-        "from spslam.frontend.superpoint import SuperPoint\n"
+        "from spslam.frontend.engines.openvino_model import convert\n"
+        "from spslam.frontend.superpoint.superpoint import SuperPoint\n"
         "convert(SuperPoint((4, 4, 4, 4, 4), 8))\n"
         "assert 'openvino_telemetry' not in sys.modules\n"
     )

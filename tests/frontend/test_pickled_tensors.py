@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from spslam.errors import WeightsError
-from spslam.frontend.pickled_tensors import Opaque, PickledFile, PickledTensor
+from spslam.frontend.superpoint.pickled_tensors import Opaque, PickledFile, PickledTensor
 
 FORMATS = (True, False)
 

@@ -7,8 +7,8 @@ import pytest
 
 from spslam.config import FeatureConfig
 from spslam.frame import Features
-from spslam.frontend.point_tracks import PointTracks
-from spslam.frontend.registry import create_extractor
+from spslam.frontend.matching.point_tracks import PointTracks
+from spslam.frontend.extractors.registry import create_extractor
 
 LENGTH = 5
 

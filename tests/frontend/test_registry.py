@@ -7,7 +7,7 @@ import pytest
 
 from spslam.config import FeatureConfig
 from spslam.errors import MissingDependencyError, SpslamError
-from spslam.frontend.registry import create_extractor, extractor_names
+from spslam.frontend.extractors.registry import create_extractor, extractor_names
 
 MODULE = """
 import numpy as np

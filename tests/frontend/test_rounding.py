@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from spslam.frontend.rounding import patch_moments, round_filters
+from spslam.frontend.engines.int8_rounding import patch_moments, round_filters
 
 Array = NDArray[np.float64]
 

@@ -10,8 +10,8 @@ from scipy.ndimage import map_coordinates
 
 from spslam.config import FeatureConfig, StereoConfig
 from spslam.datasets.world import open_world
-from spslam.frontend.registry import create_extractor
-from spslam.frontend.stereo import BlockStereoMatcher
+from spslam.frontend.extractors.registry import create_extractor
+from spslam.frontend.matching.stereo import BlockStereoMatcher
 
 
 def texture(seed: int, shape: tuple[int, int] = (160, 320)) -> NDArray[np.float32]:

@@ -5,12 +5,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from spslam.frontend.descriptors import sample_descriptors
-from spslam.frontend.superpoint import (
-    Sampling,
-    SuperPoint,
-    detector_probabilities,
-)
+from spslam.frontend.superpoint.descriptors import sample_descriptors
+from spslam.frontend.superpoint.superpoint import Sampling, SuperPoint, detector_probabilities
 
 WIDTHS = (4, 4, 8, 8, 16)
 

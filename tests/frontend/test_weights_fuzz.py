@@ -16,9 +16,9 @@ from safetensors.torch import save
 
 from spslam.codebook import Codebook
 from spslam.errors import WeightsError
-from spslam.frontend.checkpoints import read_checkpoint, read_codebook
-from spslam.frontend.superpoint import SuperPoint
-from spslam.frontend.training.weights import describe_network, export_weights
+from spslam.frontend.superpoint.checkpoints import read_checkpoint, read_codebook
+from spslam.frontend.superpoint.superpoint import SuperPoint
+from spslam.frontend.superpoint.weights_file import describe_network, export_weights
 
 pytestmark = pytest.mark.slow
 # Seconds altogether: about 30.

@@ -14,7 +14,7 @@ from spslam.camera import Camera
 from spslam.config import Config, load_config
 from spslam.evaluation.ate import evaluate
 from spslam.frame import Features, Frame
-from spslam.frontend.matching import DescriptorMatcher
+from spslam.frontend.matching.matching import DescriptorMatcher
 from spslam.interfaces import Parts
 from spslam.slam.system import Slam
 from spslam.slam.tracking import TrackResult

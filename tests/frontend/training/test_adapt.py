@@ -13,18 +13,18 @@ import pytest
 import torch
 
 from spslam.errors import DatasetError, SpslamError, TrainingError, WeightsError
-from spslam.frontend import torch_engine
-from spslam.frontend.checkpoints import load_superpoint, read_codebook
-from spslam.frontend.superpoint import SuperPoint
+from spslam.frontend.engines import torch_engine
+from spslam.frontend.superpoint.checkpoints import load_superpoint, read_codebook
+from spslam.frontend.superpoint.superpoint import SuperPoint
 from spslam.frontend.training import adapt as module
 from spslam.frontend.training import adapt_report, evaluate, homography_sets, validation
 from spslam.frontend.training.adapt import Adaptation, adapt, plan_labels, verdict
 from spslam.frontend.training.adapt_images import gather_images, split_stretches
 from spslam.frontend.training.adapt_report import read_log
 from spslam.frontend.training.config import TrainingConfig, load_training_config
-from spslam.frontend.training.photos import find_photos, read_photo
+from spslam.frontend.photos import find_photos, read_photo
 from spslam.frontend.training.trainer import Progress
-from spslam.frontend.training.weights import describe_network, export_weights, read_card
+from spslam.frontend.superpoint.weights_file import describe_network, export_weights, read_card
 
 STEPS = 4
 CONFIG = TrainingConfig.model_validate(

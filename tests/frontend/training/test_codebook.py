@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 from spslam.codebook import Codebook, learn_codebook
 from spslam.errors import WeightsError
 from spslam.frame import Features, unit_descriptors
-from spslam.frontend.checkpoints import read_codebook
+from spslam.frontend.superpoint.checkpoints import read_codebook
 from spslam.frontend.training.codebook import learn_codebook_from_images
 
 

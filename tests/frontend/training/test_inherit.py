@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from spslam.frontend.superpoint import Sampling, SuperPoint
+from spslam.frontend.superpoint.superpoint import Sampling, SuperPoint
 from spslam.frontend.training.config import NetworkConfig
 from spslam.frontend.training.inherit import (
     Inheritance,

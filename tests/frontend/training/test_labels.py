@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from spslam.errors import DatasetError, OutputError, WeightsError
-from spslam.frontend.checkpoints import load_superpoint
-from spslam.frontend.superpoint import CELL, SuperPoint
+from spslam.frontend.superpoint.checkpoints import load_superpoint
+from spslam.frontend.superpoint.superpoint import CELL, SuperPoint
 from spslam.frontend.training.config import HomographyConfig, LabelConfig
 from spslam.frontend.training.labelling import LabelSummary, label_images
 from spslam.frontend.training.labels import (
@@ -29,7 +29,7 @@ from spslam.frontend.training.labels import (
     read_labels,
     write_labels,
 )
-from spslam.frontend.training.photos import fit_image
+from spslam.frontend.photos import fit_image
 
 FEW = LabelConfig(
     size=(48, 64), homographies=3, batch=2, homography=HomographyConfig(allow_artifacts=True, rotation_deg=20.0)

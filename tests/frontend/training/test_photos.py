@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from spslam.errors import DatasetError
-from spslam.frontend.training.photos import evenly_spread, find_photos, held_out, read_photo
+from spslam.frontend.photos import evenly_spread, find_photos, held_out, read_photo
 
 NAMES = [Path(f"set{i % 3}/{i:04d}.jpg") for i in range(3000)]
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from spslam.frontend.checkpoints import load_superpoint
+from spslam.frontend.superpoint.checkpoints import load_superpoint
 from spslam.frontend.training import precision
 from spslam.frontend.training.config import LabelConfig, load_training_config
 from spslam.frontend.training.labels import adapt, find_labels

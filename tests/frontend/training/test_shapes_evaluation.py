@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from spslam.config import FeatureConfig
-from spslam.frontend.registry import create_extractor
+from spslam.frontend.extractors.registry import create_extractor
 from spslam.frontend.training import shapes_evaluation as evaluation
 
 

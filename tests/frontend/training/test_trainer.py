@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from spslam.errors import TrainingError
-from spslam.frontend.superpoint import SuperPoint
+from spslam.frontend.superpoint.superpoint import SuperPoint
 from spslam.frontend.training.config import TrainingConfig, load_training_config
 from spslam.frontend.training.trainer import BEST, CHECKPOINT, LOG, Progress, Stage, Trainer, TrainingResult
 

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from spslam.frontend.checkpoints import load_superpoint
+from spslam.frontend.superpoint.checkpoints import load_superpoint
 from spslam.frontend.training.shape_cache import open_shapes
 from spslam.frontend.training.validation import PairValidation, ShapeValidation
 

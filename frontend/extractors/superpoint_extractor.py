@@ -11,16 +11,16 @@ from numpy.typing import NDArray
 from spslam.config import FeatureConfig
 from spslam.frame import Features
 
-from .checkpoints import Checkpoint, read_checkpoint
-from .decoder import first_at_each_pixel, refine_on_heat, spread_top_k
-from .descriptors import sample_descriptors
-from .engine import Engine
-from .engine_choice import check_maps, choose_engine, fingerprint
-from .images import check_image
-from .keypoints import Scratch, find_maxima, gather_probability
+from ..superpoint.checkpoints import Checkpoint, read_checkpoint
+from ..superpoint.decoder import first_at_each_pixel, refine_on_heat, spread_top_k
+from ..superpoint.descriptors import sample_descriptors
+from ..engines.engine import Engine
+from ..engines.choice import check_maps, choose_engine, fingerprint
+from ..images import check_image
+from ..superpoint.keypoints import Scratch, find_maxima, gather_probability
 
 if TYPE_CHECKING:
-    from .superpoint import SuperPoint
+    from ..superpoint.superpoint import SuperPoint
 
 
 class SuperPointExtractor:
@@ -51,7 +51,7 @@ class SuperPointExtractor:
             weights = read_checkpoint(config.weights)
             self._engine = choose_engine(weights, config)
         else:
-            from .torch_engine import TorchEngine
+            from ..engines.torch_engine import TorchEngine
 
             weights = Checkpoint.of(network)
             self._engine = TorchEngine(network, config.device, config.threads, tuned)

@@ -6,7 +6,7 @@ from typing import Literal
 
 from spslam.process.machine import processor
 
-from .decoder import padded
+from ..superpoint.decoder import padded
 from .engine import Image, Maps, shared_threads
 from .onnx_model import INPUT, load_onnxruntime, model_digest
 

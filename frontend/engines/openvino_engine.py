@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 from spslam.process.signals import signal_stack_kept
 
 from .compiled_cache import CompiledCache
-from .decoder import CELL, padded
+from ..superpoint.decoder import CELL, padded
 from .engine import Image, Maps, shared_threads
 from .openvino_model import Model, load_openvino
 

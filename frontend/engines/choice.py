@@ -19,7 +19,7 @@ from spslam.errors import ConfigError, MissingDependencyError, OutputError, Weig
 from spslam.notices import notice
 from spslam.io.sealed import SealError, read_sealed, write_sealed
 
-from .checkpoints import Checkpoint, find_weights
+from ..superpoint.checkpoints import Checkpoint, find_weights
 from .engine import Engine, Image, Maps
 from .onnx_engine import OnnxRuntimeEngine
 from .onnx_model import converted_onnx, load_onnxruntime, onnx_cache, read_onnx

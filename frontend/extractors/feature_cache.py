@@ -18,7 +18,7 @@ from spslam.frame import Features
 from spslam.interfaces import Extractor, at_once, engine, identity
 from spslam.io.sealed import SealError, read_sealed, write_sealed
 
-from .feature_key import describe
+from .cache_key import describe
 
 # To be raised whenever files look different.
 _VERSION = 1

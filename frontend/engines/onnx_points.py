@@ -15,11 +15,11 @@ from torch.nn import functional
 
 from spslam.config import FeatureConfig
 
-from .checkpoints import Checkpoint
-from .decoder import BICUBIC_A, CELL, GATHER_SIGMA_PX, HEAT_RADIUS
-from .dense_heads import DenseHeads
+from ..superpoint.checkpoints import Checkpoint
+from ..superpoint.decoder import BICUBIC_A, CELL, GATHER_SIGMA_PX, HEAT_RADIUS
+from ..superpoint.dense_heads import DenseHeads
 from .onnx_model import AxisNames, export_onnx, origin
-from .superpoint import SuperPoint
+from ..superpoint.superpoint import SuperPoint
 
 INPUT = "image"
 _SETTINGS = ("max_keypoints", "threshold", "nms_radius", "border", "subpixel", "spread_cell")
@@ -49,7 +49,7 @@ def convert_points(network: SuperPoint, config: FeatureConfig, metadata: Mapping
 
 
 class _Points(nn.Module):
-    """The steps of `SuperPointExtractor`, by tensors; `spslam.frontend.keypoints` says what each is for."""
+    """The steps of `SuperPointExtractor`, by tensors; `spslam.frontend.superpoint.keypoints` says what each is for."""
 
     def __init__(self, network: SuperPoint, config: FeatureConfig) -> None:
         super().__init__()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from .decoder import stable_order
+from ..superpoint.decoder import stable_order
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]

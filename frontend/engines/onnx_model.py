@@ -2,7 +2,7 @@
 
 The dense model takes grey `images` (batch, height, width) uint8, height and width multiples of 8, and gives `scores`
 (batch, height, width), the probability of a key point at each pixel, and `descriptors` (batch, height/8, width/8, D) of
-cells, of any length, both float32; batch, height and width are dynamic. `frontend/decoder.py` makes key points of them.
+cells, of any length, both float32; batch, height and width are dynamic. `frontend/superpoint/decoder.py` makes key points of them.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from spslam.io.files import cache_folder
 from spslam.notices import notice
 from spslam.io.sealed import SealError, read_sealed, write_sealed
 
-from .checkpoints import Checkpoint
-from .decoder import CELL
+from ..superpoint.checkpoints import Checkpoint
+from ..superpoint.decoder import CELL
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from .superpoint import SuperPoint
+    from ..superpoint.superpoint import SuperPoint
 
 # Every runtime of the last years has it.
 OPSET = 18
@@ -156,7 +156,7 @@ def convert_onnx(network: SuperPoint, metadata: Mapping[str, str] | None = None)
     """
     import torch
 
-    from .dense_heads import DenseHeads
+    from ..superpoint.dense_heads import DenseHeads
 
     cells = torch.export.Dim("rows", min=1), torch.export.Dim("columns", min=1)
     axes = {0: torch.export.Dim("batch", min=1), 1: CELL * cells[0], 2: CELL * cells[1]}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from .decoder import stable_order
-from .pairs import pairs_within_radius
+from ..superpoint.decoder import stable_order
+from .radius_search import pairs_within_radius
 
 Floats = NDArray[np.float64]
 Descriptors = NDArray[np.float32]

@@ -26,12 +26,12 @@ from spslam.io.files import USE_ANOTHER_TMPDIR, cache_folder, temporary_folder, 
 from spslam.notices import notice
 from spslam.process.signals import signal_stack_kept
 
-from .checkpoints import Checkpoint
-from .decoder import CELL
-from .rounding import patch_moments, round_filters
+from ..superpoint.checkpoints import Checkpoint
+from ..superpoint.decoder import CELL
+from .int8_rounding import patch_moments, round_filters
 
 if TYPE_CHECKING:
-    from .superpoint import SuperPoint
+    from ..superpoint.superpoint import SuperPoint
 
 # To be raised whenever the model's inputs, outputs or arithmetic change.
 _VERSION = "1"
@@ -90,7 +90,7 @@ def convert(network: SuperPoint) -> Model:
     """
     import torch
 
-    from .dense_heads import DenseHeads
+    from ..superpoint.dense_heads import DenseHeads
 
     openvino = load_openvino()
     dense = DenseHeads(network)

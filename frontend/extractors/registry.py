@@ -20,19 +20,19 @@ _logger = logging.getLogger(__name__)
 
 
 def _superpoint(config: FeatureConfig) -> Extractor:
-    from .learned import SuperPointExtractor
+    from .superpoint_extractor import SuperPointExtractor
 
     return SuperPointExtractor(config)
 
 
 def _orb(config: FeatureConfig) -> Extractor:
-    from .classical import OrbExtractor
+    from .opencv_extractors import OrbExtractor
 
     return OrbExtractor(config)
 
 
 def _sift(config: FeatureConfig) -> Extractor:
-    from .classical import SiftExtractor
+    from .opencv_extractors import SiftExtractor
 
     return SiftExtractor(config)
 

@@ -19,9 +19,9 @@ from spslam.config import describe_errors
 from spslam.errors import WeightsError
 from spslam.io.files import write_atomic
 
-from ..checkpoints import CHECKSUM, checksum, find_weights, weights_name
-from ..descriptors import DEFAULT_MAX_DISTANCE
-from ..superpoint import PAPER_DEPTHS, ConvBlock, SuperPoint
+from .checkpoints import CHECKSUM, checksum, find_weights, weights_name
+from .descriptors import DEFAULT_MAX_DISTANCE
+from .superpoint import PAPER_DEPTHS, ConvBlock, SuperPoint
 
 # What the metadata of our files say under `format`.
 _FORMAT = "superpoint"
@@ -57,7 +57,7 @@ class Card(_CardPart):
 
     Attributes:
         name: of the network.
-        widths, depths, descriptor_dim, strided, skips, detector_width: see `spslam.frontend.superpoint.SuperPoint`.
+        widths, depths, descriptor_dim, strided, skips, detector_width: see `spslam.frontend.superpoint.superpoint.SuperPoint`.
         parameters: numbers in the convolutions, batch norm folded.
         max_distance: largest L2 distance of descriptors of one place.
         descriptor_sampling: the rule of `Sampling` in words that `load_superpoint` reads.
