@@ -25,12 +25,12 @@ from spslam.io.files import temporary_folder, write_atomic
 from spslam.io.structured_text import parse_json
 
 from ..superpoint.checkpoints import find_weights, load_superpoint, read_codebook
-from .adapt_images import DomainImages, NamedImages, gather_images
-from .adapt_report import AdaptationReport, write_report
+from .data.adapt_images import DomainImages, NamedImages, gather_images
+from .evaluation.adapt_report import AdaptationReport, write_report
 from .config import TrainingConfig
-from .evaluate import EvaluationData, evaluate_extractor
-from .homography_metrics import METRICS
-from .labelling import LabelSummary, label_images
+from .evaluation.evaluate import EvaluationData, evaluate_extractor
+from .evaluation.homography_metrics import METRICS
+from .data.labelling import LabelSummary, label_images
 from ..photos import evenly_spread, find_photos
 from .stages import StageInputs, run_stage
 from .trainer import LOG, Processes, Progress, TrainingResult

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from ..superpoint.superpoint import ConvBlock, SuperPoint
 from .config import NetworkConfig
-from .descriptor_losses import unit_descriptors
+from .losses.descriptor_losses import unit_descriptors
 
 # Channels of the large network, by layer, that the small one has.
 Kept = Mapping[str, Tensor]

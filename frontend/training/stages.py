@@ -28,10 +28,10 @@ from ..extractors.superpoint_extractor import SuperPointExtractor
 from ..superpoint.superpoint import SuperPoint
 from .codebook import learn_codebook_from_images
 from .config import NetworkConfig, TrainingConfig, load_training_config
-from .data import LabelledPhotos, PhotoSource, ShapeSource, Source, TeacherSource, augmented_views
+from .data.dataset import LabelledPhotos, PhotoSource, ShapeSource, Source, TeacherSource, augmented_views
 from .inherit import Inheritance, can_inherit, descriptor_projection, heir, with_projected_descriptors
 from ..photos import evenly_spread, find_photos, held_out, read_photo
-from .shape_cache import open_shapes
+from .data.shape_cache import open_shapes
 from .trainer import (
     BEST,
     Processes,
@@ -42,7 +42,7 @@ from .trainer import (
     Validation,
     read_checkpoint,
 )
-from .validation import PairValidation, ShapeValidation
+from .evaluation.validation import PairValidation, ShapeValidation
 from ..superpoint.weights_file import Card, StageRecord, describe_network, export_weights, read_card
 
 WEIGHTS = "weights.safetensors"

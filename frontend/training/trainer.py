@@ -26,8 +26,8 @@ from spslam.io.files import write_atomic
 from ..superpoint.pickled_tensors import PickledFile
 from ..superpoint.superpoint import SuperPoint
 from .config import OptimizerConfig, TrainingConfig
-from .data import Batch, Source, step_batch
-from .losses import build_loss
+from .data.dataset import Batch, Source, step_batch
+from .losses.losses import build_loss
 from .precision import autocast
 
 Stage = Literal["shapes", "detector", "joint", "distil"]

@@ -212,7 +212,7 @@ def label(
     device: DeviceOption = Device.AUTO,
 ) -> None:
     """Label photographs by homographic adaptation; an interrupted call is taken up where it was."""
-    from spslam.frontend.training.labelling import label_images
+    from spslam.frontend.training.data.labelling import label_images
     from spslam.frontend.photos import find_photos
     from spslam.frontend.photos import held_out as split
 
@@ -365,7 +365,7 @@ def _draw_sheet(path: Path, settings: TrainingConfig) -> None:
     import cv2
 
     from spslam.io.files import write_atomic
-    from spslam.frontend.training.shapes import contact_sheet
+    from spslam.frontend.training.data.shapes import contact_sheet
 
     _, data = cv2.imencode(".png", contact_sheet(settings.shapes.size, settings.seed))
     write_atomic(path, data.tobytes())

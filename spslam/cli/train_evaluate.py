@@ -98,8 +98,8 @@ def evaluate(
     \b
     spslam train evaluate --extractor superpoint --extractor orb --photos DIR --homography DIR --json figures.json
     """
-    from spslam.frontend.training import evaluate as evaluation
-    from spslam.frontend.training.shapes_evaluation import evaluation_shapes
+    from spslam.frontend.training.evaluation import evaluate as evaluation
+    from spslam.frontend.training.evaluation.shapes_evaluation import evaluation_shapes
 
     if photos is None and homography is None and pose is None and not shapes:
         raise typer.BadParameter("give something to evaluate on: --photos, --homography, --pose or --shapes")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from spslam.frontend.training.corners import corner_strength, settle_on_corners
+from spslam.frontend.training.data.corners import corner_strength, settle_on_corners
 
 
 def saddle(centre: tuple[float, float], angle: float) -> NDArray[np.uint8]:

@@ -10,12 +10,12 @@ import torch
 from spslam.errors import DatasetError
 from spslam.frontend.superpoint.superpoint import SuperPoint
 from spslam.frontend.training.config import TrainingConfig, load_training_config
-from spslam.frontend.training.corners import corner_strength, settle_on_corners
-from spslam.frontend.training.data import LabelledPhotos, PhotoSource, ShapeSource, TeacherSource, step_batch
-from spslam.frontend.training.homography import warp_points
-from spslam.frontend.training.labels import Labels, label_path, write_labels
+from spslam.frontend.training.data.corners import corner_strength, settle_on_corners
+from spslam.frontend.training.data.dataset import LabelledPhotos, PhotoSource, ShapeSource, TeacherSource, step_batch
+from spslam.frontend.training.data.homography import warp_points
+from spslam.frontend.training.data.labels import Labels, label_path, write_labels
 from spslam.frontend.photos import fit_image
-from spslam.frontend.training.shape_cache import open_shapes
+from spslam.frontend.training.data.shape_cache import open_shapes
 
 SIZE = (64, 96)
 CPU = torch.device("cpu")

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from spslam.errors import ConfigError, OutputError
-from spslam.frontend.training.evaluate import EvaluationData, evaluate_extractor, markdown_table, plot, write_json
-from spslam.frontend.training.homography_metrics import METRICS
-from spslam.frontend.training.shapes_evaluation import evaluation_shapes
+from spslam.frontend.training.evaluation.evaluate import EvaluationData, evaluate_extractor, markdown_table, plot, write_json
+from spslam.frontend.training.evaluation.homography_metrics import METRICS
+from spslam.frontend.training.evaluation.shapes_evaluation import evaluation_shapes
 
 KEYS = {
     "repeatability",
@@ -86,7 +86,7 @@ def test_what_is_not_given_is_left_out(data: EvaluationData) -> None:
 def test_superpoint_points_are_raw_on_shapes_and_refined_elsewhere(
     data: EvaluationData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from spslam.frontend.training import evaluate
+    from spslam.frontend.training.evaluation import evaluate
 
     seen = []
 

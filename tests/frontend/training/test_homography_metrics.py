@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 
 from spslam.frame import Features
-from spslam.frontend.training import homography_metrics as metrics
+from spslam.frontend.training.evaluation import homography_metrics as metrics
 
 SHAPE = (240, 320)
 SHIFT = np.array([[1.0, 0.0, 20.0], [0.0, 1.0, -10.0], [0.0, 0.0, 1.0]])

@@ -8,8 +8,8 @@ import pytest
 from numpy.typing import NDArray
 
 from spslam.errors import DatasetError
-from spslam.frontend.training import homography_sets as sets
-from spslam.frontend.training.homography_metrics import warp_points
+from spslam.frontend.training.data import homography_sets as sets
+from spslam.frontend.training.evaluation.homography_metrics import warp_points
 
 
 def picture(height: int = 300, width: int = 400, seed: int = 0) -> NDArray[np.uint8]:

@@ -20,15 +20,8 @@ from spslam.errors import DatasetError, OutputError, WeightsError
 from spslam.frontend.superpoint.checkpoints import load_superpoint
 from spslam.frontend.superpoint.superpoint import CELL, SuperPoint
 from spslam.frontend.training.config import HomographyConfig, LabelConfig
-from spslam.frontend.training.labelling import LabelSummary, label_images
-from spslam.frontend.training.labels import (
-    Labels,
-    adapt,
-    find_labels,
-    label_path,
-    read_labels,
-    write_labels,
-)
+from spslam.frontend.training.data.labelling import LabelSummary, label_images
+from spslam.frontend.training.data.labels import Labels, adapt, find_labels, label_path, read_labels, write_labels
 from spslam.frontend.photos import fit_image
 
 FEW = LabelConfig(
@@ -329,7 +322,7 @@ def test_labels_are_those_of_adaptation(root: Path, labelled: Path) -> None:
 
 def test_again_skips_and_changes_nothing(root: Path, labelled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = contents(labelled)
-    monkeypatch.setattr("spslam.frontend.training.labelling.adapt", lambda *_: pytest.fail("labelled again"))
+    monkeypatch.setattr("spslam.frontend.training.data.labelling.adapt", lambda *_: pytest.fail("labelled again"))
     summary = label(root, labelled)
     assert (summary.done, summary.skipped) == (0, 6)
     assert summary.mean_labels > 0
@@ -476,7 +469,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from spslam.frontend.training.config import LabelConfig
-from spslam.frontend.training.labelling import label_images
+from spslam.frontend.training.data.labelling import label_images
 
 if __name__ == "__main__":
     root, out = Path(sys.argv[1]), Path(sys.argv[2])

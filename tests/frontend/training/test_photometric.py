@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spslam.frontend.training.config import PhotometricConfig
-from spslam.frontend.training.photometric import augment
+from spslam.frontend.training.data.photometric import augment
 
 NONE = PhotometricConfig(
     chance=1.0,

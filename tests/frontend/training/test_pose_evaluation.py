@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from spslam import geometry
 from spslam.frame import Features
-from spslam.frontend.training.pose_evaluation import evaluate_pose, relative_pose_error
+from spslam.frontend.training.evaluation.pose_evaluation import evaluate_pose, relative_pose_error
 
 K = np.array([[400.0, 0.0, 319.5], [0.0, 400.0, 239.5], [0.0, 0.0, 1.0]])
 RNG = np.random.default_rng(0)

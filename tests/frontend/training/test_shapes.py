@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from spslam.frontend.training import shapes
-from spslam.frontend.training.shapes import PRIMITIVES, contact_sheet, draw_shape
+from spslam.frontend.training.data import shapes
+from spslam.frontend.training.data.shapes import PRIMITIVES, contact_sheet, draw_shape
 
 SIZE = (120, 160)
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from spslam.config import FeatureConfig
 from spslam.frontend.extractors.registry import create_extractor
-from spslam.frontend.training import shapes_evaluation as evaluation
+from spslam.frontend.training.evaluation import shapes_evaluation as evaluation
 
 
 class Squares:

@@ -12,7 +12,7 @@ from spslam.errors import DatasetError, TrainingError, TrainingStoppedError
 from spslam.frontend.superpoint.checkpoints import load_superpoint, read_codebook
 from spslam.frontend.superpoint.superpoint import SuperPoint
 from spslam.frontend.training.config import TrainingConfig, load_training_config
-from spslam.frontend.training.labelling import label_images
+from spslam.frontend.training.data.labelling import label_images
 from spslam.frontend.photos import find_photos
 from spslam.frontend.training.stages import StageInputs, initial_network, photo_groups, run_stage
 from spslam.frontend.training.trainer import BEST, LOG

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from spslam.frontend.superpoint.checkpoints import load_superpoint
-from spslam.frontend.training.shape_cache import open_shapes
-from spslam.frontend.training.validation import PairValidation, ShapeValidation
+from spslam.frontend.training.data.shape_cache import open_shapes
+from spslam.frontend.training.evaluation.validation import PairValidation, ShapeValidation
 
 
 def test_nearly_all_true_matches_are_within_the_matching_distance(tmp_path: Path) -> None:

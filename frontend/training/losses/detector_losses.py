@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..superpoint.decoder import HEAT_RADIUS
-from ..superpoint.superpoint import CELL, detector_probabilities
+from ...superpoint.decoder import HEAT_RADIUS
+from ...superpoint.superpoint import CELL, detector_probabilities
 
 _TIE_NOISE = 0.1
 # Of the probability around a label; a detector that sees nothing there is left to the cross entropy.

@@ -18,7 +18,7 @@ from spslam.errors import DatasetError, OutputError
 from spslam.io.files import write_atomic
 from spslam.io.structured_text import parse_json
 
-from ..photos import fit_image
+from ...photos import fit_image
 
 NamedImages = Iterable[tuple[str, NDArray[np.uint8]]]
 

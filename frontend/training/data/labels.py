@@ -22,12 +22,12 @@ from spslam.errors import DatasetError
 from spslam.io.files import write_atomic
 from spslam.io.given_files import NO_ARRAYS
 
-from ..superpoint.decoder import refine_on_heat
-from ..superpoint.keypoints import find_maxima
-from ..superpoint.superpoint import CELL, SuperPoint, detector_probabilities
-from .config import LabelConfig
+from ...superpoint.decoder import refine_on_heat
+from ...superpoint.keypoints import find_maxima
+from ...superpoint.superpoint import CELL, SuperPoint, detector_probabilities
+from ..config import LabelConfig
 from .homography import identity_homographies, sample_homographies, valid_mask, warp_images
-from .precision import Precision, autocast
+from ..precision import Precision, autocast
 
 _MASS_SIDE = 5
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .config import PhotometricConfig
+from ..config import PhotometricConfig
 
 
 def augment(images: Tensor, config: PhotometricConfig, generator: torch.Generator) -> Tensor:

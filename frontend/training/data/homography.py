@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .config import HomographyConfig
+from ..config import HomographyConfig
 
 # How many scales, rotations and so on are tried before the patch stays as it is.
 _TRIES = 8

@@ -24,8 +24,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..superpoint.superpoint import Sampling
-from .config import LossConfig
+from ...superpoint.superpoint import Sampling
+from ..config import LossConfig
 from .descriptor_losses import (
     ContrastiveDescriptorLoss,
     HingeDescriptorLoss,

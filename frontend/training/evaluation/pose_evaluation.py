@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from spslam.frame import Features, unit_descriptors
 from spslam.interfaces import Extractor
 
-from ..matching.matching import DescriptorMatcher
+from ...matching.matching import DescriptorMatcher
 from .homography_metrics import area_under_curve
 
 Image = NDArray[np.uint8]

@@ -23,10 +23,10 @@ from spslam.config import FeatureConfig
 from spslam.io.files import write_atomic
 from spslam.frame import Features
 
-from ..superpoint.checkpoints import load_superpoint
-from ..extractors.superpoint_extractor import SuperPointExtractor
+from ...superpoint.checkpoints import load_superpoint
+from ...extractors.superpoint_extractor import SuperPointExtractor
 from .homography_metrics import CORRECT_PX, best_features, in_shared_area, nearest_distance, warp_points
-from .homography_sets import ImagePair, photo_pairs
+from ..data.homography_sets import ImagePair, photo_pairs
 
 Image = NDArray[np.uint8]
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from spslam.errors import DatasetError
 
-from ..photos import PHOTO_SUFFIXES, evenly_spread, name_seed, read_photo
+from ...photos import PHOTO_SUFFIXES, evenly_spread, name_seed, read_photo
 
 Image = NDArray[np.uint8]
 Floats = NDArray[np.float64]

@@ -16,10 +16,10 @@ from spslam.config import FeatureConfig, describe_errors
 from spslam.errors import ConfigError
 from spslam.interfaces import Extractor, engine
 
-from ..extractors.registry import create_extractor
+from ...extractors.registry import create_extractor
 from .evaluation_report import Result, markdown_table, plot, write_json
 from .homography_metrics import METRICS, Estimator, localisation_scores, matching_scores
-from .homography_sets import PHOTO_SIZE, ImagePair, photo_pairs, scene_pairs
+from ..data.homography_sets import PHOTO_SIZE, ImagePair, photo_pairs, scene_pairs
 from .pose_evaluation import evaluate_pose
 from .shapes_evaluation import CLASSICAL_DETECTORS, LabelledImages, detector_of, evaluate_shapes
 

@@ -21,13 +21,13 @@ from spslam.io.files import write_atomic
 from spslam.process.signals import children_spared, end_with_parent
 from spslam.io.structured_text import parse_json
 
-from ..superpoint.checkpoints import load_superpoint
-from ..engines.engine import usable_cores
-from ..superpoint.superpoint import SuperPoint
-from .config import LabelConfig
+from ...superpoint.checkpoints import load_superpoint
+from ...engines.engine import usable_cores
+from ...superpoint.superpoint import SuperPoint
+from ..config import LabelConfig
 from .labels import adapt, find_labels, read_labels, relative_name, write_labels
-from ..photos import fit_image, read_photo
-from .precision import resolve_precision
+from ...photos import fit_image, read_photo
+from ..precision import resolve_precision
 
 logger = logging.getLogger(__name__)
 

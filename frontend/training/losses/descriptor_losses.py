@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..superpoint.superpoint import CELL, Sampling
+from ...superpoint.superpoint import CELL, Sampling
 from .detector_losses import full_precision, masked_mean, valid_cells
-from .homography import warp_points
+from ..data.homography import warp_points
 
 # Far below any similarity, yet finite: a row without a single valid entry must not become NaN.
 _MASKED = -1e30
