@@ -19,11 +19,11 @@ from spslam.notices import notice
 from spslam.interfaces import LeftOut, Sequence
 from spslam.trajectory import Trajectory
 
-from .calibration_checks import size_advice
-from .decoding import image_size, tell_orientation
-from .depth_files import MILLIMETRES, DepthReader, DepthUnits
-from .grey_levels import GreyReader
-from .rectify import StereoRectifier
+from .calibration.checks import size_advice
+from .images.decoding import image_size, tell_orientation
+from .images.depth_files import MILLIMETRES, DepthReader, DepthUnits
+from .images.grey_levels import GreyReader
+from .calibration.rectify import StereoRectifier
 
 _LOG = logging.getLogger(__name__)
 

@@ -23,14 +23,14 @@ from spslam.timestamps import LARGEST_STAMP
 from spslam.trajectory import Trajectory, carried_truth, read_ground_truth
 
 from .base import FileSequence, FrameFiles, check_image_size
-from .calibration_checks import is_rigid, report_baseline, report_doubts
-from .decoding import list_files
-from .foreign_calibration import EUROC_SENSOR, recognise
-from .image_lists import read_image_list
-from .layout import check_sequence_name, choose_sequence, contents, subfolders
-from .rectify import StereoRectifier
-from .timing import Timing, check_counted, nominal_fps, order_frames, pair_by_time, read_stamps
-from .yaml_text import parse_yaml, read_text
+from .calibration.checks import is_rigid, report_baseline, report_doubts
+from .images.decoding import list_files
+from .calibration.foreign import EUROC_SENSOR, recognise
+from .images.lists import read_image_list
+from .paths import check_sequence_name, choose_sequence, contents, subfolders
+from .calibration.rectify import StereoRectifier
+from .timestamps import Timing, check_counted, nominal_fps, order_frames, pair_by_time, read_stamps
+from .calibration.yaml_text import parse_yaml, read_text
 
 _LOG = logging.getLogger(__name__)
 _FPS = 20.0

@@ -18,10 +18,10 @@ from spslam.timestamps import stamp_column
 from spslam.trajectory import Trajectory, carried_truth, read_ground_truth
 
 from .base import FileSequence, FrameFiles
-from .calibration_checks import report_baseline, report_doubts
-from .decoding import image_size, list_files
-from .layout import check_sequence_name, choose_sequence, contents, reason, subfolders
-from .timing import Timing, nominal_fps, order_frames, read_stamps, report_unpaired
+from .calibration.checks import report_baseline, report_doubts
+from .images.decoding import image_size, list_files
+from .paths import check_sequence_name, choose_sequence, contents, reason, subfolders
+from .timestamps import Timing, nominal_fps, order_frames, read_stamps, report_unpaired
 
 _LOG = logging.getLogger(__name__)
 _FPS = 10.0

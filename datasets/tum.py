@@ -17,11 +17,11 @@ from spslam.interfaces import NO_STAMP, LeftOut
 from spslam.trajectory import Trajectory, read_ground_truth
 
 from .base import FileSequence, FrameFiles, check_image_size
-from .calibration import CALIBRATION_NAME, load_calibration
-from .depth_files import DepthUnits, depth_units
-from .image_lists import read_image_list
-from .layout import check_sequence_name, choose_sequence, contents, subfolders, unused_streams
-from .timing import Timing, check_counted, nominal_fps, order_frames, pair_by_time, read_stamps
+from .calibration.calibration import CALIBRATION_NAME, load_calibration
+from .images.depth_files import DepthUnits, depth_units
+from .images.lists import read_image_list
+from .paths import check_sequence_name, choose_sequence, contents, subfolders, unused_streams
+from .timestamps import Timing, check_counted, nominal_fps, order_frames, pair_by_time, read_stamps
 
 _LOG = logging.getLogger(__name__)
 _DEPTH_UNITS_PER_METRE = 5000.0

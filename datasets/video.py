@@ -19,10 +19,10 @@ from spslam.interfaces import EQUAL_STAMP, STEPPED_BACK
 from spslam.timestamps import FASTEST_STEP_S, SLOWEST_STEP_S
 
 from .base import BaseSequence
-from .calibration import Calibration, find_calibration
-from .calibration_checks import size_advice
-from .decoding import to_grey
-from .timing import Timing
+from .calibration.calibration import Calibration, find_calibration
+from .calibration.checks import size_advice
+from .images.decoding import to_grey
+from .timestamps import Timing
 
 _LOG = logging.getLogger(__name__)
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".ogv")

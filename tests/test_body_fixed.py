@@ -14,7 +14,7 @@ from spslam.backend.pose import PnPSolver
 from spslam.backend.two_view import EpipolarSolver
 from spslam.slam.body_fixed import BodyFixed
 from spslam.config import Config
-from spslam.datasets.world import open_world
+from spslam.datasets.world.world import open_world
 from spslam.evaluation.ate import evaluate
 from spslam.frame import Frame, Observations
 from spslam.frontend.matching.matching import DescriptorMatcher

@@ -14,8 +14,9 @@ from command_line import call
 from file_server import FileServer, serve
 from public_archives import euroc_archive, kitti_archives, tgz_of, tum_archive, tum_files
 
-from spslam.datasets import download, open_sequence
-from spslam.datasets.catalogue import Catalogue
+from spslam.datasets.fetch import download
+from spslam.datasets import open_sequence
+from spslam.datasets.fetch.catalogue import Catalogue
 
 XYZ = "rgbd_dataset_freiburg1_xyz.tgz"
 Usage = namedtuple("Usage", "total used free")

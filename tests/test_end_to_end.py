@@ -14,7 +14,7 @@ import pytest
 from spslam import geometry
 from spslam.config import load_config
 from spslam.datasets import open_sequence
-from spslam.datasets.world import RenderedWorld, world_spec
+from spslam.datasets.world.world import RenderedWorld, world_spec
 from spslam.evaluation.ate import Evaluation, evaluate
 from spslam.frame import Frame
 from spslam.map.io import load_map

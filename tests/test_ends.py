@@ -250,7 +250,7 @@ def test_commands_that_say_themselves_that_they_were_stopped_have_the_code_of_th
     def fetch(*arguments: object) -> None:
         signal.raise_signal(signal.SIGTERM)
 
-    monkeypatch.setattr("spslam.datasets.fetching.DataFolder.fetch", fetch)
+    monkeypatch.setattr("spslam.datasets.fetch.fetching.DataFolder.fetch", fetch)
     assert call("data", "fetch", "tum-fr1_xyz") == 143
     assert capsys.readouterr().err.splitlines()[-1].startswith("stopped; ")
 

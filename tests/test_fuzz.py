@@ -24,7 +24,7 @@ from suite_runs import results, row
 
 from spslam.config import Config, load_config
 from spslam.datasets import open_sequence
-from spslam.datasets.calibration import load_calibration
+from spslam.datasets.calibration.calibration import load_calibration
 from spslam.errors import SpslamError
 from spslam.geometry import make_transform
 from spslam.visualization.saved_run import load_scene

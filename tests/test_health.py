@@ -12,7 +12,7 @@ import pytest
 
 from spslam.camera import Camera
 from spslam.config import Config, load_config
-from spslam.datasets.world import RenderedWorld, WorldSpec, world_spec
+from spslam.datasets.world.world import RenderedWorld, WorldSpec, world_spec
 from spslam.frame import Frame
 from spslam.frontend.matching.matching import DescriptorMatcher
 from spslam.slam.loss_diagnosis import HealthMonitor, image_statistics, reduce_image

@@ -9,7 +9,7 @@ import pytest
 from point_room import PointRoom, corridor, drive, look
 
 from spslam import geometry
-from spslam.datasets.opening import open_sequence
+from spslam.datasets.factory import open_sequence
 from spslam.frame import Frame
 from spslam.slam.look_alikes import Departure, Reach, groups_by_likeness
 from spslam.slam.system import Slam

@@ -274,7 +274,7 @@ def run(
 
 
 def _disturbed(frames: FrameSequence, disturbances: list[str]) -> FrameSequence:
-    from spslam.datasets.disturbed import disturb
+    from spslam.datasets.world.disturbed import disturb
 
     return disturb(frames, disturbances)
 

@@ -148,7 +148,7 @@ def _measure(command: str, weights: list[str] | None, rounds: int, threads: int,
 
 def _rendered(world: str, sensor: str, size: tuple[int, int], count: int) -> list[Frame]:
     """The first frames of a built-in world at a size (height, width): rendered before anything is timed."""
-    from spslam.datasets.world import RenderedWorld, world_spec
+    from spslam.datasets.world.world import RenderedWorld, world_spec
 
     spec = replace(world_spec(world), height=size[0], width=size[1])
     return list(islice(RenderedWorld(spec, cast("Sensor", sensor)), count))
@@ -225,7 +225,7 @@ def _starts(world: str, threads: int) -> dict[str, float]:
 def _reading(images: list[NDArray[np.uint8]]) -> Timing:
     import cv2
 
-    from spslam.datasets.decoding import read_image
+    from spslam.datasets.images.decoding import read_image
     from spslam.io.files import temporary_folder, write_atomic
     from spslam.benchmark.speed import Timing
 

@@ -10,8 +10,8 @@ import typer
 from spslam.cli.options import INTERRUPTED
 
 if TYPE_CHECKING:
-    from spslam.datasets.catalogue import Archive, Catalogue, PublicSequence
-    from spslam.datasets.fetching import DataFolder
+    from spslam.datasets.fetch.catalogue import Archive, Catalogue, PublicSequence
+    from spslam.datasets.fetch.fetching import DataFolder
 
 app = typer.Typer(
     name="data",
@@ -114,8 +114,8 @@ def fetch(
 
 
 def _open(data: Path | None) -> tuple[DataFolder, Catalogue]:
-    from spslam.datasets.catalogue import Catalogue
-    from spslam.datasets.fetching import DataFolder
+    from spslam.datasets.fetch.catalogue import Catalogue
+    from spslam.datasets.fetch.fetching import DataFolder
     from spslam.io.files import data_folder
 
     catalogue = Catalogue.load()
@@ -133,7 +133,7 @@ def _what_is_kept(folder: DataFolder) -> str:
 
 
 def _download_size(sequence: PublicSequence) -> str:
-    from spslam.datasets.fetching import format_bytes
+    from spslam.datasets.fetch.fetching import format_bytes
 
     sizes = [archive.expected_bytes for archive in sequence.archives]
     known = [size for size in sizes if size is not None]
@@ -144,7 +144,7 @@ def _download_size(sequence: PublicSequence) -> str:
 
 
 def _describe(archive: Archive) -> str:
-    from spslam.datasets.fetching import format_bytes
+    from spslam.datasets.fetch.fetching import format_bytes
 
     if archive.exact_bytes is not None:
         size = f"{archive.exact_bytes} bytes"

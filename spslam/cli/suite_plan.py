@@ -10,8 +10,8 @@ import typer
 
 if TYPE_CHECKING:
     from spslam.config import Config
-    from spslam.datasets.catalogue import Catalogue
-    from spslam.datasets.fetching import DataFolder
+    from spslam.datasets.fetch.catalogue import Catalogue
+    from spslam.datasets.fetch.fetching import DataFolder
     from spslam.benchmark.identity import Identity
     from spslam.benchmark.perform import Request
     from spslam.benchmark.results import Results
@@ -30,8 +30,8 @@ class Plan:
 
 
 def open_data(data: Path | None) -> tuple[DataFolder, Catalogue]:
-    from spslam.datasets.catalogue import Catalogue
-    from spslam.datasets.fetching import DataFolder
+    from spslam.datasets.fetch.catalogue import Catalogue
+    from spslam.datasets.fetch.fetching import DataFolder
     from spslam.io.files import data_folder
 
     catalogue = Catalogue.load()
@@ -87,7 +87,7 @@ def _look(run: Run) -> tuple[int, str] | str:
     """How many frames a run has and the configuration for its data set and sensor; or why they cannot be read."""
     from spslam.config import config_for, dataset_of
     from spslam.datasets import open_sequence
-    from spslam.datasets.disturbed import disturb
+    from spslam.datasets.world.disturbed import disturb
     from spslam.errors import SpslamError
 
     entry = run.entry

@@ -14,7 +14,7 @@ from spslam.errors import DatasetError
 from spslam.process.signals import interrupt_as_flag
 
 if TYPE_CHECKING:
-    from spslam.datasets.pictures import Picture
+    from spslam.datasets.images.pictures import Picture
     from spslam.visualization.video_writer import PictureSink
     from spslam.interfaces import Extractor
 

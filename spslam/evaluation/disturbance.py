@@ -1,4 +1,4 @@
-"""What a disturbance that was put into a recording did to a run (see `datasets/disturbed.py`).
+"""What a disturbance that was put into a recording did to a run (see `datasets/world/disturbed.py`).
 
 The estimate is laid over the ground truth by the poses from before the disturbance alone: what it did later is not
 aligned away. Poses, not positions, are aligned, so that a camera that stood still can be judged, too.

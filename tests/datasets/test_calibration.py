@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
-from spslam.datasets.calibration import find_calibration, load_calibration
+from spslam.datasets.calibration.calibration import find_calibration, load_calibration
 from spslam.errors import CalibrationError
 from spslam.notices import shown_notices
 

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from spslam.camera import Camera
-from spslam.datasets.calibration_checks import report_doubts, size_advice
+from spslam.datasets.calibration.checks import report_doubts, size_advice
 from spslam.notices import shown_notices
 
 CAMERA = Camera(640, 480, 525.0, 525.0, 319.5, 239.5)

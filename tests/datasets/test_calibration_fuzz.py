@@ -7,7 +7,7 @@ from foreign_files import FILES
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from spslam.datasets.calibration import load_calibration
+from spslam.datasets.calibration.calibration import load_calibration
 from spslam.errors import CalibrationError
 
 OURS = yaml.safe_dump(

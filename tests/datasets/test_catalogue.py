@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from spslam.datasets.catalogue import Catalogue
+from spslam.datasets.fetch.catalogue import Catalogue
 from spslam.errors import FetchError
 
 OFFICIAL = {

@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from spslam.datasets.decoding import image_size, list_files, read_image, tell_orientation
-from spslam.datasets.depth_files import DepthReader, DepthUnits
+from spslam.datasets.images.decoding import image_size, list_files, read_image, tell_orientation
+from spslam.datasets.images.depth_files import DepthReader, DepthUnits
 from spslam.errors import DatasetError, FrameError
 
 Write = Callable[[Path, np.ndarray], Path]

@@ -4,8 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spslam.datasets.decoding import to_metres
-from spslam.datasets.depth_files import DepthReader, depth_units
+from spslam.datasets.images.decoding import to_metres
+from spslam.datasets.images.depth_files import DepthReader, depth_units
 from spslam.errors import FrameError
 
 Write = Callable[[Path, np.ndarray], Path]

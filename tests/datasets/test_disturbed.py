@@ -9,8 +9,8 @@ import pytest
 from world_folder import write_world
 
 from spslam.datasets import open_sequence
-from spslam.datasets.disturbed import Dark, DisturbedSequence, Jump, Mover, Still, disturb, parse_disturbance
-from spslam.datasets.world import RenderedWorld, open_world
+from spslam.datasets.world.disturbed import Dark, DisturbedSequence, Jump, Mover, Still, disturb, parse_disturbance
+from spslam.datasets.world.world import RenderedWorld, open_world
 from spslam.errors import DatasetError
 from spslam.frame import Frame
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from file_server import FileServer, serve
 
-from spslam.datasets import download
-from spslam.datasets.download import Download
+from spslam.datasets.fetch import download
+from spslam.datasets.fetch.download import Download
 from spslam.errors import FetchError
 
 DATA = np.random.default_rng(0).bytes(3_000_000)

@@ -6,8 +6,8 @@ import pytest
 from foreign_files import FILES
 
 from spslam.camera import Camera
-from spslam.datasets.calibration import load_calibration
-from spslam.datasets.foreign_calibration import recognise
+from spslam.datasets.calibration.calibration import load_calibration
+from spslam.datasets.calibration.foreign import recognise
 from spslam.errors import CalibrationError
 
 FR1 = (0.262383, -0.953104, -0.005358, 0.002628, 1.163314)

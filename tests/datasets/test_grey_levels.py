@@ -7,8 +7,8 @@ import pytest
 from world_folder import band, bits, world_frame, write_world
 
 from spslam.datasets import open_sequence, read_pictures
-from spslam.datasets.decoding import read_image
-from spslam.datasets.grey_levels import GreyReader, GreyScaling, scaling_for
+from spslam.datasets.images.decoding import read_image
+from spslam.datasets.images.grey_levels import GreyReader, GreyScaling, scaling_for
 
 Write = Callable[[Path, np.ndarray], Path]
 

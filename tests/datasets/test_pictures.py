@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from spslam.datasets import read_pictures
-from spslam.datasets.decoding import orientation_tag
+from spslam.datasets.images.decoding import orientation_tag
 from spslam.errors import DatasetError
 from spslam.frontend.photos import read_photo
 

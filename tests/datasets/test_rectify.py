@@ -6,7 +6,7 @@ import pytest
 
 from spslam.camera import Camera
 from spslam.datasets import open_sequence
-from spslam.datasets.rectify import StereoRectifier, rectified_camera
+from spslam.datasets.calibration.rectify import StereoRectifier, rectified_camera
 from spslam.errors import CalibrationError
 from spslam.geometry import apply, inverse, se3_exp
 

@@ -6,14 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spslam.datasets.timing import (
-    Timing,
-    associate,
-    nominal_fps,
-    order_frames,
-    pair_by_time,
-    read_stamps,
-)
+from spslam.datasets.timestamps import Timing, associate, nominal_fps, order_frames, pair_by_time, read_stamps
 from spslam.errors import DatasetError
 from spslam.timestamps import summarize_times
 

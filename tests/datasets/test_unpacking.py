@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 from public_archives import Files, tgz_of, zip_of
 
-from spslam.datasets.unpacking import DamagedArchiveError, Extract, unpack, unpacked_bytes
+from spslam.datasets.fetch.unpacking import DamagedArchiveError, Extract, unpack, unpacked_bytes
 
 FILES = {"top/a/1.txt": "one", "top/a/b/2.txt": "two!", "top/ab/3.txt": "three", "top/4.txt": "four"}
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from spslam.camera import Camera
-from spslam.datasets import world_cache
-from spslam.datasets.world import WORLD_PRESETS, RenderedWorld, WorldSpec, open_world, world_spec
-from spslam.datasets.world_path import PATHS
-from spslam.datasets.world_render import Renderer, build_atlas
-from spslam.datasets.world_scene import LAYOUTS, Box, Layout
-from spslam.datasets.world_texture import face_texture
+from spslam.datasets.world import cache as world_cache
+from spslam.datasets.world.world import WORLD_PRESETS, RenderedWorld, WorldSpec, open_world, world_spec
+from spslam.datasets.world.path import PATHS
+from spslam.datasets.world.render import Renderer, build_atlas
+from spslam.datasets.world.scene import LAYOUTS, Box, Layout
+from spslam.datasets.world.texture import face_texture
 from spslam.errors import DatasetError
 from spslam.io.files import cache_folder
 from spslam.geometry import apply, inverse, rotation_angle

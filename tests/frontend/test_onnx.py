@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from spslam.config import FeatureConfig
-from spslam.datasets.decoding import read_image
+from spslam.datasets.images.decoding import read_image
 from spslam.errors import ConfigError, MissingDependencyError, WeightsError
 from spslam.frame import Features
 from spslam.frontend.superpoint import decoder, descriptors, keypoints

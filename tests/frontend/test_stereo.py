@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
 
 from spslam.config import FeatureConfig, StereoConfig
-from spslam.datasets.world import open_world
+from spslam.datasets.world.world import open_world
 from spslam.frontend.extractors.registry import create_extractor
 from spslam.frontend.matching.stereo import BlockStereoMatcher
 

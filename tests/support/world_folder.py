@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import yaml
 
-from spslam.datasets.world import RenderedWorld, world_spec
+from spslam.datasets.world.world import RenderedWorld, world_spec
 from spslam.evaluation.ate import evaluate
 from spslam.frame import Frame
 from spslam.trajectory import read_tum

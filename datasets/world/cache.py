@@ -15,8 +15,8 @@ from spslam.io.files import cache_folder
 from spslam.notices import notice
 from spslam.io.sealed import SealError, read_sealed, write_sealed
 
-from .world_render import TextureAtlas, build_atlas
-from .world_scene import Face
+from .render import TextureAtlas, build_atlas
+from .scene import Face
 
 _log = logging.getLogger(__name__)
 

@@ -2,7 +2,7 @@
 
 What SLAM must not be fooled by, with a ground truth that stays exact. Several disturbances add up:
 
-    from spslam.datasets.disturbed import disturb
+    from spslam.datasets.world.disturbed import disturb
     still_stereo = disturb(open_world("demo-small"), ["still:frames=70", "mover:share=0.25,speed=3.3"])
     frames = disturb(open_world("demo", "rgbd"), ["mover:share=0.4,speed=4,path=pass,start=60,seed=3"])
     dark, jump = disturb(world, ["dark:at=100,frames=8"]), disturb(world, ["jump:at=150,to=20,frames=60"])
@@ -28,9 +28,9 @@ from spslam.geometry import inverse, make_transform
 from spslam.interfaces import Sequence
 from spslam.trajectory import Trajectory
 
-from .base import BaseSequence, SlicedSequence
-from .world_scene import Face
-from .world_texture import face_texture
+from ..base import BaseSequence, SlicedSequence
+from .scene import Face
+from .texture import face_texture
 
 Array = NDArray[np.float64]
 

@@ -17,8 +17,8 @@ from numpy.typing import DTypeLike, NDArray
 
 from spslam.camera import Camera
 
-from .world_scene import Face
-from .world_texture import face_texture
+from .scene import Face
+from .texture import face_texture
 
 Array = NDArray[np.float64]
 

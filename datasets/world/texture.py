@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .world_scene import Face
+from .scene import Face
 
 Array = NDArray[np.float64]
 Image = NDArray[np.uint8]

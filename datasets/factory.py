@@ -13,10 +13,10 @@ from spslam.timestamps import TimeUnitChoice
 
 from .base import SlicedSequence
 from .euroc import is_euroc, open_euroc
-from .images import is_images, open_images
+from .images.images import is_images, open_images
 from .kitti import is_kitti, open_kitti
-from .layout import absolute, contents
-from .timing import PAIR_WITHIN_S, Timing
+from .paths import absolute, contents
+from .timestamps import PAIR_WITHIN_S, Timing
 from .tum import is_tum, open_tum
 from .video import VIDEO_SUFFIXES, VideoSequence, is_video
 
@@ -131,7 +131,7 @@ def _recognise(path: str | Path) -> str:
 
 
 def _world_names() -> tuple[str, ...]:
-    from .world import WORLD_PRESETS
+    from .world.world import WORLD_PRESETS
 
     return WORLD_PRESETS
 
@@ -141,13 +141,13 @@ def _is_world(path: str | Path) -> bool:
     # Worlds bring their renderer along: asked for only where the path can be a name.
     if Path(text).name != text:
         return False
-    from .world import is_world
+    from .world.world import is_world
 
     return is_world(text)
 
 
 def _open_world(name: str, sensor: str) -> Sequence:
-    from .world import is_world, open_world
+    from .world.world import is_world, open_world
 
     if not is_world(name):
         raise DatasetError(f"expected the name of a built-in world ({', '.join(_world_names())}), found {name!r}")

@@ -17,8 +17,8 @@ from spslam.geometry import orthonormalize
 from spslam.lens import lens
 from spslam.io.structured_text import one_line, shown
 
-from .calibration_checks import is_rigid, report_baseline, report_doubts
-from .foreign_calibration import recognise
+from .checks import is_rigid, report_baseline, report_doubts
+from .foreign import recognise
 from .yaml_text import parse_yaml, read_text
 
 CALIBRATION_NAME = "calibration.yaml"

@@ -16,10 +16,10 @@ from spslam.geometry import make_transform
 from spslam.interfaces import LeftOut
 from spslam.trajectory import Trajectory
 
-from .world_cache import cached_atlas
-from .world_path import PATHS, PathName, another_walk
-from .world_render import Renderer
-from .world_scene import LAYOUTS, LayoutName
+from .cache import cached_atlas
+from .path import PATHS, PathName, another_walk
+from .render import Renderer
+from .scene import LAYOUTS, LayoutName
 
 Array = NDArray[np.float64]
 

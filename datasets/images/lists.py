@@ -14,7 +14,7 @@ from spslam.io.given_files import read_given
 from spslam.notices import notice
 from spslam.timestamps import are_stamps, columns_of_times, date_as_seconds
 
-from .layout import reason
+from ..paths import reason
 
 _LOG = logging.getLogger(__name__)
 _IMAGE = re.compile(r"\.(png|jpe?g|bmp|tiff?|pgm|ppm|webp|exr|npy)$", re.IGNORECASE)

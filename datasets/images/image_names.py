@@ -18,11 +18,11 @@ from spslam.notices import notice
 from spslam.interfaces import LeftOut
 from spslam.timestamps import FASTEST_STEP_S, SLOWEST_STEP_S, UNIT_NAMES, UNITS_PER_SECOND, TimeUnit, find_unit
 
-from .calibration import Calibration
+from ..calibration.calibration import Calibration
 from .decoding import list_files
-from .layout import shorten
+from ..paths import shorten
 from .name_numbers import MOST_KINDS, NUMBER, hexadecimal, name_patterns, telling_numbers
-from .timing import Timing, order_frames
+from ..timestamps import Timing, order_frames
 
 _LOG = logging.getLogger(__name__)
 # A folder whose names follow one pattern to this share is that pattern's; the others are strays.

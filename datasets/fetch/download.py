@@ -21,7 +21,7 @@ from spslam.errors import FetchError
 from spslam.io.files import write_atomic
 from spslam.io.structured_text import parse_json
 
-from .layout import reason
+from ..paths import reason
 
 # (what is being done, bytes that are done, bytes of the whole or None)
 Progress = Callable[[str, int, int | None], None]

@@ -17,7 +17,7 @@ from spslam.io.structured_text import parse_json
 
 from .catalogue import Archive, Catalogue, Part, PublicSequence
 from .download import Download, Progress
-from .layout import reason
+from ..paths import reason
 from .unpacking import DamagedArchiveError, Extract, unpack, unpacked_bytes
 
 _DOWNLOADS = "downloads"
