@@ -20,7 +20,6 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from spslam.errors import MapError
-from spslam.io.files import write_atomic
 from spslam.geometry import (
     inverse,
     make_transform,
@@ -30,6 +29,7 @@ from spslam.geometry import (
     similarity_scale,
 )
 from spslam.interfaces import PoseGraphEdges
+from spslam.io.files import write_atomic
 
 _log = logging.getLogger(__name__)
 

@@ -15,15 +15,15 @@ from numpy.typing import NDArray
 from spslam.camera import RATES_HZ, Camera
 from spslam.errors import DatasetError, FrameError, StampError
 from spslam.frame import Frame, Sensor
-from spslam.notices import notice
 from spslam.interfaces import LeftOut, Sequence
+from spslam.notices import notice
 from spslam.trajectory import Trajectory
 
 from .calibration.checks import size_advice
+from .calibration.rectify import StereoRectifier
 from .images.decoding import image_size, tell_orientation
 from .images.depth_files import MILLIMETRES, DepthReader, DepthUnits
 from .images.grey_levels import GreyReader
-from .calibration.rectify import StereoRectifier
 
 _LOG = logging.getLogger(__name__)
 

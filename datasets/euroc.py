@@ -15,22 +15,22 @@ from numpy.typing import NDArray
 from spslam.camera import Camera
 from spslam.errors import CalibrationError, DatasetError
 from spslam.geometry import inverse, orthonormalize
-from spslam.lens import lens, lens_model
-from spslam.notices import notice
 from spslam.interfaces import NO_STAMP, LeftOut
 from spslam.io.structured_text import shown
+from spslam.lens import lens, lens_model
+from spslam.notices import notice
 from spslam.timestamps import LARGEST_STAMP
 from spslam.trajectory import Trajectory, carried_truth, read_ground_truth
 
 from .base import FileSequence, FrameFiles, check_image_size
 from .calibration.checks import is_rigid, report_baseline, report_doubts
-from .images.decoding import list_files
 from .calibration.foreign import EUROC_SENSOR, recognise
+from .calibration.rectify import StereoRectifier
+from .calibration.yaml_text import parse_yaml, read_text
+from .images.decoding import list_files
 from .images.lists import read_image_list
 from .paths import check_sequence_name, choose_sequence, contents, subfolders
-from .calibration.rectify import StereoRectifier
 from .timestamps import Timing, check_counted, nominal_fps, order_frames, pair_by_time, read_stamps
-from .calibration.yaml_text import parse_yaml, read_text
 
 _LOG = logging.getLogger(__name__)
 _FPS = 20.0

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from spslam.camera import Camera
 from spslam.errors import CalibrationError, DatasetError
+from spslam.interfaces import LeftOut
 from spslam.io.given_files import read_given
 from spslam.notices import notice
-from spslam.interfaces import LeftOut
 from spslam.timestamps import stamp_column
 from spslam.trajectory import Trajectory, carried_truth, read_ground_truth
 

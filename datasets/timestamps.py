@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from spslam.camera import RATES_HZ
 from spslam.errors import DatasetError
-from spslam.notices import notice
 from spslam.interfaces import EQUAL_STAMP, STEPPED_BACK, LeftOut
+from spslam.notices import notice
 from spslam.timestamps import TimeUnit, TimeUnitChoice, to_seconds
 
 _LOG = logging.getLogger(__name__)

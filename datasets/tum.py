@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from spslam.camera import Camera
 from spslam.errors import CalibrationError, DatasetError
-from spslam.notices import notice
 from spslam.interfaces import NO_STAMP, LeftOut
+from spslam.notices import notice
 from spslam.trajectory import Trajectory, read_ground_truth
 
 from .base import FileSequence, FrameFiles, check_image_size

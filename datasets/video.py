@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from spslam.errors import DatasetError, FrameError, StampError
 from spslam.frame import Frame
-from spslam.notices import notice
 from spslam.interfaces import EQUAL_STAMP, STEPPED_BACK
+from spslam.notices import notice
 from spslam.timestamps import FASTEST_STEP_S, SLOWEST_STEP_S
 
 from .base import BaseSequence

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from spslam.config import FeatureConfig
 from spslam.errors import SpslamError
-from spslam.benchmark.speed import EngineSpeed, Timing
+from spslam.timing import EngineSpeed, Timing
 
-from .superpoint.checkpoints import find_weights, load_superpoint
 from .engines.choice import quantised_path
 from .extractors.superpoint_extractor import SuperPointExtractor
+from .superpoint.checkpoints import find_weights, load_superpoint
 
 # What all others are compared with: the paper's widths in PyTorch as networks commonly are run.
 REFERENCE = ("superpoint", "torch eager")

@@ -11,11 +11,11 @@ from spslam.backend.pose_graph import G2oPoseGraph
 from spslam.backend.two_view import EpipolarSolver
 from spslam.codebook import Codebook
 from spslam.config import Config, FeatureConfig
-from spslam.frontend.superpoint.checkpoints import read_codebook
 from spslam.frontend.extractors.feature_cache import CachedExtractor
-from spslam.frontend.matching.matching import DescriptorMatcher
 from spslam.frontend.extractors.registry import create_extractor
+from spslam.frontend.matching.matching import DescriptorMatcher
 from spslam.frontend.matching.stereo import BlockStereoMatcher
+from spslam.frontend.superpoint.checkpoints import read_codebook
 from spslam.interfaces import Parts
 
 # An image takes less processor time from one thread than from two (0.85, docs/decisions/0011-speed.md).

@@ -15,28 +15,28 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spslam.evaluation.disturbance import Disturbed, judge
 from spslam.errors import DatasetError, InputError, OutputError, RunStoppedError, SpslamError
 from spslam.evaluation.ate import Alignment, Evaluation, evaluate
+from spslam.evaluation.disturbance import Disturbed, judge
+from spslam.interfaces import Sequence
 from spslam.io.files import printable, write_atomic
-from spslam.run.frames_csv import write_frames
-from spslam.reports.html_report import write_report
-from spslam.run.input_checks import InputChecks
+from spslam.notices import Notice, notice
 from spslam.process.machine import process_age_s
+from spslam.process.signals import results_kept
+from spslam.reports.html_report import write_report
+from spslam.reports.plots import plot_trajectory, write_ply
+from spslam.run.frames_csv import write_frames
+from spslam.run.input_checks import InputChecks
 from spslam.run.metric_scale import ScaleRequest, Scaling, apply_scale
 from spslam.run.metrics import Metrics, Record, compute_metrics, notice_metrics
-from spslam.notices import Notice, notice
 from spslam.run.output import GROUND_TRUTH, OutputFolder, RunLog
 from spslam.run.prefetch import prepared, track_prepared
-from spslam.interfaces import Sequence
-from spslam.reports.plots import plot_trajectory, write_ply
 from spslam.run.sample_frames import FrameSamples, Sample
+from spslam.trajectory import Trajectory, write_kitti, write_tum
+from spslam.visualization.render import render_scene
 from spslam.visualization.saved_run import build_scene, truth_in_map
 from spslam.visualization.scene import Scene
-from spslam.process.signals import results_kept
-from spslam.trajectory import Trajectory, write_kitti, write_tum
 from spslam.visualization.viewer import Viewer, Viewers
-from spslam.visualization.render import render_scene
 
 if TYPE_CHECKING:
     from spslam.slam.system import Slam

@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spslam.errors import SpslamError, TrajectoryError
-from spslam.io.files import write_atomic
 from spslam.geometry import rotation_to_quaternion
-from spslam.notices import notice
+from spslam.io.files import write_atomic
 from spslam.io.pose_file import Order, PoseFile, file_seconds, read_pose_file, seconds_together, tell_left_out
 from spslam.io.pose_table import read_table, time_column
+from spslam.notices import notice
 from spslam.timestamps import SLOWEST_POSE_STEP_S, TimeUnit, are_stamps, to_seconds
 
 _log = logging.getLogger(__name__)

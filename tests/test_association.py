@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 from trajectory_pairs import random_pair
 
-from spslam.evaluation.association import associate, in_reach, interpolate
 from spslam.errors import TrajectoryError
+from spslam.evaluation.association import associate, in_reach, interpolate
 from spslam.geometry import make_transform, se3_exp
 from spslam.trajectory import Trajectory
 

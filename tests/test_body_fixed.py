@@ -12,12 +12,12 @@ from world_folder import CAMERA, world, world_frame
 from spslam import geometry
 from spslam.backend.pose import PnPSolver
 from spslam.backend.two_view import EpipolarSolver
-from spslam.slam.body_fixed import BodyFixed
 from spslam.config import Config
 from spslam.datasets.world.world import open_world
 from spslam.evaluation.ate import evaluate
 from spslam.frame import Frame, Observations
 from spslam.frontend.matching.matching import DescriptorMatcher
+from spslam.slam.body_fixed import BodyFixed
 from spslam.slam.system import Slam
 
 NOISE_PX = 0.3

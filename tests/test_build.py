@@ -9,8 +9,8 @@ import pytest
 from spslam.backend.bundle import SchurBundleAdjuster
 from spslam.backend.pose import PnPSolver
 from spslam.backend.two_view import EpipolarSolver
-from spslam.factory import build_parts
 from spslam.config import load_config
+from spslam.factory import build_parts
 from spslam.frontend.engines.engine import usable_cores
 from spslam.interfaces import at_once
 

@@ -14,8 +14,8 @@ from rich.console import Console
 
 from spslam import __version__
 from spslam.cli.app import main
-from spslam.config import config_names, load_config
 from spslam.cli.console import ProgressLine
+from spslam.config import config_names, load_config
 from spslam.errors import DatasetError
 from spslam.pipeline import Status
 from spslam.slam.tracking import TrackResult, TrackState

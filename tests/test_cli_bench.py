@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 from command_line import call, refused
 
+from spslam.benchmark.speed import RunComparison, RunSpeed, SpeedReport
 from spslam.cli import bench as cli_bench
 from spslam.frontend.engines.openvino_engine import has_bf16
 from spslam.frontend.speed import REFERENCE, make_extractors, time_engines
 from spslam.frontend.speed_reference import reference_clock
-from spslam.benchmark.speed import RunComparison, RunSpeed, SpeedReport, Timing
+from spslam.timing import Timing
 
 NETWORKS = ("superpoint", "superpoint_lite")
 

@@ -14,8 +14,8 @@ from command_line import call
 from file_server import FileServer, serve
 from public_archives import euroc_archive, kitti_archives, tgz_of, tum_archive, tum_files
 
-from spslam.datasets.fetch import download
 from spslam.datasets import open_sequence
+from spslam.datasets.fetch import download
 from spslam.datasets.fetch.catalogue import Catalogue
 
 XYZ = "rgbd_dataset_freiburg1_xyz.tgz"

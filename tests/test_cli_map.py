@@ -11,8 +11,8 @@ from command_line import call, refused
 from map_files import place_arrays
 
 from spslam import geometry
-from spslam.map.map import Map, Origin
 from spslam.map.io import save_map
+from spslam.map.map import Map, Origin
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ from command_line import call, refused
 from public_archives import kitti_archives
 from suite_runs import FakePool, metrics, results, row
 
-from spslam.cli import suite as cli_suite
 from spslam.benchmark.perform import Request
 from spslam.benchmark.results import Results
+from spslam.cli import suite as cli_suite
 
 TINY = """
 title: Tiny <suite>

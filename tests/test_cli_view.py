@@ -13,10 +13,10 @@ import pytest
 from command_line import call, refused
 from egl import need_egl
 
+from spslam.trajectory import read_tum
 from spslam.visualization.controls import KEYS
 from spslam.visualization.layers import LAYERS
 from spslam.visualization.saved_run import load_scene
-from spslam.trajectory import read_tum
 
 ORB = ["--extractor", "orb", "--set", "features.threads=1"]
 

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from trajectory_pairs import every, random_pair
 
-from spslam.evaluation.tracking_rate import coverage, recall
 from spslam.errors import TrajectoryError
 from spslam.evaluation.ate import evaluate
+from spslam.evaluation.tracking_rate import coverage, recall
 from spslam.trajectory import Trajectory
 
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from trajectory_pairs import every, random_drive, random_pair
 
-from spslam.evaluation.kitti_drift import drift
 from spslam.evaluation.ate import evaluate, transform_trajectory
+from spslam.evaluation.kitti_drift import drift
 from spslam.geometry import se3_exp, sim3_exp
 from spslam.trajectory import Trajectory, path_lengths, read_times, read_trajectory
 

@@ -17,8 +17,8 @@ from spslam.datasets import open_sequence
 from spslam.datasets.world.world import RenderedWorld, world_spec
 from spslam.evaluation.ate import Evaluation, evaluate
 from spslam.frame import Frame
-from spslam.map.io import load_map
 from spslam.interfaces import Sequence
+from spslam.map.io import load_map
 from spslam.slam.system import Slam
 from spslam.slam.tracking import TrackState
 

@@ -6,8 +6,8 @@ from trajectory_pairs import as_evo, random_pair
 
 from spslam.errors import TrajectoryError
 from spslam.evaluation.ate import ate, evaluate, rpe, transform_trajectory
-from spslam.geometry import apply, sim3_exp
 from spslam.evaluation.rpe import Step
+from spslam.geometry import apply, sim3_exp
 from spslam.trajectory import Trajectory, read_trajectory
 
 metrics = pytest.importorskip("evo.core.metrics")

@@ -92,7 +92,9 @@ def test_no_memory_is_known_by_whatever_says_so() -> None:
     assert not is_out_of_memory(ValueError("out of memory"))
 
 
-@pytest.mark.parametrize("where", ["spslam.datasets.open_sequence", "spslam.factory.build_parts", "spslam.pipeline.track_all"])
+@pytest.mark.parametrize(
+    "where", ["spslam.datasets.open_sequence", "spslam.factory.build_parts", "spslam.pipeline.track_all"]
+)
 def test_no_memory_is_one_line_anywhere_in_a_run(
     where: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from spslam.io import files
 from spslam.errors import OutputError
+from spslam.io import files
 from spslam.io.files import PartFile, atomic_file, folder_of, is_stream, temporary_folder, write_atomic
 
 

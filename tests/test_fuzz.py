@@ -22,14 +22,14 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 from suite_runs import results, row
 
+from spslam.benchmark.suite import expand, load_suite
 from spslam.config import Config, load_config
 from spslam.datasets import open_sequence
 from spslam.datasets.calibration.calibration import load_calibration
 from spslam.errors import SpslamError
 from spslam.geometry import make_transform
-from spslam.visualization.saved_run import load_scene
-from spslam.benchmark.suite import expand, load_suite
 from spslam.trajectory import Trajectory, read_kitti, read_trajectory, write_kitti, write_tum
+from spslam.visualization.saved_run import load_scene
 
 pytestmark = pytest.mark.slow
 

@@ -11,9 +11,9 @@ from spslam import geometry
 from spslam.backend.bundle import SchurBundleAdjuster
 from spslam.camera import Camera
 from spslam.config import LoopConfig
-from spslam.slam.global_bundle import GlobalRefiner
-from spslam.map.map import Map
 from spslam.interfaces import BundleProblem, BundleResult
+from spslam.map.map import Map
+from spslam.slam.global_bundle import GlobalRefiner
 
 
 def refiner(delay: int = 2, iterations: int = 20) -> GlobalRefiner:

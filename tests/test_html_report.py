@@ -16,15 +16,15 @@ from spslam.config import Config
 from spslam.evaluation.ate import Evaluation, evaluate
 from spslam.frame import Observations
 from spslam.geometry import make_transform
-from spslam.slam.loss_diagnosis import Loss
-from spslam.reports.html_report import write_report
+from spslam.interfaces import LeftOut
 from spslam.map.map import ARBITRARY, Map, Origin
+from spslam.reports.chart_data import chart_data, loop_rows
+from spslam.reports.html_report import write_report
 from spslam.run.metric_scale import Scaling
 from spslam.run.metrics import Record, compute_metrics
-from spslam.interfaces import LeftOut
-from spslam.slam.recorder import Statistics
-from spslam.reports.chart_data import chart_data, loop_rows
 from spslam.run.sample_frames import Sample
+from spslam.slam.loss_diagnosis import Loss
+from spslam.slam.recorder import Statistics
 from spslam.slam.tracking import TrackResult, TrackState
 from spslam.trajectory import Trajectory
 

@@ -14,8 +14,8 @@ from spslam.camera import Camera
 from spslam.config import Config, InitializationConfig
 from spslam.frame import Observations
 from spslam.frontend.matching.matching import DescriptorMatcher
-from spslam.slam.initialization import DepthInitializer, Started, TwoViewInitializer
 from spslam.map.map import Map
+from spslam.slam.initialization import DepthInitializer, Started, TwoViewInitializer
 from spslam.slam.tracking import Tracked, Tracker
 
 NOISE_PX = 0.4

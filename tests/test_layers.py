@@ -8,9 +8,20 @@ import numpy as np
 import pytest
 from room_scene import room, room_scene
 
-from spslam.visualization.controls import KEYS, Controls, keys_help
 from spslam.errors import ConfigError
-from spslam.visualization.layers import LAYERS, Lines, Look, Points, check_layers, color_bar, draw_layers, frame_scene, legend, thicken_hairs
+from spslam.visualization.controls import KEYS, Controls, keys_help
+from spslam.visualization.layers import (
+    LAYERS,
+    Lines,
+    Look,
+    Points,
+    check_layers,
+    color_bar,
+    draw_layers,
+    frame_scene,
+    legend,
+    thicken_hairs,
+)
 
 FRAMING = frame_scene(room_scene(), 4 / 3)
 

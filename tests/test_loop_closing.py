@@ -15,11 +15,12 @@ from spslam.backend.pose_graph import G2oPoseGraph
 from spslam.backend.two_view import EpipolarSolver
 from spslam.config import Config, LoopConfig
 from spslam.frontend.matching.matching import DescriptorMatcher
-from spslam.slam.loop_closing import LoopCloser, LoopEdge, keyframe_observations
-from spslam.slam.pose_graph import covisibility_matrix, edge_costs, essential_graph, spread_gap
-from spslam.map.map import NO_POINT, Map
-from spslam.slam.mapping import Mapper, RemovedKeyframe
 from spslam.interfaces import PoseGraphEdges
+from spslam.map.covisibility import covisibility_matrix, essential_graph
+from spslam.map.map import NO_POINT, Map
+from spslam.slam.loop_closing import LoopCloser, LoopEdge, keyframe_observations
+from spslam.slam.mapping import Mapper, RemovedKeyframe
+from spslam.slam.pose_graph import edge_costs, spread_gap
 from spslam.slam.tracking import Tracker
 
 NOISE_PX = 0.3

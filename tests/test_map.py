@@ -6,8 +6,8 @@ import pytest
 from spslam import geometry
 from spslam.camera import Camera
 from spslam.frame import Observations
-from spslam.map.map import NO_POINT, Map, Origin
 from spslam.map.io import load_map, save_map
+from spslam.map.map import NO_POINT, Map, Origin
 from spslam.map.table import Table
 
 SIZE = 8

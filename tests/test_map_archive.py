@@ -15,8 +15,8 @@ import pytest
 from map_files import Arrays, arrays_of, place_arrays, same_map, seal
 
 from spslam.errors import MapError
-from spslam.map.map import Map, Origin
 from spslam.map.io import load_map, save_map
+from spslam.map.map import Map, Origin
 
 _SEAL_LENGTH = len("spslam sha256 ") + 64
 

@@ -14,8 +14,8 @@ from map_files import Arrays, arrays_of, place_arrays, same_map, seal
 
 from spslam.camera import Camera
 from spslam.errors import MapError, SpslamError
-from spslam.map.map import Map, Origin
 from spslam.map.io import load_map, save_map
+from spslam.map.map import Map, Origin
 from spslam.visualization.saved_run import load_scene
 
 CAMERA = Camera(640, 480, 400.0, 400.0, 319.5, 239.5)

@@ -14,9 +14,18 @@ from map_files import place_arrays
 from spslam import geometry
 from spslam.backend.pose_graph import G2oPoseGraph, read_g2o, write_g2o
 from spslam.errors import MapError, OutputError
-from spslam.map.map import Map, Origin
-from spslam.map.export import COLMAP_FILES, choose_part, describe_map, extent, extract_part, part_graph, reprojection_errors, write_colmap
+from spslam.map.export import (
+    COLMAP_FILES,
+    choose_part,
+    describe_map,
+    extent,
+    extract_part,
+    part_graph,
+    reprojection_errors,
+    write_colmap,
+)
 from spslam.map.io import SavedMap, load_map, save_map
+from spslam.map.map import Map, Origin
 
 NOISE_PX = 0.5
 

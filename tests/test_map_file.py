@@ -15,8 +15,8 @@ from map_files import place_arrays
 
 from spslam.camera import Camera
 from spslam.errors import MapError, OutputError
-from spslam.map.map import Map, Origin
 from spslam.map.io import load_map, save_map
+from spslam.map.map import Map, Origin
 
 CAMERA = Camera(640, 480, 400.0, 401.0, 319.5, 239.5, "radtan", (0.1, -0.2, 0.0, 0.001), baseline_m=0.12)
 

@@ -27,11 +27,11 @@ from map_files import Arrays, arrays_of, place_arrays, same_map, seal
 from spslam.backend.places import PlaceIndex
 from spslam.backend.pose_graph import write_g2o
 from spslam.errors import MapError, SpslamError
-from spslam.map.map import Map, Origin
 from spslam.map.export import choose_part, describe_map, part_graph, write_colmap
 from spslam.map.io import load_map, save_map
-from spslam.visualization.saved_run import build_scene
+from spslam.map.map import Map, Origin
 from spslam.trajectory import Trajectory
+from spslam.visualization.saved_run import build_scene
 
 _EXAMPLES = int(os.environ.get("SPSLAM_FUZZ", "0"))
 _LONGEST_S = 10.0

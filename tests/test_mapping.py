@@ -13,9 +13,9 @@ from spslam.backend.two_view import EpipolarSolver
 from spslam.config import BundleConfig, Config, KeyframeConfig, MappingConfig
 from spslam.frame import Observations
 from spslam.frontend.matching.matching import DescriptorMatcher
+from spslam.interfaces import PoseEstimate
 from spslam.map.map import NO_POINT, Map
 from spslam.slam.mapping import KeyframeRule, Mapper, close_distance, fundamental_matrix
-from spslam.interfaces import PoseEstimate
 from spslam.slam.tracking import Tracked
 
 NOISE_PX = 0.3

@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trajectory_pairs import every, random_drive, random_pair
 
-from spslam.evaluation.tracking_rate import coverage, recall
 from spslam.evaluation.ate import evaluate, transform_trajectory
-from spslam.geometry import se3_exp, sim3_exp
 from spslam.evaluation.rpe import Step
+from spslam.evaluation.tracking_rate import coverage, recall
+from spslam.geometry import se3_exp, sim3_exp
 from spslam.trajectory import Trajectory
 
 ALIGNMENTS = ("se3", "sim3", "first-pose", "none")

@@ -9,8 +9,8 @@ import pytest
 
 from spslam import geometry
 from spslam.errors import ConfigError, ScaleError
-from spslam.run.ground_plane import find_ground, ground_heights
 from spslam.map.map import Map
+from spslam.run.ground_plane import find_ground, ground_heights
 from spslam.run.metric_scale import CameraHeight, KnownDistance, TrueDistance, check_scale, estimate_scale, parse_scale
 from spslam.trajectory import Trajectory
 

@@ -8,8 +8,8 @@ from point_room import PointRoom, build, look, sway
 
 from spslam import geometry
 from spslam.config import load_config
-from spslam.datasets.world.disturbed import disturb
 from spslam.datasets.factory import open_sequence
+from spslam.datasets.world.disturbed import disturb
 from spslam.slam.system import Slam
 from spslam.slam.tracking import TrackState
 

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from spslam.run import output as output_module
 from spslam.errors import OutputError
 from spslam.io.files import exchange
-from spslam.run.output import OutputFolder
 from spslam.process.ownership import OWNER, claim_folder
+from spslam.run import output as output_module
+from spslam.run.output import OutputFolder
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="needs renameat2 and flock")
 FILES = ("metrics.json", "config.yaml", "trajectory.tum")

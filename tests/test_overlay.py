@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from trajectory_pairs import every, random_drive
 
-from spslam.evaluation.comparison import Conventions, compare_with
 from spslam.errors import OutputError
+from spslam.evaluation.comparison import Conventions, compare_with
 from spslam.reports.comparison_plot import plot_comparisons
 from spslam.trajectory import Trajectory
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from spslam.errors import MapError, OutputError
-from spslam.map.map import Map
 from spslam.map.io import HeldMap, load_map, save_map
+from spslam.map.map import Map
 from spslam.process.ownership import OWNER, claim_file, claim_folder, is_abandoned
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs flock")

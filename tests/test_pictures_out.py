@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from spslam.errors import OutputError
-from spslam.visualization.video_writer import PngFolder, VideoFile
 from spslam.visualization.draw_tracks import draw_tracks, track_colors
+from spslam.visualization.video_writer import PngFolder, VideoFile
 
 
 def picture(level: int, height: int = 48, width: int = 64) -> np.ndarray:

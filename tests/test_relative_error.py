@@ -4,8 +4,8 @@ from trajectory_pairs import as_evo, every, random_pair
 
 from spslam.errors import TrajectoryError
 from spslam.evaluation.ate import rpe
-from spslam.geometry import se3_exp
 from spslam.evaluation.rpe import Step, relative_error
+from spslam.geometry import se3_exp
 from spslam.trajectory import Trajectory, read_trajectory
 
 metrics = pytest.importorskip("evo.core.metrics")

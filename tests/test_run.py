@@ -13,19 +13,19 @@ import numpy as np
 import pytest
 
 from spslam.camera import Camera
-from spslam.config import Config
 from spslam.cli.console import print_outcome
+from spslam.config import Config
 from spslam.errors import DatasetError, FrameError, OutputError, RunStoppedError, ScaleError
 from spslam.frame import Frame, Observations, Sighting
-from spslam.slam.loss_diagnosis import Loss
-from spslam.map.map import ARBITRARY, Map, Origin
+from spslam.interfaces import EQUAL_STAMP, LeftOut
 from spslam.map.io import load_map, save_map
+from spslam.map.map import ARBITRARY, Map, Origin
+from spslam.pipeline import Outcome, Status, run, track_all
 from spslam.run.metric_scale import CameraHeight, KnownDistance, ScaleRequest
 from spslam.run.metrics import peak_memory_mb
 from spslam.run.output import OUTPUT_NAMES, OutputFolder, RunLog, default_output
-from spslam.interfaces import EQUAL_STAMP, LeftOut
+from spslam.slam.loss_diagnosis import Loss
 from spslam.slam.recorder import Statistics
-from spslam.pipeline import Outcome, Status, run, track_all
 from spslam.slam.tracking import TrackResult, TrackState
 from spslam.trajectory import FileOrigin, Trajectory, read_kitti, read_tum
 
@@ -181,7 +181,9 @@ def real_pictures() -> None:
 @pytest.fixture(autouse=True)
 def _quick_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if "real_pictures" not in request.fixturenames:
-        monkeypatch.setattr("spslam.pipeline.plot_trajectory", lambda path, *args, **kwargs: path.write_bytes(b"\x89PNG"))
+        monkeypatch.setattr(
+            "spslam.pipeline.plot_trajectory", lambda path, *args, **kwargs: path.write_bytes(b"\x89PNG")
+        )
         monkeypatch.setattr("spslam.pipeline.render_scene", lambda *args, **kwargs: False)
 
 

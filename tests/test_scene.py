@@ -5,7 +5,15 @@ import pytest
 from room_scene import room, room_scene
 
 from spslam.geometry import apply, make_transform
-from spslam.visualization.scene import Scene, choose_viewpoint, frustum_lines, inlier_points, tube, typical_size, up_direction
+from spslam.visualization.scene import (
+    Scene,
+    choose_viewpoint,
+    frustum_lines,
+    inlier_points,
+    tube,
+    typical_size,
+    up_direction,
+)
 
 
 @pytest.mark.parametrize("poses", [0, 1, 2])

@@ -34,10 +34,10 @@ from spslam.config import Config, load_config
 from spslam.errors import CalibrationError, DatasetError, MapError
 from spslam.evaluation.ate import evaluate
 from spslam.frame import Frame, Observations
-from spslam.map.map import Map
-from spslam.map.io import SavedMap, load_map
-from spslam.run.metric_scale import TrueDistance, apply_scale
 from spslam.interfaces import BundleProblem, BundleResult, PoseEstimate
+from spslam.map.io import SavedMap, load_map
+from spslam.map.map import Map
+from spslam.run.metric_scale import TrueDistance, apply_scale
 from spslam.slam.system import Slam
 from spslam.slam.tracking import Tracked, TrackState
 from spslam.trajectory import Trajectory

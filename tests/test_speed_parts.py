@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from spslam.backend.pose import PnPSolver
-from spslam.frontend.matching.matching import DescriptorMatcher
 from spslam.benchmark.speed_stages import time_tracking_parts
+from spslam.frontend.matching.matching import DescriptorMatcher
 
 
 def test_the_timed_parts_find_what_is_there() -> None:

@@ -14,18 +14,18 @@ import pytest
 from egl import need_egl
 from room_scene import WatchedSlam, room_scene
 
-from spslam.visualization import open3d_window as viewer_open3d
-from spslam.visualization.controls import Controls
 from spslam.errors import MissingDependencyError
 from spslam.geometry import inverse
-from spslam.visualization.layers import DARK, LAYERS, LIGHT, Palette
-from spslam.visualization.scene import Viewpoint
 from spslam.slam.tracking import TrackResult, TrackState
 from spslam.trajectory import Trajectory
+from spslam.visualization import open3d_window as viewer_open3d
 from spslam.visualization.browser import Browser
+from spslam.visualization.controls import Controls
 from spslam.visualization.image_window import ImageWindow
+from spslam.visualization.layers import DARK, LAYERS, LIGHT, Palette
 from spslam.visualization.live_window import Open3DViewer
 from spslam.visualization.open3d_window import import_open3d, moved_along
+from spslam.visualization.scene import Viewpoint
 
 
 @pytest.fixture

@@ -15,11 +15,11 @@ import pytest
 from egl import need_egl
 from room_scene import room_scene
 
-from spslam.visualization import render as viewer_render
 from spslam.errors import MissingDependencyError, OutputError
+from spslam.visualization import render as viewer_render
 from spslam.visualization.layers import LIGHT, Look
-from spslam.visualization.scene import Scene
 from spslam.visualization.render import Job, render, render_scene
+from spslam.visualization.scene import Scene
 
 
 def render_here(path: Path, scene: Scene, job: Job, monkeypatch: pytest.MonkeyPatch, wanted: int = 1000) -> list[str]:

@@ -81,7 +81,12 @@ MODULES = modules()
 
 
 def test_all_rooms_are_walked() -> None:
-    assert {"spslam.frontend.matching.matching", "spslam.backend.pose", "spslam.datasets.kitti", "spslam.slam.system"} <= set(MODULES)
+    assert {
+        "spslam.frontend.matching.matching",
+        "spslam.backend.pose",
+        "spslam.datasets.kitti",
+        "spslam.slam.system",
+    } <= set(MODULES)
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -1,0 +1,1 @@
+"""Calibration files and rectification."""

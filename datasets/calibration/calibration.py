@@ -14,8 +14,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from spslam.camera import LARGEST_PX, Camera
 from spslam.errors import CalibrationError
 from spslam.geometry import orthonormalize
-from spslam.lens import lens
 from spslam.io.structured_text import one_line, shown
+from spslam.lens import lens
 
 from .checks import is_rigid, report_baseline, report_doubts
 from .foreign import recognise

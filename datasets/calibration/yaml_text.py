@@ -8,8 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from spslam.io import structured_text
 from spslam.errors import CalibrationError
+from spslam.io import structured_text
 from spslam.io.given_files import read_given
 from spslam.io.structured_text import StructureError
 

@@ -15,9 +15,9 @@ from spslam.errors import FetchError
 from spslam.io.files import write_atomic
 from spslam.io.structured_text import parse_json
 
+from ..paths import reason
 from .catalogue import Archive, Catalogue, Part, PublicSequence
 from .download import Download, Progress
-from ..paths import reason
 from .unpacking import DamagedArchiveError, Extract, unpack, unpacked_bytes
 
 _DOWNLOADS = "downloads"

@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 
 from spslam.clocks import share_together, unit_by_clock
 from spslam.errors import CalibrationError, DatasetError, TimestampError
-from spslam.notices import notice
 from spslam.interfaces import LeftOut
+from spslam.notices import notice
 from spslam.timestamps import FASTEST_STEP_S, SLOWEST_STEP_S, UNIT_NAMES, UNITS_PER_SECOND, TimeUnit, find_unit
 
 from ..calibration.calibration import Calibration
-from .decoding import list_files
 from ..paths import shorten
-from .name_numbers import MOST_KINDS, NUMBER, hexadecimal, name_patterns, telling_numbers
 from ..timestamps import Timing, order_frames
+from .decoding import list_files
+from .name_numbers import MOST_KINDS, NUMBER, hexadecimal, name_patterns, telling_numbers
 
 _LOG = logging.getLogger(__name__)
 # A folder whose names follow one pattern to this share is that pattern's; the others are strays.

@@ -12,17 +12,17 @@ from numpy.typing import NDArray
 from spslam.camera import Camera
 from spslam.errors import CalibrationError, DatasetError
 from spslam.frame import Sensor
-from spslam.notices import notice
 from spslam.interfaces import LeftOut
+from spslam.notices import notice
 
 from ..base import FileSequence, FrameFiles, check_image_size
 from ..calibration.calibration import Calibration, find_calibration
+from ..calibration.rectify import StereoRectifier, rectified_camera
+from ..paths import contents, unused_streams
+from ..timestamps import Timing, nominal_fps, pair_by_time, report_unpaired
 from .decoding import DEPTH_SUFFIXES, IMAGE_SUFFIXES, list_files
 from .depth_files import depth_units
 from .image_names import TimedImages, time_images
-from ..paths import contents, unused_streams
-from ..calibration.rectify import StereoRectifier, rectified_camera
-from ..timestamps import Timing, nominal_fps, pair_by_time, report_unpaired
 
 _LOG = logging.getLogger(__name__)
 _FOLDERS = ("left", "images", "image", "rgb")

@@ -15,15 +15,15 @@ from spslam.errors import DatasetError, FrameError
 from spslam.io.files import visible_files
 from spslam.notices import notice
 
-from .decoding import IMAGE_SUFFIXES, tell_orientation, to_grey
 from ..euroc import is_euroc
-from .grey_levels import GreyReader
-from .image_names import describe_kinds
+from ..factory import open_sequence
 from ..kitti import is_kitti
 from ..paths import absolute
-from ..factory import open_sequence
 from ..tum import is_tum
 from ..video import is_video, open_video
+from .decoding import IMAGE_SUFFIXES, tell_orientation, to_grey
+from .grey_levels import GreyReader
+from .image_names import describe_kinds
 
 _LOG = logging.getLogger(__name__)
 # Folders of a recording that hold the other half of its images.

@@ -1,0 +1,1 @@
+"""Rendered worlds, and disturbances of recordings."""

@@ -12,8 +12,8 @@ import numpy as np
 
 from spslam.errors import OutputError
 from spslam.io.files import cache_folder
-from spslam.notices import notice
 from spslam.io.sealed import SealError, read_sealed, write_sealed
+from spslam.notices import notice
 
 from .render import TextureAtlas, build_atlas
 from .scene import Face

@@ -16,8 +16,8 @@ import numpy as np
 
 from spslam.config import FeatureConfig
 from spslam.errors import ConfigError, MissingDependencyError, OutputError, WeightsError
-from spslam.notices import notice
 from spslam.io.sealed import SealError, read_sealed, write_sealed
+from spslam.notices import notice
 
 from ..superpoint.checkpoints import Checkpoint, find_weights
 from .engine import Engine, Image, Maps

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from spslam.errors import OutputError
-from spslam.notices import notice
 from spslam.io.sealed import SealError, read_sealed, write_sealed
+from spslam.notices import notice
 
 from .openvino_model import Model, openvino_cache
 

@@ -12,12 +12,12 @@ from spslam.config import FeatureConfig
 from spslam.errors import ConfigError, OutputError
 from spslam.io.files import temporary_folder, write_atomic
 
+from ..photos import evenly_spread, fit_image, read_photo
 from ..superpoint.checkpoints import load_superpoint, weights_name
+from ..superpoint.weights_file import network_metadata
 from .choice import quantised_path
 from .onnx_model import convert_onnx, quantise_onnx
 from .openvino_model import convert, describe, quantise, write_model
-from ..photos import evenly_spread, fit_image, read_photo
-from ..superpoint.weights_file import network_metadata
 
 Target = Literal["openvino", "onnx"]
 # Small photographs show more different places in the same time; the engine's input has any size.

@@ -2,7 +2,8 @@
 
 The dense model takes grey `images` (batch, height, width) uint8, height and width multiples of 8, and gives `scores`
 (batch, height, width), the probability of a key point at each pixel, and `descriptors` (batch, height/8, width/8, D) of
-cells, of any length, both float32; batch, height and width are dynamic. `frontend/superpoint/decoder.py` makes key points of them.
+cells, of any length, both float32; batch, height and width are dynamic. `frontend/superpoint/decoder.py` makes key
+points of them.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from numpy.typing import NDArray
 
 from spslam.errors import MissingDependencyError, OutputError, WeightsError
 from spslam.io.files import cache_folder
-from spslam.notices import notice
 from spslam.io.sealed import SealError, read_sealed, write_sealed
+from spslam.notices import notice
 
 from ..superpoint.checkpoints import Checkpoint
 from ..superpoint.decoder import CELL

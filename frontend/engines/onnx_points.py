@@ -18,8 +18,8 @@ from spslam.config import FeatureConfig
 from ..superpoint.checkpoints import Checkpoint
 from ..superpoint.decoder import BICUBIC_A, CELL, GATHER_SIGMA_PX, HEAT_RADIUS
 from ..superpoint.dense_heads import DenseHeads
-from .onnx_model import AxisNames, export_onnx, origin
 from ..superpoint.superpoint import SuperPoint
+from .onnx_model import AxisNames, export_onnx, origin
 
 INPUT = "image"
 _SETTINGS = ("max_keypoints", "threshold", "nms_radius", "border", "subpixel", "spread_cell")

@@ -8,8 +8,8 @@ from typing import Any, Literal, TypeAlias
 
 from spslam.process.signals import signal_stack_kept
 
-from .compiled_cache import CompiledCache
 from ..superpoint.decoder import CELL, padded
+from .compiled_cache import CompiledCache
 from .engine import Image, Maps, shared_threads
 from .openvino_model import Model, load_openvino
 

@@ -7,8 +7,8 @@ from torch.nn import functional
 
 from spslam.errors import ConfigError
 
-from .engine import Image, Maps, usable_cores
 from ..superpoint.superpoint import CELL, SuperPoint, detector_probabilities
+from .engine import Image, Maps, usable_cores
 
 # A strip's activations fit into the cache; must be even, for the pooling.
 _STRIP_ROWS = 32

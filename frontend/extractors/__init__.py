@@ -1,0 +1,1 @@
+"""Feature extractors: SuperPoint, those of OpenCV, plug-ins; their cache."""

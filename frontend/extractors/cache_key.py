@@ -12,9 +12,11 @@ from typing import Any
 
 from spslam import __version__
 from spslam.config import FeatureConfig
-from spslam.process.machine import processor
 from spslam.interfaces import Extractor, engine, fingerprint, identity
+from spslam.process.machine import processor
 
+_FRONT_END = "spslam.frontend"
+_FOLDER = Path(__file__).parents[1]
 _LIBRARIES = ("numpy", "opencv-python-headless", "torch", "openvino", "onnxruntime")
 # What the extractor makes of these is in its fingerprint.
 _IN_FINGERPRINT = {"weights", "device", "engine", "precision"}
@@ -50,32 +52,47 @@ def code_digest(extractor: Extractor) -> str:
 
 
 def code_files(extractor: Extractor) -> dict[str, Path]:
-    """The files of `code_digest` by their modules' names, imported so far or, of this package, only when they are
+    """The files of `code_digest` by their modules' names, imported so far or, of the front end, only when they are
     needed: what they did may lie in a cache. Of a package of its own, all that it has imported so far."""
     start = type(extractor).__module__
-    packages = {__package__, __package__ if start.startswith(f"{__package__}.") else start.partition(".")[0]}
+    packages = {_FRONT_END, _FRONT_END if _is_inside(start, _FRONT_END) else start.partition(".")[0]}
     found: dict[str, Path] = {}
     waiting = [start]
     while waiting:
         name = waiting.pop()
-        inside = any(name == package or name.startswith(f"{package}.") for package in packages)
-        if name in found or not inside:
+        if name in found or not any(_is_inside(name, package) for package in packages):
             continue
         module = sys.modules.get(name)
         if module is not None:
             found[name] = Path(module.__file__ or "")
             waiting += [origin for value in vars(module).values() if isinstance(origin := _origin(value), str)]
-        elif name.startswith(f"{__package__}."):
-            found[name] = Path(__file__).with_name(f"{name.rpartition('.')[2]}.py")
-        if name in found and name.startswith(f"{__package__}."):
-            waiting += _neighbours(found[name])
+        elif _is_inside(name, _FRONT_END) and (path := _path_of(name)) is not None:
+            found[name] = path
+        if name in found and _is_inside(name, _FRONT_END):
+            waiting += _neighbours(name, found[name])
     return found
 
 
-def _neighbours(path: Path) -> list[str]:
-    """Modules of this package that a file of it imports, be it inside a function."""
-    nodes = ast.walk(ast.parse(path.read_bytes()))
-    return [f"{__package__}.{node.module}" for node in nodes if isinstance(node, ast.ImportFrom) and node.level == 1]
+def _is_inside(name: str, package: str) -> bool:
+    return name == package or name.startswith(f"{package}.")
+
+
+def _path_of(name: str) -> Path | None:
+    """The file of a module of the front end that is not imported; None: there is none of that name."""
+    path = _FOLDER.joinpath(*name.removeprefix(_FRONT_END).split("."))
+    files = (path.with_suffix(".py"), path / "__init__.py")
+    return next((file for file in files if file.is_file()), None)
+
+
+def _neighbours(name: str, path: Path) -> list[str]:
+    """Names of the front end that a module of it imports, be it inside a function; some are no modules."""
+    package = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
+    found = []
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = [*package[: len(package) - node.level + 1], *([node.module] if node.module else [])]
+            found += [".".join(base), *(".".join([*base, alias.name]) for alias in node.names)]
+    return found
 
 
 def _origin(value: object) -> object:

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from spslam.config import FeatureConfig
 from spslam.errors import OutputError
-from spslam.io.files import write_atomic
 from spslam.frame import Features
 from spslam.interfaces import Extractor, at_once, engine, identity
+from spslam.io.files import write_atomic
 from spslam.io.sealed import SealError, read_sealed, write_sealed
 
 from .cache_key import describe

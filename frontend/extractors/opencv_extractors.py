@@ -13,8 +13,8 @@ from spslam.config import FeatureConfig
 from spslam.errors import ConfigError
 from spslam.frame import Features
 
-from ..superpoint.decoder import first_at_each_pixel, spread_top_k
 from ..images import check_image
+from ..superpoint.decoder import first_at_each_pixel, spread_top_k
 
 # More candidates than needed, so that spreading has something to choose from.
 _ORB_CANDIDATES = 4

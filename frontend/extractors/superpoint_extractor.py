@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from spslam.config import FeatureConfig
 from spslam.frame import Features
 
+from ..engines.choice import check_maps, choose_engine, fingerprint
+from ..engines.engine import Engine
+from ..images import check_image
 from ..superpoint.checkpoints import Checkpoint, read_checkpoint
 from ..superpoint.decoder import first_at_each_pixel, refine_on_heat, spread_top_k
 from ..superpoint.descriptors import sample_descriptors
-from ..engines.engine import Engine
-from ..engines.choice import check_maps, choose_engine, fingerprint
-from ..images import check_image
 from ..superpoint.keypoints import Scratch, find_maxima, gather_probability
 
 if TYPE_CHECKING:

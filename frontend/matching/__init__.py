@@ -1,0 +1,1 @@
+"""Matching of descriptors, stereo pairs, tracks of points."""

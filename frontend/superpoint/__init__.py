@@ -1,0 +1,1 @@
+"""The SuperPoint network, its weights, and what its maps are decoded to."""

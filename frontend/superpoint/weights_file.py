@@ -57,7 +57,8 @@ class Card(_CardPart):
 
     Attributes:
         name: of the network.
-        widths, depths, descriptor_dim, strided, skips, detector_width: see `spslam.frontend.superpoint.superpoint.SuperPoint`.
+        widths, depths, descriptor_dim, strided, skips, detector_width: see
+            `spslam.frontend.superpoint.superpoint.SuperPoint`.
         parameters: numbers in the convolutions, batch norm folded.
         max_distance: largest L2 distance of descriptors of one place.
         descriptor_sampling: the rule of `Sampling` in words that `load_superpoint` reads.

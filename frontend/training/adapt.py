@@ -24,17 +24,17 @@ from spslam.errors import TrainingError, WeightsError
 from spslam.io.files import temporary_folder, write_atomic
 from spslam.io.structured_text import parse_json
 
+from ..photos import evenly_spread, find_photos
 from ..superpoint.checkpoints import find_weights, load_superpoint, read_codebook
-from .data.adapt_images import DomainImages, NamedImages, gather_images
-from .evaluation.adapt_report import AdaptationReport, write_report
+from ..superpoint.weights_file import Card, export_weights, fold_batch_norm, read_card
 from .config import TrainingConfig
+from .data.adapt_images import DomainImages, NamedImages, gather_images
+from .data.labelling import LabelSummary, label_images
+from .evaluation.adapt_report import AdaptationReport, write_report
 from .evaluation.evaluate import EvaluationData, evaluate_extractor
 from .evaluation.homography_metrics import METRICS
-from .data.labelling import LabelSummary, label_images
-from ..photos import evenly_spread, find_photos
 from .stages import StageInputs, run_stage
 from .trainer import LOG, Processes, Progress, TrainingResult
-from ..superpoint.weights_file import Card, export_weights, fold_batch_norm, read_card
 
 __all__ = ["Adaptation", "Reporter", "adapt"]
 

@@ -22,16 +22,18 @@ from spslam.config import FeatureConfig
 from spslam.errors import DatasetError, TrainingError, TrainingStoppedError
 from spslam.io.files import write_atomic
 
-from ..superpoint.checkpoints import Checkpoint, load_superpoint
 from ..engines.engine import usable_cores
 from ..extractors.superpoint_extractor import SuperPointExtractor
+from ..photos import evenly_spread, find_photos, held_out, read_photo
+from ..superpoint.checkpoints import Checkpoint, load_superpoint
 from ..superpoint.superpoint import SuperPoint
+from ..superpoint.weights_file import Card, StageRecord, describe_network, export_weights, read_card
 from .codebook import learn_codebook_from_images
 from .config import NetworkConfig, TrainingConfig, load_training_config
 from .data.dataset import LabelledPhotos, PhotoSource, ShapeSource, Source, TeacherSource, augmented_views
-from .inherit import Inheritance, can_inherit, descriptor_projection, heir, with_projected_descriptors
-from ..photos import evenly_spread, find_photos, held_out, read_photo
 from .data.shape_cache import open_shapes
+from .evaluation.validation import PairValidation, ShapeValidation
+from .inherit import Inheritance, can_inherit, descriptor_projection, heir, with_projected_descriptors
 from .trainer import (
     BEST,
     Processes,
@@ -42,8 +44,6 @@ from .trainer import (
     Validation,
     read_checkpoint,
 )
-from .evaluation.validation import PairValidation, ShapeValidation
-from ..superpoint.weights_file import Card, StageRecord, describe_network, export_weights, read_card
 
 WEIGHTS = "weights.safetensors"
 _INHERITED = "inherited.pt"

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from spslam.errors import BenchmarkError
 from spslam.benchmark.figures import METRICS, SHARE, Metric, percent_spread, scale_of, spread_text
 from spslam.benchmark.results import Group, Results
 from spslam.benchmark.table import Table
+from spslam.errors import BenchmarkError
 from spslam.evaluation.summary import Spread
 
 # Of which figures are judged; speed is not: it hangs on what else the machine did.

@@ -11,34 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import spslam
+from spslam.benchmark.suite import Run
 from spslam.config import Config
 from spslam.io.given_files import read_given
 from spslam.io.structured_text import parse_yaml
-from spslam.benchmark.suite import Run
 
 # No configuration is longer.
 _LONGEST_BYTES = 1_000_000
 # They show and time; they make nothing that a run's figures follow from.
-_BESIDE = (
-    "suites/",
-    "cli",
-    "frontend/training/",
-    "page/",
-    "report",
-    "html_report",
-    "html_parts",
-    "viewer",
-    "display",
-    "speed_report",
-    "controls",
-    "flight",
-    "layers",
-    "legend",
-    "live_scene",
-    "saved_run",
-    "scene",
-    "track_drawing",
-)
+_BESIDE = ("benchmark/", "cli/", "frontend/training/", "page/", "reports/", "visualization/")
 
 
 @dataclass(frozen=True)

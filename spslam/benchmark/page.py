@@ -5,14 +5,14 @@ from __future__ import annotations
 from html import escape
 from pathlib import Path
 
-from spslam.io.files import write_atomic
-from spslam.reports.html_parts import fill, page_file, table, table_of, tile
 from spslam.benchmark.figures import METRICS, number, percent, scale_of
 from spslam.benchmark.plots import plot_svg
 from spslam.benchmark.published import Published
 from spslam.benchmark.results import RUNS, Results, Row
 from spslam.benchmark.table import NOTHING, Table
 from spslam.benchmark.tables import case_table, failure_table, machines, metric_tables, notes
+from spslam.io.files import write_atomic
+from spslam.reports.html_parts import fill, page_file, table, table_of, tile
 
 
 def write_page(path: Path, results: Results, published: list[Published], missing: list[str]) -> None:

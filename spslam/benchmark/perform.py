@@ -14,9 +14,9 @@ from pathlib import Path
 from time import monotonic
 
 import spslam
+from spslam.benchmark.identity import code_sha256, file_sha256
 from spslam.io.files import temporary_folder
 from spslam.process.machine import processor
-from spslam.benchmark.identity import code_sha256, file_sha256
 
 ATTEMPTS = 3
 # The whole map is left out: a megabyte a key frame. The row's command makes it again.
@@ -127,7 +127,7 @@ def _call(request: Request, core: int | None, folder: Path, stopped: Callable[[]
     package = str(Path(spslam.__file__).parent.parent)
     environment = {**os.environ, **dict.fromkeys(_SINGLE_THREAD, "1")}
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
-    command = [sys.executable, "-P", "-m", "spslam.benchmark.child", "-" if core is None else str(core)]
+    command = [sys.executable, "-P", "-m", "spslam.cli.suite_worker", "-" if core is None else str(core)]
     with (folder / "stderr.txt").open("wb") as stderr:
         process = subprocess.Popen(
             [*command, *request.arguments, "--out", str(folder / "run")],

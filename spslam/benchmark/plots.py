@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spslam.io.files import atomic_file
 from spslam.benchmark.figures import METRICS, percent, scale_of
 from spslam.benchmark.published import Published
 from spslam.benchmark.results import Group, Results
+from spslam.io.files import atomic_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,8 +10,8 @@ from threading import Event
 from typing import Protocol
 from uuid import uuid4
 
-from spslam.errors import BenchmarkError, MissingDependencyError
 from spslam.benchmark.perform import Finished, Request, StoppedError, perform
+from spslam.errors import BenchmarkError, MissingDependencyError
 
 _CONNECT_S = 10
 # Asking the scheduler costs more than asking a flag.

@@ -7,8 +7,8 @@ from importlib import resources
 
 import yaml
 
-from spslam.errors import ConfigError
 from spslam.benchmark.results import Group
+from spslam.errors import ConfigError
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from spslam.io.files import write_atomic
 from spslam.benchmark.page import write_page
 from spslam.benchmark.plots import write_plot
 from spslam.benchmark.published import Published
 from spslam.benchmark.results import Results
 from spslam.benchmark.tables import to_markdown
+from spslam.io.files import write_atomic
 
 
 def write_reports(results: Results, published: list[Published], missing: list[str]) -> None:

@@ -12,16 +12,16 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from spslam.config import describe_errors
-from spslam.errors import BenchmarkError
-from spslam.io.files import write_atomic
-from spslam.io.given_files import read_given
-from spslam.io.structured_text import StructureError, parse_json, shown
 from spslam.benchmark.figures import SHARE
 from spslam.benchmark.identity import Identity
 from spslam.benchmark.perform import Finished
 from spslam.benchmark.suite import Case, Run
+from spslam.config import describe_errors
+from spslam.errors import BenchmarkError
 from spslam.evaluation.summary import Spread
+from spslam.io.files import write_atomic
+from spslam.io.given_files import read_given
+from spslam.io.structured_text import StructureError, parse_json, shown
 
 FILE = "results.json"
 RUNS = "runs"

@@ -9,59 +9,17 @@ from statistics import median
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from spslam.run.prefetch import prepared, track_prepared
+from spslam.slam.system import Slam
+from spslam.timing import EngineSpeed, Timing
 
 if TYPE_CHECKING:
     from spslam.frame import Frame
-    from spslam.slam.system import Slam
 
 # In the order of a frame's way; `features` holds extraction and, of stereo pairs, disparities.
 _STAGES = ("features", "tracking", "mapping", "refinement", "loop closing")
 # What the speed of small numbers hangs on.
 _TOLD_INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimd", "sve")
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Milliseconds: median, 95th percentile and sum of `count` times."""
-
-    median_ms: float
-    p95_ms: float
-    total_ms: float
-    count: int
-
-    @classmethod
-    def of(cls, milliseconds: list[float] | NDArray[np.float64]) -> Timing:
-        """The figures of (N,) times, one at least."""
-        times = np.asarray(milliseconds, np.float64)
-        median, p95 = np.percentile(times, [50, 95])
-        return cls(float(median), float(p95), float(times.sum()), len(times))
-
-
-@dataclass(frozen=True)
-class EngineSpeed:
-    """One engine with one network, on one image at a time.
-
-    Attributes:
-        network, engine: a name of the box or a file; such as `openvino int8`.
-        width, height: of the image, pixels.
-        megabytes: of the file with the parameters, 10⁶ bytes.
-        inference: of the network.
-        extraction: from the image to its features.
-        times_as_fast: as the reference, extraction; the median over rounds in which each takes its turn.
-    """
-
-    network: str
-    engine: str
-    width: int
-    height: int
-    megabytes: float
-    inference: Timing
-    extraction: Timing
-    times_as_fast: float
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 from spslam import geometry
 from spslam.camera import Camera
 from spslam.interfaces import Matcher, PoseSolver
-from spslam.benchmark.speed import Timing
+from spslam.timing import Timing
 
 _KEYPOINTS, _POINTS, _MATCHES = 1000, 2000, 500
 _GATE_PX, _MAX_DISTANCE = 24.0, 0.75

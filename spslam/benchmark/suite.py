@@ -12,10 +12,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from spslam.benchmark.figures import METRICS
 from spslam.config import config_names, describe_errors, load_values
 from spslam.errors import ConfigError
 from spslam.frame import Sensor
-from spslam.benchmark.figures import METRICS
 
 FOLDER = "suites"
 # One thread each: results and times then do not hang on how many runs go on beside each other.

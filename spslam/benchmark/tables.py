@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from spslam.errors import OutputError
-from spslam.io.files import write_atomic
 from spslam.benchmark.disturbance_tables import disturbance_notes, disturbance_tables
 from spslam.benchmark.figures import METRICS, Metric, number, percent, percent_spread, scale_of, spread_text
 from spslam.benchmark.published import Published
 from spslam.benchmark.results import Group, Results
 from spslam.benchmark.table import NOTHING, Table
+from spslam.errors import OutputError
+from spslam.io.files import write_atomic
 
 _SHOWN = ("ate_rmse_m", "rpe_trans_m", "rpe_rot_deg", "t_rel_percent", "fps")
 

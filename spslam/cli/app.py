@@ -15,19 +15,40 @@ import typer
 from typer.core import TyperGroup
 
 from spslam import __version__
-from spslam.cli import bench as cli_bench, data as cli_data, export as cli_export, map as cli_map, track as cli_track, train as cli_training, eval as cli_trajectories, view as cli_view
-from spslam.cli.options import FAILED, INTERRUPTED, ExtractorOption, MaxFramesOption, PairWithinOption, RerunOption, SetOption, StartOption, StrideOption, TimeUnitOption, TimeUnitValue, WeightsOption, resolve_config
+from spslam.cli import bench as cli_bench
+from spslam.cli import data as cli_data
+from spslam.cli import eval as cli_trajectories
+from spslam.cli import export as cli_export
+from spslam.cli import map as cli_map
+from spslam.cli import track as cli_track
+from spslam.cli import train as cli_training
+from spslam.cli import view as cli_view
+from spslam.cli.options import (
+    FAILED,
+    INTERRUPTED,
+    ExtractorOption,
+    MaxFramesOption,
+    PairWithinOption,
+    RerunOption,
+    SetOption,
+    StartOption,
+    StrideOption,
+    TimeUnitOption,
+    TimeUnitValue,
+    WeightsOption,
+    resolve_config,
+)
 from spslam.errors import ConfigError, RunStoppedError, ScaleError
-from spslam.process.failures import line_of
 from spslam.notices import notice, shown_notices
+from spslam.process.failures import line_of
 from spslam.process.signals import cleaned_up, ends_on_signals, interrupt_as_flag, tell_end
 from spslam.process.streams import tolerant_streams
 
 if TYPE_CHECKING:
     from spslam.config import Config
+    from spslam.interfaces import Sequence as FrameSequence
     from spslam.run.metric_scale import ScaleRequest
     from spslam.run.output import RunLog
-    from spslam.interfaces import Sequence as FrameSequence
     from spslam.visualization.viewer import Viewer
 
 _BLAS_THREADS = "OPENBLAS_NUM_THREADS"
@@ -388,8 +409,8 @@ def _run(
 ) -> None:
     from spslam.cli.console import ProgressLine, print_outcome
     from spslam.map.io import HeldMap, load_map
-    from spslam.run.output import OutputFolder, default_output
     from spslam.pipeline import run as run_sequence
+    from spslam.run.output import OutputFolder, default_output
     from spslam.slam.system import Slam
 
     if map_file is not None and not extend and out is not None and map_file.resolve().parent == out.resolve():

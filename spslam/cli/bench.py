@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from spslam.benchmark.speed import RunComparison, RunSpeed, SpeedReport
     from spslam.frame import Frame, Sensor
-    from spslam.benchmark.speed import RunComparison, RunSpeed, SpeedReport, Timing
+    from spslam.timing import Timing
 
 # Height, width: half of TUM's, TUM's, EuRoC's and KITTI's.
 _SIZES = ((240, 320), (480, 640), (480, 752), (376, 1241))
@@ -113,13 +114,13 @@ def speed(
 
 
 def _measure(command: str, weights: list[str] | None, rounds: int, threads: int, quick: bool) -> SpeedReport:
-    from spslam.frontend.superpoint.checkpoints import BUILT_IN, read_checkpoint
+    from spslam.benchmark.speed import SpeedReport
     from spslam.frontend.engines.engine import usable_cores
     from spslam.frontend.speed import make_extractors, time_engines
     from spslam.frontend.speed_reference import REFERENCE_SIZE, reference_clock
+    from spslam.frontend.superpoint.checkpoints import BUILT_IN, read_checkpoint
     from spslam.process.machine import processor
     from spslam.run.metrics import versions
-    from spslam.benchmark.speed import SpeedReport
 
     networks = weights or [*BUILT_IN]
     for network in networks:
@@ -168,10 +169,10 @@ def _runs(
 
 
 def _run(world: str, sensor: str, frames: list[Frame], threads: int) -> RunSpeed:
-    from spslam.factory import build_parts
-    from spslam.config import load_config
-    from spslam.slam.system import Slam
     from spslam.benchmark.speed import time_run
+    from spslam.config import load_config
+    from spslam.factory import build_parts
+    from spslam.slam.system import Slam
 
     config = load_config(f"demo_{sensor}", [f"features.threads={threads}"])
     parts = build_parts(config, offline=True)
@@ -182,11 +183,11 @@ def _run(world: str, sensor: str, frames: list[Frame], threads: int) -> RunSpeed
 
 def _parts(frames: list[Frame], threads: int) -> dict[str, Timing]:
     """Of one image: reading a file, the network, key points, matching, the pose."""
-    from spslam.factory import build_parts
+    from spslam.benchmark.speed_stages import time_tracking_parts
     from spslam.config import FeatureConfig, load_config
+    from spslam.factory import build_parts
     from spslam.frontend.extractors.superpoint_extractor import SuperPointExtractor
     from spslam.frontend.speed import time_parts
-    from spslam.benchmark.speed_stages import time_tracking_parts
 
     images = [frame.image for frame in frames]
     extractor = SuperPointExtractor(FeatureConfig(threads=threads))
@@ -227,7 +228,7 @@ def _reading(images: list[NDArray[np.uint8]]) -> Timing:
 
     from spslam.datasets.images.decoding import read_image
     from spslam.io.files import temporary_folder, write_atomic
-    from spslam.benchmark.speed import Timing
+    from spslam.timing import Timing
 
     milliseconds = []
     with temporary_folder() as folder:

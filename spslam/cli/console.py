@@ -14,9 +14,9 @@ from rich.progress import Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from spslam.evaluation.summary import Spread
     from spslam.frontend.training.trainer import Progress as TrainingProgress
     from spslam.pipeline import Outcome, Status
-    from spslam.evaluation.summary import Spread
 
 _PLAIN_INTERVAL_S = 10.0
 _STAGE_SUFFIX = "_median_ms"

@@ -128,12 +128,12 @@ def evaluate(
     times: compare it with itself, or give --times. EuRoC's ground truth is the body's; where its camera is known,
     estimates are compared with both. The frames of a run are known from the files beside its trajectory.tum.
     """
+    from spslam.cli.console import print_comparisons, print_figures
     from spslam.evaluation.comparison import Conventions, as_document, compare_with, short_names
     from spslam.evaluation.comparison import spread as spread_of
-    from spslam.evaluation.tracking_rate import RECALL_DISTANCES_M
-    from spslam.cli.console import print_comparisons, print_figures
-    from spslam.io.files import write_atomic
     from spslam.evaluation.rpe import Step
+    from spslam.evaluation.tracking_rate import RECALL_DISTANCES_M
+    from spslam.io.files import write_atomic
     from spslam.timestamps import UNITS_PER_SECOND
     from spslam.trajectory import read_times, read_trajectories
 

@@ -72,8 +72,8 @@ def export(
     """
     from spslam.errors import ConfigError
     from spslam.frontend.engines.export import export_model, export_points
-    from spslam.frontend.training.config import TrainingConfig
     from spslam.frontend.photos import find_photos, held_out
+    from spslam.frontend.training.config import TrainingConfig
 
     arithmetic = precision or (ExportPrecision.FP32 if to is ExportFormat.ONNX else ExportPrecision.INT8)
     if end_to_end:

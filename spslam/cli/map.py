@@ -106,8 +106,8 @@ def merge(
     \b
     spslam map merge monday/map.npz tuesday/map.npz --out both.npz
     """
-    from spslam.factory import build_parts
     from spslam.config import load_config
+    from spslam.factory import build_parts
     from spslam.map.io import SavedMap, load_map, save_map
     from spslam.slam.map_merging import merge_maps
 

@@ -207,8 +207,8 @@ def compare(
 
 
 def _open_results(path: Path, head: dict[str, object]) -> Results:
-    from spslam.errors import BenchmarkError, OutputError
     from spslam.benchmark.results import FILE, RUNS, Results
+    from spslam.errors import BenchmarkError, OutputError
 
     path = path.expanduser().absolute()
     try:
@@ -230,8 +230,8 @@ def _open_results(path: Path, head: dict[str, object]) -> Results:
 
 
 def _pool(workers: int | None, scheduler: str | None) -> Pool:
-    from spslam.errors import ConfigError
     from spslam.benchmark.pools import DaskPool, LocalPool
+    from spslam.errors import ConfigError
 
     if scheduler is None:
         return LocalPool(workers)
@@ -262,8 +262,8 @@ def _checked(plan: Plan, finished: Finished) -> Finished:
     """The same, as failed where the run had other settings than it was asked for: files may change meanwhile."""
     import yaml
 
-    from spslam.config import Config
     from spslam.benchmark.identity import config_sha256
+    from spslam.config import Config
 
     text = finished.files.get("config.yaml")
     if text is None or config_sha256(Config.model_validate(yaml.safe_load(text))) == plan.identity.config_sha256:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import typer
 
 if TYPE_CHECKING:
-    from spslam.config import Config
-    from spslam.datasets.fetch.catalogue import Catalogue
-    from spslam.datasets.fetch.fetching import DataFolder
     from spslam.benchmark.identity import Identity
     from spslam.benchmark.perform import Request
     from spslam.benchmark.results import Results
     from spslam.benchmark.suite import Run, Suite
+    from spslam.config import Config
+    from spslam.datasets.fetch.catalogue import Catalogue
+    from spslam.datasets.fetch.fetching import DataFolder
 
 
 @dataclass(frozen=True)
@@ -110,10 +110,10 @@ def _look(run: Run) -> tuple[int, str] | str:
 
 
 def _plan_run(run: Run, frames: int, config_name: str) -> Plan:
-    from spslam.cli.options import resolve_config
-    from spslam.frontend.superpoint.checkpoints import find_weights
     from spslam.benchmark.identity import Identity, code_sha256, file_sha256
     from spslam.benchmark.perform import Request
+    from spslam.cli.options import resolve_config
+    from spslam.frontend.superpoint.checkpoints import find_weights
 
     front_end = run.front_end
     weights = None if front_end.weights is None else Path(front_end.weights)
@@ -132,8 +132,8 @@ def undone(plans: list[Plan], results: Results, overwrite: bool) -> list[Plan]:
     Raises:
         BenchmarkError: some were, and nobody said to overwrite them.
     """
-    from spslam.errors import BenchmarkError
     from spslam.benchmark.identity import config_changes
+    from spslam.errors import BenchmarkError
 
     waiting, changed = [], []
     for plan in plans:

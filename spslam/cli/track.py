@@ -9,14 +9,23 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spslam.cli.options import INTERRUPTED, ExtractorOption, MaxFramesOption, SetOption, StartOption, StrideOption, WeightsOption, resolve_config
+from spslam.cli.options import (
+    INTERRUPTED,
+    ExtractorOption,
+    MaxFramesOption,
+    SetOption,
+    StartOption,
+    StrideOption,
+    WeightsOption,
+    resolve_config,
+)
 from spslam.errors import DatasetError
 from spslam.process.signals import interrupt_as_flag
 
 if TYPE_CHECKING:
     from spslam.datasets.images.pictures import Picture
-    from spslam.visualization.video_writer import PictureSink
     from spslam.interfaces import Extractor
+    from spslam.visualization.video_writer import PictureSink
 
 _VIDEO_SUFFIX = ".mp4"
 

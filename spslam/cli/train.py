@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spslam.cli.train_evaluate import evaluate, speed
-from spslam.cli.options import INTERRUPTED, Device, DeviceOption
 from spslam.cli.console import StatusLine
+from spslam.cli.options import INTERRUPTED, Device, DeviceOption
+from spslam.cli.train_evaluate import evaluate, speed
 from spslam.errors import TrainingStoppedError
 from spslam.process.signals import interrupt_as_flag
 
@@ -212,9 +212,9 @@ def label(
     device: DeviceOption = Device.AUTO,
 ) -> None:
     """Label photographs by homographic adaptation; an interrupted call is taken up where it was."""
-    from spslam.frontend.training.data.labelling import label_images
     from spslam.frontend.photos import find_photos
     from spslam.frontend.photos import held_out as split
+    from spslam.frontend.training.data.labelling import label_images
 
     settings = _settings(config or "joint", overrides, None)
     paths = find_photos(photos)
@@ -364,8 +364,8 @@ def _train(stage: Stage, settings: TrainingConfig, inputs: StageInputs, device: 
 def _draw_sheet(path: Path, settings: TrainingConfig) -> None:
     import cv2
 
-    from spslam.io.files import write_atomic
     from spslam.frontend.training.data.shapes import contact_sheet
+    from spslam.io.files import write_atomic
 
     _, data = cv2.imencode(".png", contact_sheet(settings.shapes.size, settings.seed))
     write_atomic(path, data.tobytes())

@@ -155,8 +155,8 @@ def speed(
 
 def _unseen(folder: Path, take_all: bool) -> list[Path]:
     """Photographs of a folder that no training with its default seed and share has seen."""
-    from spslam.frontend.training.config import TrainingConfig
     from spslam.frontend.photos import find_photos, held_out
+    from spslam.frontend.training.config import TrainingConfig
 
     paths = find_photos(folder)
     if take_all:

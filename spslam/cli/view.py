@@ -14,8 +14,8 @@ from spslam.errors import ConfigError
 from spslam.process.signals import interrupt_as_flag
 
 if TYPE_CHECKING:
-    from spslam.visualization.scene import Scene
     from spslam.visualization.render import Job
+    from spslam.visualization.scene import Scene
 
 _PICTURES = (".png", ".mp4")
 _MOST_PIXELS = 4096
@@ -89,8 +89,8 @@ def view(
     played, all is where the final map has it, from when it was first seen on.
     """
     from spslam.visualization.layers import Look, check_layers
-    from spslam.visualization.saved_run import load_scene
     from spslam.visualization.render import Job
+    from spslam.visualization.saved_run import load_scene
 
     look = Look(check_layers(hide or ()), colors.value, dark)
     job = Job(look, _size(size), fps, seconds, follow)
@@ -126,8 +126,8 @@ def _render(path: Path, scene: Scene, job: Job) -> None:
 
 
 def _browse(scene: Scene, job: Job) -> None:
-    from spslam.visualization.controls import Controls, keys_help
     from spslam.visualization.browser import Browser
+    from spslam.visualization.controls import Controls, keys_help
 
     window = Browser(scene, Controls(job.look, following=job.follow), job.seconds)
     typer.echo(keys_help(), err=True)

@@ -1,0 +1,1 @@
+"""Accuracy of trajectories: ATE, RPE, KITTI's drift."""

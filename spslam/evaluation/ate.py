@@ -14,14 +14,14 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from spslam.errors import TrajectoryError
 from spslam.evaluation.association import MAX_DIFFERENCE_S, Association, associate, interpolate
 from spslam.evaluation.kitti_drift import Drift, drift
-from spslam.errors import TrajectoryError
+from spslam.evaluation.rotation_doubts import doubt_rotations, doubt_size
+from spslam.evaluation.rpe import RelativeError, Step, relative_error
+from spslam.evaluation.summary import ErrorStatistics
 from spslam.geometry import apply, inverse, similarity_scale, umeyama
 from spslam.notices import notice
-from spslam.evaluation.rpe import RelativeError, Step, relative_error
-from spslam.evaluation.rotation_doubts import doubt_rotations, doubt_size
-from spslam.evaluation.summary import ErrorStatistics
 from spslam.trajectory import Trajectory, path_lengths
 
 Alignment = Literal["se3", "sim3", "first-pose", "none"]

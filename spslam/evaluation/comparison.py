@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from spslam.evaluation.association import MAX_DIFFERENCE_S
-from spslam.evaluation.tracking_rate import RECALL_DISTANCES_M, coverage, recall
 from spslam.errors import TrajectoryError
+from spslam.evaluation.association import MAX_DIFFERENCE_S
 from spslam.evaluation.ate import PER_FRAME, Alignment, Evaluation, evaluate
-from spslam.notices import notice
 from spslam.evaluation.rpe import Step
 from spslam.evaluation.summary import Spread
+from spslam.evaluation.tracking_rate import RECALL_DISTANCES_M, coverage, recall
+from spslam.notices import notice
 from spslam.trajectory import Trajectory, row_figures
 
 _LOG = logging.getLogger(__name__)

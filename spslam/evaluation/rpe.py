@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spslam.errors import TrajectoryError
-from spslam.geometry import inverse, rotation_angle
 from spslam.evaluation.summary import ErrorStatistics
+from spslam.geometry import inverse, rotation_angle
 from spslam.trajectory import Trajectory, path_lengths
 
 Unit = Literal["frames", "s", "m"]

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from spslam.evaluation.association import in_reach
 from spslam.errors import TrajectoryError
+from spslam.evaluation.association import in_reach
 from spslam.evaluation.ate import Evaluation
 from spslam.trajectory import Trajectory
 

@@ -1,0 +1,1 @@
+"""Files: reading and writing them whole, with checks; trajectories as text."""

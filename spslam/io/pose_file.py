@@ -14,8 +14,17 @@ from numpy.typing import NDArray
 from spslam.clocks import plausible, plausible_units, share_together, unit_by_clock
 from spslam.errors import TrajectoryError
 from spslam.geometry import make_transform, orthonormalize, quaternion_to_rotation
+from spslam.io.pose_table import (
+    LARGEST_PART,
+    QUATERNION_TOLERANCE,
+    Columns,
+    TextTable,
+    find_columns,
+    read_table,
+    rotation_matrices_of,
+    seconds_of_parts,
+)
 from spslam.notices import notice
-from spslam.io.pose_table import LARGEST_PART, QUATERNION_TOLERANCE, Columns, TextTable, find_columns, read_table, rotation_matrices_of, seconds_of_parts
 from spslam.timestamps import LARGEST_STAMP, SLOWEST_POSE_STEP_S, UNIT_NAMES, UNITS_PER_SECOND, TimeUnit, to_seconds
 
 _LOG = logging.getLogger(__name__)

@@ -30,7 +30,7 @@ _MOST_POINTS_PER_KEYFRAME = 100_000
 _MOST_DESCRIPTOR = 1 << 16
 _MOST_PIXELS = 1 << 20
 _CENTRES, _PROJECTION = KEY_PREFIX + "centres", KEY_PREFIX + "projection"
-# The arrays of an index of places, with their types and numbers of axes (see `spslam.interfaces.PlaceRecognizer.arrays`).
+# Arrays of an index of places, with types and numbers of axes (see `spslam.interfaces.PlaceRecognizer.arrays`).
 _PLACES = {"ids": (np.int64, 1), "vectors": (np.float32, 2), _CENTRES: (np.float32, 2), _PROJECTION: (np.float32, 2)}
 _OPTIONAL_PLACES = {_PROJECTION}
 

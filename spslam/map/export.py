@@ -18,11 +18,11 @@ from spslam import geometry
 from spslam.camera import Camera
 from spslam.config import LoopConfig
 from spslam.errors import MapError, OutputError
-from spslam.io.files import write_atomic
-from spslam.slam.pose_graph import essential_graph
-from spslam.map.map import Map, Origin
-from spslam.map.io import FORMAT_VERSION, SavedMap
 from spslam.interfaces import PoseGraphEdges
+from spslam.io.files import write_atomic
+from spslam.map.covisibility import essential_graph
+from spslam.map.io import FORMAT_VERSION, SavedMap
+from spslam.map.map import Map, Origin
 
 Array = NDArray[np.float64]
 COLMAP_FILES = ("cameras.txt", "images.txt", "points3D.txt")

@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 
 from spslam.errors import CalibrationError, MapError
 from spslam.io.files import atomic_file
-from spslam.map.map import NO_POINT, Map
 from spslam.map.archive import UNREADABLE, Arrays, read_archive, write_archive
 from spslam.map.checks import check_descriptors, check_ids, check_map, read_origin
+from spslam.map.map import NO_POINT, Map
 from spslam.notices import notice
 from spslam.process.ownership import Claim, claim_file
 

@@ -1,0 +1,1 @@
+"""The process: signals, terminals, locks, failures, the machine."""

@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from spslam.evaluation.ate import Evaluation
-from spslam.run.frames_csv import stage_names
 from spslam.geometry import apply
+from spslam.run.frames_csv import stage_names
 from spslam.run.metrics import Record
-from spslam.visualization.path_views import AXES, choose_views, during, gaps
 from spslam.slam.tracking import TrackState
 from spslam.trajectory import Trajectory
+from spslam.visualization.path_views import AXES, choose_views, during, gaps
 
 if TYPE_CHECKING:
     from spslam.slam.system import Slam

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spslam.evaluation.comparison import Comparison
 from spslam.errors import OutputError
 from spslam.evaluation.ate import Evaluation
+from spslam.evaluation.comparison import Comparison
 from spslam.io.files import printable, write_atomic
-from spslam.visualization.path_views import ALIGNMENT_WORDS, AXES, broken, choose_views, during
 from spslam.reports.plotting import draw_png
 from spslam.trajectory import Trajectory
+from spslam.visualization.path_views import ALIGNMENT_WORDS, AXES, broken, choose_views, during
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

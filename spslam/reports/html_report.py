@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from spslam.evaluation.ate import Evaluation
 from spslam.io.files import write_atomic
+from spslam.reports.chart_data import Columns, chart_data
 from spslam.reports.html_parts import fill, page_file, table, tile
 from spslam.run.metrics import Metrics, Record
-from spslam.visualization.path_views import ALIGNMENT_WORDS
-from spslam.reports.chart_data import Columns, chart_data
 from spslam.run.sample_frames import Sample
 from spslam.trajectory import Trajectory
+from spslam.visualization.path_views import ALIGNMENT_WORDS
 
 if TYPE_CHECKING:
     from spslam.slam.system import Slam

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from spslam.errors import TrajectoryError
 from spslam.evaluation.ate import Alignment, Evaluation, evaluate
 from spslam.io.files import printable, write_atomic
-from spslam.visualization.path_views import ALIGNMENT_WORDS, AXES, View, broken, choose_views, during, gaps
 from spslam.reports.plotting import draw_png
 from spslam.trajectory import Trajectory
+from spslam.visualization.path_views import ALIGNMENT_WORDS, AXES, View, broken, choose_views, during, gaps
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

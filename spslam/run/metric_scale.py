@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spslam.evaluation.association import associate
 from spslam.errors import ConfigError, ScaleError, SpslamError
-from spslam.run.ground_plane import ground_heights
-from spslam.map.map import Map
+from spslam.evaluation.association import associate
 from spslam.interfaces import Sequence
 from spslam.io.structured_text import one_line
+from spslam.map.map import Map
+from spslam.run.ground_plane import ground_heights
 from spslam.trajectory import Trajectory
 
 if TYPE_CHECKING:

@@ -14,12 +14,12 @@ from numpy.typing import ArrayLike
 
 from spslam import __version__
 from spslam.evaluation.association import in_reach
-from spslam.evaluation.tracking_rate import RECALL_DISTANCES_M, recall, recall_key
 from spslam.evaluation.ate import Evaluation
-from spslam.map.map import ARBITRARY
-from spslam.run.metric_scale import Scaling
-from spslam.notices import Notice
+from spslam.evaluation.tracking_rate import RECALL_DISTANCES_M, recall, recall_key
 from spslam.interfaces import EQUAL_STAMP, LeftOut, Sequence
+from spslam.map.map import ARBITRARY
+from spslam.notices import Notice
+from spslam.run.metric_scale import Scaling
 from spslam.timestamps import summarize_times
 from spslam.trajectory import Trajectory, row_figures
 

@@ -19,9 +19,9 @@ from typing import Any
 from spslam.errors import OutputError
 from spslam.io.files import exchange
 from spslam.io.given_files import read_given
+from spslam.io.structured_text import parse_json
 from spslam.notices import Notice, NoticeHandler, notice
 from spslam.process.ownership import OWNER, Claim, claim_folder, is_abandoned, remove_folder
-from spslam.io.structured_text import parse_json
 
 _LOG = logging.getLogger(__name__)
 

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from spslam import geometry
 from spslam.camera import Camera
 from spslam.config import LoopConfig
+from spslam.interfaces import BundleAdjuster, BundleProblem, BundleResult
 from spslam.map.map import Ids, Map
 from spslam.slam.mapping import bundle_problem, drop_single_views
-from spslam.interfaces import BundleAdjuster, BundleProblem, BundleResult
 
 logger = logging.getLogger(__name__)
 Array = NDArray[np.float64]

@@ -12,8 +12,8 @@ from spslam import geometry
 from spslam.camera import Camera
 from spslam.config import Config
 from spslam.frame import Observations
-from spslam.map.map import NO_POINT, Map
 from spslam.interfaces import Matcher, TwoViewEstimate, TwoViewSolver
+from spslam.map.map import NO_POINT, Map
 from spslam.slam.rolling_shutter import as_read_at_once
 from spslam.slam.tracking import Tracked, Tracker
 from spslam.slam.two_motions import Cells

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spslam import geometry
-from spslam.slam.loop_detection import median_depth, travelled
+from spslam.map.covisibility import median_depth
 from spslam.map.map import Ids, Map
+from spslam.slam.loop_detection import travelled
 from spslam.slam.tracking import Tracked
 
 Array = NDArray[np.float64]

@@ -21,13 +21,14 @@ from spslam import geometry
 from spslam.camera import Camera
 from spslam.config import Config
 from spslam.frame import Observations
-from spslam.slam.look_alikes import Departure, Place, groups_by_likeness
-from spslam.slam.loop_detection import LoopCandidates, median_depth, travelled
-from spslam.slam.pose_graph import essential_graph, spread_gap
-from spslam.map.map import Ids, Map
-from spslam.slam.mapping import Mapper, RemovedKeyframe
-from spslam.notices import notice
 from spslam.interfaces import Matcher, PlaceRecognizer, PoseGraphSolver, PoseSolver
+from spslam.map.covisibility import essential_graph, median_depth
+from spslam.map.map import Ids, Map
+from spslam.notices import notice
+from spslam.slam.look_alikes import Departure, Place, groups_by_likeness
+from spslam.slam.loop_detection import LoopCandidates, travelled
+from spslam.slam.mapping import Mapper, RemovedKeyframe
+from spslam.slam.pose_graph import spread_gap
 from spslam.slam.tracking import Tracked, Tracker
 
 logger = logging.getLogger(__name__)

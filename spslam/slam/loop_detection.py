@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from spslam import geometry
 from spslam.config import LoopConfig
-from spslam.map.map import Ids, Map
 from spslam.interfaces import PlaceRecognizer
+from spslam.map.covisibility import median_depth
+from spslam.map.map import Ids, Map
 
 Array = NDArray[np.float64]
 
@@ -113,12 +113,3 @@ def travelled(slam_map: Map, row: int) -> Array:
     length = np.zeros(len(slam_map.keyframes))
     length[here] = along[np.searchsorted(here, row)] - along
     return length
-
-
-def median_depth(slam_map: Map, keyframe_id: int) -> float:
-    """Median depth of the points that a key frame sees, map units; 0 if it sees none."""
-    points = slam_map.points_seen_by(np.array([keyframe_id]))
-    if len(points) == 0:
-        return 0.0
-    T_cam_world = geometry.inverse(slam_map.pose(keyframe_id))
-    return float(np.median(geometry.apply(T_cam_world, slam_map.positions[slam_map.point_rows(points)])[:, 2]))

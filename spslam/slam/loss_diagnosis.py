@@ -28,8 +28,8 @@ from scipy.spatial import cKDTree
 from spslam.camera import Camera
 from spslam.config import Config
 from spslam.frame import Observations
-from spslam.map.map import Ids
 from spslam.interfaces import Matcher
+from spslam.map.map import Ids
 
 Array = NDArray[np.float64]
 Cause = Literal["dark", "occlusion", "blur", "too few features", "jump", "too little parallax", "unclear"]

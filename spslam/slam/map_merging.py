@@ -6,12 +6,12 @@ import logging
 
 from spslam.config import Config
 from spslam.errors import MapError
+from spslam.interfaces import Parts, identity
+from spslam.map.io import SavedMap
+from spslam.map.map import Map, Origin
 from spslam.slam.global_bundle import GlobalRefiner
 from spslam.slam.loop_closing import LoopCloser, keyframe_observations
-from spslam.map.map import Map, Origin
-from spslam.map.io import SavedMap
 from spslam.slam.mapping import Mapper
-from spslam.interfaces import Parts, identity
 from spslam.slam.tracking import Tracker
 
 logger = logging.getLogger(__name__)

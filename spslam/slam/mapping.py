@@ -13,8 +13,8 @@ from spslam import geometry
 from spslam.camera import Camera
 from spslam.config import Config
 from spslam.frame import Observations
-from spslam.map.map import NO_POINT, Ids, Map
 from spslam.interfaces import BundleAdjuster, BundleProblem, BundleResult, Matcher, TwoViewSolver
+from spslam.map.map import NO_POINT, Ids, Map
 from spslam.slam.tracking import Tracked
 
 Array = NDArray[np.float64]

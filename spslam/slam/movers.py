@@ -28,8 +28,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spslam.camera import Camera
-from spslam.map.map import NO_POINT, Ids, Map
 from spslam.interfaces import PoseEstimate, PoseSolver
+from spslam.map.map import NO_POINT, Ids, Map
 from spslam.slam.tracking import Tracked, hull_share
 from spslam.slam.two_motions import Cells, consensus, find_split, residuals, rival
 

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spslam import geometry
-from spslam.slam.loss_diagnosis import Loss
-from spslam.slam.loop_closing import Rescaling
 from spslam.map.map import Map
+from spslam.slam.loop_closing import Rescaling
+from spslam.slam.loss_diagnosis import Loss
 from spslam.slam.mapping import RemovedKeyframe
 from spslam.trajectory import Trajectory
 

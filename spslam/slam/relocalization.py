@@ -18,10 +18,10 @@ from spslam import geometry
 from spslam.camera import Camera
 from spslam.config import Config
 from spslam.frame import Observations
-from spslam.slam.look_alikes import Departure, Place, Reach, groups_by_likeness
+from spslam.interfaces import PlaceRecognizer
 from spslam.map.map import Ids, Map
 from spslam.notices import notice
-from spslam.interfaces import PlaceRecognizer
+from spslam.slam.look_alikes import Departure, Place, Reach, groups_by_likeness
 from spslam.slam.tracking import Motion, Tracked, Tracker
 
 logger = logging.getLogger(__name__)

@@ -11,22 +11,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spslam import geometry
-from spslam.slam.body_fixed import BodyFixed
 from spslam.camera import Camera
 from spslam.config import Config, load_config
 from spslam.errors import DatasetError, MapError
 from spslam.frame import Frame, Observations, Sensor, Sighting
+from spslam.interfaces import Parts, at_once, engine, identity
+from spslam.map.io import SavedMap, save_map
+from spslam.map.map import ARBITRARY, NO_POINT, Ids, Map, Origin
+from spslam.notices import notice
+from spslam.slam.body_fixed import BodyFixed
 from spslam.slam.global_bundle import GlobalRefiner
-from spslam.slam.loss_diagnosis import HealthMonitor
 from spslam.slam.initialization import DepthInitializer, Started, TwoViewInitializer
 from spslam.slam.loop_closing import LoopCloser, Rescaling, keyframe_observations
-from spslam.map.map import ARBITRARY, NO_POINT, Ids, Map, Origin
-from spslam.map.io import SavedMap, save_map
+from spslam.slam.loss_diagnosis import HealthMonitor
 from spslam.slam.mapping import KeyframeRule, Mapper
 from spslam.slam.movers import Movers
-from spslam.notices import notice
 from spslam.slam.preprocessing import Observer, tracking_camera
-from spslam.interfaces import Parts, at_once, engine, identity
 from spslam.slam.recorder import Recorder, Statistics
 from spslam.slam.relocalization import Relocalizer
 from spslam.slam.rolling_shutter import as_read_at_once

@@ -14,8 +14,8 @@ from spslam import geometry
 from spslam.camera import Camera
 from spslam.config import Config
 from spslam.frame import Observations
-from spslam.map.map import NO_POINT, Ids, Map
 from spslam.interfaces import Matcher, PoseEstimate, PoseSolver
+from spslam.map.map import NO_POINT, Ids, Map
 
 Array = NDArray[np.float64]
 # A camera mostly is where it was expected: first a gate so much smaller, which holds a sixth of the pairs, is tried. It

@@ -1,0 +1,1 @@
+"""Scenes, viewers and videos."""

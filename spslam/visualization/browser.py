@@ -7,11 +7,11 @@ from time import monotonic, sleep
 import numpy as np
 from numpy.typing import NDArray
 
-from spslam.visualization.controls import Controls
 from spslam.visualization.camera_path import chase_view
+from spslam.visualization.controls import Controls
 from spslam.visualization.layers import draw_layers, frame_scene
-from spslam.visualization.scene import Scene
 from spslam.visualization.open3d_window import Canvas, moved_along
+from spslam.visualization.scene import Scene
 
 _SIZE = (1280, 960)
 _POINT_SIZE = 3.0

@@ -11,7 +11,15 @@ from numpy.typing import NDArray
 
 from spslam.errors import ConfigError
 from spslam.visualization.path_views import gaps
-from spslam.visualization.scene import Scene, Viewpoint, choose_viewpoint, frustum_lines, inlier_points, typical_size, up_direction
+from spslam.visualization.scene import (
+    Scene,
+    Viewpoint,
+    choose_viewpoint,
+    frustum_lines,
+    inlier_points,
+    typical_size,
+    up_direction,
+)
 
 Array = NDArray[np.float64]
 Color = tuple[float, float, float]

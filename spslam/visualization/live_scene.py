@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spslam.evaluation.association import associate
 from spslam.errors import TrajectoryError
+from spslam.evaluation.association import associate
 from spslam.evaluation.ate import transform_trajectory
 from spslam.geometry import inverse, umeyama
+from spslam.trajectory import Trajectory
 from spslam.visualization.saved_run import build_scene
 from spslam.visualization.scene import Scene
-from spslam.trajectory import Trajectory
 
 if TYPE_CHECKING:
     from spslam.slam.system import Slam

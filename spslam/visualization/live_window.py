@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from spslam.visualization.controls import Controls
+from spslam.trajectory import Trajectory
 from spslam.visualization.camera_path import chase_view
+from spslam.visualization.controls import Controls
+from spslam.visualization.draw_tracks import draw_sighting
+from spslam.visualization.image_window import ImageWindow
 from spslam.visualization.layers import Look, draw_layers, frame_scene
 from spslam.visualization.live_scene import live_scene
-from spslam.visualization.scene import Scene
-from spslam.visualization.draw_tracks import draw_sighting
-from spslam.trajectory import Trajectory
-from spslam.visualization.image_window import ImageWindow
 from spslam.visualization.open3d_window import Canvas, moved_along
+from spslam.visualization.scene import Scene
 
 if TYPE_CHECKING:
     from spslam.frame import Frame

@@ -1,7 +1,7 @@
 """Pictures and films of scenes, without a display.
 
-They are rendered by a process of its own (`python -m spslam.visualization.render JOB SCENE FILE`): where drivers are broken
-Open3D takes its whole process down, and that must not cost anybody a finished run.
+They are rendered by a process of its own (`python -m spslam.visualization.render JOB SCENE FILE`): where drivers are
+broken Open3D takes its whole process down, and that must not cost anybody a finished run.
 """
 
 from __future__ import annotations
@@ -21,15 +21,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+import spslam
 from spslam.errors import MissingDependencyError, OutputError
 from spslam.io.files import folder_of, write_atomic
+from spslam.notices import notice
 from spslam.visualization.camera_path import film
 from spslam.visualization.layers import Layer, Look, draw_layers, frame_scene, thicken_hairs
 from spslam.visualization.legend import write_legend
-from spslam.notices import notice
-from spslam.visualization.video_writer import VideoFile
-from spslam.visualization.scene import Scene, Viewpoint
 from spslam.visualization.open3d_window import Canvas
+from spslam.visualization.scene import Scene, Viewpoint
+from spslam.visualization.video_writer import VideoFile
 
 _log = logging.getLogger(__name__)
 
@@ -148,7 +149,7 @@ def _folder_beside(path: Path) -> Iterator[str]:
 def _run(command: list[str], errors: Path, goes_on: Callable[[int, int], bool] | None) -> int:
     """Run the renderer to its end; its exit status. A film asks after each picture whether it goes on."""
     # It must find this very package, wherever that was imported from.
-    search = [str(Path(__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    search = [str(Path(spslam.__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(search)}
     pipe = subprocess.PIPE
     try:

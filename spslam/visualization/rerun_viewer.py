@@ -21,13 +21,13 @@ from numpy.typing import NDArray
 from spslam.camera import Camera
 from spslam.errors import MissingDependencyError, OutputError
 from spslam.io.files import check_printable, final_path, printable
-from spslam.visualization.layers import Lines, Look, Points, draw_layers, frame_scene
-from spslam.visualization.live_scene import live_scene
-from spslam.visualization.scene import Scene
-from spslam.visualization.draw_tracks import MATCHED, UNMATCHED
 from spslam.slam.tracking import TrackState
 from spslam.trajectory import Trajectory
+from spslam.visualization.draw_tracks import MATCHED, UNMATCHED
+from spslam.visualization.layers import Lines, Look, Points, draw_layers, frame_scene
+from spslam.visualization.live_scene import live_scene
 from spslam.visualization.open3d_window import has_display
+from spslam.visualization.scene import Scene
 
 if TYPE_CHECKING:
     from spslam.frame import Frame, Sighting

@@ -20,17 +20,17 @@ from spslam.errors import MapError, OutputError, SpslamError, TrajectoryError
 from spslam.evaluation.ate import Alignment, Evaluation, evaluate, transform_trajectory
 from spslam.geometry import inverse
 from spslam.io.given_files import read_given
-from spslam.slam.pose_graph import covisible_pairs
-from spslam.map.map import Map
+from spslam.io.structured_text import one_line
+from spslam.map.covisibility import covisible_pairs
 from spslam.map.export import choose_part
 from spslam.map.io import load_map
+from spslam.map.map import Map
 from spslam.notices import notice
 from spslam.run.output import GROUND_TRUTH, RUN_LABELS, read_metrics
-from spslam.visualization.path_views import during
-from spslam.visualization.scene import Scene
-from spslam.io.structured_text import one_line
 from spslam.slam.tracking import TrackState
 from spslam.trajectory import Trajectory, read_tum
+from spslam.visualization.path_views import during
+from spslam.visualization.scene import Scene
 
 _LOG = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ import pytest
 from spslam.datasets import open_sequence
 from spslam.errors import DatasetError, FrameError
 from spslam.frame import Frame
-from spslam.notices import shown_notices
 from spslam.interfaces import Sequence
+from spslam.notices import shown_notices
 
 FOCAL, OFFSET = 30.0, 3.0
 TIMES = [0.0, 0.1, 0.2, 0.3]

@@ -7,11 +7,11 @@ import pytest
 from spslam.camera import Camera
 from spslam.datasets.calibration.rectified_view import field_across, rectified_view
 from spslam.datasets.calibration.rectify import StereoRectifier
-from spslam.datasets.world.world import world_spec
 from spslam.datasets.world.cache import cached_atlas
 from spslam.datasets.world.path import PATHS
 from spslam.datasets.world.render import Renderer
 from spslam.datasets.world.scene import LAYOUTS
+from spslam.datasets.world.world import world_spec
 from spslam.errors import CalibrationError
 from spslam.geometry import apply, inverse, make_transform, so3_exp
 from spslam.notices import shown_notices

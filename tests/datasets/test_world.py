@@ -10,15 +10,15 @@ import pytest
 
 from spslam.camera import Camera
 from spslam.datasets.world import cache as world_cache
-from spslam.datasets.world.world import WORLD_PRESETS, RenderedWorld, WorldSpec, open_world, world_spec
 from spslam.datasets.world.path import PATHS
 from spslam.datasets.world.render import Renderer, build_atlas
 from spslam.datasets.world.scene import LAYOUTS, Box, Layout
 from spslam.datasets.world.texture import face_texture
+from spslam.datasets.world.world import WORLD_PRESETS, RenderedWorld, WorldSpec, open_world, world_spec
 from spslam.errors import DatasetError
-from spslam.io.files import cache_folder
 from spslam.geometry import apply, inverse, rotation_angle
 from spslam.interfaces import Sequence
+from spslam.io.files import cache_folder
 
 
 @pytest.fixture(scope="session")

@@ -13,9 +13,16 @@ from torch.nn import functional
 from spslam.codebook import Codebook
 from spslam.config import FeatureConfig
 from spslam.errors import WeightsError
-from spslam.frontend.superpoint.checkpoints import Checkpoint, find_weights, load_superpoint, read_checkpoint, read_codebook, weights_name
-from spslam.frontend.superpoint.descriptors import sample_descriptors
 from spslam.frontend.extractors.registry import create_extractor
+from spslam.frontend.superpoint.checkpoints import (
+    Checkpoint,
+    find_weights,
+    load_superpoint,
+    read_checkpoint,
+    read_codebook,
+    weights_name,
+)
+from spslam.frontend.superpoint.descriptors import sample_descriptors
 from spslam.frontend.superpoint.superpoint import FULL_WIDTHS, LITE_WIDTHS, Sampling, SuperPoint, detector_probabilities
 from spslam.frontend.superpoint.weights_file import describe_network, export_weights
 

@@ -11,9 +11,9 @@ from safetensors.numpy import load_file, save_file
 from spslam.config import FeatureConfig
 from spslam.errors import ConfigError, WeightsError
 from spslam.frame import unit_descriptors
-from spslam.frontend.superpoint.checkpoints import find_weights
-from spslam.frontend.matching.matching import DescriptorMatcher
 from spslam.frontend.extractors.registry import create_extractor, extractor_names
+from spslam.frontend.matching.matching import DescriptorMatcher
+from spslam.frontend.superpoint.checkpoints import find_weights
 from spslam.interfaces import Extractor
 
 BUILT_IN = ["superpoint", "orb", "sift"]

@@ -16,10 +16,10 @@ from spslam.config import FeatureConfig
 from spslam.errors import OutputError
 from spslam.frame import Features
 from spslam.frontend.extractors import cache_key as feature_key
-from spslam.frontend.superpoint import keypoints
-from spslam.frontend.extractors.feature_cache import CachedExtractor
 from spslam.frontend.extractors.cache_key import code_digest, code_files, describe
+from spslam.frontend.extractors.feature_cache import CachedExtractor
 from spslam.frontend.extractors.registry import create_extractor
+from spslam.frontend.superpoint import keypoints
 from spslam.interfaces import Extractor, engine, identity
 
 Image = NDArray[np.uint8]
@@ -132,8 +132,8 @@ def test_weights_engine_and_precision_are_in_the_key() -> None:
 
 
 def test_the_int8_model_is_in_the_key(tmp_path: Path) -> None:
-    from spslam.frontend.superpoint.checkpoints import find_weights
     from spslam.frontend.engines.choice import quantised_path
+    from spslam.frontend.superpoint.checkpoints import find_weights
 
     weights = tmp_path / "own.safetensors"
     weights.write_bytes(find_weights().read_bytes())

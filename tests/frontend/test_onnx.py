@@ -21,18 +21,18 @@ from spslam.config import FeatureConfig
 from spslam.datasets.images.decoding import read_image
 from spslam.errors import ConfigError, MissingDependencyError, WeightsError
 from spslam.frame import Features
-from spslam.frontend.superpoint import decoder, descriptors, keypoints
 from spslam.frontend.engines import onnx_model
-from spslam.frontend.superpoint.checkpoints import Checkpoint, load_superpoint, read_checkpoint
 from spslam.frontend.engines.choice import LIMITS, choose_engine, difference, quantised_path
 from spslam.frontend.engines.export import export_model
-from spslam.frontend.extractors.superpoint_extractor import SuperPointExtractor
 from spslam.frontend.engines.onnx_engine import OnnxRuntimeEngine
 from spslam.frontend.engines.onnx_model import cached_path, convert_onnx, converted_onnx, read_onnx
 from spslam.frontend.engines.onnx_points import convert_points
-from spslam.frontend.extractors.registry import create_extractor
-from spslam.frontend.superpoint.superpoint import Sampling, SuperPoint
 from spslam.frontend.engines.torch_engine import TorchEngine
+from spslam.frontend.extractors.registry import create_extractor
+from spslam.frontend.extractors.superpoint_extractor import SuperPointExtractor
+from spslam.frontend.superpoint import decoder, descriptors, keypoints
+from spslam.frontend.superpoint.checkpoints import Checkpoint, load_superpoint, read_checkpoint
+from spslam.frontend.superpoint.superpoint import Sampling, SuperPoint
 from spslam.frontend.superpoint.weights_file import describe_network, export_weights
 from spslam.io.sealed import write_sealed
 

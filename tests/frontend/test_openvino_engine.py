@@ -17,17 +17,18 @@ from numpy.typing import NDArray
 
 from spslam.config import FeatureConfig, load_config
 from spslam.errors import ConfigError, MissingDependencyError, WeightsError
-from spslam.frontend.engines import choice as engine_choice, openvino_model
-from spslam.frontend.superpoint.checkpoints import Checkpoint, load_superpoint, read_checkpoint
-from spslam.frontend.engines.engine import Engine
+from spslam.frontend.engines import choice as engine_choice
+from spslam.frontend.engines import openvino_model
 from spslam.frontend.engines.choice import LIMITS, choose_engine, difference, quantised_path
+from spslam.frontend.engines.engine import Engine
 from spslam.frontend.engines.export import export_model
-from spslam.frontend.extractors.superpoint_extractor import SuperPointExtractor
 from spslam.frontend.engines.openvino_engine import OpenVinoEngine, has_bf16
 from spslam.frontend.engines.openvino_model import convert, converted, openvino_cache, read_model, write_model
-from spslam.frontend.extractors.registry import create_extractor
-from spslam.frontend.superpoint.superpoint import SuperPoint
 from spslam.frontend.engines.torch_engine import TorchEngine
+from spslam.frontend.extractors.registry import create_extractor
+from spslam.frontend.extractors.superpoint_extractor import SuperPointExtractor
+from spslam.frontend.superpoint.checkpoints import Checkpoint, load_superpoint, read_checkpoint
+from spslam.frontend.superpoint.superpoint import SuperPoint
 from spslam.frontend.superpoint.weights_file import describe_network, export_weights
 from spslam.io.sealed import read_sealed
 

@@ -7,8 +7,8 @@ import pytest
 
 from spslam.config import FeatureConfig
 from spslam.frame import Features
-from spslam.frontend.matching.point_tracks import PointTracks
 from spslam.frontend.extractors.registry import create_extractor
+from spslam.frontend.matching.point_tracks import PointTracks
 
 LENGTH = 5
 

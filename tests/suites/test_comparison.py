@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from suite_runs import results, row
 
-from spslam.errors import BenchmarkError
 from spslam.benchmark.comparison import Verdict, compare, comparison_table
 from spslam.benchmark.results import Row
+from spslam.errors import BenchmarkError
 
 
 def repeats(*errors: float, case: str = "world mono orb default", tracked: int = 10) -> list[Row]:

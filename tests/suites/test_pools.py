@@ -17,10 +17,10 @@ from typing import Any
 import psutil
 import pytest
 
-from spslam.errors import BenchmarkError
 from spslam.benchmark.identity import code_sha256, file_sha256
 from spslam.benchmark.perform import Finished, Request, StoppedError, perform
 from spslam.benchmark.pools import DaskPool, LocalPool
+from spslam.errors import BenchmarkError
 
 FRAMES = 3
 
@@ -33,7 +33,7 @@ def request(name: str, *arguments: str, **files: str) -> Request:
 def children(parent: int) -> list[psutil.Process]:
     """The processes of runs that a process has started."""
     found = psutil.Process(parent).children(recursive=True)
-    return [process for process in found if "spslam.benchmark.child" in " ".join(command_of(process))]
+    return [process for process in found if "spslam.cli.suite_worker" in " ".join(command_of(process))]
 
 
 def command_of(process: psutil.Process) -> list[str]:

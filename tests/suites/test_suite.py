@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from spslam.benchmark.identity import Identity, config_changes, config_sha256
+from spslam.benchmark.published import load_published
+from spslam.benchmark.suite import Run, chosen, expand, load_suite, suite_names
 from spslam.config import Config, load_config
 from spslam.datasets import open_sequence
 from spslam.datasets.fetch.catalogue import Catalogue
 from spslam.datasets.world.disturbed import disturb, parse_disturbance
 from spslam.datasets.world.world import is_world, open_world
 from spslam.errors import ConfigError
-from spslam.benchmark.identity import Identity, config_changes, config_sha256
-from spslam.benchmark.published import load_published
-from spslam.benchmark.suite import Run, chosen, expand, load_suite, suite_names
 
 TINY = """
 title: Tiny

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spslam.codebook import Codebook
-from spslam.map.map import Map
 from spslam.map.archive import write_archive
+from spslam.map.map import Map
 
 Arrays = dict[str, NDArray[Any]]
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from spslam.frame import Frame, Sighting
 from spslam.geometry import make_transform, so3_exp
-from spslam.visualization.scene import Scene
 from spslam.trajectory import Trajectory
+from spslam.visualization.scene import Scene
 
 
 def room(strays: int = 50) -> tuple[np.ndarray, np.ndarray, Trajectory]:

@@ -10,9 +10,9 @@ from typing import Any
 
 import yaml
 
-from spslam.config import load_config
 from spslam.benchmark.perform import Finished, Request
 from spslam.benchmark.results import Results, Row
+from spslam.config import load_config
 
 MACHINE: dict[str, str | int] = {"processor": "Abacus", "architecture": "wood", "cores": 2, "host": "here"}
 

@@ -17,14 +17,14 @@ from torch import Tensor
 
 from spslam.errors import DatasetError
 
+from ...photos import fit_image, read_photo
 from ...superpoint.superpoint import CELL, SuperPoint, detector_probabilities
 from ..config import DataConfig, DistillationConfig, TrainingConfig
-from .corners import corner_strength, settle_on_corners
 from ..losses.detector_losses import splat_points
+from .corners import corner_strength, settle_on_corners
 from .homography import identity_homographies, sample_homographies, valid_mask, warp_images, warp_points
 from .labels import Labels, label_path, read_labels
 from .photometric import augment
-from ...photos import fit_image, read_photo
 from .shape_cache import ShapeDataset
 
 Batch = dict[str, Tensor]

@@ -18,16 +18,16 @@ import torch
 
 from spslam.errors import DatasetError, OutputError, SpslamError
 from spslam.io.files import write_atomic
-from spslam.process.signals import children_spared, end_with_parent
 from spslam.io.structured_text import parse_json
+from spslam.process.signals import children_spared, end_with_parent
 
-from ...superpoint.checkpoints import load_superpoint
 from ...engines.engine import usable_cores
+from ...photos import fit_image, read_photo
+from ...superpoint.checkpoints import load_superpoint
 from ...superpoint.superpoint import SuperPoint
 from ..config import LabelConfig
-from .labels import adapt, find_labels, read_labels, relative_name, write_labels
-from ...photos import fit_image, read_photo
 from ..precision import resolve_precision
+from .labels import adapt, find_labels, read_labels, relative_name, write_labels
 
 logger = logging.getLogger(__name__)
 

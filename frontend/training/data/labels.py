@@ -26,8 +26,8 @@ from ...superpoint.decoder import refine_on_heat
 from ...superpoint.keypoints import find_maxima
 from ...superpoint.superpoint import CELL, SuperPoint, detector_probabilities
 from ..config import LabelConfig
-from .homography import identity_homographies, sample_homographies, valid_mask, warp_images
 from ..precision import Precision, autocast
+from .homography import identity_homographies, sample_homographies, valid_mask, warp_images
 
 _MASS_SIDE = 5
 

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spslam.errors import OutputError
-from spslam.process.signals import children_spared, cleaned_up, end_with_parent, nothing_kept
 from spslam.io.structured_text import parse_json
+from spslam.process.signals import children_spared, cleaned_up, end_with_parent, nothing_kept
 
 from .shapes import PRIMITIVES, draw_shape
 

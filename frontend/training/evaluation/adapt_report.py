@@ -20,13 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spslam.config import FeatureConfig
-from spslam.io.files import write_atomic
 from spslam.frame import Features
+from spslam.io.files import write_atomic
 
-from ...superpoint.checkpoints import load_superpoint
 from ...extractors.superpoint_extractor import SuperPointExtractor
-from .homography_metrics import CORRECT_PX, best_features, in_shared_area, nearest_distance, warp_points
+from ...superpoint.checkpoints import load_superpoint
 from ..data.homography_sets import ImagePair, photo_pairs
+from .homography_metrics import CORRECT_PX, best_features, in_shared_area, nearest_distance, warp_points
 
 Image = NDArray[np.uint8]
 

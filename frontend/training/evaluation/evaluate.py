@@ -17,9 +17,9 @@ from spslam.errors import ConfigError
 from spslam.interfaces import Extractor, engine
 
 from ...extractors.registry import create_extractor
+from ..data.homography_sets import PHOTO_SIZE, ImagePair, photo_pairs, scene_pairs
 from .evaluation_report import Result, markdown_table, plot, write_json
 from .homography_metrics import METRICS, Estimator, localisation_scores, matching_scores
-from ..data.homography_sets import PHOTO_SIZE, ImagePair, photo_pairs, scene_pairs
 from .pose_evaluation import evaluate_pose
 from .shapes_evaluation import CLASSICAL_DETECTORS, LabelledImages, detector_of, evaluate_shapes
 

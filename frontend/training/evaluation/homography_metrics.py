@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from spslam.frame import Features, unit_descriptors
 
-from ...superpoint.keypoints import suppress
 from ...matching.matching import DescriptorMatcher
+from ...superpoint.keypoints import suppress
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from spslam.interfaces import Extractor
 
 from ...superpoint.keypoints import find_maxima
-from .homography_metrics import NMS_RADIUS, average_precision, pairwise_distance, suppress_near
 from ..data.shape_cache import ShapeDataset, open_shapes
 from ..data.shapes import PRIMITIVES
+from .homography_metrics import NMS_RADIUS, average_precision, pairwise_distance, suppress_near
 
 Image = NDArray[np.uint8]
 Floats = NDArray[np.float64]

@@ -11,17 +11,17 @@ import numpy as np
 from spslam.config import FeatureConfig
 from spslam.frame import Features, unit_descriptors
 
-from ...superpoint.descriptors import DEFAULT_MAX_DISTANCE
 from ...extractors.superpoint_extractor import SuperPointExtractor
 from ...matching.matching import DescriptorMatcher
+from ...superpoint.descriptors import DEFAULT_MAX_DISTANCE
 from ...superpoint.superpoint import SuperPoint
+from ..data.homography_sets import ImagePair, photo_pairs
 from .homography_metrics import (
     CORRECT_PX,
     localisation_scores,
     matching_scores,
     warp_points,
 )
-from ..data.homography_sets import ImagePair, photo_pairs
 from .shapes_evaluation import LabelledImages, detector_of, evaluate_shapes
 
 _TRUE_SHARE = 0.95

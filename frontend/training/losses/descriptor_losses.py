@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from ...superpoint.superpoint import CELL, Sampling
-from .detector_losses import full_precision, masked_mean, valid_cells
 from ..data.homography import warp_points
+from .detector_losses import full_precision, masked_mean, valid_cells
 
 # Far below any similarity, yet finite: a row without a single valid entry must not become NaN.
 _MASKED = -1e30

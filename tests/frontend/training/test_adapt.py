@@ -14,18 +14,18 @@ import torch
 
 from spslam.errors import DatasetError, SpslamError, TrainingError, WeightsError
 from spslam.frontend.engines import torch_engine
+from spslam.frontend.photos import find_photos, read_photo
 from spslam.frontend.superpoint.checkpoints import load_superpoint, read_codebook
 from spslam.frontend.superpoint.superpoint import SuperPoint
-from spslam.frontend.training import adapt as module
-from spslam.frontend.training.evaluation import adapt_report, evaluate, validation
-from spslam.frontend.training.data import homography_sets
-from spslam.frontend.training.adapt import Adaptation, adapt, plan_labels, verdict
-from spslam.frontend.training.data.adapt_images import gather_images, split_stretches
-from spslam.frontend.training.evaluation.adapt_report import read_log
-from spslam.frontend.training.config import TrainingConfig, load_training_config
-from spslam.frontend.photos import find_photos, read_photo
-from spslam.frontend.training.trainer import Progress
 from spslam.frontend.superpoint.weights_file import describe_network, export_weights, read_card
+from spslam.frontend.training import adapt as module
+from spslam.frontend.training.adapt import Adaptation, adapt, plan_labels, verdict
+from spslam.frontend.training.config import TrainingConfig, load_training_config
+from spslam.frontend.training.data import homography_sets
+from spslam.frontend.training.data.adapt_images import gather_images, split_stretches
+from spslam.frontend.training.evaluation import adapt_report, evaluate, validation
+from spslam.frontend.training.evaluation.adapt_report import read_log
+from spslam.frontend.training.trainer import Progress
 
 STEPS = 4
 CONFIG = TrainingConfig.model_validate(

@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from spslam.errors import DatasetError
+from spslam.frontend.photos import fit_image
 from spslam.frontend.superpoint.superpoint import SuperPoint
 from spslam.frontend.training.config import TrainingConfig, load_training_config
 from spslam.frontend.training.data.corners import corner_strength, settle_on_corners
 from spslam.frontend.training.data.dataset import LabelledPhotos, PhotoSource, ShapeSource, TeacherSource, step_batch
 from spslam.frontend.training.data.homography import warp_points
 from spslam.frontend.training.data.labels import Labels, label_path, write_labels
-from spslam.frontend.photos import fit_image
 from spslam.frontend.training.data.shape_cache import open_shapes
 
 SIZE = (64, 96)

@@ -9,7 +9,13 @@ import numpy as np
 import pytest
 
 from spslam.errors import ConfigError, OutputError
-from spslam.frontend.training.evaluation.evaluate import EvaluationData, evaluate_extractor, markdown_table, plot, write_json
+from spslam.frontend.training.evaluation.evaluate import (
+    EvaluationData,
+    evaluate_extractor,
+    markdown_table,
+    plot,
+    write_json,
+)
 from spslam.frontend.training.evaluation.homography_metrics import METRICS
 from spslam.frontend.training.evaluation.shapes_evaluation import evaluation_shapes
 

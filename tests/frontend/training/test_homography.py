@@ -9,7 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spslam.frontend.training.config import HomographyConfig
-from spslam.frontend.training.data.homography import identity_homographies, sample_homographies, valid_mask, warp_images, warp_points
+from spslam.frontend.training.data.homography import (
+    identity_homographies,
+    sample_homographies,
+    valid_mask,
+    warp_images,
+    warp_points,
+)
 
 SIZE = (120, 160)
 STRONG = HomographyConfig(allow_artifacts=True, rotation_deg=180.0, scale=0.4, perspective=0.3)

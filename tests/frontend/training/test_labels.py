@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 
 from spslam.errors import DatasetError, OutputError, WeightsError
+from spslam.frontend.photos import fit_image
 from spslam.frontend.superpoint.checkpoints import load_superpoint
 from spslam.frontend.superpoint.superpoint import CELL, SuperPoint
 from spslam.frontend.training.config import HomographyConfig, LabelConfig
 from spslam.frontend.training.data.labelling import LabelSummary, label_images
 from spslam.frontend.training.data.labels import Labels, adapt, find_labels, label_path, read_labels, write_labels
-from spslam.frontend.photos import fit_image
 
 FEW = LabelConfig(
     size=(48, 64), homographies=3, batch=2, homography=HomographyConfig(allow_artifacts=True, rotation_deg=20.0)

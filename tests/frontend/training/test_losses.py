@@ -10,8 +10,21 @@ from torch.nn import functional
 from spslam.frontend.superpoint.descriptors import sample_descriptors
 from spslam.frontend.superpoint.superpoint import Sampling, detector_probabilities
 from spslam.frontend.training.config import LossConfig
-from spslam.frontend.training.losses.descriptor_losses import ContrastiveDescriptorLoss, HingeDescriptorLoss, SparseDescriptorLoss, sample_descriptor_map
-from spslam.frontend.training.losses.detector_losses import ConsistencyLoss, DetectorLoss, LocalisationLoss, detector_targets, space_to_depth, splat_points, valid_cells
+from spslam.frontend.training.losses.descriptor_losses import (
+    ContrastiveDescriptorLoss,
+    HingeDescriptorLoss,
+    SparseDescriptorLoss,
+    sample_descriptor_map,
+)
+from spslam.frontend.training.losses.detector_losses import (
+    ConsistencyLoss,
+    DetectorLoss,
+    LocalisationLoss,
+    detector_targets,
+    space_to_depth,
+    splat_points,
+    valid_cells,
+)
 from spslam.frontend.training.losses.losses import DistillationLoss, Loss, WeightedLoss, build_loss
 
 Arrays = Mapping[str, np.ndarray]

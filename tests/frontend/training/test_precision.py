@@ -8,8 +8,8 @@ from spslam.frontend.superpoint.checkpoints import load_superpoint
 from spslam.frontend.training import precision
 from spslam.frontend.training.config import LabelConfig, load_training_config
 from spslam.frontend.training.data.labels import adapt, find_labels
-from spslam.frontend.training.precision import Precision, autocast, has_bf16
 from spslam.frontend.training.data.shapes import draw_shape
+from spslam.frontend.training.precision import Precision, autocast, has_bf16
 
 
 @pytest.mark.parametrize(

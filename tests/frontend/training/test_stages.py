@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from spslam.errors import DatasetError, TrainingError, TrainingStoppedError
+from spslam.frontend.photos import find_photos
 from spslam.frontend.superpoint.checkpoints import load_superpoint, read_codebook
 from spslam.frontend.superpoint.superpoint import SuperPoint
+from spslam.frontend.superpoint.weights_file import read_card
 from spslam.frontend.training.config import TrainingConfig, load_training_config
 from spslam.frontend.training.data.labelling import label_images
-from spslam.frontend.photos import find_photos
 from spslam.frontend.training.stages import StageInputs, initial_network, photo_groups, run_stage
 from spslam.frontend.training.trainer import BEST, LOG
-from spslam.frontend.superpoint.weights_file import read_card
 
 SMALL = [
     "network.strided=3",

@@ -15,7 +15,15 @@ from spslam.errors import OutputError, WeightsError
 from spslam.frontend.superpoint.checkpoints import BUILT_IN as BUILT_IN_NAMES
 from spslam.frontend.superpoint.checkpoints import find_weights, load_superpoint, read_codebook
 from spslam.frontend.superpoint.superpoint import FULL_WIDTHS, LITE_WIDTHS, Sampling, SuperPoint
-from spslam.frontend.superpoint.weights_file import Card, StageRecord, card_markdown, describe_network, export_weights, fold_batch_norm, read_card
+from spslam.frontend.superpoint.weights_file import (
+    Card,
+    StageRecord,
+    card_markdown,
+    describe_network,
+    export_weights,
+    fold_batch_norm,
+    read_card,
+)
 
 WIDTHS = (4, 4, 8, 8, 16)
 BUILT_IN = find_weights()
