@@ -105,7 +105,7 @@ class Catalogue:
     @classmethod
     def load(cls) -> Catalogue:
         """The one that comes with spslam."""
-        return cls(yaml.safe_load((files(__package__) / "catalogue.yaml").read_text(encoding="utf-8")))
+        return cls(yaml.safe_load((files("spslam.datasets") / "catalogue.yaml").read_text(encoding="utf-8")))
 
     def choose(self, names: Iterable[str]) -> list[PublicSequence]:
         """The sequences of these names, each once. A data set's name stands for all of its sequences.

@@ -8,7 +8,7 @@ import pytest
 
 from spslam.process import machine
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell")

@@ -199,7 +199,7 @@ def test_standard_output_as_a_file_follows_what_was_printed(path: str, tmp_path:
     (tmp_path / "link").symlink_to("/dev/stdout")
     code = f"from spslam.io.files import write_atomic\nprint('one')\nwrite_atomic({path!r}, 'two\\n')\nprint('three')"
     command = [sys.executable, "-c", code]
-    environment = {**os.environ, "PYTHONPATH": str(Path(files.__file__).parent.parent)}
+    environment = {**os.environ, "PYTHONPATH": str(Path(files.__file__).parents[2])}
     out = tmp_path / "out.txt"
     with out.open("wb") as file:
         subprocess.run(command, stdout=file, check=True, cwd=tmp_path, env=environment)

@@ -289,7 +289,7 @@ def test_windows_draw_on_a_real_context() -> None:
         "import sys; sys.path[:0] = sys.argv[1:]\n"
         "from conftest import Landmarks\n"
         "from room_scene import WatchedSlam, room_scene\n"
-        "from test_viewer_open3d import show\n"
+        "from test_open3d_window import show\n"
         "from spslam.visualization.controls import Controls\n"
         "from spslam.visualization.browser import Browser\n"
         "from spslam.visualization.live_window import Open3DViewer\n"
@@ -301,6 +301,6 @@ def test_windows_draw_on_a_real_context() -> None:
         "    browser._controls.bindings()[key]()\n    browser.refresh()\n    assert browser._canvas.poll()\n"
         "browser._canvas.close()\n"
     )
-    folders = [str(Path(__file__).parent), str(Path(__file__).parent / "support")]
+    folders = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "support")]
     done = subprocess.run([sys.executable, "-c", code, *folders], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

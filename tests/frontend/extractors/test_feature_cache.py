@@ -239,7 +239,7 @@ def test_processes_share_a_folder(tmp_path: Path) -> None:
         "    cached.extract(np.random.default_rng(seed).integers(0, 256, (120, 160), dtype=np.uint8))\n"
     )
     command = [sys.executable, "-W", "error", "-c", code, str(tmp_path)]
-    running = [subprocess.Popen(command, cwd=Path(__file__).parents[2], stderr=subprocess.PIPE) for _ in range(2)]
+    running = [subprocess.Popen(command, cwd=Path(__file__).parents[3], stderr=subprocess.PIPE) for _ in range(2)]
     for process in running:
         assert process.communicate()[1] == b""
         assert process.returncode == 0

@@ -205,7 +205,7 @@ def test_two_processes_give_the_same_bytes(tmp_path: Path) -> None:
         subprocess.run(
             [sys.executable, "-c", code],
             env=environment,
-            cwd=Path(__file__).parents[2],
+            cwd=Path(__file__).parents[3],
             capture_output=True,
             check=True,
         ).stdout
@@ -245,7 +245,7 @@ def test_signals_after_engines_that_are_gone(precision: str, options: list[str])
         "print(len(interrupts))\n"
     )
     command = [sys.executable, *options, "-c", code]
-    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=Path(__file__).parents[3], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "3\n"), done.stderr
 
 
@@ -464,6 +464,6 @@ def test_nothing_is_reported_to_anybody(tmp_path: Path) -> None:
         "assert 'openvino_telemetry' not in sys.modules\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False
+        [sys.executable, "-c", code], cwd=Path(__file__).parents[3], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr

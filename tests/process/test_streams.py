@@ -14,7 +14,7 @@ from rich.console import Console
 from spslam.cli.console import print_figures
 from spslam.process.streams import TolerantStream, tolerant_streams, writable
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Broken(io.RawIOBase):

@@ -21,7 +21,7 @@ from spslam.pipeline import Status
 from spslam.slam.tracking import TrackResult, TrackState
 from spslam.trajectory import read_tum
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 QUICK = ["--extractor", "orb", "--max-frames", "5"]
 
 

@@ -196,7 +196,7 @@ def test_the_renderer_finds_this_package_from_anywhere(tmp_path: Path, monkeypat
     # Without site packages (-S) only the environment leads to it.
     command = [sys.executable, "-S", "-c", "import spslam; print(spslam.__path__[0])"]
     done = subprocess.run(command, cwd=tmp_path, env=renderer.environment, capture_output=True, text=True, check=True)
-    assert Path(done.stdout.strip()) == Path(viewer_render.__file__).parent
+    assert Path(done.stdout.strip()) == Path(viewer_render.__file__).parents[1]
 
 
 def test_the_renderer_says_in_one_line_what_is_missing(

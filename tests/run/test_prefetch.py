@@ -1,0 +1,246 @@
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+
+from spslam.camera import Camera
+from spslam.errors import FrameError
+from spslam.frame import Frame
+from spslam.run.prefetch import prepared
+
+CAMERA = Camera(8, 6, 5.0, 5.0, 4.0, 3.0)
+NAMES = {"read ahead", "observe ahead", "observe_0"}
+
+
+class Frames:
+    """Frames 0, 1, 2 … a hundredth of a second apart; reading fails at `fails_at`."""
+
+    def __init__(self, count: int, fails_at: int | None = None, period_s: float = 0.01) -> None:
+        self.count, self.fails_at, self.period_s = count, fails_at, period_s
+        self.read: list[int] = []
+
+    def __iter__(self) -> Iterator[Frame]:
+        for index in range(self.count):
+            self.read.append(index)
+            if index == self.fails_at:
+                raise FrameError("the disk is gone")
+            yield Frame(index, self.period_s * index, CAMERA, np.full((6, 8), index % 256, np.uint8))
+
+
+class Clock:
+    """The pipeline's clock in real time, which stands still but for `advance`: no other load of the machine shows."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        self.asleep = False
+        self._changed = threading.Condition()
+        monkeypatch.setattr("spslam.run.prefetch.monotonic", lambda: self.now)
+        monkeypatch.setattr("spslam.run.prefetch.sleep", self._sleep)
+
+    def advance(self, seconds: float) -> None:
+        """Once the camera waits for its next stamp."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: self.asleep, 30), "nobody waits for a stamp"
+            self.asleep = False
+            self.now += seconds
+            self._changed.notify_all()
+
+    def _sleep(self, seconds: float) -> None:
+        with self._changed:
+            until = self.now + seconds - 1e-9
+            while self.now < until:
+                self.asleep = True
+                self._changed.notify_all()
+                assert self._changed.wait(30), "time stands still"
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+def wait_for(condition: Callable[[], bool]) -> bool:
+    """Whether it comes true within half a minute."""
+    end = time.monotonic() + 30
+    while not condition() and time.monotonic() < end:
+        time.sleep(1e-3)
+    return condition()
+
+
+def index_of(frame: Frame) -> int:
+    return frame.index
+
+
+def threads() -> set[str]:
+    return {thread.name for thread in threading.enumerate()} & NAMES
+
+
+def test_order_content_and_threads() -> None:
+    where: set[str] = set()
+
+    def observe(frame: Frame) -> int:
+        where.add(threading.current_thread().name)
+        return 10 * frame.index
+
+    with prepared(Frames(20), observe) as items:
+        seen = [(item.frame.index, item.observations) for item in items]
+    assert seen == [(i, 10 * i) for i in range(20)]
+    assert where == {"observe_0"}
+    assert threads() == set()
+
+
+def test_times_of_reading_and_of_features(monkeypatch: pytest.MonkeyPatch) -> None:
+    spent = threading.local()
+
+    def spend(seconds: float) -> None:
+        spent.seconds = getattr(spent, "seconds", 0.0) + seconds
+
+    def read() -> Iterator[Frame]:
+        for frame in Frames(3):
+            spend(0.007)
+            yield frame
+
+    def observe(frame: Frame) -> int:
+        spend(0.03)
+        return 0
+
+    # Each thread has a clock of its own, on which only its own work shows.
+    monkeypatch.setattr("spslam.run.prefetch.perf_counter", lambda: getattr(spent, "seconds", 0.0))
+    with prepared(read(), observe) as items:
+        times = [(item.read_ms, item.features_ms) for item in items]
+    assert times == [pytest.approx((7, 30))] * 3
+
+
+@pytest.mark.parametrize("at_once", [1, 3])
+@pytest.mark.parametrize("live", [False, True])
+def test_errors_of_reading_come_in_their_place(live: bool, at_once: int) -> None:
+    seen = []
+    with pytest.raises(FrameError, match="disk"), prepared(
+        Frames(9, fails_at=4, period_s=0.03), index_of, (lambda frame: None) if live else None, at_once
+    ) as items:  # fmt: skip
+        seen.extend(item.frame.index for item in items)
+    assert seen == [0, 1, 2, 3] or live
+    assert threads() == set()
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 5])
+def test_errors_of_features_come_in_their_place(at_once: int) -> None:
+    def observe(frame: Frame) -> int:
+        if frame.index == 3:
+            raise ZeroDivisionError("a bug")
+        return 0
+
+    seen = []
+    with pytest.raises(ZeroDivisionError), prepared(Frames(9), observe, at_once=at_once) as items:
+        for item in items:
+            seen.append(item.frame.index)
+    assert seen == [0, 1, 2]
+    assert threads() == set()
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 10])
+def test_several_frames_are_observed_at_once_and_come_in_order(count: int) -> None:
+    """Three threads meet at a barrier, where fewer would wait for ever; the third frame is the fastest."""
+    together = threading.Barrier(3)
+
+    def observe(frame: Frame) -> int:
+        if frame.index < count - count % 3:
+            together.wait(timeout=30)
+        time.sleep(0.01 * (2 - frame.index % 3))
+        return frame.index
+
+    with prepared(Frames(count), observe, at_once=3) as items:
+        seen = [(item.frame.index, item.observations) for item in items]
+    assert seen == [(i, i) for i in range(count)]
+    assert threads() == set()
+
+
+def test_one_frame_at_a_time_in_real_time() -> None:
+    """The next one would only come later for it."""
+    busy = threading.Lock()
+
+    def observe(frame: Frame) -> int:
+        assert busy.acquire(blocking=False)
+        time.sleep(0.002)
+        busy.release()
+        return 0
+
+    with prepared(Frames(5), observe, lambda frame: None, at_once=3) as items:
+        assert len(list(items)) > 0
+
+
+def test_threads_stay_near_and_end_with_the_block() -> None:
+    frames = Frames(1000)
+    with prepared(frames, index_of) as items:
+        next(items)
+        time.sleep(0.2)
+        assert threads() == NAMES
+    assert threads() == set()
+    assert len(frames.read) <= 10
+
+
+def test_nobody_waits_in_real_time_when_there_is_time(clock: Clock) -> None:
+    dropped: list[int] = []
+    seen = []
+    with prepared(Frames(8, period_s=0.05), index_of, lambda frame: dropped.append(frame.index)) as items:
+        for item in items:
+            seen.append((item.frame.index, clock.now))
+            if len(seen) < 8:
+                clock.advance(0.05)
+    assert [index for index, _ in seen] == list(range(8))
+    assert dropped == []
+    # Not before their stamps.
+    assert [when for _, when in seen] == pytest.approx([0.05 * index for index, _ in seen])
+
+
+def test_late_frames_are_dropped_and_counted(clock: Clock) -> None:
+    """Each frame takes as long as five of them last: the newest is tracked each time."""
+    dropped: list[int] = []
+    seen = []
+    with prepared(Frames(40, period_s=0.02), index_of, lambda frame: dropped.append(frame.index)) as items:
+        for item in items:
+            seen.append(item.frame.index)
+            if seen[-1] == 39:
+                continue
+            clock.advance(0.1)
+            came = min(seen[-1] + 5, 39)
+            assert wait_for(lambda: len(dropped) == came - len(seen)), "all but the newest are dropped"  # noqa: B023
+    assert seen == [0, 5, 10, 15, 20, 25, 30, 35, 39]
+    assert sorted(seen + dropped) == list(range(40)), "every frame is tracked or dropped, once"
+
+
+def test_what_is_late_in_features_is_dropped_too() -> None:
+    dropped: list[int] = []
+
+    def slow(frame: Frame) -> int:
+        time.sleep(0.05)
+        return 0
+
+    with prepared(Frames(20, period_s=0.01), slow, lambda frame: dropped.append(frame.index)) as items:
+        seen = [item.frame.index for item in items]
+    assert sorted(seen + dropped) == list(range(20))
+    assert len(dropped) >= 10
+
+
+def test_a_frame_that_comes_much_later_is_told_and_waiting_for_it_can_be_stopped(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    stop = threading.Event()
+    late = Frames(2, period_s=50_000.0)
+    with (
+        caplog.at_level(logging.WARNING),
+        prepared(late, index_of, lambda frame: None, stop=stop.is_set) as items,
+    ):
+        assert next(items).frame.index == 0
+        while "frame 1 comes in" not in caplog.text:
+            time.sleep(0.01)
+        stop.set()
+        assert next(items, None) is None
+    assert "by its time stamp, and --realtime waits for it: drop --realtime" in caplog.text
+    # Whoever leaves waits for no frame of the future.
+    with prepared(late, index_of, lambda frame: None) as items:
+        next(items)
+    assert not threads()
