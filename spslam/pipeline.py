@@ -171,7 +171,7 @@ def track_all(
     begin = perf_counter()
     on_drop = (lambda frame: record.dropped.append(frame.index)) if realtime else None
     try:
-        with prepared(sequence, slam.observe, on_drop, slam.observes_at_once, stop) as frames:
+        with prepared(sequence, slam.preprocessor.observe, on_drop, slam.preprocessor.max_concurrency, stop) as frames:
             for item in frames:
                 checks.see(item.frame, getattr(sequence, "depth_scale", None))
                 result, frame_ms = track_prepared(slam, item)
@@ -256,7 +256,7 @@ def write_results(
     # The map is the largest by far: where it finds no room the others are kept.
     wanted: list[tuple[str, Callable[[Path], object]]] = [
         ("trajectory.kitti", lambda path: write_kitti(path, trajectory)),
-        ("keyframes.tum", lambda path: write_tum(path, slam.keyframe_trajectory(), scaling.source)),
+        ("keyframes.tum", lambda path: write_tum(path, slam.trajectory(keyframes_only=True), scaling.source)),
         *([("map.npz", slam.save_map)] if slam.mapping else []),
     ]
     missing = [name for name, write in wanted if not _tried(folder / name, write)]

@@ -101,6 +101,14 @@ class BlockedSequence(FakeSequence):
             yield self[index]
 
 
+class FakePreprocessor:
+    engine = "none"
+    max_concurrency = 1
+
+    def observe(self, frame: Frame) -> None:
+        return None
+
+
 class FakeSlam:
     """Finds the true pose of every frame from `first` on."""
 
@@ -111,7 +119,7 @@ class FakeSlam:
         self.finished = False
         self.size = 1.0
         self.mapping, self.main_part = True, 0
-        self.observes_at_once = 1
+        self.preprocessor = FakePreprocessor()
         self.map = Map(4)
         count = 5
         observations = Observations(
@@ -127,9 +135,6 @@ class FakeSlam:
         keyframe = self.map.add_keyframe(observations, np.eye(4), np.full(count, -1))
         self.map.add_points(keyframe, np.arange(15.0).reshape(count, 3), np.arange(count))
 
-    def observe(self, frame: Frame) -> None:
-        return None
-
     def track(self, frame: Frame, observations: None) -> TrackResult:
         if frame.index == self.bug_at:
             raise ZeroDivisionError("a bug")
@@ -144,7 +149,9 @@ class FakeSlam:
     def finish(self) -> None:
         self.finished = True
 
-    def trajectory(self) -> Trajectory:
+    def trajectory(self, keyframes_only: bool = False) -> Trajectory:
+        if keyframes_only:
+            return Trajectory(np.zeros(1), self.map.T_world_keyframe.copy())
         found = np.array([pose(i) for i in self.tracked]).reshape(-1, 4, 4)
         found[:, :3, 3] *= self.size
         return Trajectory(np.array([0.1 * i for i in self.tracked]), found)
@@ -156,9 +163,6 @@ class FakeSlam:
 
     def save_map(self, path: Path) -> None:
         save_map(path, self.map)
-
-    def keyframe_trajectory(self) -> Trajectory:
-        return Trajectory(np.zeros(1), self.map.T_world_keyframe.copy())
 
 
 class FakeViewer:

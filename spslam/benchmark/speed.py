@@ -195,14 +195,14 @@ class SpeedReport:
 def time_run(slam: Slam, frames: list[Frame], world: str) -> RunSpeed:
     """Track frames of one sequence, one at least, as a run does, and say how long it took."""
     begin = perf_counter()
-    with prepared(frames, slam.observe, at_once=slam.observes_at_once) as items:
+    with prepared(frames, slam.preprocessor.observe, at_once=slam.preprocessor.max_concurrency) as items:
         frame_ms = [track_prepared(slam, item)[1] for item in items]
     seconds = perf_counter() - begin
     camera = frames[0].camera
     return RunSpeed(
         world=world,
         sensor=frames[0].sensor,
-        engine=slam.engine,
+        engine=slam.preprocessor.engine,
         width=camera.width,
         height=camera.height,
         camera_fps=float(camera.fps or 0.0),

@@ -426,7 +426,7 @@ def _run(
             saved = None if map_file is None else load_map(map_file)
             mapping = saved is None or extend
             slam = Slam.from_config(config, saved=saved, mapping=mapping, cache=cache, offline=not realtime)
-            labels = {**labels, "engine": slam.engine}
+            labels = {**labels, "engine": slam.preprocessor.engine}
             viewer = watch()
             with interrupt_as_flag() as interrupted, ProgressLine(len(frames)) as line:
                 outcome = run_sequence(

@@ -152,7 +152,7 @@ def _line(trajectory: Trajectory, begin: float, broken: NDArray[np.bool_]) -> Co
 
 
 def _keyframes(slam: Slam, begin: float, evaluation: Evaluation | str | None) -> Columns:
-    keyframes = slam.keyframe_trajectory()
+    keyframes = slam.trajectory(keyframes_only=True)
     positions = _to_shown(keyframes.positions, evaluation)
     return {
         "t": _round(keyframes.timestamps - begin, 4),

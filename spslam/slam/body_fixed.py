@@ -12,6 +12,7 @@ hardly any point of the world is for long. Only where some are is the motion of 
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from dataclasses import dataclass
 
@@ -24,9 +25,13 @@ from spslam.camera import Camera
 from spslam.config import Config
 from spslam.frame import Observations
 from spslam.interfaces import Matcher, PoseSolver, TwoViewSolver
+from spslam.map.map import Map
 from spslam.map.table import Table
+from spslam.notices import notice
+from spslam.slam.loop_closing import keyframe_observations
 from spslam.slam.tracking import hull_share
 
+logger = logging.getLogger(__name__)
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 Ids = NDArray[np.int64]
@@ -83,6 +88,7 @@ class BodyFixed:
     Attributes:
         found: number of points that the latest frame proved to be fixed and that were not known before.
         first_frame: index of the first frame that showed one of these.
+        left_out: share of the key points that `without` left out, by the index of the frame.
     """
 
     def __init__(
@@ -94,6 +100,7 @@ class BodyFixed:
         self._pose_solver = pose_solver
         self._max_distance = max_distance
         self.found = self.first_frame = 0
+        self.left_out: dict[int, float] = {}
         self._number = 0
         self._passed = False
         self._past: deque[_Past] = deque(maxlen=_REACH)
@@ -109,6 +116,38 @@ class BodyFixed:
     def any(self) -> bool:
         """Whether anything is fixed to the body."""
         return self._points is not None and bool(self._points["fixed"].any())
+
+    def without(self, observations: Observations, camera: Camera) -> Observations:
+        """The observations without those of what carries the camera; what share that was is remembered."""
+        if not self.any:
+            return observations
+        fixed = self.of(observations, camera)
+        if not fixed.any():
+            return observations
+        self.left_out[observations.index] = float(np.mean(fixed))
+        return observations.select(~fixed)
+
+    def take_out(self, slam_map: Map, camera: Camera) -> None:
+        """Remove the points of this run that keyframes see where the camera's carrier is."""
+        keyframes = slam_map.keyframes
+        mine = (keyframes["session"] == slam_map.session) & (keyframes["frame"] >= self.first_frame)
+        for keyframe_id in keyframes["id"][mine].tolist():
+            rows = slam_map.observation_rows(keyframe_id)
+            fixed = self.of(keyframe_observations(slam_map, keyframe_id), camera)
+            slam_map.remove_points(np.unique(slam_map.observations["point"][rows][fixed]))
+
+    def tell(self) -> None:
+        """Notice how many key points were left out."""
+        if self.left_out:
+            notice(
+                logger,
+                "body_fixed_points",
+                "%.0f %% of the key points stayed in place in the image while the rest moved, and were left out in %d "
+                "frames: they belong to the vehicle or robot, to dirt on the lens or to text in the image",
+                100 * np.mean(list(self.left_out.values())),
+                len(self.left_out),
+                count=len(self.left_out),
+            )
 
     def update(self, observations: Observations, camera: Camera) -> None:
         """Take in the next frame, whole."""

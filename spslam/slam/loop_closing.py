@@ -83,7 +83,7 @@ class Rescaling:
 
 
 class LoopCloser:
-    """Finds revisits of a new key frame and corrects the map, which keeps them (`Map.loops`, see `reanchor`).
+    """Finds revisits of a new key frame and corrects the map, which keeps them (`Map.loops`, see `keyframe_removed`).
 
     Attributes:
         doubted: key frames that saw a place of another part which may only look the same.
@@ -149,9 +149,11 @@ class LoopCloser:
                 return self._join(slam_map, camera, edge)
         return None
 
-    @staticmethod
-    def reanchor(slam_map: Map, removed: RemovedKeyframe) -> None:
-        """Pass the revisits of a culled key frame on to its heir; between the heir and itself there is none."""
+    def keyframes_rescaled(self, rescaling: Rescaling) -> None:
+        """Loop edges are corrected with the map itself."""
+
+    def keyframe_removed(self, slam_map: Map, removed: RemovedKeyframe) -> None:
+        """Pass the loop edges of a culled keyframe on to its heir; there is no edge from that to itself."""
         loops = slam_map.loops
         at_i, at_j = loops["i"] == removed.keyframe_id, loops["j"] == removed.keyframe_id
         loops["S_i_j"][at_i] = removed.T_heir_removed @ loops["S_i_j"][at_i]

@@ -20,6 +20,7 @@ How and why: docs/decisions/0015-what-moves.md.
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -30,9 +31,11 @@ from numpy.typing import NDArray
 from spslam.camera import Camera
 from spslam.interfaces import PoseEstimate, PoseSolver
 from spslam.map.map import NO_POINT, Ids, Map
+from spslam.notices import notice
 from spslam.slam.tracking import Tracked, hull_share
 from spslam.slam.two_motions import Cells, consensus, find_split, residuals, rival
 
+logger = logging.getLogger(__name__)
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 Counts = NDArray[np.int16]
@@ -128,13 +131,9 @@ class Movers:
         self._first[slam_map.points["id"]] = slam_map.positions
         self.trust(slam_map)
 
-    def outvotes(self, tracked: Tracked, slam_map: Map, keyframe_id: int, camera: Camera) -> bool:
+    def outvotes(self, tracked: Tracked, slam_map: Map, camera: Camera) -> bool:
         """Whether most of the image moves in another way than the pose of one of the first frames: the first points
-        that go along with it prove to move by themselves, and the map must begin anew.
-
-        Args:
-            keyframe_id: that the map began with.
-        """
+        that go along with it prove to move by themselves, and the map must begin anew."""
         if self._looked >= _FIRST_FRAMES:
             return False
         self._looked += 1
@@ -148,11 +147,42 @@ class Movers:
             return False
         moving = other.moving
         self._note(tracked, matched, camera, np.isin(matched.ids, ids[moving]))
-        rows = slam_map.observation_rows(keyframe_id)
+        rows = slam_map.observation_rows(int(slam_map.keyframes["id"][0]))
         seen = np.isin(slam_map.observations["point"][rows], ids[moving])
         self._began_moving = slam_map.observations["pixel"][rows][seen].copy()
         self._looked = _FIRST_FRAMES
         return True
+
+    def drop(self, tracked: Tracked, slam_map: Map) -> Tracked:
+        """The frame without the key points that show what moves by itself; the map loses these points."""
+        ids = slam_map.points["id"]
+        slam_map.remove_points(ids[self.are_moving(slam_map, ids)])
+        shown = self.are_moving(slam_map, tracked.rejected)
+        return tracked.moved(tracked.estimate.T_cam_world, slam_map).select(~shown)
+
+    def tell(self) -> None:
+        """Notice how much moved by itself, and where it may have been the rest that did."""
+        shares, doubts = self.moving.shares, self.moving.doubts
+        if shares:
+            notice(
+                logger,
+                "moving_points",
+                "%.0f %% of the matched points moved by themselves in %d frames, from frame %d on, and were left out",
+                100 * np.mean(list(shares.values())),
+                len(shares),
+                min(shares),
+                count=len(shares),
+            )
+        if doubts:
+            notice(
+                logger,
+                "moving_view",
+                "as much of the image moved by itself as stood still, or hid what was known, in %d frames, from frame "
+                "%d on: the motion of the camera is a guess there",
+                len(doubts),
+                min(doubts),
+                count=len(doubts),
+            )
 
     def are_moving(self, slam_map: Map, ids: Ids) -> Mask:
         """(N,) which of the points (ids, NO_POINT for none) are known to move by themselves."""

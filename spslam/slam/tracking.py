@@ -65,6 +65,47 @@ class TrackResult:
     median_error_px: float = float("nan")
     coverage: float = 0.0
 
+    @classmethod
+    def of(cls, tracked: Tracked, part: int, why_keyframe: str, camera: Camera) -> TrackResult:
+        """Of a tracked frame.
+
+        Args:
+            why_keyframe: why it entered the map; empty: it did not.
+        """
+        return cls(
+            index=tracked.observations.index,
+            timestamp=tracked.observations.timestamp,
+            state=TrackState.TRACKING,
+            T_world_cam=tracked.T_world_cam,
+            inliers=tracked.inliers,
+            matches=tracked.matches,
+            part=part,
+            is_keyframe=bool(why_keyframe),
+            reason=f"key frame: {why_keyframe}" if why_keyframe else tracked.how,
+            covariance=tracked.estimate.covariance,
+            median_error_px=tracked.estimate.median_error_px,
+            coverage=tracked.coverage(camera),
+        )
+
+    @classmethod
+    def of_first_keyframe(
+        cls, observations: Observations, slam_map: Map, keyframe_id: int, seen: Ids, camera: Camera
+    ) -> TrackResult:
+        """Of the frame that a submap begins with, which sees points of these ids."""
+        linked = slam_map.observations["point"][slam_map.observation_rows(keyframe_id)] >= 0
+        return cls(
+            observations.index,
+            observations.timestamp,
+            TrackState.TRACKING,
+            T_world_cam=slam_map.pose(keyframe_id),
+            inliers=len(seen),
+            matches=len(seen),
+            part=slam_map.part,
+            is_keyframe=True,
+            reason="first map" if slam_map.part == 0 else f"part {slam_map.part} of the map begins",
+            coverage=hull_share(observations.pixels[linked], camera),
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class Tracked:

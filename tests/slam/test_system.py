@@ -245,7 +245,7 @@ def test_parts_that_nothing_joins_stay_apart() -> None:
     assert 35 < slam.statistics.frames_elsewhere <= 40
     assert slam.statistics.merges == 0
     assert results[-1].part == 1
-    assert len(slam.keyframe_trajectory()) == len(slam.map.keyframes_of(0))
+    assert len(slam.trajectory(keyframes_only=True)) == len(slam.map.keyframes_of(0))
 
 
 def test_it_returns_to_the_old_part_when_it_is_back_there() -> None:
@@ -282,7 +282,7 @@ def test_localises_in_a_saved_map_and_changes_nothing(sensor: str, tmp_path: Pat
     for name, table in again.map.tables().items():
         for column, values in kept[name].items():
             assert np.array_equal(table[column], values, equal_nan=values.dtype.kind == "f"), (name, column)
-    assert len(again.keyframe_trajectory()) == 0
+    assert len(again.trajectory(keyframes_only=True)) == 0
 
 
 def test_extends_a_saved_map(tmp_path: Path) -> None:
@@ -301,7 +301,7 @@ def test_extends_a_saved_map(tmp_path: Path) -> None:
     found = again.trajectory().T_world_cam
     assert np.linalg.norm(found[:, :3, 3] - expected[:, :3, 3], axis=1).max() < 0.03, "in the world of the saved map"
     mine = again.map.keyframes["session"] == 1
-    assert len(again.keyframe_trajectory()) == np.count_nonzero(mine) > 0
+    assert len(again.trajectory(keyframes_only=True)) == np.count_nonzero(mine) > 0
 
 
 def test_a_map_of_another_front_end_or_camera_is_refused(tmp_path: Path) -> None:
