@@ -81,7 +81,7 @@ def test_an_impossible_velocity_gives_finite_pixels(points: np.ndarray) -> None:
 
 def test_rows_of_the_image_as_it_was_taken_say_when() -> None:
     class Corners:
-        max_distance = 1.0
+        name, max_distance = "corners", 1.0
 
         def extract(self, image: np.ndarray) -> Features:
             corners = np.array([[100, 0], [100, 239.5], [100, 479]], np.float32)

@@ -155,7 +155,7 @@ def test_a_pose_from_one_corner_of_the_image_is_looked_for_anew(monkeypatch: pyt
     room, poses = PointRoom(), sway(20)
     slam = build(room, load_config("default"))
     results = [slam.track(room.frame(pose, 0.05 * (i + 1), "stereo")) for i, pose in enumerate(poses[:19])]
-    track, calls = slam._tracker.track, []
+    track, calls = slam._tracking._tracker.track, []
 
     def corner_first(observations: Observations, *where) -> Tracked | None:
         found = track(observations, *where)
@@ -167,7 +167,7 @@ def test_a_pose_from_one_corner_of_the_image_is_looked_for_anew(monkeypatch: pyt
         aside = replace(found.estimate, T_cam_world=geometry.inverse(look(0.3, 0, 0, 0)) @ found.estimate.T_cam_world)
         return replace(found, estimate=aside, point_ids=np.where(outside, -1, found.point_ids))
 
-    monkeypatch.setattr(slam._tracker, "track", corner_first)
+    monkeypatch.setattr(slam._tracking._tracker, "track", corner_first)
     last = slam.track(room.frame(poses[19], 1.0, "stereo"))
     assert len(calls) > 1 and last.coverage > 0.3
     assert last.inliers > 0.7 * results[-1].inliers
@@ -429,13 +429,13 @@ def test_a_frame_that_comes_late_is_tracked_in_the_refined_map() -> None:
     room = PointRoom()
     slam = build(room, load_config("default"))
     waiting: list[bool] = []
-    find_pose = slam._find_pose
+    find_pose = slam._tracking.find_pose
 
     def watched(*arguments) -> Tracked | None:
-        waiting.append(slam._end_refinement is not None)
+        waiting.append(slam._updates.pending is not None)
         return find_pose(*arguments)
 
-    slam._find_pose = watched  # type: ignore[method-assign]
+    slam._tracking.find_pose = watched  # type: ignore[method-assign]
     stamp, is_keyframe = 0.0, False
     after_keyframe: dict[bool, list[bool]] = {True: [], False: []}
     for i, pose in enumerate(sway(60)):
@@ -471,13 +471,13 @@ def test_a_pose_found_while_a_key_frame_is_refined_is_carried_along() -> None:
 
     room, bundle = PointRoom(), Shifting()
     slam = Slam(load_config("default", ["bundle.window=30"]), replace(parts_of(room), bundle=bundle))
-    refine_beside = slam._mapper.refine_beside
+    refine_beside = slam._updates._mapper.refine_beside
 
     def undecided(*arguments) -> Callable[[], None]:
         bundle.decided.clear()
         return refine_beside(*arguments)
 
-    slam._mapper.refine_beside = undecided  # type: ignore[method-assign]
+    slam._updates._mapper.refine_beside = undecided  # type: ignore[method-assign]
     poses = sway(40)
     expected = geometry.inverse(poses[0]) @ np.array(poses)
     for i, pose in enumerate(poses):
