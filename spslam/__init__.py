@@ -6,6 +6,7 @@
 ...     result = slam.track(frame)
 """
 
+import os.path
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from spslam.frame import Frame as Frame
     from spslam.slam.system import Slam as Slam
     from spslam.trajectory import Trajectory as Trajectory
+
+# A clone without symbolic links and an unpacked source archive hold these sub-packages beside this folder only.
+if not os.path.isdir(os.path.join(__path__[0], "frontend")):
+    __path__.append(os.path.dirname(__path__[0]))
 
 __version__ = "0.1.0"
 # Resolved at first use: `import spslam` stays quick and loads no heavy package.
