@@ -6,8 +6,8 @@
 ...     result = slam.track(frame)
 """
 
-import os.path
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from spslam.trajectory import Trajectory as Trajectory
 
 # A clone without symbolic links and an unpacked source archive hold these sub-packages beside this folder only.
-if not os.path.isdir(os.path.join(__path__[0], "frontend")):
-    __path__.append(os.path.dirname(__path__[0]))
+if not Path(__path__[0], "frontend").is_dir():
+    __path__.append(str(Path(__path__[0]).parent))
 
 __version__ = "0.1.0"
 # Resolved at first use: `import spslam` stays quick and loads no heavy package.

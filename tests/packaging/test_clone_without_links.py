@@ -60,6 +60,7 @@ def test_editable_install_runs(clone: Path, environment: Path, tmp_path: Path) -
     assert len((tmp_path / "out" / "trajectory.tum").read_text(encoding="utf-8").splitlines()) >= 2
 
 
+@pytest.mark.slow
 def test_packages_are_found_without_an_installation(clone: Path, environment: Path) -> None:
     assert_packages_come_from(clone, command(python_of(environment), "-c", WHERE, cwd=clone))
 
