@@ -66,7 +66,7 @@ coverage: $(VENV)/.setup-dev ## all tests, and which lines and branches they run
 
 dist: $(VENV)/.setup-dev ## source archive and wheel in dist/
 	rm -rf dist
-	$(BIN)/python -m build --no-isolation
+	$(BIN)/python -m build --quiet --no-isolation
 
 wheel-test: dist ## install the wheel in an empty environment and run demo-small from another folder
 	rm -rf $(WHEEL_TEST)
