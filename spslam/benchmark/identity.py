@@ -7,6 +7,7 @@ import json
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -98,20 +99,24 @@ def config_changes(config: Config, stored: Path) -> str:
 def code_sha256() -> str:
     """Of the sources in the package that figures can follow from."""
     root = Path(spslam.__file__).parent
+    files = {file.relative_to(root).as_posix(): file for file in root.rglob("*.py")}
+    # rglob does not follow links, and a clone without links has these folders elsewhere.
+    for room in ("frontend", "backend", "datasets", "configs"):
+        folder = _package_folder(f"spslam.{room}")
+        files |= {f"{room}/{file.relative_to(folder).as_posix()}": file for file in folder.rglob("*.py")}
     digest = hashlib.sha256()
-    # rglob does not follow the links to the rooms of a clone everywhere: each is walked by itself.
-    folders = [root, *(root / room for room in ("frontend", "backend", "datasets", "configs"))]
-    files = {
-        file.relative_to(folder).as_posix()
-        if folder == root
-        else f"{folder.name}/{file.relative_to(folder).as_posix()}": file
-        for folder in folders
-        for file in folder.rglob("*.py")
-    }
     for name, file in sorted(files.items()):
         if not name.startswith(_BESIDE):
             digest.update(name.encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()
+
+
+def _package_folder(name: str) -> Path:
+    """Where a package lies, without importing it."""
+    spec = find_spec(name)
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError(name)
+    return Path(spec.origin).parent
 
 
 @cache
