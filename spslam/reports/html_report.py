@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from spslam.evaluation.ate import Evaluation
 from spslam.io.files import write_atomic
@@ -22,6 +21,7 @@ from spslam.reports.html_parts import fill, page_file, table, tile
 from spslam.run.metrics import Metrics, Record
 from spslam.run.sample_frames import Sample
 from spslam.trajectory import Trajectory
+from spslam.typing import FloatArray
 from spslam.visualization.path_views import ALIGNMENT_WORDS
 
 if TYPE_CHECKING:
@@ -209,7 +209,7 @@ def _figure(sample: Sample, begin: float) -> str:
     )
 
 
-def _dots(pixels: NDArray[np.float64]) -> str:
+def _dots(pixels: FloatArray) -> str:
     """A path with a line of no length at each pixel: with round ends they are dots, for ten bytes each."""
     return "".join(f"M{x:.0f} {y:.0f}h0" for x, y in pixels[np.isfinite(pixels).all(axis=1)])
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
 from spslam.config import LoopConfig
 from spslam.errors import MapError, OutputError, SpslamError, TrajectoryError
@@ -29,6 +28,7 @@ from spslam.notices import notice
 from spslam.run.output import GROUND_TRUTH, RUN_LABELS, read_metrics
 from spslam.slam.tracking import TrackState
 from spslam.trajectory import Trajectory, read_tum
+from spslam.typing import BoolArray, FloatArray, IntArray
 from spslam.visualization.path_views import during
 from spslam.visualization.scene import Scene
 
@@ -135,7 +135,7 @@ class RunFrames:
     """
 
     file: Path
-    times: NDArray[np.float64]
+    times: FloatArray
     missing: int
 
 
@@ -196,7 +196,7 @@ def _part_of_frames(slam_map: Map, path: Path) -> int:
     return choose_part(slam_map, _most_frequent(parts) if parts else None)
 
 
-def _part_of(slam_map: Map, session: int, stamps: NDArray[np.float64]) -> int:
+def _part_of(slam_map: Map, session: int, stamps: FloatArray) -> int:
     """The part that key frames of a session with these stamps are in; without any, the largest."""
     keyframes = slam_map.keyframes
     candidates = np.flatnonzero(keyframes["session"] == session)
@@ -209,17 +209,17 @@ def _most_frequent(parts: list[int]) -> int:
     return Counter(sorted(parts)).most_common(1)[0][0]
 
 
-def _in(values: NDArray[np.float64], known: NDArray[np.float64]) -> NDArray[np.bool_]:
+def _in(values: FloatArray, known: FloatArray) -> BoolArray:
     """(N,) bool: which values are among the known ones, which are sorted."""
     if len(known) == 0:
         return np.zeros(len(values), dtype=bool)
     at = np.searchsorted(known, values)
     near = [np.abs(known[np.clip(at + step, 0, len(known) - 1)] - values) < _SAME_STAMP_S for step in (-1, 0)]
-    either: NDArray[np.bool_] = near[0] | near[1]
+    either: BoolArray = near[0] | near[1]
     return either
 
 
-def _inside(pairs: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:
+def _inside(pairs: IntArray, rows: IntArray) -> IntArray:
     """Pairs (E, 2) of rows of all key frames, as those of the chosen ones (sorted `rows`)."""
     pairs = pairs[np.isin(pairs, rows).all(axis=1)]
     return np.searchsorted(rows, pairs)
