@@ -14,7 +14,6 @@ from typing import Any, get_args
 
 import numpy as np
 
-from spslam.config import LoopConfig
 from spslam.errors import MapError, OutputError, SpslamError, TrajectoryError
 from spslam.evaluation.ate import Alignment, Evaluation, evaluate, transform_trajectory
 from spslam.geometry import inverse
@@ -25,7 +24,7 @@ from spslam.map.export import choose_part
 from spslam.map.io import load_map
 from spslam.map.map import Map
 from spslam.notices import notice
-from spslam.run.output import GROUND_TRUTH, RUN_LABELS, read_metrics
+from spslam.run.output import GROUND_TRUTH, RUN_LABELS, read_metrics, read_run_config
 from spslam.slam.tracking import TrackState
 from spslam.trajectory import Trajectory, read_tum
 from spslam.typing import BoolArray, FloatArray, IntArray
@@ -40,7 +39,14 @@ _SAME_STAMP_S = 1e-8
 
 
 def build_scene(
-    slam_map: Map, part: int, session: int, trajectory: Trajectory, truth: Trajectory | None = None, title: str = ""
+    slam_map: Map,
+    part: int,
+    session: int,
+    trajectory: Trajectory,
+    truth: Trajectory | None = None,
+    title: str = "",
+    *,
+    min_covisibility: int,
 ) -> Scene:
     """The scene of a part of a map.
 
@@ -51,6 +57,7 @@ def build_scene(
         trajectory: the tracked frames.
         truth: the ground truth in the same world, see `truth_in_map`.
         title: one line.
+        min_covisibility: shared points that connect two keyframes, see `LoopConfig`.
     """
     keyframes, points = slam_map.keyframes, slam_map.points
     rows = np.flatnonzero(keyframes["part"] == part)
@@ -73,7 +80,7 @@ def build_scene(
         times=trajectory.timestamps,
         truth_times=np.zeros(0) if truth is None else truth.timestamps,
         point_ages=born.astype(np.float64),
-        covisible=_inside(covisible_pairs(slam_map, LoopConfig().min_covisibility), rows),
+        covisible=_inside(covisible_pairs(slam_map, min_covisibility), rows),
         loops=_inside(
             np.stack([slam_map.keyframe_rows(slam_map.loops[end]) for end in ("i", "j")], axis=1).astype(np.int64), rows
         ),
@@ -121,7 +128,8 @@ def load_scene(folder: Path | str) -> Scene:
     else:
         session = int(slam_map.keyframes["session"].max(initial=0))
         part = _part_of(slam_map, session, _read_trajectory(folder / "keyframes.tum", "").timestamps)
-    return build_scene(slam_map, part, session, trajectory, truth, title)
+    least = read_run_config(folder).loop.min_covisibility
+    return build_scene(slam_map, part, session, trajectory, truth, title, min_covisibility=least)
 
 
 @dataclass(frozen=True, eq=False)
