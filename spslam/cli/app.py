@@ -490,10 +490,10 @@ def _scale(text: str, frames: FrameSequence, indices: range) -> ScaleRequest:
 
 
 def _open_viewer(choice: ViewerChoice, recording: Path | None, frames: FrameSequence) -> Viewer:
-    from spslam.visualization.viewer import NullViewer, Viewers
+    from spslam.visualization.viewer import Viewers
 
     if recording is None and choice is ViewerChoice.NONE:
-        return NullViewer()
+        return Viewers()
     title = f"spslam {frames.name}"
     viewers: list[Viewer] = []
     if recording is not None or choice is ViewerChoice.RERUN:

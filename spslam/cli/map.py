@@ -61,7 +61,8 @@ def export(
         typer.Option(
             metavar="F",
             show_default=False,
-            help="Write the pose graph: SE(3), for a mono map Sim(3); edges by the config.yaml beside the map.",
+            help="Write the pose graph: SE(3), for a mono map Sim(3). The config.yaml beside the map says which "
+            "keyframes are connected.",
         ),
     ] = None,
     part: Annotated[
