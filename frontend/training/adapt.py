@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 from pydantic import JsonValue
 
+from spslam.callbacks import never
 from spslam.errors import TrainingError, WeightsError
 from spslam.io.files import temporary_folder, write_atomic
 from spslam.io.structured_text import parse_json
@@ -219,7 +220,7 @@ def adapt(
     # Now, not after the training: weights that cannot be exported are refused.
     fold_batch_norm(load_superpoint(init))
     told = reporter if reporter is not None and processes.first else _Silent()
-    run = _Run(files, init, config, processes, told, stopped or (lambda: False))
+    run = _Run(files, init, config, processes, told, stopped or never)
     try:
         return _adapt(run, images, minutes, most_images, created, commands)
     except _StoppedError:

@@ -20,7 +20,7 @@ from spslam.io.structured_text import parse_yaml
 # No configuration is longer.
 _LONGEST_BYTES = 1_000_000
 # They show and time; they make nothing that a run's figures follow from.
-_BESIDE = ("benchmark/", "cli/", "frontend/training/", "page/", "reports/", "visualization/")
+_BESIDE = ("benchmark/", "cli/", "frontend/training/", "reports/", "templates/", "visualization/")
 
 
 @dataclass(frozen=True)
