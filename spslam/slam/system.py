@@ -100,12 +100,12 @@ class Slam:
             distance,
         )
         self._body_fixed = BodyFixed(config, parts.matcher, parts.two_view, parts.pose_solver, distance)
-        self._movers = Movers(parts.pose_solver)
+        self._movers = Movers(config, parts.pose_solver)
         # The frames since the first one, while they are so few that they can be gone through once more.
         self._first_frames: list[tuple[Frame, Observations]] | None = [] if saved is None else None
-        self._global = GlobalRefiner(config.loop, parts.global_bundle)
+        self._global = GlobalRefiner(config.global_bundle, parts.global_bundle)
         self._health = HealthMonitor(config, parts.matcher, distance)
-        self._motion = Motion()
+        self._motion = Motion(config)
         self._recorder = Recorder()
         self._camera: Camera | None = None
         self._rule: KeyframeRule | None = None
