@@ -297,6 +297,14 @@ def test_anchoring_keeps_the_velocity_and_an_equal_stamp_does_not_divide_by_zero
     assert motion.predict(0.2, slam_map) == pytest.approx(moved(0.2))
 
 
+def test_the_top_speed_is_remembered_as_long_as_the_configuration_says(scene, slam_map) -> None:
+    motion = Motion(Config(tracking=TrackingConfig(speed_memory_s=2.0)))
+    for timestamp, pose in ((0.0, moved(0.0)), (0.1, moved(0.1)), (3.1, moved(0.1))):
+        motion.update(timestamp, pose, 0, slam_map)
+    speeds = np.linalg.norm(VELOCITY.reshape(2, 3), axis=1)
+    assert motion.fastest == pytest.approx(tuple(speeds * np.exp(-1.5)))
+
+
 def test_motion_changes_with_the_scale_of_the_map(scene, slam_map) -> None:
     motion = Motion(Config())
     motion.rescale(2.0)
