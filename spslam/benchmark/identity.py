@@ -13,7 +13,8 @@ from typing import Any
 
 import spslam
 from spslam.benchmark.suite import Run
-from spslam.config import Config
+from spslam.config import Config, with_new_names
+from spslam.errors import ConfigError
 from spslam.io.given_files import read_given
 from spslam.io.structured_text import parse_yaml
 
@@ -88,8 +89,9 @@ def config_sha256(config: Config) -> str:
 def config_changes(config: Config, stored: Path) -> str:
     """Which settings differ from a run's config.yaml: `bundle.window 8 (was 6), …`; empty where that cannot be told."""
     try:
-        before = Config.model_validate(parse_yaml(read_given(stored, _LONGEST_BYTES).decode("utf-8")))
-    except (OSError, ValueError):
+        values = parse_yaml(read_given(stored, _LONGEST_BYTES).decode("utf-8"))
+        before = Config.model_validate(with_new_names(values)[0])
+    except (OSError, ValueError, TypeError, ConfigError):
         return ""
     old, new = _flat(before.model_dump()), _flat(config.model_dump())
     return ", ".join(f"{key} {new[key]} (was {old[key]})" for key in new if new[key] != old[key])

@@ -39,8 +39,8 @@ class CameraTracking:
 
     def __init__(self, config: Config, parts: Parts, tracker: Tracker) -> None:
         self.state = TrackState.INITIALIZING
-        self.motion = Motion()
-        self.movers = Movers(parts.pose_solver)
+        self.motion = Motion(config)
+        self.movers = Movers(config, parts.pose_solver)
         self.reference_id = -1
         self.seen: Ids = np.zeros(0, dtype=np.int64)
         self._config = config.tracking

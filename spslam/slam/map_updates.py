@@ -89,7 +89,7 @@ class MapUpdates:
             parts.places,
             distance,
         )
-        self._global = GlobalRefiner(config.loop, parts.global_bundle)
+        self._global = GlobalRefiner(config.global_bundle, parts.global_bundle)
         self._statistics = statistics
         self._rule: KeyframeRule | None = None
         self._observers = KeyframeObservers(*observers, self._loops)
