@@ -31,7 +31,7 @@ from ..superpoint.weights_file import Card, StageRecord, describe_network, expor
 from .codebook import learn_codebook_from_images
 from .config import NetworkConfig, TrainingConfig, load_training_config
 from .data.dataset import LabelledPhotos, PhotoSource, ShapeSource, Source, TeacherSource, augmented_views
-from .data.shape_cache import open_shapes
+from .data.shapes.cache import open_shapes
 from .evaluation.validation import PairValidation, ShapeValidation
 from .inherit import Inheritance, can_inherit, descriptor_projection, heir, with_projected_descriptors
 from .trainer import (

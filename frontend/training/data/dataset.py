@@ -25,7 +25,7 @@ from .corners import corner_strength, settle_on_corners
 from .homography import identity_homographies, sample_homographies, valid_mask, warp_images, warp_points
 from .labels import Labels, label_path, read_labels
 from .photometric import augment
-from .shape_cache import ShapeDataset
+from .shapes.cache import ShapeDataset
 
 Batch = dict[str, Tensor]
 # Interpolation at the rim of what a warp shows mixes in black.

@@ -15,7 +15,7 @@ from spslam.frontend.training.data.corners import corner_strength, settle_on_cor
 from spslam.frontend.training.data.dataset import LabelledPhotos, PhotoSource, ShapeSource, TeacherSource, step_batch
 from spslam.frontend.training.data.homography import warp_points
 from spslam.frontend.training.data.labels import Labels, label_path, write_labels
-from spslam.frontend.training.data.shape_cache import open_shapes
+from spslam.frontend.training.data.shapes.cache import open_shapes
 
 SIZE = (64, 96)
 CPU = torch.device("cpu")

@@ -21,7 +21,7 @@ from spslam.errors import OutputError
 from spslam.io.structured_text import parse_json
 from spslam.process.signals import children_spared, cleaned_up, end_with_parent, nothing_kept
 
-from .shapes import PRIMITIVES, draw_shape
+from .drawing import PRIMITIVES, draw_shape
 
 _log = logging.getLogger(__name__)
 
