@@ -17,7 +17,7 @@ from spslam.process.signals import interrupt_as_flag
 
 if TYPE_CHECKING:
     from spslam.frontend.training.config import TrainingConfig
-    from spslam.frontend.training.stages import StageInputs
+    from spslam.frontend.training.inputs import StageInputs
     from spslam.frontend.training.trainer import Stage
 
 app = typer.Typer(
@@ -106,7 +106,7 @@ def shapes(
     spslam train shapes --show shapes.png
     spslam train shapes --out runs/training/magic
     """
-    from spslam.frontend.training.stages import StageInputs
+    from spslam.frontend.training.inputs import StageInputs
 
     settings = _settings(config or "shapes", overrides, minutes)
     if show is not None:
@@ -133,7 +133,7 @@ def detector(
     name: NameOption = "superpoint",
 ) -> None:
     """Train the detector on labelled photographs."""
-    from spslam.frontend.training.stages import StageInputs
+    from spslam.frontend.training.inputs import StageInputs
 
     inputs = StageInputs(out, photos, labels, init, overfit=overfit, name=name, **_origin(context))
     _train("detector", _settings(config or "detector", overrides, minutes), inputs, device)
@@ -160,7 +160,7 @@ def joint(
     spslam train joint --photos DIR --labels labels --init runs/training/magic --out runs/training/joint
     torchrun --nproc-per-node 4 -m spslam train joint …
     """
-    from spslam.frontend.training.stages import StageInputs
+    from spslam.frontend.training.inputs import StageInputs
 
     inputs = StageInputs(out, photos, labels, init, overfit=overfit, name=name, **_origin(context))
     _train("joint", _settings(config or "joint", overrides, minutes), inputs, device)
@@ -183,7 +183,7 @@ def distil(
     name: NameOption = "superpoint-lite",
 ) -> None:
     """Train a small network to say what a large one says."""
-    from spslam.frontend.training.stages import StageInputs
+    from spslam.frontend.training.inputs import StageInputs
 
     inputs = StageInputs(out, photos, None, init, teacher, overfit=overfit, name=name, **_origin(context))
     _train("distil", _settings(config or "distil", overrides, minutes), inputs, device)
@@ -314,7 +314,7 @@ def adapt(
 
     from spslam.datasets import read_pictures
     from spslam.frontend.training.adapt import adapt as adapt_weights
-    from spslam.frontend.training.trainer import Processes
+    from spslam.frontend.training.processes import Processes
 
     settings = _settings(config or "adapt", overrides, None)
     processes = Processes.from_environment(device.value)
@@ -341,8 +341,8 @@ def adapt(
 
 
 def _train(stage: Stage, settings: TrainingConfig, inputs: StageInputs, device: Device) -> None:
-    from spslam.frontend.training.stages import run_stage
-    from spslam.frontend.training.trainer import Processes
+    from spslam.frontend.training.processes import Processes
+    from spslam.frontend.training.run import run_stage
 
     processes = Processes.from_environment(device.value)
     with interrupt_as_flag() as interrupted, StatusLine(quiet=not processes.first) as line:
@@ -379,7 +379,7 @@ def _origin(context: typer.Context) -> dict[str, Any]:
 
 
 def _device(device: Device) -> str:
-    from spslam.frontend.training.trainer import Processes
+    from spslam.frontend.training.processes import Processes
 
     return Processes.from_environment(device.value).device.type
 
