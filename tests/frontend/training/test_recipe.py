@@ -37,7 +37,7 @@ def test_the_recipe_of_the_default_network_ends_with_it() -> None:
     assert (config.data.size, config.loss.consistency_weight, config.schedule.minutes) == ((160, 208), 3.0, 21)
     # Of the built-in configuration that it changes.
     assert config.loss.descriptor_weight == 1.5
-    assert list(steps)[0] == "magic"
+    assert next(iter(steps)) == "magic"
     assert len(steps) == 17
 
 
@@ -45,7 +45,7 @@ def test_mistakes_are_one_line(tmp_path: Path) -> None:
     joint = {"command": "joint", "config": "joint"}
     with pytest.raises(ConfigError, match="step a needs b, which is no earlier step"):
         load_recipe(written(tmp_path, a=joint | {"init": "b"}, b=joint))
-    with pytest.raises(ConfigError, match="unknown key steps.a.start"):
+    with pytest.raises(ConfigError, match=r"unknown key steps\.a\.start"):
         load_recipe(written(tmp_path, a=joint | {"start": "b"}))
     with pytest.raises(ConfigError, match="no config named 'nothing'"):
         load_recipe("nothing")
