@@ -34,8 +34,11 @@ from .data.labelling import LabelSummary, label_images
 from .evaluation.adapt_report import AdaptationReport, write_report
 from .evaluation.evaluate import EvaluationData, evaluate_extractor
 from .evaluation.homography_metrics import METRICS
-from .stages import StageInputs, run_stage
-from .trainer import LOG, Processes, Progress, TrainingResult
+from .inputs import StageInputs
+from .loop.progress import LOG, Progress
+from .loop.trainer import TrainingResult
+from .processes import Processes
+from .run import run_stage
 
 __all__ = ["Adaptation", "Reporter", "adapt"]
 

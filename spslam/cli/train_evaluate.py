@@ -136,8 +136,8 @@ def speed(
     """Time forward and backward of networks on random images, without data and optimiser."""
     from spslam.frontend.training.config import load_training_config
     from spslam.frontend.training.precision import Precision, has_bf16
+    from spslam.frontend.training.processes import Processes
     from spslam.frontend.training.speed import measure_speed
-    from spslam.frontend.training.trainer import Processes
 
     where = Processes.from_environment(device.value).device
     precisions: list[Precision] = ["fp32", "bf16"] if has_bf16(where.type) else ["fp32"]

@@ -88,7 +88,7 @@ def write_report(
         report: what it says.
         before, after: weights files, for the sample detections.
         photos: held-out images, for the same.
-        log: of the training (`frontend.training.trainer.LOG`), for the curves.
+        log: of the training (`frontend.training.loop.progress.LOG`), for the curves.
 
     Raises:
         OutputError: the file cannot be written.

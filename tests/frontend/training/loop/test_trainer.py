@@ -9,11 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from spslam.errors import TrainingError
 from spslam.frontend.superpoint.superpoint import SuperPoint
 from spslam.frontend.training.config import TrainingConfig, load_training_config
-from spslam.frontend.training.trainer import BEST, CHECKPOINT, LOG, Progress, Stage, Trainer, TrainingResult
+from spslam.frontend.training.loop.checkpoints import BEST, CHECKPOINT
+from spslam.frontend.training.loop.progress import LOG, Progress
+from spslam.frontend.training.loop.trainer import Trainer, TrainingResult
+from spslam.frontend.training.objectives import DetectorObjective, PairObjective
+from spslam.frontend.training.processes import Processes
+from spslam.frontend.training.stages import STAGES
 
 SIZE = (32, 40)
 SMALL = [
@@ -28,14 +34,23 @@ SMALL = [
 ]
 
 
-class NoiseSource:
-    """Random images whose labels are their brightest places."""
+class Numbers:
+    """Reads nothing but the numbers of images."""
 
     def __len__(self) -> int:
         return 10
 
-    def block(self, indices: np.ndarray, generator: torch.Generator) -> dict[str, torch.Tensor]:
-        count = len(indices)
+    def read(self, indices: np.ndarray) -> dict[str, torch.Tensor]:
+        return {"images": torch.from_numpy(indices)}
+
+
+class NoiseSource:
+    """Random images whose labels are their brightest places."""
+
+    reader = Numbers()
+
+    def augment(self, read: dict[str, torch.Tensor], generator: torch.Generator) -> dict[str, torch.Tensor]:
+        count = len(read["images"])
         image = torch.rand((count, 1, *SIZE), generator=generator)
         label_map = (image[:, 0] > 0.995).float()
         valid = torch.ones(count, *SIZE, dtype=torch.bool)
@@ -68,9 +83,10 @@ def distance_from_start(judged: SuperPoint) -> dict[str, float]:
     return {"metric": float((judged.convPb.conv.weight - start).abs().sum())}
 
 
-def run(out: Path, settings: TrainingConfig, stage: Stage = "joint", **arguments: object) -> TrainingResult:
+def run(out: Path, settings: TrainingConfig, stage: str = "joint", **arguments: object) -> TrainingResult:
     validate = arguments.pop("validate", distance_from_start)
-    return Trainer(stage, settings, network(settings), NoiseSource(), validate, out, **arguments).train()
+    objective = STAGES[stage].objective
+    return Trainer(stage, objective, settings, network(settings), NoiseSource(), validate, out, **arguments).train()
 
 
 def losses(out: Path) -> list[float]:
@@ -79,7 +95,7 @@ def losses(out: Path) -> list[float]:
 
 
 @pytest.mark.parametrize("stage", ["shapes", "detector", "joint"])
-def test_a_resumed_training_is_the_uninterrupted_one(stage: Stage, tmp_path: Path) -> None:
+def test_a_resumed_training_is_the_uninterrupted_one(stage: str, tmp_path: Path) -> None:
     whole = run(tmp_path / "whole", config(), stage)
     assert (whole.finished, whole.steps) == (True, 6)
     steps = iter([False, False, False, True])
@@ -154,6 +170,29 @@ def test_minutes_end_the_schedule(tmp_path: Path) -> None:
     assert 0 < result.steps < 1000000
 
 
+def test_a_training_can_end_before_its_schedule(tmp_path: Path) -> None:
+    free = config("optimizer.steps=1000000", "schedule.minutes=1000", "schedule.stop_minutes=0.005")
+    result = run(tmp_path, free)
+    assert result.finished
+    assert 0 < result.steps < 1000000
+    assert result.minutes == pytest.approx(0.005, abs=0.1)
+    rates = [json.loads(line)["learning_rate"] for line in (tmp_path / LOG).read_text().splitlines() if "rate" in line]
+    assert rates[-1] == pytest.approx(free.optimizer.learning_rate, rel=0.01)
+
+
+def test_a_checkpoint_without_the_sections_that_are_free_goes_on(tmp_path: Path) -> None:
+    steps = iter([False, True])
+    run(tmp_path / "new", config(), stopped=lambda: next(steps))
+    # As checkpoints were written before there was such a section.
+    state = torch.load(tmp_path / "new" / CHECKPOINT, weights_only=True)
+    written = yaml.safe_load(state["config"])
+    del written["loading"]
+    torch.save(state | {"config": yaml.safe_dump(written)}, tmp_path / "new" / CHECKPOINT)
+    run(tmp_path / "new", config("loading.cache_mb=7"))
+    run(tmp_path / "whole", config())
+    assert losses(tmp_path / "new") == losses(tmp_path / "whole")
+
+
 def test_other_settings_are_refused(tmp_path: Path) -> None:
     run(tmp_path, config())
     with pytest.raises(TrainingError, match=r"loss\.temperature"):
@@ -172,12 +211,13 @@ def test_a_damaged_checkpoint_is_one_line(tmp_path: Path) -> None:
 
 def test_a_loss_that_is_not_finite_ends_with_advice(tmp_path: Path) -> None:
     class Broken(NoiseSource):
-        def block(self, indices: np.ndarray, generator: torch.Generator) -> dict[str, torch.Tensor]:
-            batch = super().block(indices, generator)
+        def augment(self, read: dict[str, torch.Tensor], generator: torch.Generator) -> dict[str, torch.Tensor]:
+            batch = super().augment(read, generator)
             return {**batch, "image": batch["image"] * float("nan")}
 
     settings = config()
-    trainer = Trainer("shapes", settings, network(settings), Broken(), distance_from_start, tmp_path)
+    start = network(settings)
+    trainer = Trainer("shapes", DetectorObjective(), settings, start, Broken(), distance_from_start, tmp_path)
     with pytest.raises(TrainingError, match=r"learning_rate"):
         trainer.train()
 
@@ -195,7 +235,7 @@ def test_two_processes_train_as_one_with_the_double_batch(tmp_path: Path) -> Non
         "from pathlib import Path\n"
         "import torch\n"
         "from test_trainer import config, run\n"
-        "from spslam.frontend.training.trainer import Processes\n"
+        "from spslam.frontend.training.processes import Processes\n"
         "torch.set_num_threads(1)\n"
         "processes = Processes.from_environment('cpu')\n"
         "assert processes.count == 2\n"
@@ -212,8 +252,15 @@ def test_two_processes_train_as_one_with_the_double_batch(tmp_path: Path) -> Non
 
 
 def test_processes_that_cannot_share_a_step_are_refused(tmp_path: Path) -> None:
-    from spslam.frontend.training.trainer import Processes
-
     settings = config()
     with pytest.raises(TrainingError, match=r"optimizer\.batch"):
-        Trainer("joint", settings, network(settings), NoiseSource(), distance_from_start, tmp_path, Processes(0, 3))
+        Trainer(
+            "joint",
+            PairObjective(),
+            settings,
+            network(settings),
+            NoiseSource(),
+            distance_from_start,
+            tmp_path,
+            Processes(0, 3),
+        )

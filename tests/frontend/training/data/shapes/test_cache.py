@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from spslam.errors import OutputError
-from spslam.frontend.training.data import shape_cache
-from spslam.frontend.training.data.shape_cache import open_shapes
 from spslam.frontend.training.data.shapes import PRIMITIVES, draw_shape
+from spslam.frontend.training.data.shapes import cache as shape_cache
+from spslam.frontend.training.data.shapes.cache import open_shapes
 
 
 def same(first: shape_cache.ShapeDataset, second: shape_cache.ShapeDataset) -> bool:

@@ -4,8 +4,12 @@ import cv2
 import numpy as np
 import pytest
 
-from spslam.frontend.training.data import shapes
 from spslam.frontend.training.data.shapes import PRIMITIVES, contact_sheet, draw_shape
+from spslam.frontend.training.data.shapes.drawing import DRAWERS
+from spslam.frontend.training.data.shapes.lines import stroke_outline
+from spslam.frontend.training.data.shapes.polygons import cover_with
+from spslam.frontend.training.data.shapes.rendering import render_scene, visible_labels
+from spslam.frontend.training.data.shapes.scene import Scene, random_background
 
 SIZE = (120, 160)
 
@@ -90,8 +94,8 @@ def test_filling_neither_moves_nor_grows_a_polygon() -> None:
         angle = np.sort(rng.uniform(0, 2 * np.pi, 5)) + np.arange(5) * 0.5
         polygon = np.array([40, 32]) + rng.uniform(-1, 1, 2) + 24 * np.stack([np.cos(angle), np.sin(angle)], axis=1)
         polygon = cv2.convexHull(polygon.astype(np.float32)).reshape(-1, 2).astype(float)
-        scene = shapes._Scene(np.zeros(size, np.float32), faces=[(polygon, 200)])
-        drawn = shapes._render(scene, 0.3) / 200
+        scene = Scene(np.zeros(size, np.float32), faces=[(polygon, 200)])
+        drawn = render_scene(scene, 0.3) / 200
         expected = coverage(polygon, size)
         perimeter = np.linalg.norm(polygon - np.roll(polygon, 1, axis=0), axis=1).sum()
         assert abs(drawn.sum() - expected.sum()) / perimeter < 0.02
@@ -103,8 +107,8 @@ def test_filling_neither_moves_nor_grows_a_polygon() -> None:
 
 def test_an_ends_label_is_the_end_of_the_line() -> None:
     line = np.array([[20.3, 30.6], [60.2, 31.1]])
-    scene = shapes._Scene(np.zeros((64, 80), np.float32), faces=[(shapes._stroke(line, 2.0), 200)])
-    mass = shapes._render(scene, 0.3) / 200
+    scene = Scene(np.zeros((64, 80), np.float32), faces=[(stroke_outline(line, 2.0), 200)])
+    mass = render_scene(scene, 0.3) / 200
     assert mass.sum() / 2.0 == pytest.approx(np.linalg.norm(line[1] - line[0]), abs=0.8)
     y, x = np.indices(mass.shape)
     assert (x * mass).sum() / mass.sum() == pytest.approx(line[:, 0].mean(), abs=0.05)
@@ -120,10 +124,10 @@ def square(left: float, top: float, side: float) -> np.ndarray:
 
 def covered(*polygons: np.ndarray) -> np.ndarray:
     """The labels after these polygons are drawn one over another, sorted."""
-    scene = shapes._Scene(np.zeros(SIZE, np.float32))
+    scene = Scene(np.zeros(SIZE, np.float32))
     for polygon in polygons:
-        assert shapes._cover(scene, polygon, np.random.default_rng(0), [0])
-    return np.array(sorted(map(tuple, np.round(shapes._visible_labels(scene), 4).tolist())))
+        assert cover_with(scene, polygon, np.random.default_rng(0), [0])
+    return np.array(sorted(map(tuple, np.round(visible_labels(scene), 4).tolist())))
 
 
 def test_occlusion_hides_corners_and_makes_t_junctions() -> None:
@@ -151,12 +155,12 @@ def test_an_edge_hidden_before_makes_no_junction() -> None:
 
 
 def test_unclear_junctions_are_refused() -> None:
-    scene = shapes._Scene(np.zeros(SIZE, np.float32))
+    scene = Scene(np.zeros(SIZE, np.float32))
     rng = np.random.default_rng(0)
-    assert shapes._cover(scene, square(20, 20, 40), rng, [0])
-    assert not shapes._cover(scene, square(62, 30, 30), rng, [0])  # two pixels beside it
-    assert not shapes._cover(scene, square(58, 58, 30), rng, [0])  # two crossings beside a hidden corner
-    assert not shapes._cover(scene, np.array([[10.0, 15], [110, 25], [60, 70]]), rng, [0])  # nearly parallel
+    assert cover_with(scene, square(20, 20, 40), rng, [0])
+    assert not cover_with(scene, square(62, 30, 30), rng, [0])  # two pixels beside it
+    assert not cover_with(scene, square(58, 58, 30), rng, [0])  # two crossings beside a hidden corner
+    assert not cover_with(scene, np.array([[10.0, 15], [110, 25], [60, 70]]), rng, [0])  # nearly parallel
     assert len(scene.faces) == 1
 
 
@@ -195,8 +199,8 @@ def test_boards_are_sometimes_occluded_by_a_polygon() -> None:
         occluded = 0
         for i in range(60):
             rng = np.random.default_rng([5, i])
-            scene = shapes._Scene(shapes._background(SIZE, rng))
-            shapes._DRAWERS[primitive](scene, rng)
+            scene = Scene(random_background(SIZE, rng))
+            DRAWERS[primitive](scene, rng)
             occluded += len(scene.covers)
         assert 3 <= occluded <= 40
 

@@ -1,5 +1,7 @@
 """What the stages are shown: the same for the same seed, and geometrically right."""
 
+import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -8,17 +10,24 @@ import pytest
 import torch
 
 from spslam.errors import DatasetError
-from spslam.frontend.photos import fit_image
+from spslam.frontend.photos import fit_image, read_photo
 from spslam.frontend.superpoint.superpoint import SuperPoint
 from spslam.frontend.training.config import TrainingConfig, load_training_config
+from spslam.frontend.training.data import labelled_photos
 from spslam.frontend.training.data.corners import corner_strength, settle_on_corners
-from spslam.frontend.training.data.dataset import LabelledPhotos, PhotoSource, ShapeSource, TeacherSource, step_batch
 from spslam.frontend.training.data.homography import warp_points
+from spslam.frontend.training.data.labelled_photos import LabelledPhotos
 from spslam.frontend.training.data.labels import Labels, label_path, write_labels
-from spslam.frontend.training.data.shape_cache import open_shapes
+from spslam.frontend.training.data.loading import StepSampler, step_batches
+from spslam.frontend.training.data.shapes.cache import open_shapes
+from spslam.frontend.training.data.sources import PhotoSource, ShapeSource, Source, TeacherSource
+from spslam.frontend.training.processes import Processes
 
 SIZE = (64, 96)
-CPU = torch.device("cpu")
+
+
+def step_batch(source: Source, config: TrainingConfig, step: int, rank: int = 0, count: int = 1) -> dict:
+    return next(step_batches(source, config, Processes(rank, count), step))
 
 
 def config(*overrides: str) -> TrainingConfig:
@@ -64,26 +73,62 @@ def test_labels_weigh_as_much_as_their_corners_tell(photos: LabelledPhotos) -> N
 def test_a_batch_does_not_depend_on_the_number_of_processes(photos: LabelledPhotos) -> None:
     settings = config()
     source = PhotoSource(photos, settings.data, pairs=True)
-    whole = step_batch(source, settings, 3, CPU)
-    parts = [step_batch(source, settings, 3, CPU, rank, 2) for rank in range(2)]
+    whole = step_batch(source, settings, 3)
+    parts = [step_batch(source, settings, 3, rank, 2) for rank in range(2)]
     for key, value in whole.items():
         assert torch.equal(value, torch.cat([part[key] for part in parts])), key
 
 
+@pytest.mark.slow
+def test_workers_read_what_the_process_itself_reads(photos: LabelledPhotos, tmp_path: Path) -> None:
+    shapes = open_shapes(tmp_path / "shapes", 9, SIZE, 0)
+    for source in (PhotoSource(photos, config().data, pairs=True), ShapeSource(shapes, config().data)):
+        alone, helped = (
+            list(itertools.islice(step_batches(source, config(*given), Processes(), 3), 3))
+            for given in ([], ["loading.workers=2"])
+        )
+        for one, other in zip(alone, helped, strict=True):
+            assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_photograph_that_cannot_be_read_is_one_line(photos: LabelledPhotos, workers: int) -> None:
+    for path in photos.paths:
+        path.write_bytes(b"no image")
+    source = PhotoSource(photos, config().data, pairs=True)
+    with pytest.raises(DatasetError, match=r"expected a photo at") as found:
+        next(step_batches(source, config(f"loading.workers={workers}"), Processes()))
+    assert "\n" not in str(found.value)
+
+
+def test_reading_leaves_the_random_numbers_of_pytorch_alone(photos: LabelledPhotos) -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    step_batch(PhotoSource(photos, config().data, pairs=True), config(), 0)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_decoded_photographs_stay_within_their_memory(photos: LabelledPhotos, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[str] = []
+    monkeypatch.setattr(labelled_photos, "read_photo", lambda path: decoded.append(path.stem) or read_photo(path))
+    # Room for two of the six images.
+    small = replace(photos, cache_bytes=2 * SIZE[0] * SIZE[1] + 1)
+    order = np.array([3, 1, 4, 3, 1, 4, 0])
+    found = small.images(order)
+    assert decoded == ["3", "1", "4", "4", "0"]
+    np.testing.assert_array_equal(found, photos.images(order))
+
+
 def test_steps_and_seeds_differ(photos: LabelledPhotos) -> None:
     source = PhotoSource(photos, config().data, pairs=False)
-    images = [step_batch(source, config(*seed), step, CPU)["image"] for seed in ([], ["seed=1"]) for step in (0, 1)]
+    images = [step_batch(source, config(*seed), step)["image"] for seed in ([], ["seed=1"]) for step in (0, 1)]
     assert len({image.numpy().tobytes() for image in images}) == 4
 
 
 def test_every_epoch_shows_every_image(photos: LabelledPhotos) -> None:
-    class Indices(PhotoSource):
-        def block(self, indices: np.ndarray, generator: torch.Generator) -> dict[str, torch.Tensor]:
-            return {"index": torch.from_numpy(indices)}
-
-    settings = config()
-    source = Indices(photos, settings.data, pairs=False)
-    shown = torch.cat([step_batch(source, settings, step, CPU)["index"] for step in range(6)]).tolist()
+    blocks = itertools.islice(StepSampler(len(photos), config(), Processes()), 6)
+    shown = [index for step in blocks for block in step for index in block.indices]
     epochs = [shown[start : start + 6] for start in range(0, 24, 6)]
     assert all(sorted(epoch) == list(range(6)) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) > 1
@@ -91,7 +136,7 @@ def test_every_epoch_shows_every_image(photos: LabelledPhotos) -> None:
 
 def test_points_of_a_pair_correspond_and_show_the_same(photos: LabelledPhotos) -> None:
     settings = config("data.photometric.chance=0")
-    batch = step_batch(PhotoSource(photos, settings.data, pairs=True), settings, 0, CPU)
+    batch = step_batch(PhotoSource(photos, settings.data, pairs=True), settings, 0)
     exist = batch["points_valid"]
     assert exist.float().mean() > 0.3
     moved = warp_points(batch["points0"], batch["homography"])
@@ -107,8 +152,8 @@ def test_points_of_a_pair_correspond_and_show_the_same(photos: LabelledPhotos) -
 
 
 def test_labels_lie_at_the_points_with_their_mass(photos: LabelledPhotos) -> None:
-    settings = config("data.mass_exponent=0")
-    batch = step_batch(PhotoSource(photos, settings.data, pairs=True), settings, 0, CPU)
+    settings = config()
+    batch = step_batch(PhotoSource(replace(photos, mass_exponent=0), settings.data, pairs=True), settings, 0)
     label_map, exist, points = batch["label_map0"], batch["points_valid"], batch["points0"]
     for row in range(len(points)):
         for x, y in points[row][exist[row]].tolist():
@@ -119,7 +164,7 @@ def test_labels_lie_at_the_points_with_their_mass(photos: LabelledPhotos) -> Non
 
 def test_a_smaller_view_is_a_part_of_the_photograph(photos: LabelledPhotos) -> None:
     settings = config("data.size=[48,64]", "data.photometric.chance=0")
-    batch = step_batch(PhotoSource(photos, settings.data, pairs=True), settings, 1, CPU)
+    batch = step_batch(PhotoSource(photos, settings.data, pairs=True), settings, 1)
     assert batch["image0"].shape == (4, 1, 48, 64)
     exist = batch["points_valid"]
     assert exist.any()
@@ -130,7 +175,7 @@ def test_a_smaller_view_is_a_part_of_the_photograph(photos: LabelledPhotos) -> N
 def test_shapes_come_with_their_corners(tmp_path: Path) -> None:
     shapes = open_shapes(tmp_path, 9, SIZE, 0)
     settings = config("data.photometric.chance=0")
-    batch = step_batch(ShapeSource(shapes, settings), settings, 0, CPU)
+    batch = step_batch(ShapeSource(shapes, settings.data), settings, 0)
     assert batch["image"].shape == (4, 1, *SIZE)
     counts = sorted(len(shapes.corners(index)) for index in range(9))
     assert all(round(float(total)) in counts for total in batch["label_map"].sum(dim=(1, 2)))
@@ -140,7 +185,7 @@ def test_the_teacher_says_probabilities(photos: LabelledPhotos) -> None:
     torch.manual_seed(0)
     teacher = SuperPoint((4, 4, 8, 8, 16), descriptor_dim=16).eval().requires_grad_(False)
     settings = config("distillation.warps=3")
-    batch = step_batch(TeacherSource(photos, settings.data, teacher, settings.distillation), settings, 0, CPU)
+    batch = step_batch(TeacherSource(photos, settings.data, teacher, settings.distillation), settings, 0)
     classes = batch["teacher_probabilities"]
     assert classes.shape == (4, 65, 8, 12)
     torch.testing.assert_close(classes.sum(dim=1), torch.ones(4, 8, 12))
@@ -155,7 +200,7 @@ def test_the_teacher_sees_the_students_view_or_the_one_before_its_changes(photos
         "distillation.warps=1", f"distillation.same_view={same}", "data.photometric.chance=1",
         "data.photometric.noise_sigma=0.5",
     )  # fmt: skip
-    batch = step_batch(TeacherSource(photos, settings.data, teacher, settings.distillation), settings, 0, CPU)
+    batch = step_batch(TeacherSource(photos, settings.data, teacher, settings.distillation), settings, 0)
     logits, descriptors = teacher(batch["image"])
     agrees = torch.allclose(batch["teacher_descriptors"], descriptors, atol=1e-5)
     assert agrees == same

@@ -12,16 +12,19 @@ import zlib
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from spslam.errors import OutputError
 from spslam.io.structured_text import parse_json
 from spslam.process.signals import children_spared, cleaned_up, end_with_parent, nothing_kept
 
-from .shapes import PRIMITIVES, draw_shape
+from ..reading import Batch, padded_labels
+from .drawing import PRIMITIVES, draw_shape
 
 _log = logging.getLogger(__name__)
 
@@ -56,6 +59,22 @@ class ShapeDataset:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For a worker process: the name of a memory-mapped file instead of its content."""
+        images = self.images
+        mapped = images.filename if isinstance(images, np.memmap) else None
+        return self.__dict__ | {"images": images if mapped is None else Path(mapped)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        images = state["images"]
+        self.__dict__.update(state, images=np.load(images, mmap_mode="r") if isinstance(images, Path) else images)
+
+    def read(self, indices: NDArray[np.int64]) -> Batch:
+        """Images with their junctions, all of mass 1; see `Reader`."""
+        corners = [self.corners(int(index)) for index in indices]
+        images = torch.from_numpy(np.stack([self.images[index] for index in indices]))
+        return {"images": images} | padded_labels([(xy, np.ones(len(xy), np.float32)) for xy in corners])
 
     def corners(self, index: int) -> NDArray[np.float32]:
         """Junctions (n, 2) x y of one image, pixels.

@@ -15,8 +15,11 @@ from spslam.frontend.superpoint.superpoint import SuperPoint
 from spslam.frontend.superpoint.weights_file import read_card
 from spslam.frontend.training.config import TrainingConfig, load_training_config
 from spslam.frontend.training.data.labelling import label_images
-from spslam.frontend.training.stages import StageInputs, initial_network, photo_groups, run_stage
-from spslam.frontend.training.trainer import BEST, LOG
+from spslam.frontend.training.inputs import StageInputs, photo_groups
+from spslam.frontend.training.loop.checkpoints import BEST
+from spslam.frontend.training.loop.progress import LOG
+from spslam.frontend.training.networks import initial_network
+from spslam.frontend.training.run import run_stage
 
 SMALL = [
     "network.strided=3",
