@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -13,7 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from spslam.errors import ConfigError
 from spslam.io.given_files import read_given
 from spslam.io.structured_text import StructureError, one_line, parse_yaml, shown
+from spslam.notices import notice
 
+_LOG = logging.getLogger(__name__)
 # No configuration is longer, extends more others, or has keys with more parts.
 _LONGEST_BYTES = 1_000_000
 _LONGEST_CHAIN = 16
@@ -30,6 +33,22 @@ _SMALLEST = 1e-9
 class _Stage(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    # Old name of a key -> its name; accepted for one release.
+    renamed: ClassVar[Mapping[str, str]] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_old_names(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        taken = dict(values)
+        for old, new in cls.renamed.items():
+            if old in taken:
+                value = taken.pop(old)
+                taken.setdefault(new, value)
+                notice(_LOG, "renamed", "configuration: the key %s is now called %s", old, new)
+        return taken
+
     @field_validator("*")
     @classmethod
     def _within_reach(cls, value: Any) -> Any:
@@ -40,6 +59,8 @@ class _Stage(BaseModel):
 
 class FeatureConfig(_Stage):
     """Key points and descriptors of one image."""
+
+    renamed: ClassVar[Mapping[str, str]] = {"at_once": "max_concurrency"}
 
     extractor: str = Field("superpoint", description="registry name: superpoint, orb, sift or a plug-in's")
     weights: str | None = Field(
@@ -62,12 +83,12 @@ class FeatureConfig(_Stage):
     )
     device: Literal["cpu", "cuda", "auto"] = Field("cpu", description="where the network runs")
     threads: int = Field(0, ge=0, le=256, description="threads of the network; 0: all cores")
-    at_once: int = Field(
+    max_concurrency: int = Field(
         0,
         ge=0,
-        le=16,
-        description="images that are in the network at once, its threads shared among them: more images a second, each "
-        "takes longer (openvino, onnxruntime); 0: two in a run whose frames need not keep up with a camera, else one",
+        le=256,
+        description="images in the network at the same time, which share its threads: more images a second, each takes "
+        "longer (openvino, onnxruntime); 0: two in a run whose frames need not keep up with a camera, else one",
     )
     engine: Literal["auto", "torch", "openvino", "onnxruntime"] = Field(
         "auto",
@@ -273,11 +294,6 @@ def config_names(folder: str = "") -> list[str]:
     """Names of the built-in configurations in a folder of the package's configs; empty: those of runs."""
     entries = resources.files("spslam.configs").joinpath(folder).iterdir()
     return sorted(entry.name[:-5] for entry in entries if entry.name.endswith(".yaml"))
-
-
-def dataset_of(sequence_name: str) -> str:
-    """The data set of a sequence, from its name: `kitti 00`, `demo-small`."""
-    return sequence_name.replace("-", " ").split()[0]
 
 
 def config_for(dataset: str, sensor: str) -> str:

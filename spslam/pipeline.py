@@ -251,7 +251,7 @@ def write_results(
         harm = judge(sequence, stamps, trajectory, sequence.ground_truth, align == "sim3")
         metrics |= {} if harm is None else asdict(harm)
     write_tum(folder / "trajectory.tum", trajectory, scaling.source)
-    write_atomic(folder / "config.yaml", slam.config.to_yaml())
+    write_atomic(folder / "config.yaml", _config_as_run(slam).to_yaml())
     _write_metrics(folder, metrics, notices)
     # The map is the largest by far: where it finds no room the others are kept.
     wanted: list[tuple[str, Callable[[Path], object]]] = [
@@ -346,6 +346,12 @@ def _write_truth(path: Path, ground_truth: Trajectory | None, record: Record) ->
     truth = ground_truth.select(np.arange(max(first, 0), min(end, len(ground_truth))))
     if len(truth):
         write_tum(path, truth)
+
+
+def _config_as_run(slam: Slam) -> Config:
+    """The configuration with the concurrency that the extractor had, which may have been left open."""
+    features = slam.config.features.model_copy(update={"max_concurrency": slam.observes_at_once})
+    return slam.config.model_copy(update={"features": features})
 
 
 def _alignment(slam: Slam, sequence: Sequence) -> Alignment:

@@ -121,10 +121,10 @@ def _insisted_openvino(weights: Checkpoint, config: FeatureConfig) -> Engine:
         raise ConfigError("features.precision is bf16, but this processor does not compute in bf16: use auto or fp32")
     if config.precision == "int8":
         return OpenVinoEngine(
-            read_model(_asked_for(config, "openvino"), weights), "int8", config.threads, config.at_once
+            read_model(_asked_for(config, "openvino"), weights), "int8", config.threads, config.max_concurrency
         )
     if config.precision != "auto":
-        return OpenVinoEngine(converted(weights), config.precision, config.threads, config.at_once)
+        return OpenVinoEngine(converted(weights), config.precision, config.threads, config.max_concurrency)
     _, engine = next(_openvino_engines(weights, config))
     return engine
 
@@ -133,10 +133,10 @@ def _insisted_onnxruntime(weights: Checkpoint, config: FeatureConfig) -> Engine:
     load_onnxruntime()
     if config.precision == "int8":
         return OnnxRuntimeEngine(
-            read_onnx(_asked_for(config, "onnxruntime"), weights), "int8", config.threads, config.at_once
+            read_onnx(_asked_for(config, "onnxruntime"), weights), "int8", config.threads, config.max_concurrency
         )
     if config.precision == "fp32":
-        return OnnxRuntimeEngine(converted_onnx(weights), "fp32", config.threads, config.at_once)
+        return OnnxRuntimeEngine(converted_onnx(weights), "fp32", config.threads, config.max_concurrency)
     _, engine = next(_onnxruntime_engines(weights, config))
     return engine
 
@@ -180,11 +180,11 @@ def _openvino_engines(weights: Checkpoint, config: FeatureConfig) -> Iterator[tu
     load_openvino()
     quantised = _quantised(config, "openvino", lambda path: read_model(path, weights))
     if quantised is not None:
-        yield "int8", OpenVinoEngine(quantised, "int8", config.threads, config.at_once)
+        yield "int8", OpenVinoEngine(quantised, "int8", config.threads, config.max_concurrency)
     model = converted(weights)
     if config.precision == "auto" and has_bf16():
-        yield "bf16", OpenVinoEngine(model, "bf16", config.threads, config.at_once)
-    yield "fp32", OpenVinoEngine(model, "fp32", config.threads, config.at_once)
+        yield "bf16", OpenVinoEngine(model, "bf16", config.threads, config.max_concurrency)
+    yield "fp32", OpenVinoEngine(model, "fp32", config.threads, config.max_concurrency)
 
 
 def _onnxruntime_engines(weights: Checkpoint, config: FeatureConfig) -> Iterator[tuple[Precision, Engine]]:
@@ -192,8 +192,8 @@ def _onnxruntime_engines(weights: Checkpoint, config: FeatureConfig) -> Iterator
     load_onnxruntime()
     quantised = _quantised(config, "onnxruntime", lambda path: read_onnx(path, weights))
     if quantised is not None:
-        yield "int8", OnnxRuntimeEngine(quantised, "int8", config.threads, config.at_once)
-    yield "fp32", OnnxRuntimeEngine(converted_onnx(weights), "fp32", config.threads, config.at_once)
+        yield "int8", OnnxRuntimeEngine(quantised, "int8", config.threads, config.max_concurrency)
+    yield "fp32", OnnxRuntimeEngine(converted_onnx(weights), "fp32", config.threads, config.max_concurrency)
 
 
 def _quantised(config: FeatureConfig, engine: str, read: Callable[[Path], Any]) -> Any:

@@ -56,18 +56,6 @@ _BLAS_THREADS = "OPENBLAS_NUM_THREADS"
 _logger = logging.getLogger(__name__)
 
 
-class Dataset(StrEnum):
-    """Values of `--dataset`."""
-
-    AUTO = "auto"
-    KITTI = "kitti"
-    TUM = "tum"
-    EUROC = "euroc"
-    IMAGES = "images"
-    VIDEO = "video"
-    DEMO = "demo"
-
-
 class SensorChoice(StrEnum):
     """Values of `--sensor`."""
 
@@ -177,7 +165,13 @@ def _root(
 @app.command()
 def run(
     path: PathArgument,
-    dataset: Annotated[Dataset, typer.Option(help="What PATH is; auto recognises it.")] = Dataset.AUTO,
+    dataset: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="What PATH is: kitti, tum, euroc, images, video, demo or a plug-in's; auto recognises it.",
+        ),
+    ] = "auto",
     sequence: Annotated[
         str | None,
         typer.Option(
@@ -255,7 +249,7 @@ def run(
     ^C stops after the current frame and writes what is there; a second ^C drops it. SIGTERM and SIGHUP are like ^C.
     Exit codes: 0 done, 2 an error (told in one line), 130 stopped by ^C, 143 by SIGTERM, 129 by SIGHUP.
     """
-    from spslam.config import config_for, dataset_of
+    from spslam.config import config_for
     from spslam.datasets import open_sequence
     from spslam.run.output import RunLog
 
@@ -263,7 +257,7 @@ def run(
     with RunLog() as log:
         frames = open_sequence(
             path,
-            dataset=dataset.value,
+            dataset=dataset,
             sequence=sequence,
             sensor=sensor.value,
             calibration=calibration,
@@ -275,10 +269,14 @@ def run(
         )
         if disturbances:
             frames = _disturbed(frames, disturbances)
-        kind = dataset_of(frames.name)
-        config_name = config or config_for(kind, frames.sensor)
+        config_name = config or config_for(frames.dataset, frames.sensor)
         resolved = resolve_config(config_name, overrides, extractor, weights)
-        labels = {"dataset": kind, "extractor": resolved.features.extractor, "config": config_name, "mode": mode}
+        labels = {
+            "dataset": frames.dataset,
+            "extractor": resolved.features.extractor,
+            "config": config_name,
+            "mode": mode,
+        }
         if map_file is not None:
             labels["map_file"] = str(map_file)
         if scale is not None and localize:

@@ -174,7 +174,7 @@ def part_graph(
     Raises:
         MapError: the map does not say which camera made it.
     """
-    with_scale = _origin(slam_map).camera.baseline_m is None
+    with_scale = not _origin(slam_map).camera.has_depth
     extracted = extract_part(slam_map, part)
     least = LoopConfig().min_covisibility if min_covisibility is None else min_covisibility
     nodes = extracted.T_world_keyframe

@@ -29,7 +29,7 @@ def tracking_camera(frame: Frame, config: Config) -> Camera:
         return replace(camera, baseline_m=config.depth.virtual_baseline_m)
     if frame.sensor == "mono":
         return replace(camera, baseline_m=None)
-    if camera.baseline_m is None:
+    if not camera.has_depth:
         raise CalibrationError("a stereo frame needs a camera with baseline_m, found none")
     return camera
 

@@ -15,7 +15,7 @@ from spslam.camera import Camera
 from spslam.config import Config, load_config
 from spslam.errors import DatasetError, MapError
 from spslam.frame import Frame, Observations, Sensor, Sighting
-from spslam.interfaces import Parts, at_once, engine, identity
+from spslam.interfaces import Parts
 from spslam.map.io import SavedMap, save_map
 from spslam.map.map import ARBITRARY, NO_POINT, Ids, Map, Origin
 from spslam.notices import notice
@@ -76,9 +76,9 @@ class Slam:
         self.state = TrackState.INITIALIZING
         self.map = Map(descriptor_size=0)
         self.mapping = mapping
-        self._extractor = identity(parts.extractor)
-        self.engine = engine(parts.extractor)
-        self.observes_at_once = at_once(parts.extractor)
+        self._extractor = parts.extractor.identity
+        self.engine = parts.extractor.engine
+        self.observes_at_once = parts.extractor.max_concurrency
         self.statistics = Statistics()
         self.sighting: Sighting | None = None
         distance = parts.extractor.max_distance
