@@ -27,8 +27,8 @@ def build_parts(config: Config, cache: Path | None = None, offline: bool = False
 
     Args:
         cache: a folder to keep features in, and to take those from that are there (see `CachedExtractor`).
-        offline: frames need not keep up with a camera: unless `features.max_concurrency` is set, the network works on two
-            images at once, each with half of the threads, which is more images a second and the same bytes.
+        offline: frames need not keep up with a camera: unless `features.max_concurrency` is set, the network works on
+            two images at once, each with half of the threads, which is more images a second and the same bytes.
 
     Raises:
         OutputError: the cache cannot be written to.

@@ -39,6 +39,7 @@ from spslam.visualization.scene import Scene
 from spslam.visualization.viewer import Viewer, Viewers
 
 if TYPE_CHECKING:
+    from spslam.config import Config
     from spslam.slam.system import Slam
     from spslam.slam.tracking import TrackResult
 

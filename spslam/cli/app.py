@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from spslam import __version__
 from spslam.cli import bench as cli_bench
@@ -26,6 +25,7 @@ from spslam.cli import view as cli_view
 from spslam.cli.options import (
     FAILED,
     INTERRUPTED,
+    CommandGroup,
     ExtractorOption,
     MaxFramesOption,
     PairWithinOption,
@@ -51,6 +51,8 @@ if TYPE_CHECKING:
     from spslam.run.output import RunLog
     from spslam.visualization.viewer import Viewer
 
+# Columns of a help text on a wide terminal.
+_WIDEST_HELP = 120
 _BLAS_THREADS = "OPENBLAS_NUM_THREADS"
 
 _logger = logging.getLogger(__name__)
@@ -73,7 +75,7 @@ class ViewerChoice(StrEnum):
     RERUN = "rerun"
 
 
-class _Commands(TyperGroup):
+class _Commands(CommandGroup):
     """All commands: a signal that ends one is told in a line of our own."""
 
     def invoke(self, ctx: Any) -> Any:
@@ -91,8 +93,10 @@ app = typer.Typer(
     epilog="Start with: spslam demo",
     no_args_is_help=True,
     add_completion=False,
+    # Rich would read :B: in a help text as an emoji and [x] as markup.
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": _WIDEST_HELP},
 )
 
 app.add_typer(cli_bench.app)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 if TYPE_CHECKING:
     from spslam.config import Config
@@ -15,6 +16,22 @@ if TYPE_CHECKING:
 # Exit codes: stopped by ^C; an error, told in one line.
 INTERRUPTED = 130
 FAILED = 2
+# Characters of a command's summary.
+_LONGEST_SUMMARY = 1000
+
+
+class CommandGroup(TyperGroup):
+    """A group of commands whose help gives their summaries in full."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        rows = [
+            (name, command.get_short_help_str(limit=_LONGEST_SUMMARY))
+            for name, command in commands
+            if command is not None and not command.hidden
+        ]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
 
 
 class TimeUnitValue(StrEnum):
