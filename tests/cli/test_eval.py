@@ -281,7 +281,7 @@ def test_the_frames_of_a_run_are_known_from_the_files_beside_it(
     assert call("eval", run, str(tmp_path / "longer.tum")) == 0
     printed = capsys.readouterr()
     text = " ".join(printed.out.split())
-    assert "60 of about 100 tracked (60.0 %), the first after 2 s, frames estimated from the time of" in text
+    assert "60 of about 100 tracked (60.0 %), the first after 2.004 s, frames estimated from the time of" in text
     assert "begins 2.004 s before the estimate and ends 1.996 s after it" in printed.err
     assert "Over the estimate's own time 100.0 % are tracked; --times FILE counts" in printed.err
 
