@@ -21,7 +21,13 @@ _LONGEST_SUMMARY = 1000
 
 
 class CommandGroup(TyperGroup):
-    """A group of commands whose help gives their summaries in full."""
+    """A group of commands: without one it prints its help, which gives their summaries in full."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not args and self.no_args_is_help and not ctx.resilient_parsing:
+            typer.echo(ctx.get_help())
+            raise typer.Exit(FAILED)
+        return super().parse_args(ctx, args)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
