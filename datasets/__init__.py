@@ -1,7 +1,16 @@
 """Recordings as frames: KITTI, TUM RGB-D, EuRoC, image folders, videos and the built-in rendered worlds."""
 
+from .base import BaseSequence
 from .euroc import left_camera_ground_truth
-from .factory import DATASETS, SENSORS, open_sequence
+from .factory import SENSORS, dataset_names, open_sequence
 from .images.pictures import read_camera, read_pictures
 
-__all__ = ["DATASETS", "SENSORS", "left_camera_ground_truth", "open_sequence", "read_camera", "read_pictures"]
+__all__ = [
+    "SENSORS",
+    "BaseSequence",
+    "dataset_names",
+    "left_camera_ground_truth",
+    "open_sequence",
+    "read_camera",
+    "read_pictures",
+]

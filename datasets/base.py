@@ -32,9 +32,17 @@ class BaseSequence(ABC):
     """A `spslam.interfaces.Sequence` but for `__len__` and `_read`, which a reader adds."""
 
     def __init__(
-        self, name: str, sensor: Sensor, camera: Camera, source: str, ground_truth: Trajectory | None = None
+        self,
+        name: str,
+        sensor: Sensor,
+        camera: Camera,
+        source: str,
+        ground_truth: Trajectory | None = None,
+        *,
+        dataset: str,
     ) -> None:
         self.name = name
+        self.dataset = dataset
         self.sensor: Sensor = sensor
         self.camera = camera
         self.source = source
@@ -176,8 +184,10 @@ class FileSequence(BaseSequence):
         source: str,
         ground_truth: Trajectory | None = None,
         rectifier: StereoRectifier | None = None,
+        *,
+        dataset: str,
     ) -> None:
-        super().__init__(name, files.sensor, camera, source, ground_truth)
+        super().__init__(name, files.sensor, camera, source, ground_truth, dataset=dataset)
         self.time_unit, self.left_out = files.time_unit, list(files.left_out)
         self._files = files
         if files.images:
@@ -238,7 +248,7 @@ class SlicedSequence(BaseSequence):
             raise DatasetError(f"start {start} lies past the end: {whole.name} has {len(whole)} frames")
         rate = max(whole.camera.fps / min(stride, len(whole)), RATES_HZ[0])
         camera = whole.camera if stride == 1 else replace(whole.camera, fps=rate)
-        super().__init__(whole.name, whole.sensor, camera, whole.source, whole.ground_truth)
+        super().__init__(whole.name, whole.sensor, camera, whole.source, whole.ground_truth, dataset=whole.dataset)
         self._whole = whole
         self._start, self._stride, self._most = start, stride, max_frames
         self.time_unit, self.left_out = whole.time_unit, self._left_out_here()

@@ -72,7 +72,7 @@ def open_euroc(
         if sensor == "auto" and (mav / "cam1").is_dir():
             notice(_LOG, "unused_stream", "%s: cam1 has no images in cam1/data (*.png, *.jpg): mono", name)
         files = FrameFiles(times, images, time_unit=unit, left_out=tuple(left_out))
-        return FileSequence(name, files, camera, str(mav), ground_truth)
+        return FileSequence(name, files, camera, str(mav), ground_truth, dataset="euroc")
 
     right = _read_sensor(mav / "cam1" / "sensor.yaml")
     right_times, right_images, _, _ = _read_images(mav / "cam1", name, timing, right.camera.fps)
@@ -96,7 +96,7 @@ def open_euroc(
     camera = replace(rectifier.camera, fps=nominal_fps(times, left.camera.fps))
     T_body_rectified = left.T_body_sensor @ rectifier.T_left_rectified
     ground_truth = _read_ground_truth(mav, times, T_body_rectified, "left camera as rectified")
-    return FileSequence(name, files, camera, str(mav), ground_truth, rectifier)
+    return FileSequence(name, files, camera, str(mav), ground_truth, rectifier, dataset="euroc")
 
 
 def left_camera_ground_truth(body: Trajectory, table: Path, sensor: Path | None = None) -> Trajectory | None:

@@ -1,14 +1,23 @@
-"""`open_sequence`: whatever a path names, as frames."""
+"""`open_sequence`: whatever a path names, as frames.
+
+A package adds a reader through the entry-point group `spslam.datasets` (see `docs/plugins.md`): each entry point is a
+callable without arguments that returns a `DatasetReader`.
+"""
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import cast, get_args
 
-from spslam.errors import DatasetError
+from spslam.errors import DatasetError, SpslamError
 from spslam.frame import Sensor
-from spslam.interfaces import Sequence
+from spslam.interfaces import DatasetReader, Sequence, SequenceRequest
+from spslam.plugins import describe_failure, describe_plugin, find_plugins, make_plugin
 from spslam.timestamps import TimeUnitChoice
 
 from .base import SlicedSequence
@@ -20,13 +29,30 @@ from .timestamps import PAIR_WITHIN_S, Timing
 from .tum import is_tum, open_tum
 from .video import VIDEO_SUFFIXES, VideoSequence, is_video
 
-DATASETS = ("auto", "kitti", "tum", "euroc", "images", "video", "demo")
+ENTRY_POINT_GROUP = "spslam.datasets"
 SENSORS = ("auto", *get_args(Sensor))
-_CALIBRATED = ("tum", "images", "video")
+_KIND = "dataset"
+_LOG = logging.getLogger(__name__)
 _EXPECTED = (
     "KITTI (sequences/NN with image_0, calib.txt, times.txt), TUM RGB-D (rgb.txt), EuRoC (mav0/cam0), "
     "images (*.png, *.jpg, or left/ with right/ or depth/)"
 )
+
+
+@dataclass(frozen=True)
+class _BuiltIn:
+    """A reader of this package (a `DatasetReader`).
+
+    Attributes:
+        recognises, open: see `DatasetReader`.
+        takes_calibration: whether a calibration file may be given.
+        of_folders: whether its recordings are folders.
+    """
+
+    recognises: Callable[[Path], bool]
+    open: Callable[[Path, SequenceRequest], Sequence]
+    takes_calibration: bool = False
+    of_folders: bool = True
 
 
 def open_sequence(
@@ -48,7 +74,7 @@ def open_sequence(
         path: a dataset's root, one sequence's folder, an image folder, a video file, or the name of a built-in world
             (`demo`, `demo-small`, `demo-loop`, `demo-twins`, with other textures `demo@2`; a folder of such a name is
             `./demo`).
-        dataset: what it is; `auto` recognises it.
+        dataset: what it is, one of `dataset_names`; `auto` recognises it.
         sequence: which one, where `path` holds several: its name or a part of it that only one has.
         sensor: `mono`, `stereo`, `rgbd`, or `auto` for the most that is there (stereo before RGB-D).
         calibration: YAML file for image folders, videos and TUM RGB-D of unknown cameras; `calibration.yaml` in the
@@ -61,18 +87,19 @@ def open_sequence(
         DatasetError: nothing fits, or files are missing or hold something else than expected.
         TimestampError: time stamps may mean several things.
     """
-    if dataset not in DATASETS:
-        raise DatasetError(f"dataset must be one of {', '.join(DATASETS)}, found {dataset!r}")
     if sensor not in SENSORS:
         raise DatasetError(f"sensor must be one of {', '.join(SENSORS)}, found {sensor!r}")
     if time_unit not in get_args(TimeUnitChoice):
         raise DatasetError(f"time_unit must be one of {', '.join(get_args(TimeUnitChoice))}, found {time_unit!r}")
-    timing = Timing(cast(TimeUnitChoice, time_unit), pair_within_s)
+    request = SequenceRequest(
+        sequence,
+        sensor,
+        None if calibration is None else Path(calibration),
+        cast(TimeUnitChoice, time_unit),
+        pair_within_s,
+    )
     try:
-        kind = _recognise(path) if dataset == "auto" else dataset
-        if calibration is not None and kind not in _CALIBRATED:
-            raise DatasetError(f"a calibration file is for {', '.join(_CALIBRATED)}; {kind} brings its own calibration")
-        whole = _open(kind, path, sequence, sensor, calibration, timing)
+        whole = _open(path, dataset, request)
     except OSError as error:  # a folder that may not be listed, a disk that fails
         raise DatasetError(f"{path} cannot be read: {error}") from None
     if (start, max_frames, stride) == (0, None, 1):
@@ -80,54 +107,111 @@ def open_sequence(
     return SlicedSequence(whole, start, max_frames, stride)
 
 
-def _open(
-    kind: str,
-    path: str | Path,
-    sequence: str | None,
-    sensor: str,
-    calibration: str | Path | None,
-    timing: Timing,
-) -> Sequence:
-    if kind in ("demo", "video") and sequence is not None:
-        raise DatasetError(f"a {kind} has no sequences to choose from, found sequence {sequence!r}")
-    if kind == "demo":
-        return _open_world(str(path), sensor)
-    place = absolute(path)
-    if kind == "video":
-        return VideoSequence(place, sensor, calibration, timing)
-    if not place.is_dir():
-        raise DatasetError(
-            f"expected a folder with {kind}, found {'a file' if place.exists() else 'nothing'} at {place}"
-        )
-    if kind == "kitti":
-        return open_kitti(place, sequence, sensor, timing)
-    if kind == "tum":
-        return open_tum(place, sequence, sensor, calibration, timing)
-    if kind == "euroc":
-        return open_euroc(place, sequence, sensor, timing)
-    return open_images(place, sequence, sensor, calibration, timing)
+def dataset_names() -> list[str]:
+    """Values of `open_sequence`'s `dataset`: `auto`, the built-in readers, then the plug-ins'."""
+    return ["auto", *_BUILT_IN, _WORLD, *_plugins()]
 
 
-def _recognise(path: str | Path) -> str:
-    if _is_world(path):
-        return "demo"
+def _open(path: str | Path, dataset: str, request: SequenceRequest) -> Sequence:
+    if dataset == _WORLD or (dataset == "auto" and _is_world(path)):
+        return _open_world(str(path), request)
     place = absolute(path)
+    name, reader = _recognise(place) if dataset == "auto" else (dataset, _reader(dataset))
+    if isinstance(reader, _BuiltIn):
+        _check_request(name, reader, request)
+        if reader.of_folders and not place.is_dir():
+            raise DatasetError(
+                f"expected a folder with {name}, found {'a file' if place.exists() else 'nothing'} at {place}"
+            )
+    return reader.open(place, request)
+
+
+def _reader(name: str) -> DatasetReader:
+    if name in _BUILT_IN:
+        return _BUILT_IN[name]
+    plugin = _plugins().get(name)
+    if plugin is None:
+        raise DatasetError(f"dataset must be one of {', '.join(dataset_names())}, found {name!r}")
+    return _PluginReader(plugin)
+
+
+def _check_request(name: str, reader: _BuiltIn, request: SequenceRequest) -> None:
+    if request.calibration is not None and not reader.takes_calibration:
+        raise _own_calibration(name)
+    if request.sequence is not None and not reader.of_folders:
+        raise _no_sequences(name, request)
+
+
+def _own_calibration(name: str) -> DatasetError:
+    takers = [taker for taker, reader in _BUILT_IN.items() if reader.takes_calibration]
+    return DatasetError(f"a calibration file is for {', '.join(takers)}; {name} brings its own calibration")
+
+
+def _no_sequences(name: str, request: SequenceRequest) -> DatasetError:
+    return DatasetError(f"a {name} has no sequences to choose from, found sequence {request.sequence!r}")
+
+
+def _recognise(place: Path) -> tuple[str, DatasetReader]:
     if not place.exists():
         raise DatasetError(
             f"expected a folder, a video file or the name of a built-in world ({', '.join(_world_names())}), "
             f"found nothing at {place}"
         )
-    if is_video(place):
-        return "video"
+    for name, reader in _in_order(place.is_dir()):
+        if reader.recognises(place):
+            return name, reader
     if not place.is_dir():
         raise DatasetError(
             f"{place} is a file, but no video ({' '.join(VIDEO_SUFFIXES)}): give a video or the folder of the images"
         )
-    tests = {"kitti": is_kitti, "euroc": is_euroc, "tum": is_tum, "images": is_images}
-    for kind, test in tests.items():
-        if test(place):
-            return kind
     raise DatasetError(f"{place} is not recognised: expected {_EXPECTED}, found {contents(place)}")
+
+
+def _in_order(folder: bool) -> Iterator[tuple[str, DatasetReader]]:
+    """Readers of folders or of files in the order in which they are asked; folders of images, which many are, last."""
+    named = [(name, reader) for name, reader in _BUILT_IN.items() if reader.of_folders == folder]
+    yield from ((name, reader) for name, reader in named if name != _IMAGES)
+    yield from ((name, _PluginReader(plugin)) for name, plugin in _plugins().items())
+    yield from ((name, reader) for name, reader in named if name == _IMAGES)
+
+
+def _plugins() -> dict[str, EntryPoint]:
+    return find_plugins(ENTRY_POINT_GROUP, _KIND, ("auto", *_BUILT_IN, _WORLD))
+
+
+class _PluginReader:
+    """The reader of another package (a `DatasetReader`); its failures name it."""
+
+    def __init__(self, plugin: EntryPoint) -> None:
+        self._plugin = plugin
+
+    def recognises(self, path: Path) -> bool:
+        # A broken plug-in must not keep others from their recordings.
+        try:
+            return bool(self._make().recognises(path))
+        except Exception as error:
+            name = describe_plugin(self._plugin, _KIND)
+            _LOG.warning("%s is not asked whether it recognises %s: %s", name, path, describe_failure(error))
+            return False
+
+    def open(self, path: Path, request: SequenceRequest) -> Sequence:
+        name = describe_plugin(self._plugin, _KIND)
+        try:
+            sequence = self._make().open(path, request)
+        except (SpslamError, OSError):
+            raise
+        except Exception as error:
+            raise DatasetError(f"{name} cannot open {path}: {describe_failure(error)}; repair that package") from error
+        if not isinstance(sequence, Sequence):
+            raise DatasetError(
+                f"{name} gave no Sequence, found {type(sequence).__name__}: repair that package, for example with "
+                "spslam.datasets.BaseSequence"
+            )
+        return sequence
+
+    def _make(self) -> DatasetReader:
+        reader: DatasetReader = make_plugin(self._plugin, _KIND, "repair or remove that package")
+        return reader
 
 
 def _world_names() -> tuple[str, ...]:
@@ -146,9 +230,47 @@ def _is_world(path: str | Path) -> bool:
     return is_world(text)
 
 
-def _open_world(name: str, sensor: str) -> Sequence:
+def _open_world(name: str, request: SequenceRequest) -> Sequence:
     from .world.world import is_world, open_world
 
+    if request.calibration is not None:
+        raise _own_calibration(_WORLD)
+    if request.sequence is not None:
+        raise _no_sequences(_WORLD, request)
     if not is_world(name):
         raise DatasetError(f"expected the name of a built-in world ({', '.join(_world_names())}), found {name!r}")
-    return cast(Sequence, open_world(name, sensor))
+    return cast(Sequence, open_world(name, request.sensor))
+
+
+def _timing(request: SequenceRequest) -> Timing:
+    return Timing(request.time_unit, request.pair_within_s)
+
+
+def _kitti(path: Path, request: SequenceRequest) -> Sequence:
+    return open_kitti(path, request.sequence, request.sensor, _timing(request))
+
+
+def _euroc(path: Path, request: SequenceRequest) -> Sequence:
+    return open_euroc(path, request.sequence, request.sensor, _timing(request))
+
+
+def _tum(path: Path, request: SequenceRequest) -> Sequence:
+    return open_tum(path, request.sequence, request.sensor, request.calibration, _timing(request))
+
+
+def _images(path: Path, request: SequenceRequest) -> Sequence:
+    return open_images(path, request.sequence, request.sensor, request.calibration, _timing(request))
+
+
+def _video(path: Path, request: SequenceRequest) -> Sequence:
+    return VideoSequence(path, request.sensor, request.calibration, _timing(request))
+
+
+_WORLD, _IMAGES = "demo", "images"
+_BUILT_IN: dict[str, _BuiltIn] = {
+    "kitti": _BuiltIn(is_kitti, _kitti),
+    "euroc": _BuiltIn(is_euroc, _euroc),
+    "tum": _BuiltIn(is_tum, _tum, takes_calibration=True),
+    _IMAGES: _BuiltIn(is_images, _images, takes_calibration=True),
+    "video": _BuiltIn(is_video, _video, takes_calibration=True, of_folders=False),
+}

@@ -77,7 +77,7 @@ def open_kitti(
     baseline = _baseline(left, _projection(projections, cameras + 1, folder), folder) if stereo else None
     camera = _camera(left, baseline, files, folder)
     ground_truth = _read_ground_truth(folder, times, left, cameras)
-    return FileSequence(name, files, camera, str(folder), ground_truth)
+    return FileSequence(name, files, camera, str(folder), ground_truth, dataset="kitti")
 
 
 @dataclass(frozen=True, eq=False)

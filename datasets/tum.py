@@ -87,7 +87,7 @@ def open_tum(
     check_image_size(images, camera, origin)
     files = FrameFiles(times, images, depth=depth, depth_units=units, time_unit=unit, left_out=tuple(left_out))
     camera = replace(camera, fps=nominal_fps(times, camera.fps))
-    return FileSequence(name, files, camera, str(folder), _read_ground_truth(folder, times))
+    return FileSequence(name, files, camera, str(folder), _read_ground_truth(folder, times), dataset="tum")
 
 
 def _is_sequence(path: Path) -> bool:

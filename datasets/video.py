@@ -77,7 +77,7 @@ class VideoSequence(BaseSequence):
             fps = given.fps
         else:
             fps = _rate(self._capture.get(cv2.CAP_PROP_FPS), stamps, given.fps, path)
-        super().__init__(f"video {path.stem}", "mono", replace(given.camera, fps=fps), str(path))
+        super().__init__(f"video {path.stem}", "mono", replace(given.camera, fps=fps), str(path), dataset="video")
         self.time_unit = "container"
         if timing.unit == "frames" or (len(stamps) > 1 and not (np.diff(stamps) > 0).any()):
             self.time_unit = "frames"

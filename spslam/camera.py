@@ -125,6 +125,11 @@ class Camera:
         return np.array([[self.fx, 0.0, self.cx], [0.0, self.fy, self.cy], [0.0, 0.0, 1.0]])
 
     @property
+    def has_depth(self) -> bool:
+        """Whether its frames give depth: a stereo pair's, real or virtual. False for mono."""
+        return self.baseline_m is not None
+
+    @property
     def bf(self) -> float:
         """Baseline times focal length, pixel metres: disparity = bf / depth. 0 for mono."""
         return self.fx * self.baseline_m if self.baseline_m is not None else 0.0

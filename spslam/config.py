@@ -16,6 +16,7 @@ from spslam.io.given_files import read_given
 from spslam.io.structured_text import StructureError, one_line, parse_yaml, shown
 from spslam.notices import notice
 
+_LOG = logging.getLogger(__name__)
 # No configuration is longer, extends more others, or has keys with more parts.
 _LONGEST_BYTES = 1_000_000
 _LONGEST_CHAIN = 16
@@ -26,6 +27,7 @@ _MOST_MISTAKES = 8
 
 # Keys of older releases and their names today. Old names are read for one release.
 RENAMED_KEYS = {
+    "features.at_once": "features.max_concurrency",
     "loop.global_delay": "global_bundle.delay",
     "loop.global_iterations": "global_bundle.iterations",
 }
@@ -72,12 +74,12 @@ class FeatureConfig(_Stage):
     )
     device: Literal["cpu", "cuda", "auto"] = Field("cpu", description="where the network runs")
     threads: int = Field(0, ge=0, le=256, description="threads of the network; 0: all cores")
-    at_once: int = Field(
+    max_concurrency: int = Field(
         0,
         ge=0,
-        le=16,
-        description="images that are in the network at once, its threads shared among them: more images a second, each "
-        "takes longer (openvino, onnxruntime); 0: two in a run whose frames need not keep up with a camera, else one",
+        le=256,
+        description="images in the network at the same time, which share its threads: more images a second, each takes "
+        "longer (openvino, onnxruntime); 0: two in a run whose frames need not keep up with a camera, else one",
     )
     engine: Literal["auto", "torch", "openvino", "onnxruntime"] = Field(
         "auto",
@@ -475,11 +477,6 @@ def config_names(folder: str = "") -> list[str]:
     """Names of the built-in configurations in a folder of the package's configs; empty: those of runs."""
     entries = resources.files("spslam.configs").joinpath(folder).iterdir()
     return sorted(entry.name[:-5] for entry in entries if entry.name.endswith(".yaml"))
-
-
-def dataset_of(sequence_name: str) -> str:
-    """The data set of a sequence, from its name: `kitti 00`, `demo-small`."""
-    return sequence_name.replace("-", " ").split()[0]
 
 
 def config_for(dataset: str, sensor: str) -> str:

@@ -19,7 +19,7 @@ from spslam.frontend.superpoint.checkpoints import read_codebook
 from spslam.interfaces import Parts
 
 # An image takes less processor time from one thread than from two (0.85, docs/decisions/0011-speed.md).
-_AT_ONCE_OFFLINE = 2
+_OFFLINE_CONCURRENCY = 2
 
 
 def build_parts(config: Config, cache: Path | None = None, offline: bool = False) -> Parts:
@@ -27,7 +27,7 @@ def build_parts(config: Config, cache: Path | None = None, offline: bool = False
 
     Args:
         cache: a folder to keep features in, and to take those from that are there (see `CachedExtractor`).
-        offline: frames need not keep up with a camera: unless `features.at_once` says otherwise, the network works on
+        offline: frames need not keep up with a camera: unless `features.max_concurrency` is set, the network works on
             two images at once, each with half of the threads, which is more images a second and the same bytes.
 
     Raises:
@@ -36,8 +36,8 @@ def build_parts(config: Config, cache: Path | None = None, offline: bool = False
         WeightsError: weights that cannot be used.
     """
     features = config.features
-    if offline and not features.at_once:
-        features = features.model_copy(update={"at_once": _AT_ONCE_OFFLINE})
+    if offline and not features.max_concurrency:
+        features = features.model_copy(update={"max_concurrency": _OFFLINE_CONCURRENCY})
     extractor = create_extractor(features)
     if cache is not None:
         extractor = CachedExtractor(extractor, features, cache)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -11,6 +14,7 @@ from numpy.typing import NDArray
 
 from spslam.camera import Camera
 from spslam.frame import Features, Frame, Sensor
+from spslam.timestamps import TimeUnitChoice
 from spslam.trajectory import Trajectory
 
 # Why an image is left out whose time stamp another one had before.
@@ -40,6 +44,7 @@ class Sequence(Protocol):
     `skipped`. Random access raises `FrameError` for a frame that cannot be decoded and `IndexError`
     past the end. Attributes:
         name: short name for reports, for example `kitti 00`.
+        dataset: name of the reader, for example `kitti`; with `sensor` it chooses the built-in configuration.
         sensor: what its frames carry.
         camera: the camera that `Frame.image` was taken with (after rectification, where there is one).
         source: the folder, file or built-in world it came from.
@@ -50,6 +55,7 @@ class Sequence(Protocol):
     """
 
     name: str
+    dataset: str
     sensor: Sensor
     camera: Camera
     source: str
@@ -63,43 +69,75 @@ class Sequence(Protocol):
     def __iter__(self) -> Iterator[Frame]: ...
 
 
+@dataclass(frozen=True)
+class SequenceRequest:
+    """What a user asks of a recording.
+
+    Attributes:
+        sequence: which one, where a path holds several: its name or a part of it that only one has.
+        sensor: `mono`, `stereo`, `rgbd`, or `auto` for the most that is there.
+        calibration: a calibration file.
+        time_unit: of the stamps in lists and names: `s`, `ms`, `us`, `ns`, `frames` (they count), or `auto`.
+        pair_within_s: how far apart left and right image, or image and depth, may be, seconds.
+    """
+
+    sequence: str | None
+    sensor: str
+    calibration: Path | None
+    time_unit: TimeUnitChoice
+    pair_within_s: float
+
+
+class DatasetReader(Protocol):
+    """Opens the recordings of one format."""
+
+    def recognises(self, path: Path) -> bool:
+        """Whether an existing file or folder, an absolute path, is a recording of this format."""
+        ...
+
+    def open(self, path: Path, request: SequenceRequest) -> Sequence:
+        """Open a recording. Raises `DatasetError` where it lacks what is asked for."""
+        ...
+
+
 @runtime_checkable
 class Extractor(Protocol):
-    """Finds and describes key points. Attributes:
-    name: registry name.
-    max_distance: L2 distance of unit descriptors above which two points are no match (see `unit_descriptors`).
-    pixel_sigma: standard deviation of a key point's position, pixels.
+    """Finds and describes keypoints.
+
+    A front end inherits this class and sets `name`, `max_distance` and `pixel_sigma`; the other attributes have
+    defaults.
+
+    Attributes:
+        name: registry name.
+        max_distance: L2 distance of unit descriptors above which two points are no match (see `unit_descriptors`).
+        pixel_sigma: standard deviation of a keypoint's position, pixels.
+        max_concurrency: number of threads that may call `extract` at the same time.
     """
 
     name: str
     max_distance: float
     pixel_sigma: float
+    max_concurrency: int = 1
 
+    @abstractmethod
     def extract(self, image: NDArray[np.uint8]) -> Features:
         """Features of a (H, W) uint8 grey image of any size."""
         ...
 
+    @cached_property
+    def identity(self) -> str:
+        """Maps of equal identity have comparable descriptors: the name, and the weights of a network."""
+        return self.name
 
-def identity(extractor: Extractor) -> str:
-    """What tells whether two maps' descriptors can be compared: the extractor's `identity`, where it has one (a network
-    of its weights), else its name."""
-    return str(getattr(extractor, "identity", extractor.name))
+    @cached_property
+    def engine(self) -> str:
+        """What computes the features and how exactly, for example `openvino int8`."""
+        return self.name
 
-
-def engine(extractor: Extractor) -> str:
-    """What runs the extractor and how exactly (`openvino int8`), where it says so (its `engine`), else its name."""
-    return str(getattr(extractor, "engine", extractor.name))
-
-
-def fingerprint(extractor: Extractor) -> str:
-    """What else than settings, code and image its features follow from (parameters, versions, the processor), where it
-    says so (its `fingerprint`), else its identity."""
-    return str(getattr(extractor, "fingerprint", identity(extractor)))
-
-
-def at_once(extractor: Extractor) -> int:
-    """How many threads may extract at a time, where it says so (its `at_once`), else one."""
-    return int(getattr(extractor, "at_once", 1))
+    @cached_property
+    def fingerprint(self) -> str:
+        """What determines the features beside settings, code and image: parameters, versions, the processor."""
+        return self.identity
 
 
 class Matcher(Protocol):

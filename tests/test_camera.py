@@ -28,6 +28,10 @@ def pixels_of(camera, border=0.0):
     return np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
 
 
+def test_depth_is_known_with_a_baseline_only() -> None:
+    assert CAMERAS["ideal"].has_depth and not CAMERAS["fr1"].has_depth
+
+
 @pytest.mark.parametrize("name", ["ideal", "fr1", "euroc"])
 def test_distortion_undoes_undistortion_over_the_whole_image(name):
     camera = CAMERAS[name]

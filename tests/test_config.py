@@ -69,6 +69,19 @@ def test_bad_values_are_refused_with_the_path_of_the_key(text: str, key: str, tm
     assert "own.yaml" in message
 
 
+def test_the_old_name_of_a_key_is_taken_with_a_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    line = "configuration: the key at_once is now called max_concurrency"
+    own = write(tmp_path / "own.yaml", "features: {at_once: 3}")
+    assert load_config(own).features.max_concurrency == 3
+    assert caplog.messages == [line]
+    assert load_config("default", ["features.at_once=2"]).features.max_concurrency == 2
+    # Where both are given, the new name counts.
+    assert load_config(own, ["features.max_concurrency=5"]).features.max_concurrency == 5
+    caplog.clear()
+    assert load_config("default", ["features.max_concurrency=2"]).features.max_concurrency == 2
+    assert "at_once" not in load_config("default").to_yaml() and caplog.messages == []
+
+
 def test_all_bad_keys_are_told_at_once(tmp_path: Path) -> None:
     message = refusal(write(tmp_path / "own.yaml", "a: 1\nloop: {b: 2}"))
     assert "unknown key a" in message

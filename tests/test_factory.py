@@ -12,7 +12,6 @@ from spslam.backend.two_view import EpipolarSolver
 from spslam.config import load_config
 from spslam.factory import build_parts
 from spslam.frontend.engines.engine import usable_cores
-from spslam.interfaces import at_once
 
 
 def test_values_reach_their_parts() -> None:
@@ -50,8 +49,8 @@ def test_values_reach_their_parts() -> None:
         (True, ["features.threads=4"], 2),
         (True, ["features.threads=1"], 1),
         (True, [], min(2, usable_cores())),
-        (True, ["features.threads=4", "features.at_once=1"], 1),
-        (False, ["features.threads=4", "features.at_once=3"], 3),
+        (True, ["features.threads=4", "features.max_concurrency=1"], 1),
+        (False, ["features.threads=4", "features.max_concurrency=3"], 3),
         (True, ["features.threads=4", "features.engine=torch"], 1),
         (True, ["features.extractor=orb"], 1),
     ],
@@ -60,4 +59,4 @@ def test_values_reach_their_parts() -> None:
 def test_images_at_once(offline: bool, overrides: list[str], expected: int, cached: bool, tmp_path: Path) -> None:
     """Several where nobody waits for a frame, no more than threads, and only of front ends that say that they can."""
     parts = build_parts(load_config("default", overrides), tmp_path if cached else None, offline)
-    assert at_once(parts.extractor) == expected
+    assert parts.extractor.max_concurrency == expected

@@ -14,7 +14,7 @@ import pytest
 
 from spslam.camera import Camera
 from spslam.cli.console import print_outcome
-from spslam.config import Config
+from spslam.config import Config, FeatureConfig
 from spslam.errors import DatasetError, FrameError, OutputError, RunStoppedError, ScaleError
 from spslam.frame import Frame, Observations, Sighting
 from spslam.interfaces import EQUAL_STAMP, LeftOut
@@ -104,7 +104,7 @@ class BlockedSequence(FakeSequence):
 
 class FakePreprocessor:
     engine = "none"
-    max_concurrency = 1
+    max_concurrency = 2
 
     def observe(self, frame: Frame) -> None:
         return None
@@ -264,7 +264,8 @@ def test_run_writes_every_file(tmp_path: Path, real_pictures: None) -> None:
     np.testing.assert_allclose(read_kitti(folder / "trajectory.kitti").positions, truth.positions, atol=1e-8)
     assert len(read_tum(folder / "keyframes.tum")) == 1
     assert len(load_map(folder / "map.npz").map.positions) == 5
-    assert (folder / "config.yaml").read_text(encoding="utf-8") == Config().to_yaml()
+    ran = Config(features=FeatureConfig(max_concurrency=2))
+    assert (folder / "config.yaml").read_text(encoding="utf-8") == ran.to_yaml()
     assert (folder / "trajectory.png").read_bytes()[:4] == b"\x89PNG"
     assert (folder / "map.ply").read_bytes()[:3] == b"ply"
 

@@ -91,7 +91,7 @@ def open_images(
         left_out=tuple(left_out),
     )
     camera = replace(camera, fps=nominal_fps(left.times, given.camera.fps))
-    return FileSequence(name, files, camera, str(folder), rectifier=rectifier)
+    return FileSequence(name, files, camera, str(folder), rectifier=rectifier, dataset="images")
 
 
 def _image_folder(folder: Path) -> Path | None:

@@ -205,7 +205,9 @@ class DisturbedSequence(BaseSequence):
     """Another sequence, disturbed: stills and jumps choose its frames, then boxes move before them, then it is dark."""
 
     def __init__(self, whole: Sequence, disturbances: Listed[Disturbance]) -> None:
-        super().__init__(whole.name, whole.sensor, whole.camera, whole.source, whole.ground_truth)
+        super().__init__(
+            whole.name, whole.sensor, whole.camera, whole.source, whole.ground_truth, dataset=whole.dataset
+        )
         self.time_unit, self.left_out = whole.time_unit, whole.left_out
         self.disturbances = tuple(disturbances)
         self._whole = whole

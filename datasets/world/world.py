@@ -133,6 +133,7 @@ class RenderedWorld:
     frame, every frame when it is asked for; equal specs give equal bytes, in any order of access."""
 
     name: str
+    dataset: str
     sensor: Sensor
     camera: Camera
     source: str
@@ -144,6 +145,7 @@ class RenderedWorld:
     def __init__(self, spec: WorldSpec, sensor: Sensor = "stereo") -> None:
         self.spec = spec
         self.name = spec.name
+        self.dataset = "demo"
         self.sensor = sensor
         self.source = f"built-in world {spec.name}"
         self.skipped = []

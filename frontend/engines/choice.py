@@ -192,7 +192,7 @@ def _requested(runtime: _Runtime, weights: Checkpoint, config: FeatureConfig) ->
         model = runtime.read_int8(_requested_int8(runtime, config), weights)
     else:
         model = runtime.convert(weights)
-    return runtime.build(model, config.precision, config.threads, config.at_once)
+    return runtime.build(model, config.precision, config.threads, config.max_concurrency)
 
 
 def _requested_int8(runtime: _Runtime, config: FeatureConfig) -> Path:
@@ -234,7 +234,7 @@ def _engines(runtime: _Runtime, weights: Checkpoint, config: FeatureConfig) -> I
     runtime.load()
 
     def built(model: Any, precision: Precision) -> tuple[Precision, Engine]:
-        return precision, runtime.build(model, precision, config.threads, config.at_once)
+        return precision, runtime.build(model, precision, config.threads, config.max_concurrency)
 
     quantised = _quantised(runtime, weights, config)
     if quantised is not None:

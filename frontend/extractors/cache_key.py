@@ -12,8 +12,10 @@ from typing import Any
 
 from spslam import __version__
 from spslam.config import FeatureConfig
-from spslam.interfaces import Extractor, engine, fingerprint, identity
+from spslam.interfaces import Extractor
 from spslam.process.machine import processor
+
+from .registry import AdaptedExtractor
 
 _FRONT_END = "spslam.frontend"
 _FOLDER = Path(__file__).parents[1]
@@ -21,18 +23,19 @@ _LIBRARIES = ("numpy", "opencv-python-headless", "torch", "openvino", "onnxrunti
 # What the extractor makes of these is in its fingerprint.
 _IN_FINGERPRINT = {"weights", "device", "engine", "precision"}
 # Threads change no features, or are in the fingerprint; the deviation is for those who use them.
-_WITHOUT_EFFECT = {"pixel_sigma", "threads", "at_once"}
+_WITHOUT_EFFECT = {"pixel_sigma", "threads", "max_concurrency"}
 
 
 def describe(extractor: Extractor, config: FeatureConfig) -> dict[str, Any]:
     """All that the features of an image follow from, as what JSON can hold: the extractor with its parameters, the
     settings, the code and the libraries that it uses, and the processor, whose instructions decide about last bits."""
-    left_out = _WITHOUT_EFFECT | (_IN_FINGERPRINT if hasattr(extractor, "fingerprint") else set())
+    has_fingerprint = extractor.fingerprint != extractor.identity
+    left_out = _WITHOUT_EFFECT | (_IN_FINGERPRINT if has_fingerprint else set())
     return {
         "extractor": extractor.name,
-        "identity": identity(extractor),
-        "engine": engine(extractor),
-        "fingerprint": fingerprint(extractor),
+        "identity": extractor.identity,
+        "engine": extractor.engine,
+        "fingerprint": extractor.fingerprint,
         "settings": config.model_dump(exclude=left_out),
         "weights": _digest_of(config.weights),
         "code": code_digest(extractor),
@@ -54,7 +57,7 @@ def code_digest(extractor: Extractor) -> str:
 def code_files(extractor: Extractor) -> dict[str, Path]:
     """The files of `code_digest` by their modules' names, imported so far or, of the front end, only when they are
     needed: what they did may lie in a cache. Of a package of its own, all that it has imported so far."""
-    start = type(extractor).__module__
+    start = type(extractor.wrapped if isinstance(extractor, AdaptedExtractor) else extractor).__module__
     packages = {_FRONT_END, _FRONT_END if _is_inside(start, _FRONT_END) else start.partition(".")[0]}
     found: dict[str, Path] = {}
     waiting = [start]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from spslam.config import FeatureConfig
 from spslam.errors import OutputError
 from spslam.frame import Features
-from spslam.interfaces import Extractor, at_once, engine, identity
+from spslam.interfaces import Extractor
 from spslam.io.files import write_atomic
 from spslam.io.sealed import SealError, read_sealed, write_sealed
 
@@ -27,8 +27,8 @@ _DIGEST_BYTES = 16
 _logger = logging.getLogger(__name__)
 
 
-class CachedExtractor:
-    """An extractor that keeps the features of every image in a folder and takes those that are there (an `Extractor`).
+class CachedExtractor(Extractor):
+    """An extractor that keeps the features of every image in a folder and takes those that are there.
 
     What it gives is to the byte what the extractor gives. Each image has a file of its own, in a folder for all that
     features follow from beside the image (`describe`, written there as `settings.json`). A file that is damaged or of
@@ -47,9 +47,10 @@ class CachedExtractor:
         self.name = extractor.name
         self.max_distance = extractor.max_distance
         self.pixel_sigma = extractor.pixel_sigma
-        self.identity = identity(extractor)
-        self.engine = engine(extractor)
-        self.at_once = at_once(extractor)
+        self.identity = extractor.identity
+        self.engine = extractor.engine
+        self.fingerprint = extractor.fingerprint
+        self.max_concurrency = extractor.max_concurrency
         self._extractor = extractor
         settings = json.dumps({"version": _VERSION, **describe(extractor, config)}, indent=1, sort_keys=True)
         self._folder = folder / _digest(settings.encode()).hex()

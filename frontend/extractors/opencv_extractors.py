@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 
 import cv2
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from spslam.config import FeatureConfig
 from spslam.errors import ConfigError
 from spslam.frame import Features
+from spslam.interfaces import Extractor
 
 from ..images import check_image
 from ..superpoint.decoder import first_at_each_pixel, spread_top_k
@@ -27,16 +28,12 @@ _ORB_EDGE = 19
 _ORB_LEAST_SIDE = 2 * _ORB_EDGE
 
 
-class _ClassicalExtractor(ABC):
+class _ClassicalExtractor(Extractor):
     """The common part: detect, drop duplicates and the border, spread, describe.
 
     Raises:
         ConfigError: weights are given, which would be left unused.
     """
-
-    name: str
-    max_distance: float
-    pixel_sigma: float
 
     def __init__(self, config: FeatureConfig) -> None:
         if config.weights is not None:

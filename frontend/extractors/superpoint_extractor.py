@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from spslam.config import FeatureConfig
 from spslam.frame import Features
+from spslam.interfaces import Extractor
 
 from ..engines.choice import check_maps, choose_engine, fingerprint, torch_engine
 from ..engines.engine import Engine
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from ..superpoint.superpoint import SuperPoint
 
 
-class SuperPointExtractor:
+class SuperPointExtractor(Extractor):
     """Key points and descriptors of SuperPoint (an `Extractor`).
 
     Args:
@@ -37,8 +38,6 @@ class SuperPointExtractor:
     """
 
     name = "superpoint"
-    identity: str
-    fingerprint: str
 
     def __init__(self, config: FeatureConfig, network: SuperPoint | None = None, tuned: bool = True) -> None:
         self._config = config
@@ -53,19 +52,11 @@ class SuperPointExtractor:
             weights = Checkpoint.of(network)
             self._engine = torch_engine(network, config.device, config.threads, tuned)
         self.identity = f"superpoint {weights.digest}"
+        self.engine = self._engine.name
+        self.max_concurrency = self._engine.at_once
         self.max_distance = weights.max_distance
         self._sampling = weights.sampling
         self.fingerprint = f"{fingerprint(weights, self._engine, config)} {weights.sampling}"
-
-    @property
-    def engine(self) -> str:
-        """What runs the network and how exactly, such as `openvino int8`."""
-        return self._engine.name
-
-    @property
-    def at_once(self) -> int:
-        """Images that the network works on at once; `extract` may be called by as many threads."""
-        return self._engine.at_once
 
     def extract(self, image: NDArray[np.uint8]) -> Features:
         """Features of a (H, W) uint8 image of any size."""

@@ -86,6 +86,13 @@ def config_sha256(config: Config) -> str:
     return hashlib.sha256(json.dumps(config.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
 
 
+def as_asked(ran: Config, asked: Config) -> Config:
+    """The configuration of a run without what the run chose itself: the concurrency, where that was left open."""
+    if asked.features.max_concurrency:
+        return ran
+    return ran.model_copy(update={"features": ran.features.model_copy(update={"max_concurrency": 0})})
+
+
 def config_changes(config: Config, stored: Path) -> str:
     """Which settings differ from a run's config.yaml: `bundle.window 8 (was 6), …`; empty where that cannot be told."""
     try:
@@ -93,7 +100,7 @@ def config_changes(config: Config, stored: Path) -> str:
         before = Config.model_validate(with_new_names(values)[0])
     except (OSError, ValueError, TypeError, ConfigError):
         return ""
-    old, new = _flat(before.model_dump()), _flat(config.model_dump())
+    old, new = _flat(as_asked(before, config).model_dump()), _flat(config.model_dump())
     return ", ".join(f"{key} {new[key]} (was {old[key]})" for key in new if new[key] != old[key])
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from spslam import __version__
 from spslam.cli import bench as cli_bench
@@ -26,6 +25,7 @@ from spslam.cli import view as cli_view
 from spslam.cli.options import (
     FAILED,
     INTERRUPTED,
+    CommandGroup,
     ExtractorOption,
     MaxFramesOption,
     PairWithinOption,
@@ -51,21 +51,11 @@ if TYPE_CHECKING:
     from spslam.run.output import RunLog
     from spslam.visualization.viewer import Viewer
 
+# Columns of a help text on a wide terminal.
+_WIDEST_HELP = 120
 _BLAS_THREADS = "OPENBLAS_NUM_THREADS"
 
 _logger = logging.getLogger(__name__)
-
-
-class Dataset(StrEnum):
-    """Values of `--dataset`."""
-
-    AUTO = "auto"
-    KITTI = "kitti"
-    TUM = "tum"
-    EUROC = "euroc"
-    IMAGES = "images"
-    VIDEO = "video"
-    DEMO = "demo"
 
 
 class SensorChoice(StrEnum):
@@ -85,7 +75,7 @@ class ViewerChoice(StrEnum):
     RERUN = "rerun"
 
 
-class _Commands(TyperGroup):
+class _Commands(CommandGroup):
     """All commands: a signal that ends one is told in a line of our own."""
 
     def invoke(self, ctx: Any) -> Any:
@@ -103,8 +93,10 @@ app = typer.Typer(
     epilog="Start with: spslam demo",
     no_args_is_help=True,
     add_completion=False,
+    # Rich would read :B: in a help text as an emoji and [x] as markup.
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": _WIDEST_HELP},
 )
 
 app.add_typer(cli_bench.app)
@@ -177,7 +169,13 @@ def _root(
 @app.command()
 def run(
     path: PathArgument,
-    dataset: Annotated[Dataset, typer.Option(help="What PATH is; auto recognises it.")] = Dataset.AUTO,
+    dataset: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="What PATH is: kitti, tum, euroc, images, video, demo or a plug-in's; auto recognises it.",
+        ),
+    ] = "auto",
     sequence: Annotated[
         str | None,
         typer.Option(
@@ -264,7 +262,7 @@ def run(
     ^C stops after the current frame and writes what is there; a second ^C drops it. SIGTERM and SIGHUP are like ^C.
     Exit codes: 0 done, 2 an error (told in one line), 130 stopped by ^C, 143 by SIGTERM, 129 by SIGHUP.
     """
-    from spslam.config import config_for, dataset_of
+    from spslam.config import config_for
     from spslam.datasets import open_sequence
     from spslam.run.output import RunLog
 
@@ -273,7 +271,7 @@ def run(
     with RunLog() as log:
         frames = open_sequence(
             path,
-            dataset=dataset.value,
+            dataset=dataset,
             sequence=sequence,
             sensor=sensor.value,
             calibration=calibration,
@@ -285,10 +283,14 @@ def run(
         )
         if disturbances:
             frames = _disturbed(frames, disturbances)
-        kind = dataset_of(frames.name)
-        config_name = config or config_for(kind, frames.sensor)
+        config_name = config or config_for(frames.dataset, frames.sensor)
         resolved = resolve_config(config_name, overrides, extractor, weights)
-        labels = {"dataset": kind, "extractor": resolved.features.extractor, "config": config_name, "mode": mode}
+        labels = {
+            "dataset": frames.dataset,
+            "extractor": resolved.features.extractor,
+            "config": config_name,
+            "mode": mode,
+        }
         if map_file is not None:
             labels["map_file"] = str(map_file)
         if scale is not None and localize:

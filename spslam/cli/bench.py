@@ -15,9 +15,9 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
-from typer.core import TyperGroup
 
 from spslam.cli import suite as cli_suite
+from spslam.cli.options import CommandGroup
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,7 +46,7 @@ _SUITE = "suite"
 _HELP = ("-h", "--help")
 
 
-class _BenchGroup(TyperGroup):
+class _BenchGroup(CommandGroup):
     """What is no command is a suite: `spslam bench smoke`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from time import monotonic
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import IO, TYPE_CHECKING, Self
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from spslam.evaluation.summary import Spread
@@ -37,6 +37,11 @@ _LOSSES = ("total", "detector", "descriptor")
 Figures = Mapping[str, float | int | str | None]
 
 
+def make_console(file: IO[str] | None = None, stderr: bool = False, width: int | None = None) -> Console:
+    """A console that prints text as it is: paths and names may hold `:b:` or `[red]`."""
+    return Console(file=file, stderr=stderr, width=width, emoji=False, markup=False, highlight=False)
+
+
 class ProgressLine:
     """One line on standard error: kept up to date on a terminal, else printed every ten seconds.
 
@@ -45,13 +50,13 @@ class ProgressLine:
     """
 
     def __init__(self, total: int, console: Console | None = None) -> None:
-        self._console = console or Console(stderr=True)
+        self._console = console or make_console(stderr=True)
         self._last = monotonic()
         self._bar: Progress | None = None
         self._status: Status | None = None
         if self._console.is_terminal:
             self._bar = Progress(
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 TimeRemainingColumn(compact=True),
                 console=self._console,
                 transient=True,
@@ -82,7 +87,7 @@ class ProgressLine:
     def _print(self) -> None:
         assert self._status is not None
         self._last = monotonic()
-        self._console.print(_describe(self._status), highlight=False, soft_wrap=True)
+        self._console.print(_describe(self._status), soft_wrap=True)
 
 
 class StatusLine:
@@ -93,11 +98,11 @@ class StatusLine:
     """
 
     def __init__(self, console: Console | None = None, quiet: bool = False) -> None:
-        self._console = console or Console(stderr=True)
+        self._console = console or make_console(stderr=True)
         self._quiet = quiet
         self._start = self._last = monotonic()
         self._text = ""
-        self._status = self._console.status("preparing") if self._console.is_terminal and not quiet else None
+        self._status = self._console.status(Text("preparing")) if self._console.is_terminal and not quiet else None
 
     def __enter__(self) -> Self:
         if self._status is not None:
@@ -134,13 +139,13 @@ class StatusLine:
     def _show(self, text: str) -> None:
         self._text = text.rstrip()
         if self._status is not None:
-            self._status.update(self._text)
+            self._status.update(Text(self._text))
         elif not self._quiet and monotonic() - self._last >= _PLAIN_INTERVAL_S:
             self._print()
 
     def _print(self) -> None:
         self._last = monotonic()
-        self._console.print(self._text, highlight=False, soft_wrap=True)
+        self._console.print(self._text, soft_wrap=True)
 
 
 class TransferLine(StatusLine):
@@ -171,12 +176,12 @@ def _duration(seconds: float) -> str:
 
 def print_outcome(outcome: Outcome, console: Console | None = None) -> None:
     """The headline figures of a run and where its results are."""
-    console = console or Console()
+    console = console or make_console()
     metrics = outcome.metrics
     title = " · ".join(str(metrics.get(key)) for key in ("sequence", "sensor", "extractor"))
     console.print(title if metrics["ended"] == "complete" else f"{title} · {metrics['ended']} early", style="bold")
     print_figures({key: value for key, value in metrics.items() if not isinstance(value, list)}, console)
-    console.print(f"results in {outcome.folder}", soft_wrap=True, highlight=False)
+    console.print(f"results in {outcome.folder}", soft_wrap=True)
 
 
 def print_figures(metrics: Figures, console: Console | None = None) -> None:
@@ -200,14 +205,14 @@ def print_figures(metrics: Figures, console: Console | None = None) -> None:
     for name, text in rows.items():
         if text:
             table.add_row(name, text)
-    (console or Console()).print(table, highlight=False)
+    (console or make_console()).print(table)
 
 
 def print_comparisons(rows: list[Figures], spreads: Mapping[str, Spread], console: Console | None = None) -> None:
     """One line for each estimate and ground truth, with the share of frames beside the error, then the spread."""
-    console = console or Console()
+    console = console or make_console()
     if not console.is_terminal:
-        console = Console(file=console.file, width=_PLAIN_WIDTH)
+        console = make_console(console.file, width=_PLAIN_WIDTH)
     compared = next(row for row in rows if "not_compared" not in row)
     columns = {key: title for key, title in _COLUMNS.items() if any(row.get(key) is not None for row in rows)}
     table = Table(box=None, pad_edge=False)
@@ -216,17 +221,15 @@ def print_comparisons(rows: list[Figures], spreads: Mapping[str, Spread], consol
     for title in columns.values():
         table.add_column(title, justify="right")
     for row in rows:
-        table.add_row(escape(str(row["estimate"])), escape(str(row["ground_truth_frame"])), *_cells(row, columns))
+        table.add_row(str(row["estimate"]), str(row["ground_truth_frame"]), *_cells(row, columns))
     for key in ("median", "min", "max") if spreads else ():
         values = {name: getattr(spread, key) for name, spread in spreads.items()}
         runs = max(spread.runs for spread in spreads.values())
-        table.add_row(
-            f"{key} of {runs}", escape(str(rows[0]["ground_truth_frame"])), *_cells(values, columns), style="bold"
-        )
-    console.print(table, highlight=False)
+        table.add_row(f"{key} of {runs}", str(rows[0]["ground_truth_frame"]), *_cells(values, columns), style="bold")
+    console.print(table)
     for row in rows:
         if "not_compared" in row:
-            console.print(f"{row['estimate']}: {row['not_compared']}", highlight=False, markup=False, soft_wrap=True)
+            console.print(f"{row['estimate']}: {row['not_compared']}", soft_wrap=True)
     about = ", reckoned from the estimate's usual step" if compared["frames_are"] == "reckoned" else ""
     if compared.get("frames_from"):
         about = f", counted in {PurePath(str(compared['frames_from'])).name}"
@@ -235,7 +238,6 @@ def print_comparisons(rows: list[Figures], spreads: Mapping[str, Spread], consol
     console.print(
         f"tracked: share of the frames{about}; ATE: RMSE, aligned by {compared['alignment']}; "
         f"{relative}; true poses: {compared['association']}",
-        highlight=False,
         soft_wrap=True,
         style="dim",
     )
@@ -275,6 +277,8 @@ def _frames(metrics: Figures) -> str:
     share = 100 * float(metrics["share_tracked"] or 0)
     about = "about " if metrics.get("frames_are") == "reckoned" else ""
     source = f", counted in {PurePath(str(metrics['frames_from'])).name}" if metrics.get("frames_from") else ""
+    if about:
+        source = ", frames estimated from the time of the ground truth"
     return f"{metrics['tracked']} of {about}{metrics['frames']} tracked ({share:.1f} %){extra}{source}"
 
 

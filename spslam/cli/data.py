@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spslam.cli.options import INTERRUPTED
+from spslam.cli.options import INTERRUPTED, CommandGroup
 
 if TYPE_CHECKING:
     from spslam.datasets.fetch.catalogue import Archive, Catalogue, PublicSequence
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="data",
+    cls=CommandGroup,
     help="Public sequences (KITTI odometry, TUM RGB-D, EuRoC): which there are, and fetching them.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spslam.cli.options import SetOption
+from spslam.cli.options import CommandGroup, SetOption
 from spslam.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="map",
+    cls=CommandGroup,
     help="Saved maps (map.npz): what they hold, and exports for other programs.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -202,14 +203,14 @@ def _counted(count: int, word: str) -> str:
 
 
 def _print_table(rows: dict[str, str]) -> None:
-    from rich.console import Console
     from rich.table import Table
-    from rich.text import Text
+
+    from spslam.cli.console import make_console
 
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     for name, text in rows.items():
         if text:
-            table.add_row(name, Text(text))
-    Console().print(table, highlight=False)
+            table.add_row(name, text)
+    make_console().print(table)

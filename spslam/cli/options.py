@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 if TYPE_CHECKING:
     from spslam.config import Config
@@ -15,6 +16,28 @@ if TYPE_CHECKING:
 # Exit codes: stopped by ^C; an error, told in one line.
 INTERRUPTED = 130
 FAILED = 2
+# Characters of a command's summary.
+_LONGEST_SUMMARY = 1000
+
+
+class CommandGroup(TyperGroup):
+    """A group of commands: without one it prints its help, which gives their summaries in full."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not args and self.no_args_is_help and not ctx.resilient_parsing:
+            typer.echo(ctx.get_help())
+            raise typer.Exit(FAILED)
+        return super().parse_args(ctx, args)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        rows = [
+            (name, command.get_short_help_str(limit=_LONGEST_SUMMARY))
+            for name, command in commands
+            if command is not None and not command.hidden
+        ]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
 
 
 class TimeUnitValue(StrEnum):

@@ -262,11 +262,14 @@ def _checked(plan: Plan, finished: Finished) -> Finished:
     """The same, as failed where the run had other settings than it was asked for: files may change meanwhile."""
     import yaml
 
-    from spslam.benchmark.identity import config_sha256
+    from spslam.benchmark.identity import as_asked, config_sha256
     from spslam.config import Config
 
     text = finished.files.get("config.yaml")
-    if text is None or config_sha256(Config.model_validate(yaml.safe_load(text))) == plan.identity.config_sha256:
+    if text is None:
+        return finished
+    ran = Config.model_validate(yaml.safe_load(text))
+    if config_sha256(as_asked(ran, plan.config)) == plan.identity.config_sha256:
         return finished
     return replace(finished, reason="it ran with other settings than it was asked for: a file changed", files={})
 

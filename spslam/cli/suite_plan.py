@@ -85,7 +85,7 @@ def plan_runs(
 
 def _look(run: Run) -> tuple[int, str] | str:
     """How many frames a run has and the configuration for its data set and sensor; or why they cannot be read."""
-    from spslam.config import config_for, dataset_of
+    from spslam.config import config_for
     from spslam.datasets import open_sequence
     from spslam.datasets.world.disturbed import disturb
     from spslam.errors import SpslamError
@@ -106,7 +106,7 @@ def _look(run: Run) -> tuple[int, str] | str:
             frames = disturb(frames, run.disturbances)
     except SpslamError as error:
         return str(error)
-    return len(frames), config_for(dataset_of(frames.name), run.case.sensor)
+    return len(frames), config_for(frames.dataset, run.case.sensor)
 
 
 def _plan_run(run: Run, frames: int, config_name: str) -> Plan:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from spslam.cli.console import StatusLine
-from spslam.cli.options import INTERRUPTED, Device, DeviceOption
+from spslam.cli.options import INTERRUPTED, CommandGroup, Device, DeviceOption
 from spslam.cli.train_evaluate import evaluate, speed
 from spslam.errors import TrainingStoppedError
 from spslam.process.signals import interrupt_as_flag
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="train",
+    cls=CommandGroup,
     help="Train SuperPoint: synthetic shapes, labels by homographic adaptation, detector and descriptor, evaluation.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},

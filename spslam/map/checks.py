@@ -105,7 +105,7 @@ def read_origin(values: Any) -> Origin | None:
         if not isinstance(text, str) or not text.strip() or not text.isprintable():
             raise ValueError(f"its {name} must be a line of text, found {text!r:.80}")
     camera = _read_camera(fields["camera"])
-    if (fields["sensor"] == "mono") != (camera.baseline_m is None):
+    if (fields["sensor"] == "mono") == camera.has_depth:
         raise ValueError(f"a {fields['sensor']} map whose camera has a baseline of {camera.baseline_m} m")
     return Origin(camera=camera, **{name: fields[name] for name in ("sensor", "extractor", "scale")})
 

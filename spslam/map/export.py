@@ -171,7 +171,7 @@ def part_graph(slam_map: Map, part: int, min_covisibility: int) -> tuple[Array, 
     Raises:
         MapError: the map does not say which camera made it.
     """
-    with_scale = _origin(slam_map).camera.baseline_m is None
+    with_scale = not _origin(slam_map).camera.has_depth
     extracted = extract_part(slam_map, part)
     nodes = extracted.T_world_keyframe
     return nodes, essential_graph(extracted, with_scale, min_covisibility), np.arange(len(nodes)) == 0

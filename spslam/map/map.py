@@ -33,7 +33,7 @@ class Origin:
 
     Attributes:
         sensor, camera: of its key frames; the camera that observations refer to (without distortion).
-        extractor: identity of the front end, weights included (see `spslam.interfaces.identity`).
+        extractor: identity of the front end, weights included (see `spslam.interfaces.Extractor`).
         scale: where its size comes from, one line.
     """
 

@@ -61,9 +61,6 @@ def _one_line(text: str) -> str:
 
 
 def _usage(error: Any, command: Any, arguments: Sequence[str]) -> str:
-    if type(error).__name__ == "NoArgsIsHelpError":
-        # Rich printed it when the text was asked for.
-        return ""
     context = error.ctx
     path, called = (context.command_path, context.command) if context is not None else _called(command, arguments)
     message = _one_line(_message(error, called)).rstrip(".")

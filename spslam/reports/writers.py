@@ -14,6 +14,7 @@ from time import monotonic
 import numpy as np
 
 from spslam.callbacks import never
+from spslam.config import Config
 from spslam.errors import ConfigError, OutputError
 from spslam.io.files import write_atomic
 from spslam.notices import notice
@@ -24,6 +25,7 @@ from spslam.run.frames_csv import write_frames
 from spslam.run.metrics import notice_metrics
 from spslam.run.output import CONFIG, GROUND_TRUTH, METRICS, OutputFolder
 from spslam.run.results import Results
+from spslam.slam.system import Slam
 from spslam.trajectory import write_kitti, write_tum
 from spslam.visualization.render import render_scene
 from spslam.visualization.saved_run import build_scene, truth_in_map
@@ -149,7 +151,7 @@ def write_results(
         return _succeeds(folder / writer.file, lambda path: writer.write(path, results, scene))
 
     write_tum(folder / "trajectory.tum", results.trajectory, results.scaling.source)
-    write_atomic(folder / CONFIG, results.slam.config.to_yaml())
+    write_atomic(folder / CONFIG, _config_as_run(results.slam).to_yaml())
     _write_metrics(folder / METRICS, results)
     missing = [writer.file for writer in needed if not write(writer)]
     # Elsewhere no folder can be moved while its log is open.
@@ -217,3 +219,9 @@ def _succeeds(path: Path, write: Callable[[Path], object]) -> bool:
         reason = lines[0][:_LONGEST_REASON] if lines else type(error).__name__
         notice(logger, "output_failed", "%s was not written: %s", path.name, reason)
         return False
+
+
+def _config_as_run(slam: Slam) -> Config:
+    """The configuration with the concurrency that the extractor had, which may have been left open."""
+    features = slam.config.features.model_copy(update={"max_concurrency": slam.preprocessor.max_concurrency})
+    return slam.config.model_copy(update={"features": features})

@@ -329,7 +329,7 @@ class BodyFixed:
         assert points is not None
         depth = past.others.depth[before]
         known = np.flatnonzero(np.isfinite(depth))
-        if camera.baseline_m is None or len(known) < _LEAST_OTHERS:
+        if not camera.has_depth or len(known) < _LEAST_OTHERS:
             return None
         before, now = before[known], now[known]
         world = camera.unproject(past.others.pixels[before], depth[known])

@@ -82,7 +82,7 @@ class GlobalRefiner:
 
 
 def _copy_of(slam_map: Map, camera: Camera) -> _Copy:
-    has_depth = camera.baseline_m is not None
+    has_depth = camera.has_depth
     part = slam_map.part
     point_ids = slam_map.points_of(part)
     point_ids = point_ids[slam_map.views(point_ids) >= (1 if has_depth else 2)]

@@ -163,7 +163,7 @@ class LoopCloser:
         """The revisit of a candidate by a key frame, from the points that the candidate and its companions see."""
         found = self._recognize(slam_map, camera, keyframe_id, candidate)
         scale = _RelativeScale(1.0, self._config.min_scale_sigma)
-        if not isinstance(found, str) and camera.baseline_m is None:
+        if not isinstance(found, str) and not camera.has_depth:
             scale = self._relative_scale(slam_map, keyframe_id, found)
         if not isinstance(found, str):
             found = self._objection(slam_map, camera, keyframe_id, candidate, found, scale.ratio) or found
@@ -190,7 +190,7 @@ class LoopCloser:
         old_points = np.setdiff1d(slam_map.points_seen_by(np.append(companions[:5], candidate)), carried)
         rows = slam_map.point_rows(old_points)
         observations = keyframe_observations(slam_map, keyframe_id)
-        if camera.baseline_m is None:
+        if not camera.has_depth:
             # For a single camera the old part of the map may have another scale: its pose comes from pixels alone.
             observations = replace(observations, u_right=np.full(len(observations), np.nan))
         matches0 = self._matcher.match(
@@ -308,7 +308,7 @@ class LoopCloser:
 
     def _correct(self, slam_map: Map, camera: Camera, edge: LoopEdge) -> Rescaling:
         """Spread the gap over the pose graph, carry the points along, fuse both sides and refine the seam."""
-        with_scale = camera.baseline_m is None
+        with_scale = not camera.has_depth
         _append(slam_map, edge)
         ids = slam_map.keyframes["id"]
         fixed = np.isin(ids, slam_map.first_keyframes())

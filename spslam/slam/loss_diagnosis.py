@@ -207,7 +207,7 @@ class HealthMonitor:
             moved=float(np.median(np.linalg.norm(motion[together], axis=1))) if len(together) else 0.0,
             mapped=int(np.count_nonzero(point_ids[hit[together]] >= 0)),
             min_mapped=2 * self._config.min_inliers,
-            mono=camera.baseline_m is None,
+            mono=not camera.has_depth,
         )
 
 

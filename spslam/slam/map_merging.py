@@ -6,7 +6,7 @@ import logging
 
 from spslam.config import Config
 from spslam.errors import MapError
-from spslam.interfaces import Parts, identity
+from spslam.interfaces import Parts
 from spslam.map.io import SavedMap
 from spslam.map.map import Map, Origin
 from spslam.slam.global_bundle import GlobalRefiner
@@ -30,7 +30,7 @@ def merge_maps(config: Config, parts: Parts, first: SavedMap, second: SavedMap) 
     Raises:
         MapError: the maps were made by different cameras or front ends, or no place is found in both.
     """
-    origin = _common_origin(first.map, second.map, identity(parts.extractor))
+    origin = _common_origin(first.map, second.map, parts.extractor.identity)
     slam_map = first.map
     if first.places:
         parts.places.restore(first.places)

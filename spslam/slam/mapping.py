@@ -323,7 +323,7 @@ class Mapper:
         neighbors, _ = slam_map.covisible(keyframe_id, least=self._config.mapping.min_shared_points)
         moving = np.append(neighbors[: self._config.bundle.window - 1], keyframe_id)
         point_ids = slam_map.points_seen_by(moving)
-        point_ids = point_ids[slam_map.views(point_ids) >= (1 if camera.baseline_m is not None else 2)]
+        point_ids = point_ids[slam_map.views(point_ids) >= (1 if camera.has_depth else 2)]
         if len(point_ids) == 0:
             return None
         others, _ = slam_map.keyframes_seeing(point_ids)
@@ -345,7 +345,7 @@ class Mapper:
         )
         slam_map.positions[slam_map.point_rows(around.point_ids)] = result.points
         slam_map.unlink(around.observation_rows[~result.inliers])
-        if camera.baseline_m is None:
+        if not camera.has_depth:
             # Without depth they have no position.
             drop_single_views(slam_map, around.point_ids)
         slam_map.refresh_normals(around.point_ids)

@@ -12,7 +12,7 @@ from spslam.camera import Camera
 from spslam.config import Config, DepthConfig
 from spslam.errors import CalibrationError, DatasetError
 from spslam.frame import Features, Frame, Observations, unit_descriptors
-from spslam.interfaces import Extractor, StereoMatcher, at_once, engine, identity
+from spslam.interfaces import Extractor, StereoMatcher
 from spslam.slam.rolling_shutter import readout_delays
 
 Array = NDArray[np.float64]
@@ -29,7 +29,7 @@ def tracking_camera(frame: Frame, config: Config) -> Camera:
         return replace(camera, baseline_m=config.depth.virtual_baseline_m)
     if frame.sensor == "mono":
         return replace(camera, baseline_m=None)
-    if camera.baseline_m is None:
+    if not camera.has_depth:
         raise CalibrationError("a stereo frame needs a camera with baseline_m, found none")
     return camera
 
@@ -44,9 +44,9 @@ class Preprocessor:
     """
 
     def __init__(self, config: Config, extractor: Extractor, stereo_matcher: StereoMatcher) -> None:
-        self.extractor = identity(extractor)
-        self.engine = engine(extractor)
-        self.max_concurrency = at_once(extractor)
+        self.extractor = extractor.identity
+        self.engine = extractor.engine
+        self.max_concurrency = extractor.max_concurrency
         self._config = config
         self._extractor = extractor
         self._stereo_matcher = stereo_matcher

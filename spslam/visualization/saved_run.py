@@ -24,7 +24,7 @@ from spslam.map.export import choose_part
 from spslam.map.io import load_map
 from spslam.map.map import Map
 from spslam.notices import notice
-from spslam.run.output import GROUND_TRUTH, RUN_LABELS, read_metrics, read_run_config
+from spslam.run.output import GROUND_TRUTH, METRICS, RUN_LABELS, read_metrics, read_run_config
 from spslam.slam.tracking import TrackState
 from spslam.trajectory import Trajectory, read_tum
 from spslam.typing import BoolArray, FloatArray, IntArray
@@ -139,7 +139,7 @@ class RunFrames:
     Attributes:
         file: that says so.
         times: (F,) float64, seconds, of those that were read.
-        missing: how many more there were, unreadable or dropped.
+        missing: how many more there were, unreadable, dropped or left out, or of unknown time.
     """
 
     file: Path
@@ -155,18 +155,29 @@ def frames_beside(path: Path, trajectory: Trajectory) -> RunFrames | None:
         path: of the trajectory.
         trajectory: what is in it.
     """
-    file = path.parent / FRAMES
-    if path.name != "trajectory.tum" or not file.is_file():
+    if path.name != "trajectory.tum":
         return None
+    file = path.parent / FRAMES
     try:
         metrics = read_metrics(path.parent)
+        if not file.is_file():
+            return _counted_frames(path.parent / METRICS, metrics, trajectory)
         times = np.unique([float(row["timestamp"]) for row in _frame_rows(file)])
-        missing = int(metrics["skipped_frames"]) + int(metrics["dropped_frames"])
+        missing = sum(int(metrics.get(key, 0)) for key in ("skipped_frames", "dropped_frames", "left_out_frames"))
     except (SpslamError, OSError, KeyError, TypeError, ValueError, OverflowError, csv.Error):
         return None
     if len(times) == 0 or missing < 0 or not np.isfinite(times).all() or not _in(trajectory.timestamps, times).all():
         return None
     return RunFrames(file, times, missing)
+
+
+def _counted_frames(file: Path, metrics: dict[str, Any], trajectory: Trajectory) -> RunFrames | None:
+    """The frames of a run whose table of frames is not there: their number is known, but not the time of those without
+    a pose."""
+    frames, tracked = int(metrics["frames"]), int(metrics["tracked"])
+    if tracked != len(trajectory) or not 0 < tracked <= frames:
+        return None
+    return RunFrames(file, trajectory.timestamps, frames - tracked)
 
 
 def _frame_rows(path: Path) -> Iterator[dict[str, str]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from spslam.benchmark.identity import Identity, config_changes, config_sha256
+from spslam.benchmark.identity import Identity, as_asked, config_changes, config_sha256
 from spslam.benchmark.published import load_published
 from spslam.benchmark.suite import Run, chosen, expand, load_suite, suite_names
 from spslam.config import Config, load_config
@@ -218,3 +218,11 @@ def test_identity_tells_what_differs(tmp_path: Path) -> None:
     assert config_changes(Config(), tmp_path / "former.yaml") == "global_bundle.delay 10 (was 7)"
     (tmp_path / "list.yaml").write_text("[1, 2]")
     assert config_changes(Config(), tmp_path / "list.yaml") == ""
+
+
+@pytest.mark.parametrize(("asked", "same"), [(0, True), (2, True), (3, False)])
+def test_the_concurrency_that_a_run_chose_is_no_change(asked: int, same: bool, tmp_path: Path) -> None:
+    wanted, ran = Config(features={"max_concurrency": asked}), Config(features={"max_concurrency": 2})
+    assert (config_sha256(as_asked(ran, wanted)) == config_sha256(wanted)) == same
+    (tmp_path / "config.yaml").write_text(ran.to_yaml())
+    assert (config_changes(wanted, tmp_path / "config.yaml") == "") == same

@@ -280,9 +280,41 @@ def test_the_frames_of_a_run_are_known_from_the_files_beside_it(
     write_tum(tmp_path / "run" / "trajectory.tum", Trajectory(truth.timestamps + 0.004, truth.T_world_cam))
     assert call("eval", run, str(tmp_path / "longer.tum")) == 0
     printed = capsys.readouterr()
-    assert "60 of about 100 tracked (60.0 %)" in printed.out
+    text = " ".join(printed.out.split())
+    assert "60 of about 100 tracked (60.0 %), the first after 2.004 s, frames estimated from the time of" in text
     assert "begins 2.004 s before the estimate and ends 1.996 s after it" in printed.err
     assert "Over the estimate's own time 100.0 % are tracked; --times FILE counts" in printed.err
+
+
+def test_images_that_a_run_left_out_are_frames_without_a_pose(
+    runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Path(some_run(tmp_path / "run", read_tum(runs[-1]), slice(0, 60), missing=4))
+    figures = json.loads((run.parent / "metrics.json").read_text())
+    (run.parent / "metrics.json").write_text(json.dumps({**figures, "left_out_frames": 16}))
+    metrics = printed_json(capsys, str(run), runs[-1])
+    assert (metrics["frames"], metrics["tracked"], metrics["share_tracked"]) == (80, 60, 0.75)
+
+
+def test_metrics_beside_a_trajectory_say_how_many_frames_there_were(
+    runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run over keyframes of unequal steps, 40 of 40 tracked: their usual step would make 59 frames of it."""
+    truth = read_tum(runs[-1])
+    rows = np.concatenate([np.arange(20), np.arange(20, 60, 2)])
+    run = Path(some_run(tmp_path / "run", truth, slice(0, 60)))
+    write_tum(run, truth.select(rows))
+    (run.parent / "frames.csv").unlink()
+    assert printed_json(capsys, str(run), runs[-1])["share_tracked"] == pytest.approx(40 / 59)
+    figures = json.loads((run.parent / "metrics.json").read_text())
+    for frames, share in ((40, 1.0), (50, 0.8)):
+        (run.parent / "metrics.json").write_text(json.dumps({**figures, "frames": frames, "tracked": 40}))
+        metrics = printed_json(capsys, str(run), runs[-1])
+        assert (metrics["frames"], metrics["tracked"], metrics["share_tracked"]) == (frames, 40, share)
+        assert (metrics["frames_are"], metrics["frames_from"]) == ("counted", str(run.parent / "metrics.json"))
+    # Figures of another run do not count.
+    (run.parent / "metrics.json").write_text(json.dumps({**figures, "frames": 40, "tracked": 39}))
+    assert printed_json(capsys, str(run), runs[-1])["frames_are"] == "reckoned"
 
 
 def test_rows_that_are_left_out_are_counted_for_both_files(

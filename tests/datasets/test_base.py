@@ -18,7 +18,7 @@ class Made(BaseSequence):
 
     def __init__(self, bad: frozenset[int] = frozenset(), count: int = 10) -> None:
         truth = Trajectory(np.arange(count) * 0.1, np.tile(np.eye(4), (count, 1, 1)))
-        super().__init__("made", "mono", CAMERA, "nowhere", truth)
+        super().__init__("made", "mono", CAMERA, "nowhere", truth, dataset="made")
         self.bad, self.count = bad, count
 
     def __len__(self) -> int:

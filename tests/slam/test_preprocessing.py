@@ -9,6 +9,7 @@ from spslam.camera import Camera
 from spslam.config import Config, DepthConfig
 from spslam.errors import CalibrationError, DatasetError
 from spslam.frame import Features, Frame
+from spslam.interfaces import Extractor
 from spslam.slam.preprocessing import Preprocessor, depth_at, tracking_camera
 
 CONFIG = Config()
@@ -16,7 +17,7 @@ CAMERA = Camera(64, 48, 50.0, 50.0, 31.5, 23.5)
 POINTS = np.array([[20.25, 10.75], [40.0, 30.5], [5.5, 40.0]], np.float32)
 
 
-class FixedPoints:
+class FixedPoints(Extractor):
     """An extractor that finds the same points in every image."""
 
     name, max_distance, pixel_sigma = "fixed", 0.7, 1.0

@@ -15,7 +15,7 @@ from spslam.config import Config, load_config
 from spslam.evaluation.ate import evaluate
 from spslam.frame import Features, Frame
 from spslam.frontend.matching.matching import DescriptorMatcher
-from spslam.interfaces import Parts
+from spslam.interfaces import Extractor, Parts
 from spslam.slam.system import Slam
 from spslam.slam.tracking import TrackResult
 from spslam.trajectory import Trajectory
@@ -26,7 +26,7 @@ NOISE_PX = 0.5
 LONG = (24.0, 4.0, 8.0)
 
 
-class PointRoom:
+class PointRoom(Extractor):
     """Landmarks on the walls of a room, and a camera in it.
 
     The right image and the depth image of a frame hold nothing: what they would show is looked up by the index of

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from spslam.config import FeatureConfig, describe_errors
 from spslam.errors import ConfigError
-from spslam.interfaces import Extractor, engine
+from spslam.interfaces import Extractor
 
 from ...extractors.registry import create_extractor
 from ..data.homography_sets import PHOTO_SIZE, ImagePair, photo_pairs, scene_pairs
@@ -106,7 +106,7 @@ def evaluate_extractor(
         f" {key}: {value}." for key, value in overrides.items()
     )
     result: Result = {"extractor": name, "weights": settings["weights"], "label": label, "protocol": protocol}
-    result |= {"engine": engine(extractor), "pairs": {}}
+    result |= {"engine": extractor.engine, "pairs": {}}
     if data.photos:
         _log.info("%s: photos", label)
         pairs = photo_pairs(data.photos, data.limit, data.seed, PHOTO_SIZE)

@@ -20,7 +20,7 @@ from spslam.frontend.extractors.cache_key import code_digest, code_files, descri
 from spslam.frontend.extractors.feature_cache import CachedExtractor
 from spslam.frontend.extractors.registry import create_extractor
 from spslam.frontend.superpoint import keypoints
-from spslam.interfaces import Extractor, engine, identity
+from spslam.interfaces import Extractor
 
 Image = NDArray[np.uint8]
 
@@ -29,7 +29,7 @@ def noise(seed: int, size: tuple[int, int] = (60, 80)) -> Image:
     return np.random.default_rng(seed).integers(0, 256, size, dtype=np.uint8)
 
 
-class Counting:
+class Counting(Extractor):
     """A plug-in whose features are of its image, and which counts its images."""
 
     name = "counting"
@@ -83,7 +83,11 @@ def test_the_same_bytes_as_without(tmp_path: Path, settings: dict[str, Any]) -> 
         plain.max_distance,
         plain.pixel_sigma,
     )
-    assert (identity(cached), engine(cached)) == (identity(plain), engine(plain))
+    assert (cached.identity, cached.engine, cached.max_concurrency) == (
+        plain.identity,
+        plain.engine,
+        plain.max_concurrency,
+    )
 
 
 def test_other_images_and_settings_are_other_features(tmp_path: Path) -> None:
@@ -103,7 +107,7 @@ def test_other_images_and_settings_are_other_features(tmp_path: Path) -> None:
 
 def test_every_setting_of_features_is_in_the_key_or_known_to_matter_not() -> None:
     plain = describe(Counting(FeatureConfig()), FeatureConfig())["settings"]
-    assert FeatureConfig.model_fields.keys() - plain.keys() == {"pixel_sigma", "threads", "at_once"}
+    assert FeatureConfig.model_fields.keys() - plain.keys() == {"pixel_sigma", "threads", "max_concurrency"}
     learned = create_extractor(FeatureConfig())
     left_out = plain.keys() - describe(learned, FeatureConfig())["settings"].keys()
     assert left_out == {"weights", "device", "engine", "precision"}
@@ -111,7 +115,7 @@ def test_every_setting_of_features_is_in_the_key_or_known_to_matter_not() -> Non
 
 def test_what_an_extractor_says_of_itself_is_in_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for fingerprint in ("parameters 1", "parameters 2"):
-        monkeypatch.setattr(Counting, "fingerprint", fingerprint, raising=False)
+        monkeypatch.setattr(Counting, "fingerprint", fingerprint)
         assert [extracted(tmp_path, noise(0)) for _ in range(2)] == [1, 0]
 
 

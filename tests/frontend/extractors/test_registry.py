@@ -1,5 +1,6 @@
 """Extractors of other packages, found through their installed metadata."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -7,12 +8,15 @@ import pytest
 
 from spslam.config import FeatureConfig
 from spslam.errors import MissingDependencyError, SpslamError
+from spslam.frontend.extractors.cache_key import code_files
 from spslam.frontend.extractors.registry import create_extractor, extractor_names
+from spslam.interfaces import Extractor
 
 MODULE = """
 import numpy as np
 from spslam.errors import ConfigError
 from spslam.frame import Features
+from spslam.interfaces import Extractor
 
 
 class Corners:
@@ -26,6 +30,27 @@ class Corners:
     def extract(self, image):
         points = np.zeros((self.count, 2), np.float32)
         return Features(points, points[:, 0], np.ones((self.count, 1), np.float32))
+
+
+class FullCorners(Corners):
+    identity = "corners 2"
+    engine = "corners fast"
+    fingerprint = "corners 2 fast"
+    max_concurrency = 3
+
+
+class OldCorners(Corners):
+    at_once = 4
+
+
+class Inheriting(Extractor):
+    name = "inheriting"
+    max_distance = 0.5
+    pixel_sigma = 1.0
+    extract = Corners.extract
+
+    def __init__(self, config):
+        self.identity = f"inheriting {config.max_keypoints}"
 
 
 def picky(config):
@@ -42,6 +67,9 @@ def not_one(config):
 ENTRY_POINTS = """
 [spslam.extractors]
 corners = toy_corners:Corners
+full = toy_corners:FullCorners
+old = toy_corners:OldCorners
+inheriting = toy_corners:Inheriting
 picky = toy_corners:picky
 broken = toy_corners:broken
 not-one = toy_corners:not_one
@@ -58,6 +86,7 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: toy-corners\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(ENTRY_POINTS)
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "toy_corners", raising=False)
 
 
 @pytest.mark.usefixtures("toy")
@@ -65,6 +94,34 @@ def test_plugin_is_found_and_configured() -> None:
     assert {"superpoint", "orb", "sift", "corners"} <= set(extractor_names())
     extractor = create_extractor(FeatureConfig(extractor="corners", max_keypoints=77))
     assert len(extractor.extract(np.zeros((8, 8), np.uint8))) == 77
+
+
+@pytest.mark.usefixtures("toy")
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("corners", ("corners", "corners", "corners", 1)),
+        ("full", ("corners 2", "corners fast", "corners 2 fast", 3)),
+        ("inheriting", ("inheriting 70", "inheriting", "inheriting 70", 1)),
+    ],
+)
+def test_what_a_plugin_does_not_say_has_a_default(name: str, expected: tuple[str, str, str, int]) -> None:
+    extractor = create_extractor(FeatureConfig(extractor=name, max_keypoints=70))
+    assert isinstance(extractor, Extractor)
+    assert (extractor.identity, extractor.engine, extractor.fingerprint, extractor.max_concurrency) == expected
+
+
+@pytest.mark.usefixtures("toy")
+def test_the_old_name_of_the_concurrency_is_taken_with_a_line(caplog: pytest.LogCaptureFixture) -> None:
+    assert create_extractor(FeatureConfig(extractor="old")).max_concurrency == 4
+    assert "extractor corners: its attribute at_once is now called max_concurrency" in caplog.messages
+
+
+@pytest.mark.usefixtures("toy")
+@pytest.mark.parametrize("name", ["corners", "inheriting"])
+def test_the_code_of_a_plugin_is_in_the_key_of_its_features(name: str, tmp_path: Path) -> None:
+    extractor = create_extractor(FeatureConfig(extractor=name))
+    assert code_files(extractor)["toy_corners"] == tmp_path / "toy_corners.py"
 
 
 @pytest.mark.usefixtures("toy")

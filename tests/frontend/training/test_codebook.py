@@ -14,6 +14,7 @@ from spslam.errors import WeightsError
 from spslam.frame import Features, unit_descriptors
 from spslam.frontend.superpoint.checkpoints import read_codebook
 from spslam.frontend.training.codebook import learn_codebook_from_images
+from spslam.interfaces import Extractor
 
 
 def unit(vectors: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -29,7 +30,7 @@ def clustered(
     return unit(np.eye(16)[labels] + noise * rng.normal(size=(len(labels), 16))), labels
 
 
-class GradientExtractor:
+class GradientExtractor(Extractor):
     """Describes every eighth pixel by the values around it, without any network."""
 
     name = "gradient"

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from spslam import geometry
 from spslam.frame import Features
 from spslam.frontend.training.evaluation.pose_evaluation import evaluate_pose, relative_pose_error
+from spslam.interfaces import Extractor
 
 K = np.array([[400.0, 0.0, 319.5], [0.0, 400.0, 239.5], [0.0, 0.0, 1.0]])
 RNG = np.random.default_rng(0)
@@ -29,7 +30,7 @@ def view(T_world_cam: NDArray[np.float64]) -> Features:
     return Features(pixels, np.ones(len(pixels), np.float32), DESCRIPTORS)
 
 
-class Oracle:
+class Oracle(Extractor):
     """An extractor that reads the number of the frame from its image."""
 
     name = "oracle"

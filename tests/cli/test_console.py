@@ -1,0 +1,115 @@
+"""What is printed is the text itself: no emoji codes, no markup, whatever names and paths hold."""
+
+import ast
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import typer
+from command_line import call
+from rich.console import Console
+
+from spslam.cli.app import app
+from spslam.cli.console import ProgressLine, StatusLine, make_console, print_comparisons, print_figures
+from spslam.pipeline import Status
+from spslam.slam.tracking import TrackResult, TrackState
+
+ODD = "a:B:2 [red]b[/red] [/] :smile:"
+PACKAGE = Path(__file__).resolve().parents[2] / "spslam"
+
+
+def commands(group: Any, names: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:
+    """Every command with the words that call it."""
+    found = []
+    for name, command in getattr(group, "commands", {}).items():
+        found.append(((*names, name), command))
+        found += commands(command, (*names, name))
+    return found
+
+
+COMMANDS = commands(typer.main.get_command(app))
+
+
+def packed(text: str) -> str:
+    """Without spaces and line ends, for help texts are wrapped anywhere."""
+    return "".join(text.split())
+
+
+@pytest.mark.parametrize(("names", "command"), COMMANDS, ids=[" ".join(names) for names, _ in COMMANDS])
+def test_help_is_what_was_written(names: tuple[str, ...], command: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(*names, "--help") == 0
+    printed = packed(capsys.readouterr().out)
+    for text in [command.help, *(parameter.help for parameter in command.params)]:
+        assert packed((text or "").replace("\b", "")) in printed
+
+
+def test_help_of_scale_has_its_colons(capsys: pytest.CaptureFixture[str]) -> None:
+    call("run", "--help")
+    assert "distance=A:B:2.5" in capsys.readouterr().out
+
+
+def test_summaries_of_commands_are_whole(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    call("--help")
+    printed = capsys.readouterr().out
+    assert packed("absolute and relative errors, drift, and the share of frames tracked") in packed(printed)
+    assert max(map(len, printed.splitlines())) <= 60
+
+
+class Terminal(StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def screen(terminal: bool = False) -> tuple[StringIO, Console]:
+    """A console as the commands have it, on a file or a terminal."""
+    text = Terminal() if terminal else StringIO()
+    return text, make_console(text, width=200)
+
+
+def test_figures_are_printed_as_they_are() -> None:
+    text, console = screen()
+    print_figures({"tracked": 1, "frames": 1, "share_tracked": 1.0, "not_compared": ODD, "time_stamps": ODD}, console)
+    assert text.getvalue().count(ODD) == 2
+
+
+def test_comparisons_are_printed_as_they_are() -> None:
+    rows = [
+        {"estimate": ODD, "ground_truth_frame": ODD, "share_tracked": 1.0, "frames_are": "counted",
+         "frames_from": f"/x/{ODD.replace('/', '')}", "alignment": "se3", "association": "nearest"},
+        {"estimate": ODD, "ground_truth_frame": ODD, "not_compared": ODD},
+    ]  # fmt: skip
+    text, console = screen()
+    print_comparisons(rows, {}, console)
+    assert text.getvalue().count(ODD) == 6
+    assert f"counted in {ODD.replace('/', '')};" in text.getvalue()
+
+
+def test_lines_of_progress_are_printed_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    for terminal in (True, False):
+        text, console = screen(terminal)
+        with StatusLine(console) as line:
+            line.say(ODD)
+        assert ODD in text.getvalue()
+    monkeypatch.setattr("spslam.cli.console._describe", lambda status: ODD)
+    result = TrackResult(0, 0.0, TrackState.TRACKING, np.eye(4), 1, 1)
+    for terminal in (True, False):
+        text, console = screen(terminal)
+        with ProgressLine(1, console) as progress:
+            progress.update(Status(done=1, total=1, result=result, fps=1.0, keyframes=1, points=1))
+        assert ODD in text.getvalue()
+
+
+def test_consoles_come_from_one_place() -> None:
+    """Rich's own replace emoji codes and markup."""
+    made = []
+    for path in PACKAGE.rglob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        calls = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
+        names = [ast.unparse(function).rpartition(".")[2] for function in calls]
+        made += [(path.name, name) for name in names if name in ("Console", "from_markup", "get_console")]
+        assert "from rich import print" not in path.read_text(encoding="utf-8")
+    assert made == [("console.py", "Console")]
