@@ -118,7 +118,7 @@ def merge(
     from spslam.config import load_config
     from spslam.factory import build_parts
     from spslam.map.io import SavedMap, load_map, save_map
-    from spslam.slam.map_merging import merge_maps
+    from spslam.slam.loops.map_merging import merge_maps
 
     if len(files) < 2:
         raise ConfigError(f"merging needs two maps or more, found {len(files)}")

@@ -13,10 +13,10 @@ from spslam.config import Config
 from spslam.frame import Observations
 from spslam.interfaces import Parts
 from spslam.map.map import Ids, Map
-from spslam.slam.look_alikes import Departure, Place
-from spslam.slam.loop_closing import Rescaling
+from spslam.slam.loops.look_alikes import Departure, Place
+from spslam.slam.loops.loop_closing import Rescaling
 from spslam.slam.mapping import RemovedKeyframe
-from spslam.slam.movers import Movers
+from spslam.slam.moving_objects.movers import Movers
 from spslam.slam.relocalization import Relocalizer
 from spslam.slam.rolling_shutter import as_read_at_once
 from spslam.slam.tracking import Motion, Tracked, Tracker, TrackState

@@ -14,9 +14,9 @@ from spslam.config import Config
 from spslam.frame import Observations
 from spslam.interfaces import Matcher, TwoViewEstimate, TwoViewSolver
 from spslam.map.map import NO_POINT, Map
+from spslam.slam.moving_objects.two_motions import Cells
 from spslam.slam.rolling_shutter import as_read_at_once
 from spslam.slam.tracking import Tracked, Tracker
-from spslam.slam.two_motions import Cells
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from spslam.map.map import Map
-from spslam.slam.loop_closing import Rescaling
+from spslam.slam.loops.loop_closing import Rescaling
 from spslam.slam.mapping import RemovedKeyframe
 
 

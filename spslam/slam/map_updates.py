@@ -16,10 +16,10 @@ from spslam.interfaces import Parts
 from spslam.map.io import SavedMap
 from spslam.map.map import Map
 from spslam.slam.camera_tracking import CameraTracking
-from spslam.slam.global_bundle import GlobalRefiner
 from spslam.slam.keyframe_observers import KeyframeObserver, KeyframeObservers
-from spslam.slam.look_alikes import Departure
-from spslam.slam.loop_closing import LoopCloser, Rescaling, keyframe_observations
+from spslam.slam.loops.global_bundle import GlobalRefiner
+from spslam.slam.loops.look_alikes import Departure
+from spslam.slam.loops.loop_closing import LoopCloser, Rescaling, keyframe_observations
 from spslam.slam.mapping import KeyframeRule, Mapper
 from spslam.slam.recorder import Statistics
 from spslam.slam.tracking import Tracked, Tracker

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from spslam import geometry
 from spslam.map.map import Map
-from spslam.slam.loop_closing import Rescaling
+from spslam.slam.loops.loop_closing import Rescaling
 from spslam.slam.loss_diagnosis import Loss
 from spslam.slam.mapping import RemovedKeyframe
 from spslam.trajectory import Trajectory

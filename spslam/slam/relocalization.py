@@ -21,7 +21,7 @@ from spslam.frame import Observations
 from spslam.interfaces import PlaceRecognizer
 from spslam.map.map import Ids, Map
 from spslam.notices import notice
-from spslam.slam.look_alikes import Departure, Place, Reach, groups_by_likeness
+from spslam.slam.loops.look_alikes import Departure, Place, Reach, groups_by_likeness
 from spslam.slam.tracking import Motion, Tracked, Tracker
 
 logger = logging.getLogger(__name__)

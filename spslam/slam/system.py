@@ -15,13 +15,13 @@ from spslam.frame import Frame, Observations, Sighting
 from spslam.interfaces import Parts
 from spslam.map.io import SavedMap, save_map
 from spslam.map.map import NO_POINT, Map
-from spslam.slam.body_fixed import BodyFixed
 from spslam.slam.camera_tracking import CameraTracking
 from spslam.slam.frame_checks import FrameChecks, check_descriptors, check_front_end, set_origin
-from spslam.slam.loop_closing import Rescaling
+from spslam.slam.loops.loop_closing import Rescaling
 from spslam.slam.loss_diagnosis import HealthMonitor
 from spslam.slam.map_start import MapStart
 from spslam.slam.map_updates import MapUpdates
+from spslam.slam.moving_objects.body_fixed import BodyFixed
 from spslam.slam.preprocessing import Preprocessor
 from spslam.slam.recorder import Recorder, Statistics
 from spslam.slam.tracking import Tracked, Tracker, TrackResult, TrackState

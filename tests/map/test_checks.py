@@ -232,7 +232,9 @@ ALIKE = ("keyframes.T_world_cam", "descriptor_scale", "points.descriptor", "plac
 def test_every_command_refuses_the_same_maps(
     command: str, path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("spslam.slam.map_merging.merge_maps", lambda *_: pytest.fail("a map that lies was merged"))
+    monkeypatch.setattr(
+        "spslam.slam.loops.map_merging.merge_maps", lambda *_: pytest.fail("a map that lies was merged")
+    )
     monkeypatch.setattr("spslam.slam.system.Slam.from_config", lambda *_, **__: pytest.fail("a map that lies was used"))
     monkeypatch.setattr("spslam.factory.build_parts", lambda *_: None)
     folder, run, good = tmp_path / "out", tmp_path / "run", tmp_path / "good.npz"

@@ -8,7 +8,7 @@ import pytest
 from spslam import geometry
 from spslam.frame import Observations
 from spslam.map.map import Map
-from spslam.slam.loop_closing import Rescaling
+from spslam.slam.loops.loop_closing import Rescaling
 from spslam.slam.mapping import RemovedKeyframe
 from spslam.slam.recorder import Recorder, Statistics
 

@@ -14,7 +14,7 @@ from spslam.datasets.factory import open_sequence
 from spslam.frame import Frame
 from spslam.interfaces import PoseEstimate
 from spslam.map.map import NO_POINT
-from spslam.slam.look_alikes import Departure, Place, Reach, groups_by_likeness
+from spslam.slam.loops.look_alikes import Departure, Place, Reach, groups_by_likeness
 from spslam.slam.system import Slam
 from spslam.slam.tracking import Tracked, TrackResult, TrackState
 

@@ -28,7 +28,7 @@ from spslam.interfaces import Matcher, PoseSolver, TwoViewSolver
 from spslam.map.map import Map
 from spslam.map.table import Table
 from spslam.notices import notice
-from spslam.slam.loop_closing import keyframe_observations
+from spslam.slam.loops.loop_closing import keyframe_observations
 from spslam.slam.tracking import hull_share
 
 logger = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from spslam.datasets.world.world import open_world
 from spslam.evaluation.ate import evaluate
 from spslam.frame import Frame, Observations
 from spslam.frontend.matching.matching import DescriptorMatcher
-from spslam.slam.body_fixed import BodyFixed
+from spslam.slam.moving_objects.body_fixed import BodyFixed
 from spslam.slam.system import Slam
 
 NOISE_PX = 0.3

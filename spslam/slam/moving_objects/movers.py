@@ -10,7 +10,7 @@ an object over a quarter of the image can drag the camera along. Three checks, i
    points that contradict this pose and pull the camera away from it are moving; the pose of the proven points
    is used.
 3. Consensus over the image, for objects whose points are proven or when all points are new: see
-   `spslam.slam.two_motions`.
+   `spslam.slam.moving_objects.two_motions`.
 
 An object that is there from the first frame on is part of the first map. In the first frames after it, another motion
 of more of the image outvotes the pose, and the map begins anew without the object.
@@ -33,8 +33,8 @@ from spslam.config import Config, MoversConfig
 from spslam.interfaces import PoseEstimate, PoseSolver
 from spslam.map.map import NO_POINT, Ids, Map
 from spslam.notices import notice
+from spslam.slam.moving_objects.two_motions import Cells, consensus, find_split, residuals, rival
 from spslam.slam.tracking import Tracked, hull_share
-from spslam.slam.two_motions import Cells, consensus, find_split, residuals, rival
 
 logger = logging.getLogger(__name__)
 Array = NDArray[np.float64]

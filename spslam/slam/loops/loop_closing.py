@@ -25,10 +25,10 @@ from spslam.interfaces import Matcher, PlaceRecognizer, PoseGraphSolver, PoseSol
 from spslam.map.covisibility import essential_graph, median_depth
 from spslam.map.map import Ids, Map
 from spslam.notices import notice
-from spslam.slam.look_alikes import Departure, Place, groups_by_likeness
-from spslam.slam.loop_detection import LoopCandidates, travelled
+from spslam.slam.loops.look_alikes import Departure, Place, groups_by_likeness
+from spslam.slam.loops.loop_detection import LoopCandidates, travelled
+from spslam.slam.loops.pose_graph import spread_gap
 from spslam.slam.mapping import Mapper, RemovedKeyframe
-from spslam.slam.pose_graph import spread_gap
 from spslam.slam.tracking import Tracked, Tracker
 
 logger = logging.getLogger(__name__)

@@ -18,9 +18,9 @@ from spslam.frontend.matching.matching import DescriptorMatcher
 from spslam.interfaces import PoseGraphEdges
 from spslam.map.covisibility import covisibility_matrix, essential_graph
 from spslam.map.map import NO_POINT, Map
-from spslam.slam.loop_closing import LoopCloser, LoopEdge, keyframe_observations
+from spslam.slam.loops.loop_closing import LoopCloser, LoopEdge, keyframe_observations
+from spslam.slam.loops.pose_graph import edge_costs, spread_gap
 from spslam.slam.mapping import Mapper, RemovedKeyframe
-from spslam.slam.pose_graph import edge_costs, spread_gap
 from spslam.slam.tracking import Tracker
 
 NOISE_PX = 0.3

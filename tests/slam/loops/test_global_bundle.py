@@ -13,7 +13,7 @@ from spslam.camera import Camera
 from spslam.config import GlobalBundleConfig
 from spslam.interfaces import BundleProblem, BundleResult
 from spslam.map.map import Map
-from spslam.slam.global_bundle import GlobalRefiner
+from spslam.slam.loops.global_bundle import GlobalRefiner
 
 
 def refiner(delay: int = 2, iterations: int = 20) -> GlobalRefiner:

@@ -8,7 +8,7 @@ import pytest
 from spslam import geometry
 from spslam.camera import Camera
 from spslam.config import MoversConfig
-from spslam.slam.two_motions import Cells, consensus, find_split, residuals, rival
+from spslam.slam.moving_objects.two_motions import Cells, consensus, find_split, residuals, rival
 
 LIMITS = MoversConfig()
 

@@ -9,8 +9,8 @@ from spslam.errors import MapError
 from spslam.interfaces import Parts
 from spslam.map.io import SavedMap
 from spslam.map.map import Map, Origin
-from spslam.slam.global_bundle import GlobalRefiner
-from spslam.slam.loop_closing import LoopCloser, keyframe_observations
+from spslam.slam.loops.global_bundle import GlobalRefiner
+from spslam.slam.loops.loop_closing import LoopCloser, keyframe_observations
 from spslam.slam.mapping import Mapper
 from spslam.slam.tracking import Tracker
 

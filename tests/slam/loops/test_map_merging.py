@@ -16,7 +16,7 @@ from spslam.config import Config
 from spslam.errors import MapError
 from spslam.evaluation.ate import evaluate
 from spslam.map.io import SavedMap, load_map
-from spslam.slam.map_merging import merge_maps
+from spslam.slam.loops.map_merging import merge_maps
 from spslam.slam.system import Slam
 from spslam.trajectory import Trajectory
 

@@ -16,7 +16,7 @@ from spslam import geometry
 from spslam.config import Config, RelocalizationConfig
 from spslam.map.covisibility import median_depth
 from spslam.map.map import Ids, Map
-from spslam.slam.loop_detection import travelled
+from spslam.slam.loops.loop_detection import travelled
 from spslam.slam.tracking import Tracked
 
 Array = NDArray[np.float64]

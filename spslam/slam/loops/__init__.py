@@ -1,0 +1,1 @@
+"""Loop closing: detection, verification, correction, and merging of maps."""

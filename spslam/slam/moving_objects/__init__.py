@@ -1,0 +1,1 @@
+"""What moves by itself, or with the camera, and is no part of the map."""
