@@ -48,10 +48,16 @@ lint: $(VENV)/.setup-dev ## formatting, lint, types
 bench: setup ## time engines, stages and runs on this machine
 	$(VENV)/bin/spslam bench speed
 
-clean: ## remove the virtual environment and caches; runs/ stays
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+docs: $(VENV)/.setup-docs ## the site of docs/ with the API reference, in site/
+	$(VENV)/bin/mkdocs build --strict --quiet
 
-.PHONY: help setup demo test test-fast lint bench clean
+figures: setup ## the pictures of docs/pictures again (an hour; FIGURES="report eval" makes these alone)
+	$(VENV)/bin/python tools/make_figures.py $(FIGURES)
+
+clean: ## remove the virtual environment and caches; runs/ stays
+	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+.PHONY: help setup demo test test-fast lint bench docs figures clean
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
@@ -91,4 +97,9 @@ $(VENV)/.setup: pyproject.toml constraints.txt | $(VENV)/bin/python
 $(VENV)/.setup-dev: $(VENV)/.setup
 	@echo "Installing the development tools"
 	@$(INSTALL) --editable '.[dev]'
+	@touch $@
+
+$(VENV)/.setup-docs: $(VENV)/.setup
+	@echo "Installing what makes the site"
+	@$(INSTALL) --editable '.[docs]'
 	@touch $@
