@@ -49,7 +49,7 @@ bench: setup ## time engines, stages and runs on this machine
 	$(VENV)/bin/spslam bench speed
 
 docs: $(VENV)/.setup-docs ## the site of docs/ with the API reference, in site/
-	$(VENV)/bin/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet
 
 figures: setup ## the pictures of docs/pictures again (an hour; FIGURES="report eval" makes these alone)
 	$(VENV)/bin/python tools/make_figures.py $(FIGURES)
