@@ -51,7 +51,7 @@ addEventListener("load", () => setTimeout(() => {
 """
 
 
-class CannotMake(Exception):
+class CannotMakeError(Exception):
     """A picture that this machine cannot make; the message says why."""
 
 
@@ -61,7 +61,7 @@ def spslam(*arguments: str | Path) -> None:
     command = [sys.executable, "-m", "spslam", *map(str, arguments)]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise CannotMake(f"spslam {' '.join(command[3:])}: {done.stderr.strip().splitlines()[-1:]}")
+        raise CannotMakeError(f"spslam {' '.join(command[3:])}: {done.stderr.strip().splitlines()[-1:]}")
 
 
 def run(name: str, *arguments: str | Path) -> Path:
@@ -74,7 +74,7 @@ def run(name: str, *arguments: str | Path) -> Path:
 
 def data(name: str) -> Path:
     if not (DATA / name).exists():
-        raise CannotMake(f"{DATA / name} is not there (SPSLAM_TEST_DATA)")
+        raise CannotMakeError(f"{DATA / name} is not there (SPSLAM_TEST_DATA)")
     return DATA / name
 
 
@@ -93,7 +93,7 @@ def screenshot(page: Path, picture: str, size: str, *, dark: bool = False, scrip
     """A picture of an HTML page as Chromium shows it, with a script added to a copy of the page."""
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
-        raise CannotMake(f"none of {', '.join(BROWSERS)} is installed")
+        raise CannotMakeError(f"none of {', '.join(BROWSERS)} is installed")
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "page.html"
         copy.write_text(page.read_text(encoding="utf-8") + script, encoding="utf-8")
@@ -103,7 +103,7 @@ def screenshot(page: Path, picture: str, size: str, *, dark: bool = False, scrip
         command += [f"--screenshot={PICTURES / picture}", copy.as_uri()]
         done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     if done.returncode != 0:
-        raise CannotMake(f"{browser}: {done.stderr.strip().splitlines()[-1:]}")
+        raise CannotMakeError(f"{browser}: {done.stderr.strip().splitlines()[-1:]}")
 
 
 def report() -> None:
@@ -206,7 +206,7 @@ def _long_run_rows(frames: int) -> list[tuple[float, ...]]:
 
     spec = replace(world_spec("demo-loop"), frames=frames, width=320, height=240)
     slam = Slam.from_config("demo_stereo", ["features.max_keypoints=500"])
-    rows = []
+    rows: list[tuple[float, ...]] = []
     for frame in RenderedWorld(spec, "stereo"):
         begin = time.thread_time()
         slam.track(frame)
@@ -251,7 +251,7 @@ def main(names: list[str]) -> int:
         try:
             FIGURES[name]()
             sys.stdout.write(f"{name}: made\n")
-        except CannotMake as error:
+        except CannotMakeError as error:
             failed = True
             sys.stdout.write(f"{name}: left as it is: {error}\n")
         sys.stdout.flush()
