@@ -31,6 +31,6 @@ def test_what_cannot_be_made_stays_and_the_others_are_made(
 
 
 def test_a_failed_command_says_which(tmp_path: Path) -> None:
-    with pytest.raises(make_figures.CannotMakeError, match="spslam view .*no-run"):
+    with pytest.raises(make_figures.CannotMakeError, match=r"spslam view .*no-run"):
         make_figures.spslam("view", tmp_path / "no-run", "--render", tmp_path / "x.png")
     assert not (tmp_path / "x.png").exists()
