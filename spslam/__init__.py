@@ -7,6 +7,7 @@
 """
 
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from spslam.frame import Frame as Frame
     from spslam.slam.system import Slam as Slam
     from spslam.trajectory import Trajectory as Trajectory
+
+# A clone without symbolic links and an unpacked source archive hold these sub-packages beside this folder only.
+if not Path(__path__[0], "frontend").is_dir():
+    __path__.append(str(Path(__path__[0]).parent))
 
 __version__ = "0.1.0"
 # Resolved at first use: `import spslam` stays quick and loads no heavy package.

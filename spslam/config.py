@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -13,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from spslam.errors import ConfigError
 from spslam.io.given_files import read_given
 from spslam.io.structured_text import StructureError, one_line, parse_yaml, shown
+from spslam.notices import notice
 
 # No configuration is longer, extends more others, or has keys with more parts.
 _LONGEST_BYTES = 1_000_000
@@ -21,6 +23,14 @@ _MOST_PARTS = 8
 # Mistakes that one message names.
 _MOST_MISTAKES = 8
 
+
+# Keys of older releases and their names today. Old names are read for one release.
+RENAMED_KEYS = {
+    "loop.global_delay": "global_bundle.delay",
+    "loop.global_iterations": "global_bundle.iterations",
+}
+
+_logger = logging.getLogger(__name__)
 
 # No setting is meant to be larger ("never" included), and none that may not be 0 smaller: beyond, numbers overflow.
 LARGEST = 1e9
@@ -125,12 +135,48 @@ class InitializationConfig(_Stage):
     min_parallax_deg: float = Field(1.0, gt=0, lt=45, description="least median parallax of two views (mono), degrees")
     min_displacement_px: float = Field(12.0, ge=0, description="least median motion of matches to try (mono), pixels")
     max_frames: int = Field(60, ge=2, description="frames after which the first view is renewed (mono)")
+    max_gap_s: float = Field(
+        0.5, ge=0, description="longest time between two frames that tell the motion of a rolling shutter, seconds"
+    )
+    still_px: float = Field(1.5, ge=0, description="matches that moved less stand still (mono), pixels")
+    max_still_fraction: float = Field(
+        0.2, ge=0, le=1, description="fraction of the image that stands still, from which on no view is used (mono)"
+    )
+    max_other_motion_fraction: float = Field(
+        0.15,
+        ge=0,
+        le=1,
+        description="fraction of the image that moves together against the solved motion, from which on there are two "
+        "motions (mono)",
+    )
+    min_motion_margin: float = Field(
+        0.1, ge=0, le=1, description="lead of the camera's motion over a second one, fraction of the image (mono)"
+    )
+    max_unmatched: int = Field(
+        4, ge=1, description="newest frames without a match that may become the first view instead (mono)"
+    )
+    max_refused: int = Field(
+        5, ge=1, description="frames with an unclear motion after which a later view becomes the first one (mono)"
+    )
+    min_waiting: int = Field(
+        8, ge=2, description="frames since the first view before an unclear motion may replace it (mono)"
+    )
 
 
 class TrackingConfig(_Stage):
     """Camera pose of each frame."""
 
     search_radius_px: float = Field(24.0, gt=0, description="gate around predicted points, first pass, pixels")
+    near_radius_ratio: float = Field(
+        0.4, gt=0, le=1, description="radius of the small gate that is tried first, ratio to search_radius_px"
+    )
+    near_points: int = Field(600, ge=6, description="most points that are searched in the small gate")
+    near_min_inlier_fraction: float = Field(
+        0.6, ge=0, le=1, description="fraction of the matches in the small gate that must agree with the pose"
+    )
+    wide_radius_ratio: float = Field(
+        2.5, ge=1, description="radius of the wide gate that is tried last, ratio to search_radius_px"
+    )
     refine_radius_px: float = Field(6.0, gt=0, description="gate around points after the first refinement, pixels")
     min_inliers: int = Field(20, ge=6, description="inliers below which a frame is not tracked")
     min_inlier_share: float = Field(
@@ -150,7 +196,50 @@ class TrackingConfig(_Stage):
         1.0, ge=0, description="seconds without a pose after which a new part of the map may begin"
     )
     new_part_frames: int = Field(5, ge=1, description="frames without a pose before a new part of the map may begin")
+    speed_memory_s: float = Field(
+        1.0, gt=0, description="time in which the remembered top speed of the camera falls to 1/e, seconds"
+    )
     huber: bool = Field(True, description="robust kernel in the pose refinement")
+
+
+class RelocalizationConfig(_Stage):
+    """Where a lost camera is found again, and which of two similar places is accepted."""
+
+    confirmations: int = Field(
+        3, ge=1, description="frames that must find the same place before one out of reach is accepted"
+    )
+    max_missed: int = Field(3, ge=0, description="frames between these that may find no place")
+    min_visible_fraction: float = Field(
+        0.45,
+        ge=0,
+        le=1,
+        description="fraction of the last points that constant velocity must keep in view before a frame without them "
+        "counts as a camera that was carried away",
+    )
+    min_keypoint_fraction: float = Field(
+        0.33, ge=0, le=1, description="keypoints that a frame needs to tell that, fraction of the last keyframe's"
+    )
+    expected_s: float = Field(
+        1.0,
+        ge=0,
+        description="time after a loss in which constant velocity decides between similar places, seconds",
+    )
+    rival_inlier_fraction: float = Field(
+        0.5, ge=0, le=1, description="inliers that make another place a rival, fraction of the best place's"
+    )
+    speed_factor: float = Field(
+        1.5, ge=0, description="largest speed of a lost camera, ratio to its top speed before the loss"
+    )
+    reach_depths: float = Field(
+        0.25, ge=0, description="distance that a lost camera may always have moved, median scene depths"
+    )
+    reach_depths_per_s: float = Field(0.25, ge=0, description="growth of that distance, median scene depths a second")
+    reach_turn_rad: float = Field(0.5, ge=0, description="angle that a lost camera may always have turned, radians")
+    reach_turn_rad_per_s: float = Field(2.0, ge=0, description="growth of that angle, radians a second")
+    same_place_depths: float = Field(
+        0.25, ge=0, description="largest distance of two poses of one place, median scene depths"
+    )
+    same_place_turn_rad: float = Field(0.3, ge=0, description="largest angle between two poses of one place, radians")
 
 
 class KeyframeConfig(_Stage):
@@ -162,6 +251,9 @@ class KeyframeConfig(_Stage):
         0.5, gt=0, lt=1, description="insert when fewer than this share of the reference key frame's points is tracked"
     )
     min_close_points: int = Field(100, ge=0, description="insert when fewer close points are tracked (stereo, RGB-D)")
+    min_new_close_ratio: float = Field(
+        0.7, ge=0, description="new close points that such a frame must offer, ratio to min_close_points"
+    )
     close_baselines: float = Field(40.0, gt=0, description="points nearer than this many baselines are close")
     max_flow_share: float = Field(
         0.08, gt=0, lt=1, description="insert when the median point moved by this share of the image width"
@@ -172,6 +264,9 @@ class MappingConfig(_Stage):
     """New points, fusion, culling."""
 
     neighbors: int = Field(6, ge=1, description="covisible key frames that new points are triangulated with")
+    min_shared_points: int = Field(
+        10, ge=1, description="points that two keyframes must share for triangulation and local bundle adjustment"
+    )
     max_epipolar_px: float = Field(1.5, gt=0, description="gate around epipolar lines, pixels")
     min_parallax_deg: float = Field(1.0, gt=0, description="least parallax of a triangulated point, degrees")
     min_baseline_depth_ratio: float = Field(
@@ -188,8 +283,68 @@ class MappingConfig(_Stage):
         0.33, ge=0, le=1, description="points found in a smaller share of so many frames are culled"
     )
     redundant_share: float = Field(
-        0.9, gt=0, le=1, description="a key frame whose points are seen by 3 others to this share is removed"
+        0.9, gt=0, le=1, description="a key frame whose points are seen by enough others to this share is removed"
     )
+    redundant_views: int = Field(3, ge=1, description="other keyframes that are enough for that")
+
+
+class MoversConfig(_Stage):
+    """Points that move by themselves."""
+
+    probation_frames: int = Field(
+        3,
+        ge=0,
+        le=1000,
+        description="frames in which a new point must agree with the pose before it is proven to stand still",
+    )
+    outlier_px: float = Field(1.0, ge=0, description="least reprojection error that contradicts a pose, pixels")
+    outlier_sigmas: float = Field(
+        3.0, ge=0, description="least reprojection error that contradicts a pose, standard deviations of proven points"
+    )
+    min_alignment: float = Field(
+        0.75,
+        ge=0,
+        le=1,
+        description="residuals that point the same way: length of their sum over the sum of their lengths",
+    )
+    min_pull_chi2: float = Field(
+        100.0,
+        ge=0,
+        description="shift of the proven points, chi-square, from which on aligned new points pull the pose away",
+    )
+    takeover_fraction: float = Field(
+        0.5, ge=0, le=1, description="proven inliers, ratio to the frame before, below which new points took over"
+    )
+    min_agreement_gain: float = Field(
+        0.1, ge=0, le=1, description="rise of the mean inlier rate over image cells that makes another motion the pose"
+    )
+    min_explained: float = Field(
+        0.45,
+        ge=0,
+        le=1,
+        description="fraction of the squared residuals that the means of image cells explain between two motions",
+    )
+    first_frames: int = Field(
+        10, ge=0, le=30, description="frames after the first one in which another motion may replace the first map"
+    )
+    min_rival_gain: float = Field(
+        0.015, ge=0, le=1, description="least drop of the truncated cost, 0 to 1, with which it does"
+    )
+
+
+class BodyFixedConfig(_Stage):
+    """Points that are fixed to the vehicle or robot which carries the camera."""
+
+    radius_px: float = Field(1.01, gt=0, description="radius within which a keypoint stays in place, pixels")
+    min_points: int = Field(10, ge=1, description="least keypoints in place that are tested")
+    min_fraction: float = Field(
+        0.02, ge=0, le=1, description="least keypoints in place that are tested, fraction of all"
+    )
+    min_motion_px: float = Field(5.0, ge=0, description="least median motion of the other keypoints, pixels")
+    contradiction_px: float = Field(
+        2.0, ge=0, description="least distance to where a point of the world would be, pixels; twice that counts twice"
+    )
+    min_evidence: int = Field(2, ge=1, description="contradictions that prove a point to be fixed to the body")
 
 
 class BundleConfig(_Stage):
@@ -202,9 +357,14 @@ class BundleConfig(_Stage):
 
 
 class LoopConfig(_Stage):
-    """Revisits and the pose graph."""
+    """Loop detection, loop closure and the pose graph."""
 
     enabled: bool = Field(True, description="match key frames against places visited before and close the loop")
+    near_candidates: int = Field(3, ge=0, description="most candidates from the estimated position")
+    similar_candidates: int = Field(3, ge=0, description="most candidates from place recognition")
+    similarity_companions: int = Field(
+        4, ge=0, description="covisible keyframes whose similarity is added to a candidate's"
+    )
     min_interval: int = Field(20, ge=2, description="key frames that must lie between a key frame and a revisited one")
     max_distance_ratio: float = Field(
         0.05, ge=0, description="search radius for revisited key frames, share of the path length since they were seen"
@@ -229,13 +389,50 @@ class LoopConfig(_Stage):
         0.06, ge=0, lt=1, description="least share of the image that the inliers of a revisit must span"
     )
     min_covisibility: int = Field(30, ge=1, description="shared points that make an edge of the pose graph")
-    global_delay: int = Field(
-        10,
-        ge=0,
-        description="key frames after a closed loop when the bundle adjustment of the whole map is taken up; 0: none",
+    sigma_inflation: float = Field(
+        4.0,
+        gt=0,
+        description="factor on the standard deviations of a loop's pose, whose inliers are not independent",
     )
-    global_iterations: int = Field(16, ge=1, description="most iterations of that bundle adjustment")
+    min_scale_sigma: float = Field(
+        3e-3, gt=0, description="least standard deviation of the logarithm of a loop's scale (mono)"
+    )
+    min_scale_points: int = Field(15, ge=2, description="common points below which a loop has no scale (mono)")
+    max_rivals: int = Field(5, ge=0, description="similar places that are compared before two submaps are merged")
+    merge_turn_rad: float = Field(
+        0.05, ge=0, description="largest difference of two loops that merge two submaps, radians"
+    )
+    merge_shift_depths: float = Field(
+        0.1, ge=0, description="largest difference of two loops that merge two submaps, median scene depths"
+    )
+    merge_scale_ratio: float = Field(
+        1.1, ge=1, description="largest difference of two loops that merge two submaps, ratio of scales"
+    )
     cooldown: int = Field(5, ge=0, description="key frames after a closed loop in which no other is tried")
+
+
+class GlobalBundleConfig(_Stage):
+    """Bundle adjustment of a whole submap after a closed loop."""
+
+    delay: int = Field(
+        10, ge=0, description="keyframes after a closed loop when its result enters the map; 0: no global bundle"
+    )
+    iterations: int = Field(16, ge=1, description="most iterations of Levenberg-Marquardt")
+
+
+class LossDiagnosisConfig(_Stage):
+    """Why tracking was lost: reported, without effect on poses."""
+
+    recent_frames: int = Field(30, ge=1, description="tracked frames that tell what is usual")
+    dark_ratio: float = Field(0.3, ge=0, le=1, description="brightness of a dark image, ratio to the usual one")
+    blurred_ratio: float = Field(0.6, ge=0, le=1, description="sharpness of a blurred image, ratio to the usual one")
+    faded_ratio: float = Field(
+        0.2, ge=0, le=1, description="contrast of an image without texture, ratio to the usual one"
+    )
+    few_ratio: float = Field(0.5, ge=0, le=1, description="number of keypoints that is too few, ratio to the usual one")
+    max_motion_fraction: float = Field(
+        0.25, ge=0, le=1, description="median motion of the matches from which on the view jumped, image widths"
+    )
 
 
 class Config(_Stage):
@@ -247,10 +444,15 @@ class Config(_Stage):
     depth: DepthConfig = DepthConfig()
     initialization: InitializationConfig = InitializationConfig()
     tracking: TrackingConfig = TrackingConfig()
+    relocalization: RelocalizationConfig = RelocalizationConfig()
     keyframes: KeyframeConfig = KeyframeConfig()
     mapping: MappingConfig = MappingConfig()
+    movers: MoversConfig = MoversConfig()
+    body_fixed: BodyFixedConfig = BodyFixedConfig()
     bundle: BundleConfig = BundleConfig()
     loop: LoopConfig = LoopConfig()
+    global_bundle: GlobalBundleConfig = GlobalBundleConfig()
+    loss_diagnosis: LossDiagnosisConfig = LossDiagnosisConfig()
 
     @model_validator(mode="after")
     def _consistent(self) -> Config:
@@ -316,7 +518,42 @@ def load_values(name_or_path: str, overrides: list[str] | None = None, folder: s
     """
     values = _load_chain(name_or_path, (), folder)
     for override in overrides or []:
-        values = _merge(values, _parse_override(override))
+        values = _merge(values, _today(_parse_override(override), f"override {shown(override)}", folder))
+    return values
+
+
+def with_new_names(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Values of one file or override with the keys of `RENAMED_KEYS` under their new names, and the old ones found.
+
+    Raises:
+        ConfigError: a key is given under both names.
+    """
+    renamed: dict[str, Any] = dict(values)
+    found = []
+    for old, new in RENAMED_KEYS.items():
+        (old_stage, old_key), (new_stage, new_key) = old.split("."), new.split(".")
+        before, after = renamed.get(old_stage), renamed.get(new_stage, {})
+        if not isinstance(before, dict) or not isinstance(after, dict) or old_key not in before:
+            continue
+        if new_key in after:
+            raise ConfigError(f"{old} is the old name of {new}: give one of them, not both")
+        renamed[old_stage] = {key: value for key, value in before.items() if key != old_key}
+        renamed[new_stage] = renamed.get(new_stage, {}) | {new_key: before[old_key]}
+        found.append(old)
+    return renamed, found
+
+
+def _today(values: dict[str, Any], where: str, folder: str) -> dict[str, Any]:
+    """Values of a run's configuration under today's names; a notice says which names are old."""
+    if folder:
+        return values
+    try:
+        values, found = with_new_names(values)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+    for old in found:
+        text = "%s: %s is called %s now; the old name ends with the next release"
+        notice(_logger, "renamed_key", text, where, old, RENAMED_KEYS[old])
     return values
 
 
@@ -351,6 +588,8 @@ def _load_chain(name_or_path: str, chain: tuple[str, ...], folder: str) -> dict[
         raise ConfigError(f"config {name_or_path}: expected keys and values, found {type(values).__name__}")
     values = {str(key): value for key, value in values.items()}
     parent = values.pop("extends", None)
+    # Before files are merged: a new name in one file goes before an old name in those that it extends.
+    values = _today(values, f"config {name_or_path}", folder)
     if parent is None:
         return values
     if not isinstance(parent, str):

@@ -1,11 +1,13 @@
+import re
 from pathlib import Path
 
 import pytest
 import yaml
 
-from spslam.config import Config, config_names, load_config
+from spslam.config import RENAMED_KEYS, Config, config_names, load_config, with_new_names
 from spslam.errors import ConfigError
 
+ROOT = Path(__file__).parents[1]
 REQUIRED = {
     "default", "kitti_stereo", "kitti_mono", "tum_mono", "tum_rgbd", "euroc_stereo", "euroc_mono",
     "demo_mono", "demo_stereo", "demo_rgbd",
@@ -157,6 +159,55 @@ def test_every_field_is_described() -> None:
         if stage != "seed":
             for name, inner in field.annotation.model_fields.items():
                 assert inner.description, f"{stage}.{name}"
+
+
+def test_every_setting_is_read_somewhere() -> None:
+    folders = [ROOT / name for name in ("spslam", "frontend", "backend")]
+    files = {file for folder in folders for file in folder.rglob("*.py") if file.name != "config.py"}
+    read = set(re.findall(r"\.(\w+)", "\n".join(file.read_text(encoding="utf-8") for file in files)))
+    stages = [field.annotation for name, field in Config.model_fields.items() if name != "seed"]
+    by_name = {"max_keypoints", "nms_radius", "spread_cell"}  # The settings of a selection, all at once.
+    assert {name for stage in stages for name in stage.model_fields} - by_name <= read
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMED_KEYS.items())
+def test_an_old_key_is_read_and_its_new_name_printed(
+    old: str, new: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    stage, key = old.split(".")
+    new_stage, new_key = new.split(".")
+    own = write(tmp_path / "own.yaml", f"{stage}: {{{key}: 7}}")
+    for config in (load_config(own), load_config("default", [f"{old}=7"])):
+        assert getattr(getattr(config, new_stage), new_key) == 7
+    notes = [record.getMessage() for record in caplog.records if getattr(record, "notice_topic", "") == "renamed_key"]
+    sources = (f"config {own}", f"override '{old}=7'")
+    assert notes == [
+        f"{source}: {old} is called {new} now; the old name ends with the next release" for source in sources
+    ]
+
+
+def test_a_new_name_over_an_old_one_in_what_a_file_extends(tmp_path: Path) -> None:
+    write(tmp_path / "base.yaml", "loop: {global_delay: 3, cooldown: 2}")
+    child = write(tmp_path / "child.yaml", "extends: base.yaml\nglobal_bundle: {delay: 4}")
+    assert load_config(child).global_bundle.delay == 4
+    assert load_config(child, ["loop.global_delay=5"]).global_bundle.delay == 5
+    grandchild = write(tmp_path / "grandchild.yaml", "extends: child.yaml\nloop: {global_delay: 6}")
+    assert load_config(grandchild).global_bundle.delay == 6
+    assert load_config(grandchild).loop.cooldown == 2
+
+
+def test_a_key_under_both_names_is_refused(tmp_path: Path) -> None:
+    own = write(tmp_path / "own.yaml", "loop: {global_delay: 3}\nglobal_bundle: {delay: 4}")
+    assert "loop.global_delay is the old name of global_bundle.delay: give one of them, not both" in refusal(own)
+
+
+def test_old_names_leave_the_rest_as_it_is() -> None:
+    values = {"loop": {"global_delay": 3, "cooldown": 2}, "seed": 1}
+    assert with_new_names(values) == (
+        {"loop": {"cooldown": 2}, "seed": 1, "global_bundle": {"delay": 3}},
+        ["loop.global_delay"],
+    )
+    assert values == {"loop": {"global_delay": 3, "cooldown": 2}, "seed": 1}
 
 
 def test_resolved_yaml_holds_every_stage() -> None:

@@ -25,7 +25,7 @@ def test_values_reach_their_parts() -> None:
         "tracking.min_inliers": 17,
         "tracking.huber": False,
         "bundle.iterations": 3,
-        "loop.global_iterations": 7,
+        "global_bundle.iterations": 7,
         "seed": 5,
     }
     parts = build_parts(load_config("default", [f"{key}={value}" for key, value in values.items()]))

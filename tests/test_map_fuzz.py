@@ -225,10 +225,12 @@ def used(path: Path, folder: Path) -> None:
     if found.places:
         PlaceIndex().restore(found.places)
     part = choose_part(found.map)
-    nodes, edges, fixed = part_graph(found.map, part)
+    nodes, edges, fixed = part_graph(found.map, part, 30)
     write_g2o(folder / "a.g2o", nodes, edges, fixed)
     write_colmap(folder / "model", found.map, part)
-    build_scene(found.map, part, found.map.session - 1, Trajectory(np.zeros(0), np.zeros((0, 4, 4))))
+    build_scene(
+        found.map, part, found.map.session - 1, Trajectory(np.zeros(0), np.zeros((0, 4, 4))), min_covisibility=30
+    )
     found.map.append_map(found.map)
     save_map(folder / "again.npz", found.map)
     assert len(load_map(folder / "again.npz").map.keyframes) == len(found.map.keyframes)

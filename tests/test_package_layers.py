@@ -131,7 +131,7 @@ def test_heavy_packages_live_in_one_place(module: str) -> None:
         if package in HEAVY:
             assert (room_of(module) or "spslam") == HEAVY[package], f"{module} imports {package}"
         if package in ("open3d", "rerun"):
-            assert module.startswith("spslam.visualization.viewer"), f"{module} imports {package}"
+            assert module.startswith("spslam.visualization."), f"{module} imports {package}"
         if package == "distributed":
             assert module == "spslam.benchmark.pools", f"{module} imports distributed"
 
@@ -190,5 +190,6 @@ def test_every_package_folder_is_listed() -> None:
 @pytest.mark.parametrize("room", ROOMS)
 def test_rooms_are_linked_into_the_package(room: str) -> None:
     link = ROOT / "spslam" / room
-    assert link.is_symlink()
-    assert link.readlink() == Path("..") / room
+    # git writes a text file where the system has no symbolic links.
+    target = link.readlink().as_posix() if link.is_symlink() else link.read_text(encoding="utf-8")
+    assert target == f"../{room}"

@@ -21,6 +21,7 @@ from spslam.interfaces import EQUAL_STAMP, LeftOut
 from spslam.map.io import load_map, save_map
 from spslam.map.map import ARBITRARY, Map, Origin
 from spslam.pipeline import Outcome, Status, run, track_all
+from spslam.reports.writers import OUTPUTS
 from spslam.run.metric_scale import CameraHeight, KnownDistance, ScaleRequest
 from spslam.run.metrics import peak_memory_mb
 from spslam.run.output import OUTPUT_NAMES, OutputFolder, RunLog, default_output
@@ -101,6 +102,14 @@ class BlockedSequence(FakeSequence):
             yield self[index]
 
 
+class FakePreprocessor:
+    engine = "none"
+    max_concurrency = 1
+
+    def observe(self, frame: Frame) -> None:
+        return None
+
+
 class FakeSlam:
     """Finds the true pose of every frame from `first` on."""
 
@@ -111,7 +120,7 @@ class FakeSlam:
         self.finished = False
         self.size = 1.0
         self.mapping, self.main_part = True, 0
-        self.observes_at_once = 1
+        self.preprocessor = FakePreprocessor()
         self.map = Map(4)
         count = 5
         observations = Observations(
@@ -127,9 +136,6 @@ class FakeSlam:
         keyframe = self.map.add_keyframe(observations, np.eye(4), np.full(count, -1))
         self.map.add_points(keyframe, np.arange(15.0).reshape(count, 3), np.arange(count))
 
-    def observe(self, frame: Frame) -> None:
-        return None
-
     def track(self, frame: Frame, observations: None) -> TrackResult:
         if frame.index == self.bug_at:
             raise ZeroDivisionError("a bug")
@@ -144,7 +150,9 @@ class FakeSlam:
     def finish(self) -> None:
         self.finished = True
 
-    def trajectory(self) -> Trajectory:
+    def trajectory(self, keyframes_only: bool = False) -> Trajectory:
+        if keyframes_only:
+            return Trajectory(np.zeros(1), self.map.T_world_keyframe.copy())
         found = np.array([pose(i) for i in self.tracked]).reshape(-1, 4, 4)
         found[:, :3, 3] *= self.size
         return Trajectory(np.array([0.1 * i for i in self.tracked]), found)
@@ -156,9 +164,6 @@ class FakeSlam:
 
     def save_map(self, path: Path) -> None:
         save_map(path, self.map)
-
-    def keyframe_trajectory(self) -> Trajectory:
-        return Trajectory(np.zeros(1), self.map.T_world_keyframe.copy())
 
 
 class FakeViewer:
@@ -182,9 +187,9 @@ def real_pictures() -> None:
 def _quick_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if "real_pictures" not in request.fixturenames:
         monkeypatch.setattr(
-            "spslam.pipeline.plot_trajectory", lambda path, *args, **kwargs: path.write_bytes(b"\x89PNG")
+            "spslam.reports.writers.plot_trajectory", lambda path, *args, **kwargs: path.write_bytes(b"\x89PNG")
         )
-        monkeypatch.setattr("spslam.pipeline.render_scene", lambda *args, **kwargs: False)
+        monkeypatch.setattr("spslam.reports.writers.render_scene", lambda *args, **kwargs: False)
 
 
 def run_fake(
@@ -195,6 +200,7 @@ def run_fake(
     numbered: bool = False,
     scale: ScaleRequest | None = None,
     realtime: bool = False,
+    outputs: tuple[str, ...] = OUTPUTS,
 ) -> Outcome:
     labels = {"dataset": "fake", "extractor": "none", "config": "default"}
     with RunLog() as log:
@@ -208,6 +214,7 @@ def run_fake(
             stop=stop,
             scale=scale,
             realtime=realtime,
+            outputs=outputs,
         )
 
 
@@ -262,13 +269,51 @@ def test_run_writes_every_file(tmp_path: Path, real_pictures: None) -> None:
     assert (folder / "map.ply").read_bytes()[:3] == b"ply"
 
 
+@pytest.mark.parametrize(
+    ("outputs", "files"),
+    [
+        (("trajectory",), {"trajectory.kitti", "keyframes.tum"}),
+        (("plots", "map"), {"trajectory.png", "map.npz"}),
+        (("ground-truth", "frames", "points"), {"ground_truth.tum", "frames.csv", "map.ply"}),
+        (("report",), {"report.html"}),
+        ((), set()),
+    ],
+)
+def test_a_run_writes_the_outputs_that_were_chosen(outputs: tuple[str, ...], files: set[str], tmp_path: Path) -> None:
+    outcome = run_fake(tmp_path / "out", outputs=outputs)
+    always = {"trajectory.tum", "config.yaml", "metrics.json", "log.txt"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == always | files
+    # There is no Open3D for the picture of the map.
+    assert outcome.metrics["results_not_written"] == ("plots" in outputs)
+
+
+def test_trajectory_and_metrics_are_written_before_anything_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there: list[set[str]] = []
+    save = FakeSlam.trajectory
+
+    def watched(self: FakeSlam, keyframes_only: bool = False) -> Trajectory:
+        if keyframes_only:
+            there.append(names_in(tmp_path))
+        return save(self, keyframes_only)
+
+    monkeypatch.setattr(FakeSlam, "trajectory", watched)
+    run_fake(tmp_path / "out", outputs=("trajectory",))
+    assert {"trajectory.tum", "config.yaml", "metrics.json"} <= there[0]
+
+
+def names_in(folder: Path) -> set[str]:
+    return {path.name for path in folder.rglob("*")}
+
+
 def test_a_report_that_fails_costs_no_other_result(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def broken(*args: object) -> None:
         raise ZeroDivisionError("a bug in the page")
 
-    monkeypatch.setattr("spslam.pipeline.write_report", broken)
+    monkeypatch.setattr("spslam.reports.writers.write_report", broken)
     outcome = run_fake(tmp_path / "out")
     assert outcome.failure is None
     names = {path.name for path in (tmp_path / "out").iterdir()}
@@ -291,8 +336,8 @@ def test_nothing_optional_ends_a_run(writer: str, name: str, tmp_path: Path, mon
     def broken(*args: object, **kwargs: object) -> None:
         raise RuntimeError("latex was not found\nin /usr/bin\n" + 80 * "and so on ")
 
-    monkeypatch.setattr("spslam.pipeline.render_scene", lambda *args: True)
-    monkeypatch.setattr(f"spslam.pipeline.{writer}", broken)
+    monkeypatch.setattr("spslam.reports.writers.render_scene", lambda *args: True)
+    monkeypatch.setattr(f"spslam.reports.writers.{writer}", broken)
     outcome = run_fake(tmp_path / "out")
     assert outcome.failure is None
     assert {path.name for path in (tmp_path / "out").iterdir()} | OPTIONAL == OUTPUT_NAMES - {name} | OPTIONAL
@@ -317,7 +362,7 @@ def no_room_for(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", ["trajectory.kitti", "keyframes.tum", "map.npz"])
 def test_a_map_without_room_costs_no_trajectory(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("spslam.pipeline.render_scene", lambda *args: True)
+    monkeypatch.setattr("spslam.reports.writers.render_scene", lambda *args: True)
     no_room_for(name, monkeypatch)
     outcome = run_fake(tmp_path / "out")
     assert isinstance(outcome.failure, OutputError)
@@ -395,7 +440,7 @@ def test_a_comparison_that_breaks_costs_no_result(tmp_path: Path, monkeypatch: p
     def broken(*args: object) -> None:
         raise np.linalg.LinAlgError("SVD did not converge")
 
-    monkeypatch.setattr("spslam.pipeline.evaluate", broken)
+    monkeypatch.setattr("spslam.run.results.evaluate", broken)
     metrics = run_fake(tmp_path / "out").metrics
     assert metrics["not_compared"] == "SVD did not converge"
     assert [found["topic"] for found in metrics["notices"]] == ["ground_truth_not_compared"]
@@ -590,7 +635,7 @@ def test_a_read_that_blocks_is_left_behind_by_a_stop(tmp_path: Path) -> None:
 def test_a_stopped_run_begins_no_picture_later_than_people_wait(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("spslam.pipeline._PICTURES_S", 0.0)
+    monkeypatch.setattr("spslam.reports.writers._PICTURES_S", 0.0)
     slam = FakeSlam()
     metrics = run_fake(tmp_path / "out", slam, stop=lambda: len(slam.tracked) >= 4).metrics
     assert metrics["results_not_written"] == 3
@@ -609,7 +654,7 @@ def test_another_interrupt_while_pictures_are_drawn_keeps_the_results(
         path.write_bytes(b"half of one")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("spslam.pipeline.plot_trajectory", picture)
+    monkeypatch.setattr("spslam.reports.writers.plot_trajectory", picture)
     outcome = run_fake(out, slam, stop=lambda: len(slam.tracked) >= 4)
     # Published before: whoever is killed while drawing has them, too.
     assert {"trajectory.tum", "metrics.json", "map.npz"} <= set(there[0])

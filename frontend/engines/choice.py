@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -26,12 +26,68 @@ from .onnx_model import converted_onnx, load_onnxruntime, onnx_cache, read_onnx
 from .openvino_engine import OpenVinoEngine, Precision, has_bf16
 from .openvino_model import converted, load_openvino, openvino_cache, read_model
 
+if TYPE_CHECKING:
+    from ..superpoint.superpoint import SuperPoint
+
 # To be raised whenever the test image or what is compared changes.
 _PARITY_VERSION = 1
 _PARITY_SIZE = (160, 208)
-_QUANTISED_SUFFIXES = {"openvino": ".int8.zip", "onnxruntime": ".int8.onnx"}
 
 _logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Runtime:
+    """A runtime that an engine may be built on.
+
+    Attributes:
+        title: its name in messages.
+        load: imports it; a `MissingDependencyError` where that is impossible.
+        convert: the floating-point model of weights.
+        read_int8: the int8 model in a file, which must have been made of these weights.
+        build: an engine of a model, a precision, threads and images at once.
+        int8_suffix: of the file of the int8 model, beside the weights.
+        export_option: of `spslam export`, where its models are not the default.
+        cache: its folder for files that may be made again.
+        has_bf16: whether it computes in bf16 where the processor does.
+    """
+
+    title: str
+    load: Callable[[], Any]
+    convert: Callable[[Checkpoint], Any]
+    read_int8: Callable[[Path, Checkpoint], Any]
+    build: Callable[..., Engine]
+    int8_suffix: str
+    export_option: str
+    cache: Callable[[], Path | None]
+    has_bf16: bool
+
+
+# By the name in `features.engine`, the fastest first (docs/speed.md).
+_RUNTIMES = {
+    "openvino": _Runtime(
+        title="OpenVINO",
+        load=load_openvino,
+        convert=converted,
+        read_int8=read_model,
+        build=OpenVinoEngine,
+        int8_suffix=".int8.zip",
+        export_option="",
+        cache=openvino_cache,
+        has_bf16=True,
+    ),
+    "onnxruntime": _Runtime(
+        title="ONNX Runtime",
+        load=load_onnxruntime,
+        convert=converted_onnx,
+        read_int8=read_onnx,
+        build=OnnxRuntimeEngine,
+        int8_suffix=".int8.onnx",
+        export_option=" --to onnx",
+        cache=onnx_cache,
+        has_bf16=False,
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -85,28 +141,37 @@ def fingerprint(weights: Checkpoint, engine: Engine, config: FeatureConfig) -> s
 
 def quantised_path(weights: str | Path | None, engine: str = "openvino") -> Path:
     """Where the int8 model of weights for an engine is, or would be: beside them."""
+    return _beside_weights(weights, _RUNTIMES[engine])
+
+
+def _beside_weights(weights: str | Path | None, runtime: _Runtime) -> Path:
     path = find_weights(weights)
-    return path.with_name(path.stem + _QUANTISED_SUFFIXES[engine])
+    return path.with_name(path.stem + runtime.int8_suffix)
 
 
 def _choose(weights: Checkpoint, config: FeatureConfig) -> Engine:
     if config.engine == "onnxruntime":
-        return _insisted_onnxruntime(weights, config)
+        return _requested(_RUNTIMES["onnxruntime"], weights, config)
     if config.engine == "openvino" or config.precision in ("bf16", "int8"):
-        return _insisted_openvino(weights, config)
+        return _requested(_RUNTIMES["openvino"], weights, config)
     on_gpu = config.device == "cuda" or (config.device == "auto" and _cuda_is_there())
     if config.engine == "auto" and not on_gpu:
         engine = _fastest_with_parity(weights, config)
         if engine is not None:
             return engine
-    return _torch_engine(weights, config.device, config.threads)
+    return torch_engine(weights.network(), config.device, config.threads)
 
 
-def _torch_engine(weights: Checkpoint, device: str, threads: int) -> Engine:
+def torch_engine(network: SuperPoint, device: str, threads: int, tuned: bool = True) -> Engine:
+    """PyTorch as the engine of a network in evaluation mode; see `TorchEngine`.
+
+    Raises:
+        ConfigError: CUDA is requested and not there.
+    """
     # PyTorch takes longer to import than all else of a run: only where it is needed.
     from .torch_engine import TorchEngine
 
-    return TorchEngine(weights.network(), device, threads)
+    return TorchEngine(network, device, threads, tuned)
 
 
 def _cuda_is_there() -> bool:
@@ -115,49 +180,36 @@ def _cuda_is_there() -> bool:
     return torch.cuda.is_available()
 
 
-def _insisted_openvino(weights: Checkpoint, config: FeatureConfig) -> Engine:
-    load_openvino()
+def _requested(runtime: _Runtime, weights: Checkpoint, config: FeatureConfig) -> Engine:
+    """The engine of the runtime that the configuration names, without a comparison with PyTorch."""
+    runtime.load()
+    if config.precision == "auto":
+        _, engine = next(_engines(runtime, weights, config))
+        return engine
     if config.precision == "bf16" and not has_bf16():
         raise ConfigError("features.precision is bf16, but this processor does not compute in bf16: use auto or fp32")
     if config.precision == "int8":
-        return OpenVinoEngine(
-            read_model(_asked_for(config, "openvino"), weights), "int8", config.threads, config.at_once
-        )
-    if config.precision != "auto":
-        return OpenVinoEngine(converted(weights), config.precision, config.threads, config.at_once)
-    _, engine = next(_openvino_engines(weights, config))
-    return engine
+        model = runtime.read_int8(_requested_int8(runtime, config), weights)
+    else:
+        model = runtime.convert(weights)
+    return runtime.build(model, config.precision, config.threads, config.at_once)
 
 
-def _insisted_onnxruntime(weights: Checkpoint, config: FeatureConfig) -> Engine:
-    load_onnxruntime()
-    if config.precision == "int8":
-        return OnnxRuntimeEngine(
-            read_onnx(_asked_for(config, "onnxruntime"), weights), "int8", config.threads, config.at_once
-        )
-    if config.precision == "fp32":
-        return OnnxRuntimeEngine(converted_onnx(weights), "fp32", config.threads, config.at_once)
-    _, engine = next(_onnxruntime_engines(weights, config))
-    return engine
-
-
-def _asked_for(config: FeatureConfig, engine: str) -> Path:
-    """The int8 model that the configuration insists on."""
-    path = quantised_path(config.weights, engine)
+def _requested_int8(runtime: _Runtime, config: FeatureConfig) -> Path:
+    """The file of the int8 model that the configuration insists on."""
+    path = _beside_weights(config.weights, runtime)
     if not path.is_file():
-        target = " --to onnx" if engine == "onnxruntime" else ""
         raise ConfigError(
             f"features.precision is int8, but there is no int8 model at {path}: make it by spslam export WEIGHTS"
-            f"{target} --precision int8 --images DIR, or use precision auto"
+            f"{runtime.export_option} --precision int8 --images DIR, or use precision auto"
         )
     return path
 
 
 def _fastest_with_parity(weights: Checkpoint, config: FeatureConfig) -> Engine | None:
-    # In the order of their speed (docs/speed.md).
-    for runtime, engines in (("OpenVINO", _openvino_engines), ("ONNX Runtime", _onnxruntime_engines)):
+    for runtime in _RUNTIMES.values():
         try:
-            for precision, engine in engines(weights, config):
+            for precision, engine in _engines(runtime, weights, config):
                 difference, limit = _cached_difference(weights, engine, config), LIMITS[precision]
                 if difference.within(limit):
                     return engine
@@ -171,38 +223,35 @@ def _fastest_with_parity(weights: Checkpoint, config: FeatureConfig) -> Engine |
         except Exception as error:
             # A compiler for many processors may fail in any way; PyTorch does the same work.
             text = " ".join(str(error).split())[:300]
-            _logger.warning("%s fails, another engine runs the network (%s: %s)", runtime, type(error).__name__, text)
+            _logger.warning(
+                "%s fails, another engine runs the network (%s: %s)", runtime.title, type(error).__name__, text
+            )
     return None
 
 
-def _openvino_engines(weights: Checkpoint, config: FeatureConfig) -> Iterator[tuple[Precision, Engine]]:
-    """What `auto` may mean here, the fastest first; the network is converted only when it must be."""
-    load_openvino()
-    quantised = _quantised(config, "openvino", lambda path: read_model(path, weights))
+def _engines(runtime: _Runtime, weights: Checkpoint, config: FeatureConfig) -> Iterator[tuple[Precision, Engine]]:
+    """What `auto` may mean for a runtime, the fastest first; the network is converted only when it must be."""
+    runtime.load()
+
+    def built(model: Any, precision: Precision) -> tuple[Precision, Engine]:
+        return precision, runtime.build(model, precision, config.threads, config.at_once)
+
+    quantised = _quantised(runtime, weights, config)
     if quantised is not None:
-        yield "int8", OpenVinoEngine(quantised, "int8", config.threads, config.at_once)
-    model = converted(weights)
-    if config.precision == "auto" and has_bf16():
-        yield "bf16", OpenVinoEngine(model, "bf16", config.threads, config.at_once)
-    yield "fp32", OpenVinoEngine(model, "fp32", config.threads, config.at_once)
+        yield built(quantised, "int8")
+    model = runtime.convert(weights)
+    if runtime.has_bf16 and config.precision == "auto" and has_bf16():
+        yield built(model, "bf16")
+    yield built(model, "fp32")
 
 
-def _onnxruntime_engines(weights: Checkpoint, config: FeatureConfig) -> Iterator[tuple[Precision, Engine]]:
-    """As `_openvino_engines`."""
-    load_onnxruntime()
-    quantised = _quantised(config, "onnxruntime", lambda path: read_onnx(path, weights))
-    if quantised is not None:
-        yield "int8", OnnxRuntimeEngine(quantised, "int8", config.threads, config.at_once)
-    yield "fp32", OnnxRuntimeEngine(converted_onnx(weights), "fp32", config.threads, config.at_once)
-
-
-def _quantised(config: FeatureConfig, engine: str, read: Callable[[Path], Any]) -> Any:
+def _quantised(runtime: _Runtime, weights: Checkpoint, config: FeatureConfig) -> Any:
     """The int8 model beside the weights, where `auto` may take one and there is one that fits."""
-    path = quantised_path(config.weights, engine)
+    path = _beside_weights(config.weights, runtime)
     if config.precision != "auto" or not path.is_file():
         return None
     try:
-        return read(path)
+        return runtime.read_int8(path, weights)
     except WeightsError as error:
         notice(_logger, "int8_model", "the int8 model is not used: %s", error)
         return None
@@ -210,7 +259,7 @@ def _quantised(config: FeatureConfig, engine: str, read: Callable[[Path], Any]) 
 
 def _cached_difference(weights: Checkpoint, engine: Engine, config: FeatureConfig) -> Difference:
     """`difference`, or what an earlier call stored for the same model, processor and versions."""
-    folder = openvino_cache() if engine.name.startswith("openvino") else onnx_cache()
+    folder = _RUNTIMES[engine.name.split()[0]].cache()
     path = folder / f"parity-{_parity_key(fingerprint(weights, engine, config))}.sealed" if folder is not None else None
     if path is not None:
         try:
@@ -219,7 +268,7 @@ def _cached_difference(weights: Checkpoint, engine: Engine, config: FeatureConfi
             pass
         except (OSError, SealError) as error:
             notice(_logger, "damaged_cache", "%s; the engine is compared with torch again", error)
-    reference = _torch_engine(weights, "cpu", config.threads)
+    reference = torch_engine(weights.network(), "cpu", config.threads)
     with np.errstate(invalid="ignore"):
         found = difference(engine, reference)
     if not (np.isfinite(found.heat) and np.isfinite(found.descriptors)):

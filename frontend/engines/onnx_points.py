@@ -16,13 +16,12 @@ from torch.nn import functional
 from spslam.config import FeatureConfig
 
 from ..superpoint.checkpoints import Checkpoint
-from ..superpoint.decoder import BICUBIC_A, CELL, GATHER_SIGMA_PX, HEAT_RADIUS
+from ..superpoint.decoder import BICUBIC_A, CELL, GATHER_SIGMA_PX, HEAT_RADIUS, SETTINGS
 from ..superpoint.dense_heads import DenseHeads
 from ..superpoint.superpoint import SuperPoint
 from .onnx_model import AxisNames, export_onnx, origin
 
 INPUT = "image"
-_SETTINGS = ("max_keypoints", "threshold", "nms_radius", "border", "subpixel", "spread_cell")
 OUTPUTS: AxisNames = {"keypoints": ("points", None), "scores": ("points",), "descriptors": ("points", None)}
 _DESCRIPTION = """SuperPoint with the selection of key points inside.
 image: (height, width) uint8, grey, of any size.
@@ -43,13 +42,13 @@ def convert_points(network: SuperPoint, config: FeatureConfig, metadata: Mapping
     """
     axes = {0: torch.export.Dim("height", min=2 * CELL), 1: torch.export.Dim("width", min=2 * CELL)}
     example = torch.randint(0, 256, _TRACED_SIZE, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    settings = json.dumps(config.model_dump(include=set(_SETTINGS)))
+    settings = json.dumps(config.model_dump(include=set(SETTINGS)))
     about = {**(metadata or {}), "selection": settings, **origin(Checkpoint.of(network))}
     return export_onnx(_Points(network, config), example, axes, INPUT, OUTPUTS, _DESCRIPTION, about)
 
 
 class _Points(nn.Module):
-    """The steps of `SuperPointExtractor`, by tensors; `spslam.frontend.superpoint.keypoints` says what each is for."""
+    """The steps of `decoder.select` by tensors; its functions say what each is for."""
 
     def __init__(self, network: SuperPoint, config: FeatureConfig) -> None:
         super().__init__()

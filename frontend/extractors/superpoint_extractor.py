@@ -11,13 +11,12 @@ from numpy.typing import NDArray
 from spslam.config import FeatureConfig
 from spslam.frame import Features
 
-from ..engines.choice import check_maps, choose_engine, fingerprint
+from ..engines.choice import check_maps, choose_engine, fingerprint, torch_engine
 from ..engines.engine import Engine
 from ..images import check_image
 from ..superpoint.checkpoints import Checkpoint, read_checkpoint
-from ..superpoint.decoder import first_at_each_pixel, refine_on_heat, spread_top_k
-from ..superpoint.descriptors import sample_descriptors
-from ..superpoint.keypoints import Scratch, find_maxima, gather_probability
+from ..superpoint.decoder import SETTINGS, select
+from ..superpoint.keypoints import FAST
 
 if TYPE_CHECKING:
     from ..superpoint.superpoint import SuperPoint
@@ -44,17 +43,15 @@ class SuperPointExtractor:
     def __init__(self, config: FeatureConfig, network: SuperPoint | None = None, tuned: bool = True) -> None:
         self._config = config
         self._proven = False
-        self._gathered = Scratch()
+        self._selection = config.model_dump(include=set(SETTINGS))
         self.pixel_sigma = 0.7 if config.subpixel else 1.1
         self._engine: Engine
         if network is None:
             weights = read_checkpoint(config.weights)
             self._engine = choose_engine(weights, config)
         else:
-            from ..engines.torch_engine import TorchEngine
-
             weights = Checkpoint.of(network)
-            self._engine = TorchEngine(network, config.device, config.threads, tuned)
+            self._engine = torch_engine(network, config.device, config.threads, tuned)
         self.identity = f"superpoint {weights.digest}"
         self.max_distance = weights.max_distance
         self._sampling = weights.sampling
@@ -92,20 +89,5 @@ class SuperPointExtractor:
     def _select(
         self, image: NDArray[np.uint8], heat: NDArray[np.float32], descriptors: NDArray[np.float32]
     ) -> Features:
-        config = self._config
         heat = heat[: image.shape[0], : image.shape[1]]
-        gathered = gather_probability(heat, self._gathered.of(heat.shape))
-        rows, columns = find_maxima(gathered, config.threshold, config.nms_radius, config.border)
-        keypoints = np.stack([columns, rows], axis=1).astype(np.float32)
-        scores = gathered[rows, columns]
-        kept = spread_top_k(keypoints, scores, config.max_keypoints, config.spread_cell)
-        # By `take`: indexing of rows of two takes five times as long.
-        keypoints, scores = np.take(keypoints, kept, axis=0), scores[kept]
-        if config.subpixel:
-            keypoints = refine_on_heat(heat, rows[kept], columns[kept])
-            far_corner = np.array(heat.shape[::-1], np.float32) - 1 - config.border
-            keypoints = np.clip(keypoints, np.float32(config.border), far_corner)
-            # Two points may have moved to one place.
-            kept = first_at_each_pixel(keypoints, scores)
-            keypoints, scores = np.take(keypoints, kept, axis=0), scores[kept]
-        return Features(keypoints, scores, sample_descriptors(descriptors, keypoints, self._sampling))
+        return Features(*select(heat, descriptors, self._sampling, FAST, **self._selection))

@@ -8,6 +8,7 @@ after. They give its key points (positions within 0.01 px, but for ties in the l
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,6 +24,8 @@ HEAT_RADIUS = 2
 GATHER_SIGMA_PX = 1.0
 # The bicubic kernel's free parameter, as in PyTorch, OpenCV and ONNX.
 BICUBIC_A = -0.75
+# Names of the settings of `decode`, and of the extractor's configuration.
+SETTINGS = ("max_keypoints", "threshold", "nms_radius", "border", "subpixel", "spread_cell")
 
 
 @dataclass(frozen=True)
@@ -122,19 +125,62 @@ def decode(
         subpixel: refine positions.
         spread_cell: side of the grid cells that points are spread over, pixels; 0: the best, wherever they are.
     """
-    heat = scores[: size[0], : size[1]]
-    gathered = gather_probability(heat)
-    rows, columns = find_maxima(gathered, threshold, nms_radius, border)
+    return select(
+        scores[: size[0], : size[1]],
+        descriptors,
+        Sampling.parse(sampling),
+        NUMPY,
+        max_keypoints=max_keypoints,
+        threshold=threshold,
+        nms_radius=nms_radius,
+        border=border,
+        subpixel=subpixel,
+        spread_cell=spread_cell,
+    )
+
+
+@dataclass(frozen=True)
+class Backend:
+    """The steps of `select` that take time, which other libraries do faster than NumPy.
+
+    Attributes:
+        gather_probability, find_maxima, sample_descriptors: as the functions here.
+    """
+
+    gather_probability: Callable[[NDArray[np.float32]], NDArray[np.float32]]
+    find_maxima: Callable[[NDArray[np.float32], float, int, int], tuple[NDArray[np.int64], NDArray[np.int64]]]
+    sample_descriptors: Callable[[NDArray[np.float32], NDArray[np.float32], Sampling], NDArray[np.float32]]
+
+
+def select(
+    heat: NDArray[np.float32],
+    descriptors: NDArray[np.float32],
+    sampling: Sampling,
+    backend: Backend,
+    *,
+    max_keypoints: int,
+    threshold: float,
+    nms_radius: int,
+    border: int,
+    subpixel: bool,
+    spread_cell: int,
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """As `decode`, of scores `heat` (H, W) of the image before it was padded."""
+    gathered = backend.gather_probability(heat)
+    rows, columns = backend.find_maxima(gathered, threshold, nms_radius, border)
     keypoints = np.stack([columns, rows], axis=1).astype(np.float32)
-    kept = spread_top_k(keypoints, gathered[rows, columns], max_keypoints, spread_cell)
-    rows, columns, keypoints = rows[kept], columns[kept], keypoints[kept]
-    found = gathered[rows, columns]
+    scores = gathered[rows, columns]
+    kept = spread_top_k(keypoints, scores, max_keypoints, spread_cell)
+    # By `take`: indexing of rows of two takes five times as long.
+    keypoints, scores = np.take(keypoints, kept, axis=0), scores[kept]
     if subpixel:
-        far_corner = np.array([size[1], size[0]], np.float32) - 1 - border
-        keypoints = np.clip(refine_on_heat(heat, rows, columns), np.float32(border), far_corner)
-        kept = first_at_each_pixel(keypoints, found)
-        keypoints, found = keypoints[kept], found[kept]
-    return keypoints, found, sample_descriptors(descriptors, keypoints, Sampling.parse(sampling))
+        keypoints = refine_on_heat(heat, rows[kept], columns[kept])
+        far_corner = np.array(heat.shape[::-1], np.float32) - 1 - border
+        keypoints = np.clip(keypoints, np.float32(border), far_corner)
+        # Two points may have moved to one place.
+        kept = first_at_each_pixel(keypoints, scores)
+        keypoints, scores = np.take(keypoints, kept, axis=0), scores[kept]
+    return keypoints, scores, backend.sample_descriptors(descriptors, keypoints, sampling)
 
 
 def gather_probability(heat: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -289,6 +335,9 @@ def sample_descriptors(
     lengths = np.sqrt(np.einsum("nd,nd->n", sampled, sampled))
     sampled /= np.maximum(lengths, np.float32(1e-12))[:, None]
     return sampled
+
+
+NUMPY = Backend(gather_probability, find_maxima, sample_descriptors)
 
 
 def _kernel(fraction: NDArray[np.float64], interpolation: str) -> NDArray[np.float64]:

@@ -18,6 +18,7 @@ from spslam.codebook import Codebook
 from spslam.config import describe_errors
 from spslam.errors import WeightsError
 from spslam.io.files import write_atomic
+from spslam.io.markdown import format_table
 
 from .checkpoints import CHECKSUM, checksum, find_weights, weights_name
 from .descriptors import DEFAULT_MAX_DISTANCE
@@ -216,19 +217,19 @@ def card_markdown(card: Card) -> str:
     }
     if card.created is not None:
         facts["created"] = card.created.isoformat()
-    parts = [f"# {card.name}", "SuperPoint weights for spslam.", _table(["", ""], facts.items())]
+    parts = [f"# {card.name}", "SuperPoint weights for spslam.", format_table(["", ""], facts.items())]
     if card.notes:
         parts.append(card.notes)
     if card.training_data:
         groups = [*card.training_data.items(), ("all", sum(card.training_data.values()))]
-        parts += ["## Training data", _table(["group", "images"], groups)]
+        parts += ["## Training data", format_table(["group", "images"], groups)]
     if card.stages:
         header = ["stage", "began with", "steps", "images", "minutes", "configuration"]
         rows = [
             (record.stage, record.init or "random", record.steps, record.images, record.minutes, record.config)
             for record in card.stages
         ]
-        parts += ["## Stages", _table(header, rows)]
+        parts += ["## Stages", format_table(header, rows)]
     if card.metrics:
         parts += ["## Evaluation", _metrics_table(card.metrics)]
     if card.commands:
@@ -312,7 +313,7 @@ def _metrics_table(metrics: Mapping[str, JsonValue]) -> str:
     sets = dict(_metric_sets(metrics, ()))
     columns = list(dict.fromkeys(key for figures in sets.values() for key in figures))
     rows = [(name, *(_figure(figures.get(key)) for key in columns)) for name, figures in sets.items()]
-    return _table(["", *columns], rows)
+    return format_table(["", *columns], rows)
 
 
 def _metric_sets(metrics: Mapping[str, JsonValue], path: tuple[str, ...]) -> Iterator[tuple[str, dict[str, JsonValue]]]:
@@ -329,15 +330,6 @@ def _figure(value: JsonValue) -> str:
     if value is None:
         return ""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _table(header: list[str], rows: Iterable[Iterable[object]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
-
-
-def _cell(value: object) -> str:
-    return " ".join(str(value).replace("|", "\\|").split())
 
 
 def _listed(values: Iterable[object]) -> str:

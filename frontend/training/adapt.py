@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 from pydantic import JsonValue
 
+from spslam.callbacks import never
 from spslam.errors import TrainingError, WeightsError
 from spslam.io.files import temporary_folder, write_atomic
 from spslam.io.structured_text import parse_json
@@ -33,8 +34,11 @@ from .data.labelling import LabelSummary, label_images
 from .evaluation.adapt_report import AdaptationReport, write_report
 from .evaluation.evaluate import EvaluationData, evaluate_extractor
 from .evaluation.homography_metrics import METRICS
-from .stages import StageInputs, run_stage
-from .trainer import LOG, Processes, Progress, TrainingResult
+from .inputs import StageInputs
+from .loop.progress import LOG, Progress
+from .loop.trainer import TrainingResult
+from .processes import Processes
+from .run import run_stage
 
 __all__ = ["Adaptation", "Reporter", "adapt"]
 
@@ -219,7 +223,7 @@ def adapt(
     # Now, not after the training: weights that cannot be exported are refused.
     fold_batch_norm(load_superpoint(init))
     told = reporter if reporter is not None and processes.first else _Silent()
-    run = _Run(files, init, config, processes, told, stopped or (lambda: False))
+    run = _Run(files, init, config, processes, told, stopped or never)
     try:
         return _adapt(run, images, minutes, most_images, created, commands)
     except _StoppedError:

@@ -193,11 +193,25 @@ class ScheduleConfig(_Part):
         description="the learning rate's schedule ends after this much training at the latest, minutes; with it a "
         "resumed run differs from an uninterrupted one",
     )
+    stop_minutes: float | None = Field(
+        None,
+        gt=0,
+        description="end the stage after this much training, minutes, wherever the learning rate's schedule is",
+    )
     validate_every: int = Field(500, ge=1, description="steps")
     validation_pairs: int = Field(40, ge=1, description="pairs of views that stages with photographs validate with")
     checkpoint_minutes: float = Field(2.0, gt=0, description="time between checkpoints, minutes")
     patience: int = Field(20, ge=1, description="validations without a better metric before the stage stops")
     log_every: int = Field(20, ge=1, description="steps between lines of the log")
+
+
+class LoadingConfig(_Part):
+    """How images are read; nothing here changes what a step computes."""
+
+    workers: int = Field(0, ge=0, le=64, description="processes that read images ahead; 0: the training's own")
+    cache_mb: int = Field(
+        1024, ge=0, le=1_000_000, description="most memory for decoded photographs, all workers together, MB"
+    )
 
 
 class TrainingConfig(_Part):
@@ -212,6 +226,7 @@ class TrainingConfig(_Part):
     distillation: DistillationConfig = DistillationConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
+    loading: LoadingConfig = LoadingConfig()
     holdout: float = Field(0.1, ge=0, lt=1, description="share of the photos, chosen by the seed, never trained with")
 
     @model_validator(mode="after")
@@ -235,7 +250,7 @@ def load_training_config(name_or_path: str | Path = "default", overrides: list[s
     """Load a built-in training configuration by name or a YAML file by path.
 
     Args:
-        name_or_path: `default`, `lite`, … or a path that ends in .yaml or .yml.
+        name_or_path: `default`, `shapes`, `joint`, … (`config_names("training")`) or a path that ends in .yaml or .yml.
         overrides: `a.b=value` each; the value is read as YAML.
 
     Raises:

@@ -11,8 +11,8 @@ import torch
 
 from ..superpoint.superpoint import SuperPoint
 from .config import NetworkConfig
+from .networks import new_network
 from .precision import Precision, autocast
-from .stages import new_network
 
 _REPEATS = 5
 

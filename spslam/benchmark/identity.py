@@ -7,19 +7,21 @@ import json
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import spslam
 from spslam.benchmark.suite import Run
-from spslam.config import Config
+from spslam.config import Config, with_new_names
+from spslam.errors import ConfigError
 from spslam.io.given_files import read_given
 from spslam.io.structured_text import parse_yaml
 
 # No configuration is longer.
 _LONGEST_BYTES = 1_000_000
 # They show and time; they make nothing that a run's figures follow from.
-_BESIDE = ("benchmark/", "cli/", "frontend/training/", "page/", "reports/", "visualization/")
+_BESIDE = ("benchmark/", "cli/", "frontend/training/", "reports/", "templates/", "visualization/")
 
 
 @dataclass(frozen=True)
@@ -87,8 +89,9 @@ def config_sha256(config: Config) -> str:
 def config_changes(config: Config, stored: Path) -> str:
     """Which settings differ from a run's config.yaml: `bundle.window 8 (was 6), …`; empty where that cannot be told."""
     try:
-        before = Config.model_validate(parse_yaml(read_given(stored, _LONGEST_BYTES).decode("utf-8")))
-    except (OSError, ValueError):
+        values = parse_yaml(read_given(stored, _LONGEST_BYTES).decode("utf-8"))
+        before = Config.model_validate(with_new_names(values)[0])
+    except (OSError, ValueError, TypeError, ConfigError):
         return ""
     old, new = _flat(before.model_dump()), _flat(config.model_dump())
     return ", ".join(f"{key} {new[key]} (was {old[key]})" for key in new if new[key] != old[key])
@@ -98,20 +101,24 @@ def config_changes(config: Config, stored: Path) -> str:
 def code_sha256() -> str:
     """Of the sources in the package that figures can follow from."""
     root = Path(spslam.__file__).parent
+    files = {file.relative_to(root).as_posix(): file for file in root.rglob("*.py")}
+    # rglob does not follow links, and a clone without links has these folders elsewhere.
+    for room in ("frontend", "backend", "datasets", "configs"):
+        folder = _package_folder(f"spslam.{room}")
+        files |= {f"{room}/{file.relative_to(folder).as_posix()}": file for file in folder.rglob("*.py")}
     digest = hashlib.sha256()
-    # rglob does not follow the links to the rooms of a clone everywhere: each is walked by itself.
-    folders = [root, *(root / room for room in ("frontend", "backend", "datasets", "configs"))]
-    files = {
-        file.relative_to(folder).as_posix()
-        if folder == root
-        else f"{folder.name}/{file.relative_to(folder).as_posix()}": file
-        for folder in folders
-        for file in folder.rglob("*.py")
-    }
     for name, file in sorted(files.items()):
         if not name.startswith(_BESIDE):
             digest.update(name.encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()
+
+
+def _package_folder(name: str) -> Path:
+    """Where a package lies, without importing it."""
+    spec = find_spec(name)
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError(name)
+    return Path(spec.origin).parent
 
 
 @cache

@@ -15,6 +15,7 @@ from time import monotonic
 
 import spslam
 from spslam.benchmark.identity import code_sha256, file_sha256
+from spslam.callbacks import never
 from spslam.io.files import temporary_folder
 from spslam.process.machine import processor
 
@@ -72,7 +73,7 @@ class StoppedError(Exception):
     """Nobody waits for the run any more."""
 
 
-def perform(request: Request, core: int | None = None, stopped: Callable[[], bool] = lambda: False) -> Finished:
+def perform(request: Request, core: int | None = None, stopped: Callable[[], bool] = never) -> Finished:
     """Run it, and again if its process is killed.
 
     Args:

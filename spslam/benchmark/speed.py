@@ -9,6 +9,7 @@ from statistics import median
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from spslam.io.markdown import format_table
 from spslam.run.prefetch import prepared, track_prepared
 from spslam.slam.system import Slam
 from spslam.timing import EngineSpeed, Timing
@@ -128,81 +129,88 @@ class SpeedReport:
 
     def _engine_table(self) -> str:
         reference = self.engines[0]
-        lines = [
-            "## Engines\n",
+        about = (
             f"One image at a time to features (1,000 points at most); the engines take turns, {self.rounds} rounds. "
             f"Times as fast: as {reference.network} by {reference.engine} in the same round, median of the rounds. "
-            "MB: the file with the parameters.\n",
-            "| size | network | engine | network alone ms | extraction ms, median / p95 | times as fast | MB |",
-            "| --- | --- | --- | ---: | ---: | ---: | ---: |",
+            "MB: the file with the parameters."
+        )
+        heads = ["size", "network", "engine", "network alone ms", "extraction ms, median / p95", "times as fast", "MB"]
+        rows = [
+            [
+                f"{row.width}×{row.height}",
+                row.network,
+                row.engine,
+                f"{row.inference.median_ms:.1f}",
+                _median_p95(row.extraction),
+                f"{row.times_as_fast:.2f}",
+                f"{row.megabytes:.1f}",
+            ]
+            for row in self.engines
         ]
-        for row in self.engines:
-            extraction = f"{row.extraction.median_ms:.1f} / {row.extraction.p95_ms:.1f}"
-            lines.append(
-                f"| {row.width}×{row.height} | {row.network} | {row.engine} | {row.inference.median_ms:.1f} "
-                f"| {extraction} | {row.times_as_fast:.2f} | {row.megabytes:.1f} |"
-            )
-        return "\n".join(lines)
+        return _section("Engines", about, format_table(heads, rows, align="lllrrrr"))
 
     def _run_table(self) -> str:
-        lines = [
-            "## Runs against the camera\n",
+        about = (
             "The default configuration on frames that are at hand. A frame's time is from its image to its pose; "
             "features are found while the frame before is tracked, so that more frames a second come out. Between the "
             "runs of a sensor superpoint extracts one 640×480 image by torch eager; the last column, which holds where "
-            "frames a second do not, says how many frames a run takes in that time.\n",
-            "| world | sensor | size | engine | frames | frame ms, median / p95 | frames/s, median (least to most) "
-            "| camera's | reference ms | frames in its time |",
-            "| --- | --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+            "frames a second do not, says how many frames a run takes in that time."
+        )
+        heads = ["world", "sensor", "size", "engine", "frames", "frame ms, median / p95"]
+        heads += ["frames/s, median (least to most)", "camera's", "reference ms", "frames in its time"]
+        rows = [
+            [
+                compared.run.world,
+                compared.run.sensor,
+                f"{compared.run.width}×{compared.run.height}",
+                compared.run.engine,
+                compared.run.frame.count,
+                _median_p95(compared.run.frame),
+                f"{compared.run.fps:.1f} ({min(compared.all_fps):.1f} to {max(compared.all_fps):.1f})",
+                f"{compared.run.camera_fps:.0f}",
+                f"{compared.reference.median_ms:.0f}",
+                f"{compared.frames_per_reference:.1f}",
+            ]
+            for compared in self.runs
         ]
-        for compared in self.runs:
-            run = compared.run
-            frame = f"{run.frame.count} | {run.frame.median_ms:.1f} / {run.frame.p95_ms:.1f}"
-            lines.append(
-                f"| {run.world} | {run.sensor} | {run.width}×{run.height} | {run.engine} | {frame} "
-                f"| {run.fps:.1f} ({min(compared.all_fps):.1f} to {max(compared.all_fps):.1f}) | {run.camera_fps:.0f} "
-                f"| {compared.reference.median_ms:.0f} | {compared.frames_per_reference:.1f} |"
-            )
-        return "\n".join(lines)
+        return _section("Runs against the camera", about, format_table(heads, rows, align="llllrrrrrr"))
 
     def _stage_table(self) -> str:
-        lines = [
-            "## Stages\n",
+        about = (
             "Of the runs above, over the frames that went through a stage, and its time shared among all frames. "
             "`features` of stereo has the disparities, too; `refinement` is what the frame after a key frame waits for "
             "local bundle adjustment, which runs beside its tracking, and takes it up. Below: the parts of one image "
-            "by itself; matching and the pose on drawn input (see `spslam.benchmark.speed_stages`).\n",
-            "| what | times | ms, median / p95 | ms a frame |",
-            "| --- | ---: | ---: | ---: |",
+            "by itself; matching and the pose on drawn input (see `spslam.benchmark.speed_stages`)."
+        )
+        rows = [
+            _stage_row(f"{compared.run.sensor}: {name}", timing, compared.run.frame.count)
+            for compared in self.runs
+            for name, timing in compared.run.stages.items()
         ]
-        for run in (compared.run for compared in self.runs):
-            for name, timing in run.stages.items():
-                lines.append(_stage_row(f"{run.sensor}: {name}", timing, run.frame.count))
-        lines += [_stage_row(f"one image: {name}", timing, None) for name, timing in self.parts.items()]
-        return "\n".join(lines)
+        rows += [_stage_row(f"one image: {name}", timing, None) for name, timing in self.parts.items()]
+        heads = ["what", "times", "ms, median / p95", "ms a frame"]
+        return _section("Stages", about, format_table(heads, rows, align="lrrr"))
 
     def _start_table(self) -> str:
-        lines = [
-            "## Start\n",
+        about = (
             "From the start of the process, `spslam run` on a built-in world, to the first pose. Cold: with an empty "
-            "cache the network is converted, compiled and compared with PyTorch, and the world's textures are drawn.\n",
-            "| start to first pose | s |",
-            "| --- | ---: |",
-        ]
-        return "\n".join(lines + [f"| {state} | {seconds:.1f} |" for state, seconds in self.starts.items()])
+            "cache the network is converted, compiled and compared with PyTorch, and the world's textures are drawn."
+        )
+        rows = [[state, f"{seconds:.1f}"] for state, seconds in self.starts.items()]
+        return _section("Start", about, format_table(["start to first pose", "s"], rows, align="lr"))
 
 
 def time_run(slam: Slam, frames: list[Frame], world: str) -> RunSpeed:
     """Track frames of one sequence, one at least, as a run does, and say how long it took."""
     begin = perf_counter()
-    with prepared(frames, slam.observe, at_once=slam.observes_at_once) as items:
+    with prepared(frames, slam.preprocessor.observe, at_once=slam.preprocessor.max_concurrency) as items:
         frame_ms = [track_prepared(slam, item)[1] for item in items]
     seconds = perf_counter() - begin
     camera = frames[0].camera
     return RunSpeed(
         world=world,
         sensor=frames[0].sensor,
-        engine=slam.engine,
+        engine=slam.preprocessor.engine,
         width=camera.width,
         height=camera.height,
         camera_fps=float(camera.fps or 0.0),
@@ -214,6 +222,14 @@ def time_run(slam: Slam, frames: list[Frame], world: str) -> RunSpeed:
     )
 
 
-def _stage_row(name: str, timing: Timing, frames: int | None) -> str:
+def _section(title: str, about: str, table: str) -> str:
+    return f"## {title}\n\n{about}\n\n{table}"
+
+
+def _stage_row(name: str, timing: Timing, frames: int | None) -> list[object]:
     shared = "" if frames is None else f"{timing.total_ms / frames:.1f}"
-    return f"| {name} | {timing.count} | {timing.median_ms:.1f} / {timing.p95_ms:.1f} | {shared} |"
+    return [name, timing.count, _median_p95(timing), shared]
+
+
+def _median_p95(timing: Timing) -> str:
+    return f"{timing.median_ms:.1f} / {timing.p95_ms:.1f}"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from spslam.io.markdown import format_table
+
 NOTHING = "–"
 
 
@@ -22,5 +24,4 @@ class Table:
             [f"**{cell}**" if (y, x) in self.best else cell for x, cell in enumerate(row)]
             for y, row in enumerate(self.rows)
         ]
-        lines = [self.heads, ["---"] * len(self.heads), *cells]
-        return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+        return format_table(self.heads, cells)

@@ -242,6 +242,15 @@ def run(
             "mover:share=0.25,speed=3.3, dark:at=100,frames=8 or jump:at=150,to=20; may be repeated.",
         ),
     ] = None,
+    outputs: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME,…",
+            show_default=False,
+            help="Which results to write beside trajectory.tum, config.yaml, metrics.json and log.txt: trajectory "
+            "(other formats, keyframes), map, ground-truth, frames, points, plots, report. Default: all.",
+        ),
+    ] = None,
 ) -> None:
     """Track a sequence; write its trajectory, map, figures and pictures to a folder.
 
@@ -260,6 +269,7 @@ def run(
     from spslam.run.output import RunLog
 
     mode = _mode(map_file, localize, extend)
+    chosen = _outputs(outputs, extend)
     with RunLog() as log:
         frames = open_sequence(
             path,
@@ -291,7 +301,7 @@ def run(
             labels["feature_cache"] = str(cache)
         request = None if scale is None else _scale(scale, frames, range(start, start + stride * len(frames), stride))
         watch = partial(_open_viewer, viewer, rerun, frames)
-        _run(frames, resolved, labels, out, watch, log, map_file, extend, request, cache, realtime)
+        _run(frames, resolved, labels, out, watch, log, map_file, extend, request, cache, realtime, chosen)
 
 
 def _disturbed(frames: FrameSequence, disturbances: list[str]) -> FrameSequence:
@@ -406,6 +416,7 @@ def _run(
     scale: ScaleRequest | None,
     cache: Path | None,
     realtime: bool,
+    outputs: tuple[str, ...],
 ) -> None:
     from spslam.cli.console import ProgressLine, print_outcome
     from spslam.map.io import HeldMap, load_map
@@ -426,11 +437,11 @@ def _run(
             saved = None if map_file is None else load_map(map_file)
             mapping = saved is None or extend
             slam = Slam.from_config(config, saved=saved, mapping=mapping, cache=cache, offline=not realtime)
-            labels = {**labels, "engine": slam.engine}
+            labels = {**labels, "engine": slam.preprocessor.engine}
             viewer = watch()
             with interrupt_as_flag() as interrupted, ProgressLine(len(frames)) as line:
                 outcome = run_sequence(
-                    slam, frames, output, viewer, labels, log, line.update, interrupted.is_set, scale, realtime
+                    slam, frames, output, viewer, labels, log, line.update, interrupted.is_set, scale, realtime, outputs
                 )
                 # A map without the size that was asked for is a whole map.
                 if held is not None and (outcome.failure is None or isinstance(outcome.failure, ScaleError)):
@@ -459,6 +470,17 @@ def _mode(map_file: Path | None, localize: bool, extend: bool) -> str:
     return "localize" if localize else "extend"
 
 
+def _outputs(text: str | None, extend: bool) -> tuple[str, ...]:
+    from spslam.reports.writers import OUTPUTS, parse_outputs
+
+    if text is None:
+        return OUTPUTS
+    chosen = parse_outputs(text)
+    if extend and "map" not in chosen:
+        raise ConfigError("--extend makes a map: add map to --outputs")
+    return chosen
+
+
 def _scale(text: str, frames: FrameSequence, indices: range) -> ScaleRequest:
     from spslam.run.metric_scale import check_scale, parse_scale
 
@@ -468,10 +490,10 @@ def _scale(text: str, frames: FrameSequence, indices: range) -> ScaleRequest:
 
 
 def _open_viewer(choice: ViewerChoice, recording: Path | None, frames: FrameSequence) -> Viewer:
-    from spslam.visualization.viewer import NullViewer, Viewers
+    from spslam.visualization.viewer import Viewers
 
     if recording is None and choice is ViewerChoice.NONE:
-        return NullViewer()
+        return Viewers()
     title = f"spslam {frames.name}"
     viewers: list[Viewer] = []
     if recording is not None or choice is ViewerChoice.RERUN:

@@ -15,7 +15,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from spslam.evaluation.summary import Spread
-    from spslam.frontend.training.trainer import Progress as TrainingProgress
+    from spslam.frontend.training.loop.progress import Progress as TrainingProgress
     from spslam.pipeline import Outcome, Status
 
 _PLAIN_INTERVAL_S = 10.0

@@ -58,7 +58,12 @@ def export(
     ] = None,
     g2o: Annotated[
         Path | None,
-        typer.Option(metavar="F", show_default=False, help="Write the pose graph: SE(3), for a mono map Sim(3)."),
+        typer.Option(
+            metavar="F",
+            show_default=False,
+            help="Write the pose graph: SE(3), for a mono map Sim(3). The config.yaml beside the map says which "
+            "keyframes are connected.",
+        ),
     ] = None,
     part: Annotated[
         int | None,
@@ -77,6 +82,7 @@ def export(
     """
     from spslam.map.export import choose_part
     from spslam.map.io import load_map
+    from spslam.run.output import read_run_config
 
     if ply is None and colmap is None and g2o is None:
         raise ConfigError("nothing to export: expected one or several of --ply F, --colmap DIR and --g2o F, found none")
@@ -85,7 +91,9 @@ def export(
     if colmap is not None:
         typer.echo(_export_colmap(colmap, slam_map, chosen))
     if g2o is not None:
-        typer.echo(_export_g2o(g2o, slam_map, chosen))
+        # The configuration of the run that made the map lies beside it.
+        loop = read_run_config(file.parent).loop
+        typer.echo(_export_g2o(g2o, slam_map, chosen, loop.min_covisibility))
     if ply is not None:
         typer.echo(_export_ply(ply, slam_map, chosen))
 
@@ -136,11 +144,11 @@ def _export_colmap(folder: Path, slam_map: Map, part: int) -> str:
     )
 
 
-def _export_g2o(path: Path, slam_map: Map, part: int) -> str:
+def _export_g2o(path: Path, slam_map: Map, part: int, min_covisibility: int) -> str:
     from spslam.backend.pose_graph import write_g2o
     from spslam.map.export import part_graph
 
-    nodes, edges, fixed = part_graph(slam_map, part)
+    nodes, edges, fixed = part_graph(slam_map, part, min_covisibility)
     write_g2o(path, nodes, edges, fixed)
     kind = "Sim(3)" if edges.information.shape[-1] == 7 else "SE(3)"
     return (

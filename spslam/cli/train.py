@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import shlex
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,8 +19,8 @@ from spslam.process.signals import interrupt_as_flag
 
 if TYPE_CHECKING:
     from spslam.frontend.training.config import TrainingConfig
-    from spslam.frontend.training.stages import StageInputs
-    from spslam.frontend.training.trainer import Stage
+    from spslam.frontend.training.inputs import StageInputs
+    from spslam.frontend.training.recipe import Recipe, RecipeFolders
 
 app = typer.Typer(
     name="train",
@@ -79,114 +81,116 @@ OverfitOption = Annotated[bool, typer.Option(help="Train with the first batch on
 NameOption = Annotated[str, typer.Option(help="Of the network, for its card.")]
 
 
-@app.command()
-def shapes(
-    context: typer.Context,
-    out: Annotated[
-        Path | None, typer.Option(metavar="DIR", show_default=False, help="Folder of checkpoints, logs and weights.")
-    ] = None,
-    show: Annotated[
-        Path | None,
-        typer.Option(metavar="PNG", show_default=False, help="Write a sheet of shapes with their corners, train not."),
-    ] = None,
-    cache: Annotated[Path, typer.Option(metavar="DIR", help="Where drawn shapes are kept.")] = Path(
-        "runs/training/shapes"
-    ),
-    config: ConfigOption = None,
-    overrides: SetOption = None,
-    init: InitOption = None,
-    minutes: MinutesOption = None,
-    device: DeviceOption = Device.AUTO,
-    overfit: OverfitOption = False,
-    name: NameOption = "superpoint",
-) -> None:
-    """Train the detector on synthetic shapes (MagicPoint).
+TeacherOption = Annotated[
+    Path, typer.Option(metavar="FILE|NAME", show_default=False, help="Weights of the large network.")
+]
+CacheOption = Annotated[Path, typer.Option(metavar="DIR", help="Where drawn shapes are kept.")]
+ShowOption = Annotated[
+    Path | None,
+    typer.Option(metavar="PNG", show_default=False, help="Write a sheet of shapes with their corners, train not."),
+]
+ShapesOutOption = Annotated[
+    Path | None, typer.Option(metavar="DIR", show_default=False, help="Folder of checkpoints, logs and weights.")
+]
+
+_SHAPE_CACHE = Path("runs/training/shapes")
+_REQUIRED = inspect.Parameter.empty
+
+
+@dataclass(frozen=True)
+class _StageCommand:
+    """A command that trains a stage.
+
+    Attributes:
+        stage: its name, also the command's and the default configuration's.
+        help: of the command.
+        options: it has beside the common ones: type and default by name.
+        name: of the network if none is given.
+    """
+
+    stage: str
+    help: str
+    options: dict[str, tuple[Any, Any]]
+    name: str = "superpoint"
+
+
+_PHOTOS = {"photos": (PhotosOption, _REQUIRED)}
+_OUT = {"out": (OutOption, _REQUIRED)}
+_LABELLED = _PHOTOS | {"labels": (LabelsOption, _REQUIRED)} | _OUT
+_STAGE_COMMANDS = (
+    _StageCommand(
+        "shapes",
+        """Train the detector on synthetic shapes (MagicPoint).
 
     \b
     spslam train shapes --show shapes.png
     spslam train shapes --out runs/training/magic
-    """
-    from spslam.frontend.training.stages import StageInputs
-
-    settings = _settings(config or "shapes", overrides, minutes)
-    if show is not None:
-        _draw_sheet(show, settings)
-        return
-    if out is None:
-        raise typer.BadParameter("give a folder for the results, or --show", param_hint="--out")
-    inputs = StageInputs(out, init=init, cache=cache, overfit=overfit, name=name, **_origin(context))
-    _train("shapes", settings, inputs, device)
-
-
-@app.command()
-def detector(
-    context: typer.Context,
-    photos: PhotosOption,
-    labels: LabelsOption,
-    out: OutOption,
-    config: ConfigOption = None,
-    overrides: SetOption = None,
-    init: InitOption = None,
-    minutes: MinutesOption = None,
-    device: DeviceOption = Device.AUTO,
-    overfit: OverfitOption = False,
-    name: NameOption = "superpoint",
-) -> None:
-    """Train the detector on labelled photographs."""
-    from spslam.frontend.training.stages import StageInputs
-
-    inputs = StageInputs(out, photos, labels, init, overfit=overfit, name=name, **_origin(context))
-    _train("detector", _settings(config or "detector", overrides, minutes), inputs, device)
-
-
-@app.command()
-def joint(
-    context: typer.Context,
-    photos: PhotosOption,
-    labels: LabelsOption,
-    out: OutOption,
-    config: ConfigOption = None,
-    overrides: SetOption = None,
-    init: InitOption = None,
-    minutes: MinutesOption = None,
-    device: DeviceOption = Device.AUTO,
-    overfit: OverfitOption = False,
-    name: NameOption = "superpoint",
-) -> None:
-    """Train detector and descriptors on pairs of views of labelled photographs.
+    """,
+        {"out": (ShapesOutOption, None), "show": (ShowOption, None), "cache": (CacheOption, _SHAPE_CACHE)},
+    ),
+    _StageCommand("detector", "Train the detector on labelled photographs.", _LABELLED),
+    _StageCommand(
+        "joint",
+        """Train detector and descriptors on pairs of views of labelled photographs.
 
     \b
     spslam train label --photos DIR --out labels --weights runs/training/magic/weights.safetensors
     spslam train joint --photos DIR --labels labels --init runs/training/magic --out runs/training/joint
     torchrun --nproc-per-node 4 -m spslam train joint …
-    """
-    from spslam.frontend.training.stages import StageInputs
+    """,
+        _LABELLED,
+    ),
+    _StageCommand(
+        "distil",
+        "Train a small network to predict what a large one predicts.",
+        _PHOTOS | {"teacher": (TeacherOption, _REQUIRED)} | _OUT,
+        "superpoint-lite",
+    ),
+)
 
-    inputs = StageInputs(out, photos, labels, init, overfit=overfit, name=name, **_origin(context))
-    _train("joint", _settings(config or "joint", overrides, minutes), inputs, device)
+
+def _add_stage_command(command: _StageCommand) -> None:
+    """Add a command whose options are those of the table."""
+    options = command.options | {
+        "config": (ConfigOption, None),
+        "overrides": (SetOption, None),
+        "init": (InitOption, None),
+        "minutes": (MinutesOption, None),
+        "device": (DeviceOption, Device.AUTO),
+        "overfit": (OverfitOption, False),
+        "name": (NameOption, command.name),
+    }
+
+    def run(context: typer.Context, **given: Any) -> None:
+        _run_stage_command(command.stage, context, given)
+
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    parameters = [
+        inspect.Parameter(name, keyword, default=default, annotation=kind) for name, (kind, default) in options.items()
+    ]
+    # The parser reads the options from here.
+    first = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
+    run.__signature__ = inspect.Signature([first, *parameters])  # type: ignore[attr-defined]
+    run.__annotations__ = {"context": typer.Context} | {name: kind for name, (kind, _) in options.items()}
+    run.__doc__ = command.help
+    app.command(command.stage)(run)
 
 
-@app.command()
-def distil(
-    context: typer.Context,
-    photos: PhotosOption,
-    teacher: Annotated[
-        Path, typer.Option(metavar="FILE|NAME", show_default=False, help="Weights of the large network.")
-    ],
-    out: OutOption,
-    config: ConfigOption = None,
-    overrides: SetOption = None,
-    init: InitOption = None,
-    minutes: MinutesOption = None,
-    device: DeviceOption = Device.AUTO,
-    overfit: OverfitOption = False,
-    name: NameOption = "superpoint-lite",
-) -> None:
-    """Train a small network to say what a large one says."""
-    from spslam.frontend.training.stages import StageInputs
+def _run_stage_command(stage: str, context: typer.Context, given: dict[str, Any]) -> None:
+    from spslam.frontend.training.inputs import StageInputs
 
-    inputs = StageInputs(out, photos, None, init, teacher, overfit=overfit, name=name, **_origin(context))
-    _train("distil", _settings(config or "distil", overrides, minutes), inputs, device)
+    settings = _settings(given.pop("config") or stage, given.pop("overrides"), given.pop("minutes"))
+    device = given.pop("device")
+    if (sheet := given.pop("show", None)) is not None:
+        _draw_sheet(sheet, settings)
+        return
+    if given["out"] is None:
+        raise typer.BadParameter("give a folder for the results, or --show", param_hint="--out")
+    _train(stage, settings, StageInputs(**given, **_origin(context)), device)
+
+
+for _command in _STAGE_COMMANDS:
+    _add_stage_command(_command)
 
 
 @app.command()
@@ -238,6 +242,59 @@ def label(
         f"{summary.done} labelled, {summary.skipped} were there, {summary.unreadable} unreadable; "
         f"{summary.mean_labels:.0f} labels an image in {out}"
     )
+
+
+@app.command()
+def recipe(
+    context: typer.Context,
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="[NAME|FILE]", show_default=False, help="Which one; without: list the built-in ones."),
+    ] = None,
+    photos: Annotated[
+        Path | None, typer.Option(metavar="DIR", show_default=False, help="Folder of photographs.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", show_default=False, help="A folder for each step; finished ones are kept."),
+    ] = None,
+    cache: CacheOption = _SHAPE_CACHE,
+    device: DeviceOption = Device.AUTO,
+) -> None:
+    """Train a network by a recipe: labels and stages one after the other.
+
+    \b
+    spslam train recipe
+    spslam train recipe superpoint_lite --photos DIR --out runs/recipe
+    """
+    from spslam.frontend.training.recipe import RecipeFolders, load_recipe, recipe_names
+
+    if name is None:
+        typer.echo("\n".join(f"{each}: {load_recipe(each).description}" for each in recipe_names()))
+        return
+    if photos is None or out is None:
+        raise typer.BadParameter("give a folder of photographs and one for the results", param_hint="--photos, --out")
+    _follow(load_recipe(name), RecipeFolders(photos, out, cache), context, device)
+
+
+def _follow(recipe: Recipe, folders: RecipeFolders, context: typer.Context, device: Device) -> None:
+    from spslam.frontend.training.processes import Processes
+    from spslam.frontend.training.recipe import label_step
+
+    processes = Processes.from_environment(device.value)
+    for name, step in recipe.steps.items():
+        if folders.finished(name, step):
+            continue
+        if step.command == "label":
+            with StatusLine(quiet=not processes.first) as line:
+                label_step(name, step, folders, processes, line.count)
+        else:
+            _train(step.command, step.training_config(), folders.inputs(name, step, **_origin(context)), device)
+        if processes.first:
+            folders.finish(name, step)
+            typer.echo(f"step {name} is done: {folders.out / name}")
+        # A later step must find this one finished in every process.
+        processes.wait()
 
 
 @app.command("config")
@@ -314,7 +371,7 @@ def adapt(
 
     from spslam.datasets import read_pictures
     from spslam.frontend.training.adapt import adapt as adapt_weights
-    from spslam.frontend.training.trainer import Processes
+    from spslam.frontend.training.processes import Processes
 
     settings = _settings(config or "adapt", overrides, None)
     processes = Processes.from_environment(device.value)
@@ -340,9 +397,9 @@ def adapt(
     typer.echo(f"weights in {result.weights}, report in {result.report}")
 
 
-def _train(stage: Stage, settings: TrainingConfig, inputs: StageInputs, device: Device) -> None:
-    from spslam.frontend.training.stages import run_stage
-    from spslam.frontend.training.trainer import Processes
+def _train(stage: str, settings: TrainingConfig, inputs: StageInputs, device: Device) -> None:
+    from spslam.frontend.training.processes import Processes
+    from spslam.frontend.training.run import run_stage
 
     processes = Processes.from_environment(device.value)
     with interrupt_as_flag() as interrupted, StatusLine(quiet=not processes.first) as line:
@@ -379,7 +436,7 @@ def _origin(context: typer.Context) -> dict[str, Any]:
 
 
 def _device(device: Device) -> str:
-    from spslam.frontend.training.trainer import Processes
+    from spslam.frontend.training.processes import Processes
 
     return Processes.from_environment(device.value).device.type
 

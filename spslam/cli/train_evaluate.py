@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from spslam.cli.options import Device, DeviceOption
+from spslam.io.markdown import format_head, format_row
 
 if TYPE_CHECKING:
     import numpy as np
@@ -135,22 +136,21 @@ def speed(
     """Time forward and backward of networks on random images, without data and optimiser."""
     from spslam.frontend.training.config import load_training_config
     from spslam.frontend.training.precision import Precision, has_bf16
+    from spslam.frontend.training.processes import Processes
     from spslam.frontend.training.speed import measure_speed
-    from spslam.frontend.training.trainer import Processes
 
     where = Processes.from_environment(device.value).device
     precisions: list[Precision] = ["fp32", "bf16"] if has_bf16(where.type) else ["fp32"]
-    typer.echo("| network | parameters | size | precision | training images/s | inference images/s |")
-    typer.echo("| --- | ---: | --- | --- | ---: | ---: |")
+    heads = ["network", "parameters", "size", "precision", "training images/s", "inference images/s"]
+    typer.echo(format_head(heads, align="lrllrr"))
     for name in configs or _TIMED:
         network = load_training_config(name).network
         for size in ((120, 160), (240, 320)):
             for precision in precisions:
                 found = measure_speed(name, network, size, batch, where, precision)
-                typer.echo(
-                    f"| {name} | {found.parameters:,} | {size[0]}x{size[1]} | {precision} "
-                    f"| {found.train:.1f} | {found.infer:.1f} |"
-                )
+                shape = f"{size[0]}x{size[1]}"
+                speeds = [f"{found.train:.1f}", f"{found.infer:.1f}"]
+                typer.echo(format_row([name, f"{found.parameters:,}", shape, precision, *speeds]))
 
 
 def _unseen(folder: Path, take_all: bool) -> list[Path]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation, Slerp
 
 from spslam.clocks import explain_apart, nearest
 from spslam.errors import TrajectoryError
 from spslam.geometry import make_transform
 from spslam.trajectory import Trajectory
+from spslam.typing import BoolArray, FloatArray, IntArray
 
 MAX_DIFFERENCE_S = 0.01
 # A hair of tolerance: stamps of 1.3e9 s are rounded to 2e-7 s.
@@ -26,8 +26,8 @@ class Association:
         estimate, ground_truth: (M,) int64, row numbers, both strictly increasing.
     """
 
-    estimate: NDArray[np.int64]
-    ground_truth: NDArray[np.int64]
+    estimate: IntArray
+    ground_truth: IntArray
 
     def __len__(self) -> int:
         return len(self.estimate)
@@ -76,11 +76,9 @@ def interpolate(ground_truth: Trajectory, estimate: Trajectory, max_difference: 
     return replace(ground_truth, timestamps=stamps, T_world_cam=make_transform(rotations, positions))
 
 
-def in_reach(
-    stamps: NDArray[np.float64], among: NDArray[np.float64], max_difference: float = MAX_DIFFERENCE_S
-) -> NDArray[np.bool_]:
+def in_reach(stamps: FloatArray, among: FloatArray, max_difference: float = MAX_DIFFERENCE_S) -> BoolArray:
     """(N,) bool: which of `stamps` (N,) have one of `among` (M,), sorted, within `max_difference` seconds."""
-    reached: NDArray[np.bool_] = np.abs(among[nearest(stamps, among)] - stamps) <= max_difference + _ROUNDING_S
+    reached: BoolArray = np.abs(among[nearest(stamps, among)] - stamps) <= max_difference + _ROUNDING_S
     return reached
 
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
 from spslam.errors import TrajectoryError
 from spslam.evaluation.association import MAX_DIFFERENCE_S, Association, associate, interpolate
@@ -23,6 +22,7 @@ from spslam.evaluation.summary import ErrorStatistics
 from spslam.geometry import apply, inverse, similarity_scale, umeyama
 from spslam.notices import notice
 from spslam.trajectory import Trajectory, path_lengths
+from spslam.typing import FloatArray
 
 Alignment = Literal["se3", "sim3", "first-pose", "none"]
 
@@ -45,9 +45,9 @@ class AbsoluteError:
     """
 
     statistics: ErrorStatistics
-    errors_m: NDArray[np.float64]
+    errors_m: FloatArray
     alignment: Alignment
-    S_truth_estimate: NDArray[np.float64]
+    S_truth_estimate: FloatArray
     association: Association
 
     @property
@@ -231,7 +231,7 @@ def _tell_unjudged(estimate: Trajectory, truth: Trajectory, matched: int, max_di
     )
 
 
-def transform_trajectory(S_new_world: NDArray[np.float64], trajectory: Trajectory) -> Trajectory:
+def transform_trajectory(S_new_world: FloatArray, trajectory: Trajectory) -> Trajectory:
     """The same trajectory seen from another world, `S_new_world` (4, 4) a transform or similarity."""
     poses = S_new_world @ trajectory.T_world_cam
     poses[:, :3, :3] /= similarity_scale(S_new_world)
@@ -249,7 +249,7 @@ def _ate(estimate: Trajectory, ground_truth: Trajectory, association: Associatio
     return AbsoluteError(ErrorStatistics.of(errors), errors, align, S_truth_estimate, association)
 
 
-def _alignment(source: Trajectory, target: Trajectory, align: Alignment) -> NDArray[np.float64]:
+def _alignment(source: Trajectory, target: Trajectory, align: Alignment) -> FloatArray:
     if align == "none":
         return np.eye(4)
     if align == "first-pose":
@@ -258,7 +258,7 @@ def _alignment(source: Trajectory, target: Trajectory, align: Alignment) -> NDAr
                 f"cannot align by first-pose, which needs rotations: the {_without_rotations(source)} has positions "
                 "only; use --align se3, sim3 or none"
             )
-        first: NDArray[np.float64] = target.T_world_cam[0] @ inverse(source.T_world_cam[0])
+        first: FloatArray = target.T_world_cam[0] @ inverse(source.T_world_cam[0])
         return first
     try:
         return umeyama(source.positions, target.positions, with_scale=align == "sim3")

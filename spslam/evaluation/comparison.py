@@ -8,9 +8,6 @@ from dataclasses import asdict, dataclass
 from itertools import takewhile
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from spslam.errors import TrajectoryError
 from spslam.evaluation.association import MAX_DIFFERENCE_S
 from spslam.evaluation.ate import PER_FRAME, Alignment, Evaluation, evaluate
@@ -19,6 +16,7 @@ from spslam.evaluation.summary import Spread
 from spslam.evaluation.tracking_rate import RECALL_DISTANCES_M, coverage, recall
 from spslam.notices import notice
 from spslam.trajectory import Trajectory, row_figures
+from spslam.typing import FloatArray
 
 _LOG = logging.getLogger(__name__)
 # A difference between shares of tracked frames that is worth a line.
@@ -60,7 +58,7 @@ def compare_with(
     estimate: Trajectory,
     ground_truth: Trajectory,
     conventions: Conventions,
-    frame_times: NDArray[np.float64] | None = None,
+    frame_times: FloatArray | None = None,
     missing: int = 0,
     frames_from: str = "",
 ) -> Comparison:

@@ -10,13 +10,11 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from numpy.typing import NDArray
 
 from spslam.evaluation.association import associate
 from spslam.geometry import make_transform, orthonormalize
 from spslam.trajectory import Trajectory
-
-Array = NDArray[np.float64]
+from spslam.typing import FloatArray
 
 # Farther off than this, metres and share of the way gone so far, a camera is in a wrong place; drift is less.
 WRONG_PLACE_M, WRONG_PLACE_SHARE = 1.0, 0.05
@@ -57,7 +55,7 @@ class Harm:
 
 
 def judge(
-    sequence: Disturbed, stamps: Array, estimate: Trajectory, truth: Trajectory | None, scaled: bool
+    sequence: Disturbed, stamps: FloatArray, estimate: Trajectory, truth: Trajectory | None, scaled: bool
 ) -> Harm | None:
     """What the disturbance did.
 
@@ -91,7 +89,7 @@ def judge(
     return Harm(worst, int(np.count_nonzero(wrong)), again)
 
 
-def _moved(positions: Array, found: Array, true: Array, scaled: bool) -> Array:
+def _moved(positions: FloatArray, found: FloatArray, true: FloatArray, scaled: bool) -> FloatArray:
     """Positions (N, 3) of the estimate in the world of the truth, by its poses (M, 4, 4) and the true ones."""
     turn = true[:, :3, :3] @ found[:, :3, :3].swapaxes(1, 2)
     R = orthonormalize(make_transform(turn.mean(axis=0), np.zeros(3)))[:3, :3]
@@ -100,5 +98,5 @@ def _moved(positions: Array, found: Array, true: Array, scaled: bool) -> Array:
     if scaled:
         turned = (found[:, :3, 3] - centre_found) @ R.T
         scale = float(np.sum(turned * (true[:, :3, 3] - centre_true)) / max(np.sum(turned**2), 1e-12))
-    moved: Array = scale * (positions - centre_found) @ R.T + centre_true
+    moved: FloatArray = scale * (positions - centre_found) @ R.T + centre_true
     return moved

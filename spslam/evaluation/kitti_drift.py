@@ -10,10 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from spslam.geometry import inverse, rotation_angle
 from spslam.trajectory import Trajectory
+from spslam.typing import BoolArray, FloatArray
 
 LENGTHS_M = np.arange(100.0, 801.0, 100.0)
 SPEEDS_M_S = np.arange(2.0, 25.0, 2.0)
@@ -56,10 +56,10 @@ class Drift:
             takes complete trajectories only.
     """
 
-    length_m: NDArray[np.float64]
-    speed_m_s: NDArray[np.float64]
-    translation: NDArray[np.float64]
-    rotation: NDArray[np.float64]
+    length_m: FloatArray
+    speed_m_s: FloatArray
+    translation: FloatArray
+    rotation: FloatArray
     left_out: int
 
     @property
@@ -80,7 +80,7 @@ class Drift:
         """The mean over the segments within 2 m/s of 2, 4, … 24 m/s, where there are at least three."""
         return self._bins(SPEEDS_M_S, np.abs(self.speed_m_s - SPEEDS_M_S[:, None]) < _SPEED_REACH_M_S)
 
-    def _bins(self, middles: NDArray[np.float64], members: NDArray[np.bool_]) -> list[DriftBin]:
+    def _bins(self, middles: FloatArray, members: BoolArray) -> list[DriftBin]:
         return [
             DriftBin(
                 at=float(at),
@@ -93,7 +93,7 @@ class Drift:
         ]
 
 
-def drift(estimate: Trajectory, ground_truth: Trajectory, along_m: NDArray[np.float64]) -> Drift | None:
+def drift(estimate: Trajectory, ground_truth: Trajectory, along_m: FloatArray) -> Drift | None:
     """Drift of trajectories whose poses belong together one to one.
 
     Args:

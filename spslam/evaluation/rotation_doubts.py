@@ -6,11 +6,11 @@ from __future__ import annotations
 import logging
 
 import numpy as np
-from numpy.typing import NDArray
 
 from spslam.geometry import quaternion_to_rotation, rotation_angle, rotation_to_quaternion
 from spslam.notices import notice
 from spslam.trajectory import Trajectory
+from spslam.typing import FloatArray
 
 _LOG = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ def doubt_size(estimate: Trajectory, truth: Trajectory) -> None:
     )
 
 
-def _size(positions: NDArray[np.float64]) -> float:
+def _size(positions: FloatArray) -> float:
     """Standard deviation of positions (N, 3), metres, however small they are."""
     largest = float(np.abs(positions).max())
     return largest * float(np.linalg.norm(np.std(positions / largest, axis=0))) if largest > _NOTHING_M else 0.0
@@ -112,7 +112,7 @@ def doubt_rotations(estimate: Trajectory, truth: Trajectory) -> None:
         )
 
 
-def _misfits_deg(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
+def _misfits_deg(first: FloatArray, second: FloatArray) -> FloatArray:
     """How differently rotations (N, 3, 3) turn over each stretch, RMS, degrees."""
     misfits = []
     for part in _STRETCHES:
@@ -123,7 +123,7 @@ def _misfits_deg(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDA
     return np.degrees(misfits)
 
 
-def _in_other_order(trajectory: Trajectory) -> NDArray[np.float64]:
+def _in_other_order(trajectory: Trajectory) -> FloatArray:
     """Rotations (N, 3, 3) had the quaternions of the file been read in the other order."""
     assert trajectory.origin is not None
     carried = trajectory.origin.T_read_carried

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
 from spslam.errors import TrajectoryError
 from spslam.evaluation.summary import ErrorStatistics
 from spslam.geometry import inverse, rotation_angle
 from spslam.trajectory import Trajectory, path_lengths
+from spslam.typing import FloatArray, IntArray
 
 Unit = Literal["frames", "s", "m"]
 
@@ -98,7 +98,7 @@ def relative_error(estimate: Trajectory, ground_truth: Trajectory, step: Step) -
     )
 
 
-def _pairs(ground_truth: Trajectory, step: Step) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _pairs(ground_truth: Trajectory, step: Step) -> tuple[IntArray, IntArray]:
     """Rows where the motions begin and end."""
     if step.unit == "s" and ground_truth.numbered:
         raise TrajectoryError(
@@ -112,7 +112,7 @@ def _pairs(ground_truth: Trajectory, step: Step) -> tuple[NDArray[np.int64], NDA
     return _nearest_pairs(at, step.delta) if step.all_pairs else _consecutive_pairs(at, step.delta)
 
 
-def _consecutive_pairs(at: NDArray[np.float64], delta: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _consecutive_pairs(at: FloatArray, delta: float) -> tuple[IntArray, IntArray]:
     # However short the step, a motion ends at another pose than it begins at.
     beyond = np.maximum(np.searchsorted(at, at + delta - _ROUNDING), np.arange(1, len(at) + 1))
     following = beyond.tolist()
@@ -123,7 +123,7 @@ def _consecutive_pairs(at: NDArray[np.float64], delta: float) -> tuple[NDArray[n
     return chain[:-1], chain[1:]
 
 
-def _nearest_pairs(at: NDArray[np.float64], delta: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _nearest_pairs(at: FloatArray, delta: float) -> tuple[IntArray, IntArray]:
     first = np.arange(len(at) - 1)
     target = at[first] + delta
     after = np.clip(np.searchsorted(at, target - _ROUNDING), first + 1, len(at) - 1)

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+
+from spslam.typing import FloatArray
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class ErrorStatistics:
     max: float
 
     @classmethod
-    def of(cls, errors: NDArray[np.float64]) -> ErrorStatistics:
+    def of(cls, errors: FloatArray) -> ErrorStatistics:
         """The summary of errors (M,), at least one."""
         return cls(
             rmse=float(np.sqrt(np.mean(errors**2))),

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from spslam.errors import TrajectoryError
 from spslam.evaluation.association import in_reach
 from spslam.evaluation.ate import Evaluation
 from spslam.trajectory import Trajectory
+from spslam.typing import FloatArray
 
 # How near the truth a pose has to be to count as found: a room's and a street's measure, metres.
 RECALL_DISTANCES_M = (0.1, 1.0)
@@ -68,7 +68,7 @@ def coverage(
     estimate: Trajectory,
     ground_truth: Trajectory,
     max_difference: float,
-    frame_times: NDArray[np.float64] | None = None,
+    frame_times: FloatArray | None = None,
     missing: int = 0,
 ) -> Coverage:
     """How many of the frames have a pose.
@@ -107,7 +107,7 @@ def coverage(
     return Coverage(len(frame_times) + missing, tracked, judged + missing, True, delay)
 
 
-def _truth_beyond(stamps: NDArray[np.float64], truth: NDArray[np.float64]) -> tuple[float, float]:
+def _truth_beyond(stamps: FloatArray, truth: FloatArray) -> tuple[float, float]:
     """Seconds that a ground truth lasts longer than an estimate, before and after it; a single pose of the truth on a
     side, which is there to interpolate, is no time that the estimate could have been in."""
     step = float(np.median(np.diff(truth))) if len(truth) > 1 else 0.0

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from spslam.clocks import plausible, plausible_units, share_together, unit_by_clock
 from spslam.errors import TrajectoryError
@@ -26,6 +25,7 @@ from spslam.io.pose_table import (
 )
 from spslam.notices import notice
 from spslam.timestamps import LARGEST_STAMP, SLOWEST_POSE_STEP_S, UNIT_NAMES, UNITS_PER_SECOND, TimeUnit, to_seconds
+from spslam.typing import BoolArray, FloatArray, IntArray
 
 _LOG = logging.getLogger(__name__)
 
@@ -34,8 +34,7 @@ _WORDS = "without numbers"
 _FARTHEST_M = 1e15
 
 Order = Literal["x y z w", "w x y z"]
-Seconds = NDArray[np.float64]
-LeaveOut = Callable[[str, NDArray[np.bool_]], None]
+LeaveOut = Callable[[str, BoolArray], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,10 +57,10 @@ class PoseFile:
     """
 
     path: Path
-    stamps: Seconds | None
-    numbers: NDArray[np.int64]
+    stamps: FloatArray | None
+    numbers: IntArray
     numbered: bool
-    T: NDArray[np.float64]
+    T: FloatArray
     has_rotations: bool
     body: bool
     unit: TimeUnit | None
@@ -95,19 +94,19 @@ def read_pose_file(path: Path | str, real_part_first: bool | None = None, unit: 
         )
     values = table.values
     left_out = {_WORDS: table.words}
-    kept: NDArray[np.bool_] = np.ones(len(values), dtype=bool)
+    kept: BoolArray = np.ones(len(values), dtype=bool)
 
-    def leave_out(reason: str, bad: NDArray[np.bool_]) -> None:
+    def leave_out(reason: str, bad: BoolArray) -> None:
         left_out[reason] = int(np.count_nonzero(kept & bad))
         np.logical_and(kept, ~bad, out=kept)
 
     counted = [at for at in (columns.time, columns.nanoseconds, columns.number) if at is not None]
     positions = values[:, columns.position]
-    known: NDArray[np.bool_] = np.all(np.isfinite(values[:, [*columns.position, *counted]]), axis=1)
+    known: BoolArray = np.all(np.isfinite(values[:, [*columns.position, *counted]]), axis=1)
     leave_out("with nan, inf or too few numbers", ~known)
-    beyond: NDArray[np.bool_] = np.any(np.abs(values[:, counted]) > LARGEST_STAMP, axis=1)
+    beyond: BoolArray = np.any(np.abs(values[:, counted]) > LARGEST_STAMP, axis=1)
     leave_out(f"with a time or number beyond {LARGEST_STAMP:g}", beyond)
-    far: NDArray[np.bool_] = np.any(np.abs(positions) > _FARTHEST_M / columns.metres, axis=1)
+    far: BoolArray = np.any(np.abs(positions) > _FARTHEST_M / columns.metres, axis=1)
     leave_out(f"more than {_FARTHEST_M:g} m away", far)
     rotations, has_rotations = _rotations(table, columns, kept, leave_out)
     if not kept.any():
@@ -138,10 +137,10 @@ def read_pose_file(path: Path | str, real_part_first: bool | None = None, unit: 
 
 def file_seconds(
     file: PoseFile,
-    frame_times: Seconds | None = None,
-    clock: Seconds | None = None,
+    frame_times: FloatArray | None = None,
+    clock: FloatArray | None = None,
     unit: TimeUnit | None = None,
-) -> Seconds:
+) -> FloatArray:
     """Seconds (N,) of the poses of a file; the numbers of their frames where there are no times.
 
     Args:
@@ -179,8 +178,8 @@ def file_seconds(
 
 
 def seconds_together(
-    files: Sequence[PoseFile], frame_times: Seconds | None = None, unit: TimeUnit | None = None
-) -> list[Seconds]:
+    files: Sequence[PoseFile], frame_times: FloatArray | None = None, unit: TimeUnit | None = None
+) -> list[FloatArray]:
     """Seconds of the poses of several files that are of one clock; the file whose unit is the least in doubt, of equal
     ones the first, decides about the others.
 
@@ -234,9 +233,7 @@ def _unit_of_format(table: TextTable, columns: Columns) -> TimeUnit:
     return "ns" if table.commas and table.whole and (columns.body or columns.real_part_first) else "s"
 
 
-def _rotations(
-    table: TextTable, columns: Columns, kept: NDArray[np.bool_], leave_out: LeaveOut
-) -> tuple[NDArray[np.float64], bool]:
+def _rotations(table: TextTable, columns: Columns, kept: BoolArray, leave_out: LeaveOut) -> tuple[FloatArray, bool]:
     """Rotations (N, 3, 3) of the rows, and whether there are any; rows with bad ones are left out."""
     values = table.values
     count = len(values)
@@ -246,7 +243,7 @@ def _rotations(
         bad_ones, empty_ones = "without a rotation matrix", "without a rotation"
     elif columns.quaternion is not None:
         quaternions = values[:, columns.quaternion]
-        known: NDArray[np.bool_] = np.all(np.abs(quaternions) < LARGEST_PART, axis=1)
+        known: BoolArray = np.all(np.abs(quaternions) < LARGEST_PART, axis=1)
         quaternions = np.where(known[:, None], quaternions, 0.0)
         lengths = np.linalg.norm(quaternions, axis=1)
         empty = np.asarray(lengths == 0, dtype=bool)
@@ -269,12 +266,12 @@ def _rotations(
     return rotations, True
 
 
-def _alike(lengths: NDArray[np.float64]) -> bool:
+def _alike(lengths: FloatArray) -> bool:
     """Whether there are several lengths that differ by less than quaternions of length 1 may."""
     return len(lengths) > 1 and float(np.ptp(lengths)) <= QUATERNION_TOLERANCE * float(np.median(lengths))
 
 
-def _times_of_frames(file: PoseFile, frame_times: Seconds | None) -> Seconds:
+def _times_of_frames(file: PoseFile, frame_times: FloatArray | None) -> FloatArray:
     numbers = file.numbers
     if frame_times is None:
         return numbers.astype(np.float64)
@@ -292,10 +289,10 @@ def _times_of_frames(file: PoseFile, frame_times: Seconds | None) -> Seconds:
     return frame_times[numbers]
 
 
-def _numbers_fit(numbers: NDArray[np.int64], count: int) -> bool:
+def _numbers_fit(numbers: IntArray, count: int) -> bool:
     """Whether all numbers are of frames, counted from 0 or 1."""
     return _numbers_in(numbers, count) or _numbers_in(numbers - 1, count)
 
 
-def _numbers_in(numbers: NDArray[np.int64], count: int) -> bool:
+def _numbers_in(numbers: IntArray, count: int) -> bool:
     return bool(numbers.min() >= 0 and numbers.max() < count)

@@ -14,13 +14,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from spslam.errors import TrajectoryError
 from spslam.io.given_files import read_given
 from spslam.timestamps import UNITS_PER_SECOND, TimeUnit, columns_of_times, date_as_seconds
-
-Values = NDArray[np.float64]
+from spslam.typing import BoolArray, FloatArray, IntArray
 
 _COMMENT = ("#", "%", "//")
 # Written by `write_tum`: its times are seconds, however far apart.
@@ -95,8 +93,8 @@ class TextTable:
 
     path: Path
     heading: tuple[str, ...]
-    lines: NDArray[np.int64]
-    values: Values
+    lines: IntArray
+    values: FloatArray
     commas: bool
     whole: bool
     words: int
@@ -198,7 +196,7 @@ def _lines(text: str) -> Iterator[str]:
         start = end
 
 
-def _rectangle(path: Path, values: Values, widths: NDArray[np.int64], letters: int) -> Values:
+def _rectangle(path: Path, values: FloatArray, widths: IntArray, letters: int) -> FloatArray:
     """Rows of different length (their numbers, one after the other) as a table (N, C) as wide as most of them; NaN for
     what is missing."""
     width = Counter(widths.tolist()).most_common(1)[0][0]
@@ -254,16 +252,16 @@ def _refuse_degrees(table: TextTable) -> None:
             )
 
 
-def rotation_matrices_of(values: Values, first: int) -> tuple[Values, NDArray[np.bool_], NDArray[np.bool_]]:
+def rotation_matrices_of(values: FloatArray, first: int) -> tuple[FloatArray, BoolArray, BoolArray]:
     """Rotations (N, 3, 3) of poses written row by row from column `first` on, which of them are rotations (N,), and
     which hold only zeros or nothing (N,)."""
     rows = values[:, first : first + _MATRIX].reshape(-1, 3, 4)[:, :, :3]
     # No rotation has numbers that overflow when they are multiplied.
-    known: NDArray[np.bool_] = np.all(np.abs(rows) < LARGEST_PART, axis=(1, 2))
+    known: BoolArray = np.all(np.abs(rows) < LARGEST_PART, axis=(1, 2))
     safe = np.where(known[:, None, None], rows, 0.0)
     deviation = np.abs(safe @ safe.swapaxes(1, 2) - np.eye(3)).max(axis=(1, 2))
     good = known & (deviation <= MATRIX_TOLERANCE) & (np.linalg.det(safe) > 0)
-    empty: NDArray[np.bool_] = np.all(safe == 0, axis=(1, 2))
+    empty: BoolArray = np.all(safe == 0, axis=(1, 2))
     return safe, good, empty
 
 
@@ -444,7 +442,7 @@ def _named_time(names: list[str], roles: list[str]) -> tuple[int | None, int | N
 # -- tables without names ------------------------------------------------------------------------------------------
 
 
-def _counts(column: Values) -> bool:
+def _counts(column: FloatArray) -> bool:
     """Whether a column numbers the rows: whole numbers, mostly one apart."""
     known = column[np.isfinite(column)]
     if len(known) < 2 or (known != np.round(known)).any() or known.min() < 0:
@@ -452,12 +450,12 @@ def _counts(column: Values) -> bool:
     return float(np.median(np.diff(known))) == 1.0
 
 
-def _increases(column: Values) -> bool:
+def _increases(column: FloatArray) -> bool:
     known = column[np.isfinite(column)]
     return len(known) > 1 and bool((np.diff(known) > 0).all())
 
 
-def _unit_share(values: Values, first: int) -> float:
+def _unit_share(values: FloatArray, first: int) -> float:
     """Share of the rows that hold a quaternion of length 1 in four columns."""
     if values.shape[1] < first + 4:
         return 0.0
@@ -512,7 +510,7 @@ def _elsewhere(table: TextTable, real_part_first: bool | None) -> Columns | None
     return None
 
 
-def _matrix_column(values: Values) -> int | None:
+def _matrix_column(values: FloatArray) -> int | None:
     """First column of a pose row by row; None where there is no such thing."""
     width = int(values.shape[1])
     if width not in (_MATRIX, _MATRIX + 1, _MATRIX4, _MATRIX4 + 1):
@@ -528,7 +526,7 @@ def _matrix_column(values: Values) -> int | None:
     return None
 
 
-def _number_in_front(values: Values) -> bool:
+def _number_in_front(values: FloatArray) -> bool:
     """Whether a number of the frame stands before the time."""
     width = int(values.shape[1])
     if width < 5 or not (_counts(values[:, 0]) and _increases(values[:, 1])):
@@ -579,7 +577,7 @@ def _with_quaternion(columns: Columns, first: int, table: TextTable, real_part_f
     return replace(columns, quaternion=order, doubt=doubt)
 
 
-def seconds_of_parts(values: Values, columns: Columns) -> Values:
+def seconds_of_parts(values: FloatArray, columns: Columns) -> FloatArray:
     """Stamps (N,) as the table has them; seconds and nanoseconds in two columns make one number of seconds."""
     assert columns.time is not None
     stamps = values[:, columns.time]

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from spslam import geometry
 from spslam.camera import Camera
-from spslam.config import LoopConfig
 from spslam.errors import MapError, OutputError
 from spslam.interfaces import PoseGraphEdges
 from spslam.io.files import write_atomic
@@ -158,15 +157,13 @@ def _origin(slam_map: Map) -> Origin:
 # -- pose graph ----------------------------------------------------------------------------------------------
 
 
-def part_graph(
-    slam_map: Map, part: int, min_covisibility: int | None = None
-) -> tuple[Array, PoseGraphEdges, NDArray[np.bool_]]:
+def part_graph(slam_map: Map, part: int, min_covisibility: int) -> tuple[Array, PoseGraphEdges, NDArray[np.bool_]]:
     """The essential graph of a part: its key frames in their order, oldest fixed; Sim(3) for a single camera.
 
     Args:
         slam_map: the map.
         part: one that has key frames.
-        min_covisibility: shared points that make an edge; default: that of `LoopConfig`.
+        min_covisibility: shared points that make an edge, see `LoopConfig`.
 
     Returns:
         Nodes (K, 4, 4) `T_world_cam`, edges between their rows, and which are fixed, (K,) bool.
@@ -176,9 +173,8 @@ def part_graph(
     """
     with_scale = _origin(slam_map).camera.baseline_m is None
     extracted = extract_part(slam_map, part)
-    least = LoopConfig().min_covisibility if min_covisibility is None else min_covisibility
     nodes = extracted.T_world_keyframe
-    return nodes, essential_graph(extracted, with_scale, least), np.arange(len(nodes)) == 0
+    return nodes, essential_graph(extracted, with_scale, min_covisibility), np.arange(len(nodes)) == 0
 
 
 # -- COLMAP --------------------------------------------------------------------------------------------------

@@ -66,10 +66,23 @@ class Map:
     """
 
     def __init__(self, descriptor_size: int) -> None:
-        self.descriptor_size = descriptor_size
         self.origin: Origin | None = None
         self.part = 0
         self.session = 0
+        self._make_tables(descriptor_size)
+        self._next_point_id = 0
+        self._next_keyframe_id = 0
+        # By id, with room for more: the row of each point, and how many observations name it (`views`).
+        self._point_rows = np.full(1, -1, dtype=np.int64)
+        self._views = np.zeros(1, dtype=np.int64)
+
+    def set_descriptor_size(self, descriptor_size: int) -> None:
+        """Let the descriptors of a map without keyframes have so many numbers."""
+        assert len(self.keyframes) == 0
+        self._make_tables(descriptor_size)
+
+    def _make_tables(self, descriptor_size: int) -> None:
+        self.descriptor_size = descriptor_size
         self.points = Table(
             id=(np.int64, ()),
             position=(np.float64, (3,)),
@@ -103,11 +116,6 @@ class Map:
             information=(np.float64, (7, 7)),
             inliers=(np.int64, ()),
         )
-        self._next_point_id = 0
-        self._next_keyframe_id = 0
-        # By id, with room for more: the row of each point, and how many observations name it (`views`).
-        self._point_rows = np.full(1, -1, dtype=np.int64)
-        self._views = np.zeros(1, dtype=np.int64)
 
     # -- reading ---------------------------------------------------------------------------------------------
 

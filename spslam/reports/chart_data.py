@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from spslam.evaluation.ate import Evaluation
 from spslam.geometry import apply
@@ -13,6 +13,7 @@ from spslam.run.frames_csv import stage_names
 from spslam.run.metrics import Record
 from spslam.slam.tracking import TrackState
 from spslam.trajectory import Trajectory
+from spslam.typing import BoolArray, FloatArray
 from spslam.visualization.path_views import AXES, choose_views, during, gaps
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def loop_rows(slam: Slam, begin: float, evaluation: Evaluation | str | None) -> 
     ]
 
 
-def _frames(record: Record, stamps: NDArray[np.float64]) -> Columns:
+def _frames(record: Record, stamps: FloatArray) -> Columns:
     step = _step(len(stamps))
     results, laps = record.results[::step], record.stage_ms[::step]
     stages: Columns = {name: _round([lap.get(name, 0.0) for lap in laps], 2) for name in stage_names(record)}
@@ -120,9 +121,7 @@ def _frames(record: Record, stamps: NDArray[np.float64]) -> Columns:
     }
 
 
-def _path(
-    record: Record, stamps: NDArray[np.float64], shown: Trajectory, evaluation: Evaluation | str | None
-) -> Columns:
+def _path(record: Record, stamps: FloatArray, shown: Trajectory, evaluation: Evaluation | str | None) -> Columns:
     step = _step(len(shown))
     errors = np.full(len(shown), np.nan)
     if isinstance(evaluation, Evaluation):
@@ -139,7 +138,7 @@ def _path(
     }
 
 
-def _line(trajectory: Trajectory, begin: float, broken: NDArray[np.bool_]) -> Columns:
+def _line(trajectory: Trajectory, begin: float, broken: BoolArray) -> Columns:
     """Seconds `t` after `begin`, positions `xyz` (three columns), and after which rows the line breaks; `broken` (N-1,)
     tells it of all N poses."""
     step = _step(len(trajectory))
@@ -152,7 +151,7 @@ def _line(trajectory: Trajectory, begin: float, broken: NDArray[np.bool_]) -> Co
 
 
 def _keyframes(slam: Slam, begin: float, evaluation: Evaluation | str | None) -> Columns:
-    keyframes = slam.keyframe_trajectory()
+    keyframes = slam.trajectory(keyframes_only=True)
     positions = _to_shown(keyframes.positions, evaluation)
     return {
         "t": _round(keyframes.timestamps - begin, 4),
@@ -166,7 +165,7 @@ def _truth(evaluation: Evaluation | str | None, trajectory: Trajectory) -> Traje
     return during(evaluation.ground_truth, trajectory.timestamps)
 
 
-def _to_shown(positions: NDArray[np.float64], evaluation: Evaluation | str | None) -> NDArray[np.float64]:
+def _to_shown(positions: FloatArray, evaluation: Evaluation | str | None) -> FloatArray:
     """Positions (N, 3) of the map's world in the world that the path is shown in."""
     if not isinstance(evaluation, Evaluation):
         return positions
@@ -177,7 +176,7 @@ def _step(rows: int) -> int:
     return max(1, -(-rows // _MOST_ROWS))
 
 
-def _round_positions(column: NDArray[np.float64], everything: NDArray[np.float64]) -> Any:
+def _round_positions(column: FloatArray, everything: FloatArray) -> Any:
     extent = float(np.ptp(everything, axis=0).max()) if len(everything) else 1.0
     return _round(column, max(0, int(-np.floor(np.log10(max(extent, 1e-9) * _POSITION_STEP)))))
 

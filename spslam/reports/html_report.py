@@ -1,27 +1,25 @@
 """`report.html`: a run on one page that needs no network and nothing beside it.
 
-The page is put together from the files in `page/`: markup, style and script. Text goes in escaped, the numbers of the
-charts as JSON, which the script draws.
+Made from `report.html` in `templates/`. The numbers of the charts go in as JSON, which a script draws.
 """
 
 from __future__ import annotations
 
 import base64
 import json
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from spslam.evaluation.ate import Evaluation
 from spslam.io.files import write_atomic
+from spslam.io.html import render_page
 from spslam.reports.chart_data import Columns, chart_data
-from spslam.reports.html_parts import fill, page_file, table, tile
 from spslam.run.metrics import Metrics, Record
 from spslam.run.sample_frames import Sample
 from spslam.trajectory import Trajectory
+from spslam.typing import FloatArray
 from spslam.visualization.path_views import ALIGNMENT_WORDS
 
 if TYPE_CHECKING:
@@ -49,25 +47,21 @@ def write_report(
     """
     data = chart_data(slam, record, trajectory, evaluation)
     title = " · ".join(str(metrics[key]) for key in ("sequence", "sensor", "extractor"))
-    parts = {
-        "title": escape(title),
-        "subtitle": escape(
-            f"{metrics['source']} · configuration {metrics['config']} · spslam {metrics['version_spslam']}"
-        ),
-        "notes": "".join(f'<p class="note">{escape(note)}</p>' for note in _notes(record, metrics, data)),
-        "tiles": "".join(tile(*headline) for headline in _tiles(metrics, data["unit"])),
-        "losses": _losses(data["losses"]),
-        "loops": _loops(data["loops"], data["unit"]),
-        "stages": _stages(metrics),
-        "samples": "".join(_figure(sample, record.results[0].timestamp) for sample in samples),
-        "figures": table(("figure", "value"), ((key, _plain(value)) for key, value in metrics.items())),
-        "config": escape(slam.config.to_yaml()),
-        # Nothing in it may end the script element that it travels in.
-        "data": json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"),
-        "style": page_file("report.css"),
-        "script": page_file("report.js"),
-    }
-    write_atomic(path, fill("report.html", parts))
+    page = render_page(
+        "report.html",
+        title=title,
+        subtitle=f"{metrics['source']} · configuration {metrics['config']} · spslam {metrics['version_spslam']}",
+        remarks=_notes(record, metrics, data),
+        headlines=_tiles(metrics, data["unit"]),
+        losses=[_loss(row) for row in data["losses"]],
+        loops=[_loop(row, data["unit"]) for row in data["loops"]],
+        stages=_stages(metrics),
+        samples=[_figure(sample, record.results[0].timestamp) for sample in samples],
+        figures=[(key, _plain(value)) for key, value in metrics.items()],
+        config=slam.config.to_yaml(),
+        data=data,
+    )
+    write_atomic(path, page)
 
 
 def _notes(record: Record, metrics: Metrics, data: Columns) -> list[str]:
@@ -141,55 +135,31 @@ def _error_tiles(metrics: Metrics, unit: str) -> list[tuple[str, str, str]]:
     ]
 
 
-def _losses(rows: list[Columns]) -> str:
-    if not rows:
-        return "<p>Tracking was never lost.</p>"
-    cells = (
-        (
-            f"{row['frame']}–{row['last']}",
-            row["frames"],
-            f"{row['from']:.2f}–{row['to']:.2f}",
-            row["cause"],
-            row["reason"],
-        )
-        for row in rows
-    )
-    return table(("frames", "number", "time (s)", "cause", "what was found"), cells)
+def _loss(row: Columns) -> tuple[object, ...]:
+    frames, seconds = f"{row['frame']}–{row['last']}", f"{row['from']:.2f}–{row['to']:.2f}"
+    return frames, row["frames"], seconds, row["cause"], row["reason"]
 
 
-def _loops(rows: list[Columns], unit: str) -> str:
-    if not rows:
-        return "<p>No loop was closed.</p>"
-    cells = (
-        (
-            *(
-                f"{frame} (earlier run)" if old else frame
-                for frame, old in zip(row["frames"], row["earlier"], strict=True)
-            ),
-            row["inliers"],
-            _length(float(np.linalg.norm(np.subtract(*row["ends"]))), unit),
-        )
-        for row in rows
-    )
-    return table(("key frame", "saw again by", "points that agree", "apart now"), cells)
+def _loop(row: Columns, unit: str) -> tuple[object, ...]:
+    ends = zip(row["frames"], row["earlier"], strict=True)
+    frames = (f"{frame} (earlier run)" if old else frame for frame, old in ends)
+    return *frames, row["inliers"], _length(float(np.linalg.norm(np.subtract(*row["ends"]))), unit)
 
 
-def _stages(metrics: Metrics) -> str:
+def _stages(metrics: Metrics) -> list[tuple[str, str, str]]:
     names = [key[: -len("_median_ms")] for key in metrics if key.startswith("stage_") and key.endswith("_median_ms")]
-    cells = (
+    return [
         (
             name.removeprefix("stage_").replace("_", " "),
             _milliseconds(metrics[f"{name}_median_ms"]),
             _milliseconds(metrics[f"{name}_p95_ms"]),
         )
         for name in names
-    )
-    return table(("stage", "median, where it ran", "95 %"), cells)
+    ]
 
 
-def _figure(sample: Sample, begin: float) -> str:
-    width, height = sample.size
-    image = base64.b64encode(sample.jpeg).decode("ascii")
+def _figure(sample: Sample, begin: float) -> dict[str, object]:
+    """What the template draws of a frame: the image, and the points as SVG paths."""
     moved = np.isfinite(sample.before).all(axis=1)
     lines = "".join(
         f"M{x0:.0f} {y0:.0f}L{x1:.0f} {y1:.0f}"
@@ -200,16 +170,20 @@ def _figure(sample: Sample, begin: float) -> str:
         f"{len(sample.seen) + len(sample.loose)} key points, {len(sample.seen)} in the map"
     )
     reason = f" ({sample.reason})" if sample.reason and sample.state.value != "tracking" else ""
-    return (
-        f'<figure class="{sample.state.value}"><svg viewBox="0 0 {width} {height}" role="img">'
-        f'<image href="data:image/jpeg;base64,{image}" width="{width}" height="{height}"/>'
-        f'<path class="loose" d="{_dots(sample.loose)}"/><path class="motion" d="{lines}"/>'
-        f'<path class="seen" d="{_dots(sample.seen)}"/></svg>'
-        f"<figcaption>{escape(caption + reason)}</figcaption></figure>"
-    )
+    width, height = sample.size
+    return {
+        "state": sample.state.value,
+        "width": width,
+        "height": height,
+        "jpeg": base64.b64encode(sample.jpeg).decode("ascii"),
+        "loose": _dots(sample.loose),
+        "motion": lines,
+        "seen": _dots(sample.seen),
+        "caption": caption + reason,
+    }
 
 
-def _dots(pixels: NDArray[np.float64]) -> str:
+def _dots(pixels: FloatArray) -> str:
     """A path with a line of no length at each pixel: with round ends they are dots, for ten bytes each."""
     return "".join(f"M{x:.0f} {y:.0f}h0" for x, y in pixels[np.isfinite(pixels).all(axis=1)])
 

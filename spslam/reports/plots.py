@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from spslam.errors import TrajectoryError
 from spslam.evaluation.ate import Alignment, Evaluation, evaluate
 from spslam.io.files import printable, write_atomic
 from spslam.reports.plotting import draw_png
 from spslam.trajectory import Trajectory
+from spslam.typing import FloatArray, UInt8Array
 from spslam.visualization.path_views import ALIGNMENT_WORDS, AXES, View, broken, choose_views, during, gaps
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def _figure(
     truth: Trajectory | None,
     evaluation: Evaluation | None,
     views: tuple[View, View],
-    heights: NDArray[np.float64],
+    heights: FloatArray,
     unit: str,
     title: str,
 ) -> Figure:
@@ -85,7 +85,7 @@ def _figure(
     return figure
 
 
-def write_ply(path: Path | str, points: NDArray[np.float64], colors: NDArray[np.uint8] | None = None) -> None:
+def write_ply(path: Path | str, points: FloatArray, colors: UInt8Array | None = None) -> None:
     """Write a point cloud as binary little-endian PLY.
 
     Points that are not finite are left out, and the log says how many.

@@ -15,11 +15,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from spslam.map.map import Map
-
-Array = NDArray[np.float64]
+from spslam.typing import FloatArray, IntArray
 
 # Key frames before and after one whose points it takes.
 _NEIGHBOURS = 5
@@ -56,7 +54,7 @@ class GroundHeights:
         looked_at: how many key frames were asked.
     """
 
-    heights: Array
+    heights: FloatArray
     looked_at: int
 
     @property
@@ -74,7 +72,7 @@ class GroundHeights:
 class Plane:
     """The ground under a camera: `down` (3,), its unit normal in the world, and the camera's `height`, map units."""
 
-    down: Array
+    down: FloatArray
     height: float
 
 
@@ -98,7 +96,7 @@ def ground_heights(slam_map: Map, part: int) -> GroundHeights:
     return GroundHeights(np.array([plane.height for plane in second if plane is not None]), len(asked))
 
 
-def find_ground(points: Array, down: Array, most_tilt: float, step: float) -> Plane | None:
+def find_ground(points: FloatArray, down: FloatArray, most_tilt: float, step: float) -> Plane | None:
     """The ground among points, or None where nothing stands out.
 
     Args:
@@ -119,47 +117,47 @@ def find_ground(points: Array, down: Array, most_tilt: float, step: float) -> Pl
     return Plane(axes.T @ fitted[0], fitted[1])
 
 
-def _window(rows: NDArray[np.int64], at: int) -> NDArray[np.int64]:
+def _window(rows: IntArray, at: int) -> IntArray:
     return rows[max(0, at - _NEIGHBOURS) : at + _NEIGHBOURS + 1]
 
 
-def _surroundings(slam_map: Map, rows: NDArray[np.int64], at: int) -> Array:
+def _surroundings(slam_map: Map, rows: IntArray, at: int) -> FloatArray:
     """Points (N, 3) that a key frame and its neighbours see, relative to it."""
     ids = slam_map.keyframes["id"][_window(rows, at)]
     points = slam_map.positions[slam_map.point_rows(slam_map.points_seen_by(ids))]
-    relative: Array = points - slam_map.T_world_keyframe[rows[at], :3, 3]
+    relative: FloatArray = points - slam_map.T_world_keyframe[rows[at], :3, 3]
     return relative
 
 
-def _agreed(found: NDArray[np.int64], normals: Array, count: int) -> list[Array]:
+def _agreed(found: IntArray, normals: FloatArray, count: int) -> list[FloatArray]:
     """Where down is for each of `count` key frames: the median of the planes nearest in time."""
     nearest = [np.argsort(np.abs(found - i), kind="stable")[:_AGREEING] for i in range(count)]
     return [_unit(np.median(normals[rows], axis=0)) for rows in nearest]
 
 
-def _unit(vector: Array) -> Array:
-    unit: Array = vector / max(float(np.linalg.norm(vector)), 1e-12)
+def _unit(vector: FloatArray) -> FloatArray:
+    unit: FloatArray = vector / max(float(np.linalg.norm(vector)), 1e-12)
     return unit
 
 
-def _axes(down: Array) -> Array:
+def _axes(down: FloatArray) -> FloatArray:
     """(3, 3) rows: two directions along the ground and `down`."""
     along = _unit(np.cross(np.eye(3)[np.argmin(np.abs(down))], down))
     return np.stack([along, np.cross(down, along), down])
 
 
-def _directions(most_tilt: float, step: float) -> Array:
+def _directions(most_tilt: float, step: float) -> FloatArray:
     """Unit vectors (M, 3) on a grid around (0, 0, 1)."""
     steps = int(most_tilt / step + 1e-9)
     slope = np.tan(step * np.arange(-steps, steps + 1))
     x, y = (grid.ravel() for grid in np.meshgrid(slope, slope))
     inside = np.hypot(x, y) <= np.tan(most_tilt) + 1e-9
     vectors = np.stack([x, y, np.ones_like(x)], axis=1)[inside]
-    directions: Array = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    directions: FloatArray = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     return directions
 
 
-def _vote(points: Array, normals: Array) -> tuple[Array, float] | None:
+def _vote(points: FloatArray, normals: FloatArray) -> tuple[FloatArray, float] | None:
     """The normal (3,) and the height of the slab that stands out most."""
     below = points @ normals.T
     beside = np.sqrt(np.maximum(np.sum(points**2, axis=1)[:, None] - below**2, 0.0))
@@ -179,7 +177,7 @@ def _vote(points: Array, normals: Array) -> tuple[Array, float] | None:
     return normals[direction], shortest * float(np.exp(_BIN * (first_bin + _SLABS[best] / 2)))
 
 
-def _significance(sums: Array, thickness: int) -> Array:
+def _significance(sums: FloatArray, thickness: int) -> FloatArray:
     """How much each slab holds more than the one above it and all that is below it, in standard deviations.
 
     Args:
@@ -193,11 +191,11 @@ def _significance(sums: Array, thickness: int) -> Array:
     above = np.zeros_like(inside)
     above[:, thickness:] = inside[:, :-thickness]
     below = sums[:, -1:] - sums[:, thickness:]
-    significance: Array = (inside - above - below) / np.sqrt(np.maximum(inside + above + below, 1.0))
+    significance: FloatArray = (inside - above - below) / np.sqrt(np.maximum(inside + above + below, 1.0))
     return significance
 
 
-def _fit(points: Array, normal: Array, height: float) -> tuple[Array, float] | None:
+def _fit(points: FloatArray, normal: FloatArray, height: float) -> tuple[FloatArray, float] | None:
     """The plane (normal, height) through the points near one, with Tukey's weights and less of what is far: the error
     of a point grows with its distance. None if too few are near it, or they do not fix the height."""
     for _ in range(_ROUNDS):

@@ -16,16 +16,14 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from spslam.config import Config, DepthConfig
 from spslam.errors import InputError
 from spslam.frame import Frame
 from spslam.notices import notice
+from spslam.typing import BoolArray, Float32Array, FloatArray, UInt8Array
 
 logger = logging.getLogger(__name__)
-Image = NDArray[np.uint8]
-Floats = NDArray[np.float64]
 
 # Frames that are looked at, counted from the first one of the run. A camera often stands still at first.
 _EARLY_FRAMES = 5
@@ -86,8 +84,8 @@ class PairOffsets:
         brightness: mean grey level of the right image.
     """
 
-    disparity: Floats
-    rows: Floats
+    disparity: FloatArray
+    rows: FloatArray
     same: bool = False
     sought: int = 0
     brightness: float = 0.0
@@ -101,7 +99,7 @@ class PairOffsets:
         return int(np.count_nonzero(self.disparity < -_SURE_DISPARITY))
 
 
-def pair_offsets(left: Image, right: Image) -> PairOffsets:
+def pair_offsets(left: UInt8Array, right: UInt8Array) -> PairOffsets:
     """Follow up to 60 corners of the left image (H, W) to the right one, forth and back."""
     nothing = PairOffsets(np.zeros(0), np.zeros(0))
     if left.shape != right.shape or min(left.shape) < _SMALLEST_IMAGE or np.std(left) < _FLAT:
@@ -229,7 +227,7 @@ class InputChecks:
         self._pairs: list[PairOffsets] = []
         # Offsets in rows between the left image and the right one of so many frames later.
         self._others: dict[int, list[float]] = {}
-        self._depths: list[NDArray[np.float32]] = []
+        self._depths: list[Float32Array] = []
         self.causes: list[str] = []
 
     def see(self, frame: Frame, depth_scale: float | None = None) -> None:
@@ -265,7 +263,7 @@ class InputChecks:
             self._judge_rows()
         self._seen = _LATER_FRAMES[-1] + 1
 
-    def _see_pair(self, frame: Frame, right: Image) -> None:
+    def _see_pair(self, frame: Frame, right: UInt8Array) -> None:
         self._last.append(frame)
         if self._seen >= _EARLY_FRAMES and self._seen not in _LATER_FRAMES:
             return
@@ -332,15 +330,13 @@ class InputChecks:
             notice(logger, topic, "%s", text)
 
 
-def _follow(
-    left: Image, right: Image, corners: NDArray[np.float32]
-) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
+def _follow(left: UInt8Array, right: UInt8Array, corners: Float32Array) -> tuple[Float32Array, Float32Array, BoolArray]:
     """Where corners (N, 1, 2) of the left image are in the right one and, back from there, in the left one, (N, 2)
     each; whether they were found."""
     stop = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 20, 0.03)
     window = (_WINDOW, _WINDOW)
 
-    def follow(image: Image, other: Image, points: NDArray[np.float32]) -> tuple[NDArray[np.float32], Image]:
+    def follow(image: UInt8Array, other: UInt8Array, points: Float32Array) -> tuple[Float32Array, UInt8Array]:
         there, found, _ = cv2.calcOpticalFlowPyrLK(
             image, other, points, points.copy(), winSize=window, maxLevel=_LEVELS, criteria=stop
         )
@@ -351,7 +347,7 @@ def _follow(
     return there[:, 0], back[:, 0], (ok[:, 0] > 0) & (ok_back[:, 0] > 0)
 
 
-def _same_brightness(image: Image, model: Image) -> Image:
+def _same_brightness(image: UInt8Array, model: UInt8Array) -> UInt8Array:
     """An image with mean and contrast of another one: the two cameras may expose differently."""
     (mean, deviation), (wanted_mean, wanted) = (cv2.meanStdDev(each) for each in (image, model))
     gain = float(wanted[0, 0]) / max(float(deviation[0, 0]), 1e-3)

@@ -16,7 +16,8 @@ from threading import Lock
 from types import TracebackType
 from typing import Any
 
-from spslam.errors import OutputError
+from spslam.config import Config, load_config
+from spslam.errors import ConfigError, OutputError
 from spslam.io.files import exchange
 from spslam.io.given_files import read_given
 from spslam.io.structured_text import parse_json
@@ -27,7 +28,8 @@ _LOG = logging.getLogger(__name__)
 
 GROUND_TRUTH = "ground_truth.tum"
 METRICS = "metrics.json"
-MARKERS = frozenset({METRICS, "config.yaml"})
+CONFIG = "config.yaml"
+MARKERS = frozenset({METRICS, CONFIG})
 # What metrics.json has of every run, and how large it is at most, bytes.
 RUN_LABELS = ("sequence", "sensor", "extractor")
 _LONGEST_METRICS = 10_000_000
@@ -183,6 +185,18 @@ def read_metrics(folder: Path) -> dict[str, Any]:
             f"{path} cannot be read, or is none that a run wrote: {getattr(error, 'strerror', None) or error}"
         ) from None
     return metrics
+
+
+def read_run_config(folder: Path) -> Config:
+    """The configuration that a run wrote to its folder; the built-in one where there is none that can be read."""
+    path = folder / CONFIG
+    if not path.is_file():
+        return Config()
+    try:
+        return load_config(path)
+    except ConfigError as error:
+        notice(_LOG, "run_config_unreadable", "the built-in configuration is used instead: %s", error)
+        return Config()
 
 
 def _replace(final: Path, partial: Path) -> None:

@@ -16,6 +16,7 @@ from threading import Condition, Event, Thread
 from time import monotonic, perf_counter, sleep
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from spslam.callbacks import never
 from spslam.frame import Frame, Observations
 from spslam.notices import notice
 from spslam.process.signals import leave_thread_behind
@@ -59,7 +60,7 @@ def prepared(
     observe: Callable[[Frame], Observations],
     on_drop: Callable[[Frame], None] | None = None,
     at_once: int = 1,
-    stop: Callable[[], bool] = lambda: False,
+    stop: Callable[[], bool] = never,
 ) -> Iterator[Iterator[Prepared]]:
     """The frames with their features, in their order. Errors come out where their frame would have.
 

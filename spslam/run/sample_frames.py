@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from spslam.frame import Frame, Sighting
 from spslam.slam.tracking import TrackState
+from spslam.typing import FloatArray, UInt8Array
 
 if TYPE_CHECKING:
     from spslam.slam.system import Slam
@@ -39,9 +39,9 @@ class Sample:
     reason: str
     jpeg: bytes
     size: tuple[int, int]
-    loose: NDArray[np.float64]
-    seen: NDArray[np.float64]
-    before: NDArray[np.float64]
+    loose: FloatArray
+    seen: FloatArray
+    before: FloatArray
 
 
 class FrameSamples:
@@ -104,7 +104,7 @@ def _sample(frame: Frame, result: TrackResult, sighting: Sighting, before: Sight
     )
 
 
-def _jpeg(image: NDArray[np.uint8]) -> bytes:
+def _jpeg(image: UInt8Array) -> bytes:
     height, width = image.shape
     size = (min(width, _WIDTH), max(1, round(height * min(width, _WIDTH) / width)))
     small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)

@@ -12,6 +12,7 @@ hardly any point of the world is for long. Only where some are is the motion of 
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from dataclasses import dataclass
 
@@ -24,29 +25,30 @@ from spslam.camera import Camera
 from spslam.config import Config
 from spslam.frame import Observations
 from spslam.interfaces import Matcher, PoseSolver, TwoViewSolver
+from spslam.map.map import Map
 from spslam.map.table import Table
+from spslam.notices import notice
+from spslam.slam.loop_closing import keyframe_observations
 from spslam.slam.tracking import hull_share
 
+logger = logging.getLogger(__name__)
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 Ids = NDArray[np.int64]
 
-# Radius within which a key point is found again in the same place, pixels: ORB's are whole pixels.
-_SAME_PLACE_PX = 1.01
 # So many frames are all taken in, so that what is there from the beginning is found early; then every other is.
 _EVERY_FRAME = 30
 # Frames that a point may be missed in a row; one that is known to be fixed to the body.
 _GRACE, _FIXED_GRACE = 5, 60
 # A candidate was followed so long, frames, and found in this share of them.
 _LEAST_AGE, _FOUND_SHARE = 3, 0.6
-# So many candidates, and this share of the key points, are worth a look at the motion of the others; so many where some
-# points are known to be fixed.
-_LEAST_POINTS, _LEAST_SHARE, _LEAST_MORE = 10, 0.02, 3
+# Least number of candidates that are tested where some points are known to be fixed.
+_LEAST_MORE = 3
 # How far back the other points are compared with, frames: at most, at first, and at least.
 _REACH, _FIRST_REACH, _LEAST_REACH = 30, 8, 3
-# The others: how many are compared with, how many must be found, how far the median must have moved, and at how much
-# a point counts as moved, pixels; the share of them that must move alike.
-_MOST_OTHERS, _LEAST_OTHERS, _LEAST_MOTION_PX, _MOVED_PX, _AGREE = 300, 30, 5.0, 1.5, 0.5
+# The others: how many are compared with, how many must be found, at how much a point counts as moved, pixels; the share
+# of them that must move alike.
+_MOST_OTHERS, _LEAST_OTHERS, _MOVED_PX, _AGREE = 300, 30, 1.5, 0.5
 # By depth: what they may be off and move alike still, pixels and share of the motion.
 _AGREE_PX, _AGREE_SHARE = 2.0, 0.1
 # As good as infinitely far, metres.
@@ -54,9 +56,8 @@ _FAR_M = 1e6
 # Their hull covers at least this share of the image, and this share of that of the candidates: otherwise it is they
 # that move in front of a camera that stands still.
 _LEAST_HULL, _HULL_RATIO = 0.25, 0.8
-# Distance to where a point of the world could be that contradicts it, pixels; twice as much counts twice.
 # Fewer than this share of the candidates are those of which a depth is wrong.
-_CONTRADICTS_PX, _EVIDENCE, _AGAINST = 2.0, 2, 0.2
+_AGAINST = 0.2
 # Frames from one look to the next: at first, at most where the others moved too little to tell, and at most where
 # they told of no contradiction.
 _PAUSE, _SLOW_PAUSE, _LONGEST_PAUSE = 2, 4, 32
@@ -83,17 +84,20 @@ class BodyFixed:
     Attributes:
         found: number of points that the latest frame proved to be fixed and that were not known before.
         first_frame: index of the first frame that showed one of these.
+        left_out: share of the key points that `without` left out, by the index of the frame.
     """
 
     def __init__(
         self, config: Config, matcher: Matcher, two_view: TwoViewSolver, pose_solver: PoseSolver, max_distance: float
     ) -> None:
+        self._config = config.body_fixed
         self._ratio = config.tracking.ratio
         self._matcher = matcher
         self._two_view = two_view
         self._pose_solver = pose_solver
         self._max_distance = max_distance
         self.found = self.first_frame = 0
+        self.left_out: dict[int, float] = {}
         self._number = 0
         self._passed = False
         self._past: deque[_Past] = deque(maxlen=_REACH)
@@ -109,6 +113,38 @@ class BodyFixed:
     def any(self) -> bool:
         """Whether anything is fixed to the body."""
         return self._points is not None and bool(self._points["fixed"].any())
+
+    def without(self, observations: Observations, camera: Camera) -> Observations:
+        """The observations without those of what carries the camera; what share that was is remembered."""
+        if not self.any:
+            return observations
+        fixed = self.of(observations, camera)
+        if not fixed.any():
+            return observations
+        self.left_out[observations.index] = float(np.mean(fixed))
+        return observations.select(~fixed)
+
+    def take_out(self, slam_map: Map, camera: Camera) -> None:
+        """Remove the points of this run that keyframes see where the camera's carrier is."""
+        keyframes = slam_map.keyframes
+        mine = (keyframes["session"] == slam_map.session) & (keyframes["frame"] >= self.first_frame)
+        for keyframe_id in keyframes["id"][mine].tolist():
+            rows = slam_map.observation_rows(keyframe_id)
+            fixed = self.of(keyframe_observations(slam_map, keyframe_id), camera)
+            slam_map.remove_points(np.unique(slam_map.observations["point"][rows][fixed]))
+
+    def tell(self) -> None:
+        """Notice how many key points were left out."""
+        if self.left_out:
+            notice(
+                logger,
+                "body_fixed_points",
+                "%.0f %% of the key points stayed in place in the image while the rest moved, and were left out in %d "
+                "frames: they belong to the vehicle or robot, to dirt on the lens or to text in the image",
+                100 * np.mean(list(self.left_out.values())),
+                len(self.left_out),
+                count=len(self.left_out),
+            )
 
     def update(self, observations: Observations, camera: Camera) -> None:
         """Take in the next frame, whole."""
@@ -139,7 +175,7 @@ class BodyFixed:
             self._points["descriptor"][fixed],
             observations.pixels,
             observations.descriptors,
-            _SAME_PLACE_PX,
+            self._config.radius_px,
             self._max_distance,
         )
         mask[matches0[matches0 >= 0]] = True
@@ -159,7 +195,7 @@ class BodyFixed:
             points["descriptor"],
             observations.pixels,
             observations.descriptors,
-            _SAME_PLACE_PX,
+            self._config.radius_px,
             self._max_distance,
         )
         seen = np.flatnonzero(matches0 >= 0)
@@ -181,7 +217,7 @@ class BodyFixed:
                 before.descriptors,
                 np.where(left[:, None], observations.pixels, np.nan),
                 observations.descriptors,
-                _SAME_PLACE_PX,
+                self._config.radius_px,
                 self._max_distance,
             )
             there = np.flatnonzero(matches0 >= 0)
@@ -204,7 +240,7 @@ class BodyFixed:
 
     def _least(self, observations: Observations) -> float:
         """How many points are enough to count: where some are fixed, a few more may well be."""
-        return _LEAST_MORE if self.any else max(_LEAST_POINTS, _LEAST_SHARE * len(observations))
+        return _LEAST_MORE if self.any else max(self._config.min_points, self._config.min_fraction * len(observations))
 
     def _candidates(self) -> Ids:
         """Rows of the points that stay in place and are not known to be fixed."""
@@ -224,12 +260,12 @@ class BodyFixed:
         if distance is None:
             self._next_look = self._number + min(self._pause, _SLOW_PAUSE)
             return
-        against = distance > _CONTRADICTS_PX
+        against = distance > self._config.contradiction_px
         enough = np.count_nonzero(against) >= max(self._least(observations), _AGAINST * len(old))
-        weight = np.where(distance > 2 * _CONTRADICTS_PX, 2, 1)
+        weight = np.where(distance > 2 * self._config.contradiction_px, 2, 1)
         evidence = points["evidence"]
         evidence[old] = np.where(against, evidence[old] + enough * weight, np.maximum(evidence[old] - 1, 0))
-        proven = old[evidence[old] >= _EVIDENCE]
+        proven = old[evidence[old] >= self._config.min_evidence]
         points["fixed"][proven] = True
         self.found = len(proven)
         self._pause = _PAUSE if enough else min(2 * self._pause, _LONGEST_PAUSE)
@@ -257,7 +293,7 @@ class BodyFixed:
             self._reach *= 0.7 if len(motion) < _LEAST_OTHERS else 1.4
             self._reach = float(np.clip(self._reach, _LEAST_REACH, _REACH))
             return None
-        if np.median(motion[moved]) < _LEAST_MOTION_PX:
+        if np.median(motion[moved]) < self._config.min_motion_px:
             self._reach = min(1.4 * self._reach, float(_REACH))
             return None
         if len(old) == 0:

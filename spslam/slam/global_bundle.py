@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from spslam import geometry
 from spslam.camera import Camera
-from spslam.config import LoopConfig
+from spslam.config import GlobalBundleConfig
 from spslam.interfaces import BundleAdjuster, BundleProblem, BundleResult
 from spslam.map.map import Ids, Map
 from spslam.slam.mapping import bundle_problem, drop_single_views
@@ -43,8 +43,8 @@ class GlobalRefiner:
         bundle: does the work.
     """
 
-    def __init__(self, config: LoopConfig, bundle: BundleAdjuster) -> None:
-        self._delay = config.global_delay
+    def __init__(self, config: GlobalBundleConfig, bundle: BundleAdjuster) -> None:
+        self._delay = config.delay
         self._bundle = bundle
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="global bundle")
         self._copy: _Copy | None = None

@@ -20,25 +20,6 @@ from spslam.slam.two_motions import Cells
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
-# The velocity between two frames farther apart says little about either.
-_LONGEST_WAIT_S = 0.5
-# A match that moved by less did not move.
-_STILL_PX = 1.5
-# Share of the image that does not move, from which on it is not the camera that does.
-_STANDS_STILL = 0.2
-# Share of the image whose matches a motion rejects although they move alike, from which on there are two motions (none
-# in static scenes).
-_MOVES_ANOTHER_WAY = 0.15
-# Of two motions, so much more of the image agrees with the camera's.
-_CLEARLY = 0.1
-# Frames that do not match the first view, the newest of them, of which each may be the first view of what follows: one
-# at least must be a good one where every other frame is bad.
-_MOST_ASTRAY = 4
-# Frames that moved and whose motion from the first view is not clear, after which a later view is the first one: what
-# both show gets less, and is in the end one wall, seen from too far apart.
-_MOST_REFUSED = 5
-# Frames from the first view on, bad ones included, before which that is not done.
-_LEAST_WAITING = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,19 +44,19 @@ class DepthInitializer:
     """
 
     def __init__(self, config: Config, tracker: Tracker) -> None:
-        self._min_points = config.initialization.min_points
+        self._config = config.initialization
         self._tracker = tracker
         self._waiting: Observations | None = None
 
     def start(self, slam_map: Map, camera: Camera, observations: Observations) -> Started | str:
         """Add a first key frame to an empty part of the map; a refusal is one line that says why."""
         known = np.count_nonzero(np.isfinite(observations.depth))
-        if known < self._min_points:
-            return f"{known} of {len(observations)} key points have depth, {self._min_points} are needed"
+        if known < self._config.min_points:
+            return f"{known} of {len(observations)} key points have depth, {self._config.min_points} are needed"
         if not observations.delays.any():
             return Started(_map_depth(slam_map, camera, observations))
         first, self._waiting = self._waiting, None
-        if first is None or observations.timestamp - first.timestamp > _LONGEST_WAIT_S:
+        if first is None or observations.timestamp - first.timestamp > self._config.max_gap_s:
             self._waiting = observations
             return "a rolling shutter waits for the next frame, which tells how the camera moves"
         started = self._start_in_motion(slam_map, camera, first, observations)
@@ -170,13 +151,13 @@ class TwoViewInitializer:
         first, hit = self._waiting[0], np.flatnonzero(matches0 >= 0)
         pixels0, pixels1 = first.pixels[hit], observations.pixels[matches0[hit]]
         motion = np.linalg.norm(pixels1 - pixels0, axis=1)
-        self.still_shares.append(float(np.mean(motion < _STILL_PX)))
+        self.still_shares.append(float(np.mean(motion < self._config.still_px)))
         moved = float(np.median(motion))
         if moved < self._config.min_displacement_px:
             return f"the camera moved {moved:.1f} px, {self._config.min_displacement_px:.1f} px are needed"
         # Of a static scene nothing stays in place while a camera moves that far, but what is very far away.
-        still = Cells.over(pixels1, camera).agreement(motion < _STILL_PX)
-        if still >= _STANDS_STILL:
+        still = Cells.over(pixels1, camera).agreement(motion < self._config.still_px)
+        if still >= self._config.max_still_fraction:
             return (
                 f"{100 * still:.0f} % of the image does not move while the rest does: something moves before a camera "
                 "that stands still"
@@ -184,7 +165,7 @@ class TwoViewInitializer:
         solved = self._solve(pixels0, pixels1, camera)
         if isinstance(solved, str):
             self._refused += 1
-            if self._refused >= _MOST_REFUSED and len(self._waiting) >= _LEAST_WAITING:
+            if self._refused >= self._config.max_refused and len(self._waiting) >= self._config.min_waiting:
                 self._renew(len(self._waiting) // 2)
             return solved
         good = _triangulated(solved)
@@ -204,7 +185,8 @@ class TwoViewInitializer:
         if isinstance(solved, str):
             return solved
         cells, good = Cells.over(pixels1, camera), _triangulated(solved)
-        if cells.share(cells.together(~good, pixels1 - pixels0)) < _MOVES_ANOTHER_WAY:
+        other_motion = cells.share(cells.together(~good, pixels1 - pixels0))
+        if other_motion < self._config.max_other_motion_fraction:
             return solved
         rest = np.flatnonzero(~good)
         other = self._two_view.solve(pixels0[rest], pixels1[rest], camera)
@@ -212,7 +194,7 @@ class TwoViewInitializer:
         if not isinstance(other, str):
             agree[rest] = _triangulated(other)
         most, rejected = cells.agreement(good), cells.agreement(~good)
-        if most >= rejected + _CLEARLY:
+        if most >= rejected + self._config.min_motion_margin:
             return solved
         if isinstance(other, str) or cells.agreement(agree) <= most:
             return f"{100 * rejected:.0f} % of the image moves in another way than the rest: either may be the camera's"
@@ -234,7 +216,7 @@ class TwoViewInitializer:
             if np.count_nonzero(other0 >= 0) >= self._config.min_points:
                 self._renew(position)
                 return other0, ""
-        self._astray = [*self._astray, len(self._waiting)][-_MOST_ASTRAY:]
+        self._astray = [*self._astray, len(self._waiting)][-self._config.max_unmatched :]
         self.strangers.append(found)
         return matches0, f"{found} matches with the first view, {self._config.min_points} needed"
 

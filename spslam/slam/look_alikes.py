@@ -13,22 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spslam import geometry
+from spslam.config import Config, RelocalizationConfig
 from spslam.map.covisibility import median_depth
 from spslam.map.map import Ids, Map
 from spslam.slam.loop_detection import travelled
 from spslam.slam.tracking import Tracked
 
 Array = NDArray[np.float64]
-
-# A pose with fewer inliers than this share of another's is clearly worse.
-RIVAL_SHARE = 0.5
-# How far a camera comes: so many times as fast as it was of late, and for the start and the stop that nobody saw, a
-# share of the depth of the scene and radians, at once and for each second.
-_SPEED_MARGIN = 1.5
-_REACH_DEPTHS, _REACH_DEPTHS_A_SECOND = 0.25, 0.25
-_REACH_TURN, _REACH_TURN_A_SECOND = 0.5, 2.0
-# What two poses of one view may differ by: median depths of the scene, radians, share of the path in between.
-_SAME_DEPTHS, _SAME_TURN = 0.25, 0.3
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +40,15 @@ class Reach:
     turn: float
 
     @classmethod
-    def after(cls, seconds: float, part: int, T_world_cam: Array, depth: float, fastest: tuple[float, float]) -> Reach:
+    def after(
+        cls,
+        config: RelocalizationConfig,
+        seconds: float,
+        part: int,
+        T_world_cam: Array,
+        depth: float,
+        fastest: tuple[float, float],
+    ) -> Reach:
         """So long after the last pose (4, 4) of a camera that moved and turned so fast at most, map units and radians
         per second, in a scene of this median depth."""
         speed, turning = fastest
@@ -57,8 +56,8 @@ class Reach:
             part,
             T_world_cam,
             seconds,
-            _SPEED_MARGIN * speed * seconds + depth * (_REACH_DEPTHS + _REACH_DEPTHS_A_SECOND * seconds),
-            _SPEED_MARGIN * turning * seconds + _REACH_TURN + _REACH_TURN_A_SECOND * seconds,
+            config.speed_factor * speed * seconds + depth * (config.reach_depths + config.reach_depths_per_s * seconds),
+            config.speed_factor * turning * seconds + config.reach_turn_rad + config.reach_turn_rad_per_s * seconds,
         )
 
     def holds(self, part: int, T_world_cam: Array) -> bool:
@@ -94,11 +93,12 @@ class Departure:
     fastest: tuple[float, float]
     carried_away: bool = False
 
-    def reach(self, timestamp: float, slam_map: Map) -> Reach | None:
+    def reach(self, timestamp: float, slam_map: Map, config: RelocalizationConfig) -> Reach | None:
         """Where the camera may be by then; None if the key frame is gone."""
         if not slam_map.has_keyframe(self.keyframe_id):
             return None
         return Reach.after(
+            config,
             timestamp - self.timestamp,
             slam_map.part_of(self.keyframe_id),
             slam_map.pose(self.keyframe_id) @ self.T_keyframe_cam,
@@ -140,24 +140,26 @@ class Place:
         """Number of points that agree with the pose."""
         return self.tracked.inliers
 
-    def is_same(self, other: Place, slam_map: Map, drift: float) -> bool:
+    def is_same(self, other: Place, slam_map: Map, config: Config) -> bool:
         """Whether another pose of the same view is the same one: as near as the map is accurate, which may have drifted
-        by a share of the path between the two."""
+        by a fraction of the path between the two."""
         if other.part != self.part:
             return False
         rows = slam_map.keyframe_rows(np.array([self.keyframe_id, other.keyframe_id]))
         path = float(travelled(slam_map, int(rows.max()))[rows.min()])
         distance, turn = _difference(self.tracked.T_world_cam, other.tracked.T_world_cam)
-        return distance <= max(_SAME_DEPTHS * self.depth, drift * path) and turn <= _SAME_TURN
+        limits, drift = config.relocalization, config.loop.max_distance_ratio
+        near = distance <= max(limits.same_place_depths * self.depth, drift * path)
+        return near and turn <= limits.same_place_turn_rad
 
     def is_within(self, reach: Reach) -> bool:
         """Whether the pose is within reach."""
         return reach.holds(self.part, self.tracked.T_world_cam)
 
-    def rivals(self, others: Iterable[Place], slam_map: Map, drift: float) -> list[Place]:
+    def rivals(self, others: Iterable[Place], slam_map: Map, config: Config) -> list[Place]:
         """Those of other poses of the same view that are elsewhere and not clearly worse."""
-        enough = RIVAL_SHARE * self.inliers
-        return [other for other in others if other.inliers >= enough and not self.is_same(other, slam_map, drift)]
+        enough = config.relocalization.rival_inlier_fraction * self.inliers
+        return [other for other in others if other.inliers >= enough and not self.is_same(other, slam_map, config)]
 
 
 def groups_by_likeness(

@@ -33,15 +33,6 @@ from spslam.slam.tracking import Tracked, Tracker
 
 logger = logging.getLogger(__name__)
 Array = NDArray[np.float64]
-# What a revisit's pose is off by, in what its inliers alone say: they are not independent, and the points that they are
-# matched with have errors of their own.
-_REVISIT_INFLATION = 4.0
-# What the scale of a revisit is off by at least: its points are not independent of each other.
-_LEAST_SCALE_SIGMA = 3e-3
-# Places elsewhere that a key frame is compared with before a revisit may join two parts.
-_MOST_RIVALS = 5
-# What two key frames may differ by that see the same other part of the map: radians, scene depths, ratio of scales.
-_SAME_TURN, _SAME_SHIFT, _SAME_SCALE = 0.05, 0.1, 1.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +74,7 @@ class Rescaling:
 
 
 class LoopCloser:
-    """Finds revisits of a new key frame and corrects the map, which keeps them (`Map.loops`, see `reanchor`).
+    """Finds revisits of a new key frame and corrects the map, which keeps them (`Map.loops`, see `keyframe_removed`).
 
     Attributes:
         doubted: key frames that saw a place of another part which may only look the same.
@@ -100,6 +91,7 @@ class LoopCloser:
         places: PlaceRecognizer,
         max_distance: float,
     ) -> None:
+        self._settings = config
         self._config = config.loop
         self._ratio = config.tracking.ratio
         self._candidates = LoopCandidates(config.loop, places)
@@ -149,9 +141,11 @@ class LoopCloser:
                 return self._join(slam_map, camera, edge)
         return None
 
-    @staticmethod
-    def reanchor(slam_map: Map, removed: RemovedKeyframe) -> None:
-        """Pass the revisits of a culled key frame on to its heir; between the heir and itself there is none."""
+    def keyframes_rescaled(self, rescaling: Rescaling) -> None:
+        """Loop edges are corrected with the map itself."""
+
+    def keyframe_removed(self, slam_map: Map, removed: RemovedKeyframe) -> None:
+        """Pass the loop edges of a culled keyframe on to its heir; there is no edge from that to itself."""
         loops = slam_map.loops
         at_i, at_j = loops["i"] == removed.keyframe_id, loops["j"] == removed.keyframe_id
         loops["S_i_j"][at_i] = removed.T_heir_removed @ loops["S_i_j"][at_i]
@@ -168,7 +162,7 @@ class LoopCloser:
     def _verify(self, slam_map: Map, camera: Camera, keyframe_id: int, candidate: int) -> LoopEdge | None:
         """The revisit of a candidate by a key frame, from the points that the candidate and its companions see."""
         found = self._recognize(slam_map, camera, keyframe_id, candidate)
-        scale = _RelativeScale(1.0, _LEAST_SCALE_SIGMA)
+        scale = _RelativeScale(1.0, self._config.min_scale_sigma)
         if not isinstance(found, str) and camera.baseline_m is None:
             scale = self._relative_scale(slam_map, keyframe_id, found)
         if not isinstance(found, str):
@@ -184,7 +178,9 @@ class LoopCloser:
             keyframe_id, candidate, found.inliers, found.matches, 100 * found.coverage(camera),
             _gap(slam_map, keyframe_id, found), scale.ratio,
         )  # fmt: skip
-        return LoopEdge(candidate, keyframe_id, S_i_j, _information(found, scale), found.inliers)
+        return LoopEdge(
+            candidate, keyframe_id, S_i_j, _information(found, scale, self._config.sigma_inflation), found.inliers
+        )
 
     def _recognize(self, slam_map: Map, camera: Camera, keyframe_id: int, candidate: int) -> Tracked | str:
         """The key frame as the old part of the map sees it, or why it does not."""
@@ -248,9 +244,8 @@ class LoopCloser:
         possible = self._can_be(slam_map, keyframe_id, place, scale)
         if possible is False:
             return "the camera cannot have come so far while it was lost: the places look the same"
-        for rival in place.rivals(
-            self._elsewhere(slam_map, camera, keyframe_id, place), slam_map, self._config.max_distance_ratio
-        ):
+        elsewhere = self._elsewhere(slam_map, camera, keyframe_id, place)
+        for rival in place.rivals(elsewhere, slam_map, self._settings):
             if possible and not self._can_be(slam_map, keyframe_id, rival, scale):
                 continue
             return (
@@ -269,9 +264,8 @@ class LoopCloser:
             return None
         first_id = int(slam_map.keyframes_of(younger)[0])
         first = slam_map.pose(first_id)
-        reach = departure.reach(
-            float(slam_map.keyframes["timestamp"][slam_map.keyframe_rows(np.asarray(first_id))]), slam_map
-        )
+        timestamp = float(slam_map.keyframes["timestamp"][slam_map.keyframe_rows(np.asarray(first_id))])
+        reach = departure.reach(timestamp, slam_map, self._settings.relocalization)
         if reach is None or reach.part != older:
             return None
         S_place_here = place.tracked.T_world_cam.copy()
@@ -288,16 +282,17 @@ class LoopCloser:
         wanted = np.isin(known, other)
         least = self._config.min_covisibility
         beside = [place.keyframe_id, *slam_map.covisible(place.keyframe_id, least=least)[0].tolist()]
-        candidates = groups_by_likeness(known[wanted], likeness[wanted], slam_map, least, _MOST_RIVALS, beside)
+        candidates = groups_by_likeness(
+            known[wanted], likeness[wanted], slam_map, least, self._config.max_rivals, beside
+        )
         found = [self._recognize(slam_map, camera, keyframe_id, candidate) for candidate in candidates]
         return [Place.of(tracked, slam_map) for tracked in found if not isinstance(tracked, str)]
 
-    @staticmethod
-    def _relative_scale(slam_map: Map, keyframe_id: int, found: Tracked) -> _RelativeScale:
+    def _relative_scale(self, slam_map: Map, keyframe_id: int, found: Tracked) -> _RelativeScale:
         """Old depth over new depth of the key points that see a point in both parts of the map; NaN if too few do."""
         new_ids = slam_map.observations["point"][slam_map.observation_rows(keyframe_id)]
         both = (new_ids >= 0) & (found.point_ids >= 0)
-        if np.count_nonzero(both) < 15:
+        if np.count_nonzero(both) < self._config.min_scale_points:
             return _RelativeScale(float("nan"), float("nan"))
         T_new = geometry.inverse(slam_map.pose(keyframe_id))
         new_depth = geometry.apply(T_new, slam_map.positions[slam_map.point_rows(new_ids[both])])[:, 2]
@@ -307,7 +302,7 @@ class LoopCloser:
         ratio = float(np.median(ratios))
         # Of a median, from the median deviation, as of normally distributed numbers.
         sigma = 1.25 * 1.48 * float(np.median(np.abs(ratios / ratio - 1))) / np.sqrt(len(ratios))
-        return _RelativeScale(ratio, max(sigma, _LEAST_SCALE_SIGMA))
+        return _RelativeScale(ratio, max(sigma, self._config.min_scale_sigma))
 
     # -- correction ------------------------------------------------------------------------------------------
 
@@ -344,9 +339,9 @@ class LoopCloser:
         turn = float(geometry.rotation_angle(S_first_second[:3, :3] / scale))
         shift = float(np.linalg.norm(S_first_second[:3, 3]))
         same = (
-            max(scale, 1.0 / scale) < _SAME_SCALE
-            and turn < _SAME_TURN
-            and shift < _SAME_SHIFT * median_depth(slam_map, edge.j)
+            max(scale, 1.0 / scale) < self._config.merge_scale_ratio
+            and turn < self._config.merge_turn_rad
+            and shift < self._config.merge_shift_depths * median_depth(slam_map, edge.j)
         )
         if not same:
             logger.info("parts %d and %d: key frame %d finds them elsewhere to each other than the one before", *parts,
@@ -400,10 +395,10 @@ def _append(slam_map: Map, edge: LoopEdge) -> None:
     slam_map.loops.append(1, i=edge.i, j=edge.j, S_i_j=edge.S_i_j, information=edge.information, inliers=edge.inliers)
 
 
-def _information(found: Tracked, scale: _RelativeScale) -> Array:
+def _information(found: Tracked, scale: _RelativeScale, inflation: float) -> Array:
     """Inverse covariance (7, 7) of a revisit's residual, in lengths around the new key frame, from that of its pose,
     which is in those of the old place."""
-    units = np.array([scale.ratio] * 3 + [1.0] * 3) / _REVISIT_INFLATION
+    units = np.array([scale.ratio] * 3 + [1.0] * 3) / inflation
     information = np.zeros((7, 7))
     information[:6, :6] = np.linalg.inv(found.estimate.covariance) * np.outer(units, units)
     information[6, 6] = 1 / scale.sigma**2

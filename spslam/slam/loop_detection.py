@@ -14,11 +14,6 @@ from spslam.map.map import Ids, Map
 
 Array = NDArray[np.float64]
 
-_MOST_NEAR = 3
-_MOST_ALIKE = 3
-# Key frames around a candidate whose likeness counts with its own.
-_COMPANIONS = 4
-
 
 @dataclass(frozen=True)
 class _Place:
@@ -71,7 +66,7 @@ class LoopCandidates:
         view_cosine = poses[:, :3, 2] @ poses[row, :3, 2]
         rows = np.flatnonzero(old & (distance < radius) & (view_cosine > self._min_view_cosine))
         order = np.argsort(distance[rows] / np.maximum(radius[rows], 1e-12), kind="stable")
-        return slam_map.keyframes["id"][rows[order]][:_MOST_NEAR]
+        return slam_map.keyframes["id"][rows[order]][: self._config.near_candidates]
 
     def _alike(self, slam_map: Map, keyframe_id: int, old: Ids, connected: Ids) -> Ids:
         """Older key frames whose places look like this one for the stated number of key frames, the likest first."""
@@ -88,7 +83,7 @@ class LoopCandidates:
         places: list[tuple[float, _Place]] = []
         taken: set[int] = set()
         for candidate in candidates.tolist():
-            if len(places) == _MOST_ALIKE:
+            if len(places) == self._config.similar_candidates:
                 break
             if candidate in taken:
                 continue
@@ -96,7 +91,9 @@ class LoopCandidates:
             members = frozenset([candidate, *companions.tolist()])
             taken |= members
             seen = 1 + max((place.seen for place in self._before if place.members & members), default=0)
-            score = float(likeness[candidate] + likeness[companions[:_COMPANIONS]].clip(min=0).sum())
+            score = float(
+                likeness[candidate] + likeness[companions[: self._config.similarity_companions]].clip(min=0).sum()
+            )
             places.append((score, _Place(candidate, members, seen)))
         self._before = [place for _, place in places]
         confirmed = [(score, place) for score, place in places if place.seen >= self._config.confirmations]

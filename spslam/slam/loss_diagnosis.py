@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from spslam.camera import Camera
-from spslam.config import Config
+from spslam.config import Config, LossDiagnosisConfig
 from spslam.frame import Observations
 from spslam.interfaces import Matcher
 from spslam.map.map import Ids
@@ -34,12 +34,8 @@ from spslam.map.map import Ids
 Array = NDArray[np.float64]
 Cause = Literal["dark", "occlusion", "blur", "too few features", "jump", "too little parallax", "unclear"]
 
-# Frames that tell what is usual: a second or two.
-_RECENT_FRAMES = 30
 # Images are reduced to about this many columns: blur that loses tracking still shows, noise is averaged out.
 _COLUMNS = 160
-# What is usual times these is the limit.
-_DARK, _BLURRED, _FADED, _FEW = 0.3, 0.6, 0.2, 0.5
 # Grey levels below which there is no texture, or no difference, to speak of.
 _LEAST_CONTRAST, _LEAST_DARKENING = 3.0, 10.0
 # Squares of the reduced image that are looked for in the next, pixels: their side, how far they may go, how far apart
@@ -49,8 +45,8 @@ _FOUND = 0.75
 # What covers an image leaves few of the squares, at least so many, which lie side by side: share of the neighbours of
 # one that are left, too.
 _LEFT, _LEAST_LEFT, _GATHERED = 0.4, 6, 0.4
-# Matches agree that move within this share of the image width of each other; a view that moved farther jumped.
-_AGREE, _FAR = 0.05, 0.25
+# Matches agree that move within this share of the image width of each other.
+_AGREE = 0.05
 _FEW_MATCHED = 0.1
 # An image is flat whose grey levels, but for the darkest and brightest so many per cent, differ by less; every so many
 # rows and columns are looked at.
@@ -121,12 +117,13 @@ class HealthMonitor:
     """
 
     def __init__(self, config: Config, matcher: Matcher, max_distance: float) -> None:
+        self._limits = config.loss_diagnosis
         self._config = config.tracking
         self._matcher = matcher
         self._max_distance = max_distance
-        self._images: deque[ImageStatistics] = deque(maxlen=_RECENT_FRAMES)
-        self._keypoints: deque[int] = deque(maxlen=_RECENT_FRAMES)
-        self._inliers: deque[int] = deque(maxlen=_RECENT_FRAMES)
+        self._images: deque[ImageStatistics] = deque(maxlen=self._limits.recent_frames)
+        self._keypoints: deque[int] = deque(maxlen=self._limits.recent_frames)
+        self._inliers: deque[int] = deque(maxlen=self._limits.recent_frames)
         self._last: tuple[Observations, Ids] | None = None
         self._clear = np.zeros((0, 0), dtype=np.float32)
         self._levels: list[tuple[float, float]] = []
@@ -173,7 +170,7 @@ class HealthMonitor:
         self._inliers.append(inliers)
         self._last = observations, point_ids
         # What covers the image may do so step by step.
-        if inliers >= _FEW * np.median(self._inliers):
+        if inliers >= self._limits.few_ratio * np.median(self._inliers):
             self._clear = small
 
     def diagnose(self, image: NDArray[np.uint8], observations: Observations, camera: Camera) -> Loss:
@@ -198,6 +195,7 @@ class HealthMonitor:
         small = reduce_image(image)
         left, textured = _squares_left(self._clear, small)
         return _Evidence(
+            limits=self._limits,
             now=image_statistics(small),
             usual=_median(list(self._images)),
             keypoints=len(observations),
@@ -260,6 +258,7 @@ class _Evidence:
     """What the rules judge.
 
     Attributes:
+        limits: from which on a cause is one.
         now, usual: statistics of the lost frame's image, and the median of those tracked before.
         keypoints, usual_keypoints: likewise.
         left: (R, C) squares of the image before that this one still shows.
@@ -270,6 +269,7 @@ class _Evidence:
         mono: whether points come from the parallax of a single camera only.
     """
 
+    limits: LossDiagnosisConfig
     now: ImageStatistics
     usual: ImageStatistics
     keypoints: int
@@ -291,7 +291,7 @@ class _Evidence:
 
 def _dark(seen: _Evidence) -> str:
     now, usual = seen.now.brightness, seen.usual.brightness
-    if now > _DARK * usual or usual - now < _LEAST_DARKENING:
+    if now > seen.limits.dark_ratio * usual or usual - now < _LEAST_DARKENING:
         return ""
     return f"brightness {now:.0f} grey levels where {usual:.0f} are usual"
 
@@ -299,7 +299,7 @@ def _dark(seen: _Evidence) -> str:
 def _occlusion(seen: _Evidence) -> str:
     """A small part of the image goes on as before, in one piece, and nothing of the rest does."""
     count = int(np.count_nonzero(seen.left))
-    if seen.contrast < _FADED or not _LEAST_LEFT <= count <= _LEFT * seen.textured:
+    if seen.contrast < seen.limits.faded_ratio or not _LEAST_LEFT <= count <= _LEFT * seen.textured:
         return ""
     around = cv2.blur(seen.left.astype(np.float32), (3, 3), borderType=cv2.BORDER_REFLECT)
     if np.median(around[seen.left]) < _GATHERED:
@@ -308,17 +308,17 @@ def _occlusion(seen: _Evidence) -> str:
 
 
 def _blur(seen: _Evidence) -> str:
-    if seen.usual.contrast < _LEAST_CONTRAST or seen.contrast < _FADED:
+    if seen.usual.contrast < _LEAST_CONTRAST or seen.contrast < seen.limits.faded_ratio:
         return ""
     share = float(np.min(seen.now.sharpness / np.maximum(seen.usual.sharpness, 1e-9)))
-    if share > _BLURRED:
+    if share > seen.limits.blurred_ratio:
         return ""
     keypoints = f"{seen.keypoints} key points where {seen.usual_keypoints:.0f} are usual"
     return f"sharpness {100 * share:.0f} % of usual, {keypoints}"
 
 
 def _too_few_features(seen: _Evidence) -> str:
-    if seen.keypoints >= _FEW * seen.usual_keypoints and seen.contrast >= _FADED:
+    if seen.keypoints >= seen.limits.few_ratio * seen.usual_keypoints and seen.contrast >= seen.limits.faded_ratio:
         return ""
     return (
         f"{seen.keypoints} key points where {seen.usual_keypoints:.0f} are usual, "
@@ -329,14 +329,14 @@ def _too_few_features(seen: _Evidence) -> str:
 def _jump(seen: _Evidence) -> str:
     if seen.matches < _FEW_MATCHED * seen.matchable:
         return f"{seen.matches} of {seen.keypoints} key points match the frame before"
-    if seen.moved > _FAR:
+    if seen.moved > seen.limits.max_motion_fraction:
         return f"{seen.matches} matches with the frame before moved by {100 * seen.moved:.0f} % of the image width"
     return ""
 
 
 def _too_little_parallax(seen: _Evidence) -> str:
     """The view goes on, but out of the map: a single camera maps nothing that it sees from one place only."""
-    if not seen.mono or seen.mapped >= min(seen.min_mapped, _FEW * seen.matches):
+    if not seen.mono or seen.mapped >= min(seen.min_mapped, seen.limits.few_ratio * seen.matches):
         return ""
     return f"{seen.matches} key points match the frame before, {seen.mapped} of them are in the map"
 

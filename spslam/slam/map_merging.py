@@ -53,7 +53,7 @@ def merge_maps(config: Config, parts: Parts, first: SavedMap, second: SavedMap) 
             f"no place was found in both maps, of {len(slam_map.keyframes) - len(added)} and {len(added)} key "
             f"frames{doubt}: they must show a common stretch from similar directions"
         )
-    refiner = GlobalRefiner(config.loop, parts.global_bundle)
+    refiner = GlobalRefiner(config.global_bundle, parts.global_bundle)
     slam_map.part = int(slam_map.keyframes["part"][0])
     refiner.start(slam_map, origin.camera)
     refiner.finish(slam_map)

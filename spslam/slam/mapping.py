@@ -89,7 +89,10 @@ class KeyframeRule:
         close = tracked.observations.depth < self._close_m
         tracked_close = np.count_nonzero(close & (tracked.point_ids >= 0))
         new_close = np.count_nonzero(close & (tracked.point_ids < 0))
-        return bool(tracked_close < self._config.min_close_points and new_close > 0.7 * self._config.min_close_points)
+        return bool(
+            tracked_close < self._config.min_close_points
+            and new_close > self._config.min_new_close_ratio * self._config.min_close_points
+        )
 
     @staticmethod
     def _flow(tracked: Tracked, slam_map: Map, reference: slice) -> float:
@@ -136,7 +139,7 @@ class Mapper:
         slam_map.describe_from(keyframe_id)
         self._cull_points(slam_map, keyframe_id)
         self._create_from_depth(slam_map, camera, keyframe_id)
-        neighbors, _ = slam_map.covisible(keyframe_id, least=10)
+        neighbors, _ = slam_map.covisible(keyframe_id, least=self._config.mapping.min_shared_points)
         neighbors = neighbors[: self._config.mapping.neighbors]
         self._triangulate(slam_map, camera, keyframe_id, neighbors)
         self._fuse(slam_map, camera, keyframe_id, neighbors)
@@ -307,7 +310,8 @@ class Mapper:
         points = slam_map.points_seen_by(np.array([keyframe_id]))
         if len(points) == 0:
             return False
-        return bool(np.mean(slam_map.views(points) >= 4) >= self._config.mapping.redundant_share)
+        config = self._config.mapping
+        return bool(np.mean(slam_map.views(points) > config.redundant_views) >= config.redundant_share)
 
     # -- bundle adjustment -----------------------------------------------------------------------------------
 
@@ -316,7 +320,7 @@ class Mapper:
         None where nothing is to be refined."""
         if not self._config.bundle.enabled or len(slam_map.keyframes) < 2:
             return None
-        neighbors, _ = slam_map.covisible(keyframe_id, least=10)
+        neighbors, _ = slam_map.covisible(keyframe_id, least=self._config.mapping.min_shared_points)
         moving = np.append(neighbors[: self._config.bundle.window - 1], keyframe_id)
         point_ids = slam_map.points_seen_by(moving)
         point_ids = point_ids[slam_map.views(point_ids) >= (1 if camera.baseline_m is not None else 2)]

@@ -20,6 +20,7 @@ How and why: docs/decisions/0015-what-moves.md.
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -28,44 +29,39 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spslam.camera import Camera
+from spslam.config import Config, MoversConfig
 from spslam.interfaces import PoseEstimate, PoseSolver
 from spslam.map.map import NO_POINT, Ids, Map
+from spslam.notices import notice
 from spslam.slam.tracking import Tracked, hull_share
 from spslam.slam.two_motions import Cells, consensus, find_split, residuals, rival
 
+logger = logging.getLogger(__name__)
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 Counts = NDArray[np.int16]
 
-# Frames in which a new point must agree before it is proven.
-_PROBATION = 3
 # Least number of new points to check; of proven points to estimate a pose from, and the share of the image they span.
 _LEAST_NEW, _LEAST_PROVEN, _LEAST_HULL = 10, 30, 0.05
-# A point contradicts a pose if its reprojection error exceeds 1 px and 3 standard deviations of the proven points.
-_OFF_PX, _OFF_SIGMAS = 1.0, 3.0
-# Least number of contradicting points: new points for the probation, points in coherent cells for the consensus. New
-# points move alike if their residuals add up to 75 % of their lengths (noise and wrong depths stay below 60 %).
-_LEAST_AGAINST, _LEAST_TOGETHER, _ALIKE = 5, 10, 0.75
-# Pull of the new points on the pose: least chi-square of the shift of the proven points (static recordings stay
-# below 40), where most of the new points (half) contradict in one direction (90 %), and where they do so in each cell
-# alone; least shift (RMS, pixels), and floor of the standard deviation (pixels).
-_PULLED, _PULLED_BY_MOST, _PULLED_IN_CELLS, _MOST_NEW, _VERY_ALIKE = 100.0, 40.0, 400.0, 0.5, 0.9
+# Least number of contradicting points: new points for the probation, points in coherent cells for the consensus.
+_LEAST_AGAINST, _LEAST_TOGETHER = 5, 10
+# Pull of the new points on the pose: factors on the least chi-square where most of the new points (half) contradict in
+# one direction (90 %), and where they do so in each cell alone; least shift (RMS, pixels), and floor of the standard
+# deviation (pixels).
+_PULLED_BY_MOST, _PULLED_IN_CELLS, _MOST_NEW, _VERY_ALIKE = 0.4, 4.0, 0.5, 0.9
 _PULLED_PX, _LEAST_SIGMA_PX = 0.15, 0.05
-# Takeover: less than half of the proven points of the frame before are inliers, and tracking with the proven
-# points alone gives twice as many. A result that spans less than 35 % of the image is doubtful.
-_GONE, _MORE, _LITTLE = 0.5, 2, 0.35
+# Takeover: tracking with the proven points alone gives twice as many. A result that spans less than 35 % of the image
+# is doubtful.
+_MORE, _LITTLE = 2, 0.35
 # Doubt: one of the last 3 frames, without a gap over 0.25 s, had 100 proven inliers, and less than 10 % of them
 # are left.
 _KNOWN, _RECENT, _GAP_S, _LEFT = 100, 3, 0.25, 0.1
-# Consensus: the mean inlier rate over the cells must rise by 0.1; an inlier is within 2.5 standard deviations or
-# 0.5 px.
-_CLEARLY, _NEAR_SIGMAS, _NEAR_PX = 0.1, 2.5, 0.5
+# Consensus: an inlier is within 2.5 standard deviations or 0.5 px.
+_NEAR_SIGMAS, _NEAR_PX = 2.5, 0.5
 # Doubt: this share of the cells moves.
 _HALF = 0.45
 # Median length of a vector of two normal deviates.
 _MEDIAN_LENGTH = 1.1774
-# Frames after the first one in which its points are looked at for two motions.
-_FIRST_FRAMES = 10
 _MOST = np.int16(1000)
 
 
@@ -89,7 +85,8 @@ class Movers:
         moving: what was found so far.
     """
 
-    def __init__(self, pose_solver: PoseSolver) -> None:
+    def __init__(self, config: Config, pose_solver: PoseSolver) -> None:
+        self._config = config.movers
         self._pose_solver = pose_solver
         self.moving = MovingPoints()
         # By id of the point, with room for more: frames in which it agreed, and whether it moves by itself.
@@ -99,7 +96,7 @@ class Movers:
         # Positions of the first points, by id, and the frames that they were looked at in; pixels in the first key
         # frame of those that proved to move.
         self._first: Array = np.zeros((0, 3))
-        self._looked = _FIRST_FRAMES
+        self._looked = self._config.first_frames
         self._began_moving: Array | None = None
         # Of the last frames: when they were, and how many proven points they saw.
         self._recent: deque[tuple[float, int]] = deque(maxlen=_RECENT)
@@ -107,7 +104,7 @@ class Movers:
     def trust(self, slam_map: Map) -> None:
         """Take all points of the map for proven: there is nothing else yet that could tell."""
         self._reserve(slam_map)
-        self._agreed[: slam_map.next_ids[0]] = _PROBATION
+        self._agreed[: slam_map.next_ids[0]] = self._config.probation_frames
         self._proven_before = 0
 
     def begin(self, slam_map: Map, keyframe_id: int, watch: bool) -> None:
@@ -119,7 +116,7 @@ class Movers:
         rows = slam_map.observation_rows(keyframe_id)
         ids, pixels = slam_map.observations["point"][rows], slam_map.observations["pixel"][rows]
         if self._began_moving is None:
-            self._looked = 0 if watch else _FIRST_FRAMES
+            self._looked = 0 if watch else self._config.first_frames
         else:
             moving = np.any(np.all(pixels[:, None] == self._began_moving, axis=2), axis=1)
             slam_map.remove_points(ids[moving & (ids >= 0)])
@@ -128,31 +125,59 @@ class Movers:
         self._first[slam_map.points["id"]] = slam_map.positions
         self.trust(slam_map)
 
-    def outvotes(self, tracked: Tracked, slam_map: Map, keyframe_id: int, camera: Camera) -> bool:
+    def outvotes(self, tracked: Tracked, slam_map: Map, camera: Camera) -> bool:
         """Whether most of the image moves in another way than the pose of one of the first frames: the first points
-        that go along with it prove to move by themselves, and the map must begin anew.
-
-        Args:
-            keyframe_id: that the map began with.
-        """
-        if self._looked >= _FIRST_FRAMES:
+        that go along with it prove to move by themselves, and the map must begin anew."""
+        if self._looked >= self._config.first_frames:
             return False
         self._looked += 1
         matched = _matched(tracked, slam_map)
         first = matched.ids < len(self._first)
         ids, pixels = matched.ids[first], matched.pixels[first]
-        other = rival(tracked.estimate.T_cam_world, self._first[ids], pixels, matched.inlier[first], camera)
+        gain = self._config.min_rival_gain
+        other = rival(gain, tracked.estimate.T_cam_world, self._first[ids], pixels, matched.inlier[first], camera)
         if other is not None and other.even:
             self.moving.doubts.add(tracked.observations.index)
         if other is None or not other.wins:
             return False
         moving = other.moving
         self._note(tracked, matched, camera, np.isin(matched.ids, ids[moving]))
-        rows = slam_map.observation_rows(keyframe_id)
+        rows = slam_map.observation_rows(int(slam_map.keyframes["id"][0]))
         seen = np.isin(slam_map.observations["point"][rows], ids[moving])
         self._began_moving = slam_map.observations["pixel"][rows][seen].copy()
-        self._looked = _FIRST_FRAMES
+        self._looked = self._config.first_frames
         return True
+
+    def drop(self, tracked: Tracked, slam_map: Map) -> Tracked:
+        """The frame without the key points that show what moves by itself; the map loses these points."""
+        ids = slam_map.points["id"]
+        slam_map.remove_points(ids[self.are_moving(slam_map, ids)])
+        shown = self.are_moving(slam_map, tracked.rejected)
+        return tracked.moved(tracked.estimate.T_cam_world, slam_map).select(~shown)
+
+    def tell(self) -> None:
+        """Notice how much moved by itself, and where it may have been the rest that did."""
+        shares, doubts = self.moving.shares, self.moving.doubts
+        if shares:
+            notice(
+                logger,
+                "moving_points",
+                "%.0f %% of the matched points moved by themselves in %d frames, from frame %d on, and were left out",
+                100 * np.mean(list(shares.values())),
+                len(shares),
+                min(shares),
+                count=len(shares),
+            )
+        if doubts:
+            notice(
+                logger,
+                "moving_view",
+                "as much of the image moved by itself as stood still, or hid what was known, in %d frames, from frame "
+                "%d on: the motion of the camera is a guess there",
+                len(doubts),
+                min(doubts),
+                count=len(doubts),
+            )
 
     def are_moving(self, slam_map: Map, ids: Ids) -> Mask:
         """(N,) which of the points (ids, NO_POINT for none) are known to move by themselves."""
@@ -162,7 +187,7 @@ class Movers:
     def proven(self, slam_map: Map, ids: Ids) -> Ids:
         """Those of the points (ids) that were seen to stand still."""
         self._reserve(slam_map)
-        return ids[self._agreed[ids] >= _PROBATION]
+        return ids[self._agreed[ids] >= self._config.probation_frames]
 
     def judge(
         self, tracked: Tracked, slam_map: Map, camera: Camera, track_by_proven: Callable[[], Tracked | None]
@@ -178,7 +203,7 @@ class Movers:
         if judged is tracked:
             judged = self._by_most_of_the_image(tracked, _matched(tracked, slam_map), camera)
         tracked = judged
-        self._proven_before = int(np.count_nonzero(self._agreed[tracked.seen] >= _PROBATION))
+        self._proven_before = int(np.count_nonzero(self._agreed[tracked.seen] >= self._config.probation_frames))
         self._doubt_what_is_left(tracked)
         return tracked
 
@@ -188,17 +213,19 @@ class Movers:
         self, tracked: Tracked, camera: Camera, track_by_proven: Callable[[], Tracked | None]
     ) -> Tracked:
         """The frame as its proven points alone see it, where new ones took over at once; these are matched still."""
-        proven = int(np.count_nonzero(self._agreed[tracked.seen] >= _PROBATION))
-        if proven >= _GONE * self._proven_before or tracked.inliers - proven < max(proven, _LEAST_NEW):
+        proven = int(np.count_nonzero(self._agreed[tracked.seen] >= self._config.probation_frames))
+        if proven >= self._config.takeover_fraction * self._proven_before or tracked.inliers - proven < max(
+            proven, _LEAST_NEW
+        ):
             return tracked
         again = track_by_proven()
-        least = max(_LEAST_PROVEN, _GONE * self._proven_before, _MORE * proven)
+        least = max(_LEAST_PROVEN, self._config.takeover_fraction * self._proven_before, _MORE * proven)
         if again is None or again.inliers < least or again.coverage(camera) < _LEAST_HULL:
             return tracked
         if again.coverage(camera) < _LITTLE:
             self.moving.doubts.add(tracked.observations.index)
         new = np.where(tracked.point_ids >= 0, tracked.point_ids, tracked.rejected)
-        new[(new < 0) | (self._agreed[new] >= _PROBATION) | (again.point_ids >= 0)] = NO_POINT
+        new[(new < 0) | (self._agreed[new] >= self._config.probation_frames) | (again.point_ids >= 0)] = NO_POINT
         return replace(again, rejected=np.where(new >= 0, new, again.rejected))
 
     def _doubt_what_is_left(self, tracked: Tracked) -> None:
@@ -213,7 +240,7 @@ class Movers:
 
     def _by_proven(self, tracked: Tracked, matched: _Matched, camera: Camera) -> Tracked:
         """The frame at the pose that the proven points tell, where new ones pull it away from there."""
-        proven = self._agreed[matched.ids] >= _PROBATION
+        proven = self._agreed[matched.ids] >= self._config.probation_frames
         new = ~proven
         agree = new & matched.inlier
         if (
@@ -233,16 +260,17 @@ class Movers:
         off = matched.residuals(estimate.T_cam_world, camera)
         far = np.hypot(*off.T)
         sigma = max(float(np.median(far[telling])) / _MEDIAN_LENGTH, _LEAST_SIGMA_PX)
-        against = new & ~(far <= max(_OFF_PX, _OFF_SIGMAS * sigma))
+        against = new & ~(far <= self._contradiction(sigma))
         moved = (off - matched.residuals(tracked.estimate.T_cam_world, camera))[telling]
         pull = float(np.sum(moved**2))
-        least = _pull_that_tells(off[against], matched.pixels[against], int(np.count_nonzero(new)), camera)
+        new_points = int(np.count_nonzero(new))
+        least = _pull_that_tells(self._config, off[against], matched.pixels[against], new_points, camera)
         if pull < max(least * sigma**2, _PULLED_PX**2 * len(moved)):
             _count(self._agreed, matched.ids[agree & ~against])
             return tracked
         estimate = self._refine(estimate.T_cam_world, matched, proven, camera)
         far = np.hypot(*matched.residuals(estimate.T_cam_world, camera).T)
-        inlier = new & ~against & (far <= max(_OFF_PX, _OFF_SIGMAS * sigma))
+        inlier = new & ~against & (far <= self._contradiction(sigma))
         _count(self._agreed, matched.ids[inlier])
         inlier[proven] = estimate.inliers
         self._note(tracked, matched, camera, against)
@@ -251,7 +279,8 @@ class Movers:
     def _by_most_of_the_image(self, tracked: Tracked, matched: _Matched, camera: Camera) -> Tracked:
         """The frame at the pose that most of the image agrees with, where its own lies between two motions."""
         T_cam_world = tracked.estimate.T_cam_world
-        found = find_split(matched.pixels, matched.residuals(T_cam_world, camera), matched.inlier, camera)
+        off = matched.residuals(T_cam_world, camera)
+        found = find_split(self._config.min_explained, matched.pixels, off, matched.inlier, camera)
         if found is None:
             return tracked
         T, standing = consensus(found, T_cam_world, matched.points, matched.pixels, camera)
@@ -261,16 +290,16 @@ class Movers:
             T = self._refine(T, matched, standing, camera, coarse=coarse).T_cam_world
             off = matched.residuals(T, camera)
             far = np.hypot(*off.T)
-            standing = far <= max(_OFF_PX, _OFF_SIGMAS * found.sigma_px)
+            standing = far <= self._contradiction(found.sigma_px)
         cells = Cells.over(matched.pixels, camera)
         moving = cells.together(~standing, off)
         if np.count_nonzero(moving) < _LEAST_TOGETHER or np.count_nonzero(standing & ~moving) < _LEAST_PROVEN:
             return tracked
         # In the first frames two motions are still close to each other: `outvotes` tells them apart later.
-        if not found.between or self._looked < _FIRST_FRAMES:
+        if not found.between or self._looked < self._config.first_frames:
             near = max(_NEAR_PX, _NEAR_SIGMAS * float(np.median(far[standing])) / _MEDIAN_LENGTH)
             before = np.hypot(*matched.residuals(T_cam_world, camera).T)
-            if cells.agreement(far <= near) < cells.agreement(before <= near) + _CLEARLY:
+            if cells.agreement(far <= near) < cells.agreement(before <= near) + self._config.min_agreement_gain:
                 return tracked
         estimate = self._refine(T, matched, standing & ~moving, camera)
         inlier = standing & ~moving
@@ -278,6 +307,10 @@ class Movers:
         self._agreed[matched.ids[moving]] = 0
         self._note(tracked, matched, camera, moving)
         return _seeing(tracked, matched, estimate, inlier)
+
+    def _contradiction(self, sigma: float) -> float:
+        """Largest reprojection error, pixels, of points with this standard deviation that agree with a pose."""
+        return max(self._config.outlier_px, self._config.outlier_sigmas * sigma)
 
     def _refine(
         self, T_cam_world: Array, matched: _Matched, mask: Mask, camera: Camera, *, coarse: bool = False
@@ -346,7 +379,7 @@ def _seeing(tracked: Tracked, matched: _Matched, estimate: PoseEstimate, inlier:
     return replace(tracked, estimate=replace(estimate, inliers=inlier), point_ids=ids[0], rejected=ids[1])
 
 
-def _pull_that_tells(off: Array, pixels: Array, new: int, camera: Camera) -> float:
+def _pull_that_tells(config: MoversConfig, off: Array, pixels: Array, new: int, camera: Camera) -> float:
     """Least pull, in variances, that new points with residuals (K, 2) at pixels (K, 2) must have for them to move.
 
     Args:
@@ -356,11 +389,11 @@ def _pull_that_tells(off: Array, pixels: Array, new: int, camera: Camera) -> flo
         return np.inf
     most = len(off) > _MOST_NEW * new
     alike = float(np.hypot(*off.sum(axis=0))) / float(np.hypot(*off.T).sum())
-    if alike >= _ALIKE:
-        return _PULLED_BY_MOST if most and alike >= _VERY_ALIKE else _PULLED
+    if alike >= config.min_alignment:
+        return config.min_pull_chi2 * (_PULLED_BY_MOST if most and alike >= _VERY_ALIKE else 1.0)
     cells = Cells.over(pixels, camera)
     by_cells = np.mean(cells.together(np.ones(len(off), dtype=bool), off))
-    return _PULLED_IN_CELLS if most and by_cells >= _ALIKE else np.inf
+    return config.min_pull_chi2 * _PULLED_IN_CELLS if most and by_cells >= config.min_alignment else np.inf
 
 
 def _count(counts: Counts, ids: Ids) -> None:

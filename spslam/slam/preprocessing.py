@@ -12,7 +12,7 @@ from spslam.camera import Camera
 from spslam.config import Config, DepthConfig
 from spslam.errors import CalibrationError, DatasetError
 from spslam.frame import Features, Frame, Observations, unit_descriptors
-from spslam.interfaces import Extractor, StereoMatcher
+from spslam.interfaces import Extractor, StereoMatcher, at_once, engine, identity
 from spslam.slam.rolling_shutter import readout_delays
 
 Array = NDArray[np.float64]
@@ -34,20 +34,31 @@ def tracking_camera(frame: Frame, config: Config) -> Camera:
     return camera
 
 
-class Observer:
+class Preprocessor:
     """Extracts the features of frames and gives them depth.
 
-    Args:
-        min_disparity: least disparity of a stereo match, pixels.
+    Attributes:
+        extractor: identity of the front end, weights included.
+        engine: what runs the extractor and how exactly.
+        max_concurrency: threads that may call `observe` at a time.
     """
 
     def __init__(self, config: Config, extractor: Extractor, stereo_matcher: StereoMatcher) -> None:
+        self.extractor = identity(extractor)
+        self.engine = engine(extractor)
+        self.max_concurrency = at_once(extractor)
         self._config = config
         self._extractor = extractor
         self._stereo_matcher = stereo_matcher
 
-    def observe(self, frame: Frame, camera: Camera) -> Observations:
-        """Observations of a frame; `camera` is its `tracking_camera`."""
+    def observe(self, frame: Frame) -> Observations:
+        """What a frame shows, which depends on no other frame: another thread may find it ahead of `Slam.track`.
+
+        Raises:
+            CalibrationError: a stereo frame without a baseline.
+            DatasetError: images that do not fit the camera.
+        """
+        camera = tracking_camera(frame, self._config)
         check_images(frame)
         if frame.image_right is not None:
             left = self._extractor.extract(frame.image)

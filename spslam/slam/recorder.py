@@ -80,23 +80,33 @@ class Recorder:
         self._keyframe_ids.append(keyframe_id)
         self._T_keyframe_cam.append(geometry.inverse(slam_map.pose(keyframe_id)) @ T_world_cam)
 
+    def add_keyframes(self, keyframe_ids: list[int], slam_map: Map) -> None:
+        """Record the frames that a submap begins with."""
+        for keyframe_id in keyframe_ids:
+            timestamp = float(slam_map.keyframes["timestamp"][slam_map.keyframe_rows(np.asarray(keyframe_id))])
+            self.add(timestamp, slam_map.pose(keyframe_id), keyframe_id, slam_map)
+
     def move_last(self, keyframe_id: int) -> None:
         """Let the frame recorded last be the key frame of this id: it became one."""
         self._keyframe_ids[-1] = keyframe_id
         self._T_keyframe_cam[-1] = np.eye(4)
 
-    def reanchor(self, removed: RemovedKeyframe) -> None:
-        """Pass the frames of a culled key frame on to its heir."""
+    def keyframe_removed(self, slam_map: Map, removed: RemovedKeyframe) -> None:
+        """Pass the frames of a culled keyframe on to its heir."""
         for i, keyframe_id in enumerate(self._keyframe_ids):
             if keyframe_id == removed.keyframe_id:
                 self._keyframe_ids[i] = removed.heir_id
                 self._T_keyframe_cam[i] = removed.T_heir_removed @ self._T_keyframe_cam[i]
 
-    def rescale(self, rescaling: Rescaling) -> None:
-        """Let distances to key frames change with the size of the map around them."""
+    def keyframes_rescaled(self, rescaling: Rescaling) -> None:
+        """Let distances to keyframes change with the size of the map around them."""
         scales = rescaling.of(np.asarray(self._keyframe_ids, dtype=np.int64))
         for T_keyframe_cam, scale in zip(self._T_keyframe_cam, scales, strict=True):
             T_keyframe_cam[:3, 3] *= scale
+
+    def clear(self) -> None:
+        """Forget all frames."""
+        self._timestamps, self._keyframe_ids, self._T_keyframe_cam = [], [], []
 
     def parts(self, slam_map: Map) -> NDArray[np.int64]:
         """(N,) the part of the map that each recorded frame is in."""

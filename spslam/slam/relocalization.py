@@ -27,17 +27,6 @@ from spslam.slam.tracking import Motion, Tracked, Tracker
 logger = logging.getLogger(__name__)
 Array = NDArray[np.float64]
 
-# Frames that find themselves at the same place far away before it is believed, and those between them that need not.
-_CONFIRMATIONS = 3
-_MAY_MISS = 3
-# A camera that moved on by itself sees at least so much of what it saw when it was lost, share of the points; with less
-# it may be where nothing is known yet, whatever looks alike elsewhere.
-_STILL_IN_VIEW = 0.45
-# An image that shows fewer key points than this share of those of the last key frame is no witness.
-_CLEAR_SHARE = 0.33
-# So long after a loss the place is expected where the motion before it leads, seconds.
-_EXPECTED_S = 1.0
-
 
 class _Search:
     """The places where one frame finds itself, key frame by key frame, each tried once; weak ones, too."""
@@ -81,9 +70,10 @@ class Relocalizer:
     """
 
     def __init__(self, config: Config, tracker: Tracker, places: PlaceRecognizer) -> None:
+        self._settings = config
         self._config = config.tracking
+        self._limits = config.relocalization
         self._min_covisibility = config.loop.min_covisibility
-        self._drift = config.loop.max_distance_ratio
         self._tracker = tracker
         self._places = places
         self._last: Departure | None = None
@@ -132,14 +122,14 @@ class Relocalizer:
             self._claims = []
             return place.tracked
         self._missed += 1
-        if self._missed > _MAY_MISS:
+        if self._missed > self._limits.max_missed:
             self._claims = []
         return None
 
     def _find(
         self, search: _Search, observations: Observations, slam_map: Map, camera: Camera, reference_id: int
     ) -> Place | None:
-        reach = None if self._last is None else self._last.reach(observations.timestamp, slam_map)
+        reach = None if self._last is None else self._last.reach(observations.timestamp, slam_map, self._limits)
         if self._last is None or reach is None:
             return self._anywhere(search, observations, slam_map, reference_id)
         place = self._within(search, observations, slam_map, reach, reference_id)
@@ -147,7 +137,7 @@ class Relocalizer:
             return place
         if self._would_see(observations, self._last, reach, slam_map, camera):
             self._away += 1
-        elif self._away < _CONFIRMATIONS:
+        elif self._away < self._limits.confirmations:
             return None
         return self._confirmed(self._beyond(search, observations, slam_map))
 
@@ -157,7 +147,7 @@ class Relocalizer:
         """Whether a frame would show much of what the camera saw last, had that moved on by itself: one that shows
         nothing of it then tells that it was carried away."""
         usual = slam_map.observation_rows(last.keyframe_id)
-        if len(observations) < _CLEAR_SHARE * (usual.stop - usual.start):
+        if len(observations) < self._limits.min_keypoint_fraction * (usual.stop - usual.start):
             return False
         seen = slam_map.points_seen_by(np.array([last.keyframe_id]))
         rows = slam_map.point_rows(slam_map.points_seen_by(self._tracker.local_keyframes(slam_map, seen)))
@@ -165,7 +155,7 @@ class Relocalizer:
             int(np.count_nonzero(self._tracker.project(slam_map, camera, T_cam_world, rows)[1]))
             for T_cam_world in (geometry.inverse(reach.T_world_cam), last.expected(reach))
         )
-        return now >= _STILL_IN_VIEW * then
+        return now >= self._limits.min_visible_fraction * then
 
     def find_near(self, observations: Observations, slam_map: Map, camera: Camera, reference_id: int) -> Tracked | None:
         """As `find`, around the last place alone, wherever that leads."""
@@ -202,7 +192,7 @@ class Relocalizer:
             return None
         others = self._enough(search.each(self._alike(observations, slam_map, ids, first)))
         best = max([first, *(place for place in others if place.is_within(reach))], key=lambda place: place.inliers)
-        rivals = [place for place in best.rivals(search.found, slam_map, self._drift) if place.is_within(reach)]
+        rivals = [place for place in best.rivals(search.found, slam_map, self._settings) if place.is_within(reach)]
         return self._expected(best, rivals, reach) if rivals else best
 
     def _expected(self, best: Place, rivals: list[Place], reach: Reach) -> Place | None:
@@ -215,7 +205,7 @@ class Relocalizer:
 
         first, second = sorted([best, *rivals], key=off)[:2]
         enough = first.inliers >= self._config.recovery_inliers
-        if enough and reach.seconds <= _EXPECTED_S and off(first) < 0.5 * off(second):
+        if enough and reach.seconds <= self._limits.expected_s and off(first) < 0.5 * off(second):
             return first
         self._doubt(best, rivals)
         return None
@@ -228,7 +218,7 @@ class Relocalizer:
             return None
         for _ in search.each(self._alike(observations, slam_map, slam_map.keyframes["id"], best)):
             pass
-        rivals = best.rivals(search.found, slam_map, self._drift)
+        rivals = best.rivals(search.found, slam_map, self._settings)
         if rivals:
             self._doubt(best, rivals)
         return None if rivals else best
@@ -248,7 +238,7 @@ class Relocalizer:
             self._claims = []
         self._claims.append(place)
         self._missed = -1
-        return place if len(self._claims) >= _CONFIRMATIONS else None
+        return place if len(self._claims) >= self._limits.confirmations else None
 
     def _is_claimed(self, place: Place) -> bool:
         """Whether the latest frame that saw a place saw it where this one can come from."""
@@ -256,7 +246,8 @@ class Relocalizer:
             return False
         before, fastest = self._claims[-1], self._last.fastest if self._last is not None else (0.0, 0.0)
         seconds = place.tracked.observations.timestamp - before.tracked.observations.timestamp
-        return place.is_within(Reach.after(seconds, before.part, before.tracked.T_world_cam, before.depth, fastest))
+        reach = Reach.after(self._limits, seconds, before.part, before.tracked.T_world_cam, before.depth, fastest)
+        return place.is_within(reach)
 
     def _doubt(self, best: Place, rivals: list[Place]) -> None:
         """Neither place is believed in."""

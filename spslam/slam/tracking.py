@@ -18,12 +18,6 @@ from spslam.interfaces import Matcher, PoseEstimate, PoseSolver
 from spslam.map.map import NO_POINT, Ids, Map
 
 Array = NDArray[np.float64]
-# A camera mostly is where it was expected: first a gate so much smaller, which holds a sixth of the pairs, is tried. It
-# counts only where so many of the matches agree with the pose. So many points tell where to look for all of them.
-_NEAR_GATE, _NEAR_SHARE, _NEAR_POINTS = 0.4, 0.6, 600
-_GATE_WIDENINGS = (1.0, 2.5)
-# The fastest speed of late fades to a third in so long.
-_SPEED_FADES_S = 1.0
 _NAN_COVARIANCE = np.full((6, 6), np.nan)
 
 
@@ -64,6 +58,47 @@ class TrackResult:
     covariance: Array = field(default_factory=_NAN_COVARIANCE.copy)
     median_error_px: float = float("nan")
     coverage: float = 0.0
+
+    @classmethod
+    def of(cls, tracked: Tracked, part: int, why_keyframe: str, camera: Camera) -> TrackResult:
+        """Of a tracked frame.
+
+        Args:
+            why_keyframe: why it entered the map; empty: it did not.
+        """
+        return cls(
+            index=tracked.observations.index,
+            timestamp=tracked.observations.timestamp,
+            state=TrackState.TRACKING,
+            T_world_cam=tracked.T_world_cam,
+            inliers=tracked.inliers,
+            matches=tracked.matches,
+            part=part,
+            is_keyframe=bool(why_keyframe),
+            reason=f"key frame: {why_keyframe}" if why_keyframe else tracked.how,
+            covariance=tracked.estimate.covariance,
+            median_error_px=tracked.estimate.median_error_px,
+            coverage=tracked.coverage(camera),
+        )
+
+    @classmethod
+    def of_first_keyframe(
+        cls, observations: Observations, slam_map: Map, keyframe_id: int, seen: Ids, camera: Camera
+    ) -> TrackResult:
+        """Of the frame that a submap begins with, which sees points of these ids."""
+        linked = slam_map.observations["point"][slam_map.observation_rows(keyframe_id)] >= 0
+        return cls(
+            observations.index,
+            observations.timestamp,
+            TrackState.TRACKING,
+            T_world_cam=slam_map.pose(keyframe_id),
+            inliers=len(seen),
+            matches=len(seen),
+            part=slam_map.part,
+            is_keyframe=True,
+            reason="first map" if slam_map.part == 0 else f"part {slam_map.part} of the map begins",
+            coverage=hull_share(observations.pixels[linked], camera),
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,11 +200,11 @@ class Tracker:
             radius = self._config.search_radius_px * widening
             return self._search(observations, slam_map, camera, T_cam_world, local_points, radius, most)
 
-        near = search(_NEAR_GATE, _NEAR_POINTS)
-        if near is not None and near.inliers >= _NEAR_SHARE * near.matches:
+        near = search(self._config.near_radius_ratio, self._config.near_points)
+        if near is not None and near.inliers >= self._config.near_min_inlier_fraction * near.matches:
             return near
         best: Tracked | None = None
-        for widening in _GATE_WIDENINGS:
+        for widening in (1.0, self._config.wide_radius_ratio):
             found = search(widening)
             if found is not None and (best is None or found.inliers > best.inliers):
                 best = found
@@ -367,7 +402,8 @@ class Motion:
     The last pose is remembered relative to a key frame, so that a refinement of the map carries it along.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, config: Config) -> None:
+        self._speed_memory_s = config.tracking.speed_memory_s
         self._T_cam_keyframe: Array | None = None
         self._keyframe_id = -1
         self._velocity = np.zeros(6)
@@ -382,7 +418,7 @@ class Motion:
             elapsed = timestamp - self._timestamp
             self._velocity = step / elapsed
             speeds = np.linalg.norm(self._velocity.reshape(2, 3), axis=1)
-            self._fastest = np.maximum(speeds, self._fastest * np.exp(-elapsed / _SPEED_FADES_S))
+            self._fastest = np.maximum(speeds, self._fastest * np.exp(-elapsed / self._speed_memory_s))
         self.anchor(timestamp, T_cam_world, keyframe_id, slam_map)
 
     @property

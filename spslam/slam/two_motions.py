@@ -24,9 +24,9 @@ Index = NDArray[np.int64]
 # Cells along the longer side of the image. A cell moves coherently if at least 3 and 60 % of its points are
 # marked, and their vectors add up to 70 % of their lengths.
 _CELLS, _LEAST_IN_CELL, _CELL_SHARE, _ALIKE = 8, 3, 0.6, 0.7
-# The pose lies between two motions if the cell means explain 45 % of the squared residuals (static recordings
-# stay below 33 %), with an RMS of the means of 0.1 px and of half the standard deviation within cells.
-_EXPLAINED, _LEAST_MEAN_PX, _LEAST_MEAN = 0.45, 0.1, 0.5
+# The pose lies between two motions if the means of the cells have an RMS of 0.1 px and of half the standard deviation
+# within cells, too.
+_LEAST_MEAN_PX, _LEAST_MEAN = 0.1, 0.5
 # The pose may be that of the smaller region if 10 rejected points move coherently in 25 % of the cells.
 _LEAST_REJECTED, _REJECTED_SHARE = 10, 0.25
 # Number of hypotheses and cells per hypothesis; scales of the kernel (Geman & McClure) in turn, and truncation of the
@@ -35,10 +35,10 @@ _SAMPLES, _SAMPLE_CELLS, _SCALES, _TIGHT = 24, 4, (4.0, 2.0, 1.0), 1.5
 # An inlier, standard deviations; floor of the standard deviation and largest residual of a point that takes part, px.
 _CUT, _LEAST_SIGMA_PX, _REACH_PX = 2.5, 0.15, 8.0
 # Rivals: the same floor and largest residual, and least median residual of what moves, pixels; share of a motion's
-# inliers that one alike has, too; gain in cost from which on a rival wins, and what it gains if its points are so many
-# times as far away; least share of the image and number of points that one of two motions has to itself.
+# inliers that one alike has, too; what a rival gains in cost if its points are so many times as far away; least share
+# of the image and number of points that one of two motions has to itself.
 _LEAST_YOUNG_SIGMA_PX, _FAR_PX, _APART_PX, _AROUND, _MOSTLY = 0.3, 60.0, 5.0, 6.0, 0.5
-_BETTER, _FARTHER, _CLEARLY_FARTHER, _ALONE, _LEAST_ALONE = 0.015, 0.06, 1.35, 0.2, 30
+_FARTHER, _CLEARLY_FARTHER, _ALONE, _LEAST_ALONE = 0.06, 1.35, 0.2, 30
 _LEAST_DEPTH = 1e-3
 
 
@@ -111,10 +111,11 @@ def residuals(T_cam_world: Array, points: Array, pixels: Array, camera: Camera) 
     return camera.project(geometry.apply(T_cam_world, points)) - pixels
 
 
-def find_split(pixels: Array, off: Array, inlier: Mask, camera: Camera) -> Split | None:
+def find_split(min_explained: float, pixels: Array, off: Array, inlier: Mask, camera: Camera) -> Split | None:
     """Whether the residuals `off` (N, 2) of a pose at `pixels` (N, 2) are those of two motions.
 
     Args:
+        min_explained: fraction of the squared residuals that the means of cells must explain.
         inlier: (N,) which points agree with the pose.
     """
     if np.count_nonzero(inlier) < 3 * _SAMPLE_CELLS:
@@ -125,7 +126,7 @@ def find_split(pixels: Array, off: Array, inlier: Mask, camera: Camera) -> Split
         return None
     systematic, sigma = _scatter(off[inlier], seen)
     mean = np.sqrt(systematic / (2 * points))
-    between = bool(systematic >= _EXPLAINED * total and mean >= max(_LEAST_MEAN_PX, _LEAST_MEAN * sigma))
+    between = bool(systematic >= min_explained * total and mean >= max(_LEAST_MEAN_PX, _LEAST_MEAN * sigma))
     if not between and not _another_motion(pixels, off, ~inlier, camera):
         return None
     part = np.flatnonzero(np.hypot(*off.T) < _REACH_PX)
@@ -180,12 +181,15 @@ class Rival:
     even: bool
 
 
-def rival(T_cam_world: Array, points: Array, pixels: Array, inlier: Mask, camera: Camera) -> Rival | None:
+def rival(
+    min_gain: float, T_cam_world: Array, points: Array, pixels: Array, inlier: Mask, camera: Camera
+) -> Rival | None:
     """The motion of what does not go along with a pose; None where nothing moves far from it.
 
     A pose in between fits more points than either motion while they are close: they must be far apart.
 
     Args:
+        min_gain: drop of the cost, 0 to 1, from which on it wins.
         points: (N, 3) in the world.
         pixels: (N, 2) where they were seen.
         inlier: (N,) which points agree with the pose.
@@ -221,7 +225,7 @@ def rival(T_cam_world: Array, points: Array, pixels: Array, inlier: Mask, camera
     marked = np.zeros(len(inlier), dtype=bool)
     marked[part[moving]] = True
     alone = cells.agreement(only_theirs)
-    wins = gain > _BETTER and alone >= _ALONE and np.count_nonzero(only_theirs) >= _LEAST_ALONE
+    wins = gain > min_gain and alone >= _ALONE and np.count_nonzero(only_theirs) >= _LEAST_ALONE
     return Rival(bool(wins), marked, min(alone, cells.agreement(only_ours)) >= _ALONE)
 
 

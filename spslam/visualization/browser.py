@@ -5,8 +5,8 @@ from __future__ import annotations
 from time import monotonic, sleep
 
 import numpy as np
-from numpy.typing import NDArray
 
+from spslam.typing import FloatArray
 from spslam.visualization.camera_path import chase_view
 from spslam.visualization.controls import Controls
 from spslam.visualization.layers import draw_layers, frame_scene
@@ -38,7 +38,7 @@ class Browser:
         self._framing = frame_scene(scene, _SIZE[0] / _SIZE[1])
         # All of it; the row of the latest pose while it is played.
         self._row = len(scene.trajectory) - 1
-        self._seen: NDArray[np.float64] | None = None
+        self._seen: FloatArray | None = None
         self._draw(anew=True)
         self._canvas.look_from(self._framing.viewpoint)
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation, Slerp
 
 from spslam.geometry import inverse
+from spslam.typing import FloatArray
 from spslam.visualization.layers import Framing
 from spslam.visualization.scene import Scene, Viewpoint
-
-Array = NDArray[np.float64]
 
 # Of a film's pictures: those in which it rises to see all, and stays there.
 _RISING, _STAYING = 0.10, 0.08
@@ -53,7 +51,7 @@ def film(scene: Scene, framing: Framing, pictures: int, follow: bool) -> Iterato
         yield float(time), Viewpoint(inverse(T_world_view), distance, framing.viewpoint.field_of_view)
 
 
-def chase_view(T_world_cam: Array, scene: Scene, framing: Framing) -> Viewpoint:
+def chase_view(T_world_cam: FloatArray, scene: Scene, framing: Framing) -> Viewpoint:
     """From behind and above one camera (4, 4)."""
     eye, turn = _behind(T_world_cam[:3, 3], T_world_cam[:3, 2], scene, framing)
     T_world_view = np.eye(4)
@@ -61,7 +59,7 @@ def chase_view(T_world_cam: Array, scene: Scene, framing: Framing) -> Viewpoint:
     return Viewpoint(inverse(T_world_view), _distance(scene, framing), framing.viewpoint.field_of_view)
 
 
-def _chase(scene: Scene, framing: Framing, times: Array) -> tuple[Array, Array]:
+def _chase(scene: Scene, framing: Framing, times: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Eyes (F, 3) and rotations to the world (F, 3, 3) behind the camera at times (F,)."""
     # For films only: runs import this module, too, to draw one picture at their end.
     from scipy.ndimage import gaussian_filter1d
@@ -78,7 +76,7 @@ def _chase(scene: Scene, framing: Framing, times: Array) -> tuple[Array, Array]:
     return np.stack([eye for eye, _ in found]), np.stack([turn for _, turn in found])
 
 
-def _behind(position: Array, forward: Array, scene: Scene, framing: Framing) -> tuple[Array, Array]:
+def _behind(position: FloatArray, forward: FloatArray, scene: Scene, framing: Framing) -> tuple[FloatArray, FloatArray]:
     up = framing.up
     flat = forward - (forward @ up) * up
     length = float(np.linalg.norm(flat))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from spslam.camera import Camera
 from spslam.frame import Sighting
+from spslam.typing import Float32Array, IntArray, UInt8Array
 
 # OpenCV draws at fractions of a pixel in fixed point.
 _SHIFT = 4
@@ -16,9 +16,7 @@ _NEW_POINT = (150, 150, 150)
 MATCHED, UNMATCHED = (80, 220, 60), (40, 140, 255)
 
 
-def draw_tracks(
-    image: NDArray[np.uint8], positions: NDArray[np.float32], lengths: NDArray[np.int64], caption: str = ""
-) -> NDArray[np.uint8]:
+def draw_tracks(image: UInt8Array, positions: Float32Array, lengths: IntArray, caption: str = "") -> UInt8Array:
     """A picture (H, W, 3), blue first, of tracks: blue ones are young, red ones have been seen in L frames or more,
     grey dots are key points without a track yet.
 
@@ -47,8 +45,8 @@ def draw_tracks(
 
 
 def draw_sighting(
-    image: NDArray[np.uint8], camera: Camera, sighting: Sighting, caption: str = "", most_width: int = 10_000
-) -> NDArray[np.uint8]:
+    image: UInt8Array, camera: Camera, sighting: Sighting, caption: str = "", most_width: int = 10_000
+) -> UInt8Array:
     """A picture (H, W, 3), blue first, of what tracking saw: green key points see a map point, orange ones do not.
 
     Args:
@@ -74,13 +72,13 @@ def draw_sighting(
     return picture
 
 
-def track_colors(span: int) -> NDArray[np.uint8]:
+def track_colors(span: int) -> UInt8Array:
     """Colours (L, 3) uint8, blue first, of tracks of 1 to L frames."""
     shades = np.linspace(30, 235, span).round().astype(np.uint8)
     return np.asarray(cv2.applyColorMap(shades[:, None], cv2.COLORMAP_TURBO)[:, 0], dtype=np.uint8)
 
 
-def _write(picture: NDArray[np.uint8], text: str) -> None:
+def _write(picture: UInt8Array, text: str) -> None:
     font, size = cv2.FONT_HERSHEY_SIMPLEX, 0.5
     (width, height), below = cv2.getTextSize(text, font, size, 1)
     left, bottom = 8, picture.shape[0] - 8 - below

@@ -6,9 +6,9 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from spslam.errors import MissingDependencyError
+from spslam.typing import UInt8Array
 from spslam.visualization.open3d_window import has_display, import_open3d
 
 
@@ -35,7 +35,7 @@ class ImageWindow:
     def __enter__(self) -> ImageWindow:
         return self
 
-    def show(self, image: NDArray[np.uint8]) -> bool:
+    def show(self, image: UInt8Array) -> bool:
         """Show a picture (H, W, 3) uint8, blue first; False once the window was closed."""
         pixels = self._open3d.geometry.Image(np.ascontiguousarray(image[:, :, ::-1]))
         if self._window is None:

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
 from spslam.errors import ConfigError
+from spslam.typing import BoolArray, FloatArray, IntArray
 from spslam.visualization.path_views import gaps
 from spslam.visualization.scene import (
     Scene,
@@ -21,7 +21,6 @@ from spslam.visualization.scene import (
     up_direction,
 )
 
-Array = NDArray[np.float64]
 Color = tuple[float, float, float]
 PointColors = Literal["height", "age"]
 
@@ -126,8 +125,8 @@ class Look:
 class Points:
     """Points (P, 3) with a colour each (P, 3)."""
 
-    positions: Array
-    colors: Array
+    positions: FloatArray
+    colors: FloatArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,10 +136,10 @@ class Lines:
     A `width` (N, 2) is one for each start and end.
     """
 
-    starts: Array
-    ends: Array
+    starts: FloatArray
+    ends: FloatArray
     color: Color
-    width: float | Array = 0.0
+    width: float | FloatArray = 0.0
 
     @property
     def hairs(self) -> bool:
@@ -165,11 +164,11 @@ class Framing:
     """
 
     viewpoint: Viewpoint
-    up: Array
+    up: FloatArray
     heights: tuple[float, float]
     ages: tuple[float, float]
     frustum: float
-    grid: tuple[Array, Array]
+    grid: tuple[FloatArray, FloatArray]
     square: float
 
 
@@ -262,7 +261,7 @@ def check_layers(names: Iterable[str]) -> frozenset[str]:
     return given
 
 
-def ramp_colors(share: Array, ramp: tuple[Color, ...]) -> Array:
+def ramp_colors(share: FloatArray, ramp: tuple[Color, ...]) -> FloatArray:
     """(P, 3) colours at shares (P,) of the way along a ramp, 0 to 1."""
     stops = np.linspace(0.0, 1.0, len(ramp))
     return np.stack([np.interp(share, stops, channel) for channel in np.array(ramp).T], axis=1)
@@ -278,18 +277,18 @@ def _points(scene: Scene, look: Look, framing: Framing) -> Points:
     return Points(scene.points[kept], ramp_colors(share, ramp))
 
 
-def _path(poses: Array, times: Array) -> tuple[Array, Array]:
+def _path(poses: FloatArray, times: FloatArray) -> tuple[FloatArray, FloatArray]:
     """From each position to the next, but across pauses."""
     positions = poses[:, :3, 3]
     goes_on = ~gaps(times) if np.isfinite(times).all() else np.ones(max(len(poses) - 1, 0), dtype=bool)
     return positions[:-1][goes_on], positions[1:][goes_on]
 
 
-def _edges(centres: Array, pairs: NDArray[np.int64]) -> tuple[Array, Array]:
+def _edges(centres: FloatArray, pairs: IntArray) -> tuple[FloatArray, FloatArray]:
     return centres[pairs[:, 0]], centres[pairs[:, 1]]
 
 
-def _arches(starts: Array, ends: Array, framing: Framing) -> tuple[Array, Array]:
+def _arches(starts: FloatArray, ends: FloatArray, framing: Framing) -> tuple[FloatArray, FloatArray]:
     """Lines (8·L, 3) of arches from starts to ends (L, 3): where a loop was closed well the two are one place."""
     share = np.linspace(0.0, 1.0, _ARCH_LINES + 1)[:, None, None]
     height = np.maximum(_ARCH_RISE * np.linalg.norm(ends - starts, axis=1), _ARCH_FRUSTA * framing.frustum)
@@ -301,14 +300,14 @@ def _count(layer: Layer) -> int:
     return len(layer.positions) if isinstance(layer, Points) else len(layer.starts)
 
 
-def _range(values: Array) -> tuple[float, float]:
+def _range(values: FloatArray) -> tuple[float, float]:
     if len(values) == 0:
         return 0.0, 1.0
     low, high = np.percentile(values, _RANGE_PERCENT)
     return float(low), float(high)
 
 
-def _grid(scene: Scene, kept: NDArray[np.bool_], up: Array) -> tuple[tuple[Array, Array], float]:
+def _grid(scene: Scene, kept: BoolArray, up: FloatArray) -> tuple[tuple[FloatArray, FloatArray], float]:
     """Starts and ends (G, 3) of a grid on the floor, and the side of its squares: 1, 2 or 5 times a power of ten."""
     points, path = scene.points[kept], scene.path
     content = np.concatenate([points, path])
@@ -324,8 +323,8 @@ def _grid(scene: Scene, kept: NDArray[np.bool_], up: Array) -> tuple[tuple[Array
     # Below the path, too: a camera may have looked at nothing but what is above it.
     heights = content @ up
     floor = min(float(np.percentile(heights, _FLOOR_PERCENT)), float((path @ up).min()) if len(path) else np.inf)
-    starts: list[Array] = []
-    ends: list[Array] = []
+    starts: list[FloatArray] = []
+    ends: list[FloatArray] = []
     for along in (0, 1):
         steps = square * np.arange(first[along], last[along] + 1)
         for side, found in ((first, starts), (last, ends)):

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from spslam.typing import UInt8Array
 from spslam.visualization.layers import Color, Framing, Look, color_bar, legend, ramp_colors
 from spslam.visualization.scene import Scene
-
-Image = NDArray[np.uint8]
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 # In pictures this high; text grows with the picture, but not as fast.
@@ -18,7 +16,7 @@ _LINE, _MARGIN, _TEXT, _SWATCH = 25, 22, 0.55, 26
 _BAR = (170, 10)
 
 
-def write_legend(picture: Image, scene: Scene, look: Look, framing: Framing, time: str = "") -> None:
+def write_legend(picture: UInt8Array, scene: Scene, look: Look, framing: Framing, time: str = "") -> None:
     """Write title and time to the upper left, the layers' colours to the lower left, the points' to the lower right.
 
     Args:
@@ -43,7 +41,7 @@ def write_legend(picture: Image, scene: Scene, look: Look, framing: Framing, tim
         _write_bar(picture, *bar, look, scale)
 
 
-def _write_bar(picture: Image, ramp: tuple[Color, ...], low: str, high: str, look: Look, scale: float) -> None:
+def _write_bar(picture: UInt8Array, ramp: tuple[Color, ...], low: str, high: str, look: Look, scale: float) -> None:
     width, height = (round(scale * length) for length in _BAR)
     right, bottom = picture.shape[1] - round(scale * _MARGIN), picture.shape[0] - round(scale * _MARGIN)
     right -= _width(high, scale) + round(10 * scale)
@@ -57,7 +55,7 @@ def _width(text: str, scale: float) -> int:
     return int(cv2.getTextSize(text, _FONT, _TEXT * scale, 1)[0][0])
 
 
-def _write(picture: Image, text: str, at: tuple[int, int], look: Look, scale: float) -> None:
+def _write(picture: UInt8Array, text: str, at: tuple[int, int], look: Look, scale: float) -> None:
     # Over lines and points it is read on a rim of the background.
     for color, thickness in ((look.palette.background, 4), (look.palette.text, 1)):
         cv2.putText(picture, text, at, _FONT, _TEXT * scale, _blue_first(color), thickness, cv2.LINE_AA)

@@ -22,7 +22,12 @@ def live_scene(slam: Slam, ground_truth: Trajectory | None) -> Scene:
     """What there is of a run now, in the part of the map that most frames are in."""
     trajectory = slam.trajectory()
     return build_scene(
-        slam.map, slam.main_part, slam.map.session, trajectory, _truth_beside(slam, trajectory, ground_truth)
+        slam.map,
+        slam.main_part,
+        slam.map.session,
+        trajectory,
+        _truth_beside(slam, trajectory, ground_truth),
+        min_covisibility=slam.config.loop.min_covisibility,
     )
 
 

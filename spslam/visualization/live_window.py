@@ -6,9 +6,9 @@ import logging
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from spslam.trajectory import Trajectory
+from spslam.typing import FloatArray
 from spslam.visualization.camera_path import chase_view
 from spslam.visualization.controls import Controls
 from spslam.visualization.draw_tracks import draw_sighting
@@ -60,7 +60,7 @@ class Open3DViewer:
         self._every, self._updates = max(every, 1), 0
         self._scene: Scene | None = None
         self._extent = 0.0
-        self._seen: NDArray[np.float64] | None = None
+        self._seen: FloatArray | None = None
 
     def update(self, slam: Slam, frame: Frame, result: TrackResult) -> None:
         """Show the state of `slam` and let the windows answer the mouse."""

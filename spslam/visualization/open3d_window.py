@@ -10,13 +10,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from spslam.errors import MissingDependencyError
+from spslam.typing import FloatArray, UInt8Array
 from spslam.visualization.layers import Color, Layer, Lines, Palette, Points
 from spslam.visualization.scene import Viewpoint, tube
-
-Array = NDArray[np.float64]
 
 APT = "apt-get install -y libusb-1.0-0 libgl1 libegl1 libgomp1 libx11-6"
 # What is nearer or farther than these shares of the distance to the scene is cut off.
@@ -128,7 +126,7 @@ class Canvas:
         camera = self._window.get_view_control().convert_to_pinhole_camera_parameters()
         return Viewpoint(np.array(camera.extrinsic), self._view.distance, self._view.field_of_view)
 
-    def picture(self) -> NDArray[np.uint8]:
+    def picture(self) -> UInt8Array:
         """What is shown, (H, W, 3), blue first."""
         image = np.asarray(self._window.capture_screen_float_buffer(do_render=True))
         return np.ascontiguousarray(np.round(image[:, :, ::-1] * 255).clip(0, 255).astype(np.uint8))
@@ -195,7 +193,7 @@ class Canvas:
         return lines
 
 
-def _repeated(colors: list[tuple[Color, int]]) -> Array:
+def _repeated(colors: list[tuple[Color, int]]) -> FloatArray:
     """(V, 3) each colour as often as it says."""
     return np.concatenate([np.tile(color, (count, 1)) for color, count in colors])
 
@@ -213,7 +211,7 @@ def _callback(call: Callable[[], None]) -> Callable[[Any], bool]:
     return pressed
 
 
-def moved_along(view: Viewpoint, step: Array) -> Viewpoint:
+def moved_along(view: Viewpoint, step: FloatArray) -> Viewpoint:
     """A viewpoint moved by `step` (3,) in the world."""
     T_cam_world = view.T_cam_world.copy()
     T_cam_world[:3, 3] -= T_cam_world[:3, :3] @ step

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from spslam.trajectory import Trajectory
+from spslam.typing import BoolArray, FloatArray
 
 AXES = "xyz"
 ALIGNMENT_WORDS = {
@@ -51,26 +51,26 @@ def choose_views(shown: Trajectory, truth: Trajectory | None = None) -> tuple[Vi
     )
 
 
-def during(trajectory: Trajectory, stamps: NDArray[np.float64]) -> Trajectory:
+def during(trajectory: Trajectory, stamps: FloatArray) -> Trajectory:
     """The poses of a trajectory between the first and the last of stamps (N,), seconds, and a little beyond."""
     margin = 1e-3 + 0.01 * float(stamps[-1] - stamps[0])
     inside = (trajectory.timestamps >= stamps[0] - margin) & (trajectory.timestamps <= stamps[-1] + margin)
     return trajectory.select(np.flatnonzero(inside))
 
 
-def gaps(timestamps: NDArray[np.float64]) -> NDArray[np.bool_]:
+def gaps(timestamps: FloatArray) -> BoolArray:
     """(N-1,) bool: where a path is interrupted after its n-th pose."""
     steps = np.diff(timestamps)
-    long: NDArray[np.bool_] = steps > _GAP_FACTOR * np.median(steps) if len(steps) else np.zeros(0, dtype=bool)
+    long: BoolArray = steps > _GAP_FACTOR * np.median(steps) if len(steps) else np.zeros(0, dtype=bool)
     return long
 
 
-def broken(timestamps: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
+def broken(timestamps: FloatArray, values: FloatArray) -> FloatArray:
     """Values (N, …) over time with a row of NaN in every gap, so that no line is drawn across."""
     return np.insert(values, np.flatnonzero(gaps(timestamps)) + 1, np.nan, axis=0)
 
 
-def _axes(positions: NDArray[np.float64], trajectory: Trajectory) -> tuple[int, int, int, float]:
+def _axes(positions: FloatArray, trajectory: Trajectory) -> tuple[int, int, int, float]:
     """Axes across and along the ground, the vertical one, and which way is up on it.
 
     Cameras that mostly stood upright tell where down is; otherwise the ground is the plane of greatest extent.

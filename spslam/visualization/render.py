@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 import spslam
 from spslam.errors import MissingDependencyError, OutputError
 from spslam.io.files import folder_of, write_atomic
 from spslam.notices import notice
+from spslam.typing import UInt8Array
 from spslam.visualization.camera_path import film
 from spslam.visualization.layers import Layer, Look, draw_layers, frame_scene, thicken_hairs
 from spslam.visualization.legend import write_legend
@@ -49,7 +49,6 @@ _COARSER = 1.1
 # What the renderer and the one who waits for it say to each other, and the renderer's status when it cannot write.
 _PICTURE, _GO, _STOP = "picture ", "go\n", "stop\n"
 _NO_OUTPUT = 3
-Image = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -270,7 +269,7 @@ def _draw(canvas: Canvas, layers: dict[str, Layer], view: Viewpoint, job: Job, a
     canvas.draw(thicken_hairs(layers, view, hair), view.pixel_size(_HEIGHT), anew)
 
 
-def _reduced(picture: Image, size: tuple[int, int]) -> Image:
+def _reduced(picture: UInt8Array, size: tuple[int, int]) -> UInt8Array:
     import cv2
 
     return np.ascontiguousarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)

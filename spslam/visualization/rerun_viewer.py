@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from spslam.camera import Camera
 from spslam.errors import MissingDependencyError, OutputError
 from spslam.io.files import check_printable, final_path, printable
 from spslam.slam.tracking import TrackState
 from spslam.trajectory import Trajectory
+from spslam.typing import FloatArray, UInt8Array
 from spslam.visualization.draw_tracks import MATCHED, UNMATCHED
 from spslam.visualization.layers import Lines, Look, Points, draw_layers, frame_scene
 from spslam.visualization.live_scene import live_scene
@@ -122,7 +122,7 @@ class _Recording:
         else:
             self.stream.set_time("stamp", duration=stamp)
 
-    def log_camera(self, T_world_cam: NDArray[np.float64] | None) -> None:
+    def log_camera(self, T_world_cam: FloatArray | None) -> None:
         if T_world_cam is None:
             self.log("world/camera", self.rerun.Clear(recursive=False))
             return
@@ -286,7 +286,7 @@ def _pinhole(rerun: Any, camera: Camera, scale: float) -> Any:
     )
 
 
-def _jpeg(rerun: Any, image: NDArray[np.uint8], scale: float) -> Any:
+def _jpeg(rerun: Any, image: UInt8Array, scale: float) -> Any:
     if scale < 1.0:
         size = (round(scale * image.shape[1]), round(scale * image.shape[0]))
         image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
@@ -301,5 +301,5 @@ def _keypoints(rerun: Any, camera: Camera, sighting: Sighting, scale: float) -> 
     return rerun.Points2D(pixels.astype(np.float32), class_ids=classes, radii=-2.0)
 
 
-def _bytes(colors: NDArray[np.float64]) -> NDArray[np.uint8]:
+def _bytes(colors: FloatArray) -> UInt8Array:
     return np.round(255 * colors).astype(np.uint8)

@@ -13,9 +13,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
-from spslam.config import LoopConfig
 from spslam.errors import MapError, OutputError, SpslamError, TrajectoryError
 from spslam.evaluation.ate import Alignment, Evaluation, evaluate, transform_trajectory
 from spslam.geometry import inverse
@@ -26,9 +24,10 @@ from spslam.map.export import choose_part
 from spslam.map.io import load_map
 from spslam.map.map import Map
 from spslam.notices import notice
-from spslam.run.output import GROUND_TRUTH, RUN_LABELS, read_metrics
+from spslam.run.output import GROUND_TRUTH, RUN_LABELS, read_metrics, read_run_config
 from spslam.slam.tracking import TrackState
 from spslam.trajectory import Trajectory, read_tum
+from spslam.typing import BoolArray, FloatArray, IntArray
 from spslam.visualization.path_views import during
 from spslam.visualization.scene import Scene
 
@@ -40,7 +39,14 @@ _SAME_STAMP_S = 1e-8
 
 
 def build_scene(
-    slam_map: Map, part: int, session: int, trajectory: Trajectory, truth: Trajectory | None = None, title: str = ""
+    slam_map: Map,
+    part: int,
+    session: int,
+    trajectory: Trajectory,
+    truth: Trajectory | None = None,
+    title: str = "",
+    *,
+    min_covisibility: int,
 ) -> Scene:
     """The scene of a part of a map.
 
@@ -51,6 +57,7 @@ def build_scene(
         trajectory: the tracked frames.
         truth: the ground truth in the same world, see `truth_in_map`.
         title: one line.
+        min_covisibility: shared points that connect two keyframes, see `LoopConfig`.
     """
     keyframes, points = slam_map.keyframes, slam_map.points
     rows = np.flatnonzero(keyframes["part"] == part)
@@ -73,7 +80,7 @@ def build_scene(
         times=trajectory.timestamps,
         truth_times=np.zeros(0) if truth is None else truth.timestamps,
         point_ages=born.astype(np.float64),
-        covisible=_inside(covisible_pairs(slam_map, LoopConfig().min_covisibility), rows),
+        covisible=_inside(covisible_pairs(slam_map, min_covisibility), rows),
         loops=_inside(
             np.stack([slam_map.keyframe_rows(slam_map.loops[end]) for end in ("i", "j")], axis=1).astype(np.int64), rows
         ),
@@ -121,7 +128,8 @@ def load_scene(folder: Path | str) -> Scene:
     else:
         session = int(slam_map.keyframes["session"].max(initial=0))
         part = _part_of(slam_map, session, _read_trajectory(folder / "keyframes.tum", "").timestamps)
-    return build_scene(slam_map, part, session, trajectory, truth, title)
+    least = read_run_config(folder).loop.min_covisibility
+    return build_scene(slam_map, part, session, trajectory, truth, title, min_covisibility=least)
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +143,7 @@ class RunFrames:
     """
 
     file: Path
-    times: NDArray[np.float64]
+    times: FloatArray
     missing: int
 
 
@@ -196,7 +204,7 @@ def _part_of_frames(slam_map: Map, path: Path) -> int:
     return choose_part(slam_map, _most_frequent(parts) if parts else None)
 
 
-def _part_of(slam_map: Map, session: int, stamps: NDArray[np.float64]) -> int:
+def _part_of(slam_map: Map, session: int, stamps: FloatArray) -> int:
     """The part that key frames of a session with these stamps are in; without any, the largest."""
     keyframes = slam_map.keyframes
     candidates = np.flatnonzero(keyframes["session"] == session)
@@ -209,17 +217,17 @@ def _most_frequent(parts: list[int]) -> int:
     return Counter(sorted(parts)).most_common(1)[0][0]
 
 
-def _in(values: NDArray[np.float64], known: NDArray[np.float64]) -> NDArray[np.bool_]:
+def _in(values: FloatArray, known: FloatArray) -> BoolArray:
     """(N,) bool: which values are among the known ones, which are sorted."""
     if len(known) == 0:
         return np.zeros(len(values), dtype=bool)
     at = np.searchsorted(known, values)
     near = [np.abs(known[np.clip(at + step, 0, len(known) - 1)] - values) < _SAME_STAMP_S for step in (-1, 0)]
-    either: NDArray[np.bool_] = near[0] | near[1]
+    either: BoolArray = near[0] | near[1]
     return either
 
 
-def _inside(pairs: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:
+def _inside(pairs: IntArray, rows: IntArray) -> IntArray:
     """Pairs (E, 2) of rows of all key frames, as those of the chosen ones (sorted `rows`)."""
     pairs = pairs[np.isin(pairs, rows).all(axis=1)]
     return np.searchsorted(rows, pairs)

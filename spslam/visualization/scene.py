@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spslam.geometry import apply
-
-Array = NDArray[np.float64]
+from spslam.typing import BoolArray, FloatArray, IntArray
 
 _FIELD_OF_VIEW = np.radians(40.0)
 _ELEVATION = np.radians(42.0)
@@ -31,15 +30,15 @@ _MAX_FRUSTA = 120
 _TUBE_SIDES = 6
 
 
-def _no_poses() -> Array:
+def _no_poses() -> FloatArray:
     return np.zeros((0, 4, 4))
 
 
-def _no_times() -> Array:
+def _no_times() -> FloatArray:
     return np.zeros(0)
 
 
-def _no_pairs() -> NDArray[np.int64]:
+def _no_pairs() -> IntArray:
     return np.zeros((0, 2), dtype=np.int64)
 
 
@@ -60,17 +59,17 @@ class Scene:
         title: what it is, one line.
     """
 
-    points: Array
-    keyframes: Array
-    trajectory: Array
-    ground_truth: Array = field(default_factory=_no_poses)
-    point_times: Array = field(default_factory=_no_times)
-    keyframe_times: Array = field(default_factory=_no_times)
-    times: Array = field(default_factory=_no_times)
-    truth_times: Array = field(default_factory=_no_times)
-    point_ages: Array = field(default_factory=_no_times)
-    covisible: NDArray[np.int64] = field(default_factory=_no_pairs)
-    loops: NDArray[np.int64] = field(default_factory=_no_pairs)
+    points: FloatArray
+    keyframes: FloatArray
+    trajectory: FloatArray
+    ground_truth: FloatArray = field(default_factory=_no_poses)
+    point_times: FloatArray = field(default_factory=_no_times)
+    keyframe_times: FloatArray = field(default_factory=_no_times)
+    times: FloatArray = field(default_factory=_no_times)
+    truth_times: FloatArray = field(default_factory=_no_times)
+    point_ages: FloatArray = field(default_factory=_no_times)
+    covisible: IntArray = field(default_factory=_no_pairs)
+    loops: IntArray = field(default_factory=_no_pairs)
     depth: float = 0.0
     unit: str = "m"
     title: str = ""
@@ -102,7 +101,7 @@ class Scene:
             return cls(**{name: arrays[name] if arrays[name].ndim else arrays[name].item() for name in arrays.files})
 
     @property
-    def path(self) -> Array:
+    def path(self) -> FloatArray:
         """(L, 3) positions of everything that moved."""
         return np.concatenate([self.trajectory, self.keyframes, self.ground_truth])[:, :3, 3]
 
@@ -137,7 +136,7 @@ class Viewpoint:
         field_of_view: vertical, radians.
     """
 
-    T_cam_world: Array
+    T_cam_world: FloatArray
     distance: float
     field_of_view: float = float(_FIELD_OF_VIEW)
 
@@ -145,9 +144,9 @@ class Viewpoint:
         """Metres a pixel of a picture `height` pixels high covers at the distance of the scene."""
         return 2.0 * self.distance * float(np.tan(0.5 * self.field_of_view)) / height
 
-    def relative_depths(self, points: Array) -> Array:
+    def relative_depths(self, points: FloatArray) -> FloatArray:
         """(...) how far away points (..., 3) are seen, in distances to the scene; 0 beside and behind the camera."""
-        depths: Array = points @ self.T_cam_world[2, :3] + self.T_cam_world[2, 3]
+        depths: FloatArray = points @ self.T_cam_world[2, :3] + self.T_cam_world[2, 3]
         return np.maximum(depths / self.distance, 0.0)
 
 
@@ -169,7 +168,7 @@ def choose_viewpoint(scene: Scene, aspect: float) -> Viewpoint:
     return _look_from(sides[int(np.argmax(coverage >= _NEARLY * coverage.max()))], up, content, aspect)
 
 
-def _look_from(side: Array, up: Array, content: Array, aspect: float) -> Viewpoint:
+def _look_from(side: FloatArray, up: FloatArray, content: FloatArray, aspect: float) -> Viewpoint:
     """The view from the horizontal direction `side` (3,) that holds all of `content` (C, 3)."""
     # Camera axes in the world: x right, y down, z forward.
     z = -(np.cos(_ELEVATION) * side + np.sin(_ELEVATION) * up)
@@ -192,7 +191,7 @@ def _look_from(side: Array, up: Array, content: Array, aspect: float) -> Viewpoi
     return Viewpoint(T_cam_world, distance)
 
 
-def _coverage(view: Viewpoint, content: Array, path: Array, aspect: float) -> int:
+def _coverage(view: Viewpoint, content: FloatArray, path: FloatArray, aspect: float) -> int:
     """Cells of the picture that something of the scene is in; the path counts again, and against where text goes."""
     size = np.array([_GRID_ROWS * aspect, _GRID_ROWS])
     columns, rows = _cells(view, path, size).T
@@ -200,7 +199,7 @@ def _coverage(view: Viewpoint, content: Array, path: Array, aspect: float) -> in
     return len(_cells(view, content, size)) + _PATH_WEIGHT * len(columns) - _TEXT_WEIGHT * hidden
 
 
-def _cells(view: Viewpoint, points: Array, size: Array) -> NDArray[np.int64]:
+def _cells(view: Viewpoint, points: FloatArray, size: FloatArray) -> IntArray:
     """(N, 2) column and row of each cell, of a grid of `size` over the picture, that a point is in."""
     seen = apply(view.T_cam_world, points)
     image = seen[:, :2] / np.maximum(seen[:, 2:], 1e-9) / (2.0 * np.tan(0.5 * view.field_of_view))
@@ -209,16 +208,16 @@ def _cells(view: Viewpoint, points: Array, size: Array) -> NDArray[np.int64]:
     return np.stack(np.divmod(np.unique(cells @ [_GRID_ROWS, 1]), _GRID_ROWS), axis=1)
 
 
-def up_direction(scene: Scene) -> Array:
+def up_direction(scene: Scene) -> FloatArray:
     """(3,) unit vector: against the mean down of the cameras; they are mostly held upright."""
     poses = scene.trajectory if len(scene.trajectory) else scene.keyframes
     mean = -poses[:, :3, 1].mean(axis=0) if len(poses) else np.array([0.0, -1.0, 0.0])
     length = float(np.linalg.norm(mean))
-    up: Array = mean / length if length > 0.2 else np.array([0.0, -1.0, 0.0])
+    up: FloatArray = mean / length if length > 0.2 else np.array([0.0, -1.0, 0.0])
     return up
 
 
-def inlier_points(scene: Scene) -> NDArray[np.bool_]:
+def inlier_points(scene: Scene) -> BoolArray:
     """(P,) bool: points in or near the box of the scene, the others are mostly wrong and would clutter it."""
     if len(scene.points) == 0:
         return np.zeros(0, dtype=bool)
@@ -240,7 +239,7 @@ def typical_size(scene: Scene) -> float:
     return max(size, 1e-4)
 
 
-def frustum_lines(T_world_cam: Array, size: float) -> tuple[Array, Array]:
+def frustum_lines(T_world_cam: FloatArray, size: float) -> tuple[FloatArray, FloatArray]:
     """Starts and ends (8·K', 3) of the edges of camera frusta `size` deep; of many cameras, some evenly picked."""
     if len(T_world_cam) > _MAX_FRUSTA:
         T_world_cam = T_world_cam[np.linspace(0, len(T_world_cam) - 1, _MAX_FRUSTA).astype(int)]
@@ -250,7 +249,7 @@ def frustum_lines(T_world_cam: Array, size: float) -> tuple[Array, Array]:
     return starts.reshape(-1, 3), ends.reshape(-1, 3)
 
 
-def tube(starts: Array, ends: Array, radius: float | Array) -> tuple[Array, NDArray[np.int32]]:
+def tube(starts: FloatArray, ends: FloatArray, radius: float | FloatArray) -> tuple[FloatArray, NDArray[np.int32]]:
     """Vertices (V, 3) and triangles (T, 3) of round bars from `starts` to `ends` (N, 3): lines of any width.
 
     Args:
@@ -279,7 +278,7 @@ def tube(starts: Array, ends: Array, radius: float | Array) -> tuple[Array, NDAr
     return vertices, (side[None] + offsets[:, None, None]).reshape(-1, 3).astype(np.int32)
 
 
-def _box(points: Array, path: Array) -> tuple[Array, Array]:
+def _box(points: FloatArray, path: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Corners of the box of the path and of the bulk of the points."""
     parts = [path] if len(path) else []
     if len(points):
@@ -288,12 +287,12 @@ def _box(points: Array, path: Array) -> tuple[Array, Array]:
     return content.min(axis=0), content.max(axis=0)
 
 
-def _inside(points: Array, low: Array, high: Array) -> NDArray[np.bool_]:
-    inside: NDArray[np.bool_] = np.all((points >= low) & (points <= high), axis=1)
+def _inside(points: FloatArray, low: FloatArray, high: FloatArray) -> BoolArray:
+    inside: BoolArray = np.all((points >= low) & (points <= high), axis=1)
     return inside
 
 
-def _content(scene: Scene) -> Array:
+def _content(scene: Scene) -> FloatArray:
     """(C, 3) the positions that the picture must hold."""
     parts = [scene.path]
     if len(scene.points):
@@ -303,7 +302,7 @@ def _content(scene: Scene) -> Array:
     return content if len(content) else np.zeros((1, 3))
 
 
-def _sides(content: Array, up: Array) -> Array:
+def _sides(content: FloatArray, up: FloatArray) -> FloatArray:
     """(A, 3) horizontal unit vectors all round, those across the longest horizontal extent first."""
     flat = content - content.mean(axis=0)
     flat = flat - np.outer(flat @ up, up)
@@ -317,5 +316,5 @@ def _sides(content: Array, up: Array) -> Array:
     side = side / norm
     angles = np.arange(_AZIMUTHS) * 2 * np.pi / _AZIMUTHS
     angles = angles[np.argsort(-np.abs(np.cos(angles)).round(6), kind="stable")]
-    round_up: Array = np.cos(angles)[:, None] * side + np.sin(angles)[:, None] * np.cross(up, side)
+    round_up: FloatArray = np.cos(angles)[:, None] * side + np.sin(angles)[:, None] * np.cross(up, side)
     return round_up

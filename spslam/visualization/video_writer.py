@@ -7,13 +7,10 @@ from types import TracebackType
 from typing import Protocol
 
 import cv2
-import numpy as np
-from numpy.typing import NDArray
 
 from spslam.errors import MissingDependencyError, OutputError
 from spslam.io.files import PartFile, check_printable, write_atomic
-
-Image = NDArray[np.uint8]
+from spslam.typing import UInt8Array
 
 
 class PictureSink(Protocol):
@@ -25,7 +22,7 @@ class PictureSink(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None: ...
 
-    def show(self, image: Image) -> bool:
+    def show(self, image: UInt8Array) -> bool:
         """Take a picture (H, W, 3) uint8, blue first; False when nobody wants more."""
         ...
 
@@ -55,7 +52,7 @@ class VideoFile:
     def __enter__(self) -> VideoFile:
         return self
 
-    def show(self, image: Image) -> bool:
+    def show(self, image: UInt8Array) -> bool:
         """Add a picture.
 
         Raises:
@@ -107,7 +104,7 @@ class PngFolder:
     def __enter__(self) -> PngFolder:
         return self
 
-    def show(self, image: Image) -> bool:
+    def show(self, image: UInt8Array) -> bool:
         """Write a picture."""
         _, data = cv2.imencode(".png", image)
         write_atomic(self._path / f"{self._count:06d}.png", data.tobytes())

@@ -23,18 +23,8 @@ class Viewer(Protocol):
     def close(self) -> None: ...
 
 
-class NullViewer:
-    """Nobody looks."""
-
-    def update(self, slam: Slam, frame: Frame, result: TrackResult) -> None:
-        """Do nothing."""
-
-    def close(self) -> None:
-        """Do nothing."""
-
-
 class Viewers:
-    """Several that look at the same run. One that fails is closed and not asked again; the log says so, once."""
+    """Any number of viewers of the same run. One that fails is closed and not asked again; the log says so, once."""
 
     def __init__(self, *viewers: Viewer) -> None:
         self._viewers = list(viewers)

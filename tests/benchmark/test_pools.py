@@ -43,6 +43,14 @@ def command_of(process: psutil.Process) -> list[str]:
         return []
 
 
+def ended(process: psutil.Process) -> bool:
+    """Whether it ran to its end or was killed; one that nobody has waited for is a zombie."""
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
 def soon(condition: Callable[[], Any], what: str) -> Any:
     """What a condition says once it says something."""
     for _ in range(1200):
@@ -122,9 +130,10 @@ def test_processes_end_with_who_started_them() -> None:
     paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     parent = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": paths})
     (child, *_) = soon(lambda: children(parent.pid), "the run has begun")
+    assert not ended(child)
     parent.kill()
     parent.wait()
-    soon(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE, "it has ended")
+    assert soon(lambda: ended(child), "it has ended")
 
 
 @pytest.fixture
@@ -148,7 +157,7 @@ def test_a_dask_worker_that_dies_has_its_run_repeated(cluster: Any) -> None:
         os.kill(begun[0], signal.SIGKILL)
         killed.append(begun[0])
         # Nobody is left to read its result.
-        soon(lambda: not run.is_running() or run.status() == psutil.STATUS_ZOMBIE, "its run has ended, too")
+        soon(lambda: ended(run), "its run has ended, too")
         killed.append(run.pid)
 
     thread = Thread(target=kill, daemon=True)

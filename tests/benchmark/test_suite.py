@@ -214,3 +214,7 @@ def test_identity_tells_what_differs(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(Config(seed=1).to_yaml())
     assert config_changes(Config(), tmp_path / "config.yaml") == "seed 0 (was 1)"
     assert config_changes(Config(), tmp_path / "gone.yaml") == ""
+    (tmp_path / "former.yaml").write_text("loop: {global_delay: 7}")
+    assert config_changes(Config(), tmp_path / "former.yaml") == "global_bundle.delay 10 (was 7)"
+    (tmp_path / "list.yaml").write_text("[1, 2]")
+    assert config_changes(Config(), tmp_path / "list.yaml") == ""

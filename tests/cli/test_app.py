@@ -27,7 +27,7 @@ QUICK = ["--extractor", "orb", "--max-frames", "5"]
 
 @pytest.fixture(autouse=True)
 def _no_rendering(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("spslam.pipeline.render_scene", lambda *args, **kwargs: False)
+    monkeypatch.setattr("spslam.reports.writers.render_scene", lambda *args, **kwargs: False)
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -88,6 +88,14 @@ def test_a_scale_that_cannot_be_is_refused_before_the_run(tmp_path: Path, capsys
     assert "frame 15 is not read; expected two of 10 to 14" in refused(capsys, *mono, *wanted)
     stereo = ["run", "demo-small", "--out", str(tmp_path / "out"), "--scale", "height=1.5"]
     assert "for a single camera, found stereo" in refused(capsys, *stereo)
+    assert not (tmp_path / "out").exists()
+
+
+def test_unknown_outputs_are_refused_before_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = ["--out", str(tmp_path / "out")]
+    assert "no output 'film'" in refused(capsys, "run", "demo-small", "--outputs", "map,film", *out)
+    extend = ["--map", "map.npz", "--extend", "--outputs", "plots"]
+    assert "add map to --outputs" in refused(capsys, "run", "demo-small", *extend, *out)
     assert not (tmp_path / "out").exists()
 
 

@@ -11,6 +11,7 @@ from command_line import call, refused
 from map_files import place_arrays
 
 from spslam import geometry
+from spslam.config import Config, LoopConfig
 from spslam.map.io import save_map
 from spslam.map.map import Map, Origin
 
@@ -89,6 +90,21 @@ def test_export_of_another_part(map_file: str, tmp_path: Path, capsys: pytest.Ca
     assert call("map", "export", map_file, "--part", "1", "--g2o", str(tmp_path / "a.g2o")) == 0
     assert capsys.readouterr().out.startswith("2 SE(3) nodes, 1 edges, 0 of them loops, of part 1 in ")
     assert (tmp_path / "a.g2o").read_text().count("VERTEX_SE3:QUAT") == 2
+
+
+def test_edges_follow_the_configuration_of_the_run(
+    map_file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = Path(map_file).with_name("config.yaml")
+    export = ["map", "export", map_file, "--g2o", str(tmp_path / "a.g2o")]
+    config.write_text(Config(loop=LoopConfig(min_covisibility=10**6)).to_yaml())
+    assert call(*export) == 0
+    assert capsys.readouterr().out.startswith("4 SE(3) nodes, 4 edges, "), "the chain and the loop"
+    config.write_text("loop: {unknown: 1}")
+    assert call(*export) == 0
+    printed = capsys.readouterr()
+    assert printed.out.startswith("4 SE(3) nodes, 7 edges, ")
+    assert "note: the built-in configuration is used instead: " in printed.err
 
 
 def test_export_twice_gives_the_same_bytes(map_file: str, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from spslam.cli.app import main
 from spslam.frontend.superpoint.checkpoints import load_superpoint
@@ -101,6 +102,71 @@ def test_from_photographs_to_weights(photos: Path, tmp_path: Path, capsys: pytes
     assert spslam("train", "joint", *inputs, "--out", out, "--name", "toy", *TOY) == 0
 
 
+@pytest.mark.slow
+def test_a_recipe_is_followed_and_finished_steps_are_kept(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    toy = {
+        "network": {"widths": [4, 4, 8, 8, 16], "descriptor_dim": 16},
+        "shapes": {"count": 9, "validation": 9},
+        "labels": {"size": [64, 96], "homographies": 2, "threshold": 0.001},
+        "data": {"size": [48, 64]},
+        "optimizer": {"batch": 4, "block": 2, "steps": 2},
+        "schedule": {"validation_pairs": 2},
+    }
+    steps = {
+        "magic": {"command": "shapes", "config": "shapes", "settings": toy},
+        "labels": {"command": "label", "config": "joint", "weights": "magic", "settings": toy},
+        "last": {"command": "joint", "config": "joint", "labels": "labels", "init": "magic", "settings": toy},
+    }
+    recipe, out = tmp_path / "toy.yaml", tmp_path / "out"
+    recipe.write_text(yaml.safe_dump({"description": "toy", "steps": steps}))
+    call = [
+        "train",
+        "recipe",
+        recipe,
+        "--photos",
+        photos,
+        "--out",
+        out,
+        "--cache",
+        tmp_path / "cache",
+        "--device",
+        "cpu",
+    ]
+    assert spslam(*call) == 0
+    assert "step last is done" in capsys.readouterr().out
+    weights = out / "last" / "weights.safetensors"
+    assert load_superpoint(weights).descriptor_dim == 16
+    before = weights.stat().st_mtime_ns
+    assert spslam(*call) == 0
+    assert capsys.readouterr().out == ""
+    assert weights.stat().st_mtime_ns == before
+
+
+def test_recipes_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert spslam("train", "recipe") == 0
+    names = [line.partition(":")[0] for line in capsys.readouterr().out.splitlines()]
+    assert {"half_width", "superpoint", "superpoint_lite"} <= set(names)
+
+
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        ("shapes", {"--out", "--show", "--cache"}),
+        ("detector", {"--photos", "--labels", "--out"}),
+        ("joint", {"--photos", "--labels", "--out"}),
+        ("distil", {"--photos", "--teacher", "--out"}),
+    ],
+)
+def test_each_stage_has_its_options_and_the_common_ones(
+    command: str, options: set[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert spslam("train", command, "--help") == 0
+    common = {"--config", "--set", "--init", "--minutes", "--device", "--overfit", "--name", "--help", "--no-overfit"}
+    assert set(re.findall(r"--[a-z-]+", capsys.readouterr().out.split("Options")[1])) == options | common
+
+
 def test_a_sheet_of_shapes(tmp_path: Path) -> None:
     assert spslam("train", "shapes", "--show", tmp_path / "sheet.png") == 0
     sheet = cv2.imread(str(tmp_path / "sheet.png"))
@@ -177,7 +243,14 @@ def test_what_is_wrong_is_one_line(
 
 
 @pytest.mark.parametrize(
-    "arguments", [["train", "shapes"], ["train", "evaluate"], ["train", "label", "--shard", "3/2"]]
+    "arguments",
+    [
+        ["train", "shapes"],
+        ["train", "evaluate"],
+        ["train", "joint"],
+        ["train", "recipe", "superpoint"],
+        ["train", "label", "--shard", "3/2"],
+    ],
 )
 def test_what_is_missing_on_the_line_is_said(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert spslam(*arguments) == 2

@@ -25,7 +25,7 @@ ORB = ["--extractor", "orb", "--set", "features.threads=1"]
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of 30 frames, without pictures."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("spslam.pipeline.render_scene", lambda *_: False)
+        patch.setattr("spslam.reports.writers.render_scene", lambda *_: False)
         out = tmp_path_factory.mktemp("runs") / "small"
         assert call("run", "demo-small", *ORB, "--max-frames", "30", "--out", str(out)) == 0
     return out
@@ -85,7 +85,7 @@ def test_a_recording(folder: Path, tmp_path: Path) -> None:
 
 def test_a_run_is_recorded_while_it_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("rerun")
-    monkeypatch.setattr("spslam.pipeline.render_scene", lambda *_: False)
+    monkeypatch.setattr("spslam.reports.writers.render_scene", lambda *_: False)
     out, file = tmp_path / "run", tmp_path / "run.rrd"
     assert call("run", "demo-small", *ORB, "--max-frames", "3", "--out", str(out), "--rerun", str(file)) == 0
     assert file.stat().st_size > 50_000
@@ -100,7 +100,7 @@ def test_a_viewer_that_fails_costs_nothing(folder: Path, tmp_path: Path, monkeyp
         def close(self) -> None:
             pass
 
-    monkeypatch.setattr("spslam.pipeline.render_scene", lambda *_: False)
+    monkeypatch.setattr("spslam.reports.writers.render_scene", lambda *_: False)
     monkeypatch.setattr("spslam.cli.app._open_viewer", lambda *_: Failing())
     out = tmp_path / "run"
     assert call("run", "demo-small", *ORB, "--max-frames", "30", "--out", str(out)) == 0
@@ -115,7 +115,7 @@ def test_a_viewer_that_fails_costs_nothing(folder: Path, tmp_path: Path, monkeyp
 def test_a_run_in_a_saved_map_shows_that_map(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("spslam.pipeline.render_scene", lambda *_: False)
+    monkeypatch.setattr("spslam.reports.writers.render_scene", lambda *_: False)
     saved, out = Path(shutil.copy(folder / "map.npz", tmp_path / "saved.npz")), tmp_path / "run"
     part = ["--start", "5", "--max-frames", "4", "--map", str(saved), "--localize"]
     assert call("run", "demo-small", *ORB, *part, "--out", str(out)) == 0

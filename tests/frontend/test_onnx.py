@@ -187,7 +187,7 @@ def test_decoder_needs_numpy_alone() -> None:
     tree = ast.parse((ROOT / "frontend/superpoint/decoder.py").read_text(encoding="utf-8"))
     imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     imported |= {node.module or "." for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    assert imported <= {"numpy", "numpy.typing", "re", "dataclasses", "typing", "__future__"}
+    assert imported <= {"numpy", "numpy.typing", "collections.abc", "re", "dataclasses", "typing", "__future__"}
 
 
 @pytest.mark.slow
@@ -222,6 +222,21 @@ def test_decoder_decides_ties_as_the_extractor_does() -> None:
         found, expected = (each(heat, 0.1, radius, 2) for each in (decoder.find_maxima, keypoints.find_maxima))
         np.testing.assert_array_equal(found, expected)
     np.testing.assert_allclose(decoder.gather_probability(heat), keypoints.gather_probability(heat), atol=1e-6)
+
+
+@pytest.mark.parametrize("subpixel", [True, False])
+def test_both_back_ends_select_the_same_points(subpixel: bool) -> None:
+    rng = np.random.default_rng(0)
+    heat, cells = rng.random((80, 120), np.float32) ** 8, rng.normal(size=(10, 15, 16)).astype(np.float32)
+    settings = {"max_keypoints": 40, "threshold": 0.1, "nms_radius": 3, "border": 4, "spread_cell": 32}
+    found, expected = (
+        decoder.select(heat, cells, Sampling(), backend, subpixel=subpixel, **settings)  # type: ignore[arg-type]
+        for backend in (decoder.NUMPY, keypoints.FAST)
+    )
+    assert len(found[0]) == 40
+    np.testing.assert_array_equal(found[0], expected[0])
+    np.testing.assert_allclose(found[1], expected[1], atol=1e-6)
+    np.testing.assert_allclose(found[2], expected[2], atol=1e-5)
 
 
 @pytest.mark.parametrize(

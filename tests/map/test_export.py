@@ -269,7 +269,7 @@ def test_a_map_without_a_camera_is_not_exported(landmarks, tmp_path: Path) -> No
         write_colmap(tmp_path / "model", found, 0)
     assert not (tmp_path / "model").exists()
     with pytest.raises(MapError, match="which camera"):
-        part_graph(found, 0)
+        part_graph(found, 0, 30)
 
 
 # -- pose graph ----------------------------------------------------------------------------------------------
@@ -277,7 +277,7 @@ def test_a_map_without_a_camera_is_not_exported(landmarks, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("part", [0, 1])
 def test_the_graph_of_a_part_comes_back(slam_map: Map, tmp_path: Path, part: int) -> None:
-    nodes, edges, fixed = part_graph(slam_map, part)
+    nodes, edges, fixed = part_graph(slam_map, part, 30)
     assert np.array_equal(nodes, slam_map.T_world_keyframe[slam_map.keyframes["part"] == part])
     assert fixed.tolist() == [True] + [False] * (len(nodes) - 1)
     assert edges.robust.sum() == (1 if part == 0 else 0)
@@ -294,21 +294,21 @@ def test_the_graph_of_a_part_comes_back(slam_map: Map, tmp_path: Path, part: int
 
 def test_edges_follow_from_shared_points(slam_map: Map) -> None:
     assert len(part_graph(slam_map, 0, min_covisibility=10**6)[1].i) == 5 + 1, "the chain and the revisit"
-    assert len(part_graph(slam_map, 0)[1].i) == 6 * 5 / 2 + 1
+    assert len(part_graph(slam_map, 0, 30)[1].i) == 6 * 5 / 2 + 1
 
 
 def test_the_weight_of_a_part_is_that_of_its_own_depths(landmarks) -> None:
     scene = landmarks.box()
     near, far = (scene.map_of([scene.pose(0.1 * i) for i in range(2)]) for _ in range(2))
     near.origin = Origin("stereo", scene.camera, "orb", "baseline")
-    alone = part_graph(near, 0)[1].information
+    alone = part_graph(near, 0, 30)[1].information
     far.move_part(0, np.diag([30.0, 30.0, 30.0, 1.0]), 0)
     near.append_map(far)
-    assert np.allclose(part_graph(near, 0)[1].information, alone), "whatever other parts there are"
+    assert np.allclose(part_graph(near, 0, 30)[1].information, alone), "whatever other parts there are"
 
 
 def test_the_graph_of_a_mono_map_has_scales(mono_map: Map, tmp_path: Path) -> None:
-    nodes, edges, fixed = part_graph(mono_map, 0)
+    nodes, edges, fixed = part_graph(mono_map, 0, 30)
     assert edges.information.shape[1:] == (7, 7)
     write_g2o(tmp_path / "graph.g2o", nodes, edges, fixed)
     found = read_g2o(tmp_path / "graph.g2o")
@@ -323,7 +323,7 @@ def test_the_graph_of_a_mono_map_has_scales(mono_map: Map, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("which", ["slam_map", "mono_map"])
 def test_g2o_itself_reads_the_graph(which: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    nodes, edges, fixed = part_graph(request.getfixturevalue(which), 0)
+    nodes, edges, fixed = part_graph(request.getfixturevalue(which), 0, 30)
     write_g2o(tmp_path / "graph.g2o", nodes, edges, fixed)
     optimizer = g2o.SparseOptimizer()
     assert optimizer.load(str(tmp_path / "graph.g2o"))

@@ -61,11 +61,10 @@ class FakeSlam:
         self.map.keyframes["timestamp"][:] = circle([0, self.count - 1]).timestamps
         self.map.loops.append(1, i=0, j=1, S_i_j=np.eye(4), information=np.eye(7), inliers=77)
 
-    def trajectory(self) -> Trajectory:
+    def trajectory(self, keyframes_only: bool = False) -> Trajectory:
+        if keyframes_only:
+            return Trajectory(self.map.keyframes["timestamp"].copy(), self.map.T_world_keyframe.copy())
         return circle(self.tracked)
-
-    def keyframe_trajectory(self) -> Trajectory:
-        return Trajectory(self.map.keyframes["timestamp"].copy(), self.map.T_world_keyframe.copy())
 
     def record(self) -> Record:
         record = Record()

@@ -12,7 +12,7 @@ from world_folder import CAMERA, world, world_frame
 from spslam import geometry
 from spslam.backend.pose import PnPSolver
 from spslam.backend.two_view import EpipolarSolver
-from spslam.config import Config
+from spslam.config import BodyFixedConfig, Config
 from spslam.datasets.world.world import open_world
 from spslam.evaluation.ate import evaluate
 from spslam.frame import Frame, Observations
@@ -25,8 +25,9 @@ NOISE_PX = 0.3
 BONNET, ARM = ((10.0, 380.0), (630.0, 470.0)), ((520.0, 60.0), (630.0, 300.0))
 
 
-def detector() -> BodyFixed:
-    return BodyFixed(Config(), DescriptorMatcher(), EpipolarSolver(NOISE_PX), PnPSolver(NOISE_PX), 0.7)
+def detector(**settings: float) -> BodyFixed:
+    config = Config(body_fixed=BodyFixedConfig(**settings))
+    return BodyFixed(config, DescriptorMatcher(), EpipolarSolver(NOISE_PX), PnPSolver(NOISE_PX), 0.7)
 
 
 class Body:
@@ -65,10 +66,10 @@ def sway(landmarks, count: int = 24) -> list[np.ndarray]:
     return [landmarks.pose(0.03 * i, 0.01 * i, yaw=0.01 * i) for i in range(count)]
 
 
-def left_out(landmarks, scene, poses, body: Body | None, *, depth: bool) -> tuple[float, float]:
+def left_out(landmarks, scene, poses, body: Body | None, *, depth: bool, **settings: float) -> tuple[float, float]:
     """Shares of the body's key points, and of the world's, that are left out of the last frame."""
     camera = scene.camera if depth else scene.mono
-    fixed = detector()
+    fixed = detector(**settings)
     for index, pose in enumerate(poses):
         observations = scene.observe(pose, index, depth=depth, noise_px=NOISE_PX)
         mine = np.zeros(len(observations), dtype=bool)
@@ -96,6 +97,12 @@ def test_depth_tells_a_bonnet_on_a_straight_road(landmarks) -> None:
     poses = [landmarks.pose(0.04 * i) for i in range(24)]
     assert left_out(landmarks, scene, poses, Body(BONNET, disparity=50.0), depth=True)[0] > 0.95
     assert left_out(landmarks, scene, poses, Body(BONNET), depth=False) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("settings", [{"min_points": 1000}, {"min_evidence": 1000}, {"min_motion_px": 1000.0}])
+def test_what_is_left_out_follows_the_configuration(landmarks, settings: dict[str, float]) -> None:
+    scene = landmarks.box(800)
+    assert left_out(landmarks, scene, sway(landmarks), Body(BONNET), depth=False, **settings) == (0.0, 0.0)
 
 
 def test_nothing_is_left_out_of_a_camera_that_stands_still(landmarks) -> None:

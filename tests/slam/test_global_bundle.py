@@ -10,14 +10,14 @@ import pytest
 from spslam import geometry
 from spslam.backend.bundle import SchurBundleAdjuster
 from spslam.camera import Camera
-from spslam.config import LoopConfig
+from spslam.config import GlobalBundleConfig
 from spslam.interfaces import BundleProblem, BundleResult
 from spslam.map.map import Map
 from spslam.slam.global_bundle import GlobalRefiner
 
 
 def refiner(delay: int = 2, iterations: int = 20) -> GlobalRefiner:
-    return GlobalRefiner(LoopConfig(global_delay=delay), SchurBundleAdjuster(0.3, iterations))
+    return GlobalRefiner(GlobalBundleConfig(delay=delay), SchurBundleAdjuster(0.3, iterations))
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def test_a_second_loop_makes_the_first_void(world) -> None:
             return BundleResult(moved, problem.points, np.ones(len(problem.pixels), bool), 1.0, 1.0)
 
     bundle = Waiting()
-    refine = GlobalRefiner(LoopConfig(global_delay=1), bundle)
+    refine = GlobalRefiner(GlobalBundleConfig(delay=1), bundle)
     refine.start(slam_map, scene.camera)
     slam_map.remove_keyframe(7)
     refine.start(slam_map, scene.camera)

@@ -186,6 +186,14 @@ def test_a_first_view_that_tells_no_motion_gives_way_to_a_later_one(scene) -> No
     assert [o.index for o in started.before] == [0, 1, 2, 3]
 
 
+@pytest.mark.parametrize("settings", [{"max_refused": 8}, {"min_waiting": 10}])
+def test_a_first_view_gives_way_when_the_configuration_says(scene, settings: dict[str, int]) -> None:
+    initializer = TwoViewInitializer(config(**settings), DescriptorMatcher(), Undecided(NOISE_PX), 0.7)
+    slam_map, answers = start_all(initializer, scene, [scene.pose(0.13 * i, 0.012 * i) for i in range(16)])
+    assert isinstance(answers[-1], Started)
+    assert slam_map.keyframes["frame"].tolist()[0] == 5, "half of the ten frames that waited then"
+
+
 def test_what_no_map_may_hold_leaves_the_frames_that_wait(scene) -> None:
     """A bonnet that is found while the first map waits is in none of its views."""
     initializer, slam_map = two_views(), Map(32)

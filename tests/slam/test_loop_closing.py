@@ -148,6 +148,16 @@ def test_stereo_drift_is_taken_up(ring: DriftedRing) -> None:
     assert S_i_j == pytest.approx(geometry.inverse(ring.truth[i]) @ ring.truth[j], abs=0.02)
 
 
+def test_loops_are_as_sure_as_the_configuration_says(landmarks) -> None:
+    information = []
+    for inflation in (2.0, 4.0):
+        ring = DriftedRing(landmarks, step=STEP)
+        assert closer(sigma_inflation=inflation).close(ring.map, ring.camera, LAP)
+        information.append(ring.map.loops["information"][0])
+    assert information[0][:6, :6] == pytest.approx(4 * information[1][:6, :6])
+    assert information[0][6, 6] == pytest.approx(information[1][6, 6])
+
+
 def test_drift_of_scale_is_taken_up(mono_ring: DriftedRing) -> None:
     before, points_before = mono_ring.position_errors(), float(np.median(mono_ring.point_errors()))
     loops = closer()

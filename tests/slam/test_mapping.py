@@ -366,6 +366,13 @@ def test_redundant_keyframes_go_but_not_the_first_nor_the_newest(scene) -> None:
         assert stands[k] == pytest.approx(pose)
 
 
+@pytest.mark.parametrize("views", [1, 2, 5])
+def test_as_many_others_see_what_a_culled_key_frame_saw_as_the_configuration_says(scene, views: int) -> None:
+    slam_map = scene.map_of([scene.pose(0.002 * i) for i in range(8)])
+    mapper({"redundant_views": views}).cull_keyframes(slam_map, 7)
+    assert len(slam_map.keyframes) == max(views, 2), "the first and the newest always stay"
+
+
 def test_what_one_keyframe_alone_is_left_to_see_goes_with_a_culled_one(scene) -> None:
     slam_map = scene.map_of([scene.pose(0.002 * i) for i in range(8)])
     # Points that only key frames 3 and 7 see, and others that 0 and 7 see.

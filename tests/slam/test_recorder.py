@@ -83,9 +83,9 @@ def test_frames_follow_their_keyframe(slam_map: Map, recorder: Recorder) -> None
 
 def test_heirs_take_over_one_after_the_other(slam_map: Map, recorder: Recorder) -> None:
     """The heir of one culled key frame may be the next to go."""
-    recorder.reanchor(removed(slam_map, 1, 2))
+    recorder.keyframe_removed(slam_map, removed(slam_map, 1, 2))
     assert recorder.trajectory(slam_map, 0).T_world_cam == pytest.approx(np.array(FRAMES))
-    recorder.reanchor(removed(slam_map, 2, 3))
+    recorder.keyframe_removed(slam_map, removed(slam_map, 2, 3))
     assert recorder.trajectory(slam_map, 0).T_world_cam == pytest.approx(np.array(FRAMES))
     correction = pose(0, 0.5, 0, 0, 0, 0.2)
     slam_map.T_world_keyframe[slam_map.keyframe_rows(np.array(3))] = correction @ KEYFRAMES[3]
@@ -97,7 +97,7 @@ def test_heirs_take_over_one_after_the_other(slam_map: Map, recorder: Recorder) 
 def test_frames_between_keyframes_change_with_the_scale_of_the_map(slam_map: Map, recorder: Recorder) -> None:
     """A loop of a single camera scales its surroundings by another factor around each key frame."""
     scales = np.array([1.0, 0.9, 0.8, 0.7])
-    recorder.rescale(Rescaling(np.arange(4), scales))
+    recorder.keyframes_rescaled(Rescaling(np.arange(4), scales))
     found = recorder.trajectory(slam_map, 0).T_world_cam
     for i, (keyframe, frame) in enumerate(zip(np.repeat(KEYFRAMES, 2, axis=0), FRAMES, strict=True)):
         offset = frame[:3, 3] - keyframe[:3, 3]
@@ -107,7 +107,7 @@ def test_frames_between_keyframes_change_with_the_scale_of_the_map(slam_map: Map
 
 def test_nothing_recorded_is_rescaled(slam_map: Map) -> None:
     recorder = Recorder()
-    recorder.rescale(Rescaling(np.arange(4), np.ones(4)))
+    recorder.keyframes_rescaled(Rescaling(np.arange(4), np.ones(4)))
     assert len(recorder.trajectory(slam_map, 0)) == 0
 
 

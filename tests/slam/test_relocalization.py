@@ -9,12 +9,16 @@ import pytest
 from point_room import PointRoom, corridor, drive, look
 
 from spslam import geometry
+from spslam.config import Config, RelocalizationConfig
 from spslam.datasets.factory import open_sequence
 from spslam.frame import Frame
-from spslam.slam.look_alikes import Departure, Reach, groups_by_likeness
+from spslam.interfaces import PoseEstimate
+from spslam.map.map import NO_POINT
+from spslam.slam.look_alikes import Departure, Place, Reach, groups_by_likeness
 from spslam.slam.system import Slam
-from spslam.slam.tracking import TrackResult, TrackState
+from spslam.slam.tracking import Tracked, TrackResult, TrackState
 
+LIMITS = RelocalizationConfig()
 HALF = 12.0
 STEP = 0.08
 
@@ -56,13 +60,41 @@ def test_carried_to_a_place_that_two_look_like_a_camera_stays_lost(caplog: pytes
 
 def test_reach_grows_with_time_speed_and_depth() -> None:
     T = look(1.0, 0.0, 0.0, 0.0)
-    still, moving = (Reach.after(2.0, 0, T, 4.0, (speed, 0.0)) for speed in (0.0, 1.0))
+    still, moving = (Reach.after(LIMITS, 2.0, 0, T, 4.0, (speed, 0.0)) for speed in (0.0, 1.0))
     assert still.distance == pytest.approx(3.0), "0.25 depths at once and 0.25 a second"
     assert moving.distance == pytest.approx(6.0), "and one and a half times as far as it came at its speed"
     assert still.holds(0, look(3.9, 0.0, 0.0, 0.0)) and not still.holds(0, look(4.1, 0.0, 0.0, 0.0))
     assert not still.holds(1, T), "another part of the map has a world of its own"
-    assert Reach.after(0.0, 0, T, 4.0, (1.0, 1.0)).holds(0, look(1.0, 0.0, 0.0, 0.4))
-    assert not Reach.after(0.0, 0, T, 4.0, (1.0, 1.0)).holds(0, look(1.0, 0.0, 0.0, 0.6))
+    assert Reach.after(LIMITS, 0.0, 0, T, 4.0, (1.0, 1.0)).holds(0, look(1.0, 0.0, 0.0, 0.4))
+    assert not Reach.after(LIMITS, 0.0, 0, T, 4.0, (1.0, 1.0)).holds(0, look(1.0, 0.0, 0.0, 0.6))
+
+
+def test_reach_follows_the_configuration() -> None:
+    config = RelocalizationConfig(
+        speed_factor=2.0, reach_depths=0.5, reach_depths_per_s=1.0, reach_turn_rad=0.1, reach_turn_rad_per_s=0.2
+    )
+    reach = Reach.after(config, 3.0, 0, np.eye(4), 4.0, (1.0, 0.5))
+    assert reach.distance == pytest.approx(2.0 * 1.0 * 3.0 + 4.0 * (0.5 + 1.0 * 3.0))
+    assert reach.turn == pytest.approx(2.0 * 0.5 * 3.0 + 0.1 + 0.2 * 3.0)
+
+
+def test_rivals_follow_the_configuration(landmarks) -> None:
+    scene = landmarks.box()
+    slam_map = scene.map_of([scene.pose()])
+
+    def place(x: float, inliers: int) -> Place:
+        pose = PoseEstimate(geometry.inverse(look(x, 0.0, 0.0, 0.0)), np.ones(inliers, bool), np.eye(6), 0.5)
+        ids = np.zeros(inliers, dtype=np.int64)
+        tracked = Tracked(scene.observe(scene.pose(), 0), pose, ids, np.full(inliers, NO_POINT), "motion")
+        return Place(tracked, 0, 0, depth=4.0)
+
+    def rivals(**limits: float) -> list[Place]:
+        return best.rivals([far], slam_map, Config(relocalization=RelocalizationConfig(**limits)))
+
+    best, far = place(0.0, 100), place(1.5, 60)
+    assert rivals() == [far]
+    assert rivals(rival_inlier_fraction=0.7) == []
+    assert rivals(same_place_depths=0.4) == []
 
 
 def test_a_departure_is_where_its_key_frame_is(landmarks) -> None:
@@ -70,12 +102,12 @@ def test_a_departure_is_where_its_key_frame_is(landmarks) -> None:
     slam_map = scene.map_of([scene.pose(), scene.pose(0.2)])
     forward = np.array([0.0, 0.0, -0.5, 0.0, 0.0, 0.0])
     departure = Departure(1, np.eye(4), 3.0, forward, (0.5, 0.0))
-    reach = departure.reach(4.0, slam_map)
+    reach = departure.reach(4.0, slam_map, LIMITS)
     assert reach is not None and reach.seconds == 1.0
     assert reach.T_world_cam == pytest.approx(slam_map.pose(1))
     moved = geometry.inverse(departure.expected(reach))[:3, 3] - slam_map.pose(1)[:3, 3]
     assert moved == pytest.approx(0.5 * slam_map.pose(1)[:3, 2])
-    assert replace(departure, keyframe_id=7).reach(4.0, slam_map) is None
+    assert replace(departure, keyframe_id=7).reach(4.0, slam_map, LIMITS) is None
 
 
 def test_of_each_group_the_likest_is_chosen(landmarks) -> None:

@@ -11,7 +11,7 @@ from spslam.camera import Camera
 from spslam.config import load_config
 from spslam.errors import CalibrationError
 from spslam.frame import Features, Frame, Observations
-from spslam.slam.preprocessing import Observer, tracking_camera
+from spslam.slam.preprocessing import Preprocessor
 from spslam.slam.rolling_shutter import as_read_at_once, readout_delays
 
 CAMERA = Camera(640, 480, 500.0, 500.0, 320.0, 240.0, baseline_m=0.1, readout_s=0.03)
@@ -81,7 +81,7 @@ def test_an_impossible_velocity_gives_finite_pixels(points: np.ndarray) -> None:
 
 def test_rows_of_the_image_as_it_was_taken_say_when() -> None:
     class Corners:
-        max_distance = 1.0
+        name, max_distance = "corners", 1.0
 
         def extract(self, image: np.ndarray) -> Features:
             corners = np.array([[100, 0], [100, 239.5], [100, 479]], np.float32)
@@ -90,7 +90,7 @@ def test_rows_of_the_image_as_it_was_taken_say_when() -> None:
     frame = Frame(0, 0.0, replace(CAMERA, distortion_model="radtan", distortion=(-0.2, 0.05, 0.0, 0.0)),
                   np.zeros((480, 640), np.uint8))  # fmt: skip
     config = load_config("default")
-    observed = Observer(config, Corners(), None).observe(frame, tracking_camera(frame, config))
+    observed = Preprocessor(config, Corners(), None).observe(frame)
     assert observed.delays == pytest.approx([-0.015, 0.0, 0.015])
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from threading import Event, current_thread
@@ -39,7 +38,7 @@ from spslam.map.io import SavedMap, load_map
 from spslam.map.map import Map
 from spslam.run.metric_scale import TrueDistance, apply_scale
 from spslam.slam.system import Slam
-from spslam.slam.tracking import Tracked, TrackState
+from spslam.slam.tracking import Tracked, TrackResult, TrackState
 from spslam.trajectory import Trajectory
 
 
@@ -155,7 +154,7 @@ def test_a_pose_from_one_corner_of_the_image_is_looked_for_anew(monkeypatch: pyt
     room, poses = PointRoom(), sway(20)
     slam = build(room, load_config("default"))
     results = [slam.track(room.frame(pose, 0.05 * (i + 1), "stereo")) for i, pose in enumerate(poses[:19])]
-    track, calls = slam._tracker.track, []
+    track, calls = slam._tracking._tracker.track, []
 
     def corner_first(observations: Observations, *where) -> Tracked | None:
         found = track(observations, *where)
@@ -167,7 +166,7 @@ def test_a_pose_from_one_corner_of_the_image_is_looked_for_anew(monkeypatch: pyt
         aside = replace(found.estimate, T_cam_world=geometry.inverse(look(0.3, 0, 0, 0)) @ found.estimate.T_cam_world)
         return replace(found, estimate=aside, point_ids=np.where(outside, -1, found.point_ids))
 
-    monkeypatch.setattr(slam._tracker, "track", corner_first)
+    monkeypatch.setattr(slam._tracking._tracker, "track", corner_first)
     last = slam.track(room.frame(poses[19], 1.0, "stereo"))
     assert len(calls) > 1 and last.coverage > 0.3
     assert last.inliers > 0.7 * results[-1].inliers
@@ -245,7 +244,7 @@ def test_parts_that_nothing_joins_stay_apart() -> None:
     assert 35 < slam.statistics.frames_elsewhere <= 40
     assert slam.statistics.merges == 0
     assert results[-1].part == 1
-    assert len(slam.keyframe_trajectory()) == len(slam.map.keyframes_of(0))
+    assert len(slam.trajectory(keyframes_only=True)) == len(slam.map.keyframes_of(0))
 
 
 def test_it_returns_to_the_old_part_when_it_is_back_there() -> None:
@@ -282,7 +281,7 @@ def test_localises_in_a_saved_map_and_changes_nothing(sensor: str, tmp_path: Pat
     for name, table in again.map.tables().items():
         for column, values in kept[name].items():
             assert np.array_equal(table[column], values, equal_nan=values.dtype.kind == "f"), (name, column)
-    assert len(again.keyframe_trajectory()) == 0
+    assert len(again.trajectory(keyframes_only=True)) == 0
 
 
 def test_extends_a_saved_map(tmp_path: Path) -> None:
@@ -301,7 +300,7 @@ def test_extends_a_saved_map(tmp_path: Path) -> None:
     found = again.trajectory().T_world_cam
     assert np.linalg.norm(found[:, :3, 3] - expected[:, :3, 3], axis=1).max() < 0.03, "in the world of the saved map"
     mine = again.map.keyframes["session"] == 1
-    assert len(again.keyframe_trajectory()) == np.count_nonzero(mine) > 0
+    assert len(again.trajectory(keyframes_only=True)) == np.count_nonzero(mine) > 0
 
 
 def test_a_map_of_another_front_end_or_camera_is_refused(tmp_path: Path) -> None:
@@ -429,13 +428,13 @@ def test_a_frame_that_comes_late_is_tracked_in_the_refined_map() -> None:
     room = PointRoom()
     slam = build(room, load_config("default"))
     waiting: list[bool] = []
-    find_pose = slam._find_pose
+    find_pose = slam._tracking.find_pose
 
     def watched(*arguments) -> Tracked | None:
-        waiting.append(slam._end_refinement is not None)
+        waiting.append(slam._updates.pending is not None)
         return find_pose(*arguments)
 
-    slam._find_pose = watched  # type: ignore[method-assign]
+    slam._tracking.find_pose = watched  # type: ignore[method-assign]
     stamp, is_keyframe = 0.0, False
     after_keyframe: dict[bool, list[bool]] = {True: [], False: []}
     for i, pose in enumerate(sway(60)):
@@ -448,49 +447,48 @@ def test_a_frame_that_comes_late_is_tracked_in_the_refined_map() -> None:
     assert after_keyframe[False] and all(after_keyframe[False])
 
 
+class Shifting(SchurBundleAdjuster):
+    """Moves all that it refines by `SHIFT`, at one of its calls only: the same in each run."""
+
+    SHIFT = np.array([0.3, -0.2, 0.1])
+
+    def __init__(self, shifting_call: int | None = None) -> None:
+        super().__init__(NOISE_PX)
+        self.calls, self._shifting_call = 0, shifting_call
+
+    def adjust(self, problem: BundleProblem, camera: Camera) -> BundleResult:
+        result = super().adjust(problem, camera)
+        self.calls += 1
+        if self.calls != self._shifting_call:
+            return result
+        T_world_cam = geometry.inverse(result.T_cam_world)
+        T_world_cam[:, :3, 3] += self.SHIFT
+        return replace(result, T_cam_world=geometry.inverse(T_world_cam), points=result.points + self.SHIFT)
+
+
 def test_a_pose_found_while_a_key_frame_is_refined_is_carried_along() -> None:
     """A refinement that moves all the map moves the frame that was tracked meanwhile by as much."""
-    shift = np.array([0.3, -0.2, 0.1])
 
-    class Shifting(SchurBundleAdjuster):
-        """Does not end before it is decided whether it shifts."""
+    def play(poses: list[np.ndarray], bundle: Shifting) -> tuple[Slam, list[TrackResult]]:
+        room = PointRoom()
+        slam = Slam(load_config("default", ["bundle.window=30"]), replace(parts_of(room), bundle=bundle))
+        return slam, [slam.track(room.frame(pose, 0.05 * (i + 1), "stereo")) for i, pose in enumerate(poses)]
 
-        def __init__(self) -> None:
-            super().__init__(NOISE_PX)
-            self.shifts = False
-            self.decided = Event()
-
-        def adjust(self, problem: BundleProblem, camera: Camera) -> BundleResult:
-            result = super().adjust(problem, camera)
-            assert self.decided.wait(30.0), "nobody decided"
-            if not self.shifts:
-                return result
-            T_world_cam = geometry.inverse(result.T_cam_world)
-            T_world_cam[:, :3, 3] += shift
-            return replace(result, T_cam_world=geometry.inverse(T_world_cam), points=result.points + shift)
-
-    room, bundle = PointRoom(), Shifting()
-    slam = Slam(load_config("default", ["bundle.window=30"]), replace(parts_of(room), bundle=bundle))
-    refine_beside = slam._mapper.refine_beside
-
-    def undecided(*arguments) -> Callable[[], None]:
-        bundle.decided.clear()
-        return refine_beside(*arguments)
-
-    slam._mapper.refine_beside = undecided  # type: ignore[method-assign]
     poses = sway(40)
     expected = geometry.inverse(poses[0]) @ np.array(poses)
-    for i, pose in enumerate(poses):
-        result = slam.track(room.frame(pose, 0.05 * (i + 1), "stereo"))
-        if bundle.shifts:
-            break
-        bundle.shifts = result.is_keyframe and i > 20
-        bundle.decided.set()
-    assert not result.is_keyframe
-    keyframe_id = int(slam.map.keyframes["id"][-1])
-    assert slam.map.pose(keyframe_id)[:3, 3] == pytest.approx(expected[i - 1, :3, 3] + shift, abs=0.02)
-    assert result.T_world_cam[:3, 3] == pytest.approx(expected[i, :3, 3] + shift, abs=0.02)
-    assert slam.trajectory().T_world_cam[i, :3, 3] == pytest.approx(expected[i, :3, 3] + shift, abs=0.02)
+    _, results = play(poses, Shifting())
+    last = next(i for i, result in enumerate(results) if result.is_keyframe and i > 20)
+    counting = Shifting()
+    slam, _ = play(poses[: last + 1], counting)
+    slam.finish()
+
+    slam, results = play(poses[: last + 2], Shifting(shifting_call=counting.calls))
+    assert results[last].is_keyframe and not results[last + 1].is_keyframe
+    moved = expected[:, :3, 3] + Shifting.SHIFT
+    T_world_keyframe = slam.map.pose(int(slam.map.keyframes["id"][-1]))
+    assert T_world_keyframe[:3, 3] == pytest.approx(moved[last], abs=0.02)
+    assert results[last + 1].T_world_cam[:3, 3] == pytest.approx(moved[last + 1], abs=0.02)
+    assert slam.trajectory().T_world_cam[last + 1, :3, 3] == pytest.approx(moved[last + 1], abs=0.02)
 
 
 def test_what_a_refinement_fails_of_is_told_once() -> None:

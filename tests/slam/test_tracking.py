@@ -252,7 +252,7 @@ def moved(seconds: float) -> np.ndarray:
 
 
 def test_constant_velocity_with_irregular_steps(scene, slam_map) -> None:
-    motion = Motion()
+    motion = Motion(Config())
     assert motion.predict(0.0, slam_map) is None
     for timestamp in (0.0, 0.1, 0.13, 0.4, 0.45):
         motion.update(timestamp, moved(timestamp), 0, slam_map)
@@ -263,7 +263,7 @@ def test_constant_velocity_with_irregular_steps(scene, slam_map) -> None:
 
 
 def test_prediction_follows_corrections_of_the_map(scene, slam_map) -> None:
-    motion = Motion()
+    motion = Motion(Config())
     motion.update(0.0, moved(0.0), 1, slam_map)
     motion.update(0.1, moved(0.1), 1, slam_map)
     correction = geometry.se3_exp(np.array([0.5, 0.2, -0.3, 0.1, -0.2, 0.05]))
@@ -276,7 +276,7 @@ def test_prediction_follows_corrections_of_the_map(scene, slam_map) -> None:
 
 
 def test_prediction_without_its_keyframe_is_none(scene, slam_map) -> None:
-    motion = Motion()
+    motion = Motion(Config())
     motion.update(0.0, moved(0.0), 1, slam_map)
     motion.update(0.1, moved(0.1), 2, slam_map)
     slam_map.remove_keyframe(1)
@@ -289,7 +289,7 @@ def test_prediction_without_its_keyframe_is_none(scene, slam_map) -> None:
 
 
 def test_anchoring_keeps_the_velocity_and_an_equal_stamp_does_not_divide_by_zero(scene, slam_map) -> None:
-    motion = Motion()
+    motion = Motion(Config())
     motion.update(0.0, moved(0.0), 0, slam_map)
     motion.update(0.1, moved(0.1), 0, slam_map)
     motion.anchor(0.1, moved(0.1), 2, slam_map)
@@ -297,8 +297,16 @@ def test_anchoring_keeps_the_velocity_and_an_equal_stamp_does_not_divide_by_zero
     assert motion.predict(0.2, slam_map) == pytest.approx(moved(0.2))
 
 
+def test_the_top_speed_is_remembered_as_long_as_the_configuration_says(scene, slam_map) -> None:
+    motion = Motion(Config(tracking=TrackingConfig(speed_memory_s=2.0)))
+    for timestamp, pose in ((0.0, moved(0.0)), (0.1, moved(0.1)), (3.1, moved(0.1))):
+        motion.update(timestamp, pose, 0, slam_map)
+    speeds = np.linalg.norm(VELOCITY.reshape(2, 3), axis=1)
+    assert motion.fastest == pytest.approx(tuple(speeds * np.exp(-1.5)))
+
+
 def test_motion_changes_with_the_scale_of_the_map(scene, slam_map) -> None:
-    motion = Motion()
+    motion = Motion(Config())
     motion.rescale(2.0)
     assert motion.last(slam_map) is None
     for timestamp in (0.0, 0.1):

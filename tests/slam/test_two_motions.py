@@ -7,7 +7,10 @@ import pytest
 
 from spslam import geometry
 from spslam.camera import Camera
+from spslam.config import MoversConfig
 from spslam.slam.two_motions import Cells, consensus, find_split, residuals, rival
+
+LIMITS = MoversConfig()
 
 CAMERA = Camera(640, 480, 400.0, 400.0, 319.5, 239.5)
 TURNED = geometry.se3_exp(np.array([0.02, -0.01, 0.0, 0.0, 0.003, 0.0]))
@@ -46,7 +49,9 @@ def test_the_pose_of_most_of_the_image(box_points: int) -> None:
     points, pixels, on_box = scene(box_points)
     T = between(points, pixels)
     assert np.linalg.norm(geometry.se3_log(T @ geometry.inverse(TURNED))[:3]) > 0.003
-    found = find_split(pixels, residuals(T, points, pixels, CAMERA), np.ones(len(points), bool), CAMERA)
+    found = find_split(
+        LIMITS.min_explained, pixels, residuals(T, points, pixels, CAMERA), np.ones(len(points), bool), CAMERA
+    )
     assert found is not None and found.between
     pose, agree = consensus(found, T, points, pixels, CAMERA)
 
@@ -58,7 +63,7 @@ def test_the_pose_of_most_of_the_image(box_points: int) -> None:
 def test_noise_is_no_motion(noise_px: float) -> None:
     points, pixels, _ = scene(300, noise_px, box_px=0.0)
     off = residuals(between(points, pixels), points, pixels, CAMERA)
-    assert find_split(pixels, off, np.ones(len(points), bool), CAMERA) is None
+    assert find_split(LIMITS.min_explained, pixels, off, np.ones(len(points), bool), CAMERA) is None
 
 
 def test_what_a_pose_rejects_may_be_most_of_the_image() -> None:
@@ -66,7 +71,7 @@ def test_what_a_pose_rejects_may_be_most_of_the_image() -> None:
     followed = between(points[on_box], pixels[on_box])
     off = residuals(followed, points, pixels, CAMERA)
     inlier = np.hypot(*off.T) < 2.5
-    found = find_split(pixels, off, inlier, CAMERA)
+    found = find_split(LIMITS.min_explained, pixels, off, inlier, CAMERA)
     assert found is not None and not found.between
 
 
@@ -75,12 +80,12 @@ def test_another_motion_of_more_of_the_image_outvotes_a_pose(box_points: int) ->
     points, pixels, on_box = scene(box_points, box_px=12.0)
     followed = between(points[on_box], pixels[on_box])
     inlier = np.hypot(*residuals(followed, points, pixels, CAMERA).T) < 1.5
-    other = rival(followed, points, pixels, inlier, CAMERA)
+    other = rival(LIMITS.min_rival_gain, followed, points, pixels, inlier, CAMERA)
     assert other is not None and other.wins and other.even
     assert np.mean(other.moving[on_box]) > 0.9 and np.mean(other.moving[~on_box]) < 0.01
     # The pose of most of the image is not outvoted by the box, however many points are on it.
     inlier = np.hypot(*residuals(TURNED, points, pixels, CAMERA).T) < 1.5
-    other = rival(TURNED, points, pixels, inlier, CAMERA)
+    other = rival(LIMITS.min_rival_gain, TURNED, points, pixels, inlier, CAMERA)
     assert other is None or not other.wins
 
 
@@ -90,14 +95,16 @@ def test_a_static_scene_has_no_rival(noise_px: float, astray: float) -> None:
     points, pixels, _ = scene(300, noise_px, box_px=0.0)
     wrong = np.random.default_rng(1).random(len(points)) < astray
     pixels[wrong] += np.random.default_rng(2).uniform(-40, 40, (np.count_nonzero(wrong), 2))
-    other = rival(between(points[~wrong], pixels[~wrong]), points, pixels, ~wrong, CAMERA)
+    other = rival(LIMITS.min_rival_gain, between(points[~wrong], pixels[~wrong]), points, pixels, ~wrong, CAMERA)
     assert other is None or not (other.wins or other.even)
 
 
 def test_the_same_points_give_the_same_pose() -> None:
     points, pixels, _ = scene(300)
     T = between(points, pixels)
-    found = find_split(pixels, residuals(T, points, pixels, CAMERA), np.ones(len(points), bool), CAMERA)
+    found = find_split(
+        LIMITS.min_explained, pixels, residuals(T, points, pixels, CAMERA), np.ones(len(points), bool), CAMERA
+    )
     assert found is not None
     first, second = (consensus(found, T, points, pixels, CAMERA)[0] for _ in range(2))
     np.testing.assert_array_equal(first, second)
@@ -107,8 +114,8 @@ def test_too_few_points_say_nothing() -> None:
     pixels = scene(0)[1]
     few = np.arange(10)
     off = np.ones((10, 2))
-    assert find_split(pixels[few], off, np.ones(10, bool), CAMERA) is None
-    assert find_split(pixels[:0], off[:0], np.ones(0, bool), CAMERA) is None
+    assert find_split(LIMITS.min_explained, pixels[few], off, np.ones(10, bool), CAMERA) is None
+    assert find_split(LIMITS.min_explained, pixels[:0], off[:0], np.ones(0, bool), CAMERA) is None
 
 
 def test_regions_move_together_where_most_of_their_points_do_in_one_direction() -> None:

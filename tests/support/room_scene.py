@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from spslam.config import Config
 from spslam.frame import Frame, Sighting
 from spslam.geometry import make_transform, so3_exp
 from spslam.trajectory import Trajectory
@@ -62,6 +63,7 @@ class WatchedSlam:
         self._poses = [landmarks.pose(0.05 * step) for step in range(poses)]
         self.map = seen.map_of(self._poses)
         self.map.origin = SimpleNamespace(metric=True)
+        self.config = Config()
         self.main_part = 0
         self.statistics = SimpleNamespace(points=len(self.map.points), keyframes=poses, loops=0)
         self.frame, self.sighting = sighted_frame(seen.camera, poses)

@@ -301,6 +301,7 @@ def test_windows_draw_on_a_real_context() -> None:
         "    browser._controls.bindings()[key]()\n    browser.refresh()\n    assert browser._canvas.poll()\n"
         "browser._canvas.close()\n"
     )
-    folders = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "support")]
+    tests = Path(__file__).parents[1]
+    folders = [str(tests), str(tests / "visualization"), str(tests / "support")]
     done = subprocess.run([sys.executable, "-c", code, *folders], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -6,7 +6,6 @@ One HTML file with its pictures inside, so that it can be sent around.
 from __future__ import annotations
 
 import base64
-import html
 import io
 import json
 from collections.abc import Mapping, Sequence
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 from spslam.config import FeatureConfig
 from spslam.frame import Features
 from spslam.io.files import write_atomic
+from spslam.io.html import render_page
 
 from ...extractors.superpoint_extractor import SuperPointExtractor
 from ...superpoint.checkpoints import load_superpoint
@@ -45,26 +45,6 @@ _SAMPLE_POINTS = 150
 _ZOOM = 2
 _FOUND_BGR, _LOST_BGR = (80, 200, 60), (60, 90, 240)
 _LARGEST_CHANGE_SHOWN = 5e-4
-
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #1c2430; background: #fff; max-width: 62rem; margin: 2rem auto;
-  padding: 0 1rem; }
-h1 { font-size: 1.6rem; margin-bottom: 0; }
-h2 { font-size: 1.15rem; margin: 2rem 0 .6rem; }
-.date, .note { color: #5b6675; }
-.note { font-size: .9rem; }
-.verdict { border-left: 4px solid #2a8f4a; background: #eff8f1; padding: .6rem 1rem; margin: 1rem 0; }
-.verdict.worse { border-color: #c0392b; background: #fcf0ee; }
-table { border-collapse: collapse; width: 100%; }
-th, td { text-align: left; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid #e3e7ec; vertical-align: top; }
-td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-.better { color: #1f7a3d; } .worse { color: #c0392b; }
-img { max-width: 100%; display: block; }
-.pair { display: grid; grid-template-columns: 1fr 1fr; gap: .5rem; margin-bottom: .5rem; }
-figure { margin: 0; } figcaption { font-size: .85rem; color: #5b6675; }
-.found { color: #3c9b2f; } .lost { color: #d9442f; }
-pre { background: #f5f7f9; padding: .7rem 1rem; overflow-x: auto; font-size: .85rem; }
-"""
 
 
 @dataclass(frozen=True)
@@ -108,23 +88,30 @@ def write_report(
         report: what it says.
         before, after: weights files, for the sample detections.
         photos: held-out images, for the same.
-        log: of the training (`frontend.training.trainer.LOG`), for the curves.
+        log: of the training (`frontend.training.loop.progress.LOG`), for the curves.
 
     Raises:
         OutputError: the file cannot be written.
         DatasetError: an image cannot be read.
     """
-    samples = list(photo_pairs(photos, _SAMPLES))
-    parts = [
-        _headline(report),
-        _table(report),
-        _course(read_log(log)),
-        _samples(samples, before, after),
-        _settings(report),
-    ]
-    page = (
-        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{_text(report.title)}: adaptation</title>'
-        f"<style>{_STYLE}</style></head><body>\n{''.join(parts)}</body></html>\n"
+    pairs = list(photo_pairs(photos, _SAMPLES))
+    page = render_page(
+        "adaptation.html",
+        title=report.title,
+        subtitle=report.created.isoformat() if report.created else "",
+        improved=report.improved,
+        summary=report.summary[0].upper() + report.summary[1:],
+        rows=[_row(key, report.before.get(key), report.after.get(key)) for key in _FIGURES],
+        images=report.images,
+        pairs=report.pairs,
+        protocol=report.protocol,
+        course=_course(*read_log(log)),
+        sample_points=_SAMPLE_POINTS,
+        correct_px=f"{CORRECT_PX:g}",
+        samples=_samples(pairs, before, after),
+        facts=report.facts.items(),
+        commands=report.commands,
+        settings=report.settings,
     )
     write_atomic(path, page)
 
@@ -156,31 +143,7 @@ def sample_detections(
     return points0, distance <= CORRECT_PX
 
 
-def _headline(report: AdaptationReport) -> str:
-    day = f'<p class="date">{report.created.isoformat()}</p>' if report.created else ""
-    kind = "verdict" if report.improved else "verdict worse"
-    use = (
-        f"<p>Use them: <code>spslam run … --weights {_text(report.title)}.safetensors</code></p>"
-        if report.improved
-        else ""
-    )
-    summary = report.summary[0].upper() + report.summary[1:]
-    return f'<h1>{_text(report.title)}: SuperPoint adapted</h1>{day}<div class="{kind}">{_text(summary)}.</div>{use}\n'
-
-
-def _table(report: AdaptationReport) -> str:
-    rows = "".join(_row(key, report.before.get(key), report.after.get(key)) for key in _FIGURES)
-    return (
-        "<h2>Figures on held-out images</h2><table>"
-        '<tr><th>figure</th><th class="number">before</th><th class="number">after</th><th class="number">change</th>'
-        f"<th>what it is</th></tr>{rows}</table>"
-        f'<p class="note">{report.images} held-out images, from stretches of the images that are neither trained nor '
-        f"validated with, in {report.pairs} pairs: each image and a random view of it; the same pairs before and "
-        f"after.</p><details><summary>Protocol</summary><p class='note'>{_text(report.protocol)}</p></details>\n"
-    )
-
-
-def _row(key: str, before: float | None, after: float | None) -> str:
+def _row(key: str, before: float | None, after: float | None) -> dict[str, str]:
     name, meaning, more_is_better = _FIGURES[key]
     change, kind = "–", ""
     if before is not None and after is not None:
@@ -189,21 +152,13 @@ def _row(key: str, before: float | None, after: float | None) -> str:
         if abs(difference) >= _LARGEST_CHANGE_SHOWN:
             kind = " better" if (difference > 0) == more_is_better else " worse"
     meaning = meaning if more_is_better else f"{meaning} (less is better)"
-    return (
-        f'<tr><td>{name}</td><td class="number">{_number(before)}</td><td class="number">{_number(after)}</td>'
-        f'<td class="number{kind}">{change}</td><td class="note">{meaning}</td></tr>'
-    )
+    row = {"name": name, "before": _number(before), "after": _number(after), "change": change}
+    return row | {"kind": kind, "meaning": meaning}
 
 
-def _course(curves: tuple[dict[str, list[float]], dict[str, list[float]]]) -> str:
-    losses, validations = curves
-    if not losses and not validations:
-        return ""
-    return (
-        f"<h2>Training</h2><figure>{_picture(_draw_course(losses, validations))}"
-        "<figcaption>Left: the loss, mean between two lines of the log. Right: the averaged weights on the validation "
-        "images; the best ones are kept.</figcaption></figure>\n"
-    )
+def _course(losses: Mapping[str, list[float]], validations: Mapping[str, list[float]]) -> str:
+    """A picture of the curves, base64; empty without any."""
+    return _base64(_draw_course(losses, validations)) if losses or validations else ""
 
 
 def _draw_course(losses: Mapping[str, list[float]], validations: Mapping[str, list[float]]) -> bytes:
@@ -233,30 +188,20 @@ def _draw_course(losses: Mapping[str, list[float]], validations: Mapping[str, li
     return buffer.getvalue()
 
 
-def _samples(pairs: Sequence[ImagePair], before: Path, after: Path) -> str:
+def _samples(pairs: Sequence[ImagePair], before: Path, after: Path) -> list[list[dict[str, str]]]:
     config = FeatureConfig(max_keypoints=1000, threshold=1e-4, spread_cell=0)
     extractors = {
         name: SuperPointExtractor(config, load_superpoint(path))
         for name, path in (("before", before), ("after", after))
     }
-    rows = "".join(
-        f'<div class="pair">{"".join(_sample(extractor, pair, name) for name, extractor in extractors.items())}</div>'
-        for pair in pairs
-    )
-    return (
-        f"<h2>Sample detections</h2><p class='note'>Held-out images with the {_SAMPLE_POINTS} best points each. "
-        "<span class='found'>Green</span>: found again among the best in another view of the image, within "
-        f"{CORRECT_PX:g} px; <span class='lost'>red</span>: not.</p>{rows}\n"
-    )
+    return [[_sample(extractor, pair, name) for name, extractor in extractors.items()] for pair in pairs]
 
 
-def _sample(extractor: SuperPointExtractor, pair: ImagePair, name: str) -> str:
+def _sample(extractor: SuperPointExtractor, pair: ImagePair, name: str) -> dict[str, str]:
     features, found = sample_detections(extractor, pair, _SAMPLE_POINTS)
     _, data = cv2.imencode(".jpg", _draw(pair.image0, features.keypoints, found), [cv2.IMWRITE_JPEG_QUALITY, 88])
-    return (
-        f"<figure>{_picture(data.tobytes(), 'jpeg')}"
-        f"<figcaption>{name}: {int(found.sum())} of {len(found)} found again</figcaption></figure>"
-    )
+    caption = f"{name}: {int(found.sum())} of {len(found)} found again"
+    return {"jpeg": _base64(data.tobytes()), "caption": caption}
 
 
 def _draw(image: Image, keypoints: NDArray[np.float32], found: NDArray[np.bool_]) -> Image:
@@ -269,23 +214,8 @@ def _draw(image: Image, keypoints: NDArray[np.float32], found: NDArray[np.bool_]
     return np.asarray(canvas, np.uint8)
 
 
-def _settings(report: AdaptationReport) -> str:
-    facts = "".join(f"<tr><td>{_text(name)}</td><td>{_text(value)}</td></tr>" for name, value in report.facts.items())
-    commands = ""
-    if report.commands:
-        commands = f"<h2>Commands</h2><pre>{_text(chr(10).join(report.commands))}</pre>"
-    return (
-        f"<h2>Settings</h2><table>{facts}</table>{commands}"
-        f"<details><summary>All settings</summary><pre>{_text(report.settings)}</pre></details>\n"
-    )
-
-
-def _picture(data: bytes, kind: str = "png") -> str:
-    return f'<img alt="" src="data:image/{kind};base64,{base64.b64encode(data).decode()}">'
-
-
-def _text(text: str) -> str:
-    return html.escape(text)
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
 
 
 def _number(value: float | None) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spslam.io.files import write_atomic
+from spslam.io.markdown import format_table
 
 from .homography_metrics import METRICS
 
@@ -110,8 +111,7 @@ def _number(value: float | None, digits: int = 3) -> str:
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     if not rows:
         return ""
-    rule = ["---", "---", *["---:"] * (len(header) - 2)]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, rule, *rows))
+    return format_table(header, rows, align="ll".ljust(len(header), "r"))
 
 
 def _homography_rows(results: Sequence[Result]) -> list[list[str]]:

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from spslam.interfaces import Extractor
 
 from ...superpoint.keypoints import find_maxima
-from ..data.shape_cache import ShapeDataset, open_shapes
 from ..data.shapes import PRIMITIVES
+from ..data.shapes.cache import ShapeDataset, open_shapes
 from .homography_metrics import NMS_RADIUS, average_precision, pairwise_distance, suppress_near
 
 Image = NDArray[np.uint8]

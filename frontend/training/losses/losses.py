@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -92,33 +91,37 @@ class DistillationLoss:
         return masked_mean(difference.square(), cells[:, :, None] & cells[:, None])
 
 
-def build_loss(
-    config: LossConfig,
-    stage: Literal["shapes", "detector", "joint", "distil"],
-    sampling: Sampling,
-    generator: torch.Generator | None = None,
-    block: int = 1,
-) -> Loss:
-    """The loss of a training stage.
+def detector_loss(config: LossConfig, generator: torch.Generator | None = None) -> Loss:
+    """The loss of single labelled views: cross entropy and localisation.
+
+    Args:
+        config: kind of targets, weights.
+        generator: of everything random in the loss.
+    """
+    return WeightedLoss(_detector_parts(config, generator))
+
+
+def pair_loss(config: LossConfig, sampling: Sampling, generator: torch.Generator | None = None, block: int = 1) -> Loss:
+    """The loss of pairs of labelled views: the detector's in both, consistency and descriptors.
 
     Args:
         config: kind of targets and descriptor loss, weights.
-        stage: `shapes` and `detector` train the detector on single views, `joint` everything on pairs, `distil`
-            everything on single views that a teacher has labelled.
         sampling: the network's rule.
         generator: of everything random in the loss.
         block: pairs in the batch that were made together, one after the other.
     """
-    if stage == "distil":
-        return DistillationLoss(config.descriptor_weight)
+    parts = _detector_parts(config, generator)
+    if config.consistency_weight > 0:
+        parts["consistency"] = (config.consistency_weight, ConsistencyLoss(config.selectivity))
+    parts["descriptor"] = (config.descriptor_weight, _descriptor_loss(config, sampling, block))
+    return WeightedLoss(parts)
+
+
+def _detector_parts(config: LossConfig, generator: torch.Generator | None) -> dict[str, tuple[float, Loss]]:
     parts: dict[str, tuple[float, Loss]] = {"detector": (1.0, DetectorLoss(config.targets, generator))}
     if config.localisation_weight > 0:
         parts["localisation"] = (config.localisation_weight, LocalisationLoss())
-    if stage == "joint" and config.consistency_weight > 0:
-        parts["consistency"] = (config.consistency_weight, ConsistencyLoss(config.selectivity))
-    if stage == "joint":
-        parts["descriptor"] = (config.descriptor_weight, _descriptor_loss(config, sampling, block))
-    return WeightedLoss(parts)
+    return parts
 
 
 def _descriptor_loss(config: LossConfig, sampling: Sampling, block: int) -> Loss:

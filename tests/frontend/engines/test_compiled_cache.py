@@ -147,7 +147,7 @@ def test_processes_may_share_a_folder(model: Any, folder: Path, tmp_path_factory
     write_model(saved, model)
     code = (
         "import hashlib, pathlib, numpy as np\n"
-        "from spslam.frontend import openvino_model\n"
+        "from spslam.frontend.engines import openvino_model\n"
         "from spslam.frontend.engines.openvino_engine import OpenVinoEngine\n"
         f"model = openvino_model._unpacked(pathlib.Path({str(saved)!r}).read_bytes())\n"
         "image = np.random.default_rng(1).integers(0, 255, (40, 56), dtype=np.uint8)\n"

@@ -8,6 +8,7 @@ import sys
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import get_args
 
 import cv2
 import numpy as np
@@ -337,13 +338,19 @@ def test_auto_without_parity_goes_to_the_next_and_to_torch_in_the_end(
     assert choose_engine(read_checkpoint(), FeatureConfig()).name == "torch fp32"
 
 
+def test_every_runtime_of_the_configuration_has_its_row() -> None:
+    offered = set(get_args(FeatureConfig.model_fields["engine"].annotation)) - {"auto", "torch"}
+    names = {name: quantised_path(None, name).name for name in offered}
+    assert names == {"openvino": "superpoint_lite.int8.zip", "onnxruntime": "superpoint_lite.int8.onnx"}
+
+
 def test_auto_survives_an_openvino_that_fails(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def failing(*arguments: object) -> None:
         raise RuntimeError("unsupported\nprocessor")
 
-    monkeypatch.setattr(engine_choice, "OpenVinoEngine", failing)
+    monkeypatch.setattr(OpenVinoEngine, "__init__", failing)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with caplog.at_level(logging.INFO):
         assert choose_engine(read_checkpoint(), FeatureConfig()).name == "torch fp32"

@@ -149,7 +149,7 @@ def test_the_int8_model_is_in_the_key(tmp_path: Path) -> None:
 def test_code_is_in_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     learned = create_extractor(FeatureConfig())
     names = {name.rpartition(".")[2] for name in code_files(learned)}
-    expected = {"learned", "keypoints", "superpoint", "checkpoints", "engine_choice", "openvino_model"}
+    expected = {"superpoint_extractor", "keypoints", "decoder", "superpoint", "checkpoints", "choice", "openvino_model"}
     # What is imported only where it is needed, too.
     expected |= {"descriptors", "torch_engine", "dense_heads"}
     assert expected <= names

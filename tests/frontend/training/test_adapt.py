@@ -25,7 +25,7 @@ from spslam.frontend.training.data import homography_sets
 from spslam.frontend.training.data.adapt_images import gather_images, split_stretches
 from spslam.frontend.training.evaluation import adapt_report, evaluate, validation
 from spslam.frontend.training.evaluation.adapt_report import read_log
-from spslam.frontend.training.trainer import Progress
+from spslam.frontend.training.loop.progress import Progress
 
 STEPS = 4
 CONFIG = TrainingConfig.model_validate(

@@ -2,7 +2,7 @@
 
 from spslam.config import config_names
 from spslam.frontend.training.config import TrainingConfig, load_training_config
-from spslam.frontend.training.stages import new_network
+from spslam.frontend.training.networks import new_network
 
 
 def test_every_built_in_training_configuration_says_something() -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from spslam.frontend.superpoint.checkpoints import load_superpoint
-from spslam.frontend.training.data.shape_cache import open_shapes
+from spslam.frontend.training.data.shapes.cache import open_shapes
 from spslam.frontend.training.evaluation.validation import PairValidation, ShapeValidation
 
 

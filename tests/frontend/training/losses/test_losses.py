@@ -25,7 +25,8 @@ from spslam.frontend.training.losses.detector_losses import (
     splat_points,
     valid_cells,
 )
-from spslam.frontend.training.losses.losses import DistillationLoss, Loss, WeightedLoss, build_loss
+from spslam.frontend.training.losses.losses import DistillationLoss, Loss, WeightedLoss
+from spslam.frontend.training.stages import STAGES
 
 Arrays = Mapping[str, np.ndarray]
 Tensors = dict[str, torch.Tensor]
@@ -614,7 +615,7 @@ def test_every_configuration_has_its_loss(stage: str, descriptor: str, targets: 
         temperature=0.2,
     )
     sampling = Sampling("bilinear", True)
-    found = build_loss(config, stage, sampling, torch.Generator().manual_seed(3))(pred, batch)
+    found = STAGES[stage].objective.loss(config, sampling, torch.Generator().manual_seed(3), 1)(pred, batch)
     expected = {"detector": 1.0, "localisation": 0.3, "consistency": 0.2, "descriptor": 0.5}
     if stage != "joint":
         del expected["consistency"]

@@ -1,0 +1,5 @@
+"""Synthetic shapes and their junctions."""
+
+from .drawing import PRIMITIVES, contact_sheet, draw_shape
+
+__all__ = ["PRIMITIVES", "contact_sheet", "draw_shape"]

@@ -1,0 +1,142 @@
+"""A training stage from files to files: photographs, labels, initial weights in, a weights file with its card out."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from pydantic import JsonValue
+
+from spslam.codebook import Codebook
+from spslam.config import FeatureConfig
+
+from ..extractors.superpoint_extractor import SuperPointExtractor
+from ..photos import evenly_spread, read_photo
+from ..superpoint.superpoint import SuperPoint
+from ..superpoint.weights_file import Card, StageRecord, describe_network, export_weights, read_card
+from .codebook import learn_codebook_from_images
+from .config import TrainingConfig
+from .evaluation.validation import PairValidation
+from .inputs import StageInputs, split_photos
+from .loop.progress import Progress
+from .loop.trainer import Trainer, TrainingResult
+from .networks import network_config
+from .processes import Processes
+from .stages import STAGES, Stage, StageSetup
+from .teacher import INHERITED, watch_inheritance
+
+WEIGHTS = "weights.safetensors"
+_CODEBOOK_IMAGES = 200
+
+
+def run_stage(
+    name: str,
+    config: TrainingConfig,
+    inputs: StageInputs,
+    processes: Processes | None = None,
+    report: Callable[[Progress], None] | None = None,
+    stopped: Callable[[], bool] | None = None,
+) -> tuple[Path, TrainingResult]:
+    """Train one stage; the weights file and how it went.
+
+    Weights are written also if the stage was stopped: the best ones so far.
+
+    Args:
+        name: of the stage, a key of `STAGES`.
+        config: of the stage.
+        inputs: files and folders.
+        processes: this process among those that train together.
+        report: called now and then in the first process.
+        stopped: asked after every step; True ends the call, which a later one continues.
+
+    Raises:
+        DatasetError: photographs or labels are missing.
+        TrainingError: the stage lacks an input, or cannot go on from what is in `out`.
+        TrainingStoppedError: before there was anything to go on from.
+        WeightsError: initial weights or the teacher cannot be read.
+    """
+    processes = processes or Processes()
+    stage = STAGES[name]
+    torch.manual_seed(config.seed)
+    setup = stage.set_up(config, inputs, processes, watch_inheritance(config, report, stopped))
+    # What is written beside the results is the network that was trained, wherever its shape came from.
+    config = config.model_copy(update={"network": network_config(setup.network)})
+    trainer = Trainer(
+        stage.name,
+        stage.objective,
+        config,
+        setup.network,
+        setup.source,
+        setup.validate,
+        inputs.out,
+        processes,
+        inputs.overfit,
+        report,
+        stopped,
+    )
+    result = trainer.train()
+    weights = inputs.out / WEIGHTS
+    if processes.first:
+        _export(stage, config, inputs, setup, result)
+    return weights, result
+
+
+def _export(
+    stage: Stage, config: TrainingConfig, inputs: StageInputs, setup: StageSetup, result: TrainingResult
+) -> None:
+    codebook = None
+    if stage.objective.learns_descriptors:
+        codebook = _codebook(stage, result.network, inputs, config)
+        if isinstance(setup.validate, PairValidation):
+            result.network.max_distance = setup.validate.matching_distance(result.network)
+    card = _card(stage.name, config, inputs, result, setup.image_counts)
+    export_weights(result.network, inputs.out / WEIGHTS, card, codebook)
+
+
+def _codebook(stage: Stage, network: SuperPoint, inputs: StageInputs, config: TrainingConfig) -> Codebook:
+    photos = split_photos(stage.name, config, inputs).train
+    extractor = SuperPointExtractor(FeatureConfig(max_keypoints=500), copy.deepcopy(network).cpu())
+    images = (read_photo(path) for path in evenly_spread(photos, _CODEBOOK_IMAGES, config.seed))
+    return learn_codebook_from_images(extractor, images, seed=config.seed)
+
+
+def _card(
+    stage: str, config: TrainingConfig, inputs: StageInputs, result: TrainingResult, groups: dict[str, int]
+) -> Card:
+    # What a network learnt from a teacher, the teacher has learnt before.
+    before = _card_before(inputs.init or inputs.teacher)
+    record = StageRecord(
+        stage=stage,
+        config=hashlib.sha256(config.to_yaml().encode()).hexdigest()[:12],
+        steps=result.steps,
+        images=result.images,
+        minutes=round(result.minutes, 1),
+        init=_began_with(inputs),
+    )
+    metrics: dict[str, JsonValue] = {"validation": dict(result.metrics)}
+    return describe_network(
+        result.network,
+        inputs.name,
+        inputs.created,
+        {**(before.training_data if before else {}), **groups},
+        [*(before.stages if before else ()), record],
+        metrics,
+        [*(before.commands if before else ()), *inputs.commands],
+    )
+
+
+def _began_with(inputs: StageInputs) -> str | None:
+    if inputs.init is None and inputs.teacher is not None and (inputs.out / INHERITED).exists():
+        return f"what it took over from {inputs.teacher.name}"
+    return inputs.init.name if inputs.init else None
+
+
+def _card_before(init: Path | None) -> Card | None:
+    if init is None:
+        return None
+    if not init.is_dir():
+        return read_card(init)
+    return read_card(init / WEIGHTS) if (init / WEIGHTS).is_file() else None

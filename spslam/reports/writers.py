@@ -1,0 +1,219 @@
+"""The files of a run, a writer each; which of them a run writes is chosen by name."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from time import monotonic
+
+import numpy as np
+
+from spslam.callbacks import never
+from spslam.errors import ConfigError, OutputError
+from spslam.io.files import write_atomic
+from spslam.notices import notice
+from spslam.process.signals import results_kept
+from spslam.reports.html_report import write_report
+from spslam.reports.plots import plot_trajectory, write_ply
+from spslam.run.frames_csv import write_frames
+from spslam.run.metrics import notice_metrics
+from spslam.run.output import CONFIG, GROUND_TRUTH, METRICS, OutputFolder
+from spslam.run.results import Results
+from spslam.trajectory import write_kitti, write_tum
+from spslam.visualization.render import render_scene
+from spslam.visualization.saved_run import build_scene, truth_in_map
+from spslam.visualization.scene import Scene
+
+logger = logging.getLogger(__name__)
+
+# Characters of a library's error message that are shown; some go on for pages.
+_LONGEST_REASON = 200
+# Seconds after which a stopped run begins no further picture.
+_PICTURES_S = 3.0
+_PICTURES = (".png", ".html")
+
+# Writes a file to a path. The scene is built when it is first asked for, and only once.
+Write = Callable[[Path, Results, Callable[[], Scene]], object]
+
+
+@dataclass(frozen=True)
+class Writer:
+    """One file.
+
+    Attributes:
+        output: the name by which the file is chosen; several files may share it.
+        file: name of the file.
+        write: writes it to a path; returns False if it cannot be made here.
+        needed: a run without the file has failed.
+    """
+
+    output: str
+    file: str
+    write: Write
+    needed: bool = False
+
+
+def _write_kitti(path: Path, results: Results, scene: Callable[[], Scene]) -> None:
+    write_kitti(path, results.trajectory)
+
+
+def _write_keyframes(path: Path, results: Results, scene: Callable[[], Scene]) -> None:
+    write_tum(path, results.slam.trajectory(keyframes_only=True), results.scaling.source)
+
+
+def _write_map(path: Path, results: Results, scene: Callable[[], Scene]) -> None:
+    # A run that only localizes itself leaves the map to the run that made it.
+    if results.slam.mapping:
+        results.slam.save_map(path)
+
+
+def _write_truth(path: Path, results: Results, scene: Callable[[], Scene]) -> None:
+    """The ground truth while the run lasted, in its own world, with at most one pose before and after it."""
+    truth, tracked = results.sequence.ground_truth, results.record.results
+    if truth is None:
+        return
+    first = int(np.searchsorted(truth.timestamps, tracked[0].timestamp, side="right")) - 1
+    end = int(np.searchsorted(truth.timestamps, tracked[-1].timestamp, side="left")) + 1
+    during = truth.select(np.arange(max(first, 0), min(end, len(truth))))
+    if len(during):
+        write_tum(path, during)
+
+
+def _plot_trajectory(path: Path, results: Results, scene: Callable[[], Scene]) -> None:
+    truth = results.sequence.ground_truth
+    plot_trajectory(path, results.trajectory, truth, results.align, title=results.title)
+
+
+def _write_report(path: Path, results: Results, scene: Callable[[], Scene]) -> None:
+    metrics = results.metrics | notice_metrics(results.notices)
+    write_report(path, results.slam, results.record, results.trajectory, results.evaluation, metrics, results.samples)
+
+
+# In the order of writing. The map is the largest file by far: where it finds no room, the others are kept.
+WRITERS = (
+    Writer("trajectory", "trajectory.kitti", _write_kitti, needed=True),
+    Writer("trajectory", "keyframes.tum", _write_keyframes, needed=True),
+    Writer("map", "map.npz", _write_map, needed=True),
+    Writer("ground-truth", GROUND_TRUTH, _write_truth),
+    Writer("frames", "frames.csv", lambda path, results, scene: write_frames(path, results.record)),
+    Writer("points", "map.ply", lambda path, results, scene: write_ply(path, scene().points)),
+    Writer("plots", "trajectory.png", _plot_trajectory),
+    Writer("plots", "map.png", lambda path, results, scene: render_scene(path, scene())),
+    Writer("report", "report.html", _write_report),
+)
+OUTPUTS = tuple(dict.fromkeys(writer.output for writer in WRITERS))
+
+
+def parse_outputs(text: str) -> tuple[str, ...]:
+    """The outputs in a list that is separated by commas.
+
+    Raises:
+        ConfigError: a name is unknown, or there is none.
+    """
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    unknown = [name for name in names if name not in OUTPUTS]
+    if unknown or not names:
+        found = f"no output {unknown[0]!r}" if unknown else "no name in --outputs"
+        raise ConfigError(f"{found}: expected one or several of {', '.join(OUTPUTS)}, separated by commas")
+    return names
+
+
+def write_results(
+    output: OutputFolder, results: Results, outputs: Iterable[str] = OUTPUTS, stop: Callable[[], bool] = never
+) -> None:
+    """Write every result file but the log.
+
+    `trajectory.tum`, `config.yaml` and `metrics.json` come first, whichever outputs are chosen. A notice says which of
+    the others could not be written, and why; `Record.failure` says so if the run needs it. The results of a stopped run
+    are published before pictures are drawn: nobody may wait for them.
+
+    Args:
+        results: the run; its metrics get the number of files that could not be written.
+        outputs: of `OUTPUTS`.
+        stop: asked for each file that a run can do without; soon after it said so, no more are made.
+
+    Raises:
+        OutputError: trajectory, configuration or metrics cannot be written.
+    """
+    folder, record = output.partial, results.record
+    scene = cache(partial(_scene, results))
+    chosen = set(outputs)
+    needed, optional = ([w for w in WRITERS if w.output in chosen and w.needed == kind] for kind in (True, False))
+
+    def write(writer: Writer) -> bool:
+        return _succeeds(folder / writer.file, lambda path: writer.write(path, results, scene))
+
+    write_tum(folder / "trajectory.tum", results.trajectory, results.scaling.source)
+    write_atomic(folder / CONFIG, results.slam.config.to_yaml())
+    _write_metrics(folder / METRICS, results)
+    missing = [writer.file for writer in needed if not write(writer)]
+    # Elsewhere no folder can be moved while its log is open.
+    if record.stopped and os.name == "posix":
+        folder = output.publish()
+    left_out = _write_optional(folder, optional, write, stop)
+    results.metrics["results_not_written"] = left_out + len(missing)
+    if missing and record.failure is None:
+        record.failure = OutputError(f"{' and '.join(missing)} could not be written, the other results are there")
+    # Another file may have taken the last of the room: the metrics of before say nearly the same.
+    _succeeds(folder / METRICS, lambda path: _write_metrics(path, results))
+
+
+def _scene(results: Results) -> Scene:
+    slam = results.slam
+    return build_scene(
+        slam.map,
+        slam.main_part,
+        slam.map.session,
+        results.trajectory,
+        truth_in_map(results.trajectory, results.evaluation),
+        results.title,
+        min_covisibility=slam.config.loop.min_covisibility,
+    )
+
+
+def _write_optional(
+    folder: Path, writers: list[Writer], write: Callable[[Writer], bool], stop: Callable[[], bool]
+) -> int:
+    """Write files until the run is stopped once more or was stopped for long enough; returns how many are missing."""
+    failed = 0
+    left = [writer.file for writer in writers]
+    until: float | None = None
+    try:
+        with results_kept():
+            for writer in writers:
+                if stop():
+                    until = until or monotonic() + _PICTURES_S
+                    if Path(writer.file).suffix in _PICTURES and monotonic() >= until:
+                        break
+                failed += not write(writer)
+                left.remove(writer.file)
+    except KeyboardInterrupt:
+        # What matters is written: it is not dropped for a picture.
+        (folder / left[0]).unlink(missing_ok=True)
+    if left:
+        notice(logger, "stopped", "%s not written: the run was stopped", ", ".join(left), count=len(left))
+    return failed + len(left)
+
+
+def _write_metrics(path: Path, results: Results) -> None:
+    results.metrics |= notice_metrics(results.notices)
+    write_atomic(path, json.dumps(results.metrics, indent=2, allow_nan=False) + "\n")
+
+
+def _succeeds(path: Path, write: Callable[[Path], object]) -> bool:
+    """Write a file that a run goes on without; whether it is there. A notice says why it is not."""
+    try:
+        return write(path) is not False
+    except Exception as error:
+        # Whatever a library makes of this machine, it may not cost the other results.
+        logger.info("%s: the error in full", path.name, exc_info=True)
+        # The folder is a hidden one, which has another name soon.
+        lines = str(error).replace(str(path), path.name).strip().splitlines()
+        reason = lines[0][:_LONGEST_REASON] if lines else type(error).__name__
+        notice(logger, "output_failed", "%s was not written: %s", path.name, reason)
+        return False

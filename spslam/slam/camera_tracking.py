@@ -1,0 +1,194 @@
+"""Where the camera is: what it saw last, how it moves, and since when it is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spslam import geometry
+from spslam.camera import Camera
+from spslam.config import Config
+from spslam.frame import Observations
+from spslam.interfaces import Parts
+from spslam.map.map import Ids, Map
+from spslam.slam.look_alikes import Departure, Place
+from spslam.slam.loop_closing import Rescaling
+from spslam.slam.mapping import RemovedKeyframe
+from spslam.slam.movers import Movers
+from spslam.slam.relocalization import Relocalizer
+from spslam.slam.rolling_shutter import as_read_at_once
+from spslam.slam.tracking import Motion, Tracked, Tracker, TrackState
+
+Array = NDArray[np.float64]
+# A pose with fewer inliers than so many times those that finding a lost camera takes is doubtful.
+_FEW_TIMES = 2
+
+
+class CameraTracking:
+    """Finds the pose of each frame in the local map, or anywhere in the map once the camera is lost.
+
+    Attributes:
+        state: of tracking.
+        motion: of the camera.
+        movers: points that move by themselves.
+        reference_id: the keyframe that the latest frame sees most of.
+        seen: (N,) ids of the points seen last.
+    """
+
+    def __init__(self, config: Config, parts: Parts, tracker: Tracker) -> None:
+        self.state = TrackState.INITIALIZING
+        self.motion = Motion(config)
+        self.movers = Movers(config, parts.pose_solver)
+        self.reference_id = -1
+        self.seen: Ids = np.zeros(0, dtype=np.int64)
+        self._config = config.tracking
+        self._tracker = tracker
+        self._relocalizer = Relocalizer(config, tracker, parts.places)
+        self._local: tuple[Ids, Ids] | None = None
+        self._lost_since: float | None = None
+        self._lost_frames = 0
+
+    def begin(self, keyframe_ids: list[int], newest: int, slam_map: Map, watch: bool) -> None:
+        """Track in a submap that begins with keyframes.
+
+        Args:
+            newest: of them.
+            watch: whether the movers look at the first frames (see `Movers.outvotes`).
+        """
+        for keyframe_id in keyframe_ids:
+            timestamp = float(slam_map.keyframes["timestamp"][slam_map.keyframe_rows(np.asarray(keyframe_id))])
+            self.motion.update(timestamp, geometry.inverse(slam_map.pose(keyframe_id)), keyframe_id, slam_map)
+        self.reference_id = newest
+        self.movers.begin(slam_map, newest, watch)
+        self.see_keyframe(newest, slam_map)
+
+    # -- one frame -------------------------------------------------------------------------------------------
+
+    def find_pose(self, observations: Observations, slam_map: Map, camera: Camera) -> Tracked | None:
+        """The frame with its pose; None: no pose agrees with the map."""
+        if self.state is TrackState.TRACKING:
+            prediction = self.motion.predict(observations.timestamp, slam_map)
+            at_once = as_read_at_once(observations, camera, self.motion.velocity)
+            tracked = self._tracker.track(at_once, slam_map, camera, prediction, self.local_map(slam_map)[1])
+            if tracked is not None and self._is_doubtful(tracked, camera):
+                near = self._relocalizer.find_near(observations, slam_map, camera, self.reference_id)
+                tracked = max(tracked, near or tracked, key=lambda found: found.inliers)
+            if tracked is not None:
+                return tracked
+            self._relocalizer.lose(self.motion, self.reference_id, slam_map)
+        return self._relocalizer.find(observations, slam_map, camera, self.reference_id)
+
+    def found_with_it(self) -> Iterator[Place]:
+        """Earlier frames that waited for the one that was just found again."""
+        waited, self._relocalizer.waited = self._relocalizer.waited, []
+        yield from waited
+
+    def without_movers(self, tracked: Tracked, slam_map: Map, camera: Camera) -> Tracked:
+        """The frame at the pose that what stands still tells."""
+
+        def track_by_proven() -> Tracked | None:
+            observations = tracked.observations
+            prediction = self.motion.predict(observations.timestamp, slam_map)
+            proven = self.movers.proven(slam_map, self.local_map(slam_map)[1])
+            return self._tracker.track(observations, slam_map, camera, prediction, proven)
+
+        return self.movers.judge(tracked, slam_map, camera, track_by_proven)
+
+    def anchors(self, tracked: Tracked, slam_map: Map) -> list[int]:
+        """Keyframes that see what a frame sees, the best first."""
+        found: list[int] = self._tracker.local_keyframes(slam_map, tracked.seen).tolist()
+        return found
+
+    def follow(self, tracked: Tracked, slam_map: Map, camera: Camera, counts: bool) -> None:
+        """Predict the next pose from this frame's.
+
+        Args:
+            counts: whether points count how often they should be seen, and are.
+        """
+        self.found()
+        self.see(tracked.seen)
+        local_keyframes, local_points = self.local_map(slam_map)
+        self.reference_id = int(local_keyframes[0])
+        slam_map.part = slam_map.part_of(self.reference_id)
+        if counts:
+            self._tracker.count_visibility(slam_map, camera, tracked, local_points)
+        self.motion.update(tracked.observations.timestamp, tracked.estimate.T_cam_world, self.reference_id, slam_map)
+
+    def becomes_keyframe(self, tracked: Tracked, keyframe_id: int, slam_map: Map) -> None:
+        """The frame followed last is a keyframe now."""
+        self.motion.anchor(tracked.observations.timestamp, tracked.estimate.T_cam_world, keyframe_id, slam_map)
+        self.reference_id = keyframe_id
+        self.see_keyframe(keyframe_id, slam_map)
+
+    # -- what was seen last ----------------------------------------------------------------------------------
+
+    def see(self, point_ids: Ids) -> None:
+        """Points (ids) seen last, in the map as it is from now on."""
+        self.seen, self._local = point_ids, None
+
+    def see_keyframe(self, keyframe_id: int, slam_map: Map) -> None:
+        """See the points of a keyframe, in the map as it is from now on."""
+        self.see(slam_map.points_seen_by(np.array([keyframe_id])))
+
+    def local_map(self, slam_map: Map) -> tuple[Ids, Ids]:
+        """Keyframes and points (ids) around the points seen last, without those that move by themselves."""
+        if self._local is None:
+            keyframe_ids = self._tracker.local_keyframes(slam_map, self.seen)
+            point_ids = slam_map.points_seen_by(keyframe_ids)
+            self._local = keyframe_ids, point_ids[~self.movers.are_moving(slam_map, point_ids)]
+        return self._local
+
+    # -- found and lost --------------------------------------------------------------------------------------
+
+    def found(self) -> None:
+        """The camera is where it is looked for."""
+        self.state = TrackState.TRACKING
+        self._lost_since, self._lost_frames = None, 0
+
+    def lose(self, timestamp: float) -> None:
+        """The camera is not found in a frame."""
+        self.state = TrackState.LOST
+        self.motion.stop()
+        self._lost_frames += 1
+        if self._lost_since is None:
+            self._lost_since = timestamp
+
+    def stays_lost(self, timestamp: float) -> bool:
+        """Whether the camera was looked for long enough, and no place is about to be confirmed."""
+        if self._lost_since is None or self._relocalizer.is_about_to_find:
+            return False
+        long_enough = timestamp - self._lost_since >= self._config.new_part_after_s
+        return self._lost_frames >= self._config.new_part_frames and long_enough
+
+    @property
+    def departure(self) -> Departure | None:
+        """Where the camera was lost."""
+        return self._relocalizer.departure
+
+    def begin_again(self) -> None:
+        """Forget all, but what moves by itself."""
+        self.motion.stop()
+        self.see(np.zeros(0, dtype=np.int64))
+        self.state = TrackState.INITIALIZING
+        self._lost_since, self._lost_frames = None, 0
+
+    def tell(self) -> None:
+        """Notice what moved by itself, and what was doubtful about places."""
+        self.movers.tell()
+        self._relocalizer.tell()
+
+    # -- keyframes -------------------------------------------------------------------------------------------
+
+    def keyframe_removed(self, slam_map: Map, removed: RemovedKeyframe) -> None:
+        """The newest keyframe, which the camera is tracked from, is never culled."""
+
+    def keyframes_rescaled(self, rescaling: Rescaling) -> None:
+        """Let lengths change with the size of the map around the camera."""
+        self.motion.rescale(float(rescaling.of(np.asarray(self.reference_id))))
+
+    def _is_doubtful(self, tracked: Tracked, camera: Camera) -> bool:
+        """Whether so few points, or points in one corner of the image, agree with a pose that they may with another."""
+        few = tracked.inliers < _FEW_TIMES * self._config.recovery_inliers
+        return few or tracked.coverage(camera) < self._config.min_coverage

@@ -1,0 +1,25 @@
+"""A cache holds what fits and nothing more."""
+
+from spslam.frontend.training.data.bounded_cache import BoundedCache
+
+
+def test_the_first_values_that_fit_are_kept() -> None:
+    cache = BoundedCache[str](5, len)
+    made: list[str] = []
+
+    def get(text: str) -> str:
+        return cache.get(text, lambda: made.append(text) or text)
+
+    assert [get(text) for text in ("abc", "def", "gh", "abc", "def", "gh", "i")] == [
+        *("abc", "def", "gh", "abc", "def", "gh", "i")
+    ]
+    # "def" does not fit beside "abc"; "gh" does, and leaves no room for "i".
+    assert made == ["abc", "def", "gh", "def", "i"]
+    assert cache.bytes == 5
+
+
+def test_no_memory_keeps_nothing() -> None:
+    cache = BoundedCache[str](0, len)
+    assert cache.get("a", lambda: "a") == "a"
+    assert cache.get("a", lambda: "b") == "b"
+    assert cache.bytes == 0

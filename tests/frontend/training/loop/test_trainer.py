@@ -1,0 +1,266 @@
+"""The loop: resumed, shared among processes, stopped, refused."""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from spslam.errors import TrainingError
+from spslam.frontend.superpoint.superpoint import SuperPoint
+from spslam.frontend.training.config import TrainingConfig, load_training_config
+from spslam.frontend.training.loop.checkpoints import BEST, CHECKPOINT
+from spslam.frontend.training.loop.progress import LOG, Progress
+from spslam.frontend.training.loop.trainer import Trainer, TrainingResult
+from spslam.frontend.training.objectives import DetectorObjective, PairObjective
+from spslam.frontend.training.processes import Processes
+from spslam.frontend.training.stages import STAGES
+
+SIZE = (32, 40)
+SMALL = [
+    "network.widths=[4,4,8,8,16]",
+    "network.descriptor_dim=16",
+    "optimizer.batch=4",
+    "optimizer.block=2",
+    "optimizer.steps=6",
+    "optimizer.warmup=2",
+    "schedule.validate_every=3",
+    "schedule.log_every=1",
+]
+
+
+class Numbers:
+    """Reads nothing but the numbers of images."""
+
+    def __len__(self) -> int:
+        return 10
+
+    def read(self, indices: np.ndarray) -> dict[str, torch.Tensor]:
+        return {"images": torch.from_numpy(indices)}
+
+
+class NoiseSource:
+    """Random images whose labels are their brightest places."""
+
+    reader = Numbers()
+
+    def augment(self, read: dict[str, torch.Tensor], generator: torch.Generator) -> dict[str, torch.Tensor]:
+        count = len(read["images"])
+        image = torch.rand((count, 1, *SIZE), generator=generator)
+        label_map = (image[:, 0] > 0.995).float()
+        valid = torch.ones(count, *SIZE, dtype=torch.bool)
+        points = torch.rand((count, 12, 2), generator=generator) * 30
+        pair: dict[str, torch.Tensor] = {
+            "homography": torch.eye(3, dtype=torch.float64).expand(count, 3, 3),
+            "points_mass": torch.ones(count, 12),
+            "points_valid": torch.ones(count, 12, dtype=torch.bool),
+        }
+        for view in "01":
+            pair |= {f"image{view}": image, f"label_map{view}": label_map, f"valid{view}": valid}
+            pair[f"points{view}"] = points
+        return {"image": image, "label_map": label_map, "valid": valid, "points": points, **pair}
+
+
+def config(*overrides: str) -> TrainingConfig:
+    return load_training_config("default", [*SMALL, *overrides])
+
+
+def network(settings: TrainingConfig) -> SuperPoint:
+    torch.manual_seed(0)
+    shape = settings.network
+    return SuperPoint(shape.widths, shape.descriptor_dim, "before" if shape.batch_norm else "none")
+
+
+def distance_from_start(judged: SuperPoint) -> dict[str, float]:
+    """A metric that grows while anything is learned."""
+    assert not judged.training
+    start = network(config()).convPb.conv.weight
+    return {"metric": float((judged.convPb.conv.weight - start).abs().sum())}
+
+
+def run(out: Path, settings: TrainingConfig, stage: str = "joint", **arguments: object) -> TrainingResult:
+    validate = arguments.pop("validate", distance_from_start)
+    objective = STAGES[stage].objective
+    return Trainer(stage, objective, settings, network(settings), NoiseSource(), validate, out, **arguments).train()
+
+
+def losses(out: Path) -> list[float]:
+    lines = [json.loads(line) for line in (out / LOG).read_text().splitlines()]
+    return [line["total"] for line in lines if "total" in line]
+
+
+@pytest.mark.parametrize("stage", ["shapes", "detector", "joint"])
+def test_a_resumed_training_is_the_uninterrupted_one(stage: str, tmp_path: Path) -> None:
+    whole = run(tmp_path / "whole", config(), stage)
+    assert (whole.finished, whole.steps) == (True, 6)
+    steps = iter([False, False, False, True])
+    stopped = run(tmp_path / "parts", config(), stage, stopped=lambda: next(steps))
+    assert (stopped.finished, stopped.steps) == (False, 4)
+    resumed = run(tmp_path / "parts", config(), stage)
+    assert resumed.finished
+    for key in ("network", "average", "best"):
+        states = [torch.load(tmp_path / name / CHECKPOINT, weights_only=True)[key] for name in ("whole", "parts")]
+        assert all(torch.equal(states[0][name], states[1][name]) for name in states[0]), key
+    assert losses(tmp_path / "whole") == losses(tmp_path / "parts")
+
+
+def test_overfitting_one_batch_drives_the_loss_down(tmp_path: Path) -> None:
+    settings = config("optimizer.steps=60", "optimizer.learning_rate=0.01", "schedule.validate_every=60")
+    run(tmp_path, settings, overfit=True)
+    found = losses(tmp_path)
+    assert found[-1] < 0.5 * found[0]
+
+
+def test_detector_stages_leave_the_descriptors_alone(tmp_path: Path) -> None:
+    settings = config()
+    before = network(settings)
+    after = run(tmp_path, settings, "shapes").network
+    assert torch.equal(before.convDb.conv.weight, after.convDb.conv.weight)
+    assert not torch.equal(before.convPb.conv.weight, after.convPb.conv.weight)
+
+
+def test_the_best_validation_is_kept_and_patience_ends(tmp_path: Path) -> None:
+    metrics = iter([0.1, 0.3, 0.9, 0.5, 0.4, 0.2, 0.1])
+    settings = config("optimizer.steps=100", "schedule.validate_every=2", "schedule.patience=3")
+    result = run(tmp_path, settings, validate=lambda judged: {"metric": next(metrics)})
+    assert result.metrics == {"metric": 0.9}
+    # Best after four steps, then three validations without a better one.
+    assert result.steps == 10
+    best = torch.load(tmp_path / BEST, weights_only=True)["network"]
+    assert torch.equal(best["conv1a.conv.weight"], result.network.state_dict()["conv1a.conv.weight"])
+
+
+def test_a_training_never_returns_worse_weights_than_it_began_with(tmp_path: Path) -> None:
+    metrics = iter([0.8, 0.3, 0.2])
+    settings = config()
+    result = run(tmp_path, settings, validate=lambda judged: {"metric": next(metrics)})
+    assert result.metrics == {"metric": 0.8}
+    assert torch.equal(network(settings).conv1a.conv.weight, result.network.conv1a.conv.weight)
+
+
+def test_the_learning_rate_warms_up_and_falls(tmp_path: Path) -> None:
+    settings = config("optimizer.steps=10", "optimizer.learning_rate=0.001", "optimizer.final_share=0.1")
+    run(tmp_path, settings)
+    lines = [json.loads(line) for line in (tmp_path / LOG).read_text().splitlines()]
+    rates = [line["learning_rate"] for line in lines if "learning_rate" in line]
+    expected = [
+        0.001 * min(1, (step + 1) / 2) * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * step / 10))) for step in range(10)
+    ]
+    assert rates == pytest.approx(expected)
+
+
+def test_progress_tells_where_the_stage_is(tmp_path: Path) -> None:
+    told: list[Progress] = []
+    run(tmp_path, config("schedule.log_every=3"), report=told.append)
+    assert [progress.step for progress in told] == [3, 6]
+    assert told[0].share == pytest.approx(0.5)
+    assert told[0].images_per_second > 0
+    assert told[0].seconds_left > 0
+    assert {"total", "detector", "descriptor", "gradient_norm"} <= set(told[0].loss)
+
+
+def test_minutes_end_the_schedule(tmp_path: Path) -> None:
+    result = run(tmp_path, config("optimizer.steps=1000000", "schedule.minutes=0.01"))
+    assert result.finished
+    assert 0 < result.steps < 1000000
+
+
+def test_a_training_can_end_before_its_schedule(tmp_path: Path) -> None:
+    free = config("optimizer.steps=1000000", "schedule.minutes=1000", "schedule.stop_minutes=0.005")
+    result = run(tmp_path, free)
+    assert result.finished
+    assert 0 < result.steps < 1000000
+    assert result.minutes == pytest.approx(0.005, abs=0.1)
+    rates = [json.loads(line)["learning_rate"] for line in (tmp_path / LOG).read_text().splitlines() if "rate" in line]
+    assert rates[-1] == pytest.approx(free.optimizer.learning_rate, rel=0.01)
+
+
+def test_a_checkpoint_without_the_sections_that_are_free_goes_on(tmp_path: Path) -> None:
+    steps = iter([False, True])
+    run(tmp_path / "new", config(), stopped=lambda: next(steps))
+    # As checkpoints were written before there was such a section.
+    state = torch.load(tmp_path / "new" / CHECKPOINT, weights_only=True)
+    written = yaml.safe_load(state["config"])
+    del written["loading"]
+    torch.save(state | {"config": yaml.safe_dump(written)}, tmp_path / "new" / CHECKPOINT)
+    run(tmp_path / "new", config("loading.cache_mb=7"))
+    run(tmp_path / "whole", config())
+    assert losses(tmp_path / "new") == losses(tmp_path / "whole")
+
+
+def test_other_settings_are_refused(tmp_path: Path) -> None:
+    run(tmp_path, config())
+    with pytest.raises(TrainingError, match=r"loss\.temperature"):
+        run(tmp_path, config("loss.temperature=0.2"))
+    with pytest.raises(TrainingError, match="stage joint instead of detector"):
+        run(tmp_path, config(), "detector")
+    # What only decides when something is written may change.
+    run(tmp_path, config("schedule.checkpoint_minutes=5"))
+
+
+def test_a_damaged_checkpoint_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / CHECKPOINT).write_bytes(b"no checkpoint")
+    with pytest.raises(TrainingError, match="no readable checkpoint"):
+        run(tmp_path, config())
+
+
+def test_a_loss_that_is_not_finite_ends_with_advice(tmp_path: Path) -> None:
+    class Broken(NoiseSource):
+        def augment(self, read: dict[str, torch.Tensor], generator: torch.Generator) -> dict[str, torch.Tensor]:
+            batch = super().augment(read, generator)
+            return {**batch, "image": batch["image"] * float("nan")}
+
+    settings = config()
+    start = network(settings)
+    trainer = Trainer("shapes", DetectorObjective(), settings, start, Broken(), distance_from_start, tmp_path)
+    with pytest.raises(TrainingError, match=r"learning_rate"):
+        trainer.train()
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_with_the_double_batch(tmp_path: Path) -> None:
+    # Batch norm would see half of a batch in each process, and bf16 is too coarse to tell equal from similar.
+    overrides = ("network.batch_norm=false", "optimizer.steps=4", "optimizer.precision=fp32")
+    settings = config(*overrides)
+    alone = run(tmp_path / "one", settings)
+    script = tmp_path / "worker.py"
+    script.write_text(
+        "import sys\n"
+        f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "from pathlib import Path\n"
+        "import torch\n"
+        "from test_trainer import config, run\n"
+        "from spslam.frontend.training.processes import Processes\n"
+        "torch.set_num_threads(1)\n"
+        "processes = Processes.from_environment('cpu')\n"
+        "assert processes.count == 2\n"
+        f"settings = config(*{overrides!r})\n"
+        f"run(Path({str(tmp_path / 'two')!r}), settings, processes=processes)\n"
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", str(script)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-5)
+    shared = torch.load(tmp_path / "two" / CHECKPOINT, weights_only=True)["best"]
+    for name, value in alone.network.state_dict().items():
+        torch.testing.assert_close(shared[name], value, rtol=1e-4, atol=1e-6)
+
+
+def test_processes_that_cannot_share_a_step_are_refused(tmp_path: Path) -> None:
+    settings = config()
+    with pytest.raises(TrainingError, match=r"optimizer\.batch"):
+        Trainer(
+            "joint",
+            PairObjective(),
+            settings,
+            network(settings),
+            NoiseSource(),
+            distance_from_start,
+            tmp_path,
+            Processes(0, 3),
+        )
