@@ -96,10 +96,16 @@ bench-smoke: setup ## run the suite smoke; fail where it got worse than the resu
 bench: setup ## time engines, stages and runs on this machine
 	$(BIN)/spslam bench speed
 
-clean: ## remove the virtual environment and caches; runs/ stays
-	rm -rf $(VENV) build dist *.egg-info htmlcov .coverage coverage.xml .pytest_cache .mypy_cache .ruff_cache .hypothesis
+docs: $(VENV)/.setup-docs ## the site of docs/ with the API reference, in site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-.PHONY: help setup demo test test-fast lint coverage dist wheel-test release-check bench-baseline bench-smoke bench clean
+figures: setup ## the pictures of docs/pictures again (an hour; FIGURES="report eval" makes these alone)
+	$(BIN)/python tools/make_figures.py $(FIGURES)
+
+clean: ## remove the virtual environment and caches; runs/ stays
+	rm -rf $(VENV) build dist site *.egg-info htmlcov .coverage coverage.xml .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+.PHONY: help setup demo test test-fast lint coverage dist wheel-test release-check bench-baseline bench-smoke bench docs figures clean
 
 $(BIN)/python$(EXE):
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
@@ -143,4 +149,9 @@ $(VENV)/.setup: pyproject.toml constraints.txt $(VENV)/.torch
 $(VENV)/.setup-dev: $(VENV)/.setup
 	@echo "Installing the development tools"
 	@$(INSTALL) --editable '.[dev]'
+	@touch $@
+
+$(VENV)/.setup-docs: $(VENV)/.setup
+	@echo "Installing what makes the site"
+	@$(INSTALL) --editable '.[docs]'
 	@touch $@

@@ -58,16 +58,16 @@ def test_installed_wheel_runs_from_another_folder(environment: Path, tmp_path: P
     assert (metrics["frames"], metrics["tracked"], metrics["extractor"]) == (5, 5, "superpoint")
 
 
-def test_python_example_of_the_readme_works(
+def test_python_example_of_the_first_page_works(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import spslam
     from spslam.datasets import open_sequence
 
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "getting-started.md").read_text(encoding="utf-8")
     code = next(block for block in text.split("```python\n")[1:]).split("```")[0]
     # The same, but shorter.
     monkeypatch.setattr(spslam, "open_sequence", lambda path: open_sequence(path, max_frames=4), raising=False)
-    exec(compile(code, "README.md", "exec"), {})
+    exec(compile(code, "getting-started.md", "exec"), {})
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[:2] for line in lines[:4]] == [[str(index), "tracking"] for index in range(4)]

@@ -1,0 +1,113 @@
+"""Write the picture of the package imports into docs/architecture.md; `--check` only compares.
+
+An arrow goes from a package to one that it imports. Arrows that follow from others are left out (transitive reduction).
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "architecture.md"
+BEGIN, END = "<!-- tools/import_graph.py -->", "<!-- end of tools/import_graph.py -->"
+# Folders beside spslam/ that are sub-packages when installed.
+LINKED = ("frontend", "backend", "datasets", "configs")
+# Modules in spslam/ that are no part of the core: they know the packages above it.
+ALONE = ("factory", "pipeline")
+CORE = ("io", "process")
+SKIPPED = ("__init__", "__main__")
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    """(module, file) of all shipped code; the links inside spslam/ are skipped."""
+    for folder in ("spslam", *LINKED):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            if folder == "spslam" and len(parts) > 2 and parts[1] in LINKED:
+                continue
+            yield ".".join(parts if folder == "spslam" else ("spslam", *parts)), path
+
+
+def package(module: str) -> str:
+    """The node of a module: its package below spslam, `factory`, `pipeline` or the core."""
+    parts = module.split(".")
+    if len(parts) < 2 or parts[1] in CORE:
+        return "core"
+    is_folder = (ROOT / parts[1]).is_dir() if parts[1] in LINKED else (ROOT / "spslam" / parts[1]).is_dir()
+    return parts[1] if is_folder or parts[1] in ALONE else "core"
+
+
+def imported(module: str, path: Path) -> Iterator[str]:
+    """Absolute names of what a module imports, those for type checkers left out."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            node.body = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = module.split(".")[: -node.level] if node.level else []
+            yield ".".join([*base, *([node.module] if node.module else [])])
+
+
+def graph() -> dict[str, set[str]]:
+    """Package -> packages that it imports."""
+    found: dict[str, set[str]] = {}
+    for module, path in modules():
+        if module.split(".")[-1] in SKIPPED and len(module.split(".")) == 2:
+            continue
+        own = package(module)
+        names = found.setdefault(own, set())
+        names |= {package(name) for name in imported(module, path) if name.split(".")[0] == "spslam"} - {own}
+    return found
+
+
+def reachable(edges: dict[str, set[str]], start: str) -> set[str]:
+    seen: set[str] = set()
+    waiting = [start]
+    while waiting:
+        for name in edges.get(waiting.pop(), set()) - seen:
+            seen.add(name)
+            waiting.append(name)
+    return seen
+
+
+def reduced(edges: dict[str, set[str]]) -> dict[str, set[str]]:
+    """The fewest arrows that say the same.
+
+    Raises:
+        ValueError: packages import each other in a circle.
+    """
+    for name in edges:
+        if name in reachable(edges, name):
+            raise ValueError(f"{name} imports itself through {', '.join(sorted(edges[name]))}")
+    return {
+        name: {one for one in targets if not any(one in reachable(edges, other) for other in targets - {one})}
+        for name, targets in edges.items()
+    }
+
+
+def mermaid(edges: dict[str, set[str]]) -> str:
+    lines = [f"    {name} --> {target}" for name in sorted(edges) for target in sorted(edges[name])]
+    return "\n".join(["```mermaid", "flowchart TD", *lines, "```"])
+
+
+def main(arguments: list[str]) -> int:
+    text = PAGE.read_text(encoding="utf-8")
+    head, _, rest = text.partition(BEGIN)
+    _, _, tail = rest.partition(END)
+    new = f"{head}{BEGIN}\n{mermaid(reduced(graph()))}\n{END}{tail}"
+    if "--check" in arguments:
+        if new != text:
+            sys.stderr.write("docs/architecture.md shows other imports; run: python tools/import_graph.py\n")
+        return int(new != text)
+    PAGE.write_text(new, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
