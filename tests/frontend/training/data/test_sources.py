@@ -91,7 +91,7 @@ def test_workers_read_what_the_process_itself_reads(photos: LabelledPhotos, tmp_
             assert all(torch.equal(one[key], other[key]) for key in one)
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_photograph_that_cannot_be_read_is_one_line(photos: LabelledPhotos, workers: int) -> None:
     for path in photos.paths:
         path.write_bytes(b"no image")

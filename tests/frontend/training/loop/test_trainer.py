@@ -171,7 +171,9 @@ def test_minutes_end_the_schedule(tmp_path: Path) -> None:
 
 
 def test_a_training_can_end_before_its_schedule(tmp_path: Path) -> None:
-    free = config("optimizer.steps=1000000", "schedule.minutes=1000", "schedule.stop_minutes=0.005")
+    free = config(
+        "optimizer.steps=1000000", "optimizer.warmup=0", "schedule.minutes=1000", "schedule.stop_minutes=0.005"
+    )
     result = run(tmp_path, free)
     assert result.finished
     assert 0 < result.steps < 1000000
