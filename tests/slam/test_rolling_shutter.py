@@ -11,6 +11,7 @@ from spslam.camera import Camera
 from spslam.config import load_config
 from spslam.errors import CalibrationError
 from spslam.frame import Features, Frame, Observations
+from spslam.interfaces import Extractor
 from spslam.slam.preprocessing import Preprocessor
 from spslam.slam.rolling_shutter import as_read_at_once, readout_delays
 
@@ -80,7 +81,7 @@ def test_an_impossible_velocity_gives_finite_pixels(points: np.ndarray) -> None:
 
 
 def test_rows_of_the_image_as_it_was_taken_say_when() -> None:
-    class Corners:
+    class Corners(Extractor):
         name, max_distance = "corners", 1.0
 
         def extract(self, image: np.ndarray) -> Features:

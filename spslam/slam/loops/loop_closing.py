@@ -144,7 +144,8 @@ class LoopCloser:
     def keyframes_rescaled(self, rescaling: Rescaling) -> None:
         """Loop edges are corrected with the map itself."""
 
-    def keyframe_removed(self, slam_map: Map, removed: RemovedKeyframe) -> None:
+    @staticmethod
+    def keyframe_removed(slam_map: Map, removed: RemovedKeyframe) -> None:
         """Pass the loop edges of a culled keyframe on to its heir; there is no edge from that to itself."""
         loops = slam_map.loops
         at_i, at_j = loops["i"] == removed.keyframe_id, loops["j"] == removed.keyframe_id

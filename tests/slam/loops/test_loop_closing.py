@@ -427,7 +427,7 @@ def test_what_is_known_about_a_revisit_goes_to_the_heir(ring: DriftedRing, gone:
     poses = ring.truth @ geometry.se3_exp(rng.normal(0, 1e-3, (LAP + 1, 6)))
     poses[gone] = poses[heir] @ T_heir_removed
     before = cost_of_revisits(ring.map, poses)
-    LoopCloser.reanchor(ring.map, RemovedKeyframe(gone, heir, T_heir_removed))
+    LoopCloser.keyframe_removed(ring.map, RemovedKeyframe(gone, heir, T_heir_removed))
     assert cost_of_revisits(ring.map, poses) == pytest.approx(before, rel=1e-3)
 
 
@@ -438,12 +438,12 @@ def test_heirs_of_a_culled_keyframe_take_its_revisits_over(ring: DriftedRing, go
     ring.map.loops.append(
         2, i=[0, 3], j=[LAP, 9], S_i_j=np.array([S_first_last, np.eye(4)]), information=np.eye(7), inliers=50
     )
-    LoopCloser.reanchor(ring.map, RemovedKeyframe(gone, heir, geometry.inverse(truth[heir]) @ truth[gone]))
+    LoopCloser.keyframe_removed(ring.map, RemovedKeyframe(gone, heir, geometry.inverse(truth[heir]) @ truth[gone]))
     (i, j, S_i_j), other = revisits(ring.map)
     assert {i, j} == ({0, LAP} - {gone}) | {heir}
     assert S_i_j == pytest.approx(geometry.inverse(truth[i]) @ truth[j])
     assert other[:2] == (3, 9)
-    LoopCloser.reanchor(ring.map, RemovedKeyframe(9, 3, np.eye(4)))
+    LoopCloser.keyframe_removed(ring.map, RemovedKeyframe(9, 3, np.eye(4)))
     assert len(ring.map.loops) == 1, "a key frame does not revisit itself"
 
 
