@@ -34,11 +34,9 @@ _LEAST_REJECTED, _REJECTED_SHARE = 10, 0.25
 _SAMPLES, _SAMPLE_CELLS, _SCALES, _TIGHT = 24, 4, (4.0, 2.0, 1.0), 1.5
 # An inlier, standard deviations; floor of the standard deviation and largest residual of a point that takes part, px.
 _CUT, _LEAST_SIGMA_PX, _REACH_PX = 2.5, 0.15, 8.0
-# Rivals: share of the matches that a pose must reject for another motion to be looked for.
-_LEAST_REJECTED_SHARE = 0.1
-# The same floor and largest residual, and least median residual of what moves, pixels; share of a motion's inliers that
-# one alike has, too; what a rival gains in cost if its points are so many times as far away; least share of the image
-# and number of points that one of two motions has to itself.
+# Rivals: the same floor and largest residual, and least median residual of what moves, pixels; share of a motion's
+# inliers that one alike has, too; what a rival gains in cost if its points are so many times as far away; least share
+# of the image and number of points that one of two motions has to itself.
 _LEAST_YOUNG_SIGMA_PX, _FAR_PX, _APART_PX, _AROUND, _MOSTLY = 0.3, 60.0, 5.0, 6.0, 0.5
 _FARTHER, _CLEARLY_FARTHER, _ALONE, _LEAST_ALONE = 0.06, 1.35, 0.2, 30
 _LEAST_DEPTH = 1e-3
@@ -196,9 +194,9 @@ def rival(
         pixels: (N, 2) where they were seen.
         inlier: (N,) which points agree with the pose.
     """
-    if np.count_nonzero(~inlier) < _LEAST_REJECTED_SHARE * len(inlier):
-        return None
     off = residuals(T_cam_world, points, pixels, camera)
+    if np.count_nonzero(Cells.over(pixels, camera).together(~inlier, off)) < _LEAST_REJECTED:
+        return None
     part = np.flatnonzero(np.hypot(*off.T) < _FAR_PX)
     if min(int(np.count_nonzero(inlier)), len(part)) < 3 * _SAMPLE_CELLS:
         return None
