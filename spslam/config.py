@@ -16,7 +16,6 @@ from spslam.io.given_files import read_given
 from spslam.io.structured_text import StructureError, one_line, parse_yaml, shown
 from spslam.notices import notice
 
-_LOG = logging.getLogger(__name__)
 # No configuration is longer, extends more others, or has keys with more parts.
 _LONGEST_BYTES = 1_000_000
 _LONGEST_CHAIN = 16
