@@ -184,7 +184,7 @@ class TrackingConfig(_Stage):
         0.3, ge=0, le=1, description="share of the matches that must agree with the pose, or a wider gate is tried, too"
     )
     min_coverage: float = Field(
-        0.2, ge=0, le=1, description="share of the image that inliers must span, or the frame is looked for anew, too"
+        0.2, ge=0, le=1, description="share of the image that inliers must span, or the frame is searched again, too"
     )
     max_keyframes: int = Field(24, ge=2, description="key frames of the local map")
     max_view_angle_deg: float = Field(60.0, gt=0, lt=180, description="largest change of view direction of a point")
