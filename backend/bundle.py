@@ -67,7 +67,9 @@ class SchurBundleAdjuster:
         thorough: for what may be far from its place: the first stage goes on for longer.
     """
 
-    def __init__(self, pixel_sigma: float = 1.0, iterations: int = 8, thorough: bool = False) -> None:
+    def __init__(
+        self, pixel_sigma: float = 1.0, iterations: int = 8, thorough: bool = False
+    ) -> None:
         self.pixel_sigma = pixel_sigma
         self.iterations = iterations
         self._converged_first, self._converged = _CONVERGED_THOROUGH if thorough else _CONVERGED
@@ -82,9 +84,14 @@ class SchurBundleAdjuster:
             ValueError: no key frame is fixed, so that the map could drift away as a whole.
         """
         if len(problem.fixed) and not problem.fixed.any():
-            raise ValueError(f"bundle adjustment needs a fixed key frame, found none among {len(problem.fixed)}")
+            raise ValueError(
+                f"bundle adjustment needs a fixed key frame, found none among {len(problem.fixed)}"
+            )
         scene = _Scene(problem, camera, self.pixel_sigma)
-        start = _State(np.array(problem.T_cam_world, dtype=np.float64), np.array(problem.points, dtype=np.float64).T)
+        start = _State(
+            np.array(problem.T_cam_world, dtype=np.float64),
+            np.array(problem.points, dtype=np.float64).T,
+        )
         everything = scene.usable(start)
         first = (self.iterations + 1) // 2
         state = _minimize(_Stage(scene, everything), start, first, self._converged_first)
@@ -96,9 +103,13 @@ class SchurBundleAdjuster:
             state, after = start, before
         inliers = np.empty_like(inliers)
         inliers[scene.order] = everything & scene.inliers(state)
-        T_cam_world = np.where(problem.fixed[:, None, None], start.T_cam_world, orthonormalize(state.T_cam_world))
+        T_cam_world = np.where(
+            problem.fixed[:, None, None], start.T_cam_world, orthonormalize(state.T_cam_world)
+        )
         _log.debug("bundle: %d observations, cost %.1f -> %.1f", len(inliers), before, after)
-        return BundleResult(T_cam_world, np.ascontiguousarray(state.points.T), inliers, before, after)
+        return BundleResult(
+            T_cam_world, np.ascontiguousarray(state.points.T), inliers, before, after
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,12 +128,17 @@ class _Scene:
         self.order: Index = np.argsort(keys, kind="stable")
         self.cameras: Index = problem.camera_index[self.order]
         self.points: Index = problem.point_index[self.order]
-        self.measured = Reprojection(problem.pixels[self.order], problem.u_right[self.order], camera, pixel_sigma)
+        self.measured = Reprojection(
+            problem.pixels[self.order], problem.u_right[self.order], camera, pixel_sigma
+        )
         self.fixed: Mask = problem.fixed
 
     def usable(self, state: _State) -> Mask:
         """(O,) observations made of numbers: pixels, point and pose."""
-        points, cameras = all_finite(state.points, axis=0), all_finite(state.T_cam_world, axis=(1, 2))
+        points, cameras = (
+            all_finite(state.points, axis=0),
+            all_finite(state.T_cam_world, axis=(1, 2)),
+        )
         return self.measured.finite & points[self.points] & cameras[self.cameras]
 
     def determining(self, active: Mask) -> Mask:
@@ -138,7 +154,9 @@ class _Scene:
 
     def truncated_cost(self, state: _State, active: Mask) -> float:
         residuals, valid = self.measured.residuals(_points_cam(state, self.cameras, self.points))
-        cost = np.where(valid, np.minimum(chi_squared(residuals), self.measured.limit), self.measured.limit)
+        cost = np.where(
+            valid, np.minimum(chi_squared(residuals), self.measured.limit), self.measured.limit
+        )
         return float(cost[active].sum())
 
 
@@ -200,7 +218,9 @@ class _Stage:
         # Observations by moving key frames alone have columns in the camera system.
         self.moving: Index = np.flatnonzero(~scene.fixed[self.cameras])
         self.free_cameras, self.camera_rows = _compress(self.cameras[self.moving])
-        self.camera_starts: Index = np.searchsorted(self.camera_rows, np.arange(len(self.free_cameras) + 1))
+        self.camera_starts: Index = np.searchsorted(
+            self.camera_rows, np.arange(len(self.free_cameras) + 1)
+        )
         self.coupled_rows: Index = self.point_rows[self.moving]
         twice = (np.diff(self.camera_rows) == 0) & (np.diff(self.coupled_rows) == 0)
         self.dense = 0 < len(self.free_cameras) <= _DENSE_CAMERAS and not twice.any()
@@ -216,7 +236,9 @@ class _Stage:
         points_cam = _points_cam(state, self.cameras, self.points)
         residuals, valid = self.measured.residuals(points_cam)
         chi2 = np.where(valid, chi_squared(residuals), _BEHIND_SIGMAS**2)
-        return _Evaluation(float(huber_cost(chi2, self.measured.limit).sum()), points_cam, residuals, chi2, valid)
+        return _Evaluation(
+            float(huber_cost(chi2, self.measured.limit).sum()), points_cam, residuals, chi2, valid
+        )
 
     def linearize(self, state: _State, seen: _Evaluation) -> _Normal:
         """Blocks (F, 6, 6) and gradient (6 F,) of the key frames, blocks (6, Q) and gradient (3, Q) of the points, and
@@ -225,13 +247,19 @@ class _Stage:
         jacobian = self.measured.jacobian(seen.points_cam, seen.valid) * root_weight
         residuals = seen.residuals * root_weight
         by_point = np.einsum("iro,ijo->jro", jacobian, _rotations(state, self.cameras))
-        point_blocks = np.stack([self._sum_points(np.einsum("ro,ro->o", by_point[a], by_point[b])) for a, b in _LOWER])
-        point_gradient = np.stack([self._sum_points(np.einsum("ro,ro->o", axis, residuals)) for axis in by_point])
+        point_blocks = np.stack(
+            [self._sum_points(np.einsum("ro,ro->o", by_point[a], by_point[b])) for a, b in _LOWER]
+        )
+        point_gradient = np.stack(
+            [self._sum_points(np.einsum("ro,ro->o", axis, residuals)) for axis in by_point]
+        )
         by_camera = pose_jacobian(_take(jacobian, self.moving), _take(seen.points_cam, self.moving))
         moving_residuals = _take(residuals, self.moving)
         camera_blocks = np.empty((len(self.free_cameras), 6, 6))
         camera_gradient = np.empty((len(self.free_cameras), 6))
-        for row, (begin, end) in enumerate(zip(self.camera_starts[:-1], self.camera_starts[1:], strict=True)):
+        for row, (begin, end) in enumerate(
+            zip(self.camera_starts[:-1], self.camera_starts[1:], strict=True)
+        ):
             flat = by_camera[:, :, begin:end].reshape(6, -1)
             camera_blocks[row] = flat @ flat.T
             camera_gradient[row] = flat @ moving_residuals[:, begin:end].ravel()
@@ -258,14 +286,20 @@ class _Stage:
             return np.zeros(0), -backward3(factor, whitened)
         # B = W L⁻ᵀ for every block W that couples a key frame and a point, so that W V⁻¹ Wᵀ = B Bᵀ.
         blocks = np.einsum(
-            "aro,jro->ajo", normal.camera_jacobian, forward3(_take(factor, self.coupled_rows), normal.point_jacobian)
+            "aro,jro->ajo",
+            normal.camera_jacobian,
+            forward3(_take(factor, self.coupled_rows), normal.point_jacobian),
         )
         camera_blocks = normal.camera_blocks.copy()
         diagonal = np.einsum("faa->fa", camera_blocks)
         diagonal += damping * diagonal + 1e-12
         seen_by = _take(whitened, self.coupled_rows)
-        rhs = np.add.reduceat(np.einsum("ajo,jo->ao", blocks, seen_by), self.camera_starts[:-1], axis=1)
-        camera_step = self._solve_cameras(blocks, camera_blocks, rhs.T.ravel() - normal.camera_gradient)
+        rhs = np.add.reduceat(
+            np.einsum("ajo,jo->ao", blocks, seen_by), self.camera_starts[:-1], axis=1
+        )
+        camera_step = self._solve_cameras(
+            blocks, camera_blocks, rhs.T.ravel() - normal.camera_gradient
+        )
         steps = _take(camera_step.reshape(-1, 6).T, self.camera_rows)
         coupled = [self._sum_coupled(row) for row in np.einsum("ajo,ao->jo", blocks, steps)]
         return camera_step, -backward3(factor, whitened + np.stack(coupled))
@@ -273,15 +307,21 @@ class _Stage:
     def move(self, state: _State, camera_step: Array, point_step: Array) -> _State:
         T, points = state.T_cam_world.copy(), state.points.copy()
         step = camera_step.reshape(-1, 6)
-        T[self.free_cameras] = make_transform(so3_exp(step[:, 3:]), step[:, :3]) @ T[self.free_cameras]
+        T[self.free_cameras] = (
+            make_transform(so3_exp(step[:, 3:]), step[:, :3]) @ T[self.free_cameras]
+        )
         points[:, self.free_points] += point_step
         return _State(T, points)
 
     def _sum_points(self, values: Array) -> Array:
-        return np.bincount(self.point_rows, values, minlength=len(self.free_points)).astype(np.float64, copy=False)
+        return np.bincount(self.point_rows, values, minlength=len(self.free_points)).astype(
+            np.float64, copy=False
+        )
 
     def _sum_coupled(self, values: Array) -> Array:
-        return np.bincount(self.coupled_rows, values, minlength=len(self.free_points)).astype(np.float64, copy=False)
+        return np.bincount(self.coupled_rows, values, minlength=len(self.free_points)).astype(
+            np.float64, copy=False
+        )
 
     def _solve_cameras(self, blocks: Array, camera_blocks: Array, rhs: Array) -> Array:
         """The step (6 F,) of the reduced system `camera_blocks - B Bᵀ`, B being made of blocks (6, 3, M)."""
@@ -291,7 +331,11 @@ class _Stage:
             return _solve_positive(_subtract_product(camera_blocks, product), rhs)
         count = len(self.free_cameras)
         coupling = scipy.sparse.bsr_matrix(
-            (np.ascontiguousarray(blocks.transpose(2, 0, 1)), self.coupled_rows, self.camera_starts),
+            (
+                np.ascontiguousarray(blocks.transpose(2, 0, 1)),
+                self.coupled_rows,
+                self.camera_starts,
+            ),
             shape=(6 * count, 3 * len(self.free_points)),
         )
         product = coupling @ coupling.T
@@ -317,7 +361,9 @@ def _solve_positive(system: Array, rhs: Array) -> Array:
 def _solve_sparse_positive(system: scipy.sparse.csc_matrix, rhs: Array) -> Array:
     options = {"SymmetricMode": True}
     try:
-        factor = scipy.sparse.linalg.splu(system, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options=options)
+        factor = scipy.sparse.linalg.splu(
+            system, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options=options
+        )
     except RuntimeError as error:
         raise np.linalg.LinAlgError(str(error)) from error
     return np.asarray(factor.solve(rhs), dtype=np.float64)

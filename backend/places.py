@@ -99,7 +99,9 @@ class PlaceIndex:
         codebook = Codebook(arrays["codebook.centres"], arrays.get("codebook.projection"))
         ids, vectors = arrays["ids"], arrays["vectors"]
         if vectors.shape != (len(ids), codebook.centres.size):
-            raise ValueError(f"the index of places has vectors {vectors.shape} for {len(ids)} key frames")
+            raise ValueError(
+                f"the index of places has vectors {vectors.shape} for {len(ids)} key frames"
+            )
         self._codebook, self._settled, self._first = codebook, True, {}
         self._ids, self._vectors = ids.copy(), vectors.copy()
 
@@ -121,7 +123,9 @@ class PlaceIndex:
         """A codebook from the first key frames, and these described with it; False if they show too little."""
         rng = np.random.default_rng(self._seed)
         taken = [
-            found[np.sort(rng.permutation(len(found))[:_PER_KEYFRAME])] for found in self._first.values() if len(found)
+            found[np.sort(rng.permutation(len(found))[:_PER_KEYFRAME])]
+            for found in self._first.values()
+            if len(found)
         ]
         if sum(map(len, taken)) < CLUSTERS:
             return False

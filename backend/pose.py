@@ -48,14 +48,23 @@ class PnPSolver:
         seed: seed of `ransac`.
     """
 
-    def __init__(self, pixel_sigma: float = 1.0, min_inliers: int = 20, huber: bool = True, seed: int = 0) -> None:
+    def __init__(
+        self, pixel_sigma: float = 1.0, min_inliers: int = 20, huber: bool = True, seed: int = 0
+    ) -> None:
         self.pixel_sigma = pixel_sigma
         self.min_inliers = min_inliers
         self.huber = huber
         self.seed = seed
 
     def refine(
-        self, T_cam_world: Array, points: Array, pixels: Array, u_right: Array, camera: Camera, *, coarse: bool = False
+        self,
+        T_cam_world: Array,
+        points: Array,
+        pixels: Array,
+        u_right: Array,
+        camera: Camera,
+        *,
+        coarse: bool = False,
     ) -> PoseEstimate:
         """Robust refinement of a pose (4, 4); see `PoseSolver.refine`.
 
@@ -65,7 +74,9 @@ class PnPSolver:
         problem = _Problem(points, Reprojection(pixels, u_right, camera, self.pixel_sigma))
         return self._refine(problem, T_cam_world, None, coarse)
 
-    def _refine(self, problem: _Problem, T_cam_world: Array, active: Mask | None, coarse: bool = False) -> PoseEstimate:
+    def _refine(
+        self, problem: _Problem, T_cam_world: Array, active: Mask | None, coarse: bool = False
+    ) -> PoseEstimate:
         """Refinement that starts with the `active` points (N,), or with all."""
         T = np.asarray(T_cam_world, dtype=np.float64)
         active = problem.usable if active is None else active
@@ -81,13 +92,17 @@ class PnPSolver:
             tolerance = _CONVERGED_LAST if last else _CONVERGED
             view, normal = _minimize(view, active, self.huber and not last, iterations, tolerance)
             inliers = view.inliers()
-            settled = bool(np.count_nonzero(inliers != active) <= _SETTLED * np.count_nonzero(active))
+            settled = bool(
+                np.count_nonzero(inliers != active) <= _SETTLED * np.count_nonzero(active)
+            )
             active = inliers
             if np.count_nonzero(active) < _MIN_POINTS:
                 return _no_estimate(T_cam_world, len(problem.usable))
         return self._estimate(view, active, normal)
 
-    def ransac(self, points: Array, pixels: Array, u_right: Array, camera: Camera) -> PoseEstimate | None:
+    def ransac(
+        self, points: Array, pixels: Array, u_right: Array, camera: Camera
+    ) -> PoseEstimate | None:
         """PnP in RANSAC on the pixels, then `refine` on all points; see `PoseSolver.ransac`."""
         problem = _Problem(points, Reprojection(pixels, u_right, camera, self.pixel_sigma))
         if np.count_nonzero(problem.usable) < max(self.min_inliers, _MIN_POINTS):
@@ -110,7 +125,11 @@ class PnPSolver:
         parameters.loMethod = cv2.LOCAL_OPTIM_NULL
         try:
             found, _, rotation, translation, _ = cv2.solvePnPRansac(
-                np.ascontiguousarray(points), np.ascontiguousarray(pixels), camera.K, None, params=parameters
+                np.ascontiguousarray(points),
+                np.ascontiguousarray(pixels),
+                camera.K,
+                None,
+                params=parameters,
             )
         except cv2.error:
             # OpenCV throws on samples that are degenerate as a whole, for example all points in one place.
@@ -180,7 +199,9 @@ class _View:
         return weighted @ self.jacobian.reshape(6, -1).T, weighted @ self.residuals[:rows].ravel()
 
 
-def _minimize(view: _View, active: Mask, huber: bool, iterations: int, tolerance: float) -> tuple[_View, Array]:
+def _minimize(
+    view: _View, active: Mask, huber: bool, iterations: int, tolerance: float
+) -> tuple[_View, Array]:
     """Levenberg-Marquardt on the active points: the refined pose and the normal matrix (6, 6) of the last step."""
     cost = view.cost(active, huber)
     normal, gradient = view.linearize(active, huber)
@@ -223,5 +244,8 @@ def _solve(matrix: Array, rhs: Array) -> Array | None:
 
 def _no_estimate(T_cam_world: Array, count: int) -> PoseEstimate:
     return PoseEstimate(
-        np.array(T_cam_world, dtype=np.float64), np.zeros(count, dtype=bool), np.full((6, 6), np.nan), float("nan")
+        np.array(T_cam_world, dtype=np.float64),
+        np.zeros(count, dtype=bool),
+        np.full((6, 6), np.nan),
+        float("nan"),
     )

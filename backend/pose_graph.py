@@ -56,7 +56,9 @@ class G2oPoseGraph:
         self.iterations = iterations
         self.huber_delta = huber_delta
 
-    def optimize(self, S_world_node: Array, edges: PoseGraphEdges, fixed: NDArray[np.bool_], with_scale: bool) -> Array:
+    def optimize(
+        self, S_world_node: Array, edges: PoseGraphEdges, fixed: NDArray[np.bool_], with_scale: bool
+    ) -> Array:
         """Refined nodes (K, 4, 4), SE(3) or Sim(3) when `with_scale`; see `spslam.interfaces.PoseGraphSolver`.
 
         Fixed nodes come back as they were. A part of the graph that hangs together with no fixed node keeps its
@@ -77,7 +79,9 @@ class G2oPoseGraph:
         optimizer.set_algorithm(algorithm)
         vertices, graph_edges = build(optimizer, S_world_node, edges, held, self.huber_delta)
         if not optimizer.initialize_optimization():
-            raise ValueError("the pose graph has nothing to optimise: no edge reaches a node that may move")
+            raise ValueError(
+                "the pose graph has nothing to optimise: no edge reaches a node that may move"
+            )
         stop = g2o.SparseOptimizerTerminateAction()
         stop.set_gain_threshold(_GAIN_THRESHOLD)
         stop.set_max_iterations(self.iterations)
@@ -86,7 +90,9 @@ class G2oPoseGraph:
         before = optimizer.active_robust_chi2()
         done = optimizer.optimize(self.iterations)
         summary = "pose graph: %d nodes, %d edges, %d iterations, robust χ² %.6g -> %.6g"
-        _log.debug(summary, len(vertices), len(graph_edges), done, before, optimizer.active_robust_chi2())
+        _log.debug(
+            summary, len(vertices), len(graph_edges), done, before, optimizer.active_robust_chi2()
+        )
         moved = np.flatnonzero(~held)
         refined[moved] = read([vertices[row] for row in moved])
         return refined
@@ -131,7 +137,9 @@ class PoseGraph:
     with_scale: bool
 
 
-def write_g2o(path: Path | str, S_world_node: Array, edges: PoseGraphEdges, fixed: NDArray[np.bool_]) -> None:
+def write_g2o(
+    path: Path | str, S_world_node: Array, edges: PoseGraphEdges, fixed: NDArray[np.bool_]
+) -> None:
     """Write a graph as g2o's text format: SE(3) or, where edges have 7×7 information, Sim(3).
 
     As g2o itself does it: `VERTEX_SE3:QUAT id t q`, `EDGE_SE3:QUAT i j t q information`, `VERTEX_SIM3:EXPMAP id q t s`
@@ -147,7 +155,8 @@ def write_g2o(path: Path | str, S_world_node: Array, edges: PoseGraphEdges, fixe
     upper = np.triu_indices(7 if with_scale else 6)
     information = information_to_g2o(edges.information)[:, upper[0], upper[1]]
     lines = [
-        _line(vertex_tag, [row], values) for row, values in enumerate(_to_columns(S_world_node, with_scale).tolist())
+        _line(vertex_tag, [row], values)
+        for row, values in enumerate(_to_columns(S_world_node, with_scale).tolist())
     ]
     lines += [_line("FIX", [row], []) for row in np.flatnonzero(fixed).tolist()]
     values = np.concatenate([_to_columns(edges.S_i_j, with_scale), information], axis=1)
@@ -175,21 +184,33 @@ def read_g2o(path: Path | str) -> PoseGraph:
     vertex_tag, edge_tag = _SIM3_TAGS if with_scale else _SE3_TAGS
     width = 8 if with_scale else 7
     # Ids, then values, of each kind of line.
-    columns = {vertex_tag: (1, width), edge_tag: (2, width + (28 if with_scale else 21)), "FIX": (1, 0)}
+    columns = {
+        vertex_tag: (1, width),
+        edge_tag: (2, width + (28 if with_scale else 21)),
+        "FIX": (1, 0),
+    }
     tables: dict[str, list[tuple[list[int], list[float]]]] = {tag: [] for tag in columns}
     for number, (tag, *cells) in lines:
         if tag not in columns:
-            raise MapError(f"{path}:{number}: expected one of {', '.join(columns)}, found {tag[:40]!r}")
+            raise MapError(
+                f"{path}:{number}: expected one of {', '.join(columns)}, found {tag[:40]!r}"
+            )
         ids, count = columns[tag]
         if len(cells) != ids + count and tag != "FIX":
-            raise MapError(f"{path}:{number}: {tag} takes {ids + count} numbers, found {len(cells)}")
+            raise MapError(
+                f"{path}:{number}: {tag} takes {ids + count} numbers, found {len(cells)}"
+            )
         try:
             if tag == "FIX":
                 tables[tag] += [([int(cell)], []) for cell in cells]
             else:
-                tables[tag].append(([int(cell) for cell in cells[:ids]], [float(cell) for cell in cells[ids:]]))
+                tables[tag].append(
+                    ([int(cell) for cell in cells[:ids]], [float(cell) for cell in cells[ids:]])
+                )
         except ValueError:
-            raise MapError(f"{path}:{number}: expected numbers after {tag}, found {' '.join(cells)[:60]!r}") from None
+            raise MapError(
+                f"{path}:{number}: expected numbers after {tag}, found {' '.join(cells)[:60]!r}"
+            ) from None
     return _assemble(path, tables[vertex_tag], tables[edge_tag], tables["FIX"], with_scale)
 
 
@@ -205,18 +226,26 @@ def _assemble(
     rows = {node: row for row, node in enumerate(sorted(ids[0] for ids, _ in vertices))}
     missing = {node for ids, _ in edges + fixed for node in ids} - rows.keys()
     if len(rows) != len(vertices) or missing:
-        raise MapError(f"{path}: nodes repeat" if not missing else f"{path}: no node has the id {min(missing)}")
+        raise MapError(
+            f"{path}: nodes repeat" if not missing else f"{path}: no node has the id {min(missing)}"
+        )
     size, width = (7, 8) if with_scale else (6, 7)
-    values = np.array([values for _, values in edges]).reshape(len(edges), width + size * (size + 1) // 2)
+    values = np.array([values for _, values in edges]).reshape(
+        len(edges), width + size * (size + 1) // 2
+    )
     information = np.zeros((len(edges), size, size))
     upper = np.triu_indices(size)
     information[:, upper[0], upper[1]] = information[:, upper[1], upper[0]] = values[:, width:]
-    ends = np.array([[rows[node] for node in ids] for ids, _ in edges], dtype=np.int64).reshape(-1, 2)
+    ends = np.array([[rows[node] for node in ids] for ids, _ in edges], dtype=np.int64).reshape(
+        -1, 2
+    )
     is_fixed = np.zeros(len(rows), dtype=bool)
     is_fixed[[rows[ids[0]] for ids, _ in fixed]] = True
     order = np.argsort([ids[0] for ids, _ in vertices])
     try:
-        S_world_node = _from_columns(np.array([values for _, values in vertices])[order], with_scale)
+        S_world_node = _from_columns(
+            np.array([values for _, values in vertices])[order], with_scale
+        )
         graph = PoseGraphEdges(
             ends[:, 0],
             ends[:, 1],
@@ -243,7 +272,9 @@ def _to_columns(S: Array, with_scale: bool) -> Array:
 def _from_columns(values: Array, with_scale: bool) -> Array:
     if not with_scale:
         return make_transform(quaternion_to_rotation(values[:, 3:7]), values[:, :3])
-    return inverse(make_transform(values[:, 7:, None] * quaternion_to_rotation(values[:, :4]), values[:, 4:7]))
+    return inverse(
+        make_transform(values[:, 7:, None] * quaternion_to_rotation(values[:, :4]), values[:, 4:7])
+    )
 
 
 def _line(tag: str, ids: list[int], values: list[float]) -> str:
@@ -251,20 +282,32 @@ def _line(tag: str, ids: list[int], values: list[float]) -> str:
 
 
 def _check(
-    S_world_node: Array, edges: PoseGraphEdges, fixed: NDArray[np.bool_], with_scale: bool, need_gauge: bool = True
+    S_world_node: Array,
+    edges: PoseGraphEdges,
+    fixed: NDArray[np.bool_],
+    with_scale: bool,
+    need_gauge: bool = True,
 ) -> None:
     nodes, count, size = len(S_world_node), len(edges.i), 7 if with_scale else 6
     if S_world_node.shape != (nodes, 4, 4) or fixed.shape != (nodes,):
-        raise ValueError(f"expected nodes (K, 4, 4) and fixed (K,), found {S_world_node.shape} and {fixed.shape}")
+        raise ValueError(
+            f"expected nodes (K, 4, 4) and fixed (K,), found {S_world_node.shape} and {fixed.shape}"
+        )
     if need_gauge and not fixed.any():
-        raise ValueError(f"a pose graph needs at least one fixed node (the gauge), found none among {nodes}")
+        raise ValueError(
+            f"a pose graph needs at least one fixed node (the gauge), found none among {nodes}"
+        )
     shapes = (edges.j.shape, edges.robust.shape, edges.S_i_j.shape, edges.information.shape)
     if shapes != ((count,), (count,), (count, 4, 4), (count, size, size)):
-        raise ValueError(f"edges of {'Sim(3)' if with_scale else 'SE(3)'} disagree in shape: {count} i, then {shapes}")
+        raise ValueError(
+            f"edges of {'Sim(3)' if with_scale else 'SE(3)'} disagree in shape: {count} i, then {shapes}"
+        )
     ends = np.concatenate([edges.i, edges.j])
     if count and (ends.min() < 0 or ends.max() >= nodes or (edges.i == edges.j).any()):
         raise ValueError(f"an edge must join two different nodes of 0 to {nodes - 1}")
-    if not all(np.isfinite(values).all() for values in (S_world_node, edges.S_i_j, edges.information)):
+    if not all(
+        np.isfinite(values).all() for values in (S_world_node, edges.S_i_j, edges.information)
+    ):
         raise ValueError("a pose graph's nodes and edges must be finite")
 
 
@@ -287,7 +330,11 @@ def _algorithm(with_scale: bool) -> Any:
 
 
 def _build_se3(
-    optimizer: Any, T_world_node: Array, edges: PoseGraphEdges, held: NDArray[np.bool_], delta: float | None
+    optimizer: Any,
+    T_world_node: Array,
+    edges: PoseGraphEdges,
+    held: NDArray[np.bool_],
+    delta: float | None,
 ) -> tuple[list[Any], list[Any]]:
     nodes = [g2o.Isometry3d(T) for T in orthonormalize(T_world_node)]
     measurements = [g2o.Isometry3d(T) for T in orthonormalize(edges.S_i_j)]
@@ -295,11 +342,17 @@ def _build_se3(
 
 
 def _build_sim3(
-    optimizer: Any, S_world_node: Array, edges: PoseGraphEdges, held: NDArray[np.bool_], delta: float | None
+    optimizer: Any,
+    S_world_node: Array,
+    edges: PoseGraphEdges,
+    held: NDArray[np.bool_],
+    delta: float | None,
 ) -> tuple[list[Any], list[Any]]:
     # EdgeSim3's residual is log(C · S_i · S_j⁻¹): with nodes from the world and C from i to j it is ours.
     nodes, measurements = _to_sim3(inverse(S_world_node)), _to_sim3(inverse(edges.S_i_j))
-    return _build(optimizer, g2o.VertexSim3Expmap, g2o.EdgeSim3, nodes, measurements, edges, held, delta)
+    return _build(
+        optimizer, g2o.VertexSim3Expmap, g2o.EdgeSim3, nodes, measurements, edges, held, delta
+    )
 
 
 def _build(
@@ -339,7 +392,10 @@ def _build(
 def _to_sim3(S: Array) -> list[Any]:
     scales = similarity_scale(S)
     rotations = orthonormalize(S)[:, :3, :3]
-    return [g2o.Sim3(np.asfortranarray(R), t, s) for R, t, s in zip(rotations, S[:, :3, 3], scales, strict=True)]
+    return [
+        g2o.Sim3(np.asfortranarray(R), t, s)
+        for R, t, s in zip(rotations, S[:, :3, 3], scales, strict=True)
+    ]
 
 
 def _read_se3(vertices: list[Any]) -> Array:
@@ -350,4 +406,8 @@ def _read_sim3(vertices: list[Any]) -> Array:
     estimates = [vertex.estimate() for vertex in vertices]
     scales = np.array([estimate.scale() for estimate in estimates])[:, None, None]
     rotations = np.array([estimate.rotation().rotation_matrix() for estimate in estimates])
-    return inverse(make_transform(scales * rotations, np.array([estimate.translation() for estimate in estimates])))
+    return inverse(
+        make_transform(
+            scales * rotations, np.array([estimate.translation() for estimate in estimates])
+        )
+    )

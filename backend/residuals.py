@@ -43,13 +43,23 @@ class Reprojection:
         self.limit: Array = np.where(self.stereo, CHI2_STEREO, CHI2_MONO)
         measured = np.column_stack([pixels, u_right]).T
         centre = np.array([[camera.cx], [camera.cy], [camera.cx]])
-        self._measured: Array = np.where(np.isfinite(measured), measured - centre, 0.0) / pixel_sigma
-        self._fx, self._fy, self._bf = camera.fx / pixel_sigma, camera.fy / pixel_sigma, camera.bf / pixel_sigma
+        self._measured: Array = (
+            np.where(np.isfinite(measured), measured - centre, 0.0) / pixel_sigma
+        )
+        self._fx, self._fy, self._bf = (
+            camera.fx / pixel_sigma,
+            camera.fy / pixel_sigma,
+            camera.bf / pixel_sigma,
+        )
 
     def select(self, index: NDArray[np.int64]) -> Reprojection:
         """The observations at `index` only."""
         chosen = copy.copy(self)
-        chosen.finite, chosen.stereo, chosen.limit = self.finite[index], self.stereo[index], self.limit[index]
+        chosen.finite, chosen.stereo, chosen.limit = (
+            self.finite[index],
+            self.stereo[index],
+            self.limit[index],
+        )
         chosen._measured = np.take(self._measured, index, axis=1)
         return chosen
 

@@ -64,14 +64,20 @@ class EpipolarSolver:
         """Relative pose and points from matched pixels; see `TwoViewSolver.solve`."""
         finite = np.flatnonzero(all_finite(pixels0, axis=1) & all_finite(pixels1, axis=1))
         if len(finite) < max(self.min_points, _MIN_MATCHES):
-            return f"too few matches: {len(finite)} of at least {max(self.min_points, _MIN_MATCHES)}"
+            return (
+                f"too few matches: {len(finite)} of at least {max(self.min_points, _MIN_MATCHES)}"
+            )
         matches = _Matches(pixels0[finite], pixels1[finite], camera, self.pixel_sigma)
         essential, homography = self._estimate_models(matches)
         if essential is None and homography is None:
-            return "no model fits the matches: neither an essential matrix nor a homography was found"
+            return (
+                "no model fits the matches: neither an essential matrix nor a homography was found"
+            )
         candidates = {
             "essential": [self._reconstruct(matches, T) for T in _decompose_essential(essential)],
-            "homography": [self._reconstruct(matches, T) for T in _decompose_homography(homography, camera)],
+            "homography": [
+                self._reconstruct(matches, T) for T in _decompose_homography(homography, camera)
+            ],
         }
         model = _choose_model(matches, essential, homography)
         if not candidates[model]:
@@ -88,13 +94,20 @@ class EpipolarSolver:
                     f"uncertain motion: its direction is known to {np.degrees(uncertainty):.1f}° (one sigma), "
                     f"expected {_MAX_UNCERTAINTY_DEG:g}° ({model})"
                 )
-            best = max(self._reconstruct(matches, T_1_0), best, key=lambda candidate: candidate.support)
+            best = max(
+                self._reconstruct(matches, T_1_0), best, key=lambda candidate: candidate.support
+            )
         points = np.full((len(pixels0), 3), np.nan)
         points[finite[best.good]] = best.points[best.good]
         return TwoViewEstimate(best.T_1_0, points, model, best.parallax(matches))
 
     def triangulate(
-        self, T_cam0_world: Array, T_cam1_world: Array, pixels0: Array, pixels1: Array, camera: Camera
+        self,
+        T_cam0_world: Array,
+        T_cam1_world: Array,
+        pixels0: Array,
+        pixels1: Array,
+        camera: Camera,
     ) -> Array:
         """World points of matched pixels; see `TwoViewSolver.triangulate`.
 
@@ -104,11 +117,17 @@ class EpipolarSolver:
         """
         T_0_world = np.asarray(T_cam0_world, dtype=np.float64)
         matches = _Matches(pixels0, pixels1, camera, self.pixel_sigma)
-        points, good = matches.triangulate(np.asarray(T_cam1_world, dtype=np.float64) @ inverse(T_0_world))
-        good &= matches.parallax(points, T_cam1_world @ inverse(T_0_world)) >= np.radians(self.min_point_parallax_deg)
+        points, good = matches.triangulate(
+            np.asarray(T_cam1_world, dtype=np.float64) @ inverse(T_0_world)
+        )
+        good &= matches.parallax(points, T_cam1_world @ inverse(T_0_world)) >= np.radians(
+            self.min_point_parallax_deg
+        )
         return np.where(good[:, None], apply(inverse(T_0_world), points), np.nan)
 
-    def standstill(self, pixels0: Array, pixels1: Array, still: Array, camera: Camera) -> tuple[Mask, Array] | None:
+    def standstill(
+        self, pixels0: Array, pixels1: Array, still: Array, camera: Camera
+    ) -> tuple[Mask, Array] | None:
         """How well pixels that stay in place fit the motion of matches; see `TwoViewSolver.standstill`.
 
         Distances are Sampson's: of a static scene hardly any point stays in place while the camera turns, and none that
@@ -172,11 +191,17 @@ class _Candidate:
 
     def parallax(self, matches: _Matches) -> float:
         """Median angle between the two rays of the good points, radians."""
-        return float(np.median(matches.parallax(self.points, self.T_1_0)[self.good])) if self.support else 0.0
+        return (
+            float(np.median(matches.parallax(self.points, self.T_1_0)[self.good]))
+            if self.support
+            else 0.0
+        )
 
     def resembles(self, other: _Candidate) -> bool:
         """Whether both move into about the same direction, up to noise."""
-        return bool(self.T_1_0[:3, 3] @ other.T_1_0[:3, 3] > np.cos(np.radians(_SAME_DIRECTION_DEG)))
+        return bool(
+            self.T_1_0[:3, 3] @ other.T_1_0[:3, 3] > np.cos(np.radians(_SAME_DIRECTION_DEG))
+        )
 
 
 class _Matches:
@@ -234,7 +259,11 @@ def _choose_model(matches: _Matches, essential: Array | None, homography: Array 
 def _gric(chi2: Array, dimension: int, parameters: int) -> float:
     """Geometric robust information criterion of a model of `dimension` in the four dimensions of a match."""
     structure = np.log(4.0) * dimension * len(chi2)
-    return float(np.minimum(chi2, 2.0 * (4 - dimension)).sum() + structure + np.log(4.0 * len(chi2) + 1.0) * parameters)
+    return float(
+        np.minimum(chi2, 2.0 * (4 - dimension)).sum()
+        + structure
+        + np.log(4.0 * len(chi2) + 1.0) * parameters
+    )
 
 
 def _sampson_epipolar(matches: _Matches, F_10: Array) -> Array:
@@ -242,7 +271,11 @@ def _sampson_epipolar(matches: _Matches, F_10: Array) -> Array:
     homogeneous0, homogeneous1 = _homogeneous(matches.pixels0), _homogeneous(matches.pixels1)
     lines1, lines0 = homogeneous0 @ F_10.T, homogeneous1 @ F_10
     gradient2 = np.sum(lines1[:, :2] ** 2, axis=1) + np.sum(lines0[:, :2] ** 2, axis=1)
-    chi2: Array = np.sum(homogeneous1 * lines1, axis=1) ** 2 / np.maximum(gradient2, 1e-300) / matches.pixel_sigma**2
+    chi2: Array = (
+        np.sum(homogeneous1 * lines1, axis=1) ** 2
+        / np.maximum(gradient2, 1e-300)
+        / matches.pixel_sigma**2
+    )
     return chi2
 
 
@@ -270,7 +303,9 @@ def _decompose_essential(essential: Array | None) -> list[Array]:
     """The four motions (4, 4) of an essential matrix, translation of unit length."""
     if essential is None:
         return []
-    R_a, R_b, t = (np.asarray(part, dtype=np.float64) for part in cv2.decomposeEssentialMat(essential))
+    R_a, R_b, t = (
+        np.asarray(part, dtype=np.float64) for part in cv2.decomposeEssentialMat(essential)
+    )
     return [make_transform(R, sign * t.ravel()) for R in (R_a, R_b) for sign in (1.0, -1.0)]
 
 
@@ -338,7 +373,9 @@ def _refine(matches: _Matches, T_1_0: Array, good: Mask) -> tuple[Array, float]:
     return T, min(float(np.sqrt(variance * np.linalg.eigvalsh(covariance[3:, 3:])[-1])), np.pi)
 
 
-def _linearize_sampson(x0: Array, x1: Array, T_1_0: Array, sigma: float) -> tuple[Array, Array, Array]:
+def _linearize_sampson(
+    x0: Array, x1: Array, T_1_0: Array, sigma: float
+) -> tuple[Array, Array, Array]:
     """Sampson errors (N,) over `sigma`, their derivatives (N, 5) by a rotation from the left and a motion of the unit
     translation along two tangents, and these tangents (3, 2)."""
     R, t = T_1_0[:3, :3], T_1_0[:3, 3]

@@ -110,7 +110,9 @@ class BaseSequence(ABC):
             yield frame
         if decoded == 0:
             reason = self.skipped[0][1] if self.skipped else "it is empty"
-            raise DatasetError(f"{self.name}: none of its {len(self)} frames can be decoded: {reason}")
+            raise DatasetError(
+                f"{self.name}: none of its {len(self)} frames can be decoded: {reason}"
+            )
         if (len(self.skipped), len(self._late)) != self._told:
             self._told = len(self.skipped), len(self._late)
             self._tell()
@@ -129,7 +131,9 @@ class BaseSequence(ABC):
         for reason, count in Counter(error.reason for error in self._late.values()).items():
             first = next(error for error in self._late.values() if error.reason == reason)
             text = "%s: %d frames are left out (%s), the first: %s"
-            notice(_LOG, reason.replace(" ", "_"), text, self.name, count, reason, first, count=count)
+            notice(
+                _LOG, reason.replace(" ", "_"), text, self.name, count, reason, first, count=count
+            )
 
     def _skip(self, index: int, reason: str) -> None:
         if any(index == known for known, _ in self.skipped):
@@ -215,7 +219,9 @@ class FileSequence(BaseSequence):
         files = self._files
         path = files.images[index]
         image, right, depth = self._images.read(path), None, None
-        _check_size("image" if files.right is None else "left image", path, image.shape, self._left_size)
+        _check_size(
+            "image" if files.right is None else "left image", path, image.shape, self._left_size
+        )
         if files.right is not None:
             right = self._images.read(files.right[index])
             _check_size("right image", files.right[index], right.shape, self._right_size)
@@ -237,7 +243,9 @@ class SlicedSequence(BaseSequence):
         DatasetError: an impossible slice, or one past the end.
     """
 
-    def __init__(self, whole: Sequence, start: int = 0, max_frames: int | None = None, stride: int = 1) -> None:
+    def __init__(
+        self, whole: Sequence, start: int = 0, max_frames: int | None = None, stride: int = 1
+    ) -> None:
         if start < 0 or stride < 1 or (max_frames is not None and max_frames < 1):
             raise DatasetError(
                 "expected start >= 0, stride >= 1 and max_frames >= 1, "
@@ -245,10 +253,19 @@ class SlicedSequence(BaseSequence):
             )
         there = whole.reaches(start) if isinstance(whole, BaseSequence) else start < len(whole)
         if not there:
-            raise DatasetError(f"start {start} lies past the end: {whole.name} has {len(whole)} frames")
+            raise DatasetError(
+                f"start {start} lies past the end: {whole.name} has {len(whole)} frames"
+            )
         rate = max(whole.camera.fps / min(stride, len(whole)), RATES_HZ[0])
         camera = whole.camera if stride == 1 else replace(whole.camera, fps=rate)
-        super().__init__(whole.name, whole.sensor, camera, whole.source, whole.ground_truth, dataset=whole.dataset)
+        super().__init__(
+            whole.name,
+            whole.sensor,
+            camera,
+            whole.source,
+            whole.ground_truth,
+            dataset=whole.dataset,
+        )
         self._whole = whole
         self._start, self._stride, self._most = start, stride, max_frames
         self.time_unit, self.left_out = whole.time_unit, self._left_out_here()
@@ -277,7 +294,9 @@ class SlicedSequence(BaseSequence):
         """Whether there is a frame at `index`, at least 0."""
         row, whole = self._start + index * self._stride, self._whole
         wanted = self._most is None or index < self._most
-        return wanted and (whole.reaches(row) if isinstance(whole, BaseSequence) else row < len(whole))
+        return wanted and (
+            whole.reaches(row) if isinstance(whole, BaseSequence) else row < len(whole)
+        )
 
     def _left_out_here(self) -> list[LeftOut]:
         """What the whole left out in the time of this part; of these, too, every `stride`-th."""
@@ -297,7 +316,9 @@ def _check_size(what: str, path: Path, shape: tuple[int, ...], expected: tuple[i
     height, width = shape
     if (width, height) == expected:
         return
-    hint = ": depth must be registered to the image, pixel by pixel" if what == "depth image" else ""
+    hint = (
+        ": depth must be registered to the image, pixel by pixel" if what == "depth image" else ""
+    )
     raise FrameError(
         f"{what} {path.parent.name}/{path.name}: expected {expected[0]}x{expected[1]} pixels, found "
         f"{width}x{height}{hint}"

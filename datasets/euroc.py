@@ -59,7 +59,9 @@ def open_euroc(
     """
     mav, name = _find_sequence(path, sequence)
     if sensor == "rgbd":
-        raise DatasetError(f"{mav} is EuRoC, which has no depth images: use --sensor stereo or mono")
+        raise DatasetError(
+            f"{mav} is EuRoC, which has no depth images: use --sensor stereo or mono"
+        )
     left = _read_sensor(mav / "cam0" / "sensor.yaml")
     times, images, unit, left_out = _read_images(mav / "cam0", name, timing, left.camera.fps)
     there = bool(list_files(mav / "cam1" / "data"))
@@ -68,9 +70,16 @@ def open_euroc(
     if sensor == "mono" or not there:
         check_image_size(images, left.camera, f"{mav}/cam0/sensor.yaml")
         camera = replace(left.camera, fps=nominal_fps(times, left.camera.fps))
-        ground_truth = _read_ground_truth(mav, times, left.T_body_sensor, "left camera, unrectified")
+        ground_truth = _read_ground_truth(
+            mav, times, left.T_body_sensor, "left camera, unrectified"
+        )
         if sensor == "auto" and (mav / "cam1").is_dir():
-            notice(_LOG, "unused_stream", "%s: cam1 has no images in cam1/data (*.png, *.jpg): mono", name)
+            notice(
+                _LOG,
+                "unused_stream",
+                "%s: cam1 has no images in cam1/data (*.png, *.jpg): mono",
+                name,
+            )
         files = FrameFiles(times, images, time_unit=unit, left_out=tuple(left_out))
         return FileSequence(name, files, camera, str(mav), ground_truth, dataset="euroc")
 
@@ -91,7 +100,9 @@ def open_euroc(
     try:
         rectifier = StereoRectifier(left.camera, right.camera, T_left_right)
     except CalibrationError as error:
-        raise CalibrationError(f"{mav}: cam0 (left) and cam1 (right) are no stereo pair: {error}") from None
+        raise CalibrationError(
+            f"{mav}: cam0 (left) and cam1 (right) are no stereo pair: {error}"
+        ) from None
     report_baseline(float(np.linalg.norm(T_left_right[:3, 3])), f"{mav}, T_BS of cam0 and cam1")
     camera = replace(rectifier.camera, fps=nominal_fps(times, left.camera.fps))
     T_body_rectified = left.T_body_sensor @ rectifier.T_left_rectified
@@ -99,7 +110,9 @@ def open_euroc(
     return FileSequence(name, files, camera, str(mav), ground_truth, rectifier, dataset="euroc")
 
 
-def left_camera_ground_truth(body: Trajectory, table: Path, sensor: Path | None = None) -> Trajectory | None:
+def left_camera_ground_truth(
+    body: Trajectory, table: Path, sensor: Path | None = None
+) -> Trajectory | None:
     """EuRoC's ground truth, which speaks of the body, carried to the left camera with its distortion.
 
     Args:
@@ -156,7 +169,9 @@ def _find_sequence(path: Path, sequence: str | None) -> tuple[Path, str]:
 
 def _read_sensor(path: Path) -> _SensorEntry:
     if not path.is_file():
-        raise CalibrationError(f"expected EuRoC's calibration at {path}: cannot be read (no such file)")
+        raise CalibrationError(
+            f"expected EuRoC's calibration at {path}: cannot be read (no such file)"
+        )
     text = read_text(path)
     try:
         values = _sensor_values(text)
@@ -166,9 +181,14 @@ def _read_sensor(path: Path) -> _SensorEntry:
         model, distortion = lens(values.get("distortion_model"), coefficients)
         rate = _numbers({"rate_hz": [values.get("rate_hz", _FPS)]}, "rate_hz", 1)[0]
         extrinsics = values.get("T_BS")
-        T = np.reshape(_numbers(extrinsics if isinstance(extrinsics, dict) else {}, "data", 16, "T_BS."), (4, 4))
+        T = np.reshape(
+            _numbers(extrinsics if isinstance(extrinsics, dict) else {}, "data", 16, "T_BS."),
+            (4, 4),
+        )
         if not is_rigid(T):
-            raise CalibrationError("T_BS holds no rotation matrix with a translation in metres over 0 0 0 1")
+            raise CalibrationError(
+                "T_BS holds no rotation matrix with a translation in metres over 0 0 0 1"
+            )
         if width != int(width) or height != int(height):
             raise CalibrationError(f"resolution must be whole pixels, found {width:g}x{height:g}")
         camera = Camera(int(width), int(height), fx, fy, cx, cy, model, distortion, fps=rate)
@@ -193,14 +213,22 @@ def _sensor_values(text: str) -> dict[str, Any]:
     return values
 
 
-def _numbers(values: dict[str, Any], key: str, count: int | None, prefix: str = "") -> tuple[float, ...]:
+def _numbers(
+    values: dict[str, Any], key: str, count: int | None, prefix: str = ""
+) -> tuple[float, ...]:
     found = values.get(key)
     try:
-        numbers = tuple(float(value) for value in found) if isinstance(found, (list, tuple)) else (math.nan,)
+        numbers = (
+            tuple(float(value) for value in found)
+            if isinstance(found, (list, tuple))
+            else (math.nan,)
+        )
     except (TypeError, ValueError, OverflowError):
         numbers = (math.nan,)
     if not all(map(math.isfinite, numbers)) or (count is not None and len(numbers) != count):
-        raise CalibrationError(f"expected {count or 'a list of'} numbers under {prefix}{key}, found {shown(found)}")
+        raise CalibrationError(
+            f"expected {count or 'a list of'} numbers under {prefix}{key}, found {shown(found)}"
+        )
     return numbers
 
 
@@ -215,7 +243,9 @@ def _read_images(
         raise DatasetError(f"expected images (*.png, *.jpg) in {folder}, found none")
     listed = table.is_file()
     entries, unknown = (
-        _read_table(table) if listed else ([(float(stem), stem) for stem in on_disk if _is_stamp(stem)], 0)
+        _read_table(table)
+        if listed
+        else ([(float(stem), stem) for stem in on_disk if _is_stamp(stem)], 0)
     )
     if not any(stem in on_disk for _, stem in entries):
         raise DatasetError(
@@ -228,7 +258,11 @@ def _read_images(
         why = f"{table.name} does not list them" if listed else "their names are no time stamps"
         notice(_LOG, "unlisted_images", text, name, ignored, folder, why, count=ignored)
     stamps, unit = read_stamps(
-        np.array([stamp for stamp, _ in entries]), "ns", str(table if listed else folder), timing, fps
+        np.array([stamp for stamp, _ in entries]),
+        "ns",
+        str(table if listed else folder),
+        timing,
+        fps,
     )
     # A recording may have been recompressed: the extension in the table does not matter.
     there = np.array([stem in on_disk for _, stem in entries])
@@ -236,7 +270,10 @@ def _read_images(
         # No frames that were given: excerpts come with the table of the whole recording.
         text = "%s: %d of the %d images in %s are not there"
         notice(_LOG, "missing_images", text, name, missing, len(entries), table, count=missing)
-    times, images = stamps[there], [on_disk[stem] for (_, stem), found in zip(entries, there, strict=True) if found]
+    times, images = (
+        stamps[there],
+        [on_disk[stem] for (_, stem), found in zip(entries, there, strict=True) if found],
+    )
     order, left_out = order_frames(times, str(table))
     left_out += [LeftOut(math.nan, NO_STAMP)] * unknown
     return times[order], [images[i] for i in order], unit, left_out
@@ -245,7 +282,9 @@ def _read_images(
 def _read_table(path: Path) -> tuple[list[tuple[float, str]], int]:
     """(time stamp, file name without extension) of each line of data.csv, and how many lines were left out."""
     stamps, names, unknown = read_image_list(path, "'nanoseconds,filename'", comma=True)
-    return [(stamp, _stem(name)) for stamp, name in zip(stamps.tolist(), names, strict=True)], unknown
+    return [
+        (stamp, _stem(name)) for stamp, name in zip(stamps.tolist(), names, strict=True)
+    ], unknown
 
 
 def _is_stamp(name: str) -> bool:

@@ -90,7 +90,9 @@ def open_sequence(
     if sensor not in SENSORS:
         raise DatasetError(f"sensor must be one of {', '.join(SENSORS)}, found {sensor!r}")
     if time_unit not in get_args(TimeUnitChoice):
-        raise DatasetError(f"time_unit must be one of {', '.join(get_args(TimeUnitChoice))}, found {time_unit!r}")
+        raise DatasetError(
+            f"time_unit must be one of {', '.join(get_args(TimeUnitChoice))}, found {time_unit!r}"
+        )
     request = SequenceRequest(
         sequence,
         sensor,
@@ -144,11 +146,15 @@ def _check_request(name: str, reader: _BuiltIn, request: SequenceRequest) -> Non
 
 def _own_calibration(name: str) -> DatasetError:
     takers = [taker for taker, reader in _BUILT_IN.items() if reader.takes_calibration]
-    return DatasetError(f"a calibration file is for {', '.join(takers)}; {name} brings its own calibration")
+    return DatasetError(
+        f"a calibration file is for {', '.join(takers)}; {name} brings its own calibration"
+    )
 
 
 def _no_sequences(name: str, request: SequenceRequest) -> DatasetError:
-    return DatasetError(f"a {name} has no sequences to choose from, found sequence {request.sequence!r}")
+    return DatasetError(
+        f"a {name} has no sequences to choose from, found sequence {request.sequence!r}"
+    )
 
 
 def _recognise(place: Path) -> tuple[str, DatasetReader]:
@@ -191,7 +197,9 @@ class _PluginReader:
             return bool(self._make().recognises(path))
         except Exception as error:
             name = describe_plugin(self._plugin, _KIND)
-            _LOG.warning("%s is not asked whether it recognises %s: %s", name, path, describe_failure(error))
+            _LOG.warning(
+                "%s is not asked whether it recognises %s: %s", name, path, describe_failure(error)
+            )
             return False
 
     def open(self, path: Path, request: SequenceRequest) -> Sequence:
@@ -201,7 +209,9 @@ class _PluginReader:
         except (SpslamError, OSError):
             raise
         except Exception as error:
-            raise DatasetError(f"{name} cannot open {path}: {describe_failure(error)}; repair that package") from error
+            raise DatasetError(
+                f"{name} cannot open {path}: {describe_failure(error)}; repair that package"
+            ) from error
         if not isinstance(sequence, Sequence):
             raise DatasetError(
                 f"{name} gave no Sequence, found {type(sequence).__name__}: repair that package, for example with "
@@ -238,7 +248,9 @@ def _open_world(name: str, request: SequenceRequest) -> Sequence:
     if request.sequence is not None:
         raise _no_sequences(_WORLD, request)
     if not is_world(name):
-        raise DatasetError(f"expected the name of a built-in world ({', '.join(_world_names())}), found {name!r}")
+        raise DatasetError(
+            f"expected the name of a built-in world ({', '.join(_world_names())}), found {name!r}"
+        )
     return cast(Sequence, open_world(name, request.sensor))
 
 
@@ -259,7 +271,9 @@ def _tum(path: Path, request: SequenceRequest) -> Sequence:
 
 
 def _images(path: Path, request: SequenceRequest) -> Sequence:
-    return open_images(path, request.sequence, request.sensor, request.calibration, _timing(request))
+    return open_images(
+        path, request.sequence, request.sensor, request.calibration, _timing(request)
+    )
 
 
 def _video(path: Path, request: SequenceRequest) -> Sequence:

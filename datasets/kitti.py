@@ -74,7 +74,9 @@ def open_kitti(
         left_out=(*unpaired, *left_out),
     )
     left = _projection(projections, cameras, folder)
-    baseline = _baseline(left, _projection(projections, cameras + 1, folder), folder) if stereo else None
+    baseline = (
+        _baseline(left, _projection(projections, cameras + 1, folder), folder) if stereo else None
+    )
     camera = _camera(left, baseline, files, folder)
     ground_truth = _read_ground_truth(folder, times, left, cameras)
     return FileSequence(name, files, camera, str(folder), ground_truth, dataset="kitti")
@@ -115,7 +117,9 @@ def _find_sequence(path: Path, sequence: str | None) -> Path:
 def _choose_cameras(folder: Path, sensor: str) -> tuple[int, bool]:
     """The left (or only) camera's number, and whether it is a stereo pair."""
     if sensor == "rgbd":
-        raise DatasetError(f"{folder} is KITTI odometry, which has no depth images: use --sensor stereo or mono")
+        raise DatasetError(
+            f"{folder} is KITTI odometry, which has no depth images: use --sensor stereo or mono"
+        )
     there = {k: bool(list_files(folder / f"image_{k}")) for k in range(4)}
     if sensor != "mono":
         for k in _LEFT_CAMERAS:
@@ -136,7 +140,9 @@ def _read_projections(path: Path) -> dict[str, NDArray[np.float64]]:
     try:
         lines = read_given(path).decode("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise CalibrationError(f"expected KITTI's calibration at {path}: cannot be read ({reason(error)})") from None
+        raise CalibrationError(
+            f"expected KITTI's calibration at {path}: cannot be read ({reason(error)})"
+        ) from None
     projections = {}
     for line in lines:
         key, _, values = line.partition(":")
@@ -147,12 +153,16 @@ def _read_projections(path: Path) -> dict[str, NDArray[np.float64]]:
         except ValueError:
             P = np.zeros(0)
         if P.shape != (12,) or not (np.abs(P) <= _LARGEST).all():
-            raise CalibrationError(f"{path}: expected 12 numbers after {key.strip()}:, found {values.strip()[:60]!r}")
+            raise CalibrationError(
+                f"{path}: expected 12 numbers after {key.strip()}:, found {values.strip()[:60]!r}"
+            )
         projections[key.strip()] = P.reshape(3, 4)
     return projections
 
 
-def _projection(projections: dict[str, NDArray[np.float64]], camera: int, folder: Path) -> _Projection:
+def _projection(
+    projections: dict[str, NDArray[np.float64]], camera: int, folder: Path
+) -> _Projection:
     P = projections.get(f"P{camera}")
     if P is None:
         raise CalibrationError(
@@ -160,16 +170,24 @@ def _projection(projections: dict[str, NDArray[np.float64]], camera: int, folder
             f"found {', '.join(sorted(projections)) or 'no P line at all'}"
         )
     # K [I | t] of a rectified camera: no skew, and a last row 0 0 1.
-    if not np.allclose(P[(0, 1, 2, 2, 2), (1, 0, 0, 1, 2)], (0, 0, 0, 0, 1)) or abs(np.linalg.det(P[:, :3])) < 1e-9:
+    if (
+        not np.allclose(P[(0, 1, 2, 2, 2), (1, 0, 0, 1, 2)], (0, 0, 0, 0, 1))
+        or abs(np.linalg.det(P[:, :3])) < 1e-9
+    ):
         raise CalibrationError(f"{folder}/calib.txt: P{camera} is no projection of a camera")
     return _Projection(P[:, :3], np.asarray(np.linalg.solve(P[:, :3], P[:, 3]), dtype=np.float64))
 
 
 def _baseline(left: _Projection, right: _Projection, folder: Path) -> float:
     focal_differs = not np.allclose(np.diag(left.K), np.diag(right.K), rtol=_SAME_FOCAL)
-    centre_differs = abs(left.K[0, 2] - right.K[0, 2]) > _SAME_ROW or abs(left.K[1, 2] - right.K[1, 2]) > _SAME_ROW
+    centre_differs = (
+        abs(left.K[0, 2] - right.K[0, 2]) > _SAME_ROW
+        or abs(left.K[1, 2] - right.K[1, 2]) > _SAME_ROW
+    )
     if focal_differs or centre_differs:
-        raise CalibrationError(f"{folder}/calib.txt: left and right camera differ; KITTI's images are rectified")
+        raise CalibrationError(
+            f"{folder}/calib.txt: left and right camera differ; KITTI's images are rectified"
+        )
     return float(left.t[0] - right.t[0])
 
 
@@ -199,7 +217,9 @@ def _read_times(path: Path, timing: Timing) -> tuple[NDArray[np.float64], str]:
     try:
         lines = read_given(path).decode("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"expected KITTI's time stamps at {path}: cannot be read ({reason(error)})") from None
+        raise DatasetError(
+            f"expected KITTI's time stamps at {path}: cannot be read ({reason(error)})"
+        ) from None
     return read_stamps(stamp_column(lines, str(path)), "s", str(path), timing, _FPS)
 
 
@@ -208,13 +228,17 @@ def _numbered_images(folder: Path, count: int) -> tuple[list[Path], NDArray[np.i
     files = list_files(folder)
     images = [path for path in files if _is_number(path.stem)]
     if not images:
-        raise DatasetError(f"expected images named 000000.png, 000001.png, … in {folder}, found {contents(folder)}")
+        raise DatasetError(
+            f"expected images named 000000.png, 000001.png, … in {folder}, found {contents(folder)}"
+        )
     if ignored := len(files) - len(images):
         text = "%s: %d images are left out: their names are no frame numbers"
         notice(_LOG, "unlisted_images", text, folder, ignored, count=ignored)
     rows = np.array([int(path.stem) for path in images], dtype=np.int64)
     if rows.max() >= count:
-        raise DatasetError(f"{folder} has an image {rows.max():06d}, but times.txt only has {count} lines")
+        raise DatasetError(
+            f"{folder} has an image {rows.max():06d}, but times.txt only has {count} lines"
+        )
     return images, rows
 
 
@@ -233,7 +257,9 @@ def _pair(
     return kept, [right[int(row)] for row in rows[paired]], rows[paired], rows[~paired]
 
 
-def _read_ground_truth(folder: Path, times: NDArray[np.float64], left: _Projection, camera: int) -> Trajectory | None:
+def _read_ground_truth(
+    folder: Path, times: NDArray[np.float64], left: _Projection, camera: int
+) -> Trajectory | None:
     path = folder.parent.parent / "poses" / f"{folder.name}.txt"
     if not path.is_file():
         return None
@@ -242,5 +268,7 @@ def _read_ground_truth(folder: Path, times: NDArray[np.float64], left: _Projecti
         return None
     T_cam0_left = np.eye(4)
     T_cam0_left[:3, 3] = -left.t
-    frame = "left camera" if camera == 0 else f"left colour camera (carried from camera 0 by P{camera})"
+    frame = (
+        "left camera" if camera == 0 else f"left colour camera (carried from camera 0 by P{camera})"
+    )
     return carried_truth(truth, T_cam0_left, frame)

@@ -29,7 +29,9 @@ def shorten(names: list[str]) -> str:
 
 def contents(folder: Path) -> str:
     """What lies in `folder`, for a message."""
-    names = sorted(p.name + ("/" if p.is_dir() else "") for p in folder.iterdir() if not p.name.startswith("."))
+    names = sorted(
+        p.name + ("/" if p.is_dir() else "") for p in folder.iterdir() if not p.name.startswith(".")
+    )
     return shorten(names) if names else "an empty folder"
 
 
@@ -51,7 +53,9 @@ def choose_sequence(root: Path, choices: Mapping[str, Path], wanted: str | None)
     if wanted is None:
         if len(names) == 1:
             return choices[names[0]]
-        raise DatasetError(f"{root} holds {len(names)} sequences ({shorten(names)}): choose one with --sequence")
+        raise DatasetError(
+            f"{root} holds {len(names)} sequences ({shorten(names)}): choose one with --sequence"
+        )
     if wanted in choices:
         return choices[wanted]
     fitting = [name for name in names if wanted in name]

@@ -43,7 +43,9 @@ class Timing:
 
     def __post_init__(self) -> None:
         if not 0 <= self.pair_within_s < np.inf:
-            raise DatasetError(f"--pair-within must be 0 or more seconds, found {self.pair_within_s}")
+            raise DatasetError(
+                f"--pair-within must be 0 or more seconds, found {self.pair_within_s}"
+            )
 
     @property
     def given(self) -> TimeUnit | None:
@@ -52,7 +54,11 @@ class Timing:
 
 
 def read_stamps(
-    stamps: NDArray[np.float64], declared: TimeUnit | None, what: str, timing: Timing, fps: float | None
+    stamps: NDArray[np.float64],
+    declared: TimeUnit | None,
+    what: str,
+    timing: Timing,
+    fps: float | None,
 ) -> tuple[NDArray[np.float64], str]:
     """Seconds of the stamps (N,) of a list of images, and what their unit was (see `Sequence.time_unit`).
 
@@ -67,7 +73,9 @@ def read_stamps(
     """
     if timing.unit == "frames":
         if fps is None:
-            raise DatasetError(f"{what}: --time-unit frames needs fps, the rate of the images, in the calibration")
+            raise DatasetError(
+                f"{what}: --time-unit frames needs fps, the rate of the images, in the calibration"
+            )
         return np.arange(len(stamps), dtype=np.float64) / fps, "frames"
     if len(stamps) > 1 and (stamps == stamps[0]).all():
         raise DatasetError(
@@ -99,7 +107,9 @@ def _doubt_counters(stamps: NDArray[np.float64], what: str) -> None:
         notice(_LOG, "stamps_that_count", text, what, *stamps[:3])
 
 
-def order_frames(timestamps: NDArray[np.float64], what: str) -> tuple[NDArray[np.int64], list[LeftOut]]:
+def order_frames(
+    timestamps: NDArray[np.float64], what: str
+) -> tuple[NDArray[np.int64], list[LeftOut]]:
     """Rows of `timestamps` (N,), seconds, in strictly increasing order, and the entries that are no frames.
 
     Of equal stamps the first row stays. Where a clock stepped back and went over the same time again, the frames of
@@ -214,10 +224,21 @@ def pair_by_time(
         text = "%s: %ss come %.1f ms %s the %s (median): pairs of a moving camera are not exact"
         images = "left ones" if partner == "right image" else "images"
         topic = f"late_{partner.replace(' ', '_')}s"
-        notice(_LOG, topic, text, name, partner, 1e3 * abs(late), "after" if late > 0 else "before", images)
+        notice(
+            _LOG,
+            topic,
+            text,
+            name,
+            partner,
+            1e3 * abs(late),
+            "after" if late > 0 else "before",
+            images,
+        )
     missing = np.setdiff1d(np.arange(len(timestamps0)), pairs[:, 0])
     unpaired = [LeftOut(float(timestamps0[row]), f"no {partner}") for row in missing]
-    report_unpaired(len(unpaired), len(timestamps0), name, f"{partner} within {within_s:g} s", away[missing])
+    report_unpaired(
+        len(unpaired), len(timestamps0), name, f"{partner} within {within_s:g} s", away[missing]
+    )
     return pairs, unpaired
 
 
@@ -235,12 +256,18 @@ def report_unpaired(
     if unpaired == total:
         raise DatasetError(f"{name}: none of the {total} images has a {partner}")
     if unpaired:
-        far = "" if away_s is None or len(away_s) == 0 else f" (nearest {np.abs(away_s).min():.4g} s away)"
+        far = (
+            ""
+            if away_s is None or len(away_s) == 0
+            else f" (nearest {np.abs(away_s).min():.4g} s away)"
+        )
         text = "%s: %d of %d images have no %s%s and are left out"
         notice(_LOG, "unpaired_images", text, name, unpaired, total, partner, far, count=unpaired)
 
 
-def _nearest_away(timestamps0: NDArray[np.float64], timestamps1: NDArray[np.float64]) -> NDArray[np.float64]:
+def _nearest_away(
+    timestamps0: NDArray[np.float64], timestamps1: NDArray[np.float64]
+) -> NDArray[np.float64]:
     """(N,) seconds from each of `timestamps0` to the nearest of the increasing `timestamps1`."""
     if len(timestamps1) == 0:
         return np.full(len(timestamps0), np.nan)
@@ -248,7 +275,9 @@ def _nearest_away(timestamps0: NDArray[np.float64], timestamps1: NDArray[np.floa
     before = after - 1
     after = np.minimum(after, len(timestamps1) - 1)
     to_after, to_before = timestamps1[after] - timestamps0, timestamps1[before] - timestamps0
-    nearest: NDArray[np.float64] = np.where(np.abs(to_after) < np.abs(to_before), to_after, to_before)
+    nearest: NDArray[np.float64] = np.where(
+        np.abs(to_after) < np.abs(to_before), to_after, to_before
+    )
     return nearest
 
 

@@ -34,8 +34,26 @@ _READOUT_S = 0.022
 _CAMERAS = {
     robot: replace(camera, fps=_FPS, readout_s=_READOUT_S)
     for robot, camera in {
-        "1": Camera(640, 480, 517.3, 516.5, 318.6, 255.3, "radtan", (0.2624, -0.9531, -0.0054, 0.0026, 1.1633)),
-        "2": Camera(640, 480, 520.9, 521.0, 325.1, 249.7, "radtan", (0.2312, -0.7849, -0.0033, -0.0001, 0.9172)),
+        "1": Camera(
+            640,
+            480,
+            517.3,
+            516.5,
+            318.6,
+            255.3,
+            "radtan",
+            (0.2624, -0.9531, -0.0054, 0.0026, 1.1633),
+        ),
+        "2": Camera(
+            640,
+            480,
+            520.9,
+            521.0,
+            325.1,
+            249.7,
+            "radtan",
+            (0.2312, -0.7849, -0.0033, -0.0001, 0.9172),
+        ),
         "3": Camera(640, 480, 535.4, 539.2, 320.1, 247.6),
     }.items()
 }
@@ -45,8 +63,12 @@ _ROBOT = re.compile(r"(?:freiburg|fr)([123])(?!\d)", re.IGNORECASE)
 def is_tum(path: Path) -> bool:
     """Whether a folder looks like TUM RGB-D: one sequence, or a folder of sequences."""
     # Without its list of images it is still TUM RGB-D, and the message says what is missing.
-    incomplete = (path / "rgb").is_dir() and any((path / name).is_file() for name in ("depth.txt", "groundtruth.txt"))
-    return _is_sequence(path) or incomplete or any(_is_sequence(folder) for folder in subfolders(path))
+    incomplete = (path / "rgb").is_dir() and any(
+        (path / name).is_file() for name in ("depth.txt", "groundtruth.txt")
+    )
+    return (
+        _is_sequence(path) or incomplete or any(_is_sequence(folder) for folder in subfolders(path))
+    )
 
 
 def open_tum(
@@ -68,26 +90,42 @@ def open_tum(
     folder = _find_sequence(path, sequence)
     name = f"tum {folder.name.removeprefix('rgbd_dataset_')}"
     if sensor == "stereo":
-        raise DatasetError(f"{folder} is TUM RGB-D, which has no right images: use --sensor rgbd or mono")
+        raise DatasetError(
+            f"{folder} is TUM RGB-D, which has no right images: use --sensor rgbd or mono"
+        )
     has_depth = (folder / "depth.txt").is_file()
     if sensor == "rgbd" and not has_depth:
-        raise DatasetError(f"RGB-D needs a list of depth images at {folder}/depth.txt, found {contents(folder)}")
+        raise DatasetError(
+            f"RGB-D needs a list of depth images at {folder}/depth.txt, found {contents(folder)}"
+        )
     camera, units, origin = _find_camera(folder, calibration)
     times, images, unit, left_out = _read_list(folder / "rgb.txt", timing, camera.fps)
     depth = None
     if has_depth and sensor != "mono":
         depth_times, depth_images, _, _ = _read_list(folder / "depth.txt", timing, camera.fps)
         check_counted(len(times), len(depth_times), timing, name, "depth image")
-        pairs, unpaired = pair_by_time(times, depth_times, timing.pair_within_s, name, "depth image")
+        pairs, unpaired = pair_by_time(
+            times, depth_times, timing.pair_within_s, name, "depth image"
+        )
         times, images = times[pairs[:, 0]], [images[i] for i in pairs[:, 0]]
         depth = [depth_images[i] for i in pairs[:, 1]]
         left_out += unpaired
     elif sensor == "auto" and (unused := unused_streams(folder, ("depth",))):
-        notice(_LOG, "unused_stream", "%s: %s/ is not used, for depth.txt, its list, is missing: mono", name, unused[0])
+        notice(
+            _LOG,
+            "unused_stream",
+            "%s: %s/ is not used, for depth.txt, its list, is missing: mono",
+            name,
+            unused[0],
+        )
     check_image_size(images, camera, origin)
-    files = FrameFiles(times, images, depth=depth, depth_units=units, time_unit=unit, left_out=tuple(left_out))
+    files = FrameFiles(
+        times, images, depth=depth, depth_units=units, time_unit=unit, left_out=tuple(left_out)
+    )
     camera = replace(camera, fps=nominal_fps(times, camera.fps))
-    return FileSequence(name, files, camera, str(folder), _read_ground_truth(folder, times), dataset="tum")
+    return FileSequence(
+        name, files, camera, str(folder), _read_ground_truth(folder, times), dataset="tum"
+    )
 
 
 def _is_sequence(path: Path) -> bool:
@@ -120,10 +158,16 @@ def _find_camera(folder: Path, calibration: str | Path | None) -> tuple[Camera, 
             f"the camera of {folder} is unknown: expected freiburg1, freiburg2 or freiburg3 in the folder's name, or "
             "--calibration FILE"
         )
-    return _CAMERAS[robots[0]], depth_units(None, _DEPTH_UNITS_PER_METRE), f"the calibration of freiburg{robots[0]}"
+    return (
+        _CAMERAS[robots[0]],
+        depth_units(None, _DEPTH_UNITS_PER_METRE),
+        f"the calibration of freiburg{robots[0]}",
+    )
 
 
-def _read_list(path: Path, timing: Timing, fps: float) -> tuple[NDArray[np.float64], list[Path], str, list[LeftOut]]:
+def _read_list(
+    path: Path, timing: Timing, fps: float
+) -> tuple[NDArray[np.float64], list[Path], str, list[LeftOut]]:
     """Increasing stamps, seconds, paths, unit and what was left out of a list of `timestamp filename` lines."""
     found, names, unknown = read_image_list(path, "'timestamp filename'")
     images = [path.parent / name for name in names]

@@ -62,9 +62,13 @@ class VideoSequence(BaseSequence):
         if sensor not in ("auto", "mono"):
             raise DatasetError(f"{path} is a video, which is mono, found --sensor {sensor}")
         if timing.given is not None:
-            raise DatasetError(f"{path} is a video, which brings its own times, found --time-unit {timing.unit}")
+            raise DatasetError(
+                f"{path} is a video, which brings its own times, found --time-unit {timing.unit}"
+            )
         if not path.is_file():
-            raise DatasetError(f"expected a video file, found {'a folder' if path.exists() else 'nothing'} at {path}")
+            raise DatasetError(
+                f"expected a video file, found {'a folder' if path.exists() else 'nothing'} at {path}"
+            )
         given = find_calibration(calibration, [path.parent], f"the video {path}")
         self._path = path
         self._lock = threading.Lock()
@@ -77,12 +81,20 @@ class VideoSequence(BaseSequence):
             fps = given.fps
         else:
             fps = _rate(self._capture.get(cv2.CAP_PROP_FPS), stamps, given.fps, path)
-        super().__init__(f"video {path.stem}", "mono", replace(given.camera, fps=fps), str(path), dataset="video")
+        super().__init__(
+            f"video {path.stem}", "mono", replace(given.camera, fps=fps), str(path), dataset="video"
+        )
         self.time_unit = "container"
         if timing.unit == "frames" or (len(stamps) > 1 and not (np.diff(stamps) > 0).any()):
             self.time_unit = "frames"
             if timing.unit != "frames":
-                notice(_LOG, "time_unit", "%s holds no time stamps: its frames are counted, %.4g a second", path, fps)
+                notice(
+                    _LOG,
+                    "time_unit",
+                    "%s holds no time stamps: its frames are counted, %.4g a second",
+                    path,
+                    fps,
+                )
         self._announced = self._length = self._count()
         # Of each frame, and the latest up to it, seconds.
         self._stamps: list[float] = []
@@ -149,9 +161,19 @@ class VideoSequence(BaseSequence):
 
     def _end(self) -> None:
         if self._grabbed < self._length:
-            text = "%s announces %d frames and holds %d: the last one that can be decoded is the end"
+            text = (
+                "%s announces %d frames and holds %d: the last one that can be decoded is the end"
+            )
             missing = self._length - self._grabbed
-            notice(_LOG, "announced_frames", text, self._path, self._announced, self._grabbed, count=missing)
+            notice(
+                _LOG,
+                "announced_frames",
+                text,
+                self._path,
+                self._announced,
+                self._grabbed,
+                count=missing,
+            )
             self._length = self._grabbed
         if self._grabbed == 0:
             raise DatasetError(f"not one frame of the video {self._path} can be decoded")
@@ -195,7 +217,9 @@ def open_video(path: Path, quiet: bool = False) -> cv2.VideoCapture:
     """
     capture = cv2.VideoCapture(str(path))
     if not capture.isOpened():
-        raise DatasetError(f"{path} is no video that OpenCV can decode: convert it, for example to H.264 in .mp4")
+        raise DatasetError(
+            f"{path} is no video that OpenCV can decode: convert it, for example to H.264 in .mp4"
+        )
     turned = int(capture.get(cv2.CAP_PROP_ORIENTATION_META))
     capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)
     if turned and not quiet:
@@ -208,18 +232,27 @@ def open_video(path: Path, quiet: bool = False) -> cv2.VideoCapture:
 
 
 def _check_size(capture: cv2.VideoCapture, path: Path, given: Calibration) -> None:
-    width, height = int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)), int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
+    width, height = (
+        int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)),
+        int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)),
+    )
     camera, turned = given.camera, int(capture.get(cv2.CAP_PROP_ORIENTATION_META))
     if (width, height) == (camera.width, camera.height):
         return
-    stored = f" as it is stored (its tag, which is ignored, turns it by {turned} degrees)" if turned else ""
+    stored = (
+        f" as it is stored (its tag, which is ignored, turns it by {turned} degrees)"
+        if turned
+        else ""
+    )
     raise DatasetError(
         f"the video {path} is {width}x{height}{stored}, but calibration {given.path} is for "
         f"{camera.width}x{camera.height}: {size_advice(width, height, camera)}"
     )
 
 
-def _rate(stated: float, stamps: NDArray[np.float64], calibrated: float | None, path: Path) -> float:
+def _rate(
+    stated: float, stamps: NDArray[np.float64], calibrated: float | None, path: Path
+) -> float:
     """Frames a second: what the video states, else what the steps of its first stamps say, else the calibration's."""
     steps = np.diff(stamps)
     if not (math.isfinite(stated) and 1 / SLOWEST_STEP_S <= stated <= 1 / FASTEST_STEP_S):

@@ -27,7 +27,9 @@ def find_photos(folder: str | Path) -> list[Path]:
         raise DatasetError(f"expected a folder of photos, found none at {folder}: check the path")
     found = visible_files(folder, PHOTO_SUFFIXES, deep=True)
     if not found:
-        raise DatasetError(f"expected photos ({', '.join(PHOTO_SUFFIXES)}) in {folder}, found none: check the path")
+        raise DatasetError(
+            f"expected photos ({', '.join(PHOTO_SUFFIXES)}) in {folder}, found none: check the path"
+        )
     return found
 
 
@@ -40,11 +42,19 @@ def read_photo(path: str | Path) -> NDArray[np.uint8]:
     path = Path(path)
     try:
         data = np.frombuffer(read_given(path), np.uint8)
-        image = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION) if len(data) else None
+        image = (
+            cv2.imdecode(data, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION)
+            if len(data)
+            else None
+        )
     except (OSError, cv2.error) as error:
-        raise DatasetError(f"expected a photo at {path}, found none that can be read ({error}): remove it") from None
+        raise DatasetError(
+            f"expected a photo at {path}, found none that can be read ({error}): remove it"
+        ) from None
     if image is None:
-        raise DatasetError(f"expected a photo at {path}, found no image that OpenCV can decode: remove it")
+        raise DatasetError(
+            f"expected a photo at {path}, found no image that OpenCV can decode: remove it"
+        )
     return np.asarray(image, np.uint8)
 
 
@@ -54,8 +64,13 @@ def fit_image(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uin
     factor = max(height / image.shape[0], width / image.shape[1])
     if image.shape[:2] == size:
         return image
-    scaled = (max(round(image.shape[1] * factor), width), max(round(image.shape[0] * factor), height))
-    image = np.asarray(cv2.resize(image, scaled, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC))
+    scaled = (
+        max(round(image.shape[1] * factor), width),
+        max(round(image.shape[0] * factor), height),
+    )
+    image = np.asarray(
+        cv2.resize(image, scaled, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC)
+    )
     top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
     return np.ascontiguousarray(image[top : top + height, left : left + width])
 

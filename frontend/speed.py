@@ -64,7 +64,10 @@ def time_engines(extractors: Extractors, size: tuple[int, int], rounds: int) -> 
     for extractor in extractors.values():
         extractor.seconds_of_parts(image)
     seconds = np.array(
-        [[extractor.seconds_of_parts(image) for extractor in extractors.values()] for _ in range(rounds)]
+        [
+            [extractor.seconds_of_parts(image) for extractor in extractors.values()]
+            for _ in range(rounds)
+        ]
     )
     whole = seconds.sum(axis=2)
     ratios = np.median(whole[:, :1] / whole, axis=0)
@@ -83,7 +86,9 @@ def time_engines(extractors: Extractors, size: tuple[int, int], rounds: int) -> 
     ]
 
 
-def time_parts(extractor: SuperPointExtractor, images: list[NDArray[np.uint8]]) -> tuple[Timing, Timing]:
+def time_parts(
+    extractor: SuperPointExtractor, images: list[NDArray[np.uint8]]
+) -> tuple[Timing, Timing]:
     """What the network and finding key points in its maps take for an image, one (H, W) uint8 image at a time."""
     seconds = np.array([extractor.seconds_of_parts(image) for image in images])
     return Timing.of(1e3 * seconds[:, 0]), Timing.of(1e3 * seconds[:, 1])

@@ -15,7 +15,9 @@ REFERENCE_SIZE = (480, 640)
 
 
 @contextmanager
-def reference_clock(threads: int, size: tuple[int, int] = REFERENCE_SIZE) -> Iterator[Callable[[], float]]:
+def reference_clock(
+    threads: int, size: tuple[int, int] = REFERENCE_SIZE
+) -> Iterator[Callable[[], float]]:
     """A function that lets the reference extract the features of one image and says how many milliseconds it took."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()

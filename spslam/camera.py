@@ -9,7 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spslam.errors import CalibrationError
-from spslam.lens import COEFFICIENT_COUNTS, DistortionModel, bend_angles, straighten_angles, widest_slope
+from spslam.lens import (
+    COEFFICIENT_COUNTS,
+    DistortionModel,
+    bend_angles,
+    straighten_angles,
+    widest_slope,
+)
 
 _UNDISTORT_ITERATIONS = 10
 _MAX_UNDISTORT_ERROR_PX = 0.5
@@ -69,7 +75,9 @@ class Camera:
             raise CalibrationError(
                 f"image size must be 1 to {LARGEST_PX} pixels, found {self.width:.6g}x{self.height:.6g}"
             )
-        if not (np.isfinite([self.fx, self.fy, self.cx, self.cy]).all() and self.fx > 0 and self.fy > 0):
+        if not (
+            np.isfinite([self.fx, self.fy, self.cx, self.cy]).all() and self.fx > 0 and self.fy > 0
+        ):
             raise CalibrationError(
                 f"fx and fy must be positive and finite, found fx={self.fx} fy={self.fy} cx={self.cx} cy={self.cy}"
                 f"{_focal_hint(self.fx, self.fy)}"
@@ -104,7 +112,10 @@ class Camera:
             raise CalibrationError(
                 f"distortion coefficients must be finite, at most {_LARGEST_COEFFICIENT:g}, found {self.distortion}"
             )
-        if self.baseline_m is not None and not _BASELINES_M[0] <= self.baseline_m <= _BASELINES_M[1]:
+        if (
+            self.baseline_m is not None
+            and not _BASELINES_M[0] <= self.baseline_m <= _BASELINES_M[1]
+        ):
             raise CalibrationError(
                 f"stereo baseline must be positive, {_BASELINES_M[0]:g} to {_BASELINES_M[1]:g} m, "
                 f"found {self.baseline_m:g} m"
@@ -149,7 +160,9 @@ class Camera:
         pixels: NDArray[np.float64] = xy * (self.fx, self.fy) + (self.cx, self.cy)
         return pixels
 
-    def unproject(self, pixels: NDArray[np.float64], depth: NDArray[np.float64]) -> NDArray[np.float64]:
+    def unproject(
+        self, pixels: NDArray[np.float64], depth: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
         """Points (..., 3), metres, of undistorted pixels (..., 2) at `depth` (...) along z."""
         xy = (pixels - (self.cx, self.cy)) / (self.fx, self.fy)
         return np.concatenate([xy * depth[..., None], depth[..., None]], axis=-1)
@@ -173,7 +186,9 @@ class Camera:
             rays = self.lens_rays(points)
             seen = np.arctan2(np.hypot(rays[:, 0], rays[:, 1]), rays[:, 2]) <= _WIDEST_UNDISTORTED
             return self.project(np.where(seen[:, None], rays, np.nan))
-        out = cv2.undistortPoints(points[:, None], self.K, np.asarray(self.distortion), None, None, self.K)
+        out = cv2.undistortPoints(
+            points[:, None], self.K, np.asarray(self.distortion), None, None, self.K
+        )
         undistorted = np.asarray(out, dtype=np.float64).reshape(-1, 2)
         # OpenCV stops after five iterations, which leaves up to a pixel at the corners of strong lenses.
         # Where the lens folds back they run away.
@@ -194,7 +209,11 @@ class Camera:
             return points.copy()
         normalised = (points - (self.cx, self.cy)) / (self.fx, self.fy)
         rays = np.concatenate([normalised, np.ones((len(points), 1))], axis=1)
-        return self._equidistant(rays) if self.distortion_model == "equidistant" else self._radtan(rays)
+        return (
+            self._equidistant(rays)
+            if self.distortion_model == "equidistant"
+            else self._radtan(rays)
+        )
 
     def lens_pixels(self, rays: NDArray[np.float64]) -> NDArray[np.float64]:
         """Pixels (N, 2) as the lens gives them of view rays (N, 3) of any length.
@@ -208,7 +227,9 @@ class Camera:
         if self.distortion_model == "none" or len(rays) == 0:
             return ideal
         radius = np.linalg.norm((ideal - (self.cx, self.cy)) / (self.fx, self.fy), axis=1)
-        return np.where((radius <= widest_slope(self.distortion))[:, None], self.distort(ideal), np.nan)
+        return np.where(
+            (radius <= widest_slope(self.distortion))[:, None], self.distort(ideal), np.nan
+        )
 
     def lens_rays(self, pixels: NDArray[np.float64]) -> NDArray[np.float64]:
         """Unit view rays (N, 3) of pixels (N, 2) as the lens gave them, also of those beyond 90 degrees from the axis
@@ -224,23 +245,33 @@ class Camera:
 
     def _radtan(self, rays: NDArray[np.float64]) -> NDArray[np.float64]:
         still = np.zeros(3)
-        out, _ = cv2.projectPoints(rays.reshape(-1, 1, 3), still, still, self.K, np.asarray(self.distortion))
+        out, _ = cv2.projectPoints(
+            rays.reshape(-1, 1, 3), still, still, self.K, np.asarray(self.distortion)
+        )
         return np.asarray(out, dtype=np.float64).reshape(-1, 2)
 
     def _equidistant(self, rays: NDArray[np.float64]) -> NDArray[np.float64]:
         # OpenCV's functions take a ray for the line that it lies on: they show what is behind, too, mirrored.
         across = np.hypot(rays[:, 0], rays[:, 1])
         radius = bend_angles(np.arctan2(across, rays[:, 2]), self.distortion)
-        ahead = np.where(rays[:, 2] > 0, 1.0, np.nan)  # the direction is unknown on the axis itself: only behind
+        ahead = np.where(
+            rays[:, 2] > 0, 1.0, np.nan
+        )  # the direction is unknown on the axis itself: only behind
         scale = np.divide(radius, across, out=radius * 0.0 + ahead, where=across > 0)
-        pixels: NDArray[np.float64] = rays[:, :2] * scale[:, None] * (self.fx, self.fy) + (self.cx, self.cy)
+        pixels: NDArray[np.float64] = rays[:, :2] * scale[:, None] * (self.fx, self.fy) + (
+            self.cx,
+            self.cy,
+        )
         return pixels
 
     def in_image(self, pixels: NDArray[np.float64], border: float = 0.0) -> NDArray[np.bool_]:
         """(...,) bool: which pixels (..., 2) lie at least `border` pixels inside the image; NaN does not."""
         x, y = pixels[..., 0], pixels[..., 1]
         inside: NDArray[np.bool_] = (
-            (x >= border) & (y >= border) & (x <= self.width - 1 - border) & (y <= self.height - 1 - border)
+            (x >= border)
+            & (y >= border)
+            & (x <= self.width - 1 - border)
+            & (y <= self.height - 1 - border)
         )
         return inside
 

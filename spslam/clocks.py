@@ -7,7 +7,13 @@ from typing import get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from spslam.timestamps import FASTEST_STEP_S, SLOWEST_POSE_STEP_S, UNIT_NAMES, UNITS_PER_SECOND, TimeUnit
+from spslam.timestamps import (
+    FASTEST_STEP_S,
+    SLOWEST_POSE_STEP_S,
+    UNIT_NAMES,
+    UNITS_PER_SECOND,
+    TimeUnit,
+)
 
 # Share of the stamps of the shorter list that must have a partner in the other one before a unit is believed, and how
 # many times the share of any other unit it must be.
@@ -31,7 +37,12 @@ def nearest(stamps: NDArray[np.float64], among: NDArray[np.float64]) -> NDArray[
 def plausible(stamps: NDArray[np.float64], unit: TimeUnit) -> bool:
     """Whether poses at `stamps` (N,) would be 1 ms to 10 s apart in a unit, by their median step."""
     steps = np.diff(np.unique(stamps))
-    return len(steps) > 0 and FASTEST_STEP_S <= float(np.median(steps)) / UNITS_PER_SECOND[unit] <= SLOWEST_POSE_STEP_S
+    return (
+        len(steps) > 0
+        and FASTEST_STEP_S
+        <= float(np.median(steps)) / UNITS_PER_SECOND[unit]
+        <= SLOWEST_POSE_STEP_S
+    )
 
 
 def plausible_units(stamps: NDArray[np.float64]) -> list[TimeUnit]:
@@ -61,12 +72,16 @@ def share_together(stamps: NDArray[np.float64], clock: NDArray[np.float64]) -> f
 def unit_by_clock(stamps: NDArray[np.float64], clock: NDArray[np.float64]) -> TimeUnit | None:
     """The unit in which stamps (N,) lie beside those of a clock (M,), seconds, increasing; None where no unit is
     clearly better than the others."""
-    shares = {unit: share_together(stamps / UNITS_PER_SECOND[unit], clock) for unit in get_args(TimeUnit)}
+    shares = {
+        unit: share_together(stamps / UNITS_PER_SECOND[unit], clock) for unit in get_args(TimeUnit)
+    }
     best, second = sorted(shares, key=lambda unit: -shares[unit])[:2]
     return best if shares[best] >= _SHARE and shares[best] >= _CLEARLY * shares[second] else None
 
 
-def explain_apart(estimate: NDArray[np.float64], truth: NDArray[np.float64], max_difference: float) -> str:
+def explain_apart(
+    estimate: NDArray[np.float64], truth: NDArray[np.float64], max_difference: float
+) -> str:
     """Why no stamp of an estimate is near one of a ground truth (both increasing seconds, at least one), and what to
     do, in words."""
     # Overlapping times: the stamps lie between each other's.
@@ -76,7 +91,10 @@ def explain_apart(estimate: NDArray[np.float64], truth: NDArray[np.float64], max
         return f"the nearest are {apart:.4g} s apart: give `spslam eval` {options}"
     for factor in _UNIT_FACTORS:
         unit = next(unit for unit, per_second in UNITS_PER_SECOND.items() if per_second == factor)
-        for longer, shorter, whose in ((estimate, truth, "the estimate"), (truth, estimate, "the ground truth")):
+        for longer, shorter, whose in (
+            (estimate, truth, "the estimate"),
+            (truth, estimate, "the ground truth"),
+        ):
             if share_together(longer / factor, shorter) >= _SHARE:
                 other = "ground truth" if whose == "the estimate" else "estimate"
                 return (

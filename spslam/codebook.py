@@ -55,15 +55,23 @@ class Codebook:
     def tensors(self) -> dict[str, Floats]:
         """What a weights file stores, by key: `codebook.centres` and, where there is one, `codebook.projection`."""
         parts = {"centres": self.centres, "projection": self.projection}
-        return {KEY_PREFIX + name: np.ascontiguousarray(part) for name, part in parts.items() if part is not None}
+        return {
+            KEY_PREFIX + name: np.ascontiguousarray(part)
+            for name, part in parts.items()
+            if part is not None
+        }
 
     def describe(self, descriptors: Floats) -> Floats:
         """The VLAD (K·d,) float32 of an image's unit descriptors (N, D), of unit length; zeros where there are none."""
         if len(descriptors) == 0:
             return np.zeros(self.centres.size, np.float32)
-        projected = descriptors if self.projection is None else _unit(descriptors @ self.projection.T)
+        projected = (
+            descriptors if self.projection is None else _unit(descriptors @ self.projection.T)
+        )
         labels, similarity = _nearest(projected, self.centres)
-        sums = _sums(projected - similarity[:, None] * self.centres[labels], labels, len(self.centres))
+        sums = _sums(
+            projected - similarity[:, None] * self.centres[labels], labels, len(self.centres)
+        )
         return _unit(_unit(sums).ravel())
 
 
@@ -95,10 +103,17 @@ def learn_codebook(
             f"a codebook of {clusters} clusters needs as many descriptors, found {len(descriptors)}: "
             "give more images or fewer clusters"
         )
-    projection = _strongest_directions(descriptors, dimensions) if 0 < dimensions < descriptors.shape[1] else None
+    projection = (
+        _strongest_directions(descriptors, dimensions)
+        if 0 < dimensions < descriptors.shape[1]
+        else None
+    )
     if projection is not None:
         descriptors = _unit(descriptors @ projection.T)
-    return Codebook(_spherical_k_means(descriptors, clusters, np.random.default_rng(seed), iterations), projection)
+    return Codebook(
+        _spherical_k_means(descriptors, clusters, np.random.default_rng(seed), iterations),
+        projection,
+    )
 
 
 def _strongest_directions(descriptors: Floats, count: int) -> Floats:
@@ -111,7 +126,9 @@ def _strongest_directions(descriptors: Floats, count: int) -> Floats:
     return np.ascontiguousarray(vectors[:, ::-1][:, :count].T, np.float32)
 
 
-def _spherical_k_means(descriptors: Floats, clusters: int, rng: np.random.Generator, iterations: int) -> Floats:
+def _spherical_k_means(
+    descriptors: Floats, clusters: int, rng: np.random.Generator, iterations: int
+) -> Floats:
     centres = _first_centres(descriptors, clusters, rng)
     labels = np.full(len(descriptors), -1)
     for _ in range(iterations):
@@ -128,7 +145,9 @@ def _first_centres(descriptors: Floats, clusters: int, rng: np.random.Generator)
     chosen = [int(rng.integers(len(descriptors)))]
     distance = np.full(len(descriptors), np.inf)
     for _ in range(clusters - 1):
-        distance = np.minimum(distance, np.maximum(1.0 - descriptors @ descriptors[chosen[-1]], 0.0))
+        distance = np.minimum(
+            distance, np.maximum(1.0 - descriptors @ descriptors[chosen[-1]], 0.0)
+        )
         # What is drawn lies between two sums, so that a distance of 0 is drawn only where all are 0.
         total = np.cumsum(distance, dtype=np.float64)
         drawn = np.searchsorted(total, rng.random() * total[-1], side="right")
@@ -148,7 +167,9 @@ def _nearest(descriptors: Floats, centres: Floats) -> tuple[NDArray[np.int64], F
     return labels, similarity
 
 
-def _means(descriptors: Floats, labels: NDArray[np.int64], similarity: Floats, clusters: int) -> Floats:
+def _means(
+    descriptors: Floats, labels: NDArray[np.int64], similarity: Floats, clusters: int
+) -> Floats:
     """Unit mean directions (K, d); an empty cluster begins anew at a descriptor that no centre is close to."""
     sums = _sums(descriptors, labels, clusters)
     empty = np.flatnonzero(np.bincount(labels, minlength=clusters) == 0)
@@ -167,5 +188,7 @@ def _sums(vectors: Floats, labels: NDArray[np.int64], clusters: int) -> Floats:
 
 
 def _unit(vectors: Floats) -> Floats:
-    unit: Floats = vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), np.float32(1e-12))
+    unit: Floats = vectors / np.maximum(
+        np.linalg.norm(vectors, axis=-1, keepdims=True), np.float32(1e-12)
+    )
     return unit

@@ -60,7 +60,9 @@ def build_parts(config: Config, cache: Path | None = None, offline: bool = False
             min_point_parallax_deg=config.mapping.min_parallax_deg,
         ),
         bundle=SchurBundleAdjuster(pixel_sigma=sigma, iterations=config.bundle.iterations),
-        global_bundle=SchurBundleAdjuster(pixel_sigma=sigma, iterations=config.global_bundle.iterations, thorough=True),
+        global_bundle=SchurBundleAdjuster(
+            pixel_sigma=sigma, iterations=config.global_bundle.iterations, thorough=True
+        ),
         pose_graph=G2oPoseGraph(),
         places=PlaceIndex(_codebook(features), config.seed),
     )

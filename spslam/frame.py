@@ -57,7 +57,11 @@ class Features:
 
     def __post_init__(self) -> None:
         n = len(self.keypoints)
-        if self.keypoints.shape != (n, 2) or self.scores.shape != (n,) or len(self.descriptors) != n:
+        if (
+            self.keypoints.shape != (n, 2)
+            or self.scores.shape != (n,)
+            or len(self.descriptors) != n
+        ):
             raise ValueError(
                 f"features disagree in length: keypoints {self.keypoints.shape}, "
                 f"scores {self.scores.shape}, descriptors {self.descriptors.shape}"

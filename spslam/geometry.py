@@ -156,7 +156,10 @@ def orthonormalize(T: Array) -> Array:
 
 def rotation_angle(R: Array) -> Array:
     """Angles (...,), radians in [0, pi], of rotation matrices (..., 3, 3); accurate for small ones, too."""
-    axis = np.stack([R[..., 2, 1] - R[..., 1, 2], R[..., 0, 2] - R[..., 2, 0], R[..., 1, 0] - R[..., 0, 1]], axis=-1)
+    axis = np.stack(
+        [R[..., 2, 1] - R[..., 1, 2], R[..., 0, 2] - R[..., 2, 0], R[..., 1, 0] - R[..., 0, 1]],
+        axis=-1,
+    )
     trace = np.trace(R, axis1=-2, axis2=-1)
     angle: Array = np.arctan2(np.linalg.norm(axis, axis=-1), trace - 1.0)
     return angle
@@ -191,7 +194,9 @@ def umeyama(source: Array, target: Array, with_scale: bool) -> Array:
         ValueError: fewer than three points, or all of them in one place or on one line.
     """
     if source.shape != target.shape or len(source) < 3:
-        found = len(source) if source.shape == target.shape else f"{source.shape} and {target.shape}"
+        found = (
+            len(source) if source.shape == target.shape else f"{source.shape} and {target.shape}"
+        )
         raise ValueError(f"alignment needs at least 3 pairs of points, found {found}")
     source_mean, target_mean = source.mean(axis=0), target.mean(axis=0)
     source_centred, target_centred = source - source_mean, target - target_mean
@@ -203,7 +208,10 @@ def umeyama(source: Array, target: Array, with_scale: bool) -> Array:
     sign = np.array([1.0, 1.0, -1.0 if np.linalg.det(U) * np.linalg.det(Vt) < 0 else 1.0])
     R = (U * sign) @ Vt
     variance = float(np.mean(np.sum(source_centred**2, axis=1)))
-    if with_scale and not 1 / _LARGEST_SCALE < variance / max(float(d[0]), _LEAST_VARIANCE) < _LARGEST_SCALE:
+    if (
+        with_scale
+        and not 1 / _LARGEST_SCALE < variance / max(float(d[0]), _LEAST_VARIANCE) < _LARGEST_SCALE
+    ):
         raise ValueError("one of the two is too many times as large as the other to find its scale")
     scale = float(d @ sign) / variance if with_scale else 1.0
     return make_transform(scale * R, target_mean - scale * R @ source_mean)

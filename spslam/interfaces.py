@@ -187,7 +187,10 @@ class StereoMatcher(Protocol):
     """Left-right matching of a rectified pair."""
 
     def match(
-        self, image_left: NDArray[np.uint8], keypoints: NDArray[np.float32], image_right: NDArray[np.uint8]
+        self,
+        image_left: NDArray[np.uint8],
+        keypoints: NDArray[np.float32],
+        image_right: NDArray[np.uint8],
     ) -> NDArray[np.float64]:
         """(N,) float64: sub-pixel x in the right image of each left key point (N, 2); NaN where there is none."""
         ...
@@ -373,7 +376,9 @@ class PlaceRecognizer(Protocol):
         """Forget a key frame; one that is not there is none."""
         ...
 
-    def search(self, descriptors: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    def search(
+        self, descriptors: NDArray[np.float32]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Ids (K,), ascending, of all key frames and how much each looks like an image of unit descriptors (N, D):
         up to 1. Both may be empty."""
         ...

@@ -14,7 +14,11 @@ Array = NDArray[np.float64]
 DistortionModel = Literal["none", "radtan", "equidistant"]
 
 # OpenCV's orders: k1 k2 p1 p2 [k3 [k4 k5 k6 [s1 s2 s3 s4 [τx τy]]]], and k1 k2 k3 k4 of its fisheye.
-COEFFICIENT_COUNTS: dict[str, tuple[int, ...]] = {"none": (0,), "radtan": (4, 5, 8, 12, 14), "equidistant": (4,)}
+COEFFICIENT_COUNTS: dict[str, tuple[int, ...]] = {
+    "none": (0,),
+    "radtan": (4, 5, 8, 12, 14),
+    "equidistant": (4,),
+}
 # What others call these models, without blanks, hyphens and underscores.
 _ALIASES: dict[str, DistortionModel] = {
     "none": "none",
@@ -83,7 +87,12 @@ def lens_model(name: Any) -> DistortionModel:
     Raises:
         CalibrationError: no such model, or one that is not supported.
     """
-    key = "".join(str("none" if name is None else name).split()).lower().replace("_", "").replace("-", "")
+    key = (
+        "".join(str("none" if name is None else name).split())
+        .lower()
+        .replace("_", "")
+        .replace("-", "")
+    )
     if key in _ALIASES:
         return _ALIASES[key]
     ours = ", ".join(get_args(DistortionModel))
@@ -119,7 +128,9 @@ def lens(name: Any, coefficients: tuple[float, ...]) -> tuple[DistortionModel, t
     if model == "none" or (model == "radtan" and len(coefficients) == 0):
         return "none", ()  # an equidistant lens without coefficients would be no ideal one
     # Fewer than four say nothing of their order: k1 k2 k3, or k1 k2 p1?
-    count = next((n for n in COEFFICIENT_COUNTS[model] if n >= significant and len(coefficients) >= 4), None)
+    count = next(
+        (n for n in COEFFICIENT_COUNTS[model] if n >= significant and len(coefficients) >= 4), None
+    )
     if count is None:
         return model, coefficients  # which Camera refuses with the numbers it takes
     return model, (*coefficients, *(0.0,) * count)[:count]
@@ -153,7 +164,9 @@ def straighten_angles(radius: Array, k: tuple[float, ...]) -> Array:
     theta: Array = np.interp(radius, reached, table)
     for _ in range(_NEWTON_STEPS):
         square = theta * theta
-        slope = 1 + square * (3 * k[0] + square * (5 * k[1] + square * (7 * k[2] + square * 9 * k[3])))
+        slope = 1 + square * (
+            3 * k[0] + square * (5 * k[1] + square * (7 * k[2] + square * 9 * k[3]))
+        )
         # Near the turn the slope goes to zero: a step stays inside.
         step = (bend_angles(theta, k) - radius) / np.maximum(slope, 1e-3)
         theta = np.clip(theta - step, 0.0, widest)

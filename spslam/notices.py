@@ -60,7 +60,9 @@ class NoticeHandler(logging.Handler):
         topic = getattr(record, _TOPIC, None)
         if topic is None:
             return
-        found = Notice(topic, int(getattr(record, _COUNT, 1)), " ".join(record.getMessage().split()))
+        found = Notice(
+            topic, int(getattr(record, _COUNT, 1)), " ".join(record.getMessage().split())
+        )
         if found in self.notices:
             return
         self.notices.append(found)

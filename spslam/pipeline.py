@@ -99,14 +99,18 @@ def run(
     """
     try:
         log.open(output.partial / "log.txt")
-        logger.info("%s (%s), %d frames, %s", sequence.name, sequence.source, len(sequence), sequence.sensor)
+        logger.info(
+            "%s (%s), %d frames, %s", sequence.name, sequence.source, len(sequence), sequence.sensor
+        )
         samples = FrameSamples()
         record = track_all(slam, sequence, Viewers(viewer, samples), on_frame, stop, realtime)
         _check_worth_writing(sequence, record)
         try:
             slam.finish()
             scaling = apply_scale(scale, slam, _stamps(record), sequence.ground_truth)
-            results = Results.of(slam, sequence, record, labels, scaling, samples.chosen(), log.notices)
+            results = Results.of(
+                slam, sequence, record, labels, scaling, samples.chosen(), log.notices
+            )
             write_results(output, results, outputs, stop)
         except Exception:
             # A broken map may well be what the run failed of: that comes first.
@@ -119,7 +123,12 @@ def run(
     finally:
         log.close()
         output.discard()
-    return Outcome(folder, results.metrics, record.stopped, _failure(slam, sequence, record, results.metrics, scaling))
+    return Outcome(
+        folder,
+        results.metrics,
+        record.stopped,
+        _failure(slam, sequence, record, results.metrics, scaling),
+    )
 
 
 def track_all(
@@ -143,7 +152,9 @@ def track_all(
     begin = perf_counter()
     on_drop = (lambda frame: record.dropped.append(frame.index)) if realtime else None
     try:
-        with prepared(sequence, slam.preprocessor.observe, on_drop, slam.preprocessor.max_concurrency, stop) as frames:
+        with prepared(
+            sequence, slam.preprocessor.observe, on_drop, slam.preprocessor.max_concurrency, stop
+        ) as frames:
             for item in frames:
                 checks.see(item.frame, getattr(sequence, "depth_scale", None))
                 result, frame_ms = track_prepared(slam, item)
@@ -176,7 +187,9 @@ def track_all(
 def _check_worth_writing(sequence: Sequence, record: Record) -> None:
     """Raise what ended a run that has no results."""
     if not record.results and record.stopped:
-        raise RunStoppedError(f"{sequence.name}: stopped before a frame was done; nothing is written")
+        raise RunStoppedError(
+            f"{sequence.name}: stopped before a frame was done; nothing is written"
+        )
     if not record.results:
         raise record.failure or DatasetError(f"{sequence.name} has no frames")
     # Every pose would be wrong.
@@ -189,7 +202,9 @@ def _stamps(record: Record) -> dict[int, float]:
     return {result.index: result.timestamp for result in record.results}
 
 
-def _failure(slam: Slam, sequence: Sequence, record: Record, metrics: Metrics, scaling: Scaling) -> Exception | None:
+def _failure(
+    slam: Slam, sequence: Sequence, record: Record, metrics: Metrics, scaling: Scaling
+) -> Exception | None:
     """What a run with results failed of; None: nothing."""
     if record.failure is not None or record.stopped:
         return record.failure

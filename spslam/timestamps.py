@@ -115,10 +115,14 @@ def are_stamps(values: NDArray[np.float64]) -> NDArray[np.bool_]:
     return shown
 
 
-def date_seconds(year: str, month: str, day: str, hour: str, minute: str, second: str) -> int | None:
+def date_seconds(
+    year: str, month: str, day: str, hour: str, minute: str, second: str
+) -> int | None:
     """Seconds since 1970 of a date and a time of day in UTC, all in digits; None where there is no such moment."""
     try:
-        moment = datetime(int(year), int(month), int(day), int(hour), int(minute), int(second), tzinfo=UTC)
+        moment = datetime(
+            int(year), int(month), int(day), int(hour), int(minute), int(second), tzinfo=UTC
+        )
     except ValueError:
         return None
     return calendar.timegm(moment.timetuple())
@@ -155,10 +159,16 @@ def stamp_column(lines: list[str], what: str) -> NDArray[np.float64]:
     Raises:
         TimestampError: no numbers, rows of different length, or no such single column.
     """
-    numbered = [(number, date_as_seconds(line.strip())) for number, line in enumerate(lines, start=1)]
+    numbered = [
+        (number, date_as_seconds(line.strip())) for number, line in enumerate(lines, start=1)
+    ]
     numbered = [(number, line) for number, line in numbered if line]
     comments = [line.lstrip("# ") for _, line in numbered if line.startswith("#")]
-    rows = [(number, _SEPARATORS.split(line.strip(",; \t"))) for number, line in numbered if line[0] != "#"]
+    rows = [
+        (number, _SEPARATORS.split(line.strip(",; \t")))
+        for number, line in numbered
+        if line[0] != "#"
+    ]
     heading = _SEPARATORS.split(comments[-1]) if comments else []
     # Words without a digit: a damaged number is no heading.
     if rows and not any(_is_number(cell) or re.search(r"\d", cell) for cell in rows[0][1]):
@@ -174,12 +184,18 @@ def stamp_column(lines: list[str], what: str) -> NDArray[np.float64]:
             row = []
         if len(row) != width or not are_stamps(np.array(row)).all():
             expected = "one time stamp" if width == 1 else f"{width} numbers as in the lines before"
-            raise TimestampError(f"{what}:{number}: expected {expected}, found {' '.join(cells)[:60]!r}")
+            raise TimestampError(
+                f"{what}:{number}: expected {expected}, found {' '.join(cells)[:60]!r}"
+            )
         values.append(row)
     table = np.array(values, dtype=np.float64)
     if width == 1:
         return np.ascontiguousarray(table[:, 0])
-    named = [column for column, name in enumerate(heading) if "time" in name.lower() or "stamp" in name.lower()]
+    named = [
+        column
+        for column, name in enumerate(heading)
+        if "time" in name.lower() or "stamp" in name.lower()
+    ]
     if len(heading) == width and len(named) == 1:
         return np.ascontiguousarray(table[:, named[0]])
     columns = columns_of_times(table)
@@ -207,7 +223,9 @@ def columns_of_times(table: NDArray[np.float64]) -> NDArray[np.int64]:
     with np.errstate(invalid="ignore", over="ignore"):
         steps = np.diff(table, axis=0)
     increases = (steps >= 0).all(axis=0) & (np.count_nonzero(steps > 0, axis=0) > len(steps) / 2)
-    counts = (table == np.round(table)).all(axis=0) & (np.count_nonzero(steps == 1, axis=0) > len(steps) / 2)
+    counts = (table == np.round(table)).all(axis=0) & (
+        np.count_nonzero(steps == 1, axis=0) > len(steps) / 2
+    )
     return np.flatnonzero(increases & ~counts).astype(np.int64)
 
 
@@ -237,7 +255,9 @@ class TimeSummary:
     left_out: int
 
     def __str__(self) -> str:
-        unit = {**UNIT_NAMES, "frames": "frame numbers", "container": "the video's own"}.get(self.unit, self.unit)
+        unit = {**UNIT_NAMES, "frames": "frame numbers", "container": "the video's own"}.get(
+            self.unit, self.unit
+        )
         gaps = f"{self.gaps} gaps (longest {self.longest_gap_s:.4g} s)" if self.gaps else "no gaps"
         return (
             f"{unit}, {self.first_s:.6f} to {self.last_s:.6f} s, "
@@ -246,7 +266,9 @@ class TimeSummary:
         )
 
 
-def summarize_times(timestamps: NDArray[np.float64], unit: str, duplicates: int = 0, left_out: int = 0) -> TimeSummary:
+def summarize_times(
+    timestamps: NDArray[np.float64], unit: str, duplicates: int = 0, left_out: int = 0
+) -> TimeSummary:
     """Summary of increasing stamps (N,), seconds, N at least 1."""
     steps = np.diff(timestamps)
     first, last = float(timestamps[0]), float(timestamps[-1])
@@ -272,26 +294,35 @@ def _dated(size: float, step: float | None) -> TimeUnit | None:
     """The unit in which stamps of this size are dates since 2000 and the step no absurd one."""
     for unit, per_second in UNITS_PER_SECOND.items():
         is_date = _YEAR_2000_S <= size / per_second <= _YEAR_2100_S
-        if is_date and (step is None or _SHORTEST_DATED_STEP_S <= step / per_second <= _LONGEST_DATED_STEP_S):
+        if is_date and (
+            step is None or _SHORTEST_DATED_STEP_S <= step / per_second <= _LONGEST_DATED_STEP_S
+        ):
             return unit
     return None
 
 
 def _fits(unit: TimeUnit, step: float, size: float, slowest_step_s: float) -> bool:
     per_second = UNITS_PER_SECOND[unit]
-    return FASTEST_STEP_S <= step / per_second <= slowest_step_s and size / per_second <= _YEAR_2100_S
+    return (
+        FASTEST_STEP_S <= step / per_second <= slowest_step_s and size / per_second <= _YEAR_2100_S
+    )
 
 
 def _choose(fitting: list[TimeUnit], declared: TimeUnit | None, step: float, what: str) -> TimeUnit:
     if declared in fitting:
         assert declared is not None
         return declared
-    if declared is not None and FASTEST_STEP_S <= step / UNITS_PER_SECOND[declared] <= _LONGEST_DECLARED_STEP_S:
+    if (
+        declared is not None
+        and FASTEST_STEP_S <= step / UNITS_PER_SECOND[declared] <= _LONGEST_DECLARED_STEP_S
+    ):
         return _doubted(declared, step, what)
     if len(fitting) == 1:
         return fitting[0]
     if fitting:
-        readings = " or ".join(f"{UNIT_NAMES[unit]} ({UNITS_PER_SECOND[unit] / step:.4g} a second)" for unit in fitting)
+        readings = " or ".join(
+            f"{UNIT_NAMES[unit]} ({UNITS_PER_SECOND[unit] / step:.4g} a second)" for unit in fitting
+        )
         raise TimestampError(
             f"{what}: time stamps are {step:.6g} apart, which may be {readings}: say which with --time-unit "
             + "|".join(fitting)

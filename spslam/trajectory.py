@@ -17,7 +17,14 @@ from numpy.typing import NDArray
 from spslam.errors import SpslamError, TrajectoryError
 from spslam.geometry import rotation_to_quaternion
 from spslam.io.files import write_atomic
-from spslam.io.pose_file import Order, PoseFile, file_seconds, read_pose_file, seconds_together, tell_left_out
+from spslam.io.pose_file import (
+    Order,
+    PoseFile,
+    file_seconds,
+    read_pose_file,
+    seconds_together,
+    tell_left_out,
+)
 from spslam.io.pose_table import read_table, time_column
 from spslam.notices import notice
 from spslam.timestamps import SLOWEST_POSE_STEP_S, TimeUnit, are_stamps, to_seconds
@@ -144,7 +151,9 @@ def carried(trajectory: Trajectory, T_frame_new: NDArray[np.float64], frame: str
     if origin is not None:
         before = np.eye(4) if origin.T_read_carried is None else origin.T_read_carried
         origin = replace(origin, T_read_carried=before @ T_frame_new)
-    return replace(trajectory, T_world_cam=trajectory.T_world_cam @ T_frame_new, frame=frame, origin=origin)
+    return replace(
+        trajectory, T_world_cam=trajectory.T_world_cam @ T_frame_new, frame=frame, origin=origin
+    )
 
 
 def carried_truth(truth: Trajectory, T_frame_new: NDArray[np.float64], frame: str) -> Trajectory:
@@ -234,7 +243,9 @@ def read_trajectory(path: Path | str, timestamps: NDArray[np.float64] | None = N
 
 
 def read_trajectories(
-    paths: Sequence[Path | str], timestamps: NDArray[np.float64] | None = None, unit: TimeUnit | None = None
+    paths: Sequence[Path | str],
+    timestamps: NDArray[np.float64] | None = None,
+    unit: TimeUnit | None = None,
 ) -> list[Trajectory]:
     """Read trajectories that are of one clock, as `read_trajectory` does; where the unit of one is in doubt, the others
     decide, see `seconds_together`.
@@ -273,7 +284,9 @@ def read_ground_truth(
             file = _as_far_as_both_go(file, len(frame_times))
         return _trajectory(file, file_seconds(file, frame_times, np.unique(frame_times)), frame)
     except SpslamError as error:
-        notice(_log, "ground_truth_unreadable", "the run goes on without its ground truth: %s", error)
+        notice(
+            _log, "ground_truth_unreadable", "the run goes on without its ground truth: %s", error
+        )
         return None
 
 
@@ -295,7 +308,11 @@ def read_times(path: Path | str, unit: TimeUnit | None = None) -> NDArray[np.flo
     bad = ~are_stamps(stamps)
     bad[1:] |= ~(np.diff(stamps) > 0)
     if bad.any() or table.words:
-        at = f", in line {table.lines[int(np.argmax(bad))]} none that is later than the one before" if bad.any() else ""
+        at = (
+            f", in line {table.lines[int(np.argmax(bad))]} none that is later than the one before"
+            if bad.any()
+            else ""
+        )
         raise TrajectoryError(
             f"{path}: expected increasing times of frames in column {column + 1}, found {len(stamps)} lines{at}"
             + (f" and {table.words} without numbers" if table.words else "")
@@ -321,7 +338,10 @@ def write_tum(path: Path | str, trajectory: Trajectory, scale: str = "") -> None
     names, values = "timestamp tx ty tz", trajectory.positions + 0.0
     if trajectory.has_rotations:
         quaternions = rotation_to_quaternion(trajectory.T_world_cam[:, :3, :3])
-        names, values = f"{names} qx qy qz qw", np.concatenate([trajectory.positions, quaternions], axis=1) + 0.0
+        names, values = (
+            f"{names} qx qy qz qw",
+            np.concatenate([trajectory.positions, quaternions], axis=1) + 0.0,
+        )
     lines = [f"# {names} ({' '.join(about.split())})"]
     for stamp, row in zip(trajectory.timestamps.tolist(), values.tolist(), strict=True):
         lines.append(f"{stamp:.9f} " + " ".join(f"{value:.9e}" for value in row))
@@ -336,10 +356,14 @@ def write_kitti(path: Path | str, trajectory: Trajectory) -> None:
     """
     # Adding zero turns -0.0 into 0.0.
     rows = trajectory.T_world_cam[:, :3, :].reshape(-1, _KITTI_COLUMNS) + 0.0
-    write_atomic(path, "".join(" ".join(f"{value:.9e}" for value in row) + "\n" for row in rows.tolist()))
+    write_atomic(
+        path, "".join(" ".join(f"{value:.9e}" for value in row) + "\n" for row in rows.tolist())
+    )
 
 
-def _trajectory(file: PoseFile, stamps: NDArray[np.float64], frame: str | None = None) -> Trajectory:
+def _trajectory(
+    file: PoseFile, stamps: NDArray[np.float64], frame: str | None = None
+) -> Trajectory:
     """The poses of a file in the order of time, the first of those with one stamp."""
     if (np.diff(stamps) < 0).any():
         notice(_log, "poses_out_of_order", "%s: stamps are not in order; sorted", file.path)

@@ -11,7 +11,10 @@ def keep_to_share_of_cores() -> None:
     Where two processes each run PyTorch in as many threads as there are cores, these wait for each other: training a
     toy network takes five times the processor time. Libraries count the cores when they are imported.
     """
-    worker, count = os.environ.get("PYTEST_XDIST_WORKER", "")[2:], os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")
+    worker, count = (
+        os.environ.get("PYTEST_XDIST_WORKER", "")[2:],
+        os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"),
+    )
     if worker and hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, cores[int(worker) % len(cores) :: int(count)])
@@ -34,7 +37,9 @@ ROOT = Path(__file__).resolve().parent.parent
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Write what a test printed and logged without lone surrogates: pytest-xdist cannot send odd bytes of paths."""
     report = yield
-    report.sections = [(name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections]
+    report.sections = [
+        (name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections
+    ]
     return report
 
 
@@ -62,21 +67,31 @@ class Landmarks:
     def __init__(self, points: np.ndarray, seed: int = 0) -> None:
         self.points = points
         descriptors = np.random.default_rng(seed).normal(size=(len(points), 32))
-        self.descriptors = (descriptors / np.linalg.norm(descriptors, axis=1, keepdims=True)).astype(np.float32)
+        self.descriptors = (
+            descriptors / np.linalg.norm(descriptors, axis=1, keepdims=True)
+        ).astype(np.float32)
         self.labels: dict[int, np.ndarray] = {}
         self.ids = np.full(len(points), NO_POINT)
 
     @classmethod
     def box(cls, count: int = 400, seed: int = 0) -> "Landmarks":
         """A cloud in front of a camera at the origin that looks along +z."""
-        return cls(np.random.default_rng(seed).uniform((-3.0, -2.0, 3.0), (3.0, 2.0, 6.0), (count, 3)), seed)
+        return cls(
+            np.random.default_rng(seed).uniform((-3.0, -2.0, 3.0), (3.0, 2.0, 6.0), (count, 3)),
+            seed,
+        )
 
     @classmethod
     def ring(cls, count: int = 1500, seed: int = 0) -> "Landmarks":
         """A round wall, 4 to 6 m around the y axis."""
         rng = np.random.default_rng(seed)
         angle, radius = rng.uniform(0, 2 * np.pi, count), rng.uniform(4.0, 6.0, count)
-        return cls(np.stack([radius * np.sin(angle), rng.uniform(-2, 2, count), radius * np.cos(angle)], axis=1), seed)
+        return cls(
+            np.stack(
+                [radius * np.sin(angle), rng.uniform(-2, 2, count), radius * np.cos(angle)], axis=1
+            ),
+            seed,
+        )
 
     def observe(
         self, T_world_cam: np.ndarray, index: int = 0, *, depth: bool = True, noise_px: float = 0.0
@@ -91,7 +106,9 @@ class Landmarks:
         pixels = pixels[seen] + noise_px * rng.normal(size=(len(seen), 2))
         disparity = self.camera.bf / z + noise_px * rng.normal(size=len(seen))
         unknown = np.full(len(seen), np.nan)
-        descriptors = self.descriptors[seen] + 0.02 * rng.normal(size=(len(seen), 32)).astype(np.float32)
+        descriptors = self.descriptors[seen] + 0.02 * rng.normal(size=(len(seen), 32)).astype(
+            np.float32
+        )
         return Observations(
             index=index,
             timestamp=0.1 * index,
@@ -113,14 +130,18 @@ class Landmarks:
             keyframe_id = slam_map.add_keyframe(observations, pose, self.ids[labels])
             fresh = np.flatnonzero(self.ids[labels] == NO_POINT)
             rows = fresh + slam_map.observation_rows(keyframe_id).start
-            self.ids[labels[fresh]] = slam_map.add_points(keyframe_id, self.points[labels[fresh]], rows)
+            self.ids[labels[fresh]] = slam_map.add_points(
+                keyframe_id, self.points[labels[fresh]], rows
+            )
         slam_map.refresh_normals(slam_map.points["id"])
         return slam_map
 
     @staticmethod
     def pose(x: float = 0.0, y: float = 0.0, z: float = 0.0, yaw: float = 0.0) -> np.ndarray:
         """`T_world_cam` of a camera at (x, y, z) that looks along +z, turned by `yaw` radians around y."""
-        return geometry.make_transform(geometry.so3_exp(np.array([0.0, yaw, 0.0])), np.array([x, y, z]))
+        return geometry.make_transform(
+            geometry.so3_exp(np.array([0.0, yaw, 0.0])), np.array([x, y, z])
+        )
 
 
 @pytest.fixture

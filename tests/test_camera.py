@@ -43,7 +43,9 @@ def test_a_fisheye_is_undistorted_where_a_plane_can_hold_it():
     camera = CAMERAS["fisheye"]
     pixels = pixels_of(camera)
     # A pinhole sees less than 90 degrees off its axis: take 75.
-    pixels = pixels[np.linalg.norm((pixels - (camera.cx, camera.cy)) / camera.fx, axis=1) < np.radians(75)]
+    pixels = pixels[
+        np.linalg.norm((pixels - (camera.cx, camera.cy)) / camera.fx, axis=1) < np.radians(75)
+    ]
     assert len(pixels) > 130
     np.testing.assert_allclose(camera.distort(camera.undistort(pixels)), pixels, atol=1e-3)
 
@@ -52,14 +54,22 @@ def test_a_fisheye_is_undistorted_where_a_plane_can_hold_it():
 @given(st.sampled_from(sorted(CAMERAS)), st.integers(0, 2**32 - 1))
 def test_undistortion_undoes_distortion_of_what_the_camera_sees(name, seed):
     camera = CAMERAS[name]
-    seen = np.random.default_rng(seed).uniform([80, 60], [camera.width - 81, camera.height - 61], (30, 2))
+    seen = np.random.default_rng(seed).uniform(
+        [80, 60], [camera.width - 81, camera.height - 61], (30, 2)
+    )
     undistorted = camera.undistort(seen)
-    np.testing.assert_allclose(camera.undistort(camera.distort(undistorted)), undistorted, atol=1e-2)
+    np.testing.assert_allclose(
+        camera.undistort(camera.distort(undistorted)), undistorted, atol=1e-2
+    )
 
 
 @examples
 @given(
-    st.floats(-0.35, 0.35), st.floats(-0.1, 0.1), st.floats(-2e-3, 2e-3), st.floats(-2e-3, 2e-3), st.floats(-0.02, 0.02)
+    st.floats(-0.35, 0.35),
+    st.floats(-0.1, 0.1),
+    st.floats(-2e-3, 2e-3),
+    st.floats(-2e-3, 2e-3),
+    st.floats(-0.02, 0.02),
 )
 def test_any_moderate_lens_makes_the_round_trip(k1, k2, p1, p2, k3):
     camera = Camera(640, 480, 460.0, 458.0, 322.0, 237.0, "radtan", (k1, k2, p1, p2, k3))
@@ -78,8 +88,12 @@ def test_the_principal_point_is_undistorted_already(name):
 def test_distortion_is_opencvs():
     camera = CAMERAS["fr1"]
     points = np.random.default_rng(0).uniform([-1, -0.7, 2], [1, 0.7, 3], (20, 3))
-    expected, _ = cv2.projectPoints(points, np.zeros(3), np.zeros(3), camera.K, np.array(camera.distortion))
-    np.testing.assert_allclose(camera.distort(camera.project(points)), expected.reshape(-1, 2), atol=1e-9)
+    expected, _ = cv2.projectPoints(
+        points, np.zeros(3), np.zeros(3), camera.K, np.array(camera.distortion)
+    )
+    np.testing.assert_allclose(
+        camera.distort(camera.project(points)), expected.reshape(-1, 2), atol=1e-9
+    )
 
 
 @pytest.mark.parametrize("name", sorted(CAMERAS))
@@ -117,7 +131,9 @@ def test_unprojection_undoes_projection(seed, depth):
 
 def test_points_behind_the_camera_have_no_pixel_and_warn_nobody():
     with np.errstate(all="raise"):
-        pixels = CAMERAS["ideal"].project(np.array([[0.0, 0, 1], [0, 0, 0], [1, 1, -2], [1, 2, np.nan]]))
+        pixels = CAMERAS["ideal"].project(
+            np.array([[0.0, 0, 1], [0, 0, 0], [1, 1, -2], [1, 2, np.nan]])
+        )
     np.testing.assert_allclose(pixels[0], [607.1928, 185.2157])
     assert np.isnan(pixels[1:]).all()
 
@@ -145,7 +161,10 @@ def test_baseline_and_focal_length_give_the_disparity():
         ({"cx": 7000.0}, "another image size"),
         ({"distortion_model": "fov"}, "one of none, radtan, equidistant"),
         ({"distortion": (0.1, 0.2)}, "takes 0 coefficients, found 2"),
-        ({"distortion_model": "radtan", "distortion": (0.1,)}, "takes 4, 5, 8, 12 or 14 coefficients, found 1"),
+        (
+            {"distortion_model": "radtan", "distortion": (0.1,)},
+            "takes 4, 5, 8, 12 or 14 coefficients, found 1",
+        ),
         ({"distortion_model": "radtan", "distortion": (0.1, float("nan"), 0.0, 0.0)}, "finite"),
         ({"baseline_m": 0.0}, "baseline"),
         ({"baseline_m": float("nan")}, "baseline"),
@@ -154,7 +173,14 @@ def test_baseline_and_focal_length_give_the_disparity():
     ],
 )
 def test_impossible_calibrations_are_refused(change, message):
-    values = {"width": 640, "height": 480, "fx": 500.0, "fy": 500.0, "cx": 320.0, "cy": 240.0} | change
+    values = {
+        "width": 640,
+        "height": 480,
+        "fx": 500.0,
+        "fy": 500.0,
+        "cx": 320.0,
+        "cy": 240.0,
+    } | change
     with pytest.raises(CalibrationError, match=message) as caught:
         Camera(**values)
     assert "\n" not in str(caught.value)
@@ -163,7 +189,14 @@ def test_impossible_calibrations_are_refused(change, message):
 def test_pixels_beyond_the_pinhole_have_no_undistorted_position() -> None:
     """TUM-VI's fisheye sees more than 180 degrees; its corners belong to no pinhole camera."""
     camera = Camera(
-        512, 512, 190.978, 190.973, 254.931, 256.897, "equidistant", (0.00348, 0.000715, -0.00205, 0.000202)
+        512,
+        512,
+        190.978,
+        190.973,
+        254.931,
+        256.897,
+        "equidistant",
+        (0.00348, 0.000715, -0.00205, 0.000202),
     )
     pixels = np.array([[0.0, 0.0], [254.931, 256.897], [350.0, 300.0]])
     undistorted = camera.undistort(pixels)
@@ -187,7 +220,11 @@ def test_a_fisheye_does_not_show_twice_what_it_sees() -> None:
     pixels = camera.lens_pixels(rays)
     ahead = rays[:, 2] > 0.05
     expected, _ = cv2.fisheye.projectPoints(
-        rays[ahead].reshape(-1, 1, 3), np.zeros(3), np.zeros(3), camera.K, np.array(camera.distortion)
+        rays[ahead].reshape(-1, 1, 3),
+        np.zeros(3),
+        np.zeros(3),
+        camera.K,
+        np.array(camera.distortion),
     )
     np.testing.assert_allclose(pixels[ahead], expected.reshape(-1, 2), atol=1e-6)
     unit = rays / np.linalg.norm(rays, axis=1, keepdims=True)
@@ -195,7 +232,9 @@ def test_a_fisheye_does_not_show_twice_what_it_sees() -> None:
     assert known.mean() > 0.5
     np.testing.assert_allclose(camera.lens_rays(pixels[known]), unit[known], atol=1e-6)
     assert np.isnan(camera.lens_pixels(np.array([[0.0, 0.0, -1.0]]))).all()
-    np.testing.assert_allclose(camera.lens_pixels(np.array([[0.0, 0.0, 2.0]])), [[camera.cx, camera.cy]])
+    np.testing.assert_allclose(
+        camera.lens_pixels(np.array([[0.0, 0.0, 2.0]])), [[camera.cx, camera.cy]]
+    )
 
 
 @pytest.mark.parametrize("name", ["ideal", "fr1", "euroc"])
@@ -216,7 +255,22 @@ def test_a_lens_that_folds_back_does_not_show_twice_what_it_sees() -> None:
 
 @pytest.mark.parametrize("count", [12, 14])
 def test_thin_prisms_and_tilted_sensors_are_opencvs(count: int) -> None:
-    k = (-0.2, 0.05, 0.001, -0.002, 0.003, 0.01, 0.002, 0.001, 0.003, -0.002, 0.001, 0.002, 0.02, -0.03)[:count]
+    k = (
+        -0.2,
+        0.05,
+        0.001,
+        -0.002,
+        0.003,
+        0.01,
+        0.002,
+        0.001,
+        0.003,
+        -0.002,
+        0.001,
+        0.002,
+        0.02,
+        -0.03,
+    )[:count]
     camera = Camera(640, 480, 460.0, 458.0, 322.0, 236.0, "radtan", k)
     pixels = pixels_of(camera)
     np.testing.assert_allclose(camera.distort(camera.undistort(pixels)), pixels, atol=1e-3)
@@ -234,4 +288,6 @@ def test_the_principal_point_of_a_crop_may_lie_outside(height: int, cy: float) -
     pixels = pixels_of(camera)
     np.testing.assert_allclose(camera.distort(camera.undistort(pixels)), pixels, atol=1e-3)
     ideal = camera.without_distortion()
-    np.testing.assert_allclose(ideal.project(ideal.unproject(pixels, np.full(len(pixels), 3.0))), pixels, atol=1e-9)
+    np.testing.assert_allclose(
+        ideal.project(ideal.unproject(pixels, np.full(len(pixels), 3.0))), pixels, atol=1e-9
+    )

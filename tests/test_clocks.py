@@ -27,9 +27,17 @@ def test_no_unit_is_better_where_nothing_is_near() -> None:
     ("estimate", "truth", "said"),
     [
         (FRAMES, 1e6 * FRAMES + 1e7, "do both have stamps of the same clock"),
-        (FRAMES + 50, 1e6 * (FRAMES + 50), "of the ground truth are 1,000,000 times .*--time-unit us"),
+        (
+            FRAMES + 50,
+            1e6 * (FRAMES + 50),
+            "of the ground truth are 1,000,000 times .*--time-unit us",
+        ),
         (1e3 * (FRAMES + 50), FRAMES + 50, "of the estimate are 1,000 times .*--time-unit ms"),
-        (FRAMES, FRAMES + 3600.5, r"both last about 2\.95 s but lie 3600\.5 s apart.* add 3600\.500000 s"),
+        (
+            FRAMES,
+            FRAMES + 3600.5,
+            r"both last about 2\.95 s but lie 3600\.5 s apart.* add 3600\.500000 s",
+        ),
         (
             FRAMES,
             FRAMES + 0.02,
@@ -37,7 +45,9 @@ def test_no_unit_is_better_where_nothing_is_near() -> None:
         ),
     ],
 )
-def test_why_nothing_is_near_and_what_to_do(estimate: np.ndarray, truth: np.ndarray, said: str) -> None:
+def test_why_nothing_is_near_and_what_to_do(
+    estimate: np.ndarray, truth: np.ndarray, said: str
+) -> None:
     import re
 
     assert re.search(said, explain_apart(estimate, truth, 0.01))

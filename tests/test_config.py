@@ -63,13 +63,17 @@ def test_stages_are_frozen() -> None:
         ("tracking: {search_radius_px: 2, refine_radius_px: 3}", "tracking.refine_radius_px"),
     ],
 )
-def test_bad_values_are_refused_with_the_path_of_the_key(text: str, key: str, tmp_path: Path) -> None:
+def test_bad_values_are_refused_with_the_path_of_the_key(
+    text: str, key: str, tmp_path: Path
+) -> None:
     message = refusal(write(tmp_path / "own.yaml", text))
     assert key in message
     assert "own.yaml" in message
 
 
-def test_the_old_name_of_a_key_is_taken_with_a_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_old_name_of_a_key_is_taken_with_a_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     own = write(tmp_path / "own.yaml", "features: {at_once: 3}")
     line = f"config {own}: features.at_once is called features.max_concurrency now"
     assert load_config(own).features.max_concurrency == 3
@@ -108,7 +112,11 @@ def test_extends_merges_stage_by_stage(tmp_path: Path) -> None:
     write(tmp_path / "base.yaml", "seed: 7\ntracking: {min_inliers: 30, recovery_keyframes: 3}")
     child = write(tmp_path / "child.yaml", "extends: base.yaml\ntracking: {min_inliers: 40}")
     config = load_config(child)
-    assert (config.seed, config.tracking.min_inliers, config.tracking.recovery_keyframes) == (7, 40, 3)
+    assert (config.seed, config.tracking.min_inliers, config.tracking.recovery_keyframes) == (
+        7,
+        40,
+        3,
+    )
 
 
 def test_extends_a_built_in_one(tmp_path: Path) -> None:
@@ -138,14 +146,18 @@ def test_extends_must_be_a_name(tmp_path: Path) -> None:
 
 
 def test_overrides_come_last_and_leave_the_rest() -> None:
-    config = load_config("default", ["tracking.min_inliers=30", "bundle.enabled=false", "tracking.min_inliers=31"])
+    config = load_config(
+        "default", ["tracking.min_inliers=30", "bundle.enabled=false", "tracking.min_inliers=31"]
+    )
     assert config.tracking.min_inliers == 31
     assert not config.bundle.enabled
     assert config.tracking.ratio == Config().tracking.ratio
 
 
 def test_override_takes_yaml_values() -> None:
-    config = load_config("default", ["features.weights=null", "features.threshold=1e-2", "features.extractor=orb"])
+    config = load_config(
+        "default", ["features.weights=null", "features.threshold=1e-2", "features.extractor=orb"]
+    )
     assert config.features.weights is None
     assert config.features.threshold == 0.01
     assert config.features.extractor == "orb"
@@ -176,10 +188,18 @@ def test_every_field_is_described() -> None:
 
 def test_every_setting_is_read_somewhere() -> None:
     folders = [ROOT / name for name in ("spslam", "frontend", "backend")]
-    files = {file for folder in folders for file in folder.rglob("*.py") if file.name != "config.py"}
-    read = set(re.findall(r"\.(\w+)", "\n".join(file.read_text(encoding="utf-8") for file in files)))
+    files = {
+        file for folder in folders for file in folder.rglob("*.py") if file.name != "config.py"
+    }
+    read = set(
+        re.findall(r"\.(\w+)", "\n".join(file.read_text(encoding="utf-8") for file in files))
+    )
     stages = [field.annotation for name, field in Config.model_fields.items() if name != "seed"]
-    by_name = {"max_keypoints", "nms_radius", "spread_cell"}  # The settings of a selection, all at once.
+    by_name = {
+        "max_keypoints",
+        "nms_radius",
+        "spread_cell",
+    }  # The settings of a selection, all at once.
     assert {name for stage in stages for name in stage.model_fields} - by_name <= read
 
 
@@ -192,10 +212,15 @@ def test_an_old_key_is_read_and_its_new_name_printed(
     own = write(tmp_path / "own.yaml", f"{stage}: {{{key}: 7}}")
     for config in (load_config(own), load_config("default", [f"{old}=7"])):
         assert getattr(getattr(config, new_stage), new_key) == 7
-    notes = [record.getMessage() for record in caplog.records if getattr(record, "notice_topic", "") == "renamed_key"]
+    notes = [
+        record.getMessage()
+        for record in caplog.records
+        if getattr(record, "notice_topic", "") == "renamed_key"
+    ]
     sources = (f"config {own}", f"override '{old}=7'")
     assert notes == [
-        f"{source}: {old} is called {new} now; the old name ends with the next release" for source in sources
+        f"{source}: {old} is called {new} now; the old name ends with the next release"
+        for source in sources
     ]
 
 
@@ -211,7 +236,10 @@ def test_a_new_name_over_an_old_one_in_what_a_file_extends(tmp_path: Path) -> No
 
 def test_a_key_under_both_names_is_refused(tmp_path: Path) -> None:
     own = write(tmp_path / "own.yaml", "loop: {global_delay: 3}\nglobal_bundle: {delay: 4}")
-    assert "loop.global_delay is the old name of global_bundle.delay: give one of them, not both" in refusal(own)
+    assert (
+        "loop.global_delay is the old name of global_bundle.delay: give one of them, not both"
+        in refusal(own)
+    )
 
 
 def test_old_names_leave_the_rest_as_it_is() -> None:
@@ -244,14 +272,17 @@ def test_resolved_yaml_holds_every_stage() -> None:
         ("tracking={" + "a: {" * 20 + "}" * 21, "unknown key tracking.a"),
     ],
 )
-def test_values_that_nobody_means_are_refused_in_one_short_line(override: str, message: str) -> None:
+def test_values_that_nobody_means_are_refused_in_one_short_line(
+    override: str, message: str
+) -> None:
     with pytest.raises(ConfigError, match=message) as error:
         load_config("default", [override])
     assert "\n" not in str(error.value) and len(str(error.value)) < 400
 
 
 @pytest.mark.parametrize(
-    "text", ["seed: 1\nseed: 2\n", "a: &a {b: *a}", "- " * 1000, "x: 2001-99-99", "a: 1" + ":1" * 9999]
+    "text",
+    ["seed: 1\nseed: 2\n", "a: &a {b: *a}", "- " * 1000, "x: 2001-99-99", "a: 1" + ":1" * 9999],
 )
 def test_files_that_lie_are_refused_in_one_short_line(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigError, match=r"own\.yaml") as error:
@@ -274,6 +305,7 @@ def test_a_long_chain_of_configurations_ends(tmp_path: Path) -> None:
 
 def test_never_is_a_number_that_is_taken() -> None:
     config = load_config(
-        "default", ["keyframes.max_interval=1000000000", "tracking.new_part_after_s=1e9", "seed=1000000000"]
+        "default",
+        ["keyframes.max_interval=1000000000", "tracking.new_part_after_s=1e9", "seed=1000000000"],
     )
     assert config.keyframes.max_interval == config.seed == 10**9

@@ -23,13 +23,17 @@ from spslam.slam.system import Slam
 from spslam.slam.tracking import TrackState
 
 
-def drive(sequence: Sequence, config: str, frames: int | None = None, overrides: list[str] | None = None) -> Slam:
+def drive(
+    sequence: Sequence, config: str, frames: int | None = None, overrides: list[str] | None = None
+) -> Slam:
     slam = drive_without_end(islice(sequence, frames), config, overrides)
     slam.finish()
     return slam
 
 
-def drive_without_end(frames: Iterable[Frame], config: str, overrides: list[str] | None = None) -> Slam:
+def drive_without_end(
+    frames: Iterable[Frame], config: str, overrides: list[str] | None = None
+) -> Slam:
     slam = Slam.from_config(load_config(config, overrides))
     for frame in frames:
         slam.track(frame)
@@ -38,7 +42,9 @@ def drive_without_end(frames: Iterable[Frame], config: str, overrides: list[str]
 
 def judge(slam: Slam, sequence: Sequence) -> Evaluation:
     assert sequence.ground_truth is not None
-    return evaluate(slam.trajectory(), sequence.ground_truth, "sim3" if sequence.sensor == "mono" else "se3")
+    return evaluate(
+        slam.trajectory(), sequence.ground_truth, "sim3" if sequence.sensor == "mono" else "se3"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +57,11 @@ def stereo_run() -> Slam:
 @pytest.mark.parametrize(("sensor", "share"), [("stereo", 0.005), ("rgbd", 0.005), ("mono", 0.01)])
 def test_small_world(sensor: str, share: float, request: pytest.FixtureRequest) -> None:
     sequence = open_sequence("demo-small", sensor=sensor)
-    slam = request.getfixturevalue("stereo_run") if sensor == "stereo" else drive(sequence, f"demo_{sensor}")
+    slam = (
+        request.getfixturevalue("stereo_run")
+        if sensor == "stereo"
+        else drive(sequence, f"demo_{sensor}")
+    )
     assert len(slam.trajectory()) == len(sequence), "every frame is tracked"
     figures = judge(slam, sequence).as_metrics()
     assert figures["ate_rmse_m"] <= share * figures["path_length_m"]
@@ -70,7 +80,9 @@ def test_small_world_with_a_classical_front_end(extractor: str) -> None:
 
 @pytest.mark.slow
 def test_two_runs_give_the_same_bytes() -> None:
-    runs = [drive(open_sequence("demo-small", sensor="stereo"), "demo_stereo", 25) for _ in range(2)]
+    runs = [
+        drive(open_sequence("demo-small", sensor="stereo"), "demo_stereo", 25) for _ in range(2)
+    ]
     first, second = (run.trajectory().T_world_cam.tobytes() for run in runs)
     assert first == second
     assert runs[0].map.positions.tobytes() == runs[1].map.positions.tobytes()
@@ -79,9 +91,13 @@ def test_two_runs_give_the_same_bytes() -> None:
 @pytest.mark.slow
 def test_places_that_only_look_alike_close_no_loop(caplog: pytest.LogCaptureFixture) -> None:
     """The second half of the corridor looks the same as the first, to the last texel."""
-    spec = replace(world_spec("demo-twins"), width=320, height=240, texels_per_m=200.0, fps=5.0, frames=140)
+    spec = replace(
+        world_spec("demo-twins"), width=320, height=240, texels_per_m=200.0, fps=5.0, frames=140
+    )
     with caplog.at_level(logging.INFO):
-        slam = drive(RenderedWorld(spec, "stereo"), "demo_stereo", overrides=["features.extractor=orb"])
+        slam = drive(
+            RenderedWorld(spec, "stereo"), "demo_stereo", overrides=["features.extractor=orb"]
+        )
     assert caplog.text.count("the places look the same") >= 3, "the likeness is seen"
     assert slam.statistics.loops == 0
     assert len(slam.trajectory()) == 140
@@ -110,7 +126,9 @@ def test_black_for_two_seconds_then_anywhere_in_the_map() -> None:
     last = sequence[len(sequence) - 1]
     black = np.zeros_like(last.image)
     for i in range(40):
-        moment = replace(last, timestamp=last.timestamp + 0.05 * (i + 1), image=black, image_right=black)
+        moment = replace(
+            last, timestamp=last.timestamp + 0.05 * (i + 1), image=black, image_right=black
+        )
         assert slam.track(moment).state is TrackState.LOST
     T_world_first = sequence.ground_truth.T_world_cam[0]
     for i in range(5):

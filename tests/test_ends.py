@@ -29,7 +29,10 @@ _PATIENCE_S = 120.0
 
 def begin(*arguments: str, python: Sequence[str] = ("-m", "spslam")) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, *python, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, *python, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
 
 
@@ -60,8 +63,18 @@ def blocked(tmp_path: Path) -> Path:
     for index, frame in enumerate(open_sequence("demo-small", sensor="mono", max_frames=12)):
         cv2.imwrite(str(folder / f"{index:04}.png"), frame.image)
     camera = frame.camera
-    keys = {"width": 320, "height": 240, "fx": camera.fx, "fy": camera.fy, "cx": camera.cx, "cy": camera.cy, "fps": 20}
-    (folder / "calibration.yaml").write_text("".join(f"{key}: {value}\n" for key, value in keys.items()))
+    keys = {
+        "width": 320,
+        "height": 240,
+        "fx": camera.fx,
+        "fy": camera.fy,
+        "cx": camera.cx,
+        "cy": camera.cy,
+        "fps": 20,
+    }
+    (folder / "calibration.yaml").write_text(
+        "".join(f"{key}: {value}\n" for key, value in keys.items())
+    )
     (folder / "0008.png").unlink()
     os.mkfifo(folder / "0008.png")
     return folder
@@ -69,7 +82,9 @@ def blocked(tmp_path: Path) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", CODES)
-def test_a_signal_ends_a_run_and_what_is_there_is_written(number: signal.Signals, tmp_path: Path) -> None:
+def test_a_signal_ends_a_run_and_what_is_there_is_written(
+    number: signal.Signals, tmp_path: Path
+) -> None:
     process = begin(*RUN, "--realtime", "--out", str(tmp_path / "out"))
     wait_for(process, logged(tmp_path, "frame 5 "))
     # `timeout` sends it to the process and to its group.
@@ -92,12 +107,21 @@ def test_a_read_that_blocks_is_ended(blocked: Path, tmp_path: Path) -> None:
     wait_for(process, logged(tmp_path, "frame 7 "))
     process.send_signal(signal.SIGTERM)
     assert ended(process)[0] == 143
-    assert json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))["frames"] == 8
+    assert (
+        json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))["frames"] == 8
+    )
 
 
 def test_a_calibration_that_never_comes_is_not_waited_for(blocked: Path, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.yaml")
-    process = begin("run", str(blocked), "--calibration", str(tmp_path / "pipe.yaml"), "--out", str(tmp_path / "out"))
+    process = begin(
+        "run",
+        str(blocked),
+        "--calibration",
+        str(tmp_path / "pipe.yaml"),
+        "--out",
+        str(tmp_path / "out"),
+    )
     # Whether it is that far or still imports: it is the same to who asks for its end.
     time.sleep(1.5)
     begun = time.monotonic()
@@ -108,7 +132,9 @@ def test_a_calibration_that_never_comes_is_not_waited_for(blocked: Path, tmp_pat
     assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "pipe.yaml"]
 
 
-@pytest.mark.parametrize(("number", "module"), [(signal.SIGINT, "typer"), (signal.SIGTERM, "spslam.cli.export")])
+@pytest.mark.parametrize(
+    ("number", "module"), [(signal.SIGINT, "typer"), (signal.SIGTERM, "spslam.cli.export")]
+)
 def test_a_signal_among_the_first_imports_is_one_line(number: signal.Signals, module: str) -> None:
     process = begin("config", python=("-X", "importtime", "-m", "spslam"))
     assert process.stderr is not None
@@ -255,14 +281,20 @@ def test_commands_that_say_themselves_that_they_were_stopped_have_the_code_of_th
     assert capsys.readouterr().err.splitlines()[-1].startswith("stopped; ")
 
 
-def test_a_map_is_not_lost_by_being_looked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_map_is_not_lost_by_being_looked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "map.npz").write_bytes(b"")
     arguments = ("--map", str(tmp_path / "map.npz"), "--localize", "--out", str(tmp_path))
     assert call(*RUN, *arguments) == 2
-    assert "would be replaced with the map that --localize leaves as it is" in capsys.readouterr().err
+    assert (
+        "would be replaced with the map that --localize leaves as it is" in capsys.readouterr().err
+    )
 
 
-def test_a_map_that_another_run_extends_is_refused_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_map_that_another_run_extends_is_refused_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "map.npz"
     path.write_bytes(b"of any kind")
     claim = claim_file(path)

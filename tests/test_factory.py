@@ -56,7 +56,9 @@ def test_values_reach_their_parts() -> None:
     ],
 )
 @pytest.mark.parametrize("cached", [False, True])
-def test_images_at_once(offline: bool, overrides: list[str], expected: int, cached: bool, tmp_path: Path) -> None:
+def test_images_at_once(
+    offline: bool, overrides: list[str], expected: int, cached: bool, tmp_path: Path
+) -> None:
     """Several where nobody waits for a frame, no more than threads, and only of front ends that say that they can."""
     parts = build_parts(load_config("default", overrides), tmp_path if cached else None, offline)
     assert parts.extractor.max_concurrency == expected

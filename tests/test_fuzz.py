@@ -90,9 +90,50 @@ PLAIN = st.floats(-100, 100).map(lambda value: f"{value:.6g}")
 NUMBERS = st.one_of(PLAIN, PLAIN, PLAIN, ODD, st.floats().map(repr), st.integers().map(str))
 SNIPPETS = st.sampled_from(
     [
-        *("\t", "\r", "\n\n", "\0", "é", "#", "%", '"', ",", ";", "[", "]", "(", "{", "}", ":", "- ", "=", "&a ", "*a"),
-        *("nan", "1e308", "-", "e", ".", "9" * 400, "[" * 200, "x" * 3000, " " * 3000, "\ufeff", "\x85", "<<: "),
-        *("2011-09-26 13:02:25.594", "2001-99-99", "timestamp tx ty tz qx qy qz qw", "---\n", "%YAML:1.0\n", "!!int x"),
+        *(
+            "\t",
+            "\r",
+            "\n\n",
+            "\0",
+            "é",
+            "#",
+            "%",
+            '"',
+            ",",
+            ";",
+            "[",
+            "]",
+            "(",
+            "{",
+            "}",
+            ":",
+            "- ",
+            "=",
+            "&a ",
+            "*a",
+        ),
+        *(
+            "nan",
+            "1e308",
+            "-",
+            "e",
+            ".",
+            "9" * 400,
+            "[" * 200,
+            "x" * 3000,
+            " " * 3000,
+            "\ufeff",
+            "\x85",
+            "<<: ",
+        ),
+        *(
+            "2011-09-26 13:02:25.594",
+            "2001-99-99",
+            "timestamp tx ty tz qx qy qz qw",
+            "---\n",
+            "%YAML:1.0\n",
+            "!!int x",
+        ),
     ]
 )
 CUTS = st.lists(st.tuples(st.floats(0, 1), st.integers(0, 30), SNIPPETS), max_size=3)
@@ -114,7 +155,9 @@ def pose_files(draw: st.DrawFn) -> bytes:
     count, step = 20, draw(st.sampled_from([0.1, 1e-3, 1e8, 1e-300, 1e300, 1.0, 0.0, -0.1]))
     begin = draw(st.sampled_from([0.0, 1.3e9, 1.3e18, 1e308, -5.0]))
     size = draw(st.sampled_from([1.0, 1.0, 1e200, 1e-200, 1e16, 1e-9, 0.0]))
-    kind = draw(st.sampled_from(["tum", "kitti", "kitti16", "euroc", "positions", "number", "wide"]))
+    kind = draw(
+        st.sampled_from(["tum", "kitti", "kitti16", "euroc", "positions", "number", "wide"])
+    )
     angle = np.linspace(0, 2, count)
     with np.errstate(over="ignore"):
         places = size * np.stack([np.cos(angle), np.sin(angle), 0.1 * angle], axis=1)
@@ -132,7 +175,9 @@ def pose_files(draw: st.DrawFn) -> bytes:
         "wide": np.column_stack([stamps, posed, np.ones((count, 90))]),
     }[kind]
     cells = [[repr(value) for value in line] for line in table.tolist()]
-    for at, column, cell in draw(st.lists(st.tuples(st.integers(0, 19), st.integers(0, 99), NUMBERS), max_size=6)):
+    for at, column, cell in draw(
+        st.lists(st.tuples(st.integers(0, 19), st.integers(0, 99), NUMBERS), max_size=6)
+    ):
         cells[at][column % len(cells[at])] = cell
     for column, cell in draw(st.lists(st.tuples(st.integers(0, 99), NUMBERS), max_size=1)):
         for line in cells:
@@ -141,7 +186,9 @@ def pose_files(draw: st.DrawFn) -> bytes:
         cells[at] = (cells[at] * 40)[:length]
     mark = "," if kind == "euroc" else draw(st.sampled_from([" ", " ", ",", ";", "\t"]))
     head = draw(
-        st.sampled_from(["", "", "# timestamp tx ty tz qx qy qz qw\n", "time [ms],x [mm],y,z\n", "# x\n" * 500])
+        st.sampled_from(
+            ["", "", "# timestamp tx ty tz qx qy qz qw\n", "time [ms],x [mm],y,z\n", "# x\n" * 500]
+        )
     )
     return damaged(head + "\n".join(mark.join(line) for line in cells) + "\n", draw(CUTS))
 
@@ -156,7 +203,16 @@ def pose_files(draw: st.DrawFn) -> bytes:
             *[["--align", align] for align in ("sim3", "first-pose", "none")],
             ["--interpolate", "--max-difference", "inf"],
             ["--delta", "1e-6", "--delta-unit", "s"],
-            ["--delta", "1e-6", "--delta-unit", "m", "--max-difference", "1e308", "--align", "none"],
+            [
+                "--delta",
+                "1e-6",
+                "--delta-unit",
+                "m",
+                "--max-difference",
+                "1e308",
+                "--align",
+                "none",
+            ],
             ["--delta", "0.5", "--delta-unit", "m", "--all-pairs", "--recall", "1e308"],
         ]
     ),
@@ -186,26 +242,44 @@ def test_trajectories_are_loaded_as_they_were_saved(
     tmp_path: Path, seed: int, count: int, begin: float, step: float, size: float, rotations: bool
 ) -> None:
     rng = np.random.default_rng(seed)
-    turns = Rotation.random(count, rng).as_matrix() if rotations else np.tile(np.eye(3), (count, 1, 1))
+    turns = (
+        Rotation.random(count, rng).as_matrix() if rotations else np.tile(np.eye(3), (count, 1, 1))
+    )
     stamps = begin + step * np.cumsum(rng.uniform(0.5, 1.5, count))
-    saved = Trajectory(stamps, make_transform(turns, size * rng.normal(size=(count, 3))), has_rotations=rotations)
+    saved = Trajectory(
+        stamps, make_transform(turns, size * rng.normal(size=(count, 3))), has_rotations=rotations
+    )
     write_tum(tmp_path / "t.tum", saved)
     loaded = read_trajectory(tmp_path / "t.tum")
-    np.testing.assert_allclose(loaded.timestamps, saved.timestamps, rtol=0, atol=6e-10 + 3e-16 * abs(begin))
+    np.testing.assert_allclose(
+        loaded.timestamps, saved.timestamps, rtol=0, atol=6e-10 + 3e-16 * abs(begin)
+    )
     np.testing.assert_allclose(loaded.positions, saved.positions, rtol=1e-9, atol=0)
     np.testing.assert_allclose(loaded.T_world_cam, saved.T_world_cam, rtol=1e-9, atol=2e-9)
     assert loaded.has_rotations == rotations
     write_kitti(tmp_path / "t.txt", saved)
-    np.testing.assert_allclose(read_kitti(tmp_path / "t.txt").T_world_cam, saved.T_world_cam, rtol=1e-9, atol=2e-9)
+    np.testing.assert_allclose(
+        read_kitti(tmp_path / "t.txt").T_world_cam, saved.T_world_cam, rtol=1e-9, atol=2e-9
+    )
 
 
 # -- calibrations and lists --------------------------------------------------------------------------------------------
 
-CAMERA: dict[str, Any] = {"width": 40, "height": 32, "fx": 30.0, "fy": 30.0, "cx": 19.5, "cy": 15.5, "fps": 10.0}
+CAMERA: dict[str, Any] = {
+    "width": 40,
+    "height": 32,
+    "fx": 30.0,
+    "fy": 30.0,
+    "cx": 19.5,
+    "cy": 15.5,
+    "fps": 10.0,
+}
 LENS = {"model": "radtan", "coefficients": [0.1, 0.0, 0.0, 0.0]}
 BESIDE = [[1.0, 0.0, 0.0, 0.1], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.0, 1.0]]
 FLOATS = st.one_of(
-    st.sampled_from([0, -1, 1, 0.5, 1e-300, 1e300, 1e9, -1e9, 1e-9, 1e12, 1e6, 1e-6, 10**400, 2.0, 5e-324]),
+    st.sampled_from(
+        [0, -1, 1, 0.5, 1e-300, 1e300, 1e9, -1e9, 1e-9, 1e12, 1e6, 1e-6, 10**400, 2.0, 5e-324]
+    ),
     st.floats(),
     st.floats(-1e3, 1e3),
     st.integers(),
@@ -214,7 +288,11 @@ FLOATS = st.one_of(
 
 def write_images(folder: Path, names: list[str], depth: bool = False) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    image = np.full((32, 40), 1000, np.uint16) if depth else np.tile(np.arange(40, dtype=np.uint8), (32, 1))
+    image = (
+        np.full((32, 40), 1000, np.uint16)
+        if depth
+        else np.tile(np.arange(40, dtype=np.uint8), (32, 1))
+    )
     for name in names:
         cv2.imwrite(str(folder / name), image)
 
@@ -239,7 +317,12 @@ def read_or_refused(size: int, path: Path, **options: Any) -> None:
 
 
 KEYS = st.sampled_from(
-    [*((key,) for key in CAMERA), ("readout_s",), ("depth_scale",), *(("right", key) for key in CAMERA)]
+    [
+        *((key,) for key in CAMERA),
+        ("readout_s",),
+        ("depth_scale",),
+        *(("right", key) for key in CAMERA),
+    ]
 )
 
 
@@ -247,7 +330,9 @@ KEYS = st.sampled_from(
 @given(
     changes=st.lists(st.tuples(KEYS, FLOATS), max_size=3),
     lens=st.tuples(
-        st.sampled_from(["none", "radtan", "equidistant"]), st.lists(FLOATS, max_size=3), st.sampled_from([0, 4, 5, 14])
+        st.sampled_from(["none", "radtan", "equidistant"]),
+        st.lists(FLOATS, max_size=3),
+        st.sampled_from([0, 4, 5, 14]),
     ),
     rotation=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3), FLOATS), max_size=2),
     baseline=st.sampled_from([0.1, 0.1, 0.0, -0.1, 110.0, 1e-7, 1e-4, 1e7, 1e300, float("nan")]),
@@ -268,7 +353,12 @@ def test_calibrations(
     T[0][3] = baseline
     for at, column, value in rotation:
         T[at][column] = value
-    values: dict[str, Any] = {**CAMERA, "distortion": bent, "right": {**CAMERA, "distortion": bent}, "T_left_right": T}
+    values: dict[str, Any] = {
+        **CAMERA,
+        "distortion": bent,
+        "right": {**CAMERA, "distortion": bent},
+        "T_left_right": T,
+    }
     for keys, value in changes:
         inner = values["right"] if len(keys) > 1 else values
         inner[keys[-1]] = value
@@ -299,7 +389,12 @@ def test_calibrations_are_loaded_as_they_were_saved(
     longest = max(size)
     values = {
         **{"width": width, "height": height, "fx": focal * longest + 5, "fy": focal * longest + 6},
-        **{"cx": centre[0] * width + 1, "cy": centre[1] * height + 1, "fps": fps, "depth_scale": scale},
+        **{
+            "cx": centre[0] * width + 1,
+            "cy": centre[1] * height + 1,
+            "fps": fps,
+            "depth_scale": scale,
+        },
         "distortion": {"model": "radtan", "coefficients": bent},
     }
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(values))
@@ -319,11 +414,18 @@ def lines_of(text: str, changes: list[tuple[int, int, str]]) -> str:
 
 
 WORDS = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 15), NUMBERS), max_size=3)
-PROJECTIONS = "".join(f"P{k}: 30.0 0.0 19.5 {-3.0 * k} 0.0 30.0 15.5 0.0 0.0 0.0 1.0 0.0\n" for k in range(4))
+PROJECTIONS = "".join(
+    f"P{k}: 30.0 0.0 19.5 {-3.0 * k} 0.0 30.0 15.5 0.0 0.0 0.0 1.0 0.0\n" for k in range(4)
+)
 
 
 @examples(100)
-@given(projections=WORDS, times=WORDS, cuts=CUTS, names=st.sampled_from([[], ["9" * 200], ["²"], ["007x"], ["1e5"]]))
+@given(
+    projections=WORDS,
+    times=WORDS,
+    cuts=CUTS,
+    names=st.sampled_from([[], ["9" * 200], ["²"], ["007x"], ["1e5"]]),
+)
 def test_kitti(
     tmp_path_factory: pytest.TempPathFactory,
     projections: list[tuple[int, int, str]],
@@ -333,7 +435,10 @@ def test_kitti(
 ) -> None:
     folder = tmp_path_factory.mktemp("kitti")
     for side in (0, 1):
-        write_images(folder / f"image_{side}", [f"{name}.png" for name in ["000000", "000001", "000002", *names]])
+        write_images(
+            folder / f"image_{side}",
+            [f"{name}.png" for name in ["000000", "000001", "000002", *names]],
+        )
     (folder / "calib.txt").write_text(lines_of(PROJECTIONS, projections))
     (folder / "times.txt").write_bytes(damaged(lines_of("0.0\n0.1\n0.2\n0.3", times), cuts))
     read_or_refused(1000, folder)
@@ -342,7 +447,12 @@ def test_kitti(
 SENSOR = yaml.safe_dump(
     {
         "T_BS": {"rows": 4, "cols": 4, "data": np.eye(4).ravel().tolist()},
-        **{"rate_hz": 20, "resolution": [40, 32], "camera_model": "pinhole", "intrinsics": [30.0, 30.0, 19.5, 15.5]},
+        **{
+            "rate_hz": 20,
+            "resolution": [40, 32],
+            "camera_model": "pinhole",
+            "intrinsics": [30.0, 30.0, 19.5, 15.5],
+        },
         "distortion_coefficients": [0.1, 0.0, 0.0, 0.0],
         "distortion_model": "radial-tangential",
     }
@@ -373,7 +483,9 @@ def test_euroc(
         names = [f"{stamp}.png" for stamp in stamps] + ([f"{name}.png"] if name else [])
         write_images(folder / camera / "data", names)
         if listed:
-            text = "#timestamp [ns],filename\n" + "".join(f"{stamp} ,{stamp}.png\n" for stamp in stamps)
+            text = "#timestamp [ns],filename\n" + "".join(
+                f"{stamp} ,{stamp}.png\n" for stamp in stamps
+            )
             (folder / camera / "data.csv").write_bytes(damaged(lines_of(text, table), cuts))
     beside = yaml.safe_load(SENSOR)
     beside["T_BS"]["data"][3] = float(baseline)
@@ -395,7 +507,9 @@ def test_lists_of_images(
     names = [f"{index}.png" for index in range(4)]
     for name, words, odd in (("rgb", colour, cuts), ("depth", depth, [])):
         write_images(folder / name, names, name == "depth")
-        text = "# timestamp filename\n" + "".join(f"{0.1 * at:.6f} {name}/{at}.png\n" for at in range(4))
+        text = "# timestamp filename\n" + "".join(
+            f"{0.1 * at:.6f} {name}/{at}.png\n" for at in range(4)
+        )
         (folder / f"{name}.txt").write_bytes(damaged(lines_of(text, words), odd))
     (folder / "calibration.yaml").write_text(yaml.safe_dump(CAMERA))
     read_or_refused(1000, folder, time_unit=unit)
@@ -403,9 +517,14 @@ def test_lists_of_images(
 
 # -- configurations, suites, results, runs -----------------------------------------------------------------------------
 
-SCALARS = st.one_of(st.none(), st.booleans(), FLOATS, st.text(max_size=12), st.dates(), st.just("x" * 3000))
+SCALARS = st.one_of(
+    st.none(), st.booleans(), FLOATS, st.text(max_size=12), st.dates(), st.just("x" * 3000)
+)
 TREES = st.recursive(
-    SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=6), inner, max_size=4)
+    SCALARS,
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=6), inner, max_size=4)
+    ),
 )
 LAUGHING = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 10)}]\n" for level in range(1, 12)
@@ -415,16 +534,25 @@ WHOLE = Config().to_yaml()
 
 @examples(20)
 @given(
-    start=st.sampled_from([WHOLE, "extends: default\nseed: 3\n", LAUGHING, "tracking: &a {b: *a}\n", "[" * 2000]),
+    start=st.sampled_from(
+        [WHOLE, "extends: default\nseed: 3\n", LAUGHING, "tracking: &a {b: *a}\n", "[" * 2000]
+    ),
     cuts=CUTS,
-    override=st.one_of(st.none(), st.tuples(st.sampled_from(["seed", "depth.max_m", "tracking", "features.x"]), TREES)),
+    override=st.one_of(
+        st.none(),
+        st.tuples(st.sampled_from(["seed", "depth.max_m", "tracking", "features.x"]), TREES),
+    ),
 )
 def test_configurations(
     tmp_path: Path, start: str, cuts: list[tuple[float, int, str]], override: tuple[str, Any] | None
 ) -> None:
     path = tmp_path / "c.yaml"
     path.write_bytes(damaged(start, cuts))
-    given_too = [] if override is None else ["--set", f"{override[0]}={yaml.safe_dump(override[1])}".replace("\0", "")]
+    given_too = (
+        []
+        if override is None
+        else ["--set", f"{override[0]}={yaml.safe_dump(override[1])}".replace("\0", "")]
+    )
     found = answer(path.stat().st_size, "config", str(path), *given_too)
     if found.code == 0:
         (tmp_path / "again.yaml").write_text(found.out)
@@ -444,14 +572,18 @@ def _settings_of(model: Any) -> Any:
             low = max([1e-8, *(value for value in at_least if value is not None)])
             high = min([1e6, *(value for value in at_most if value is not None)])
             whole = st.integers(int(low) + 1, int(high)) if high > low + 1 else st.just(int(high))
-            between = st.floats(low, high, exclude_min=True, exclude_max=True, allow_subnormal=False)
+            between = st.floats(
+                low, high, exclude_min=True, exclude_max=True, allow_subnormal=False
+            )
             fields[name] = whole if field.annotation is int else between
     return st.fixed_dictionaries({}, optional=fields)
 
 
 @examples(60)
 @given(values=_settings_of(Config))
-def test_configurations_are_loaded_as_they_were_saved(tmp_path: Path, values: dict[str, Any]) -> None:
+def test_configurations_are_loaded_as_they_were_saved(
+    tmp_path: Path, values: dict[str, Any]
+) -> None:
     try:
         saved = Config.model_validate(values)
     except ValueError:
@@ -474,7 +606,10 @@ grids:
 @examples(100)
 @given(words=WORDS, cuts=CUTS, laughing=st.booleans())
 def test_suites(
-    tmp_path: Path, words: list[tuple[int, int, str]], cuts: list[tuple[float, int, str]], laughing: bool
+    tmp_path: Path,
+    words: list[tuple[int, int, str]],
+    cuts: list[tuple[float, int, str]],
+    laughing: bool,
 ) -> None:
     path = tmp_path / "s.yaml"
     path.write_bytes(damaged(lines_of(SUITE + (LAUGHING if laughing else ""), words), cuts))
@@ -486,9 +621,28 @@ def test_suites(
 
 
 JSON_SNIPPETS = st.sampled_from(
-    [*("NaN", "1e999", "-1", "1e308", "null", '"x"', "[]", "{}", "[" * 5000, '{"a":' * 500, "9" * 400, '"', "}", ",")]
+    [
+        *(
+            "NaN",
+            "1e999",
+            "-1",
+            "1e308",
+            "null",
+            '"x"',
+            "[]",
+            "{}",
+            "[" * 5000,
+            '{"a":' * 500,
+            "9" * 400,
+            '"',
+            "}",
+            ",",
+        )
+    ]
 )
-JSON_CUTS = st.lists(st.tuples(st.floats(0, 1), st.integers(0, 12), JSON_SNIPPETS), min_size=1, max_size=3)
+JSON_CUTS = st.lists(
+    st.tuples(st.floats(0, 1), st.integers(0, 12), JSON_SNIPPETS), min_size=1, max_size=3
+)
 
 
 def replaced(value: Any, path: tuple[int, ...], other: Any) -> Any:
@@ -497,13 +651,23 @@ def replaced(value: Any, path: tuple[int, ...], other: Any) -> Any:
         return other
     if isinstance(value, list):
         at = path[0] % len(value)
-        return [replaced(part, path[1:], other) if place == at else part for place, part in enumerate(value)]
+        return [
+            replaced(part, path[1:], other) if place == at else part
+            for place, part in enumerate(value)
+        ]
     at_key = list(value)[path[0] % len(value)]
-    return {key: replaced(part, path[1:], other) if key == at_key else part for key, part in value.items()}
+    return {
+        key: replaced(part, path[1:], other) if key == at_key else part
+        for key, part in value.items()
+    }
 
 
-VALUES = st.one_of(st.none(), st.booleans(), FLOATS, st.text(max_size=5), st.just([]), st.just({}), st.just([[1]]))
-BRANCHES = st.lists(st.tuples(st.lists(st.integers(0, 20), min_size=1, max_size=4).map(tuple), VALUES), max_size=3)
+VALUES = st.one_of(
+    st.none(), st.booleans(), FLOATS, st.text(max_size=5), st.just([]), st.just({}), st.just([[1]])
+)
+BRANCHES = st.lists(
+    st.tuples(st.lists(st.integers(0, 20), min_size=1, max_size=4).map(tuple), VALUES), max_size=3
+)
 
 
 @examples(25)
@@ -520,7 +684,9 @@ def test_results_of_suites(
     answer(5000, "bench", "compare", str(tmp_path / "a"), str(tmp_path / "b"))
 
 
-FRAMES = "frame,timestamp,state,part\n" + "".join(f"{at},{0.1 * at:.9f},tracking,0\n" for at in range(6))
+FRAMES = "frame,timestamp,state,part\n" + "".join(
+    f"{at},{0.1 * at:.9f},tracking,0\n" for at in range(6)
+)
 
 
 @examples(25)
@@ -561,7 +727,13 @@ def write_run(folder: Path, landmarks: Callable[[], Any] | Any) -> None:
     for name in ("trajectory.tum", "keyframes.tum", "ground_truth.tum"):
         write_tum(folder / name, saved)
     metrics = {
-        **{"sequence": "s", "sensor": "mono", "extractor": "orb", "skipped_frames": 1, "dropped_frames": 0},
+        **{
+            "sequence": "s",
+            "sensor": "mono",
+            "extractor": "orb",
+            "skipped_frames": 1,
+            "dropped_frames": 0,
+        },
         **{"alignment": "se3", "mode": "localize", "map_file": "map.npz"},
     }
     (folder / "metrics.json").write_text(json.dumps(metrics))

@@ -28,7 +28,9 @@ examples = settings(deadline=None, max_examples=60)
 
 
 def vectors(size, bound, rows=5):
-    return arrays(np.float64, (rows, size), elements=st.floats(-bound, bound, allow_subnormal=False))
+    return arrays(
+        np.float64, (rows, size), elements=st.floats(-bound, bound, allow_subnormal=False)
+    )
 
 
 # Rotation vectors shorter than pi: farther, exponentials repeat and logarithms differ.
@@ -43,7 +45,9 @@ log_scales = vectors(1, 2.0)
 @given(st.one_of(rotations, tiny_rotations))
 def test_so3_exponential_gives_rotations_whose_logarithm_it_undoes(omega):
     R = so3_exp(omega)
-    np.testing.assert_allclose(R @ R.swapaxes(1, 2), np.broadcast_to(np.eye(3), R.shape), atol=1e-14)
+    np.testing.assert_allclose(
+        R @ R.swapaxes(1, 2), np.broadcast_to(np.eye(3), R.shape), atol=1e-14
+    )
     np.testing.assert_allclose(so3_log(R), omega, atol=1e-12)
     np.testing.assert_allclose(rotation_angle(R), np.linalg.norm(omega, axis=1), atol=1e-12)
 
@@ -104,7 +108,9 @@ def test_inverse_undoes_apply(rho, omega, sigma, points):
 def test_apply_is_the_same_for_one_transform_and_for_many(rho, omega, points):
     T = se3_exp(np.concatenate([rho, omega], axis=1))
     np.testing.assert_allclose(apply(T[0], points)[0], apply(T, points)[0], atol=1e-12)
-    np.testing.assert_allclose(apply(T[0], points), apply(np.broadcast_to(T[0], T.shape), points), atol=1e-12)
+    np.testing.assert_allclose(
+        apply(T[0], points), apply(np.broadcast_to(T[0], T.shape), points), atol=1e-12
+    )
 
 
 @examples
@@ -135,7 +141,9 @@ def test_adjoint_carries_a_motion_into_another_frame(rho, omega, rho_moved, omeg
 
 
 def test_quaternions_are_x_y_z_w():
-    np.testing.assert_allclose(rotation_to_quaternion(so3_exp(np.array([1.0, 0, 0]))), [np.sin(0.5), 0, 0, np.cos(0.5)])
+    np.testing.assert_allclose(
+        rotation_to_quaternion(so3_exp(np.array([1.0, 0, 0]))), [np.sin(0.5), 0, 0, np.cos(0.5)]
+    )
 
 
 @examples
@@ -147,7 +155,9 @@ def test_orthonormalize_finds_the_transform_under_the_noise(rho, omega, noise):
     clean = orthonormalize(noisy)
     np.testing.assert_allclose(clean, T, atol=1e-2)
     R = clean[:, :3, :3]
-    np.testing.assert_allclose(R @ R.swapaxes(1, 2), np.broadcast_to(np.eye(3), R.shape), atol=1e-13)
+    np.testing.assert_allclose(
+        R @ R.swapaxes(1, 2), np.broadcast_to(np.eye(3), R.shape), atol=1e-13
+    )
     np.testing.assert_allclose(np.linalg.det(R), 1.0, atol=1e-13)
 
 
@@ -202,7 +212,10 @@ def test_umeyama_refuses_points_on_one_line_or_in_one_place(offset, direction):
 
 
 def test_umeyama_takes_a_nearly_straight_path():
-    path = np.stack([np.linspace(0, 100, 50), 0.001 * np.sin(np.arange(50)), 0.001 * np.cos(np.arange(50))], axis=1)
+    path = np.stack(
+        [np.linspace(0, 100, 50), 0.001 * np.sin(np.arange(50)), 0.001 * np.cos(np.arange(50))],
+        axis=1,
+    )
     T = se3_exp(np.array([1.0, 2, 3, 0.1, 0.2, 0.3]))
     np.testing.assert_allclose(umeyama(path, apply(T, path), with_scale=False), T, atol=1e-6)
 

@@ -35,7 +35,9 @@ def test_models_have_many_names(name: str | None, ours: str) -> None:
 
 @pytest.mark.parametrize("name", ["fov", "double_sphere", "ds", "omni", "MEI", "eucm", "ftheta"])
 def test_models_that_are_not_supported_are_named(name: str) -> None:
-    with pytest.raises(CalibrationError, match="which is not supported: calibrate with one of none, radtan") as error:
+    with pytest.raises(
+        CalibrationError, match="which is not supported: calibrate with one of none, radtan"
+    ) as error:
         lens_model(name)
     assert "\n" not in str(error.value)
 
@@ -53,11 +55,16 @@ def test_zeros_at_the_end_change_nothing() -> None:
 
 
 def test_what_a_model_does_not_have_is_not_dropped() -> None:
-    assert lens("equidistant", (0.1, 0.0, 0.0, 0.0, 0.2)) == ("equidistant", (0.1, 0.0, 0.0, 0.0, 0.2))
+    assert lens("equidistant", (0.1, 0.0, 0.0, 0.0, 0.2)) == (
+        "equidistant",
+        (0.1, 0.0, 0.0, 0.0, 0.2),
+    )
     assert lens("radtan", (0.1, 0.2, 0.3)) == ("radtan", (0.1, 0.2, 0.3))
     assert lens("equidistant", ()) == ("equidistant", ())
     for name in (None, "none", "pinhole"):
-        with pytest.raises(CalibrationError, match=r"5 coefficients, but its model is '(none|pinhole)'"):
+        with pytest.raises(
+            CalibrationError, match=r"5 coefficients, but its model is '(none|pinhole)'"
+        ):
             lens(name, (0.1, 0.0, 0.0, 0.0, 0.0))
 
 
@@ -85,4 +92,6 @@ def test_where_lenses_fold_back() -> None:
 def test_coefficients_that_bend_nothing_overflow_nothing() -> None:
     with np.errstate(all="raise", under="ignore"):
         assert widest_angle((0.0, 0.0, 0.0, 5e-324)) == np.pi
-        assert widest_angle((-0.1, 1e-300, -5e-265, 5e-324)) == pytest.approx(widest_angle((-0.1, 0.0, 0.0, 0.0)))
+        assert widest_angle((-0.1, 1e-300, -5e-265, 5e-324)) == pytest.approx(
+            widest_angle((-0.1, 0.0, 0.0, 0.0))
+        )

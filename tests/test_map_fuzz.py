@@ -63,9 +63,9 @@ class Saved:
     def is_the_saved_one(self) -> bool:
         """Whether the file, which was changed, loads what was saved; if it loads at all."""
         found = load_map(self.path)
-        return same_map(found.map, self.loaded.map) and {k: v.tobytes() for k, v in found.places.items()} == {
-            k: v.tobytes() for k, v in self.loaded.places.items()
-        }
+        return same_map(found.map, self.loaded.map) and {
+            k: v.tobytes() for k, v in found.places.items()
+        } == {k: v.tobytes() for k, v in self.loaded.places.items()}
 
 
 @pytest.fixture
@@ -115,7 +115,11 @@ DAMAGES = st.one_of(
     st.tuples(st.just("drop"), PLACE, st.integers(1, 3000)),
     st.tuples(st.just("copy"), PLACE, PLACE, st.integers(1, 3000)),
     st.tuples(st.just("cut"), PLACE),
-    st.tuples(st.just("number"), PLACE, st.sampled_from([0, 1, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFE, 0xFFFFFFFF])),
+    st.tuples(
+        st.just("number"),
+        PLACE,
+        st.sampled_from([0, 1, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFE, 0xFFFFFFFF]),
+    ),
 )
 
 
@@ -164,11 +168,36 @@ def test_damage_is_refused_or_changes_nothing(saved: Saved, data: st.DataObject)
 # -- values --------------------------------------------------------------------------------------------------
 
 NUMBERS = st.sampled_from(
-    [0, -1, 1, 2, 7, 2**31, 2**53, 2**62, -(2**63), 0.5, -0.0, 1e-200, 1e200, 1e308, np.inf, -np.inf, np.nan]
+    [
+        0,
+        -1,
+        1,
+        2,
+        7,
+        2**31,
+        2**53,
+        2**62,
+        -(2**63),
+        0.5,
+        -0.0,
+        1e-200,
+        1e200,
+        1e308,
+        np.inf,
+        -np.inf,
+        np.nan,
+    ]
 )
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.just(10**400),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=8)
+    | st.just(10**400),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=6), inner, max_size=3)
+    ),
     max_leaves=6,
 )
 DTYPES = st.sampled_from(
@@ -198,9 +227,13 @@ def changed_array(data: st.DataObject, array: np.ndarray) -> np.ndarray:
             warnings.simplefilter("ignore")
             return np.zeros(array.shape, data.draw(DTYPES, "dtype"))
     if kind == "shape":
-        return array.reshape(data.draw(st.sampled_from([(-1,), (1, -1), (-1, 1), array.shape[::-1]]), "shape"))
+        return array.reshape(
+            data.draw(st.sampled_from([(-1,), (1, -1), (-1, 1), array.shape[::-1]]), "shape")
+        )
     if kind == "rows" and array.ndim:
-        return np.resize(array, (data.draw(st.integers(0, 2 * len(array)), "rows"), *array.shape[1:]))
+        return np.resize(
+            array, (data.draw(st.integers(0, 2 * len(array)), "rows"), *array.shape[1:])
+        )
     array = array.copy()
     if array.dtype.kind not in "ifc":
         return array
@@ -208,7 +241,13 @@ def changed_array(data: st.DataObject, array: np.ndarray) -> np.ndarray:
         warnings.simplefilter("ignore")
         if array.dtype.kind == "i":
             info = np.iinfo(array.dtype)
-            number = int(np.clip(np.nan_to_num(number), info.min, info.max - 1025 if info.bits == 64 else info.max))
+            number = int(
+                np.clip(
+                    np.nan_to_num(number),
+                    info.min,
+                    info.max - 1025 if info.bits == 64 else info.max,
+                )
+            )
         if kind == "shift":
             array += np.asarray(number).astype(array.dtype)
         elif kind == "entry" and array.size:
@@ -229,7 +268,11 @@ def used(path: Path, folder: Path) -> None:
     write_g2o(folder / "a.g2o", nodes, edges, fixed)
     write_colmap(folder / "model", found.map, part)
     build_scene(
-        found.map, part, found.map.session - 1, Trajectory(np.zeros(0), np.zeros((0, 4, 4))), min_covisibility=30
+        found.map,
+        part,
+        found.map.session - 1,
+        Trajectory(np.zeros(0), np.zeros((0, 4, 4))),
+        min_covisibility=30,
     )
     found.map.append_map(found.map)
     save_map(folder / "again.npz", found.map)
@@ -238,7 +281,9 @@ def used(path: Path, folder: Path) -> None:
 
 @given(st.data())
 @examples
-def test_values_are_refused_or_can_be_used(saved: Saved, tmp_path: Path, data: st.DataObject) -> None:
+def test_values_are_refused_or_can_be_used(
+    saved: Saved, tmp_path: Path, data: st.DataObject
+) -> None:
     """With a checksum that is right, as whoever makes such a file would give it."""
     arrays: Arrays = dict(saved.arrays)
     for _ in range(data.draw(st.integers(1, 2), "changes")):
@@ -261,11 +306,26 @@ HEADERS = st.one_of(
     st.binary(max_size=300),
     st.text(max_size=100).map(lambda text: text.encode("utf-8", "replace")),
     st.tuples(
-        st.sampled_from(["'<f8'", "'|O'", "'<U1'", "'<U99999999'", "'|V0'", "[('a', '<f8')]", "'<i8', 7", "None"]),
+        st.sampled_from(
+            [
+                "'<f8'",
+                "'|O'",
+                "'<U1'",
+                "'<U99999999'",
+                "'|V0'",
+                "[('a', '<f8')]",
+                "'<i8', 7",
+                "None",
+            ]
+        ),
         st.sampled_from(["False", "True", "0", "None"]),
-        st.lists(st.sampled_from([0, 1, 3, 5, -1, 2**31, 2**62, 2**64, 10**30]), max_size=4).map(tuple),
+        st.lists(st.sampled_from([0, 1, 3, 5, -1, 2**31, 2**62, 2**64, 10**30]), max_size=4).map(
+            tuple
+        ),
         st.sampled_from(["", "(" * 3000, "-" * 3000, "[" * 200, "\\x00", "9" * 5000]),
-    ).map(lambda h: f"{{'descr': {h[0]}, 'fortran_order': {h[1]}, 'shape': {h[3]}{h[2]}, }}".encode()),
+    ).map(
+        lambda h: f"{{'descr': {h[0]}, 'fortran_order': {h[1]}, 'shape': {h[3]}{h[2]}, }}".encode()
+    ),
 )
 
 
@@ -275,7 +335,9 @@ HEADERS = st.one_of(
     version=st.sampled_from([b"\x01\x00", b"\x02\x00", b"\x03\x00", b"\x09\x00"]),
 )
 @examples
-def test_headers_are_refused_or_change_nothing(saved: Saved, name: int, header: bytes, version: bytes) -> None:
+def test_headers_are_refused_or_change_nothing(
+    saved: Saved, name: int, header: bytes, version: bytes
+) -> None:
     chosen = sorted(saved.arrays)[name % len(saved.arrays)]
     with zipfile.ZipFile(saved.path, "w") as archive:
         for key, values in saved.arrays.items():
@@ -283,7 +345,11 @@ def test_headers_are_refused_or_change_nothing(saved: Saved, name: int, header: 
             np.save(buffer, values)
             content = buffer.getvalue()
             if key == chosen:
-                length = struct.pack("<H", len(header)) if version == b"\x01\x00" else struct.pack("<L", len(header))
+                length = (
+                    struct.pack("<H", len(header))
+                    if version == b"\x01\x00"
+                    else struct.pack("<L", len(header))
+                )
                 content = b"\x93NUMPY" + version + length + header + content[128:]
             archive.writestr(f"{key}.npy", content)
     with bounded(saved.path):

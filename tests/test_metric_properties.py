@@ -17,7 +17,9 @@ STEPS = (Step(), Step(6), Step(1.0, "m"), Step(0.5, "s"), Step(1.0, "m", all_pai
 FIGURES = ("ate_rmse_m", "ate_mean_m", "ate_median_m", "ate_max_m", "rpe_trans_m", "rpe_rot_deg")
 
 seeds = st.integers(0, 10_000)
-motions = st.lists(st.floats(-2.0, 2.0), min_size=6, max_size=6).map(lambda xi: se3_exp(np.array(xi)))
+motions = st.lists(st.floats(-2.0, 2.0), min_size=6, max_size=6).map(
+    lambda xi: se3_exp(np.array(xi))
+)
 alignments = st.sampled_from(ALIGNMENTS)
 steps = st.sampled_from(STEPS)
 hypothesis = settings(deadline=None, max_examples=40)
@@ -39,7 +41,9 @@ def figures(estimate, truth, align="se3", step=STEPS[0], names=FIGURES):
 def test_a_common_motion_of_the_world_changes_nothing(seed, T, align, step):
     estimate, truth = pair(seed)
     moved = transform_trajectory(T, estimate), transform_trajectory(T, truth)
-    assert figures(*moved, align, step) == pytest.approx(figures(estimate, truth, align, step), rel=1e-6, abs=1e-9)
+    assert figures(*moved, align, step) == pytest.approx(
+        figures(estimate, truth, align, step), rel=1e-6, abs=1e-9
+    )
 
 
 @hypothesis
@@ -62,12 +66,18 @@ def test_nor_its_scale_when_that_is_aligned(seed, log_scale, step):
 
 
 @hypothesis
-@given(seeds, st.sampled_from(("se3", "first-pose", "none")), st.sampled_from([Step(), Step(6), Step(0.5, "s")]))
+@given(
+    seeds,
+    st.sampled_from(("se3", "first-pose", "none")),
+    st.sampled_from([Step(), Step(6), Step(0.5, "s")]),
+)
 def test_the_two_may_change_places_where_lengths_are_not_fitted_and_steps_not_measured_along_one_of_them(
     seed, align, step
 ):
     estimate, truth = pair(seed)
-    assert figures(truth, estimate, align, step) == pytest.approx(figures(estimate, truth, align, step), rel=1e-6)
+    assert figures(truth, estimate, align, step) == pytest.approx(
+        figures(estimate, truth, align, step), rel=1e-6
+    )
 
 
 @hypothesis

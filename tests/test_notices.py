@@ -13,7 +13,10 @@ def test_notices_are_shown_and_kept_once_each_with_their_counts() -> None:
         LOGGER.warning("a plain warning of the log")
         notice(LOGGER, "time_unit", "read as %s", "ns")
     notice(LOGGER, "later", "nobody listens any more")
-    expected = [Notice("duplicate_stamps", 3, "3 of 60 images are left out"), Notice("time_unit", 1, "read as ns")]
+    expected = [
+        Notice("duplicate_stamps", 3, "3 of 60 images are left out"),
+        Notice("time_unit", 1, "read as ns"),
+    ]
     assert shown == handler.notices == expected
 
 

@@ -113,14 +113,22 @@ def test_imports_go_downwards(module: str) -> None:
             continue
         imported, other = package_of(name), room_of(name)
         assert LAYERS[imported] <= LAYERS[own], f"{module} imports {name}, which is above it"
-        assert imported == own or not {imported, own} <= APART, f"{module} imports {name}, which is beside it"
-        assert other in (None, room) or own in MAY_IMPORT_ROOMS or module == "spslam.pipeline", f"{module}: {name}"
-        assert (level > 0) == (room is not None and other == room), f"{module}: {name} is relative inside a room only"
+        assert imported == own or not {imported, own} <= APART, (
+            f"{module} imports {name}, which is beside it"
+        )
+        assert other in (None, room) or own in MAY_IMPORT_ROOMS or module == "spslam.pipeline", (
+            f"{module}: {name}"
+        )
+        assert (level > 0) == (room is not None and other == room), (
+            f"{module}: {name} is relative inside a room only"
+        )
 
 
 def test_no_folder_holds_too_many_modules() -> None:
     folders = [path.parent for path in [*MODULES.values(), *(ROOT / "tests").rglob("*.py")]]
-    assert {folder: folders.count(folder) for folder in folders if folders.count(folder) > MOST_MODULES} == {}
+    assert {
+        folder: folders.count(folder) for folder in folders if folders.count(folder) > MOST_MODULES
+    } == {}
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -144,15 +152,17 @@ def test_what_is_no_room_loads_nothing_heavy() -> None:
         f"loaded = {{*{[*HEAVY]!r}, *{[f'spslam.{room}' for room in ROOMS]!r}}} & set(sys.modules)\n"
         "sys.exit(f'loaded: {loaded}' if loaded else 0)"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
 
 
 def test_import_of_spslam_is_light() -> None:
-    code = (
-        "import sys, spslam; sys.exit(' '.join({'torch', 'g2opy', 'open3d', 'numpy', 'cv2'} & set(sys.modules)) or 0)"
+    code = "import sys, spslam; sys.exit(' '.join({'torch', 'g2opy', 'open3d', 'numpy', 'cv2'} & set(sys.modules)) or 0)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
@@ -170,21 +180,37 @@ def test_a_run_with_a_warm_cache_needs_no_torch(tmp_path: Path) -> None:
     environment = {**os.environ, "SPSLAM_CACHE": str(tmp_path / "cache")}
     for warm in (False, True):
         done = subprocess.run(
-            [sys.executable, "-c", code, *run], cwd=ROOT, capture_output=True, text=True, check=False, env=environment
+            [sys.executable, "-c", code, *run],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+            env=environment,
         )
         assert (done.returncode == 0) == warm, done.stderr
 
 
 def test_every_package_folder_is_listed() -> None:
-    setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
-    folders = {path.parent for folder in ("spslam", *ROOMS) for path in (ROOT / folder).rglob("__init__.py")}
+    setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"][
+        "setuptools"
+    ]
+    folders = {
+        path.parent
+        for folder in ("spslam", *ROOMS)
+        for path in (ROOT / folder).rglob("__init__.py")
+    }
     folders = {folder.relative_to(ROOT).as_posix() for folder in folders}
     names = {
-        folder.replace("/", ".") if folder.startswith("spslam") else "spslam." + folder.replace("/", ".")
+        folder.replace("/", ".")
+        if folder.startswith("spslam")
+        else "spslam." + folder.replace("/", ".")
         for folder in folders
     }
     assert names == set(setuptools["packages"])
-    assert setuptools["package-dir"] == {"spslam": "spslam", **{f"spslam.{room}": room for room in ROOMS}}
+    assert setuptools["package-dir"] == {
+        "spslam": "spslam",
+        **{f"spslam.{room}": room for room in ROOMS},
+    }
 
 
 @pytest.mark.parametrize("room", ROOMS)

@@ -114,7 +114,12 @@ class FakeSlam:
     """Finds the true pose of every frame from `first` on."""
 
     def __init__(self, first: int = 0, bug_at: int | None = None) -> None:
-        self.config, self.statistics, self.first, self.bug_at = Config(), Statistics(), first, bug_at
+        self.config, self.statistics, self.first, self.bug_at = (
+            Config(),
+            Statistics(),
+            first,
+            bug_at,
+        )
         self.sighting = Sighting(np.array([[10.0, 20.0], [30.0, 40.0]]), np.array([3, -1]))
         self.tracked: list[int] = []
         self.finished = False
@@ -143,9 +148,13 @@ class FakeSlam:
             with self.statistics.stage(name):
                 pass
         if frame.index < self.first:
-            return TrackResult(frame.index, frame.timestamp, TrackState.INITIALIZING, reason="too little parallax")
+            return TrackResult(
+                frame.index, frame.timestamp, TrackState.INITIALIZING, reason="too little parallax"
+            )
         self.tracked.append(frame.index)
-        return TrackResult(frame.index, frame.timestamp, TrackState.TRACKING, pose(frame.index), 7, 9)
+        return TrackResult(
+            frame.index, frame.timestamp, TrackState.TRACKING, pose(frame.index), 7, 9
+        )
 
     def finish(self) -> None:
         self.finished = True
@@ -187,7 +196,8 @@ def real_pictures() -> None:
 def _quick_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if "real_pictures" not in request.fixturenames:
         monkeypatch.setattr(
-            "spslam.reports.writers.plot_trajectory", lambda path, *args, **kwargs: path.write_bytes(b"\x89PNG")
+            "spslam.reports.writers.plot_trajectory",
+            lambda path, *args, **kwargs: path.write_bytes(b"\x89PNG"),
         )
         monkeypatch.setattr("spslam.reports.writers.render_scene", lambda *args, **kwargs: False)
 
@@ -228,11 +238,19 @@ def test_track_all_shows_every_frame_to_viewer_and_progress() -> None:
     assert isinstance(statuses[-1], Status)
     assert (statuses[-1].done, statuses[-1].total, statuses[-1].result.index) == (10, 10, 9)
     assert all(status.fps > 0 for status in statuses)
-    assert len(record.results) == len(record.frame_ms) == len(record.read_ms) == len(record.done_s) == 9
+    assert (
+        len(record.results)
+        == len(record.frame_ms)
+        == len(record.read_ms)
+        == len(record.done_s)
+        == 9
+    )
     assert record.done_s == sorted(record.done_s)
 
 
-def test_frames_dropped_in_real_time_are_frames_without_a_pose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_frames_dropped_in_real_time_are_frames_without_a_pose(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     track = FakeSlam.track
 
     def slow(slam: FakeSlam, frame: Frame, observations: None) -> TrackResult:
@@ -244,7 +262,11 @@ def test_frames_dropped_in_real_time_are_frames_without_a_pose(tmp_path: Path, m
     metrics = run_fake(tmp_path / "out", slam, realtime=True).metrics
     tracked = len(slam.tracked)
     assert 0 < tracked < 10, "frames come every 0.1 s"
-    assert (metrics["frames"], metrics["tracked"], metrics["dropped_frames"]) == (10, tracked, 10 - tracked)
+    assert (metrics["frames"], metrics["tracked"], metrics["dropped_frames"]) == (
+        10,
+        tracked,
+        10 - tracked,
+    )
     assert metrics["share_tracked"] == tracked / 10
 
 
@@ -260,8 +282,12 @@ def test_run_writes_every_file(tmp_path: Path, real_pictures: None) -> None:
     assert names | OPTIONAL == OUTPUT_NAMES
     assert [path.name for path in tmp_path.iterdir()] == ["out"], "nothing else is left behind"
     truth = poses(range(10))
-    np.testing.assert_allclose(read_tum(folder / "trajectory.tum").positions, truth.positions, atol=1e-8)
-    np.testing.assert_allclose(read_kitti(folder / "trajectory.kitti").positions, truth.positions, atol=1e-8)
+    np.testing.assert_allclose(
+        read_tum(folder / "trajectory.tum").positions, truth.positions, atol=1e-8
+    )
+    np.testing.assert_allclose(
+        read_kitti(folder / "trajectory.kitti").positions, truth.positions, atol=1e-8
+    )
     assert len(read_tum(folder / "keyframes.tum")) == 1
     assert len(load_map(folder / "map.npz").map.positions) == 5
     ran = Config(features=FeatureConfig(max_concurrency=2))
@@ -280,7 +306,9 @@ def test_run_writes_every_file(tmp_path: Path, real_pictures: None) -> None:
         ((), set()),
     ],
 )
-def test_a_run_writes_the_outputs_that_were_chosen(outputs: tuple[str, ...], files: set[str], tmp_path: Path) -> None:
+def test_a_run_writes_the_outputs_that_were_chosen(
+    outputs: tuple[str, ...], files: set[str], tmp_path: Path
+) -> None:
     outcome = run_fake(tmp_path / "out", outputs=outputs)
     always = {"trajectory.tum", "config.yaml", "metrics.json", "log.txt"}
     assert {path.name for path in (tmp_path / "out").iterdir()} == always | files
@@ -320,7 +348,9 @@ def test_a_report_that_fails_costs_no_other_result(
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names | OPTIONAL == OUTPUT_NAMES - {"report.html"}
     assert "a bug in the page" in caplog.text
-    assert "ZeroDivisionError: a bug in the page" in (tmp_path / "out" / "log.txt").read_text(encoding="utf-8")
+    assert "ZeroDivisionError: a bug in the page" in (tmp_path / "out" / "log.txt").read_text(
+        encoding="utf-8"
+    )
 
 
 @pytest.mark.parametrize(
@@ -333,7 +363,9 @@ def test_a_report_that_fails_costs_no_other_result(
         ("write_report", "report.html"),
     ],
 )
-def test_nothing_optional_ends_a_run(writer: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_optional_ends_a_run(
+    writer: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken(*args: object, **kwargs: object) -> None:
         raise RuntimeError("latex was not found\nin /usr/bin\n" + 80 * "and so on ")
 
@@ -341,11 +373,17 @@ def test_nothing_optional_ends_a_run(writer: str, name: str, tmp_path: Path, mon
     monkeypatch.setattr(f"spslam.reports.writers.{writer}", broken)
     outcome = run_fake(tmp_path / "out")
     assert outcome.failure is None
-    assert {path.name for path in (tmp_path / "out").iterdir()} | OPTIONAL == OUTPUT_NAMES - {name} | OPTIONAL
+    assert {path.name for path in (tmp_path / "out").iterdir()} | OPTIONAL == OUTPUT_NAMES - {
+        name
+    } | OPTIONAL
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))
     assert metrics == outcome.metrics
     assert metrics["results_not_written"] == 1
-    told = {"topic": "output_failed", "count": 1, "text": f"{name} was not written: latex was not found"}
+    told = {
+        "topic": "output_failed",
+        "count": 1,
+        "text": f"{name} was not written: latex was not found",
+    }
     assert metrics["notices"] == [told]
 
 
@@ -362,13 +400,17 @@ def no_room_for(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", ["trajectory.kitti", "keyframes.tum", "map.npz"])
-def test_a_map_without_room_costs_no_trajectory(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_map_without_room_costs_no_trajectory(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("spslam.reports.writers.render_scene", lambda *args: True)
     no_room_for(name, monkeypatch)
     outcome = run_fake(tmp_path / "out")
     assert isinstance(outcome.failure, OutputError)
     assert str(outcome.failure) == f"{name} could not be written, the other results are there"
-    assert {path.name for path in (tmp_path / "out").iterdir()} | OPTIONAL == OUTPUT_NAMES - {name} | OPTIONAL
+    assert {path.name for path in (tmp_path / "out").iterdir()} | OPTIONAL == OUTPUT_NAMES - {
+        name
+    } | OPTIONAL
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))
     assert metrics["results_not_written"] == 1
     reason = f"{name} was not written: cannot write {name}: No space left on device"
@@ -376,14 +418,18 @@ def test_a_map_without_room_costs_no_trajectory(name: str, tmp_path: Path, monke
 
 
 @pytest.mark.parametrize("name", ["trajectory.tum", "metrics.json"])
-def test_what_a_run_is_for_cannot_be_left_out(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_run_is_for_cannot_be_left_out(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     no_room_for(name, monkeypatch)
     with pytest.raises(OutputError, match=rf"cannot write .*{name}: No space left on device"):
         run_fake(tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_log_without_room_is_told_once_and_costs_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_log_without_room_is_told_once_and_costs_nothing(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     with RunLog() as log:
         log.open(Path("/dev/full"))
         for _ in range(3):
@@ -393,7 +439,9 @@ def test_a_log_without_room_is_told_once_and_costs_nothing(tmp_path: Path, capfd
     assert capfd.readouterr().err == ""
 
 
-def test_bytes_of_a_path_that_are_no_text_are_written_as_numbers(tmp_path: Path, real_pictures: None) -> None:
+def test_bytes_of_a_path_that_are_no_text_are_written_as_numbers(
+    tmp_path: Path, real_pictures: None
+) -> None:
     folder = tmp_path / os.fsdecode(b"\xffout")
     sequence = FakeSequence()
     sequence.name = f"odd {os.fsdecode(bytes([0xFF]))} $x_ name"
@@ -403,10 +451,14 @@ def test_bytes_of_a_path_that_are_no_text_are_written_as_numbers(tmp_path: Path,
     assert {path.name for path in folder.iterdir()} | OPTIONAL == OUTPUT_NAMES
     for name in ("metrics.json", "log.txt", "report.html", "config.yaml"):
         (folder / name).read_bytes().decode("utf-8")
-    assert json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["source"] == str(folder)
+    assert json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["source"] == str(
+        folder
+    )
 
 
-def test_a_truth_of_positions_only_gives_the_absolute_error(tmp_path: Path, real_pictures: None) -> None:
+def test_a_truth_of_positions_only_gives_the_absolute_error(
+    tmp_path: Path, real_pictures: None
+) -> None:
     sequence = FakeSequence()
     assert sequence.ground_truth is not None
     whole = sequence.ground_truth
@@ -414,7 +466,11 @@ def test_a_truth_of_positions_only_gives_the_absolute_error(tmp_path: Path, real
     sequence.ground_truth = Trajectory(whole.timestamps, whole.T_world_cam, "body", False, origin)
     metrics = run_fake(tmp_path / "out", sequence=sequence).metrics
     assert metrics["ate_rmse_m"] == pytest.approx(0, abs=1e-9)
-    assert (metrics["rpe_trans_m"], metrics["rpe_rot_deg"], metrics["compared"]) == (None, None, "positions")
+    assert (metrics["rpe_trans_m"], metrics["rpe_rot_deg"], metrics["compared"]) == (
+        None,
+        None,
+        "positions",
+    )
     assert (metrics["ground_truth_rows"], metrics["ground_truth_rows_left_out"]) == (12, 2)
     assert metrics["ground_truth_rows_left_out_because"] == "2 with nan, inf or too few numbers"
     written = read_tum(tmp_path / "out" / "ground_truth.tum")
@@ -437,7 +493,9 @@ def test_the_truth_of_a_run_lasts_as_long_as_the_run(tmp_path: Path) -> None:
     np.testing.assert_allclose(stamps, 0.1 * np.arange(11) - 0.05, atol=1e-9)
 
 
-def test_a_comparison_that_breaks_costs_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_comparison_that_breaks_costs_no_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken(*args: object) -> None:
         raise np.linalg.LinAlgError("SVD did not converge")
 
@@ -456,7 +514,11 @@ def test_every_frame_that_was_read_has_a_row(tmp_path: Path) -> None:
     assert [int(row["frame"]) for row in rows] == [0, 1, 2, 3, 5, 6, 7, 8, 9]
     assert [row["state"] for row in rows[2:4]] == ["initializing", "tracking"]
     assert rows[0]["reason"] == "too little parallax"
-    assert (rows[3]["inliers"], rows[3]["matches"], rows[3]["reprojection_error_px"]) == ("7", "9", "")
+    assert (rows[3]["inliers"], rows[3]["matches"], rows[3]["reprojection_error_px"]) == (
+        "7",
+        "9",
+        "",
+    )
     assert all(float(row["frame_ms"]) >= float(row["stage_features_ms"]) >= 0 for row in rows)
 
 
@@ -485,7 +547,9 @@ def test_health_is_summed_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         if i in (0, 5):
             return TrackResult(i, frame.timestamp, TrackState.LOST, reason="dark: brightness 0")
         slam.tracked.append(i)
-        covariance = np.diag([0.02, 0.02, 0.05, 9.0, 9.0, 9.0]) ** 2 if i > 1 else np.full((6, 6), np.nan)
+        covariance = (
+            np.diag([0.02, 0.02, 0.05, 9.0, 9.0, 9.0]) ** 2 if i > 1 else np.full((6, 6), np.nan)
+        )
         error = 0.5 if i > 1 else float("nan")
         return TrackResult(
             i, frame.timestamp, TrackState.TRACKING, pose(i), inliers=10 * i, coverage=0.1 * i, covariance=covariance,
@@ -497,10 +561,19 @@ def test_health_is_summed_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     slam.statistics.losses.append(Loss(5, 0.5, "dark", "dark: brightness 0", 1))
     metrics = run_fake(tmp_path / "out", slam).metrics
     assert (metrics["inliers_median"], metrics["inliers_p5"]) == (50.0, pytest.approx(13.5))
-    assert (metrics["coverage_median"], metrics["coverage_p5"]) == (pytest.approx(0.5), pytest.approx(0.135))
+    assert (metrics["coverage_median"], metrics["coverage_p5"]) == (
+        pytest.approx(0.5),
+        pytest.approx(0.135),
+    )
     assert metrics["reprojection_error_median_px"] == 0.5
     assert metrics["position_sigma_median_m"] == pytest.approx(np.sqrt(0.0033))
-    loss = {"frame": 5, "timestamp": 0.5, "cause": "dark", "reason": "dark: brightness 0", "frames": 1}
+    loss = {
+        "frame": 5,
+        "timestamp": 0.5,
+        "cause": "dark",
+        "reason": "dark: brightness 0",
+        "frames": 1,
+    }
     assert (metrics["losses"], metrics["losses_count"]) == ([loss], 1)
     assert json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8")) == metrics
 
@@ -522,11 +595,16 @@ def test_frames_without_a_pose_are_counted(tmp_path: Path, monkeypatch: pytest.M
     assert isinstance(metrics["start_to_first_pose_s"], float)
     assert metrics["start_to_first_pose_s"] > 100
     assert metrics["initialisation_delay_s"] == pytest.approx(0.3)
-    assert metrics["recall_1m"] == pytest.approx(0.5), "as many frames are near the truth as have a pose"
+    assert metrics["recall_1m"] == pytest.approx(0.5), (
+        "as many frames are near the truth as have a pose"
+    )
 
 
 def test_mono_is_aligned_by_sim3(tmp_path: Path) -> None:
-    assert run_fake(tmp_path / "out", sequence=FakeSequence(sensor="mono")).metrics["alignment"] == "sim3"
+    assert (
+        run_fake(tmp_path / "out", sequence=FakeSequence(sensor="mono")).metrics["alignment"]
+        == "sim3"
+    )
 
 
 def small(size: float = 0.25) -> FakeSlam:
@@ -568,7 +646,9 @@ def test_mono_of_a_known_scale_has_a_length_without_ground_truth(tmp_path: Path)
 
 
 def test_a_scale_that_cannot_be_found_loses_nothing(tmp_path: Path) -> None:
-    outcome = run_fake(tmp_path / "out", small(), FakeSequence(sensor="mono"), scale=CameraHeight(1.65))
+    outcome = run_fake(
+        tmp_path / "out", small(), FakeSequence(sensor="mono"), scale=CameraHeight(1.65)
+    )
     assert isinstance(outcome.failure, ScaleError)
     assert "not to scale: 0 of 1 key frames show the ground" in str(outcome.failure)
     metrics = outcome.metrics
@@ -593,7 +673,9 @@ def test_without_ground_truth_errors_are_null(
     tmp_path: Path, sensor: str, has_length: bool, real_pictures: None
 ) -> None:
     metrics = run_fake(tmp_path / "out", sequence=FakeSequence(sensor=sensor, truth=False)).metrics
-    assert {metrics[key] for key in ("ate_rmse_m", "rpe_trans_m", "rpe_rot_deg", "scale", "alignment")} == {None}
+    assert {
+        metrics[key] for key in ("ate_rmse_m", "rpe_trans_m", "rpe_rot_deg", "scale", "alignment")
+    } == {None}
     assert (metrics["path_length_m"] is not None) == has_length
     assert (tmp_path / "out" / "trajectory.png").is_file()
 
@@ -611,7 +693,11 @@ def test_stop_ends_after_the_current_frame_and_writes(tmp_path: Path) -> None:
     slam = FakeSlam()
     outcome = run_fake(tmp_path / "out", slam, sequence, stop=lambda: len(slam.tracked) >= 4)
     assert outcome.stopped
-    assert (outcome.metrics["frames"], outcome.metrics["tracked"], outcome.metrics["ended"]) == (4, 4, "stopped")
+    assert (outcome.metrics["frames"], outcome.metrics["tracked"], outcome.metrics["ended"]) == (
+        4,
+        4,
+        "stopped",
+    )
     assert len(read_tum(tmp_path / "out" / "trajectory.tum")) == 4
 
 
@@ -631,7 +717,11 @@ def test_a_read_that_blocks_is_left_behind_by_a_stop(tmp_path: Path) -> None:
     outcome = run_fake(tmp_path / "out", slam, sequence, stop=lambda: len(slam.tracked) >= 3)
     assert time.monotonic() - begin < 10
     sequence.go_on.set()
-    assert (outcome.metrics["frames"], outcome.metrics["ended"], outcome.failure) == (3, "stopped", None)
+    assert (outcome.metrics["frames"], outcome.metrics["ended"], outcome.failure) == (
+        3,
+        "stopped",
+        None,
+    )
     assert len(read_tum(tmp_path / "out" / "trajectory.tum")) == 3
 
 
@@ -642,7 +732,9 @@ def test_a_stopped_run_begins_no_picture_later_than_people_wait(
     slam = FakeSlam()
     metrics = run_fake(tmp_path / "out", slam, stop=lambda: len(slam.tracked) >= 4).metrics
     assert metrics["results_not_written"] == 3
-    assert "trajectory.png, map.png, report.html not written: the run was stopped" in str(metrics["notices"])
+    assert "trajectory.png, map.png, report.html not written: the run was stopped" in str(
+        metrics["notices"]
+    )
     assert (tmp_path / "out" / "map.ply").is_file()
 
 
@@ -671,7 +763,11 @@ def test_failure_in_the_middle_keeps_what_was_computed(tmp_path: Path) -> None:
     sequence.fails_at = 6
     outcome = run_fake(tmp_path / "out", slam, sequence)
     assert isinstance(outcome.failure, FrameError)
-    assert (outcome.metrics["tracked"], outcome.metrics["ended"], slam.finished) == (6, "failed", True)
+    assert (outcome.metrics["tracked"], outcome.metrics["ended"], slam.finished) == (
+        6,
+        "failed",
+        True,
+    )
     assert "the disk is gone" in (tmp_path / "out" / "log.txt").read_text(encoding="utf-8")
 
 
@@ -682,7 +778,9 @@ def test_a_bug_in_the_middle_keeps_results_and_traceback(tmp_path: Path) -> None
     assert outcome.metrics["tracked"] == 6
 
 
-def test_failure_comes_before_that_of_writing_a_broken_map(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failure_comes_before_that_of_writing_a_broken_map(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(FakeSlam, "trajectory", lambda self: 1 / 0)
     sequence = FakeSequence()
     sequence.fails_at = 6
@@ -717,7 +815,9 @@ def test_nothing_tracked_names_the_cause_that_is_known(tmp_path: Path) -> None:
     assert "too little parallax" not in str(outcome.failure)
 
 
-def test_reasons_that_differ_in_their_numbers_are_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reasons_that_differ_in_their_numbers_are_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def track(slam: FakeSlam, frame: Frame, observations: None) -> TrackResult:
         reason = f"the camera moved {0.1 * frame.index:.1f} px" if frame.index % 3 else "first view"
         return TrackResult(frame.index, frame.timestamp, TrackState.INITIALIZING, reason=reason)
@@ -745,7 +845,9 @@ def test_earlier_run_is_replaced_as_a_whole(tmp_path: Path) -> None:
     (out / "trajectory.tum").write_text("old")
     run_fake(out, sequence=FakeSequence(count=5))
     assert len(read_tum(out / "trajectory.tum")) == 5
-    assert not (out / "map.png").is_file() or (out / "map.png").read_bytes() != b"from the run before"
+    assert (
+        not (out / "map.png").is_file() or (out / "map.png").read_bytes() != b"from the run before"
+    )
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
@@ -754,7 +856,9 @@ def test_empty_folder_is_taken(tmp_path: Path) -> None:
     assert run_fake(tmp_path / "out").folder == tmp_path / "out"
 
 
-@pytest.mark.parametrize("names", [["notes.md"], ["metrics.json", "config.yaml", "thesis.pdf"], ["metrics.json"]])
+@pytest.mark.parametrize(
+    "names", [["notes.md"], ["metrics.json", "config.yaml", "thesis.pdf"], ["metrics.json"]]
+)
 def test_foreign_folder_is_refused_before_the_run(tmp_path: Path, names: list[str]) -> None:
     out = tmp_path / "out"
     out.mkdir()
@@ -829,9 +933,16 @@ def test_totals_count_what_was_given(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert (metrics["frames"], metrics["tracked"], metrics["left_out_frames"]) == (22, 10, 12)
     assert metrics["share_tracked"] == pytest.approx(10 / 22)
     assert metrics["left_out_why"] == "10 equal time stamp, 1 stray name, 1 no right image"
-    assert (metrics["time_unit"], metrics["time_duplicates"], metrics["time_left_out"]) == ("s", 10, 12)
+    assert (metrics["time_unit"], metrics["time_duplicates"], metrics["time_left_out"]) == (
+        "s",
+        10,
+        12,
+    )
     assert metrics["time_rate_hz"] == pytest.approx(10.0) and metrics["time_gaps"] == 0
     print_outcome(outcome)
     printed = " ".join(capsys.readouterr().out.split())
-    assert "10 of 22 tracked (45.5 %), 12 left out (10 equal time stamp, 1 stray name, 1 no right image)" in printed
+    assert (
+        "10 of 22 tracked (45.5 %), 12 left out (10 equal time stamp, 1 stray name, 1 no right image)"
+        in printed
+    )
     assert "time stamps seconds, 0.000000 to 0.900000 s, 10 a second, no gaps" in printed

@@ -13,9 +13,16 @@ FRAMES = 20
 
 
 def run(arguments: list[str], **variables: str) -> subprocess.CompletedProcess[str]:
-    environment = {key: value for key, value in os.environ.items() if key != "OPENBLAS_NUM_THREADS"} | variables
+    environment = {
+        key: value for key, value in os.environ.items() if key != "OPENBLAS_NUM_THREADS"
+    } | variables
     return subprocess.run(
-        [sys.executable, *arguments], cwd=FOLDER, env=environment, capture_output=True, text=True, check=False
+        [sys.executable, *arguments],
+        cwd=FOLDER,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 
@@ -32,7 +39,10 @@ def test_products_do_not_follow_from_the_threads_of_blas() -> None:
         "rng = np.random.default_rng(0)\n"
         "print(hashlib.sha256((rng.normal(size=(300, 2048)) @ rng.normal(size=2048)).tobytes()).hexdigest())\n"
     )
-    default, one, two = (run(["-c", code], **threads) for threads in ({}, *({"OPENBLAS_NUM_THREADS": n} for n in "12")))
+    default, one, two = (
+        run(["-c", code], **threads)
+        for threads in ({}, *({"OPENBLAS_NUM_THREADS": n} for n in "12"))
+    )
     assert default.returncode == 0, default.stderr
     assert default.stdout == one.stdout == two.stdout
     assert default.stderr == one.stderr == ""
@@ -46,10 +56,22 @@ def test_the_same_bytes_again(tmp_path: Path) -> None:
 
     def digests(name: str, *options: str, **variables: str) -> list[str]:
         out = tmp_path / name
-        command = ["run_slam.py", "demo-small", "--sensor", "stereo", "--max-frames", str(FRAMES), "--out", str(out)]
+        command = [
+            "run_slam.py",
+            "demo-small",
+            "--sensor",
+            "stereo",
+            "--max-frames",
+            str(FRAMES),
+            "--out",
+            str(out),
+        ]
         done = run([*command, "--cache", str(features), *options], **variables)
         assert done.returncode == 0, done.stderr
-        return [hashlib.sha256((out / file).read_bytes()).hexdigest() for file in ("map.npz", "trajectory.tum")]
+        return [
+            hashlib.sha256((out / file).read_bytes()).hexdigest()
+            for file in ("map.npz", "trajectory.tum")
+        ]
 
     cold = digests("cold", PYTHONHASHSEED="0")
     assert len(list(features.rglob("*.features"))) >= FRAMES
@@ -58,4 +80,7 @@ def test_the_same_bytes_again(tmp_path: Path) -> None:
         data = bytearray(path.read_bytes())
         data[len(data) // 2] ^= 1
         path.write_bytes(data)
-    assert digests("damaged", "--set", "features.threads=1", PYTHONHASHSEED="2", OMP_NUM_THREADS="1") == cold
+    assert (
+        digests("damaged", "--set", "features.threads=1", PYTHONHASHSEED="2", OMP_NUM_THREADS="1")
+        == cold
+    )

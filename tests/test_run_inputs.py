@@ -34,7 +34,12 @@ def test_image_names_in_nanoseconds(tmp_path: Path, capsys: pytest.CaptureFixtur
     for name in ("left", "right"):
         rename(folder, name, 14378659749280, 50_000_000)
     code, metrics = run(folder, out=tmp_path / "out")
-    assert (code, metrics["tracked"], metrics["frames"], metrics["time_unit"]) == (0, FRAMES, FRAMES, "ns")
+    assert (code, metrics["tracked"], metrics["frames"], metrics["time_unit"]) == (
+        0,
+        FRAMES,
+        FRAMES,
+        "ns",
+    )
     assert metrics["time_rate_hz"] == pytest.approx(20.0)
     assert "nanoseconds, 14378.659749 to" in " ".join(capsys.readouterr().out.split())
     trajectory = read_tum(tmp_path / "out" / "trajectory.tum")
@@ -47,10 +52,16 @@ def test_a_video_whose_rate_changes_is_as_exact_as_one_whose_rate_does_not(tmp_p
     folder = write_world(tmp_path / "images", "mono", 2)
     shutil.copy(folder / "calibration.yaml", tmp_path / "calibration.yaml")
     images = [world_frame(index).image for index in kept]
-    path = write_matroska(tmp_path / "walk.mkv", images, [index / 20 for index in kept], announced_s=3.6)
+    path = write_matroska(
+        tmp_path / "walk.mkv", images, [index / 20 for index in kept], announced_s=3.6
+    )
     code, metrics = run(path, out=tmp_path / "out")
     assert (code, metrics["tracked"], metrics["frames"]) == (0, len(kept), len(kept))
-    assert (metrics["skipped_frames"], metrics["time_unit"], metrics["time_gaps"]) == (0, "container", 17)
+    assert (metrics["skipped_frames"], metrics["time_unit"], metrics["time_gaps"]) == (
+        0,
+        "container",
+        17,
+    )
     assert error_of(tmp_path / "out", "mono") < 0.02
     assert [found["topic"] for found in metrics["notices"]] == ["announced_frames"]
 
@@ -69,4 +80,7 @@ def test_half_of_the_images_with_the_stamps_of_others_count_as_given(
     printed = capsys.readouterr()
     assert "22 of 44 entries have a time stamp that was there before" in printed.err
     assert "22 left out (22 equal time stamp)" in " ".join(printed.out.split())
-    assert metrics["notices"][0]["topic"] == "duplicate_stamps" and metrics["notices"][0]["count"] == FRAMES // 2
+    assert (
+        metrics["notices"][0]["topic"] == "duplicate_stamps"
+        and metrics["notices"][0]["count"] == FRAMES // 2
+    )

@@ -26,7 +26,9 @@ FRAMES = np.arange(40)
         ("ms", 0, 33),
     ],
 )
-def test_steps_of_a_plausible_camera_tell_the_unit(unit: str, first: float, step: float, declared: str | None) -> None:
+def test_steps_of_a_plausible_camera_tell_the_unit(
+    unit: str, first: float, step: float, declared: str | None
+) -> None:
     stamps = first + step * FRAMES
     seconds, found = to_seconds(stamps, declared, "the list")
     assert found == unit
@@ -42,13 +44,16 @@ def test_a_unit_that_is_not_the_formats_is_told(caplog: pytest.LogCaptureFixture
         assert find_unit(5e7 * FRAMES, "ns", "the list") == "ns"
         assert not caplog.records
         assert find_unit(5e7 * FRAMES, "s", "the list") == "ns"
-    assert "the list: time stamps are read as nanoseconds (20 a second), not as seconds" in caplog.text
+    assert (
+        "the list: time stamps are read as nanoseconds (20 a second), not as seconds" in caplog.text
+    )
 
 
 def test_two_plausible_units_are_asked_for_unless_the_format_or_the_date_tells() -> None:
     slow = 14378659 + 1500 * FRAMES
     with pytest.raises(
-        TimestampError, match=r"1500 apart, .* milliseconds \(0\.6667 a second\) or microseconds .*ms\|us"
+        TimestampError,
+        match=r"1500 apart, .* milliseconds \(0\.6667 a second\) or microseconds .*ms\|us",
     ):
         find_unit(slow, None, "the list")
     assert find_unit(slow, "us", "the list") == "us"
@@ -65,7 +70,9 @@ def test_slow_recordings_stay_in_the_unit_of_the_format(caplog: pytest.LogCaptur
     assert issubclass(TimestampError, DatasetError) and issubclass(TimestampError, TrajectoryError)
 
 
-@pytest.mark.parametrize(("stamp", "unit"), [(1403715273.5, "s"), (1403715273500, "ms"), (1403715273262142976, "ns")])
+@pytest.mark.parametrize(
+    ("stamp", "unit"), [(1403715273.5, "s"), (1403715273500, "ms"), (1403715273262142976, "ns")]
+)
 def test_one_stamp_is_a_date_or_in_the_formats_unit(stamp: float, unit: str) -> None:
     assert find_unit(np.array([float(stamp)]), None, "the list") == unit
     assert find_unit(np.array([5.0]), "ns", "the list") == "ns"
@@ -98,7 +105,9 @@ def test_summary_counts_gaps_jitter_and_what_was_left_out() -> None:
     stamps = np.array([10.0, 10.1, 10.2, 10.4, 10.5, 11.5])
     summary = summarize_times(stamps, "ms", duplicates=2, left_out=3)
     assert summary.rate_hz == pytest.approx(10.0) and summary.gaps == 2
-    assert summary.longest_gap_s == pytest.approx(1.0) and summary.jitter_s == pytest.approx(0.0, abs=1e-12)
+    assert summary.longest_gap_s == pytest.approx(1.0) and summary.jitter_s == pytest.approx(
+        0.0, abs=1e-12
+    )
     text = "milliseconds, 10.000000 to 11.500000 s, 10 a second, 2 gaps (longest 1 s), jitter "
     assert str(summary).startswith(text) and str(summary).endswith("2 duplicates, 3 left out")
     jittered = np.arange(1000) * 0.05 + np.random.default_rng(0).normal(0, 0.003, 1000)

@@ -22,7 +22,11 @@ EUROC_HEADER = "#timestamp, p_RS_R_x [m], p_RS_R_y [m], p_RS_R_z [m], q_RS_w [],
 
 def some_trajectory(n=20, start=1_400_000_000.0, seed=0):
     rng = np.random.default_rng(seed)
-    return Trajectory(start + 0.05 * np.arange(n), se3_exp(rng.normal(size=(n, 6)) * [5, 5, 5, 1, 1, 1]), "left camera")
+    return Trajectory(
+        start + 0.05 * np.arange(n),
+        se3_exp(rng.normal(size=(n, 6)) * [5, 5, 5, 1, 1, 1]),
+        "left camera",
+    )
 
 
 def write(path, text):
@@ -41,7 +45,10 @@ def test_tum_files_give_back_what_was_written(tmp_path):
 
 def test_tum_files_say_where_their_scale_comes_from(tmp_path):
     trajectory = Trajectory(np.zeros(1), np.eye(4)[None], "left camera")
-    for scale, end in (("", "(frame: left camera)"), ("2 m from frame 1 to 3", "; scale: 2 m from frame 1 to 3)")):
+    for scale, end in (
+        ("", "(frame: left camera)"),
+        ("2 m from frame 1 to 3", "; scale: 2 m from frame 1 to 3)"),
+    ):
         write_tum(tmp_path / "t.tum", trajectory, scale)
         assert (tmp_path / "t.tum").read_text(encoding="utf-8").splitlines()[0].endswith(end)
         assert len(read_tum(tmp_path / "t.tum")) == 1
@@ -57,7 +64,9 @@ def test_kitti_files_give_back_what_was_written(tmp_path):
 
 
 def test_files_are_the_same_every_time_and_precise(tmp_path):
-    trajectory = Trajectory(np.array([0.1, 1_403_715_524.907_143]), np.stack([np.eye(4)] * 2) * [[-0.0 + 1.0]])
+    trajectory = Trajectory(
+        np.array([0.1, 1_403_715_524.907_143]), np.stack([np.eye(4)] * 2) * [[-0.0 + 1.0]]
+    )
     for write_it, name in ((write_tum, "a"), (write_kitti, "b")):
         write_it(tmp_path / name, trajectory)
         once = (tmp_path / name).read_bytes()
@@ -89,14 +98,23 @@ def test_euroc_has_nanoseconds_the_real_part_first_and_the_body(tmp_path):
     )
     for trajectory in (read_euroc(path), read_trajectory(path)):
         assert trajectory.frame == "body"
-        np.testing.assert_allclose(trajectory.timestamps, [1403715524.907143168, 1403715524.957143168], atol=3e-7)
-        np.testing.assert_allclose(trajectory.T_world_cam[0, :3, :3], np.diag([1.0, -1.0, -1.0]), atol=1e-15)
+        np.testing.assert_allclose(
+            trajectory.timestamps, [1403715524.907143168, 1403715524.957143168], atol=3e-7
+        )
+        np.testing.assert_allclose(
+            trajectory.T_world_cam[0, :3, :3], np.diag([1.0, -1.0, -1.0]), atol=1e-15
+        )
         np.testing.assert_allclose(trajectory.positions[1], [0.6, 1.9, 0.9])
 
 
 def test_nanoseconds_in_tums_format_are_recognised(tmp_path):
-    path = write(tmp_path / "f.txt", "1403715529112143517.000000 0 0 0 0 0 0 1\n1403715529162143517.0 1 0 0 0 0 0 1\n")
-    np.testing.assert_allclose(read_trajectory(path).timestamps, [1403715529.1121435, 1403715529.1621435], atol=1e-6)
+    path = write(
+        tmp_path / "f.txt",
+        "1403715529112143517.000000 0 0 0 0 0 0 1\n1403715529162143517.0 1 0 0 0 0 0 1\n",
+    )
+    np.testing.assert_allclose(
+        read_trajectory(path).timestamps, [1403715529.1121435, 1403715529.1621435], atol=1e-6
+    )
 
 
 def test_each_format_is_recognised(tmp_path):
@@ -114,7 +132,10 @@ def test_comments_blank_lines_windows_line_ends_and_a_byte_order_mark_do_not_mat
 
 
 def test_poses_out_of_order_are_sorted_and_repeated_stamps_dropped_with_a_warning(tmp_path, caplog):
-    path = write(tmp_path / "t.txt", "".join(f"{t} {x} 0 0 0 0 0 1\n" for t, x in [(2, 5), (1, 6), (2, 7), (3, 8)]))
+    path = write(
+        tmp_path / "t.txt",
+        "".join(f"{t} {x} 0 0 0 0 0 1\n" for t, x in [(2, 5), (1, 6), (2, 7), (3, 8)]),
+    )
     with caplog.at_level(logging.WARNING):
         trajectory = read_tum(path)
     assert trajectory.timestamps.tolist() == [1.0, 2.0, 3.0]
@@ -131,7 +152,10 @@ def test_poses_out_of_order_are_sorted_and_repeated_stamps_dropped_with_a_warnin
         ("# only a comment\n", "no line of numbers"),
         ("1.0\n2.0\n", "found 1 columns in line 1"),
         ("1 0 0 0 1 0 0 1\n", "found none in 1 rows: 1 with a quaternion that has not length 1"),
-        ("1 0 nan 0 0 0 0 1\n2 0 inf 0 0 0 0 1\n", "found none in 2 rows: 2 with nan, inf or too few numbers"),
+        (
+            "1 0 nan 0 0 0 0 1\n2 0 inf 0 0 0 0 1\n",
+            "found none in 2 rows: 2 with nan, inf or too few numbers",
+        ),
         ("-1 0 0 0 0 1 0 0 0 0 1 0\n", "found none in 1 rows: 1 without a rotation matrix"),
         ("rgb/1.png\nrgb/2.png\n", "no line of numbers"),
     ],
@@ -181,7 +205,9 @@ def test_a_file_that_cannot_be_written_is_an_output_error(tmp_path):
 def test_files_get_the_permissions_of_ordinary_files(tmp_path):
     write_tum(tmp_path / "t.tum", some_trajectory(2))
     (tmp_path / "plain").touch()
-    assert stat.S_IMODE((tmp_path / "t.tum").stat().st_mode) == stat.S_IMODE((tmp_path / "plain").stat().st_mode)
+    assert stat.S_IMODE((tmp_path / "t.tum").stat().st_mode) == stat.S_IMODE(
+        (tmp_path / "plain").stat().st_mode
+    )
 
 
 def test_the_published_trajectories_can_be_read(test_data):
@@ -208,7 +234,9 @@ def test_times_of_frames_are_the_first_column_of_any_list(tmp_path):
         ("1700000000000000\n1700000000050000\n", [1700000000.0, 1700000000.05]),
         ("exposure,timestamp [ms],name\n4,100,a\n5,150,b\n", [0.1, 0.15]),
     ):  # fmt: skip
-        np.testing.assert_allclose(read_times(write(tmp_path / "times.txt", text)), expected, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(
+            read_times(write(tmp_path / "times.txt", text)), expected, rtol=0, atol=1e-6
+        )
 
 
 @pytest.mark.parametrize(
@@ -222,7 +250,9 @@ def test_times_of_frames_are_the_first_column_of_any_list(tmp_path):
     ],
 )
 def test_what_are_no_times_is_refused(tmp_path, text, found):
-    with pytest.raises(TrajectoryError, match=rf"times\.txt: expected increasing times .*found {found}"):
+    with pytest.raises(
+        TrajectoryError, match=rf"times\.txt: expected increasing times .*found {found}"
+    ):
         read_times(write(tmp_path / "times.txt", text))
 
 
@@ -237,4 +267,6 @@ def test_poses_without_times_are_numbered_and_can_be_given_times(tmp_path):
         read_trajectory(tmp_path / "t.kitti", trajectory.timestamps[:2])
     # A format with times keeps its own.
     write_tum(tmp_path / "t.tum", trajectory)
-    np.testing.assert_array_equal(read_trajectory(tmp_path / "t.tum", np.arange(9.0)).timestamps, trajectory.timestamps)
+    np.testing.assert_array_equal(
+        read_trajectory(tmp_path / "t.tum", np.arange(9.0)).timestamps, trajectory.timestamps
+    )

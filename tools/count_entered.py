@@ -55,7 +55,11 @@ class Entered:
         if code not in self._known:
             self._known[code] = _file_of_ours(code)
         file = self._known[code]
-        if file is not None and code.co_qualname not in self.files.get(file, ()) and not _imports(frame):
+        if (
+            file is not None
+            and code.co_qualname not in self.files.get(file, ())
+            and not _imports(frame)
+        ):
             self.files.setdefault(file, set()).add(code.co_qualname)
 
 
@@ -100,7 +104,15 @@ def count_entered(arguments: list[str]) -> dict[str, set[str]]:
 
 def warm_up(arguments: list[str], out: Path) -> None:
     """Fill the caches: the first run on a machine also converts and compares networks."""
-    command = [sys.executable, str(ROOT / "run_slam.py"), *arguments, "--max-frames", "1", "--outputs", "trajectory"]
+    command = [
+        sys.executable,
+        str(ROOT / "run_slam.py"),
+        *arguments,
+        "--max-frames",
+        "1",
+        "--outputs",
+        "trajectory",
+    ]
     subprocess.run([*command, "--out", str(out)], check=True, stdout=subprocess.DEVNULL)
 
 
@@ -117,7 +129,11 @@ def main() -> None:
         files = count_entered([*(given.arguments or ["demo-small"]), *out])
     for file, functions in sorted(files.items()):
         print(f"{file}: {', '.join(sorted(functions))}" if given.functions else file)
-    deeper = [file for file, functions in files.items() if any(not name.endswith("__init__") for name in functions)]
+    deeper = [
+        file
+        for file, functions in files.items()
+        if any(not name.endswith("__init__") for name in functions)
+    ]
     print(f"{len(files)} files; {len(files) - len(deeper)} of them only make an object")
     sys.exit(given.most is not None and len(files) > given.most)
 

@@ -36,7 +36,9 @@ def package(module: str) -> str:
     parts = module.split(".")
     if len(parts) < 2 or parts[1] in CORE:
         return "core"
-    is_folder = (ROOT / parts[1]).is_dir() if parts[1] in LINKED else (ROOT / "spslam" / parts[1]).is_dir()
+    is_folder = (
+        (ROOT / parts[1]).is_dir() if parts[1] in LINKED else (ROOT / "spslam" / parts[1]).is_dir()
+    )
     return parts[1] if is_folder or parts[1] in ALONE else "core"
 
 
@@ -62,7 +64,9 @@ def graph() -> dict[str, set[str]]:
             continue
         own = package(module)
         names = found.setdefault(own, set())
-        names |= {package(name) for name in imported(module, path) if name.split(".")[0] == "spslam"} - {own}
+        names |= {
+            package(name) for name in imported(module, path) if name.split(".")[0] == "spslam"
+        } - {own}
     return found
 
 
@@ -86,7 +90,11 @@ def reduced(edges: dict[str, set[str]]) -> dict[str, set[str]]:
         if name in reachable(edges, name):
             raise ValueError(f"{name} imports itself through {', '.join(sorted(edges[name]))}")
     return {
-        name: {one for one in targets if not any(one in reachable(edges, other) for other in targets - {one})}
+        name: {
+            one
+            for one in targets
+            if not any(one in reachable(edges, other) for other in targets - {one})
+        }
         for name, targets in edges.items()
     }
 
@@ -103,7 +111,9 @@ def main(arguments: list[str]) -> int:
     new = f"{head}{BEGIN}\n{mermaid(reduced(graph()))}\n{END}{tail}"
     if "--check" in arguments:
         if new != text:
-            sys.stderr.write("docs/architecture.md shows other imports; run: python tools/import_graph.py\n")
+            sys.stderr.write(
+                "docs/architecture.md shows other imports; run: python tools/import_graph.py\n"
+            )
         return int(new != text)
     PAGE.write_text(new, encoding="utf-8")
     return 0

@@ -60,9 +60,13 @@ def spslam(*arguments: str | Path) -> None:
     """Run a command of spslam, with the code of this folder."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "spslam", *map(str, arguments)]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
     if done.returncode != 0:
-        raise CannotMakeError(f"spslam {' '.join(command[3:])}: {done.stderr.strip().splitlines()[-1:]}")
+        raise CannotMakeError(
+            f"spslam {' '.join(command[3:])}: {done.stderr.strip().splitlines()[-1:]}"
+        )
 
 
 def run(name: str, *arguments: str | Path) -> Path:
@@ -90,7 +94,9 @@ def malaga() -> Path:
     return run("malaga", data("malaga_07") / "images", "--calibration", calibration)
 
 
-def screenshot(page: Path, picture: str, size: str, *, dark: bool = False, script: str = "") -> None:
+def screenshot(
+    page: Path, picture: str, size: str, *, dark: bool = False, script: str = ""
+) -> None:
     """A picture of an HTML page as Chromium shows it, with a script added to a copy of the page."""
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
@@ -99,7 +105,11 @@ def screenshot(page: Path, picture: str, size: str, *, dark: bool = False, scrip
         copy = Path(folder) / "page.html"
         copy.write_text(page.read_text(encoding="utf-8") + script, encoding="utf-8")
         command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
-        command += [f"--user-data-dir={folder}/profile", f"--window-size={size}", "--virtual-time-budget=5000"]
+        command += [
+            f"--user-data-dir={folder}/profile",
+            f"--window-size={size}",
+            "--virtual-time-budget=5000",
+        ]
         command += [f"--blink-settings=preferredColorScheme={0 if dark else 1}"]
         command += [f"--screenshot={PICTURES / picture}", copy.as_uri()]
         done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
@@ -111,7 +121,14 @@ def report() -> None:
     """The page of the demo, and a frame of a run that is dark twice."""
     page = run("demo", "demo") / "report.html"
     screenshot(page, "report_light.png", "1120,1180")
-    dark = run("dark", "demo-small", "--disturb", "dark:at=30,frames=14", "--disturb", "dark:at=56,frames=4")
+    dark = run(
+        "dark",
+        "demo-small",
+        "--disturb",
+        "dark:at=30,frames=14",
+        "--disturb",
+        "dark:at=56,frames=4",
+    )
     pointed = POINT_AT % {"chart": "points", "skip": 330, "across": 0.35}
     screenshot(dark / "report.html", "report_dark.png", "1120,1180", dark=True, script=pointed)
 
@@ -134,7 +151,16 @@ def view_kitti() -> None:
 
 
 def view_malaga() -> None:
-    spslam("view", malaga(), "--render", PICTURES / "view_malaga.png", "--size", VIEW_SIZE, "--colors", "age")
+    spslam(
+        "view",
+        malaga(),
+        "--render",
+        PICTURES / "view_malaga.png",
+        "--size",
+        VIEW_SIZE,
+        "--colors",
+        "age",
+    )
 
 
 def eval_picture() -> None:
@@ -143,10 +169,16 @@ def eval_picture() -> None:
     from spslam.trajectory import write_tum
 
     names = ("superpoint", "orb", "sift")
-    paths = [run(name, "demo-small", "--sensor", "stereo", "--extractor", name) / "trajectory.tum" for name in names]
+    paths = [
+        run(name, "demo-small", "--sensor", "stereo", "--extractor", name) / "trajectory.tum"
+        for name in names
+    ]
     with tempfile.TemporaryDirectory() as folder:
         # The legend has the names of the files.
-        copies = [shutil.copy(path, Path(folder) / f"{name}.tum") for name, path in zip(names, paths, strict=True)]
+        copies = [
+            shutil.copy(path, Path(folder) / f"{name}.tum")
+            for name, path in zip(names, paths, strict=True)
+        ]
         truth = open_sequence("demo-small").ground_truth
         assert truth is not None
         write_tum(Path(folder) / "truth.tum", truth)
@@ -170,11 +202,15 @@ def long_run() -> None:
     import numpy as np
 
     rows = np.array(_long_run_rows(LONG_RUN_FRAMES))
-    figure, (times, size, memory) = plt.subplots(3, 1, figsize=(8.8, 8.25), sharex=True, layout="constrained")
+    figure, (times, size, memory) = plt.subplots(
+        3, 1, figsize=(8.8, 8.25), sharex=True, layout="constrained"
+    )
     times.set_title(f"{LONG_RUN_FRAMES} frames of demo-loop at 320x240, stereo (dotted: laps)")
     block = 50
     mean = rows[: len(rows) // block * block, 1].reshape(-1, block).mean(axis=1)
-    times.plot(rows[block // 2 :: block, 0][: len(mean)], mean, label="processor time of the main thread")
+    times.plot(
+        rows[block // 2 :: block, 0][: len(mean)], mean, label="processor time of the main thread"
+    )
     times.set_ylabel("ms a frame")
     times.set_ylim(bottom=0)
     size.plot(rows[:, 0], rows[:, 2], color="tab:red", label="keyframes")
@@ -211,7 +247,9 @@ def _long_run_rows(frames: int) -> list[tuple[float, ...]]:
         begin = time.thread_time()
         slam.track(frame)
         spent = 1000 * (time.thread_time() - begin)
-        rows.append((frame.index, spent, slam.statistics.keyframes, slam.statistics.points, _resident_mb()))
+        rows.append(
+            (frame.index, spent, slam.statistics.keyframes, slam.statistics.points, _resident_mb())
+        )
     slam.finish()
     return rows
 
@@ -239,7 +277,9 @@ FIGURES: dict[str, Callable[[], None]] = {
 def main(names: list[str]) -> int:
     unknown = sorted(set(names) - set(FIGURES))
     if unknown:
-        sys.stderr.write(f"no figure is called {', '.join(unknown)}; there are {', '.join(FIGURES)}\n")
+        sys.stderr.write(
+            f"no figure is called {', '.join(unknown)}; there are {', '.join(FIGURES)}\n"
+        )
         return 2
     failed = False
     for name in names or FIGURES:

@@ -42,7 +42,11 @@ def _as_rows(value: Any) -> Any:
         return value
     if len(value) in (12, 16) and not any(isinstance(part, list) for part in value):
         value = [value[i : i + 4] for i in range(0, len(value), 4)]
-    return [*value, [0.0, 0.0, 0.0, 1.0]] if len(value) == 3 and all(_has_four(row) for row in value) else value
+    return (
+        [*value, [0.0, 0.0, 0.0, 1.0]]
+        if len(value) == 3 and all(_has_four(row) for row in value)
+        else value
+    )
 
 
 def _has_four(row: Any) -> bool:
@@ -51,7 +55,11 @@ def _has_four(row: Any) -> bool:
 
 def _flat(value: Any) -> Any:
     """OpenCV's distortion is a list in a list."""
-    return value[0] if isinstance(value, list) and len(value) == 1 and isinstance(value[0], list) else value
+    return (
+        value[0]
+        if isinstance(value, list) and len(value) == 1 and isinstance(value[0], list)
+        else value
+    )
 
 
 _Number = Annotated[float, BeforeValidator(_no_truth_value)]
@@ -67,7 +75,9 @@ class _Strict(BaseModel):
 
 
 class _Distortion(_Strict):
-    model: str | None = Field(None, description="lens model: radtan, equidistant or none, or another name of these")
+    model: str | None = Field(
+        None, description="lens model: radtan, equidistant or none, or another name of these"
+    )
     coefficients: Annotated[list[_Finite], BeforeValidator(_flat)] = Field(
         default=[], description="its coefficients, in OpenCV's order"
     )
@@ -80,12 +90,19 @@ class _CameraEntry(_Strict):
     fy: _Finite = Field(description="pixels")
     cx: _Finite = Field(description="pixels, centre of the first pixel = 0")
     cy: _Finite = Field(description="pixels, centre of the first pixel = 0")
-    fps: _Positive | None = Field(None, description="1/s; of the file numbers, where files are numbered")
-    readout_s: _Number = Field(0.0, description="of a rolling shutter, seconds from the first row to the last")
+    fps: _Positive | None = Field(
+        None, description="1/s; of the file numbers, where files are numbered"
+    )
+    readout_s: _Number = Field(
+        0.0, description="of a rolling shutter, seconds from the first row to the last"
+    )
     distortion: _Distortion = Field(default_factory=_Distortion, description="lens distortion")
 
     def camera(self) -> Camera:
-        if 0 < max(self.fx, self.fy) < _RELATIVE_FOCAL and 0 < max(self.cx, self.cy) < _RELATIVE_CENTRE:
+        if (
+            0 < max(self.fx, self.fy) < _RELATIVE_FOCAL
+            and 0 < max(self.cx, self.cy) < _RELATIVE_CENTRE
+        ):
             raise CalibrationError(
                 f"fx {self.fx:g} and cx {self.cx:g} are shares of the image's size, expected pixels: fx: "
                 f"{self.fx * self.width:.6g}, fy: {self.fy * self.height:.6g}, cx: {self.cx * self.width - 0.5:.6g}, "
@@ -108,7 +125,9 @@ class _CameraEntry(_Strict):
 
 class _CalibrationFile(_CameraEntry):
     right: _CameraEntry | None = Field(None, description="the right camera of a stereo pair")
-    T_left_right: _Rows | None = Field(None, description="right-camera coordinates to left ones, metres")
+    T_left_right: _Rows | None = Field(
+        None, description="right-camera coordinates to left ones, metres"
+    )
     depth_scale: Annotated[_Number, Field(ge=1e-3, le=1e9)] | None = Field(
         None, description="units of depth images per metre; without, floats are metres"
     )
@@ -118,7 +137,9 @@ class _CalibrationFile(_CameraEntry):
         if (self.right is None) != (self.T_left_right is None):
             raise ValueError("right and T_left_right belong together, found only one of them")
         if self.T_left_right is not None and not is_rigid(np.array(self.T_left_right)):
-            raise ValueError("T_left_right must be a rotation and a translation over a last row 0 0 0 1")
+            raise ValueError(
+                "T_left_right must be a rotation and a translation over a last row 0 0 0 1"
+            )
         return self
 
 
@@ -164,9 +185,13 @@ def load_calibration(path: str | Path) -> Calibration:
     # Both sides of a pair are odd in the same way, if they are.
     if not report_doubts(camera, f"calibration {path}") and right is not None:
         report_doubts(right, f"calibration {path}, right")
-    T_left_right = None if entry.T_left_right is None else orthonormalize(np.array(entry.T_left_right))
+    T_left_right = (
+        None if entry.T_left_right is None else orthonormalize(np.array(entry.T_left_right))
+    )
     if T_left_right is not None:
-        report_baseline(float(np.linalg.norm(T_left_right[:3, 3])), f"calibration {path}, T_left_right")
+        report_baseline(
+            float(np.linalg.norm(T_left_right[:3, 3])), f"calibration {path}, T_left_right"
+        )
     return Calibration(path, camera, entry.fps, right, T_left_right, entry.depth_scale)
 
 
@@ -196,7 +221,9 @@ def _validated(values: Any) -> _CalibrationFile:
         raise CalibrationError(_describe(error)) from None
     except (ValueError, TypeError, ArithmeticError, RecursionError) as error:
         # Numbers beyond any float, and lists that hold themselves.
-        raise CalibrationError(f"holds a value that is no calibration's: {one_line(str(error))}") from None
+        raise CalibrationError(
+            f"holds a value that is no calibration's: {one_line(str(error))}"
+        ) from None
 
 
 def _right_camera(entry: _CalibrationFile) -> Camera | None:
@@ -215,11 +242,17 @@ def _describe(error: ValidationError) -> str:
 
 
 def _mistake(item: Any) -> str:
-    key, value, message = ".".join(str(part) for part in item["loc"]), item["input"], str(item["msg"])
+    key, value, message = (
+        ".".join(str(part) for part in item["loc"]),
+        item["input"],
+        str(item["msg"]),
+    )
     message = message.removeprefix("Value error, ")
     if item["type"] == "extra_forbidden":
         name = str(item["loc"][-1])
-        meant = next((ours for pattern, ours in _OTHER_NAMES if pattern.fullmatch(name.lower())), None)
+        meant = next(
+            (ours for pattern, ours in _OTHER_NAMES if pattern.fullmatch(name.lower())), None
+        )
         return f"unknown key {one_line(key)}" + (f" (write {meant})" if meant else "")
     if item["type"] == "missing":
         return f"missing key {key}"
@@ -245,7 +278,9 @@ def _text_hint(value: str) -> str | None:
         return "expected pixels, not degrees: fx = width / 2 / tan(field of view / 2)"
     unit = re.fullmatch(r"([-+]?[\d.]+)\s*([a-zA-Zµ/]+)", text)
     if unit is not None:
-        return f"expected a number without a unit: write {unit[1]} if {unit[2]} is what this key is in"
+        return (
+            f"expected a number without a unit: write {unit[1]} if {unit[2]} is what this key is in"
+        )
     return None
 
 
@@ -277,8 +312,14 @@ _OTHER_NAMES = tuple(
             r"baseline(_m)?|b|bf|r|t|rotation|translation|extrinsics?|t_right_left|t_rl|t_lr",
             "T_left_right, 4 rows of 4 numbers",
         ),
-        (r"depth_?(map_?)?factor|depth_?unit(s)?|png_depth_scale|scale", "depth_scale, units per metre"),
+        (
+            r"depth_?(map_?)?factor|depth_?unit(s)?|png_depth_scale|scale",
+            "depth_scale, units per metre",
+        ),
         (r"rate(_hz)?|frame_?rate|hz|freq(uency)?", "fps"),
-        (r"rolling_?shutter.*|read_?out.*|line_?delay.*", "readout_s, seconds from the first row to the last"),
+        (
+            r"rolling_?shutter.*|read_?out.*|line_?delay.*",
+            "readout_s, seconds from the first row to the last",
+        ),
     )
 )

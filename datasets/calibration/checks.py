@@ -99,7 +99,11 @@ def _principal_point(camera: Camera) -> str | None:
     at = f"principal point ({camera.cx:.6g}, {camera.cy:.6g})"
     if max(abs(x / width - 0.5), abs(y / height - 0.5)) <= _OFF_CENTRE:
         return None
-    if abs(x / height - 0.5) <= 0.1 and abs(y / width - 0.5) <= 0.1 and (width, height) != (height, width):
+    if (
+        abs(x / height - 0.5) <= 0.1
+        and abs(y / width - 0.5) <= 0.1
+        and (width, height) != (height, width)
+    ):
         return (
             f"{at} is the centre of {height}x{width} pixels, the images have {width}x{height}: is the calibration "
             "for images turned by 90 degrees?"
@@ -107,7 +111,10 @@ def _principal_point(camera: Camera) -> str | None:
     if x > 0 and y > 0:
         across, down = width / 2 / x, height / 2 / y
         scale = math.sqrt(across * down)
-        if abs(across / down - 1.0) <= _SAME_SCALE and not 1 / (1 + _OFF_CENTRE) < scale < 1 + _OFF_CENTRE:
+        if (
+            abs(across / down - 1.0) <= _SAME_SCALE
+            and not 1 / (1 + _OFF_CENTRE) < scale < 1 + _OFF_CENTRE
+        ):
             near = min(_SCALES, key=lambda common: abs(math.log(common / scale)))
             scale = near if abs(near / scale - 1.0) <= _NEAR_SCALE else scale
             return (
@@ -115,7 +122,9 @@ def _principal_point(camera: Camera) -> str | None:
                 f"{width / scale:.0f}x{height / scale:.0f}? Then multiply fx, fy, cx and cy by {scale:.4g}"
             )
     if camera.cx == 0 or camera.cy == 0:
-        return f"{at} is the corner or edge of the {width}x{height} image: were cx and cy filled in?"
+        return (
+            f"{at} is the corner or edge of the {width}x{height} image: were cx and cy filled in?"
+        )
     if 0 < x < width and 0 < y < height:
         return None
     return (
@@ -152,7 +161,11 @@ def _fold(camera: Camera) -> str | None:
     across, down = np.linspace(0, camera.width - 1, _GRID), np.linspace(0, camera.height - 1, _GRID)
     pixels = np.stack(np.meshgrid(across, down), axis=-1).reshape(-1, 2)
     # What a wide lens sees behind itself is no fold.
-    places = camera.lens_rays(pixels) if camera.distortion_model == "equidistant" else camera.undistort(pixels)
+    places = (
+        camera.lens_rays(pixels)
+        if camera.distortion_model == "equidistant"
+        else camera.undistort(pixels)
+    )
     lost = float(np.mean(~np.isfinite(places).all(axis=1)))
     if lost <= _MOST_FOLDED:
         return None

@@ -40,9 +40,25 @@ _COLMAP_FOCALS = {
     "FOV": (2, "FOV"),
     "THIN_PRISM_FISHEYE": (2, "THIN_PRISM_FISHEYE"),
 }
-_MATRICES = ("camera_matrix", "Camera_Matrix", "cameraMatrix", "CameraMatrix", "K1", "M1", "cameraMatrix1", "K", "mtx")
+_MATRICES = (
+    "camera_matrix",
+    "Camera_Matrix",
+    "cameraMatrix",
+    "CameraMatrix",
+    "K1",
+    "M1",
+    "cameraMatrix1",
+    "K",
+    "mtx",
+)
 _DISTORTIONS = (
-    *("distortion_coefficients", "Distortion_Coefficients", "distortion_coeffs", "distCoeffs", "dist_coeffs"),
+    *(
+        "distortion_coefficients",
+        "Distortion_Coefficients",
+        "distortion_coeffs",
+        "distCoeffs",
+        "dist_coeffs",
+    ),
     *("dist_coeff", "dist", "D1", "distCoeffs1", "D", "distortion"),
 )
 _WIDTHS = ("image_width", "image_Width", "imageWidth", "width")
@@ -126,7 +142,9 @@ def _flow(values: Values) -> str:
     return "{" + ", ".join(f"{key}: {show(value)}" for key, value in values.items()) + "}"
 
 
-def _camera(size: Any, intrinsics: Any, model: Any = None, coefficients: Any = (), fps: Any = None) -> Filled:
+def _camera(
+    size: Any, intrinsics: Any, model: Any = None, coefficients: Any = (), fps: Any = None
+) -> Filled:
     """Our keys of (width, height), (fx, fy, cx, cy) and a lens, and a remark on a lens that is not supported."""
     values: Values = {}
     if size is not None:
@@ -156,7 +174,9 @@ def _floats(values: Any, count: int | None = None) -> tuple[float, ...]:
 def _matrix(value: Any) -> NDArray[np.float64]:
     """A matrix as OpenCV and ROS write it (rows, cols, data), or as lists."""
     if isinstance(value, dict):
-        return np.reshape(np.asarray(value["data"], dtype=np.float64), (int(value["rows"]), int(value["cols"])))
+        return np.reshape(
+            np.asarray(value["data"], dtype=np.float64), (int(value["rows"]), int(value["cols"]))
+        )
     return np.asarray(value, dtype=np.float64)
 
 
@@ -199,7 +219,11 @@ def _orb_slam(given: Values) -> Filled:
         model = "equidistant" if fisheye else "radtan" if any(bent) else "none"
         intrinsics = [given[f"{name}.{key}"] for key in ("fx", "fy", "cx", "cy")]
         return _camera(
-            None if None in size else size, intrinsics, model, () if model == "none" else bent, given.get("Camera.fps")
+            None if None in size else size,
+            intrinsics,
+            model,
+            () if model == "none" else bent,
+            given.get("Camera.fps"),
         )
 
     values, remark = side(prefix)
@@ -233,7 +257,11 @@ def _stella(given: Values) -> Filled:
 
 def _kalibr_cameras(given: Values) -> list[Values]:
     names = sorted(key for key in given if re.fullmatch(r"cam\d+", key))
-    return [given[name] for name in names if isinstance(given[name], dict) and "intrinsics" in given[name]]
+    return [
+        given[name]
+        for name in names
+        if isinstance(given[name], dict) and "intrinsics" in given[name]
+    ]
 
 
 def _kalibr(given: Values) -> Filled:
@@ -242,7 +270,9 @@ def _kalibr(given: Values) -> Filled:
         model = camera.get("distortion_model", "none") if kind == "pinhole" else kind
         # Other models have their own parameters in front.
         intrinsics = camera["intrinsics"][-4:]
-        return _camera(camera.get("resolution"), intrinsics, model, camera.get("distortion_coeffs", ()))
+        return _camera(
+            camera.get("resolution"), intrinsics, model, camera.get("distortion_coeffs", ())
+        )
 
     cameras = _kalibr_cameras(given)
     values, remark = side(cameras[0])
@@ -264,7 +294,12 @@ def _between(left: Values, right: Values) -> NDArray[np.float64] | None:
 def _rig(given: Values, key: str) -> bool:
     """Whether a list of cameras has this key in its first one."""
     cameras = given.get("cameras")
-    return isinstance(cameras, list) and bool(cameras) and isinstance(cameras[0], dict) and key in cameras[0]
+    return (
+        isinstance(cameras, list)
+        and bool(cameras)
+        and isinstance(cameras[0], dict)
+        and key in cameras[0]
+    )
 
 
 def _okvis(given: Values) -> Filled:
@@ -295,7 +330,11 @@ def _svo(given: Values) -> Filled:
 def _basalt(given: Values) -> Filled:
     entry, size = given["value0"]["intrinsics"][0], given["value0"]["resolution"][0]
     numbers, kind = entry["intrinsics"], entry["camera_type"]
-    names = ("k1", "k2", "p1", "p2", "k3", "k4", "k5", "k6") if "radtan" in kind else ("k1", "k2", "k3", "k4")
+    names = (
+        ("k1", "k2", "p1", "p2", "k3", "k4", "k5", "k6")
+        if "radtan" in kind
+        else ("k1", "k2", "k3", "k4")
+    )
     return _camera(
         size,
         [numbers[key] for key in ("fx", "fy", "cx", "cy")],
@@ -306,7 +345,10 @@ def _basalt(given: Values) -> Filled:
 
 def _camodocal(given: Values) -> Filled:
     size = (given["image_width"], given["image_height"]) if "image_width" in given else None
-    projection, bent = given.get("projection_parameters", {}), given.get("distortion_parameters", {})
+    projection, bent = (
+        given.get("projection_parameters", {}),
+        given.get("distortion_parameters", {}),
+    )
     kind = str(given.get("model_type", "PINHOLE"))
     if kind.upper().startswith("KANNALA"):
         intrinsics = [projection[key] for key in ("mu", "mv", "u0", "v0")]
@@ -314,7 +356,9 @@ def _camodocal(given: Values) -> Filled:
     if not kind.upper().startswith("PINHOLE"):
         return _camera(size, None, kind)
     intrinsics = [projection[key] for key in ("fx", "fy", "cx", "cy")]
-    return _camera(size, intrinsics, "radtan", [float(bent.get(key, 0.0)) for key in ("k1", "k2", "p1", "p2")])
+    return _camera(
+        size, intrinsics, "radtan", [float(bent.get(key, 0.0)) for key in ("k1", "k2", "p1", "p2")]
+    )
 
 
 def _vins(given: Values) -> Filled:
@@ -352,8 +396,15 @@ def _ros_file(given: Values) -> Filled:
 def _camera_matrix(given: Values) -> Filled:
     bent = _first(given, *_DISTORTIONS)
     width, height = _first(given, *_WIDTHS), _first(given, *_HEIGHTS)
-    size = _first(given, "image_size", "imageSize", "size") if width is None or height is None else (width, height)
-    fisheye = bool(given.get("fisheye_model")) or "fisheye" in str(given.get("distortion_model", "")).lower()
+    size = (
+        _first(given, "image_size", "imageSize", "size")
+        if width is None or height is None
+        else (width, height)
+    )
+    fisheye = (
+        bool(given.get("fisheye_model"))
+        or "fisheye" in str(given.get("distortion_model", "")).lower()
+    )
     values, remark = _camera(
         size,
         _of_matrix(_first(given, *_MATRICES)),
@@ -361,7 +412,9 @@ def _camera_matrix(given: Values) -> Filled:
         () if bent is None else _matrix(bent),
     )
     unsure = not fisheye and len(values.get("distortion", {}).get("coefficients", ())) == 4
-    return values, remark or ("model equidistant if it was calibrated with cv2.fisheye" if unsure else "")
+    return values, remark or (
+        "model equidistant if it was calibrated with cv2.fisheye" if unsure else ""
+    )
 
 
 def _open3d(given: Values) -> Filled:
@@ -393,26 +446,43 @@ def _colmap(text: str) -> Foreign | None:
         return Foreign(
             "a cameras.txt of COLMAP",
             values,
-            remark or "COLMAP counts pixels from their corners: cx and cy are half a pixel less here",
+            remark
+            or "COLMAP counts pixels from their corners: cx and cy are half a pixel less here",
         )
     return None
 
 
 def _kitti(text: str) -> Foreign | None:
-    rows = dict(re.findall(rf"^(P_rect_0\d|P\d|K_0\d|S_rect_0\d):((?:[ \t]+{_NUMBER})+)[ \t\r]*$", text, re.MULTILINE))
-    name = next((key for key in ("P_rect_00", "P0", "P_rect_02", "P2", "K_00") if key in rows), None)
+    rows = dict(
+        re.findall(
+            rf"^(P_rect_0\d|P\d|K_0\d|S_rect_0\d):((?:[ \t]+{_NUMBER})+)[ \t\r]*$",
+            text,
+            re.MULTILINE,
+        )
+    )
+    name = next(
+        (key for key in ("P_rect_00", "P0", "P_rect_02", "P2", "K_00") if key in rows), None
+    )
     if name is None:
         return None
     P = np.array([float(number) for number in rows[name].split()])
     matrix = P.reshape(3, -1)
     size = next((rows[key].split() for key in rows if key.startswith("S_rect")), None)
-    values, _ = _camera(None if size is None else [float(number) for number in size], _of_matrix(matrix[:, :3]))
-    return Foreign("a calibration of KITTI", values, f"of {name}; KITTI's own folders bring it along")
+    values, _ = _camera(
+        None if size is None else [float(number) for number in size], _of_matrix(matrix[:, :3])
+    )
+    return Foreign(
+        "a calibration of KITTI", values, f"of {name}; KITTI's own folders bring it along"
+    )
 
 
 def _tum_mono(text: str) -> Foreign | None:
     lines = [line.split() for line in text.splitlines() if line.strip()]
-    if len(lines) not in (3, 4) or len(lines[1]) != 2 or not all(word.isdigit() for word in lines[1]):
+    if (
+        len(lines) not in (3, 4)
+        or len(lines[1]) != 2
+        or not all(word.isdigit() for word in lines[1])
+    ):
         return None
     words = lines[0]
     name = "" if re.fullmatch(_NUMBER, words[0]) else words.pop(0).lower()
@@ -421,7 +491,12 @@ def _tum_mono(text: str) -> Foreign | None:
         return None
     scale = np.array([float(word) for word in lines[1] * 2]) if max(numbers[:4]) < 2 else np.ones(4)
     shift = (0.0, 0.0, _CORNER, _CORNER) if max(numbers[:4]) < 2 else (0.0,) * 4
-    kind = {"radtan": "radtan", "equidistant": "equidistant", "pinhole": "none", "kannalabrandt": "equidistant"}
+    kind = {
+        "radtan": "radtan",
+        "equidistant": "equidistant",
+        "pinhole": "none",
+        "kannalabrandt": "equidistant",
+    }
     model = kind.get(name, "fov" if len(numbers) == 5 and numbers[4] else "none")
     intrinsics = np.array(numbers[:4]) * scale - shift
     values, remark = _camera([int(word) for word in lines[1]], intrinsics, model, numbers[4:])
@@ -431,11 +506,16 @@ def _tum_mono(text: str) -> Foreign | None:
 def _ros_ini(text: str) -> Foreign | None:
     if not (re.search(r"^\[image\]", text, re.MULTILINE) and "camera matrix" in text):
         return None
-    size = [int(value) for value in re.findall(r"^(?:width|height)\s+(\d+)", text, re.MULTILINE)[:2]]
-    numbers = [
-        float(number) for number in re.findall(_NUMBER, text.split("camera matrix", 1)[1].split("distortion")[0])
+    size = [
+        int(value) for value in re.findall(r"^(?:width|height)\s+(\d+)", text, re.MULTILINE)[:2]
     ]
-    bent = [float(number) for number in text.split("distortion", 1)[1].strip().splitlines()[0].split()]
+    numbers = [
+        float(number)
+        for number in re.findall(_NUMBER, text.split("camera matrix", 1)[1].split("distortion")[0])
+    ]
+    bent = [
+        float(number) for number in text.split("distortion", 1)[1].strip().splitlines()[0].split()
+    ]
     values, remark = _camera(size, _of_matrix(numbers), "radtan", bent)
     return Foreign("a ROS camera calibration (.ini)", values, remark)
 
@@ -453,12 +533,16 @@ def _opencv_xml(text: str) -> Foreign | None:
 
 
 def _bare_numbers(text: str) -> Foreign | None:
-    lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    lines = [
+        line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")
+    ]
     if not lines or not all(_NUMBERS_ONLY.fullmatch(line) for line in lines):
         return None
     rows = [[float(number) for number in re.findall(_NUMBER, line)] for line in lines]
     if len(rows) == 1 and len(rows[0]) in (4, 8, 9):
-        values, remark = _camera(None, rows[0][:4], "radtan" if len(rows[0]) > 4 else None, rows[0][4:])
+        values, remark = _camera(
+            None, rows[0][:4], "radtan" if len(rows[0]) > 4 else None, rows[0][4:]
+        )
         return Foreign("a line of fx fy cx cy, as DROID-SLAM's", values, remark)
     if len(rows) in (3, 4) and len({len(row) for row in rows}) == 1 and len(rows[0]) in (3, 4):
         return Foreign("a camera matrix alone", _camera(None, _of_matrix(np.array(rows)))[0])
@@ -468,7 +552,9 @@ def _bare_numbers(text: str) -> Foreign | None:
 _KINDS: tuple[tuple[str, Callable[[Values], bool], Callable[[Values], Filled]], ...] = (
     (
         "an ORB-SLAM settings file",
-        lambda given: any(key.startswith(("Camera.", "Camera1.", "ORBextractor.")) for key in given),
+        lambda given: any(
+            key.startswith(("Camera.", "Camera1.", "ORBextractor.")) for key in given
+        ),
         _orb_slam,
     ),
     (
@@ -491,7 +577,10 @@ _KINDS: tuple[tuple[str, Callable[[Values], bool], Callable[[Values], Filled]], 
     ),
     (
         "a VINS configuration",
-        lambda given: any(key in given for key in ("cam0_calib", "image0_topic", "body_T_cam0", "extrinsicRotation")),
+        lambda given: any(
+            key in given
+            for key in ("cam0_calib", "image0_topic", "body_T_cam0", "extrinsicRotation")
+        ),
         _vins,
     ),
     (
@@ -501,7 +590,9 @@ _KINDS: tuple[tuple[str, Callable[[Values], bool], Callable[[Values], Filled]], 
     ),
     (
         "a ROS camera_info file",
-        lambda given: "camera_matrix" in given and ("projection_matrix" in given or "camera_name" in given),
+        lambda given: (
+            "camera_matrix" in given and ("projection_matrix" in given or "camera_name" in given)
+        ),
         _ros_file,
     ),
     (
@@ -516,5 +607,9 @@ _KINDS: tuple[tuple[str, Callable[[Values], bool], Callable[[Values], Filled]], 
         lambda given: any(isinstance(given.get(name), dict) for name in _MATRICES),
         _camera_matrix,
     ),
-    ("a calibration with a camera matrix", lambda given: any(name in given for name in _MATRICES), _camera_matrix),
+    (
+        "a calibration with a camera matrix",
+        lambda given: any(name in given for name in _MATRICES),
+        _camera_matrix,
+    ),
 )

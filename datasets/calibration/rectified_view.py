@@ -65,9 +65,13 @@ def check_side_by_side(T_left_right: Array) -> None:
             "stands, in metres"
         )
     if abs(y) > abs(x):
-        raise CalibrationError("the two cameras stand above each other; only side-by-side stereo is supported")
+        raise CalibrationError(
+            "the two cameras stand above each other; only side-by-side stereo is supported"
+        )
     if abs(z) > abs(x):
-        raise CalibrationError("the two cameras stand behind each other; only side-by-side stereo is supported")
+        raise CalibrationError(
+            "the two cameras stand behind each other; only side-by-side stereo is supported"
+        )
     if not x > 0:
         raise CalibrationError(
             f"the right camera stands {-x:.3f} m left of the left one: swap them, or invert the transform "
@@ -91,7 +95,9 @@ def rectified_view(left: Camera, right: Camera, T_left_right: Array) -> Rectifie
     look = looks.sum(axis=0)
     z = look - (look @ x) * x
     apart = math.degrees(math.acos(np.clip(looks[0] @ looks[1], -1.0, 1.0)))
-    nothing = CalibrationError(f"the two cameras look {apart:.0f} degrees apart, and no view is in both images")
+    nothing = CalibrationError(
+        f"the two cameras look {apart:.0f} degrees apart, and no view is in both images"
+    )
     if not np.linalg.norm(z) > 1e-6:
         raise nothing
     z /= np.linalg.norm(z)
@@ -112,7 +118,11 @@ def field_across(camera: Camera) -> float:
     """Field of view of a camera as it is along its middle row, radians; of a wide lens more than π."""
     row = (camera.height - 1) / 2.0
     rays = camera.lens_rays(np.array([[0.0, row], [camera.width - 1.0, row]]))
-    widest = widest_angle(camera.distortion) if camera.distortion_model == "equidistant" else math.pi / 2.0
+    widest = (
+        widest_angle(camera.distortion)
+        if camera.distortion_model == "equidistant"
+        else math.pi / 2.0
+    )
     ends = np.arctan2(rays[:, 0], rays[:, 2])
     ends = np.where(np.isfinite(ends), ends, (-widest, widest))
     return float(ends[1] - ends[0])
@@ -137,7 +147,9 @@ def _widest(lenses: tuple[tuple[Camera, Array], ...], along: float) -> Array | N
         middle = (size - 1.0) / 2.0 + shift * size
 
         def filled(focal: float, middle: Array = middle) -> bool:
-            rays = np.concatenate([(grid - middle) / focal + (along, 0.0), np.ones((len(grid), 1))], axis=1)
+            rays = np.concatenate(
+                [(grid - middle) / focal + (along, 0.0), np.ones((len(grid), 1))], axis=1
+            )
             return all(lens.in_image(lens.lens_pixels(rays @ R)).all() for lens, R in lenses)
 
         focal = _shortest(filled, shortest)
@@ -170,5 +182,8 @@ def _grid(size: Array) -> Array:
     inside = np.stack(
         np.meshgrid(np.linspace(0.0, width, _INSIDE), np.linspace(0.0, height, _INSIDE)), axis=-1
     ).reshape(-1, 2)
-    sides = [np.stack(np.broadcast_arrays(*pair), axis=-1) for pair in ((x, 0.0), (x, height), (0.0, y), (width, y))]
+    sides = [
+        np.stack(np.broadcast_arrays(*pair), axis=-1)
+        for pair in ((x, 0.0), (x, height), (0.0, y), (width, y))
+    ]
     return np.concatenate([*sides, inside])

@@ -75,7 +75,10 @@ class StereoRectifier:
         )
         self.T_left_rectified = make_transform(view.R_left.T, np.zeros(3))
         maps = _lens_maps if opencv is None else _opencv_maps
-        self._maps_left, self._maps_right = maps(left, view.R_left, view.K), maps(right, view.R_right, view.K)
+        self._maps_left, self._maps_right = (
+            maps(left, view.R_left, view.K),
+            maps(right, view.R_right, view.K),
+        )
         self.empty = max(_empty(left, self._maps_left), _empty(right, self._maps_right))
         if self.empty > _MOST_EMPTY:
             # OpenCV has a view of cameras, too, that look past each other.
@@ -106,7 +109,9 @@ class StereoRectifier:
         )
 
 
-def rectified_camera(left: Camera, right: Camera, T_left_right: NDArray[np.float64]) -> Camera | None:
+def rectified_camera(
+    left: Camera, right: Camera, T_left_right: NDArray[np.float64]
+) -> Camera | None:
     """The left camera with its baseline if the pair is rectified already, None if it must be rectified."""
     same = all(
         getattr(left, key) == getattr(right, key)
@@ -123,7 +128,9 @@ def rectified_camera(left: Camera, right: Camera, T_left_right: NDArray[np.float
     return replace(left, baseline_m=float(translation[0]))
 
 
-def _opencv_view(left: Camera, right: Camera, T_right_left: NDArray[np.float64]) -> RectifiedView | None:
+def _opencv_view(
+    left: Camera, right: Camera, T_right_left: NDArray[np.float64]
+) -> RectifiedView | None:
     """OpenCV's view of lenses that are no fisheye ones; None where it has none."""
     if "equidistant" in (left.distortion_model, right.distortion_model):
         return None
@@ -138,7 +145,9 @@ def _opencv_view(left: Camera, right: Camera, T_right_left: NDArray[np.float64])
         flags=cv2.CALIB_ZERO_DISPARITY,
         alpha=0,
     )
-    R0, R1, P0, P1 = (np.asarray(matrix, dtype=np.float64) for matrix in (R_left, R_right, P_left, P_right))
+    R0, R1, P0, P1 = (
+        np.asarray(matrix, dtype=np.float64) for matrix in (R_left, R_right, P_left, P_right)
+    )
     if not (np.isfinite([P0, P1]).all() and P1[0, 0] > 0 and P1[0, 3] < 0):
         return None
     return RectifiedView(R0, R1, P0[:, :3], -float(P1[0, 3] / P1[0, 0]))
@@ -155,17 +164,23 @@ def _coefficients(camera: Camera) -> NDArray[np.float64]:
 
 def _opencv_maps(camera: Camera, R: NDArray[np.float64], K: NDArray[np.float64]) -> _Maps:
     size = (camera.width, camera.height)
-    map_x, map_y = cv2.initUndistortRectifyMap(camera.K, _coefficients(camera), R, K, size, cv2.CV_32FC1)
+    map_x, map_y = cv2.initUndistortRectifyMap(
+        camera.K, _coefficients(camera), R, K, size, cv2.CV_32FC1
+    )
     return np.asarray(map_x, dtype=np.float32), np.asarray(map_y, dtype=np.float32)
 
 
 def _lens_maps(camera: Camera, R: NDArray[np.float64], K: NDArray[np.float64]) -> _Maps:
     """The same by our own lens functions: OpenCV's mirror what lies behind a fisheye lens into the image."""
     y, x = np.indices((camera.height, camera.width), dtype=np.float64)
-    rays = np.stack([(x - K[0, 2]) / K[0, 0], (y - K[1, 2]) / K[1, 1], np.ones_like(x)], axis=-1).reshape(-1, 3)
+    rays = np.stack(
+        [(x - K[0, 2]) / K[0, 0], (y - K[1, 2]) / K[1, 1], np.ones_like(x)], axis=-1
+    ).reshape(-1, 3)
     pixels = camera.lens_pixels(rays @ R)
     pixels = np.clip(np.where(np.isfinite(pixels), pixels, _NOWHERE_PX), _NOWHERE_PX, -_NOWHERE_PX)
-    map_x, map_y = pixels.astype(np.float32).reshape(camera.height, camera.width, 2).transpose(2, 0, 1)
+    map_x, map_y = (
+        pixels.astype(np.float32).reshape(camera.height, camera.width, 2).transpose(2, 0, 1)
+    )
     return np.ascontiguousarray(map_x), np.ascontiguousarray(map_y)
 
 

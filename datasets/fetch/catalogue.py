@@ -89,7 +89,9 @@ class PublicSequence:
     @property
     def side_files(self) -> tuple[PurePosixPath, ...]:
         """Files of it that do not lie in its folder, below the folder of all data: KITTI's poses."""
-        return tuple(p.target for p in self.parts if self.folder not in (p.target, *p.target.parents))
+        return tuple(
+            p.target for p in self.parts if self.folder not in (p.target, *p.target.parents)
+        )
 
 
 class Catalogue:
@@ -100,12 +102,18 @@ class Catalogue:
     """
 
     def __init__(self, datasets: Mapping[str, Any]) -> None:
-        self.sequences = {s.name: s for name, entry in datasets.items() for s in _sequences_of(name, entry)}
+        self.sequences = {
+            s.name: s for name, entry in datasets.items() for s in _sequences_of(name, entry)
+        }
 
     @classmethod
     def load(cls) -> Catalogue:
         """The one that comes with spslam."""
-        return cls(yaml.safe_load((files("spslam.datasets") / "catalogue.yaml").read_text(encoding="utf-8")))
+        return cls(
+            yaml.safe_load(
+                (files("spslam.datasets") / "catalogue.yaml").read_text(encoding="utf-8")
+            )
+        )
 
     def choose(self, names: Iterable[str]) -> list[PublicSequence]:
         """The sequences of these names, each once. A data set's name stands for all of its sequences.
@@ -122,13 +130,17 @@ class Catalogue:
         return [sequence for sequence in self.sequences.values() if archive in sequence.archives]
 
     def _find(self, name: str) -> list[PublicSequence]:
-        of_dataset = [sequence for sequence in self.sequences.values() if sequence.dataset == name.lower()]
+        of_dataset = [
+            sequence for sequence in self.sequences.values() if sequence.dataset == name.lower()
+        ]
         if of_dataset:
             return of_dataset
         known = self._by_spelling.get(_spelling(name))
         if known is None:
             close = get_close_matches(_spelling(name), self._by_spelling, n=_SUGGESTED, cutoff=0.5)
-            nearest = ", ".join(dict.fromkeys(self._by_spelling[spelling].name for spelling in close))
+            nearest = ", ".join(
+                dict.fromkeys(self._by_spelling[spelling].name for spelling in close)
+            )
             raise FetchError(
                 f"no public sequence {name!r}: "
                 + (f"did you mean {nearest}? " if nearest else "")
@@ -139,7 +151,9 @@ class Catalogue:
     @cached_property
     def _by_spelling(self) -> dict[str, PublicSequence]:
         whole = {_spelling(name): sequence for name, sequence in self.sequences.items()}
-        short = {_spelling(name.partition("-")[2]): sequence for name, sequence in self.sequences.items()}
+        short = {
+            _spelling(name.partition("-")[2]): sequence for name, sequence in self.sequences.items()
+        }
         return short | whole
 
 
@@ -149,10 +163,19 @@ def _spelling(name: str) -> str:
 
 def _sequences_of(dataset: str, entry: Mapping[str, Any]) -> list[PublicSequence]:
     keys = {name: _placeholders(key, entry) for name, key in entry["sequences"].items()}
-    used = [archive for words in keys.values() for archive in {_fill(p["archive"], words) for p in entry["parts"]}]
+    used = [
+        archive
+        for words in keys.values()
+        for archive in {_fill(p["archive"], words) for p in entry["parts"]}
+    ]
     archives = {
         name: Archive(
-            name, facts["url"], facts.get("bytes"), facts.get("about_bytes"), facts.get("md5"), used.count(name)
+            name,
+            facts["url"],
+            facts.get("bytes"),
+            facts.get("about_bytes"),
+            facts.get("md5"),
+            used.count(name),
         )
         for name, facts in entry["archives"].items()
     }
@@ -178,7 +201,9 @@ def _fill(text: str, words: Mapping[str, str]) -> str:
     return text.format_map(words)
 
 
-def _part(dataset: str, part: Mapping[str, str], words: Mapping[str, str], archives: Mapping[str, Archive]) -> Part:
+def _part(
+    dataset: str, part: Mapping[str, str], words: Mapping[str, str], archives: Mapping[str, Archive]
+) -> Part:
     return Part(
         archive=archives[_fill(part["archive"], words)],
         source=PurePosixPath(_fill(part["from"], words)),

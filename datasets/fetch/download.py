@@ -58,7 +58,9 @@ class Download:
         md5: its checksum, or None.
     """
 
-    def __init__(self, url: str, target: Path, exact_bytes: int | None = None, md5: str | None = None) -> None:
+    def __init__(
+        self, url: str, target: Path, exact_bytes: int | None = None, md5: str | None = None
+    ) -> None:
         self._url = url
         self._target = target
         self._exact_bytes = exact_bytes
@@ -82,7 +84,9 @@ class Download:
             self.part.replace(self._target)
             self._origin.unlink(missing_ok=True)
         except OSError as error:
-            raise FetchError(f"cannot write {self.part}: {reason(error)}; what is there is kept") from None
+            raise FetchError(
+                f"cannot write {self.part}: {reason(error)}; what is there is kept"
+            ) from None
 
     def _receive(self, progress: Progress, before: Callable[[int], None]) -> None:
         idle = 0

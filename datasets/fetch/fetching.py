@@ -77,7 +77,10 @@ class DataFolder:
         return sorted((self.root / _DOWNLOADS).glob("*.part"))
 
     def fetch(
-        self, sequences: Sequence[PublicSequence], progress: Progress, done: Callable[[PublicSequence, bool], None]
+        self,
+        sequences: Sequence[PublicSequence],
+        progress: Progress,
+        done: Callable[[PublicSequence, bool], None],
     ) -> list[Path]:
         """Download, check and unpack what is not there; an archive that nothing else is in is removed at the end.
 
@@ -102,7 +105,9 @@ class DataFolder:
                         self._fetch_archive(archive, missing, progress)
                     self._unpack(sequence, progress)
                 done(sequence, sequence not in missing)
-            archives = dict.fromkeys(archive for sequence in sequences for archive in sequence.archives)
+            archives = dict.fromkeys(
+                archive for sequence in sequences for archive in sequence.archives
+            )
             return [path for archive in archives if (path := self._tidy(archive)) is not None]
 
     def _downloaded_bytes(self, sequence: PublicSequence) -> int:
@@ -134,7 +139,9 @@ class DataFolder:
                 f"{found.files} with {found.bytes} found): move it away and call again"
             )
 
-    def _fetch_archive(self, archive: Archive, missing: Sequence[PublicSequence], progress: Progress) -> None:
+    def _fetch_archive(
+        self, archive: Archive, missing: Sequence[PublicSequence], progress: Progress
+    ) -> None:
         # What lies there under its final name was checked before it got that name.
         if self._archive(archive).is_file():
             return
@@ -143,7 +150,9 @@ class DataFolder:
 
         def check_room(coming: int) -> None:
             whole = coming + self._download(archive).length()
-            self._check_room(f"download {archive.name}", coming, whole * wanted // archive.sequences)
+            self._check_room(
+                f"download {archive.name}", coming, whole * wanted // archive.sequences
+            )
 
         if archive.expected_bytes is not None:
             check_room(max(archive.expected_bytes - self._download(archive).length(), 0))
@@ -163,10 +172,14 @@ class DataFolder:
         """Unpack a sequence to a folder of its own, and move it to its place when it is whole."""
         final = self.folder(sequence)
         final.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=final.parent, prefix=f".{final.name}.", suffix=".tmp"))
+        temporary = Path(
+            tempfile.mkdtemp(dir=final.parent, prefix=f".{final.name}.", suffix=".tmp")
+        )
         try:
             total = self._check_room_to_unpack(sequence, temporary)
-            self._unpack_parts(sequence, temporary, partial(progress, f"unpacking {sequence.name}"), total)
+            self._unpack_parts(
+                sequence, temporary, partial(progress, f"unpacking {sequence.name}"), total
+            )
             self._publish(sequence, temporary)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -181,7 +194,11 @@ class DataFolder:
         return total
 
     def _unpack_parts(
-        self, sequence: PublicSequence, temporary: Path, progress: Callable[[int, int | None], None], total: int
+        self,
+        sequence: PublicSequence,
+        temporary: Path,
+        progress: Callable[[int, int | None], None],
+        total: int,
     ) -> None:
         before = 0
         for part in sequence.parts:
@@ -199,7 +216,9 @@ class DataFolder:
         """Move what was unpacked to its place: the folder of the sequence last, for it says that all is there."""
         folder = temporary / sequence.folder
         contents = _contents(folder)
-        write_atomic(folder / _RECORD, json.dumps({"files": contents.files, "bytes": contents.bytes}))
+        write_atomic(
+            folder / _RECORD, json.dumps({"files": contents.files, "bytes": contents.bytes})
+        )
         for file in sequence.side_files:
             (self.root / file).parent.mkdir(parents=True, exist_ok=True)
             (temporary / file).replace(self.root / file)
@@ -240,7 +259,9 @@ def _extract(part: Part, folder: Path) -> Extract:
 
 
 def _contents(folder: Path) -> _Contents:
-    sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file() and path.name != _RECORD]
+    sizes = [
+        path.stat().st_size for path in folder.rglob("*") if path.is_file() and path.name != _RECORD
+    ]
     return _Contents(len(sizes), sum(sizes))
 
 
@@ -257,4 +278,6 @@ def _disk_errors_told(root: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise FetchError(f"cannot use {error.filename or root}: {reason(error)}; whole archives are kept") from None
+        raise FetchError(
+            f"cannot use {error.filename or root}: {reason(error)}; whole archives are kept"
+        ) from None

@@ -63,7 +63,11 @@ def unpacked_bytes(archive: Path, extract: Extract) -> int:
             if extract.inside is not None:
                 # The images in it are compressed already: it and what is in it are about of one size.
                 return 2 * _inner(file, archive, extract.inside).file_size
-            chosen = [info for info in file.infolist() if _below(PurePosixPath(info.filename), extract.source)]
+            chosen = [
+                info
+                for info in file.infolist()
+                if _below(PurePosixPath(info.filename), extract.source)
+            ]
             return sum(info.file_size for info in chosen)
 
 
@@ -96,7 +100,10 @@ def _unpack_inner(archive: Path, extract: Extract, progress: Callable[[int], Non
     """Unpack the archive in the archive, from a file of its own: a zip file is read from its end."""
     assert extract.inside is not None
     extract.target.parent.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(archive) as file, tempfile.TemporaryFile(dir=extract.target.parent) as inner:
+    with (
+        zipfile.ZipFile(archive) as file,
+        tempfile.TemporaryFile(dir=extract.target.parent) as inner,
+    ):
         with file.open(_inner(file, archive, extract.inside)) as source:
             copyfileobj(source, inner, _CHUNK)
         with _zip_members(inner) as members:
@@ -106,7 +113,9 @@ def _unpack_inner(archive: Path, extract: Extract, progress: Callable[[int], Non
 def _inner(file: zipfile.ZipFile, archive: Path, name: str) -> zipfile.ZipInfo:
     found = [info for info in file.infolist() if PurePosixPath(info.filename).name == name]
     if not found:
-        raise DamagedArchiveError(f"{archive} holds no {name}: the archive is another than expected")
+        raise DamagedArchiveError(
+            f"{archive} holds no {name}: the archive is another than expected"
+        )
     return found[0]
 
 
@@ -165,7 +174,9 @@ def _tar_members(archive: Path) -> Iterator[Iterator[_Member]]:
             pass
 
 
-def _write(archive: Path, members: Iterator[_Member], extract: Extract, progress: Callable[[int], None]) -> None:
+def _write(
+    archive: Path, members: Iterator[_Member], extract: Extract, progress: Callable[[int], None]
+) -> None:
     written, found = 0, False
     for member in members:
         _refuse_ways_out(archive, member)
@@ -180,20 +191,26 @@ def _write(archive: Path, members: Iterator[_Member], extract: Extract, progress
         written += member.size
         progress(written)
     if not found:
-        raise DamagedArchiveError(f"{archive} holds no {extract.source}: the archive is another than expected")
+        raise DamagedArchiveError(
+            f"{archive} holds no {extract.source}: the archive is another than expected"
+        )
 
 
 def _refuse_ways_out(archive: Path, member: _Member) -> None:
     """Raise for a path that leads out of the folder it is unpacked to, on any platform."""
     name = str(member.path)
     if member.path.is_absolute() or ".." in member.path.parts or "\\" in name or ":" in name:
-        raise DamagedArchiveError(f"{archive} holds {name!r}, which leads out of the folder: nothing of it is unpacked")
+        raise DamagedArchiveError(
+            f"{archive} holds {name!r}, which leads out of the folder: nothing of it is unpacked"
+        )
 
 
 def _write_file(archive: Path, member: _Member, target: Path) -> None:
     source = member.open() if member.is_file else None
     if source is None:
-        raise DamagedArchiveError(f"{archive} holds {str(member.path)!r}, a link or a special file: it is not unpacked")
+        raise DamagedArchiveError(
+            f"{archive} holds {str(member.path)!r}, a link or a special file: it is not unpacked"
+        )
     target.parent.mkdir(parents=True, exist_ok=True)
     with source, target.open("wb") as file:
         copyfileobj(source, file, _CHUNK)

@@ -78,7 +78,9 @@ def _to_eight_bits(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> NDArray[np
 
 def _one_channel(pixels: NDArray[Any], name: str) -> NDArray[np.uint8] | NDArray[np.uint16]:
     if pixels.dtype not in (np.uint8, np.uint16) or pixels.ndim not in (2, 3):
-        raise FrameError(f"{name}: expected an image of 8 or 16 bits, found {pixels.dtype} {pixels.shape}")
+        raise FrameError(
+            f"{name}: expected an image of 8 or 16 bits, found {pixels.dtype} {pixels.shape}"
+        )
     if pixels.ndim == 3:
         codes = {1: None, 3: cv2.COLOR_BGR2GRAY, 4: cv2.COLOR_BGRA2GRAY}
         if pixels.shape[2] not in codes:
@@ -153,7 +155,9 @@ def orientation_tag(data: bytes) -> int:
             return 1
         directory = struct.unpack_from(f"{order}I", tiff, 4)[0]
         for entry in range(struct.unpack_from(f"{order}H", tiff, directory)[0]):
-            tag, kind, _, value = struct.unpack_from(f"{order}HHIH", tiff, directory + 2 + 12 * entry)
+            tag, kind, _, value = struct.unpack_from(
+                f"{order}HHIH", tiff, directory + 2 + 12 * entry
+            )
             if tag == _ORIENTATION_TAG and kind == _EXIF_SHORT and 1 <= value <= 8:
                 return int(value)
     except struct.error:
@@ -197,7 +201,9 @@ def _read_bytes(path: Path) -> bytes:
     try:
         return read_given(path)
     except OSError as error:
-        raise FrameError(f"{path.name}: cannot be read from {path.parent} ({error.strerror or error})") from None
+        raise FrameError(
+            f"{path.name}: cannot be read from {path.parent} ({error.strerror or error})"
+        ) from None
 
 
 def _decode(path: Path) -> NDArray[Any]:

@@ -67,7 +67,11 @@ class DepthReader:
         floats = raw.dtype.kind == "f"
         self.units_per_metre = self._units.floats if floats else self._units.integers
         if floats and self.units_per_metre != 1.0:
-            self._tell("depth_scale", "floating-point depth is divided by the depth_scale %g", self.units_per_metre)
+            self._tell(
+                "depth_scale",
+                "floating-point depth is divided by the depth_scale %g",
+                self.units_per_metre,
+            )
         saturated = float(np.mean(not_measured(raw)))
         if saturated > _MANY_SATURATED:
             self._tell(

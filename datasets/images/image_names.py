@@ -16,7 +16,14 @@ from spslam.clocks import share_together, unit_by_clock
 from spslam.errors import CalibrationError, DatasetError, TimestampError
 from spslam.interfaces import LeftOut
 from spslam.notices import notice
-from spslam.timestamps import FASTEST_STEP_S, SLOWEST_STEP_S, UNIT_NAMES, UNITS_PER_SECOND, TimeUnit, find_unit
+from spslam.timestamps import (
+    FASTEST_STEP_S,
+    SLOWEST_STEP_S,
+    UNIT_NAMES,
+    UNITS_PER_SECOND,
+    TimeUnit,
+    find_unit,
+)
 
 from ..calibration.calibration import Calibration
 from ..paths import shorten
@@ -28,7 +35,20 @@ _LOG = logging.getLogger(__name__)
 # A folder whose names follow one pattern to this share is that pattern's; the others are strays.
 _ONE_PATTERN = 0.9
 # Words before a number that tells cameras apart, and how many cameras there may be.
-_CAMERA_WORDS = ("cam", "camera", "c", "view", "sensor", "stream", "channel", "ch", "lens", "eye", "left", "right")
+_CAMERA_WORDS = (
+    "cam",
+    "camera",
+    "c",
+    "view",
+    "sensor",
+    "stream",
+    "channel",
+    "ch",
+    "lens",
+    "eye",
+    "left",
+    "right",
+)
 _MOST_CAMERAS = 8
 # Whole numbers from here on are times: a counter does not get so far.
 _SURELY_TIME = 10**9
@@ -38,7 +58,20 @@ _LIKELY_TIME = 10**6
 _SMALLEST_TIME_STEP = 5
 # Relative difference of two rates that are the same.
 _SAME_RATE = 0.2
-_OTHER_SUFFIXES = (".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".exr", ".raw", ".heic", ".gif", ".jp2", ".avif")
+_OTHER_SUFFIXES = (
+    ".bmp",
+    ".tif",
+    ".tiff",
+    ".webp",
+    ".pgm",
+    ".ppm",
+    ".exr",
+    ".raw",
+    ".heic",
+    ".gif",
+    ".jp2",
+    ".avif",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +106,11 @@ class TimedImages:
 
 
 def time_images(
-    folder: Path, suffixes: tuple[str, ...], calibration: Calibration, timing: Timing, like: TimedImages | None = None
+    folder: Path,
+    suffixes: tuple[str, ...],
+    calibration: Calibration,
+    timing: Timing,
+    like: TimedImages | None = None,
 ) -> TimedImages:
     """The images of `folder` in the order of the times in their names.
 
@@ -95,7 +132,16 @@ def time_images(
     if others := [path for path in list_files(folder, _OTHER_SUFFIXES) if path not in paths]:
         kinds = ", ".join(sorted({path.suffix.lower() for path in others}))
         text = "%s: %d files are left out: %s is not read (%s are)"
-        notice(_LOG, "unread_formats", text, folder, len(others), kinds, ", ".join(suffixes), count=len(others))
+        notice(
+            _LOG,
+            "unread_formats",
+            text,
+            folder,
+            len(others),
+            kinds,
+            ", ".join(suffixes),
+            count=len(others),
+        )
     if (places := hexadecimal(paths)) is not None:
         # Digits and letters of one length sort as their numbers do, other than in natural order.
         paths = [path for _, path in sorted(zip(places, paths, strict=True))]
@@ -103,23 +149,37 @@ def time_images(
     paths, strays = _one_pattern(paths, folder)
     told = telling_numbers(paths, folder)
     if told is None:
-        return _in_order(paths, calibration, folder, strays, "hold no one number, in one pattern, that tells the time")
+        return _in_order(
+            paths,
+            calibration,
+            folder,
+            strays,
+            "hold no one number, in one pattern, that tells the time",
+        )
     numbers = told.numbers
     whole = not any("." in number for number in numbers)
     values = np.array([float(number) for number in numbers])
     # Seconds that were put together from dates or parts are seconds whatever the unit of the parts is.
-    unit = timing.unit if timing.unit == "frames" else told.unit or timing.given or _unit_like(values, like)
+    unit = (
+        timing.unit
+        if timing.unit == "frames"
+        else told.unit or timing.given or _unit_like(values, like)
+    )
     unit = unit or _unit(values, numbers, whole, calibration, folder)
     # Division by one changes nothing; by the power of ten it is right to the last digit.
     if unit == "frames":
         counts = whole and np.abs(values).max() < _SURELY_TIME
-        times = _counted(values if counts else np.unique(values, return_inverse=True)[1], calibration, folder)
+        times = _counted(
+            values if counts else np.unique(values, return_inverse=True)[1], calibration, folder
+        )
     else:
         times = values / UNITS_PER_SECOND[cast(TimeUnit, unit)]
     named = TimedImages([int(n) if whole else n for n in numbers], times, paths, unit)
     # Names sort as text: without a counter beside the times only these tell the order, and theirs is no cause for a
     # notice.
-    by_time = named.select(np.argsort(times, kind="stable").astype(np.int64) if told.order is None else told.order)
+    by_time = named.select(
+        np.argsort(times, kind="stable").astype(np.int64) if told.order is None else told.order
+    )
     order, left_out = order_frames(by_time.times, str(folder))
     return replace(by_time.select(order), left_out=(*strays, *left_out))
 
@@ -128,8 +188,12 @@ def _in_order(
     paths: list[Path], calibration: Calibration, folder: Path, strays: tuple[LeftOut, ...], why: str
 ) -> TimedImages:
     """Images that are counted in the order they are in."""
-    text = "%s: the names of %d images %s: they are counted in the order of their names, %s a second"
-    notice(_LOG, "unnumbered_images", text, folder, len(paths), why, calibration.fps, count=len(paths))
+    text = (
+        "%s: the names of %d images %s: they are counted in the order of their names, %s a second"
+    )
+    notice(
+        _LOG, "unnumbered_images", text, folder, len(paths), why, calibration.fps, count=len(paths)
+    )
     times = _counted(np.arange(len(paths)), calibration, folder)
     return TimedImages(list(range(len(paths))), times, paths, "frames", False, strays)
 
@@ -146,7 +210,13 @@ def _unit_like(values: NDArray[np.float64], like: TimedImages | None) -> str | N
     return unit_by_clock(values, like.times)
 
 
-def _unit(values: NDArray[np.float64], numbers: list[str], whole: bool, calibration: Calibration, folder: Path) -> str:
+def _unit(
+    values: NDArray[np.float64],
+    numbers: list[str],
+    whole: bool,
+    calibration: Calibration,
+    folder: Path,
+) -> str:
     what = f"the names of the images in {folder}"
     if not whole:
         return find_unit(values, "s", what)
@@ -158,7 +228,11 @@ def _unit(values: NDArray[np.float64], numbers: list[str], whole: bool, calibrat
         return "frames"
     rates = {unit: UNITS_PER_SECOND[unit] / step for unit in UNITS_PER_SECOND}
     fps = calibration.fps
-    fitting = [unit for unit, rate in rates.items() if fps is not None and abs(rate - fps) <= _SAME_RATE * fps]
+    fitting = [
+        unit
+        for unit, rate in rates.items()
+        if fps is not None and abs(rate - fps) <= _SAME_RATE * fps
+    ]
     if fitting:
         text = "%s are read as %s: their steps make %.4g frames a second, as the calibration says"
         notice(_LOG, "time_unit", text, what, UNIT_NAMES[fitting[0]], rates[fitting[0]])
@@ -170,9 +244,15 @@ def _unit(values: NDArray[np.float64], numbers: list[str], whole: bool, calibrat
         return unit
     padded = any(number.startswith("0") and len(number) > 1 for number in numbers)
     # Counters are written with leading zeros, clocks are not.
-    if padded or (steps % step == 0).all() or not 1 / SLOWEST_STEP_S <= fps / step <= 1 / FASTEST_STEP_S:
+    if (
+        padded
+        or (steps % step == 0).all()
+        or not 1 / SLOWEST_STEP_S <= fps / step <= 1 / FASTEST_STEP_S
+    ):
         return "frames"
-    plausible = [unit for unit, rate in rates.items() if 1 / SLOWEST_STEP_S <= rate <= 1 / FASTEST_STEP_S]
+    plausible = [
+        unit for unit, rate in rates.items() if 1 / SLOWEST_STEP_S <= rate <= 1 / FASTEST_STEP_S
+    ]
     if not plausible:
         return "frames"
     first, second = sorted(numbers, key=int)[:2]
@@ -212,7 +292,11 @@ def _one_pattern(paths: list[Path], folder: Path) -> tuple[list[Path], tuple[Lef
     """
     patterns = name_patterns(paths)
     usual = max(patterns.values(), key=len, default=[])
-    strays = [path for path in paths if path not in usual] if len(usual) >= _ONE_PATTERN * len(paths) else []
+    strays = (
+        [path for path in paths if path not in usual]
+        if len(usual) >= _ONE_PATTERN * len(paths)
+        else []
+    )
     if strays:
         text = "%s: %d images are left out: their names (%s) follow another pattern than those of the other %d (%s)"
         names = shorten([path.name for path in strays]), len(usual), usual[0].name
@@ -234,7 +318,9 @@ def describe_kinds(paths: list[Path]) -> str:
     kinds = {pattern: found for pattern, found in patterns.items() if len(found) > 1}
     if len(patterns) > MOST_KINDS and max(map(len, patterns.values())) <= len(paths) / 2:
         return ""
-    listed = ", ".join(f"{len(found)} {pattern} (as {found[0].name})" for pattern, found in sorted(kinds.items()))
+    listed = ", ".join(
+        f"{len(found)} {pattern} (as {found[0].name})" for pattern, found in sorted(kinds.items())
+    )
     return f"{len(kinds)} kinds of images: {listed}" if len(kinds) > 1 else ""
 
 
@@ -251,7 +337,11 @@ def _by_camera(paths: list[Path]) -> dict[str, list[Path]] | None:
             continue
         found: dict[str, list[Path]] = {}
         for path, part in zip(paths, parts, strict=True):
-            name = NUMBER.sub("*", "".join(part[:index])) + part[index] + NUMBER.sub("*", "".join(part[index + 1 :]))
+            name = (
+                NUMBER.sub("*", "".join(part[:index]))
+                + part[index]
+                + NUMBER.sub("*", "".join(part[index + 1 :]))
+            )
             found.setdefault(name, []).append(path)
         return found
     return None

@@ -61,7 +61,9 @@ def open_images(
     images_folder = _image_folder(folder)
     if images_folder is None:
         found = contents(folder) if folder.is_dir() else "no such folder"
-        raise DatasetError(f"expected images (*.png, *.jpg) in {folder} or its left/ subfolder, found {found}")
+        raise DatasetError(
+            f"expected images (*.png, *.jpg) in {folder} or its left/ subfolder, found {found}"
+        )
     _tell_others(folder, images_folder)
     places = [folder, images_folder, path]
     if images_folder.name in _FOLDERS:  # the path may be left/ itself
@@ -96,7 +98,9 @@ def open_images(
 
 def _image_folder(folder: Path) -> Path | None:
     """The folder of the images: of `folder` and those in it that are called so, the one with the most."""
-    counts = {place: len(list_files(place)) for place in (folder, *(folder / name for name in _FOLDERS))}
+    counts = {
+        place: len(list_files(place)) for place in (folder, *(folder / name for name in _FOLDERS))
+    }
     most = max(counts, key=counts.__getitem__)
     return most if counts[most] else None
 
@@ -107,14 +111,31 @@ def _tell_others(folder: Path, taken: Path) -> None:
         if place != taken and (others := list_files(place)):
             text = "%s: the %d images in %s are read, the %d in %s are not"
             count = len(others)
-            notice(_LOG, "unused_images", text, folder, len(list_files(taken)), taken, count, place, count=count)
+            notice(
+                _LOG,
+                "unused_images",
+                text,
+                folder,
+                len(list_files(taken)),
+                taken,
+                count,
+                place,
+                count=count,
+            )
 
 
 def _choose_sensor(sides: Path, sensor: str, calibration: Calibration) -> Sensor:
-    has_right, has_depth = bool(list_files(sides / "right")), bool(list_files(sides / "depth", DEPTH_SUFFIXES))
-    if sensor == "stereo" or (sensor == "auto" and has_right and not (has_depth and calibration.right is None)):
+    has_right, has_depth = (
+        bool(list_files(sides / "right")),
+        bool(list_files(sides / "depth", DEPTH_SUFFIXES)),
+    )
+    if sensor == "stereo" or (
+        sensor == "auto" and has_right and not (has_depth and calibration.right is None)
+    ):
         if not has_right:
-            raise DatasetError(f"stereo needs right images in {sides}/right, found {contents(sides)}")
+            raise DatasetError(
+                f"stereo needs right images in {sides}/right, found {contents(sides)}"
+            )
         if calibration.right is None:
             raise CalibrationError(
                 f"{sides}/right holds images, but calibration {calibration.path} has no right camera: add `right:` "
@@ -126,7 +147,9 @@ def _choose_sensor(sides: Path, sensor: str, calibration: Calibration) -> Sensor
         return "stereo"
     if sensor == "rgbd" or (sensor == "auto" and has_depth):
         if not has_depth:
-            raise DatasetError(f"RGB-D needs depth images in {sides}/depth, found {contents(sides)}")
+            raise DatasetError(
+                f"RGB-D needs depth images in {sides}/depth, found {contents(sides)}"
+            )
         return "rgbd"
     if sensor == "auto" and not _tell_unused(sides):
         _tell_missing(sides, calibration)
@@ -155,7 +178,14 @@ def _tell_unused(sides: Path) -> bool:
                 if name == expected
                 else f"the folder must be called {expected}/"
             )
-            notice(_LOG, "unused_stream", "%s/%s is not used, and the run is mono: %s", sides, name, reason)
+            notice(
+                _LOG,
+                "unused_stream",
+                "%s/%s is not used, and the run is mono: %s",
+                sides,
+                name,
+                reason,
+            )
     return found
 
 
@@ -172,7 +202,12 @@ def _stereo_camera(calibration: Calibration) -> tuple[Camera, StereoRectifier | 
 
 
 def _pair(
-    left: TimedImages, folder: Path, suffixes: tuple[str, ...], calibration: Calibration, timing: Timing, name: str
+    left: TimedImages,
+    folder: Path,
+    suffixes: tuple[str, ...],
+    calibration: Calibration,
+    timing: Timing,
+    name: str,
 ) -> tuple[TimedImages, list[Path], list[LeftOut]]:
     """The images that have a partner in `folder`, these partners, and the images without one."""
     other = time_images(folder, suffixes, calibration, timing, left)

@@ -21,7 +21,9 @@ _IMAGE = re.compile(r"\.(png|jpe?g|bmp|tiff?|pgm|ppm|webp|exr|npy)$", re.IGNOREC
 _COMMENTS = ("#", "%", "//")
 
 
-def read_image_list(path: Path, expected: str, comma: bool = False) -> tuple[NDArray[np.float64], list[str], int]:
+def read_image_list(
+    path: Path, expected: str, comma: bool = False
+) -> tuple[NDArray[np.float64], list[str], int]:
     """Time stamps (N,), in the unit of the list, file names of the images in a list, and how many lines were left out.
 
     Columns stand between blanks, tabs, commas or semicolons; a heading is skipped. Of several numbers in front of the
@@ -39,9 +41,15 @@ def read_image_list(path: Path, expected: str, comma: bool = False) -> tuple[NDA
     try:
         lines = read_given(path).decode("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"expected a list of images at {path}: cannot be read ({reason(error)})") from None
-    numbered = [(number, date_as_seconds(line.strip())) for number, line in enumerate(lines, start=1)]
-    numbered = [(number, line) for number, line in numbered if line and not line.startswith(_COMMENTS)]
+        raise DatasetError(
+            f"expected a list of images at {path}: cannot be read ({reason(error)})"
+        ) from None
+    numbered = [
+        (number, date_as_seconds(line.strip())) for number, line in enumerate(lines, start=1)
+    ]
+    numbered = [
+        (number, line) for number, line in numbered if line and not line.startswith(_COMMENTS)
+    ]
     if numbered and _is_heading(numbered[0][1]):
         numbered = numbered[1:]
     if not numbered:
@@ -50,18 +58,41 @@ def read_image_list(path: Path, expected: str, comma: bool = False) -> tuple[NDA
     bad = [row for row, (numbers, name, _) in enumerate(rows) if not (numbers and name)]
     if bad or len({len(numbers) for numbers, _, _ in rows}) > 1:
         usual = len(rows[0][0])
-        at = bad[0] if bad else next(row for row, found in enumerate(rows) if len(found[0]) != usual)
-        raise DatasetError(f"{path}:{numbered[at][0]}: expected {expected}, found {numbered[at][1][:60]!r}")
+        at = (
+            bad[0] if bad else next(row for row, found in enumerate(rows) if len(found[0]) != usual)
+        )
+        raise DatasetError(
+            f"{path}:{numbered[at][0]}: expected {expected}, found {numbered[at][1][:60]!r}"
+        )
     if any(further for _, _, further in rows):
         text = "%s: what stands behind the first file name of a line is not read, such as %s"
-        notice(_LOG, "further_columns", text, path, repr(next(more for _, _, more in rows if more)[:60]))
+        notice(
+            _LOG,
+            "further_columns",
+            text,
+            path,
+            repr(next(more for _, _, more in rows if more)[:60]),
+        )
     table = np.array([numbers for numbers, _, _ in rows])
     # Lists that were written on Windows have its separators of folders.
-    stamps, names = table[:, _time_column(table, path)], [name.replace("\\", "/") for _, name, _ in rows]
+    stamps, names = (
+        table[:, _time_column(table, path)],
+        [name.replace("\\", "/") for _, name, _ in rows],
+    )
     known = are_stamps(stamps)
     if not known.all():
-        text = "%s: %d of %d lines have no time stamp (nan, inf or beyond any clock) and are left out"
-        notice(_LOG, "no_stamp", text, path, np.count_nonzero(~known), len(known), count=int(np.count_nonzero(~known)))
+        text = (
+            "%s: %d of %d lines have no time stamp (nan, inf or beyond any clock) and are left out"
+        )
+        notice(
+            _LOG,
+            "no_stamp",
+            text,
+            path,
+            np.count_nonzero(~known),
+            len(known),
+            count=int(np.count_nonzero(~known)),
+        )
     if not known.any():
         raise DatasetError(f"{path}: none of its {len(known)} lines has a time stamp")
     kept = [name for name, there in zip(names, known, strict=True) if there]

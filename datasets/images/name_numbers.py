@@ -78,7 +78,9 @@ def telling_numbers(paths: list[Path], folder: Path) -> Told | None:
         folder: of them, for messages.
     """
     if (dates := _dates(paths)) is not None:
-        notice(_LOG, "dates_in_names", "%s: dates and times of day in names are read as UTC", folder)
+        notice(
+            _LOG, "dates_in_names", "%s: dates and times of day in names are read as UTC", folder
+        )
         return Told(dates, "s")
     signed = _some_signed(paths)
     parts = [_parts(path, signed) for path in paths]
@@ -89,9 +91,7 @@ def telling_numbers(paths: list[Path], folder: Path) -> Told | None:
     if len(varying) <= 1:
         column = columns[varying[0] if varying else len(parts[0]) - 2]
         if (padded := _padded_nanoseconds(column)) is not None:
-            text = (
-                "%s: what stands behind the point in names is read as nanoseconds (%s as %s), for then steps are even"
-            )
+            text = "%s: what stands behind the point in names is read as nanoseconds (%s as %s), for then steps are even"
             notice(
                 _LOG,
                 "numbers_in_names",
@@ -110,8 +110,21 @@ def telling_numbers(paths: list[Path], folder: Path) -> Told | None:
         return None
     text = "%s: of the %d numbers that change from name to name, number %d (%s in %s) is taken"
     place = list(columns).index(chosen) + 1
-    notice(_LOG, "numbers_in_names", text, folder, len(varying), place, columns[chosen][0], paths[0].name)
-    counters = [columns[index] for index in varying if index != chosen and _counts([float(n) for n in columns[index]])]
+    notice(
+        _LOG,
+        "numbers_in_names",
+        text,
+        folder,
+        len(varying),
+        place,
+        columns[chosen][0],
+        paths[0].name,
+    )
+    counters = [
+        columns[index]
+        for index in varying
+        if index != chosen and _counts([float(n) for n in columns[index]])
+    ]
     order = np.argsort(np.array(counters[0], dtype=np.float64), kind="stable") if counters else None
     return Told(columns[chosen], order=order)
 
@@ -170,7 +183,11 @@ def _padded_nanoseconds(column: list[str]) -> list[str] | None:
     where the numbers are decimals, that is where steps are more even so."""
     halves = [number.split(".") for number in column]
     widths = {len(half[1]) for half in halves if len(half) == 2}
-    if any(len(half) != 2 for half in halves) or max(widths) != _NANOSECOND_DIGITS or len(widths) == 1:
+    if (
+        any(len(half) != 2 for half in halves)
+        or max(widths) != _NANOSECOND_DIGITS
+        or len(widths) == 1
+    ):
         return None
     padded = [f"{whole}.{part:0>{_NANOSECOND_DIGITS}}" for whole, part in halves]
     spreads = []
@@ -202,7 +219,10 @@ def _counts(numbers: list[float]) -> bool:
     ordered = sorted(numbers)
     steps = [later - earlier for earlier, later in pairwise(ordered)]
     return (
-        ordered[0] >= 0 and all(map(float.is_integer, numbers)) and min(steps) > 0 and 2 * steps.count(1) > len(steps)
+        ordered[0] >= 0
+        and all(map(float.is_integer, numbers))
+        and min(steps) > 0
+        and 2 * steps.count(1) > len(steps)
     )
 
 

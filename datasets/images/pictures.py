@@ -71,7 +71,9 @@ def read_camera(number: int) -> Iterator[Picture]:
         for index in count():
             decoded, pixels = capture.read()
             if not decoded:
-                raise DatasetError(f"camera {number} gave no image after {index}: was it disconnected?")
+                raise DatasetError(
+                    f"camera {number} gave no image after {index}: was it disconnected?"
+                )
             yield f"frame{index:06d}", to_grey(np.asarray(pixels, dtype=np.uint8), f"frame {index}")
     finally:
         capture.release()
@@ -97,11 +99,23 @@ def _image_files(folder: Path) -> Iterator[Picture]:
     and counted."""
     files = visible_files(folder, IMAGE_SUFFIXES, deep=True)
     if not files:
-        raise DatasetError(f"expected a video, a sequence or image files in {folder}, found none of them")
-    partners = [path for path in files if _PARTNERS.intersection(path.relative_to(folder).parts[:-1])]
+        raise DatasetError(
+            f"expected a video, a sequence or image files in {folder}, found none of them"
+        )
+    partners = [
+        path for path in files if _PARTNERS.intersection(path.relative_to(folder).parts[:-1])
+    ]
     if 0 < len(partners) < len(files):
         text = "%s: %d images in folders called %s are left out"
-        notice(_LOG, "partner_images", text, folder, len(partners), " or ".join(sorted(_PARTNERS)), count=len(partners))
+        notice(
+            _LOG,
+            "partner_images",
+            text,
+            folder,
+            len(partners),
+            " or ".join(sorted(_PARTNERS)),
+            count=len(partners),
+        )
         files = [path for path in files if path not in set(partners)]
     for place in {path.parent for path in files}:
         if kinds := describe_kinds([path for path in files if path.parent == place]):
@@ -125,7 +139,18 @@ def _read_files(files: list[Path], folder: Path) -> Iterator[Picture]:
             continue
         yield path.relative_to(folder).as_posix(), image
     if len(broken) == len(files):
-        raise DatasetError(f"none of the {len(files)} images in {folder} can be decoded: {broken[0]}")
+        raise DatasetError(
+            f"none of the {len(files)} images in {folder} can be decoded: {broken[0]}"
+        )
     if broken:
         text = "%s: %d of %d images cannot be decoded and are skipped, the first: %s"
-        notice(_LOG, "unreadable_images", text, folder, len(broken), len(files), broken[0], count=len(broken))
+        notice(
+            _LOG,
+            "unreadable_images",
+            text,
+            folder,
+            len(broken),
+            len(files),
+            broken[0],
+            count=len(broken),
+        )

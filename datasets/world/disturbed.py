@@ -175,7 +175,9 @@ def parse_disturbance(text: str) -> Disturbance:
     for pair in filter(None, rest.split(",")):
         key, equals, value = pair.partition("=")
         if not equals or key not in defaults:
-            raise DatasetError(f"{name} takes {', '.join(f'{key}=…' for key in defaults)}, found {pair!r}")
+            raise DatasetError(
+                f"{name} takes {', '.join(f'{key}=…' for key in defaults)}, found {pair!r}"
+            )
         values[key] = _value(name, key, value, defaults[key])
     return kind(**values)
 
@@ -187,7 +189,9 @@ def _value(name: str, key: str, value: str, default: Any) -> Any:
         number = type(default)(value)
     except (KeyError, ValueError):
         raise DatasetError(f"{name}: {key} must be like {default}, found {value!r}") from None
-    if isinstance(number, int | float) and not (np.isfinite(number) and (number >= 0 or key in ("heading", "speed"))):
+    if isinstance(number, int | float) and not (
+        np.isfinite(number) and (number >= 0 or key in ("heading", "speed"))
+    ):
         raise DatasetError(f"{name}: {key} must be finite and not negative, found {value}")
     return number
 
@@ -198,7 +202,9 @@ def disturb(sequence: Sequence, disturbances: Listed[Disturbance | str]) -> Dist
     Raises:
         DatasetError: a text names no disturbance, or does not fit the recording.
     """
-    return DisturbedSequence(sequence, [parse_disturbance(d) if isinstance(d, str) else d for d in disturbances])
+    return DisturbedSequence(
+        sequence, [parse_disturbance(d) if isinstance(d, str) else d for d in disturbances]
+    )
 
 
 class DisturbedSequence(BaseSequence):
@@ -206,7 +212,12 @@ class DisturbedSequence(BaseSequence):
 
     def __init__(self, whole: Sequence, disturbances: Listed[Disturbance]) -> None:
         super().__init__(
-            whole.name, whole.sensor, whole.camera, whole.source, whole.ground_truth, dataset=whole.dataset
+            whole.name,
+            whole.sensor,
+            whole.camera,
+            whole.source,
+            whole.ground_truth,
+            dataset=whole.dataset,
         )
         self.time_unit, self.left_out = whole.time_unit, whole.left_out
         self.disturbances = tuple(disturbances)
@@ -227,9 +238,13 @@ class DisturbedSequence(BaseSequence):
             self.ground_truth = self._truth()
         for dark in self._dark:
             if not dark.first < len(rows):
-                raise DatasetError(f"{whole.name} has {len(rows)} frames, it cannot be dark from frame {dark.first}")
+                raise DatasetError(
+                    f"{whole.name} has {len(rows)} frames, it cannot be dark from frame {dark.first}"
+                )
         movers = [d for d in disturbances if isinstance(d, Mover)]
-        self._boxes = [_Box(mover, whole.camera, self._poses() if mover.world else None) for mover in movers]
+        self._boxes = [
+            _Box(mover, whole.camera, self._poses() if mover.world else None) for mover in movers
+        ]
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -238,13 +253,17 @@ class DisturbedSequence(BaseSequence):
     def disturbed_from(self) -> int:
         """The first frame that a disturbance may show in: up to there a map is made as ever. A camera that stands still
         is none, but one that does so from the beginning is one for a single camera."""
-        return min((_first(d) for d in self.disturbances if not isinstance(d, Still)), default=len(self))
+        return min(
+            (_first(d) for d in self.disturbances if not isinstance(d, Still)), default=len(self)
+        )
 
     @property
     def seen_again_from(self) -> int | None:
         """The first frame that the camera can be found in again after it was dark or kidnapped; None: it never was."""
         ends = [
-            d.first + (d.frames if isinstance(d, Dark) else 0) for d in self.disturbances if isinstance(d, Dark | Jump)
+            d.first + (d.frames if isinstance(d, Dark) else 0)
+            for d in self.disturbances
+            if isinstance(d, Dark | Jump)
         ]
         return max(ends, default=None)
 
@@ -280,7 +299,10 @@ class DisturbedSequence(BaseSequence):
             left = blind[0]
             assert left is not None
             return replace(
-                frame, image=left, image_right=blind[1], depth=None if depth is None else np.zeros_like(depth)
+                frame,
+                image=left,
+                image_right=blind[1],
+                depth=None if depth is None else np.zeros_like(depth),
             )
         for side, image in enumerate(images):
             if image is not None:
@@ -289,7 +311,9 @@ class DisturbedSequence(BaseSequence):
             for box in self._boxes:
                 found = box.seen(index, right=False)
                 if found is not None:
-                    depth = np.where(_wins(found, depth) & (found.opacity > 0.5), found.depth, depth)
+                    depth = np.where(
+                        _wins(found, depth) & (found.opacity > 0.5), found.depth, depth
+                    )
         left = images[0]
         assert left is not None
         return replace(frame, image=left, image_right=images[1], depth=depth)
@@ -301,7 +325,9 @@ class DisturbedSequence(BaseSequence):
             latest = self._latest = row, self._whole[row]
         return latest[1]
 
-    def _photo(self, image: NDArray[np.uint8], frame: Frame, index: int, side: int) -> NDArray[np.uint8]:
+    def _photo(
+        self, image: NDArray[np.uint8], frame: Frame, index: int, side: int
+    ) -> NDArray[np.uint8]:
         """The left (side 0) or right image of the frame, with new noise where the camera stands still, and boxes."""
         mixed = image.astype(np.float32)
         for still in self._noise:
@@ -346,7 +372,9 @@ class DisturbedSequence(BaseSequence):
     def _poses(self) -> Array:
         poses = self._source_poses()
         if poses is None:
-            raise DatasetError(f"{self.name}: a box that moves in the world needs a true pose of every frame")
+            raise DatasetError(
+                f"{self.name}: a box that moves in the world needs a true pose of every frame"
+            )
         return poses[self._rows]
 
     @cached_property
@@ -423,11 +451,17 @@ class _Box:
 
     def __init__(self, mover: Mover, camera: Any, T_world_cam: Array | None) -> None:
         if camera.distortion_model != "none":
-            raise DatasetError("a mover needs images without lens distortion, such as rectified ones")
+            raise DatasetError(
+                "a mover needs images without lens distortion, such as rectified ones"
+            )
         self.mover, self._camera = mover, camera
         self._size_px = np.sqrt(mover.share) * np.array([camera.width, camera.height])
         rng = np.random.default_rng([mover.seed, 7])
-        degrees = rng.choice([0, 180, 0, 180, 25, -25, 155, 205]) if mover.heading == -1 else mover.heading
+        degrees = (
+            rng.choice([0, 180, 0, 180, 25, -25, 155, 205])
+            if mover.heading == -1
+            else mover.heading
+        )
         angle = np.radians(float(degrees))
         self._speed = float(rng.choice(_SPEEDS)) if mover.speed < 0 else mover.speed
         self._direction = np.array([np.cos(angle), np.sin(angle)])
@@ -436,11 +470,21 @@ class _Box:
         if T_world_cam is not None:
             self._T_world_cam_inverse = inverse(T_world_cam)
             middle = min(
-                mover.start + int(np.ceil(self._until_centre() / max(self._speed, 1e-6))), len(T_world_cam) - 1
+                mover.start + int(np.ceil(self._until_centre() / max(self._speed, 1e-6))),
+                len(T_world_cam) - 1,
             )
             self._middle, at_middle = middle, T_world_cam[middle]
-            step = self._speed * mover.depth / camera.fx * at_middle[:3, :3] @ np.append(self._direction, 0.0)
-            self._T_world_box = at_middle @ make_transform(np.eye(3), self._place(self._centre_of_view())), step
+            step = (
+                self._speed
+                * mover.depth
+                / camera.fx
+                * at_middle[:3, :3]
+                @ np.append(self._direction, 0.0)
+            )
+            self._T_world_box = (
+                at_middle @ make_transform(np.eye(3), self._place(self._centre_of_view())),
+                step,
+            )
 
     def noise(self, index: int, side: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
         """That of the sensor, on the box."""
@@ -453,7 +497,10 @@ class _Box:
             return None
         T_cam_box = self._pose(index)
         if right:
-            T_cam_box = make_transform(np.eye(3), np.array([-self._camera.baseline_m, 0.0, 0.0])) @ T_cam_box
+            T_cam_box = (
+                make_transform(np.eye(3), np.array([-self._camera.baseline_m, 0.0, 0.0]))
+                @ T_cam_box
+            )
         return self._look(T_cam_box)
 
     def _pose(self, index: int) -> Array:
@@ -468,7 +515,13 @@ class _Box:
     def _place(self, pixel: Array) -> Array:
         """(3,) metres: what is seen at `pixel` in the left image at the mover's depth."""
         camera, depth = self._camera, self.mover.depth
-        return np.array([(pixel[0] - camera.cx) * depth / camera.fx, (pixel[1] - camera.cy) * depth / camera.fy, depth])
+        return np.array(
+            [
+                (pixel[0] - camera.cx) * depth / camera.fx,
+                (pixel[1] - camera.cy) * depth / camera.fy,
+                depth,
+            ]
+        )
 
     def _centre_of_view(self) -> Array:
         """(2,) pixels: through where it goes; aside of its way as far as it stays in view."""
@@ -481,7 +534,9 @@ class _Box:
     def _until_centre(self) -> float:
         """Pixels along its way from where it begins to come in to the centre."""
         half = (np.array([self._camera.width, self._camera.height]) + self._size_px) / 2
-        ways = half[np.abs(self._direction) > 1e-9] / np.abs(self._direction[np.abs(self._direction) > 1e-9])
+        ways = half[np.abs(self._direction) > 1e-9] / np.abs(
+            self._direction[np.abs(self._direction) > 1e-9]
+        )
         return float(ways.min())
 
     def _centre(self, step: int) -> Array:
@@ -508,7 +563,9 @@ class _Box:
         texels_per_m = _TEXELS_PER_PIXEL * camera.fx / mover.depth / mover.detail
         size = (columns / texels_per_m, rows / texels_per_m)
         right, down, back = np.eye(3)[0], np.eye(3)[1], -np.eye(3)[2]
-        drawn = face_texture(Face(np.zeros(3), right, down, size, back, "box"), (rows, columns), texels_per_m, rng)
+        drawn = face_texture(
+            Face(np.zeros(3), right, down, size, back, "box"), (rows, columns), texels_per_m, rng
+        )
         blurred = cv2.GaussianBlur(drawn.astype(np.float32), (0, 0), _TEXTURE_BLUR)
         return np.asarray(blurred, dtype=np.float32)
 
@@ -520,7 +577,9 @@ class _Box:
         if placed[:, 2].min() < 0.05:
             return None
         pixels = camera.project(placed)
-        if (pixels.max(axis=0) < -0.5).any() or (pixels.min(axis=0) > (camera.width - 0.5, camera.height - 0.5)).any():
+        if (pixels.max(axis=0) < -0.5).any() or (
+            pixels.min(axis=0) > (camera.width - 0.5, camera.height - 0.5)
+        ).any():
             return None
         rows, columns = self._texture.shape
         K = np.array([[camera.fx, 0, camera.cx], [0, camera.fy, camera.cy], [0, 0, 1.0]])
@@ -535,11 +594,17 @@ class _Box:
         )
         H, size = plane @ to_metres, (camera.width, camera.height)
         flags: dict[str, Any] = {"flags": cv2.INTER_LINEAR, "borderMode": cv2.BORDER_CONSTANT}
-        grey = cv2.warpPerspective(self._texture, H, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        grey = cv2.warpPerspective(
+            self._texture, H, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        )
         opacity = cv2.warpPerspective(np.ones_like(self._texture), H, size, **flags)
         x, y = np.meshgrid(np.arange(camera.width), np.arange(camera.height))
         normal = T_cam_box[:3, 2]
-        slope = (normal[0] * (x - camera.cx) / camera.fx + normal[1] * (y - camera.cy) / camera.fy) + normal[2]
+        slope = (
+            normal[0] * (x - camera.cx) / camera.fx + normal[1] * (y - camera.cy) / camera.fy
+        ) + normal[2]
         slope = np.where(np.abs(slope) < 1e-9, 1e-9, slope)
         depth = (normal @ T_cam_box[:3, 3] / slope).astype(np.float32)
-        return _Seen(np.asarray(grey, dtype=np.float32), np.asarray(opacity, dtype=np.float32), depth)
+        return _Seen(
+            np.asarray(grey, dtype=np.float32), np.asarray(opacity, dtype=np.float32), depth
+        )

@@ -83,7 +83,9 @@ def _lap_curve() -> CubicSpline:
     arc = _LAP_RADIUS * np.pi / 2
     bounds = np.concatenate([[0.0], np.cumsum(np.stack([sides, np.full(4, arc)], axis=1).ravel())])
     along = np.arange(_LAP_SAMPLES) / _LAP_SAMPLES * bounds[-1]
-    heading = np.interp(along, bounds, np.pi / 2 - np.array([0, 0, 1, 1, 2, 2, 3, 3, 4]) * np.pi / 2)
+    heading = np.interp(
+        along, bounds, np.pi / 2 - np.array([0, 0, 1, 1, 2, 2, 3, 3, 4]) * np.pi / 2
+    )
     step = bounds[-1] / _LAP_SAMPLES
     x = -sides[0] / 2 + np.cumsum(np.sin(heading)) * step
     z = -_LAP_HALF_Z + np.cumsum(np.cos(heading)) * step
@@ -136,7 +138,10 @@ def another_walk(path: Path, walk: int) -> Path:
         return path
     rng = np.random.default_rng([walk, 5])
     # Three swings an axis, of 5 to 20 s; together they reach the largest deviation at most.
-    frequency, phase = rng.uniform(2 * np.pi / 20, 2 * np.pi / 5, (6, 3)), rng.uniform(0, 2 * np.pi, (6, 3))
+    frequency, phase = (
+        rng.uniform(2 * np.pi / 20, 2 * np.pi / 5, (6, 3)),
+        rng.uniform(0, 2 * np.pi, (6, 3)),
+    )
 
     def walked(times: Array) -> Array:
         swing = np.sin(times[:, None, None] * frequency + phase).mean(axis=2)

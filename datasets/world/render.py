@@ -58,7 +58,10 @@ class TextureAtlas:
 
 def build_atlas(faces: list[Face], texels_per_m: float, seed: int) -> TextureAtlas:
     """Draws and packs the textures of `faces`; each depends on the seed and its place in the list (or its twin's)."""
-    sizes = np.ceil(np.array([face.size for face in faces]) * texels_per_m / _COARSEST).astype(np.int64) * _COARSEST
+    sizes = (
+        np.ceil(np.array([face.size for face in faces]) * texels_per_m / _COARSEST).astype(np.int64)
+        * _COARSEST
+    )
     # Room for one texel of border on either side of the coarsest map, and in proportion around the others.
     pitch = sizes[:, 1] + 2 * _COARSEST
     corners, atlas_shape = _pack(np.stack([sizes[:, 0] + 2, 2 * pitch], axis=1))
@@ -71,12 +74,18 @@ def build_atlas(faces: list[Face], texels_per_m: float, seed: int) -> TextureAtl
         for level in range(_LEVELS):
             if level:
                 size = (texture.shape[1] // 2, texture.shape[0] // 2)
-                texture = np.asarray(cv2.resize(texture, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+                texture = np.asarray(
+                    cv2.resize(texture, size, interpolation=cv2.INTER_AREA), dtype=np.uint8
+                )
             h, w = texture.shape
             top = int(y + 2 * (pitch[i] - (pitch[i] >> level)))
             # One texel of border lets bilinear interpolation run up to the edge of the face.
-            image[top : top + h + 2, x : x + w + 2] = cv2.copyMakeBorder(texture, 1, 1, 1, 1, cv2.BORDER_REPLICATE)
-    return TextureAtlas(image, corners.astype(np.float64) + 0.5, 2.0 * pitch.astype(np.float64), texels_per_m)
+            image[top : top + h + 2, x : x + w + 2] = cv2.copyMakeBorder(
+                texture, 1, 1, 1, 1, cv2.BORDER_REPLICATE
+            )
+    return TextureAtlas(
+        image, corners.astype(np.float64) + 0.5, 2.0 * pitch.astype(np.float64), texels_per_m
+    )
 
 
 def _pack(sizes: NDArray[np.int64]) -> tuple[NDArray[np.int64], tuple[int, int]]:
@@ -173,12 +182,18 @@ class Renderer:
         distance = np.einsum("fi,fi->f", axes[:, 2], origin)
         possible = (distance < -1e-6) & (corners[:, :, 2].max(axis=1) > _NEAR_M)
         outlines = [self._outline(corners[i]) if possible[i] else None for i in range(len(corners))]
-        index = np.array([i for i, outline in enumerate(outlines) if outline is not None], dtype=np.int64)
+        index = np.array(
+            [i for i, outline in enumerate(outlines) if outline is not None], dtype=np.int64
+        )
         origin, axes, distance = origin[index], axes[index], distance[index]
         camera = self._camera
         # (x, y, 1) in pixels to the ray with z = 1.
         to_ray = np.array(
-            [[1 / camera.fx, 0, -camera.cx / camera.fx], [0, 1 / camera.fy, -camera.cy / camera.fy], [0, 0, 1]]
+            [
+                [1 / camera.fx, 0, -camera.cx / camera.fx],
+                [0, 1 / camera.fy, -camera.cy / camera.fy],
+                [0, 0, 1],
+            ]
         )
         inverse_depth = axes[:, 2] @ to_ray / distance[:, None]
         along = np.einsum("fai,fi->fa", axes[:, :2], origin)
@@ -195,35 +210,54 @@ class Renderer:
             return None
         outline = self._camera.project(clipped)
         low, high = outline.min(axis=0), outline.max(axis=0)
-        if (high < -0.5).any() or low[0] > self._camera.width - 0.5 or low[1] > self._camera.height - 0.5:
+        if (
+            (high < -0.5).any()
+            or low[0] > self._camera.width - 0.5
+            or low[1] > self._camera.height - 0.5
+        ):
             return None
         return outline
 
-    def _visibility(self, view: _View, offsets: Array) -> tuple[NDArray[np.int16], NDArray[np.float32]]:
+    def _visibility(
+        self, view: _View, offsets: Array
+    ) -> tuple[NDArray[np.int16], NDArray[np.float32]]:
         """(S, H, W) rows of `view` seen at the pixels plus `offsets` (S, 2), -1 for none, and their 1/z.
 
         Both lie in scratch memory: they last until this thread renders again."""
         scratch, shape = self._scratch, (len(offsets), self._camera.height, self._camera.width)
-        face, nearest = scratch.array("face", shape, np.int16), scratch.array("nearest", shape, np.float32)
+        face, nearest = (
+            scratch.array("face", shape, np.int16),
+            scratch.array("nearest", shape, np.float32),
+        )
         face.fill(-1)
         nearest.fill(0.0)
         for i, outline in enumerate(view.outline):
             x, y, region = self._grid(outline, offsets)
             left, right = _row_spans(outline, y[..., 0])
-            candidate = scratch.array("position", (len(offsets), y.shape[1], x.shape[2]), np.float32)
+            candidate = scratch.array(
+                "position", (len(offsets), y.shape[1], x.shape[2]), np.float32
+            )
             _affine(view.inverse_depth[i], x, y, candidate)
-            wins = np.greater(candidate, nearest[region], out=scratch.array("wins", candidate.shape, np.bool_))
+            wins = np.greater(
+                candidate, nearest[region], out=scratch.array("wins", candidate.shape, np.bool_)
+            )
             x32 = x.astype(np.float32)
             for compare, bound in ((np.greater_equal, left), (np.less, right)):
-                wins &= compare(x32, bound[..., None], out=scratch.array("inside", wins.shape, np.bool_))
+                wins &= compare(
+                    x32, bound[..., None], out=scratch.array("inside", wins.shape, np.bool_)
+                )
             np.copyto(nearest[region], candidate, where=wins)
             np.copyto(face[region], np.int16(i), where=wins)
         return face, nearest
 
-    def _grid(self, outline: Array, offsets: Array) -> tuple[Array, Array, tuple[slice, slice, slice]]:
+    def _grid(
+        self, outline: Array, offsets: Array
+    ) -> tuple[Array, Array, tuple[slice, slice, slice]]:
         """Sample coordinates x (S, 1, w) and y (S, h, 1) over the outline's bounding box, and that box."""
         low = np.maximum(np.floor(outline.min(axis=0) - 0.5), 0).astype(int)
-        high = np.minimum(np.ceil(outline.max(axis=0) + 0.5), (self._camera.width - 1, self._camera.height - 1))
+        high = np.minimum(
+            np.ceil(outline.max(axis=0) + 0.5), (self._camera.width - 1, self._camera.height - 1)
+        )
         columns, rows = np.arange(low[0], int(high[0]) + 1), np.arange(low[1], int(high[1]) + 1)
         region = (slice(None), slice(low[1], int(high[1]) + 1), slice(low[0], int(high[0]) + 1))
         return columns + offsets[:, :1, None], rows[:, None] + offsets[:, 1:, None], region
@@ -274,7 +308,9 @@ class Renderer:
         np.divide(1.0, z, out=z)
         footprint = self._scratch.array("footprint", inverse_depth.shape, np.float32)
         np.multiply(z, np.float32(_FOOTPRINT_ALONG * slope * texels), out=footprint)
-        np.maximum(footprint, np.float32(_FOOTPRINT_ACROSS * texels / self._camera.fx), out=footprint)
+        np.maximum(
+            footprint, np.float32(_FOOTPRINT_ACROSS * texels / self._camera.fx), out=footprint
+        )
         footprint *= z
         footprint *= _LEVEL_DITHER
         np.clip(footprint, 1.0, _COARSEST, out=footprint)

@@ -83,7 +83,11 @@ class Box:
     def faces(self, ceiling: float) -> list[Face]:
         """Its outer faces, without those that touch the floor or a ceiling at height `ceiling`."""
         c, s = np.cos(self.yaw), np.sin(self.yaw)
-        right, forward, down = np.array([c, 0.0, -s]), np.array([s, 0.0, c]), np.array([0.0, 1.0, 0.0])
+        right, forward, down = (
+            np.array([c, 0.0, -s]),
+            np.array([s, 0.0, c]),
+            np.array([0.0, 1.0, 0.0]),
+        )
         centre = np.array([self.x, 0.0, self.z])
         height = self.top - self.bottom
         faces = []
@@ -163,7 +167,9 @@ def _doubled(faces: list[Face], length: float) -> list[Face]:
     return [*first, *twins, replace(end, origin=end.origin + shift)]
 
 
-def _shell(extent: tuple[float, float, float, float], height: float, styles: tuple[Style, ...]) -> list[Face]:
+def _shell(
+    extent: tuple[float, float, float, float], height: float, styles: tuple[Style, ...]
+) -> list[Face]:
     x_min, x_max, z_min, z_max = extent
     x, y, z = np.eye(3)
     width, depth = x_max - x_min, z_max - z_min
@@ -265,7 +271,9 @@ def _ring() -> Layout:
     )
     styles: tuple[Style, ...] = ("box", "panel", "brick")
     boxes = tuple(Box(*numbers, style=styles[i % 3]) for i, numbers in enumerate(furniture))
-    return Layout((-6.0, 6.0, -4.25, 4.25), 2.7, ("brick", "plaster", "panel", "plaster"), (block, *boxes))
+    return Layout(
+        (-6.0, 6.0, -4.25, 4.25), 2.7, ("brick", "plaster", "panel", "plaster"), (block, *boxes)
+    )
 
 
 def _twins() -> Layout:
@@ -288,7 +296,14 @@ def _twins() -> Layout:
     )
     styles: tuple[Style, ...] = ("box", "panel", "brick")
     boxes = tuple(Box(*numbers, style=styles[i % 3]) for i, numbers in enumerate(furniture))
-    return Layout((-12.0, 0.0, -1.3, 1.3), 2.6, ("plaster", "brick", "panel", "plaster"), boxes, twins=True)
+    return Layout(
+        (-12.0, 0.0, -1.3, 1.3), 2.6, ("plaster", "brick", "panel", "plaster"), boxes, twins=True
+    )
 
 
-LAYOUTS: dict[LayoutName, Callable[[], Layout]] = {"room": _room, "hall": _hall, "ring": _ring, "twins": _twins}
+LAYOUTS: dict[LayoutName, Callable[[], Layout]] = {
+    "room": _room,
+    "hall": _hall,
+    "ring": _ring,
+    "twins": _twins,
+}

@@ -14,14 +14,21 @@ Image = NDArray[np.uint8]
 # Shapes a square metre by size class: (smallest, largest) diameter in metres and how many.
 _SHAPE_CLASSES = ((0.025, 0.06, 45.0), (0.06, 0.16, 16.0), (0.16, 0.45, 3.0))
 _GLYPHS = "ABDEFGHJKLMNPQRSTVXYZ23456789#&%?"
-_FONTS = (cv2.FONT_HERSHEY_SIMPLEX, cv2.FONT_HERSHEY_DUPLEX, cv2.FONT_HERSHEY_TRIPLEX, cv2.FONT_HERSHEY_COMPLEX)
+_FONTS = (
+    cv2.FONT_HERSHEY_SIMPLEX,
+    cv2.FONT_HERSHEY_DUPLEX,
+    cv2.FONT_HERSHEY_TRIPLEX,
+    cv2.FONT_HERSHEY_COMPLEX,
+)
 # Points are handed to OpenCV's drawing with this many fractional bits.
 _SHIFT = 4
 # Faces differ in brightness by where they look, as if lit from one side and from above.
 _LIGHT = np.array([0.35, -0.75, -0.55])
 
 
-def face_texture(face: Face, shape: tuple[int, int], texels_per_m: float, rng: np.random.Generator) -> Image:
+def face_texture(
+    face: Face, shape: tuple[int, int], texels_per_m: float, rng: np.random.Generator
+) -> Image:
     """The texture of one face.
 
     Args:
@@ -56,10 +63,14 @@ def _noise(shape: tuple[int, int], texels_per_m: float, rng: np.random.Generator
         rows, columns = (-(-n // (1 << octave)) + 2 for n in shape)
         size = (max(2 * total.shape[1], columns), max(2 * total.shape[0], rows))
         finer = np.asarray(cv2.resize(total, size, interpolation=cv2.INTER_CUBIC), dtype=np.float32)
-        total = finer[:rows, :columns] + rng.uniform(-amplitude, amplitude, (rows, columns)).astype(np.float32)
+        total = finer[:rows, :columns] + rng.uniform(-amplitude, amplitude, (rows, columns)).astype(
+            np.float32
+        )
         amplitude *= 0.84
     coarse = np.clip(total, 20, 235).astype(np.uint8)
-    full = cv2.resize(coarse, (4 * coarse.shape[1], 4 * coarse.shape[0]), interpolation=cv2.INTER_CUBIC)
+    full = cv2.resize(
+        coarse, (4 * coarse.shape[1], 4 * coarse.shape[0]), interpolation=cv2.INTER_CUBIC
+    )
     return np.ascontiguousarray(full[: shape[0], : shape[1]])
 
 
@@ -81,7 +92,9 @@ def _draw_courses(
             right = left + max(int(rng.uniform(*length_m) * texels_per_m), 4)
             stone = image[top : top + height, max(left, 0) : max(right, 0)]
             if stone.size:
-                cv2.convertScaleAbs(stone, dst=stone, alpha=rng.uniform(0.75, 1.15), beta=rng.uniform(-12, 22))
+                cv2.convertScaleAbs(
+                    stone, dst=stone, alpha=rng.uniform(0.75, 1.15), beta=rng.uniform(-12, 22)
+                )
             image[top : top + height, max(right - joint, 0) : max(right, 0)] //= 2
             left = right
         image[top : top + joint] //= 2
@@ -142,7 +155,9 @@ def _contrasting(image: Image, centre: Array, difference: int, upwards: bool) ->
     return min(there + difference, 240) if upwards else max(there - difference, 15)
 
 
-def _draw_glyph(image: Image, centre: Array, size: float, grey: int, rng: np.random.Generator) -> None:
+def _draw_glyph(
+    image: Image, centre: Array, size: float, grey: int, rng: np.random.Generator
+) -> None:
     text = _writing(rng, int(rng.integers(1, 3)))
     font = _FONTS[rng.integers(len(_FONTS))]
     # Hershey capitals are about 21 pixels high at scale 1.
@@ -174,4 +189,6 @@ def _draw_poster(image: Image, texels_per_m: float, rng: np.random.Generator) ->
     for baseline in range(int(0.6 * height), height - line, int(1.5 * line)):
         text = _writing(rng, max(int(0.8 * width / line), 1))
         origin = (2 * frame, baseline)
-        cv2.putText(sheet, text, origin, _FONTS[0], line / 24, 255 - paper, max(line // 10, 1), cv2.LINE_AA)
+        cv2.putText(
+            sheet, text, origin, _FONTS[0], line / 24, 255 - paper, max(line // 10, 1), cv2.LINE_AA
+        )

@@ -68,10 +68,14 @@ class WorldSpec:
             )
         for field in ("fps", "texels_per_m", "baseline_m"):
             if not getattr(self, field) > 0:
-                raise DatasetError(f"world {self.name}: {field} must be positive, found {getattr(self, field)}")
+                raise DatasetError(
+                    f"world {self.name}: {field} must be positive, found {getattr(self, field)}"
+                )
         for field in ("noise_sigma", "shutter_s", "exposure_change"):
             if not getattr(self, field) >= 0:
-                raise DatasetError(f"world {self.name}: {field} must not be negative, found {getattr(self, field)}")
+                raise DatasetError(
+                    f"world {self.name}: {field} must not be negative, found {getattr(self, field)}"
+                )
 
 
 _SPECS = {
@@ -176,7 +180,11 @@ class RenderedWorld:
 
     def __getitem__(self, index: int) -> Frame:
         index = self._checked(index)
-        image, image_right = self._pair(index) if self.sensor == "stereo" else (self._photo(index, right=False), None)
+        image, image_right = (
+            self._pair(index)
+            if self.sensor == "stereo"
+            else (self._photo(index, right=False), None)
+        )
         return Frame(
             index=index,
             timestamp=float(self._timestamps[index]),
@@ -236,6 +244,10 @@ class RenderedWorld:
             # About one swell in four seconds.
             image *= np.float32(1.0 + spec.exposure_change * np.sin(1.6 * self._timestamps[index]))
         if spec.noise_sigma > 0:
-            rng = np.random.default_rng([spec.seed, index, int(right), *([spec.walk] if spec.walk else [])])
-            image += np.float32(spec.noise_sigma) * rng.standard_normal(image.shape, dtype=np.float32)
+            rng = np.random.default_rng(
+                [spec.seed, index, int(right), *([spec.walk] if spec.walk else [])]
+            )
+            image += np.float32(spec.noise_sigma) * rng.standard_normal(
+                image.shape, dtype=np.float32
+            )
         return np.clip(np.rint(image), 0, 255).astype(np.uint8)

@@ -187,7 +187,9 @@ def _requested(runtime: _Runtime, weights: Checkpoint, config: FeatureConfig) ->
         _, engine = next(_engines(runtime, weights, config))
         return engine
     if config.precision == "bf16" and not has_bf16():
-        raise ConfigError("features.precision is bf16, but this processor does not compute in bf16: use auto or fp32")
+        raise ConfigError(
+            "features.precision is bf16, but this processor does not compute in bf16: use auto or fp32"
+        )
     if config.precision == "int8":
         model = runtime.read_int8(_requested_int8(runtime, config), weights)
     else:
@@ -214,7 +216,10 @@ def _fastest_with_parity(weights: Checkpoint, config: FeatureConfig) -> Engine |
                 if difference.within(limit):
                     return engine
                 _logger.warning(
-                    "%s is not used here: expected at most %s from torch, found %s", engine.name, limit, difference
+                    "%s is not used here: expected at most %s from torch, found %s",
+                    engine.name,
+                    limit,
+                    difference,
                 )
         except MissingDependencyError as error:
             _logger.info("%s", error)
@@ -224,12 +229,17 @@ def _fastest_with_parity(weights: Checkpoint, config: FeatureConfig) -> Engine |
             # A compiler for many processors may fail in any way; PyTorch does the same work.
             text = " ".join(str(error).split())[:300]
             _logger.warning(
-                "%s fails, another engine runs the network (%s: %s)", runtime.title, type(error).__name__, text
+                "%s fails, another engine runs the network (%s: %s)",
+                runtime.title,
+                type(error).__name__,
+                text,
             )
     return None
 
 
-def _engines(runtime: _Runtime, weights: Checkpoint, config: FeatureConfig) -> Iterator[tuple[Precision, Engine]]:
+def _engines(
+    runtime: _Runtime, weights: Checkpoint, config: FeatureConfig
+) -> Iterator[tuple[Precision, Engine]]:
     """What `auto` may mean for a runtime, the fastest first; the network is converted only when it must be."""
     runtime.load()
 
@@ -260,7 +270,11 @@ def _quantised(runtime: _Runtime, weights: Checkpoint, config: FeatureConfig) ->
 def _cached_difference(weights: Checkpoint, engine: Engine, config: FeatureConfig) -> Difference:
     """`difference`, or what an earlier call stored for the same model, processor and versions."""
     folder = _RUNTIMES[engine.name.split()[0]].cache()
-    path = folder / f"parity-{_parity_key(fingerprint(weights, engine, config))}.sealed" if folder is not None else None
+    path = (
+        folder / f"parity-{_parity_key(fingerprint(weights, engine, config))}.sealed"
+        if folder is not None
+        else None
+    )
     if path is not None:
         try:
             return Difference(**json.loads(bytes(read_sealed(path))))
@@ -298,7 +312,9 @@ def check_maps(name: str, *maps: Maps) -> None:
 
 def _parity_key(engine: str) -> str:
     """Which comparison of an engine, given by its fingerprint, with PyTorch."""
-    return hashlib.sha256(repr((_PARITY_VERSION, engine, metadata.version("torch"))).encode()).hexdigest()[:16]
+    return hashlib.sha256(
+        repr((_PARITY_VERSION, engine, metadata.version("torch"))).encode()
+    ).hexdigest()[:16]
 
 
 def difference(engine: Engine, reference: Engine) -> Difference:
@@ -320,7 +336,11 @@ def _parity_image() -> Image:
     height, width = _PARITY_SIZE
     image: Image = np.tile(np.linspace(60, 190, width), (height, 1)).astype(np.uint8)
     for index in range(60):
-        (x, y), (w, h), level = rng.integers(0, (width, height)), rng.integers(3, 40, 2), int(rng.integers(0, 256))
+        (x, y), (w, h), level = (
+            rng.integers(0, (width, height)),
+            rng.integers(3, 40, 2),
+            int(rng.integers(0, 256)),
+        )
         if index % 3 == 0:
             cv2.rectangle(image, (int(x), int(y)), (int(x + w), int(y + h)), level, -1)
         elif index % 3 == 1:

@@ -38,10 +38,14 @@ class CompiledCache:
         machine: version and processor; another one compiles otherwise.
     """
 
-    def __init__(self, core: Any, model: Model, properties: Mapping[str, Any], machine: str) -> None:
+    def __init__(
+        self, core: Any, model: Model, properties: Mapping[str, Any], machine: str
+    ) -> None:
         self._core = core
         self._properties = dict(properties)
-        self._key = hashlib.sha256(repr((_VERSION, machine, sorted(self._properties.items()))).encode())
+        self._key = hashlib.sha256(
+            repr((_VERSION, machine, sorted(self._properties.items()))).encode()
+        )
         self._key.update(model_digest(model))
         self._folder = _folder()
 
@@ -76,7 +80,11 @@ class CompiledCache:
         try:
             return self._core.import_model(io.BytesIO(content), "CPU", self._properties)
         except RuntimeError as error:
-            _logger.info("OpenVINO refuses %s (%s): the network is compiled again", path, " ".join(str(error).split()))
+            _logger.info(
+                "OpenVINO refuses %s (%s): the network is compiled again",
+                path,
+                " ".join(str(error).split()),
+            )
             return None
 
 
@@ -86,7 +94,10 @@ def model_digest(model: Model) -> bytes:
     order: dict[str, int] = {}
     for index, node in enumerate(model.get_ordered_ops()):
         order[node.get_friendly_name()] = index
-        sources = [(order[value.get_node().get_friendly_name()], value.get_index()) for value in node.input_values()]
+        sources = [
+            (order[value.get_node().get_friendly_name()], value.get_index())
+            for value in node.input_values()
+        ]
         kind = node.get_type_name()
         digest.update(repr((kind, sorted(node.get_attributes().items()), sources)).encode())
         if kind == "Constant":

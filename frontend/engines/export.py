@@ -51,7 +51,9 @@ def export_model(
         OutputError: the file cannot be written.
     """
     if precision == "int8" and not photos:
-        raise ConfigError("int8 needs photographs that show what the network meets: give a folder with --images")
+        raise ConfigError(
+            "int8 needs photographs that show what the network meets: give a folder with --images"
+        )
     if precision == "fp32" and out is None and to == "openvino":
         raise ConfigError("an fp32 model has no place of its own: give a file with --out")
     if out is None and to == "onnx" and precision == "fp32":
@@ -105,7 +107,10 @@ def _check_folder(path: Path) -> None:
 
 
 def _calibration_images(photos: list[Path], count: int) -> list[NDArray[np.uint8]]:
-    return [fit_image(read_photo(path), _CALIBRATION_SIZE) for path in evenly_spread(photos, count, seed=0)]
+    return [
+        fit_image(read_photo(path), _CALIBRATION_SIZE)
+        for path in evenly_spread(photos, count, seed=0)
+    ]
 
 
 def _named_after(weights: str | Path | None, suffix: str = "") -> Path:

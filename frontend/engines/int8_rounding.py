@@ -24,7 +24,9 @@ def patch_moments(images: Iterable[NDArray[np.uint8]], kernel: int) -> Array:
     """(K², K²) mean products of the pixels, from 0 to 1, of patches (K, K) of grey images (H, W)."""
     patches = np.concatenate(
         [
-            np.lib.stride_tricks.sliding_window_view(image, (kernel, kernel)).reshape(-1, kernel * kernel)[::_EVERY]
+            np.lib.stride_tricks.sliding_window_view(image, (kernel, kernel)).reshape(
+                -1, kernel * kernel
+            )[::_EVERY]
             for image in images
         ]
     )

@@ -23,7 +23,9 @@ class OnnxRuntimeEngine:
         MissingDependencyError: there is no ONNX Runtime.
     """
 
-    def __init__(self, model: bytes, precision: Literal["fp32", "int8"], threads: int = 0, at_once: int = 1) -> None:
+    def __init__(
+        self, model: bytes, precision: Literal["fp32", "int8"], threads: int = 0, at_once: int = 1
+    ) -> None:
         self.name = f"onnxruntime {precision}"
         runtime = load_onnxruntime()
         names = processor()

@@ -22,7 +22,11 @@ from ..superpoint.superpoint import SuperPoint
 from .onnx_model import AxisNames, export_onnx, origin
 
 INPUT = "image"
-OUTPUTS: AxisNames = {"keypoints": ("points", None), "scores": ("points",), "descriptors": ("points", None)}
+OUTPUTS: AxisNames = {
+    "keypoints": ("points", None),
+    "scores": ("points",),
+    "descriptors": ("points", None),
+}
 _DESCRIPTION = """SuperPoint with the selection of key points inside.
 image: (height, width) uint8, grey, of any size.
 keypoints: (N, 2) float32, x y in pixels, (0, 0) is the centre of the first one; N is max_keypoints at most.
@@ -34,14 +38,18 @@ _SUPPRESSION_ROUNDS = 8
 _TRACED_SIZE = (100, 156)
 
 
-def convert_points(network: SuperPoint, config: FeatureConfig, metadata: Mapping[str, str] | None = None) -> bytes:
+def convert_points(
+    network: SuperPoint, config: FeatureConfig, metadata: Mapping[str, str] | None = None
+) -> bytes:
     """An ONNX file of a network with the selection of key points that a configuration describes.
 
     Raises:
         MissingDependencyError: ONNX or onnxscript is not installed.
     """
     axes = {0: torch.export.Dim("height", min=2 * CELL), 1: torch.export.Dim("width", min=2 * CELL)}
-    example = torch.randint(0, 256, _TRACED_SIZE, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    example = torch.randint(
+        0, 256, _TRACED_SIZE, dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
     settings = json.dumps(config.model_dump(include=set(SETTINGS)))
     about = {**(metadata or {}), "selection": settings, **origin(Checkpoint.of(network))}
     return export_onnx(_Points(network, config), example, axes, INPUT, OUTPUTS, _DESCRIPTION, about)
@@ -59,7 +67,10 @@ class _Points(nn.Module):
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         height, width = image.shape
         # The last row and column repeat up to multiples of 8.
-        rows, columns = (_limited(torch.arange((side + CELL - 1) // CELL * CELL), side - 1) for side in image.shape)
+        rows, columns = (
+            _limited(torch.arange((side + CELL - 1) // CELL * CELL), side - 1)
+            for side in image.shape
+        )
         heat, cells = self._dense(image[rows][:, columns][None])
         heat = heat[:, :height, :width]
         gathered = _gathered(heat)
@@ -79,26 +90,39 @@ class _Points(nn.Module):
         """The pixels (H, W) bool that greedy suppression keeps: in each round those that nothing around them beats."""
         radius, border = self._config.nms_radius, self._config.border
         values = gathered[None, None]
-        peaks = (values > self._config.threshold) & (values == functional.max_pool2d(values, 3, stride=1, padding=1))
+        peaks = (values > self._config.threshold) & (
+            values == functional.max_pool2d(values, 3, stride=1, padding=1)
+        )
         left = torch.where(peaks, values, -1.0)
         kept = left > 0
         if radius > 0:
             side = 2 * radius + 1
             # Of equals (hardly any but those that are sure) the upper, then the left one.
-            above = functional.max_pool2d(functional.pad(left, (radius, radius, radius, 0)), (radius, side), stride=1)
-            before = functional.max_pool2d(functional.pad(left, (radius, 0, 0, 0)), (1, radius), stride=1)
+            above = functional.max_pool2d(
+                functional.pad(left, (radius, radius, radius, 0)), (radius, side), stride=1
+            )
+            before = functional.max_pool2d(
+                functional.pad(left, (radius, 0, 0, 0)), (1, radius), stride=1
+            )
             equal = (left == above[:, :, :-1]) | (left == before[:, :, :, :-1])
             left = torch.where(equal, -1.0, left)
             kept = torch.zeros_like(kept)
             for _ in range(_SUPPRESSION_ROUNDS):
-                best = (left > 0) & (left == functional.max_pool2d(left, side, stride=1, padding=radius))
+                best = (left > 0) & (
+                    left == functional.max_pool2d(left, side, stride=1, padding=radius)
+                )
                 kept = kept | best
                 silenced = functional.max_pool2d(best.float(), side, stride=1, padding=radius) > 0
                 left = torch.where(silenced, -1.0, left)
         height, width = gathered.shape
         rows = torch.arange(height)[:, None]
         columns = torch.arange(width)[None]
-        inside = (rows >= border) & (rows < height - border) & (columns >= border) & (columns < width - border)
+        inside = (
+            (rows >= border)
+            & (rows < height - border)
+            & (columns >= border)
+            & (columns < width - border)
+        )
         return kept[0, 0] & inside
 
     def _sampled(self, cells: Tensor, points: Tensor) -> Tensor:
@@ -135,10 +159,14 @@ def _gathered(heat: Tensor) -> Tensor:
     steps = torch.arange(-HEAT_RADIUS, HEAT_RADIUS + 1)
     kernel = torch.exp(-0.5 * (steps / GATHER_SIGMA_PX) ** 2)
     rows = functional.conv2d(heat[None], kernel.reshape(1, 1, 1, -1), padding=(0, HEAT_RADIUS))
-    return functional.conv2d(rows, kernel.reshape(1, 1, -1, 1), padding=(HEAT_RADIUS, 0))[0, 0].clamp(max=1.0)
+    return functional.conv2d(rows, kernel.reshape(1, 1, -1, 1), padding=(HEAT_RADIUS, 0))[
+        0, 0
+    ].clamp(max=1.0)
 
 
-def _spread(scores: Tensor, rows: Tensor, columns: Tensor, size: tuple[int, int], config: FeatureConfig) -> Tensor:
+def _spread(
+    scores: Tensor, rows: Tensor, columns: Tensor, size: tuple[int, int], config: FeatureConfig
+) -> Tensor:
     """`spread_top_k` of points in the order of rows, then columns; TopK's ties go to the lower index."""
     order = torch.argsort(scores, descending=True)
     if config.spread_cell <= 0:
@@ -150,7 +178,9 @@ def _spread(scores: Tensor, rows: Tensor, columns: Tensor, size: tuple[int, int]
     place = torch.arange(count)
     # Cells one after the other, in each the best first. How many points earlier cells have says where each begins.
     by_cell = torch.argsort(cells * count + place)
-    population = torch.zeros(down * across + count, dtype=torch.int64).scatter_add(0, cells, torch.ones_like(cells))
+    population = torch.zeros(down * across + count, dtype=torch.int64).scatter_add(
+        0, cells, torch.ones_like(cells)
+    )
     begins = torch.cumsum(population, 0) - population
     in_round = torch.zeros_like(cells).scatter(0, by_cell, place - begins[cells[by_cell]])
     by_round = torch.argsort(in_round * count + place)
@@ -174,7 +204,9 @@ def _shift(heat: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 def _limited(index: Tensor, last: int) -> Tensor:
     """Whole numbers from 0 to `last`; by Max and Min, since OpenCV's DNN has Clip for floats only."""
-    return torch.minimum(torch.maximum(index, torch.tensor(0)), torch.scalar_tensor(last, dtype=torch.int64))
+    return torch.minimum(
+        torch.maximum(index, torch.tensor(0)), torch.scalar_tensor(last, dtype=torch.int64)
+    )
 
 
 def _divided(index: Tensor, divisor: int) -> Tensor:

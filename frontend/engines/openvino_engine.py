@@ -33,7 +33,9 @@ class OpenVinoEngine:
         MissingDependencyError: there is no OpenVINO.
     """
 
-    def __init__(self, model: Model, precision: Precision, threads: int = 0, at_once: int = 1) -> None:
+    def __init__(
+        self, model: Model, precision: Precision, threads: int = 0, at_once: int = 1
+    ) -> None:
         self.name = f"openvino {precision}"
         # No threads: any number of them gives the same bytes.
         self.machine = f"openvino {processor()}"
@@ -98,5 +100,7 @@ def processor() -> str:
     """OpenVINO's version, and the name and the kinds of arithmetic of the processor."""
     openvino = load_openvino()
     core = openvino.Core()
-    found = [core.get_property("CPU", name) for name in ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")]
+    found = [
+        core.get_property("CPU", name) for name in ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")
+    ]
     return f"{openvino.__version__} {found}"

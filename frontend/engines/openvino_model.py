@@ -156,7 +156,9 @@ def quantise(model: Model, images: Iterable[NDArray[np.uint8]]) -> Model:
     return quantised
 
 
-def _round_first(model: Model, images: list[NDArray[np.uint8]]) -> tuple[NDArray[np.int8], NDArray[np.float32]] | None:
+def _round_first(
+    model: Model, images: list[NDArray[np.uint8]]
+) -> tuple[NDArray[np.int8], NDArray[np.float32]] | None:
     """Give the first convolution filters that are whole numbers times steps, made for images.
 
     Returns:
@@ -168,7 +170,8 @@ def _round_first(model: Model, images: list[NDArray[np.uint8]]) -> tuple[NDArray
         return None
     filters = convolution.input_value(1).get_node().get_data()
     whole, steps = round_filters(
-        filters.astype(np.float64).reshape(len(filters), -1), patch_moments(images, filters.shape[-1])
+        filters.astype(np.float64).reshape(len(filters), -1),
+        patch_moments(images, filters.shape[-1]),
     )
     whole, steps = whole.reshape(filters.shape), steps.reshape(-1, 1, 1, 1)
     convolution.input(1).replace_source_output(load_openvino().op.Constant(whole * steps).output(0))
@@ -183,14 +186,19 @@ def _first_in_int8(quantised: Model, whole: NDArray[np.int8], steps: NDArray[np.
     ops = load_openvino().opset13
     image = convolution.input_value(0).get_node()
     zero, one = (ops.constant(np.float32(end)) for end in (0.0, 1.0))
-    convolution.input(0).replace_source_output(ops.fake_quantize(image, zero, one, zero, one, 256).output(0))
+    convolution.input(0).replace_source_output(
+        ops.fake_quantize(image, zero, one, zero, one, 256).output(0)
+    )
     filters = ops.multiply(ops.convert(ops.constant(whole), "f32"), ops.constant(steps))
     convolution.input(1).replace_source_output(filters.output(0))
 
 
 def _first_convolution(model: Model) -> Any:
     """The node; None where a batch norm is part of it."""
-    return next((node for node in model.get_ordered_ops() if node.get_friendly_name().endswith(_FIRST)), None)
+    return next(
+        (node for node in model.get_ordered_ops() if node.get_friendly_name().endswith(_FIRST)),
+        None,
+    )
 
 
 def describe(model: Model, metadata: Mapping[str, str]) -> Model:
@@ -220,7 +228,9 @@ def read_model(path: Path, weights: Checkpoint) -> Model:
         model = _unpacked(path.read_bytes())
     except (OSError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise WeightsError(f"{path} is not a readable OpenVINO model of spslam ({reason})") from None
+        raise WeightsError(
+            f"{path} is not a readable OpenVINO model of spslam ({reason})"
+        ) from None
     expected = {"weights": weights.digest, "version": _VERSION}
     found = {key: _info(model, key) for key in expected}
     if found != expected:
@@ -238,11 +248,15 @@ def _packed(model: Model) -> bytes:
         except RuntimeError as error:
             # "basic_ios::clear: iostream error" is all that it knows of a full disk.
             reason = " ".join(str(error).split())
-            raise OutputError(f"OpenVINO cannot write to {folder} ({reason}): {USE_ANOTHER_TMPDIR}") from None
+            raise OutputError(
+                f"OpenVINO cannot write to {folder} ({reason}): {USE_ANOTHER_TMPDIR}"
+            ) from None
         with zipfile.ZipFile(buffer, "w") as archive:
             for name in _MEMBERS:
                 # Members of a fixed date.
-                archive.writestr(zipfile.ZipInfo(name), (folder / name).read_bytes(), zipfile.ZIP_DEFLATED, 9)
+                archive.writestr(
+                    zipfile.ZipInfo(name), (folder / name).read_bytes(), zipfile.ZIP_DEFLATED, 9
+                )
     return buffer.getvalue()
 
 
@@ -265,7 +279,9 @@ def openvino_cache() -> Path | None:
 
 
 def _info(model: Model, key: str) -> str:
-    return str(model.get_rt_info(["spslam", key]).value) if model.has_rt_info(["spslam", key]) else ""
+    return (
+        str(model.get_rt_info(["spslam", key]).value) if model.has_rt_info(["spslam", key]) else ""
+    )
 
 
 @contextmanager

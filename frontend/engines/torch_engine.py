@@ -27,16 +27,24 @@ class TorchEngine:
         ConfigError: CUDA is asked for and there is none.
     """
 
-    def __init__(self, network: SuperPoint, device: str = "cpu", threads: int = 0, tuned: bool = True) -> None:
+    def __init__(
+        self, network: SuperPoint, device: str = "cpu", threads: int = 0, tuned: bool = True
+    ) -> None:
         self.name = "torch fp32" if tuned else "torch eager"
         available = torch.cuda.is_available()
         if device == "cuda" and not available:
-            raise ConfigError("features.device is cuda, but PyTorch finds no CUDA device: use cpu or auto")
+            raise ConfigError(
+                "features.device is cuda, but PyTorch finds no CUDA device: use cpu or auto"
+            )
         self._device = torch.device("cuda" if device != "cpu" and available else "cpu")
         self._threads = threads or usable_cores()
         # With fewer threads for each of several its sums would have other last bits.
         self.at_once = 1
-        kind = torch.cuda.get_device_name() if self._device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
+        kind = (
+            torch.cuda.get_device_name()
+            if self._device.type == "cuda"
+            else torch.backends.cpu.get_cpu_capability()
+        )
         # Sums are split among threads.
         self.machine = f"torch {torch.__version__}, {kind}, {self._threads} threads"
         self._network = network.to(self._device)

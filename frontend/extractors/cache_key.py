@@ -57,8 +57,13 @@ def code_digest(extractor: Extractor) -> str:
 def code_files(extractor: Extractor) -> dict[str, Path]:
     """The files of `code_digest` by their modules' names, imported so far or, of the front end, only when they are
     needed: what they did may lie in a cache. Of a package of its own, all that it has imported so far."""
-    start = type(extractor.wrapped if isinstance(extractor, AdaptedExtractor) else extractor).__module__
-    packages = {_FRONT_END, _FRONT_END if _is_inside(start, _FRONT_END) else start.partition(".")[0]}
+    start = type(
+        extractor.wrapped if isinstance(extractor, AdaptedExtractor) else extractor
+    ).__module__
+    packages = {
+        _FRONT_END,
+        _FRONT_END if _is_inside(start, _FRONT_END) else start.partition(".")[0],
+    }
     found: dict[str, Path] = {}
     waiting = [start]
     while waiting:
@@ -68,7 +73,11 @@ def code_files(extractor: Extractor) -> dict[str, Path]:
         module = sys.modules.get(name)
         if module is not None:
             found[name] = Path(module.__file__ or "")
-            waiting += [origin for value in vars(module).values() if isinstance(origin := _origin(value), str)]
+            waiting += [
+                origin
+                for value in vars(module).values()
+                if isinstance(origin := _origin(value), str)
+            ]
         elif _is_inside(name, _FRONT_END) and (path := _path_of(name)) is not None:
             found[name] = path
         if name in found and _is_inside(name, _FRONT_END):
@@ -93,7 +102,10 @@ def _neighbours(name: str, path: Path) -> list[str]:
     found = []
     for node in ast.walk(ast.parse(path.read_bytes())):
         if isinstance(node, ast.ImportFrom) and node.level:
-            base = [*package[: len(package) - node.level + 1], *([node.module] if node.module else [])]
+            base = [
+                *package[: len(package) - node.level + 1],
+                *([node.module] if node.module else []),
+            ]
             found += [".".join(base), *(".".join([*base, alias.name]) for alias in node.names)]
     return found
 

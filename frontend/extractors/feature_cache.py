@@ -52,7 +52,9 @@ class CachedExtractor(Extractor):
         self.fingerprint = extractor.fingerprint
         self.max_concurrency = extractor.max_concurrency
         self._extractor = extractor
-        settings = json.dumps({"version": _VERSION, **describe(extractor, config)}, indent=1, sort_keys=True)
+        settings = json.dumps(
+            {"version": _VERSION, **describe(extractor, config)}, indent=1, sort_keys=True
+        )
         self._folder = folder / _digest(settings.encode()).hex()
         self._takes_files = True
         try:
@@ -60,7 +62,9 @@ class CachedExtractor(Extractor):
             write_atomic(self._folder / "settings.json", settings + "\n")
         except (OSError, OutputError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
-            raise OutputError(f"features cannot be kept in {folder} ({reason}): name a folder to write to") from None
+            raise OutputError(
+                f"features cannot be kept in {folder} ({reason}): name a folder to write to"
+            ) from None
 
     def extract(self, image: NDArray[np.uint8]) -> Features:
         """Features of a (H, W) uint8 grey image of any size."""
@@ -97,7 +101,9 @@ def _read(path: Path) -> Features | None:
     except SealError:
         _logger.warning("%s is damaged or of another image: its features are extracted again", path)
         return None
-    keypoints, scores, descriptors = (np.lib.format.read_array(buffer, allow_pickle=False) for _ in range(3))
+    keypoints, scores, descriptors = (
+        np.lib.format.read_array(buffer, allow_pickle=False) for _ in range(3)
+    )
     return Features(keypoints, scores, descriptors)
 
 

@@ -49,11 +49,18 @@ class _ClassicalExtractor(Extractor):
         pixels = self._positions(found)
         scores = np.array([keypoint.response for keypoint in found], np.float32)
         border = self._config.border
-        inside = np.all((pixels >= border) & (pixels <= np.array([width, height]) - 1 - border), axis=1)
+        inside = np.all(
+            (pixels >= border) & (pixels <= np.array([width, height]) - 1 - border), axis=1
+        )
         candidates = np.flatnonzero(inside)
         candidates = candidates[first_at_each_pixel(pixels[candidates], scores[candidates])]
         kept = candidates[
-            spread_top_k(pixels[candidates], scores[candidates], self._config.max_keypoints, self._config.spread_cell)
+            spread_top_k(
+                pixels[candidates],
+                scores[candidates],
+                self._config.max_keypoints,
+                self._config.spread_cell,
+            )
         ]
         for rank, index in enumerate(kept):
             found[index].class_id = rank
@@ -104,7 +111,9 @@ class OrbExtractor(_ClassicalExtractor):
     def _positions(self, found: Sequence[cv2.KeyPoint]) -> NDArray[np.float32]:
         # OpenCV multiplies a level's positions by its scale, which forgets the half pixel of the centres.
         scales = _ORB_SCALE ** np.array([keypoint.octave for keypoint in found], np.float64)
-        pixels: NDArray[np.float32] = (super()._positions(found) + 0.5 * (scales[:, None] - 1.0)).astype(np.float32)
+        pixels: NDArray[np.float32] = (
+            super()._positions(found) + 0.5 * (scales[:, None] - 1.0)
+        ).astype(np.float32)
         return pixels
 
     def _describe(

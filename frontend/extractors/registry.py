@@ -49,7 +49,11 @@ def _sift(config: FeatureConfig) -> Extractor:
 
 
 # Imported when asked for: ORB needs no PyTorch.
-_BUILT_IN: dict[str, Callable[[FeatureConfig], Extractor]] = {"superpoint": _superpoint, "orb": _orb, "sift": _sift}
+_BUILT_IN: dict[str, Callable[[FeatureConfig], Extractor]] = {
+    "superpoint": _superpoint,
+    "orb": _orb,
+    "sift": _sift,
+}
 
 
 def extractor_names() -> list[str]:
@@ -70,7 +74,9 @@ def create_extractor(config: FeatureConfig) -> Extractor:
         return _BUILT_IN[name](config)
     plugin = _plugins().get(name)
     if plugin is None:
-        raise ConfigError(f"no extractor named {name!r}: expected one of {', '.join(extractor_names())}")
+        raise ConfigError(
+            f"no extractor named {name!r}: expected one of {', '.join(extractor_names())}"
+        )
     return _load(plugin, config)
 
 
@@ -99,7 +105,12 @@ class AdaptedExtractor(Extractor):
                 setattr(self, name, getattr(wrapped, name))
         # The name until 0.1; accepted for one release.
         if hasattr(wrapped, "at_once") and not hasattr(wrapped, "max_concurrency"):
-            notice(_LOG, "renamed", "extractor %s: its attribute at_once is now called max_concurrency", self.name)
+            notice(
+                _LOG,
+                "renamed",
+                "extractor %s: its attribute at_once is now called max_concurrency",
+                self.name,
+            )
             self.max_concurrency = int(wrapped.at_once)
 
     def extract(self, image: NDArray[np.uint8]) -> Features:

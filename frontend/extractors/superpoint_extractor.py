@@ -39,7 +39,9 @@ class SuperPointExtractor(Extractor):
 
     name = "superpoint"
 
-    def __init__(self, config: FeatureConfig, network: SuperPoint | None = None, tuned: bool = True) -> None:
+    def __init__(
+        self, config: FeatureConfig, network: SuperPoint | None = None, tuned: bool = True
+    ) -> None:
         self._config = config
         self._proven = False
         self._selection = config.model_dump(include=set(SETTINGS))

@@ -93,7 +93,11 @@ class DescriptorMatcher:
 
 
 def match_pairs(
-    descriptors0: KeptDescriptors, descriptors1: KeptDescriptors, index0: Indices, index1: Indices, max_distance: float
+    descriptors0: KeptDescriptors,
+    descriptors1: KeptDescriptors,
+    index0: Indices,
+    index1: Indices,
+    max_distance: float,
 ) -> Indices:
     """Mutual nearest neighbours among candidate pairs.
 
@@ -115,7 +119,9 @@ def match_pairs(
         nearest, good = _mutual(similarity, max_distance)
         matches[good] = nearest[good]
         return matches
-    near, values = _near_pairs(descriptors0, descriptors1, index0, index1, _least_similarity(max_distance))
+    near, values = _near_pairs(
+        descriptors0, descriptors1, index0, index1, _least_similarity(max_distance)
+    )
     # One key sorts several times as fast as two, and few pairs are left.
     keys = index0[near] * len(descriptors1) + index1[near]
     order = np.argsort(keys)
@@ -133,7 +139,11 @@ def match_pairs(
 
 
 def _near_pairs(
-    descriptors0: KeptDescriptors, descriptors1: KeptDescriptors, index0: Indices, index1: Indices, least: np.float32
+    descriptors0: KeptDescriptors,
+    descriptors1: KeptDescriptors,
+    index0: Indices,
+    index1: Indices,
+    least: np.float32,
 ) -> tuple[Indices, NDArray[np.float32]]:
     """Which pairs (indices, ascending) are at least so similar, and their scalar products.
 
@@ -145,7 +155,9 @@ def _near_pairs(
         near = np.flatnonzero(values >= least)
         return near, values[near]
     count = -(-3 * descriptors0.shape[1] // 8)
-    first0, first1 = (np.ascontiguousarray(d[:, :count], dtype=np.float32) for d in (descriptors0, descriptors1))
+    first0, first1 = (
+        np.ascontiguousarray(d[:, :count], dtype=np.float32) for d in (descriptors0, descriptors1)
+    )
     rest0, rest1 = _rest(first0), _rest(first1)
     most = _products(first0, first1, index0, index1) + rest0[index0] * rest1[index1]
     near = np.flatnonzero(most >= least)
@@ -156,7 +168,9 @@ def _near_pairs(
 
 def _rest(first: Descriptors) -> NDArray[np.float32]:
     """Lengths (N,) at most of what is left of unit vectors without their first elements (N, C)."""
-    rest: NDArray[np.float32] = np.sqrt(np.maximum(1 - np.einsum("nd,nd->n", first, first), 0) + _ROUNDING)
+    rest: NDArray[np.float32] = np.sqrt(
+        np.maximum(1 - np.einsum("nd,nd->n", first, first), 0) + _ROUNDING
+    )
     return rest
 
 
@@ -168,7 +182,10 @@ def _products(
     values = np.empty(len(index0), np.float32)
     size = descriptors0.shape[1]
     length = _CHUNK_ELEMENTS // size
-    first, second = np.empty((length, size), descriptors0.dtype), np.empty((length, size), descriptors1.dtype)
+    first, second = (
+        np.empty((length, size), descriptors0.dtype),
+        np.empty((length, size), descriptors1.dtype),
+    )
     for start in range(0, len(index0), length):
         chunk = slice(start, start + length)
         count = len(index0[chunk])
@@ -180,7 +197,9 @@ def _products(
     return values
 
 
-def _mutual(similarity: NDArray[np.float32], max_distance: float) -> tuple[Indices, NDArray[np.bool_]]:
+def _mutual(
+    similarity: NDArray[np.float32], max_distance: float
+) -> tuple[Indices, NDArray[np.bool_]]:
     """Nearest column (N0,) of each row, and whether that is mutual and near enough."""
     nearest = similarity.argmax(axis=1)
     rows = np.arange(len(similarity))

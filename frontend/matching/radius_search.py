@@ -30,7 +30,9 @@ def expand_ranges(labels: Indices, starts: Indices, stops: Indices) -> tuple[Ind
     return np.repeat(labels, lengths), positions
 
 
-def pairs_within_radius(pixels0: Floats, pixels1: Floats, radius: Floats | float) -> tuple[Indices, Indices]:
+def pairs_within_radius(
+    pixels0: Floats, pixels1: Floats, radius: Floats | float
+) -> tuple[Indices, Indices]:
     """Pairs of points no farther apart than a radius, in an order that depends on the input only.
 
     The points of image 1 are put into a grid of cells at least as high as the largest radius; the candidates of a
@@ -63,15 +65,20 @@ def pairs_within_radius(pixels0: Floats, pixels1: Floats, radius: Floats | float
 
     # Clipped to one cell outside the grid: far predictions must not overflow, and find nothing there.
     first, last = (
-        np.clip(np.floor((end - left) / width), -1.0, columns).astype(np.int64) for end in (x0 - reach, x0 + reach)
+        np.clip(np.floor((end - left) / width), -1.0, columns).astype(np.int64)
+        for end in (x0 - reach, x0 + reach)
     )
     begin, end = np.clip(first, 0, columns), np.clip(last + 1, 0, columns)
-    row = np.clip(np.floor((y0 - top) / height), -2.0, rows + 1.0).astype(np.int64) + np.array([[-1], [0], [1]])
+    row = np.clip(np.floor((y0 - top) / height), -2.0, rows + 1.0).astype(np.int64) + np.array(
+        [[-1], [0], [1]]
+    )
     inside = (row >= 0) & (row < rows)
     base = np.where(inside, row, 0) * columns
     starts, stops = bounds[base + begin], bounds[base + end]
     points = np.broadcast_to(np.arange(len(use0)), starts.shape)
-    index0, position = expand_ranges(points.ravel(), starts.ravel(), np.where(inside, stops, starts).ravel())
+    index0, position = expand_ranges(
+        points.ravel(), starts.ravel(), np.where(inside, stops, starts).ravel()
+    )
     # In the order of the cells: much less memory is touched than by gathering pairs.
     x1, y1 = x1[order], y1[order]
     dx, dy = x0[index0] - x1[position], y0[index0] - y1[position]

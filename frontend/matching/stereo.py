@@ -61,7 +61,9 @@ class BlockStereoMatcher:
             return u_right
         refined = self._refine(image_left, left[known], image_right, left[known, 0] - coarse[known])
         disparity = left[known, 0] - refined
-        inside = (disparity >= self._config.min_disparity) & (disparity <= self._config.max_disparity)
+        inside = (disparity >= self._config.min_disparity) & (
+            disparity <= self._config.max_disparity
+        )
         u_right[known] = np.where(inside, refined, np.nan)
         return u_right
 
@@ -93,7 +95,10 @@ class BlockStereoMatcher:
         radius = self._config.patch_radius
         margin = radius + _SEARCH_PX + 1
         padded_left, padded_right = (
-            np.asarray(cv2.copyMakeBorder(image, *(radius + 1,) * 2, *(margin,) * 2, cv2.BORDER_REPLICATE), np.uint8)
+            np.asarray(
+                cv2.copyMakeBorder(image, *(radius + 1,) * 2, *(margin,) * 2, cv2.BORDER_REPLICATE),
+                np.uint8,
+            )
             for image in (image_left, image_right)
         )
         refined = np.empty(len(start))
@@ -109,14 +114,18 @@ def _reduced(image: Image) -> Image:
     return np.asarray(cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def _sub_pixel(padded_left: Image, padded_right: Image, left: Floats, start: Floats, radius: int) -> Floats:
+def _sub_pixel(
+    padded_left: Image, padded_right: Image, left: Floats, start: Floats, radius: int
+) -> Floats:
     """x (N,) in the right image, see `BlockStereoMatcher._refine`; the images have margins for patches of this radius
     and for the search. Arrays of patches are (rows, columns, N): what is done to patches has long last axes then."""
     width = 2 * radius + 1
     base = np.floor(left).astype(np.int64)
     fraction_x, fraction_y = (left - base).T.astype(np.float32)
     # No farther than the margins reach.
-    middle = np.clip(np.rint(start).astype(np.int64), -1, padded_right.shape[1] - width - 2 * _SEARCH_PX - 1)
+    middle = np.clip(
+        np.rint(start).astype(np.int64), -1, padded_right.shape[1] - width - 2 * _SEARCH_PX - 1
+    )
     wide = _patches(padded_left, base[:, 0] + _SEARCH_PX, base[:, 1] + 1, width + 1, width + 3)
     wide = _between(wide[:-1], wide[1:], fraction_y)
     wide = _between(wide[:, :-1], wide[:, 1:], fraction_x)
@@ -133,7 +142,9 @@ def _sub_pixel(padded_left: Image, padded_right: Image, left: Floats, start: Flo
     good &= own >= width**2 * _LEAST_CONTRAST**2
     # A best shift at the end of the range is the flank of a better match outside.
     good &= (best > 0) & (best < 2 * _SEARCH_PX)
-    shift = _least_squares(template, wide[:, 2:] - wide[:, :-2], strip, np.clip(best, 1, 2 * _SEARCH_PX - 1))
+    shift = _least_squares(
+        template, wide[:, 2:] - wide[:, :-2], strip, np.clip(best, 1, 2 * _SEARCH_PX - 1)
+    )
     return np.where(good, middle + shift - _SEARCH_PX, np.nan)
 
 
@@ -143,7 +154,9 @@ def _patches(padded: Image, x: Indices, y: Indices, rows: int, columns: int) -> 
     last = (padded.shape[0] - rows, padded.shape[1] - columns)
     runs = np.ndarray((padded.shape[0], last[1] + 1), f"V{columns}", padded, strides=padded.strides)
     y = np.minimum(np.maximum(y, 0), last[0]) + np.arange(rows)[:, None]
-    found = runs[y, np.minimum(np.maximum(x, 0), last[1])].view(np.uint8).reshape(rows, len(x), columns)
+    found = (
+        runs[y, np.minimum(np.maximum(x, 0), last[1])].view(np.uint8).reshape(rows, len(x), columns)
+    )
     # To turn bytes and then to convert them is faster than both at once.
     return np.ascontiguousarray(found.transpose(0, 2, 1)).astype(np.float32)
 
@@ -165,7 +178,9 @@ def _products(first: Floats32, second: Floats32) -> Floats32:
 def _products_along(strip: Floats32, patch: Floats32) -> Floats32:
     """Scalar products (shifts, N) of patches (R, width, N) with each window of strips (R, width - 1 + shifts, N)."""
     width = patch.shape[1]
-    return np.stack([_products(strip[:, i : i + width], patch) for i in range(strip.shape[1] - width + 1)])
+    return np.stack(
+        [_products(strip[:, i : i + width], patch) for i in range(strip.shape[1] - width + 1)]
+    )
 
 
 def _correlation(template: Floats32, own: Floats32, strip: Floats32) -> Floats32:
@@ -175,7 +190,9 @@ def _correlation(template: Floats32, own: Floats32, strip: Floats32) -> Floats32
     sums = _sliding_sums(strip.sum(axis=0), width)
     squares = _sliding_sums(np.einsum("rcn,rcn->cn", strip, strip), width)
     energy = np.maximum(squares - sums * sums / np.float32(width * len(template)), np.float32(1e-6))
-    score: Floats32 = _products_along(strip, template) / np.sqrt(energy * np.maximum(own, np.float32(1e-6)))
+    score: Floats32 = _products_along(strip, template) / np.sqrt(
+        energy * np.maximum(own, np.float32(1e-6))
+    )
     return score
 
 
@@ -200,4 +217,6 @@ def _least_squares(template: Floats32, slope: Floats32, strip: Floats32, near: I
     first = np.where(ahead[near, each] > 0, near - 1, near)
     before, after = ahead[first, each], ahead[first + 1, each]
     crossing = (before <= 0) & (after > 0)
-    return np.where(crossing, first - before / np.where(crossing, after - before, np.float32(1)), np.nan)
+    return np.where(
+        crossing, first - before / np.where(crossing, after - before, np.float32(1)), np.nan
+    )

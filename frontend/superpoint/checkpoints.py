@@ -75,15 +75,25 @@ _FIRST_KEYS: dict[str, Layout] = {
     "encoder.conv_blocks.0.conv_a.weight": "transformers",
 }
 # In a folder of `transformers`, the first that is there.
-_FOLDER_FILES = ("model.safetensors", "model.*.safetensors", "pytorch_model.bin", "pytorch_model.*.bin")
+_FOLDER_FILES = (
+    "model.safetensors",
+    "model.*.safetensors",
+    "pytorch_model.bin",
+    "pytorch_model.*.bin",
+)
 _FOLDER_STEMS = ("model", "pytorch_model")
 # Modules of `transformers` by our letters; stages 1 to 4 are `conv_blocks` 0 to 3.
 _TRANSFORMERS_KEY = re.compile(
     r"(?:encoder\.conv_blocks\.(?P<block>\d+)\.conv|(?P<head>keypoint_decoder\.conv_score|"
     r"descriptor_decoder\.conv_descriptor))_(?P<layer>[ab])\.(?P<rest>weight|bias)"
 )
-_TRANSFORMERS_HEADS = {"keypoint_decoder.conv_score": "P", "descriptor_decoder.conv_descriptor": "D"}
-_OPEN_KEY = re.compile(r"(backbone\.([0-3])\.([01])|(detector|descriptor)\.([01]))\.(conv|bn)\.(\w+)")
+_TRANSFORMERS_HEADS = {
+    "keypoint_decoder.conv_score": "P",
+    "descriptor_decoder.conv_descriptor": "D",
+}
+_OPEN_KEY = re.compile(
+    r"(backbone\.([0-3])\.([01])|(detector|descriptor)\.([01]))\.(conv|bn)\.(\w+)"
+)
 
 
 def find_weights(weights: str | Path | None = None) -> Path:
@@ -117,7 +127,9 @@ def weights_name(weights: str | Path | None = None) -> str:
 
 
 def _file_in(folder: Path) -> Path:
-    found = [path for pattern in _FOLDER_FILES for path in sorted(folder.glob(pattern)) if path.is_file()]
+    found = [
+        path for pattern in _FOLDER_FILES for path in sorted(folder.glob(pattern)) if path.is_file()
+    ]
     if found:
         return found[0]
     if any(folder.glob("*.index.json")):
@@ -150,7 +162,9 @@ class Checkpoint:
     @classmethod
     def of(cls, network: SuperPoint) -> Checkpoint:
         """Of a network that is there."""
-        state = {name: values.detach().cpu().numpy() for name, values in network.state_dict().items()}
+        state = {
+            name: values.detach().cpu().numpy() for name, values in network.state_dict().items()
+        }
         return cls("the network", state, network.batch_norm, network.sampling, network.max_distance)
 
     @cached_property
@@ -184,9 +198,13 @@ class Checkpoint:
             detector_width=outputs["Pa"],
         )
         try:
-            network.load_state_dict({key: torch.from_numpy(value) for key, value in self.state.items()})
+            network.load_state_dict(
+                {key: torch.from_numpy(value) for key, value in self.state.items()}
+            )
         except RuntimeError as error:
-            raise WeightsError(f"{self.name}: the weights do not fit SuperPoint: {_one_line(error)}") from None
+            raise WeightsError(
+                f"{self.name}: the weights do not fit SuperPoint: {_one_line(error)}"
+            ) from None
         network.max_distance = self.max_distance
         return network.eval().requires_grad_(False)
 
@@ -249,7 +267,11 @@ def read_codebook(weights: str | Path | None = None) -> Codebook | None:
 def _divided(tensors: State) -> tuple[State, State]:
     """The network's tensors, and the codebook's by their names there."""
     network = {key: value for key, value in tensors.items() if not key.startswith(KEY_PREFIX)}
-    rest = {key.removeprefix(KEY_PREFIX): value for key, value in tensors.items() if key.startswith(KEY_PREFIX)}
+    rest = {
+        key.removeprefix(KEY_PREFIX): value
+        for key, value in tensors.items()
+        if key.startswith(KEY_PREFIX)
+    }
     return network, rest
 
 
@@ -288,7 +310,9 @@ def _read_safetensors(path: Path) -> tuple[State, dict[str, str]]:
                 tensors = {name: _as_numpy(file.get_tensor(name)) for name in names}
     except Exception as error:
         # Of safetensors, NumPy or PyTorch, by what the file is.
-        raise WeightsError(f"{path} is not a readable safetensors file: {_one_line(error)}") from None
+        raise WeightsError(
+            f"{path} is not a readable safetensors file: {_one_line(error)}"
+        ) from None
     if CHECKSUM in metadata and metadata[CHECKSUM] != checksum(tensors, metadata):
         raise WeightsError(
             f"{path} is damaged, or was changed after it was written: its {CHECKSUM} differs; fetch it again, or "
@@ -300,7 +324,9 @@ def _read_safetensors(path: Path) -> tuple[State, dict[str, str]]:
 def checksum(tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> str:
     """SHA-256 of all that a weights file says, which our own files carry under `CHECKSUM`: the tensors with their
     names, types and shapes, and the other metadata."""
-    digest = hashlib.sha256(repr(sorted((key, value) for key, value in metadata.items() if key != CHECKSUM)).encode())
+    digest = hashlib.sha256(
+        repr(sorted((key, value) for key, value in metadata.items() if key != CHECKSUM)).encode()
+    )
     for name, values in sorted(tensors.items()):
         digest.update(repr((name, values.dtype.str, values.shape)).encode())
         digest.update(np.ascontiguousarray(values).data)
@@ -323,7 +349,9 @@ def _read_pickle(path: Path) -> State:
         key = str(given).removeprefix("module.")
         if isinstance(value, PickledTensor):
             if key in state:
-                raise WeightsError(f"{path} holds two tensors of the name {_one_line(key)}: save one network alone")
+                raise WeightsError(
+                    f"{path} holds two tensors of the name {_one_line(key)}: save one network alone"
+                )
             state[key] = file.array(value, _one_line(key))
         elif key.rpartition(".")[2] in _PARAMETERS:
             what = value.what if isinstance(value, Opaque) else type(value).__name__
@@ -334,7 +362,14 @@ def _read_pickle(path: Path) -> State:
         else:
             left_out += 1
     if left_out:
-        notice(_logger, "no_tensors", "%s: left out %d entries that are no tensors", path, left_out, count=left_out)
+        notice(
+            _logger,
+            "no_tensors",
+            "%s: left out %d entries that are no tensors",
+            path,
+            left_out,
+            count=left_out,
+        )
     return state
 
 
@@ -344,12 +379,22 @@ def _network_in(content: object) -> dict[Any, Any] | None:
         return None
     if _names_network(content):
         return content
-    known = [content[key] for key in ("state_dict", "model_state_dict", "model") if isinstance(content.get(key), dict)]
-    inside = known[:1] or [value for value in content.values() if isinstance(value, dict) and _names_network(value)]
+    known = [
+        content[key]
+        for key in ("state_dict", "model_state_dict", "model")
+        if isinstance(content.get(key), dict)
+    ]
+    inside = known[:1] or [
+        value for value in content.values() if isinstance(value, dict) and _names_network(value)
+    ]
     if len(inside) == 1 and inside[0] is not content:
         nested = inside[0]
         # As `{"model": {"state_dict": …}}`.
-        return nested if _names_network(nested) or not nested.get("state_dict") else _network_in(nested["state_dict"])
+        return (
+            nested
+            if _names_network(nested) or not nested.get("state_dict")
+            else _network_in(nested["state_dict"])
+        )
     tensors = [isinstance(value, PickledTensor | Opaque) for value in content.values()]
     return content if not inside and any(tensors) else None
 
@@ -360,14 +405,18 @@ def _names_network(content: Mapping[Any, Any]) -> bool:
 
 def _as_numpy(tensor: torch.Tensor) -> NDArray[Any]:
     """Integers as they are, and floating point numbers, of which NumPy lacks some, as float32."""
-    values: NDArray[Any] = (tensor.detach().float() if tensor.is_floating_point() else tensor).numpy()
+    values: NDArray[Any] = (
+        tensor.detach().float() if tensor.is_floating_point() else tensor
+    ).numpy()
     return values
 
 
 def _rename(state: State, path: Path) -> tuple[State, Layout]:
     """The network's parameters by the names of our modules, and the layout that they had."""
     prefix, layout = _found_network(state, path)
-    inside = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    inside = {
+        key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)
+    }
     if len(inside) < len(state):
         notice(
             _logger,
@@ -385,7 +434,9 @@ def _rename(state: State, path: Path) -> tuple[State, Layout]:
         else:
             name = _open_name(key, path) if layout == "open" else _transformers_name(key, path)
         if name in renamed:
-            raise WeightsError(f"{path} holds {name} under two names, {_one_line(key)} is one: save one network alone")
+            raise WeightsError(
+                f"{path} holds {name} under two names, {_one_line(key)} is one: save one network alone"
+            )
         renamed[name] = value
     return renamed, layout
 
@@ -425,18 +476,28 @@ def _refuse_others(path: Path) -> None:
     if not start:
         raise WeightsError(f"{path} is empty and {_NO_KIND[safe]}: fetch or save it again")
     if text.startswith(b"version https://git-lfs"):
-        raise WeightsError(f"{path} is a pointer of Git LFS and no weights: fetch the file itself (git lfs pull)")
+        raise WeightsError(
+            f"{path} is a pointer of Git LFS and no weights: fetch the file itself (git lfs pull)"
+        )
     if text.startswith((b"<!doctype", b"<html")):
         raise WeightsError(f"{path} is a web page and no weights: download the file itself")
     # A length of 8 bytes, then JSON.
     if start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= path.stat().st_size:
         if safe:
             return
-        raise WeightsError(f"{path} holds safetensors and {_NO_KIND[safe]}: rename it to {path.stem}{_SAFE_SUFFIX}")
+        raise WeightsError(
+            f"{path} holds safetensors and {_NO_KIND[safe]}: rename it to {path.stem}{_SAFE_SUFFIX}"
+        )
     if safe and start.startswith((b"PK", b"\x80")):
-        raise WeightsError(f"{path} is a file of torch.save and {_NO_KIND[safe]}: rename it to {path.stem}.pth")
-    if path.suffix == ".onnx" or (start.startswith(b"\x08") and start[2:3] in (b"\x12", b"\x3a", b"\x1a")):
-        raise WeightsError(f"{path} is an ONNX model and {_NO_KIND[safe]}: give the weights that it was exported from")
+        raise WeightsError(
+            f"{path} is a file of torch.save and {_NO_KIND[safe]}: rename it to {path.stem}.pth"
+        )
+    if path.suffix == ".onnx" or (
+        start.startswith(b"\x08") and start[2:3] in (b"\x12", b"\x3a", b"\x1a")
+    ):
+        raise WeightsError(
+            f"{path} is an ONNX model and {_NO_KIND[safe]}: give the weights that it was exported from"
+        )
 
 
 def _check(state: State, path: Path) -> None:
@@ -447,7 +508,9 @@ def _check(state: State, path: Path) -> None:
         expected = [f"{stage}{letter}" for letter in "abcdefgh"[: max(len(layers), 1)]]
         missing += [f"conv{layer}" for layer in expected if layer not in layers]
     if missing:
-        raise WeightsError(f"{path}: incomplete SuperPoint weights, missing {', '.join(sorted(missing))}")
+        raise WeightsError(
+            f"{path}: incomplete SuperPoint weights, missing {', '.join(sorted(missing))}"
+        )
     for layer, kernel in kernels.items():
         if kernel.ndim != 4 or kernel.size == 0:
             raise WeightsError(
@@ -460,7 +523,9 @@ def _check_shapes(state: State, kernels: State, path: Path) -> None:
     """Before a network is made: by the width of one kernel it would be of any size."""
     batch_norm = _FIRST_NORM in state
     shapes = expected_shapes({layer: kernel.shape for layer, kernel in kernels.items()}, batch_norm)
-    counters = {key.replace("running_mean", _COUNTER): () for key in shapes if key.endswith("running_mean")}
+    counters = {
+        key.replace("running_mean", _COUNTER): () for key in shapes if key.endswith("running_mean")
+    }
     for key, values in state.items():
         expected = (shapes | counters).get(key)
         if expected is None:
@@ -475,14 +540,18 @@ def _check_shapes(state: State, kernels: State, path: Path) -> None:
             )
     absent = sorted(shapes.keys() - state.keys())
     if absent:
-        raise WeightsError(f"{path}: incomplete SuperPoint weights, missing {', '.join(absent[:5])}")
+        raise WeightsError(
+            f"{path}: incomplete SuperPoint weights, missing {', '.join(absent[:5])}"
+        )
 
 
 def _as_floats(values: NDArray[Any], key: str, path: Path) -> NDArray[np.float32]:
     """Finite numbers as float32."""
     if values.dtype.kind != "f":
         hint = ": is it quantised?" if values.dtype.kind in "iu" else ""
-        raise WeightsError(f"{path}: {key} holds {values.dtype}, expected floating point numbers{hint}")
+        raise WeightsError(
+            f"{path}: {key} holds {values.dtype}, expected floating point numbers{hint}"
+        )
     with np.errstate(over="ignore"):
         floats = np.ascontiguousarray(values, np.float32).reshape(values.shape)
     nan = int(np.count_nonzero(np.isnan(floats)))
@@ -490,12 +559,18 @@ def _as_floats(values: NDArray[Any], key: str, path: Path) -> NDArray[np.float32
     if nan or infinite:
         kinds = " or ".join(["NaN"] * bool(nan) + ["infinite"] * bool(infinite))
         large = " in 32 bits" if np.isfinite(values).all() else ""
-        raise WeightsError(f"{path}: {nan + infinite} of the {values.size} numbers of {key} are {kinds}{large}")
+        raise WeightsError(
+            f"{path}: {nan + infinite} of the {values.size} numbers of {key} are {kinds}{large}"
+        )
     largest = float(np.abs(floats).max(initial=0.0))
     if largest > _LARGEST_WEIGHT:
-        raise WeightsError(f"{path}: {key} holds {largest:g}, expected at most {_LARGEST_WEIGHT:g}: is it damaged?")
+        raise WeightsError(
+            f"{path}: {key} holds {largest:g}, expected at most {_LARGEST_WEIGHT:g}: is it damaged?"
+        )
     if key.endswith("running_var") and np.any(floats < 0):
-        raise WeightsError(f"{path}: {key} holds variances below 0, which lead to NaN: {floats.min():g} and others")
+        raise WeightsError(
+            f"{path}: {key} holds variances below 0, which lead to NaN: {floats.min():g} and others"
+        )
     return floats
 
 
@@ -511,21 +586,31 @@ def _plain_name(key: str, path: Path) -> str:
 def _transformers_name(key: str, path: Path) -> str:
     match = _TRANSFORMERS_KEY.fullmatch(key)
     if match is None:
-        raise WeightsError(f"{path}: unknown key {_one_line(key)} among the weights of transformers' SuperPoint")
+        raise WeightsError(
+            f"{path}: unknown key {_one_line(key)} among the weights of transformers' SuperPoint"
+        )
     if match["block"] is None:
         return f"conv{_TRANSFORMERS_HEADS[match['head']]}{match['layer']}.conv.{match['rest']}"
     stage = int(match["block"]) + 1
     if stage > len("1234"):
-        raise WeightsError(f"{path}: expected 4 blocks of convolutions as SuperPoint has, found {_one_line(key)}")
+        raise WeightsError(
+            f"{path}: expected 4 blocks of convolutions as SuperPoint has, found {_one_line(key)}"
+        )
     return f"conv{stage}{match['layer']}.conv.{match['rest']}"
 
 
 def _open_name(key: str, path: Path) -> str:
     match = _OPEN_KEY.fullmatch(key)
     if match is None:
-        raise WeightsError(f"{path}: unknown key {_one_line(key)} among the weights of the open retraining")
+        raise WeightsError(
+            f"{path}: unknown key {_one_line(key)} among the weights of the open retraining"
+        )
     _, stage, block, head, head_block, part, rest = match.groups()
-    layer = f"{int(stage) + 1}{'ab'[int(block)]}" if stage else f"{_OPEN_HEADS[head]}{'ab'[int(head_block)]}"
+    layer = (
+        f"{int(stage) + 1}{'ab'[int(block)]}"
+        if stage
+        else f"{_OPEN_HEADS[head]}{'ab'[int(head_block)]}"
+    )
     return f"conv{layer}.{part}.{rest}"
 
 
@@ -559,13 +644,17 @@ def _max_distance(metadata: dict[str, str], path: Path) -> float:
     except ValueError:
         distance = math.nan
     if not 0 < distance <= 2:
-        raise WeightsError(f"{path}: max_distance must be a distance of unit vectors, above 0 to 2, found {text!r}")
+        raise WeightsError(
+            f"{path}: max_distance must be a distance of unit vectors, above 0 to 2, found {text!r}"
+        )
     return distance
 
 
 def _kernels(state: Mapping[str, NDArray[Any]]) -> State:
     """Kernels of convolutions by layer: 1a, Pa, S1 …"""
-    return {key.split(".")[0][4:]: value for key, value in state.items() if key.endswith(".conv.weight")}
+    return {
+        key.split(".")[0][4:]: value for key, value in state.items() if key.endswith(".conv.weight")
+    }
 
 
 def _stages(kernels: Mapping[str, NDArray[Any]]) -> list[list[str]]:
@@ -575,19 +664,30 @@ def _stages(kernels: Mapping[str, NDArray[Any]]) -> list[list[str]]:
 def _as_modules_hold_it(state: Mapping[str, NDArray[Any]], path: Path) -> State:
     """Numbers of the types that PyTorch's modules have, so that a file and its network have one digest."""
     held: State = {
-        key.replace("running_mean", _COUNTER): np.zeros((), np.int64) for key in state if key.endswith("running_mean")
+        key.replace("running_mean", _COUNTER): np.zeros((), np.int64)
+        for key in state
+        if key.endswith("running_mean")
     }
     rounded = 0
     for key, values in state.items():
         if key.endswith(_COUNTER):
             # Nothing follows from it here; half precision may not have held it.
-            whole = values.dtype.kind in "iufb" and np.isfinite(values) and 0 <= float(values) < 2**63
+            whole = (
+                values.dtype.kind in "iufb" and np.isfinite(values) and 0 <= float(values) < 2**63
+            )
             held[key] = np.array(int(values) if whole else 0, np.int64)
             continue
         held[key] = _as_floats(values, key, path)
         rounded += int(np.count_nonzero(held[key] != values)) if values.dtype.itemsize > 4 else 0
     if rounded:
-        notice(_logger, "weights_rounded", "%s: %d numbers were rounded to 32 bits", path, rounded, count=rounded)
+        notice(
+            _logger,
+            "weights_rounded",
+            "%s: %d numbers were rounded to 32 bits",
+            path,
+            rounded,
+            count=rounded,
+        )
     return held
 
 
@@ -598,5 +698,8 @@ def _listed(names: Iterable[Any], most: int) -> str:
 
 def _one_line(found: object, most: int = 300) -> str:
     """Text in one line, of characters that can be printed."""
-    text = "".join(each if each.isprintable() else f"\\u{ord(each):04x}" for each in " ".join(str(found).split()))
+    text = "".join(
+        each if each.isprintable() else f"\\u{ord(each):04x}"
+        for each in " ".join(str(found).split())
+    )
     return text if len(text) <= most else text[: most - 3] + "..."

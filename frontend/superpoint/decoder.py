@@ -51,13 +51,17 @@ class Sampling:
         interpolation = re.search(r"\b(bicubic|bilinear)\b", text)
         corners = re.search(r"align_corners=(True|False)", text)
         if interpolation is None or corners is None:
-            raise ValueError(f"expected bicubic or bilinear and align_corners=True or False, found {text!r}")
+            raise ValueError(
+                f"expected bicubic or bilinear and align_corners=True or False, found {text!r}"
+            )
         return cls("bicubic" if interpolation[1] == "bicubic" else "bilinear", corners[1] == "True")
 
     def __str__(self) -> str:
         return f"{self.interpolation} grid_sample, align_corners={self.align_corners}"
 
-    def cell_coordinates(self, pixels: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.float64]:
+    def cell_coordinates(
+        self, pixels: NDArray[np.float64], size: tuple[int, int]
+    ) -> NDArray[np.float64]:
         """Coordinates (N, 2) in a descriptor map of `size` (width, height) cells of pixels (N, 2)."""
         shifted = (pixels - (CELL / 2 - 0.5)) / CELL
         if not self.align_corners:
@@ -85,7 +89,9 @@ class Sampling:
         index = (inside[:, 1] * np.int32(size[0]))[:, None] + inside[:, 0]
         weight = weights[:, 1, None] * weights[:, 0]
         shape = (len(taps) ** 2, len(pixels))
-        return np.ascontiguousarray(index.reshape(shape).T), np.ascontiguousarray(weight.reshape(shape).T)
+        return np.ascontiguousarray(index.reshape(shape).T), np.ascontiguousarray(
+            weight.reshape(shape).T
+        )
 
 
 def padded(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -148,8 +154,12 @@ class Backend:
     """
 
     gather_probability: Callable[[NDArray[np.float32]], NDArray[np.float32]]
-    find_maxima: Callable[[NDArray[np.float32], float, int, int], tuple[NDArray[np.int64], NDArray[np.int64]]]
-    sample_descriptors: Callable[[NDArray[np.float32], NDArray[np.float32], Sampling], NDArray[np.float32]]
+    find_maxima: Callable[
+        [NDArray[np.float32], float, int, int], tuple[NDArray[np.int64], NDArray[np.int64]]
+    ]
+    sample_descriptors: Callable[
+        [NDArray[np.float32], NDArray[np.float32], Sampling], NDArray[np.float32]
+    ]
 
 
 def select(
@@ -191,7 +201,9 @@ def gather_probability(heat: NDArray[np.float32]) -> NDArray[np.float32]:
     for _ in range(2):
         # Along the first axis, then along the other.
         above = np.pad(gathered, ((HEAT_RADIUS, HEAT_RADIUS), (0, 0)))
-        shares = [weight * above[step : step + len(gathered)] for step, weight in enumerate(weights)]
+        shares = [
+            weight * above[step : step + len(gathered)] for step, weight in enumerate(weights)
+        ]
         gathered = np.ascontiguousarray(np.sum(shares, axis=0).T)
     capped: NDArray[np.float32] = np.minimum(gathered, np.float32(1))
     return capped
@@ -222,7 +234,12 @@ def find_maxima(
             top, left = max(row - nms_radius, 0), max(column - nms_radius, 0)
             free[top : row + nms_radius + 1, left : column + nms_radius + 1] = False
     height, width = heat.shape
-    kept &= (rows >= border) & (columns >= border) & (rows < height - border) & (columns < width - border)
+    kept &= (
+        (rows >= border)
+        & (columns >= border)
+        & (rows < height - border)
+        & (columns < width - border)
+    )
     return rows[kept], columns[kept]
 
 
@@ -253,7 +270,9 @@ def refine_on_heat(
     return refined
 
 
-def first_at_each_pixel(keypoints: NDArray[np.float32], scores: NDArray[np.float32]) -> NDArray[np.int64]:
+def first_at_each_pixel(
+    keypoints: NDArray[np.float32], scores: NDArray[np.float32]
+) -> NDArray[np.int64]:
     """Ascending indices of the best point (the first of equals) of those (N, 2) that round to one pixel."""
     pixels = np.rint(keypoints)
     # Nearly always each has one of its own, and one sort says so.
@@ -287,7 +306,9 @@ def spread_top_k(
     if len(order) <= count or cell <= 0:
         return order[:count]
     column, row = np.floor(keypoints.T[:, order] / cell).astype(np.int64)
-    round_of = _rank_in_group((row - row.min()) * (column.max() - column.min() + 1) + column - column.min())
+    round_of = _rank_in_group(
+        (row - row.min()) * (column.max() - column.min() + 1) + column - column.min()
+    )
     chosen = np.zeros(len(order), np.bool_)
     chosen[stable_order(round_of)[: count // 2]] = True
     chosen[np.flatnonzero(~chosen)[: count - count // 2]] = True
@@ -315,7 +336,9 @@ def _rank_in_group(group: NDArray[np.int64]) -> NDArray[np.int64]:
     by_group = stable_order(group)
     population = np.bincount(group)
     rank = np.empty(len(group), np.int64)
-    rank[by_group] = np.arange(len(group)) - np.repeat(np.cumsum(population) - population, population)
+    rank[by_group] = np.arange(len(group)) - np.repeat(
+        np.cumsum(population) - population, population
+    )
     return rank
 
 

@@ -28,7 +28,9 @@ def sample_descriptors(
     weight /= np.maximum(np.sqrt(np.vecdot(flat, flat)), np.float32(1e-12))[index]
     # SciPy would look through longer numbers first.
     starts = np.arange(len(keypoints) + 1, dtype=np.int32) * np.int32(index.shape[1])
-    matrix = scipy.sparse.csr_matrix((weight.ravel(), index.ravel(), starts), shape=(len(keypoints), len(flat)))
+    matrix = scipy.sparse.csr_matrix(
+        (weight.ravel(), index.ravel(), starts), shape=(len(keypoints), len(flat))
+    )
     sampled: NDArray[np.float32] = matrix @ flat
     lengths = np.sqrt(np.vecdot(sampled, sampled))
     sampled /= np.maximum(lengths, np.float32(1e-12))[:, None]

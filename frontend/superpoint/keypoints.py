@@ -36,7 +36,9 @@ _highest = Scratch()
 _gathered = Scratch()
 
 
-def gather_probability(heat: NDArray[np.float32], out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+def gather_probability(
+    heat: NDArray[np.float32], out: NDArray[np.float32] | None = None
+) -> NDArray[np.float32]:
     """How probable a point is around each pixel of a heat map (H, W): its neighbourhood, weighted by a Gaussian that is
     1 at the centre.
 
@@ -46,7 +48,9 @@ def gather_probability(heat: NDArray[np.float32], out: NDArray[np.float32] | Non
     Args:
         out: where it goes, if given (H, W).
     """
-    gathered = cv2.sepFilter2D(heat, cv2.CV_32F, _GATHERING, _GATHERING, dst=out, borderType=cv2.BORDER_CONSTANT)
+    gathered = cv2.sepFilter2D(
+        heat, cv2.CV_32F, _GATHERING, _GATHERING, dst=out, borderType=cv2.BORDER_CONSTANT
+    )
     # In place: new memory for an image costs more than what is done to it.
     capped = cv2.threshold(gathered, 1.0, 0.0, cv2.THRESH_TRUNC, dst=gathered)[1]
     return np.asarray(capped, np.float32)
@@ -72,7 +76,12 @@ def find_maxima(
     places = np.flatnonzero(peaks)
     rows, columns = np.divmod(places[_descending(np.take(heat, places))], heat.shape[1])
     height, width = heat.shape
-    inside = (rows >= border) & (columns >= border) & (rows < height - border) & (columns < width - border)
+    inside = (
+        (rows >= border)
+        & (columns >= border)
+        & (rows < height - border)
+        & (columns < width - border)
+    )
     kept = suppress(rows, columns, nms_radius) & inside
     return rows[kept], columns[kept]
 
@@ -115,7 +124,11 @@ def suppress(rows: NDArray[np.int64], columns: NDArray[np.int64], radius: int) -
 
 
 def _near_any(
-    rows: NDArray[np.int64], columns: NDArray[np.int64], few: NDArray[np.int64], many: NDArray[np.int64], radius: int
+    rows: NDArray[np.int64],
+    columns: NDArray[np.int64],
+    few: NDArray[np.int64],
+    many: NDArray[np.int64],
+    radius: int,
 ) -> NDArray[np.bool_]:
     """Which of a few pixels, by their indices, lie in the square of any of many others."""
     found = np.zeros(len(few), np.bool_)
@@ -126,7 +139,9 @@ def _near_any(
     return found
 
 
-def _suppress_by_pairs(rows: NDArray[np.int64], columns: NDArray[np.int64], radius: int) -> NDArray[np.bool_]:
+def _suppress_by_pairs(
+    rows: NDArray[np.int64], columns: NDArray[np.int64], radius: int
+) -> NDArray[np.bool_]:
     """As `suppress`. Computed for all at once: in each round all that are better than what is left around them are
     kept."""
     kept = np.ones(len(rows), np.bool_)

@@ -38,7 +38,12 @@ def _layers(kernels: Mapping[str, Sequence[int]]) -> Iterator[tuple[str, int, in
         depth = sum(layer.startswith(stage) for layer in kernels)
         outputs = kernels[f"{stage}a"][0]
         for letter in _LETTERS[:depth]:
-            yield f"{stage}{letter}", inputs, outputs, 4 if number <= strided and letter == "a" else 3
+            yield (
+                f"{stage}{letter}",
+                inputs,
+                outputs,
+                4 if number <= strided and letter == "a" else 3,
+            )
             inputs = outputs
         widths.append(outputs)
     for head, last in (("P", CELL * CELL + 1), ("D", kernels["Db"][0])):

@@ -43,7 +43,11 @@ _STORAGES = {
 }
 # Of `torch.dtype`s that a tensor may have over bytes.
 _DTYPES = {"uint16": "u2", "uint32": "u4", "uint64": "u8", "float8_e4m3fn": "", "float8_e5m2": ""}
-_WORDS = (("sparse", "sparse"), ("qtensor", "quantised"), ("meta", "on the device `meta`, without numbers"))
+_WORDS = (
+    ("sparse", "sparse"),
+    ("qtensor", "quantised"),
+    ("meta", "on the device `meta`, without numbers"),
+)
 _KEYS = (str, int, float, bytes, type(None))
 _Data = bytes | memoryview
 
@@ -109,8 +113,12 @@ class _Global:
             return PickledTensor(*arguments[:4])
         if self.name == "_rebuild_tensor_v3" and len(arguments) >= 7:
             storage, offset, shape, strides = arguments[:4]
-            return PickledTensor(storage, offset, shape, strides, getattr(arguments[6], "name", "?"))
-        return Opaque(next((word for part, word in _WORDS if part in self.name), f"{self.module}.{self.name}"))
+            return PickledTensor(
+                storage, offset, shape, strides, getattr(arguments[6], "name", "?")
+            )
+        return Opaque(
+            next((word for part, word in _WORDS if part in self.name), f"{self.module}.{self.name}")
+        )
 
 
 # The one in Python, of which each step can be replaced.
@@ -197,7 +205,13 @@ class _Unpickler(_PythonUnpickler):  # type: ignore[misc]
     dispatch[pickle.EMPTY_SET[0]] = _list
     dispatch[pickle.ADDITEMS[0]] = _add_items
     dispatch[pickle.FROZENSET[0]] = _frozen
-    for _code in (pickle.INST, pickle.OBJ, pickle.BYTEARRAY8, pickle.NEXT_BUFFER, pickle.READONLY_BUFFER):
+    for _code in (
+        pickle.INST,
+        pickle.OBJ,
+        pickle.BYTEARRAY8,
+        pickle.NEXT_BUFFER,
+        pickle.READONLY_BUFFER,
+    ):
         dispatch[_code[0]] = _refuse
 
 
@@ -219,7 +233,9 @@ class PickledFile:
         try:
             data = path.read_bytes()
         except OSError as error:
-            raise WeightsError(f"weights {path} cannot be read: {error.strerror or error}") from None
+            raise WeightsError(
+                f"weights {path} cannot be read: {error.strerror or error}"
+            ) from None
         self._most = MOST_GROWTH * len(data) + _SLACK
         self._grown = 0
         self._order: Literal["<", ">"] = "<"
@@ -264,15 +280,25 @@ class PickledFile:
             WeightsError: the file does not hold what the tensor claims.
         """
         storage, shape, strides, first = tensor.storage, tensor.shape, tensor.strides, tensor.offset
-        numbers = (*shape, *strides, first) if isinstance(shape, tuple) and isinstance(strides, tuple) else (-1,)
+        numbers = (
+            (*shape, *strides, first)
+            if isinstance(shape, tuple) and isinstance(strides, tuple)
+            else (-1,)
+        )
         whole = all(map(_is_count, numbers)) and len(shape) == len(strides)
         if not whole or not isinstance(storage, _Storage) or len(shape) > 32:
             raise self._lies(name, "expected a shape and strides")
         flat = self._numbers(storage, tensor.dtype, name)
         count = math.prod(shape)
-        last = first + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True)) if count else 0
+        last = (
+            first + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
+            if count
+            else 0
+        )
         if last >= len(flat) and count:
-            raise self._lies(name, f"shape {shape} needs more than the {len(flat)} numbers that are there")
+            raise self._lies(
+                name, f"shape {shape} needs more than the {len(flat)} numbers that are there"
+            )
         self._grown += 4 * count
         if self._grown > self._most:
             raise self._lies(name, f"shape {shape} repeats few numbers")
@@ -285,15 +311,24 @@ class PickledFile:
         kind = _STORAGES.get(storage.kind)
         data = self._stored.get(storage.key)
         if kind is None or data is None or (dtype and dtype not in _DTYPES):
-            raise self._lies(name, f"expected numbers of a known type, found {dtype or storage.kind}")
+            raise self._lies(
+                name, f"expected numbers of a known type, found {dtype or storage.kind}"
+            )
         size = 2 if kind == "bfloat16" else np.dtype(kind).itemsize
-        if storage.whole * size != len(data) or not 0 <= storage.first <= storage.whole - storage.count:
-            raise self._lies(name, f"expected {storage.whole} numbers of {size} bytes, found {len(data)} bytes")
+        if (
+            storage.whole * size != len(data)
+            or not 0 <= storage.first <= storage.whole - storage.count
+        ):
+            raise self._lies(
+                name, f"expected {storage.whole} numbers of {size} bytes, found {len(data)} bytes"
+            )
         part = memoryview(data)[storage.first * size : (storage.first + storage.count) * size]
         if dtype.startswith("float8"):
             return _from_eight_bits(part, dtype)
         if kind == "bfloat16":
-            return (np.frombuffer(part, self._order + "u2").astype(np.uint32) << 16).view(np.float32)
+            return (np.frombuffer(part, self._order + "u2").astype(np.uint32) << 16).view(
+                np.float32
+            )
         return np.frombuffer(part, np.dtype(_DTYPES.get(dtype) or kind).newbyteorder(self._order))
 
     def _lies(self, name: str, why: str) -> WeightsError:
@@ -310,7 +345,9 @@ class PickledFile:
                 )
             pickles = [name for name in members if name == "data.pkl" or name.endswith("/data.pkl")]
             folder = pickles[0].removesuffix("data.pkl") if len(pickles) == 1 else ""
-            if f"{folder}constants.pkl" in members or any(name.startswith(f"{folder}code/") for name in members):
+            if f"{folder}constants.pkl" in members or any(
+                name.startswith(f"{folder}code/") for name in members
+            ):
                 raise WeightsError(
                     f"{self._path} is a TorchScript program and no weights: save its weights alone, "
                     "torch.save(torch.jit.load(file).state_dict(), new)"
@@ -323,7 +360,11 @@ class PickledFile:
             read = {name: _member(archive, info) for name, info in members.items()}
         self._order = ">" if read.get(f"{folder}byteorder") == b"big" else "<"
         prefix = f"{folder}data/"
-        self._stored = {name.removeprefix(prefix): part for name, part in read.items() if name.startswith(prefix)}
+        self._stored = {
+            name.removeprefix(prefix): part
+            for name, part in read.items()
+            if name.startswith(prefix)
+        }
         self.content = _Unpickler(io.BytesIO(read[pickles[0]])).load()
 
     def _read_stream(self, data: bytes) -> None:
@@ -371,7 +412,10 @@ def _from_eight_bits(data: _Data, dtype: str) -> NDArray[np.float32]:
     import torch
 
     values: NDArray[np.float32] = (
-        torch.tensor(list(range(256)), dtype=torch.uint8).view(getattr(torch, dtype)).float().numpy()
+        torch.tensor(list(range(256)), dtype=torch.uint8)
+        .view(getattr(torch, dtype))
+        .float()
+        .numpy()
     )
     return values[np.frombuffer(data, np.uint8)]
 

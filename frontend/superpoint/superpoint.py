@@ -41,10 +41,14 @@ class ConvBlock(nn.Module):
         batch_norm: `before` the ReLU (can be folded into the convolution), or `after` it, as in the open retraining.
     """
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, relu: bool, batch_norm: BatchNorm) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, relu: bool, batch_norm: BatchNorm
+    ) -> None:
         super().__init__()
         halving = kernel % 2 == 0
-        self.conv = nn.Conv2d(inputs, outputs, kernel, stride=2 if halving else 1, padding=(kernel - 1) // 2)
+        self.conv = nn.Conv2d(
+            inputs, outputs, kernel, stride=2 if halving else 1, padding=(kernel - 1) // 2
+        )
         self.relu = relu
         self.norm_first = batch_norm == "before"
         self.bn = nn.BatchNorm2d(outputs, eps=_BATCH_NORM_EPS) if batch_norm != "none" else None
@@ -107,10 +111,14 @@ class SuperPoint(nn.Module):
         self.strip_rows = 0
 
         inputs = 1
-        for stage, (outputs, depth) in enumerate(zip(self.widths[:4], self.depths, strict=True), start=1):
+        for stage, (outputs, depth) in enumerate(
+            zip(self.widths[:4], self.depths, strict=True), start=1
+        ):
             for layer in "abcdefgh"[:depth]:
                 kernel = 4 if stage <= strided and layer == "a" else 3
-                self.add_module(f"conv{stage}{layer}", ConvBlock(inputs, outputs, kernel, True, batch_norm))
+                self.add_module(
+                    f"conv{stage}{layer}", ConvBlock(inputs, outputs, kernel, True, batch_norm)
+                )
                 inputs = outputs
         last_norm: BatchNorm = "after" if batch_norm == "after" else "none"
         self.convPa = ConvBlock(c4, self.detector_width, 3, True, batch_norm)

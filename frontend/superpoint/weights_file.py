@@ -134,7 +134,9 @@ def fold_batch_norm(network: SuperPoint) -> SuperPoint:
     return folded.eval().requires_grad_(False)
 
 
-def export_weights(network: SuperPoint, path: str | Path, card: Card, codebook: Codebook | None = None) -> None:
+def export_weights(
+    network: SuperPoint, path: str | Path, card: Card, codebook: Codebook | None = None
+) -> None:
     """Write a network, folded, with its card and codebook, and the card as Markdown beside it (suffix .md).
 
     The same input gives the same bytes; `load_superpoint`, `read_card` and `read_codebook` read the file.
@@ -152,13 +154,19 @@ def export_weights(network: SuperPoint, path: str | Path, card: Card, codebook: 
     """
     path = Path(path)
     if path.suffix != _SUFFIX:
-        raise WeightsError(f"weights are written to a {_SUFFIX} file, found {path.name}: choose such a name")
+        raise WeightsError(
+            f"weights are written to a {_SUFFIX} file, found {path.name}: choose such a name"
+        )
     folded = fold_batch_norm(network)
     _check_fits(folded, card, codebook)
-    tensors = {key.replace(".conv.", "."): value.contiguous() for key, value in folded.state_dict().items()}
+    tensors = {
+        key.replace(".conv.", "."): value.contiguous() for key, value in folded.state_dict().items()
+    }
     broken = [key for key, value in tensors.items() if not bool(value.isfinite().all())]
     if broken:
-        raise WeightsError(f"{path} is not written: expected finite weights, found others in {', '.join(broken)}")
+        raise WeightsError(
+            f"{path} is not written: expected finite weights, found others in {', '.join(broken)}"
+        )
     if codebook is not None:
         tensors |= {key: torch.from_numpy(value) for key, value in codebook.tensors().items()}
     metadata = _metadata(card)
@@ -180,15 +188,21 @@ def read_card(path: str | Path) -> Card | None:
         with safe_open(path, framework="pt") as file:
             metadata: dict[str, str] = file.metadata() or {}
     except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path} is not a readable safetensors file: {' '.join(str(error).split())}") from None
+        raise WeightsError(
+            f"{path} is not a readable safetensors file: {' '.join(str(error).split())}"
+        ) from None
     if metadata.get("format") != _FORMAT:
         return None
     try:
         return Card.model_validate(_values(metadata))
     except ValidationError as error:
-        raise WeightsError(f"{path}: the card in its metadata is damaged: {describe_errors(error)}") from None
+        raise WeightsError(
+            f"{path}: the card in its metadata is damaged: {describe_errors(error)}"
+        ) from None
     except json.JSONDecodeError as error:
-        raise WeightsError(f"{path}: the card in its metadata is damaged: expected JSON, found {error.doc!r}") from None
+        raise WeightsError(
+            f"{path}: the card in its metadata is damaged: expected JSON, found {error.doc!r}"
+        ) from None
 
 
 def network_metadata(weights: str | Path | None, network: SuperPoint) -> dict[str, str]:
@@ -198,7 +212,9 @@ def network_metadata(weights: str | Path | None, network: SuperPoint) -> dict[st
     if card is not None:
         return _metadata(card)
     values = {"name": weights_name(weights), **_structure(network)}
-    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in values.items()}
+    return {
+        key: value if isinstance(value, str) else json.dumps(value) for key, value in values.items()
+    }
 
 
 def card_markdown(card: Card) -> str:
@@ -217,7 +233,11 @@ def card_markdown(card: Card) -> str:
     }
     if card.created is not None:
         facts["created"] = card.created.isoformat()
-    parts = [f"# {card.name}", "SuperPoint weights for spslam.", format_table(["", ""], facts.items())]
+    parts = [
+        f"# {card.name}",
+        "SuperPoint weights for spslam.",
+        format_table(["", ""], facts.items()),
+    ]
     if card.notes:
         parts.append(card.notes)
     if card.training_data:
@@ -226,7 +246,14 @@ def card_markdown(card: Card) -> str:
     if card.stages:
         header = ["stage", "began with", "steps", "images", "minutes", "configuration"]
         rows = [
-            (record.stage, record.init or "random", record.steps, record.images, record.minutes, record.config)
+            (
+                record.stage,
+                record.init or "random",
+                record.steps,
+                record.images,
+                record.minutes,
+                record.config,
+            )
             for record in card.stages
         ]
         parts += ["## Stages", format_table(header, rows)]
@@ -253,7 +280,9 @@ def _structure(network: SuperPoint) -> dict[str, Any]:
         "strided": network.strided,
         "skips": network.skips,
         "detector_width": network.detector_width,
-        "parameters": sum(parameter.numel() for conv in convolutions for parameter in conv.parameters()),
+        "parameters": sum(
+            parameter.numel() for conv in convolutions for parameter in conv.parameters()
+        ),
         "descriptor_sampling": str(network.sampling),
         "max_distance": network.max_distance,
     }
@@ -264,12 +293,21 @@ def _folded_state(network: SuperPoint) -> Iterator[tuple[str, Tensor]]:
         if not isinstance(block, ConvBlock):
             continue
         weight, bias = block.conv.weight.detach().double().cpu(), block.conv.bias
-        shift = torch.zeros(len(weight), dtype=torch.float64) if bias is None else bias.detach().double().cpu()
+        shift = (
+            torch.zeros(len(weight), dtype=torch.float64)
+            if bias is None
+            else bias.detach().double().cpu()
+        )
         norm = block.bn
         if norm is not None and norm.running_mean is not None and norm.running_var is not None:
-            scale = norm.weight.detach().double().cpu() / (norm.running_var.double().cpu() + norm.eps).sqrt()
+            scale = (
+                norm.weight.detach().double().cpu()
+                / (norm.running_var.double().cpu() + norm.eps).sqrt()
+            )
             weight = weight * scale[:, None, None, None]
-            shift = (shift - norm.running_mean.double().cpu()) * scale + norm.bias.detach().double().cpu()
+            shift = (
+                shift - norm.running_mean.double().cpu()
+            ) * scale + norm.bias.detach().double().cpu()
         yield f"{name}.conv.weight", weight.float()
         yield f"{name}.conv.bias", shift.float()
 
@@ -290,20 +328,27 @@ def _check_fits(network: SuperPoint, card: Card, codebook: Codebook | None) -> N
 
 def _metadata(card: Card) -> dict[str, str]:
     values = card.model_dump(mode="json", exclude_none=True)
-    texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in values.items()}
+    texts = {
+        name: value if isinstance(value, str) else json.dumps(value)
+        for name, value in values.items()
+    }
     return {"format": _FORMAT} | texts
 
 
 def _values(metadata: dict[str, str]) -> dict[str, Any]:
     """What `Card` is validated from."""
     known = [name for name in Card.model_fields if name in metadata]
-    return {name: metadata[name] if name in _TEXTS else json.loads(metadata[name]) for name in known}
+    return {
+        name: metadata[name] if name in _TEXTS else json.loads(metadata[name]) for name in known
+    }
 
 
 def _with_sorted_header(data: bytes) -> bytes:
     """The same safetensors file with the header's keys sorted: the library writes the metadata in random order."""
     length = int.from_bytes(data[:8], "little")
-    header = json.dumps(json.loads(data[8 : 8 + length]), sort_keys=True, separators=(",", ":")).encode()
+    header = json.dumps(
+        json.loads(data[8 : 8 + length]), sort_keys=True, separators=(",", ":")
+    ).encode()
     # Tensors begin at a multiple of eight bytes.
     header += b" " * (-len(header) % 8)
     return len(header).to_bytes(8, "little") + header + data[8 + length :]
@@ -312,13 +357,19 @@ def _with_sorted_header(data: bytes) -> bytes:
 def _metrics_table(metrics: Mapping[str, JsonValue]) -> str:
     sets = dict(_metric_sets(metrics, ()))
     columns = list(dict.fromkeys(key for figures in sets.values() for key in figures))
-    rows = [(name, *(_figure(figures.get(key)) for key in columns)) for name, figures in sets.items()]
+    rows = [
+        (name, *(_figure(figures.get(key)) for key in columns)) for name, figures in sets.items()
+    ]
     return format_table(["", *columns], rows)
 
 
-def _metric_sets(metrics: Mapping[str, JsonValue], path: tuple[str, ...]) -> Iterator[tuple[str, dict[str, JsonValue]]]:
+def _metric_sets(
+    metrics: Mapping[str, JsonValue], path: tuple[str, ...]
+) -> Iterator[tuple[str, dict[str, JsonValue]]]:
     """Figures that stand side by side, by the keys that lead to them."""
-    figures: dict[str, JsonValue] = {key: value for key, value in metrics.items() if not isinstance(value, dict)}
+    figures: dict[str, JsonValue] = {
+        key: value for key, value in metrics.items() if not isinstance(value, dict)
+    }
     if figures:
         yield " ".join(path), figures
     for key, value in metrics.items():

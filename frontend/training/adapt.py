@@ -227,7 +227,9 @@ def adapt(
     try:
         return _adapt(run, images, minutes, most_images, created, commands)
     except _StoppedError:
-        return Adaptation(files.weights, files.report, {}, {}, False, False, "stopped; the same call goes on")
+        return Adaptation(
+            files.weights, files.report, {}, {}, False, False, "stopped; the same call goes on"
+        )
 
 
 def _adapt(
@@ -257,7 +259,9 @@ def _adapt(
         held_out=domain.validation,
     )
     run.say("training")
-    trained, result = run_stage("joint", config, inputs, processes, run.reporter.update, run.stopped)
+    trained, result = run_stage(
+        "joint", config, inputs, processes, run.reporter.update, run.stopped
+    )
     if not result.finished:
         raise _StoppedError
     if processes.first:
@@ -266,7 +270,14 @@ def _adapt(
         run.say("report")
         facts = _facts(run, domain, plan, mean_labels, config, result)
         report = _report(config, figures, card, facts)
-        write_report(files.report, report, run.init, files.weights, find_photos(domain.held_out), files.training / LOG)
+        write_report(
+            files.report,
+            report,
+            run.init,
+            files.weights,
+            find_photos(domain.held_out),
+            files.training / LOG,
+        )
     processes.wait()
     return _result(files)
 
@@ -298,11 +309,17 @@ def verdict(before: dict[str, float | None], after: dict[str, float | None]) -> 
 def _check_out(files: _Files, weights: Path | None) -> None:
     out = files.weights
     if out.suffix != _SUFFIX:
-        raise WeightsError(f"weights are written to a {_SUFFIX} file, found {out.name}: choose such a name")
+        raise WeightsError(
+            f"weights are written to a {_SUFFIX} file, found {out.name}: choose such a name"
+        )
     if weights is not None and weights.resolve() == out.resolve():
-        raise WeightsError(f"{out} holds the weights to start from: give another file for the new ones")
+        raise WeightsError(
+            f"{out} holds the weights to start from: give another file for the new ones"
+        )
     if out.exists() and not files.folder.is_dir():
-        raise WeightsError(f"{out} is there already and not made by an adaptation: give another file")
+        raise WeightsError(
+            f"{out} is there already and not made by an adaptation: give another file"
+        )
 
 
 def _gather(run: _Run, images: NamedImages, most_images: int) -> DomainImages:
@@ -315,7 +332,9 @@ def _gather(run: _Run, images: NamedImages, most_images: int) -> DomainImages:
 
     if run.processes.first:
         with suppress(_StoppedError):
-            domain = gather_images(images, folder, run.config.labels.size, most_images, run.config.holdout, seen)
+            domain = gather_images(
+                images, folder, run.config.labels.size, most_images, run.config.holdout, seen
+            )
     run.check_together()
     count = len(find_photos(domain.train))
     if run.processes.first and count < _FEW_IMAGES:
@@ -328,7 +347,9 @@ def _gather(run: _Run, images: NamedImages, most_images: int) -> DomainImages:
     return domain
 
 
-def plan_labels(seconds_per_warp: float, images: int, homographies: int, seconds: float) -> LabelPlan:
+def plan_labels(
+    seconds_per_warp: float, images: int, homographies: int, seconds: float
+) -> LabelPlan:
     """As many warps an image as the time allows, at least 8; where even that takes too long, of fewer images.
 
     Args:
@@ -381,11 +402,17 @@ def _seconds_per_warp(run: _Run, photos: list[Path]) -> float:
 def _read_plan(path: Path) -> LabelPlan:
     try:
         values = parse_json(path.read_text("utf-8"))
-        return LabelPlan(int(values["images"]), int(values["homographies"]), float(values["seconds"]))
+        return LabelPlan(
+            int(values["images"]), int(values["homographies"]), float(values["seconds"])
+        )
     except FileNotFoundError:
-        raise TrainingError(f"expected a plan at {path}, found none: all processes must see that folder") from None
+        raise TrainingError(
+            f"expected a plan at {path}, found none: all processes must see that folder"
+        ) from None
     except (OSError, ValueError, KeyError, TypeError):
-        raise TrainingError(f"expected the plan of an adaptation in {path}, found none: remove its folder") from None
+        raise TrainingError(
+            f"expected the plan of an adaptation in {path}, found none: remove its folder"
+        ) from None
 
 
 def _write_plan(path: Path, plan: LabelPlan) -> None:
@@ -430,9 +457,15 @@ def _timed(run: _Run, plan: LabelPlan) -> Iterator[None]:
             _write_plan(run.files.plan, LabelPlan(plan.images, plan.homographies, seconds))
 
 
-def _training_config(config: TrainingConfig, plan: LabelPlan, minutes: float | None) -> TrainingConfig:
+def _training_config(
+    config: TrainingConfig, plan: LabelPlan, minutes: float | None
+) -> TrainingConfig:
     labels = config.labels.model_copy(update={"homographies": plan.homographies})
-    left = None if minutes is None else max(minutes - plan.seconds / 60, _LEAST_TRAINING_SHARE * minutes)
+    left = (
+        None
+        if minutes is None
+        else max(minutes - plan.seconds / 60, _LEAST_TRAINING_SHARE * minutes)
+    )
     schedule = config.schedule.model_copy(update={"minutes": left})
     return config.model_copy(update={"labels": labels, "schedule": schedule})
 
@@ -444,7 +477,10 @@ def _evaluated(run: _Run, when: str, weights: Path, folder: Path) -> dict[str, A
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
     if found.get(when, {}).get("weights_sha256") != digest:
         run.say(f"evaluation {when}")
-        found[when] = {"weights_sha256": digest, **_figures(weights, find_photos(folder), run.processes, when)}
+        found[when] = {
+            "weights_sha256": digest,
+            **_figures(weights, find_photos(folder), run.processes, when),
+        }
         write_atomic(path, json.dumps(found, indent=2) + "\n")
     return found
 
@@ -453,10 +489,14 @@ def _read_evaluation(path: Path) -> dict[str, Any]:
     try:
         # Figures of nothing are NaN, which JSON has not.
         found: dict[str, Any] = json.loads(path.read_text("utf-8"))
-        if not (isinstance(found, dict) and all(isinstance(value, dict) for value in found.values())):
+        if not (
+            isinstance(found, dict) and all(isinstance(value, dict) for value in found.values())
+        ):
             raise ValueError("other values than figures")
     except (OSError, ValueError, RecursionError) as error:
-        raise TrainingError(f"expected figures in {path}, found none that can be read ({error}): remove it") from None
+        raise TrainingError(
+            f"expected figures in {path}, found none that can be read ({error}): remove it"
+        ) from None
     return found
 
 
@@ -465,12 +505,19 @@ def _figures(weights: Path, photos: list[Path], processes: Processes, label: str
     overrides = {} if processes.device.type == "cpu" else {"device": processes.device.type}
     views = min(math.ceil(_PAIRS / len(photos)), _MOST_VIEWS)
     results = [
-        evaluate_extractor("superpoint", EvaluationData(photos, _PAIRS, seed), weights, overrides, label)
+        evaluate_extractor(
+            "superpoint", EvaluationData(photos, _PAIRS, seed), weights, overrides, label
+        )
         for seed in range(views)
     ]
     scores = {key: _mean([result["photos"][key] for result in results]) for key in METRICS}
     pairs = sum(result["pairs"]["photos"] for result in results)
-    return {"images": len(photos), "pairs": pairs, "protocol": results[0]["protocol"], "photos": scores}
+    return {
+        "images": len(photos),
+        "pairs": pairs,
+        "protocol": results[0]["protocol"],
+        "photos": scores,
+    }
 
 
 def _mean(values: list[float | None]) -> float | None:
@@ -478,7 +525,9 @@ def _mean(values: list[float | None]) -> float | None:
     return round(sum(known) / len(known), 6) if known else None
 
 
-def _export(files: _Files, trained: Path, init: Path, plan: LabelPlan, figures: dict[str, Any]) -> Card:
+def _export(
+    files: _Files, trained: Path, init: Path, plan: LabelPlan, figures: dict[str, Any]
+) -> Card:
     """Write the weights with what the adaptation adds to their card."""
     card, began = read_card(trained), read_card(init)
     assert card is not None
@@ -488,7 +537,10 @@ def _export(files: _Files, trained: Path, init: Path, plan: LabelPlan, figures: 
     card = card.model_copy(
         update={
             "stages": (*card.stages[:-1], card.stages[-1].model_copy(update={"stage": "adapt"})),
-            "training_data": {**(began.training_data if began else {}), files.weights.stem: plan.images},
+            "training_data": {
+                **(began.training_data if began else {}),
+                files.weights.stem: plan.images,
+            },
             "metrics": metrics,
             "notes": f"Adapted from {init.name}. {summary[0].upper()}{summary[1:]}. {figures['after']['images']} "
             f"images in {figures['after']['pairs']} pairs. {figures['after']['protocol']}",
@@ -517,11 +569,14 @@ def _facts(
         "labels": f"{plan.homographies} warps an image, {mean_labels:.0f} points an image, {plan.seconds / 60:.1f} min",
         "training": f"{result.steps} steps of {optimizer.batch} pairs in {result.minutes:.1f}{allowed} min",
         "learning rate": f"{optimizer.learning_rate:g}, then a half cosine",
-        "device": run.processes.device.type + (f", {run.processes.count} processes" if run.processes.count > 1 else ""),
+        "device": run.processes.device.type
+        + (f", {run.processes.count} processes" if run.processes.count > 1 else ""),
     }
 
 
-def _report(config: TrainingConfig, figures: dict[str, Any], card: Card, facts: dict[str, str]) -> AdaptationReport:
+def _report(
+    config: TrainingConfig, figures: dict[str, Any], card: Card, facts: dict[str, str]
+) -> AdaptationReport:
     before, after = figures["before"]["photos"], figures["after"]["photos"]
     improved, summary = verdict(before, after)
     return AdaptationReport(

@@ -39,4 +39,6 @@ def learn_codebook_from_images(
         descriptors = unit_descriptors(extractor.extract(image).descriptors)
         if len(descriptors):
             taken.append(descriptors[np.sort(rng.permutation(len(descriptors))[:per_image])])
-    return learn_codebook(np.concatenate(taken[1:] or taken), clusters, dimensions, seed, iterations)
+    return learn_codebook(
+        np.concatenate(taken[1:] or taken), clusters, dimensions, seed, iterations
+    )

@@ -34,9 +34,13 @@ class NetworkConfig(_Part):
     widths: tuple[int, int, int, int, int] = Field(
         (16, 32, 64, 128, 192), description="channels of the four encoder stages and of the heads"
     )
-    depths: tuple[int, int, int, int] = Field((2, 2, 2, 2), description="convolutions of each encoder stage")
+    depths: tuple[int, int, int, int] = Field(
+        (2, 2, 2, 2), description="convolutions of each encoder stage"
+    )
     detector_width: int | None = Field(
-        None, ge=1, description="channels of the detector's head where it is not as wide as the descriptors'"
+        None,
+        ge=1,
+        description="channels of the detector's head where it is not as wide as the descriptors'",
     )
     descriptor_dim: int = Field(256, ge=8, le=1024, description="length of a descriptor")
     strided: int = Field(
@@ -46,14 +50,20 @@ class NetworkConfig(_Part):
         strict=True,
         description="of the first three stages, how many begin with a stride of 2 instead of ending with a pooling",
     )
-    skips: bool = Field(True, description="the first three stages add to the detector's logits, pixel by pixel")
-    batch_norm: bool = Field(True, description="batch norm between convolution and ReLU while training")
+    skips: bool = Field(
+        True, description="the first three stages add to the detector's logits, pixel by pixel"
+    )
+    batch_norm: bool = Field(
+        True, description="batch norm between convolution and ReLU while training"
+    )
 
 
 class HomographyConfig(_Part):
     """Random homographies: a patch of the image, distorted, is stretched to the whole image."""
 
-    patch_ratio: float = Field(0.85, gt=0, le=1, description="side of the patch, share of the image's")
+    patch_ratio: float = Field(
+        0.85, gt=0, le=1, description="side of the patch, share of the image's"
+    )
     perspective: float = Field(
         0.2,
         ge=0,
@@ -61,9 +71,15 @@ class HomographyConfig(_Part):
         description="amplitude (two standard deviations) of the corners' perspective shift, share of the patch",
     )
     scale: float = Field(0.2, ge=0, lt=1, description="amplitude of the scale's deviation from 1")
-    rotation_deg: float = Field(25.0, ge=0, le=180, description="largest rotation, uniform, degrees")
-    translation: bool = Field(True, description="shift the patch anywhere it stays inside the image")
-    allow_artifacts: bool = Field(False, description="let the patch leave the image; what lies outside is invalid")
+    rotation_deg: float = Field(
+        25.0, ge=0, le=180, description="largest rotation, uniform, degrees"
+    )
+    translation: bool = Field(
+        True, description="shift the patch anywhere it stays inside the image"
+    )
+    allow_artifacts: bool = Field(
+        False, description="let the patch leave the image; what lies outside is invalid"
+    )
 
 
 class PhotometricConfig(_Part):
@@ -72,8 +88,12 @@ class PhotometricConfig(_Part):
     chance: float = Field(0.6, ge=0, le=1, description="probability of each effect, per image")
     brightness: float = Field(0.3, ge=0, le=1, description="largest shift, share of the full range")
     contrast: tuple[float, float] = Field((0.3, 1.8), description="factor around the image's mean")
-    noise_sigma: float = Field(0.06, ge=0, le=1, description="largest standard deviation of Gaussian noise")
-    speckle: float = Field(0.0035, ge=0, le=1, description="largest share of pixels set to black or white")
+    noise_sigma: float = Field(
+        0.06, ge=0, le=1, description="largest standard deviation of Gaussian noise"
+    )
+    speckle: float = Field(
+        0.0035, ge=0, le=1, description="largest share of pixels set to black or white"
+    )
     shade: float = Field(0.6, ge=0, lt=1, description="largest strength of an elliptic shade")
     blur_sigma: float = Field(1.2, ge=0, description="largest sigma of a Gaussian blur, pixels")
     motion_blur_px: int = Field(7, ge=1, le=31, description="longest motion blur, pixels")
@@ -84,20 +104,28 @@ class ShapesConfig(_Part):
 
     count: int = Field(20000, ge=1, description="images drawn, then cached on disk")
     size: tuple[int, int] = Field((120, 160), description="height and width, pixels")
-    validation: int = Field(500, ge=1, description="further images that the stage is validated with")
+    validation: int = Field(
+        500, ge=1, description="further images that the stage is validated with"
+    )
 
 
 class LabelConfig(_Part):
     """Homographic adaptation."""
 
-    size: tuple[int, int] = Field((240, 320), description="height and width that photographs are fitted to, pixels")
-    homographies: int = Field(100, ge=1, description="warps averaged for each image, the identity among them")
+    size: tuple[int, int] = Field(
+        (240, 320), description="height and width that photographs are fitted to, pixels"
+    )
+    homographies: int = Field(
+        100, ge=1, description="warps averaged for each image, the identity among them"
+    )
     homography: HomographyConfig = HomographyConfig(allow_artifacts=True, rotation_deg=60.0)
     erosion_px: int = Field(3, ge=0, description="border of each warp that is not counted, pixels")
     threshold: float = Field(0.004, ge=0, lt=1, description="least averaged probability of a label")
     nms_radius: int = Field(4, ge=0, le=32, description="non-maximum suppression radius, pixels")
     top_k: int = Field(600, ge=1, description="most labels of an image")
-    subpixel: bool = Field(True, description="labels at the centre of mass of the averaged probabilities")
+    subpixel: bool = Field(
+        True, description="labels at the centre of mass of the averaged probabilities"
+    )
     batch: int = Field(16, ge=1, description="warps that the network sees at once")
     precision: Precision = Field("auto", description=_PRECISION)
 
@@ -109,9 +137,12 @@ class DataConfig(_Part):
     homography: HomographyConfig = HomographyConfig()
     warp_both: bool = Field(True, description="both views are warped, not only the second")
     photometric: PhotometricConfig = PhotometricConfig()
-    subpixel: bool = Field(True, description="labels share their mass among the four pixels around them")
+    subpixel: bool = Field(
+        True, description="labels share their mass among the four pixels around them"
+    )
     settle_labels: bool = Field(
-        True, description="labels move to the corner that the image's gradients point to before they are trained with"
+        True,
+        description="labels move to the corner that the image's gradients point to before they are trained with",
     )
     strength_exponent: float = Field(
         0.0,
@@ -120,9 +151,14 @@ class DataConfig(_Part):
         description="a label's mass is multiplied by this power of how well the image's gradients tell where it is",
     )
     mass_exponent: float = Field(
-        0.5, ge=0, le=1, description="power of a label's mass that is trained with; 0: all labels count alike"
+        0.5,
+        ge=0,
+        le=1,
+        description="power of a label's mass that is trained with; 0: all labels count alike",
     )
-    points: int = Field(300, ge=16, description="labelled points of a view or pair used by the losses of points")
+    points: int = Field(
+        300, ge=16, description="labelled points of a view or pair used by the losses of points"
+    )
 
 
 class LossConfig(_Part):
@@ -133,18 +169,30 @@ class LossConfig(_Part):
         description="one class a cell with random tie-breaking, or the labels' mass shared by sub-pixel position",
     )
     localisation_weight: float = Field(
-        0.3, ge=0, description="weight, per pixel, of the distance of labels from where the detector puts them"
+        0.3,
+        ge=0,
+        description="weight, per pixel, of the distance of labels from where the detector puts them",
     )
     consistency_weight: float = Field(
-        0.0, ge=0, description="weight, per pixel, of the distance between where the detector puts points in both views"
+        0.0,
+        ge=0,
+        description="weight, per pixel, of the distance between where the detector puts points in both views",
     )
     selectivity: float = Field(
-        0.0, ge=0, le=1, description="how much that distance also moves probability to points that are placed well"
+        0.0,
+        ge=0,
+        le=1,
+        description="how much that distance also moves probability to points that are placed well",
     )
-    descriptor: Literal["hinge", "contrastive", "sparse"] = Field("sparse", description="loss of the descriptors")
-    descriptor_weight: float = Field(1.0, ge=0, description="weight of the descriptor loss against the detector's")
+    descriptor: Literal["hinge", "contrastive", "sparse"] = Field(
+        "sparse", description="loss of the descriptors"
+    )
+    descriptor_weight: float = Field(
+        1.0, ge=0, description="weight of the descriptor loss against the detector's"
+    )
     negatives: Literal["pair", "block"] = Field(
-        "block", description="points that a descriptor of the sparse loss must differ from: its pair's, or its block's"
+        "block",
+        description="points that a descriptor of the sparse loss must differ from: its pair's, or its block's",
     )
     temperature: float = Field(0.06, gt=0, description="of the dual softmax")
     positive_margin: float = Field(1.0, description="m_p of the hinge loss")
@@ -155,26 +203,42 @@ class LossConfig(_Part):
 class OptimizerConfig(_Part):
     """How the weights move."""
 
-    batch: int = Field(8, ge=1, description="images (pairs for joint) of a step, of all processes together")
+    batch: int = Field(
+        8, ge=1, description="images (pairs for joint) of a step, of all processes together"
+    )
     block: int = Field(
-        4, ge=1, description="images made together from one seed; what a step sees depends on it, not on the processes"
+        4,
+        ge=1,
+        description="images made together from one seed; what a step sees depends on it, not on the processes",
     )
     steps: int = Field(10000, ge=1, description="steps of the whole schedule")
     learning_rate: float = Field(1e-3, gt=0, description="peak, after the warm-up")
-    warmup: int = Field(200, ge=0, description="steps of linear warm-up, then a half cosine down to `final_share`")
-    final_share: float = Field(0.01, ge=0, le=1, description="last learning rate, share of the peak")
+    warmup: int = Field(
+        200, ge=0, description="steps of linear warm-up, then a half cosine down to `final_share`"
+    )
+    final_share: float = Field(
+        0.01, ge=0, le=1, description="last learning rate, share of the peak"
+    )
     weight_decay: float = Field(1e-4, ge=0)
     clip_norm: float = Field(1.0, gt=0, description="largest norm of the gradient")
-    ema: float = Field(0.998, ge=0, lt=1, description="decay of the averaged weights that are validated and exported")
+    ema: float = Field(
+        0.998,
+        ge=0,
+        lt=1,
+        description="decay of the averaged weights that are validated and exported",
+    )
     precision: Precision = Field("auto", description=_PRECISION)
 
 
 class DistillationConfig(_Part):
     """What a small network learns from a large one."""
 
-    warps: int = Field(3, ge=1, description="views that the teacher's probabilities are averaged over")
+    warps: int = Field(
+        3, ge=1, description="views that the teacher's probabilities are averaged over"
+    )
     same_view: bool = Field(
-        True, description="the teacher sees what the student sees, not the view before the photometric changes"
+        True,
+        description="the teacher sees what the student sees, not the view before the photometric changes",
     )
     inherit_steps: int = Field(
         300,
@@ -199,18 +263,27 @@ class ScheduleConfig(_Part):
         description="end the stage after this much training, minutes, wherever the learning rate's schedule is",
     )
     validate_every: int = Field(500, ge=1, description="steps")
-    validation_pairs: int = Field(40, ge=1, description="pairs of views that stages with photographs validate with")
+    validation_pairs: int = Field(
+        40, ge=1, description="pairs of views that stages with photographs validate with"
+    )
     checkpoint_minutes: float = Field(2.0, gt=0, description="time between checkpoints, minutes")
-    patience: int = Field(20, ge=1, description="validations without a better metric before the stage stops")
+    patience: int = Field(
+        20, ge=1, description="validations without a better metric before the stage stops"
+    )
     log_every: int = Field(20, ge=1, description="steps between lines of the log")
 
 
 class LoadingConfig(_Part):
     """How images are read; nothing here changes what a step computes."""
 
-    workers: int = Field(0, ge=0, le=64, description="processes that read images ahead; 0: the training's own")
+    workers: int = Field(
+        0, ge=0, le=64, description="processes that read images ahead; 0: the training's own"
+    )
     cache_mb: int = Field(
-        1024, ge=0, le=1_000_000, description="most memory for decoded photographs, all workers together, MB"
+        1024,
+        ge=0,
+        le=1_000_000,
+        description="most memory for decoded photographs, all workers together, MB",
     )
 
 
@@ -227,16 +300,24 @@ class TrainingConfig(_Part):
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     loading: LoadingConfig = LoadingConfig()
-    holdout: float = Field(0.1, ge=0, lt=1, description="share of the photos, chosen by the seed, never trained with")
+    holdout: float = Field(
+        0.1, ge=0, lt=1, description="share of the photos, chosen by the seed, never trained with"
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> TrainingConfig:
-        sizes = {"shapes.size": self.shapes.size, "labels.size": self.labels.size, "data.size": self.data.size}
+        sizes = {
+            "shapes.size": self.shapes.size,
+            "labels.size": self.labels.size,
+            "data.size": self.data.size,
+        }
         for name, (height, width) in sizes.items():
             if min(height, width) < 32 or height % 8 or width % 8:
                 raise ValueError(f"{name} must be multiples of 8, at least 32")
         if self.data.size[0] > self.labels.size[0] or self.data.size[1] > self.labels.size[1]:
-            raise ValueError("data.size must not be larger than labels.size: training images are parts of photographs")
+            raise ValueError(
+                "data.size must not be larger than labels.size: training images are parts of photographs"
+            )
         if self.optimizer.batch % self.optimizer.block:
             raise ValueError("optimizer.batch must be a multiple of optimizer.block")
         return self
@@ -246,7 +327,9 @@ class TrainingConfig(_Part):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
 
 
-def load_training_config(name_or_path: str | Path = "default", overrides: list[str] | None = None) -> TrainingConfig:
+def load_training_config(
+    name_or_path: str | Path = "default", overrides: list[str] | None = None
+) -> TrainingConfig:
     """Load a built-in training configuration by name or a YAML file by path.
 
     Args:

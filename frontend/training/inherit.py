@@ -43,7 +43,9 @@ def can_inherit(teacher: SuperPoint, config: NetworkConfig) -> bool:
 def heir(teacher: SuperPoint, config: NetworkConfig) -> SuperPoint:
     """A network of the shape that a configuration asks for, without batch norm, whose descriptors are read as the
     teacher's; its weights are random."""
-    shape = config.model_dump(include={"widths", "descriptor_dim", "depths", "strided", "skips", "detector_width"})
+    shape = config.model_dump(
+        include={"widths", "descriptor_dim", "depths", "strided", "skips", "detector_width"}
+    )
     return teacher.alike(**shape, batch_norm="none")
 
 
@@ -61,7 +63,9 @@ def with_projected_descriptors(network: SuperPoint, projection: Tensor) -> Super
     """The same network with descriptors of fewer numbers, those along the rows of a projection (D', D)."""
     projected = network.alike(descriptor_dim=len(projection))
     state = network.state_dict()
-    state["convDb.conv.weight"] = torch.einsum("pd,dckl->pckl", projection, state["convDb.conv.weight"])
+    state["convDb.conv.weight"] = torch.einsum(
+        "pd,dckl->pckl", projection, state["convDb.conv.weight"]
+    )
     state["convDb.conv.bias"] = projection @ state["convDb.conv.bias"]
     projected.load_state_dict(state)
     return projected.eval().requires_grad_(False)
@@ -81,7 +85,9 @@ class Inheritance:
     config: NetworkConfig
     steps: int
 
-    def student(self, views: Callable[[int], Tensor], report: Callable[[int, dict[str, float]], None]) -> SuperPoint:
+    def student(
+        self, views: Callable[[int], Tensor], report: Callable[[int, dict[str, float]], None]
+    ) -> SuperPoint:
         """The small network, in training mode, without batch norm.
 
         Args:
@@ -109,7 +115,9 @@ class Inheritance:
         return student
 
 
-def _block_losses(teacher: SuperPoint, student: SuperPoint, kept: Kept, images: Tensor) -> dict[str, Tensor]:
+def _block_losses(
+    teacher: SuperPoint, student: SuperPoint, kept: Kept, images: Tensor
+) -> dict[str, Tensor]:
     """How far each block's outputs are from the teacher's, with the teacher's inputs; 1: as far as zero is."""
     losses = {}
     ours = theirs = images.to(memory_format=torch.channels_last)
@@ -118,17 +126,26 @@ def _block_losses(teacher: SuperPoint, student: SuperPoint, kept: Kept, images: 
         found = student.stage(ours, stage)
         with torch.no_grad():
             output = teacher.stage(theirs, stage)
-            theirs = functional.max_pool2d(output, 2) if teacher.strided < stage < _LAST_STAGE else output
+            theirs = (
+                functional.max_pool2d(output, 2)
+                if teacher.strided < stage < _LAST_STAGE
+                else output
+            )
             ours = theirs[:, chosen]
         # A stage that halves the resolution itself gives what the teacher's pooling does.
-        losses[f"stage{stage}"] = _relative(found, ours if stage <= student.strided else output[:, chosen])
+        losses[f"stage{stage}"] = _relative(
+            found, ours if stage <= student.strided else output[:, chosen]
+        )
         if teacher.skips and stage < _LAST_STAGE:
             with torch.no_grad():
                 skip = teacher.skip(output, stage)
             # Fed with its own stage, which has to keep what the skip needs.
             losses[f"skip{stage}"] = _relative(_pixels(student.skip(found, stage)), _pixels(skip))
     with torch.no_grad():
-        logits, descriptors = teacher.convPb(teacher.convPa(theirs)), teacher.convDb(teacher.convDa(theirs))
+        logits, descriptors = (
+            teacher.convPb(teacher.convPa(theirs)),
+            teacher.convDb(teacher.convDa(theirs)),
+        )
         logits = logits - logits.mean(dim=1, keepdim=True)
     scores = student.convPb(student.convPa(ours))
     losses["logits"] = _relative(scores - scores.mean(dim=1, keepdim=True), logits)
@@ -153,7 +170,9 @@ def _most_important(teacher: SuperPoint, student: SuperPoint, images: Tensor) ->
     sizes: dict[str, Tensor] = {}
     hooks = [
         block.register_forward_hook(
-            lambda module, inputs, output, name=name: sizes.update({name: output.square().mean(dim=(0, 2, 3)).sqrt()})
+            lambda module, inputs, output, name=name: sizes.update(
+                {name: output.square().mean(dim=(0, 2, 3)).sqrt()}
+            )
         )
         for name, block in _blocks(teacher)
     ]
@@ -167,7 +186,10 @@ def _most_important(teacher: SuperPoint, student: SuperPoint, images: Tensor) ->
         if count == _convolution(teacher, name).out_channels or not readers[name]:
             kept[name] = torch.arange(count)
             continue
-        weights = [_convolution(teacher, reader).weight.square().sum(dim=(0, 2, 3)) for reader in readers[name]]
+        weights = [
+            _convolution(teacher, reader).weight.square().sum(dim=(0, 2, 3))
+            for reader in readers[name]
+        ]
         importance = sizes[name] * torch.stack(weights).sum(dim=0).sqrt()
         kept[name] = importance.topk(count).indices.sort().values
     for stage in range(1, _LAST_STAGE + 1):

@@ -27,7 +27,9 @@ def initial_network(config: NetworkConfig, init: Path | None = None) -> SuperPoi
         return new_network(config)
     if init.is_dir():
         if not (init / BEST).is_file():
-            raise TrainingError(f"{init} holds no trained network: expected {BEST} in it, or give a weights file")
+            raise TrainingError(
+                f"{init} holds no trained network: expected {BEST} in it, or give a weights file"
+            )
         network = new_network(load_training_config(init / "config.yaml").network)
         network.load_state_dict(read_checkpoint(init / BEST)["network"])
     else:

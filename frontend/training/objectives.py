@@ -30,7 +30,9 @@ class Objective(ABC):
         """What the loss compares with the batch."""
 
     @abstractmethod
-    def loss(self, config: LossConfig, sampling: Sampling, generator: torch.Generator | None, block: int) -> Loss:
+    def loss(
+        self, config: LossConfig, sampling: Sampling, generator: torch.Generator | None, block: int
+    ) -> Loss:
         """The loss of these predictions.
 
         Args:
@@ -50,7 +52,9 @@ class DetectorObjective(Objective):
         """`logits`."""
         return {"logits": network.detector_logits(_channels_last(batch["image"]))}
 
-    def loss(self, config: LossConfig, sampling: Sampling, generator: torch.Generator | None, block: int) -> Loss:
+    def loss(
+        self, config: LossConfig, sampling: Sampling, generator: torch.Generator | None, block: int
+    ) -> Loss:
         """Cross entropy and localisation."""
         return detector_loss(config, generator)
 
@@ -65,9 +69,16 @@ class PairObjective(Objective):
         # Both views at once: batch norm sees them together.
         logits, descriptors = network(_channels_last(torch.cat([batch["image0"], batch["image1"]])))
         (logits0, logits1), (descriptors0, descriptors1) = logits.chunk(2), descriptors.chunk(2)
-        return {"logits0": logits0, "logits1": logits1, "descriptors0": descriptors0, "descriptors1": descriptors1}
+        return {
+            "logits0": logits0,
+            "logits1": logits1,
+            "descriptors0": descriptors0,
+            "descriptors1": descriptors1,
+        }
 
-    def loss(self, config: LossConfig, sampling: Sampling, generator: torch.Generator | None, block: int) -> Loss:
+    def loss(
+        self, config: LossConfig, sampling: Sampling, generator: torch.Generator | None, block: int
+    ) -> Loss:
         """Cross entropy, localisation, consistency and descriptors."""
         return pair_loss(config, sampling, generator, block)
 
@@ -80,7 +91,9 @@ class DistillationObjective(Objective):
         logits, descriptors = network(_channels_last(batch["image"]))
         return {"logits": logits, "descriptors": descriptors}
 
-    def loss(self, config: LossConfig, sampling: Sampling, generator: torch.Generator | None, block: int) -> Loss:
+    def loss(
+        self, config: LossConfig, sampling: Sampling, generator: torch.Generator | None, block: int
+    ) -> Loss:
         """Cross entropy with the teacher's probabilities, distance to its descriptors."""
         return DistillationLoss(config.descriptor_weight)
 

@@ -31,9 +31,14 @@ class Processes:
             TrainingError: CUDA is asked for and there is none.
         """
         if device == "cuda" and not torch.cuda.is_available():
-            raise TrainingError("the device is cuda, but PyTorch finds no CUDA device: use cpu or auto")
+            raise TrainingError(
+                "the device is cuda, but PyTorch finds no CUDA device: use cpu or auto"
+            )
         cuda = device != "cpu" and torch.cuda.is_available()
-        count, local = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("LOCAL_RANK", "0"))
+        count, local = (
+            int(os.environ.get("WORLD_SIZE", "1")),
+            int(os.environ.get("LOCAL_RANK", "0")),
+        )
         chosen = torch.device("cuda", local) if cuda else torch.device("cpu")
         if cuda:
             torch.cuda.set_device(chosen)

@@ -31,7 +31,9 @@ class RecipeStep(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    command: Literal["shapes", "label", "detector", "joint", "distil"] = Field(description="spslam train COMMAND")
+    command: Literal["shapes", "label", "detector", "joint", "distil"] = Field(
+        description="spslam train COMMAND"
+    )
     config: str = Field(description="built-in training configuration that the settings change")
     settings: dict[str, Any] = Field({}, description="values of the configuration, by section")
     name: str = Field("superpoint", description="of the network, for its card")
@@ -40,16 +42,24 @@ class RecipeStep(BaseModel):
     teacher: str | None = Field(None, description="step whose network is the teacher; for distil")
     weights: str | None = Field(None, description="step whose network labels; for label")
     processes: int = Field(1, ge=1, description="that label")
-    shard: tuple[int, int] = Field((0, 1), description="label the i-th of n parts of the photographs only")
+    shard: tuple[int, int] = Field(
+        (0, 1), description="label the i-th of n parts of the photographs only"
+    )
 
     def training_config(self) -> TrainingConfig:
         """The resolved configuration."""
-        return load_training_config(self.config, [f"{key}={json.dumps(value)}" for key, value in _flat(self.settings)])
+        return load_training_config(
+            self.config, [f"{key}={json.dumps(value)}" for key, value in _flat(self.settings)]
+        )
 
     @property
     def earlier(self) -> tuple[str, ...]:
         """Steps that must come before."""
-        return tuple(name for name in (self.init, self.labels, self.teacher, self.weights) if name is not None)
+        return tuple(
+            name
+            for name in (self.init, self.labels, self.teacher, self.weights)
+            if name is not None
+        )
 
 
 class Recipe(BaseModel):
@@ -86,14 +96,18 @@ class RecipeFolders:
         if not path.is_file():
             return False
         if path.read_text(encoding="utf-8") != _text(step):
-            raise TrainingError(f"{path.parent} was made with other settings: give another --out or remove the folder")
+            raise TrainingError(
+                f"{path.parent} was made with other settings: give another --out or remove the folder"
+            )
         return True
 
     def finish(self, name: str, step: RecipeStep) -> None:
         """Note that a step is done."""
         write_atomic(self.out / name / _FINISHED, _text(step))
 
-    def inputs(self, name: str, step: RecipeStep, commands: tuple[str, ...], created: date | None) -> StageInputs:
+    def inputs(
+        self, name: str, step: RecipeStep, commands: tuple[str, ...], created: date | None
+    ) -> StageInputs:
         """What the stage of a step works with."""
         return StageInputs(
             self.out / name,
@@ -125,18 +139,26 @@ def load_recipe(name_or_path: str) -> Recipe:
         raise ConfigError(f"recipe {name_or_path}: {describe_errors(error)}") from None
     before = load_recipe(recipe.after).steps if recipe.after else {}
     if twice := sorted(before.keys() & recipe.steps.keys()):
-        raise ConfigError(f"recipe {name_or_path}: {recipe.after} has a step {twice[0]}, too: rename one of them")
+        raise ConfigError(
+            f"recipe {name_or_path}: {recipe.after} has a step {twice[0]}, too: rename one of them"
+        )
     steps = before | recipe.steps
     known: set[str] = set()
     for step_name, step in steps.items():
         for missing in set(step.earlier) - known:
-            raise ConfigError(f"recipe {name_or_path}: step {step_name} needs {missing}, which is no earlier step")
+            raise ConfigError(
+                f"recipe {name_or_path}: step {step_name} needs {missing}, which is no earlier step"
+            )
         known.add(step_name)
     return recipe.model_copy(update={"steps": steps})
 
 
 def label_step(
-    name: str, step: RecipeStep, folders: RecipeFolders, processes: Processes, progress: Callable[[int, int], None]
+    name: str,
+    step: RecipeStep,
+    folders: RecipeFolders,
+    processes: Processes,
+    progress: Callable[[int, int], None],
 ) -> LabelSummary | None:
     """Label photographs in the first process while the others wait; None in these."""
     config = step.training_config()

@@ -85,7 +85,11 @@ def run_stage(
 
 
 def _export(
-    stage: Stage, config: TrainingConfig, inputs: StageInputs, setup: StageSetup, result: TrainingResult
+    stage: Stage,
+    config: TrainingConfig,
+    inputs: StageInputs,
+    setup: StageSetup,
+    result: TrainingResult,
 ) -> None:
     codebook = None
     if stage.objective.learns_descriptors:
@@ -96,7 +100,9 @@ def _export(
     export_weights(result.network, inputs.out / WEIGHTS, card, codebook)
 
 
-def _codebook(stage: Stage, network: SuperPoint, inputs: StageInputs, config: TrainingConfig) -> Codebook:
+def _codebook(
+    stage: Stage, network: SuperPoint, inputs: StageInputs, config: TrainingConfig
+) -> Codebook:
     photos = split_photos(stage.name, config, inputs).train
     extractor = SuperPointExtractor(FeatureConfig(max_keypoints=500), copy.deepcopy(network).cpu())
     images = (read_photo(path) for path in evenly_spread(photos, _CODEBOOK_IMAGES, config.seed))
@@ -104,7 +110,11 @@ def _codebook(stage: Stage, network: SuperPoint, inputs: StageInputs, config: Tr
 
 
 def _card(
-    stage: str, config: TrainingConfig, inputs: StageInputs, result: TrainingResult, groups: dict[str, int]
+    stage: str,
+    config: TrainingConfig,
+    inputs: StageInputs,
+    result: TrainingResult,
+    groups: dict[str, int],
 ) -> Card:
     # What a network learnt from a teacher, the teacher has learnt before.
     before = _card_before(inputs.init or inputs.teacher)

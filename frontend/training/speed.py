@@ -37,11 +37,18 @@ class Speed:
 
 
 def measure_speed(
-    name: str, config: NetworkConfig, size: tuple[int, int], batch: int, device: torch.device, precision: Precision
+    name: str,
+    config: NetworkConfig,
+    size: tuple[int, int],
+    batch: int,
+    device: torch.device,
+    precision: Precision,
 ) -> Speed:
     """Median speed of a new network on random images (B, 1, H, W)."""
     network = new_network(config).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    images = torch.rand((batch, 1, *size), device=device).contiguous(memory_format=torch.channels_last)
+    images = torch.rand((batch, 1, *size), device=device).contiguous(
+        memory_format=torch.channels_last
+    )
     parameters = sum(parameter.numel() for parameter in network.parameters())
     train = _median_seconds(lambda: _forward_backward(network.train(), images, precision), device)
     infer = _median_seconds(lambda: _forward(network.eval(), images, precision), device)

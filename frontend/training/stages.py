@@ -59,7 +59,11 @@ class Stage(ABC):
 
     @abstractmethod
     def set_up(
-        self, config: TrainingConfig, inputs: StageInputs, processes: Processes, after_step: AfterStep
+        self,
+        config: TrainingConfig,
+        inputs: StageInputs,
+        processes: Processes,
+        after_step: AfterStep,
     ) -> StageSetup:
         """Network, images and validation.
 
@@ -83,7 +87,11 @@ class ShapesStage(Stage):
     objective = DetectorObjective()
 
     def set_up(
-        self, config: TrainingConfig, inputs: StageInputs, processes: Processes, after_step: AfterStep
+        self,
+        config: TrainingConfig,
+        inputs: StageInputs,
+        processes: Processes,
+        after_step: AfterStep,
     ) -> StageSetup:
         """See `Stage`."""
         network = initial_network(config.network, inputs.init)
@@ -91,7 +99,9 @@ class ShapesStage(Stage):
         if processes.first:
             open_shapes(*drawn, processes=usable_cores())
         processes.wait()
-        unseen = open_shapes(inputs.cache, config.shapes.validation, config.shapes.size, _VALIDATION_SEED)
+        unseen = open_shapes(
+            inputs.cache, config.shapes.validation, config.shapes.size, _VALIDATION_SEED
+        )
         source = ShapeSource(open_shapes(*drawn), config.data)
         return StageSetup(network, source, ShapeValidation(unseen), {"shapes": config.shapes.count})
 
@@ -100,14 +110,20 @@ class LabelledStage(Stage):
     """Learns from labelled photographs."""
 
     def set_up(
-        self, config: TrainingConfig, inputs: StageInputs, processes: Processes, after_step: AfterStep
+        self,
+        config: TrainingConfig,
+        inputs: StageInputs,
+        processes: Processes,
+        after_step: AfterStep,
     ) -> StageSetup:
         """See `Stage`."""
         split = split_photos(self.name, config, inputs)
         network = initial_network(config.network, inputs.init)
         validate = _validation(split, config, self.objective)
         if inputs.labels is None:
-            raise TrainingError(f"stage {self.name} needs labels: make them with spslam train label, give --labels")
+            raise TrainingError(
+                f"stage {self.name} needs labels: make them with spslam train label, give --labels"
+            )
         photos = LabelledPhotos(
             split.train,
             split.root,
@@ -143,19 +159,35 @@ class DistilStage(Stage):
     objective = DistillationObjective()
 
     def set_up(
-        self, config: TrainingConfig, inputs: StageInputs, processes: Processes, after_step: AfterStep
+        self,
+        config: TrainingConfig,
+        inputs: StageInputs,
+        processes: Processes,
+        after_step: AfterStep,
     ) -> StageSetup:
         """See `Stage`."""
         split = split_photos(self.name, config, inputs)
         if inputs.teacher is None:
-            raise TrainingError(f"stage {self.name} needs a teacher: give a weights file with --teacher")
+            raise TrainingError(
+                f"stage {self.name} needs a teacher: give a weights file with --teacher"
+            )
         teacher = load_superpoint(inputs.teacher)
-        if inputs.init is None and config.distillation.inherit_steps and can_inherit(teacher, config.network):
-            network, teacher = inherited_network(teacher, config, split, inputs.out, processes, after_step)
+        if (
+            inputs.init is None
+            and config.distillation.inherit_steps
+            and can_inherit(teacher, config.network)
+        ):
+            network, teacher = inherited_network(
+                teacher, config, split, inputs.out, processes, after_step
+            )
         else:
             network = initial_network(config.network, inputs.init)
-        photos = LabelledPhotos(split.train, split.root, None, config.labels.size, cache_bytes=_cache_bytes(config))
-        source = TeacherSource(photos, config.data, teacher.to(processes.device), config.distillation)
+        photos = LabelledPhotos(
+            split.train, split.root, None, config.labels.size, cache_bytes=_cache_bytes(config)
+        )
+        source = TeacherSource(
+            photos, config.data, teacher.to(processes.device), config.distillation
+        )
         validate = _validation(split, config, self.objective)
         return StageSetup(network, source, validate, photo_groups(photos.paths, split.root))
 
@@ -166,7 +198,9 @@ STAGES: dict[str, Stage] = {
 
 
 def _validation(split: PhotoSplit, config: TrainingConfig, objective: Objective) -> PairValidation:
-    return PairValidation(split.held_out, config.schedule.validation_pairs, descriptors=objective.learns_descriptors)
+    return PairValidation(
+        split.held_out, config.schedule.validation_pairs, descriptors=objective.learns_descriptors
+    )
 
 
 def _cache_bytes(config: TrainingConfig) -> int:

@@ -35,7 +35,9 @@ AfterStep = Callable[[int, dict[str, float]], None]
 
 
 def watch_inheritance(
-    config: TrainingConfig, report: Callable[[Progress], None] | None, stopped: Callable[[], bool] | None
+    config: TrainingConfig,
+    report: Callable[[Progress], None] | None,
+    stopped: Callable[[], bool] | None,
 ) -> AfterStep:
     """What is done after each step in which a network takes over from its teacher."""
     steps, started = config.distillation.inherit_steps, time.monotonic()
@@ -50,7 +52,9 @@ def watch_inheritance(
         if report is not None and done % config.schedule.log_every == 0:
             rate = done / (time.monotonic() - started)
             left = (steps - done) / rate
-            report(Progress("taking over", done, steps, done / steps, losses, rate * _BATCH, left, {}))
+            report(
+                Progress("taking over", done, steps, done / steps, losses, rate * _BATCH, left, {})
+            )
 
     return after
 
@@ -89,7 +93,9 @@ def inherited_network(
         finally:
             torch.set_num_threads(threads)
         content = io.BytesIO()
-        torch.save({"origin": origin, "network": student.state_dict(), "projection": projection}, content)
+        torch.save(
+            {"origin": origin, "network": student.state_dict(), "projection": projection}, content
+        )
         out.mkdir(parents=True, exist_ok=True)
         write_atomic(kept, content.getvalue())
     processes.wait()
@@ -104,17 +110,27 @@ def inherited_network(
 
 
 def _inherit(
-    teacher: SuperPoint, config: TrainingConfig, photos: PhotoSplit, device: torch.device, after: AfterStep
+    teacher: SuperPoint,
+    config: TrainingConfig,
+    photos: PhotoSplit,
+    device: torch.device,
+    after: AfterStep,
 ) -> tuple[SuperPoint, Tensor]:
     reader = LabelledPhotos(photos.train, photos.root, None, config.labels.size)
     teacher = teacher.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def views(step: int, count: int = _BATCH) -> Tensor:
-        generator = torch.Generator(device).manual_seed(config.seed * config.distillation.inherit_steps + step)
+        generator = torch.Generator(device).manual_seed(
+            config.seed * config.distillation.inherit_steps + step
+        )
         indices = np.random.default_rng([config.seed, step]).integers(len(reader), size=count)
         return augmented_views(reader.read(indices), config.data, generator)
 
-    projection = descriptor_projection(teacher, views(0, _PROJECTION_IMAGES), config.network.descriptor_dim)
+    projection = descriptor_projection(
+        teacher, views(0, _PROJECTION_IMAGES), config.network.descriptor_dim
+    )
     shorter = with_projected_descriptors(teacher.cpu(), projection.cpu()).to(device)
-    student = Inheritance(shorter, config.network, config.distillation.inherit_steps).student(views, after)
+    student = Inheritance(shorter, config.network, config.distillation.inherit_steps).student(
+        views, after
+    )
     return student.cpu(), projection.cpu()

@@ -12,7 +12,13 @@ from spslam.errors import BenchmarkError
 from spslam.evaluation.summary import Spread
 
 # Of which figures are judged; speed is not: it hangs on what else the machine did.
-_ERRORS = ("ate_rmse_m", "rpe_trans_m", "t_rel_percent", "disturbed_error_max_m", "disturbed_wrong_frames")
+_ERRORS = (
+    "ate_rmse_m",
+    "rpe_trans_m",
+    "t_rel_percent",
+    "disturbed_error_max_m",
+    "disturbed_wrong_frames",
+)
 JUDGED = (SHARE, *(METRICS[key] for key in _ERRORS))
 # Repeats of which at least so many say how far runs differ.
 ENOUGH_REPEATS = 3
@@ -61,7 +67,10 @@ class Change:
 
 
 def compare(
-    before: Results, after: Results, tolerance: float = TOLERANCE, tolerance_few: float = TOLERANCE_FEW
+    before: Results,
+    after: Results,
+    tolerance: float = TOLERANCE,
+    tolerance_few: float = TOLERANCE_FEW,
 ) -> list[Change]:
     """Every case of either, figure by figure.
 
@@ -80,9 +89,17 @@ def compare(
     changes = []
     for case in dict.fromkeys((*old, *new)):
         if case not in new:
-            changes.append(Change(str(case), SHARE, old[case].tracked, None, Verdict.GONE, "no run of it any more"))
+            changes.append(
+                Change(
+                    str(case), SHARE, old[case].tracked, None, Verdict.GONE, "no run of it any more"
+                )
+            )
         elif case not in old:
-            changes.append(Change(str(case), SHARE, None, new[case].tracked, Verdict.NEW, "no run of it before"))
+            changes.append(
+                Change(
+                    str(case), SHARE, None, new[case].tracked, Verdict.NEW, "no run of it before"
+                )
+            )
         else:
             changes += _compare_case(old[case], new[case], tolerance, tolerance_few)
     return changes
@@ -90,10 +107,24 @@ def compare(
 
 def comparison_table(changes: list[Change], everything: bool = False) -> Table:
     """What changed, the worst first; `everything`: what did not, too."""
-    order = [Verdict.WORSE, Verdict.GONE, Verdict.NOT_JUDGED, Verdict.BETTER, Verdict.NEW, Verdict.SAME]
+    order = [
+        Verdict.WORSE,
+        Verdict.GONE,
+        Verdict.NOT_JUDGED,
+        Verdict.BETTER,
+        Verdict.NEW,
+        Verdict.SAME,
+    ]
     shown = [change for change in changes if everything or change.verdict is not Verdict.SAME]
     rows = [
-        [c.verdict.value, c.case, c.metric.title, _text(c.metric, c.before, c), _text(c.metric, c.after, c), c.why]
+        [
+            c.verdict.value,
+            c.case,
+            c.metric.title,
+            _text(c.metric, c.before, c),
+            _text(c.metric, c.after, c),
+            c.why,
+        ]
         for c in sorted(shown, key=lambda change: order.index(change.verdict))
     ]
     return Table("Comparison", ["", "case", "figure", "before", "after", "by"], rows)
@@ -110,12 +141,25 @@ def _compare_case(old: Group, new: Group, tolerance: float, tolerance_few: float
             continue
         if before is None or after is None:
             verdict = Verdict.GONE if after is None else Verdict.NEW
-            changes.append(Change(str(old.case), metric, before, after, verdict, "only one of both has it"))
+            changes.append(
+                Change(str(old.case), metric, before, after, verdict, "only one of both has it")
+            )
         elif share.verdict is not Verdict.SAME:
             # Over fewer frames an error is an easier one.
-            changes.append(Change(str(old.case), metric, before, after, Verdict.NOT_JUDGED, "other frames are tracked"))
+            changes.append(
+                Change(
+                    str(old.case),
+                    metric,
+                    before,
+                    after,
+                    Verdict.NOT_JUDGED,
+                    "other frames are tracked",
+                )
+            )
         else:
-            changes.append(_judge(str(old.case), metric, before, after, relative * abs(before.median)))
+            changes.append(
+                _judge(str(old.case), metric, before, after, relative * abs(before.median))
+            )
     return changes
 
 
@@ -129,7 +173,14 @@ def _judge(case: str, metric: Metric, before: Spread, after: Spread, least: floa
         return Change(case, metric, before, after, Verdict.SAME, f"within {limit_text}")
     better = (moved < 0) == metric.lower_is_better
     verdict = Verdict.BETTER if better else Verdict.WORSE
-    return Change(case, metric, before, after, verdict, f"{factor * moved:+.3g} {unit}, more than {limit_text}")
+    return Change(
+        case,
+        metric,
+        before,
+        after,
+        verdict,
+        f"{factor * moved:+.3g} {unit}, more than {limit_text}",
+    )
 
 
 def _text(metric: Metric, spread: Spread | None, change: Change) -> str:
@@ -137,5 +188,7 @@ def _text(metric: Metric, spread: Spread | None, change: Change) -> str:
         return "–"
     if metric is SHARE:
         return percent_spread(spread)
-    factor, unit = scale_of(metric.unit, [s.median for s in (change.before, change.after) if s is not None])
+    factor, unit = scale_of(
+        metric.unit, [s.median for s in (change.before, change.after) if s is not None]
+    )
     return f"{spread_text(spread, factor)} {unit}"

@@ -54,7 +54,11 @@ def _table(title: str, groups: list[Group], cell: Callable[[Group], str]) -> Tab
         name = case.sequence if case.config == "default" else f"{case.sequence}, {case.config}"
         rows.setdefault((name, case.sensor), {})[case.extractor] = cell(group)
     heads = ["disturbance", "sensor", *extractors]
-    return Table(title, heads, [[*place, *(row.get(name, "") for name in extractors)] for place, row in rows.items()])
+    return Table(
+        title,
+        heads,
+        [[*place, *(row.get(name, "") for name in extractors)] for place, row in rows.items()],
+    )
 
 
 def _moved(group: Group) -> str:
@@ -63,7 +67,9 @@ def _moved(group: Group) -> str:
     spread = group.spread(DISTURBED)
     if spread is None:
         wrong = _wrong(group)
-        return f"started {wrong}/{runs}" if wrong else "no map" if group.tracked.max == 0 else NOTHING
+        return (
+            f"started {wrong}/{runs}" if wrong else "no map" if group.tracked.max == 0 else NOTHING
+        )
     factor, unit = scale_of(METRICS[DISTURBED].unit, [spread.max])
     fewer = "" if spread.runs == runs else f" in {spread.runs}/{runs}"
     return f"{spread_text(spread, factor)} {unit}{fewer} · told {told}/{runs}"
@@ -75,7 +81,9 @@ def _found(group: Group) -> str:
     found = 0 if after is None else after.runs
     # Frames are counted.
     span = (
-        "" if after is None else f" after {after.median:g}" + (f" ({after.min:g}–{after.max:g})" if found > 1 else "")
+        ""
+        if after is None
+        else f" after {after.median:g}" + (f" ({after.min:g}–{after.max:g})" if found > 1 else "")
     )
     return f"wrong {_wrong(group)}/{runs} · found {found}/{runs}{span}"
 

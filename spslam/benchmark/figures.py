@@ -60,7 +60,9 @@ def number(value: float) -> str:
 
 def spread_text(spread: Spread, factor: float = 1.0) -> str:
     """Median, and least and most where there are several: `1.43 (1.21–1.60)`."""
-    median, least, most = (number(factor * value) for value in (spread.median, spread.min, spread.max))
+    median, least, most = (
+        number(factor * value) for value in (spread.median, spread.min, spread.max)
+    )
     return median if spread.runs == 1 else f"{median} ({least}–{most})"
 
 

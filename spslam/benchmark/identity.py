@@ -57,7 +57,9 @@ class Identity:
                 "start": entry.start,
                 "max_frames": entry.max_frames,
                 "stride": entry.stride,
-                "calibration": None if entry.calibration is None else file_sha256(Path(entry.calibration)),
+                "calibration": None
+                if entry.calibration is None
+                else file_sha256(Path(entry.calibration)),
                 # Results of before there were disturbances stay what they are.
                 **({"disturb": run.disturbances} if entry.disturb else {}),
             },
@@ -83,14 +85,18 @@ class Identity:
 
 def config_sha256(config: Config) -> str:
     """Of all settings, in the order of their names."""
-    return hashlib.sha256(json.dumps(config.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps(config.model_dump(mode="json"), sort_keys=True).encode()
+    ).hexdigest()
 
 
 def as_asked(ran: Config, asked: Config) -> Config:
     """The configuration of a run without what the run chose itself: the concurrency, where that was left open."""
     if asked.features.max_concurrency:
         return ran
-    return ran.model_copy(update={"features": ran.features.model_copy(update={"max_concurrency": 0})})
+    return ran.model_copy(
+        update={"features": ran.features.model_copy(update={"max_concurrency": 0})}
+    )
 
 
 def config_changes(config: Config, stored: Path) -> str:
@@ -112,7 +118,9 @@ def code_sha256() -> str:
     # rglob does not follow links, and a clone without links has these folders elsewhere.
     for room in ("frontend", "backend", "datasets", "configs"):
         folder = _package_folder(f"spslam.{room}")
-        files |= {f"{room}/{file.relative_to(folder).as_posix()}": file for file in folder.rglob("*.py")}
+        files |= {
+            f"{room}/{file.relative_to(folder).as_posix()}": file for file in folder.rglob("*.py")
+        }
     digest = hashlib.sha256()
     for name, file in sorted(files.items()):
         if not name.startswith(_BESIDE):
@@ -138,7 +146,9 @@ def file_sha256(path: Path) -> str:
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in values.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        flat |= (
+            _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        )
     return flat
 
 

@@ -16,7 +16,9 @@ from spslam.io.files import write_atomic
 from spslam.io.html import render_page
 
 
-def write_page(path: Path, results: Results, published: list[Published], missing: list[str]) -> None:
+def write_page(
+    path: Path, results: Results, published: list[Published], missing: list[str]
+) -> None:
     """Write the page.
 
     Args:
@@ -26,7 +28,11 @@ def write_page(path: Path, results: Results, published: list[Published], missing
         OutputError: the file cannot be written.
     """
     failures = failure_table(results)
-    keys = [key for key in results.metrics if any(row.figure(key) is not None for row in results.rows.values())]
+    keys = [
+        key
+        for key in results.metrics
+        if any(row.figure(key) is not None for row in results.rows.values())
+    ]
     page = render_page(
         "suite.html",
         title=results.title,
@@ -37,7 +43,15 @@ def write_page(path: Path, results: Results, published: list[Published], missing
         remarks=notes(results, published),
         plot=Markup(plot_svg(results, published)),
         cases=case_table(results),
-        run_heads=["run", "what varies", "tracked", *(METRICS[k].title for k in keys), "s", "came out", "again with"],
+        run_heads=[
+            "run",
+            "what varies",
+            "tracked",
+            *(METRICS[k].title for k in keys),
+            "s",
+            "came out",
+            "again with",
+        ],
         runs=[_run(results, row, keys) for row in results.rows.values()],
     )
     write_atomic(path, page)
@@ -51,7 +65,11 @@ def _tiles(results: Results) -> list[tuple[str, str, str]]:
     spent = sum(row.seconds for row in rows)
     hours = f"{spent / 3600:.1f} h" if spent >= 5400 else f"{spent / 60:.1f} min"
     return [
-        ("Runs", str(len(rows)), f"of {len(results.groups())} cases; {again} begun again after being killed"),
+        (
+            "Runs",
+            str(len(rows)),
+            f"of {len(results.groups())} cases; {again} begun again after being killed",
+        ),
         ("Failed", str(len(failed)), "they are rows like the others, with their reason"),
         ("Every frame tracked", f"{len(whole)} of {len(rows)}", "runs"),
         ("Time", hours, "of all runs together, one thread each"),

@@ -73,7 +73,9 @@ class StoppedError(Exception):
     """Nobody waits for the run any more."""
 
 
-def perform(request: Request, core: int | None = None, stopped: Callable[[], bool] = never) -> Finished:
+def perform(
+    request: Request, core: int | None = None, stopped: Callable[[], bool] = never
+) -> Finished:
     """Run it, and again if its process is killed.
 
     Args:
@@ -105,7 +107,9 @@ def perform(request: Request, core: int | None = None, stopped: Callable[[], boo
 
 def machine() -> dict[str, str | int]:
     """This one."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     told = processor()
     told.pop("instructions", None)
     return {**told, "cores": cores, "system": platform.platform(), "host": platform.node()}
@@ -127,8 +131,16 @@ def _call(request: Request, core: int | None, folder: Path, stopped: Callable[[]
     """The exit code; negative: the signal that ended it."""
     package = str(Path(spslam.__file__).parent.parent)
     environment = {**os.environ, **dict.fromkeys(_SINGLE_THREAD, "1")}
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
-    command = [sys.executable, "-P", "-m", "spslam.cli.suite_worker", "-" if core is None else str(core)]
+    environment["PYTHONPATH"] = os.pathsep.join(
+        filter(None, [package, os.environ.get("PYTHONPATH")])
+    )
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "spslam.cli.suite_worker",
+        "-" if core is None else str(core),
+    ]
     with (folder / "stderr.txt").open("wb") as stderr:
         process = subprocess.Popen(
             [*command, *request.arguments, "--out", str(folder / "run")],
@@ -163,7 +175,11 @@ def _reason(code: int, attempts: int, stderr: Path) -> str | None:
         except ValueError:
             name = f"signal {-code}"
         return f"its process was killed by {name} each of {attempts} times"
-    lines = [line for line in stderr.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    lines = [
+        line
+        for line in stderr.read_text(encoding="utf-8", errors="replace").splitlines()
+        if line.strip()
+    ]
     last = lines[-1].strip() if lines else f"exit code {code}"
     return last.removeprefix("error: ")
 
@@ -171,4 +187,8 @@ def _reason(code: int, attempts: int, stderr: Path) -> str | None:
 def _contents(folder: Path) -> dict[str, bytes]:
     if not folder.is_dir():
         return {}
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.name not in _LEFT_OUT}
+    return {
+        path.name: path.read_bytes()
+        for path in sorted(folder.iterdir())
+        if path.name not in _LEFT_OUT
+    }

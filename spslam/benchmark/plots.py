@@ -53,14 +53,24 @@ def plot_svg(results: Results, published: list[Published]) -> str:
         return ""
     text = io.StringIO()
     # Text stays text, and equal results give equal bytes.
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "spslam", "font.family": "sans-serif"}):
-        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    with matplotlib.rc_context(
+        {"svg.fonttype": "none", "svg.hashsalt": "spslam", "font.family": "sans-serif"}
+    ):
+        figure.savefig(
+            text, format="svg", transparent=True, metadata={"Date": None, "Creator": None}
+        )
     drawing = text.getvalue()
-    drawing = re.sub(r"<metadata>.*?</metadata>", "", drawing[drawing.index("<svg") :], flags=re.DOTALL)
+    drawing = re.sub(
+        r"<metadata>.*?</metadata>", "", drawing[drawing.index("<svg") :], flags=re.DOTALL
+    )
     for colour, variable in _VARIABLES.items():
         drawing = drawing.replace(colour, f"var({variable})")
     # Its size in points: the page gives it the room that there is.
-    return re.sub(r'(<svg[^>]*?) width="[^"]*"', r'\1 width="100%"', re.sub(r' height="[^"]*pt"', "", drawing, count=1))
+    return re.sub(
+        r'(<svg[^>]*?) width="[^"]*"',
+        r'\1 width="100%"',
+        re.sub(r' height="[^"]*pt"', "", drawing, count=1),
+    )
 
 
 def draw(results: Results, published: list[Published]) -> Figure | None:
@@ -81,7 +91,8 @@ def draw(results: Results, published: list[Published]) -> Figure | None:
         _draw_panel(axes, key, groups, places, extractors, published)
     configs = {config for _, _, config in places}
     labels = [
-        " ".join((sequence, sensor, *([config] if len(configs) > 1 else ()))) for sequence, sensor, config in places
+        " ".join((sequence, sensor, *([config] if len(configs) > 1 else ())))
+        for sequence, sensor, config in places
     ]
     panels[0].set_yticks(range(len(places)), labels)
     panels[0].set_ylim(len(places) - 0.5, -0.5)
@@ -156,7 +167,9 @@ def _draw_panel(
     for number, system in enumerate(published):
         named = False
         for y, place in enumerate(places):
-            group = next(g for g in groups if (g.case.sequence, g.case.sensor, g.case.config) == place)
+            group = next(
+                g for g in groups if (g.case.sequence, g.case.sensor, g.case.config) == place
+            )
             value = system.value(group, key)
             if value is not None:
                 axes.plot(
@@ -190,7 +203,13 @@ def _set_log(axes: Axes) -> None:
     axes.set_xscale("log")
     low, high = axes.get_xlim()
     # Over many decades 1, 10, 100; else some between.
-    steps = (1.0,) if high / low > 1e3 else (1.0, 2.0, 5.0) if high / low > 8 else (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0)
+    steps = (
+        (1.0,)
+        if high / low > 1e3
+        else (1.0, 2.0, 5.0)
+        if high / low > 8
+        else (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0)
+    )
     axes.xaxis.set_major_locator(LogLocator(subs=steps, numticks=20))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.6g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())

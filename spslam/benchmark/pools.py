@@ -88,7 +88,9 @@ class DaskPool:
         try:
             from distributed import Client
         except ImportError:
-            raise MissingDependencyError("--scheduler needs Dask: pip install 'spslam[bench]'") from None
+            raise MissingDependencyError(
+                "--scheduler needs Dask: pip install 'spslam[bench]'"
+            ) from None
         self._address = address
         try:
             self._client = Client(address, timeout=_CONNECT_S, set_as_default=False)
@@ -110,14 +112,20 @@ class DaskPool:
         name = f"spslam-{uuid4()}"
         stop = SharedEvent(name, client=self._client)
         tasks = {
-            self._client.submit(_on_worker, request, name, key=f"{request.id}-{name}", pure=False): request
+            self._client.submit(
+                _on_worker, request, name, key=f"{request.id}-{name}", pure=False
+            ): request
             for request in requests
         }
         try:
             for future in dask_as_completed(list(tasks), loop=self._client.loop):
                 error = future.exception()
                 request = tasks[future]
-                yield future.result() if error is None else Finished(request.id, f"{type(error).__name__}: {error}")
+                yield (
+                    future.result()
+                    if error is None
+                    else Finished(request.id, f"{type(error).__name__}: {error}")
+                )
         finally:
             stop.set()
             self._client.cancel(list(tasks), force=True)

@@ -47,5 +47,8 @@ def load_published(names: list[str]) -> list[Published]:
         entry = resources.files("spslam.configs") / "published" / f"{name}.yaml"
         if not entry.is_file():
             raise ConfigError(f"there are no published figures called {name!r}")
-        found += [Published(**{"note": "", **system}) for system in yaml.safe_load(entry.read_text(encoding="utf-8"))]
+        found += [
+            Published(**{"note": "", **system})
+            for system in yaml.safe_load(entry.read_text(encoding="utf-8"))
+        ]
     return found

@@ -21,6 +21,9 @@ def write_reports(results: Results, published: list[Published], missing: list[st
         OutputError: a file cannot be written.
     """
     warnings = "".join(f"- {line}\n" for line in missing)
-    write_atomic(results.folder / "table.md", to_markdown(results, published) + (f"\n{warnings}" if warnings else ""))
+    write_atomic(
+        results.folder / "table.md",
+        to_markdown(results, published) + (f"\n{warnings}" if warnings else ""),
+    )
     write_plot(results.folder / "errors.png", results, published)
     write_page(results.folder / "report.html", results, published, missing)

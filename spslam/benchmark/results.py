@@ -96,7 +96,11 @@ class Row:
     @property
     def share_tracked(self) -> float:
         """Of all frames of the sequence, those that were never reached among them."""
-        return 0.0 if self.metrics is None else self.metrics["tracked"] / max(self.frames, self.metrics["frames"])
+        return (
+            0.0
+            if self.metrics is None
+            else self.metrics["tracked"] / max(self.frames, self.metrics["frames"])
+        )
 
     @property
     def tells_a_doubt(self) -> bool:
@@ -166,7 +170,10 @@ class Group:
     def whole_sequence(self) -> str | None:
         """The name or place of the sequence that all repeats went through from end to end; None: it was a part."""
         inputs = [row.identity.get("input", {}) for row in self.rows]
-        whole = all((one.get("start"), one.get("max_frames"), one.get("stride")) == (0, None, 1) for one in inputs)
+        whole = all(
+            (one.get("start"), one.get("max_frames"), one.get("stride")) == (0, None, 1)
+            for one in inputs
+        )
         return str(inputs[0].get("frames")) if whole else None
 
     @property
@@ -206,10 +213,14 @@ class Results:
                 raise BenchmarkError(
                     f"{file} has format {shown(values['format'])}, expected {_FORMAT}: use another spslam"
                 )
-            head = _Head.model_validate({key: value for key, value in values.items() if key != "runs"})
+            head = _Head.model_validate(
+                {key: value for key, value in values.items() if key != "runs"}
+            )
             return cls(file.parent, head.model_dump(), _read_rows(values["runs"]))
         except ValidationError as error:
-            raise BenchmarkError(f"{file} is no file of results: {describe_errors(error)}") from None
+            raise BenchmarkError(
+                f"{file} is no file of results: {describe_errors(error)}"
+            ) from None
         except OSError as error:
             raise BenchmarkError(
                 f"cannot read {file} ({error.strerror or error}): expected a folder that `spslam bench SUITE` wrote, "
@@ -218,7 +229,9 @@ class Results:
         except StructureError as error:
             raise BenchmarkError(f"{file} is no file of results: it {error}") from None
         except (ValueError, KeyError, TypeError) as error:
-            raise BenchmarkError(f"{file} is no file of results: {type(error).__name__} {error}") from None
+            raise BenchmarkError(
+                f"{file} is no file of results: {type(error).__name__} {error}"
+            ) from None
 
     def save(self) -> None:
         """Write `results.json`.
@@ -244,7 +257,11 @@ class Results:
         """Whether a run needs not be done again: it came to figures, and its folder is there. A run that could not
         even begin is tried again."""
         row = self.rows.get(run_id)
-        return row is not None and row.metrics is not None and (self.run_folder(run_id) / "metrics.json").is_file()
+        return (
+            row is not None
+            and row.metrics is not None
+            and (self.run_folder(run_id) / "metrics.json").is_file()
+        )
 
     def add(self, row: Row, files: dict[str, bytes], order: list[str]) -> None:
         """Take up a run that is done: its folder, then its row.
@@ -258,7 +275,9 @@ class Results:
         self._write_run(row.id, files)
         self.rows[row.id] = row
         places = {run_id: place for place, run_id in enumerate(order)}
-        self.rows = dict(sorted(self.rows.items(), key=lambda item: places.get(item[0], len(places))))
+        self.rows = dict(
+            sorted(self.rows.items(), key=lambda item: places.get(item[0], len(places)))
+        )
         self.save()
 
     def remove(self, run_ids: Iterable[str]) -> None:

@@ -20,7 +20,16 @@ if TYPE_CHECKING:
 # In the order of a frame's way; `features` holds extraction and, of stereo pairs, disparities.
 _STAGES = ("features", "tracking", "mapping", "refinement", "loop closing")
 # What the speed of small numbers hangs on.
-_TOLD_INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimd", "sve")
+_TOLD_INSTRUCTIONS = (
+    "avx2",
+    "avx512f",
+    "avx512_vnni",
+    "avx512_bf16",
+    "amx_bf16",
+    "amx_int8",
+    "asimd",
+    "sve",
+)
 
 
 @dataclass(frozen=True)
@@ -71,7 +80,9 @@ class RunComparison:
             run=sorted(runs, key=lambda run: run.fps)[(len(runs) - 1) // 2],
             all_fps=[run.fps for run in runs],
             reference=Timing.of(reference_ms),
-            frames_per_reference=median(run.fps * ms / 1e3 for run, ms in zip(runs, around, strict=True)),
+            frames_per_reference=median(
+                run.fps * ms / 1e3 for run, ms in zip(runs, around, strict=True)
+            ),
         )
 
 
@@ -110,7 +121,11 @@ class SpeedReport:
         return "\n\n".join(parts) + "\n"
 
     def _heading(self) -> str:
-        told = [name for name in _TOLD_INSTRUCTIONS if name in self.machine.get("instructions", "").split()]
+        told = [
+            name
+            for name in _TOLD_INSTRUCTIONS
+            if name in self.machine.get("instructions", "").split()
+        ]
         versions = [
             f"{key.removeprefix('version_')} {value}"
             for key, value in self.machine.items()
@@ -134,7 +149,15 @@ class SpeedReport:
             f"Times as fast: as {reference.network} by {reference.engine} in the same round, median of the rounds. "
             "MB: the file with the parameters."
         )
-        heads = ["size", "network", "engine", "network alone ms", "extraction ms, median / p95", "times as fast", "MB"]
+        heads = [
+            "size",
+            "network",
+            "engine",
+            "network alone ms",
+            "extraction ms, median / p95",
+            "times as fast",
+            "MB",
+        ]
         rows = [
             [
                 f"{row.width}×{row.height}",
@@ -157,7 +180,12 @@ class SpeedReport:
             "frames a second do not, says how many frames a run takes in that time."
         )
         heads = ["world", "sensor", "size", "engine", "frames", "frame ms, median / p95"]
-        heads += ["frames/s, median (least to most)", "camera's", "reference ms", "frames in its time"]
+        heads += [
+            "frames/s, median (least to most)",
+            "camera's",
+            "reference ms",
+            "frames in its time",
+        ]
         rows = [
             [
                 compared.run.world,
@@ -173,7 +201,9 @@ class SpeedReport:
             ]
             for compared in self.runs
         ]
-        return _section("Runs against the camera", about, format_table(heads, rows, align="llllrrrrrr"))
+        return _section(
+            "Runs against the camera", about, format_table(heads, rows, align="llllrrrrrr")
+        )
 
     def _stage_table(self) -> str:
         about = (
@@ -187,7 +217,9 @@ class SpeedReport:
             for compared in self.runs
             for name, timing in compared.run.stages.items()
         ]
-        rows += [_stage_row(f"one image: {name}", timing, None) for name, timing in self.parts.items()]
+        rows += [
+            _stage_row(f"one image: {name}", timing, None) for name, timing in self.parts.items()
+        ]
         heads = ["what", "times", "ms, median / p95", "ms a frame"]
         return _section("Stages", about, format_table(heads, rows, align="lrrr"))
 
@@ -197,13 +229,17 @@ class SpeedReport:
             "cache the network is converted, compiled and compared with PyTorch, and the world's textures are drawn."
         )
         rows = [[state, f"{seconds:.1f}"] for state, seconds in self.starts.items()]
-        return _section("Start", about, format_table(["start to first pose", "s"], rows, align="lr"))
+        return _section(
+            "Start", about, format_table(["start to first pose", "s"], rows, align="lr")
+        )
 
 
 def time_run(slam: Slam, frames: list[Frame], world: str) -> RunSpeed:
     """Track frames of one sequence, one at least, as a run does, and say how long it took."""
     begin = perf_counter()
-    with prepared(frames, slam.preprocessor.observe, at_once=slam.preprocessor.max_concurrency) as items:
+    with prepared(
+        frames, slam.preprocessor.observe, at_once=slam.preprocessor.max_concurrency
+    ) as items:
         frame_ms = [track_prepared(slam, item)[1] for item in items]
     seconds = perf_counter() - begin
     camera = frames[0].camera
@@ -217,7 +253,9 @@ def time_run(slam: Slam, frames: list[Frame], world: str) -> RunSpeed:
         fps=len(frames) / seconds,
         frame=Timing.of(frame_ms),
         stages={
-            name: Timing.of(slam.statistics.stage_ms[name]) for name in _STAGES if name in slam.statistics.stage_ms
+            name: Timing.of(slam.statistics.stage_ms[name])
+            for name in _STAGES
+            if name in slam.statistics.stage_ms
         },
     )
 

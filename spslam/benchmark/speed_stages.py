@@ -26,19 +26,27 @@ def time_tracking_parts(
     rng = np.random.default_rng(0)
     size = [_CAMERA.width, _CAMERA.height]
     pixels1 = rng.uniform(0, size, (_KEYPOINTS, 2))
-    pixels0 = np.concatenate([pixels1 + rng.normal(0, 3, pixels1.shape), rng.uniform(0, size, pixels1.shape)])
+    pixels0 = np.concatenate(
+        [pixels1 + rng.normal(0, 3, pixels1.shape), rng.uniform(0, size, pixels1.shape)]
+    )
     descriptors = rng.normal(size=(_POINTS, descriptor_dim)).astype(np.float32)
     descriptors /= np.linalg.norm(descriptors, axis=1, keepdims=True)
 
-    points = np.column_stack([rng.uniform([-3, -2], [3, 2], (_MATCHES, 2)), rng.uniform(4, 20, _MATCHES)])
+    points = np.column_stack(
+        [rng.uniform([-3, -2], [3, 2], (_MATCHES, 2)), rng.uniform(4, 20, _MATCHES)]
+    )
     points[:, :2] *= points[:, 2:] / 6
     observed = _CAMERA.project(points) + rng.normal(0, 0.7, (_MATCHES, 2))
     observed[: int(_OUTLIERS * _MATCHES)] += rng.uniform(5, 20, (int(_OUTLIERS * _MATCHES), 2))
-    u_right = _CAMERA.project(points)[:, 0] - _CAMERA.bf / points[:, 2] + rng.normal(0, 0.7, _MATCHES)
+    u_right = (
+        _CAMERA.project(points)[:, 0] - _CAMERA.bf / points[:, 2] + rng.normal(0, 0.7, _MATCHES)
+    )
     start = geometry.se3_exp(np.array([0.03, 0.03, 0.03, 0.02, 0.02, 0.02]))
 
     def match() -> object:
-        return matcher.match_near(pixels0, descriptors, pixels1, descriptors[:_KEYPOINTS], _GATE_PX, _MAX_DISTANCE)
+        return matcher.match_near(
+            pixels0, descriptors, pixels1, descriptors[:_KEYPOINTS], _GATE_PX, _MAX_DISTANCE
+        )
 
     def refine() -> object:
         return pose_solver.refine(start, points, observed, u_right, _CAMERA)

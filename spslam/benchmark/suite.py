@@ -29,9 +29,15 @@ class _Entry(BaseModel):
 class SequenceEntry(_Entry):
     """Where frames come from: exactly one of `world`, `public` and `path`."""
 
-    world: str | None = Field(None, description="a built-in world; repeats draw other textures and noise")
-    public: str | None = Field(None, description="a name of `spslam data list`, or a data set: all its sequences")
-    path: str | None = Field(None, description="folder or video; relative ones begin at the suite's file")
+    world: str | None = Field(
+        None, description="a built-in world; repeats draw other textures and noise"
+    )
+    public: str | None = Field(
+        None, description="a name of `spslam data list`, or a data set: all its sequences"
+    )
+    path: str | None = Field(
+        None, description="folder or video; relative ones begin at the suite's file"
+    )
     dataset: str = Field("auto", description="what `path` is")
     sequence: str | None = Field(None, description="which one, where `path` holds several")
     calibration: str | None = Field(None, description="camera calibration for images and videos")
@@ -39,13 +45,17 @@ class SequenceEntry(_Entry):
     start: int = Field(0, ge=0, description="first frame")
     max_frames: int | None = Field(None, ge=1, description="most frames")
     stride: int = Field(1, ge=1, description="every n-th frame")
-    disturb: list[str] = Field([], description="as `--disturb`; repeats draw other seeds where none is given")
+    disturb: list[str] = Field(
+        [], description="as `--disturb`; repeats draw other seeds where none is given"
+    )
 
     @model_validator(mode="after")
     def _one_origin(self) -> SequenceEntry:
         given = [name for name in ("world", "public", "path") if getattr(self, name) is not None]
         if len(given) != 1:
-            raise ValueError(f"a sequence has one of world, public, path, found {' and '.join(given) or 'none'}")
+            raise ValueError(
+                f"a sequence has one of world, public, path, found {' and '.join(given) or 'none'}"
+            )
         return self
 
 
@@ -59,7 +69,9 @@ class FrontEndEntry(_Entry):
 class ConfigEntry(_Entry):
     """As `--config` and `--set`."""
 
-    config: str | None = Field(None, description="a name of the box or a YAML file; None: that of data set and sensor")
+    config: str | None = Field(
+        None, description="a name of the box or a YAML file; None: that of data set and sensor"
+    )
     set: dict[str, Any] = Field({}, description="key of the configuration -> value")
 
 
@@ -78,7 +90,9 @@ class Suite(_Entry):
 
     title: str
     description: str = ""
-    metrics: list[str] = Field(["ate_rmse_m"], min_length=1, description="figures that get a table of their own")
+    metrics: list[str] = Field(
+        ["ate_rmse_m"], min_length=1, description="figures that get a table of their own"
+    )
     published: list[str] = Field([], description="files of configs/published to show beside")
     grids: list[Grid] = Field(min_length=1)
 
@@ -100,7 +114,12 @@ class Case:
     config: str
 
     def __str__(self) -> str:
-        shown = (self.sequence, self.sensor, self.extractor, "" if self.config == "default" else self.config)
+        shown = (
+            self.sequence,
+            self.sensor,
+            self.extractor,
+            "" if self.config == "default" else self.config,
+        )
         return " ".join(part for part in shown if part)
 
 
@@ -133,7 +152,8 @@ class Run:
     def disturbances(self) -> list[str]:
         """`--disturb`, each with the seed of this repeat unless it has its own."""
         seeds = [
-            "" if "seed=" in text else f"{',' if ':' in text else ':'}seed={self.repeat}" for text in self.entry.disturb
+            "" if "seed=" in text else f"{',' if ':' in text else ':'}seed={self.repeat}"
+            for text in self.entry.disturb
         ]
         return [text + seed for text, seed in zip(self.entry.disturb, seeds, strict=True)]
 
@@ -164,9 +184,19 @@ class Run:
             "max-frames": entry.max_frames,
             "stride": None if entry.stride == 1 else entry.stride,
         }
-        given = [text for name, value in options.items() if value is not None for text in (f"--{name}", str(value))]
+        given = [
+            text
+            for name, value in options.items()
+            if value is not None
+            for text in (f"--{name}", str(value))
+        ]
         given += [text for one in self.disturbances for text in ("--disturb", one)]
-        return ["run", self.path, *given, *(text for pair in self.overrides for text in ("--set", pair))]
+        return [
+            "run",
+            self.path,
+            *given,
+            *(text for pair in self.overrides for text in ("--set", pair)),
+        ]
 
 
 def suite_names() -> list[str]:
@@ -193,7 +223,10 @@ def load_suite(name_or_path: str) -> Suite:
             update={
                 "sequences": {
                     label: entry.model_copy(
-                        update={"path": _beside(base, entry.path), "calibration": _beside(base, entry.calibration)}
+                        update={
+                            "path": _beside(base, entry.path),
+                            "calibration": _beside(base, entry.calibration),
+                        }
                     )
                     for label, entry in grid.sequences.items()
                 },
@@ -258,23 +291,33 @@ def _expand_grid(grid: Grid, public: Callable[[str], Mapping[str, Path]]) -> Ite
         else:
             found = public(entry.public)
             # A data set's sequences have their own names.
-            names = {label: next(iter(found))} if len(found) == 1 else {name: name for name in found}
+            names = (
+                {label: next(iter(found))} if len(found) == 1 else {name: name for name in found}
+            )
             places = {shown: str(found[name]) for shown, name in names.items()}
         for shown, path in places.items():
             name = None if entry.public is None else (entry.public if shown == label else shown)
             yield from _repeats(grid, shown, path, name, entry)
 
 
-def _repeats(grid: Grid, label: str, path: str, public: str | None, entry: SequenceEntry) -> Iterable[Run]:
+def _repeats(
+    grid: Grid, label: str, path: str, public: str | None, entry: SequenceEntry
+) -> Iterable[Run]:
     combinations = product(
-        entry.sensors or grid.sensors, grid.extractors.items(), grid.configs.items(), range(grid.repeats)
+        entry.sensors or grid.sensors,
+        grid.extractors.items(),
+        grid.configs.items(),
+        range(grid.repeats),
     )
     for sensor, (extractor, front_end), (name, config), repeat in combinations:
         # JSON values are YAML values.
         values = {_THREADS: 1, **config.set, "seed": config.set.get("seed", 0) + repeat}
         varied, where = f"seed {values['seed']}", path
         if entry.world is not None:
-            varied, where = f"world {repeat + 1}, {varied}", f"{path}@{repeat + 1}" if repeat else path
+            varied, where = (
+                f"world {repeat + 1}, {varied}",
+                f"{path}@{repeat + 1}" if repeat else path,
+            )
         yield Run(
             case=Case(label, sensor, extractor, name),
             repeat=repeat,

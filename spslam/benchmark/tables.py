@@ -7,7 +7,15 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from spslam.benchmark.disturbance_tables import disturbance_notes, disturbance_tables
-from spslam.benchmark.figures import METRICS, Metric, number, percent, percent_spread, scale_of, spread_text
+from spslam.benchmark.figures import (
+    METRICS,
+    Metric,
+    number,
+    percent,
+    percent_spread,
+    scale_of,
+    spread_text,
+)
 from spslam.benchmark.published import Published
 from spslam.benchmark.results import Group, Results
 from spslam.benchmark.table import NOTHING, Table
@@ -34,18 +42,38 @@ def case_table(results: Results) -> Table:
     """A row for each case, with the spread of its repeats."""
     keys = [key for key in _SHOWN if any(group.spread(key) for group in results.groups())]
     several_configs = len({group.case.config for group in results.groups()}) > 1
-    heads = ["sequence", "sensor", "front end", *(["configuration"] if several_configs else []), "runs", "tracked"]
-    medians = {key: [spread.median for group in results.groups() if (spread := group.spread(key))] for key in keys}
+    heads = [
+        "sequence",
+        "sensor",
+        "front end",
+        *(["configuration"] if several_configs else []),
+        "runs",
+        "tracked",
+    ]
+    medians = {
+        key: [spread.median for group in results.groups() if (spread := group.spread(key))]
+        for key in keys
+    }
     scales = {key: scale_of(METRICS[key].unit, medians[key]) for key in keys}
     heads += [f"{METRICS[key].title} {scales[key][1]}" for key in keys]
     rows = []
     for group in results.groups():
         case = group.case
         failed = len(group.failures)
-        row = [case.sequence, case.sensor, case.extractor, *([case.config] if several_configs else [])]
-        row += [f"{len(group.rows)}{f', {failed} failed' if failed else ''}", percent_spread(group.tracked)]
+        row = [
+            case.sequence,
+            case.sensor,
+            case.extractor,
+            *([case.config] if several_configs else []),
+        ]
+        row += [
+            f"{len(group.rows)}{f', {failed} failed' if failed else ''}",
+            percent_spread(group.tracked),
+        ]
         rows.append(row + [_spread(group, key, scales[key][0]) for key in keys])
-    return Table("All figures (speed: of one core, beside whatever else the machine did)", heads, rows)
+    return Table(
+        "All figures (speed: of one core, beside whatever else the machine did)", heads, rows
+    )
 
 
 def failure_table(results: Results) -> Table | None:
@@ -77,7 +105,11 @@ def notes(results: Results, published: list[Published]) -> list[str]:
             "One run each: a second one gives the same bytes. How far runs with other seeds differ is unknown."
         )
     usual = [row for group in results.groups() if not group.disturbances for row in group.rows]
-    frames = {row.metrics["ground_truth_frame"] for row in usual if row.metrics and row.metrics["ground_truth_frame"]}
+    frames = {
+        row.metrics["ground_truth_frame"]
+        for row in usual
+        if row.metrics and row.metrics["ground_truth_frame"]
+    }
     if frames:
         found.append(
             "Before each error stands the share of frames that were tracked. ATE is the RMSE after alignment by SE(3), "
@@ -87,10 +119,14 @@ def notes(results: Results, published: list[Published]) -> list[str]:
     if any(row.reason is not None for row in rows):
         found.append("Runs that failed count with the frames that they tracked.")
     used = [
-        p for p in published if any(p.value(g, key) is not None for g in results.groups() for key in results.metrics)
+        p
+        for p in published
+        if any(p.value(g, key) is not None for g in results.groups() for key in results.metrics)
     ]
     for system in used:
-        found.append(f"{system.system}: {system.source}{f'; {system.note}' if system.note else ''}.")
+        found.append(
+            f"{system.system}: {system.source}{f'; {system.note}' if system.note else ''}."
+        )
     return found
 
 
@@ -147,9 +183,13 @@ def check_markers(path: Path, suite: str) -> tuple[str, str]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise OutputError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
+        raise OutputError(
+            f"cannot read {path}: {getattr(error, 'strerror', None) or error}"
+        ) from None
     if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
-        raise OutputError(f"{path} must have the line {begin} and below it the line {end}: the tables go between them")
+        raise OutputError(
+            f"{path} must have the line {begin} and below it the line {end}: the tables go between them"
+        )
     return text[: text.index(begin) + len(begin)], text[text.index(end) :]
 
 
@@ -162,16 +202,28 @@ def _metric_table(metric: Metric, groups: Iterable[Group], published: list[Publi
     systems = [
         system
         for system in published
-        if any(system.value(g, metric.key) is not None for row in by_place.values() for g in row.values())
+        if any(
+            system.value(g, metric.key) is not None
+            for row in by_place.values()
+            for g in row.values()
+        )
     ]
     several = len({config for _, _, config in by_place}) > 1
     first = 3 if several else 2
-    heads = ["sequence", "sensor", *(["configuration"] if several else []), *extractors, *(s.system for s in systems)]
+    heads = [
+        "sequence",
+        "sensor",
+        *(["configuration"] if several else []),
+        *extractors,
+        *(s.system for s in systems),
+    ]
     rows, best = [], set()
     for y, ((sequence, sensor, config), row) in enumerate(by_place.items()):
         spreads = {name: group.spread(metric.key) for name, group in row.items()}
         others = {s.system: s.value(next(iter(row.values())), metric.key) for s in systems}
-        known = [spread.median for spread in spreads.values() if spread] + [v for v in others.values() if v is not None]
+        known = [spread.median for spread in spreads.values() if spread] + [
+            v for v in others.values() if v is not None
+        ]
         factor, unit = scale_of(metric.unit, known)
         cells = []
         for name in extractors:
@@ -181,19 +233,30 @@ def _metric_table(metric: Metric, groups: Iterable[Group], published: list[Publi
             elif spread is None:
                 cells.append(f"{percent_spread(found.tracked)} · {NOTHING}")
             else:
-                cells.append(f"{percent_spread(found.tracked)} · {spread_text(spread, factor)} {unit}")
-        cells += [NOTHING if (v := others[s.system]) is None else f"{number(factor * v)} {unit}" for s in systems]
+                cells.append(
+                    f"{percent_spread(found.tracked)} · {spread_text(spread, factor)} {unit}"
+                )
+        cells += [
+            NOTHING if (v := others[s.system]) is None else f"{number(factor * v)} {unit}"
+            for s in systems
+        ]
         rows.append([sequence, sensor, *([config] if several else []), *cells])
         x = _best(metric, row, extractors)
         if x is not None:
             best.add((y, first + x))
-    return Table(f"{metric.title}, after the share of frames that were tracked", heads, rows, frozenset(best))
+    return Table(
+        f"{metric.title}, after the share of frames that were tracked", heads, rows, frozenset(best)
+    )
 
 
 def _best(metric: Metric, row: dict[str, Group], extractors: list[str]) -> int | None:
     """The column of the best front end: among those that tracked the most frames, for an error over fewer frames is an
     easier one."""
-    known = {name: spread for name, group in row.items() if (spread := group.spread(metric.key)) is not None}
+    known = {
+        name: spread
+        for name, group in row.items()
+        if (spread := group.spread(metric.key)) is not None
+    }
     if len(known) < 2:
         return None
     most = max(row[name].tracked.median for name in known)

@@ -118,7 +118,9 @@ PathArgument = Annotated[
         "a video, or a built-in world: demo, demo-small, demo-loop, demo-twins.",
     ),
 ]
-SensorOption = Annotated[SensorChoice, typer.Option(help="What to use of the sequence; auto: the most that is there.")]
+SensorOption = Annotated[
+    SensorChoice, typer.Option(help="What to use of the sequence; auto: the most that is there.")
+]
 ConfigOption = Annotated[
     str | None,
     typer.Option(
@@ -138,7 +140,10 @@ OutOption = Annotated[
     ),
 ]
 ViewerOption = Annotated[
-    ViewerChoice, typer.Option(help="Watch the run in a window (open3d; its keys are printed) or in Rerun's viewer.")
+    ViewerChoice,
+    typer.Option(
+        help="Watch the run in a window (open3d; its keys are printed) or in Rerun's viewer."
+    ),
 ]
 ScaleOption = Annotated[
     str | None,
@@ -160,7 +165,10 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Show the version and exit."
+        ),
     ] = False,
 ) -> None:
     pass
@@ -179,13 +187,19 @@ def run(
     sequence: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", show_default=False, help="Which sequence of a dataset's root, for example 00 or fr1_desk."
+            metavar="NAME",
+            show_default=False,
+            help="Which sequence of a dataset's root, for example 00 or fr1_desk.",
         ),
     ] = None,
     sensor: SensorOption = SensorChoice.AUTO,
     calibration: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", show_default=False, help="Camera calibration (YAML) for images and videos."),
+        typer.Option(
+            metavar="FILE",
+            show_default=False,
+            help="Camera calibration (YAML) for images and videos.",
+        ),
     ] = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
@@ -207,9 +221,14 @@ def run(
         ),
     ] = None,
     localize: Annotated[
-        bool, typer.Option("--localize", help="Find the camera in the map of --map, which stays as it is.")
+        bool,
+        typer.Option(
+            "--localize", help="Find the camera in the map of --map, which stays as it is."
+        ),
     ] = False,
-    extend: Annotated[bool, typer.Option("--extend", help="Let the map of --map grow; the file is replaced.")] = False,
+    extend: Annotated[
+        bool, typer.Option("--extend", help="Let the map of --map grow; the file is replaced.")
+    ] = False,
     scale: ScaleOption = None,
     cache: Annotated[
         Path | None,
@@ -294,16 +313,35 @@ def run(
         if map_file is not None:
             labels["map_file"] = str(map_file)
         if scale is not None and localize:
-            raise ConfigError("--scale is for a map that is made or extended; --localize leaves it as it is: drop one")
+            raise ConfigError(
+                "--scale is for a map that is made or extended; --localize leaves it as it is: drop one"
+            )
         labels["pace"] = "realtime" if realtime else "offline"
         if disturbances:
             labels["disturb"] = " ".join(disturbances)
         if cache is not None:
             # Whoever reads the timings must know.
             labels["feature_cache"] = str(cache)
-        request = None if scale is None else _scale(scale, frames, range(start, start + stride * len(frames), stride))
+        request = (
+            None
+            if scale is None
+            else _scale(scale, frames, range(start, start + stride * len(frames), stride))
+        )
         watch = partial(_open_viewer, viewer, rerun, frames)
-        _run(frames, resolved, labels, out, watch, log, map_file, extend, request, cache, realtime, chosen)
+        _run(
+            frames,
+            resolved,
+            labels,
+            out,
+            watch,
+            log,
+            map_file,
+            extend,
+            request,
+            cache,
+            realtime,
+            chosen,
+        )
 
 
 def _disturbed(frames: FrameSequence, disturbances: list[str]) -> FrameSequence:
@@ -342,7 +380,10 @@ def demo(
 @app.command("config")
 def show_config(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME|FILE]", show_default=False, help="Which one; without: list names.")
+        str | None,
+        typer.Argument(
+            metavar="[NAME|FILE]", show_default=False, help="Which one; without: list names."
+        ),
     ] = None,
     overrides: SetOption = None,
 ) -> None:
@@ -390,9 +431,17 @@ def _call(arguments: list[str], threads: str) -> int:
     try:
         with shown_notices(lambda found: typer.echo(f"note: {found.text}", err=True)):
             if threads != "1":
-                notice(_logger, "blas_threads", "%s=%s is not used: one thread keeps the bytes", _BLAS_THREADS, threads)
+                notice(
+                    _logger,
+                    "blas_threads",
+                    "%s=%s is not used: one thread keeps the bytes",
+                    _BLAS_THREADS,
+                    threads,
+                )
             # The cards of weights say which command made them.
-            code = command.main(arguments, prog_name="spslam", standalone_mode=False, obj=list(arguments))
+            code = command.main(
+                arguments, prog_name="spslam", standalone_mode=False, obj=list(arguments)
+            )
     except typer.Abort as error:
         # Nothing here asks; it stands for an end of file that nobody was ready for.
         raise error.__cause__ or error from None
@@ -426,10 +475,18 @@ def _run(
     from spslam.run.output import OutputFolder, default_output
     from spslam.slam.system import Slam
 
-    if map_file is not None and not extend and out is not None and map_file.resolve().parent == out.resolve():
-        raise ConfigError(f"--out {out} would be replaced with the map that --localize leaves as it is: give another")
+    if (
+        map_file is not None
+        and not extend
+        and out is not None
+        and map_file.resolve().parent == out.resolve()
+    ):
+        raise ConfigError(
+            f"--out {out} would be replaced with the map that --localize leaves as it is: give another"
+        )
     output = OutputFolder(
-        out or default_output(frames.name, frames.sensor, config.features.extractor), numbered=out is None
+        out or default_output(frames.name, frames.sensor, config.features.extractor),
+        numbered=out is None,
     )
     held: HeldMap | None = None
     try:
@@ -438,15 +495,29 @@ def _run(
         with cleaned_up(output.discard):
             saved = None if map_file is None else load_map(map_file)
             mapping = saved is None or extend
-            slam = Slam.from_config(config, saved=saved, mapping=mapping, cache=cache, offline=not realtime)
+            slam = Slam.from_config(
+                config, saved=saved, mapping=mapping, cache=cache, offline=not realtime
+            )
             labels = {**labels, "engine": slam.preprocessor.engine}
             viewer = watch()
             with interrupt_as_flag() as interrupted, ProgressLine(len(frames)) as line:
                 outcome = run_sequence(
-                    slam, frames, output, viewer, labels, log, line.update, interrupted.is_set, scale, realtime, outputs
+                    slam,
+                    frames,
+                    output,
+                    viewer,
+                    labels,
+                    log,
+                    line.update,
+                    interrupted.is_set,
+                    scale,
+                    realtime,
+                    outputs,
                 )
                 # A map without the size that was asked for is a whole map.
-                if held is not None and (outcome.failure is None or isinstance(outcome.failure, ScaleError)):
+                if held is not None and (
+                    outcome.failure is None or isinstance(outcome.failure, ScaleError)
+                ):
                     held.save(slam.save_map, outcome.folder / "map.npz")
     except RunStoppedError as error:
         typer.echo(str(error), err=True)
@@ -467,8 +538,14 @@ def _mode(map_file: Path | None, localize: bool, extend: bool) -> str:
     if map_file is None and not (localize or extend):
         return "slam"
     if map_file is None or localize == extend:
-        found = [name for name, given in (("--map", map_file), ("--localize", localize), ("--extend", extend)) if given]
-        raise ConfigError(f"--map FILE goes with either --localize or --extend, found {' '.join(found)}")
+        found = [
+            name
+            for name, given in (("--map", map_file), ("--localize", localize), ("--extend", extend))
+            if given
+        ]
+        raise ConfigError(
+            f"--map FILE goes with either --localize or --extend, found {' '.join(found)}"
+        )
     return "localize" if localize else "extend"
 
 

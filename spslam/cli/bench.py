@@ -80,14 +80,22 @@ def speed(
             help="Networks to time; repeatable. Default: both of the box.",
         ),
     ] = None,
-    rounds: Annotated[int, typer.Option(metavar="N", min=1, max=100_000, help="Turns of each engine.")] = 15,
-    threads: Annotated[int, typer.Option(metavar="N", min=0, max=256, help="Of each engine; 0: all cores.")] = 0,
-    quick: Annotated[bool, typer.Option("--quick", help="A small image, two turns, three frames.")] = False,
+    rounds: Annotated[
+        int, typer.Option(metavar="N", min=1, max=100_000, help="Turns of each engine.")
+    ] = 15,
+    threads: Annotated[
+        int, typer.Option(metavar="N", min=0, max=256, help="Of each engine; 0: all cores.")
+    ] = 0,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A small image, two turns, three frames.")
+    ] = False,
     json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", show_default=False, help="Write all figures there.")
+        Path | None,
+        typer.Option("--json", metavar="FILE", show_default=False, help="Write all figures there."),
     ] = None,
     markdown: Annotated[
-        Path | None, typer.Option(metavar="FILE", show_default=False, help="Write the page there, too.")
+        Path | None,
+        typer.Option(metavar="FILE", show_default=False, help="Write the page there, too."),
     ] = None,
 ) -> None:
     """Time every engine and network at four sizes, runs with each sensor on a rendered world, stage by stage, and
@@ -113,7 +121,9 @@ def speed(
         write_atomic(markdown, text)
 
 
-def _measure(command: str, weights: list[str] | None, rounds: int, threads: int, quick: bool) -> SpeedReport:
+def _measure(
+    command: str, weights: list[str] | None, rounds: int, threads: int, quick: bool
+) -> SpeedReport:
     from spslam.benchmark.speed import SpeedReport
     from spslam.frontend.engines.engine import usable_cores
     from spslam.frontend.speed import make_extractors, time_engines
@@ -126,7 +136,9 @@ def _measure(command: str, weights: list[str] | None, rounds: int, threads: int,
     for network in networks:
         # What cannot be used is refused now, not after the runs.
         read_checkpoint(network)
-    report = SpeedReport(command, {**processor(), "cores": usable_cores(), **versions()}, rounds, threads)
+    report = SpeedReport(
+        command, {**processor(), "cores": usable_cores(), **versions()}, rounds, threads
+    )
     # Runs first, in a process like a user's: with all engines loaded, PyTorch's among them, they take a quarter longer.
     world, count = (_QUICK_WORLD, _QUICK_FRAMES) if quick else (_WORLD, _FRAMES)
     reference_size = _QUICK_SIZES[0] if quick else REFERENCE_SIZE
@@ -134,7 +146,11 @@ def _measure(command: str, weights: list[str] | None, rounds: int, threads: int,
         for sensor, size in _RUNS:
             typer.echo(f"runs, {sensor}", err=True)
             frames = _rendered(world, sensor, _QUICK_SIZES[0] if quick else size, count)
-            report.runs.append(_runs(world, sensor, frames, threads, clock, _QUICK_ROUNDS if quick else _RUN_ROUNDS))
+            report.runs.append(
+                _runs(
+                    world, sensor, frames, threads, clock, _QUICK_ROUNDS if quick else _RUN_ROUNDS
+                )
+            )
             if sensor == "mono":
                 report.parts = _parts(frames, threads)
     extractors = make_extractors(networks, threads)
@@ -156,7 +172,12 @@ def _rendered(world: str, sensor: str, size: tuple[int, int], count: int) -> lis
 
 
 def _runs(
-    world: str, sensor: str, frames: list[Frame], threads: int, clock: Callable[[], float], rounds: int
+    world: str,
+    sensor: str,
+    frames: list[Frame],
+    threads: int,
+    clock: Callable[[], float],
+    rounds: int,
 ) -> RunComparison:
     """Runs with the reference between them."""
     from spslam.benchmark.speed import RunComparison
@@ -198,7 +219,9 @@ def _parts(frames: list[Frame], threads: int) -> dict[str, Timing]:
         "reading a PNG file": _reading(images),
         "network": network,
         "key points of its maps": keypoints,
-        **time_tracking_parts(parts.matcher, parts.pose_solver, len(images), features.descriptors.shape[1]),
+        **time_tracking_parts(
+            parts.matcher, parts.pose_solver, len(images), features.descriptors.shape[1]
+        ),
     }
 
 

@@ -37,9 +37,13 @@ _LOSSES = ("total", "detector", "descriptor")
 Figures = Mapping[str, float | int | str | None]
 
 
-def make_console(file: IO[str] | None = None, stderr: bool = False, width: int | None = None) -> Console:
+def make_console(
+    file: IO[str] | None = None, stderr: bool = False, width: int | None = None
+) -> Console:
     """A console that prints text as it is: paths and names may hold `:b:` or `[red]`."""
-    return Console(file=file, stderr=stderr, width=width, emoji=False, markup=False, highlight=False)
+    return Console(
+        file=file, stderr=stderr, width=width, emoji=False, markup=False, highlight=False
+    )
 
 
 class ProgressLine:
@@ -77,7 +81,10 @@ class ProgressLine:
             self._print()
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         if self._bar is not None:
             self._bar.stop()
@@ -102,7 +109,11 @@ class StatusLine:
         self._quiet = quiet
         self._start = self._last = monotonic()
         self._text = ""
-        self._status = self._console.status(Text("preparing")) if self._console.is_terminal and not quiet else None
+        self._status = (
+            self._console.status(Text("preparing"))
+            if self._console.is_terminal and not quiet
+            else None
+        )
 
     def __enter__(self) -> Self:
         if self._status is not None:
@@ -111,7 +122,9 @@ class StatusLine:
 
     def update(self, progress: TrainingProgress) -> None:
         """Show where the training is."""
-        losses = "  ".join(f"{name} {progress.loss[name]:.3f}" for name in _LOSSES if name in progress.loss)
+        losses = "  ".join(
+            f"{name} {progress.loss[name]:.3f}" for name in _LOSSES if name in progress.loss
+        )
         metrics = f"validation {progress.metrics['metric']:.3f}" if progress.metrics else ""
         self._show(
             f"{progress.stage}  step {progress.step}  {100 * progress.share:.0f} %  "
@@ -122,14 +135,19 @@ class StatusLine:
         """Show how many images are done."""
         seconds = monotonic() - self._start
         left = seconds * (total - done) / max(done, 1)
-        self._show(f"image {done}/{total}  {done / max(seconds, 1e-9):.1f} images/s  {_duration(left)} left")
+        self._show(
+            f"image {done}/{total}  {done / max(seconds, 1e-9):.1f} images/s  {_duration(left)} left"
+        )
 
     def say(self, text: str) -> None:
         """Show what is being done."""
         self._show(text)
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         if self._status is not None:
             self._status.stop()
@@ -163,8 +181,14 @@ class TransferLine(StatusLine):
             # What an earlier call left there says nothing about the rate.
             self._action, self._first, self._start = action, done, now
         rate = (done - self._first) / max(now - self._start, 1e-9)
-        whole = f" of {total / 1e6:.1f} MB  {100 * done / max(total, 1):.0f} %" if total is not None else " MB"
-        left = f"  {_duration((total - done) / rate)} left" if total is not None and rate > 0 else ""
+        whole = (
+            f" of {total / 1e6:.1f} MB  {100 * done / max(total, 1):.0f} %"
+            if total is not None
+            else " MB"
+        )
+        left = (
+            f"  {_duration((total - done) / rate)} left" if total is not None and rate > 0 else ""
+        )
         self._show(f"{action}  {done / 1e6:.1f}{whole}  {rate / 1e6:.1f} MB/s{left}")
 
 
@@ -179,8 +203,13 @@ def print_outcome(outcome: Outcome, console: Console | None = None) -> None:
     console = console or make_console()
     metrics = outcome.metrics
     title = " · ".join(str(metrics.get(key)) for key in ("sequence", "sensor", "extractor"))
-    console.print(title if metrics["ended"] == "complete" else f"{title} · {metrics['ended']} early", style="bold")
-    print_figures({key: value for key, value in metrics.items() if not isinstance(value, list)}, console)
+    console.print(
+        title if metrics["ended"] == "complete" else f"{title} · {metrics['ended']} early",
+        style="bold",
+    )
+    print_figures(
+        {key: value for key, value in metrics.items() if not isinstance(value, list)}, console
+    )
     console.print(f"results in {outcome.folder}", soft_wrap=True)
 
 
@@ -208,13 +237,19 @@ def print_figures(metrics: Figures, console: Console | None = None) -> None:
     (console or make_console()).print(table)
 
 
-def print_comparisons(rows: list[Figures], spreads: Mapping[str, Spread], console: Console | None = None) -> None:
+def print_comparisons(
+    rows: list[Figures], spreads: Mapping[str, Spread], console: Console | None = None
+) -> None:
     """One line for each estimate and ground truth, with the share of frames beside the error, then the spread."""
     console = console or make_console()
     if not console.is_terminal:
         console = make_console(console.file, width=_PLAIN_WIDTH)
     compared = next(row for row in rows if "not_compared" not in row)
-    columns = {key: title for key, title in _COLUMNS.items() if any(row.get(key) is not None for row in rows)}
+    columns = {
+        key: title
+        for key, title in _COLUMNS.items()
+        if any(row.get(key) is not None for row in rows)
+    }
     table = Table(box=None, pad_edge=False)
     table.add_column("estimate")
     table.add_column("ground truth")
@@ -225,12 +260,19 @@ def print_comparisons(rows: list[Figures], spreads: Mapping[str, Spread], consol
     for key in ("median", "min", "max") if spreads else ():
         values = {name: getattr(spread, key) for name, spread in spreads.items()}
         runs = max(spread.runs for spread in spreads.values())
-        table.add_row(f"{key} of {runs}", str(rows[0]["ground_truth_frame"]), *_cells(values, columns), style="bold")
+        table.add_row(
+            f"{key} of {runs}",
+            str(rows[0]["ground_truth_frame"]),
+            *_cells(values, columns),
+            style="bold",
+        )
     console.print(table)
     for row in rows:
         if "not_compared" in row:
             console.print(f"{row['estimate']}: {row['not_compared']}", soft_wrap=True)
-    about = ", reckoned from the estimate's usual step" if compared["frames_are"] == "reckoned" else ""
+    about = (
+        ", reckoned from the estimate's usual step" if compared["frames_are"] == "reckoned" else ""
+    )
     if compared.get("frames_from"):
         about = f", counted in {PurePath(str(compared['frames_from'])).name}"
     over = next((row["rpe_over"] for row in rows if row.get("rpe_over")), None)
@@ -246,7 +288,11 @@ def print_comparisons(rows: list[Figures], spreads: Mapping[str, Spread], consol
 def _cells(row: Figures, columns: Mapping[str, str]) -> list[str]:
     values = {key: row.get(key) for key in columns}
     return [
-        "–" if value is None else f"{100 * float(value):.1f} %" if key in _SHARES else f"{value:.4g}"
+        "–"
+        if value is None
+        else f"{100 * float(value):.1f} %"
+        if key in _SHARES
+        else f"{value:.4g}"
         for key, value in values.items()
     ]
 
@@ -276,10 +322,16 @@ def _frames(metrics: Figures) -> str:
         extra += f", the first after {metrics['first_pose_delay_s']:.4g} s"
     share = 100 * float(metrics["share_tracked"] or 0)
     about = "about " if metrics.get("frames_are") == "reckoned" else ""
-    source = f", counted in {PurePath(str(metrics['frames_from'])).name}" if metrics.get("frames_from") else ""
+    source = (
+        f", counted in {PurePath(str(metrics['frames_from'])).name}"
+        if metrics.get("frames_from")
+        else ""
+    )
     if about:
         source = ", frames estimated from the time of the ground truth"
-    return f"{metrics['tracked']} of {about}{metrics['frames']} tracked ({share:.1f} %){extra}{source}"
+    return (
+        f"{metrics['tracked']} of {about}{metrics['frames']} tracked ({share:.1f} %){extra}{source}"
+    )
 
 
 def _ate(metrics: Figures) -> str:
@@ -322,9 +374,15 @@ def _drift(metrics: Figures) -> str:
 
 def _recall(metrics: Figures) -> str:
     """Share of the frames near the truth, those without a pose counted as far from it."""
-    near = {key.removeprefix("recall_"): value for key, value in metrics.items() if key.startswith("recall_")}
+    near = {
+        key.removeprefix("recall_"): value
+        for key, value in metrics.items()
+        if key.startswith("recall_")
+    }
     known = [
-        f"{distance.removesuffix('m')} m: {100 * value:.1f} %" for distance, value in near.items() if value is not None
+        f"{distance.removesuffix('m')} m: {100 * value:.1f} %"
+        for distance, value in near.items()
+        if value is not None
     ]
     return ", ".join(known) + " of the frames" if known else ""
 

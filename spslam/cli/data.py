@@ -35,15 +35,22 @@ DataOption = Annotated[
 @app.command("list")
 def show_list(
     dataset: Annotated[
-        str | None, typer.Argument(metavar="[DATASET]", show_default=False, help="Only those of kitti, tum or euroc.")
+        str | None,
+        typer.Argument(
+            metavar="[DATASET]", show_default=False, help="Only those of kitti, tum or euroc."
+        ),
     ] = None,
     data: DataOption = None,
 ) -> None:
     """List the public sequences with the size of their downloads, and which are there."""
     folder, catalogue = _open(data)
-    sequences = list(catalogue.sequences.values()) if dataset is None else catalogue.choose([dataset])
+    sequences = (
+        list(catalogue.sequences.values()) if dataset is None else catalogue.choose([dataset])
+    )
     width = max(len(sequence.name) for sequence in sequences)
-    for title, licence in dict.fromkeys((sequence.title, sequence.licence) for sequence in sequences):
+    for title, licence in dict.fromkeys(
+        (sequence.title, sequence.licence) for sequence in sequences
+    ):
         typer.echo(f"{title} ({licence})")
         for sequence in sequences:
             if sequence.title == title:
@@ -53,7 +60,9 @@ def show_list(
 
 @app.command()
 def info(
-    name: Annotated[str, typer.Argument(metavar="NAME", show_default=False, help="As in the list.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", show_default=False, help="As in the list.")
+    ],
     data: DataOption = None,
 ) -> None:
     """Tell where sequences are published, their size, licence and checksum, and where they are here."""
@@ -76,7 +85,9 @@ def fetch(
     names: Annotated[
         list[str],
         typer.Argument(
-            metavar="NAME...", show_default=False, help="As in the list; kitti, tum or euroc: all of the data set."
+            metavar="NAME...",
+            show_default=False,
+            help="As in the list; kitti, tum or euroc: all of the data set.",
         ),
     ],
     data: DataOption = None,
@@ -101,7 +112,9 @@ def fetch(
     try:
         with TransferLine() as line:
             kept = folder.fetch(
-                sequences, line.move, lambda sequence, before: there.append(_describe_done(folder, sequence, before))
+                sequences,
+                line.move,
+                lambda sequence, before: there.append(_describe_done(folder, sequence, before)),
             )
     except KeyboardInterrupt:
         typer.echo(_what_is_kept(folder), err=True)

@@ -49,12 +49,21 @@ class DeltaUnit(StrEnum):
 
 def evaluate(
     estimates: Annotated[
-        list[Path], typer.Argument(metavar="EST...", show_default=False, help="Estimated trajectories, one or more.")
+        list[Path],
+        typer.Argument(
+            metavar="EST...", show_default=False, help="Estimated trajectories, one or more."
+        ),
     ],
-    ground_truth: Annotated[Path, typer.Argument(metavar="GT", show_default=False, help="True trajectory.")],
+    ground_truth: Annotated[
+        Path, typer.Argument(metavar="GT", show_default=False, help="True trajectory.")
+    ],
     also: Annotated[
         list[Path] | None,
-        typer.Option(metavar="GT", show_default=False, help="Another ground truth to compare with, too; repeatable."),
+        typer.Option(
+            metavar="GT",
+            show_default=False,
+            help="Another ground truth to compare with, too; repeatable.",
+        ),
     ] = None,
     camera: Annotated[
         Path | None,
@@ -89,32 +98,58 @@ def evaluate(
         ),
     ] = Align.SE3,
     max_difference: Annotated[
-        float, typer.Option(metavar="S", min=0.0, help="How far in time a pose may be from the true one, seconds.")
+        float,
+        typer.Option(
+            metavar="S", min=0.0, help="How far in time a pose may be from the true one, seconds."
+        ),
     ] = 0.01,
     interpolate: Annotated[
-        bool, typer.Option("--interpolate", help="Interpolate the ground truth at the estimate's times.")
+        bool,
+        typer.Option("--interpolate", help="Interpolate the ground truth at the estimate's times."),
     ] = False,
-    delta: Annotated[float, typer.Option(metavar="N", help="Over what the relative error is taken.")] = 1.0,
-    delta_unit: Annotated[DeltaUnit, typer.Option(help="Unit of --delta; m: along the true path.")] = DeltaUnit.FRAMES,
+    delta: Annotated[
+        float, typer.Option(metavar="N", help="Over what the relative error is taken.")
+    ] = 1.0,
+    delta_unit: Annotated[
+        DeltaUnit, typer.Option(help="Unit of --delta; m: along the true path.")
+    ] = DeltaUnit.FRAMES,
     all_pairs: Annotated[
-        bool, typer.Option("--all-pairs", help="Relative errors from every pose on, not from where the last one ended.")
+        bool,
+        typer.Option(
+            "--all-pairs",
+            help="Relative errors from every pose on, not from where the last one ended.",
+        ),
     ] = False,
     recall: Annotated[
         list[float] | None,
         typer.Option(
-            metavar="M", min=0.0, show_default=False, help="Count frames within M metres; repeatable. Default: 0.1, 1."
+            metavar="M",
+            min=0.0,
+            show_default=False,
+            help="Count frames within M metres; repeatable. Default: 0.1, 1.",
         ),
     ] = None,
     spread: Annotated[
-        bool, typer.Option("--spread", help="The estimates are runs of one thing: median, least and most of them, too.")
+        bool,
+        typer.Option(
+            "--spread",
+            help="The estimates are runs of one thing: median, least and most of them, too.",
+        ),
     ] = False,
     json_file: Annotated[
         Path | None,
-        typer.Option("--json", metavar="FILE", show_default=False, help="Write all figures there; - prints them."),
+        typer.Option(
+            "--json",
+            metavar="FILE",
+            show_default=False,
+            help="Write all figures there; - prints them.",
+        ),
     ] = None,
     plot: Annotated[
         Path | None,
-        typer.Option(metavar="PNG", show_default=False, help="Draw all trajectories and their errors there."),
+        typer.Option(
+            metavar="PNG", show_default=False, help="Draw all trajectories and their errors there."
+        ),
     ] = None,
 ) -> None:
     """Compare trajectories with the truth: absolute and relative errors, drift, and the share of frames tracked.
@@ -149,12 +184,19 @@ def evaluate(
     paths = [ground_truth, *(also or ())]
     trajectories = read_trajectories([*paths, *estimates], frame_times, unit)
     read, estimated = trajectories[: len(paths)], trajectories[len(paths) :]
-    truths = [truth for path, found in zip(paths, read, strict=True) for truth in _carried_too(path, found, camera)]
+    truths = [
+        truth
+        for path, found in zip(paths, read, strict=True)
+        for truth in _carried_too(path, found, camera)
+    ]
     if camera is not None and all(truth.frame != "body" for truth in truths):
         raise TrajectoryError(
             f"--camera carries EuRoC's ground truth (data.csv), found another format in {ground_truth}"
         )
-    frames = [_frames(path, found, times, frame_times) for path, found in zip(estimates, estimated, strict=True)]
+    frames = [
+        _frames(path, found, times, frame_times)
+        for path, found in zip(estimates, estimated, strict=True)
+    ]
     comparisons = [
         compare_with(name, trajectory, truth, conventions, *known)
         for truth in truths

@@ -28,17 +28,25 @@ class ExportPrecision(StrEnum):
 def export(
     weights: Annotated[
         Path,
-        typer.Argument(metavar="WEIGHTS", show_default=False, help="A weights file, or one of the box by its name."),
+        typer.Argument(
+            metavar="WEIGHTS",
+            show_default=False,
+            help="A weights file, or one of the box by its name.",
+        ),
     ],
     to: Annotated[ExportFormat, typer.Option(help="Whose format.")] = ExportFormat.OPENVINO,
     precision: Annotated[
         ExportPrecision | None,
-        typer.Option(show_default=False, help="Arithmetic of the model. Default: int8 for openvino, fp32 for onnx."),
+        typer.Option(
+            show_default=False,
+            help="Arithmetic of the model. Default: int8 for openvino, fp32 for onnx.",
+        ),
     ] = None,
     end_to_end: Annotated[
         bool,
         typer.Option(
-            "--end-to-end", help="ONNX: key points and descriptors come out, not maps; features.* of --set select them."
+            "--end-to-end",
+            help="ONNX: key points and descriptors come out, not maps; features.* of --set select them.",
         ),
     ] = False,
     images: Annotated[
@@ -50,7 +58,9 @@ def export(
             "are left out.",
         ),
     ] = None,
-    count: Annotated[int, typer.Option(metavar="N", min=1, help="Most photographs to use, evenly spread.")] = 240,
+    count: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Most photographs to use, evenly spread.")
+    ] = 240,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -75,14 +85,18 @@ def export(
     from spslam.frontend.photos import find_photos, held_out
     from spslam.frontend.training.config import TrainingConfig
 
-    arithmetic = precision or (ExportPrecision.FP32 if to is ExportFormat.ONNX else ExportPrecision.INT8)
+    arithmetic = precision or (
+        ExportPrecision.FP32 if to is ExportFormat.ONNX else ExportPrecision.INT8
+    )
     if end_to_end:
         if (to, arithmetic) != (ExportFormat.ONNX, ExportPrecision.FP32):
             raise ConfigError(
                 f"--end-to-end is for --to onnx in fp32 (OpenVINO reads that file, too), found "
                 f"{to.value} {arithmetic.value}"
             )
-        path = export_points(weights, out, resolve_config("default", overrides, None, None).features)
+        path = export_points(
+            weights, out, resolve_config("default", overrides, None, None).features
+        )
         typer.echo(f"fp32 model in {path}")
         return
     if overrides:

@@ -23,7 +23,10 @@ app = typer.Typer(
 )
 
 MapArgument = Annotated[
-    Path, typer.Argument(metavar="FILE", show_default=False, help="The map.npz of a run, or one it was extended to.")
+    Path,
+    typer.Argument(
+        metavar="FILE", show_default=False, help="The map.npz of a run, or one it was extended to."
+    ),
 ]
 
 
@@ -47,7 +50,8 @@ def info(
 def export(
     file: MapArgument,
     ply: Annotated[
-        Path | None, typer.Option(metavar="F", show_default=False, help="Write the points as binary PLY.")
+        Path | None,
+        typer.Option(metavar="F", show_default=False, help="Write the points as binary PLY."),
     ] = None,
     colmap: Annotated[
         Path | None,
@@ -69,7 +73,10 @@ def export(
     part: Annotated[
         int | None,
         typer.Option(
-            metavar="N", min=0, show_default=False, help="Which part of the map; default: the one with most key frames."
+            metavar="N",
+            min=0,
+            show_default=False,
+            help="Which part of the map; default: the one with most key frames.",
         ),
     ] = None,
 ) -> None:
@@ -86,7 +93,9 @@ def export(
     from spslam.run.output import read_run_config
 
     if ply is None and colmap is None and g2o is None:
-        raise ConfigError("nothing to export: expected one or several of --ply F, --colmap DIR and --g2o F, found none")
+        raise ConfigError(
+            "nothing to export: expected one or several of --ply F, --colmap DIR and --g2o F, found none"
+        )
     slam_map = load_map(file).map
     chosen = choose_part(slam_map, part)
     if colmap is not None:
@@ -102,9 +111,14 @@ def export(
 @app.command()
 def merge(
     files: Annotated[
-        list[Path], typer.Argument(metavar="FILE FILE...", show_default=False, help="Maps of one camera and front end.")
+        list[Path],
+        typer.Argument(
+            metavar="FILE FILE...", show_default=False, help="Maps of one camera and front end."
+        ),
     ],
-    out: Annotated[Path, typer.Option(metavar="FILE", show_default=False, help="Where the merged map goes.")],
+    out: Annotated[
+        Path, typer.Option(metavar="FILE", show_default=False, help="Where the merged map goes.")
+    ],
     config: Annotated[
         str, typer.Option(metavar="NAME|FILE", help="Configuration of matching and loop closing.")
     ] = "default",
@@ -152,9 +166,7 @@ def _export_g2o(path: Path, slam_map: Map, part: int, min_covisibility: int) -> 
     nodes, edges, fixed = part_graph(slam_map, part, min_covisibility)
     write_g2o(path, nodes, edges, fixed)
     kind = "Sim(3)" if edges.information.shape[-1] == 7 else "SE(3)"
-    return (
-        f"{len(nodes)} {kind} nodes, {len(edges.i)} edges, {edges.robust.sum()} of them loops, of part {part} in {path}"
-    )
+    return f"{len(nodes)} {kind} nodes, {len(edges.i)} edges, {edges.robust.sum()} of them loops, of part {part} in {path}"
 
 
 def _export_ply(path: Path, slam_map: Map, part: int) -> str:
@@ -172,7 +184,9 @@ def _rows(figures: dict[str, Any]) -> dict[str, str]:
     mean = "" if per_keyframe is None else f", {per_keyframe:.0f} a key frame"
     rows = {
         "file": f"{figures['path']} ({size})",
-        "made with": "nothing yet" if figures["sensor"] is None else f"{figures['sensor']}, {figures['extractor']}",
+        "made with": "nothing yet"
+        if figures["sensor"] is None
+        else f"{figures['sensor']}, {figures['extractor']}",
         "camera": _camera(figures["camera"]),
         "scale": figures["scale"] or "",
         "key frames": f"{figures['keyframes']} of {_counted(figures['sessions'], 'session')}",

@@ -59,7 +59,9 @@ class Device(StrEnum):
     CUDA = "cuda"
 
 
-DeviceOption = Annotated[Device, typer.Option(help="auto: CUDA where there is one. Several GPUs: run under torchrun.")]
+DeviceOption = Annotated[
+    Device, typer.Option(help="auto: CUDA where there is one. Several GPUs: run under torchrun.")
+]
 SetOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -87,7 +89,8 @@ WeightsOption = Annotated[
     ),
 ]
 MaxFramesOption = Annotated[
-    int | None, typer.Option(metavar="N", min=1, show_default=False, help="Most frames to read; default: all.")
+    int | None,
+    typer.Option(metavar="N", min=1, show_default=False, help="Most frames to read; default: all."),
 ]
 StartOption = Annotated[int, typer.Option(metavar="N", min=0, help="First frame to read.")]
 StrideOption = Annotated[int, typer.Option(metavar="N", min=1, help="Read every N-th frame.")]
@@ -101,7 +104,9 @@ TimeUnitOption = Annotated[
 PairWithinOption = Annotated[
     float,
     typer.Option(
-        metavar="S", min=0.0, help="How far apart in time left and right image, or image and depth, may be, seconds."
+        metavar="S",
+        min=0.0,
+        help="How far apart in time left and right image, or image and depth, may be, seconds.",
     ),
 ]
 RerunOption = Annotated[
@@ -114,7 +119,9 @@ RerunOption = Annotated[
 ]
 
 
-def resolve_config(name: str, overrides: list[str] | None, extractor: str | None, weights: Path | None) -> Config:
+def resolve_config(
+    name: str, overrides: list[str] | None, extractor: str | None, weights: Path | None
+) -> Config:
     """The configuration that a call names, with what `--extractor` and `--weights` are short for.
 
     Raises:
@@ -123,6 +130,9 @@ def resolve_config(name: str, overrides: list[str] | None, extractor: str | None
     from spslam.config import load_config
 
     # JSON strings are YAML strings, whatever is in them.
-    short = {"features.extractor": extractor, "features.weights": None if weights is None else str(weights)}
+    short = {
+        "features.extractor": extractor,
+        "features.weights": None if weights is None else str(weights),
+    }
     given = [f"{key}={json.dumps(value)}" for key, value in short.items() if value is not None]
     return load_config(name, [*(overrides or []), *given])

@@ -24,7 +24,9 @@ REGRESSION = 1
 MarkdownOption = Annotated[
     Path | None,
     typer.Option(
-        metavar="FILE", show_default=False, help="Put the tables into this file, between the suite's two comments."
+        metavar="FILE",
+        show_default=False,
+        help="Put the tables into this file, between the suite's two comments.",
     ),
 ]
 
@@ -33,7 +35,9 @@ def suite(
     name: Annotated[
         str,
         typer.Argument(
-            metavar="SUITE", show_default=False, help="A suite of the box (spslam bench list) or a YAML file."
+            metavar="SUITE",
+            show_default=False,
+            help="A suite of the box (spslam bench list) or a YAML file.",
         ),
     ],
     out: Annotated[
@@ -75,7 +79,11 @@ def suite(
         bool, typer.Option("--available", help="Do what can be done where sequences are not there.")
     ] = False,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Do again what was done with other settings; drop what the suite lacks.")
+        bool,
+        typer.Option(
+            "--overwrite",
+            help="Do again what was done with other settings; drop what the suite lacks.",
+        ),
     ] = False,
     markdown: MarkdownOption = None,
 ) -> None:
@@ -99,7 +107,12 @@ def suite(
     order = [run.id for run in runs]
     results = _open_results(
         out or Path("runs") / f"bench-{label}",
-        {"suite": label, "title": described.title, "metrics": described.metrics, "published": described.published},
+        {
+            "suite": label,
+            "title": described.title,
+            "metrics": described.metrics,
+            "published": described.published,
+        },
     )
     plans, missing = plan_runs(chosen(runs, only or []), folder, catalogue, available)
     stale = [run_id for run_id in results.rows if run_id not in set(order)]
@@ -127,7 +140,8 @@ def suite(
     if interrupted:
         done = sum(results.is_done(plan.run.id) for plan in plans)
         typer.echo(
-            f"stopped; {done} of {len(plans)} runs are done and kept; the same call goes on from there", err=True
+            f"stopped; {done} of {len(plans)} runs are done and kept; the same call goes on from there",
+            err=True,
         )
         raise typer.Exit(INTERRUPTED)
     _end(plans, results)
@@ -143,17 +157,26 @@ def show_list(data: DataOption = None) -> None:
         runs = expand_suite(described, folder, catalogue)
         needed = dict.fromkeys(run.public for run in runs if run.public)
         there = [one for one in needed if folder.folder(catalogue.choose([one])[0]).is_dir()]
-        state = f"{len(there)} of {len(needed)} sequences are in {folder.root}" if needed else "built-in worlds only"
+        state = (
+            f"{len(there)} of {len(needed)} sequences are in {folder.root}"
+            if needed
+            else "built-in worlds only"
+        )
         typer.echo(f"{name}: {described.title}, {len(runs)} runs; {state}")
         if described.description:
             typer.echo(f"  {' '.join(described.description.split())}")
         if len(there) < len(needed):
-            typer.echo(f"  {fetch_command([one for one in needed if one not in there], catalogue, folder)}")
+            typer.echo(
+                f"  {fetch_command([one for one in needed if one not in there], catalogue, folder)}"
+            )
 
 
 def show(
     folder: Annotated[
-        Path, typer.Argument(metavar="DIR", show_default=False, help="Results of a suite: folder or results.json.")
+        Path,
+        typer.Argument(
+            metavar="DIR", show_default=False, help="Results of a suite: folder or results.json."
+        ),
     ],
     markdown: MarkdownOption = None,
 ) -> None:
@@ -174,14 +197,23 @@ def show(
 
 def compare(
     before: Annotated[
-        Path, typer.Argument(metavar="A", show_default=False, help="Results before: folder or results.json.")
+        Path,
+        typer.Argument(
+            metavar="A", show_default=False, help="Results before: folder or results.json."
+        ),
     ],
     after: Annotated[Path, typer.Argument(metavar="B", show_default=False, help="Results after.")],
     tolerance: Annotated[
-        float, typer.Option(metavar="SHARE", min=0.0, help="Medians nearer than this, relatively, are the same.")
+        float,
+        typer.Option(
+            metavar="SHARE", min=0.0, help="Medians nearer than this, relatively, are the same."
+        ),
     ] = 0.10,
     tolerance_few: Annotated[
-        float, typer.Option(metavar="SHARE", min=0.0, help="The same where a side has fewer than 3 repeats.")
+        float,
+        typer.Option(
+            metavar="SHARE", min=0.0, help="The same where a side has fewer than 3 repeats."
+        ),
     ] = 0.25,
     everything: Annotated[bool, typer.Option("--all", help="Show what is the same, too.")] = False,
 ) -> None:
@@ -225,7 +257,9 @@ def _open_results(path: Path, head: dict[str, object]) -> Results:
         return Results(path, head, ())
     stored = Results.load(path)
     if stored.suite != head["suite"]:
-        raise BenchmarkError(f"{path} holds results of the suite {stored.suite}: give --out another folder")
+        raise BenchmarkError(
+            f"{path} holds results of the suite {stored.suite}: give --out another folder"
+        )
     return Results(path, head, stored.rows.values())
 
 
@@ -247,7 +281,10 @@ def _perform(plans: list[Plan], results: Results, order: list[str], pool: Pool, 
 
     by_id = {plan.run.id: plan for plan in plans}
     done = total - len(plans)
-    typer.echo(f"{len(plans)} runs, {pool.description}" + (f"; {done} were done before" if done else ""), err=True)
+    typer.echo(
+        f"{len(plans)} runs, {pool.description}" + (f"; {done} were done before" if done else ""),
+        err=True,
+    )
     with closing(pool.run([plan.request for plan in plans])) as finished_runs:
         for finished in finished_runs:
             plan = by_id[finished.id]
@@ -271,7 +308,11 @@ def _checked(plan: Plan, finished: Finished) -> Finished:
     ran = Config.model_validate(yaml.safe_load(text))
     if config_sha256(as_asked(ran, plan.config)) == plan.identity.config_sha256:
         return finished
-    return replace(finished, reason="it ran with other settings than it was asked for: a file changed", files={})
+    return replace(
+        finished,
+        reason="it ran with other settings than it was asked for: a file changed",
+        files={},
+    )
 
 
 def _describe(row: Row) -> str:

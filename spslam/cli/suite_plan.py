@@ -42,7 +42,9 @@ def open_data(data: Path | None) -> tuple[DataFolder, Catalogue]:
 def expand_suite(described: Suite, folder: DataFolder, catalogue: Catalogue) -> list[Run]:
     from spslam.benchmark.suite import expand
 
-    return expand(described, lambda name: {one.name: folder.folder(one) for one in catalogue.choose([name])})
+    return expand(
+        described, lambda name: {one.name: folder.folder(one) for one in catalogue.choose([name])}
+    )
 
 
 def plan_runs(
@@ -75,7 +77,9 @@ def plan_runs(
         command = fetch_command([*absent], catalogue, folder)
         missing.insert(0, f"{len(absent)} sequences are not in {folder.root}: {command}")
     if missing and not available:
-        raise BenchmarkError(f"{'; '.join(missing)}; --available does the other {len(plans)} of {len(runs)} runs")
+        raise BenchmarkError(
+            f"{'; '.join(missing)}; --available does the other {len(plans)} of {len(runs)} runs"
+        )
     if not plans:
         raise BenchmarkError(f"no run of the suite can be done: {'; '.join(missing)}")
     for line in missing:
@@ -121,7 +125,11 @@ def _plan_run(run: Run, frames: int, config_name: str) -> Plan:
     features = config.features
     network = find_weights(features.weights) if features.extractor == "superpoint" else None
     beside = (run.entry.calibration, front_end.weights, run.config)
-    files = {path: file_sha256(Path(path)) for path in beside if path is not None and Path(path).is_file()}
+    files = {
+        path: file_sha256(Path(path))
+        for path in beside
+        if path is not None and Path(path).is_file()
+    }
     request = Request(run.id, tuple(run.arguments(config_name)), files, code_sha256())
     return Plan(run, frames, config, Identity.of(run, config, network), request)
 

@@ -41,7 +41,10 @@ def track(
         ),
     ],
     sequence: Annotated[
-        str | None, typer.Option(metavar="NAME", show_default=False, help="Which sequence of a dataset's root.")
+        str | None,
+        typer.Option(
+            metavar="NAME", show_default=False, help="Which sequence of a dataset's root."
+        ),
     ] = None,
     extractor: ExtractorOption = None,
     weights: WeightsOption = None,
@@ -54,9 +57,17 @@ def track(
             help="Write a video, or PNG files into a new folder. Default: a window.",
         ),
     ] = None,
-    fps: Annotated[float, typer.Option(metavar="F", min=0.1, max=1000, help="Frames a second of the video.")] = 10.0,
+    fps: Annotated[
+        float, typer.Option(metavar="F", min=0.1, max=1000, help="Frames a second of the video.")
+    ] = 10.0,
     length: Annotated[
-        int, typer.Option(metavar="L", min=2, max=200, help="Frames that a track is drawn back; longer ones are red.")
+        int,
+        typer.Option(
+            metavar="L",
+            min=2,
+            max=200,
+            help="Frames that a track is drawn back; longer ones are red.",
+        ),
     ] = 20,
     start: StartOption = 0,
     max_frames: MaxFramesOption = None,
@@ -114,7 +125,11 @@ def _sink(out: Path | None, fps: float, title: str) -> PictureSink:
 
 
 def _show_tracks(
-    pictures: Iterable[Picture], extractor: Extractor, length: int, sink: PictureSink, stop: Callable[[], bool]
+    pictures: Iterable[Picture],
+    extractor: Extractor,
+    length: int,
+    sink: PictureSink,
+    stop: Callable[[], bool],
 ) -> str:
     """Draw frame after frame; what there was to see, in one line."""
     import numpy as np
@@ -130,7 +145,9 @@ def _show_tracks(
             tracks.update(extractor.extract(image))
             counts.append(int(np.count_nonzero(tracks.lengths > 1)))
             line.say(f"{name}  {len(tracks.lengths)} key points  {counts[-1]} tracks")
-            shown = sink.show(draw_tracks(image, tracks.positions, tracks.lengths, f"{name}  {counts[-1]} tracks"))
+            shown = sink.show(
+                draw_tracks(image, tracks.positions, tracks.lengths, f"{name}  {counts[-1]} tracks")
+            )
             if not shown or stop():
                 break
     return f"{len(counts)} frames, {np.median(counts[1:] or [0]):.0f} tracks a frame (median)"

@@ -59,10 +59,16 @@ OutOption = Annotated[
     ),
 ]
 PhotosOption = Annotated[
-    Path, typer.Option(metavar="DIR", show_default=False, help="Folder of photographs, with its subfolders.")
+    Path,
+    typer.Option(
+        metavar="DIR", show_default=False, help="Folder of photographs, with its subfolders."
+    ),
 ]
 LabelsOption = Annotated[
-    Path, typer.Option(metavar="DIR", show_default=False, help="Their labels, made by spslam train label.")
+    Path,
+    typer.Option(
+        metavar="DIR", show_default=False, help="Their labels, made by spslam train label."
+    ),
 ]
 InitOption = Annotated[
     Path | None,
@@ -75,23 +81,36 @@ InitOption = Annotated[
 MinutesOption = Annotated[
     float | None,
     typer.Option(
-        metavar="M", min=0.01, show_default=False, help="End the schedule after M minutes of training at the latest."
+        metavar="M",
+        min=0.01,
+        show_default=False,
+        help="End the schedule after M minutes of training at the latest.",
     ),
 ]
-OverfitOption = Annotated[bool, typer.Option(help="Train with the first batch only: its loss must fall to nothing.")]
+OverfitOption = Annotated[
+    bool, typer.Option(help="Train with the first batch only: its loss must fall to nothing.")
+]
 NameOption = Annotated[str, typer.Option(help="Of the network, for its card.")]
 
 
 TeacherOption = Annotated[
-    Path, typer.Option(metavar="FILE|NAME", show_default=False, help="Weights of the large network.")
+    Path,
+    typer.Option(metavar="FILE|NAME", show_default=False, help="Weights of the large network."),
 ]
 CacheOption = Annotated[Path, typer.Option(metavar="DIR", help="Where drawn shapes are kept.")]
 ShowOption = Annotated[
     Path | None,
-    typer.Option(metavar="PNG", show_default=False, help="Write a sheet of shapes with their corners, train not."),
+    typer.Option(
+        metavar="PNG",
+        show_default=False,
+        help="Write a sheet of shapes with their corners, train not.",
+    ),
 ]
 ShapesOutOption = Annotated[
-    Path | None, typer.Option(metavar="DIR", show_default=False, help="Folder of checkpoints, logs and weights.")
+    Path | None,
+    typer.Option(
+        metavar="DIR", show_default=False, help="Folder of checkpoints, logs and weights."
+    ),
 ]
 
 _SHAPE_CACHE = Path("runs/training/shapes")
@@ -127,7 +146,11 @@ _STAGE_COMMANDS = (
     spslam train shapes --show shapes.png
     spslam train shapes --out runs/training/magic
     """,
-        {"out": (ShapesOutOption, None), "show": (ShowOption, None), "cache": (CacheOption, _SHAPE_CACHE)},
+        {
+            "out": (ShapesOutOption, None),
+            "show": (ShowOption, None),
+            "cache": (CacheOption, _SHAPE_CACHE),
+        },
     ),
     _StageCommand("detector", "Train the detector on labelled photographs.", _LABELLED),
     _StageCommand(
@@ -167,12 +190,17 @@ def _add_stage_command(command: _StageCommand) -> None:
 
     keyword = inspect.Parameter.KEYWORD_ONLY
     parameters = [
-        inspect.Parameter(name, keyword, default=default, annotation=kind) for name, (kind, default) in options.items()
+        inspect.Parameter(name, keyword, default=default, annotation=kind)
+        for name, (kind, default) in options.items()
     ]
     # The parser reads the options from here.
-    first = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
+    first = inspect.Parameter(
+        "context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context
+    )
     run.__signature__ = inspect.Signature([first, *parameters])  # type: ignore[attr-defined]
-    run.__annotations__ = {"context": typer.Context} | {name: kind for name, (kind, _) in options.items()}
+    run.__annotations__ = {"context": typer.Context} | {
+        name: kind for name, (kind, _) in options.items()
+    }
     run.__doc__ = command.help
     app.command(command.stage)(run)
 
@@ -198,21 +226,34 @@ for _command in _STAGE_COMMANDS:
 def label(
     photos: PhotosOption,
     out: Annotated[
-        Path, typer.Option(metavar="DIR", show_default=False, help="Label folder; files that are there are kept.")
+        Path,
+        typer.Option(
+            metavar="DIR", show_default=False, help="Label folder; files that are there are kept."
+        ),
     ],
     weights: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE|NAME", show_default=False, help="Of the detector that labels; default: superpoint_lite."
+            metavar="FILE|NAME",
+            show_default=False,
+            help="Of the detector that labels; default: superpoint_lite.",
         ),
     ] = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
-    processes: Annotated[int, typer.Option(metavar="N", min=1, max=1024, help="Processes that share the work.")] = 1,
+    processes: Annotated[
+        int, typer.Option(metavar="N", min=1, max=1024, help="Processes that share the work.")
+    ] = 1,
     shard: Annotated[
-        str, typer.Option(metavar="I/N", help="Label the I-th of N parts only, counted from 0: for several machines.")
+        str,
+        typer.Option(
+            metavar="I/N",
+            help="Label the I-th of N parts only, counted from 0: for several machines.",
+        ),
     ] = "0/1",
-    held_out: Annotated[bool, typer.Option(help="Label the photographs that are held out, too.")] = False,
+    held_out: Annotated[
+        bool, typer.Option(help="Label the photographs that are held out, too.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option(help="Throw away labels of other settings.")] = False,
     device: DeviceOption = Device.AUTO,
 ) -> None:
@@ -250,14 +291,22 @@ def recipe(
     context: typer.Context,
     name: Annotated[
         str | None,
-        typer.Argument(metavar="[NAME|FILE]", show_default=False, help="Which one; without: list the built-in ones."),
+        typer.Argument(
+            metavar="[NAME|FILE]",
+            show_default=False,
+            help="Which one; without: list the built-in ones.",
+        ),
     ] = None,
     photos: Annotated[
         Path | None, typer.Option(metavar="DIR", show_default=False, help="Folder of photographs.")
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", show_default=False, help="A folder for each step; finished ones are kept."),
+        typer.Option(
+            metavar="DIR",
+            show_default=False,
+            help="A folder for each step; finished ones are kept.",
+        ),
     ] = None,
     cache: CacheOption = _SHAPE_CACHE,
     device: DeviceOption = Device.AUTO,
@@ -274,7 +323,9 @@ def recipe(
         typer.echo("\n".join(f"{each}: {load_recipe(each).description}" for each in recipe_names()))
         return
     if photos is None or out is None:
-        raise typer.BadParameter("give a folder of photographs and one for the results", param_hint="--photos, --out")
+        raise typer.BadParameter(
+            "give a folder of photographs and one for the results", param_hint="--photos, --out"
+        )
     _follow(load_recipe(name), RecipeFolders(photos, out, cache), context, device)
 
 
@@ -290,7 +341,12 @@ def _follow(recipe: Recipe, folders: RecipeFolders, context: typer.Context, devi
             with StatusLine(quiet=not processes.first) as line:
                 label_step(name, step, folders, processes, line.count)
         else:
-            _train(step.command, step.training_config(), folders.inputs(name, step, **_origin(context)), device)
+            _train(
+                step.command,
+                step.training_config(),
+                folders.inputs(name, step, **_origin(context)),
+                device,
+            )
         if processes.first:
             folders.finish(name, step)
             typer.echo(f"step {name} is done: {folders.out / name}")
@@ -301,7 +357,10 @@ def _follow(recipe: Recipe, folders: RecipeFolders, context: typer.Context, devi
 @app.command("config")
 def show_config(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME|FILE]", show_default=False, help="Which one; without: list names.")
+        str | None,
+        typer.Argument(
+            metavar="[NAME|FILE]", show_default=False, help="Which one; without: list names."
+        ),
     ] = None,
     overrides: SetOption = None,
 ) -> None:
@@ -334,27 +393,44 @@ def adapt(
     out: Annotated[
         Path,
         typer.Option(
-            metavar="WEIGHTS", show_default=False, help="The new weights, a .safetensors file; a report beside."
+            metavar="WEIGHTS",
+            show_default=False,
+            help="The new weights, a .safetensors file; a report beside.",
         ),
     ],
     weights: Annotated[
         Path | None,
-        typer.Option(metavar="FILE|NAME", show_default=False, help="Weights to start from; default: superpoint_lite."),
+        typer.Option(
+            metavar="FILE|NAME",
+            show_default=False,
+            help="Weights to start from; default: superpoint_lite.",
+        ),
     ] = None,
     minutes: Annotated[
         float | None,
         typer.Option(
-            metavar="M", min=0.01, show_default=False, help="For labels and training together; default: the config's."
+            metavar="M",
+            min=0.01,
+            show_default=False,
+            help="For labels and training together; default: the config's.",
         ),
     ] = None,
     sequence: Annotated[
-        str | None, typer.Option(metavar="NAME", show_default=False, help="Which sequence of a dataset's root.")
+        str | None,
+        typer.Option(
+            metavar="NAME", show_default=False, help="Which sequence of a dataset's root."
+        ),
     ] = None,
     start: Annotated[int, typer.Option(metavar="N", min=0, help="First image to use.")] = 0,
     count: Annotated[
-        int | None, typer.Option(metavar="N", min=1, show_default=False, help="Images to use from there; default: all.")
+        int | None,
+        typer.Option(
+            metavar="N", min=1, show_default=False, help="Images to use from there; default: all."
+        ),
     ] = None,
-    most_images: Annotated[int, typer.Option(metavar="N", min=20, help="Most of them, evenly spread.")] = 2000,
+    most_images: Annotated[
+        int, typer.Option(metavar="N", min=20, help="Most of them, evenly spread.")
+    ] = 2000,
     config: ConfigOption = None,
     overrides: SetOption = None,
     device: DeviceOption = Device.AUTO,
@@ -376,7 +452,9 @@ def adapt(
 
     settings = _settings(config or "adapt", overrides, None)
     processes = Processes.from_environment(device.value)
-    pictures = islice(read_pictures(images, sequence), start, None if count is None else start + count)
+    pictures = islice(
+        read_pictures(images, sequence), start, None if count is None else start + count
+    )
     with interrupt_as_flag() as interrupted, StatusLine(quiet=not processes.first) as line:
         result = adapt_weights(
             pictures,
@@ -405,14 +483,20 @@ def _train(stage: str, settings: TrainingConfig, inputs: StageInputs, device: De
     processes = Processes.from_environment(device.value)
     with interrupt_as_flag() as interrupted, StatusLine(quiet=not processes.first) as line:
         try:
-            weights, result = run_stage(stage, settings, inputs, processes, line.update, interrupted.is_set)
+            weights, result = run_stage(
+                stage, settings, inputs, processes, line.update, interrupted.is_set
+            )
         except TrainingStoppedError as stop:
             typer.echo(str(stop), err=True)
             raise typer.Exit(INTERRUPTED) from None
     if not processes.first:
         return
-    figures = ", ".join(f"{key} {value:.3f}" for key, value in result.metrics.items() if key != "metric")
-    typer.echo(f"{stage}: {result.steps} steps, {result.minutes:.1f} min; validation: {figures or result.metrics}")
+    figures = ", ".join(
+        f"{key} {value:.3f}" for key, value in result.metrics.items() if key != "metric"
+    )
+    typer.echo(
+        f"{stage}: {result.steps} steps, {result.minutes:.1f} min; validation: {figures or result.metrics}"
+    )
     typer.echo(f"weights in {weights}")
     if not result.finished:
         typer.echo("stopped early: the same command goes on")
@@ -446,4 +530,6 @@ def _shard(text: str) -> tuple[int, int]:
     index, _, count = text.partition("/")
     if index.isdecimal() and count.isdecimal() and int(index) < int(count):
         return int(index), int(count)
-    raise typer.BadParameter(f"expected I/N with I < N, such as 0/4, found {text!r}", param_hint="--shard")
+    raise typer.BadParameter(
+        f"expected I/N with I < N, such as 0/4, found {text!r}", param_hint="--shard"
+    )

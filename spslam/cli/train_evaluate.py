@@ -38,12 +38,18 @@ def evaluate(
     extractor: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME", show_default=False, help="superpoint (default), orb, sift, a plug-in's; repeatable."
+            metavar="NAME",
+            show_default=False,
+            help="superpoint (default), orb, sift, a plug-in's; repeatable.",
         ),
     ] = None,
     weights: Annotated[
         list[Path] | None,
-        typer.Option(metavar="FILE|NAME", show_default=False, help="Weights for superpoint, FILE or NAME; repeatable."),
+        typer.Option(
+            metavar="FILE|NAME",
+            show_default=False,
+            help="Weights for superpoint, FILE or NAME; repeatable.",
+        ),
     ] = None,
     photos: Annotated[
         Path | None,
@@ -57,7 +63,10 @@ def evaluate(
         bool, typer.Option("--all-photos", help="Take the others, too: none was trained with.")
     ] = False,
     homography: Annotated[
-        Path | None, typer.Option(metavar="DIR", show_default=False, help="Scenes in the Oxford or HPatches layout.")
+        Path | None,
+        typer.Option(
+            metavar="DIR", show_default=False, help="Scenes in the Oxford or HPatches layout."
+        ),
     ] = None,
     pose: Annotated[
         Path | None,
@@ -88,10 +97,14 @@ def evaluate(
         ),
     ] = EstimatorName.RANSAC,
     json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", show_default=False, help="Write all figures there.")
+        Path | None,
+        typer.Option("--json", metavar="FILE", show_default=False, help="Write all figures there."),
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option(metavar="PNG", show_default=False, help="Draw the figures of homographies there.")
+        Path | None,
+        typer.Option(
+            metavar="PNG", show_default=False, help="Draw the figures of homographies there."
+        ),
     ] = None,
 ) -> None:
     """Measure front ends side by side: repeatability, localisation, matching, homographies, relative poses.
@@ -103,7 +116,9 @@ def evaluate(
     from spslam.frontend.training.evaluation.shapes_evaluation import evaluation_shapes
 
     if photos is None and homography is None and pose is None and not shapes:
-        raise typer.BadParameter("give something to evaluate on: --photos, --homography, --pose or --shapes")
+        raise typer.BadParameter(
+            "give something to evaluate on: --photos, --homography, --pose or --shapes"
+        )
     data = evaluation.EvaluationData(
         photos=_unseen(photos, all_photos) if photos else (),
         limit=limit,
@@ -115,7 +130,9 @@ def evaluate(
     settings = _feature_settings(overrides)
     files: list[Path | None] = [*weights] if weights else [None]
     judged = [
-        (name, file) for name in extractor or ["superpoint"] for file in (files if name == "superpoint" else [None])
+        (name, file)
+        for name in extractor or ["superpoint"]
+        for file in (files if name == "superpoint" else [None])
     ]
     results = [evaluation.evaluate_extractor(name, data, file, settings) for name, file in judged]
     typer.echo(evaluation.markdown_table(results))
@@ -128,7 +145,12 @@ def evaluate(
 def speed(
     configs: Annotated[
         list[str] | None,
-        typer.Option("--config", metavar="NAME|FILE", show_default=False, help="Networks to time; repeatable."),
+        typer.Option(
+            "--config",
+            metavar="NAME|FILE",
+            show_default=False,
+            help="Networks to time; repeatable.",
+        ),
     ] = None,
     batch: Annotated[int, typer.Option(metavar="N", min=1, max=4096, help="Images at once.")] = 8,
     device: DeviceOption = Device.AUTO,
@@ -141,7 +163,14 @@ def speed(
 
     where = Processes.from_environment(device.value).device
     precisions: list[Precision] = ["fp32", "bf16"] if has_bf16(where.type) else ["fp32"]
-    heads = ["network", "parameters", "size", "precision", "training images/s", "inference images/s"]
+    heads = [
+        "network",
+        "parameters",
+        "size",
+        "precision",
+        "training images/s",
+        "inference images/s",
+    ]
     typer.echo(format_head(heads, align="lrllrr"))
     for name in configs or _TIMED:
         network = load_training_config(name).network
@@ -164,7 +193,12 @@ def _unseen(folder: Path, take_all: bool) -> list[Path]:
     _, unseen = held_out(paths, TrainingConfig().holdout, TrainingConfig().seed)
     if len(unseen) >= _FEWEST_PHOTOS:
         return unseen
-    _logger.warning("%s: only %d photos are held out of training, so all %d are used", folder, len(unseen), len(paths))
+    _logger.warning(
+        "%s: only %d photos are held out of training, so all %d are used",
+        folder,
+        len(unseen),
+        len(paths),
+    )
     return paths
 
 
@@ -180,7 +214,9 @@ def _posed_frames(path: Path) -> Iterator[PosedFrame]:
     if truth is None:
         raise DatasetError(f"{path} has no ground truth: relative poses cannot be judged with it")
     if not truth.has_rotations:
-        raise DatasetError(f"the ground truth of {path} has positions only: relative poses cannot be judged with it")
+        raise DatasetError(
+            f"the ground truth of {path} has positions only: relative poses cannot be judged with it"
+        )
     for frame in sequence:
         nearest = int(np.abs(truth.timestamps - frame.timestamp).argmin())
         if abs(truth.timestamps[nearest] - frame.timestamp) <= _POSE_TOLERANCE_S:
@@ -195,5 +231,9 @@ def _feature_settings(overrides: list[str] | None) -> dict[str, Any]:
     names = [text.partition("=")[0].strip() for text in overrides or []]
     foreign = [name for name in names if not name.startswith("features.")]
     if foreign:
-        raise typer.BadParameter(f"expected features.KEY=VALUE, found {foreign[0]}", param_hint="--set")
-    return {name.removeprefix("features."): features[name.removeprefix("features.")] for name in names}
+        raise typer.BadParameter(
+            f"expected features.KEY=VALUE, found {foreign[0]}", param_hint="--set"
+        )
+    return {
+        name.removeprefix("features."): features[name.removeprefix("features.")] for name in names
+    }

@@ -37,7 +37,10 @@ class Colors(StrEnum):
 
 def view(
     folder: Annotated[
-        Path, typer.Argument(metavar="DIR", show_default=False, help="The folder of a run, see spslam run --out.")
+        Path,
+        typer.Argument(
+            metavar="DIR", show_default=False, help="The folder of a run, see spslam run --out."
+        ),
     ],
     render: Annotated[
         Path | None,
@@ -49,7 +52,9 @@ def view(
     ] = None,
     rerun: RerunOption = None,
     viewer: Annotated[Window, typer.Option(help="Which window.")] = Window.OPEN3D,
-    colors: Annotated[Colors, typer.Option(help="What the colour of a point tells.")] = Colors.HEIGHT,
+    colors: Annotated[
+        Colors, typer.Option(help="What the colour of a point tells.")
+    ] = Colors.HEIGHT,
     hide: Annotated[
         list[str] | None,
         typer.Option(
@@ -60,12 +65,23 @@ def view(
     ] = None,
     dark: Annotated[bool, typer.Option("--dark", help="A dark background.")] = False,
     follow: Annotated[
-        bool, typer.Option("--follow", help="A film or window that goes along with the camera instead of seeing all.")
+        bool,
+        typer.Option(
+            "--follow",
+            help="A film or window that goes along with the camera instead of seeing all.",
+        ),
     ] = False,
-    size: Annotated[str, typer.Option(metavar="WxH", help="Of the picture or film, pixels.")] = "1280x960",
-    fps: Annotated[float, typer.Option(metavar="F", min=1, max=120, help="Pictures a second of the film.")] = 25.0,
+    size: Annotated[
+        str, typer.Option(metavar="WxH", help="Of the picture or film, pixels.")
+    ] = "1280x960",
+    fps: Annotated[
+        float, typer.Option(metavar="F", min=1, max=120, help="Pictures a second of the film.")
+    ] = 25.0,
     seconds: Annotated[
-        float, typer.Option(metavar="S", min=0.1, max=3600, help="How long the film is, or playing in the window.")
+        float,
+        typer.Option(
+            metavar="S", min=0.1, max=3600, help="How long the film is, or playing in the window."
+        ),
     ] = 15.0,
 ) -> None:
     """Show a saved run: map points, trajectory, key frames, what connects them, and the ground truth.
@@ -138,5 +154,7 @@ def _size(text: str) -> tuple[int, int]:
     found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
     width, height = (int(number) for number in found.groups()) if found else (0, 0)
     if not (64 <= width <= _MOST_PIXELS and 64 <= height <= _MOST_PIXELS):
-        raise ConfigError(f"--size is WIDTHxHEIGHT, each 64 to {_MOST_PIXELS} pixels, found {text!r}")
+        raise ConfigError(
+            f"--size is WIDTHxHEIGHT, each 64 to {_MOST_PIXELS} pixels, found {text!r}"
+        )
     return width, height

@@ -33,7 +33,9 @@ class Association:
         return len(self.estimate)
 
 
-def associate(estimate: Trajectory, ground_truth: Trajectory, max_difference: float = MAX_DIFFERENCE_S) -> Association:
+def associate(
+    estimate: Trajectory, ground_truth: Trajectory, max_difference: float = MAX_DIFFERENCE_S
+) -> Association:
     """Pair poses that are each other's nearest in time, no more than `max_difference` seconds apart.
 
     The pairs are one to one and in order.
@@ -52,7 +54,9 @@ def associate(estimate: Trajectory, ground_truth: Trajectory, max_difference: fl
     return Association(rows, forward[rows])
 
 
-def interpolate(ground_truth: Trajectory, estimate: Trajectory, max_difference: float = MAX_DIFFERENCE_S) -> Trajectory:
+def interpolate(
+    ground_truth: Trajectory, estimate: Trajectory, max_difference: float = MAX_DIFFERENCE_S
+) -> Trajectory:
     """The ground truth at the stamps of the estimate: positions on straight lines, rotations by slerp (Shoemake,
     Animating rotation with quaternion curves, SIGGRAPH 1985).
 
@@ -64,26 +68,41 @@ def interpolate(ground_truth: Trajectory, estimate: Trajectory, max_difference: 
     """
     _check_some(estimate, ground_truth)
     stamps, known = estimate.timestamps, ground_truth.timestamps
-    stamps = stamps[(stamps >= known[0]) & (stamps <= known[-1]) & in_reach(stamps, known, max_difference)]
+    stamps = stamps[
+        (stamps >= known[0]) & (stamps <= known[-1]) & in_reach(stamps, known, max_difference)
+    ]
     if len(stamps) == 0:
         raise _no_partner(estimate, ground_truth, max_difference)
     if len(known) == 1:
         return ground_truth
     rotations = np.broadcast_to(np.eye(3), (len(stamps), 3, 3))
     if ground_truth.has_rotations:
-        rotations = Slerp(known, Rotation.from_matrix(ground_truth.T_world_cam[:, :3, :3]))(stamps).as_matrix()
-    positions = np.stack([np.interp(stamps, known, axis) for axis in ground_truth.positions.T], axis=1)
-    return replace(ground_truth, timestamps=stamps, T_world_cam=make_transform(rotations, positions))
+        rotations = Slerp(known, Rotation.from_matrix(ground_truth.T_world_cam[:, :3, :3]))(
+            stamps
+        ).as_matrix()
+    positions = np.stack(
+        [np.interp(stamps, known, axis) for axis in ground_truth.positions.T], axis=1
+    )
+    return replace(
+        ground_truth, timestamps=stamps, T_world_cam=make_transform(rotations, positions)
+    )
 
 
-def in_reach(stamps: FloatArray, among: FloatArray, max_difference: float = MAX_DIFFERENCE_S) -> BoolArray:
+def in_reach(
+    stamps: FloatArray, among: FloatArray, max_difference: float = MAX_DIFFERENCE_S
+) -> BoolArray:
     """(N,) bool: which of `stamps` (N,) have one of `among` (M,), sorted, within `max_difference` seconds."""
-    reached: BoolArray = np.abs(among[nearest(stamps, among)] - stamps) <= max_difference + _ROUNDING_S
+    reached: BoolArray = (
+        np.abs(among[nearest(stamps, among)] - stamps) <= max_difference + _ROUNDING_S
+    )
     return reached
 
 
 def _check_some(estimate: Trajectory, ground_truth: Trajectory) -> None:
-    if _counted(estimate) != _counted(ground_truth) and None not in (estimate.origin, ground_truth.origin):
+    if _counted(estimate) != _counted(ground_truth) and None not in (
+        estimate.origin,
+        ground_truth.origin,
+    ):
         raise TrajectoryError(_without_times(estimate))
     if len(estimate) == 0 or len(ground_truth) == 0:
         raise TrajectoryError(
@@ -91,7 +110,9 @@ def _check_some(estimate: Trajectory, ground_truth: Trajectory) -> None:
         )
 
 
-def _no_partner(estimate: Trajectory, ground_truth: Trajectory, max_difference: float) -> TrajectoryError:
+def _no_partner(
+    estimate: Trajectory, ground_truth: Trajectory, max_difference: float
+) -> TrajectoryError:
     return TrajectoryError(
         f"no pose of the estimate ({_span(estimate)}) is within {max_difference:g} s of one of the ground truth "
         f"({_span(ground_truth)}): {_why_apart(estimate, ground_truth, max_difference)}"

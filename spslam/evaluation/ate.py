@@ -192,13 +192,17 @@ def evaluate(
     Raises:
         TrajectoryError: as `interpolate`, `ate` and `relative_error`.
     """
-    reference = interpolate(ground_truth, estimate, max_difference) if interpolated else ground_truth
+    reference = (
+        interpolate(ground_truth, estimate, max_difference) if interpolated else ground_truth
+    )
     association = associate(estimate, reference, max_difference)
     _tell_unjudged(estimate, ground_truth, len(association), max_difference)
     absolute = _ate(estimate, reference, association, align)
     estimated, true = _matched(estimate, reference, association, absolute.scale)
     # Along all of the ground truth: the way through a gap of the estimate is no straight line.
-    along_m = np.interp(true.timestamps, ground_truth.timestamps, path_lengths(ground_truth.positions))
+    along_m = np.interp(
+        true.timestamps, ground_truth.timestamps, path_lengths(ground_truth.positions)
+    )
     rotations = estimated.has_rotations and true.has_rotations
     if rotations:
         doubt_rotations(estimated, true)
@@ -216,7 +220,9 @@ def evaluate(
     )
 
 
-def _tell_unjudged(estimate: Trajectory, truth: Trajectory, matched: int, max_difference: float) -> None:
+def _tell_unjudged(
+    estimate: Trajectory, truth: Trajectory, matched: int, max_difference: float
+) -> None:
     """A notice where a ground truth from a file speaks of fewer than half of the poses."""
     if truth.origin is None or matched >= _MOSTLY * len(estimate):
         return
@@ -224,10 +230,23 @@ def _tell_unjudged(estimate: Trajectory, truth: Trajectory, matched: int, max_di
         "%s: only %d of %d poses have a true one within %g s (the ground truth is of %.3f to %.3f s, the poses of %.3f "
         "to %.3f s): errors speak of these alone"
     )
-    spans = truth.timestamps[0], truth.timestamps[-1], estimate.timestamps[0], estimate.timestamps[-1]
+    spans = (
+        truth.timestamps[0],
+        truth.timestamps[-1],
+        estimate.timestamps[0],
+        estimate.timestamps[-1],
+    )
     left = len(estimate) - matched
     notice(
-        _LOG, "poses_not_judged", text, truth.origin.path, matched, len(estimate), max_difference, *spans, count=left
+        _LOG,
+        "poses_not_judged",
+        text,
+        truth.origin.path,
+        matched,
+        len(estimate),
+        max_difference,
+        *spans,
+        count=left,
     )
 
 
@@ -240,10 +259,17 @@ def transform_trajectory(S_new_world: FloatArray, trajectory: Trajectory) -> Tra
     return replace(trajectory, T_world_cam=poses)
 
 
-def _ate(estimate: Trajectory, ground_truth: Trajectory, association: Association, align: Alignment) -> AbsoluteError:
+def _ate(
+    estimate: Trajectory, ground_truth: Trajectory, association: Association, align: Alignment
+) -> AbsoluteError:
     if align not in get_args(Alignment):
-        raise TrajectoryError(f"alignment must be one of {', '.join(get_args(Alignment))}, found {align!r}")
-    source, target = estimate.select(association.estimate), ground_truth.select(association.ground_truth)
+        raise TrajectoryError(
+            f"alignment must be one of {', '.join(get_args(Alignment))}, found {align!r}"
+        )
+    source, target = (
+        estimate.select(association.estimate),
+        ground_truth.select(association.ground_truth),
+    )
     S_truth_estimate = _alignment(source, target, align)
     errors = np.linalg.norm(apply(S_truth_estimate, source.positions) - target.positions, axis=1)
     return AbsoluteError(ErrorStatistics.of(errors), errors, align, S_truth_estimate, association)

@@ -24,7 +24,14 @@ _NOTABLE = 0.005
 
 Figures = dict[str, float | int | str | None]
 
-_SPREAD_OVER = ("share_tracked", "ate_rmse_m", "rpe_trans_m", "rpe_rot_deg", "t_rel_percent", "r_rel_deg_per_100m")
+_SPREAD_OVER = (
+    "share_tracked",
+    "ate_rmse_m",
+    "rpe_trans_m",
+    "rpe_rot_deg",
+    "t_rel_percent",
+    "r_rel_deg_per_100m",
+)
 
 
 @dataclass(frozen=True)
@@ -115,15 +122,22 @@ def compare_with(
 def spread(comparisons: Sequence[Comparison]) -> dict[str, Spread]:
     """Median, smallest and largest of the figures of several runs; each says over how many, for a run that cannot be
     compared has none."""
-    columns = {key: [comparison.figures.get(key) for comparison in comparisons] for key in _SPREAD_OVER}
-    known = {key: [float(value) for value in values if value is not None] for key, values in columns.items()}
+    columns = {
+        key: [comparison.figures.get(key) for comparison in comparisons] for key in _SPREAD_OVER
+    }
+    known = {
+        key: [float(value) for value in values if value is not None]
+        for key, values in columns.items()
+    }
     return {key: Spread.of(values) for key, values in known.items() if values}
 
 
 def as_document(comparisons: Sequence[Comparison], spreads: dict[str, Spread]) -> dict[str, object]:
     """What is written as JSON: the figures and the drift per length and speed of one comparison, or a list of them with
     the spread."""
-    documents = [{**comparison.figures, **_drift_bins(comparison.evaluation)} for comparison in comparisons]
+    documents = [
+        {**comparison.figures, **_drift_bins(comparison.evaluation)} for comparison in comparisons
+    ]
     if len(documents) == 1 and not spreads:
         return documents[0]
     told = {"spread": {key: asdict(value) for key, value in spreads.items()}} if spreads else {}

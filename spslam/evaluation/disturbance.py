@@ -55,7 +55,11 @@ class Harm:
 
 
 def judge(
-    sequence: Disturbed, stamps: FloatArray, estimate: Trajectory, truth: Trajectory | None, scaled: bool
+    sequence: Disturbed,
+    stamps: FloatArray,
+    estimate: Trajectory,
+    truth: Trajectory | None,
+    scaled: bool,
 ) -> Harm | None:
     """What the disturbance did.
 
@@ -74,12 +78,16 @@ def judge(
     found, true = estimate.T_world_cam[pairs.estimate], truth.T_world_cam[pairs.ground_truth]
     frames = np.searchsorted(stamps, estimate.timestamps[pairs.estimate] - 1e-6)
     before = frames < sequence.disturbed_from
-    ways = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(true[:, :3, 3], axis=0), axis=1))])
+    ways = np.concatenate(
+        [[0.0], np.cumsum(np.linalg.norm(np.diff(true[:, :3, 3], axis=0), axis=1))]
+    )
     if scaled and ways[-1] < _STOOD_STILL_M:
         return Harm(None, len(found), None)
     if not before.any() or (scaled and np.ptp(true[before, :3, 3], axis=0).max() < _STOOD_STILL_M):
         return Harm(None, 0, None)
-    errors = np.linalg.norm(_moved(found[:, :3, 3], found[before], true[before], scaled) - true[:, :3, 3], axis=1)
+    errors = np.linalg.norm(
+        _moved(found[:, :3, 3], found[before], true[before], scaled) - true[:, :3, 3], axis=1
+    )
     wrong = ~before & (errors > WRONG_PLACE_M + WRONG_PLACE_SHARE * ways)
     again = None
     if sequence.seen_again_from is not None:
@@ -97,6 +105,8 @@ def _moved(positions: FloatArray, found: FloatArray, true: FloatArray, scaled: b
     scale = 1.0
     if scaled:
         turned = (found[:, :3, 3] - centre_found) @ R.T
-        scale = float(np.sum(turned * (true[:, :3, 3] - centre_true)) / max(np.sum(turned**2), 1e-12))
+        scale = float(
+            np.sum(turned * (true[:, :3, 3] - centre_true)) / max(np.sum(turned**2), 1e-12)
+        )
     moved: FloatArray = scale * (positions - centre_found) @ R.T + centre_true
     return moved

@@ -78,7 +78,9 @@ class Drift:
 
     def per_speed(self) -> list[DriftBin]:
         """The mean over the segments within 2 m/s of 2, 4, … 24 m/s, where there are at least three."""
-        return self._bins(SPEEDS_M_S, np.abs(self.speed_m_s - SPEEDS_M_S[:, None]) < _SPEED_REACH_M_S)
+        return self._bins(
+            SPEEDS_M_S, np.abs(self.speed_m_s - SPEEDS_M_S[:, None]) < _SPEED_REACH_M_S
+        )
 
     def _bins(self, middles: FloatArray, members: BoolArray) -> list[DriftBin]:
         return [
@@ -115,7 +117,9 @@ def drift(estimate: Trajectory, ground_truth: Trajectory, along_m: FloatArray) -
     left_out = int(np.count_nonzero(~whole))
     first, last, length = first[whole], last[whole], length[whole]
     true, estimated = ground_truth.T_world_cam, estimate.T_world_cam
-    error = inverse(inverse(estimated[first]) @ estimated[last]) @ (inverse(true[first]) @ true[last])
+    error = inverse(inverse(estimated[first]) @ estimated[last]) @ (
+        inverse(true[first]) @ true[last]
+    )
     if ground_truth.numbered:
         seconds = _KITTI_FRAME_S * (last - first + 1)
     else:

@@ -50,7 +50,9 @@ def doubt_size(estimate: Trajectory, truth: Trajectory) -> None:
     if min(sizes) <= 0 or 1 / _OTHER_SIZE < sizes[0] / sizes[1] < _OTHER_SIZE:
         return
     ratio = sizes[0] / sizes[1]
-    unit = next((name for name, times in _UNITS.items() if abs(np.log10(ratio / times)) < _SAME_UNIT), "")
+    unit = next(
+        (name for name, times in _UNITS.items() if abs(np.log10(ratio / times)) < _SAME_UNIT), ""
+    )
     notice(
         _LOG,
         "other_size",
@@ -64,7 +66,11 @@ def doubt_size(estimate: Trajectory, truth: Trajectory) -> None:
 def _size(positions: FloatArray) -> float:
     """Standard deviation of positions (N, 3), metres, however small they are."""
     largest = float(np.abs(positions).max())
-    return largest * float(np.linalg.norm(np.std(positions / largest, axis=0))) if largest > _NOTHING_M else 0.0
+    return (
+        largest * float(np.linalg.norm(np.std(positions / largest, axis=0)))
+        if largest > _NOTHING_M
+        else 0.0
+    )
 
 
 def doubt_rotations(estimate: Trajectory, truth: Trajectory) -> None:
@@ -76,7 +82,10 @@ def doubt_rotations(estimate: Trajectory, truth: Trajectory) -> None:
     if len(truth) < 2 or (estimate.origin is None and truth.origin is None):
         return
     as_read = _misfits_deg(estimate.T_world_cam[:, :3, :3], truth.T_world_cam[:, :3, :3])
-    for whose, trajectory, other in (("ground truth", truth, estimate), ("estimate", estimate, truth)):
+    for whose, trajectory, other in (
+        ("ground truth", truth, estimate),
+        ("estimate", estimate, truth),
+    ):
         order = None if trajectory.origin is None else trajectory.origin.order
         if order is None:
             continue
@@ -99,8 +108,12 @@ def doubt_rotations(estimate: Trajectory, truth: Trajectory) -> None:
                 "qx qy qz qw" if order == "w x y z" else "qw qx qy qz",
             )
             return
-    still = np.degrees(rotation_angle(truth.T_world_cam[0, :3, :3].T @ truth.T_world_cam[:, :3, :3])).max()
-    turned = np.degrees(rotation_angle(estimate.T_world_cam[0, :3, :3].T @ estimate.T_world_cam[:, :3, :3])).max()
+    still = np.degrees(
+        rotation_angle(truth.T_world_cam[0, :3, :3].T @ truth.T_world_cam[:, :3, :3])
+    ).max()
+    turned = np.degrees(
+        rotation_angle(estimate.T_world_cam[0, :3, :3].T @ estimate.T_world_cam[:, :3, :3])
+    ).max()
     if truth.origin is not None and still < _SAME_DEG and turned > _TURNS_DEG:
         notice(
             _LOG,
@@ -117,7 +130,9 @@ def _misfits_deg(first: FloatArray, second: FloatArray) -> FloatArray:
     misfits = []
     for part in _STRETCHES:
         step = 1 if part is None else max(1, len(first) // part)
-        turns = [rotations[:-step].swapaxes(1, 2) @ rotations[step:] for rotations in (first, second)]
+        turns = [
+            rotations[:-step].swapaxes(1, 2) @ rotations[step:] for rotations in (first, second)
+        ]
         angles = rotation_angle(turns[0].swapaxes(1, 2) @ turns[1])
         misfits.append(np.sqrt(np.mean(angles**2)))
     return np.degrees(misfits)

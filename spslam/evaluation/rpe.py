@@ -46,14 +46,20 @@ class Step:
 
     def __post_init__(self) -> None:
         if self.unit not in get_args(Unit):
-            raise TrajectoryError(f"the unit of delta must be one of {', '.join(get_args(Unit))}, found {self.unit!r}")
+            raise TrajectoryError(
+                f"the unit of delta must be one of {', '.join(get_args(Unit))}, found {self.unit!r}"
+            )
         if self.unit == "frames" and not (self.delta >= 1 and float(self.delta).is_integer()):
-            raise TrajectoryError(f"delta must be a whole number of at least 1 frame, found {self.delta:g}")
+            raise TrajectoryError(
+                f"delta must be a whole number of at least 1 frame, found {self.delta:g}"
+            )
         if not 0 < self.delta < np.inf:
             raise TrajectoryError(f"delta must be more than 0 {self.unit}, found {self.delta:g}")
 
     def __str__(self) -> str:
-        return f"{self.delta:g} {'frame' if self.unit == 'frames' and self.delta == 1 else self.unit}"
+        return (
+            f"{self.delta:g} {'frame' if self.unit == 'frames' and self.delta == 1 else self.unit}"
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +87,9 @@ def relative_error(estimate: Trajectory, ground_truth: Trajectory, step: Step) -
             no times.
     """
     if len(ground_truth) < 2:
-        raise TrajectoryError(f"a relative error needs at least 2 associated poses, found {len(ground_truth)}")
+        raise TrajectoryError(
+            f"a relative error needs at least 2 associated poses, found {len(ground_truth)}"
+        )
     first, last = _pairs(ground_truth, step)
     if len(first) == 0:
         raise TrajectoryError(
@@ -89,7 +97,9 @@ def relative_error(estimate: Trajectory, ground_truth: Trajectory, step: Step) -
             f"poses in {np.ptp(ground_truth.timestamps):.4g} s on {ground_truth.path_length_m:.4g} m"
         )
     true, estimated = ground_truth.T_world_cam, estimate.T_world_cam
-    error = inverse(inverse(true[first]) @ true[last]) @ (inverse(estimated[first]) @ estimated[last])
+    error = inverse(inverse(true[first]) @ true[last]) @ (
+        inverse(estimated[first]) @ estimated[last]
+    )
     return RelativeError(
         translation=ErrorStatistics.of(np.linalg.norm(error[:, :3, 3], axis=1)),
         rotation=ErrorStatistics.of(np.degrees(rotation_angle(error[:, :3, :3]))),

@@ -42,4 +42,6 @@ class Spread:
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
         """The spread of at least one value."""
-        return cls(float(np.median(values)), float(np.min(values)), float(np.max(values)), len(values))
+        return cls(
+            float(np.median(values)), float(np.min(values)), float(np.max(values)), len(values)
+        )

@@ -85,15 +85,30 @@ def coverage(
     """
     stamps, truth = estimate.timestamps, ground_truth.timestamps
     if frame_times is None:
-        within = int(np.count_nonzero((stamps >= truth[0] - max_difference) & (stamps <= truth[-1] + max_difference)))
-        usual = max(float(np.median(np.diff(stamps))), _SHORTEST_STEP_S) if len(stamps) > 1 else np.inf
+        within = int(
+            np.count_nonzero(
+                (stamps >= truth[0] - max_difference) & (stamps <= truth[-1] + max_difference)
+            )
+        )
+        usual = (
+            max(float(np.median(np.diff(stamps))), _SHORTEST_STEP_S) if len(stamps) > 1 else np.inf
+        )
         before, after = _truth_beyond(stamps, truth)
         begin, end = max(truth[0], stamps[0] - before), min(truth[-1], stamps[-1] + after)
         frames = max(within, 1 + round((end - begin) / usual))
         # Poses in a hole of the truth are right or wrong, nobody knows.
         unknown = within - int(np.count_nonzero(in_reach(stamps, truth, max_difference)))
         meanwhile = max(within, frames - round((before + after) / usual))
-        return Coverage(frames, within, frames - unknown, False, before, before, after, within / max(meanwhile, 1))
+        return Coverage(
+            frames,
+            within,
+            frames - unknown,
+            False,
+            before,
+            before,
+            after,
+            within / max(meanwhile, 1),
+        )
     tracked = int(np.count_nonzero(in_reach(frame_times, stamps, max_difference)))
     if tracked == 0:
         raise TrajectoryError(
@@ -130,7 +145,10 @@ def recall(
     errors = evaluation.absolute.errors_m
     # Truth that comes less often than frames leaves more poses with a truth than frames.
     of = max(judged, len(errors))
-    return {recall_key(distance): float(np.count_nonzero(errors <= distance) / of) for distance in distances_m}
+    return {
+        recall_key(distance): float(np.count_nonzero(errors <= distance) / of)
+        for distance in distances_m
+    }
 
 
 def recall_key(distance_m: float) -> str:

@@ -54,7 +54,9 @@ def check_printable(path: Path) -> None:
         OutputError: the path holds bytes that are no UTF-8.
     """
     if printable(str(path)) != str(path):
-        raise OutputError(f"cannot write {path}: its name holds bytes that are no UTF-8; choose another one")
+        raise OutputError(
+            f"cannot write {path}: its name holds bytes that are no UTF-8; choose another one"
+        )
 
 
 @contextmanager
@@ -109,7 +111,9 @@ class PartFile:
         try:
             # Of long names the beginning: the hidden one may not be too long where theirs is not.
             prefix = f".{self._final.name[:_MOST_NAME]}."
-            descriptor, name = tempfile.mkstemp(dir=self._final.parent, prefix=prefix, suffix=suffix)
+            descriptor, name = tempfile.mkstemp(
+                dir=self._final.parent, prefix=prefix, suffix=suffix
+            )
         except OSError as error:
             raise OutputError(f"cannot write {path}: {error.strerror or error}") from None
         os.close(descriptor)
@@ -159,7 +163,9 @@ def temporary_folder(prefix: str = "spslam-") -> Iterator[Path]:
         folder = tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True)
     except OSError as error:
         reason = error.strerror or error
-        raise OutputError(f"no temporary folder can be made ({reason}): {USE_ANOTHER_TMPDIR}") from None
+        raise OutputError(
+            f"no temporary folder can be made ({reason}): {USE_ANOTHER_TMPDIR}"
+        ) from None
     with folder as name:
         yield Path(name)
 
@@ -178,7 +184,9 @@ def final_path(path: Path) -> Path:
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from None
     if is_stream(path) or not stat.S_ISREG(mode):
-        raise OutputError(f"cannot write {path}: expected a file or a name that is free, found {_kind(mode)}")
+        raise OutputError(
+            f"cannot write {path}: expected a file or a name that is free, found {_kind(mode)}"
+        )
     if not os.access(path, os.W_OK):
         raise OutputError(f"cannot write {path}: it is read-only")
     return Path(os.path.realpath(path)) if path.is_symlink() else path
@@ -222,7 +230,10 @@ def _own_descriptor(path: Path) -> int | None:
     """The number of an open file of this process that a path stands for: `/dev/stdout`, `/dev/fd/63` of a shell's
     `>(…)`, links to them."""
     for _ in range(_MOST_LINKS):
-        if path.name.isdecimal() and os.path.realpath(path.parent) in ("/dev/fd", f"/proc/{os.getpid()}/fd"):
+        if path.name.isdecimal() and os.path.realpath(path.parent) in (
+            "/dev/fd",
+            f"/proc/{os.getpid()}/fd",
+        ):
             return int(path.name)
         try:
             path = path.parent / path.readlink()
@@ -253,7 +264,9 @@ def _open_stream(path: Path) -> int:
     end = monotonic() + _PIPE_WAIT_S
     while True:
         try:
-            descriptor = os.open(path, os.O_WRONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0))
+            descriptor = os.open(
+                path, os.O_WRONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
+            )
         except OSError as error:
             if error.errno != errno.ENXIO or not path.is_fifo():
                 raise
@@ -297,8 +310,16 @@ def visible_files(folder: Path, suffixes: tuple[str, ...], *, deep: bool = False
     """
     if not folder.is_dir():
         return []
-    found = (path for path in (folder.rglob("*") if deep else folder.iterdir()) if path.suffix.lower() in suffixes)
-    visible = (path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+    found = (
+        path
+        for path in (folder.rglob("*") if deep else folder.iterdir())
+        if path.suffix.lower() in suffixes
+    )
+    visible = (
+        path
+        for path in found
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
     # A link to nothing is an image that is missing, and counts.
     return sorted((path for path in visible if not path.is_dir()), key=natural_order)
 
@@ -325,7 +346,11 @@ def cache_folder() -> Path:
     if xdg := os.environ.get("XDG_CACHE_HOME"):
         return Path(xdg) / "spslam"
     if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "spslam" / "cache"
+        return (
+            Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
+            / "spslam"
+            / "cache"
+        )
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Caches" / "spslam"
     return Path.home() / ".cache" / "spslam"

@@ -21,7 +21,17 @@ _WRITER_WITHIN_S = 1.0
 _CHUNK = 1 << 20
 # All that `numpy.load` raises on what is none of its files; no memory, where a header claims more than there can be.
 NO_ARRAYS = (
-    *(OSError, ValueError, TypeError, KeyError, AttributeError, ArithmeticError, EOFError, MemoryError, RuntimeError),
+    *(
+        OSError,
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        ArithmeticError,
+        EOFError,
+        MemoryError,
+        RuntimeError,
+    ),
     *(SyntaxError, tokenize.TokenError, struct.error, zlib.error, zipfile.BadZipFile),
 )
 
@@ -39,25 +49,36 @@ def read_given(path: Path | str, most_bytes: int | None = None) -> bytes:
     """
     try:
         # Opening a pipe that nobody writes to would wait for somebody.
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        descriptor = os.open(
+            path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+        )
     except ValueError as error:  # a zero byte in the name
         raise OSError(errno.EINVAL, str(error), str(path)) from None
     try:
         status = os.fstat(descriptor)
         if stat.S_ISREG(status.st_mode):
             if most_bytes is not None and status.st_size > most_bytes:
-                raise _refusal(path, f"it has {_size(status.st_size)}, expected at most {_size(most_bytes)}")
+                raise _refusal(
+                    path, f"it has {_size(status.st_size)}, expected at most {_size(most_bytes)}"
+                )
             return _read_all(path, descriptor, most_bytes, None)
         if stat.S_ISDIR(status.st_mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         if not (stat.S_ISFIFO(status.st_mode) or stat.S_ISSOCK(status.st_mode)):
             raise _refusal(path, "it is a device, no file")
-        return _read_all(path, descriptor, min(most_bytes or _MOST_FROM_PIPES, _MOST_FROM_PIPES), _LONGEST_SILENCE_S)
+        return _read_all(
+            path,
+            descriptor,
+            min(most_bytes or _MOST_FROM_PIPES, _MOST_FROM_PIPES),
+            _LONGEST_SILENCE_S,
+        )
     finally:
         os.close(descriptor)
 
 
-def _read_all(path: Path | str, descriptor: int, most_bytes: int | None, patience_s: float | None) -> bytes:
+def _read_all(
+    path: Path | str, descriptor: int, most_bytes: int | None, patience_s: float | None
+) -> bytes:
     """Everything that a descriptor gives; of a pipe (`patience_s`), as soon as it gives it."""
     parts, count, begin = list[bytes](), 0, time.monotonic()
     while True:
@@ -66,7 +87,12 @@ def _read_all(path: Path | str, descriptor: int, most_bytes: int | None, patienc
         except BlockingIOError:
             _wait(path, descriptor, patience_s)
             continue
-        if not part and patience_s is not None and count == 0 and time.monotonic() < begin + _WRITER_WITHIN_S:
+        if (
+            not part
+            and patience_s is not None
+            and count == 0
+            and time.monotonic() < begin + _WRITER_WITHIN_S
+        ):
             # Its writer may be about to open it.
             time.sleep(0.02)
             continue

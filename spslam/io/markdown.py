@@ -24,4 +24,6 @@ def format_head(heads: Sequence[str], align: str = "") -> str:
 
 def format_row(cells: Iterable[object]) -> str:
     """One line of a table; line breaks and `|` in cells would end them."""
-    return "| " + " | ".join(" ".join(str(cell).replace("|", "\\|").split()) for cell in cells) + " |"
+    return (
+        "| " + " | ".join(" ".join(str(cell).replace("|", "\\|").split()) for cell in cells) + " |"
+    )

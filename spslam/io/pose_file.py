@@ -24,7 +24,14 @@ from spslam.io.pose_table import (
     seconds_of_parts,
 )
 from spslam.notices import notice
-from spslam.timestamps import LARGEST_STAMP, SLOWEST_POSE_STEP_S, UNIT_NAMES, UNITS_PER_SECOND, TimeUnit, to_seconds
+from spslam.timestamps import (
+    LARGEST_STAMP,
+    SLOWEST_POSE_STEP_S,
+    UNIT_NAMES,
+    UNITS_PER_SECOND,
+    TimeUnit,
+    to_seconds,
+)
 from spslam.typing import BoolArray, FloatArray, IntArray
 
 _LOG = logging.getLogger(__name__)
@@ -70,7 +77,9 @@ class PoseFile:
     left_out: Mapping[str, int]
 
 
-def read_pose_file(path: Path | str, real_part_first: bool | None = None, unit: TimeUnit | None = None) -> PoseFile:
+def read_pose_file(
+    path: Path | str, real_part_first: bool | None = None, unit: TimeUnit | None = None
+) -> PoseFile:
     """Read a file of poses in TUM's, KITTI's or EuRoC's format or one like them, recognised by itself.
 
     Args:
@@ -111,14 +120,18 @@ def read_pose_file(path: Path | str, real_part_first: bool | None = None, unit: 
     rotations, has_rotations = _rotations(table, columns, kept, leave_out)
     if not kept.any():
         reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items() if count)
-        raise TrajectoryError(f"{path}: expected poses, found none in {len(values) + table.words} rows: {reasons}")
+        raise TrajectoryError(
+            f"{path}: expected poses, found none in {len(values) + table.words} rows: {reasons}"
+        )
     if columns.metres != 1:
         text = "%s: positions are multiplied by %g to be metres, as the names of their columns say"
         notice(_LOG, "length_unit", text, path, columns.metres)
     poses = make_transform(rotations[kept], positions[kept] * columns.metres)
     if columns.matrix is not None and has_rotations:
         poses = orthonormalize(poses)
-    numbers = np.arange(len(values)) if columns.number is None else np.round(values[:, columns.number])
+    numbers = (
+        np.arange(len(values)) if columns.number is None else np.round(values[:, columns.number])
+    )
     return PoseFile(
         path=path,
         stamps=None if columns.time is None else seconds_of_parts(values, columns)[kept],
@@ -126,10 +139,15 @@ def read_pose_file(path: Path | str, real_part_first: bool | None = None, unit: 
         numbered=columns.number is not None,
         T=poses,
         has_rotations=has_rotations,
-        body=columns.body or (columns.quaternion is not None and columns.real_part_first and not columns.named),
+        body=columns.body
+        or (columns.quaternion is not None and columns.real_part_first and not columns.named),
         unit=columns.unit or unit or _unit_of_format(table, columns),
         sure=columns.sure,
-        order=None if columns.quaternion is None else "w x y z" if columns.real_part_first else "x y z w",
+        order=None
+        if columns.quaternion is None
+        else "w x y z"
+        if columns.real_part_first
+        else "x y z w",
         rows=len(values) + table.words,
         left_out={reason: count for reason, count in left_out.items() if count},
     )
@@ -155,9 +173,16 @@ def file_seconds(
     """
     if file.stamps is None:
         return _times_of_frames(file, frame_times)
-    numbers_fit = frame_times is not None and file.numbered and _numbers_fit(file.numbers, len(frame_times))
+    numbers_fit = (
+        frame_times is not None and file.numbered and _numbers_fit(file.numbers, len(frame_times))
+    )
     if numbers_fit and clock is not None and share_together(file.stamps, clock) == 0:
-        notice(_LOG, "frame_numbers", "%s: the first column is read as the numbers of the frames", file.path)
+        notice(
+            _LOG,
+            "frame_numbers",
+            "%s: the first column is read as the numbers of the frames",
+            file.path,
+        )
         return _times_of_frames(file, frame_times)
     if unit is not None:
         return file.stamps / UNITS_PER_SECOND[unit]
@@ -201,7 +226,8 @@ def seconds_together(
     reference = file_seconds(files[first], frame_times, frame_times, given[first])
     clock = np.unique(reference)
     return [
-        reference if n == first else file_seconds(file, frame_times, clock, given[n]) for n, file in enumerate(files)
+        reference if n == first else file_seconds(file, frame_times, clock, given[n])
+        for n, file in enumerate(files)
     ]
 
 
@@ -210,7 +236,16 @@ def tell_left_out(path: Path, rows: int, left_out: Mapping[str, int]) -> None:
     count = sum(left_out.values())
     if count:
         reasons = ", ".join(f"{number} {reason}" for reason, number in left_out.items())
-        notice(_LOG, "rows_left_out", "%s: %d of %d rows are left out: %s", path, count, rows, reasons, count=count)
+        notice(
+            _LOG,
+            "rows_left_out",
+            "%s: %d of %d rows are left out: %s",
+            path,
+            count,
+            rows,
+            reasons,
+            count=count,
+        )
 
 
 def _may_be(file: PoseFile, unit: TimeUnit) -> bool:
@@ -230,10 +265,14 @@ def _doubt(file: PoseFile, given: TimeUnit | None) -> int:
 
 def _unit_of_format(table: TextTable, columns: Columns) -> TimeUnit:
     # EuRoC's times are whole nanoseconds between commas; TUM's, and those of everybody else, are seconds.
-    return "ns" if table.commas and table.whole and (columns.body or columns.real_part_first) else "s"
+    return (
+        "ns" if table.commas and table.whole and (columns.body or columns.real_part_first) else "s"
+    )
 
 
-def _rotations(table: TextTable, columns: Columns, kept: BoolArray, leave_out: LeaveOut) -> tuple[FloatArray, bool]:
+def _rotations(
+    table: TextTable, columns: Columns, kept: BoolArray, leave_out: LeaveOut
+) -> tuple[FloatArray, bool]:
     """Rotations (N, 3, 3) of the rows, and whether there are any; rows with bad ones are left out."""
     values = table.values
     count = len(values)
@@ -253,10 +292,19 @@ def _rotations(table: TextTable, columns: Columns, kept: BoolArray, leave_out: L
             good = ~empty
             if not columns.named:
                 text = "%s: quaternions have length %.3g instead of 1 and are scaled"
-                notice(_LOG, "quaternion_length", text, table.path, float(np.median(lengths[kept & ~empty])))
+                notice(
+                    _LOG,
+                    "quaternion_length",
+                    text,
+                    table.path,
+                    float(np.median(lengths[kept & ~empty])),
+                )
         rotations = np.broadcast_to(np.eye(3), (count, 3, 3)).copy()
         rotations[good] = quaternion_to_rotation(quaternions[good])
-        bad_ones, empty_ones = "with a quaternion that has not length 1", "without a quaternion (zeros, nan or nothing)"
+        bad_ones, empty_ones = (
+            "with a quaternion that has not length 1",
+            "without a quaternion (zeros, nan or nothing)",
+        )
     else:
         return nothing
     if kept.any() and empty[kept].all():
@@ -268,7 +316,9 @@ def _rotations(table: TextTable, columns: Columns, kept: BoolArray, leave_out: L
 
 def _alike(lengths: FloatArray) -> bool:
     """Whether there are several lengths that differ by less than quaternions of length 1 may."""
-    return len(lengths) > 1 and float(np.ptp(lengths)) <= QUATERNION_TOLERANCE * float(np.median(lengths))
+    return len(lengths) > 1 and float(np.ptp(lengths)) <= QUATERNION_TOLERANCE * float(
+        np.median(lengths)
+    )
 
 
 def _times_of_frames(file: PoseFile, frame_times: FloatArray | None) -> FloatArray:
@@ -276,7 +326,9 @@ def _times_of_frames(file: PoseFile, frame_times: FloatArray | None) -> FloatArr
     if frame_times is None:
         return numbers.astype(np.float64)
     if file.numbered:
-        if not _numbers_in(numbers, len(frame_times)) and _numbers_in(numbers - 1, len(frame_times)):
+        if not _numbers_in(numbers, len(frame_times)) and _numbers_in(
+            numbers - 1, len(frame_times)
+        ):
             notice(_LOG, "frame_numbers", "%s: frames are counted from 1", file.path)
             numbers = numbers - 1
         if not _numbers_in(numbers, len(frame_times)):
@@ -285,7 +337,9 @@ def _times_of_frames(file: PoseFile, frame_times: FloatArray | None) -> FloatArr
             )
         return frame_times[numbers]
     if file.rows - file.left_out.get(_WORDS, 0) != len(frame_times):
-        raise TrajectoryError(f"{file.path}: {file.rows} poses for {len(frame_times)} stamps: they must be as many")
+        raise TrajectoryError(
+            f"{file.path}: {file.rows} poses for {len(frame_times)} stamps: they must be as many"
+        )
     return frame_times[numbers]
 
 

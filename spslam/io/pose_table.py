@@ -26,13 +26,39 @@ _OWN_HEADER = re.compile(r"# timestamp tx ty tz( qx qy qz qw)? \(frame: ")
 _BRACKETS = re.compile(r"[\[({]([^\])}]*)[\])}]")
 _OUTSIDE_BRACKETS = r"(?![^\[(]*[\])])"
 _QUATERNION = frozenset(
-    {"q", "quat", "quaternion", "qvec", "rot", "rotation", "orientation", "orient", "ori", "att", "attitude"}
+    {
+        "q",
+        "quat",
+        "quaternion",
+        "qvec",
+        "rot",
+        "rotation",
+        "orientation",
+        "orient",
+        "ori",
+        "att",
+        "attitude",
+    }
 )
-_POSITION = frozenset({"t", "p", "pos", "position", "trans", "translation", "tvec", "loc", "location", "xyz"})
+_POSITION = frozenset(
+    {"t", "p", "pos", "position", "trans", "translation", "tvec", "loc", "location", "xyz"}
+)
 _GLUED = re.compile(r"(q|quat|rot|ori|t|p|pos|position|trans)([wxyz])")
 _DECIMAL_COMMA = re.compile(r"[-+]?\d+(,\d+)?([eE][-+]?\d+)?")
 _TIME = frozenset(
-    {"time", "timestamp", "timestamps", "stamp", "stamps", "sec", "secs", "seconds", "nsec", "nsecs", "ts"}
+    {
+        "time",
+        "timestamp",
+        "timestamps",
+        "stamp",
+        "stamps",
+        "sec",
+        "secs",
+        "seconds",
+        "nsec",
+        "nsecs",
+        "ts",
+    }
 )
 _NUMBER = frozenset({"id", "index", "idx", "frame", "seq", "number", "num", "no", "image"})
 _UNITS: dict[str, TimeUnit] = {
@@ -48,7 +74,10 @@ _LENGTHS = {
     **dict.fromkeys(("mm", "millimetre", "millimetres", "millimeter", "millimeters"), 1e-3),
     **dict.fromkeys(("km", "kilometre", "kilometres", "kilometer", "kilometers"), 1e3),
 }
-_LATITUDE, _LONGITUDE = frozenset({"lat", "latitude"}), frozenset({"lon", "lng", "long", "longitude"})
+_LATITUDE, _LONGITUDE = (
+    frozenset({"lat", "latitude"}),
+    frozenset({"lon", "lng", "long", "longitude"}),
+)
 # Share of rows with a unit quaternion by which one is found in another place than the usual one.
 _NEARLY_ALL = 0.9
 # EuRoC's frames of the body and the sensors on it, as its headers name positions and quaternions in them.
@@ -183,7 +212,14 @@ def read_table(path: Path, expected: str = "a trajectory") -> TextTable:
         raise TrajectoryError(f"{path}: expected {expected}, found no line of numbers")
     table = _rectangle(path, np.asarray(cells_of_rows), np.asarray(widths), len(text))
     return TextTable(
-        path, tuple(heading), np.array(numbers, np.int64), table, separator in (",", ";"), whole, words, own
+        path,
+        tuple(heading),
+        np.array(numbers, np.int64),
+        table,
+        separator in (",", ";"),
+        whole,
+        words,
+        own,
     )
 
 
@@ -231,7 +267,9 @@ def find_columns(table: TextTable, real_part_first: bool | None = None) -> Colum
             f"{table.path}: expected a trajectory (TUM: 8 columns, KITTI: 12, EuRoC: 8 or more with commas, positions: "
             f"3 or 4), found {width} columns in line {table.lines[0]}"
         )
-    columns = next(filter(None, (_named(heading, table) for heading in reversed(table.heading))), None)
+    columns = next(
+        filter(None, (_named(heading, table) for heading in reversed(table.heading))), None
+    )
     if columns is None:
         _refuse_degrees(table)
         columns = _unnamed(table, real_part_first)
@@ -287,7 +325,9 @@ def _text(path: Path, expected: str) -> str:
     try:
         data = read_given(path)
     except OSError as error:
-        raise TrajectoryError(f"cannot read {path} ({expected}): {error.strerror or error}") from None
+        raise TrajectoryError(
+            f"cannot read {path} ({expected}): {error.strerror or error}"
+        ) from None
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         return data.decode("utf-16", errors="replace")
     if b"\0" in data:
@@ -327,7 +367,10 @@ def _number(cell: str) -> float:
 
 
 def _is_row(cells: list[str], values: list[float]) -> bool:
-    numbers = [value == value or cell.lower().lstrip("+-") == "nan" for cell, value in zip(cells, values, strict=True)]
+    numbers = [
+        value == value or cell.lower().lstrip("+-") == "nan"
+        for cell, value in zip(cells, values, strict=True)
+    ]
     return bool(numbers) and (numbers[0] or (2 * sum(numbers) >= len(numbers) and sum(numbers) > 1))
 
 
@@ -351,12 +394,16 @@ def _tokens(name: str) -> list[str]:
 
 
 def _is_time(tokens: list[str]) -> bool:
-    return tokens == ["t"] or any(token in _TIME or token.startswith("timestamp") for token in tokens)
+    return tokens == ["t"] or any(
+        token in _TIME or token.startswith("timestamp") for token in tokens
+    )
 
 
 def _unit_of(name: str) -> TimeUnit | None:
     bracketed = [text.strip().lower() for text in _BRACKETS.findall(name)]
-    return next((_UNITS[word] for word in (*bracketed, *reversed(_tokens(name))) if word in _UNITS), None)
+    return next(
+        (_UNITS[word] for word in (*bracketed, *reversed(_tokens(name))) if word in _UNITS), None
+    )
 
 
 def _role(name: str) -> str:
@@ -390,13 +437,19 @@ def _named(heading: str, table: TextTable) -> Columns | None:
     roles = _bare_quaternion([_role(name) for name in names])
     if "time" not in roles and "number" not in roles and len(names) == width - 1:
         names, roles = ["", *names], ["time", *roles]
-    at = {role: roles.index(role) for role in ("x", "y", "z", "qx", "qy", "qz", "qw", "number") if role in roles}
+    at = {
+        role: roles.index(role)
+        for role in ("x", "y", "z", "qx", "qy", "qz", "qw", "number")
+        if role in roles
+    }
     if not {"x", "y", "z"} <= at.keys() or max(at.values()) >= width:
         return None
     time, nanoseconds = _named_time(names, roles)
     if time is not None and time >= width:
         return None
-    quaternion = (at["qx"], at["qy"], at["qz"], at["qw"]) if {"qx", "qy", "qz", "qw"} <= at.keys() else None
+    quaternion = (
+        (at["qx"], at["qy"], at["qz"], at["qw"]) if {"qx", "qy", "qz", "qw"} <= at.keys() else None
+    )
     return Columns(
         position=(at["x"], at["y"], at["z"]),
         quaternion=quaternion,
@@ -424,7 +477,9 @@ def _bare_quaternion(roles: list[str]) -> list[str]:
 def _metres(name: str) -> float:
     """Metres in the unit that the name of a column of positions ends in or has in brackets; 1 where it has none."""
     bracketed = [text.strip().lower() for text in _BRACKETS.findall(name)]
-    return next((_LENGTHS[word] for word in (*bracketed, *_tokens(name)[1:]) if word in _LENGTHS), 1.0)
+    return next(
+        (_LENGTHS[word] for word in (*bracketed, *_tokens(name)[1:]) if word in _LENGTHS), 1.0
+    )
 
 
 def _named_time(names: list[str], roles: list[str]) -> tuple[int | None, int | None]:
@@ -489,7 +544,10 @@ def _unnamed(table: TextTable, real_part_first: bool | None) -> Columns:
     )
     if width < first + 8:
         return columns
-    if _unit_share(values, first + 4) <= _MOST_ROWS and (found := _elsewhere(table, real_part_first)) is not None:
+    if (
+        _unit_share(values, first + 4) <= _MOST_ROWS
+        and (found := _elsewhere(table, real_part_first)) is not None
+    ):
         return found
     return _with_quaternion(columns, first + 4, table, real_part_first)
 
@@ -504,7 +562,9 @@ def _elsewhere(table: TextTable, real_part_first: bool | None) -> Columns | None
         if _unit_share(values, first) < _NEARLY_ALL or len(times) != 1:
             continue
         position = (first - 3, first - 2, first - 1)
-        found = _with_quaternion(Columns(position, time=int(times[0])), first, table, real_part_first)
+        found = _with_quaternion(
+            Columns(position, time=int(times[0])), first, table, real_part_first
+        )
         taken = f"column {times[0] + 1} is read as the time, columns {first - 2} to {first + 4} as the pose"
         return replace(found, doubt="; ".join(filter(None, (taken, found.doubt))))
     return None
@@ -518,10 +578,15 @@ def _matrix_column(values: FloatArray) -> int | None:
     first = width % 4
     if width >= _MATRIX4:
         last = values[:, first + _MATRIX : first + _MATRIX4]
-        if np.mean(np.abs(last - [0.0, 0.0, 0.0, 1.0]).max(axis=1) < MATRIX_TOLERANCE) <= _MOST_ROWS:
+        if (
+            np.mean(np.abs(last - [0.0, 0.0, 0.0, 1.0]).max(axis=1) < MATRIX_TOLERANCE)
+            <= _MOST_ROWS
+        ):
             return None
     _, good, empty = rotation_matrices_of(values, first)
-    if np.mean(good | empty) > _MOST_ROWS or not (_increases(values[:, 0]) and _unit_share(values, 4) > _MOST_ROWS):
+    if np.mean(good | empty) > _MOST_ROWS or not (
+        _increases(values[:, 0]) and _unit_share(values, 4) > _MOST_ROWS
+    ):
         return first
     return None
 
@@ -553,16 +618,23 @@ def _add_rotations(columns: Columns, table: TextTable, real_part_first: bool | N
     """Columns whose names leave the rotations open, with a quaternion where one stands behind the position."""
     behind = columns.position[2] + 1
     used = {columns.time, columns.number, columns.nanoseconds}
-    if used.intersection(range(behind, behind + 4)) or _unit_share(table.values, behind) <= _MOST_ROWS:
+    if (
+        used.intersection(range(behind, behind + 4))
+        or _unit_share(table.values, behind) <= _MOST_ROWS
+    ):
         return columns
     return _with_quaternion(columns, behind, table, real_part_first)
 
 
-def _with_quaternion(columns: Columns, first: int, table: TextTable, real_part_first: bool | None) -> Columns:
+def _with_quaternion(
+    columns: Columns, first: int, table: TextTable, real_part_first: bool | None
+) -> Columns:
     """Columns with a quaternion from `first` on, whose order nothing names."""
     last = (first, first + 1, first + 2, first + 3)
     euroc = (
-        _nanoseconds(table) and table.values.shape[1] > 8 and (table.commas or table.values.shape[1] == _EUROC_COLUMNS)
+        _nanoseconds(table)
+        and table.values.shape[1] > 8
+        and (table.commas or table.values.shape[1] == _EUROC_COLUMNS)
     )
     if real_part_first is None or (euroc and not real_part_first):
         front = euroc or (_nanoseconds(table) and table.commas)

@@ -26,7 +26,15 @@ _NUMBERS = ("int", "float", "timestamp")
 _OBJECT_BYTES, _LIST_BYTES = 200, 64
 _JSON_MEMORY, _JSON_GROWTH = 20_000_000, 8
 # PyYAML builds dates, numbers and sets from what looks like them, and lets the errors of that through.
-_PARSER_ERRORS = (yaml.YAMLError, ValueError, ArithmeticError, LookupError, TypeError, AttributeError, RecursionError)
+_PARSER_ERRORS = (
+    yaml.YAMLError,
+    ValueError,
+    ArithmeticError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    RecursionError,
+)
 # Letters of a value that a message repeats.
 _LONGEST_SHOWN = 60
 
@@ -42,7 +50,9 @@ def parse_yaml(text: str) -> Any:
         StructureError: it is no YAML, has a key twice, or stands for more than anybody means.
     """
     if len(text) > _LONGEST_YAML:
-        raise StructureError(f"has {len(text):,} letters of YAML, expected at most {_LONGEST_YAML:,}")
+        raise StructureError(
+            f"has {len(text):,} letters of YAML, expected at most {_LONGEST_YAML:,}"
+        )
     try:
         return yaml.load(text, _Loader)
     except StructureError:
@@ -60,7 +70,9 @@ def parse_json(text: str) -> Any:
     # Braces in texts count, too, which no file notices that is worth reading.
     built = _OBJECT_BYTES * text.count("{") + _LIST_BYTES * text.count("[")
     if built > max(_JSON_MEMORY, _JSON_GROWTH * len(text)):
-        raise StructureError(f"holds {text.count('{')} objects and {text.count('[')} lists in {len(text)} letters")
+        raise StructureError(
+            f"holds {text.count('{')} objects and {text.count('[')} lists in {len(text)} letters"
+        )
     try:
         value = json.loads(text, parse_constant=_no_number, parse_float=_finite, parse_int=_whole)
     except StructureError:
@@ -75,7 +87,9 @@ def parse_json(text: str) -> Any:
 
 def one_line(text: str) -> str:
     """As much of a text as a message takes."""
-    line = " ".join("".join(letter if letter.isprintable() else " " for letter in text[:1000]).split())
+    line = " ".join(
+        "".join(letter if letter.isprintable() else " " for letter in text[:1000]).split()
+    )
     return line if len(line) <= _LONGEST_SHOWN else f"{line[:_LONGEST_SHOWN]}…"
 
 
@@ -91,7 +105,11 @@ class _ShortRepr(reprlib.Repr):
 
     def repr_int(self, x: int, level: int) -> str:
         # Python writes no number out that has more than 4,300 digits.
-        return super().repr_int(x, level) if x.bit_length() < 1000 else f"a number of {x.bit_length()} bits"
+        return (
+            super().repr_int(x, level)
+            if x.bit_length() < 1000
+            else f"a number of {x.bit_length()} bits"
+        )
 
 
 _SHORT = _ShortRepr()
@@ -117,7 +135,9 @@ class _Loader(yaml.SafeLoader):
         before = self._values
         self._depth += 1
         if self._depth > _DEEPEST:
-            raise StructureError(f"is not valid YAML in line {line}: it is nested more than {_DEEPEST} deep")
+            raise StructureError(
+                f"is not valid YAML in line {line}: it is nested more than {_DEEPEST} deep"
+            )
         node = super().compose_node(parent, index)
         self._depth -= 1
         self._count(1, line)
@@ -143,7 +163,9 @@ class _Loader(yaml.SafeLoader):
             line = key.start_mark.line + 1
             if key.value in seen:
                 first = seen[key.value]
-                raise StructureError(f"key {one_line(key.value)} is there twice, in lines {first} and {line}")
+                raise StructureError(
+                    f"key {one_line(key.value)} is there twice, in lines {first} and {line}"
+                )
             seen[key.value] = line
         return super().construct_mapping(node, deep)
 
@@ -160,7 +182,10 @@ def _describe(error: Exception, text: str) -> str:
         return "is not valid YAML: it is nested too deep"
     if mark is not None and mark.line < len(text.splitlines()):
         line = text.splitlines()[mark.line]
-        if "\t" in line[: len(line) - len(line.lstrip())] or line[mark.column : mark.column + 1] == "\t":
+        if (
+            "\t" in line[: len(line) - len(line.lstrip())]
+            or line[mark.column : mark.column + 1] == "\t"
+        ):
             return f"is not valid YAML{where}: it is indented by a tab, and YAML takes blanks only"
     problem = getattr(error, "problem", None) or str(error) or type(error).__name__
     return f"is not valid YAML{where}: {' '.join(str(problem).split())[:160]}"

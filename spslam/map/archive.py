@@ -52,7 +52,16 @@ _HEADER = re.compile(
 _MAGIC = b"\x93NUMPY\x01\x00"
 # All that Python's and NumPy's readers raise on what is none of theirs.
 UNREADABLE = (
-    *(ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, EOFError, struct.error),
+    *(
+        ValueError,
+        TypeError,
+        KeyError,
+        IndexError,
+        AttributeError,
+        ArithmeticError,
+        EOFError,
+        struct.error,
+    ),
     *(NotImplementedError, RecursionError, zipfile.BadZipFile),
 )
 
@@ -97,7 +106,9 @@ def read_archive(path: Path) -> Archive:
     """
     try:
         if path.exists() and not (path.is_file() or path.is_dir()):
-            raise MapError(f"cannot read map {path}: expected a file, found a pipe or a device; copy it to a file")
+            raise MapError(
+                f"cannot read map {path}: expected a file, found a pipe or a device; copy it to a file"
+            )
         with path.open("rb") as file:
             sealed, count = _read_end(file)
             with zipfile.ZipFile(file) as archive:
@@ -124,14 +135,20 @@ def _read_end(file: BinaryIO) -> tuple[bool, int]:
     for comment in (_SEAL_LENGTH, 0):
         file.seek(max(size - _END_LENGTH - comment, 0))
         end = file.read(_END_LENGTH)
-        if end[:4] == _END and len(end) == _END_LENGTH and struct.unpack("<H", end[-2:]) == (comment,):
+        if (
+            end[:4] == _END
+            and len(end) == _END_LENGTH
+            and struct.unpack("<H", end[-2:]) == (comment,)
+        ):
             count, directory = struct.unpack_from("<HL", end, _END_MEMBERS)
             if directory > _LONGEST_DIRECTORY:
                 raise zipfile.BadZipFile(f"an archive with a directory of {directory} bytes")
             return comment > 0, count
     file.seek(0)
     if file.read(2) == _MEMBER[:2]:
-        raise zipfile.BadZipFile("an archive that does not end as one of spslam does: it is damaged or cut short")
+        raise zipfile.BadZipFile(
+            "an archive that does not end as one of spslam does: it is damaged or cut short"
+        )
     raise zipfile.BadZipFile("File is not a zip file")
 
 
@@ -146,7 +163,9 @@ def _arrays(data: bytes, members: list[zipfile.ZipInfo], sealed: bool) -> Arrays
     if sealed:
         end = len(data) - _SEAL_LENGTH
         if data[end:] != _SEAL + _digest(file, ordered, end):
-            raise zipfile.BadZipFile("its checksum is another one: it is damaged, or was changed after it was written")
+            raise zipfile.BadZipFile(
+                "its checksum is another one: it is damaged, or was changed after it was written"
+            )
     names = [member.filename for member in members]
     if len(set(names)) < len(names) or not all(name.endswith(_SUFFIX) for name in names):
         raise zipfile.BadZipFile("two arrays of the same name, or something else than arrays")
@@ -161,14 +180,18 @@ def _content(file: BinaryIO, member: zipfile.ZipInfo, size: int) -> tuple[int, i
     file.seek(member.header_offset)
     header = file.read(_MEMBER_HEADER)
     name_length, extra_length = struct.unpack_from("<HH", header, _MEMBER_NAME_LENGTH)
-    if header[:4] != _MEMBER or file.read(name_length) != member.orig_filename.encode("utf-8", "surrogateescape"):
+    if header[:4] != _MEMBER or file.read(name_length) != member.orig_filename.encode(
+        "utf-8", "surrogateescape"
+    ):
         raise zipfile.BadZipFile("arrays that are not where its directory says: it is damaged")
     start = member.header_offset + _MEMBER_HEADER + name_length + extra_length
     stop = start + member.file_size
     if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & _ENCRYPTED:
         raise zipfile.BadZipFile(f"{member.filename} is compressed or encrypted")
     if member.compress_size != member.file_size or stop > size:
-        raise zipfile.BadZipFile(f"{member.filename} claims {member.file_size} bytes of a file of {size}")
+        raise zipfile.BadZipFile(
+            f"{member.filename} claims {member.file_size} bytes of a file of {size}"
+        )
     return start, stop
 
 
@@ -190,7 +213,10 @@ def _array(content: memoryview, member: zipfile.ZipInfo) -> NDArray[Any]:
     header = _HEADER.fullmatch(bytes(content[len(_MAGIC) + 2 : begin]))
     if bytes(content[: len(_MAGIC)]) != _MAGIC or header is None:
         raise ValueError(f"{member.filename} is no array of numbers or of text in rows")
-    dtype, shape = _dtype(header[1].decode(), member), tuple(map(int, header[2].replace(b",", b" ").split()))
+    dtype, shape = (
+        _dtype(header[1].decode(), member),
+        tuple(map(int, header[2].replace(b",", b" ").split())),
+    )
     if prod(shape) * dtype.itemsize != len(content) - begin or dtype.itemsize == 0:
         raise ValueError(
             f"{member.filename} claims {prod(shape)} entries of {dtype.itemsize} bytes, found "

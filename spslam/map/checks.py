@@ -31,7 +31,12 @@ _MOST_DESCRIPTOR = 1 << 16
 _MOST_PIXELS = 1 << 20
 _CENTRES, _PROJECTION = KEY_PREFIX + "centres", KEY_PREFIX + "projection"
 # Arrays of an index of places, with types and numbers of axes (see `spslam.interfaces.PlaceRecognizer.arrays`).
-_PLACES = {"ids": (np.int64, 1), "vectors": (np.float32, 2), _CENTRES: (np.float32, 2), _PROJECTION: (np.float32, 2)}
+_PLACES = {
+    "ids": (np.int64, 1),
+    "vectors": (np.float32, 2),
+    _CENTRES: (np.float32, 2),
+    _PROJECTION: (np.float32, 2),
+}
 _OPTIONAL_PLACES = {_PROJECTION}
 
 
@@ -42,12 +47,18 @@ def check_ids(next_point_id: int, next_keyframe_id: int) -> None:
         ValueError: no run gave so many.
     """
     if not (0 <= next_keyframe_id <= _MOST_IDS and 0 <= next_point_id <= _MOST_IDS):
-        raise ValueError(f"the next ids are {next_point_id} and {next_keyframe_id}: no run makes so many")
+        raise ValueError(
+            f"the next ids are {next_point_id} and {next_keyframe_id}: no run makes so many"
+        )
     if next_point_id > _MOST_POINTS_PER_KEYFRAME * next_keyframe_id:
-        raise ValueError(f"{next_point_id} points were made by {next_keyframe_id} key frames, which cannot be")
+        raise ValueError(
+            f"{next_point_id} points were made by {next_keyframe_id} key frames, which cannot be"
+        )
 
 
-def check_descriptors(points: NDArray[Any], observations: NDArray[Any], scale: NDArray[Any]) -> None:
+def check_descriptors(
+    points: NDArray[Any], observations: NDArray[Any], scale: NDArray[Any]
+) -> None:
     """Of 8-bit descriptors (P, D) and (O, D), and what they are multiplied by.
 
     Raises:
@@ -55,16 +66,22 @@ def check_descriptors(points: NDArray[Any], observations: NDArray[Any], scale: N
     """
     for name, values in (("points", points), ("observations", observations)):
         if values.dtype != np.int8 or values.ndim != 2:
-            raise ValueError(f"descriptors of {name} must be (rows, numbers) of 8 bits, found {_described(values)}")
+            raise ValueError(
+                f"descriptors of {name} must be (rows, numbers) of 8 bits, found {_described(values)}"
+            )
     if points.shape[1] != observations.shape[1]:
         raise ValueError(
             f"descriptors of points have {points.shape[1]} numbers, those of observations {observations.shape[1]}"
         )
-    if not points.shape[1] <= _MOST_DESCRIPTOR or (points.shape[1] == 0 and len(points) + len(observations)):
+    if not points.shape[1] <= _MOST_DESCRIPTOR or (
+        points.shape[1] == 0 and len(points) + len(observations)
+    ):
         raise ValueError(f"descriptors of {points.shape[1]} numbers")
     # Of unit vectors no entry is larger than 1; where there are none at all, a millionth is written.
     if scale.shape != () or scale.dtype.kind != "f" or not 0.9e-6 < 127 * float(scale) < 2:
-        raise ValueError(f"the scale of descriptors must be a number from 1e-6/127 to 1/127, found {_described(scale)}")
+        raise ValueError(
+            f"the scale of descriptors must be a number from 1e-6/127 to 1/127, found {_described(scale)}"
+        )
 
 
 def check_map(slam_map: Map, places: dict[str, NDArray[Any]]) -> None:
@@ -84,7 +101,9 @@ def check_map(slam_map: Map, places: dict[str, NDArray[Any]]) -> None:
         raise ValueError(f"a depth of {nearest:g} m")
     _check_loops(slam_map)
     if len(slam_map.keyframes) and slam_map.origin is None:
-        raise ValueError(f"it does not say which camera made its {len(slam_map.keyframes)} key frames")
+        raise ValueError(
+            f"it does not say which camera made its {len(slam_map.keyframes)} key frames"
+        )
     _check_places(places, slam_map)
 
 
@@ -99,15 +118,21 @@ def read_origin(values: Any) -> Origin | None:
         return None
     fields = _fields(values, "its origin", {"sensor", "camera", "extractor", "scale"})
     if fields["sensor"] not in get_args(Sensor):
-        raise ValueError(f"its sensor is {fields['sensor']!r}: expected one of {', '.join(get_args(Sensor))}")
+        raise ValueError(
+            f"its sensor is {fields['sensor']!r}: expected one of {', '.join(get_args(Sensor))}"
+        )
     for name in ("extractor", "scale"):
         text = fields[name]
         if not isinstance(text, str) or not text.strip() or not text.isprintable():
             raise ValueError(f"its {name} must be a line of text, found {text!r:.80}")
     camera = _read_camera(fields["camera"])
     if (fields["sensor"] == "mono") == camera.has_depth:
-        raise ValueError(f"a {fields['sensor']} map whose camera has a baseline of {camera.baseline_m} m")
-    return Origin(camera=camera, **{name: fields[name] for name in ("sensor", "extractor", "scale")})
+        raise ValueError(
+            f"a {fields['sensor']} map whose camera has a baseline of {camera.baseline_m} m"
+        )
+    return Origin(
+        camera=camera, **{name: fields[name] for name in ("sensor", "extractor", "scale")}
+    )
 
 
 def _read_camera(values: Any) -> Camera:
@@ -120,11 +145,14 @@ def _read_camera(values: Any) -> Camera:
             raise ValueError(f"its camera's {name} must be pixels, found {fields[name]!r:.80}")
     model, distortion = fields.get("distortion_model", "none"), fields.get("distortion", [])
     if not isinstance(model, str) or not isinstance(distortion, list):
-        raise ValueError(f"its camera's distortion must be a name and numbers, found {model!r:.80}, {distortion!r:.80}")
+        raise ValueError(
+            f"its camera's distortion must be a name and numbers, found {model!r:.80}, {distortion!r:.80}"
+        )
     numbers = {
         name: value
         for name, value in fields.items()
-        if name not in ("width", "height", "distortion_model", "distortion") and (name, value) != ("baseline_m", None)
+        if name not in ("width", "height", "distortion_model", "distortion")
+        and (name, value) != ("baseline_m", None)
     }
     for name, value in (*numbers.items(), *(("distortion", value) for value in distortion)):
         if type(value) not in (int, float) or not abs(value) < _LARGEST:
@@ -132,7 +160,9 @@ def _read_camera(values: Any) -> Camera:
     return Camera(**(fields | {"distortion": tuple(distortion)}))
 
 
-def _fields(values: Any, of: str, needed: set[str], known: set[str] | None = None) -> dict[str, Any]:
+def _fields(
+    values: Any, of: str, needed: set[str], known: set[str] | None = None
+) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ValueError(f"{of} must be named values, found {values!r:.80}")
     if missing := needed - values.keys():
@@ -164,7 +194,9 @@ def _check_points(slam_map: Map) -> None:
     _check_lengths(points["normal"], "mean viewing directions")
     lengths = np.linalg.norm(points["normal"], axis=1)
     if not (lengths <= 1 + _ROUNDING).all():
-        raise ValueError(f"a mean viewing direction {lengths.max():g} long: expected unit vectors at most")
+        raise ValueError(
+            f"a mean viewing direction {lengths.max():g} long: expected unit vectors at most"
+        )
 
 
 def _check_loops(slam_map: Map) -> None:
@@ -193,7 +225,9 @@ def _check_places(places: dict[str, NDArray[Any]], slam_map: Map) -> None:
     for name, values in places.items():
         dtype, axes = _PLACES[name]
         if values.dtype.newbyteorder("=") != dtype or values.ndim != axes:
-            raise ValueError(f"{name} of its index of places must be {np.dtype(dtype)}, found {_described(values)}")
+            raise ValueError(
+                f"{name} of its index of places must be {np.dtype(dtype)}, found {_described(values)}"
+            )
         if not np.isfinite(values).all():
             raise ValueError(f"{name} of its index of places is not finite")
     ids, vectors, centres = places["ids"], places["vectors"], places[_CENTRES]
@@ -218,7 +252,10 @@ def _check_lengths(values: NDArray[np.float64], name: str, nan: bool = False) ->
     """Finite, and no larger than anything is; NaN where that stands for unknown."""
     # Without arrays in between: millions of key points are looked at in each map that is read.
     least, most = (np.fmin, np.fmax) if nan else (np.minimum, np.maximum)
-    found = float(least.reduce(values, axis=None, initial=0)), float(most.reduce(values, axis=None, initial=0))
+    found = (
+        float(least.reduce(values, axis=None, initial=0)),
+        float(most.reduce(values, axis=None, initial=0)),
+    )
     if not (found[0] > -_LARGEST and found[1] < _LARGEST):
         raise ValueError(f"{name} must be finite, found {found[0]:g} to {found[1]:g}")
 
@@ -226,7 +263,9 @@ def _check_lengths(values: NDArray[np.float64], name: str, nan: bool = False) ->
 def _check_range(values: NDArray[np.int64], name: str, end: int | None = None) -> None:
     least, most = int(values.min(initial=0)), int(values.max(initial=0))
     if least < 0 or (end is not None and most >= max(end, 1)):
-        raise ValueError(f"{name} must be 0 {'or more' if end is None else f'to {end - 1}'}, found {least} to {most}")
+        raise ValueError(
+            f"{name} must be 0 {'or more' if end is None else f'to {end - 1}'}, found {least} to {most}"
+        )
 
 
 def _check_similarities(S: NDArray[np.float64], name: str, scaled: bool) -> None:
@@ -243,7 +282,9 @@ def _check_similarities(S: NDArray[np.float64], name: str, scaled: bool) -> None
             & (True if scaled else np.abs(scales - 1.0) < _ROUNDING)
         )
     if not good.all():
-        raise ValueError(f"{name}: number {int(np.argmin(good))} is no {'similarity' if scaled else 'rigid motion'}")
+        raise ValueError(
+            f"{name}: number {int(np.argmin(good))} is no {'similarity' if scaled else 'rigid motion'}"
+        )
 
 
 def _described(values: NDArray[Any]) -> str:

@@ -22,13 +22,17 @@ def essential_graph(slam_map: Map, with_scale: bool, min_covisibility: int) -> P
     pairs = covisible_pairs(slam_map, min_covisibility)
     relative = geometry.inverse(poses[pairs[:, 0]]) @ poses[pairs[:, 1]]
     loops = slam_map.loops
-    loop_pairs = np.stack([slam_map.keyframe_rows(loops["i"]), slam_map.keyframe_rows(loops["j"])], axis=1)
+    loop_pairs = np.stack(
+        [slam_map.keyframe_rows(loops["i"]), slam_map.keyframe_rows(loops["j"])], axis=1
+    )
     size = 7 if with_scale else 6
     all_pairs = np.concatenate([pairs, loop_pairs])
     is_loop = np.arange(len(all_pairs)) >= len(pairs)
     # Depths of the scene, not metres, make translation and rotation comparable: the unit of a map is arbitrary.
     depth = max(median_depth(slam_map, int(slam_map.keyframes["id"][-1])), 1e-6)
-    sigmas = np.array([_STEP_SIGMA * depth] * 3 + [_STEP_SIGMA] * 3 + [_STEP_SCALE_SIGMA] * (size - 6))
+    sigmas = np.array(
+        [_STEP_SIGMA * depth] * 3 + [_STEP_SIGMA] * 3 + [_STEP_SCALE_SIGMA] * (size - 6)
+    )
     step = np.diag(1 / sigmas**2)
     return PoseGraphEdges(
         i=all_pairs[:, 0],
@@ -47,7 +51,10 @@ def covisible_pairs(slam_map: Map, min_covisibility: int) -> Ids:
     keyframe_rows = slam_map.keyframe_rows(slam_map.observations["keyframe"][linked])
     count = len(slam_map.keyframes)
     shared = triu(
-        covisibility_matrix(keyframe_rows, slam_map.point_rows(slam_map.observations["point"][linked]), count), 1
+        covisibility_matrix(
+            keyframe_rows, slam_map.point_rows(slam_map.observations["point"][linked]), count
+        ),
+        1,
     )
     strong = shared.data >= min_covisibility
     part = slam_map.keyframes["part"]
@@ -62,7 +69,9 @@ def covisible_pairs(slam_map: Map, min_covisibility: int) -> Ids:
 def covisibility_matrix(keyframe_rows: Ids, point_rows: Ids, count: int) -> csr_matrix:
     """(K, K) int64, sparse: how many points each two of `count` key frames share, from the rows of all links (N,)."""
     ones = np.ones(len(keyframe_rows), dtype=np.int64)
-    sees = csr_matrix((ones, (keyframe_rows, point_rows)), shape=(count, int(point_rows.max(initial=-1)) + 1))
+    sees = csr_matrix(
+        (ones, (keyframe_rows, point_rows)), shape=(count, int(point_rows.max(initial=-1)) + 1)
+    )
     return sees @ sees.T
 
 
@@ -72,4 +81,8 @@ def median_depth(slam_map: Map, keyframe_id: int) -> float:
     if len(points) == 0:
         return 0.0
     T_cam_world = geometry.inverse(slam_map.pose(keyframe_id))
-    return float(np.median(geometry.apply(T_cam_world, slam_map.positions[slam_map.point_rows(points)])[:, 2]))
+    return float(
+        np.median(
+            geometry.apply(T_cam_world, slam_map.positions[slam_map.point_rows(points)])[:, 2]
+        )
+    )

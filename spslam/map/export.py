@@ -51,7 +51,10 @@ def describe_map(path: Path | str, saved: SavedMap) -> dict[str, Any]:
         `sessions`, `loops`, `points_per_keyframe` (mean) and `places` (whether an index of them is stored).
     """
     slam_map, origin = saved.map, saved.map.origin
-    keyframes, linked = len(slam_map.keyframes), int(np.count_nonzero(slam_map.observations["point"] >= 0))
+    keyframes, linked = (
+        len(slam_map.keyframes),
+        int(np.count_nonzero(slam_map.observations["point"] >= 0)),
+    )
     return {
         "path": str(path),
         "format_version": FORMAT_VERSION,
@@ -91,7 +94,10 @@ def extent(points: Array, T_world_keyframe: Array) -> Array:
 
 
 def _describe_camera(camera: Camera) -> dict[str, Any]:
-    return {name: getattr(camera, name) for name in ("width", "height", "fx", "fy", "cx", "cy", "baseline_m")}
+    return {
+        name: getattr(camera, name)
+        for name in ("width", "height", "fx", "fy", "cx", "cy", "baseline_m")
+    }
 
 
 def _describe_part(slam_map: Map, part: int) -> dict[str, Any]:
@@ -139,7 +145,9 @@ def extract_part(slam_map: Map, part: int) -> Map:
         "loops": np.isin(slam_map.loops["i"], ids) & np.isin(slam_map.loops["j"], ids),
     }
     columns = {
-        name: {c: (table[c][:, :0] if c == "descriptor" else table[c])[rows[name]] for c in table.names}
+        name: {
+            c: (table[c][:, :0] if c == "descriptor" else table[c])[rows[name]] for c in table.names
+        }
         for name, table in slam_map.tables().items()
     }
     extracted = Map(descriptor_size=0)
@@ -157,7 +165,9 @@ def _origin(slam_map: Map) -> Origin:
 # -- pose graph ----------------------------------------------------------------------------------------------
 
 
-def part_graph(slam_map: Map, part: int, min_covisibility: int) -> tuple[Array, PoseGraphEdges, NDArray[np.bool_]]:
+def part_graph(
+    slam_map: Map, part: int, min_covisibility: int
+) -> tuple[Array, PoseGraphEdges, NDArray[np.bool_]]:
     """The essential graph of a part: its key frames in their order, oldest fixed; Sim(3) for a single camera.
 
     Args:
@@ -174,7 +184,11 @@ def part_graph(slam_map: Map, part: int, min_covisibility: int) -> tuple[Array, 
     with_scale = not _origin(slam_map).camera.has_depth
     extracted = extract_part(slam_map, part)
     nodes = extracted.T_world_keyframe
-    return nodes, essential_graph(extracted, with_scale, min_covisibility), np.arange(len(nodes)) == 0
+    return (
+        nodes,
+        essential_graph(extracted, with_scale, min_covisibility),
+        np.arange(len(nodes)) == 0,
+    )
 
 
 # -- COLMAP --------------------------------------------------------------------------------------------------
@@ -260,11 +274,20 @@ def _images(slam_map: Map, several_sessions: bool) -> str:
     ids, points = keyframes["id"], observations["point"]
     names = _cells("frame_%06d.png", keyframes["frame"])
     if several_sessions:
-        names = [f"session_{session}/{name}" for session, name in zip(keyframes["session"], names, strict=True)]
+        names = [
+            f"session_{session}/{name}"
+            for session, name in zip(keyframes["session"], names, strict=True)
+        ]
     # Adding zero makes a zero of minus zero.
-    heads = _cells(f"%d{' %r' * 7} 1", ids + 1, *(np.concatenate([quaternions, T_cam_world[:, :3, 3]], axis=1) + 0.0).T)
+    heads = _cells(
+        f"%d{' %r' * 7} 1",
+        ids + 1,
+        *(np.concatenate([quaternions, T_cam_world[:, :3, 3]], axis=1) + 0.0).T,
+    )
     seen = _cells(
-        "%.6f %.6f %d", *(observations["pixel"] + _COLMAP_PIXEL_SHIFT).T, np.where(points >= 0, points + 1, -1)
+        "%.6f %.6f %d",
+        *(observations["pixel"] + _COLMAP_PIXEL_SHIFT).T,
+        np.where(points >= 0, points + 1, -1),
     )
     bounds = [*np.searchsorted(observations["keyframe"], ids).tolist(), len(observations)]
     lines = (
@@ -312,7 +335,9 @@ def _prepare_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         foreign = sorted(path.name for path in folder.iterdir() if not _is_ours(path))
     except OSError as error:
-        raise OutputError(f"cannot write a COLMAP model to {folder}: {error.strerror or error}") from None
+        raise OutputError(
+            f"cannot write a COLMAP model to {folder}: {error.strerror or error}"
+        ) from None
     if foreign:
         raise OutputError(
             f"{folder} is left alone: expected a new folder or an earlier model of spslam in it, found {foreign[0]}"

@@ -75,7 +75,9 @@ class HeldMap:
             notice(logger, "map_not_locked", text, path, error.strerror or error)
         else:
             if self._claim is None:
-                raise MapError(f"another run extends {path} right now: wait until it has ended, or extend a copy")
+                raise MapError(
+                    f"another run extends {path} right now: wait until it has ended, or extend a copy"
+                )
         self._before = _state(path)
 
     def save(self, save: Callable[[Path], None], saved: Path) -> None:
@@ -127,14 +129,18 @@ def save_map(path: Path | str, slam_map: Map, places: Arrays | None = None) -> N
     arrays: Arrays = {
         "format_version": np.array(FORMAT_VERSION),
         "next_ids": np.array(slam_map.next_ids),
-        "origin": np.array(json.dumps(None if slam_map.origin is None else asdict(slam_map.origin))),
+        "origin": np.array(
+            json.dumps(None if slam_map.origin is None else asdict(slam_map.origin))
+        ),
         "descriptor_scale": np.array(_largest(slam_map) / 127.0),
     }
     for name, table in slam_map.tables().items():
         for column in table.names:
             values = table[column]
             if column == "descriptor":
-                values = np.rint(values / arrays["descriptor_scale"].astype(values.dtype)).astype(np.int8)
+                values = np.rint(values / arrays["descriptor_scale"].astype(values.dtype)).astype(
+                    np.int8
+                )
             arrays[f"{name}.{column}"] = values
     arrays |= {_PLACES + name: values for name, values in (places or {}).items()}
     with atomic_file(path) as file:
@@ -151,8 +157,14 @@ def load_map(path: Path | str) -> SavedMap:
     arrays = archive.arrays
     version = arrays.get("format_version", np.array(0))
     if version.shape != () or version.dtype.kind != "i" or version != FORMAT_VERSION:
-        found = f"format version {version}" if "format_version" in arrays else f"an archive of {len(arrays)} arrays"
-        raise MapError(f"cannot read map {path}: expected a map of format version {FORMAT_VERSION}, found {found:.200}")
+        found = (
+            f"format version {version}"
+            if "format_version" in arrays
+            else f"an archive of {len(arrays)} arrays"
+        )
+        raise MapError(
+            f"cannot read map {path}: expected a map of format version {FORMAT_VERSION}, found {found:.200}"
+        )
     try:
         slam_map = _map(arrays)
         places = {k.removeprefix(_PLACES): v for k, v in arrays.items() if k.startswith(_PLACES)}
@@ -188,7 +200,10 @@ def _map(arrays: Arrays) -> Map:
     check_descriptors(arrays["points.descriptor"], arrays["observations.descriptor"], scale)
     slam_map = Map(arrays["points.descriptor"].shape[1])
     columns: dict[str, Arrays] = {
-        name: {column: _typed(arrays, f"{name}.{column}", table[column].dtype) for column in table.names}
+        name: {
+            column: _typed(arrays, f"{name}.{column}", table[column].dtype)
+            for column in table.names
+        }
         for name, table in slam_map.tables().items()
     }
     known = {f"{name}.{column}" for name, table in columns.items() for column in table}
@@ -196,7 +211,12 @@ def _map(arrays: Arrays) -> Map:
     if unknown := [name for name in arrays if name not in known and not name.startswith(_PLACES)]:
         raise ValueError(f"it has {unknown[0]!r:.80}, which is unknown")
     next_ids, origin = arrays["next_ids"], arrays["origin"]
-    if next_ids.shape != (2,) or next_ids.dtype.kind != "i" or origin.shape != () or origin.dtype.kind != "U":
+    if (
+        next_ids.shape != (2,)
+        or next_ids.dtype.kind != "i"
+        or origin.shape != ()
+        or origin.dtype.kind != "U"
+    ):
         raise ValueError("its next ids or its origin are of another type")
     point_id, keyframe_id = next_ids.tolist()
     check_ids(point_id, keyframe_id)
@@ -230,7 +250,9 @@ def _number_densely(columns: dict[str, Arrays], next_point_id: int) -> int:
         # `Map.restore` refuses it before it makes tables.
         return next_point_id
     columns["points"]["id"] = np.arange(len(ids))
-    columns["observations"]["point"] = np.where(linked == NO_POINT, NO_POINT, np.searchsorted(ids, linked))
+    columns["observations"]["point"] = np.where(
+        linked == NO_POINT, NO_POINT, np.searchsorted(ids, linked)
+    )
     return len(ids)
 
 

@@ -166,7 +166,11 @@ class Map:
     def points_of(self, part: int) -> Ids:
         """Sorted ids of the points that a part's key frames see: they are in its world."""
         if len(self.parts) == 1:
-            return self.points["id"].copy() if part in self.keyframes["part"] else np.zeros(0, np.int64)
+            return (
+                self.points["id"].copy()
+                if part in self.keyframes["part"]
+                else np.zeros(0, np.int64)
+            )
         return self.points_seen_by(self.keyframes_of(part))
 
     def first_keyframes(self) -> Ids:
@@ -191,7 +195,9 @@ class Map:
     def rows_of_keyframes(self, keyframe_ids: Ids) -> Ids:
         """All observation rows (N,) of several key frames, in ascending order."""
         slices = [self.observation_rows(int(k)) for k in np.sort(keyframe_ids)]
-        return np.concatenate([np.arange(s.start, s.stop) for s in slices] or [np.zeros(0, np.int64)])
+        return np.concatenate(
+            [np.arange(s.start, s.stop) for s in slices] or [np.zeros(0, np.int64)]
+        )
 
     def rows_of_points(self, point_ids: Ids) -> Ids:
         """All observation rows (N,) that see one of the points."""
@@ -212,7 +218,9 @@ class Map:
 
     def sees(self, keyframe_id: int, point_ids: Ids) -> NDArray[np.bool_]:
         """(N,) which of the points (ids) a key frame sees."""
-        seen: NDArray[np.bool_] = self._membership(self.observations["point"][self.observation_rows(keyframe_id)])
+        seen: NDArray[np.bool_] = self._membership(
+            self.observations["point"][self.observation_rows(keyframe_id)]
+        )
         return seen[point_ids]
 
     def keyframes_seeing(self, point_ids: Ids) -> tuple[Ids, Ids]:
@@ -292,7 +300,9 @@ class Map:
         point_rows = self._point_rows[self.observations["point"][linked]]
         self.points["descriptor"][point_rows] = self.observations["descriptor"][linked]
         centre = self.pose(keyframe_id)[:3, 3]
-        self.points["distance"][point_rows] = np.linalg.norm(self.positions[point_rows] - centre, axis=1)
+        self.points["distance"][point_rows] = np.linalg.norm(
+            self.positions[point_rows] - centre, axis=1
+        )
 
     def refresh_normals(self, point_ids: Ids) -> None:
         """Recompute the mean viewing directions of points from the key frames that see them."""
@@ -302,13 +312,18 @@ class Map:
         rays = self.T_world_keyframe[keyframe_rows, :3, 3] - self.positions[point_rows]
         lengths = np.linalg.norm(rays, axis=1, keepdims=True)
         rays = rays / np.maximum(lengths, 1e-12)
-        summed = np.stack([np.bincount(point_rows, rays[:, i], minlength=len(self.points)) for i in range(3)], axis=1)
+        summed = np.stack(
+            [np.bincount(point_rows, rays[:, i], minlength=len(self.points)) for i in range(3)],
+            axis=1,
+        )
         touched = np.flatnonzero(np.bincount(point_rows))
         norms = np.linalg.norm(summed[touched], axis=1, keepdims=True)
         self.points["normal"][touched] = summed[touched] / np.maximum(norms, 1e-12)
         # A point without a distance yet takes that of its newest observation (rows ascend with key frames).
         self.points["distance"][point_rows] = np.where(
-            self.points["distance"][point_rows] > 0, self.points["distance"][point_rows], lengths[:, 0]
+            self.points["distance"][point_rows] > 0,
+            self.points["distance"][point_rows],
+            lengths[:, 0],
         )
 
     def remove_points(self, point_ids: Ids) -> None:
@@ -485,7 +500,9 @@ class Map:
         """The ids of the next point and the next key frame."""
         return self._next_point_id, self._next_keyframe_id
 
-    def restore(self, columns: dict[str, dict[str, NDArray[Any]]], next_ids: tuple[int, int]) -> None:
+    def restore(
+        self, columns: dict[str, dict[str, NDArray[Any]]], next_ids: tuple[int, int]
+    ) -> None:
         """Fill an empty map with the columns of its tables, by table and name.
 
         Raises:
@@ -515,6 +532,11 @@ class Map:
         )
         if not all(np.isin(ids, known).all() for ids, known in named):
             raise ValueError("it names key frames or points that are not there")
-        for values in (self.positions, self.T_world_keyframe, self.loops["S_i_j"], self.loops["information"]):
+        for values in (
+            self.positions,
+            self.T_world_keyframe,
+            self.loops["S_i_j"],
+            self.loops["information"],
+        ):
             if not np.isfinite(values).all():
                 raise ValueError("poses or points are not finite")

@@ -19,7 +19,9 @@ class Table:
 
     def __init__(self, **columns: tuple[Any, tuple[int, ...]]) -> None:
         self._size = 0
-        self._columns = {name: np.empty((0, *shape), dtype=dtype) for name, (dtype, shape) in columns.items()}
+        self._columns = {
+            name: np.empty((0, *shape), dtype=dtype) for name, (dtype, shape) in columns.items()
+        }
 
     def __len__(self) -> int:
         return self._size
@@ -47,11 +49,15 @@ class Table:
     def adopt(self, **values: Any) -> None:
         """Let an empty table have these columns, without a copy where they have the right type."""
         if values.keys() != self._columns.keys() or self._size:
-            raise ValueError(f"columns {sorted(self._columns)} of an empty table expected, found {sorted(values)}")
+            raise ValueError(
+                f"columns {sorted(self._columns)} of an empty table expected, found {sorted(values)}"
+            )
         for name, column in self._columns.items():
             adopted = np.require(values[name], column.dtype, ["C", "W"])
             if adopted.ndim == 0 or adopted.shape[1:] != column.shape[1:]:
-                raise ValueError(f"column {name} must be (rows, {column.shape[1:]}), found {adopted.shape}")
+                raise ValueError(
+                    f"column {name} must be (rows, {column.shape[1:]}), found {adopted.shape}"
+                )
             self._columns[name] = adopted
         lengths = {len(column) for column in self._columns.values()}
         if len(lengths) != 1:
@@ -71,6 +77,9 @@ class Table:
     def _reserve(self, size: int) -> None:
         for name, column in self._columns.items():
             if len(column) < size:
-                grown = np.empty((max(size, len(column) * 3 // 2, _FIRST_CAPACITY), *column.shape[1:]), column.dtype)
+                grown = np.empty(
+                    (max(size, len(column) * 3 // 2, _FIRST_CAPACITY), *column.shape[1:]),
+                    column.dtype,
+                )
                 grown[: self._size] = column[: self._size]
                 self._columns[name] = grown

@@ -20,7 +20,13 @@ _QUOTED = re.compile(r"'([^']*)'")
 # How likely a slip of the keys is what was meant, of 1.
 _ALIKE = 0.6
 # What libraries say that have no MemoryError.
-_NO_MEMORY = ("insufficient memory", "can't allocate memory", "bad_alloc", "out of memory", "cannot allocate memory")
+_NO_MEMORY = (
+    "insufficient memory",
+    "can't allocate memory",
+    "bad_alloc",
+    "out of memory",
+    "cannot allocate memory",
+)
 _LONGEST_REASON = 200
 
 
@@ -49,7 +55,10 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError):
         return True
     # cv2.error is an Exception, the others raise RuntimeError.
-    told = isinstance(error, RuntimeError) or (type(error).__module__, type(error).__name__) == ("cv2", "error")
+    told = isinstance(error, RuntimeError) or (type(error).__module__, type(error).__name__) == (
+        "cv2",
+        "error",
+    )
     return told and any(words in str(error).lower() for words in _NO_MEMORY)
 
 
@@ -62,7 +71,11 @@ def _one_line(text: str) -> str:
 
 def _usage(error: Any, command: Any, arguments: Sequence[str]) -> str:
     context = error.ctx
-    path, called = (context.command_path, context.command) if context is not None else _called(command, arguments)
+    path, called = (
+        (context.command_path, context.command)
+        if context is not None
+        else _called(command, arguments)
+    )
     message = _one_line(_message(error, called)).rstrip(".")
     return f"{message[:1].lower()}{message[1:]}; see {path} --help"
 
@@ -82,17 +95,29 @@ def _called(command: Any, arguments: Sequence[str]) -> tuple[str, Any]:
 def _message(error: Any, command: Any) -> str:
     name = type(error).__name__
     if name == "NoSuchOption":
-        options = [option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)]
+        options = [
+            option
+            for parameter in command.params
+            for option in (*parameter.opts, *parameter.secondary_opts)
+        ]
         return f"no such option: {error.option_name}{_meant(error.option_name, options)}"
     if name == "MissingParameter":
         # An argument goes by the word that the help has for it.
         parameter = error.param
-        hint = error.param_hint or (parameter.get_error_hint() if hasattr(parameter, "get_error_hint") else "")
+        hint = error.param_hint or (
+            parameter.get_error_hint() if hasattr(parameter, "get_error_hint") else ""
+        )
         kind = error.param_type or getattr(parameter, "param_type_name", "parameter")
         found = f"missing {kind} {' or '.join([hint] if isinstance(hint, str) else hint)}"
-        places = [one.metavar or one.name for one in command.params if one.param_type_name == "argument"]
+        places = [
+            one.metavar or one.name for one in command.params if one.param_type_name == "argument"
+        ]
         # With two, the first takes what was given for it, and the second is what is missing.
-        return f"{found}, expected {' '.join(places)}" if kind == "argument" and len(places) > 1 else found
+        return (
+            f"{found}, expected {' '.join(places)}"
+            if kind == "argument" and len(places) > 1
+            else found
+        )
     message: str = error.format_message()
     unknown = re.fullmatch(r"No such command '(.*?)'.*", message, re.DOTALL)
     if unknown is not None:

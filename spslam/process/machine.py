@@ -18,10 +18,16 @@ def processor() -> dict[str, str]:
     """Architecture, name and, where the system tells them, instruction sets of the processor."""
     found = {"architecture": platform.machine(), "processor": platform.processor()}
     try:
-        lines = _CPU_INFO.read_text(encoding="utf-8", errors="replace").partition("\n\n")[0].splitlines()
+        lines = (
+            _CPU_INFO.read_text(encoding="utf-8", errors="replace")
+            .partition("\n\n")[0]
+            .splitlines()
+        )
     except OSError:
         return found
-    values = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    values = {
+        key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)
+    }
     found["processor"] = values.get("model name", found["processor"])
     found["instructions"] = values.get("flags", values.get("Features", ""))
     return found
@@ -31,7 +37,9 @@ def process_age_s() -> float:
     """Seconds since this process began, to 0.01 s; where the system does not tell (Linux does), since this module was
     imported, which is what the start of the interpreter and of the command line before it takes less."""
     try:
-        fields = _OWN_STATUS.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        fields = (
+            _OWN_STATUS.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        )
         begin = int(fields[_BEGIN_FIELD]) / os.sysconf("SC_CLK_TCK")
         return time.clock_gettime(time.CLOCK_BOOTTIME) - begin
     except (OSError, ValueError, IndexError, AttributeError):

@@ -51,7 +51,9 @@ def claim_folder(folder: Path) -> Claim | None:
     The mark is the file `OWNER` in it, which is locked and says on which machine that holds.
     """
     try:
-        descriptor = os.open(folder / OWNER, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+        descriptor = os.open(
+            folder / OWNER, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666
+        )
     except OSError:
         return None
     with suppress(OSError):

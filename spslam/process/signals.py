@@ -25,7 +25,9 @@ from typing import Any, NoReturn, ParamSpec
 
 Arguments = ParamSpec("Arguments")
 
-ENDING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+ENDING = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+)
 _SS_DISABLE = 2
 _SIGNAL_CODE = 128
 # A signal that comes again so soon, seconds, is the same wish: `timeout` sends each one to the process and to its

@@ -48,7 +48,9 @@ def _alike(error: UnicodeError) -> tuple[str | bytes, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
     text = error.object[error.start : error.end]
-    found = "".join("*" if ord(sign) in _TURNING else _ALIKE.get(sign) or _escaped(sign) for sign in text)
+    found = "".join(
+        "*" if ord(sign) in _TURNING else _ALIKE.get(sign) or _escaped(sign) for sign in text
+    )
     return found, error.end
 
 
@@ -124,7 +126,9 @@ class TolerantStream(io.TextIOBase):
 
     def _fail(self, error: Exception) -> None:
         # Windows says of a pipe that is closed that the argument is invalid.
-        closed = isinstance(error, BrokenPipeError) or (os.name == "nt" and getattr(error, "errno", 0) == errno.EINVAL)
+        closed = isinstance(error, BrokenPipeError) or (
+            os.name == "nt" and getattr(error, "errno", 0) == errno.EINVAL
+        )
         if not closed:
             self.failure = error
         # What the stream holds back it would try to write again when the interpreter ends, and complain.

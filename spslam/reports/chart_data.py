@@ -28,7 +28,9 @@ _POSITION_STEP = 1e-5
 _STATES = [state.value for state in TrackState]
 
 
-def chart_data(slam: Slam, record: Record, trajectory: Trajectory, evaluation: Evaluation | str | None) -> Columns:
+def chart_data(
+    slam: Slam, record: Record, trajectory: Trajectory, evaluation: Evaluation | str | None
+) -> Columns:
     """Columns for the charts, fit for JSON: no NaN, None where something is not known.
 
     Times are seconds after the first frame; positions are those of `Evaluation.aligned` where there is one, else of the
@@ -45,7 +47,12 @@ def chart_data(slam: Slam, record: Record, trajectory: Trajectory, evaluation: E
         "states": _STATES,
         "axes": list(AXES),
         "views": [
-            {"title": view.title, "across": view.across, "vertical": view.vertical, "turned": view.turned}
+            {
+                "title": view.title,
+                "across": view.across,
+                "vertical": view.vertical,
+                "turned": view.turned,
+            }
             for view in choose_views(shown, truth)
         ],
         "frames": _frames(record, stamps),
@@ -104,7 +111,9 @@ def loop_rows(slam: Slam, begin: float, evaluation: Evaluation | str | None) -> 
 def _frames(record: Record, stamps: FloatArray) -> Columns:
     step = _step(len(stamps))
     results, laps = record.results[::step], record.stage_ms[::step]
-    stages: Columns = {name: _round([lap.get(name, 0.0) for lap in laps], 2) for name in stage_names(record)}
+    stages: Columns = {
+        name: _round([lap.get(name, 0.0) for lap in laps], 2) for name in stage_names(record)
+    }
     rest = np.array(record.frame_ms[::step]) - np.sum([*stages.values()], axis=0)
     return {
         "step": step,
@@ -121,7 +130,9 @@ def _frames(record: Record, stamps: FloatArray) -> Columns:
     }
 
 
-def _path(record: Record, stamps: FloatArray, shown: Trajectory, evaluation: Evaluation | str | None) -> Columns:
+def _path(
+    record: Record, stamps: FloatArray, shown: Trajectory, evaluation: Evaluation | str | None
+) -> Columns:
     step = _step(len(shown))
     errors = np.full(len(shown), np.nan)
     if isinstance(evaluation, Evaluation):
@@ -145,7 +156,10 @@ def _line(trajectory: Trajectory, begin: float, broken: BoolArray) -> Columns:
     pieces = np.concatenate([[0], np.cumsum(broken)])[: len(trajectory)][::step]
     return {
         "t": _round(trajectory.timestamps[::step] - begin, 4),
-        "xyz": [_round_positions(column, trajectory.positions) for column in trajectory.positions[::step].T],
+        "xyz": [
+            _round_positions(column, trajectory.positions)
+            for column in trajectory.positions[::step].T
+        ],
         "breaks": np.flatnonzero(np.diff(pieces)).tolist(),
     }
 

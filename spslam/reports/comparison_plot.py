@@ -25,7 +25,9 @@ _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#0
 _STYLES = ("-", "--", "-.", ":")
 
 
-def plot_comparisons(path: Path | str, comparisons: Sequence[Comparison], ground_truth: Trajectory) -> None:
+def plot_comparisons(
+    path: Path | str, comparisons: Sequence[Comparison], ground_truth: Trajectory
+) -> None:
     """Draw the aligned estimates and the truth from above and from the side, and the errors over time, as a PNG.
 
     Args:
@@ -56,7 +58,9 @@ def _figure(comparisons: Sequence[Comparison], ground_truth: Trajectory) -> Figu
     figure = Figure(figsize=(9.0, 2.4 + 7.0 * float(heights.sum())), dpi=120, layout="constrained")
     top, side, errors = figure.subplots(3, 1, height_ratios=heights.tolist())
     for axes, view in zip((top, side), views, strict=True):
-        _draw_paths(axes, truth, [evaluation for _, evaluation in drawn], (view.across, view.vertical))
+        _draw_paths(
+            axes, truth, [evaluation for _, evaluation in drawn], (view.across, view.vertical)
+        )
         axes.set_title(view.title, fontsize=10, loc="left")
         if view.turned:
             axes.invert_yaxis()
@@ -68,10 +72,18 @@ def _figure(comparisons: Sequence[Comparison], ground_truth: Trajectory) -> Figu
     return figure
 
 
-def _draw_paths(axes: Axes, truth: Trajectory, evaluations: list[Evaluation], columns: tuple[int, int]) -> None:
+def _draw_paths(
+    axes: Axes, truth: Trajectory, evaluations: list[Evaluation], columns: tuple[int, int]
+) -> None:
     line = broken(truth.timestamps, truth.positions)[:, columns]
     axes.plot(
-        line[:, 0], line[:, 1], color="black", linewidth=0.9, linestyle=(0, (4, 4)), zorder=3, label="ground truth"
+        line[:, 0],
+        line[:, 1],
+        color="black",
+        linewidth=0.9,
+        linestyle=(0, (4, 4)),
+        zorder=3,
+        label="ground truth",
     )
     for number, evaluation in enumerate(evaluations):
         line = broken(evaluation.aligned.timestamps, evaluation.aligned.positions)[:, columns]
@@ -120,6 +132,8 @@ def _grid(axes: Axes) -> None:
 
 
 def _title(comparisons: Sequence[Comparison], evaluation: Evaluation) -> str:
-    missing = [printable(comparison.name) for comparison in comparisons if comparison.evaluation is None]
+    missing = [
+        printable(comparison.name) for comparison in comparisons if comparison.evaluation is None
+    ]
     conventions = f"{ALIGNMENT_WORDS[evaluation.absolute.alignment]}; true poses of the {evaluation.ground_truth.frame}"
     return conventions + (f"\nnot compared: {', '.join(missing)}" if missing else "")

@@ -69,24 +69,36 @@ def _notes(record: Record, metrics: Metrics, data: Columns) -> list[str]:
     notes = []
     last = record.results[-1].index
     if record.failure is not None:
-        notes.append(f"The run failed after frame {last}; what was computed until then is shown: {record.failure}")
+        notes.append(
+            f"The run failed after frame {last}; what was computed until then is shown: {record.failure}"
+        )
     elif record.stopped:
-        notes.append(f"The run was stopped after frame {last}; what was computed until then is shown.")
+        notes.append(
+            f"The run was stopped after frame {last}; what was computed until then is shown."
+        )
     if metrics.get("not_compared"):
         notes.append(f"Not compared with the ground truth: {metrics['not_compared']}")
     elif not data["compared"]:
-        notes.append("There is no ground truth for this sequence: the path is shown as it was estimated.")
+        notes.append(
+            "There is no ground truth for this sequence: the path is shown as it was estimated."
+        )
     if metrics["alignment"] == "sim3":
         notes.append(
             "A single camera does not know how large things are: the path is aligned with the ground truth by Sim(3), "
             f"which multiplied its lengths by {_short(metrics['scale'])}."
         )
     elif data["unit"] != "m":
-        notes.append("A single camera does not know how large things are: lengths are in units of its map.")
+        notes.append(
+            "A single camera does not know how large things are: lengths are in units of its map."
+        )
     if metrics.get("compared") == "positions":
-        notes.append("The ground truth has positions only: there are no relative and no rotation errors.")
+        notes.append(
+            "The ground truth has positions only: there are no relative and no rotation errors."
+        )
     if metrics["scale_refused"]:
-        notes.append(f"The map was not given the size that was asked for: {metrics['scale_refused']}")
+        notes.append(
+            f"The map was not given the size that was asked for: {metrics['scale_refused']}"
+        )
     step = data["frames"]["step"]
     if step > 1:
         notes.append(f"The charts show one frame in {step}; the figures are of all.")
@@ -98,12 +110,26 @@ def _tiles(metrics: Metrics, unit: str) -> list[tuple[str, str, str]]:
     share = 100.0 * _float(metrics["share_tracked"])
     lost = f"{metrics['lost_frames']} lost, {metrics['skipped_frames']} unreadable"
     lost += f", {metrics['dropped_frames']} dropped" if metrics["dropped_frames"] else ""
-    stages = f"95 %: {_milliseconds(metrics['frame_p95_ms'])}, {_short(metrics['fps'])} frames a second"
+    stages = (
+        f"95 %: {_milliseconds(metrics['frame_p95_ms'])}, {_short(metrics['fps'])} frames a second"
+    )
     return [
-        ("Tracked", f"{metrics['tracked']} of {metrics['frames']}", f"{share:.1f} % of the frames, {lost}"),
+        (
+            "Tracked",
+            f"{metrics['tracked']} of {metrics['frames']}",
+            f"{share:.1f} % of the frames, {lost}",
+        ),
         *_error_tiles(metrics, unit),
-        ("Map", f"{metrics['points']} points", f"{metrics['keyframes']} key frames; parts: {metrics['map_parts']}"),
-        ("Loops", str(metrics["loops"]), f"{metrics['relocalisations']} relocalisations, {metrics['merges']} merges"),
+        (
+            "Map",
+            f"{metrics['points']} points",
+            f"{metrics['keyframes']} key frames; parts: {metrics['map_parts']}",
+        ),
+        (
+            "Loops",
+            str(metrics["loops"]),
+            f"{metrics['relocalisations']} relocalisations, {metrics['merges']} merges",
+        ),
         ("Losses", str(metrics["losses_count"]), "times that tracking was lost"),
         (
             "Seen",
@@ -118,11 +144,19 @@ def _tiles(metrics: Metrics, unit: str) -> list[tuple[str, str, str]]:
 def _error_tiles(metrics: Metrics, unit: str) -> list[tuple[str, str, str]]:
     if metrics["ate_rmse_m"] is None:
         length = metrics["path_length_m"]
-        return [] if length is None else [("Path", _length(length, unit), "no error without a ground truth")]
+        return (
+            []
+            if length is None
+            else [("Path", _length(length, unit), "no error without a ground truth")]
+        )
     alignment = ALIGNMENT_WORDS[str(metrics["alignment"])]
     length, ate = _float(metrics["path_length_m"]), _float(metrics["ate_rmse_m"])
     share = f", {100 * ate / length:.2f} % of {_length(length, 'm')}" if length > 0 else ""
-    absolute = ("ATE", _length(ate, "m"), f"RMSE{share}, {alignment}; {metrics['matched_poses']} poses compared")
+    absolute = (
+        "ATE",
+        _length(ate, "m"),
+        f"RMSE{share}, {alignment}; {metrics['matched_poses']} poses compared",
+    )
     if metrics["rpe_trans_m"] is None:
         return [absolute]
     return [
@@ -147,7 +181,11 @@ def _loop(row: Columns, unit: str) -> tuple[object, ...]:
 
 
 def _stages(metrics: Metrics) -> list[tuple[str, str, str]]:
-    names = [key[: -len("_median_ms")] for key in metrics if key.startswith("stage_") and key.endswith("_median_ms")]
+    names = [
+        key[: -len("_median_ms")]
+        for key in metrics
+        if key.startswith("stage_") and key.endswith("_median_ms")
+    ]
     return [
         (
             name.removeprefix("stage_").replace("_", " "),
@@ -191,7 +229,13 @@ def _dots(pixels: FloatArray) -> str:
 def _plain(value: object) -> str:
     if value is None:
         return "–"
-    return f"{value:.6g}" if isinstance(value, float) else json.dumps(value) if isinstance(value, list) else str(value)
+    return (
+        f"{value:.6g}"
+        if isinstance(value, float)
+        else json.dumps(value)
+        if isinstance(value, list)
+        else str(value)
+    )
 
 
 def _float(value: object) -> float:
@@ -207,7 +251,13 @@ def _percent(value: object) -> str:
 
 
 def _milliseconds(value: object) -> str:
-    return "–" if value is None else f"{_float(value):.0f} ms" if _float(value) >= 10 else f"{_float(value):.1f} ms"
+    return (
+        "–"
+        if value is None
+        else f"{_float(value):.0f} ms"
+        if _float(value) >= 10
+        else f"{_float(value):.1f} ms"
+    )
 
 
 def _length(value: object, unit: str) -> str:

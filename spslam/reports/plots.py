@@ -14,7 +14,15 @@ from spslam.io.files import printable, write_atomic
 from spslam.reports.plotting import draw_png
 from spslam.trajectory import Trajectory
 from spslam.typing import FloatArray, UInt8Array
-from spslam.visualization.path_views import ALIGNMENT_WORDS, AXES, View, broken, choose_views, during, gaps
+from spslam.visualization.path_views import (
+    ALIGNMENT_WORDS,
+    AXES,
+    View,
+    broken,
+    choose_views,
+    during,
+    gaps,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,15 +56,21 @@ def plot_trajectory(
     evaluation, caption = _compare(estimate, ground_truth, align)
     shown = estimate if evaluation is None else evaluation.aligned
     truth = None if evaluation is None else during(evaluation.ground_truth, estimate.timestamps)
-    everything = shown.positions if truth is None else np.concatenate([shown.positions, truth.positions])
+    everything = (
+        shown.positions if truth is None else np.concatenate([shown.positions, truth.positions])
+    )
     views = choose_views(shown, truth)
     extent = np.ptp(everything, axis=0) if len(everything) else np.ones(3)
     extent = np.maximum(extent, 0.05 * max(extent.max(), 1e-6))
-    heights = np.clip([extent[view.vertical] / extent[view.across] for view in views], [0.35, 0.16], [1.0, 0.6])
+    heights = np.clip(
+        [extent[view.vertical] / extent[view.across] for view in views], [0.35, 0.16], [1.0, 0.6]
+    )
     # A single camera's path has no metres until the truth gives it some.
     unit = "map units" if evaluation is None and align == "sim3" else "m"
     words = printable(f"{title}\n{caption}")
-    write_atomic(path, draw_png(lambda: _figure(shown, truth, evaluation, views, heights, unit, words)))
+    write_atomic(
+        path, draw_png(lambda: _figure(shown, truth, evaluation, views, heights, unit, words))
+    )
 
 
 def _figure(
@@ -78,9 +92,13 @@ def _figure(
         if view.turned:
             axes.invert_yaxis()
     handles, labels = top.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=9, frameon=False)
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=len(labels), fontsize=9, frameon=False
+    )
     if evaluation is not None and top.collections:
-        figure.colorbar(top.collections[0], ax=[top, side], label="position error (m)", fraction=0.045, pad=0.02)
+        figure.colorbar(
+            top.collections[0], ax=[top, side], label="position error (m)", fraction=0.045, pad=0.02
+        )
     figure.suptitle(title, fontsize=11)
     return figure
 
@@ -99,14 +117,20 @@ def write_ply(path: Path | str, points: FloatArray, colors: UInt8Array | None = 
         ValueError: shapes disagree.
         OutputError: the file cannot be written.
     """
-    if points.ndim != 2 or points.shape[1] != 3 or (colors is not None and colors.shape != points.shape):
+    if (
+        points.ndim != 2
+        or points.shape[1] != 3
+        or (colors is not None and colors.shape != points.shape)
+    ):
         raise ValueError(
             f"expected points (N, 3) and as many colours, found {points.shape} and "
             f"{None if colors is None else colors.shape}"
         )
     finite = np.isfinite(points).all(axis=1)
     if not finite.all():
-        _log.warning("%s: %d points are not finite and were left out", path, np.count_nonzero(~finite))
+        _log.warning(
+            "%s: %d points are not finite and were left out", path, np.count_nonzero(~finite)
+        )
     fields = [(name, "<f4") for name in AXES]
     if colors is not None:
         fields += [(name, "u1") for name in ("red", "green", "blue")]
@@ -119,12 +143,20 @@ def write_ply(path: Path | str, points: FloatArray, colors: UInt8Array | None = 
     kinds = {"<f4": "float", "u1": "uchar"}
     header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(vertices)}"]
     header += [f"property {kinds[kind]} {name}" for name, kind in fields]
-    write_atomic(path, ("\n".join([*header, "end_header"]) + "\n").encode("ascii") + vertices.tobytes())
+    write_atomic(
+        path, ("\n".join([*header, "end_header"]) + "\n").encode("ascii") + vertices.tobytes()
+    )
 
 
-def _compare(estimate: Trajectory, ground_truth: Trajectory | None, align: Alignment) -> tuple[Evaluation | None, str]:
+def _compare(
+    estimate: Trajectory, ground_truth: Trajectory | None, align: Alignment
+) -> tuple[Evaluation | None, str]:
     """The evaluation, where there can be one, and the line of text under the title."""
-    length = f"{estimate.path_length_m:.3g} map units" if align == "sim3" else _length(estimate.path_length_m)
+    length = (
+        f"{estimate.path_length_m:.3g} map units"
+        if align == "sim3"
+        else _length(estimate.path_length_m)
+    )
     plain = f"{len(estimate)} poses, {length}"
     if ground_truth is None:
         return None, f"{plain}, no ground truth"
@@ -132,7 +164,10 @@ def _compare(estimate: Trajectory, ground_truth: Trajectory | None, align: Align
         evaluation = evaluate(estimate, ground_truth, align)
     except TrajectoryError as error:
         _log.warning("trajectory drawn without ground truth: %s", error)
-        return None, f"{plain}, not compared with the ground truth ({str(error).split(':')[0][:60]})"
+        return (
+            None,
+            f"{plain}, not compared with the ground truth ({str(error).split(':')[0][:60]})",
+        )
     figures = evaluation.absolute.statistics
     scale = f", scale {evaluation.absolute.scale:.4g}" if align == "sim3" else ""
     return evaluation, (
@@ -157,7 +192,14 @@ def _draw(
 
     if truth is not None:
         line = broken(truth.timestamps, truth.positions)[:, columns]
-        axes.plot(line[:, 0], line[:, 1], color="0.35", linewidth=1.2, linestyle=(0, (4, 2)), label="ground truth")
+        axes.plot(
+            line[:, 0],
+            line[:, 1],
+            color="0.35",
+            linewidth=1.2,
+            linestyle=(0, (4, 2)),
+            label="ground truth",
+        )
     line = broken(shown.timestamps, shown.positions)[:, columns]
     if evaluation is None:
         axes.plot(line[:, 0], line[:, 1], color="tab:blue", linewidth=1.8, label="estimate")
@@ -181,7 +223,15 @@ def _draw(
     for row, marker, label in ((0, "o", "start"), (-1, "s", "end")):
         if len(shown):
             at = shown.positions[row, columns]
-            axes.plot(*at, marker, color="white", markeredgecolor="black", markersize=7, zorder=4, label=label)
+            axes.plot(
+                *at,
+                marker,
+                color="white",
+                markeredgecolor="black",
+                markersize=7,
+                zorder=4,
+                label=label,
+            )
     axes.set_xlabel(f"{AXES[columns[0]]} ({unit})")
     axes.set_ylabel(f"{AXES[columns[1]]} ({unit})")
     axes.grid(True, color="0.9", linewidth=0.8)

@@ -93,7 +93,15 @@ def _plot_trajectory(path: Path, results: Results, scene: Callable[[], Scene]) -
 
 def _write_report(path: Path, results: Results, scene: Callable[[], Scene]) -> None:
     metrics = results.metrics | notice_metrics(results.notices)
-    write_report(path, results.slam, results.record, results.trajectory, results.evaluation, metrics, results.samples)
+    write_report(
+        path,
+        results.slam,
+        results.record,
+        results.trajectory,
+        results.evaluation,
+        metrics,
+        results.samples,
+    )
 
 
 # In the order of writing. The map is the largest file by far: where it finds no room, the others are kept.
@@ -121,12 +129,17 @@ def parse_outputs(text: str) -> tuple[str, ...]:
     unknown = [name for name in names if name not in OUTPUTS]
     if unknown or not names:
         found = f"no output {unknown[0]!r}" if unknown else "no name in --outputs"
-        raise ConfigError(f"{found}: expected one or several of {', '.join(OUTPUTS)}, separated by commas")
+        raise ConfigError(
+            f"{found}: expected one or several of {', '.join(OUTPUTS)}, separated by commas"
+        )
     return names
 
 
 def write_results(
-    output: OutputFolder, results: Results, outputs: Iterable[str] = OUTPUTS, stop: Callable[[], bool] = never
+    output: OutputFolder,
+    results: Results,
+    outputs: Iterable[str] = OUTPUTS,
+    stop: Callable[[], bool] = never,
 ) -> None:
     """Write every result file but the log.
 
@@ -145,7 +158,9 @@ def write_results(
     folder, record = output.partial, results.record
     scene = cache(partial(_scene, results))
     chosen = set(outputs)
-    needed, optional = ([w for w in WRITERS if w.output in chosen and w.needed == kind] for kind in (True, False))
+    needed, optional = (
+        [w for w in WRITERS if w.output in chosen and w.needed == kind] for kind in (True, False)
+    )
 
     def write(writer: Writer) -> bool:
         return _succeeds(folder / writer.file, lambda path: writer.write(path, results, scene))
@@ -160,7 +175,9 @@ def write_results(
     left_out = _write_optional(folder, optional, write, stop)
     results.metrics["results_not_written"] = left_out + len(missing)
     if missing and record.failure is None:
-        record.failure = OutputError(f"{' and '.join(missing)} could not be written, the other results are there")
+        record.failure = OutputError(
+            f"{' and '.join(missing)} could not be written, the other results are there"
+        )
     # Another file may have taken the last of the room: the metrics of before say nearly the same.
     _succeeds(folder / METRICS, lambda path: _write_metrics(path, results))
 
@@ -198,7 +215,13 @@ def _write_optional(
         # What matters is written: it is not dropped for a picture.
         (folder / left[0]).unlink(missing_ok=True)
     if left:
-        notice(logger, "stopped", "%s not written: the run was stopped", ", ".join(left), count=len(left))
+        notice(
+            logger,
+            "stopped",
+            "%s not written: the run was stopped",
+            ", ".join(left),
+            count=len(left),
+        )
     return failed + len(left)
 
 
@@ -223,5 +246,7 @@ def _succeeds(path: Path, write: Callable[[Path], object]) -> bool:
 
 def _config_as_run(slam: Slam) -> Config:
     """The configuration with the concurrency that the extractor had, which may have been left open."""
-    features = slam.config.features.model_copy(update={"max_concurrency": slam.preprocessor.max_concurrency})
+    features = slam.config.features.model_copy(
+        update={"max_concurrency": slam.preprocessor.max_concurrency}
+    )
     return slam.config.model_copy(update={"features": features})

@@ -23,7 +23,11 @@ _COLUMNS = (
 
 def stage_names(record: Record) -> list[str]:
     """Stages that frames went through, in the order in which they first appeared, without the whole of a frame."""
-    return [name for name in dict.fromkeys(name for lap in record.stage_ms for name in lap) if name != "frame"]
+    return [
+        name
+        for name in dict.fromkeys(name for lap in record.stage_ms for name in lap)
+        if name != "frame"
+    ]
 
 
 def write_frames(path: Path | str, record: Record) -> None:
@@ -36,10 +40,14 @@ def write_frames(path: Path | str, record: Record) -> None:
     stages = stage_names(record)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*_COLUMNS, *(f"stage_{name.replace(' ', '_')}_ms" for name in stages), "reason"])
+    writer.writerow(
+        [*_COLUMNS, *(f"stage_{name.replace(' ', '_')}_ms" for name in stages), "reason"]
+    )
     rows = zip(record.results, record.read_ms, record.frame_ms, record.stage_ms, strict=True)
     for result, read_ms, frame_ms, lap in rows:
-        times = [_number(value, 3) for value in (read_ms, frame_ms, *(lap.get(name) for name in stages))]
+        times = [
+            _number(value, 3) for value in (read_ms, frame_ms, *(lap.get(name) for name in stages))
+        ]
         writer.writerow([*_what_was_seen(result), *times, result.reason])
     write_atomic(path, text.getvalue())
 

@@ -82,21 +82,37 @@ def ground_heights(slam_map: Map, part: int) -> GroundHeights:
     Cameras must be within 20° of level: their y axes say roughly where down is.
     """
     rows = np.flatnonzero(slam_map.keyframes["part"] == part)
-    asked = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), _MOST_KEYFRAMES)).astype(np.int64))
+    asked = np.unique(
+        np.linspace(0, len(rows) - 1, min(len(rows), _MOST_KEYFRAMES)).astype(np.int64)
+    )
     if len(rows) == 0:
         return GroundHeights(np.zeros(0), 0)
     surroundings = [_surroundings(slam_map, rows, int(at)) for at in asked]
-    down = [_unit(slam_map.T_world_keyframe[_window(rows, int(at)), :3, 1].mean(axis=0)) for at in asked]
-    first = [find_ground(points, d, _FIRST_TILT, _FIRST_STEP) for points, d in zip(surroundings, down, strict=True)]
+    down = [
+        _unit(slam_map.T_world_keyframe[_window(rows, int(at)), :3, 1].mean(axis=0)) for at in asked
+    ]
+    first = [
+        find_ground(points, d, _FIRST_TILT, _FIRST_STEP)
+        for points, d in zip(surroundings, down, strict=True)
+    ]
     found = [i for i, plane in enumerate(first) if plane is not None]
     if not found:
         return GroundHeights(np.zeros(0), len(asked))
-    down = _agreed(np.array(found), np.array([plane.down for plane in first if plane is not None]), len(asked))
-    second = [find_ground(points, d, _SECOND_TILT, _SECOND_STEP) for points, d in zip(surroundings, down, strict=True)]
-    return GroundHeights(np.array([plane.height for plane in second if plane is not None]), len(asked))
+    down = _agreed(
+        np.array(found), np.array([plane.down for plane in first if plane is not None]), len(asked)
+    )
+    second = [
+        find_ground(points, d, _SECOND_TILT, _SECOND_STEP)
+        for points, d in zip(surroundings, down, strict=True)
+    ]
+    return GroundHeights(
+        np.array([plane.height for plane in second if plane is not None]), len(asked)
+    )
 
 
-def find_ground(points: FloatArray, down: FloatArray, most_tilt: float, step: float) -> Plane | None:
+def find_ground(
+    points: FloatArray, down: FloatArray, most_tilt: float, step: float
+) -> Plane | None:
     """The ground among points, or None where nothing stands out.
 
     Args:
@@ -191,7 +207,9 @@ def _significance(sums: FloatArray, thickness: int) -> FloatArray:
     above = np.zeros_like(inside)
     above[:, thickness:] = inside[:, :-thickness]
     below = sums[:, -1:] - sums[:, thickness:]
-    significance: FloatArray = (inside - above - below) / np.sqrt(np.maximum(inside + above + below, 1.0))
+    significance: FloatArray = (inside - above - below) / np.sqrt(
+        np.maximum(inside + above + below, 1.0)
+    )
     return significance
 
 

@@ -107,7 +107,10 @@ def pair_offsets(left: UInt8Array, right: UInt8Array) -> PairOffsets:
     scale = max(round(left.shape[1] / _WIDTH), 1)
     if scale > 1:
         size = (left.shape[1] // scale, left.shape[0] // scale)
-        left, right = (np.asarray(cv2.resize(i, size, interpolation=cv2.INTER_AREA), np.uint8) for i in (left, right))
+        left, right = (
+            np.asarray(cv2.resize(i, size, interpolation=cv2.INTER_AREA), np.uint8)
+            for i in (left, right)
+        )
     corners = cv2.goodFeaturesToTrack(left, _POINTS, 0.01, left.shape[1] / 40.0)
     if corners is None or len(corners) < _LEAST_POINTS:
         return nothing
@@ -166,7 +169,9 @@ def misaligned_rows(pairs: List[PairOffsets]) -> str | None:
         return None
     offsets = np.array([np.median(pair.rows) for pair in clear])
     apart = float(np.median([_row_distance(pair) for pair in clear]))
-    if len(clear) >= _EARLY_FRAMES and np.std(offsets) > _UNSTEADY_PX + 0.1 * abs(float(np.median(offsets))):
+    if len(clear) >= _EARLY_FRAMES and np.std(offsets) > _UNSTEADY_PX + 0.1 * abs(
+        float(np.median(offsets))
+    ):
         return (
             f"rows of left and right images agree at times only (their offset goes from {offsets.min():.1f} to "
             f"{offsets.max():.1f} px): is the right image of another moment?"
@@ -184,11 +189,18 @@ def hopeless_rows(pairs: List[PairOffsets]) -> bool:
     vain."""
     clear = [pair for pair in pairs if len(pair) >= _LEAST_POINTS]
     offsets = np.array([np.median(pair.rows) for pair in clear])
-    return len(clear) >= 3 and bool(np.abs(offsets).min() >= _HOPELESS_PX and np.ptp(offsets) <= _STEADY_PX)
+    return len(clear) >= 3 and bool(
+        np.abs(offsets).min() >= _HOPELESS_PX and np.ptp(offsets) <= _STEADY_PX
+    )
 
 
 def depth_out_of_range(
-    known: float, median_m: float, in_range: float, limits: DepthConfig, scale: float | None, too_near: float = 0.0
+    known: float,
+    median_m: float,
+    in_range: float,
+    limits: DepthConfig,
+    scale: float | None,
+    too_near: float = 0.0,
 ) -> str:
     """What is wrong with the depth of the first frames; empty for nothing.
 
@@ -201,7 +213,9 @@ def depth_out_of_range(
         too_near: share of the known depths that are nearer than what is used.
     """
     if known < _LEAST_KNOWN:
-        return f"the first depth images are empty: {100.0 * known:.1f} % of their pixels have a depth"
+        return (
+            f"the first depth images are empty: {100.0 * known:.1f} % of their pixels have a depth"
+        )
     if too_near > _MOST_TOO_NEAR and in_range >= _LEAST_IN_RANGE:
         return (
             f"{100.0 * too_near:.0f} % of the first depths are below depth.min_m, {limits.min_m:g}, and not used "
@@ -209,7 +223,11 @@ def depth_out_of_range(
         )
     if in_range >= _LEAST_IN_RANGE:
         return ""
-    limit = f"depth.max_m is {limits.max_m:g}" if median_m > limits.max_m else f"depth.min_m is {limits.min_m:g}"
+    limit = (
+        f"depth.max_m is {limits.max_m:g}"
+        if median_m > limits.max_m
+        else f"depth.min_m is {limits.min_m:g}"
+    )
     return f"median depth {_metres(median_m)} m, {limit}: {_scale_hint(median_m, limits, scale)}"
 
 
@@ -287,7 +305,9 @@ class InputChecks:
     def _judge_early(self, depth_scale: float | None) -> None:
         swapped = swapped_sides(self._pairs)
         if swapped is not None:
-            raise InputError(f"{swapped}: exchange the folders of the images, or the cameras in the calibration")
+            raise InputError(
+                f"{swapped}: exchange the folders of the images, or the cameras in the calibration"
+            )
         rows = misaligned_rows(self._pairs)
         if rows is not None and hopeless_rows(self._pairs) and self._late_pairs() is None:
             raise InputError(rows)
@@ -297,10 +317,15 @@ class InputChecks:
             depth = np.concatenate([part.ravel() for part in self._depths])
             known = depth[depth > 0]
             inside = (known >= self._limits.min_m) & (known <= self._limits.max_m)
-            median, used = (float(np.median(known)), float(inside.mean())) if len(known) else (0.0, 0.0)
+            median, used = (
+                (float(np.median(known)), float(inside.mean())) if len(known) else (0.0, 0.0)
+            )
             share = len(known) / max(len(depth), 1)
             near = float(np.mean(known < self._limits.min_m)) if len(known) else 0.0
-            self._tell("depth_range", depth_out_of_range(share, median, used, self._limits, depth_scale, near))
+            self._tell(
+                "depth_range",
+                depth_out_of_range(share, median, used, self._limits, depth_scale, near),
+            )
             self._depths = []
 
     def _judge_rows(self) -> None:
@@ -309,7 +334,11 @@ class InputChecks:
 
     def _late_pairs(self) -> str | None:
         own = [_row_distance(pair) for pair in self._pairs if len(pair) >= _LEAST_POINTS]
-        medians = {late: float(np.median(rows)) for late, rows in self._others.items() if len(rows) >= _LEAST_FITTING}
+        medians = {
+            late: float(np.median(rows))
+            for late, rows in self._others.items()
+            if len(rows) >= _LEAST_FITTING
+        }
         if not medians:
             return None
         late = min(medians, key=lambda step: medians[step])
@@ -330,13 +359,17 @@ class InputChecks:
             notice(logger, topic, "%s", text)
 
 
-def _follow(left: UInt8Array, right: UInt8Array, corners: Float32Array) -> tuple[Float32Array, Float32Array, BoolArray]:
+def _follow(
+    left: UInt8Array, right: UInt8Array, corners: Float32Array
+) -> tuple[Float32Array, Float32Array, BoolArray]:
     """Where corners (N, 1, 2) of the left image are in the right one and, back from there, in the left one, (N, 2)
     each; whether they were found."""
     stop = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 20, 0.03)
     window = (_WINDOW, _WINDOW)
 
-    def follow(image: UInt8Array, other: UInt8Array, points: Float32Array) -> tuple[Float32Array, UInt8Array]:
+    def follow(
+        image: UInt8Array, other: UInt8Array, points: Float32Array
+    ) -> tuple[Float32Array, UInt8Array]:
         there, found, _ = cv2.calcOpticalFlowPyrLK(
             image, other, points, points.copy(), winSize=window, maxLevel=_LEVELS, criteria=stop
         )
@@ -366,10 +399,20 @@ def _metres(value: float) -> str:
 def _scale_hint(median_m: float, limits: DepthConfig, scale: float | None) -> str:
     if scale is None:
         factor = median_m / _USUAL_DEPTH_M
-        return f"depths are about {factor:,.0f} times too large" if factor > 1 else "depths are too small"
-    fitting = [usual for usual in _USUAL_SCALES if limits.min_m <= median_m * scale / usual <= limits.max_m]
+        return (
+            f"depths are about {factor:,.0f} times too large"
+            if factor > 1
+            else "depths are too small"
+        )
+    fitting = [
+        usual for usual in _USUAL_SCALES if limits.min_m <= median_m * scale / usual <= limits.max_m
+    ]
     if not fitting:
         return f"does depth_scale, {scale:g} units per metre, fit the files?"
-    odd = {usual: abs(float(np.log(median_m * scale / usual / _USUAL_DEPTH_M))) for usual in fitting}
-    likely = [usual for usual in fitting if odd[usual] < np.log(_ABOUT_USUAL)] or [min(fitting, key=odd.__getitem__)]
+    odd = {
+        usual: abs(float(np.log(median_m * scale / usual / _USUAL_DEPTH_M))) for usual in fitting
+    }
+    likely = [usual for usual in fitting if odd[usual] < np.log(_ABOUT_USUAL)] or [
+        min(fitting, key=odd.__getitem__)
+    ]
     return f"is depth_scale {' or '.join(f'{usual:g}' for usual in likely)} instead of {scale:g}?"

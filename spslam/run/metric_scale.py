@@ -126,9 +126,13 @@ def check_scale(request: ScaleRequest, sequence: Sequence, frames: range) -> Non
         return
     for frame in (request.first, request.second):
         if frame not in frames:
-            raise ConfigError(f"--scale: frame {frame} is not read; expected two of {_describe_frames(frames)}")
+            raise ConfigError(
+                f"--scale: frame {frame} is not read; expected two of {_describe_frames(frames)}"
+            )
     if isinstance(request, TrueDistance) and sequence.ground_truth is None:
-        raise ConfigError(f"--scale ground-truth: {sequence.name} has none; give a height or a distance")
+        raise ConfigError(
+            f"--scale ground-truth: {sequence.name} has none; give a height or a distance"
+        )
 
 
 def estimate_scale(
@@ -154,23 +158,36 @@ def estimate_scale(
     if isinstance(request, CameraHeight):
         return _from_ground(request, slam_map, part)
     frames = (request.first, request.second)
-    units = _distance(trajectory, _seconds(frames, stamps), frames, "pose in the main part of the map")
+    units = _distance(
+        trajectory, _seconds(frames, stamps), frames, "pose in the main part of the map"
+    )
     if units <= _SHORTEST_SHARE * trajectory.path_length_m:
         raise ScaleError(
             f"the camera was in one place at frames {frames[0]} and {frames[1]}: choose two that are farther apart"
         )
     if isinstance(request, KnownDistance):
-        return MetricScale(request.metres / units, f"{request.metres:g} m from frame {frames[0]} to {frames[1]}")
+        return MetricScale(
+            request.metres / units, f"{request.metres:g} m from frame {frames[0]} to {frames[1]}"
+        )
     if ground_truth is None:
-        raise ScaleError("there is no ground truth to take the scale from; give a height or a distance")
+        raise ScaleError(
+            "there is no ground truth to take the scale from; give a height or a distance"
+        )
     metres = _distance(ground_truth, _seconds(frames, stamps), frames, "ground truth")
     if not metres > 0:
-        raise ScaleError(f"the ground truth of frames {frames[0]} and {frames[1]} is one place: choose two others")
-    return MetricScale(metres / units, f"ground truth, {metres:.4g} m from frame {frames[0]} to {frames[1]}")
+        raise ScaleError(
+            f"the ground truth of frames {frames[0]} and {frames[1]} is one place: choose two others"
+        )
+    return MetricScale(
+        metres / units, f"ground truth, {metres:.4g} m from frame {frames[0]} to {frames[1]}"
+    )
 
 
 def apply_scale(
-    request: ScaleRequest | None, slam: Slam, stamps: dict[int, float], ground_truth: Trajectory | None
+    request: ScaleRequest | None,
+    slam: Slam,
+    stamps: dict[int, float],
+    ground_truth: Trajectory | None,
 ) -> Scaling:
     """Give the main part of a finished run's map its size in metres.
 
@@ -185,12 +202,18 @@ def apply_scale(
     if request is not None:
         try:
             if not slam.mapping:
-                raise ScaleError("a map that is only tracked against keeps its size: leave --scale out")
-            found = estimate_scale(request, slam.map, slam.main_part, slam.trajectory(), stamps, ground_truth)
+                raise ScaleError(
+                    "a map that is only tracked against keeps its size: leave --scale out"
+                )
+            found = estimate_scale(
+                request, slam.map, slam.main_part, slam.trajectory(), stamps, ground_truth
+            )
             slam.rescale(found.factor, found.description + _which_part(slam))
         except SpslamError as error:
             logger.warning("the map keeps its size: %s", error)
-            return Scaling(scale_source(slam.map), refusal=ScaleError(f"results are not to scale: {error}"))
+            return Scaling(
+                scale_source(slam.map), refusal=ScaleError(f"results are not to scale: {error}")
+            )
         logger.info("map units made metres, factor %.6g: %s", found.factor, found.description)
         return Scaling(scale_source(slam.map), found.factor)
     return Scaling(scale_source(slam.map))
@@ -220,7 +243,9 @@ def _from_ground(request: CameraHeight, slam_map: Map, part: int) -> MetricScale
             f"the height over the ground varies by {100 * found.spread:.0f} % between key frames, "
             f"expected at most {100 * _MOST_SPREAD:.0f} %: give a distance instead"
         )
-    logger.info("camera %.6g map units over the ground, ± %.1f %%", found.median, 100 * found.spread)
+    logger.info(
+        "camera %.6g map units over the ground, ± %.1f %%", found.median, 100 * found.spread
+    )
     return MetricScale(
         request.metres / found.median,
         f"camera height {request.metres:g} m over the ground of {count} of {of} key frames",
@@ -234,7 +259,9 @@ def _seconds(frames: tuple[int, int], stamps: dict[int, float]) -> list[float]:
     return [stamps[frame] for frame in frames]
 
 
-def _distance(trajectory: Trajectory, seconds: list[float], frames: tuple[int, int], what: str) -> float:
+def _distance(
+    trajectory: Trajectory, seconds: list[float], frames: tuple[int, int], what: str
+) -> float:
     """How far apart two frames are on a trajectory, each by its time."""
     positions = []
     for frame, second in zip(frames, seconds, strict=True):
@@ -253,14 +280,18 @@ def _metres(text: str) -> float:
     except ValueError:
         value = np.nan
     if not _LEAST_M <= value <= _MOST_M:
-        raise ValueError(f"metres must be a number from {_LEAST_M:g} to {_MOST_M:g}, found {one_line(text)!r}")
+        raise ValueError(
+            f"metres must be a number from {_LEAST_M:g} to {_MOST_M:g}, found {one_line(text)!r}"
+        )
     return value
 
 
 def _frames(cells: list[str]) -> tuple[int, int]:
     frames = [int(cell) if cell.isdecimal() and len(cell) <= _MOST_DIGITS else -1 for cell in cells]
     if min(frames) < 0 or frames[0] == frames[1]:
-        raise ValueError(f"two different frames are needed, counted from 0, found {' and '.join(map(one_line, cells))}")
+        raise ValueError(
+            f"two different frames are needed, counted from 0, found {' and '.join(map(one_line, cells))}"
+        )
     return frames[0], frames[1]
 
 

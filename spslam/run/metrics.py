@@ -30,7 +30,15 @@ if TYPE_CHECKING:
 Figure = float | int | str | None
 Metrics = dict[str, Figure | list[dict[str, Figure]]]
 
-_VERSIONED = ("torch", "openvino", "onnxruntime", "numpy", "opencv-python-headless", "g2opy", "scipy")
+_VERSIONED = (
+    "torch",
+    "openvino",
+    "onnxruntime",
+    "numpy",
+    "opencv-python-headless",
+    "g2opy",
+    "scipy",
+)
 
 
 @dataclass
@@ -117,7 +125,9 @@ def compute_metrics(
         **row_figures(sequence.ground_truth, "ground_truth"),
         **_recall(record, missing, evaluation),
         **_health(sequence, record),
-        "body_fixed_share": float(np.mean(list(statistics.left_out.values()))) if statistics.left_out else 0.0,
+        "body_fixed_share": float(np.mean(list(statistics.left_out.values())))
+        if statistics.left_out
+        else 0.0,
         "body_fixed_frames": len(statistics.left_out),
         "losses_count": len(statistics.losses),
         "losses": [asdict(loss) for loss in statistics.losses],
@@ -135,7 +145,10 @@ def notice_metrics(notices: list[Notice]) -> Metrics:
 
 def versions() -> dict[str, str | None]:
     """Versions of spslam, Python and the packages that results depend on."""
-    found: dict[str, str | None] = {"version_spslam": __version__, "version_python": platform.python_version()}
+    found: dict[str, str | None] = {
+        "version_spslam": __version__,
+        "version_python": platform.python_version(),
+    }
     for name in _VERSIONED:
         key = "version_" + name.removesuffix("-python-headless")
         try:
@@ -167,7 +180,9 @@ def _skipped(sequence: Sequence, record: Record) -> int:
 def _left_out(sequence: Sequence, record: Record) -> list[LeftOut]:
     """What the recording holds and is no frame, up to the last one that was tracked where the run ended early."""
     if (record.stopped or record.failure) and record.results:
-        return [entry for entry in sequence.left_out if entry.stamp_s <= record.results[-1].timestamp]
+        return [
+            entry for entry in sequence.left_out if entry.stamp_s <= record.results[-1].timestamp
+        ]
     return list(sequence.left_out)
 
 
@@ -184,14 +199,19 @@ def _times(sequence: Sequence, record: Record, left_out: list[LeftOut]) -> Metri
     stamps = np.array([result.timestamp for result in record.results])
     duplicates = sum(entry.reason == EQUAL_STAMP for entry in left_out)
     summary = summarize_times(stamps, sequence.time_unit, duplicates, len(left_out))
-    return {"time_stamps": str(summary), **{f"time_{key}": value for key, value in asdict(summary).items()}}
+    return {
+        "time_stamps": str(summary),
+        **{f"time_{key}": value for key, value in asdict(summary).items()},
+    }
 
 
 def _first_tracked(record: Record, trajectory: Trajectory) -> int | None:
     """Index of the first frame with a pose; for mono it may have got it frames later."""
     if len(trajectory) == 0:
         return None
-    nearest = min(record.results, key=lambda result: abs(result.timestamp - trajectory.timestamps[0]))
+    nearest = min(
+        record.results, key=lambda result: abs(result.timestamp - trajectory.timestamps[0])
+    )
     return nearest.index
 
 
@@ -203,7 +223,11 @@ def _initialisation_delay(record: Record) -> float | None:
 
 def _start_to_first_pose(record: Record) -> float | None:
     """Seconds from the process's start until the first frame that was tracked when it came had its pose."""
-    done = (done for result, done in zip(record.results, record.done_s, strict=True) if result.T_world_cam is not None)
+    done = (
+        done
+        for result, done in zip(record.results, record.done_s, strict=True)
+        if result.T_world_cam is not None
+    )
     first = next(done, None)
     return None if first is None else record.begun_s + first
 
@@ -213,12 +237,19 @@ def _recall(record: Record, missing: int, evaluation: Evaluation | str | None) -
     if not isinstance(evaluation, Evaluation):
         return dict.fromkeys(map(recall_key, RECALL_DISTANCES_M))
     stamps = np.array([result.timestamp for result in record.results])
-    judged = int(np.count_nonzero(in_reach(stamps, evaluation.ground_truth.timestamps, evaluation.max_difference)))
+    judged = int(
+        np.count_nonzero(
+            in_reach(stamps, evaluation.ground_truth.timestamps, evaluation.max_difference)
+        )
+    )
     return {**recall(evaluation, judged + missing)}
 
 
 def _errors(
-    sequence: Sequence, trajectory: Trajectory, evaluation: Evaluation | str | None, scaling: Scaling
+    sequence: Sequence,
+    trajectory: Trajectory,
+    evaluation: Evaluation | str | None,
+    scaling: Scaling,
 ) -> Metrics:
     if isinstance(evaluation, Evaluation):
         return {**evaluation.as_metrics(), "scale_error_percent": evaluation.scale_error_percent}
@@ -233,7 +264,9 @@ def _errors(
         "scale_error_percent": None,
         # Metres only where the sensor or the map knows them.
         "path_length_m": trajectory.path_length_m if _metric(sequence, scaling) else None,
-        "ground_truth_frame": sequence.ground_truth.frame if sequence.ground_truth is not None else None,
+        "ground_truth_frame": sequence.ground_truth.frame
+        if sequence.ground_truth is not None
+        else None,
         "not_compared": evaluation,
     }
 
@@ -257,7 +290,10 @@ def _health(sequence: Sequence, record: Record) -> Metrics:
 
 
 def _median_p5(name: str, values: list[int] | list[float]) -> Metrics:
-    return {f"{name}_median": _median(values), f"{name}_p5": float(np.percentile(values, 5)) if values else None}
+    return {
+        f"{name}_median": _median(values),
+        f"{name}_p5": float(np.percentile(values, 5)) if values else None,
+    }
 
 
 def _median(values: ArrayLike) -> float | None:

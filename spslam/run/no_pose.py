@@ -19,7 +19,9 @@ def no_pose_error(sequence: Sequence, record: Record, cause: str) -> SpslamError
         cause: why, where that is known; empty: the most frequent reason of the frames counts.
     """
     if sequence.sensor == "mono" and len(record.results) == 1:
-        return DatasetError(f"{sequence.name}: a single camera needs at least 2 frames to start, found 1")
+        return DatasetError(
+            f"{sequence.name}: a single camera needs at least 2 frames to start, found 1"
+        )
     if not cause:
         cause = _most_frequent([result.reason for result in record.results if result.reason])
     causes = "; ".join([*record.causes, cause])
@@ -35,5 +37,7 @@ def _most_frequent(reasons: list[str]) -> str:
     kinds = [_NUMBER.sub("#", reason) for reason in reasons]
     # The latest of equally frequent ones: the first frame cannot but wait for a second.
     most = max(dict.fromkeys(reversed(kinds)), key=kinds.count)
-    latest = next(reason for reason, kind in zip(reasons[::-1], kinds[::-1], strict=True) if kind == most)
+    latest = next(
+        reason for reason, kind in zip(reasons[::-1], kinds[::-1], strict=True) if kind == most
+    )
     return f"{kinds.count(most)} times: {latest}"

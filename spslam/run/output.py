@@ -79,9 +79,13 @@ class OutputFolder:
             _refuse_foreign(self._wanted)
         try:
             self._wanted.parent.mkdir(parents=True, exist_ok=True)
-            name = tempfile.mkdtemp(dir=self._wanted.parent, prefix=f".{self._wanted.name}.", suffix=_PARTIAL)
+            name = tempfile.mkdtemp(
+                dir=self._wanted.parent, prefix=f".{self._wanted.name}.", suffix=_PARTIAL
+            )
         except OSError as error:
-            raise OutputError(f"cannot write results to {wanted}: {error.strerror or error}") from None
+            raise OutputError(
+                f"cannot write results to {wanted}: {error.strerror or error}"
+            ) from None
         self.partial = Path(name)
         self._claim = claim_folder(self.partial)
         self._moving = Lock()
@@ -134,13 +138,19 @@ class OutputFolder:
             else:
                 self.partial.rename(final)
         except OSError as error:
-            raise OutputError(f"cannot move results to {final}: {error.strerror or error}") from None
+            raise OutputError(
+                f"cannot move results to {final}: {error.strerror or error}"
+            ) from None
         return final
 
     def _move_to_free(self) -> Path:
         """Put the folder in the first place that is free."""
         for number in count(1):
-            path = self._wanted if number == 1 else self._wanted.with_name(f"{self._wanted.name}-{number}")
+            path = (
+                self._wanted
+                if number == 1
+                else self._wanted.with_name(f"{self._wanted.name}-{number}")
+            )
             if os.path.lexists(path):
                 continue
             try:
@@ -149,7 +159,9 @@ class OutputFolder:
                 # Another run was there first.
                 if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
                     continue
-                raise OutputError(f"cannot move results to {path}: {error.strerror or error}") from None
+                raise OutputError(
+                    f"cannot move results to {path}: {error.strerror or error}"
+                ) from None
             return path
         raise AssertionError("numbers do not end")
 
@@ -195,7 +207,9 @@ def read_run_config(folder: Path) -> Config:
     try:
         return load_config(path)
     except ConfigError as error:
-        notice(_LOG, "run_config_unreadable", "the built-in configuration is used instead: %s", error)
+        notice(
+            _LOG, "run_config_unreadable", "the built-in configuration is used instead: %s", error
+        )
         return Config()
 
 
@@ -207,7 +221,9 @@ def _replace(final: Path, partial: Path) -> None:
             remove_folder(partial)
             return
         # Where the system cannot do it in one step, the next run beside it puts back what a kill between two leaves.
-        replaced = Path(tempfile.mkdtemp(dir=final.parent, prefix=f".{final.name}.", suffix=_REPLACED))
+        replaced = Path(
+            tempfile.mkdtemp(dir=final.parent, prefix=f".{final.name}.", suffix=_REPLACED)
+        )
         moved = claim_folder(replaced)
         try:
             final.rename(replaced / final.name)
@@ -241,7 +257,11 @@ def _unmark(folder: Path, claim: Claim | None) -> None:
 def _tidy_up(parent: Path) -> None:
     """Remove what killed processes left in a folder, and put back the runs that they were about to replace."""
     try:
-        left = [path for path in parent.iterdir() if path.name.startswith(".") and path.suffix in (_PARTIAL, _REPLACED)]
+        left = [
+            path
+            for path in parent.iterdir()
+            if path.name.startswith(".") and path.suffix in (_PARTIAL, _REPLACED)
+        ]
     except OSError:
         return
     for folder in left:
@@ -253,7 +273,12 @@ def _tidy_up(parent: Path) -> None:
                 if run.is_dir() and not os.path.lexists(parent / run.name):
                     with suppress(OSError):
                         run.rename(parent / run.name)
-                        notice(_LOG, "run_put_back", "%s is back: a run that was to replace it was killed", run.name)
+                        notice(
+                            _LOG,
+                            "run_put_back",
+                            "%s is back: a run that was to replace it was killed",
+                            run.name,
+                        )
         remove_folder(folder)
         _LOG.info("removed %s, which a killed process left", folder)
 
@@ -266,7 +291,9 @@ def _refuse_foreign(path: Path) -> None:
             f"--out must be a folder of its own, found a {'link' if path.is_symlink() else 'file'}: {path}"
         )
     if os.path.ismount(path):
-        raise OutputError(f"{path} is a mount point, which cannot be replaced as a whole: give --out a folder in it")
+        raise OutputError(
+            f"{path} is a mount point, which cannot be replaced as a whole: give --out a folder in it"
+        )
     # A mark is what a process that was killed left.
     names = {entry.name for entry in path.iterdir()} - {OWNER}
     if not names:
@@ -296,7 +323,9 @@ class _LogFile(logging.FileHandler):
         if not self._failed:
             self._failed = True
             error = sys.exc_info()[1]
-            notice(_LOG, "output_failed", "%s is not complete: %s", Path(self.baseFilename).name, error)
+            notice(
+                _LOG, "output_failed", "%s is not complete: %s", Path(self.baseFilename).name, error
+            )
 
 
 class RunLog:
@@ -304,7 +333,9 @@ class RunLog:
 
     def __init__(self) -> None:
         self._logger = logging.getLogger("spslam")
-        self._early = logging.handlers.MemoryHandler(_EARLY_RECORDS, flushLevel=logging.CRITICAL + 1)
+        self._early = logging.handlers.MemoryHandler(
+            _EARLY_RECORDS, flushLevel=logging.CRITICAL + 1
+        )
         self._file: logging.FileHandler | None = None
         self._notices = NoticeHandler()
         self._level_before = self._logger.level
@@ -344,7 +375,10 @@ class RunLog:
         self._file = None
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         self.close()
         self._logger.removeHandler(self._notices)

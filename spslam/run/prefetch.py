@@ -118,7 +118,9 @@ def _timed(frames: Iterable[Frame]) -> Iterator[tuple[Frame, float]]:
 
 
 def _played(
-    frames: Iterable[tuple[Frame, float]], observe: Callable[[Frame], object], stop: Callable[[], bool]
+    frames: Iterable[tuple[Frame, float]],
+    observe: Callable[[Frame], object],
+    stop: Callable[[], bool],
 ) -> Iterator[tuple[Frame, float]]:
     """Frames when their stamps say: the camera of a recorded sequence."""
     begin: float | None = None
@@ -258,7 +260,9 @@ class _Slots(Generic[Item]):
         stop: says that items which are not there yet are not wanted any more.
     """
 
-    def __init__(self, depth: int, on_drop: Callable[[Item], None] | None, stop: Callable[[], bool]) -> None:
+    def __init__(
+        self, depth: int, on_drop: Callable[[Item], None] | None, stop: Callable[[], bool]
+    ) -> None:
         self._items: deque[Item] = deque()
         self._depth = depth
         self._on_drop = on_drop

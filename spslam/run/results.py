@@ -64,20 +64,37 @@ class Results:
         """The results of a finished run; `labels` are taken over into its metrics."""
         trajectory, align = slam.trajectory(), _alignment(slam, sequence)
         evaluation = compare(trajectory, sequence, align)
-        metrics = compute_metrics(sequence, record, trajectory, evaluation, slam.statistics, labels, scaling)
+        metrics = compute_metrics(
+            sequence, record, trajectory, evaluation, slam.statistics, labels, scaling
+        )
         if isinstance(sequence, Disturbed):
             stamps = np.array([result.timestamp for result in record.results])
             harm = judge(sequence, stamps, trajectory, sequence.ground_truth, align == "sim3")
             metrics |= {} if harm is None else asdict(harm)
-        return cls(slam, sequence, record, scaling, samples, notices, trajectory, align, evaluation, metrics)
+        return cls(
+            slam,
+            sequence,
+            record,
+            scaling,
+            samples,
+            notices,
+            trajectory,
+            align,
+            evaluation,
+            metrics,
+        )
 
     @property
     def title(self) -> str:
         """One line for pictures."""
-        return printable(f"{self.sequence.name}, {self.sequence.sensor}, {self.slam.config.features.extractor}")
+        return printable(
+            f"{self.sequence.name}, {self.sequence.sensor}, {self.slam.config.features.extractor}"
+        )
 
 
-def compare(trajectory: Trajectory, sequence: Sequence, align: Alignment) -> Evaluation | str | None:
+def compare(
+    trajectory: Trajectory, sequence: Sequence, align: Alignment
+) -> Evaluation | str | None:
     """The trajectory against the sequence's ground truth; None without one, a line of text if they do not compare."""
     if sequence.ground_truth is None:
         return None
@@ -87,7 +104,9 @@ def compare(trajectory: Trajectory, sequence: Sequence, align: Alignment) -> Eva
         if not isinstance(error, SpslamError):
             logger.info("the error in full", exc_info=True)
         reason = str(error) or type(error).__name__
-        notice(logger, "ground_truth_not_compared", "no comparison with the ground truth: %s", reason)
+        notice(
+            logger, "ground_truth_not_compared", "no comparison with the ground truth: %s", reason
+        )
         return reason
 
 

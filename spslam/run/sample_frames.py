@@ -79,15 +79,25 @@ class FrameSamples:
 
     def chosen(self) -> list[Sample]:
         """The frames, in their order."""
-        rows = np.linspace(0, len(self._even) - 1, min(self._most_even, len(self._even))).round().astype(int)
-        return sorted([*(self._even[row] for row in rows), *self._lost], key=lambda sample: sample.index)
+        rows = (
+            np.linspace(0, len(self._even) - 1, min(self._most_even, len(self._even)))
+            .round()
+            .astype(int)
+        )
+        return sorted(
+            [*(self._even[row] for row in rows), *self._lost], key=lambda sample: sample.index
+        )
 
 
-def _sample(frame: Frame, result: TrackResult, sighting: Sighting, before: Sighting | None) -> Sample:
+def _sample(
+    frame: Frame, result: TrackResult, sighting: Sighting, before: Sighting | None
+) -> Sample:
     seen = sighting.point_ids >= 0
     earlier = np.full((np.count_nonzero(seen), 2), np.nan)
     if before is not None:
-        _, now, then = np.intersect1d(sighting.point_ids[seen], before.point_ids, return_indices=True)
+        _, now, then = np.intersect1d(
+            sighting.point_ids[seen], before.point_ids, return_indices=True
+        )
         earlier[now] = before.pixels[then]
     height, width = frame.image.shape
     return Sample(

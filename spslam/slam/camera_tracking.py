@@ -58,22 +58,32 @@ class CameraTracking:
             watch: whether the movers look at the first frames (see `Movers.outvotes`).
         """
         for keyframe_id in keyframe_ids:
-            timestamp = float(slam_map.keyframes["timestamp"][slam_map.keyframe_rows(np.asarray(keyframe_id))])
-            self.motion.update(timestamp, geometry.inverse(slam_map.pose(keyframe_id)), keyframe_id, slam_map)
+            timestamp = float(
+                slam_map.keyframes["timestamp"][slam_map.keyframe_rows(np.asarray(keyframe_id))]
+            )
+            self.motion.update(
+                timestamp, geometry.inverse(slam_map.pose(keyframe_id)), keyframe_id, slam_map
+            )
         self.reference_id = newest
         self.movers.begin(slam_map, newest, watch)
         self.see_keyframe(newest, slam_map)
 
     # -- one frame -------------------------------------------------------------------------------------------
 
-    def find_pose(self, observations: Observations, slam_map: Map, camera: Camera) -> Tracked | None:
+    def find_pose(
+        self, observations: Observations, slam_map: Map, camera: Camera
+    ) -> Tracked | None:
         """The frame with its pose; None: no pose agrees with the map."""
         if self.state is TrackState.TRACKING:
             prediction = self.motion.predict(observations.timestamp, slam_map)
             at_once = as_read_at_once(observations, camera, self.motion.velocity)
-            tracked = self._tracker.track(at_once, slam_map, camera, prediction, self.local_map(slam_map)[1])
+            tracked = self._tracker.track(
+                at_once, slam_map, camera, prediction, self.local_map(slam_map)[1]
+            )
             if tracked is not None and self._is_doubtful(tracked, camera):
-                near = self._relocalizer.find_near(observations, slam_map, camera, self.reference_id)
+                near = self._relocalizer.find_near(
+                    observations, slam_map, camera, self.reference_id
+                )
                 tracked = max(tracked, near or tracked, key=lambda found: found.inliers)
             if tracked is not None:
                 return tracked
@@ -114,11 +124,18 @@ class CameraTracking:
         slam_map.part = slam_map.part_of(self.reference_id)
         if counts:
             self._tracker.count_visibility(slam_map, camera, tracked, local_points)
-        self.motion.update(tracked.observations.timestamp, tracked.estimate.T_cam_world, self.reference_id, slam_map)
+        self.motion.update(
+            tracked.observations.timestamp,
+            tracked.estimate.T_cam_world,
+            self.reference_id,
+            slam_map,
+        )
 
     def becomes_keyframe(self, tracked: Tracked, keyframe_id: int, slam_map: Map) -> None:
         """The frame followed last is a keyframe now."""
-        self.motion.anchor(tracked.observations.timestamp, tracked.estimate.T_cam_world, keyframe_id, slam_map)
+        self.motion.anchor(
+            tracked.observations.timestamp, tracked.estimate.T_cam_world, keyframe_id, slam_map
+        )
         self.reference_id = keyframe_id
         self.see_keyframe(keyframe_id, slam_map)
 

@@ -51,7 +51,9 @@ class FrameChecks:
         self._timestamp = frame.timestamp
         camera = tracking_camera(frame, self._config)
         if self.camera is not None and camera != self.camera:
-            raise DatasetError(f"frame {frame.index}: the camera or the sensor changed in the middle of a run")
+            raise DatasetError(
+                f"frame {frame.index}: the camera or the sensor changed in the middle of a run"
+            )
         return camera
 
 

@@ -74,7 +74,9 @@ class DepthInitializer:
             return None
         motion = tracked.estimate.T_cam_world
         velocity = geometry.se3_log(motion) / seconds
-        straight = [as_read_at_once(observations, camera, velocity) for observations in (first, second)]
+        straight = [
+            as_read_at_once(observations, camera, velocity) for observations in (first, second)
+        ]
         keyframe_id = _map_depth(slam_map, camera, straight[0])
         points = slam_map.points_seen_by(np.array([keyframe_id]))
         tracked = self._tracker.track(straight[1], slam_map, camera, motion, points)
@@ -87,7 +89,9 @@ class DepthInitializer:
 def _map_depth(slam_map: Map, camera: Camera, observations: Observations) -> int:
     """Add a key frame at the origin with a point for each key point that has depth; its id."""
     known = np.flatnonzero(np.isfinite(observations.depth))
-    keyframe_id = slam_map.add_keyframe(observations, np.eye(4), np.full(len(observations), NO_POINT))
+    keyframe_id = slam_map.add_keyframe(
+        observations, np.eye(4), np.full(len(observations), NO_POINT)
+    )
     points = camera.unproject(observations.pixels[known], observations.depth[known])
     slam_map.add_points(keyframe_id, points, known + slam_map.observation_rows(keyframe_id).start)
     return keyframe_id
@@ -106,7 +110,9 @@ class TwoViewInitializer:
         strangers: matches with the first view of each frame that has key points and does not match it.
     """
 
-    def __init__(self, config: Config, matcher: Matcher, two_view: TwoViewSolver, max_distance: float) -> None:
+    def __init__(
+        self, config: Config, matcher: Matcher, two_view: TwoViewSolver, max_distance: float
+    ) -> None:
         self._config = config.initialization
         self._ratio = config.tracking.ratio
         self._matcher = matcher
@@ -140,7 +146,9 @@ class TwoViewInitializer:
             self._renew(len(self._waiting))
         if len(observations) < self._config.min_points:
             self._set_aside(observations)
-            return f"{len(observations)} key points in the image, {self._config.min_points} are needed"
+            return (
+                f"{len(observations)} key points in the image, {self._config.min_points} are needed"
+            )
         if not self._waiting:
             self._waiting.append(observations)
             return "first view"
@@ -165,7 +173,10 @@ class TwoViewInitializer:
         solved = self._solve(pixels0, pixels1, camera)
         if isinstance(solved, str):
             self._refused += 1
-            if self._refused >= self._config.max_refused and len(self._waiting) >= self._config.min_waiting:
+            if (
+                self._refused >= self._config.max_refused
+                and len(self._waiting) >= self._config.min_waiting
+            ):
                 self._renew(len(self._waiting) // 2)
             return solved
         good = _triangulated(solved)
@@ -174,7 +185,9 @@ class TwoViewInitializer:
         scale = 1.0 / float(np.median(solved.points[good, 2]))
         T_1_0 = solved.T_1_0.copy()
         T_1_0[:3, 3] *= scale
-        keyframe_id = self._fill(slam_map, first, observations, T_1_0, solved.points[good] * scale, hit[good], matches0)
+        keyframe_id = self._fill(
+            slam_map, first, observations, T_1_0, solved.points[good] * scale, hit[good], matches0
+        )
         started = Started(keyframe_id, self._before, self._waiting[1:-1])
         self.reset()
         return started
@@ -221,7 +234,9 @@ class TwoViewInitializer:
         return matches0, f"{found} matches with the first view, {self._config.min_points} needed"
 
     def _match(self, view: Observations, observations: Observations) -> NDArray[np.int64]:
-        return self._matcher.match(view.descriptors, observations.descriptors, self._max_distance, self._ratio)
+        return self._matcher.match(
+            view.descriptors, observations.descriptors, self._max_distance, self._ratio
+        )
 
     def _set_aside(self, observations: Observations) -> None:
         """Keep a frame that can be no view, but may find its pose once there is a map."""
@@ -247,8 +262,12 @@ class TwoViewInitializer:
         matches0: NDArray[np.int64],
     ) -> int:
         first_id = slam_map.add_keyframe(first, np.eye(4), np.full(len(first), NO_POINT))
-        second_id = slam_map.add_keyframe(second, geometry.inverse(T_1_0), np.full(len(second), NO_POINT))
-        ids = slam_map.add_points(second_id, points, matches0[keypoints0] + slam_map.observation_rows(second_id).start)
+        second_id = slam_map.add_keyframe(
+            second, geometry.inverse(T_1_0), np.full(len(second), NO_POINT)
+        )
+        ids = slam_map.add_points(
+            second_id, points, matches0[keypoints0] + slam_map.observation_rows(second_id).start
+        )
         slam_map.link(keypoints0 + slam_map.observation_rows(first_id).start, ids)
         slam_map.refresh_normals(ids)
         return second_id

@@ -32,7 +32,9 @@ from spslam.interfaces import Matcher
 from spslam.map.map import Ids
 
 Array = NDArray[np.float64]
-Cause = Literal["dark", "occlusion", "blur", "too few features", "jump", "too little parallax", "unclear"]
+Cause = Literal[
+    "dark", "occlusion", "blur", "too few features", "jump", "too little parallax", "unclear"
+]
 
 # Images are reduced to about this many columns: blur that loses tracking still shows, noise is averaged out.
 _COLUMNS = 160
@@ -100,7 +102,9 @@ def reduce_image(image: NDArray[np.uint8]) -> NDArray[np.float32]:
 def image_statistics(small: NDArray[np.float32]) -> ImageStatistics:
     """Statistics of a reduced image (h, w)."""
     mean, deviation = (float(value.item()) for value in cv2.meanStdDev(small))
-    return ImageStatistics(mean, deviation, np.array([_sharpness(small, 1, 0), _sharpness(small, 0, 1)]))
+    return ImageStatistics(
+        mean, deviation, np.array([_sharpness(small, 1, 0), _sharpness(small, 0, 1)])
+    )
 
 
 def _sharpness(small: NDArray[np.float32], along_x: int, along_y: int) -> float:
@@ -173,7 +177,9 @@ class HealthMonitor:
         if inliers >= self._limits.few_ratio * np.median(self._inliers):
             self._clear = small
 
-    def diagnose(self, image: NDArray[np.uint8], observations: Observations, camera: Camera) -> Loss:
+    def diagnose(
+        self, image: NDArray[np.uint8], observations: Observations, camera: Camera
+    ) -> Loss:
         """Why the frame that follows the ones kept has no pose."""
         assert self._last is not None, "only what was tracked can be lost"
         evidence = self._evidence(image, observations, camera)
@@ -183,7 +189,9 @@ class HealthMonitor:
                 return Loss(observations.index, observations.timestamp, cause, f"{cause}: {line}")
         raise AssertionError("the last rule always has something to say")
 
-    def _evidence(self, image: NDArray[np.uint8], observations: Observations, camera: Camera) -> _Evidence:
+    def _evidence(
+        self, image: NDArray[np.uint8], observations: Observations, camera: Camera
+    ) -> _Evidence:
         assert self._last is not None
         last, point_ids = self._last
         matches0 = self._matcher.match(
@@ -204,7 +212,9 @@ class HealthMonitor:
             textured=textured,
             matches=len(together),
             matchable=min(len(last), len(observations)),
-            moved=float(np.median(np.linalg.norm(motion[together], axis=1))) if len(together) else 0.0,
+            moved=float(np.median(np.linalg.norm(motion[together], axis=1)))
+            if len(together)
+            else 0.0,
             mapped=int(np.count_nonzero(point_ids[hit[together]] >= 0)),
             min_mapped=2 * self._config.min_inliers,
             mono=not camera.has_depth,
@@ -220,7 +230,9 @@ def _agreeing(motion: Array, radius: float) -> NDArray[np.int64]:
     return np.sort(np.asarray(tree.query_ball_point(motion[densest], radius), dtype=np.int64))
 
 
-def _squares_left(before: NDArray[np.float32], now: NDArray[np.float32]) -> tuple[NDArray[np.bool_], int]:
+def _squares_left(
+    before: NDArray[np.float32], now: NDArray[np.float32]
+) -> tuple[NDArray[np.bool_], int]:
     """Which squares (R, C) of a reduced image another still shows, moved together, and how many squares have texture
     that could be found again."""
     rows, columns = before.shape[0] // _SIDE, before.shape[1] // _SIDE
@@ -233,7 +245,9 @@ def _squares_left(before: NDArray[np.float32], now: NDArray[np.float32]) -> tupl
             continue
         textured += 1
         window = around[top : top + _SIDE + 2 * _REACH, start : start + _SIDE + 2 * _REACH]
-        _, correlation, _, place = cv2.minMaxLoc(cv2.matchTemplate(window, square, cv2.TM_CCOEFF_NORMED))
+        _, correlation, _, place = cv2.minMaxLoc(
+            cv2.matchTemplate(window, square, cv2.TM_CCOEFF_NORMED)
+        )
         if correlation > _FOUND:
             places.append((y, x))
             motion.append(place)
@@ -286,7 +300,11 @@ class _Evidence:
     @property
     def contrast(self) -> float:
         """Share of the usual contrast; 1 where there never was any."""
-        return self.now.contrast / self.usual.contrast if self.usual.contrast >= _LEAST_CONTRAST else 1.0
+        return (
+            self.now.contrast / self.usual.contrast
+            if self.usual.contrast >= _LEAST_CONTRAST
+            else 1.0
+        )
 
 
 def _dark(seen: _Evidence) -> str:
@@ -318,7 +336,10 @@ def _blur(seen: _Evidence) -> str:
 
 
 def _too_few_features(seen: _Evidence) -> str:
-    if seen.keypoints >= seen.limits.few_ratio * seen.usual_keypoints and seen.contrast >= seen.limits.faded_ratio:
+    if (
+        seen.keypoints >= seen.limits.few_ratio * seen.usual_keypoints
+        and seen.contrast >= seen.limits.faded_ratio
+    ):
         return ""
     return (
         f"{seen.keypoints} key points where {seen.usual_keypoints:.0f} are usual, "

@@ -40,7 +40,9 @@ class MapStart:
         self._from_depth = DepthInitializer(config, tracker)
         self._tracker = tracker
 
-    def start(self, slam_map: Map, camera: Camera, observations: Observations, sensor: Sensor) -> Started | str:
+    def start(
+        self, slam_map: Map, camera: Camera, observations: Observations, sensor: Sensor
+    ) -> Started | str:
         """Begin a submap with a frame; a refusal is one line that says why."""
         if len(slam_map.keyframes) == 0 and slam_map.descriptor_size == 0:
             slam_map.set_descriptor_size(observations.descriptors.shape[1])
@@ -65,7 +67,9 @@ class MapStart:
             T_cam_world = geometry.inverse(slam_map.pose(first_id))
             missed = 0
             for observations in frames:
-                tracked = self._tracker.track(observations, slam_map, camera, T_cam_world, point_ids)
+                tracked = self._tracker.track(
+                    observations, slam_map, camera, T_cam_world, point_ids
+                )
                 if tracked is None:
                     missed += 1
                     if missed > _MISSED_WAITING:

@@ -57,7 +57,9 @@ class CarriedPose:
 
     def in_map(self, slam_map: Map, correction: Rescaling | None) -> Tracked:
         """The frame at its pose in the map as it is now."""
-        anchor = next((other for other in self._anchors if slam_map.has_keyframe(other)), self._newest)
+        anchor = next(
+            (other for other in self._anchors if slam_map.has_keyframe(other)), self._newest
+        )
         T_anchor_cam = geometry.inverse(self._T_world_anchor[anchor]) @ self._tracked.T_world_cam
         if correction is not None:
             T_anchor_cam[:3, 3] *= float(correction.of(np.asarray(anchor)))
@@ -72,7 +74,12 @@ class MapUpdates:
     """
 
     def __init__(
-        self, config: Config, parts: Parts, tracker: Tracker, statistics: Statistics, *observers: KeyframeObserver
+        self,
+        config: Config,
+        parts: Parts,
+        tracker: Tracker,
+        statistics: Statistics,
+        *observers: KeyframeObserver,
     ) -> None:
         distance = parts.extractor.max_distance
         self.pending: Refinement | None = None
@@ -94,7 +101,9 @@ class MapUpdates:
         self._rule: KeyframeRule | None = None
         self._observers = KeyframeObservers(*observers, self._loops)
 
-    def wants_keyframe(self, tracked: Tracked, slam_map: Map, reference_id: int, camera: Camera) -> str:
+    def wants_keyframe(
+        self, tracked: Tracked, slam_map: Map, reference_id: int, camera: Camera
+    ) -> str:
         """Why a frame should be a keyframe; empty: it should not."""
         return self._keyframe_rule(camera).wants(tracked, slam_map, reference_id)
 
@@ -105,7 +114,9 @@ class MapUpdates:
         )
         self._places.add(keyframe_id, tracked.observations.descriptors)
         self._keyframe_rule(camera).reset()
-        self.pending = Refinement(keyframe_id, self._mapper.refine_beside(slam_map, camera, keyframe_id))
+        self.pending = Refinement(
+            keyframe_id, self._mapper.refine_beside(slam_map, camera, keyframe_id)
+        )
         self.count(slam_map)
         return keyframe_id
 
@@ -128,7 +139,9 @@ class MapUpdates:
             return tracked
         carried = None
         if tracked is not None:
-            carried = CarriedPose(tracked, tracking.anchors(tracked, slam_map), pending.keyframe_id, slam_map)
+            carried = CarriedPose(
+                tracked, tracking.anchors(tracked, slam_map), pending.keyframe_id, slam_map
+            )
         with self._statistics.stage("refinement"):
             pending.end()
             for removed in self._mapper.cull_keyframes(slam_map, pending.keyframe_id):
@@ -175,7 +188,9 @@ class MapUpdates:
     def finish(self, slam_map: Map) -> None:
         """End the run: refine all of the map if it closed a loop, and remove points that hardly any frame saw."""
         self._global.finish(slam_map)
-        unconfirmed = (slam_map.observation_counts() < 2) & (slam_map.points["found"] < _CONFIRMED_FRAMES)
+        unconfirmed = (slam_map.observation_counts() < 2) & (
+            slam_map.points["found"] < _CONFIRMED_FRAMES
+        )
         slam_map.remove_points(slam_map.points["id"][unconfirmed])
         self.count(slam_map)
 

@@ -82,7 +82,9 @@ class KeyframeRule:
     @staticmethod
     def _established(slam_map: Map, point_ids: Ids) -> NDArray[np.bool_]:
         """Which points two key frames or more see: those of a single one may be noise and are no yardstick."""
-        established: NDArray[np.bool_] = slam_map.views(point_ids) >= min(2, len(slam_map.keyframes))
+        established: NDArray[np.bool_] = slam_map.views(point_ids) >= min(
+            2, len(slam_map.keyframes)
+        )
         return established
 
     def _close_points_run_short(self, tracked: Tracked) -> bool:
@@ -103,7 +105,10 @@ class KeyframeRule:
         )
         if len(in_frame) == 0:
             return 0.0
-        moved = tracked.observations.pixels[mine[in_frame]] - slam_map.observations["pixel"][reference][in_reference]
+        moved = (
+            tracked.observations.pixels[mine[in_frame]]
+            - slam_map.observations["pixel"][reference][in_reference]
+        )
         return float(np.median(np.linalg.norm(moved, axis=1)))
 
 
@@ -131,7 +136,12 @@ class Mapper:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="local bundle")
 
     def insert(
-        self, slam_map: Map, camera: Camera, observations: Observations, T_world_cam: Array, point_ids: Ids
+        self,
+        slam_map: Map,
+        camera: Camera,
+        observations: Observations,
+        T_world_cam: Array,
+        point_ids: Ids,
     ) -> int:
         """Add a key frame with everything it brings except the refinement (see `refine`); its id."""
         keyframe_id = slam_map.add_keyframe(observations, T_world_cam, point_ids)
@@ -167,10 +177,16 @@ class Mapper:
         first = slam_map.first_keyframes()
         newest = int(slam_map.keyframes["id"][-1])
         for candidate in np.sort(candidates):
-            if candidate in first or candidate == newest or not self._is_redundant(slam_map, int(candidate)):
+            if (
+                candidate in first
+                or candidate == newest
+                or not self._is_redundant(slam_map, int(candidate))
+            ):
                 continue
             heirs, _ = slam_map.covisible(int(candidate))
-            T_heir_removed = geometry.inverse(slam_map.pose(int(heirs[0]))) @ slam_map.pose(int(candidate))
+            T_heir_removed = geometry.inverse(slam_map.pose(int(heirs[0]))) @ slam_map.pose(
+                int(candidate)
+            )
             removed.append(RemovedKeyframe(int(candidate), int(heirs[0]), T_heir_removed))
             seen = slam_map.points_seen_by(np.array([candidate]))
             slam_map.remove_keyframe(int(candidate))
@@ -184,11 +200,18 @@ class Mapper:
         """Points from stereo or depth for key points that see none yet."""
         rows = slam_map.observation_rows(keyframe_id)
         depth = slam_map.observations["depth"][rows]
-        fresh = np.flatnonzero((slam_map.observations["point"][rows] == NO_POINT) & np.isfinite(depth)) + rows.start
+        fresh = (
+            np.flatnonzero((slam_map.observations["point"][rows] == NO_POINT) & np.isfinite(depth))
+            + rows.start
+        )
         if len(fresh) == 0:
             return
-        points_cam = camera.unproject(slam_map.observations["pixel"][fresh], slam_map.observations["depth"][fresh])
-        slam_map.add_points(keyframe_id, geometry.apply(slam_map.pose(keyframe_id), points_cam), fresh)
+        points_cam = camera.unproject(
+            slam_map.observations["pixel"][fresh], slam_map.observations["depth"][fresh]
+        )
+        slam_map.add_points(
+            keyframe_id, geometry.apply(slam_map.pose(keyframe_id), points_cam), fresh
+        )
 
     def _triangulate(self, slam_map: Map, camera: Camera, keyframe_id: int, neighbors: Ids) -> None:
         """Points from matches with covisible key frames, for key points that neither see one yet."""
@@ -201,7 +224,10 @@ class Mapper:
             theirs = self._unlinked(slam_map, int(neighbor))
             if len(mine) == 0 or len(theirs) == 0:
                 continue
-            pixels, descriptors = slam_map.observations["pixel"], slam_map.observations["descriptor"]
+            pixels, descriptors = (
+                slam_map.observations["pixel"],
+                slam_map.observations["descriptor"],
+            )
             matches0 = self._matcher.match_epipolar(
                 pixels[mine],
                 descriptors[mine],
@@ -213,13 +239,17 @@ class Mapper:
             )
             hit = np.flatnonzero(matches0 >= 0)
             mine, theirs = mine[hit], theirs[matches0[hit]]
-            points = self._two_view.triangulate(T_cam_world, T_other_world, pixels[mine], pixels[theirs], camera)
+            points = self._two_view.triangulate(
+                T_cam_world, T_other_world, pixels[mine], pixels[theirs], camera
+            )
             good = np.isfinite(points).all(axis=1)
             ids = slam_map.add_points(keyframe_id, points[good], mine[good])
             slam_map.link(theirs[good], ids)
             slam_map.refresh_normals(ids)
 
-    def _has_baseline(self, slam_map: Map, T_cam_world: Array, T_other_world: Array, neighbor: int) -> bool:
+    def _has_baseline(
+        self, slam_map: Map, T_cam_world: Array, T_other_world: Array, neighbor: int
+    ) -> bool:
         """Whether two key frames stand far enough apart, for the depth of the scene, to triangulate."""
         points = slam_map.points_seen_by(np.array([neighbor]))
         if len(points) == 0:
@@ -232,7 +262,9 @@ class Mapper:
     @staticmethod
     def _unlinked(slam_map: Map, keyframe_id: int) -> Ids:
         rows = slam_map.observation_rows(keyframe_id)
-        unlinked: Ids = np.flatnonzero(slam_map.observations["point"][rows] == NO_POINT) + rows.start
+        unlinked: Ids = (
+            np.flatnonzero(slam_map.observations["point"][rows] == NO_POINT) + rows.start
+        )
         return unlinked
 
     # -- fusion ----------------------------------------------------------------------------------------------
@@ -282,13 +314,18 @@ class Mapper:
         slam_map.merge_points(np.where(ours_wins, theirs, ours), np.where(ours_wins, ours, theirs))
         return len(hit)
 
-    def _depth_agrees(self, slam_map: Map, camera: Camera, observation_rows: Ids, depth: Array) -> NDArray[np.bool_]:
+    def _depth_agrees(
+        self, slam_map: Map, camera: Camera, observation_rows: Ids, depth: Array
+    ) -> NDArray[np.bool_]:
         """Whether points at `depth` fit the disparity measured at the observations; true where none was."""
         measured = (
-            slam_map.observations["pixel"][observation_rows, 0] - slam_map.observations["u_right"][observation_rows]
+            slam_map.observations["pixel"][observation_rows, 0]
+            - slam_map.observations["u_right"][observation_rows]
         )
         expected = camera.bf / np.maximum(depth, 1e-9)
-        disagrees: NDArray[np.bool_] = np.abs(measured - expected) > self._config.mapping.fuse_radius_px
+        disagrees: NDArray[np.bool_] = (
+            np.abs(measured - expected) > self._config.mapping.fuse_radius_px
+        )
         return ~disagrees
 
     # -- culling ---------------------------------------------------------------------------------------------
@@ -301,9 +338,13 @@ class Mapper:
         found_ratio = slam_map.points["found"] / np.maximum(slam_map.points["visible"], 1)
         counts = slam_map.observation_counts()
         on_probation = age <= config.probation_keyframes
-        least = np.where(age >= config.probation_keyframes, config.min_observations, np.where(age >= 2, 2, 1))
+        least = np.where(
+            age >= config.probation_keyframes, config.min_observations, np.where(age >= 2, 2, 1)
+        )
         bad = on_probation & ((found_ratio < config.min_found_ratio) | (counts < least))
-        bad |= (slam_map.points["visible"] >= config.proof_frames) & (found_ratio < config.min_proven_ratio)
+        bad |= (slam_map.points["visible"] >= config.proof_frames) & (
+            found_ratio < config.min_proven_ratio
+        )
         slam_map.remove_points(slam_map.points["id"][bad])
 
     def _is_redundant(self, slam_map: Map, keyframe_id: int) -> bool:
@@ -311,11 +352,15 @@ class Mapper:
         if len(points) == 0:
             return False
         config = self._config.mapping
-        return bool(np.mean(slam_map.views(points) > config.redundant_views) >= config.redundant_share)
+        return bool(
+            np.mean(slam_map.views(points) > config.redundant_views) >= config.redundant_share
+        )
 
     # -- bundle adjustment -----------------------------------------------------------------------------------
 
-    def _neighbourhood(self, slam_map: Map, camera: Camera, keyframe_id: int) -> _Neighbourhood | None:
+    def _neighbourhood(
+        self, slam_map: Map, camera: Camera, keyframe_id: int
+    ) -> _Neighbourhood | None:
         """The key frames that share most with one, it and all that they see, held by the key frames that see the same;
         None where nothing is to be refined."""
         if not self._config.bundle.enabled or len(slam_map.keyframes) < 2:
@@ -338,10 +383,12 @@ class Mapper:
         return _Neighbourhood(problem, keyframe_ids, point_ids, rows)
 
     @staticmethod
-    def _take_up(slam_map: Map, camera: Camera, around: _Neighbourhood, result: BundleResult) -> None:
+    def _take_up(
+        slam_map: Map, camera: Camera, around: _Neighbourhood, result: BundleResult
+    ) -> None:
         free = ~around.problem.fixed
-        slam_map.T_world_keyframe[slam_map.keyframe_rows(around.keyframe_ids[free])] = geometry.orthonormalize(
-            geometry.inverse(result.T_cam_world[free])
+        slam_map.T_world_keyframe[slam_map.keyframe_rows(around.keyframe_ids[free])] = (
+            geometry.orthonormalize(geometry.inverse(result.T_cam_world[free]))
         )
         slam_map.positions[slam_map.point_rows(around.point_ids)] = result.points
         slam_map.unlink(around.observation_rows[~result.inliers])
@@ -359,7 +406,9 @@ def bundle_problem(
     rows = slam_map.rows_of_keyframes(keyframe_ids)
     rows = rows[np.isin(slam_map.observations["point"][rows], point_ids)]
     problem = BundleProblem(
-        T_cam_world=geometry.inverse(slam_map.T_world_keyframe[slam_map.keyframe_rows(keyframe_ids)]),
+        T_cam_world=geometry.inverse(
+            slam_map.T_world_keyframe[slam_map.keyframe_rows(keyframe_ids)]
+        ),
         fixed=fixed,
         points=slam_map.positions[slam_map.point_rows(point_ids)],
         camera_index=np.searchsorted(keyframe_ids, slam_map.observations["keyframe"][rows]),

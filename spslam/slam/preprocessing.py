@@ -66,7 +66,9 @@ class Preprocessor:
             pixels = left.keypoints.astype(np.float64)
             disparity = pixels[:, 0] - u_right
             with np.errstate(divide="ignore", invalid="ignore"):
-                depth = np.where(disparity >= self._config.stereo.min_disparity, camera.bf / disparity, np.nan)
+                depth = np.where(
+                    disparity >= self._config.stereo.min_disparity, camera.bf / disparity, np.nan
+                )
             u_right = np.where(np.isfinite(depth), u_right, np.nan)
             return _observations(frame, left, pixels, u_right, depth)
         features = self._extractor.extract(frame.image)
@@ -84,7 +86,11 @@ def check_images(frame: Frame) -> None:
         DatasetError: wrong size or type.
     """
     expected = (frame.camera.height, frame.camera.width)
-    for name, image in (("image", frame.image), ("right image", frame.image_right), ("depth", frame.depth)):
+    for name, image in (
+        ("image", frame.image),
+        ("right image", frame.image_right),
+        ("depth", frame.depth),
+    ):
         if image is not None and image.shape != expected:
             found = "x".join(map(str, image.shape[::-1]))
             raise DatasetError(
@@ -92,10 +98,14 @@ def check_images(frame: Frame) -> None:
                 f"{frame.camera.width}x{frame.camera.height}"
             )
     if frame.image.dtype != np.uint8:
-        raise DatasetError(f"frame {frame.index}: images must be 8-bit grey, found {frame.image.dtype}")
+        raise DatasetError(
+            f"frame {frame.index}: images must be 8-bit grey, found {frame.image.dtype}"
+        )
 
 
-def depth_at(depth: NDArray[np.float32], keypoints: NDArray[np.float32], config: DepthConfig) -> Array:
+def depth_at(
+    depth: NDArray[np.float32], keypoints: NDArray[np.float32], config: DepthConfig
+) -> Array:
     """(N,) metres at sub-pixel positions (N, 2) of a depth image; NaN where unknown, out of range or near an edge.
 
     Corners lie on the outlines of things, and there the depth image, which neither the same lens nor the same moment
@@ -104,14 +114,18 @@ def depth_at(depth: NDArray[np.float32], keypoints: NDArray[np.float32], config:
     height, width = depth.shape
     x0 = np.clip(np.floor(keypoints[:, 0]).astype(np.int64), 0, width - 2)
     y0 = np.clip(np.floor(keypoints[:, 1]).astype(np.int64), 0, height - 2)
-    corners = np.stack([depth[y0, x0], depth[y0, x0 + 1], depth[y0 + 1, x0], depth[y0 + 1, x0 + 1]]).astype(np.float64)
+    corners = np.stack(
+        [depth[y0, x0], depth[y0, x0 + 1], depth[y0 + 1, x0], depth[y0 + 1, x0 + 1]]
+    ).astype(np.float64)
     valid = np.isfinite(corners) & (corners >= config.min_m) & (corners <= config.max_m)
     inverse = np.where(valid, 1.0 / np.where(valid, corners, 1.0), np.nan)
     fx, fy = keypoints[:, 0] - x0, keypoints[:, 1] - y0
     weights = np.stack([(1 - fx) * (1 - fy), fx * (1 - fy), (1 - fx) * fy, fx * fy])
     # Inverse depth is affine in the image on a plane, depth is not.
     metres: Array = 1.0 / np.sum(weights * inverse, axis=0)
-    return np.where(_depth_range_around(depth, config)[y0, x0] <= config.edge_step * metres, metres, np.nan)
+    return np.where(
+        _depth_range_around(depth, config)[y0, x0] <= config.edge_step * metres, metres, np.nan
+    )
 
 
 def _depth_range_around(depth: NDArray[np.float32], config: DepthConfig) -> NDArray[np.float32]:
@@ -126,13 +140,20 @@ def _depth_range_around(depth: NDArray[np.float32], config: DepthConfig) -> NDAr
     return np.where(nearest <= largest, largest - nearest, np.float32(np.inf))
 
 
-def _observations(frame: Frame, features: Features, pixels: Array, u_right: Array, depth: Array) -> Observations:
+def _observations(
+    frame: Frame, features: Features, pixels: Array, u_right: Array, depth: Array
+) -> Observations:
     descriptors = unit_descriptors(features.descriptors)
     delays = readout_delays(features.keypoints[:, 1], frame.camera)
     finite = np.isfinite(pixels).all(axis=1)
     if not finite.all():
         # Strong fisheye lenses see pixels that no pinhole camera does.
-        pixels, descriptors, u_right, depth = pixels[finite], descriptors[finite], u_right[finite], depth[finite]
+        pixels, descriptors, u_right, depth = (
+            pixels[finite],
+            descriptors[finite],
+            u_right[finite],
+            depth[finite],
+        )
         delays = delays[finite]
     return Observations(
         index=frame.index,

@@ -83,7 +83,9 @@ class Recorder:
     def add_keyframes(self, keyframe_ids: list[int], slam_map: Map) -> None:
         """Record the frames that a submap begins with."""
         for keyframe_id in keyframe_ids:
-            timestamp = float(slam_map.keyframes["timestamp"][slam_map.keyframe_rows(np.asarray(keyframe_id))])
+            timestamp = float(
+                slam_map.keyframes["timestamp"][slam_map.keyframe_rows(np.asarray(keyframe_id))]
+            )
             self.add(timestamp, slam_map.pose(keyframe_id), keyframe_id, slam_map)
 
     def move_last(self, keyframe_id: int) -> None:
@@ -110,7 +112,9 @@ class Recorder:
 
     def parts(self, slam_map: Map) -> NDArray[np.int64]:
         """(N,) the part of the map that each recorded frame is in."""
-        return slam_map.keyframes["part"][slam_map.keyframe_rows(np.asarray(self._keyframe_ids, dtype=np.int64))]
+        return slam_map.keyframes["part"][
+            slam_map.keyframe_rows(np.asarray(self._keyframe_ids, dtype=np.int64))
+        ]
 
     def trajectory(self, slam_map: Map, part: int) -> Trajectory:
         """Every recorded frame in a part of today's map, in the order of time."""

@@ -31,7 +31,14 @@ Array = NDArray[np.float64]
 class _Search:
     """The places where one frame finds itself, key frame by key frame, each tried once; weak ones, too."""
 
-    def __init__(self, tracker: Tracker, observations: Observations, slam_map: Map, camera: Camera, least: int) -> None:
+    def __init__(
+        self,
+        tracker: Tracker,
+        observations: Observations,
+        slam_map: Map,
+        camera: Camera,
+        least: int,
+    ) -> None:
         self._tracker = tracker
         self._frame = observations, slam_map, camera
         self._map = slam_map
@@ -43,7 +50,9 @@ class _Search:
         """The places that key frames lead to."""
         for keyframe_id in keyframe_ids:
             if keyframe_id not in self._tried:
-                self._tried[keyframe_id] = self._take(self._tracker.recover(*self._frame, [keyframe_id], self._least))
+                self._tried[keyframe_id] = self._take(
+                    self._tracker.recover(*self._frame, [keyframe_id], self._least)
+                )
             place = self._tried[keyframe_id]
             if place is not None:
                 yield place
@@ -101,9 +110,13 @@ class Relocalizer:
         T_cam_world = motion.last(slam_map)
         if T_cam_world is not None and slam_map.has_keyframe(reference_id):
             T_keyframe_cam = geometry.inverse(T_cam_world @ slam_map.pose(reference_id))
-            self._last = Departure(reference_id, T_keyframe_cam, motion.timestamp, motion.velocity, motion.fastest)
+            self._last = Departure(
+                reference_id, T_keyframe_cam, motion.timestamp, motion.velocity, motion.fastest
+            )
 
-    def find(self, observations: Observations, slam_map: Map, camera: Camera, reference_id: int) -> Tracked | None:
+    def find(
+        self, observations: Observations, slam_map: Map, camera: Camera, reference_id: int
+    ) -> Tracked | None:
         """The frame with its pose, or None.
 
         Args:
@@ -115,10 +128,16 @@ class Relocalizer:
         self.waited = []
         place: Place | None = None
         if len(observations) >= self._config.min_inliers:
-            search = _Search(self._tracker, observations, slam_map, camera, self._config.min_inliers)
+            search = _Search(
+                self._tracker, observations, slam_map, camera, self._config.min_inliers
+            )
             place = self._find(search, observations, slam_map, camera, reference_id)
         if place is not None:
-            self.waited = [claim for claim in self._claims if claim is not place] if self._is_claimed(place) else []
+            self.waited = (
+                [claim for claim in self._claims if claim is not place]
+                if self._is_claimed(place)
+                else []
+            )
             self._claims = []
             return place.tracked
         self._missed += 1
@@ -127,9 +146,18 @@ class Relocalizer:
         return None
 
     def _find(
-        self, search: _Search, observations: Observations, slam_map: Map, camera: Camera, reference_id: int
+        self,
+        search: _Search,
+        observations: Observations,
+        slam_map: Map,
+        camera: Camera,
+        reference_id: int,
     ) -> Place | None:
-        reach = None if self._last is None else self._last.reach(observations.timestamp, slam_map, self._limits)
+        reach = (
+            None
+            if self._last is None
+            else self._last.reach(observations.timestamp, slam_map, self._limits)
+        )
         if self._last is None or reach is None:
             return self._anywhere(search, observations, slam_map, reference_id)
         place = self._within(search, observations, slam_map, reach, reference_id)
@@ -142,7 +170,12 @@ class Relocalizer:
         return self._confirmed(self._beyond(search, observations, slam_map))
 
     def _would_see(
-        self, observations: Observations, last: Departure, reach: Reach, slam_map: Map, camera: Camera
+        self,
+        observations: Observations,
+        last: Departure,
+        reach: Reach,
+        slam_map: Map,
+        camera: Camera,
     ) -> bool:
         """Whether a frame would show much of what the camera saw last, had that moved on by itself: one that shows
         nothing of it then tells that it was carried away."""
@@ -150,14 +183,18 @@ class Relocalizer:
         if len(observations) < self._limits.min_keypoint_fraction * (usual.stop - usual.start):
             return False
         seen = slam_map.points_seen_by(np.array([last.keyframe_id]))
-        rows = slam_map.point_rows(slam_map.points_seen_by(self._tracker.local_keyframes(slam_map, seen)))
+        rows = slam_map.point_rows(
+            slam_map.points_seen_by(self._tracker.local_keyframes(slam_map, seen))
+        )
         then, now = (
             int(np.count_nonzero(self._tracker.project(slam_map, camera, T_cam_world, rows)[1]))
             for T_cam_world in (geometry.inverse(reach.T_world_cam), last.expected(reach))
         )
         return now >= self._limits.min_visible_fraction * then
 
-    def find_near(self, observations: Observations, slam_map: Map, camera: Camera, reference_id: int) -> Tracked | None:
+    def find_near(
+        self, observations: Observations, slam_map: Map, camera: Camera, reference_id: int
+    ) -> Tracked | None:
         """As `find`, around the last place alone, wherever that leads."""
         around = self._around(slam_map, reference_id)
         tracked = self._tracker.recover(observations, slam_map, camera, around)
@@ -177,7 +214,12 @@ class Relocalizer:
     # -- where to look ---------------------------------------------------------------------------------------
 
     def _within(
-        self, search: _Search, observations: Observations, slam_map: Map, reach: Reach, reference_id: int
+        self,
+        search: _Search,
+        observations: Observations,
+        slam_map: Map,
+        reach: Reach,
+        reference_id: int,
     ) -> Place | None:
         """The place within reach of the last pose: around that, else where key frames from there look alike."""
         ids = slam_map.keyframes["id"][reach.holds_keyframes(slam_map)]
@@ -191,8 +233,15 @@ class Relocalizer:
         if first is None:
             return None
         others = self._enough(search.each(self._alike(observations, slam_map, ids, first)))
-        best = max([first, *(place for place in others if place.is_within(reach))], key=lambda place: place.inliers)
-        rivals = [place for place in best.rivals(search.found, slam_map, self._settings) if place.is_within(reach)]
+        best = max(
+            [first, *(place for place in others if place.is_within(reach))],
+            key=lambda place: place.inliers,
+        )
+        rivals = [
+            place
+            for place in best.rivals(search.found, slam_map, self._settings)
+            if place.is_within(reach)
+        ]
         return self._expected(best, rivals, reach) if rivals else best
 
     def _expected(self, best: Place, rivals: list[Place], reach: Reach) -> Place | None:
@@ -213,7 +262,11 @@ class Relocalizer:
     def _beyond(self, search: _Search, observations: Observations, slam_map: Map) -> Place | None:
         """The one place that the frame looks like, wherever it is."""
         trials = search.each(self._alike(observations, slam_map, slam_map.keyframes["id"]))
-        best = max([*self._enough(trials), *self._enough(search.found)], key=lambda place: place.inliers, default=None)
+        best = max(
+            [*self._enough(trials), *self._enough(search.found)],
+            key=lambda place: place.inliers,
+            default=None,
+        )
         if best is None:
             return None
         for _ in search.each(self._alike(observations, slam_map, slam_map.keyframes["id"], best)):
@@ -223,7 +276,9 @@ class Relocalizer:
             self._doubt(best, rivals)
         return None if rivals else best
 
-    def _anywhere(self, search: _Search, observations: Observations, slam_map: Map, reference_id: int) -> Place | None:
+    def _anywhere(
+        self, search: _Search, observations: Observations, slam_map: Map, reference_id: int
+    ) -> Place | None:
         """The one place of a camera that was nowhere before."""
         best = self._beyond(search, observations, slam_map)
         if best is None and not search.found:
@@ -244,9 +299,14 @@ class Relocalizer:
         """Whether the latest frame that saw a place saw it where this one can come from."""
         if not self._claims:
             return False
-        before, fastest = self._claims[-1], self._last.fastest if self._last is not None else (0.0, 0.0)
+        before, fastest = (
+            self._claims[-1],
+            self._last.fastest if self._last is not None else (0.0, 0.0),
+        )
         seconds = place.tracked.observations.timestamp - before.tracked.observations.timestamp
-        reach = Reach.after(self._limits, seconds, before.part, before.tracked.T_world_cam, before.depth, fastest)
+        reach = Reach.after(
+            self._limits, seconds, before.part, before.tracked.T_world_cam, before.depth, fastest
+        )
         return place.is_within(reach)
 
     def _doubt(self, best: Place, rivals: list[Place]) -> None:
@@ -264,10 +324,14 @@ class Relocalizer:
 
     def _around(self, slam_map: Map, reference_id: int) -> list[int]:
         """The key frame that tracking saw most of, last, and the newest ones."""
-        recent: list[int] = slam_map.keyframes["id"][::-1][: self._config.recovery_keyframes].tolist()
+        recent: list[int] = slam_map.keyframes["id"][::-1][
+            : self._config.recovery_keyframes
+        ].tolist()
         return [reference_id, *recent] if slam_map.has_keyframe(reference_id) else recent
 
-    def _alike(self, observations: Observations, slam_map: Map, ids: Ids, beside: Place | None = None) -> list[int]:
+    def _alike(
+        self, observations: Observations, slam_map: Map, ids: Ids, beside: Place | None = None
+    ) -> list[int]:
         """Those of key frames that are most like the frame, of each group that shares points only the best.
 
         Args:
@@ -280,5 +344,10 @@ class Relocalizer:
             companions, _ = slam_map.covisible(beside.keyframe_id, least=self._min_covisibility)
             taken = {beside.keyframe_id, *companions.tolist()}
         return groups_by_likeness(
-            known[wanted], likeness[wanted], slam_map, self._min_covisibility, self._config.recovery_places, taken
+            known[wanted],
+            likeness[wanted],
+            slam_map,
+            self._min_covisibility,
+            self._config.recovery_places,
+            taken,
         )

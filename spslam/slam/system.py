@@ -52,7 +52,9 @@ class Slam:
         MapError: the saved map was made with another front end, or there is none to be tracked against.
     """
 
-    def __init__(self, config: Config, parts: Parts, saved: SavedMap | None = None, mapping: bool = True) -> None:
+    def __init__(
+        self, config: Config, parts: Parts, saved: SavedMap | None = None, mapping: bool = True
+    ) -> None:
         if saved is None and not mapping:
             raise MapError("to track without mapping there must be a map")
         self.config = config
@@ -67,9 +69,13 @@ class Slam:
         self._places = parts.places
         self._recorder = Recorder()
         self._tracking = CameraTracking(config, parts, tracker)
-        self._updates = MapUpdates(config, parts, tracker, self.statistics, self._recorder, self._tracking)
+        self._updates = MapUpdates(
+            config, parts, tracker, self.statistics, self._recorder, self._tracking
+        )
         self._start = MapStart(config, parts, tracker, remember=saved is None)
-        self._body_fixed = BodyFixed(config, parts.matcher, parts.two_view, parts.pose_solver, distance)
+        self._body_fixed = BodyFixed(
+            config, parts.matcher, parts.two_view, parts.pose_solver, distance
+        )
         self._health = HealthMonitor(config, parts.matcher, distance)
         if saved is not None:
             check_front_end(self.map, self.preprocessor.extractor)
@@ -142,8 +148,12 @@ class Slam:
         self._updates.tell()
         if len(self._recorder) == 0:
             two_view = self._start.two_view
-            self.statistics.no_pose = self._health.why_no_pose(two_view.still_shares, two_view.strangers)
-        self.statistics.frames_elsewhere = int(np.count_nonzero(self._recorder.parts(self.map) != self.main_part))
+            self.statistics.no_pose = self._health.why_no_pose(
+                two_view.still_shares, two_view.strangers
+            )
+        self.statistics.frames_elsewhere = int(
+            np.count_nonzero(self._recorder.parts(self.map) != self.main_part)
+        )
         if len(self.map.keyframes) >= 2 and self.mapping:
             self._updates.finish(self.map)
 
@@ -190,18 +200,25 @@ class Slam:
         """Track a frame by what it shows of the world."""
         tracking = self._tracking
         observations = self._body_fixed.without(observations, camera)
-        self.sighting = Sighting(observations.pixels, np.full(len(observations), NO_POINT, dtype=np.int64))
+        self.sighting = Sighting(
+            observations.pixels, np.full(len(observations), NO_POINT, dtype=np.int64)
+        )
         if tracking.state is TrackState.INITIALIZING:
             return self._initialize(frame, observations, camera)
         with self.statistics.stage("tracking"):
             tracked = tracking.find_pose(observations, self.map, camera)
         for place in tracking.found_with_it():
             self._recorder.add(
-                place.tracked.observations.timestamp, place.tracked.T_world_cam, place.keyframe_id, self.map
+                place.tracked.observations.timestamp,
+                place.tracked.T_world_cam,
+                place.keyframe_id,
+                self.map,
             )
         if tracked is not None:
             with self.statistics.stage("moving points"):
-                if self._start.watches(self.map, self.mapping) and tracking.movers.outvotes(tracked, self.map, camera):
+                if self._start.watches(self.map, self.mapping) and tracking.movers.outvotes(
+                    tracked, self.map, camera
+                ):
                     self._updates.take_up(tracking, None, self.map, camera)
                     return self._begin_again(camera)
                 tracked = tracking.without_movers(tracked, self.map, camera)
@@ -216,24 +233,36 @@ class Slam:
         with self.statistics.stage("tracking"):
             started = self._start.start(self.map, camera, observations, frame.sensor)
         if isinstance(started, str):
-            return TrackResult(observations.index, observations.timestamp, self.state, reason=started)
+            return TrackResult(
+                observations.index, observations.timestamp, self.state, reason=started
+            )
         self._updates.begin(self.map, camera, started.keyframe_id)
         tracking.found()
         keyframe_ids = self.map.keyframes_of(self.map.part).tolist()
         self._recorder.add_keyframes(keyframe_ids, self.map)
         self._updates.add_places(self.map, keyframe_ids)
-        tracking.begin(keyframe_ids, started.keyframe_id, self.map, self._start.watches(self.map, self.mapping))
-        for waited in self._start.waiting_frames(started, self.map, camera, keyframe_ids[0], tracking.seen):
-            self._recorder.add(waited.observations.timestamp, waited.T_world_cam, keyframe_ids[0], self.map)
+        tracking.begin(
+            keyframe_ids, started.keyframe_id, self.map, self._start.watches(self.map, self.mapping)
+        )
+        for waited in self._start.waiting_frames(
+            started, self.map, camera, keyframe_ids[0], tracking.seen
+        ):
+            self._recorder.add(
+                waited.observations.timestamp, waited.T_world_cam, keyframe_ids[0], self.map
+            )
         self._updates.count(self.map)
         if started.tracked is not None:
             return self._follow(started.tracked, frame, observations, camera)
         point_ids = self.map.observations["point"][self.map.observation_rows(started.keyframe_id)]
         self.sighting = Sighting(observations.pixels, point_ids)
         self._health.keep(frame.image, observations, point_ids)
-        return TrackResult.of_first_keyframe(observations, self.map, started.keyframe_id, tracking.seen, camera)
+        return TrackResult.of_first_keyframe(
+            observations, self.map, started.keyframe_id, tracking.seen, camera
+        )
 
-    def _follow(self, tracked: Tracked, frame: Frame, observations: Observations, camera: Camera) -> TrackResult:
+    def _follow(
+        self, tracked: Tracked, frame: Frame, observations: Observations, camera: Camera
+    ) -> TrackResult:
         """Take up a frame whose pose was found; it becomes a keyframe if need be."""
         tracking = self._tracking
         if tracking.state is TrackState.LOST:
@@ -241,7 +270,9 @@ class Slam:
             # Finding itself in a saved map at the beginning is no relocalization.
             self.statistics.relocalisations += len(self._recorder) > 0
         tracking.follow(tracked, self.map, camera, counts=self.mapping)
-        self._recorder.add(observations.timestamp, tracked.T_world_cam, tracking.reference_id, self.map)
+        self._recorder.add(
+            observations.timestamp, tracked.T_world_cam, tracking.reference_id, self.map
+        )
         self.sighting = Sighting(observations.pixels, tracked.point_ids)
         self._health.keep(frame.image, observations, tracked.point_ids)
         why = ""
@@ -259,7 +290,9 @@ class Slam:
         """The camera is not found; once it was looked for long enough, the frame may begin a submap."""
         tracking = self._tracking
         reason = (
-            "no pose agrees with the map around the last one" if len(observations) else "no key points in the image"
+            "no pose agrees with the map around the last one"
+            if len(observations)
+            else "no key points in the image"
         )
         if tracking.state is TrackState.TRACKING:
             loss = self._health.diagnose(frame.image, observations, camera)
@@ -268,11 +301,15 @@ class Slam:
             logger.warning("frame %d: tracking lost, %s", observations.index, reason)
             self._start.two_view.reset()
         tracking.lose(observations.timestamp)
-        result = TrackResult(observations.index, observations.timestamp, tracking.state, reason=reason)
+        result = TrackResult(
+            observations.index, observations.timestamp, tracking.state, reason=reason
+        )
         if self.mapping and tracking.stays_lost(observations.timestamp):
             result = self._initialize(frame, observations, camera)
             if tracking.state is TrackState.TRACKING:
-                logger.warning("frame %d: begins part %d of the map", observations.index, self.map.part)
+                logger.warning(
+                    "frame %d: begins part %d of the map", observations.index, self.map.part
+                )
                 self._updates.submap_began(self.map.part, tracking.departure)
         # A saved map is begun with lost, without a loss.
         if tracking.state is TrackState.LOST and self.statistics.losses:
@@ -283,9 +320,13 @@ class Slam:
         """Take what proved to be fixed to the camera's carrier out of the map, and out of the frames that wait for the
         first one. A young map is made anew without it: its poses follow what does not move."""
         self._updates.take_up(self._tracking, None, self.map, camera)
-        self._start.two_view.leave_out(lambda observations: self._body_fixed.of(observations, camera))
+        self._start.two_view.leave_out(
+            lambda observations: self._body_fixed.of(observations, camera)
+        )
         if self._start.first_frames:
-            logger.info("points do not move with the rest of the image: the map is begun anew without them")
+            logger.info(
+                "points do not move with the rest of the image: the map is begun anew without them"
+            )
             self._begin_again(camera)
             return
         self._body_fixed.take_out(self.map, camera)

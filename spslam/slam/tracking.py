@@ -178,14 +178,21 @@ class Tracker:
         max_distance: largest L2 distance of matching unit descriptors.
     """
 
-    def __init__(self, config: Config, matcher: Matcher, pose_solver: PoseSolver, max_distance: float) -> None:
+    def __init__(
+        self, config: Config, matcher: Matcher, pose_solver: PoseSolver, max_distance: float
+    ) -> None:
         self._config = config.tracking
         self._matcher = matcher
         self._pose_solver = pose_solver
         self._max_distance = max_distance
 
     def track(
-        self, observations: Observations, slam_map: Map, camera: Camera, T_cam_world: Array | None, local_points: Ids
+        self,
+        observations: Observations,
+        slam_map: Map,
+        camera: Camera,
+        T_cam_world: Array | None,
+        local_points: Ids,
     ) -> Tracked | None:
         """Pose of a frame near the predicted `T_cam_world` from `local_points` (ids), or None.
 
@@ -198,10 +205,15 @@ class Tracker:
 
         def search(widening: float, most: int = len(local_points)) -> Tracked | None:
             radius = self._config.search_radius_px * widening
-            return self._search(observations, slam_map, camera, T_cam_world, local_points, radius, most)
+            return self._search(
+                observations, slam_map, camera, T_cam_world, local_points, radius, most
+            )
 
         near = search(self._config.near_radius_ratio, self._config.near_points)
-        if near is not None and near.inliers >= self._config.near_min_inlier_fraction * near.matches:
+        if (
+            near is not None
+            and near.inliers >= self._config.near_min_inlier_fraction * near.matches
+        ):
             return near
         best: Tracked | None = None
         for widening in (1.0, self._config.wide_radius_ratio):
@@ -226,14 +238,18 @@ class Tracker:
         some = local_points[:: -(-len(local_points) // most)]
 
         def search(coarse: bool) -> Tracked | None:
-            return self._match_and_refine(observations, slam_map, camera, T_cam_world, some, radius, coarse=coarse)
+            return self._match_and_refine(
+                observations, slam_map, camera, T_cam_world, some, radius, coarse=coarse
+            )
 
         # One round may stay too far off for enough inliers.
         first = search(coarse=True) or search(coarse=False)
         if first is None:
             return None
         refined, narrow = first.estimate.T_cam_world, self._config.refine_radius_px
-        second = self._match_and_refine(observations, slam_map, camera, refined, local_points, narrow)
+        second = self._match_and_refine(
+            observations, slam_map, camera, refined, local_points, narrow
+        )
         if second is not None and second.inliers >= first.inliers:
             return second
         return search(coarse=False)
@@ -259,7 +275,12 @@ class Tracker:
         return None
 
     def recover_around(
-        self, observations: Observations, slam_map: Map, camera: Camera, keyframe_id: int, least: int | None = None
+        self,
+        observations: Observations,
+        slam_map: Map,
+        camera: Camera,
+        keyframe_id: int,
+        least: int | None = None,
     ) -> Tracked | None:
         """Pose of a frame without any prediction, from matches with all points around a key frame at once.
 
@@ -270,7 +291,9 @@ class Tracker:
             return None
         seen = slam_map.points_seen_by(np.array([keyframe_id]))
         point_ids = slam_map.points_seen_by(self.local_keyframes(slam_map, seen))
-        descriptors = slam_map.points["descriptor"][slam_map.point_rows(point_ids)].astype(np.float32)
+        descriptors = slam_map.points["descriptor"][slam_map.point_rows(point_ids)].astype(
+            np.float32
+        )
         matches0 = self._matcher.match(observations.descriptors, descriptors, self._max_distance)
         matched = np.full(len(observations), NO_POINT, dtype=np.int64)
         hit = matches0 >= 0
@@ -278,17 +301,26 @@ class Tracker:
         return self._recover_from(observations, slam_map, camera, matched, least)
 
     def _recover_from(
-        self, observations: Observations, slam_map: Map, camera: Camera, matched: Ids, least: int | None
+        self,
+        observations: Observations,
+        slam_map: Map,
+        camera: Camera,
+        matched: Ids,
+        least: int | None,
     ) -> Tracked | None:
         """Pose of a frame from the points (N,) that its key points seem to see, some of them wrongly."""
         seen = np.flatnonzero(matched >= 0)
         if len(seen) < self._config.min_inliers:
             return None
         points = slam_map.positions[slam_map.point_rows(matched[seen])]
-        estimate = self._pose_solver.ransac(points, observations.pixels[seen], observations.u_right[seen], camera)
+        estimate = self._pose_solver.ransac(
+            points, observations.pixels[seen], observations.u_right[seen], camera
+        )
         if estimate is None or np.count_nonzero(estimate.inliers) < self._config.min_inliers:
             return None
-        local_points = slam_map.points_seen_by(self.local_keyframes(slam_map, matched[seen][estimate.inliers]))
+        local_points = slam_map.points_seen_by(
+            self.local_keyframes(slam_map, matched[seen][estimate.inliers])
+        )
         tracked = self.track(observations, slam_map, camera, estimate.T_cam_world, local_points)
         least = self._config.recovery_inliers if least is None else least
         if tracked is None or tracked.inliers < least:
@@ -363,7 +395,9 @@ class Tracker:
         matched[np.where(estimate.inliers, 0, 1), keypoints] = slam_map.points["id"][rows[hit]]
         return Tracked(observations, estimate, matched[0], matched[1], "motion")
 
-    def project(self, slam_map: Map, camera: Camera, T_cam_world: Array, rows: Ids) -> tuple[Array, NDArray[np.bool_]]:
+    def project(
+        self, slam_map: Map, camera: Camera, T_cam_world: Array, rows: Ids
+    ) -> tuple[Array, NDArray[np.bool_]]:
         """Pixels (N, 2) of points by row, and which of them this view should be able to see and recognise."""
         positions = slam_map.positions[rows]
         points_cam = geometry.apply(T_cam_world, positions)
@@ -371,7 +405,9 @@ class Tracker:
         centre = geometry.inverse(T_cam_world)[:3, 3]
         rays = centre - positions
         distance = np.linalg.norm(rays, axis=1)
-        cosine = np.sum(rays * slam_map.points["normal"][rows], axis=1) / np.maximum(distance, 1e-12)
+        cosine = np.sum(rays * slam_map.points["normal"][rows], axis=1) / np.maximum(
+            distance, 1e-12
+        )
         change = distance / np.maximum(slam_map.points["distance"][rows], 1e-12)
         limit = self._config.max_scale_change
         visible = (
@@ -383,7 +419,9 @@ class Tracker:
         )
         return pixels, visible
 
-    def count_visibility(self, slam_map: Map, camera: Camera, tracked: Tracked, local_points: Ids) -> None:
+    def count_visibility(
+        self, slam_map: Map, camera: Camera, tracked: Tracked, local_points: Ids
+    ) -> None:
         """Note in the map which local points this frame should have seen, and which it did see."""
         rows = slam_map.point_rows(local_points)
         rows = rows[rows >= 0]
@@ -418,7 +456,9 @@ class Motion:
             elapsed = timestamp - self._timestamp
             self._velocity = step / elapsed
             speeds = np.linalg.norm(self._velocity.reshape(2, 3), axis=1)
-            self._fastest = np.maximum(speeds, self._fastest * np.exp(-elapsed / self._speed_memory_s))
+            self._fastest = np.maximum(
+                speeds, self._fastest * np.exp(-elapsed / self._speed_memory_s)
+            )
         self.anchor(timestamp, T_cam_world, keyframe_id, slam_map)
 
     @property
@@ -467,4 +507,6 @@ class Motion:
         last = self.last(slam_map)
         if last is None:
             return None
-        return geometry.orthonormalize(geometry.se3_exp(self._velocity * (timestamp - self._timestamp)) @ last)
+        return geometry.orthonormalize(
+            geometry.se3_exp(self._velocity * (timestamp - self._timestamp)) @ last
+        )

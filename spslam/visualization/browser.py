@@ -32,7 +32,9 @@ class Browser:
         MissingDependencyError: Open3D, a system library or OpenGL is missing, or there is no display.
     """
 
-    def __init__(self, scene: Scene, controls: Controls, seconds: float, visible: bool = True) -> None:
+    def __init__(
+        self, scene: Scene, controls: Controls, seconds: float, visible: bool = True
+    ) -> None:
         self._scene, self._controls, self._seconds = scene, controls, seconds
         self._canvas = Canvas(f"spslam view {scene.title}", _SIZE, visible, controls.bindings())
         self._framing = frame_scene(scene, _SIZE[0] / _SIZE[1])

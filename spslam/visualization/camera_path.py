@@ -22,7 +22,9 @@ _BEHIND, _ABOVE = 1.1, 0.55
 _FARTHEST = 0.6
 
 
-def film(scene: Scene, framing: Framing, pictures: int, follow: bool) -> Iterator[tuple[float, Viewpoint]]:
+def film(
+    scene: Scene, framing: Framing, pictures: int, follow: bool
+) -> Iterator[tuple[float, Viewpoint]]:
     """Time and viewpoint of each of `pictures` pictures of a run, from its first pose to its last and a little on.
 
     Args:
@@ -48,7 +50,10 @@ def film(scene: Scene, framing: Framing, pictures: int, follow: bool) -> Iterato
         T_world_view[:3, :3] = between(risen * end[1]).as_matrix()
         T_world_view[:3, 3] = (1.0 - risen) * eyes[row] + risen * overview[:3, 3]
         distance = (1.0 - risen) * _distance(scene, framing) + risen * framing.viewpoint.distance
-        yield float(time), Viewpoint(inverse(T_world_view), distance, framing.viewpoint.field_of_view)
+        yield (
+            float(time),
+            Viewpoint(inverse(T_world_view), distance, framing.viewpoint.field_of_view),
+        )
 
 
 def chase_view(T_world_cam: FloatArray, scene: Scene, framing: Framing) -> Viewpoint:
@@ -56,7 +61,9 @@ def chase_view(T_world_cam: FloatArray, scene: Scene, framing: Framing) -> Viewp
     eye, turn = _behind(T_world_cam[:3, 3], T_world_cam[:3, 2], scene, framing)
     T_world_view = np.eye(4)
     T_world_view[:3, :3], T_world_view[:3, 3] = turn, eye
-    return Viewpoint(inverse(T_world_view), _distance(scene, framing), framing.viewpoint.field_of_view)
+    return Viewpoint(
+        inverse(T_world_view), _distance(scene, framing), framing.viewpoint.field_of_view
+    )
 
 
 def _chase(scene: Scene, framing: Framing, times: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -72,16 +79,25 @@ def _chase(scene: Scene, framing: Framing, times: FloatArray) -> tuple[FloatArra
         evenly = np.stack([np.interp(fine, scene.times, column) for column in track.T], axis=1)
         evenly = gaussian_filter1d(evenly, _SMOOTHING * len(fine), axis=0, mode="nearest")
         smooth.append(np.stack([np.interp(times, fine, column) for column in evenly.T], axis=1))
-    found = [_behind(position, forward, scene, framing) for position, forward in zip(*smooth, strict=True)]
+    found = [
+        _behind(position, forward, scene, framing)
+        for position, forward in zip(*smooth, strict=True)
+    ]
     return np.stack([eye for eye, _ in found]), np.stack([turn for _, turn in found])
 
 
-def _behind(position: FloatArray, forward: FloatArray, scene: Scene, framing: Framing) -> tuple[FloatArray, FloatArray]:
+def _behind(
+    position: FloatArray, forward: FloatArray, scene: Scene, framing: Framing
+) -> tuple[FloatArray, FloatArray]:
     up = framing.up
     flat = forward - (forward @ up) * up
     length = float(np.linalg.norm(flat))
     # A camera that looks straight down goes on as all is seen from.
-    ahead = flat / length if length > 1e-6 else np.cross(framing.viewpoint.T_cam_world[0, :3], up) * -1.0
+    ahead = (
+        flat / length
+        if length > 1e-6
+        else np.cross(framing.viewpoint.T_cam_world[0, :3], up) * -1.0
+    )
     reach = _reach(scene, framing)
     eye = position - _BEHIND * reach * ahead + _ABOVE * reach * up
     target = position + 0.5 * reach * ahead

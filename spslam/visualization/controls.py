@@ -33,9 +33,7 @@ def keys_help() -> str:
     """The keys in two lines: layers, and the rest."""
     layers = ", ".join(f"{LAYERS[name]} {_LAYER_WORDS[name]}" for name in LAYERS)
     others = "; ".join(f"{key} {text}" for key, text in KEYS.items() if key not in LAYERS.values())
-    return (
-        f"show or hide: {layers}\nkeys: {others}; Q close; mouse: turn, Ctrl+drag or middle button: move, wheel: zoom"
-    )
+    return f"show or hide: {layers}\nkeys: {others}; Q close; mouse: turn, Ctrl+drag or middle button: move, wheel: zoom"
 
 
 @dataclass

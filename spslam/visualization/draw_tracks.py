@@ -16,7 +16,9 @@ _NEW_POINT = (150, 150, 150)
 MATCHED, UNMATCHED = (80, 220, 60), (40, 140, 255)
 
 
-def draw_tracks(image: UInt8Array, positions: Float32Array, lengths: IntArray, caption: str = "") -> UInt8Array:
+def draw_tracks(
+    image: UInt8Array, positions: Float32Array, lengths: IntArray, caption: str = ""
+) -> UInt8Array:
     """A picture (H, W, 3), blue first, of tracks: blue ones are young, red ones have been seen in L frames or more,
     grey dots are key points without a track yet.
 
@@ -45,7 +47,11 @@ def draw_tracks(image: UInt8Array, positions: Float32Array, lengths: IntArray, c
 
 
 def draw_sighting(
-    image: UInt8Array, camera: Camera, sighting: Sighting, caption: str = "", most_width: int = 10_000
+    image: UInt8Array,
+    camera: Camera,
+    sighting: Sighting,
+    caption: str = "",
+    most_width: int = 10_000,
 ) -> UInt8Array:
     """A picture (H, W, 3), blue first, of what tracking saw: green key points see a map point, orange ones do not.
 
@@ -58,7 +64,10 @@ def draw_sighting(
     """
     scale = min(most_width / image.shape[1], 1.0)
     if scale < 1.0:
-        image = np.asarray(cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+        image = np.asarray(
+            cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA),
+            dtype=np.uint8,
+        )
     picture = np.repeat(image[:, :, None], 3, axis=2)
     # The image shows things where the lens put them.
     pixels = (camera.distort(sighting.pixels) + 0.5) * scale - 0.5
@@ -83,5 +92,11 @@ def _write(picture: UInt8Array, text: str) -> None:
     (width, height), below = cv2.getTextSize(text, font, size, 1)
     left, bottom = 8, picture.shape[0] - 8 - below
     # On black: it is read on any image.
-    cv2.rectangle(picture, (left - 4, bottom - height - 4), (left + width + 4, bottom + below + 2), (0, 0, 0), -1)
+    cv2.rectangle(
+        picture,
+        (left - 4, bottom - height - 4),
+        (left + width + 4, bottom + below + 2),
+        (0, 0, 0),
+        -1,
+    )
     cv2.putText(picture, text, (left, bottom), font, size, (255, 255, 255), 1, cv2.LINE_AA)

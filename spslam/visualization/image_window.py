@@ -26,7 +26,9 @@ class ImageWindow:
 
     def __init__(self, title: str, visible: bool = True, place: tuple[int, int] = (50, 50)) -> None:
         if visible and not has_display():
-            raise MissingDependencyError("a window needs a display, found none: give --out FILE.mp4 or --out FOLDER")
+            raise MissingDependencyError(
+                "a window needs a display, found none: give --out FILE.mp4 or --out FOLDER"
+            )
         self._open3d = import_open3d()
         self._title, self._visible, self._place = title, visible, place
         self._window: Any = None
@@ -50,11 +52,18 @@ class ImageWindow:
 
     def _open(self, width: int, height: int) -> None:
         self._window = self._open3d.visualization.Visualizer()
-        if not self._window.create_window(self._title, width, height, *self._place, visible=self._visible):
-            raise MissingDependencyError("Open3D could not open a window (OpenGL): give --out FILE.mp4 or --out FOLDER")
+        if not self._window.create_window(
+            self._title, width, height, *self._place, visible=self._visible
+        ):
+            raise MissingDependencyError(
+                "Open3D could not open a window (OpenGL): give --out FILE.mp4 or --out FOLDER"
+            )
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         self.close()
 

@@ -75,8 +75,20 @@ LIGHT = Palette(
     loops=(0.78, 0.08, 0.60),
     truth=(0.10, 0.10, 0.12),
     grid=(0.78, 0.78, 0.81),
-    height=((0.29, 0.20, 0.50), (0.20, 0.40, 0.62), (0.12, 0.58, 0.56), (0.36, 0.68, 0.33), (0.74, 0.70, 0.16)),
-    age=((0.16, 0.14, 0.45), (0.45, 0.15, 0.58), (0.72, 0.26, 0.48), (0.90, 0.46, 0.28), (0.93, 0.70, 0.16)),
+    height=(
+        (0.29, 0.20, 0.50),
+        (0.20, 0.40, 0.62),
+        (0.12, 0.58, 0.56),
+        (0.36, 0.68, 0.33),
+        (0.74, 0.70, 0.16),
+    ),
+    age=(
+        (0.16, 0.14, 0.45),
+        (0.45, 0.15, 0.58),
+        (0.72, 0.26, 0.48),
+        (0.90, 0.46, 0.28),
+        (0.93, 0.70, 0.16),
+    ),
 )
 DARK = Palette(
     background=(0.055, 0.065, 0.085),
@@ -88,8 +100,20 @@ DARK = Palette(
     loops=(1.0, 0.40, 0.85),
     truth=(0.55, 0.95, 0.65),
     grid=(0.18, 0.20, 0.24),
-    height=((0.36, 0.30, 0.70), (0.25, 0.53, 0.76), (0.28, 0.74, 0.68), (0.65, 0.85, 0.48), (0.98, 0.91, 0.55)),
-    age=((0.30, 0.28, 0.72), (0.56, 0.30, 0.78), (0.84, 0.40, 0.62), (0.97, 0.58, 0.38), (0.98, 0.86, 0.40)),
+    height=(
+        (0.36, 0.30, 0.70),
+        (0.25, 0.53, 0.76),
+        (0.28, 0.74, 0.68),
+        (0.65, 0.85, 0.48),
+        (0.98, 0.91, 0.55),
+    ),
+    age=(
+        (0.30, 0.28, 0.72),
+        (0.56, 0.30, 0.78),
+        (0.84, 0.40, 0.62),
+        (0.97, 0.58, 0.38),
+        (0.98, 0.86, 0.40),
+    ),
 )
 
 
@@ -118,7 +142,9 @@ class Look:
 
     def recolored(self) -> Look:
         """The look with the points coloured by what comes next."""
-        return replace(self, colors=POINT_COLORS[(POINT_COLORS.index(self.colors) + 1) % len(POINT_COLORS)])
+        return replace(
+            self, colors=POINT_COLORS[(POINT_COLORS.index(self.colors) + 1) % len(POINT_COLORS)]
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,10 +206,14 @@ def frame_scene(scene: Scene, aspect: float) -> Framing:
     grid, square = _grid(scene, kept, up)
     ages = scene.point_ages[np.isfinite(scene.point_ages)]
     span = (float(ages.min()), float(ages.max())) if len(ages) else (0.0, 1.0)
-    return Framing(choose_viewpoint(scene, aspect), up, heights, span, typical_size(scene), grid, square)
+    return Framing(
+        choose_viewpoint(scene, aspect), up, heights, span, typical_size(scene), grid, square
+    )
 
 
-def draw_layers(scene: Scene, look: Look, framing: Framing, moving: bool = False) -> dict[str, Layer]:
+def draw_layers(
+    scene: Scene, look: Look, framing: Framing, moving: bool = False
+) -> dict[str, Layer]:
     """What is drawn of a scene, by layer; layers that are hidden or empty are left out.
 
     Args:
@@ -204,7 +234,9 @@ def draw_layers(scene: Scene, look: Look, framing: Framing, moving: bool = False
         "truth": Lines(*_path(scene.ground_truth, scene.truth_times), palette.truth, 2.0),
         "grid": Lines(*framing.grid, palette.grid),
     }
-    drawn = {name: layer for name, layer in drawn.items() if name not in look.hidden and _count(layer)}
+    drawn = {
+        name: layer for name, layer in drawn.items() if name not in look.hidden and _count(layer)
+    }
     if moving and "trajectory" not in look.hidden and len(scene.trajectory):
         camera = frustum_lines(scene.trajectory[-1:], _CAMERA_SIZE * framing.frustum)
         drawn["camera"] = Lines(*camera, palette.camera, 2.4)
@@ -214,7 +246,9 @@ def draw_layers(scene: Scene, look: Look, framing: Framing, moving: bool = False
 def thicken_hairs(layers: Mapping[str, Layer], view: Viewpoint, width: float) -> dict[str, Layer]:
     """Layers with hairs that look `width` pixels wide from `view` and from there only."""
     return {
-        name: replace(layer, width=width * view.relative_depths(np.stack([layer.starts, layer.ends], axis=1)))
+        name: replace(
+            layer, width=width * view.relative_depths(np.stack([layer.starts, layer.ends], axis=1))
+        )
         if isinstance(layer, Lines) and layer.hairs
         else layer
         for name, layer in layers.items()
@@ -226,20 +260,38 @@ def legend(scene: Scene, look: Look, framing: Framing) -> list[tuple[str, Color]
     palette = look.palette
     shown = int(np.count_nonzero(inlier_points(scene)))
     rows = {
-        "trajectory": (f"trajectory, {len(scene.trajectory)} poses", palette.trajectory, len(scene.trajectory)),
+        "trajectory": (
+            f"trajectory, {len(scene.trajectory)} poses",
+            palette.trajectory,
+            len(scene.trajectory),
+        ),
         "truth": ("ground truth", palette.truth, len(scene.ground_truth)),
-        "keyframes": (f"{len(scene.keyframes)} key frames", palette.keyframes, len(scene.keyframes)),
-        "covisibility": ("key frames that share points", palette.covisibility, len(scene.covisible)),
+        "keyframes": (
+            f"{len(scene.keyframes)} key frames",
+            palette.keyframes,
+            len(scene.keyframes),
+        ),
+        "covisibility": (
+            "key frames that share points",
+            palette.covisibility,
+            len(scene.covisible),
+        ),
         "loops": (f"{len(scene.loops)} closed loops", palette.loops, len(scene.loops)),
         "points": (f"{shown} of {len(scene.points)} points", palette.text, len(scene.points)),
         "grid": (f"grid: {framing.square:g} {scene.unit}", palette.text, len(framing.grid[0])),
     }
     if len(scene.loops) == 1:
         rows["loops"] = ("1 closed loop", *rows["loops"][1:])
-    return [(text, color) for name, (text, color, count) in rows.items() if count and name not in look.hidden]
+    return [
+        (text, color)
+        for name, (text, color, count) in rows.items()
+        if count and name not in look.hidden
+    ]
 
 
-def color_bar(scene: Scene, look: Look, framing: Framing) -> tuple[tuple[Color, ...], str, str] | None:
+def color_bar(
+    scene: Scene, look: Look, framing: Framing
+) -> tuple[tuple[Color, ...], str, str] | None:
     """The ramp of the points' colours with what its ends stand for; None where no points are drawn."""
     if "points" in look.hidden or len(scene.points) == 0:
         return None
@@ -272,7 +324,11 @@ def _points(scene: Scene, look: Look, framing: Framing) -> Points:
     if look.colors == "age":
         values, (low, high), ramp = scene.point_ages[kept], framing.ages, look.palette.age
     else:
-        values, (low, high), ramp = scene.points[kept] @ framing.up, framing.heights, look.palette.height
+        values, (low, high), ramp = (
+            scene.points[kept] @ framing.up,
+            framing.heights,
+            look.palette.height,
+        )
     share = (np.maximum(values, low) - low) / max(high - low, 1e-9)
     return Points(scene.points[kept], ramp_colors(share, ramp))
 
@@ -280,7 +336,9 @@ def _points(scene: Scene, look: Look, framing: Framing) -> Points:
 def _path(poses: FloatArray, times: FloatArray) -> tuple[FloatArray, FloatArray]:
     """From each position to the next, but across pauses."""
     positions = poses[:, :3, 3]
-    goes_on = ~gaps(times) if np.isfinite(times).all() else np.ones(max(len(poses) - 1, 0), dtype=bool)
+    goes_on = (
+        ~gaps(times) if np.isfinite(times).all() else np.ones(max(len(poses) - 1, 0), dtype=bool)
+    )
     return positions[:-1][goes_on], positions[1:][goes_on]
 
 
@@ -288,11 +346,19 @@ def _edges(centres: FloatArray, pairs: IntArray) -> tuple[FloatArray, FloatArray
     return centres[pairs[:, 0]], centres[pairs[:, 1]]
 
 
-def _arches(starts: FloatArray, ends: FloatArray, framing: Framing) -> tuple[FloatArray, FloatArray]:
+def _arches(
+    starts: FloatArray, ends: FloatArray, framing: Framing
+) -> tuple[FloatArray, FloatArray]:
     """Lines (8·L, 3) of arches from starts to ends (L, 3): where a loop was closed well the two are one place."""
     share = np.linspace(0.0, 1.0, _ARCH_LINES + 1)[:, None, None]
-    height = np.maximum(_ARCH_RISE * np.linalg.norm(ends - starts, axis=1), _ARCH_FRUSTA * framing.frustum)
-    curve = starts + share * (ends - starts) + 4.0 * share * (1.0 - share) * height[:, None] * framing.up
+    height = np.maximum(
+        _ARCH_RISE * np.linalg.norm(ends - starts, axis=1), _ARCH_FRUSTA * framing.frustum
+    )
+    curve = (
+        starts
+        + share * (ends - starts)
+        + 4.0 * share * (1.0 - share) * height[:, None] * framing.up
+    )
     return curve[:-1].reshape(-1, 3), curve[1:].reshape(-1, 3)
 
 
@@ -307,7 +373,9 @@ def _range(values: FloatArray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _grid(scene: Scene, kept: BoolArray, up: FloatArray) -> tuple[tuple[FloatArray, FloatArray], float]:
+def _grid(
+    scene: Scene, kept: BoolArray, up: FloatArray
+) -> tuple[tuple[FloatArray, FloatArray], float]:
     """Starts and ends (G, 3) of a grid on the floor, and the side of its squares: 1, 2 or 5 times a power of ten."""
     points, path = scene.points[kept], scene.path
     content = np.concatenate([points, path])
@@ -322,7 +390,10 @@ def _grid(scene: Scene, kept: BoolArray, up: FloatArray) -> tuple[tuple[FloatArr
     first, last = np.floor(low / square), np.ceil(high / square)
     # Below the path, too: a camera may have looked at nothing but what is above it.
     heights = content @ up
-    floor = min(float(np.percentile(heights, _FLOOR_PERCENT)), float((path @ up).min()) if len(path) else np.inf)
+    floor = min(
+        float(np.percentile(heights, _FLOOR_PERCENT)),
+        float((path @ up).min()) if len(path) else np.inf,
+    )
     starts: list[FloatArray] = []
     ends: list[FloatArray] = []
     for along in (0, 1):
@@ -336,4 +407,6 @@ def _grid(scene: Scene, kept: BoolArray, up: FloatArray) -> tuple[tuple[FloatArr
 
 def _round_length(length: float) -> float:
     power = 10.0 ** np.floor(np.log10(length))
-    return float(power * min((1.0, 2.0, 5.0, 10.0), key=lambda step: abs(np.log(step * power / length))))
+    return float(
+        power * min((1.0, 2.0, 5.0, 10.0), key=lambda step: abs(np.log(step * power / length)))
+    )

@@ -16,7 +16,9 @@ _LINE, _MARGIN, _TEXT, _SWATCH = 25, 22, 0.55, 26
 _BAR = (170, 10)
 
 
-def write_legend(picture: UInt8Array, scene: Scene, look: Look, framing: Framing, time: str = "") -> None:
+def write_legend(
+    picture: UInt8Array, scene: Scene, look: Look, framing: Framing, time: str = ""
+) -> None:
     """Write title and time to the upper left, the layers' colours to the lower left, the points' to the lower right.
 
     Args:
@@ -32,8 +34,20 @@ def write_legend(picture: UInt8Array, scene: Scene, look: Look, framing: Framing
     for row, (text, color) in enumerate(reversed(rows)):
         middle = bottom - row * line - round(0.2 * line)
         if color != look.palette.text:
-            cv2.line(picture, (margin, middle), (margin + swatch, middle), _blue_first(color), max(2, round(3 * scale)))
-        _write(picture, text, (left if color != look.palette.text else margin, bottom - row * line), look, scale)
+            cv2.line(
+                picture,
+                (margin, middle),
+                (margin + swatch, middle),
+                _blue_first(color),
+                max(2, round(3 * scale)),
+            )
+        _write(
+            picture,
+            text,
+            (left if color != look.palette.text else margin, bottom - row * line),
+            look,
+            scale,
+        )
     title = "   ".join(filter(None, [scene.title, time]))
     _write(picture, title, (margin, margin + round(0.6 * line)), look, scale)
     bar = color_bar(scene, look, framing)
@@ -41,14 +55,23 @@ def write_legend(picture: UInt8Array, scene: Scene, look: Look, framing: Framing
         _write_bar(picture, *bar, look, scale)
 
 
-def _write_bar(picture: UInt8Array, ramp: tuple[Color, ...], low: str, high: str, look: Look, scale: float) -> None:
+def _write_bar(
+    picture: UInt8Array, ramp: tuple[Color, ...], low: str, high: str, look: Look, scale: float
+) -> None:
     width, height = (round(scale * length) for length in _BAR)
-    right, bottom = picture.shape[1] - round(scale * _MARGIN), picture.shape[0] - round(scale * _MARGIN)
+    right, bottom = (
+        picture.shape[1] - round(scale * _MARGIN),
+        picture.shape[0] - round(scale * _MARGIN),
+    )
     right -= _width(high, scale) + round(10 * scale)
-    colors = np.round(255 * ramp_colors(np.linspace(0.0, 1.0, width), ramp)[:, ::-1]).astype(np.uint8)
+    colors = np.round(255 * ramp_colors(np.linspace(0.0, 1.0, width), ramp)[:, ::-1]).astype(
+        np.uint8
+    )
     picture[bottom - height : bottom, right - width : right] = colors
     _write(picture, high, (right + round(10 * scale), bottom), look, scale)
-    _write(picture, low, (right - width - _width(low, scale) - round(10 * scale), bottom), look, scale)
+    _write(
+        picture, low, (right - width - _width(low, scale) - round(10 * scale), bottom), look, scale
+    )
 
 
 def _width(text: str, scale: float) -> int:
@@ -58,7 +81,9 @@ def _width(text: str, scale: float) -> int:
 def _write(picture: UInt8Array, text: str, at: tuple[int, int], look: Look, scale: float) -> None:
     # Over lines and points it is read on a rim of the background.
     for color, thickness in ((look.palette.background, 4), (look.palette.text, 1)):
-        cv2.putText(picture, text, at, _FONT, _TEXT * scale, _blue_first(color), thickness, cv2.LINE_AA)
+        cv2.putText(
+            picture, text, at, _FONT, _TEXT * scale, _blue_first(color), thickness, cv2.LINE_AA
+        )
 
 
 def _blue_first(color: Color) -> tuple[float, float, float]:

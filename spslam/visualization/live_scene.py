@@ -31,7 +31,9 @@ def live_scene(slam: Slam, ground_truth: Trajectory | None) -> Scene:
     )
 
 
-def _truth_beside(slam: Slam, trajectory: Trajectory, truth: Trajectory | None) -> Trajectory | None:
+def _truth_beside(
+    slam: Slam, trajectory: Trajectory, truth: Trajectory | None
+) -> Trajectory | None:
     """The ground truth up to now in the estimate's world: as a run's figures align it, once there is enough to align;
     before, joined at the first pose if lengths are metres."""
     if truth is None or len(truth) == 0 or len(trajectory) == 0:
@@ -50,4 +52,6 @@ def _truth_beside(slam: Slam, trajectory: Trajectory, truth: Trajectory | None) 
             return None
         S_truth_world = there.T_world_cam[0] @ inverse(here.T_world_cam[0])
     first, end = np.searchsorted(truth.timestamps, here.timestamps[[0, -1]])
-    return transform_trajectory(inverse(S_truth_world), truth.select(np.arange(first, min(end + 1, len(truth)))))
+    return transform_trajectory(
+        inverse(S_truth_world), truth.select(np.arange(first, min(end + 1, len(truth))))
+    )

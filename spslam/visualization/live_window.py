@@ -50,11 +50,17 @@ class Open3DViewer:
     """
 
     def __init__(
-        self, ground_truth: Trajectory | None = None, title: str = "spslam", every: int = 1, visible: bool = True
+        self,
+        ground_truth: Trajectory | None = None,
+        title: str = "spslam",
+        every: int = 1,
+        visible: bool = True,
     ) -> None:
         self._controls = Controls(look=Look(hidden=frozenset({"covisibility"})), following=True)
         instead = "use --viewer none, or --rerun FILE.rrd to look later"
-        self._canvas: Canvas | None = Canvas(title, _SIZE, visible, self._controls.bindings(), instead, _PLACE)
+        self._canvas: Canvas | None = Canvas(
+            title, _SIZE, visible, self._controls.bindings(), instead, _PLACE
+        )
         self._image: ImageWindow | None = ImageWindow(f"{title}: image", visible, _IMAGE_PLACE)
         self._ground_truth = ground_truth
         self._every, self._updates = max(every, 1), 0
@@ -78,7 +84,9 @@ class Open3DViewer:
             self.close()
             return
         if self._image is not None and slam.sighting is not None:
-            picture = draw_sighting(frame.image, frame.camera, slam.sighting, _caption(result), _IMAGE_WIDTH)
+            picture = draw_sighting(
+                frame.image, frame.camera, slam.sighting, _caption(result), _IMAGE_WIDTH
+            )
             if not self._image.show(picture):
                 self._image.close()
                 self._image = None
@@ -118,4 +126,6 @@ class Open3DViewer:
 
 
 def _caption(result: TrackResult) -> str:
-    return f"frame {result.index}  {result.state.value}  {result.inliers} of {result.matches} matches"
+    return (
+        f"frame {result.index}  {result.state.value}  {result.inliers} of {result.matches} matches"
+    )

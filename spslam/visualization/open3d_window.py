@@ -23,7 +23,9 @@ _NEAR, _FAR = 0.005, 25.0
 
 def has_display() -> bool:
     """Whether a window can be opened; without a display Open3D quietly renders to nowhere instead of failing."""
-    return not sys.platform.startswith("linux") or any(os.environ.get(key) for key in ("DISPLAY", "WAYLAND_DISPLAY"))
+    return not sys.platform.startswith("linux") or any(
+        os.environ.get(key) for key in ("DISPLAY", "WAYLAND_DISPLAY")
+    )
 
 
 def import_open3d() -> Any:
@@ -35,9 +37,13 @@ def import_open3d() -> Any:
     try:
         return importlib.import_module("open3d")
     except ModuleNotFoundError:
-        raise MissingDependencyError("the viewer needs Open3D: pip install open3d-cpu (or open3d)") from None
+        raise MissingDependencyError(
+            "the viewer needs Open3D: pip install open3d-cpu (or open3d)"
+        ) from None
     except (ImportError, OSError) as error:
-        raise MissingDependencyError(f"Open3D lacks a system library ({str(error).splitlines()[0]}): {APT}") from None
+        raise MissingDependencyError(
+            f"Open3D lacks a system library ({str(error).splitlines()[0]}): {APT}"
+        ) from None
 
 
 class Canvas:
@@ -70,7 +76,11 @@ class Canvas:
         self.size = size
         self._window: Any = self._open3d.visualization.VisualizerWithKeyCallback()
         if not self._window.create_window(title, *size, *place, visible=visible):
-            what = f"could not open a window (OpenGL): {instead}, or" if visible else "has no OpenGL (EGL):"
+            what = (
+                f"could not open a window (OpenGL): {instead}, or"
+                if visible
+                else "has no OpenGL (EGL):"
+            )
             raise MissingDependencyError(f"Open3D {what} {APT}")
         for name, call in (keys or {}).items():
             self._window.register_key_callback(_KEY_CODES.get(name, ord(name[0])), _callback(call))
@@ -99,7 +109,9 @@ class Canvas:
             self._window.remove_geometry(shape, reset_bounding_box=False)
         self._shapes = self._merged(list(layers.values()), pixel)
         for number, shape in enumerate(self._shapes):
-            self._window.add_geometry(shape, reset_bounding_box=anew and number == len(self._shapes) - 1)
+            self._window.add_geometry(
+                shape, reset_bounding_box=anew and number == len(self._shapes) - 1
+            )
         if anew and seen is not None:
             self.look_from(seen)
 
@@ -156,7 +168,10 @@ class Canvas:
         return [shape for shape in shapes if shape is not None]
 
     def _bars(self, layers: list[Lines], pixel: float) -> Any:
-        tubes = [(*tube(layer.starts, layer.ends, 0.5 * layer.width * pixel), layer.color) for layer in layers]
+        tubes = [
+            (*tube(layer.starts, layer.ends, 0.5 * layer.width * pixel), layer.color)
+            for layer in layers
+        ]
         tubes = [one for one in tubes if len(one[1])]
         if not tubes:
             return None
@@ -168,14 +183,18 @@ class Canvas:
             vectors.Vector3dVector(np.concatenate([vertices for vertices, _, _ in tubes])),
             vectors.Vector3iVector(np.concatenate(triangles).astype(np.int32)),
         )
-        mesh.vertex_colors = vectors.Vector3dVector(_repeated([(color, len(vertices)) for vertices, _, color in tubes]))
+        mesh.vertex_colors = vectors.Vector3dVector(
+            _repeated([(color, len(vertices)) for vertices, _, color in tubes])
+        )
         return mesh
 
     def _cloud(self, layers: list[Points]) -> Any:
         if not layers:
             return None
         geometry, vectors = self._open3d.geometry, self._open3d.utility
-        cloud = geometry.PointCloud(vectors.Vector3dVector(np.concatenate([layer.positions for layer in layers])))
+        cloud = geometry.PointCloud(
+            vectors.Vector3dVector(np.concatenate([layer.positions for layer in layers]))
+        )
         cloud.colors = vectors.Vector3dVector(np.concatenate([layer.colors for layer in layers]))
         return cloud
 
@@ -187,9 +206,12 @@ class Canvas:
         ends = np.concatenate([layer.ends for layer in layers])
         pairs = np.arange(2 * len(starts)).reshape(2, -1).T
         lines = geometry.LineSet(
-            vectors.Vector3dVector(np.concatenate([starts, ends])), vectors.Vector2iVector(pairs.astype(np.int32))
+            vectors.Vector3dVector(np.concatenate([starts, ends])),
+            vectors.Vector2iVector(pairs.astype(np.int32)),
         )
-        lines.colors = vectors.Vector3dVector(_repeated([(layer.color, len(layer.starts)) for layer in layers]))
+        lines.colors = vectors.Vector3dVector(
+            _repeated([(layer.color, len(layer.starts)) for layer in layers])
+        )
         return lines
 
 

@@ -40,9 +40,13 @@ class View:
 
 def choose_views(shown: Trajectory, truth: Trajectory | None = None) -> tuple[View, View]:
     """The views from above and from the side of a trajectory, or of it and the ground truth in the same world."""
-    everything = shown.positions if truth is None else np.concatenate([shown.positions, truth.positions])
+    everything = (
+        shown.positions if truth is None else np.concatenate([shown.positions, truth.positions])
+    )
     # Along a straight line the alignment may roll the estimate's cameras any way round, not the truth's.
-    across, along, up, up_sign = _axes(everything, truth if truth is not None and truth.has_rotations else shown)
+    across, along, up, up_sign = _axes(
+        everything, truth if truth is not None and truth.has_rotations else shown
+    )
     # Seen from above, the axis pointing at the viewer is "up": else one of the others has to be turned round.
     mirrored = (-1.0 if (across - along) % 3 == 1 else 1.0) != up_sign
     return (
@@ -54,14 +58,18 @@ def choose_views(shown: Trajectory, truth: Trajectory | None = None) -> tuple[Vi
 def during(trajectory: Trajectory, stamps: FloatArray) -> Trajectory:
     """The poses of a trajectory between the first and the last of stamps (N,), seconds, and a little beyond."""
     margin = 1e-3 + 0.01 * float(stamps[-1] - stamps[0])
-    inside = (trajectory.timestamps >= stamps[0] - margin) & (trajectory.timestamps <= stamps[-1] + margin)
+    inside = (trajectory.timestamps >= stamps[0] - margin) & (
+        trajectory.timestamps <= stamps[-1] + margin
+    )
     return trajectory.select(np.flatnonzero(inside))
 
 
 def gaps(timestamps: FloatArray) -> BoolArray:
     """(N-1,) bool: where a path is interrupted after its n-th pose."""
     steps = np.diff(timestamps)
-    long: BoolArray = steps > _GAP_FACTOR * np.median(steps) if len(steps) else np.zeros(0, dtype=bool)
+    long: BoolArray = (
+        steps > _GAP_FACTOR * np.median(steps) if len(steps) else np.zeros(0, dtype=bool)
+    )
     return long
 
 

@@ -76,7 +76,9 @@ class Job:
     def from_json(cls, text: str) -> Job:
         """What `to_json` wrote."""
         values: dict[str, Any] = json.loads(text)
-        look = Look(**(values.pop("look") | {"hidden": frozenset(json.loads(text)["look"]["hidden"])}))
+        look = Look(
+            **(values.pop("look") | {"hidden": frozenset(json.loads(text)["look"]["hidden"])})
+        )
         return cls(**(values | {"look": look, "size": tuple(values["size"])}))
 
 
@@ -116,7 +118,14 @@ def render(
         is_film = path.suffix.lower() == VIDEO_SUFFIX
         made = path if is_film else folder / "scene.png"
         scene.save(scene_file)
-        command = [sys.executable, "-m", "spslam.visualization.render", job.to_json(), str(scene_file), str(made)]
+        command = [
+            sys.executable,
+            "-m",
+            "spslam.visualization.render",
+            job.to_json(),
+            str(scene_file),
+            str(made),
+        ]
         code = _run(command, errors, goes_on if is_film else None)
         said = errors.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         if code == _NO_OUTPUT:
@@ -138,7 +147,9 @@ def _folder_beside(path: Path) -> Iterator[str]:
     """
     try:
         beside = folder_of(path)
-        folder = tempfile.TemporaryDirectory(prefix=".spslam-scene-", dir=beside, ignore_cleanup_errors=True)
+        folder = tempfile.TemporaryDirectory(
+            prefix=".spslam-scene-", dir=beside, ignore_cleanup_errors=True
+        )
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from None
     with folder as name:
@@ -148,7 +159,10 @@ def _folder_beside(path: Path) -> Iterator[str]:
 def _run(command: list[str], errors: Path, goes_on: Callable[[int, int], bool] | None) -> int:
     """Run the renderer to its end; its exit status. A film asks after each picture whether it goes on."""
     # It must find this very package, wherever that was imported from.
-    search = [str(Path(spslam.__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    search = [
+        str(Path(spslam.__file__).parent.parent),
+        *filter(None, [os.environ.get("PYTHONPATH")]),
+    ]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(search)}
     pipe = subprocess.PIPE
     try:
@@ -197,7 +211,11 @@ def _working_folder() -> str | None:
 
 def main(arguments: list[str]) -> int:
     """Render the scene file `arguments[1]` as the job `arguments[0]` says to `arguments[2]`; the exit status."""
-    job, scene, path = Job.from_json(arguments[0]), Scene.load(Path(arguments[1])), Path(arguments[2])
+    job, scene, path = (
+        Job.from_json(arguments[0]),
+        Scene.load(Path(arguments[1])),
+        Path(arguments[2]),
+    )
     try:
         if path.suffix.lower() == VIDEO_SUFFIX:
             _film(scene, job, path)
@@ -233,11 +251,18 @@ def _film(scene: Scene, job: Job, path: Path) -> None:
         canvas = _canvas(scene, job)
         # Only for the size of the scene: no picture shows it, so hairs will do.
         canvas.draw(draw_layers(scene, job.look, framing), 0.0, anew=True)
-        for number, (time, viewpoint) in enumerate(film(scene, framing, total, job.follow), start=1):
+        for number, (time, viewpoint) in enumerate(
+            film(scene, framing, total, job.follow), start=1
+        ):
             pixel = viewpoint.pixel_size(_HEIGHT)
             if time != drawn[0] or not 1.0 / _COARSER < pixel / drawn[1] < _COARSER:
                 now, drawn = scene.until(time), (time, pixel)
-                _draw(canvas, draw_layers(now, job.look, framing, moving=time < scene.times[-1]), viewpoint, job)
+                _draw(
+                    canvas,
+                    draw_layers(now, job.look, framing, moving=time < scene.times[-1]),
+                    viewpoint,
+                    job,
+                )
             canvas.look_from(viewpoint)
             picture = _reduced(canvas.picture(), job.size)
             write_legend(picture, now, job.look, framing, f"{time - scene.times[0]:.1f} s")
@@ -263,7 +288,9 @@ def _canvas(scene: Scene, job: Job) -> Canvas:
     return canvas
 
 
-def _draw(canvas: Canvas, layers: dict[str, Layer], view: Viewpoint, job: Job, anew: bool = False) -> None:
+def _draw(
+    canvas: Canvas, layers: dict[str, Layer], view: Viewpoint, job: Job, anew: bool = False
+) -> None:
     """Show layers as bars and points, no hairs: two shapes, which the canvas draws to the same bytes every time."""
     hair = _HAIR * _HEIGHT / (_SUPERSAMPLING * job.size[1])
     canvas.draw(thicken_hairs(layers, view, hair), view.pixel_size(_HEIGHT), anew)
@@ -272,7 +299,9 @@ def _draw(canvas: Canvas, layers: dict[str, Layer], view: Viewpoint, job: Job, a
 def _reduced(picture: UInt8Array, size: tuple[int, int]) -> UInt8Array:
     import cv2
 
-    return np.ascontiguousarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+    return np.ascontiguousarray(
+        cv2.resize(picture, size, interpolation=cv2.INTER_AREA), dtype=np.uint8
+    )
 
 
 if __name__ == "__main__":

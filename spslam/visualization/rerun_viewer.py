@@ -66,7 +66,9 @@ def import_rerun() -> Any:
     try:
         return importlib.import_module("rerun")
     except ModuleNotFoundError:
-        raise MissingDependencyError("Rerun is missing: pip install 'spslam[rerun]' (or rerun-sdk)") from None
+        raise MissingDependencyError(
+            "Rerun is missing: pip install 'spslam[rerun]' (or rerun-sdk)"
+        ) from None
     except (ImportError, OSError) as error:
         raise MissingDependencyError(f"Rerun does not load: {str(error).splitlines()[0]}") from None
 
@@ -90,7 +92,9 @@ class _Recording:
         self.stream.send_recording_name(printable(title))
         if file is None:
             if not has_display():
-                raise MissingDependencyError("Rerun's viewer needs a display, found none: use --rerun FILE.rrd")
+                raise MissingDependencyError(
+                    "Rerun's viewer needs a display, found none: use --rerun FILE.rrd"
+                )
             _spawn(self.stream, blueprint)
         else:
             check_printable(file)
@@ -126,7 +130,10 @@ class _Recording:
         if T_world_cam is None:
             self.log("world/camera", self.rerun.Clear(recursive=False))
             return
-        self.log("world/camera", self.rerun.Transform3D(translation=T_world_cam[:3, 3], mat3x3=T_world_cam[:3, :3]))
+        self.log(
+            "world/camera",
+            self.rerun.Transform3D(translation=T_world_cam[:3, 3], mat3x3=T_world_cam[:3, :3]),
+        )
 
     def log_scene(self, scene: Scene) -> None:
         """Map, trajectory, key frames, edges and ground truth as they are now."""
@@ -137,7 +144,9 @@ class _Recording:
         if isinstance(points, Points):
             self.log(
                 _ENTITIES["points"],
-                self.rerun.Points3D(points.positions.astype(np.float32), colors=_bytes(points.colors), radii=_DOT),
+                self.rerun.Points3D(
+                    points.positions.astype(np.float32), colors=_bytes(points.colors), radii=_DOT
+                ),
             )
         radii = {"trajectory": _PATH, "truth": _PATH, "loops": _PATH}
         for name, path in _ENTITIES.items():
@@ -146,7 +155,9 @@ class _Recording:
                 strips = np.stack([lines.starts, lines.ends], axis=1).astype(np.float32)
                 self.log(
                     path,
-                    self.rerun.LineStrips3D(strips, colors=_bytes(np.array(lines.color)), radii=radii.get(name, _THIN)),
+                    self.rerun.LineStrips3D(
+                        strips, colors=_bytes(np.array(lines.color)), radii=radii.get(name, _THIN)
+                    ),
                 )
 
     def close(self) -> None:
@@ -154,7 +165,10 @@ class _Recording:
         try:
             self.stream.flush(timeout_sec=_FLUSH_S)
         except RuntimeError as error:
-            _log.warning("Rerun's viewer did not take all of the recording: %s", str(error).strip().splitlines()[0])
+            _log.warning(
+                "Rerun's viewer did not take all of the recording: %s",
+                str(error).strip().splitlines()[0],
+            )
         self.stream.disconnect()
 
 
@@ -171,7 +185,9 @@ class RerunViewer:
         OutputError: the file cannot be written.
     """
 
-    def __init__(self, file: Path | None, ground_truth: Trajectory | None = None, title: str = "spslam") -> None:
+    def __init__(
+        self, file: Path | None, ground_truth: Trajectory | None = None, title: str = "spslam"
+    ) -> None:
         self._recording = _Recording(file, title)
         self._ground_truth = ground_truth
         self._camera: Camera | None = None
@@ -186,23 +202,31 @@ class RerunViewer:
         scale = min(_MOST_IMAGE_WIDTH / frame.image.shape[1], 1.0)
         if frame.camera != self._camera:
             self._camera = frame.camera
-            recording.log("world/camera/image", _pinhole(recording.rerun, frame.camera, scale), static=True)
+            recording.log(
+                "world/camera/image", _pinhole(recording.rerun, frame.camera, scale), static=True
+            )
         recording.log_camera(result.T_world_cam)
         recording.log("world/camera/image", _jpeg(recording.rerun, frame.image, scale))
         if slam.sighting is not None:
             recording.log(
-                "world/camera/image/keypoints", _keypoints(recording.rerun, frame.camera, slam.sighting, scale)
+                "world/camera/image/keypoints",
+                _keypoints(recording.rerun, frame.camera, slam.sighting, scale),
             )
             seen = slam.map.point_rows(slam.sighting.point_ids)
             positions = slam.map.positions[seen[seen >= 0]].astype(np.float32)
-            recording.log("world/map/seen", recording.rerun.Points3D(positions, colors=MATCHED[::-1], radii=2 * _DOT))
+            recording.log(
+                "world/map/seen",
+                recording.rerun.Points3D(positions, colors=MATCHED[::-1], radii=2 * _DOT),
+            )
         recording.log("tracking/inliers", recording.rerun.Scalars(result.inliers))
         recording.log("tracking/matches", recording.rerun.Scalars(result.matches))
         if result.state is not self._state or result.is_keyframe:
             recording.log("log", recording.rerun.TextLog(f"{result.state.value}: {result.reason}"))
         self._state = result.state
         statistics = slam.statistics
-        if self._size.has_grown(statistics.points, len(slam.map.keyframes), result.index, statistics.loops):
+        if self._size.has_grown(
+            statistics.points, len(slam.map.keyframes), result.index, statistics.loops
+        ):
             recording.log_scene(live_scene(slam, self._ground_truth))
 
     def close(self) -> None:
@@ -222,11 +246,15 @@ def record_scene(file: Path | None, scene: Scene) -> None:
     """
     recording = _Recording(file, scene.title)
     size = _Growth()
-    for row, (time, T_world_cam) in enumerate(zip(scene.times.tolist(), scene.trajectory, strict=True)):
+    for row, (time, T_world_cam) in enumerate(
+        zip(scene.times.tolist(), scene.trajectory, strict=True)
+    ):
         recording.set_time("pose", row, time)
         recording.log_camera(T_world_cam)
         last = row == len(scene.trajectory) - 1
-        points, keyframes = (np.count_nonzero(times <= time) for times in (scene.point_times, scene.keyframe_times))
+        points, keyframes = (
+            np.count_nonzero(times <= time) for times in (scene.point_times, scene.keyframe_times)
+        )
         if size.has_grown(int(points), int(keyframes), row, 0) or last:
             recording.log_scene(scene if last else scene.until(time))
     recording.close()
@@ -242,9 +270,17 @@ class _Growth:
         """Whether it is time; if so, these are the sizes to grow from."""
         now = (points, keyframes, frames)
         before = (self._points, self._keyframes, self._frames)
-        grown = any(new > _GROWTH * old + 1 for new, old in zip(now, before, strict=True)) or loops != self._loops
+        grown = (
+            any(new > _GROWTH * old + 1 for new, old in zip(now, before, strict=True))
+            or loops != self._loops
+        )
         if grown:
-            self._points, self._keyframes, self._frames, self._loops = points, keyframes, frames, loops
+            self._points, self._keyframes, self._frames, self._loops = (
+                points,
+                keyframes,
+                frames,
+                loops,
+            )
         return grown
 
 
@@ -256,7 +292,9 @@ def _spawn(stream: Any, blueprint: Any) -> None:
         stream.spawn(default_blueprint=blueprint)
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[0]
-        raise MissingDependencyError(f"Rerun's viewer did not start ({reason}): use --rerun FILE.rrd") from None
+        raise MissingDependencyError(
+            f"Rerun's viewer did not start ({reason}): use --rerun FILE.rrd"
+        ) from None
     finally:
         os.environ["PATH"] = before
 

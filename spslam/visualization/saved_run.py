@@ -82,7 +82,10 @@ def build_scene(
         point_ages=born.astype(np.float64),
         covisible=_inside(covisible_pairs(slam_map, min_covisibility), rows),
         loops=_inside(
-            np.stack([slam_map.keyframe_rows(slam_map.loops[end]) for end in ("i", "j")], axis=1).astype(np.int64), rows
+            np.stack(
+                [slam_map.keyframe_rows(slam_map.loops[end]) for end in ("i", "j")], axis=1
+            ).astype(np.int64),
+            rows,
         ),
         depth=float(np.median(distance)) if len(distance) else 0.0,
         unit="m" if origin is not None and origin.metric else "map units",
@@ -94,7 +97,9 @@ def truth_in_map(trajectory: Trajectory, evaluation: Evaluation | str | None) ->
     """The ground truth while the trajectory lasts, in the world of the map; None where the two were not compared."""
     if not isinstance(evaluation, Evaluation):
         return None
-    moved = transform_trajectory(inverse(evaluation.absolute.S_truth_estimate), evaluation.ground_truth)
+    moved = transform_trajectory(
+        inverse(evaluation.absolute.S_truth_estimate), evaluation.ground_truth
+    )
     return during(moved, trajectory.timestamps)
 
 
@@ -109,7 +114,9 @@ def load_scene(folder: Path | str) -> Scene:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise OutputError(f"expected the folder of a run (spslam run --out DIR), found nothing at {folder}")
+        raise OutputError(
+            f"expected the folder of a run (spslam run --out DIR), found nothing at {folder}"
+        )
     metrics = read_metrics(folder)
     trajectory = _read_trajectory(folder / "trajectory.tum", "left camera")
     title = ", ".join(one_line(str(metrics[key])) for key in RUN_LABELS)
@@ -121,13 +128,20 @@ def load_scene(folder: Path | str) -> Scene:
             evaluation = evaluate(trajectory, read_tum(truth_file, unit="s"), metrics["alignment"])
             truth = truth_in_map(trajectory, evaluation)
         except SpslamError as error:
-            notice(_LOG, "ground_truth_unreadable", "the run is shown without its ground truth: %s", error)
+            notice(
+                _LOG,
+                "ground_truth_unreadable",
+                "the run is shown without its ground truth: %s",
+                error,
+            )
     if metrics.get("mode") == "localize":
         # Nothing of the map is this run's.
         session, part = -1, _part_of_frames(slam_map, folder / FRAMES)
     else:
         session = int(slam_map.keyframes["session"].max(initial=0))
-        part = _part_of(slam_map, session, _read_trajectory(folder / "keyframes.tum", "").timestamps)
+        part = _part_of(
+            slam_map, session, _read_trajectory(folder / "keyframes.tum", "").timestamps
+        )
     least = read_run_config(folder).loop.min_covisibility
     return build_scene(slam_map, part, session, trajectory, truth, title, min_covisibility=least)
 
@@ -163,15 +177,25 @@ def frames_beside(path: Path, trajectory: Trajectory) -> RunFrames | None:
         if not file.is_file():
             return _counted_frames(path.parent / METRICS, metrics, trajectory)
         times = np.unique([float(row["timestamp"]) for row in _frame_rows(file)])
-        missing = sum(int(metrics.get(key, 0)) for key in ("skipped_frames", "dropped_frames", "left_out_frames"))
+        missing = sum(
+            int(metrics.get(key, 0))
+            for key in ("skipped_frames", "dropped_frames", "left_out_frames")
+        )
     except (SpslamError, OSError, KeyError, TypeError, ValueError, OverflowError, csv.Error):
         return None
-    if len(times) == 0 or missing < 0 or not np.isfinite(times).all() or not _in(trajectory.timestamps, times).all():
+    if (
+        len(times) == 0
+        or missing < 0
+        or not np.isfinite(times).all()
+        or not _in(trajectory.timestamps, times).all()
+    ):
         return None
     return RunFrames(file, times, missing)
 
 
-def _counted_frames(file: Path, metrics: dict[str, Any], trajectory: Trajectory) -> RunFrames | None:
+def _counted_frames(
+    file: Path, metrics: dict[str, Any], trajectory: Trajectory
+) -> RunFrames | None:
     """The frames of a run whose table of frames is not there: their number is known, but not the time of those without
     a pose."""
     frames, tracked = int(metrics["frames"]), int(metrics["tracked"])
@@ -191,7 +215,9 @@ def _map_path(folder: Path, metrics: dict[str, Any]) -> Path:
         return own
     other = Path(str(metrics.get("map_file")))
     if not os.path.isfile(other):  # noqa: PTH113 - False for what cannot be a path, too
-        raise MapError(f"{folder} is of a run in the map {other}, which is not there (seen from {Path.cwd()})")
+        raise MapError(
+            f"{folder} is of a run in the map {other}, which is not there (seen from {Path.cwd()})"
+        )
     return other
 
 
@@ -220,7 +246,9 @@ def _part_of(slam_map: Map, session: int, stamps: FloatArray) -> int:
     keyframes = slam_map.keyframes
     candidates = np.flatnonzero(keyframes["session"] == session)
     found = candidates[_in(keyframes["timestamp"][candidates], stamps)]
-    return _most_frequent(keyframes["part"][found].tolist()) if len(found) else choose_part(slam_map)
+    return (
+        _most_frequent(keyframes["part"][found].tolist()) if len(found) else choose_part(slam_map)
+    )
 
 
 def _most_frequent(parts: list[int]) -> int:
@@ -233,7 +261,10 @@ def _in(values: FloatArray, known: FloatArray) -> BoolArray:
     if len(known) == 0:
         return np.zeros(len(values), dtype=bool)
     at = np.searchsorted(known, values)
-    near = [np.abs(known[np.clip(at + step, 0, len(known) - 1)] - values) < _SAME_STAMP_S for step in (-1, 0)]
+    near = [
+        np.abs(known[np.clip(at + step, 0, len(known) - 1)] - values) < _SAME_STAMP_S
+        for step in (-1, 0)
+    ]
     either: BoolArray = near[0] | near[1]
     return either
 

@@ -92,13 +92,22 @@ class Scene:
 
     def save(self, path: Path) -> None:
         """Write to a `.npz` file."""
-        np.savez(path, allow_pickle=False, **{each.name: np.asarray(getattr(self, each.name)) for each in fields(self)})
+        np.savez(
+            path,
+            allow_pickle=False,
+            **{each.name: np.asarray(getattr(self, each.name)) for each in fields(self)},
+        )
 
     @classmethod
     def load(cls, path: Path) -> Scene:
         """Read what `save` wrote."""
         with np.load(path, allow_pickle=False) as arrays:
-            return cls(**{name: arrays[name] if arrays[name].ndim else arrays[name].item() for name in arrays.files})
+            return cls(
+                **{
+                    name: arrays[name] if arrays[name].ndim else arrays[name].item()
+                    for name in arrays.files
+                }
+            )
 
     @property
     def path(self) -> FloatArray:
@@ -109,7 +118,11 @@ class Scene:
         """What was there at a time. Everything is where it is at the end: the past of a map is not kept."""
         kept = self.keyframe_times <= time
         rows = np.cumsum(kept) - 1
-        points, poses, truth = self.point_times <= time, self.times <= time, self.truth_times <= time
+        points, poses, truth = (
+            self.point_times <= time,
+            self.times <= time,
+            self.truth_times <= time,
+        )
         return replace(
             self,
             points=self.points[points],
@@ -164,8 +177,12 @@ def choose_viewpoint(scene: Scene, aspect: float) -> Viewpoint:
         behind = sides @ forward < _BEHIND * np.linalg.norm(forward)
         sides = sides[behind] if behind.any() else sides
     some = content[:: len(content) // _COMPARED + 1]
-    coverage = np.array([_coverage(_look_from(side, up, some, aspect), some, scene.path, aspect) for side in sides])
-    return _look_from(sides[int(np.argmax(coverage >= _NEARLY * coverage.max()))], up, content, aspect)
+    coverage = np.array(
+        [_coverage(_look_from(side, up, some, aspect), some, scene.path, aspect) for side in sides]
+    )
+    return _look_from(
+        sides[int(np.argmax(coverage >= _NEARLY * coverage.max()))], up, content, aspect
+    )
 
 
 def _look_from(side: FloatArray, up: FloatArray, content: FloatArray, aspect: float) -> Viewpoint:
@@ -195,7 +212,9 @@ def _coverage(view: Viewpoint, content: FloatArray, path: FloatArray, aspect: fl
     """Cells of the picture that something of the scene is in; the path counts again, and against where text goes."""
     size = np.array([_GRID_ROWS * aspect, _GRID_ROWS])
     columns, rows = _cells(view, path, size).T
-    hidden = int(np.count_nonzero((columns < _TEXT[0] * size[0]) & (rows >= (1.0 - _TEXT[1]) * size[1])))
+    hidden = int(
+        np.count_nonzero((columns < _TEXT[0] * size[0]) & (rows >= (1.0 - _TEXT[1]) * size[1]))
+    )
     return len(_cells(view, content, size)) + _PATH_WEIGHT * len(columns) - _TEXT_WEIGHT * hidden
 
 
@@ -243,13 +262,17 @@ def frustum_lines(T_world_cam: FloatArray, size: float) -> tuple[FloatArray, Flo
     """Starts and ends (8·K', 3) of the edges of camera frusta `size` deep; of many cameras, some evenly picked."""
     if len(T_world_cam) > _MAX_FRUSTA:
         T_world_cam = T_world_cam[np.linspace(0, len(T_world_cam) - 1, _MAX_FRUSTA).astype(int)]
-    corners = size * np.array([[0, 0, 0], [-0.6, -0.42, 1], [0.6, -0.42, 1], [0.6, 0.42, 1], [-0.6, 0.42, 1]])
+    corners = size * np.array(
+        [[0, 0, 0], [-0.6, -0.42, 1], [0.6, -0.42, 1], [0.6, 0.42, 1], [-0.6, 0.42, 1]]
+    )
     world = apply(T_world_cam[:, None], corners)
     starts, ends = world[:, [0, 0, 0, 0, 1, 2, 3, 4]], world[:, [1, 2, 3, 4, 2, 3, 4, 1]]
     return starts.reshape(-1, 3), ends.reshape(-1, 3)
 
 
-def tube(starts: FloatArray, ends: FloatArray, radius: float | FloatArray) -> tuple[FloatArray, NDArray[np.int32]]:
+def tube(
+    starts: FloatArray, ends: FloatArray, radius: float | FloatArray
+) -> tuple[FloatArray, NDArray[np.int32]]:
     """Vertices (V, 3) and triangles (T, 3) of round bars from `starts` to `ends` (N, 3): lines of any width.
 
     Args:
@@ -272,7 +295,10 @@ def tube(starts: FloatArray, ends: FloatArray, radius: float | FloatArray) -> tu
     here, there = np.arange(_TUBE_SIDES), np.arange(_TUBE_SIDES) + _TUBE_SIDES
     after = np.roll(here, -1)
     side = np.concatenate(
-        [np.stack([here, after, there], axis=1), np.stack([after, after + _TUBE_SIDES, there], axis=1)]
+        [
+            np.stack([here, after, there], axis=1),
+            np.stack([after, after + _TUBE_SIDES, there], axis=1),
+        ]
     )
     offsets = 2 * _TUBE_SIDES * np.arange(len(starts))
     return vertices, (side[None] + offsets[:, None, None]).reshape(-1, 3).astype(np.int32)
@@ -306,7 +332,9 @@ def _sides(content: FloatArray, up: FloatArray) -> FloatArray:
     """(A, 3) horizontal unit vectors all round, those across the longest horizontal extent first."""
     flat = content - content.mean(axis=0)
     flat = flat - np.outer(flat @ up, up)
-    _, directions = np.linalg.eigh(flat.T @ flat + 1e9 * max(float(np.sum(flat**2)), 1e-12) * np.outer(up, up))
+    _, directions = np.linalg.eigh(
+        flat.T @ flat + 1e9 * max(float(np.sum(flat**2)), 1e-12) * np.outer(up, up)
+    )
     longest = directions[:, 1]
     side = np.cross(longest, up)
     norm = float(np.linalg.norm(side))
@@ -316,5 +344,7 @@ def _sides(content: FloatArray, up: FloatArray) -> FloatArray:
     side = side / norm
     angles = np.arange(_AZIMUTHS) * 2 * np.pi / _AZIMUTHS
     angles = angles[np.argsort(-np.abs(np.cos(angles)).round(6), kind="stable")]
-    round_up: FloatArray = np.cos(angles)[:, None] * side + np.sin(angles)[:, None] * np.cross(up, side)
+    round_up: FloatArray = np.cos(angles)[:, None] * side + np.sin(angles)[:, None] * np.cross(
+        up, side
+    )
     return round_up

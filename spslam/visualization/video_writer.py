@@ -19,7 +19,10 @@ class PictureSink(Protocol):
     def __enter__(self) -> PictureSink: ...
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None: ...
 
     def show(self, image: UInt8Array) -> bool:
@@ -46,7 +49,9 @@ class VideoFile:
         # OpenCV takes UTF-8 only.
         check_printable(path)
         if path.is_dir():
-            raise OutputError(f"cannot write a video to {path}: it is a folder; give --out a file name")
+            raise OutputError(
+                f"cannot write a video to {path}: it is a folder; give --out a file name"
+            )
         self._part = PartFile(path, suffix=".mp4")
 
     def __enter__(self) -> VideoFile:
@@ -62,7 +67,9 @@ class VideoFile:
         size = (image.shape[1], image.shape[0])
         if self._size is None:
             self._size = size
-            if not self._writer.open(str(self._part.path), cv2.VideoWriter.fourcc(*"mp4v"), self._fps, size):
+            if not self._writer.open(
+                str(self._part.path), cv2.VideoWriter.fourcc(*"mp4v"), self._fps, size
+            ):
                 raise MissingDependencyError(
                     "this OpenCV cannot write MP4 (it was built without FFmpeg): give --out a folder for PNG files"
                 )
@@ -75,7 +82,10 @@ class VideoFile:
         return True
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         self._writer.release()
         try:
@@ -97,9 +107,13 @@ class PngFolder:
         try:
             path.mkdir(parents=True, exist_ok=True)
             if any(path.iterdir()):
-                raise OutputError(f"{path} is not empty and is left alone: give --out a new folder or FILE.mp4")
+                raise OutputError(
+                    f"{path} is not empty and is left alone: give --out a new folder or FILE.mp4"
+                )
         except OSError as error:
-            raise OutputError(f"cannot write pictures to {path}: {error.strerror or error}") from None
+            raise OutputError(
+                f"cannot write pictures to {path}: {error.strerror or error}"
+            ) from None
 
     def __enter__(self) -> PngFolder:
         return self
@@ -112,6 +126,9 @@ class PngFolder:
         return True
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         """Keep what was written."""

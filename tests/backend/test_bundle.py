@@ -16,22 +16,41 @@ from spslam.interfaces import BundleProblem
 CAMERA = Camera(640, 480, 520.0, 510.0, 322.0, 238.0, baseline_m=0.1)
 
 
-def make_problem(seed=0, cameras=5, points=120, per_point=4, stereo=0.5, outliers=0.0, sigma=1.0, fixed=1, start=1.0):
+def make_problem(
+    seed=0,
+    cameras=5,
+    points=120,
+    per_point=4,
+    stereo=0.5,
+    outliers=0.0,
+    sigma=1.0,
+    fixed=1,
+    start=1.0,
+):
     """A camera moving sideways past points; `start` scales the error of the first guess. Returns the true poses and
     points, the problem, and which observations are wrong."""
     rng = np.random.default_rng(seed)
-    motion = np.column_stack([0.3 * np.arange(cameras), np.zeros((cameras, 2)), rng.normal(0, 0.02, (cameras, 3))])
+    motion = np.column_stack(
+        [0.3 * np.arange(cameras), np.zeros((cameras, 2)), rng.normal(0, 0.02, (cameras, 3))]
+    )
     T = inverse(se3_exp(motion))
     per_point = min(per_point, cameras)
     first = rng.integers(0, cameras - per_point + 1, points)
     middle = 0.3 * (first + per_point / 2)
     xyz = np.column_stack(
-        [middle + rng.uniform(-1, 1, points), rng.uniform(-1, 1, points), rng.uniform(2.5, 8.0, points)]
+        [
+            middle + rng.uniform(-1, 1, points),
+            rng.uniform(-1, 1, points),
+            rng.uniform(2.5, 8.0, points),
+        ]
     )
     camera_index = (first[:, None] + np.arange(per_point)).ravel()
     point_index = np.repeat(np.arange(points), per_point)
     shuffled = rng.permutation(len(camera_index))
-    camera_index, point_index = camera_index[shuffled].astype(np.int64), point_index[shuffled].astype(np.int64)
+    camera_index, point_index = (
+        camera_index[shuffled].astype(np.int64),
+        point_index[shuffled].astype(np.int64),
+    )
     in_camera = apply(T[camera_index], xyz[point_index])
     exact = CAMERA.project(in_camera)
     u_right = exact[:, 0] - CAMERA.bf / in_camera[:, 2] + rng.normal(0, sigma, len(exact))
@@ -40,10 +59,17 @@ def make_problem(seed=0, cameras=5, points=120, per_point=4, stereo=0.5, outlier
     wrong = rng.random(len(exact)) < outliers
     pixels[wrong] += 20.0 + rng.uniform(0, 50, (int(wrong.sum()), 2))
     holds = np.arange(cameras) < fixed
-    guess = se3_exp(start * rng.normal(0, 1, (cameras, 6)) * [0.03, 0.03, 0.03, 0.01, 0.01, 0.01]) @ T
+    guess = (
+        se3_exp(start * rng.normal(0, 1, (cameras, 6)) * [0.03, 0.03, 0.03, 0.01, 0.01, 0.01]) @ T
+    )
     guess[holds] = T[holds]
     near = xyz + start * rng.normal(0, 0.05, xyz.shape)
-    return T, xyz, BundleProblem(guess, holds, near, camera_index, point_index, pixels, u_right), wrong
+    return (
+        T,
+        xyz,
+        BundleProblem(guess, holds, near, camera_index, point_index, pixels, u_right),
+        wrong,
+    )
 
 
 def residuals_of(problem, T_cam_world, points, sigma=1.0):
@@ -80,7 +106,10 @@ def test_optimum_equals_scipy(stereo):
     # With a large σ all observations stay in the quadratic part of the kernel, as SciPy's plain least squares wants.
     sigma = 5.0
     best = scipy.optimize.least_squares(
-        lambda x: residuals_of(problem, *unpack(x), sigma)[0].ravel(), np.zeros(6 + 75), xtol=1e-12, ftol=1e-12
+        lambda x: residuals_of(problem, *unpack(x), sigma)[0].ravel(),
+        np.zeros(6 + 75),
+        xtol=1e-12,
+        ftol=1e-12,
     )
     result = SchurBundleAdjuster(pixel_sigma=sigma, iterations=30).adjust(problem, CAMERA)
     assert result.inliers.all()
@@ -96,7 +125,9 @@ def test_optimum_equals_g2o(stereo):
     g2o = pytest.importorskip("g2opy")
     _, _, problem, _ = make_problem(2, cameras=6, points=150, stereo=stereo, fixed=2)
     optimizer = g2o.SparseOptimizer()
-    optimizer.set_algorithm(g2o.OptimizationAlgorithmLevenberg(g2o.BlockSolverSE3(g2o.LinearSolverEigenSE3())))
+    optimizer.set_algorithm(
+        g2o.OptimizationAlgorithmLevenberg(g2o.BlockSolverSE3(g2o.LinearSolverEigenSE3()))
+    )
     keep = []
     for k, T in enumerate(problem.T_cam_world):
         vertex = g2o.VertexSE3Expmap()
@@ -134,13 +165,19 @@ def test_optimum_equals_g2o(stereo):
     scene = bundle._Scene(problem, CAMERA, 1.0)
     state = bundle._State(problem.T_cam_world, problem.points.T.copy())
     state = bundle._minimize(bundle._Stage(scene, scene.usable(state)), state, 30, 1e-9)
-    ours = robust_cost(problem, bundle.BundleResult(state.T_cam_world, state.points.T, None, 0.0, 0.0))
+    ours = robust_cost(
+        problem, bundle.BundleResult(state.T_cam_world, state.points.T, None, 0.0, 0.0)
+    )
     assert ours == pytest.approx(robust_cost(problem, theirs), rel=1e-3)
 
 
 def result_of_g2o(problem, optimizer, cameras):
-    T = np.array([np.asarray(optimizer.vertex(k).estimate().to_homogeneous_matrix()) for k in range(cameras)])
-    points = np.array([np.asarray(optimizer.vertex(cameras + p).estimate()) for p in range(len(problem.points))])
+    T = np.array(
+        [np.asarray(optimizer.vertex(k).estimate().to_homogeneous_matrix()) for k in range(cameras)]
+    )
+    points = np.array(
+        [np.asarray(optimizer.vertex(cameras + p).estimate()) for p in range(len(problem.points))]
+    )
     return bundle.BundleResult(T, points, np.ones(len(problem.pixels), dtype=bool), 0.0, 0.0)
 
 
@@ -154,14 +191,22 @@ def test_point_jacobian_of_the_normal_equations():
     for row in range(12):
         step = np.zeros(12)
         step[row] = 1e-6
-        plus, minus = (stage.evaluate(stage.move(state, s * step, np.zeros((3, 10)))).cost for s in (1, -1))
-        assert (plus - minus) / 2e-6 == pytest.approx(2.0 * normal.camera_gradient[row], rel=1e-3, abs=1.0)
+        plus, minus = (
+            stage.evaluate(stage.move(state, s * step, np.zeros((3, 10)))).cost for s in (1, -1)
+        )
+        assert (plus - minus) / 2e-6 == pytest.approx(
+            2.0 * normal.camera_gradient[row], rel=1e-3, abs=1.0
+        )
     for axis in range(3):
         for column in range(10):
             step = np.zeros((3, 10))
             step[axis, column] = 1e-6
-            plus, minus = (stage.evaluate(stage.move(state, np.zeros(12), s * step)).cost for s in (1, -1))
-            assert (plus - minus) / 2e-6 == pytest.approx(2.0 * normal.point_gradient[axis, column], rel=1e-3, abs=1.0)
+            plus, minus = (
+                stage.evaluate(stage.move(state, np.zeros(12), s * step)).cost for s in (1, -1)
+            )
+            assert (plus - minus) / 2e-6 == pytest.approx(
+                2.0 * normal.point_gradient[axis, column], rel=1e-3, abs=1.0
+            )
 
 
 def test_outliers_are_found_and_do_not_bend_the_map():
@@ -244,7 +289,9 @@ def test_bad_input_is_left_out():
 def test_no_observations(fixed):
     _, _, problem, _ = make_problem(11, fixed=fixed)
     empty = np.zeros(0, dtype=np.int64)
-    problem = replace(problem, camera_index=empty, point_index=empty, pixels=np.zeros((0, 2)), u_right=np.zeros(0))
+    problem = replace(
+        problem, camera_index=empty, point_index=empty, pixels=np.zeros((0, 2)), u_right=np.zeros(0)
+    )
     result = SchurBundleAdjuster().adjust(problem, CAMERA)
     np.testing.assert_allclose(result.T_cam_world, problem.T_cam_world, atol=1e-12)
     np.testing.assert_array_equal(result.points, problem.points)
@@ -267,11 +314,15 @@ def test_a_point_seen_twice_by_one_key_frame():
 
 @pytest.mark.parametrize("seed", range(6))
 def test_the_cost_never_rises(seed):
-    _, _, problem, _ = make_problem(20 + seed, outliers=0.3, start=0.2 * seed, stereo=0.2 * (seed % 3))
+    _, _, problem, _ = make_problem(
+        20 + seed, outliers=0.3, start=0.2 * seed, stereo=0.2 * (seed % 3)
+    )
     adjuster = SchurBundleAdjuster()
     result = adjuster.adjust(problem, CAMERA)
     assert result.cost_after <= result.cost_before
-    again = adjuster.adjust(replace(problem, T_cam_world=result.T_cam_world, points=result.points), CAMERA)
+    again = adjuster.adjust(
+        replace(problem, T_cam_world=result.T_cam_world, points=result.points), CAMERA
+    )
     assert again.cost_before == pytest.approx(result.cost_after)
     assert again.cost_after <= again.cost_before
 

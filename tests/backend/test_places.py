@@ -23,7 +23,9 @@ def place(number: int, view: int = 0, count: int = 120, noise: float = 0.03) -> 
 
 @pytest.fixture(scope="module")
 def codebook() -> Codebook:
-    return learn_codebook(np.concatenate([place(n) for n in range(100, 130)]), clusters=16, dimensions=16)
+    return learn_codebook(
+        np.concatenate([place(n) for n in range(100, 130)]), clusters=16, dimensions=16
+    )
 
 
 def test_vlad_is_what_the_module_says(codebook: Codebook) -> None:
@@ -34,7 +36,9 @@ def test_vlad_is_what_the_module_says(codebook: Codebook) -> None:
         projected = codebook.projection.astype(float) @ descriptor
         projected /= np.linalg.norm(projected)
         nearest = int(np.argmax(codebook.centres @ projected))
-        slow[nearest] += projected - (projected @ codebook.centres[nearest]) * codebook.centres[nearest]
+        slow[nearest] += (
+            projected - (projected @ codebook.centres[nearest]) * codebook.centres[nearest]
+        )
     slow /= np.maximum(np.linalg.norm(slow, axis=1, keepdims=True), 1e-12)
     slow /= np.linalg.norm(slow)
     np.testing.assert_allclose(codebook.describe(descriptors), slow.ravel(), atol=1e-5)

@@ -78,7 +78,9 @@ def test_error_agrees_with_the_covariance(stereo):
     nees = []
     for seed in range(60):
         T, points, pixels, u_right, _ = make_scene(seed, count=120, stereo=stereo)
-        estimate = PnPSolver(pixel_sigma=1.0).refine(disturb(T, seed), points, pixels, u_right, CAMERA)
+        estimate = PnPSolver(pixel_sigma=1.0).refine(
+            disturb(T, seed), points, pixels, u_right, CAMERA
+        )
         error = se3_log(T @ inverse(estimate.T_cam_world))
         nees.append(error @ np.linalg.solve(estimate.covariance, error))
     # χ² with 6 degrees of freedom; trimming at 95 % makes the covariance a little too small, never by a half.

@@ -45,7 +45,9 @@ def odometry(S_world_node, loops, step_noise, loop_noise, with_scale, seed=0, we
     is_loop = np.arange(len(i)) >= nodes - 1
     sigma = np.where(is_loop[:, None], loop_noise, np.broadcast_to(step_noise, (len(i), size)))
     noise = sigma * rng.normal(size=(len(i), size))
-    S_i_j = inverse(S_world_node[i]) @ S_world_node[j] @ (sim3_exp if with_scale else se3_exp)(noise)
+    S_i_j = (
+        inverse(S_world_node[i]) @ S_world_node[j] @ (sim3_exp if with_scale else se3_exp)(noise)
+    )
     information = np.zeros((len(i), size, size))
     information[:, np.arange(size), np.arange(size)] = 1 / np.maximum(sigma, 1e-4) ** 2
     chained = [S_world_node[0]]
@@ -72,14 +74,18 @@ def scipy_solution(S_world_node, edges, fixed, with_scale):
         if with_scale:
             r = sim3_log(E)
         else:
-            r = np.concatenate([E[:, :3, 3], 2 * rotation_to_quaternion(E[:, :3, :3])[:, :3]], axis=1)
+            r = np.concatenate(
+                [E[:, :3, 3], 2 * rotation_to_quaternion(E[:, :3, :3])[:, :3]], axis=1
+            )
         r = (root @ r[..., None])[..., 0]
         norm, delta = np.linalg.norm(r, axis=1), HUBER[with_scale]
         huber = np.where(norm <= delta, norm, np.sqrt(np.maximum(2 * delta * norm - delta**2, 0)))
         weight = np.where(edges.robust, huber / np.maximum(norm, 1e-12), 1.0)
         return (weight[:, None] * r).ravel()
 
-    return nodes(least_squares(residuals, np.zeros(len(free) * size), xtol=1e-9, ftol=1e-9, gtol=1e-9).x)
+    return nodes(
+        least_squares(residuals, np.zeros(len(free) * size), xtol=1e-9, ftol=1e-9, gtol=1e-9).x
+    )
 
 
 def correlated(edges, seed=1):
@@ -116,7 +122,9 @@ def test_exact_measurements_give_exactly_the_ground_truth():
     _, edges, fixed = odometry(truth, [(0, 39), (5, 25)], 0.0, 0.0, False)
     start = truth @ se3_exp(0.1 * np.random.default_rng(0).normal(size=(40, 6)))
     start[0] = truth[0]
-    np.testing.assert_allclose(G2oPoseGraph().optimize(start, edges, fixed, False), truth, atol=1e-7)
+    np.testing.assert_allclose(
+        G2oPoseGraph().optimize(start, edges, fixed, False), truth, atol=1e-7
+    )
 
 
 def test_scale_drift_is_recovered_by_the_sim3_graph_only():
@@ -136,7 +144,9 @@ def test_scale_drift_is_recovered_by_the_sim3_graph_only():
     assert position_error(chained, truth) > 1.0
     assert position_error(refined, truth) < 0.05
 
-    rigid = replace(edges, S_i_j=edges.S_i_j.copy(), information=edges.information[:, :6, :6].copy())
+    rigid = replace(
+        edges, S_i_j=edges.S_i_j.copy(), information=edges.information[:, :6, :6].copy()
+    )
     rigid.S_i_j[:, :3, :3] /= similarity_scale(edges.S_i_j)[:, None, None]
     start = chained.copy()
     start[:, :3, :3] /= similarity_scale(chained)[:, None, None]
@@ -171,7 +181,9 @@ def test_a_wrong_loop_does_little_harm_with_the_robust_kernel():
     chained, edges, fixed = odometry(truth, [(0, 59), (1, 58), (5, 35)], 0.005, 0.005, False)
     edges.S_i_j[-1] = edges.S_i_j[-1] @ se3_exp(np.array([8.0, 3.0, 0, 0, 0, 1.0]))
     robust = G2oPoseGraph().optimize(chained, edges, fixed, False)
-    plain = G2oPoseGraph().optimize(chained, replace(edges, robust=np.zeros(len(edges.i), dtype=bool)), fixed, False)
+    plain = G2oPoseGraph().optimize(
+        chained, replace(edges, robust=np.zeros(len(edges.i), dtype=bool)), fixed, False
+    )
     assert position_error(plain, truth) > 1.0
     assert position_error(robust, truth) < 0.2 * position_error(plain, truth)
 
@@ -181,7 +193,9 @@ def test_parts_without_a_fixed_node_keep_their_first_and_lonely_nodes_stay():
     chained, edges, fixed = odometry(truth, [(0, 9), (10, 19)], 0.02, 0.001, False)
     cut = (edges.i != 9) & (edges.i != 19)
     cut[-2:] = True
-    edges = PoseGraphEdges(edges.i[cut], edges.j[cut], edges.S_i_j[cut], edges.information[cut], edges.robust[cut])
+    edges = PoseGraphEdges(
+        edges.i[cut], edges.j[cut], edges.S_i_j[cut], edges.information[cut], edges.robust[cut]
+    )
     refined = G2oPoseGraph().optimize(chained, edges, fixed, False)
     for row in (0, 10, 20):
         assert (refined[row] == chained[row]).all()
@@ -193,7 +207,9 @@ def test_nothing_to_do_gives_the_nodes_back():
     chained, edges, _ = odometry(truth, [(0, 3)], 0.02, 0.001, False)
     assert (G2oPoseGraph().optimize(chained, edges, np.ones(4, dtype=bool), False) == chained).all()
     none = np.zeros(0, dtype=np.int64)
-    empty = PoseGraphEdges(none, none, np.zeros((0, 4, 4)), np.zeros((0, 6, 6)), np.zeros(0, dtype=bool))
+    empty = PoseGraphEdges(
+        none, none, np.zeros((0, 4, 4)), np.zeros((0, 6, 6)), np.zeros(0, dtype=bool)
+    )
     assert (G2oPoseGraph().optimize(chained, empty, np.arange(4) == 1, False) == chained).all()
 
 
@@ -209,7 +225,9 @@ def test_impossible_graphs_are_refused():
     with pytest.raises(ValueError, match="two different nodes"):
         solver.optimize(chained, replace(edges, j=edges.j + 1), fixed, False)
     with pytest.raises(ValueError, match="finite"):
-        solver.optimize(np.where(np.arange(6)[:, None, None] == 3, np.nan, chained), edges, fixed, False)
+        solver.optimize(
+            np.where(np.arange(6)[:, None, None] == 3, np.nan, chained), edges, fixed, False
+        )
 
 
 @pytest.mark.parametrize("size", [6, 7])
@@ -256,7 +274,9 @@ def test_g2o_itself_reads_the_files_and_sees_the_same_cost(tmp_path, with_scale)
         r = sim3_log(E)
     else:
         r = np.concatenate([E[:, :3, 3], 2 * rotation_to_quaternion(E[:, :3, :3])[:, :3]], axis=1)
-    assert optimizer.active_chi2() == pytest.approx(np.einsum("ea,eab,eb->", r, edges.information, r), rel=1e-6)
+    assert optimizer.active_chi2() == pytest.approx(
+        np.einsum("ea,eab,eb->", r, edges.information, r), rel=1e-6
+    )
 
 
 @pytest.mark.parametrize("with_scale", [False, True])
@@ -276,7 +296,10 @@ def test_files_that_g2o_wrote_are_read(tmp_path, with_scale):
     [
         ("", "found none"),
         ("VERTEX_SE2 0 0 0 0\n", "graph.g2o:1: expected one of"),
-        ("# a comment\nVERTEX_SE3:QUAT 0 1 2\n", "graph.g2o:2: VERTEX_SE3:QUAT takes 8 numbers, found 3"),
+        (
+            "# a comment\nVERTEX_SE3:QUAT 0 1 2\n",
+            "graph.g2o:2: VERTEX_SE3:QUAT takes 8 numbers, found 3",
+        ),
         ("VERTEX_SE3:QUAT 0 0 0 0 0 0 0 one\n", "graph.g2o:1: expected numbers"),
         ("VERTEX_SE3:QUAT 0 0 0 0 0 0 0 1\nFIX 3\n", "no node has the id 3"),
         ("VERTEX_SE3:QUAT 0 0 0 0 0 0 0 1\nVERTEX_SE3:QUAT 0 0 0 0 0 0 0 1\n", "nodes repeat"),

@@ -11,7 +11,9 @@ from spslam.interfaces import TwoViewEstimate
 CAMERA = Camera(640, 480, 520.0, 510.0, 322.0, 238.0)
 
 
-def make_views(seed, kind="volume", baseline=0.4, outliers=0.0, sigma=0.7, count=400, forward=False):
+def make_views(
+    seed, kind="volume", baseline=0.4, outliers=0.0, sigma=0.7, count=400, forward=False
+):
     """True T_1_0, points in camera 0, pixels in both views, which matches are right."""
     rng = np.random.default_rng(seed)
     pixels0 = rng.uniform([10, 10], [630, 470], (count, 2))
@@ -34,7 +36,9 @@ def make_views(seed, kind="volume", baseline=0.4, outliers=0.0, sigma=0.7, count
 
 
 def direction_error_deg(T, estimate):
-    return np.degrees(np.arccos(np.clip(T[:3, 3] @ estimate[:3, 3] / np.linalg.norm(T[:3, 3]), -1, 1)))
+    return np.degrees(
+        np.arccos(np.clip(T[:3, 3] @ estimate[:3, 3] / np.linalg.norm(T[:3, 3]), -1, 1))
+    )
 
 
 @pytest.mark.parametrize("outliers", [0.0, 0.5])
@@ -76,7 +80,9 @@ def test_solves_a_plane_by_the_homography():
 @pytest.mark.parametrize("sigma", [0.0, 0.7])
 def test_refuses_a_pure_rotation(kind, sigma):
     for seed in range(6):
-        _, _, pixels0, pixels1, _ = make_views(seed, kind=kind, baseline=0.0, sigma=sigma, outliers=0.1)
+        _, _, pixels0, pixels1, _ = make_views(
+            seed, kind=kind, baseline=0.0, sigma=sigma, outliers=0.1
+        )
         refusal = EpipolarSolver().solve(pixels0, pixels1, CAMERA)
         assert isinstance(refusal, str)
         assert "\n" not in refusal
@@ -88,7 +94,9 @@ def test_refuses_low_parallax_with_the_figures():
     assert isinstance(refusal, str)
     assert refusal.startswith("too little parallax: 1.9")
     assert "at least 5°" in refusal
-    assert isinstance(EpipolarSolver(min_parallax_deg=1.0).solve(pixels0, pixels1, CAMERA), TwoViewEstimate)
+    assert isinstance(
+        EpipolarSolver(min_parallax_deg=1.0).solve(pixels0, pixels1, CAMERA), TwoViewEstimate
+    )
 
 
 def test_never_wrong_with_twice_the_noise_on_a_plane():
@@ -145,18 +153,24 @@ def test_triangulates_in_world_coordinates(forward):
     points = solver.triangulate(T_0_world, T_1_0 @ T_0_world, pixels0, pixels1, CAMERA)
     good = np.isfinite(points).all(axis=1)
     assert good.mean() > (0.5 if forward else 0.99)
-    np.testing.assert_allclose(points[good], apply(inverse(T_0_world), points0)[good], rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(
+        points[good], apply(inverse(T_0_world), points0)[good], rtol=1e-6, atol=1e-6
+    )
 
 
 def test_triangulation_minimises_the_reprojection_error():
     scipy_optimize = pytest.importorskip("scipy.optimize")
     T_1_0, _, pixels0, pixels1, _ = make_views(5, sigma=0.7, count=20)
     square = Camera(640, 480, 515.0, 515.0, 322.0, 238.0)
-    points = EpipolarSolver(pixel_sigma=10.0).triangulate(np.eye(4), T_1_0, pixels0, pixels1, square)
+    points = EpipolarSolver(pixel_sigma=10.0).triangulate(
+        np.eye(4), T_1_0, pixels0, pixels1, square
+    )
     for point, pixel0, pixel1 in zip(points, pixels0, pixels1, strict=True):
 
         def residual(x, pixel0=pixel0, pixel1=pixel1):
-            return np.concatenate([square.project(x) - pixel0, square.project(apply(T_1_0, x)) - pixel1])
+            return np.concatenate(
+                [square.project(x) - pixel0, square.project(apply(T_1_0, x)) - pixel1]
+            )
 
         best = scipy_optimize.least_squares(residual, point, xtol=1e-12, ftol=1e-14)
         assert np.sum(residual(point) ** 2) <= 2.0 * best.cost * (1 + 1e-3) + 1e-9
@@ -173,7 +187,9 @@ def test_triangulation_refuses():
     strict = EpipolarSolver(min_point_parallax_deg=30.0)
     assert np.isnan(strict.triangulate(identity, T_1_0, pixels0, pixels1, CAMERA)).all()
     assert np.isnan(solver.triangulate(identity, identity, pixels0, pixels0, CAMERA)).all()
-    assert solver.triangulate(identity, T_1_0, np.zeros((0, 2)), np.zeros((0, 2)), CAMERA).shape == (0, 3)
+    assert solver.triangulate(
+        identity, T_1_0, np.zeros((0, 2)), np.zeros((0, 2)), CAMERA
+    ).shape == (0, 3)
 
 
 def test_sampson_jacobian_equals_differences_on_the_epipolar_lines():
@@ -188,7 +204,9 @@ def test_sampson_jacobian_equals_differences_on_the_epipolar_lines():
             step[axis] = h
             moved = make_transform(so3_exp(step[:3]) @ T[:3, :3], T[:3, 3] + tangent @ step[3:])
             difference.append(_linearize_sampson(x0, x1, moved, 1e-3)[0])
-        np.testing.assert_allclose(jacobian[:, axis], (difference[0] - difference[1]) / 2e-6, rtol=1e-3, atol=0.05)
+        np.testing.assert_allclose(
+            jacobian[:, axis], (difference[0] - difference[1]) / 2e-6, rtol=1e-3, atol=0.05
+        )
 
 
 def test_standstill_is_measured_from_the_epipolar_lines():
@@ -209,7 +227,9 @@ def test_standstill_fits_a_camera_that_does_not_turn():
     points = np.random.default_rng(0).uniform([-3, -2, 3], [3, 2, 8], (300, 3))
     moved = points - [0.3, 0.05, 0.1]
     still = np.random.default_rng(1).uniform([10, 10], [630, 470], (200, 2))
-    agree, distance = EpipolarSolver(0.7).standstill(CAMERA.project(points), CAMERA.project(moved), still, CAMERA)
+    agree, distance = EpipolarSolver(0.7).standstill(
+        CAMERA.project(points), CAMERA.project(moved), still, CAMERA
+    )
     assert agree.all()
     assert distance.max() < 0.5, "points at infinity stay where they are"
     assert EpipolarSolver(0.7).standstill(still[:7], still[:7], still, CAMERA) is None

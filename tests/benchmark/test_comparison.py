@@ -64,7 +64,9 @@ def test_what_is_not_there_any_more_is_a_regression(tmp_path: Path) -> None:
     ]
     back = compare(results(tmp_path / "a", after), results(tmp_path / "b", before))
     assert not any(change.is_regression for change in back)
-    assert [change.verdict for change in back if change.verdict is not Verdict.SAME] == [Verdict.NEW]
+    assert [change.verdict for change in back if change.verdict is not Verdict.SAME] == [
+        Verdict.NEW
+    ]
     # An error that there was, of a run that still tracks as much.
     lost = verdicts(tmp_path, repeats(0.01), [row(ate=None, tracked=10)])
     assert lost["world mono orb ate_rmse_m"] is Verdict.GONE

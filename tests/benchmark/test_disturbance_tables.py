@@ -18,8 +18,17 @@ def disturbed(case: str, repeat: int, text: str, tracked: int = 10, **figures: A
 
 
 def moved(repeat: int, error: float | None, told: bool = False, **more: Any) -> Row:
-    notices = [{"topic": "moving_points", "count": 1, "text": "31 % of the points move"}] if told else []
-    return disturbed("still stereo orb default", repeat, "mover", disturbed_error_max_m=error, notices=notices, **more)
+    notices = (
+        [{"topic": "moving_points", "count": 1, "text": "31 % of the points move"}] if told else []
+    )
+    return disturbed(
+        "still stereo orb default",
+        repeat,
+        "mover",
+        disturbed_error_max_m=error,
+        notices=notices,
+        **more,
+    )
 
 
 def test_movers_show_the_largest_error_and_who_told_a_doubt(tmp_path: Path) -> None:
@@ -55,7 +64,12 @@ def test_dark_frames_show_wrong_places_and_when_the_right_one_was_found(tmp_path
     case = "twins stereo orb default"
     rows = [
         disturbed(
-            case, i, "dark:at=9", disturbed_wrong_frames=wrong, disturbed_found_after=after, disturbed_error_max_m=1
+            case,
+            i,
+            "dark:at=9",
+            disturbed_wrong_frames=wrong,
+            disturbed_found_after=after,
+            disturbed_error_max_m=1,
         )
         for i, (wrong, after) in enumerate([(0, 2), (40, None), (0, 0)])
     ]

@@ -27,13 +27,17 @@ FRAMES = 3
 
 def request(name: str, *arguments: str, **files: str) -> Request:
     more = ("--extractor", "orb", "--set", "features.threads=1", "--max-frames", str(FRAMES))
-    return Request(name, ("run", "demo-small", "--sensor", "stereo", *more, *arguments), files, code_sha256())
+    return Request(
+        name, ("run", "demo-small", "--sensor", "stereo", *more, *arguments), files, code_sha256()
+    )
 
 
 def children(parent: int) -> list[psutil.Process]:
     """The processes of runs that a process has started."""
     found = psutil.Process(parent).children(recursive=True)
-    return [process for process in found if "spslam.cli.suite_worker" in " ".join(command_of(process))]
+    return [
+        process for process in found if "spslam.cli.suite_worker" in " ".join(command_of(process))
+    ]
 
 
 def command_of(process: psutil.Process) -> list[str]:
@@ -103,7 +107,9 @@ def test_a_run_that_is_always_killed_fails(monkeypatch: pytest.MonkeyPatch) -> N
 def test_why_a_run_could_not_begin(tmp_path: Path) -> None:
     arguments = ("run", str(tmp_path / "gone"))
     finished = perform(Request("a", arguments, {}, code_sha256()))
-    assert finished.reason is not None and finished.reason.startswith("expected a folder, a video file")
+    assert finished.reason is not None and finished.reason.startswith(
+        "expected a folder, a video file"
+    )
     assert (finished.attempts, finished.files) == (1, {})
 
 
@@ -162,7 +168,9 @@ def test_a_dask_worker_that_dies_has_its_run_repeated(cluster: Any) -> None:
 
     thread = Thread(target=kill, daemon=True)
     thread.start()
-    with closing(DaskPool(cluster.scheduler_address).run([request("a"), request("b"), request("c")])) as runs:
+    with closing(
+        DaskPool(cluster.scheduler_address).run([request("a"), request("b"), request("c")])
+    ) as runs:
         finished = {one.id: one for one in runs}
     thread.join()
     assert len(killed) == 2 and set(finished) == {"a", "b", "c"}

@@ -70,17 +70,27 @@ def test_arguments_are_those_of_spslam_run(tmp_path: Path) -> None:
     run = {run.id: run for run in tiny(tmp_path)}["walk_mono_mine_fewer_0"]
     assert run.config == "kitti_mono"
     assert run.arguments("kitti_mono") == [
-        *("run", str(tmp_path / "walk.mp4"), "--sensor", "mono", "--calibration", str(tmp_path / "camera.yaml")),
+        *(
+            "run",
+            str(tmp_path / "walk.mp4"),
+            "--sensor",
+            "mono",
+            "--calibration",
+            str(tmp_path / "camera.yaml"),
+        ),
         *("--config", "kitti_mono", "--weights", str(tmp_path / "mine.safetensors")),
         *("--set", "features.threads=1", "--set", "features.max_keypoints=300", "--set", "seed=7"),
     ]
     # A name of the box is no file beside the suite.
-    assert "superpoint" in {run.id: run for run in tiny(tmp_path)}["small_mono_box_0"].arguments("demo_mono")
+    assert "superpoint" in {run.id: run for run in tiny(tmp_path)}["small_mono_box_0"].arguments(
+        "demo_mono"
+    )
 
 
 def test_repeats_of_disturbed_sequences_draw_other_seeds(tmp_path: Path) -> None:
     text = TINY.replace(
-        "{world: demo-small}", "{world: demo-small, disturb: [dark, 'mover:share=0.4', 'still:seed=9']}"
+        "{world: demo-small}",
+        "{world: demo-small, disturb: [dark, 'mover:share=0.4', 'still:seed=9']}",
     )
     assert text != TINY
     for name in ("mine.safetensors", "camera.yaml"):
@@ -98,7 +108,10 @@ def test_repeats_of_disturbed_sequences_draw_other_seeds(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (("world: demo-small", "world: demo-small, path: x"), "one of world, public, path, found world and path"),
+        (
+            ("world: demo-small", "world: demo-small, path: x"),
+            "one of world, public, path, found world and path",
+        ),
         (("repeats: 2", "repeats: 0"), "repeats"),
         (("repeats: 2", "repeat: 2"), "unknown key grids.0.repeat"),
         (("sensors: [stereo, mono]", "sensors: [lidar]"), "sensors"),
@@ -112,7 +125,8 @@ def test_mistakes_are_told(tmp_path: Path, change: tuple[str, str], message: str
 
 def test_unknown_names_and_colliding_ones(tmp_path: Path) -> None:
     with pytest.raises(
-        ConfigError, match=r"'smoek': expected one of ablation, euroc, kitti, robust, robust_quick, smoke, tum"
+        ConfigError,
+        match=r"'smoek': expected one of ablation, euroc, kitti, robust, robust_quick, smoke, tum",
     ):
         load_suite("smoek")
     twice = suite(tmp_path, TINY.replace("configs: {default", "configs: {fewer!: {}, default"))
@@ -123,13 +137,19 @@ def test_unknown_names_and_colliding_ones(tmp_path: Path) -> None:
 def test_only(tmp_path: Path) -> None:
     runs = tiny(tmp_path)
     assert {run.case.extractor for run in chosen(runs, ["orb"])} == {"orb"}
-    assert {(run.case.sequence, run.case.sensor) for run in chosen(runs, ["small", "stereo"])} == {("small", "stereo")}
+    assert {(run.case.sequence, run.case.sensor) for run in chosen(runs, ["small", "stereo"])} == {
+        ("small", "stereo")
+    }
     with pytest.raises(ConfigError, match="--only orb --only kitti leaves no run"):
         chosen(runs, ["orb", "kitti"])
 
 
-@pytest.mark.parametrize(("name", "repeats", "extractors"), [("robust", 5, 3), ("robust_quick", 2, 1)])
-def test_robust_suites_disturb_what_fits_the_recordings(name: str, repeats: int, extractors: int) -> None:
+@pytest.mark.parametrize(
+    ("name", "repeats", "extractors"), [("robust", 5, 3), ("robust_quick", 2, 1)]
+)
+def test_robust_suites_disturb_what_fits_the_recordings(
+    name: str, repeats: int, extractors: int
+) -> None:
     runs = expand(load_suite(name), folders)
     assert {run.repeat for run in runs} == set(range(repeats))
     assert len({run.case.extractor for run in runs}) == extractors
@@ -139,7 +159,9 @@ def test_robust_suites_disturb_what_fits_the_recordings(name: str, repeats: int,
         if run.entry.world is None or run.repeat:
             continue
         entry = run.entry
-        frames = open_sequence(run.path, sensor="mono", max_frames=entry.max_frames, stride=entry.stride)
+        frames = open_sequence(
+            run.path, sensor="mono", max_frames=entry.max_frames, stride=entry.stride
+        )
         disturbed = disturb(frames, run.disturbances)
         # There is something before the disturbance to align by, and something after it to judge.
         assert disturbed.disturbed_from >= (0 if "from the start" in run.case.sequence else 10)
@@ -164,9 +186,17 @@ def test_suites_of_the_box() -> None:
         for run in runs[name]:
             assert run.path == str(folders(name)[str(run.public)])
     configs = {run.case.config for run in runs["ablation"]}
-    assert {"default", "no sub-pixel", "torch fp32", "no local bundle adjustment", "no loops"} <= configs
+    assert {
+        "default",
+        "no sub-pixel",
+        "torch fp32",
+        "no local bundle adjustment",
+        "no loops",
+    } <= configs
     # Every setting exists and is possible.
-    for config, overrides in {(run.config or "default", run.overrides) for one in runs.values() for run in one}:
+    for config, overrides in {
+        (run.config or "default", run.overrides) for one in runs.values() for run in one
+    }:
         load_config(config, list(overrides))
 
 
@@ -221,8 +251,13 @@ def test_identity_tells_what_differs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("asked", "same"), [(0, True), (2, True), (3, False)])
-def test_the_concurrency_that_a_run_chose_is_no_change(asked: int, same: bool, tmp_path: Path) -> None:
-    wanted, ran = Config(features={"max_concurrency": asked}), Config(features={"max_concurrency": 2})
+def test_the_concurrency_that_a_run_chose_is_no_change(
+    asked: int, same: bool, tmp_path: Path
+) -> None:
+    wanted, ran = (
+        Config(features={"max_concurrency": asked}),
+        Config(features={"max_concurrency": 2}),
+    )
     assert (config_sha256(as_asked(ran, wanted)) == config_sha256(wanted)) == same
     (tmp_path / "config.yaml").write_text(ran.to_yaml())
     assert (config_changes(wanted, tmp_path / "config.yaml") == "") == same

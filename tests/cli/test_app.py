@@ -35,13 +35,17 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"spslam {__version__}\n"
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["demo"], ["eval"], ["config"], ["bench", "speed"]])
+@pytest.mark.parametrize(
+    "command", [[], ["run"], ["demo"], ["eval"], ["config"], ["bench", "speed"]]
+)
 def test_help_of_every_command(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert call(*command, "--help") == 0
     assert "Usage: spslam" in capsys.readouterr().out
 
 
-def test_help_of_run_names_every_option(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_help_of_run_names_every_option(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     call("run", "--help")
     text = capsys.readouterr().out
@@ -59,7 +63,9 @@ def test_help_loads_nothing_heavy() -> None:
         "except SystemExit: pass\n"
         "sys.exit(' '.join({'torch', 'cv2', 'numpy', 'g2opy', 'matplotlib'} & set(sys.modules)) or 0)"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -80,9 +86,13 @@ def test_wrong_usage_is_one_line(arguments: list[str], capsys: pytest.CaptureFix
     assert refused(capsys, *arguments).endswith(f"; see {command} --help\n")
 
 
-def test_a_scale_that_cannot_be_is_refused_before_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_scale_that_cannot_be_is_refused_before_the_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     mono = ["run", "demo-small", "--sensor", "mono", "--out", str(tmp_path / "out")]
-    assert "a number from 1e-06 to 1e+09, found 'tall'" in refused(capsys, *mono, "--scale", "height=tall")
+    assert "a number from 1e-06 to 1e+09, found 'tall'" in refused(
+        capsys, *mono, "--scale", "height=tall"
+    )
     assert "found 'width=2'" in refused(capsys, *mono, "--scale", "width=2")
     wanted = ["--start", "10", "--max-frames", "5", "--scale", "distance=10:15:2"]
     assert "frame 15 is not read; expected two of 10 to 14" in refused(capsys, *mono, *wanted)
@@ -91,7 +101,9 @@ def test_a_scale_that_cannot_be_is_refused_before_the_run(tmp_path: Path, capsys
     assert not (tmp_path / "out").exists()
 
 
-def test_unknown_outputs_are_refused_before_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_outputs_are_refused_before_the_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = ["--out", str(tmp_path / "out")]
     assert "no output 'film'" in refused(capsys, "run", "demo-small", "--outputs", "map,film", *out)
     extend = ["--map", "map.npz", "--extend", "--outputs", "plots"]
@@ -104,10 +116,18 @@ def test_user_errors_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "nothing at" in refused(capsys, "run", str(tmp_path / "gone"))
     assert "empty" in refused(capsys, "run", str(tmp_path / "empty"))
     out = ["--out", str(tmp_path / "out")]
-    assert "no extractor named 'surf'" in refused(capsys, "run", "demo-small", "--extractor", "surf", *out)
-    assert "unknown key tracking.x" in refused(capsys, "run", "demo-small", "--set", "tracking.x=1", *out)
-    assert "no config named 'nothing'" in refused(capsys, "run", "demo-small", "--config", "nothing", *out)
-    assert "gone.pth" in refused(capsys, "run", "demo-small", "--weights", str(tmp_path / "gone.pth"), *out)
+    assert "no extractor named 'surf'" in refused(
+        capsys, "run", "demo-small", "--extractor", "surf", *out
+    )
+    assert "unknown key tracking.x" in refused(
+        capsys, "run", "demo-small", "--set", "tracking.x=1", *out
+    )
+    assert "no config named 'nothing'" in refused(
+        capsys, "run", "demo-small", "--config", "nothing", *out
+    )
+    assert "gone.pth" in refused(
+        capsys, "run", "demo-small", "--weights", str(tmp_path / "gone.pth"), *out
+    )
     assert "start 99999" in refused(capsys, "run", "demo-small", "--start", "99999", *out)
     assert "left alone" in refused(capsys, "run", "demo-small", *QUICK, "--out", str(tmp_path))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty"]
@@ -124,7 +144,10 @@ def test_a_run_from_the_feature_cache_is_the_same(
     assert call(*run, *cache, "--out", str(tmp_path / "first")) == 0
     assert len(list((tmp_path / "kept").rglob("*.features"))) == 6
     for name in ("superpoint_extractor.SuperPointExtractor", "opencv_extractors.OrbExtractor"):
-        monkeypatch.setattr(f"spslam.frontend.extractors.{name}.extract", lambda *args: pytest.fail("extracted again"))
+        monkeypatch.setattr(
+            f"spslam.frontend.extractors.{name}.extract",
+            lambda *args: pytest.fail("extracted again"),
+        )
     assert call(*run, *cache, "--out", str(tmp_path / "second")) == 0
     for name in ("trajectory.tum", "keyframes.tum", "map.ply", "config.yaml"):
         texts = {(tmp_path / out / name).read_bytes() for out in ("without", "first", "second")}
@@ -144,9 +167,17 @@ def test_a_feature_cache_that_cannot_be_written_is_refused_before_the_run(
 
 
 def test_libraries_add_nothing_to_the_line(tmp_path: Path) -> None:
-    (tmp_path / "calibration.yaml").write_text("{width: 64, height: 48, fx: 50, fy: 50, cx: 32, cy: 24}\n")
+    (tmp_path / "calibration.yaml").write_text(
+        "{width: 64, height: 48, fx: 50, fy: 50, cx: 32, cy: 24}\n"
+    )
     (tmp_path / "junk.mp4").write_bytes(b"junk" * 100)
-    command = [sys.executable, "-c", "from spslam.cli.app import main; main()", "run", str(tmp_path / "junk.mp4")]
+    command = [
+        sys.executable,
+        "-c",
+        "from spslam.cli.app import main; main()",
+        "run",
+        str(tmp_path / "junk.mp4"),
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
@@ -162,13 +193,22 @@ def test_bugs_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
         main(["run", "demo-small"])
 
 
-def test_run_writes_results_and_tells_the_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_run_writes_results_and_tells_the_figures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "out"
-    assert call("run", "demo-small", *QUICK, "--set", "tracking.min_inliers=15", "--out", str(out)) == 0
+    assert (
+        call("run", "demo-small", *QUICK, "--set", "tracking.min_inliers=15", "--out", str(out))
+        == 0
+    )
     printed = capsys.readouterr()
     metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
     assert (metrics["frames"], metrics["tracked"]) == (5, 5)
-    assert (metrics["dataset"], metrics["sensor"], metrics["extractor"]) == ("demo", "stereo", "orb")
+    assert (metrics["dataset"], metrics["sensor"], metrics["extractor"]) == (
+        "demo",
+        "stereo",
+        "orb",
+    )
     assert metrics["config"] == "demo_stereo"
     assert "5 of 5 tracked" in printed.out
     assert f"results in {out}" in printed.out
@@ -194,7 +234,8 @@ def test_start_stride_sensor_and_default_folder(
         "demo-small-rgbd-orb-2",
     ]
     first, second = (
-        tmp_path / "runs" / name / "trajectory.tum" for name in ("demo-small-rgbd-orb", "demo-small-rgbd-orb-2")
+        tmp_path / "runs" / name / "trajectory.tum"
+        for name in ("demo-small-rgbd-orb", "demo-small-rgbd-orb-2")
     )
     np.testing.assert_allclose(np.diff(read_tum(first).timestamps), 0.1)
     assert first.read_bytes() == second.read_bytes()
@@ -211,7 +252,16 @@ def test_a_run_without_a_pose_fails_and_says_why(
     frames: int, text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    arguments = ["--sensor", "mono", "--extractor", "orb", "--max-frames", str(frames), "--out", str(out)]
+    arguments = [
+        "--sensor",
+        "mono",
+        "--extractor",
+        "orb",
+        "--max-frames",
+        str(frames),
+        "--out",
+        str(out),
+    ]
     assert call("run", "demo-small", *arguments) == 2
     assert text in capsys.readouterr().err.splitlines()[-1]
     assert json.loads((out / "metrics.json").read_text(encoding="utf-8"))["tracked"] == 0
@@ -241,7 +291,9 @@ def test_interrupt_stops_cleanly_and_writes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(
-        ProgressLine, "update", lambda self, status: signal.raise_signal(signal.SIGINT) if status.done == 2 else None
+        ProgressLine,
+        "update",
+        lambda self, status: signal.raise_signal(signal.SIGINT) if status.done == 2 else None,
     )
     before = signal.getsignal(signal.SIGINT)
     assert call("run", "demo-small", *QUICK, "--out", str(tmp_path / "out")) == 130
@@ -265,7 +317,15 @@ def test_second_interrupt_drops_the_run(tmp_path: Path, monkeypatch: pytest.Monk
 
 @pytest.mark.slow
 def test_run_slam_script_is_spslam_run(tmp_path: Path) -> None:
-    arguments = ["demo-small", "--extractor", "orb", "--max-frames", "3", "--out", str(tmp_path / "out")]
+    arguments = [
+        "demo-small",
+        "--extractor",
+        "orb",
+        "--max-frames",
+        "3",
+        "--out",
+        str(tmp_path / "out"),
+    ]
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     done = subprocess.run(
         [sys.executable, str(ROOT / "run_slam.py"), *arguments],
@@ -316,4 +376,6 @@ def test_progress_elsewhere_is_a_line_now_and_then(monkeypatch: pytest.MonkeyPat
             line.update(status(done))
     lines = screen.getvalue().splitlines()
     assert 3 < len(lines) < 25
-    assert lines[-1].startswith("frame 50/50  tracking  7.2 fps  4 key frames  999 points  123 inliers")
+    assert lines[-1].startswith(
+        "frame 50/50  tracking  7.2 fps  4 key frames  999 points  123 inliers"
+    )

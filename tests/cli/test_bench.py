@@ -23,7 +23,20 @@ NETWORKS = ("superpoint", "superpoint_lite")
 @pytest.mark.slow
 def test_quick(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page, figures = tmp_path / "speed.md", tmp_path / "speed.json"
-    assert call("bench", "speed", "--quick", "--threads", "1", "--markdown", str(page), "--json", str(figures)) == 0
+    assert (
+        call(
+            "bench",
+            "speed",
+            "--quick",
+            "--threads",
+            "1",
+            "--markdown",
+            str(page),
+            "--json",
+            str(figures),
+        )
+        == 0
+    )
     text = page.read_text(encoding="utf-8")
     assert capsys.readouterr().out == text
     assert "`spslam bench speed --quick" in text
@@ -33,14 +46,23 @@ def test_quick(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     precisions += ["openvino bf16"] if has_bf16() else []
     engines = [(row["network"], row["engine"]) for row in report["engines"]]
     assert engines[0] == REFERENCE
-    assert sorted(engines[1:]) == sorted((network, engine) for network in NETWORKS for engine in precisions)
+    assert sorted(engines[1:]) == sorted(
+        (network, engine) for network in NETWORKS for engine in precisions
+    )
     assert report["engines"][0]["times_as_fast"] == 1
     for row in report["engines"]:
-        assert 0 < row["inference"]["median_ms"] < row["extraction"]["median_ms"] <= row["extraction"]["p95_ms"]
+        assert (
+            0
+            < row["inference"]["median_ms"]
+            < row["extraction"]["median_ms"]
+            <= row["extraction"]["p95_ms"]
+        )
         assert row["extraction"]["count"] == report["rounds"] == 2
         assert f"| 96×64 | {row['network']} | {row['engine']} | " in text
     megabytes = {(row["network"], row["engine"]): row["megabytes"] for row in report["engines"]}
-    assert megabytes["superpoint_lite", "openvino int8"] < megabytes["superpoint_lite", "torch fp32"]
+    assert (
+        megabytes["superpoint_lite", "openvino int8"] < megabytes["superpoint_lite", "torch fp32"]
+    )
 
     assert [compared["run"]["sensor"] for compared in report["runs"]] == ["mono", "stereo", "rgbd"]
     for compared in report["runs"]:
@@ -51,13 +73,18 @@ def test_quick(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert (run["width"], run["height"]) == (96, 64)
         assert run["fps"] > 0
         assert run["stages"]["features"]["count"] == 3
-        assert sum(stage["total_ms"] for stage in run["stages"].values()) <= run["frame"]["total_ms"]
+        assert (
+            sum(stage["total_ms"] for stage in run["stages"].values()) <= run["frame"]["total_ms"]
+        )
     assert {part["count"] for part in report["parts"].values()} == {3}
     assert len(report["parts"]) == 5
 
 
 def test_runs_are_compared_with_the_reference_around_them() -> None:
-    slow, fast = (RunSpeed("demo", "mono", "", 640, 480, 20, fps, Timing(1, 1, 1, 1), {}) for fps in (20.0, 30.0))
+    slow, fast = (
+        RunSpeed("demo", "mono", "", 640, 480, 20, fps, Timing(1, 1, 1, 1), {})
+        for fps in (20.0, 30.0)
+    )
     compared = RunComparison.of([fast, slow, fast], [400.0, 600.0, 800.0, 600.0])
     assert compared.run is fast and compared.all_fps == [30, 20, 30]
     assert compared.frames_per_reference == 15.0, "of 15, 14 and 21"
@@ -102,8 +129,12 @@ def test_without_other_engines_torch_is_left(monkeypatch: pytest.MonkeyPatch) ->
     ]
 
 
-def test_what_cannot_be_is_refused_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_cannot_be_is_refused_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for option in ("--json", "--markdown"):
-        assert "there is no folder" in refused(capsys, "bench", "speed", option, str(tmp_path / "gone" / "file"))
+        assert "there is no folder" in refused(
+            capsys, "bench", "speed", option, str(tmp_path / "gone" / "file")
+        )
     assert "gone.pth" in refused(capsys, "bench", "speed", "--weights", str(tmp_path / "gone.pth"))
     assert call("bench", "speed", "--rounds", "0") == 2

@@ -12,7 +12,13 @@ from command_line import call
 from rich.console import Console
 
 from spslam.cli.app import app
-from spslam.cli.console import ProgressLine, StatusLine, make_console, print_comparisons, print_figures
+from spslam.cli.console import (
+    ProgressLine,
+    StatusLine,
+    make_console,
+    print_comparisons,
+    print_figures,
+)
 from spslam.pipeline import Status
 from spslam.slam.tracking import TrackResult, TrackState
 
@@ -37,8 +43,12 @@ def packed(text: str) -> str:
     return "".join(text.split())
 
 
-@pytest.mark.parametrize(("names", "command"), COMMANDS, ids=[" ".join(names) for names, _ in COMMANDS])
-def test_help_is_what_was_written(names: tuple[str, ...], command: Any, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("names", "command"), COMMANDS, ids=[" ".join(names) for names, _ in COMMANDS]
+)
+def test_help_is_what_was_written(
+    names: tuple[str, ...], command: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert call(*names, "--help") == 0
     printed = packed(capsys.readouterr().out)
     for text in [command.help, *(parameter.help for parameter in command.params)]:
@@ -50,11 +60,15 @@ def test_help_of_scale_has_its_colons(capsys: pytest.CaptureFixture[str]) -> Non
     assert "distance=A:B:2.5" in capsys.readouterr().out
 
 
-def test_summaries_of_commands_are_whole(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_summaries_of_commands_are_whole(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("COLUMNS", "60")
     call("--help")
     printed = capsys.readouterr().out
-    assert packed("absolute and relative errors, drift, and the share of frames tracked") in packed(printed)
+    assert packed("absolute and relative errors, drift, and the share of frames tracked") in packed(
+        printed
+    )
     assert max(map(len, printed.splitlines())) <= 60
 
 
@@ -71,7 +85,10 @@ def screen(terminal: bool = False) -> tuple[StringIO, Console]:
 
 def test_figures_are_printed_as_they_are() -> None:
     text, console = screen()
-    print_figures({"tracked": 1, "frames": 1, "share_tracked": 1.0, "not_compared": ODD, "time_stamps": ODD}, console)
+    print_figures(
+        {"tracked": 1, "frames": 1, "share_tracked": 1.0, "not_compared": ODD, "time_stamps": ODD},
+        console,
+    )
     assert text.getvalue().count(ODD) == 2
 
 
@@ -110,6 +127,8 @@ def test_consoles_come_from_one_place() -> None:
         tree = ast.parse(path.read_text(encoding="utf-8"))
         calls = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
         names = [ast.unparse(function).rpartition(".")[2] for function in calls]
-        made += [(path.name, name) for name in names if name in ("Console", "from_markup", "get_console")]
+        made += [
+            (path.name, name) for name in names if name in ("Console", "from_markup", "get_console")
+        ]
         assert "from rich import print" not in path.read_text(encoding="utf-8")
     assert made == [("console.py", "Console")]

@@ -25,7 +25,9 @@ Usage = namedtuple("Usage", "total used free")
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
     """Serves the archives of all data sets; the catalogue names it, and no lengths and checksums of the real ones."""
-    entries = yaml.safe_load((files("spslam.datasets") / "catalogue.yaml").read_text(encoding="utf-8"))
+    entries = yaml.safe_load(
+        (files("spslam.datasets") / "catalogue.yaml").read_text(encoding="utf-8")
+    )
     with serve() as state:
         for entry in entries.values():
             entry["archives"] = {name: {"url": f"{state.url}/{name}"} for name in entry["archives"]}
@@ -61,7 +63,9 @@ def test_help_of_every_command(command: list[str], capsys: pytest.CaptureFixture
     assert "Usage: spslam data" in capsys.readouterr().out
 
 
-def test_tum_is_fetched_and_read(server: FileServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_tum_is_fetched_and_read(
+    server: FileServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert fetch(tmp_path, "fr1_xyz") == 0
     printed = capsys.readouterr()
     assert printed.out == f"tum-fr1_xyz: {tmp_path / 'tum' / 'rgbd_dataset_freiburg1_xyz'}\n"
@@ -85,7 +89,9 @@ def test_kitti_downloads_once_and_unpacks_what_is_asked_for(
     for key in ("00", "01"):
         sequence = open_sequence(tmp_path / "kitti", sequence=key)
         assert (sequence.name, sequence.sensor, len(sequence)) == (f"kitti {key}", "stereo", 3)
-        assert sequence.ground_truth is not None and sequence.camera.baseline_m == pytest.approx(0.5)
+        assert sequence.ground_truth is not None and sequence.camera.baseline_m == pytest.approx(
+            0.5
+        )
         assert sequence[2].image.shape == (30, 40)
 
 
@@ -98,7 +104,9 @@ def test_euroc_is_an_archive_in_an_archive(server: FileServer, tmp_path: Path) -
     assert not list(tmp_path.rglob("*.bag")) and not list(tmp_path.rglob("__MACOSX"))
 
 
-def test_what_is_there_is_skipped(server: FileServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_there_is_skipped(
+    server: FileServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert fetch(tmp_path, "tum-fr1_xyz") == 0
     server.asked.clear()
     capsys.readouterr()
@@ -146,7 +154,10 @@ def test_a_download_that_broke_off_goes_on(
 
 
 def test_interrupt_keeps_the_part(
-    server: FileServer, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    server: FileServer,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def interrupt(*arguments: object) -> None:
         raise KeyboardInterrupt
@@ -161,9 +172,14 @@ def test_interrupt_keeps_the_part(
 
 
 def test_no_room(
-    server: FileServer, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    server: FileServer,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10**9, 10**9 - 5_000_000, 5_000_000))
+    monkeypatch.setattr(
+        shutil, "disk_usage", lambda path: Usage(10**9, 10**9 - 5_000_000, 5_000_000)
+    )
     message = refused(capsys, tmp_path, "tum-fr1_xyz")
     assert f"no room in {tmp_path} to download {XYZ}" in message and "5.0 MB free" in message
     assert files_of(tmp_path) == [f"downloads/{XYZ}.part.json"]
@@ -181,9 +197,14 @@ def test_an_archive_that_came_cut_short_is_removed(
 
 
 def test_a_wrong_checksum(
-    server: FileServer, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    server: FileServer,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    entries = yaml.safe_load((files("spslam.datasets") / "catalogue.yaml").read_text(encoding="utf-8"))
+    entries = yaml.safe_load(
+        (files("spslam.datasets") / "catalogue.yaml").read_text(encoding="utf-8")
+    )
     entries["tum"]["archives"][XYZ] = {"url": f"{server.url}/{XYZ}", "md5": 32 * "0"}
     monkeypatch.setattr(Catalogue, "load", lambda: Catalogue(entries))
     assert "checksum (MD5) 0000" in refused(capsys, tmp_path, "tum-fr1_xyz")
@@ -191,7 +212,10 @@ def test_a_wrong_checksum(
 
 
 def test_no_room_to_unpack_keeps_the_archive(
-    server: FileServer, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    server: FileServer,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     room = iter([10**9, 0])
     with monkeypatch.context() as patched:
@@ -206,7 +230,9 @@ def test_no_room_to_unpack_keeps_the_archive(
 def test_a_member_that_leads_out_is_refused(
     server: FileServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    server.files[XYZ] = tgz_of({**tum_files("freiburg1_xyz"), "rgbd_dataset_freiburg1_xyz/../../../evil": "evil"})
+    server.files[XYZ] = tgz_of(
+        {**tum_files("freiburg1_xyz"), "rgbd_dataset_freiburg1_xyz/../../../evil": "evil"}
+    )
     data = tmp_path / "data"
     assert "leads out of the folder" in refused(capsys, data, "tum-fr1_xyz")
     assert files_of(tmp_path) == []
@@ -219,16 +245,22 @@ def test_names_are_looked_at_before_anything_is_fetched(
     assert server.asked == [] and files_of(tmp_path) == []
 
 
-def test_a_file_that_the_server_lacks(server: FileServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_that_the_server_lacks(
+    server: FileServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert "HTTP 404" in refused(capsys, tmp_path, "tum-fr1_rpy")
 
 
-def test_a_folder_that_cannot_be_made(server: FileServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_that_cannot_be_made(
+    server: FileServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "file").write_text("")
     assert f"cannot use {tmp_path}/file" in refused(capsys, tmp_path / "file", "tum-fr1_xyz")
 
 
-def test_list_and_info(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_list_and_info(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SPSLAM_DATA", str(tmp_path))
     assert call("data", "list") == 0
     lines = capsys.readouterr().out.splitlines()

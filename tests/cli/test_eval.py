@@ -33,16 +33,22 @@ def runs(tmp_path: Path) -> list[str]:
     """Three runs with more and more noise and a fourth of two poses, and at last the truth: 60 frames of a spiral."""
     angle = np.linspace(0, 6, 60)
     positions = np.stack([angle * np.cos(angle), -0.1 * angle, angle * np.sin(angle)], axis=1)
-    truth = Trajectory(100 + np.arange(60) / 10, make_transform(so3_exp(-angle[:, None] * [0, 1, 0]), positions))
+    truth = Trajectory(
+        100 + np.arange(60) / 10, make_transform(so3_exp(-angle[:, None] * [0, 1, 0]), positions)
+    )
     for number in range(3):
         noise = 0.01 * (number + 1) * np.random.default_rng(number).normal(size=(60, 6))
-        run = Trajectory(truth.timestamps, truth.T_world_cam @ se3_exp(noise)).select(np.arange(10 * number, 60))
+        run = Trajectory(truth.timestamps, truth.T_world_cam @ se3_exp(noise)).select(
+            np.arange(10 * number, 60)
+        )
         (tmp_path / f"run{number}").mkdir()
         write_tum(tmp_path / f"run{number}" / "trajectory.tum", run)
     (tmp_path / "run3").mkdir()
     write_tum(tmp_path / "run3" / "trajectory.tum", truth.select(np.arange(2)))
     write_tum(tmp_path / "truth.tum", truth)
-    return [str(tmp_path / f"run{number}" / "trajectory.tum") for number in range(4)] + [str(tmp_path / "truth.tum")]
+    return [str(tmp_path / f"run{number}" / "trajectory.tum") for number in range(4)] + [
+        str(tmp_path / "truth.tum")
+    ]
 
 
 @pytest.fixture
@@ -60,7 +66,10 @@ def euroc(tmp_path: Path) -> tuple[str, Path]:
     for name in ("state_groundtruth_estimate0", "cam0"):
         (mav / name).mkdir(parents=True)
     table = mav / "state_groundtruth_estimate0" / "data.csv"
-    lines = (f"{t.replace('.', '')},{x},{y},{z},{qw},{qx},{qy},{qz}\n" for t, x, y, z, qx, qy, qz, qw in rows)
+    lines = (
+        f"{t.replace('.', '')},{x},{y},{z},{qw},{qx},{qy},{qz}\n"
+        for t, x, y, z, qx, qy, qz, qw in rows
+    )
     table.write_text("".join(lines), encoding="utf-8")
     (mav / "cam0" / "sensor.yaml").write_text(
         f"T_BS:\n  data: {T_BS.ravel().tolist()}\nrate_hz: 20\nresolution: [80, 60]\ncamera_model: pinhole\n"
@@ -75,7 +84,9 @@ def printed_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict:
     return json.loads(capsys.readouterr().out)
 
 
-def test_eval_prints_the_keys_of_metrics(trajectories: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_eval_prints_the_keys_of_metrics(
+    trajectories: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
     metrics = printed_json(capsys, *trajectories, "--align", "sim3")
     assert metrics["alignment"] == "sim3"
     assert metrics["scale"] == pytest.approx(2)
@@ -95,7 +106,9 @@ def test_eval_aligns_only_as_asked(
     assert metrics["ate_rmse_m"] > error
 
 
-def test_eval_as_text(trajectories: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_eval_as_text(
+    trajectories: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert call("eval", *trajectories, "--json", str(tmp_path / "figures.json")) == 0
     text = " ".join(capsys.readouterr().out.split())
     assert "aligned by se3" in text
@@ -104,7 +117,9 @@ def test_eval_as_text(trajectories: tuple[str, str], tmp_path: Path, capsys: pyt
     assert json.loads((tmp_path / "figures.json").read_text())["tracked"] == 30
 
 
-def test_the_share_of_frames_stands_beside_the_error(runs: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_share_of_frames_stands_beside_the_error(
+    runs: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert call("eval", runs[2], runs[-1]) == 0
     assert "40 of about 60 tracked (66.7 %), the first after 2 s" in capsys.readouterr().out
     assert call("eval", runs[2], runs[-1], "--times", runs[-1]) == 0
@@ -120,22 +135,40 @@ def test_several_estimates_make_one_table_and_one_picture(
     rows = {line.split()[0]: line for line in lines[1:]}
     # Named by what tells them apart, each with its share.
     assert [line.split()[0] for line in lines[1:5]] == ["run0", "run1", "run2", "run3"]
-    assert all(share in rows[run] for run, share in (("run0", "100.0 %"), ("run1", "83.3 %"), ("run2", "66.7 %")))
+    assert all(
+        share in rows[run]
+        for run, share in (("run0", "100.0 %"), ("run1", "83.3 %"), ("run2", "66.7 %"))
+    )
     # What cannot be compared is told, not left out, and the spread says over how many.
     assert any("run3: cannot align by se3: " in line for line in lines)
-    assert [line.split()[:3] for line in lines[5:8]] == [[key, "of", "3"] for key in ("median", "min", "max")]
-    assert "reckoned" in lines[-1] and "aligned by se3" in lines[-1] and "nearest within 0.01 s" in lines[-1]
+    assert [line.split()[:3] for line in lines[5:8]] == [
+        [key, "of", "3"] for key in ("median", "min", "max")
+    ]
+    assert (
+        "reckoned" in lines[-1]
+        and "aligned by se3" in lines[-1]
+        and "nearest within 0.01 s" in lines[-1]
+    )
     document = json.loads(figures.read_text())
     assert [row["estimate"] for row in document["comparisons"]] == ["run0", "run1", "run2", "run3"]
     errors = [row["ate_rmse_m"] for row in document["comparisons"][:3]]
-    assert document["spread"]["ate_rmse_m"] == {"median": errors[1], "min": errors[0], "max": errors[2], "runs": 3}
+    assert document["spread"]["ate_rmse_m"] == {
+        "median": errors[1],
+        "min": errors[0],
+        "max": errors[2],
+        "runs": 3,
+    }
     image = cv2.imread(str(picture))
     assert image.shape[1] == 1080
 
 
 def test_eval_in_seconds_and_metres(runs: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     over = {}
-    for options in (["--delta", "10"], ["--delta", "1", "--delta-unit", "s"], ["--delta-unit", "m", "--all-pairs"]):
+    for options in (
+        ["--delta", "10"],
+        ["--delta", "1", "--delta-unit", "s"],
+        ["--delta-unit", "m", "--all-pairs"],
+    ):
         metrics = printed_json(capsys, runs[0], runs[-1], *options)
         over[metrics["rpe_over"]] = metrics["rpe_trans_m"]
     assert list(over) == ["10 frames", "1 s", "1 m"]
@@ -144,20 +177,29 @@ def test_eval_in_seconds_and_metres(runs: list[str], capsys: pytest.CaptureFixtu
     assert "at least 1 frame, found 0" in refused(capsys, "eval", runs[0], runs[-1], "--delta", "0")
 
 
-def test_association_is_as_asked_and_named(runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_association_is_as_asked_and_named(
+    runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     truth = read_tum(runs[-1])
     late = str(tmp_path / "late.tum")
     write_tum(late, Trajectory(truth.timestamps + 0.03, truth.T_world_cam))
     refused(capsys, "eval", late, runs[-1])
     nearest = printed_json(capsys, late, runs[-1], "--align", "none", "--max-difference", "0.04")
-    between = printed_json(capsys, late, runs[-1], "--align", "none", "--max-difference", "0.04", "--interpolate")
-    assert (nearest["association"], between["association"]) == ("nearest within 0.04 s", "interpolated within 0.04 s")
+    between = printed_json(
+        capsys, late, runs[-1], "--align", "none", "--max-difference", "0.04", "--interpolate"
+    )
+    assert (nearest["association"], between["association"]) == (
+        "nearest within 0.04 s",
+        "interpolated within 0.04 s",
+    )
     assert nearest["ate_rmse_m"] == pytest.approx(0, abs=1e-8)
     assert between["ate_rmse_m"] > 0.01
     assert (nearest["matched_poses"], between["matched_poses"]) == (60, 59)
 
 
-def test_recall_is_counted_at_the_distances_asked_for(runs: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_recall_is_counted_at_the_distances_asked_for(
+    runs: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     metrics = printed_json(capsys, runs[2], runs[-1], "--recall", "0.05", "--recall", "5")
     assert 0 < metrics["recall_0.05m"] < metrics["recall_5m"] == pytest.approx(40 / 60)
     assert "recall_1m" not in metrics
@@ -168,12 +210,16 @@ def test_kitti_poses_get_the_times_of_their_frames(
 ) -> None:
     truth = read_tum(runs[-1])
     write_kitti(tmp_path / "truth.kitti", truth)
-    (tmp_path / "times.txt").write_text("".join(f"{time}\n" for time in truth.timestamps), encoding="utf-8")
+    (tmp_path / "times.txt").write_text(
+        "".join(f"{time}\n" for time in truth.timestamps), encoding="utf-8"
+    )
     kitti, times = str(tmp_path / "truth.kitti"), str(tmp_path / "times.txt")
     refused(capsys, "eval", runs[1], kitti)
     metrics = printed_json(capsys, runs[1], kitti, "--times", times)
     assert (metrics["frames"], metrics["frames_are"], metrics["tracked"]) == (60, "counted", 50)
-    assert metrics["ate_rmse_m"] == pytest.approx(printed_json(capsys, runs[1], runs[-1])["ate_rmse_m"], abs=1e-7)
+    assert metrics["ate_rmse_m"] == pytest.approx(
+        printed_json(capsys, runs[1], runs[-1])["ate_rmse_m"], abs=1e-7
+    )
 
 
 def test_a_long_drive_has_a_drift_in_numbers_per_length_and_speed(
@@ -192,7 +238,10 @@ def test_a_long_drive_has_a_drift_in_numbers_per_length_and_speed(
     assert metrics["r_rel_deg_per_100m"] == pytest.approx(0.0, abs=1e-6)
     # One segment is 300 m long, which makes no mean.
     assert [row["at"] for row in metrics["drift_per_length_m"]] == [100.0, 200.0]
-    assert sum(row["segments"] for row in metrics["drift_per_length_m"]) == metrics["drift_segments"] - 1
+    assert (
+        sum(row["segments"] for row in metrics["drift_per_length_m"])
+        == metrics["drift_segments"] - 1
+    )
     assert {row["at"] for row in metrics["drift_per_speed_m_s"]} == {8.0, 10.0, 12.0}
     assert call("eval", *files) == 0
     assert "°/100 m over 100 to 800 m" in capsys.readouterr().out
@@ -224,7 +273,9 @@ def test_a_second_ground_truth_is_another_row(
     euroc: tuple[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     estimate, _ = euroc
-    rows = printed_json(capsys, estimate, estimate, "--also", str(tmp_path / "body.tum"))["comparisons"]
+    rows = printed_json(capsys, estimate, estimate, "--also", str(tmp_path / "body.tum"))[
+        "comparisons"
+    ]
     assert rows[0]["ate_rmse_m"] == pytest.approx(0, abs=1e-8)
     assert rows[1]["ate_rmse_m"] > 0.1
 
@@ -236,8 +287,12 @@ def test_eval_refuses_what_it_cannot_compare(
     write_tum(tmp_path / "later.tum", Trajectory(truth.timestamps + 1e6, truth.T_world_cam))
     refused(capsys, "eval", trajectories[0], str(tmp_path / "gone.tum"))
     refused(capsys, "eval", trajectories[0], str(tmp_path / "later.tum"))
-    assert "found another format" in refused(capsys, "eval", *trajectories, "--camera", str(tmp_path / "sensor.yaml"))
-    assert "expected increasing times" in refused(capsys, "eval", *trajectories, "--times", str(Path(__file__)))
+    assert "found another format" in refused(
+        capsys, "eval", *trajectories, "--camera", str(tmp_path / "sensor.yaml")
+    )
+    assert "expected increasing times" in refused(
+        capsys, "eval", *trajectories, "--times", str(Path(__file__))
+    )
 
 
 def test_figures_are_printed_although_their_picture_cannot_be_written(
@@ -253,10 +308,18 @@ def some_run(folder: Path, truth: Trajectory, tracked: slice, missing: int = 0) 
     """What a run over 60 frames leaves behind that `eval` reads; the path of its trajectory."""
     folder.mkdir()
     write_tum(folder / "trajectory.tum", truth.select(np.arange(60)[tracked]))
-    figures = {"sequence": "a", "sensor": "mono", "extractor": "orb", "skipped_frames": missing, "dropped_frames": 0}
+    figures = {
+        "sequence": "a",
+        "sensor": "mono",
+        "extractor": "orb",
+        "skipped_frames": missing,
+        "dropped_frames": 0,
+    }
     (folder / "metrics.json").write_text(json.dumps(figures), encoding="utf-8")
     lines = [f"{n},{stamp:.9f},tracking" for n, stamp in enumerate(truth.timestamps)]
-    (folder / "frames.csv").write_text("\n".join(["frame,timestamp,state", *lines]) + "\n", encoding="utf-8")
+    (folder / "frames.csv").write_text(
+        "\n".join(["frame,timestamp,state", *lines]) + "\n", encoding="utf-8"
+    )
     return str(folder / "trajectory.tum")
 
 
@@ -277,11 +340,16 @@ def test_the_frames_of_a_run_are_known_from_the_files_beside_it(
     assert "48 of 64 tracked (75.0 %)" in printed.out and "frames.csv" in printed.out
     assert printed.err == ""
     # Another run's files are none of this trajectory, and without them it is told that the frames are not known.
-    write_tum(tmp_path / "run" / "trajectory.tum", Trajectory(truth.timestamps + 0.004, truth.T_world_cam))
+    write_tum(
+        tmp_path / "run" / "trajectory.tum", Trajectory(truth.timestamps + 0.004, truth.T_world_cam)
+    )
     assert call("eval", run, str(tmp_path / "longer.tum")) == 0
     printed = capsys.readouterr()
     text = " ".join(printed.out.split())
-    assert "60 of about 100 tracked (60.0 %), the first after 2.004 s, frames estimated from the time of" in text
+    assert (
+        "60 of about 100 tracked (60.0 %), the first after 2.004 s, frames estimated from the time of"
+        in text
+    )
     assert "begins 2.004 s before the estimate and ends 1.996 s after it" in printed.err
     assert "Over the estimate's own time 100.0 % are tracked; --times FILE counts" in printed.err
 
@@ -308,10 +376,19 @@ def test_metrics_beside_a_trajectory_say_how_many_frames_there_were(
     assert printed_json(capsys, str(run), runs[-1])["share_tracked"] == pytest.approx(40 / 59)
     figures = json.loads((run.parent / "metrics.json").read_text())
     for frames, share in ((40, 1.0), (50, 0.8)):
-        (run.parent / "metrics.json").write_text(json.dumps({**figures, "frames": frames, "tracked": 40}))
+        (run.parent / "metrics.json").write_text(
+            json.dumps({**figures, "frames": frames, "tracked": 40})
+        )
         metrics = printed_json(capsys, str(run), runs[-1])
-        assert (metrics["frames"], metrics["tracked"], metrics["share_tracked"]) == (frames, 40, share)
-        assert (metrics["frames_are"], metrics["frames_from"]) == ("counted", str(run.parent / "metrics.json"))
+        assert (metrics["frames"], metrics["tracked"], metrics["share_tracked"]) == (
+            frames,
+            40,
+            share,
+        )
+        assert (metrics["frames_are"], metrics["frames_from"]) == (
+            "counted",
+            str(run.parent / "metrics.json"),
+        )
     # Figures of another run do not count.
     (run.parent / "metrics.json").write_text(json.dumps({**figures, "frames": 40, "tracked": 39}))
     assert printed_json(capsys, str(run), runs[-1])["frames_are"] == "reckoned"
@@ -338,20 +415,29 @@ def test_a_file_that_is_no_trajectory_is_refused(
 ) -> None:
     for text in ("", "hello\nworld\n", "\0"):
         (tmp_path / "none.txt").write_text(text, encoding="utf-8")
-        for files in ((str(tmp_path / "none.txt"), trajectories[1]), (trajectories[0], str(tmp_path / "none.txt"))):
+        for files in (
+            (str(tmp_path / "none.txt"), trajectories[1]),
+            (trajectories[0], str(tmp_path / "none.txt")),
+        ):
             assert "none.txt: expected a" in refused(capsys, "eval", *files)
 
 
-def test_units_are_found_or_given(runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_units_are_found_or_given(
+    runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     expected = printed_json(capsys, runs[1], runs[-1])["rpe_rot_deg"]
     lines = [line.split() for line in Path(runs[-1]).read_text(encoding="utf-8").splitlines()[1:]]
     for unit, factor in (("ms", 1e3), ("us", 1e6), ("ns", 1e9)):
         text = "".join(f"{float(stamp) * factor:.0f} {' '.join(rest)}\n" for stamp, *rest in lines)
         (tmp_path / "other.txt").write_text(text, encoding="utf-8")
         for options in ([], ["--time-unit", unit]):
-            assert printed_json(capsys, runs[1], str(tmp_path / "other.txt"), *options)["rpe_rot_deg"] == expected
+            assert (
+                printed_json(capsys, runs[1], str(tmp_path / "other.txt"), *options)["rpe_rot_deg"]
+                == expected
+            )
     (tmp_path / "late.txt").write_text(
-        "".join(f"{float(stamp) + 3600.5:.6f} {' '.join(rest)}\n" for stamp, *rest in lines), encoding="utf-8"
+        "".join(f"{float(stamp) + 3600.5:.6f} {' '.join(rest)}\n" for stamp, *rest in lines),
+        encoding="utf-8",
     )
     message = refused(capsys, "eval", runs[0], str(tmp_path / "late.txt"))
     assert "(100.000 to 105.900 s)" in message and "(3700.500 to 3706.400 s)" in message
@@ -369,9 +455,14 @@ def test_markers_of_vicon_are_not_taken_for_the_body(
     write_tum(tmp_path / "vicon.tum", Trajectory(body.timestamps, body.T_world_cam @ T_body_marker))
     rows = [line.split() for line in (tmp_path / "vicon.tum").read_text().splitlines()[1:]]
     header = "#timestamp [ns], p_RS_R_x [m], p_RS_R_y [m], p_RS_R_z [m], q_RS_w [], q_RS_x [], q_RS_y [], q_RS_z []\n"
-    lines = (f"{t.replace('.', '')},{x},{y},{z},{qw},{qx},{qy},{qz}\n" for t, x, y, z, qx, qy, qz, qw in rows)
+    lines = (
+        f"{t.replace('.', '')},{x},{y},{z},{qw},{qx},{qy},{qz}\n"
+        for t, x, y, z, qx, qy, qz, qw in rows
+    )
     (vicon / "data.csv").write_text(header + "".join(lines), encoding="utf-8")
-    (vicon / "sensor.yaml").write_text(f"T_BS:\n  data: {T_body_marker.ravel().tolist()}\n", encoding="utf-8")
+    (vicon / "sensor.yaml").write_text(
+        f"T_BS:\n  data: {T_body_marker.ravel().tolist()}\n", encoding="utf-8"
+    )
     found = printed_json(capsys, estimate, str(vicon / "data.csv"))["comparisons"]
     assert found[0]["ate_rmse_m"] == pytest.approx(0, abs=1e-6)
     assert found[0]["rpe_rot_deg"] == pytest.approx(0, abs=1e-6)
@@ -392,7 +483,9 @@ def test_figures_and_pictures_go_through_pipes_and_behind_links(
         os.mkfifo(tmp_path / f"{kind}.pipe")
         (tmp_path / f"{kind}.link").symlink_to(f"there/{kind}")
         places.append((f"--{kind}", str(tmp_path / f"{kind}.pipe"), str(tmp_path / f"{kind}.link")))
-    readers = [threading.Thread(target=read, args=(Path(pipe),), daemon=True) for _, pipe, _ in places]
+    readers = [
+        threading.Thread(target=read, args=(Path(pipe),), daemon=True) for _, pipe, _ in places
+    ]
     for reader in readers:
         reader.start()
     assert call(*evaluation, *(word for option, pipe, _ in places for word in (option, pipe))) == 0
@@ -407,7 +500,9 @@ def test_figures_and_pictures_go_through_pipes_and_behind_links(
     assert found["plot.pipe"].startswith(b"\x89PNG")
     assert sorted(path.name for path in (tmp_path / "there").iterdir()) == ["json", "plot"]
     capsys.readouterr()
-    assert "found a folder" in refused_after_output(capsys, *evaluation, "--json", str(tmp_path / "there"))
+    assert "found a folder" in refused_after_output(
+        capsys, *evaluation, "--json", str(tmp_path / "there")
+    )
 
 
 def refused_after_output(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -430,7 +525,11 @@ def write_poses(path: Path, stamps: np.ndarray, positions: np.ndarray) -> str:
 @pytest.mark.parametrize("align", ["se3", "sim3", "first-pose", "none"])
 @pytest.mark.parametrize("size", [1e200, 1e154, 1e-200, 1e-154])
 def test_positions_beyond_numbers_are_one_line(
-    tmp_path: Path, trajectories: tuple[str, str], capfd: pytest.CaptureFixture[str], size: float, align: str
+    tmp_path: Path,
+    trajectories: tuple[str, str],
+    capfd: pytest.CaptureFixture[str],
+    size: float,
+    align: str,
 ) -> None:
     truth = read_tum(trajectories[1])
     own = write_poses(tmp_path / "own.tum", truth.timestamps, size * truth.positions)
@@ -439,14 +538,18 @@ def test_positions_beyond_numbers_are_one_line(
     assert "Warning" not in printed.err and "Traceback" not in printed.err
     if size > 1:
         assert code == 2
-        assert printed.err.endswith("expected poses, found none in 30 rows: 30 more than 1e+15 m away\n")
+        assert printed.err.endswith(
+            "expected poses, found none in 30 rows: 30 more than 1e+15 m away\n"
+        )
     elif align == "sim3":
         assert code == 2 and "too many times as large as the other" in printed.err
     else:
         assert code == 0 and np.isfinite(json.loads(printed.out)["ate_rmse_m"])
 
 
-@pytest.mark.parametrize(("size", "align", "scale"), [(1e-6, "sim3", 1e6), (1e6, "sim3", 1e-6), (1e10, "sim3", 1e-10)])
+@pytest.mark.parametrize(
+    ("size", "align", "scale"), [(1e-6, "sim3", 1e6), (1e6, "sim3", 1e-6), (1e10, "sim3", 1e-10)]
+)
 def test_sizes_that_somebody_means_are_compared(
     tmp_path: Path,
     trajectories: tuple[str, str],
@@ -459,7 +562,9 @@ def test_sizes_that_somebody_means_are_compared(
     own = write_poses(tmp_path / "own.tum", truth.timestamps, size * truth.positions)
     assert call("eval", own, trajectories[1], "--align", align, "--json", "-") == 0
     figures = json.loads(capsys.readouterr().out)
-    assert figures["scale"] == pytest.approx(scale) and figures["ate_rmse_m"] == pytest.approx(0, abs=1e-6)
+    assert figures["scale"] == pytest.approx(scale) and figures["ate_rmse_m"] == pytest.approx(
+        0, abs=1e-6
+    )
 
 
 def test_stamps_beyond_any_clock_are_left_out_and_told(
@@ -469,7 +574,9 @@ def test_stamps_beyond_any_clock_are_left_out_and_told(
     own = write_poses(tmp_path / "own.tum", truth.timestamps * 0 + 1e308, truth.positions)
     assert "30 with a time or number beyond 1e+20" in refused(capsys, "eval", own, trajectories[1])
     (tmp_path / "times.txt").write_text("0.0\n1e308\n")
-    assert "in line 2" in refused(capsys, "eval", *trajectories, "--times", str(tmp_path / "times.txt"))
+    assert "in line 2" in refused(
+        capsys, "eval", *trajectories, "--times", str(tmp_path / "times.txt")
+    )
     stamps = truth.timestamps.copy()
     stamps[7], stamps[-1] = -1e300, 1e308
     own = write_poses(tmp_path / "own.tum", stamps, truth.positions)
@@ -480,19 +587,27 @@ def test_stamps_beyond_any_clock_are_left_out_and_told(
 
 
 @pytest.mark.parametrize(
-    ("options", "over"), [(["1e-6", "s"], "1e-06 s"), (["1e-6", "m"], "1e-06 m"), (["1e-300", "m"], "1e-300 m")]
+    ("options", "over"),
+    [(["1e-6", "s"], "1e-06 s"), (["1e-6", "m"], "1e-06 m"), (["1e-300", "m"], "1e-300 m")],
 )
 def test_a_tiny_delta_ends_at_the_next_pose(
     trajectories: tuple[str, str], capsys: pytest.CaptureFixture[str], options: list[str], over: str
 ) -> None:
     assert call("eval", *trajectories, "--json", "-") == 0
     every = json.loads(capsys.readouterr().out)
-    assert call("eval", *trajectories, "--json", "-", "--delta", options[0], "--delta-unit", options[1]) == 0
+    assert (
+        call(
+            "eval", *trajectories, "--json", "-", "--delta", options[0], "--delta-unit", options[1]
+        )
+        == 0
+    )
     tiny = json.loads(capsys.readouterr().out)
     assert tiny["rpe_over"] == over and tiny["rpe_trans_m"] == every["rpe_trans_m"] > 0
 
 
-@pytest.mark.parametrize("text", ["0x" + "f" * 500, "1" * 400, "1e999 0 0 0 0 0 0 1", "\n" * 100_000, "1 2\n" * 50_000])
+@pytest.mark.parametrize(
+    "text", ["0x" + "f" * 500, "1" * 400, "1e999 0 0 0 0 0 0 1", "\n" * 100_000, "1 2\n" * 50_000]
+)
 def test_numbers_that_are_none_are_no_poses(
     tmp_path: Path, trajectories: tuple[str, str], capsys: pytest.CaptureFixture[str], text: str
 ) -> None:

@@ -24,7 +24,15 @@ def test_files_and_settings(
     assert call("export", "superpoint_lite", "--to", "onnx") == 0
     assert Path("superpoint_lite.onnx").read_bytes() == b"maps"
     assert capsys.readouterr().out == "fp32 model in superpoint_lite.onnx\n"
-    arguments = ["export", "superpoint_lite", "--to", "onnx", "--end-to-end", "--set", "features.max_keypoints=77"]
+    arguments = [
+        "export",
+        "superpoint_lite",
+        "--to",
+        "onnx",
+        "--end-to-end",
+        "--set",
+        "features.max_keypoints=77",
+    ]
     assert call(*arguments) == 0
     assert Path("superpoint_lite_points.onnx").read_bytes() == b"points"
     assert [config.max_keypoints for config in asked] == [77]  # type: ignore[attr-defined]

@@ -23,7 +23,12 @@ def map_file(landmarks, tmp_path: Path) -> str:
     found = scene.map_of([scene.pose(0.1 * i) for i in range(4)], noise_px=0.5)
     found.origin = Origin("stereo", scene.camera, "superpoint 0123456789ab", "baseline")
     found.loops.append(
-        1, i=0, j=3, S_i_j=geometry.inverse(found.pose(0)) @ found.pose(3), information=np.eye(7), inliers=77
+        1,
+        i=0,
+        j=3,
+        S_i_j=geometry.inverse(found.pose(0)) @ found.pose(3),
+        information=np.eye(7),
+        inliers=77,
     )
     found.append_map(scene.map_of([scene.pose(0.1 * i, z=0.5) for i in range(2)]))
     (tmp_path / "maps").mkdir()
@@ -72,10 +77,19 @@ def test_info_of_an_empty_map(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert json.loads(capsys.readouterr().out)["camera"] is None
 
 
-def test_export_writes_every_format_at_once(map_file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_export_writes_every_format_at_once(
+    map_file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "out"
     out.mkdir()
-    formats = ["--ply", str(out / "a.ply"), "--colmap", str(out / "model"), "--g2o", str(out / "a.g2o")]
+    formats = [
+        "--ply",
+        str(out / "a.ply"),
+        "--colmap",
+        str(out / "model"),
+        "--g2o",
+        str(out / "a.g2o"),
+    ]
     assert call("map", "export", map_file, *formats) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3
@@ -83,12 +97,20 @@ def test_export_writes_every_format_at_once(map_file: str, tmp_path: Path, capsy
     assert lines[1].startswith("4 SE(3) nodes, 7 edges, 1 of them loops, of part 0 in ")
     assert lines[2].startswith(f"{ply_count(out / 'a.ply')} points of part 0 in ")
     assert sorted(path.name for path in out.iterdir()) == ["a.g2o", "a.ply", "model"]
-    assert sorted(path.name for path in (out / "model").iterdir()) == ["cameras.txt", "images.txt", "points3D.txt"]
+    assert sorted(path.name for path in (out / "model").iterdir()) == [
+        "cameras.txt",
+        "images.txt",
+        "points3D.txt",
+    ]
 
 
-def test_export_of_another_part(map_file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_export_of_another_part(
+    map_file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert call("map", "export", map_file, "--part", "1", "--g2o", str(tmp_path / "a.g2o")) == 0
-    assert capsys.readouterr().out.startswith("2 SE(3) nodes, 1 edges, 0 of them loops, of part 1 in ")
+    assert capsys.readouterr().out.startswith(
+        "2 SE(3) nodes, 1 edges, 0 of them loops, of part 1 in "
+    )
     assert (tmp_path / "a.g2o").read_text().count("VERTEX_SE3:QUAT") == 2
 
 
@@ -110,7 +132,14 @@ def test_edges_follow_the_configuration_of_the_run(
 def test_export_twice_gives_the_same_bytes(map_file: str, tmp_path: Path) -> None:
     written = []
     for _ in range(2):
-        formats = ["--ply", str(tmp_path / "a.ply"), "--colmap", str(tmp_path / "m"), "--g2o", str(tmp_path / "a.g2o")]
+        formats = [
+            "--ply",
+            str(tmp_path / "a.ply"),
+            "--colmap",
+            str(tmp_path / "m"),
+            "--g2o",
+            str(tmp_path / "a.g2o"),
+        ]
         assert call("map", "export", map_file, *formats) == 0
         paths = [tmp_path / "a.ply", tmp_path / "a.g2o", *sorted((tmp_path / "m").iterdir())]
         written.append([path.read_bytes() for path in paths])
@@ -122,12 +151,22 @@ def test_wrong_calls_are_answered_in_one_line(
 ) -> None:
     ply = str(tmp_path / "a.ply")
     assert "--ply F, --colmap DIR and --g2o F" in refused(capsys, "map", "export", map_file)
-    assert "no part 7: found 0, 1" in refused(capsys, "map", "export", map_file, "--part", "7", "--ply", ply)
+    assert "no part 7: found 0, 1" in refused(
+        capsys, "map", "export", map_file, "--part", "7", "--ply", ply
+    )
     assert "No such file" in refused(capsys, "map", "info", str(tmp_path / "gone.npz"))
-    assert "No such file" in refused(capsys, "map", "export", str(tmp_path / "gone.npz"), "--ply", ply)
-    assert "nowhere" in refused(capsys, "map", "export", map_file, "--ply", str(tmp_path / "nowhere/a.ply"))
-    assert "nowhere" in refused(capsys, "map", "export", map_file, "--g2o", str(tmp_path / "nowhere/a.g2o"))
-    assert "left alone" in refused(capsys, "map", "export", map_file, "--colmap", str(Path(map_file).parent))
+    assert "No such file" in refused(
+        capsys, "map", "export", str(tmp_path / "gone.npz"), "--ply", ply
+    )
+    assert "nowhere" in refused(
+        capsys, "map", "export", map_file, "--ply", str(tmp_path / "nowhere/a.ply")
+    )
+    assert "nowhere" in refused(
+        capsys, "map", "export", map_file, "--g2o", str(tmp_path / "nowhere/a.g2o")
+    )
+    assert "left alone" in refused(
+        capsys, "map", "export", map_file, "--colmap", str(Path(map_file).parent)
+    )
     save_map(tmp_path / "empty.npz", Map(8))
     assert "empty" in refused(capsys, "map", "export", str(tmp_path / "empty.npz"), "--ply", ply)
     (tmp_path / "text.npz").write_text("not a map")

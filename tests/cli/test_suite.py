@@ -49,7 +49,9 @@ def bench(*arguments: str) -> int:
     return call("bench", "tiny.yaml", "--out", "out", *arguments)
 
 
-def test_every_run_is_a_row_with_its_folder(pool: FakePool, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_run_is_a_row_with_its_folder(
+    pool: FakePool, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert bench() == 0
     found = rows()
     assert list(found) == pool.asked and len(found) == 12
@@ -59,7 +61,13 @@ def test_every_run_is_a_row_with_its_folder(pool: FakePool, capsys: pytest.Captu
         "--set features.threads=1 --set seed=1"
     )
     assert (one["varied"], one["frames"], one["reason"]) == ("world 2, seed 1", 10, None)
-    assert one["identity"].keys() == {"input", "config_sha256", "front_end", "weights_sha256", "code_sha256"}
+    assert one["identity"].keys() == {
+        "input",
+        "config_sha256",
+        "front_end",
+        "weights_sha256",
+        "code_sha256",
+    }
     assert one["machine"]["processor"] == "Abacus" and one["metrics"]["version_spslam"] == "0.1.0"
     assert Path("out/runs/small_mono_sift_1/metrics.json").is_file()
     printed = capsys.readouterr()
@@ -93,14 +101,20 @@ def test_changed_settings_are_refused_and_overwritten_on_request(
     Path("tiny.yaml").write_text(TINY.replace("sift: {", "sift: {extractor: orb}, other: {"))
     capsys.readouterr()
     message = refused(capsys, "bench", "tiny.yaml", "--out", "out")
-    assert "6 runs in" in message and "features.extractor orb (was sift)" in message and "--overwrite" in message
+    assert (
+        "6 runs in" in message
+        and "features.extractor orb (was sift)" in message
+        and "--overwrite" in message
+    )
     assert rows() == before and pool.asked == []
     assert bench("--overwrite") == 0
     assert len(pool.asked) == 12 and not any("orb" in run_id for run_id in pool.asked)
     assert rows()["small_mono_sift_0"]["identity"] != before["small_mono_sift_0"]["identity"]
 
 
-def test_runs_that_the_suite_lacks_stay_until_overwritten(pool: FakePool, capsys: pytest.CaptureFixture[str]) -> None:
+def test_runs_that_the_suite_lacks_stay_until_overwritten(
+    pool: FakePool, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert bench() == 0
     Path("tiny.yaml").write_text(TINY.replace(", sift: {extractor: sift}", ""))
     capsys.readouterr()
@@ -110,7 +124,9 @@ def test_runs_that_the_suite_lacks_stay_until_overwritten(pool: FakePool, capsys
     assert len(rows()) == 6 and not Path("out/runs/small_mono_sift_0").exists()
 
 
-def test_failures_are_rows_with_reason_and_share(pool: FakePool, capsys: pytest.CaptureFixture[str]) -> None:
+def test_failures_are_rows_with_reason_and_share(
+    pool: FakePool, capsys: pytest.CaptureFixture[str]
+) -> None:
     def answer(request: Request) -> dict[str, Any] | None:
         if "mono_sift" in request.id:
             return metrics(tracked=4, frames=5, ate=0.02, reason="the <disk> is gone")
@@ -186,7 +202,10 @@ def test_sequences_are_found_where_data_fetch_puts_them(
     assert {row["sequence"] for row in found.values()} == {"kitti-00", "kitti-01"}
     assert len(found) == 2 * 2 * 4 * 3
     one = found["kitti-01_mono_superpoint_lite_2"]
-    assert f"run {Path.cwd()}/data/kitti/sequences/01 --sensor mono --config kitti_mono" in one["command"]
+    assert (
+        f"run {Path.cwd()}/data/kitti/sequences/01 --sensor mono --config kitti_mono"
+        in one["command"]
+    )
     assert one["identity"]["input"]["frames"] == "kitti-01"
     assert one["identity"]["front_end"] == "superpoint superpoint_lite"
     assert len(one["identity"]["weights_sha256"]) == 64
@@ -225,12 +244,18 @@ def test_list_says_what_is_there(pool: FakePool, capsys: pytest.CaptureFixture[s
     assert f"spslam data fetch euroc --data {Path.cwd()}/data" in printed
 
 
-def test_tables_go_between_the_comments_of_a_file(pool: FakePool, capsys: pytest.CaptureFixture[str]) -> None:
+def test_tables_go_between_the_comments_of_a_file(
+    pool: FakePool, capsys: pytest.CaptureFixture[str]
+) -> None:
     page = Path("page.md")
-    page.write_text("above\n<!-- spslam bench tiny -->\nold\n<!-- end of spslam bench tiny -->\nbelow\n")
+    page.write_text(
+        "above\n<!-- spslam bench tiny -->\nold\n<!-- end of spslam bench tiny -->\nbelow\n"
+    )
     assert bench("--markdown", "page.md") == 0
     text = page.read_text()
-    assert text.startswith("above\n<!-- spslam bench tiny -->\n") and text.endswith("tiny -->\nbelow\n")
+    assert text.startswith("above\n<!-- spslam bench tiny -->\n") and text.endswith(
+        "tiny -->\nbelow\n"
+    )
     assert "| small | stereo |" in text and "old" not in text
     # The same from results that are there.
     page.write_text(text.replace("| small |", "| large |"))
@@ -246,21 +271,33 @@ def test_tables_go_between_the_comments_of_a_file(pool: FakePool, capsys: pytest
     assert pool.asked == []
 
 
-def test_folders_of_others_are_left_alone(pool: FakePool, capsys: pytest.CaptureFixture[str]) -> None:
+def test_folders_of_others_are_left_alone(
+    pool: FakePool, capsys: pytest.CaptureFixture[str]
+) -> None:
     Path("out").mkdir()
     Path("out/thesis.tex").touch()
-    assert "holds something else than results (thesis.tex)" in refused(capsys, "bench", "tiny.yaml", "--out", "out")
+    assert "holds something else than results (thesis.tex)" in refused(
+        capsys, "bench", "tiny.yaml", "--out", "out"
+    )
     Path("out/thesis.tex").rename("out/report.html")
-    assert "holds something else than results (report.html)" in refused(capsys, "bench", "tiny.yaml", "--out", "out")
+    assert "holds something else than results (report.html)" in refused(
+        capsys, "bench", "tiny.yaml", "--out", "out"
+    )
     results(Path("other"), [row()])
-    assert "holds results of the suite mine" in refused(capsys, "bench", "tiny.yaml", "--out", "other")
+    assert "holds results of the suite mine" in refused(
+        capsys, "bench", "tiny.yaml", "--out", "other"
+    )
     Path("other/results.json").write_text("{}")
     assert "is no file of results" in refused(capsys, "bench", "tiny.yaml", "--out", "other")
     Path("other/results.json").write_text("[" * 1000)
-    assert "is no file of results: it is not valid JSON" in refused(capsys, "bench", "tiny.yaml", "--out", "other")
+    assert "is no file of results: it is not valid JSON" in refused(
+        capsys, "bench", "tiny.yaml", "--out", "other"
+    )
 
 
-def test_wrong_calls(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_wrong_calls(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.chdir(tmp_path)
     Path("tiny.yaml").write_text(TINY)
     assert "no config named 'smoek': expected one of ablation" in refused(capsys, "bench", "smoek")
@@ -281,7 +318,9 @@ def test_compare_exits_with_1_on_a_regression(
     assert call("bench", "compare", "a", "a") == 0
     assert call("bench", "compare", "a", "b", "--tolerance", "1.5") == 0
     capsys.readouterr()
-    assert "expected a folder that `spslam bench SUITE` wrote" in refused(capsys, "bench", "compare", "a", "gone")
+    assert "expected a folder that `spslam bench SUITE` wrote" in refused(
+        capsys, "bench", "compare", "a", "gone"
+    )
 
 
 class Links(HTMLParser):

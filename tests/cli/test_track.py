@@ -18,13 +18,18 @@ def images(tmp_path: Path) -> str:
     """Ten images of a scene that moves to the left."""
     folder = tmp_path / "images"
     folder.mkdir()
-    scene = np.kron(np.random.default_rng(0).integers(0, 256, (20, 60)).astype(np.uint8), np.ones((8, 8), np.uint8))
+    scene = np.kron(
+        np.random.default_rng(0).integers(0, 256, (20, 60)).astype(np.uint8),
+        np.ones((8, 8), np.uint8),
+    )
     for index in range(10):
         cv2.imwrite(str(folder / f"{index:03d}.png"), scene[:, 8 * index : 8 * index + 240])
     return str(folder)
 
 
-def test_a_video_of_a_part_of_the_images(images: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_video_of_a_part_of_the_images(
+    images: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "tracks.mp4"
     part = ["--start", "1", "--stride", "2", "--max-frames", "4"]
     assert call("track", images, "--extractor", "orb", *part, "--out", str(out)) == 0
@@ -39,7 +44,10 @@ def test_a_video_of_a_part_of_the_images(images: str, tmp_path: Path, capsys: py
 def test_pictures_in_a_folder_and_a_video_as_source(images: str, tmp_path: Path) -> None:
     video, folder = tmp_path / "tracks.mp4", tmp_path / "tracks"
     assert call("track", images, "--extractor", "orb", "--out", str(video)) == 0
-    assert call("track", str(video), "--extractor", "sift", "--max-frames", "3", "--out", str(folder)) == 0
+    assert (
+        call("track", str(video), "--extractor", "sift", "--max-frames", "3", "--out", str(folder))
+        == 0
+    )
     assert len(list(folder.iterdir())) == 3
 
 
@@ -53,7 +61,9 @@ def test_wrong_calls_are_answered_with_one_line(
     assert "found nothing at" in refused(capsys, "track", str(tmp_path / "gone.mp4"), *out)
     assert "a camera with the number 97, found none" in refused(capsys, "track", "97", *out)
     assert "start 10 lies past the end" in refused(capsys, "track", images, "--start", "10", *out)
-    assert "no extractor named 'surf'" in refused(capsys, "track", images, "--extractor", "surf", *out[2:])
+    assert "no extractor named 'surf'" in refused(
+        capsys, "track", images, "--extractor", "surf", *out[2:]
+    )
     assert "needs a display, found none" in refused(capsys, "track", images, "--extractor", "orb")
     gone = ["--out", str(tmp_path / "gone" / "out.mp4")]
     assert "cannot write" in refused(capsys, "track", images, "--extractor", "orb", *gone)
@@ -61,7 +71,9 @@ def test_wrong_calls_are_answered_with_one_line(
     assert [path.name for path in tmp_path.iterdir()] == ["images"]
 
 
-def test_an_interrupt_keeps_what_was_written(images: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_keeps_what_was_written(
+    images: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stopped = threading.Event()
     stopped.set()
 

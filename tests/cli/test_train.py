@@ -84,12 +84,24 @@ def toy_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_from_photographs_to_weights(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_from_photographs_to_weights(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     magic, labels, out = tmp_path / "magic", tmp_path / "labels", tmp_path / "joint"
-    shapes = ["--set", "shapes.count=9", "--set", "shapes.validation=9", "--cache", tmp_path / "cache"]
+    shapes = [
+        "--set",
+        "shapes.count=9",
+        "--set",
+        "shapes.validation=9",
+        "--cache",
+        tmp_path / "cache",
+    ]
     assert spslam("train", "shapes", "--out", magic, *shapes, *TOY) == 0
     weights = magic / "weights.safetensors"
-    assert spslam("train", "label", "--photos", photos, "--out", labels, "--weights", weights, *TOY) == 0
+    assert (
+        spslam("train", "label", "--photos", photos, "--out", labels, "--weights", weights, *TOY)
+        == 0
+    )
     assert "labelled" in capsys.readouterr().out
     inputs = ["--photos", photos, "--labels", labels, "--init", magic]
     assert spslam("train", "joint", *inputs, "--out", out, "--name", "toy", *TOY) == 0
@@ -117,7 +129,13 @@ def test_a_recipe_is_followed_and_finished_steps_are_kept(
     steps = {
         "magic": {"command": "shapes", "config": "shapes", "settings": toy},
         "labels": {"command": "label", "config": "joint", "weights": "magic", "settings": toy},
-        "last": {"command": "joint", "config": "joint", "labels": "labels", "init": "magic", "settings": toy},
+        "last": {
+            "command": "joint",
+            "config": "joint",
+            "labels": "labels",
+            "init": "magic",
+            "settings": toy,
+        },
     }
     recipe, out = tmp_path / "toy.yaml", tmp_path / "out"
     recipe.write_text(yaml.safe_dump({"description": "toy", "steps": steps}, sort_keys=False))
@@ -163,8 +181,21 @@ def test_each_stage_has_its_options_and_the_common_ones(
     command: str, options: set[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert spslam("train", command, "--help") == 0
-    common = {"--config", "--set", "--init", "--minutes", "--device", "--overfit", "--name", "--help", "--no-overfit"}
-    assert set(re.findall(r"--[a-z-]+", capsys.readouterr().out.split("Options")[1])) == options | common
+    common = {
+        "--config",
+        "--set",
+        "--init",
+        "--minutes",
+        "--device",
+        "--overfit",
+        "--name",
+        "--help",
+        "--no-overfit",
+    }
+    assert (
+        set(re.findall(r"--[a-z-]+", capsys.readouterr().out.split("Options")[1]))
+        == options | common
+    )
 
 
 def test_a_sheet_of_shapes(tmp_path: Path) -> None:
@@ -173,7 +204,9 @@ def test_a_sheet_of_shapes(tmp_path: Path) -> None:
     assert sheet is not None and sheet.shape[2] == 3
 
 
-def test_evaluate_writes_the_figures_under_their_names(photos: Path, toy_weights: Path, tmp_path: Path) -> None:
+def test_evaluate_writes_the_figures_under_their_names(
+    photos: Path, toy_weights: Path, tmp_path: Path
+) -> None:
     scene = tmp_path / "scenes" / "tile"
     scene.mkdir(parents=True)
     image = cv2.imread(str(photos / "00.png"), cv2.IMREAD_GRAYSCALE)
@@ -182,7 +215,10 @@ def test_evaluate_writes_the_figures_under_their_names(photos: Path, toy_weights
     np.savetxt(scene / "H_1_2", np.eye(3))
     target = tmp_path / "figures.json"
     what = ["--photos", photos, "--homography", tmp_path / "scenes", "--limit", 2, "--json", target]
-    assert spslam("train", "evaluate", "--extractor", "superpoint", "--weights", toy_weights, *what) == 0
+    assert (
+        spslam("train", "evaluate", "--extractor", "superpoint", "--weights", toy_weights, *what)
+        == 0
+    )
     found = json.loads(target.read_text())
     assert set(found["photos"]) >= METRICS
     assert set(found["homography"]["tile"]) >= METRICS
@@ -190,11 +226,26 @@ def test_evaluate_writes_the_figures_under_their_names(photos: Path, toy_weights
     assert "240x320" in found["protocol"]
 
 
-def test_evaluate_compares(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_evaluate_compares(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     target, picture = tmp_path / "figures.json", tmp_path / "figures.png"
     both = ["--extractor", "orb", "--extractor", "sift"]
     assert (
-        spslam("train", "evaluate", *both, "--photos", photos, "--limit", 2, "--json", target, "--plot", picture) == 0
+        spslam(
+            "train",
+            "evaluate",
+            *both,
+            "--photos",
+            photos,
+            "--limit",
+            2,
+            "--json",
+            target,
+            "--plot",
+            picture,
+        )
+        == 0
     )
     found = json.loads(target.read_text())
     assert [result["extractor"] for result in found] == ["orb", "sift"]
@@ -202,7 +253,9 @@ def test_evaluate_compares(photos: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert picture.stat().st_size > 1000
 
 
-def test_a_few_photographs_are_all_used_and_that_is_said(photos: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_few_photographs_are_all_used_and_that_is_said(
+    photos: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     assert spslam("train", "evaluate", "--extractor", "orb", "--photos", photos, "--limit", 1) == 0
     assert "so all 40 are used" in caplog.text
 
@@ -210,7 +263,10 @@ def test_a_few_photographs_are_all_used_and_that_is_said(photos: Path, caplog: p
 @pytest.mark.slow
 def test_adapt_writes_weights_and_a_report(photos: Path, toy_weights: Path, tmp_path: Path) -> None:
     out = tmp_path / "mine.safetensors"
-    assert spslam("adapt", photos, "--out", out, "--weights", toy_weights, *TOY, "--minutes", 0.05) == 0
+    assert (
+        spslam("adapt", photos, "--out", out, "--weights", toy_weights, *TOY, "--minutes", 0.05)
+        == 0
+    )
     assert load_superpoint(out).descriptor_dim == 16
     assert out.with_suffix(".html").is_file()
 
@@ -218,9 +274,15 @@ def test_adapt_writes_weights_and_a_report(photos: Path, toy_weights: Path, tmp_
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train", "joint", "--photos", "nowhere", "--labels", "nowhere", "--out", "out"], "nowhere"),
+        (
+            ["train", "joint", "--photos", "nowhere", "--labels", "nowhere", "--out", "out"],
+            "nowhere",
+        ),
         (["train", "label", "--photos", "nowhere", "--out", "out"], "nowhere"),
-        (["train", "shapes", "--set", "optimizer.batch=5", "--out", "out"], "multiple of optimizer.block"),
+        (
+            ["train", "shapes", "--set", "optimizer.batch=5", "--out", "out"],
+            "multiple of optimizer.block",
+        ),
         (["train", "shapes", "--config", "unknown", "--out", "out"], "no config named 'unknown'"),
         (["train", "evaluate", "--extractor", "unknown", "--shapes"], "unknown"),
         (["train", "config", "shapes", "--set", "network.width=3"], "unknown key network.width"),
@@ -252,7 +314,9 @@ def test_what_is_wrong_is_one_line(
         ["train", "label", "--shard", "3/2"],
     ],
 )
-def test_what_is_missing_on_the_line_is_said(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_missing_on_the_line_is_said(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert spslam(*arguments) == 2
     line = capsys.readouterr().err
     assert line.startswith("error: ") and line.count("\n") == 1
@@ -260,6 +324,8 @@ def test_what_is_missing_on_the_line_is_said(arguments: list[str], capsys: pytes
 
 def test_configurations_are_listed_and_shown(capsys: pytest.CaptureFixture[str]) -> None:
     assert spslam("train", "config") == 0
-    assert {"shapes", "detector", "joint", "distil", "adapt"} <= set(capsys.readouterr().out.split())
+    assert {"shapes", "detector", "joint", "distil", "adapt"} <= set(
+        capsys.readouterr().out.split()
+    )
     assert spslam("train", "config", "joint", "--set", "seed=7") == 0
     assert "seed: 7" in capsys.readouterr().out

@@ -56,7 +56,9 @@ def test_the_folder_holds_the_whole_scene(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_truth_is_saved_in_its_own_world(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_truth_is_saved_in_its_own_world(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     truth = read_tum(folder / "ground_truth.tum")
     assert 30 <= len(truth) <= 60
     capsys.readouterr()
@@ -69,7 +71,20 @@ def test_the_truth_is_saved_in_its_own_world(folder: Path, capsys: pytest.Captur
 def test_a_picture(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     need_egl()
     picture = tmp_path / "map.png"
-    assert call("view", str(folder), "--render", str(picture), "--size", "320x200", "--hide", "grid", "--dark") == 0
+    assert (
+        call(
+            "view",
+            str(folder),
+            "--render",
+            str(picture),
+            "--size",
+            "320x200",
+            "--hide",
+            "grid",
+            "--dark",
+        )
+        == 0
+    )
     printed = capsys.readouterr().out
     assert printed.startswith("30 poses, ") and printed.endswith(f"points in {picture}\n")
     image = cv2.imread(str(picture))
@@ -83,16 +98,25 @@ def test_a_recording(folder: Path, tmp_path: Path) -> None:
     assert (tmp_path / "run.rrd").stat().st_size > 10_000
 
 
-def test_a_run_is_recorded_while_it_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_is_recorded_while_it_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("rerun")
     monkeypatch.setattr("spslam.reports.writers.render_scene", lambda *_: False)
     out, file = tmp_path / "run", tmp_path / "run.rrd"
-    assert call("run", "demo-small", *ORB, "--max-frames", "3", "--out", str(out), "--rerun", str(file)) == 0
+    assert (
+        call(
+            "run", "demo-small", *ORB, "--max-frames", "3", "--out", str(out), "--rerun", str(file)
+        )
+        == 0
+    )
     assert file.stat().st_size > 50_000
 
 
 @pytest.mark.slow
-def test_a_viewer_that_fails_costs_nothing(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_viewer_that_fails_costs_nothing(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Failing:
         def update(self, *_: Any) -> None:
             raise RuntimeError("no more memory for textures")
@@ -113,7 +137,10 @@ def test_a_viewer_that_fails_costs_nothing(folder: Path, tmp_path: Path, monkeyp
 
 @pytest.mark.slow
 def test_a_run_in_a_saved_map_shows_that_map(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr("spslam.reports.writers.render_scene", lambda *_: False)
     saved, out = Path(shutil.copy(folder / "map.npz", tmp_path / "saved.npz")), tmp_path / "run"
@@ -129,7 +156,9 @@ def test_a_run_in_a_saved_map_shows_that_map(
     assert "is of a run in the map" in refused(capsys, "view", str(out), "--render", "x.png")
 
 
-def test_help_tells_every_key_and_layer(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_help_tells_every_key_and_layer(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     assert call("view", "--help") == 0
     printed = capsys.readouterr().out
@@ -146,15 +175,21 @@ def test_wrong_calls_are_answered_with_one_line(
     picture = ["--render", str(tmp_path / "x.png")]
     assert "found nothing at" in refused(capsys, "view", str(tmp_path / "gone"), *picture)
     assert "it has no metrics.json" in refused(capsys, "view", str(tmp_path), *picture)
-    assert "--render writes .png or .mp4, found 'x.jpg'" in refused(capsys, "view", str(copy), "--render", "x.jpg")
-    assert "--size is WIDTHxHEIGHT" in refused(capsys, "view", str(copy), *picture, "--size", "10x10")
+    assert "--render writes .png or .mp4, found 'x.jpg'" in refused(
+        capsys, "view", str(copy), "--render", "x.jpg"
+    )
+    assert "--size is WIDTHxHEIGHT" in refused(
+        capsys, "view", str(copy), *picture, "--size", "10x10"
+    )
     assert "no layer named 'sky'" in refused(capsys, "view", str(copy), *picture, "--hide", "sky")
     for name in ("DISPLAY", "WAYLAND_DISPLAY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("sys.platform", "linux")
     assert "needs a display, found none: use --render" in refused(capsys, "view", str(copy))
     monkeypatch.setitem(__import__("sys").modules, "rerun", None)
-    assert "pip install 'spslam[rerun]'" in refused(capsys, "view", str(copy), "--rerun", str(tmp_path / "x.rrd"))
+    assert "pip install 'spslam[rerun]'" in refused(
+        capsys, "view", str(copy), "--rerun", str(tmp_path / "x.rrd")
+    )
     (copy / "map.npz").write_bytes(b"PK nothing")
     assert "cannot read map" in refused(capsys, "view", str(copy), *picture)
     (copy / "metrics.json").write_text("[1, 2]")
@@ -163,7 +198,10 @@ def test_wrong_calls_are_answered_with_one_line(
 
 @pytest.mark.slow
 def test_a_missing_open3d_is_named_with_its_command(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # The renderer is a process of its own: a package that cannot be imported comes first on its way.
     fake = tmp_path / "fake" / "open3d"
@@ -172,5 +210,8 @@ def test_a_missing_open3d_is_named_with_its_command(
     monkeypatch.setenv("PYTHONPATH", str(fake.parent))
     assert call("view", str(folder), "--render", str(tmp_path / "x.png")) == 2
     printed = capsys.readouterr().err
-    assert printed.splitlines()[-1] == "error: the viewer needs Open3D: pip install open3d-cpu (or open3d)"
+    assert (
+        printed.splitlines()[-1]
+        == "error: the viewer needs Open3D: pip install open3d-cpu (or open3d)"
+    )
     assert not (tmp_path / "x.png").exists()

@@ -10,7 +10,15 @@ import pytest
 import yaml
 
 WIDTH, HEIGHT = 40, 30
-CALIBRATION = {"width": WIDTH, "height": HEIGHT, "fx": 30.0, "fy": 30.0, "cx": 19.5, "cy": 14.5, "fps": 10.0}
+CALIBRATION = {
+    "width": WIDTH,
+    "height": HEIGHT,
+    "fx": 30.0,
+    "fy": 30.0,
+    "cx": 19.5,
+    "cy": 14.5,
+    "fps": 10.0,
+}
 T_RIGHT = [[1.0, 0, 0, 0.1], [0, 1.0, 0, 0], [0, 0, 1.0, 0], [0, 0, 0, 1.0]]
 
 
@@ -18,7 +26,9 @@ T_RIGHT = [[1.0, 0, 0, 0.1], [0, 1.0, 0, 0], [0, 0, 1.0, 0], [0, 0, 0, 1.0]]
 def picture() -> Callable[..., np.ndarray]:
     """Random images, different for each `seed`."""
 
-    def make(seed: int = 0, width: int = WIDTH, height: int = HEIGHT, channels: int = 1) -> np.ndarray:
+    def make(
+        seed: int = 0, width: int = WIDTH, height: int = HEIGHT, channels: int = 1
+    ) -> np.ndarray:
         shape = (height, width) if channels == 1 else (height, width, channels)
         return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
 

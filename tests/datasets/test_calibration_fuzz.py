@@ -34,23 +34,59 @@ KEYS = st.sampled_from(
     ]
 )
 FOREIGN_KEYS = st.sampled_from(
-    ["cam0", "intrinsics", "Camera.fx", "K", "camera_matrix", "data", "rows", "cameras", "value0", "T_BS", "fx"]
+    [
+        "cam0",
+        "intrinsics",
+        "Camera.fx",
+        "K",
+        "camera_matrix",
+        "data",
+        "rows",
+        "cameras",
+        "value0",
+        "T_BS",
+        "fx",
+    ]
 )
 SCALARS = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=12), st.dates(), st.just(10**400)
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=12),
+    st.dates(),
+    st.just(10**400),
 )
 VALUES = st.recursive(
     SCALARS,
-    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(FOREIGN_KEYS | KEYS, inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=5) | st.dictionaries(FOREIGN_KEYS | KEYS, inner, max_size=4)
+    ),
     max_leaves=10,
 )
 SNIPPETS = st.sampled_from(
     [
-        *("\t", "nan", "1e999", "- ", ": ", "[", "}", "&a ", "*a", "!!int x", "!!timestamp x", "<<: ", "2001-99-99"),
+        *(
+            "\t",
+            "nan",
+            "1e999",
+            "- ",
+            ": ",
+            "[",
+            "}",
+            "&a ",
+            "*a",
+            "!!int x",
+            "!!timestamp x",
+            "<<: ",
+            "2001-99-99",
+        ),
         *("\0", "é", "%YAML:1.0\n", "---\n", "9" * 5000, "{a: ", "=", "!!set {a}", '"'),
     ]
 )
-examples = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+examples = settings(
+    deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 
 
 def read_or_refused(path: Path, text: str) -> None:
@@ -63,7 +99,10 @@ def read_or_refused(path: Path, text: str) -> None:
 
 
 @examples
-@given(ours=st.dictionaries(KEYS, VALUES, max_size=4), theirs=st.dictionaries(FOREIGN_KEYS, VALUES, max_size=4))
+@given(
+    ours=st.dictionaries(KEYS, VALUES, max_size=4),
+    theirs=st.dictionaries(FOREIGN_KEYS, VALUES, max_size=4),
+)
 def test_other_values(tmp_path: Path, ours: dict[str, object], theirs: dict[str, object]) -> None:
     read_or_refused(tmp_path / "c.yaml", yaml.safe_dump({**yaml.safe_load(OURS), **ours}))
     read_or_refused(tmp_path / "c.yaml", yaml.safe_dump(theirs))

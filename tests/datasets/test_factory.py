@@ -31,7 +31,9 @@ def test_relative_paths_have_names(test_data: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_unrecognised_folders_say_what_is_expected_and_found(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match=r"not recognised: expected KITTI .* found an empty folder"):
+    with pytest.raises(
+        DatasetError, match=r"not recognised: expected KITTI .* found an empty folder"
+    ):
         open_sequence(tmp_path)
     for i in range(12):
         (tmp_path / f"notes{i:02d}.txt").touch()
@@ -42,7 +44,8 @@ def test_unrecognised_folders_say_what_is_expected_and_found(tmp_path: Path) -> 
 
 def test_missing_paths_and_other_files(tmp_path: Path) -> None:
     with pytest.raises(
-        DatasetError, match=r"built-in world \(demo, demo-small, demo-loop, demo-twins\), found nothing at"
+        DatasetError,
+        match=r"built-in world \(demo, demo-small, demo-loop, demo-twins\), found nothing at",
     ):
         open_sequence(tmp_path / "none")
     (tmp_path / "a.txt").touch()
@@ -64,7 +67,9 @@ def test_a_folder_that_cannot_be_listed(tmp_path: Path, monkeypatch: pytest.Monk
 def test_impossible_arguments(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"dataset must be one of auto, kitti, .* found 'kiti'"):
         open_sequence(tmp_path, dataset="kiti")
-    with pytest.raises(DatasetError, match="sensor must be one of auto, mono, stereo, rgbd, found 'lidar'"):
+    with pytest.raises(
+        DatasetError, match="sensor must be one of auto, mono, stereo, rgbd, found 'lidar'"
+    ):
         open_sequence(tmp_path, sensor="lidar")
     with pytest.raises(DatasetError, match=r"built-in world \(demo, .* found 'kitchen'"):
         open_sequence("kitchen", dataset="demo")

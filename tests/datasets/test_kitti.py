@@ -29,7 +29,10 @@ def root(tmp_path: Path, write: Callable, picture: Callable) -> Callable[..., Pa
         for camera in cameras:
             channels = 1 if camera < 2 else 3
             for i in range(4):
-                write(folder / f"image_{camera}" / f"{i:06d}.png", picture(10 * camera + i, channels=channels))
+                write(
+                    folder / f"image_{camera}" / f"{i:06d}.png",
+                    picture(10 * camera + i, channels=channels),
+                )
         (folder / "times.txt").write_text("".join(f"{time:e}\n" for time in times))
         (folder / "calib.txt").write_text(
             f"P0: {projection(0.0)}\n P1 :  {projection(-0.5)}  \nP2: {projection(0.06, 0.01)}\n"
@@ -60,9 +63,13 @@ def test_root_sequence_folder_and_name(root: Callable, picture: Callable) -> Non
     frame = sequence[2]
     assert isinstance(frame, Frame) and frame.timestamp == pytest.approx(0.2)
     assert frame.image_right is not None
-    assert np.array_equal(frame.image, picture(2)) and np.array_equal(frame.image_right, picture(12))
+    assert np.array_equal(frame.image, picture(2)) and np.array_equal(
+        frame.image_right, picture(12)
+    )
     assert frame.camera is sequence.camera
-    assert sequence.camera.baseline_m == pytest.approx(0.5) and sequence.camera.fps == pytest.approx(10.0)
+    assert sequence.camera.baseline_m == pytest.approx(
+        0.5
+    ) and sequence.camera.fps == pytest.approx(10.0)
     assert (sequence.camera.fx, sequence.camera.cx, sequence.camera.cy) == (FOCAL, 19.5, 14.5)
     assert sequence.ground_truth is not None and sequence.ground_truth.frame == "left camera"
     assert sequence.ground_truth.timestamps.tolist() == TIMES
@@ -73,7 +80,10 @@ def test_colour_pair_has_its_own_baseline_and_carries_the_ground_truth(root: Cal
     sequence = open_sequence(root((2, 3)))
     assert sequence.sensor == "stereo"
     assert sequence.camera.baseline_m == pytest.approx(0.5)
-    assert sequence.ground_truth is not None and "carried from camera 0 by P2" in sequence.ground_truth.frame
+    assert (
+        sequence.ground_truth is not None
+        and "carried from camera 0 by P2" in sequence.ground_truth.frame
+    )
     # Camera 2 stands at (-0.06, -0.01, 0) of camera 0, which looks along -x of the world after the turn.
     positions = sequence.ground_truth.positions
     assert positions[0] == pytest.approx([-0.06, -0.01, 0.0])
@@ -96,7 +106,9 @@ def test_a_single_camera_is_mono(root: Callable, camera: int) -> None:
         open_sequence(path, sensor="stereo")
 
 
-def test_missing_right_images_are_left_out_and_counted(root: Callable, caplog: pytest.LogCaptureFixture) -> None:
+def test_missing_right_images_are_left_out_and_counted(
+    root: Callable, caplog: pytest.LogCaptureFixture
+) -> None:
     path = root()
     (path / "sequences/03/image_1/000001.png").unlink()
     with caplog.at_level(logging.WARNING):
@@ -145,7 +157,9 @@ def test_one_frame(root: Callable) -> None:
     assert len(list(sequence)) == 1 and sequence.camera.fps == 10.0
 
 
-def test_missing_ground_truth_and_shorter_ground_truth(root: Callable, caplog: pytest.LogCaptureFixture) -> None:
+def test_missing_ground_truth_and_shorter_ground_truth(
+    root: Callable, caplog: pytest.LogCaptureFixture
+) -> None:
     path = root()
     poses = path / "poses/03.txt"
     poses.write_text("\n".join(poses.read_text().splitlines()[:2]))
@@ -168,9 +182,17 @@ def test_missing_ground_truth_and_shorter_ground_truth(root: Callable, caplog: p
         ("calib.txt", "hello", "expected a line 'P0: …' for image_0, found no P line at all"),
         ("calib.txt", "P0: 1 2 x", "expected 12 numbers after P0:, found '1 2 x'"),
         ("calib.txt", f"P0: {projection(0)}", "expected a line 'P1: …'"),
-        ("calib.txt", f"P0: {projection(0)}\nP1: {projection(0.5)}", r"calib\.txt: stereo baseline must be positive"),
+        (
+            "calib.txt",
+            f"P0: {projection(0)}\nP1: {projection(0.5)}",
+            r"calib\.txt: stereo baseline must be positive",
+        ),
         ("calib.txt", "P0: " + "0 " * 12 + "\nP1: " + "0 " * 12, "P0 is no projection"),
-        ("calib.txt", f"P0: {projection(0)}\nP1: 1{projection(-0.5)}", "left and right camera differ"),
+        (
+            "calib.txt",
+            f"P0: {projection(0)}\nP1: 1{projection(-0.5)}",
+            "left and right camera differ",
+        ),
         ("times.txt", None, "expected KITTI's time stamps at .*times.txt"),
         ("times.txt", "0.0\n0.1\n", "has an image 000003, but times.txt only has 2 lines"),
         ("times.txt", "0.0\nnan\n", "times.txt:2: expected one time stamp, found 'nan'"),
@@ -201,7 +223,9 @@ def test_a_crop_has_its_principal_point_outside(root: Callable) -> None:
 def test_sequences_to_choose_from(root: Callable, picture: Callable, write: Callable) -> None:
     path = root()
     write(path / "sequences/04/image_0/000000.png", picture())
-    with pytest.raises(DatasetError, match=r"holds 2 sequences \(03, 04\): choose one with --sequence"):
+    with pytest.raises(
+        DatasetError, match=r"holds 2 sequences \(03, 04\): choose one with --sequence"
+    ):
         open_sequence(path)
     with pytest.raises(DatasetError, match=r"no single sequence '05' .*: there is 03, 04"):
         open_sequence(path, sequence="5")
@@ -257,20 +281,30 @@ def test_real_kitti(test_data: Path) -> None:
         ("{i},{ns},0.012", "ns"),
     ],
 )
-def test_times_of_other_units_and_with_more_columns(root: Callable, picture: Callable, line: str, unit: str) -> None:
+def test_times_of_other_units_and_with_more_columns(
+    root: Callable, picture: Callable, line: str, unit: str
+) -> None:
     path = root()
     lines = [line.format(i=i, s=time, ns=round(time * 1e9)) for i, time in enumerate(TIMES)]
     (path / "sequences/03/times.txt").write_text("\n".join(lines))
     sequence = open_sequence(path)
-    assert sequence.time_unit == unit and [frame.timestamp for frame in sequence] == pytest.approx(TIMES)
+    assert sequence.time_unit == unit and [frame.timestamp for frame in sequence] == pytest.approx(
+        TIMES
+    )
     assert all(np.array_equal(frame.image, picture(i)) for i, frame in enumerate(sequence))
-    assert sequence.ground_truth is not None and sequence.ground_truth.timestamps == pytest.approx(TIMES)
+    assert sequence.ground_truth is not None and sequence.ground_truth.timestamps == pytest.approx(
+        TIMES
+    )
 
 
 def test_times_of_two_columns_that_may_both_be_times_are_refused(root: Callable) -> None:
     path = root()
-    (path / "sequences/03/times.txt").write_text("".join(f"{time} {time + 0.01}\n" for time in TIMES))
-    with pytest.raises(DatasetError, match="2 numbers a line and no single column of increasing times"):
+    (path / "sequences/03/times.txt").write_text(
+        "".join(f"{time} {time + 0.01}\n" for time in TIMES)
+    )
+    with pytest.raises(
+        DatasetError, match="2 numbers a line and no single column of increasing times"
+    ):
         open_sequence(path)
 
 
@@ -303,7 +337,9 @@ def test_ground_truths_in_other_columns(root: Callable, form: str) -> None:
     assert truth is not None
     kept = [0, 2, 3] if form == "lost frame" else [0, 1, 2, 3]
     assert truth.timestamps.tolist() == [TIMES[row] for row in kept]
-    assert truth.positions.tolist() == [[[0, 0, 0], [5, 0, 7], [5, 0, 7], [5, 0, 7]][row] for row in kept]
+    assert truth.positions.tolist() == [
+        [[0, 0, 0], [5, 0, 7], [5, 0, 7], [5, 0, 7]][row] for row in kept
+    ]
     assert truth.has_rotations == (form != "positions")
     if truth.has_rotations:
         assert truth.T_world_cam[-1, :3, :3].tolist() == [[0, 0, -1], [0, 1, 0], [1, 0, 0]]
@@ -332,7 +368,9 @@ def test_positions_are_not_carried_to_another_camera_but_kept(root: Callable) ->
         ("P1: 30 5 19.5 -15 0 30 14.5 0 0 0 1 0", "P1 is no projection of a camera"),
     ],
 )
-def test_numbers_of_projections_out_of_bounds_are_refused(root: Callable, line: str, message: str) -> None:
+def test_numbers_of_projections_out_of_bounds_are_refused(
+    root: Callable, line: str, message: str
+) -> None:
     path = root()
     calibration = path / "sequences" / "03" / "calib.txt"
     calibration.write_text(f"P0: {projection(0.0)}\n{line}\n")
@@ -343,10 +381,15 @@ def test_numbers_of_projections_out_of_bounds_are_refused(root: Callable, line: 
 
 def test_a_baseline_in_millimetres_is_doubted(root: Callable) -> None:
     path = root()
-    (path / "sequences" / "03" / "calib.txt").write_text(f"P0: {projection(0.0)}\nP1: {projection(-540.0)}\n")
+    (path / "sequences" / "03" / "calib.txt").write_text(
+        f"P0: {projection(0.0)}\nP1: {projection(-540.0)}\n"
+    )
     with shown_notices(lambda _: None) as handler:
         open_sequence(path)
-    assert any("stand 540 m apart: is it in metres, not in millimetres?" in notice.text for notice in handler.notices)
+    assert any(
+        "stand 540 m apart: is it in metres, not in millimetres?" in notice.text
+        for notice in handler.notices
+    )
 
 
 @pytest.mark.parametrize("stamp", ["1e308", "nan", "inf", "-1e300"])
@@ -365,4 +408,7 @@ def test_names_that_are_no_numbers_of_frames_are_left_out(
     write(path / "sequences" / "03" / "image_0" / f"{name}.png", picture(1))
     with shown_notices(lambda _: None) as handler:
         assert len(open_sequence(path)) == 4
-    assert any("1 images are left out: their names are no frame numbers" in notice.text for notice in handler.notices)
+    assert any(
+        "1 images are left out: their names are no frame numbers" in notice.text
+        for notice in handler.notices
+    )

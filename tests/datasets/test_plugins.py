@@ -88,7 +88,9 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("dataset", ["auto", "rows"])
 def test_a_plugin_is_found_by_its_name_and_by_its_recordings(toy: Path, dataset: str) -> None:
-    sequence = open_sequence(toy, dataset=dataset, time_unit="ms", calibration="camera.yaml", sequence="a")
+    sequence = open_sequence(
+        toy, dataset=dataset, time_unit="ms", calibration="camera.yaml", sequence="a"
+    )
     assert isinstance(sequence, Sequence)
     assert (sequence.name, sequence.dataset, len(sequence)) == ("rows walk", "rows", 3)
     assert [int(frame.image[0, 0]) for frame in sequence] == [10, 20, 30]
@@ -108,7 +110,9 @@ def test_names_are_the_built_in_ones_and_the_plugins(toy: Path) -> None:
     assert dataset_names() == [*built_in, "absent", "careless", "inside", "rows"]
 
 
-def test_a_plugin_is_asked_before_a_folder_counts_as_images(toy: Path, write: Callable, picture: Callable) -> None:
+def test_a_plugin_is_asked_before_a_folder_counts_as_images(
+    toy: Path, write: Callable, picture: Callable
+) -> None:
     folder = toy.parent / "folder"
     write(folder / "0.png", picture())
     (folder / "rows.txt").write_text("1\n2\n")
@@ -118,20 +122,31 @@ def test_a_plugin_is_asked_before_a_folder_counts_as_images(toy: Path, write: Ca
         open_sequence(folder)
 
 
-def test_a_broken_plugin_keeps_nobody_from_their_recordings(toy: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_broken_plugin_keeps_nobody_from_their_recordings(
+    toy: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     assert open_sequence(toy).name == "rows walk"
     text = "\n".join(record.getMessage() for record in caplog.records)
-    assert "dataset 'careless' (toy_rows:Careless) is not asked whether it recognises" in text and "KeyError" in text
-    assert "dataset 'absent' (toy_absent:Nothing) is not asked" in text and "No module named" in text
+    assert (
+        "dataset 'careless' (toy_rows:Careless) is not asked whether it recognises" in text
+        and "KeyError" in text
+    )
+    assert (
+        "dataset 'absent' (toy_absent:Nothing) is not asked" in text and "No module named" in text
+    )
     assert "dataset kitti of toy_rows:RowsReader is ignored: the name is taken" in text
 
 
 def test_failures_of_a_plugin_name_it(toy: Path) -> None:
-    with pytest.raises(DatasetError, match=r"'careless' \(toy_rows:Careless\) gave no Sequence, found dict"):
+    with pytest.raises(
+        DatasetError, match=r"'careless' \(toy_rows:Careless\) gave no Sequence, found dict"
+    ):
         open_sequence(toy, dataset="careless")
     with pytest.raises(DatasetError, match=r"'careless' .* cannot open .*ZeroDivisionError"):
         open_sequence(toy.parent, dataset="careless")
-    with pytest.raises(MissingDependencyError, match=r"'absent' \(toy_absent:Nothing\) cannot be loaded"):
+    with pytest.raises(
+        MissingDependencyError, match=r"'absent' \(toy_absent:Nothing\) cannot be loaded"
+    ):
         open_sequence(toy, dataset="absent")
     with pytest.raises(DatasetError, match=r"^rows are mono$"):
         open_sequence(toy, sensor="stereo")
@@ -140,8 +155,9 @@ def test_failures_of_a_plugin_name_it(toy: Path) -> None:
 def test_the_command_line_takes_a_plugin(toy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     line = refused(capsys, "run", str(toy), "--dataset", "rows", "--sensor", "stereo")
     assert line == "error: rows are mono\n"
-    assert "one of auto, kitti, euroc, tum, images, video, demo, absent, careless, inside, rows" in refused(
-        capsys, "run", str(toy), "--dataset", "row"
+    assert (
+        "one of auto, kitti, euroc, tum, images, video, demo, absent, careless, inside, rows"
+        in refused(capsys, "run", str(toy), "--dataset", "row")
     )
 
 

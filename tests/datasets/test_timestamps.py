@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spslam.datasets.timestamps import Timing, associate, nominal_fps, order_frames, pair_by_time, read_stamps
+from spslam.datasets.timestamps import (
+    Timing,
+    associate,
+    nominal_fps,
+    order_frames,
+    pair_by_time,
+    read_stamps,
+)
 from spslam.errors import DatasetError
 from spslam.timestamps import summarize_times
 
@@ -36,12 +43,16 @@ def test_associate_includes_nothing_beyond_the_tolerance() -> None:
     assert associate(np.zeros(0), np.array([0.0]), 0.02).shape == (0, 2)
 
 
-_STAMPS = st.lists(st.integers(0, 300), max_size=25, unique=True).map(lambda x: np.array(sorted(x), dtype=float) / 100)
+_STAMPS = st.lists(st.integers(0, 300), max_size=25, unique=True).map(
+    lambda x: np.array(sorted(x), dtype=float) / 100
+)
 
 
 @settings(deadline=None, max_examples=100)
 @given(_STAMPS, _STAMPS)
-def test_associate_is_one_to_one_within_tolerance_and_maximal(times0: np.ndarray, times1: np.ndarray) -> None:
+def test_associate_is_one_to_one_within_tolerance_and_maximal(
+    times0: np.ndarray, times1: np.ndarray
+) -> None:
     pairs = associate(times0, times1, 0.025)
     assert len(set(pairs[:, 0])) == len(pairs) == len(set(pairs[:, 1]))
     assert (np.diff(pairs[:, 0]) > 0).all()
@@ -55,18 +66,30 @@ def test_nominal_fps_is_the_median_rate() -> None:
     assert nominal_fps(np.array([0.0]), 30.0) == 30.0
 
 
-def test_a_clock_that_steps_back_costs_the_frames_of_the_second_pass(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_clock_that_steps_back_costs_the_frames_of_the_second_pass(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     times = 100 + np.arange(60) * 0.05
     times[48:] -= 0.58
     with caplog.at_level(logging.WARNING):
         rows, left_out = order_frames(times, "the list")
     assert rows.tolist() == [*range(48), *range(59, 60)]
     assert Counter(entry.reason for entry in left_out) == {"clock stepped back": 11}
-    assert "steps back by 0.53 s at entry 49; 11 entries until it has caught up are left out" in caplog.text
+    assert (
+        "steps back by 0.53 s at entry 49; 11 entries until it has caught up are left out"
+        in caplog.text
+    )
 
 
 @pytest.mark.parametrize(
-    "order", [[3, 4, 5, 0, 1, 2], [0, 2, 1, 3, 4], [0, 1, 2, 6, 7, 8, 3, 4, 5, 9], [4, 3, 2, 1, 0], [2, 0, 3, 1, 4]]
+    "order",
+    [
+        [3, 4, 5, 0, 1, 2],
+        [0, 2, 1, 3, 4],
+        [0, 1, 2, 6, 7, 8, 3, 4, 5, 9],
+        [4, 3, 2, 1, 0],
+        [2, 0, 3, 1, 4],
+    ],
 )
 def test_lists_that_are_only_out_of_order_are_sorted(order: list[int]) -> None:
     rows, left_out = order_frames(np.array(order, dtype=np.float64), "the list")
@@ -76,7 +99,8 @@ def test_lists_that_are_only_out_of_order_are_sorted(order: list[int]) -> None:
 def test_pairs_tell_how_far_the_nearest_partner_is() -> None:
     left, right = np.arange(10) * 0.05, 0.035 + np.arange(5) * 0.1
     with pytest.raises(
-        DatasetError, match=r"none of the 10 images has a depth image within 0\.005 s: the nearest is 0\.015"
+        DatasetError,
+        match=r"none of the 10 images has a depth image within 0\.005 s: the nearest is 0\.015",
     ):
         pair_by_time(left, right, 0.005, "walk", "depth image")
     pairs, alone = pair_by_time(left, right, 0.02, "walk", "depth image")
@@ -110,7 +134,9 @@ def test_late_depth_is_told(caplog: pytest.LogCaptureFixture) -> None:
     assert "walk: depth images come 20.0 ms before the images (median)" in caplog.text
 
 
-@pytest.mark.parametrize(("step", "fps"), [(0.1, 10.0), (5e-324, 1e6), (1e-9, 1e6), (3e7, 1e-6), (1e19, 1e-6)])
+@pytest.mark.parametrize(
+    ("step", "fps"), [(0.1, 10.0), (5e-324, 1e6), (1e-9, 1e6), (3e7, 1e-6), (1e19, 1e-6)]
+)
 def test_rates_are_those_of_cameras(step: float, fps: float) -> None:
     with np.errstate(all="raise"):
         assert nominal_fps(step * np.arange(3.0), 30.0) == pytest.approx(fps)

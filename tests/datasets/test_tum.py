@@ -23,17 +23,24 @@ def folder(tmp_path: Path, write: Callable, picture: Callable) -> Callable[..., 
         for time in RGB_TIMES:
             write(path / "rgb" / f"{time:.6f}.png", picture(int(time * 10), width, height, 3))
         for time in DEPTH_TIMES:
-            write(path / "depth" / f"{time:.6f}.png", np.full((height, width), int(time * 1000), np.uint16))
+            write(
+                path / "depth" / f"{time:.6f}.png",
+                np.full((height, width), int(time * 1000), np.uint16),
+            )
         for kind, times in (("rgb", RGB_TIMES), ("depth", DEPTH_TIMES)):
             lines = "".join(f"{time:.6f} {kind}/{time:.6f}.png\n" for time in times)
             (path / f"{kind}.txt").write_text("# color images\n# timestamp filename\n" + lines)
-        (path / "groundtruth.txt").write_text("# timestamp tx ty tz qx qy qz qw\n10.0 1 2 3 0 0 0 1\n")
+        (path / "groundtruth.txt").write_text(
+            "# timestamp tx ty tz qx qy qz qw\n10.0 1 2 3 0 0 0 1\n"
+        )
         return path
 
     return make
 
 
-def test_colour_and_depth_are_associated(folder: Callable, caplog: pytest.LogCaptureFixture) -> None:
+def test_colour_and_depth_are_associated(
+    folder: Callable, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.WARNING):
         sequence = open_sequence(folder())
     assert (sequence.name, sequence.sensor, len(sequence)) == ("tum freiburg3_toy", "rgbd", 3)
@@ -43,7 +50,9 @@ def test_colour_and_depth_are_associated(folder: Callable, caplog: pytest.LogCap
     assert [frame.index for frame in frames] == [0, 1, 2]
     depths = [frame.depth for frame in frames]
     assert all(depth is not None and depth.dtype == np.float32 for depth in depths)
-    assert [depth[0, 0] for depth in depths if depth is not None] == pytest.approx([10005 / 5e3, 10095 / 5e3, 2.06])
+    assert [depth[0, 0] for depth in depths if depth is not None] == pytest.approx(
+        [10005 / 5e3, 10095 / 5e3, 2.06]
+    )
     assert sequence.camera.fx == 535.4 and sequence.camera.distortion_model == "none"
     assert sequence.camera.baseline_m is None
     assert sequence.ground_truth is not None and sequence.ground_truth.frame == "colour camera"
@@ -60,15 +69,21 @@ def test_mono_uses_every_image_and_no_depth(folder: Callable) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "fx"), [("rgbd_dataset_freiburg1_a", 517.3), ("freiburg2_b", 520.9), ("my_fr3_run", 535.4)]
+    ("name", "fx"),
+    [("rgbd_dataset_freiburg1_a", 517.3), ("freiburg2_b", 520.9), ("my_fr3_run", 535.4)],
 )
 def test_cameras_are_known_by_the_folder_name(folder: Callable, name: str, fx: float) -> None:
     assert open_sequence(folder(name)).camera.fx == fx
 
 
-def test_unknown_cameras_need_a_calibration(folder: Callable, write_calibration: Callable, tmp_path: Path) -> None:
+def test_unknown_cameras_need_a_calibration(
+    folder: Callable, write_calibration: Callable, tmp_path: Path
+) -> None:
     path = folder("corridor", 40, 30)
-    with pytest.raises(CalibrationError, match=r"expected freiburg1, freiburg2 or freiburg3 .* or --calibration FILE"):
+    with pytest.raises(
+        CalibrationError,
+        match=r"expected freiburg1, freiburg2 or freiburg3 .* or --calibration FILE",
+    ):
         open_sequence(path)
     own = write_calibration(tmp_path / "own.yaml")
     frame = open_sequence(path, calibration=own)[0]
@@ -79,7 +94,9 @@ def test_unknown_cameras_need_a_calibration(folder: Callable, write_calibration:
 
 
 def test_wrong_size_is_told_at_once(folder: Callable) -> None:
-    with pytest.raises(DatasetError, match="are 40x30, but the calibration of freiburg3 is for 640x480"):
+    with pytest.raises(
+        DatasetError, match="are 40x30, but the calibration of freiburg3 is for 640x480"
+    ):
         open_sequence(folder(width=40, height=30))
 
 
@@ -130,7 +147,8 @@ def test_missing_list(folder: Callable) -> None:
     path = folder()
     (path / "rgb.txt").unlink()
     with pytest.raises(
-        DatasetError, match=r"expected a TUM RGB-D sequence in .* \(rgb\.txt, .* found depth\.txt, depth/"
+        DatasetError,
+        match=r"expected a TUM RGB-D sequence in .* \(rgb\.txt, .* found depth\.txt, depth/",
     ):
         open_sequence(path)
 
@@ -160,7 +178,11 @@ def test_lists_in_other_units_are_recognised_and_told(
 ) -> None:
     path = folder()
     for kind in ("rgb", "depth"):
-        lines = [line.split() for line in (path / f"{kind}.txt").read_text().splitlines() if not line.startswith("#")]
+        lines = [
+            line.split()
+            for line in (path / f"{kind}.txt").read_text().splitlines()
+            if not line.startswith("#")
+        ]
         text = "".join(f"{float(stamp) * per_second:.0f} {file}\n" for stamp, file in lines)
         (path / f"{kind}.txt").write_text(text)
     with caplog.at_level(logging.WARNING):
@@ -174,13 +196,17 @@ def test_lists_in_other_units_are_recognised_and_told(
 def test_stamps_that_are_all_equal_are_no_times(folder: Callable) -> None:
     path = folder()
     (path / "rgb.txt").write_text("".join(f"1.5 rgb/{time:.6f}.png\n" for time in RGB_TIMES))
-    with pytest.raises(DatasetError, match=r"all 4 time stamps are 1\.5, which is no time: .*--time-unit frames"):
+    with pytest.raises(
+        DatasetError, match=r"all 4 time stamps are 1\.5, which is no time: .*--time-unit frames"
+    ):
         open_sequence(path, sensor="mono")
     counted = open_sequence(path, sensor="mono", time_unit="frames")
     assert [frame.timestamp for frame in counted] == pytest.approx(np.arange(4) / 30)
 
 
-def test_a_depth_folder_without_its_list_is_told(folder: Callable, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_depth_folder_without_its_list_is_told(
+    folder: Callable, caplog: pytest.LogCaptureFixture
+) -> None:
     path = folder()
     (path / "depth.txt").unlink()
     with caplog.at_level(logging.WARNING):
@@ -192,10 +218,20 @@ def test_a_depth_folder_without_its_list_is_told(folder: Callable, caplog: pytes
     ("text", "rows", "left_out", "rotations"),
     [
         ("10.0 1 2 3 0 0 0 1\n10.1 nan nan nan nan nan nan nan\n10.2 1 2 4 0 0 0 1\n", 3, 1, True),
-        ("10.0 1 2 3 0 0 0 1\n10.1 1 2 3 0 0 0 0\n10.2 1 2 4 0 0 0 1\n10.2 1 2 4 0 0 0 1\n", 4, 2, True),
+        (
+            "10.0 1 2 3 0 0 0 1\n10.1 1 2 3 0 0 0 0\n10.2 1 2 4 0 0 0 1\n10.2 1 2 4 0 0 0 1\n",
+            4,
+            2,
+            True,
+        ),
         ("10.0 1 2 3\n10.1 1 2 3.5\n10.2 1 2 4\n", 3, 0, False),
         ("10.0 1 2 3 0 0 0 0\n10.1 1 2 3.5 0 0 0 0\n10.2 1 2 4 0 0 0 0\n", 3, 0, False),
-        ("10000000000 1 2 3 0 0 0 1\n10100000000 1 2 3.5 0 0 0 1\n10200000000 1 2 4 0 0 0 1\n", 3, 0, True),
+        (
+            "10000000000 1 2 3 0 0 0 1\n10100000000 1 2 3.5 0 0 0 1\n10200000000 1 2 4 0 0 0 1\n",
+            3,
+            0,
+            True,
+        ),
     ],
 )
 def test_ground_truths_are_read_as_they_are(
@@ -205,7 +241,11 @@ def test_ground_truths_are_read_as_they_are(
     (path / "groundtruth.txt").write_text(text)
     truth = open_sequence(path).ground_truth
     assert truth is not None and truth.origin is not None
-    assert (truth.origin.rows, truth.origin.left_out_rows, truth.has_rotations) == (rows, left_out, rotations)
+    assert (truth.origin.rows, truth.origin.left_out_rows, truth.has_rotations) == (
+        rows,
+        left_out,
+        rotations,
+    )
     assert truth.timestamps[[0, -1]] == pytest.approx([10.0, 10.2])
     assert truth.positions[[0, -1]].tolist() == [[1, 2, 3], [1, 2, 4]]
     assert truth.frame == "colour camera"
@@ -234,16 +274,23 @@ def test_a_ground_truth_that_cannot_be_read_costs_only_itself(folder: Callable) 
         ("1970-01-01 00:00:{t} rgb/{n}.png", ""),
     ],
 )
-def test_lists_of_other_recorders(folder: Callable, picture: Callable, line: str, head: str) -> None:
+def test_lists_of_other_recorders(
+    folder: Callable, picture: Callable, line: str, head: str
+) -> None:
     path = folder()
     (path / "rgb.txt").write_text(
-        head + "".join(line.format(i=i, t=f"{t:.6f}", n=f"{t:.6f}") + "\n" for i, t in enumerate(RGB_TIMES))
+        head
+        + "".join(
+            line.format(i=i, t=f"{t:.6f}", n=f"{t:.6f}") + "\n" for i, t in enumerate(RGB_TIMES)
+        )
     )
     frames = list(open_sequence(path, sensor="mono"))
     assert [frame.timestamp for frame in frames] == pytest.approx(RGB_TIMES)
 
 
-def test_lines_without_a_stamp_are_left_out_and_counted(folder: Callable, caplog: pytest.LogCaptureFixture) -> None:
+def test_lines_without_a_stamp_are_left_out_and_counted(
+    folder: Callable, caplog: pytest.LogCaptureFixture
+) -> None:
     path = folder()
     text = (path / "rgb.txt").read_text().replace("10.200000 rgb", "nan rgb")
     (path / "rgb.txt").write_text(text)
@@ -256,7 +303,9 @@ def test_counted_lists_of_other_lengths_are_refused(folder: Callable) -> None:
     path = folder()
     assert len(open_sequence(path, time_unit="frames")) == 4
     (path / "depth.txt").write_text("10.1 depth/10.095000.png\n10.3 depth/10.300000.png\n")
-    with pytest.raises(DatasetError, match="4 images and 2 depth images cannot be counted together"):
+    with pytest.raises(
+        DatasetError, match="4 images and 2 depth images cannot be counted together"
+    ):
         open_sequence(path, time_unit="frames")
 
 
@@ -265,7 +314,9 @@ def test_lists_of_what_is_no_file(tmp_path: Path, write: Callable, picture: Call
     folder = tmp_path / "rgbd_dataset_freiburg1_toy"
     write(folder / "rgb" / "0.png", picture(0, 640, 480))
     os.mkfifo(folder / "rgb" / "pipe.png")
-    (folder / "rgb.txt").write_text("0.0 rgb/0.png\n0.1 rgb/pipe.png\n0.2 rgb/a\0b.png\n0.3 /dev/zero\n")
+    (folder / "rgb.txt").write_text(
+        "0.0 rgb/0.png\n0.1 rgb/pipe.png\n0.2 rgb/a\0b.png\n0.3 /dev/zero\n"
+    )
     sequence = open_sequence(folder)
     assert [frame.index for frame in sequence] == [0]
     assert [reason.split("(")[-1].rstrip(")") for _, reason in sequence.skipped] == [

@@ -43,11 +43,16 @@ def clip(tmp_path: Path, write_calibration: Callable) -> Callable[..., Path]:
 @pytest.mark.parametrize(("name", "codec"), CODECS)
 def test_iteration_and_random_access_agree(clip: Callable, name: str, codec: str) -> None:
     sequence = open_sequence(clip(name, codec))
-    assert isinstance(sequence, Sequence) and (sequence.name, sequence.sensor) == ("video clip", "mono")
+    assert isinstance(sequence, Sequence) and (sequence.name, sequence.sensor) == (
+        "video clip",
+        "mono",
+    )
     frames = list(sequence)
     assert len(frames) == len(sequence) == COUNT and not sequence.skipped
     assert [frame.timestamp for frame in frames] == pytest.approx(np.arange(COUNT) / FPS)
-    assert [frame.image.mean() for frame in frames] == pytest.approx([level(i) for i in range(COUNT)], abs=4)
+    assert [frame.image.mean() for frame in frames] == pytest.approx(
+        [level(i) for i in range(COUNT)], abs=4
+    )
     for index in (80, 3, 4, 40, 0, 89, -2):
         assert np.array_equal(sequence[index].image, frames[index].image)
     assert all(np.array_equal(a.image, b.image) for a, b in zip(sequence, frames, strict=True))
@@ -57,16 +62,22 @@ def test_iteration_and_random_access_agree(clip: Callable, name: str, codec: str
 def test_slice(clip: Callable) -> None:
     part = open_sequence(clip(), start=5, stride=30)
     assert [frame.index for frame in part] == [5, 35, 65]
-    assert [frame.image.mean() for frame in part] == pytest.approx([level(i) for i in (5, 35, 65)], abs=4)
+    assert [frame.image.mean() for frame in part] == pytest.approx(
+        [level(i) for i in (5, 35, 65)], abs=4
+    )
 
 
-def test_own_rate_wins_over_the_calibrations(clip: Callable, caplog: pytest.LogCaptureFixture) -> None:
+def test_own_rate_wins_over_the_calibrations(
+    clip: Callable, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.WARNING):
         assert open_sequence(clip(fps=60.0)).camera.fps == FPS
     assert "the video's own rate, 25.000/s, is used" in caplog.text
 
 
-def test_a_video_that_ends_early_ends_there(clip: Callable, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_video_that_ends_early_ends_there(
+    clip: Callable, caplog: pytest.LogCaptureFixture
+) -> None:
     path = clip()
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2])
@@ -97,7 +108,9 @@ CHANGING = np.concatenate([np.arange(40) / 20, 2 + np.arange(40) / 10])
 JITTER = np.arange(80) / 20 + np.random.default_rng(1).uniform(-0.009, 0.009, 80)
 
 
-@pytest.mark.parametrize("stamps", [CHANGING, JITTER - JITTER[0]], ids=["20 to 10 a second", "jitter"])
+@pytest.mark.parametrize(
+    "stamps", [CHANGING, JITTER - JITTER[0]], ids=["20 to 10 a second", "jitter"]
+)
 def test_stamps_and_frames_are_the_containers(matroska: Callable, stamps: np.ndarray) -> None:
     path = matroska(stamps, announced_s=float(stamps[-1]) + 0.05)
     frames = list(open_sequence(path))
@@ -106,7 +119,9 @@ def test_stamps_and_frames_are_the_containers(matroska: Callable, stamps: np.nda
         part = list(open_sequence(path, start=start, stride=stride))
         assert [frame.index for frame in part] == list(range(start, 80, stride))
         assert [frame.timestamp for frame in part] == pytest.approx(stamps[start::stride], abs=1e-6)
-        assert [frame.image.mean() for frame in part] == pytest.approx([level(f.index) for f in part], abs=4)
+        assert [frame.image.mean() for frame in part] == pytest.approx(
+            [level(f.index) for f in part], abs=4
+        )
 
 
 @pytest.mark.parametrize(
@@ -125,7 +140,11 @@ def test_the_last_frame_that_decodes_is_the_end(matroska: Callable, options: dic
     assert len(frames) == len(sequence) == 72 and not sequence.skipped
     assert frames[-1].image.mean() == pytest.approx(level(71), abs=4)
     assert np.array_equal(sequence[2].image, frames[2].image)
-    assert [frame.index for frame in open_sequence(sequence.source, start=60, stride=5)] == [60, 65, 70]
+    assert [frame.index for frame in open_sequence(sequence.source, start=60, stride=5)] == [
+        60,
+        65,
+        70,
+    ]
 
 
 def test_a_first_stamp_that_is_not_zero_costs_no_frame(matroska: Callable) -> None:
@@ -139,7 +158,9 @@ def test_frames_can_be_counted_instead(matroska: Callable) -> None:
     sequence = open_sequence(matroska(CHANGING, announced_s=6.0), time_unit="frames")
     assert sequence.time_unit == "frames"
     assert [frame.timestamp for frame in sequence] == pytest.approx(np.arange(80) / 20)
-    with pytest.raises(DatasetError, match="a video, which brings its own times, found --time-unit ms"):
+    with pytest.raises(
+        DatasetError, match="a video, which brings its own times, found --time-unit ms"
+    ):
         open_sequence(sequence.source, time_unit="ms")
 
 
@@ -162,7 +183,8 @@ def test_a_tag_that_turns_the_picture_is_told_and_not_obeyed(
     clip("clip.mp4", "mp4v", width=HEIGHT, height=WIDTH, cx=20.0, cy=30.0)
     _turn(path, degrees)
     with pytest.raises(
-        DatasetError, match=rf"64x48 as it is stored \(its tag, which is ignored, turns it by {degrees} d"
+        DatasetError,
+        match=rf"64x48 as it is stored \(its tag, which is ignored, turns it by {degrees} d",
     ):
         open_sequence(path)
 
@@ -202,7 +224,9 @@ def test_a_file_that_is_no_video(clip: Callable) -> None:
         open_sequence(path)
 
 
-def test_frames_that_are_not_later_are_left_out_and_told(matroska: Callable, caplog: pytest.LogCaptureFixture) -> None:
+def test_frames_that_are_not_later_are_left_out_and_told(
+    matroska: Callable, caplog: pytest.LogCaptureFixture
+) -> None:
     stamps = np.arange(20) / 20
     stamps[5] = stamps[4]
     stamps[12:] -= 0.2
@@ -217,4 +241,7 @@ def test_frames_that_are_not_later_are_left_out_and_told(matroska: Callable, cap
 
 
 def test_counted_frames_have_the_calibrations_rate(clip: Callable) -> None:
-    assert [frame.timestamp for frame in open_sequence(clip(fps=10.0), time_unit="frames")][:2] == [0.0, 0.1]
+    assert [frame.timestamp for frame in open_sequence(clip(fps=10.0), time_unit="frames")][:2] == [
+        0.0,
+        0.1,
+    ]

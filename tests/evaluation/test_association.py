@@ -35,11 +35,15 @@ def test_association_is_one_to_one_in_order_and_within_reach(stamps, among, reac
     np.testing.assert_allclose(gaps, distance[pairs.estimate].min(axis=1), atol=1e-9)
     assert gaps.max() <= reach * 1e-3 + 1e-6
     # Exactly simultaneous poses are never missed.
-    assert set(stamps) & set(among) <= set(np.round(estimate.timestamps[pairs.estimate] * 1e3).astype(int))
+    assert set(stamps) & set(among) <= set(
+        np.round(estimate.timestamps[pairs.estimate] * 1e3).astype(int)
+    )
 
 
 def at(stamps, truth):
-    return Trajectory(np.array(stamps), np.broadcast_to(np.eye(4), (len(stamps), 4, 4)), truth.frame)
+    return Trajectory(
+        np.array(stamps), np.broadcast_to(np.eye(4), (len(stamps), 4, 4)), truth.frame
+    )
 
 
 def test_interpolated_poses_lie_on_lines_and_arcs():
@@ -49,7 +53,9 @@ def test_interpolated_poses_lie_on_lines_and_arcs():
     truth = Trajectory(np.array([10.0, 12.0]), half_turn, "body")
     found = interpolate(truth, at([10.5, 11.0, 12.0], truth), 1.0)
     np.testing.assert_allclose(found.positions, [[1, 0, 0.5], [2, 0, 1], [4, 0, 2]])
-    np.testing.assert_allclose(Rotation.from_matrix(found.T_world_cam[:, :3, :3]).as_rotvec()[:, 2], [0.4, 0.8, 1.6])
+    np.testing.assert_allclose(
+        Rotation.from_matrix(found.T_world_cam[:, :3, :3]).as_rotvec()[:, 2], [0.4, 0.8, 1.6]
+    )
     assert found.frame == "body"
 
 
@@ -57,8 +63,12 @@ def test_no_truth_is_made_up_outside_and_in_gaps():
     _, truth = random_pair(0)
     holed = truth.select(np.delete(np.arange(81), slice(20, 30)))
     asked = at([999.999, 1000.0, 1000.98, 1001.2, 1001.495, 1003.9, 1004.001], truth)
-    np.testing.assert_array_equal(interpolate(holed, asked, 0.02).timestamps, [1000.0, 1001.495, 1003.9])
-    np.testing.assert_array_equal(in_reach(asked.timestamps, holed.timestamps, 0.02), [1, 1, 0, 0, 1, 1, 1])
+    np.testing.assert_array_equal(
+        interpolate(holed, asked, 0.02).timestamps, [1000.0, 1001.495, 1003.9]
+    )
+    np.testing.assert_array_equal(
+        in_reach(asked.timestamps, holed.timestamps, 0.02), [1, 1, 0, 0, 1, 1, 1]
+    )
     with pytest.raises(TrajectoryError, match=r"no pose of the estimate .* within 0\.02 s"):
         interpolate(holed, at([1001.2], truth), 0.02)
     with pytest.raises(TrajectoryError, match="0 poses in the estimate"):

@@ -80,8 +80,12 @@ def test_meets_the_published_figures(test_data):
                 continue
             # The benchmark of the TUM data allows 20 ms; its figures are published to 0.01 mm.
             result = ate(estimate, truth, align, max_difference=0.02)
-            tolerance = 1e-5 if figures["format"] == "tum" else 1e-5 * figures[f"{align}_ate_rmse_m"]
-            assert result.statistics.rmse == pytest.approx(figures[f"{align}_ate_rmse_m"], abs=tolerance)
+            tolerance = (
+                1e-5 if figures["format"] == "tum" else 1e-5 * figures[f"{align}_ate_rmse_m"]
+            )
+            assert result.statistics.rmse == pytest.approx(
+                figures[f"{align}_ate_rmse_m"], abs=tolerance
+            )
         if "sim3_scale" in figures:
             assert result.scale == pytest.approx(figures["sim3_scale"], abs=1e-3)
 
@@ -98,7 +102,9 @@ def test_a_perfect_estimate_in_another_world_and_scale_has_no_error_and_gives_it
 
 def test_without_alignment_the_difference_of_worlds_counts():
     _, truth = random_pair(0)
-    shifted = Trajectory(truth.timestamps, truth.T_world_cam + np.eye(4)[3] * np.array([[3.0], [4.0], [0.0], [0.0]]))
+    shifted = Trajectory(
+        truth.timestamps, truth.T_world_cam + np.eye(4)[3] * np.array([[3.0], [4.0], [0.0], [0.0]])
+    )
     result = ate(shifted, truth, "none")
     np.testing.assert_allclose(result.errors_m, 5.0)
     assert result.scale == 1.0
@@ -160,7 +166,10 @@ def test_an_interpolated_ground_truth_takes_the_shift_of_the_clocks_away():
     middle = 0.5 * (truth.positions[:-2:2] + truth.positions[2::2])
     poses = truth.T_world_cam[1::2].copy()
     poses[:, :3, 3] = middle
-    estimate, sparse = Trajectory(truth.timestamps[1::2], poses), truth.select(np.arange(0, len(truth), 2))
+    estimate, sparse = (
+        Trajectory(truth.timestamps[1::2], poses),
+        truth.select(np.arange(0, len(truth), 2)),
+    )
     assert evaluate(estimate, sparse, "none", 0.06).absolute.statistics.rmse > 0.05
     result = evaluate(estimate, sparse, "none", 0.06, interpolated=True)
     assert result.matched == 40
@@ -173,7 +182,8 @@ def test_stamps_of_different_clocks_are_refused_with_both_spans():
     estimate, truth = random_pair(0)
     kitti = Trajectory(np.arange(len(truth)) * 1.0, truth.T_world_cam)
     with pytest.raises(
-        TrajectoryError, match=r"1000\.00.* to 1004\.0.*0\.000 to 80\.000.*has no times, .* give --times"
+        TrajectoryError,
+        match=r"1000\.00.* to 1004\.0.*0\.000 to 80\.000.*has no times, .* give --times",
     ):
         evaluate(estimate, kitti)
 
@@ -198,7 +208,9 @@ def test_too_few_poses_are_refused():
     def first(trajectory, n):
         return Trajectory(trajectory.timestamps[:n], trajectory.T_world_cam[:n])
 
-    with pytest.raises(TrajectoryError, match="at least 3 pairs of points, found 2; only align none"):
+    with pytest.raises(
+        TrajectoryError, match="at least 3 pairs of points, found 2; only align none"
+    ):
         ate(first(estimate, 2), truth)
     with pytest.raises(TrajectoryError, match="at least 2 associated poses, found 1"):
         rpe(first(estimate, 1), truth)

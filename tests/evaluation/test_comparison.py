@@ -20,11 +20,18 @@ def test_files_are_named_by_what_tells_them_apart():
 
 
 def test_the_spread_is_over_the_runs_that_could_be_compared():
-    runs = [compare_with(f"{seed}", random_pair(seed)[0], random_pair(0)[1], Conventions()) for seed in range(4)]
-    runs.append(compare_with("short", every(random_pair(0)[0], slice(2)), random_pair(0)[1], Conventions()))
+    runs = [
+        compare_with(f"{seed}", random_pair(seed)[0], random_pair(0)[1], Conventions())
+        for seed in range(4)
+    ]
+    runs.append(
+        compare_with("short", every(random_pair(0)[0], slice(2)), random_pair(0)[1], Conventions())
+    )
     errors = sorted(run.figures["ate_rmse_m"] for run in runs[:4])
     found = spread(runs)
-    assert found["ate_rmse_m"] == Spread(pytest.approx((errors[1] + errors[2]) / 2), errors[0], errors[3], 4)
+    assert found["ate_rmse_m"] == Spread(
+        pytest.approx((errors[1] + errors[2]) / 2), errors[0], errors[3], 4
+    )
     # No path was long enough for a drift.
     assert "t_rel_percent" not in found
     document = as_document(runs, found)

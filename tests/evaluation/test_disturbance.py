@@ -36,7 +36,8 @@ def estimated(truth: Trajectory, scale: float = 1.0, off: np.ndarray | None = No
         poses[:, :3, 3] += off
     poses[:, :3, 3] /= scale
     return Trajectory(
-        truth.timestamps, make_transform(so3_exp(np.array([0.3, -0.2, 0.9])), np.array([5.0, 1, 2])) @ poses
+        truth.timestamps,
+        make_transform(so3_exp(np.array([0.3, -0.2, 0.9])), np.array([5.0, 1, 2])) @ poses,
     )
 
 
@@ -49,27 +50,48 @@ def drifting(frames: slice, metres: float) -> np.ndarray:
 @pytest.mark.parametrize("scale", [1.0, 7.0])
 def test_the_largest_error_is_that_from_the_disturbance_on(scale: float) -> None:
     truth = walk()
-    harm = judge(Sequence(), STAMPS, estimated(truth, scale, drifting(slice(30, 33), 0.4)), truth, scaled=scale != 1)
+    harm = judge(
+        Sequence(),
+        STAMPS,
+        estimated(truth, scale, drifting(slice(30, 33), 0.4)),
+        truth,
+        scaled=scale != 1,
+    )
     assert harm is not None
-    assert harm.disturbed_error_max_m == pytest.approx(0.4, abs=1e-6) and harm.disturbed_wrong_frames == 0
+    assert (
+        harm.disturbed_error_max_m == pytest.approx(0.4, abs=1e-6)
+        and harm.disturbed_wrong_frames == 0
+    )
 
 
 def test_a_lasting_shift_is_not_aligned_away() -> None:
     truth = walk()
-    harm = judge(Sequence(), STAMPS, estimated(truth, 1.0, drifting(slice(20, 40), 0.7)), truth, scaled=False)
+    harm = judge(
+        Sequence(), STAMPS, estimated(truth, 1.0, drifting(slice(20, 40), 0.7)), truth, scaled=False
+    )
     assert harm is not None and harm.disturbed_error_max_m == pytest.approx(0.7, abs=1e-6)
 
 
 def test_a_camera_that_stands_still_is_aligned_by_its_rotation() -> None:
     truth = walk(step=0.0)
-    harm = judge(Sequence(), STAMPS, estimated(truth, 1.0, drifting(slice(25, 26), 0.25)), truth, scaled=False)
+    harm = judge(
+        Sequence(),
+        STAMPS,
+        estimated(truth, 1.0, drifting(slice(25, 26), 0.25)),
+        truth,
+        scaled=False,
+    )
     assert harm is not None and harm.disturbed_error_max_m == pytest.approx(0.25, abs=1e-6)
 
 
 def test_a_single_camera_that_only_stood_still_is_wrong_to_start() -> None:
     truth = walk(step=0.0)
     harm = judge(Sequence(), STAMPS, estimated(truth), truth, scaled=True)
-    assert harm is not None and harm.disturbed_wrong_frames == 40 and harm.disturbed_error_max_m is None
+    assert (
+        harm is not None
+        and harm.disturbed_wrong_frames == 40
+        and harm.disturbed_error_max_m is None
+    )
     none = judge(Sequence(), STAMPS, truth.select(np.arange(0)), truth, scaled=True)
     assert none is not None and none.disturbed_wrong_frames == 0
 
@@ -80,20 +102,36 @@ def test_a_wrong_place_is_counted_and_the_right_one_after_how_many_frames() -> N
     harm = judge(Sequence(20, 24), STAMPS, lost, truth, scaled=False)
     assert harm is not None
     assert (harm.disturbed_wrong_frames, harm.disturbed_found_after) == (6, 7)
-    never = judge(Sequence(20, 24), STAMPS, estimated(truth).select(np.arange(20)), truth, scaled=False)
-    assert never is not None and (never.disturbed_error_max_m, never.disturbed_found_after) == (None, None)
+    never = judge(
+        Sequence(20, 24), STAMPS, estimated(truth).select(np.arange(20)), truth, scaled=False
+    )
+    assert never is not None and (never.disturbed_error_max_m, never.disturbed_found_after) == (
+        None,
+        None,
+    )
 
 
 def test_without_poses_from_before_nothing_is_claimed() -> None:
     truth = walk()
-    harm = judge(Sequence(), STAMPS, estimated(truth).select(np.arange(25, 40)), truth, scaled=False)
+    harm = judge(
+        Sequence(), STAMPS, estimated(truth).select(np.arange(25, 40)), truth, scaled=False
+    )
     assert harm is not None and harm.disturbed_error_max_m is None
     assert judge(Sequence(), STAMPS, estimated(truth), None, scaled=False) is None
 
 
 @pytest.mark.slow
 def test_a_run_says_what_became_of_it(tmp_path: Path) -> None:
-    options = ["--sensor", "rgbd", "--extractor", "orb", "--max-frames", "36", "--disturb", "dark:at=20,frames=2"]
+    options = [
+        "--sensor",
+        "rgbd",
+        "--extractor",
+        "orb",
+        "--max-frames",
+        "36",
+        "--disturb",
+        "dark:at=20,frames=2",
+    ]
     assert call("run", "demo-small", *options, "--out", str(tmp_path / "run")) == 0
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert metrics["disturb"] == "dark:at=20,frames=2" and metrics["tracked"] == 34

@@ -22,7 +22,9 @@ def kitti_errors(estimate, truth):
     errors = []
     for first in range(0, len(true), 10):
         for length in LENGTHS:
-            last = next((i for i in range(first, len(true)) if distance[i] > distance[first] + length), -1)
+            last = next(
+                (i for i in range(first, len(true)) if distance[i] > distance[first] + length), -1
+            )
             if last == -1:
                 continue
             true_motion = np.linalg.inv(true[first]) @ true[last]
@@ -47,7 +49,9 @@ def kitti_bins(errors, column, middles, reach):
 def assert_equals_kitti(result, errors):
     assert len(result.length_m) == len(errors)
     assert result.t_rel_percent == pytest.approx(100 * errors[:, 2].mean(), abs=1e-4)
-    assert result.r_rel_deg_per_100m == pytest.approx(np.degrees(100 * errors[:, 3].mean()), abs=1e-4)
+    assert result.r_rel_deg_per_100m == pytest.approx(
+        np.degrees(100 * errors[:, 3].mean()), abs=1e-4
+    )
     for ours, theirs in (
         (result.per_length(), kitti_bins(errors, 0, LENGTHS, 1.0)),
         (result.per_speed(), kitti_bins(errors, 1, range(2, 25, 2), 2.0)),
@@ -76,7 +80,9 @@ def test_equals_the_benchmark_on_published_trajectories(test_data, name):
     result = evaluate(estimate, truth)
     assert_equals_kitti(result.drift, kitti_errors(estimate, truth))
     assert result.drift.t_rel_percent == pytest.approx(expected["t_rel_percent"], abs=1e-4)
-    assert result.drift.r_rel_deg_per_100m == pytest.approx(expected["r_rel_deg_per_100m"], abs=1e-4)
+    assert result.drift.r_rel_deg_per_100m == pytest.approx(
+        expected["r_rel_deg_per_100m"], abs=1e-4
+    )
     if "sim3_t_rel_percent" in expected:
         scaled = evaluate(estimate, truth, "sim3").drift
         assert scaled.t_rel_percent == pytest.approx(expected["sim3_t_rel_percent"], abs=1e-4)
@@ -145,12 +151,17 @@ def test_a_path_shorter_than_100_m_has_no_drift():
     assert truth.path_length_m < 100
     result = evaluate(estimate, truth)
     assert result.drift is None
-    assert (result.as_metrics()["t_rel_percent"], result.as_metrics()["r_rel_deg_per_100m"]) == (None, None)
+    assert (result.as_metrics()["t_rel_percent"], result.as_metrics()["r_rel_deg_per_100m"]) == (
+        None,
+        None,
+    )
 
 
 def test_an_estimate_without_a_scale_is_judged_in_the_size_that_fits_best():
     estimate, truth = random_drive(2)
-    small = transform_trajectory(sim3_exp(np.array([1, 2, 3, 0.1, 0.2, 0.3, np.log(0.2)])), estimate)
+    small = transform_trajectory(
+        sim3_exp(np.array([1, 2, 3, 0.1, 0.2, 0.3, np.log(0.2)])), estimate
+    )
     fitted = evaluate(estimate, truth, "sim3").drift
     assert evaluate(small, truth, "sim3").drift.t_rel_percent == pytest.approx(fitted.t_rel_percent)
     assert evaluate(small, truth, "se3").drift.t_rel_percent > 10 * fitted.t_rel_percent

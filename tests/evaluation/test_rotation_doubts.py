@@ -15,7 +15,9 @@ ESTIMATE, TRUTH = random_pair(0)
 def from_file(trajectory: Trajectory, shift: int = 0, order: str = "x y z w") -> Trajectory:
     """A trajectory from a file whose quaternions were read in another order by `shift`."""
     poses = trajectory.T_world_cam.copy()
-    poses[:, :3, :3] = quaternion_to_rotation(np.roll(rotation_to_quaternion(poses[:, :3, :3]), shift, axis=1))
+    poses[:, :3, :3] = quaternion_to_rotation(
+        np.roll(rotation_to_quaternion(poses[:, :3, :3]), shift, axis=1)
+    )
     origin = FileOrigin(Path("poses.txt"), len(poses), {}, order, False)  # type: ignore[arg-type]
     return Trajectory(trajectory.timestamps, poses, "body", origin=origin)
 
@@ -26,9 +28,13 @@ def told(estimate: Trajectory, truth: Trajectory) -> list[Notice]:
     return notices.notices
 
 
-@pytest.mark.parametrize(("shift", "order", "right"), [(1, "x y z w", "w x y z"), (-1, "w x y z", "x y z w")])
+@pytest.mark.parametrize(
+    ("shift", "order", "right"), [(1, "x y z w", "w x y z"), (-1, "w x y z", "x y z w")]
+)
 @pytest.mark.parametrize("whose", ["ground truth", "estimate"])
-def test_the_other_order_is_named_with_both_figures(shift: int, order: str, right: str, whose: str) -> None:
+def test_the_other_order_is_named_with_both_figures(
+    shift: int, order: str, right: str, whose: str
+) -> None:
     if whose == "ground truth":
         found = told(from_file(ESTIMATE), from_file(TRUTH, shift, order))
     else:
@@ -60,7 +66,8 @@ def test_true_rotations_that_never_change_are_told() -> None:
 
 
 @pytest.mark.parametrize(
-    ("factor", "words"), [(1000.0, "as if it were in millimetres"), (0.01, "as if the estimate were in centimetres")]
+    ("factor", "words"),
+    [(1000.0, "as if it were in millimetres"), (0.01, "as if the estimate were in centimetres")],
 )
 def test_another_size_is_told_with_its_unit(factor: float, words: str) -> None:
     larger = TRUTH.T_world_cam.copy()
@@ -78,4 +85,6 @@ def test_a_truth_of_few_poses_is_told() -> None:
     found = told(ESTIMATE, few)
     assert [each.topic for each in found] == ["poses_not_judged"]
     assert found[0].count == len(ESTIMATE) - len(few)
-    assert f"only {len(few)} of {len(ESTIMATE)} poses have a true one within 0.01 s" in found[0].text
+    assert (
+        f"only {len(few)} of {len(ESTIMATE)} poses have a true one within 0.01 s" in found[0].text
+    )

@@ -24,7 +24,10 @@ def assert_equals_evo(estimate, truth, step, align="se3"):
     result = rpe(estimate, truth, align, step)
     # Metres are those of the true path, here and there.
     pair = as_evo(estimate, truth, align)
-    for relation, ours in (("translation_part", result.translation), ("rotation_angle_deg", result.rotation)):
+    for relation, ours in (
+        ("translation_part", result.translation),
+        ("rotation_angle_deg", result.rotation),
+    ):
         metric = metrics.RPE(
             metrics.PoseRelation[relation],
             step.delta,
@@ -55,7 +58,9 @@ def test_equals_evo_on_random_trajectories(delta, unit, all_pairs, seed):
         ("tum/freiburg1_xyz-rgbdslam.txt", "tum/freiburg1_xyz-groundtruth.txt", 0.1, "sim3"),
     ],
 )
-def test_equals_evo_over_metres_of_published_trajectories(test_data, name, truth, delta, align, all_pairs):
+def test_equals_evo_over_metres_of_published_trajectories(
+    test_data, name, truth, delta, align, all_pairs
+):
     folder = test_data / "trajectories"
     step = Step(delta, "m", all_pairs)
     assert_equals_evo(read_trajectory(folder / name), read_trajectory(folder / truth), step, align)
@@ -75,7 +80,12 @@ def test_over_seconds_is_over_frames_where_these_come_regularly():
 
 
 def test_an_error_of_the_length_is_that_of_the_step():
-    for step, expected in ((Step(1, "m"), 0.1), (Step(3, "m"), 0.3), (Step(0.5, "s"), 0.1), (Step(4), 0.08)):
+    for step, expected in (
+        (Step(1, "m"), 0.1),
+        (Step(3, "m"), 0.3),
+        (Step(0.5, "s"), 0.1),
+        (Step(4), 0.08),
+    ):
         result = relative_error(straight(error=0.1), straight(), step)
         assert result.translation.max == pytest.approx(expected)
         assert result.translation.rmse == pytest.approx(expected)
@@ -84,14 +94,18 @@ def test_an_error_of_the_length_is_that_of_the_step():
 def test_a_motion_through_a_gap_is_left_out_of_all_pairs():
     rows = np.delete(np.arange(41), slice(10, 30))
     estimate, truth = every(straight(error=0.1), rows), every(straight(), rows)
-    assert relative_error(estimate, truth, Step(0.5, "s", all_pairs=True)).translation.max == pytest.approx(0.1)
+    assert relative_error(
+        estimate, truth, Step(0.5, "s", all_pairs=True)
+    ).translation.max == pytest.approx(0.1)
     # From one end to the next beginning, the one step of 2.5 s counts as it is.
     assert relative_error(estimate, truth, Step(0.5, "s")).translation.max == pytest.approx(0.5)
 
 
 def test_who_stands_still_makes_no_step_of_metres():
     still = Trajectory(np.arange(10) / 10.0, np.tile(np.eye(4), (10, 1, 1)))
-    with pytest.raises(TrajectoryError, match=r"over 1 m needs two .* found 10 poses in 0\.9 s on 0 m"):
+    with pytest.raises(
+        TrajectoryError, match=r"over 1 m needs two .* found 10 poses in 0\.9 s on 0 m"
+    ):
         relative_error(still, still, Step(1, "m"))
     # Whichever of the poses in one place is taken, none is compared with itself.
     stop = np.concatenate([np.arange(5), np.full(5, 4), np.arange(4, 10)]).astype(float)
@@ -116,7 +130,9 @@ def test_what_is_no_step_is_refused():
     ):
         with pytest.raises(TrajectoryError, match=message):
             Step(*arguments)
-    with pytest.raises(TrajectoryError, match="over 100 frames needs two associated poses that are so far apart"):
+    with pytest.raises(
+        TrajectoryError, match="over 100 frames needs two associated poses that are so far apart"
+    ):
         rpe(estimate, truth, step=Step(100))
     numbered = Trajectory(np.arange(81.0), truth.T_world_cam)
     with pytest.raises(TrajectoryError, match="KITTI's pose files have none: give --times"):

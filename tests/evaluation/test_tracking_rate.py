@@ -28,7 +28,9 @@ def test_frames_are_reckoned_from_the_usual_step_where_they_are_not_known():
     assert covered.tracked == 61
     # The rate of the ground truth is its own affair.
     dense = Trajectory(np.linspace(1000.0, 1004.0, 801), np.broadcast_to(np.eye(4), (801, 4, 4)))
-    assert coverage(every(estimate, lost), dense, 0.01).share_tracked == pytest.approx(covered.share_tracked)
+    assert coverage(every(estimate, lost), dense, 0.01).share_tracked == pytest.approx(
+        covered.share_tracked
+    )
 
 
 def test_poses_outside_the_ground_truth_are_not_counted_without_frames():
@@ -72,7 +74,9 @@ def test_frames_in_a_hole_of_the_truth_are_tracked_but_not_judged(known):
 
 def test_frames_of_another_recording_are_refused():
     estimate, truth = random_pair(0)
-    with pytest.raises(TrajectoryError, match=r"no frame \(0\.000 to 9\.000 s\) is within .*are these the frames"):
+    with pytest.raises(
+        TrajectoryError, match=r"no frame \(0\.000 to 9\.000 s\) is within .*are these the frames"
+    ):
         coverage(estimate, truth, 0.01, np.arange(10.0))
 
 
@@ -81,5 +85,11 @@ def test_recall_counts_frames_without_a_pose_as_failures():
     poses = truth.T_world_cam.copy()
     poses[:, 0, 3] += np.where(np.arange(81) < 27, 0.05, 0.5)
     result = evaluate(every(Trajectory(truth.timestamps, poses), slice(0, 54)), truth, "none")
-    assert recall(result, 81) == {"recall_0.1m": pytest.approx(27 / 81), "recall_1m": pytest.approx(54 / 81)}
-    assert recall(result, 108, (0.01, 0.6)) == {"recall_0.01m": 0.0, "recall_0.6m": pytest.approx(0.5)}
+    assert recall(result, 81) == {
+        "recall_0.1m": pytest.approx(27 / 81),
+        "recall_1m": pytest.approx(54 / 81),
+    }
+    assert recall(result, 108, (0.01, 0.6)) == {
+        "recall_0.01m": 0.0,
+        "recall_0.6m": pytest.approx(0.5),
+    }

@@ -25,7 +25,9 @@ def scene(height: int = 180, width: int = 250, seed: int = 0) -> NDArray[np.uint
     image = np.full((height, width), 120, np.uint8)
     for _ in range(max(4, height * width // 700)):
         x, y, w, h = rng.integers(0, [width, height, 40, 40])
-        cv2.rectangle(image, (int(x), int(y)), (int(x + w), int(y + h)), int(rng.integers(0, 255)), -1)
+        cv2.rectangle(
+            image, (int(x), int(y)), (int(x + w), int(y + h)), int(rng.integers(0, 255)), -1
+        )
     image = cv2.GaussianBlur(image, (0, 0), 0.8)
     return np.clip(image + rng.normal(0, 2, image.shape), 0, 255).astype(np.uint8)
 
@@ -43,7 +45,9 @@ def test_promises(extractor: Extractor) -> None:
     assert features.scores.dtype == np.float32
     assert np.all(np.diff(features.scores) <= 0)
     assert np.all((features.keypoints >= 4) & (features.keypoints <= [250 - 5, 180 - 5]))
-    np.testing.assert_allclose(np.linalg.norm(unit_descriptors(features.descriptors), axis=1), 1, atol=1e-5)
+    np.testing.assert_allclose(
+        np.linalg.norm(unit_descriptors(features.descriptors), axis=1), 1, atol=1e-5
+    )
     assert len(np.unique(np.rint(features.keypoints), axis=0)) == len(features)
 
 
@@ -71,10 +75,14 @@ def test_moved_image_gives_moved_points(extractor: Extractor) -> None:
     image = scene(260, 340)
     first, second = extractor.extract(image[8:, 16:]), extractor.extract(image[:-8, :-16])
     matches = DescriptorMatcher().match(
-        unit_descriptors(first.descriptors), unit_descriptors(second.descriptors), extractor.max_distance
+        unit_descriptors(first.descriptors),
+        unit_descriptors(second.descriptors),
+        extractor.max_distance,
     )
     found = matches >= 0
-    error = np.linalg.norm(second.keypoints[matches[found]] - first.keypoints[found] - [16, 8], axis=1)
+    error = np.linalg.norm(
+        second.keypoints[matches[found]] - first.keypoints[found] - [16, 8], axis=1
+    )
     assert found.sum() > 40
     assert np.median(error) < (1.0 if extractor.name == "orb" else 0.5)
 
@@ -82,14 +90,22 @@ def test_moved_image_gives_moved_points(extractor: Extractor) -> None:
 def test_spread_gives_points_to_places_of_little_texture(extractor: Extractor) -> None:
     contrast = np.geomspace(1.0, 0.05, 320)
     image = (120 + (scene(200, 320).astype(np.float64) - 120) * contrast).astype(np.uint8)
-    spread = create_extractor(FeatureConfig(extractor=extractor.name, max_keypoints=50, spread_cell=50))
-    greedy = create_extractor(FeatureConfig(extractor=extractor.name, max_keypoints=50, spread_cell=0))
+    spread = create_extractor(
+        FeatureConfig(extractor=extractor.name, max_keypoints=50, spread_cell=50)
+    )
+    greedy = create_extractor(
+        FeatureConfig(extractor=extractor.name, max_keypoints=50, spread_cell=0)
+    )
     right = [int((e.extract(image).keypoints[:, 0] > 200).sum()) for e in (spread, greedy)]
     assert right[0] > right[1]
 
 
 def test_wrong_images_are_bugs_of_the_caller(extractor: Extractor) -> None:
-    for bad in (np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4), np.float32), np.zeros((0, 4), np.uint8)):
+    for bad in (
+        np.zeros((4, 4, 3), np.uint8),
+        np.zeros((4, 4), np.float32),
+        np.zeros((0, 4), np.uint8),
+    ):
         with pytest.raises(ValueError, match="grey"):
             extractor.extract(bad)
 

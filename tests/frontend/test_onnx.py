@@ -93,7 +93,9 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> object:
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The default network as `spslam export superpoint_lite --to onnx` writes it."""
-    path = export_model("superpoint_lite", tmp_path_factory.mktemp("onnx") / "lite.onnx", "fp32", to="onnx")
+    path = export_model(
+        "superpoint_lite", tmp_path_factory.mktemp("onnx") / "lite.onnx", "fp32", to="onnx"
+    )
     # Exporting takes seconds: what extractors here would export, too.
     cached = cached_path(read_checkpoint())
     assert cached is not None
@@ -124,12 +126,18 @@ def test_maps_are_openvinos(engine: OnnxRuntimeEngine, exported: Path) -> None:
     from spslam.frontend.engines.openvino_engine import OpenVinoEngine
     from spslam.frontend.engines.openvino_model import converted
 
-    assert difference(OpenVinoEngine(converted(read_checkpoint()), "fp32"), engine).within(LIMITS["fp32"])
+    assert difference(OpenVinoEngine(converted(read_checkpoint()), "fp32"), engine).within(
+        LIMITS["fp32"]
+    )
     images = np.stack([scene(80, 96, seed) for seed in range(3)])
-    compiled = openvino.Core().compile_model(str(exported), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = openvino.Core().compile_model(
+        str(exported), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
+    )
     outputs = compiled([images])
     for found, expected in zip(
-        outputs.values(), session_of(exported.read_bytes()).run(None, {"images": images}), strict=True
+        outputs.values(),
+        session_of(exported.read_bytes()).run(None, {"images": images}),
+        strict=True,
     ):
         np.testing.assert_allclose(found, expected, atol=1e-4 * float(np.abs(expected).max()))
 
@@ -152,7 +160,9 @@ def test_images_repeat_to_the_byte_whoever_asks(exported: Path) -> None:
         engine = OnnxRuntimeEngine(exported.read_bytes(), "fp32", threads, at_once)
         assert engine.at_once == at_once
         with ThreadPoolExecutor(2) as pool:
-            assert [[a.tobytes() for a in maps] for maps in pool.map(engine.run, images)] == expected
+            assert [
+                [a.tobytes() for a in maps] for maps in pool.map(engine.run, images)
+            ] == expected
 
 
 @pytest.mark.slow
@@ -162,7 +172,11 @@ def test_model_says_what_it_is(exported: Path) -> None:
     assert all(node.domain == "" for node in model.graph.node)
     about = session_of(exported.read_bytes()).get_modelmeta()
     card = about.custom_metadata_map
-    assert (card["name"], card["licence"], card["descriptor_sampling"]) == ("superpoint_lite", "MIT", RULE)
+    assert (card["name"], card["licence"], card["descriptor_sampling"]) == (
+        "superpoint_lite",
+        "MIT",
+        RULE,
+    )
     assert json.loads(card["widths"]) == [16, 32, 64, 96, 128]
     assert json.loads(card["training_data"])["camvid"] == 537
     for name in ("images", "scores", "descriptors"):
@@ -175,9 +189,14 @@ def test_model_says_what_it_is(exported: Path) -> None:
 @pytest.mark.slow
 def test_weights_without_a_card_claim_no_licence(tmp_path: Path) -> None:
     network = toy_network(sampling=Sampling("bilinear", align_corners=True))
-    torch.save({key.replace(".conv.", "."): value for key, value in network.state_dict().items()}, tmp_path / "toy.pth")
+    torch.save(
+        {key.replace(".conv.", "."): value for key, value in network.state_dict().items()},
+        tmp_path / "toy.pth",
+    )
     path = export_model(tmp_path / "toy.pth", tmp_path / "toy.onnx", "fp32", to="onnx")
-    assert difference(OnnxRuntimeEngine(path.read_bytes(), "fp32"), TorchEngine(network)).within(LIMITS["fp32"])
+    assert difference(OnnxRuntimeEngine(path.read_bytes(), "fp32"), TorchEngine(network)).within(
+        LIMITS["fp32"]
+    )
     card = session_of(path.read_bytes()).get_modelmeta().custom_metadata_map
     assert "licence" not in card
     assert card["descriptor_sampling"] == "bilinear grid_sample, align_corners=True"
@@ -185,9 +204,22 @@ def test_weights_without_a_card_claim_no_licence(tmp_path: Path) -> None:
 
 def test_decoder_needs_numpy_alone() -> None:
     tree = ast.parse((ROOT / "frontend/superpoint/decoder.py").read_text(encoding="utf-8"))
-    imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    imported = {
+        alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import)
+        for alias in node.names
+    }
     imported |= {node.module or "." for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    assert imported <= {"numpy", "numpy.typing", "collections.abc", "re", "dataclasses", "typing", "__future__"}
+    assert imported <= {
+        "numpy",
+        "numpy.typing",
+        "collections.abc",
+        "re",
+        "dataclasses",
+        "typing",
+        "__future__",
+    }
 
 
 @pytest.mark.slow
@@ -219,16 +251,29 @@ def test_decoder_decides_ties_as_the_extractor_does() -> None:
     rng = np.random.default_rng(0)
     for radius in (0, 1, 3):
         heat = (rng.integers(0, 4, (40, 50)) / 4).astype(np.float32)
-        found, expected = (each(heat, 0.1, radius, 2) for each in (decoder.find_maxima, keypoints.find_maxima))
+        found, expected = (
+            each(heat, 0.1, radius, 2) for each in (decoder.find_maxima, keypoints.find_maxima)
+        )
         np.testing.assert_array_equal(found, expected)
-    np.testing.assert_allclose(decoder.gather_probability(heat), keypoints.gather_probability(heat), atol=1e-6)
+    np.testing.assert_allclose(
+        decoder.gather_probability(heat), keypoints.gather_probability(heat), atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("subpixel", [True, False])
 def test_both_back_ends_select_the_same_points(subpixel: bool) -> None:
     rng = np.random.default_rng(0)
-    heat, cells = rng.random((80, 120), np.float32) ** 8, rng.normal(size=(10, 15, 16)).astype(np.float32)
-    settings = {"max_keypoints": 40, "threshold": 0.1, "nms_radius": 3, "border": 4, "spread_cell": 32}
+    heat, cells = (
+        rng.random((80, 120), np.float32) ** 8,
+        rng.normal(size=(10, 15, 16)).astype(np.float32),
+    )
+    settings = {
+        "max_keypoints": 40,
+        "threshold": 0.1,
+        "nms_radius": 3,
+        "border": 4,
+        "spread_cell": 32,
+    }
     found, expected = (
         decoder.select(heat, cells, Sampling(), backend, subpixel=subpixel, **settings)  # type: ignore[arg-type]
         for backend in (decoder.NUMPY, keypoints.FAST)
@@ -240,13 +285,19 @@ def test_both_back_ends_select_the_same_points(subpixel: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    "rule", [f"{a} grid_sample, align_corners={b}" for a in ("bicubic", "bilinear") for b in (True, False)]
+    "rule",
+    [f"{a} grid_sample, align_corners={b}" for a in ("bicubic", "bilinear") for b in (True, False)],
 )
 def test_decoder_samples_by_every_rule(rule: str) -> None:
     rng = np.random.default_rng(0)
-    cells, points = rng.normal(size=(6, 9, 16)), np.concatenate([rng.uniform(0, (71, 47), (60, 2)), [[0, 0], [71, 47]]])
+    cells, points = (
+        rng.normal(size=(6, 9, 16)),
+        np.concatenate([rng.uniform(0, (71, 47), (60, 2)), [[0, 0], [71, 47]]]),
+    )
     arguments = cells.astype(np.float32), points.astype(np.float32), Sampling.parse(rule)
-    found, expected = (each(*arguments) for each in (decoder.sample_descriptors, descriptors.sample_descriptors))
+    found, expected = (
+        each(*arguments) for each in (decoder.sample_descriptors, descriptors.sample_descriptors)
+    )
     np.testing.assert_allclose(found, expected, atol=1e-6)
     assert str(Sampling.parse(rule)) == rule
     with pytest.raises(ValueError, match="nearest"):
@@ -293,7 +344,9 @@ def test_the_example_of_the_docs(exported: Path, tmp_path: Path, kind: str) -> N
     (tmp_path / "decoder.py").write_bytes((ROOT / "frontend/superpoint/decoder.py").read_bytes())
     code += "\nimport sys\nassert not {'spslam', 'torch', 'scipy'} & set(sys.modules)\n"
     code += "np.savez('found.npz', keypoints, scores, descriptors, image)\n"
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     image = read_image(photo)
     with np.load(tmp_path / "found.npz") as found:
@@ -332,7 +385,9 @@ def test_points_inside_in_openvino(points: tuple[SuperPoint, FeatureConfig, byte
     openvino = pytest.importorskip("openvino")
     network, config, model = points
     core = openvino.Core()
-    compiled = core.compile_model(core.read_model(model), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = core.compile_model(
+        core.read_model(model), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
+    )
     image = scene(96, 130)
     outputs = compiled([image])
     found = tuple(np.array(outputs[index]) for index in range(3))
@@ -354,7 +409,9 @@ def axis_names(values: Iterable[Any]) -> set[str]:
     return {name for axis in axes for name in re.findall(r"[A-Za-z_]\w*", axis)}
 
 
-def assert_axes_have_one_name(model: bytes, images: list[NDArray[np.uint8]], more: set[str]) -> None:
+def assert_axes_have_one_name(
+    model: bytes, images: list[NDArray[np.uint8]], more: set[str]
+) -> None:
     """The file passes ONNX's strict checks, and what its axes are called says how long they are.
 
     Args:
@@ -374,7 +431,9 @@ def assert_axes_have_one_name(model: bytes, images: list[NDArray[np.uint8]], mor
         for axis, length in zip(source.type.tensor_type.shape.dim, image.shape, strict=True):
             factor, name = re.fullmatch(r"(?:(\d+)\*)?(\w+)", axis.dim_param).groups()  # type: ignore[union-attr]
             sizes[name] = length // int(factor or 1)
-        for output, found in zip(proto.graph.output, session.run(None, {source.name: image}), strict=True):
+        for output, found in zip(
+            proto.graph.output, session.run(None, {source.name: image}), strict=True
+        ):
             for axis, length in zip(output.type.tensor_type.shape.dim, found.shape, strict=True):
                 if axis.dim_param in more:
                     assert sizes.setdefault(axis.dim_param, length) == length
@@ -386,7 +445,9 @@ AXES = [scene(64, 96), scene(77, 131)]
 BATCHES = [np.stack([scene(64, 96, seed) for seed in range(3)]), scene(80, 72)[None]]
 
 
-def test_axes_have_one_name(exported: Path, points: tuple[SuperPoint, FeatureConfig, bytes]) -> None:
+def test_axes_have_one_name(
+    exported: Path, points: tuple[SuperPoint, FeatureConfig, bytes]
+) -> None:
     assert_axes_have_one_name(exported.read_bytes(), BATCHES, set())
     assert_axes_have_one_name(points[2], AXES, {"points"})
 
@@ -410,7 +471,9 @@ def test_maps_in_tract(exported: Path) -> None:
         images = scene(*size)[None]
         expected = session_of(exported.read_bytes()).run(None, {"images": images})
         for found, wanted in zip(runnable.run([images]), expected, strict=True):
-            np.testing.assert_allclose(found.to_numpy(), wanted, atol=1e-4 * float(np.abs(wanted).max()))
+            np.testing.assert_allclose(
+                found.to_numpy(), wanted, atol=1e-4 * float(np.abs(wanted).max())
+            )
 
 
 @pytest.mark.skipif(not hasattr(cv2.dnn, "ENGINE_NEW"), reason="OpenCV 4 has another DNN engine")
@@ -438,7 +501,9 @@ def assert_points_in_opencv(model: bytes, folder: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(cv2.dnn, "ENGINE_NEW"), reason="OpenCV 4 has another DNN engine")
-def test_points_inside_in_opencv(points: tuple[SuperPoint, FeatureConfig, bytes], tmp_path: Path) -> None:
+def test_points_inside_in_opencv(
+    points: tuple[SuperPoint, FeatureConfig, bytes], tmp_path: Path
+) -> None:
     """Bicubic sampling is what OpenCV's own GridSample gets wrong."""
     assert points[0].sampling.interpolation == "bicubic"
     assert_points_in_opencv(points[2], tmp_path)
@@ -453,14 +518,18 @@ def test_magic_leaps_sampling_in_opencv(tmp_path: Path) -> None:
     model = convert_points(network, config)
     image = scene()
     assert_same(
-        tuple(session_of(model).run(None, {"image": image})), SuperPointExtractor(config, network).extract(image)
+        tuple(session_of(model).run(None, {"image": image})),
+        SuperPointExtractor(config, network).extract(image),
     )
     assert_points_in_opencv(model, tmp_path)
 
 
 @pytest.mark.slow
 def test_export_is_cached_and_damage_is_found(
-    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    exported: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setenv("SPSLAM_CACHE", str(tmp_path))
     weights = Checkpoint.of(toy_network())
@@ -503,17 +572,24 @@ def test_a_model_without_a_checksum_is_read(exported: Path, tmp_path: Path) -> N
     """As another exporter writes it, and our files before."""
     onnx = pytest.importorskip("onnx")
     proto = onnx.load_model(exported)
-    kept = {entry.key: entry.value for entry in proto.metadata_props if entry.key != "spslam_sha256"}
+    kept = {
+        entry.key: entry.value for entry in proto.metadata_props if entry.key != "spslam_sha256"
+    }
     assert len(kept) == len(proto.metadata_props) - 1
     onnx.helper.set_model_props(proto, kept)
     onnx.save_model(proto, tmp_path / "bare.onnx")
     bare = read_onnx(tmp_path / "bare.onnx", read_checkpoint())
-    found, expected = (OnnxRuntimeEngine(model, "fp32").run(scene(64, 80)) for model in (bare, exported.read_bytes()))
+    found, expected = (
+        OnnxRuntimeEngine(model, "fp32").run(scene(64, 80))
+        for model in (bare, exported.read_bytes())
+    )
     assert [a.tobytes() for a in found] == [a.tobytes() for a in expected]
 
 
 @pytest.mark.slow
-def test_auto_without_openvino_is_onnxruntime(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_without_openvino_is_onnxruntime(
+    exported: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
     assert create_extractor(FeatureConfig()).engine == "onnxruntime fp32"  # type: ignore[attr-defined]
 
@@ -523,7 +599,9 @@ def test_auto_without_parity_is_torch(
     exported: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
-    monkeypatch.setattr("spslam.frontend.engines.choice._cached_difference", lambda *arguments: LIMITS["int8"])
+    monkeypatch.setattr(
+        "spslam.frontend.engines.choice._cached_difference", lambda *arguments: LIMITS["int8"]
+    )
     assert choose_engine(read_checkpoint(), FeatureConfig()).name == "torch fp32"
     assert "onnxruntime fp32 is not used here" in caplog.text
 
@@ -545,7 +623,9 @@ def test_int8(tmp_path: Path) -> None:
     weights, photo = tmp_path / "toy.safetensors", tmp_path / "photo.png"
     export_weights(network, weights, describe_network(network, "toy"))
     with pytest.raises(ConfigError, match="--to onnx --precision int8"):
-        create_extractor(FeatureConfig(weights=str(weights), engine="onnxruntime", precision="int8"))
+        create_extractor(
+            FeatureConfig(weights=str(weights), engine="onnxruntime", precision="int8")
+        )
     cv2.imwrite(str(photo), scene(240, 320))
     path = export_model(weights, precision="int8", photos=[photo], to="onnx")
     assert path == quantised_path(weights, "onnxruntime")

@@ -27,7 +27,11 @@ fuzzed = settings(
     deadline=10_000,
     derandomize=True,
     database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
+    suppress_health_check=[
+        HealthCheck.function_scoped_fixture,
+        HealthCheck.too_slow,
+        HealthCheck.data_too_large,
+    ],
 )
 KINDS = ("own.safetensors", "foreign.safetensors", "archive.pth", "stream.pth")
 # Those whose format has a checksum, or that have one of ours.
@@ -70,7 +74,9 @@ def good() -> dict[str, bytes]:
     torch.manual_seed(0)
     network = SuperPoint((1, 1, 1, 1, 1), descriptor_dim=4)
     state = {key.replace(".conv.", "."): value for key, value in network.state_dict().items()}
-    files = {"foreign.safetensors": save(state, {"descriptor_sampling": "bilinear, align_corners=True"})}
+    files = {
+        "foreign.safetensors": save(state, {"descriptor_sampling": "bilinear, align_corners=True"})
+    }
     for name, archive in (("archive.pth", True), ("stream.pth", False)):
         buffer = io.BytesIO()
         torch.save(state, buffer, _use_new_zipfile_serialization=archive)
@@ -165,7 +171,9 @@ def test_damaged_files(folder: Path, good: dict[str, bytes], kind: str) -> None:
 
 
 @pytest.mark.parametrize("part", ["data.pkl", "byteorder", "data/0", "version"])
-def test_damaged_parts_with_fitting_checksums(folder: Path, good: dict[str, bytes], part: str) -> None:
+def test_damaged_parts_with_fitting_checksums(
+    folder: Path, good: dict[str, bytes], part: str
+) -> None:
     """As somebody would write them who wants to."""
     path = folder / "parts.pth"
     archive = zipfile.ZipFile(io.BytesIO(good["archive.pth"]))
@@ -184,7 +192,10 @@ def test_damaged_parts_with_fitting_checksums(folder: Path, good: dict[str, byte
 
 
 values = st.one_of(
-    st.integers(-1, 1 << 64), st.text(max_size=5), st.none(), st.lists(st.integers(-1, 1 << 40), max_size=5)
+    st.integers(-1, 1 << 64),
+    st.text(max_size=5),
+    st.none(),
+    st.lists(st.integers(-1, 1 << 40), max_size=5),
 )
 
 
@@ -193,7 +204,9 @@ def test_headers_that_lie(folder: Path, good: dict[str, bytes]) -> None:
     data, path = good["foreign.safetensors"], folder / "header.safetensors"
     length = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + length])
-    types = st.sampled_from(["F64", "F16", "BF16", "I32", "U8", "BOOL", "C64", "F8_E4M3", "F4", "none"])
+    types = st.sampled_from(
+        ["F64", "F16", "BF16", "I32", "U8", "BOOL", "C64", "F8_E4M3", "F4", "none"]
+    )
 
     @fuzzed
     @given(

@@ -14,7 +14,14 @@ import pytest
 
 from spslam.errors import OutputError
 from spslam.io import files
-from spslam.io.files import PartFile, atomic_file, folder_of, is_stream, temporary_folder, write_atomic
+from spslam.io.files import (
+    PartFile,
+    atomic_file,
+    folder_of,
+    is_stream,
+    temporary_folder,
+    write_atomic,
+)
 
 
 def listed(folder: Path) -> list[str]:
@@ -77,7 +84,11 @@ def test_a_block_that_fails_changes_nothing(tmp_path: Path, pipe: Path) -> None:
 
 def test_a_link_stays_and_its_file_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
-    for name, target in (("one", "there/a"), ("two", "one"), ("three", str(tmp_path / "there" / "b"))):
+    for name, target in (
+        ("one", "there/a"),
+        ("two", "one"),
+        ("three", str(tmp_path / "there" / "b")),
+    ):
         (tmp_path / name).symlink_to(target)
     write_atomic(tmp_path / "two", "by two links, to a file that was not there")
     write_atomic(tmp_path / "three", "1")
@@ -116,7 +127,9 @@ def test_a_pipe_is_written_through(tmp_path: Path, pipe: Path, linked: bool) -> 
     assert listed(tmp_path) == (["link", "pipe"] if linked else ["pipe"])
 
 
-def test_a_pipe_waits_for_its_reader_but_not_for_ever(pipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pipe_waits_for_its_reader_but_not_for_ever(
+    pipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(files, "_PIPE_WAIT_S", 0.1)
     with pytest.raises(OutputError, match="nobody reads from this pipe"):
         write_atomic(pipe, "x")
@@ -158,11 +171,15 @@ def test_what_holds_no_file_is_refused(tmp_path: Path, pipe: Path) -> None:
 
 def test_kinds_of_files() -> None:
     """Disks are never written to: no device of this machine is touched to find that out."""
-    kinds = {mode: files._kind(mode) for mode in (stat.S_IFBLK, stat.S_IFCHR, stat.S_IFIFO, stat.S_IFDIR)}
+    kinds = {
+        mode: files._kind(mode) for mode in (stat.S_IFBLK, stat.S_IFCHR, stat.S_IFIFO, stat.S_IFDIR)
+    }
     assert [*kinds.values()] == ["a disk", "a device", "a pipe", "a folder"]
 
 
-def test_a_disk_is_refused_and_a_device_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_is_refused_and_a_device_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "device"
     path.touch()
     real = path.stat()
@@ -204,7 +221,9 @@ def test_standard_output_as_a_file_follows_what_was_printed(path: str, tmp_path:
     with out.open("wb") as file:
         subprocess.run(command, stdout=file, check=True, cwd=tmp_path, env=environment)
     assert out.read_text() == "one\ntwo\nthree\n"
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, cwd=tmp_path, env=environment)
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, check=True, cwd=tmp_path, env=environment
+    )
     assert done.stdout == b"one\ntwo\nthree\n"
     assert listed(tmp_path) == ["link", "out.txt"]
 
@@ -222,5 +241,8 @@ def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_no_temporary_folder_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", None)
     monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: [])
-    with pytest.raises(OutputError, match=r"no temporary folder can be made .*: set TMPDIR"), temporary_folder():
+    with (
+        pytest.raises(OutputError, match=r"no temporary folder can be made .*: set TMPDIR"),
+        temporary_folder(),
+    ):
         pass

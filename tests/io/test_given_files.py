@@ -54,7 +54,9 @@ def test_what_is_no_file_is_told(tmp_path: Path) -> None:
         read_given("a\0b")
 
 
-def test_a_pipe_that_falls_silent_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pipe_that_falls_silent_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("spslam.io.given_files._LONGEST_SILENCE_S", 0.1)
     path = tmp_path / "pipe"
     os.mkfifo(path)
@@ -74,5 +76,7 @@ def test_commands_refuse_pipes_in_one_line(
         os.mkfifo(name)
     (tmp_path / "truth.tum").write_text("0 0 0 0 0 0 0 1\n")
     assert "nobody writes to" in refused(capsys, "eval", "t.tum", "truth.tum")
-    assert "nobody writes to" in refused(capsys, "eval", "truth.tum", "truth.tum", "--times", "t.tum")
+    assert "nobody writes to" in refused(
+        capsys, "eval", "truth.tum", "truth.tum", "--times", "t.tum"
+    )
     assert "nobody writes to" in refused(capsys, "config", "c.yaml")

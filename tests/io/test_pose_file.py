@@ -10,7 +10,13 @@ from spslam.errors import TimestampError, TrajectoryError
 from spslam.evaluation.ate import evaluate
 from spslam.geometry import rotation_to_quaternion
 from spslam.notices import NoticeHandler, shown_notices
-from spslam.trajectory import Trajectory, read_ground_truth, read_trajectories, read_trajectory, write_tum
+from spslam.trajectory import (
+    Trajectory,
+    read_ground_truth,
+    read_trajectories,
+    read_trajectory,
+    write_tum,
+)
 
 ESTIMATE, TRUTH = random_pair(0)
 T, P, POSES = TRUTH.timestamps, TRUTH.positions, TRUTH.T_world_cam
@@ -27,7 +33,11 @@ def table(*columns: np.ndarray, separator: str = " ", header: str = "") -> str:
     lines = [header] if header else []
     for row in range(len(T)):
         cells = [value for column in columns for value in np.atleast_1d(column[row])]
-        lines.append(separator.join(str(cell) if isinstance(cell, np.integer) else f"{cell:.12f}" for cell in cells))
+        lines.append(
+            separator.join(
+                str(cell) if isinstance(cell, np.integer) else f"{cell:.12f}" for cell in cells
+            )
+        )
     return "\n".join(lines) + "\n"
 
 
@@ -88,11 +98,16 @@ ROS = (
         (table(NS, P, WXYZ, separator=","), ["quaternion_order"]),
     ],
 )  # fmt: skip
-def test_every_way_to_write_a_trajectory_gives_the_same(tmp_path: Path, text: str, told: list[str]) -> None:
+def test_every_way_to_write_a_trajectory_gives_the_same(
+    tmp_path: Path, text: str, told: list[str]
+) -> None:
     found, notices = read(tmp_path / "truth.txt", text)
     assert topics(notices) == told
     assert found.has_rotations
-    assert found.origin is not None and (found.origin.rows, found.origin.left_out_rows) == (len(T), 0)
+    assert found.origin is not None and (found.origin.rows, found.origin.left_out_rows) == (
+        len(T),
+        0,
+    )
     np.testing.assert_allclose(found.timestamps, T, rtol=0, atol=2e-6)
     np.testing.assert_allclose(found.T_world_cam, POSES, atol=1e-8)
 
@@ -109,20 +124,28 @@ def test_every_way_to_write_a_trajectory_gives_the_same(tmp_path: Path, text: st
         table(T, P, separator=",", header="timestamp,tx,ty,tz"),
     ],
 )
-def test_positions_alone_give_the_absolute_error_and_nothing_that_needs_rotations(tmp_path: Path, text: str) -> None:
+def test_positions_alone_give_the_absolute_error_and_nothing_that_needs_rotations(
+    tmp_path: Path, text: str
+) -> None:
     found, notices = read(tmp_path / "truth.txt", text)
     assert not found.has_rotations
     assert topics(notices) == ["positions_only"]
     np.testing.assert_allclose(found.positions, P, atol=1e-8)
     result, whole = evaluate(ESTIMATE, found), evaluate(ESTIMATE, TRUTH)
-    assert result.absolute.statistics.rmse == pytest.approx(whole.absolute.statistics.rmse, rel=1e-9)
+    assert result.absolute.statistics.rmse == pytest.approx(
+        whole.absolute.statistics.rmse, rel=1e-9
+    )
     assert (result.relative, result.drift) == (None, None)
     assert evaluate(ESTIMATE, found, interpolated=True).relative is None
     figures = result.as_metrics()
     assert figures["compared"] == "positions"
-    assert [figures[key] for key in ("rpe_trans_m", "rpe_rot_deg", "t_rel_percent", "r_rel_deg_per_100m")] == [None] * 4
+    assert [
+        figures[key]
+        for key in ("rpe_trans_m", "rpe_rot_deg", "t_rel_percent", "r_rel_deg_per_100m")
+    ] == [None] * 4
     with pytest.raises(
-        TrajectoryError, match=r"first-pose, which needs rotations: the ground truth has positions only"
+        TrajectoryError,
+        match=r"first-pose, which needs rotations: the ground truth has positions only",
     ):
         evaluate(ESTIMATE, found, "first-pose")
     # Written and read again it is what it was.
@@ -142,7 +165,9 @@ def test_evo_agrees_on_positions_alone(tmp_path: Path) -> None:
         error = metrics.APE(metrics.PoseRelation.translation_part)
         error.process_data((reference, compared))
         rmse = error.get_statistic(metrics.StatisticsType.rmse)
-        assert evaluate(ESTIMATE, found, align).absolute.statistics.rmse == pytest.approx(rmse, rel=1e-6)
+        assert evaluate(ESTIMATE, found, align).absolute.statistics.rmse == pytest.approx(
+            rmse, rel=1e-6
+        )
 
 
 def test_rows_that_are_no_poses_are_left_out_counted_and_told(tmp_path: Path) -> None:
@@ -158,7 +183,11 @@ def test_rows_that_are_no_poses_are_left_out_counted_and_told(tmp_path: Path) ->
     text = "\n".join([*rows[:3], *bad[:4], *rows[7:20], *bad[4:], *rows[20:]]) + "\n"
     found, notices = read(tmp_path / "truth.txt", text)
     assert found.origin is not None
-    assert (found.origin.rows, found.origin.left_out_rows, len(found)) == (len(T) + 2, 6, len(T) - 4)
+    assert (found.origin.rows, found.origin.left_out_rows, len(found)) == (
+        len(T) + 2,
+        6,
+        len(T) - 4,
+    )
     assert found.origin.left_out == {
         "without numbers": 1,
         "with nan, inf or too few numbers": 1,
@@ -226,7 +255,9 @@ def test_two_files_whose_unit_nobody_knows_are_asked_for(tmp_path: Path) -> None
     path = tmp_path / "us.txt"
     # 5000 apart: 5 s in milliseconds, 5 ms in microseconds.
     path.write_text(table(5000 * ROW, P, XYZW), encoding="utf-8")
-    with pytest.raises(TimestampError, match=r"milliseconds .* or microseconds .*--time-unit ms\|us"):
+    with pytest.raises(
+        TimestampError, match=r"milliseconds .* or microseconds .*--time-unit ms\|us"
+    ):
         read_trajectories([path, path])
     for unit, step in (("ms", 5.0), ("us", 0.005)):
         found = read_trajectories([path, path], unit=unit)
@@ -243,7 +274,9 @@ def test_a_given_unit_is_for_the_files_that_it_fits(tmp_path: Path) -> None:
 def test_our_own_times_are_seconds_however_far_apart(tmp_path: Path) -> None:
     slow = Trajectory(60.0 * np.arange(5), POSES[:5])
     write_tum(tmp_path / "slow.tum", slow)
-    np.testing.assert_array_equal(read_trajectory(tmp_path / "slow.tum").timestamps, slow.timestamps)
+    np.testing.assert_array_equal(
+        read_trajectory(tmp_path / "slow.tum").timestamps, slow.timestamps
+    )
 
 
 def test_other_encodings_are_read(tmp_path: Path) -> None:
@@ -258,12 +291,18 @@ def test_other_encodings_are_read(tmp_path: Path) -> None:
 def test_degrees_are_no_positions(tmp_path: Path) -> None:
     path = tmp_path / "gps.csv"
     path.write_text(table(T, P, separator=",", header="time,lat,lon,alt"))
-    with pytest.raises(TrajectoryError, match="latitude and longitude, which are degrees: convert them to metres"):
+    with pytest.raises(
+        TrajectoryError, match="latitude and longitude, which are degrees: convert them to metres"
+    ):
         read_trajectory(path)
     assert read_ground_truth(path, T, "camera") is None
 
 
 def test_dates_are_seconds(tmp_path: Path) -> None:
     path = tmp_path / "dated.csv"
-    path.write_text("2014-06-25 16:54:33.25,1,2,3\n2014-06-25T16:54:33.30Z,2,2,3\n2014-06-25 16:54:33.35,3,2,3\n")
-    assert read_trajectory(path).timestamps == pytest.approx(1403715273.25 + 0.05 * np.arange(3), abs=1e-6)
+    path.write_text(
+        "2014-06-25 16:54:33.25,1,2,3\n2014-06-25T16:54:33.30Z,2,2,3\n2014-06-25 16:54:33.35,3,2,3\n"
+    )
+    assert read_trajectory(path).timestamps == pytest.approx(
+        1403715273.25 + 0.05 * np.arange(3), abs=1e-6
+    )

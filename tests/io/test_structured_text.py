@@ -12,7 +12,9 @@ from spslam.io.structured_text import StructureError, parse_json, parse_yaml, sh
 LAUGHS = "a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(
     f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 12)
 )
-MERGES = "a0: &a0 {x: 1}\n" + "".join(f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 10)}]}}\n" for n in range(1, 12))
+MERGES = "a0: &a0 {x: 1}\n" + "".join(
+    f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 10)}]}}\n" for n in range(1, 12)
+)
 
 
 @pytest.mark.parametrize(
@@ -21,7 +23,10 @@ MERGES = "a0: &a0 {x: 1}\n" + "".join(f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 
         ("[" * 2000, "in line 1: it is nested more than 64 deep"),
         ("{a: " * 2000, "nested more than 64 deep"),
         ("- " * 2000, "nested more than 64 deep"),
-        (LAUGHS, r"in line \d+: it stands for more than 20,000 values, for its aliases hold one another"),
+        (
+            LAUGHS,
+            r"in line \d+: it stands for more than 20,000 values, for its aliases hold one another",
+        ),
         (MERGES, "stands for more than 20,000 values"),
         ("a: &a [*a]", r"in line 1: \*a holds itself"),
         ("&a {b: *a}", "holds itself"),
@@ -90,5 +95,11 @@ def test_json_is_read_as_it_was_written() -> None:
 def test_what_is_shown_is_short() -> None:
     holds_itself: list[object] = []
     holds_itself.append(holds_itself)
-    for value in (holds_itself, 10**5000, "x" * 10_000, [[[[[1]]]]] * 1000, {n: n for n in range(1000)}):
+    for value in (
+        holds_itself,
+        10**5000,
+        "x" * 10_000,
+        [[[[[1]]]]] * 1000,
+        {n: n for n in range(1000)},
+    ):
         assert len(shown(value)) <= 61

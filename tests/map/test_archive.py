@@ -67,7 +67,9 @@ def test_numpy_reads_a_map(path: Path, slam_map: Map) -> None:
     assert arrays["points.position"].tolist() == slam_map.positions.tolist()
     with zipfile.ZipFile(path) as archive:
         assert archive.testzip() is None
-        assert archive.comment.startswith(b"spslam sha256 ") and len(archive.comment) == _SEAL_LENGTH
+        assert (
+            archive.comment.startswith(b"spslam sha256 ") and len(archive.comment) == _SEAL_LENGTH
+        )
 
 
 def test_the_same_map_is_the_same_bytes(path: Path, slam_map: Map, tmp_path: Path) -> None:
@@ -75,7 +77,9 @@ def test_the_same_map_is_the_same_bytes(path: Path, slam_map: Map, tmp_path: Pat
     assert (tmp_path / "again.npz").read_bytes() == path.read_bytes()
 
 
-def test_no_flipped_bit_outside_of_the_arrays_is_missed(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_no_flipped_bit_outside_of_the_arrays_is_missed(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """Names, offsets, sizes, types of compression, dates, the directory, the checksum itself: every 61st bit
     of the end of the file, every third of the checksum, and 600 of all."""
     data = path.read_bytes()
@@ -88,7 +92,9 @@ def test_no_flipped_bit_outside_of_the_arrays_is_missed(path: Path, caplog: pyte
     assert not caplog.records, "none of them passes for an old map"
 
 
-@pytest.mark.parametrize("change", [lambda d: d + b"\0", lambda d: b"\0" + d, lambda d: d[:-1], lambda d: d + d])
+@pytest.mark.parametrize(
+    "change", [lambda d: d + b"\0", lambda d: b"\0" + d, lambda d: d[:-1], lambda d: d + d]
+)
 def test_bytes_beside_the_archive_are_noticed(path: Path, change: Callable[[bytes], bytes]) -> None:
     path.write_bytes(change(path.read_bytes()))
     refusal(path)
@@ -102,7 +108,9 @@ def test_an_array_that_was_exchanged_is_noticed(path: Path) -> None:
         crc = archive.getinfo("points.distance.npy").CRC
     new = old[:-8] + struct.pack("<d", 4.5)
     assert new != old
-    changed = data.replace(old, new).replace(struct.pack("<L", crc), struct.pack("<L", zipfile.crc32(new)))
+    changed = data.replace(old, new).replace(
+        struct.pack("<L", crc), struct.pack("<L", zipfile.crc32(new))
+    )
     path.write_bytes(changed)
     assert np.load(path)["points.distance"][-1] == 4.5
     assert "checksum" in refusal(path)
@@ -123,7 +131,10 @@ def test_of_a_map_of_an_earlier_version_no_flipped_bit_gives_another_map(path: P
     data = without_seal(path.read_bytes())
     rng = np.random.default_rng(6)
     start = directory_start(data) * 8
-    bits = [*rng.integers(start, len(data) * 8, 400).tolist(), *rng.integers(0, start, 100).tolist()]
+    bits = [
+        *rng.integers(start, len(data) * 8, 400).tolist(),
+        *rng.integers(0, start, 100).tolist(),
+    ]
     for bit in bits:
         path.write_bytes(flipped(data, [bit]))
         try:
@@ -131,7 +142,9 @@ def test_of_a_map_of_an_earlier_version_no_flipped_bit_gives_another_map(path: P
         except MapError:
             continue
         assert same_map(found.map, whole.map)
-        assert {k: v.tolist() for k, v in found.places.items()} == {k: v.tolist() for k, v in whole.places.items()}
+        assert {k: v.tolist() for k, v in found.places.items()} == {
+            k: v.tolist() for k, v in whole.places.items()
+        }
 
 
 def test_one_bit_of_an_arrays_name(path: Path) -> None:
@@ -195,9 +208,13 @@ def with_member(path: Path, name: str, content: bytes, arrays: Arrays) -> None:
         ("(3,)", "'nonsense'"),
     ],
 )
-def test_headers_that_lie_are_refused_before_anything_is_allocated(path: Path, shape: str, descr: str | None) -> None:
+def test_headers_that_lie_are_refused_before_anything_is_allocated(
+    path: Path, shape: str, descr: str | None
+) -> None:
     arrays = arrays_of(path)
-    with_member(path, "keyframes.timestamp", headed(arrays["keyframes.timestamp"], shape, descr), arrays)
+    with_member(
+        path, "keyframes.timestamp", headed(arrays["keyframes.timestamp"], shape, descr), arrays
+    )
     tracemalloc.start()
     try:
         message = refusal(path)
@@ -225,7 +242,10 @@ def test_members_that_lie_are_refused(path: Path, tmp_path: Path) -> None:
     # Two names for the same bytes, which would be read as often as they are named.
     old = without_seal(data)
     with zipfile.ZipFile(io.BytesIO(old)) as archive:
-        first, second = (struct.pack("<L", archive.getinfo(f"points.{n}.npy").header_offset) for n in ("id", "born"))
+        first, second = (
+            struct.pack("<L", archive.getinfo(f"points.{n}.npy").header_offset)
+            for n in ("id", "born")
+        )
     at = directory_start(old)
     path.write_bytes(old[:at] + old[at:].replace(second, first))
     refusal(path)
@@ -279,7 +299,9 @@ def test_points_left_of_very_many_are_numbered_anew(
     assert [record.notice_topic for record in caplog.records] == ["point_ids_numbered_anew"]
 
 
-@pytest.mark.parametrize("next_ids", [[500_000_000, 3], [2**62, 2**62], [2**31 + 1, 2**31], [-1, 3], [10**9, -(2**63)]])
+@pytest.mark.parametrize(
+    "next_ids", [[500_000_000, 3], [2**62, 2**62], [2**31 + 1, 2**31], [-1, 3], [10**9, -(2**63)]]
+)
 def test_ids_that_no_run_gives_are_refused(path: Path, next_ids: list[int]) -> None:
     seal(path, arrays_of(path) | {"next_ids": np.array(next_ids)})
     tracemalloc.start()

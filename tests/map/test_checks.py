@@ -90,7 +90,11 @@ LIES: list[tuple[str, Change, str]] = [
     ("origin", origin(camera_baseline_m=0), "baseline"),
     ("origin", origin(camera_baseline_m=None), "baseline of None"),
     ("origin", origin(camera_distortion=None), "distortion"),
-    ("origin", origin(camera_distortion=[0.1, None, 0, 0], camera_distortion_model="radtan"), "distortion"),
+    (
+        "origin",
+        origin(camera_distortion=[0.1, None, 0, 0], camera_distortion_model="radtan"),
+        "distortion",
+    ),
     ("origin", origin(camera_distortion_model=["radtan"]), "distortion"),
     ("origin", origin(camera_fps=float("inf")), "fps"),
     ("descriptor_scale", lambda a: a * np.nan, "scale of descriptors"),
@@ -124,7 +128,11 @@ LIES: list[tuple[str, Change, str]] = [
     ("points.descriptor", lambda a: a[:, :16], "16 numbers, those of observations 32"),
     ("points.descriptor", lambda a: a.astype(np.float32), "8 bits"),
     ("points.descriptor", lambda a: a[:, 0], "8 bits"),
-    ("observations.descriptor", lambda a: np.hstack([a, a]), "32 numbers, those of observations 64"),
+    (
+        "observations.descriptor",
+        lambda a: np.hstack([a, a]),
+        "32 numbers, those of observations 64",
+    ),
     ("observations.pixel", entry((0, 1), np.nan), "key points"),
     ("observations.u_right", entry(0, np.inf), "right image"),
     ("observations.depth", entry(0, -2.0), "a depth of -2 m"),
@@ -147,14 +155,24 @@ LIES: list[tuple[str, Change, str]] = [
     ("places.vectors", lambda a: a * np.nan, "vectors of its index of places is not finite"),
     ("places.codebook.centres", lambda a: a[:, :-1], "3 centres of 3"),
     ("places.codebook.centres", lambda a: a[0], "centres"),
-    ("places.codebook.projection", lambda a: a[:, :16], "takes descriptors of 16 numbers to 4, its points have 32"),
+    (
+        "places.codebook.projection",
+        lambda a: a[:, :16],
+        "takes descriptors of 16 numbers to 4, its points have 32",
+    ),
     ("places.codebook.projection", lambda a: a[:3], "centres 4"),
-    ("places.codebook.projection", lambda a: a.astype(np.float64), "must be float32, found float64"),
+    (
+        "places.codebook.projection",
+        lambda a: a.astype(np.float64),
+        "must be float32, found float64",
+    ),
 ]
 
 
 @pytest.mark.parametrize(("name", "change", "why"), LIES)
-def test_values_that_no_run_writes_are_refused(path: Path, name: str, change: Change, why: str) -> None:
+def test_values_that_no_run_writes_are_refused(
+    path: Path, name: str, change: Change, why: str
+) -> None:
     arrays = arrays_of(path)
     seal(path, arrays)
     before = load_map(path)
@@ -171,7 +189,9 @@ def test_arrays_that_are_missing_or_unknown_are_refused(path: Path) -> None:
     arrays = arrays_of(path)
     for name in arrays.keys() - {"places.codebook.projection"}:
         seal(path, {key: values for key, values in arrays.items() if key != name})
-        with pytest.raises(MapError, match=name.removeprefix("places.") if name != "format_version" else "version"):
+        with pytest.raises(
+            MapError, match=name.removeprefix("places.") if name != "format_version" else "version"
+        ):
             load_map(path)
     for name in ("points.colour", "places.colour", "colour"):
         seal(path, arrays | {name: np.zeros(3)})
@@ -185,7 +205,9 @@ def test_what_an_unusual_run_writes_is_read(path: Path) -> None:
     unusual: Arrays = {
         "points.position": entry(0, 1e9)(arrays["points.position"]),
         "points.normal": entry(0, 0.0)(arrays["points.normal"]),
-        "observations.depth": entry(slice(0, 3), [np.nan, np.inf, 0.0])(arrays["observations.depth"]),
+        "observations.depth": entry(slice(0, 3), [np.nan, np.inf, 0.0])(
+            arrays["observations.depth"]
+        ),
         "observations.u_right": arrays["observations.u_right"] * np.nan,
         "keyframes.timestamp": arrays["keyframes.timestamp"] - 1e12,
         "places.ids": np.zeros(0, np.int64),
@@ -201,12 +223,18 @@ def test_what_an_unusual_run_writes_is_read(path: Path) -> None:
 def test_an_odd_number_of_numbers_is_one(tmp_path: Path) -> None:
     slam_map = Map(3)
     rows = np.eye(3)
-    slam_map.observations.append(3, keyframe=0, pixel=0.0, u_right=0.0, depth=1.0, descriptor=rows, point=-1)
-    slam_map.keyframes.append(1, id=0, frame=0, timestamp=0.0, T_world_cam=np.eye(4), part=0, session=0)
+    slam_map.observations.append(
+        3, keyframe=0, pixel=0.0, u_right=0.0, depth=1.0, descriptor=rows, point=-1
+    )
+    slam_map.keyframes.append(
+        1, id=0, frame=0, timestamp=0.0, T_world_cam=np.eye(4), part=0, session=0
+    )
     slam_map._next_keyframe_id = 1
     slam_map.origin = Origin("mono", CAMERA, "none", "arbitrary")
     save_map(tmp_path / "map.npz", slam_map)
-    np.testing.assert_allclose(load_map(tmp_path / "map.npz").map.observations["descriptor"], rows, atol=1e-3)
+    np.testing.assert_allclose(
+        load_map(tmp_path / "map.npz").map.observations["descriptor"], rows, atol=1e-3
+    )
 
 
 # -- whoever reads it ----------------------------------------------------------------------------------------
@@ -219,28 +247,63 @@ COMMANDS: dict[str, list[str]] = {
     "g2o": ["map", "export", "{map}", "--g2o", "{folder}/a.g2o"],
     "merge, first": ["map", "merge", "{map}", "{good}", "--out", "{folder}/both.npz"],
     "merge, second": ["map", "merge", "{good}", "{map}", "--out", "{folder}/both.npz"],
-    "localize": ["run", "demo-small", "--extractor", "orb", "--map", "{map}", "--localize", "--out", "{folder}/run"],
-    "extend": ["run", "demo-small", "--extractor", "orb", "--map", "{map}", "--extend", "--out", "{folder}/run"],
+    "localize": [
+        "run",
+        "demo-small",
+        "--extractor",
+        "orb",
+        "--map",
+        "{map}",
+        "--localize",
+        "--out",
+        "{folder}/run",
+    ],
+    "extend": [
+        "run",
+        "demo-small",
+        "--extractor",
+        "orb",
+        "--map",
+        "{map}",
+        "--extend",
+        "--out",
+        "{folder}/run",
+    ],
     "view": ["view", "{run}", "--render", "{folder}/a.png"],
 }
 
 
-ALIKE = ("keyframes.T_world_cam", "descriptor_scale", "points.descriptor", "places.codebook.projection")
+ALIKE = (
+    "keyframes.T_world_cam",
+    "descriptor_scale",
+    "points.descriptor",
+    "places.codebook.projection",
+)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_refuses_the_same_maps(
-    command: str, path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    command: str,
+    path: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(
-        "spslam.slam.loops.map_merging.merge_maps", lambda *_: pytest.fail("a map that lies was merged")
+        "spslam.slam.loops.map_merging.merge_maps",
+        lambda *_: pytest.fail("a map that lies was merged"),
     )
-    monkeypatch.setattr("spslam.slam.system.Slam.from_config", lambda *_, **__: pytest.fail("a map that lies was used"))
+    monkeypatch.setattr(
+        "spslam.slam.system.Slam.from_config",
+        lambda *_, **__: pytest.fail("a map that lies was used"),
+    )
     monkeypatch.setattr("spslam.factory.build_parts", lambda *_: None)
     folder, run, good = tmp_path / "out", tmp_path / "run", tmp_path / "good.npz"
     folder.mkdir()
     run.mkdir()
-    (run / "metrics.json").write_text(json.dumps({"sequence": "x", "sensor": "stereo", "extractor": "orb"}))
+    (run / "metrics.json").write_text(
+        json.dumps({"sequence": "x", "sensor": "stereo", "extractor": "orb"})
+    )
     (run / "trajectory.tum").write_text("# nothing\n")
     arrays = arrays_of(path)
     good.write_bytes(path.read_bytes())
@@ -256,7 +319,13 @@ def test_every_command_refuses_the_same_maps(
     written.append(bad.read_bytes())
     for content in written:
         bad.write_bytes(content)
-        line = refused(capsys, *(word.format(map=bad, good=good, folder=folder, run=run) for word in COMMANDS[command]))
+        line = refused(
+            capsys,
+            *(
+                word.format(map=bad, good=good, folder=folder, run=run)
+                for word in COMMANDS[command]
+            ),
+        )
         assert str(bad) in line and "is damaged" in line
         assert bad.read_bytes() == content
         assert not list(folder.iterdir()), "nothing is written"
@@ -276,7 +345,9 @@ def test_every_command_refuses_the_same_maps(
         (f"tracking,{'9' * 200_000}", "cannot be read"),
     ],
 )
-def test_frames_that_name_no_part_are_refused(path: Path, tmp_path: Path, rows: str, why: str) -> None:
+def test_frames_that_name_no_part_are_refused(
+    path: Path, tmp_path: Path, rows: str, why: str
+) -> None:
     (tmp_path / "frames.csv").write_text(f"state,part\n{rows}\n")
     (tmp_path / "trajectory.tum").write_text("# nothing\n")
     metrics = {"sequence": "x", "sensor": "stereo", "extractor": "orb", "mode": "localize"}

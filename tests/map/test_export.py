@@ -34,11 +34,18 @@ NOISE_PX = 0.5
 def slam_map(landmarks) -> Map:
     """Six turned key frames with noise, a revisit, points that are gone; and a part of another session with three."""
     scene = landmarks.box()
-    found = scene.map_of([scene.pose(0.1 * i, 0.03 * i, 0.05 * i, 0.04 * i) for i in range(6)], noise_px=NOISE_PX)
+    found = scene.map_of(
+        [scene.pose(0.1 * i, 0.03 * i, 0.05 * i, 0.04 * i) for i in range(6)], noise_px=NOISE_PX
+    )
     found.origin = Origin("stereo", scene.camera, "superpoint 0123456789ab", "baseline")
     found.remove_points(np.array([0, 7]))
     found.loops.append(
-        1, i=0, j=5, S_i_j=geometry.inverse(found.pose(0)) @ found.pose(5), information=np.eye(7), inliers=77
+        1,
+        i=0,
+        j=5,
+        S_i_j=geometry.inverse(found.pose(0)) @ found.pose(5),
+        information=np.eye(7),
+        inliers=77,
     )
     other = scene.map_of([scene.pose(0.2 * i, z=-0.5) for i in range(3)], noise_px=NOISE_PX)
     found.append_map(other)
@@ -80,7 +87,9 @@ def test_an_extracted_part_has_its_world_only(slam_map: Map, part: int) -> None:
     assert len(one.loops) == (1 if part == 0 else 0)
     assert len(one.observations) == len(slam_map.rows_of_keyframes(slam_map.keyframes_of(part)))
     assert one.points["descriptor"].shape == (len(points), 0)
-    assert slam_map.points["descriptor"].shape == (len(slam_map.points), 32), "the map stays as it is"
+    assert slam_map.points["descriptor"].shape == (len(slam_map.points), 32), (
+        "the map stays as it is"
+    )
 
 
 def test_extent_leaves_single_far_points_out() -> None:
@@ -101,14 +110,23 @@ def test_figures_of_a_map(slam_map: Map, tmp_path: Path) -> None:
     linked = np.count_nonzero(slam_map.observations["point"] >= 0)
     assert figures["path"] == str(tmp_path / "map.npz")
     assert figures["format_version"] == int(np.load(tmp_path / "map.npz")["format_version"])
-    assert figures["size_mb"] == pytest.approx((tmp_path / "map.npz").stat().st_size / 1e6, abs=1e-3)
+    assert figures["size_mb"] == pytest.approx(
+        (tmp_path / "map.npz").stat().st_size / 1e6, abs=1e-3
+    )
     assert figures["camera"] == {
         "width": 640, "height": 480, "fx": 400.0, "fy": 400.0, "cx": 319.5, "cy": 239.5, "baseline_m": 0.12,
     }  # fmt: skip
     assert (figures["sensor"], figures["scale"], figures["unit"]) == ("stereo", "baseline", "m")
     assert figures["extractor"] == "superpoint 0123456789ab"
-    assert (figures["keyframes"], figures["points"], figures["loops"]) == (9, len(slam_map.points), 1)
-    assert (figures["observations"], figures["linked_observations"]) == (len(slam_map.observations), linked)
+    assert (figures["keyframes"], figures["points"], figures["loops"]) == (
+        9,
+        len(slam_map.points),
+        1,
+    )
+    assert (figures["observations"], figures["linked_observations"]) == (
+        len(slam_map.observations),
+        linked,
+    )
     assert 0 < linked < len(slam_map.observations)
     assert figures["points_per_keyframe"] == pytest.approx(linked / 9, abs=0.05)
     assert (figures["sessions"], figures["places"]) == (2, True)
@@ -124,8 +142,15 @@ def test_figures_of_an_empty_map_and_a_mono_map(mono_map: Map, tmp_path: Path) -
     path = tmp_path / "map.npz"
     save_map(path, Map(8))
     figures = describe_map(path, SavedMap(Map(8), {}))
-    assert [figures[key] for key in ("sensor", "camera", "extractor", "scale", "points_per_keyframe")] == [None] * 5
-    assert (figures["keyframes"], figures["parts"], figures["sessions"], figures["places"]) == (0, [], 0, False)
+    assert [
+        figures[key] for key in ("sensor", "camera", "extractor", "scale", "points_per_keyframe")
+    ] == [None] * 5
+    assert (figures["keyframes"], figures["parts"], figures["sessions"], figures["places"]) == (
+        0,
+        [],
+        0,
+        False,
+    )
     figures = describe_map(path, SavedMap(mono_map, {}))
     assert (figures["unit"], figures["camera"]["baseline_m"]) == ("map units", None)
 
@@ -192,7 +217,9 @@ def test_colmap_finds_the_same_reprojection_errors(slam_map: Map, tmp_path: Path
     assert summary.mean_error_px == pytest.approx(np.sqrt(np.pi / 2) * NOISE_PX, rel=0.05)
     # COLMAP's own, from its camera, its poses and its pixels: half a pixel of shift would show here.
     model.update_point_3d_errors()
-    assert {point_id: point.error for point_id, point in model.points3D.items()} == pytest.approx(stored, abs=1e-5)
+    assert {point_id: point.error for point_id, point in model.points3D.items()} == pytest.approx(
+        stored, abs=1e-5
+    )
 
 
 def test_colmap_refines_the_model(slam_map: Map, tmp_path: Path) -> None:
@@ -226,12 +253,17 @@ def test_colmap_image_names(slam_map: Map, mono_map: Map, tmp_path: Path) -> Non
     ]
 
 
-def test_colmap_model_with_blind_key_frames_and_points_behind(slam_map: Map, tmp_path: Path) -> None:
+def test_colmap_model_with_blind_key_frames_and_points_behind(
+    slam_map: Map, tmp_path: Path
+) -> None:
     slam_map.unlink(slam_map.rows_of_keyframes(np.array([2])))
     point_id = int(slam_map.points_of(0)[3])
     slam_map.positions[slam_map.point_rows(np.array([point_id]))] = (0.0, 0.0, -50.0)
     errors = reprojection_errors(slam_map, slam_map.origin.camera)
-    assert np.flatnonzero(np.isnan(errors)).tolist() == slam_map.point_rows(np.array([point_id])).tolist()
+    assert (
+        np.flatnonzero(np.isnan(errors)).tolist()
+        == slam_map.point_rows(np.array([point_id])).tolist()
+    )
     summary = write_colmap(tmp_path, slam_map, 0)
     model = read(tmp_path)
     assert model.points3D[point_id + 1].error == -1
@@ -281,7 +313,9 @@ def test_the_graph_of_a_part_comes_back(slam_map: Map, tmp_path: Path, part: int
     assert np.array_equal(nodes, slam_map.T_world_keyframe[slam_map.keyframes["part"] == part])
     assert fixed.tolist() == [True] + [False] * (len(nodes) - 1)
     assert edges.robust.sum() == (1 if part == 0 else 0)
-    assert np.allclose(nodes[edges.i] @ edges.S_i_j, nodes[edges.j]), "rows of the part, not of the map"
+    assert np.allclose(nodes[edges.i] @ edges.S_i_j, nodes[edges.j]), (
+        "rows of the part, not of the map"
+    )
     write_g2o(tmp_path / "graph.g2o", nodes, edges, fixed)
     found = read_g2o(tmp_path / "graph.g2o")
     assert not found.with_scale
@@ -293,7 +327,9 @@ def test_the_graph_of_a_part_comes_back(slam_map: Map, tmp_path: Path, part: int
 
 
 def test_edges_follow_from_shared_points(slam_map: Map) -> None:
-    assert len(part_graph(slam_map, 0, min_covisibility=10**6)[1].i) == 5 + 1, "the chain and the revisit"
+    assert len(part_graph(slam_map, 0, min_covisibility=10**6)[1].i) == 5 + 1, (
+        "the chain and the revisit"
+    )
     assert len(part_graph(slam_map, 0, 30)[1].i) == 6 * 5 / 2 + 1
 
 
@@ -304,7 +340,9 @@ def test_the_weight_of_a_part_is_that_of_its_own_depths(landmarks) -> None:
     alone = part_graph(near, 0, 30)[1].information
     far.move_part(0, np.diag([30.0, 30.0, 30.0, 1.0]), 0)
     near.append_map(far)
-    assert np.allclose(part_graph(near, 0, 30)[1].information, alone), "whatever other parts there are"
+    assert np.allclose(part_graph(near, 0, 30)[1].information, alone), (
+        "whatever other parts there are"
+    )
 
 
 def test_the_graph_of_a_mono_map_has_scales(mono_map: Map, tmp_path: Path) -> None:
@@ -322,7 +360,9 @@ def test_the_graph_of_a_mono_map_has_scales(mono_map: Map, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("which", ["slam_map", "mono_map"])
-def test_g2o_itself_reads_the_graph(which: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+def test_g2o_itself_reads_the_graph(
+    which: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
     nodes, edges, fixed = part_graph(request.getfixturevalue(which), 0, 30)
     write_g2o(tmp_path / "graph.g2o", nodes, edges, fixed)
     optimizer = g2o.SparseOptimizer()
@@ -333,10 +373,14 @@ def test_g2o_itself_reads_the_graph(which: str, request: pytest.FixtureRequest, 
 
 
 @pytest.mark.parametrize("name", ["cameras.txt", "images.txt", "points3D.txt"])
-def test_a_colmap_model_that_is_not_ours_is_left_alone(name: str, slam_map: Map, tmp_path: Path) -> None:
+def test_a_colmap_model_that_is_not_ours_is_left_alone(
+    name: str, slam_map: Map, tmp_path: Path
+) -> None:
     theirs = "# Camera list with one line of data per camera:\n#   CAMERA_ID, MODEL, WIDTH, HEIGHT, PARAMS[]\n"
     (tmp_path / name).write_text(theirs)
-    with pytest.raises(OutputError, match=rf"found {name} that something else wrote; name another one"):
+    with pytest.raises(
+        OutputError, match=rf"found {name} that something else wrote; name another one"
+    ):
         write_colmap(tmp_path, slam_map, 0)
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {name: theirs}
     # COLMAP drops our mark when it writes the model again, as after its bundle adjustment.

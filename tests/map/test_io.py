@@ -18,7 +18,9 @@ from spslam.errors import MapError, OutputError
 from spslam.map.io import load_map, save_map
 from spslam.map.map import Map, Origin
 
-CAMERA = Camera(640, 480, 400.0, 401.0, 319.5, 239.5, "radtan", (0.1, -0.2, 0.0, 0.001), baseline_m=0.12)
+CAMERA = Camera(
+    640, 480, 400.0, 401.0, 319.5, 239.5, "radtan", (0.1, -0.2, 0.0, 0.001), baseline_m=0.12
+)
 
 
 @pytest.fixture
@@ -29,7 +31,9 @@ def slam_map(landmarks) -> Map:
     found.loops.append(1, i=0, j=3, S_i_j=scene.pose(0.3), information=np.eye(7), inliers=77)
     found.begin_part()
     scene.observe(scene.pose(5.0), 9)
-    found.add_keyframe(scene.observe(scene.pose(5.0), 9), scene.pose(5.0), np.full(len(scene.labels[9]), -1))
+    found.add_keyframe(
+        scene.observe(scene.pose(5.0), 9), scene.pose(5.0), np.full(len(scene.labels[9]), -1)
+    )
     return found
 
 
@@ -42,10 +46,14 @@ def test_saved_map_loads_equal(slam_map: Map, tmp_path: Path) -> None:
         theirs = saved.map.tables()[name]
         for column in mine.names:
             if column == "descriptor":
-                assert mine[column].astype(np.float32) == pytest.approx(theirs[column].astype(np.float32), abs=0.005)
+                assert mine[column].astype(np.float32) == pytest.approx(
+                    theirs[column].astype(np.float32), abs=0.005
+                )
                 assert theirs[column].dtype == mine[column].dtype
             else:
-                assert np.array_equal(mine[column], theirs[column], equal_nan=mine[column].dtype.kind == "f"), column
+                assert np.array_equal(
+                    mine[column], theirs[column], equal_nan=mine[column].dtype.kind == "f"
+                ), column
     assert saved.map.origin == slam_map.origin
     assert saved.map.next_ids == slam_map.next_ids
     assert saved.map.session == 1, "what comes now is another session"
@@ -66,12 +74,18 @@ def test_saved_twice_is_the_same_file(slam_map: Map, tmp_path: Path) -> None:
 def test_binary_descriptors_come_back_exactly(tmp_path: Path) -> None:
     slam_map = Map(256)
     bits = np.where(np.random.default_rng(0).random((5, 256)) > 0.5, 1.0, -1.0) / 16
-    slam_map.observations.append(5, keyframe=0, pixel=0.0, u_right=0.0, depth=0.0, descriptor=bits, point=-1)
-    slam_map.keyframes.append(1, id=0, frame=0, timestamp=0.0, T_world_cam=np.eye(4), part=0, session=0)
+    slam_map.observations.append(
+        5, keyframe=0, pixel=0.0, u_right=0.0, depth=0.0, descriptor=bits, point=-1
+    )
+    slam_map.keyframes.append(
+        1, id=0, frame=0, timestamp=0.0, T_world_cam=np.eye(4), part=0, session=0
+    )
     slam_map._next_keyframe_id = 1
     slam_map.origin = Origin("stereo", CAMERA, "orb", "baseline")
     save_map(tmp_path / "map.npz", slam_map)
-    assert np.array_equal(load_map(tmp_path / "map.npz").map.observations["descriptor"], bits.astype(np.float16))
+    assert np.array_equal(
+        load_map(tmp_path / "map.npz").map.observations["descriptor"], bits.astype(np.float16)
+    )
 
 
 def test_an_empty_map_is_a_map(tmp_path: Path) -> None:
@@ -117,7 +131,11 @@ def test_a_flipped_byte_is_noticed(slam_map: Map, tmp_path: Path) -> None:
 
 def test_foreign_archives_and_other_versions_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "map.npz"
-    for arrays in ({"a": np.zeros(3)}, {"format_version": np.array(99)}, {"format_version": np.array("x")}):
+    for arrays in (
+        {"a": np.zeros(3)},
+        {"format_version": np.array(99)},
+        {"format_version": np.array("x")},
+    ):
         np.savez(path, **arrays)
         with pytest.raises(MapError, match="version") as error:
             load_map(path)
@@ -143,7 +161,9 @@ def test_foreign_archives_and_other_versions_are_refused(tmp_path: Path) -> None
         ("origin", lambda a: np.array('{"camera": {"width": -1}}')),
     ],
 )
-def test_a_map_that_does_not_fit_together_is_refused(slam_map: Map, tmp_path: Path, name: str, change) -> None:
+def test_a_map_that_does_not_fit_together_is_refused(
+    slam_map: Map, tmp_path: Path, name: str, change
+) -> None:
     path = tmp_path / "map.npz"
     save_map(path, slam_map)
     with np.load(path) as archive:
@@ -176,7 +196,9 @@ def test_killed_while_saving_a_whole_map_is_left(slam_map: Map, tmp_path: Path) 
     path = tmp_path / "map.npz"
     save_map(path, slam_map)
     for delay in (0.0, 0.011, 0.017, 0.029):
-        process = subprocess.Popen([sys.executable, "-c", _SAVING, str(path)], stdout=subprocess.PIPE)
+        process = subprocess.Popen(
+            [sys.executable, "-c", _SAVING, str(path)], stdout=subprocess.PIPE
+        )
         assert process.stdout is not None and process.stdout.readline()
         time.sleep(delay)
         os.kill(process.pid, signal.SIGKILL)

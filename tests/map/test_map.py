@@ -39,7 +39,9 @@ def three_views() -> Map:
     """Three key frames of four key points; points 0..3 come from the first, which the others see in part."""
     slam_map = Map(SIZE)
     first = slam_map.add_keyframe(observations(4, 0), pose(0.0), np.full(4, NO_POINT))
-    slam_map.add_points(first, np.array([[0, 0, 5.0], [1, 0, 5], [0, 1, 5], [1, 1, 5]]), np.arange(4))
+    slam_map.add_points(
+        first, np.array([[0, 0, 5.0], [1, 0, 5], [0, 1, 5], [1, 1, 5]]), np.arange(4)
+    )
     slam_map.add_keyframe(observations(4, 1), pose(1.0), np.array([0, 1, 2, NO_POINT]))
     slam_map.add_keyframe(observations(4, 2), pose(2.0), np.array([NO_POINT, 1, NO_POINT, 0]))
     return slam_map
@@ -51,11 +53,15 @@ def assert_consistent(slam_map: Map) -> None:
     rows = slam_map.point_rows(linked)
     assert (rows >= 0).all(), "an observation names a point that is gone"
     assert np.array_equal(slam_map.points["id"][rows], linked)
-    assert np.array_equal(slam_map.observation_counts(), np.bincount(rows, minlength=len(slam_map.points)))
+    assert np.array_equal(
+        slam_map.observation_counts(), np.bincount(rows, minlength=len(slam_map.points))
+    )
     keyframes = slam_map.observations["keyframe"]
     assert (np.diff(keyframes) >= 0).all()
     assert np.isin(keyframes, slam_map.keyframes["id"]).all()
-    pairs = np.stack([keyframes, slam_map.observations["point"]], axis=1)[slam_map.observations["point"] >= 0]
+    pairs = np.stack([keyframes, slam_map.observations["point"]], axis=1)[
+        slam_map.observations["point"] >= 0
+    ]
     assert len(np.unique(pairs, axis=0)) == len(pairs), "a key frame sees a point twice"
 
 
@@ -160,9 +166,13 @@ def test_a_moved_part_keeps_its_shape_and_takes_the_scale(two_parts: Map) -> Non
     assert two_parts.part == 0, "key frames to come are in the joint part"
     assert two_parts.positions[4:] == pytest.approx(points @ S[:3, :3].T + S[:3, 3])
     assert two_parts.T_world_keyframe[3:, :3, :3] == pytest.approx(np.array([R, R]))
-    assert two_parts.T_world_keyframe[3:, :3, 3] == pytest.approx(poses[:, :3, 3] @ S[:3, :3].T + S[:3, 3])
+    assert two_parts.T_world_keyframe[3:, :3, 3] == pytest.approx(
+        poses[:, :3, 3] @ S[:3, :3].T + S[:3, 3]
+    )
     assert two_parts.points["normal"][4:] == pytest.approx(normals[4:] @ R.T)
-    assert two_parts.points["distance"] == pytest.approx(distances * np.array([1, 1, 1, 1, 2, 2, 2]))
+    assert two_parts.points["distance"] == pytest.approx(
+        distances * np.array([1, 1, 1, 1, 2, 2, 2])
+    )
     assert two_parts.loops["S_i_j"][0, :3, 3] == pytest.approx([1.0, 0.0, 0.0])
     assert np.array_equal(two_parts.positions[:4], before[0])
     two_parts.refresh_normals(two_parts.points["id"])
@@ -171,15 +181,23 @@ def test_a_moved_part_keeps_its_shape_and_takes_the_scale(two_parts: Map) -> Non
 
 def test_revisits_stay_right_when_lengths_change(two_parts: Map) -> None:
     """Around one of the two key frames only, as after a drift of scale: metres there become twice, here three times."""
-    S_i_j, information = two_parts.loops["S_i_j"][0].copy(), two_parts.loops["information"][0].copy()
+    S_i_j, information = (
+        two_parts.loops["S_i_j"][0].copy(),
+        two_parts.loops["information"][0].copy(),
+    )
     two_parts.rescale_loops(np.array([1, 3, 4]), np.array([7.0, 2.0, 3.0]))
     in_j = np.array([0.3, -0.2, 4.0])
     in_i = geometry.apply(S_i_j, in_j)
     assert geometry.apply(two_parts.loops["S_i_j"][0], 3 * in_j) == pytest.approx(2 * in_i)
     # A residual of lengths around j is three times as long, and as likely.
-    residual, lengths = np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]), np.array([3.0] * 3 + [1.0] * 4)
+    residual, lengths = (
+        np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]),
+        np.array([3.0] * 3 + [1.0] * 4),
+    )
     scaled = lengths * residual
-    assert scaled @ two_parts.loops["information"][0] @ scaled == pytest.approx(residual @ information @ residual)
+    assert scaled @ two_parts.loops["information"][0] @ scaled == pytest.approx(
+        residual @ information @ residual
+    )
 
 
 def test_another_map_is_taken_up_whole(two_parts: Map, three_views: Map) -> None:
@@ -214,7 +232,9 @@ def test_table_grows_and_compacts() -> None:
 def _change(slam_map: Map, rng: np.random.Generator, step: int) -> str:
     """One random change of the kind that the system makes."""
     ids, keyframes = slam_map.points["id"].copy(), slam_map.keyframes["id"].copy()
-    kind = str(rng.choice(["keyframe", "points", "remove points", "remove keyframe", "unlink", "merge"]))
+    kind = str(
+        rng.choice(["keyframe", "points", "remove points", "remove keyframe", "unlink", "merge"])
+    )
     if kind == "keyframe" or len(keyframes) == 0:
         count = int(rng.integers(0, 12))
         seen = np.full(count, NO_POINT)
@@ -256,15 +276,21 @@ def test_any_sequence_of_changes_keeps_the_tables_consistent(seed: int, tmp_path
         assert not (now - last) & seen_ids, "an id was used twice"
         seen_ids |= now
         if now:
-            assert np.linalg.norm(slam_map.points["normal"], axis=1) == pytest.approx(np.ones(len(now)))
+            assert np.linalg.norm(slam_map.points["normal"], axis=1) == pytest.approx(
+                np.ones(len(now))
+            )
             assert (slam_map.points["distance"] > 0).all()
         for keyframe_id in slam_map.keyframes["id"]:
             mine = slam_map.points_seen_by(np.array([keyframe_id]))
             others, counts = slam_map.covisible(int(keyframe_id))
-            shared = [len(np.intersect1d(mine, slam_map.points_seen_by(np.array([k])))) for k in others]
+            shared = [
+                len(np.intersect1d(mine, slam_map.points_seen_by(np.array([k])))) for k in others
+            ]
             assert counts.tolist() == shared
             assert all(n > 0 for n in shared)
-    slam_map.origin = Origin("mono", Camera(640, 480, 400.0, 400.0, 319.5, 239.5), "orb", "arbitrary")
+    slam_map.origin = Origin(
+        "mono", Camera(640, 480, 400.0, 400.0, 319.5, 239.5), "orb", "arbitrary"
+    )
     save_map(tmp_path / "map.npz", slam_map)
     loaded = load_map(tmp_path / "map.npz").map
     assert_consistent(loaded)

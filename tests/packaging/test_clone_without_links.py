@@ -4,7 +4,16 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from package_builds import ROOMS, ROOT, build_wheel, command, copy_source, install, make_environment, python_of
+from package_builds import (
+    ROOMS,
+    ROOT,
+    build_wheel,
+    command,
+    copy_source,
+    install,
+    make_environment,
+    python_of,
+)
 
 from spslam.benchmark.identity import code_sha256
 
@@ -69,4 +78,6 @@ def test_links_are_used_where_they_are_there() -> None:
     """The path stays as it is: nothing beside spslam/ becomes a sub-package."""
     import spslam
 
-    assert [Path(folder) for folder in spslam.__path__] == [ROOT / "spslam"] or not (ROOT / "spslam/frontend").is_dir()
+    assert [Path(folder) for folder in spslam.__path__] == [ROOT / "spslam"] or not (
+        ROOT / "spslam/frontend"
+    ).is_dir()

@@ -26,14 +26,18 @@ def test_there_are_three_workflows() -> None:
 
 @pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.stem)
 def test_workflows_call_make_only(workflow: Path) -> None:
-    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    targets = set(
+        re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    )
     for step in steps_of(workflow):
         if "run" in step:
             make, *called = step["run"].split()
             assert make == "make" and called
             assert set(called) <= targets
         else:
-            assert re.fullmatch(r"actions/[a-z-]+@v\d+|pypa/gh-action-pypi-publish@release/v1", step["uses"])
+            assert re.fullmatch(
+                r"actions/[a-z-]+@v\d+|pypa/gh-action-pypi-publish@release/v1", step["uses"]
+            )
 
 
 def test_citation_names_the_version() -> None:
@@ -44,7 +48,10 @@ def test_citation_names_the_version() -> None:
 def test_addresses_agree() -> None:
     urls = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]
     public = [ROOT / "SECURITY.md", *(ROOT / ".github").rglob("*.yml")]
-    found = [*urls.values(), *re.findall(r"https://github\.com/[\w/-]+", "".join(path.read_text() for path in public))]
+    found = [
+        *urls.values(),
+        *re.findall(r"https://github\.com/[\w/-]+", "".join(path.read_text() for path in public)),
+    ]
     assert len(found) > len(urls)
     assert [address for address in found if not address.startswith(ADDRESS)] == []
     for address in urls.values():

@@ -5,7 +5,16 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from package_builds import ROOT, SOURCES, build_wheel, command, copy_source, install, make_environment, python_of
+from package_builds import (
+    ROOT,
+    SOURCES,
+    build_wheel,
+    command,
+    copy_source,
+    install,
+    make_environment,
+    python_of,
+)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +46,9 @@ def test_wheel_holds_every_file_of_the_rooms(wheel: Path) -> None:
             # What the links lead to, or the text files in their place, has its turn by its own folder.
             through_link = folder == "spslam" and inside.parts[1] in SOURCES
             if path.is_file() and not through_link and "__pycache__" not in inside.parts:
-                expected.add(inside.as_posix() if folder == "spslam" else f"spslam/{inside.as_posix()}")
+                expected.add(
+                    inside.as_posix() if folder == "spslam" else f"spslam/{inside.as_posix()}"
+                )
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
         license_text = next(name for name in archive.namelist() if name.endswith("LICENSE"))
@@ -49,7 +60,9 @@ def test_wheel_holds_every_file_of_the_rooms(wheel: Path) -> None:
 @pytest.mark.slow
 def test_installed_wheel_runs_from_another_folder(environment: Path, tmp_path: Path) -> None:
     spslam = environment / "spslam"
-    where = command(python_of(environment), "-c", "import spslam; print(spslam.__file__)", cwd=tmp_path).strip()
+    where = command(
+        python_of(environment), "-c", "import spslam; print(spslam.__file__)", cwd=tmp_path
+    ).strip()
     assert Path(where).resolve().is_relative_to(environment.parent.resolve())
     assert "Usage: spslam" in command(spslam, "--help", cwd=tmp_path)
     assert "kitti_stereo" in command(spslam, "config", cwd=tmp_path)
@@ -67,7 +80,11 @@ def test_python_example_of_the_first_page_works(
     text = (ROOT / "docs" / "getting-started.md").read_text(encoding="utf-8")
     code = next(block for block in text.split("```python\n")[1:]).split("```")[0]
     # The same, but shorter.
-    monkeypatch.setattr(spslam, "open_sequence", lambda path: open_sequence(path, max_frames=4), raising=False)
+    monkeypatch.setattr(
+        spslam, "open_sequence", lambda path: open_sequence(path, max_frames=4), raising=False
+    )
     exec(compile(code, "getting-started.md", "exec"), {})
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[:2] for line in lines[:4]] == [[str(index), "tracking"] for index in range(4)]
+    assert [line.split()[:2] for line in lines[:4]] == [
+        [str(index), "tracking"] for index in range(4)
+    ]

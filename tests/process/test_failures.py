@@ -24,13 +24,17 @@ WHOLE = {
 
 
 @pytest.mark.parametrize("name", WHOLE)
-def test_unknown_options_and_arguments_of_every_command(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_options_and_arguments_of_every_command(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     command = [*name.split(), *WHOLE[name]]
     line = refused(capsys, *command, "--no-such-thing")
     assert line == f"error: no such option: --no-such-thing; see spslam {name} --help\n"
     if name != "map merge" and name != "eval":
         line = refused(capsys, *command, "one", "more", "still")
-        assert "unexpected extra argument" in line and line.endswith(f"; see spslam {name} --help\n")
+        assert "unexpected extra argument" in line and line.endswith(
+            f"; see spslam {name} --help\n"
+        )
 
 
 @pytest.mark.parametrize(
@@ -41,7 +45,10 @@ def test_unknown_options_and_arguments_of_every_command(name: str, capsys: pytes
         ("run", "missing argument 'PATH'; see spslam run --help"),
         ("eval one.tum", "missing argument 'EST...', expected EST... GT; see spslam eval --help"),
         ("map merge a b", "missing option '--out'; see spslam map merge --help"),
-        ("run demo --sennsor mono", "no such option: --sennsor (did you mean --sensor?); see spslam run --help"),
+        (
+            "run demo --sennsor mono",
+            "no such option: --sennsor (did you mean --sensor?); see spslam run --help",
+        ),
         ("run demo --start", "option '--start' requires an argument; see spslam run --help"),
         ("run demo --extend=3", "option '--extend' does not take a value; see spslam run --help"),
         (
@@ -53,11 +60,19 @@ def test_unknown_options_and_arguments_of_every_command(name: str, capsys: pytes
             "run demo --stride 0",
             "invalid value for '--stride': should be greater than or equal to 1, found '0'; see spslam run --help",
         ),
-        ("bench --overwrit x", "no such option: --overwrit (did you mean --overwrite?); see spslam bench suite --help"),
-        ("train shapes", "invalid value for --out: give a folder for the results, or --show; see spslam train shapes"),
+        (
+            "bench --overwrit x",
+            "no such option: --overwrit (did you mean --overwrite?); see spslam bench suite --help",
+        ),
+        (
+            "train shapes",
+            "invalid value for --out: give a folder for the results, or --show; see spslam train shapes",
+        ),
     ],
 )
-def test_usage_is_told_in_one_line(command: str, line: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_usage_is_told_in_one_line(
+    command: str, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert refused(capsys, *command.split()).startswith(f"error: {line}")
 
 
@@ -76,12 +91,19 @@ def test_a_group_alone_shows_its_help(group: list[str], capsys: pytest.CaptureFi
 
 def no_memory() -> list[Exception]:
     found: list[Exception] = [MemoryError()]
-    for make in (lambda: np.zeros(2**50), lambda: cv2.resize(np.zeros((2, 2), np.uint8), (2**30, 2**30))):
+    for make in (
+        lambda: np.zeros(2**50),
+        lambda: cv2.resize(np.zeros((2, 2), np.uint8), (2**30, 2**30)),
+    ):
         try:
             make()
         except Exception as error:
             found.append(error)
-    return [*found, RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), RuntimeError("bad_alloc")]
+    return [
+        *found,
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"),
+        RuntimeError("bad_alloc"),
+    ]
 
 
 def test_no_memory_is_known_by_whatever_says_so() -> None:
@@ -93,7 +115,8 @@ def test_no_memory_is_known_by_whatever_says_so() -> None:
 
 
 @pytest.mark.parametrize(
-    "where", ["spslam.datasets.open_sequence", "spslam.factory.build_parts", "spslam.pipeline.track_all"]
+    "where",
+    ["spslam.datasets.open_sequence", "spslam.factory.build_parts", "spslam.pipeline.track_all"],
 )
 def test_no_memory_is_one_line_anywhere_in_a_run(
     where: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -102,7 +125,9 @@ def test_no_memory_is_one_line_anywhere_in_a_run(
         np.zeros(2**50)
 
     monkeypatch.setattr(where, greedy)
-    line = refused(capsys, "run", "demo-small", "--extractor", "orb", "--out", str(tmp_path / "out"))
+    line = refused(
+        capsys, "run", "demo-small", "--extractor", "orb", "--out", str(tmp_path / "out")
+    )
     assert line.startswith("error: out of memory (Unable to allocate 8.00 PiB")
     assert "give it less at once" in line
     assert list(tmp_path.iterdir()) == []
@@ -115,7 +140,13 @@ def test_what_the_system_refuses_is_one_line() -> None:
 
 
 def test_a_bug_is_no_line() -> None:
-    for error in (ZeroDivisionError("a bug"), OSError("a library"), KeyError("x"), RuntimeError("x"), AssertionError()):
+    for error in (
+        ZeroDivisionError("a bug"),
+        OSError("a library"),
+        KeyError("x"),
+        RuntimeError("x"),
+        AssertionError(),
+    ):
         assert line_of(error, COMMAND, []) is None
 
 
@@ -128,7 +159,10 @@ def test_a_folder_that_was_deleted_under_us_is_one_line(
     try:
         for command in (["run", "demo-small", "--extractor", "orb"], ["bench", "smoke"]):
             line = refused(capsys, *command)
-            assert line == "error: the working directory does not exist any more: change to another one\n"
+            assert (
+                line
+                == "error: the working directory does not exist any more: change to another one\n"
+            )
         assert call("config") == 0
     finally:
         monkeypatch.undo()
@@ -140,4 +174,6 @@ def test_no_temporary_folder_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_pa
     with pytest.raises(FileNotFoundError) as caught:
         tempfile.gettempdir()
     line = line_of(caught.value, COMMAND, [])
-    assert line is not None and line.endswith("set TMPDIR to a folder that can be written to and has room")
+    assert line is not None and line.endswith(
+        "set TMPDIR to a folder that can be written to and has room"
+    )

@@ -54,7 +54,9 @@ def test_a_file_in_the_place_of_a_held_one_is_another(tmp_path: Path) -> None:
 def test_the_death_of_a_process_ends_what_it_holds(tmp_path: Path) -> None:
     path = tmp_path / "map.npz"
     path.write_text("map")
-    with subprocess.Popen([sys.executable, "-c", _HOLDING, str(path)], stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", _HOLDING, str(path)], stdout=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout is not None and process.stdout.readline() == "ready\n"
         assert claim_file(path) is None
         process.kill()
@@ -88,7 +90,9 @@ def test_a_folder_is_abandoned_only_if_its_mark_says_so(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == [OWNER]
 
 
-def test_where_nothing_can_be_locked_nothing_is_abandoned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_nothing_can_be_locked_nothing_is_abandoned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "old").mkdir()
     claim = claim_folder(tmp_path / "old")
     assert claim is not None
@@ -125,7 +129,9 @@ def test_a_map_that_was_changed_meanwhile_is_left_as_it_is(path: Path, tmp_path:
     held = HeldMap(path)
     save_map(path, Map(6))
     before = path.read_bytes()
-    with pytest.raises(MapError, match=r"changed by another program during the run .*: the extended map is out"):
+    with pytest.raises(
+        MapError, match=r"changed by another program during the run .*: the extended map is out"
+    ):
         held.save(lambda to: save_map(to, Map(8)), Path("out"))
     held.release()
     assert path.read_bytes() == before
@@ -151,4 +157,6 @@ def test_a_map_that_cannot_be_locked_is_told(
     held.save(lambda to: save_map(to, Map(8)), Path("out"))
     held.release()
     with pytest.raises(OutputError, match="nowhere"):
-        HeldMap(path.parent / "nowhere" / "map.npz").save(lambda to: save_map(to, Map(8)), Path("out"))
+        HeldMap(path.parent / "nowhere" / "map.npz").save(
+            lambda to: save_map(to, Map(8)), Path("out")
+        )

@@ -83,7 +83,9 @@ def test_a_stack_that_is_too_small_by_now_is_none(monkeypatch: pytest.MonkeyPatc
         with monkeypatch.context() as patch:
             patch.setattr(ctypes, "CDLL", lambda name: Library)
             with signal_stack_kept():
-                library.sigaltstack(ctypes.byref(Stack(ctypes.addressof(other), 0, len(other))), None)
+                library.sigaltstack(
+                    ctypes.byref(Stack(ctypes.addressof(other), 0, len(other))), None
+                )
         assert registered() == (None, 0)
 
     in_thread(work)

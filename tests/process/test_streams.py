@@ -55,15 +55,26 @@ def test_signs_become_alike_ones(encoding: str, expected: str) -> None:
 def test_tables_on_a_terminal_of_ascii(errors: str) -> None:
     raw, text = ascii_terminal(errors)
     stream = TolerantStream(text)
-    figures = {"share_tracked": 1.0, "tracked": 2, "frames": 2, "rpe_trans_m": 0.1, "rpe_rot_deg": 0.2, "rpe_over": "1"}
+    figures = {
+        "share_tracked": 1.0,
+        "tracked": 2,
+        "frames": 2,
+        "rpe_trans_m": 0.1,
+        "rpe_rot_deg": 0.2,
+        "rpe_over": "1",
+    }
     print_figures(figures, Console(file=stream))
     stream.flush()
     assert "0.1 m, 0.2 deg RMSE over 1" in raw.getvalue().decode("ascii")
     assert stream.failure is None
 
 
-@pytest.mark.parametrize("command", [["--help"], ["run", "--help"], ["map"], ["config", "default"], ["bench", "list"]])
-def test_commands_on_a_terminal_of_ascii(command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "command", [["--help"], ["run", "--help"], ["map"], ["config", "default"], ["bench", "list"]]
+)
+def test_commands_on_a_terminal_of_ascii(
+    command: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     raw, text = ascii_terminal()
     monkeypatch.setattr(sys, "stdout", text)
     assert call(*command) == (2 if command == ["map"] else 0)
@@ -78,7 +89,9 @@ def test_errors_and_notes_on_a_terminal_of_ascii(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("lost", ["stdout", "stderr", "both"])
-def test_nobody_reads_any_more(lost: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nobody_reads_any_more(
+    lost: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     for name in ("stdout", "stderr"):
         if lost in (name, "both"):
             monkeypatch.setattr(sys, name, broken(errno.EPIPE))
@@ -93,7 +106,10 @@ def test_a_full_disk_behind_standard_output_is_one_line(
 ) -> None:
     monkeypatch.setattr(sys, "stdout", broken(errno.ENOSPC))
     assert call("config", "default") == 2
-    assert capsys.readouterr().err == "error: cannot write to standard output: No space left on device\n"
+    assert (
+        capsys.readouterr().err
+        == "error: cannot write to standard output: No space left on device\n"
+    )
     monkeypatch.setattr(sys, "stderr", broken(errno.ENOSPC))
     assert call("config", "default") == 2
 
@@ -128,17 +144,30 @@ def test_a_stream_takes_text_only_and_has_no_way_around_it() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("redirection", "code"),
-    [(">&-", 0), ("2>&-", 0), (">&- 2>&- <&-", 0), ("> /dev/full", 2), ("2> /dev/full", 0), ("2>&1 | head -1", 0)],
+    [
+        (">&-", 0),
+        ("2>&-", 0),
+        (">&- 2>&- <&-", 0),
+        ("> /dev/full", 2),
+        ("2> /dev/full", 0),
+        ("2>&1 | head -1", 0),
+    ],
 )
-def test_a_run_whose_output_goes_nowhere_is_whole(redirection: str, code: int, tmp_path: Path) -> None:
+def test_a_run_whose_output_goes_nowhere_is_whole(
+    redirection: str, code: int, tmp_path: Path
+) -> None:
     """What C libraries print may not land in a file of results that got the number of a closed stream."""
     program = "from spslam.cli.app import main; main()"
     run = f"'{sys.executable}' -c '{program}' run demo-small --extractor orb --max-frames 3 --out '{tmp_path / 'out'}'"
     command = f"set -o pipefail; {run} {redirection}"
-    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
     assert "Exception ignored" not in done.stderr
-    assert {"trajectory.tum", "metrics.json", "map.npz", "log.txt"} <= {p.name for p in (tmp_path / "out").iterdir()}
+    assert {"trajectory.tum", "metrics.json", "map.npz", "log.txt"} <= {
+        p.name for p in (tmp_path / "out").iterdir()
+    }
     lines = (tmp_path / "out" / "log.txt").read_text(encoding="utf-8").splitlines()
     assert all(" spslam." in line for line in lines)

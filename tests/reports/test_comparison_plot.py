@@ -14,7 +14,9 @@ def drawn(monkeypatch, path, comparisons, truth):
 
     figures = []
     original = Figure.savefig
-    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: (figures.append(self), original(self, *a, **k))[1])
+    monkeypatch.setattr(
+        Figure, "savefig", lambda self, *a, **k: (figures.append(self), original(self, *a, **k))[1]
+    )
     plot_comparisons(path, comparisons, truth)
     return figures[0]
 
@@ -26,7 +28,9 @@ def compared(numbered=False):
     return [compare_with(name, each, truth, Conventions()) for name, each in names.items()], truth
 
 
-def test_views_have_equal_axes_units_and_a_legend_with_the_share_beside_the_error(tmp_path, monkeypatch):
+def test_views_have_equal_axes_units_and_a_legend_with_the_share_beside_the_error(
+    tmp_path, monkeypatch
+):
     comparisons, truth = compared()
     figure = drawn(monkeypatch, tmp_path / "all.png", comparisons, truth)
     top, side, errors = figure.axes
@@ -61,7 +65,9 @@ def test_poses_without_times_are_drawn_over_their_numbers(tmp_path, monkeypatch)
 def test_the_truth_is_drawn_while_the_estimates_last(tmp_path, monkeypatch):
     estimate, truth = random_drive(0, 300, numbered=False)
     late = Trajectory(estimate.timestamps, estimate.T_world_cam).select(np.arange(100, 200))
-    top, *_ = drawn(monkeypatch, tmp_path / "a.png", [compare_with("late", late, truth, Conventions())], truth).axes
+    top, *_ = drawn(
+        monkeypatch, tmp_path / "a.png", [compare_with("late", late, truth, Conventions())], truth
+    ).axes
     assert len(top.lines[0].get_xdata()) == pytest.approx(100, abs=4)
 
 

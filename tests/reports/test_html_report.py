@@ -29,7 +29,12 @@ from spslam.slam.tracking import TrackResult, TrackState
 from spslam.trajectory import Trajectory
 
 NOTHING = Observations(
-    0, 0.0, np.zeros((0, 2)), np.zeros((0, 8), np.float32), np.zeros(0, np.float32), *np.zeros((3, 0))
+    0,
+    0.0,
+    np.zeros((0, 2)),
+    np.zeros((0, 8), np.float32),
+    np.zeros(0, np.float32),
+    *np.zeros((3, 0)),
 )
 LOST = range(20, 25)
 EVIL = '</script><script>alert("1")</script> & <b>'
@@ -38,7 +43,10 @@ EVIL = '</script><script>alert("1")</script> & <b>'
 def circle(indices: list[int]) -> Trajectory:
     angle = 0.05 * np.array(indices)
     positions = np.stack([3 * np.cos(angle), 0.1 * angle, 2 * np.sin(angle)], axis=1)
-    return Trajectory(5 + 0.1 * np.array(indices), make_transform(np.tile(np.eye(3), (len(indices), 1, 1)), positions))
+    return Trajectory(
+        5 + 0.1 * np.array(indices),
+        make_transform(np.tile(np.eye(3), (len(indices), 1, 1)), positions),
+    )
 
 
 @dataclass
@@ -52,7 +60,9 @@ class FakeSlam:
 
     def __post_init__(self) -> None:
         self.tracked = [index for index in range(self.count) if index not in LOST]
-        self.statistics = Statistics(keyframes=2, points=5, loops=1, stage_ms={"features": [12.0] * self.count})
+        self.statistics = Statistics(
+            keyframes=2, points=5, loops=1, stage_ms={"features": [12.0] * self.count}
+        )
         self.statistics.losses = [Loss(self.step * 20, 7.0, "dark", f"dark: {EVIL}", len(LOST))]
         self.map = Map(8)
         for row in (0, self.count - 1):
@@ -63,7 +73,9 @@ class FakeSlam:
 
     def trajectory(self, keyframes_only: bool = False) -> Trajectory:
         if keyframes_only:
-            return Trajectory(self.map.keyframes["timestamp"].copy(), self.map.T_world_keyframe.copy())
+            return Trajectory(
+                self.map.keyframes["timestamp"].copy(), self.map.T_world_keyframe.copy()
+            )
         return circle(self.tracked)
 
     def record(self) -> Record:
@@ -72,7 +84,9 @@ class FakeSlam:
             state = TrackState.LOST if index in LOST else TrackState.TRACKING
             pose = None if index in LOST else circle([index]).T_world_cam[0]
             stamp = float(circle([index]).timestamps[0])
-            record.results.append(TrackResult(self.step * index, stamp, state, pose, 100 + index, 300))
+            record.results.append(
+                TrackResult(self.step * index, stamp, state, pose, 100 + index, 300)
+            )
             record.read_ms.append(1.0)
             record.frame_ms.append(20.0)
             record.stage_ms.append({"frame": 20.0, "features": 12.0, "tracking": 3.0})
@@ -136,7 +150,9 @@ def page(
     trajectory, truth = slam.trajectory(), sequence.ground_truth
     evaluation = None if truth is None else evaluate(trajectory, truth, align)
     labels = {"dataset": "fake", "extractor": "orb", "config": "default"}
-    metrics = compute_metrics(sequence, record, trajectory, evaluation, slam.statistics, labels, Scaling("baseline"))
+    metrics = compute_metrics(
+        sequence, record, trajectory, evaluation, slam.statistics, labels, Scaling("baseline")
+    )
     write_report(path / "report.html", slam, record, trajectory, evaluation, metrics, samples or [])
     return Page((path / "report.html").read_text(encoding="utf-8"))
 
@@ -173,7 +189,9 @@ def test_charts_know_every_frame_and_where_the_path_is_interrupted(tmp_path: Pat
     path = data["path"]
     assert path["breaks"] == [19]
     assert path["index"][18:22] == [36, 38, 50, 52]
-    np.testing.assert_allclose(np.transpose(path["xyz"]), FakeSlam().trajectory().positions, atol=1e-4)
+    np.testing.assert_allclose(
+        np.transpose(path["xyz"]), FakeSlam().trajectory().positions, atol=1e-4
+    )
     np.testing.assert_allclose(path["error"], 0, atol=1e-6)
     assert len(data["truth"]["t"]) == 60
     assert data["losses"][0] | {"reason": ""} == {
@@ -183,11 +201,15 @@ def test_charts_know_every_frame_and_where_the_path_is_interrupted(tmp_path: Pat
 
 
 def test_long_runs_are_thinned_out_and_say_so(tmp_path: Path) -> None:
-    made = page(tmp_path, FakeSlam(count=9000), FakeSequence(ground_truth=circle(list(range(9000)))))
+    made = page(
+        tmp_path, FakeSlam(count=9000), FakeSequence(ground_truth=circle(list(range(9000))))
+    )
     data = made.data
     assert any("one frame in 3" in text for text in made.text)
     assert data["frames"]["index"] == list(range(0, 18000, 6))
-    assert len(data["path"]["t"]) == len(data["path"]["error"]) == len(data["path"]["xyz"][0]) == 2999
+    assert (
+        len(data["path"]["t"]) == len(data["path"]["error"]) == len(data["path"]["xyz"][0]) == 2999
+    )
     # The five missing frames still interrupt it, wherever the rows that were kept lie.
     assert len(data["path"]["breaks"]) == 1
     assert (tmp_path / "report.html").stat().st_size < 1_500_000
@@ -233,7 +255,17 @@ def test_a_run_without_a_pose_has_a_page(tmp_path: Path) -> None:
 def test_samples_are_pictures_with_dots(tmp_path: Path) -> None:
     before = np.array([[5.0, 6.0], [np.nan, np.nan]])
     seen = np.array([[7.2, 8.0], [50.0, 40.0]])
-    sample = Sample(3, 5.3, TrackState.LOST, EVIL, b"\xff\xd8jpeg", (64, 48), np.array([[1.0, 2.0]]), seen, before)
+    sample = Sample(
+        3,
+        5.3,
+        TrackState.LOST,
+        EVIL,
+        b"\xff\xd8jpeg",
+        (64, 48),
+        np.array([[1.0, 2.0]]),
+        seen,
+        before,
+    )
     made = page(tmp_path, samples=[sample])
     html = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert 'class="seen" d="M7 8h0M50 40h0"' in html
@@ -244,7 +276,9 @@ def test_samples_are_pictures_with_dots(tmp_path: Path) -> None:
 
 def test_positions_are_those_of_the_aligned_path() -> None:
     slam, truth = FakeSlam(), circle(list(range(60)))
-    moved = Trajectory(truth.timestamps, make_transform(np.eye(3), np.array([5.0, 0, 0])) @ truth.T_world_cam)
+    moved = Trajectory(
+        truth.timestamps, make_transform(np.eye(3), np.array([5.0, 0, 0])) @ truth.T_world_cam
+    )
     evaluation = evaluate(slam.trajectory(), moved, "se3")
     assert isinstance(evaluation, Evaluation)
     data = chart_data(slam, slam.record(), slam.trajectory(), evaluation)

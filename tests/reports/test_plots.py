@@ -22,7 +22,9 @@ def drive(n=60, frame="left camera"):
 
 def noisy(trajectory, sigma=0.05):
     noise = sigma * np.random.default_rng(0).normal(size=(len(trajectory), 6))
-    return Trajectory(trajectory.timestamps, trajectory.T_world_cam @ se3_exp(noise), trajectory.frame)
+    return Trajectory(
+        trajectory.timestamps, trajectory.T_world_cam @ se3_exp(noise), trajectory.frame
+    )
 
 
 def titles_and_axes(monkeypatch, *args, **kwargs):
@@ -31,7 +33,9 @@ def titles_and_axes(monkeypatch, *args, **kwargs):
 
     figures = []
     original = Figure.savefig
-    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: (figures.append(self), original(self, *a, **k))[1])
+    monkeypatch.setattr(
+        Figure, "savefig", lambda self, *a, **k: (figures.append(self), original(self, *a, **k))[1]
+    )
     plot_trajectory(*args, **kwargs)
     return figures[0]
 
@@ -51,7 +55,9 @@ def test_the_picture_is_a_readable_png_of_the_same_bytes_every_time(tmp_path):
 
 def test_the_title_tells_alignment_and_figures(tmp_path, monkeypatch):
     estimate = transform_trajectory(sim3_exp(np.array([1.0, 2, 3, 0, 1, 0, 0.7])), noisy(drive()))
-    figure = titles_and_axes(monkeypatch, tmp_path / "a.png", estimate, drive(), align="sim3", title="kitti 00")
+    figure = titles_and_axes(
+        monkeypatch, tmp_path / "a.png", estimate, drive(), align="sim3", title="kitti 00"
+    )
     text = figure.get_suptitle()
     assert text.startswith("kitti 00\nATE 0.0")
     assert "aligned by Sim(3), scale 0.49" in text
@@ -75,7 +81,9 @@ def test_top_and_side_are_chosen_from_the_cameras_and_not_mirrored(tmp_path, mon
 def test_a_world_with_z_up_is_seen_from_above(tmp_path, monkeypatch):
     T_up_world = np.eye(4)
     T_up_world[:3, :3] = [[1, 0, 0], [0, 0, 1], [0, -1, 0]]
-    figure = titles_and_axes(monkeypatch, tmp_path / "a.png", transform_trajectory(T_up_world, drive()))
+    figure = titles_and_axes(
+        monkeypatch, tmp_path / "a.png", transform_trajectory(T_up_world, drive())
+    )
     top, side = figure.axes
     assert top.get_title(loc="left") == "Top view (x–y)"
     assert not top.yaxis_inverted()
@@ -114,7 +122,9 @@ def test_no_line_is_drawn_across_a_gap_in_time(tmp_path, monkeypatch):
     whole = drive()
     keep = np.r_[0:20, 45:60]
     figure = titles_and_axes(
-        monkeypatch, tmp_path / "a.png", Trajectory(whole.timestamps[keep], whole.T_world_cam[keep], whole.frame)
+        monkeypatch,
+        tmp_path / "a.png",
+        Trajectory(whole.timestamps[keep], whole.T_world_cam[keep], whole.frame),
     )
     line = figure.axes[0].lines[0].get_xdata()
     assert np.isnan(line).sum() == 1
@@ -138,7 +148,9 @@ def test_hardly_any_poses_still_give_a_picture(tmp_path, poses):
     assert cv2.imread(str(tmp_path / "compared.png")) is not None
 
 
-def test_trajectories_that_cannot_be_compared_are_drawn_with_the_reason(tmp_path, monkeypatch, caplog):
+def test_trajectories_that_cannot_be_compared_are_drawn_with_the_reason(
+    tmp_path, monkeypatch, caplog
+):
     other_clock = Trajectory(drive().timestamps + 1e6, drive().T_world_cam)
     with caplog.at_level(logging.WARNING):
         figure = titles_and_axes(monkeypatch, tmp_path / "a.png", drive(), other_clock)
@@ -157,7 +169,9 @@ def read_ply(path):
     header, _, body = data.partition(b"end_header\n")
     lines = header.decode("ascii").splitlines()
     kinds = {"float": "<f4", "uchar": "u1"}
-    fields = [(line.split()[2], kinds[line.split()[1]]) for line in lines if line.startswith("property")]
+    fields = [
+        (line.split()[2], kinds[line.split()[1]]) for line in lines if line.startswith("property")
+    ]
     assert lines[:2] == ["ply", "format binary_little_endian 1.0"]
     vertices = np.frombuffer(body, dtype=fields)
     assert f"element vertex {len(vertices)}" in lines
@@ -169,7 +183,9 @@ def test_ply_holds_points_and_colours(tmp_path):
     points, colors = rng.normal(size=(50, 3)), rng.integers(0, 256, (50, 3)).astype(np.uint8)
     write_ply(tmp_path / "a.ply", points, colors)
     vertices = read_ply(tmp_path / "a.ply")
-    np.testing.assert_allclose(np.stack([vertices[name] for name in "xyz"], axis=1), points, rtol=1e-6)
+    np.testing.assert_allclose(
+        np.stack([vertices[name] for name in "xyz"], axis=1), points, rtol=1e-6
+    )
     assert (np.stack([vertices[name] for name in ("red", "green", "blue")], axis=1) == colors).all()
     write_ply(tmp_path / "b.ply", points)
     assert read_ply(tmp_path / "b.ply").dtype.names == ("x", "y", "z")

@@ -25,7 +25,9 @@ def draw(path: Path, **environment: str) -> bytes:
     """The picture that a fresh process draws."""
     search = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     subprocess.run(
-        [sys.executable, "-c", DRAW, str(path)], check=True, env=os.environ | {"PYTHONPATH": search} | environment
+        [sys.executable, "-c", DRAW, str(path)],
+        check=True,
+        env=os.environ | {"PYTHONPATH": search} | environment,
     )
     return path.read_bytes()
 

@@ -21,7 +21,12 @@ def test_names_are_read_in_any_order() -> None:
     assert parse_outputs(",".join(OUTPUTS)) == OUTPUTS
 
 
-@pytest.mark.parametrize(("text", "found"), [("map,picture", "no output 'picture'"), (" ,", "no name in --outputs")])
+@pytest.mark.parametrize(
+    ("text", "found"), [("map,picture", "no output 'picture'"), (" ,", "no name in --outputs")]
+)
 def test_an_unknown_name_is_refused_with_the_known_ones(text: str, found: str) -> None:
-    with pytest.raises(ConfigError, match=f"^{found}: expected one or several of trajectory, map, .*report, separated"):
+    with pytest.raises(
+        ConfigError,
+        match=f"^{found}: expected one or several of trajectory, map, .*report, separated",
+    ):
         parse_outputs(text)

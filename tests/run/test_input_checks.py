@@ -68,7 +68,9 @@ def test_offsets_are_disparity_and_rows() -> None:
 @pytest.mark.parametrize("scale", [2, 3])
 def test_offsets_are_in_pixels_of_large_images_too(scale: int) -> None:
     def larger(image: np.ndarray) -> np.ndarray:
-        return np.asarray(cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC))
+        return np.asarray(
+            cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+        )
 
     small = pair_offsets(world_frame(0).image, right_of(0))
     large = pair_offsets(larger(world_frame(0).image), np.roll(larger(right_of(0)), 4, axis=0))
@@ -89,13 +91,24 @@ def test_images_without_anything_to_follow_tell_nothing(size: tuple[int, int]) -
         world_frame,
         with_right(lambda image: np.clip(image * 0.5 + 20, 0, 255).astype(np.uint8)),
         with_right(lambda image: np.asarray(cv2.GaussianBlur(image, (0, 0), 1.5))),
-        lambda i: replace(world_frame(i), image=world_frame(i).image // 85, image_right=right_of(i) // 85),
+        lambda i: replace(
+            world_frame(i), image=world_frame(i).image // 85, image_right=right_of(i) // 85
+        ),
         lambda i: replace(world_frame(i), image=np.full((240, 320), 128, np.uint8)),
         lambda i: world_frame(0),
         lambda i: swapped(i) if i == 3 else world_frame(i),
         lambda i: replace(world_frame(i), image_right=None),
     ],
-    ids=["valid", "darker", "blurred", "nearly flat", "flat left", "still", "one swapped pair", "mono"],
+    ids=[
+        "valid",
+        "darker",
+        "blurred",
+        "nearly flat",
+        "flat left",
+        "still",
+        "one swapped pair",
+        "mono",
+    ],
 )
 def test_nothing_is_said_of_pairs_that_are_right_or_tell_nothing(change: Change) -> None:
     assert causes(change) == []
@@ -108,7 +121,10 @@ def test_nothing_is_said_of_pairs_that_are_right_or_tell_nothing(change: Change)
 )
 def test_right_images_that_show_something_else_are_told(change: Change, grey: int) -> None:
     (cause,) = causes(with_right(lambda image: np.ascontiguousarray(change(image))))
-    assert f"points of the first 5 left images are found in the right ones (mean grey level {grey} of 255)" in cause
+    assert (
+        f"points of the first 5 left images are found in the right ones (mean grey level {grey} of 255)"
+        in cause
+    )
 
 
 @pytest.mark.parametrize("path", ["kitti", "euroc/V1_01_easy_still", "euroc/V1_01_easy_keyframes"])
@@ -124,7 +140,8 @@ def test_nothing_is_said_of_real_pairs(test_data: Path, path: str) -> None:
 @pytest.mark.parametrize("frames", [3, 4, 41])
 def test_swapped_sides_end_the_run(frames: int) -> None:
     with pytest.raises(
-        InputError, match=r"images are swapped: (\d+) of \1 matches of .* negative disparity \(median -"
+        InputError,
+        match=r"images are swapped: (\d+) of \1 matches of .* negative disparity \(median -",
     ):
         causes(swapped, frames)
 
@@ -134,10 +151,15 @@ def test_two_swapped_pairs_are_too_few() -> None:
 
 
 @pytest.mark.parametrize("rows", [1, 2, 4, -3])
-def test_rows_that_are_off_are_told_with_their_number(rows: int, caplog: pytest.LogCaptureFixture) -> None:
+def test_rows_that_are_off_are_told_with_their_number(
+    rows: int, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.WARNING):
         (cause,) = causes(shifted(rows))
-    assert f"lie {abs(rows):.1f} px apart in rows" in cause and "not rectified with this calibration" in cause
+    assert (
+        f"lie {abs(rows):.1f} px apart in rows" in cause
+        and "not rectified with this calibration" in cause
+    )
     assert [record.getMessage() for record in caplog.records] == [cause]
 
 
@@ -150,7 +172,9 @@ def test_a_turned_right_camera_is_not_rectified() -> None:
     assert "apart in rows" in causes(turned(2.0))[0]
 
 
-@pytest.mark.parametrize(("frames", "when"), [(1, "1 frame later"), (-1, "1 frame earlier"), (2, "2 frames later")])
+@pytest.mark.parametrize(
+    ("frames", "when"), [(1, "1 frame later"), (-1, "1 frame earlier"), (2, "2 frames later")]
+)
 def test_right_images_of_another_frame_are_told(frames: int, when: str) -> None:
     (cause,) = causes(late(frames))
     assert f"right images fit the left ones of {when} (rows 0.0 px apart instead of" in cause
@@ -179,12 +203,48 @@ LIMITS = DepthConfig(min_m=0.3, max_m=8.0)
         (0.8, 2.5, 0.9, 1000.0, ""),
         (0.8, 9.0, 0.4, 1000.0, ""),
         (0.1, 2.5, 1.0, None, ""),
-        (0.8, 2500.0, 0.0, 1.0, "median depth 2,500 m, depth.max_m is 8: is depth_scale 1000 instead of 1?"),
-        (0.8, 10.0, 0.0, 1000.0, "median depth 10 m, depth.max_m is 8: is depth_scale 5000 or 10000 instead of 1000?"),
-        (0.8, 0.0025, 0.0, 1e6, "median depth 0.0025 m, depth.min_m is 0.3: is depth_scale 1000 instead of 1e+06?"),
-        (0.8, 0.0025, 0.0, 1000.0, "median depth 0.0025 m, depth.min_m is 0.3: is depth_scale 1 instead of 1000?"),
-        (0.8, 2500.0, 0.0, None, "median depth 2,500 m, depth.max_m is 8: depths are about 1,250 times too large"),
-        (0.0, 0.0, 0.0, 1000.0, "the first depth images are empty: 0.0 % of their pixels have a depth"),
+        (
+            0.8,
+            2500.0,
+            0.0,
+            1.0,
+            "median depth 2,500 m, depth.max_m is 8: is depth_scale 1000 instead of 1?",
+        ),
+        (
+            0.8,
+            10.0,
+            0.0,
+            1000.0,
+            "median depth 10 m, depth.max_m is 8: is depth_scale 5000 or 10000 instead of 1000?",
+        ),
+        (
+            0.8,
+            0.0025,
+            0.0,
+            1e6,
+            "median depth 0.0025 m, depth.min_m is 0.3: is depth_scale 1000 instead of 1e+06?",
+        ),
+        (
+            0.8,
+            0.0025,
+            0.0,
+            1000.0,
+            "median depth 0.0025 m, depth.min_m is 0.3: is depth_scale 1 instead of 1000?",
+        ),
+        (
+            0.8,
+            2500.0,
+            0.0,
+            None,
+            "median depth 2,500 m, depth.max_m is 8: depths are about 1,250 times too large",
+        ),
+        (
+            0.0,
+            0.0,
+            0.0,
+            1000.0,
+            "the first depth images are empty: 0.0 % of their pixels have a depth",
+        ),
     ],
 )
 def test_depth_and_the_scale_that_would_fit(
@@ -204,7 +264,8 @@ def test_depth_that_is_in_range_in_part_only() -> None:
 
 
 @pytest.mark.parametrize(
-    ("factor", "expected"), [(1.0, None), (1000.0, "median depth 3,1"), (1e-3, "median depth 0.0031"), (0.0, "empty")]
+    ("factor", "expected"),
+    [(1.0, None), (1000.0, "median depth 3,1"), (1e-3, "median depth 0.0031"), (0.0, "empty")],
 )
 def test_depth_of_the_first_frames(factor: float, expected: str | None) -> None:
     def frame(index: int) -> Frame:
@@ -237,12 +298,16 @@ def test_a_run_of_swapped_pairs_ends_in_one_line_and_leaves_nothing(
     assert not (folder / "out").exists()
 
 
-def test_a_run_without_depth_in_range_names_the_scale(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_without_depth_in_range_names_the_scale(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = write_world(tmp_path / "w", "rgbd", 6, depth_scale=1.0)
     code, told = run(folder, capsys)
     assert code == 2
     assert told[0].startswith("note: median depth 3,1")
-    assert "error: " in told[-1] and "depth.max_m is 8: is depth_scale 1000 instead of 1?" in told[-1]
+    assert (
+        "error: " in told[-1] and "depth.max_m is 8: is depth_scale 1000 instead of 1?" in told[-1]
+    )
 
 
 def test_depth_of_another_size_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -252,9 +317,14 @@ def test_depth_of_another_size_says_so(tmp_path: Path, capsys: pytest.CaptureFix
     assert "depth image depth/000000.png: expected 320x240 pixels, found 160x120" in told[-1]
 
 
-def test_right_images_of_another_size_say_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_right_images_of_another_size_say_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = write_world(tmp_path / "w", "stereo", 3, right=lambda i: right_of(i)[::2, ::2])
-    assert "right image right/000000.png: expected 320x240 pixels, found 160x120" in run(folder, capsys)[1][-1]
+    assert (
+        "right image right/000000.png: expected 320x240 pixels, found 160x120"
+        in run(folder, capsys)[1][-1]
+    )
 
 
 NORMAL_ERROR_M = 0.005
@@ -263,14 +333,26 @@ NORMAL_ERROR_M = 0.005
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("sensor", "shape"),
-    [("mono", bits(10)), ("stereo", bits(12)), ("rgbd", band(20000, 23000)), ("mono", band(7000, 8500))],
+    [
+        ("mono", bits(10)),
+        ("stereo", bits(12)),
+        ("rgbd", band(20000, 23000)),
+        ("mono", band(7000, 8500)),
+    ],
     ids=["10 bits", "12 bits", "thermal", "thermal mono"],
 )
 def test_runs_on_16_bit_images_are_as_right_as_on_8(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], sensor: str, shape: Callable[[np.ndarray], np.ndarray]
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    sensor: str,
+    shape: Callable[[np.ndarray], np.ndarray],
 ) -> None:
     folder = write_world(
-        tmp_path / "w", sensor, 60, lambda i: shape(world_frame(i).image), lambda i: shape(right_of(i))
+        tmp_path / "w",
+        sensor,
+        60,
+        lambda i: shape(world_frame(i).image),
+        lambda i: shape(right_of(i)),
     )
     code, told = run(folder, capsys)
     assert code == 0 and len(told) == 1 and "16-bit images hold values" in told[0]
@@ -278,7 +360,9 @@ def test_runs_on_16_bit_images_are_as_right_as_on_8(
 
 
 @pytest.mark.slow
-def test_a_run_leaves_saturated_depth_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_leaves_saturated_depth_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     def saturated(index: int) -> np.ndarray:
         depth = np.rint(world_depth(index) * 10000.0).astype(np.uint16)
         depth[60:130, 100:220] = depth[::7, ::5] = 65535

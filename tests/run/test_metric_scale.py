@@ -11,14 +11,23 @@ from spslam import geometry
 from spslam.errors import ConfigError, ScaleError
 from spslam.map.map import Map
 from spslam.run.ground_plane import find_ground, ground_heights
-from spslam.run.metric_scale import CameraHeight, KnownDistance, TrueDistance, check_scale, estimate_scale, parse_scale
+from spslam.run.metric_scale import (
+    CameraHeight,
+    KnownDistance,
+    TrueDistance,
+    check_scale,
+    estimate_scale,
+    parse_scale,
+)
 from spslam.trajectory import Trajectory
 
 TILT, STEP = np.radians(20.0), np.radians(4.0)
 DOWN = np.array([0.0, 1.0, 0.0])
 
 
-def ground_points(rng: np.random.Generator, normal: np.ndarray, height: float, count: int, reach: float) -> np.ndarray:
+def ground_points(
+    rng: np.random.Generator, normal: np.ndarray, height: float, count: int, reach: float
+) -> np.ndarray:
     """Points (count, 3) on a plane around the foot of a camera at the origin, off it by a hundredth of its height."""
     axes = np.linalg.svd(normal[None])[2][1:]
     along = rng.uniform(-reach, reach, (count, 2)) @ axes
@@ -28,7 +37,9 @@ def ground_points(rng: np.random.Generator, normal: np.ndarray, height: float, c
 def walls(rng: np.random.Generator, bottom: float, count: int) -> np.ndarray:
     """Points (count, 3) of two walls beside a road along z, from `bottom` (y down) upwards."""
     x = rng.choice([-4.0, 4.0], count) + 0.05 * rng.normal(size=count)
-    return np.stack([x, rng.uniform(bottom - 5.0, bottom, count), rng.uniform(-15, 15, count)], axis=1)
+    return np.stack(
+        [x, rng.uniform(bottom - 5.0, bottom, count), rng.uniform(-15, 15, count)], axis=1
+    )
 
 
 def tilted(degrees: float, axis: tuple[float, float, float]) -> np.ndarray:
@@ -36,12 +47,18 @@ def tilted(degrees: float, axis: tuple[float, float, float]) -> np.ndarray:
 
 
 @pytest.mark.parametrize("scale", [0.05, 1.0, 30.0])
-@pytest.mark.parametrize(("degrees", "axis"), [(0, (1, 0, 0)), (7, (1, 0, 0)), (12, (0, 0, 1)), (-15, (0.6, 0.0, 0.8))])
-def test_finds_a_tilted_ground_among_clutter(degrees: float, axis: tuple[float, float, float], scale: float) -> None:
+@pytest.mark.parametrize(
+    ("degrees", "axis"), [(0, (1, 0, 0)), (7, (1, 0, 0)), (12, (0, 0, 1)), (-15, (0.6, 0.0, 0.8))]
+)
+def test_finds_a_tilted_ground_among_clutter(
+    degrees: float, axis: tuple[float, float, float], scale: float
+) -> None:
     rng = np.random.default_rng(1)
     normal = tilted(degrees, axis)
     outliers = rng.uniform((-8, -4, -15), (8, 1.2, 15), (200, 3))
-    points = np.concatenate([ground_points(rng, normal, 1.6, 90, 6.0), walls(rng, 1.0, 400), outliers])
+    points = np.concatenate(
+        [ground_points(rng, normal, 1.6, 90, 6.0), walls(rng, 1.0, 400), outliers]
+    )
     plane = find_ground(points * scale, DOWN, TILT, STEP)
     assert plane is not None
     assert plane.height == pytest.approx(1.6 * scale, rel=0.01)
@@ -50,7 +67,10 @@ def test_finds_a_tilted_ground_among_clutter(degrees: float, axis: tuple[float, 
 
 def test_a_ground_that_is_tilted_too_much_is_none() -> None:
     rng = np.random.default_rng(2)
-    assert find_ground(ground_points(rng, tilted(40, (1, 0, 0)), 1.6, 200, 6.0), DOWN, TILT, STEP) is None
+    assert (
+        find_ground(ground_points(rng, tilted(40, (1, 0, 0)), 1.6, 200, 6.0), DOWN, TILT, STEP)
+        is None
+    )
 
 
 def test_what_ends_without_a_ground_is_none() -> None:
@@ -64,7 +84,9 @@ def test_what_ends_without_a_ground_is_none() -> None:
 def test_a_line_of_points_does_not_fix_a_plane() -> None:
     rng = np.random.default_rng(4)
     z = rng.uniform(-6, 6, 200)
-    kerb = np.stack([np.full(200, 3.0), np.full(200, 1.6), z], axis=1) + 0.01 * rng.normal(size=(200, 3))
+    kerb = np.stack([np.full(200, 3.0), np.full(200, 1.6), z], axis=1) + 0.01 * rng.normal(
+        size=(200, 3)
+    )
     assert find_ground(kerb, DOWN, TILT, STEP) is None
 
 
@@ -90,9 +112,14 @@ def test_heights_of_a_street(landmarks, slope: float) -> None:
     assert len(found.heights) >= 20
     assert found.median == pytest.approx(0.07 * np.cos(np.arctan(slope)), rel=0.01)
     assert found.spread < 0.02
-    scale = estimate_scale(CameraHeight(1.65), slam_map, 0, Trajectory(np.zeros(0), np.zeros((0, 4, 4))), {})
+    scale = estimate_scale(
+        CameraHeight(1.65), slam_map, 0, Trajectory(np.zeros(0), np.zeros((0, 4, 4))), {}
+    )
     assert scale.factor == pytest.approx(1.65 / found.median)
-    assert scale.description == f"camera height 1.65 m over the ground of {len(found.heights)} of 25 key frames"
+    assert (
+        scale.description
+        == f"camera height 1.65 m over the ground of {len(found.heights)} of 25 key frames"
+    )
 
 
 def test_without_a_ground_the_height_is_refused(landmarks) -> None:
@@ -171,7 +198,9 @@ def test_what_cannot_be_done_is_refused_before_the_run() -> None:
     check_scale(KnownDistance(10, 30, 1.0), mono, range(10, 40, 5))
     with pytest.raises(ConfigError, match="found stereo"):
         check_scale(CameraHeight(1.0), SimpleNamespace(sensor="stereo"), range(100))
-    with pytest.raises(ConfigError, match="frame 12 is not read; expected two of 10 to 35, every 5th"):
+    with pytest.raises(
+        ConfigError, match="frame 12 is not read; expected two of 10 to 35, every 5th"
+    ):
         check_scale(KnownDistance(10, 12, 1.0), mono, range(10, 40, 5))
     with pytest.raises(ConfigError, match="walk has none"):
         check_scale(TrueDistance(1, 2), mono, range(100))

@@ -48,7 +48,9 @@ for number in range(10**9):
 
 def started(code: str, *arguments: str) -> subprocess.Popen[str]:
     """A process that runs `code` and has said that it is ready."""
-    process = subprocess.Popen([sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE, text=True
+    )
     assert process.stdout is not None and process.stdout.readline() == "ready\n"
     return process
 
@@ -73,7 +75,9 @@ def content(name: str, text: str) -> str:
 
 
 def assert_run(folder: Path, text: str) -> None:
-    assert {path.name: path.read_text() for path in folder.iterdir()} == {name: content(name, text) for name in FILES}
+    assert {path.name: path.read_text() for path in folder.iterdir()} == {
+        name: content(name, text) for name in FILES
+    }
 
 
 def hidden(folder: Path) -> list[str]:
@@ -81,7 +85,9 @@ def hidden(folder: Path) -> list[str]:
 
 
 @linux
-def test_what_a_killed_run_left_is_removed_by_the_next_and_a_live_one_is_left_alone(tmp_path: Path) -> None:
+def test_what_a_killed_run_left_is_removed_by_the_next_and_a_live_one_is_left_alone(
+    tmp_path: Path,
+) -> None:
     dead, live = started(_BEGUN, str(tmp_path / "dead")), started(_BEGUN, str(tmp_path / "live"))
     try:
         killed(dead)
@@ -114,7 +120,9 @@ def test_what_was_killed_before_it_was_marked_goes_later(tmp_path: Path) -> None
 
 
 @linux
-def test_a_folder_of_another_machine_is_left_alone_unless_it_was_this_one_and_long_ago(tmp_path: Path) -> None:
+def test_a_folder_of_another_machine_is_left_alone_unless_it_was_this_one_and_long_ago(
+    tmp_path: Path,
+) -> None:
     folders = {}
     for name, host in (("other", "elsewhere"), ("here", os.uname().nodename)):
         folders[name] = tmp_path / f".{name}.abc.partial"
@@ -147,7 +155,9 @@ def test_killed_while_publishing_a_whole_run_is_visible(how: str, tmp_path: Path
         assert {path.name for path in out.iterdir()} - {OWNER} == set(FILES)
     OutputFolder(out).discard()
     # Who is killed between making a folder and saying in it whose it is leaves one that is removed later.
-    assert {path.name for name in hidden(tmp_path) for path in (tmp_path / name).iterdir()} <= {OWNER}
+    assert {path.name for name in hidden(tmp_path) for path in (tmp_path / name).iterdir()} <= {
+        OWNER
+    }
 
 
 @linux
@@ -165,7 +175,9 @@ def test_a_kill_between_two_steps_is_mended_by_the_next_run(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("at_once", [True, False])
-def test_an_earlier_run_is_replaced(at_once: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_earlier_run_is_replaced(
+    at_once: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if not at_once:
         monkeypatch.setattr(output_module, "exchange", lambda first, second: False)
     write_run(tmp_path / "out", "earlier")
@@ -179,7 +191,9 @@ def test_an_earlier_run_is_replaced(at_once: bool, tmp_path: Path, monkeypatch: 
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-def test_results_that_find_their_place_taken_are_kept_where_they_are_said_to_be(tmp_path: Path) -> None:
+def test_results_that_find_their_place_taken_are_kept_where_they_are_said_to_be(
+    tmp_path: Path,
+) -> None:
     output = OutputFolder(tmp_path / "out")
     write_run(output.partial, "new")
     (tmp_path / "out").mkdir()
@@ -202,13 +216,21 @@ def test_a_name_that_another_run_took_meanwhile_is_counted_up(tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     "metrics",
-    ["", "0.5\n", "[" * 100_000, '{"accuracy": 0.93, "version": "1.2"}', '{"sequence": "x", "sensor": "mono"}'],
+    [
+        "",
+        "0.5\n",
+        "[" * 100_000,
+        '{"accuracy": 0.93, "version": "1.2"}',
+        '{"sequence": "x", "sensor": "mono"}',
+    ],
 )
 def test_what_another_program_calls_metrics_is_no_run(tmp_path: Path, metrics: str) -> None:
     out = tmp_path / "out"
     write_run(out, "mine")
     (out / "metrics.json").write_text(metrics)
-    with pytest.raises(OutputError, match=r"something else than an earlier run \(.*metrics.json.*left alone") as caught:
+    with pytest.raises(
+        OutputError, match=r"something else than an earlier run \(.*metrics.json.*left alone"
+    ) as caught:
         OutputFolder(out)
     assert "\n" not in str(caught.value)
     assert (out / "metrics.json").read_text() == metrics
@@ -223,7 +245,9 @@ def test_metrics_too_large_to_be_ours_are_not_read(tmp_path: Path) -> None:
         OutputFolder(tmp_path / "out")
 
 
-def test_a_mount_point_is_refused_before_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mount_point_is_refused_before_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "out").mkdir()
     monkeypatch.setattr(os.path, "ismount", lambda path: Path(path) == tmp_path / "out")
     with pytest.raises(OutputError, match="mount point"):

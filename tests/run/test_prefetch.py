@@ -27,7 +27,9 @@ class Frames:
             self.read.append(index)
             if index == self.fails_at:
                 raise FrameError("the disk is gone")
-            yield Frame(index, self.period_s * index, CAMERA, np.full((6, 8), index % 256, np.uint8))
+            yield Frame(
+                index, self.period_s * index, CAMERA, np.full((6, 8), index % 256, np.uint8)
+            )
 
 
 class Clock:
@@ -185,7 +187,9 @@ def test_threads_stay_near_and_end_with_the_block() -> None:
 def test_nobody_waits_in_real_time_when_there_is_time(clock: Clock) -> None:
     dropped: list[int] = []
     seen = []
-    with prepared(Frames(8, period_s=0.05), index_of, lambda frame: dropped.append(frame.index)) as items:
+    with prepared(
+        Frames(8, period_s=0.05), index_of, lambda frame: dropped.append(frame.index)
+    ) as items:
         for item in items:
             seen.append((item.frame.index, clock.now))
             if len(seen) < 8:
@@ -200,14 +204,18 @@ def test_late_frames_are_dropped_and_counted(clock: Clock) -> None:
     """Each frame takes as long as five of them last: the newest is tracked each time."""
     dropped: list[int] = []
     seen = []
-    with prepared(Frames(40, period_s=0.02), index_of, lambda frame: dropped.append(frame.index)) as items:
+    with prepared(
+        Frames(40, period_s=0.02), index_of, lambda frame: dropped.append(frame.index)
+    ) as items:
         for item in items:
             seen.append(item.frame.index)
             if seen[-1] == 39:
                 continue
             clock.advance(0.1)
             came = min(seen[-1] + 5, 39)
-            assert wait_for(lambda: len(dropped) == came - len(seen)), "all but the newest are dropped"  # noqa: B023
+            assert wait_for(lambda: len(dropped) == came - len(seen)), (
+                "all but the newest are dropped"
+            )  # noqa: B023
     assert seen == [0, 5, 10, 15, 20, 25, 30, 35, 39]
     assert sorted(seen + dropped) == list(range(40)), "every frame is tracked or dropped, once"
 
@@ -219,7 +227,9 @@ def test_what_is_late_in_features_is_dropped_too() -> None:
         time.sleep(0.05)
         return 0
 
-    with prepared(Frames(20, period_s=0.01), slow, lambda frame: dropped.append(frame.index)) as items:
+    with prepared(
+        Frames(20, period_s=0.01), slow, lambda frame: dropped.append(frame.index)
+    ) as items:
         seen = [item.frame.index for item in items]
     assert sorted(seen + dropped) == list(range(20))
     assert len(dropped) >= 10

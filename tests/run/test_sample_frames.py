@@ -19,10 +19,17 @@ NOTHING = Sighting(np.zeros((0, 2)), np.zeros(0, dtype=np.int64))
 
 
 def look(
-    samples: FrameSamples, index: int, state: TrackState = TrackState.TRACKING, sighting: Sighting = NOTHING
+    samples: FrameSamples,
+    index: int,
+    state: TrackState = TrackState.TRACKING,
+    sighting: Sighting = NOTHING,
 ) -> None:
     frame = Frame(index, 0.1 * index, LENS, np.full((600, 800), index % 256, dtype=np.uint8))
-    samples.update(SimpleNamespace(sighting=sighting), frame, TrackResult(index, frame.timestamp, state, reason="why"))
+    samples.update(
+        SimpleNamespace(sighting=sighting),
+        frame,
+        TrackResult(index, frame.timestamp, state, reason="why"),
+    )
 
 
 @pytest.mark.parametrize("count", [0, 1, 5, 6, 7, 12, 13, 100, 1000])
@@ -60,7 +67,10 @@ def test_points_are_where_the_lens_put_them_with_their_way_since_the_frame_befor
     np.testing.assert_allclose(sample.seen, LENS.distort(now[[0, 2]]))
     np.testing.assert_allclose(sample.before, [[np.nan, np.nan], LENS.distort(before[[0]])[0]])
     assert sample.size == (800, 600)
-    assert cv2.imdecode(np.frombuffer(sample.jpeg, np.uint8), cv2.IMREAD_UNCHANGED).shape == (480, 640)
+    assert cv2.imdecode(np.frombuffer(sample.jpeg, np.uint8), cv2.IMREAD_UNCHANGED).shape == (
+        480,
+        640,
+    )
 
 
 def test_several_look_at_the_same_run() -> None:

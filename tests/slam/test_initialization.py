@@ -66,7 +66,9 @@ def test_depth_starts_with_the_points_it_knows(scene) -> None:
 
 def test_a_rolling_shutter_waits_for_the_motion(scene) -> None:
     motion = scene.pose(0.03, yaw=0.02)
-    delays = {i: 1e-9 * np.ones(len(scene.observe(pose, i))) for i, pose in enumerate((np.eye(4), motion))}
+    delays = {
+        i: 1e-9 * np.ones(len(scene.observe(pose, i))) for i, pose in enumerate((np.eye(4), motion))
+    }
     first, second = (
         replace(scene.observe(pose, i, noise_px=NOISE_PX), delays=delays[i])
         for i, pose in enumerate((np.eye(4), motion))
@@ -83,21 +85,30 @@ def test_a_rolling_shutter_waits_for_the_motion(scene) -> None:
 
 
 def test_a_rolling_shutter_takes_no_motion_from_long_ago(scene) -> None:
-    observations = replace(scene.observe(np.eye(4)), delays=np.full(len(scene.observe(np.eye(4))), 1e-9))
+    observations = replace(
+        scene.observe(np.eye(4)), delays=np.full(len(scene.observe(np.eye(4))), 1e-9)
+    )
     start, slam_map = from_depth(), Map(32)
     for seconds in (0.0, 0.6, 1.2):
-        assert "waits" in str(start.start(slam_map, scene.camera, replace(observations, timestamp=seconds)))
+        assert "waits" in str(
+            start.start(slam_map, scene.camera, replace(observations, timestamp=seconds))
+        )
     assert len(slam_map.keyframes) == 0
-    elsewhere = replace(observations, timestamp=1.3, descriptors=observations.descriptors[::-1].copy())
+    elsewhere = replace(
+        observations, timestamp=1.3, descriptors=observations.descriptors[::-1].copy()
+    )
     started = start.start(slam_map, scene.camera, elsewhere)
-    assert isinstance(started, Started) and started.tracked is None, "taken as it is: waiting longer tells no more"
+    assert isinstance(started, Started) and started.tracked is None, (
+        "taken as it is: waiting longer tells no more"
+    )
     assert [before.timestamp for before in started.before] == [1.2]
     assert slam_map.keyframes["timestamp"].tolist() == [1.3]
 
 
 def test_a_rolling_shutter_that_is_not_found_again_leaves_no_first_map(scene) -> None:
     observations = [
-        replace(scene.observe(np.eye(4), i), delays=np.ones(len(scene.observe(np.eye(4), i)))) for i in (0, 1)
+        replace(scene.observe(np.eye(4), i), delays=np.ones(len(scene.observe(np.eye(4), i))))
+        for i in (0, 1)
     ]
 
     class Once(Tracker):
@@ -107,7 +118,9 @@ def test_a_rolling_shutter_that_is_not_found_again_leaves_no_first_map(scene) ->
             self.calls += 1
             return super().track(*where) if self.calls == 1 else None
 
-    start = DepthInitializer(config(), Once(config(), DescriptorMatcher(), PnPSolver(NOISE_PX), 0.7))
+    start = DepthInitializer(
+        config(), Once(config(), DescriptorMatcher(), PnPSolver(NOISE_PX), 0.7)
+    )
     slam_map = Map(32)
     start.start(slam_map, scene.camera, observations[0])
     started = start.start(slam_map, scene.camera, observations[1])
@@ -129,7 +142,9 @@ def test_too_little_depth_is_refused_with_its_numbers(scene) -> None:
 # -- two views -----------------------------------------------------------------------------------------------
 
 
-def start_all(initializer: TwoViewInitializer, scene, poses: list[np.ndarray]) -> tuple[Map, list[Started | str]]:
+def start_all(
+    initializer: TwoViewInitializer, scene, poses: list[np.ndarray]
+) -> tuple[Map, list[Started | str]]:
     slam_map = Map(32)
     answers: list[Started | str] = []
     for index, pose in enumerate(poses):
@@ -159,13 +174,19 @@ def test_two_views_make_a_map_up_to_scale(scene) -> None:
     linked = slam_map.observations["point"]
     for point in slam_map.points["id"][::20]:
         assert len(set(labels[linked == point])) == 1
-    alignment = geometry.umeyama(slam_map.positions, scene.points[_landmark_of(slam_map, labels)], with_scale=True)
+    alignment = geometry.umeyama(
+        slam_map.positions, scene.points[_landmark_of(slam_map, labels)], with_scale=True
+    )
     error = np.linalg.norm(
-        geometry.apply(alignment, slam_map.positions) - scene.points[_landmark_of(slam_map, labels)], axis=1
+        geometry.apply(alignment, slam_map.positions)
+        - scene.points[_landmark_of(slam_map, labels)],
+        axis=1,
     )
     assert np.median(error) < 0.05
     in_truth = geometry.apply(alignment, slam_map.T_world_keyframe[:, :3, 3])
-    assert in_truth == pytest.approx(np.array([pose[:3, 3] for pose in (poses[0], poses[3])]), abs=0.05)
+    assert in_truth == pytest.approx(
+        np.array([pose[:3, 3] for pose in (poses[0], poses[3])]), abs=0.05
+    )
 
 
 class Undecided(EpipolarSolver):
@@ -187,9 +208,15 @@ def test_a_first_view_that_tells_no_motion_gives_way_to_a_later_one(scene) -> No
 
 
 @pytest.mark.parametrize("settings", [{"max_refused": 8}, {"min_waiting": 10}])
-def test_a_first_view_gives_way_when_the_configuration_says(scene, settings: dict[str, int]) -> None:
-    initializer = TwoViewInitializer(config(**settings), DescriptorMatcher(), Undecided(NOISE_PX), 0.7)
-    slam_map, answers = start_all(initializer, scene, [scene.pose(0.13 * i, 0.012 * i) for i in range(16)])
+def test_a_first_view_gives_way_when_the_configuration_says(
+    scene, settings: dict[str, int]
+) -> None:
+    initializer = TwoViewInitializer(
+        config(**settings), DescriptorMatcher(), Undecided(NOISE_PX), 0.7
+    )
+    slam_map, answers = start_all(
+        initializer, scene, [scene.pose(0.13 * i, 0.012 * i) for i in range(16)]
+    )
     assert isinstance(answers[-1], Started)
     assert slam_map.keyframes["frame"].tolist()[0] == 5, "half of the ten frames that waited then"
 
@@ -199,11 +226,15 @@ def test_what_no_map_may_hold_leaves_the_frames_that_wait(scene) -> None:
     initializer, slam_map = two_views(), Map(32)
     start_all(initializer, scene, [scene.pose(), scene.pose(0.02)])
     initializer.leave_out(lambda observations: observations.pixels[:, 1] > 300)
-    observations = scene.observe(scene.pose(0.5, 0.05, 0.1, -0.05), 2, depth=False, noise_px=NOISE_PX)
+    observations = scene.observe(
+        scene.pose(0.5, 0.05, 0.1, -0.05), 2, depth=False, noise_px=NOISE_PX
+    )
     started = initializer.start(slam_map, scene.mono, observations)
     assert isinstance(started, Started)
     assert [(o.index, bool((o.pixels[:, 1] <= 300).all())) for o in started.between] == [(1, True)]
-    first = slam_map.observations["pixel"][slam_map.observation_rows(int(slam_map.keyframes["id"][0]))]
+    first = slam_map.observations["pixel"][
+        slam_map.observation_rows(int(slam_map.keyframes["id"][0]))
+    ]
     assert len(first) > 80 and (first[:, 1] <= 300).all()
 
 
@@ -219,7 +250,10 @@ def moving_box(share: float) -> tuple[Observations, Observations, np.ndarray]:
     which points are on the box, over such a share of the image."""
     camera, rng = Camera(640, 480, 400.0, 400.0, 319.5, 239.5), np.random.default_rng(3)
     right = 20.0 + 600.0 * share
-    wall, box = rng.uniform((0, 0), (640, 480), (400, 2)), rng.uniform((20, 0), (right, 480), (400, 2))
+    wall, box = (
+        rng.uniform((0, 0), (640, 480), (400, 2)),
+        rng.uniform((20, 0), (right, 480), (400, 2)),
+    )
     wall = wall[(wall[:, 0] < 20) | (wall[:, 0] > right)]
     depth = np.append(2.0 + 6.0 * wall[:, 0] / 640, 1.0 + 0.3 * rng.random(400))
     first, on_box = np.concatenate([wall, box]), np.arange(len(wall) + 400) >= len(wall)
@@ -274,7 +308,9 @@ def test_a_lost_first_view_is_renewed_and_its_frames_are_kept(scene) -> None:
     """After a turn by 180 degrees nothing matches: that frame is the next first view."""
     scene.points[200:, 2] *= -1.0
     back = [scene.pose(0.0, yaw=np.pi), scene.pose(0.5, yaw=np.pi)]
-    slam_map, answers = start_all(two_views(min_points=50), scene, [scene.pose(), scene.pose(0.01), *back])
+    slam_map, answers = start_all(
+        two_views(min_points=50), scene, [scene.pose(), scene.pose(0.01), *back]
+    )
     assert isinstance(answers[2], str)
     assert "matches with the first view, 50 needed" in answers[2]
     started = answers[3]
@@ -289,7 +325,9 @@ def test_waiting_ends_after_a_number_of_frames(scene) -> None:
     _, answers = start_all(initializer, scene, [scene.pose(0.01 * i) for i in range(8)])
     assert [i for i, answer in enumerate(answers) if answer == "first view"] == [0, 3, 6]
     slam_map = Map(32)
-    started = initializer.start(slam_map, scene.mono, scene.observe(scene.pose(0.6), 8, depth=False))
+    started = initializer.start(
+        slam_map, scene.mono, scene.observe(scene.pose(0.6), 8, depth=False)
+    )
     assert isinstance(started, Started)
     assert [o.index for o in started.before] == [3, 4, 5], "no more than the stated number is kept"
     assert [o.index for o in started.between] == [7]
@@ -301,23 +339,49 @@ def test_frames_without_key_points_are_no_view(scene) -> None:
     empty = cut(scene.observe(np.eye(4), depth=False), 0)
     slam_map = Map(32)
     for _ in range(2):
-        assert initializer.start(slam_map, scene.mono, empty) == "0 key points in the image, 80 are needed"
-    assert initializer.start(slam_map, scene.mono, scene.observe(np.eye(4), 1, depth=False)) == "first view"
-    started = initializer.start(slam_map, scene.mono, scene.observe(scene.pose(0.6), 2, depth=False))
+        assert (
+            initializer.start(slam_map, scene.mono, empty)
+            == "0 key points in the image, 80 are needed"
+        )
+    assert (
+        initializer.start(slam_map, scene.mono, scene.observe(np.eye(4), 1, depth=False))
+        == "first view"
+    )
+    started = initializer.start(
+        slam_map, scene.mono, scene.observe(scene.pose(0.6), 2, depth=False)
+    )
     assert isinstance(started, Started)
     assert len(started.before) == 2, "they may still find their pose"
 
 
 def covered(observations: Observations, seed: int) -> Observations:
     """The same frame with something else before the lens: as many key points, none of them known."""
-    other = np.random.default_rng([9, seed]).normal(size=observations.descriptors.shape).astype(np.float32)
+    other = (
+        np.random.default_rng([9, seed])
+        .normal(size=observations.descriptors.shape)
+        .astype(np.float32)
+    )
     return replace(observations, descriptors=other / np.linalg.norm(other, axis=1, keepdims=True))
 
 
 @pytest.mark.parametrize(
     ("bad", "first"),
-    [({2, 5, 8}, 0), ({0, 3, 6}, 1), ({1, 2, 5, 6}, 0), ({1, 3, 5, 7}, 0), ({0, 2, 4, 6}, 1), ({0, 1, 2}, 3)],
-    ids=["every third", "and the first", "two in a row", "every second", "every second and the first", "first three"],
+    [
+        ({2, 5, 8}, 0),
+        ({0, 3, 6}, 1),
+        ({1, 2, 5, 6}, 0),
+        ({1, 3, 5, 7}, 0),
+        ({0, 2, 4, 6}, 1),
+        ({0, 1, 2}, 3),
+    ],
+    ids=[
+        "every third",
+        "and the first",
+        "two in a row",
+        "every second",
+        "every second and the first",
+        "first three",
+    ],
 )
 @pytest.mark.parametrize("kind", ["black", "covered"])
 def test_bad_frames_do_not_end_the_wait(scene, bad: set[int], first: int, kind: str) -> None:

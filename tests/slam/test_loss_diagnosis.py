@@ -75,7 +75,9 @@ class Spoilt:
 def run() -> Spoilt:
     """Each way to spoil a frame spoils two in a row; the frames in between are as they should be."""
     world = RenderedWorld(world_spec("demo-small"), "stereo")
-    elsewhere = RenderedWorld(WorldSpec("hall", "hall", "tour", 320, 240, 4, texels_per_m=128.0), "stereo")
+    elsewhere = RenderedWorld(
+        WorldSpec("hall", "hall", "tour", 320, 240, 4, texels_per_m=128.0), "stereo"
+    )
     slam = Slam.from_config(load_config("demo_stereo", ["features.extractor=orb"]))
     results = []
     for index in range(START + len(SPOILT) * (BAD + GOOD)):
@@ -95,7 +97,9 @@ def spoil(frame: Frame, how: Callable[[Image], Image] | None, other: Frame) -> F
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", range(len(SPOILT)), ids=[getattr(how, "__name__", "cut") for how in SPOILT])
+@pytest.mark.parametrize(
+    "case", range(len(SPOILT)), ids=[getattr(how, "__name__", "cut") for how in SPOILT]
+)
 def test_each_cause_is_told(run: Spoilt, case: int) -> None:
     first = START + case * (BAD + GOOD)
     loss = run.statistics.losses[case]
@@ -112,14 +116,20 @@ def test_each_cause_is_told(run: Spoilt, case: int) -> None:
 @pytest.mark.slow
 def test_nothing_else_is_a_loss(run: Spoilt) -> None:
     lost = [result.index for result in run.results if result.state is TrackState.LOST]
-    assert lost == [START + case * (BAD + GOOD) + step for case in range(len(SPOILT)) for step in range(BAD)]
+    assert lost == [
+        START + case * (BAD + GOOD) + step for case in range(len(SPOILT)) for step in range(BAD)
+    ]
     assert len(run.statistics.losses) == run.statistics.relocalisations == len(SPOILT)
 
 
 @pytest.mark.slow
 def test_tracked_frames_carry_their_coverage(run: Spoilt) -> None:
     for result in run.results:
-        assert (0.2 < result.coverage <= 1.0) if result.T_world_cam is not None else (result.coverage == 0.0)
+        assert (
+            (0.2 < result.coverage <= 1.0)
+            if result.T_world_cam is not None
+            else (result.coverage == 0.0)
+        )
 
 
 def test_hull_share() -> None:
@@ -171,7 +181,10 @@ def test_flat_images_are_told_with_their_grey_levels(image: Image, levels: str) 
     health = HealthMonitor(Config(), DescriptorMatcher(), 0.7)
     for _ in range(5):
         health.wait(image)
-    assert f"images are nearly flat: grey levels {levels} of 255 in 5 of them" in health.why_no_pose([], [])
+    assert (
+        f"images are nearly flat: grey levels {levels} of 255 in 5 of them"
+        in health.why_no_pose([], [])
+    )
 
 
 def test_nothing_that_moves_is_told_with_its_share() -> None:
@@ -181,6 +194,8 @@ def test_nothing_that_moves_is_told_with_its_share() -> None:
         health.wait(textured)
     told = "97 % of the matched points did not move in 60 frames: a single camera needs to move sideways to start"
     assert health.why_no_pose([0.97] * 59, []) == told
-    assert health.why_no_pose([0.3] * 59, []) == "", "it moved, but not enough: each frame has its reason"
+    assert health.why_no_pose([0.3] * 59, []) == "", (
+        "it moved, but not enough: each frame has its reason"
+    )
     assert health.why_no_pose([0.97] * 10, []) == "", "most frames did not even match"
     assert HealthMonitor(Config(), DescriptorMatcher(), 0.7).why_no_pose([], []) == ""

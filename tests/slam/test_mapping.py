@@ -23,7 +23,9 @@ NOISE_PX = 0.3
 
 def mapper(mapping: dict | None = None, **bundle) -> Mapper:
     config = Config(mapping=MappingConfig(**(mapping or {})), bundle=BundleConfig(**bundle))
-    return Mapper(config, DescriptorMatcher(), EpipolarSolver(NOISE_PX), SchurBundleAdjuster(NOISE_PX), 0.7)
+    return Mapper(
+        config, DescriptorMatcher(), EpipolarSolver(NOISE_PX), SchurBundleAdjuster(NOISE_PX), 0.7
+    )
 
 
 @pytest.fixture
@@ -38,13 +40,18 @@ def empty(observations: Observations) -> Observations:
 
 def assert_consistent(slam_map: Map) -> None:
     linked = slam_map.observations["point"] >= 0
-    points, keyframes = slam_map.observations["point"][linked], slam_map.observations["keyframe"][linked]
+    points, keyframes = (
+        slam_map.observations["point"][linked],
+        slam_map.observations["keyframe"][linked],
+    )
     assert (slam_map.point_rows(points) >= 0).all()
     assert np.isin(slam_map.points["id"], points).all(), "a point that nobody sees"
     assert len(np.unique(np.stack([keyframes, points]), axis=1).T) == len(points)
 
 
-def insert(scene, slam_map: Map, T_world_cam: np.ndarray, index: int, *, depth: bool, known: bool = True) -> int:
+def insert(
+    scene, slam_map: Map, T_world_cam: np.ndarray, index: int, *, depth: bool, known: bool = True
+) -> int:
     """Insert a frame whose key points are tracked (`known`) or not."""
     observations = scene.observe(T_world_cam, index, depth=depth, noise_px=NOISE_PX)
     tracked = scene.ids[scene.labels[index]] if known else np.full(len(observations), NO_POINT)
@@ -56,7 +63,9 @@ def insert(scene, slam_map: Map, T_world_cam: np.ndarray, index: int, *, depth: 
 def landmarks_of(scene, slam_map: Map) -> list[set[int]]:
     """For each point, the landmarks that its observations came from."""
     seen: dict[int, set[int]] = {int(point): set() for point in slam_map.points["id"]}
-    for keyframe_id, frame in zip(slam_map.keyframes["id"], slam_map.keyframes["frame"], strict=True):
+    for keyframe_id, frame in zip(
+        slam_map.keyframes["id"], slam_map.keyframes["frame"], strict=True
+    ):
         points = slam_map.observations["point"][slam_map.observation_rows(int(keyframe_id))]
         for point, landmark in zip(points.tolist(), scene.labels[int(frame)].tolist(), strict=True):
             if point >= 0:
@@ -69,7 +78,12 @@ def landmarks_of(scene, slam_map: Map) -> list[set[int]]:
 
 def rule_and_map(scene, depth: bool = True, **keyframes) -> tuple[KeyframeRule, Map]:
     """Settings under which nothing but the settings given can trigger."""
-    quiet = {"max_interval": 1000, "min_tracked_share": 0.01, "min_close_points": 0, "max_flow_share": 0.99}
+    quiet = {
+        "max_interval": 1000,
+        "min_tracked_share": 0.01,
+        "min_close_points": 0,
+        "max_flow_share": 0.99,
+    }
     config = Config(keyframes=KeyframeConfig(**(quiet | keyframes)))
     camera = scene.camera if depth else scene.mono
     return KeyframeRule(config, camera), scene.map_of([scene.pose(), scene.pose(0.1)], depth=depth)
@@ -86,13 +100,21 @@ def tracked(scene, T_world_cam: np.ndarray, *, depth: bool = True, share: float 
 
 def test_a_frame_like_the_last_is_no_keyframe(scene) -> None:
     rule, slam_map = rule_and_map(scene)
-    assert [rule.wants(tracked(scene, scene.pose(0.1)), slam_map, 1) for _ in range(30)] == [""] * 30
+    assert [rule.wants(tracked(scene, scene.pose(0.1)), slam_map, 1) for _ in range(30)] == [
+        ""
+    ] * 30
 
 
 def test_the_longest_interval_is_counted_from_the_last_keyframe(scene) -> None:
     rule, slam_map = rule_and_map(scene, max_interval=4)
     frame = tracked(scene, scene.pose(0.1))
-    assert [rule.wants(frame, slam_map, 1) for _ in range(5)] == ["", "", "", "interval", "interval"]
+    assert [rule.wants(frame, slam_map, 1) for _ in range(5)] == [
+        "",
+        "",
+        "",
+        "interval",
+        "interval",
+    ]
     rule.reset()
     assert [rule.wants(frame, slam_map, 1) for _ in range(4)] == ["", "", "", "interval"]
 
@@ -123,7 +145,9 @@ def test_close_points_run_short_while_there_are_new_ones(scene) -> None:
     total = len(tracked(scene, scene.pose(0.1)).point_ids)
     assert total > 200, "all of them within forty baselines"
     assert rule.wants(tracked(scene, scene.pose(0.1), share=0.9), slam_map, 1) == ""
-    assert rule.wants(tracked(scene, scene.pose(0.1), share=80 / total), slam_map, 1) == "close points"
+    assert (
+        rule.wants(tracked(scene, scene.pose(0.1), share=80 / total), slam_map, 1) == "close points"
+    )
     few = tracked(scene, scene.pose(0.1), share=80 / total)
     few.observations.depth[few.point_ids < 0] = np.nan
     assert rule.wants(few, slam_map, 1) == "", "without new ones a key frame would not help"
@@ -146,8 +170,12 @@ def test_points_moved_far_across_the_image(scene) -> None:
 
 def test_a_frame_that_shares_nothing_with_its_reference(scene) -> None:
     rule, slam_map = rule_and_map(scene)
-    slam_map.unlink(np.arange(slam_map.observation_rows(1).start, slam_map.observation_rows(1).stop))
-    assert rule.wants(tracked(scene, scene.pose(0.1)), slam_map, 1) == "", "no flow is known, and nothing fails"
+    slam_map.unlink(
+        np.arange(slam_map.observation_rows(1).start, slam_map.observation_rows(1).stop)
+    )
+    assert rule.wants(tracked(scene, scene.pose(0.1)), slam_map, 1) == "", (
+        "no flow is known, and nothing fails"
+    )
 
 
 # -- new points ----------------------------------------------------------------------------------------------
@@ -183,13 +211,17 @@ def test_triangulation_gives_the_right_points(scene) -> None:
     assert_consistent(slam_map)
     assert len(slam_map.points) > 150
     groups = landmarks_of(scene, slam_map)
-    assert np.mean([len(group) == 1 for group in groups]) > 0.98, "matches along the line are of one landmark"
+    assert np.mean([len(group) == 1 for group in groups]) > 0.98, (
+        "matches along the line are of one landmark"
+    )
     truth = scene.points[[min(group) for group in groups]]
     error = np.linalg.norm(slam_map.positions - truth, axis=1) / truth[:, 2]
     assert np.median(error) < 0.01
     assert (slam_map.observation_counts() >= 2).all()
     new = slam_map.points["born"] == keyframe_id
-    assert np.linalg.norm(slam_map.points["normal"][new], axis=1) == pytest.approx(np.ones(new.sum()))
+    assert np.linalg.norm(slam_map.points["normal"][new], axis=1) == pytest.approx(
+        np.ones(new.sum())
+    )
     assert (slam_map.points["distance"][new] > 0).all()
 
 
@@ -203,9 +235,14 @@ def test_triangulation_needs_a_baseline(scene) -> None:
 
 
 def test_epipolar_geometry_of_two_poses(scene) -> None:
-    T_cam0_world, T_cam1_world = geometry.inverse(scene.pose(0.1)), geometry.inverse(scene.pose(0.8, 0.2, -0.3, 0.2))
+    T_cam0_world, T_cam1_world = (
+        geometry.inverse(scene.pose(0.1)),
+        geometry.inverse(scene.pose(0.8, 0.2, -0.3, 0.2)),
+    )
     F_10 = fundamental_matrix(T_cam0_world, T_cam1_world, scene.mono)
-    pixels = [scene.mono.project(geometry.apply(T, scene.points)) for T in (T_cam0_world, T_cam1_world)]
+    pixels = [
+        scene.mono.project(geometry.apply(T, scene.points)) for T in (T_cam0_world, T_cam1_world)
+    ]
     x0, x1 = (np.column_stack([p, np.ones(len(p))]) for p in pixels)
     lines = x0 @ F_10.T
     assert np.abs(np.sum(x1 * lines, axis=1) / np.linalg.norm(lines[:, :2], axis=1)).max() < 1e-9
@@ -215,7 +252,9 @@ def test_a_frame_without_key_points_harms_nothing(scene) -> None:
     slam_map = scene.map_of([scene.pose(), scene.pose(0.2)])
     before = slam_map.points["id"][slam_map.observation_counts() == 2].copy()
     nothing = empty(scene.observe(scene.pose(0.3), 2))
-    keyframe_id = mapper().insert(slam_map, scene.camera, nothing, scene.pose(0.3), np.zeros(0, np.int64))
+    keyframe_id = mapper().insert(
+        slam_map, scene.camera, nothing, scene.pose(0.3), np.zeros(0, np.int64)
+    )
     mapper().refine(slam_map, scene.camera, keyframe_id)
     assert mapper().cull_keyframes(slam_map, keyframe_id) == []
     assert np.isin(before, slam_map.points["id"]).all()
@@ -246,7 +285,11 @@ def doubled(scene, depth: bool = True) -> tuple[Map, np.ndarray]:
 @pytest.mark.parametrize("into", [2, 1])
 def test_two_copies_of_a_point_become_one(scene, into: int) -> None:
     slam_map, both = doubled(scene)
-    theirs = slam_map.points_seen_by(np.array([0, 1])) if into == 2 else slam_map.points_seen_by(np.array([2]))
+    theirs = (
+        slam_map.points_seen_by(np.array([0, 1]))
+        if into == 2
+        else slam_map.points_seen_by(np.array([2]))
+    )
     assert mapper().fuse_into(slam_map, scene.camera, into, theirs) > 0.9 * len(both)
     assert_consistent(slam_map)
     groups = landmarks_of(scene, slam_map)
@@ -367,7 +410,9 @@ def test_redundant_keyframes_go_but_not_the_first_nor_the_newest(scene) -> None:
 
 
 @pytest.mark.parametrize("views", [1, 2, 5])
-def test_as_many_others_see_what_a_culled_key_frame_saw_as_the_configuration_says(scene, views: int) -> None:
+def test_as_many_others_see_what_a_culled_key_frame_saw_as_the_configuration_says(
+    scene, views: int
+) -> None:
     slam_map = scene.map_of([scene.pose(0.002 * i) for i in range(8)])
     mapper({"redundant_views": views}).cull_keyframes(slam_map, 7)
     assert len(slam_map.keyframes) == max(views, 2), "the first and the newest always stay"
@@ -415,13 +460,21 @@ def test_a_perturbed_keyframe_moves_back_and_the_border_holds_still(scene, depth
     assert {0, 1, 2} <= set(still), "three key frames move, those around them hold still"
     assert not np.array_equal(found[4], moved_before)
     assert found[:, :3, 3] == pytest.approx(np.array(poses)[:, :3, 3], abs=0.01)
-    assert geometry.rotation_angle(found[:, :3, :3] @ np.array(poses)[:, :3, :3].transpose(0, 2, 1)).max() < 0.002
+    assert (
+        geometry.rotation_angle(
+            found[:, :3, :3] @ np.array(poses)[:, :3, :3].transpose(0, 2, 1)
+        ).max()
+        < 0.002
+    )
     assert_consistent(slam_map)
 
 
 @pytest.mark.parametrize("depth", [True, False])
 def test_refining_beside_tracking_does_the_same_when_it_is_taken_up(scene, depth: bool) -> None:
-    maps = [scene.map_of([scene.pose(0.3 * i) for i in range(4)], depth=depth, noise_px=NOISE_PX) for _ in range(2)]
+    maps = [
+        scene.map_of([scene.pose(0.3 * i) for i in range(4)], depth=depth, noise_px=NOISE_PX)
+        for _ in range(2)
+    ]
     camera = scene.camera if depth else scene.mono
     for slam_map in maps:
         slam_map.T_world_keyframe[3, :3, 3] += 0.05
@@ -433,7 +486,9 @@ def test_refining_beside_tracking_does_the_same_when_it_is_taken_up(scene, depth
     assert beside.pose(3)[0, 3] == pytest.approx(0.9, abs=0.02)
     for name, table in at_once.tables().items():
         for column in table.names:
-            assert np.array_equal(table[column], beside.tables()[name][column], equal_nan=column != "id"), column
+            assert np.array_equal(
+                table[column], beside.tables()[name][column], equal_nan=column != "id"
+            ), column
 
 
 def test_the_first_keyframe_never_moves(scene) -> None:

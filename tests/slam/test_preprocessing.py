@@ -53,7 +53,11 @@ def test_depth_is_unknown_in_holes_out_of_range_and_near_steps() -> None:
     depth[10:12, 20:22] = 0.0
     depth[:, 43:] = 3.0
     assert np.isnan(depth_at(depth, POINTS, DepthConfig())).tolist() == [True, True, False]
-    assert np.isnan(depth_at(depth, POINTS, DepthConfig(edge_margin_px=1))).tolist() == [True, False, False]
+    assert np.isnan(depth_at(depth, POINTS, DepthConfig(edge_margin_px=1))).tolist() == [
+        True,
+        False,
+        False,
+    ]
     assert np.isnan(depth_at(depth, POINTS, DepthConfig(max_m=1.5))).all()
     assert np.isnan(depth_at(np.full((48, 64), np.nan, np.float32), POINTS, DepthConfig())).all()
     assert np.isnan(depth_at(np.zeros((48, 64), np.float32), POINTS, DepthConfig())).all()

@@ -18,9 +18,19 @@ def pose(*xi: float) -> np.ndarray:
 
 
 NOTHING = Observations(
-    0, 0.0, np.zeros((0, 2)), np.zeros((0, 8), np.float32), np.zeros(0, np.float32), *np.zeros((3, 0))
+    0,
+    0.0,
+    np.zeros((0, 2)),
+    np.zeros((0, 8), np.float32),
+    np.zeros(0, np.float32),
+    *np.zeros((3, 0)),
 )
-KEYFRAMES = [pose(0, 0, 0, 0, 0, 0), pose(1, 0, 0, 0, 0.3, 0), pose(2, 0, 1, 0.1, 0.6, 0), pose(3, 1, 1, 0, 1, 0)]
+KEYFRAMES = [
+    pose(0, 0, 0, 0, 0, 0),
+    pose(1, 0, 0, 0, 0.3, 0),
+    pose(2, 0, 1, 0.1, 0.6, 0),
+    pose(3, 1, 1, 0, 1, 0),
+]
 FRAMES = [pose(0.2 * i, 0.1, 0, 0, 0.05 * i, 0.02) for i in range(8)]
 
 
@@ -78,7 +88,9 @@ def test_frames_follow_their_keyframe(slam_map: Map, recorder: Recorder) -> None
     slam_map.T_world_keyframe[2] = correction @ slam_map.T_world_keyframe[2]
     found = recorder.trajectory(slam_map, 0).T_world_cam
     assert found[4:6] == pytest.approx(correction @ np.array(FRAMES[4:6]))
-    assert found[[0, 1, 2, 3, 6, 7]] == pytest.approx(np.array([FRAMES[i] for i in (0, 1, 2, 3, 6, 7)]))
+    assert found[[0, 1, 2, 3, 6, 7]] == pytest.approx(
+        np.array([FRAMES[i] for i in (0, 1, 2, 3, 6, 7)])
+    )
 
 
 def test_heirs_take_over_one_after_the_other(slam_map: Map, recorder: Recorder) -> None:
@@ -94,12 +106,16 @@ def test_heirs_take_over_one_after_the_other(slam_map: Map, recorder: Recorder) 
     assert found[:2] == pytest.approx(np.array(FRAMES[:2]))
 
 
-def test_frames_between_keyframes_change_with_the_scale_of_the_map(slam_map: Map, recorder: Recorder) -> None:
+def test_frames_between_keyframes_change_with_the_scale_of_the_map(
+    slam_map: Map, recorder: Recorder
+) -> None:
     """A loop of a single camera scales its surroundings by another factor around each key frame."""
     scales = np.array([1.0, 0.9, 0.8, 0.7])
     recorder.keyframes_rescaled(Rescaling(np.arange(4), scales))
     found = recorder.trajectory(slam_map, 0).T_world_cam
-    for i, (keyframe, frame) in enumerate(zip(np.repeat(KEYFRAMES, 2, axis=0), FRAMES, strict=True)):
+    for i, (keyframe, frame) in enumerate(
+        zip(np.repeat(KEYFRAMES, 2, axis=0), FRAMES, strict=True)
+    ):
         offset = frame[:3, 3] - keyframe[:3, 3]
         assert found[i, :3, 3] - keyframe[:3, 3] == pytest.approx(scales[i // 2] * offset)
         assert found[i, :3, :3] == pytest.approx(frame[:3, :3])

@@ -32,7 +32,9 @@ def twin_halves() -> PointRoom:
     return room
 
 
-def walk_on(dark: int, after: list[np.ndarray], count: int = 175) -> tuple[Slam, list[TrackResult], list[np.ndarray]]:
+def walk_on(
+    dark: int, after: list[np.ndarray], count: int = 175
+) -> tuple[Slam, list[TrackResult], list[np.ndarray]]:
     """From one half into the other, then so many dark frames and these poses; what became of them."""
     room, poses = twin_halves(), corridor(-4.0, count, STEP)
     poses = [*poses, *[poses[-1]] * dark, *after]
@@ -51,10 +53,16 @@ def test_after_the_dark_a_camera_goes_on_where_it_was(dark: int) -> None:
 
 
 @pytest.mark.slow
-def test_carried_to_a_place_that_two_look_like_a_camera_stays_lost(caplog: pytest.LogCaptureFixture) -> None:
+def test_carried_to_a_place_that_two_look_like_a_camera_stays_lost(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     _, results, _ = walk_on(1, corridor(-3.6, 4, STEP), 200)
     assert {result.state for result in results} == {TrackState.LOST}
-    (told,) = [record for record in caplog.records if getattr(record, "notice_topic", "") == "places_look_alike"]
+    (told,) = [
+        record
+        for record in caplog.records
+        if getattr(record, "notice_topic", "") == "places_look_alike"
+    ]
     assert told.getMessage().startswith("4 frames of a lost camera fit two places")
 
 
@@ -62,7 +70,9 @@ def test_reach_grows_with_time_speed_and_depth() -> None:
     T = look(1.0, 0.0, 0.0, 0.0)
     still, moving = (Reach.after(LIMITS, 2.0, 0, T, 4.0, (speed, 0.0)) for speed in (0.0, 1.0))
     assert still.distance == pytest.approx(3.0), "0.25 depths at once and 0.25 a second"
-    assert moving.distance == pytest.approx(6.0), "and one and a half times as far as it came at its speed"
+    assert moving.distance == pytest.approx(6.0), (
+        "and one and a half times as far as it came at its speed"
+    )
     assert still.holds(0, look(3.9, 0.0, 0.0, 0.0)) and not still.holds(0, look(4.1, 0.0, 0.0, 0.0))
     assert not still.holds(1, T), "another part of the map has a world of its own"
     assert Reach.after(LIMITS, 0.0, 0, T, 4.0, (1.0, 1.0)).holds(0, look(1.0, 0.0, 0.0, 0.4))
@@ -71,7 +81,11 @@ def test_reach_grows_with_time_speed_and_depth() -> None:
 
 def test_reach_follows_the_configuration() -> None:
     config = RelocalizationConfig(
-        speed_factor=2.0, reach_depths=0.5, reach_depths_per_s=1.0, reach_turn_rad=0.1, reach_turn_rad_per_s=0.2
+        speed_factor=2.0,
+        reach_depths=0.5,
+        reach_depths_per_s=1.0,
+        reach_turn_rad=0.1,
+        reach_turn_rad_per_s=0.2,
     )
     reach = Reach.after(config, 3.0, 0, np.eye(4), 4.0, (1.0, 0.5))
     assert reach.distance == pytest.approx(2.0 * 1.0 * 3.0 + 4.0 * (0.5 + 1.0 * 3.0))
@@ -83,9 +97,13 @@ def test_rivals_follow_the_configuration(landmarks) -> None:
     slam_map = scene.map_of([scene.pose()])
 
     def place(x: float, inliers: int) -> Place:
-        pose = PoseEstimate(geometry.inverse(look(x, 0.0, 0.0, 0.0)), np.ones(inliers, bool), np.eye(6), 0.5)
+        pose = PoseEstimate(
+            geometry.inverse(look(x, 0.0, 0.0, 0.0)), np.ones(inliers, bool), np.eye(6), 0.5
+        )
         ids = np.zeros(inliers, dtype=np.int64)
-        tracked = Tracked(scene.observe(scene.pose(), 0), pose, ids, np.full(inliers, NO_POINT), "motion")
+        tracked = Tracked(
+            scene.observe(scene.pose(), 0), pose, ids, np.full(inliers, NO_POINT), "motion"
+        )
         return Place(tracked, 0, 0, depth=4.0)
 
     def rivals(**limits: float) -> list[Place]:

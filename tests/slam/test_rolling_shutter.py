@@ -35,7 +35,10 @@ def scan(points: np.ndarray, velocity: np.ndarray) -> tuple[np.ndarray, np.ndarr
     delays = np.zeros(len(points))
     for _ in range(30):
         moved = np.stack(
-            [geometry.apply(geometry.se3_exp(velocity * t), p[None])[0] for t, p in zip(delays, points, strict=True)]
+            [
+                geometry.apply(geometry.se3_exp(velocity * t), p[None])[0]
+                for t, p in zip(delays, points, strict=True)
+            ]
         )
         delays = readout_delays(CAMERA.project(moved)[:, 1], CAMERA)
     return moved, delays
@@ -49,7 +52,9 @@ def points() -> np.ndarray:
 
 def test_points_with_depth_come_back(points: np.ndarray) -> None:
     moved, delays = scan(points, VELOCITY)
-    assert np.abs(CAMERA.project(moved) - CAMERA.project(points)).max() > 8, "the shutter bends the image"
+    assert np.abs(CAMERA.project(moved) - CAMERA.project(points)).max() > 8, (
+        "the shutter bends the image"
+    )
     straight, truth = (
         as_read_at_once(seen(moved, delays, depth=True), CAMERA, VELOCITY),
         seen(points, delays, depth=True),
@@ -76,7 +81,9 @@ def test_nothing_happens_without_need(points: np.ndarray) -> None:
 
 
 def test_an_impossible_velocity_gives_finite_pixels(points: np.ndarray) -> None:
-    wild = as_read_at_once(seen(points, np.full(len(points), 0.015), depth=True), CAMERA, np.full(6, 150.0))
+    wild = as_read_at_once(
+        seen(points, np.full(len(points), 0.015), depth=True), CAMERA, np.full(6, 150.0)
+    )
     assert np.isfinite(wild.pixels).all()
 
 
@@ -112,7 +119,9 @@ class RollingRoom(PointRoom):
 
     @staticmethod
     def pose_at(seconds: float) -> np.ndarray:
-        return look(0.3 * np.sin(2 * seconds), 0.1 * np.cos(seconds), -2.0, 0.5 * np.sin(3 * seconds))
+        return look(
+            0.3 * np.sin(2 * seconds), 0.1 * np.cos(seconds), -2.0, 0.5 * np.sin(3 * seconds)
+        )
 
     def _features(self, index: int, side: int) -> Features:
         now = 0.05 * (index + 1)
@@ -123,12 +132,16 @@ class RollingRoom(PointRoom):
         for _ in range(4):
             nearest = poses[np.rint((delays - steps[0]) * 1000).astype(int)]
             points = geometry.apply(nearest, self.points)
-            pixels = self.believed_camera.project(points - [side * self.believed_camera.baseline_m, 0, 0])
+            pixels = self.believed_camera.project(
+                points - [side * self.believed_camera.baseline_m, 0, 0]
+            )
             rows = np.clip(np.nan_to_num(pixels[:, 1]), 0, 479)
             delays = (rows / 479 - 0.5) * self.READOUT_S
         seen = np.flatnonzero(self.believed_camera.in_image(pixels, 2.0) & (points[:, 2] > 0.3))
         descriptors = self.descriptors[seen]
-        return Features(pixels[seen].astype(np.float32), np.ones(len(seen), np.float32), descriptors)
+        return Features(
+            pixels[seen].astype(np.float32), np.ones(len(seen), np.float32), descriptors
+        )
 
 
 @pytest.mark.slow

@@ -42,11 +42,15 @@ from spslam.slam.tracking import Tracked, TrackResult, TrackState
 from spslam.trajectory import Trajectory
 
 
-@pytest.mark.parametrize(("sensor", "align", "bound"), [("stereo", "se3", 0.01), ("mono", "sim3", 0.015)])
+@pytest.mark.parametrize(
+    ("sensor", "align", "bound"), [("stereo", "se3", 0.01), ("mono", "sim3", 0.015)]
+)
 def test_tracks_every_frame_of_a_sway(sensor: str, align: str, bound: float) -> None:
     poses = sway(60)
     slam, results = drive(PointRoom(), poses, sensor)
-    assert len(slam.trajectory()) == 60, "frames that waited for the first map get their pose afterwards"
+    assert len(slam.trajectory()) == 60, (
+        "frames that waited for the first map get their pose afterwards"
+    )
     assert results[-1].state is TrackState.TRACKING
     assert ate(slam, poses, align) < bound
     assert np.isfinite(results[-1].covariance).all()
@@ -62,7 +66,9 @@ def test_map_lies_on_the_walls() -> None:
     assert np.median(distance) < 0.03
 
 
-@pytest.mark.parametrize(("sensor", "align", "bound"), [("stereo", "se3", 0.01), ("mono", "sim3", 0.015)])
+@pytest.mark.parametrize(
+    ("sensor", "align", "bound"), [("stereo", "se3", 0.01), ("mono", "sim3", 0.015)]
+)
 def test_what_moves_with_the_camera_does_not_move_the_map(
     sensor: str, align: str, bound: float, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -75,7 +81,11 @@ def test_what_moves_with_the_camera_does_not_move_the_map(
     shares = slam.statistics.left_out
     assert set(shares) >= set(range(20, 60))
     assert 0.15 < np.mean(list(shares.values())) < 0.4, "a quarter of the key points"
-    (told,) = [record for record in caplog.records if getattr(record, "notice_topic", "") == "body_fixed_points"]
+    (told,) = [
+        record
+        for record in caplog.records
+        if getattr(record, "notice_topic", "") == "body_fixed_points"
+    ]
     assert "stayed in place in the image while the rest moved" in told.getMessage()
 
 
@@ -106,14 +116,18 @@ def test_bad_frames_do_not_keep_a_single_camera_from_starting(bad: range | list[
 
 def test_mono_that_stands_still_says_so() -> None:
     slam, _ = drive(PointRoom(), [look(0, 0, 0, 0)] * 20, "mono")
-    assert re.match(r"(8|9)\d % of the matched points did not move in 20 frames", slam.statistics.no_pose)
+    assert re.match(
+        r"(8|9)\d % of the matched points did not move in 20 frames", slam.statistics.no_pose
+    )
     assert drive(PointRoom(), sway(20), "mono")[0].statistics.no_pose == ""
 
 
 def test_mono_waits_for_parallax() -> None:
     poses = [look(0, 0, 0, 0.02 * i) for i in range(20)]
     slam, results = drive(PointRoom(), poses, "mono")
-    assert all(r.state is TrackState.INITIALIZING and r.T_world_cam is None and r.reason for r in results)
+    assert all(
+        r.state is TrackState.INITIALIZING and r.T_world_cam is None and r.reason for r in results
+    )
     assert len(slam.trajectory()) == 0
 
 
@@ -135,7 +149,9 @@ def test_loses_says_so_and_comes_back_without_inventing_a_pose() -> None:
     slam, results = drive(room, poses, "stereo")
     assert [r.state for r in results[20:23]] == [TrackState.LOST] * 3
     assert all(r.T_world_cam is None and r.reason for r in results[20:23])
-    assert [(loss.frame, loss.cause, loss.frames) for loss in slam.statistics.losses] == [(20, "too few features", 3)]
+    assert [(loss.frame, loss.cause, loss.frames) for loss in slam.statistics.losses] == [
+        (20, "too few features", 3)
+    ]
     assert results[23].state is TrackState.TRACKING
     assert slam.statistics.relocalisations == 1
     assert len(slam.trajectory()) == 37
@@ -150,10 +166,14 @@ def test_jump_to_a_place_just_seen_is_recovered() -> None:
     assert ate(slam, poses, "se3") < 0.01
 
 
-def test_a_pose_from_one_corner_of_the_image_is_looked_for_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pose_from_one_corner_of_the_image_is_looked_for_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     room, poses = PointRoom(), sway(20)
     slam = build(room, load_config("default"))
-    results = [slam.track(room.frame(pose, 0.05 * (i + 1), "stereo")) for i, pose in enumerate(poses[:19])]
+    results = [
+        slam.track(room.frame(pose, 0.05 * (i + 1), "stereo")) for i, pose in enumerate(poses[:19])
+    ]
     track, calls = slam._tracking._tracker.track, []
 
     def corner_first(observations: Observations, *where) -> Tracked | None:
@@ -163,7 +183,10 @@ def test_a_pose_from_one_corner_of_the_image_is_looked_for_anew(monkeypatch: pyt
             return found
         outside = (observations.pixels > (160, 120)).any(axis=1)
         # Not only few: they also agree with a place beside the true one.
-        aside = replace(found.estimate, T_cam_world=geometry.inverse(look(0.3, 0, 0, 0)) @ found.estimate.T_cam_world)
+        aside = replace(
+            found.estimate,
+            T_cam_world=geometry.inverse(look(0.3, 0, 0, 0)) @ found.estimate.T_cam_world,
+        )
         return replace(found, estimate=aside, point_ids=np.where(outside, -1, found.point_ids))
 
     monkeypatch.setattr(slam._tracking._tracker, "track", corner_first)
@@ -184,7 +207,9 @@ def test_a_camera_that_reappears_anywhere_in_the_map_is_found() -> None:
     states = [result.state for result in results]
     assert set(states[:160]) == {TrackState.TRACKING}
     assert set(states[160:165]) == {TrackState.LOST}
-    assert set(states[165:167]) == {TrackState.LOST}, "a place so far away takes three frames to be believed"
+    assert set(states[165:167]) == {TrackState.LOST}, (
+        "a place so far away takes three frames to be believed"
+    )
     assert set(states[167:]) == {TrackState.TRACKING}
     assert slam.statistics.relocalisations == 1
     assert len(slam.trajectory()) == 175, "those that waited get their pose afterwards"
@@ -200,7 +225,9 @@ def test_a_place_never_seen_is_not_recognised() -> None:
     elsewhere = [look(0.02 * i, 0.0, 1.0, np.pi) for i in range(10)]
     slam, results = drive(PointRoom(), [*poses, *elsewhere, *poses[30:35]], "stereo")
     assert {result.state for result in results[60:70]} == {TrackState.LOST}
-    assert [(loss.frame, loss.cause, loss.frames) for loss in slam.statistics.losses] == [(60, "jump", 10)]
+    assert [(loss.frame, loss.cause, loss.frames) for loss in slam.statistics.losses] == [
+        (60, "jump", 10)
+    ]
     assert {result.state for result in results[70:]} == {TrackState.TRACKING}
     assert slam.statistics.relocalisations == 1
 
@@ -269,7 +296,10 @@ def test_localises_in_a_saved_map_and_changes_nothing(sensor: str, tmp_path: Pat
     walked = sway(60)
     slam, _ = drive(room, walked, sensor)
     before = saved(slam, tmp_path)
-    kept = {name: {c: table[c].copy() for c in table.names} for name, table in before.map.tables().items()}
+    kept = {
+        name: {c: table[c].copy() for c in table.names}
+        for name, table in before.map.tables().items()
+    }
     other = [pose @ look(0.03, 0.02, 0.05, 0.02) for pose in sway(60)[5:55:2]]
     again = Slam(load_config("default"), parts_of(room), before, mapping=False)
     results = [again.track(room.frame(pose, 0.05 * i, "mono")) for i, pose in enumerate(other)]
@@ -280,7 +310,10 @@ def test_localises_in_a_saved_map_and_changes_nothing(sensor: str, tmp_path: Pat
     assert evaluate(trajectory, truth_there, "sim3").as_metrics()["ate_rmse_m"] < 0.015
     for name, table in again.map.tables().items():
         for column, values in kept[name].items():
-            assert np.array_equal(table[column], values, equal_nan=values.dtype.kind == "f"), (name, column)
+            assert np.array_equal(table[column], values, equal_nan=values.dtype.kind == "f"), (
+                name,
+                column,
+            )
     assert len(again.trajectory(keyframes_only=True)) == 0
 
 
@@ -298,7 +331,9 @@ def test_extends_a_saved_map(tmp_path: Path) -> None:
     assert again.map.parts.tolist() == [0]
     expected = geometry.inverse(corridor(-9.0, 1)[0]) @ np.array(poses)
     found = again.trajectory().T_world_cam
-    assert np.linalg.norm(found[:, :3, 3] - expected[:, :3, 3], axis=1).max() < 0.03, "in the world of the saved map"
+    assert np.linalg.norm(found[:, :3, 3] - expected[:, :3, 3], axis=1).max() < 0.03, (
+        "in the world of the saved map"
+    )
     mine = again.map.keyframes["session"] == 1
     assert len(again.trajectory(keyframes_only=True)) == np.count_nonzero(mine) > 0
 
@@ -463,7 +498,9 @@ class Shifting(SchurBundleAdjuster):
             return result
         T_world_cam = geometry.inverse(result.T_cam_world)
         T_world_cam[:, :3, 3] += self.SHIFT
-        return replace(result, T_cam_world=geometry.inverse(T_world_cam), points=result.points + self.SHIFT)
+        return replace(
+            result, T_cam_world=geometry.inverse(T_world_cam), points=result.points + self.SHIFT
+        )
 
 
 def test_a_pose_found_while_a_key_frame_is_refined_is_carried_along() -> None:
@@ -471,8 +508,12 @@ def test_a_pose_found_while_a_key_frame_is_refined_is_carried_along() -> None:
 
     def play(poses: list[np.ndarray], bundle: Shifting) -> tuple[Slam, list[TrackResult]]:
         room = PointRoom()
-        slam = Slam(load_config("default", ["bundle.window=30"]), replace(parts_of(room), bundle=bundle))
-        return slam, [slam.track(room.frame(pose, 0.05 * (i + 1), "stereo")) for i, pose in enumerate(poses)]
+        slam = Slam(
+            load_config("default", ["bundle.window=30"]), replace(parts_of(room), bundle=bundle)
+        )
+        return slam, [
+            slam.track(room.frame(pose, 0.05 * (i + 1), "stereo")) for i, pose in enumerate(poses)
+        ]
 
     poses = sway(40)
     expected = geometry.inverse(poses[0]) @ np.array(poses)
@@ -488,7 +529,9 @@ def test_a_pose_found_while_a_key_frame_is_refined_is_carried_along() -> None:
     T_world_keyframe = slam.map.pose(int(slam.map.keyframes["id"][-1]))
     assert T_world_keyframe[:3, 3] == pytest.approx(moved[last], abs=0.02)
     assert results[last + 1].T_world_cam[:3, 3] == pytest.approx(moved[last + 1], abs=0.02)
-    assert slam.trajectory().T_world_cam[last + 1, :3, 3] == pytest.approx(moved[last + 1], abs=0.02)
+    assert slam.trajectory().T_world_cam[last + 1, :3, 3] == pytest.approx(
+        moved[last + 1], abs=0.02
+    )
 
 
 def test_what_a_refinement_fails_of_is_told_once() -> None:
@@ -501,7 +544,9 @@ def test_what_a_refinement_fails_of_is_told_once() -> None:
             return super().adjust(problem, camera)
 
     room, bundle = PointRoom(), Failing(NOISE_PX)
-    slam = Slam(load_config("default", ["keyframes.max_interval=4"]), replace(parts_of(room), bundle=bundle))
+    slam = Slam(
+        load_config("default", ["keyframes.max_interval=4"]), replace(parts_of(room), bundle=bundle)
+    )
     poses = sway(40)
     with pytest.raises(FloatingPointError, match="no such bundle"):
         for i, pose in enumerate(poses):

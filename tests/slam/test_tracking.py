@@ -79,7 +79,9 @@ def test_ids_are_not_rows(scene, slam_map) -> None:
     local = np.concatenate([gone, all_points(slam_map)])
     tracked = tracker().track(observations, slam_map, scene.camera, geometry.inverse(truth), local)
     assert_sees(tracked, scene, 9, truth)
-    assert_sees(tracker().recover(observations, slam_map, scene.camera, np.array([1])), scene, 9, truth)
+    assert_sees(
+        tracker().recover(observations, slam_map, scene.camera, np.array([1])), scene, 9, truth
+    )
 
 
 def test_a_wider_gate_helps_where_the_first_is_too_narrow(scene, slam_map) -> None:
@@ -87,9 +89,16 @@ def test_a_wider_gate_helps_where_the_first_is_too_narrow(scene, slam_map) -> No
     observations = scene.observe(truth, 9, noise_px=NOISE_PX)
     # About 40 px off everywhere: beyond the first gate of 24 px, within the second of 60 px.
     predicted = geometry.inverse(scene.pose(0.5, yaw=0.1))
-    assert_sees(tracker().track(observations, slam_map, scene.camera, predicted, all_points(slam_map)), scene, 9, truth)
+    assert_sees(
+        tracker().track(observations, slam_map, scene.camera, predicted, all_points(slam_map)),
+        scene,
+        9,
+        truth,
+    )
     narrow = tracker(search_radius_px=8.0, min_inlier_share=0.0)
-    assert narrow.track(observations, slam_map, scene.camera, predicted, all_points(slam_map)) is None
+    assert (
+        narrow.track(observations, slam_map, scene.camera, predicted, all_points(slam_map)) is None
+    )
 
 
 def test_refuses_without_prediction_points_or_features(scene, slam_map) -> None:
@@ -100,7 +109,10 @@ def test_refuses_without_prediction_points_or_features(scene, slam_map) -> None:
     assert find(observations, slam_map, scene.camera, None, points) is None
     assert find(observations, slam_map, scene.camera, predicted, points[:0]) is None
     assert find(blind(observations), slam_map, scene.camera, predicted, points) is None
-    assert find(observations, slam_map, scene.camera, geometry.inverse(scene.pose(yaw=np.pi)), points) is None
+    assert (
+        find(observations, slam_map, scene.camera, geometry.inverse(scene.pose(yaw=np.pi)), points)
+        is None
+    )
 
 
 def test_refuses_with_too_few_points(scene, slam_map) -> None:
@@ -168,25 +180,34 @@ def test_recovery_goes_on_to_the_next_keyframe(scene) -> None:
     truth = scene.pose(0.2)
     observations = scene.observe(truth, 9, noise_px=NOISE_PX)
     assert len(scene.labels[2]) == 0
-    assert_sees(tracker().recover(observations, slam_map, scene.camera, np.array([2, 1])), scene, 9, truth)
+    assert_sees(
+        tracker().recover(observations, slam_map, scene.camera, np.array([2, 1])), scene, 9, truth
+    )
     assert tracker().recover(observations, slam_map, scene.camera, np.array([2])) is None
 
 
 def test_recovers_from_what_key_frames_see_together(scene, slam_map) -> None:
     """After a jump each key frame knows a few of the points only."""
     for keyframe_id in range(4):
-        rows = np.arange(*slam_map.observation_rows(keyframe_id).indices(len(slam_map.observations)))
+        rows = np.arange(
+            *slam_map.observation_rows(keyframe_id).indices(len(slam_map.observations))
+        )
         unknown = ~np.isin(slam_map.observations["point"][rows] % 5, (keyframe_id, keyframe_id + 1))
         slam_map.unlink(rows[unknown & (slam_map.observations["point"][rows] >= 0)])
     observations = scene.observe(scene.pose(0.5), 9, noise_px=NOISE_PX)
     some = np.flatnonzero(scene.ids[scene.labels[9]] >= 0)[:45]
-    few = replace(observations, **{f.name: getattr(observations, f.name)[some] for f in fields(observations)[2:]})
+    few = replace(
+        observations,
+        **{f.name: getattr(observations, f.name)[some] for f in fields(observations)[2:]},
+    )
     find = tracker()
     assert find.recover(few, slam_map, scene.camera, np.arange(4)) is None
     tracked = find.recover_around(few, slam_map, scene.camera, 1)
     assert tracked is not None and tracked.how == "recovery" and tracked.inliers >= 30
     assert np.linalg.norm(tracked.T_world_cam[:3, 3] - scene.pose(0.5)[:3, 3]) < 0.03
-    assert find.recover_around(few, slam_map, scene.camera, 77) is None, "a key frame that was culled"
+    assert find.recover_around(few, slam_map, scene.camera, 77) is None, (
+        "a key frame that was culled"
+    )
     assert find.recover_around(blind(few), slam_map, scene.camera, 1) is None
 
 
@@ -218,7 +239,9 @@ def test_local_keyframes_are_those_that_share_most(scene, slam_map) -> None:
 def test_companions_of_the_best_keyframe_fill_the_local_map(scene) -> None:
     """Only key frame 3 sees the tracked point; its companions are local, too, each of them once."""
     slam_map = scene.map_of([scene.pose(0.5 * i - 1.5) for i in range(4)])
-    only_last = np.setdiff1d(slam_map.points_seen_by(np.array([3])), slam_map.points_seen_by(np.array([0, 1, 2])))
+    only_last = np.setdiff1d(
+        slam_map.points_seen_by(np.array([3])), slam_map.points_seen_by(np.array([0, 1, 2]))
+    )
     local = tracker(max_keyframes=3).local_keyframes(slam_map, only_last[:1])
     companions, _ = slam_map.covisible(3)
     assert local.tolist() == [3, *companions[:2].tolist()]
@@ -234,7 +257,9 @@ def test_visibility_is_counted_once_a_frame(scene, slam_map) -> None:
     tracker().count_visibility(slam_map, scene.camera, tracked, np.append(points, 10**6))
     found = slam_map.points["found"] - before["found"]
     visible = slam_map.points["visible"] - before["visible"]
-    assert np.array_equal(slam_map.points["id"][found == 1], np.sort(tracked.point_ids[tracked.point_ids >= 0]))
+    assert np.array_equal(
+        slam_map.points["id"][found == 1], np.sort(tracked.point_ids[tracked.point_ids >= 0])
+    )
     assert set(np.unique(found)) <= {0, 1}
     assert set(np.unique(visible)) <= {0, 1}
     assert (visible >= found).all()
@@ -259,7 +284,9 @@ def test_constant_velocity_with_irregular_steps(scene, slam_map) -> None:
         assert motion.last(slam_map) == pytest.approx(moved(timestamp))
         if timestamp > 0:
             for ahead in (0.01, 0.2, 0.5):
-                assert motion.predict(timestamp + ahead, slam_map) == pytest.approx(moved(timestamp + ahead))
+                assert motion.predict(timestamp + ahead, slam_map) == pytest.approx(
+                    moved(timestamp + ahead)
+                )
 
 
 def test_prediction_follows_corrections_of_the_map(scene, slam_map) -> None:
@@ -288,7 +315,9 @@ def test_prediction_without_its_keyframe_is_none(scene, slam_map) -> None:
     assert motion.last(slam_map) == pytest.approx(moved(0.2))
 
 
-def test_anchoring_keeps_the_velocity_and_an_equal_stamp_does_not_divide_by_zero(scene, slam_map) -> None:
+def test_anchoring_keeps_the_velocity_and_an_equal_stamp_does_not_divide_by_zero(
+    scene, slam_map
+) -> None:
     motion = Motion(Config())
     motion.update(0.0, moved(0.0), 0, slam_map)
     motion.update(0.1, moved(0.1), 0, slam_map)

@@ -53,5 +53,7 @@ def answer(size: int, *arguments: str) -> Answer:
             code = int(end.code or 0)
     lines = [line for line in err.getvalue().split("\n") if line and not line.startswith("note: ")]
     assert len(lines) == (0 if code == 0 else 1), err.getvalue()
-    assert code in (0, 2) and all(line.startswith("error: ") and len(line) < 3000 for line in lines), err.getvalue()
+    assert code in (0, 2) and all(
+        line.startswith("error: ") and len(line) < 3000 for line in lines
+    ), err.getvalue()
     return Answer(code, out.getvalue(), err.getvalue())

@@ -22,7 +22,9 @@ except MissingDependencyError as error:
 @functools.cache
 def _why_not() -> str:
     # In a process of its own: a driver that crashes must not take the tests with it.
-    done = subprocess.run([sys.executable, "-c", _CODE], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", _CODE], capture_output=True, text=True, check=False
+    )
     # A crash is no reason to skip anything.
     return done.stderr.strip().splitlines()[-1] if done.returncode == 1 else ""
 

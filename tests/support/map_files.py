@@ -22,12 +22,22 @@ def place_arrays(slam_map: Map, keyframe_ids: list[int] | None = None) -> Arrays
     projection = np.ascontiguousarray(np.linalg.qr(rng.normal(size=(width, 4)))[0].T, np.float32)
     centres = rng.normal(size=(3, 4)).astype(np.float32)
     codebook = Codebook(centres / np.linalg.norm(centres, axis=1, keepdims=True), projection)
-    ids = slam_map.keyframes["id"].copy() if keyframe_ids is None else np.array(keyframe_ids, np.int64)
+    ids = (
+        slam_map.keyframes["id"].copy()
+        if keyframe_ids is None
+        else np.array(keyframe_ids, np.int64)
+    )
     vectors = [
-        codebook.describe(slam_map.observations["descriptor"][slam_map.observation_rows(i)].astype(np.float32))
+        codebook.describe(
+            slam_map.observations["descriptor"][slam_map.observation_rows(i)].astype(np.float32)
+        )
         for i in ids.tolist()
     ]
-    return {"ids": ids, "vectors": np.array(vectors, np.float32).reshape(len(ids), 12), **codebook.tensors()}
+    return {
+        "ids": ids,
+        "vectors": np.array(vectors, np.float32).reshape(len(ids), 12),
+        **codebook.tensors(),
+    }
 
 
 def arrays_of(path: Path) -> Arrays:
@@ -44,7 +54,11 @@ def seal(path: Path, arrays: Arrays) -> None:
 
 def same_map(first: Map, second: Map) -> bool:
     """Whether two maps are the same to the last bit."""
-    return (first.origin, first.next_ids, first.session) == (second.origin, second.next_ids, second.session) and all(
+    return (first.origin, first.next_ids, first.session) == (
+        second.origin,
+        second.next_ids,
+        second.session,
+    ) and all(
         table[column].dtype == second.tables()[name][column].dtype
         and table[column].tobytes() == second.tables()[name][column].tobytes()
         for name, table in first.tables().items()

@@ -32,7 +32,11 @@ def write_matroska(
         live: sizes of the segment and of clusters are unknown, as in a stream.
     """
     height, width = images[0].shape
-    info = _element(0x2AD7B1, _integer(_MICROSECONDS)) + _element(0x4D80, b"test") + _element(0x5741, b"test")
+    info = (
+        _element(0x2AD7B1, _integer(_MICROSECONDS))
+        + _element(0x4D80, b"test")
+        + _element(0x5741, b"test")
+    )
     if announced_s is not None:
         info += _element(0x4489, struct.pack(">d", announced_s * 1e9 / _MICROSECONDS))
     video = _element(0xB0, _integer(width)) + _element(0xBA, _integer(height))
@@ -44,7 +48,9 @@ def write_matroska(
     for image, stamp in zip(images, stamps_s, strict=True):
         data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
         block = _element(0xA3, b"\x81" + struct.pack(">hB", 0, 0x80) + data)
-        body += _element(0x1F43B675, _element(0xE7, _integer(round(stamp * 1e9 / _MICROSECONDS))) + block, live)
+        body += _element(
+            0x1F43B675, _element(0xE7, _integer(round(stamp * 1e9 / _MICROSECONDS))) + block, live
+        )
     doctype = b"matroska" if path.suffix == ".mkv" else b"webm"
     head = _element(0x4282, doctype) + _element(0x4287, b"\x04") + _element(0x4285, b"\x02")
     path.write_bytes(_element(0x1A45DFA3, head) + _element(0x18538067, body, live))

@@ -18,7 +18,9 @@ FILES = ("pyproject.toml", "README.md", "LICENSE", "run_slam.py")
 def command(*arguments: str | Path, cwd: Path) -> str:
     """What a command prints; it must succeed."""
     # Without what would lead back to this folder.
-    environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME")}
+    environment = {
+        key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME")
+    }
     done = subprocess.run(
         [str(argument) for argument in arguments],
         cwd=cwd,
@@ -35,7 +37,9 @@ def copy_source(target: Path, *, links: bool) -> None:
     """Copy all that a build needs, with spslam/frontend and the others as links, or as the text files that git writes
     where the system has no symbolic links."""
     for name in SOURCES:
-        shutil.copytree(ROOT / name, target / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(
+            ROOT / name, target / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__")
+        )
     for name in FILES:
         shutil.copy(ROOT / name, target)
     for room in ROOMS:
@@ -49,7 +53,9 @@ def copy_source(target: Path, *, links: bool) -> None:
 
 def build_wheel(source: Path) -> Path:
     """The wheel of a copy: a build leaves folders behind, and takes up those that an earlier one left."""
-    command(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", "dist", cwd=source)
+    command(
+        sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", "dist", cwd=source
+    )
     return next((source / "dist").glob("*.whl"))
 
 
@@ -62,7 +68,9 @@ def make_environment(root: Path) -> Path:
     venv.create(root, with_pip=False)
     scheme = sysconfig.get_paths("venv", vars={"base": str(root), "platbase": str(root)})
     lent = Path(scheme["purelib"]) / "lent.pth"
-    lent.write_text("\n".join(dict.fromkeys([sysconfig.get_path("purelib"), *site.getsitepackages()])) + "\n")
+    lent.write_text(
+        "\n".join(dict.fromkeys([sysconfig.get_path("purelib"), *site.getsitepackages()])) + "\n"
+    )
     return Path(scheme["scripts"])
 
 

@@ -37,7 +37,9 @@ class PointRoom(Extractor):
     max_distance = 0.7
     pixel_sigma = NOISE_PX
 
-    def __init__(self, count: int = 1500, seed: int = 0, size: tuple[float, float, float] = (8.0, 4.0, 8.0)) -> None:
+    def __init__(
+        self, count: int = 1500, seed: int = 0, size: tuple[float, float, float] = (8.0, 4.0, 8.0)
+    ) -> None:
         rng = np.random.default_rng(seed)
         points = rng.uniform(-0.5, 0.5, (count, 3))
         wall = rng.integers(0, 3, count)
@@ -65,7 +67,9 @@ class PointRoom(Extractor):
     def extract(self, image: np.ndarray) -> Features:
         return self._seen(image, 0)
 
-    def match(self, left_image: np.ndarray, keypoints: np.ndarray, right_image: np.ndarray) -> np.ndarray:
+    def match(
+        self, left_image: np.ndarray, keypoints: np.ndarray, right_image: np.ndarray
+    ) -> np.ndarray:
         left, right = self._seen(left_image, 0), self._seen(right_image, 1)
         np.testing.assert_array_equal(keypoints, left.keypoints)
         matches0 = DescriptorMatcher().match(left.descriptors, right.descriptors, 0.3)

@@ -48,7 +48,9 @@ def kitti_archives() -> dict[str, bytes]:
         for camera in (0, 1):
             for i in range(3):
                 grey[f"{folder}/image_{camera}/{i:06d}.png"] = _png(10 * camera + i)
-        projections = "".join(f"P{k}: 30 0 19.5 {-15.0 * k} 0 30 14.5 0 0 0 1 0\n" for k in range(2))
+        projections = "".join(
+            f"P{k}: 30 0 19.5 {-15.0 * k} 0 30 14.5 0 0 0 1 0\n" for k in range(2)
+        )
         calibrations[f"{folder}/calib.txt"] = projections
         grey[f"{folder}/times.txt"] = calibrations[f"{folder}/times.txt"] = "0.0\n0.1\n0.2\n"
         poses[f"dataset/poses/{key}.txt"] = 3 * _IDENTITY
@@ -96,7 +98,9 @@ def _euroc_files() -> dict[str, bytes | str]:
             "rate_hz: 20\nresolution: [80, 60]\nintrinsics: [60, 60, 40, 30]\n"
             "distortion_model: radial-tangential\ndistortion_coefficients: [0, 0, 0, 0]\n"
         )
-        files[f"{folder}/data.csv"] = "#timestamp [ns],filename\n" + "".join(f"{s},{s}.png\n" for s in _STAMPS)
+        files[f"{folder}/data.csv"] = "#timestamp [ns],filename\n" + "".join(
+            f"{s},{s}.png\n" for s in _STAMPS
+        )
         for i, stamp in enumerate(_STAMPS):
             files[f"{folder}/data/{stamp}.png"] = _png(10 * camera + i, 80, 60)
     return files

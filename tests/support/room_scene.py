@@ -52,7 +52,9 @@ def sighted_frame(camera: Any, index: int = 0) -> tuple[Frame, Sighting]:
     rng = np.random.default_rng(index)
     pixels = rng.uniform([20, 20], [camera.width - 20, camera.height - 20], (20, 2))
     image = np.full((camera.height, camera.width), 90, dtype=np.uint8)
-    return Frame(index, 0.1 * index, camera, image), Sighting(pixels, np.where(np.arange(20) < 12, np.arange(20), -1))
+    return Frame(index, 0.1 * index, camera, image), Sighting(
+        pixels, np.where(np.arange(20) < 12, np.arange(20), -1)
+    )
 
 
 class WatchedSlam:

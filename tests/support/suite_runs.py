@@ -14,10 +14,17 @@ from spslam.benchmark.perform import Finished, Request
 from spslam.benchmark.results import Results, Row
 from spslam.config import load_config
 
-MACHINE: dict[str, str | int] = {"processor": "Abacus", "architecture": "wood", "cores": 2, "host": "here"}
+MACHINE: dict[str, str | int] = {
+    "processor": "Abacus",
+    "architecture": "wood",
+    "cores": 2,
+    "host": "here",
+}
 
 
-def metrics(tracked: int = 10, frames: int = 10, ate: float | None = 0.01, **more: Any) -> dict[str, Any]:
+def metrics(
+    tracked: int = 10, frames: int = 10, ate: float | None = 0.01, **more: Any
+) -> dict[str, Any]:
     """What a run's metrics.json may hold."""
     return {
         "frames": frames,
@@ -110,6 +117,11 @@ def settings(request: Request) -> str:
     given = list(request.arguments)
     options = [(given[i], given[i + 1]) for i in range(2, len(given), 2)]
     overrides = [value for name, value in options if name == "--set"]
-    overrides += [f"features.{n}={v}" for n in ("extractor", "weights") for name, v in options if name == f"--{n}"]
+    overrides += [
+        f"features.{n}={v}"
+        for n in ("extractor", "weights")
+        for name, v in options
+        if name == f"--{n}"
+    ]
     name = next(value for option, value in options if option == "--config")
     return yaml.safe_dump(load_config(name, overrides).model_dump(mode="json"))

@@ -12,7 +12,9 @@ from spslam.trajectory import Trajectory
 def random_pair(seed, n=80, scale=1.0, rate=20.0):
     """A smooth ground truth and an estimate of it with drift, in another world, at shifted stamps."""
     rng = np.random.default_rng(seed)
-    steps = np.concatenate([rng.normal([0.1, 0, 0.05], 0.05, (n, 3)), rng.normal(0, 0.1, (n, 3))], axis=1)
+    steps = np.concatenate(
+        [rng.normal([0.1, 0, 0.05], 0.05, (n, 3)), rng.normal(0, 0.1, (n, 3))], axis=1
+    )
     noise = rng.normal(0, 0.01, (n, 6))
     truth, estimate = [np.eye(4)], [np.eye(4)]
     for step, error in zip(se3_exp(steps), se3_exp(noise), strict=True):
@@ -21,7 +23,9 @@ def random_pair(seed, n=80, scale=1.0, rate=20.0):
     stamps = 1000.0 + np.arange(n + 1) / rate
     S = sim3_exp(np.append(rng.normal(size=6), np.log(scale)))
     shifted = stamps + rng.uniform(-0.004, 0.004, n + 1)
-    return transform_trajectory(S, Trajectory(shifted, np.array(estimate))), Trajectory(stamps, np.array(truth), "body")
+    return transform_trajectory(S, Trajectory(shifted, np.array(estimate))), Trajectory(
+        stamps, np.array(truth), "body"
+    )
 
 
 def random_drive(seed, n=1200, numbered=True):
@@ -37,7 +41,9 @@ def random_drive(seed, n=1200, numbered=True):
         truth.append(truth[-1] @ step)
         estimate.append(estimate[-1] @ step @ error)
     stamps = np.arange(n + 1) * (1.0 if numbered else 0.1)
-    return Trajectory(stamps, np.array(estimate)), Trajectory(stamps, np.array(truth), "left camera")
+    return Trajectory(stamps, np.array(estimate)), Trajectory(
+        stamps, np.array(truth), "left camera"
+    )
 
 
 def every(trajectory, rows):
@@ -51,9 +57,13 @@ def as_evo(estimate, ground_truth, align="none", max_difference=0.01):
     from evo.core.trajectory import PoseTrajectory3D
 
     def convert(trajectory):
-        return PoseTrajectory3D(poses_se3=list(trajectory.T_world_cam.copy()), timestamps=trajectory.timestamps.copy())
+        return PoseTrajectory3D(
+            poses_se3=list(trajectory.T_world_cam.copy()), timestamps=trajectory.timestamps.copy()
+        )
 
-    reference, compared = sync.associate_trajectories(convert(ground_truth), convert(estimate), max_diff=max_difference)
+    reference, compared = sync.associate_trajectories(
+        convert(ground_truth), convert(estimate), max_diff=max_difference
+    )
     compared = copy.deepcopy(compared)
     if align == "first-pose":
         compared.align_origin(reference)

@@ -62,7 +62,9 @@ def write_world(
     **calibration: Any,
 ) -> Path:
     """Write frames of demo-small; `left`, `right` and `depth` (of this suffix) say what of frame i."""
-    camera = {key: getattr(CAMERA, key) for key in ("width", "height", "fx", "fy", "cx", "cy", "fps")}
+    camera = {
+        key: getattr(CAMERA, key) for key in ("width", "height", "fx", "fy", "cx", "cy", "fps")
+    }
     values: dict[str, Any] = camera | calibration
     if sensor == "stereo":
         T_left_right = np.eye(4)
@@ -84,7 +86,9 @@ def error_of(run: Path, sensor: str) -> float:
     truth = world().ground_truth
     assert truth is not None
     found = read_tum(run / "trajectory.tum")
-    return float(evaluate(found, truth, "sim3" if sensor == "mono" else "se3").as_metrics()["ate_rmse_m"])
+    return float(
+        evaluate(found, truth, "sim3" if sensor == "mono" else "se3").as_metrics()["ate_rmse_m"]
+    )
 
 
 def _write(path: Path, image: Image | None) -> None:

@@ -28,19 +28,31 @@ def prose(text: str) -> str:
 def sentences(text: str) -> list[str]:
     """The sentences and list items of Markdown."""
     blocks = re.split(r"\n\s*\n|\n(?=- )", prose(text))
-    return [one for block in blocks for one in re.split(r"(?<=[.:;!?])\s+", " ".join(block.split())) if one]
+    return [
+        one
+        for block in blocks
+        for one in re.split(r"(?<=[.:;!?])\s+", " ".join(block.split()))
+        if one
+    ]
 
 
 def anchors(path: Path) -> set[str]:
     """What `#…` may name in a page, as Python-Markdown and GitHub make it of plain headings."""
-    text = re.sub(r"^```.*?^```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    text = re.sub(
+        r"^```.*?^```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE
+    )
     headings = re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)
-    return {re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", heading).strip().lower()) for heading in headings}
+    return {
+        re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", heading).strip().lower())
+        for heading in headings
+    }
 
 
 def broken_links(page: Path) -> list[str]:
     """Relative links of a page that lead to no file, or to no heading of it."""
-    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    text = re.sub(
+        r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE
+    )
     broken = []
     for link in _LINK.findall(text):
         if re.match(r"[a-z]+:", link):
@@ -53,7 +65,9 @@ def broken_links(page: Path) -> list[str]:
 
 
 def test_pages_are_found() -> None:
-    assert {"README.md", "docs/index.md", "docs/decisions/index.md", "CONTRIBUTING.md"} <= set(PAGES)
+    assert {"README.md", "docs/index.md", "docs/decisions/index.md", "CONTRIBUTING.md"} <= set(
+        PAGES
+    )
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -64,14 +78,25 @@ def test_links_lead_somewhere(page: str) -> None:
 def test_broken_links_are_seen(tmp_path: Path) -> None:
     (tmp_path / "there.md").write_text("# A heading: with `code`\n", encoding="utf-8")
     page = tmp_path / "page.md"
-    links = ["there.md", "there.md#a-heading-with-code", "there.md#no-heading", "gone.md", "#none", "https://x.org/y"]
+    links = [
+        "there.md",
+        "there.md#a-heading-with-code",
+        "there.md#no-heading",
+        "gone.md",
+        "#none",
+        "https://x.org/y",
+    ]
     page.write_text("".join(f"[x]({link})\n" for link in links), encoding="utf-8")
     assert broken_links(page) == ["there.md#no-heading", "gone.md", "#none"]
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page.startswith("docs/")])
 def test_every_page_is_in_the_navigation(page: str) -> None:
-    assert re.search(rf"\s{re.escape(page.removeprefix('docs/'))}$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
+    assert re.search(
+        rf"\s{re.escape(page.removeprefix('docs/'))}$",
+        (ROOT / "mkdocs.yml").read_text(),
+        re.MULTILINE,
+    )
 
 
 def test_every_decision_is_in_the_index() -> None:
@@ -97,15 +122,18 @@ def test_picture_of_the_imports_is_current() -> None:
 
 def test_arrows_that_follow_from_others_are_left_out() -> None:
     edges = {"cli": {"slam", "map", "core"}, "slam": {"map"}, "map": {"core"}, "core": set()}
-    assert import_graph.reduced(edges) == {"cli": {"slam"}, "slam": {"map"}, "map": {"core"}, "core": set()}
+    assert import_graph.reduced(edges) == {
+        "cli": {"slam"},
+        "slam": {"map"},
+        "map": {"core"},
+        "core": set(),
+    }
     with pytest.raises(ValueError, match="map imports itself"):
         import_graph.reduced({"map": {"slam"}, "slam": {"map"}})
 
 
 def test_site_has_files_beside_the_documents() -> None:
-    text = (
-        "[card](../frontend/weights/superpoint.md) [code](../spslam/factory.py#L1) [page](maps.md) [web](https://x.org)"
-    )
+    text = "[card](../frontend/weights/superpoint.md) [code](../spslam/factory.py#L1) [page](maps.md) [web](https://x.org)"
     assert mkdocs_hooks.relink(text, "docs/training.md") == (
         "[card](repository/frontend/weights/superpoint.md) [code](repository/spslam/factory.py.md#L1) [page](maps.md) "
         "[web](https://x.org)"

@@ -22,7 +22,9 @@ def test_what_cannot_be_made_stays_and_the_others_are_made(
     def fail() -> None:
         raise make_figures.CannotMakeError("no data")
 
-    monkeypatch.setattr(make_figures, "FIGURES", {"broken": fail, "fine": lambda: made.append("fine")})
+    monkeypatch.setattr(
+        make_figures, "FIGURES", {"broken": fail, "fine": lambda: made.append("fine")}
+    )
     assert make_figures.main([]) == 1
     assert made == ["fine"]
     assert capsys.readouterr().out == "broken: left as it is: no data\nfine: made\n"

@@ -40,7 +40,11 @@ def test_every_layer_is_drawn_and_named_in_the_legend() -> None:
         "grid: 0.5 m",
     ]
     colors = dict(legend(room_scene(), Look(), FRAMING))
-    for text, name in (("trajectory, 100 poses", "trajectory"), ("ground truth", "truth"), ("1 closed loop", "loops")):
+    for text, name in (
+        ("trajectory, 100 poses", "trajectory"),
+        ("ground truth", "truth"),
+        ("1 closed loop", "loops"),
+    ):
         layer = drawn[name]
         assert isinstance(layer, Lines) and layer.color == colors[text]
 
@@ -88,13 +92,21 @@ def test_points_are_coloured_by_height_and_by_age() -> None:
     by_age = draw_layers(room_scene(), Look(colors="age"), FRAMING)["points"]
     assert isinstance(by_height, Points) and isinstance(by_age, Points)
     high = by_height.positions[:, 1] < -1.3
-    np.testing.assert_allclose(by_height.colors[high], [Look().palette.height[-1]] * high.sum(), atol=0.2)
-    np.testing.assert_allclose(by_height.colors[by_height.positions[:, 1] > 1.4][0], Look().palette.height[0])
+    np.testing.assert_allclose(
+        by_height.colors[high], [Look().palette.height[-1]] * high.sum(), atol=0.2
+    )
+    np.testing.assert_allclose(
+        by_height.colors[by_height.positions[:, 1] > 1.4][0], Look().palette.height[0]
+    )
     np.testing.assert_allclose(by_age.colors[0], Look().palette.age[0], atol=0.01)
     # The strays at the end of the list are the newest, and left out.
     assert len(by_age.colors) == len(points) - 50
     assert np.abs(by_age.colors[-1] - Look().palette.age[-1]).max() < 0.05
-    assert color_bar(room_scene(), Look(), FRAMING) == (Look().palette.height, "low points, 0 m", "2.84 m")
+    assert color_bar(room_scene(), Look(), FRAMING) == (
+        Look().palette.height,
+        "low points, 0 m",
+        "2.84 m",
+    )
     assert color_bar(room_scene(), Look(hidden=frozenset({"points"})), FRAMING) is None
 
 
@@ -124,7 +136,9 @@ def test_the_grid_lies_on_the_floor_in_round_steps() -> None:
     np.testing.assert_allclose(lines.starts[:, 1], 1.5, atol=1e-6)
     assert FRAMING.square == 0.5
     upright = lines.starts[np.abs(lines.starts[:, 0] - lines.ends[:, 0]) < 1e-9]
-    np.testing.assert_allclose(np.diff(upright[:, 0]), np.sign(np.diff(upright[:, 0])) * 0.5, atol=1e-9)
+    np.testing.assert_allclose(
+        np.diff(upright[:, 0]), np.sign(np.diff(upright[:, 0])) * 0.5, atol=1e-9
+    )
 
 
 def test_the_latest_camera_is_drawn_while_time_goes_on() -> None:
@@ -142,7 +156,10 @@ def test_hardly_anything_is_drawn_without_failing() -> None:
         points=np.zeros((0, 3)), keyframes=none, trajectory=none, ground_truth=none,
         covisible=np.zeros((0, 2), int), loops=np.zeros((0, 2), int), depth=0.0,
     )  # fmt: skip
-    for scene in (nothing, replace(nothing, points=np.ones((1, 3)), point_times=np.ones(1), point_ages=np.ones(1))):
+    for scene in (
+        nothing,
+        replace(nothing, points=np.ones((1, 3)), point_times=np.ones(1), point_ages=np.ones(1)),
+    ):
         framing = frame_scene(scene, 4 / 3)
         drawn = draw_layers(scene, Look(), framing, moving=True)
         assert np.isfinite(framing.viewpoint.T_cam_world).all()
@@ -151,7 +168,9 @@ def test_hardly_anything_is_drawn_without_failing() -> None:
 
 def test_unknown_layers_are_named() -> None:
     assert check_layers(["grid", "grid"]) == {"grid"}
-    with pytest.raises(ConfigError, match="no layer named 'gird': expected one of points, trajectory"):
+    with pytest.raises(
+        ConfigError, match="no layer named 'gird': expected one of points, trajectory"
+    ):
         check_layers(["gird"])
 
 
@@ -168,6 +187,8 @@ def test_hairs_look_equally_wide_from_where_they_are_seen() -> None:
     np.testing.assert_allclose(np.asarray(grid.width) * view.distance / depths, 2.0)
     # From behind the camera it widens from nothing.
     behind = view.T_cam_world[2, :3] * (-view.distance - view.T_cam_world[2, 3])
-    through = thicken_hairs({"one": Lines(behind[None], ends[:1, 1], (0.0, 0.0, 0.0))}, view, 2.0)["one"]
+    through = thicken_hairs({"one": Lines(behind[None], ends[:1, 1], (0.0, 0.0, 0.0))}, view, 2.0)[
+        "one"
+    ]
     assert isinstance(through, Lines)
     assert np.asarray(through.width)[0, 0] == 0.0 < np.asarray(through.width)[0, 1]

@@ -157,7 +157,9 @@ def colors_of(shape: Any, palette: Palette = LIGHT) -> set[str]:
 
 
 def show(viewer: Open3DViewer, slam: WatchedSlam) -> None:
-    result = TrackResult(slam.frame.index, slam.frame.timestamp, TrackState.TRACKING, inliers=12, matches=15)
+    result = TrackResult(
+        slam.frame.index, slam.frame.timestamp, TrackState.TRACKING, inliers=12, matches=15
+    )
     viewer.update(slam, slam.frame, result)  # type: ignore[arg-type]
 
 
@@ -198,7 +200,9 @@ def test_closing_windows_does_not_stop_the_run(windows: SimpleNamespace, landmar
     assert (windows.scene.destroyed, windows.image.destroyed) == (1, 1)
 
 
-def test_the_live_view_follows_the_camera_until_it_is_told_to_stay(windows: SimpleNamespace, landmarks: Any) -> None:
+def test_the_live_view_follows_the_camera_until_it_is_told_to_stay(
+    windows: SimpleNamespace, landmarks: Any
+) -> None:
     viewer = Open3DViewer(visible=False)
     eyes = []
     for poses in (2, 3, 4, 5, 6):
@@ -211,7 +215,9 @@ def test_the_live_view_follows_the_camera_until_it_is_told_to_stay(windows: Simp
     np.testing.assert_allclose(steps[2:], 0.0, atol=1e-12)
 
 
-def test_a_live_truth_without_metres_waits_until_it_can_be_aligned(windows: SimpleNamespace, landmarks: Any) -> None:
+def test_a_live_truth_without_metres_waits_until_it_can_be_aligned(
+    windows: SimpleNamespace, landmarks: Any
+) -> None:
     from spslam.visualization.live_scene import live_scene
 
     slam = WatchedSlam(landmarks, 8)
@@ -278,7 +284,9 @@ def test_a_viewpoint_moves_without_turning() -> None:
     turned[:3, :3] = [[0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
     turned[:3, 3] = [1.0, 2.0, 3.0]
     moved = moved_along(Viewpoint(turned, 5.0), np.array([1.0, -2.0, 0.5]))
-    np.testing.assert_allclose(inverse(moved.T_cam_world)[:3, 3] - inverse(turned)[:3, 3], [1.0, -2.0, 0.5], atol=1e-12)
+    np.testing.assert_allclose(
+        inverse(moved.T_cam_world)[:3, 3] - inverse(turned)[:3, 3], [1.0, -2.0, 0.5], atol=1e-12
+    )
     np.testing.assert_array_equal(moved.T_cam_world[:3, :3], turned[:3, :3])
 
 
@@ -303,5 +311,7 @@ def test_windows_draw_on_a_real_context() -> None:
     )
     tests = Path(__file__).parents[1]
     folders = [str(tests), str(tests / "visualization"), str(tests / "support")]
-    done = subprocess.run([sys.executable, "-c", code, *folders], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *folders], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr

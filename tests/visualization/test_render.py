@@ -22,7 +22,9 @@ from spslam.visualization.render import Job, render, render_scene
 from spslam.visualization.scene import Scene
 
 
-def render_here(path: Path, scene: Scene, job: Job, monkeypatch: pytest.MonkeyPatch, wanted: int = 1000) -> list[str]:
+def render_here(
+    path: Path, scene: Scene, job: Job, monkeypatch: pytest.MonkeyPatch, wanted: int = 1000
+) -> list[str]:
     """What `render` does without a process of its own, which takes seconds to load Open3D; what it printed."""
     need_egl()
     scene.save(path.with_suffix(".npz"))
@@ -65,7 +67,9 @@ def test_size_background_and_hidden_layers(tmp_path: Path, monkeypatch: pytest.M
     assert shares(image, look.palette.loops) == shares(image, look.palette.trajectory) == 0
 
 
-def test_the_same_scene_gives_the_same_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_scene_gives_the_same_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # With all layers shapes of their own one of ten pictures had another pixel.
     for number in range(6):
         render_here(tmp_path / f"{number}.png", room_scene(), Job(size=(320, 240)), monkeypatch)
@@ -93,7 +97,9 @@ def frames_of(path: Path) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("follow", [False, True])
-def test_a_film_grows_with_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, follow: bool) -> None:
+def test_a_film_grows_with_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, follow: bool
+) -> None:
     path = tmp_path / "film.mp4"
     job = Job(size=(320, 240), fps=5.0, seconds=2.0, follow=follow)
     told = render_here(path, room_scene(), job, monkeypatch)
@@ -136,7 +142,9 @@ class FakeRenderer:
     def __init__(self, code: int | Exception, said: str = "") -> None:
         self.code, self.said, self.environment = code, said, {}
 
-    def __call__(self, command: list[str], stderr: Any, env: dict[str, str], **_: Any) -> FakeRenderer:
+    def __call__(
+        self, command: list[str], stderr: Any, env: dict[str, str], **_: Any
+    ) -> FakeRenderer:
         if isinstance(self.code, OSError):
             raise self.code
         stderr.write(self.said.encode())
@@ -187,7 +195,9 @@ def test_a_renderer_that_fails_costs_the_picture_only(
     assert "\n" not in str(caught.value)
 
 
-def test_the_renderer_finds_this_package_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_renderer_finds_this_package_from_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     renderer = FakeRenderer(1)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(viewer_render.subprocess, "Popen", renderer)
@@ -195,7 +205,9 @@ def test_the_renderer_finds_this_package_from_anywhere(tmp_path: Path, monkeypat
     monkeypatch.undo()
     # Without site packages (-S) only the environment leads to it.
     command = [sys.executable, "-S", "-c", "import spslam; print(spslam.__path__[0])"]
-    done = subprocess.run(command, cwd=tmp_path, env=renderer.environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        command, cwd=tmp_path, env=renderer.environment, capture_output=True, text=True, check=True
+    )
     assert Path(done.stdout.strip()) == Path(viewer_render.__file__).parents[1]
 
 
@@ -207,7 +219,12 @@ def test_the_renderer_says_in_one_line_what_is_missing(
 
     monkeypatch.setattr("spslam.visualization.open3d_window.import_open3d", missing)
     room_scene().save(tmp_path / "scene.npz")
-    assert viewer_render.main([Job().to_json(), str(tmp_path / "scene.npz"), str(tmp_path / "map.png")]) == 2
+    assert (
+        viewer_render.main(
+            [Job().to_json(), str(tmp_path / "scene.npz"), str(tmp_path / "map.png")]
+        )
+        == 2
+    )
     assert capsys.readouterr().err == "the viewer needs Open3D\n"
 
 

@@ -81,7 +81,9 @@ def test_a_run_is_read_back(tmp_path: Path, landmarks: Any) -> None:
     assert any("lost: dark" in str(text) for text in recorded.column("log", "text"))
 
 
-def test_a_file_does_not_grow_with_every_frame_by_the_whole_map(tmp_path: Path, landmarks: Any) -> None:
+def test_a_file_does_not_grow_with_every_frame_by_the_whole_map(
+    tmp_path: Path, landmarks: Any
+) -> None:
     slam = WatchedSlam(landmarks, 6)
     viewer = RerunViewer(tmp_path / "run.rrd")
     for index in range(40):
@@ -116,7 +118,10 @@ def test_a_saved_run_is_read_back(tmp_path: Path) -> None:
 
 def test_stamps_of_a_clock_are_dates(tmp_path: Path) -> None:
     scene = room_scene()
-    record_scene(tmp_path / "room.rrd", room_scene(times=scene.times + 1.305e9, truth_times=scene.times + 1.305e9))
+    record_scene(
+        tmp_path / "room.rrd",
+        room_scene(times=scene.times + 1.305e9, truth_times=scene.times + 1.305e9),
+    )
     stamp = Recorded(tmp_path / "room.rrd").column("world/camera", "stamp")[0]
     assert stamp.year == 2011
 
@@ -127,7 +132,9 @@ def test_what_cannot_be_written_is_named(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="cannot write"):
         record_scene(tmp_path, room_scene())
     os.mkfifo(tmp_path / "pipe.rrd")
-    with pytest.raises(OutputError, match=r"pipe\.rrd: expected a file or a name that is free, found a pipe"):
+    with pytest.raises(
+        OutputError, match=r"pipe\.rrd: expected a file or a name that is free, found a pipe"
+    ):
         record_scene(tmp_path / "pipe.rrd", room_scene())
 
 
@@ -143,7 +150,9 @@ def test_the_viewer_is_started_from_beside_python(monkeypatch: pytest.MonkeyPatc
     found: list[str | None] = []
     monkeypatch.setenv("DISPLAY", ":0")
     monkeypatch.setenv("PATH", "/nowhere")
-    monkeypatch.setattr(rerun.RecordingStream, "spawn", lambda self, **_: found.append(shutil.which("rerun")))
+    monkeypatch.setattr(
+        rerun.RecordingStream, "spawn", lambda self, **_: found.append(shutil.which("rerun"))
+    )
     RerunViewer(None).close()
     assert found[0] is not None
     assert os.environ["PATH"] == "/nowhere"
@@ -155,7 +164,9 @@ def test_a_viewer_that_does_not_start_is_told_in_one_line(monkeypatch: pytest.Mo
 
     monkeypatch.setenv("DISPLAY", ":0")
     monkeypatch.setattr(rerun.RecordingStream, "spawn", fail)
-    with pytest.raises(MissingDependencyError, match=r"did not start \(Failed to find .*--rerun FILE\.rrd") as caught:
+    with pytest.raises(
+        MissingDependencyError, match=r"did not start \(Failed to find .*--rerun FILE\.rrd"
+    ) as caught:
         RerunViewer(None)
     assert "\n" not in str(caught.value)
 
@@ -169,7 +180,9 @@ def test_a_viewer_that_was_closed_does_not_hold_up_the_run(
         # Bound, but nobody listens.
         unheard.bind(("127.0.0.1", 0))
         url = f"rerun+http://127.0.0.1:{unheard.getsockname()[1]}/proxy"
-        monkeypatch.setattr(rerun.RecordingStream, "spawn", lambda self, **_: self.connect_grpc(url))
+        monkeypatch.setattr(
+            rerun.RecordingStream, "spawn", lambda self, **_: self.connect_grpc(url)
+        )
         viewer = RerunViewer(None)
         slam = WatchedSlam(landmarks, 3)
         viewer.update(slam, slam.frame, TrackResult(3, 0.3, TrackState.TRACKING, inliers=1))  # type: ignore[arg-type]

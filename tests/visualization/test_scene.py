@@ -121,7 +121,10 @@ def test_frusta_open_in_the_viewing_direction_and_are_thinned_out():
 
 
 def test_tubes_have_their_radius_everywhere():
-    starts, ends = np.array([[0.0, 0, 0], [1, 1, 1], [2, 2, 2]]), np.array([[0.0, 0, 2], [1, 1, 1], [5, 3, 1]])
+    starts, ends = (
+        np.array([[0.0, 0, 0], [1, 1, 1], [2, 2, 2]]),
+        np.array([[0.0, 0, 2], [1, 1, 1], [5, 3, 1]]),
+    )
     vertices, triangles = tube(starts, ends, 0.1)
     # The one without length is left out.
     assert vertices.shape == (24, 3)
@@ -165,7 +168,9 @@ def test_a_scene_at_a_time_holds_what_was_there():
 
 def test_rows_of_edges_follow_when_key_frames_of_an_earlier_session_lie_before():
     times = np.array([-np.inf, 5.0, -np.inf, *range(7)])
-    early = room_scene(keyframe_times=times, covisible=np.array([[0, 2], [2, 3], [1, 2]]), loops=np.array([[2, 4]]))
+    early = room_scene(
+        keyframe_times=times, covisible=np.array([[0, 2], [2, 3], [1, 2]]), loops=np.array([[2, 4]])
+    )
     early = early.until(1.0)
     assert len(early.keyframes) == 4
     assert early.covisible.tolist() == [[0, 1], [1, 2]]

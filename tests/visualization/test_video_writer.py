@@ -40,7 +40,10 @@ def test_a_video_holds_every_picture(tmp_path: Path) -> None:
 
 def test_a_video_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_bytes(b"old")
-    with pytest.raises(OutputError, match="found 32x48 after 64x48"), VideoFile(tmp_path / "a.mp4", 10.0) as video:
+    with (
+        pytest.raises(OutputError, match="found 32x48 after 64x48"),
+        VideoFile(tmp_path / "a.mp4", 10.0) as video,
+    ):
         video.show(picture(0))
         video.show(picture(0, width=32))
     with VideoFile(tmp_path / "a.mp4", 10.0):
@@ -96,7 +99,9 @@ def test_a_video_goes_behind_a_link_and_into_no_pipe(tmp_path: Path) -> None:
     assert (tmp_path / "link.mp4").is_symlink()
     assert len(read_video(tmp_path / "there" / "film.mp4")) == 1
     os.mkfifo(tmp_path / "pipe.mp4")
-    with pytest.raises(OutputError, match=r"pipe\.mp4: expected a file or a name that is free, found a pipe"):
+    with pytest.raises(
+        OutputError, match=r"pipe\.mp4: expected a file or a name that is free, found a pipe"
+    ):
         VideoFile(tmp_path / "pipe.mp4", 10.0)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["link.mp4", "pipe.mp4", "there"]
     assert [path.name for path in (tmp_path / "there").iterdir()] == ["film.mp4"]

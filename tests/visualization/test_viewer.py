@@ -16,7 +16,12 @@ from spslam.visualization.viewer import Viewers
 
 class Counting:
     def __init__(self, fails_at: int = -1, fails_to_close: bool = False) -> None:
-        self.seen, self.closed, self._fails_at, self._fails_to_close = 0, 0, fails_at, fails_to_close
+        self.seen, self.closed, self._fails_at, self._fails_to_close = (
+            0,
+            0,
+            fails_at,
+            fails_to_close,
+        )
 
     def update(self, slam: Any, frame: Any, result: Any) -> None:
         self.seen += 1
@@ -42,11 +47,15 @@ def test_one_that_fails_is_closed_and_the_others_go_on(caplog: pytest.LogCapture
     viewers.close()
     assert (failing.seen, failing.closed) == (2, 1)
     assert (fine.seen, fine.closed) == (5, 1)
-    assert [record.getMessage() for record in caplog.records] == ["Counting failed and is closed; the run goes on"]
+    assert [record.getMessage() for record in caplog.records] == [
+        "Counting failed and is closed; the run goes on"
+    ]
     assert "the driver is gone" in caplog.text
 
 
-def test_one_that_cannot_be_closed_does_not_keep_the_others_open(caplog: pytest.LogCaptureFixture) -> None:
+def test_one_that_cannot_be_closed_does_not_keep_the_others_open(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     failing, fine = Counting(fails_to_close=True), Counting()
     Viewers(failing, fine).close()
     assert fine.closed == 1

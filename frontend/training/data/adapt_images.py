@@ -70,7 +70,9 @@ class _Request:
     share: float
 
 
-def split_stretches(count: int, share: float) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+def split_stretches(
+    count: int, share: float
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Indices of images in their order to train with, to validate with and to hold out.
 
     Neighbouring frames of a sequence are nearly the same: whole stretches, spread evenly, are taken out, by turns to
@@ -156,7 +158,9 @@ def _check_same(folder: Path, request: _Request, stream: _Stream) -> int:
         raise DatasetError(f"{manifest} is damaged: remove its folder to start anew") from None
     now = json.loads(json.dumps(asdict(request)))
     if asked != now:
-        different = ", ".join(f"{key} {asked[key]} instead of {now[key]}" for key in now if asked[key] != now[key])
+        different = ", ".join(
+            f"{key} {asked[key]} instead of {now[key]}" for key in now if asked[key] != now[key]
+        )
         raise DatasetError(
             f"{folder} holds images chosen otherwise ({different}): go on with the same settings, or give "
             "another file for the weights"
@@ -216,7 +220,9 @@ def _keep_some(stream: _Stream, folder: Path, request: _Request) -> list[Path]:
         if len(kept) == 2 * request.most:
             _remove(kept[1::2])
             kept, every = kept[::2], 2 * every
-    spread = np.linspace(0, len(kept), min(len(kept), request.most), endpoint=False).astype(np.int64)
+    spread = np.linspace(0, len(kept), min(len(kept), request.most), endpoint=False).astype(
+        np.int64
+    )
     chosen = [kept[index] for index in spread]
     _remove(sorted({*kept} - {*chosen}))
     return chosen

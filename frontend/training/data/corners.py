@@ -19,7 +19,9 @@ _STRENGTH_WINDOW = 5
 _STRONG_QUANTILE = 0.75
 
 
-def settle_on_corners(image: NDArray[np.uint8], keypoints: NDArray[np.float32]) -> NDArray[np.float32]:
+def settle_on_corners(
+    image: NDArray[np.uint8], keypoints: NDArray[np.float32]
+) -> NDArray[np.float32]:
     """Key points (N, 2) moved to the corner nearby that the image's gradients point to.
 
     The corner minimises the weighted squared distances to the lines through the pixels across their gradients
@@ -57,7 +59,9 @@ def settle_on_corners(image: NDArray[np.uint8], keypoints: NDArray[np.float32]) 
     return np.where(inside[:, None], corner, start).astype(np.float32)
 
 
-def corner_strength(image: NDArray[np.uint8], keypoints: NDArray[np.float32]) -> NDArray[np.float32]:
+def corner_strength(
+    image: NDArray[np.uint8], keypoints: NDArray[np.float32]
+) -> NDArray[np.float32]:
     """How well the gradients around key points (N, 2) tell where these are: 0, on flat or along an edge, to 1.
 
     The smaller eigenvalue of the structure tensor, the inverse of the variance that noise gives to a corner's position
@@ -73,7 +77,9 @@ def corner_strength(image: NDArray[np.uint8], keypoints: NDArray[np.float32]) ->
     smooth = cv2.GaussianBlur(image.astype(np.float32), (0, 0), _STRENGTH_BLUR_PX)
     eigenvalue = cv2.cornerMinEigenVal(smooth, _STRENGTH_WINDOW)
     columns, rows = np.rint(keypoints).astype(np.int64).T
-    found = eigenvalue[np.clip(rows, 0, image.shape[0] - 1), np.clip(columns, 0, image.shape[1] - 1)]
+    found = eigenvalue[
+        np.clip(rows, 0, image.shape[0] - 1), np.clip(columns, 0, image.shape[1] - 1)
+    ]
     strong = max(float(np.quantile(found, _STRONG_QUANTILE)), 1e-9)
     strength: NDArray[np.float32] = np.clip(found / np.float32(strong), 0, 1).astype(np.float32)
     return strength

@@ -36,7 +36,9 @@ def sample_homographies(
     height, width = size
     device = generator.device
     extent = torch.tensor([width, height], dtype=torch.float64, device=device)
-    corners = torch.tensor([[-0.5, -0.5], [-0.5, 0.5], [0.5, 0.5], [0.5, -0.5]], dtype=torch.float64, device=device)
+    corners = torch.tensor(
+        [[-0.5, -0.5], [-0.5, 0.5], [0.5, 0.5], [0.5, -0.5]], dtype=torch.float64, device=device
+    )
     centre = (extent - 1) / 2
     quad = (corners * extent * config.patch_ratio).expand(count, 4, 2)
     quad = quad + _perspective(quad, extent, config, generator)
@@ -62,7 +64,9 @@ def warp_points(points: Tensor, homographies: Tensor) -> Tensor:
     return lifted[..., :2] / depth
 
 
-def warp_images(images: Tensor, homographies: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+def warp_images(
+    images: Tensor, homographies: Tensor, size: tuple[int, int] | None = None
+) -> Tensor:
     """Images (B, C, H, W) as seen through homographies (B, 3, 3), bilinear, black where the source has nothing.
 
     Args:
@@ -77,7 +81,10 @@ def warp_images(images: Tensor, homographies: Tensor, size: tuple[int, int] | No
 
 
 def valid_mask(
-    homographies: Tensor, source_size: tuple[int, int], size: tuple[int, int] | None = None, erosion: int = 0
+    homographies: Tensor,
+    source_size: tuple[int, int],
+    size: tuple[int, int] | None = None,
+    erosion: int = 0,
 ) -> Tensor:
     """Pixels (B, H, W) bool of the warped images that show the source.
 
@@ -96,7 +103,12 @@ def valid_mask(
         return mask
     outside = functional.pad((~mask).float()[:, None], (erosion,) * 4, value=1.0)
     side = 2 * erosion + 1
-    return functional.max_pool2d(functional.max_pool2d(outside, (side, 1), stride=1), (1, side), stride=1)[:, 0] == 0
+    return (
+        functional.max_pool2d(
+            functional.max_pool2d(outside, (side, 1), stride=1), (1, side), stride=1
+        )[:, 0]
+        == 0
+    )
 
 
 def _source_pixels(homographies: Tensor, size: tuple[int, int]) -> Tensor:
@@ -119,14 +131,18 @@ def _source_pixels(homographies: Tensor, size: tuple[int, int]) -> Tensor:
     return torch.where(depth > 1e-6, lifted[..., :2] / depth.clamp(min=1e-6), far)
 
 
-def _truncated_normal(shape: tuple[int, ...], amplitude: float, generator: torch.Generator) -> Tensor:
+def _truncated_normal(
+    shape: tuple[int, ...], amplitude: float, generator: torch.Generator
+) -> Tensor:
     """Values with two standard deviations equal to `amplitude`, none beyond it; float64."""
     low = math.erf(-math.sqrt(2))
     uniform = torch.rand(shape, generator=generator, dtype=torch.float64, device=generator.device)
     return torch.erfinv((2 * uniform - 1) * -low) * math.sqrt(2) * amplitude / 2
 
 
-def _perspective(quad: Tensor, extent: Tensor, config: HomographyConfig, generator: torch.Generator) -> Tensor:
+def _perspective(
+    quad: Tensor, extent: Tensor, config: HomographyConfig, generator: torch.Generator
+) -> Tensor:
     """Shifts (B, 4, 2) of the corners: left and right side change length against each other, and both lean."""
     amplitude = config.perspective * config.patch_ratio
     if not config.allow_artifacts:
@@ -152,27 +168,37 @@ def _pick(candidates: Tensor, fallback: Tensor, extent: Tensor, config: Homograp
     return torch.where(allowed.any(dim=1)[:, None, None], chosen, fallback)
 
 
-def _scale(quad: Tensor, extent: Tensor, config: HomographyConfig, generator: torch.Generator) -> Tensor:
+def _scale(
+    quad: Tensor, extent: Tensor, config: HomographyConfig, generator: torch.Generator
+) -> Tensor:
     factors = 1 + _truncated_normal((len(quad), _TRIES), config.scale, generator)
     centre = quad.mean(dim=1, keepdim=True)
     candidates = (quad - centre)[:, None] * factors[:, :, None, None] + centre[:, None]
     return _pick(candidates, quad, extent, config)
 
 
-def _translation(quad: Tensor, extent: Tensor, config: HomographyConfig, generator: torch.Generator) -> Tensor:
+def _translation(
+    quad: Tensor, extent: Tensor, config: HomographyConfig, generator: torch.Generator
+) -> Tensor:
     room_low = -extent / 2 - quad.amin(dim=1)
     room_high = extent / 2 - quad.amax(dim=1)
     if config.allow_artifacts:
         overlap = 0.1 * extent
         room_low, room_high = room_low - overlap, room_high + overlap
-    uniform = torch.rand((len(quad), 2), generator=generator, dtype=torch.float64, device=generator.device)
+    uniform = torch.rand(
+        (len(quad), 2), generator=generator, dtype=torch.float64, device=generator.device
+    )
     shift = room_low + uniform * (room_high - room_low)
     # A patch that is larger than the image has no room.
     return torch.where(room_high > room_low, shift, torch.zeros_like(shift))[:, None]
 
 
-def _rotate(quad: Tensor, extent: Tensor, config: HomographyConfig, generator: torch.Generator) -> Tensor:
-    uniform = torch.rand((len(quad), _TRIES), generator=generator, dtype=torch.float64, device=generator.device)
+def _rotate(
+    quad: Tensor, extent: Tensor, config: HomographyConfig, generator: torch.Generator
+) -> Tensor:
+    uniform = torch.rand(
+        (len(quad), _TRIES), generator=generator, dtype=torch.float64, device=generator.device
+    )
     angles = (2 * uniform - 1) * math.radians(config.rotation_deg)
     # Smaller and smaller: the last ones nearly always fit.
     if not config.allow_artifacts:

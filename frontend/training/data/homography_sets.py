@@ -80,7 +80,13 @@ def photo_pairs(
         view = cv2.warpPerspective(
             image, homography, size[::-1], flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101
         )
-        yield ImagePair(path.name, "photos", image, photometric_noise(rng, np.asarray(view, np.uint8)), homography)
+        yield ImagePair(
+            path.name,
+            "photos",
+            image,
+            photometric_noise(rng, np.asarray(view, np.uint8)),
+            homography,
+        )
 
 
 def random_view(rng: np.random.Generator, size: tuple[int, int]) -> Floats:
@@ -111,7 +117,9 @@ def photometric_noise(rng: np.random.Generator, image: Image) -> Image:
     blurred = cv2.GaussianBlur(image, (0, 0), rng.uniform(*_BLUR_SIGMA_PX)).astype(np.float64)
     curved = 255.0 * (blurred / 255.0) ** np.exp(rng.uniform(*np.log(_GAMMA)))
     mean = curved.mean()
-    changed = (curved - mean) * rng.uniform(*_CONTRAST) + mean + rng.uniform(-_BRIGHTNESS, _BRIGHTNESS)
+    changed = (
+        (curved - mean) * rng.uniform(*_CONTRAST) + mean + rng.uniform(-_BRIGHTNESS, _BRIGHTNESS)
+    )
     noisy = changed + rng.normal(0.0, rng.uniform(*_NOISE_SIGMA), image.shape)
     return np.asarray(np.clip(np.rint(noisy), 0, 255), np.uint8)
 
@@ -140,22 +148,29 @@ def scene_pairs(folder: str | Path, size: tuple[int, int]) -> Iterator[ImagePair
         images = {
             int(match[1]): path
             for path in sorted(scene.iterdir())
-            if path.suffix.lower() in PHOTO_SUFFIXES and (match := _SCENE_IMAGE.fullmatch(path.stem))
+            if path.suffix.lower() in PHOTO_SUFFIXES
+            and (match := _SCENE_IMAGE.fullmatch(path.stem))
         }
         group = _HPATCHES.get(scene.name[:2], scene.name)
         for index, path in _homography_files(scene).items():
             if 1 not in images or index not in images:
-                raise DatasetError(f"expected images 1 and {index} in {scene}, found images {sorted(images)}: add them")
+                raise DatasetError(
+                    f"expected images 1 and {index} in {scene}, found images {sorted(images)}: add them"
+                )
             first, other = read_photo(images[1]), read_photo(images[index])
             homography = resize_homography(_read_homography(path), first.shape, other.shape, size)
             name = f"{scene.name} 1-{index}"
-            yield ImagePair(name, group, resize_image(first, size), resize_image(other, size), homography)
+            yield ImagePair(
+                name, group, resize_image(first, size), resize_image(other, size), homography
+            )
 
 
 def resize_image(image: Image, size: tuple[int, int]) -> Image:
     """(H, W) uint8 stretched to `size` (height, width)."""
     shrinks = size[0] * size[1] < image.shape[0] * image.shape[1]
-    resized = cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    resized = cv2.resize(
+        image, size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    )
     return np.asarray(resized, np.uint8)
 
 
@@ -180,7 +195,10 @@ def _folders(folder: Path) -> list[Path]:
 def _homography_files(scene: Path) -> dict[int, Path]:
     if not scene.is_dir():
         return {}
-    matches = {path: re.fullmatch(r"H_1_([2-9])|H1to([2-9])p", path.name) for path in sorted(scene.iterdir())}
+    matches = {
+        path: re.fullmatch(r"H_1_([2-9])|H1to([2-9])p", path.name)
+        for path in sorted(scene.iterdir())
+    }
     return {int(match[1] or match[2]): path for path, match in matches.items() if match}
 
 
@@ -188,7 +206,15 @@ def _read_homography(path: Path) -> Floats:
     try:
         values = np.array(path.read_text(encoding="utf-8").split(), np.float64)
     except (OSError, ValueError) as error:
-        raise DatasetError(f"expected a homography in {path}, found none ({error}): repair the file") from None
-    if values.size != 9 or not np.isfinite(values).all() or abs(np.linalg.det(values.reshape(3, 3))) < 1e-12:
-        raise DatasetError(f"expected a homography of 9 numbers in {path}, found {values.size}: repair the file")
+        raise DatasetError(
+            f"expected a homography in {path}, found none ({error}): repair the file"
+        ) from None
+    if (
+        values.size != 9
+        or not np.isfinite(values).all()
+        or abs(np.linalg.det(values.reshape(3, 3))) < 1e-12
+    ):
+        raise DatasetError(
+            f"expected a homography of 9 numbers in {path}, found {values.size}: repair the file"
+        )
     return values.reshape(3, 3)

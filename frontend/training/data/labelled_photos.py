@@ -47,7 +47,9 @@ class LabelledPhotos:
     def __post_init__(self) -> None:
         if self.label_folder is not None:
             folder = self.label_folder
-            self.paths = [path for path in self.paths if label_path(folder, path, self.root).is_file()]
+            self.paths = [
+                path for path in self.paths if label_path(folder, path, self.root).is_file()
+            ]
             if not self.paths:
                 raise DatasetError(
                     f"expected labels of the photos of {self.root} in {folder}, found none: "
@@ -66,7 +68,9 @@ class LabelledPhotos:
         batch = {"images": torch.from_numpy(self.images(indices))}
         if self.label_folder is None:
             return batch
-        labels = [(label.keypoints, label.mass**self.mass_exponent) for label in self.labels(indices)]
+        labels = [
+            (label.keypoints, label.mass**self.mass_exponent) for label in self.labels(indices)
+        ]
         return batch | padded_labels(labels)
 
     def images(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
@@ -87,7 +91,9 @@ class LabelledPhotos:
         assert self.label_folder is not None
         labels = read_labels(label_path(self.label_folder, self.paths[index], self.root), self.size)
         if self.settle:
-            labels = replace(labels, keypoints=settle_on_corners(self._image(index), labels.keypoints))
+            labels = replace(
+                labels, keypoints=settle_on_corners(self._image(index), labels.keypoints)
+            )
         if self.strength_exponent > 0:
             strength = corner_strength(self._image(index), labels.keypoints)
             labels = replace(labels, mass=labels.mass * strength**self.strength_exponent)

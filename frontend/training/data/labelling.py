@@ -96,7 +96,9 @@ def label_images(
     """
     index, count = shard
     if not 0 <= index < count or processes < 1:
-        raise ValueError(f"expected 0 <= i < n in shard and processes >= 1, found {shard} and {processes}")
+        raise ValueError(
+            f"expected 0 <= i < n in shard and processes >= 1, found {shard} and {processes}"
+        )
     names = {relative_name(photo, root): photo for photo in photos}
     ordered = sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())[index::count]
     settings = _settings(load_superpoint(weights), config, seed, device)
@@ -139,7 +141,9 @@ class _Job:
                 yield name, _Unreadable(str(error))
                 continue
             generator = torch.Generator().manual_seed(_name_seed(name, self.seed))
-            labels = find_labels(adapt(network, image, self.config, generator, self.device), self.config)
+            labels = find_labels(
+                adapt(network, image, self.config, generator, self.device), self.config
+            )
             path = self.out / f"{name}.npz"
             _make_folder(path.parent)
             write_labels(path, labels, self.config.size)
@@ -177,7 +181,9 @@ class _Counts:
 
     def summary(self) -> LabelSummary:
         labelled = self._done + self._skipped
-        return LabelSummary(self._done, self._skipped, self._unreadable, self._labels / max(labelled, 1))
+        return LabelSummary(
+            self._done, self._skipped, self._unreadable, self._labels / max(labelled, 1)
+        )
 
     def _tell(self) -> None:
         if self._progress is not None:
@@ -200,7 +206,12 @@ def _settings(network: SuperPoint, config: LabelConfig, seed: int, device: str) 
     del values["batch"]
     # Machines that share the work must agree on what auto means.
     values["precision"] = resolve_precision(device, config.precision)
-    return {"version": FORMAT_VERSION, "weights_sha256": digest.hexdigest(), "seed": seed, "config": values}
+    return {
+        "version": FORMAT_VERSION,
+        "weights_sha256": digest.hexdigest(),
+        "seed": seed,
+        "config": values,
+    }
 
 
 def _prepare_folder(out: Path, settings: dict[str, Any], overwrite: bool) -> None:
@@ -217,7 +228,9 @@ def _prepare_folder(out: Path, settings: dict[str, Any], overwrite: bool) -> Non
     if found == settings:
         return
     if found is None and has_labels:
-        raise DatasetError(f"expected a label folder at {out}, found .npz files and no {_SETTINGS_NAME}: give another")
+        raise DatasetError(
+            f"expected a label folder at {out}, found .npz files and no {_SETTINGS_NAME}: give another"
+        )
     if found is not None and not overwrite:
         raise DatasetError(
             f"expected labels of the same settings in {out}, found ones that differ in "
@@ -259,7 +272,9 @@ def _make_folder(path: Path) -> None:
         raise OutputError(f"cannot make the folder {path}: {error.strerror or error}") from None
 
 
-def _in_processes(job: _Job, tasks: list[tuple[str, Path]], processes: int) -> Iterator[tuple[str, int | _Unreadable]]:
+def _in_processes(
+    job: _Job, tasks: list[tuple[str, Path]], processes: int
+) -> Iterator[tuple[str, int | _Unreadable]]:
     """As `_Job.run`, shared out."""
     threads = max(usable_cores() // processes, 1)
     with _started(job, tasks, processes, threads) as (workers, readers):
@@ -294,7 +309,9 @@ def _started(
     try:
         for first in range(processes):
             reader, writer = context.Pipe(duplex=False)
-            worker = context.Process(target=_work, args=(job, tasks[first::processes], threads, writer), daemon=True)
+            worker = context.Process(
+                target=_work, args=(job, tasks[first::processes], threads, writer), daemon=True
+            )
             with children_spared():
                 worker.start()
             # The only other end is the worker's, so that its end is noticed, and ours by it.

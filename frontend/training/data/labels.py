@@ -80,7 +80,9 @@ def adapt(
             chunk = homographies[first : first + config.batch]
             warped = warp_images(source.expand(len(chunk), -1, -1, -1), chunk)
             valid = valid_mask(chunk, size, erosion=config.erosion_px)
-            seen = torch.stack([_detect(network, warped, config.precision) * valid, valid.float()], dim=1)
+            seen = torch.stack(
+                [_detect(network, warped, config.precision) * valid, valid.float()], dim=1
+            )
             back = warp_images(seen, torch.linalg.inv(chunk), size)
             # Only where every pixel that was interpolated counts: a part of one would be a weakened probability.
             counted = back[:, 1] > 1 - 1e-3
@@ -99,7 +101,9 @@ def find_labels(probabilities: NDArray[np.float32], config: LabelConfig) -> Labe
     else:
         keypoints = np.stack([columns, rows], axis=1).astype(np.float32)
     side = (_MASS_SIDE, _MASS_SIDE)
-    mass = cv2.boxFilter(probabilities, cv2.CV_32F, side, normalize=False, borderType=cv2.BORDER_CONSTANT)
+    mass = cv2.boxFilter(
+        probabilities, cv2.CV_32F, side, normalize=False, borderType=cv2.BORDER_CONSTANT
+    )
     return Labels(
         keypoints=keypoints,
         scores=probabilities[rows, columns],
@@ -147,12 +151,18 @@ def read_labels(path: str | Path, size: tuple[int, int]) -> Labels:
         with np.load(path, allow_pickle=False) as file:
             arrays = {key: file[key] for key in ("keypoints", "scores", "mass", "size")}
     except FileNotFoundError:
-        raise DatasetError(f"expected labels at {path}, found no file: label the photos first") from None
+        raise DatasetError(
+            f"expected labels at {path}, found no file: label the photos first"
+        ) from None
     except KeyError as error:
-        raise DatasetError(f"expected a label file at {path}, found one without {error}: make it again") from None
+        raise DatasetError(
+            f"expected a label file at {path}, found one without {error}: make it again"
+        ) from None
     except NO_ARRAYS as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise DatasetError(f"expected a label file at {path}, found a damaged one ({reason}): make it again") from None
+        raise DatasetError(
+            f"expected a label file at {path}, found a damaged one ({reason}): make it again"
+        ) from None
     _check(arrays, path)
     found = (int(arrays["size"][0]), int(arrays["size"][1]))
     if found != size:
@@ -173,7 +183,9 @@ def _check(arrays: dict[str, NDArray[Any]], path: str | Path) -> None:
                 f"make the labels again"
             )
         if not np.all(np.isfinite(arrays[key])):
-            raise DatasetError(f"expected finite {key} in {path}, found others: make the labels again")
+            raise DatasetError(
+                f"expected finite {key} in {path}, found others: make the labels again"
+            )
 
 
 def _detect(network: SuperPoint, images: Tensor, precision: Precision) -> Tensor:
@@ -189,4 +201,6 @@ def relative_name(photo: Path, root: Path) -> str:
     try:
         return photo.absolute().relative_to(root.absolute()).as_posix()
     except ValueError:
-        raise DatasetError(f"expected photos below {root}, found {photo}: give a folder that holds all") from None
+        raise DatasetError(
+            f"expected photos below {root}, found {photo}: give a folder that holds all"
+        ) from None

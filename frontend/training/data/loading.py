@@ -57,7 +57,12 @@ class StepSampler(Sampler[list[BlockRequest]]):
     """
 
     def __init__(
-        self, count: int, config: TrainingConfig, processes: Processes, first: int = 0, overfit: bool = False
+        self,
+        count: int,
+        config: TrainingConfig,
+        processes: Processes,
+        first: int = 0,
+        overfit: bool = False,
     ) -> None:
         self._count, self._config, self._processes = count, config, processes
         self._first, self._overfit = first, overfit
@@ -73,7 +78,8 @@ class StepSampler(Sampler[list[BlockRequest]]):
         first = self._processes.rank * shared
         return [
             BlockRequest(
-                _block_seed(seed, step, number), _shuffled(self._count, (step * blocks + number) * block, block, seed)
+                _block_seed(seed, step, number),
+                _shuffled(self._count, (step * blocks + number) * block, block, seed),
             )
             for number in range(first, first + shared)
         ]
@@ -94,7 +100,11 @@ class _Blocks(Dataset[ReadBlock | SpslamError]):
 
 
 def step_batches(
-    source: Source, config: TrainingConfig, processes: Processes, first: int = 0, overfit: bool = False
+    source: Source,
+    config: TrainingConfig,
+    processes: Processes,
+    first: int = 0,
+    overfit: bool = False,
 ) -> Iterator[Batch]:
     """What this process trains with in each step, without end.
 
@@ -108,7 +118,9 @@ def step_batches(
     for found in _read_blocks(source, config, processes, first, overfit):
         blocks = [_readable(block) for block in found]
         generators = [torch.Generator(processes.device).manual_seed(block.seed) for block in blocks]
-        parts = [source.augment(block.images, lot) for block, lot in zip(blocks, generators, strict=True)]
+        parts = [
+            source.augment(block.images, lot) for block, lot in zip(blocks, generators, strict=True)
+        ]
         yield {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
 
 

@@ -31,7 +31,9 @@ def augment(images: Tensor, config: PhotometricConfig, generator: torch.Generato
     images = (images - mean) * factor + mean
     images = images + draw.uniform(-config.brightness, config.brightness) * draw.chosen()
     images = _blur(images.clamp(0, 1), config, draw)
-    images = images + draw.normal(images.shape) * (draw.uniform(0, config.noise_sigma) * draw.chosen())
+    images = images + draw.normal(images.shape) * (
+        draw.uniform(0, config.noise_sigma) * draw.chosen()
+    )
     images = _speckle(images, config, draw)
     return images.clamp(0, 1)
 
@@ -48,7 +50,9 @@ class _Draw:
         return (low + values * (high - low)).to(self.like)
 
     def normal(self, shape: tuple[int, ...]) -> Tensor:
-        return torch.randn(shape, generator=self.generator, device=self.generator.device).to(self.like)
+        return torch.randn(shape, generator=self.generator, device=self.generator.device).to(
+            self.like
+        )
 
     def chosen(self) -> Tensor:
         """1 for the images that get the effect, 0 for the others."""
@@ -63,7 +67,10 @@ def _shade(images: Tensor, config: PhotometricConfig, draw: _Draw) -> Tensor:
     angle = draw.uniform(0, math.pi)
     x = torch.arange(width, device=images.device, dtype=images.dtype) - centre_x
     y = torch.arange(height, device=images.device, dtype=images.dtype)[:, None] - centre_y
-    along, across = torch.cos(angle) * x + torch.sin(angle) * y, torch.cos(angle) * y - torch.sin(angle) * x
+    along, across = (
+        torch.cos(angle) * x + torch.sin(angle) * y,
+        torch.cos(angle) * y - torch.sin(angle) * x,
+    )
     falloff = torch.exp(-((along / radius_x) ** 2 + (across / radius_y) ** 2))
     strength = draw.uniform(-0.5 * config.shade, config.shade) * draw.chosen()
     return images * (1 - strength * falloff)
@@ -77,7 +84,10 @@ def _blur(images: Tensor, config: PhotometricConfig, draw: _Draw) -> Tensor:
     sigma = (draw.uniform(0.1, max(config.blur_sigma, 0.1)) * draw.chosen()).clamp(min=1e-3)
     length = draw.uniform(0, max(config.motion_blur_px - 1, 0) / 2) * draw.chosen()
     angle = draw.uniform(0, math.pi)
-    along, across = torch.cos(angle) * x + torch.sin(angle) * y, torch.cos(angle) * y - torch.sin(angle) * x
+    along, across = (
+        torch.cos(angle) * x + torch.sin(angle) * y,
+        torch.cos(angle) * y - torch.sin(angle) * x,
+    )
     beyond = (along.abs() - length).clamp(min=0)
     # Distance to the path that the pixel runs along; half a pixel keeps a kernel of zero size at one tap.
     width = torch.maximum(sigma, torch.where(length > 0.3, torch.full_like(sigma, 0.45), sigma))

@@ -36,4 +36,7 @@ def padded_labels(labels: Sequence[tuple[NDArray[np.float32], NDArray[np.float32
     for row, (keypoints, masses) in enumerate(labels):
         count = len(keypoints)
         points[row, :count], mass[row, :count], exist[row, :count] = keypoints, masses, True
-    return {name: torch.from_numpy(array) for name, array in (("points", points), ("mass", mass), ("exist", exist))}
+    return {
+        name: torch.from_numpy(array)
+        for name, array in (("points", points), ("mass", mass), ("exist", exist))
+    }

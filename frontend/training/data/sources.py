@@ -49,12 +49,19 @@ class ShapeSource:
 
     def augment(self, read: Batch, generator: torch.Generator) -> Batch:
         """Images with their labels; see `Source`."""
-        images, labels = grey_images(read, generator.device), PaddedLabels.of(read, generator.device)
-        label_map = splat_points(labels.points, labels.mass, labels.exist, image_size(images), self._data.subpixel)
+        images, labels = (
+            grey_images(read, generator.device),
+            PaddedLabels.of(read, generator.device),
+        )
+        label_map = splat_points(
+            labels.points, labels.mass, labels.exist, image_size(images), self._data.subpixel
+        )
         image = augment(images, self._data.photometric, generator)
         valid = torch.ones_like(label_map, dtype=torch.bool)
         batch = {"image": image, "label_map": label_map, "valid": valid}
-        return batch | chosen_points(labels.points, labels.mass, labels.exist, self._data.points, generator)
+        return batch | chosen_points(
+            labels.points, labels.mass, labels.exist, self._data.points, generator
+        )
 
 
 class PhotoSource:
@@ -71,7 +78,10 @@ class PhotoSource:
 
     def augment(self, read: Batch, generator: torch.Generator) -> Batch:
         """Views with their labels; see `Source`."""
-        images, labels = grey_images(read, generator.device), PaddedLabels.of(read, generator.device)
+        images, labels = (
+            grey_images(read, generator.device),
+            PaddedLabels.of(read, generator.device),
+        )
         make_views = two_views if self._pairs else single_view
         return make_views(images, labels, self._data, generator)
 
@@ -90,7 +100,11 @@ class TeacherSource:
     """
 
     def __init__(
-        self, photos: LabelledPhotos, data: DataConfig, teacher: SuperPoint, settings: DistillationConfig
+        self,
+        photos: LabelledPhotos,
+        data: DataConfig,
+        teacher: SuperPoint,
+        settings: DistillationConfig,
     ) -> None:
         self.reader, self._data, self._settings = photos, data, settings
         self._teacher: SuperPoint = teacher.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -107,9 +121,14 @@ class TeacherSource:
         seen = torch.ones_like(heat)
         for _ in range(self._settings.warps - 1):
             further = sample_homographies(len(view), size, self._data.homography, generator)
-            other = detector_probabilities(self._teacher.detector_logits(warp_images(view, further)).float())
+            other = detector_probabilities(
+                self._teacher.detector_logits(warp_images(view, further)).float()
+            )
             back = torch.linalg.inv(further)
-            mask = warp_images(valid_mask(further, size, erosion=RIM_PX).float()[:, None], back)[:, 0] > 0.99
+            mask = (
+                warp_images(valid_mask(further, size, erosion=RIM_PX).float()[:, None], back)[:, 0]
+                > 0.99
+            )
             heat = heat + warp_images(other[:, None], back)[:, 0] * mask
             seen = seen + mask
         return {

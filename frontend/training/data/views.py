@@ -9,7 +9,13 @@ from torch import Tensor
 
 from ..config import DataConfig
 from ..losses.detector_losses import splat_points
-from .homography import identity_homographies, sample_homographies, valid_mask, warp_images, warp_points
+from .homography import (
+    identity_homographies,
+    sample_homographies,
+    valid_mask,
+    warp_images,
+    warp_points,
+)
 from .photometric import augment
 from .reading import Batch
 
@@ -53,7 +59,12 @@ def _view(
     valid = valid_mask(homographies, image_size(images), size, erosion=RIM_PX)
     points = warp_points(labels.points, homographies).float()
     pixels = points.round().long()
-    inside = (pixels >= 0).all(dim=-1) & (pixels[..., 0] < width) & (pixels[..., 1] < height) & labels.exist
+    inside = (
+        (pixels >= 0).all(dim=-1)
+        & (pixels[..., 0] < width)
+        & (pixels[..., 1] < height)
+        & labels.exist
+    )
     index = pixels[..., 1].clamp(0, height - 1) * width + pixels[..., 0].clamp(0, width - 1)
     seen = inside & torch.gather(valid.flatten(1), 1, index)
     label_map = splat_points(points, labels.mass, inside, size, subpixel=data.subpixel)
@@ -61,7 +72,9 @@ def _view(
     return _View(image, valid, label_map, points, seen)
 
 
-def single_view(images: Tensor, labels: PaddedLabels, data: DataConfig, generator: torch.Generator) -> Batch:
+def single_view(
+    images: Tensor, labels: PaddedLabels, data: DataConfig, generator: torch.Generator
+) -> Batch:
     homographies = sample_homographies(len(images), image_size(images), data.homography, generator)
     homographies = _crops(len(images), image_size(images), data.size, generator) @ homographies
     view = _view(images, labels, homographies, data, generator)
@@ -69,7 +82,9 @@ def single_view(images: Tensor, labels: PaddedLabels, data: DataConfig, generato
     return batch | chosen_points(view.points, labels.mass, view.seen, data.points, generator)
 
 
-def two_views(images: Tensor, labels: PaddedLabels, data: DataConfig, generator: torch.Generator) -> Batch:
+def two_views(
+    images: Tensor, labels: PaddedLabels, data: DataConfig, generator: torch.Generator
+) -> Batch:
     count, size = len(images), image_size(images)
     if data.warp_both:
         first = sample_homographies(count, size, data.homography, generator)
@@ -93,16 +108,24 @@ def two_views(images: Tensor, labels: PaddedLabels, data: DataConfig, generator:
     return batch
 
 
-def _crops(count: int, source: tuple[int, int], size: tuple[int, int], generator: torch.Generator) -> Tensor:
+def _crops(
+    count: int, source: tuple[int, int], size: tuple[int, int], generator: torch.Generator
+) -> Tensor:
     """Homographies (B, 3, 3) that cut a random part of `size` out of images of the size of the source."""
-    room = torch.tensor([source[1] - size[1], source[0] - size[0]], dtype=torch.float64, device=generator.device)
-    uniform = torch.rand((count, 2), generator=generator, dtype=torch.float64, device=generator.device)
+    room = torch.tensor(
+        [source[1] - size[1], source[0] - size[0]], dtype=torch.float64, device=generator.device
+    )
+    uniform = torch.rand(
+        (count, 2), generator=generator, dtype=torch.float64, device=generator.device
+    )
     crops = identity_homographies(count, generator.device).clone()
     crops[:, :2, 2] = -(uniform * room).round()
     return crops
 
 
-def chosen_points(points: Tensor, mass: Tensor, seen: Tensor, count: int, generator: torch.Generator) -> Batch:
+def chosen_points(
+    points: Tensor, mass: Tensor, seen: Tensor, count: int, generator: torch.Generator
+) -> Batch:
     chosen, exist = _choose(seen, count, generator)
     return {
         "points": torch.gather(points, 1, chosen[..., None].expand(-1, -1, 2)),
@@ -131,7 +154,9 @@ def grey_images(read: Batch, device: torch.device) -> Tensor:
     return read["images"].to(device)[:, None].float() / 255
 
 
-def unlabelled_view(images: Tensor, data: DataConfig, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def unlabelled_view(
+    images: Tensor, data: DataConfig, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
     """Warped views (B, 1, H, W) before the photometric changes, and which of their pixels (B, H, W) show the image."""
     homographies = sample_homographies(len(images), image_size(images), data.homography, generator)
     homographies = _crops(len(images), image_size(images), data.size, generator) @ homographies

@@ -26,18 +26,36 @@ from spslam.io.html import render_page
 from ...extractors.superpoint_extractor import SuperPointExtractor
 from ...superpoint.checkpoints import load_superpoint
 from ..data.homography_sets import ImagePair, photo_pairs
-from .homography_metrics import CORRECT_PX, best_features, in_shared_area, nearest_distance, warp_points
+from .homography_metrics import (
+    CORRECT_PX,
+    best_features,
+    in_shared_area,
+    nearest_distance,
+    warp_points,
+)
 
 Image = NDArray[np.uint8]
 
 # Name, what it means, whether more is better.
 _FIGURES = {
-    "repeatability": ("repeatability", "share of the 300 best points that are found again within 3 px", True),
+    "repeatability": (
+        "repeatability",
+        "share of the 300 best points that are found again within 3 px",
+        True,
+    ),
     "mle_px": ("localisation error, px", "mean distance of the points found again", False),
     "matching_score": ("matching score", "share of all points that are matched correctly", True),
     "mma_3": ("matching accuracy", "share of the matches that are right within 3 px", True),
-    "nn_map": ("descriptors, mAP", "how well distances of descriptors tell right matches from wrong ones", True),
-    "homography_accuracy_3": ("homography within 3 px", "share of the views whose homography is found", True),
+    "nn_map": (
+        "descriptors, mAP",
+        "how well distances of descriptors tell right matches from wrong ones",
+        True,
+    ),
+    "homography_accuracy_3": (
+        "homography within 3 px",
+        "share of the views whose homography is found",
+        True,
+    ),
     "homography_accuracy_1": ("homography within 1 px", "the same, more strictly", True),
 }
 _SAMPLES = 4
@@ -79,7 +97,12 @@ class AdaptationReport:
 
 
 def write_report(
-    path: Path, report: AdaptationReport, before: Path, after: Path, photos: Sequence[Path], log: Path
+    path: Path,
+    report: AdaptationReport,
+    before: Path,
+    after: Path,
+    photos: Sequence[Path],
+    log: Path,
 ) -> None:
     """Write the page.
 
@@ -161,7 +184,9 @@ def _course(losses: Mapping[str, list[float]], validations: Mapping[str, list[fl
     return _base64(_draw_course(losses, validations)) if losses or validations else ""
 
 
-def _draw_course(losses: Mapping[str, list[float]], validations: Mapping[str, list[float]]) -> bytes:
+def _draw_course(
+    losses: Mapping[str, list[float]], validations: Mapping[str, list[float]]
+) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -175,7 +200,13 @@ def _draw_course(losses: Mapping[str, list[float]], validations: Mapping[str, li
         for name in names:
             if name in curves:
                 marker = "o" if len(curves[name]) < 30 else None
-                axes.plot(curves["step"], curves[name], label=name.replace("_", " "), marker=marker, markersize=3)
+                axes.plot(
+                    curves["step"],
+                    curves[name],
+                    label=name.replace("_", " "),
+                    marker=marker,
+                    markersize=3,
+                )
         axes.set_xlabel("step")
         axes.grid(linewidth=0.4)
         if axes.lines:
@@ -194,12 +225,16 @@ def _samples(pairs: Sequence[ImagePair], before: Path, after: Path) -> list[list
         name: SuperPointExtractor(config, load_superpoint(path))
         for name, path in (("before", before), ("after", after))
     }
-    return [[_sample(extractor, pair, name) for name, extractor in extractors.items()] for pair in pairs]
+    return [
+        [_sample(extractor, pair, name) for name, extractor in extractors.items()] for pair in pairs
+    ]
 
 
 def _sample(extractor: SuperPointExtractor, pair: ImagePair, name: str) -> dict[str, str]:
     features, found = sample_detections(extractor, pair, _SAMPLE_POINTS)
-    _, data = cv2.imencode(".jpg", _draw(pair.image0, features.keypoints, found), [cv2.IMWRITE_JPEG_QUALITY, 88])
+    _, data = cv2.imencode(
+        ".jpg", _draw(pair.image0, features.keypoints, found), [cv2.IMWRITE_JPEG_QUALITY, 88]
+    )
     caption = f"{name}: {int(found.sum())} of {len(found)} found again"
     return {"jpeg": _base64(data.tobytes()), "caption": caption}
 

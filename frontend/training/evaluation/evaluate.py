@@ -23,7 +23,14 @@ from .homography_metrics import METRICS, Estimator, localisation_scores, matchin
 from .pose_evaluation import evaluate_pose
 from .shapes_evaluation import CLASSICAL_DETECTORS, LabelledImages, detector_of, evaluate_shapes
 
-__all__ = ["EvaluationData", "evaluate_extractor", "evaluate_pairs", "markdown_table", "plot", "write_json"]
+__all__ = [
+    "EvaluationData",
+    "evaluate_extractor",
+    "evaluate_pairs",
+    "markdown_table",
+    "plot",
+    "write_json",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -42,7 +49,12 @@ PROTOCOL = (
     "Means over pairs."
 )
 # Whatever the network thinks of its probabilities, the same number of points is compared.
-_FEATURES: dict[str, Any] = {"max_keypoints": 1000, "nms_radius": 4, "threshold": 1e-4, "spread_cell": 0}
+_FEATURES: dict[str, Any] = {
+    "max_keypoints": 1000,
+    "nms_radius": 4,
+    "threshold": 1e-4,
+    "spread_cell": 0,
+}
 # What the detector itself finds, up to the border.
 _CORNERS: dict[str, Any] = {"subpixel": False, "border": 0, "threshold": 5e-4}
 
@@ -99,13 +111,23 @@ def evaluate_extractor(
         DatasetError: images cannot be read.
     """
     overrides = dict(overrides or {})
-    settings = {"extractor": name, "weights": None if weights is None else str(weights), **_FEATURES, **overrides}
+    settings = {
+        "extractor": name,
+        "weights": None if weights is None else str(weights),
+        **_FEATURES,
+        **overrides,
+    }
     extractor = create_extractor(_feature_config(settings))
     label = label or (name if weights is None else f"{name} {Path(weights).stem}")
     protocol = PROTOCOL.format(estimator=data.estimator.upper()) + "".join(
         f" {key}: {value}." for key, value in overrides.items()
     )
-    result: Result = {"extractor": name, "weights": settings["weights"], "label": label, "protocol": protocol}
+    result: Result = {
+        "extractor": name,
+        "weights": settings["weights"],
+        "label": label,
+        "protocol": protocol,
+    }
     result |= {"engine": extractor.engine, "pairs": {}}
     if data.photos:
         _log.info("%s: photos", label)
@@ -116,14 +138,17 @@ def evaluate_extractor(
     if data.homography is not None:
         _log.info("%s: %s", label, data.homography)
         small, large = (scene_pairs(data.homography, size) for size in (PHOTO_SIZE, MATCHING_SIZE))
-        result["homography"], counts = evaluate_pairs(extractor, zip(small, large, strict=True), data.estimator)
+        result["homography"], counts = evaluate_pairs(
+            extractor, zip(small, large, strict=True), data.estimator
+        )
         result["pairs"] |= counts
     if data.shapes is not None:
         _log.info("%s: shapes", label)
         raw = create_extractor(_feature_config({**settings, **_CORNERS}))
         result["shapes"] = evaluate_shapes(detector_of(raw), data.shapes)
         result["shapes"]["beside"] = {
-            name: evaluate_shapes(detect, data.shapes) for name, detect in CLASSICAL_DETECTORS.items()
+            name: evaluate_shapes(detect, data.shapes)
+            for name, detect in CLASSICAL_DETECTORS.items()
         }
     if data.frames is not None:
         _log.info("%s: pose", label)
@@ -133,7 +158,9 @@ def evaluate_extractor(
 
 
 def evaluate_pairs(
-    extractor: Extractor, pairs: Iterable[tuple[ImagePair, ImagePair]], estimator: Estimator = "ransac"
+    extractor: Extractor,
+    pairs: Iterable[tuple[ImagePair, ImagePair]],
+    estimator: Estimator = "ransac",
 ) -> tuple[dict[str, dict[str, float]], dict[str, int]]:
     """Mean `METRICS` of pairs by group, and the number of pairs of each group.
 
@@ -145,12 +172,19 @@ def evaluate_pairs(
     rows: dict[str, list[dict[str, float]]] = {}
     for small, large in pairs:
         features = [extractor.extract(image) for image in (large.image0, large.image1)]
-        matching = matching_scores(features[0], features[1], large.homography, large.image0.shape, estimator)
+        matching = matching_scores(
+            features[0], features[1], large.homography, large.image0.shape, estimator
+        )
         if small is not large:
             features = [extractor.extract(image) for image in (small.image0, small.image1)]
-        localisation = localisation_scores(features[0], features[1], small.homography, small.image0.shape)
+        localisation = localisation_scores(
+            features[0], features[1], small.homography, small.image0.shape
+        )
         rows.setdefault(small.group, []).append(localisation | matching)
-    means = {group: {key: _mean([row[key] for row in found]) for key in METRICS} for group, found in rows.items()}
+    means = {
+        group: {key: _mean([row[key] for row in found]) for key in METRICS}
+        for group, found in rows.items()
+    }
     return means, {group: len(found) for group, found in rows.items()}
 
 

@@ -50,8 +50,14 @@ def markdown_table(results: Sequence[Result]) -> str:
     """Results side by side: a table for photos and homography sets, one for shapes, one for pose, and the protocol."""
     parts = [
         _table(["set", "extractor", *_TABLE_NAMES.values()], _homography_rows(results)),
-        _table(["shapes", "detector", "mAP", "AP", "MLE px", *_primitives(results)], _shape_rows(results)),
-        _table(["pose", "extractor", "rotation °", "direction °", "AUC@5°", "inliers", "pairs"], _pose_rows(results)),
+        _table(
+            ["shapes", "detector", "mAP", "AP", "MLE px", *_primitives(results)],
+            _shape_rows(results),
+        ),
+        _table(
+            ["pose", "extractor", "rotation °", "direction °", "AUC@5°", "inliers", "pairs"],
+            _pose_rows(results),
+        ),
         "\n\n".join(dict.fromkeys(result["protocol"] for result in results)),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -79,7 +85,14 @@ def plot(results: Sequence[Result], path: Path) -> None:
         left.set_title(name, fontsize=10, loc="left")
     if sets:
         handles, labels = figure.axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 4), fontsize=9, frameon=False)
+        figure.legend(
+            handles,
+            labels,
+            loc="outside lower center",
+            ncols=min(len(labels), 4),
+            fontsize=9,
+            frameon=False,
+        )
     buffer = io.BytesIO()
     # Without the version in its metadata, the same figures give the same bytes.
     figure.savefig(buffer, format="png", metadata={"Software": None})
@@ -97,7 +110,10 @@ def _bars(axes: Axes, results: Sequence[Result], name: str, keys: Sequence[str])
         scores = _sets(result).get(name, {})
         values = [np.nan if (value := scores.get(key)) is None else value for key in keys]
         axes.bar(
-            np.arange(len(keys)) + (number - 0.5 * (len(results) - 1)) * width, values, width, label=result["label"]
+            np.arange(len(keys)) + (number - 0.5 * (len(results) - 1)) * width,
+            values,
+            width,
+            label=result["label"],
         )
     axes.set_xticks(np.arange(len(keys)), [_TABLE_NAMES[key] for key in keys], fontsize=8)
     axes.grid(axis="y", linewidth=0.4)
@@ -155,7 +171,10 @@ def _pose_rows(results: Sequence[Result]) -> list[list[str]]:
         [
             gap.replace("gap_", "") + " apart",
             result["label"],
-            *(_number(result["pose"][gap][key]) for key in ("rotation_deg", "direction_deg", "auc_5")),
+            *(
+                _number(result["pose"][gap][key])
+                for key in ("rotation_deg", "direction_deg", "auc_5")
+            ),
             *(_number(result["pose"][gap][key], 0) for key in ("inliers", "pairs")),
         ]
         for gap in gaps

@@ -109,7 +109,10 @@ def localisation_scores(
     backward = _inverse(homography)
     shared0 = in_shared_area(suppress_near(features0), homography, shape)
     shared1 = in_shared_area(suppress_near(features1), backward, shape)
-    keypoints0, keypoints1 = best_features(shared0, count).keypoints, best_features(shared1, count).keypoints
+    keypoints0, keypoints1 = (
+        best_features(shared0, count).keypoints,
+        best_features(shared1, count).keypoints,
+    )
     errors = np.concatenate(
         [
             nearest_distance(warp_points(keypoints0, homography), keypoints1),
@@ -136,20 +139,33 @@ def matching_scores(
     features1 = in_shared_area(features1, backward, shape)
     errors = pairwise_distance(warp_points(features0.keypoints, homography), features1.keypoints)
     back_errors = pairwise_distance(warp_points(features1.keypoints, backward), features0.keypoints)
-    descriptors0, descriptors1 = unit_descriptors(features0.descriptors), unit_descriptors(features1.descriptors)
+    descriptors0, descriptors1 = (
+        unit_descriptors(features0.descriptors),
+        unit_descriptors(features1.descriptors),
+    )
     matches = DescriptorMatcher().match(descriptors0, descriptors1, np.inf)
     rows = np.flatnonzero(matches >= 0)
     error = errors[rows, matches[rows]]
     corner_error = homography_error(
         features0.keypoints[rows], features1.keypoints[matches[rows]], homography, shape, estimator
     )
-    scores = {f"homography_accuracy_{limit}": float(corner_error <= limit) for limit in ACCURACIES_PX}
-    similarity = descriptors0 @ descriptors1.T if len(features0) and len(features1) else np.zeros(errors.shape)
+    scores = {
+        f"homography_accuracy_{limit}": float(corner_error <= limit) for limit in ACCURACIES_PX
+    }
+    similarity = (
+        descriptors0 @ descriptors1.T
+        if len(features0) and len(features1)
+        else np.zeros(errors.shape)
+    )
     directions = (_nearest_map(similarity, errors), _nearest_map(similarity.T, back_errors))
     # NaN, nothing to find, is as little as nothing found.
     scores["nn_map"] = float(np.nan_to_num(directions).mean())
-    found = np.array([(error <= CORRECT_PX).sum(), (back_errors[matches[rows], rows] <= CORRECT_PX).sum()])
-    scores["matching_score"] = float(np.mean(found / np.maximum([len(features0), len(features1)], 1)))
+    found = np.array(
+        [(error <= CORRECT_PX).sum(), (back_errors[matches[rows], rows] <= CORRECT_PX).sum()]
+    )
+    scores["matching_score"] = float(
+        np.mean(found / np.maximum([len(features0), len(features1)], 1))
+    )
     for limit in ACCURACIES_PX:
         scores[f"mma_{limit}"] = float(np.mean(error <= limit)) if len(error) else 0.0
     scores["auc_5"] = area_under_curve(np.array([corner_error]), AUC_PX)
@@ -179,9 +195,12 @@ def homography_error(
     if estimate is None:
         return float("inf")
     height, width = shape[0], shape[1]
-    corners = np.array([[0, 0], [width - 1, 0], [width - 1, height - 1], [0, height - 1]], np.float64)
+    corners = np.array(
+        [[0, 0], [width - 1, 0], [width - 1, height - 1], [0, height - 1]], np.float64
+    )
     error = np.linalg.norm(
-        warp_points(corners, np.asarray(estimate, np.float64)) - warp_points(corners, homography), axis=1
+        warp_points(corners, np.asarray(estimate, np.float64)) - warp_points(corners, homography),
+        axis=1,
     ).mean()
     return float(np.nan_to_num(error, nan=np.inf))
 

@@ -44,7 +44,9 @@ class RelativePoseError:
 
 
 def evaluate_pose(
-    extractor: Extractor, frames: Iterable[tuple[Image, Floats, Floats]], gaps: Sequence[int] = POSE_GAPS
+    extractor: Extractor,
+    frames: Iterable[tuple[Image, Floats, Floats]],
+    gaps: Sequence[int] = POSE_GAPS,
 ) -> dict[str, dict[str, float]]:
     """Errors of the motion between frames that are `gaps` apart.
 
@@ -82,7 +84,10 @@ def relative_pose_error(
         camera_matrix: (3, 3), of both images.
         T_10: (4, 4), maps points of the first camera to the second.
     """
-    descriptors0, descriptors1 = unit_descriptors(features0.descriptors), unit_descriptors(features1.descriptors)
+    descriptors0, descriptors1 = (
+        unit_descriptors(features0.descriptors),
+        unit_descriptors(features1.descriptors),
+    )
     matches = DescriptorMatcher().match(descriptors0, descriptors1, np.inf)
     rows = np.flatnonzero(matches >= 0)
     failure = RelativePoseError(180.0, 180.0, 0)
@@ -97,7 +102,9 @@ def relative_pose_error(
     if essential is None or essential.shape != (3, 3):
         return failure
     inliers = int(np.count_nonzero(mask))
-    _, rotation, translation, _ = cv2.recoverPose(essential, points0, points1, camera_matrix, mask=mask)
+    _, rotation, translation, _ = cv2.recoverPose(
+        essential, points0, points1, camera_matrix, mask=mask
+    )
     cosine = 0.5 * float(np.trace(rotation.T @ T_10[:3, :3]) - 1.0)
     along = float(translation[:, 0] @ T_10[:3, 3] / np.linalg.norm(T_10[:3, 3]))
     return RelativePoseError(_angle(cosine), _angle(along), inliers)

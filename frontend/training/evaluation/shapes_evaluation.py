@@ -105,7 +105,10 @@ def evaluate_shapes(
         names: of the primitives.
         seed: of the noise.
     """
-    return {"clean": _evaluate(detect, shapes, names, None), "noisy": _evaluate(detect, shapes, names, seed)}
+    return {
+        "clean": _evaluate(detect, shapes, names, None),
+        "noisy": _evaluate(detect, shapes, names, seed),
+    }
 
 
 def shape_noise(rng: np.random.Generator, image: Image) -> Image:
@@ -113,9 +116,14 @@ def shape_noise(rng: np.random.Generator, image: Image) -> Image:
     height, width = image.shape
     pixels = cv2.GaussianBlur(image, (0, 0), rng.uniform(*_BLUR_SIGMA_PX)).astype(np.float64)
     mean = pixels.mean()
-    pixels = (pixels - mean) * rng.uniform(*_CONTRAST) + mean + rng.uniform(-_BRIGHTNESS, _BRIGHTNESS)
+    pixels = (
+        (pixels - mean) * rng.uniform(*_CONTRAST) + mean + rng.uniform(-_BRIGHTNESS, _BRIGHTNESS)
+    )
     y, x = np.mgrid[:height, :width]
-    centre, radii = rng.uniform(size=2) * [width, height], rng.uniform(0.1, 0.4, 2) * [width, height]
+    centre, radii = (
+        rng.uniform(size=2) * [width, height],
+        rng.uniform(0.1, 0.4, 2) * [width, height],
+    )
     distance = ((x - centre[0]) / radii[0]) ** 2 + ((y - centre[1]) / radii[1]) ** 2
     pixels *= 1.0 + rng.uniform(-_SHADE, _SHADE) * np.exp(-0.5 * distance)
     pixels += rng.normal(0.0, rng.uniform(*_NOISE_SIGMA), image.shape)
@@ -139,7 +147,9 @@ def detection_errors(keypoints: NDArray[np.float32], corners: NDArray[np.float32
     return errors
 
 
-def _evaluate(detect: Detector, shapes: LabelledImages, names: Sequence[str], seed: int | None) -> dict[str, Any]:
+def _evaluate(
+    detect: Detector, shapes: LabelledImages, names: Sequence[str], seed: int | None
+) -> dict[str, Any]:
     errors: list[Floats] = []
     scores: list[NDArray[np.float32]] = []
     totals = np.zeros(len(shapes.images), np.int64)
@@ -167,7 +177,11 @@ def _evaluate(detect: Detector, shapes: LabelledImages, names: Sequence[str], se
         chosen = np.flatnonzero(shapes.primitives == primitive)
         if totals[chosen].sum():
             by_primitive[name] = summary(chosen)
-    mean = float(np.mean([row["ap"] for row in by_primitive.values()])) if by_primitive else float("nan")
+    mean = (
+        float(np.mean([row["ap"] for row in by_primitive.values()]))
+        if by_primitive
+        else float("nan")
+    )
     return {"map": mean, **summary(np.arange(len(totals))), "primitives": by_primitive}
 
 

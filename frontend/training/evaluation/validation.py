@@ -80,15 +80,23 @@ class PairValidation:
         """
         distances, true = [], []
         for pair, features0, features1 in self._extracted(network):
-            descriptors0, descriptors1 = (unit_descriptors(found.descriptors) for found in (features0, features1))
+            descriptors0, descriptors1 = (
+                unit_descriptors(found.descriptors) for found in (features0, features1)
+            )
             matches = DescriptorMatcher().match(descriptors0, descriptors1, np.inf)
             rows = np.flatnonzero(matches >= 0)
             moved = warp_points(features0.keypoints[rows], pair.homography)
             errors = np.linalg.norm(moved - features1.keypoints[matches[rows]], axis=1)
-            distances.append(np.linalg.norm(descriptors0[rows] - descriptors1[matches[rows]], axis=1))
+            distances.append(
+                np.linalg.norm(descriptors0[rows] - descriptors1[matches[rows]], axis=1)
+            )
             true.append(errors <= CORRECT_PX)
         found = np.concatenate(distances)[np.concatenate(true)]
-        return max(round(float(np.quantile(found, _TRUE_SHARE)), 2), 0.01) if len(found) else DEFAULT_MAX_DISTANCE
+        return (
+            max(round(float(np.quantile(found, _TRUE_SHARE)), 2), 0.01)
+            if len(found)
+            else DEFAULT_MAX_DISTANCE
+        )
 
     def _extracted(self, network: SuperPoint) -> Iterator[tuple[ImagePair, Features, Features]]:
         extractor = _extractor(network)

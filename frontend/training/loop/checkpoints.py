@@ -37,20 +37,32 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     except WeightsError as error:
         if not path.exists():
             raise TrainingError(f"no checkpoint at {path}") from None
-        raise TrainingError(f"{path} is no readable checkpoint ({error}): remove it to start anew") from None
+        raise TrainingError(
+            f"{path} is no readable checkpoint ({error}): remove it to start anew"
+        ) from None
     except Exception as error:
         # Bytes of another kind make the unpickler fail in any way.
         raise TrainingError(
             f"{path} is no readable checkpoint ({type(error).__name__}): remove it to start anew"
         ) from None
     if not isinstance(state, dict) or not isinstance(state.get("network"), dict):
-        raise TrainingError(f"{path} is no training checkpoint: expected the weights of a network in it")
+        raise TrainingError(
+            f"{path} is no training checkpoint: expected the weights of a network in it"
+        )
     for name in ("network", "average", "best"):
         for key, value in (state.get(name) or {}).items():
-            if not isinstance(value, torch.Tensor) or value.layout != torch.strided or value.is_meta:
-                raise TrainingError(f"{path}: {name}.{key} is no dense tensor: remove the file to start anew")
+            if (
+                not isinstance(value, torch.Tensor)
+                or value.layout != torch.strided
+                or value.is_meta
+            ):
+                raise TrainingError(
+                    f"{path}: {name}.{key} is no dense tensor: remove the file to start anew"
+                )
             if value.is_floating_point() and not bool(value.isfinite().all()):
-                raise TrainingError(f"{path}: {name}.{key} holds numbers that are NaN or infinite: start anew")
+                raise TrainingError(
+                    f"{path}: {name}.{key} holds numbers that are NaN or infinite: start anew"
+                )
     return state
 
 

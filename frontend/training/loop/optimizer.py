@@ -45,7 +45,9 @@ def averaged_model(network: nn.Module, decay: float, step: int = 0) -> AveragedM
         decay: largest decay.
         step: number of updates that these weights have seen.
     """
-    average = AveragedModel(network, multi_avg_fn=partial(_moving_average, decay=decay), use_buffers=True)
+    average = AveragedModel(
+        network, multi_avg_fn=partial(_moving_average, decay=decay), use_buffers=True
+    )
     set_averaged_steps(average, step)
     return average.eval().requires_grad_(False)
 

@@ -44,7 +44,11 @@ class Meter:
     def add(self, values: dict[str, float], images: int, seconds: float) -> None:
         for name, value in values.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
-        self._count, self._images, self._seconds = self._count + 1, self._images + images, self._seconds + seconds
+        self._count, self._images, self._seconds = (
+            self._count + 1,
+            self._images + images,
+            self._seconds + seconds,
+        )
 
     def means(self) -> dict[str, float]:
         return {name: value / self._count for name, value in self._sums.items()}

@@ -125,7 +125,9 @@ class Trainer:
         self._best = copy.deepcopy(self._averaged)
         self._optimizer = build_optimizer(self._model, config.optimizer)
         self._tie_breaking = torch.Generator(device)
-        self._loss = objective.loss(config.loss, network.sampling, self._tie_breaking, config.optimizer.block)
+        self._loss = objective.loss(
+            config.loss, network.sampling, self._tie_breaking, config.optimizer.block
+        )
         self._step, self._seconds, self._misses = 0, 0.0, 0
         self._metrics: dict[str, float] = {}
         self._best_metrics: dict[str, float] = {}
@@ -142,7 +144,9 @@ class Trainer:
             ids = [self._processes.device.index] if self._processes.device.type == "cuda" else None
             model = DistributedDataParallel(model, device_ids=ids)
         meter, log = Meter(), TrainingLog(self._out, self._processes.first)
-        batches = step_batches(self._source, self._config, self._processes, self._step, self._overfit)
+        batches = step_batches(
+            self._source, self._config, self._processes, self._step, self._overfit
+        )
         saved = time.monotonic()
         if self._step == 0:
             # The weights to start from are in the running, too: a training never returns worse ones.
@@ -181,7 +185,9 @@ class Trainer:
     def _images_per_step(self) -> int:
         return self._config.optimizer.batch * self._objective.views
 
-    def _train_step(self, model: nn.Module, batches: Iterator[Batch], share: float) -> dict[str, float]:
+    def _train_step(
+        self, model: nn.Module, batches: Iterator[Batch], share: float
+    ) -> dict[str, float]:
         settings, processes = self._config.optimizer, self._processes
         batch = next(batches)
         number = 0 if self._overfit else self._step
@@ -212,7 +218,11 @@ class Trainer:
         """How much of the schedule is done."""
         minutes = self._config.schedule.minutes
         share = self._step / self._config.optimizer.steps
-        return share if minutes is None else self._processes.agreed(max(share, self._seconds / 60 / minutes))
+        return (
+            share
+            if minutes is None
+            else self._processes.agreed(max(share, self._seconds / 60 / minutes))
+        )
 
     def _ended_early(self) -> bool:
         """Out of patience or of time, before the schedule's end."""
@@ -248,11 +258,16 @@ class Trainer:
             log.validation(self._step, self._metrics)
         metric = self._processes.agreed(self._metrics.get("metric", 0.0))
         if not self._best_metrics or metric > self._best_metrics["metric"]:
-            self._best_metrics = dict(self._metrics) if self._processes.first else {"metric": metric}
+            self._best_metrics = (
+                dict(self._metrics) if self._processes.first else {"metric": metric}
+            )
             self._best.load_state_dict(self._averaged.state_dict())
             self._misses = 0
             if self._processes.first:
-                write_checkpoint(self._out / BEST, {"network": self._best.state_dict(), "metrics": self._best_metrics})
+                write_checkpoint(
+                    self._out / BEST,
+                    {"network": self._best.state_dict(), "metrics": self._best_metrics},
+                )
         else:
             self._misses += 1
 
@@ -292,9 +307,17 @@ class Trainer:
                 f"{self._out} holds a training with other settings ({what}): give another --out, or go on with the same"
             )
         try:
-            self._step, self._seconds, self._misses = state["step"], state["seconds"], state["misses"]
+            self._step, self._seconds, self._misses = (
+                state["step"],
+                state["seconds"],
+                state["misses"],
+            )
             self._metrics, self._best_metrics = state["metrics"], state["best_metrics"]
-            for module, key in ((self._model.network, "network"), (self._averaged, "average"), (self._best, "best")):
+            for module, key in (
+                (self._model.network, "network"),
+                (self._averaged, "average"),
+                (self._best, "best"),
+            ):
                 module.load_state_dict(state[key])
             self._optimizer.load_state_dict(state["optimizer"])
             set_averaged_steps(self._average, self._step)

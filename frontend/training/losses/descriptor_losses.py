@@ -39,8 +39,13 @@ class HingeDescriptorLoss:
     positive_weight: float = 250.0
     radius_px: float = 8.0
 
-    def __call__(self, pred: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        first, second = unit_descriptors(pred["descriptors0"]), unit_descriptors(pred["descriptors1"])
+    def __call__(
+        self, pred: Mapping[str, Tensor], batch: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        first, second = (
+            unit_descriptors(pred["descriptors0"]),
+            unit_descriptors(pred["descriptors1"]),
+        )
         similarity = bmm(first.flatten(2).transpose(1, 2), second.flatten(2))
         warped = warp_points(_cell_centres(first), batch["homography"].double())
         corresponds = _near_cells(warped, second, self.radius_px)
@@ -66,10 +71,14 @@ class ContrastiveDescriptorLoss:
 
     temperature: float = 0.06
 
-    def __call__(self, pred: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def __call__(
+        self, pred: Mapping[str, Tensor], batch: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
         centres = _cell_centres(pred["descriptors0"])
         warped = warp_points(centres, batch["homography"].double())
-        valid = valid_cells(batch["valid0"]).flatten(1) & _in_valid_cell(warped, valid_cells(batch["valid1"]))
+        valid = valid_cells(batch["valid0"]).flatten(1) & _in_valid_cell(
+            warped, valid_cells(batch["valid1"])
+        )
         first = unit_descriptors(pred["descriptors0"]).flatten(2).transpose(1, 2)
         second = sample_descriptor_map(pred["descriptors1"], warped, _BILINEAR)
         return {"total": masked_mean(_dual_softmax(first, second, valid, self.temperature), valid)}
@@ -93,11 +102,15 @@ class SparseDescriptorLoss:
     sampling: Sampling = _BICUBIC
     group: int = 1
 
-    def __call__(self, pred: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def __call__(
+        self, pred: Mapping[str, Tensor], batch: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
         valid = batch["points_valid"]
         first, second = (
             sample_descriptor_map(
-                pred[f"descriptors{view}"], torch.where(valid[:, :, None], batch[f"points{view}"], 0.0), self.sampling
+                pred[f"descriptors{view}"],
+                torch.where(valid[:, :, None], batch[f"points{view}"], 0.0),
+                self.sampling,
             )
             for view in ("0", "1")
         )
@@ -136,7 +149,9 @@ def bmm(first: Tensor, second: Tensor) -> Tensor:
 def _cell_centres(descriptors: Tensor) -> Tensor:
     """Pixels (B, h·w, 2) of the centres of the cells of a map (B, D, h, w), row by row."""
     batch, _, rows, columns = descriptors.shape
-    y, x = torch.meshgrid(_centres(rows, descriptors.device), _centres(columns, descriptors.device), indexing="ij")
+    y, x = torch.meshgrid(
+        _centres(rows, descriptors.device), _centres(columns, descriptors.device), indexing="ij"
+    )
     return torch.stack([x, y], dim=-1).reshape(1, -1, 2).expand(batch, -1, -1)
 
 
@@ -167,7 +182,9 @@ def _cell_weights(pixels: Tensor, count: int, sampling: Sampling) -> Tensor:
     cells = (pixels - (CELL - 1) / 2) / CELL
     if sampling.align_corners:
         cells = cells * CELL * (count - 1) / (count * CELL - (CELL + 1) / 2)
-    distance = (cells[:, :, None] - torch.arange(count, dtype=cells.dtype, device=cells.device)).abs()
+    distance = (
+        cells[:, :, None] - torch.arange(count, dtype=cells.dtype, device=cells.device)
+    ).abs()
     if sampling.interpolation == "bilinear":
         return (1 - distance).clamp(min=0.0)
     # Keys, Cubic convolution interpolation for digital image processing, 1981.

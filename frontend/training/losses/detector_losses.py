@@ -19,7 +19,9 @@ _LEAST_MASS = 1e-3
 _LEAST_ERROR = 1e-2
 
 
-def splat_points(points: Tensor, mass: Tensor, valid: Tensor, size: tuple[int, int], subpixel: bool) -> Tensor:
+def splat_points(
+    points: Tensor, mass: Tensor, valid: Tensor, size: tuple[int, int], subpixel: bool
+) -> Tensor:
     """Label maps (B, H, W): the mass of the points at each pixel, at most 1.
 
     Args:
@@ -33,7 +35,9 @@ def splat_points(points: Tensor, mass: Tensor, valid: Tensor, size: tuple[int, i
     points = torch.where(valid[:, :, None], points, 0.0)
     mass = torch.where(valid, mass, 0.0)[:, :, None]
     if subpixel:
-        corner = torch.tensor([[0, 0], [1, 0], [0, 1], [1, 1]], dtype=points.dtype, device=points.device)
+        corner = torch.tensor(
+            [[0, 0], [1, 0], [0, 1], [1, 1]], dtype=points.dtype, device=points.device
+        )
         first = points.floor()
         fraction = (points - first)[:, :, None]
         pixels = first[:, :, None] + corner
@@ -43,7 +47,9 @@ def splat_points(points: Tensor, mass: Tensor, valid: Tensor, size: tuple[int, i
     x, y = pixels.unbind(3)
     mass = torch.where((x >= 0) & (x < width) & (y >= 0) & (y < height), mass, 0.0)
     index = y.clamp(0, height - 1).long() * width + x.clamp(0, width - 1).long()
-    flat = mass.new_zeros(len(points), height * width).scatter_add(1, index.flatten(1), mass.flatten(1))
+    flat = mass.new_zeros(len(points), height * width).scatter_add(
+        1, index.flatten(1), mass.flatten(1)
+    )
     return flat.clamp(max=1.0).reshape(-1, height, width)
 
 
@@ -58,7 +64,10 @@ def valid_cells(valid: Tensor) -> Tensor:
 
 
 def detector_targets(
-    label_map: Tensor, valid: Tensor, kind: Literal["hard", "soft"], generator: torch.Generator | None = None
+    label_map: Tensor,
+    valid: Tensor,
+    kind: Literal["hard", "soft"],
+    generator: torch.Generator | None = None,
 ) -> tuple[Tensor, Tensor]:
     """What the detector should say in each cell, and which cells count.
 
@@ -79,7 +88,9 @@ def detector_targets(
         return targets / targets.sum(1, keepdim=True), valid_cells(valid)
     scores = torch.cat([2 * cells, torch.ones_like(cells[:, :1])], dim=1)
     device = scores.device if generator is None else generator.device
-    noise = torch.rand(scores.shape, generator=generator, dtype=scores.dtype, device=device).to(scores.device)
+    noise = torch.rand(scores.shape, generator=generator, dtype=scores.dtype, device=device).to(
+        scores.device
+    )
     return (scores + _TIE_NOISE * noise).argmax(dim=1), valid_cells(valid)
 
 
@@ -97,14 +108,21 @@ class DetectorLoss:
     kind: Literal["hard", "soft"] = "soft"
     generator: torch.Generator | None = None
 
-    def __call__(self, pred: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def __call__(
+        self, pred: Mapping[str, Tensor], batch: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
         views = ("0", "1") if "logits0" in pred else ("",)
-        losses = [self._view(pred[f"logits{v}"], batch[f"label_map{v}"], batch[f"valid{v}"]) for v in views]
+        losses = [
+            self._view(pred[f"logits{v}"], batch[f"label_map{v}"], batch[f"valid{v}"])
+            for v in views
+        ]
         return {"total": torch.stack(losses).mean(dim=0)}
 
     def _view(self, logits: Tensor, label_map: Tensor, valid: Tensor) -> Tensor:
         logits = full_precision(logits)
-        targets, counted = detector_targets(label_map.to(logits.dtype), valid, self.kind, self.generator)
+        targets, counted = detector_targets(
+            label_map.to(logits.dtype), valid, self.kind, self.generator
+        )
         return masked_mean(functional.cross_entropy(logits, targets, reduction="none"), counted)
 
 
@@ -122,7 +140,9 @@ class LocalisationLoss:
 
     search: int = 3
 
-    def __call__(self, pred: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def __call__(
+        self, pred: Mapping[str, Tensor], batch: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
         views = ("0", "1") if "logits0" in pred else ("",)
         valid, mass = batch["points_valid"], batch["points_mass"]
         losses = [self._view(pred[f"logits{v}"], batch[f"points{v}"], mass, valid) for v in views]
@@ -153,10 +173,13 @@ class ConsistencyLoss:
     search: int = 3
     limit: float = 4.0
 
-    def __call__(self, pred: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def __call__(
+        self, pred: Mapping[str, Tensor], batch: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
         valid = batch["points_valid"]
         (first, mass0), (second, mass1) = (
-            detected_points(pred[f"logits{view}"], batch[f"points{view}"], valid, self.search) for view in ("0", "1")
+            detected_points(pred[f"logits{view}"], batch[f"points{view}"], valid, self.search)
+            for view in ("0", "1")
         )
         homography = batch["homography"].to(first.dtype)
         # A warped pair's points are in front of both cameras; those that are not valid may be anywhere.
@@ -169,7 +192,9 @@ class ConsistencyLoss:
         return {"total": _weighted_mean(distance, torch.where(valid, weight, 0.0))}
 
 
-def detected_points(logits: Tensor, points: Tensor, valid: Tensor, search: int) -> tuple[Tensor, Tensor]:
+def detected_points(
+    logits: Tensor, points: Tensor, valid: Tensor, search: int
+) -> tuple[Tensor, Tensor]:
     """Where the detector puts points, and how probable it finds them there, both with gradients.
 
     Args:

@@ -32,7 +32,14 @@ from .descriptor_losses import (
     bmm,
     unit_descriptors,
 )
-from .detector_losses import ConsistencyLoss, DetectorLoss, LocalisationLoss, full_precision, masked_mean, valid_cells
+from .detector_losses import (
+    ConsistencyLoss,
+    DetectorLoss,
+    LocalisationLoss,
+    full_precision,
+    masked_mean,
+    valid_cells,
+)
 
 Loss = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], dict[str, Tensor]]
 
@@ -47,9 +54,13 @@ class WeightedLoss:
 
     parts: Mapping[str, tuple[float, Loss]]
 
-    def __call__(self, pred: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def __call__(
+        self, pred: Mapping[str, Tensor], batch: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
         values = {name: loss(pred, batch)["total"] for name, (_, loss) in self.parts.items()}
-        total = torch.stack([weight * values[name] for name, (weight, _) in self.parts.items()]).sum(dim=0)
+        total = torch.stack(
+            [weight * values[name] for name, (weight, _) in self.parts.items()]
+        ).sum(dim=0)
         return {"total": total, **values}
 
 
@@ -70,10 +81,14 @@ class DistillationLoss:
     descriptor_weight: float = 1.0
     stride: int = 2
 
-    def __call__(self, pred: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def __call__(
+        self, pred: Mapping[str, Tensor], batch: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
         counted = valid_cells(batch["valid"])
         logits = full_precision(pred["logits"])
-        entropy = functional.cross_entropy(logits, batch["teacher_probabilities"].to(logits.dtype), reduction="none")
+        entropy = functional.cross_entropy(
+            logits, batch["teacher_probabilities"].to(logits.dtype), reduction="none"
+        )
         student = unit_descriptors(pred["descriptors"])
         teacher = unit_descriptors(batch["teacher_descriptors"].to(student.dtype))
         if student.shape[1] == teacher.shape[1]:
@@ -86,7 +101,9 @@ class DistillationLoss:
 
     def _relational(self, student: Tensor, teacher: Tensor, counted: Tensor) -> Tensor:
         every = slice(None, None, self.stride)
-        difference = _self_similarity(student[..., every, every]) - _self_similarity(teacher[..., every, every])
+        difference = _self_similarity(student[..., every, every]) - _self_similarity(
+            teacher[..., every, every]
+        )
         cells = counted[:, every, every].flatten(1)
         return masked_mean(difference.square(), cells[:, :, None] & cells[:, None])
 
@@ -101,7 +118,9 @@ def detector_loss(config: LossConfig, generator: torch.Generator | None = None) 
     return WeightedLoss(_detector_parts(config, generator))
 
 
-def pair_loss(config: LossConfig, sampling: Sampling, generator: torch.Generator | None = None, block: int = 1) -> Loss:
+def pair_loss(
+    config: LossConfig, sampling: Sampling, generator: torch.Generator | None = None, block: int = 1
+) -> Loss:
     """The loss of pairs of labelled views: the detector's in both, consistency and descriptors.
 
     Args:
@@ -117,8 +136,12 @@ def pair_loss(config: LossConfig, sampling: Sampling, generator: torch.Generator
     return WeightedLoss(parts)
 
 
-def _detector_parts(config: LossConfig, generator: torch.Generator | None) -> dict[str, tuple[float, Loss]]:
-    parts: dict[str, tuple[float, Loss]] = {"detector": (1.0, DetectorLoss(config.targets, generator))}
+def _detector_parts(
+    config: LossConfig, generator: torch.Generator | None
+) -> dict[str, tuple[float, Loss]]:
+    parts: dict[str, tuple[float, Loss]] = {
+        "detector": (1.0, DetectorLoss(config.targets, generator))
+    }
     if config.localisation_weight > 0:
         parts["localisation"] = (config.localisation_weight, LocalisationLoss())
     return parts
@@ -126,10 +149,14 @@ def _detector_parts(config: LossConfig, generator: torch.Generator | None) -> di
 
 def _descriptor_loss(config: LossConfig, sampling: Sampling, block: int) -> Loss:
     if config.descriptor == "hinge":
-        return HingeDescriptorLoss(config.positive_margin, config.negative_margin, config.positive_weight)
+        return HingeDescriptorLoss(
+            config.positive_margin, config.negative_margin, config.positive_weight
+        )
     if config.descriptor == "contrastive":
         return ContrastiveDescriptorLoss(config.temperature)
-    return SparseDescriptorLoss(config.temperature, sampling, block if config.negatives == "block" else 1)
+    return SparseDescriptorLoss(
+        config.temperature, sampling, block if config.negatives == "block" else 1
+    )
 
 
 def _self_similarity(unit: Tensor) -> Tensor:

@@ -107,14 +107,22 @@ def _take_up(slam_map: Map, copy: _Copy, result: BundleResult) -> None:
     slam_map.T_world_keyframe[keyframe_rows] = geometry.orthonormalize(correction @ before)
 
     point_rows = slam_map.point_rows(slam_map.points_of(copy.part))
-    born = np.clip(np.searchsorted(ids, slam_map.points["born"][point_rows], side="right") - 1, 0, None)
-    slam_map.positions[point_rows] = geometry.apply(correction[born], slam_map.positions[point_rows])
+    born = np.clip(
+        np.searchsorted(ids, slam_map.points["born"][point_rows], side="right") - 1, 0, None
+    )
+    slam_map.positions[point_rows] = geometry.apply(
+        correction[born], slam_map.positions[point_rows]
+    )
     rows = slam_map.point_rows(copy.point_ids)
     slam_map.positions[rows[rows >= 0]] = result.points[rows >= 0]
 
     problem = copy.problem
     bad = ~result.inliers
-    _unlink(slam_map, copy.keyframe_ids[problem.camera_index[bad]], copy.point_ids[problem.point_index[bad]])
+    _unlink(
+        slam_map,
+        copy.keyframe_ids[problem.camera_index[bad]],
+        copy.point_ids[problem.point_index[bad]],
+    )
     if not copy.has_depth:
         drop_single_views(slam_map, copy.point_ids)
     slam_map.refresh_normals(slam_map.points["id"])

@@ -56,8 +56,11 @@ class Reach:
             part,
             T_world_cam,
             seconds,
-            config.speed_factor * speed * seconds + depth * (config.reach_depths + config.reach_depths_per_s * seconds),
-            config.speed_factor * turning * seconds + config.reach_turn_rad + config.reach_turn_rad_per_s * seconds,
+            config.speed_factor * speed * seconds
+            + depth * (config.reach_depths + config.reach_depths_per_s * seconds),
+            config.speed_factor * turning * seconds
+            + config.reach_turn_rad
+            + config.reach_turn_rad_per_s * seconds,
         )
 
     def holds(self, part: int, T_world_cam: Array) -> bool:
@@ -69,8 +72,12 @@ class Reach:
 
     def holds_keyframes(self, slam_map: Map) -> NDArray[np.bool_]:
         """(K,) the key frames that were taken from within reach, whichever way they look."""
-        distance = np.linalg.norm(slam_map.T_world_keyframe[:, :3, 3] - self.T_world_cam[:3, 3], axis=1)
-        within: NDArray[np.bool_] = (slam_map.keyframes["part"] == self.part) & (distance <= self.distance)
+        distance = np.linalg.norm(
+            slam_map.T_world_keyframe[:, :3, 3] - self.T_world_cam[:3, 3], axis=1
+        )
+        within: NDArray[np.bool_] = (slam_map.keyframes["part"] == self.part) & (
+            distance <= self.distance
+        )
         return within
 
 
@@ -133,7 +140,9 @@ class Place:
     def of(cls, tracked: Tracked, slam_map: Map) -> Place:
         """Of a frame with a pose in the map."""
         keyframe_id = int(slam_map.keyframes_seeing(tracked.seen)[0][0])
-        return cls(tracked, keyframe_id, slam_map.part_of(keyframe_id), median_depth(slam_map, keyframe_id))
+        return cls(
+            tracked, keyframe_id, slam_map.part_of(keyframe_id), median_depth(slam_map, keyframe_id)
+        )
 
     @property
     def inliers(self) -> int:
@@ -159,11 +168,20 @@ class Place:
     def rivals(self, others: Iterable[Place], slam_map: Map, config: Config) -> list[Place]:
         """Those of other poses of the same view that are elsewhere and not clearly worse."""
         enough = config.relocalization.rival_inlier_fraction * self.inliers
-        return [other for other in others if other.inliers >= enough and not self.is_same(other, slam_map, config)]
+        return [
+            other
+            for other in others
+            if other.inliers >= enough and not self.is_same(other, slam_map, config)
+        ]
 
 
 def groups_by_likeness(
-    ids: Ids, likeness: NDArray[np.float32], slam_map: Map, min_covisibility: int, most: int, taken: Iterable[int] = ()
+    ids: Ids,
+    likeness: NDArray[np.float32],
+    slam_map: Map,
+    min_covisibility: int,
+    most: int,
+    taken: Iterable[int] = (),
 ) -> list[int]:
     """The likest of key frames (N,) of likeness (N,), of each group that shares so many points only one.
 

@@ -160,14 +160,19 @@ class LoopCloser:
 
     # -- verification ----------------------------------------------------------------------------------------
 
-    def _verify(self, slam_map: Map, camera: Camera, keyframe_id: int, candidate: int) -> LoopEdge | None:
+    def _verify(
+        self, slam_map: Map, camera: Camera, keyframe_id: int, candidate: int
+    ) -> LoopEdge | None:
         """The revisit of a candidate by a key frame, from the points that the candidate and its companions see."""
         found = self._recognize(slam_map, camera, keyframe_id, candidate)
         scale = _RelativeScale(1.0, self._config.min_scale_sigma)
         if not isinstance(found, str) and not camera.has_depth:
             scale = self._relative_scale(slam_map, keyframe_id, found)
         if not isinstance(found, str):
-            found = self._objection(slam_map, camera, keyframe_id, candidate, found, scale.ratio) or found
+            found = (
+                self._objection(slam_map, camera, keyframe_id, candidate, found, scale.ratio)
+                or found
+            )
         if isinstance(found, str):
             logger.info("revisit %d -> %d refused: %s", keyframe_id, candidate, found)
             return None
@@ -180,28 +185,42 @@ class LoopCloser:
             _gap(slam_map, keyframe_id, found), scale.ratio,
         )  # fmt: skip
         return LoopEdge(
-            candidate, keyframe_id, S_i_j, _information(found, scale, self._config.sigma_inflation), found.inliers
+            candidate,
+            keyframe_id,
+            S_i_j,
+            _information(found, scale, self._config.sigma_inflation),
+            found.inliers,
         )
 
-    def _recognize(self, slam_map: Map, camera: Camera, keyframe_id: int, candidate: int) -> Tracked | str:
+    def _recognize(
+        self, slam_map: Map, camera: Camera, keyframe_id: int, candidate: int
+    ) -> Tracked | str:
         """The key frame as the old part of the map sees it, or why it does not."""
         companions, _ = slam_map.covisible(candidate, least=self._config.min_covisibility)
         # Points that tracking carried here already would vouch for today's pose instead of testing it.
         carried = slam_map.points_seen_by(np.array([keyframe_id]))
-        old_points = np.setdiff1d(slam_map.points_seen_by(np.append(companions[:5], candidate)), carried)
+        old_points = np.setdiff1d(
+            slam_map.points_seen_by(np.append(companions[:5], candidate)), carried
+        )
         rows = slam_map.point_rows(old_points)
         observations = keyframe_observations(slam_map, keyframe_id)
         if not camera.has_depth:
             # For a single camera the old part of the map may have another scale: its pose comes from pixels alone.
             observations = replace(observations, u_right=np.full(len(observations), np.nan))
         matches0 = self._matcher.match(
-            observations.descriptors, slam_map.points["descriptor"][rows], self._max_distance, self._ratio
+            observations.descriptors,
+            slam_map.points["descriptor"][rows],
+            self._max_distance,
+            self._ratio,
         )
         hit = np.flatnonzero(matches0 >= 0)
         if len(hit) < self._config.min_matches:
             return f"{len(hit)} matches"
         estimate = self._pose_solver.ransac(
-            slam_map.positions[rows[matches0[hit]]], observations.pixels[hit], observations.u_right[hit], camera
+            slam_map.positions[rows[matches0[hit]]],
+            observations.pixels[hit],
+            observations.u_right[hit],
+            camera,
         )
         if estimate is None:
             return f"no pose agrees with {len(hit)} matches"
@@ -209,10 +228,20 @@ class LoopCloser:
         tracked = self._tracker.track(
             observations, slam_map, camera, estimate.T_cam_world, np.setdiff1d(wider, carried)
         )
-        return f"{np.count_nonzero(estimate.inliers)} inliers, none by projection" if tracked is None else tracked
+        return (
+            f"{np.count_nonzero(estimate.inliers)} inliers, none by projection"
+            if tracked is None
+            else tracked
+        )
 
     def _objection(
-        self, slam_map: Map, camera: Camera, keyframe_id: int, candidate: int, found: Tracked, scale: float
+        self,
+        slam_map: Map,
+        camera: Camera,
+        keyframe_id: int,
+        candidate: int,
+        found: Tracked,
+        scale: float,
     ) -> str:
         """What speaks against a revisit where lengths are `scale` times those around the key frame; empty if nothing
         does."""
@@ -232,14 +261,18 @@ class LoopCloser:
             return objection
         row = int(slam_map.keyframe_rows(np.asarray(keyframe_id)))
         # The gap is in the units of the old place: a path in smaller ones is longer than it seems.
-        path = float(travelled(slam_map, row)[slam_map.keyframe_rows(np.asarray(candidate))]) * max(1.0, scale)
+        path = float(travelled(slam_map, row)[slam_map.keyframe_rows(np.asarray(candidate))]) * max(
+            1.0, scale
+        )
         gap = _gap(slam_map, keyframe_id, found)
         least = self._config.min_radius_depths * median_depth(slam_map, keyframe_id)
         if gap > max(self._config.max_drift_ratio * path, least):
             return f"a gap of {gap:.3f} is too much drift for a path of {path:.3f}: the places look the same"
         return ""
 
-    def _objection_to_joint(self, slam_map: Map, camera: Camera, keyframe_id: int, found: Tracked, scale: float) -> str:
+    def _objection_to_joint(
+        self, slam_map: Map, camera: Camera, keyframe_id: int, found: Tracked, scale: float
+    ) -> str:
         """What speaks against a revisit of another part; empty if nothing does."""
         place = Place.of(found, slam_map)
         possible = self._can_be(slam_map, keyframe_id, place, scale)
@@ -265,28 +298,41 @@ class LoopCloser:
             return None
         first_id = int(slam_map.keyframes_of(younger)[0])
         first = slam_map.pose(first_id)
-        timestamp = float(slam_map.keyframes["timestamp"][slam_map.keyframe_rows(np.asarray(first_id))])
+        timestamp = float(
+            slam_map.keyframes["timestamp"][slam_map.keyframe_rows(np.asarray(first_id))]
+        )
         reach = departure.reach(timestamp, slam_map, self._settings.relocalization)
         if reach is None or reach.part != older:
             return None
         S_place_here = place.tracked.T_world_cam.copy()
         S_place_here[:3, :3] *= scale
         S_place_here = S_place_here @ geometry.inverse(slam_map.pose(keyframe_id))
-        S_older_first = (S_place_here if here == younger else geometry.inverse(S_place_here)) @ first
+        S_older_first = (
+            S_place_here if here == younger else geometry.inverse(S_place_here)
+        ) @ first
         S_older_first[:3, :3] /= geometry.similarity_scale(S_older_first)
         return reach.holds(older, S_older_first) or (None if departure.carried_away else False)
 
-    def _elsewhere(self, slam_map: Map, camera: Camera, keyframe_id: int, place: Place) -> list[Place]:
+    def _elsewhere(
+        self, slam_map: Map, camera: Camera, keyframe_id: int, place: Place
+    ) -> list[Place]:
         """Where else in other parts a key frame may be, by likeness."""
         known, likeness = self._places.similarities(keyframe_id)
-        other = slam_map.keyframes["id"][slam_map.keyframes["part"] != slam_map.part_of(keyframe_id)]
+        other = slam_map.keyframes["id"][
+            slam_map.keyframes["part"] != slam_map.part_of(keyframe_id)
+        ]
         wanted = np.isin(known, other)
         least = self._config.min_covisibility
-        beside = [place.keyframe_id, *slam_map.covisible(place.keyframe_id, least=least)[0].tolist()]
+        beside = [
+            place.keyframe_id,
+            *slam_map.covisible(place.keyframe_id, least=least)[0].tolist(),
+        ]
         candidates = groups_by_likeness(
             known[wanted], likeness[wanted], slam_map, least, self._config.max_rivals, beside
         )
-        found = [self._recognize(slam_map, camera, keyframe_id, candidate) for candidate in candidates]
+        found = [
+            self._recognize(slam_map, camera, keyframe_id, candidate) for candidate in candidates
+        ]
         return [Place.of(tracked, slam_map) for tracked in found if not isinstance(tracked, str)]
 
     def _relative_scale(self, slam_map: Map, keyframe_id: int, found: Tracked) -> _RelativeScale:
@@ -296,7 +342,9 @@ class LoopCloser:
         if np.count_nonzero(both) < self._config.min_scale_points:
             return _RelativeScale(float("nan"), float("nan"))
         T_new = geometry.inverse(slam_map.pose(keyframe_id))
-        new_depth = geometry.apply(T_new, slam_map.positions[slam_map.point_rows(new_ids[both])])[:, 2]
+        new_depth = geometry.apply(T_new, slam_map.positions[slam_map.point_rows(new_ids[both])])[
+            :, 2
+        ]
         old_points = slam_map.positions[slam_map.point_rows(found.point_ids[both])]
         old_depth = geometry.apply(found.estimate.T_cam_world, old_points)[:, 2]
         ratios = old_depth / new_depth
@@ -359,10 +407,16 @@ class LoopCloser:
         _append(slam_map, edge)
         slam_map.move_part(moving, S, into)
         rescaling = Rescaling(
-            slam_map.keyframes["id"].copy(), np.where(moved, float(geometry.similarity_scale(S)), 1.0)
+            slam_map.keyframes["id"].copy(),
+            np.where(moved, float(geometry.similarity_scale(S)), 1.0),
         )
         self._joint, self._last_closed = None, edge.j
-        logger.info("part %d of the map joined to part %d, scale %.3f", moving, into, geometry.similarity_scale(S))
+        logger.info(
+            "part %d of the map joined to part %d, scale %.3f",
+            moving,
+            into,
+            geometry.similarity_scale(S),
+        )
         self._fuse_seam(slam_map, camera, edge)
         return rescaling
 
@@ -393,7 +447,9 @@ def _gap(slam_map: Map, keyframe_id: int, found: Tracked) -> float:
 
 
 def _append(slam_map: Map, edge: LoopEdge) -> None:
-    slam_map.loops.append(1, i=edge.i, j=edge.j, S_i_j=edge.S_i_j, information=edge.information, inliers=edge.inliers)
+    slam_map.loops.append(
+        1, i=edge.i, j=edge.j, S_i_j=edge.S_i_j, information=edge.information, inliers=edge.inliers
+    )
 
 
 def _information(found: Tracked, scale: _RelativeScale, inflation: float) -> Array:

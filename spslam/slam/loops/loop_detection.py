@@ -44,7 +44,9 @@ class LoopCandidates:
         here = slam_map.keyframes["part"] == slam_map.keyframes["part"][row]
         # What is in another part was seen before the camera was lost, however few key frames ago.
         old = (np.arange(len(ids)) < row - self._config.min_interval) | ~here
-        connected, shared = slam_map.covisible(keyframe_id, least=self._config.min_covisibility // 2)
+        connected, shared = slam_map.covisible(
+            keyframe_id, least=self._config.min_covisibility // 2
+        )
         if not old.any() or np.isin(connected, ids[old]).any():
             # Tracking already sees the old place through the map: there is no gap to close.
             self._before = []
@@ -61,7 +63,9 @@ class LoopCandidates:
         poses = slam_map.T_world_keyframe
         distance = np.linalg.norm(poses[:, :3, 3] - poses[row, :3, 3], axis=1)
         radius = self._config.max_distance_ratio * travelled(slam_map, row)
-        least = self._config.min_radius_depths * median_depth(slam_map, int(slam_map.keyframes["id"][row]))
+        least = self._config.min_radius_depths * median_depth(
+            slam_map, int(slam_map.keyframes["id"][row])
+        )
         radius = np.maximum(radius, least)
         view_cosine = poses[:, :3, 2] @ poses[row, :3, 2]
         rows = np.flatnonzero(old & (distance < radius) & (view_cosine > self._min_view_cosine))
@@ -90,13 +94,18 @@ class LoopCandidates:
             companions, _ = slam_map.covisible(candidate, least=self._config.min_covisibility // 2)
             members = frozenset([candidate, *companions.tolist()])
             taken |= members
-            seen = 1 + max((place.seen for place in self._before if place.members & members), default=0)
+            seen = 1 + max(
+                (place.seen for place in self._before if place.members & members), default=0
+            )
             score = float(
-                likeness[candidate] + likeness[companions[: self._config.similarity_companions]].clip(min=0).sum()
+                likeness[candidate]
+                + likeness[companions[: self._config.similarity_companions]].clip(min=0).sum()
             )
             places.append((score, _Place(candidate, members, seen)))
         self._before = [place for _, place in places]
-        confirmed = [(score, place) for score, place in places if place.seen >= self._config.confirmations]
+        confirmed = [
+            (score, place) for score, place in places if place.seen >= self._config.confirmations
+        ]
         confirmed.sort(key=lambda pair: -pair[0])
         return np.array([place.keyframe_id for _, place in confirmed], dtype=np.int64)
 

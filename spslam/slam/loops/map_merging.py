@@ -62,7 +62,11 @@ def merge_maps(config: Config, parts: Parts, first: SavedMap, second: SavedMap) 
 
 def _common_origin(first: Map, second: Map, extractor: str) -> Origin:
     origin = first.origin
-    if origin is None or second.origin is None or not (len(first.keyframes) and len(second.keyframes)):
+    if (
+        origin is None
+        or second.origin is None
+        or not (len(first.keyframes) and len(second.keyframes))
+    ):
         raise MapError("only maps with key frames can be merged")
     if (origin.sensor, origin.camera) != (second.origin.sensor, second.origin.camera):
         raise MapError("only maps of one camera can be merged: sensor or calibration differ")
@@ -84,5 +88,12 @@ def _loop_closer(config: Config, parts: Parts) -> LoopCloser:
     mapper = Mapper(config, parts.matcher, parts.two_view, parts.bundle, distance)
     tracker = Tracker(config, parts.matcher, parts.pose_solver, distance)
     return LoopCloser(
-        config, parts.matcher, parts.pose_solver, parts.pose_graph, mapper, tracker, parts.places, distance
+        config,
+        parts.matcher,
+        parts.pose_solver,
+        parts.pose_graph,
+        mapper,
+        tracker,
+        parts.places,
+        distance,
     )

@@ -18,7 +18,11 @@ _LIKELY, _SPREADING_ROUNDS = 1.5, 6
 
 
 def spread_gap(
-    solver: PoseGraphSolver, nodes: Array, edges: PoseGraphEdges, fixed: NDArray[np.bool_], with_scale: bool
+    solver: PoseGraphSolver,
+    nodes: Array,
+    edges: PoseGraphEdges,
+    fixed: NDArray[np.bool_],
+    with_scale: bool,
 ) -> Array:
     """Nodes (K, 4, 4) of the graph once the gap of its last edge, a verified revisit, is spread over it.
 

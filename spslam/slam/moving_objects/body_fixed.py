@@ -88,7 +88,12 @@ class BodyFixed:
     """
 
     def __init__(
-        self, config: Config, matcher: Matcher, two_view: TwoViewSolver, pose_solver: PoseSolver, max_distance: float
+        self,
+        config: Config,
+        matcher: Matcher,
+        two_view: TwoViewSolver,
+        pose_solver: PoseSolver,
+        max_distance: float,
     ) -> None:
         self._config = config.body_fixed
         self._ratio = config.tracking.ratio
@@ -240,21 +245,34 @@ class BodyFixed:
 
     def _least(self, observations: Observations) -> float:
         """How many points are enough to count: where some are fixed, a few more may well be."""
-        return _LEAST_MORE if self.any else max(self._config.min_points, self._config.min_fraction * len(observations))
+        return (
+            _LEAST_MORE
+            if self.any
+            else max(self._config.min_points, self._config.min_fraction * len(observations))
+        )
 
     def _candidates(self) -> Ids:
         """Rows of the points that stay in place and are not known to be fixed."""
         points = self._points
         assert points is not None
         age = self._number - points["born"]
-        stays = (age >= _LEAST_AGE) & (points["hits"] >= _FOUND_SHARE * (age + 1)) & (points["seen"] == self._number)
+        stays = (
+            (age >= _LEAST_AGE)
+            & (points["hits"] >= _FOUND_SHARE * (age + 1))
+            & (points["seen"] == self._number)
+        )
         return np.flatnonzero(stays & ~points["fixed"])
 
-    def _look(self, observations: Observations, others: Ids, candidates: Ids, camera: Camera) -> None:
+    def _look(
+        self, observations: Observations, others: Ids, candidates: Ids, camera: Camera
+    ) -> None:
         """Compare the candidates with how the other points move."""
         points = self._points
         assert points is not None
-        past = next((past for past in self._past if self._number - past.number <= self._reach), self._past[0])
+        past = next(
+            (past for past in self._past if self._number - past.number <= self._reach),
+            self._past[0],
+        )
         old = candidates[points["born"][candidates] <= past.number]
         distance = self._contradictions(past, observations, others, old, camera)
         if distance is None:
@@ -264,7 +282,9 @@ class BodyFixed:
         enough = np.count_nonzero(against) >= max(self._least(observations), _AGAINST * len(old))
         weight = np.where(distance > 2 * self._config.contradiction_px, 2, 1)
         evidence = points["evidence"]
-        evidence[old] = np.where(against, evidence[old] + enough * weight, np.maximum(evidence[old] - 1, 0))
+        evidence[old] = np.where(
+            against, evidence[old] + enough * weight, np.maximum(evidence[old] - 1, 0)
+        )
         proven = old[evidence[old] >= self._config.min_evidence]
         points["fixed"][proven] = True
         self.found = len(proven)
@@ -282,7 +302,10 @@ class BodyFixed:
         points = self._points
         assert points is not None
         matches0 = self._matcher.match(
-            past.others.descriptors, observations.descriptors[others], self._max_distance, self._ratio
+            past.others.descriptors,
+            observations.descriptors[others],
+            self._max_distance,
+            self._ratio,
         )
         before = np.flatnonzero(matches0 >= 0)
         now = others[matches0[before]]
@@ -303,7 +326,10 @@ class BodyFixed:
         without = np.ones(len(old), dtype=bool) if judged is None else np.isnan(judged[1])
         if without.any():
             by_lines = self._two_view.standstill(
-                past.others.pixels[before], observations.pixels[now], points["pixel"][old[without]], camera
+                past.others.pixels[before],
+                observations.pixels[now],
+                points["pixel"][old[without]],
+                camera,
             )
             if judged is None:
                 judged = by_lines
@@ -321,7 +347,13 @@ class BodyFixed:
         return distance
 
     def _by_depth(
-        self, past: _Past, observations: Observations, before: Ids, now: Ids, old: Ids, camera: Camera
+        self,
+        past: _Past,
+        observations: Observations,
+        before: Ids,
+        now: Ids,
+        old: Ids,
+        camera: Camera,
     ) -> tuple[Mask, Array] | None:
         """Which of the others agree with a motion, and how far candidates would have moved with it; NaN where no depth
         is known. None where too few depths are."""
@@ -333,12 +365,15 @@ class BodyFixed:
             return None
         before, now = before[known], now[known]
         world = camera.unproject(past.others.pixels[before], depth[known])
-        estimate = self._pose_solver.ransac(world, observations.pixels[now], observations.u_right[now], camera)
+        estimate = self._pose_solver.ransac(
+            world, observations.pixels[now], observations.u_right[now], camera
+        )
         if estimate is None:
             return None
         motion = np.linalg.norm(observations.pixels[now] - past.others.pixels[before], axis=1)
         error = np.linalg.norm(
-            camera.project(geometry.apply(estimate.T_cam_world, world)) - observations.pixels[now], axis=1
+            camera.project(geometry.apply(estimate.T_cam_world, world)) - observations.pixels[now],
+            axis=1,
         )
         # What is wrong with a depth is wrong with a part of the motion.
         right = error < _AGREE_PX + _AGREE_SHARE * motion
@@ -346,9 +381,13 @@ class BodyFixed:
         agree = np.full(len(depth), np.mean(right) >= _AGREE)
         agree[known] = right
         pixels = points["pixel"][old]
-        there = camera.project(geometry.apply(estimate.T_cam_world, camera.unproject(pixels, points["depth"][old])))
+        there = camera.project(
+            geometry.apply(estimate.T_cam_world, camera.unproject(pixels, points["depth"][old]))
+        )
         far = camera.unproject(pixels, np.full(len(pixels), _FAR_M))
-        parallax = np.linalg.norm(there - camera.project(geometry.apply(estimate.T_cam_world, far)), axis=1)
+        parallax = np.linalg.norm(
+            there - camera.project(geometry.apply(estimate.T_cam_world, far)), axis=1
+        )
         return agree, np.linalg.norm(there - pixels, axis=1) - _AGREE_SHARE * parallax
 
     def _count_moving(self, pixels: Array, camera: Camera) -> None:

@@ -135,7 +135,14 @@ class Movers:
         first = matched.ids < len(self._first)
         ids, pixels = matched.ids[first], matched.pixels[first]
         gain = self._config.min_rival_gain
-        other = rival(gain, tracked.estimate.T_cam_world, self._first[ids], pixels, matched.inlier[first], camera)
+        other = rival(
+            gain,
+            tracked.estimate.T_cam_world,
+            self._first[ids],
+            pixels,
+            matched.inlier[first],
+            camera,
+        )
         if other is not None and other.even:
             self.moving.doubts.add(tracked.observations.index)
         if other is None or not other.wins:
@@ -190,7 +197,11 @@ class Movers:
         return ids[self._agreed[ids] >= self._config.probation_frames]
 
     def judge(
-        self, tracked: Tracked, slam_map: Map, camera: Camera, track_by_proven: Callable[[], Tracked | None]
+        self,
+        tracked: Tracked,
+        slam_map: Map,
+        camera: Camera,
+        track_by_proven: Callable[[], Tracked | None],
     ) -> Tracked:
         """The frame at the pose that what stands still tells, seeing that alone.
 
@@ -203,7 +214,9 @@ class Movers:
         if judged is tracked:
             judged = self._by_most_of_the_image(tracked, _matched(tracked, slam_map), camera)
         tracked = judged
-        self._proven_before = int(np.count_nonzero(self._agreed[tracked.seen] >= self._config.probation_frames))
+        self._proven_before = int(
+            np.count_nonzero(self._agreed[tracked.seen] >= self._config.probation_frames)
+        )
         self._doubt_what_is_left(tracked)
         return tracked
 
@@ -214,18 +227,25 @@ class Movers:
     ) -> Tracked:
         """The frame as its proven points alone see it, where new ones took over at once; these are matched still."""
         proven = int(np.count_nonzero(self._agreed[tracked.seen] >= self._config.probation_frames))
-        if proven >= self._config.takeover_fraction * self._proven_before or tracked.inliers - proven < max(
-            proven, _LEAST_NEW
+        if (
+            proven >= self._config.takeover_fraction * self._proven_before
+            or tracked.inliers - proven < max(proven, _LEAST_NEW)
         ):
             return tracked
         again = track_by_proven()
-        least = max(_LEAST_PROVEN, self._config.takeover_fraction * self._proven_before, _MORE * proven)
+        least = max(
+            _LEAST_PROVEN, self._config.takeover_fraction * self._proven_before, _MORE * proven
+        )
         if again is None or again.inliers < least or again.coverage(camera) < _LEAST_HULL:
             return tracked
         if again.coverage(camera) < _LITTLE:
             self.moving.doubts.add(tracked.observations.index)
         new = np.where(tracked.point_ids >= 0, tracked.point_ids, tracked.rejected)
-        new[(new < 0) | (self._agreed[new] >= self._config.probation_frames) | (again.point_ids >= 0)] = NO_POINT
+        new[
+            (new < 0)
+            | (self._agreed[new] >= self._config.probation_frames)
+            | (again.point_ids >= 0)
+        ] = NO_POINT
         return replace(again, rejected=np.where(new >= 0, new, again.rejected))
 
     def _doubt_what_is_left(self, tracked: Tracked) -> None:
@@ -264,7 +284,9 @@ class Movers:
         moved = (off - matched.residuals(tracked.estimate.T_cam_world, camera))[telling]
         pull = float(np.sum(moved**2))
         new_points = int(np.count_nonzero(new))
-        least = _pull_that_tells(self._config, off[against], matched.pixels[against], new_points, camera)
+        least = _pull_that_tells(
+            self._config, off[against], matched.pixels[against], new_points, camera
+        )
         if pull < max(least * sigma**2, _PULLED_PX**2 * len(moved)):
             _count(self._agreed, matched.ids[agree & ~against])
             return tracked
@@ -293,13 +315,19 @@ class Movers:
             standing = far <= self._contradiction(found.sigma_px)
         cells = Cells.over(matched.pixels, camera)
         moving = cells.together(~standing, off)
-        if np.count_nonzero(moving) < _LEAST_TOGETHER or np.count_nonzero(standing & ~moving) < _LEAST_PROVEN:
+        if (
+            np.count_nonzero(moving) < _LEAST_TOGETHER
+            or np.count_nonzero(standing & ~moving) < _LEAST_PROVEN
+        ):
             return tracked
         # In the first frames two motions are still close to each other: `outvotes` tells them apart later.
         if not found.between or self._looked < self._config.first_frames:
             near = max(_NEAR_PX, _NEAR_SIGMAS * float(np.median(far[standing])) / _MEDIAN_LENGTH)
             before = np.hypot(*matched.residuals(T_cam_world, camera).T)
-            if cells.agreement(far <= near) < cells.agreement(before <= near) + self._config.min_agreement_gain:
+            if (
+                cells.agreement(far <= near)
+                < cells.agreement(before <= near) + self._config.min_agreement_gain
+            ):
                 return tracked
         estimate = self._refine(T, matched, standing & ~moving, camera)
         inlier = standing & ~moving
@@ -313,10 +341,21 @@ class Movers:
         return max(self._config.outlier_px, self._config.outlier_sigmas * sigma)
 
     def _refine(
-        self, T_cam_world: Array, matched: _Matched, mask: Mask, camera: Camera, *, coarse: bool = False
+        self,
+        T_cam_world: Array,
+        matched: _Matched,
+        mask: Mask,
+        camera: Camera,
+        *,
+        coarse: bool = False,
     ) -> PoseEstimate:
         return self._pose_solver.refine(
-            T_cam_world, matched.points[mask], matched.pixels[mask], matched.u_right[mask], camera, coarse=coarse
+            T_cam_world,
+            matched.points[mask],
+            matched.pixels[mask],
+            matched.u_right[mask],
+            camera,
+            coarse=coarse,
         )
 
     def _note(self, tracked: Tracked, matched: _Matched, camera: Camera, moving: Mask) -> None:
@@ -332,7 +371,10 @@ class Movers:
         wanted = slam_map.next_ids[0]
         if len(self._agreed) < wanted:
             room = np.zeros(2 * wanted - len(self._agreed), dtype=np.int16)
-            self._agreed, self._moves = np.append(self._agreed, room), np.append(self._moves, room > 0)
+            self._agreed, self._moves = (
+                np.append(self._agreed, room),
+                np.append(self._moves, room > 0),
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -376,10 +418,14 @@ def _seeing(tracked: Tracked, matched: _Matched, estimate: PoseEstimate, inlier:
     """The frame at another pose, seeing those of its matches (M,) alone that are marked."""
     ids = np.full((2, len(tracked.point_ids)), NO_POINT, dtype=np.int64)
     ids[np.where(inlier, 0, 1), matched.keypoints] = matched.ids
-    return replace(tracked, estimate=replace(estimate, inliers=inlier), point_ids=ids[0], rejected=ids[1])
+    return replace(
+        tracked, estimate=replace(estimate, inliers=inlier), point_ids=ids[0], rejected=ids[1]
+    )
 
 
-def _pull_that_tells(config: MoversConfig, off: Array, pixels: Array, new: int, camera: Camera) -> float:
+def _pull_that_tells(
+    config: MoversConfig, off: Array, pixels: Array, new: int, camera: Camera
+) -> float:
     """Least pull, in variances, that new points with residuals (K, 2) at pixels (K, 2) must have for them to move.
 
     Args:
@@ -393,7 +439,11 @@ def _pull_that_tells(config: MoversConfig, off: Array, pixels: Array, new: int, 
         return config.min_pull_chi2 * (_PULLED_BY_MOST if most and alike >= _VERY_ALIKE else 1.0)
     cells = Cells.over(pixels, camera)
     by_cells = np.mean(cells.together(np.ones(len(off), dtype=bool), off))
-    return config.min_pull_chi2 * _PULLED_IN_CELLS if most and by_cells >= config.min_alignment else np.inf
+    return (
+        config.min_pull_chi2 * _PULLED_IN_CELLS
+        if most and by_cells >= config.min_alignment
+        else np.inf
+    )
 
 
 def _count(counts: Counts, ids: Ids) -> None:

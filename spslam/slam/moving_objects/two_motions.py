@@ -85,7 +85,11 @@ class Cells:
         marked = self.sums(mask)
         summed = np.hypot(*(self.sums(np.where(mask, axis, 0.0)) for axis in vectors.T))
         lengths = self.sums(np.where(mask, np.hypot(*vectors.T), 0.0))
-        cells = (marked >= _LEAST_IN_CELL) & (marked >= _CELL_SHARE * self.count) & (summed >= _ALIKE * lengths)
+        cells = (
+            (marked >= _LEAST_IN_CELL)
+            & (marked >= _CELL_SHARE * self.count)
+            & (summed >= _ALIKE * lengths)
+        )
         return mask & cells[self.of]
 
 
@@ -111,7 +115,9 @@ def residuals(T_cam_world: Array, points: Array, pixels: Array, camera: Camera) 
     return camera.project(geometry.apply(T_cam_world, points)) - pixels
 
 
-def find_split(min_explained: float, pixels: Array, off: Array, inlier: Mask, camera: Camera) -> Split | None:
+def find_split(
+    min_explained: float, pixels: Array, off: Array, inlier: Mask, camera: Camera
+) -> Split | None:
     """Whether the residuals `off` (N, 2) of a pose at `pixels` (N, 2) are those of two motions.
 
     Args:
@@ -126,7 +132,9 @@ def find_split(min_explained: float, pixels: Array, off: Array, inlier: Mask, ca
         return None
     systematic, sigma = _scatter(off[inlier], seen)
     mean = np.sqrt(systematic / (2 * points))
-    between = bool(systematic >= min_explained * total and mean >= max(_LEAST_MEAN_PX, _LEAST_MEAN * sigma))
+    between = bool(
+        systematic >= min_explained * total and mean >= max(_LEAST_MEAN_PX, _LEAST_MEAN * sigma)
+    )
     if not between and not _another_motion(pixels, off, ~inlier, camera):
         return None
     part = np.flatnonzero(np.hypot(*off.T) < _REACH_PX)
@@ -148,10 +156,14 @@ def _another_motion(pixels: Array, off: Array, rejected: Mask, camera: Camera) -
         return False
     cells = Cells.over(pixels, camera)
     moving = cells.together(rejected, off)
-    return bool(np.count_nonzero(moving) >= _LEAST_REJECTED and cells.share(moving) >= _REJECTED_SHARE)
+    return bool(
+        np.count_nonzero(moving) >= _LEAST_REJECTED and cells.share(moving) >= _REJECTED_SHARE
+    )
 
 
-def consensus(found: Split, T_cam_world: Array, points: Array, pixels: Array, camera: Camera) -> tuple[Array, Mask]:
+def consensus(
+    found: Split, T_cam_world: Array, points: Array, pixels: Array, camera: Camera
+) -> tuple[Array, Mask]:
     """A pose near `T_cam_world` that most cells agree with, and which points (N,) do.
 
     Args:
@@ -159,7 +171,9 @@ def consensus(found: Split, T_cam_world: Array, points: Array, pixels: Array, ca
         pixels: (N, 2) where they were seen.
     """
     sigma = max(found.sigma_px, _LEAST_SIGMA_PX)
-    motions = _motions(T_cam_world, points[found.part], pixels[found.part], found.cells, camera, sigma)
+    motions = _motions(
+        T_cam_world, points[found.part], pixels[found.part], found.cells, camera, sigma
+    )
     best = int(np.argmin(motions.cost))
     agree = np.zeros(len(points), dtype=bool)
     agree[found.part[motions.squared[best] < (_CUT * sigma) ** 2]] = True
@@ -206,16 +220,19 @@ def rival(
     motions = _motions(T_cam_world, points, pixels, cells, camera, sigma)
     near = motions.squared < (2 * sigma) ** 2
     around = motions.squared[0] < (_AROUND * sigma) ** 2
-    alike = (np.count_nonzero(near & ~around, axis=1) <= _MOSTLY * np.count_nonzero(near, axis=1)) & (
-        np.count_nonzero(near[0] & ~near, axis=1) <= _MOSTLY * np.count_nonzero(near[0])
-    )
+    alike = (
+        np.count_nonzero(near & ~around, axis=1) <= _MOSTLY * np.count_nonzero(near, axis=1)
+    ) & (np.count_nonzero(near[0] & ~near, axis=1) <= _MOSTLY * np.count_nonzero(near[0]))
     if alike.all():
         return None
     ours = int(np.argmin(np.where(alike, motions.cost, np.inf)))
     theirs = int(np.argmin(np.where(alike, np.inf, motions.cost)))
     off = residuals(motions.T_cam_world[theirs], points, pixels, camera)
     moving = cells.together(np.hypot(*off.T) > 3 * sigma, off)
-    if np.count_nonzero(moving) < _LEAST_REJECTED or float(np.median(np.hypot(*off[moving].T))) < _APART_PX:
+    if (
+        np.count_nonzero(moving) < _LEAST_REJECTED
+        or float(np.median(np.hypot(*off[moving].T))) < _APART_PX
+    ):
         return None
     only_ours, only_theirs = near[ours] & ~near[theirs], near[theirs] & ~near[ours]
     gain = float(motions.cost[ours] - motions.cost[theirs])
@@ -245,7 +262,9 @@ class _Motions:
     cost: Array
 
 
-def _motions(T_cam_world: Array, points: Array, pixels: Array, cells: Cells, camera: Camera, sigma: float) -> _Motions:
+def _motions(
+    T_cam_world: Array, points: Array, pixels: Array, cells: Cells, camera: Camera, sigma: float
+) -> _Motions:
     """Poses that parts of the image agree with: from samples of all cells, then of what the best does not explain."""
     weight = 1.0 / cells.count[cells.of]
     start = np.sum(residuals(T_cam_world, points, pixels, camera) ** 2, axis=1)
@@ -267,7 +286,13 @@ def _motions(T_cam_world: Array, points: Array, pixels: Array, cells: Cells, cam
 
 
 def _refined(
-    T_cam_world: Array, weights: Array, points: Array, pixels: Array, cells: Cells, camera: Camera, sigma: float
+    T_cam_world: Array,
+    weights: Array,
+    points: Array,
+    pixels: Array,
+    cells: Cells,
+    camera: Camera,
+    sigma: float,
 ) -> _Motions:
     """Poses by Gauss-Newton steps, the first with weights (H, N), the others with all points that agree."""
     weight = 1.0 / cells.count[cells.of]
@@ -304,7 +329,9 @@ def _in_cameras(T: Array, points: Array) -> tuple[Array, Array, Array]:
 def _residuals_of_many(T: Array, points: Array, pixels: Array, camera: Camera) -> Array:
     """(H, 2, N) pixels, from poses (H, 4, 4)."""
     u, v, _ = _in_cameras(T, points)
-    return np.stack([camera.fx * u + camera.cx - pixels[:, 0], camera.fy * v + camera.cy - pixels[:, 1]], axis=1)
+    return np.stack(
+        [camera.fx * u + camera.cx - pixels[:, 0], camera.fy * v + camera.cy - pixels[:, 1]], axis=1
+    )
 
 
 def _linearize(T: Array, points: Array, pixels: Array, camera: Camera) -> tuple[Array, Array]:

@@ -29,7 +29,12 @@ def test_the_shipped_example_loads() -> None:
 
 def test_defaults(tmp_path: Path, write_calibration: WriteCalibration) -> None:
     calibration = load_calibration(write_calibration(tmp_path / "c.yaml", fps=None))
-    assert (calibration.fps, calibration.right, calibration.T_left_right, calibration.depth_scale) == (None,) * 4
+    assert (
+        calibration.fps,
+        calibration.right,
+        calibration.T_left_right,
+        calibration.depth_scale,
+    ) == (None,) * 4
     assert calibration.camera.distortion_model == "none" and calibration.camera.baseline_m is None
 
 
@@ -38,23 +43,35 @@ def test_defaults(tmp_path: Path, write_calibration: WriteCalibration) -> None:
     [
         ({"focal": 3}, "unknown key focal"),
         ({"distortion": {"model": "radtan", "coefs": []}}, r"unknown key distortion\.coefs"),
-        ({"right": {"width": 40, "baseline": 1}, "T_left_right": np.eye(4).tolist()}, r"unknown key right\.baseline"),
+        (
+            {"right": {"width": 40, "baseline": 1}, "T_left_right": np.eye(4).tolist()},
+            r"unknown key right\.baseline",
+        ),
         ({"fx": None}, "missing key fx"),
         ({"fx": -1.0}, "fx and fy must be positive and finite, found fx=-1.0"),
         ({"cy": "abc"}, "cy: .* found 'abc'"),
         ({"cx": float("nan")}, "cx: .*finite"),
         ({"cx": 4000.0}, "principal point .* lies so far outside the 40x30 image"),
         ({"distortion": {"model": "fisheye"}}, "'equidistant' takes 4 coefficients, found 0"),
-        ({"distortion": {"model": "radtan", "coefficients": [0.1]}}, "takes 4, 5, 8, 12 or 14 coefficients, found 1"),
+        (
+            {"distortion": {"model": "radtan", "coefficients": [0.1]}},
+            "takes 4, 5, 8, 12 or 14 coefficients, found 1",
+        ),
         ({"T_left_right": np.eye(4).tolist()}, "right and T_left_right belong together"),
-        ({"stereo": True, "T_left_right": (2 * np.eye(4)).tolist()}, "must be a rotation and a translation"),
+        (
+            {"stereo": True, "T_left_right": (2 * np.eye(4)).tolist()},
+            "must be a rotation and a translation",
+        ),
         ({"stereo": True, "T_left_right": np.eye(3).tolist()}, "T_left_right"),
         ({"depth_scale": 0}, "depth_scale"),
         ({"fx": "525,0"}, r"fx: a decimal comma: write 525\.0, found '525,0'"),
         ({"fx": "525 px"}, "fx: expected a number without a unit: write 525"),
         ({"fx": "60°"}, "fx: expected pixels, not degrees"),
         ({"fx": True}, "fx: expected a number, found True"),
-        ({"fx": [[30, 0, 20], [0, 30, 15], [0, 0, 1]]}, r"fx: expected one number; a camera matrix is \[\[fx, 0, cx\]"),
+        (
+            {"fx": [[30, 0, 20], [0, 30, 15], [0, 0, 1]]},
+            r"fx: expected one number; a camera matrix is \[\[fx, 0, cx\]",
+        ),
         ({"fx": 10**400}, "fx: "),
         ({"fx": 0}, "fx and fy must be positive"),
         ({"fy": -30.0}, "y axis of the camera points up, as ICL-NUIM's does: give fy 30"),
@@ -66,15 +83,27 @@ def test_defaults(tmp_path: Path, write_calibration: WriteCalibration) -> None:
         ({"fov": 60}, r"unknown key fov \(write fx = width / 2 / tan"),
         ({"k1": 0.1}, r"unknown key k1 \(write distortion: \{model: radtan"),
         ({"baseline": 0.1}, r"unknown key baseline \(write T_left_right"),
-        ({"distortion": [0.1, 0, 0, 0]}, "distortion: expected model: radtan or equidistant, and coefficients"),
+        (
+            {"distortion": [0.1, 0, 0, 0]},
+            "distortion: expected model: radtan or equidistant, and coefficients",
+        ),
         (
             {"distortion": {"coefficients": [0.1, 0, 0, 0]}},
             "4 coefficients, but its model is 'none': give model radtan",
         ),
-        ({"distortion": {"model": "omni", "coefficients": [0.1]}}, "'omni' is the omnidirectional model"),
+        (
+            {"distortion": {"model": "omni", "coefficients": [0.1]}},
+            "'omni' is the omnidirectional model",
+        ),
         ({"distortion": {"model": "wavy"}}, "one of none, radtan, equidistant, found 'wavy'"),
-        ({"distortion": {"model": "fisheye", "coefficients": [0, 0, 0, 0, 0.1]}}, "takes 4 coefficients, found 5"),
-        ({"stereo": True, "T_left_right": [0.1, 0, 0, 0, 0, 0]}, "T_left_right: expected 4 rows of 4 numbers$"),
+        (
+            {"distortion": {"model": "fisheye", "coefficients": [0, 0, 0, 0, 0.1]}},
+            "takes 4 coefficients, found 5",
+        ),
+        (
+            {"stereo": True, "T_left_right": [0.1, 0, 0, 0, 0, 0]},
+            "T_left_right: expected 4 rows of 4 numbers$",
+        ),
     ],
 )
 def test_bad_values_are_refused_in_one_line_with_the_key(
@@ -106,7 +135,9 @@ def test_what_is_no_yaml_is_told_in_one_line(tmp_path: Path, text: str, message:
     (tmp_path / "c.yaml").write_text(text)
     with pytest.raises(CalibrationError, match=message) as error:
         load_calibration(tmp_path / "c.yaml")
-    assert str(error.value).startswith(f"calibration {tmp_path / 'c.yaml'}") and "\n" not in str(error.value)
+    assert str(error.value).startswith(f"calibration {tmp_path / 'c.yaml'}") and "\n" not in str(
+        error.value
+    )
 
 
 def test_many_ways_to_write_the_same(tmp_path: Path, write_calibration: WriteCalibration) -> None:
@@ -126,24 +157,41 @@ def test_many_ways_to_write_the_same(tmp_path: Path, write_calibration: WriteCal
         assert load_calibration(path).camera == expected.camera
     flat = [number for row in T_RIGHT for number in row]
     for rows in (T_RIGHT[:3], flat, flat[:12]):
-        given = load_calibration(write_calibration(path, stereo=True, T_left_right=rows)).T_left_right
+        given = load_calibration(
+            write_calibration(path, stereo=True, T_left_right=rows)
+        ).T_left_right
         np.testing.assert_array_equal(given, expected.T_left_right)
     k = [0.1, 0.2, 0.0, 0.0, 0.0]
-    for model, coefficients in (("plumb_bob", k), ("brown_conrady", [k]), ("radtan", [*k, *[0.0] * 9])):
+    for model, coefficients in (
+        ("plumb_bob", k),
+        ("brown_conrady", [k]),
+        ("radtan", [*k, *[0.0] * 9]),
+    ):
         camera = load_calibration(
             write_calibration(path, distortion={"model": model, "coefficients": coefficients})
         ).camera
         assert (
-            camera.distortion_model == "radtan" and camera.distortion[:5] == tuple(k) and not any(camera.distortion[5:])
+            camera.distortion_model == "radtan"
+            and camera.distortion[:5] == tuple(k)
+            and not any(camera.distortion[5:])
         )
     fisheye = {"model": "kannala_brandt", "coefficients": k}
-    assert load_calibration(write_calibration(path, distortion=fisheye)).camera.distortion == (0.1, 0.2, 0.0, 0.0)
+    assert load_calibration(write_calibration(path, distortion=fisheye)).camera.distortion == (
+        0.1,
+        0.2,
+        0.0,
+        0.0,
+    )
 
 
-def test_a_baseline_of_metres_is_doubted(tmp_path: Path, write_calibration: WriteCalibration) -> None:
+def test_a_baseline_of_metres_is_doubted(
+    tmp_path: Path, write_calibration: WriteCalibration
+) -> None:
     millimetres = [[1.0, 0, 0, 110.0], [0, 1.0, 0, 0], [0, 0, 1.0, 0], [0, 0, 0, 1]]
     with shown_notices(lambda _: None) as handler:
-        load_calibration(write_calibration(tmp_path / "c.yaml", stereo=True, T_left_right=millimetres))
+        load_calibration(
+            write_calibration(tmp_path / "c.yaml", stereo=True, T_left_right=millimetres)
+        )
     (notice,) = handler.notices
     assert "stand 110 m apart: is it in metres, not in millimetres?" in notice.text
 
@@ -156,7 +204,9 @@ def test_other_files_are_refused(tmp_path: Path, text: str) -> None:
 
 
 def test_find(tmp_path: Path, write_calibration: WriteCalibration) -> None:
-    with pytest.raises(CalibrationError, match="the thing needs a calibration: give --calibration FILE or put"):
+    with pytest.raises(
+        CalibrationError, match="the thing needs a calibration: give --calibration FILE or put"
+    ):
         find_calibration(None, [tmp_path], "the thing")
     with pytest.raises(CalibrationError, match="cannot be read"):
         find_calibration(tmp_path / "none.yaml", [tmp_path], "the thing")
@@ -180,11 +230,26 @@ def test_find(tmp_path: Path, write_calibration: WriteCalibration) -> None:
         ({"depth_scale": 1e300}, "depth_scale: .*less than or equal to"),
         ({"depth_scale": -5000}, "depth_scale: .*greater than or equal to 0.001"),
         ({"readout_s": 1e300}, "readout_s must be 0 to 0.2 seconds"),
-        ({"distortion": {"model": "radtan", "coefficients": [1e300, 0, 0, 0]}}, r"finite, at most 1e\+09"),
-        ({"distortion": {"model": "equidistant", "coefficients": [0, 0, 0, -1e308]}}, r"finite, at most 1e\+09"),
-        ({"stereo": True, "T_left_right": [[1e200, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0]]}, "must be a rotation"),
-        ({"stereo": True, "T_left_right": [[1, 0, 0, 1e300], [0, 1, 0, 0], [0, 0, 1, 0]]}, "must be a rotation"),
-        ({"stereo": True, "T_left_right": [[1, 0, 0, float("nan")], [0, 1, 0, 0], [0, 0, 1, 0]]}, "finite"),
+        (
+            {"distortion": {"model": "radtan", "coefficients": [1e300, 0, 0, 0]}},
+            r"finite, at most 1e\+09",
+        ),
+        (
+            {"distortion": {"model": "equidistant", "coefficients": [0, 0, 0, -1e308]}},
+            r"finite, at most 1e\+09",
+        ),
+        (
+            {"stereo": True, "T_left_right": [[1e200, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0]]},
+            "must be a rotation",
+        ),
+        (
+            {"stereo": True, "T_left_right": [[1, 0, 0, 1e300], [0, 1, 0, 0], [0, 0, 1, 0]]},
+            "must be a rotation",
+        ),
+        (
+            {"stereo": True, "T_left_right": [[1, 0, 0, float("nan")], [0, 1, 0, 0], [0, 0, 1, 0]]},
+            "finite",
+        ),
     ],
 )
 def test_numbers_out_of_bounds_are_refused(
@@ -196,7 +261,8 @@ def test_numbers_out_of_bounds_are_refused(
 
 
 @pytest.mark.parametrize(
-    ("baseline", "words"), [(110.0, "110 m apart: .*millimetres"), (1e-4, "0.0001 m apart: .*kilometres")]
+    ("baseline", "words"),
+    [(110.0, "110 m apart: .*millimetres"), (1e-4, "0.0001 m apart: .*kilometres")],
 )
 def test_baselines_in_other_units_are_doubted(
     tmp_path: Path, write_calibration: WriteCalibration, baseline: float, words: str
@@ -208,7 +274,9 @@ def test_baselines_in_other_units_are_doubted(
     assert re.search(words, handler.notices[0].text)
 
 
-@pytest.mark.parametrize("text", ["\n" * 900_000, '<a type_id="opencv-matrix"><rows>1</rows><cols>1</cols>' * 15_000])
+@pytest.mark.parametrize(
+    "text", ["\n" * 900_000, '<a type_id="opencv-matrix"><rows>1</rows><cols>1</cols>' * 15_000]
+)
 def test_files_that_try_patience_are_refused_at_once(tmp_path: Path, text: str) -> None:
     (tmp_path / "c.yaml").write_text("%YAML:1.0\n<opencv_storage>" + text)
     begin = time.process_time()

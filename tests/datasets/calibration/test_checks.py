@@ -23,8 +23,19 @@ def doubts(camera: Camera) -> list[str]:
         Camera(1241, 376, 718.856, 718.856, 607.1928, 185.2157),
         Camera(752, 480, 458.654, 457.296, 367.215, 248.375, "radtan", (-0.28, 0.07, 0.0, 0.0)),
         Camera(512, 512, 190.98, 190.97, 254.93, 256.89, "equidistant", (0.0, 0.0, 0.0, 0.0)),
-        Camera(1392, 512, 984.2, 980.8, 690.0, 233.2, "radtan", (-0.373, 0.204, 0.0022, 0.0014, -0.0723)),
-        Camera(800, 800, 229.0, 229.0, 399.5, 399.5, "equidistant", (0.0, 0.0, 0.0, 0.0)),  # 200 degrees
+        Camera(
+            1392,
+            512,
+            984.2,
+            980.8,
+            690.0,
+            233.2,
+            "radtan",
+            (-0.373, 0.204, 0.0022, 0.0014, -0.0723),
+        ),
+        Camera(
+            800, 800, 229.0, 229.0, 399.5, 399.5, "equidistant", (0.0, 0.0, 0.0, 0.0)
+        ),  # 200 degrees
         Camera(640, 240, 525.0, 525.0, 319.5, 200.0),  # a crop with its principal point inside
         Camera(720, 576, 800.0, 875.0, 350.0, 300.0),
     ],
@@ -36,15 +47,33 @@ def test_usual_cameras_raise_no_doubts(camera: Camera) -> None:
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"cx": 639.5, "cy": 479.5}, "is the calibration for 1280x960? Then multiply fx, fy, cx and cy by 0.5"),
-        ({"cx": 159.5, "cy": 119.5}, "is the calibration for 320x240? Then multiply fx, fy, cx and cy by 2"),
+        (
+            {"cx": 639.5, "cy": 479.5},
+            "is the calibration for 1280x960? Then multiply fx, fy, cx and cy by 0.5",
+        ),
+        (
+            {"cx": 159.5, "cy": 119.5},
+            "is the calibration for 320x240? Then multiply fx, fy, cx and cy by 2",
+        ),
         ({"cx": 630.0, "cy": 490.0}, "is the calibration for 1280x960?"),
         ({"cx": 239.5, "cy": 319.5}, "is the calibration for images turned by 90 degrees?"),
-        ({"height": 235, "cy": -8.6}, "(319.5, -8.6) lies outside of the 640x235 image: taken as it is"),
-        ({"height": 200, "cy": 236.0}, "(319.5, 236) lies outside of the 640x200 image: taken as it is"),
-        ({"fx": 3.04, "fy": 3.04}, "a field of view of 179 degrees over 640 pixels: fx is in pixels, not in mill"),
+        (
+            {"height": 235, "cy": -8.6},
+            "(319.5, -8.6) lies outside of the 640x235 image: taken as it is",
+        ),
+        (
+            {"height": 200, "cy": 236.0},
+            "(319.5, 236) lies outside of the 640x200 image: taken as it is",
+        ),
+        (
+            {"fx": 3.04, "fy": 3.04},
+            "a field of view of 179 degrees over 640 pixels: fx is in pixels, not in mill",
+        ),
         ({"fx": 4e4, "fy": 4e4}, "a field of view of 0.917 degrees over 640 pixels"),
-        ({"cx": 0.0, "cy": 0.0}, "(0, 0) is the corner or edge of the 640x480 image: were cx and cy filled in?"),
+        (
+            {"cx": 0.0, "cy": 0.0},
+            "(0, 0) is the corner or edge of the 640x480 image: were cx and cy filled in?",
+        ),
         (
             {"distortion_model": "radtan", "distortion": (1e9, 0.0, 0.0, 0.0)},
             "100 % of the image lies beyond what the radtan lens can show (1e+09, 0, 0, 0)",
@@ -65,9 +94,18 @@ def test_what_hints_at_another_image_or_unit_is_told(change: dict, text: str) ->
     ("size", "advice"),
     [
         ((480, 640), "turned by 90 degrees"),
-        ((320, 240), "width: 320, height: 240, fx: 262.5, fy: 262.5, cx: 159.5, cy: 119.5; the distortion stays"),
-        ((1280, 960), "resized by 2, the calibration is width: 1280, height: 960, fx: 1050, fy: 1050, cx: 639.5"),
-        ((640, 240), "if they were cut out of larger ones, take the first column and row from cx and cy"),
+        (
+            (320, 240),
+            "width: 320, height: 240, fx: 262.5, fy: 262.5, cx: 159.5, cy: 119.5; the distortion stays",
+        ),
+        (
+            (1280, 960),
+            "resized by 2, the calibration is width: 1280, height: 960, fx: 1050, fy: 1050, cx: 639.5",
+        ),
+        (
+            (640, 240),
+            "if they were cut out of larger ones, take the first column and row from cx and cy",
+        ),
     ],
 )
 def test_images_of_another_size(size: tuple[int, int], advice: str) -> None:

@@ -12,7 +12,12 @@ from spslam.errors import CalibrationError
 
 FR1 = (0.262383, -0.953104, -0.005358, 0.002628, 1.163314)
 EUROC = (-0.28340811, 0.07395907, 0.00019359, 1.76187114e-05)
-TUM_VI = (0.0034823894022493434, 0.0007150348452162257, -0.0020532361418706202, 0.00020293673591811182)
+TUM_VI = (
+    0.0034823894022493434,
+    0.0007150348452162257,
+    -0.0020532361418706202,
+    0.00020293673591811182,
+)
 CAM0 = (752, 480, 458.654, 457.296, 367.215, 248.375)
 KINECT = (640, 480, 525.0, 525.0, 319.5, 239.5)
 
@@ -21,14 +26,19 @@ READ = {
         "an ORB-SLAM settings file",
         Camera(640, 480, 517.306408, 516.469215, 318.64304, 255.313989, "radtan", FR1),
     ),
-    "ORB-SLAM3 stereo": ("an ORB-SLAM settings file", Camera(*CAM0, "radtan", (*EUROC, 0.0), fps=20.0)),
+    "ORB-SLAM3 stereo": (
+        "an ORB-SLAM settings file",
+        Camera(*CAM0, "radtan", (*EUROC, 0.0), fps=20.0),
+    ),
     "ORB-SLAM2 stereo": (
         "an ORB-SLAM settings file",
         Camera(1241, 376, 718.856, 718.856, 607.1928, 185.2157, fps=10.0),
     ),
     "Kalibr": (
         "a Kalibr camchain",
-        Camera(512, 512, 190.97847715, 190.97330705, 254.93170606, 256.897442900, "equidistant", TUM_VI),
+        Camera(
+            512, 512, 190.97847715, 190.97330705, 254.93170606, 256.897442900, "equidistant", TUM_VI
+        ),
     ),
     "OpenCV": (
         "an OpenCV FileStorage calibration",
@@ -43,12 +53,17 @@ READ = {
             (-0.26637260909, -0.038588898922, 0.001783194704, -0.00028122100441, 0.2383915308),
         ),
     ),
-    "OpenCV XML": ("an OpenCV FileStorage calibration", Camera(640, 480, 657.0, 657.0, 319.5, 239.5)),
+    "OpenCV XML": (
+        "an OpenCV FileStorage calibration",
+        Camera(640, 480, 657.0, 657.0, 319.5, 239.5),
+    ),
     "ROS file": ("a ROS camera_info file", Camera(*KINECT, "radtan", (0.1, -0.2, 0.001, 0.0, 0.0))),
     "ROS message": ("a ROS camera_info message", Camera(*KINECT)),
     "ROS ini": (
         "a ROS camera calibration",
-        Camera(640, 480, 685.641304, 676.658033, 318.0, 242.0, "radtan", (0.1, -0.3, 0.001, 0.002, 0.0)),
+        Camera(
+            640, 480, 685.641304, 676.658033, 318.0, 242.0, "radtan", (0.1, -0.3, 0.001, 0.002, 0.0)
+        ),
     ),
     "COLMAP": (
         "a cameras.txt of COLMAP",
@@ -58,7 +73,9 @@ READ = {
     "DSO": ("a camera.txt of TUM mono, DSO", Camera(*CAM0, "radtan", EUROC)),
     "Basalt": (
         "a Basalt calibration",
-        Camera(1024, 1024, 380.81, 380.8, 510.3, 514.3, "equidistant", (0.01, 0.002, -0.003, 0.0004)),
+        Camera(
+            1024, 1024, 380.81, 380.8, 510.3, 514.3, "equidistant", (0.01, 0.002, -0.003, 0.0004)
+        ),
     ),
     "VINS": (
         "a VINS (camodocal) camera file",
@@ -75,7 +92,9 @@ READ = {
     ),
     "VINS fisheye": (
         "a VINS (camodocal) camera file",
-        Camera(512, 512, 190.97847715, 190.97330705, 254.93170606, 256.8974429, "equidistant", TUM_VI),
+        Camera(
+            512, 512, 190.97847715, 190.97330705, 254.93170606, 256.8974429, "equidistant", TUM_VI
+        ),
     ),
     "OKVIS": ("an OKVIS configuration", Camera(*CAM0, "radtan", EUROC)),
     "stella": ("a settings file of stella_vslam", Camera(640, 480, 535.4, 539.2, 320.1, 247.6)),
@@ -94,7 +113,9 @@ def message(path: Path) -> str:
 
 
 @pytest.mark.parametrize("name", READ)
-def test_a_file_of_others_is_named_and_its_values_are_ready_to_be_used(tmp_path: Path, name: str) -> None:
+def test_a_file_of_others_is_named_and_its_values_are_ready_to_be_used(
+    tmp_path: Path, name: str
+) -> None:
     (tmp_path / "theirs.yaml").write_text(FILES[name])
     text = message(tmp_path / "theirs.yaml")
     kind, expected = READ[name]
@@ -110,36 +131,63 @@ def test_a_file_of_others_is_named_and_its_values_are_ready_to_be_used(tmp_path:
 
 def test_pairs_come_with_their_transform(tmp_path: Path) -> None:
     (tmp_path / "theirs.yaml").write_text(FILES["Kalibr"])
-    (tmp_path / "ours.yaml").write_text(message(tmp_path / "theirs.yaml").split("write a file with ")[1])
+    (tmp_path / "ours.yaml").write_text(
+        message(tmp_path / "theirs.yaml").split("write a file with ")[1]
+    )
     calibration = load_calibration(tmp_path / "ours.yaml")
     assert calibration.T_left_right is not None and calibration.right is not None
     assert calibration.T_left_right[:3, 3] == pytest.approx([0.1010, 0.0018, 0.0006], abs=1e-4)
     assert calibration.right.cx == 252.59
     (tmp_path / "theirs.yaml").write_text(FILES["ORB-SLAM2 stereo"])
     text = message(tmp_path / "theirs.yaml")
-    assert "T_left_right: [[1, 0, 0, 0.53716572], " in text and text.endswith("(for pairs that are rectified already)")
+    assert "T_left_right: [[1, 0, 0, 0.53716572], " in text and text.endswith(
+        "(for pairs that are rectified already)"
+    )
 
 
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("Kalibr omni", "a Kalibr camchain: distortion model 'omni' is the omnidirectional model (Mei), which is not"),
-        ("Basalt double sphere", "a Basalt calibration: distortion model 'ds' is the double-sphere model"),
+        (
+            "Kalibr omni",
+            "a Kalibr camchain: distortion model 'omni' is the omnidirectional model (Mei), which is not",
+        ),
+        (
+            "Basalt double sphere",
+            "a Basalt calibration: distortion model 'ds' is the double-sphere model",
+        ),
         ("VINS Mei", "a VINS (camodocal) camera file: distortion model 'MEI'"),
-        ("TUM mono", "a camera.txt of TUM mono, DSO or LSD-SLAM: distortion model 'fov' is the field-of-view model"),
+        (
+            "TUM mono",
+            "a camera.txt of TUM mono, DSO or LSD-SLAM: distortion model 'fov' is the field-of-view model",
+        ),
         (
             "VINS configuration",
             "a VINS configuration, which is not read: write a file with {width: 752, height: 480, fx: ?",
         ),
         ("VINS configuration", "(its cameras are in cam0_mei.yaml and cam1_mei.yaml)"),
-        ("KITTI", "a calibration of KITTI, which is not read: write a file with {width: ?, height: ?, fx: 718.856"),
-        ("DROID", "a line of fx fy cx cy, as DROID-SLAM's, which is not read: write a file with {width: ?"),
-        ("matrix", "a camera matrix alone, which is not read: write a file with {width: ?, height: ?, fx: 585,"),
-        ("ORB-SLAM broken", "an ORB-SLAM settings file, which is not read: write a file with {width: ?"),
+        (
+            "KITTI",
+            "a calibration of KITTI, which is not read: write a file with {width: ?, height: ?, fx: 718.856",
+        ),
+        (
+            "DROID",
+            "a line of fx fy cx cy, as DROID-SLAM's, which is not read: write a file with {width: ?",
+        ),
+        (
+            "matrix",
+            "a camera matrix alone, which is not read: write a file with {width: ?, height: ?, fx: 585,",
+        ),
+        (
+            "ORB-SLAM broken",
+            "an ORB-SLAM settings file, which is not read: write a file with {width: ?",
+        ),
         ("Kalibr broken", "a Kalibr camchain, which is not read: write a file with {width: ?"),
     ],
 )
-def test_what_a_file_lacks_or_no_model_of_ours_has_is_told(tmp_path: Path, name: str, text: str) -> None:
+def test_what_a_file_lacks_or_no_model_of_ours_has_is_told(
+    tmp_path: Path, name: str, text: str
+) -> None:
     (tmp_path / "theirs.yaml").write_text(FILES[name])
     assert f"{text}" in message(tmp_path / "theirs.yaml")
 

@@ -30,13 +30,19 @@ def fisheye(
     return Camera(width, height, f, 1.002 * f, cx, cy, "equidistant", k)
 
 
-def pose(x: float = 0.064, y: float = 0.0, z: float = 0.0, turn: tuple[float, ...] = (0.0, 0.0, 0.0)) -> np.ndarray:
+def pose(
+    x: float = 0.064, y: float = 0.0, z: float = 0.0, turn: tuple[float, ...] = (0.0, 0.0, 0.0)
+) -> np.ndarray:
     return make_transform(so3_exp(np.radians(turn)), np.array([x, y, z]))
 
 
 IDEAL_220 = fisheye(640, 480, 320 / np.radians(110), 318.0, 243.0, (0.0, 0.0, 0.0, 0.0))
 PAIRS = {
-    "T265": (fisheye(), fisheye(f=285.2, cx=421.3, cy=397.2), pose(0.0641, -0.0003, 0.0002, (0.15, -0.2, 0.05))),
+    "T265": (
+        fisheye(),
+        fisheye(f=285.2, cx=421.3, cy=397.2),
+        pose(0.0641, -0.0003, 0.0002, (0.15, -0.2, 0.05)),
+    ),
     "220 degrees": (IDEAL_220, IDEAL_220, pose(0.1, turn=(0.3, 0.5, 0.0))),
     "toed in": (fisheye(), fisheye(), pose(turn=(0.0, -8.0, 0.0))),
     "toed out": (fisheye(), fisheye(), pose(turn=(0.0, 8.0, 0.0))),
@@ -44,17 +50,28 @@ PAIRS = {
     "off centre": (fisheye(cx=350.0, cy=470.0), fisheye(cx=480.0, cy=330.0), pose()),
     "rolled": (fisheye(), fisheye(), pose(y=0.01, turn=(0.0, 0.0, 10.0))),
     "one in front": (fisheye(), fisheye(), pose(z=0.02)),
-    "narrow": (*[fisheye(640, 480, 380.0, 322.0, 236.0, (0.01, -0.005, 0.001, 0.0))] * 2, pose(turn=(0.5, -1.0, 0.5))),
+    "narrow": (
+        *[fisheye(640, 480, 380.0, 322.0, 236.0, (0.01, -0.005, 0.001, 0.0))] * 2,
+        pose(turn=(0.5, -1.0, 0.5)),
+    ),
     "rows cut out": (*[fisheye(848, 300, cy=-50.0)] * 2, pose()),
-    "one no fisheye": (fisheye(), Camera(848, 800, 400.0, 400.0, 419.0, 400.0, "radtan", (-0.2, 0.03, 0, 0)), pose()),
+    "one no fisheye": (
+        fisheye(),
+        Camera(848, 800, 400.0, 400.0, 419.0, 400.0, "radtan", (-0.2, 0.03, 0, 0)),
+        pose(),
+    ),
 }
 
 
 def seen(camera: Camera, points: np.ndarray) -> np.ndarray:
     """Pixels of points (N, 3) in front of a camera by OpenCV's own functions."""
     still = np.zeros(3)
-    function = cv2.fisheye.projectPoints if camera.distortion_model == "equidistant" else cv2.projectPoints
-    pixels, _ = function(points.reshape(-1, 1, 3), still, still, camera.K, np.array(camera.distortion))
+    function = (
+        cv2.fisheye.projectPoints if camera.distortion_model == "equidistant" else cv2.projectPoints
+    )
+    pixels, _ = function(
+        points.reshape(-1, 1, 3), still, still, camera.K, np.array(camera.distortion)
+    )
     return pixels.reshape(-1, 2)
 
 
@@ -69,7 +86,9 @@ def test_the_view_is_centred_filled_and_has_equal_rows(name: str) -> None:
     assert rectifier.empty == 0.0
     assert camera.baseline_m == pytest.approx(np.linalg.norm(T_left_right[:3, 3]))
     # What the maps say of a point must be what the lenses see of it, in one row of both views.
-    pixels = np.random.default_rng(0).uniform((60, 5), (camera.width - 5, camera.height - 5), (500, 2))
+    pixels = np.random.default_rng(0).uniform(
+        (60, 5), (camera.width - 5, camera.height - 5), (500, 2)
+    )
     depths = np.random.default_rng(1).uniform(2.0, 30.0, 500)
     points = apply(rectifier.T_left_rectified, camera.unproject(pixels, depths))
     shifted = pixels - np.stack([camera.bf / depths, np.zeros(500)], axis=1)
@@ -106,13 +125,17 @@ def test_opencv_s_view_stays_where_it_is_the_better_one() -> None:
 
 def test_cameras_that_look_away_from_each_other_share_no_view() -> None:
     narrow = fisheye(640, 480, 700.0, 320.0, 240.0, (0.0, 0.0, 0.0, 0.0))
-    with pytest.raises(CalibrationError, match="look 80 degrees apart, and no view is in both images"):
+    with pytest.raises(
+        CalibrationError, match="look 80 degrees apart, and no view is in both images"
+    ):
         rectified_view(narrow, narrow, pose(turn=(0.0, 80.0, 0.0)))
     with pytest.raises(CalibrationError, match="behind each other"):
         StereoRectifier(fisheye(), fisheye(), pose(z=0.1))
 
 
-def lens_image(renderer: Renderer, pinhole: Camera, lens: Camera, T_world_cam: np.ndarray) -> np.ndarray:
+def lens_image(
+    renderer: Renderer, pinhole: Camera, lens: Camera, T_world_cam: np.ndarray
+) -> np.ndarray:
     """What a fisheye sees of a rendered world up to 70 degrees off its axis, by OpenCV's inverse of the lens."""
     y, x = np.mgrid[0 : lens.height, 0 : lens.width].astype(np.float64)
     pixels = np.stack([x, y], axis=-1).reshape(-1, 1, 2)
@@ -122,7 +145,10 @@ def lens_image(renderer: Renderer, pinhole: Camera, lens: Camera, T_world_cam: n
     there[wide | ~np.isfinite(there).all(axis=1)] = -1e3
     map_x, map_y = there.astype(np.float32).reshape(lens.height, lens.width, 2).transpose(2, 0, 1)
     return cv2.remap(
-        renderer.image(T_world_cam), np.ascontiguousarray(map_x), np.ascontiguousarray(map_y), cv2.INTER_LINEAR
+        renderer.image(T_world_cam),
+        np.ascontiguousarray(map_x),
+        np.ascontiguousarray(map_y),
+        cv2.INTER_LINEAR,
     )
 
 
@@ -151,9 +177,13 @@ def test_disparities_of_a_rendered_fisheye_pair_are_true() -> None:
     ):
         middle = (slice(60, -60), slice(60, -60))
         assert np.corrcoef(found[middle].ravel(), expected[middle].ravel())[0, 1] > 0.95
-        shift, _ = cv2.phaseCorrelate(found[middle].astype(np.float64), expected[middle].astype(np.float64))
+        shift, _ = cv2.phaseCorrelate(
+            found[middle].astype(np.float64), expected[middle].astype(np.float64)
+        )
         assert np.abs(shift).max() < 0.1
-    matcher = cv2.StereoSGBM.create(numDisparities=48, blockSize=5, P1=200, P2=800, uniquenessRatio=15)
+    matcher = cv2.StereoSGBM.create(
+        numDisparities=48, blockSize=5, P1=200, P2=800, uniquenessRatio=15
+    )
     disparity = matcher.compute(found_left, found_right).astype(np.float64) / 16.0
     with np.errstate(divide="ignore"):
         truth = rectifier.camera.bf / ideal.depth(T_world_rectified).astype(np.float64)

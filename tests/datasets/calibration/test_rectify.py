@@ -38,14 +38,22 @@ def centroid(image: np.ndarray, near: np.ndarray) -> np.ndarray:
     [(RADTAN, RADTAN), (FISHEYE, FISHEYE), (RADTAN, FISHEYE)],
     ids=["radtan", "equidistant", "both"],
 )
-def test_spots_land_where_the_rectified_cameras_see_the_points(camera: Camera, other: Camera) -> None:
+def test_spots_land_where_the_rectified_cameras_see_the_points(
+    camera: Camera, other: Camera
+) -> None:
     rectifier = StereoRectifier(camera, other, T_LEFT_RIGHT)
-    grid = np.stack(np.meshgrid(np.linspace(150, 500, 4), np.linspace(110, 380, 3)), axis=-1).reshape(-1, 2)
+    grid = np.stack(
+        np.meshgrid(np.linspace(150, 500, 4), np.linspace(110, 380, 3)), axis=-1
+    ).reshape(-1, 2)
     points = camera.unproject(grid, np.linspace(1.5, 6.0, len(grid)))  # in the left camera as it is
-    left, right = rectifier.rectify(blobs(camera, points), blobs(other, apply(inverse(T_LEFT_RIGHT), points)))
+    left, right = rectifier.rectify(
+        blobs(camera, points), blobs(other, apply(inverse(T_LEFT_RIGHT), points))
+    )
     ideal = apply(inverse(rectifier.T_left_rectified), points)
     expected_left = rectifier.camera.project(ideal)
-    expected_right = expected_left - np.stack([rectifier.camera.bf / ideal[:, 2], np.zeros(len(ideal))], axis=1)
+    expected_right = expected_left - np.stack(
+        [rectifier.camera.bf / ideal[:, 2], np.zeros(len(ideal))], axis=1
+    )
     for seen, expected in ((left, expected_left), (right, expected_right)):
         found = np.array([centroid(seen, pixel) for pixel in expected])
         assert np.abs(found - expected).max() < 0.15
@@ -61,7 +69,9 @@ def test_no_empty_border_is_left() -> None:
 
 
 def test_a_wide_fisheye_keeps_120_degrees_at_most() -> None:
-    wide = Camera(512, 512, 190.98, 190.97, 254.93, 256.89, "equidistant", (0.0035, 0.0007, -0.002, 0.0002))
+    wide = Camera(
+        512, 512, 190.98, 190.97, 254.93, 256.89, "equidistant", (0.0035, 0.0007, -0.002, 0.0002)
+    )
     camera = StereoRectifier(wide, wide, T_LEFT_RIGHT).camera
     assert 2 * np.degrees(np.arctan(256 / camera.fx)) <= 120.0 + 1e-9
 
@@ -84,9 +94,14 @@ def test_impossible_pairs() -> None:
     with pytest.raises(CalibrationError, match="stand in the same place"):
         StereoRectifier(RADTAN, RADTAN, np.eye(4))
     # Without a fisheye lens OpenCV makes a view that is black all over.
-    narrow, past = Camera(640, 480, 400.0, 400.0, 319.0, 239.0), se3_exp(np.array([0.1, 0, 0, 0, np.radians(-80), 0]))
+    narrow, past = (
+        Camera(640, 480, 400.0, 400.0, 319.0, 239.0),
+        se3_exp(np.array([0.1, 0, 0, 0, np.radians(-80), 0])),
+    )
     past[:3, 3] = (0.1, 0, 0)
-    with pytest.raises(CalibrationError, match="look 80 degrees apart, and no view is in both images"):
+    with pytest.raises(
+        CalibrationError, match="look 80 degrees apart, and no view is in both images"
+    ):
         StereoRectifier(narrow, narrow, past)
     small = Camera(320, 240, 230.0, 230.0, 160.0, 120.0)
     with pytest.raises(CalibrationError, match="640x480 and 320x240"):

@@ -38,7 +38,10 @@ def test_every_sequence_is_complete(catalogue: Catalogue) -> None:
 
 def test_archives_know_how_many_share_them(catalogue: Catalogue) -> None:
     shares = {
-        a.name: a.sequences for s in catalogue.sequences.values() for a in s.archives if not a.name.endswith("tgz")
+        a.name: a.sequences
+        for s in catalogue.sequences.values()
+        for a in s.archives
+        if not a.name.endswith("tgz")
     }
     assert shares == {
         "data_odometry_poses.zip": 11, "data_odometry_calib.zip": 11, "data_odometry_gray.zip": 11,
@@ -72,5 +75,7 @@ def test_a_data_set_stands_for_its_sequences(catalogue: Catalogue) -> None:
 def test_unknown_names(catalogue: Catalogue) -> None:
     with pytest.raises(FetchError, match=r"no public sequence 'fr1_xzy': did you mean tum-fr1_xyz"):
         catalogue.choose(["kitti-00", "fr1_xzy"])
-    with pytest.raises(FetchError, match=r"no public sequence '§': `spslam data list` has all names"):
+    with pytest.raises(
+        FetchError, match=r"no public sequence '§': `spslam data list` has all names"
+    ):
         catalogue.choose(["§"])

@@ -42,7 +42,9 @@ def names(folder: Path) -> list[str]:
 def leave_part(server: FileServer, folder: Path, length: int) -> None:
     """What an earlier download left that broke off after `length` bytes."""
     server.cuts = [length] + [0] * download._TRIES
-    with pytest.raises(FetchError, match=rf"broke off at {length} bytes of a.zip .* the same call goes on"):
+    with pytest.raises(
+        FetchError, match=rf"broke off at {length} bytes of a.zip .* the same call goes on"
+    ):
         get(server, folder)
     assert (folder / "a.zip.part").read_bytes() == DATA[:length]
     server.cuts.clear()
@@ -102,27 +104,35 @@ def test_a_part_that_is_longer_than_the_file(server: FileServer, tmp_path: Path)
 
 
 def test_wrong_checksum_is_removed(server: FileServer, tmp_path: Path) -> None:
-    with pytest.raises(FetchError, match=r"a\.zip came damaged: checksum \(MD5\) 0000 expected, .* it is removed"):
+    with pytest.raises(
+        FetchError, match=r"a\.zip came damaged: checksum \(MD5\) 0000 expected, .* it is removed"
+    ):
         get(server, tmp_path, md5="0000")
     assert names(tmp_path) == []
 
 
 def test_another_length_than_expected(server: FileServer, tmp_path: Path) -> None:
-    with pytest.raises(FetchError, match="another file than expected: 5 bytes expected, 3000000 found"):
+    with pytest.raises(
+        FetchError, match="another file than expected: 5 bytes expected, 3000000 found"
+    ):
         get(server, tmp_path, exact_bytes=5)
     assert not (tmp_path / "a.zip").exists()
 
 
 def test_no_such_file(server: FileServer, tmp_path: Path) -> None:
     del server.files["a.zip"]
-    with pytest.raises(FetchError, match=r"a\.zip is not there \(HTTP 404\): the file may have moved"):
+    with pytest.raises(
+        FetchError, match=r"a\.zip is not there \(HTTP 404\): the file may have moved"
+    ):
         get(server, tmp_path)
 
 
 def test_a_server_in_trouble_keeps_the_part(server: FileServer, tmp_path: Path) -> None:
     leave_part(server, tmp_path, 1_000_000)
     server.statuses = [503]
-    with pytest.raises(FetchError, match=r"HTTP 503 Service Unavailable\): try later; what is there is kept"):
+    with pytest.raises(
+        FetchError, match=r"HTTP 503 Service Unavailable\): try later; what is there is kept"
+    ):
         get(server, tmp_path)
     assert (tmp_path / "a.zip.part").stat().st_size == 1_000_000
 

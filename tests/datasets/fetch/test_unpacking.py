@@ -11,16 +11,27 @@ from public_archives import Files, tgz_of, zip_of
 
 from spslam.datasets.fetch.unpacking import DamagedArchiveError, Extract, unpack, unpacked_bytes
 
-FILES = {"top/a/1.txt": "one", "top/a/b/2.txt": "two!", "top/ab/3.txt": "three", "top/4.txt": "four"}
+FILES = {
+    "top/a/1.txt": "one",
+    "top/a/b/2.txt": "two!",
+    "top/ab/3.txt": "three",
+    "top/4.txt": "four",
+}
 
 
-def take(tmp_path: Path, data: bytes, source: str = "top/a", inside: str | None = None) -> dict[str, str]:
+def take(
+    tmp_path: Path, data: bytes, source: str = "top/a", inside: str | None = None
+) -> dict[str, str]:
     """What lies in the target afterwards, by name."""
     archive = tmp_path / "archive"
     archive.write_bytes(data)
     target = tmp_path / "deep" / "target"
     unpack(archive, Extract(PurePosixPath(source), target, inside), lambda written: None)
-    return {str(path.relative_to(target)): path.read_text() for path in target.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(target)): path.read_text()
+        for path in target.rglob("*")
+        if path.is_file()
+    }
 
 
 def refused(tmp_path: Path, data: bytes, source: str = "top/a", inside: str | None = None) -> str:
@@ -51,19 +62,25 @@ def test_an_archive_in_the_archive(tmp_path: Path) -> None:
 
 
 def test_a_dot_before_the_names_of_a_tar_file(tmp_path: Path) -> None:
-    assert take(tmp_path, tgz_of({f"./{name}": text for name, text in FILES.items()}))["1.txt"] == "one"
+    assert (
+        take(tmp_path, tgz_of({f"./{name}": text for name, text in FILES.items()}))["1.txt"]
+        == "one"
+    )
 
 
 @pytest.mark.parametrize("pack", [zip_of, tgz_of])
 @pytest.mark.parametrize(
-    "name", ["top/a/../../../evil.txt", "../evil.txt", "/evil.txt", "top/a/..\\evil.txt", "C:evil.txt"]
+    "name",
+    ["top/a/../../../evil.txt", "../evil.txt", "/evil.txt", "top/a/..\\evil.txt", "C:evil.txt"],
 )
 def test_paths_that_lead_out_are_refused(tmp_path: Path, pack: type, name: str) -> None:
     assert "leads out of the folder" in refused(tmp_path, pack({name: "evil", **FILES}))
     assert not list(tmp_path.rglob("*evil*"))
 
 
-@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE])
+@pytest.mark.parametrize(
+    "kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE]
+)
 def test_links_and_special_files_are_refused(tmp_path: Path, kind: bytes) -> None:
     member = tarfile.TarInfo("top/a/link")
     member.type, member.linkname = kind, "/etc"
@@ -97,4 +114,6 @@ def test_a_flipped_byte(tmp_path: Path, pack: type) -> None:
 
 def test_what_is_no_archive_or_another(tmp_path: Path) -> None:
     assert "is damaged or cut short" in refused(tmp_path, b"<html>please log in</html>")
-    assert "holds no other: the archive is another than expected" in refused(tmp_path, zip_of(FILES), source="other")
+    assert "holds no other: the archive is another than expected" in refused(
+        tmp_path, zip_of(FILES), source="other"
+    )

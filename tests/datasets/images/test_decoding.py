@@ -33,7 +33,9 @@ def test_grey_and_colour_png_and_jpeg(
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
-def test_sixteen_bits_are_scaled_to_eight(tmp_path: Path, write: Write, picture: Picture, channels: int) -> None:
+def test_sixteen_bits_are_scaled_to_eight(
+    tmp_path: Path, write: Write, picture: Picture, channels: int
+) -> None:
     grey = picture()
     wide = grey.astype(np.uint16) * 257
     if channels > 1:
@@ -58,7 +60,9 @@ def test_truncated_file_is_refused_wherever_it_ends(
             read_image(path)
 
 
-def test_jpeg_with_an_embedded_preview_is_refused_when_cut(tmp_path: Path, write: Write, picture: Picture) -> None:
+def test_jpeg_with_an_embedded_preview_is_refused_when_cut(
+    tmp_path: Path, write: Write, picture: Picture
+) -> None:
     path = write(tmp_path / "a.jpg", picture())
     data = path.read_bytes()
     preview = b"\xff\xe1" + (2 + len(data)).to_bytes(2, "big") + data
@@ -101,27 +105,37 @@ def test_depth_is_scaled_and_zero_stays_unknown(tmp_path: Path, write: Write) ->
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".tiff"])
-def test_nan_depth_becomes_unknown_and_floats_are_metres(tmp_path: Path, write: Write, suffix: str) -> None:
+def test_nan_depth_becomes_unknown_and_floats_are_metres(
+    tmp_path: Path, write: Write, suffix: str
+) -> None:
     metres = np.array([[np.nan, np.inf, -1.0, 0.0, 2.5]], dtype=np.float32)
     path = tmp_path / f"d{suffix}"
     if suffix == ".npy":
         np.save(path, metres)
     else:
         write(path, metres)
-    assert DepthReader("walk", DepthUnits(1000.0)).read(path).tolist() == [[0.0, 0.0, 0.0, 0.0, 2.5]]
+    assert DepthReader("walk", DepthUnits(1000.0)).read(path).tolist() == [
+        [0.0, 0.0, 0.0, 0.0, 2.5]
+    ]
 
 
-def test_depth_of_eight_bits_or_colour_or_objects_is_refused(tmp_path: Path, write: Write, picture: Picture) -> None:
+def test_depth_of_eight_bits_or_colour_or_objects_is_refused(
+    tmp_path: Path, write: Write, picture: Picture
+) -> None:
     with pytest.raises(FrameError, match="16-bit"):
         DepthReader("walk", DepthUnits(1000.0)).read(write(tmp_path / "d.png", picture()))
     with pytest.raises(FrameError, match="one channel"):
-        DepthReader("walk", DepthUnits(1000.0)).read(write(tmp_path / "d.png", picture(channels=3).astype(np.uint16)))
+        DepthReader("walk", DepthUnits(1000.0)).read(
+            write(tmp_path / "d.png", picture(channels=3).astype(np.uint16))
+        )
     np.save(tmp_path / "d.npy", np.array([{}], dtype=object), allow_pickle=True)
     with pytest.raises(FrameError, match="no NumPy array"):
         DepthReader("walk", DepthUnits(1000.0)).read(tmp_path / "d.npy")
 
 
-def test_image_size_comes_from_the_first_good_image(tmp_path: Path, write: Write, picture: Picture) -> None:
+def test_image_size_comes_from_the_first_good_image(
+    tmp_path: Path, write: Write, picture: Picture
+) -> None:
     (tmp_path / "0.png").write_bytes(b"")
     good = write(tmp_path / "1.png", picture())
     assert image_size([tmp_path / "0.png", good]) == (40, 30)
@@ -145,7 +159,9 @@ def test_list_files_is_sorted_and_leaves_hidden_files_out(tmp_path: Path) -> Non
         (b"(24, 32), }", b"(99999999999999999999, 32), }"),
     ],
 )
-def test_arrays_with_a_lying_header_are_refused(tmp_path: Path, before: bytes, after: bytes) -> None:
+def test_arrays_with_a_lying_header_are_refused(
+    tmp_path: Path, before: bytes, after: bytes
+) -> None:
     path = tmp_path / "d.npy"
     np.save(path, np.ones((24, 32), np.float32))
     data = path.read_bytes()

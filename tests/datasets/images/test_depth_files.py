@@ -11,9 +11,13 @@ from spslam.errors import FrameError
 Write = Callable[[Path, np.ndarray], Path]
 
 
-@pytest.mark.parametrize("kind", ["u2", ">u2", "i2", "u4", "i4", ">i4", "u8", "i8", "f2", "f4", "f8"])
+@pytest.mark.parametrize(
+    "kind", ["u2", ">u2", "i2", "u4", "i4", ">i4", "u8", "i8", "f2", "f4", "f8"]
+)
 @pytest.mark.parametrize("scale", [1.0, 5000.0, 1e6, 1e20])
-def test_the_largest_number_of_a_type_is_no_measurement_at_any_scale(kind: str, scale: float) -> None:
+def test_the_largest_number_of_a_type_is_no_measurement_at_any_scale(
+    kind: str, scale: float
+) -> None:
     dtype = np.dtype(kind)
     most = np.finfo(dtype).max if dtype.kind == "f" else np.iinfo(dtype).max
     raw = np.array([[0, 1, 1000, most]], dtype=dtype)
@@ -22,7 +26,9 @@ def test_the_largest_number_of_a_type_is_no_measurement_at_any_scale(kind: str, 
 
 @pytest.mark.parametrize("kind", ["i4", "u4", "i8", "f4", "f8"])
 def test_16_bits_in_a_wider_type(kind: str) -> None:
-    assert to_metres(np.array([[1000, 65535]], dtype=kind), 10000.0).tolist() == [[np.float32(0.1), 0.0]]
+    assert to_metres(np.array([[1000, 65535]], dtype=kind), 10000.0).tolist() == [
+        [np.float32(0.1), 0.0]
+    ]
     deeper = np.array([[65535, 70000]], dtype=kind)
     assert (to_metres(deeper, 1e5) > 0).all(), "here it is a number like others"
 
@@ -37,7 +43,9 @@ def test_negative_integers_are_unknown() -> None:
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".tiff"])
-@pytest.mark.parametrize(("given", "stored", "notices"), [(None, 2.5, 0), (1000.0, 2500.0, 1), (1.0, 2.5, 0)])
+@pytest.mark.parametrize(
+    ("given", "stored", "notices"), [(None, 2.5, 0), (1000.0, 2500.0, 1), (1.0, 2.5, 0)]
+)
 def test_a_given_scale_is_of_floats_too(
     tmp_path: Path,
     write: Write,
@@ -67,10 +75,14 @@ def test_integers_of_an_array_have_the_same_scale_as_of_an_image(
     reader = DepthReader("walk", depth_units(given, 1000.0))
     np.save(tmp_path / "d.npy", np.full((3, 4, 1), 1000, np.int32))
     assert (reader.read(tmp_path / "d.npy") == expected).all()
-    assert (reader.read(write(tmp_path / "d.png", np.full((3, 4), 1000, np.uint16))) == expected).all()
+    assert (
+        reader.read(write(tmp_path / "d.png", np.full((3, 4), 1000, np.uint16))) == expected
+    ).all()
 
 
-def test_many_saturated_pixels_are_told_once(tmp_path: Path, write: Write, caplog: pytest.LogCaptureFixture) -> None:
+def test_many_saturated_pixels_are_told_once(
+    tmp_path: Path, write: Write, caplog: pytest.LogCaptureFixture
+) -> None:
     few, many = np.full((10, 10), 1000, np.uint16), np.full((10, 10), 1000, np.uint16)
     few[0, 0], many[:3] = 65535, 65535
     reader = DepthReader("walk", depth_units(None, 1000.0))
@@ -84,5 +96,9 @@ def test_many_saturated_pixels_are_told_once(tmp_path: Path, write: Write, caplo
 
 
 def test_8_bits_are_refused_with_the_reason(tmp_path: Path, write: Write) -> None:
-    with pytest.raises(FrameError, match=r"depth image depth/0\.png: .* found uint8 .*a picture of the depth"):
-        DepthReader("walk", depth_units(None, 1000.0)).read(write(tmp_path / "depth/0.png", np.zeros((3, 4), np.uint8)))
+    with pytest.raises(
+        FrameError, match=r"depth image depth/0\.png: .* found uint8 .*a picture of the depth"
+    ):
+        DepthReader("walk", depth_units(None, 1000.0)).read(
+            write(tmp_path / "depth/0.png", np.zeros((3, 4), np.uint8))
+        )

@@ -40,7 +40,9 @@ def smooth() -> Callable[[int], np.ndarray]:
         (7, 8, GreyScaling(6, 9)),
     ],
 )
-def test_scaling_is_of_the_bits_that_hold_the_values_or_of_the_band(low: int, high: int, expected: GreyScaling) -> None:
+def test_scaling_is_of_the_bits_that_hold_the_values_or_of_the_band(
+    low: int, high: int, expected: GreyScaling
+) -> None:
     assert scaling_for(low, high) == expected
 
 
@@ -86,11 +88,17 @@ def test_black_and_overexposed_images_do_not_count(
     good = [shape(smooth(i)) for i in range(8)]
     flat = np.full((30, 40), bad, np.uint16)
     clean = [write(tmp_path / f"clean/{i}.png", image) for i, image in enumerate(good)]
-    dirty = [write(tmp_path / f"dirty/{i}.png", image) for i, image in enumerate([flat, flat, *good])]
-    assert np.array_equal(GreyReader("walk", dirty).read(dirty[2]), GreyReader("walk", clean).read(clean[0]))
+    dirty = [
+        write(tmp_path / f"dirty/{i}.png", image) for i, image in enumerate([flat, flat, *good])
+    ]
+    assert np.array_equal(
+        GreyReader("walk", dirty).read(dirty[2]), GreyReader("walk", clean).read(clean[0])
+    )
 
 
-def test_hot_dead_and_missing_pixels_do_not_count(tmp_path: Path, write: Write, smooth: Callable) -> None:
+def test_hot_dead_and_missing_pixels_do_not_count(
+    tmp_path: Path, write: Write, smooth: Callable
+) -> None:
     images = [band(20000, 23000)(smooth(i)) for i in range(4)]
     bordered = [image.copy() for image in images]
     for image in bordered:
@@ -101,8 +109,13 @@ def test_hot_dead_and_missing_pixels_do_not_count(tmp_path: Path, write: Write, 
     assert np.ptp(found[5:19, 3:]) > 100, "of 8 grey levels by the full range"
 
 
-def test_a_sequence_that_warms_up_keeps_its_contrast(tmp_path: Path, write: Write, smooth: Callable) -> None:
-    paths = [write(tmp_path / f"{i:02d}.png", band(20000 + 50 * i, 22000 + 50 * i)(smooth(0))) for i in range(40)]
+def test_a_sequence_that_warms_up_keeps_its_contrast(
+    tmp_path: Path, write: Write, smooth: Callable
+) -> None:
+    paths = [
+        write(tmp_path / f"{i:02d}.png", band(20000 + 50 * i, 22000 + 50 * i)(smooth(0)))
+        for i in range(40)
+    ]
     read = GreyReader("walk", paths).read
     for path in (paths[0], paths[-1]):
         assert np.unique(read(path)).size > 100
@@ -112,7 +125,10 @@ def test_flat_images_are_scaled_by_the_full_range(
     tmp_path: Path, write: Write, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = write(tmp_path / "0.png", np.full((30, 40), 1000, np.uint16))
-    assert np.array_equal(GreyReader("walk", [path]).read(path), read_image(path)) and not caplog.records
+    assert (
+        np.array_equal(GreyReader("walk", [path]).read(path), read_image(path))
+        and not caplog.records
+    )
 
 
 @pytest.mark.parametrize("shape", [bits(12), band(20000, 23000)])
@@ -127,7 +143,16 @@ def test_both_cameras_share_a_scaling_and_any_order_gives_the_same_pixels(
     folder = write_world(tmp_path / "w", "stereo", 4, lambda i: shape(world_frame(i).image), dark)
     with caplog.at_level(logging.WARNING):
         frames = list(open_sequence(folder))
-    assert len([record for record in caplog.records if "16-bit images hold values" in record.getMessage()]) == 1
+    assert (
+        len(
+            [
+                record
+                for record in caplog.records
+                if "16-bit images hold values" in record.getMessage()
+            ]
+        )
+        == 1
+    )
     again = open_sequence(folder)
     for index in (3, 1):
         assert np.array_equal(again[index].image, frames[index].image)
@@ -139,7 +164,9 @@ def test_both_cameras_share_a_scaling_and_any_order_gives_the_same_pixels(
     assert np.array_equal(open_sequence(folder, start=2)[0].image, frames[2].image)
 
 
-def test_pictures_are_scaled_as_the_images_of_a_run(tmp_path: Path, write: Write, smooth: Callable) -> None:
+def test_pictures_are_scaled_as_the_images_of_a_run(
+    tmp_path: Path, write: Write, smooth: Callable
+) -> None:
     for i in range(3):
         write(tmp_path / f"a/{i}.png", bits(10)(smooth(i)))
         write(tmp_path / f"b/{i}.png", bits(14)(smooth(i)))

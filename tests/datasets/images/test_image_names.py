@@ -12,7 +12,9 @@ COUNT = 12
 
 
 @pytest.fixture
-def folder(tmp_path: Path, write: Callable, picture: Callable, write_calibration: Callable) -> Callable[..., Path]:
+def folder(
+    tmp_path: Path, write: Callable, picture: Callable, write_calibration: Callable
+) -> Callable[..., Path]:
     """Writes images of these names, and a calibration of 20 frames a second."""
 
     def make(*patterns: Callable[[int], str], fps: float | None = 20.0) -> Path:
@@ -49,7 +51,9 @@ def test_numbers_in_names_are_times_in_the_unit_that_makes_a_camera(
 
 def test_numbers_that_may_count_or_be_times_are_asked_for(folder: Callable) -> None:
     path = folder(lambda i: f"{round(33.333 * i)}.png")
-    with pytest.raises(TimestampError, match=r"\(0, 33, …\) may be milliseconds \(30\.3 a second\) or count frames"):
+    with pytest.raises(
+        TimestampError, match=r"\(0, 33, …\) may be milliseconds \(30\.3 a second\) or count frames"
+    ):
         open_sequence(path)
     assert open_sequence(path, time_unit="ms").camera.fps == pytest.approx(30.3, abs=0.1)
     counted = open_sequence(path, time_unit="frames")
@@ -70,8 +74,16 @@ def test_every_tenth_image_still_counts(folder: Callable) -> None:
     ("first", "second", "named"),
     [
         (lambda i: f"frame{i:06d}.jpg", lambda i: f"depth{i:06d}.png", r"12 depth\* .*12 frame\*"),
-        (lambda i: f"{i:06d}.color.png", lambda i: f"{i:06d}.depth.png", r"12 \*\.color .*12 \*\.depth"),
-        (lambda i: f"{i:06d}_left.png", lambda i: f"{i:06d}_right.png", r"12 \*_left .*12 \*_right"),
+        (
+            lambda i: f"{i:06d}.color.png",
+            lambda i: f"{i:06d}.depth.png",
+            r"12 \*\.color .*12 \*\.depth",
+        ),
+        (
+            lambda i: f"{i:06d}_left.png",
+            lambda i: f"{i:06d}_right.png",
+            r"12 \*_left .*12 \*_right",
+        ),
         (lambda i: f"{i:06d}.png", lambda i: f"{i:06d}_mask.png", r"12 \* .*12 \*_mask"),
         (lambda i: f"cam0_{i:06d}.png", lambda i: f"cam1_{i:06d}.png", r"12 cam0_\* .*12 cam1_\*"),
         (lambda i: f"{i:06d}_cam0.png", lambda i: f"{i:06d}_cam1.png", r"12 \*_cam0 .*12 \*_cam1"),
@@ -81,7 +93,9 @@ def test_every_tenth_image_still_counts(folder: Callable) -> None:
 def test_two_streams_in_a_folder_are_refused_with_both_patterns(
     folder: Callable, first: Callable[[int], str], second: Callable[[int], str], named: str
 ) -> None:
-    with pytest.raises(DatasetError, match=f"holds 2 kinds of images: {named}.*a folder of its own"):
+    with pytest.raises(
+        DatasetError, match=f"holds 2 kinds of images: {named}.*a folder of its own"
+    ):
         open_sequence(folder(first, second))
 
 
@@ -94,7 +108,9 @@ def test_strays_are_left_out_and_counted(
     (path / "img0003.bmp").write_bytes(b"another format")
     with caplog.at_level(logging.WARNING):
         sequence = open_sequence(path)
-    assert len(sequence) == COUNT and [entry.reason for entry in sequence.left_out] == ["stray name"]
+    assert len(sequence) == COUNT and [entry.reason for entry in sequence.left_out] == [
+        "stray name"
+    ]
     assert "1 images are left out: their names (cover.png) follow another pattern" in caplog.text
     assert "1 files are left out: .bmp is not read" in caplog.text
 
@@ -111,24 +127,48 @@ def test_dates_before_the_number_are_one_recording(folder: Callable, picture: Ca
     [
         (lambda i: f"frame_{i:06d}_{1403715273.262 + 0.05 * i:.3f}.png", 1403715273.262),
         (lambda i: f"{i:06d}-{1403715273262142976 + 50_000_000 * i}.png", 1403715273.262143),
-        (lambda i: f"{1403715273 + (650 + 50 * i) // 1000}_{(650 + 50 * i) % 1000 * 10**6:09d}.png", 1403715273.65),
-        (lambda i: f"{1403715273 + (650 + 50 * i) // 1000}_{(650 + 50 * i) % 1000 * 10**6}.png", 1403715273.65),
-        (lambda i: f"{1403715273 + (650 + 50 * i) // 1000}-{(650 + 50 * i) % 1000 * 10**3:06d}.png", 1403715273.65),
         (
-            lambda i: f"2023-05-01T12:{30 + (59_650 + 50 * i) // 60000}:{(59_650 + 50 * i) % 60000 / 1000:09.6f}.png",
+            lambda i: (
+                f"{1403715273 + (650 + 50 * i) // 1000}_{(650 + 50 * i) % 1000 * 10**6:09d}.png"
+            ),
+            1403715273.65,
+        ),
+        (
+            lambda i: f"{1403715273 + (650 + 50 * i) // 1000}_{(650 + 50 * i) % 1000 * 10**6}.png",
+            1403715273.65,
+        ),
+        (
+            lambda i: (
+                f"{1403715273 + (650 + 50 * i) // 1000}-{(650 + 50 * i) % 1000 * 10**3:06d}.png"
+            ),
+            1403715273.65,
+        ),
+        (
+            lambda i: (
+                f"2023-05-01T12:{30 + (59_650 + 50 * i) // 60000}:{(59_650 + 50 * i) % 60000 / 1000:09.6f}.png"
+            ),
             1682944259.65,
         ),
         (
-            lambda i: f"IMG_20230501_12{30 + i // 6}{(59 + i // 6) % 60:02d}{(700 + 50 * i) % 1000:03d}.png",
+            lambda i: (
+                f"IMG_20230501_12{30 + i // 6}{(59 + i // 6) % 60:02d}{(700 + 50 * i) % 1000:03d}.png"
+            ),
             1682944259.7,
         ),
         # ROS' seconds and nanoseconds without the zeros in front of these.
-        (lambda i: f"{1403715273 + (650 + 50 * i) // 1000}.{(650 + 50 * i) % 1000 * 10**6 + 17}.png", 1403715273.65),
+        (
+            lambda i: (
+                f"{1403715273 + (650 + 50 * i) // 1000}.{(650 + 50 * i) % 1000 * 10**6 + 17}.png"
+            ),
+            1403715273.65,
+        ),
         (lambda i: f"{(950 + 50 * i) // 1000},{(950 + 50 * i) % 1000:03d}.png", 0.95),
         (lambda i: f"{-0.25 + 0.05 * i:.3f}.png", -0.25),
     ],
 )
-def test_names_with_several_numbers_tell_the_time(folder: Callable, name: Callable[[int], str], first_s: float) -> None:
+def test_names_with_several_numbers_tell_the_time(
+    folder: Callable, name: Callable[[int], str], first_s: float
+) -> None:
     sequence = open_sequence(folder(name))
     stamps = [frame.timestamp for frame in sequence]
     assert stamps[0] == pytest.approx(first_s, abs=1e-6)
@@ -136,13 +176,17 @@ def test_names_with_several_numbers_tell_the_time(folder: Callable, name: Callab
     assert sequence.time_unit in ("s", "ns")
 
 
-def test_a_counter_wins_where_the_other_number_is_no_time(folder: Callable, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_counter_wins_where_the_other_number_is_no_time(
+    folder: Callable, caplog: pytest.LogCaptureFixture
+) -> None:
     sequence = open_sequence(folder(lambda i: f"f{i:04d}_exp{(7 * i) % 5}.png"))
     assert [frame.timestamp for frame in sequence] == pytest.approx(np.arange(COUNT) / 20)
     assert "number 1 (0000 in f0000_exp0.png) is taken" in caplog.text
 
 
-def test_names_without_a_pattern_are_no_streams(folder: Callable, caplog: pytest.LogCaptureFixture) -> None:
+def test_names_without_a_pattern_are_no_streams(
+    folder: Callable, caplog: pytest.LogCaptureFixture
+) -> None:
     sequence = open_sequence(folder(lambda i: f"{i * 17 + 160:04x}.png"))
     assert [frame.timestamp for frame in sequence] == pytest.approx(np.arange(COUNT) / 20)
     assert "are hexadecimal: they are counted in the order of their names" in caplog.text
@@ -154,28 +198,44 @@ def test_a_folder_with_the_name_of_an_image_is_none(folder: Callable) -> None:
     assert open_sequence(path).left_out == []
 
 
-@pytest.mark.parametrize("name", [lambda i: f"20230501_123010_{i:03d}.png", lambda i: f"f{i:04d}.png"])
-def test_counters_that_look_like_something_else(folder: Callable, name: Callable[[int], str]) -> None:
+@pytest.mark.parametrize(
+    "name", [lambda i: f"20230501_123010_{i:03d}.png", lambda i: f"f{i:04d}.png"]
+)
+def test_counters_that_look_like_something_else(
+    folder: Callable, name: Callable[[int], str]
+) -> None:
     sequence = open_sequence(folder(name))
     assert sequence.time_unit == "frames"
     assert [frame.timestamp for frame in sequence] == pytest.approx(np.arange(COUNT) / 20)
 
 
-def test_a_counter_beside_times_tells_where_the_clock_stepped_back(folder: Callable, picture: Callable) -> None:
-    sequence = open_sequence(folder(lambda i: f"{i:04d}_{100 + 0.05 * i - (0.12 if i >= 6 else 0):.6f}.png"))
+def test_a_counter_beside_times_tells_where_the_clock_stepped_back(
+    folder: Callable, picture: Callable
+) -> None:
+    sequence = open_sequence(
+        folder(lambda i: f"{i:04d}_{100 + 0.05 * i - (0.12 if i >= 6 else 0):.6f}.png")
+    )
     assert [entry.reason for entry in sequence.left_out] == ["clock stepped back"] * 2
     for row, frame in zip([*range(6), *range(8, COUNT)], sequence, strict=True):
         np.testing.assert_array_equal(frame.image, picture(row))
 
 
-def test_counters_that_are_too_slow_are_told(folder: Callable, caplog: pytest.LogCaptureFixture) -> None:
+def test_counters_that_are_too_slow_are_told(
+    folder: Callable, caplog: pytest.LogCaptureFixture
+) -> None:
     open_sequence(folder(lambda i: f"f{3000 * i}.png"))
-    assert "which makes one image in 150 s at 20 a second; if they are times, --time-unit says so" in caplog.text
+    assert (
+        "which makes one image in 150 s at 20 a second; if they are times, --time-unit says so"
+        in caplog.text
+    )
 
 
 @pytest.mark.parametrize(
     "name",
-    [lambda i: f"{1403715273262142976 + 70_000_000 * i}.png", lambda i: f"2023-05-01T12:30:{10 + 0.07 * i:05.2f}.png"],
+    [
+        lambda i: f"{1403715273262142976 + 70_000_000 * i}.png",
+        lambda i: f"2023-05-01T12:30:{10 + 0.07 * i:05.2f}.png",
+    ],
 )
 def test_given_units_of_times_in_names(folder: Callable, name: Callable[[int], str]) -> None:
     path = folder(name)

@@ -11,7 +11,9 @@ from spslam.interfaces import Sequence
 
 
 @pytest.fixture
-def folder(tmp_path: Path, write: Callable, picture: Callable, write_calibration: Callable) -> Callable[..., Path]:
+def folder(
+    tmp_path: Path, write: Callable, picture: Callable, write_calibration: Callable
+) -> Callable[..., Path]:
     """Writes an image folder with files `names` and a calibration (10 frames/s)."""
 
     def make(*names: str, **calibration: object) -> Path:
@@ -27,8 +29,14 @@ def folder(tmp_path: Path, write: Callable, picture: Callable, write_calibration
 @pytest.mark.parametrize(
     ("names", "times"),
     [
-        (["1403715273262142976.png", "1403715273312143104.png"], [1403715273.262143, 1403715273.312143]),
-        (["1305031229.528748.png", "1305031229.564425.png"], [1305031229.528748, 1305031229.564425]),
+        (
+            ["1403715273262142976.png", "1403715273312143104.png"],
+            [1403715273.262143, 1403715273.312143],
+        ),
+        (
+            ["1305031229.528748.png", "1305031229.564425.png"],
+            [1305031229.528748, 1305031229.564425],
+        ),
         (["0.5.png", "10.25.png", "2.0.png"], [0.5, 2.0, 10.25]),
         (["1403715273262142.png", "1403715273312143.png"], [1403715273.262142, 1403715273.312143]),
         (["1403715273262.jpg", "1403715273312.jpg"], [1403715273.262, 1403715273.312]),
@@ -38,7 +46,18 @@ def folder(tmp_path: Path, write: Callable, picture: Callable, write_calibration
         (["cam0_008_raw.png", "cam0_009_raw.png"], [0.8, 0.9]),
         (["b.png", "a1.png", "a10.png", "a9.png"], [0.0, 0.1, 0.2, 0.3]),
     ],
-    ids=["ns", "s", "seconds-from-0", "us", "ms", "counter", "gaps", "unpadded", "affixes", "no-pattern"],
+    ids=[
+        "ns",
+        "s",
+        "seconds-from-0",
+        "us",
+        "ms",
+        "counter",
+        "gaps",
+        "unpadded",
+        "affixes",
+        "no-pattern",
+    ],
 )
 def test_names_give_times(folder: Callable, names: list[str], times: list[float]) -> None:
     sequence = open_sequence(folder(*names))
@@ -51,14 +70,20 @@ def test_names_give_times(folder: Callable, names: list[str], times: list[float]
 
 def test_frames_follow_the_numbers_not_the_text(folder: Callable, picture: Callable) -> None:
     sequence = open_sequence(folder("10.png", "9.png"))
-    assert np.array_equal(sequence[0].image, picture(1)) and np.array_equal(sequence[1].image, picture(0))
+    assert np.array_equal(sequence[0].image, picture(1)) and np.array_equal(
+        sequence[1].image, picture(0)
+    )
 
 
-def test_equal_times_are_dropped_and_counted(folder: Callable, caplog: pytest.LogCaptureFixture) -> None:
+def test_equal_times_are_dropped_and_counted(
+    folder: Callable, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.WARNING):
         sequence = open_sequence(folder("1.png", "01.png", "2.png"))
     assert len(sequence) == 2 and "1 of 3 entries have a time stamp" in caplog.text
-    assert "out of order" not in caplog.text and [entry.reason for entry in sequence.left_out] == ["equal time stamp"]
+    assert "out of order" not in caplog.text and [entry.reason for entry in sequence.left_out] == [
+        "equal time stamp"
+    ]
 
 
 def test_counters_need_fps_and_times_do_not(folder: Callable) -> None:
@@ -88,25 +113,38 @@ def test_stereo_rectified_already_is_passed_on(folder: Callable, picture: Callab
 
 def test_stereo_with_distortion_is_rectified(folder: Callable, picture: Callable) -> None:
     distortion = {"model": "radtan", "coefficients": [-0.1, 0.0, 0.0, 0.0]}
-    sequence = open_sequence(folder("left/0.png", "right/0.png", stereo=True, distortion=distortion))
+    sequence = open_sequence(
+        folder("left/0.png", "right/0.png", stereo=True, distortion=distortion)
+    )
     frame = sequence[0]
-    assert sequence.camera.distortion_model == "none" and not np.array_equal(frame.image, picture(0))
-    with pytest.raises(CalibrationError, match=r"calibration .*calibration\.yaml: the right camera stands"):
+    assert sequence.camera.distortion_model == "none" and not np.array_equal(
+        frame.image, picture(0)
+    )
+    with pytest.raises(
+        CalibrationError, match=r"calibration .*calibration\.yaml: the right camera stands"
+    ):
         swapped = np.eye(4)
         swapped[0, 3] = -0.1
         open_sequence(folder("left/0.png", stereo=True, T_left_right=swapped.tolist()))
 
 
-def test_images_pair_by_number_or_else_by_time(folder: Callable, caplog: pytest.LogCaptureFixture) -> None:
+def test_images_pair_by_number_or_else_by_time(
+    folder: Callable, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.WARNING):
-        sequence = open_sequence(folder("left/l_0.png", "left/l_1.png", "right/r_1.png", stereo=True))
+        sequence = open_sequence(
+            folder("left/l_0.png", "left/l_1.png", "right/r_1.png", stereo=True)
+        )
     assert [frame.timestamp for frame in sequence] == pytest.approx(
         [0.1]
     ) and "1 of 2 images have no right" in caplog.text
 
 
 def test_times_that_differ_a_little_pair(folder: Callable) -> None:
-    names = [f"{side}/{time}.png" for side, time in (("left", "5.000"), ("left", "5.100"), ("right", "5.090"))]
+    names = [
+        f"{side}/{time}.png"
+        for side, time in (("left", "5.000"), ("left", "5.100"), ("right", "5.090"))
+    ]
     sequence = open_sequence(folder(*names, stereo=True))
     assert [frame.timestamp for frame in sequence] == [5.1]
 
@@ -114,7 +152,9 @@ def test_times_that_differ_a_little_pair(folder: Callable) -> None:
 def test_missing_right_images(folder: Callable, write: Callable, picture: Callable) -> None:
     path = folder("left/0.png", "left/1.png", stereo=True)
     assert open_sequence(path).sensor == "mono"
-    with pytest.raises(DatasetError, match=r"stereo needs right images in .*right, found calibration\.yaml, left/"):
+    with pytest.raises(
+        DatasetError, match=r"stereo needs right images in .*right, found calibration\.yaml, left/"
+    ):
         open_sequence(path, sensor="stereo")
     write(path / "right/7.png", picture())
     with pytest.raises(DatasetError, match="none of the 2 images has a right image"):
@@ -137,7 +177,9 @@ def test_depth(folder: Callable, write: Callable) -> None:
     assert open_sequence(path, sensor="mono")[0].depth is None
 
 
-def test_depth_defaults_to_millimetres_and_must_be_of_the_images_size(folder: Callable, write: Callable) -> None:
+def test_depth_defaults_to_millimetres_and_must_be_of_the_images_size(
+    folder: Callable, write: Callable
+) -> None:
     path = folder("0.png", "1.png")
     write(path / "depth/0.png", np.full((30, 40), 750, np.uint16))
     write(path / "depth/1.png", np.full((15, 20), 750, np.uint16))
@@ -145,16 +187,23 @@ def test_depth_defaults_to_millimetres_and_must_be_of_the_images_size(folder: Ca
     frames = list(sequence)
     assert len(frames) == 1 and frames[0].depth is not None and frames[0].depth[0, 0] == 0.75
     assert [index for index, _ in sequence.skipped] == [1]
-    assert "depth image depth/1.png: expected 40x30 pixels, found 20x15: depth must be reg" in sequence.skipped[0][1]
+    assert (
+        "depth image depth/1.png: expected 40x30 pixels, found 20x15: depth must be reg"
+        in sequence.skipped[0][1]
+    )
     with pytest.raises(DatasetError, match="RGB-D needs depth images"):
-        open_sequence(path / "depth", dataset="images", sensor="rgbd", calibration=path / "calibration.yaml")
+        open_sequence(
+            path / "depth", dataset="images", sensor="rgbd", calibration=path / "calibration.yaml"
+        )
 
 
 def test_calibration_missing_foreign_or_of_another_size(folder: Callable, tmp_path: Path) -> None:
     path = folder("0.png")
     calibration = path / "calibration.yaml"
     calibration.rename(tmp_path / "elsewhere.yaml")
-    with pytest.raises(CalibrationError, match=r"needs a calibration: give --calibration FILE or put"):
+    with pytest.raises(
+        CalibrationError, match=r"needs a calibration: give --calibration FILE or put"
+    ):
         open_sequence(path)
     assert len(open_sequence(path, calibration=tmp_path / "elsewhere.yaml")) == 1
     folder(width=80, cx=30.0)
@@ -166,7 +215,9 @@ def test_calibration_missing_foreign_or_of_another_size(folder: Callable, tmp_pa
         open_sequence(path)
 
 
-def test_bad_frames_are_skipped(folder: Callable, write: Callable, picture: Callable, cut_short: Callable) -> None:
+def test_bad_frames_are_skipped(
+    folder: Callable, write: Callable, picture: Callable, cut_short: Callable
+) -> None:
     path = folder(*(f"{i:03d}.png" for i in range(5)))
     cut_short(path / "000.png")
     write(path / "003.png", picture(width=30, height=40))
@@ -179,7 +230,9 @@ def test_one_image_and_none(folder: Callable, tmp_path: Path) -> None:
     sequence = open_sequence(folder("0.png"))
     assert len(list(sequence)) == 1 and sequence.camera.fps == 10.0
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DatasetError, match=r"expected images \(\*\.png, \*\.jpg\) in .*, found an empty folder"):
+    with pytest.raises(
+        DatasetError, match=r"expected images \(\*\.png, \*\.jpg\) in .*, found an empty folder"
+    ):
         open_sequence(tmp_path / "empty", dataset="images")
     with pytest.raises(DatasetError, match="no such folder"):
         open_sequence(tmp_path, dataset="images", sequence="none")
@@ -188,9 +241,17 @@ def test_one_image_and_none(folder: Callable, tmp_path: Path) -> None:
 def test_real_street(test_data: Path, tmp_path: Path, write_calibration: Callable) -> None:
     # Half of 800x600, with pixel (0, 0) at the centre of the first pixel.
     half = {"fx": 310.59214, "fy": 310.59214, "cx": 404.5076 / 2 - 0.5, "cy": 309.55989 / 2 - 0.5}
-    calibration = write_calibration(tmp_path / "street.yaml", width=400, height=300, fps=20.0, **half)
-    sequence = open_sequence(test_data / "malaga_07", calibration=calibration, start=10, max_frames=3, stride=5)
-    assert [(frame.index, frame.timestamp) for frame in sequence] == [(10, 1.0), (15, 1.5), (20, 2.0)]
+    calibration = write_calibration(
+        tmp_path / "street.yaml", width=400, height=300, fps=20.0, **half
+    )
+    sequence = open_sequence(
+        test_data / "malaga_07", calibration=calibration, start=10, max_frames=3, stride=5
+    )
+    assert [(frame.index, frame.timestamp) for frame in sequence] == [
+        (10, 1.0),
+        (15, 1.5),
+        (20, 2.0),
+    ]
     assert sequence.camera.fps == pytest.approx(2.0) and sequence[0].image.shape == (300, 400)
     assert len(open_sequence(test_data / "malaga_07" / "images", calibration=calibration)) == 1061
 
@@ -200,12 +261,27 @@ def test_real_street(test_data: Path, tmp_path: Path, write_calibration: Callabl
     [
         # Counters that begin at another number, and names in which only one side has times.
         (["l0", "l1", "l2"], ["r1", "r2", "r3"], [(0, 0), (1, 1), (2, 2)], "are paired one by one"),
-        (["100.00", "100.05", "100.10"], ["0", "1", "2"], [(0, 0), (1, 1), (2, 2)], "are paired one by one"),
+        (
+            ["100.00", "100.05", "100.10"],
+            ["0", "1", "2"],
+            [(0, 0), (1, 1), (2, 2)],
+            "are paired one by one",
+        ),
         # Names without a single number that tells the time pair by name.
         (["a0b0", "a1b3", "a2b6"], ["a1b3"], [(1, 0)], "2 of 3 images have no right image"),
         # Each side has its own unit.
-        (["1400000000.00", "1400000000.05"], ["1400000000004000000", "1400000000054000000"], [(0, 0), (1, 1)], ""),
-        (["1400000000000", "1400000000050"], ["1400000000.004", "1400000000.054"], [(0, 0), (1, 1)], ""),
+        (
+            ["1400000000.00", "1400000000.05"],
+            ["1400000000004000000", "1400000000054000000"],
+            [(0, 0), (1, 1)],
+            "",
+        ),
+        (
+            ["1400000000000", "1400000000050"],
+            ["1400000000.004", "1400000000.054"],
+            [(0, 0), (1, 1)],
+            "",
+        ),
     ],
 )
 def test_partners_are_found_whatever_the_names_count(
@@ -217,7 +293,11 @@ def test_partners_are_found_whatever_the_names_count(
     pairs: list[tuple[int, int]],
     told: str,
 ) -> None:
-    path = folder(*(f"left/{name}.png" for name in left), *(f"right/{name}.png" for name in right), stereo=True)
+    path = folder(
+        *(f"left/{name}.png" for name in left),
+        *(f"right/{name}.png" for name in right),
+        stereo=True,
+    )
     frames = list(open_sequence(path))
     assert len(frames) == len(pairs)
     for frame, (row, other) in zip(frames, pairs, strict=True):
@@ -227,9 +307,18 @@ def test_partners_are_found_whatever_the_names_count(
 
 
 def test_partners_of_which_nothing_is_known_are_refused(folder: Callable) -> None:
-    with pytest.raises(DatasetError, match="3 images and 2 right images have no numbers or names in common"):
+    with pytest.raises(
+        DatasetError, match="3 images and 2 right images have no numbers or names in common"
+    ):
         open_sequence(
-            folder("left/a0b0.png", "left/a1b3.png", "left/a2b6.png", "right/x.png", "right/y.png", stereo=True)
+            folder(
+                "left/a0b0.png",
+                "left/a1b3.png",
+                "left/a2b6.png",
+                "right/x.png",
+                "right/y.png",
+                stereo=True,
+            )
         )
 
 
@@ -250,8 +339,12 @@ def test_what_is_not_used_is_told(
     assert caplog.text == ""
 
 
-def test_a_picture_beside_the_images_is_not_the_recording(folder: Callable, caplog: pytest.LogCaptureFixture) -> None:
-    path = folder("cover.png", "left/0.png", "left/1.png", "right/0.png", "right/1.png", stereo=True)
+def test_a_picture_beside_the_images_is_not_the_recording(
+    folder: Callable, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = folder(
+        "cover.png", "left/0.png", "left/1.png", "right/0.png", "right/1.png", stereo=True
+    )
     sequence = open_sequence(path)
     assert (sequence.sensor, len(sequence)) == ("stereo", 2)
     assert "the 2 images in" in caplog.text and "the 1 in" in caplog.text

@@ -77,7 +77,9 @@ def test_images_come_in_natural_order_without_hidden_and_broken_ones(
         list(read_pictures(tmp_path))
 
 
-def test_right_and_depth_images_are_no_pictures_of_their_own(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_right_and_depth_images_are_no_pictures_of_their_own(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     for folder in ("left", "right", "depth"):
         (tmp_path / folder).mkdir()
         cv2.imwrite(str(tmp_path / folder / "0.png"), grey(3))
@@ -87,17 +89,26 @@ def test_right_and_depth_images_are_no_pictures_of_their_own(tmp_path: Path, cap
     assert [name for name, _ in read_pictures(tmp_path / "right")] == ["0.png"]
 
 
-def test_an_orientation_tag_is_told_and_not_obeyed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_orientation_tag_is_told_and_not_obeyed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     upright = np.tile(np.arange(64, dtype=np.uint8) * 4, (48, 1))
     data = cv2.imencode(".jpg", upright, [cv2.IMWRITE_JPEG_QUALITY, 100])[1].tobytes()
     entry = struct.pack("<HHIHH", 0x0112, 3, 1, 6, 0)
     exif = b"Exif\0\0" + b"II*\0" + struct.pack("<IH", 8, 1) + entry + bytes(4)
     tagged = data[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + data[2:]
     (tmp_path / "0.jpg").write_bytes(tagged)
-    assert cv2.imread(str(tmp_path / "0.jpg"), cv2.IMREAD_GRAYSCALE).shape == (64, 48)  # OpenCV obeys it
+    assert cv2.imread(str(tmp_path / "0.jpg"), cv2.IMREAD_GRAYSCALE).shape == (
+        64,
+        48,
+    )  # OpenCV obeys it
     with caplog.at_level(logging.WARNING):
         ((_, image),) = read_pictures(tmp_path)
     np.testing.assert_allclose(image, upright, atol=3)
     np.testing.assert_allclose(read_photo(tmp_path / "0.jpg"), upright, atol=3)
     assert "the orientation tag (6) is ignored" in caplog.text
-    assert orientation_tag(data) == 1 and orientation_tag(b"") == 1 and orientation_tag(tagged[:30]) == 1
+    assert (
+        orientation_tag(data) == 1
+        and orientation_tag(b"") == 1
+        and orientation_tag(tagged[:30]) == 1
+    )

@@ -9,7 +9,15 @@ import pytest
 from world_folder import write_world
 
 from spslam.datasets import open_sequence
-from spslam.datasets.world.disturbed import Dark, DisturbedSequence, Jump, Mover, Still, disturb, parse_disturbance
+from spslam.datasets.world.disturbed import (
+    Dark,
+    DisturbedSequence,
+    Jump,
+    Mover,
+    Still,
+    disturb,
+    parse_disturbance,
+)
 from spslam.datasets.world.world import RenderedWorld, open_world
 from spslam.errors import DatasetError
 from spslam.frame import Frame
@@ -69,14 +77,23 @@ def test_the_right_camera_sees_the_box_shifted_by_its_disparity() -> None:
     disparity = camera.fx * camera.baseline_m / BOX.depth
     frame, box = sequence[7], sequence.box_mask(7)
     rows, cols = np.nonzero(box)
-    inside = (cols > cols.min() + 3) & (cols < cols.max() - 3) & (rows > rows.min() + 3) & (rows < rows.max() - 3)
+    inside = (
+        (cols > cols.min() + 3)
+        & (cols < cols.max() - 3)
+        & (rows > rows.min() + 3)
+        & (rows < rows.max() - 3)
+    )
     rows, cols = rows[inside], cols[inside]
     left, right = frame.image.astype(float), right_image(frame).astype(float)
 
     def difference(shift: float) -> float:
         low = np.floor(cols - shift).astype(int)
         part = cols - shift - low
-        return float(np.abs((1 - part) * right[rows, low] + part * right[rows, low + 1] - left[rows, cols]).mean())
+        return float(
+            np.abs(
+                (1 - part) * right[rows, low] + part * right[rows, low + 1] - left[rows, cols]
+            ).mean()
+        )
 
     shifts = np.arange(disparity - 3, disparity + 3.1, 0.5)
     assert abs(shifts[np.argmin([difference(shift) for shift in shifts])] - disparity) <= 0.5
@@ -90,9 +107,15 @@ def test_the_depth_image_has_the_box_and_what_is_nearer_hides_it() -> None:
     np.testing.assert_allclose(depth[box], 1.2, rtol=1e-6)
     np.testing.assert_array_equal(depth[~box], plain[~box])
     # Behind all walls nothing of it is seen; between furniture and walls, some.
-    assert not opened("mono", Still(frames=9), Mover(depth=50.0, start=0, path="appear")).box_mask(5).any()
+    assert (
+        not opened("mono", Still(frames=9), Mover(depth=50.0, start=0, path="appear"))
+        .box_mask(5)
+        .any()
+    )
     middle = float(np.median(plain))
-    some = opened("mono", Still(frames=9), Mover(depth=middle, start=0, path="appear", share=0.5)).box_mask(5)
+    some = opened(
+        "mono", Still(frames=9), Mover(depth=middle, start=0, path="appear", share=0.5)
+    ).box_mask(5)
     assert 0.05 < some.mean() < 0.45
 
 
@@ -117,7 +140,9 @@ def test_a_box_in_the_world_crosses_a_moving_view() -> None:
 
 def test_seeds_give_other_boxes_and_equal_ones_the_same_bytes() -> None:
     def image(seed: int) -> np.ndarray:
-        return disturb(open_world("demo-small", "mono"), [Mover(path="appear", speed=-1.0, seed=seed)])[20].image
+        return disturb(
+            open_world("demo-small", "mono"), [Mover(path="appear", speed=-1.0, seed=seed)]
+        )[20].image
 
     np.testing.assert_array_equal(image(1), image(1))
     assert (image(1) != image(2)).mean() > 0.05
@@ -125,7 +150,9 @@ def test_seeds_give_other_boxes_and_equal_ones_the_same_bytes() -> None:
 
 def test_a_still_camera_has_one_pose_and_new_noise() -> None:
     sequence = opened("stereo", Still(frame=30, frames=4, lead=2, noise=2.0))
-    assert len(sequence) == 6 and [sequence[i].timestamp for i in range(3)] == pytest.approx([0.0, 0.05, 0.1])
+    assert len(sequence) == 6 and [sequence[i].timestamp for i in range(3)] == pytest.approx(
+        [0.0, 0.05, 0.1]
+    )
     truth = sequence.ground_truth
     assert truth is not None
     world = open_world("demo-small", "stereo")
@@ -139,7 +166,12 @@ def test_a_still_camera_has_one_pose_and_new_noise() -> None:
 def test_dark_frames_are_black_in_all_images() -> None:
     for sensor in ("stereo", "rgbd"):
         sequence = opened(sensor, Dark(at=5, frames=2))
-        assert [bool(sequence[index].image.any()) for index in (4, 5, 6, 7)] == [True, False, False, True]
+        assert [bool(sequence[index].image.any()) for index in (4, 5, 6, 7)] == [
+            True,
+            False,
+            False,
+            True,
+        ]
         frame = sequence[6]
         other = frame.image_right if sensor == "stereo" else frame.depth
         assert other is not None and not other.any()
@@ -148,21 +180,32 @@ def test_dark_frames_are_black_in_all_images() -> None:
 
 
 def test_a_jump_goes_on_elsewhere_with_its_true_poses() -> None:
-    sequence, world = opened("mono", Jump(at=40, to=5, frames=10, back=True)), open_world("demo-small", "mono")
+    sequence, world = (
+        opened("mono", Jump(at=40, to=5, frames=10, back=True)),
+        open_world("demo-small", "mono"),
+    )
     assert len(sequence) == 82
     for shown, source in ((39, 39), (40, 5), (49, 14), (50, 40), (81, 71)):
         np.testing.assert_array_equal(sequence[shown].image, world[source].image)
         assert sequence.ground_truth is not None and world.ground_truth is not None
-        np.testing.assert_array_equal(sequence.ground_truth.T_world_cam[shown], world.ground_truth.T_world_cam[source])
+        np.testing.assert_array_equal(
+            sequence.ground_truth.T_world_cam[shown], world.ground_truth.T_world_cam[source]
+        )
     assert np.allclose(np.diff([sequence[index].timestamp for index in range(38, 52)]), 0.05)
 
 
-def test_a_part_of_a_recording_is_disturbed_without_reading_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_part_of_a_recording_is_disturbed_without_reading_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     part = open_sequence("demo-small", sensor="mono", start=10, stride=3)
-    monkeypatch.setattr(RenderedWorld, "__getitem__", lambda self, index: pytest.fail("a frame was read"))
+    monkeypatch.setattr(
+        RenderedWorld, "__getitem__", lambda self, index: pytest.fail("a frame was read")
+    )
     sequence, world = disturb(part, ["jump:at=8,to=2,frames=5"]), open_world("demo-small", "mono")
     assert sequence.ground_truth is not None and world.ground_truth is not None
-    np.testing.assert_array_equal(sequence.ground_truth.T_world_cam[8], world.ground_truth.T_world_cam[16])
+    np.testing.assert_array_equal(
+        sequence.ground_truth.T_world_cam[8], world.ground_truth.T_world_cam[16]
+    )
     behind = disturb(part, [Mover(depth=50.0, start=0, path="appear")])
     monkeypatch.undo()
     assert not behind.box_mask(5).any()
@@ -177,7 +220,8 @@ def test_the_seed_puts_off_where_it_is_dark() -> None:
 def test_recordings_from_files_can_be_disturbed(tmp_path) -> None:
     folder = write_world(tmp_path / "world", "rgbd", 6)
     sequence = disturb(
-        open_sequence(folder), ["still:frame=2,frames=4", "mover:start=1,path=appear", "dark:at=3,frames=1"]
+        open_sequence(folder),
+        ["still:frame=2,frames=4", "mover:start=1,path=appear", "dark:at=3,frames=1"],
     )
     assert [frame.timestamp for frame in sequence] == pytest.approx([0.0, 0.05, 0.1, 0.15])
     depth = sequence[2].depth
@@ -186,7 +230,9 @@ def test_recordings_from_files_can_be_disturbed(tmp_path) -> None:
 
 
 def test_texts_stand_for_disturbances() -> None:
-    assert parse_disturbance("mover:share=0.4,world=1,seed=3") == Mover(share=0.4, world=True, seed=3)
+    assert parse_disturbance("mover:share=0.4,world=1,seed=3") == Mover(
+        share=0.4, world=True, seed=3
+    )
     assert parse_disturbance("dark") == Dark()
     assert parse_disturbance("jump:at=9,to=1,back=true") == Jump(at=9, to=1, back=True)
 

@@ -14,7 +14,13 @@ from spslam.datasets.world.path import PATHS
 from spslam.datasets.world.render import Renderer, build_atlas
 from spslam.datasets.world.scene import LAYOUTS, Box, Layout
 from spslam.datasets.world.texture import face_texture
-from spslam.datasets.world.world import WORLD_PRESETS, RenderedWorld, WorldSpec, open_world, world_spec
+from spslam.datasets.world.world import (
+    WORLD_PRESETS,
+    RenderedWorld,
+    WorldSpec,
+    open_world,
+    world_spec,
+)
 from spslam.errors import DatasetError
 from spslam.geometry import apply, inverse, rotation_angle
 from spslam.interfaces import Sequence
@@ -45,14 +51,18 @@ def residual_shift(first: np.ndarray, second: np.ndarray, where: np.ndarray) -> 
 
 
 def pixel_grid(camera: Camera) -> np.ndarray:
-    return np.stack(np.meshgrid(np.arange(camera.width), np.arange(camera.height)), axis=-1).astype(np.float64)
+    return np.stack(np.meshgrid(np.arange(camera.width), np.arange(camera.height)), axis=-1).astype(
+        np.float64
+    )
 
 
 def warped(world: RenderedWorld, i: int, j: int) -> tuple[np.ndarray, np.ndarray]:
     """Frame j seen from frame i through depth and ground truth, and where that is not occluded."""
     camera, depth = world.camera, world.depth(i).astype(np.float64)
     T_world_cam = world.ground_truth.T_world_cam
-    points = apply(inverse(T_world_cam[j]) @ T_world_cam[i], camera.unproject(pixel_grid(camera), depth))
+    points = apply(
+        inverse(T_world_cam[j]) @ T_world_cam[i], camera.unproject(pixel_grid(camera), depth)
+    )
     pixels = camera.project(points)
     x, y = pixels[..., 0].astype(np.float32), pixels[..., 1].astype(np.float32)
     image = cv2.remap(world[j].image, x, y, cv2.INTER_CUBIC)
@@ -107,7 +117,9 @@ def test_frames_carry_what_the_sensor_says(sensor: str) -> None:
 
 
 def test_left_image_does_not_depend_on_the_sensor() -> None:
-    mono, stereo, rgbd = (open_world("demo-small", sensor)[5].image for sensor in ("mono", "stereo", "rgbd"))
+    mono, stereo, rgbd = (
+        open_world("demo-small", sensor)[5].image for sensor in ("mono", "stereo", "rgbd")
+    )
     np.testing.assert_array_equal(mono, stereo)
     np.testing.assert_array_equal(mono, rgbd)
 
@@ -126,7 +138,9 @@ def test_index_past_the_end() -> None:
     assert world[-1].index == len(world) - 1
 
 
-@pytest.mark.parametrize("change", [{"frames": 0}, {"width": 3}, {"fps": 0.0}, {"noise_sigma": -1.0}])
+@pytest.mark.parametrize(
+    "change", [{"frames": 0}, {"width": 3}, {"fps": 0.0}, {"noise_sigma": -1.0}]
+)
 def test_impossible_specs_are_refused(change: dict[str, float]) -> None:
     with pytest.raises(DatasetError, match="demo-small"):
         small(**change)
@@ -152,7 +166,9 @@ def test_photometric_check_notices_a_quarter_pixel() -> None:
     world = RenderedWorld(small(), "mono")
     image = world[0].image
     moved, seen = warped(world, 0, 1)
-    shift = cv2.warpAffine(moved, np.array([[1, 0, 0.25], [0, 1, 0]]), moved.shape[::-1], flags=cv2.INTER_CUBIC)
+    shift = cv2.warpAffine(
+        moved, np.array([[1, 0, 0.25], [0, 1, 0]]), moved.shape[::-1], flags=cv2.INTER_CUBIC
+    )
     assert 0.15 < residual_shift(image, shift, seen)[0] < 0.45
 
 
@@ -172,14 +188,19 @@ def test_disparity_is_bf_over_z() -> None:
 
 def test_agrees_with_tracing_rays_through_the_finest_texture() -> None:
     # A slanted wall and a box before it, 9 x 9 rays a pixel in float64, no mip maps, no z-buffer.
-    layout = Layout((-3, 3, -3, 3), 3.0, ("plaster",) * 4, (Box(0.2, 1.2, 0.9, 0.5, 0.0, 1.7, 0.4),))
+    layout = Layout(
+        (-3, 3, -3, 3), 3.0, ("plaster",) * 4, (Box(0.2, 1.2, 0.9, 0.5, 0.0, 1.7, 0.4),)
+    )
     faces = layout.faces()
     texels_per_m, n = 64.0, 9
     camera = Camera(width=96, height=72, fx=70.0, fy=69.0, cx=48.3, cy=34.6)
     T_world_cam = PATHS["sway"](np.array([0.4]))[0]
     renderer = Renderer(faces, build_atlas(faces, texels_per_m, seed=5), camera)
 
-    fine = np.arange(n * camera.width) / n - 0.5 + 0.5 / n, np.arange(n * camera.height) / n - 0.5 + 0.5 / n
+    fine = (
+        np.arange(n * camera.width) / n - 0.5 + 0.5 / n,
+        np.arange(n * camera.height) / n - 0.5 + 0.5 / n,
+    )
     pixels = np.stack(np.meshgrid(*fine), axis=-1)
     rays = camera.unproject(pixels, np.ones(pixels.shape[:2])) @ T_world_cam[:3, :3].T
     nearest, traced = np.full(rays.shape[:2], np.inf), np.zeros(rays.shape[:2])
@@ -191,7 +212,9 @@ def test_agrees_with_tracing_rays_through_the_finest_texture() -> None:
         s, t = on_face @ face.axis_s, on_face @ face.axis_t
         hit = (towards < 0) & (z > 0) & (z < nearest)
         hit &= (s >= 0) & (s < face.size[0]) & (t >= 0) & (t < face.size[1])
-        shape = tuple(int(np.ceil(m * texels_per_m / 32)) * 32 for m in (face.size[1], face.size[0]))
+        shape = tuple(
+            int(np.ceil(m * texels_per_m / 32)) * 32 for m in (face.size[1], face.size[0])
+        )
         texture = face_texture(face, shape, texels_per_m, np.random.default_rng([5, i]))
         sampled = cv2.remap(
             texture.astype(np.float32),
@@ -208,14 +231,18 @@ def test_agrees_with_tracing_rays_through_the_finest_texture() -> None:
     assert np.abs(residual_shift(expected, image, np.ones(image.shape, bool))).max() < 0.02
     assert np.abs(image - expected).mean() < 3.0
     assert abs((image - expected).mean()) < 0.3
-    np.testing.assert_allclose(renderer.depth(T_world_cam), nearest[n // 2 :: n, n // 2 :: n], rtol=1e-5)
+    np.testing.assert_allclose(
+        renderer.depth(T_world_cam), nearest[n // 2 :: n, n // 2 :: n], rtol=1e-5
+    )
 
 
 def test_tracked_corners_move_as_the_ground_truth_says() -> None:
     world = open_world("demo-small", "mono")
     camera = world.camera
     corners = cv2.goodFeaturesToTrack(world[8].image, 500, 0.02, 5)
-    tracked, status, _ = cv2.calcOpticalFlowPyrLK(world[8].image, world[9].image, corners, None, winSize=(15, 15))
+    tracked, status, _ = cv2.calcOpticalFlowPyrLK(
+        world[8].image, world[9].image, corners, None, winSize=(15, 15)
+    )
     start = corners.reshape(-1, 2).astype(np.float64)
     at = np.rint(start).astype(int)
     depth = world.depth(8)[at[:, 1], at[:, 0]].astype(np.float64)
@@ -252,11 +279,15 @@ def test_another_walk_goes_the_same_way_differently() -> None:
     assert np.array_equal(walks[0], RenderedWorld(spec).ground_truth.T_world_cam)
     for first, second in ((0, 1), (0, 2), (1, 2)):
         apart = np.linalg.norm(walks[first][:, :3, 3] - walks[second][:, :3, 3], axis=1)
-        turned = rotation_angle(np.swapaxes(walks[first][:, :3, :3], 1, 2) @ walks[second][:, :3, :3])
+        turned = rotation_angle(
+            np.swapaxes(walks[first][:, :3, :3], 1, 2) @ walks[second][:, :3, :3]
+        )
         assert 0.05 < np.median(apart) < apart.max() < 0.5
         assert 1.0 < np.degrees(np.median(turned)) < np.degrees(turned.max()) < 15
     assert LAYOUTS["hall"]().free(walks[1][:, :3, 3], margin=0.3).all()
-    assert np.array_equal(RenderedWorld(replace(spec, walk=1))[7].image, RenderedWorld(replace(spec, walk=1))[7].image)
+    assert np.array_equal(
+        RenderedWorld(replace(spec, walk=1))[7].image, RenderedWorld(replace(spec, walk=1))[7].image
+    )
 
 
 def test_loop_passes_every_place_twice() -> None:
@@ -264,7 +295,9 @@ def test_loop_passes_every_place_twice() -> None:
     T_world_cam = world.ground_truth.T_world_cam
     half = len(world) // 2
     apart = np.linalg.norm(T_world_cam[:half, :3, 3] - T_world_cam[half:, :3, 3], axis=1)
-    turned = rotation_angle(np.swapaxes(T_world_cam[:half, :3, :3], 1, 2) @ T_world_cam[half:, :3, :3])
+    turned = rotation_angle(
+        np.swapaxes(T_world_cam[:half, :3, :3], 1, 2) @ T_world_cam[half:, :3, :3]
+    )
     assert apart.max() < 0.6
     assert apart.max() > 0.1
     assert np.degrees(turned.max()) < 25
@@ -297,7 +330,9 @@ def test_every_view_is_closed_textured_and_not_too_near(preset: str) -> None:
         assert frame.depth.min() > 0.6
         corners = cv2.goodFeaturesToTrack(frame.image, 2000, 0.02, 4).reshape(-1, 2)
         assert len(corners) >= 300
-        cells, _, _ = np.histogram2d(corners[:, 1], corners[:, 0], bins=(3, 4), range=((0, 240), (0, 320)))
+        cells, _, _ = np.histogram2d(
+            corners[:, 1], corners[:, 0], bins=(3, 4), range=((0, 240), (0, 320))
+        )
         assert cells.min() >= 5
 
 
@@ -316,19 +351,28 @@ def test_noise_is_as_strong_as_said_and_new_in_every_image() -> None:
 def test_blur_softens_without_a_shift() -> None:
     sharp = RenderedWorld(small(), "mono")[20].image
     blurred = RenderedWorld(small(shutter_s=0.04), "mono")[20].image
-    assert np.abs(np.diff(blurred.astype(float))).mean() < 0.9 * np.abs(np.diff(sharp.astype(float))).mean()
+    assert (
+        np.abs(np.diff(blurred.astype(float))).mean()
+        < 0.9 * np.abs(np.diff(sharp.astype(float))).mean()
+    )
     assert np.abs(residual_shift(sharp, blurred, np.ones(sharp.shape, bool))).max() < 0.1
 
 
 def test_exposure_changes_over_time() -> None:
-    steady, changing = RenderedWorld(small(), "mono"), RenderedWorld(small(exposure_change=0.2), "mono")
+    steady, changing = (
+        RenderedWorld(small(), "mono"),
+        RenderedWorld(small(exposure_change=0.2), "mono"),
+    )
     assert changing[0].image.mean() == pytest.approx(steady[0].image.mean(), rel=0.01)
     assert changing[20].image.mean() == pytest.approx(1.2 * steady[20].image.mean(), rel=0.02)
 
 
 def test_another_seed_is_another_world() -> None:
     spec = small(texels_per_m=64.0)
-    first, second = RenderedWorld(spec, "mono")[0].image, RenderedWorld(replace(spec, seed=2), "mono")[0].image
+    first, second = (
+        RenderedWorld(spec, "mono")[0].image,
+        RenderedWorld(replace(spec, seed=2), "mono")[0].image,
+    )
     assert abs(np.corrcoef(first.ravel(), second.ravel())[0, 1]) < 0.4
 
 
@@ -371,7 +415,9 @@ def test_cached_textures_are_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "shape", "empty", "foreign"])
-def test_damaged_cache_is_drawn_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, damage: str) -> None:
+def test_damaged_cache_is_drawn_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, damage: str
+) -> None:
     monkeypatch.setenv("SPSLAM_CACHE", str(tmp_path))
     first = RenderedWorld(COARSE)[0].image
     (stored,) = tmp_path.rglob("*.textures")
@@ -380,7 +426,9 @@ def test_damaged_cache_is_drawn_again(monkeypatch: pytest.MonkeyPatch, tmp_path:
     stored.write_bytes(
         {
             "truncated": good[:middle],
-            "flipped": good[:middle] + bytes(255 - byte for byte in good[middle : middle + 64]) + good[middle + 64 :],
+            "flipped": good[:middle]
+            + bytes(255 - byte for byte in good[middle : middle + 64])
+            + good[middle + 64 :],
             # The archive's own checksum is looked at only where the whole member is read.
             "shape": good.replace(b"'shape': (", b"'shape': (1,", 1),
             "empty": b"",
@@ -391,7 +439,9 @@ def test_damaged_cache_is_drawn_again(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert stored.read_bytes() == good
 
 
-def test_cache_folder_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_cache_folder_that_cannot_be_written(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("SPSLAM_CACHE", str(tmp_path / "file"))
     blocked = RenderedWorld(COARSE)[1].image
@@ -399,7 +449,9 @@ def test_cache_folder_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, tm
     np.testing.assert_array_equal(RenderedWorld(COARSE)[1].image, blocked)
 
 
-def test_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_cache_folder_follows_the_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     assert cache_folder() != tmp_path / "spslam"
     monkeypatch.delenv("SPSLAM_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

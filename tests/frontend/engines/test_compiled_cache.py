@@ -99,7 +99,9 @@ def test_every_flipped_bit_is_found(
 def test_models_of_other_weights_have_other_files(model: Any, folder: Path) -> None:
     first = maps(model)
     other = model.clone()
-    constant = next(node for node in other.get_ordered_ops() if node.get_type_name() == "Convolution").input_value(1)
+    constant = next(
+        node for node in other.get_ordered_ops() if node.get_type_name() == "Convolution"
+    ).input_value(1)
     changed = load_openvino().op.Constant(constant.get_node().get_data() * np.float32(1.5))
     for target in constant.get_target_inputs():
         target.replace_source_output(changed.output(0))
@@ -124,7 +126,11 @@ def test_a_verified_file_that_openvino_refuses(
 
 @pytest.mark.parametrize("reason", [errno.ENOSPC, errno.EROFS])
 def test_caches_that_take_nothing(
-    model: Any, folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, reason: int
+    model: Any,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    reason: int,
 ) -> None:
     def refused(*arguments: Any, **options: Any) -> None:
         raise OSError(reason, "no")
@@ -141,7 +147,9 @@ def test_caches_that_take_nothing(
 
 
 @pytest.mark.slow
-def test_processes_may_share_a_folder(model: Any, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_processes_may_share_a_folder(
+    model: Any, folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     """All at once, with nothing in it in the beginning."""
     saved = tmp_path_factory.mktemp("model") / "toy.zip"
     write_model(saved, model)

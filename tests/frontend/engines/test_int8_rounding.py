@@ -19,7 +19,9 @@ def images() -> list[NDArray[np.uint8]]:
     return [np.asarray(cv2.GaussianBlur(image, (0, 0), 2.0), np.uint8) for image in noise]
 
 
-def errors(filters: Array, whole: NDArray[np.int8], steps: NDArray[np.float32], moments: Array) -> Array:
+def errors(
+    filters: Array, whole: NDArray[np.int8], steps: NDArray[np.float32], moments: Array
+) -> Array:
     off = whole * steps[:, None].astype(np.float64) - filters
     return np.sqrt(np.einsum("ci,ij,cj->c", off, moments, off))
 
@@ -53,8 +55,12 @@ def test_no_other_rounding_up_or_down_is_much_better() -> None:
     found = errors(filters, whole, steps, moments)
     for row, (one, step) in enumerate(zip(filters, steps, strict=True)):
         # At its step, all sixteen ways to round.
-        choices = np.clip(np.floor(one / step) + np.array(list(itertools.product((0, 1), repeat=4))), -63, 63)
-        best = errors(np.tile(one, (16, 1)), choices.astype(np.int8), np.full(16, step), moments).min()
+        choices = np.clip(
+            np.floor(one / step) + np.array(list(itertools.product((0, 1), repeat=4))), -63, 63
+        )
+        best = errors(
+            np.tile(one, (16, 1)), choices.astype(np.int8), np.full(16, step), moments
+        ).min()
         assert found[row] < 1.5 * best + 1e-6
 
 

@@ -24,7 +24,13 @@ from spslam.frontend.engines.choice import LIMITS, choose_engine, difference, qu
 from spslam.frontend.engines.engine import Engine
 from spslam.frontend.engines.export import export_model
 from spslam.frontend.engines.openvino_engine import OpenVinoEngine, has_bf16
-from spslam.frontend.engines.openvino_model import convert, converted, openvino_cache, read_model, write_model
+from spslam.frontend.engines.openvino_model import (
+    convert,
+    converted,
+    openvino_cache,
+    read_model,
+    write_model,
+)
 from spslam.frontend.engines.torch_engine import TorchEngine
 from spslam.frontend.extractors.registry import create_extractor
 from spslam.frontend.extractors.superpoint_extractor import SuperPointExtractor
@@ -102,7 +108,13 @@ def test_fp32_is_what_torch_says_at_any_size(fp32: OpenVinoEngine, size: tuple[i
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("batch_norm", "strided", "skips"),
-    [("none", 0, False), ("before", 0, True), ("after", 0, False), ("none", 1, True), ("none", 3, True)],
+    [
+        ("none", 0, False),
+        ("before", 0, True),
+        ("after", 0, False),
+        ("none", 1, True),
+        ("none", 3, True),
+    ],
 )
 def test_every_shape_of_network_is_converted(batch_norm: str, strided: int, skips: bool) -> None:
     network = toy_network(batch_norm=batch_norm, strided=strided, skips=skips)
@@ -116,9 +128,9 @@ def test_quantised_network_finds_the_same_points(int8: OpenVinoEngine) -> None:
     assert difference(int8, TorchEngine(load_superpoint())).within(LIMITS["int8"])
     image = scene(240, 320)
     found, expected = (
-        create_extractor(FeatureConfig(engine=engine, precision=precision, max_keypoints=300, spread_cell=0)).extract(
-            image
-        )
+        create_extractor(
+            FeatureConfig(engine=engine, precision=precision, max_keypoints=300, spread_cell=0)
+        ).extract(image)
         for engine, precision in (("openvino", "int8"), ("torch", "fp32"))
     )
     distances = np.linalg.norm(found.keypoints[:, None] - expected.keypoints[None], axis=2)
@@ -161,15 +173,28 @@ def test_networks_in_the_box_begin_with_bytes() -> None:
     for name in ("superpoint", "superpoint_lite"):
         model = read_model(quantised_path(name), read_checkpoint(name))
         first = openvino_model._first_convolution(model)
-        ends = [first.input_value(0).get_node().input_value(k).get_node().get_data() for k in range(1, 5)]
+        ends = [
+            first.input_value(0).get_node().input_value(k).get_node().get_data()
+            for k in range(1, 5)
+        ]
         assert [float(end.item()) for end in ends] == [0.0, 1.0, 0.0, 1.0]
-        stored = first.input_value(1).get_node().input_value(0).get_node().input_value(0).get_node().get_data()
+        stored = (
+            first.input_value(1)
+            .get_node()
+            .input_value(0)
+            .get_node()
+            .input_value(0)
+            .get_node()
+            .get_data()
+        )
         # More than seven bits overflow on processors without VNNI.
         assert stored.dtype == np.int8 and np.abs(stored).max() <= 63
 
 
 @pytest.mark.parametrize(("threads", "at_once"), [(0, 1), (1, 1), (2, 1), (2, 2), (4, 3)])
-def test_images_repeat_to_the_byte_whoever_asks(weights: Checkpoint, threads: int, at_once: int) -> None:
+def test_images_repeat_to_the_byte_whoever_asks(
+    weights: Checkpoint, threads: int, at_once: int
+) -> None:
     """Another engine with any number of threads, and two threads at once with images of two sizes."""
     model = read_model(quantised_path(None), weights)
     images = [scene(184 + 8 * (seed % 2), seed=seed) for seed in range(6)]
@@ -179,7 +204,9 @@ def test_images_repeat_to_the_byte_whoever_asks(weights: Checkpoint, threads: in
     assert engine.at_once == at_once
     with ThreadPoolExecutor(2) as pool:
         for _ in range(2):
-            assert [[a.tobytes() for a in maps] for maps in pool.map(engine.run, images)] == expected
+            assert [
+                [a.tobytes() for a in maps] for maps in pool.map(engine.run, images)
+            ] == expected
 
 
 def test_maps_stay_when_further_images_come(fp32: OpenVinoEngine) -> None:
@@ -246,7 +273,9 @@ def test_signals_after_engines_that_are_gone(precision: str, options: list[str])
         "print(len(interrupts))\n"
     )
     command = [sys.executable, *options, "-c", code]
-    done = subprocess.run(command, cwd=Path(__file__).parents[3], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=Path(__file__).parents[3], capture_output=True, text=True, check=False
+    )
     assert (done.returncode, done.stdout) == (0, "3\n"), done.stderr
 
 
@@ -341,7 +370,10 @@ def test_auto_without_parity_goes_to_the_next_and_to_torch_in_the_end(
 def test_every_runtime_of_the_configuration_has_its_row() -> None:
     offered = set(get_args(FeatureConfig.model_fields["engine"].annotation)) - {"auto", "torch"}
     names = {name: quantised_path(None, name).name for name in offered}
-    assert names == {"openvino": "superpoint_lite.int8.zip", "onnxruntime": "superpoint_lite.int8.onnx"}
+    assert names == {
+        "openvino": "superpoint_lite.int8.zip",
+        "onnxruntime": "superpoint_lite.int8.onnx",
+    }
 
 
 def test_auto_survives_an_openvino_that_fails(
@@ -404,7 +436,9 @@ def test_bf16_on_a_processor_without(monkeypatch: pytest.MonkeyPatch) -> None:
         create_extractor(FeatureConfig(precision="bf16"))
 
 
-def test_int8_model_of_other_weights_is_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_int8_model_of_other_weights_is_refused(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     weights = toy_weights(tmp_path)
     foreign = quantised_path(weights)
     foreign.write_bytes(quantised_path(None).read_bytes())
@@ -456,7 +490,11 @@ def test_export_int8(tmp_path: Path) -> None:
     weights, photo = toy_weights(tmp_path), tmp_path / "photo.png"
     cv2.imwrite(str(photo), scene(240, 320))
     assert export_model(weights, photos=[photo]) == quantised_path(weights)
-    assert len(create_extractor(FeatureConfig(weights=str(weights), precision="int8")).extract(scene()).descriptors)
+    assert len(
+        create_extractor(FeatureConfig(weights=str(weights), precision="int8"))
+        .extract(scene())
+        .descriptors
+    )
 
 
 @pytest.mark.slow
@@ -471,6 +509,10 @@ def test_nothing_is_reported_to_anybody(tmp_path: Path) -> None:
         "assert 'openvino_telemetry' not in sys.modules\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=Path(__file__).parents[3], capture_output=True, text=True, check=False
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).parents[3],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr

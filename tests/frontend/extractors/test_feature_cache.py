@@ -99,7 +99,12 @@ def test_other_images_and_settings_are_other_features(tmp_path: Path) -> None:
     assert extracted(tmp_path, changed) == 1
     assert extracted(tmp_path, image.reshape(80, 60)) == 1
     assert extracted(tmp_path, np.asfortranarray(image)) == 0
-    for settings in ({"max_keypoints": 999}, {"threshold": 0.1}, {"subpixel": False}, {"spread_cell": 0}):
+    for settings in (
+        {"max_keypoints": 999},
+        {"threshold": 0.1},
+        {"subpixel": False},
+        {"spread_cell": 0},
+    ):
         assert extracted(tmp_path, image, **settings) == 1
     for settings in ({"pixel_sigma": 2.0}, {"threads": 1}):
         assert extracted(tmp_path, image, **settings) == 0
@@ -107,13 +112,19 @@ def test_other_images_and_settings_are_other_features(tmp_path: Path) -> None:
 
 def test_every_setting_of_features_is_in_the_key_or_known_to_matter_not() -> None:
     plain = describe(Counting(FeatureConfig()), FeatureConfig())["settings"]
-    assert FeatureConfig.model_fields.keys() - plain.keys() == {"pixel_sigma", "threads", "max_concurrency"}
+    assert FeatureConfig.model_fields.keys() - plain.keys() == {
+        "pixel_sigma",
+        "threads",
+        "max_concurrency",
+    }
     learned = create_extractor(FeatureConfig())
     left_out = plain.keys() - describe(learned, FeatureConfig())["settings"].keys()
     assert left_out == {"weights", "device", "engine", "precision"}
 
 
-def test_what_an_extractor_says_of_itself_is_in_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_an_extractor_says_of_itself_is_in_the_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for fingerprint in ("parameters 1", "parameters 2"):
         monkeypatch.setattr(Counting, "fingerprint", fingerprint)
         assert [extracted(tmp_path, noise(0)) for _ in range(2)] == [1, 0]
@@ -131,7 +142,10 @@ def test_weights_engine_and_precision_are_in_the_key() -> None:
     prints = [describe(create_extractor(config), config)["fingerprint"] for config in configs]
     assert len(set(prints)) == len(prints)
     # Asked for by name or chosen, whatever the number of threads: the same.
-    chosen = [describe(create_extractor(config), config) for config in (configs[0], FeatureConfig(threads=1))]
+    chosen = [
+        describe(create_extractor(config), config)
+        for config in (configs[0], FeatureConfig(threads=1))
+    ]
     assert chosen[0] == chosen[1]
 
 
@@ -153,11 +167,21 @@ def test_the_int8_model_is_in_the_key(tmp_path: Path) -> None:
 def test_code_is_in_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     learned = create_extractor(FeatureConfig())
     names = {name.rpartition(".")[2] for name in code_files(learned)}
-    expected = {"superpoint_extractor", "keypoints", "decoder", "superpoint", "checkpoints", "choice", "openvino_model"}
+    expected = {
+        "superpoint_extractor",
+        "keypoints",
+        "decoder",
+        "superpoint",
+        "checkpoints",
+        "choice",
+        "openvino_model",
+    }
     # What is imported only where it is needed, too.
     expected |= {"descriptors", "torch_engine", "dense_heads"}
     assert expected <= names
-    assert not names & {"matching", "stereo", "feature_cache"}, "they may change without another feature"
+    assert not names & {"matching", "stereo", "feature_cache"}, (
+        "they may change without another feature"
+    )
     assert __name__ in code_files(Counting(FeatureConfig()))
     before = code_digest(learned)
     edited = tmp_path / "keypoints.py"
@@ -173,7 +197,9 @@ def test_another_processor_is_in_the_key(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "flipped", "junk"])
-def test_damaged_files_are_made_anew(tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_damaged_files_are_made_anew(
+    tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
     image = noise(0)
     extracted(tmp_path, image)
     (path,) = files(tmp_path)
@@ -243,7 +269,10 @@ def test_processes_share_a_folder(tmp_path: Path) -> None:
         "    cached.extract(np.random.default_rng(seed).integers(0, 256, (120, 160), dtype=np.uint8))\n"
     )
     command = [sys.executable, "-W", "error", "-c", code, str(tmp_path)]
-    running = [subprocess.Popen(command, cwd=Path(__file__).parents[3], stderr=subprocess.PIPE) for _ in range(2)]
+    running = [
+        subprocess.Popen(command, cwd=Path(__file__).parents[3], stderr=subprocess.PIPE)
+        for _ in range(2)
+    ]
     for process in running:
         assert process.communicate()[1] == b""
         assert process.returncode == 0

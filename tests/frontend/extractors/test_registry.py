@@ -105,16 +105,27 @@ def test_plugin_is_found_and_configured() -> None:
         ("inheriting", ("inheriting 70", "inheriting", "inheriting 70", 1)),
     ],
 )
-def test_what_a_plugin_does_not_say_has_a_default(name: str, expected: tuple[str, str, str, int]) -> None:
+def test_what_a_plugin_does_not_say_has_a_default(
+    name: str, expected: tuple[str, str, str, int]
+) -> None:
     extractor = create_extractor(FeatureConfig(extractor=name, max_keypoints=70))
     assert isinstance(extractor, Extractor)
-    assert (extractor.identity, extractor.engine, extractor.fingerprint, extractor.max_concurrency) == expected
+    assert (
+        extractor.identity,
+        extractor.engine,
+        extractor.fingerprint,
+        extractor.max_concurrency,
+    ) == expected
 
 
 @pytest.mark.usefixtures("toy")
-def test_the_old_name_of_the_concurrency_is_taken_with_a_line(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_old_name_of_the_concurrency_is_taken_with_a_line(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     assert create_extractor(FeatureConfig(extractor="old")).max_concurrency == 4
-    assert "extractor corners: its attribute at_once is now called max_concurrency" in caplog.messages
+    assert (
+        "extractor corners: its attribute at_once is now called max_concurrency" in caplog.messages
+    )
 
 
 @pytest.mark.usefixtures("toy")
@@ -132,7 +143,8 @@ def test_plugin_cannot_take_a_built_in_name() -> None:
 
 @pytest.mark.usefixtures("toy")
 @pytest.mark.parametrize(
-    ("name", "text"), [("broken", "no licence server"), ("absent", "toy_absent"), ("not-one", "found int")]
+    ("name", "text"),
+    [("broken", "no licence server"), ("absent", "toy_absent"), ("not-one", "found int")],
 )
 def test_failing_plugin_is_named_in_one_line(name: str, text: str) -> None:
     with pytest.raises(MissingDependencyError, match=text) as caught:

@@ -21,9 +21,14 @@ def unit(rng: np.random.Generator, count: int, dimension: int = 16) -> NDArray[n
 
 
 def plain_match(
-    d0: NDArray[np.float32], d1: NDArray[np.float32], allowed: NDArray[np.bool_], max_distance: float
+    d0: NDArray[np.float32],
+    d1: NDArray[np.float32],
+    allowed: NDArray[np.bool_],
+    max_distance: float,
 ) -> list[int]:
-    distance = np.where(allowed, np.linalg.norm(d0[:, None].astype(float) - d1[None], axis=2), np.inf)
+    distance = np.where(
+        allowed, np.linalg.norm(d0[:, None].astype(float) - d1[None], axis=2), np.inf
+    )
     result = []
     for i in range(len(d0)):
         j = int(distance[i].argmin()) if distance.shape[1] else -1
@@ -77,14 +82,22 @@ def test_match_near_does_not_depend_on_the_order_of_points(seed: int, n0: int, n
 @settings(deadline=None, max_examples=60)
 def test_pairs_are_all_pairs_within_the_radius(seed: int, n0: int, n1: int, radius: float) -> None:
     rng = np.random.default_rng(seed)
-    p0, p1 = rng.uniform(-1e3, 1e3, (n0, 2)) * rng.random((n0, 1)) ** 3, rng.uniform(-50, 50, (n1, 2))
+    p0, p1 = (
+        rng.uniform(-1e3, 1e3, (n0, 2)) * rng.random((n0, 1)) ** 3,
+        rng.uniform(-50, 50, (n1, 2)),
+    )
     index0, index1 = pairs_within_radius(p0, p1, radius)
     expected = np.argwhere(np.linalg.norm(p0[:, None] - p1[None], axis=2) <= radius)
-    assert sorted(zip(index0.tolist(), index1.tolist(), strict=True)) == [tuple(pair) for pair in expected.tolist()]
+    assert sorted(zip(index0.tolist(), index1.tolist(), strict=True)) == [
+        tuple(pair) for pair in expected.tolist()
+    ]
 
 
 def test_points_on_the_rim_are_in() -> None:
-    p0, p1 = np.array([[10.0, 20.0]]), np.array([[30.0, 20.0], [-10.0, 20.0], [10.0, 40.0], [10.0, 0.0], [25.0, 35.0]])
+    p0, p1 = (
+        np.array([[10.0, 20.0]]),
+        np.array([[30.0, 20.0], [-10.0, 20.0], [10.0, 40.0], [10.0, 0.0], [25.0, 35.0]]),
+    )
     assert sorted(pairs_within_radius(p0, p1, 20.0)[1].tolist()) == [0, 1, 2, 3]
 
 
@@ -163,4 +176,6 @@ def test_pairs_are_compared_as_a_whole_where_the_beginning_does_not_rule_them_ou
     d0, d1 = d0.astype(kept), d1.astype(kept)
     for limit in (0.3, 0.8, 1.2):
         found = MATCHER.match_near(p0, d0, p1, d1, 20.0, limit)
-        assert found.tolist() == plain_match(d0.astype(np.float32), d1.astype(np.float32), allowed, limit)
+        assert found.tolist() == plain_match(
+            d0.astype(np.float32), d1.astype(np.float32), allowed, limit
+        )

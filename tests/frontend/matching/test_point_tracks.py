@@ -30,7 +30,9 @@ def test_positions_follow_a_point_through_every_order_of_key_points() -> None:
         tracks.update(points(order, 3.0 * step))
         assert tracks.lengths.tolist() == [step + 1] * 30
         kept = min(step + 1, LENGTH)
-        expected = np.stack([points(order, 3.0 * (step - back)).keypoints for back in range(kept)], axis=1)
+        expected = np.stack(
+            [points(order, 3.0 * (step - back)).keypoints for back in range(kept)], axis=1
+        )
         np.testing.assert_array_equal(tracks.positions[:, :kept], expected)
         assert np.isnan(tracks.positions[:, kept:]).all()
 
@@ -64,7 +66,9 @@ def test_a_shifted_image_gives_tracks_of_the_shift(extractor: str, error_px: flo
     tracks = PointTracks(LENGTH, front_end.max_distance)
     # By whole cells of the network, so that it sees the same at every step.
     for step in range(4):
-        tracks.update(front_end.extract(np.ascontiguousarray(scene[40:280, 80 - 8 * step : 400 - 8 * step])))
+        tracks.update(
+            front_end.extract(np.ascontiguousarray(scene[40:280, 80 - 8 * step : 400 - 8 * step]))
+        )
     long = tracks.lengths == 4
     assert np.count_nonzero(long) > 50
     moved = tracks.positions[long, 0] - tracks.positions[long, 3]

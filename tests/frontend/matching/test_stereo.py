@@ -17,7 +17,8 @@ from spslam.frontend.matching.stereo import BlockStereoMatcher
 def texture(seed: int, shape: tuple[int, int] = (160, 320)) -> NDArray[np.float32]:
     rng = np.random.default_rng(seed)
     image = sum(
-        cv2.GaussianBlur(rng.normal(size=shape).astype(np.float32), (0, 0), sigma) * sigma for sigma in (1.2, 2.5, 5)
+        cv2.GaussianBlur(rng.normal(size=shape).astype(np.float32), (0, 0), sigma) * sigma
+        for sigma in (1.2, 2.5, 5)
     )
     return cv2.normalize(image, None, 20, 235, cv2.NORM_MINMAX)
 
@@ -96,7 +97,9 @@ def test_points_at_the_border_and_none_at_all() -> None:
     corners = np.array([[0, 0], [319, 159], [319, 0], [0, 159]], np.float32)
     matcher = BlockStereoMatcher(StereoConfig(min_disparity=0.0))
     u_right = matcher.match(image, corners, image)
-    np.testing.assert_allclose(u_right[np.isfinite(u_right)], corners[np.isfinite(u_right), 0], atol=0.1)
+    np.testing.assert_allclose(
+        u_right[np.isfinite(u_right)], corners[np.isfinite(u_right), 0], atol=0.1
+    )
     assert matcher.match(image, np.zeros((0, 2), np.float32), image).shape == (0,)
 
 
@@ -105,7 +108,9 @@ def test_what_only_the_left_image_shows() -> None:
     right = shifted(left, np.full(left.shape, 60.0))
     x, y = np.meshgrid(np.arange(4.3, 50, 4.1), np.arange(15.6, 145, 6.3))
     hidden = np.column_stack([x.ravel(), y.ravel()])
-    u_right = BlockStereoMatcher(StereoConfig()).match(np.rint(left).astype(np.uint8), hidden, right)
+    u_right = BlockStereoMatcher(StereoConfig()).match(
+        np.rint(left).astype(np.uint8), hidden, right
+    )
     assert np.isfinite(u_right).mean() < 0.05
 
 
@@ -119,7 +124,9 @@ def test_rendered_depth() -> None:
         true = map_coordinates(inverse, corners.T[::-1], order=1) * frame.camera.bf
         # Where depth jumps, a patch shows two of them.
         x, y = np.rint(corners).astype(int).T
-        jump = (cv2.dilate(inverse, np.ones((9, 9))) - cv2.erode(inverse, np.ones((9, 9))))[y, x] * frame.camera.bf
+        jump = (cv2.dilate(inverse, np.ones((9, 9))) - cv2.erode(inverse, np.ones((9, 9))))[
+            y, x
+        ] * frame.camera.bf
         smooth = (jump < 1) & (corners[:, 0] > true + 5)
         disparity = corners[:, 0] - matcher.match(frame.image, corners, frame.image_right)
         found.append(np.isfinite(disparity[smooth]))
@@ -145,7 +152,9 @@ def test_images_of_odd_and_of_small_size(shape: tuple[int, int]) -> None:
 @pytest.mark.parametrize("name", ["superpoint", "orb"])
 def test_real_pair(test_data: Path, name: str) -> None:
     folder = test_data / "kitti" / "sequences" / "00"
-    left, right = (cv2.imread(str(folder / f"image_{i}" / "000010.png"), cv2.IMREAD_GRAYSCALE) for i in (0, 1))
+    left, right = (
+        cv2.imread(str(folder / f"image_{i}" / "000010.png"), cv2.IMREAD_GRAYSCALE) for i in (0, 1)
+    )
     keypoints = create_extractor(FeatureConfig(extractor=name)).extract(left).keypoints
     u_right = BlockStereoMatcher(StereoConfig()).match(left, keypoints, right)
     known = np.isfinite(u_right)

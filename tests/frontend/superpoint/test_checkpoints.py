@@ -23,7 +23,13 @@ from spslam.frontend.superpoint.checkpoints import (
     weights_name,
 )
 from spslam.frontend.superpoint.descriptors import sample_descriptors
-from spslam.frontend.superpoint.superpoint import FULL_WIDTHS, LITE_WIDTHS, Sampling, SuperPoint, detector_probabilities
+from spslam.frontend.superpoint.superpoint import (
+    FULL_WIDTHS,
+    LITE_WIDTHS,
+    Sampling,
+    SuperPoint,
+    detector_probabilities,
+)
 from spslam.frontend.superpoint.weights_file import describe_network, export_weights
 
 WIDTHS = (4, 4, 8, 8, 16)
@@ -31,9 +37,19 @@ WIDTHS = (4, 4, 8, 8, 16)
 
 def layers(widths: tuple[int, ...]) -> dict[str, tuple[int, int, int]]:
     c1, c2, c3, c4, head = widths
-    chain = {"1a": (1, c1), "1b": (c1, c1), "2a": (c1, c2), "2b": (c2, c2), "3a": (c2, c3), "3b": (c3, c3)}
+    chain = {
+        "1a": (1, c1),
+        "1b": (c1, c1),
+        "2a": (c1, c2),
+        "2b": (c2, c2),
+        "3a": (c2, c3),
+        "3b": (c3, c3),
+    }
     chain |= {"4a": (c3, c4), "4b": (c4, c4), "Pa": (c4, head), "Da": (c4, head)}
-    return {name: (*ends, 3) for name, ends in chain.items()} | {"Pb": (head, 65, 1), "Db": (head, 256, 1)}
+    return {name: (*ends, 3) for name, ends in chain.items()} | {
+        "Pb": (head, 65, 1),
+        "Db": (head, 256, 1),
+    }
 
 
 def magic_leap_state(widths: tuple[int, ...] = WIDTHS) -> dict[str, Tensor]:
@@ -41,7 +57,9 @@ def magic_leap_state(widths: tuple[int, ...] = WIDTHS) -> dict[str, Tensor]:
     state = {}
     for name, (inputs, outputs, kernel) in layers(widths).items():
         scale = 1.5 / (inputs * kernel * kernel) ** 0.5
-        state[f"conv{name}.weight"] = torch.randn(outputs, inputs, kernel, kernel, generator=generator) * scale
+        state[f"conv{name}.weight"] = (
+            torch.randn(outputs, inputs, kernel, kernel, generator=generator) * scale
+        )
         state[f"conv{name}.bias"] = torch.randn(outputs, generator=generator) * 0.1
     return state
 
@@ -65,7 +83,9 @@ def open_state() -> dict[str, Tensor]:
     return state
 
 
-def plain_forward(state: dict[str, Tensor], x: Tensor, names: dict[str, str]) -> tuple[Tensor, Tensor]:
+def plain_forward(
+    state: dict[str, Tensor], x: Tensor, names: dict[str, str]
+) -> tuple[Tensor, Tensor]:
     """Convolution, ReLU, norm as written in the papers' releases, layer by layer."""
 
     def layer(x: Tensor, name: str, relu: bool = True) -> Tensor:
@@ -75,7 +95,10 @@ def plain_forward(state: dict[str, Tensor], x: Tensor, names: dict[str, str]) ->
         x = x.clamp(min=0) if relu else x
         if f"{norm}.running_mean" in state:
             shape = (1, -1, 1, 1)
-            mean, variance = state[f"{norm}.running_mean"].view(shape), state[f"{norm}.running_var"].view(shape)
+            mean, variance = (
+                state[f"{norm}.running_mean"].view(shape),
+                state[f"{norm}.running_var"].view(shape),
+            )
             x = (x - mean) / torch.sqrt(variance + 1e-3)
             x = x * state[f"{norm}.weight"].view(shape) + state[f"{norm}.bias"].view(shape)
         return x
@@ -95,7 +118,9 @@ OPEN_NAMES = {f"{i + 1}{'ab'[j]}": f"backbone.{i}.{j}.{{}}" for i in range(4) fo
 }
 
 
-TRANSFORMERS_NAMES = {f"{i + 1}{j}": f"encoder.conv_blocks.{i}.conv_{j}" for i in range(4) for j in "ab"}
+TRANSFORMERS_NAMES = {
+    f"{i + 1}{j}": f"encoder.conv_blocks.{i}.conv_{j}" for i in range(4) for j in "ab"
+}
 TRANSFORMERS_NAMES |= {f"P{j}": f"keypoint_decoder.conv_score_{j}" for j in "ab"}
 TRANSFORMERS_NAMES |= {f"D{j}": f"descriptor_decoder.conv_descriptor_{j}" for j in "ab"}
 
@@ -164,11 +189,15 @@ def test_transformers_layout(tmp_path: Path, widths: tuple[int, ...]) -> None:
 def test_transformers_layout_in_half_precision(tmp_path: Path, kind: torch.dtype) -> None:
     state = {key: value.to(kind) for key, value in transformers_state().items()}
     save_file(state, tmp_path / "model.fp16.safetensors", {"format": "pt"})
-    assert_same_outputs(tmp_path, {key: value.float() for key, value in state.items()}, TRANSFORMERS_NAMES)
+    assert_same_outputs(
+        tmp_path, {key: value.float() for key, value in state.items()}, TRANSFORMERS_NAMES
+    )
 
 
 @pytest.mark.parametrize("suffix", ["safetensors", "bin"])
-@pytest.mark.parametrize("prefix", ["model.", "superpoint.", "module.", "keypoint_detector.", "net.extractor."])
+@pytest.mark.parametrize(
+    "prefix", ["model.", "superpoint.", "module.", "keypoint_detector.", "net.extractor."]
+)
 def test_a_network_within_another_is_found(
     tmp_path: Path, prefix: str, suffix: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -180,7 +209,10 @@ def test_a_network_within_another_is_found(
     with caplog.at_level(logging.WARNING):
         assert_same_outputs(path, plain, TRANSFORMERS_NAMES)
     assert caplog.messages == []
-    others = {"transformer_layers.0.weight": torch.zeros(3, 3), "descriptors_projection.bias": torch.zeros(3)}
+    others = {
+        "transformer_layers.0.weight": torch.zeros(3, 3),
+        "descriptors_projection.bias": torch.zeros(3),
+    }
     if prefix != "module.":
         save(state | others, path)
         assert_same_outputs(path, plain, TRANSFORMERS_NAMES)
@@ -189,7 +221,9 @@ def test_a_network_within_another_is_found(
 
 def test_magic_leaps_network_within_another_is_found(tmp_path: Path) -> None:
     path, state = tmp_path / "lightglue.pth", magic_leap_state()
-    torch.save({"extractor." + key: value for key, value in state.items()} | {"a.b": torch.zeros(1)}, path)
+    torch.save(
+        {"extractor." + key: value for key, value in state.items()} | {"a.b": torch.zeros(1)}, path
+    )
     assert_same_outputs(path, state, MAGIC_LEAP_NAMES)
     assert load_superpoint(path).sampling == Sampling("bilinear", align_corners=True)
 
@@ -197,7 +231,9 @@ def test_magic_leaps_network_within_another_is_found(tmp_path: Path) -> None:
 def test_round_trip_through_transformers(tmp_path: Path) -> None:
     """Their own forward pass gives our maps; at their points, our scores and our descriptors."""
     transformers = pytest.importorskip("transformers")
-    config = transformers.SuperPointConfig(keypoint_threshold=0.01, nms_radius=2, border_removal_distance=0)
+    config = transformers.SuperPointConfig(
+        keypoint_threshold=0.01, nms_radius=2, border_removal_distance=0
+    )
     model = transformers.SuperPointForKeypointDetection(config).eval()
     model.load_state_dict(transformers_state(widths=FULL_WIDTHS))
     model.save_pretrained(tmp_path / "saved")
@@ -215,7 +251,9 @@ def test_round_trip_through_transformers(tmp_path: Path) -> None:
     points = (found.keypoints[0] * torch.tensor([96, 64])).round()
     assert len(points) > 30
     x, y = points.long().T
-    torch.testing.assert_close(detector_probabilities(logits)[0, y, x], found.scores[0], rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(
+        detector_probabilities(logits)[0, y, x], found.scores[0], rtol=1e-3, atol=1e-6
+    )
     dense = np.ascontiguousarray(cells[0].permute(1, 2, 0).numpy())
     descriptors = sample_descriptors(dense, points.numpy(), network.sampling)
     np.testing.assert_allclose(descriptors, found.descriptors[0].numpy(), atol=1e-4)
@@ -224,7 +262,9 @@ def test_round_trip_through_transformers(tmp_path: Path) -> None:
 @pytest.mark.parametrize("wrapper", ["state_dict", "model_state_dict", "net"])
 def test_wrapped_state(tmp_path: Path, wrapper: str) -> None:
     path, state = tmp_path / "w.pth", magic_leap_state()
-    torch.save({wrapper: {f"module.{key}": value for key, value in state.items()}, "epoch": 3}, path)
+    torch.save(
+        {wrapper: {f"module.{key}": value for key, value in state.items()}, "epoch": 3}, path
+    )
     assert_same_outputs(path, state, MAGIC_LEAP_NAMES)
 
 
@@ -234,7 +274,11 @@ def test_metadata_names_the_sampling(tmp_path: Path, caplog: pytest.LogCaptureFi
     assert load_superpoint(path).sampling == Sampling("bicubic", align_corners=False)
     assert "does not say how descriptors are read" in caplog.text
     caplog.clear()
-    save_file(magic_leap_state(), path, {"descriptor_sampling": "bilinear grid_sample, align_corners=True"})
+    save_file(
+        magic_leap_state(),
+        path,
+        {"descriptor_sampling": "bilinear grid_sample, align_corners=True"},
+    )
     assert load_superpoint(path).sampling == Sampling("bilinear", align_corners=True)
     save_file(magic_leap_state(), path, {"descriptor_sampling": "nearest"})
     with pytest.raises(WeightsError, match="nearest"):
@@ -265,12 +309,18 @@ def test_built_in_weights() -> None:
 def test_a_file_and_its_network_have_one_digest(tmp_path: Path, kind: torch.dtype) -> None:
     """Without the counters of batch norm in the file, too: models made of the network are known by it."""
     state = {key: value.to(kind) for key, value in open_state().items()}
-    uncounted = {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}
+    uncounted = {
+        key: value for key, value in state.items() if not key.endswith("num_batches_tracked")
+    }
     for index, saved in enumerate((state, uncounted)):
         save_file(saved, tmp_path / f"{index}.safetensors")
         torch.save(saved, tmp_path / f"{index}.pth")
-        found = [read_checkpoint(tmp_path / f"{index}.{suffix}") for suffix in ("safetensors", "pth")]
-        digests = {each.digest for each in (*found, *(Checkpoint.of(each.network()) for each in found))}
+        found = [
+            read_checkpoint(tmp_path / f"{index}.{suffix}") for suffix in ("safetensors", "pth")
+        ]
+        digests = {
+            each.digest for each in (*found, *(Checkpoint.of(each.network()) for each in found))
+        }
         assert len(digests) == 1
         assert {each.batch_norm for each in found} == {"after"}
     assert read_checkpoint().digest != read_checkpoint("superpoint").digest
@@ -301,21 +351,35 @@ def test_refusals_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     torch.save(transformers_state() | five, tmp_path / "five.pth")
     three = {key: value for key, value in transformers_state().items() if "blocks.3" not in key}
     torch.save(three, tmp_path / "three.pth")
-    torch.save(transformers_state() | {"encoder.norm.weight": torch.zeros(1)}, tmp_path / "norm.pth")
+    torch.save(
+        transformers_state() | {"encoder.norm.weight": torch.zeros(1)}, tmp_path / "norm.pth"
+    )
     wide = {"keypoint_decoder.conv_score_b.weight": torch.zeros(66, 16, 1, 1)}
     torch.save(transformers_state() | wide, tmp_path / "wide.pth")
-    torch.save(transformers_state("teacher.") | transformers_state("student."), tmp_path / "two.pth")
+    torch.save(
+        transformers_state("teacher.") | transformers_state("student."), tmp_path / "two.pth"
+    )
     (tmp_path / "training").mkdir()
     (tmp_path / "split").mkdir()
     (tmp_path / "split" / "model.safetensors.index.json").write_text("{}", encoding="utf-8")
-    torch.save(open_state() | {"backbone.9.9.conv.weight": torch.zeros(1)}, tmp_path / "unknown.pth")
-    torch.save({key: value for key, value in state.items() if "conv3a" not in key}, tmp_path / "hole.pth")
+    torch.save(
+        open_state() | {"backbone.9.9.conv.weight": torch.zeros(1)}, tmp_path / "unknown.pth"
+    )
+    torch.save(
+        {key: value for key, value in state.items() if "conv3a" not in key}, tmp_path / "hole.pth"
+    )
     torch.save(magic_leap_state() | {"conv2a.weight": torch.zeros(4, 4)}, tmp_path / "flat.pth")
-    torch.save(magic_leap_state() | {"conv2a.weight": torch.zeros(0, 4, 3, 3)}, tmp_path / "nothing.pth")
-    torch.save(magic_leap_state() | {"convDb.bias": torch.full((256,), torch.nan)}, tmp_path / "nan.pth")
+    torch.save(
+        magic_leap_state() | {"conv2a.weight": torch.zeros(0, 4, 3, 3)}, tmp_path / "nothing.pth"
+    )
+    torch.save(
+        magic_leap_state() | {"convDb.bias": torch.full((256,), torch.nan)}, tmp_path / "nan.pth"
+    )
     quantised = {key: (100 * value).to(torch.int8) for key, value in transformers_state().items()}
     save_file(quantised, tmp_path / "int8.safetensors")
-    (tmp_path / "lfs.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n")
+    (tmp_path / "lfs.safetensors").write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n"
+    )
     (tmp_path / "page.pth").write_text("<!DOCTYPE html><html>Not found</html>")
     torch.save({"a": magic_leap_state(), "b": magic_leap_state()}, tmp_path / "both.pth")
     expected = {
@@ -370,30 +434,63 @@ def with_codebook(**parts: Tensor) -> dict[str, Tensor]:
             {"conv2a.weight": torch.full((4, 4, 3, 3), torch.nan)},
             "144 of the 144 numbers of conv2a.conv.weight are NaN",
         ),
-        ({"conv2a.bias": torch.tensor([0.0, -1e30, 0.0, 0.0])}, "conv2a.conv.bias holds 1e\\+30, expected at most"),
+        (
+            {"conv2a.bias": torch.tensor([0.0, -1e30, 0.0, 0.0])},
+            "conv2a.conv.bias holds 1e\\+30, expected at most",
+        ),
         ({"conv2a.bias": torch.full((4,), torch.inf)}, "conv2a.conv.bias are infinite"),
-        ({"conv2a.bias": torch.full((4,), 1e200, dtype=torch.float64)}, "conv2a.conv.bias are infinite in 32 bits"),
+        (
+            {"conv2a.bias": torch.full((4,), 1e200, dtype=torch.float64)},
+            "conv2a.conv.bias are infinite in 32 bits",
+        ),
         ({"extra.weight": torch.zeros(3)}, "extra.weight is no part of it"),
         ({"extra": torch.zeros(3)}, "extra is no part of it"),
         ({"conv5a.weight": torch.zeros(3, 3, 3, 3)}, "conv5a.conv.weight.* is no part of it"),
         ({"conv1a.conv.weight": torch.zeros(4, 1, 3, 3)}, "conv1a.conv.weight under two names"),
-        ({"module.conv1a.weight": torch.zeros(4, 1, 3, 3)}, "two tensors of the name conv1a.weight"),
+        (
+            {"module.conv1a.weight": torch.zeros(4, 1, 3, 3)},
+            "two tensors of the name conv1a.weight",
+        ),
         ({"two\nlines": torch.zeros(3)}, "two lines is no part of it"),
         ({"conv2a.weight": torch.zeros(4, 4, 3, 3).to_sparse()}, "conv2a.weight is sparse"),
         ({"conv2a.bias": torch.zeros(4, 4).to_sparse_csr()}, "conv2a.bias is sparse"),
-        ({"conv2a.weight": torch.quantize_per_tensor(torch.ones(4, 4, 3, 3), 0.1, 0, torch.qint8)}, "is quantised"),
-        ({"conv2a.weight": torch.empty(1 << 20, 1 << 20, 3, 3, device="meta")}, "on the device `meta`"),
+        (
+            {
+                "conv2a.weight": torch.quantize_per_tensor(
+                    torch.ones(4, 4, 3, 3), 0.1, 0, torch.qint8
+                )
+            },
+            "is quantised",
+        ),
+        (
+            {"conv2a.weight": torch.empty(1 << 20, 1 << 20, 3, 3, device="meta")},
+            "on the device `meta`",
+        ),
         ({"conv2a.weight": torch.zeros(1).expand(1 << 20, 1 << 10, 3, 3)}, "repeats few numbers"),
-        ({"conv2a.weight": torch.zeros(4, 4, 3, 3, dtype=torch.complex64)}, "complex64, expected floating"),
-        ({"conv2a.weight": torch.zeros(4, 4, 3, 3, dtype=torch.int8)}, "int8, expected floating.*quantised"),
+        (
+            {"conv2a.weight": torch.zeros(4, 4, 3, 3, dtype=torch.complex64)},
+            "complex64, expected floating",
+        ),
+        (
+            {"conv2a.weight": torch.zeros(4, 4, 3, 3, dtype=torch.int8)},
+            "int8, expected floating.*quantised",
+        ),
         ({"conv2a.bias": torch.tensor(1.0)}, r"conv2a.conv.bias of the shape \(4,\), found \(\)"),
-        ({"conv1a.weight": torch.zeros(4, 3, 3, 3)}, r"expected .*\(4, 1, 3, 3\), found \(4, 3, 3, 3\)"),
-        ({"conv1a.weight": torch.zeros(4, 1, 5, 5)}, r"expected .*\(4, 1, 3, 3\), found \(4, 1, 5, 5\)"),
+        (
+            {"conv1a.weight": torch.zeros(4, 3, 3, 3)},
+            r"expected .*\(4, 1, 3, 3\), found \(4, 3, 3, 3\)",
+        ),
+        (
+            {"conv1a.weight": torch.zeros(4, 1, 5, 5)},
+            r"expected .*\(4, 1, 3, 3\), found \(4, 1, 5, 5\)",
+        ),
         # A network of this width would take hundreds of gigabytes.
         ({"conv1a.weight": torch.zeros(300_000, 1, 1, 1)}, r"expected .*\(300000, 1, 3, 3\)"),
     ],
 )
-def test_what_is_wrong_with_one_tensor_is_named(tmp_path: Path, change: dict[str, Tensor], text: str) -> None:
+def test_what_is_wrong_with_one_tensor_is_named(
+    tmp_path: Path, change: dict[str, Tensor], text: str
+) -> None:
     torch.save(magic_leap_state() | change, tmp_path / "changed.pth")
     with pytest.raises(WeightsError, match=text) as caught:
         read_checkpoint(tmp_path / "changed.pth")
@@ -402,7 +499,9 @@ def test_what_is_wrong_with_one_tensor_is_named(tmp_path: Path, change: dict[str
 
 def test_variances_below_zero(tmp_path: Path) -> None:
     torch.save(open_state() | {"backbone.0.0.bn.running_var": -torch.ones(4)}, tmp_path / "w.pth")
-    with pytest.raises(WeightsError, match=r"conv1a\.bn\.running_var holds variances below 0, which lead to NaN"):
+    with pytest.raises(
+        WeightsError, match=r"conv1a\.bn\.running_var holds variances below 0, which lead to NaN"
+    ):
         read_checkpoint(tmp_path / "w.pth")
 
 
@@ -411,12 +510,21 @@ def test_variances_below_zero(tmp_path: Path) -> None:
     [
         ({"centres": torch.zeros(4, 32)}, r"found {'centres': \(4, 32\)}"),
         ({"projection": torch.zeros(32, 256)}, "found {'projection'"),
-        ({"centres": torch.zeros(4, 32), "projection": torch.zeros(32, 24)}, r"projection \(d, 256\)"),
-        ({"centres": torch.zeros(4, 32), "projection": torch.zeros(31, 256)}, "expected a codebook"),
+        (
+            {"centres": torch.zeros(4, 32), "projection": torch.zeros(32, 24)},
+            r"projection \(d, 256\)",
+        ),
+        (
+            {"centres": torch.zeros(4, 32), "projection": torch.zeros(31, 256)},
+            "expected a codebook",
+        ),
         ({"centres": torch.zeros(0, 256)}, "expected a codebook"),
         ({"centres": torch.zeros(256)}, "expected a codebook"),
         ({"centres": torch.zeros(4, 256), "other": torch.zeros(1)}, "'other'"),
-        ({"centres": torch.full((4, 256), torch.nan)}, "1024 of the 1024 numbers of codebook.centres are NaN"),
+        (
+            {"centres": torch.full((4, 256), torch.nan)},
+            "1024 of the 1024 numbers of codebook.centres are NaN",
+        ),
         ({"centres": torch.zeros(4, 256, dtype=torch.int8)}, "codebook.centres holds int8"),
     ],
 )
@@ -433,14 +541,19 @@ def test_codebooks_that_do_not_fit(tmp_path: Path, parts: dict[str, Tensor], tex
 @pytest.mark.parametrize("kind", [torch.float32, torch.float16, torch.bfloat16])
 def test_codebooks_of_any_precision(tmp_path: Path, kind: torch.dtype) -> None:
     centres = torch.linspace(0, 1, 128).reshape(4, 32).to(kind)
-    save_file(with_codebook(centres=centres, projection=torch.eye(32, 256).to(kind)), tmp_path / "w.safetensors")
+    save_file(
+        with_codebook(centres=centres, projection=torch.eye(32, 256).to(kind)),
+        tmp_path / "w.safetensors",
+    )
     codebook = read_codebook(tmp_path / "w.safetensors")
     assert codebook is not None and codebook.descriptor_dim == 256
     np.testing.assert_array_equal(codebook.centres, centres.float().numpy(), strict=True)
 
 
 def test_double_precision_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    torch.save({key: value.double() for key, value in magic_leap_state().items()}, tmp_path / "exact.pth")
+    torch.save(
+        {key: value.double() for key, value in magic_leap_state().items()}, tmp_path / "exact.pth"
+    )
     expected = read_checkpoint(tmp_path / "exact.pth")
     assert caplog.messages == []
     state = {key: value.double() * (1 + 2.0**-50) for key, value in magic_leap_state().items()}
@@ -449,12 +562,19 @@ def test_double_precision_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     assert "numbers were rounded to 32 bits" in caplog.text
 
 
-def test_entries_beside_tensors_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_entries_beside_tensors_are_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     torch.save(magic_leap_state(), tmp_path / "plain.pth")
     others = {"epoch": 3, "optimizer": {"state": {0: torch.zeros(2)}}, "name": "a run"}
-    for number, content in enumerate((magic_leap_state() | others, {"model": {"state_dict": magic_leap_state()}})):
+    for number, content in enumerate(
+        (magic_leap_state() | others, {"model": {"state_dict": magic_leap_state()}})
+    ):
         torch.save(content, tmp_path / f"{number}.pth")
-        assert read_checkpoint(tmp_path / f"{number}.pth").digest == read_checkpoint(tmp_path / "plain.pth").digest
+        assert (
+            read_checkpoint(tmp_path / f"{number}.pth").digest
+            == read_checkpoint(tmp_path / "plain.pth").digest
+        )
     assert "left out 3 entries that are no tensors" in caplog.text
 
 
@@ -483,13 +603,19 @@ def test_files_of_another_kind_are_named(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
-def test_weights_so_large_that_maps_are_not_finite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_so_large_that_maps_are_not_finite(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Else every image would have no points, without a word."""
     monkeypatch.setenv("SPSLAM_CACHE", str(tmp_path / "cache"))
-    torch.save({key: value * 1e7 for key, value in magic_leap_state().items()}, tmp_path / "large.pth")
+    torch.save(
+        {key: value * 1e7 for key, value in magic_leap_state().items()}, tmp_path / "large.pth"
+    )
     image = np.random.default_rng(0).integers(0, 255, (32, 48), dtype=np.uint8)
     config = FeatureConfig(weights=str(tmp_path / "large.pth"), engine="torch")
-    with pytest.raises(WeightsError, match=r"large.pth: \d+ of the \d+ numbers in the network's map of .* are NaN"):
+    with pytest.raises(
+        WeightsError, match=r"large.pth: \d+ of the \d+ numbers in the network's map of .* are NaN"
+    ):
         create_extractor(config).extract(image)
     with pytest.raises(WeightsError, match="are NaN or infinite"):
         create_extractor(config.model_copy(update={"engine": "auto"})).extract(image)
@@ -515,7 +641,11 @@ def test_our_own_files_are_verified(tmp_path: Path) -> None:
             assert "\n" not in str(error)
             found += 1
             continue
-        assert (again.digest, again.sampling, again.max_distance) == (digest, network.sampling, network.max_distance)
+        assert (again.digest, again.sampling, again.max_distance) == (
+            digest,
+            network.sampling,
+            network.max_distance,
+        )
         assert places is not None and np.array_equal(places.centres, codebook.centres)
     assert found > 380
     path.write_bytes(good)

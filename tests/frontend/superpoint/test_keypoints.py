@@ -20,13 +20,24 @@ def greedy(heat: NDArray[np.float32], threshold: float, radius: int) -> list[tup
     for row, column in zip(rows[order], columns[order], strict=True):
         if free[row, column]:
             kept.append((int(row), int(column)))
-            free[max(row - radius, 0) : row + radius + 1, max(column - radius, 0) : column + radius + 1] = False
+            free[
+                max(row - radius, 0) : row + radius + 1,
+                max(column - radius, 0) : column + radius + 1,
+            ] = False
     return kept
 
 
-@given(st.integers(0, 2**32 - 1), st.integers(0, 5), st.integers(1, 30), st.integers(1, 30), st.booleans())
+@given(
+    st.integers(0, 2**32 - 1),
+    st.integers(0, 5),
+    st.integers(1, 30),
+    st.integers(1, 30),
+    st.booleans(),
+)
 @settings(deadline=None, max_examples=80)
-def test_suppression_is_the_greedy_one(seed: int, radius: int, height: int, width: int, ties: bool) -> None:
+def test_suppression_is_the_greedy_one(
+    seed: int, radius: int, height: int, width: int, ties: bool
+) -> None:
     rng = np.random.default_rng(seed)
     heat = rng.random((height, width)).astype(np.float32)
     heat = np.round(heat * 4) / np.float32(4) if ties else heat
@@ -74,7 +85,9 @@ def test_nothing_above_the_threshold() -> None:
     assert refine_on_heat(np.zeros((9, 9), np.float32), rows, columns).shape == (0, 2)
 
 
-@given(st.integers(0, 2**32 - 1), st.integers(0, 300), st.integers(1, 120), st.sampled_from([0, 8, 32]))
+@given(
+    st.integers(0, 2**32 - 1), st.integers(0, 300), st.integers(1, 120), st.sampled_from([0, 8, 32])
+)
 @settings(deadline=None, max_examples=60)
 def test_spread_keeps_the_best_of_each_cell(seed: int, total: int, count: int, cell: int) -> None:
     rng = np.random.default_rng(seed)

@@ -20,7 +20,16 @@ FORMATS = (True, False)
 
 def tensors() -> dict[str, Tensor]:
     numbers = torch.arange(24.0).reshape(2, 3, 4) / 7
-    kinds = (torch.float64, torch.float16, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
+    kinds = (
+        torch.float64,
+        torch.float16,
+        torch.int64,
+        torch.int32,
+        torch.int16,
+        torch.int8,
+        torch.uint8,
+        torch.bool,
+    )
     found = {str(kind): numbers.to(kind) for kind in (*kinds, torch.complex64, torch.complex128)}
     return found | {
         "whole": numbers,
@@ -52,12 +61,20 @@ def test_floats_that_numpy_lacks(tmp_path: Path, kind: torch.dtype, archive: boo
     saved = torch.linspace(-300, 300, 77).to(kind)
     torch.save({"a": saved}, tmp_path / "a.pth", _use_new_zipfile_serialization=archive)
     file = PickledFile(tmp_path / "a.pth")
-    np.testing.assert_array_equal(file.array(file.content["a"], "a"), saved.float().numpy(), strict=True)
+    np.testing.assert_array_equal(
+        file.array(file.content["a"], "a"), saved.float().numpy(), strict=True
+    )
 
 
 @pytest.mark.parametrize("archive", FORMATS)
 def test_plain_values_beside_tensors(tmp_path: Path, archive: bool) -> None:
-    saved = {"epoch": 3, 5: [1.5, None, (True, "text")], "set": {1}, "k": {"deep": torch.zeros(2)}, "path": Path("x")}
+    saved = {
+        "epoch": 3,
+        5: [1.5, None, (True, "text")],
+        "set": {1},
+        "k": {"deep": torch.zeros(2)},
+        "path": Path("x"),
+    }
     torch.save(saved, tmp_path / "a.pth", _use_new_zipfile_serialization=archive)
     content = PickledFile(tmp_path / "a.pth").content
     assert (content["epoch"], content[5]) == (3, [1.5, None, (True, "text")])
@@ -67,7 +84,10 @@ def test_plain_values_beside_tensors(tmp_path: Path, archive: bool) -> None:
 
 def test_names_that_python_2_wrote(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.pth", "w") as archive:
-        archive.writestr("archive/data.pkl", pickle.PROTO + b"\x02}(U\x04nameK\x01U\x02\xc3\xa4K\x02U\x01\xffK\x03u.")
+        archive.writestr(
+            "archive/data.pkl",
+            pickle.PROTO + b"\x02}(U\x04nameK\x01U\x02\xc3\xa4K\x02U\x01\xffK\x03u.",
+        )
     assert PickledFile(tmp_path / "a.pth").content == {"name": 1, "ä": 2, "\ufffd": 3}
 
 
@@ -113,7 +133,9 @@ def test_numbers_that_are_not_there(tmp_path: Path) -> None:
         torch.save({"a": torch.arange(6.0)}, path)
         rewritten(path, **{"0": data})
         file = PickledFile(path)
-        with pytest.raises(WeightsError, match=r"damaged: a: expected 6 numbers of 4 bytes, found \d+ bytes"):
+        with pytest.raises(
+            WeightsError, match=r"damaged: a: expected 6 numbers of 4 bytes, found \d+ bytes"
+        ):
             file.array(file.content["a"], "a")
         with pytest.raises(WeightsError, match="damaged"):
             file.check()

@@ -94,13 +94,22 @@ def test_sampling_equals_grid_sample(interpolation: str, align_corners: bool) ->
     rng = np.random.default_rng(0)
     dense = rng.normal(size=(6, 9, 16)).astype(np.float32)
     size = np.array([72, 48])
-    keypoints = np.concatenate([rng.uniform(0, size - 1, (50, 2)), [[0, 0], [71, 47], [3.5, 3.5]]]).astype(np.float32)
+    keypoints = np.concatenate(
+        [rng.uniform(0, size - 1, (50, 2)), [[0, 0], [71, 47], [3.5, 3.5]]]
+    ).astype(np.float32)
     found = sample_descriptors(dense, keypoints, Sampling(interpolation, align_corners))
 
-    grid = 2 * (keypoints - 3.5) / (size - 4.5) - 1 if align_corners else 2 * (keypoints + 0.5) / size - 1
+    grid = (
+        2 * (keypoints - 3.5) / (size - 4.5) - 1
+        if align_corners
+        else 2 * (keypoints + 0.5) / size - 1
+    )
     unit = functional.normalize(torch.from_numpy(dense).permute(2, 0, 1)[None], dim=1)
     sampled = functional.grid_sample(
-        unit, torch.from_numpy(grid).float()[None, None], mode=interpolation, align_corners=align_corners
+        unit,
+        torch.from_numpy(grid).float()[None, None],
+        mode=interpolation,
+        align_corners=align_corners,
     )
     expected = functional.normalize(sampled[0, :, 0], dim=0).T.numpy()
     np.testing.assert_allclose(found, expected, atol=2e-5)
@@ -109,9 +118,13 @@ def test_sampling_equals_grid_sample(interpolation: str, align_corners: bool) ->
 
 def test_sampling_at_a_cell_centre_is_the_cell() -> None:
     dense = np.random.default_rng(1).normal(size=(4, 5, 8)).astype(np.float32)
-    found = sample_descriptors(dense, np.array([[8 * 3 + 3.5, 8 * 2 + 3.5]], np.float32), Sampling("bicubic"))
+    found = sample_descriptors(
+        dense, np.array([[8 * 3 + 3.5, 8 * 2 + 3.5]], np.float32), Sampling("bicubic")
+    )
     np.testing.assert_allclose(found[0], dense[2, 3] / np.linalg.norm(dense[2, 3]), atol=1e-6)
 
 
 def test_sampling_nothing() -> None:
-    assert sample_descriptors(np.ones((2, 2, 8), np.float32), np.zeros((0, 2), np.float32), Sampling()).shape == (0, 8)
+    assert sample_descriptors(
+        np.ones((2, 2, 8), np.float32), np.zeros((0, 2), np.float32), Sampling()
+    ).shape == (0, 8)

@@ -48,8 +48,15 @@ def full_card(network: SuperPoint) -> Card:
         "superpoint-test",
         date(2024, 5, 6),
         training_data={"street": 120, "indoor": 80},
-        stages=[StageRecord(stage="shapes", config="0a1b", steps=100, images=3200, minutes=1.5, init=None)],
-        metrics={"photos": {"repeatability": 0.61234, "pairs": 70}, "homography": {"graf": {"mle_px": 1.1}}},
+        stages=[
+            StageRecord(
+                stage="shapes", config="0a1b", steps=100, images=3200, minutes=1.5, init=None
+            )
+        ],
+        metrics={
+            "photos": {"repeatability": 0.61234, "pairs": 70},
+            "homography": {"graf": {"mle_px": 1.1}},
+        },
         commands=["spslam train shapes --config lite", "spslam train joint | tee log"],
         notes="Größe ≤ 6 MB",
     )
@@ -57,13 +64,18 @@ def full_card(network: SuperPoint) -> Card:
 
 def codebook() -> Codebook:
     rng = np.random.default_rng(0)
-    return Codebook(rng.normal(size=(3, 8)).astype(np.float32), rng.normal(size=(8, 24)).astype(np.float32))
+    return Codebook(
+        rng.normal(size=(3, 8)).astype(np.float32), rng.normal(size=(8, 24)).astype(np.float32)
+    )
 
 
 @pytest.mark.parametrize("strided", [0, 1, 3])
 def test_folding_changes_no_output(strided: int) -> None:
     network = trained_network(
-        strided=strided, skips=strided > 0, depths=(1, 2, 3, 2), detector_width=12 if strided == 1 else None
+        strided=strided,
+        skips=strided > 0,
+        depths=(1, 2, 3, 2),
+        detector_width=12 if strided == 1 else None,
     ).eval()
     image = torch.rand(2, 1, 40, 48)
     folded = fold_batch_norm(network)
@@ -100,15 +112,24 @@ def test_batch_norm_after_the_relu_is_refused() -> None:
 
 @pytest.mark.parametrize("sampling", [Sampling(), Sampling("bilinear", True)])
 @pytest.mark.parametrize("strided", [0, 1, 2, 3])
-def test_a_file_gives_back_network_card_and_codebook(tmp_path: Path, strided: int, sampling: Sampling) -> None:
+def test_a_file_gives_back_network_card_and_codebook(
+    tmp_path: Path, strided: int, sampling: Sampling
+) -> None:
     path = tmp_path / "net.safetensors"
     skips, detector_width = strided > 0, 12 if strided == 1 else WIDTHS[-1]
-    network = trained_network(strided=strided, skips=skips, sampling=sampling, detector_width=detector_width)
+    network = trained_network(
+        strided=strided, skips=skips, sampling=sampling, detector_width=detector_width
+    )
     network = network.to(memory_format=torch.channels_last)
     card, book = full_card(network), codebook()
     export_weights(network, path, card, book)
     loaded = load_superpoint(path)
-    assert (loaded.sampling, loaded.strided, loaded.skips, loaded.widths) == (sampling, strided, skips, WIDTHS)
+    assert (loaded.sampling, loaded.strided, loaded.skips, loaded.widths) == (
+        sampling,
+        strided,
+        skips,
+        WIDTHS,
+    )
     assert loaded.detector_width == detector_width
     image = torch.rand(1, 1, 32, 40)
     with torch.no_grad():
@@ -199,14 +220,21 @@ def test_card_of_built_in_weights(name: str) -> None:
 
 def test_files_without_a_card(tmp_path: Path) -> None:
     save_file({"conv1a.weight": torch.zeros(1)}, tmp_path / "bare.safetensors")
-    save_file({"fc": torch.zeros(1)}, tmp_path / "foreign.safetensors", {"format": "pt", "name": "other"})
+    save_file(
+        {"fc": torch.zeros(1)}, tmp_path / "foreign.safetensors", {"format": "pt", "name": "other"}
+    )
     torch.save({}, tmp_path / "old.pth")
     for name in ("bare.safetensors", "foreign.safetensors", "old.pth"):
         assert read_card(tmp_path / name) is None
 
 
 def test_damaged_files_are_refused_in_one_line(tmp_path: Path) -> None:
-    good = {"format": "superpoint", "widths": "[4, 4, 8, 8, 16]", "descriptor_dim": "24", "descriptor_sampling": "x"}
+    good = {
+        "format": "superpoint",
+        "widths": "[4, 4, 8, 8, 16]",
+        "descriptor_dim": "24",
+        "descriptor_sampling": "x",
+    }
     tensors = {"conv1a.weight": torch.zeros(1)}
     save_file(tensors, tmp_path / "json.safetensors", good | {"stages": "[{"})
     save_file(tensors, tmp_path / "field.safetensors", good | {"widths": "[4, 4]"})
@@ -234,7 +262,11 @@ def test_what_does_not_fit_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="widths"):
         export_weights(network, path, card.model_copy(update={"widths": (8, 8, 8, 8, 8)}))
     with pytest.raises(WeightsError, match="descriptor_sampling"):
-        export_weights(network, path, card.model_copy(update={"descriptor_sampling": "bilinear, align_corners=True"}))
+        export_weights(
+            network,
+            path,
+            card.model_copy(update={"descriptor_sampling": "bilinear, align_corners=True"}),
+        )
     with pytest.raises(WeightsError, match="descriptors of 24"):
         export_weights(network, path, card, Codebook(np.eye(3, dtype=np.float32)))
     network.conv3a.conv.weight.data[0] = torch.nan

@@ -51,7 +51,9 @@ def small() -> Iterator[None]:
         patch.setattr(torch_engine, "usable_cores", lambda: 1)
         patch.setattr(evaluate, "PHOTO_SIZE", CONFIG.labels.size)
         for user in (validation, adapt_report):
-            patch.setattr(user, "photo_pairs", partial(homography_sets.photo_pairs, size=CONFIG.labels.size))
+            patch.setattr(
+                user, "photo_pairs", partial(homography_sets.photo_pairs, size=CONFIG.labels.size)
+            )
         # A few steps of a tiny network improve nothing; the last weights are to be the best all the same.
         measure, later = validation.PairValidation.__call__, itertools.count()
         patch.setattr(
@@ -83,7 +85,9 @@ def sequence(count: int = 24, seed: int = 0) -> Images:
     """A camera that moves over a wide picture; its frames are numbered."""
     noise = np.random.default_rng(seed).integers(0, 256, (96, 96 + 8 * count)).astype(np.uint8)
     wide = cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 2), None, 0, 255, cv2.NORM_MINMAX)
-    return [(f"{i:06d}.png", np.ascontiguousarray(wide[:, 8 * i : 8 * i + 96])) for i in range(count)]
+    return [
+        (f"{i:06d}.png", np.ascontiguousarray(wide[:, 8 * i : 8 * i + 96])) for i in range(count)
+    ]
 
 
 class Stop:
@@ -108,7 +112,11 @@ class Stop:
 
 
 def run(
-    out: Path, start: Path, images: Images | None = None, stop: Stop | None = None, **settings: object
+    out: Path,
+    start: Path,
+    images: Images | None = None,
+    stop: Stop | None = None,
+    **settings: object,
 ) -> Adaptation:
     stop = stop or Stop()
     config = CONFIG.model_copy(update=settings)
@@ -142,7 +150,9 @@ def test_from_images_to_weights_card_and_report(whole: Adaptation, start: Path) 
     card = read_card(whole.weights)
     assert card is not None
     assert card.training_data == {"shapes": 7, "road": len(written(folder_of(whole)))}
-    assert [(record.stage, record.steps, record.init) for record in card.stages] == [("adapt", STEPS, start.name)]
+    assert [(record.stage, record.steps, record.init) for record in card.stages] == [
+        ("adapt", STEPS, start.name)
+    ]
     assert card.metrics == {"before": whole.before, "after": whole.after}
     assert card.commands == ("spslam adapt frames",) and card.created == date(2024, 5, 6)
     assert whole.weights.with_suffix(".md").is_file()
@@ -152,8 +162,14 @@ def test_from_images_to_weights_card_and_report(whole: Adaptation, start: Path) 
 def test_report_shows_figures_samples_and_curves(whole: Adaptation) -> None:
     page = whole.report.read_text("utf-8")
     held_out = len(find_photos(folder_of(whole) / "images" / "held-out"))
-    assert page.count('src="data:image/jpeg') == 2 * min(held_out, 4) and page.count('src="data:image/png') == 1
-    assert "spslam adapt frames" in page and whole.summary.split(":")[1].split(";")[0].split("-")[0] in page
+    assert (
+        page.count('src="data:image/jpeg') == 2 * min(held_out, 4)
+        and page.count('src="data:image/png') == 1
+    )
+    assert (
+        "spslam adapt frames" in page
+        and whole.summary.split(":")[1].split(";")[0].split("-")[0] in page
+    )
     for figures in (whole.before, whole.after):
         assert f"{figures['repeatability']:.3f}" in page
 
@@ -161,16 +177,21 @@ def test_report_shows_figures_samples_and_curves(whole: Adaptation) -> None:
 def test_what_is_held_out_is_neither_trained_nor_validated_with(whole: Adaptation) -> None:
     folder = folder_of(whole) / "images"
     train, validation, held_out = (
-        {int(path.name[:6]) for path in find_photos(folder / part)} for part in ("train", "validation", "held-out")
+        {int(path.name[:6]) for path in find_photos(folder / part)}
+        for part in ("train", "validation", "held-out")
     )
     assert min(abs(one - other) for one in held_out for other in train | validation) > 1
     assert {int(name[:6]) for name in written(folder_of(whole))} == train
 
 
-def test_stopped_while_training_goes_on_to_the_same_weights(tmp_path: Path, start: Path, whole: Adaptation) -> None:
+def test_stopped_while_training_goes_on_to_the_same_weights(
+    tmp_path: Path, start: Path, whole: Adaptation
+) -> None:
     out = tmp_path / "new" / "road.safetensors"
     first = run(out, start, stop=Stop(steps=2))
-    assert not first.finished and not out.exists() and not first.report.exists() and first.before == {}
+    assert (
+        not first.finished and not out.exists() and not first.report.exists() and first.before == {}
+    )
     labels = written(tmp_path)
     assert len(labels) > 8
     second = run(out, start)
@@ -210,7 +231,9 @@ def fewer_frames() -> Images:
 
 
 @pytest.mark.parametrize("images", [other_frames, fewer_frames])
-def test_other_images_are_refused(tmp_path: Path, start: Path, images: Callable[[], Images]) -> None:
+def test_other_images_are_refused(
+    tmp_path: Path, start: Path, images: Callable[[], Images]
+) -> None:
     """Also where all names are the same."""
     out = tmp_path / "x.safetensors"
     run(out, start, stop=Stop(labels=1))
@@ -227,14 +250,18 @@ def test_other_settings_are_refused(tmp_path: Path, start: Path) -> None:
         run(out, start, optimizer=CONFIG.optimizer.model_copy(update={"learning_rate": 0.5}))
 
 
-def test_too_few_images_are_refused_and_leave_nothing_in_the_way(tmp_path: Path, start: Path) -> None:
+def test_too_few_images_are_refused_and_leave_nothing_in_the_way(
+    tmp_path: Path, start: Path
+) -> None:
     out = tmp_path / "x.safetensors"
     with pytest.raises(DatasetError, match=r"at least 20 images .*found 19"):
         run(out, start, sequence(19))
     assert run(out, start, stop=Stop(labels=1)).finished is False
 
 
-def test_few_images_are_warned_of(tmp_path: Path, start: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_few_images_are_warned_of(
+    tmp_path: Path, start: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     run(tmp_path / "x.safetensors", start, stop=Stop(labels=1))
     assert "images to train with are few" in caplog.text
 
@@ -260,17 +287,28 @@ def test_impossible_outputs_are_refused_before_any_work(tmp_path: Path, start: P
 @pytest.mark.slow
 def test_minutes_are_shared_between_labels_and_training(tmp_path: Path, start: Path) -> None:
     out = tmp_path / "x.safetensors"
-    config = CONFIG.model_copy(update={"optimizer": CONFIG.optimizer.model_copy(update={"steps": 1000000})})
+    config = CONFIG.model_copy(
+        update={"optimizer": CONFIG.optimizer.model_copy(update={"steps": 1000000})}
+    )
     result = adapt(iter(sequence()), out, config, weights=start, minutes=0.02)
     card = read_card(out)
     assert result.finished and card is not None and 0 < card.stages[-1].steps < 1000
     written_config = load_training_config(tmp_path / "x-adaptation" / "joint" / "config.yaml")
-    assert written_config.schedule.minutes is not None and 0.006 <= written_config.schedule.minutes < 0.02
+    assert (
+        written_config.schedule.minutes is not None
+        and 0.006 <= written_config.schedule.minutes < 0.02
+    )
 
 
 @pytest.mark.parametrize(
     ("images", "seconds", "expected"),
-    [(100, 1e6, (100, 80)), (100, 200, (100, 20)), (100, 50, (62, 8)), (100, 1, (8, 8)), (5, 0.1, (5, 8))],
+    [
+        (100, 1e6, (100, 80)),
+        (100, 200, (100, 20)),
+        (100, 50, (62, 8)),
+        (100, 1, (8, 8)),
+        (5, 0.1, (5, 8)),
+    ],
 )
 def test_label_plan(images: int, seconds: float, expected: tuple[int, int]) -> None:
     plan = plan_labels(0.1, images, 80, seconds)
@@ -300,14 +338,20 @@ def test_stretches(count: int, share: float) -> None:
         assert neighbours not in text
     assert len(validation) == len(held_out) >= 3
     assert len(train) >= 0.3 * count
-    assert abs(len(validation) + len(held_out) - max(min(share, 0.4) * count, 6)) <= 0.05 * count + 2
+    assert (
+        abs(len(validation) + len(held_out) - max(min(share, 0.4) * count, 6)) <= 0.05 * count + 2
+    )
 
 
 def test_most_images_are_spread_evenly(tmp_path: Path) -> None:
     images = (((f"v/{i}.jpg", np.full((40, 60), i % 256, np.uint8))) for i in range(1000))
     found = gather_images(images, tmp_path / "images", (32, 32), 60, 0.1)
     assert found.given == 1000
-    files = sorted(path for part in ("train", "validation", "held-out") for path in find_photos(found.folder / part))
+    files = sorted(
+        path
+        for part in ("train", "validation", "held-out")
+        for path in find_photos(found.folder / part)
+    )
     numbers = np.sort([int(path.name[:6]) for path in files])
     assert len(files) <= 60 and numbers[0] < 40 and numbers[-1] > 960
     assert np.diff(numbers).max() <= 1000 / 60 * 4
@@ -327,9 +371,16 @@ def test_foreign_folders_are_left_alone(tmp_path: Path) -> None:
 
 
 def test_reads_curves_of_a_log(tmp_path: Path) -> None:
-    lines = [{"step": 1, "total": 3.0}, {"step": 2, "validation": {"metric": 0.5}}, {"step": 3, "total": 2.0}]
+    lines = [
+        {"step": 1, "total": 3.0},
+        {"step": 2, "validation": {"metric": 0.5}},
+        {"step": 3, "total": 2.0},
+    ]
     (tmp_path / "log.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
-    assert read_log(tmp_path / "log.jsonl") == ({"step": [1, 3], "total": [3, 2]}, {"step": [2], "metric": [0.5]})
+    assert read_log(tmp_path / "log.jsonl") == (
+        {"step": [1, 3], "total": [3, 2]},
+        {"step": [2], "metric": [0.5]},
+    )
     assert read_log(tmp_path / "none.jsonl") == ({}, {})
 
 

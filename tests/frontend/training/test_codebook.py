@@ -43,10 +43,19 @@ class GradientExtractor(Extractor):
     def extract(self, image: NDArray[np.uint8]) -> Features:
         self.images += 1
         height, width = image.shape
-        blocks = image.reshape(height // 4, 4, width // 4, 4).swapaxes(1, 2).reshape(-1, 16).astype(np.float64)
+        blocks = (
+            image.reshape(height // 4, 4, width // 4, 4)
+            .swapaxes(1, 2)
+            .reshape(-1, 16)
+            .astype(np.float64)
+        )
         blocks = blocks[np.ptp(blocks, axis=1) > 0]
         count = len(blocks)
-        values = unit(blocks - blocks.mean(axis=1, keepdims=True)) if count else np.zeros((0, 16), np.float32)
+        values = (
+            unit(blocks - blocks.mean(axis=1, keepdims=True))
+            if count
+            else np.zeros((0, 16), np.float32)
+        )
         return Features(np.zeros((count, 2), np.float32), np.ones(count, np.float32), values)
 
 
@@ -61,7 +70,10 @@ class BinaryExtractor(GradientExtractor):
 
 def noise_images(count: int) -> list[NDArray[np.uint8]]:
     rng = np.random.default_rng(7)
-    return [cv2.GaussianBlur(rng.integers(0, 256, (32, 48), np.uint8), (0, 0), 1.0) for _ in range(count)]
+    return [
+        cv2.GaussianBlur(rng.integers(0, 256, (32, 48), np.uint8), (0, 0), 1.0)
+        for _ in range(count)
+    ]
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -70,7 +82,9 @@ def test_finds_clusters_of_unequal_size(seed: int) -> None:
     codebook = learn_codebook(descriptors, 6, seed=seed)
     assert codebook.centres.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(codebook.centres, axis=1), 1.0, atol=1e-6)
-    expected = unit(np.stack([descriptors[labels == axis].sum(axis=0) for axis in range(6)]).astype(np.float64))
+    expected = unit(
+        np.stack([descriptors[labels == axis].sum(axis=0) for axis in range(6)]).astype(np.float64)
+    )
     order = np.argmax(expected @ codebook.centres.T, axis=1)
     assert sorted(order) == list(range(6))
     np.testing.assert_allclose(codebook.centres[order], expected, atol=1e-5)
@@ -87,7 +101,11 @@ def test_iterations_bring_descriptors_closer_to_their_centres() -> None:
     descriptors = unit(np.random.default_rng(0).normal(size=(2000, 16)))
 
     def similarity(iterations: int) -> float:
-        return float((descriptors @ learn_codebook(descriptors, 8, iterations=iterations).centres.T).max(axis=1).mean())
+        return float(
+            (descriptors @ learn_codebook(descriptors, 8, iterations=iterations).centres.T)
+            .max(axis=1)
+            .mean()
+        )
 
     assert similarity(0) < similarity(1) < similarity(20)
 
@@ -146,15 +164,21 @@ def test_learns_from_images_in_one_pass(kind: type[GradientExtractor]) -> None:
     assert extractor.images == 6
     assert codebook.centres.shape == (4, 6)
     assert codebook.descriptor_dim == 16
-    everything = np.concatenate([unit_descriptors(kind().extract(image).descriptors) for image in images])
+    everything = np.concatenate(
+        [unit_descriptors(kind().extract(image).descriptors) for image in images]
+    )
     np.testing.assert_array_equal(codebook.centres, learn_codebook(everything, 4, 6).centres)
 
 
 def test_takes_some_descriptors_of_each_image() -> None:
     # As many as clusters: each centre is one descriptor.
     images = noise_images(3)
-    centres = learn_codebook_from_images(GradientExtractor(), images, 12, dimensions=0, per_image=4).centres
-    similarity = [(centres @ GradientExtractor().extract(image).descriptors.T).max(axis=1) for image in images]
+    centres = learn_codebook_from_images(
+        GradientExtractor(), images, 12, dimensions=0, per_image=4
+    ).centres
+    similarity = [
+        (centres @ GradientExtractor().extract(image).descriptors.T).max(axis=1) for image in images
+    ]
     np.testing.assert_array_equal(np.sum(np.array(similarity) > 0.9999, axis=1), [4, 4, 4])
     with pytest.raises(WeightsError, match="found 12"):
         learn_codebook_from_images(GradientExtractor(), images, 13, per_image=4)
@@ -198,7 +222,10 @@ def test_files_without_a_codebook(tmp_path: Path) -> None:
 def test_damaged_files_are_refused_in_one_line(tmp_path: Path) -> None:
     broken = {
         "flat": {"centres": np.zeros(6, np.float32)},
-        "other": {"centres": np.zeros((2, 3), np.float32), "projection": np.zeros((4, 5), np.float32)},
+        "other": {
+            "centres": np.zeros((2, 3), np.float32),
+            "projection": np.zeros((4, 5), np.float32),
+        },
         "headless": {"projection": np.zeros((3, 5), np.float32)},
     }
     for name, parts in broken.items():

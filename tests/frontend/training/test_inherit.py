@@ -18,7 +18,12 @@ NARROW = (4, 8, 8, 6, 10)
 
 
 def config(**changes: object) -> NetworkConfig:
-    values = {"widths": NARROW, "detector_width": 5, "descriptor_dim": 24, "batch_norm": False} | changes
+    values = {
+        "widths": NARROW,
+        "detector_width": 5,
+        "descriptor_dim": 24,
+        "batch_norm": False,
+    } | changes
     return NetworkConfig.model_validate(values)
 
 
@@ -61,7 +66,11 @@ def test_descriptors_are_read_as_the_teachers() -> None:
     teacher = large_network().alike(sampling=Sampling("bilinear", align_corners=True))
     teacher.max_distance = 0.6
     student = heir(teacher, config())
-    assert (student.sampling, student.max_distance, student.batch_norm) == (teacher.sampling, 0.6, "none")
+    assert (student.sampling, student.max_distance, student.batch_norm) == (
+        teacher.sampling,
+        0.6,
+        "none",
+    )
     assert (student.widths, student.detector_width, student.descriptor_dim) == (NARROW, 5, 24)
 
 
@@ -72,7 +81,17 @@ def test_each_block_learns_what_the_teachers_does() -> None:
         views, lambda step, losses: history.append(losses)
     )
     assert len(history) == 60
-    blocks = {"stage1", "stage2", "stage3", "stage4", "skip1", "skip2", "skip3", "logits", "descriptors"}
+    blocks = {
+        "stage1",
+        "stage2",
+        "stage3",
+        "stage4",
+        "skip1",
+        "skip2",
+        "skip3",
+        "logits",
+        "descriptors",
+    }
     assert set(history[0]) == blocks
     for block in blocks:
         assert history[-1][block] < max(0.95 * history[0][block], 1e-3), block
@@ -88,7 +107,12 @@ def test_a_block_is_not_spoilt_by_the_one_before() -> None:
     Inheritance(teacher, same, steps=1).student(views, lambda step, found: losses.append(found))
     # Only the first stage has other kernels, and it is random in part; the others do what the teacher's do.
     assert losses[0]["stage1"] > 1e-3
-    assert max(losses[0][block] for block in ("stage2", "stage3", "stage4", "skip2", "skip3", "logits")) < 1e-9
+    assert (
+        max(
+            losses[0][block] for block in ("stage2", "stage3", "stage4", "skip2", "skip3", "logits")
+        )
+        < 1e-9
+    )
     assert losses[0]["descriptors"] < 1e-6
 
 
@@ -126,5 +150,7 @@ def test_shorter_descriptors_keep_their_cosines() -> None:
         ({"skips": False}, False),
     ],
 )
-def test_only_the_same_network_with_fewer_channels_can_inherit(changes: dict[str, object], possible: bool) -> None:
+def test_only_the_same_network_with_fewer_channels_can_inherit(
+    changes: dict[str, object], possible: bool
+) -> None:
     assert can_inherit(large_network(), config(**changes)) == possible

@@ -47,7 +47,9 @@ def test_labels_in_half_precision_are_those_in_single_precision() -> None:
     found = []
     for wanted in ("fp32", "bf16"):
         settings = LabelConfig(homographies=8, batch=4, precision=wanted)
-        found.append(find_labels(adapt(network, image, settings, torch.Generator().manual_seed(0)), settings))
+        found.append(
+            find_labels(adapt(network, image, settings, torch.Generator().manual_seed(0)), settings)
+        )
     single, half = found
     assert abs(len(single.scores) - len(half.scores)) <= 0.1 * len(single.scores)
     strongest = single.keypoints[:10]

@@ -34,7 +34,11 @@ def test_the_recipe_of_the_default_network_ends_with_it() -> None:
     name, last = list(steps.items())[-1]
     assert (name, last.name, last.init) == ("lite", "superpoint_lite", "distilled")
     config = last.training_config()
-    assert (config.data.size, config.loss.consistency_weight, config.schedule.minutes) == ((160, 208), 3.0, 21)
+    assert (config.data.size, config.loss.consistency_weight, config.schedule.minutes) == (
+        (160, 208),
+        3.0,
+        21,
+    )
     # Of the built-in configuration that it changes.
     assert config.loss.descriptor_weight == 1.5
     assert next(iter(steps)) == "magic"
@@ -49,7 +53,9 @@ def test_mistakes_are_one_line(tmp_path: Path) -> None:
         load_recipe(written(tmp_path, a=joint | {"start": "b"}))
     with pytest.raises(ConfigError, match="no config named 'nothing'"):
         load_recipe("nothing")
-    wrong = load_recipe(written(tmp_path, a=joint | {"settings": {"loss": {"weight": 1}}})).steps["a"]
+    wrong = load_recipe(written(tmp_path, a=joint | {"settings": {"loss": {"weight": 1}}})).steps[
+        "a"
+    ]
     with pytest.raises(ConfigError, match=r"unknown key loss\.weight"):
         wrong.training_config()
 

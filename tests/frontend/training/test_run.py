@@ -80,7 +80,9 @@ def test_shapes_give_weights_with_their_card(magic: Path) -> None:
     card = read_card(magic / "weights.safetensors")
     assert card is not None
     assert card.training_data == {"shapes": 18}
-    assert [(stage.stage, stage.steps, stage.images) for stage in card.stages] == [("shapes", 3, 12)]
+    assert [(stage.stage, stage.steps, stage.images) for stage in card.stages] == [
+        ("shapes", 3, 12)
+    ]
     assert {"config.yaml", BEST, LOG} <= {path.name for path in magic.iterdir()}
 
 
@@ -131,7 +133,9 @@ def test_a_small_network_learns_from_a_large_one(photos: Path, magic: Path, tmp_
     teacher = magic / "weights.safetensors"
     smaller = ["network.widths=[2,2,4,4,8]", "network.descriptor_dim=8"]
     weights, _ = run_stage(
-        "distil", settings("distil", *smaller), StageInputs(tmp_path, photos, teacher=teacher, name="small")
+        "distil",
+        settings("distil", *smaller),
+        StageInputs(tmp_path, photos, teacher=teacher, name="small"),
     )
     student = load_superpoint(weights)
     assert (student.widths, student.descriptor_dim) == ((2, 2, 4, 4, 8), 8)
@@ -142,15 +146,23 @@ def test_a_small_network_learns_from_a_large_one(photos: Path, magic: Path, tmp_
 NARROWER = ["network.widths=[2,4,4,8,12]", "network.detector_width=9", "network.descriptor_dim=8"]
 
 
-def test_a_narrower_network_takes_over_from_its_teacher_once(photos: Path, magic: Path, tmp_path: Path) -> None:
+def test_a_narrower_network_takes_over_from_its_teacher_once(
+    photos: Path, magic: Path, tmp_path: Path
+) -> None:
     teacher = magic / "weights.safetensors"
     shapes = settings("distil", *NARROWER, "distillation.inherit_steps=2", "schedule.log_every=1")
     told: list[str] = []
     inputs = StageInputs(tmp_path, photos, teacher=teacher, name="small")
-    weights, _ = run_stage("distil", shapes, inputs, report=lambda progress: told.append(progress.stage))
+    weights, _ = run_stage(
+        "distil", shapes, inputs, report=lambda progress: told.append(progress.stage)
+    )
     assert told == ["taking over"] * 2 + ["distil"] * 3
     student = load_superpoint(weights)
-    assert (student.widths, student.detector_width, student.descriptor_dim) == ((2, 4, 4, 8, 12), 9, 8)
+    assert (student.widths, student.detector_width, student.descriptor_dim) == (
+        (2, 4, 4, 8, 12),
+        9,
+        8,
+    )
     card, before_it = read_card(weights), read_card(teacher)
     assert card is not None
     assert before_it is not None
@@ -190,7 +202,9 @@ def test_what_is_missing_is_named(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="holds no trained network"):
         initial_network(TrainingConfig().network, tmp_path)
     with pytest.raises(DatasetError, match="found 12 and 0"):
-        run_stage("joint", settings("joint", "holdout=0"), StageInputs(tmp_path / "d", photos, tmp_path))
+        run_stage(
+            "joint", settings("joint", "holdout=0"), StageInputs(tmp_path / "d", photos, tmp_path)
+        )
 
 
 def test_groups_are_the_first_folders(photos: Path) -> None:
@@ -201,7 +215,9 @@ def test_groups_are_the_first_folders(photos: Path) -> None:
 def test_the_distance_of_matches_belongs_to_the_weights(
     photos: Path, magic: Path, labels: Path, tmp_path: Path
 ) -> None:
-    weights, result = run_stage("joint", settings("joint"), StageInputs(tmp_path, photos, labels, magic))
+    weights, result = run_stage(
+        "joint", settings("joint"), StageInputs(tmp_path, photos, labels, magic)
+    )
     card = read_card(weights)
     assert card is not None
     assert 0 < card.max_distance < 2

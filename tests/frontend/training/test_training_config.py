@@ -22,7 +22,9 @@ def test_later_stages_build_on_earlier_ones() -> None:
 
 def test_shapes_are_those_of_the_networks_in_the_box() -> None:
     sizes = {
-        name: sum(value.numel() for value in new_network(load_training_config(name).network).parameters())
+        name: sum(
+            value.numel() for value in new_network(load_training_config(name).network).parameters()
+        )
         for name in ("shapes", "shapes_half", "shapes_full")
     }
     assert sizes["shapes"] > 2 * sizes["shapes_half"]

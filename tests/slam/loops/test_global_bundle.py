@@ -28,14 +28,17 @@ def world(landmarks):
     slam_map = scene.map_of(truth)
     rng = np.random.default_rng(3)
     for k in range(1, 8):
-        slam_map.T_world_keyframe[k] = slam_map.T_world_keyframe[k] @ geometry.se3_exp(rng.normal(0, 0.01, 6))
+        slam_map.T_world_keyframe[k] = slam_map.T_world_keyframe[k] @ geometry.se3_exp(
+            rng.normal(0, 0.01, 6)
+        )
     slam_map.positions[:] += rng.normal(0, 0.03, slam_map.positions.shape)
     return scene, truth, slam_map
 
 
 def pose_errors(slam_map: Map, truth) -> np.ndarray:
     return np.linalg.norm(
-        slam_map.T_world_keyframe[:, :3, 3] - np.array(truth)[: len(slam_map.keyframes), :3, 3], axis=1
+        slam_map.T_world_keyframe[:, :3, 3] - np.array(truth)[: len(slam_map.keyframes), :3, 3],
+        axis=1,
     )
 
 
@@ -44,7 +47,9 @@ def test_the_whole_map_is_refined(world) -> None:
     before = pose_errors(slam_map, truth)
     refine = refiner()
     refine.start(slam_map, scene.camera)
-    assert np.array_equal(pose_errors(slam_map, truth), before), "nothing moves until it is taken up"
+    assert np.array_equal(pose_errors(slam_map, truth), before), (
+        "nothing moves until it is taken up"
+    )
     assert not refine.keyframe_added(slam_map)
     assert refine.keyframe_added(slam_map)
     after = pose_errors(slam_map, truth)

@@ -30,12 +30,21 @@ MIN_INTERVAL = 10
 
 
 def closer(places: PlaceIndex | None = None, **loop) -> LoopCloser:
-    config = Config(loop=LoopConfig(**({"min_interval": MIN_INTERVAL, "max_distance_ratio": 0.1} | loop)))
+    config = Config(
+        loop=LoopConfig(**({"min_interval": MIN_INTERVAL, "max_distance_ratio": 0.1} | loop))
+    )
     matcher = DescriptorMatcher()
     mapper = Mapper(config, matcher, EpipolarSolver(NOISE_PX), SchurBundleAdjuster(NOISE_PX), 0.7)
     tracker = Tracker(config, matcher, PnPSolver(NOISE_PX), 0.7)
     return LoopCloser(
-        config, matcher, PnPSolver(NOISE_PX), G2oPoseGraph(), mapper, tracker, places or PlaceIndex(), 0.7
+        config,
+        matcher,
+        PnPSolver(NOISE_PX),
+        G2oPoseGraph(),
+        mapper,
+        tracker,
+        places or PlaceIndex(),
+        0.7,
     )
 
 
@@ -54,19 +63,27 @@ class DriftedRing:
     key frame k sees in truth to where the drifted map has it.
     """
 
-    def __init__(self, landmarks, *, step=(0.0,) * 6, scale: float = 1.0, depth: bool = True) -> None:
+    def __init__(
+        self, landmarks, *, step=(0.0,) * 6, scale: float = 1.0, depth: bool = True
+    ) -> None:
         self.scene = landmarks.ring()
         self.depth = depth
         self.camera = self.scene.camera if depth else self.scene.mono
         angles = 2 * np.pi * np.arange(LAP + 1) / LAP
-        poses = np.array([self.scene.pose(RADIUS * np.sin(a), 0.0, RADIUS * np.cos(a), a) for a in angles])
+        poses = np.array(
+            [self.scene.pose(RADIUS * np.sin(a), 0.0, RADIUS * np.cos(a), a) for a in angles]
+        )
         first = geometry.inverse(poses[0])
         self.truth = first @ poses
         self.scene.points = geometry.apply(first, self.scene.points)
         self.scales = scale ** np.arange(LAP + 1)
         drifted = [np.eye(4)]
         for k in range(LAP):
-            relative = geometry.inverse(self.truth[k]) @ self.truth[k + 1] @ geometry.se3_exp(np.array(step))
+            relative = (
+                geometry.inverse(self.truth[k])
+                @ self.truth[k + 1]
+                @ geometry.se3_exp(np.array(step))
+            )
             relative[:3, 3] *= self.scales[k + 1]
             drifted.append(drifted[-1] @ relative)
         self.drifted = np.array(drifted)
@@ -77,7 +94,9 @@ class DriftedRing:
         slam_map = Map(32)
         ids = np.full(len(self.scene.points), NO_POINT)
         last_seen = np.full(len(self.scene.points), -100)
-        local_scale = geometry.make_transform(self.scales[:, None, None] * np.eye(3), np.zeros((LAP + 1, 3)))
+        local_scale = geometry.make_transform(
+            self.scales[:, None, None] * np.eye(3), np.zeros((LAP + 1, 3))
+        )
         self.corrections = self.drifted @ local_scale @ geometry.inverse(self.truth)
         self.landmark: list[int] = []
         for k in range(LAP + 1):
@@ -104,7 +123,9 @@ class DriftedRing:
 
 
 def snapshot(slam_map: Map) -> bytes:
-    return b"".join(table[name].tobytes() for table in slam_map.tables().values() for name in table.names)
+    return b"".join(
+        table[name].tobytes() for table in slam_map.tables().values() for name in table.names
+    )
 
 
 def revisits(slam_map: Map) -> list[tuple[int, int, np.ndarray]]:
@@ -171,7 +192,9 @@ def test_drift_of_scale_is_taken_up(mono_ring: DriftedRing) -> None:
     true_depth = geometry.apply(geometry.inverse(mono_ring.truth[LAP]), truth)[:, 2]
     assert np.median(depth / true_depth) == pytest.approx(1.0, abs=0.04)
     ((_, _, S_i_j),) = revisits(mono_ring.map)
-    assert geometry.similarity_scale(S_i_j) == pytest.approx(1.0, abs=1e-3), "both ends have one scale now"
+    assert geometry.similarity_scale(S_i_j) == pytest.approx(1.0, abs=1e-3), (
+        "both ends have one scale now"
+    )
 
 
 def false_revisit(ring: DriftedRing, error: float, sigma: float) -> LoopEdge:
@@ -182,7 +205,9 @@ def false_revisit(ring: DriftedRing, error: float, sigma: float) -> LoopEdge:
 
 
 @pytest.mark.parametrize(("sigma", "least", "most"), [(0.1, 0.0, 0.01), (1e-4, 0.05, 0.07)])
-def test_a_revisit_counts_as_much_as_it_is_sure(landmarks, sigma: float, least: float, most: float) -> None:
+def test_a_revisit_counts_as_much_as_it_is_sure(
+    landmarks, sigma: float, least: float, most: float
+) -> None:
     """Key frames are where they should be, the revisit is 6 cm off: where it claims to be sure, it is believed."""
     ring = DriftedRing(landmarks)
     loops = closer()
@@ -197,7 +222,10 @@ def test_a_gap_beyond_what_a_chain_is_believed_to_drift_is_closed(ring: DriftedR
     graph, fixed = essential_graph(ring.map, False, 30), np.arange(LAP + 1) == 0
     stiff = G2oPoseGraph().optimize(ring.drifted, graph, fixed, False)
     spread = spread_gap(G2oPoseGraph(), ring.drifted, graph, fixed, False)
-    gaps = [float(np.linalg.norm(nodes[-1, :3, 3] - ring.truth[-1, :3, 3])) for nodes in (ring.drifted, stiff, spread)]
+    gaps = [
+        float(np.linalg.norm(nodes[-1, :3, 3] - ring.truth[-1, :3, 3]))
+        for nodes in (ring.drifted, stiff, spread)
+    ]
     assert gaps[1] > 0.1 * gaps[0], "or there is nothing to show"
     assert gaps[2] < 0.03 * gaps[0]
 
@@ -206,9 +234,13 @@ def test_the_measured_scale_is_old_over_new(mono_ring: DriftedRing) -> None:
     """`S_i_j` maps coordinates of the newer key frame, in its grown units, to those of the older one."""
     edge = closer()._verify(mono_ring.map, mono_ring.camera, LAP, 0)
     assert edge is not None
-    assert geometry.similarity_scale(edge.S_i_j) == pytest.approx(1.0 / mono_ring.scales[LAP], rel=0.03)
+    assert geometry.similarity_scale(edge.S_i_j) == pytest.approx(
+        1.0 / mono_ring.scales[LAP], rel=0.03
+    )
     in_new = np.array([0.3, -0.2, 4.0]) * mono_ring.scales[LAP]
-    in_old = geometry.apply(geometry.inverse(mono_ring.truth[0]) @ mono_ring.truth[LAP], np.array([0.3, -0.2, 4.0]))
+    in_old = geometry.apply(
+        geometry.inverse(mono_ring.truth[0]) @ mono_ring.truth[LAP], np.array([0.3, -0.2, 4.0])
+    )
     assert geometry.apply(edge.S_i_j, in_new) == pytest.approx(in_old, abs=0.1)
 
 
@@ -218,7 +250,9 @@ def test_distances_of_description_change_with_the_scale(mono_ring: DriftedRing) 
     assert closer().close(slam_map, mono_ring.camera, LAP)
     newest = np.zeros(len(slam_map.points), np.int64)
     linked = slam_map.observations["point"] >= 0
-    newest[slam_map.point_rows(slam_map.observations["point"][linked])] = slam_map.observations["keyframe"][linked]
+    newest[slam_map.point_rows(slam_map.observations["point"][linked])] = slam_map.observations[
+        "keyframe"
+    ][linked]
     # Points of the beginning that the loop fused with new ones were described at the beginning.
     middle = (newest > 8) & (newest < LAP - 8)
     centres = slam_map.T_world_keyframe[newest, :3, 3]
@@ -239,7 +273,9 @@ def test_both_sides_of_the_seam_are_fused(ring: DriftedRing) -> None:
     assert len(np.intersect1d(seen, ring.map.points_seen_by(np.array([LAP])))) > 50
     pairs = {
         (int(k), int(p))
-        for k, p in zip(ring.map.observations["keyframe"], ring.map.observations["point"], strict=True)
+        for k, p in zip(
+            ring.map.observations["keyframe"], ring.map.observations["point"], strict=True
+        )
         if p >= 0
     }
     assert len(pairs) == np.count_nonzero(ring.map.observations["point"] >= 0)
@@ -304,9 +340,14 @@ def test_candidates_are_old_near_and_look_the_same_way(ring: DriftedRing) -> Non
     candidates = find._candidates.find(ring.map, LAP)
     assert 0 < len(candidates) <= 3
     assert (candidates < LAP - MIN_INTERVAL).all()
-    assert len(closer(min_interval=LAP)._candidates.find(ring.map, LAP)) == 0, "as many key frames must lie between"
+    assert len(closer(min_interval=LAP)._candidates.find(ring.map, LAP)) == 0, (
+        "as many key frames must lie between"
+    )
     assert closer(min_interval=LAP - 1)._candidates.find(ring.map, LAP).tolist() == [0]
-    assert len(closer(max_distance_ratio=0.0, min_radius_depths=0.0)._candidates.find(ring.map, LAP)) == 0
+    assert (
+        len(closer(max_distance_ratio=0.0, min_radius_depths=0.0)._candidates.find(ring.map, LAP))
+        == 0
+    )
     ring.map.T_world_keyframe[:10] = ring.map.T_world_keyframe[:10] @ ring.scene.pose(yaw=np.pi)
     assert len(find._candidates.find(ring.map, LAP)) == 0
 
@@ -324,7 +365,10 @@ def test_a_place_that_looks_alike_is_found_wherever_it_is(ring: DriftedRing) -> 
     assert len(find._candidates.find(ring.map, LAP - 1)) == 0, "the first likeness may be chance"
     again = find._candidates.find(ring.map, LAP)
     assert len(again) > 0 and again[0] == at_once[0]
-    assert len(closer(places, **FAR, confirmations=1, min_likeness=1.0)._candidates.find(ring.map, 20)) == 0
+    assert (
+        len(closer(places, **FAR, confirmations=1, min_likeness=1.0)._candidates.find(ring.map, 20))
+        == 0
+    )
 
 
 def test_the_loop_is_closed_by_likeness_alone(ring: DriftedRing) -> None:
@@ -334,22 +378,28 @@ def test_the_loop_is_closed_by_likeness_alone(ring: DriftedRing) -> None:
     assert_closed(ring, before, points_before)
 
 
-def test_a_gap_that_no_drift_explains_is_refused(ring: DriftedRing, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_gap_that_no_drift_explains_is_refused(
+    ring: DriftedRing, caplog: pytest.LogCaptureFixture
+) -> None:
     """The same place, as far as pictures tell, but too far away: another room that looks the same."""
     before = snapshot(ring.map)
     gap = ring.position_errors()[-1]
     length = 2 * np.pi * RADIUS
     with caplog.at_level(logging.INFO):
-        refusing = closer(indexed(ring.map), **FAR, confirmations=1, max_drift_ratio=0.5 * gap / length)
+        refusing = closer(
+            indexed(ring.map), **FAR, confirmations=1, max_drift_ratio=0.5 * gap / length
+        )
         assert not refusing.close(ring.map, ring.camera, LAP)
     assert "too much drift" in caplog.text
     assert snapshot(ring.map) == before
-    assert closer(indexed(ring.map), **FAR, confirmations=1, max_drift_ratio=2 * gap / length).close(
-        ring.map, ring.camera, LAP
-    )
+    assert closer(
+        indexed(ring.map), **FAR, confirmations=1, max_drift_ratio=2 * gap / length
+    ).close(ring.map, ring.camera, LAP)
 
 
-def test_inliers_in_one_corner_of_the_image_are_refused(ring: DriftedRing, caplog: pytest.LogCaptureFixture) -> None:
+def test_inliers_in_one_corner_of_the_image_are_refused(
+    ring: DriftedRing, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.INFO):
         assert not closer(min_coverage=0.95).close(ring.map, ring.camera, LAP)
     assert "% of the image" in caplog.text
@@ -401,7 +451,10 @@ def test_essential_graph_holds_together(ring: DriftedRing) -> None:
     for i, j in pairs - {(0, nodes - 1)}:
         shared = np.intersect1d(*(ring.map.points_seen_by(ids[[k]]) for k in (i, j)))
         assert j == i + 1 or len(shared) >= 100
-    relative = geometry.inverse(ring.map.T_world_keyframe[edges.i[:-1]]) @ ring.map.T_world_keyframe[edges.j[:-1]]
+    relative = (
+        geometry.inverse(ring.map.T_world_keyframe[edges.i[:-1]])
+        @ ring.map.T_world_keyframe[edges.j[:-1]]
+    )
     assert edges.S_i_j[:-1] == pytest.approx(relative)
     assert edges.information.shape == (len(edges.i), 6, 6)
     assert essential_graph(ring.map, True, 100).information.shape == (len(edges.i), 7, 7)
@@ -416,7 +469,9 @@ def cost_of_revisits(slam_map: Map, poses: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize(("gone", "heir"), [(0, 1), (LAP, LAP - 1)])
-def test_what_is_known_about_a_revisit_goes_to_the_heir(ring: DriftedRing, gone: int, heir: int) -> None:
+def test_what_is_known_about_a_revisit_goes_to_the_heir(
+    ring: DriftedRing, gone: int, heir: int
+) -> None:
     """Wherever the two ends are: as long as the heir and what is gone move as one, it costs the same."""
     rng = np.random.default_rng(0)
     root = rng.normal(0, 100, (7, 7))
@@ -432,13 +487,22 @@ def test_what_is_known_about_a_revisit_goes_to_the_heir(ring: DriftedRing, gone:
 
 
 @pytest.mark.parametrize(("gone", "heir"), [(0, 1), (LAP, LAP - 1)])
-def test_heirs_of_a_culled_keyframe_take_its_revisits_over(ring: DriftedRing, gone: int, heir: int) -> None:
+def test_heirs_of_a_culled_keyframe_take_its_revisits_over(
+    ring: DriftedRing, gone: int, heir: int
+) -> None:
     truth = ring.truth
     S_first_last = geometry.inverse(truth[0]) @ truth[LAP]
     ring.map.loops.append(
-        2, i=[0, 3], j=[LAP, 9], S_i_j=np.array([S_first_last, np.eye(4)]), information=np.eye(7), inliers=50
+        2,
+        i=[0, 3],
+        j=[LAP, 9],
+        S_i_j=np.array([S_first_last, np.eye(4)]),
+        information=np.eye(7),
+        inliers=50,
     )
-    LoopCloser.keyframe_removed(ring.map, RemovedKeyframe(gone, heir, geometry.inverse(truth[heir]) @ truth[gone]))
+    LoopCloser.keyframe_removed(
+        ring.map, RemovedKeyframe(gone, heir, geometry.inverse(truth[heir]) @ truth[gone])
+    )
     (i, j, S_i_j), other = revisits(ring.map)
     assert {i, j} == ({0, LAP} - {gone}) | {heir}
     assert S_i_j == pytest.approx(geometry.inverse(truth[i]) @ truth[j])
@@ -451,9 +515,14 @@ def test_the_scale_of_each_neighbourhood_is_told(mono_ring: DriftedRing, ring: D
     before = mono_ring.drifted[:, :3, 3]
     rescaling = closer().close(mono_ring.map, mono_ring.camera, LAP)
     assert rescaling is not None
-    steps = [np.linalg.norm(np.diff(x, axis=0), axis=1) for x in (before, mono_ring.map.T_world_keyframe[:, :3, 3])]
+    steps = [
+        np.linalg.norm(np.diff(x, axis=0), axis=1)
+        for x in (before, mono_ring.map.T_world_keyframe[:, :3, 3])
+    ]
     middle = slice(8, LAP - 8)
-    assert rescaling.of(np.arange(LAP))[middle] == pytest.approx((steps[1] / steps[0])[middle], rel=0.05)
+    assert rescaling.of(np.arange(LAP))[middle] == pytest.approx(
+        (steps[1] / steps[0])[middle], rel=0.05
+    )
     rigid = closer().close(ring.map, ring.camera, LAP)
     assert rigid is not None
     assert rigid.of(np.arange(LAP + 1)) == pytest.approx(np.ones(LAP + 1))

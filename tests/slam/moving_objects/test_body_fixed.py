@@ -27,7 +27,9 @@ BONNET, ARM = ((10.0, 380.0), (630.0, 470.0)), ((520.0, 60.0), (630.0, 300.0))
 
 def detector(**settings: float) -> BodyFixed:
     config = Config(body_fixed=BodyFixedConfig(**settings))
-    return BodyFixed(config, DescriptorMatcher(), EpipolarSolver(NOISE_PX), PnPSolver(NOISE_PX), 0.7)
+    return BodyFixed(
+        config, DescriptorMatcher(), EpipolarSolver(NOISE_PX), PnPSolver(NOISE_PX), 0.7
+    )
 
 
 class Body:
@@ -40,7 +42,9 @@ class Body:
         self.descriptors = descriptors / np.linalg.norm(descriptors, axis=1, keepdims=True)
         self.disparity = disparity
 
-    def before(self, observations: Observations, depth_scale: float) -> tuple[Observations, np.ndarray]:
+    def before(
+        self, observations: Observations, depth_scale: float
+    ) -> tuple[Observations, np.ndarray]:
         """The frame with these points, of which a tenth is missed, and which key points they are."""
         rng = np.random.default_rng([5, observations.index])
         seen = np.flatnonzero(rng.random(len(self.pixels)) < 0.9)
@@ -56,9 +60,16 @@ class Body:
             depth=np.full(count, depth_scale / self.disparity),
             delays=np.zeros(count),
         )
-        names = [field.name for field in fields(Observations) if field.name not in ("index", "timestamp")]
-        joined = {name: np.concatenate([getattr(observations, name), getattr(body, name)]) for name in names}
-        return replace(observations, **joined), np.arange(len(observations) + count) >= len(observations)
+        names = [
+            field.name for field in fields(Observations) if field.name not in ("index", "timestamp")
+        ]
+        joined = {
+            name: np.concatenate([getattr(observations, name), getattr(body, name)])
+            for name in names
+        }
+        return replace(observations, **joined), np.arange(len(observations) + count) >= len(
+            observations
+        )
 
 
 def sway(landmarks, count: int = 24) -> list[np.ndarray]:
@@ -66,7 +77,9 @@ def sway(landmarks, count: int = 24) -> list[np.ndarray]:
     return [landmarks.pose(0.03 * i, 0.01 * i, yaw=0.01 * i) for i in range(count)]
 
 
-def left_out(landmarks, scene, poses, body: Body | None, *, depth: bool, **settings: float) -> tuple[float, float]:
+def left_out(
+    landmarks, scene, poses, body: Body | None, *, depth: bool, **settings: float
+) -> tuple[float, float]:
     """Shares of the body's key points, and of the world's, that are left out of the last frame."""
     camera = scene.camera if depth else scene.mono
     fixed = detector(**settings)
@@ -81,11 +94,17 @@ def left_out(landmarks, scene, poses, body: Body | None, *, depth: bool, **setti
 
 
 @pytest.mark.parametrize("corners", [BONNET, ARM], ids=["bonnet", "arm"])
-@pytest.mark.parametrize("disparity", [None, np.nan, 60.0], ids=["mono", "stereo without depth", "stereo"])
-def test_what_moves_with_the_camera_is_left_out(landmarks, corners, disparity: float | None) -> None:
+@pytest.mark.parametrize(
+    "disparity", [None, np.nan, 60.0], ids=["mono", "stereo without depth", "stereo"]
+)
+def test_what_moves_with_the_camera_is_left_out(
+    landmarks, corners, disparity: float | None
+) -> None:
     scene = landmarks.box(800)
     body = Body(corners, disparity=np.nan if disparity is None else disparity)
-    of_body, of_world = left_out(landmarks, scene, sway(landmarks), body, depth=disparity is not None)
+    of_body, of_world = left_out(
+        landmarks, scene, sway(landmarks), body, depth=disparity is not None
+    )
     assert of_body > 0.95
     # Those of the world that lie between the points of the body are left out with them.
     assert of_world < 0.15
@@ -99,10 +118,15 @@ def test_depth_tells_a_bonnet_on_a_straight_road(landmarks) -> None:
     assert left_out(landmarks, scene, poses, Body(BONNET), depth=False) == (0.0, 0.0)
 
 
-@pytest.mark.parametrize("settings", [{"min_points": 1000}, {"min_evidence": 1000}, {"min_motion_px": 1000.0}])
+@pytest.mark.parametrize(
+    "settings", [{"min_points": 1000}, {"min_evidence": 1000}, {"min_motion_px": 1000.0}]
+)
 def test_what_is_left_out_follows_the_configuration(landmarks, settings: dict[str, float]) -> None:
     scene = landmarks.box(800)
-    assert left_out(landmarks, scene, sway(landmarks), Body(BONNET), depth=False, **settings) == (0.0, 0.0)
+    assert left_out(landmarks, scene, sway(landmarks), Body(BONNET), depth=False, **settings) == (
+        0.0,
+        0.0,
+    )
 
 
 def test_nothing_is_left_out_of_a_camera_that_stands_still(landmarks) -> None:
@@ -138,8 +162,13 @@ def test_what_a_camera_keeps_its_eye_on_stays_in_the_map(landmarks, depth: bool)
     rng = np.random.default_rng(0)
     thing = rng.uniform((-0.05, -1.0, -0.05), (0.05, 1.0, 0.05), (150, 3))
     around = rng.uniform((-6, -3, -6), (6, 3, 6), (1500, 3))
-    scene = landmarks(np.concatenate([thing, around[np.linalg.norm(around[:, [0, 2]], axis=1) > 5]]))
-    turned = [geometry.make_transform(geometry.so3_exp(np.array([0, 0.02 * i, 0])), np.zeros(3)) for i in range(30)]
+    scene = landmarks(
+        np.concatenate([thing, around[np.linalg.norm(around[:, [0, 2]], axis=1) > 5]])
+    )
+    turned = [
+        geometry.make_transform(geometry.so3_exp(np.array([0, 0.02 * i, 0])), np.zeros(3))
+        for i in range(30)
+    ]
     poses = [turn @ landmarks.pose(z=-4.0) for turn in turned]
     assert left_out(landmarks, scene, poses, None, depth=depth) == (0.0, 0.0)
 
@@ -164,8 +193,13 @@ def test_a_thing_that_moves_before_a_standing_camera_is_no_world(landmarks, dept
 def test_bad_frames_say_nothing(landmarks) -> None:
     scene, body, fixed = landmarks.box(800), Body(BONNET), detector()
     for index, pose in enumerate(sway(landmarks, 36)):
-        observations, mine = body.before(scene.observe(pose, index, depth=False, noise_px=NOISE_PX), np.nan)
-        fixed.update(observations.select(np.zeros(0, np.int64)) if index % 3 == 1 else observations, scene.mono)
+        observations, mine = body.before(
+            scene.observe(pose, index, depth=False, noise_px=NOISE_PX), np.nan
+        )
+        fixed.update(
+            observations.select(np.zeros(0, np.int64)) if index % 3 == 1 else observations,
+            scene.mono,
+        )
     assert np.mean(fixed.of(observations, scene.mono)[mine]) > 0.95
 
 
@@ -193,7 +227,11 @@ def pasted(frame: Frame, where: str) -> Frame:
         cv2.fillPoly(region, [np.array(arm)], 1)
     rng = np.random.default_rng(5)
     texture = sum(
-        cv2.resize(rng.normal(0, 25, (242 // side + 2, 322 // side + 2)), (320, 240), interpolation=cv2.INTER_CUBIC)
+        cv2.resize(
+            rng.normal(0, 25, (242 // side + 2, 322 // side + 2)),
+            (320, 240),
+            interpolation=cv2.INTER_CUBIC,
+        )
         for side in (2, 4, 8, 16)
     )
     noise = np.random.default_rng([1, frame.index])
@@ -223,7 +261,9 @@ def test_a_rendered_run_is_as_exact_as_without(sensor: str, where: str) -> None:
     slam.finish()
     trajectory = slam.trajectory()
     assert len(trajectory) == 60
-    found = evaluate(trajectory, world.ground_truth, "sim3" if sensor == "mono" else "se3").as_metrics()
+    found = evaluate(
+        trajectory, world.ground_truth, "sim3" if sensor == "mono" else "se3"
+    ).as_metrics()
     assert float(found["ate_rmse_m"]) < 1.5 * 0.0045
     assert len(slam.statistics.left_out) > 50
 

@@ -31,7 +31,9 @@ class Box:
         return np.add(self.corners, (from_x + (way if way < 500 else 1000 - way), 0.0))
 
 
-def drive(room: PointRoom, poses: list[np.ndarray], box: Box | None, sensor: str = "stereo", **where) -> Slam:
+def drive(
+    room: PointRoom, poses: list[np.ndarray], box: Box | None, sensor: str = "stereo", **where
+) -> Slam:
     room.solid = True
     slam = build(room, load_config("default"))
     for index, pose in enumerate(poses):
@@ -46,15 +48,21 @@ def largest_error(slam: Slam, poses: list[np.ndarray]) -> float:
     found = slam.trajectory().T_world_cam
     assert len(found) == len(poses)
     right = geometry.inverse(poses[0]) @ np.array(poses)
-    return float(np.linalg.norm((geometry.inverse(found[0]) @ found - right)[:, :3, 3], axis=1).max())
+    return float(
+        np.linalg.norm((geometry.inverse(found[0]) @ found - right)[:, :3, 3], axis=1).max()
+    )
 
 
 def told(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if "by themselves" in record.getMessage()]
+    return [
+        record.getMessage() for record in caplog.records if "by themselves" in record.getMessage()
+    ]
 
 
 @pytest.mark.parametrize("count", [60, 400])
-def test_a_camera_that_stands_still_is_not_moved_by_a_box(count: int, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_camera_that_stands_still_is_not_moved_by_a_box(
+    count: int, caplog: pytest.LogCaptureFixture
+) -> None:
     poses = [look(-0.5, 0.0, -2.0, 0.0)] * 50
     slam = drive(PointRoom(), poses, Box(count))
     assert largest_error(slam, poses) < 0.05
@@ -70,13 +78,17 @@ def test_a_moving_camera_is_not_moved_by_a_box(caplog: pytest.LogCaptureFixture)
 
 
 @pytest.mark.parametrize("count", [150, 300])
-def test_a_box_in_the_first_frame_leaves_the_first_map(count: int, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_box_in_the_first_frame_leaves_the_first_map(
+    count: int, caplog: pytest.LogCaptureFixture
+) -> None:
     poses = sway(20)
     slam = drive(PointRoom(), poses, Box(count, width=160.0), start=0, from_x=50.0)
     assert largest_error(slam, poses) < 0.05
     assert len(told(caplog)) == 1
     # The map was begun anew, without those of its first points that moved.
-    first = slam.map.observations["point"][slam.map.observation_rows(int(slam.map.keyframes["id"][0]))]
+    first = slam.map.observations["point"][
+        slam.map.observation_rows(int(slam.map.keyframes["id"][0]))
+    ]
     assert int(slam.map.keyframes["id"][0]) > 0 and np.count_nonzero(first >= 0) > 50
 
 
@@ -104,7 +116,11 @@ def test_what_moved_is_not_in_the_map() -> None:
         ("stereo", "superpoint", ["mover:share=0.4,speed=3.3,path=pass"]),
         ("stereo", "superpoint", ["mover:share=0.4,speed=-1,path=appear,start=0"]),
         ("rgbd", "superpoint", ["mover:share=0.4,speed=-1,path=appear,seed=1"]),
-        ("stereo", "superpoint", ["still:frames=40", "mover:share=0.25,speed=3.3,path=appear,start=0"]),
+        (
+            "stereo",
+            "superpoint",
+            ["still:frames=40", "mover:share=0.25,speed=3.3,path=appear,start=0"],
+        ),
     ],
 )
 def test_images_with_a_box(sensor: str, extractor: str, disturbances: list[str]) -> None:
@@ -122,8 +138,13 @@ def test_images_with_a_box(sensor: str, extractor: str, disturbances: list[str])
 
 
 @pytest.mark.slow
-def test_a_box_that_hides_most_of_the_view_at_once_is_doubted(caplog: pytest.LogCaptureFixture) -> None:
-    sequence = disturb(open_sequence("demo-small", sensor="rgbd"), ["mover:share=0.56,speed=2.7,path=appear,seed=1"])
+def test_a_box_that_hides_most_of_the_view_at_once_is_doubted(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    sequence = disturb(
+        open_sequence("demo-small", sensor="rgbd"),
+        ["mover:share=0.56,speed=2.7,path=appear,seed=1"],
+    )
     slam = Slam.from_config(load_config("default"))
     for frame in sequence:
         slam.track(frame)

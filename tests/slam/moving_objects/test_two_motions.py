@@ -16,17 +16,23 @@ CAMERA = Camera(640, 480, 400.0, 400.0, 319.5, 239.5)
 TURNED = geometry.se3_exp(np.array([0.02, -0.01, 0.0, 0.0, 0.003, 0.0]))
 
 
-def scene(box_points: int, noise_px: float = 0.15, box_px: float = 8.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def scene(
+    box_points: int, noise_px: float = 0.15, box_px: float = 8.0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Points (N, 3), where a camera in `TURNED` sees them (N, 2), and which are on a box that moved sideways."""
     rng = np.random.default_rng(3)
     behind = rng.uniform((0, 0), (640, 480), (400, 2))
     behind = behind[~((behind > (300, 100)) & (behind < (600, 440))).all(axis=1)]
     # A wall seen at a slant: before one that faces it, a camera cannot tell a step aside from a turn.
     wall = CAMERA.unproject(behind, 2.0 + 6.0 * behind[:, 0] / 640)
-    box = CAMERA.unproject(rng.uniform((300, 100), (600, 440), (box_points, 2)), np.full(box_points, 1.2))
+    box = CAMERA.unproject(
+        rng.uniform((300, 100), (600, 440), (box_points, 2)), np.full(box_points, 1.2)
+    )
     points = np.concatenate([wall, box])
     on_box = np.arange(len(points)) >= len(wall)
-    pixels = CAMERA.project(geometry.apply(TURNED, points)) + rng.normal(0, noise_px, (len(points), 2))
+    pixels = CAMERA.project(geometry.apply(TURNED, points)) + rng.normal(
+        0, noise_px, (len(points), 2)
+    )
     pixels[on_box, 0] += box_px
     return points, pixels, on_box
 
@@ -38,7 +44,12 @@ def between(points: np.ndarray, pixels: np.ndarray) -> np.ndarray:
         base = residuals(T, points, pixels, CAMERA).ravel()
         steps = 1e-6 * np.eye(6)
         jacobian = np.stack(
-            [(residuals(geometry.se3_exp(step) @ T, points, pixels, CAMERA).ravel() - base) / 1e-6 for step in steps], 1
+            [
+                (residuals(geometry.se3_exp(step) @ T, points, pixels, CAMERA).ravel() - base)
+                / 1e-6
+                for step in steps
+            ],
+            1,
         )
         T = geometry.se3_exp(-np.linalg.lstsq(jacobian, base, rcond=None)[0]) @ T
     return T
@@ -50,7 +61,11 @@ def test_the_pose_of_most_of_the_image(box_points: int) -> None:
     T = between(points, pixels)
     assert np.linalg.norm(geometry.se3_log(T @ geometry.inverse(TURNED))[:3]) > 0.003
     found = find_split(
-        LIMITS.min_explained, pixels, residuals(T, points, pixels, CAMERA), np.ones(len(points), bool), CAMERA
+        LIMITS.min_explained,
+        pixels,
+        residuals(T, points, pixels, CAMERA),
+        np.ones(len(points), bool),
+        CAMERA,
     )
     assert found is not None and found.between
     pose, agree = consensus(found, T, points, pixels, CAMERA)
@@ -95,7 +110,14 @@ def test_a_static_scene_has_no_rival(noise_px: float, astray: float) -> None:
     points, pixels, _ = scene(300, noise_px, box_px=0.0)
     wrong = np.random.default_rng(1).random(len(points)) < astray
     pixels[wrong] += np.random.default_rng(2).uniform(-40, 40, (np.count_nonzero(wrong), 2))
-    other = rival(LIMITS.min_rival_gain, between(points[~wrong], pixels[~wrong]), points, pixels, ~wrong, CAMERA)
+    other = rival(
+        LIMITS.min_rival_gain,
+        between(points[~wrong], pixels[~wrong]),
+        points,
+        pixels,
+        ~wrong,
+        CAMERA,
+    )
     assert other is None or not (other.wins or other.even)
 
 
@@ -103,7 +125,11 @@ def test_the_same_points_give_the_same_pose() -> None:
     points, pixels, _ = scene(300)
     T = between(points, pixels)
     found = find_split(
-        LIMITS.min_explained, pixels, residuals(T, points, pixels, CAMERA), np.ones(len(points), bool), CAMERA
+        LIMITS.min_explained,
+        pixels,
+        residuals(T, points, pixels, CAMERA),
+        np.ones(len(points), bool),
+        CAMERA,
     )
     assert found is not None
     first, second = (consensus(found, T, points, pixels, CAMERA)[0] for _ in range(2))
@@ -120,7 +146,9 @@ def test_too_few_points_say_nothing() -> None:
 
 def test_regions_move_together_where_most_of_their_points_do_in_one_direction() -> None:
     pixels = np.array([[10.0, 10.0]] * 4 + [[300.0, 300.0]] * 4 + [[600.0, 100.0]] * 4)
-    vectors = np.array([[3.0, 0.0]] * 4 + [[3.0, 0.0], [-3.0, 0.0], [0.0, 3.0], [0.0, -3.0]] + [[3.0, 0.0]] * 4)
+    vectors = np.array(
+        [[3.0, 0.0]] * 4 + [[3.0, 0.0], [-3.0, 0.0], [0.0, 3.0], [0.0, -3.0]] + [[3.0, 0.0]] * 4
+    )
     mask = np.array([True] * 8 + [True, True, False, False])
     together = Cells.over(pixels, CAMERA).together(mask, vectors)
     np.testing.assert_array_equal(together, [True] * 4 + [False] * 8)

@@ -68,13 +68,17 @@ class ShapeDataset:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         images = state["images"]
-        self.__dict__.update(state, images=np.load(images, mmap_mode="r") if isinstance(images, Path) else images)
+        self.__dict__.update(
+            state, images=np.load(images, mmap_mode="r") if isinstance(images, Path) else images
+        )
 
     def read(self, indices: NDArray[np.int64]) -> Batch:
         """Images with their junctions, all of mass 1; see `Reader`."""
         corners = [self.corners(int(index)) for index in indices]
         images = torch.from_numpy(np.stack([self.images[index] for index in indices]))
-        return {"images": images} | padded_labels([(xy, np.ones(len(xy), np.float32)) for xy in corners])
+        return {"images": images} | padded_labels(
+            [(xy, np.ones(len(xy), np.float32)) for xy in corners]
+        )
 
     def corners(self, index: int) -> NDArray[np.float32]:
         """Junctions (n, 2) x y of one image, pixels.
@@ -88,7 +92,9 @@ class ShapeDataset:
         return self._corners[self._offsets[index] : self._offsets[index + 1]].copy()
 
 
-def open_shapes(folder: Path, count: int, size: tuple[int, int], seed: int, processes: int = 1) -> ShapeDataset:
+def open_shapes(
+    folder: Path, count: int, size: tuple[int, int], seed: int, processes: int = 1
+) -> ShapeDataset:
     """The set of shapes with these settings: from the cache in `folder`, else drawn and cached there.
 
     Image i shows primitive i modulo their number and depends on (seed, i) only. A damaged cache is drawn again.
@@ -130,11 +136,15 @@ def _cache_name(count: int, size: tuple[int, int], seed: int) -> str:
     return f"shapes-{size[0]}x{size[1]}-{count}-seed{seed}-{digest}"
 
 
-def _draw_range(size: tuple[int, int], seed: int, first: int, last: int) -> tuple[NDArray[np.uint8], list[_Labels]]:
+def _draw_range(
+    size: tuple[int, int], seed: int, first: int, last: int
+) -> tuple[NDArray[np.uint8], list[_Labels]]:
     images = np.empty((last - first, *size), np.uint8)
     labels: list[_Labels] = []
     for i in range(first, last):
-        images[i - first], corners = draw_shape(PRIMITIVES[i % len(PRIMITIVES)], size, np.random.default_rng([seed, i]))
+        images[i - first], corners = draw_shape(
+            PRIMITIVES[i % len(PRIMITIVES)], size, np.random.default_rng([seed, i])
+        )
         labels.append(corners)
     return images, labels
 
@@ -143,7 +153,12 @@ def _draw_blocks(
     count: int, size: tuple[int, int], seed: int, processes: int
 ) -> Iterator[tuple[NDArray[np.uint8], list[_Labels]]]:
     starts = range(0, count, _BLOCK)
-    jobs = ([size] * len(starts), [seed] * len(starts), starts, [min(start + _BLOCK, count) for start in starts])
+    jobs = (
+        [size] * len(starts),
+        [seed] * len(starts),
+        starts,
+        [min(start + _BLOCK, count) for start in starts],
+    )
     if processes <= 1 or len(starts) == 1:
         yield from map(_draw_range, *jobs)
         return
@@ -172,7 +187,10 @@ def _store(folder: Path, count: int, size: tuple[int, int], seed: int, processes
             _log.info("drew %d of %d shapes", len(labels), count)
     np.save(folder / "primitives.npy", (np.arange(count) % len(PRIMITIVES)).astype(np.uint8))
     np.save(folder / "corners.npy", np.concatenate(labels))
-    np.save(folder / "offsets.npy", np.concatenate([[0], np.cumsum([len(corners) for corners in labels])]))
+    np.save(
+        folder / "offsets.npy",
+        np.concatenate([[0], np.cumsum([len(corners) for corners in labels])]),
+    )
     checks = {name: _checksum(folder / f"{name}.npy") for name in _FILES}
     (folder / "checksums.json").write_text(json.dumps(checks, indent=2) + "\n", encoding="utf-8")
 

@@ -70,10 +70,14 @@ def contact_sheet(size: tuple[int, int], seed: int, columns: int = 4) -> NDArray
     return np.vstack(rows)
 
 
-def _marked(image: NDArray[np.uint8], corners: NDArray[np.float32], scale: int = 3) -> NDArray[np.uint8]:
+def _marked(
+    image: NDArray[np.uint8], corners: NDArray[np.float32], scale: int = 3
+) -> NDArray[np.uint8]:
     large = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_NEAREST)
     picture = np.asarray(cv2.cvtColor(large, cv2.COLOR_GRAY2BGR), np.uint8)
     for x, y in np.rint((corners * scale + (scale - 1) / 2) * 2**SHIFT).astype(int).tolist():
         cv2.circle(picture, (x, y), 4 << SHIFT, (0, 255, 0), 1, cv2.LINE_AA, SHIFT)
     # A thin frame, so that neighbours stay apart.
-    return np.asarray(cv2.copyMakeBorder(picture, 2, 2, 2, 2, cv2.BORDER_CONSTANT, value=(32, 32, 32)), np.uint8)
+    return np.asarray(
+        cv2.copyMakeBorder(picture, 2, 2, 2, 2, cv2.BORDER_CONSTANT, value=(32, 32, 32)), np.uint8
+    )

@@ -40,7 +40,9 @@ def segment_distances(points: Points, segments: Points) -> Points:
     dx, dy = along[..., None, :, 0], along[..., None, :, 1]
     x = points[..., :, None, 0] - start[..., None, :, 0]
     y = points[..., :, None, 1] - start[..., None, :, 1]
-    share = np.minimum(np.maximum((x * dx + y * dy) / np.maximum(dx * dx + dy * dy, 1e-12), 0.0), 1.0)
+    share = np.minimum(
+        np.maximum((x * dx + y * dy) / np.maximum(dx * dx + dy * dy, 1e-12), 0.0), 1.0
+    )
     distances: Points = np.sqrt((x - share * dx) ** 2 + (y - share * dy) ** 2)
     return distances
 
@@ -66,7 +68,9 @@ def inside_polygons(points: Points, polygons: Points) -> NDArray[np.bool_]:
     return np.asarray((along[..., 0] * y >= along[..., 1] * x).all(axis=-1), np.bool_)
 
 
-def ring_indices(sizes: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+def ring_indices(
+    sizes: NDArray[np.int64],
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """For polygons of `sizes` vertices, one after another: index of each first, each next and each previous vertex."""
     ends = np.cumsum(sizes)
     first = ends - sizes

@@ -7,18 +7,32 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 
-from .geometry import LEAST_EDGE_PX, Points, cross_product, edges_of, random_rotation, vector_lengths, well_formed
+from .geometry import (
+    LEAST_EDGE_PX,
+    Points,
+    cross_product,
+    edges_of,
+    random_rotation,
+    vector_lengths,
+    well_formed,
+)
 from .polygons import occlude
 from .scene import CONTRAST, Scene, clear_grey, random_centre
 
 
-def _perspective_grid(rng: np.random.Generator, scene: Scene, columns: Points, rows: Points) -> Points:
+def _perspective_grid(
+    rng: np.random.Generator, scene: Scene, columns: Points, rows: Points
+) -> Points:
     """A grid (R, C, 2) at the abscissae and ordinates of the unit square, in a random perspective."""
     unit = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float64)
     while True:
-        spread = (unit - 0.5) * scene.side * rng.uniform(0.4, 1.4, 2) + scene.side * rng.normal(0, 0.1, (4, 2))
+        spread = (unit - 0.5) * scene.side * rng.uniform(0.4, 1.4, 2) + scene.side * rng.normal(
+            0, 0.1, (4, 2)
+        )
         quad = random_centre(rng, scene, 0.3) + spread @ random_rotation(rng).T
-        if not well_formed(quad, np.array([4])).all() or not cv2.isContourConvex(quad.astype(np.float32)):
+        if not well_formed(quad, np.array([4])).all() or not cv2.isContourConvex(
+            quad.astype(np.float32)
+        ):
             continue
         matrix = cv2.getPerspectiveTransform(unit.astype(np.float32), quad.astype(np.float32))
         grid = np.stack(np.meshgrid(columns, rows), axis=-1)
@@ -45,14 +59,18 @@ def _grid_lines(grid: Points) -> Points:
 
 def draw_checkerboard(scene: Scene, rng: np.random.Generator) -> None:
     columns, rows = rng.integers(3, 9, 2)
-    grid = _perspective_grid(rng, scene, np.linspace(0, 1, columns + 1), np.linspace(0, 1, rows + 1))
+    grid = _perspective_grid(
+        rng, scene, np.linspace(0, 1, columns + 1), np.linspace(0, 1, rows + 1)
+    )
     first = clear_grey(rng, scene.background_greys(), CONTRAST + 10)
     second = clear_grey(rng, [*scene.background_greys(), first], CONTRAST + 10)
     scene.faces = [(np.stack([grid[0, 0], grid[0, -1], grid[-1, -1], grid[-1, 0]]), first)]
     cells = np.stack([grid[:-1, :-1], grid[:-1, 1:], grid[1:, 1:], grid[1:, :-1]], axis=2)
     row, column = np.nonzero(np.indices(cells.shape[:2]).sum(axis=0) % 2)
     shades = np.clip(second + rng.integers(-10, 11, len(row)), 0, 255)
-    scene.faces += [(cells[r, c], int(shade)) for r, c, shade in zip(row, column, shades, strict=True)]
+    scene.faces += [
+        (cells[r, c], int(shade)) for r, c, shade in zip(row, column, shades, strict=True)
+    ]
     _finish_grid(scene, grid, rng)
 
 
@@ -85,7 +103,9 @@ def _finish_grid(scene: Scene, grid: Points, rng: np.random.Generator) -> None:
 def _box_corners(rng: np.random.Generator, scene: Scene) -> Points:
     """(7, 2): the nearest corner of a random box in perspective, then its outline, six corners in turn."""
     # Multiples of the three edges that leave the nearest corner.
-    steps = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0], [0, 1, 1], [0, 0, 1], [1, 0, 1]], np.float64)
+    steps = np.array(
+        [[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0], [0, 1, 1], [0, 0, 1], [1, 0, 1]], np.float64
+    )
     while True:
         axes: Points = np.linalg.qr(rng.normal(size=(3, 3)))[0]
         # Every edge leads away from the viewer, so that the three faces at its start are the visible ones.
@@ -96,7 +116,12 @@ def _box_corners(rng: np.random.Generator, scene: Scene) -> Points:
         corners = corners - corners.mean(axis=0) + random_centre(rng, scene, 0.25)
         faces = corners[[[0, 1, 2, 3], [0, 3, 4, 5], [0, 5, 6, 1]]]
         vertices = np.concatenate([faces.reshape(-1, 2), corners[1:]])
-        same_side = np.abs(np.sign(cross_product(faces[:, 1] - faces[:, 0], faces[:, 3] - faces[:, 0])).sum()) == 3
+        same_side = (
+            np.abs(
+                np.sign(cross_product(faces[:, 1] - faces[:, 0], faces[:, 3] - faces[:, 0])).sum()
+            )
+            == 3
+        )
         if same_side and well_formed(vertices, np.array([4, 4, 4, 6])).all():
             return corners
 
@@ -111,6 +136,8 @@ def draw_cube(scene: Scene, rng: np.random.Generator) -> None:
         avoided = scene.background_greys() + [grey for _, grey in scene.faces]
         scene.faces.append((face, clear_grey(rng, avoided, CONTRAST)))
     scene.labels = corners
-    scene.outlines = np.concatenate([edges_of(corners[1:]), np.stack([corners[[0, 0, 0]], corners[[1, 3, 5]]], axis=1)])
+    scene.outlines = np.concatenate(
+        [edges_of(corners[1:]), np.stack([corners[[0, 0, 0]], corners[[1, 3, 5]]], axis=1)]
+    )
     scene.layers = np.zeros(len(scene.outlines), np.int64)
     occlude(scene, rng)

@@ -24,7 +24,9 @@ def stroke_outline(segment: Points, width: float) -> Points:
     """The rectangle (4, 2) of a line with butt ends."""
     along = segment[1] - segment[0]
     aside = np.array([-along[1], along[0]]) * (width / 2 / vector_lengths(along))
-    return np.stack([segment[0] - aside, segment[1] - aside, segment[1] + aside, segment[0] + aside])
+    return np.stack(
+        [segment[0] - aside, segment[1] - aside, segment[1] + aside, segment[0] + aside]
+    )
 
 
 def _joint(centre: Points, width: float) -> Points:
@@ -63,7 +65,10 @@ def _add_line(scene: Scene, rng: np.random.Generator, grey: int, width: float) -
     if (sine < np.sin(np.radians(_LEAST_LINE_ANGLE_DEG))).any():
         return
     labels = np.concatenate([labels, met])
-    if (point_distances(labels, labels) + np.eye(len(labels)) * _LINE_CLEARANCE_PX < _LINE_CLEARANCE_PX).any():
+    if (
+        point_distances(labels, labels) + np.eye(len(labels)) * _LINE_CLEARANCE_PX
+        < _LINE_CLEARANCE_PX
+    ).any():
         return
     scene.labels = np.concatenate([scene.labels, labels])
     scene.outlines = np.concatenate([scene.outlines, line[None]])
@@ -94,9 +99,9 @@ def draw_lines(scene: Scene, rng: np.random.Generator) -> None:
 
 def draw_star(scene: Scene, rng: np.random.Generator) -> None:
     branches = int(rng.integers(3, 7))
-    angle = (np.arange(branches) + rng.uniform(-0.2, 0.2, branches)) * (2 * np.pi / branches) + rng.uniform(
-        0, 2 * np.pi
-    )
+    angle = (np.arange(branches) + rng.uniform(-0.2, 0.2, branches)) * (
+        2 * np.pi / branches
+    ) + rng.uniform(0, 2 * np.pi)
     length = scene.side * rng.uniform(0.2, 0.7) * rng.uniform(0.5, 1, branches)
     centre = random_centre(rng, scene)
     ends = centre + length[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)

@@ -23,7 +23,12 @@ _CLEARANCE_PX = 3.0
 
 
 def _random_polygons(
-    rng: np.random.Generator, scene: Scene, tries: int, radii: tuple[float, float], middle: Points, spread: float
+    rng: np.random.Generator,
+    scene: Scene,
+    tries: int,
+    radii: tuple[float, float],
+    middle: Points,
+    spread: float,
 ) -> list[Points]:
     """The well-formed ones of `tries` random polygons of 3 to 8 vertices, on ellipses and therefore convex.
 
@@ -37,7 +42,9 @@ def _random_polygons(
     axes = (scene.side * rng.uniform(*radii, (tries, 1)) * rng.uniform(0.5, 1, (tries, 2)))[owner]
     x, y = axes[:, 0] * np.cos(angle), axes[:, 1] * np.sin(angle)
     tilt = rng.uniform(0, 2 * np.pi, tries)[owner]
-    turned = np.stack([np.cos(tilt) * x - np.sin(tilt) * y, np.sin(tilt) * x + np.cos(tilt) * y], axis=1)
+    turned = np.stack(
+        [np.cos(tilt) * x - np.sin(tilt) * y, np.sin(tilt) * x + np.cos(tilt) * y], axis=1
+    )
     vertices = (middle + spread * scene.extent * rng.uniform(-0.5, 0.5, (tries, 2)))[owner] + turned
     good = np.flatnonzero(well_formed(vertices, sizes))
     return [vertices[first[i] : first[i] + sizes[i]] for i in good]
@@ -73,7 +80,9 @@ def _meetings(scene: Scene, polygon: Points, edges: Points) -> Points | None:
     """(N, 2) where the outline of a new polygon meets visible ones; None if a junction would not be clear."""
     low, high = polygon.min(axis=0) - _CLEARANCE_PX, polygon.max(axis=0) + _CLEARANCE_PX
     start, end = scene.outlines[:, 0], scene.outlines[:, 1]
-    near = np.flatnonzero(((np.maximum(start, end) > low) & (np.minimum(start, end) < high)).all(axis=1))
+    near = np.flatnonzero(
+        ((np.maximum(start, end) > low) & (np.minimum(start, end) < high)).all(axis=1)
+    )
     if not len(near):
         return np.zeros((0, 2))
     outlines = scene.outlines[near]
@@ -95,8 +104,14 @@ def _meetings(scene: Scene, polygon: Points, edges: Points) -> Points | None:
 
 
 def _overlapped_greys(scene: Scene, polygon: Points) -> list[int]:
-    apart = (scene.covers.min(axis=1) > polygon.max(axis=0)) | (scene.covers.max(axis=1) < polygon.min(axis=0))
-    return [grey for grey, beside in zip(scene.cover_greys, apart.any(axis=1), strict=True) if not beside]
+    apart = (scene.covers.min(axis=1) > polygon.max(axis=0)) | (
+        scene.covers.max(axis=1) < polygon.min(axis=0)
+    )
+    return [
+        grey
+        for grey, beside in zip(scene.cover_greys, apart.any(axis=1), strict=True)
+        if not beside
+    ]
 
 
 def occlude(scene: Scene, rng: np.random.Generator) -> None:
@@ -120,6 +135,8 @@ def draw_polygon(scene: Scene, rng: np.random.Generator) -> None:
 def draw_polygons(scene: Scene, rng: np.random.Generator) -> None:
     wanted = int(rng.integers(3, 15))
     largest, spread = float(rng.uniform(0.15, 0.4)), float(rng.uniform(0.3, 1))
-    for polygon in _random_polygons(rng, scene, 3 * wanted, (0.1, largest), random_centre(rng, scene, 0.3), spread):
+    for polygon in _random_polygons(
+        rng, scene, 3 * wanted, (0.1, largest), random_centre(rng, scene, 0.3), spread
+    ):
         if len(scene.covers) < wanted:
             cover_with(scene, polygon, rng, scene.background_greys())

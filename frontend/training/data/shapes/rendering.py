@@ -49,7 +49,9 @@ def render_scene(scene: Scene, blur_sigma: float) -> NDArray[np.uint8]:
         # fillPoly rounds to whole rows and is five times less exact than fillConvexPoly: all faces are convex.
         for polygon, (_, grey) in zip(vertices, scene.faces, strict=True):
             cv2.fillConvexPoly(canvas, polygon, grey, cv2.LINE_AA, SHIFT)
-        image = np.asarray(cv2.resize(canvas, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+        image = np.asarray(
+            cv2.resize(canvas, (width, height), interpolation=cv2.INTER_AREA), np.uint8
+        )
     return np.asarray(cv2.GaussianBlur(image, (0, 0), blur_sigma), np.uint8)
 
 

@@ -70,7 +70,9 @@ def random_background(size: tuple[int, int], rng: np.random.Generator) -> NDArra
     span = rng.uniform(*_BACKGROUND_RANGE)
     low = rng.uniform(0, 255 - span)
     mixed -= mixed.min()
-    scaled: NDArray[np.float32] = np.asarray(mixed * np.float32(span / mixed.max()) + np.float32(low), np.float32)
+    scaled: NDArray[np.float32] = np.asarray(
+        mixed * np.float32(span / mixed.max()) + np.float32(low), np.float32
+    )
     return scaled
 
 

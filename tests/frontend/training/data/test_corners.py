@@ -23,7 +23,9 @@ def saddle(centre: tuple[float, float], angle: float) -> NDArray[np.uint8]:
 @pytest.mark.parametrize("centre", [(19.5, 20.0), (20.25, 18.75), (19.0, 19.9)])
 @pytest.mark.parametrize("angle", [0.3, 0.9])
 def test_a_corner_is_found(centre: tuple[float, float], angle: float) -> None:
-    starts = np.array(centre, np.float32) + np.array([[0, 0], [1, -0.5], [-1.5, 1], [0.3, 2]], np.float32)
+    starts = np.array(centre, np.float32) + np.array(
+        [[0, 0], [1, -0.5], [-1.5, 1], [0.3, 2]], np.float32
+    )
     refined = settle_on_corners(saddle(centre, angle), starts)
     np.testing.assert_allclose(refined, np.broadcast_to(centre, refined.shape), atol=0.3)
     np.testing.assert_allclose(refined[0], centre, atol=0.05)
@@ -48,21 +50,30 @@ def test_points_do_not_leave_the_image() -> None:
 
 
 def test_no_points_are_no_error() -> None:
-    assert settle_on_corners(np.zeros((9, 9), np.uint8), np.zeros((0, 2), np.float32)).shape == (0, 2)
+    assert settle_on_corners(np.zeros((9, 9), np.uint8), np.zeros((0, 2), np.float32)).shape == (
+        0,
+        2,
+    )
 
 
 def test_settling_reduces_the_error_on_a_warped_photo(test_data: Path) -> None:
     image = cv2.imread(str(test_data / "homography" / "leuven" / "1.png"), cv2.IMREAD_GRAYSCALE)
     shift = np.array([0.4, -0.3])
     moved = cv2.warpAffine(
-        image, np.array([[1, 0, shift[0]], [0, 1, shift[1]]]), image.shape[::-1], flags=cv2.INTER_CUBIC
+        image,
+        np.array([[1, 0, shift[0]], [0, 1, shift[1]]]),
+        image.shape[::-1],
+        flags=cv2.INTER_CUBIC,
     )
     corners = cv2.goodFeaturesToTrack(image, 300, 0.01, 8).reshape(-1, 2)
     corners = corners[np.all((corners > 20) & (corners < np.array(image.shape[::-1]) - 20), axis=1)]
     noise = np.random.default_rng(0).normal(0, 0.7, corners.shape).astype(np.float32)
     first = settle_on_corners(image, corners + noise)
     second = settle_on_corners(moved, (corners + shift - noise).astype(np.float32))
-    before, after = np.linalg.norm(2 * noise, axis=1), np.linalg.norm(second - first - shift, axis=1)
+    before, after = (
+        np.linalg.norm(2 * noise, axis=1),
+        np.linalg.norm(second - first - shift, axis=1),
+    )
     assert np.median(after) < 0.4 * np.median(before)
 
 
@@ -87,5 +98,8 @@ def test_strength_does_not_depend_on_contrast_but_falls_with_blur() -> None:
 
 def test_points_at_the_rim_have_a_strength_and_none_have_none() -> None:
     image = np.zeros((20, 30), np.uint8)
-    assert corner_strength(image, np.array([[29.6, 19.7], [-0.4, 0]], np.float32)).tolist() == [0, 0]
+    assert corner_strength(image, np.array([[29.6, 19.7], [-0.4, 0]], np.float32)).tolist() == [
+        0,
+        0,
+    ]
     assert corner_strength(image, np.zeros((0, 2), np.float32)).shape == (0,)

@@ -29,7 +29,9 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def sample(count: int, config: HomographyConfig, size: tuple[int, int] = SIZE, seed: int = 0) -> torch.Tensor:
+def sample(
+    count: int, config: HomographyConfig, size: tuple[int, int] = SIZE, seed: int = 0
+) -> torch.Tensor:
     return sample_homographies(count, size, config, torch.Generator().manual_seed(seed))
 
 
@@ -40,18 +42,30 @@ def translation(x: float, y: float) -> torch.Tensor:
 def quads(homographies: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """Patches (B, 4, 2) of the source, relative to its centre, that fill the warped image."""
     extent = torch.tensor([size[1], size[0]], dtype=torch.float64)
-    corners = torch.tensor([[-0.5, -0.5], [-0.5, 0.5], [0.5, 0.5], [0.5, -0.5]], dtype=torch.float64) * extent
+    corners = (
+        torch.tensor([[-0.5, -0.5], [-0.5, 0.5], [0.5, 0.5], [0.5, -0.5]], dtype=torch.float64)
+        * extent
+    )
     centre = (extent - 1) / 2
-    return warp_points((corners + centre).expand(len(homographies), 4, 2), torch.linalg.inv(homographies)) - centre
+    return (
+        warp_points(
+            (corners + centre).expand(len(homographies), 4, 2), torch.linalg.inv(homographies)
+        )
+        - centre
+    )
 
 
 def pixels(size: tuple[int, int]) -> torch.Tensor:
     """x y of all pixels, (1, H W, 2)."""
-    y, x = torch.meshgrid(*(torch.arange(length, dtype=torch.float64) for length in size), indexing="ij")
+    y, x = torch.meshgrid(
+        *(torch.arange(length, dtype=torch.float64) for length in size), indexing="ij"
+    )
     return torch.stack([x, y], dim=-1).reshape(1, -1, 2)
 
 
-def blob_through(homography: torch.Tensor, centre: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+def blob_through(
+    homography: torch.Tensor, centre: torch.Tensor, size: tuple[int, int]
+) -> torch.Tensor:
     """A Gaussian of 4 pixels (H, W) as seen through a homography (1, 3, 3), nothing interpolated."""
     offset = warp_points(pixels(size), torch.linalg.inv(homography))[0] - centre
     return torch.exp(-0.5 * (offset**2).sum(dim=-1) / 4.0**2).reshape(size)
@@ -80,7 +94,9 @@ def test_peak_lands_where_the_point_does() -> None:
     point = torch.tensor([80.0, 60.0], dtype=torch.float64)
     images = blob(point, SIZE).expand(20, 1, *SIZE)
     for heat, target in zip(
-        warp_images(images, homographies)[:, 0], warp_points(point.expand(20, 1, 2), homographies)[:, 0], strict=True
+        warp_images(images, homographies)[:, 0],
+        warp_points(point.expand(20, 1, 2), homographies)[:, 0],
+        strict=True,
     ):
         row, column = divmod(int(heat.argmax()), SIZE[1])
         assert abs(column - target[0]) <= 0.6
@@ -142,7 +158,9 @@ def test_valid_pixels_hold_no_black(seed: int, erosion: int) -> None:
 
 def test_beyond_the_horizon_nothing_is_seen() -> None:
     # The depth is 0 in column 25 of the warped image; its middle is to the left of it.
-    homography = torch.linalg.inv(torch.tensor([[[1.0, 0, 0], [0, 1, 0], [-1 / 25, 0, 1]]], dtype=torch.float64))
+    homography = torch.linalg.inv(
+        torch.tensor([[[1.0, 0, 0], [0, 1, 0], [-1 / 25, 0, 1]]], dtype=torch.float64)
+    )
     mask = valid_mask(homography, (20, 40))[0]
     warped = warp_images(torch.ones((1, 1, 20, 40)), homography)[0, 0]
     # Column x shows column x / (1 - x / 25), which reaches the last one, 39, at 15.2.
@@ -166,9 +184,16 @@ def test_points_on_the_horizon_are_finite() -> None:
     size=st.sampled_from([(120, 160), (240, 320), (100, 37)]),
 )
 def test_patches_stay_inside_without_artefacts(
-    seed: int, ratio: float, perspective: float, scale: float, rotation: float, size: tuple[int, int]
+    seed: int,
+    ratio: float,
+    perspective: float,
+    scale: float,
+    rotation: float,
+    size: tuple[int, int],
 ) -> None:
-    config = HomographyConfig(patch_ratio=ratio, perspective=perspective, scale=scale, rotation_deg=rotation)
+    config = HomographyConfig(
+        patch_ratio=ratio, perspective=perspective, scale=scale, rotation_deg=rotation
+    )
     homographies = sample(16, config, size, seed)
     half = torch.tensor([size[1], size[0]], dtype=torch.float64) / 2
     assert (quads(homographies, size).abs() <= half + 1e-6).all()
@@ -192,7 +217,12 @@ def test_same_seed_same_homographies() -> None:
 def test_amplitudes_are_truncated() -> None:
     """One transformation at a time: none beyond its amplitude, and its standard deviation about half of it."""
     still = HomographyConfig(
-        patch_ratio=0.8, perspective=0, scale=0, rotation_deg=0, translation=False, allow_artifacts=True
+        patch_ratio=0.8,
+        perspective=0,
+        scale=0,
+        rotation_deg=0,
+        translation=False,
+        allow_artifacts=True,
     )
     extent = torch.tensor([160.0, 120.0], dtype=torch.float64)
     base = quads(sample(1, still), SIZE)[0]

@@ -15,7 +15,10 @@ from spslam.frontend.training.evaluation.homography_metrics import warp_points
 def picture(height: int = 300, width: int = 400, seed: int = 0) -> NDArray[np.uint8]:
     """Soft blobs of all sizes."""
     rng = np.random.default_rng(seed)
-    layers = [cv2.GaussianBlur(rng.normal(size=(height, width)), (0, 0), sigma) * sigma for sigma in (2, 5, 12)]
+    layers = [
+        cv2.GaussianBlur(rng.normal(size=(height, width)), (0, 0), sigma) * sigma
+        for sigma in (2, 5, 12)
+    ]
     return np.clip(128 + 60 * np.sum(layers, axis=0), 0, 255).astype(np.uint8)
 
 
@@ -37,7 +40,9 @@ def agreement(pair: sets.ImagePair) -> float:
     return float(np.corrcoef(warped[seen], pair.image1[seen])[0, 1])
 
 
-def test_photo_pairs_show_what_the_homography_says(photos: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_photo_pairs_show_what_the_homography_says(
+    photos: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sets, "photometric_noise", lambda _, image: image)
     pairs = list(sets.photo_pairs(photos))
     assert [pair.name for pair in pairs] == [path.name for path in photos]
@@ -124,7 +129,9 @@ def test_resized_homography_follows_the_centres_of_pixels() -> None:
         return (pixels + 0.5) / 2 - 0.5
 
     resized = sets.resize_homography(H, (300, 400), (300, 400), (150, 200))
-    np.testing.assert_allclose(warp_points(halved(points), resized), halved(warp_points(points, H)), atol=1e-9)
+    np.testing.assert_allclose(
+        warp_points(halved(points), resized), halved(warp_points(points, H)), atol=1e-9
+    )
 
 
 def test_incomplete_scenes_are_named(tmp_path: Path) -> None:
@@ -145,4 +152,8 @@ def test_real_scenes(test_data: Path) -> None:
     pairs = list(sets.scene_pairs(test_data / "homography", (240, 320)))
     assert [pair.name for pair in pairs[:6]] == [f"bikes 1-{i}" for i in range(2, 7)] + ["graf 1-2"]
     assert {pair.group for pair in pairs} == {"bikes", "graf", "leuven"}
-    assert all(agreement(pair) > (0.7 if pair.group == "graf" else 0.9) for pair in pairs if pair.name[-1] == "2")
+    assert all(
+        agreement(pair) > (0.7 if pair.group == "graf" else 0.9)
+        for pair in pairs
+        if pair.name[-1] == "2"
+    )

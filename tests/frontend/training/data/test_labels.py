@@ -22,10 +22,20 @@ from spslam.frontend.superpoint.checkpoints import load_superpoint
 from spslam.frontend.superpoint.superpoint import CELL, SuperPoint
 from spslam.frontend.training.config import HomographyConfig, LabelConfig
 from spslam.frontend.training.data.labelling import LabelSummary, label_images
-from spslam.frontend.training.data.labels import Labels, adapt, find_labels, label_path, read_labels, write_labels
+from spslam.frontend.training.data.labels import (
+    Labels,
+    adapt,
+    find_labels,
+    label_path,
+    read_labels,
+    write_labels,
+)
 
 FEW = LabelConfig(
-    size=(48, 64), homographies=3, batch=2, homography=HomographyConfig(allow_artifacts=True, rotation_deg=20.0)
+    size=(48, 64),
+    homographies=3,
+    batch=2,
+    homography=HomographyConfig(allow_artifacts=True, rotation_deg=20.0),
 )
 
 
@@ -56,7 +66,9 @@ def generator(seed: int = 0) -> torch.Generator:
 
 def smooth_image(height: int = 96, width: int = 128) -> np.ndarray:
     noise = np.random.default_rng(0).integers(0, 256, (height, width)).astype(np.uint8)
-    return np.asarray(cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 4), None, 0, 255, cv2.NORM_MINMAX))
+    return np.asarray(
+        cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 4), None, 0, 255, cv2.NORM_MINMAX)
+    )
 
 
 def test_average_of_an_equivariant_detector_is_what_it_says_itself() -> None:
@@ -99,8 +111,12 @@ def test_first_warp_is_the_identity_and_batches_do_not_matter() -> None:
         network = Brightness()
         config = LabelConfig(homographies=7, batch=batch)
         results.append(adapt(network, image, config, generator()))
-        assert [len(images) for images in network.seen] == [batch] * (7 // batch) + [7 % batch] * (7 % batch > 0)
-        torch.testing.assert_close(network.seen[0][0, 0], torch.from_numpy(image / 255).float(), atol=1e-4, rtol=0)
+        assert [len(images) for images in network.seen] == [batch] * (7 // batch) + [7 % batch] * (
+            7 % batch > 0
+        )
+        torch.testing.assert_close(
+            network.seen[0][0, 0], torch.from_numpy(image / 255).float(), atol=1e-4, rtol=0
+        )
         others = torch.cat(network.seen)[1:]
         assert all((warp[0] - torch.from_numpy(image / 255)).abs().max() > 0.1 for warp in others)
     np.testing.assert_allclose(results[1], results[0], atol=1e-7)
@@ -117,9 +133,12 @@ def test_any_size_is_padded_by_replication(size: tuple[int, int]) -> None:
     seen = network.seen[0][0, 0].numpy()
     assert seen.shape == (-(-height // 8) * 8, -(-width // 8) * 8)
     np.testing.assert_array_equal(
-        seen[height:, :width], np.broadcast_to(seen[height - 1, :width], seen[height:, :width].shape)
+        seen[height:, :width],
+        np.broadcast_to(seen[height - 1, :width], seen[height:, :width].shape),
     )
-    np.testing.assert_array_equal(seen[:, width:], np.broadcast_to(seen[:, width - 1 :][:, :1], seen[:, width:].shape))
+    np.testing.assert_array_equal(
+        seen[:, width:], np.broadcast_to(seen[:, width - 1 :][:, :1], seen[:, width:].shape)
+    )
 
 
 def test_same_generator_same_average() -> None:
@@ -132,7 +151,10 @@ def test_same_generator_same_average() -> None:
 def test_a_corner_is_labelled_where_it_is() -> None:
     image = np.full((96, 128), 40, np.uint8)
     image[30:70, 40:90] = 220
-    labels = find_labels(adapt(load_superpoint(None), image, LabelConfig(homographies=20), generator()), LabelConfig())
+    labels = find_labels(
+        adapt(load_superpoint(None), image, LabelConfig(homographies=20), generator()),
+        LabelConfig(),
+    )
     best = labels.keypoints[:4]
     # Edges of the rectangle lie between pixels.
     corners = np.array([[39.5, 29.5], [89.5, 29.5], [39.5, 69.5], [89.5, 69.5]])
@@ -148,18 +170,24 @@ def heat_with(points: dict[tuple[int, int], float], size: tuple[int, int] = (40,
 
 
 def test_maxima_threshold_suppression_order_and_top_k() -> None:
-    heat = heat_with({(10, 10): 0.5, (10, 13): 0.4, (10, 15): 0.3, (30, 50): 0.9, (20, 30): 0.014, (0, 59): 0.2})
+    heat = heat_with(
+        {(10, 10): 0.5, (10, 13): 0.4, (10, 15): 0.3, (30, 50): 0.9, (20, 30): 0.014, (0, 59): 0.2}
+    )
     config = LabelConfig(subpixel=False, threshold=0.015)
     labels = find_labels(heat, config)
     np.testing.assert_array_equal(labels.keypoints, [[50, 30], [10, 10], [15, 10], [59, 0]])
     np.testing.assert_array_equal(labels.scores, np.float32([0.9, 0.5, 0.3, 0.2]))
-    assert [array.dtype for array in (labels.keypoints, labels.scores, labels.mass)] == [np.float32] * 3
+    assert [array.dtype for array in (labels.keypoints, labels.scores, labels.mass)] == [
+        np.float32
+    ] * 3
     few = find_labels(heat, config.model_copy(update={"top_k": 2}))
     np.testing.assert_array_equal(few.keypoints, labels.keypoints[:2])
 
 
 def test_mass_is_that_of_25_pixels_and_at_most_one() -> None:
-    heat = heat_with({(10, 10): 0.5, (11, 12): 0.2, (10, 13): 0.1, (30, 30): 0.7, (30, 31): 0.6, (0, 0): 0.3})
+    heat = heat_with(
+        {(10, 10): 0.5, (11, 12): 0.2, (10, 13): 0.1, (30, 30): 0.7, (30, 31): 0.6, (0, 0): 0.3}
+    )
     labels = find_labels(heat, LabelConfig(subpixel=False))
     np.testing.assert_array_equal(labels.keypoints, [[30, 30], [10, 10], [0, 0]])
     # At the border nothing is counted twice.
@@ -175,7 +203,11 @@ def test_subpixel_labels_are_at_the_centre_of_mass() -> None:
 
 def test_nothing_found_is_no_error(tmp_path: Path) -> None:
     labels = find_labels(np.zeros((16, 24), np.float32), LabelConfig())
-    assert [array.shape for array in (labels.keypoints, labels.scores, labels.mass)] == [(0, 2), (0,), (0,)]
+    assert [array.shape for array in (labels.keypoints, labels.scores, labels.mass)] == [
+        (0, 2),
+        (0,),
+        (0,),
+    ]
     write_labels(tmp_path / "a.npz", labels, (16, 24))
     assert read_labels(tmp_path / "a.npz", (16, 24)).keypoints.shape == (0, 2)
 
@@ -227,7 +259,10 @@ def test_label_files_that_are_none(tmp_path: Path) -> None:
             read_labels(path, (24, 32))
         assert "\n" not in str(error.value)
     with zipfile.ZipFile(tmp_path / "header.npz", "w") as archive:
-        archive.writestr("keypoints.npy", b"\x93NUMPY\x01\x00\x76\x00" + b"{'descr': '<f4', ( ".ljust(117) + b"\n")
+        archive.writestr(
+            "keypoints.npy",
+            b"\x93NUMPY\x01\x00\x76\x00" + b"{'descr': '<f4', ( ".ljust(117) + b"\n",
+        )
     with pytest.raises(DatasetError, match=r"header\.npz.*damaged"):
         read_labels(tmp_path / "header.npz", (24, 32))
     with pytest.raises(DatasetError, match="found no file"):
@@ -247,9 +282,16 @@ def test_label_files_that_are_none(tmp_path: Path) -> None:
         ("scores", np.array(["a"] * 5), "scores"),
     ],
 )
-def test_label_files_of_other_content(tmp_path: Path, key: str, value: np.ndarray | None, said: str) -> None:
+def test_label_files_of_other_content(
+    tmp_path: Path, key: str, value: np.ndarray | None, said: str
+) -> None:
     labels = some_labels()
-    arrays = {"keypoints": labels.keypoints, "scores": labels.scores, "mass": labels.mass, "size": np.array([24, 32])}
+    arrays = {
+        "keypoints": labels.keypoints,
+        "scores": labels.scores,
+        "mass": labels.mass,
+        "size": np.array([24, 32]),
+    }
     del arrays[key]
     if value is not None:
         arrays[key] = value
@@ -276,12 +318,18 @@ def photos_of(root: Path) -> list[Path]:
     return sorted(root.rglob("*.png"))
 
 
-def label(root: Path, out: Path, config: LabelConfig = FEW, seed: int = 0, **options: object) -> LabelSummary:
+def label(
+    root: Path, out: Path, config: LabelConfig = FEW, seed: int = 0, **options: object
+) -> LabelSummary:
     return label_images(photos_of(root), root, out, None, config, seed, **options)  # type: ignore[arg-type]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 @pytest.fixture
@@ -316,20 +364,28 @@ def test_labels_are_those_of_adaptation(root: Path, labelled: Path) -> None:
     image = fit_image(cv2.imread(str(photo), cv2.IMREAD_GRAYSCALE), FEW.size)
     direct = find_labels(adapt(load_superpoint(None), image, FEW, generator(5)), FEW)
     stored = read_labels(label_path(labelled, photo, root), FEW.size)
-    distances = np.linalg.norm(stored.keypoints[:5, None] - direct.keypoints[None], axis=2).min(axis=1)
+    distances = np.linalg.norm(stored.keypoints[:5, None] - direct.keypoints[None], axis=2).min(
+        axis=1
+    )
     assert np.median(distances) < 2
 
 
-def test_again_skips_and_changes_nothing(root: Path, labelled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_again_skips_and_changes_nothing(
+    root: Path, labelled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = contents(labelled)
-    monkeypatch.setattr("spslam.frontend.training.data.labelling.adapt", lambda *_: pytest.fail("labelled again"))
+    monkeypatch.setattr(
+        "spslam.frontend.training.data.labelling.adapt", lambda *_: pytest.fail("labelled again")
+    )
     summary = label(root, labelled)
     assert (summary.done, summary.skipped) == (0, 6)
     assert summary.mean_labels > 0
     assert contents(labelled) == before
 
 
-def test_resumed_and_shared_out_labels_are_the_same(root: Path, labelled: Path, tmp_path: Path) -> None:
+def test_resumed_and_shared_out_labels_are_the_same(
+    root: Path, labelled: Path, tmp_path: Path
+) -> None:
     shared = tmp_path / "shared"
     summaries = [label(root, shared, shard=(index, 4)) for index in range(4)]
     assert [summary.done for summary in summaries] == [2, 2, 1, 1]
@@ -347,7 +403,9 @@ def test_resumed_and_shared_out_labels_are_the_same(root: Path, labelled: Path, 
 def test_processes_make_the_same_labels(root: Path, labelled: Path, tmp_path: Path) -> None:
     (root / "set0" / "broken.png").write_text("no image")
     told: list[tuple[int, int]] = []
-    summary = label(root, tmp_path / "out", processes=2, progress=lambda done, total: told.append((done, total)))
+    summary = label(
+        root, tmp_path / "out", processes=2, progress=lambda done, total: told.append((done, total))
+    )
     assert (summary.done, summary.unreadable) == (6, 1)
     assert told == [(done, 7) for done in range(1, 8)]
     assert contents(tmp_path / "out") == contents(labelled)
@@ -364,7 +422,9 @@ def test_names_decide_not_where_the_photos_are(root: Path, labelled: Path, tmp_p
 def test_seed_and_name_matter(root: Path, labelled: Path, tmp_path: Path) -> None:
     label(root, tmp_path / "out", seed=1)
     assert all(
-        contents(tmp_path / "out")[name] != data for name, data in contents(labelled).items() if name.endswith(".npz")
+        contents(tmp_path / "out")[name] != data
+        for name, data in contents(labelled).items()
+        if name.endswith(".npz")
     )
     (root / "copy.png").write_bytes(photos_of(root)[0].read_bytes())
     label(root, labelled)
@@ -372,7 +432,9 @@ def test_seed_and_name_matter(root: Path, labelled: Path, tmp_path: Path) -> Non
     assert files["copy.png.npz"] != files["set0/0.png.npz"]
 
 
-def test_unreadable_photos_are_counted_and_logged(root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_unreadable_photos_are_counted_and_logged(
+    root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (root / "set0" / "broken.png").write_text("no image")
     summary = label(root, tmp_path / "out")
     assert (summary.done, summary.unreadable) == (6, 1)
@@ -392,7 +454,10 @@ def other_weights(folder: Path) -> Path:
     ("change", "said"),
     [
         ({"config": FEW.model_copy(update={"threshold": 0.02})}, "config.threshold"),
-        ({"config": FEW.model_copy(update={"homography": HomographyConfig()})}, "config.homography.rotation_deg"),
+        (
+            {"config": FEW.model_copy(update={"homography": HomographyConfig()})},
+            "config.homography.rotation_deg",
+        ),
         ({"seed": 1}, "seed"),
         ({"weights": True}, "weights_sha256"),
     ],
@@ -405,7 +470,9 @@ def test_a_folder_of_other_settings_is_refused(
     config, seed = change.get("config", FEW), change.get("seed", 0)
 
     def again(overwrite: bool) -> LabelSummary:
-        return label_images(photos_of(root)[:1], root, labelled, weights, config, seed, overwrite=overwrite)  # type: ignore[arg-type]
+        return label_images(
+            photos_of(root)[:1], root, labelled, weights, config, seed, overwrite=overwrite
+        )  # type: ignore[arg-type]
 
     with pytest.raises(DatasetError, match=said) as error:
         again(overwrite=False)
@@ -484,9 +551,18 @@ def test_killed_in_the_middle(root: Path, labelled: Path, tmp_path: Path, proces
     out = tmp_path / "out"
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
-    arguments = [sys.executable, str(script), str(root), str(out), str(processes), FEW.model_dump_json()]
+    arguments = [
+        sys.executable,
+        str(script),
+        str(root),
+        str(out),
+        str(processes),
+        FEW.model_dump_json(),
+    ]
     with subprocess.Popen(arguments, env={**os.environ, "OMP_NUM_THREADS": "1"}) as process:
-        assert wait_for(lambda: next(out.rglob("*.npz"), None) is not None or process.poll() is not None)
+        assert wait_for(
+            lambda: next(out.rglob("*.npz"), None) is not None or process.poll() is not None
+        )
         process.send_signal(signal.SIGKILL)
     for path in out.rglob("*.npz"):
         read_labels(path, FEW.size)
@@ -502,7 +578,14 @@ def test_a_process_that_dies_is_told(root: Path, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     # What the script is called in processes that are started.
     script.write_text(f"import os\nif __name__ == '__mp_main__':\n    os._exit(7)\n{SCRIPT}")
-    arguments = [sys.executable, str(script), str(root), str(tmp_path / "out"), "2", FEW.model_dump_json()]
+    arguments = [
+        sys.executable,
+        str(script),
+        str(root),
+        str(tmp_path / "out"),
+        "2",
+        FEW.model_dump_json(),
+    ]
     result = subprocess.run(arguments, capture_output=True, text=True, check=False)
     assert result.returncode != 0
     assert "OutputError" in result.stderr

@@ -53,7 +53,9 @@ def test_no_strength_changes_nothing() -> None:
 
 def test_no_chance_changes_nothing() -> None:
     images = texture()
-    torch.testing.assert_close(run(images, PhotometricConfig(chance=0.0)), images, atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        run(images, PhotometricConfig(chance=0.0)), images, atol=1e-6, rtol=0
+    )
 
 
 @settings(max_examples=20, deadline=None)
@@ -133,7 +135,9 @@ def test_shade_is_smooth_and_bounded() -> None:
 @pytest.mark.parametrize("value", [0.0, 0.3, 1.0])
 def test_blur_keeps_a_constant_image(value: float) -> None:
     images = grey(value, count=16)
-    torch.testing.assert_close(run(images, only(blur_sigma=2.0, motion_blur_px=9)), images, atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        run(images, only(blur_sigma=2.0, motion_blur_px=9)), images, atol=1e-5, rtol=0
+    )
 
 
 def test_blur_keeps_the_sum_and_the_centre() -> None:

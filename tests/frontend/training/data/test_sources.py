@@ -26,12 +26,20 @@ from spslam.frontend.training.processes import Processes
 SIZE = (64, 96)
 
 
-def step_batch(source: Source, config: TrainingConfig, step: int, rank: int = 0, count: int = 1) -> dict:
+def step_batch(
+    source: Source, config: TrainingConfig, step: int, rank: int = 0, count: int = 1
+) -> dict:
     return next(step_batches(source, config, Processes(rank, count), step))
 
 
 def config(*overrides: str) -> TrainingConfig:
-    small = ["labels.size=[64,96]", "data.size=[64,96]", "optimizer.batch=4", "optimizer.block=2", "data.points=40"]
+    small = [
+        "labels.size=[64,96]",
+        "data.size=[64,96]",
+        "optimizer.batch=4",
+        "optimizer.block=2",
+        "data.points=40",
+    ]
     return load_training_config("joint", [*small, *overrides])
 
 
@@ -60,7 +68,12 @@ def test_labels_weigh_as_much_as_their_corners_tell(photos: LabelledPhotos) -> N
     index = np.array([2])
     plain = photos.labels(index)[0]
     weighing = LabelledPhotos(
-        photos.paths, photos.root, photos.label_folder, photos.size, settle=True, strength_exponent=0.5
+        photos.paths,
+        photos.root,
+        photos.label_folder,
+        photos.size,
+        settle=True,
+        strength_exponent=0.5,
     )
     weighed = weighing.labels(index)[0]
     image = photos.images(index)[0]
@@ -82,7 +95,10 @@ def test_a_batch_does_not_depend_on_the_number_of_processes(photos: LabelledPhot
 @pytest.mark.slow
 def test_workers_read_what_the_process_itself_reads(photos: LabelledPhotos, tmp_path: Path) -> None:
     shapes = open_shapes(tmp_path / "shapes", 9, SIZE, 0)
-    for source in (PhotoSource(photos, config().data, pairs=True), ShapeSource(shapes, config().data)):
+    for source in (
+        PhotoSource(photos, config().data, pairs=True),
+        ShapeSource(shapes, config().data),
+    ):
         alone, helped = (
             list(itertools.islice(step_batches(source, config(*given), Processes(), 3), 3))
             for given in ([], ["loading.workers=2"])
@@ -109,9 +125,13 @@ def test_reading_leaves_the_random_numbers_of_pytorch_alone(photos: LabelledPhot
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_decoded_photographs_stay_within_their_memory(photos: LabelledPhotos, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_decoded_photographs_stay_within_their_memory(
+    photos: LabelledPhotos, monkeypatch: pytest.MonkeyPatch
+) -> None:
     decoded: list[str] = []
-    monkeypatch.setattr(labelled_photos, "read_photo", lambda path: decoded.append(path.stem) or read_photo(path))
+    monkeypatch.setattr(
+        labelled_photos, "read_photo", lambda path: decoded.append(path.stem) or read_photo(path)
+    )
     # Room for two of the six images.
     small = replace(photos, cache_bytes=2 * SIZE[0] * SIZE[1] + 1)
     order = np.array([3, 1, 4, 3, 1, 4, 0])
@@ -122,7 +142,11 @@ def test_decoded_photographs_stay_within_their_memory(photos: LabelledPhotos, mo
 
 def test_steps_and_seeds_differ(photos: LabelledPhotos) -> None:
     source = PhotoSource(photos, config().data, pairs=False)
-    images = [step_batch(source, config(*seed), step)["image"] for seed in ([], ["seed=1"]) for step in (0, 1)]
+    images = [
+        step_batch(source, config(*seed), step)["image"]
+        for seed in ([], ["seed=1"])
+        for step in (0, 1)
+    ]
     assert len({image.numpy().tobytes() for image in images}) == 4
 
 
@@ -144,7 +168,9 @@ def test_points_of_a_pair_correspond_and_show_the_same(photos: LabelledPhotos) -
     values = []
     for view in "01":
         grid = batch[f"points{view}"] * 2 / torch.tensor([SIZE[1] - 1, SIZE[0] - 1]) - 1
-        sampled = torch.nn.functional.grid_sample(batch[f"image{view}"], grid[:, :, None], align_corners=True)
+        sampled = torch.nn.functional.grid_sample(
+            batch[f"image{view}"], grid[:, :, None], align_corners=True
+        )
         values.append(sampled[:, 0, :, 0][exist])
     # Smooth images: what differs is the interpolation.
     assert (values[0] - values[1]).abs().max() < 0.05
@@ -153,7 +179,9 @@ def test_points_of_a_pair_correspond_and_show_the_same(photos: LabelledPhotos) -
 
 def test_labels_lie_at_the_points_with_their_mass(photos: LabelledPhotos) -> None:
     settings = config()
-    batch = step_batch(PhotoSource(replace(photos, mass_exponent=0), settings.data, pairs=True), settings, 0)
+    batch = step_batch(
+        PhotoSource(replace(photos, mass_exponent=0), settings.data, pairs=True), settings, 0
+    )
     label_map, exist, points = batch["label_map0"], batch["points_valid"], batch["points0"]
     for row in range(len(points)):
         for x, y in points[row][exist[row]].tolist():
@@ -185,7 +213,9 @@ def test_the_teacher_says_probabilities(photos: LabelledPhotos) -> None:
     torch.manual_seed(0)
     teacher = SuperPoint((4, 4, 8, 8, 16), descriptor_dim=16).eval().requires_grad_(False)
     settings = config("distillation.warps=3")
-    batch = step_batch(TeacherSource(photos, settings.data, teacher, settings.distillation), settings, 0)
+    batch = step_batch(
+        TeacherSource(photos, settings.data, teacher, settings.distillation), settings, 0
+    )
     classes = batch["teacher_probabilities"]
     assert classes.shape == (4, 65, 8, 12)
     torch.testing.assert_close(classes.sum(dim=1), torch.ones(4, 8, 12))
@@ -193,18 +223,25 @@ def test_the_teacher_says_probabilities(photos: LabelledPhotos) -> None:
 
 
 @pytest.mark.parametrize("same", [True, False])
-def test_the_teacher_sees_the_students_view_or_the_one_before_its_changes(photos: LabelledPhotos, same: bool) -> None:
+def test_the_teacher_sees_the_students_view_or_the_one_before_its_changes(
+    photos: LabelledPhotos, same: bool
+) -> None:
     torch.manual_seed(0)
     teacher = SuperPoint((4, 4, 8, 8, 16), descriptor_dim=16).eval().requires_grad_(False)
     settings = config(
         "distillation.warps=1", f"distillation.same_view={same}", "data.photometric.chance=1",
         "data.photometric.noise_sigma=0.5",
     )  # fmt: skip
-    batch = step_batch(TeacherSource(photos, settings.data, teacher, settings.distillation), settings, 0)
+    batch = step_batch(
+        TeacherSource(photos, settings.data, teacher, settings.distillation), settings, 0
+    )
     logits, descriptors = teacher(batch["image"])
     agrees = torch.allclose(batch["teacher_descriptors"], descriptors, atol=1e-5)
     assert agrees == same
-    assert torch.allclose(batch["teacher_probabilities"], logits.softmax(dim=1), rtol=1e-4, atol=1e-7) == same
+    assert (
+        torch.allclose(batch["teacher_probabilities"], logits.softmax(dim=1), rtol=1e-4, atol=1e-7)
+        == same
+    )
 
 
 def test_photographs_without_labels_are_left_out(photos: LabelledPhotos, tmp_path: Path) -> None:

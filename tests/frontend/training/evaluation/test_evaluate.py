@@ -74,7 +74,12 @@ def test_everything_given_is_evaluated(orb: dict[str, Any]) -> None:
     assert {"clean", "noisy", "beside"} == set(orb["shapes"])
     assert set(orb["shapes"]["beside"]) == {"FAST", "Harris", "Shi-Tomasi"}
     assert list(orb["pose"]) == ["gap_1"]
-    assert (orb["extractor"], orb["weights"], orb["label"], orb["engine"]) == ("orb", None, "orb", "orb")
+    assert (orb["extractor"], orb["weights"], orb["label"], orb["engine"]) == (
+        "orb",
+        None,
+        "orb",
+        "orb",
+    )
 
 
 def test_same_figures_twice(orb: dict[str, Any], data: EvaluationData) -> None:
@@ -82,7 +87,9 @@ def test_same_figures_twice(orb: dict[str, Any], data: EvaluationData) -> None:
 
 
 def test_what_is_not_given_is_left_out(data: EvaluationData) -> None:
-    result = evaluate_extractor("orb", EvaluationData(photos=data.photos, limit=1), None, {"max_keypoints": 100}, "few")
+    result = evaluate_extractor(
+        "orb", EvaluationData(photos=data.photos, limit=1), None, {"max_keypoints": 100}, "few"
+    )
     assert "photos" in result
     assert not {"homography", "shapes", "pose"} & set(result)
     assert result["label"] == "few"
@@ -115,7 +122,9 @@ def test_impossible_settings_are_a_users_error() -> None:
         evaluate_extractor("orb", EvaluationData(), overrides={"nms_radius": -1})
 
 
-def test_json_is_contract_for_one_and_a_list_for_several(orb: dict[str, Any], tmp_path: Path) -> None:
+def test_json_is_contract_for_one_and_a_list_for_several(
+    orb: dict[str, Any], tmp_path: Path
+) -> None:
     write_json([orb], tmp_path / "one.json")
     assert json.loads((tmp_path / "one.json").read_text()) == orb
     write_json([orb, orb], tmp_path / "two.json")
@@ -146,7 +155,9 @@ def test_table_and_plot_hold_every_result(orb: dict[str, Any], tmp_path: Path) -
     assert "| 0.123 |" in table
     assert lines.count(orb["protocol"]) == 1
     header = next(line for line in lines if line.startswith("| set"))
-    assert all(line.count("|") == header.count("|") for line in lines if line.startswith("| photos"))
+    assert all(
+        line.count("|") == header.count("|") for line in lines if line.startswith("| photos")
+    )
     plot([orb, other], tmp_path / "plot.png")
     assert cv2.imread(str(tmp_path / "plot.png")).shape[1] > 800
     first = (tmp_path / "plot.png").read_bytes()

@@ -21,7 +21,9 @@ def grid_features(step: int = 20, seed: int = 0) -> Features:
     return Features(points, rng.uniform(size=len(points)).astype(np.float32), descriptors)
 
 
-def moved(features: Features, homography: NDArray[np.float64], offset: tuple[float, float] = (0.0, 0.0)) -> Features:
+def moved(
+    features: Features, homography: NDArray[np.float64], offset: tuple[float, float] = (0.0, 0.0)
+) -> Features:
     """The features as another image sees them; those outside it are gone."""
     points = (metrics.warp_points(features.keypoints, homography) + offset).astype(np.float32)
     inside = np.all((points >= 0) & (points <= [SHAPE[1] - 1, SHAPE[0] - 1]), axis=1)
@@ -46,20 +48,30 @@ def test_what_agrees_exactly_gets_the_best_figures() -> None:
 
 
 @pytest.mark.parametrize(("offset", "repeatability"), [((1.2, 1.6), 1.0), ((0.0, 3.2), 0.0)])
-def test_localisation_error_of_moved_points(offset: tuple[float, float], repeatability: float) -> None:
+def test_localisation_error_of_moved_points(
+    offset: tuple[float, float], repeatability: float
+) -> None:
     features = grid_features()
     # Away from the border, so that the same points are in both images.
-    features = features.select(np.all((features.keypoints > 40) & (features.keypoints < [260, 190]), axis=1))
+    features = features.select(
+        np.all((features.keypoints > 40) & (features.keypoints < [260, 190]), axis=1)
+    )
     scores = metrics.localisation_scores(features, moved(features, SHIFT, offset), SHIFT, SHAPE)
     assert scores["repeatability"] == repeatability
-    assert np.isnan(scores["mle_px"]) if repeatability == 0 else scores["mle_px"] == pytest.approx(2.0, abs=1e-4)
+    assert (
+        np.isnan(scores["mle_px"])
+        if repeatability == 0
+        else scores["mle_px"] == pytest.approx(2.0, abs=1e-4)
+    )
 
 
 def test_errors_are_measured_in_both_images() -> None:
     features = grid_features(40)
     features = features.select(np.all(features.keypoints < [140, 100], axis=1))
     double = np.diag([2.0, 2.0, 1.0])
-    scores = metrics.localisation_scores(features, moved(features, double, (2.0, 0.0)), double, SHAPE)
+    scores = metrics.localisation_scores(
+        features, moved(features, double, (2.0, 0.0)), double, SHAPE
+    )
     assert scores["mle_px"] == pytest.approx(1.5, abs=1e-4)
 
 
@@ -72,12 +84,16 @@ def test_only_the_best_points_of_the_shared_area_count() -> None:
         np.full(30, 9.0, np.float32),
         rng.normal(size=(30, 64)).astype(np.float32),
     )
-    both = Features(*(np.concatenate(pair) for pair in zip(_arrays(left), _arrays(features), strict=True)))
+    both = Features(
+        *(np.concatenate(pair) for pair in zip(_arrays(left), _arrays(features), strict=True))
+    )
     scores = metrics.localisation_scores(both, moved(features, SHIFT), SHIFT, SHAPE, count=50)
     assert scores["repeatability"] == 1.0
     # Half as bad a detector: every second of the best is not found again.
     kept = np.ones(len(features), np.bool_)
-    inside = np.flatnonzero(np.all((features.keypoints[:, :2] < [300, 400]) & (features.keypoints >= 10), axis=1))
+    inside = np.flatnonzero(
+        np.all((features.keypoints[:, :2] < [300, 400]) & (features.keypoints >= 10), axis=1)
+    )
     kept[inside[::2]] = False
     lost = metrics.localisation_scores(features, moved(features.select(kept), SHIFT), SHIFT, SHAPE)
     assert 0.6 < lost["repeatability"] < 0.75
@@ -89,7 +105,9 @@ def test_wrong_descriptors_cost_matches() -> None:
     descriptors = other.descriptors.copy()
     swapped = np.arange(0, len(other), 2)
     descriptors[swapped] = descriptors[np.roll(swapped, 1)]
-    scores = metrics.matching_scores(features, Features(other.keypoints, other.scores, descriptors), SHIFT, SHAPE)
+    scores = metrics.matching_scores(
+        features, Features(other.keypoints, other.scores, descriptors), SHIFT, SHAPE
+    )
     for key in ("matching_score", "mma_1", "mma_5"):
         assert scores[key] == pytest.approx(0.5, abs=0.01)
     assert scores["nn_map"] < 0.6
@@ -110,7 +128,10 @@ def test_few_features_are_a_failure_not_an_error(count: int) -> None:
         scores = metrics.matching_scores(*pair, SHIFT, SHAPE)
         assert scores["homography_accuracy_5"] == scores["auc_5"] == 0.0
         assert np.isfinite(list(scores.values())).all()
-    assert metrics.localisation_scores(few.select(np.arange(0)), few, SHIFT, SHAPE)["repeatability"] == 0.0
+    assert (
+        metrics.localisation_scores(few.select(np.arange(0)), few, SHIFT, SHAPE)["repeatability"]
+        == 0.0
+    )
 
 
 def test_homography_error_is_that_of_the_corners() -> None:
@@ -128,10 +149,14 @@ def test_magsac_makes_more_of_noisy_matches_than_ransac() -> None:
     for seed in range(6):
         rng = np.random.default_rng(seed)
         points = rng.uniform(0, size, (500, 2)).astype(np.float32)
-        others = (metrics.warp_points(points, homography) + rng.normal(0, 1.5, points.shape)).astype(np.float32)
+        others = (
+            metrics.warp_points(points, homography) + rng.normal(0, 1.5, points.shape)
+        ).astype(np.float32)
         others[::3] = rng.uniform(0, size, others[::3].shape)
         pair = (points, others, homography, SHAPE)
-        errors.append([metrics.homography_error(*pair, "ransac"), metrics.homography_error(*pair, "magsac")])
+        errors.append(
+            [metrics.homography_error(*pair, "ransac"), metrics.homography_error(*pair, "magsac")]
+        )
     plain, fitted = np.median(errors, axis=0)
     assert fitted < 0.75 * plain
     assert fitted < 0.8
@@ -139,7 +164,9 @@ def test_magsac_makes_more_of_noisy_matches_than_ransac() -> None:
 
 def test_suppress_near_keeps_the_better_and_the_far() -> None:
     points = np.array([[10, 10], [13, 14], [15.4, 10], [18.2, 10.1]], np.float32)
-    features = Features(points, np.array([0.5, 0.9, 0.2, 0.6], np.float32), np.zeros((4, 8), np.float32))
+    features = Features(
+        points, np.array([0.5, 0.9, 0.2, 0.6], np.float32), np.zeros((4, 8), np.float32)
+    )
     np.testing.assert_array_equal(metrics.suppress_near(features).scores, np.float32([0.9, 0.6]))
     assert len(metrics.suppress_near(features, 0)) == 4
     assert len(metrics.suppress_near(features.select(np.arange(0)))) == 0
@@ -155,7 +182,9 @@ def test_average_precision() -> None:
 
 
 def test_area_under_curve() -> None:
-    assert metrics.area_under_curve(np.array([0.0, 2.5, 5.0, 80.0, np.inf, np.nan]), 5.0) == pytest.approx(1.5 / 6)
+    assert metrics.area_under_curve(
+        np.array([0.0, 2.5, 5.0, 80.0, np.inf, np.nan]), 5.0
+    ) == pytest.approx(1.5 / 6)
 
 
 def _arrays(features: Features) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -41,7 +41,9 @@ class Oracle(Extractor):
         return view(pose(int(image[0, 0])))
 
 
-def frames(count: int) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.float64], NDArray[np.float64]]]:
+def frames(
+    count: int,
+) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.float64], NDArray[np.float64]]]:
     for index in range(count):
         yield np.full((4, 4), index, np.uint8), pose(index), K
 
@@ -58,7 +60,9 @@ def test_exact_matches_give_the_exact_motion() -> None:
 
 
 def test_errors_are_angles_to_the_truth() -> None:
-    turned = geometry.make_transform(geometry.so3_exp(np.array([0.0, np.radians(3.0), 0.0])), np.zeros(3))
+    turned = geometry.make_transform(
+        geometry.so3_exp(np.array([0.0, np.radians(3.0), 0.0])), np.zeros(3)
+    )
     T_10 = geometry.inverse(pose(5)) @ pose(0)
     truth = T_10.copy()
     truth[:3, :3] = turned[:3, :3] @ T_10[:3, :3]

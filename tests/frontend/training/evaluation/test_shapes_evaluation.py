@@ -46,7 +46,9 @@ def test_a_corner_is_credited_once() -> None:
     corners = np.array([[10.0, 10.0], [14.0, 10.0]], np.float32)
     found = np.array([[11.0, 10.0], [10.0, 10.0], [10.0, 11.0], [40.0, 10.0]], np.float32)
     # The second takes what is left in reach; for the third nothing is.
-    np.testing.assert_allclose(evaluation.detection_errors(found, corners), [1.0, 4.0, np.inf, np.inf])
+    np.testing.assert_allclose(
+        evaluation.detection_errors(found, corners), [1.0, 4.0, np.inf, np.inf]
+    )
     assert np.isinf(evaluation.detection_errors(found, corners[:0])).all()
 
 
@@ -67,7 +69,9 @@ def test_an_oracle_is_perfect_where_there_is_something_to_find() -> None:
 
 
 def test_false_detections_where_there_is_no_corner_lower_ap_only() -> None:
-    scores = evaluation.evaluate_shapes(evaluation.detect_harris, SQUARES, ("square", "nothing"))["clean"]
+    scores = evaluation.evaluate_shapes(evaluation.detect_harris, SQUARES, ("square", "nothing"))[
+        "clean"
+    ]
     assert scores["map"] == scores["primitives"]["square"]["ap"] > scores["ap"] + 0.2
 
 
@@ -81,7 +85,9 @@ def test_noise_is_seeded_and_keeps_the_shape() -> None:
 
 
 def test_an_extractor_detects_thinned_points() -> None:
-    detect = evaluation.detector_of(create_extractor(FeatureConfig(extractor="orb", border=0, spread_cell=0)))
+    detect = evaluation.detector_of(
+        create_extractor(FeatureConfig(extractor="orb", border=0, spread_cell=0))
+    )
     keypoints, scores = detect(SQUARES.images[0])
     apart = np.abs(np.rint(keypoints)[:, None] - np.rint(keypoints)[None]).max(axis=2)
     assert np.all(apart[~np.eye(len(apart), dtype=bool)] > 4)

@@ -8,7 +8,11 @@ from torch import nn
 
 from spslam.frontend.superpoint.superpoint import SuperPoint
 from spslam.frontend.training.config import OptimizerConfig
-from spslam.frontend.training.loop.optimizer import averaged_model, learning_rate, set_averaged_steps
+from spslam.frontend.training.loop.optimizer import (
+    averaged_model,
+    learning_rate,
+    set_averaged_steps,
+)
 
 
 @torch.no_grad()

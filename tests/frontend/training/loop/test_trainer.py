@@ -49,7 +49,9 @@ class NoiseSource:
 
     reader = Numbers()
 
-    def augment(self, read: dict[str, torch.Tensor], generator: torch.Generator) -> dict[str, torch.Tensor]:
+    def augment(
+        self, read: dict[str, torch.Tensor], generator: torch.Generator
+    ) -> dict[str, torch.Tensor]:
         count = len(read["images"])
         image = torch.rand((count, 1, *SIZE), generator=generator)
         label_map = (image[:, 0] > 0.995).float()
@@ -83,10 +85,14 @@ def distance_from_start(judged: SuperPoint) -> dict[str, float]:
     return {"metric": float((judged.convPb.conv.weight - start).abs().sum())}
 
 
-def run(out: Path, settings: TrainingConfig, stage: str = "joint", **arguments: object) -> TrainingResult:
+def run(
+    out: Path, settings: TrainingConfig, stage: str = "joint", **arguments: object
+) -> TrainingResult:
     validate = arguments.pop("validate", distance_from_start)
     objective = STAGES[stage].objective
-    return Trainer(stage, objective, settings, network(settings), NoiseSource(), validate, out, **arguments).train()
+    return Trainer(
+        stage, objective, settings, network(settings), NoiseSource(), validate, out, **arguments
+    ).train()
 
 
 def losses(out: Path) -> list[float]:
@@ -104,13 +110,18 @@ def test_a_resumed_training_is_the_uninterrupted_one(stage: str, tmp_path: Path)
     resumed = run(tmp_path / "parts", config(), stage)
     assert resumed.finished
     for key in ("network", "average", "best"):
-        states = [torch.load(tmp_path / name / CHECKPOINT, weights_only=True)[key] for name in ("whole", "parts")]
+        states = [
+            torch.load(tmp_path / name / CHECKPOINT, weights_only=True)[key]
+            for name in ("whole", "parts")
+        ]
         assert all(torch.equal(states[0][name], states[1][name]) for name in states[0]), key
     assert losses(tmp_path / "whole") == losses(tmp_path / "parts")
 
 
 def test_overfitting_one_batch_drives_the_loss_down(tmp_path: Path) -> None:
-    settings = config("optimizer.steps=60", "optimizer.learning_rate=0.01", "schedule.validate_every=60")
+    settings = config(
+        "optimizer.steps=60", "optimizer.learning_rate=0.01", "schedule.validate_every=60"
+    )
     run(tmp_path, settings, overfit=True)
     found = losses(tmp_path)
     assert found[-1] < 0.5 * found[0]
@@ -132,7 +143,9 @@ def test_the_best_validation_is_kept_and_patience_ends(tmp_path: Path) -> None:
     # Best after four steps, then three validations without a better one.
     assert result.steps == 10
     best = torch.load(tmp_path / BEST, weights_only=True)["network"]
-    assert torch.equal(best["conv1a.conv.weight"], result.network.state_dict()["conv1a.conv.weight"])
+    assert torch.equal(
+        best["conv1a.conv.weight"], result.network.state_dict()["conv1a.conv.weight"]
+    )
 
 
 def test_a_training_never_returns_worse_weights_than_it_began_with(tmp_path: Path) -> None:
@@ -144,12 +157,15 @@ def test_a_training_never_returns_worse_weights_than_it_began_with(tmp_path: Pat
 
 
 def test_the_learning_rate_warms_up_and_falls(tmp_path: Path) -> None:
-    settings = config("optimizer.steps=10", "optimizer.learning_rate=0.001", "optimizer.final_share=0.1")
+    settings = config(
+        "optimizer.steps=10", "optimizer.learning_rate=0.001", "optimizer.final_share=0.1"
+    )
     run(tmp_path, settings)
     lines = [json.loads(line) for line in (tmp_path / LOG).read_text().splitlines()]
     rates = [line["learning_rate"] for line in lines if "learning_rate" in line]
     expected = [
-        0.001 * min(1, (step + 1) / 2) * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * step / 10))) for step in range(10)
+        0.001 * min(1, (step + 1) / 2) * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * step / 10)))
+        for step in range(10)
     ]
     assert rates == pytest.approx(expected)
 
@@ -172,13 +188,20 @@ def test_minutes_end_the_schedule(tmp_path: Path) -> None:
 
 def test_a_training_can_end_before_its_schedule(tmp_path: Path) -> None:
     free = config(
-        "optimizer.steps=1000000", "optimizer.warmup=0", "schedule.minutes=1000", "schedule.stop_minutes=0.005"
+        "optimizer.steps=1000000",
+        "optimizer.warmup=0",
+        "schedule.minutes=1000",
+        "schedule.stop_minutes=0.005",
     )
     result = run(tmp_path, free)
     assert result.finished
     assert 0 < result.steps < 1000000
     assert result.minutes == pytest.approx(0.005, abs=0.1)
-    rates = [json.loads(line)["learning_rate"] for line in (tmp_path / LOG).read_text().splitlines() if "rate" in line]
+    rates = [
+        json.loads(line)["learning_rate"]
+        for line in (tmp_path / LOG).read_text().splitlines()
+        if "rate" in line
+    ]
     assert rates[-1] == pytest.approx(free.optimizer.learning_rate, rel=0.01)
 
 
@@ -213,13 +236,17 @@ def test_a_damaged_checkpoint_is_one_line(tmp_path: Path) -> None:
 
 def test_a_loss_that_is_not_finite_ends_with_advice(tmp_path: Path) -> None:
     class Broken(NoiseSource):
-        def augment(self, read: dict[str, torch.Tensor], generator: torch.Generator) -> dict[str, torch.Tensor]:
+        def augment(
+            self, read: dict[str, torch.Tensor], generator: torch.Generator
+        ) -> dict[str, torch.Tensor]:
             batch = super().augment(read, generator)
             return {**batch, "image": batch["image"] * float("nan")}
 
     settings = config()
     start = network(settings)
-    trainer = Trainer("shapes", DetectorObjective(), settings, start, Broken(), distance_from_start, tmp_path)
+    trainer = Trainer(
+        "shapes", DetectorObjective(), settings, start, Broken(), distance_from_start, tmp_path
+    )
     with pytest.raises(TrainingError, match=r"learning_rate"):
         trainer.train()
 
@@ -244,7 +271,15 @@ def test_two_processes_train_as_one_with_the_double_batch(tmp_path: Path) -> Non
         f"settings = config(*{overrides!r})\n"
         f"run(Path({str(tmp_path / 'two')!r}), settings, processes=processes)\n"
     )
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", str(script)]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+        "--standalone",
+        str(script),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-5)

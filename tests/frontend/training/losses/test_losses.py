@@ -34,12 +34,18 @@ Tensors = dict[str, torch.Tensor]
 BATCH, ROWS, COLUMNS, DIM, POINTS = 2, 3, 4, 5, 6
 SIZE = (8 * ROWS, 8 * COLUMNS)
 SAMPLINGS = [Sampling(mode, align) for mode in ("bicubic", "bilinear") for align in (False, True)]
-DESCRIPTOR_LOSSES = [HingeDescriptorLoss(0.9, 0.1, 20.0), ContrastiveDescriptorLoss(0.2), SparseDescriptorLoss(0.2)]
+DESCRIPTOR_LOSSES = [
+    HingeDescriptorLoss(0.9, 0.1, 20.0),
+    ContrastiveDescriptorLoss(0.2),
+    SparseDescriptorLoss(0.2),
+]
 
 
 def tilt(angle: float, x: float, y: float) -> np.ndarray:
     """A rotation with a shift and a little perspective."""
-    return np.array([[np.cos(angle), -np.sin(angle), x], [np.sin(angle), np.cos(angle), y], [1e-4, -2e-4, 1.0]])
+    return np.array(
+        [[np.cos(angle), -np.sin(angle), x], [np.sin(angle), np.cos(angle), y], [1e-4, -2e-4, 1.0]]
+    )
 
 
 def example(seed: int = 0) -> tuple[Tensors, Tensors]:
@@ -59,7 +65,9 @@ def example(seed: int = 0) -> tuple[Tensors, Tensors]:
     batch["points_mass"] = rng.uniform(0.1, 1, (BATCH, POINTS))
     batch["points_valid"] = np.ones((BATCH, POINTS), bool)
     batch["points_valid"][0, 2] = batch["points_valid"][1, 4:] = False
-    batch["teacher_probabilities"] = rng.dirichlet(np.ones(65), (BATCH, ROWS, COLUMNS)).transpose(0, 3, 1, 2)
+    batch["teacher_probabilities"] = rng.dirichlet(np.ones(65), (BATCH, ROWS, COLUMNS)).transpose(
+        0, 3, 1, 2
+    )
     batch["teacher_descriptors"] = rng.normal(size=(BATCH, DIM, ROWS, COLUMNS))
     return ({key: torch.tensor(value) for key, value in part.items()} for part in (pred, batch))
 
@@ -81,9 +89,13 @@ def gradients(loss: Loss, pred: Tensors, batch: Tensors) -> Tensors:
     return {key: value.grad for key, value in inputs.items() if value.grad is not None}
 
 
-def assert_equals_slow(loss: Loss, slow: Callable[[Arrays, Arrays, int], float], pred: Tensors, batch: Tensors) -> None:
+def assert_equals_slow(
+    loss: Loss, slow: Callable[[Arrays, Arrays, int], float], pred: Tensors, batch: Tensors
+) -> None:
     """Values, and gradients at some random places by central differences of the slow version."""
-    arrays, known = ({key: value.numpy().copy() for key, value in part.items()} for part in (pred, batch))
+    arrays, known = (
+        {key: value.numpy().copy() for key, value in part.items()} for part in (pred, batch)
+    )
 
     def slow_values() -> np.ndarray:
         return np.array([slow(arrays, known, index) for index in range(BATCH)])
@@ -110,14 +122,21 @@ def unit(vector: np.ndarray) -> np.ndarray:
 
 
 def slow_valid(valid: np.ndarray) -> np.ndarray:
-    return np.array([[valid[8 * i : 8 * i + 8, 8 * j : 8 * j + 8].all() for j in range(COLUMNS)] for i in range(ROWS)])
+    return np.array(
+        [
+            [valid[8 * i : 8 * i + 8, 8 * j : 8 * j + 8].all() for j in range(COLUMNS)]
+            for i in range(ROWS)
+        ]
+    )
 
 
 def slow_cross_entropy(logits: np.ndarray, targets: np.ndarray) -> float:
     return float(np.log(np.exp(logits).sum()) * targets.sum() - logits @ targets)
 
 
-def slow_points(pred: Arrays, batch: Arrays, index: int, view: str) -> tuple[np.ndarray, np.ndarray]:
+def slow_points(
+    pred: Arrays, batch: Arrays, index: int, view: str
+) -> tuple[np.ndarray, np.ndarray]:
     heat = detector_probabilities(torch.tensor(pred[f"logits{view}"][index : index + 1]))[0].numpy()
 
     def around(centre: np.ndarray, radius: int) -> list[tuple[np.ndarray, float]]:
@@ -155,7 +174,9 @@ def slow_detector(pred: Arrays, batch: Arrays, index: int, view: str, kind: str)
     valid = slow_valid(batch[f"valid{view}"][index])
     losses = []
     for row, column in zip(*np.nonzero(valid), strict=True):
-        patch = batch[f"label_map{view}"][index, 8 * row : 8 * row + 8, 8 * column : 8 * column + 8].ravel()
+        patch = batch[f"label_map{view}"][
+            index, 8 * row : 8 * row + 8, 8 * column : 8 * column + 8
+        ].ravel()
         targets = np.append(patch, 1 - patch.sum())
         if kind == "hard":
             targets = np.eye(65)[np.argmax(np.append(2 * patch, 1.1))]
@@ -201,7 +222,9 @@ def slow_sample(dense: np.ndarray, point: np.ndarray, sampling: Sampling) -> np.
     return unit(total)
 
 
-def slow_dual_softmax(first: list[np.ndarray], second: list[np.ndarray], temperature: float) -> float:
+def slow_dual_softmax(
+    first: list[np.ndarray], second: list[np.ndarray], temperature: float
+) -> float:
     score = np.exp(np.array(first) @ np.array(second).T / temperature)
     there, back = score / score.sum(axis=1, keepdims=True), score / score.sum(axis=0)
     return float(-np.mean(np.log(np.diag(there) * np.diag(back))))
@@ -210,7 +233,10 @@ def slow_dual_softmax(first: list[np.ndarray], second: list[np.ndarray], tempera
 def slow_sparse(pred: Arrays, batch: Arrays, index: int, sampling: Sampling) -> float:
     chosen = np.flatnonzero(batch["points_valid"][index])
     first, second = (
-        [slow_sample(pred[f"descriptors{v}"][index], batch[f"points{v}"][index, i], sampling) for i in chosen]
+        [
+            slow_sample(pred[f"descriptors{v}"][index], batch[f"points{v}"][index, i], sampling)
+            for i in chosen
+        ]
         for v in "01"
     )
     return slow_dual_softmax(first, second, 0.2)
@@ -218,10 +244,15 @@ def slow_sparse(pred: Arrays, batch: Arrays, index: int, sampling: Sampling) -> 
 
 def grouped_likelihoods(pred: Tensors, batch: Tensors) -> tuple[np.ndarray, np.ndarray]:
     """Log likelihoods of the matches of all valid points of a batch among all of them, there and back."""
-    arrays = [{key: value.detach().double().numpy() for key, value in values.items()} for values in (pred, batch)]
+    arrays = [
+        {key: value.detach().double().numpy() for key, value in values.items()}
+        for values in (pred, batch)
+    ]
     first, second = (
         [
-            slow_sample(arrays[0][f"descriptors{v}"][index], arrays[1][f"points{v}"][index, i], Sampling())
+            slow_sample(
+                arrays[0][f"descriptors{v}"][index], arrays[1][f"points{v}"][index, i], Sampling()
+            )
             for index in range(BATCH)
             for i in np.flatnonzero(batch["points_valid"][index].numpy())
         ]
@@ -249,7 +280,9 @@ def slow_distillation(pred: Arrays, batch: Arrays, index: int, relational: bool)
     cells = list(zip(*np.nonzero(slow_valid(batch["valid"][index])), strict=True))
     entropy = np.mean(
         [
-            slow_cross_entropy(pred["logits"][index, :, i, j], batch["teacher_probabilities"][index, :, i, j])
+            slow_cross_entropy(
+                pred["logits"][index, :, i, j], batch["teacher_probabilities"][index, :, i, j]
+            )
             for i, j in cells
         ]
     )
@@ -269,11 +302,16 @@ def test_detector_equals_slow(kind: str) -> None:
     pred, batch = example()
 
     def both(pred: Arrays, batch: Arrays, index: int) -> float:
-        return (slow_detector(pred, batch, index, "0", kind) + slow_detector(pred, batch, index, "1", kind)) / 2
+        return (
+            slow_detector(pred, batch, index, "0", kind)
+            + slow_detector(pred, batch, index, "1", kind)
+        ) / 2
 
     assert_equals_slow(DetectorLoss(kind), both, pred, batch)
     single = {"logits": pred["logits"]}
-    assert_equals_slow(DetectorLoss(kind), lambda *known: slow_detector(*known, "", kind), single, batch)
+    assert_equals_slow(
+        DetectorLoss(kind), lambda *known: slow_detector(*known, "", kind), single, batch
+    )
 
 
 def test_localisation_equals_loops() -> None:
@@ -284,18 +322,27 @@ def test_localisation_equals_loops() -> None:
 
     assert_equals_slow(LocalisationLoss(), both, pred, batch)
     single = {"logits": pred["logits"]}
-    assert_equals_slow(LocalisationLoss(), lambda *known: slow_localisation(*known, ""), single, batch)
+    assert_equals_slow(
+        LocalisationLoss(), lambda *known: slow_localisation(*known, ""), single, batch
+    )
 
 
 def test_the_detector_that_is_right_loses_nothing_to_localisation() -> None:
     logits = torch.full((1, 65, ROWS, COLUMNS), -20.0)
     # Between two pixels of two cells.
     logits[0, 8 * 4 + 7, 1, 1] = logits[0, 8 * 4 + 0, 1, 2] = 20.0
-    known = {"points_mass": torch.full((1, 1), 0.5), "points_valid": torch.ones(1, 1, dtype=torch.bool)}
+    known = {
+        "points_mass": torch.full((1, 1), 0.5),
+        "points_valid": torch.ones(1, 1, dtype=torch.bool),
+    }
     batch = {"points": torch.tensor([[[15.5, 12.0]]]), **known}
-    assert float(LocalisationLoss()({"logits": logits}, batch)["total"]) == pytest.approx(0.01, abs=1e-3)
+    assert float(LocalisationLoss()({"logits": logits}, batch)["total"]) == pytest.approx(
+        0.01, abs=1e-3
+    )
     batch["points"] += torch.tensor([0.3, 0.4])
-    assert float(LocalisationLoss()({"logits": logits}, batch)["total"]) == pytest.approx(0.5, abs=1e-3)
+    assert float(LocalisationLoss()({"logits": logits}, batch)["total"]) == pytest.approx(
+        0.5, abs=1e-3
+    )
 
 
 @pytest.mark.parametrize("limit", [15.0, 100.0])
@@ -311,7 +358,11 @@ def test_points_that_agree_cost_nothing_and_those_that_do_not_lose_probability()
     other = logits.clone()
     other[0, 8 * 4 + 3, 1, 2], other[0, 8 * 4 + 5, 1, 2] = -4.0, 4.0
     points = torch.tensor([[[11.0, 12.0], [19.0, 12.0]]])
-    batch = {"points0": points, "points1": points, "points_valid": torch.ones(1, 2, dtype=torch.bool)}
+    batch = {
+        "points0": points,
+        "points1": points,
+        "points_valid": torch.ones(1, 2, dtype=torch.bool),
+    }
     batch["homography"] = torch.eye(3)[None]
     same = ConsistencyLoss()({"logits0": logits, "logits1": logits}, batch)
     assert float(same["total"]) == pytest.approx(0.01, abs=1e-3)
@@ -350,7 +401,10 @@ def test_points_of_the_pairs_beside_are_negatives_too() -> None:
 
 def test_groups_do_not_know_of_each_other() -> None:
     pred, batch = example()
-    twice = [{key: torch.cat([value, value]) for key, value in values.items()} for values in (pred, batch)]
+    twice = [
+        {key: torch.cat([value, value]) for key, value in values.items()}
+        for values in (pred, batch)
+    ]
     loss = SparseDescriptorLoss(0.2, group=BATCH)
     torch.testing.assert_close(loss(*twice)["total"], loss(pred, batch)["total"].repeat(2))
 
@@ -359,13 +413,19 @@ def test_groups_do_not_know_of_each_other() -> None:
 def test_distillation_equals_slow(relational: bool) -> None:
     pred, batch = example()
     if relational:
-        batch["teacher_descriptors"] = torch.cat([batch["teacher_descriptors"], torch.rand(BATCH, 2, ROWS, COLUMNS)], 1)
-    assert_equals_slow(DistillationLoss(0.7), lambda *known: slow_distillation(*known, relational), pred, batch)
+        batch["teacher_descriptors"] = torch.cat(
+            [batch["teacher_descriptors"], torch.rand(BATCH, 2, ROWS, COLUMNS)], 1
+        )
+    assert_equals_slow(
+        DistillationLoss(0.7), lambda *known: slow_distillation(*known, relational), pred, batch
+    )
 
 
 def test_points_go_to_the_nearest_pixel() -> None:
     points = torch.tensor([[[2.4, 1.6], [0.5, 0.0], [-0.6, 3.0], [4.5, 3.0], [-0.4, 3.2]]])
-    found = splat_points(points, torch.full((1, 5), 0.8), torch.ones(1, 5, dtype=torch.bool), (4, 5), False)
+    found = splat_points(
+        points, torch.full((1, 5), 0.8), torch.ones(1, 5, dtype=torch.bool), (4, 5), False
+    )
     expected = torch.zeros(1, 4, 5)
     expected[0, 2, 2] = expected[0, 0, 1] = expected[0, 3, 0] = 0.8
     torch.testing.assert_close(found, expected)
@@ -373,7 +433,9 @@ def test_points_go_to_the_nearest_pixel() -> None:
 
 def test_points_share_their_mass_bilinearly() -> None:
     points = torch.tensor([[[2.25, 1.5], [4.75, 0.0], [-0.25, 3.0]]])
-    found = splat_points(points, torch.tensor([[0.8, 1.0, 1.0]]), torch.ones(1, 3, dtype=torch.bool), (4, 5), True)
+    found = splat_points(
+        points, torch.tensor([[0.8, 1.0, 1.0]]), torch.ones(1, 3, dtype=torch.bool), (4, 5), True
+    )
     expected = torch.zeros(1, 4, 5)
     expected[0, 1:3, 2], expected[0, 1:3, 3] = 0.3, 0.1
     expected[0, 0, 4] = 0.25
@@ -382,14 +444,21 @@ def test_points_share_their_mass_bilinearly() -> None:
 
 
 @pytest.mark.parametrize("subpixel", [False, True])
-def test_splatting_ignores_invalid_points_and_their_order_and_is_at_most_one(subpixel: bool) -> None:
+def test_splatting_ignores_invalid_points_and_their_order_and_is_at_most_one(
+    subpixel: bool,
+) -> None:
     generator = torch.Generator().manual_seed(0)
     points = 8 * torch.rand(2, 40, 2, generator=generator)
-    mass, valid = torch.rand(2, 40, generator=generator), torch.rand(2, 40, generator=generator) < 0.7
+    mass, valid = (
+        torch.rand(2, 40, generator=generator),
+        torch.rand(2, 40, generator=generator) < 0.7,
+    )
     found = splat_points(points, mass, valid, (9, 9), subpixel)
     assert float(found.max()) == 1.0
     order = torch.randperm(40, generator=generator)
-    torch.testing.assert_close(splat_points(points[:, order], mass[:, order], valid[:, order], (9, 9), subpixel), found)
+    torch.testing.assert_close(
+        splat_points(points[:, order], mass[:, order], valid[:, order], (9, 9), subpixel), found
+    )
     points[~valid], mass[~valid] = torch.nan, torch.inf
     torch.testing.assert_close(splat_points(points, mass, valid, (9, 9), subpixel), found)
 
@@ -447,17 +516,25 @@ def test_a_cell_is_valid_if_all_its_pixels_are() -> None:
 def test_sampling_equals_the_network_s(sampling: Sampling) -> None:
     rng = np.random.default_rng(0)
     dense = 5 * rng.normal(size=(2, 6, 9, 16)).astype(np.float32)
-    points = np.concatenate([rng.uniform(0, (71, 47), (2, 40, 2)), np.full((2, 1, 2), 0), np.full((2, 1, 2), 3.5)], 1)
+    points = np.concatenate(
+        [rng.uniform(0, (71, 47), (2, 40, 2)), np.full((2, 1, 2), 0), np.full((2, 1, 2), 3.5)], 1
+    )
     points = points.astype(np.float32)
-    found = sample_descriptor_map(torch.tensor(dense).permute(0, 3, 1, 2), torch.tensor(points), sampling)
-    expected = np.stack([sample_descriptors(d, p, sampling) for d, p in zip(dense, points, strict=True)])
+    found = sample_descriptor_map(
+        torch.tensor(dense).permute(0, 3, 1, 2), torch.tensor(points), sampling
+    )
+    expected = np.stack(
+        [sample_descriptors(d, p, sampling) for d, p in zip(dense, points, strict=True)]
+    )
     np.testing.assert_allclose(found.numpy(), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("loss", [DetectorLoss("hard"), DetectorLoss("soft"), DistillationLoss()])
 def test_invalid_cells_have_no_gradient(loss: Loss) -> None:
     pred, batch = example()
-    found = gradients(loss, {key: value for key, value in pred.items() if key[-1] not in "01"}, batch)
+    found = gradients(
+        loss, {key: value for key, value in pred.items() if key[-1] not in "01"}, batch
+    )
     for gradient in found.values():
         touched = gradient.abs().amax(dim=1) > 0
         assert torch.equal(touched, valid_cells(batch["valid"]))
@@ -501,14 +578,23 @@ def test_invalid_points_are_as_if_absent(sampling: Sampling) -> None:
 )
 def test_nothing_valid_is_zero_and_moves_nothing(loss: Loss) -> None:
     pred, batch = example()
-    nothing = {key: torch.zeros_like(value) if "valid" in key else value for key, value in batch.items()}
+    nothing = {
+        key: torch.zeros_like(value) if "valid" in key else value for key, value in batch.items()
+    }
     assert loss(pred, nothing)["total"].tolist() == [0.0, 0.0]
     for gradient in gradients(loss, pred, nothing).values():
         assert not gradient.any()
 
 
 @pytest.mark.parametrize(
-    "loss", [*DESCRIPTOR_LOSSES, DetectorLoss("soft"), LocalisationLoss(), ConsistencyLoss(), DistillationLoss()]
+    "loss",
+    [
+        *DESCRIPTOR_LOSSES,
+        DetectorLoss("soft"),
+        LocalisationLoss(),
+        ConsistencyLoss(),
+        DistillationLoss(),
+    ],
 )
 def test_pairs_do_not_know_of_each_other(loss: Loss) -> None:
     pred, batch = example()
@@ -524,14 +610,18 @@ def test_the_order_of_points_and_views_does_not_matter() -> None:
     order = torch.randperm(POINTS, generator=torch.Generator().manual_seed(0))
     shuffled = {key: batch[key][:, order] for key in ("points0", "points1", "points_valid")}
     torch.testing.assert_close(SparseDescriptorLoss(0.2)(pred, shuffled)["total"], expected)
-    other = {key.translate(str.maketrans("01", "10")): value for key, value in {**pred, **batch}.items()}
+    other = {
+        key.translate(str.maketrans("01", "10")): value for key, value in {**pred, **batch}.items()
+    }
     torch.testing.assert_close(SparseDescriptorLoss(0.2)(other, other)["total"], expected)
 
     # A shift keeps distances, so the views can be exchanged for the hinge loss as well.
     shift = torch.eye(3, dtype=torch.float64).repeat(BATCH, 1, 1)
     shift[:, 0, 2] = 5.0
     forth, back = {**batch, "homography": shift}, {**other, "homography": torch.linalg.inv(shift)}
-    torch.testing.assert_close(DESCRIPTOR_LOSSES[0](pred, forth)["total"], DESCRIPTOR_LOSSES[0](other, back)["total"])
+    torch.testing.assert_close(
+        DESCRIPTOR_LOSSES[0](pred, forth)["total"], DESCRIPTOR_LOSSES[0](other, back)["total"]
+    )
 
 
 @pytest.mark.parametrize("loss", DESCRIPTOR_LOSSES)
@@ -544,9 +634,14 @@ def test_the_right_correspondence_costs_less_than_a_wrong_one(loss: Loss) -> Non
     homography[0, 0, 2] = -8.0
     valid = torch.ones(1, *SIZE, dtype=torch.bool)
     batch = {"valid0": valid, "valid1": valid, "homography": homography, "points0": points}
-    batch |= {"points1": points - torch.tensor([8.0, 0.0]), "points_valid": torch.ones(points.shape[:2]) > 0}
+    batch |= {
+        "points1": points - torch.tensor([8.0, 0.0]),
+        "points_valid": torch.ones(points.shape[:2]) > 0,
+    }
     right = loss({"descriptors0": dense[..., :-1], "descriptors1": dense[..., 1:]}, batch)["total"]
-    wrong = loss({"descriptors0": dense[..., :-1], "descriptors1": dense[..., 1:].flip(2)}, batch)["total"]
+    wrong = loss({"descriptors0": dense[..., :-1], "descriptors1": dense[..., 1:].flip(2)}, batch)[
+        "total"
+    ]
     assert float(right) < 0.9 * float(wrong)
 
 
@@ -564,8 +659,14 @@ def test_the_right_detection_costs_less_than_a_wrong_one(kind: str) -> None:
 
 def test_the_student_that_repeats_its_teacher_costs_least() -> None:
     _, batch = example()
-    perfect = {"logits": batch["teacher_probabilities"].log(), "descriptors": 4 * batch["teacher_descriptors"]}
-    longer = {**perfect, "descriptors": torch.cat([perfect["descriptors"], torch.zeros(BATCH, 2, ROWS, COLUMNS)], 1)}
+    perfect = {
+        "logits": batch["teacher_probabilities"].log(),
+        "descriptors": 4 * batch["teacher_descriptors"],
+    }
+    longer = {
+        **perfect,
+        "descriptors": torch.cat([perfect["descriptors"], torch.zeros(BATCH, 2, ROWS, COLUMNS)], 1),
+    }
     loss = DistillationLoss(0.5)
     for pred in (perfect, longer):
         assert loss(pred, batch)["descriptor"].abs().max() < 1e-12
@@ -579,19 +680,30 @@ def test_the_student_that_repeats_its_teacher_costs_least() -> None:
 def test_losses_add_up_by_weight() -> None:
     pred, batch = example()
     detector, descriptor = DetectorLoss("soft"), SparseDescriptorLoss(0.2)
-    found = WeightedLoss({"detector": (1.0, detector), "descriptor": (0.3, descriptor)})(pred, batch)
+    found = WeightedLoss({"detector": (1.0, detector), "descriptor": (0.3, descriptor)})(
+        pred, batch
+    )
     torch.testing.assert_close(found["detector"], detector(pred, batch)["total"])
     torch.testing.assert_close(found["descriptor"], descriptor(pred, batch)["total"])
     torch.testing.assert_close(found["total"], found["detector"] + 0.3 * found["descriptor"])
 
 
 @pytest.mark.parametrize(
-    "loss", [*DESCRIPTOR_LOSSES, DetectorLoss("soft"), LocalisationLoss(), ConsistencyLoss(), DistillationLoss()]
+    "loss",
+    [
+        *DESCRIPTOR_LOSSES,
+        DetectorLoss("soft"),
+        LocalisationLoss(),
+        ConsistencyLoss(),
+        DistillationLoss(),
+    ],
 )
 def test_half_precision_goes_in_and_single_precision_comes_out(loss: Loss) -> None:
     pred, batch = example()
     half = {key: value.bfloat16() for key, value in pred.items()}
-    batch = {key: value.float() if value.is_floating_point() else value for key, value in batch.items()}
+    batch = {
+        key: value.float() if value.is_floating_point() else value for key, value in batch.items()
+    }
     expected = loss({key: value.float() for key, value in half.items()}, batch)["total"]
     with torch.autocast("cpu", torch.bfloat16):
         found = loss(half, batch)["total"]
@@ -615,7 +727,9 @@ def test_every_configuration_has_its_loss(stage: str, descriptor: str, targets: 
         temperature=0.2,
     )
     sampling = Sampling("bilinear", True)
-    found = STAGES[stage].objective.loss(config, sampling, torch.Generator().manual_seed(3), 1)(pred, batch)
+    found = STAGES[stage].objective.loss(config, sampling, torch.Generator().manual_seed(3), 1)(
+        pred, batch
+    )
     expected = {"detector": 1.0, "localisation": 0.3, "consistency": 0.2, "descriptor": 0.5}
     if stage != "joint":
         del expected["consistency"]
@@ -624,7 +738,9 @@ def test_every_configuration_has_its_loss(stage: str, descriptor: str, targets: 
     if stage == "distil":
         del expected["localisation"]
     assert set(found) == {"total", *expected}
-    torch.testing.assert_close(found["total"], sum(weight * found[name] for name, weight in expected.items()))
+    torch.testing.assert_close(
+        found["total"], sum(weight * found[name] for name, weight in expected.items())
+    )
     if stage != "distil":
         detector = DetectorLoss(targets, torch.Generator().manual_seed(3))
         torch.testing.assert_close(found["detector"], detector(pred, batch)["total"])
@@ -642,9 +758,14 @@ def test_every_configuration_has_its_loss(stage: str, descriptor: str, targets: 
 def test_the_generator_of_the_losses_decides_ties() -> None:
     label_map = torch.zeros(1, 8, 8 * 100)
     label_map[0, 2, 1::8] = label_map[0, 4, 6::8] = 1.0
-    pred = {"logits": functional.pad(torch.arange(64.0), (0, 1))[None, :, None, None].expand(1, 65, 1, 100)}
+    pred = {
+        "logits": functional.pad(torch.arange(64.0), (0, 1))[None, :, None, None].expand(
+            1, 65, 1, 100
+        )
+    }
     batch = {"label_map": label_map, "valid": label_map >= 0}
     same, again, other = (
-        float(DetectorLoss("hard", torch.Generator().manual_seed(seed))(pred, batch)["total"]) for seed in (0, 0, 1)
+        float(DetectorLoss("hard", torch.Generator().manual_seed(seed))(pred, batch)["total"])
+        for seed in (0, 0, 1)
     )
     assert same == again != other

@@ -27,7 +27,9 @@ def test_dataset_holds_what_is_drawn(tmp_path: Path) -> None:
     assert dataset.primitives.dtype == np.uint8
     assert dataset.primitives.tolist() == [i % len(PRIMITIVES) for i in range(20)]
     for i in range(20):
-        image, corners = draw_shape(PRIMITIVES[i % len(PRIMITIVES)], (64, 80), np.random.default_rng([5, i]))
+        image, corners = draw_shape(
+            PRIMITIVES[i % len(PRIMITIVES)], (64, 80), np.random.default_rng([5, i])
+        )
         assert np.array_equal(dataset.images[i], image)
         assert np.array_equal(dataset.corners(i), corners)
     assert np.array_equal(dataset.corners(-1), dataset.corners(19))
@@ -53,9 +55,13 @@ def test_other_settings_have_another_cache(tmp_path: Path, monkeypatch: pytest.M
     assert len(list(tmp_path.iterdir())) == 5
 
 
-@pytest.mark.parametrize("name", ["images.npy", "primitives.npy", "corners.npy", "offsets.npy", "checksums.json"])
+@pytest.mark.parametrize(
+    "name", ["images.npy", "primitives.npy", "corners.npy", "offsets.npy", "checksums.json"]
+)
 @pytest.mark.parametrize("damage", ["cut", "flipped", "missing"])
-def test_damaged_cache_is_drawn_again(tmp_path: Path, name: str, damage: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_damaged_cache_is_drawn_again(
+    tmp_path: Path, name: str, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
     kept = open_shapes(tmp_path / "kept", 6, (32, 40), 5)
     open_shapes(tmp_path / "cache", 6, (32, 40), 5)
     (path,) = (tmp_path / "cache").glob(f"*/{name}")
@@ -71,9 +77,14 @@ def test_damaged_cache_is_drawn_again(tmp_path: Path, name: str, damage: str, ca
     assert len(list((tmp_path / "cache").iterdir())) == 1
 
 
-def test_number_of_processes_does_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_number_of_processes_does_not_matter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(shape_cache, "_BLOCK", 8)
-    assert same(open_shapes(tmp_path / "a", 20, (32, 40), 5), open_shapes(tmp_path / "b", 20, (32, 40), 5, processes=2))
+    assert same(
+        open_shapes(tmp_path / "a", 20, (32, 40), 5),
+        open_shapes(tmp_path / "b", 20, (32, 40), 5, processes=2),
+    )
 
 
 def test_folder_that_cannot_be_written(tmp_path: Path) -> None:

@@ -37,7 +37,9 @@ def coverage(polygon: np.ndarray, size: tuple[int, int], samples: int = 8) -> np
 def interior(corners: np.ndarray) -> np.ndarray:
     """The corners inside the others' convex hull and away from the picture's border."""
     hull = cv2.convexHull(corners)
-    deep = np.array([cv2.pointPolygonTest(hull, (float(x), float(y)), True) > 5 for x, y in corners])
+    deep = np.array(
+        [cv2.pointPolygonTest(hull, (float(x), float(y)), True) > 5 for x, y in corners]
+    )
     away = ((corners > 6) & (corners < np.array(SIZE[::-1]) - 7)).all(axis=1)
     return corners[deep & away]
 
@@ -81,7 +83,9 @@ def test_corners_of_a_polygon_agree_with_the_picture() -> None:
         # Moved by (dx, dy), times the contrast; the background is a plane around the polygon; blur is unknown.
         basis = np.stack([expected, gx, gy, blurred, np.ones(SIZE), x / 160, y / 120], axis=-1)
         near = cv2.dilate(expected, np.ones((7, 7))) > 0.01
-        contrast, a, b, more, *_ = np.linalg.lstsq(basis[near], image[near].astype(float), rcond=None)[0]
+        contrast, a, b, more, *_ = np.linalg.lstsq(
+            basis[near], image[near].astype(float), rcond=None
+        )[0]
         shifts.append(-np.array([a, b]) / (contrast + more))
     assert len(shifts) >= 10
     assert np.abs(np.mean(shifts, axis=0)).max() < 0.03
@@ -92,7 +96,11 @@ def test_filling_neither_moves_nor_grows_a_polygon() -> None:
     size = (64, 80)
     for _ in range(12):
         angle = np.sort(rng.uniform(0, 2 * np.pi, 5)) + np.arange(5) * 0.5
-        polygon = np.array([40, 32]) + rng.uniform(-1, 1, 2) + 24 * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+        polygon = (
+            np.array([40, 32])
+            + rng.uniform(-1, 1, 2)
+            + 24 * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+        )
         polygon = cv2.convexHull(polygon.astype(np.float32)).reshape(-1, 2).astype(float)
         scene = Scene(np.zeros(size, np.float32), faces=[(polygon, 200)])
         drawn = render_scene(scene, 0.3) / 200
@@ -101,7 +109,10 @@ def test_filling_neither_moves_nor_grows_a_polygon() -> None:
         assert abs(drawn.sum() - expected.sum()) / perimeter < 0.02
         y, x = np.indices(size)
         for axis in (x, y):
-            centre_drawn, centre = (axis * drawn).sum() / drawn.sum(), (axis * expected).sum() / expected.sum()
+            centre_drawn, centre = (
+                (axis * drawn).sum() / drawn.sum(),
+                (axis * expected).sum() / expected.sum(),
+            )
             assert abs(centre_drawn - centre) < 0.03
 
 
@@ -119,7 +130,9 @@ def test_an_ends_label_is_the_end_of_the_line() -> None:
 
 
 def square(left: float, top: float, side: float) -> np.ndarray:
-    return np.array([[left, top], [left + side, top], [left + side, top + side], [left, top + side]])
+    return np.array(
+        [[left, top], [left + side, top], [left + side, top + side], [left, top + side]]
+    )
 
 
 def covered(*polygons: np.ndarray) -> np.ndarray:
@@ -132,7 +145,17 @@ def covered(*polygons: np.ndarray) -> np.ndarray:
 
 def test_occlusion_hides_corners_and_makes_t_junctions() -> None:
     labels = covered(square(20, 20, 40), square(45, 50, 40))
-    expected = [(20, 20), (60, 20), (20, 60), (45, 50), (85, 50), (85, 90), (45, 90), (60, 50), (45, 60)]
+    expected = [
+        (20, 20),
+        (60, 20),
+        (20, 60),
+        (45, 50),
+        (85, 50),
+        (85, 90),
+        (45, 90),
+        (60, 50),
+        (45, 60),
+    ]
     assert np.allclose(labels, sorted(expected))
 
 
@@ -159,8 +182,12 @@ def test_unclear_junctions_are_refused() -> None:
     rng = np.random.default_rng(0)
     assert cover_with(scene, square(20, 20, 40), rng, [0])
     assert not cover_with(scene, square(62, 30, 30), rng, [0])  # two pixels beside it
-    assert not cover_with(scene, square(58, 58, 30), rng, [0])  # two crossings beside a hidden corner
-    assert not cover_with(scene, np.array([[10.0, 15], [110, 25], [60, 70]]), rng, [0])  # nearly parallel
+    assert not cover_with(
+        scene, square(58, 58, 30), rng, [0]
+    )  # two crossings beside a hidden corner
+    assert not cover_with(
+        scene, np.array([[10.0, 15], [110, 25], [60, 70]]), rng, [0]
+    )  # nearly parallel
     assert len(scene.faces) == 1
 
 
@@ -172,14 +199,20 @@ def test_every_strong_corner_is_labelled(primitive: str) -> None:
         found = strong_corners(image)
         strong += len(found)
         if len(found):
-            near = distances(found, corners).min(axis=1) if len(corners) else np.full(len(found), np.inf)
+            near = (
+                distances(found, corners).min(axis=1)
+                if len(corners)
+                else np.full(len(found), np.inf)
+            )
             unlabelled += int((near > 3.5).sum())
     assert strong > 60
     # Blur moves the strongest response of an acute corner into it.
     assert unlabelled <= 0.03 * strong
 
 
-@pytest.mark.parametrize("primitive", [name for name in PRIMITIVES if name not in ("ellipses", "noise")])
+@pytest.mark.parametrize(
+    "primitive", [name for name in PRIMITIVES if name not in ("ellipses", "noise")]
+)
 def test_every_label_is_visible_and_apart(primitive: str) -> None:
     total = 0
     for i in range(40):
@@ -187,7 +220,9 @@ def test_every_label_is_visible_and_apart(primitive: str) -> None:
         total += len(corners)
         if len(corners) > 1:
             assert (distances(corners, corners) + 9 * np.eye(len(corners))).min() > 2.9
-        strength = cv2.dilate(cv2.cornerMinEigenVal(image.astype(np.float32) / 255, 3, 3), np.ones((7, 7)))
+        strength = cv2.dilate(
+            cv2.cornerMinEigenVal(image.astype(np.float32) / 255, 3, 3), np.ones((7, 7))
+        )
         away = corners[((corners > 8) & (corners < np.array(SIZE[::-1]) - 9)).all(axis=1)]
         columns, rows = np.rint(away).astype(int).T
         assert (strength[rows, columns] > 3e-5).all()
