@@ -242,7 +242,8 @@ class _Stage:
 
     def linearize(self, state: _State, seen: _Evaluation) -> _Normal:
         """Blocks (F, 6, 6) and gradient (6 F,) of the key frames, blocks (6, Q) and gradient (3, Q) of the points, and
-        the weighted Jacobians (6, 3, M), (3, 3, M) of the observations by moving key frames."""
+        the weighted Jacobians (6, 3, M), (3, 3, M) of the observations by moving key frames.
+        """
         root_weight = np.sqrt(huber_weight(seen.chi2, self.measured.limit))
         jacobian = self.measured.jacobian(seen.points_cam, seen.valid) * root_weight
         residuals = seen.residuals * root_weight

@@ -244,7 +244,8 @@ def _checked(matrix: Any) -> Array | None:
 
 def _choose_model(matches: _Matches, essential: Array | None, homography: Array | None) -> str:
     """The model with the lower GRIC (Torr, Geometric motion segmentation and model selection, 1998) on the matches
-    that fit at least one of the two; those that fit neither would count for the essential matrix."""
+    that fit at least one of the two; those that fit neither would count for the essential matrix.
+    """
     if homography is None or essential is None:
         return "essential" if homography is None else "homography"
     inverse_K = np.linalg.inv(matches.camera.K)
@@ -353,7 +354,8 @@ def _pad(vectors: Array) -> Array:
 
 def _refine(matches: _Matches, T_1_0: Array, good: Mask) -> tuple[Array, float]:
     """The motion with the least Sampson error of the good matches (Gauss-Newton on its five degrees of freedom), and
-    the standard deviation of its direction of translation, radians."""
+    the standard deviation of its direction of translation, radians.
+    """
     x0, x1 = matches.rays0[good], matches.rays1[good]
     sigma = matches.pixel_sigma / np.sqrt(matches.camera.fx * matches.camera.fy)
     T = T_1_0
@@ -377,7 +379,8 @@ def _linearize_sampson(
     x0: Array, x1: Array, T_1_0: Array, sigma: float
 ) -> tuple[Array, Array, Array]:
     """Sampson errors (N,) over `sigma`, their derivatives (N, 5) by a rotation from the left and a motion of the unit
-    translation along two tangents, and these tangents (3, 2)."""
+    translation along two tangents, and these tangents (3, 2).
+    """
     R, t = T_1_0[:3, :3], T_1_0[:3, 3]
     rotated = x0 @ R.T
     line1, line0 = np.cross(t, rotated), np.cross(x1, t)

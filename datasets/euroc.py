@@ -236,7 +236,8 @@ def _read_images(
     camera_folder: Path, name: str, timing: Timing, fps: float
 ) -> tuple[NDArray[np.float64], list[Path], str, list[LeftOut]]:
     """Increasing stamps, seconds, image files, unit and what was left out of one camera, from data.csv or else from the
-    file names."""
+    file names.
+    """
     folder, table = camera_folder / "data", camera_folder / "data.csv"
     on_disk = {path.stem: path for path in list_files(folder)}
     if not on_disk:
@@ -309,7 +310,8 @@ def _read_ground_truth(
 
 def _own_pose(table: Path) -> NDArray[np.float64]:
     """`T_sensor_body` (4, 4) of what a table speaks of, from the `sensor.yaml` beside it: Vicon's markers are not where
-    the body is. Where there is none, or it cannot be read, that is the body itself."""
+    the body is. Where there is none, or it cannot be read, that is the body itself.
+    """
     try:
         values = parse_yaml(read_text(table.parent / "sensor.yaml"))
         T_body_sensor = np.reshape(np.array(values["T_BS"]["data"], dtype=np.float64), (4, 4))

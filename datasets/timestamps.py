@@ -283,7 +283,8 @@ def _nearest_away(
 
 def nominal_fps(timestamps: NDArray[np.float64], default: float) -> float:
     """Rate, 1/s, of the median step of increasing stamps (N,), seconds, in the range of cameras' rates; `default` for
-    fewer than two stamps."""
+    fewer than two stamps.
+    """
     if len(timestamps) < 2:
         return default
     slowest, fastest = RATES_HZ

@@ -1,5 +1,6 @@
 """The reference that speeds are compared with, timed in a process of its own: PyTorch must not be in the process whose
-runs are timed, which would take a quarter longer."""
+runs are timed, which would take a quarter longer.
+"""
 
 from __future__ import annotations
 

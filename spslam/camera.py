@@ -233,7 +233,8 @@ class Camera:
 
     def lens_rays(self, pixels: NDArray[np.float64]) -> NDArray[np.float64]:
         """Unit view rays (N, 3) of pixels (N, 2) as the lens gave them, also of those beyond 90 degrees from the axis
-        of an equidistant lens; NaN where the lens has none."""
+        of an equidistant lens; NaN where the lens has none.
+        """
         if self.distortion_model != "equidistant":
             return self.bearings(self.undistort(pixels))
         bent = (pixels - (self.cx, self.cy)) / (self.fx, self.fy)

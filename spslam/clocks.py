@@ -71,7 +71,8 @@ def share_together(stamps: NDArray[np.float64], clock: NDArray[np.float64]) -> f
 
 def unit_by_clock(stamps: NDArray[np.float64], clock: NDArray[np.float64]) -> TimeUnit | None:
     """The unit in which stamps (N,) lie beside those of a clock (M,), seconds, increasing; None where no unit is
-    clearly better than the others."""
+    clearly better than the others.
+    """
     shares = {
         unit: share_together(stamps / UNITS_PER_SECOND[unit], clock) for unit in get_args(TimeUnit)
     }
@@ -83,7 +84,8 @@ def explain_apart(
     estimate: NDArray[np.float64], truth: NDArray[np.float64], max_difference: float
 ) -> str:
     """Why no stamp of an estimate is near one of a ground truth (both increasing seconds, at least one), and what to
-    do, in words."""
+    do, in words.
+    """
     # Overlapping times: the stamps lie between each other's.
     if estimate[0] <= truth[-1] and truth[0] <= estimate[-1]:
         apart = float(np.abs(truth[nearest(estimate, truth)] - estimate).min())

@@ -40,7 +40,7 @@ def so3_exp(omega: Array) -> Array:
 
 
 def _exponential_factors(omega: Array) -> tuple[Array, Array, Array]:
-    """sin θ / θ, (1 - cos θ) / θ² and (θ - sin θ) / θ³ of rotation vectors (..., 3), each (..., 1, 1)."""
+    """Sin θ / θ, (1 - cos θ) / θ² and (θ - sin θ) / θ³ of rotation vectors (..., 3), each (..., 1, 1)."""
     theta2 = np.einsum("...i,...i->...", omega, omega)[..., None, None]
     small = theta2 < 1e-8
     safe2 = np.where(small, 1.0, theta2)

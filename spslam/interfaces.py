@@ -151,7 +151,8 @@ class Matcher(Protocol):
         ratio: float | None = None,
     ) -> NDArray[np.int64]:
         """Mutual nearest neighbours of (N0, D) in (N1, D) within `max_distance` (L2), optionally with Lowe's
-        ratio test (nearest / second nearest distance < `ratio`)."""
+        ratio test (nearest / second nearest distance < `ratio`).
+        """
         ...
 
     def match_near(
@@ -165,7 +166,8 @@ class Matcher(Protocol):
     ) -> NDArray[np.int64]:
         """As `match`, among pairs no farther apart than `radius` pixels (scalar or (N0,)) only: `pixels0` (N0, 2)
         are predicted positions in the image of `pixels1` (N1, 2). NaN positions match nothing. `descriptors1` may be
-        as the map keeps them: of a small gate only a few are needed in full precision."""
+        as the map keeps them: of a small gate only a few are needed in full precision.
+        """
         ...
 
     def match_epipolar(
@@ -179,7 +181,8 @@ class Matcher(Protocol):
         max_distance: float,
     ) -> NDArray[np.int64]:
         """As `match`, among pairs whose pixel in image 1 lies within `max_line_distance` pixels of the epipolar
-        line `F_10 @ [x0, y0, 1]` only. Descriptors may be as the map keeps them."""
+        line `F_10 @ [x0, y0, 1]` only. Descriptors may be as the map keeps them.
+        """
         ...
 
 
@@ -228,7 +231,8 @@ class PoseSolver(Protocol):
         coarse: bool = False,
     ) -> PoseEstimate:
         """Robust refinement of a pose from points (N, 3), undistorted pixels (N, 2) and u_right (N,), NaN where
-        unknown. Coarse: good enough to look for more matches around the points, at a part of the price."""
+        unknown. Coarse: good enough to look for more matches around the points, at a part of the price.
+        """
         ...
 
     def ransac(
@@ -277,7 +281,8 @@ class TwoViewSolver(Protocol):
     ) -> tuple[NDArray[np.bool_], NDArray[np.float64]] | None:
         """How well pixels `still` (M, 2), the same in both images, fit a static scene that matches (N, 2) move in:
         which of the matches agree with one motion (N,), and how far each `still` pixel is from its epipolar line (M,),
-        pixels. None where no motion is found."""
+        pixels. None where no motion is found.
+        """
         ...
 
     def triangulate(
@@ -361,7 +366,8 @@ class PoseGraphSolver(Protocol):
         with_scale: bool,
     ) -> NDArray[np.float64]:
         """(K, 4, 4): refined nodes; SE(3), or Sim(3) (upper left block s·R) when `with_scale`. At least one node
-        must be `fixed` (K,) bool (the gauge)."""
+        must be `fixed` (K,) bool (the gauge).
+        """
         ...
 
 
@@ -380,7 +386,8 @@ class PlaceRecognizer(Protocol):
         self, descriptors: NDArray[np.float32]
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Ids (K,), ascending, of all key frames and how much each looks like an image of unit descriptors (N, D):
-        up to 1. Both may be empty."""
+        up to 1. Both may be empty.
+        """
         ...
 
     def similarities(self, keyframe_id: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

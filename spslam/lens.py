@@ -139,7 +139,8 @@ def lens(name: Any, coefficients: tuple[float, ...]) -> tuple[DistortionModel, t
 @lru_cache(maxsize=64)
 def widest_angle(k: tuple[float, ...]) -> float:
     """Largest angle from the axis (radians, at most π) up to which an equidistant lens k1 k2 k3 k4 does not fold back:
-    where θ (1 + k1 θ² + k2 θ⁴ + k3 θ⁶ + k4 θ⁸) stops growing."""
+    where θ (1 + k1 θ² + k2 θ⁴ + k3 θ⁶ + k4 θ⁸) stops growing.
+    """
     slope = np.array([9 * k[3], 7 * k[2], 5 * k[1], 3 * k[0], 1.0])  # of θ², highest power first
     # What bends nothing before π would overflow as the divisor of the others.
     slope[np.abs(slope) < _BENDS_NOTHING] = 0.0

@@ -135,7 +135,8 @@ def is_second_of_date(seconds: float) -> bool:
 
 def date_as_seconds(line: str) -> str:
     """A line of text with a date and time of day in front (`2011-09-26 13:02:25.594`, with `T` or a blank between) as
-    seconds since 1970; a time zone behind it (`Z`, `+02:00`) is heeded, else it is UTC."""
+    seconds since 1970; a time zone behind it (`Z`, `+02:00`) is heeded, else it is UTC.
+    """
     return _DATE.sub(_date_in_seconds, line, count=1) if _DATE.match(line) else line
 
 

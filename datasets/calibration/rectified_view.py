@@ -1,5 +1,6 @@
 """The view that two lenses of a stereo pair share, chosen by ourselves: for fisheye lenses, whose views OpenCV's
-`fisheye.stereoRectify` puts anywhere near 180 degrees, and for images cut out of larger ones."""
+`fisheye.stereoRectify` puts anywhere near 180 degrees, and for images cut out of larger ones.
+"""
 
 from __future__ import annotations
 
@@ -136,7 +137,8 @@ def _look(camera: Camera) -> Array:
 
 def _widest(lenses: tuple[tuple[Camera, Array], ...], along: float) -> Array | None:
     """The camera matrix with the shortest focal length that both lenses fill around the direction (`along`, 0, 1);
-    None if there is none."""
+    None if there is none.
+    """
     camera = lenses[0][0]
     size = np.array([camera.width, camera.height], dtype=np.float64)
     grid = _grid(size)

@@ -1,5 +1,6 @@
 """Calibrations as people write them: text in any Unicode encoding, OpenCV's dialect of YAML, JSON, and one error for
-all that may be wrong with it."""
+all that may be wrong with it.
+"""
 
 from __future__ import annotations
 

@@ -110,7 +110,8 @@ def read_raw_depth(path: Path) -> NDArray[Any]:
 
 def to_metres(raw: NDArray[Any], units_per_metre: float) -> NDArray[np.float32]:
     """Depth (H, W) of integers or floats as float32 metres; 0 where it is no measurement: 0, negative, NaN, infinite,
-    or `not_measured`, whatever the unit."""
+    or `not_measured`, whatever the unit.
+    """
     with np.errstate(over="ignore"):
         depth = raw.astype(np.float32)
         if units_per_metre != 1.0:
@@ -121,7 +122,8 @@ def to_metres(raw: NDArray[Any], units_per_metre: float) -> NDArray[np.float32]:
 
 def tell_orientation(path: Path) -> None:
     """One notice where a photo's tag asks for a turned picture: pixels are taken as the sensor stored them, as those of
-    videos are, for the calibration is the sensor's."""
+    videos are, for the calibration is the sensor's.
+    """
     try:
         # A pipe was read already.
         if not path.is_file():

@@ -36,7 +36,8 @@ MILLIMETRES = DepthUnits(1000.0)
 
 def depth_units(given: float | None, default: float) -> DepthUnits:
     """Units per metre: those of a calibration for every file, or else `default` for integers while floats are metres
-    (REP 118)."""
+    (REP 118).
+    """
     return DepthUnits(default) if given is None else DepthUnits(given, given)
 
 

@@ -122,7 +122,8 @@ def _find_scaling(name: str, cameras: Iterable[list[Path]]) -> GreyScaling:
 
 def scaling_for(low: int, high: int) -> GreyScaling:
     """The scaling for images whose values lie between `low` and `high`, 0 <= low < high <= 65535: of the 8 to 16 bits
-    that hold them, or on a pedestal of their own range with some room."""
+    that hold them, or on a pedestal of their own range with some room.
+    """
     most = 2 ** max(high.bit_length(), 8) - 1
     span = high - low
     if span >= _PEDESTAL_SPAN * most:

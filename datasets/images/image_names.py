@@ -200,7 +200,8 @@ def _in_order(
 
 def _unit_like(values: NDArray[np.float64], like: TimedImages | None) -> str | None:
     """The unit of numbers of the partners of other images: theirs, where the numbers lie beside each other in it, or
-    else another in which they do; None where there is none."""
+    else another in which they do; None where there is none.
+    """
     if like is None or not like.numbered:
         return None
     if like.unit == "frames":
@@ -311,7 +312,8 @@ def _one_pattern(paths: list[Path], folder: Path) -> tuple[list[Path], tuple[Lef
 
 def describe_kinds(paths: list[Path]) -> str:
     """The kinds of images among files of one folder, for a message: patterns of names that differ in words or in the
-    number of a camera, or formats that most names come in; empty where there is one kind."""
+    number of a camera, or formats that most names come in; empty where there is one kind.
+    """
     patterns = name_patterns(paths)
     if len(patterns) == 1:
         patterns = _by_camera(paths) or _by_format(paths) or patterns

@@ -229,7 +229,8 @@ def _pair(
 
 def _same_numbers(left: TimedImages, other: TimedImages) -> NDArray[np.int64] | None:
     """Rows (M, 2) of images of the same number; None where they tell nothing: without numbers, or where counters of two
-    equally long lists begin at another one."""
+    equally long lists begin at another one.
+    """
     if not (left.numbered and other.numbered):
         return None
     rows = {number: row for row, number in enumerate(other.numbers)}

@@ -180,7 +180,8 @@ def _seconds_and_fraction(columns: dict[int, list[str]], names: list[str]) -> li
 
 def _padded_nanoseconds(column: list[str]) -> list[str] | None:
     """Numbers of seconds whose nanoseconds stand behind the point without the zeros in front, with these zeros; None
-    where the numbers are decimals, that is where steps are more even so."""
+    where the numbers are decimals, that is where steps are more even so.
+    """
     halves = [number.split(".") for number in column]
     widths = {len(half[1]) for half in halves if len(half) == 2}
     if (

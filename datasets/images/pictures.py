@@ -96,7 +96,8 @@ def _video_frames(path: Path) -> Iterator[Picture]:
 
 def _image_files(folder: Path) -> Iterator[Picture]:
     """Images of a folder and those below it, but for right images and depth; the ones that cannot be read are skipped
-    and counted."""
+    and counted.
+    """
     files = visible_files(folder, IMAGE_SUFFIXES, deep=True)
     if not files:
         raise DatasetError(

@@ -252,7 +252,8 @@ class DisturbedSequence(BaseSequence):
     @property
     def disturbed_from(self) -> int:
         """The first frame that a disturbance may show in: up to there a map is made as ever. A camera that stands still
-        is none, but one that does so from the beginning is one for a single camera."""
+        is none, but one that does so from the beginning is one for a single camera.
+        """
         return min(
             (_first(d) for d in self.disturbances if not isinstance(d, Still)), default=len(self)
         )

@@ -74,7 +74,8 @@ _LAP_SAMPLES = 1024
 @cache
 def _lap_curve() -> CubicSpline:
     """(x, z, heading) over the phase of a lap, counter-clockwise seen from above; heading as its excess over the
-    mean turn of -1 radian per radian."""
+    mean turn of -1 radian per radian.
+    """
     # Half a second to import, which worlds without laps do without.
     from scipy.interpolate import CubicSpline
     from scipy.ndimage import gaussian_filter1d
@@ -133,7 +134,8 @@ _WALK_TURN = np.array([0.05, 0.10, 0.03])
 
 def another_walk(path: Path, walk: int) -> Path:
     """The way of a path as somebody else walks it, aside and looking elsewhere by slow swings that `walk` seeds; 0 is
-    the path itself."""
+    the path itself.
+    """
     if walk == 0:
         return path
     rng = np.random.default_rng([walk, 5])

@@ -123,7 +123,8 @@ class _View:
 
 class _Scratch(threading.local):
     """Arrays of one thread that keep their memory between faces and frames: the operating system takes longer to
-    hand out fresh pages than the arithmetic takes to fill them."""
+    hand out fresh pages than the arithmetic takes to fill them.
+    """
 
     def __init__(self) -> None:
         self._buffers: dict[str, NDArray[np.uint8]] = {}
@@ -223,7 +224,8 @@ class Renderer:
     ) -> tuple[NDArray[np.int16], NDArray[np.float32]]:
         """(S, H, W) rows of `view` seen at the pixels plus `offsets` (S, 2), -1 for none, and their 1/z.
 
-        Both lie in scratch memory: they last until this thread renders again."""
+        Both lie in scratch memory: they last until this thread renders again.
+        """
         scratch, shape = self._scratch, (len(offsets), self._camera.height, self._camera.width)
         face, nearest = (
             scratch.array("face", shape, np.int16),
@@ -266,7 +268,8 @@ class Renderer:
         self, view: _View, face: NDArray[np.int16], inverse_depth: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """(S, H, W) positions in the atlas of every sample, in scratch memory; outside of it where there is no
-        face."""
+        face.
+        """
         scratch = self._scratch
         map_x = scratch.array("map_x", face.shape, np.float32)
         map_y = scratch.array("map_y", face.shape, np.float32)
@@ -301,7 +304,7 @@ class Renderer:
     def _mip_scale(
         self, inverse_depth: NDArray[np.float32], slope: float
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """z · 2^-L and 2^-L of the mip level L of each sample (S, h, w) of one face with 1/z `inverse_depth`."""
+        """Z · 2^-L and 2^-L of the mip level L of each sample (S, h, w) of one face with 1/z `inverse_depth`."""
         texels = self._atlas.texels_per_m
         z = self._scratch.array("z", inverse_depth.shape, np.float32)
         np.maximum(inverse_depth, np.float32(1e-3), out=z)

@@ -134,7 +134,8 @@ def open_world(preset: str, sensor: str = "auto") -> RenderedWorld:
 
 class RenderedWorld:
     """A rendered sequence (see `spslam.interfaces.Sequence` for its attributes). The textures are made at the first
-    frame, every frame when it is asked for; equal specs give equal bytes, in any order of access."""
+    frame, every frame when it is asked for; equal specs give equal bytes, in any order of access.
+    """
 
     name: str
     dataset: str

@@ -131,7 +131,8 @@ def choose_engine(weights: Checkpoint, config: FeatureConfig) -> Engine:
 
 def fingerprint(weights: Checkpoint, engine: Engine, config: FeatureConfig) -> str:
     """Sixteen hexadecimal digits that stand for all that an engine's maps follow from, but for the image: parameters,
-    int8 model, arithmetic, versions and machine."""
+    int8 model, arithmetic, versions and machine.
+    """
     digest = hashlib.sha256(weights.digest.encode())
     if engine.name == "openvino int8":
         digest.update(quantised_path(config.weights).read_bytes())

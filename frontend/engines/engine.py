@@ -42,6 +42,7 @@ def usable_cores() -> int:
 
 def shared_threads(threads: int, at_once: int) -> tuple[int, int]:
     """How many threads an engine has (0: all cores that this process may use), and how many images, no more than
-    threads, it works on at once (0: one)."""
+    threads, it works on at once (0: one).
+    """
     threads = threads or usable_cores()
     return threads, min(max(at_once, 1), threads)

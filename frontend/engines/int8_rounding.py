@@ -1,5 +1,6 @@
 """Whole numbers for the filters of a network's first convolution, which sees images: what rounding does to its outputs
-is known from how the pixels of photographs go together, and is made as small as it gets."""
+is known from how the pixels of photographs go together, and is made as small as it gets.
+"""
 
 from __future__ import annotations
 

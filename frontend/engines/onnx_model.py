@@ -263,7 +263,8 @@ def model_digest(model: bytes) -> str:
 
 def _name_axes(proto: Any, outputs: AxisNames) -> None:
     """Name the axes of the outputs as those of the input: PyTorch names some by symbols of its own (`s30` for `rows`),
-    and strict readers (tract) refuse an axis of two names."""
+    and strict readers (tract) refuse an axis of two names.
+    """
     for output in proto.graph.output:
         shape = output.type.tensor_type.shape
         for axis, name in zip(shape.dim, outputs[output.name], strict=True):

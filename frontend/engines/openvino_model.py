@@ -109,7 +109,8 @@ def convert(network: SuperPoint) -> Model:
 
 def converted(weights: Checkpoint) -> Model:
     """`convert` of the network, or what an earlier call stored for these weights in the cache folder; tracing takes
-    seconds."""
+    seconds.
+    """
     folder = openvino_cache()
     path = folder / f"{weights.digest}-{weights.batch_norm}.zip" if folder is not None else None
     if path is not None and path.exists():
@@ -180,7 +181,8 @@ def _round_first(
 
 def _first_in_int8(quantised: Model, whole: NDArray[np.int8], steps: NDArray[np.float32]) -> None:
     """Let the first convolution compute in int8, with filters of `_round_first`: images are bytes already, so that it
-    gives what it gave in float."""
+    gives what it gave in float.
+    """
     convolution = _first_convolution(quantised)
     assert convolution is not None
     ops = load_openvino().opset13

@@ -28,7 +28,8 @@ _WITHOUT_EFFECT = {"pixel_sigma", "threads", "max_concurrency"}
 
 def describe(extractor: Extractor, config: FeatureConfig) -> dict[str, Any]:
     """All that the features of an image follow from, as what JSON can hold: the extractor with its parameters, the
-    settings, the code and the libraries that it uses, and the processor, whose instructions decide about last bits."""
+    settings, the code and the libraries that it uses, and the processor, whose instructions decide about last bits.
+    """
     has_fingerprint = extractor.fingerprint != extractor.identity
     left_out = _WITHOUT_EFFECT | (_IN_FINGERPRINT if has_fingerprint else set())
     return {
@@ -47,7 +48,8 @@ def describe(extractor: Extractor, config: FeatureConfig) -> dict[str, Any]:
 
 def code_digest(extractor: Extractor) -> str:
     """Hexadecimal digits that stand for the source of the extractor's module and of those of its package that it uses,
-    one through another: no version number has to be raised when they change."""
+    one through another: no version number has to be raised when they change.
+    """
     digest = hashlib.blake2b(digest_size=16)
     for name, path in sorted(code_files(extractor).items()):
         digest.update(name.encode() + (path.read_bytes() if path.is_file() else b""))
@@ -56,7 +58,8 @@ def code_digest(extractor: Extractor) -> str:
 
 def code_files(extractor: Extractor) -> dict[str, Path]:
     """The files of `code_digest` by their modules' names, imported so far or, of the front end, only when they are
-    needed: what they did may lie in a cache. Of a package of its own, all that it has imported so far."""
+    needed: what they did may lie in a cache. Of a package of its own, all that it has imported so far.
+    """
     start = type(
         extractor.wrapped if isinstance(extractor, AdaptedExtractor) else extractor
     ).__module__

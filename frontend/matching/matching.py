@@ -40,7 +40,8 @@ class DescriptorMatcher:
         ratio: float | None = None,
     ) -> Indices:
         """Mutual nearest neighbours of (N0, D) in (N1, D) within `max_distance` (L2), optionally with Lowe's
-        ratio test (nearest / second nearest distance < `ratio`; a single candidate passes)."""
+        ratio test (nearest / second nearest distance < `ratio`; a single candidate passes).
+        """
         matches = np.full(len(descriptors0), -1, np.int64)
         if not len(descriptors0) or not len(descriptors1):
             return matches
@@ -64,7 +65,8 @@ class DescriptorMatcher:
         max_distance: float,
     ) -> Indices:
         """As `match`, among pairs no farther apart than `radius` pixels (scalar or (N0,)) only: `pixels0` (N0, 2)
-        are predicted positions in the image of `pixels1` (N1, 2). NaN positions match nothing."""
+        are predicted positions in the image of `pixels1` (N1, 2). NaN positions match nothing.
+        """
         index0, index1 = pairs_within_radius(pixels0, pixels1, radius)
         return match_pairs(descriptors0, descriptors1, index0, index1, max_distance)
 
@@ -79,7 +81,8 @@ class DescriptorMatcher:
         max_distance: float,
     ) -> Indices:
         """As `match`, among pairs whose pixel in image 1 lies within `max_line_distance` pixels of the epipolar
-        line `F_10 @ [x0, y0, 1]` only."""
+        line `F_10 @ [x0, y0, 1]` only.
+        """
         lines = np.column_stack([pixels0, np.ones(len(pixels0))]) @ F_10.T
         with np.errstate(invalid="ignore", divide="ignore"):
             lines /= np.linalg.norm(lines[:, :2], axis=1, keepdims=True)
@@ -178,7 +181,8 @@ def _products(
     descriptors0: KeptDescriptors, descriptors1: KeptDescriptors, index0: Indices, index1: Indices
 ) -> NDArray[np.float32]:
     """Scalar products (P,) of pairs, a chunk after the other: they fit into the cache, and no large array is taken from
-    the system and given back for each call."""
+    the system and given back for each call.
+    """
     values = np.empty(len(index0), np.float32)
     size = descriptors0.shape[1]
     length = _CHUNK_ELEMENTS // size

@@ -90,8 +90,9 @@ class BlockStereoMatcher:
         return np.where(found > missing, _REDUCTION * found / _FIXED_POINT, np.nan)
 
     def _refine(self, image_left: Image, left: Floats, image_right: Image, start: Floats) -> Floats:
-        """x (N,) in the right image of points (N, 2) of the left one, sought around `start` (N,); NaN where the
-        patches do not agree."""
+        """X (N,) in the right image of points (N, 2) of the left one, sought around `start` (N,); NaN where the
+        patches do not agree.
+        """
         radius = self._config.patch_radius
         margin = radius + _SEARCH_PX + 1
         padded_left, padded_right = (
@@ -117,8 +118,9 @@ def _reduced(image: Image) -> Image:
 def _sub_pixel(
     padded_left: Image, padded_right: Image, left: Floats, start: Floats, radius: int
 ) -> Floats:
-    """x (N,) in the right image, see `BlockStereoMatcher._refine`; the images have margins for patches of this radius
-    and for the search. Arrays of patches are (rows, columns, N): what is done to patches has long last axes then."""
+    """X (N,) in the right image, see `BlockStereoMatcher._refine`; the images have margins for patches of this radius
+    and for the search. Arrays of patches are (rows, columns, N): what is done to patches has long last axes then.
+    """
     width = 2 * radius + 1
     base = np.floor(left).astype(np.int64)
     fraction_x, fraction_y = (left - base).T.astype(np.float32)
@@ -185,7 +187,8 @@ def _products_along(strip: Floats32, patch: Floats32) -> Floats32:
 
 def _correlation(template: Floats32, own: Floats32, strip: Floats32) -> Floats32:
     """Zero-mean normalised correlation (shifts, N) of zero-mean templates (R, width, N), whose sums of squares are
-    `own` (N,), with each window of strips (R, width - 1 + shifts, N)."""
+    `own` (N,), with each window of strips (R, width - 1 + shifts, N).
+    """
     width = template.shape[1]
     sums = _sliding_sums(strip.sum(axis=0), width)
     squares = _sliding_sums(np.einsum("rcn,rcn->cn", strip, strip), width)

@@ -323,7 +323,8 @@ def _read_safetensors(path: Path) -> tuple[State, dict[str, str]]:
 
 def checksum(tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> str:
     """SHA-256 of all that a weights file says, which our own files carry under `CHECKSUM`: the tensors with their
-    names, types and shapes, and the other metadata."""
+    names, types and shapes, and the other metadata.
+    """
     digest = hashlib.sha256(
         repr(sorted((key, value) for key, value in metadata.items() if key != CHECKSUM)).encode()
     )

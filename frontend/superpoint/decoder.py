@@ -195,7 +195,8 @@ def select(
 
 def gather_probability(heat: NDArray[np.float32]) -> NDArray[np.float32]:
     """How probable a point is around each pixel of scores (H, W): their sum, weighted by a Gaussian that is 1 at the
-    centre; a point between pixels shares its probability among them."""
+    centre; a point between pixels shares its probability among them.
+    """
     weights = gathering_weights()
     gathered = heat
     for _ in range(2):
@@ -346,7 +347,8 @@ def sample_descriptors(
     dense: NDArray[np.float32], keypoints: NDArray[np.float32], sampling: Sampling
 ) -> NDArray[np.float32]:
     """Unit descriptors (N, D) at pixels (N, 2), interpolated in a map (rows, columns, D) of any length, whose cells are
-    normalised first; around the map are zeros."""
+    normalised first; around the map are zeros.
+    """
     rows, columns, length = dense.shape
     index, weight = sampling.neighbours(keypoints.astype(np.float64), (columns, rows))
     flat = dense.reshape(rows * columns, length)

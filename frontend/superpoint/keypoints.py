@@ -20,7 +20,8 @@ _GATHERING = gathering_weights()
 
 class Scratch(threading.local):
     """Memory that a thread uses for one image after the other: to take it from the system and to give it back costs
-    more than what is done in it."""
+    more than what is done in it.
+    """
 
     def __init__(self) -> None:
         self._kept: NDArray[np.float32] = np.zeros((0, 0), np.float32)
@@ -143,7 +144,8 @@ def _suppress_by_pairs(
     rows: NDArray[np.int64], columns: NDArray[np.int64], radius: int
 ) -> NDArray[np.bool_]:
     """As `suppress`. Computed for all at once: in each round all that are better than what is left around them are
-    kept."""
+    kept.
+    """
     kept = np.ones(len(rows), np.bool_)
     if len(rows) < 2:
         return kept

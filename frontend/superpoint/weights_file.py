@@ -207,7 +207,8 @@ def read_card(path: str | Path) -> Card | None:
 
 def network_metadata(weights: str | Path | None, network: SuperPoint) -> dict[str, str]:
     """What a model of weights says about them, texts or JSON: their card; of weights without one, what the network
-    itself decides, and no licence."""
+    itself decides, and no licence.
+    """
     card = read_card(find_weights(weights))
     if card is not None:
         return _metadata(card)

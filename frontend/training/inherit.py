@@ -42,7 +42,8 @@ def can_inherit(teacher: SuperPoint, config: NetworkConfig) -> bool:
 
 def heir(teacher: SuperPoint, config: NetworkConfig) -> SuperPoint:
     """A network of the shape that a configuration asks for, without batch norm, whose descriptors are read as the
-    teacher's; its weights are random."""
+    teacher's; its weights are random.
+    """
     shape = config.model_dump(
         include={"widths", "descriptor_dim", "depths", "strided", "skips", "detector_width"}
     )
@@ -52,7 +53,8 @@ def heir(teacher: SuperPoint, config: NetworkConfig) -> SuperPoint:
 @torch.no_grad()
 def descriptor_projection(teacher: SuperPoint, images: Tensor, length: int) -> Tensor:
     """The directions (length, D) along which unit descriptors of images (B, 1, H, W) are longest: between what is
-    left of two of them the cosine is nearly the same."""
+    left of two of them the cosine is nearly the same.
+    """
     units = unit_descriptors(teacher(images)[1]).transpose(0, 1).flatten(1).double()
     _, vectors = torch.linalg.eigh(units @ units.T)
     projection: Tensor = vectors[:, -length:].T.flip(0).float().contiguous()
@@ -166,7 +168,8 @@ def _pixels(channels: Tensor) -> Tensor:
 @torch.no_grad()
 def _most_important(teacher: SuperPoint, student: SuperPoint, images: Tensor) -> dict[str, Tensor]:
     """Channels of the teacher that the student has, by layer and (`stage1` …) by stage: those whose values times the
-    weights of what reads them are largest."""
+    weights of what reads them are largest.
+    """
     sizes: dict[str, Tensor] = {}
     hooks = [
         block.register_forward_hook(

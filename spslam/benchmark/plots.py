@@ -75,7 +75,8 @@ def plot_svg(results: Results, published: list[Published]) -> str:
 
 def draw(results: Results, published: list[Published]) -> Figure | None:
     """A row for each sequence, sensor and configuration: every repeat a mark, medians large, from least to most a line;
-    marks of runs that missed frames are hollow. One panel for each of the suite's figures."""
+    marks of runs that missed frames are hollow. One panel for each of the suite's figures.
+    """
     from matplotlib.figure import Figure
 
     groups = results.groups()

@@ -255,7 +255,8 @@ class Results:
 
     def is_done(self, run_id: str) -> bool:
         """Whether a run needs not be done again: it came to figures, and its folder is there. A run that could not
-        even begin is tried again."""
+        even begin is tried again.
+        """
         row = self.rows.get(run_id)
         return (
             row is not None

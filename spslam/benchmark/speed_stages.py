@@ -22,7 +22,8 @@ def time_tracking_parts(
 ) -> dict[str, Timing]:
     """Matching of 2,000 projected points with 1,000 key points inside a gate of 24 px, half of them true, by
     descriptors of so many numbers, and the refinement of a stereo pose from 500 matches, a fifth of them wrong, that is
-    2° and 5 cm off at the start."""
+    2° and 5 cm off at the start.
+    """
     rng = np.random.default_rng(0)
     size = [_CAMERA.width, _CAMERA.height]
     pixels1 = rng.uniform(0, size, (_KEYPOINTS, 2))

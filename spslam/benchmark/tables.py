@@ -28,7 +28,8 @@ _SHOWN = ("ate_rmse_m", "rpe_trans_m", "rpe_rot_deg", "t_rel_percent", "fps")
 def metric_tables(results: Results, published: list[Published]) -> list[Table]:
     """For each figure of the suite: a row for each sequence and sensor, a column for each front end, then what others
     published. A cell has the share of tracked frames before the figure, always. Then what
-    became of disturbed recordings."""
+    became of disturbed recordings.
+    """
     usual = [group for group in results.groups() if not group.disturbances]
     tables = [
         _metric_table(METRICS[key], usual, published)
@@ -251,7 +252,8 @@ def _metric_table(metric: Metric, groups: Iterable[Group], published: list[Publi
 
 def _best(metric: Metric, row: dict[str, Group], extractors: list[str]) -> int | None:
     """The column of the best front end: among those that tracked the most frames, for an error over fewer frames is an
-    easier one."""
+    easier one.
+    """
     known = {
         name: spread
         for name, group in row.items()

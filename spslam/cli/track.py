@@ -106,7 +106,8 @@ def _begun(
     pictures: Iterator[Picture], source: str, start: int, max_frames: int | None, stride: int
 ) -> Iterable[Picture]:
     """The part of the pictures that is wanted, the first one read: what cannot be read is refused before anything is
-    written."""
+    written.
+    """
     wanted = islice(islice(pictures, start, None, stride), max_frames)
     first = next(wanted, None)
     if first is None:

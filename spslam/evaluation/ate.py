@@ -97,7 +97,8 @@ class Evaluation:
     def scale_error_percent(self) -> float | None:
         """By how much the estimate would have to grow to fit the ground truth best: the scale of Umeyama's Sim(3) minus
         one, percent. None unless it was aligned by `se3`: with `sim3` its size is nothing it could be wrong in; nor
-        where it is lost in rounding."""
+        where it is lost in rounding.
+        """
         if self.absolute.alignment != "se3":
             return None
         association = self.absolute.association

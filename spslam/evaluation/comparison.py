@@ -121,7 +121,8 @@ def compare_with(
 
 def spread(comparisons: Sequence[Comparison]) -> dict[str, Spread]:
     """Median, smallest and largest of the figures of several runs; each says over how many, for a run that cannot be
-    compared has none."""
+    compared has none.
+    """
     columns = {
         key: [comparison.figures.get(key) for comparison in comparisons] for key in _SPREAD_OVER
     }
@@ -134,7 +135,8 @@ def spread(comparisons: Sequence[Comparison]) -> dict[str, Spread]:
 
 def as_document(comparisons: Sequence[Comparison], spreads: dict[str, Spread]) -> dict[str, object]:
     """What is written as JSON: the figures and the drift per length and speed of one comparison, or a list of them with
-    the spread."""
+    the spread.
+    """
     documents = [
         {**comparison.figures, **_drift_bins(comparison.evaluation)} for comparison in comparisons
     ]

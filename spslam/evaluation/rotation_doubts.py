@@ -1,5 +1,6 @@
 """Signs that poses of a file are not what they were read as: another order of quaternions, no rotations at all, or
-another unit of length."""
+another unit of length.
+"""
 
 from __future__ import annotations
 

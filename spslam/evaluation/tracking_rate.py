@@ -1,5 +1,6 @@
 """How much of a sequence an estimate has a pose for: what has to stand beside any error, because an error over fewer
-frames is an easier one."""
+frames is an easier one.
+"""
 
 from __future__ import annotations
 
@@ -124,7 +125,8 @@ def coverage(
 
 def _truth_beyond(stamps: FloatArray, truth: FloatArray) -> tuple[float, float]:
     """Seconds that a ground truth lasts longer than an estimate, before and after it; a single pose of the truth on a
-    side, which is there to interpolate, is no time that the estimate could have been in."""
+    side, which is there to interpolate, is no time that the estimate could have been in.
+    """
     step = float(np.median(np.diff(truth))) if len(truth) > 1 else 0.0
     before, after = float(stamps[0] - truth[0]), float(truth[-1] - stamps[-1])
     alone = (1.0 + 1e-6) * step

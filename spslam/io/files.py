@@ -43,7 +43,8 @@ def write_atomic(path: Path | str, data: bytes | str, *, durable: bool = True) -
 
 def printable(text: str) -> str:
     """Text that every encoding of Unicode can write: bytes of a path that are no UTF-8, which Python keeps as lone
-    surrogates, become `\\udcff`."""
+    surrogates, become `\\udcff`.
+    """
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
@@ -137,7 +138,8 @@ class PartFile:
 
     def _take_over_rights(self) -> None:
         """Those of the file that is replaced; mkstemp makes files for the owner only, results are for everybody the
-        umask allows."""
+        umask allows.
+        """
         try:
             before = self._final.stat()
         except FileNotFoundError:
@@ -203,7 +205,8 @@ def folder_of(path: Path) -> Path | None:
 
 def is_stream(path: Path) -> bool:
     """Whether what is written to `path` goes through it: a pipe, a device but no disk, or a file that this process has
-    open already, as `/dev/stdout`."""
+    open already, as `/dev/stdout`.
+    """
     if _own_descriptor(path) is not None:
         return True
     try:
@@ -228,7 +231,8 @@ def _kind(mode: int) -> str:
 
 def _own_descriptor(path: Path) -> int | None:
     """The number of an open file of this process that a path stands for: `/dev/stdout`, `/dev/fd/63` of a shell's
-    `>(…)`, links to them."""
+    `>(…)`, links to them.
+    """
     for _ in range(_MOST_LINKS):
         if path.name.isdecimal() and os.path.realpath(path.parent) in (
             "/dev/fd",

@@ -234,7 +234,8 @@ def _lines(text: str) -> Iterator[str]:
 
 def _rectangle(path: Path, values: FloatArray, widths: IntArray, letters: int) -> FloatArray:
     """Rows of different length (their numbers, one after the other) as a table (N, C) as wide as most of them; NaN for
-    what is missing."""
+    what is missing.
+    """
     width = Counter(widths.tolist()).most_common(1)[0][0]
     if 8 * width * len(widths) > max(_TABLE_MEMORY, _TABLE_GROWTH * letters):
         raise TrajectoryError(
@@ -292,7 +293,8 @@ def _refuse_degrees(table: TextTable) -> None:
 
 def rotation_matrices_of(values: FloatArray, first: int) -> tuple[FloatArray, BoolArray, BoolArray]:
     """Rotations (N, 3, 3) of poses written row by row from column `first` on, which of them are rotations (N,), and
-    which hold only zeros or nothing (N,)."""
+    which hold only zeros or nothing (N,).
+    """
     rows = values[:, first : first + _MATRIX].reshape(-1, 3, 4)[:, :, :3]
     # No rotation has numbers that overflow when they are multiplied.
     known: BoolArray = np.all(np.abs(rows) < LARGEST_PART, axis=(1, 2))
@@ -305,7 +307,8 @@ def rotation_matrices_of(values: FloatArray, first: int) -> tuple[FloatArray, Bo
 
 def time_column(table: TextTable) -> tuple[int, TimeUnit | None]:
     """Which column of a list of frames holds their times, and its unit where a header says it: the named one, else the
-    first that increases and does not just count the frames, else the first."""
+    first that increases and does not just count the frames, else the first.
+    """
     values = table.values
     for heading in reversed(table.heading):
         names = _names(heading)
@@ -554,7 +557,8 @@ def _unnamed(table: TextTable, real_part_first: bool | None) -> Columns:
 
 def _elsewhere(table: TextTable, real_part_first: bool | None) -> Columns | None:
     """Columns where a quaternion stands behind a position in another place than usual, and one other column may be the
-    time; None where nothing is so."""
+    time; None where nothing is so.
+    """
     values, width = table.values, table.values.shape[1]
     increasing = columns_of_times(values)
     for first in range(3, width - 3):

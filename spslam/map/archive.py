@@ -154,7 +154,8 @@ def _read_end(file: BinaryIO) -> tuple[bool, int]:
 
 def _arrays(data: bytes, members: list[zipfile.ZipInfo], sealed: bool) -> Arrays:
     """The arrays of an archive in memory, where they lie (read-only): copying hundreds of megabytes takes as long as
-    reading them."""
+    reading them.
+    """
     file = io.BytesIO(data)
     contents = [_content(file, member, len(data)) for member in members]
     ordered = sorted(contents)

@@ -197,7 +197,8 @@ def part_graph(
 @dataclass(frozen=True)
 class ColmapSummary:
     """What a model has: `images`, `points`, `observations` of them, and their mean reprojection error as COLMAP counts
-    it: pixels, mean over the points (NaN without any)."""
+    it: pixels, mean over the points (NaN without any).
+    """
 
     images: int
     points: int
@@ -242,7 +243,8 @@ def write_colmap(folder: Path | str, slam_map: Map, part: int) -> ColmapSummary:
 
 def reprojection_errors(slam_map: Map, camera: Camera) -> Array:
     """Mean distances, pixels, between points and the key points that see them, (P,) float64 by row; NaN for points that
-    are in front of no camera."""
+    are in front of no camera.
+    """
     linked = np.flatnonzero(slam_map.observations["point"] >= 0)
     points = slam_map.point_rows(slam_map.observations["point"][linked])
     T_cam_world = geometry.inverse(slam_map.T_world_keyframe)

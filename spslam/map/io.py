@@ -242,7 +242,8 @@ def _typed(arrays: Arrays, name: str, dtype: np.dtype[Any]) -> NDArray[Any]:
 
 def _number_densely(columns: dict[str, Arrays], next_point_id: int) -> int:
     """Give points new ids, in the same order, where few are left of very many: tables by id would take more memory than
-    all else. The next id afterwards."""
+    all else. The next id afterwards.
+    """
     ids, linked = columns["points"]["id"], columns["observations"]["point"]
     if next_point_id <= _FREE_IDS + _IDS_PER_ROW * (len(ids) + len(linked)):
         return next_point_id

@@ -294,7 +294,8 @@ class Map:
 
     def describe_from(self, keyframe_id: int) -> None:
         """Let the points that a key frame sees take its descriptors: SuperPoint is not invariant to scale, and the
-        newest view is the likeliest to resemble the next one."""
+        newest view is the likeliest to resemble the next one.
+        """
         rows = self.observation_rows(keyframe_id)
         linked = np.flatnonzero(self.observations["point"][rows] >= 0) + rows.start
         point_rows = self._point_rows[self.observations["point"][linked]]
@@ -425,7 +426,8 @@ class Map:
 
     def move_part(self, part: int, S: Array, into: int) -> None:
         """Carry a part over into the world of another: `S` (4, 4), a similarity, maps coordinates from its world to the
-        other's. Points must not be shared by the two yet."""
+        other's. Points must not be shared by the two yet.
+        """
         keyframe_rows = np.flatnonzero(self.keyframes["part"] == part)
         point_rows = self.point_rows(self.points_of(part))
         scale = float(geometry.similarity_scale(S))
@@ -458,7 +460,8 @@ class Map:
 
     def append_map(self, other: Map) -> Ids:
         """Take up the key frames, points and revisits of another map as parts and sessions of their own; the new ids of
-        its key frames."""
+        its key frames.
+        """
         keyframe_offset, point_offset = self._next_keyframe_id, self._next_point_id
         offsets = {
             "part": int(self.keyframes["part"].max(initial=-1)) + 1,

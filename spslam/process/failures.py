@@ -82,7 +82,8 @@ def _usage(error: Any, command: Any, arguments: Sequence[str]) -> str:
 
 def _called(command: Any, arguments: Sequence[str]) -> tuple[str, Any]:
     """The command that arguments name, and its name with that of its groups: some errors do not say of which they
-    are."""
+    are.
+    """
     path = ["spslam"]
     for argument in arguments:
         found = getattr(command, "commands", {}).get(argument)

@@ -35,7 +35,8 @@ def processor() -> dict[str, str]:
 
 def process_age_s() -> float:
     """Seconds since this process began, to 0.01 s; where the system does not tell (Linux does), since this module was
-    imported, which is what the start of the interpreter and of the command line before it takes less."""
+    imported, which is what the start of the interpreter and of the command line before it takes less.
+    """
     try:
         fields = (
             _OWN_STATUS.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()

@@ -71,7 +71,8 @@ def claim_folder(folder: Path) -> Claim | None:
 
 def is_abandoned(folder: Path) -> bool:
     """Whether the process that marked a folder is dead. False wherever that is not certain: a folder with something but
-    no mark, a file system without locks, another machine's folder on a shared disk."""
+    no mark, a file system without locks, another machine's folder on a shared disk.
+    """
     try:
         descriptor = os.open(folder / OWNER, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
     except FileNotFoundError:

@@ -121,7 +121,8 @@ def interrupt_as_flag() -> Iterator[Event]:
 @contextmanager
 def nothing_kept() -> Iterator[None]:
     """Nothing that is done inside is worth anything unfinished: `interrupt_as_flag` raises KeyboardInterrupt at the
-    first signal, and now if it was before."""
+    first signal, and now if it was before.
+    """
     wishes = _wishes
     if wishes.flags and wishes.number and current_thread() is main_thread():
         _raise(None)
@@ -216,7 +217,8 @@ def own_process() -> None:
 
 def leave_process(code: object) -> None:
     """For the last lines of a program: end it now if a thread was left behind in a call that does not return, which
-    Python would wait for."""
+    Python would wait for.
+    """
     if not _process.left_behind:
         return
     atexit._run_exitfuncs()
@@ -252,7 +254,8 @@ def cleaned_up(cleanup: Callable[[], None]) -> Iterator[None]:
 @contextmanager
 def children_spared() -> Iterator[None]:
     """Processes that `multiprocessing` spawns inside never hear ^C, which a terminal sends to them, too: their parent
-    ends them."""
+    ends them.
+    """
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -407,7 +410,8 @@ def _taken(number: int) -> bool:
 @contextmanager
 def _lost_exceptions_again() -> Iterator[None]:
     """An interrupt that happened to be raised where Python can only report exceptions (in a destructor) is raised once
-    more instead."""
+    more instead.
+    """
     before = sys.unraisablehook
 
     def again(unraisable: sys.UnraisableHookArgs) -> None:

@@ -66,7 +66,8 @@ def chart_data(
 
 def loss_rows(slam: Slam, record: Record) -> list[Columns]:
     """Lost stretches: first and last `frame` of each, `from` and `to` in seconds after the first frame, number of
-    `frames`, `cause` and `reason`."""
+    `frames`, `cause` and `reason`.
+    """
     rows = []
     indices = [result.index for result in record.results]
     begin = record.results[0].timestamp
@@ -89,7 +90,8 @@ def loss_rows(slam: Slam, record: Record) -> list[Columns]:
 
 def loop_rows(slam: Slam, begin: float, evaluation: Evaluation | str | None) -> list[Columns]:
     """Closed loops of the main part between two of its key frames: their `frames`, seconds `t` after `begin`, whether
-    each is of an earlier `session`, positions `ends`, number of `inliers`."""
+    each is of an earlier `session`, positions `ends`, number of `inliers`.
+    """
     slam_map = slam.map
     pairs = np.stack([slam_map.loops["i"], slam_map.loops["j"]], axis=1)
     rows = slam_map.keyframe_rows(pairs.ravel()).reshape(-1, 2)
@@ -151,7 +153,8 @@ def _path(
 
 def _line(trajectory: Trajectory, begin: float, broken: BoolArray) -> Columns:
     """Seconds `t` after `begin`, positions `xyz` (three columns), and after which rows the line breaks; `broken` (N-1,)
-    tells it of all N poses."""
+    tells it of all N poses.
+    """
     step = _step(len(trajectory))
     pieces = np.concatenate([[0], np.cumsum(broken)])[: len(trajectory)][::step]
     return {

@@ -215,7 +215,8 @@ def _significance(sums: FloatArray, thickness: int) -> FloatArray:
 
 def _fit(points: FloatArray, normal: FloatArray, height: float) -> tuple[FloatArray, float] | None:
     """The plane (normal, height) through the points near one, with Tukey's weights and less of what is far: the error
-    of a point grows with its distance. None if too few are near it, or they do not fix the height."""
+    of a point grows with its distance. None if too few are near it, or they do not fix the height.
+    """
     for _ in range(_ROUNDS):
         below = points @ normal
         beside = np.sqrt(np.maximum(np.sum(points**2, axis=1) - below**2, 0.0)) / height

@@ -125,7 +125,8 @@ def pair_offsets(left: UInt8Array, right: UInt8Array) -> PairOffsets:
 
 def swapped_sides(pairs: List[PairOffsets]) -> str | None:
     """What is wrong when the pairs show the left camera right; None when they do not, or not clearly in each of at
-    least 3 pairs."""
+    least 3 pairs.
+    """
     clear = [pair for pair in pairs if len(pair) >= _LEAST_POINTS]
     if len(clear) < 3 or any(pair.negative < _SWAPPED_SHARE * len(pair) for pair in clear):
         return None
@@ -186,7 +187,8 @@ def misaligned_rows(pairs: List[PairOffsets]) -> str | None:
 
 def hopeless_rows(pairs: List[PairOffsets]) -> bool:
     """Whether matches of all pairs, at least 3, lie so far apart in rows, always the same way, that the run is in
-    vain."""
+    vain.
+    """
     clear = [pair for pair in pairs if len(pair) >= _LEAST_POINTS]
     offsets = np.array([np.median(pair.rows) for pair in clear])
     return len(clear) >= 3 and bool(
@@ -363,7 +365,8 @@ def _follow(
     left: UInt8Array, right: UInt8Array, corners: Float32Array
 ) -> tuple[Float32Array, Float32Array, BoolArray]:
     """Where corners (N, 1, 2) of the left image are in the right one and, back from there, in the left one, (N, 2)
-    each; whether they were found."""
+    each; whether they were found.
+    """
     stop = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 20, 0.03)
     window = (_WINDOW, _WINDOW)
 

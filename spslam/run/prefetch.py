@@ -224,7 +224,8 @@ def _ahead(
     patience_s: float = _PATIENCE_S,
 ) -> Generator[Item]:
     """The items in their order, taken by a thread of this name before they are asked for; none that is not there yet
-    once `stop` says so."""
+    once `stop` says so.
+    """
     slots: _Slots[Item] = _Slots(_DEPTH if on_drop is None else 1, on_drop, stop)
 
     def work() -> None:

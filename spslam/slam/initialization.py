@@ -66,7 +66,8 @@ class DepthInitializer:
         self, slam_map: Map, camera: Camera, first: Observations, second: Observations
     ) -> Started | None:
         """A map of the first of two frames, straightened, and the second one's pose in it; None, and no map, where the
-        second does not see the first's points."""
+        second does not see the first's points.
+        """
         seconds, bent = second.timestamp - first.timestamp, Map(first.descriptors.shape[1])
         _map_depth(bent, camera, first)
         tracked = self._tracker.track(second, bent, camera, np.eye(4), bent.points["id"])
@@ -247,7 +248,8 @@ class TwoViewInitializer:
 
     def _renew(self, position: int) -> None:
         """Let one of the waiting frames be the first view; the latest frames before it may still find their pose once
-        there is a map."""
+        there is a map.
+        """
         self._before = [*self._before, *self._waiting[:position]][-self._config.max_frames :]
         self._waiting, self._astray, self._refused = self._waiting[position:], [], 0
 

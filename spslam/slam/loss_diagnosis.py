@@ -234,7 +234,8 @@ def _squares_left(
     before: NDArray[np.float32], now: NDArray[np.float32]
 ) -> tuple[NDArray[np.bool_], int]:
     """Which squares (R, C) of a reduced image another still shows, moved together, and how many squares have texture
-    that could be found again."""
+    that could be found again.
+    """
     rows, columns = before.shape[0] // _SIDE, before.shape[1] // _SIDE
     around = cv2.copyMakeBorder(now, *(_REACH,) * 4, cv2.BORDER_REPLICATE)
     left, places, motion, textured = np.zeros((rows, columns), dtype=bool), [], [], 0

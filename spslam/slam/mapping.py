@@ -163,7 +163,8 @@ class Mapper:
 
     def refine_beside(self, slam_map: Map, camera: Camera, keyframe_id: int) -> Callable[[], None]:
         """As `refine`, by a thread. What is returned waits for the result and puts it in the map: until it is called no
-        key frame, point or link may come or go."""
+        key frame, point or link may come or go.
+        """
         around = self._neighbourhood(slam_map, camera, keyframe_id)
         if around is None:
             return lambda: None
@@ -332,7 +333,8 @@ class Mapper:
 
     def _cull_points(self, slam_map: Map, keyframe_id: int) -> None:
         """Drop points that failed their probation, and those that many frames should have seen and hardly any did: a
-        place that is passed again and again would fill up with them."""
+        place that is passed again and again would fill up with them.
+        """
         config = self._config.mapping
         age = keyframe_id - slam_map.points["born"]
         found_ratio = slam_map.points["found"] / np.maximum(slam_map.points["visible"], 1)
@@ -362,7 +364,8 @@ class Mapper:
         self, slam_map: Map, camera: Camera, keyframe_id: int
     ) -> _Neighbourhood | None:
         """The key frames that share most with one, it and all that they see, held by the key frames that see the same;
-        None where nothing is to be refined."""
+        None where nothing is to be refined.
+        """
         if not self._config.bundle.enabled or len(slam_map.keyframes) < 2:
             return None
         neighbors, _ = slam_map.covisible(keyframe_id, least=self._config.mapping.min_shared_points)
@@ -402,7 +405,8 @@ def bundle_problem(
     slam_map: Map, keyframe_ids: Ids, fixed: NDArray[np.bool_], point_ids: Ids
 ) -> tuple[BundleProblem, Ids]:
     """Key frames, those of them that hold still, and points (ids, ascending) as copies to refine, with the observations
-    between them; also the rows of these observations."""
+    between them; also the rows of these observations.
+    """
     rows = slam_map.rows_of_keyframes(keyframe_ids)
     rows = rows[np.isin(slam_map.observations["point"][rows], point_ids)]
     problem = BundleProblem(

@@ -178,7 +178,8 @@ class Relocalizer:
         camera: Camera,
     ) -> bool:
         """Whether a frame would show much of what the camera saw last, had that moved on by itself: one that shows
-        nothing of it then tells that it was carried away."""
+        nothing of it then tells that it was carried away.
+        """
         usual = slam_map.observation_rows(last.keyframe_id)
         if len(observations) < self._limits.min_keypoint_fraction * (usual.stop - usual.start):
             return False

@@ -95,7 +95,8 @@ class Slam:
         offline: bool = False,
     ) -> Slam:
         """A system from a configuration or the name of a built-in one (see `load_config`); see `build_parts` for
-        `cache` and `offline`."""
+        `cache` and `offline`.
+        """
         from spslam.factory import build_parts
 
         resolved = load_config(config, overrides) if isinstance(config, str) else config
@@ -159,7 +160,8 @@ class Slam:
 
     def rescale(self, factor: float, source: str) -> None:
         """Multiply all lengths of the main part, the trajectory's, too, by a factor; `source` says in one line where
-        its size comes from now."""
+        its size comes from now.
+        """
         part = self.main_part
         self.map.rescale(part, factor)
         keyframes = self.map.keyframes
@@ -179,7 +181,8 @@ class Slam:
 
     def trajectory(self, keyframes_only: bool = False) -> Trajectory:
         """Poses of all frames tracked in the main part, refined by today's keyframes; or those of the keyframes of this
-        run."""
+        run.
+        """
         if not keyframes_only:
             return self._recorder.trajectory(self.map, self.main_part)
         keyframes = self.map.keyframes
@@ -318,7 +321,8 @@ class Slam:
 
     def _leave_out_body(self, camera: Camera) -> None:
         """Take what proved to be fixed to the camera's carrier out of the map, and out of the frames that wait for the
-        first one. A young map is made anew without it: its poses follow what does not move."""
+        first one. A young map is made anew without it: its poses follow what does not move.
+        """
         self._updates.take_up(self._tracking, None, self.map, camera)
         self._start.two_view.leave_out(
             lambda observations: self._body_fixed.of(observations, camera)

@@ -464,13 +464,15 @@ class Motion:
     @property
     def velocity(self) -> Array:
         """(6,) [translation, rotation] per second, from the last two poses: after t seconds a point X of camera
-        coordinates is at exp(velocity · t) X; zeros where unknown."""
+        coordinates is at exp(velocity · t) X; zeros where unknown.
+        """
         return self._velocity
 
     @property
     def fastest(self) -> tuple[float, float]:
         """How fast the camera moved at most of late, map units and radians per second: a speed of the past counts the
-        less the longer ago it was."""
+        less the longer ago it was.
+        """
         return float(self._fastest[0]), float(self._fastest[1])
 
     @property

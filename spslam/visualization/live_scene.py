@@ -35,7 +35,8 @@ def _truth_beside(
     slam: Slam, trajectory: Trajectory, truth: Trajectory | None
 ) -> Trajectory | None:
     """The ground truth up to now in the estimate's world: as a run's figures align it, once there is enough to align;
-    before, joined at the first pose if lengths are metres."""
+    before, joined at the first pose if lengths are metres.
+    """
     if truth is None or len(truth) == 0 or len(trajectory) == 0:
         return None
     metric = slam.map.origin is not None and slam.map.origin.metric

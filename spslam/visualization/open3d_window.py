@@ -1,5 +1,6 @@
 """Layers in a window of Open3D, visible or not. Its legacy visualiser draws without a display (EGL) and says so where
-it cannot; the newer renderer ends the process there."""
+it cannot; the newer renderer ends the process there.
+"""
 
 from __future__ import annotations
 

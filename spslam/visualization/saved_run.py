@@ -197,7 +197,8 @@ def _counted_frames(
     file: Path, metrics: dict[str, Any], trajectory: Trajectory
 ) -> RunFrames | None:
     """The frames of a run whose table of frames is not there: their number is known, but not the time of those without
-    a pose."""
+    a pose.
+    """
     frames, tracked = int(metrics["frames"]), int(metrics["tracked"])
     if tracked != len(trajectory) or not 0 < tracked <= frames:
         return None

@@ -69,7 +69,8 @@ def best_features(features: Features, count: int) -> Features:
 
 def suppress_near(features: Features, radius: int = NMS_RADIUS) -> Features:
     """Greedy non-maximum suppression: no feature within the square of `radius` pixels around a better one, best
-    first."""
+    first.
+    """
     best_first = np.argsort(-features.scores, kind="stable")
     columns, rows = np.rint(features.keypoints[best_first].T).astype(np.int64)
     return features.select(best_first[suppress(rows, columns, radius)])
@@ -180,7 +181,8 @@ def homography_error(
     estimator: Estimator = "ransac",
 ) -> float:
     """Mean distance, pixels, of the image's corners mapped by the estimate from matches (N, 2) each and by the truth;
-    infinite where there is no estimate."""
+    infinite where there is no estimate.
+    """
     if len(points0) < 4:
         return float("inf")
     cv2.setRNGSeed(0)

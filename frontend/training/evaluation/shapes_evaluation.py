@@ -134,7 +134,8 @@ def shape_noise(rng: np.random.Generator, image: Image) -> Image:
 
 def detection_errors(keypoints: NDArray[np.float32], corners: NDArray[np.float32]) -> Floats:
     """Distance (N,), pixels, of each detection (N, 2), best first, to the corner (M, 2) that it is credited with:
-    the nearest within 4 pixels that no better detection has taken; infinite where there is none."""
+    the nearest within 4 pixels that no better detection has taken; infinite where there is none.
+    """
     errors = np.full(len(keypoints), np.inf)
     if not len(corners):
         return errors

@@ -50,7 +50,8 @@ class Reach:
         fastest: tuple[float, float],
     ) -> Reach:
         """So long after the last pose (4, 4) of a camera that moved and turned so fast at most, map units and radians
-        per second, in a scene of this median depth."""
+        per second, in a scene of this median depth.
+        """
         speed, turning = fastest
         return cls(
             part,
@@ -151,7 +152,8 @@ class Place:
 
     def is_same(self, other: Place, slam_map: Map, config: Config) -> bool:
         """Whether another pose of the same view is the same one: as near as the map is accurate, which may have drifted
-        by a fraction of the path between the two."""
+        by a fraction of the path between the two.
+        """
         if other.part != self.part:
             return False
         rows = slam_map.keyframe_rows(np.array([self.keyframe_id, other.keyframe_id]))

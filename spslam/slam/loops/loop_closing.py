@@ -38,7 +38,8 @@ Array = NDArray[np.float64]
 @dataclass(frozen=True, eq=False)
 class LoopEdge:
     """A verified revisit: the similarity that maps coordinates of key frame `j` to those of key frame `i`, and the
-    inverse covariance (7, 7) of its residual (see `PoseGraphEdges`)."""
+    inverse covariance (7, 7) of its residual (see `PoseGraphEdges`).
+    """
 
     i: int
     j: int
@@ -244,7 +245,8 @@ class LoopCloser:
         scale: float,
     ) -> str:
         """What speaks against a revisit where lengths are `scale` times those around the key frame; empty if nothing
-        does."""
+        does.
+        """
         if found.inliers < self._config.min_inliers:
             return f"{found.inliers} inliers of {found.matches} matches"
         coverage = found.coverage(camera)
@@ -290,7 +292,8 @@ class LoopCloser:
 
     def _can_be(self, slam_map: Map, keyframe_id: int, place: Place, scale: float) -> bool | None:
         """Whether the camera can have come from one part to the other as a place says, while it was lost; None if
-        nothing is known of that, or it was carried away."""
+        nothing is known of that, or it was carried away.
+        """
         here = slam_map.part_of(keyframe_id)
         older, younger = sorted((here, place.part))
         departure = self._departures.get(younger)
@@ -454,7 +457,8 @@ def _append(slam_map: Map, edge: LoopEdge) -> None:
 
 def _information(found: Tracked, scale: _RelativeScale, inflation: float) -> Array:
     """Inverse covariance (7, 7) of a revisit's residual, in lengths around the new key frame, from that of its pose,
-    which is in those of the old place."""
+    which is in those of the old place.
+    """
     units = np.array([scale.ratio] * 3 + [1.0] * 3) / inflation
     information = np.zeros((7, 7))
     information[:6, :6] = np.linalg.inv(found.estimate.covariance) * np.outer(units, units)

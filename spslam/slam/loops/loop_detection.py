@@ -112,7 +112,8 @@ class LoopCandidates:
 
 def travelled(slam_map: Map, row: int) -> Array:
     """(K,) length of the path of the key frames from each of them to the one at `row`, map units; 0 for those of other
-    parts of the map."""
+    parts of the map.
+    """
     here = np.flatnonzero(slam_map.keyframes["part"] == slam_map.keyframes["part"][row])
     steps = np.linalg.norm(np.diff(slam_map.T_world_keyframe[here, :3, 3], axis=0), axis=1)
     along = np.concatenate([[0.0], np.cumsum(steps)])

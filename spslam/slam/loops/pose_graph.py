@@ -48,7 +48,8 @@ def spread_gap(
 
 def edge_costs(nodes: Array, edges: PoseGraphEdges) -> Array:
     """(E,) squared residuals of the edges between nodes (K, 4, 4), in standard deviations, without kernels. They are
-    small: translation, rotation vector and log scale of a similarity are its logarithm then."""
+    small: translation, rotation vector and log scale of a similarity are its logarithm then.
+    """
     E = geometry.inverse(edges.S_i_j) @ geometry.inverse(nodes[edges.i]) @ nodes[edges.j]
     scale = geometry.similarity_scale(E)[:, None]
     columns = [E[:, :3, 3], geometry.so3_log(E[:, :3, :3] / scale[..., None]), np.log(scale)]

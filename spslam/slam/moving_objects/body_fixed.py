@@ -298,7 +298,8 @@ class BodyFixed:
         self, past: _Past, observations: Observations, others: Ids, old: Ids, camera: Camera
     ) -> Array | None:
         """How far candidates (M,) are from where a point of the world could be now, pixels; None where the others do
-        not tell."""
+        not tell.
+        """
         points = self._points
         assert points is not None
         matches0 = self._matcher.match(
@@ -356,7 +357,8 @@ class BodyFixed:
         camera: Camera,
     ) -> tuple[Mask, Array] | None:
         """Which of the others agree with a motion, and how far candidates would have moved with it; NaN where no depth
-        is known. None where too few depths are."""
+        is known. None where too few depths are.
+        """
         points = self._points
         assert points is not None
         depth = past.others.depth[before]
@@ -415,7 +417,8 @@ class BodyFixed:
 
 def _table(descriptor_size: int) -> Table:
     """Points that stay in place: `pixel` (2,) where they were seen first, `descriptor`, `depth` m, `born` (number of
-    the frame), `frame` (its index), `hits`, `seen` (number of the last frame), `evidence`, `fixed`."""
+    the frame), `frame` (its index), `hits`, `seen` (number of the last frame), `evidence`, `fixed`.
+    """
     return Table(
         pixel=(np.float64, (2,)),
         descriptor=(np.float32, (descriptor_size,)),

@@ -127,7 +127,8 @@ class Movers:
 
     def outvotes(self, tracked: Tracked, slam_map: Map, camera: Camera) -> bool:
         """Whether most of the image moves in another way than the pose of one of the first frames: the first points
-        that go along with it prove to move by themselves, and the map must begin anew."""
+        that go along with it prove to move by themselves, and the map must begin anew.
+        """
         if self._looked >= self._config.first_frames:
             return False
         self._looked += 1

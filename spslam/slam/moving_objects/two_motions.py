@@ -143,7 +143,8 @@ def find_split(
 
 def _scatter(off: Array, cells: Cells) -> tuple[float, float]:
     """Sum of the squared means of cells beyond what noise explains, and the standard deviation within cells, along one
-    axis, of residuals (N, 2)."""
+    axis, of residuals (N, 2).
+    """
     means = sum(float(np.sum(cells.sums(axis) ** 2 / cells.count)) for axis in off.T)
     free = max(len(cells.of) - len(cells.count), 1)
     variance = max(float(np.sum(off**2)) - means, 0.0) / (2 * free)
