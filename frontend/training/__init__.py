@@ -1,0 +1,1 @@
+"""Training of the SuperPoint network: data, losses, training loop, evaluation."""

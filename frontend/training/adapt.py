@@ -1,7 +1,7 @@
-"""From images of one kind to weights for them: labels, training, evaluation before and after, a report.
+"""Adapt weights to images of one kind: label, train, evaluate before and after, write a report.
 
-The published recipe (DeTone, Malisiewicz, Rabinovich: SuperPoint, 2018, section 5) from trained weights on instead of
-from synthetic shapes, within a given time.
+This is the published recipe (DeTone, Malisiewicz, Rabinovich: SuperPoint, 2018, section 5). It
+starts from trained weights instead of synthetic shapes, and keeps to a given time.
 """
 
 from __future__ import annotations
@@ -44,40 +44,48 @@ __all__ = ["Adaptation", "Reporter", "adapt"]
 
 _logger = logging.getLogger(__name__)
 
+# Suffix of weights files.
 _SUFFIX = ".safetensors"
+# Number of training images below which a warning is logged.
 _FEW_IMAGES = 300
+# Fraction of the given minutes for labelling; training gets the rest.
 _LABEL_SHARE = 0.35
+# Smallest fraction of the given minutes for training, even if labelling took longer than planned.
 _LEAST_TRAINING_SHARE = 0.3
+# Fewest warps averaged for one image, and fewest images labelled.
 _LEAST_WARPS = 8
+# Images labelled to measure the speed; the first one only warms up.
 _MEASURED_IMAGES = 3
+# Pairs of views that the evaluation aims at, and most held-out images that it uses.
 _PAIRS = 60
+# Most random views of each image that reach this number of pairs.
 _MOST_VIEWS = 6
 
 
 class Reporter(Protocol):
-    """Is told how far an adaptation is."""
+    """Receives the progress of an adaptation."""
 
     def say(self, text: str) -> None:
-        """What is being done."""
+        """Show the current activity."""
 
     def count(self, done: int, total: int) -> None:
-        """Images labelled, and all of them."""
+        """Show the number of images labelled and of all images."""
 
     def update(self, progress: Progress) -> None:
-        """Where the training is."""
+        """Show the progress of the training."""
 
 
 @dataclass(frozen=True)
 class Adaptation:
-    """What `adapt` ended with.
+    """The result of `adapt`.
 
     Attributes:
-        weights: the new weights file; there if `finished`.
-        report: the page beside it; there if `finished`.
-        before: figures (`METRICS`) of the old weights on held-out images; empty unless `finished`.
-        after: the same of the new weights.
-        improved: False: the new weights are better neither in repeatability nor in matching score.
-        finished: False: it was stopped; the same call goes on.
+        weights: the new weights file; it exists if `finished`.
+        report: the page beside it; it exists if `finished`.
+        before: metrics (`METRICS`) of the old weights on held-out images; empty unless `finished`.
+        after: the same metrics of the new weights.
+        improved: whether repeatability or matching score is better with the new weights.
+        finished: False if the adaptation was stopped; the same call continues it.
         summary: one line for the user.
     """
 
@@ -91,7 +99,7 @@ class Adaptation:
 
 
 class _StoppedError(Exception):
-    """Somebody asked to stop."""
+    """The user stopped the adaptation."""
 
 
 class _Silent:
@@ -107,7 +115,7 @@ class _Silent:
 
 @dataclass(frozen=True)
 class _Files:
-    """Where an adaptation keeps what it makes."""
+    """Paths of an adaptation's files and folders."""
 
     weights: Path
 
@@ -142,7 +150,7 @@ class _Files:
 
 @dataclass(frozen=True)
 class LabelPlan:
-    """How many images are labelled, with how many warps each, and the time it has taken so far, seconds."""
+    """Number of images to label, warps of each, and the time that labelling has taken, seconds."""
 
     images: int
     homographies: int
@@ -151,7 +159,7 @@ class LabelPlan:
 
 @dataclass(frozen=True)
 class _Run:
-    """What every part of an adaptation needs."""
+    """What every step of an adaptation needs."""
 
     files: _Files
     init: Path
@@ -161,12 +169,12 @@ class _Run:
     stopped: Callable[[], bool]
 
     def check(self) -> None:
-        """Raises _StoppedError if somebody asked to stop."""
+        """Raise _StoppedError if the user stopped the adaptation."""
         if self.stopped():
             raise _StoppedError
 
     def check_together(self) -> None:
-        """Raises _StoppedError in all processes if the first one was asked to stop."""
+        """Raise _StoppedError in all processes if the first one was stopped."""
         if self.processes.agreed(float(self.stopped())) > 0:
             raise _StoppedError
 
@@ -189,38 +197,40 @@ def adapt(
     created: date | None = None,
     commands: tuple[str, ...] = (),
 ) -> Adaptation:
-    """Train weights on for the kind of images that are given.
+    """Adapt weights to the kind of images that are given.
 
-    Everything is kept in a folder beside `out` (its stem and `-adaptation`). The same call goes on where it was
-    stopped, and with more minutes trains on.
+    All intermediate files are kept in a folder beside `out` (its stem and `-adaptation`). The same
+    call continues a stopped adaptation; with more minutes it trains longer.
 
-    Args:
-        images: name and (H, W) uint8 grey each, in the order of the sequence; only the first process reads them.
-        out: weights file (.safetensors); its card (.md) and the report (.html) are written beside it.
-        config: `spslam.frontend.training.config`, as a rule the built-in `adapt`. `holdout` is the share of the
-            images that is taken out to validate and to evaluate with; `network` is not used.
-        weights: to start from, any file that `load_superpoint` reads; None: the built-in ones.
-        minutes: for labels and training together, about; None: `schedule.minutes`; where that is None, too, all
-            warps and all steps of the configuration. Evaluation comes on top, one or two minutes on a CPU.
-        processes: as torchrun describes them; they share labels and training. All must see the folder of `out`.
-        most_images: images used, evenly spread over those given.
-        reporter: is told how far it is, in the first process.
-        stopped: asked now and then; True ends the call.
+    Args: images: name and (H, W) uint8 grey of each image, in the order of the sequence; only the
+        first
+            process reads them.
+        out: weights file (.safetensors); its card (.md) and the report (.html) are written beside
+            it.
+        config: training configuration, usually the built-in `adapt`. `holdout` is the fraction of
+            the images kept for validation and evaluation; `network` is not used.
+        weights: initial weights, any file that `load_superpoint` reads; None: the built-in ones.
+        minutes: approximate time for labelling and training; None: `schedule.minutes`. If that is
+            None too, all warps and steps of the configuration are done. Evaluation takes one or two
+            more minutes on a CPU.
+        processes: the processes (torchrun) that share labelling and training. All must see the
+            folder of `out`.
+        most_images: most images used, evenly spread over those given.
+        reporter: receives the progress, in the first process.
+        stopped: called regularly; the adaptation ends when it returns True.
         created: date for the card.
-        commands: that lead here, for the card.
+        commands: commands that made the weights, for the card.
 
-    Raises:
-        DatasetError: too few images, or others than those that an earlier call was given.
-        TrainingError: what is in the folder has other settings.
-        WeightsError: the weights cannot be read or exported, or `out` has another suffix or is in use.
-        OutputError: files cannot be written.
+    Raises: DatasetError: too few images, or not the images of an earlier call. TrainingError: the
+        folder was made with other settings. WeightsError: the weights cannot be read or exported,
+        or `out` has another suffix or is in use. OutputError: files cannot be written.
     """
     processes = processes or Processes()
     files = _Files(Path(out))
     _check_out(files, weights)
     minutes = config.schedule.minutes if minutes is None else minutes
     init = find_weights(weights)
-    # Now, not after the training: weights that cannot be exported are refused.
+    # Refuse weights that cannot be exported before the training, not after it.
     fold_batch_norm(load_superpoint(init))
     told = reporter if reporter is not None and processes.first else _Silent()
     run = _Run(files, init, config, processes, told, stopped or never)
@@ -228,7 +238,13 @@ def adapt(
         return _adapt(run, images, minutes, most_images, created, commands)
     except _StoppedError:
         return Adaptation(
-            files.weights, files.report, {}, {}, False, False, "stopped; the same call goes on"
+            files.weights,
+            files.report,
+            {},
+            {},
+            False,
+            False,
+            "stopped; run the same call to continue",
         )
 
 
@@ -290,7 +306,7 @@ def _result(files: _Files) -> Adaptation:
 
 
 def verdict(before: dict[str, float | None], after: dict[str, float | None]) -> tuple[bool, str]:
-    """Whether the new weights are better in repeatability or matching score, and what to say about it."""
+    """Return whether repeatability or matching score improved, and a summary for the user."""
     changes = []
     better = []
     for key, name in (("repeatability", "repeatability"), ("matching_score", "matching score")):
@@ -300,9 +316,9 @@ def verdict(before: dict[str, float | None], after: dict[str, float | None]) -> 
     if all(better):
         words = "the new weights are better"
     elif any(better):
-        words = "the new weights are better in one, not in the other"
+        words = "only one of them is better with the new weights"
     else:
-        words = "the new weights are NOT better: keep the old ones (more images or more minutes may help)"
+        words = "the new weights are NOT better: keep the old ones, or give more images or minutes"
     return any(better), f"held-out images: {', '.join(changes)}; {words}"
 
 
@@ -310,15 +326,15 @@ def _check_out(files: _Files, weights: Path | None) -> None:
     out = files.weights
     if out.suffix != _SUFFIX:
         raise WeightsError(
-            f"weights are written to a {_SUFFIX} file, found {out.name}: choose such a name"
+            f"expected a {_SUFFIX} file for the weights, found {out.name}: choose such a name"
         )
     if weights is not None and weights.resolve() == out.resolve():
         raise WeightsError(
-            f"{out} holds the weights to start from: give another file for the new ones"
+            f"{out} holds the weights to start from: give another file for the new weights"
         )
     if out.exists() and not files.folder.is_dir():
         raise WeightsError(
-            f"{out} is there already and not made by an adaptation: give another file"
+            f"{out} exists already and was not made by an adaptation: give another file"
         )
 
 
@@ -339,8 +355,8 @@ def _gather(run: _Run, images: NamedImages, most_images: int) -> DomainImages:
     count = len(find_photos(domain.train))
     if run.processes.first and count < _FEW_IMAGES:
         _logger.warning(
-            "%d images to train with are few (%d and more are better): if the new weights are worse, give more "
-            "images, or warp them more strongly (data.homography)",
+            "%d images to train with are few (%d or more are better): if the new weights are "
+            "worse, give more images or stronger warps (data.homography)",
             count,
             _FEW_IMAGES,
         )
@@ -350,13 +366,13 @@ def _gather(run: _Run, images: NamedImages, most_images: int) -> DomainImages:
 def plan_labels(
     seconds_per_warp: float, images: int, homographies: int, seconds: float
 ) -> LabelPlan:
-    """As many warps an image as the time allows, at least 8; where even that takes too long, of fewer images.
+    """Plan the number of warps per image that fit in the time, at least 8, or use fewer images.
 
     Args:
-        seconds_per_warp: of one image, all processes together.
-        images: there are.
-        homographies: most warps.
-        seconds: for all labels.
+        seconds_per_warp: time of one warp of one image, all processes together, seconds.
+        images: number of images available.
+        homographies: most warps per image.
+        seconds: time for all labels, seconds.
     """
     warps = int(seconds / seconds_per_warp)
     each = min(max(warps // images, _LEAST_WARPS), homographies)
@@ -364,14 +380,14 @@ def plan_labels(
 
 
 def _label_plan(run: _Run, domain: DomainImages, minutes: float | None) -> LabelPlan:
-    """The plan of an earlier call, or a new one."""
+    """Return the plan of an earlier call, or make one."""
     if run.processes.first and not run.files.plan.is_file():
         photos = find_photos(domain.train)
         full = run.config.labels.homographies
         if minutes is None:
             plan = LabelPlan(len(photos), full)
         else:
-            run.say("measuring how fast images are labelled")
+            run.say("measuring the labelling speed")
             each = _seconds_per_warp(run, photos) / run.processes.count
             plan = plan_labels(each, len(photos), full, 60 * minutes * _LABEL_SHARE)
         _write_plan(run.files.plan, plan)
@@ -395,7 +411,7 @@ def _seconds_per_warp(run: _Run, photos: list[Path]) -> float:
             device=str(run.processes.device),
             progress=lambda done, total: times.append(time.monotonic()),
         )
-    # The first image warms up.
+    # The first image is not timed: it warms up.
     return max((times[-1] - times[0]) / (len(times) - 1) / few.homographies, 1e-9)
 
 
@@ -407,12 +423,10 @@ def _read_plan(path: Path) -> LabelPlan:
         )
     except FileNotFoundError:
         raise TrainingError(
-            f"expected a plan at {path}, found none: all processes must see that folder"
+            f"expected a plan at {path}, found no file: all processes must see that folder"
         ) from None
     except (OSError, ValueError, KeyError, TypeError):
-        raise TrainingError(
-            f"expected the plan of an adaptation in {path}, found none: remove its folder"
-        ) from None
+        raise TrainingError(f"{path} is not the plan of an adaptation: remove its folder") from None
 
 
 def _write_plan(path: Path, plan: LabelPlan) -> None:
@@ -420,7 +434,7 @@ def _write_plan(path: Path, plan: LabelPlan) -> None:
 
 
 def _labelled(run: _Run, domain: DomainImages, plan: LabelPlan) -> float:
-    """Labels of an image, the mean over those that this process was to label."""
+    """Label the images; return the mean number of labels per image of this process."""
     processes = run.processes
     summary = LabelSummary(0, 0, 0, 0.0)
 
@@ -447,7 +461,7 @@ def _labelled(run: _Run, domain: DomainImages, plan: LabelPlan) -> float:
 
 @contextmanager
 def _timed(run: _Run, plan: LabelPlan) -> Iterator[None]:
-    """Adds the time taken to the plan, also where it ends early."""
+    """Add the elapsed time to the plan, also if the block is interrupted."""
     start = time.monotonic()
     try:
         yield
@@ -471,7 +485,7 @@ def _training_config(
 
 
 def _evaluated(run: _Run, when: str, weights: Path, folder: Path) -> dict[str, Any]:
-    """All figures on the held-out images so far, those of these weights as `when`; measured only if they are new."""
+    """Return all metrics on the held-out images; measure those of `when` if the weights changed."""
     path = run.files.evaluation
     found: dict[str, Any] = _read_evaluation(path) if path.is_file() else {}
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
@@ -487,21 +501,19 @@ def _evaluated(run: _Run, when: str, weights: Path, folder: Path) -> dict[str, A
 
 def _read_evaluation(path: Path) -> dict[str, Any]:
     try:
-        # Figures of nothing are NaN, which JSON has not.
+        # Undefined metrics are NaN, which strict JSON does not allow: read them leniently.
         found: dict[str, Any] = json.loads(path.read_text("utf-8"))
         if not (
             isinstance(found, dict) and all(isinstance(value, dict) for value in found.values())
         ):
-            raise ValueError("other values than figures")
+            raise ValueError("values other than metrics")
     except (OSError, ValueError, RecursionError) as error:
-        raise TrainingError(
-            f"expected figures in {path}, found none that can be read ({error}): remove it"
-        ) from None
+        raise TrainingError(f"cannot read metrics from {path} ({error}): remove it") from None
     return found
 
 
 def _figures(weights: Path, photos: list[Path], processes: Processes, label: str) -> dict[str, Any]:
-    """Means over one random view of each image, over several where they are few."""
+    """Return mean metrics over one random view of each image, or several views of few images."""
     overrides = {} if processes.device.type == "cpu" else {"device": processes.device.type}
     views = min(math.ceil(_PAIRS / len(photos)), _MOST_VIEWS)
     results = [
@@ -528,7 +540,7 @@ def _mean(values: list[float | None]) -> float | None:
 def _export(
     files: _Files, trained: Path, init: Path, plan: LabelPlan, figures: dict[str, Any]
 ) -> Card:
-    """Write the weights with what the adaptation adds to their card."""
+    """Write the weights; add the adaptation to their card."""
     card, began = read_card(trained), read_card(init)
     assert card is not None
     before, after = figures["before"]["photos"], figures["after"]["photos"]
@@ -542,8 +554,9 @@ def _export(
                 files.weights.stem: plan.images,
             },
             "metrics": metrics,
-            "notes": f"Adapted from {init.name}. {summary[0].upper()}{summary[1:]}. {figures['after']['images']} "
-            f"images in {figures['after']['pairs']} pairs. {figures['after']['protocol']}",
+            "notes": f"Adapted from {init.name}. {summary[0].upper()}{summary[1:]}. "
+            f"{figures['after']['images']} images in {figures['after']['pairs']} pairs. "
+            f"{figures['after']['protocol']}",
         }
     )
     export_weights(load_superpoint(trained), files.weights, card, read_codebook(trained))
@@ -558,16 +571,19 @@ def _facts(
     config: TrainingConfig,
     result: TrainingResult,
 ) -> dict[str, str]:
-    """Settings and sizes in words."""
+    """Describe settings and sizes for the report."""
     optimizer, minutes = config.optimizer, config.schedule.minutes
     height, width = config.labels.size
     allowed = "" if minutes is None else f" of {minutes:.1f}"
     return {
-        "started from": run.init.name,
-        "trained with": f"{plan.images} of {domain.given} images given, fitted to {height}×{width}",
-        "validated with": f"{len(find_photos(domain.validation))} other images: they choose the best weights",
-        "labels": f"{plan.homographies} warps an image, {mean_labels:.0f} points an image, {plan.seconds / 60:.1f} min",
-        "training": f"{result.steps} steps of {optimizer.batch} pairs in {result.minutes:.1f}{allowed} min",
+        "initial weights": run.init.name,
+        "training images": f"{plan.images} of {domain.given} given, fitted to {height}×{width}",
+        "validation images": f"{len(find_photos(domain.validation))} others "
+        "to choose the best weights",
+        "labels": f"{plan.homographies} warps per image, {mean_labels:.0f} points per image, "
+        f"{plan.seconds / 60:.1f} min",
+        "training": f"{result.steps} steps of {optimizer.batch} pairs "
+        f"in {result.minutes:.1f}{allowed} min",
         "learning rate": f"{optimizer.learning_rate:g}, then a half cosine",
         "device": run.processes.device.type
         + (f", {run.processes.count} processes" if run.processes.count > 1 else ""),

@@ -1,4 +1,4 @@
-"""The codebook of place recognition, from what an extractor finds in images."""
+"""Codebook of place recognition, learned from images."""
 
 from __future__ import annotations
 
@@ -21,17 +21,19 @@ def learn_codebook_from_images(
     iterations: int = 30,
     per_image: int = 300,
 ) -> Codebook:
-    """A codebook of what an extractor finds in images; a few hundred of them are enough.
+    """Learn a codebook from the descriptors of images; a few hundred images are enough.
 
     Args:
-        extractor: binary descriptors are clustered as `unit_descriptors`.
-        images: (H, W) uint8 grey each, of any sizes; read once, one at a time.
-        clusters, dimensions, iterations: see `learn_codebook`.
-        seed: of the descriptors taken and of the first centres.
-        per_image: descriptors taken from each image at most, at random.
+        extractor: its descriptors are clustered; binary ones as `unit_descriptors`.
+        images: (H, W) uint8 grey images of any size; read once, one at a time.
+        clusters: see `learn_codebook`.
+        dimensions: see `learn_codebook`.
+        seed: seed for the choice of descriptors and of the first centres.
+        iterations: see `learn_codebook`.
+        per_image: most descriptors used of each image, chosen at random.
 
     Raises:
-        WeightsError: the images show too few key points for the clusters.
+        WeightsError: the images have too few keypoints for the clusters.
     """
     rng = np.random.default_rng(seed)
     taken = [np.empty((0, 0), np.float32)]

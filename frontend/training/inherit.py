@@ -1,8 +1,9 @@
-"""A small network begins with what it can take over from a large one.
+"""Initialise a small network (student) from a large one (teacher).
 
-Layers keep the channels that matter most. Then each stage by itself learns to do what the large
-network's does with the same input (blocks that are trained apart: Li et al., Blockwisely Supervised Neural Architecture
-Search with Knowledge Distillation, CVPR 2020): what one of them cannot do yet spoils nothing that follows.
+Layers keep their most important channels. Then each stage learns on its own to imitate the
+teacher's stage for the same input, so errors of one stage do not affect the later ones (blockwise
+training: Li et al., Blockwisely Supervised Neural Architecture Search with Knowledge Distillation,
+CVPR 2020).
 """
 
 from __future__ import annotations
@@ -19,16 +20,19 @@ from ..superpoint.superpoint import ConvBlock, SuperPoint
 from .config import NetworkConfig
 from .losses.descriptor_losses import unit_descriptors
 
-# Channels of the large network, by layer, that the small one has.
+# Indices of the teacher's channels that the student keeps, by layer.
 Kept = Mapping[str, Tensor]
 
+# Number of the last encoder stage.
 _LAST_STAGE = 4
+# Initial learning rate of Adam; falls to zero along half a cosine.
 _LEARNING_RATE = 2e-3
+# Relative loss below which a block counts as exact and is not trained.
 _EXACT = 1e-6
 
 
 def can_inherit(teacher: SuperPoint, config: NetworkConfig) -> bool:
-    """Whether a network is the teacher with fewer channels: as deep, with no skips that the teacher lacks."""
+    """Return whether the configured network is the teacher with fewer channels, equally deep."""
     wide = (*teacher.widths, teacher.detector_width, teacher.descriptor_dim)
     narrow = (*config.widths, config.detector_width or config.widths[-1], config.descriptor_dim)
     return (
@@ -41,8 +45,9 @@ def can_inherit(teacher: SuperPoint, config: NetworkConfig) -> bool:
 
 
 def heir(teacher: SuperPoint, config: NetworkConfig) -> SuperPoint:
-    """A network of the shape that a configuration asks for, without batch norm, whose descriptors are read as the
-    teacher's; its weights are random.
+    """Return a network of the configured shape with random weights, without batch norm.
+
+    Its descriptors are sampled as the teacher's.
     """
     shape = config.model_dump(
         include={"widths", "descriptor_dim", "depths", "strided", "skips", "detector_width"}
@@ -52,8 +57,9 @@ def heir(teacher: SuperPoint, config: NetworkConfig) -> SuperPoint:
 
 @torch.no_grad()
 def descriptor_projection(teacher: SuperPoint, images: Tensor, length: int) -> Tensor:
-    """The directions (length, D) along which unit descriptors of images (B, 1, H, W) are longest: between what is
-    left of two of them the cosine is nearly the same.
+    """Return the principal directions (length, D) of unit descriptors of images (B, 1, H, W).
+
+    Projected onto them, the cosine between two descriptors changes least.
     """
     units = unit_descriptors(teacher(images)[1]).transpose(0, 1).flatten(1).double()
     _, vectors = torch.linalg.eigh(units @ units.T)
@@ -62,7 +68,7 @@ def descriptor_projection(teacher: SuperPoint, images: Tensor, length: int) -> T
 
 
 def with_projected_descriptors(network: SuperPoint, projection: Tensor) -> SuperPoint:
-    """The same network with descriptors of fewer numbers, those along the rows of a projection (D', D)."""
+    """Return the same network with shorter descriptors, projected by the rows of (D', D)."""
     projected = network.alike(descriptor_dim=len(projection))
     state = network.state_dict()
     state["convDb.conv.weight"] = torch.einsum(
@@ -75,12 +81,12 @@ def with_projected_descriptors(network: SuperPoint, projection: Tensor) -> Super
 
 @dataclass(frozen=True)
 class Inheritance:
-    """Makes a small network of a large one.
+    """Makes a small network from a large one.
 
     Attributes:
-        teacher: the large network, with descriptors of as many numbers as the small one's.
+        teacher: the large network; its descriptors have the length of the small network's.
         config: the small network; `can_inherit` must be true.
-        steps: of training stage by stage.
+        steps: number of steps of training stage by stage.
     """
 
     teacher: SuperPoint
@@ -90,11 +96,11 @@ class Inheritance:
     def student(
         self, views: Callable[[int], Tensor], report: Callable[[int, dict[str, float]], None]
     ) -> SuperPoint:
-        """The small network, in training mode, without batch norm.
+        """Return the small network, in training mode, without batch norm.
 
         Args:
-            views: images (B, 1, H, W) in [0, 1] of a step.
-            report: called with the number of each step and its losses, by block.
+            views: returns the images (B, 1, H, W) in [0, 1] of a step.
+            report: called with the number of each step and its losses by block.
         """
         student = heir(self.teacher, self.config)
         device = next(self.teacher.parameters()).device
@@ -107,7 +113,7 @@ class Inheritance:
                 group["lr"] = _LEARNING_RATE * 0.5 * (1 + math.cos(math.pi * step / self.steps))
             losses = _block_losses(self.teacher, student, kept, views(step))
             optimizer.zero_grad(set_to_none=True)
-            # Adam would also make large steps of the last digits of blocks that need not learn.
+            # Adam would make large steps on rounding errors of blocks that are already exact.
             learning = [loss for loss in losses.values() if float(loss.detach()) > _EXACT]
             if learning:
                 torch.stack(learning).sum().backward()  # type: ignore[no-untyped-call]
@@ -120,7 +126,7 @@ class Inheritance:
 def _block_losses(
     teacher: SuperPoint, student: SuperPoint, kept: Kept, images: Tensor
 ) -> dict[str, Tensor]:
-    """How far each block's outputs are from the teacher's, with the teacher's inputs; 1: as far as zero is."""
+    """Return the relative error of each block for the teacher's inputs; 1: as of zero output."""
     losses = {}
     ours = theirs = images.to(memory_format=torch.channels_last)
     for stage in range(1, _LAST_STAGE + 1):
@@ -134,14 +140,14 @@ def _block_losses(
                 else output
             )
             ours = theirs[:, chosen]
-        # A stage that halves the resolution itself gives what the teacher's pooling does.
+        # A stage with stride replaces the teacher's pooling, so compare it with the pooled output.
         losses[f"stage{stage}"] = _relative(
             found, ours if stage <= student.strided else output[:, chosen]
         )
         if teacher.skips and stage < _LAST_STAGE:
             with torch.no_grad():
                 skip = teacher.skip(output, stage)
-            # Fed with its own stage, which has to keep what the skip needs.
+            # Fed with the student's own stage, which must keep the information for the skip.
             losses[f"skip{stage}"] = _relative(_pixels(student.skip(found, stage)), _pixels(skip))
     with torch.no_grad():
         logits, descriptors = (
@@ -161,14 +167,15 @@ def _relative(found: Tensor, target: Tensor) -> Tensor:
 
 
 def _pixels(channels: Tensor) -> Tensor:
-    """What a skip adds to each pixel (B, 1, H, W)."""
+    """Rearrange a skip's channels as values per pixel (B, 1, H, W)."""
     return functional.pixel_shuffle(channels, math.isqrt(channels.shape[1]))
 
 
 @torch.no_grad()
 def _most_important(teacher: SuperPoint, student: SuperPoint, images: Tensor) -> dict[str, Tensor]:
-    """Channels of the teacher that the student has, by layer and (`stage1` …) by stage: those whose values times the
-    weights of what reads them are largest.
+    """Choose the teacher's channels that the student keeps, by layer and by stage (`stage1` …).
+
+    A channel's importance is its RMS value times the norm of the weights that read it.
     """
     sizes: dict[str, Tensor] = {}
     hooks = [
@@ -202,16 +209,16 @@ def _most_important(teacher: SuperPoint, student: SuperPoint, images: Tensor) ->
 
 @torch.no_grad()
 def _copy_layers(teacher: SuperPoint, student: SuperPoint, kept: Kept) -> None:
-    """Weights of every layer that says something of the same pixels; the others stay as they are."""
+    """Copy the weights of every layer whose channels stand for the same pixels; keep the others."""
     for reader, name in _inputs(student):
         mine, other = _convolution(student, reader), _convolution(teacher, reader)
         if reader.startswith("convS") and mine.out_channels != other.out_channels:
-            # As many channels as pixels: of other pixels.
+            # The channels of a skip are the pixels of a cell: with another number, other pixels.
             continue
         inputs = torch.arange(other.in_channels) if name is None else kept[name]
         kernels = other.weight[kept[reader]][:, inputs]
         if mine.kernel_size != other.kernel_size:
-            # One that halves the resolution: the mean of the smaller kernel at the four pixels it stands for.
+            # Stride replaces pooling: average the smaller kernel over the four pixels of a pool.
             shifts = [functional.pad(kernels, (x, 1 - x, y, 1 - y)) for x in (0, 1) for y in (0, 1)]
             kernels = torch.stack(shifts).mean(dim=0)
         mine.weight.copy_(kernels)
@@ -236,7 +243,7 @@ def _layers(network: SuperPoint, stage: int) -> list[str]:
 
 
 def _inputs(network: SuperPoint) -> list[tuple[str, str | None]]:
-    """Each layer and the one whose output it reads; the first reads the image."""
+    """Return each layer and the layer whose output it reads (None: the image)."""
     before: str | None = None
     pairs: list[tuple[str, str | None]] = []
     for stage in range(1, _LAST_STAGE + 1):

@@ -1,4 +1,4 @@
-"""What a stage works with beside its configuration: files and folders."""
+"""Files and folders of a training stage."""
 
 from __future__ import annotations
 
@@ -15,20 +15,16 @@ from .config import TrainingConfig
 
 @dataclass(frozen=True)
 class StageInputs:
-    """What a stage works with, beside its configuration.
+    """Files and folders of a training stage, beside its configuration.
 
-    Attributes:
-        out: folder of checkpoints, logs and the weights; a training that is there is resumed.
-        photos: folder of photographs; not for shapes.
-        held_out: folder of the photographs to validate with; all of `photos` are trained with then.
-        labels: label folder of these photographs; for detector and joint.
-        init: weights file or folder of an earlier training to start from; it decides the network's shape.
-        teacher: weights file of the large network; for distil.
-        cache: folder of the synthetic shapes.
-        overfit: train with the first batch only.
-        commands: that lead here, for the card.
-        created: date for the card.
-        name: of the network, for the card.
+    Attributes: out: folder of checkpoints, logs and the weights; a training found there is resumed.
+        photos: folder of photographs; not for shapes. held_out: folder of the photographs to
+        validate with; then all of `photos` are trained with. labels: label folder of these
+        photographs; for detector and joint. init: initial weights (a file or the folder of an
+        earlier training); they set the network's shape. teacher: weights file of the large network;
+        for distil. cache: folder of the synthetic shapes. overfit: train with the first batch only.
+        commands: commands that made the weights, for the card. created: date for the card. name:
+        name of the network, for the card.
     """
 
     out: Path
@@ -49,7 +45,7 @@ class PhotoSplit:
     """Photographs to train with and those to validate with.
 
     Attributes:
-        root: folder that names of photographs are relative to.
+        root: folder to which the names of photographs are relative.
         train: photographs to train with.
         held_out: photographs to validate with.
     """
@@ -60,11 +56,11 @@ class PhotoSplit:
 
 
 def split_photos(stage: str, config: TrainingConfig, inputs: StageInputs) -> PhotoSplit:
-    """The photographs of a stage.
+    """Split the photographs of a stage into training and validation.
 
     Raises:
-        DatasetError: too few of them.
-        TrainingError: no folder is given.
+        DatasetError: too few photographs.
+        TrainingError: no folder was given.
     """
     if inputs.photos is None:
         raise TrainingError(f"stage {stage} needs photographs: give a folder with --photos")
@@ -74,13 +70,13 @@ def split_photos(stage: str, config: TrainingConfig, inputs: StageInputs) -> Pho
         train, unseen = held_out(find_photos(inputs.photos), config.holdout, config.seed)
     if not train or not unseen:
         raise DatasetError(
-            f"{inputs.photos} holds too few photographs: expected some to train with and some to hold out "
-            f"(holdout {config.holdout}), found {len(train)} and {len(unseen)}"
+            f"{inputs.photos} holds too few photographs: expected some for training and some held "
+            f"out (holdout {config.holdout}), found {len(train)} and {len(unseen)}"
         )
     return PhotoSplit(inputs.photos, train, unseen)
 
 
 def photo_groups(paths: list[Path], root: Path) -> dict[str, int]:
-    """Number of photographs by the first folder below the root."""
+    """Count photographs by the first folder below the root."""
     parts = [path.relative_to(root).parts for path in paths]
     return dict(sorted(Counter(part[0] if len(part) > 1 else root.name for part in parts).items()))

@@ -1,4 +1,4 @@
-"""The networks that stages begin with."""
+"""Initial networks of the stages."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from .loop.checkpoints import BEST, read_checkpoint
 
 
 def initial_network(config: NetworkConfig, init: Path | None = None) -> SuperPoint:
-    """A network to train: a new one, or one with the weights of a file or an earlier training.
+    """Return a network to train: new, or with the weights of a file or an earlier training.
 
     Args:
-        config: of a new network; with `init` only `skips` is used: a network without them is given them.
-        init: weights file, or a folder that a stage wrote; its batch norm is kept then.
+        config: shape of a new network; with `init` only `skips` is used: missing skips are added.
+        init: weights file, or the folder of an earlier stage; then its batch norm is kept.
 
     Raises:
         TrainingError: the folder holds no training.
@@ -28,7 +28,7 @@ def initial_network(config: NetworkConfig, init: Path | None = None) -> SuperPoi
     if init.is_dir():
         if not (init / BEST).is_file():
             raise TrainingError(
-                f"{init} holds no trained network: expected {BEST} in it, or give a weights file"
+                f"{init} holds no trained network: expected {BEST} in it; or give a weights file"
             )
         network = new_network(load_training_config(init / "config.yaml").network)
         network.load_state_dict(read_checkpoint(init / BEST)["network"])
@@ -41,13 +41,13 @@ def initial_network(config: NetworkConfig, init: Path | None = None) -> SuperPoi
 
 def _with_skips(network: SuperPoint) -> SuperPoint:
     skipping = network.alike(skips=True)
-    # What is missing is zero: the network says the same as before.
+    # The added skips are zero: the outputs do not change.
     skipping.load_state_dict(skipping.state_dict() | network.state_dict())
     return skipping
 
 
 def new_network(config: NetworkConfig) -> SuperPoint:
-    """A network with random weights."""
+    """Return a network with random weights."""
     return SuperPoint(
         config.widths,
         config.descriptor_dim,
@@ -60,7 +60,7 @@ def new_network(config: NetworkConfig) -> SuperPoint:
 
 
 def network_config(network: SuperPoint) -> NetworkConfig:
-    """The configuration that describes a network."""
+    """Return the configuration that describes a network."""
     return NetworkConfig(
         widths=network.widths,
         detector_width=network.detector_width,

@@ -1,4 +1,4 @@
-"""What a stage learns: which predictions it takes from the network, and which loss they minimise."""
+"""Objectives of the stages: the predictions of the network and the loss to minimise."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Objective(ABC):
     """Predictions and loss of a stage.
 
     Attributes:
-        views: of each image in a batch.
-        learns_descriptors: False: the layers of the descriptors stay as they are.
+        views: views of each image in a batch.
+        learns_descriptors: whether the descriptor layers are trained.
     """
 
     views: ClassVar[int] = 1
@@ -27,46 +27,46 @@ class Objective(ABC):
 
     @abstractmethod
     def predict(self, network: SuperPoint, batch: Batch) -> dict[str, Tensor]:
-        """What the loss compares with the batch."""
+        """Return what the loss compares with the batch."""
 
     @abstractmethod
     def loss(
         self, config: LossConfig, sampling: Sampling, generator: torch.Generator | None, block: int
     ) -> Loss:
-        """The loss of these predictions.
+        """Return the loss of these predictions.
 
         Args:
-            config: kinds and weights.
-            sampling: the network's rule.
-            generator: of everything random in the loss.
-            block: pairs in the batch that were made together, one after the other.
+            config: kinds and weights of the losses.
+            sampling: how the network's descriptors are sampled.
+            generator: random numbers of the loss.
+            block: consecutive pairs of the batch that were augmented together.
         """
 
 
 class DetectorObjective(Objective):
-    """Keypoints alone, on single labelled views."""
+    """Learn keypoints only, from single labelled views."""
 
     learns_descriptors = False
 
     def predict(self, network: SuperPoint, batch: Batch) -> dict[str, Tensor]:
-        """`logits`."""
+        """Return `logits`."""
         return {"logits": network.detector_logits(_channels_last(batch["image"]))}
 
     def loss(
         self, config: LossConfig, sampling: Sampling, generator: torch.Generator | None, block: int
     ) -> Loss:
-        """Cross entropy and localisation."""
+        """Return cross entropy and localisation."""
         return detector_loss(config, generator)
 
 
 class PairObjective(Objective):
-    """Keypoints and descriptors, on pairs of labelled views."""
+    """Learn keypoints and descriptors from pairs of labelled views."""
 
     views = 2
 
     def predict(self, network: SuperPoint, batch: Batch) -> dict[str, Tensor]:
-        """`logits` and `descriptors` of both views, with 0 and 1 after their names."""
-        # Both views at once: batch norm sees them together.
+        """Return `logits` and `descriptors` of both views, named with suffix 0 and 1."""
+        # Both views in one pass: batch norm sees them together.
         logits, descriptors = network(_channels_last(torch.cat([batch["image0"], batch["image1"]])))
         (logits0, logits1), (descriptors0, descriptors1) = logits.chunk(2), descriptors.chunk(2)
         return {
@@ -79,22 +79,22 @@ class PairObjective(Objective):
     def loss(
         self, config: LossConfig, sampling: Sampling, generator: torch.Generator | None, block: int
     ) -> Loss:
-        """Cross entropy, localisation, consistency and descriptors."""
+        """Return cross entropy, localisation, consistency and descriptor loss."""
         return pair_loss(config, sampling, generator, block)
 
 
 class DistillationObjective(Objective):
-    """What a teacher predicts for single views."""
+    """Learn a teacher's predictions for single views."""
 
     def predict(self, network: SuperPoint, batch: Batch) -> dict[str, Tensor]:
-        """`logits` and `descriptors`."""
+        """Return `logits` and `descriptors`."""
         logits, descriptors = network(_channels_last(batch["image"]))
         return {"logits": logits, "descriptors": descriptors}
 
     def loss(
         self, config: LossConfig, sampling: Sampling, generator: torch.Generator | None, block: int
     ) -> Loss:
-        """Cross entropy with the teacher's probabilities, distance to its descriptors."""
+        """Return cross entropy with the teacher's probabilities and distance to its descriptors."""
         return DistillationLoss(config.descriptor_weight)
 
 

@@ -1,4 +1,4 @@
-"""The processes that train together."""
+"""Processes of a distributed training."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from torch import Tensor, distributed
 
 from spslam.errors import TrainingError
 
-# The others wait this long at most while the first draws shapes, reads a long video or validates.
+# Longest wait for the first process while it draws shapes, reads a long video or validates.
 _PATIENCE = timedelta(hours=12)
 
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those that train together."""
+    """This process among all that train together."""
 
     rank: int = 0
     count: int = 1
@@ -25,10 +25,10 @@ class Processes:
 
     @staticmethod
     def from_environment(device: str = "auto") -> Processes:
-        """As torchrun describes them; alone without it. Joins the process group.
+        """Read the settings of torchrun and join the process group; a single process without them.
 
         Raises:
-            TrainingError: CUDA is asked for and there is none.
+            TrainingError: CUDA is requested but not available.
         """
         if device == "cuda" and not torch.cuda.is_available():
             raise TrainingError(
@@ -42,7 +42,7 @@ class Processes:
         chosen = torch.device("cuda", local) if cuda else torch.device("cpu")
         if cuda:
             torch.cuda.set_device(chosen)
-            # All batches of a training have one size: the fastest convolutions for it are found once.
+            # All batches have the same size: search for the fastest convolutions only once.
             torch.backends.cudnn.benchmark = True
         if count > 1 and not distributed.is_initialized():
             distributed.init_process_group("nccl" if cuda else "gloo", timeout=_PATIENCE)
@@ -50,15 +50,15 @@ class Processes:
 
     @property
     def first(self) -> bool:
-        """The one that writes and validates."""
+        """Whether this process writes and validates."""
         return self.rank == 0
 
     def wait(self) -> None:
-        """Until all processes are here."""
+        """Wait for all processes."""
         self.agreed(0.0)
 
     def mean(self, values: Tensor) -> list[float]:
-        """Means over all processes of values (N,)."""
+        """Return the means of values (N,) over all processes."""
         if self.count > 1:
             distributed.all_reduce(values)
             values = values / self.count
@@ -66,7 +66,7 @@ class Processes:
         return means
 
     def agreed(self, value: float) -> float:
-        """The first process's value, in all of them."""
+        """Return the value of the first process, in all processes."""
         if self.count == 1:
             return value
         shared = torch.tensor([value], dtype=torch.float64, device=self.device)

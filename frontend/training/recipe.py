@@ -1,4 +1,4 @@
-"""Recipes: several stages one after the other, as YAML files in `configs/training/recipes`."""
+"""Recipes: several consecutive stages, as YAML files in `configs/training/recipes`."""
 
 from __future__ import annotations
 
@@ -22,39 +22,41 @@ from .inputs import StageInputs
 from .processes import Processes
 from .run import WEIGHTS
 
+# Folder of the built-in recipes, below configs.
 FOLDER = "training/recipes"
+# File in a step's folder that marks the step as done; it holds the step's settings.
 _FINISHED = "finished.json"
 
 
 class RecipeStep(BaseModel):
-    """One command of a recipe; `init`, `labels`, `teacher` and `weights` name earlier steps."""
+    """One step of a recipe; `init`, `labels`, `teacher` and `weights` name earlier steps."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     command: Literal["shapes", "label", "detector", "joint", "distil"] = Field(
-        description="spslam train COMMAND"
+        description="command to run: spslam train COMMAND"
     )
-    config: str = Field(description="built-in training configuration that the settings change")
+    config: str = Field(description="built-in training configuration, changed by the settings")
     settings: dict[str, Any] = Field({}, description="values of the configuration, by section")
-    name: str = Field("superpoint", description="of the network, for its card")
-    init: str | None = Field(None, description="step whose network is trained on")
+    name: str = Field("superpoint", description="name of the network, for its card")
+    init: str | None = Field(None, description="step whose network is trained further")
     labels: str | None = Field(None, description="label step; for detector and joint")
     teacher: str | None = Field(None, description="step whose network is the teacher; for distil")
     weights: str | None = Field(None, description="step whose network labels; for label")
-    processes: int = Field(1, ge=1, description="that label")
+    processes: int = Field(1, ge=1, description="number of labelling processes; for label")
     shard: tuple[int, int] = Field(
-        (0, 1), description="label the i-th of n parts of the photographs only"
+        (0, 1), description="label only shard i of n of the photographs; for label"
     )
 
     def training_config(self) -> TrainingConfig:
-        """The resolved configuration."""
+        """Return the resolved configuration."""
         return load_training_config(
             self.config, [f"{key}={json.dumps(value)}" for key, value in _flat(self.settings)]
         )
 
     @property
     def earlier(self) -> tuple[str, ...]:
-        """Steps that must come before."""
+        """Names of the steps that must come before."""
         return tuple(
             name
             for name in (self.init, self.labels, self.teacher, self.weights)
@@ -63,7 +65,7 @@ class RecipeStep(BaseModel):
 
 
 class Recipe(BaseModel):
-    """Steps in their order, by name."""
+    """Steps of a recipe in their order, by name."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -74,11 +76,11 @@ class Recipe(BaseModel):
 
 @dataclass(frozen=True)
 class RecipeFolders:
-    """Where a recipe works.
+    """Folders of a recipe.
 
     Attributes:
         photos: folder of photographs.
-        out: folder of the results; a folder for each step.
+        out: folder of the results, with a folder for each step.
         cache: folder of the synthetic shapes.
     """
 
@@ -87,7 +89,7 @@ class RecipeFolders:
     cache: Path = Path("runs/training/shapes")
 
     def finished(self, name: str, step: RecipeStep) -> bool:
-        """Whether a step was done in an earlier call.
+        """Return whether an earlier call did the step.
 
         Raises:
             TrainingError: it was done with other settings.
@@ -97,18 +99,18 @@ class RecipeFolders:
             return False
         if path.read_text(encoding="utf-8") != _text(step):
             raise TrainingError(
-                f"{path.parent} was made with other settings: give another --out or remove the folder"
+                f"{path.parent} was made with other settings: give another --out or remove it"
             )
         return True
 
     def finish(self, name: str, step: RecipeStep) -> None:
-        """Note that a step is done."""
+        """Mark a step as done."""
         write_atomic(self.out / name / _FINISHED, _text(step))
 
     def inputs(
         self, name: str, step: RecipeStep, commands: tuple[str, ...], created: date | None
     ) -> StageInputs:
-        """What the stage of a step works with."""
+        """Return files and folders for the stage of a step."""
         return StageInputs(
             self.out / name,
             photos=None if step.command == "shapes" else self.photos,
@@ -123,15 +125,16 @@ class RecipeFolders:
 
 
 def recipe_names() -> list[str]:
-    """Names of the built-in recipes."""
+    """Return the names of the built-in recipes."""
     return config_names(FOLDER)
 
 
 def load_recipe(name_or_path: str) -> Recipe:
-    """A recipe with the steps of those that come before it.
+    """Load a recipe with the steps of the recipes before it.
 
     Raises:
-        ConfigError: unknown name, unreadable file, unknown key or impossible value, or a step needs a later one.
+        ConfigError: unknown name, unreadable file, unknown key, impossible value, or a step needs a
+            later one.
     """
     try:
         recipe = Recipe.model_validate(load_values(name_or_path, folder=FOLDER))
@@ -140,7 +143,7 @@ def load_recipe(name_or_path: str) -> Recipe:
     before = load_recipe(recipe.after).steps if recipe.after else {}
     if twice := sorted(before.keys() & recipe.steps.keys()):
         raise ConfigError(
-            f"recipe {name_or_path}: {recipe.after} has a step {twice[0]}, too: rename one of them"
+            f"recipe {name_or_path}: {recipe.after} also has a step {twice[0]}: rename one of them"
         )
     steps = before | recipe.steps
     known: set[str] = set()
@@ -160,7 +163,7 @@ def label_step(
     processes: Processes,
     progress: Callable[[int, int], None],
 ) -> LabelSummary | None:
-    """Label photographs in the first process while the others wait; None in these."""
+    """Label photographs in the first process; the others wait and return None."""
     config = step.training_config()
     summary = None
     if processes.first:

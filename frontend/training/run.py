@@ -1,4 +1,4 @@
-"""A training stage from files to files: photographs, labels, initial weights in, a weights file with its card out."""
+"""Train one stage from photographs, labels and initial weights to a weights file with its card."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ from .processes import Processes
 from .stages import STAGES, Stage, StageSetup
 from .teacher import INHERITED, watch_inheritance
 
+# Name of the weights file in the folder of a stage.
 WEIGHTS = "weights.safetensors"
+# Most photographs from which the codebook of place recognition is learned.
 _CODEBOOK_IMAGES = 200
 
 
@@ -40,29 +42,29 @@ def run_stage(
     report: Callable[[Progress], None] | None = None,
     stopped: Callable[[], bool] | None = None,
 ) -> tuple[Path, TrainingResult]:
-    """Train one stage; the weights file and how it went.
+    """Train one stage; return its weights file and the result.
 
-    Weights are written also if the stage was stopped: the best ones so far.
+    If the stage is stopped, the best weights found until then are written.
 
     Args:
-        name: of the stage, a key of `STAGES`.
-        config: of the stage.
+        name: name of the stage, a key of `STAGES`.
+        config: configuration of the stage.
         inputs: files and folders.
-        processes: this process among those that train together.
-        report: called now and then in the first process.
-        stopped: asked after every step; True ends the call, which a later one continues.
+        processes: this process among all that train together.
+        report: called regularly in the first process.
+        stopped: called after every step; True ends the call, and the same call resumes it.
 
     Raises:
         DatasetError: photographs or labels are missing.
-        TrainingError: the stage lacks an input, or cannot go on from what is in `out`.
-        TrainingStoppedError: before there was anything to go on from.
+        TrainingError: the stage lacks an input, or cannot resume the training in `out`.
+        TrainingStoppedError: stopped before anything could be saved.
         WeightsError: initial weights or the teacher cannot be read.
     """
     processes = processes or Processes()
     stage = STAGES[name]
     torch.manual_seed(config.seed)
     setup = stage.set_up(config, inputs, processes, watch_inheritance(config, report, stopped))
-    # What is written beside the results is the network that was trained, wherever its shape came from.
+    # Save the shape of the trained network; it may come from initial weights or a teacher.
     config = config.model_copy(update={"network": network_config(setup.network)})
     trainer = Trainer(
         stage.name,
@@ -116,7 +118,7 @@ def _card(
     result: TrainingResult,
     groups: dict[str, int],
 ) -> Card:
-    # What a network learnt from a teacher, the teacher has learnt before.
+    # The history of a teacher is also part of its student's history.
     before = _card_before(inputs.init or inputs.teacher)
     record = StageRecord(
         stage=stage,
@@ -140,7 +142,7 @@ def _card(
 
 def _began_with(inputs: StageInputs) -> str | None:
     if inputs.init is None and inputs.teacher is not None and (inputs.out / INHERITED).exists():
-        return f"what it took over from {inputs.teacher.name}"
+        return f"inherited from {inputs.teacher.name}"
     return inputs.init.name if inputs.init else None
 
 

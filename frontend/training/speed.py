@@ -1,4 +1,4 @@
-"""How fast networks train and run on this machine."""
+"""Speed of networks in training and inference on this machine."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ from .config import NetworkConfig
 from .networks import new_network
 from .precision import Precision, autocast
 
+# Timed repetitions; the median counts.
 _REPEATS = 5
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Figures of one network at one size.
+    """Speed of one network at one image size.
 
     Attributes:
         network: its name.
         size: height and width of the images, pixels.
-        parameters: that are trained.
-        train: images/s, forward and backward, no optimiser, no data.
+        parameters: number of trained parameters.
+        train: images/s, forward and backward, without optimizer and data loading.
         infer: images/s, forward, batch norm in evaluation mode.
     """
 
@@ -44,7 +45,7 @@ def measure_speed(
     device: torch.device,
     precision: Precision,
 ) -> Speed:
-    """Median speed of a new network on random images (B, 1, H, W)."""
+    """Measure the median speed of a new network on random images (B, 1, H, W)."""
     network = new_network(config).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     images = torch.rand((batch, 1, *size), device=device).contiguous(
         memory_format=torch.channels_last
@@ -75,5 +76,5 @@ def _median_seconds(work: Callable[[], None], device: torch.device) -> float:
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         times.append(time.perf_counter() - start)
-    # The first call sets things up.
+    # The first call only warms up.
     return statistics.median(times[1:])

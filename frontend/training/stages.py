@@ -1,4 +1,4 @@
-"""The stages of a training: what each begins with, sees, learns and is judged by."""
+"""Stages of a training: initial network, images, objective and validation."""
 
 from __future__ import annotations
 
@@ -24,19 +24,21 @@ from .objectives import DetectorObjective, DistillationObjective, Objective, Pai
 from .processes import Processes
 from .teacher import AfterStep, inherited_network
 
-# Another seed than any training's: the shapes that validate are never trained with.
+# Seed of the validation shapes; larger than usual training seeds, so they differ from training
+# shapes.
 _VALIDATION_SEED = 1 << 20
+# Bytes in a megabyte.
 _MB = 1_000_000
 
 
 @dataclass(frozen=True)
 class StageSetup:
-    """What a stage trains.
+    """Network, images and validation of a stage.
 
     Attributes:
-        network: to start from.
-        source: of the images.
-        validate: judges weights.
+        network: initial network.
+        source: images to train with.
+        validate: measures weights.
         image_counts: number of images by group, for the card.
     """
 
@@ -50,8 +52,8 @@ class Stage(ABC):
     """One stage.
 
     Attributes:
-        name: in commands, checkpoints and cards; also of its built-in configuration.
-        objective: what it learns.
+        name: name in commands, checkpoints and cards, and of the built-in configuration.
+        objective: predictions and loss.
     """
 
     name: ClassVar[str]
@@ -65,13 +67,13 @@ class Stage(ABC):
         processes: Processes,
         after_step: AfterStep,
     ) -> StageSetup:
-        """Network, images and validation.
+        """Prepare network, images and validation.
 
         Args:
-            config: of the stage.
+            config: configuration of the stage.
             inputs: files and folders.
-            processes: this process among those that train together.
-            after_step: called while a network takes over from its teacher.
+            processes: this process among all that train together.
+            after_step: called after each step in which a student is initialised from its teacher.
 
         Raises:
             DatasetError: photographs or labels are missing.
@@ -81,7 +83,7 @@ class Stage(ABC):
 
 
 class ShapesStage(Stage):
-    """The detector on synthetic shapes (MagicPoint)."""
+    """Train the detector on synthetic shapes (MagicPoint)."""
 
     name = "shapes"
     objective = DetectorObjective()
@@ -107,7 +109,7 @@ class ShapesStage(Stage):
 
 
 class LabelledStage(Stage):
-    """Learns from labelled photographs."""
+    """Train on labelled photographs."""
 
     def set_up(
         self,
@@ -139,21 +141,21 @@ class LabelledStage(Stage):
 
 
 class DetectorStage(LabelledStage):
-    """The detector on labelled photographs."""
+    """Train the detector on labelled photographs."""
 
     name = "detector"
     objective = DetectorObjective()
 
 
 class JointStage(LabelledStage):
-    """Detector and descriptors on pairs of views of labelled photographs."""
+    """Train detector and descriptors on pairs of views of labelled photographs."""
 
     name = "joint"
     objective = PairObjective()
 
 
 class DistilStage(Stage):
-    """A small network learns what a large one, its teacher, predicts for photographs."""
+    """Train a small network to predict the output of a large one, its teacher, for photographs."""
 
     name = "distil"
     objective = DistillationObjective()
@@ -204,5 +206,5 @@ def _validation(split: PhotoSplit, config: TrainingConfig, objective: Objective)
 
 
 def _cache_bytes(config: TrainingConfig) -> int:
-    """Memory for photographs of each process that reads them."""
+    """Return the cache size of each process that reads photographs, bytes."""
     return config.loading.cache_mb * _MB // max(config.loading.workers, 1)

@@ -1,4 +1,4 @@
-"""Networks that begin with what they take over from their teacher, kept in the stage's folder."""
+"""Initialisation of students from their teachers, kept in the folder of the stage."""
 
 from __future__ import annotations
 
@@ -26,11 +26,13 @@ from .loop.checkpoints import read_checkpoint
 from .loop.progress import Progress
 from .processes import Processes
 
+# Checkpoint of the initialised student in the folder of the stage.
 INHERITED = "inherited.pt"
-# Views in a step, and views that the projection of the descriptors is estimated from.
+# Views per step.
 _BATCH = 8
+# Views from which the projection of the descriptors is estimated.
 _PROJECTION_IMAGES = 64
-# Called with the number of a step and its losses.
+# Function that is called with the number of a step and its losses.
 AfterStep = Callable[[int, dict[str, float]], None]
 
 
@@ -39,21 +41,21 @@ def watch_inheritance(
     report: Callable[[Progress], None] | None,
     stopped: Callable[[], bool] | None,
 ) -> AfterStep:
-    """What is done after each step in which a network takes over from its teacher."""
+    """Return the function to call after each step of initialising a student from its teacher."""
     steps, started = config.distillation.inherit_steps, time.monotonic()
 
     def after(step: int, losses: dict[str, float]) -> None:
         if stopped is not None and stopped():
             raise TrainingStoppedError(
-                "stopped while the network took over what it can from its teacher, of which nothing is kept: the same "
-                "command begins anew"
+                "stopped while the student was initialised from its teacher; nothing is kept: "
+                "the same command starts again"
             )
         done = step + 1
         if report is not None and done % config.schedule.log_every == 0:
             rate = done / (time.monotonic() - started)
             left = (steps - done) / rate
             report(
-                Progress("taking over", done, steps, done / steps, losses, rate * _BATCH, left, {})
+                Progress("inheriting", done, steps, done / steps, losses, rate * _BATCH, left, {})
             )
 
     return after
@@ -67,26 +69,26 @@ def inherited_network(
     processes: Processes,
     after: AfterStep,
 ) -> tuple[SuperPoint, SuperPoint]:
-    """A network that has taken over what it can, and the teacher with descriptors as short as its own.
+    """Return a student initialised from its teacher, and the teacher with as short descriptors.
 
-    The first process makes both and keeps them, for the others and for a training that is resumed.
+    The first process makes both and saves them for the other processes and for a resumed training.
 
     Args:
-        teacher: on the CPU.
-        config: of the stage.
-        photos: to learn with.
+        teacher: the large network, on the CPU.
+        config: configuration of the stage.
+        photos: photographs to learn from.
         out: folder of the stage.
-        processes: this process among those that train together.
+        processes: this process among all that train together.
         after: called after each step.
 
     Raises:
-        TrainingError: what is kept is of another teacher or another network.
+        TrainingError: the saved student has another teacher or another shape.
     """
     kept = out / INHERITED
     origin = f"{Checkpoint.of(teacher).digest} {config.network.model_dump_json()}"
     if processes.first and not kept.exists():
         threads = torch.get_num_threads()
-        # The others wait.
+        # The other processes wait, so use all cores.
         torch.set_num_threads(usable_cores())
         try:
             student, projection = _inherit(teacher, config, photos, processes.device, after)
@@ -102,7 +104,7 @@ def inherited_network(
     found = read_checkpoint(kept)
     if found.get("origin") != origin:
         raise TrainingError(
-            f"{kept} is what another network took over, or from another teacher: give another folder with --out"
+            f"{kept} belongs to another student or another teacher: give another folder with --out"
         )
     network = heir(teacher, config.network)
     network.load_state_dict(found["network"])

@@ -1,1 +1,1 @@
-"""What networks are trained on."""
+"""Data of the training."""

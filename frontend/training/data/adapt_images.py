@@ -1,4 +1,4 @@
-"""The images that a network is adapted to: some of many, at one size, in a folder, with stretches held out."""
+"""Images for an adaptation: a sample of the given ones, at one size, with held-out stretches."""
 
 from __future__ import annotations
 
@@ -22,24 +22,31 @@ from ...photos import fit_image
 
 NamedImages = Iterable[tuple[str, NDArray[np.uint8]]]
 
+# Fewest images for an adaptation.
 LEAST_IMAGES = 20
+# File in the image folder that records the settings and the given images.
 MANIFEST = "images.json"
 _PARTS = _TRAIN, _VALIDATION, _HELD_OUT = ("train", "validation", "held-out")
+# Usual and least length of a held-out stretch, images.
 _STRETCH = 20
 _LEAST_STRETCH = 3
+# Most unused images on each side of a stretch.
 _GAP = 5
+# Largest fraction of the images that is held out.
 _MOST_SHARE = 0.4
+# Every n-th row and column of an image goes into the digest.
 _DIGEST_STEP = 8
+# Most characters of an image's name in its file name.
 _NAME_LENGTH = 40
 
 
 @dataclass(frozen=True)
 class DomainImages:
-    """Images (PNG, grey, of one size) in folders.
+    """Images of an adaptation (PNG, grey, of one size) in three folders.
 
     Attributes:
-        folder: of all three parts.
-        given: images there were to choose from.
+        folder: parent of the three folders.
+        given: number of images to choose from.
     """
 
     folder: Path
@@ -47,23 +54,23 @@ class DomainImages:
 
     @property
     def train(self) -> Path:
-        """The folder of those to learn from."""
+        """Folder of the training images."""
         return self.folder / _TRAIN
 
     @property
     def validation(self) -> Path:
-        """The folder of those that the best weights are chosen by."""
+        """Folder of the images that choose the best weights."""
         return self.folder / _VALIDATION
 
     @property
     def held_out(self) -> Path:
-        """The folder of those to evaluate with, seen at the end only."""
+        """Folder of the images for the evaluation, used only at the end."""
         return self.folder / _HELD_OUT
 
 
 @dataclass(frozen=True)
 class _Request:
-    """What decides which images are written; another call in the same folder must ask for the same."""
+    """Settings that choose the written images; later calls for the folder must have the same."""
 
     size: tuple[int, int]
     most: int
@@ -73,14 +80,18 @@ class _Request:
 def split_stretches(
     count: int, share: float
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Indices of images in their order to train with, to validate with and to hold out.
+    """Split image indices into training, validation and held-out images.
 
-    Neighbouring frames of a sequence are nearly the same: whole stretches, spread evenly, are taken out, by turns to
-    hold out and to validate with, and a few images on both sides of each are used for nothing.
+    Neighbouring frames of a sequence are nearly equal. Therefore evenly spread stretches are
+    removed from the training images, alternately for evaluation and for validation. A few images on
+    both sides of each stretch are not used.
 
     Args:
-        count: images, at least `LEAST_IMAGES`.
-        share: of them that is taken out for both together, at most 0.4.
+        count: number of images, at least `LEAST_IMAGES`.
+        share: fraction of the images for validation and evaluation together, at most 0.4.
+
+    Returns:
+        Indices for training, for validation, and held out.
     """
     wanted = max(count * min(share, _MOST_SHARE), 2 * _LEAST_STRETCH)
     stretches = 2 * max(1, round(wanted / (2 * _STRETCH)))
@@ -103,20 +114,20 @@ def gather_images(
     share: float,
     seen: Callable[[int], None] | None = None,
 ) -> DomainImages:
-    """Write at most `most` of the images, evenly spread, fitted to `size`, to `folder`.
+    """Write at most `most` of the images, evenly spread and fitted to `size`, to `folder`.
 
-    Images that are there stay; then the given ones are only compared with those that they were made from.
+    If the folder exists already, the given images are only checked against those it was made from.
 
     Args:
-        images: name and (H, W) uint8 grey each, in order; gone through once, one at a time.
-        folder: made if it is missing.
+        images: name and (H, W) uint8 grey of each image, in order; iterated once, one at a time.
+        folder: output folder; created if missing.
         size: height and width, pixels.
-        most: images kept.
-        share: see `split_stretches`.
-        seen: is called with the number of images read so far; what it raises ends the call.
+        most: most images to keep.
+        share: fraction for validation and evaluation, see `split_stretches`.
+        seen: called with the number of images read; an exception that it raises ends the call.
 
     Raises:
-        DatasetError: too few images, or `folder` holds others.
+        DatasetError: too few images, or `folder` was made from others.
         OutputError: `folder` cannot be written to.
     """
     request = _Request(size, most, share)
@@ -126,7 +137,7 @@ def gather_images(
 
 
 class _Stream:
-    """Goes through images; knows afterwards how many and which they were."""
+    """Iterates over images; then knows their number and digest."""
 
     def __init__(self, images: NamedImages, seen: Callable[[int], None] | None) -> None:
         self._images, self._seen = images, seen
@@ -135,7 +146,7 @@ class _Stream:
 
     def __iter__(self) -> Iterator[tuple[str, NDArray[np.uint8]]]:
         for name, image in self._images:
-            # Names alone repeat: many sequences number their frames.
+            # Names alone are not unique: many sequences number their frames.
             self._digest.update(f"{name} {image.shape} ".encode())
             self._digest.update(image[::_DIGEST_STEP, ::_DIGEST_STEP].tobytes())
             self.count += 1
@@ -155,22 +166,22 @@ def _check_same(folder: Path, request: _Request, stream: _Stream) -> int:
         asked = {key: found[key] for key in ("size", "most", "share")}
         count, digest = int(found["count"]), found["digest"]
     except (OSError, ValueError, KeyError, TypeError):
-        raise DatasetError(f"{manifest} is damaged: remove its folder to start anew") from None
+        raise DatasetError(f"{manifest} is damaged: remove its folder to start again") from None
     now = json.loads(json.dumps(asdict(request)))
     if asked != now:
         different = ", ".join(
             f"{key} {asked[key]} instead of {now[key]}" for key in now if asked[key] != now[key]
         )
         raise DatasetError(
-            f"{folder} holds images chosen otherwise ({different}): go on with the same settings, or give "
-            "another file for the weights"
+            f"{folder} holds images chosen with other settings ({different}): use the same, "
+            "or give another file for the weights"
         )
     for _ in stream:
         pass
     if (count, digest) != (stream.count, stream.digest):
         raise DatasetError(
-            f"{folder} holds other images: expected the {count} that they were chosen from, found "
-            f"{stream.count} given now, not the same; give another file for the weights, or remove that folder"
+            f"{folder} holds other images: they were chosen from {count} images, not from the "
+            f"{stream.count} given now; give another file for the weights, or remove the folder"
         )
     return count
 
@@ -178,9 +189,10 @@ def _check_same(folder: Path, request: _Request, stream: _Stream) -> int:
 def _write_images(folder: Path, request: _Request, stream: _Stream) -> int:
     if folder.exists():
         raise DatasetError(
-            f"{folder} is there and holds no {MANIFEST}: give another file for the weights, or remove it"
+            f"{folder} exists but holds no {MANIFEST}: give another file for the weights, or "
+            "remove the folder"
         )
-    # Only whole sets get the final name; this one is what an interrupted call left.
+    # A folder with this name is incomplete; only a complete set gets the final name.
     part_folder = folder.with_name(f"{folder.name}.part")
     try:
         shutil.rmtree(part_folder, ignore_errors=True)
@@ -189,13 +201,13 @@ def _write_images(folder: Path, request: _Request, stream: _Stream) -> int:
         kept = _keep_some(stream, part_folder, request)
         if len(kept) < LEAST_IMAGES:
             raise DatasetError(
-                f"expected at least {LEAST_IMAGES} images to adapt to (better 300 and more), found {len(kept)}: "
-                "give more of the same kind"
+                f"expected at least {LEAST_IMAGES} images to adapt to (better 300 or more), "
+                f"found {len(kept)}: give more of the same kind"
             )
         for part, indices in zip(_PARTS, split_stretches(len(kept), request.share), strict=True):
             for index in indices:
                 kept[index].rename(part_folder / part / kept[index].name)
-        # What is left lies between the parts.
+        # The rest are the unused images beside the stretches.
         for path in kept:
             path.unlink(missing_ok=True)
         values = {**asdict(request), "count": stream.count, "digest": stream.digest}
@@ -207,7 +219,7 @@ def _write_images(folder: Path, request: _Request, stream: _Stream) -> int:
 
 
 def _keep_some(stream: _Stream, folder: Path, request: _Request) -> list[Path]:
-    """Files of at most `request.most` images of a stream whose length is not known before its end."""
+    """Write at most `request.most` evenly spread images of a stream of unknown length."""
     kept: list[Path] = []
     every = 1
     for index, (name, image) in enumerate(stream):

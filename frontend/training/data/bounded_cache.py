@@ -1,4 +1,4 @@
-"""A cache that never holds more than a given number of bytes."""
+"""Cache with a limit in bytes."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ Value = TypeVar("Value")
 
 
 class BoundedCache(Generic[Value]):
-    """Keeps the first values that fit and makes the others again each time.
+    """Cache that keeps the first values that fit and makes the others again each time.
 
-    Nothing is replaced: every epoch asks for every image once, so the one used least recently comes next.
+    Values are never replaced: every epoch uses each image once, so replacing the least recently
+    used image would drop the one needed next.
 
     Args:
-        most_bytes: held at most.
-        size: bytes of a value.
+        most_bytes: most bytes to hold.
+        size: returns the bytes of a value.
     """
 
     def __init__(self, most_bytes: int, size: Callable[[Value], int]) -> None:
@@ -25,11 +26,11 @@ class BoundedCache(Generic[Value]):
 
     @property
     def bytes(self) -> int:
-        """Held now."""
+        """Bytes held now."""
         return self._bytes
 
     def get(self, key: Hashable, make: Callable[[], Value]) -> Value:
-        """The value of a key: the one held, or a new one."""
+        """Return the cached value of a key, or make it."""
         if key in self._values:
             return self._values[key]
         value = make()

@@ -1,4 +1,4 @@
-"""Random homographies, and warping of images, masks and points by them.
+"""Random homographies, and warps of images, masks and points.
 
 A homography `(3, 3)` maps pixels of the source image to pixels of the warped image.
 """
@@ -13,25 +13,25 @@ from torch.nn import functional
 
 from ..config import HomographyConfig
 
-# How many scales, rotations and so on are tried before the patch stays as it is.
+# Random scales and rotations tried before the patch keeps its own.
 _TRIES = 8
 
 
 def sample_homographies(
     count: int, size: tuple[int, int], config: HomographyConfig, generator: torch.Generator
 ) -> Tensor:
-    """Random homographies (B, 3, 3) float64, on the generator's device.
+    """Return random homographies (B, 3, 3) float64, on the generator's device.
 
-    A centred patch of the source is distorted by perspective, scaled, shifted and rotated, in this order; the
-    homography stretches it to the whole warped image (DeTone et al., SuperPoint, 2018, section 5.2: a composition
-    of simple transformations drawn from truncated normal distributions). Lengths are pixels throughout, so that a
-    rotation is one also in images that are not square.
+    A centred patch of the source is distorted by perspective, scaled, shifted and rotated, in this
+    order. The homography stretches it to the whole warped image. The transformations are drawn from
+    truncated normal distributions (DeTone et al., SuperPoint, 2018, section 5.2). All lengths are
+    in pixels, so rotations are exact in images that are not square.
 
     Args:
         count: B.
         size: height and width of both images, pixels.
         config: amplitudes; with `allow_artifacts` the patch may leave the source.
-        generator: what is random.
+        generator: random numbers.
     """
     height, width = size
     device = generator.device
@@ -50,15 +50,15 @@ def sample_homographies(
 
 
 def identity_homographies(count: int, device: torch.device | str = "cpu") -> Tensor:
-    """Identities (B, 3, 3) float64."""
+    """Return identities (B, 3, 3) float64."""
     return torch.eye(3, dtype=torch.float64, device=device).expand(count, 3, 3)
 
 
 def warp_points(points: Tensor, homographies: Tensor) -> Tensor:
-    """Points (B, N, 2) x y mapped by homographies (B, 3, 3); float64."""
+    """Map points (B, N, 2) x y by homographies (B, 3, 3); float64."""
     points = points.double()
     lifted = points @ homographies[:, :, :2].transpose(1, 2) + homographies[:, None, :, 2]
-    # A point on the horizon goes far away instead of to NaN.
+    # Map points on the horizon far away instead of to NaN.
     depth = lifted[..., 2:]
     depth = torch.where(depth.abs() < 1e-9, torch.full_like(depth, 1e-9), depth)
     return lifted[..., :2] / depth
@@ -67,12 +67,12 @@ def warp_points(points: Tensor, homographies: Tensor) -> Tensor:
 def warp_images(
     images: Tensor, homographies: Tensor, size: tuple[int, int] | None = None
 ) -> Tensor:
-    """Images (B, C, H, W) as seen through homographies (B, 3, 3), bilinear, black where the source has nothing.
+    """Warp images (B, C, H, W) by homographies (B, 3, 3), bilinear, black outside the source.
 
     Args:
-        images: float.
+        images: float images.
         homographies: from pixels of `images` to pixels of the result.
-        size: height and width of the result; None: those of the images.
+        size: height and width of the result, pixels; None: the size of the images.
     """
     height, width = images.shape[2:]
     source = _source_pixels(homographies, size or (height, width)).to(images.dtype)
@@ -86,18 +86,18 @@ def valid_mask(
     size: tuple[int, int] | None = None,
     erosion: int = 0,
 ) -> Tensor:
-    """Pixels (B, H, W) bool of the warped images that show the source.
+    """Return which pixels (B, H, W) bool of the warped images show the source.
 
     Args:
-        homographies: (B, 3, 3).
-        source_size: height and width of the source.
-        size: of the warped image; None: as the source.
-        erosion: pixels cut off along the border of what is valid, the warped image's border included.
+        homographies: (B, 3, 3), from pixels of the source to pixels of the warped image.
+        source_size: height and width of the source, pixels.
+        size: height and width of the warped image, pixels; None: as the source.
+        erosion: width of the border removed from the valid area, also at the image border, pixels.
     """
     size = size or source_size
     source = _source_pixels(homographies, size)
     x, y = source[..., 0], source[..., 1]
-    # Between the centres of the outermost pixels: beyond them black is mixed in.
+    # Only between the centres of the outermost pixels: beyond them, interpolation mixes in black.
     mask = (x >= 0) & (x <= source_size[1] - 1) & (y >= 0) & (y <= source_size[0] - 1)
     if erosion <= 0:
         return mask
@@ -112,10 +112,10 @@ def valid_mask(
 
 
 def _source_pixels(homographies: Tensor, size: tuple[int, int]) -> Tensor:
-    """Where in the source each pixel of the warped image lies, (B, H, W, 2)."""
+    """Return the source position of each pixel of the warped image, (B, H, W, 2)."""
     height, width = size
     inverse = torch.linalg.inv(homographies.double())
-    # Normalised so that the middle of the image has depth 1: what follows is exact enough in single precision.
+    # Scale the depth in the middle of the image to 1, so that single precision is exact enough.
     middle = inverse.new_tensor([(width - 1) / 2, (height - 1) / 2, 1.0])
     inverse = (inverse / (inverse[:, 2] @ middle)[:, None, None]).float()
     x = torch.arange(width, dtype=torch.float32, device=inverse.device)
@@ -127,14 +127,14 @@ def _source_pixels(homographies: Tensor, size: tuple[int, int]) -> Tensor:
     )
     depth = lifted[..., 2:]
     far = lifted.new_full((), 1e6)
-    # Beyond the horizon nothing is seen.
+    # Points beyond the horizon are invisible: move them far outside the source.
     return torch.where(depth > 1e-6, lifted[..., :2] / depth.clamp(min=1e-6), far)
 
 
 def _truncated_normal(
     shape: tuple[int, ...], amplitude: float, generator: torch.Generator
 ) -> Tensor:
-    """Values with two standard deviations equal to `amplitude`, none beyond it; float64."""
+    """Draw values with standard deviation amplitude / 2, truncated at `amplitude`; float64."""
     low = math.erf(-math.sqrt(2))
     uniform = torch.rand(shape, generator=generator, dtype=torch.float64, device=generator.device)
     return torch.erfinv((2 * uniform - 1) * -low) * math.sqrt(2) * amplitude / 2
@@ -143,7 +143,7 @@ def _truncated_normal(
 def _perspective(
     quad: Tensor, extent: Tensor, config: HomographyConfig, generator: torch.Generator
 ) -> Tensor:
-    """Shifts (B, 4, 2) of the corners: left and right side change length against each other, and both lean."""
+    """Draw corner shifts (B, 4, 2): the left and right sides change their lengths and lean."""
     amplitude = config.perspective * config.patch_ratio
     if not config.allow_artifacts:
         amplitude = min(amplitude, (1 - config.patch_ratio) / 2)
@@ -154,12 +154,12 @@ def _perspective(
 
 
 def _inside(quads: Tensor, extent: Tensor) -> Tensor:
-    """Which of quads (..., 4, 2) around the image's centre lie in the image of this extent, (...) bool."""
+    """Return which centred quads (..., 4, 2) lie inside the image of this extent, (...) bool."""
     return ((quads.abs() <= extent / 2).all(dim=-1)).all(dim=-1)
 
 
 def _pick(candidates: Tensor, fallback: Tensor, extent: Tensor, config: HomographyConfig) -> Tensor:
-    """The first of candidates (B, T, 4, 2) that is allowed, else the fallback (B, 4, 2)."""
+    """Return the first allowed candidate of (B, T, 4, 2), or the fallback (B, 4, 2)."""
     if config.allow_artifacts:
         return candidates[:, 0]
     allowed = _inside(candidates, extent)
@@ -189,7 +189,7 @@ def _translation(
         (len(quad), 2), generator=generator, dtype=torch.float64, device=generator.device
     )
     shift = room_low + uniform * (room_high - room_low)
-    # A patch that is larger than the image has no room.
+    # A patch larger than the image is not shifted.
     return torch.where(room_high > room_low, shift, torch.zeros_like(shift))[:, None]
 
 
@@ -200,7 +200,7 @@ def _rotate(
         (len(quad), _TRIES), generator=generator, dtype=torch.float64, device=generator.device
     )
     angles = (2 * uniform - 1) * math.radians(config.rotation_deg)
-    # Smaller and smaller: the last ones nearly always fit.
+    # Later tries have smaller angles, so that one of them nearly always fits.
     if not config.allow_artifacts:
         angles = angles * torch.linspace(1, 0.1, _TRIES, dtype=torch.float64, device=angles.device)
     cos, sin = torch.cos(angles), torch.sin(angles)
@@ -211,9 +211,10 @@ def _rotate(
 
 
 def _four_point(source: Tensor, target: Tensor) -> Tensor:
-    """Homographies (B, 3, 3) that map four points (B, 4, 2) to four others.
+    """Return homographies (B, 3, 3) that map four points (B, 4, 2) to four others.
 
-    Hartley & Zisserman, Multiple view geometry, 2nd edition, section 4.1, with the last entry fixed to 1.
+    Source: Hartley & Zisserman, Multiple view geometry, 2nd edition, section 4.1, last entry fixed
+        to 1.
     """
     x, y = source[..., 0], source[..., 1]
     u, v = target[..., 0], target[..., 1]

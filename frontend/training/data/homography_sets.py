@@ -1,7 +1,7 @@
-"""Pairs of images with a known homography to evaluate with: warped photographs, the Oxford and HPatches layouts.
+"""Image pairs with known homographies for evaluation: warped photos, Oxford and HPatches layouts.
 
-The warps are this module's own and do not follow the training's settings: figures stay comparable whatever
-is trained with.
+The warps are fixed here and independent of the training settings, so that metrics of different
+trainings are comparable.
 """
 
 from __future__ import annotations
@@ -22,32 +22,37 @@ from ...photos import PHOTO_SUFFIXES, evenly_spread, name_seed, read_photo
 Image = NDArray[np.uint8]
 Floats = NDArray[np.float64]
 
+# Height and width of photographs, pixels.
 PHOTO_SIZE = (240, 320)
+# Largest rotation of a view, degrees.
 ROTATION_DEG = 20.0
-# Side of the warped patch, share of the photo's, and how far each corner is moved, share of the patch.
+# Range of the side of the warped patch, fraction of the photograph's side.
 _PATCH_RATIO = (0.75, 0.95)
+# Largest shift of each corner, fraction of the patch's side.
 _CORNER_SHIFT = 0.08
+# Range of the gamma exponent.
 _GAMMA = (0.6, 1.6)
+# Range of the contrast factor.
 _CONTRAST = (0.4, 1.5)
+# Largest shift of the brightness, grey levels of 255.
 _BRIGHTNESS = 50.0
+# Range of the standard deviation of Gaussian noise, grey levels of 255.
 _NOISE_SIGMA = (2.0, 15.0)
+# Range of the sigma of the Gaussian blur, pixels.
 _BLUR_SIGMA_PX = (0.1, 1.2)
 
 _SCENE_IMAGE = re.compile(r"(?:img)?([1-9])")
-# HPatches tells its kind of scene by the first letters of the folder's name.
+# HPatches marks the kind of a scene by the first letters of its folder.
 _HPATCHES = {"i_": "illumination", "v_": "viewpoint"}
 
 
 @dataclass(frozen=True, eq=False)
 class ImagePair:
-    """Two images of one plane (or of one photograph).
+    """Two images of a plane or of one photograph, and their homography.
 
-    Attributes:
-        name: for messages.
-        group: what its figures are averaged with: `photos`, an Oxford scene, `illumination`, `viewpoint`.
-        image0: (H, W) uint8, grey.
-        image1: (H, W) uint8, grey, of the same size.
-        homography: (3, 3), maps pixels of image 0 to pixels of image 1.
+    Attributes: name: name for messages. group: group whose metrics are averaged: `photos`, an
+        Oxford scene, `illumination`, `viewpoint`. image0: (H, W) uint8, grey. image1: (H, W) uint8,
+        grey, of the same size. homography: (3, 3), maps pixels of image 0 to pixels of image 1.
     """
 
     name: str
@@ -60,15 +65,15 @@ class ImagePair:
 def photo_pairs(
     paths: Sequence[Path], limit: int = 70, seed: int = 0, size: tuple[int, int] = PHOTO_SIZE
 ) -> Iterator[ImagePair]:
-    """Photographs and random views of them, turned by at most 20 degrees, with photometric noise.
+    """Yield photographs with random views of them, turned by at most 20 degrees, with noise.
 
-    What happens to a photograph depends on the seed and on its own name only.
+    The view of a photograph depends only on the seed and on its name.
 
     Args:
-        paths: photographs; `limit` of them are taken, evenly spread.
+        paths: photographs; at most `limit` of them are used, evenly spread.
         limit: most pairs.
-        seed: of the choice, the views and the noise.
-        size: height and width that each photograph is stretched to, pixels.
+        seed: seed for the choice, the views and the noise.
+        size: height and width to which each photograph is stretched, pixels.
 
     Raises:
         DatasetError: a photograph cannot be read.
@@ -90,10 +95,10 @@ def photo_pairs(
 
 
 def random_view(rng: np.random.Generator, size: tuple[int, int]) -> Floats:
-    """A random homography (3, 3) from an image of `size` (height, width) to a view of a patch of it.
+    """Return a random homography (3, 3) from an image of `size` (height, width) to a view.
 
-    The patch is distorted, turned, and put anywhere inside the image; where it is too wide or too high for that,
-    in the middle.
+    The view shows a patch of the image, distorted, rotated and shifted inside the image. A patch
+    too wide or too high for the image is centred.
     """
     height, width = size
     half = 0.5 * np.array([width, height])
@@ -113,7 +118,7 @@ def random_view(rng: np.random.Generator, size: tuple[int, int]) -> Floats:
 
 
 def photometric_noise(rng: np.random.Generator, image: Image) -> Image:
-    """Another exposure of (H, W) uint8: a slight blur, gamma, contrast, brightness and Gaussian noise."""
+    """Blur (H, W) uint8 slightly; change gamma, contrast and brightness; add Gaussian noise."""
     blurred = cv2.GaussianBlur(image, (0, 0), rng.uniform(*_BLUR_SIGMA_PX)).astype(np.float64)
     curved = 255.0 * (blurred / 255.0) ** np.exp(rng.uniform(*np.log(_GAMMA)))
     mean = curved.mean()
@@ -125,24 +130,25 @@ def photometric_noise(rng: np.random.Generator, image: Image) -> Image:
 
 
 def scene_pairs(folder: str | Path, size: tuple[int, int]) -> Iterator[ImagePair]:
-    """Image 1 with each other image of every scene in `folder`, or of the one scene that `folder` is.
+    """Yield image 1 with each other image of every scene in `folder`, or of the scene `folder`.
 
-    Layouts: Oxford (`graf/img1.png` or `graf/1.png`, `graf/H_1_2` or `graf/H1to2p`, …) and HPatches (`v_x/1.ppm`,
-    `v_x/H_1_2`, …; scenes whose names begin with `i_` and `v_` are averaged as illumination and viewpoint).
+    Layouts: Oxford (`graf/img1.png` or `graf/1.png`, `graf/H_1_2` or `graf/H1to2p`, …) and HPatches
+    (`v_x/1.ppm`, `v_x/H_1_2`, …; scenes with prefix `i_` and `v_` are averaged as illumination and
+    viewpoint).
 
     Args:
-        folder: holds one folder a scene.
-        size: height and width that each image is stretched to, pixels; homographies follow.
+        folder: one folder per scene.
+        size: height and width to which each image is stretched, pixels; homographies are adapted.
 
     Raises:
-        DatasetError: there is no scene, or a scene's image or homography cannot be read.
+        DatasetError: there is no scene, or an image or homography cannot be read.
     """
     folder = Path(folder)
     scenes = [scene for scene in (folder, *_folders(folder)) if _homography_files(scene)]
     if not scenes:
         raise DatasetError(
-            f"expected folders with images 1 to 6 and homographies H_1_2 to H_1_6 in {folder}, found none: "
-            "check the path"
+            f"expected folders with images 1 to 6 and homographies H_1_2 to H_1_6 in {folder}, "
+            "found none: check the path"
         )
     for scene in scenes:
         images = {
@@ -155,7 +161,8 @@ def scene_pairs(folder: str | Path, size: tuple[int, int]) -> Iterator[ImagePair
         for index, path in _homography_files(scene).items():
             if 1 not in images or index not in images:
                 raise DatasetError(
-                    f"expected images 1 and {index} in {scene}, found images {sorted(images)}: add them"
+                    f"expected images 1 and {index} in {scene}, found images {sorted(images)}: "
+                    "add the missing ones"
                 )
             first, other = read_photo(images[1]), read_photo(images[index])
             homography = resize_homography(_read_homography(path), first.shape, other.shape, size)
@@ -166,7 +173,7 @@ def scene_pairs(folder: str | Path, size: tuple[int, int]) -> Iterator[ImagePair
 
 
 def resize_image(image: Image, size: tuple[int, int]) -> Image:
-    """(H, W) uint8 stretched to `size` (height, width)."""
+    """Stretch (H, W) uint8 to `size` (height, width)."""
     shrinks = size[0] * size[1] < image.shape[0] * image.shape[1]
     resized = cv2.resize(
         image, size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
@@ -177,7 +184,7 @@ def resize_image(image: Image, size: tuple[int, int]) -> Image:
 def resize_homography(
     homography: Floats, shape0: tuple[int, ...], shape1: tuple[int, ...], size: tuple[int, int]
 ) -> Floats:
-    """The homography (3, 3) between two images of `shape0` and `shape1` after both are stretched to `size`."""
+    """Return the homography (3, 3) between two images after both are stretched to `size`."""
     resized = _stretch(shape1, size) @ homography @ np.linalg.inv(_stretch(shape0, size))
     return np.asarray(resized / resized[2, 2], np.float64)
 

@@ -1,4 +1,4 @@
-"""Photographs of one size and their labels, as a training reads them."""
+"""Photographs of one size and their labels, as the training reads them."""
 
 from __future__ import annotations
 
@@ -20,19 +20,17 @@ from .reading import Batch, padded_labels
 
 @dataclass
 class LabelledPhotos:
-    """Photographs of one size and their labels.
+    """Photographs fitted to one size, and their labels.
 
-    Args:
-        paths: of the photographs.
-        root: the folder that label files are named relative to.
-        label_folder: of the labels; None: none are needed.
-        size: height and width that photographs are fitted to.
-        settle: labels move to the corner nearby. The detector that labels is out by a pixel and more; a corner of
-            the undisturbed image is found again from another view within half a pixel (median, measured).
-        strength_exponent: a label's mass is multiplied by this power of the strength of its corner: the network learns
-            to rank points by how well they are found again at their place, too, not only by how often.
-        mass_exponent: power of the masses that `read` gives.
-        cache_bytes: most memory for decoded photographs.
+    Args: paths: paths of the photographs. root: folder to which the names of label files are
+        relative. label_folder: folder of the labels; None: without labels. size: height and width
+        to which photographs are fitted, pixels. settle: move labels to the nearby corner of the
+        undisturbed image, which is more precise than
+            the labelling detector.
+        strength_exponent: a label's mass is multiplied by this power of its corner's strength, so
+            that the network learns to prefer well-localised points.
+        mass_exponent: exponent of the masses that `read` returns.
+        cache_bytes: most memory for decoded photographs, bytes.
     """
 
     paths: list[Path]
@@ -55,16 +53,16 @@ class LabelledPhotos:
                     f"expected labels of the photos of {self.root} in {folder}, found none: "
                     "make them with spslam train label"
                 )
-        # Decoding a photograph again costs more than its warps.
+        # Decoding a photograph takes longer than warping it.
         self._images = BoundedCache[NDArray[np.uint8]](self.cache_bytes, _image_bytes)
-        # A tenth of the photographs' size: settled labels cost more time to make.
+        # Labels get a tenth of the photographs' memory; settling them takes time.
         self._labels = BoundedCache[Labels](self.cache_bytes // 10, _label_bytes)
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def read(self, indices: NDArray[np.int64]) -> Batch:
-        """What `Reader.read` says; without a label folder images only."""
+        """Return a batch as `Reader.read`; without a label folder only images."""
         batch = {"images": torch.from_numpy(self.images(indices))}
         if self.label_folder is None:
             return batch
@@ -74,11 +72,11 @@ class LabelledPhotos:
         return batch | padded_labels(labels)
 
     def images(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Grey images (B, H, W) uint8."""
+        """Return grey images (B, H, W) uint8."""
         return np.stack([self._image(int(index)) for index in indices])
 
     def labels(self, indices: NDArray[np.int64]) -> list[Labels]:
-        """Labels of these images, pixels of the fitted image."""
+        """Return the labels of these images, in pixels of the fitted image."""
         return [self._label(int(index)) for index in indices]
 
     def _image(self, index: int) -> NDArray[np.uint8]:

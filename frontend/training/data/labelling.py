@@ -1,4 +1,4 @@
-"""Labels of many photographs, in a folder, by several processes; what is done is skipped."""
+"""Labelling of many photographs by several processes; existing labels are skipped."""
 
 from __future__ import annotations
 
@@ -31,9 +31,11 @@ from .labels import adapt, find_labels, read_labels, relative_name, write_labels
 
 logger = logging.getLogger(__name__)
 
+# Format of the label folder; raise it when the labels or their files change.
 FORMAT_VERSION = 2
+# File in the label folder with the settings of the labels.
 _SETTINGS_NAME = "labels.json"
-# Measured at 240×320 with the half-width network on one core: 62 ms a warp, 158 ms without channels_last.
+# Image rows in a strip of the first stage on a CPU; affects only the speed (cache use).
 _STRIP_ROWS = 32
 
 Progress = Callable[[int, int], None]
@@ -41,13 +43,13 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class LabelSummary:
-    """What `label_images` did.
+    """Result of `label_images`.
 
     Attributes:
-        done: photographs labelled.
-        skipped: photographs that had their labels already.
-        unreadable: photographs that could not be read; the log names them.
-        mean_labels: labels of a photograph, the mean over those done and skipped; 0 if there are none.
+        done: number of photographs labelled.
+        skipped: number of photographs that had labels already.
+        unreadable: number of photographs that could not be read; the log names them.
+        mean_labels: mean number of labels per photograph, done and skipped; 0 without photographs.
     """
 
     done: int
@@ -70,29 +72,29 @@ def label_images(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> LabelSummary:
-    """Label photographs, fitted to `config.size`; one `.npz` each in `out`, in subfolders as below `root`.
+    """Label photographs, fitted to `config.size`, in one `.npz` file each.
 
-    What is random depends on the seed and on the photograph's name below `root` only, and the photographs are
-    done in an order that their names' hashes give: any part of a run is a fair sample of the whole, and runs that
-    were interrupted or shared out give the same labels. Files that are there are kept.
+    Files in `out` have the same subfolders as below `root`; existing files are kept. Random numbers
+    depend only on the seed and on the photograph's name below `root`. Photographs are labelled in
+    an order given by hashes of their names. Therefore a partial run is a fair sample, and
+    interrupted or distributed runs give the same labels.
 
     Args:
         photos: image files below `root`.
-        root: the folder that their names are relative to.
-        out: the label folder; made if it is missing. Its `labels.json` tells what the labels were made with.
-        weights: of the detector; None: the built-in ones.
+        root: folder to which their names are relative.
+        out: label folder; created if missing. Its `labels.json` records the settings.
+        weights: weights of the detector; None: the built-in ones.
         config: settings.
-        seed: of the random homographies.
-        processes: that share the work; each uses its share of the cores.
-        device: of torch, `cpu` or `cuda`.
-        shard: (i, n): this call does the i-th of n parts, counted from 0; for several machines.
-        overwrite: make labels again that are there, and accept a folder of other settings: its labels are removed.
-        progress: is called with the number of photographs finished and of all in this shard.
+        seed: seed of the random homographies.
+        processes: number of processes that label; the cores are divided among them.
+        device: torch device, `cpu` or `cuda`.
+        shard: (i, n): label shard i of n, from 0; for several machines.
+        overwrite: label again; if `out` was made with other settings, remove its labels.
+        progress: called with the number of finished photographs and of all in this shard.
 
-    Raises:
-        DatasetError: a photograph is not below `root`, or `out` was made with other settings or weights.
-        OutputError: `out` cannot be written to, or a process died.
-        WeightsError: the weights cannot be read.
+    Raises: DatasetError: a photograph is not below `root`, or `out` was made with other settings or
+        weights. OutputError: `out` cannot be written to, or a process died. WeightsError: the
+        weights cannot be read.
     """
     index, count = shard
     if not 0 <= index < count or processes < 1:
@@ -121,7 +123,7 @@ class _Unreadable:
 
 @dataclass(frozen=True)
 class _Job:
-    """What every process of a run knows."""
+    """Settings of all labelling processes."""
 
     out: Path
     weights: Path | None
@@ -130,7 +132,7 @@ class _Job:
     device: str
 
     def run(self, tasks: list[tuple[str, Path]]) -> Iterator[tuple[str, int | _Unreadable]]:
-        """Label photographs by name and path; the number of labels of each."""
+        """Label photographs by name and path; yield the number of labels of each."""
         network = load_superpoint(self.weights).to(self.device)
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         network.strip_rows = _STRIP_ROWS if torch.device(self.device).type == "cpu" else 0
@@ -151,14 +153,14 @@ class _Job:
 
 
 class _Counts:
-    """Adds up what happens to the photographs."""
+    """Counts the results of photographs."""
 
     def __init__(self, total: int, size: tuple[int, int], progress: Progress | None) -> None:
         self._total, self._size, self._progress = total, size, progress
         self._done = self._skipped = self._unreadable = self._labels = 0
 
     def skip(self, path: Path) -> bool:
-        """Whether labels are there and whole; counts them."""
+        """Return whether a complete label file exists; if so, count its labels."""
         if not path.is_file():
             return False
         try:
@@ -196,15 +198,15 @@ def _name_seed(name: str, seed: int) -> int:
 
 
 def _settings(network: SuperPoint, config: LabelConfig, seed: int, device: str) -> dict[str, Any]:
-    """What decides what the labels are."""
+    """Return the settings that determine the labels."""
     digest = hashlib.sha256()
     for key, value in sorted(network.state_dict().items()):
         digest.update(f"{key} {tuple(value.shape)} ".encode())
         digest.update(value.numpy().tobytes())
     values = config.model_dump(mode="json")
-    # How many warps are seen at once changes the time only.
+    # The batch size only changes the speed.
     del values["batch"]
-    # Machines that share the work must agree on what auto means.
+    # Record the resolved precision: machines that share the work must use the same.
     values["precision"] = resolve_precision(device, config.precision)
     return {
         "version": FORMAT_VERSION,
@@ -215,29 +217,31 @@ def _settings(network: SuperPoint, config: LabelConfig, seed: int, device: str) 
 
 
 def _prepare_folder(out: Path, settings: dict[str, Any], overwrite: bool) -> None:
-    """Make `out` a label folder of these settings.
+    """Prepare `out` as a label folder of these settings.
 
     Raises:
-        DatasetError: it is one of other settings and must not be overwritten, or it holds foreign files.
-        OutputError: it cannot be made.
+        DatasetError: it has other settings and must not be overwritten, or it holds foreign files.
+        OutputError: it cannot be created.
     """
     path = out / _SETTINGS_NAME
-    # In this order: another shard may be making the folder now, and writes its settings before its labels.
+    # Look for labels first: another shard may be creating the folder, with its settings before
+    # labels.
     has_labels = next(out.rglob("*.npz"), None) is not None
     found = _read_settings(path)
     if found == settings:
         return
     if found is None and has_labels:
         raise DatasetError(
-            f"expected a label folder at {out}, found .npz files and no {_SETTINGS_NAME}: give another"
+            f"{out} holds .npz files but no {_SETTINGS_NAME}: give another folder for the labels"
         )
     if found is not None and not overwrite:
         raise DatasetError(
-            f"expected labels of the same settings in {out}, found ones that differ in "
-            f"{', '.join(_differences(found, settings))}: give another folder, or overwrite it"
+            f"{out} holds labels of other settings ({', '.join(_differences(found, settings))}): "
+            "give another folder, or overwrite it"
         )
     _make_folder(out)
-    # Files first: whoever is killed here leaves a folder that is still what its settings say.
+    # Remove old labels before writing new settings: if killed in between, the folder stays
+    # consistent.
     for old in out.rglob("*.npz") if found is not None else ():
         old.unlink(missing_ok=True)
     write_atomic(path, json.dumps(settings, indent=2, sort_keys=True) + "\n")
@@ -254,7 +258,7 @@ def _read_settings(path: Path) -> dict[str, Any] | None:
 
 
 def _differences(found: dict[str, Any], expected: dict[str, Any], prefix: str = "") -> list[str]:
-    """Paths of the keys whose values differ."""
+    """Return the paths of the keys whose values differ."""
     names: list[str] = []
     for key in sorted({*found, *expected}):
         one, other = found.get(key), expected.get(key)
@@ -269,13 +273,13 @@ def _make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"cannot make the folder {path}: {error.strerror or error}") from None
+        raise OutputError(f"cannot create the folder {path}: {error.strerror or error}") from None
 
 
 def _in_processes(
     job: _Job, tasks: list[tuple[str, Path]], processes: int
 ) -> Iterator[tuple[str, int | _Unreadable]]:
-    """As `_Job.run`, shared out."""
+    """Run the job in several processes; yield as `_Job.run`."""
     threads = max(usable_cores() // processes, 1)
     with _started(job, tasks, processes, threads) as (workers, readers):
         running = dict(zip(readers, workers, strict=True))
@@ -289,8 +293,9 @@ def _in_processes(
                     worker.join()
                     if worker.exitcode != 0:
                         raise OutputError(
-                            f"a labelling process ended with exit code {worker.exitcode}: see what it wrote above, "
-                            f"or use fewer processes if memory ran out, and start again; what is done is kept"
+                            f"a labelling process ended with exit code {worker.exitcode}: see its "
+                            "output above; if memory ran out, use fewer processes. Start again: "
+                            "finished labels are kept"
                         ) from None
                     continue
                 if isinstance(message, SpslamError):
@@ -302,7 +307,7 @@ def _in_processes(
 def _started(
     job: _Job, tasks: list[tuple[str, Path]], processes: int, threads: int
 ) -> Iterator[tuple[list[SpawnProcess], list[Connection]]]:
-    # Not fork: torch's threads and CUDA do not survive it.
+    # Not fork: it does not work with torch's threads and CUDA.
     context = multiprocessing.get_context("spawn")
     workers: list[SpawnProcess] = []
     readers: list[Connection] = []
@@ -314,7 +319,7 @@ def _started(
             )
             with children_spared():
                 worker.start()
-            # The only other end is the worker's, so that its end is noticed, and ours by it.
+            # Keep only the worker's end open, so that each process notices the end of the other.
             writer.close()
             workers.append(worker)
             readers.append(reader)
@@ -329,7 +334,7 @@ def _started(
 
 def _work(job: _Job, tasks: list[tuple[str, Path]], threads: int, results: Connection) -> None:
     torch.set_num_threads(threads)
-    # Nothing is written any more to a folder whose owner was killed.
+    # Stop writing when the parent process is killed.
     end_with_parent()
     try:
         for message in job.run(tasks):
@@ -337,5 +342,5 @@ def _work(job: _Job, tasks: list[tuple[str, Path]], threads: int, results: Conne
     except SpslamError as error:
         results.send(error)
     except (BrokenPipeError, KeyboardInterrupt):
-        # Whoever started this process is gone or stops.
+        # The parent process ended or is stopping.
         pass

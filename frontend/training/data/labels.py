@@ -1,7 +1,7 @@
-"""Labels of photographs by homographic adaptation, and the file that those of one are kept in.
+"""Labels of photographs by homographic adaptation, and their files.
 
-DeTone, Malisiewicz, Rabinovich: SuperPoint, 2018, section 5: a detector sees many warps of one photograph, and
-what it says is averaged in the photograph's frame.
+A detector sees many warps of a photograph; its probabilities are averaged in the photograph's frame
+(DeTone, Malisiewicz, Rabinovich: SuperPoint, 2018, section 5).
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from ..config import LabelConfig
 from ..precision import Precision, autocast
 from .homography import identity_homographies, sample_homographies, valid_mask, warp_images
 
+# Side of the square in which a label's probabilities are summed, pixels.
 _MASS_SIDE = 5
 
 
 @dataclass(frozen=True)
 class Labels:
-    """Pseudo ground truth of one photograph, best first.
+    """Labels of one photograph, best first.
 
-    Attributes:
-        keypoints: (N, 2) float32 x y, pixels of the fitted photograph.
-        scores: (N,) float32, the averaged probability at the peak.
-        mass: (N,) float32, the sum of the averaged probabilities in the 5×5 pixels around the peak, at most 1.
+    Attributes: keypoints: (N, 2) float32 x y, pixels of the fitted photograph. scores: (N,)
+        float32, averaged probability at the peak. mass: (N,) float32, sum of the averaged
+        probabilities in 5×5 pixels around the peak, at most 1.
     """
 
     keypoints: NDArray[np.float32]
@@ -54,16 +54,17 @@ def adapt(
     generator: torch.Generator,
     device: torch.device | str = "cpu",
 ) -> NDArray[np.float32]:
-    """Key-point probabilities (H, W) of an image (H, W), averaged over random warps, the identity among them.
+    """Average keypoint probabilities (H, W) of an image over random warps, including the identity.
 
-    SuperPoint, section 5.2. A pixel's average is over the warps that show it; where none does it is 0.
+    Each pixel is averaged over the warps that show it; without any it is 0 (SuperPoint, section
+    5.2).
 
     Args:
-        network: in evaluation mode, on `device`.
-        image: of any size.
-        config: how many warps, and which.
-        generator: what is random; where it lives does not matter.
-        device: where the work is done.
+        network: detector in evaluation mode, on `device`.
+        image: (H, W) uint8, of any size.
+        config: number and kind of warps.
+        generator: random numbers, on any device.
+        device: device of the computation.
     """
     size = (image.shape[0], image.shape[1])
     source = torch.from_numpy(image).to(device).float()[None, None] / 255
@@ -84,7 +85,8 @@ def adapt(
                 [_detect(network, warped, config.precision) * valid, valid.float()], dim=1
             )
             back = warp_images(seen, torch.linalg.inv(chunk), size)
-            # Only where every pixel that was interpolated counts: a part of one would be a weakened probability.
+            # Use a pixel only if all pixels interpolated for it are valid, else its value is too
+            # low.
             counted = back[:, 1] > 1 - 1e-3
             total += (back[:, 0] * counted).sum(dim=0)
             count += counted.sum(dim=0)
@@ -93,7 +95,7 @@ def adapt(
 
 
 def find_labels(probabilities: NDArray[np.float32], config: LabelConfig) -> Labels:
-    """The maxima of averaged probabilities (H, W): above the threshold, suppressed, at most `top_k`, best first."""
+    """Find maxima of averaged probabilities (H, W), suppressed, at most `top_k`, best first."""
     rows, columns = find_maxima(probabilities, config.threshold, config.nms_radius, border=0)
     rows, columns = rows[: config.top_k], columns[: config.top_k]
     if config.subpixel:
@@ -112,7 +114,7 @@ def find_labels(probabilities: NDArray[np.float32], config: LabelConfig) -> Labe
 
 
 def label_path(folder: Path, photo: Path, root: Path) -> Path:
-    """Where in the label folder the labels of a photograph below `root` are.
+    """Return the path of the label file of a photograph below `root`.
 
     Raises:
         DatasetError: the photograph is not below `root`.
@@ -121,7 +123,7 @@ def label_path(folder: Path, photo: Path, root: Path) -> Path:
 
 
 def write_labels(path: Path, labels: Labels, size: tuple[int, int]) -> None:
-    """Write one label file, the whole of it or nothing; `size` is the fitted photograph's height and width.
+    """Write a label file atomically; `size` is height and width of the fitted photograph.
 
     Raises:
         OutputError: it cannot be written.
@@ -138,14 +140,14 @@ def write_labels(path: Path, labels: Labels, size: tuple[int, int]) -> None:
 
 
 def read_labels(path: str | Path, size: tuple[int, int]) -> Labels:
-    """Read one label file.
+    """Read a label file.
 
     Args:
-        path: of the file.
-        size: height and width that the photograph was fitted to before it was labelled.
+        path: path of the file.
+        size: expected height and width of the fitted photograph, pixels.
 
     Raises:
-        DatasetError: it is missing, damaged, no label file, or of another size.
+        DatasetError: the file is missing, damaged, no label file, or of another size.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -167,8 +169,8 @@ def read_labels(path: str | Path, size: tuple[int, int]) -> Labels:
     found = (int(arrays["size"][0]), int(arrays["size"][1]))
     if found != size:
         raise DatasetError(
-            f"expected labels of a photograph of {size[0]}x{size[1]} in {path}, found them of {found[0]}x{found[1]}: "
-            f"set labels.size to that, or label again"
+            f"expected labels of a photograph of {size[0]}x{size[1]} in {path}, "
+            f"found them of {found[0]}x{found[1]}: set labels.size to that, or label again"
         )
     return Labels(*(arrays[key].astype(np.float32) for key in ("keypoints", "scores", "mass")))
 
@@ -179,17 +181,17 @@ def _check(arrays: dict[str, NDArray[Any]], path: str | Path) -> None:
     for key, shape in shapes.items():
         if arrays[key].shape != shape or not np.issubdtype(arrays[key].dtype, np.number):
             raise DatasetError(
-                f"expected {key} of shape {shape} in {path}, found {arrays[key].dtype} {arrays[key].shape}: "
-                f"make the labels again"
+                f"expected {key} of shape {shape} in {path}, found {arrays[key].dtype} "
+                f"{arrays[key].shape}: make the labels again"
             )
         if not np.all(np.isfinite(arrays[key])):
             raise DatasetError(
-                f"expected finite {key} in {path}, found others: make the labels again"
+                f"expected finite {key} in {path}, found NaN or infinity: make the labels again"
             )
 
 
 def _detect(network: SuperPoint, images: Tensor, precision: Precision) -> Tensor:
-    """Probabilities (B, H, W) of images (B, 1, H, W) of any size."""
+    """Return probabilities (B, H, W) for images (B, 1, H, W) of any size."""
     height, width = images.shape[2:]
     padded = functional.pad(images, (0, -width % CELL, 0, -height % CELL), mode="replicate")
     with autocast(images.device, precision):
@@ -198,9 +200,14 @@ def _detect(network: SuperPoint, images: Tensor, precision: Precision) -> Tensor
 
 
 def relative_name(photo: Path, root: Path) -> str:
+    """Return a photograph's name relative to `root`.
+
+    Raises:
+        DatasetError: the photograph is not below `root`.
+    """
     try:
         return photo.absolute().relative_to(root.absolute()).as_posix()
     except ValueError:
         raise DatasetError(
-            f"expected photos below {root}, found {photo}: give a folder that holds all"
+            f"expected photos below {root}, found {photo}: give a folder that holds all of them"
         ) from None

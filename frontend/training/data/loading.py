@@ -1,8 +1,8 @@
-"""The batches of a training: which images each step reads, and in which processes.
+"""Batches of a training: the images of each step, and the processes that read them.
 
-A batch is made of blocks of `optimizer.block` images. A block depends on the seed, the step and its number only. So
-neither the number of processes that share a step, nor the step where training is resumed, nor the workers that read
-images change what a step sees.
+A batch consists of blocks of `optimizer.block` images. A block depends only on the seed, the step
+and its number. Therefore a step sees the same images with any number of processes or reading
+workers, and after any resumption.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .sources import Source
 
 @dataclass(frozen=True)
 class BlockRequest:
-    """The images of a block and the seed of their augmentation."""
+    """Indices of a block's images and the seed of their augmentation."""
 
     seed: int
     indices: tuple[int, ...]
@@ -35,25 +35,25 @@ class BlockRequest:
 
 @dataclass(frozen=True)
 class ReadBlock:
-    """A block before its augmentation."""
+    """Images of a block before augmentation, and its seed."""
 
     seed: int
     images: Batch
 
     def pin_memory(self) -> ReadBlock:
-        """The same in memory that a GPU copies from by itself; called by the `DataLoader`."""
+        """Return the block in pinned memory, for copies to the GPU; called by the `DataLoader`."""
         return ReadBlock(self.seed, {key: value.pin_memory() for key, value in self.images.items()})
 
 
 class StepSampler(Sampler[list[BlockRequest]]):
-    """The blocks of each step that one of several processes works on, without end.
+    """Yields the blocks of each step for one process, endlessly.
 
     Args:
         count: number of images.
-        config: seed, size of the batch and of its blocks.
-        processes: this process among those that share a step; each takes as many blocks.
-        first: step to begin with.
-        overfit: the first step again and again.
+        config: seed, batch size and block size.
+        processes: this process among those that share a step, in equal parts.
+        first: first step.
+        overfit: repeat the first step.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class StepSampler(Sampler[list[BlockRequest]]):
 
 
 class _Blocks(Dataset[ReadBlock | SpslamError]):
-    """Reads the images of blocks; without the source, which may hold a network that workers do not need."""
+    """Reads the images of blocks; without the source, whose network the workers do not need."""
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
@@ -95,7 +95,8 @@ class _Blocks(Dataset[ReadBlock | SpslamError]):
         try:
             return ReadBlock(request.seed, self._reader.read(np.array(request.indices, np.int64)))
         except SpslamError as error:
-            # Given back instead of raised: a loader would add the worker's traceback to its one line.
+            # Returned instead of raised: the loader would add the worker's traceback to the
+            # message.
             return error
 
 
@@ -106,14 +107,14 @@ def step_batches(
     first: int = 0,
     overfit: bool = False,
 ) -> Iterator[Batch]:
-    """What this process trains with in each step, without end.
+    """Yield the batch of this process for each step, endlessly.
 
     Args:
-        source: of the images.
-        config: seed, size of the batch and of its blocks, workers.
+        source: images to train with.
+        config: seed, batch size, block size, workers.
         processes: this process among those that share a step.
-        first: step to begin with.
-        overfit: the first step again and again.
+        first: first step.
+        overfit: repeat the first step.
     """
     for found in _read_blocks(source, config, processes, first, overfit):
         blocks = [_readable(block) for block in found]
@@ -135,9 +136,9 @@ def _read_blocks(
         collate_fn=list,
         pin_memory=processes.device.type == "cuda",
         worker_init_fn=_start_worker if workers else None,
-        # Spawned, because a forked process inherits the locks of threads that it does not have.
+        # Not fork: a forked process inherits locks of threads that it does not have.
         multiprocessing_context="spawn" if workers else None,
-        # The loader draws a seed that nothing here uses: not from PyTorch's own generator.
+        # Give the loader its own generator: its seed is unused and must not change PyTorch's state.
         generator=torch.Generator(),
     )
     with children_spared():
@@ -159,7 +160,7 @@ def _block_seed(*numbers: int) -> int:
 
 
 def _shuffled(count: int, first: int, length: int, seed: int) -> tuple[int, ...]:
-    """Which images samples `first` to `first + length` are: every epoch shows all, in another order."""
+    """Return the images of samples `first` to `first + length`; each epoch shuffles all images."""
     numbers = range(first, first + length)
     orders: dict[int, NDArray[np.int64]] = {
         epoch: np.random.default_rng([seed, epoch]).permutation(count)

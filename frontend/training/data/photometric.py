@@ -1,4 +1,4 @@
-"""Random changes of brightness, noise and sharpness, for a batch on its device."""
+"""Random changes of brightness, sharpness and noise, for a batch on its device."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from ..config import PhotometricConfig
 
 
 def augment(images: Tensor, config: PhotometricConfig, generator: torch.Generator) -> Tensor:
-    """Images (B, 1, H, W) in [0, 1], each with its own choice of effects.
+    """Change images (B, 1, H, W) in [0, 1], each with its own random effects.
 
-    Shade, brightness and contrast change what the light does, blur what the lens does, noise and speckle what the
-    sensor does: they are applied in this order.
+    The order follows the imaging process: light (shadow, contrast, brightness), lens (blur), sensor
+    (noise, speckle).
 
     Args:
-        images: float, on any device; what is random is drawn on the generator's device.
-        config: largest strengths, and how probable each effect is.
-        generator: what is random.
+        images: float, on any device; random numbers are drawn on the generator's device.
+        config: largest strengths and the probability of each effect.
+        generator: random numbers.
     """
     draw = _Draw(len(images), config.chance, images, generator)
     images = _shade(images, config, draw)
     mean = images.mean(dim=(2, 3), keepdim=True)
     low, high = config.contrast
-    # Uniform in the logarithm: halving is as probable as doubling.
+    # Uniform in the logarithm: halving is as likely as doubling.
     factor = torch.exp(draw.uniform(math.log(low), math.log(high)) * draw.chosen())
     images = (images - mean) * factor + mean
     images = images + draw.uniform(-config.brightness, config.brightness) * draw.chosen()
@@ -39,7 +39,7 @@ def augment(images: Tensor, config: PhotometricConfig, generator: torch.Generato
 
 
 class _Draw:
-    """Random numbers, one for each image of a batch, shaped (B, 1, 1, 1)."""
+    """Random numbers, one per image of a batch, of shape (B, 1, 1, 1)."""
 
     def __init__(self, count: int, chance: float, like: Tensor, generator: torch.Generator) -> None:
         self.count, self.chance, self.like, self.generator = count, chance, like, generator
@@ -55,12 +55,12 @@ class _Draw:
         )
 
     def chosen(self) -> Tensor:
-        """1 for the images that get the effect, 0 for the others."""
+        """Return 1 for images that get the effect, 0 for the others."""
         return (self.uniform(0, 1) < self.chance).to(self.like)
 
 
 def _shade(images: Tensor, config: PhotometricConfig, draw: _Draw) -> Tensor:
-    """A soft elliptic shadow, or a light when the strength is negative."""
+    """Add a soft elliptic shadow, or a light if the strength is negative."""
     height, width = images.shape[2:]
     centre_x, centre_y = draw.uniform(0, width), draw.uniform(0, height)
     radius_x, radius_y = (draw.uniform(0.15, 0.6) * max(height, width) for _ in range(2))
@@ -77,7 +77,7 @@ def _shade(images: Tensor, config: PhotometricConfig, draw: _Draw) -> Tensor:
 
 
 def _blur(images: Tensor, config: PhotometricConfig, draw: _Draw) -> Tensor:
-    """Gaussian and motion blur as one kernel an image."""
+    """Apply Gaussian and motion blur as one kernel per image."""
     radius = max(config.motion_blur_px // 2, math.ceil(2 * config.blur_sigma), 1)
     steps = torch.arange(-radius, radius + 1, device=images.device, dtype=images.dtype)
     x, y = steps[None, None, None, :], steps[None, None, :, None]
@@ -89,7 +89,7 @@ def _blur(images: Tensor, config: PhotometricConfig, draw: _Draw) -> Tensor:
         torch.cos(angle) * y - torch.sin(angle) * x,
     )
     beyond = (along.abs() - length).clamp(min=0)
-    # Distance to the path that the pixel runs along; half a pixel keeps a kernel of zero size at one tap.
+    # Distance to the motion path; half a pixel is the least width of a moving kernel.
     width = torch.maximum(sigma, torch.where(length > 0.3, torch.full_like(sigma, 0.45), sigma))
     kernel = torch.exp(-0.5 * (across**2 + beyond**2) / width**2)
     kernel = kernel / kernel.sum(dim=(2, 3), keepdim=True)

@@ -1,4 +1,4 @@
-"""What batches are made of before they are augmented: images and labels, read and padded on the CPU."""
+"""Images and labels of a batch before augmentation, read and padded on the CPU."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ Batch = dict[str, Tensor]
 
 
 class Reader(Protocol):
-    """Reads images and labels; copied into the worker processes of a training."""
+    """Reads images and labels; it is copied into the worker processes of a training."""
 
     def __len__(self) -> int:
-        """Number of images."""
+        """Return the number of images."""
 
     def read(self, indices: NDArray[np.int64]) -> Batch:
-        """Images with these indices: `images` (B, H, W) uint8; with labels also those of `padded_labels`."""
+        """Return `images` (B, H, W) uint8 of these indices; with labels also `padded_labels`."""
 
 
 def padded_labels(labels: Sequence[tuple[NDArray[np.float32], NDArray[np.float32]]]) -> Batch:
-    """Points (n, 2) and masses (n,) of some images as tensors of one size.
+    """Pad points (n, 2) and masses (n,) of several images to tensors of one size.
 
-    Returns:
-        `points` (B, P, 2), `mass` (B, P) and which of them `exist` (B, P).
+    Returns: `points` (B, P, 2) x y, pixels, `mass` (B, P) and `exist` (B, P) bool, which points are
+        real.
     """
     longest = max(max(len(keypoints) for keypoints, _ in labels), 1)
     points = np.zeros((len(labels), longest, 2), np.float32)

@@ -1,4 +1,4 @@
-"""What the stages see: augmented shapes, photographs and pairs of views, the same for the same seed."""
+"""Sources of training images: augmented shapes, photographs, pairs; reproducible by seed."""
 
 from __future__ import annotations
 
@@ -28,27 +28,27 @@ from .views import (
 
 
 class Source(Protocol):
-    """Where a stage's batches come from: images are read on the CPU and augmented where the network is."""
+    """Source of batches: images are read on the CPU and augmented on the network's device."""
 
     @property
     def reader(self) -> Reader:
-        """Of the images."""
+        """Reader of the images."""
 
     def augment(self, read: Batch, generator: torch.Generator) -> Batch:
-        """A part of a batch: these images, changed by what the generator draws, on its device."""
+        """Return a block of a batch: the images with random changes, on the generator's device."""
 
 
 class ShapeSource:
     """Synthetic shapes, augmented, with their corners as labels.
 
-    They are not warped: they are drawn in all poses, and warping would only blur them.
+    They are not warped: they are drawn in all poses already, and warping would blur them.
     """
 
     def __init__(self, shapes: ShapeDataset, data: DataConfig) -> None:
         self.reader, self._data = shapes, data
 
     def augment(self, read: Batch, generator: torch.Generator) -> Batch:
-        """Images with their labels; see `Source`."""
+        """Return images with their labels; see `Source`."""
         images, labels = (
             grey_images(read, generator.device),
             PaddedLabels.of(read, generator.device),
@@ -65,19 +65,19 @@ class ShapeSource:
 
 
 class PhotoSource:
-    """Labelled photographs: one warped view of each, or two with what corresponds.
+    """Labelled photographs: one warped view of each, or two with their correspondences.
 
     Args:
-        photos: with their labels.
+        photos: photographs with labels.
         data: sizes, warps, augmentation.
-        pairs: two views.
+        pairs: whether to make two views.
     """
 
     def __init__(self, photos: LabelledPhotos, data: DataConfig, pairs: bool) -> None:
         self.reader, self._data, self._pairs = photos, data, pairs
 
     def augment(self, read: Batch, generator: torch.Generator) -> Batch:
-        """Views with their labels; see `Source`."""
+        """Return views with their labels; see `Source`."""
         images, labels = (
             grey_images(read, generator.device),
             PaddedLabels.of(read, generator.device),
@@ -87,16 +87,16 @@ class PhotoSource:
 
 
 class TeacherSource:
-    """Photographs with what a larger network says about them.
+    """Photographs with the predictions of a larger network, the teacher.
 
-    The teacher sees the student's view, and again through further warps; its probabilities are averaged over them
-    before the student learns them.
+    The teacher sees the student's view and further warps of it; its probabilities are averaged over
+    them.
 
     Args:
-        photos: labels are not used.
+        photos: photographs; labels are not used.
         data: sizes, warps, augmentation.
-        teacher: in evaluation mode.
-        settings: how often the teacher looks, and at what.
+        teacher: network in evaluation mode.
+        settings: number of warps, and the view that the teacher sees.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class TeacherSource:
 
     @torch.no_grad()
     def augment(self, read: Batch, generator: torch.Generator) -> Batch:
-        """Views with what the teacher predicts for them; see `Source`."""
+        """Return views with the teacher's predictions; see `Source`."""
         clear, valid = unlabelled_view(grey_images(read, generator.device), self._data, generator)
         shown = augment(clear, self._data.photometric, generator)
         view = (shown if self._settings.same_view else clear).to(memory_format=torch.channels_last)
@@ -140,7 +140,7 @@ class TeacherSource:
 
 
 def _classes(heat: Tensor) -> Tensor:
-    """Probabilities (B, 65, H/8, W/8) of probabilities (B, H, W) of key points; what is missing is the dustbin's."""
+    """Convert keypoint probabilities (B, H, W) to (B, 65, H/8, W/8); the dustbin gets the rest."""
     cells = torch.nn.functional.pixel_unshuffle(heat[:, None], CELL)
     total = cells.sum(dim=1, keepdim=True)
     cells = cells / total.clamp(min=1)
@@ -149,6 +149,6 @@ def _classes(heat: Tensor) -> Tensor:
 
 @torch.no_grad()
 def augmented_views(read: Batch, data: DataConfig, generator: torch.Generator) -> Tensor:
-    """Warped and augmented views (B, 1, H, W) of images that a reader gave; labels are not used."""
+    """Return warped and augmented views (B, 1, H, W) of images from a reader, without labels."""
     images = grey_images(read, generator.device)
     return augment(unlabelled_view(images, data, generator)[0], data.photometric, generator)

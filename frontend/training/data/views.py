@@ -1,4 +1,4 @@
-"""Views of images: warped, cut out, augmented, with the labels that they show."""
+"""Views of images: warped, cropped, augmented, with their visible labels."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from .homography import (
 from .photometric import augment
 from .reading import Batch
 
-# Margin, pixels, at the edge of what a warp shows: interpolation mixes in black there.
+# Invalid margin at the edge of a warped image, pixels: interpolation mixes in black there.
 RIM_PX = 2
 
 
 @dataclass
 class PaddedLabels:
-    """Labels of a batch: points (B, P, 2), their mass (B, P) and which of them exist (B, P)."""
+    """Labels of a batch: points (B, P, 2), masses (B, P) and which points exist (B, P)."""
 
     points: Tensor
     mass: Tensor
@@ -33,13 +33,13 @@ class PaddedLabels:
 
     @staticmethod
     def of(read: Batch, device: torch.device) -> PaddedLabels:
-        """The labels that a `Reader` gives, on a device."""
+        """Return the labels of a `Reader` on a device."""
         return PaddedLabels(*(read[key].to(device) for key in ("points", "mass", "exist")))
 
 
 @dataclass
 class _View:
-    """An augmented view with its labels: points (B, P, 2) and which of them are seen (B, P)."""
+    """Augmented view with its labels: points (B, P, 2) and which are visible (B, P)."""
 
     image: Tensor
     valid: Tensor
@@ -75,6 +75,14 @@ def _view(
 def single_view(
     images: Tensor, labels: PaddedLabels, data: DataConfig, generator: torch.Generator
 ) -> Batch:
+    """Return a warped and augmented view of each image, with its labels.
+
+    Args:
+        images: (B, 1, H, W) in [0, 1].
+        labels: labels of the images.
+        data: sizes, warps, augmentation.
+        generator: random numbers.
+    """
     homographies = sample_homographies(len(images), image_size(images), data.homography, generator)
     homographies = _crops(len(images), image_size(images), data.size, generator) @ homographies
     view = _view(images, labels, homographies, data, generator)
@@ -85,6 +93,14 @@ def single_view(
 def two_views(
     images: Tensor, labels: PaddedLabels, data: DataConfig, generator: torch.Generator
 ) -> Batch:
+    """Return two warped and augmented views of each image, with common points and the homography.
+
+    Args:
+        images: (B, 1, H, W) in [0, 1].
+        labels: labels of the images.
+        data: sizes, warps, augmentation.
+        generator: random numbers.
+    """
     count, size = len(images), image_size(images)
     if data.warp_both:
         first = sample_homographies(count, size, data.homography, generator)
@@ -111,7 +127,7 @@ def two_views(
 def _crops(
     count: int, source: tuple[int, int], size: tuple[int, int], generator: torch.Generator
 ) -> Tensor:
-    """Homographies (B, 3, 3) that cut a random part of `size` out of images of the size of the source."""
+    """Return homographies (B, 3, 3) that crop a random area of `size` from source images."""
     room = torch.tensor(
         [source[1] - size[1], source[0] - size[0]], dtype=torch.float64, device=generator.device
     )
@@ -126,6 +142,18 @@ def _crops(
 def chosen_points(
     points: Tensor, mass: Tensor, seen: Tensor, count: int, generator: torch.Generator
 ) -> Batch:
+    """Return `count` random visible points of each image, for the point losses.
+
+    Args:
+        points: (B, P, 2) x y, pixels.
+        mass: (B, P).
+        seen: (B, P) bool, which points are visible.
+        count: points to choose per image.
+        generator: random numbers.
+
+    Returns: `points` (B, count, 2), `points_mass` (B, count) and `points_valid` (B, count): which
+        are visible.
+    """
     chosen, exist = _choose(seen, count, generator)
     return {
         "points": torch.gather(points, 1, chosen[..., None].expand(-1, -1, 2)),
@@ -135,7 +163,7 @@ def chosen_points(
 
 
 def _choose(seen: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Indices (B, count) of randomly chosen points that are seen, and which of them really are."""
+    """Return indices (B, count) of random points, visible ones first, and which are visible."""
     key = torch.rand(seen.shape, generator=generator, device=seen.device) + seen
     if key.shape[1] < count:
         key = torch.nn.functional.pad(key, (0, count - key.shape[1]))
@@ -146,18 +174,19 @@ def _choose(seen: Tensor, count: int, generator: torch.Generator) -> tuple[Tenso
 
 
 def image_size(images: Tensor) -> tuple[int, int]:
+    """Return height and width of images (B, C, H, W)."""
     return images.shape[2], images.shape[3]
 
 
 def grey_images(read: Batch, device: torch.device) -> Tensor:
-    """The images (B, 1, H, W), 0 to 1, that a `Reader` gives, on a device."""
+    """Return the images (B, 1, H, W) in [0, 1] of a `Reader` on a device."""
     return read["images"].to(device)[:, None].float() / 255
 
 
 def unlabelled_view(
     images: Tensor, data: DataConfig, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Warped views (B, 1, H, W) before the photometric changes, and which of their pixels (B, H, W) show the image."""
+    """Return warped views (B, 1, H, W) without photometric changes, and valid pixels (B, H, W)."""
     homographies = sample_homographies(len(images), image_size(images), data.homography, generator)
     homographies = _crops(len(images), image_size(images), data.size, generator) @ homographies
     valid = valid_mask(homographies, image_size(images), data.size, erosion=RIM_PX)

@@ -1,6 +1,6 @@
-"""The page about an adaptation: figures before and after, sample detections, the course of the training.
+"""Report of an adaptation: metrics before and after, sample detections, training curves.
 
-One HTML file with its pictures inside, so that it can be sent around.
+The report is one HTML file with its images embedded, so that it can be sent by e-mail.
 """
 
 from __future__ import annotations
@@ -36,49 +36,56 @@ from .homography_metrics import (
 
 Image = NDArray[np.uint8]
 
-# Name, what it means, whether more is better.
+# By metric: name, meaning, whether higher is better.
 _FIGURES = {
     "repeatability": (
         "repeatability",
-        "share of the 300 best points that are found again within 3 px",
+        "fraction of the 300 best points that are found again within 3 px",
         True,
     ),
     "mle_px": ("localisation error, px", "mean distance of the points found again", False),
-    "matching_score": ("matching score", "share of all points that are matched correctly", True),
-    "mma_3": ("matching accuracy", "share of the matches that are right within 3 px", True),
+    "matching_score": ("matching score", "fraction of all points that are matched correctly", True),
+    "mma_3": ("matching accuracy", "fraction of the matches that are correct within 3 px", True),
     "nn_map": (
         "descriptors, mAP",
-        "how well distances of descriptors tell right matches from wrong ones",
+        "how well descriptor distances separate correct matches from wrong ones",
         True,
     ),
     "homography_accuracy_3": (
         "homography within 3 px",
-        "share of the views whose homography is found",
+        "fraction of the views whose homography is found",
         True,
     ),
-    "homography_accuracy_1": ("homography within 1 px", "the same, more strictly", True),
+    "homography_accuracy_1": ("homography within 1 px", "the same within 1 px", True),
 }
+# Pairs of views shown as samples.
 _SAMPLES = 4
+# Keypoints drawn in each sample.
 _SAMPLE_POINTS = 150
+# Magnification of sample images.
 _ZOOM = 2
+# Colours of keypoints that are found again or not, BGR.
 _FOUND_BGR, _LOST_BGR = (80, 200, 60), (60, 90, 240)
+# Smallest change of a metric marked as better or worse: the last of the three printed digits.
 _LARGEST_CHANGE_SHOWN = 5e-4
 
 
 @dataclass(frozen=True)
 class AdaptationReport:
-    """What the page says.
+    """Content of the report.
 
     Attributes:
         title: name of the new weights.
-        improved: whether the new weights should be used.
+        improved: whether to use the new weights.
         summary: one line.
-        before, after: figures (`METRICS`); None where undefined.
-        images, pairs: held out, and views of them that were measured.
-        protocol: how.
+        before: metrics (`METRICS`) of the old weights; None if undefined.
+        after: metrics of the new weights.
+        images: number of held-out images.
+        pairs: number of evaluated pairs of views.
+        protocol: how the metrics are measured.
         facts: settings in words, by name.
-        settings: all of them, YAML.
-        commands: that lead to the file.
+        settings: all settings, YAML.
+        commands: commands that made the weights.
         created: date.
     """
 
@@ -104,14 +111,15 @@ def write_report(
     photos: Sequence[Path],
     log: Path,
 ) -> None:
-    """Write the page.
+    """Write the report.
 
     Args:
-        path: ends in .html.
-        report: what it says.
-        before, after: weights files, for the sample detections.
-        photos: held-out images, for the same.
-        log: of the training (`frontend.training.loop.progress.LOG`), for the curves.
+        path: path of the file (.html).
+        report: content.
+        before: old weights file, for the sample detections.
+        after: new weights file, for the sample detections.
+        photos: held-out images, for the sample detections.
+        log: log of the training (`frontend.training.loop.progress.LOG`), for the curves.
 
     Raises:
         OutputError: the file cannot be written.
@@ -140,7 +148,7 @@ def write_report(
 
 
 def read_log(path: Path) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
-    """Curves of a training: of its losses and of its validations, each with the `step`s they belong to."""
+    """Read the curves of losses and of validation metrics, each with its `step` values."""
     losses: dict[str, list[float]] = {}
     validations: dict[str, list[float]] = {}
     lines = path.read_text("utf-8").splitlines() if path.is_file() else []
@@ -156,7 +164,7 @@ def read_log(path: Path) -> tuple[dict[str, list[float]], dict[str, list[float]]
 def sample_detections(
     extractor: SuperPointExtractor, pair: ImagePair, count: int
 ) -> tuple[Features, NDArray[np.bool_]]:
-    """The best `count` points of image 0 that image 1 shows, too, and which of them are among its best."""
+    """Return the best `count` points of image 0 that image 1 shows, and which are repeated."""
     backward = np.asarray(np.linalg.inv(pair.homography), np.float64)
     shape = pair.image0.shape
     features0, features1 = extractor.extract(pair.image0), extractor.extract(pair.image1)
@@ -174,13 +182,13 @@ def _row(key: str, before: float | None, after: float | None) -> dict[str, str]:
         change = f"{difference:+.3f}"
         if abs(difference) >= _LARGEST_CHANGE_SHOWN:
             kind = " better" if (difference > 0) == more_is_better else " worse"
-    meaning = meaning if more_is_better else f"{meaning} (less is better)"
+    meaning = meaning if more_is_better else f"{meaning} (lower is better)"
     row = {"name": name, "before": _number(before), "after": _number(after), "change": change}
     return row | {"kind": kind, "meaning": meaning}
 
 
 def _course(losses: Mapping[str, list[float]], validations: Mapping[str, list[float]]) -> str:
-    """A picture of the curves, base64; empty without any."""
+    """Draw the training curves; return a base64 image, empty if there are no curves."""
     return _base64(_draw_course(losses, validations)) if losses or validations else ""
 
 
@@ -214,7 +222,7 @@ def _draw_course(
     left.set_title("loss", fontsize=10, loc="left")
     right.set_title("validation", fontsize=10, loc="left")
     buffer = io.BytesIO()
-    # Without the version in its metadata, the same figures give the same bytes.
+    # Leave out the version, so that the same metrics give the same bytes.
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
 

@@ -1,4 +1,4 @@
-"""Judges extractors: on photographs, on homography sets, on synthetic shapes and on the motion of a camera."""
+"""Evaluation of extractors: photographs, homography sets, synthetic shapes, camera motion."""
 
 from __future__ import annotations
 
@@ -36,42 +36,45 @@ _log = logging.getLogger(__name__)
 
 Frames = Iterable[tuple[NDArray[np.uint8], NDArray[np.float64], NDArray[np.float64]]]
 
+# Height and width of the images for matching metrics of homography sets, pixels.
 MATCHING_SIZE = (480, 640)
 PROTOCOL = (
-    "Photos: 240x320, each with a view of a patch of it (side 0.75 to 0.95, corners moved by up to 0.08 of it, turned "
-    "by up to 20 degrees), blurred (sigma 0.1 to 1.2 px), gamma 0.6 to 1.6, contrast 0.4 to 1.5, brightness +-50 of "
-    "255, noise sigma 2 to 15 of 255. Scenes: image 1 with each other one; repeatability at 240x320, the rest at "
-    "480x640. At most 1000 points an image, best scores first, not spread, NMS 4 (networks; threshold 1e-4); only "
-    "those in the area that both images share count. Repeatability and MLE: best 300 after NMS 4 for every extractor, "
-    "3 px, both directions. Matches: mutual nearest neighbours without threshold. Matching score: share of points "
-    "matched within 3 px, both directions. NN mAP: nearest neighbours within 3 px, ranked by distance, both "
-    "directions. Homography: {estimator} 3 px, mean corner error. AUC: cumulative corner error up to 5 px. "
-    "Means over pairs."
+    "Photos: 240x320, each with a view of a patch of it (side 0.75 to 0.95, corners moved by up to "
+    "0.08 of it, turned by up to 20 degrees), blurred (sigma 0.1 to 1.2 px), gamma 0.6 to 1.6, "
+    "contrast 0.4 to 1.5, brightness +-50 of 255, noise sigma 2 to 15 of 255. Scenes: image 1 with "
+    "each other image; repeatability at 240x320, the rest at 480x640. Keypoints: the best 1000 per "
+    "image, not spread, NMS 4 (networks; threshold 1e-4), only in the area that both images share. "
+    "Repeatability and MLE: best 300 after NMS 4 for every extractor, 3 px, both directions. "
+    "Matches: mutual nearest neighbours without threshold. Matching score: fraction of points "
+    "matched within 3 px, both directions. NN mAP: nearest neighbours within 3 px, ranked by "
+    "distance, both directions. Homography: {estimator} 3 px, mean corner error. AUC: cumulative "
+    "corner error up to 5 px. Means over pairs."
 )
-# Whatever the network thinks of its probabilities, the same number of points is compared.
+# Features for all metrics but shapes. A low threshold gives every network the same number of
+# points.
 _FEATURES: dict[str, Any] = {
     "max_keypoints": 1000,
     "nms_radius": 4,
     "threshold": 1e-4,
     "spread_cell": 0,
 }
-# What the detector itself finds, up to the border.
+# Changes for shapes: whole pixels as the detector finds them, up to the border.
 _CORNERS: dict[str, Any] = {"subpixel": False, "border": 0, "threshold": 5e-4}
 
 
 @dataclass(frozen=True, eq=False)
 class EvaluationData:
-    """What to evaluate on; what is not given is left out.
+    """Data to evaluate on; sets that are not given are left out.
 
     Attributes:
-        photos: photographs, none of them trained with.
-        limit: most of them that are used, evenly spread.
-        seed: of that choice and of the views of the photographs.
+        photos: photographs that were not trained with.
+        limit: most photographs used, evenly spread.
+        seed: seed for the choice of photographs and for their views.
         homography: folder in the Oxford or HPatches layout.
         shapes: synthetic shapes (`evaluation_shapes`).
-        estimator: of homographies.
-        frames: image, `T_world_cam` and camera matrix of each frame of a sequence, undistorted (`evaluate_pose`);
-            gone through once for each extractor.
+        estimator: estimator of homographies.
+        frames: undistorted image, `T_world_cam` and camera matrix of each frame of a sequence
+            (`evaluate_pose`); iterated once per extractor.
     """
 
     photos: Sequence[Path] = ()
@@ -90,20 +93,19 @@ def evaluate_extractor(
     overrides: Mapping[str, Any] | None = None,
     label: str | None = None,
 ) -> Result:
-    """All figures of one extractor.
+    """Compute all metrics of one extractor.
 
     Args:
-        name: in the registry.
-        data: what to evaluate on.
-        weights: of a network; None takes the built-in ones.
-        overrides: of `FeatureConfig`, on top of the protocol's.
-        label: what tables and plots call it; None takes the names of extractor and weights.
+        name: name in the registry.
+        data: data to evaluate on.
+        weights: weights of a network; None: the built-in ones.
+        overrides: values of `FeatureConfig` that replace the protocol's.
+        label: name in tables and plots; None: the names of extractor and weights.
 
-    Returns:
-        `extractor`, `weights`, `label`, `protocol`, `engine` (what ran it, such as `openvino int8`), `pairs` (their
-        number by set), then, of what is given, `photos` (`METRICS`), `homography` (the same for each scene), `shapes`
-        (`evaluate_shapes`, and the classical detectors under `beside`) and `pose` (`evaluate_pose`). Ready for JSON:
-        None where a figure is undefined.
+    Returns: `extractor`, `weights`, `label`, `protocol`, `engine` (for example `openvino int8`),
+        `pairs` (number by set), and, as far as data are given: `photos` (`METRICS`), `homography`
+        (the same by scene), `shapes` (`evaluate_shapes`, with the OpenCV detectors under `beside`)
+        and `pose` (`evaluate_pose`). Ready for JSON: None where a metric is undefined.
 
     Raises:
         ConfigError: unknown extractor or override.
@@ -162,12 +164,13 @@ def evaluate_pairs(
     pairs: Iterable[tuple[ImagePair, ImagePair]],
     estimator: Estimator = "ransac",
 ) -> tuple[dict[str, dict[str, float]], dict[str, int]]:
-    """Mean `METRICS` of pairs by group, and the number of pairs of each group.
+    """Compute the mean `METRICS` of pairs by group, and the number of pairs by group.
 
     Args:
-        extractor: as it is; its points should be many and not spread.
-        pairs: each twice: at the size for repeatability, at the size for matching; the same object where they agree.
-        estimator: of homographies.
+        extractor: extractor to evaluate; it should give many points, not spread.
+        pairs: each pair at the size for repeatability and at the size for matching; the same object
+            if the sizes are equal.
+        estimator: estimator of homographies.
     """
     rows: dict[str, list[dict[str, float]]] = {}
     for small, large in pairs:

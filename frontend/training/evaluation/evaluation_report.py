@@ -1,4 +1,4 @@
-"""Figures of several extractors side by side: JSON, Markdown tables, a plot."""
+"""Comparison of metrics of several extractors: JSON, Markdown tables, a plot."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from .homography_metrics import METRICS
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# What `evaluate_extractor` returns.
+# Return value of `evaluate_extractor`.
 Result = dict[str, Any]
 
+# Column names of the metrics.
 _TABLE_NAMES = {
     "repeatability": "rep.",
     "mle_px": "MLE px",
@@ -37,7 +38,7 @@ _TABLE_NAMES = {
 
 
 def write_json(results: Sequence[Result], path: Path) -> None:
-    """One result as it is, several as a list.
+    """Write one result as an object, several as a list.
 
     Raises:
         OutputError: the file cannot be written.
@@ -47,7 +48,7 @@ def write_json(results: Sequence[Result], path: Path) -> None:
 
 
 def markdown_table(results: Sequence[Result]) -> str:
-    """Results side by side: a table for photos and homography sets, one for shapes, one for pose, and the protocol."""
+    """Return tables of results for homography sets, shapes and pose, followed by the protocol."""
     parts = [
         _table(["set", "extractor", *_TABLE_NAMES.values()], _homography_rows(results)),
         _table(
@@ -64,7 +65,7 @@ def markdown_table(results: Sequence[Result]) -> str:
 
 
 def plot(results: Sequence[Result], path: Path) -> None:
-    """Draw the figures of several results as bars: a row for each set.
+    """Draw the metrics of several results as bars, a row per set.
 
     Raises:
         OutputError: the file cannot be written.
@@ -94,7 +95,7 @@ def plot(results: Sequence[Result], path: Path) -> None:
             frameon=False,
         )
     buffer = io.BytesIO()
-    # Without the version in its metadata, the same figures give the same bytes.
+    # Leave out the version, so that the same metrics give the same bytes.
     figure.savefig(buffer, format="png", metadata={"Software": None})
     write_atomic(path, buffer.getvalue())
 

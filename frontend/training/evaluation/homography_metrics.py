@@ -1,8 +1,9 @@
-"""How well the features of two images with a known homography agree.
+"""Metrics of the features of two images with a known homography.
 
-Repeatability, localisation error, nearest-neighbour mAP, matching score and homography accuracy: DeTone,
-Malisiewicz, Rabinovich: SuperPoint, CVPR workshops 2018, section 7 and appendices A to C. Mean matching accuracy:
-Mikolajczyk & Schmid, A performance evaluation of local descriptors, PAMI 2005.
+Repeatability, localisation error, nearest-neighbour mAP, matching score and homography accuracy:
+DeTone, Malisiewicz, Rabinovich: SuperPoint, CVPR workshops 2018, section 7 and appendices A to C.
+Mean matching accuracy: Mikolajczyk & Schmid, A performance evaluation of local descriptors, PAMI
+2005.
 """
 
 from __future__ import annotations
@@ -36,40 +37,48 @@ MATCHING_METRICS = (
 )
 METRICS = (*LOCALISATION_METRICS, *MATCHING_METRICS)
 
+# Largest distance of a correct point or match, pixels.
 CORRECT_PX = 3.0
+# Radius of the non-maximum suppression before localisation metrics, pixels.
 NMS_RADIUS = 4
+# Thresholds of the accuracies, pixels.
 ACCURACIES_PX = (1, 3, 5)
+# Limit of the area under the curve of corner errors, pixels.
 AUC_PX = 5.0
-# Plain RANSAC keeps the best of its samples of four points: most of its error is theirs, not that of all the matches.
-# MAGSAC++ (Barath et al., CVPR 2020) fits what it samples to the matches around.
+# Plain RANSAC returns the best sample of four points. MAGSAC++ (Barath et al., CVPR 2020) refines
+# samples with the matches around, so its error depends less on the sampling.
 _ESTIMATORS = {"ransac": cv2.RANSAC, "magsac": cv2.USAC_MAGSAC}
+# Largest distance of an inlier, pixels.
 _RANSAC_PX = 3.0
+# Most samples.
 _RANSAC_ITERATIONS = 5000
+# Probability of a sample without outliers at which sampling ends.
 _RANSAC_CONFIDENCE = 0.9995
 
 
 def warp_points(points: NDArray[np.floating], homography: Floats) -> Floats:
-    """Pixels (N, 2) through a homography (3, 3); NaN for what it maps behind the camera or to infinity."""
+    """Map pixels (N, 2) by a homography (3, 3); NaN for points at infinity or behind the camera."""
     mapped = np.c_[points.astype(np.float64), np.ones(len(points))] @ homography.T
     depth = np.where(mapped[:, 2:] > 1e-9, mapped[:, 2:], np.nan)
     return np.asarray(mapped[:, :2] / depth, np.float64)
 
 
 def in_shared_area(features: Features, homography: Floats, shape: tuple[int, ...]) -> Features:
-    """The features whose key points `homography` maps into the other image, of `shape`."""
+    """Return the features whose keypoints `homography` maps into the other image, of `shape`."""
     mapped = warp_points(features.keypoints, homography)
     height, width = shape[0], shape[1]
     return features.select(np.all((mapped >= 0) & (mapped <= [width - 1, height - 1]), axis=1))
 
 
 def best_features(features: Features, count: int) -> Features:
-    """The `count` features of the highest scores, best first."""
+    """Return the `count` features with the highest scores, best first."""
     return features.select(np.argsort(-features.scores, kind="stable")[:count])
 
 
 def suppress_near(features: Features, radius: int = NMS_RADIUS) -> Features:
-    """Greedy non-maximum suppression: no feature within the square of `radius` pixels around a better one, best
-    first.
+    """Suppress features within a square of `radius` pixels around a better one; best first.
+
+    This is greedy non-maximum suppression.
     """
     best_first = np.argsort(-features.scores, kind="stable")
     columns, rows = np.rint(features.keypoints[best_first].T).astype(np.int64)
@@ -77,9 +86,9 @@ def suppress_near(features: Features, radius: int = NMS_RADIUS) -> Features:
 
 
 def average_precision(correct: Flags, total: int) -> float:
-    """Area under the precision-recall curve (interpolated from the right) of answers (N,), best first.
+    """Return the area under the precision-recall curve of answers (N,), best first.
 
-    NaN where there is nothing to find (`total` is 0).
+    The curve is interpolated from the right. NaN if there is nothing to find (`total` is 0).
     """
     if total == 0:
         return float("nan")
@@ -89,7 +98,10 @@ def average_precision(correct: Flags, total: int) -> float:
 
 
 def area_under_curve(errors: Floats, limit: float) -> float:
-    """Area under the cumulative curve of errors (N,) up to `limit`, as a share of the limit; NaN is a failure."""
+    """Return the area, 0 to 1, under the cumulative curve of errors (N,) up to `limit`.
+
+    NaN stands for a failure.
+    """
     return float(np.mean(np.clip(1.0 - np.nan_to_num(errors, nan=np.inf) / limit, 0.0, 1.0)))
 
 
@@ -101,11 +113,12 @@ def localisation_scores(
     count: int = 300,
     correct_px: float = CORRECT_PX,
 ) -> dict[str, float]:
-    """Repeatability and mean localisation error (pixels) of the best `count` points in the shared area.
+    """Compute repeatability and mean localisation error (pixels) of the best points.
 
-    Points near better ones are dropped first, whatever the extractor: detectors that crowd their points would
-    repeat them by chance. A point is repeated if, mapped into the other image, it lies within `correct_px` pixels of
-    a point there; both directions count alike.
+    Points near better ones are dropped first for every extractor, because crowded points are
+    repeated by chance. The best `count` points in the shared area remain. A point is repeated if it
+    is mapped within `correct_px` pixels of a point of the other image; both directions have the
+    same weight.
     """
     backward = _inverse(homography)
     shared0 = in_shared_area(suppress_near(features0), homography, shape)
@@ -134,7 +147,7 @@ def matching_scores(
     shape: tuple[int, ...],
     estimator: Estimator = "ransac",
 ) -> dict[str, float]:
-    """The metrics that need descriptors (`MATCHING_METRICS`) of the features in the shared area."""
+    """Compute the descriptor metrics (`MATCHING_METRICS`) of the features in the shared area."""
     backward = _inverse(homography)
     features0 = in_shared_area(features0, homography, shape)
     features1 = in_shared_area(features1, backward, shape)
@@ -159,7 +172,7 @@ def matching_scores(
         else np.zeros(errors.shape)
     )
     directions = (_nearest_map(similarity, errors), _nearest_map(similarity.T, back_errors))
-    # NaN, nothing to find, is as little as nothing found.
+    # NaN (nothing to find) counts as zero.
     scores["nn_map"] = float(np.nan_to_num(directions).mean())
     found = np.array(
         [(error <= CORRECT_PX).sum(), (back_errors[matches[rows], rows] <= CORRECT_PX).sum()]
@@ -180,8 +193,9 @@ def homography_error(
     shape: tuple[int, ...],
     estimator: Estimator = "ransac",
 ) -> float:
-    """Mean distance, pixels, of the image's corners mapped by the estimate from matches (N, 2) each and by the truth;
-    infinite where there is no estimate.
+    """Return the mean corner error, pixels, of the homography estimated from matches (N, 2).
+
+    Infinite if the estimation fails.
     """
     if len(points0) < 4:
         return float("inf")
@@ -208,13 +222,13 @@ def homography_error(
 
 
 def pairwise_distance(points0: NDArray[np.floating], points1: NDArray[np.floating]) -> Floats:
-    """Distances (N, M) of points (N, 2) and (M, 2); infinite for NaN points."""
+    """Return distances (N, M) between points (N, 2) and (M, 2); infinite for NaN points."""
     difference = points0[:, None].astype(np.float64) - points1[None].astype(np.float64)
     return np.asarray(np.nan_to_num(np.linalg.norm(difference, axis=2), nan=np.inf), np.float64)
 
 
 def nearest_distance(points0: NDArray[np.floating], points1: NDArray[np.floating]) -> Floats:
-    """Distance (N,) of each of (N, 2) to the nearest of (M, 2); infinite where there is none."""
+    """Return the distance (N,) of points (N, 2) to the nearest of (M, 2); infinite if M is 0."""
     return np.asarray(pairwise_distance(points0, points1).min(axis=1, initial=np.inf), np.float64)
 
 
@@ -223,7 +237,7 @@ def _inverse(homography: Floats) -> Floats:
 
 
 def _nearest_map(similarity: NDArray[np.floating], errors: Floats) -> float:
-    """Average precision of the nearest neighbours of all rows, the most similar first."""
+    """Return the average precision of each row's nearest neighbour, ranked by similarity."""
     if not similarity.size:
         return float("nan")
     nearest = similarity.argmax(axis=1)

@@ -1,4 +1,4 @@
-"""Relative pose of two frames of a sequence: what features are for, measured with the essential matrix."""
+"""Evaluation of features by the relative pose of two frames, from the essential matrix."""
 
 from __future__ import annotations
 
@@ -19,23 +19,28 @@ from .homography_metrics import area_under_curve
 Image = NDArray[np.uint8]
 Floats = NDArray[np.float64]
 
+# Distances between the two frames, frames.
 POSE_GAPS = (1, 5)
+# Limit of the area under the curve of pose errors, degrees.
 AUC_DEG = 5.0
+# Largest distance of an inlier from its epipolar line, pixels.
 _RANSAC_PX = 1.0
+# Probability of a sample without outliers at which sampling ends.
 _RANSAC_CONFIDENCE = 0.9999
+# Fewest matches for an estimate.
 _LEAST_MATCHES = 8
-# Of a camera that stands still the direction of motion is unknown.
+# Shortest true motion that is evaluated, metres: a standing camera has no direction of motion.
 _LEAST_MOTION_M = 0.05
 
 
 @dataclass(frozen=True)
 class RelativePoseError:
-    """Errors of one estimated motion.
+    """Errors of one estimated relative pose.
 
     Attributes:
-        rotation_deg: angle between the rotations; 180 where there is no estimate.
-        direction_deg: angle between the translations; 180 where there is no estimate.
-        inliers: matches that agree with the estimate.
+        rotation_deg: angle between the rotations, degrees; 180 if the estimation failed.
+        direction_deg: angle between the translations, degrees; 180 if the estimation failed.
+        inliers: number of matches that agree with the estimate.
     """
 
     rotation_deg: float
@@ -48,16 +53,16 @@ def evaluate_pose(
     frames: Iterable[tuple[Image, Floats, Floats]],
     gaps: Sequence[int] = POSE_GAPS,
 ) -> dict[str, dict[str, float]]:
-    """Errors of the motion between frames that are `gaps` apart.
+    """Compute the errors of the motion between frames that are `gaps` apart.
 
-    Args:
-        extractor: its mutual nearest neighbours are matches.
-        frames: in the order of time: undistorted image (H, W) uint8, `T_world_cam` (4, 4), camera matrix (3, 3).
+    Args: extractor: extractor to evaluate; mutual nearest neighbours are matched. frames:
+        undistorted image (H, W) uint8, `T_world_cam` (4, 4) and camera matrix (3, 3) of each
+            frame, in the order of time.
         gaps: distances in frames.
 
-    Returns:
-        `gap_1`, `gap_5`, …: medians `rotation_deg`, `direction_deg` and `inliers`; `auc_5`, the area under the
-        cumulative curve of the larger angle up to 5 degrees; the number of `pairs`. Pairs without motion are left out.
+    Returns: `gap_1`, `gap_5`, …: medians `rotation_deg`, `direction_deg` and `inliers`; `auc_5`,
+        the area under the cumulative curve of the larger angle up to 5 degrees; number of `pairs`.
+        Pairs without motion are left out.
     """
     errors: dict[int, list[RelativePoseError]] = {gap: [] for gap in gaps}
     window: deque[tuple[Features, Floats]] = deque(maxlen=max(gaps) + 1)
@@ -76,13 +81,13 @@ def evaluate_pose(
 def relative_pose_error(
     features0: Features, features1: Features, camera_matrix: Floats, T_10: Floats
 ) -> RelativePoseError:
-    """Error of the motion that the features of two images give against the true one.
+    """Compare the motion estimated from the features of two images with the true one.
 
     Args:
-        features0: of the first image.
-        features1: of the second image.
+        features0: features of the first image.
+        features1: features of the second image.
         camera_matrix: (3, 3), of both images.
-        T_10: (4, 4), maps points of the first camera to the second.
+        T_10: (4, 4), true motion; maps points of the first camera to the second.
     """
     descriptors0, descriptors1 = (
         unit_descriptors(features0.descriptors),

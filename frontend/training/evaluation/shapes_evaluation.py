@@ -1,4 +1,4 @@
-"""Corner detection on synthetic shapes, where every corner is known (DeTone et al., SuperPoint, 2018, section 4)."""
+"""Corner detection on synthetic shapes with known corners (DeTone et al., 2018, section 4)."""
 
 from __future__ import annotations
 
@@ -19,44 +19,56 @@ from .homography_metrics import NMS_RADIUS, average_precision, pairwise_distance
 
 Image = NDArray[np.uint8]
 Floats = NDArray[np.float64]
-# Key points (N, 2) and scores (N,) of an image (H, W) uint8, best first.
+# Returns keypoints (N, 2) and scores (N,) of an image (H, W) uint8, best first.
 Detector = Callable[[Image], tuple[NDArray[np.float32], NDArray[np.float32]]]
 
+# Largest distance of a correct detection, pixels.
 CORNER_PX = 4.0
+# Height and width of the evaluation shapes, pixels.
 SHAPES_SIZE = (120, 160)
-# Far from what anybody trains with.
+# Seed of the evaluation shapes, unlike any training seed.
 SHAPES_SEED = 987_654_321
+# Most detections per image.
 _MOST_DETECTIONS = 300
+# Least difference of grey levels of a FAST corner.
 _FAST_THRESHOLD = 5
+# Largest shift of the brightness, grey levels of 255.
 _BRIGHTNESS = 50.0
+# Range of the contrast factor.
 _CONTRAST = (0.4, 1.4)
+# Range of the standard deviation of Gaussian noise, grey levels of 255.
 _NOISE_SIGMA = (2.0, 15.0)
+# Largest fraction of pixels set to black or white.
 _SPECKLE_SHARE = 0.0035
+# Largest strength of an elliptic shadow or light.
 _SHADE = 0.5
+# Range of the sigma of the Gaussian blur, pixels.
 _BLUR_SIGMA_PX = (0.1, 1.2)
 
 
 class LabelledImages(Protocol):
-    """Images with their corners, for example a `ShapeDataset`. Attributes:
-    images: (N, H, W) uint8.
-    primitives: (N,), index into the names of primitives.
+    """Images with known corners, for example a `ShapeDataset`.
+
+    Attributes:
+        images: (N, H, W) uint8.
+        primitives: (N,), index into the names of primitives.
     """
 
     images: NDArray[np.uint8]
     primitives: NDArray[np.uint8]
 
     def corners(self, index: int) -> NDArray[np.float32]:
-        """Corners (n, 2) x y of one image, pixels."""
+        """Return the corners (n, 2) x y of one image, pixels."""
         ...
 
 
 def evaluation_shapes(folder: Path, count: int = 540) -> ShapeDataset:
-    """Shapes that no training saw, 160 by 120 pixels, as many of each primitive; cached in `folder`."""
+    """Return evaluation shapes (160×120 pixels), evenly split by primitive, cached in `folder`."""
     return open_shapes(folder, count, SHAPES_SIZE, SHAPES_SEED)
 
 
 def detector_of(extractor: Extractor) -> Detector:
-    """The key points of an extractor, thinned out by non-maximum suppression."""
+    """Return a detector of an extractor's keypoints after non-maximum suppression."""
 
     def detect(image: Image) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         features = suppress_near(extractor.extract(image))
@@ -66,7 +78,7 @@ def detector_of(extractor: Extractor) -> Detector:
 
 
 def detect_fast(image: Image) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """FAST (Rosten & Drummond, ECCV 2006), by its score."""
+    """Detect FAST corners (Rosten & Drummond, ECCV 2006)."""
     response = np.zeros(image.shape, np.float32)
     for keypoint in cv2.FastFeatureDetector.create(_FAST_THRESHOLD).detect(image, None):
         response[round(keypoint.pt[1]), round(keypoint.pt[0])] = keypoint.response
@@ -74,12 +86,12 @@ def detect_fast(image: Image) -> tuple[NDArray[np.float32], NDArray[np.float32]]
 
 
 def detect_harris(image: Image) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Harris & Stephens, Alvey Vision Conference 1988."""
+    """Detect Harris corners (Harris & Stephens, Alvey Vision Conference 1988)."""
     return _maxima(np.asarray(cv2.cornerHarris(image, 3, 3, 0.04), np.float32))
 
 
 def detect_shi_tomasi(image: Image) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Shi & Tomasi, Good features to track, CVPR 1994."""
+    """Detect corners of Shi & Tomasi (Good features to track, CVPR 1994)."""
     return _maxima(np.asarray(cv2.cornerMinEigenVal(image, 3, ksize=3), np.float32))
 
 
@@ -93,17 +105,17 @@ CLASSICAL_DETECTORS: dict[str, Detector] = {
 def evaluate_shapes(
     detect: Detector, shapes: LabelledImages, names: Sequence[str] = PRIMITIVES, seed: int = 0
 ) -> dict[str, dict[str, Any]]:
-    """Average precision and localisation error of corners, `clean` and `noisy`.
+    """Compute average precision and localisation error of corners, `clean` and `noisy`.
 
-    Each holds `map`, the mean over the primitives that have corners; `ap`, over all images at once, where what is
-    found on ellipses and noise is wrong; `mle_px`, the mean distance of the correct ones, pixels; and for each
-    primitive with corners, `primitives`, its `ap` and `mle_px`.
+    Each of the two holds `map` (mean over the primitives with corners), `ap` (over all images;
+    detections on ellipses and noise are wrong), `mle_px` (mean distance of correct detections,
+    pixels) and `primitives` (`ap` and `mle_px` of each primitive with corners).
 
     Args:
         detect: the detector; its best 300 points count.
         shapes: images with known corners.
-        names: of the primitives.
-        seed: of the noise.
+        names: names of the primitives.
+        seed: seed of the noise.
     """
     return {
         "clean": _evaluate(detect, shapes, names, None),
@@ -112,7 +124,7 @@ def evaluate_shapes(
 
 
 def shape_noise(rng: np.random.Generator, image: Image) -> Image:
-    """(H, W) uint8 with another contrast and brightness, a shade, a blur, Gaussian noise and speckles."""
+    """Add random contrast, brightness, shadow, blur, noise and speckles to (H, W) uint8."""
     height, width = image.shape
     pixels = cv2.GaussianBlur(image, (0, 0), rng.uniform(*_BLUR_SIGMA_PX)).astype(np.float64)
     mean = pixels.mean()
@@ -133,8 +145,10 @@ def shape_noise(rng: np.random.Generator, image: Image) -> Image:
 
 
 def detection_errors(keypoints: NDArray[np.float32], corners: NDArray[np.float32]) -> Floats:
-    """Distance (N,), pixels, of each detection (N, 2), best first, to the corner (M, 2) that it is credited with:
-    the nearest within 4 pixels that no better detection has taken; infinite where there is none.
+    """Return the distance (N,), pixels, of each detection (N, 2) to its corner (M, 2).
+
+    Detections are assigned greedily, best first, to the nearest free corner within 4 pixels;
+    infinite without a corner.
     """
     errors = np.full(len(keypoints), np.inf)
     if not len(corners):

@@ -1,4 +1,4 @@
-"""What decides during training which weights are the best: small measurements on what is never trained with."""
+"""Validation during training, on held-out data: it decides which weights are the best."""
 
 from __future__ import annotations
 
@@ -24,21 +24,22 @@ from .homography_metrics import (
 )
 from .shapes_evaluation import LabelledImages, detector_of, evaluate_shapes
 
+# Fraction of the true matches that the largest descriptor distance of a network accepts.
 _TRUE_SHARE = 0.95
 
 
 class ShapeValidation:
-    """Mean average precision of corners of synthetic shapes, clean and noisy (a `Validation`).
+    """Mean average precision of corners on synthetic shapes, clean and noisy (a `Validation`).
 
     Args:
-        shapes: others than those trained with.
+        shapes: shapes that are not trained with.
     """
 
     def __init__(self, shapes: LabelledImages) -> None:
         self._shapes = shapes
 
     def __call__(self, network: SuperPoint) -> dict[str, float]:
-        """`metric`: mean of the two mAP."""
+        """Return both mAP; `metric` is their mean."""
         extractor = _extractor(network, subpixel=False, border=0)
         found = evaluate_shapes(detector_of(extractor), self._shapes)
         clean, noisy = found["clean"]["map"], found["noisy"]["map"]
@@ -46,13 +47,13 @@ class ShapeValidation:
 
 
 class PairValidation:
-    """Repeatability and matching of held-out photographs warped by known homographies (a `Validation`).
+    """Repeatability and matching on held-out photographs with known warps (a `Validation`).
 
     Args:
-        photos: held out.
+        photos: held-out photographs.
         limit: most pairs.
-        descriptors: judge them, too.
-        seed: of the warps.
+        descriptors: whether descriptors are evaluated too.
+        seed: seed of the warps.
     """
 
     def __init__(self, photos: list[Path], limit: int, descriptors: bool, seed: int = 0) -> None:
@@ -60,7 +61,7 @@ class PairValidation:
         self._descriptors = descriptors
 
     def __call__(self, network: SuperPoint) -> dict[str, float]:
-        """`metric`: repeatability, plus matching score and matches within a pixel where descriptors count."""
+        """Return the metrics; `metric` is repeatability, or its sum with M.score and mma_1."""
         rows = []
         for pair, features0, features1 in self._extracted(network):
             scores = localisation_scores(features0, features1, pair.homography, pair.image0.shape)
@@ -68,15 +69,15 @@ class PairValidation:
                 scores |= matching_scores(features0, features1, pair.homography, pair.image0.shape)
             rows.append(scores)
         means = {key: float(np.nanmean([row[key] for row in rows])) for key in rows[0]}
-        # All count within 3 px but the last: without it, weights that put points more precisely would not be better.
+        # Only mma_1 rewards precise points; the other two accept errors of up to 3 px.
         metric = means["repeatability"] + means.get("matching_score", 0.0) + means.get("mma_1", 0.0)
         return {"metric": metric, **means}
 
     def matching_distance(self, network: SuperPoint) -> float:
-        """The distance that 95 % of the true matches stay below (mutual nearest neighbours within 3 px).
+        """Return the distance below which 95 % of the true matches lie.
 
-        Where true and false ones part best (Youden's index), 0.64, a sequence of 50 far-apart stereo pairs kept 38 of
-        them; with this, 0.80, all: tracking's other gates refuse what is false, nothing brings back what is true.
+        Matches are mutual nearest neighbours, true within 3 px. A high quantile is chosen because
+        tracking rejects false matches later, but cannot recover true matches that are dropped here.
         """
         distances, true = [], []
         for pair, features0, features1 in self._extracted(network):
@@ -108,7 +109,7 @@ def _extractor(network: SuperPoint, subpixel: bool = True, border: int = 4) -> S
     device = next(network.parameters()).device.type
     config = FeatureConfig(
         max_keypoints=1000,
-        # As many points of every network, however it is calibrated.
+        # Low, so that every network gives the same number of points.
         threshold=1e-4,
         spread_cell=0,
         subpixel=subpixel,

@@ -1,1 +1,1 @@
-"""The training loop: one stage, one process or several, resumed where it was stopped."""
+"""Training loop of one stage: one or several processes, resumable."""

@@ -1,4 +1,4 @@
-"""Checkpoints of a training: written whole, read without unpickling anything but tensors and plain values."""
+"""Checkpoints of a training: written atomically, read as tensors and plain values only."""
 
 from __future__ import annotations
 
@@ -16,38 +16,40 @@ from spslam.io.files import write_atomic
 from ...superpoint.pickled_tensors import PickledFile
 from ..config import TrainingConfig
 
+# State of an unfinished training, in the folder of the stage.
 CHECKPOINT = "checkpoint.pt"
+# Averaged weights of the best validation, in the folder of the stage.
 BEST = "best.pt"
-# Sections of the configuration that may differ when training goes on: they do not change what a step computes.
+# Configuration sections that may change when a training is resumed: they do not affect a step.
 _FREE_SECTIONS = ("schedule", "loading")
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """A training checkpoint; nothing but tensors and plain values is unpickled.
+    """Read a training checkpoint; only tensors and plain values are unpickled.
 
     Raises:
-        TrainingError: the file is missing, damaged or no checkpoint.
+        TrainingError: the file is missing, damaged or not a checkpoint.
     """
     try:
-        # Its sizes and checksums, which PyTorch does not look at.
+        # Check sizes and checksums, which PyTorch does not.
         PickledFile(path).check()
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise TrainingError(f"no checkpoint at {path}") from None
+        raise TrainingError(f"found no checkpoint at {path}") from None
     except WeightsError as error:
         if not path.exists():
-            raise TrainingError(f"no checkpoint at {path}") from None
+            raise TrainingError(f"found no checkpoint at {path}") from None
         raise TrainingError(
-            f"{path} is no readable checkpoint ({error}): remove it to start anew"
+            f"{path} is no readable checkpoint ({error}): remove it to start again"
         ) from None
     except Exception as error:
-        # Bytes of another kind make the unpickler fail in any way.
+        # The unpickler can raise any error for foreign bytes.
         raise TrainingError(
-            f"{path} is no readable checkpoint ({type(error).__name__}): remove it to start anew"
+            f"{path} is no readable checkpoint ({type(error).__name__}): remove it to start again"
         ) from None
     if not isinstance(state, dict) or not isinstance(state.get("network"), dict):
         raise TrainingError(
-            f"{path} is no training checkpoint: expected the weights of a network in it"
+            f"{path} is no training checkpoint: expected a file with the weights of a network"
         )
     for name in ("network", "average", "best"):
         for key, value in (state.get(name) or {}).items():
@@ -57,17 +59,18 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
                 or value.is_meta
             ):
                 raise TrainingError(
-                    f"{path}: {name}.{key} is no dense tensor: remove the file to start anew"
+                    f"{path}: {name}.{key} is no dense tensor: remove the file to start again"
                 )
             if value.is_floating_point() and not bool(value.isfinite().all()):
                 raise TrainingError(
-                    f"{path}: {name}.{key} holds numbers that are NaN or infinite: start anew"
+                    f"{path}: {name}.{key} has NaN or infinite values: "
+                    "remove the file to start again"
                 )
     return state
 
 
 def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
-    """Write a checkpoint; an interrupted call leaves the old one.
+    """Write a checkpoint; an interrupted call keeps the old file.
 
     Raises:
         OutputError: the file cannot be written.
@@ -78,7 +81,7 @@ def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
 
 
 def changed_settings(written: str, config: TrainingConfig) -> list[str]:
-    """Keys that decide about a step and differ between a written configuration (YAML) and this one."""
+    """Return the keys that affect a step and differ from a written configuration (YAML)."""
     before, now = yaml.safe_load(written) or {}, config.model_dump(mode="json")
     return sorted(
         f"{section}.{key}" if key else section

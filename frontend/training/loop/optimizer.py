@@ -1,4 +1,4 @@
-"""The optimizer, its learning rate, and the moving average of the weights."""
+"""Optimizer, learning rate and moving average of the weights."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..config import OptimizerConfig
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
-    """AdamW; biases and batch norms do not decay."""
+    """Return AdamW without weight decay for biases and batch norms."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
@@ -23,12 +23,12 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Ad
 
 
 def learning_rate(config: OptimizerConfig, step: int, done: float) -> float:
-    """The rate of a step: linear warm-up, then half a cosine.
+    """Return the learning rate of a step: linear warm-up, then half a cosine.
 
     Args:
         config: peak, warm-up and last rate.
-        step: its number, from 0.
-        done: fraction of the schedule before it, 0 to 1.
+        step: number of the step, from 0.
+        done: fraction of the schedule before the step, 0 to 1.
     """
     warm = min(1.0, (step + 1) / config.warmup) if config.warmup else 1.0
     cosine = 0.5 * (1 + math.cos(math.pi * min(done, 1)))
@@ -36,14 +36,15 @@ def learning_rate(config: OptimizerConfig, step: int, done: float) -> float:
 
 
 def averaged_model(network: nn.Module, decay: float, step: int = 0) -> AveragedModel:
-    """An exponential moving average of weights and batch norm's statistics, in evaluation mode.
+    """Return an exponential moving average of weights and batch norm statistics.
 
-    The decay of update n is at most n / (n + 9), so that the first weights are soon forgotten.
+    It is in evaluation mode. The decay of update n is at most n / (n + 9), so that the initial
+    weights lose their influence quickly.
 
     Args:
-        network: its weights are the first ones averaged.
+        network: its weights start the average.
         decay: largest decay.
-        step: number of updates that these weights have seen.
+        step: number of updates that the average has had.
     """
     average = AveragedModel(
         network, multi_avg_fn=partial(_moving_average, decay=decay), use_buffers=True
@@ -53,8 +54,8 @@ def averaged_model(network: nn.Module, decay: float, step: int = 0) -> AveragedM
 
 
 def set_averaged_steps(average: AveragedModel, step: int) -> None:
-    """Set how many updates an average has seen."""
-    # The network's weights at the start count as the first ones: 0 would replace them at the first update.
+    """Set the number of updates that an average has had."""
+    # The initial weights count as an update: with 0, the first update would replace them.
     average.n_averaged.fill_(step + 1)
 
 
@@ -66,7 +67,7 @@ def _moving_average(
     *,
     decay: float,
 ) -> None:
-    """Average tensors of one type in place; counters are copied."""
+    """Average floating-point tensors in place; copy counters."""
     weight = 1 - min(decay, int(count) / (int(count) + 9))
     for old, new in zip(averaged, current, strict=True):
         if old.is_floating_point():

@@ -1,4 +1,4 @@
-"""The training loop of one stage."""
+"""Training loop of one stage."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from .checkpoints import BEST, CHECKPOINT, changed_settings, read_checkpoint, wr
 from .optimizer import averaged_model, build_optimizer, learning_rate, set_averaged_steps
 from .progress import Meter, Progress, TrainingLog
 
-# What a validation measures; `metric` is the one that decides, more is better.
+# Function that measures weights; its value `metric` chooses the best ones, higher is better.
 Validation = Callable[[SuperPoint], dict[str, float]]
 
 _logger = logging.getLogger(__name__)
@@ -37,15 +37,15 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What a stage ended with.
+    """Result of a stage.
 
     Attributes:
         network: averaged weights of the best validation, in evaluation mode, batch norm not folded.
-        metrics: of that validation.
-        steps: done.
-        images: trained with.
-        minutes: of training, all sessions together.
-        finished: False: it was stopped and can go on.
+        metrics: metrics of that validation.
+        steps: number of steps done.
+        images: number of images trained with, counting repetitions.
+        minutes: training time, all sessions together.
+        finished: False if the stage was stopped and can be resumed.
     """
 
     network: SuperPoint
@@ -57,7 +57,7 @@ class TrainingResult:
 
 
 class StageModel(nn.Module):
-    """The network as a stage trains it: a batch in, predictions out."""
+    """Network with the predictions of a stage: from a batch to what the loss needs."""
 
     def __init__(self, network: SuperPoint, objective: Objective) -> None:
         super().__init__()
@@ -68,6 +68,7 @@ class StageModel(nn.Module):
                 layer.requires_grad_(False)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the objective's predictions for a batch."""
         return self._objective.predict(self.network, batch)
 
 
@@ -75,20 +76,20 @@ class Trainer:
     """Trains one stage.
 
     Args:
-        stage: its name.
+        stage: name of the stage.
         objective: predictions and loss.
-        config: everything else; written beside the results.
-        network: to start from; changed.
-        source: of the images.
-        validate: measures the averaged weights now and then, in the first process.
-        out: folder of checkpoints and logs; what is there is resumed.
-        processes: this process among those that train together.
-        overfit: the first batch again and again, for a check of the loop.
-        report: called after every `schedule.log_every` steps in the first process.
-        stopped: asked after every step; True writes a checkpoint and ends.
+        config: all settings; saved in `out`.
+        network: initial network; it is changed.
+        source: images to train with.
+        validate: measures the averaged weights regularly, in the first process.
+        out: folder of checkpoints and logs; a training found there is resumed.
+        processes: this process among all that train together.
+        overfit: repeat the first batch, as a check of the loop.
+        report: called every `schedule.log_every` steps in the first process.
+        stopped: called after every step; True writes a checkpoint and ends.
 
     Raises:
-        TrainingError: `out` holds another stage or another configuration, or the batch cannot be shared.
+        TrainingError: `out` has another stage or configuration, or the batch cannot be split.
     """
 
     def __init__(
@@ -113,8 +114,8 @@ class Trainer:
         blocks = config.optimizer.batch // config.optimizer.block
         if blocks % self._processes.count:
             raise TrainingError(
-                f"{self._processes.count} processes cannot share a step of {blocks} blocks: make optimizer.batch a "
-                f"multiple of {self._processes.count * config.optimizer.block}"
+                f"{self._processes.count} processes cannot share a step of {blocks} blocks: make "
+                f"optimizer.batch a multiple of {self._processes.count * config.optimizer.block}"
             )
         device = self._processes.device
         network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -149,7 +150,7 @@ class Trainer:
         )
         saved = time.monotonic()
         if self._step == 0:
-            # The weights to start from are in the running, too: a training never returns worse ones.
+            # The initial weights are validated too, so that a training never returns worse ones.
             self._run_validation(log)
         while (share := self._share()) < 1 and not self._ended_early():
             started = time.monotonic()
@@ -199,8 +200,8 @@ class Trainer:
         total = losses["total"].mean()
         if not torch.isfinite(total):
             raise TrainingError(
-                f"stage {self._stage}: the loss is not finite at step {self._step}: lower optimizer.learning_rate; "
-                f"the last checkpoint is in {self._out}"
+                f"stage {self._stage}: the loss is not finite at step {self._step}: lower "
+                f"optimizer.learning_rate; the last checkpoint is in {self._out}"
             )
         rate = learning_rate(settings, self._step, share)
         for group in self._optimizer.param_groups:
@@ -215,7 +216,7 @@ class Trainer:
         return values | {"learning_rate": rate}
 
     def _share(self) -> float:
-        """How much of the schedule is done."""
+        """Return the fraction of the schedule that is done."""
         minutes = self._config.schedule.minutes
         share = self._step / self._config.optimizer.steps
         return (
@@ -225,7 +226,7 @@ class Trainer:
         )
 
     def _ended_early(self) -> bool:
-        """Out of patience or of time, before the schedule's end."""
+        """Return whether patience or time ends the stage before the schedule does."""
         schedule = self._config.schedule
         if self._misses >= schedule.patience:
             return True
@@ -253,7 +254,8 @@ class Trainer:
         if self._processes.first:
             threads = torch.get_num_threads()
             self._metrics = self._validate(self._averaged)
-            # An engine takes all cores; processes that share them would wait for this one ever after.
+            # The inference engine sets all cores; restore the threads for processes that share
+            # them.
             torch.set_num_threads(threads)
             log.validation(self._step, self._metrics)
         metric = self._processes.agreed(self._metrics.get("metric", 0.0))
@@ -298,13 +300,14 @@ class Trainer:
             if self._processes.first:
                 write_atomic(self._out / "config.yaml", self._config.to_yaml())
             return
-        # To the CPU: AdamW counts its steps there, and on a GPU each step would wait for the count.
+        # On the CPU: AdamW counts steps there; a count on the GPU would stall every step.
         state = read_checkpoint(path)
         changed = changed_settings(state.get("config", ""), self._config)
         if state.get("stage") != self._stage or changed:
             what = ", ".join(changed) or f"stage {state.get('stage')} instead of {self._stage}"
             raise TrainingError(
-                f"{self._out} holds a training with other settings ({what}): give another --out, or go on with the same"
+                f"{self._out} holds a training with other settings ({what}): give another --out, "
+                "or the same settings"
             )
         try:
             self._step, self._seconds, self._misses = (
@@ -323,9 +326,10 @@ class Trainer:
             set_averaged_steps(self._average, self._step)
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise TrainingError(
-                f"{path} does not fit this training ({' '.join(str(error).split())[:200]}): remove it to start anew"
+                f"{path} does not fit this training ({' '.join(str(error).split())[:200]}): "
+                "remove it to start again"
             ) from None
-        _logger.info("%s: goes on at step %d", self._out, self._step)
+        _logger.info("%s: resumed at step %d", self._out, self._step)
 
     def _result(self, finished: bool) -> TrainingResult:
         network = self._best if self._best_metrics else self._averaged

@@ -1,4 +1,4 @@
-"""Losses of the descriptors: the same place alike in both views, other places not (see `losses`)."""
+"""Descriptor losses: high similarity of the same place in both views, low similarity of others."""
 
 from __future__ import annotations
 
@@ -13,25 +13,26 @@ from ...superpoint.superpoint import CELL, Sampling
 from ..data.homography import warp_points
 from .detector_losses import full_precision, masked_mean, valid_cells
 
-# Far below any similarity, yet finite: a row without a single valid entry must not become NaN.
+# Similarity of masked entries; far below any real one, but finite, so that empty rows do not give
+# NaN.
 _MASKED = -1e30
-# As in `superpoint`: the bicubic kernel's free parameter in torch.nn.functional.grid_sample.
+# Free parameter of the bicubic kernel of torch.nn.functional.grid_sample, as in `superpoint`.
 _BICUBIC_A = -0.75
 _BICUBIC, _BILINEAR = Sampling("bicubic"), Sampling("bilinear")
 
 
 @dataclass(frozen=True)
 class HingeDescriptorLoss:
-    """Hinge loss between each cell of one view and each of the other (DeTone et al., section 3.4).
+    """Hinge loss between each cell of one view and each cell of the other.
 
-    Two cells correspond if the first's centre, warped, lies within 8 px of the second's. Averaged over the pairs
-    of valid cells. Descriptors have unit length here.
+    Two cells correspond if the centre of the first, warped, lies within 8 px of the centre of the
+    second. The loss is averaged over the pairs of valid cells, with descriptors of unit length
+    (DeTone et al., SuperPoint, 2018, section 3.4).
 
-    Attributes:
-        positive_margin: m_p, the similarity that corresponding cells should reach.
-        negative_margin: m_n, the similarity that others should stay below.
-        positive_weight: lambda_d, which outweighs the many pairs that do not correspond.
-        radius_px: the 8 px.
+    Attributes: positive_margin: m_p, the similarity that corresponding cells should reach.
+        negative_margin: m_n, the similarity that other cells should not exceed. positive_weight:
+        lambda_d, which balances the few corresponding pairs against the many others. radius_px:
+        largest distance of corresponding cells, pixels.
     """
 
     positive_margin: float = 1.0
@@ -42,6 +43,7 @@ class HingeDescriptorLoss:
     def __call__(
         self, pred: Mapping[str, Tensor], batch: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
+        """Return the loss as `total` (B,)."""
         first, second = (
             unit_descriptors(pred["descriptors0"]),
             unit_descriptors(pred["descriptors1"]),
@@ -51,7 +53,7 @@ class HingeDescriptorLoss:
         corresponds = _near_cells(warped, second, self.radius_px)
         valid0, valid1 = (valid_cells(batch[key]).flatten(1) for key in ("valid0", "valid1"))
         counted = valid0[:, :, None] & valid1[:, None]
-        # Both hinges in one: few passes over what is by far the largest array.
+        # Both hinges in one expression: fewer passes over the largest array.
         slope = torch.where(corresponds, -self.positive_weight, 1.0) * counted
         margin = torch.where(corresponds, self.positive_margin, self.negative_margin)
         total = functional.relu(slope * (similarity - margin)).flatten(1).sum(dim=1)
@@ -60,13 +62,14 @@ class HingeDescriptorLoss:
 
 @dataclass(frozen=True)
 class ContrastiveDescriptorLoss:
-    """Dual softmax between the cells of view 0 and the places of view 1 where the homography sends their centres.
+    """Dual softmax between cells of view 0 and the places in view 1 of their warped centres.
 
-    A cell counts if it is valid and its centre falls into a valid cell of view 1. The value is the mean negative log
-    likelihood -log(p(1|0) p(0|1)) of the cells that count (LoFTR, Sun et al., CVPR 2021, sections 3.3 and 3.5).
+    A cell counts if it is valid and its centre falls into a valid cell of view 1. The loss is the
+    mean negative log likelihood -log(p(1|0) p(0|1)) of these cells (LoFTR, Sun et al., CVPR 2021,
+    sections 3.3 and 3.5).
 
     Attributes:
-        temperature: by which similarities are divided.
+        temperature: similarities are divided by it.
     """
 
     temperature: float = 0.06
@@ -74,6 +77,7 @@ class ContrastiveDescriptorLoss:
     def __call__(
         self, pred: Mapping[str, Tensor], batch: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
+        """Return the loss as `total` (B,)."""
         centres = _cell_centres(pred["descriptors0"])
         warped = warp_points(centres, batch["homography"].double())
         valid = valid_cells(batch["valid0"]).flatten(1) & _in_valid_cell(
@@ -86,16 +90,17 @@ class ContrastiveDescriptorLoss:
 
 @dataclass(frozen=True)
 class SparseDescriptorLoss:
-    """Dual softmax between the same labelled points of both views, read as they will be when the network is used.
+    """Dual softmax between the same labelled points of both views.
 
-    The value is the mean negative log likelihood -log(p(1|0) p(0|1)) of the valid points; the other valid points of
-    the pair are the negatives, and those of the pairs beside it in the batch. Among the points of one pair only, no
-    descriptor learns that there may be no match for it.
+    Descriptors are sampled as when the network is used. The loss is the mean negative log
+    likelihood -log(p(1|0) p(0|1)) of the valid points. Negatives are the other valid points of the
+    pair and of neighbouring pairs of the batch: with points of one pair only, a network does not
+    learn that a point may have no match.
 
     Attributes:
-        temperature: by which similarities are divided.
-        sampling: the network's rule.
-        group: so many pairs, one after the other in the batch, are each other's negatives.
+        temperature: similarities are divided by it.
+        sampling: how the network's descriptors are sampled.
+        group: number of consecutive pairs of the batch that are each other's negatives.
     """
 
     temperature: float = 0.06
@@ -105,6 +110,7 @@ class SparseDescriptorLoss:
     def __call__(
         self, pred: Mapping[str, Tensor], batch: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
+        """Return the loss as `total` (B,)."""
         valid = batch["points_valid"]
         first, second = (
             sample_descriptor_map(
@@ -120,34 +126,38 @@ class SparseDescriptorLoss:
 
 
 def sample_descriptor_map(descriptors: Tensor, points: Tensor, sampling: Sampling) -> Tensor:
-    """Unit descriptors (B, N, D) at pixels (B, N, 2), as `sample_descriptors`, but with gradients.
+    """Sample unit descriptors (B, N, D) at pixels (B, N, 2), with gradients.
+
+    The result is that of `sample_descriptors`.
 
     Args:
-        descriptors: (B, D, h, w), of any length; cells are normalised before they are interpolated.
+        descriptors: (B, D, h, w), of any length; cells are normalised before the interpolation.
         points: (B, N, 2) x y, pixels.
-        sampling: the network's rule.
+        sampling: how the network's descriptors are sampled.
     """
     unit = unit_descriptors(descriptors)
     rows, columns = unit.shape[2:]
     across = _cell_weights(points[:, :, 0].to(unit.dtype), columns, sampling)
     down = _cell_weights(points[:, :, 1].to(unit.dtype), rows, sampling)
-    # A matrix product, because on CUDA the gradients of grid_sample are not the same bits every time.
+    # A matrix product, because gradients of grid_sample are not deterministic on CUDA.
     weights = (down[:, :, :, None] * across[:, :, None]).flatten(2)
     return functional.normalize(bmm(weights, unit.flatten(2).transpose(1, 2)), dim=2)
 
 
 def unit_descriptors(descriptors: Tensor) -> Tensor:
+    """Normalise descriptors (B, D, h, w) to unit length."""
     return functional.normalize(full_precision(descriptors), dim=1)
 
 
 def bmm(first: Tensor, second: Tensor) -> Tensor:
-    # Autocast would multiply in half precision, whose steps near a cosine of 1 are as large as what is compared.
+    """Multiply batches of matrices in full precision, also inside autocast."""
+    # Half precision is too coarse: near a cosine of 1 its steps are as large as the differences.
     with torch.autocast(first.device.type, enabled=False):
         return torch.bmm(first, second)
 
 
 def _cell_centres(descriptors: Tensor) -> Tensor:
-    """Pixels (B, h·w, 2) of the centres of the cells of a map (B, D, h, w), row by row."""
+    """Return the pixels (B, h·w, 2) of the cell centres of a map (B, D, h, w), row by row."""
     batch, _, rows, columns = descriptors.shape
     y, x = torch.meshgrid(
         _centres(rows, descriptors.device), _centres(columns, descriptors.device), indexing="ij"
@@ -160,7 +170,7 @@ def _centres(count: int, device: torch.device) -> Tensor:
 
 
 def _near_cells(points: Tensor, descriptors: Tensor, radius_px: float) -> Tensor:
-    """(B, N, h·w) bool: cells of a map (B, D, h, w) whose centre is within a radius of points (B, N, 2)."""
+    """Return which cells (B, N, h·w) of a map (B, D, h, w) have centres near points (B, N, 2)."""
     rows, columns = descriptors.shape[2:]
     points = points.float()
     across = (points[:, :, None, 0] - _centres(columns, points.device)).square()
@@ -169,7 +179,7 @@ def _near_cells(points: Tensor, descriptors: Tensor, radius_px: float) -> Tensor
 
 
 def _in_valid_cell(points: Tensor, cells: Tensor) -> Tensor:
-    """(B, N) bool: points (B, N, 2) that fall into a valid cell of (B, h, w) bool."""
+    """Return which points (B, N, 2) fall into a valid cell of (B, h, w) bool, as (B, N) bool."""
     rows, columns = cells.shape[1:]
     x, y = ((points + 0.5) / CELL).floor().unbind(2)
     inside = (x >= 0) & (x < columns) & (y >= 0) & (y < rows)
@@ -178,7 +188,7 @@ def _in_valid_cell(points: Tensor, cells: Tensor) -> Tensor:
 
 
 def _cell_weights(pixels: Tensor, count: int, sampling: Sampling) -> Tensor:
-    """Weights (B, N, count) of the cells along one axis at pixel coordinates (B, N)."""
+    """Return weights (B, N, count) of the cells along one axis at pixel coordinates (B, N)."""
     cells = (pixels - (CELL - 1) / 2) / CELL
     if sampling.align_corners:
         cells = cells * CELL * (count - 1) / (count * CELL - (CELL + 1) / 2)
@@ -187,7 +197,7 @@ def _cell_weights(pixels: Tensor, count: int, sampling: Sampling) -> Tensor:
     ).abs()
     if sampling.interpolation == "bilinear":
         return (1 - distance).clamp(min=0.0)
-    # Keys, Cubic convolution interpolation for digital image processing, 1981.
+    # Cubic convolution (Keys, Cubic convolution interpolation for digital image processing, 1981).
     a = _BICUBIC_A
     near = ((a + 2) * distance - (a + 3)) * distance**2 + 1
     far = ((distance - 5) * distance + 8) * distance * a - 4 * a
@@ -195,12 +205,12 @@ def _cell_weights(pixels: Tensor, count: int, sampling: Sampling) -> Tensor:
 
 
 def _grouped(values: Tensor, group: int) -> Tensor:
-    """Values (B, N, …) with the points of `group` images in one row: (B / group, group · N, …)."""
+    """Join the points of `group` images: (B, N, …) becomes (B / group, group · N, …)."""
     return values.reshape(values.shape[0] // group, group * values.shape[1], *values.shape[2:])
 
 
 def _dual_softmax(first: Tensor, second: Tensor, valid: Tensor, temperature: float) -> Tensor:
-    """Negative log likelihood (B, N) that descriptor i of (B, N, D) matches i of the other, both ways."""
+    """Return the negative log likelihood (B, N) that descriptors i (B, N, D) match, both ways."""
     similarity = bmm(first / temperature, second.transpose(1, 2))
     similarity = similarity.masked_fill(~(valid[:, :, None] & valid[:, None]), _MASKED)
     matched = similarity.diagonal(dim1=1, dim2=2)

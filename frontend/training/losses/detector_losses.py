@@ -1,4 +1,4 @@
-"""Losses of the detector: what is a point, where it is, and that both views agree about it (see `losses`)."""
+"""Detector losses: cross entropy, localisation, and consistency between two views."""
 
 from __future__ import annotations
 
@@ -13,23 +13,26 @@ from torch.nn import functional
 from ...superpoint.decoder import HEAT_RADIUS
 from ...superpoint.superpoint import CELL, detector_probabilities
 
+# Amplitude of the noise that breaks ties between several labels in a cell.
 _TIE_NOISE = 0.1
-# Of the probability around a label; a detector that sees nothing there is left to the cross entropy.
+# Least probability around a label; below it, the localisation losses have no effect.
 _LEAST_MASS = 1e-3
+# Least distance, pixels; keeps the square root differentiable at zero.
 _LEAST_ERROR = 1e-2
 
 
 def splat_points(
     points: Tensor, mass: Tensor, valid: Tensor, size: tuple[int, int], subpixel: bool
 ) -> Tensor:
-    """Label maps (B, H, W): the mass of the points at each pixel, at most 1.
+    """Draw label maps (B, H, W): the mass of the points at each pixel, at most 1.
 
     Args:
-        points: (B, N, 2) x y, pixels; what falls outside the image is lost.
+        points: (B, N, 2) x y, pixels; points outside the image are dropped.
         mass: (B, N) in [0, 1].
-        valid: (B, N) bool; the others may hold anything, NaN too.
+        valid: (B, N) bool; invalid points may have any value, also NaN.
         size: H and W.
-        subpixel: share the mass bilinearly among the four pixels around a point, else give it to the nearest.
+        subpixel: split the mass bilinearly among the four pixels around a point; otherwise give it
+            to the nearest pixel.
     """
     height, width = size
     points = torch.where(valid[:, :, None], points, 0.0)
@@ -54,12 +57,12 @@ def splat_points(
 
 
 def space_to_depth(image: Tensor) -> Tensor:
-    """(B, H, W) as (B, 64, h, w): channel 8·y + x of a cell is its pixel (x, y), as in the detector's logits."""
+    """Rearrange (B, H, W) as (B, 64, h, w): channel 8·y + x is pixel (x, y) of a cell."""
     return functional.pixel_unshuffle(image[:, None], CELL)
 
 
 def valid_cells(valid: Tensor) -> Tensor:
-    """(B, h, w) bool: cells all of whose pixels are valid, of (B, H, W) bool."""
+    """Return which cells (B, h, w) have only valid pixels, from (B, H, W) bool."""
     return space_to_depth(valid).all(dim=1)
 
 
@@ -69,18 +72,19 @@ def detector_targets(
     kind: Literal["hard", "soft"],
     generator: torch.Generator | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """What the detector should say in each cell, and which cells count.
+    """Return the detector's targets and which cells count.
 
     Args:
         label_map: (B, H, W) float in [0, 1], H and W multiples of 8.
         valid: (B, H, W) bool.
-        kind: `hard`: the class (B, h, w) int64 of one label, chosen at random among several, or 64, the dustbin
-            (DeTone et al., section 3.3); it wants labels at whole pixels, a label must keep half its mass to win.
-            `soft`: probabilities (B, 65, h, w), the labels' mass, to the dustbin what is missing to 1.
-        generator: of the random choice, on any device; None takes the device's default.
+        kind: `hard`: class (B, h, w) int64 of one label, random among several, or 64, the dustbin
+            (DeTone et al., SuperPoint, 2018, section 3.3). Needs labels at whole pixels: a label
+            counts only with at least half of its mass in a pixel. `soft`: probabilities (B, 65, h,
+            w), the labels' mass; the dustbin gets the rest to 1.
+        generator: random numbers for the choice, on any device; None: the device's default.
 
     Returns:
-        The targets and the cells that count, (B, h, w) bool.
+        The targets and which cells count, (B, h, w) bool.
     """
     cells = space_to_depth(label_map)
     if kind == "soft":
@@ -96,13 +100,13 @@ def detector_targets(
 
 @dataclass(frozen=True)
 class DetectorLoss:
-    """Cross entropy over the 65 classes, averaged over the valid cells of an image, then over the views of a pair.
+    """Cross entropy over the 65 classes, averaged over the valid cells, then over the views.
 
-    Source: DeTone et al., section 3.3.
+    Source: DeTone et al., SuperPoint, 2018, section 3.3.
 
     Attributes:
         kind: see `detector_targets`.
-        generator: of the random choices of hard targets.
+        generator: random numbers for hard targets.
     """
 
     kind: Literal["hard", "soft"] = "soft"
@@ -111,6 +115,7 @@ class DetectorLoss:
     def __call__(
         self, pred: Mapping[str, Tensor], batch: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
+        """Return the loss as `total` (B,)."""
         views = ("0", "1") if "logits0" in pred else ("",)
         losses = [
             self._view(pred[f"logits{v}"], batch[f"label_map{v}"], batch[f"valid{v}"])
@@ -128,14 +133,15 @@ class DetectorLoss:
 
 @dataclass(frozen=True)
 class LocalisationLoss:
-    """Distance, pixels, of labelled points from where the detector puts them, averaged over the points of an image by
-    their mass, then over the views of a pair.
+    """Distance between labelled points and detections, pixels.
 
-    Where it puts them is what `refine_on_heat` makes of the largest probability nearby. Cross entropy punishes a
-    neighbouring pixel as much as a far one; this tells the detector which way to go.
+    It is averaged over the points of an image, weighted by mass, then over the views of a pair. The
+    detection is the largest probability nearby, refined by `refine_on_heat`. Cross entropy
+    penalises a neighbouring pixel as much as a distant one; this loss gives the direction towards
+    the label.
 
     Attributes:
-        search: pixels around a label's where the detector's point is looked for.
+        search: radius around a label in which the detection is searched, pixels.
     """
 
     search: int = 3
@@ -143,6 +149,7 @@ class LocalisationLoss:
     def __call__(
         self, pred: Mapping[str, Tensor], batch: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
+        """Return the loss as `total` (B,)."""
         views = ("0", "1") if "logits0" in pred else ("",)
         valid, mass = batch["points_valid"], batch["points_mass"]
         losses = [self._view(pred[f"logits{v}"], batch[f"points{v}"], mass, valid) for v in views]
@@ -156,17 +163,17 @@ class LocalisationLoss:
 
 @dataclass(frozen=True)
 class ConsistencyLoss:
-    """Distance, pixels of view 1, between where the detector puts a point in both views, averaged over the points of a
-    pair by the probability that the detector gives them.
+    """Distance between the detections of a point in both views, pixels of view 1.
 
-    Labels are out by half a pixel themselves; what counts is that a point is found at the same place again. As the
-    weights are the detector's own, it can also be told to prefer the points that it places well: the gradient then
-    moves probability from those farther apart than the mean to those nearer.
+    It is averaged over the points of a pair, weighted by the detector's own probabilities. Labels
+    are off by half a pixel themselves; this loss rewards the same place in both views instead. With
+    gradients through the weights, the detector also learns to prefer points that it localises well:
+    probability moves from points with more than the mean distance to points with less.
 
     Attributes:
-        selectivity: the share of the gradient through the weights that counts; 0: only places are learned.
-        search: pixels around a label's where the detector's point is looked for.
-        limit: distance that larger ones count as: such points are not the same.
+        selectivity: fraction of the gradient through the weights; 0: only positions are learned.
+        search: radius around a label in which the detection is searched, pixels.
+        limit: larger distances count as this one, pixels: such detections are not the same point.
     """
 
     selectivity: float = 0.0
@@ -176,13 +183,14 @@ class ConsistencyLoss:
     def __call__(
         self, pred: Mapping[str, Tensor], batch: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
+        """Return the loss as `total` (B,)."""
         valid = batch["points_valid"]
         (first, mass0), (second, mass1) = (
             detected_points(pred[f"logits{view}"], batch[f"points{view}"], valid, self.search)
             for view in ("0", "1")
         )
         homography = batch["homography"].to(first.dtype)
-        # A warped pair's points are in front of both cameras; those that are not valid may be anywhere.
+        # Valid points lie in front of both cameras; invalid ones may be anywhere.
         moved = torch.cat([first, torch.ones_like(first[:, :, :1])], dim=2)
         moved = (homography[:, None] @ moved[..., None])[..., 0]
         depth = torch.where(moved[:, :, 2:] > _LEAST_MASS, moved[:, :, 2:], 1.0)
@@ -195,16 +203,16 @@ class ConsistencyLoss:
 def detected_points(
     logits: Tensor, points: Tensor, valid: Tensor, search: int
 ) -> tuple[Tensor, Tensor]:
-    """Where the detector puts points, and how probable it finds them there, both with gradients.
+    """Return the detected positions of points and their probabilities, both with gradients.
 
     Args:
         logits: (B, 65, h, w).
         points: (B, N, 2) x y, pixels.
-        valid: (B, N) bool; the others may hold anything.
-        search: pixels around each point where the largest probability is looked for.
+        valid: (B, N) bool; invalid points may have any value.
+        search: radius around each point in which the largest probability is searched, pixels.
 
     Returns:
-        Positions (B, N, 2), as `refine_on_heat` makes them, and the probability gathered around them (B, N).
+        Positions (B, N, 2), refined as by `refine_on_heat`, and the probability around them (B, N).
     """
     heat = detector_probabilities(full_precision(logits))
     base = torch.where(valid[:, :, None], points, 0.0).round().long()
@@ -213,14 +221,14 @@ def detected_points(
     maximum = base + torch.stack([largest % side, largest // side], dim=2) - search
     patch = _patches(heat, maximum, HEAT_RADIUS)
     steps = torch.arange(-HEAT_RADIUS, HEAT_RADIUS + 1, dtype=heat.dtype, device=heat.device)
-    # Not a matrix product, which autocast would do in half precision.
+    # Not a matrix product, because autocast would compute it in half precision.
     moment = torch.stack([(patch.sum(dim=axis) * steps).sum(dim=2) for axis in (2, 3)], dim=2)
     mass = patch.sum(dim=(2, 3))
     return maximum + moment / (mass + _LEAST_MASS)[:, :, None], mass
 
 
 def _length(vectors: Tensor) -> Tensor:
-    # Differentiable at zero.
+    # The constant keeps the square root differentiable at zero.
     return (vectors.square().sum(dim=2) + _LEAST_ERROR**2).sqrt()
 
 
@@ -230,7 +238,7 @@ def _weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
 
 
 def _patches(heat: Tensor, centres: Tensor, radius: int) -> Tensor:
-    """(B, N, rows, columns) of (B, H, W) around pixels (B, N, 2); zero outside the image."""
+    """Cut patches (B, N, rows, columns) of (B, H, W) around pixels (B, N, 2); zero outside."""
     height, width = heat.shape[1:]
     steps = torch.arange(-radius, radius + 1, device=heat.device)
     x, y = (centres[:, :, axis, None] + steps for axis in (0, 1))
@@ -240,10 +248,11 @@ def _patches(heat: Tensor, centres: Tensor, radius: int) -> Tensor:
 
 
 def full_precision(values: Tensor) -> Tensor:
+    """Convert half precision to float32; keep float64."""
     return values if values.dtype == torch.float64 else values.float()
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Means (B,) of what the mask keeps; 0 where it keeps nothing."""
+    """Return the means (B,) of the values in the mask; 0 for an empty mask."""
     total = torch.where(mask, values, 0.0).flatten(1).sum(dim=1)
     return total / mask.flatten(1).sum(dim=1).clamp(min=1)

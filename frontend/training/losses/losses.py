@@ -1,17 +1,18 @@
-"""Losses of the training stages, made of those of the detector and of the descriptors.
+"""Losses of the training stages, combined from detector and descriptor losses.
 
-Every loss is called with what the network gave and what the data know, `loss(pred, batch)`, and returns a
-dictionary of tensors (B,): one value for each image or pair, never averaged over the batch, `total` being what is
+Every loss is called as `loss(pred, batch)` with the network's predictions and the batch. It returns
+a dictionary of tensors (B,), one value per image or pair, not averaged over the batch; `total` is
 minimised. h = H/8 and w = W/8 are the sizes of the network's maps.
 
-- One view: `pred["logits"]` (B, 65, h, w), `batch["label_map"]` (B, H, W) in [0, 1], `batch["valid"]` (B, H, W) bool,
-  and `batch["points"]` (B, N, 2) x y, some of the labelled points, their mass `batch["points_mass"]` (B, N) in [0, 1]
-  and which of them count, `batch["points_valid"]` (B, N).
-- Two views: the same keys ending in 0 and 1 (but mass and validity: the points are the same in both views),
-  `pred["descriptors0"]` and `pred["descriptors1"]` (B, D, h, w) as they leave the network, and `batch["homography"]`
-  (B, 3, 3) from pixels of view 0 to pixels of view 1.
+- One view: `pred["logits"]` (B, 65, h, w), `batch["label_map"]` (B, H, W) in [0, 1],
+  `batch["valid"]` (B, H, W) bool, some labelled points `batch["points"]` (B, N, 2) x y in pixels,
+  their mass `batch["points_mass"]` (B, N) in [0, 1] and which of them count,
+  `batch["points_valid"]` (B, N) bool.
+- Two views: the same keys with suffix 0 and 1 (mass and validity without: both views have the same
+  points), `pred["descriptors0"]` and `pred["descriptors1"]` (B, D, h, w), not normalised, and
+  `batch["homography"]` (B, 3, 3) from pixels of view 0 to pixels of view 1.
 
-Whatever the network's precision, losses are computed in float32 at least, also inside autocast.
+Losses are computed in float32 or float64, whatever the network's precision, also inside autocast.
 """
 
 from __future__ import annotations
@@ -46,10 +47,10 @@ Loss = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], dict[str, Tensor]]
 
 @dataclass(frozen=True)
 class WeightedLoss:
-    """Several losses together: `total` is the sum of weight · loss; each is returned under its name, too.
+    """Weighted sum of several losses as `total`; each loss is also returned by name.
 
     Attributes:
-        parts: weight and loss by name.
+        parts: weight and loss, by name.
     """
 
     parts: Mapping[str, tuple[float, Loss]]
@@ -57,6 +58,7 @@ class WeightedLoss:
     def __call__(
         self, pred: Mapping[str, Tensor], batch: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
+        """Return `total` and each loss, (B,)."""
         values = {name: loss(pred, batch)["total"] for name, (_, loss) in self.parts.items()}
         total = torch.stack(
             [weight * values[name] for name, (weight, _) in self.parts.items()]
@@ -66,16 +68,18 @@ class WeightedLoss:
 
 @dataclass(frozen=True)
 class DistillationLoss:
-    """What a small network (student) should learn from a large one (teacher), on single views.
+    """Loss of a small network (student) that learns from a large one (teacher), on single views.
 
-    `detector` is the cross entropy to `batch["teacher_probabilities"]` (B, 65, h, w). `descriptor` compares
-    `pred["descriptors"]` (B, D, h, w) to `batch["teacher_descriptors"]` (B, D', h, w): mean 1 - cosine where
-    D = D', else the mean squared difference of the cosines among the cells of one image, which do not depend on the
-    length (relational distillation: Tung and Mori, Similarity-preserving knowledge distillation, ICCV 2019).
+    `detector` is the cross entropy with `batch["teacher_probabilities"]` (B, 65, h, w).
+    `descriptor` compares `pred["descriptors"]` (B, D, h, w) with `batch["teacher_descriptors"]` (B,
+    D', h, w). If D = D', it is the mean of 1 - cosine. Otherwise it is the mean squared difference
+    of the cosines between the cells of one image, which do not depend on the length of descriptors
+    (relational distillation: Tung and Mori, Similarity-preserving knowledge distillation, ICCV
+    2019).
 
     Attributes:
         descriptor_weight: `total` is `detector` + descriptor_weight · `descriptor`.
-        stride: every so many cells, in both directions, are compared among each other.
+        stride: the relational loss uses every `stride`-th cell in both directions.
     """
 
     descriptor_weight: float = 1.0
@@ -84,6 +88,7 @@ class DistillationLoss:
     def __call__(
         self, pred: Mapping[str, Tensor], batch: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
+        """Return `total`, `detector` and `descriptor`, (B,)."""
         counted = valid_cells(batch["valid"])
         logits = full_precision(pred["logits"])
         entropy = functional.cross_entropy(
@@ -109,11 +114,11 @@ class DistillationLoss:
 
 
 def detector_loss(config: LossConfig, generator: torch.Generator | None = None) -> Loss:
-    """The loss of single labelled views: cross entropy and localisation.
+    """Return the loss of single labelled views: cross entropy and localisation.
 
     Args:
         config: kind of targets, weights.
-        generator: of everything random in the loss.
+        generator: random numbers of the loss.
     """
     return WeightedLoss(_detector_parts(config, generator))
 
@@ -121,13 +126,13 @@ def detector_loss(config: LossConfig, generator: torch.Generator | None = None) 
 def pair_loss(
     config: LossConfig, sampling: Sampling, generator: torch.Generator | None = None, block: int = 1
 ) -> Loss:
-    """The loss of pairs of labelled views: the detector's in both, consistency and descriptors.
+    """Return the loss of pairs of labelled views: detector, consistency and descriptors.
 
     Args:
         config: kind of targets and descriptor loss, weights.
-        sampling: the network's rule.
-        generator: of everything random in the loss.
-        block: pairs in the batch that were made together, one after the other.
+        sampling: how the network's descriptors are sampled.
+        generator: random numbers of the loss.
+        block: consecutive pairs of the batch that were augmented together.
     """
     parts = _detector_parts(config, generator)
     if config.consistency_weight > 0:

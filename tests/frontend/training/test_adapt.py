@@ -274,7 +274,7 @@ def test_impossible_outputs_are_refused_before_any_work(tmp_path: Path, start: P
     cases: list[tuple[Path, Path, type[SpslamError], str]] = [
         (tmp_path / "a.pth", start, WeightsError, "safetensors"),
         (start, start, WeightsError, "start from"),
-        (there, start, WeightsError, "there already"),
+        (there, start, WeightsError, "exists already"),
         (tmp_path / "a.safetensors", tmp_path / "after.pth", WeightsError, "batch norm after"),
     ]
     for out, weights, error, message in cases:
@@ -319,7 +319,7 @@ def test_verdict() -> None:
     old = {"repeatability": 0.5, "matching_score": 0.4}
     assert verdict(old, {"repeatability": 0.6, "matching_score": 0.5})[0]
     improved, text = verdict(old, {"repeatability": 0.6, "matching_score": 0.3})
-    assert improved and "in one" in text
+    assert improved and "only one" in text
     improved, text = verdict(old, {"repeatability": 0.4, "matching_score": None})
     assert not improved and "NOT better: keep the old ones" in text and "0.500 -> 0.400" in text
     assert not verdict(old, old)[0]

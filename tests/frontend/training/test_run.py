@@ -156,7 +156,7 @@ def test_a_narrower_network_takes_over_from_its_teacher_once(
     weights, _ = run_stage(
         "distil", shapes, inputs, report=lambda progress: told.append(progress.stage)
     )
-    assert told == ["taking over"] * 2 + ["distil"] * 3
+    assert told == ["inheriting"] * 2 + ["distil"] * 3
     student = load_superpoint(weights)
     assert (student.widths, student.detector_width, student.descriptor_dim) == (
         (2, 4, 4, 8, 12),
@@ -167,8 +167,8 @@ def test_a_narrower_network_takes_over_from_its_teacher_once(
     assert card is not None
     assert before_it is not None
     assert card.stages[:-1] == before_it.stages
-    assert card.stages[-1].init == "what it took over from weights.safetensors"
-    with pytest.raises(TrainingError, match=r"is what another network took over.*--out"):
+    assert card.stages[-1].init == "inherited from weights.safetensors"
+    with pytest.raises(TrainingError, match=r"belongs to another student or another teacher.*--out"):
         run_stage("distil", settings("distil", *NARROWER, "network.detector_width=7"), inputs)
     # The same command, whose training has ended, does nothing once more.
     told.clear()
@@ -180,7 +180,7 @@ def test_a_narrower_network_takes_over_from_its_teacher_once(
 
 def test_a_stop_while_taking_over_keeps_nothing(photos: Path, magic: Path, tmp_path: Path) -> None:
     inputs = StageInputs(tmp_path / "out", photos, teacher=magic / "weights.safetensors")
-    with pytest.raises(TrainingStoppedError, match="the same command begins anew"):
+    with pytest.raises(TrainingStoppedError, match="the same command starts again"):
         run_stage("distil", settings("distil", *NARROWER), inputs, stopped=lambda: True)
     assert not (tmp_path / "out").exists()
 

@@ -1,4 +1,4 @@
-"""Synthetic shapes and their junctions."""
+"""Synthetic shapes with labelled junctions."""
 
 from .drawing import PRIMITIVES, contact_sheet, draw_shape
 

@@ -1,4 +1,4 @@
-"""Sets of synthetic shapes: drawn once, cached on disk, read from memory-mapped files."""
+"""Sets of synthetic shapes: drawn once, cached on disk, memory-mapped."""
 
 from __future__ import annotations
 
@@ -30,14 +30,15 @@ _log = logging.getLogger(__name__)
 
 _Labels = NDArray[np.float32]
 
-# To be raised whenever the same lot gives another picture or other labels.
+# Version of the drawings; raise it when the same seed gives another image or other labels.
 _VERSION = 1
 _FILES = ("images", "primitives", "corners", "offsets")
+# Images that a process draws at a time.
 _BLOCK = 256
 
 
 class ShapeDataset:
-    """Drawn shapes, read from memory-mapped files as they are needed.
+    """Drawn shapes in memory-mapped files.
 
     Attributes:
         images: (N, H, W) uint8, memory-mapped.
@@ -51,7 +52,7 @@ class ShapeDataset:
         corners: NDArray[np.float32],
         offsets: NDArray[np.int64],
     ) -> None:
-        """All junctions (M, 2) one after another; those of image i are `offsets[i]` to `offsets[i + 1]`."""
+        """Take the junctions (M, 2) of all images; image i has `offsets[i]` to `offsets[i + 1]`."""
         self.images = images
         self.primitives = primitives
         self._corners = corners
@@ -61,7 +62,7 @@ class ShapeDataset:
         return len(self.images)
 
     def __getstate__(self) -> dict[str, Any]:
-        """For a worker process: the name of a memory-mapped file instead of its content."""
+        """Return the state for a worker process: the file name instead of memory-mapped content."""
         images = self.images
         mapped = images.filename if isinstance(images, np.memmap) else None
         return self.__dict__ | {"images": images if mapped is None else Path(mapped)}
@@ -73,7 +74,7 @@ class ShapeDataset:
         )
 
     def read(self, indices: NDArray[np.int64]) -> Batch:
-        """Images with their junctions, all of mass 1; see `Reader`."""
+        """Return images with their junctions, all of mass 1; see `Reader`."""
         corners = [self.corners(int(index)) for index in indices]
         images = torch.from_numpy(np.stack([self.images[index] for index in indices]))
         return {"images": images} | padded_labels(
@@ -81,7 +82,7 @@ class ShapeDataset:
         )
 
     def corners(self, index: int) -> NDArray[np.float32]:
-        """Junctions (n, 2) x y of one image, pixels.
+        """Return the junctions (n, 2) x y of one image, pixels.
 
         Raises:
             IndexError: there is no such image.
@@ -95,16 +96,17 @@ class ShapeDataset:
 def open_shapes(
     folder: Path, count: int, size: tuple[int, int], seed: int, processes: int = 1
 ) -> ShapeDataset:
-    """The set of shapes with these settings: from the cache in `folder`, else drawn and cached there.
+    """Open a set of shapes from the cache in `folder`, or draw and cache it.
 
-    Image i shows primitive i modulo their number and depends on (seed, i) only. A damaged cache is drawn again.
+    Image i shows primitive i modulo their number, and depends only on the seed and i. A damaged
+    cache is drawn again.
 
     Args:
-        folder: where caches are; made if missing.
+        folder: folder of the caches; created if missing.
         count: number of images.
         size: height and width, pixels.
-        seed: of everything random.
-        processes: how many draw at the same time; the result is the same.
+        seed: seed of all random numbers.
+        processes: number of processes that draw; the result is the same.
 
     Raises:
         OutputError: the folder cannot be written to.
@@ -125,12 +127,12 @@ def open_shapes(
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     if (drawn := _load(path, count, size)) is None:
-        raise OutputError(f"cannot read back the shapes just drawn in {path}; check the disk")
+        raise OutputError(f"cannot read the shapes just drawn in {path}; check the disk")
     return drawn
 
 
 def _cache_name(count: int, size: tuple[int, int], seed: int) -> str:
-    # Another OpenCV may fill otherwise, another NumPy may draw other lots.
+    # Other versions of OpenCV and NumPy may draw other pixels or random numbers.
     settings = (_VERSION, cv2.__version__, np.__version__, PRIMITIVES, count, tuple(size), seed)
     digest = hashlib.sha256(repr(settings).encode()).hexdigest()[:12]
     return f"shapes-{size[0]}x{size[1]}-{count}-seed{seed}-{digest}"
@@ -162,7 +164,7 @@ def _draw_blocks(
     if processes <= 1 or len(starts) == 1:
         yield from map(_draw_range, *jobs)
         return
-    # Spawned, because a forked process inherits the locks of threads that it does not have.
+    # Not fork: a forked process inherits locks of threads that it does not have.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, context, initializer=_start_drawing) as pool:
         with children_spared():
@@ -177,7 +179,7 @@ def _start_drawing() -> None:
 
 def _store(folder: Path, count: int, size: tuple[int, int], seed: int, processes: int) -> None:
     labels: list[_Labels] = []
-    # Written, not mapped: a mapped file on a full disk ends the process without an error.
+    # Written, not memory-mapped: with a full disk, writing to a mapped file kills the process.
     with (folder / "images.npy").open("wb") as file:
         header = {"descr": "|u1", "fortran_order": False, "shape": (count, *size)}
         np.lib.format.write_array_header_1_0(file, header)
@@ -204,7 +206,7 @@ def _checksum(path: Path) -> int:
 
 
 def _load(path: Path, count: int, size: tuple[int, int]) -> ShapeDataset | None:
-    """The cached set; None if there is none, or if it is damaged."""
+    """Return the cached set, or None if it is missing or damaged."""
     if not path.is_dir():
         return None
     try:
@@ -216,13 +218,13 @@ def _load(path: Path, count: int, size: tuple[int, int]) -> ShapeDataset | None:
         if images.shape != (count, *size) or len(offsets) != count + 1:
             raise ValueError(f"{len(images)} images")
     except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
-        _log.warning("cached shapes %s cannot be used (%s); drawing them again", path, error)
+        _log.warning("cannot use cached shapes %s (%s); drawing them again", path, error)
         return None
     return ShapeDataset(images, primitives, corners, offsets)
 
 
 def _move(temporary: Path, path: Path, count: int, size: tuple[int, int]) -> None:
-    """Put the finished folder in place; another process may have been faster, or a damaged one may be there."""
+    """Move the finished folder into place; another process may be faster."""
     if path.exists() and _load(path, count, size) is None:
         shutil.rmtree(path)
     try:

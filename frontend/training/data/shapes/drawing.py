@@ -1,8 +1,8 @@
-"""Synthetic shapes with the exact positions of their junctions, for a detector that has seen no labelled photo yet.
+"""Synthetic shapes with the exact positions of their junctions, to train a first detector.
 
-The kinds are those of DeTone et al., SuperPoint (CVPRW 2018), section 4. All geometry is in pixels of the final image;
-only the drawing is done at a higher resolution. A later shape removes the labels that it covers. Where its outline
-meets another visible outline, it adds one, a T junction.
+The kinds follow DeTone et al., SuperPoint, 2018, section 4. All geometry is in pixels of the final
+image; only the rendering has a higher resolution. A later shape removes the labels that it covers.
+Where its outline meets another visible outline, it adds a T junction.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from .rendering import SHIFT, render_scene, visible_labels
 from .scene import Scene, random_background
 from .unlabelled import draw_ellipses, draw_noise
 
+# Range of the sigma of the final Gaussian blur, pixels.
 _BLUR_SIGMA = (0.2, 1.0)
 
 DRAWERS: dict[str, Callable[[Scene, np.random.Generator], None]] = {
@@ -40,21 +41,22 @@ PRIMITIVES: tuple[str, ...] = tuple(DRAWERS)
 def draw_shape(
     primitive: str, size: tuple[int, int], rng: np.random.Generator
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """One synthetic picture and its junctions.
+    """Draw one synthetic image and its junctions.
 
-    Labelled are the corners of polygons and boxes (L, Y), ends and crossings of lines (X, T), crossings of boards (X),
-    and where outlines of overlapping shapes meet (T). Hidden junctions and those out of the picture are not.
+    Labels are corners of polygons and boxes (L, Y), ends and crossings of lines (X, T), crossings
+    of boards (X), and points where outlines of overlapping shapes meet (T). Hidden junctions and
+    those outside the image are not labelled.
 
     Args:
         primitive: one of PRIMITIVES.
         size: height and width, pixels.
-        rng: source of everything random.
+        rng: random numbers.
 
     Returns:
-        The image (H, W) and the junctions (N, 2) x y in pixels, exact below a pixel, inside the image.
+        The image (H, W) uint8 and the junctions (N, 2) x y, sub-pixel, inside the image.
 
     Raises:
-        KeyError: there is no such primitive.
+        KeyError: unknown primitive.
     """
     scene = Scene(random_background(size, rng))
     DRAWERS[primitive](scene, rng)
@@ -62,7 +64,7 @@ def draw_shape(
 
 
 def contact_sheet(size: tuple[int, int], seed: int, columns: int = 4) -> NDArray[np.uint8]:
-    """A BGR picture of examples, three times as large: a row for each primitive, junctions marked."""
+    """Draw examples at three times their size, BGR: a row per primitive, junctions marked."""
     rows = []
     for i, primitive in enumerate(PRIMITIVES):
         lots = (np.random.default_rng([seed, i + j * len(PRIMITIVES)]) for j in range(columns))
@@ -77,7 +79,7 @@ def _marked(
     picture = np.asarray(cv2.cvtColor(large, cv2.COLOR_GRAY2BGR), np.uint8)
     for x, y in np.rint((corners * scale + (scale - 1) / 2) * 2**SHIFT).astype(int).tolist():
         cv2.circle(picture, (x, y), 4 << SHIFT, (0, 255, 0), 1, cv2.LINE_AA, SHIFT)
-    # A thin frame, so that neighbours stay apart.
+    # A thin frame separates neighbours.
     return np.asarray(
         cv2.copyMakeBorder(picture, 2, 2, 2, 2, cv2.BORDER_CONSTANT, value=(32, 32, 32)), np.uint8
     )

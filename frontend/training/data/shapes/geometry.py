@@ -1,4 +1,4 @@
-"""Plane geometry of points, segments and polygons, pixels."""
+"""Plane geometry of points, segments and polygons, in pixels."""
 
 from __future__ import annotations
 
@@ -7,35 +7,39 @@ from numpy.typing import NDArray
 
 Points = NDArray[np.float64]
 
+# Shortest edge of a well-formed polygon, pixels.
 LEAST_EDGE_PX = 7.0
+# Smallest and largest angle of its corners, degrees; LEAST_ANGLE_DEG also bounds crossings.
 LEAST_ANGLE_DEG = 25.0
 _FLATTEST_DEG = 155.0
 
 
 def cross_product(a: Points, b: Points) -> Points:
+    """Return the z components (...) of the cross products of vectors (..., 2)."""
     product: Points = a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]
     return product
 
 
 def vector_lengths(vectors: Points) -> Points:
+    """Return the lengths (...) of vectors (..., 2)."""
     length: Points = np.sqrt(vectors[..., 0] ** 2 + vectors[..., 1] ** 2)
     return length
 
 
 def edges_of(polygons: Points) -> Points:
-    """The edges (..., K, 2, 2) of polygons (..., K, 2)."""
+    """Return the edges (..., K, 2, 2) of polygons (..., K, 2)."""
     following = np.concatenate([polygons[..., 1:, :], polygons[..., :1, :]], axis=-2)
     return np.stack([polygons, following], axis=-2)
 
 
 def point_distances(first: Points, second: Points) -> Points:
-    """(N, M) distances between points (N, 2) and (M, 2)."""
+    """Return the distances (N, M) between points (N, 2) and (M, 2)."""
     return vector_lengths(first[:, None] - second[None])
 
 
 def segment_distances(points: Points, segments: Points) -> Points:
-    """(..., N, S) distances of points (..., N, 2) from segments (..., S, 2, 2)."""
-    # Coordinate by coordinate: sums over an axis of two are what NumPy is slowest at.
+    """Return the distances (..., N, S) of points (..., N, 2) from segments (..., S, 2, 2)."""
+    # By coordinate, because NumPy is slow at sums over an axis of length 2.
     start, along = segments[..., 0, :], segments[..., 1, :] - segments[..., 0, :]
     dx, dy = along[..., None, :, 0], along[..., None, :, 1]
     x = points[..., :, None, 0] - start[..., None, :, 0]
@@ -48,7 +52,11 @@ def segment_distances(points: Points, segments: Points) -> Points:
 
 
 def find_crossings(first: Points, second: Points) -> tuple[Points, NDArray[np.int64], Points]:
-    """Where segments (K, 2, 2) cross segments (S, 2, 2): points (N, 2), second's indices (N,), sines of angles (N,)."""
+    """Find where segments (K, 2, 2) cross segments (S, 2, 2).
+
+    Returns:
+        Points (N, 2), indices (N,) of the second segments, sines (N,) of the angles.
+    """
     a = (first[:, 1] - first[:, 0])[:, None]
     b = (second[:, 1] - second[:, 0])[None]
     offset = second[None, :, 0] - first[:, None, 0]
@@ -61,7 +69,10 @@ def find_crossings(first: Points, second: Points) -> tuple[Points, NDArray[np.in
 
 
 def inside_polygons(points: Points, polygons: Points) -> NDArray[np.bool_]:
-    """(N, F): which points (N, 2) lie in which convex polygons (F, K, 2), their vertices from x towards y."""
+    """Return which points (N, 2) lie in which convex polygons (F, K, 2), as (N, F) bool.
+
+    The vertices are ordered from the x axis towards the y axis.
+    """
     start = polygons[None]
     along = np.concatenate([polygons[:, 1:], polygons[:, :1]], axis=1) - polygons
     x, y = points[:, 0, None, None] - start[..., 0], points[:, 1, None, None] - start[..., 1]
@@ -71,7 +82,7 @@ def inside_polygons(points: Points, polygons: Points) -> NDArray[np.bool_]:
 def ring_indices(
     sizes: NDArray[np.int64],
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """For polygons of `sizes` vertices, one after another: index of each first, each next and each previous vertex."""
+    """Return the first, next and previous vertex indices of concatenated polygons of `sizes`."""
     ends = np.cumsum(sizes)
     first = ends - sizes
     following, previous = np.arange(1, ends[-1] + 1), np.arange(-1, ends[-1] - 1)
@@ -81,7 +92,10 @@ def ring_indices(
 
 
 def well_formed(vertices: Points, sizes: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """(N,): which polygons, their vertices (V, 2) one after another, have long edges and no acute or flat corner."""
+    """Return which polygons have long edges and no acute or flat corners, as (N,) bool.
+
+    Their vertices (V, 2) are concatenated.
+    """
     first, following, previous = ring_indices(sizes)
     outgoing = vertices[following] - vertices
     incoming = outgoing[previous]
@@ -93,11 +107,13 @@ def well_formed(vertices: Points, sizes: NDArray[np.int64]) -> NDArray[np.bool_]
 
 
 def random_rotation(rng: np.random.Generator) -> Points:
+    """Return a random rotation (2, 2)."""
     angle = rng.uniform(0, 2 * np.pi)
     return np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
 
 
 def ellipse_outline(centre: Points, radii: Points, turned: Points, vertices: int) -> Points:
+    """Return `vertices` points of an ellipse with half axes `radii`, rotated by `turned` (2, 2)."""
     angle = np.arange(vertices) * (2 * np.pi / vertices)
     disc: Points = centre + (np.stack([np.cos(angle), np.sin(angle)], axis=1) * radii) @ turned.T
     return disc

@@ -23,7 +23,7 @@ from .scene import CONTRAST, Scene, clear_grey, random_centre
 def _perspective_grid(
     rng: np.random.Generator, scene: Scene, columns: Points, rows: Points
 ) -> Points:
-    """A grid (R, C, 2) at the abscissae and ordinates of the unit square, in a random perspective."""
+    """Return a grid (R, C, 2) at these coordinates of the unit square, in a random perspective."""
     unit = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float64)
     while True:
         spread = (unit - 0.5) * scene.side * rng.uniform(0.4, 1.4, 2) + scene.side * rng.normal(
@@ -41,23 +41,24 @@ def _perspective_grid(
         shortest = min(vector_lengths(np.diff(placed, axis=axis)).min() for axis in (0, 1))
         if shortest >= LEAST_EDGE_PX:
             return placed
-        # A grid too fine for most views would be tried without end.
+        # Thin the grid, because a grid too fine for most views could be tried forever.
         columns, rows = _thinned(columns, rng), _thinned(rows, rng)
 
 
 def _thinned(values: Points, rng: np.random.Generator) -> Points:
-    """In one case of four without one of the inner values."""
+    """Remove one of the inner values with a probability of 1/4."""
     if len(values) <= 2 or rng.random() > 0.25:
         return values
     return np.delete(values, rng.integers(1, len(values) - 1))
 
 
 def _grid_lines(grid: Points) -> Points:
-    """The straight lines (R + C, 2, 2) that a grid (R, C, 2) consists of."""
+    """Return the straight lines (R + C, 2, 2) of a grid (R, C, 2)."""
     return np.concatenate([grid[:, [0, -1]], grid[[0, -1]].swapaxes(0, 1)])
 
 
 def draw_checkerboard(scene: Scene, rng: np.random.Generator) -> None:
+    """Draw a checkerboard, labelled at all crossings."""
     columns, rows = rng.integers(3, 9, 2)
     grid = _perspective_grid(
         rng, scene, np.linspace(0, 1, columns + 1), np.linspace(0, 1, rows + 1)
@@ -75,20 +76,21 @@ def draw_checkerboard(scene: Scene, rng: np.random.Generator) -> None:
 
 
 def draw_stripes(scene: Scene, rng: np.random.Generator) -> None:
+    """Draw parallel stripes of random widths in perspective."""
     edges = np.concatenate([[0.0], np.cumsum(rng.uniform(0.3, 1, rng.integers(3, 12)))])
     grid = _perspective_grid(rng, scene, edges / edges[-1], np.array([0.0, 1.0]))
     grey = -1
     for left, right, beyond in _stripe_corners(grid):
         avoided = scene.background_greys()
         grey = clear_grey(rng, avoided if grey < 0 else [*avoided, grey], CONTRAST)
-        # Each reaches below the next one, so that no background shines through between them.
+        # Extend each stripe below the next one, so that no background shows between them.
         end = right + 0.3 * (beyond - right)
         scene.faces.append((np.stack([left[0], end[0], end[1], left[1]]), grey))
     _finish_grid(scene, grid, rng)
 
 
 def _stripe_corners(grid: Points) -> Iterator[tuple[Points, Points, Points]]:
-    """Both ends (2, 2) of each stripe's left and right edge and of the next stripe's right edge."""
+    """Yield both ends (2, 2) of the left, the right and the next right edge of each stripe."""
     for i in range(grid.shape[1] - 1):
         yield grid[:, i], grid[:, i + 1], grid[:, min(i + 2, grid.shape[1] - 1)]
 
@@ -101,14 +103,15 @@ def _finish_grid(scene: Scene, grid: Points, rng: np.random.Generator) -> None:
 
 
 def _box_corners(rng: np.random.Generator, scene: Scene) -> Points:
-    """(7, 2): the nearest corner of a random box in perspective, then its outline, six corners in turn."""
-    # Multiples of the three edges that leave the nearest corner.
+    """Return corners (7, 2) of a random box in perspective: the nearest, then the outline."""
+    # Multiples of the three edges at the nearest corner.
     steps = np.array(
         [[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0], [0, 1, 1], [0, 0, 1], [1, 0, 1]], np.float64
     )
     while True:
         axes: Points = np.linalg.qr(rng.normal(size=(3, 3)))[0]
-        # Every edge leads away from the viewer, so that the three faces at its start are the visible ones.
+        # All three edges lead away from the viewer, so that the three faces between them are
+        # visible.
         axes = axes * np.where(axes[:, 2:] < 0, -1.0, 1.0)
         points = steps @ (axes * scene.side * rng.uniform(0.2, 0.7, (3, 1)))
         depth = 1 + points[:, 2:] / scene.side * rng.uniform(0, 0.8)
@@ -127,8 +130,9 @@ def _box_corners(rng: np.random.Generator, scene: Scene) -> Points:
 
 
 def draw_cube(scene: Scene, rng: np.random.Generator) -> None:
+    """Draw a box in perspective with its three visible faces."""
     corners = _box_corners(rng, scene)
-    # The second face reaches below the third one, so that the first does not shine through between them.
+    # Extend the second face below the third one, so that the first does not show between them.
     across = corners[1] - corners[0]
     below = (corners[0] + corners[5]) / 2 + across / vector_lengths(across)
     second, third = np.concatenate([corners[[0, 3, 4, 5]], below[None]]), corners[[0, 5, 6, 1]]

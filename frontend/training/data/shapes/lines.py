@@ -15,13 +15,16 @@ from .geometry import (
 )
 from .scene import LINE_CONTRAST, Scene, clear_grey, random_centre
 
+# Least distance of a line from other junctions and lines, pixels.
 _LINE_CLEARANCE_PX = 6.0
+# Smallest angle between two lines that meet, degrees.
 _LEAST_LINE_ANGLE_DEG = 35.0
+# Range of the line width, pixels.
 _LINE_WIDTH_PX = (1.3, 2.6)
 
 
 def stroke_outline(segment: Points, width: float) -> Points:
-    """The rectangle (4, 2) of a line with butt ends."""
+    """Return the rectangle (4, 2) of a line with butt ends."""
     along = segment[1] - segment[0]
     aside = np.array([-along[1], along[0]]) * (width / 2 / vector_lengths(along))
     return np.stack(
@@ -30,12 +33,12 @@ def stroke_outline(segment: Points, width: float) -> Points:
 
 
 def _joint(centre: Points, width: float) -> Points:
-    """A small disc that closes the notch between strokes of one width."""
+    """Return a small disc that fills the notch between strokes of one width."""
     return ellipse_outline(centre, np.full(2, width / 2), np.eye(2), 12)
 
 
 def _start_of_line(scene: Scene, rng: np.random.Generator) -> tuple[Points, bool]:
-    """Where a line begins, and whether at an earlier line: at its end (L, Y) or on it (T)."""
+    """Return a line's start and whether it is on an earlier line: at its end (L, Y) or side (T)."""
     kind = rng.random()
     if kind < 0.65 or not len(scene.outlines):
         return random_centre(rng, scene, 0.0), False
@@ -45,13 +48,13 @@ def _start_of_line(scene: Scene, rng: np.random.Generator) -> tuple[Points, bool
 
 
 def _add_line(scene: Scene, rng: np.random.Generator, grey: int, width: float) -> None:
-    """Draw one more line, unless its junctions would be too close or too flat to learn."""
+    """Draw another line, unless its junctions would be too close or too flat to learn."""
     start, anchored = _start_of_line(scene, rng)
     reach = scene.side * rng.uniform(0.15, 0.9)
     line = np.stack([start, start + reach * random_rotation(rng)[0]])
     labels, others, known = line, scene.outlines, scene.labels
     if anchored:
-        # What an anchored line touches at its start is judged by the angle, everything else by the distance.
+        # Lines touched at the start must differ in angle; all others must keep their distance.
         hosts = segment_distances(start[None], others)[0] < 1e-6
         if (_hosting_angles(line, others[hosts]) < _LEAST_LINE_ANGLE_DEG).any():
             return
@@ -78,17 +81,18 @@ def _add_line(scene: Scene, rng: np.random.Generator, grey: int, width: float) -
 
 
 def _hosting_angles(line: Points, hosts: Points) -> Points:
-    """Angles, degrees, between a line and each arm that lines (S, 2, 2) through its start send out from there."""
+    """Return the angles, degrees, between a line and each arm of lines (S, 2, 2) at its start."""
     direction = (line[1] - line[0]) / vector_lengths(line[1] - line[0])
     arms = (hosts - line[0]).reshape(-1, 2)
     arms = arms[vector_lengths(arms) > 1e-6]
     cosine = (arms @ direction) / vector_lengths(arms)
     angles: Points = np.degrees(np.arccos(np.clip(cosine, -1, 1)))
-    # Two arms that lie in one line make no corner.
+    # A new line in line with a single arm makes no corner.
     return np.minimum(angles, np.where(len(hosts) == 1 and len(arms) == 1, 180 - angles, np.inf))
 
 
 def draw_lines(scene: Scene, rng: np.random.Generator) -> None:
+    """Draw lines with labelled ends and crossings."""
     wanted = int(rng.integers(2, 12))
     grey = clear_grey(rng, scene.background_greys(), LINE_CONTRAST)
     width = float(rng.uniform(*_LINE_WIDTH_PX))
@@ -98,6 +102,7 @@ def draw_lines(scene: Scene, rng: np.random.Generator) -> None:
 
 
 def draw_star(scene: Scene, rng: np.random.Generator) -> None:
+    """Draw a star of lines, labelled at its centre and ends."""
     branches = int(rng.integers(3, 7))
     angle = (np.arange(branches) + rng.uniform(-0.2, 0.2, branches)) * (
         2 * np.pi / branches

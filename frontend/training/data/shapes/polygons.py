@@ -1,4 +1,4 @@
-"""Polygons, and what one hides of the shapes below it."""
+"""Polygons, and the removal of labels that they hide."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .geometry import (
 )
 from .scene import CONTRAST, MAX_VERTICES, Scene, random_centre, random_grey
 
-# Least distance of a label from other labels and from outlines that it does not lie on.
+# Least distance of a label from other labels and from outlines that it does not lie on, pixels.
 _CLEARANCE_PX = 3.0
 
 
@@ -30,9 +30,11 @@ def _random_polygons(
     middle: Points,
     spread: float,
 ) -> list[Points]:
-    """The well-formed ones of `tries` random polygons of 3 to 8 vertices, on ellipses and therefore convex.
+    """Return the well-formed ones of `tries` random polygons of 3 to 8 vertices.
 
-    Half axes are shares of the image's shorter side; the centres lie around `middle` within `spread` of its extent.
+    The vertices lie on ellipses, so the polygons are convex. Half axes `radii` are fractions of the
+    image's shorter side. Centres are spread around `middle` over the fraction `spread` of the
+    image.
     """
     sizes = rng.integers(3, MAX_VERTICES + 1, tries)
     owner = np.repeat(np.arange(tries), sizes)
@@ -51,13 +53,13 @@ def _random_polygons(
 
 
 def _hidden(points: Points, layers: NDArray[np.int64], covers: Points) -> NDArray[np.bool_]:
-    """(N,): points on shapes `layers` that a later shape covers."""
+    """Return which points (N, 2) on shapes `layers` a later shape covers, (N,) bool."""
     later = np.arange(1, len(covers) + 1)[None] > layers[:, None]
     return np.asarray((inside_polygons(points, covers) & later).any(axis=1), np.bool_)
 
 
 def cover_with(scene: Scene, polygon: Points, rng: np.random.Generator, avoided: list[int]) -> bool:
-    """Draw a polygon over everything, unless that makes junctions too close, too flat or too faint to learn."""
+    """Draw a polygon on top; False if junctions would be too close, flat or faint to learn."""
     edges = edges_of(polygon)
     met = _meetings(scene, polygon, edges)
     if met is None:
@@ -77,7 +79,7 @@ def cover_with(scene: Scene, polygon: Points, rng: np.random.Generator, avoided:
 
 
 def _meetings(scene: Scene, polygon: Points, edges: Points) -> Points | None:
-    """(N, 2) where the outline of a new polygon meets visible ones; None if a junction would not be clear."""
+    """Return where a new outline meets visible ones (N, 2); None if a junction would be unclear."""
     low, high = polygon.min(axis=0) - _CLEARANCE_PX, polygon.max(axis=0) + _CLEARANCE_PX
     start, end = scene.outlines[:, 0], scene.outlines[:, 1]
     near = np.flatnonzero(
@@ -97,7 +99,7 @@ def _meetings(scene: Scene, polygon: Points, edges: Points) -> Points | None:
     met = met[seen]
     if (sine[seen] < np.sin(np.radians(LEAST_ANGLE_DEG))).any():
         return None
-    # They lie on the new edges, which all other labels are clear of.
+    # All other labels are clear of the new edges, so only compare with the polygon's own labels.
     apart = point_distances(met, np.concatenate([polygon, met]))
     apart[np.arange(len(met)), len(polygon) + np.arange(len(met))] = np.inf
     return met if (apart >= _CLEARANCE_PX).all() else None
@@ -115,7 +117,7 @@ def _overlapped_greys(scene: Scene, polygon: Points) -> list[int]:
 
 
 def occlude(scene: Scene, rng: np.random.Generator) -> None:
-    """In two images of five, where it fits, a polygon over the shape that is there."""
+    """Cover the shape with a polygon in 40 % of the images, if one fits."""
     if rng.random() > 0.4:
         return
     avoided = scene.background_greys() + [grey for _, grey in scene.faces]
@@ -126,6 +128,7 @@ def occlude(scene: Scene, rng: np.random.Generator) -> None:
 
 
 def draw_polygon(scene: Scene, rng: np.random.Generator) -> None:
+    """Draw one polygon, labelled at its corners."""
     middle = scene.extent / 2
     while not (polygons := _random_polygons(rng, scene, 3, (0.15, 0.6), middle, 0.7)):
         pass
@@ -133,6 +136,7 @@ def draw_polygon(scene: Scene, rng: np.random.Generator) -> None:
 
 
 def draw_polygons(scene: Scene, rng: np.random.Generator) -> None:
+    """Draw overlapping polygons with labelled corners and T junctions."""
     wanted = int(rng.integers(3, 15))
     largest, spread = float(rng.uniform(0.15, 0.4)), float(rng.uniform(0.3, 1))
     for polygon in _random_polygons(

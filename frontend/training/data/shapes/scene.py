@@ -1,4 +1,4 @@
-"""A picture under construction: its shapes, labels, outlines and grey levels."""
+"""Synthetic scene: shapes, labels, outlines and grey levels."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from numpy.typing import NDArray
 
 from .geometry import Points
 
+# Most vertices of a polygon.
 MAX_VERTICES = 8
-# Least difference between neighbouring grey levels; thin lines lose more of it to the blur.
+# Least difference between adjacent grey levels, of 255; larger for lines, which the blur weakens
+# more.
 CONTRAST = 25
 LINE_CONTRAST = 60
+# Range of the difference between the darkest and the brightest background, grey levels of 255.
 _BACKGROUND_RANGE = (5.0, 50.0)
 
 
 @dataclass
 class Scene:
-    """What is drawn so far, in painter's order.
+    """Shapes drawn until now, in painter's order.
 
-    Attributes:
-        background: (H, W) float32 grey levels.
-        faces: what is filled, convex, with grey levels.
-        labels: (L, 2) visible junctions, also those beyond the image's border.
-        outlines: (S, 2, 2) ends of the straight edges that later shapes may cross.
-        layers: (S,) the shape, counted from 0, that each outline belongs to.
-        covers: (F, MAX_VERTICES, 2) outlines of the shapes 1 to F; shape 0 covers nothing but the background.
-        cover_greys: their grey levels.
+    Attributes: background: (H, W) float32 grey levels. faces: filled convex polygons with grey
+        levels. labels: (L, 2) visible junctions, also outside the image. outlines: (S, 2, 2) ends
+        of the straight edges that later shapes may cross. layers: (S,) number of the shape, from 0,
+        to which each outline belongs. covers: (F, MAX_VERTICES, 2) outlines of the shapes 1 to F;
+        shape 0 covers only the background. cover_greys: grey levels of these shapes.
     """
 
     background: NDArray[np.float32]
@@ -46,20 +46,22 @@ class Scene:
 
     @property
     def side(self) -> float:
-        """The shorter one."""
+        """The shorter side, pixels."""
         return float(min(self.background.shape))
 
     def background_greys(self) -> list[int]:
+        """Return the darkest and the brightest grey level of the background."""
         return [int(self.background.min()), int(self.background.max())]
 
 
 def random_centre(rng: np.random.Generator, scene: Scene, margin: float = 0.1) -> Points:
+    """Return a random point of the image outside a margin, a fraction of its extent."""
     point: Points = scene.extent * rng.uniform(margin, 1 - margin, 2) - 0.5
     return point
 
 
 def random_background(size: tuple[int, int], rng: np.random.Generator) -> NDArray[np.float32]:
-    """Blurred blobs and a gradient between two grey levels at most 50 apart."""
+    """Return blurred blobs and a gradient between two grey levels at most 50 apart."""
     height, width = size
     cells = int(rng.integers(2, 9))
     blobs = rng.random((cells, max(cells * width // height, 2)), np.float32)
@@ -77,7 +79,7 @@ def random_background(size: tuple[int, int], rng: np.random.Generator) -> NDArra
 
 
 def random_grey(rng: np.random.Generator, avoided: list[int], contrast: int) -> int | None:
-    """A random grey level at least `contrast` away from all `avoided` ones, if there is one."""
+    """Return a random grey level `contrast` or more from all `avoided` ones, None if impossible."""
     free = np.ones(256, np.bool_)
     for grey in avoided:
         free[max(grey - contrast + 1, 0) : grey + contrast] = False
@@ -86,7 +88,7 @@ def random_grey(rng: np.random.Generator, avoided: list[int], contrast: int) -> 
 
 
 def clear_grey(rng: np.random.Generator, avoided: list[int], contrast: int) -> int:
-    """`random_grey`, with less contrast where all is taken."""
+    """Return `random_grey`, with less contrast if no grey level is left."""
     while (grey := random_grey(rng, avoided, contrast)) is None:
         contrast -= 5
     return grey

@@ -1,4 +1,4 @@
-"""Shapes without junctions: no labels."""
+"""Shapes without junctions, and therefore without labels."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from .scene import CONTRAST, Scene, clear_grey
 
 
 def draw_ellipses(scene: Scene, rng: np.random.Generator) -> None:
+    """Draw ellipses that do not overlap."""
     count = int(rng.integers(2, 20))
     centres = scene.extent * rng.uniform(0, 1, (count, 2))
     radii = np.maximum(
         scene.side * rng.uniform(0.04, 0.3, (count, 1)) * rng.uniform(0.45, 1, (count, 2)), 4.0
     )
     reach = radii.max(axis=1)
-    # Where two overlapped there would be junctions.
+    # Overlapping ellipses would have junctions.
     apart = point_distances(centres, centres) > reach[:, None] + reach + 2
     kept: list[int] = []
     for i in range(count):
@@ -28,6 +29,7 @@ def draw_ellipses(scene: Scene, rng: np.random.Generator) -> None:
 
 
 def draw_noise(scene: Scene, rng: np.random.Generator) -> None:
+    """Add noise to the background."""
     spread = rng.uniform(15, 128)
     noise = rng.random(scene.background.shape, np.float32) * np.float32(2 * spread) - np.float32(
         spread
