@@ -13,6 +13,7 @@ from spslam.errors import ConfigError
 
 from .precision import Precision
 
+# Description of the precision settings.
 _PRECISION = "auto: bf16 if the GPU or processor has instructions for it, otherwise fp32"
 
 

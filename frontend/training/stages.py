@@ -194,6 +194,7 @@ class DistilStage(Stage):
         return StageSetup(network, source, validate, photo_groups(photos.paths, split.root))
 
 
+# Stages by name.
 STAGES: dict[str, Stage] = {
     stage.name: stage for stage in (ShapesStage(), DetectorStage(), JointStage(), DistilStage())
 }

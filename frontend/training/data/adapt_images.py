@@ -26,9 +26,11 @@ NamedImages = Iterable[tuple[str, NDArray[np.uint8]]]
 LEAST_IMAGES = 20
 # File in the image folder that records the settings and the given images.
 MANIFEST = "images.json"
+# Subfolders of the three sets.
 _PARTS = _TRAIN, _VALIDATION, _HELD_OUT = ("train", "validation", "held-out")
-# Usual and least length of a held-out stretch, images.
+# Usual length of a held-out stretch, images.
 _STRETCH = 20
+# Least length of a held-out stretch, images.
 _LEAST_STRETCH = 3
 # Most unused images on each side of a stretch.
 _GAP = 5

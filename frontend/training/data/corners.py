@@ -18,8 +18,9 @@ _SPRING = 0.1
 _MOVE_PX = 4.0
 # Iterations; the weights follow the corner.
 _ITERATIONS = 4
-# Corner strength: sigma of the Gaussian blur, pixels, and side of the window, pixels.
+# Sigma of the Gaussian blur before the corner strength, pixels.
 _STRENGTH_BLUR_PX = 1.5
+# Side of the window of the corner strength, pixels.
 _STRENGTH_WINDOW = 5
 # Quantile of an image's eigenvalues that gives strength 1.
 _STRONG_QUANTILE = 0.75

@@ -41,6 +41,7 @@ _NOISE_SIGMA = (2.0, 15.0)
 # Range of the sigma of the Gaussian blur, pixels.
 _BLUR_SIGMA_PX = (0.1, 1.2)
 
+# File names of a scene's images, without suffix: img1 or 1.
 _SCENE_IMAGE = re.compile(r"(?:img)?([1-9])")
 # HPatches marks the kind of a scene by the first letters of its folder.
 _HPATCHES = {"i_": "illumination", "v_": "viewpoint"}

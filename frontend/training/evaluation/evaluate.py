@@ -38,6 +38,7 @@ Frames = Iterable[tuple[NDArray[np.uint8], NDArray[np.float64], NDArray[np.float
 
 # Height and width of the images for matching metrics of homography sets, pixels.
 MATCHING_SIZE = (480, 640)
+# Description of the protocol, part of every result.
 PROTOCOL = (
     "Photos: 240x320, each with a view of a patch of it (side 0.75 to 0.95, corners moved by up to "
     "0.08 of it, turned by up to 20 degrees), blurred (sigma 0.1 to 1.2 px), gamma 0.6 to 1.6, "

@@ -23,7 +23,9 @@ Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 Estimator = Literal["ransac", "magsac"]
 
+# Names of the metrics that need keypoints only.
 LOCALISATION_METRICS = ("repeatability", "mle_px")
+# Names of the metrics that need descriptors.
 MATCHING_METRICS = (
     "homography_accuracy_1",
     "homography_accuracy_3",
@@ -35,6 +37,7 @@ MATCHING_METRICS = (
     "mma_5",
     "auc_5",
 )
+# Names of all metrics.
 METRICS = (*LOCALISATION_METRICS, *MATCHING_METRICS)
 
 # Largest distance of a correct point or match, pixels.

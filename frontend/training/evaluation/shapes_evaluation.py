@@ -95,6 +95,7 @@ def detect_shi_tomasi(image: Image) -> tuple[NDArray[np.float32], NDArray[np.flo
     return _maxima(np.asarray(cv2.cornerMinEigenVal(image, 3, ksize=3), np.float32))
 
 
+# OpenCV detectors for comparison, by name.
 CLASSICAL_DETECTORS: dict[str, Detector] = {
     "FAST": detect_fast,
     "Harris": detect_harris,

@@ -18,6 +18,7 @@ from .detector_losses import full_precision, masked_mean, valid_cells
 _MASKED = -1e30
 # Free parameter of the bicubic kernel of torch.nn.functional.grid_sample, as in `superpoint`.
 _BICUBIC_A = -0.75
+# Sampling rules.
 _BICUBIC, _BILINEAR = Sampling("bicubic"), Sampling("bilinear")
 
 

@@ -32,6 +32,7 @@ _Labels = NDArray[np.float32]
 
 # Version of the drawings; raise it when the same seed gives another image or other labels.
 _VERSION = 1
+# Arrays of a set, one .npy file each.
 _FILES = ("images", "primitives", "corners", "offsets")
 # Images that a process draws at a time.
 _BLOCK = 256

@@ -23,6 +23,7 @@ from .unlabelled import draw_ellipses, draw_noise
 # Range of the sigma of the final Gaussian blur, pixels.
 _BLUR_SIGMA = (0.2, 1.0)
 
+# Functions that draw a primitive into a scene, by its name.
 DRAWERS: dict[str, Callable[[Scene, np.random.Generator], None]] = {
     "lines": draw_lines,
     "polygon": draw_polygon,
@@ -35,6 +36,7 @@ DRAWERS: dict[str, Callable[[Scene, np.random.Generator], None]] = {
     "noise": draw_noise,
 }
 
+# Names of the primitives; a shape's number refers to this order.
 PRIMITIVES: tuple[str, ...] = tuple(DRAWERS)
 
 

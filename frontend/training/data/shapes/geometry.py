@@ -9,8 +9,9 @@ Points = NDArray[np.float64]
 
 # Shortest edge of a well-formed polygon, pixels.
 LEAST_EDGE_PX = 7.0
-# Smallest and largest angle of its corners, degrees; LEAST_ANGLE_DEG also bounds crossings.
+# Smallest angle of its corners and of crossing outlines, degrees.
 LEAST_ANGLE_DEG = 25.0
+# Largest angle of its corners, degrees.
 _FLATTEST_DEG = 155.0
 
 

@@ -12,9 +12,9 @@ from .geometry import Points
 
 # Most vertices of a polygon.
 MAX_VERTICES = 8
-# Least difference between adjacent grey levels, of 255; larger for lines, which the blur weakens
-# more.
+# Least difference between adjacent grey levels, of 255.
 CONTRAST = 25
+# The same for lines, which the blur weakens more.
 LINE_CONTRAST = 60
 # Range of the difference between the darkest and the brightest background, grey levels of 255.
 _BACKGROUND_RANGE = (5.0, 50.0)
