@@ -202,9 +202,9 @@ def adapt(
     All intermediate files are kept in a folder beside `out` (its stem and `-adaptation`). The same
     call continues a stopped adaptation; with more minutes it trains longer.
 
-    Args: images: name and (H, W) uint8 grey of each image, in the order of the sequence; only the
-        first
-            process reads them.
+    Args:
+        images: name and (H, W) uint8 grey of each image, in the order of the sequence; only the
+            first process reads them.
         out: weights file (.safetensors); its card (.md) and the report (.html) are written beside
             it.
         config: training configuration, usually the built-in `adapt`. `holdout` is the fraction of
@@ -221,9 +221,12 @@ def adapt(
         created: date for the card.
         commands: commands that made the weights, for the card.
 
-    Raises: DatasetError: too few images, or not the images of an earlier call. TrainingError: the
-        folder was made with other settings. WeightsError: the weights cannot be read or exported,
-        or `out` has another suffix or is in use. OutputError: files cannot be written.
+    Raises:
+        DatasetError: too few images, or not the images of an earlier call.
+        TrainingError: the folder was made with other settings.
+        WeightsError: the weights cannot be read or exported, or `out` has another suffix or is in
+            use.
+        OutputError: files cannot be written.
     """
     processes = processes or Processes()
     files = _Files(Path(out))

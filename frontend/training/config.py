@@ -216,7 +216,7 @@ class OptimizerConfig(_Part):
     block: int = Field(
         4,
         ge=1,
-        description="images augmented together from one seed; part of what defines a step",
+        description="images augmented together from one seed; changing it changes the results",
     )
     steps: int = Field(10000, ge=1, description="steps of the whole schedule")
     learning_rate: float = Field(1e-3, gt=0, description="peak learning rate, after the warm-up")

@@ -126,7 +126,7 @@ class Inheritance:
 def _block_losses(
     teacher: SuperPoint, student: SuperPoint, kept: Kept, images: Tensor
 ) -> dict[str, Tensor]:
-    """Return the relative error of each block for the teacher's inputs; 1: as of zero output."""
+    """Return the relative error of each block for the teacher's inputs; 1 for zero output."""
     losses = {}
     ours = theirs = images.to(memory_format=torch.channels_last)
     for stage in range(1, _LAST_STAGE + 1):

@@ -17,14 +17,19 @@ from .config import TrainingConfig
 class StageInputs:
     """Files and folders of a training stage, beside its configuration.
 
-    Attributes: out: folder of checkpoints, logs and the weights; a training found there is resumed.
-        photos: folder of photographs; not for shapes. held_out: folder of the photographs to
-        validate with; then all of `photos` are trained with. labels: label folder of these
-        photographs; for detector and joint. init: initial weights (a file or the folder of an
-        earlier training); they set the network's shape. teacher: weights file of the large network;
-        for distil. cache: folder of the synthetic shapes. overfit: train with the first batch only.
-        commands: commands that made the weights, for the card. created: date for the card. name:
-        name of the network, for the card.
+    Attributes:
+        out: folder of checkpoints, logs and the weights; a training found there is resumed.
+        photos: folder of photographs; not for shapes.
+        held_out: folder of the photographs to validate with; then all of `photos` are trained with.
+        labels: label folder of these photographs; for detector and joint.
+        init: initial weights (a file or the folder of an earlier training); they set the network's
+            shape.
+        teacher: weights file of the large network; for distil.
+        cache: folder of the synthetic shapes.
+        overfit: train with the first batch only.
+        commands: commands that made the weights, for the card.
+        created: date for the card.
+        name: name of the network, for the card.
     """
 
     out: Path

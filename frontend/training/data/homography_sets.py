@@ -51,9 +51,13 @@ _HPATCHES = {"i_": "illumination", "v_": "viewpoint"}
 class ImagePair:
     """Two images of a plane or of one photograph, and their homography.
 
-    Attributes: name: name for messages. group: group whose metrics are averaged: `photos`, an
-        Oxford scene, `illumination`, `viewpoint`. image0: (H, W) uint8, grey. image1: (H, W) uint8,
-        grey, of the same size. homography: (3, 3), maps pixels of image 0 to pixels of image 1.
+    Attributes:
+        name: name for messages.
+        group: group whose metrics are averaged: `photos`, an Oxford scene, `illumination`,
+            `viewpoint`.
+        image0: (H, W) uint8, grey.
+        image1: (H, W) uint8, grey, of the same size.
+        homography: (3, 3), maps pixels of image 0 to pixels of image 1.
     """
 
     name: str

@@ -22,11 +22,13 @@ from .reading import Batch, padded_labels
 class LabelledPhotos:
     """Photographs fitted to one size, and their labels.
 
-    Args: paths: paths of the photographs. root: folder to which the names of label files are
-        relative. label_folder: folder of the labels; None: without labels. size: height and width
-        to which photographs are fitted, pixels. settle: move labels to the nearby corner of the
-        undisturbed image, which is more precise than
-            the labelling detector.
+    Args:
+        paths: paths of the photographs.
+        root: folder to which the names of label files are relative.
+        label_folder: folder of the labels; None: without labels.
+        size: height and width to which photographs are fitted, pixels.
+        settle: move labels to the nearby corner of the undisturbed image, which is more precise
+            than the labelling detector.
         strength_exponent: a label's mass is multiplied by this power of its corner's strength, so
             that the network learns to prefer well-localised points.
         mass_exponent: exponent of the masses that `read` returns.

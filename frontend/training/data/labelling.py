@@ -92,9 +92,11 @@ def label_images(
         overwrite: label again; if `out` was made with other settings, remove its labels.
         progress: called with the number of finished photographs and of all in this shard.
 
-    Raises: DatasetError: a photograph is not below `root`, or `out` was made with other settings or
-        weights. OutputError: `out` cannot be written to, or a process died. WeightsError: the
-        weights cannot be read.
+    Raises:
+        DatasetError: a photograph is not below `root`, or `out` was made with other settings or
+            weights.
+        OutputError: `out` cannot be written to, or a process died.
+        WeightsError: the weights cannot be read.
     """
     index, count = shard
     if not 0 <= index < count or processes < 1:

@@ -37,9 +37,11 @@ _MASS_SIDE = 5
 class Labels:
     """Labels of one photograph, best first.
 
-    Attributes: keypoints: (N, 2) float32 x y, pixels of the fitted photograph. scores: (N,)
-        float32, averaged probability at the peak. mass: (N,) float32, sum of the averaged
-        probabilities in 5×5 pixels around the peak, at most 1.
+    Attributes:
+        keypoints: (N, 2) float32 x y, pixels of the fitted photograph.
+        scores: (N,) float32, averaged probability at the peak.
+        mass: (N,) float32, sum of the averaged probabilities in 5×5 pixels around the peak, at most
+            1.
     """
 
     keypoints: NDArray[np.float32]

@@ -89,7 +89,7 @@ def _blur(images: Tensor, config: PhotometricConfig, draw: _Draw) -> Tensor:
         torch.cos(angle) * y - torch.sin(angle) * x,
     )
     beyond = (along.abs() - length).clamp(min=0)
-    # Distance to the motion path; half a pixel is the least width of a moving kernel.
+    # Distance to the motion path; half a pixel is the least width of a motion kernel.
     width = torch.maximum(sigma, torch.where(length > 0.3, torch.full_like(sigma, 0.45), sigma))
     kernel = torch.exp(-0.5 * (across**2 + beyond**2) / width**2)
     kernel = kernel / kernel.sum(dim=(2, 3), keepdim=True)

@@ -26,7 +26,8 @@ class Reader(Protocol):
 def padded_labels(labels: Sequence[tuple[NDArray[np.float32], NDArray[np.float32]]]) -> Batch:
     """Pad points (n, 2) and masses (n,) of several images to tensors of one size.
 
-    Returns: `points` (B, P, 2) x y, pixels, `mass` (B, P) and `exist` (B, P) bool, which points are
+    Returns:
+        `points` (B, P, 2) x y, pixels, `mass` (B, P) and `exist` (B, P) bool, which points are
         real.
     """
     longest = max(max(len(keypoints) for keypoints, _ in labels), 1)

@@ -151,8 +151,9 @@ def chosen_points(
         count: points to choose per image.
         generator: random numbers.
 
-    Returns: `points` (B, count, 2), `points_mass` (B, count) and `points_valid` (B, count): which
-        are visible.
+    Returns:
+        `points` (B, count, 2), `points_mass` (B, count) and `points_valid` (B, count): which are
+        visible.
     """
     chosen, exist = _choose(seen, count, generator)
     return {

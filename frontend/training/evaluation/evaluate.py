@@ -103,10 +103,11 @@ def evaluate_extractor(
         overrides: values of `FeatureConfig` that replace the protocol's.
         label: name in tables and plots; None: the names of extractor and weights.
 
-    Returns: `extractor`, `weights`, `label`, `protocol`, `engine` (for example `openvino int8`),
-        `pairs` (number by set), and, as far as data are given: `photos` (`METRICS`), `homography`
-        (the same by scene), `shapes` (`evaluate_shapes`, with the OpenCV detectors under `beside`)
-        and `pose` (`evaluate_pose`). Ready for JSON: None where a metric is undefined.
+    Returns:
+        `extractor`, `weights`, `label`, `protocol`, `engine` (for example `openvino int8`), `pairs`
+        (number by set), and, as far as data are given: `photos` (`METRICS`), `homography` (the same
+        by scene), `shapes` (`evaluate_shapes`, with the OpenCV detectors under `beside`) and `pose`
+        (`evaluate_pose`). Ready for JSON: None where a metric is undefined.
 
     Raises:
         ConfigError: unknown extractor or override.

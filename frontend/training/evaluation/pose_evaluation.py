@@ -55,13 +55,15 @@ def evaluate_pose(
 ) -> dict[str, dict[str, float]]:
     """Compute the errors of the motion between frames that are `gaps` apart.
 
-    Args: extractor: extractor to evaluate; mutual nearest neighbours are matched. frames:
-        undistorted image (H, W) uint8, `T_world_cam` (4, 4) and camera matrix (3, 3) of each
-            frame, in the order of time.
+    Args:
+        extractor: extractor to evaluate; mutual nearest neighbours are matched.
+        frames: undistorted image (H, W) uint8, `T_world_cam` (4, 4) and camera matrix (3, 3) of
+            each frame, in the order of time.
         gaps: distances in frames.
 
-    Returns: `gap_1`, `gap_5`, …: medians `rotation_deg`, `direction_deg` and `inliers`; `auc_5`,
-        the area under the cumulative curve of the larger angle up to 5 degrees; number of `pairs`.
+    Returns:
+        `gap_1`, `gap_5`, …: medians `rotation_deg`, `direction_deg` and `inliers`; `auc_5`, the
+        area under the cumulative curve of the larger angle up to 5 degrees; number of `pairs`.
         Pairs without motion are left out.
     """
     errors: dict[int, list[RelativePoseError]] = {gap: [] for gap in gaps}

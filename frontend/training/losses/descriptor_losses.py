@@ -30,10 +30,12 @@ class HingeDescriptorLoss:
     second. The loss is averaged over the pairs of valid cells, with descriptors of unit length
     (DeTone et al., SuperPoint, 2018, section 3.4).
 
-    Attributes: positive_margin: m_p, the similarity that corresponding cells should reach.
-        negative_margin: m_n, the similarity that other cells should not exceed. positive_weight:
-        lambda_d, which balances the few corresponding pairs against the many others. radius_px:
-        largest distance of corresponding cells, pixels.
+    Attributes:
+        positive_margin: m_p, the similarity that corresponding cells should reach.
+        negative_margin: m_n, the similarity that other cells should not exceed.
+        positive_weight: lambda_d, which balances the few corresponding pairs against the many
+            others.
+        radius_px: largest distance of corresponding cells, pixels.
     """
 
     positive_margin: float = 1.0

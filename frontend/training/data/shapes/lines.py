@@ -87,7 +87,7 @@ def _hosting_angles(line: Points, hosts: Points) -> Points:
     arms = arms[vector_lengths(arms) > 1e-6]
     cosine = (arms @ direction) / vector_lengths(arms)
     angles: Points = np.degrees(np.arccos(np.clip(cosine, -1, 1)))
-    # A new line in line with a single arm makes no corner.
+    # A line that continues a single arm straight makes no corner.
     return np.minimum(angles, np.where(len(hosts) == 1 and len(arms) == 1, 180 - angles, np.inf))
 
 

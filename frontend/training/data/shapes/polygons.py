@@ -99,7 +99,7 @@ def _meetings(scene: Scene, polygon: Points, edges: Points) -> Points | None:
     met = met[seen]
     if (sine[seen] < np.sin(np.radians(LEAST_ANGLE_DEG))).any():
         return None
-    # All other labels are clear of the new edges, so only compare with the polygon's own labels.
+    # All other labels are clear of the new edges, so compare only with its vertices and each other.
     apart = point_distances(met, np.concatenate([polygon, met]))
     apart[np.arange(len(met)), len(polygon) + np.arange(len(met))] = np.inf
     return met if (apart >= _CLEARANCE_PX).all() else None

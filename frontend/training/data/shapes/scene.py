@@ -24,11 +24,15 @@ _BACKGROUND_RANGE = (5.0, 50.0)
 class Scene:
     """Shapes drawn until now, in painter's order.
 
-    Attributes: background: (H, W) float32 grey levels. faces: filled convex polygons with grey
-        levels. labels: (L, 2) visible junctions, also outside the image. outlines: (S, 2, 2) ends
-        of the straight edges that later shapes may cross. layers: (S,) number of the shape, from 0,
-        to which each outline belongs. covers: (F, MAX_VERTICES, 2) outlines of the shapes 1 to F;
-        shape 0 covers only the background. cover_greys: grey levels of these shapes.
+    Attributes:
+        background: (H, W) float32 grey levels.
+        faces: filled convex polygons with grey levels.
+        labels: (L, 2) visible junctions, also outside the image.
+        outlines: (S, 2, 2) ends of the straight edges that later shapes may cross.
+        layers: (S,) number of the shape, from 0, to which each outline belongs.
+        covers: (F, MAX_VERTICES, 2) outlines of the shapes 1 to F; shape 0 covers only the
+            background.
+        cover_greys: grey levels of these shapes.
     """
 
     background: NDArray[np.float32]
