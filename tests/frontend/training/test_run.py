@@ -168,7 +168,9 @@ def test_a_narrower_network_takes_over_from_its_teacher_once(
     assert before_it is not None
     assert card.stages[:-1] == before_it.stages
     assert card.stages[-1].init == "inherited from weights.safetensors"
-    with pytest.raises(TrainingError, match=r"belongs to another student or another teacher.*--out"):
+    with pytest.raises(
+        TrainingError, match=r"belongs to another student or another teacher.*--out"
+    ):
         run_stage("distil", settings("distil", *NARROWER, "network.detector_width=7"), inputs)
     # The same command, whose training has ended, does nothing once more.
     told.clear()
