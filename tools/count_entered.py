@@ -21,7 +21,9 @@ from types import CodeType, FrameType
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+# The count ends when this function first returns a pose.
 FIRST_POSE = "Slam.track"
+# Folders beside spslam/ that are its sub-packages when installed.
 ROOMS = ("frontend", "backend", "datasets", "configs")
 
 

@@ -18,6 +18,7 @@ BEGIN, END = "<!-- tools/import_graph.py -->", "<!-- end of tools/import_graph.p
 LINKED = ("frontend", "backend", "datasets", "configs")
 # Modules in spslam/ that are nodes of their own: they import the packages above the core.
 ALONE = ("factory", "pipeline")
+# Folders in spslam/ that belong to the core.
 CORE = ("io", "process")
 SKIPPED = ("__init__", "__main__")
 

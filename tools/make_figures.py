@@ -24,6 +24,7 @@ DATA = Path(os.environ.get("SPSLAM_TEST_DATA", ROOT.parent / "shared" / "data"))
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 # Size of pictures of the viewer, pixels.
 VIEW_SIZE = "1000x640"
+# Frames of the long run on demo-loop.
 LONG_RUN_FRAMES = 5000
 # Frames of one lap of demo-loop, marked in the picture of the long run.
 LAP_FRAMES = 560

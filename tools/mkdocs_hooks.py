@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DOCS = "docs"
 SHOWN = "repository"
 LANGUAGES = {".py": "python", ".yaml": "yaml", ".toml": "toml"}
+# Target of a relative Markdown link, without the anchor.
 _LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#|/)([^)\s#]+)")
 
 

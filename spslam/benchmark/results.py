@@ -25,6 +25,7 @@ from spslam.io.structured_text import StructureError, parse_json, shown
 
 FILE = "results.json"
 RUNS = "runs"
+# Format version of results.json.
 _FORMAT = 1
 # Topics of notices that do not concern the trajectory.
 _NO_DOUBTS = {"ground_truth_not_compared", "output_failed"}

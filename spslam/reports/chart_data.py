@@ -25,6 +25,7 @@ Columns = dict[str, Any]
 _MOST_ROWS = 3000
 # Rounding step of positions, as a fraction of the extent of the path: far below a pixel.
 _POSITION_STEP = 1e-5
+# Names of the tracking states; a frame refers to them by index.
 _STATES = [state.value for state in TrackState]
 
 
