@@ -27,6 +27,7 @@ _VARIABLES = {
     _LINE: "--line",
     **dict(zip(_SERIES, (*(f"--stage-{i}" for i in range(5)), "--stage-rest"), strict=True)),
 }
+# Marks of the extractors and of published systems.
 _MARKS = ("o", "s", "^", "D", "v", "P")
 _PUBLISHED_MARKS = ("x", "+", "1", "2", "3", "4")
 # Height of a row with up to four extractors, inches.
