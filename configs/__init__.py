@@ -1,0 +1,1 @@
+"""Built-in configurations, benchmark suites, published metrics and training recipes."""

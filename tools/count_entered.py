@@ -1,9 +1,9 @@
-"""Count the files of ours whose functions are called between `run_slam.py` and the first pose.
+"""Count spslam's files whose functions are called between `run_slam.py` and the first pose.
 
     python tools/count_entered.py [--most 45] [-- demo-small --sensor stereo ...]
 
-This is what a reader who follows one run has to open. Functions that run while a module is imported do not count.
-Exit code 1: more files than `--most`.
+A reader who follows one run has to open these files. Calls during the import of a module do not
+count. Exit code 1: more files than `--most`.
 """
 
 from __future__ import annotations
@@ -21,15 +21,17 @@ from types import CodeType, FrameType
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+# The count ends when this function first returns a pose.
 FIRST_POSE = "Slam.track"
+# Folders beside spslam/ that are its sub-packages when installed.
 ROOMS = ("frontend", "backend", "datasets", "configs")
 
 
 class Entered:
-    """Collects files from `start` until `Slam.track` returns a pose.
+    """Collect the files entered from `start` until `Slam.track` returns a pose.
 
     Attributes:
-        files: path below the root -> functions that were called.
+        files: path below the root -> names of the functions that were called.
     """
 
     def __init__(self) -> None:
@@ -38,7 +40,7 @@ class Entered:
         self._known: dict[CodeType, str | None] = {}
 
     def start(self) -> None:
-        """Watch this thread and those that start later."""
+        """Profile this thread and all that start later."""
         threading.setprofile(self._see)
         sys.setprofile(self._see)
 
@@ -64,7 +66,10 @@ class Entered:
 
 
 def _file_of_ours(code: CodeType) -> str | None:
-    """Path below the root of a function's file; None for other people's code, module bodies and class bodies."""
+    """Return the path of a function's file below the root.
+
+    None for code outside spslam, module bodies and class bodies.
+    """
     if not code.co_flags & inspect.CO_OPTIMIZED:
         return None
     path = Path(os.path.realpath(code.co_filename))
@@ -75,7 +80,7 @@ def _file_of_ours(code: CodeType) -> str | None:
 
 
 def _imports(frame: FrameType | None) -> bool:
-    """Whether a module is being imported further up."""
+    """Return whether a caller of the frame is importing a module."""
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
             return True
@@ -84,9 +89,9 @@ def _imports(frame: FrameType | None) -> bool:
 
 
 def count_entered(arguments: list[str]) -> dict[str, set[str]]:
-    """Run `run_slam.py` with arguments; files and their functions up to the first pose."""
+    """Run `run_slam.py`; return the files and their functions called up to the first pose."""
     entered = Entered()
-    # The entry itself is read, too, though it has no function.
+    # Count the entry script itself, which has no function.
     entered.files["run_slam.py"] = set()
     sys.argv = ["run_slam.py", *arguments]
     sys.path.insert(0, str(ROOT))
@@ -103,7 +108,7 @@ def count_entered(arguments: list[str]) -> dict[str, set[str]]:
 
 
 def warm_up(arguments: list[str], out: Path) -> None:
-    """Fill the caches: the first run on a machine also converts and compares networks."""
+    """Fill the caches: the first run on a machine also converts and checks networks."""
     command = [
         sys.executable,
         str(ROOT / "run_slam.py"),
@@ -119,9 +124,11 @@ def warm_up(arguments: list[str], out: Path) -> None:
 def main() -> None:
     """Print the list and the count."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--most", type=int, metavar="N", help="exit code 1 where there are more")
-    parser.add_argument("--functions", action="store_true", help="name the functions, too")
-    parser.add_argument("arguments", nargs="*", help="of run_slam.py; default: demo-small")
+    parser.add_argument("--most", type=int, metavar="N", help="exit code 1 if there are more files")
+    parser.add_argument("--functions", action="store_true", help="also list the functions")
+    parser.add_argument(
+        "arguments", nargs="*", help="arguments of run_slam.py; default: demo-small"
+    )
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         warm_up(given.arguments or ["demo-small"], Path(folder) / "first")

@@ -1,6 +1,7 @@
-"""Write the picture of the package imports into docs/architecture.md; `--check` only compares.
+"""Write the import graph of the packages into docs/architecture.md; `--check` only compares.
 
-An arrow goes from a package to one that it imports. Arrows that follow from others are left out (transitive reduction).
+An arrow goes from a package to one that it imports. Arrows that follow from others are left out
+(transitive reduction).
 """
 
 from __future__ import annotations
@@ -13,16 +14,17 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "architecture.md"
 BEGIN, END = "<!-- tools/import_graph.py -->", "<!-- end of tools/import_graph.py -->"
-# Folders beside spslam/ that are sub-packages when installed.
+# Folders beside spslam/ that are its sub-packages when installed.
 LINKED = ("frontend", "backend", "datasets", "configs")
-# Modules in spslam/ that are no part of the core: they know the packages above it.
+# Modules in spslam/ that are nodes of their own: they import the packages above the core.
 ALONE = ("factory", "pipeline")
+# Folders in spslam/ that belong to the core.
 CORE = ("io", "process")
 SKIPPED = ("__init__", "__main__")
 
 
 def modules() -> Iterator[tuple[str, Path]]:
-    """(module, file) of all shipped code; the links inside spslam/ are skipped."""
+    """Yield (module, file) of all shipped code; skip the symbolic links inside spslam/."""
     for folder in ("spslam", *LINKED):
         for path in sorted((ROOT / folder).rglob("*.py")):
             parts = path.relative_to(ROOT).with_suffix("").parts
@@ -32,7 +34,7 @@ def modules() -> Iterator[tuple[str, Path]]:
 
 
 def package(module: str) -> str:
-    """The node of a module: its package below spslam, `factory`, `pipeline` or the core."""
+    """Return the node of a module: its package below spslam, `factory`, `pipeline` or `core`."""
     parts = module.split(".")
     if len(parts) < 2 or parts[1] in CORE:
         return "core"
@@ -43,7 +45,7 @@ def package(module: str) -> str:
 
 
 def imported(module: str, path: Path) -> Iterator[str]:
-    """Absolute names of what a module imports, those for type checkers left out."""
+    """Yield the absolute names of the modules that a module imports, except for type checking."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in ast.walk(tree):
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
@@ -57,7 +59,7 @@ def imported(module: str, path: Path) -> Iterator[str]:
 
 
 def graph() -> dict[str, set[str]]:
-    """Package -> packages that it imports."""
+    """Return the graph: package -> packages that it imports."""
     found: dict[str, set[str]] = {}
     for module, path in modules():
         if module.split(".")[-1] in SKIPPED and len(module.split(".")) == 2:
@@ -71,6 +73,7 @@ def graph() -> dict[str, set[str]]:
 
 
 def reachable(edges: dict[str, set[str]], start: str) -> set[str]:
+    """Return all packages that `start` imports, directly or through others."""
     seen: set[str] = set()
     waiting = [start]
     while waiting:
@@ -81,10 +84,10 @@ def reachable(edges: dict[str, set[str]], start: str) -> set[str]:
 
 
 def reduced(edges: dict[str, set[str]]) -> dict[str, set[str]]:
-    """The fewest arrows that say the same.
+    """Return the transitive reduction of the graph: the fewest arrows with the same reachability.
 
     Raises:
-        ValueError: packages import each other in a circle.
+        ValueError: packages import each other in a cycle.
     """
     for name in edges:
         if name in reachable(edges, name):
@@ -100,11 +103,13 @@ def reduced(edges: dict[str, set[str]]) -> dict[str, set[str]]:
 
 
 def mermaid(edges: dict[str, set[str]]) -> str:
+    """Return the graph as a Mermaid code block."""
     lines = [f"    {name} --> {target}" for name in sorted(edges) for target in sorted(edges[name])]
     return "\n".join(["```mermaid", "flowchart TD", *lines, "```"])
 
 
 def main(arguments: list[str]) -> int:
+    """Update the page, or only compare it with `--check`; return the exit code."""
     text = PAGE.read_text(encoding="utf-8")
     head, _, rest = text.partition(BEGIN)
     _, _, tail = rest.partition(END)
@@ -112,7 +117,7 @@ def main(arguments: list[str]) -> int:
     if "--check" in arguments:
         if new != text:
             sys.stderr.write(
-                "docs/architecture.md shows other imports; run: python tools/import_graph.py\n"
+                "docs/architecture.md is out of date; run: python tools/import_graph.py\n"
             )
         return int(new != text)
     PAGE.write_text(new, encoding="utf-8")

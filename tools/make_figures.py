@@ -1,8 +1,8 @@
-"""Make the pictures of docs/pictures again: `make figures`, or `make figures FIGURES="report eval"`.
+"""Remake the pictures in docs/pictures: `make figures`, or `make figures FIGURES="report eval"`.
 
-Runs are kept in runs/figures and used again: remove a folder there to repeat its run. Real sequences are looked for in
-SPSLAM_TEST_DATA, else in ../shared/data. Pictures of pages need Chromium. What cannot be made is left as it is, with a
-line that says why, and the exit code is 1.
+Runs are kept in runs/figures and reused: remove a folder there to repeat its run. Real sequences
+are read from SPSLAM_TEST_DATA, else from ../shared/data. Pictures of pages need Chromium. If a
+picture cannot be made, the old one stays, a line says why, and the exit code is 1.
 """
 
 from __future__ import annotations
@@ -22,11 +22,15 @@ PICTURES = ROOT / "docs" / "pictures"
 RUNS = ROOT / "runs" / "figures"
 DATA = Path(os.environ.get("SPSLAM_TEST_DATA", ROOT.parent / "shared" / "data"))
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+# Size of pictures of the viewer, pixels.
 VIEW_SIZE = "1000x640"
+# Frames of the long run on demo-loop.
 LONG_RUN_FRAMES = 5000
+# Frames of one lap of demo-loop, marked in the picture of the long run.
 LAP_FRAMES = 560
 
-# Intrinsics of the Malaga images in the data folder: those of 800x600 pixels, halved about the pixel centres.
+# Intrinsics of the Malaga images in the data folder: those of the 800x600 images at half size, with
+# integer coordinates at the pixel centres.
 MALAGA_CALIBRATION = """\
 width: 400
 height: 300
@@ -37,15 +41,17 @@ cy: 154.279545
 fps: 10
 """
 
-# Leave out the top of the page and point at a chart, as a reader would. A page that is scrolled comes out half empty.
+# Cut off the top of the page and point at a chart, as a reader would. A screenshot of a scrolled
+# page is half empty, so a negative margin moves the page.
 POINT_AT = """
 <script>
-// Again and again: the browser says that its own pointer is elsewhere.
+// Repeat it: the browser reports its own pointer elsewhere.
 setInterval(() => {
   const svg = document.querySelector("#%(chart)s svg");
   document.body.style.marginTop = "-%(skip)dpx";
   const box = svg.getBoundingClientRect();
-  const at = { clientX: box.left + %(across)f * box.width, clientY: box.top + 0.5 * box.height, bubbles: true };
+  const x = box.left + %(across)f * box.width, y = box.top + 0.5 * box.height;
+  const at = { clientX: x, clientY: y, bubbles: true };
   svg.dispatchEvent(new PointerEvent("pointermove", at));
 }, 100);
 </script>
@@ -53,11 +59,11 @@ setInterval(() => {
 
 
 class CannotMakeError(Exception):
-    """A picture that this machine cannot make; the message says why."""
+    """This machine cannot make a picture; the message says why."""
 
 
 def spslam(*arguments: str | Path) -> None:
-    """Run a command of spslam, with the code of this folder."""
+    """Run a command of spslam with the code of this checkout."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "spslam", *map(str, arguments)]
     done = subprocess.run(
@@ -70,7 +76,7 @@ def spslam(*arguments: str | Path) -> None:
 
 
 def run(name: str, *arguments: str | Path) -> Path:
-    """The folder of a run, made where it is not there."""
+    """Return the folder of a run; make the run first if the folder is missing."""
     folder = RUNS / name
     if not (folder / "metrics.json").exists():
         spslam("run", *arguments, "--out", folder)
@@ -78,16 +84,19 @@ def run(name: str, *arguments: str | Path) -> Path:
 
 
 def data(name: str) -> Path:
+    """Return the path of a data set."""
     if not (DATA / name).exists():
-        raise CannotMakeError(f"{DATA / name} is not there (SPSLAM_TEST_DATA)")
+        raise CannotMakeError(f"{DATA / name} does not exist (SPSLAM_TEST_DATA)")
     return DATA / name
 
 
 def kitti() -> Path:
+    """Return the run on the first 100 frames of KITTI 00."""
     return run("kitti-00", data("kitti"), "--sequence", "00", "--max-frames", "100")
 
 
 def malaga() -> Path:
+    """Return the run on the two laps of Malaga 07."""
     calibration = RUNS / "malaga.yaml"
     RUNS.mkdir(parents=True, exist_ok=True)
     calibration.write_text(MALAGA_CALIBRATION, encoding="utf-8")
@@ -97,7 +106,7 @@ def malaga() -> Path:
 def screenshot(
     page: Path, picture: str, size: str, *, dark: bool = False, script: str = ""
 ) -> None:
-    """A picture of an HTML page as Chromium shows it, with a script added to a copy of the page."""
+    """Save a screenshot of an HTML page in Chromium, with a script added to a copy of the page."""
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
         raise CannotMakeError(f"none of {', '.join(BROWSERS)} is installed")
@@ -118,7 +127,7 @@ def screenshot(
 
 
 def report() -> None:
-    """The page of the demo, and a frame of a run that is dark twice."""
+    """Make screenshots of two reports: of the demo, and of a run with two dark stretches."""
     page = run("demo", "demo") / "report.html"
     screenshot(page, "report_light.png", "1120,1180")
     dark = run(
@@ -134,23 +143,28 @@ def report() -> None:
 
 
 def demo_trajectory() -> None:
+    """Copy the trajectory plot of the demo."""
     shutil.copy(run("demo", "demo") / "trajectory.png", PICTURES / "demo_trajectory.png")
 
 
 def malaga_loop() -> None:
+    """Copy the trajectory plot of Malaga 07."""
     shutil.copy(malaga() / "trajectory.png", PICTURES / "malaga_loop.png")
 
 
 def view_loop() -> None:
+    """Render the map of demo-loop."""
     loop = run("demo-loop", "demo-loop")
     spslam("view", loop, "--render", PICTURES / "view_loop.png", "--size", VIEW_SIZE)
 
 
 def view_kitti() -> None:
+    """Render the map of KITTI 00."""
     spslam("view", kitti(), "--render", PICTURES / "view_kitti.png", "--size", VIEW_SIZE, "--dark")
 
 
 def view_malaga() -> None:
+    """Render the map of Malaga 07, coloured by age."""
     spslam(
         "view",
         malaga(),
@@ -164,7 +178,7 @@ def view_malaga() -> None:
 
 
 def eval_picture() -> None:
-    """Three front ends on one world, against its ground truth."""
+    """Plot three front ends on one world against its ground truth."""
     from spslam import open_sequence
     from spslam.trajectory import write_tum
 
@@ -174,7 +188,7 @@ def eval_picture() -> None:
         for name in names
     ]
     with tempfile.TemporaryDirectory() as folder:
-        # The legend has the names of the files.
+        # The legend shows the names of the files.
         copies = [
             shutil.copy(path, Path(folder) / f"{name}.tum")
             for name, path in zip(names, paths, strict=True)
@@ -186,7 +200,7 @@ def eval_picture() -> None:
 
 
 def suite() -> None:
-    """The page of `spslam bench smoke`: 48 runs, half an hour on two idle cores."""
+    """Make screenshots of the page of `spslam bench smoke`: 48 runs, 30 min on two idle cores."""
     folder = RUNS / "bench-smoke"
     spslam("bench", "smoke", "--out", folder)
     for picture, dark in (("suite_light.png", False), ("suite_dark.png", True)):
@@ -194,7 +208,7 @@ def suite() -> None:
 
 
 def long_run() -> None:
-    """Time, size of the map and memory over nine laps, in stereo with 500 keypoints and one thread."""
+    """Plot time, map size and memory over nine laps, in stereo with 500 keypoints, one thread."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -235,7 +249,7 @@ def long_run() -> None:
 
 
 def _long_run_rows(frames: int) -> list[tuple[float, ...]]:
-    """Of each frame: its number, processor milliseconds, keyframes, points, megabytes of the process."""
+    """Return per frame: index, processor time (ms), keyframes, points, memory (MB)."""
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from spslam import Slam
     from spslam.datasets.world.world import RenderedWorld, world_spec
@@ -255,12 +269,12 @@ def _long_run_rows(frames: int) -> list[tuple[float, ...]]:
 
 
 def _resident_mb() -> float:
-    """Memory of this process, megabytes (Linux)."""
+    """Return the resident memory of this process in megabytes (Linux)."""
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-# In the order of their time.
+# From the fastest to the slowest.
 FIGURES: dict[str, Callable[[], None]] = {
     "eval": eval_picture,
     "report": report,
@@ -275,11 +289,10 @@ FIGURES: dict[str, Callable[[], None]] = {
 
 
 def main(names: list[str]) -> int:
+    """Make the named pictures, or all; return the exit code."""
     unknown = sorted(set(names) - set(FIGURES))
     if unknown:
-        sys.stderr.write(
-            f"no figure is called {', '.join(unknown)}; there are {', '.join(FIGURES)}\n"
-        )
+        sys.stderr.write(f"unknown figure {', '.join(unknown)}: expected {', '.join(FIGURES)}\n")
         return 2
     failed = False
     for name in names or FIGURES:

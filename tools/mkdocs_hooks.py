@@ -1,6 +1,7 @@
-"""Show files beside docs/ that pages link to (weights cards, examples, sources) as pages of the site, too.
+"""Add files outside docs/ that pages link to (weights cards, examples, sources) to the site.
 
-Pages link to them by relative paths, which work on a checkout. The site has them below `repository/`.
+Pages link to them by relative paths, which work in a checkout. The site has them below
+`repository/`.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ ROOT = Path(__file__).resolve().parent.parent
 DOCS = "docs"
 SHOWN = "repository"
 LANGUAGES = {".py": "python", ".yaml": "yaml", ".toml": "toml"}
+# Target of a relative Markdown link, without the anchor.
 _LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#|/)([^)\s#]+)")
 
 
 def linked_files(path: str) -> set[str]:
-    """Files of the repository that a Markdown file links to, as paths from the root of the repository."""
+    """Return the repository files that a Markdown file links to, as paths from the root."""
     folder = posixpath.dirname(path)
     text = (ROOT / path).read_text(encoding="utf-8")
     found = {posixpath.normpath(posixpath.join(folder, target)) for target in _LINK.findall(text)}
@@ -26,7 +28,7 @@ def linked_files(path: str) -> set[str]:
 
 
 def shown_files() -> set[str]:
-    """Files beside docs/ that pages of the site link to, directly or through each other."""
+    """Return the files outside docs/ that pages link to, directly or through each other."""
     waiting = [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / DOCS).rglob("*.md"))]
     found: set[str] = set()
     while waiting:
@@ -38,7 +40,7 @@ def shown_files() -> set[str]:
 
 
 def uri(path: str) -> str:
-    """Where the site has a file of the repository; a source file is a page around it."""
+    """Return the site's path of a repository file; source files become Markdown pages."""
     if path.startswith(f"{DOCS}/"):
         return path.removeprefix(f"{DOCS}/")
     is_source = posixpath.splitext(path)[1] in LANGUAGES
@@ -46,7 +48,7 @@ def uri(path: str) -> str:
 
 
 def relink(markdown: str, path: str) -> str:
-    """The text of the repository's file `path` with links as the site needs them."""
+    """Return the text of the repository file `path` with its links adapted to the site."""
     here = posixpath.dirname(uri(path))
 
     def replaced(match: re.Match[str]) -> str:
@@ -57,7 +59,7 @@ def relink(markdown: str, path: str) -> str:
 
 
 def page_text(path: str) -> str:
-    """What the site shows of a file beside docs/."""
+    """Return the site's text of a file outside docs/."""
     text = (ROOT / path).read_text(encoding="utf-8")
     suffix = posixpath.splitext(path)[1]
     if suffix not in LANGUAGES:
@@ -66,6 +68,7 @@ def page_text(path: str) -> str:
 
 
 def on_files(files: Any, config: Any, **_: Any) -> Any:
+    """Add the linked files to the site (event of MkDocs)."""
     from mkdocs.structure.files import File
 
     for path in sorted(shown_files()):
@@ -74,5 +77,6 @@ def on_files(files: Any, config: Any, **_: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+    """Adapt the links of a page to the site (event of MkDocs)."""
     name = page.file.src_uri
     return markdown if name.startswith(f"{SHOWN}/") else relink(markdown, f"{DOCS}/{name}")

@@ -1,1 +1,1 @@
-"""Suites of runs, their tables, and timing."""
+"""Benchmark suites, their tables, and speed measurements."""

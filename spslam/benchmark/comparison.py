@@ -1,4 +1,4 @@
-"""Two tables against each other: what got better or worse by more than repeats differ among themselves."""
+"""Compare two sets of results: which metrics changed by more than the spread of the repeats."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from spslam.benchmark.table import Table
 from spslam.errors import BenchmarkError
 from spslam.evaluation.summary import Spread
 
-# Of which figures are judged; speed is not: it hangs on what else the machine did.
+# Metrics that are judged; speed is not, because it depends on the load of the machine.
 _ERRORS = (
     "ate_rmse_m",
     "rpe_trans_m",
@@ -20,18 +20,18 @@ _ERRORS = (
     "disturbed_wrong_frames",
 )
 JUDGED = (SHARE, *(METRICS[key] for key in _ERRORS))
-# Repeats of which at least so many say how far runs differ.
+# Repeats that the spread needs at least to be meaningful; with fewer, TOLERANCE_FEW applies.
 ENOUGH_REPEATS = 3
-# Medians that differ by less, relative to the first one, are the same whatever the repeats say.
+# Medians that differ by at most this fraction of the first are the same, whatever the spread.
 TOLERANCE = 0.10
-# With fewer repeats.
+# The same with fewer than ENOUGH_REPEATS repeats.
 TOLERANCE_FEW = 0.25
-# Of the frames.
+# Tracking rates that differ by at most this fraction of the frames are the same.
 SHARE_TOLERANCE = 0.01
 
 
 class Verdict(StrEnum):
-    """Of a case and a figure."""
+    """Result of comparing one metric of a case."""
 
     BETTER = "better"
     WORSE = "worse"
@@ -43,14 +43,14 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Change:
-    """One figure of one case, before and after.
+    """One metric of one case, before and after.
 
     Attributes:
-        case: in words.
-        metric: the figure.
-        before, after: spreads; None where there is none.
-        verdict: what became of it.
-        why: what decided, in words.
+        case: labels of the case.
+        metric: the compared metric.
+        before, after: spread over the repeats; None if missing.
+        verdict: result of the comparison.
+        why: reason of the verdict, as text.
     """
 
     case: str
@@ -62,7 +62,7 @@ class Change:
 
     @property
     def is_regression(self) -> bool:
-        """Whether it counts as one."""
+        """Whether the change is a regression."""
         return self.verdict in (Verdict.WORSE, Verdict.GONE)
 
 
@@ -72,15 +72,22 @@ def compare(
     tolerance: float = TOLERANCE,
     tolerance_few: float = TOLERANCE_FEW,
 ) -> list[Change]:
-    """Every case of either, figure by figure.
+    """Compare every metric of every case.
 
-    The medians differ if they are farther apart than the larger of both spreads (most minus least), and farther than
-    `tolerance` times the first; with fewer than `ENOUGH_REPEATS` on either side, than `tolerance_few` times the first.
-    Shares of tracked frames: than a hundredth of the frames. Where the shares differ, errors are of other frames and
-    not judged. A case, or its error, that the second does not have any more is a regression.
+    Two medians differ if their distance exceeds both the larger spread (max minus min) and a
+    tolerance: `tolerance` times the first median, or `tolerance_few` times it if either side has
+    fewer than `ENOUGH_REPEATS` repeats. The tolerance of tracking rates is 1 % of the frames. If
+    the tracking rates differ, errors are over different frames and are not judged. A case or
+    metric that `after` lacks is a regression.
+
+    Args:
+        before: results to compare with.
+        after: results to judge.
+        tolerance: fraction of the first median.
+        tolerance_few: the same with few repeats.
 
     Raises:
-        BenchmarkError: they have no case in common.
+        BenchmarkError: the results have no case in common.
     """
     old = {group.case: group for group in before.groups()}
     new = {group.case: group for group in after.groups()}
@@ -90,15 +97,11 @@ def compare(
     for case in dict.fromkeys((*old, *new)):
         if case not in new:
             changes.append(
-                Change(
-                    str(case), SHARE, old[case].tracked, None, Verdict.GONE, "no run of it any more"
-                )
+                Change(str(case), SHARE, old[case].tracked, None, Verdict.GONE, "no longer run")
             )
         elif case not in old:
             changes.append(
-                Change(
-                    str(case), SHARE, None, new[case].tracked, Verdict.NEW, "no run of it before"
-                )
+                Change(str(case), SHARE, None, new[case].tracked, Verdict.NEW, "not run before")
             )
         else:
             changes += _compare_case(old[case], new[case], tolerance, tolerance_few)
@@ -106,7 +109,7 @@ def compare(
 
 
 def comparison_table(changes: list[Change], everything: bool = False) -> Table:
-    """What changed, the worst first; `everything`: what did not, too."""
+    """Return the table of changes, the worst first; with `everything` also unchanged metrics."""
     order = [
         Verdict.WORSE,
         Verdict.GONE,
@@ -127,7 +130,7 @@ def comparison_table(changes: list[Change], everything: bool = False) -> Table:
         ]
         for c in sorted(shown, key=lambda change: order.index(change.verdict))
     ]
-    return Table("Comparison", ["", "case", "figure", "before", "after", "by"], rows)
+    return Table("Comparison", ["", "case", "metric", "before", "after", "by"], rows)
 
 
 def _compare_case(old: Group, new: Group, tolerance: float, tolerance_few: float) -> list[Change]:
@@ -142,10 +145,10 @@ def _compare_case(old: Group, new: Group, tolerance: float, tolerance_few: float
         if before is None or after is None:
             verdict = Verdict.GONE if after is None else Verdict.NEW
             changes.append(
-                Change(str(old.case), metric, before, after, verdict, "only one of both has it")
+                Change(str(old.case), metric, before, after, verdict, "only one side has it")
             )
         elif share.verdict is not Verdict.SAME:
-            # Over fewer frames an error is an easier one.
+            # Errors over fewer frames tend to be smaller.
             changes.append(
                 Change(
                     str(old.case),
@@ -153,7 +156,7 @@ def _compare_case(old: Group, new: Group, tolerance: float, tolerance_few: float
                     before,
                     after,
                     Verdict.NOT_JUDGED,
-                    "other frames are tracked",
+                    "tracking rates differ",
                 )
             )
         else:
@@ -168,7 +171,10 @@ def _judge(case: str, metric: Metric, before: Spread, after: Spread, least: floa
     moved = after.median - before.median
     limit = max(spread, least)
     factor, unit = scale_of(metric.unit, (before.median, after.median))
-    limit_text = f"{factor * limit:.3g} {unit} ({'spread of the repeats' if spread >= least else 'tolerance'})"
+    limit_text = (
+        f"{factor * limit:.3g} {unit} "
+        f"({'spread of the repeats' if spread >= least else 'tolerance'})"
+    )
     if abs(moved) <= limit:
         return Change(case, metric, before, after, Verdict.SAME, f"within {limit_text}")
     better = (moved < 0) == metric.lower_is_better

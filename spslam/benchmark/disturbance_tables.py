@@ -1,4 +1,4 @@
-"""What became of disturbed recordings, as tables: how far movers took the camera, where it was found again."""
+"""Tables of disturbed recordings: errors caused by movers, and relocalization after losses."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ from spslam.benchmark.table import NOTHING, Table
 
 DISTURBED = "disturbed_error_max_m"
 _WRONG, _FOUND = "disturbed_wrong_frames", "disturbed_found_after"
+# Kinds of disturbances after which the camera must be relocalized.
 _LOSING = ("dark", "jump")
 
 
 def disturbance_tables(results: Results) -> list[Table]:
-    """A table of movers and one of dark frames and jumps; without such recordings none."""
+    """Return a table of movers and one of dark frames and jumps, each only if not empty."""
     disturbed = [group for group in results.groups() if group.disturbances]
     losing = [group for group in disturbed if _loses(group)]
     moving = [group for group in disturbed if not _loses(group)]
     titles = {
-        "Movers: largest error of a position from the disturbance on, and in how many runs a doubt was told": (
+        "Movers: largest position error from the disturbance on, and runs with a warning": (
             moving,
             _moved,
         ),
-        "Dark frames and jumps: runs with a pose in a wrong place, and that found the right one (after frames)": (
+        "Dark frames and jumps: runs with a wrong pose, and runs relocalized (after frames)": (
             losing,
             _found,
         ),
@@ -32,13 +33,13 @@ def disturbance_tables(results: Results) -> list[Table]:
 
 
 def disturbance_notes(results: Results) -> list[str]:
-    """How these tables are to be read."""
+    """Return the remarks on these tables."""
     if not any(group.disturbances for group in results.groups()):
         return []
     return [
-        "Disturbed recordings are aligned by the poses from before the disturbance alone. A doubt is a notice of the "
-        "run, or a frame that it calls lost. A wrong place is more than 1 m and 5 % of the way away; a single camera "
-        "that only stands still is right when it makes no map."
+        "Disturbed recordings are aligned by the poses before the disturbance only. A warning is a "
+        "notice of the run or a lost frame. A wrong pose is off by more than 1 m plus 5 % of the "
+        "path so far; a single camera that never moves is right if it makes no map."
     ]
 
 
@@ -62,7 +63,7 @@ def _table(title: str, groups: list[Group], cell: Callable[[Group], str]) -> Tab
 
 
 def _moved(group: Group) -> str:
-    """`4.1 (2.0–9.3) mm · told 0/5`, or of a single camera that cannot start whether it did."""
+    """Return `4.1 (2.0–9.3) mm · warned 0/5`; for a camera that never moves, if it made a map."""
     runs, told = len(group.rows), sum(row.tells_a_doubt for row in group.rows)
     spread = group.spread(DISTURBED)
     if spread is None:
@@ -72,14 +73,14 @@ def _moved(group: Group) -> str:
         )
     factor, unit = scale_of(METRICS[DISTURBED].unit, [spread.max])
     fewer = "" if spread.runs == runs else f" in {spread.runs}/{runs}"
-    return f"{spread_text(spread, factor)} {unit}{fewer} · told {told}/{runs}"
+    return f"{spread_text(spread, factor)} {unit}{fewer} · warned {told}/{runs}"
 
 
 def _found(group: Group) -> str:
-    """`wrong 0/5 · found 5/5 after 2 (1–7)`."""
+    """Return for example `wrong 0/5 · found 5/5 after 2 (1–7)`."""
     runs, after = len(group.rows), group.spread(_FOUND)
     found = 0 if after is None else after.runs
-    # Frames are counted.
+    # Numbers of frames, without a unit.
     span = (
         ""
         if after is None

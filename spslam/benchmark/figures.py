@@ -1,4 +1,4 @@
-"""The figures that suites are about: names, units, and how numbers are written."""
+"""Metrics of benchmark suites: names, units and number formats."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from spslam.evaluation.summary import Spread
 
 @dataclass(frozen=True)
 class Metric:
-    """A figure of `metrics.json`.
+    """A metric of `metrics.json`.
 
     Attributes:
-        key: its name there.
-        title, unit: for tables.
-        lower_is_better: which way is good.
+        key: its key in `metrics.json`.
+        title, unit: heading and unit in tables; the unit `share` is a fraction, shown in percent.
+        lower_is_better: whether smaller values are better.
     """
 
     key: str
@@ -43,14 +43,14 @@ SHARE = Metric("share_tracked", "tracked", "share", lower_is_better=False)
 
 
 def scale_of(unit: str, values: Iterable[float]) -> tuple[float, str]:
-    """What to multiply by, and the unit to write, so that all `values` of one row are easy to read."""
+    """Return the factor and unit in which all `values` of a row are easy to read."""
     if unit == "m" and max(values, default=1.0) < 0.1:
         return 1000.0, "mm"
     return (100.0, "%") if unit == "share" else (1.0, unit)
 
 
 def number(value: float) -> str:
-    """Three digits that count, without an exponent where they can be read without."""
+    """Format a number with three significant digits; below 1e-4 with an exponent."""
     if value == 0:
         return "0"
     if abs(value) >= 999.5:
@@ -59,7 +59,7 @@ def number(value: float) -> str:
 
 
 def spread_text(spread: Spread, factor: float = 1.0) -> str:
-    """Median, and least and most where there are several: `1.43 (1.21–1.60)`."""
+    """Format median, and minimum and maximum of several runs: `1.43 (1.21–1.60)`."""
     median, least, most = (
         number(factor * value) for value in (spread.median, spread.min, spread.max)
     )
@@ -67,14 +67,14 @@ def spread_text(spread: Spread, factor: float = 1.0) -> str:
 
 
 def percent(share: float) -> str:
-    """A share as a percentage; 100 % is said only where nothing is missing."""
+    """Format a fraction as a percentage; 100 % only if it is complete."""
     if share >= 1:
         return "100 %"
     return f"{min(100 * share, 99.9):.1f} %"
 
 
 def percent_spread(spread: Spread) -> str:
-    """The same of several."""
+    """Format the spread of fractions as percentages."""
     if spread.min == spread.max:
         return percent(spread.median)
     return f"{percent(spread.median)} ({percent(spread.min)[:-2]}–{percent(spread.max)[:-2]})"

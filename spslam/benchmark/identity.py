@@ -1,4 +1,4 @@
-"""What a run's results follow from, so that nobody takes results of one thing for those of another."""
+"""Identity of a run: everything that determines its results, to detect outdated ones."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from spslam.errors import ConfigError
 from spslam.io.given_files import read_given
 from spslam.io.structured_text import parse_yaml
 
-# No configuration is longer.
+# Largest size of a configuration file that is read, bytes.
 _LONGEST_BYTES = 1_000_000
-# They show and time; they make nothing that a run's figures follow from.
+# Folders of the package that do not affect the metrics of a run.
 _BESIDE = ("benchmark/", "cli/", "frontend/training/", "reports/", "templates/", "visualization/")
 
 
 @dataclass(frozen=True)
 class Identity:
-    """Of one run; equal identities give equal results on equal processors.
+    """Identity of one run; equal identities give equal results on equal processors.
 
     Attributes:
-        input: path or public name, sensor, part of the sequence, repeat; and the calibration file's SHA-256;
-            disturbances, where there are any.
-        config_sha256: of all settings, resolved.
-        front_end: the extractor with the weights, or with the library that has it.
-        weights_sha256: of the weights' file; None for extractors without.
-        code_sha256: of the sources that a run uses.
+        input: path or public name, sensor, range of frames, the calibration file's SHA-256, and
+            disturbances if there are any.
+        config_sha256: SHA-256 of all resolved settings.
+        front_end: extractor, with its weights or its library.
+        weights_sha256: SHA-256 of the weights file; None without one.
+        code_sha256: SHA-256 of the source files that a run uses.
     """
 
     input: dict[str, Any]
@@ -45,7 +45,7 @@ class Identity:
 
     @classmethod
     def of(cls, run: Run, config: Config, weights: Path | None) -> Identity:
-        """The identity of a run with its resolved configuration and, where it has a network, the weights' file."""
+        """Return the identity of a run from its resolved configuration and its weights file."""
         entry = run.entry
         name = config.features.extractor
         return cls(
@@ -60,7 +60,7 @@ class Identity:
                 "calibration": None
                 if entry.calibration is None
                 else file_sha256(Path(entry.calibration)),
-                # Results of before there were disturbances stay what they are.
+                # Without disturbances, the identity equals that of older results.
                 **({"disturb": run.disturbances} if entry.disturb else {}),
             },
             config_sha256=config_sha256(config),
@@ -70,7 +70,7 @@ class Identity:
         )
 
     def difference(self, stored: dict[str, Any]) -> str | None:
-        """In words, what differs from an identity of `results.json`; None: nothing."""
+        """Return as text what differs from an identity in `results.json`; None: nothing."""
         words = {
             "input": "other frames",
             "config_sha256": "another configuration",
@@ -84,14 +84,14 @@ class Identity:
 
 
 def config_sha256(config: Config) -> str:
-    """Of all settings, in the order of their names."""
+    """Return the SHA-256 of all settings, sorted by name."""
     return hashlib.sha256(
         json.dumps(config.model_dump(mode="json"), sort_keys=True).encode()
     ).hexdigest()
 
 
 def as_asked(ran: Config, asked: Config) -> Config:
-    """The configuration of a run without what the run chose itself: the concurrency, where that was left open."""
+    """Return the configuration of a run with `max_concurrency` as requested (0: automatic)."""
     if asked.features.max_concurrency:
         return ran
     return ran.model_copy(
@@ -100,7 +100,10 @@ def as_asked(ran: Config, asked: Config) -> Config:
 
 
 def config_changes(config: Config, stored: Path) -> str:
-    """Which settings differ from a run's config.yaml: `bundle.window 8 (was 6), …`; empty where that cannot be told."""
+    """Return the settings that differ from a run's config.yaml: `bundle.window 8 (was 6), …`.
+
+    The text is empty if nothing differs or the file cannot be read.
+    """
     try:
         values = parse_yaml(read_given(stored, _LONGEST_BYTES).decode("utf-8"))
         before = Config.model_validate(with_new_names(values)[0])
@@ -112,10 +115,10 @@ def config_changes(config: Config, stored: Path) -> str:
 
 @cache
 def code_sha256() -> str:
-    """Of the sources in the package that figures can follow from."""
+    """Return the SHA-256 of the source files that can affect metrics."""
     root = Path(spslam.__file__).parent
     files = {file.relative_to(root).as_posix(): file for file in root.rglob("*.py")}
-    # rglob does not follow links, and a clone without links has these folders elsewhere.
+    # rglob does not follow links, and checkouts without links have these folders elsewhere.
     for room in ("frontend", "backend", "datasets", "configs"):
         folder = _package_folder(f"spslam.{room}")
         files |= {
@@ -129,7 +132,7 @@ def code_sha256() -> str:
 
 
 def _package_folder(name: str) -> Path:
-    """Where a package lies, without importing it."""
+    """Return the folder of a package without importing it."""
     spec = find_spec(name)
     if spec is None or spec.origin is None:
         raise ModuleNotFoundError(name)
@@ -138,7 +141,7 @@ def _package_folder(name: str) -> Path:
 
 @cache
 def file_sha256(path: Path) -> str:
-    """Of a file's bytes."""
+    """Return the SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -153,7 +156,7 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _behind(extractor: str, weights: Path | None) -> str:
-    """The network, or the library of the classical ones; a plug-in's name stands alone."""
+    """Return the network, or the library of OpenCV extractors; empty for plug-ins."""
     if weights is not None:
         return weights.stem
     if extractor not in ("orb", "sift"):

@@ -1,4 +1,4 @@
-"""`report.html` of a suite: its tables, its picture and a link to the page of every run, without a network."""
+"""`report.html` of a suite: tables, plot and links to the runs, without network access."""
 
 from __future__ import annotations
 
@@ -19,10 +19,13 @@ from spslam.io.html import render_page
 def write_page(
     path: Path, results: Results, published: list[Published], missing: list[str]
 ) -> None:
-    """Write the page.
+    """Write the HTML page of a suite.
 
     Args:
-        missing: what is not there of the suite, a line each.
+        path: HTML file to write.
+        results: results of the suite.
+        published: metrics published by others.
+        missing: one line for each missing part of the suite.
 
     Raises:
         OutputError: the file cannot be written.
@@ -49,8 +52,8 @@ def write_page(
             "tracked",
             *(METRICS[k].title for k in keys),
             "s",
-            "came out",
-            "again with",
+            "result",
+            "command",
         ],
         runs=[_run(results, row, keys) for row in results.rows.values()],
     )
@@ -68,11 +71,11 @@ def _tiles(results: Results) -> list[tuple[str, str, str]]:
         (
             "Runs",
             str(len(rows)),
-            f"of {len(results.groups())} cases; {again} begun again after being killed",
+            f"of {len(results.groups())} cases; {again} restarted after being killed",
         ),
-        ("Failed", str(len(failed)), "they are rows like the others, with their reason"),
+        ("Failed", str(len(failed)), "listed like the others, with the reason"),
         ("Every frame tracked", f"{len(whole)} of {len(rows)}", "runs"),
-        ("Time", hours, "of all runs together, one thread each"),
+        ("Time", hours, "total of all runs, one thread each"),
     ]
 
 

@@ -1,4 +1,4 @@
-"""One run of a suite, in a process of its own: no run sees what another left behind, and none takes another along."""
+"""Execute one run of a suite in its own process, isolated from other runs and their crashes."""
 
 from __future__ import annotations
 
@@ -19,22 +19,25 @@ from spslam.callbacks import never
 from spslam.io.files import temporary_folder
 from spslam.process.machine import processor
 
+# Attempts at most if the process is killed.
 ATTEMPTS = 3
-# The whole map is left out: a megabyte a key frame. The row's command makes it again.
+# Files that are not kept: the map takes a megabyte per keyframe; the command of the row remakes it.
 _LEFT_OUT = ("map.npz",)
+# Time between checks whether the run was stopped, seconds.
 _POLL_S = 0.2
+# Environment variables that limit libraries to one thread.
 _SINGLE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a worker is asked for; travels to other machines.
+    """Request to a worker to execute a run; can be sent to other machines.
 
     Attributes:
-        id: of the run.
-        arguments: of `spslam`, but for `--out`.
-        files: SHA-256 of each file that is read beside the frames, by its path: they must be the same everywhere.
-        code: what `code_sha256` says here.
+        id: id of the run.
+        arguments: arguments of `spslam` without `--out`.
+        files: path -> SHA-256 of each file read besides the frames; must match on every machine.
+        code: result of `code_sha256` on this machine.
     """
 
     id: str
@@ -44,21 +47,21 @@ class Request:
 
     @property
     def command(self) -> str:
-        """That anybody can repeat the run with."""
+        """Command that repeats the run."""
         return shlex.join(["spslam", *self.arguments])
 
 
 @dataclass(frozen=True)
 class Finished:
-    """What came of it.
+    """Outcome of a run.
 
     Attributes:
-        id: of the run.
-        reason: why it failed, in one line; None: it did not.
-        files: contents of the run's folder, by name; empty where the run came to nothing.
+        id: id of the run.
+        reason: why the run failed, in one line; None if it did not.
+        files: file name -> contents of the run's folder; empty if there is no folder.
         machine: processor, cores, system, host name.
-        seconds: that the last attempt took.
-        attempts: how often it was begun: processes that were killed are begun again.
+        seconds: duration of the last attempt.
+        attempts: number of attempts; a killed process is restarted.
     """
 
     id: str
@@ -70,20 +73,21 @@ class Finished:
 
 
 class StoppedError(Exception):
-    """Nobody waits for the run any more."""
+    """The run was stopped because its result is no longer needed."""
 
 
 def perform(
     request: Request, core: int | None = None, stopped: Callable[[], bool] = never
 ) -> Finished:
-    """Run it, and again if its process is killed.
+    """Execute a run; restart it if its process is killed.
 
     Args:
-        core: the only one it may use; None: any.
-        stopped: asked a few times a second; the run then ends.
+        request: the run.
+        core: index of the only core that the run may use; None: any.
+        stopped: called a few times a second; True ends the run.
 
     Raises:
-        StoppedError: `stopped` said so.
+        StoppedError: `stopped` returned True.
     """
     unfit = _unfit(request)
     if unfit is not None:
@@ -106,7 +110,7 @@ def perform(
 
 
 def machine() -> dict[str, str | int]:
-    """This one."""
+    """Return processor, cores, system and host name of this machine."""
     cores = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
@@ -116,19 +120,24 @@ def machine() -> dict[str, str | int]:
 
 
 def _unfit(request: Request) -> str | None:
-    """Why this machine would compute something else."""
+    """Return why this machine would compute something else; None if it would not."""
     if request.code != code_sha256():
-        return f"the worker on {platform.node()} has another state of spslam's code: install the same on all machines"
+        return (
+            f"the worker on {platform.node()} has another state of spslam's code: "
+            "install the same version on all machines"
+        )
     for path, digest in request.files.items():
         if not Path(path).is_file():
-            return f"the worker on {platform.node()} has no file {path}: it must be there on all machines"
+            return (
+                f"the worker on {platform.node()} has no file {path}: it must exist on all machines"
+            )
         if file_sha256(Path(path)) != digest:
             return f"the worker on {platform.node()} has another {path}"
     return None
 
 
 def _call(request: Request, core: int | None, folder: Path, stopped: Callable[[], bool]) -> int:
-    """The exit code; negative: the signal that ended it."""
+    """Run the worker process; return its exit code, negative if a signal ended it."""
     package = str(Path(spslam.__file__).parent.parent)
     environment = {**os.environ, **dict.fromkeys(_SINGLE_THREAD, "1")}
     environment["PYTHONPATH"] = os.pathsep.join(
@@ -149,7 +158,7 @@ def _call(request: Request, core: int | None, folder: Path, stopped: Callable[[]
             stderr=stderr,
             cwd=folder,
             env=environment,
-            # ^C in a terminal is for who waits for the results.
+            # ^C in a terminal must stop the suite only, which then ends its runs.
             start_new_session=True,
         )
         try:

@@ -1,4 +1,4 @@
-"""Errors of a suite as a picture: as a file, and as a drawing that takes the colours of the page it is in."""
+"""Plot the errors of a suite, as a PNG file and as an SVG in the colours of the HTML page."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Colours of the file; in the page each stands for the variable of the style sheet beside it.
+# Colours of the PNG; in the SVG each is replaced by a variable of the style sheet.
 _TEXT, _FAINT, _LINE = "#1d2025", "#626a76", "#dfe2e7"
 _SERIES = ("#3d7fc1", "#e0940f", "#259b78", "#b9528f", "#7d6bc4", "#9aa2ae")
 _VARIABLES = {
@@ -27,16 +27,18 @@ _VARIABLES = {
     _LINE: "--line",
     **dict(zip(_SERIES, (*(f"--stage-{i}" for i in range(5)), "--stage-rest"), strict=True)),
 }
+# Marks of the extractors and of published systems.
 _MARKS = ("o", "s", "^", "D", "v", "P")
 _PUBLISHED_MARKS = ("x", "+", "1", "2", "3", "4")
+# Height of a row with up to four extractors, inches.
 _ROW_INCHES = 0.36
 
 
 def write_plot(path: Path, results: Results, published: list[Published]) -> None:
-    """The picture as a PNG file; without a figure to show, none.
+    """Write the plot as a PNG file, unless there is nothing to plot.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: the file cannot be written.
     """
     figure = draw(results, published)
     if figure is not None:
@@ -45,14 +47,14 @@ def write_plot(path: Path, results: Results, published: list[Published]) -> None
 
 
 def plot_svg(results: Results, published: list[Published]) -> str:
-    """The picture as an SVG element for a page that has the style sheet of `page/`; empty without a figure to show."""
+    """Return the plot as an SVG element for a page with `report.css`; empty if nothing to plot."""
     import matplotlib
 
     figure = draw(results, published)
     if figure is None:
         return ""
     text = io.StringIO()
-    # Text stays text, and equal results give equal bytes.
+    # Keep text as text; equal results give equal bytes.
     with matplotlib.rc_context(
         {"svg.fonttype": "none", "svg.hashsalt": "spslam", "font.family": "sans-serif"}
     ):
@@ -65,7 +67,7 @@ def plot_svg(results: Results, published: list[Published]) -> str:
     )
     for colour, variable in _VARIABLES.items():
         drawing = drawing.replace(colour, f"var({variable})")
-    # Its size in points: the page gives it the room that there is.
+    # Replace the size in points: the SVG fills the width of the page.
     return re.sub(
         r'(<svg[^>]*?) width="[^"]*"',
         r'\1 width="100%"',
@@ -74,8 +76,10 @@ def plot_svg(results: Results, published: list[Published]) -> str:
 
 
 def draw(results: Results, published: list[Published]) -> Figure | None:
-    """A row for each sequence, sensor and configuration: every repeat a mark, medians large, from least to most a line;
-    marks of runs that missed frames are hollow. One panel for each of the suite's figures.
+    """Draw a panel for each metric of the suite; None if there is nothing to plot.
+
+    A panel has a row for each sequence, sensor and configuration. Small marks are repeats, large
+    marks medians, lines go from minimum to maximum. Hollow medians: frames were not tracked.
     """
     from matplotlib.figure import Figure
 
@@ -198,12 +202,12 @@ def _draw_panel(
 
 
 def _set_log(axes: Axes) -> None:
-    """Logarithmic, with numbers that anybody reads."""
+    """Make the x axis logarithmic, with plain numbers."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     axes.set_xscale("log")
     low, high = axes.get_xlim()
-    # Over many decades 1, 10, 100; else some between.
+    # Label 1, 10, 100 over many decades, else some values between them.
     steps = (
         (1.0,)
         if high / low > 1e3

@@ -1,4 +1,4 @@
-"""Who performs the runs: processes of this machine, or a Dask cluster's workers on many."""
+"""Execute runs in parallel: processes on this machine, or workers of a Dask cluster."""
 
 from __future__ import annotations
 
@@ -13,29 +13,30 @@ from uuid import uuid4
 from spslam.benchmark.perform import Finished, Request, StoppedError, perform
 from spslam.errors import BenchmarkError, MissingDependencyError
 
+# Time to wait for the Dask scheduler, seconds.
 _CONNECT_S = 10
-# Asking the scheduler costs more than asking a flag.
+# Ask the Dask scheduler only on every n-th check for a stop: it costs more than a local flag.
 _ASK_EVERY = 5
 
 
 class Pool(Protocol):
-    """Performs runs, several at a time."""
+    """Executes several runs at a time."""
 
     @property
     def description(self) -> str:
-        """In words, for the reader of the log."""
+        """Description for the log."""
         ...
 
     def run(self, requests: Sequence[Request]) -> Generator[Finished]:
-        """Each as it finishes, in any order. Those that are under way end when the iterator is closed."""
+        """Yield each run as it finishes, in any order; closing the iterator ends the others."""
         ...
 
 
 class LocalPool:
-    """Processes on this machine, each with one core to itself as long as there are enough.
+    """Processes on this machine, each on its own core if there are enough cores.
 
     Args:
-        workers: how many at a time; None: one a core.
+        workers: number of runs at a time; None: one per core.
     """
 
     def __init__(self, workers: int | None = None) -> None:
@@ -44,6 +45,7 @@ class LocalPool:
 
     @property
     def description(self) -> str:
+        """Number of runs at a time, as text."""
         return f"{self._workers} at a time"
 
     def run(self, requests: Sequence[Request]) -> Generator[Finished]:
@@ -51,7 +53,7 @@ class LocalPool:
         stop = Event()
         cores: SimpleQueue[int | None] = SimpleQueue()
         for index in range(self._workers):
-            # More processes than cores: the system decides.
+            # With more processes than cores, the operating system assigns them.
             cores.put(self._cores[index] if self._workers <= len(self._cores) else None)
 
         def one(request: Request) -> Finished:
@@ -61,7 +63,7 @@ class LocalPool:
             finally:
                 cores.put(core)
 
-        # Its threads only wait for processes.
+        # The threads only wait for processes.
         with ThreadPoolExecutor(self._workers, thread_name_prefix="suite") as executor:
             futures = [executor.submit(one, request) for request in requests]
             try:
@@ -73,11 +75,12 @@ class LocalPool:
 
 
 class DaskPool:
-    """Workers of a Dask cluster. One that dies has its runs repeated by another; Dask gives up on a run that took more
-    than three workers along.
+    """Workers of a Dask cluster.
+
+    If a worker dies, another repeats its runs; Dask gives up on a run after four dead workers.
 
     Args:
-        address: of the scheduler, for example `tcp://10.0.0.1:8786`.
+        address: address of the scheduler, for example `tcp://10.0.0.1:8786`.
 
     Raises:
         MissingDependencyError: Dask is not installed.
@@ -96,12 +99,14 @@ class DaskPool:
             self._client = Client(address, timeout=_CONNECT_S, set_as_default=False)
         except (OSError, ValueError) as error:
             raise BenchmarkError(
-                f"no Dask scheduler answers at {address} within {_CONNECT_S} s ({type(error).__name__}): expected the "
-                "address that `dask scheduler` prints, for example tcp://10.0.0.1:8786"
+                f"no Dask scheduler answers at {address} within {_CONNECT_S} s "
+                f"({type(error).__name__}): expected the address that `dask scheduler` prints, "
+                "for example tcp://10.0.0.1:8786"
             ) from None
 
     @property
     def description(self) -> str:
+        """Number of workers, as text."""
         return f"Dask, {len(self._client.scheduler_info()['workers'])} workers"
 
     def run(self, requests: Sequence[Request]) -> Generator[Finished]:

@@ -1,4 +1,4 @@
-"""Figures that others published, to stand beside ours."""
+"""Metrics published by others, for comparison."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from spslam.errors import ConfigError
 
 @dataclass(frozen=True)
 class Published:
-    """Figures of one system.
+    """Published metrics of one system.
 
     Attributes:
-        system: its name.
-        sensor: that it used.
+        system: name of the system.
+        sensor: sensor used.
         source: paper and table.
-        note: what a reader must know before comparing.
-        figures: name of the figure -> sequence -> value; figures are those of `metrics.json`.
+        note: remark on the comparison.
+        figures: key of `metrics.json` -> sequence -> value.
     """
 
     system: str
@@ -30,23 +30,23 @@ class Published:
     figures: dict[str, dict[str, float]]
 
     def value(self, group: Group, key: str) -> float | None:
-        """Its figure for the sequence and sensor of a case; None, too, where the case is a part of the sequence."""
+        """Return the metric for a case; None if unknown or if the case is not a whole sequence."""
         if group.case.sensor != self.sensor or group.whole_sequence is None:
             return None
         return self.figures.get(key, {}).get(group.whole_sequence)
 
 
 def load_published(names: list[str]) -> list[Published]:
-    """What files of `configs/published` hold.
+    """Load files of `configs/published`.
 
     Raises:
-        ConfigError: there is none of a name.
+        ConfigError: there is no file of a name.
     """
     found = []
     for name in names:
         entry = resources.files("spslam.configs") / "published" / f"{name}.yaml"
         if not entry.is_file():
-            raise ConfigError(f"there are no published figures called {name!r}")
+            raise ConfigError(f"no published metrics called {name!r}")
         found += [
             Published(**{"note": "", **system})
             for system in yaml.safe_load(entry.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Every file that is made from `results.json`."""
+"""Write the files that are made from `results.json`."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ def write_reports(results: Results, published: list[Published], missing: list[st
     """Write `table.md`, `errors.png` and `report.html` beside `results.json`.
 
     Args:
-        published: what others published.
-        missing: what is not there of the suite, a line each.
+        results: results of the suite.
+        published: metrics published by others.
+        missing: one line for each missing part of the suite.
 
     Raises:
         OutputError: a file cannot be written.

@@ -1,4 +1,4 @@
-"""`results.json`: a row a run, written after each of them; and what the repeats of a case amount to."""
+"""`results.json`: one row per run, written after each run; and summaries of repeats."""
 
 from __future__ import annotations
 
@@ -25,29 +25,30 @@ from spslam.io.structured_text import StructureError, parse_json, shown
 
 FILE = "results.json"
 RUNS = "runs"
+# Format version of results.json.
 _FORMAT = 1
-# Notices that say nothing about the trajectory.
+# Topics of notices that do not concern the trajectory.
 _NO_DOUBTS = {"ground_truth_not_compared", "output_failed"}
-# A suite of ten thousand runs has less.
+# Largest size of results.json that is read, bytes; 10,000 runs need less.
 _LONGEST_BYTES = 500_000_000
-# Figures that every run has which came to any.
+# Metrics that every row with metrics must have, and their largest valid value.
 _COUNTS, _MOST_FRAMES = ("frames", "tracked"), 10**12
 
 
 @dataclass(frozen=True)
 class Row:
-    """One run that was done.
+    """One finished run.
 
     Attributes:
-        id: of the run, and of its folder below `runs/`.
-        sequence, sensor, extractor, config: the suite's labels.
-        repeat, varied: which one, and in words what makes it another one.
-        reason: why it failed; None: it did not.
-        frames: of the sequence, whatever became of the run.
-        command: that repeats it.
-        identity: what its results follow from (see `Identity`).
+        id: id of the run, and name of its folder below `runs/`.
+        sequence, sensor, extractor, config: labels of the suite.
+        repeat, varied: index of the repeat, and text that says what it varies.
+        reason: why the run failed; None if it did not.
+        frames: number of frames of the sequence, even if the run ended early.
+        command: command that repeats the run.
+        identity: everything that determines the results (see `Identity`).
         machine, seconds, attempts: see `Finished`.
-        metrics: its `metrics.json`; None where it came to nothing.
+        metrics: contents of `metrics.json`; None if the run has none.
     """
 
     id: str
@@ -66,12 +67,12 @@ class Row:
     attempts: int
     metrics: dict[str, Any] | None
 
-    # Other keys are of another version, or of somebody else.
+    # Refuse unknown keys: they come from another version or program.
     __pydantic_config__ = ConfigDict(extra="forbid")
 
     @classmethod
     def of(cls, run: Run, frames: int, identity: Identity, command: str, finished: Finished) -> Row:
-        """The row of a run that is done."""
+        """Return the row of a finished run."""
         text = finished.files.get("metrics.json")
         return cls(
             id=run.id,
@@ -90,12 +91,12 @@ class Row:
 
     @property
     def case(self) -> Case:
-        """What it is a repeat of."""
+        """The case that the run repeats."""
         return Case(self.sequence, self.sensor, self.extractor, self.config)
 
     @property
     def share_tracked(self) -> float:
-        """Of all frames of the sequence, those that were never reached among them."""
+        """Tracking rate over all frames of the sequence, including frames never reached."""
         return (
             0.0
             if self.metrics is None
@@ -104,14 +105,14 @@ class Row:
 
     @property
     def tells_a_doubt(self) -> bool:
-        """Whether the run itself said that not all is as it should be: by a notice, or by frames that it is lost in."""
+        """Whether the run gave a warning: a notice about the trajectory, or lost frames."""
         if self.metrics is None:
             return True
         topics = {notice["topic"] for notice in self.metrics.get("notices", [])}
         return bool(topics - _NO_DOUBTS) or self.metrics.get("lost_frames", 0) > 0
 
     def figure(self, key: str) -> float | None:
-        """A figure of `metrics.json`, where there is one."""
+        """Return a metric of `metrics.json`; None if it has no such number."""
         if key == SHARE.key:
             return self.share_tracked
         value = None if self.metrics is None else self.metrics.get(key)
@@ -119,7 +120,7 @@ class Row:
 
 
 class _Head(BaseModel):
-    """What `results.json` says of its suite."""
+    """The suite described in `results.json`."""
 
     format: int
     suite: str
@@ -129,46 +130,46 @@ class _Head(BaseModel):
 
 
 def _read_rows(found: Any) -> list[Row]:
-    """Rows of `results.json`.
+    """Validate the rows of `results.json`.
 
     Raises:
-        ValidationError, ValueError: something in them is of another kind than `Row` says.
+        ValidationError, ValueError: a value does not fit `Row`.
     """
     rows = TypeAdapter(list[Row]).validate_python(found)
     for row in rows:
         if not isinstance(row.identity.get("input", {}), dict):
-            raise ValueError(f"run {row.id[:60]} does not say what it is of")
+            raise ValueError(f"run {row.id[:60]} has an identity without input")
         counts = [0 if row.metrics is None else row.metrics.get(key) for key in _COUNTS]
         if not all(isinstance(count, int) and 0 <= count <= _MOST_FRAMES for count in counts):
-            raise ValueError(f"run {row.id[:60]} says no numbers of frames")
+            raise ValueError(f"run {row.id[:60]} has no valid numbers of frames")
     return rows
 
 
 @dataclass(frozen=True)
 class Group:
-    """The repeats of one case, at least one."""
+    """All repeats of one case, at least one."""
 
     case: Case
     rows: tuple[Row, ...]
 
     def spread(self, key: str) -> Spread | None:
-        """Of a figure, over the repeats that have it; None: none has."""
+        """Return the spread of a metric over the repeats that have it; None if no repeat does."""
         values = [value for row in self.rows if (value := row.figure(key)) is not None]
         return Spread.of(values) if values else None
 
     @property
     def disturbances(self) -> list[str]:
-        """What was put into the recording, as of the first repeat."""
+        """Disturbances of the recording, as in the first repeat."""
         return list(self.rows[0].identity.get("input", {}).get("disturb", []))
 
     @property
     def tracked(self) -> Spread:
-        """Share of frames that were tracked."""
+        """Spread of the tracking rate, 0 to 1."""
         return Spread.of([row.share_tracked for row in self.rows])
 
     @property
     def whole_sequence(self) -> str | None:
-        """The name or place of the sequence that all repeats went through from end to end; None: it was a part."""
+        """Name or path of the sequence if all repeats used all of its frames; else None."""
         inputs = [row.identity.get("input", {}) for row in self.rows]
         whole = all(
             (one.get("start"), one.get("max_frames"), one.get("stride")) == (0, None, 1)
@@ -178,17 +179,17 @@ class Group:
 
     @property
     def failures(self) -> list[Row]:
-        """Repeats that failed."""
+        """Failed repeats."""
         return [row for row in self.rows if row.reason is not None]
 
 
 class Results:
-    """What is known of a suite's runs, in a folder.
+    """Results of a suite in a folder.
 
     Attributes:
-        folder: where.
-        suite, title, metrics, published: of the suite.
-        rows: by their ids, in the order of the suite.
+        folder: folder with `results.json`.
+        suite, title, metrics, published: name and settings of the suite.
+        rows: id -> row, in the order of the suite.
     """
 
     def __init__(self, folder: Path, head: dict[str, Any], rows: Iterable[Row]) -> None:
@@ -201,17 +202,18 @@ class Results:
 
     @classmethod
     def load(cls, path: Path) -> Results:
-        """From a folder of results, or from the `results.json` in it.
+        """Load results from a folder, or from the `results.json` in it.
 
         Raises:
-            BenchmarkError: there is none, or it is damaged, foreign or of a newer version.
+            BenchmarkError: the file is missing, damaged, foreign or of a newer version.
         """
         file = path / FILE if path.is_dir() else path
         try:
             values = parse_json(read_given(file, _LONGEST_BYTES).decode("utf-8"))
             if values["format"] != _FORMAT:
                 raise BenchmarkError(
-                    f"{file} has format {shown(values['format'])}, expected {_FORMAT}: use another spslam"
+                    f"{file} has format {shown(values['format'])}, expected {_FORMAT}: "
+                    "use another version of spslam"
                 )
             head = _Head.model_validate(
                 {key: value for key, value in values.items() if key != "runs"}
@@ -223,8 +225,8 @@ class Results:
             ) from None
         except OSError as error:
             raise BenchmarkError(
-                f"cannot read {file} ({error.strerror or error}): expected a folder that `spslam bench SUITE` wrote, "
-                f"or its {FILE}"
+                f"cannot read {file} ({error.strerror or error}): "
+                f"expected a folder that `spslam bench SUITE` wrote, or its {FILE}"
             ) from None
         except StructureError as error:
             raise BenchmarkError(f"{file} is no file of results: it {error}") from None
@@ -237,7 +239,7 @@ class Results:
         """Write `results.json`.
 
         Raises:
-            OutputError: that cannot be done.
+            OutputError: the file cannot be written.
         """
         values = {
             "format": _FORMAT,
@@ -250,12 +252,13 @@ class Results:
         write_atomic(self.folder / FILE, json.dumps(values, indent=1, allow_nan=False) + "\n")
 
     def run_folder(self, run_id: str) -> Path:
-        """Where a run's own results are."""
+        """Return the folder with the results of a run."""
         return self.folder / RUNS / run_id
 
     def is_done(self, run_id: str) -> bool:
-        """Whether a run needs not be done again: it came to figures, and its folder is there. A run that could not
-        even begin is tried again.
+        """Return whether a run has metrics and a folder, and need not be repeated.
+
+        A run that failed before it began is repeated.
         """
         row = self.rows.get(run_id)
         return (
@@ -265,10 +268,12 @@ class Results:
         )
 
     def add(self, row: Row, files: dict[str, bytes], order: list[str]) -> None:
-        """Take up a run that is done: its folder, then its row.
+        """Add a finished run: first its folder, then its row.
 
         Args:
-            order: ids of all runs of the suite, which rows are sorted by.
+            row: row of the run.
+            files: file name -> contents of the run's folder.
+            order: ids of all runs of the suite, in the order of the rows.
 
         Raises:
             OutputError: a file cannot be written.
@@ -282,7 +287,7 @@ class Results:
         self.save()
 
     def remove(self, run_ids: Iterable[str]) -> None:
-        """Forget runs, with their folders.
+        """Remove runs and their folders.
 
         Raises:
             OutputError: `results.json` cannot be written.
@@ -293,7 +298,7 @@ class Results:
         self.save()
 
     def groups(self) -> list[Group]:
-        """The cases, in the order of the suite."""
+        """Return the cases in the order of the suite."""
         found: dict[Case, list[Row]] = {}
         for row in self.rows.values():
             found.setdefault(row.case, []).append(row)

@@ -1,4 +1,4 @@
-"""How fast this machine is, as tables: what `spslam bench speed` measures and writes."""
+"""Speed of this machine, measured and reported by `spslam bench speed`."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from spslam.timing import EngineSpeed, Timing
 if TYPE_CHECKING:
     from spslam.frame import Frame
 
-# In the order of a frame's way; `features` holds extraction and, of stereo pairs, disparities.
+# Stages in the order of processing; `features` includes the disparities of stereo pairs.
 _STAGES = ("features", "tracking", "mapping", "refinement", "loop closing")
-# What the speed of small numbers hangs on.
+# Instruction sets that decide the speed of low-precision arithmetic; the report lists them.
 _TOLD_INSTRUCTIONS = (
     "avx2",
     "avx512f",
@@ -34,15 +34,16 @@ _TOLD_INSTRUCTIONS = (
 
 @dataclass(frozen=True)
 class RunSpeed:
-    """One run over frames that are at hand.
+    """Speed of one run over frames already in memory.
 
     Attributes:
-        world, sensor, engine: what ran.
-        width, height: of the images, pixels.
-        camera_fps: frames a second that the camera takes.
-        fps: that the run takes.
-        frame: of whole frames, from their features to their pose; features are found beside tracking the frame before.
-        stages: of each stage that any frame went through, over those that did.
+        world, sensor, engine: input and engine of the run.
+        width, height: size of the images, pixels.
+        camera_fps: frame rate of the camera, Hz.
+        fps: frame rate of the run, Hz.
+        frame: time of a whole frame, from image to pose; features are extracted while the previous
+            frame is tracked.
+        stages: stage -> time over the frames that went through it.
     """
 
     world: str
@@ -58,13 +59,14 @@ class RunSpeed:
 
 @dataclass(frozen=True)
 class RunComparison:
-    """Several runs with one sensor, and the reference's extraction between them.
+    """Several runs with one sensor, and extractions by the reference between them.
 
     Attributes:
-        run: the one of the middle speed.
-        all_fps: of all of them.
-        reference: one image by the reference, before, between and after them.
-        frames_per_reference: frames that a run takes in the time of one extraction around it, median of the runs.
+        run: the run of median speed.
+        all_fps: frame rates of all runs, Hz.
+        reference: time of one image by the reference, before, between and after the runs.
+        frames_per_reference: frames per run in the time of one extraction around it; the median
+            over the runs.
     """
 
     run: RunSpeed
@@ -74,7 +76,7 @@ class RunComparison:
 
     @classmethod
     def of(cls, runs: list[RunSpeed], reference_ms: list[float]) -> RunComparison:
-        """Of runs, one at least, and the times (one more than runs) around them."""
+        """Summarize N >= 1 runs and the N + 1 reference times around them."""
         around = [(before + after) / 2 for before, after in pairwise(reference_ms)]
         return cls(
             run=sorted(runs, key=lambda run: run.fps)[(len(runs) - 1) // 2],
@@ -88,16 +90,17 @@ class RunComparison:
 
 @dataclass
 class SpeedReport:
-    """All that was measured.
+    """All measurements of `spslam bench speed`.
 
     Attributes:
-        command: that made it.
-        machine: what `spslam.process.machine.processor` says, `cores` that may be used, versions.
-        rounds, threads: turns of each engine; threads of each, 0: all cores.
-        engines: the reference comes first at every size.
-        runs: of each sensor.
-        parts: of one image: reading, the network, key points, matching, the pose.
-        starts: seconds from the start of a process to the first pose, by the state of the cache; empty: not measured.
+        command: command that made the report.
+        machine: result of `spslam.process.machine.processor`, number of usable `cores`, versions.
+        rounds, threads: measurements of each engine; threads of each, 0: all cores.
+        engines: speeds of the engines; the reference comes first at every size.
+        runs: runs of each sensor.
+        parts: steps of one image: reading, network, keypoints, matching, pose.
+        starts: state of the cache -> time from process start to first pose, seconds; empty if not
+            measured.
     """
 
     command: str
@@ -110,11 +113,11 @@ class SpeedReport:
     starts: dict[str, float] = field(default_factory=dict)
 
     def to_json(self) -> str:
-        """Everything, as JSON."""
+        """Return the report as JSON."""
         return json.dumps(asdict(self), indent=2, allow_nan=False) + "\n"
 
     def to_markdown(self) -> str:
-        """The page that docs/speed.md is."""
+        """Return the report as Markdown, as in docs/speed.md."""
         parts = [self._heading(), self._engine_table(), self._run_table(), self._stage_table()]
         if self.starts:
             parts.append(self._start_table())
@@ -133,11 +136,11 @@ class SpeedReport:
         ]
         return (
             "# Speed\n\n"
-            f"Made by `{self.command}`; the same command says it of another machine. Ratios hold where "
-            "milliseconds do not: other programs may have used this one, too.\n\n"
+            f"Made by `{self.command}`; the same command measures another machine. Ratios are "
+            "more reliable than milliseconds, because other programs may have used the machine.\n\n"
             f"- Machine: {self.machine['processor'] or self.machine['architecture']} "
             f"({', '.join(told) or self.machine['architecture']}), no GPU used\n"
-            f"- Cores that the command may use: {self.machine['cores']}\n"
+            f"- Cores usable by the command: {self.machine['cores']}\n"
             f"- Threads of the network: {self.threads or 'one a core'}\n"
             f"- Versions: {', '.join(versions)}"
         )
@@ -145,9 +148,10 @@ class SpeedReport:
     def _engine_table(self) -> str:
         reference = self.engines[0]
         about = (
-            f"One image at a time to features (1,000 points at most); the engines take turns, {self.rounds} rounds. "
-            f"Times as fast: as {reference.network} by {reference.engine} in the same round, median of the rounds. "
-            "MB: the file with the parameters."
+            f"Features of one image at a time (1,000 points at most); the engines take turns, "
+            f"{self.rounds} rounds. Times as fast: compared with {reference.network} by "
+            f"{reference.engine} in the same round, median of the rounds. "
+            "MB: size of the file with the parameters."
         )
         heads = [
             "size",
@@ -174,17 +178,18 @@ class SpeedReport:
 
     def _run_table(self) -> str:
         about = (
-            "The default configuration on frames that are at hand. A frame's time is from its image to its pose; "
-            "features are found while the frame before is tracked, so that more frames a second come out. Between the "
-            "runs of a sensor superpoint extracts one 640×480 image by torch eager; the last column, which holds where "
-            "frames a second do not, says how many frames a run takes in that time."
+            "The default configuration on frames already in memory. The time of a frame is from "
+            "its image to its pose; features are extracted while the previous frame is tracked, so "
+            "the frame rate is higher. Between the runs of a sensor, superpoint extracts one "
+            "640×480 image by torch eager. The last column gives the frames of a run in that time, "
+            "which is more reliable than frames a second."
         )
         heads = ["world", "sensor", "size", "engine", "frames", "frame ms, median / p95"]
         heads += [
-            "frames/s, median (least to most)",
-            "camera's",
+            "frames/s, median (min to max)",
+            "camera frames/s",
             "reference ms",
-            "frames in its time",
+            "frames in that time",
         ]
         rows = [
             [
@@ -194,7 +199,8 @@ class SpeedReport:
                 compared.run.engine,
                 compared.run.frame.count,
                 _median_p95(compared.run.frame),
-                f"{compared.run.fps:.1f} ({min(compared.all_fps):.1f} to {max(compared.all_fps):.1f})",
+                f"{compared.run.fps:.1f} "
+                f"({min(compared.all_fps):.1f} to {max(compared.all_fps):.1f})",
                 f"{compared.run.camera_fps:.0f}",
                 f"{compared.reference.median_ms:.0f}",
                 f"{compared.frames_per_reference:.1f}",
@@ -207,10 +213,11 @@ class SpeedReport:
 
     def _stage_table(self) -> str:
         about = (
-            "Of the runs above, over the frames that went through a stage, and its time shared among all frames. "
-            "`features` of stereo has the disparities, too; `refinement` is what the frame after a key frame waits for "
-            "local bundle adjustment, which runs beside its tracking, and takes it up. Below: the parts of one image "
-            "by itself; matching and the pose on drawn input (see `spslam.benchmark.speed_stages`)."
+            "Stages of the runs above, over the frames that went through a stage; the last column "
+            "divides the time by all frames. `features` of stereo includes the disparities. "
+            "`refinement` is the time for which the frame after a keyframe waits for local bundle "
+            "adjustment, which runs beside its tracking, and applies it. Below: the steps of one "
+            "image alone; matching and pose on random input (see `spslam.benchmark.speed_stages`)."
         )
         rows = [
             _stage_row(f"{compared.run.sensor}: {name}", timing, compared.run.frame.count)
@@ -225,8 +232,9 @@ class SpeedReport:
 
     def _start_table(self) -> str:
         about = (
-            "From the start of the process, `spslam run` on a built-in world, to the first pose. Cold: with an empty "
-            "cache the network is converted, compiled and compared with PyTorch, and the world's textures are drawn."
+            "Time of `spslam run` on a built-in world from the start of the process to the first "
+            "pose. Cold: with an empty cache, the network is converted, compiled and compared with "
+            "PyTorch, and the textures of the world are drawn."
         )
         rows = [[state, f"{seconds:.1f}"] for state, seconds in self.starts.items()]
         return _section(
@@ -235,7 +243,7 @@ class SpeedReport:
 
 
 def time_run(slam: Slam, frames: list[Frame], world: str) -> RunSpeed:
-    """Track frames of one sequence, one at least, as a run does, and say how long it took."""
+    """Track the frames of one sequence, at least one, like a run; return the speed."""
     begin = perf_counter()
     with prepared(
         frames, slam.preprocessor.observe, at_once=slam.preprocessor.max_concurrency

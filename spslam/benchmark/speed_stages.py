@@ -1,4 +1,4 @@
-"""The parts of tracking by themselves, on drawn input of a stated size: what a frame costs beside its features."""
+"""Time the steps of tracking alone, on random input of fixed size."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ from spslam.camera import Camera
 from spslam.interfaces import Matcher, PoseSolver
 from spslam.timing import Timing
 
+# Keypoints of the image and map points to match; matches for the pose.
 _KEYPOINTS, _POINTS, _MATCHES = 1000, 2000, 500
+# Search radius, pixels, and largest distance of matching descriptors.
 _GATE_PX, _MAX_DISTANCE = 24.0, 0.75
+# Fraction of wrong matches for the pose.
 _OUTLIERS = 0.2
 _CAMERA = Camera(640, 480, 500.0, 500.0, 319.5, 239.5, baseline_m=0.1)
 
@@ -20,9 +23,16 @@ _CAMERA = Camera(640, 480, 500.0, 500.0, 319.5, 239.5, baseline_m=0.1)
 def time_tracking_parts(
     matcher: Matcher, pose_solver: PoseSolver, rounds: int, descriptor_dim: int
 ) -> dict[str, Timing]:
-    """Matching of 2,000 projected points with 1,000 key points inside a gate of 24 px, half of them true, by
-    descriptors of so many numbers, and the refinement of a stereo pose from 500 matches, a fifth of them wrong, that is
-    2° and 5 cm off at the start.
+    """Time matching by radius search, and the refinement of a stereo pose.
+
+    Matching: 2,000 projected points, half of them true, with 1,000 keypoints within 24 px. Pose:
+    500 matches, a fifth of them wrong; the initial pose is off by 2° and 5 cm.
+
+    Args:
+        matcher: matcher to time.
+        pose_solver: pose solver to time.
+        rounds: measurements of each.
+        descriptor_dim: numbers in a descriptor.
     """
     rng = np.random.default_rng(0)
     size = [_CAMERA.width, _CAMERA.height]

@@ -1,4 +1,4 @@
-"""What a suite is: sequences × sensors × front ends × configurations × repeats, from a YAML file."""
+"""Suites from YAML files: sequences × sensors × front ends × configurations × repeats."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from spslam.errors import ConfigError
 from spslam.frame import Sensor
 
 FOLDER = "suites"
-# One thread each: results and times then do not hang on how many runs go on beside each other.
+# Setting of the threads, 1 in suites: results and times must not depend on parallel runs.
 _THREADS = "features.threads"
 
 
@@ -27,26 +27,26 @@ class _Entry(BaseModel):
 
 
 class SequenceEntry(_Entry):
-    """Where frames come from: exactly one of `world`, `public` and `path`."""
+    """Source of frames: exactly one of `world`, `public` and `path`."""
 
     world: str | None = Field(
         None, description="a built-in world; repeats draw other textures and noise"
     )
     public: str | None = Field(
-        None, description="a name of `spslam data list`, or a data set: all its sequences"
+        None, description="a name in `spslam data list`, or a data set: all its sequences"
     )
-    path: str | None = Field(
-        None, description="folder or video; relative ones begin at the suite's file"
-    )
-    dataset: str = Field("auto", description="what `path` is")
-    sequence: str | None = Field(None, description="which one, where `path` holds several")
+    path: str | None = Field(None, description="folder or video, relative to the file of the suite")
+    dataset: str = Field("auto", description="format of `path`")
+    sequence: str | None = Field(None, description="name of the sequence, if `path` holds several")
     calibration: str | None = Field(None, description="camera calibration for images and videos")
-    sensors: list[Sensor] | None = Field(None, min_length=1, description="instead of the grid's")
+    sensors: list[Sensor] | None = Field(
+        None, min_length=1, description="sensors, instead of those of the grid"
+    )
     start: int = Field(0, ge=0, description="first frame")
-    max_frames: int | None = Field(None, ge=1, description="most frames")
+    max_frames: int | None = Field(None, ge=1, description="largest number of frames")
     stride: int = Field(1, ge=1, description="every n-th frame")
     disturb: list[str] = Field(
-        [], description="as `--disturb`; repeats draw other seeds where none is given"
+        [], description="as `--disturb`; repeats use other seeds unless one is given"
     )
 
     @model_validator(mode="after")
@@ -60,40 +60,42 @@ class SequenceEntry(_Entry):
 
 
 class FrontEndEntry(_Entry):
-    """As `--extractor` and `--weights`."""
+    """A front end, as by `--extractor` and `--weights`."""
 
-    extractor: str | None = Field(None, description="superpoint, orb, sift or a plug-in's")
-    weights: str | None = Field(None, description="network weights: a file or a name of the box")
+    extractor: str | None = Field(
+        None, description="superpoint, orb, sift or the name of a plug-in"
+    )
+    weights: str | None = Field(None, description="network weights: a file or a built-in name")
 
 
 class ConfigEntry(_Entry):
-    """As `--config` and `--set`."""
+    """A configuration, as by `--config` and `--set`."""
 
     config: str | None = Field(
-        None, description="a name of the box or a YAML file; None: that of data set and sensor"
+        None, description="a built-in name or a YAML file; None: that of data set and sensor"
     )
     set: dict[str, Any] = Field({}, description="key of the configuration -> value")
 
 
 class Grid(_Entry):
-    """Every combination is run."""
+    """Sets of labels; every combination is run."""
 
     sequences: dict[str, SequenceEntry] = Field(min_length=1)
     sensors: list[Sensor] = Field(min_length=1)
     extractors: dict[str, FrontEndEntry] = Field(min_length=1)
     configs: dict[str, ConfigEntry] = Field({"default": ConfigEntry()}, min_length=1)
-    repeats: int = Field(1, ge=1, le=100, description="runs of each, with other seeds")
+    repeats: int = Field(1, ge=1, le=100, description="runs of each combination, with other seeds")
 
 
 class Suite(_Entry):
-    """A file in configs/suites, or one of one's own."""
+    """A suite: a file in configs/suites, or a user's own file."""
 
     title: str
     description: str = ""
     metrics: list[str] = Field(
-        ["ate_rmse_m"], min_length=1, description="figures that get a table of their own"
+        ["ate_rmse_m"], min_length=1, description="metrics that get their own table"
     )
-    published: list[str] = Field([], description="files of configs/published to show beside")
+    published: list[str] = Field([], description="files of configs/published to compare with")
     grids: list[Grid] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -106,7 +108,7 @@ class Suite(_Entry):
 
 @dataclass(frozen=True, order=True)
 class Case:
-    """What is repeated: the labels of the suite. A row of the table."""
+    """A combination of labels, which is run in several repeats; a row of the table."""
 
     sequence: str
     sensor: str
@@ -128,14 +130,14 @@ class Run:
     """One run of a suite.
 
     Attributes:
-        case, repeat: what is repeated, and which repeat it is, from 0.
-        varied: in words, what makes this repeat another one.
-        path: what `spslam run` is given.
-        public: the name of a public sequence, if it is one.
+        case, repeat: the case, and the index of the repeat, from 0.
+        varied: what this repeat varies, as text.
+        path: PATH argument of `spslam run`.
+        public: name of the public sequence; None for other sequences.
         entry: the suite's sequence.
         front_end: the suite's front end.
-        config: `--config`, or None: that of data set and sensor.
-        overrides: `--set`, `key=value` each.
+        config: value of `--config`; None: that of data set and sensor.
+        overrides: values of `--set`, each `key=value`.
     """
 
     case: Case
@@ -159,17 +161,17 @@ class Run:
 
     @property
     def id(self) -> str:
-        """Its name, fit for a folder."""
+        """Name of the run, valid as the name of a folder."""
         case = self.case
         config = "" if case.config == "default" else case.config
         parts = (case.sequence, case.sensor, case.extractor, config, str(self.repeat))
         return "_".join(re.sub(r"[^\w.@]+", "-", part).strip("-.") for part in parts if part)
 
     def arguments(self, config: str) -> list[str]:
-        """Of `spslam`, but for `--out`.
+        """Return the arguments of `spslam` without `--out`.
 
         Args:
-            config: the configuration's name.
+            config: name of the configuration.
         """
         entry = self.entry
         options: dict[str, object] = {
@@ -200,15 +202,15 @@ class Run:
 
 
 def suite_names() -> list[str]:
-    """Those in the box."""
+    """Return the names of the built-in suites."""
     return config_names(FOLDER)
 
 
 def load_suite(name_or_path: str) -> Suite:
-    """A suite of the box by name, or a YAML file by path; `extends:` works as for configurations.
+    """Load a built-in suite by name, or a YAML file by path; `extends:` works as in configurations.
 
     Raises:
-        ConfigError: there is none, or it holds something else than expected.
+        ConfigError: there is no such suite, or its contents are invalid.
     """
     values = load_values(name_or_path, folder=FOLDER)
     try:
@@ -246,35 +248,37 @@ def load_suite(name_or_path: str) -> Suite:
 
 
 def suite_name(name_or_path: str) -> str:
-    """The name of the box, or the file's without its ending."""
+    """Return the name of a built-in suite, or of a file without its suffix."""
     return Path(name_or_path).stem
 
 
 def expand(suite: Suite, public: Callable[[str], Mapping[str, Path]]) -> list[Run]:
-    """Every run, the first repeats of all before the second ones.
+    """Return all runs; the first repeats of all cases come before the second ones.
 
     Args:
-        public: folders of the public sequences that a name stands for, by their names.
+        suite: the suite.
+        public: returns name -> folder of the public sequences that a name stands for.
 
     Raises:
-        ConfigError: two runs have one name.
+        ConfigError: two runs have the same name.
     """
     runs: dict[str, Run] = {}
     for grid in suite.grids:
         for run in _expand_grid(grid, public):
             if run.id in runs:
                 raise ConfigError(
-                    f"two runs of the suite are called {run.id}: give sequences and others distinct names"
+                    f"two runs of the suite are called {run.id}: give distinct names to sequences, "
+                    "extractors and configurations"
                 )
             runs[run.id] = run
     return sorted(runs.values(), key=lambda run: run.repeat)
 
 
 def chosen(runs: Iterable[Run], words: Iterable[str]) -> list[Run]:
-    """Those of which every word is a part of a label.
+    """Return the runs for which every word is contained in a label.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: no run is left.
     """
     left, wanted = list(runs), list(words)
     for word in wanted:
@@ -290,7 +294,7 @@ def _expand_grid(grid: Grid, public: Callable[[str], Mapping[str, Path]]) -> Ite
             places: Mapping[str, str] = {label: str(entry.world or entry.path)}
         else:
             found = public(entry.public)
-            # A data set's sequences have their own names.
+            # The sequences of a data set keep their own names.
             names = (
                 {label: next(iter(found))} if len(found) == 1 else {name: name for name in found}
             )
@@ -310,7 +314,7 @@ def _repeats(
         range(grid.repeats),
     )
     for sensor, (extractor, front_end), (name, config), repeat in combinations:
-        # JSON values are YAML values.
+        # The values are formatted as JSON, which is valid YAML.
         values = {_THREADS: 1, **config.set, "seed": config.set.get("seed", 0) + repeat}
         varied, where = f"seed {values['seed']}", path
         if entry.world is not None:
@@ -336,7 +340,7 @@ def _beside(base: Path, path: str | None) -> str | None:
 
 
 def _file_beside(base: Path, name: str | None) -> str | None:
-    """A file of that name beside the suite, else the name itself: it may be one of the box."""
+    """Return the path of a file beside the suite, else the name, which may be a built-in one."""
     if name is None or not (base / Path(name).expanduser()).is_file():
         return name
     return _beside(base, name)

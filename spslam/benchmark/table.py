@@ -1,4 +1,4 @@
-"""A table as text, for Markdown and the page alike."""
+"""Tables of text, for Markdown and HTML pages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ NOTHING = "–"
 
 @dataclass(frozen=True)
 class Table:
-    """Text in rows; `best` are the cells (row, column) to stress."""
+    """Rows of text; the cells (row, column) in `best` are highlighted."""
 
     title: str
     heads: list[str]
@@ -19,7 +19,7 @@ class Table:
     best: frozenset[tuple[int, int]] = frozenset()
 
     def to_markdown(self) -> str:
-        """Without the title."""
+        """Return the table as Markdown, without the title."""
         cells = [
             [f"**{cell}**" if (y, x) in self.best else cell for x, cell in enumerate(row)]
             for y, row in enumerate(self.rows)

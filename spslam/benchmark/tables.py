@@ -1,4 +1,4 @@
-"""Results as tables: what Markdown and the page show alike."""
+"""Tables of results, for Markdown and HTML pages."""
 
 from __future__ import annotations
 
@@ -22,13 +22,15 @@ from spslam.benchmark.table import NOTHING, Table
 from spslam.errors import OutputError
 from spslam.io.files import write_atomic
 
+# Metrics in the table of all cases.
 _SHOWN = ("ate_rmse_m", "rpe_trans_m", "rpe_rot_deg", "t_rel_percent", "fps")
 
 
 def metric_tables(results: Results, published: list[Published]) -> list[Table]:
-    """For each figure of the suite: a row for each sequence and sensor, a column for each front end, then what others
-    published. A cell has the share of tracked frames before the figure, always. Then what
-    became of disturbed recordings.
+    """Return a table for each metric of the suite, then the tables of disturbed recordings.
+
+    A table has a row for each sequence and sensor, a column for each front end, and columns of
+    published metrics. A cell has the tracking rate before the metric.
     """
     usual = [group for group in results.groups() if not group.disturbances]
     tables = [
@@ -40,7 +42,7 @@ def metric_tables(results: Results, published: list[Published]) -> list[Table]:
 
 
 def case_table(results: Results) -> Table:
-    """A row for each case, with the spread of its repeats."""
+    """Return a table with a row for each case and the spread of its repeats."""
     keys = [key for key in _SHOWN if any(group.spread(key) for group in results.groups())]
     several_configs = len({group.case.config for group in results.groups()}) > 1
     heads = [
@@ -73,12 +75,12 @@ def case_table(results: Results) -> Table:
         ]
         rows.append(row + [_spread(group, key, scales[key][0]) for key in keys])
     return Table(
-        "All figures (speed: of one core, beside whatever else the machine did)", heads, rows
+        "All metrics (speed: one core of a machine that may have had other load)", heads, rows
     )
 
 
 def failure_table(results: Results) -> Table | None:
-    """The runs that failed, and why; None: none did."""
+    """Return the table of failed runs with their reasons; None without failures."""
     rows = [
         [f"{row.case} #{row.repeat}", percent(row.share_tracked), row.reason]
         for group in results.groups()
@@ -89,7 +91,7 @@ def failure_table(results: Results) -> Table | None:
 
 
 def notes(results: Results, published: list[Published]) -> list[str]:
-    """What a reader must know, one sentence or two each."""
+    """Return the remarks on the tables, one or two sentences each."""
     rows = list(results.rows.values())
     repeats = Counter(len(group.rows) for group in results.groups())
     most = max(repeats, default=1)
@@ -97,13 +99,15 @@ def notes(results: Results, published: list[Published]) -> list[str]:
     if most > 1:
         varied = sorted({row.varied for row in rows if row.repeat == most - 1})
         found.append(
-            f"Median of up to {most} runs, least and most in brackets; without brackets one run. A run gives the same "
-            "bytes whenever it is repeated, so each has another seed, and of built-in worlds other textures and noise; "
+            f"Median of up to {most} runs, minimum and maximum in brackets; without brackets one "
+            "run. A run gives the same bytes whenever it is repeated, so each repeat has another "
+            "seed, and in built-in worlds other textures and noise; "
             f"the last one: {' or '.join(varied)}."
         )
     else:
         found.append(
-            "One run each: a second one gives the same bytes. How far runs with other seeds differ is unknown."
+            "One run each: a second one gives the same bytes. "
+            "The spread over other seeds is unknown."
         )
     usual = [row for group in results.groups() if not group.disturbances for row in group.rows]
     frames = {
@@ -113,12 +117,13 @@ def notes(results: Results, published: list[Published]) -> list[str]:
     }
     if frames:
         found.append(
-            "Before each error stands the share of frames that were tracked. ATE is the RMSE after alignment by SE(3), "
-            f"of a single camera by Sim(3); RPE is over one frame. True poses: of the {', the '.join(sorted(frames))}."
+            "The tracking rate stands before each error. ATE is the RMSE after alignment by SE(3), "
+            "of a single camera by Sim(3); RPE is over one frame. "
+            f"True poses: of the {', the '.join(sorted(frames))}."
         )
     found += disturbance_notes(results)
     if any(row.reason is not None for row in rows):
-        found.append("Runs that failed count with the frames that they tracked.")
+        found.append("Failed runs count with the frames that they tracked.")
     used = [
         p
         for p in published
@@ -132,9 +137,10 @@ def notes(results: Results, published: list[Published]) -> list[str]:
 
 
 def machines(results: Results) -> str:
-    """Where the runs were done, with versions."""
+    """Return the machines of the runs, with versions."""
     told = Counter(
-        f"{row.machine.get('processor') or row.machine.get('architecture')}, {row.machine.get('cores')} cores"
+        f"{row.machine.get('processor') or row.machine.get('architecture')}, "
+        f"{row.machine.get('cores')} cores"
         for row in results.rows.values()
         if row.machine
     )
@@ -145,11 +151,14 @@ def machines(results: Results) -> str:
         if row.metrics
     )
     codes = {row.identity["code_sha256"][:8] for row in results.rows.values()}
-    return f"{'; '.join(told)}. {'; '.join(versions)}; code {', '.join(sorted(codes))}. One thread a run."
+    return (
+        f"{'; '.join(told)}. {'; '.join(versions)}; code {', '.join(sorted(codes))}. "
+        "One thread a run."
+    )
 
 
 def to_markdown(results: Results, published: list[Published]) -> str:
-    """The page `table.md`."""
+    """Return the page `table.md`."""
     parts = [f"# {results.title}", f"Made by `spslam bench {results.suite}`. {machines(results)}"]
     parts.append(summary_markdown(results, published))
     tables = [case_table(results), failure_table(results)]
@@ -158,14 +167,14 @@ def to_markdown(results: Results, published: list[Published]) -> str:
 
 
 def summary_markdown(results: Results, published: list[Published]) -> str:
-    """The tables of the suite's figures with the notes."""
+    """Return the tables of the suite's metrics with the remarks."""
     tables = metric_tables(results, published)
     parts = [f"{table.title}\n\n{table.to_markdown()}" for table in tables]
     return "\n\n".join([*parts, "\n".join(f"- {note}" for note in notes(results, published))])
 
 
 def insert_markdown(path: Path, suite: str, text: str) -> None:
-    """Put `text` between the two comments of a Markdown file that are there for a suite.
+    """Replace the text between the two comments of a suite in a Markdown file.
 
     Raises:
         OutputError: the file has no such comments, or cannot be written.
@@ -175,10 +184,10 @@ def insert_markdown(path: Path, suite: str, text: str) -> None:
 
 
 def check_markers(path: Path, suite: str) -> tuple[str, str]:
-    """What stands before and after the place for a suite's tables, the comments included.
+    """Return the text before and after a suite's tables, including the two comments.
 
     Raises:
-        OutputError: there is no such place.
+        OutputError: the file has no such comments, or cannot be read.
     """
     begin, end = f"<!-- spslam bench {suite} -->", f"<!-- end of spslam bench {suite} -->"
     try:
@@ -189,7 +198,8 @@ def check_markers(path: Path, suite: str) -> tuple[str, str]:
         ) from None
     if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
         raise OutputError(
-            f"{path} must have the line {begin} and below it the line {end}: the tables go between them"
+            f"{path} must have the line {begin} and below it the line {end}: "
+            "the tables go between them"
         )
     return text[: text.index(begin) + len(begin)], text[text.index(end) :]
 
@@ -245,14 +255,14 @@ def _metric_table(metric: Metric, groups: Iterable[Group], published: list[Publi
         x = _best(metric, row, extractors)
         if x is not None:
             best.add((y, first + x))
-    return Table(
-        f"{metric.title}, after the share of frames that were tracked", heads, rows, frozenset(best)
-    )
+    return Table(f"{metric.title}, after the tracking rate", heads, rows, frozenset(best))
 
 
 def _best(metric: Metric, row: dict[str, Group], extractors: list[str]) -> int | None:
-    """The column of the best front end: among those that tracked the most frames, for an error over fewer frames is an
-    easier one.
+    """Return the column of the best front end; None with fewer than two.
+
+    Only front ends within 1 % of the largest tracking rate count, because errors over fewer frames
+    tend to be smaller.
     """
     known = {
         name: spread

@@ -1,1 +1,1 @@
-"""Accuracy of trajectories: ATE, RPE, KITTI's drift."""
+"""Accuracy of trajectories: ATE, RPE and KITTI drift."""

@@ -1,4 +1,4 @@
-"""Which poses of two trajectories belong together: those at the same time."""
+"""Associate the poses of two trajectories by time."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from spslam.geometry import make_transform
 from spslam.trajectory import Trajectory
 from spslam.typing import BoolArray, FloatArray, IntArray
 
+# Largest time difference between associated poses by default, seconds.
 MAX_DIFFERENCE_S = 0.01
-# A hair of tolerance: stamps of 1.3e9 s are rounded to 2e-7 s.
+# Tolerance on time differences, seconds: float64 rounds timestamps of 1.3e9 s to 2e-7 s.
 _ROUNDING_S = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
 class Association:
-    """Which poses of two trajectories belong together.
+    """Pairs of poses of two trajectories.
 
     Attributes:
-        estimate, ground_truth: (M,) int64, row numbers, both strictly increasing.
+        estimate, ground_truth: (M,) int64, rows of the paired poses, both strictly increasing.
     """
 
     estimate: IntArray
@@ -36,12 +37,12 @@ class Association:
 def associate(
     estimate: Trajectory, ground_truth: Trajectory, max_difference: float = MAX_DIFFERENCE_S
 ) -> Association:
-    """Pair poses that are each other's nearest in time, no more than `max_difference` seconds apart.
+    """Pair poses that are mutual nearest neighbours in time, at most `max_difference` s apart.
 
     The pairs are one to one and in order.
 
     Raises:
-        TrajectoryError: no pose has a partner.
+        TrajectoryError: no two poses can be paired.
     """
     _check_some(estimate, ground_truth)
     forward = nearest(estimate.timestamps, ground_truth.timestamps)
@@ -57,14 +58,14 @@ def associate(
 def interpolate(
     ground_truth: Trajectory, estimate: Trajectory, max_difference: float = MAX_DIFFERENCE_S
 ) -> Trajectory:
-    """The ground truth at the stamps of the estimate: positions on straight lines, rotations by slerp (Shoemake,
-    Animating rotation with quaternion curves, SIGGRAPH 1985).
+    """Interpolate the ground truth at the timestamps of the estimate.
 
-    Only between poses of the ground truth, and only where one of them is within `max_difference` seconds: no truth is
-    made up in its gaps.
+    Positions are interpolated linearly, rotations by slerp (Shoemake, Animating rotation with
+    quaternion curves, SIGGRAPH 1985). Timestamps outside the ground truth, or more than
+    `max_difference` seconds from its nearest pose, are left out: gaps are not filled.
 
     Raises:
-        TrajectoryError: no stamp of the estimate is such a place.
+        TrajectoryError: no timestamp of the estimate is left.
     """
     _check_some(estimate, ground_truth)
     stamps, known = estimate.timestamps, ground_truth.timestamps
@@ -91,7 +92,16 @@ def interpolate(
 def in_reach(
     stamps: FloatArray, among: FloatArray, max_difference: float = MAX_DIFFERENCE_S
 ) -> BoolArray:
-    """(N,) bool: which of `stamps` (N,) have one of `among` (M,), sorted, within `max_difference` seconds."""
+    """Return which timestamps have a neighbour in `among` within `max_difference` seconds.
+
+    Args:
+        stamps: (N,) seconds.
+        among: (M,) seconds, sorted.
+        max_difference: seconds.
+
+    Returns:
+        (N,) bool.
+    """
     reached: BoolArray = (
         np.abs(among[nearest(stamps, among)] - stamps) <= max_difference + _ROUNDING_S
     )
@@ -106,7 +116,8 @@ def _check_some(estimate: Trajectory, ground_truth: Trajectory) -> None:
         raise TrajectoryError(_without_times(estimate))
     if len(estimate) == 0 or len(ground_truth) == 0:
         raise TrajectoryError(
-            f"nothing to compare: {len(estimate)} poses in the estimate, {len(ground_truth)} in the ground truth"
+            f"nothing to compare: {len(estimate)} poses in the estimate, "
+            f"{len(ground_truth)} in the ground truth"
         )
 
 
@@ -114,8 +125,9 @@ def _no_partner(
     estimate: Trajectory, ground_truth: Trajectory, max_difference: float
 ) -> TrajectoryError:
     return TrajectoryError(
-        f"no pose of the estimate ({_span(estimate)}) is within {max_difference:g} s of one of the ground truth "
-        f"({_span(ground_truth)}): {_why_apart(estimate, ground_truth, max_difference)}"
+        f"no pose of the estimate ({_span(estimate)}) is within {max_difference:g} s of a pose of "
+        f"the ground truth ({_span(ground_truth)}): "
+        f"{_why_apart(estimate, ground_truth, max_difference)}"
     )
 
 
@@ -126,13 +138,13 @@ def _why_apart(estimate: Trajectory, ground_truth: Trajectory, max_difference: f
 
 
 def _counted(trajectory: Trajectory) -> bool:
-    """Whether a file had numbers of frames instead of times."""
+    """Return whether the trajectory's file has frame numbers instead of times."""
     return trajectory.origin is not None and trajectory.origin.numbered
 
 
 def _without_times(estimate: Trajectory) -> str:
     which = "estimate" if estimate.numbered else "ground truth"
-    return f"the {which} has no times, as KITTI's pose files have none, and the other one has: give --times FILE"
+    return f"only the {which} has no times, like KITTI's pose files: give --times FILE"
 
 
 def _span(trajectory: Trajectory) -> str:

@@ -1,8 +1,8 @@
-"""How far an estimated trajectory is from the ground truth.
+"""Compare an estimated trajectory with the ground truth.
 
-The absolute trajectory error as defined by Sturm et al., A Benchmark for the Evaluation of RGB-D SLAM Systems, IROS
-2012, and with it the relative error and the drift of the same poses. Poses are associated by time, and every result
-says how many were.
+Computes the absolute trajectory error (Sturm et al., A Benchmark for the Evaluation of RGB-D SLAM
+Systems, IROS 2012), and the relative error and the drift of the same poses. Poses are associated
+by time; every result contains the number of associated poses.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ from spslam.typing import FloatArray
 Alignment = Literal["se3", "sim3", "first-pose", "none"]
 
 _LOG = logging.getLogger(__name__)
+# Relative errors from one associated pose to the next.
 PER_FRAME = Step()
-# Share of the poses below which those with a ground truth are told.
+# A notice appears if less than this fraction of the poses has a ground truth.
 _MOSTLY = 0.5
 
 
@@ -40,8 +41,8 @@ class AbsoluteError:
         statistics: metres.
         errors_m: (M,) float64, metres.
         alignment: `se3`, `sim3`, `first-pose` or `none`.
-        S_truth_estimate: (4, 4) float64, the alignment: the estimate's world to the ground truth's.
-        association: the M poses that were compared.
+        S_truth_estimate: (4, 4) float64, alignment from the estimate's world to the ground truth's.
+        association: the M pairs of compared poses.
     """
 
     statistics: ErrorStatistics
@@ -52,7 +53,7 @@ class AbsoluteError:
 
     @property
     def scale(self) -> float:
-        """Factor on the estimate; 1 unless aligned by `sim3`."""
+        """Scale factor applied to the estimate; 1 unless aligned by `sim3`."""
         return float(similarity_scale(self.S_truth_estimate)) if self.alignment == "sim3" else 1.0
 
 
@@ -61,17 +62,17 @@ class Evaluation:
     """An estimate compared with the ground truth.
 
     Attributes:
-        absolute: the absolute error.
-        relative: the relative error, of the scale-corrected estimate when aligned by `sim3`; None where one of the two
-            has positions only: what moved how far is known in the frame of a pose only.
-        drift: as the KITTI benchmark measures it, of the same estimate; None where the path is too short, or one of the
-            two has positions only.
+        absolute: absolute error.
+        relative: relative error, of the scale-corrected estimate if aligned by `sim3`; None if one
+            of the two has positions only, because relative motions need rotations.
+        drift: drift of the same estimate as in the KITTI benchmark; None if the path is too short
+            or one of the two has positions only.
         aligned: the whole estimate in the ground truth's world, metres.
-        ground_truth: the ground truth, all of it.
-        reference: what the association's rows of the ground truth speak of: `ground_truth`, or its poses interpolated
-            at the stamps of the estimate.
-        path_length_m: length of the ground truth along the matched poses, metres.
-        max_difference: how far associated poses may be apart, seconds.
+        ground_truth: the whole ground truth.
+        reference: poses to which the association's `ground_truth` rows refer: `ground_truth`, or
+            its poses interpolated at the timestamps of the estimate.
+        path_length_m: length of the ground truth along the associated poses, metres.
+        max_difference: largest time difference between associated poses, seconds.
     """
 
     absolute: AbsoluteError
@@ -85,19 +86,20 @@ class Evaluation:
 
     @property
     def matched(self) -> int:
-        """Poses of the estimate that have a ground truth."""
+        """Number of poses of the estimate that have a ground truth."""
         return len(self.absolute.association)
 
     @property
     def interpolated(self) -> bool:
-        """Whether the ground truth was interpolated at the stamps of the estimate."""
+        """Whether the ground truth was interpolated at the timestamps of the estimate."""
         return self.reference is not self.ground_truth
 
     @property
     def scale_error_percent(self) -> float | None:
-        """By how much the estimate would have to grow to fit the ground truth best: the scale of Umeyama's Sim(3) minus
-        one, percent. None unless it was aligned by `se3`: with `sim3` its size is nothing it could be wrong in; nor
-        where it is lost in rounding.
+        """Scale of the best Sim(3) alignment (Umeyama) minus one, in percent.
+
+        A positive value means that the estimate is too small. None unless aligned by `se3`, or if
+        rounding hides the scale.
         """
         if self.absolute.alignment != "se3":
             return None
@@ -110,7 +112,7 @@ class Evaluation:
             return None
 
     def as_metrics(self) -> dict[str, float | int | str | None]:
-        """Flat figures for `metrics.json`."""
+        """Return the metrics for `metrics.json`, without nesting."""
         absolute, relative = self.absolute.statistics, self.relative
         return {
             "ate_rmse_m": absolute.rmse,
@@ -127,7 +129,8 @@ class Evaluation:
             "path_length_m": self.path_length_m,
             "compared": "positions" if relative is None else "positions and rotations",
             "matched_poses": self.matched,
-            "association": f"{'interpolated' if self.interpolated else 'nearest'} within {self.max_difference:g} s",
+            "association": f"{'interpolated' if self.interpolated else 'nearest'} within "
+            f"{self.max_difference:g} s",
             "ground_truth_frame": self.ground_truth.frame,
         }
 
@@ -138,12 +141,16 @@ def ate(
     align: Alignment = "se3",
     max_difference: float = MAX_DIFFERENCE_S,
 ) -> AbsoluteError:
-    """Absolute trajectory error after alignment: with Umeyama's method over the associated positions (`se3`, `sim3`),
-    by the first associated pose (`first-pose`), or not at all (`none`).
+    """Compute the absolute trajectory error after alignment.
+
+    `se3` and `sim3` align the associated positions (Umeyama, Least-squares estimation of
+    transformation parameters between two point patterns, PAMI 1991), `first-pose` the first
+    associated pose; `none` does not align.
 
     Raises:
-        TrajectoryError: no associated poses; with `first-pose`, no rotations; with `se3` and `sim3`, fewer than
-            three, or an alignment that is ambiguous because all of them lie in one place or on one line.
+        TrajectoryError: no associated poses; no rotations for `first-pose`; for `se3` and `sim3`,
+            fewer than three associated poses, or all at one point or on one line, which makes the
+            alignment ambiguous.
     """
     return _ate(estimate, ground_truth, associate(estimate, ground_truth, max_difference), align)
 
@@ -155,16 +162,18 @@ def rpe(
     step: Step = PER_FRAME,
     max_difference: float = MAX_DIFFERENCE_S,
 ) -> RelativeError:
-    """Relative pose error between *associated* poses that are a step apart.
+    """Compute the relative pose error between associated poses one step apart.
 
-    Only the scale of the alignment matters here: with `sim3` the scale-corrected estimate is compared.
+    Of the alignment, only the scale matters: `sim3` compares the scale-corrected estimate.
 
     Raises:
-        TrajectoryError: as `relative_error`; with `sim3` also as `ate`; one of the two has positions only.
+        TrajectoryError: as `relative_error`, with `sim3` also as `ate`; or one of the two has
+            positions only.
     """
     if not (estimate.has_rotations and ground_truth.has_rotations):
         raise TrajectoryError(
-            f"a relative error needs rotations: the {_without_rotations(estimate)} has positions only"
+            f"a relative error needs rotations: the {_without_rotations(estimate)} has "
+            "positions only"
         )
     association = associate(estimate, ground_truth, max_difference)
     scale = _ate(estimate, ground_truth, association, align).scale if align == "sim3" else 1.0
@@ -179,16 +188,16 @@ def evaluate(
     interpolated: bool = False,
     step: Step = PER_FRAME,
 ) -> Evaluation:
-    """Compare an estimate with the ground truth: absolute error, relative error, and drift where the path is long.
+    """Compute absolute error, relative error and, on paths of 100 m and more, drift.
 
     Args:
-        estimate: to be judged.
-        ground_truth: to be judged by.
-        align: how the estimate is laid on the ground truth, see `ate`.
-        max_difference: how far apart in time associated poses may be, seconds.
-        interpolated: compare with the ground truth interpolated at the stamps of the estimate, see `interpolate`,
-            instead of its nearest poses.
-        step: over what relative errors are taken.
+        estimate: estimated poses.
+        ground_truth: true poses.
+        align: alignment of the estimate with the ground truth, see `ate`.
+        max_difference: largest time difference between associated poses, seconds.
+        interpolated: compare with the ground truth interpolated at the timestamps of the estimate
+            (see `interpolate`) instead of its nearest poses.
+        step: distance between the two poses of a relative error.
 
     Raises:
         TrajectoryError: as `interpolate`, `ate` and `relative_error`.
@@ -200,7 +209,7 @@ def evaluate(
     _tell_unjudged(estimate, ground_truth, len(association), max_difference)
     absolute = _ate(estimate, reference, association, align)
     estimated, true = _matched(estimate, reference, association, absolute.scale)
-    # Along all of the ground truth: the way through a gap of the estimate is no straight line.
+    # Measure along the whole ground truth: the path through a gap of the estimate may be curved.
     along_m = np.interp(
         true.timestamps, ground_truth.timestamps, path_lengths(ground_truth.positions)
     )
@@ -224,12 +233,12 @@ def evaluate(
 def _tell_unjudged(
     estimate: Trajectory, truth: Trajectory, matched: int, max_difference: float
 ) -> None:
-    """A notice where a ground truth from a file speaks of fewer than half of the poses."""
+    """Give a notice if a ground truth from a file covers less than half of the poses."""
     if truth.origin is None or matched >= _MOSTLY * len(estimate):
         return
     text = (
-        "%s: only %d of %d poses have a true one within %g s (the ground truth is of %.3f to %.3f s, the poses of %.3f "
-        "to %.3f s): errors speak of these alone"
+        "%s: only %d of %d poses have a true one within %g s (ground truth from %.3f to %.3f s, "
+        "poses from %.3f to %.3f s): the errors are of these poses only"
     )
     spans = (
         truth.timestamps[0],
@@ -252,7 +261,7 @@ def _tell_unjudged(
 
 
 def transform_trajectory(S_new_world: FloatArray, trajectory: Trajectory) -> Trajectory:
-    """The same trajectory seen from another world, `S_new_world` (4, 4) a transform or similarity."""
+    """Transform a trajectory to a new world by `S_new_world` (4, 4), in SE(3) or Sim(3)."""
     poses = S_new_world @ trajectory.T_world_cam
     poses[:, :3, :3] /= similarity_scale(S_new_world)
     if not trajectory.has_rotations:
@@ -282,8 +291,8 @@ def _alignment(source: Trajectory, target: Trajectory, align: Alignment) -> Floa
     if align == "first-pose":
         if not (source.has_rotations and target.has_rotations):
             raise TrajectoryError(
-                f"cannot align by first-pose, which needs rotations: the {_without_rotations(source)} has positions "
-                "only; use --align se3, sim3 or none"
+                "cannot align by first-pose, which needs rotations: the "
+                f"{_without_rotations(source)} has positions only; use --align se3, sim3 or none"
             )
         first: FloatArray = target.T_world_cam[0] @ inverse(source.T_world_cam[0])
         return first
@@ -291,14 +300,14 @@ def _alignment(source: Trajectory, target: Trajectory, align: Alignment) -> Floa
         return umeyama(source.positions, target.positions, with_scale=align == "sim3")
     except ValueError as error:
         raise TrajectoryError(
-            f"cannot align by {align}: {error}; only align none and first-pose compare these"
+            f"cannot align by {align}: {error}; only align none and first-pose work here"
         ) from None
 
 
 def _matched(
     estimate: Trajectory, ground_truth: Trajectory, association: Association, scale: float
 ) -> tuple[Trajectory, Trajectory]:
-    """The associated poses of both, one to one, the estimate's in the size of the truth."""
+    """Return the associated poses of both, one to one; the estimate is multiplied by `scale`."""
     estimated = estimate.select(association.estimate)
     poses = estimated.T_world_cam.copy()
     poses[:, :3, 3] *= scale

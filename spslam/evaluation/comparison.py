@@ -1,4 +1,4 @@
-"""Several estimates against the ground truth, each with the conventions its figures are computed by."""
+"""Compare several estimates with the ground truth; results name the conventions used."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ from spslam.trajectory import Trajectory, row_figures
 from spslam.typing import FloatArray
 
 _LOG = logging.getLogger(__name__)
-# A difference between shares of tracked frames that is worth a line.
+# Difference between two tracking rates (fraction of the frames) from which a notice appears.
 _NOTABLE = 0.005
 
 Figures = dict[str, float | int | str | None]
 
+# Metrics that have a spread over several runs.
 _SPREAD_OVER = (
     "share_tracked",
     "ate_rmse_m",
@@ -36,7 +37,7 @@ _SPREAD_OVER = (
 
 @dataclass(frozen=True)
 class Conventions:
-    """What figures depend on beside the trajectories; see `evaluate` and `recall`."""
+    """Settings that metrics depend on; see `evaluate` and `recall`."""
 
     align: Alignment = "se3"
     max_difference: float = MAX_DIFFERENCE_S
@@ -50,9 +51,10 @@ class Comparison:
     """One estimate against one ground truth.
 
     Attributes:
-        name: of the estimate.
-        evaluation: None where the two cannot be compared.
-        figures: flat, with the keys of `metrics.json` where it has them; `not_compared` says why there are none.
+        name: name of the estimate.
+        evaluation: errors; None if the two cannot be compared.
+        figures: metrics without nesting, with the keys of `metrics.json` if it has them;
+            `not_compared` says why errors are missing.
     """
 
     name: str
@@ -69,15 +71,16 @@ def compare_with(
     missing: int = 0,
     frames_from: str = "",
 ) -> Comparison:
-    """Compare an estimate with a ground truth; one that cannot be compared is told as such, not left out.
+    """Compare an estimate with a ground truth; the result says why if they cannot be compared.
 
     Args:
-        name: of the estimate.
-        estimate: to be judged.
-        ground_truth: to be judged by.
-        conventions: how.
-        frame_times, missing: (F,) times of the frames, seconds, and how many more there were; see `coverage`.
-        frames_from: the file that says so.
+        name: name of the estimate.
+        estimate: estimated poses.
+        ground_truth: true poses.
+        conventions: settings of the comparison.
+        frame_times: (F,) times of the frames, seconds; see `coverage`.
+        missing: number of further frames of unknown time; see `coverage`.
+        frames_from: file that `frame_times` were read from.
     """
     try:
         evaluation = evaluate(
@@ -108,9 +111,9 @@ def compare_with(
         notice(
             _LOG,
             "frames_reckoned",
-            "%s: how many frames there were is not known; the ground truth begins %.4g s before the estimate and ends "
-            "%.4g s after it, and all of that counts as not tracked. Over the estimate's own time %.1f %% are tracked; "
-            "--times FILE counts the frames",
+            "%s: the number of frames is not known; the ground truth begins %.4g s before the "
+            "estimate and ends %.4g s after it, and that time counts as not tracked. Over the "
+            "estimate's own time %.1f %% are tracked; --times FILE counts the frames",
             name,
             covered.truth_before_s,
             covered.truth_after_s,
@@ -120,8 +123,9 @@ def compare_with(
 
 
 def spread(comparisons: Sequence[Comparison]) -> dict[str, Spread]:
-    """Median, smallest and largest of the figures of several runs; each says over how many, for a run that cannot be
-    compared has none.
+    """Return median, smallest and largest value of each metric over several runs.
+
+    Runs that cannot be compared are not counted in `Spread.runs`.
     """
     columns = {
         key: [comparison.figures.get(key) for comparison in comparisons] for key in _SPREAD_OVER
@@ -134,8 +138,9 @@ def spread(comparisons: Sequence[Comparison]) -> dict[str, Spread]:
 
 
 def as_document(comparisons: Sequence[Comparison], spreads: dict[str, Spread]) -> dict[str, object]:
-    """What is written as JSON: the figures and the drift per length and speed of one comparison, or a list of them with
-    the spread.
+    """Return the JSON document of comparisons: metrics, and drift per length and speed.
+
+    Several comparisons become a list, with the spread beside it.
     """
     documents = [
         {**comparison.figures, **_drift_bins(comparison.evaluation)} for comparison in comparisons
@@ -147,7 +152,7 @@ def as_document(comparisons: Sequence[Comparison], spreads: dict[str, Spread]) -
 
 
 def short_names(paths: Sequence[Path]) -> list[str]:
-    """What tells files apart: their paths without the folders and the file name that all of them share."""
+    """Return paths without the leading folders and the file name that all have in common."""
     parts = [path.absolute().parts for path in paths]
     if len(set(parts)) < 2:
         return [path.name for path in paths]
@@ -157,7 +162,7 @@ def short_names(paths: Sequence[Path]) -> list[str]:
 
 
 def _in_common(paths: Sequence[tuple[str, ...]]) -> int:
-    """How many parts all paths begin with."""
+    """Return the number of leading components that all paths have in common."""
     return sum(1 for _ in takewhile(lambda names: len(set(names)) == 1, zip(*paths, strict=False)))
 
 

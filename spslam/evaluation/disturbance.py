@@ -1,7 +1,8 @@
-"""What a disturbance that was put into a recording did to a run (see `datasets/world/disturbed.py`).
+"""Measure the effect of a synthetic disturbance on a run (see `datasets/world/disturbed.py`).
 
-The estimate is laid over the ground truth by the poses from before the disturbance alone: what it did later is not
-aligned away. Poses, not positions, are aligned, so that a camera that stood still can be judged, too.
+The estimate is aligned with the ground truth by the poses before the disturbance only, so that the
+alignment does not hide the damage. Poses are aligned, not positions, because the camera may stand
+still.
 """
 
 from __future__ import annotations
@@ -16,37 +17,45 @@ from spslam.geometry import make_transform, orthonormalize
 from spslam.trajectory import Trajectory
 from spslam.typing import FloatArray
 
-# Farther off than this, metres and share of the way gone so far, a camera is in a wrong place; drift is less.
+# A pose is in a wrong place if its error exceeds the sum of 1 m and 5 % of the path length until
+# then; drift is less.
 WRONG_PLACE_M, WRONG_PLACE_SHARE = 1.0, 0.05
-# A single camera that went less far than this has seen nothing from two sides, metres.
+# Path length below which a single camera has no parallax, metres: it cannot build a map.
 _STOOD_STILL_M = 0.01
 
 
 @runtime_checkable
 class Disturbed(Protocol):
-    """A sequence with a disturbance. Attributes:
-    disturbed_from: the first frame that it may show in.
-    seen_again_from: the first frame that the camera can be found in again after it was dark or kidnapped; None: it was
-        neither.
+    """A sequence with a disturbance.
+
+    Attributes:
+        disturbed_from: index of the first frame that the disturbance may affect.
+        seen_again_from: index of the first frame in which the camera can be relocalized after dark
+            frames or a jump; None if there are no such frames.
     """
 
     @property
-    def disturbed_from(self) -> int: ...
+    def disturbed_from(self) -> int:
+        """Index of the first frame that the disturbance may affect."""
+        ...
+
     @property
-    def seen_again_from(self) -> int | None: ...
+    def seen_again_from(self) -> int | None:
+        """Index of the first frame that can be relocalized after dark frames or a jump."""
+        ...
 
 
 @dataclass(frozen=True)
 class Harm:
-    """What became of it; figures of `metrics.json`.
+    """Effect of a disturbance, as metrics of `metrics.json`.
 
     Attributes:
-        disturbed_error_max_m: the largest error of a position from the disturbance on, metres; None where that cannot
-            be told, as of a single camera that has no pose from before it.
-        disturbed_wrong_frames: frames from the disturbance on with a pose in a wrong place; of a single camera that
-            only stood still all poses.
-        disturbed_found_after: frames from where the camera could be found again to the first pose in the right place;
-            None: there was none, or nothing to be found again.
+        disturbed_error_max_m: largest position error from the disturbance on, metres; None if not
+            measurable, for example if no pose precedes the disturbance.
+        disturbed_wrong_frames: number of frames from the disturbance on with a pose in a wrong
+            place; for a single camera that never moves, every pose counts.
+        disturbed_found_after: frames from `Disturbed.seen_again_from` to the first correct pose;
+            None without such a pose, or if the camera was neither dark nor moved by a jump.
     """
 
     disturbed_error_max_m: float | None
@@ -61,11 +70,14 @@ def judge(
     truth: Trajectory | None,
     scaled: bool,
 ) -> Harm | None:
-    """What the disturbance did.
+    """Measure the effect of a disturbance.
 
     Args:
-        stamps: (N,) seconds, of all frames in their order.
-        scaled: whether the estimate's lengths are metres times a factor that is to be found.
+        sequence: the disturbed sequence.
+        stamps: (N,) timestamps of all frames in order, seconds.
+        estimate: estimated poses.
+        truth: true poses.
+        scaled: whether the scale of the estimate is unknown.
 
     Returns:
         None without a ground truth with rotations.
@@ -98,7 +110,7 @@ def judge(
 
 
 def _moved(positions: FloatArray, found: FloatArray, true: FloatArray, scaled: bool) -> FloatArray:
-    """Positions (N, 3) of the estimate in the world of the truth, by its poses (M, 4, 4) and the true ones."""
+    """Align positions (N, 3) with the truth by estimated and true poses (M, 4, 4)."""
     turn = true[:, :3, :3] @ found[:, :3, :3].swapaxes(1, 2)
     R = orthonormalize(make_transform(turn.mean(axis=0), np.zeros(3)))[:3, :3]
     centre_found, centre_true = found[:, :3, 3].mean(axis=0), true[:, :3, 3].mean(axis=0)

@@ -1,8 +1,8 @@
-"""Drift as the KITTI odometry benchmark measures it.
+"""Compute drift as in the KITTI odometry benchmark.
 
-Geiger, Lenz and Urtasun, Are we ready for autonomous driving? The KITTI vision benchmark suite, CVPR 2012, and the
-evaluation in its development kit: relative errors of all segments of 100, 200, … 800 m that begin at every tenth pose,
-divided by their length and averaged.
+Geiger, Lenz and Urtasun, Are we ready for autonomous driving? The KITTI vision benchmark suite,
+CVPR 2012, and its development kit: the mean relative error, divided by the length, of all segments
+of 100, 200, … 800 m that begin at every tenth pose.
 """
 
 from __future__ import annotations
@@ -15,15 +15,19 @@ from spslam.geometry import inverse, rotation_angle
 from spslam.trajectory import Trajectory
 from spslam.typing import BoolArray, FloatArray
 
+# Lengths of the segments, metres.
 LENGTHS_M = np.arange(100.0, 801.0, 100.0)
+# Centres of the speed bins, metres a second.
 SPEEDS_M_S = np.arange(2.0, 25.0, 2.0)
+# Poses between the starts of segments, as in the development kit.
 _BEGIN_EVERY = 10
-# As wide as in the development kit, where neighbouring bins overlap, too.
+# Half width of the speed bins, metres a second, as in the development kit; neighbours overlap.
 _SPEED_REACH_M_S = 2.0
+# Segments that a bin needs at least to be reported.
 _FEWEST_SEGMENTS = 3
-# The benchmark's cameras take ten images a second, and its pose files carry no stamps.
+# Seconds between frames in KITTI, whose pose files have no timestamps.
 _KITTI_FRAME_S = 0.1
-# A segment that is so much too long ends behind a gap of the estimate.
+# Largest ratio of a segment's true to its nominal length; a longer one ends behind a gap.
 _LONGEST = 1.1
 
 
@@ -32,10 +36,10 @@ class DriftBin:
     """Mean drift of the segments of one length or speed.
 
     Attributes:
-        at: metres or metres a second, the middle of the bin.
-        segments: how many.
-        t_rel_percent: error of the translation.
-        r_rel_deg_per_100m: error of the rotation.
+        at: centre of the bin, metres or metres a second.
+        segments: number of segments.
+        t_rel_percent: translation error, percent of the length.
+        r_rel_deg_per_100m: rotation error, degrees per 100 m.
     """
 
     at: float
@@ -46,14 +50,14 @@ class DriftBin:
 
 @dataclass(frozen=True, eq=False)
 class Drift:
-    """Errors of K segments, at least one.
+    """Errors of K segments, K >= 1.
 
     Attributes:
-        length_m, speed_m_s: (K,) float64, nominal length and mean speed of each.
-        translation: (K,) float64, metres a metre.
-        rotation: (K,) float64, radians a metre.
-        left_out: segments that end in a gap of the estimate, more than 10 % past their length; the benchmark itself
-            takes complete trajectories only.
+        length_m, speed_m_s: (K,) float64, nominal length and mean speed of each segment.
+        translation: (K,) float64, translation errors, metres per metre.
+        rotation: (K,) float64, rotation errors, radians per metre.
+        left_out: number of segments left out because they end behind a gap of the estimate, more
+            than 10 % past their length; the benchmark itself accepts complete trajectories only.
     """
 
     length_m: FloatArray
@@ -64,20 +68,20 @@ class Drift:
 
     @property
     def t_rel_percent(self) -> float:
-        """Mean error of the translation, per cent of the length."""
+        """Mean translation error, percent of the length."""
         return 100.0 * float(self.translation.mean())
 
     @property
     def r_rel_deg_per_100m(self) -> float:
-        """Mean error of the rotation, degrees per 100 m."""
+        """Mean rotation error, degrees per 100 m."""
         return 100.0 * float(np.degrees(self.rotation.mean()))
 
     def per_length(self) -> list[DriftBin]:
-        """The mean over the segments of each length that at least three have."""
+        """Return the mean drift of each length with at least three segments."""
         return self._bins(LENGTHS_M, np.equal(self.length_m, LENGTHS_M[:, None]))
 
     def per_speed(self) -> list[DriftBin]:
-        """The mean over the segments within 2 m/s of 2, 4, … 24 m/s, where there are at least three."""
+        """Return the mean drift within 2 m/s of 2, 4, … 24 m/s, for at least three segments."""
         return self._bins(
             SPEEDS_M_S, np.abs(self.speed_m_s - SPEEDS_M_S[:, None]) < _SPEED_REACH_M_S
         )
@@ -96,15 +100,16 @@ class Drift:
 
 
 def drift(estimate: Trajectory, ground_truth: Trajectory, along_m: FloatArray) -> Drift | None:
-    """Drift of trajectories whose poses belong together one to one.
+    """Compute the drift between two trajectories whose poses correspond one to one.
 
     Args:
-        estimate: with the size it is to be judged by.
-        ground_truth: of as many poses; where its stamps only number them, speeds are KITTI's, at ten poses a second.
-        along_m: (M,) float64, metres along the true path at each pose, gaps of the estimate included.
+        estimate: M estimated poses, already scaled.
+        ground_truth: M true poses; without times, speeds assume KITTI's ten poses a second.
+        along_m: (M,) float64, distance along the true path at each pose, metres, including gaps of
+            the estimate.
 
     Returns:
-        None where no segment of 100 m can be compared.
+        None if no segment of 100 m can be compared.
     """
     begin = np.arange(0, len(along_m), _BEGIN_EVERY)
     first, length = (grid.ravel() for grid in np.meshgrid(begin, LENGTHS_M, indexing="ij"))
@@ -124,7 +129,7 @@ def drift(estimate: Trajectory, ground_truth: Trajectory, along_m: FloatArray) -
         seconds = _KITTI_FRAME_S * (last - first + 1)
     else:
         seconds = ground_truth.timestamps[last] - ground_truth.timestamps[first]
-    # Poses may be no time apart to speak of.
+    # Two poses may have nearly equal timestamps.
     with np.errstate(over="ignore"):
         speed = length / seconds
     return Drift(

@@ -1,5 +1,6 @@
-"""Signs that poses of a file are not what they were read as: another order of quaternions, no rotations at all, or
-another unit of length.
+"""Warn about pose files that were probably misread.
+
+Checks for another order of quaternions, constant rotations and another unit of length.
 """
 
 from __future__ import annotations
@@ -15,35 +16,41 @@ from spslam.typing import FloatArray
 
 _LOG = logging.getLogger(__name__)
 
-# Times by which sizes that should be alike may differ, and poses below which they say nothing.
+# Ratio of two trajectories' sizes from which a notice appears.
 _OTHER_SIZE = 3.0
+# Poses that a comparison of sizes needs at least.
 _LEAST_POSES = 3
-# Positions that are smaller are zero, metres.
+# Positions up to this count as zero, metres.
 _NOTHING_M = 1e-300
-# Ratios of other units, and how near one must be, in decades.
+# Size of the truth divided by the size of the estimate, by the unit that explains it.
 _UNITS = {
     "it were in millimetres": 1e3,
     "it were in centimetres": 1e2,
     "the estimate were in millimetres": 1e-3,
     "the estimate were in centimetres": 1e-2,
 }
+# Largest distance of a size ratio from a unit's ratio, decades (log10).
 _SAME_UNIT = 0.05
 
-# How many times better rotations must fit in the other order, and how badly they must fit in this one, degrees.
+# A quaternion order is doubted if the other order reduces the misfit at least by this factor ...
 _BETTER = 10.0
+# ... and the misfit as read is at least this large, degrees.
 _BAD_DEG = 0.1
-# Motions are compared from one pose to the next and over a tenth and a third of the poses: noise hides a wrong order in
-# short ones, drift in long ones.
+# Compare rotations from one pose to the next (None), and over a tenth and a third of the poses:
+# noise hides a wrong order over short stretches, drift over long ones.
 _STRETCHES = (None, 10, 3)
-# Rotations that differ by less are the same; an estimate that turns by more would have shown in them, degrees.
+# Rotations that differ by less than this are equal, degrees.
 _SAME_DEG = 1e-4
+# Constant true rotations are doubted if the estimate turns by more than this, degrees.
 _TURNS_DEG = 5.0
 
 
 def doubt_size(estimate: Trajectory, truth: Trajectory) -> None:
-    """A notice where trajectories whose poses belong together one to one, and which should be of one size, are not.
+    """Give a notice if two trajectories with corresponding poses differ in size three times.
 
-    Only trajectories from files are doubted.
+    Args:
+        estimate: M estimated poses.
+        truth: M true poses; at least one of the two trajectories must be from a file.
     """
     if len(truth) < _LEAST_POSES or (estimate.origin is None and truth.origin is None):
         return
@@ -57,15 +64,15 @@ def doubt_size(estimate: Trajectory, truth: Trajectory) -> None:
     notice(
         _LOG,
         "other_size",
-        "the ground truth is %.4g times as large as the estimate%s: are both in metres? Estimates of unknown scale are "
-        "aligned by sim3",
+        "the ground truth is %.4g times as large as the estimate%s: are both in metres? "
+        "Use sim3 alignment for estimates of unknown scale",
         ratio,
         f", as if {unit}" if unit else "",
     )
 
 
 def _size(positions: FloatArray) -> float:
-    """Standard deviation of positions (N, 3), metres, however small they are."""
+    """Return the standard deviation of positions (N, 3), metres, without underflow."""
     largest = float(np.abs(positions).max())
     return (
         largest * float(np.linalg.norm(np.std(positions / largest, axis=0)))
@@ -75,10 +82,14 @@ def _size(positions: FloatArray) -> float:
 
 
 def doubt_rotations(estimate: Trajectory, truth: Trajectory) -> None:
-    """Notices where the rotations of trajectories whose poses belong together one to one fit ten times better when the
-    quaternions of one file are read in the other order, or where the true ones never change while the estimate turns.
+    """Give a notice if rotations of two trajectories with corresponding poses look misread.
 
-    Only trajectories from files are doubted.
+    A notice appears if the rotations fit ten times better with the quaternions of one file in the
+    other order, or if the true rotations never change while the estimate turns.
+
+    Args:
+        estimate: M estimated poses.
+        truth: M true poses; at least one of the two trajectories must be from a file.
     """
     if len(truth) < 2 or (estimate.origin is None and truth.origin is None):
         return
@@ -97,8 +108,8 @@ def doubt_rotations(estimate: Trajectory, truth: Trajectory) -> None:
             notice(
                 _LOG,
                 "quaternion_order",
-                "%s: rotations fit %.0f times better if the quaternions of the %s are read as %s (%.3g° instead of "
-                "%.3g°), not as %s: put a header above them (timestamp tx ty tz %s)",
+                "%s: rotations fit %.0f times better if the quaternions of the %s are read as %s "
+                "(%.3g° instead of %.3g°), not as %s: add a header (timestamp tx ty tz %s)",
                 trajectory.origin.path,
                 as_read[best] / max(otherwise[best], _SAME_DEG),
                 whose,
@@ -119,15 +130,15 @@ def doubt_rotations(estimate: Trajectory, truth: Trajectory) -> None:
         notice(
             _LOG,
             "constant_rotations",
-            "%s: the true rotations never change while the estimate turns by %.3g°: if they are not known, relative "
-            "errors and drift mean nothing; leave the quaternions out",
+            "%s: the true rotations never change while the estimate turns by %.3g°: if they are "
+            "not known, relative errors and drift mean nothing; leave the quaternions out",
             truth.origin.path,
             turned,
         )
 
 
 def _misfits_deg(first: FloatArray, second: FloatArray) -> FloatArray:
-    """How differently rotations (N, 3, 3) turn over each stretch, RMS, degrees."""
+    """Return the RMS difference of two rotations (N, 3, 3) over each stretch, degrees."""
     misfits = []
     for part in _STRETCHES:
         step = 1 if part is None else max(1, len(first) // part)
@@ -140,11 +151,11 @@ def _misfits_deg(first: FloatArray, second: FloatArray) -> FloatArray:
 
 
 def _in_other_order(trajectory: Trajectory) -> FloatArray:
-    """Rotations (N, 3, 3) had the quaternions of the file been read in the other order."""
+    """Return rotations (N, 3, 3) with the quaternions of the file in the other order."""
     assert trajectory.origin is not None
     carried = trajectory.origin.T_read_carried
     carry = np.eye(3) if carried is None else carried[:3, :3]
     read = rotation_to_quaternion(trajectory.T_world_cam[:, :3, :3] @ carry.T)
-    # Read as x y z w, the first number is the real part in truth, and the other way round.
+    # If x y z w was read, the first number is the real part in the other order, and vice versa.
     rolled = np.roll(read, -1 if trajectory.origin.order == "x y z w" else 1, axis=1)
     return quaternion_to_rotation(rolled) @ carry

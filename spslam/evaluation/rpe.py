@@ -1,7 +1,7 @@
-"""Relative pose error: how far the motion between two poses is from the true one.
+"""Compute the relative pose error: the error of the motion between two poses.
 
-As defined by Sturm et al., A Benchmark for the Evaluation of RGB-D SLAM Systems, IROS 2012, over a number of poses, a
-time, or a length of the true path.
+Defined by Sturm et al., A Benchmark for the Evaluation of RGB-D SLAM Systems, IROS 2012; here over
+a number of poses, a time, or a length of the true path.
 """
 
 from __future__ import annotations
@@ -19,25 +19,26 @@ from spslam.typing import FloatArray, IntArray
 
 Unit = Literal["frames", "s", "m"]
 
-# Steps of 0.1 s ten times are a second, whatever the last bit says: a microsecond or micrometre does not count.
+# Tolerance for sums of rounded steps, frames, seconds or metres: ten steps of 0.1 s make 1 s.
 _ROUNDING = 1e-6
-# How much longer or shorter than asked for a motion may be where it has a free choice of its end.
+# Largest deviation of a motion from `Step.delta` with `all_pairs`, as a fraction of it.
 _TOLERANCE = 0.1
 
 
 @dataclass(frozen=True)
 class Step:
-    """Over what relative errors are taken.
+    """Distance between the two poses of a relative error.
 
     Attributes:
-        delta: how far the two poses of a motion are apart.
-        unit: of `delta`: `frames` (associated poses), `s` (seconds), `m` (metres along the true path).
-        all_pairs: a motion begins at every pose, else where the one before ended. With `s` and `m`, the former end at
-            the pose nearest to `delta` and are left out where that is more than 10 % off, the latter at the first one
-            past it.
+        delta: distance between the two poses of a motion.
+        unit: unit of `delta`: `frames` (associated poses), `s` (seconds), `m` (metres along the
+            true path).
+        all_pairs: True: a motion begins at every pose and ends at the pose nearest to `delta`;
+            motions more than 10 % longer or shorter are left out. False: a motion begins at the
+            end of the one before and ends at the first pose at or past `delta`.
 
     Raises:
-        TrajectoryError: an unknown unit or a delta that is none.
+        TrajectoryError: an unknown unit or an invalid delta.
     """
 
     delta: float = 1
@@ -64,13 +65,13 @@ class Step:
 
 @dataclass(frozen=True, eq=False)
 class RelativeError:
-    """Relative pose error between associated poses that are a step apart.
+    """Relative pose error between associated poses one step apart.
 
     Attributes:
         translation: statistics in metres.
         rotation: statistics in degrees.
-        step: over what.
-        pairs: how many motions were compared.
+        step: distance between the two poses of a motion.
+        pairs: number of compared motions.
     """
 
     translation: ErrorStatistics
@@ -80,11 +81,11 @@ class RelativeError:
 
 
 def relative_error(estimate: Trajectory, ground_truth: Trajectory, step: Step) -> RelativeError:
-    """Relative error of trajectories whose poses belong together one to one.
+    """Compute the relative error of two trajectories whose poses correspond one to one.
 
     Raises:
-        TrajectoryError: too few poses, or too short a path or time, for one motion; seconds of trajectories that have
-            no times.
+        TrajectoryError: the trajectories are shorter than one step, or the step is in seconds and
+            they have no times.
     """
     if len(ground_truth) < 2:
         raise TrajectoryError(
@@ -93,8 +94,9 @@ def relative_error(estimate: Trajectory, ground_truth: Trajectory, step: Step) -
     first, last = _pairs(ground_truth, step)
     if len(first) == 0:
         raise TrajectoryError(
-            f"a relative error over {step} needs two associated poses that are so far apart, found {len(ground_truth)} "
-            f"poses in {np.ptp(ground_truth.timestamps):.4g} s on {ground_truth.path_length_m:.4g} m"
+            f"a relative error over {step} needs two associated poses that far apart, "
+            f"found {len(ground_truth)} poses in {np.ptp(ground_truth.timestamps):.4g} s "
+            f"on {ground_truth.path_length_m:.4g} m"
         )
     true, estimated = ground_truth.T_world_cam, estimate.T_world_cam
     error = inverse(inverse(true[first]) @ true[last]) @ (
@@ -109,10 +111,10 @@ def relative_error(estimate: Trajectory, ground_truth: Trajectory, step: Step) -
 
 
 def _pairs(ground_truth: Trajectory, step: Step) -> tuple[IntArray, IntArray]:
-    """Rows where the motions begin and end."""
+    """Return the rows where the motions begin and end."""
     if step.unit == "s" and ground_truth.numbered:
         raise TrajectoryError(
-            "a relative error over seconds needs times, and KITTI's pose files have none: give --times"
+            "a relative error over seconds needs times; KITTI's pose files have none: give --times"
         )
     at = {
         "frames": np.arange(len(ground_truth), dtype=np.float64),
@@ -123,7 +125,7 @@ def _pairs(ground_truth: Trajectory, step: Step) -> tuple[IntArray, IntArray]:
 
 
 def _consecutive_pairs(at: FloatArray, delta: float) -> tuple[IntArray, IntArray]:
-    # However short the step, a motion ends at another pose than it begins at.
+    # A motion ends at a later pose than it begins at, however short the step.
     beyond = np.maximum(np.searchsorted(at, at + delta - _ROUNDING), np.arange(1, len(at) + 1))
     following = beyond.tolist()
     rows = [0]
@@ -137,7 +139,7 @@ def _nearest_pairs(at: FloatArray, delta: float) -> tuple[IntArray, IntArray]:
     first = np.arange(len(at) - 1)
     target = at[first] + delta
     after = np.clip(np.searchsorted(at, target - _ROUNDING), first + 1, len(at) - 1)
-    # The earliest of several poses in one place, but never the motion's own beginning.
+    # Take the earliest of several poses at one place, but not the start of the motion.
     before = np.maximum(np.searchsorted(at, at[after - 1]), first + 1)
     last = np.where(np.abs(at[before] - target) <= np.abs(at[after] - target), before, after)
     kept = np.abs(at[last] - target) <= _TOLERANCE * delta + _ROUNDING

@@ -1,4 +1,4 @@
-"""Many figures in a few: one kind of error over the poses of a trajectory, one figure over several runs."""
+"""Summary statistics: of errors along a trajectory, and of a metric over several runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from spslam.typing import FloatArray
 
 @dataclass(frozen=True)
 class ErrorStatistics:
-    """Summary of one kind of error, in its unit."""
+    """Statistics of one kind of error, in its unit."""
 
     rmse: float
     mean: float
@@ -21,7 +21,7 @@ class ErrorStatistics:
 
     @classmethod
     def of(cls, errors: FloatArray) -> ErrorStatistics:
-        """The summary of errors (M,), at least one."""
+        """Return the statistics of errors (M,), M >= 1."""
         return cls(
             rmse=float(np.sqrt(np.mean(errors**2))),
             mean=float(np.mean(errors)),
@@ -32,7 +32,7 @@ class ErrorStatistics:
 
 @dataclass(frozen=True)
 class Spread:
-    """One figure over several runs: with the smallest and the largest, so that no lucky run stands for all."""
+    """Median, smallest and largest value of one metric over several runs."""
 
     median: float
     min: float
@@ -41,7 +41,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
-        """The spread of at least one value."""
+        """Return the spread of at least one value."""
         return cls(
             float(np.median(values)), float(np.min(values)), float(np.max(values)), len(values)
         )

@@ -1,5 +1,6 @@
-"""How much of a sequence an estimate has a pose for: what has to stand beside any error, because an error over fewer
-frames is an easier one.
+"""Compute the tracking rate: the fraction of the frames that have a pose.
+
+It belongs beside every error, because errors over fewer frames tend to be smaller.
 """
 
 from __future__ import annotations
@@ -15,29 +16,31 @@ from spslam.evaluation.ate import Evaluation
 from spslam.trajectory import Trajectory
 from spslam.typing import FloatArray
 
-# How near the truth a pose has to be to count as found: a room's and a street's measure, metres.
+# Largest errors of poses that count in the recall, metres: 0.1 suits a room, 1 a street.
 RECALL_DISTANCES_M = (0.1, 1.0)
 
+# Delays of the first pose up to this are rounding errors of large timestamps, seconds.
 _ROUNDING_S = 1e-6
-# No camera takes more images, seconds.
+# Lower limit of the time between frames, seconds; avoids a division by zero.
 _SHORTEST_STEP_S = 1e-9
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """Frames of a sequence with and without a pose.
+    """Numbers of frames with and without a pose.
 
     Attributes:
-        frames: how many there were.
-        tracked: how many of them have a pose.
-        judged: how many of them have a ground truth.
-        counted: whether the frames are known; else they are reckoned: as many as the estimate's usual step makes in the
-            time of the ground truth.
-        first_pose_delay_s: from the first frame, or the beginning of the ground truth, to the first pose, seconds.
-        truth_before_s, truth_after_s: of reckoned frames, how much longer than the estimate the ground truth lasts at
-            its beginning and end, seconds.
-        share_meanwhile: of reckoned frames, share of those between the first and the last pose that have one, 0 to 1;
-            0 for counted ones.
+        frames: number of frames.
+        tracked: number of frames with a pose.
+        judged: number of frames with a ground truth.
+        counted: whether the times of the frames are known. If not, `frames` is estimated from the
+            time of the ground truth and the median time between poses.
+        first_pose_delay_s: time from the first frame, or from the start of the ground truth, to the
+            first pose, seconds.
+        truth_before_s, truth_after_s: for estimated frames, time that the ground truth begins
+            before the estimate and ends after it, seconds; else 0.
+        share_meanwhile: for estimated frames, tracking rate between the first and the last pose, 0
+            to 1; else 0.
     """
 
     frames: int
@@ -51,11 +54,11 @@ class Coverage:
 
     @property
     def share_tracked(self) -> float:
-        """Share of the frames that have a pose, 0 to 1."""
+        """Tracking rate: fraction of the frames that have a pose, 0 to 1."""
         return self.tracked / self.frames
 
     def as_metrics(self) -> dict[str, float | int | str | None]:
-        """Flat figures, with the keys of `metrics.json` where it has them."""
+        """Return the metrics without nesting, with the keys of `metrics.json` if it has them."""
         return {
             "frames": self.frames,
             "frames_are": "counted" if self.counted else "reckoned",
@@ -72,14 +75,14 @@ def coverage(
     frame_times: FloatArray | None = None,
     missing: int = 0,
 ) -> Coverage:
-    """How many of the frames have a pose.
+    """Count the frames that have a pose.
 
     Args:
-        estimate: the poses that were found, at least one.
-        ground_truth: at least one pose.
-        max_difference: how far from a frame's time its pose may be, seconds.
-        frame_times: (F,) times of all frames, seconds, increasing.
-        missing: how many more frames there were, of unknown time, without a pose.
+        estimate: estimated poses, at least one.
+        ground_truth: true poses, at least one.
+        max_difference: largest time difference between a frame and its pose, seconds.
+        frame_times: (F,) times of all frames, seconds, increasing; None: not known.
+        missing: number of further frames of unknown time, without a pose.
 
     Raises:
         TrajectoryError: no frame has a pose.
@@ -97,7 +100,7 @@ def coverage(
         before, after = _truth_beyond(stamps, truth)
         begin, end = max(truth[0], stamps[0] - before), min(truth[-1], stamps[-1] + after)
         frames = max(within, 1 + round((end - begin) / usual))
-        # Poses in a hole of the truth are right or wrong, nobody knows.
+        # Poses in a gap of the truth cannot be judged.
         unknown = within - int(np.count_nonzero(in_reach(stamps, truth, max_difference)))
         meanwhile = max(within, frames - round((before + after) / usual))
         return Coverage(
@@ -113,19 +116,21 @@ def coverage(
     tracked = int(np.count_nonzero(in_reach(frame_times, stamps, max_difference)))
     if tracked == 0:
         raise TrajectoryError(
-            f"no frame ({frame_times[0]:.3f} to {frame_times[-1]:.3f} s) is within {max_difference:g} s of a pose of "
-            f"the estimate ({stamps[0]:.3f} to {stamps[-1]:.3f} s): are these the frames it was made from?"
+            f"no frame ({frame_times[0]:.3f} to {frame_times[-1]:.3f} s) is within "
+            f"{max_difference:g} s of a pose of the estimate ({stamps[0]:.3f} to "
+            f"{stamps[-1]:.3f} s): are these the frames it was made from?"
         )
     judged = int(np.count_nonzero(in_reach(frame_times, truth, max_difference)))
     delay = float(stamps[0] - frame_times[0])
-    # Times as large as dates are rounded.
+    # Timestamps that count seconds since 1970 are rounded.
     delay = delay if delay > _ROUNDING_S else 0.0
     return Coverage(len(frame_times) + missing, tracked, judged + missing, True, delay)
 
 
 def _truth_beyond(stamps: FloatArray, truth: FloatArray) -> tuple[float, float]:
-    """Seconds that a ground truth lasts longer than an estimate, before and after it; a single pose of the truth on a
-    side, which is there to interpolate, is no time that the estimate could have been in.
+    """Return the time that the truth begins before the estimate and ends after it, seconds.
+
+    A single pose of the truth on a side does not count: it may exist for interpolation only.
     """
     step = float(np.median(np.diff(truth))) if len(truth) > 1 else 0.0
     before, after = float(stamps[0] - truth[0]), float(truth[-1] - stamps[-1])
@@ -136,16 +141,20 @@ def _truth_beyond(stamps: FloatArray, truth: FloatArray) -> tuple[float, float]:
 def recall(
     evaluation: Evaluation, judged: int, distances_m: Sequence[float] = RECALL_DISTANCES_M
 ) -> dict[str, float | int | str | None]:
-    """Share of the frames with a ground truth, 0 to 1, whose pose is within each distance of it after alignment; a
-    frame without a pose is none of them.
+    """Compute the recall: the fraction of judged frames with an error within each distance.
+
+    Errors are position errors after alignment; frames without a pose count as not recalled.
 
     Args:
         evaluation: the estimate compared with the ground truth.
-        judged: frames that have a ground truth.
-        distances_m: metres.
+        judged: number of frames that have a ground truth.
+        distances_m: largest errors, metres.
+
+    Returns:
+        Recall of each distance, 0 to 1, by `recall_key`.
     """
     errors = evaluation.absolute.errors_m
-    # Truth that comes less often than frames leaves more poses with a truth than frames.
+    # A truth rarer than the frames may match more poses than there are judged frames.
     of = max(judged, len(errors))
     return {
         recall_key(distance): float(np.count_nonzero(errors <= distance) / of)
@@ -154,5 +163,5 @@ def recall(
 
 
 def recall_key(distance_m: float) -> str:
-    """What the recall at a distance is called, `recall_0.1m`."""
+    """Return the name of the recall at a distance, for example `recall_0.1m`."""
     return f"recall_{distance_m:g}m"

@@ -1,1 +1,1 @@
-"""Pictures and pages of results."""
+"""Plots and HTML reports of results."""

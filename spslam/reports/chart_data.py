@@ -1,4 +1,4 @@
-"""What the charts of `report.html` are drawn from: columns of plain numbers, small enough to travel in the page."""
+"""Data of the charts in `report.html`: columns of plain numbers, embedded in the page as JSON."""
 
 from __future__ import annotations
 
@@ -21,20 +21,21 @@ if TYPE_CHECKING:
 
 Columns = dict[str, Any]
 
-# A screen shows no more; of longer runs every n-th frame is drawn.
+# Rows of a chart at most, about the pixels of a screen; longer runs show every n-th frame.
 _MOST_ROWS = 3000
-# Of the extent of a path, what positions are rounded to: far less than a pixel.
+# Rounding step of positions, as a fraction of the extent of the path: far below a pixel.
 _POSITION_STEP = 1e-5
+# Names of the tracking states; a frame refers to them by index.
 _STATES = [state.value for state in TrackState]
 
 
 def chart_data(
     slam: Slam, record: Record, trajectory: Trajectory, evaluation: Evaluation | str | None
 ) -> Columns:
-    """Columns for the charts, fit for JSON: no NaN, None where something is not known.
+    """Return the columns of the charts, valid as JSON: None stands for unknown values and NaN.
 
-    Times are seconds after the first frame; positions are those of `Evaluation.aligned` where there is one, else of the
-    trajectory. Rows are thinned out evenly where there are too many.
+    Times are seconds after the first frame. Positions come from `Evaluation.aligned` if the run
+    was compared with a ground truth, else from the trajectory. Long columns keep every n-th row.
     """
     compared = isinstance(evaluation, Evaluation)
     shown = evaluation.aligned if isinstance(evaluation, Evaluation) else trajectory
@@ -65,8 +66,10 @@ def chart_data(
 
 
 def loss_rows(slam: Slam, record: Record) -> list[Columns]:
-    """Lost stretches: first and last `frame` of each, `from` and `to` in seconds after the first frame, number of
-    `frames`, `cause` and `reason`.
+    """Return the lost stretches of a run, one row each.
+
+    A row has the first `frame` and the `last`, `from` and `to` in seconds after the first frame of
+    the run, the number of `frames`, the `cause` and the `reason`.
     """
     rows = []
     indices = [result.index for result in record.results]
@@ -89,8 +92,10 @@ def loss_rows(slam: Slam, record: Record) -> list[Columns]:
 
 
 def loop_rows(slam: Slam, begin: float, evaluation: Evaluation | str | None) -> list[Columns]:
-    """Closed loops of the main part between two of its key frames: their `frames`, seconds `t` after `begin`, whether
-    each is of an earlier `session`, positions `ends`, number of `inliers`.
+    """Return the loop edges between keyframes of the main submap, one row each.
+
+    A row has the two `frames`, their times `t` in seconds after `begin`, whether each is from an
+    `earlier` session, their positions `ends`, and the number of `inliers`.
     """
     slam_map = slam.map
     pairs = np.stack([slam_map.loops["i"], slam_map.loops["j"]], axis=1)
@@ -122,7 +127,7 @@ def _frames(record: Record, stamps: FloatArray) -> Columns:
         "index": [result.index for result in results],
         "t": _round(stamps[::step] - stamps[0], 4),
         "state": [_STATES.index(result.state.value) for result in results],
-        # Of all frames: thinned out, most of the marks would be missing.
+        # Keyframes of all frames: every n-th frame would leave out most of them.
         "keyframes": _round([r.timestamp - stamps[0] for r in record.results if r.is_keyframe], 4),
         "inliers": [result.inliers for result in results],
         "matches": [result.matches for result in results],
@@ -140,20 +145,22 @@ def _path(
     if isinstance(evaluation, Evaluation):
         errors[evaluation.absolute.association.estimate] = evaluation.absolute.errors_m
     indices = np.array([result.index for result in record.results])
-    # Poses carry the stamps of frames.
+    # Poses have the timestamps of their frames.
     rows = np.searchsorted(stamps, shown.timestamps).clip(max=len(stamps) - 1)
     return {
         "step": step,
         "index": indices[rows][::step].tolist(),
         "error": _round(errors[::step], 6),
-        # A frame without a pose interrupts the path.
+        # The path breaks at frames without a pose.
         **_line(shown, stamps[0], np.diff(rows) > 1),
     }
 
 
 def _line(trajectory: Trajectory, begin: float, broken: BoolArray) -> Columns:
-    """Seconds `t` after `begin`, positions `xyz` (three columns), and after which rows the line breaks; `broken` (N-1,)
-    tells it of all N poses.
+    """Return the line through N poses: `t`, `xyz` and `breaks`.
+
+    `t` are seconds after `begin`, `xyz` three columns of positions, `breaks` the rows after which
+    the line breaks. `broken` (N-1,) says after which of the N poses it breaks.
     """
     step = _step(len(trajectory))
     pieces = np.concatenate([[0], np.cumsum(broken)])[: len(trajectory)][::step]
@@ -183,7 +190,7 @@ def _truth(evaluation: Evaluation | str | None, trajectory: Trajectory) -> Traje
 
 
 def _to_shown(positions: FloatArray, evaluation: Evaluation | str | None) -> FloatArray:
-    """Positions (N, 3) of the map's world in the world that the path is shown in."""
+    """Transform positions (N, 3) from the map's world to the world of the drawn path."""
     if not isinstance(evaluation, Evaluation):
         return positions
     return apply(evaluation.absolute.S_truth_estimate, positions)
@@ -199,7 +206,7 @@ def _round_positions(column: FloatArray, everything: FloatArray) -> Any:
 
 
 def _round(values: ArrayLike, decimals: int) -> Any:
-    """Rounded numbers as (lists of) floats, None for those that are not finite."""
+    """Return rounded numbers as (lists of) floats; None for those that are not finite."""
     rounded = np.round(np.asarray(values, dtype=np.float64), decimals)
     if np.isfinite(rounded).all():
         return rounded.tolist()

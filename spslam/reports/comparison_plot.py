@@ -1,4 +1,4 @@
-"""Several estimates and the ground truth in one picture, with their errors over time."""
+"""Plot several estimates and the ground truth in one figure, with their errors over time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, which colour-blind people tell apart, without the yellow that white swallows.
+# Okabe and Ito's colours for colour-blind readers, without yellow, which white paper hides.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 _STYLES = ("-", "--", "-.", ":")
 
@@ -28,15 +28,16 @@ _STYLES = ("-", "--", "-.", ":")
 def plot_comparisons(
     path: Path | str, comparisons: Sequence[Comparison], ground_truth: Trajectory
 ) -> None:
-    """Draw the aligned estimates and the truth from above and from the side, and the errors over time, as a PNG.
+    """Plot the aligned estimates and the truth from above and the side, and the errors over time.
 
     Args:
-        path: the picture.
-        comparisons: with `ground_truth`; those that could not be compared are named only, at least one could.
-        ground_truth: drawn over the time of the estimates.
+        path: PNG file to write.
+        comparisons: estimates compared with `ground_truth`, at least one of them with an
+            evaluation; the others are only named.
+        ground_truth: true trajectory; drawn for the time of the estimates.
 
     Raises:
-        OutputError: the picture cannot be drawn, or the file cannot be written.
+        OutputError: the plot cannot be drawn, or the file cannot be written.
     """
     try:
         picture = draw_png(lambda: _figure(comparisons, ground_truth))
@@ -121,7 +122,7 @@ def _draw_errors(axes: Axes, truth: Trajectory, drawn: list[tuple[Comparison, Ev
 
 
 def _look(number: int) -> tuple[str, str]:
-    """Colour and line style; there are more pairs of them than anybody compares at once."""
+    """Return the colour and the line style of estimate `number`; they repeat after 28 estimates."""
     return _COLORS[number % len(_COLORS)], _STYLES[number // len(_COLORS) % len(_STYLES)]
 
 
@@ -135,5 +136,8 @@ def _title(comparisons: Sequence[Comparison], evaluation: Evaluation) -> str:
     missing = [
         printable(comparison.name) for comparison in comparisons if comparison.evaluation is None
     ]
-    conventions = f"{ALIGNMENT_WORDS[evaluation.absolute.alignment]}; true poses of the {evaluation.ground_truth.frame}"
+    conventions = (
+        f"{ALIGNMENT_WORDS[evaluation.absolute.alignment]}; "
+        f"true poses of the {evaluation.ground_truth.frame}"
+    )
     return conventions + (f"\nnot compared: {', '.join(missing)}" if missing else "")

@@ -1,6 +1,7 @@
-"""`report.html`: a run on one page that needs no network and nothing beside it.
+"""`report.html`: one self-contained page about a run, without network access.
 
-Made from `report.html` in `templates/`. The numbers of the charts go in as JSON, which a script draws.
+The page is rendered from `templates/report.html`. It contains the data of the charts as JSON and a
+script that draws them.
 """
 
 from __future__ import annotations
@@ -35,12 +36,17 @@ def write_report(
     metrics: Metrics,
     samples: list[Sample],
 ) -> None:
-    """Write the page of a run.
+    """Write the HTML report of a run.
 
     Args:
-        path: the page.
-        record, trajectory, evaluation, metrics: what the other results were written from.
-        samples: frames to be shown.
+        path: HTML file to write.
+        slam: the finished system, with the map and the configuration.
+        record: results and timing of every frame.
+        trajectory: estimated poses.
+        evaluation: comparison with the ground truth; text says why there is none; None without
+            ground truth.
+        metrics: contents of `metrics.json`.
+        samples: frames to show as images.
 
     Raises:
         OutputError: the file cannot be written.
@@ -50,7 +56,8 @@ def write_report(
     page = render_page(
         "report.html",
         title=title,
-        subtitle=f"{metrics['source']} · configuration {metrics['config']} · spslam {metrics['version_spslam']}",
+        subtitle=f"{metrics['source']} · configuration {metrics['config']} · "
+        f"spslam {metrics['version_spslam']}",
         remarks=_notes(record, metrics, data),
         headlines=_tiles(metrics, data["unit"]),
         losses=[_loss(row) for row in data["losses"]],
@@ -65,12 +72,13 @@ def write_report(
 
 
 def _notes(record: Record, metrics: Metrics, data: Columns) -> list[str]:
-    """What a reader must know before the figures."""
+    """Return the remarks above the metrics."""
     notes = []
     last = record.results[-1].index
     if record.failure is not None:
         notes.append(
-            f"The run failed after frame {last}; what was computed until then is shown: {record.failure}"
+            f"The run failed after frame {last}; what was computed until then is shown: "
+            f"{record.failure}"
         )
     elif record.stopped:
         notes.append(
@@ -79,34 +87,28 @@ def _notes(record: Record, metrics: Metrics, data: Columns) -> list[str]:
     if metrics.get("not_compared"):
         notes.append(f"Not compared with the ground truth: {metrics['not_compared']}")
     elif not data["compared"]:
-        notes.append(
-            "There is no ground truth for this sequence: the path is shown as it was estimated."
-        )
+        notes.append("This sequence has no ground truth: the path is shown as estimated.")
     if metrics["alignment"] == "sim3":
         notes.append(
-            "A single camera does not know how large things are: the path is aligned with the ground truth by Sim(3), "
-            f"which multiplied its lengths by {_short(metrics['scale'])}."
+            "A single camera does not measure scale: the path is aligned with the ground truth "
+            f"by Sim(3), which multiplied its lengths by {_short(metrics['scale'])}."
         )
     elif data["unit"] != "m":
-        notes.append(
-            "A single camera does not know how large things are: lengths are in units of its map."
-        )
+        notes.append("A single camera does not measure scale: lengths are in units of its map.")
     if metrics.get("compared") == "positions":
         notes.append(
-            "The ground truth has positions only: there are no relative and no rotation errors."
+            "The ground truth has positions only: relative and rotation errors are not known."
         )
     if metrics["scale_refused"]:
-        notes.append(
-            f"The map was not given the size that was asked for: {metrics['scale_refused']}"
-        )
+        notes.append(f"The map was not scaled as requested: {metrics['scale_refused']}")
     step = data["frames"]["step"]
     if step > 1:
-        notes.append(f"The charts show one frame in {step}; the figures are of all.")
+        notes.append(f"The charts show one frame in {step}; the metrics are of all.")
     return notes
 
 
 def _tiles(metrics: Metrics, unit: str) -> list[tuple[str, str, str]]:
-    """Name, value and explanation of each headline figure."""
+    """Return name, value and explanation of each headline metric."""
     share = 100.0 * _float(metrics["share_tracked"])
     lost = f"{metrics['lost_frames']} lost, {metrics['skipped_frames']} unreadable"
     lost += f", {metrics['dropped_frames']} dropped" if metrics["dropped_frames"] else ""
@@ -123,7 +125,7 @@ def _tiles(metrics: Metrics, unit: str) -> list[tuple[str, str, str]]:
         (
             "Map",
             f"{metrics['points']} points",
-            f"{metrics['keyframes']} key frames; parts: {metrics['map_parts']}",
+            f"{metrics['keyframes']} keyframes; submaps: {metrics['map_parts']}",
         ),
         (
             "Loops",
@@ -164,7 +166,8 @@ def _error_tiles(metrics: Metrics, unit: str) -> list[tuple[str, str, str]]:
         (
             "RPE",
             _length(metrics["rpe_trans_m"], "m"),
-            f"RMSE a frame, and {_short(metrics['rpe_rot_deg'])}°; truth: poses of the {metrics['ground_truth_frame']}",
+            f"RMSE a frame, and {_short(metrics['rpe_rot_deg'])}°; "
+            f"truth: poses of the {metrics['ground_truth_frame']}",
         ),
     ]
 
@@ -197,7 +200,7 @@ def _stages(metrics: Metrics) -> list[tuple[str, str, str]]:
 
 
 def _figure(sample: Sample, begin: float) -> dict[str, object]:
-    """What the template draws of a frame: the image, and the points as SVG paths."""
+    """Return the template's data of a frame: the image, and the points as SVG paths."""
     moved = np.isfinite(sample.before).all(axis=1)
     lines = "".join(
         f"M{x0:.0f} {y0:.0f}L{x1:.0f} {y1:.0f}"
@@ -205,7 +208,7 @@ def _figure(sample: Sample, begin: float) -> dict[str, object]:
     )
     caption = (
         f"frame {sample.index}, {sample.timestamp - begin:.2f} s, {sample.state.value}: "
-        f"{len(sample.seen) + len(sample.loose)} key points, {len(sample.seen)} in the map"
+        f"{len(sample.seen) + len(sample.loose)} keypoints, {len(sample.seen)} in the map"
     )
     reason = f" ({sample.reason})" if sample.reason and sample.state.value != "tracking" else ""
     width, height = sample.size
@@ -222,7 +225,7 @@ def _figure(sample: Sample, begin: float) -> dict[str, object]:
 
 
 def _dots(pixels: FloatArray) -> str:
-    """A path with a line of no length at each pixel: with round ends they are dots, for ten bytes each."""
+    """Return an SVG path of zero-length lines: round caps draw each as a dot, in ten bytes."""
     return "".join(f"M{x:.0f} {y:.0f}h0" for x, y in pixels[np.isfinite(pixels).all(axis=1)])
 
 
@@ -261,7 +264,7 @@ def _milliseconds(value: object) -> str:
 
 
 def _length(value: object, unit: str) -> str:
-    """A length in the unit that suits it."""
+    """Format a length as mm, m or km, or in map units."""
     if value is None:
         return "–"
     length = _float(value)

@@ -1,4 +1,4 @@
-"""What remains of a run for people and other programs: pictures of the trajectory, point clouds."""
+"""Plots of trajectories as PNG, and point clouds as PLY."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ def plot_trajectory(
     align: Alignment = "se3",
     title: str = "trajectory",
 ) -> None:
-    """Draw a trajectory from above and from the side as a PNG, coloured by its error where the truth is known.
+    """Plot a trajectory from above and the side, coloured by its error if the truth is known.
 
-    The ground truth is drawn over the time of the estimate only. Where the two cannot be compared, the estimate
-    is drawn alone, and the picture and the log say why.
+    The ground truth is drawn for the time of the estimate only. If the two cannot be compared, the
+    estimate is drawn alone, and the plot and the log say why.
 
     Args:
-        path: the picture.
-        estimate: poses to draw; at gaps in time the line is broken.
+        path: PNG file to write.
+        estimate: poses to draw; the line breaks at gaps in time.
         ground_truth: poses to compare with.
-        align: how the estimate is aligned with the ground truth before it is drawn.
-        title: what the picture shows, for example the name of the sequence.
+        align: alignment of the estimate with the ground truth, see `spslam.evaluation.ate`.
+        title: title of the plot, for example the name of the sequence.
 
     Raises:
         OutputError: the file cannot be written.
@@ -65,7 +65,7 @@ def plot_trajectory(
     heights = np.clip(
         [extent[view.vertical] / extent[view.across] for view in views], [0.35, 0.16], [1.0, 0.6]
     )
-    # A single camera's path has no metres until the truth gives it some.
+    # The path of a single camera has no metric scale unless it is aligned with the truth.
     unit = "map units" if evaluation is None and align == "sim3" else "m"
     words = printable(f"{title}\n{caption}")
     write_atomic(
@@ -106,15 +106,15 @@ def _figure(
 def write_ply(path: Path | str, points: FloatArray, colors: UInt8Array | None = None) -> None:
     """Write a point cloud as binary little-endian PLY.
 
-    Points that are not finite are left out, and the log says how many.
+    Points that are not finite are left out; the log gives their number.
 
     Args:
-        path: the file.
+        path: PLY file to write.
         points: (N, 3), metres; stored as float32.
         colors: (N, 3) uint8, red green blue.
 
     Raises:
-        ValueError: shapes disagree.
+        ValueError: the shapes do not match.
         OutputError: the file cannot be written.
     """
     if (
@@ -151,7 +151,7 @@ def write_ply(path: Path | str, points: FloatArray, colors: UInt8Array | None = 
 def _compare(
     estimate: Trajectory, ground_truth: Trajectory | None, align: Alignment
 ) -> tuple[Evaluation | None, str]:
-    """The evaluation, where there can be one, and the line of text under the title."""
+    """Return the evaluation, None if the two cannot be compared, and the plot's subtitle."""
     length = (
         f"{estimate.path_length_m:.3g} map units"
         if align == "sim3"
@@ -172,7 +172,8 @@ def _compare(
     scale = f", scale {evaluation.absolute.scale:.4g}" if align == "sim3" else ""
     return evaluation, (
         f"ATE {figures.rmse:.3g} m rmse, {figures.max:.3g} m max, {ALIGNMENT_WORDS[align]}{scale}; "
-        f"{evaluation.matched} of {len(estimate)} poses compared, {_length(evaluation.path_length_m)}"
+        f"{evaluation.matched} of {len(estimate)} poses compared, "
+        f"{_length(evaluation.path_length_m)}"
     )
 
 

@@ -1,4 +1,4 @@
-"""Figures that look the same on every machine: no display, no style of the user's, no LaTeX."""
+"""Draw figures that look the same on every machine: no display, user style or LaTeX."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def draw_png(make: Callable[[], Figure]) -> bytes:
-    """The PNG of a figure that `make` draws with matplotlib's own defaults.
+    """Return the PNG of a figure that `make` draws with matplotlib's own defaults.
 
     Raises:
         ImportError, OSError, RuntimeError: matplotlib cannot be imported or cannot draw.
@@ -24,15 +24,15 @@ def draw_png(make: Callable[[], Figure]) -> bytes:
         figure = make()
         FigureCanvasAgg(figure)
         buffer = io.BytesIO()
-        # Without the version in its metadata, the same figure gives the same bytes.
+        # Leave the version out of the metadata, so that equal figures give equal bytes.
         figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
 
 
 @contextmanager
 def _own_defaults() -> Iterator[None]:
-    """Settings that matplotlib comes with, instead of those of the user."""
-    # An unknown name there lets the import fail; nothing here is drawn on a display.
+    """Use matplotlib's default settings instead of the user's."""
+    # An unknown backend makes the import fail; nothing is drawn on a display here.
     backend = os.environ.pop("MPLBACKEND", None)
     try:
         import matplotlib
@@ -41,6 +41,6 @@ def _own_defaults() -> Iterator[None]:
             os.environ["MPLBACKEND"] = backend
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
-        # Names of sequences and files are no formulas, whatever signs are in them.
+        # Names of sequences and files may contain $ and are not formulas.
         matplotlib.rcParams["text.parse_math"] = False
         yield

@@ -1,4 +1,4 @@
-"""The files of a run, a writer each; which of them a run writes is chosen by name."""
+"""Writers of the result files of a run, chosen by name."""
 
 from __future__ import annotations
 
@@ -33,25 +33,26 @@ from spslam.visualization.scene import Scene
 
 logger = logging.getLogger(__name__)
 
-# Characters of a library's error message that are shown; some go on for pages.
+# Characters of a library's error message that a notice shows at most; some fill pages.
 _LONGEST_REASON = 200
-# Seconds after which a stopped run begins no further picture.
+# Seconds after a stop until no further picture or page is started.
 _PICTURES_S = 3.0
+# Suffixes of the files to which this limit applies.
 _PICTURES = (".png", ".html")
 
-# Writes a file to a path. The scene is built when it is first asked for, and only once.
+# Writes a file to a path. The scene is built at its first use, and only once.
 Write = Callable[[Path, Results, Callable[[], Scene]], object]
 
 
 @dataclass(frozen=True)
 class Writer:
-    """One file.
+    """A result file and the function that writes it.
 
     Attributes:
-        output: the name by which the file is chosen; several files may share it.
+        output: name in `--outputs` that selects the file; several files may have the same one.
         file: name of the file.
-        write: writes it to a path; returns False if it cannot be made here.
-        needed: a run without the file has failed.
+        write: writes the file to a path; returns False if this machine cannot make it.
+        needed: whether a run without the file has failed.
     """
 
     output: str
@@ -69,13 +70,13 @@ def _write_keyframes(path: Path, results: Results, scene: Callable[[], Scene]) -
 
 
 def _write_map(path: Path, results: Results, scene: Callable[[], Scene]) -> None:
-    # A run that only localizes itself leaves the map to the run that made it.
+    # A run that only localizes does not change the map.
     if results.slam.mapping:
         results.slam.save_map(path)
 
 
 def _write_truth(path: Path, results: Results, scene: Callable[[], Scene]) -> None:
-    """The ground truth while the run lasted, in its own world, with at most one pose before and after it."""
+    """Write the ground truth of the run's time span, with at most one pose before and after."""
     truth, tracked = results.sequence.ground_truth, results.record.results
     if truth is None:
         return
@@ -104,7 +105,8 @@ def _write_report(path: Path, results: Results, scene: Callable[[], Scene]) -> N
     )
 
 
-# In the order of writing. The map is the largest file by far: where it finds no room, the others are kept.
+# In the order of writing. The map, the largest file, comes after the trajectories: they are kept
+# if the disk fills up.
 WRITERS = (
     Writer("trajectory", "trajectory.kitti", _write_kitti, needed=True),
     Writer("trajectory", "keyframes.tum", _write_keyframes, needed=True),
@@ -120,10 +122,10 @@ OUTPUTS = tuple(dict.fromkeys(writer.output for writer in WRITERS))
 
 
 def parse_outputs(text: str) -> tuple[str, ...]:
-    """The outputs in a list that is separated by commas.
+    """Return the outputs named in a comma-separated list.
 
     Raises:
-        ConfigError: a name is unknown, or there is none.
+        ConfigError: a name is unknown, or the list is empty.
     """
     names = tuple(name.strip() for name in text.split(",") if name.strip())
     unknown = [name for name in names if name not in OUTPUTS]
@@ -141,16 +143,18 @@ def write_results(
     outputs: Iterable[str] = OUTPUTS,
     stop: Callable[[], bool] = never,
 ) -> None:
-    """Write every result file but the log.
+    """Write every result file except the log.
 
-    `trajectory.tum`, `config.yaml` and `metrics.json` come first, whichever outputs are chosen. A notice says which of
-    the others could not be written, and why; `Record.failure` says so if the run needs it. The results of a stopped run
-    are published before pictures are drawn: nobody may wait for them.
+    `trajectory.tum`, `config.yaml` and `metrics.json` are always written, and first. If another
+    file cannot be written, a notice says why; if the run needs that file, `Record.failure` is set.
+    A stopped run publishes its results before it draws pictures, because the user waits.
 
     Args:
-        results: the run; its metrics get the number of files that could not be written.
-        outputs: of `OUTPUTS`.
-        stop: asked for each file that a run can do without; soon after it said so, no more are made.
+        output: folder of the run.
+        results: results of the run; its metrics get the number of files that are not written.
+        outputs: names from `OUTPUTS`.
+        stop: called before each optional file; 3 s after it first returns True, no further picture
+            or page is started.
 
     Raises:
         OutputError: trajectory, configuration or metrics cannot be written.
@@ -169,7 +173,7 @@ def write_results(
     write_atomic(folder / CONFIG, _config_as_run(results.slam).to_yaml())
     _write_metrics(folder / METRICS, results)
     missing = [writer.file for writer in needed if not write(writer)]
-    # Elsewhere no folder can be moved while its log is open.
+    # Windows cannot move a folder while its log is open.
     if record.stopped and os.name == "posix":
         folder = output.publish()
     left_out = _write_optional(folder, optional, write, stop)
@@ -178,7 +182,7 @@ def write_results(
         record.failure = OutputError(
             f"{' and '.join(missing)} could not be written, the other results are there"
         )
-    # Another file may have taken the last of the room: the metrics of before say nearly the same.
+    # May fail on a full disk; then the metrics written before stay, nearly the same.
     _succeeds(folder / METRICS, lambda path: _write_metrics(path, results))
 
 
@@ -198,7 +202,7 @@ def _scene(results: Results) -> Scene:
 def _write_optional(
     folder: Path, writers: list[Writer], write: Callable[[Writer], bool], stop: Callable[[], bool]
 ) -> int:
-    """Write files until the run is stopped once more or was stopped for long enough; returns how many are missing."""
+    """Write files until a second stop or the time limit; return how many are missing."""
     failed = 0
     left = [writer.file for writer in writers]
     until: float | None = None
@@ -212,7 +216,7 @@ def _write_optional(
                 failed += not write(writer)
                 left.remove(writer.file)
     except KeyboardInterrupt:
-        # What matters is written: it is not dropped for a picture.
+        # Drop the unfinished file only; the results that matter are written.
         (folder / left[0]).unlink(missing_ok=True)
     if left:
         notice(
@@ -231,13 +235,13 @@ def _write_metrics(path: Path, results: Results) -> None:
 
 
 def _succeeds(path: Path, write: Callable[[Path], object]) -> bool:
-    """Write a file that a run goes on without; whether it is there. A notice says why it is not."""
+    """Write an optional file; return whether it was written. A notice says why not."""
     try:
         return write(path) is not False
     except Exception as error:
-        # Whatever a library makes of this machine, it may not cost the other results.
+        # No error of a library may cost the other results.
         logger.info("%s: the error in full", path.name, exc_info=True)
-        # The folder is a hidden one, which has another name soon.
+        # The folder is hidden and renamed soon: show the name of the file only.
         lines = str(error).replace(str(path), path.name).strip().splitlines()
         reason = lines[0][:_LONGEST_REASON] if lines else type(error).__name__
         notice(logger, "output_failed", "%s was not written: %s", path.name, reason)
@@ -245,7 +249,7 @@ def _succeeds(path: Path, write: Callable[[Path], object]) -> bool:
 
 
 def _config_as_run(slam: Slam) -> Config:
-    """The configuration with the concurrency that the extractor had, which may have been left open."""
+    """Return the configuration with the concurrency that the extractor used, if it was 0."""
     features = slam.config.features.model_copy(
         update={"max_concurrency": slam.preprocessor.max_concurrency}
     )

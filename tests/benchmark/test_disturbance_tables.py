@@ -35,7 +35,7 @@ def test_movers_show_the_largest_error_and_who_told_a_doubt(tmp_path: Path) -> N
     made = results(tmp_path, [moved(0, 0.02), moved(1, 1.5, told=True), moved(2, 0.04)])
     (table,) = metric_tables(made, [])
     assert table.heads == ["disturbance", "sensor", "orb"]
-    assert table.rows == [["still", "stereo", "0.0400 (0.0200–1.50) m · told 1/3"]]
+    assert table.rows == [["still", "stereo", "0.0400 (0.0200–1.50) m · warned 1/3"]]
     assert "before the disturbance" in " ".join(notes(made, []))
 
 
@@ -44,7 +44,7 @@ def test_being_lost_is_a_doubt_and_no_comparison_with_the_truth_is_none(tmp_path
     rows = [disturbed("still stereo orb default", i, "mover", disturbed_error_max_m=0.01, **more)
             for i, more in enumerate(({"lost_frames": 3}, silent))]  # fmt: skip
     (table,) = metric_tables(results(tmp_path, rows), [])
-    assert table.rows[0][-1] == "10.0 (10.0–10.0) mm · told 1/2"
+    assert table.rows[0][-1] == "10.0 (10.0–10.0) mm · warned 1/2"
 
 
 def test_a_single_camera_that_must_not_start(tmp_path: Path) -> None:

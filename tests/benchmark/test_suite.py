@@ -210,7 +210,7 @@ def test_published_figures_name_sequences_that_there_are() -> None:
     drift = kitti.figures["t_rel_percent"]
     # The mean that the paper is quoted with.
     assert sum(drift.values()) / len(drift) == pytest.approx(0.72, abs=0.005)
-    with pytest.raises(ConfigError, match="no published figures called 'mars'"):
+    with pytest.raises(ConfigError, match="no published metrics called 'mars'"):
         load_published(["mars"])
 
 

@@ -131,7 +131,7 @@ def test_what_is_no_step_is_refused():
         with pytest.raises(TrajectoryError, match=message):
             Step(*arguments)
     with pytest.raises(
-        TrajectoryError, match="over 100 frames needs two associated poses that are so far apart"
+        TrajectoryError, match="over 100 frames needs two associated poses that far apart"
     ):
         rpe(estimate, truth, step=Step(100))
     numbered = Trajectory(np.arange(81.0), truth.T_world_cam)

@@ -271,7 +271,7 @@ def test_samples_are_pictures_with_dots(tmp_path: Path) -> None:
     assert 'class="seen" d="M7 8h0M50 40h0"' in html
     assert 'class="loose" d="M1 2h0"' in html
     assert 'class="motion" d="M5 6L7 8"' in html
-    assert f"frame 3, 0.30 s, lost: 3 key points, 2 in the map ({EVIL})" in made.text
+    assert f"frame 3, 0.30 s, lost: 3 keypoints, 2 in the map ({EVIL})" in made.text
 
 
 def test_positions_are_those_of_the_aligned_path() -> None:
