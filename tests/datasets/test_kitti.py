@@ -229,7 +229,7 @@ def test_sequences_to_choose_from(root: Callable, picture: Callable, write: Call
         open_sequence(path)
     with pytest.raises(DatasetError, match=r"no single sequence '05' .*: there is 03, 04"):
         open_sequence(path, sequence="5")
-    with pytest.raises(DatasetError, match="is one sequence, but sequence '04' was asked for"):
+    with pytest.raises(DatasetError, match="is one sequence, but sequence '04' was requested"):
         open_sequence(path / "sequences/03", sequence="04")
 
 
