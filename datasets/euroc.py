@@ -295,7 +295,7 @@ def _read_images(
 
 
 def _read_table(path: Path) -> tuple[list[tuple[float, str]], int]:
-    """Return (stamp, file name without extension) per line of data.csv, and skipped lines' count."""
+    """Return (stamp, file name without extension) of each line, and the number of skipped lines."""
     stamps, names, unknown = read_image_list(path, "'nanoseconds,filename'", comma=True)
     return [
         (stamp, _stem(name)) for stamp, name in zip(stamps.tolist(), names, strict=True)

@@ -211,7 +211,7 @@ def test_a_depth_folder_without_its_list_is_told(
     (path / "depth.txt").unlink()
     with caplog.at_level(logging.WARNING):
         assert open_sequence(path).sensor == "mono"
-    assert "depth/ is not used, for depth.txt, its list, is missing: mono" in caplog.text
+    assert "depth/ is not used, because its list depth.txt is missing: mono" in caplog.text
 
 
 @pytest.mark.parametrize(
