@@ -129,8 +129,9 @@ def _principal_point(camera: Camera) -> str | None:
             near = min(_SCALES, key=lambda common: abs(math.log(common / scale)))
             scale = near if abs(near / scale - 1.0) <= _NEAR_SCALE else scale
             return (
-                f"{at} is far from the centre of {width}x{height} pixels: is the calibration for "
-                f"{width / scale:.0f}x{height / scale:.0f}? Then multiply fx, fy, cx and cy by {scale:.4g}"
+                f"{at} is far from the centre of {width}x{height} pixels: "
+                f"is the calibration for {width / scale:.0f}x{height / scale:.0f}? "
+                f"Then multiply fx, fy, cx and cy by {scale:.4g}"
             )
     if camera.cx == 0 or camera.cy == 0:
         return (

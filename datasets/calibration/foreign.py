@@ -26,8 +26,8 @@ Filled = tuple[Values, str]
 _T = TypeVar("_T")
 EUROC_SENSOR = "a sensor.yaml of EuRoC (ASL)"
 _REQUIRED = ("width", "height", "fx", "fy", "cx", "cy")
-# COLMAP and nerfstudio measure cx and cy from the corner of the first pixel, here from its centre:
-# difference in pixels.
+# COLMAP and others measure cx and cy from the corner of the first pixel, spslam from its centre:
+# the difference in pixels.
 _CORNER = 0.5
 # COLMAP's camera models: the number of focal lengths, and our name of the lens model.
 _COLMAP_FOCALS = {
@@ -119,7 +119,7 @@ def recognise(text: str) -> Foreign | None:
 
 
 def _tried(test: Callable[[Any], _T | None], given: Any) -> _T | None:
-    """Return `test(given)`, or None if the file lacks a value or has a wrong one."""
+    """Return `test(given)`; None if the file lacks a value or has a wrong one."""
     try:
         return test(given)
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError):
@@ -298,7 +298,7 @@ def _kalibr(given: Values) -> Filled:
 
 
 def _between(left: Values, right: Values) -> NDArray[np.float64] | None:
-    """Return `T_left_right` (4, 4) of two of Kalibr's cameras; None if the file does not give it."""
+    """Return `T_left_right` (4, 4) of two of Kalibr's cameras; None if it is not given."""
     if "T_cn_cnm1" in right:
         return inverse(_transform(right["T_cn_cnm1"]))
     if "T_cam_imu" in left and "T_cam_imu" in right:
@@ -566,6 +566,7 @@ def _bare_numbers(text: str) -> Foreign | None:
     return None
 
 
+# Kinds of YAML and JSON files in the order in which they are tried: name, test, reader.
 _KINDS: tuple[tuple[str, Callable[[Values], bool], Callable[[Values], Filled]], ...] = (
     (
         "an ORB-SLAM settings file",
