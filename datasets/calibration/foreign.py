@@ -99,7 +99,10 @@ class Foreign:
         filled = {key: self.values.get(key, "?") for key in _REQUIRED} | self.values
         blanks = ", each ? filled in" if "?" in filled.values() else ""
         remark = f" ({self.remark})" if self.remark else ""
-        return f"this is {self.kind}, which is not read: write a file with {_flow(filled)}{blanks}{remark}"
+        return (
+            f"this is {self.kind}, which is not read: "
+            f"write a file with {_flow(filled)}{blanks}{remark}"
+        )
 
 
 def recognise(text: str) -> Foreign | None:

@@ -24,7 +24,7 @@ DEPTH_SUFFIXES = (".png", ".tif", ".tiff", ".npy")
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _JPEG_START = b"\xff\xd8\xff"
 _JPEG_END = b"\xff\xd9"
-# Bytes at the beginning of a file that are searched for Exif data. A JPEG segment has at most 64 kB.
+# Search this many bytes at the beginning of a file for Exif data; a JPEG segment has 64 kB at most.
 _EXIF_WITHIN = 1 << 17
 _EXIF_MARKS = {_JPEG_START: b"Exif\x00\x00", _PNG_SIGNATURE: b"eXIf"}
 _ORIENTATION_TAG = 0x0112

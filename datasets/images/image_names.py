@@ -32,7 +32,7 @@ from .decoding import list_files
 from .name_numbers import MOST_KINDS, NUMBER, hexadecimal, name_patterns, telling_numbers
 
 _LOG = logging.getLogger(__name__)
-# If at least this fraction of the names follow one pattern, the other images are left out as strays.
+# Least fraction of names that follow one pattern at which the other images are strays, left out.
 _ONE_PATTERN = 0.9
 # Words before the number of a camera in a name.
 _CAMERA_WORDS = (
