@@ -35,7 +35,7 @@ _DEPTH_WORDS = ("depth", "disparity")
 
 
 def is_images(path: Path) -> bool:
-    """Return whether a folder or its subfolder `left/`, `images/`, `image/` or `rgb/` has images."""
+    """Return whether a folder or one of its subfolders `_FOLDERS` holds images."""
     return _image_folder(path) is not None
 
 
