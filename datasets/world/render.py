@@ -283,7 +283,7 @@ class Renderer:
     def _grid(
         self, outline: Array, offsets: Array
     ) -> tuple[Array, Array, tuple[slice, slice, slice]]:
-        """Return sample coordinates x (S, 1, w), y (S, h, 1) in an outline's bounding box, and it."""
+        """Return samples x (S, 1, w), y (S, h, 1) in an outline's bounding box, and the box."""
         low = np.maximum(np.floor(outline.min(axis=0) - 0.5), 0).astype(int)
         high = np.minimum(
             np.ceil(outline.max(axis=0) + 0.5), (self._camera.width - 1, self._camera.height - 1)

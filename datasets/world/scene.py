@@ -83,7 +83,7 @@ class Box:
         return inside
 
     def faces(self, ceiling: float) -> list[Face]:
-        """Return the outer faces, without those on the floor or on the ceiling at `ceiling` metres."""
+        """Return the outer faces, without those on the floor or a ceiling at `ceiling` metres."""
         c, s = np.cos(self.yaw), np.sin(self.yaw)
         right, forward, down = (
             np.array([c, 0.0, -s]),
@@ -139,7 +139,7 @@ class Layout:
         return _doubled(faces, self.extent[1] - self.extent[0]) if self.twins else faces
 
     def free(self, points: Array, margin: float) -> NDArray[np.bool_]:
-        """Return (N,) bool: which points (N, 3) are `margin` metres away from every wall and box."""
+        """Return (N,) bool: which points (N, 3) keep `margin` metres from every wall and box."""
         x_min, x_max, z_min, z_max = self.extent
         length = x_max - x_min
         if self.twins:

@@ -103,7 +103,7 @@ def _draw_courses(
 def _draw_shapes(image: Image, face: Face, texels_per_m: float, rng: np.random.Generator) -> None:
     """Draw posters, then shapes from large to small, so that small ones stay visible."""
     area = face.size[0] * face.size[1]
-    # Density relative to walls: furniture, small and near, gets more shapes; floor and ceiling less.
+    # Density relative to walls: small, near furniture gets more shapes, floor and ceiling fewer.
     density = {"floor": 0.8, "ceiling": 0.6, "box": 1.5}.get(face.style, 1.0)
     if min(face.size) > 0.5 and face.style not in ("floor", "ceiling"):
         for _ in range(rng.poisson(0.45 * area)):

@@ -161,7 +161,7 @@ class RenderedWorld:
         self.skipped = []
         self.time_unit = "s"
         self.left_out = []
-        # The numbers are not round, so that a swapped axis or a forgotten half pixel shows in tests.
+        # No round numbers, so that a swapped axis or a forgotten half pixel shows in tests.
         self.camera = Camera(
             width=spec.width,
             height=spec.height,
