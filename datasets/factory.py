@@ -31,6 +31,7 @@ from .video import VIDEO_SUFFIXES, VideoSequence, is_video
 
 ENTRY_POINT_GROUP = "spslam.datasets"
 SENSORS = ("auto", *get_args(Sensor))
+# Kind of plug-in, for messages.
 _KIND = "dataset"
 _LOG = logging.getLogger(__name__)
 _EXPECTED = (

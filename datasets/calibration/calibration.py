@@ -290,9 +290,7 @@ def _text_hint(value: str) -> str | None:
         return "expected pixels, not degrees: fx = width / 2 / tan(field of view / 2)"
     unit = re.fullmatch(r"([-+]?[\d.]+)\s*([a-zA-Zµ/]+)", text)
     if unit is not None:
-        return (
-            f"expected a number without a unit: write {unit[1]} if {unit[2]} is what this key is in"
-        )
+        return f"expected a number without a unit: write {unit[1]} if this key is in {unit[2]}"
     return None
 
 

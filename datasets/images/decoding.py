@@ -21,12 +21,15 @@ from spslam.notices import notice
 _LOG = logging.getLogger(__name__)
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 DEPTH_SUFFIXES = (".png", ".tif", ".tiff", ".npy")
+# First bytes of PNG and JPEG files, and the end marker of JPEG files.
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _JPEG_START = b"\xff\xd8\xff"
 _JPEG_END = b"\xff\xd9"
 # Search this many bytes at the beginning of a file for Exif data; a JPEG segment has 64 kB at most.
 _EXIF_WITHIN = 1 << 17
+# Bytes before the Exif data, by the first bytes of the file.
 _EXIF_MARKS = {_JPEG_START: b"Exif\x00\x00", _PNG_SIGNATURE: b"eXIf"}
+# Exif's tag of the orientation, and its type, a 16-bit integer.
 _ORIENTATION_TAG = 0x0112
 _EXIF_SHORT = 3
 _LARGEST_UINT16 = 65535
@@ -207,7 +210,7 @@ def image_size(paths: list[Path]) -> tuple[int, int]:
     Raises:
         DatasetError: no image can be decoded; the message gives the reason for the first one.
     """
-    first_reason = "there is none"
+    first_reason = "there are no images"
     for path in paths:
         try:
             height, width = read_image(path).shape

@@ -22,6 +22,7 @@ from spslam.notices import notice
 from .decoding import full_range_to_eight_bits, read_grey
 
 _LOG = logging.getLogger(__name__)
+# Largest 16-bit value.
 _LARGEST = 65535
 # Images of each camera that are sampled: the first ones, and further ones at equal distances up to
 # the last image, because values may drift (a thermal camera warms up).

@@ -18,6 +18,7 @@ from ..paths import reason
 
 _LOG = logging.getLogger(__name__)
 _IMAGE = re.compile(r"\.(png|jpe?g|bmp|tiff?|pgm|ppm|webp|exr|npy)$", re.IGNORECASE)
+# Beginnings of lines that are comments.
 _COMMENTS = ("#", "%", "//")
 
 

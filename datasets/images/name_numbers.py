@@ -29,6 +29,7 @@ _LIKELY_TIME = 10**6
 _FRACTIONS = (3, 6, 9)
 # Largest number of patterns that count as kinds of images; with more, the names have no pattern.
 MOST_KINDS = 6
+# Number of digits of a fraction of a second in nanoseconds.
 _NANOSECOND_DIGITS = 9
 # Largest median step, in units of the last digit, at which digits after the second are a counter.
 _COUNTED = 1.5

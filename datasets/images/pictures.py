@@ -72,7 +72,7 @@ def read_camera(number: int) -> Iterator[Picture]:
             decoded, pixels = capture.read()
             if not decoded:
                 raise DatasetError(
-                    f"camera {number} gave no image after {index}: was it disconnected?"
+                    f"camera {number} gave no image after {index} images: was it disconnected?"
                 )
             yield f"frame{index:06d}", to_grey(np.asarray(pixels, dtype=np.uint8), f"frame {index}")
     finally:

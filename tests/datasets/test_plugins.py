@@ -131,9 +131,7 @@ def test_a_broken_plugin_keeps_nobody_from_their_recordings(
         "dataset 'careless' (toy_rows:Careless) cannot say whether it recognises" in text
         and "KeyError" in text
     )
-    assert (
-        "dataset 'absent' (toy_absent:Nothing) cannot say" in text and "No module named" in text
-    )
+    assert "dataset 'absent' (toy_absent:Nothing) cannot say" in text and "No module named" in text
     assert "dataset kitti of toy_rows:RowsReader is ignored: the name is taken" in text
 
 

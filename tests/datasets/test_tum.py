@@ -114,7 +114,10 @@ def test_list_out_of_order(folder: Callable, caplog: pytest.LogCaptureFixture) -
     (path / "rgb.txt").write_text("\n".join([*lines[::-1], lines[-1]]))
     with caplog.at_level(logging.WARNING):
         sequence = open_sequence(path)
-    assert "out of order" in caplog.text and "1 of 5 entries have a time stamp" in caplog.text
+    assert (
+        "out of order" in caplog.text
+        and "1 of 5 entries repeat an earlier time stamp" in caplog.text
+    )
     assert [frame.timestamp for frame in sequence] == pytest.approx([10.0, 10.1, 10.3])
 
 
