@@ -53,7 +53,7 @@ class Still:
 
     Attributes:
         frame: index of the repeated frame.
-        frames: number of repetitions.
+        frames: how often the frame is shown.
         lead: number of frames before it that are shown first, so that mono can build a map.
         noise: standard deviation of the noise, grey levels.
         seed: seed of the noise.
