@@ -1,4 +1,4 @@
-"""Recordings as frames: KITTI, TUM RGB-D, EuRoC, image folders, videos and the built-in rendered worlds."""
+"""Read recordings as frames: KITTI, TUM RGB-D, EuRoC, image folders, videos, built-in worlds."""
 
 from .base import BaseSequence
 from .euroc import left_camera_ground_truth

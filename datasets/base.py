@@ -1,4 +1,4 @@
-"""What the readers share: iteration that skips and counts bad frames, a sequence of files, a slice of a sequence."""
+"""Base classes of the readers: a sequence that skips bad frames, one of files, and a slice."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _LOG = logging.getLogger(__name__)
 
 
 class BaseSequence(ABC):
-    """A `spslam.interfaces.Sequence` but for `__len__` and `_read`, which a reader adds."""
+    """Base class of a `spslam.interfaces.Sequence`; a reader adds `__len__` and `_read`."""
 
     def __init__(
         self,
@@ -58,40 +58,45 @@ class BaseSequence(ABC):
 
     @abstractmethod
     def _read(self, index: int) -> Frame:
-        """The frame at `index`, 0 <= index < len(self).
+        """Read the frame at `index`, 0 <= index < len(self).
 
         Raises:
-            StampError: it is not later than the frames before.
-            FrameError: it cannot be decoded.
-            IndexError: the recording ends before it, which only reading it tells.
+            StampError: the frame is not later than the frames before it.
+            FrameError: the frame cannot be decoded.
+            IndexError: the recording ends before the frame, which shows only on reading.
         """
 
     def reaches(self, index: int) -> bool:
-        """Whether there is a frame at `index`, at least 0. A video knows its length only when its end was met."""
+        """Return whether there is a frame at `index`, which is at least 0.
+
+        A video knows its length only after its end was reached.
+        """
         return index < len(self)
 
     def _original_index(self, index: int) -> int:
-        """The `Frame.index` of the frame at `index`."""
+        """Return the `Frame.index` of the frame at `index`."""
         return index
 
     def __getitem__(self, index: int) -> Frame:
-        """The frame at `index`; negative ones count from the end.
+        """Return the frame at `index`; negative indices count from the end.
 
         Raises:
             IndexError: there is no such frame.
-            FrameError: it cannot be decoded.
+            FrameError: the frame cannot be decoded.
         """
         position = index + len(self) if index < 0 else index
         if not 0 <= position < len(self):
-            raise IndexError(f"{self.name} has {len(self)} frames, asked for frame {index}")
+            raise IndexError(f"{self.name} has {len(self)} frames, frame {index} was requested")
         return self._read(position)
 
     def __iter__(self) -> Iterator[Frame]:
-        """Every frame that can be decoded; the others are logged and counted in `skipped`, once each. Those that are
-        not later than the ones before are in `left_out`.
+        """Yield every frame that can be decoded and is later than the frames before it.
+
+        Frames that cannot be decoded are logged and added to `skipped`, once each. Frames that
+        are not later than the ones before are added to `left_out`.
 
         Raises:
-            DatasetError: at the end, when not one could be decoded.
+            DatasetError: at the end, if no frame could be decoded.
         """
         decoded = position = 0
         while self.reaches(position):
@@ -123,7 +128,7 @@ class BaseSequence(ABC):
             self.left_out.append(LeftOut(error.stamp_s, error.reason))
 
     def _tell(self) -> None:
-        """Notices about the frames that were skipped or left out on the way."""
+        """Give notices about the frames that were skipped or left out."""
         if self.skipped:
             text = "%s: %d frames cannot be decoded and are skipped, the first, frame %d: %s"
             count = len(self.skipped)
@@ -144,14 +149,14 @@ class BaseSequence(ABC):
 
 @dataclass(frozen=True, eq=False)
 class FrameFiles:
-    """The files of a sequence, one row a frame.
+    """The files of a sequence, one row per frame.
 
     Attributes:
         timestamps: (N,) float64, seconds, strictly increasing.
         images: N paths; the left images of stereo pairs.
         right: N paths of the right images, or None.
         depth: N paths of depth files registered to `images`, or None.
-        depth_units: what depth is divided by.
+        depth_units: units of the depth files per metre.
         time_unit, left_out: see `Sequence`.
     """
 
@@ -168,16 +173,16 @@ class FrameFiles:
 
     @property
     def sensor(self) -> Sensor:
-        """What the frames carry."""
+        """The sensor that the frames come from."""
         if self.right is not None:
             return "stereo"
         return "mono" if self.depth is None else "rgbd"
 
 
 class FileSequence(BaseSequence):
-    """Frames from image files, rectified on the way when a `rectifier` is given.
+    """Frames from image files, rectified while reading when a `rectifier` is given.
 
-    `camera` is what `Frame.image` follows, that is the rectified left one when there is a rectifier.
+    `camera` is the camera of `Frame.image`: with a rectifier, the rectified left camera.
     """
 
     def __init__(
@@ -204,7 +209,7 @@ class FileSequence(BaseSequence):
 
     @property
     def depth_scale(self) -> float | None:
-        """Units per metre that the latest depth file was divided by; None before the first."""
+        """Units per metre of the latest depth file; None before the first."""
         return self._depth.units_per_metre
 
     def __len__(self) -> int:
@@ -212,7 +217,7 @@ class FileSequence(BaseSequence):
 
     @property
     def timestamps(self) -> NDArray[np.float64]:
-        """(N,) float64, seconds of each frame."""
+        """Time stamps of the frames, (N,) float64, seconds."""
         return self._files.timestamps
 
     def _read(self, index: int) -> Frame:
@@ -234,13 +239,13 @@ class FileSequence(BaseSequence):
 
 
 class SlicedSequence(BaseSequence):
-    """Part of a sequence: `start`, every `stride`-th frame, at most `max_frames` of them.
+    """A slice of a sequence: every `stride`-th frame from `start` on, at most `max_frames`.
 
-    `Frame.index` and the ground truth stay those of the whole sequence; the camera's nominal rate is divided by
-    `stride`.
+    `Frame.index` and the ground truth stay those of the whole sequence. The camera's nominal rate
+    is divided by `stride`.
 
     Raises:
-        DatasetError: an impossible slice, or one past the end.
+        DatasetError: the slice is impossible or begins past the end.
     """
 
     def __init__(
@@ -279,19 +284,19 @@ class SlicedSequence(BaseSequence):
 
     @property
     def part(self) -> tuple[Sequence, range]:
-        """The sequence that it is a part of, and which of its frames."""
+        """The whole sequence, and the rows of its frames that the slice holds."""
         return self._whole, self._rows
 
     @property
     def depth_scale(self) -> float | None:
-        """Units per metre that the latest depth file was divided by; None where there is none."""
+        """Units per metre of the latest depth file; None without depth files."""
         return getattr(self._whole, "depth_scale", None)
 
     def _original_index(self, index: int) -> int:
         return self._rows[index]
 
     def reaches(self, index: int) -> bool:
-        """Whether there is a frame at `index`, at least 0."""
+        """Return whether there is a frame at `index`, which is at least 0."""
         row, whole = self._start + index * self._stride, self._whole
         wanted = self._most is None or index < self._most
         return wanted and (
@@ -299,7 +304,7 @@ class SlicedSequence(BaseSequence):
         )
 
     def _left_out_here(self) -> list[LeftOut]:
-        """What the whole left out in the time of this part; of these, too, every `stride`-th."""
+        """Return every `stride`-th entry that the whole left out within the time of this slice."""
         rows, whole = self._rows, self._whole
         if not isinstance(whole, FileSequence):
             return list(whole.left_out)
@@ -320,13 +325,18 @@ def _check_size(what: str, path: Path, shape: tuple[int, ...], expected: tuple[i
         ": depth must be registered to the image, pixel by pixel" if what == "depth image" else ""
     )
     raise FrameError(
-        f"{what} {path.parent.name}/{path.name}: expected {expected[0]}x{expected[1]} pixels, found "
-        f"{width}x{height}{hint}"
+        f"{what} {path.parent.name}/{path.name}: expected {expected[0]}x{expected[1]} pixels, "
+        f"found {width}x{height}{hint}"
     )
 
 
 def check_image_size(images: list[Path], camera: Camera, calibration: str) -> None:
-    """Compares the first image that can be decoded with `camera`, whose origin is `calibration` in words.
+    """Check that the first image that can be decoded has the size of `camera`.
+
+    Args:
+        images: image files.
+        camera: the camera that belongs to the images.
+        calibration: origin of `camera` in words, for the message.
 
     Raises:
         DatasetError: no image can be decoded, or the sizes differ.

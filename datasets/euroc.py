@@ -1,4 +1,7 @@
-"""EuRoC MAV (Burri et al., The EuRoC micro aerial vehicle datasets, IJRR 2016) and others in the ASL format."""
+"""Read EuRoC MAV and other recordings in the ASL format.
+
+Source: Burri et al., The EuRoC micro aerial vehicle datasets, IJRR 2016.
+"""
 
 from __future__ import annotations
 
@@ -33,13 +36,14 @@ from .paths import check_sequence_name, choose_sequence, contents, subfolders
 from .timestamps import Timing, check_counted, nominal_fps, order_frames, pair_by_time, read_stamps
 
 _LOG = logging.getLogger(__name__)
+# Images per second (1/s) where sensor.yaml has no rate_hz.
 _FPS = 20.0
 _NUMBER = re.compile(r"\d+(\.\d+)?")
 _DISTORTION = "distortion_coefficients"
 
 
 def is_euroc(path: Path) -> bool:
-    """Whether a folder looks like EuRoC: `mav0`, a folder with it, or a folder of such folders."""
+    """Return whether a folder is `mav0`, contains `mav0`, or contains such folders."""
     return _mav(path) is not None or any(_mav(folder) is not None for folder in subfolders(path))
 
 
@@ -49,10 +53,17 @@ def open_euroc(
     sensor: str = "auto",
     timing: Timing = Timing(),  # noqa: B008 - frozen
 ) -> FileSequence:
-    """Open an EuRoC sequence from its folder (with `mav0/`), from `mav0` itself, or from a folder of sequences.
+    """Open an EuRoC sequence.
 
-    Stereo pairs are rectified with maps computed once. The ground truth, which speaks of the body, is carried to the
-    camera of `Frame.image`: the left one as rectified, or for mono the left one as it is, with its distortion.
+    Stereo pairs are rectified with maps computed once. The ground truth gives poses of the body;
+    it is carried to the camera of `Frame.image`. That is the rectified left camera, or for mono
+    the left camera with its distortion.
+
+    Args:
+        path: the folder of a sequence (with `mav0/`), `mav0` itself, or a folder of sequences.
+        sequence: name of the sequence where `path` holds several.
+        sensor: `auto`, `stereo` or `mono`; `auto` is stereo where `cam1` has images.
+        timing: unit of the time stamps, and the largest time between the images of a pair.
 
     Raises:
         DatasetError: files are missing or hold something else than expected.
@@ -113,15 +124,16 @@ def open_euroc(
 def left_camera_ground_truth(
     body: Trajectory, table: Path, sensor: Path | None = None
 ) -> Trajectory | None:
-    """EuRoC's ground truth, which speaks of the body, carried to the left camera with its distortion.
+    """Carry EuRoC's ground truth from the body to the left camera, unrectified.
 
     Args:
-        body: what `read_euroc` found in `table`.
+        body: poses of the body, as `read_euroc` read them from `table`.
         table: `mav0/state_groundtruth_estimate0/data.csv`.
         sensor: the camera's `sensor.yaml`; None: `cam0`'s, two folders up.
 
     Returns:
-        None where no sensor was given and none is there, or the ground truth has positions only.
+        The poses of the left camera. None if the ground truth has positions only, or if `sensor`
+        is None and `cam0` has no `sensor.yaml`.
 
     Raises:
         CalibrationError: the sensor cannot be read or holds something else.
@@ -135,14 +147,14 @@ def left_camera_ground_truth(
 
 @dataclass(frozen=True, eq=False)
 class _SensorEntry:
-    """A camera and `T_BS` (4, 4), which maps its coordinates to the body, metres."""
+    """A camera, and its `T_BS` (4, 4) that maps camera to body coordinates, metres."""
 
     camera: Camera
     T_body_sensor: NDArray[np.float64]
 
 
 def _mav(path: Path) -> Path | None:
-    """The `mav0` folder of one sequence."""
+    """Return the `mav0` folder of one sequence; None if `path` is no sequence."""
     for folder in (path / "mav0", path):
         if (folder / "cam0" / "data").is_dir() or (folder / "cam0" / "sensor.yaml").is_file():
             return folder
@@ -158,8 +170,8 @@ def _find_sequence(path: Path, sequence: str | None) -> tuple[Path, str]:
         choices = {folder.name: folder for folder in subfolders(path) if _mav(folder) is not None}
         if not choices:
             raise DatasetError(
-                f"expected an EuRoC sequence in {path} (mav0/cam0 with sensor.yaml, data.csv and data/), "
-                f"found {contents(path)}"
+                f"expected an EuRoC sequence in {path} "
+                f"(mav0/cam0 with sensor.yaml, data.csv and data/), found {contents(path)}"
             )
         folder = choose_sequence(path, choices, sequence)
         mav = _mav(folder)
@@ -235,8 +247,10 @@ def _numbers(
 def _read_images(
     camera_folder: Path, name: str, timing: Timing, fps: float
 ) -> tuple[NDArray[np.float64], list[Path], str, list[LeftOut]]:
-    """Increasing stamps, seconds, image files, unit and what was left out of one camera, from data.csv or else from the
-    file names.
+    """Read the images of one camera from data.csv, or without it from the file names.
+
+    Returns:
+        Increasing stamps (N,), seconds; N image files; the unit of the stamps; what was left out.
     """
     folder, table = camera_folder / "data", camera_folder / "data.csv"
     on_disk = {path.stem: path for path in list_files(folder)}
@@ -265,11 +279,11 @@ def _read_images(
         timing,
         fps,
     )
-    # A recording may have been recompressed: the extension in the table does not matter.
+    # Ignore the extension in the table: the images may have been recompressed.
     there = np.array([stem in on_disk for _, stem in entries])
     if missing := int(np.count_nonzero(~there)):
-        # No frames that were given: excerpts come with the table of the whole recording.
-        text = "%s: %d of the %d images in %s are not there"
+        # Not counted as left out: excerpts often have the table of the whole recording.
+        text = "%s: %d of the %d images in %s are missing"
         notice(_LOG, "missing_images", text, name, missing, len(entries), table, count=missing)
     times, images = (
         stamps[there],
@@ -281,7 +295,7 @@ def _read_images(
 
 
 def _read_table(path: Path) -> tuple[list[tuple[float, str]], int]:
-    """(time stamp, file name without extension) of each line of data.csv, and how many lines were left out."""
+    """Return (stamp, file name without extension) of each line, and the number of skipped lines."""
     stamps, names, unknown = read_image_list(path, "'nanoseconds,filename'", comma=True)
     return [
         (stamp, _stem(name)) for stamp, name in zip(stamps.tolist(), names, strict=True)
@@ -293,7 +307,7 @@ def _is_stamp(name: str) -> bool:
 
 
 def _stem(name: str) -> str:
-    # A name without the ending of its format may hold a point: seconds.
+    # In a name without extension the point may be a decimal point: keep the digits behind it.
     path = Path(name.replace("\\", "/"))
     return path.name if path.suffix.lstrip(".").isdigit() else path.stem
 
@@ -309,8 +323,10 @@ def _read_ground_truth(
 
 
 def _own_pose(table: Path) -> NDArray[np.float64]:
-    """`T_sensor_body` (4, 4) of what a table speaks of, from the `sensor.yaml` beside it: Vicon's markers are not where
-    the body is. Where there is none, or it cannot be read, that is the body itself.
+    """Return `T_sensor_body` (4, 4) from the `sensor.yaml` beside a ground truth table.
+
+    Vicon's markers have a pose of their own in the body. Without a readable file the pose is the
+    identity: the table gives the poses of the body itself.
     """
     try:
         values = parse_yaml(read_text(table.parent / "sensor.yaml"))

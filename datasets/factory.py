@@ -1,7 +1,7 @@
-"""`open_sequence`: whatever a path names, as frames.
+"""Open the recording that a path names (`open_sequence`).
 
-A package adds a reader through the entry-point group `spslam.datasets` (see `docs/plugins.md`): each entry point is a
-callable without arguments that returns a `DatasetReader`.
+A package adds a reader through the entry-point group `spslam.datasets` (see `docs/plugins.md`).
+Each entry point is a callable without arguments that returns a `DatasetReader`.
 """
 
 from __future__ import annotations
@@ -31,11 +31,12 @@ from .video import VIDEO_SUFFIXES, VideoSequence, is_video
 
 ENTRY_POINT_GROUP = "spslam.datasets"
 SENSORS = ("auto", *get_args(Sensor))
+# Kind of plug-in, for messages.
 _KIND = "dataset"
 _LOG = logging.getLogger(__name__)
 _EXPECTED = (
-    "KITTI (sequences/NN with image_0, calib.txt, times.txt), TUM RGB-D (rgb.txt), EuRoC (mav0/cam0), "
-    "images (*.png, *.jpg, or left/ with right/ or depth/)"
+    "KITTI (sequences/NN with image_0, calib.txt, times.txt), TUM RGB-D (rgb.txt), "
+    "EuRoC (mav0/cam0), images (*.png, *.jpg, or left/ with right/ or depth/)"
 )
 
 
@@ -46,7 +47,7 @@ class _BuiltIn:
     Attributes:
         recognises, open: see `DatasetReader`.
         takes_calibration: whether a calibration file may be given.
-        of_folders: whether its recordings are folders.
+        of_folders: whether its recordings are folders, not files.
     """
 
     recognises: Callable[[Path], bool]
@@ -71,21 +72,25 @@ def open_sequence(
     """Open a recording.
 
     Args:
-        path: a dataset's root, one sequence's folder, an image folder, a video file, or the name of a built-in world
-            (`demo`, `demo-small`, `demo-loop`, `demo-twins`, with other textures `demo@2`; a folder of such a name is
-            `./demo`).
-        dataset: what it is, one of `dataset_names`; `auto` recognises it.
-        sequence: which one, where `path` holds several: its name or a part of it that only one has.
-        sensor: `mono`, `stereo`, `rgbd`, or `auto` for the most that is there (stereo before RGB-D).
-        calibration: YAML file for image folders, videos and TUM RGB-D of unknown cameras; `calibration.yaml` in the
-            folder is found by itself. See `calibration_example.yaml`.
-        start, max_frames, stride: the part of it to read; `Frame.index` and ground truth stay those of the whole.
-        time_unit: of the stamps in lists and names: `s`, `ms`, `us`, `ns`, `frames` (they count), or `auto`.
-        pair_within_s: how far apart left and right image, or image and depth, may be, seconds.
+        path: a dataset's root, the folder of one sequence, an image folder, a video file, or the
+            name of a built-in world (`demo`, `demo-small`, `demo-loop`, `demo-twins`; with other
+            textures `demo@2`). Write `./demo` for a folder of such a name.
+        dataset: format of the recording, one of `dataset_names`; `auto` recognises it.
+        sequence: name of the sequence where `path` holds several, or a unique part of the name.
+        sensor: `mono`, `stereo`, `rgbd`, or `auto`: stereo if possible, else RGB-D, else mono.
+        calibration: YAML file for image folders, videos and TUM RGB-D of unknown cameras. Without
+            it, `calibration.yaml` in the folder is used. See `calibration_example.yaml`.
+        start: index of the first frame to read.
+        max_frames: largest number of frames to read; None: all.
+        stride: read every `stride`-th frame. `Frame.index` and the ground truth stay those of the
+            whole recording.
+        time_unit: unit of the stamps in lists and names: `s`, `ms`, `us`, `ns`, `frames` (the
+            stamps count frames), or `auto`.
+        pair_within_s: largest time between left and right image, or image and depth, seconds.
 
     Raises:
-        DatasetError: nothing fits, or files are missing or hold something else than expected.
-        TimestampError: time stamps may mean several things.
+        DatasetError: no format fits, or files are missing or hold something else than expected.
+        TimestampError: the unit of the time stamps is ambiguous.
     """
     if sensor not in SENSORS:
         raise DatasetError(f"sensor must be one of {', '.join(SENSORS)}, found {sensor!r}")
@@ -110,7 +115,7 @@ def open_sequence(
 
 
 def dataset_names() -> list[str]:
-    """Values of `open_sequence`'s `dataset`: `auto`, the built-in readers, then the plug-ins'."""
+    """Return the values of `open_sequence`'s `dataset`: `auto`, built-in readers, plug-ins."""
     return ["auto", *_BUILT_IN, _WORLD, *_plugins()]
 
 
@@ -123,7 +128,8 @@ def _open(path: str | Path, dataset: str, request: SequenceRequest) -> Sequence:
         _check_request(name, reader, request)
         if reader.of_folders and not place.is_dir():
             raise DatasetError(
-                f"expected a folder with {name}, found {'a file' if place.exists() else 'nothing'} at {place}"
+                f"expected a folder with {name}, "
+                f"found {'a file' if place.exists() else 'nothing'} at {place}"
             )
     return reader.open(place, request)
 
@@ -160,21 +166,25 @@ def _no_sequences(name: str, request: SequenceRequest) -> DatasetError:
 def _recognise(place: Path) -> tuple[str, DatasetReader]:
     if not place.exists():
         raise DatasetError(
-            f"expected a folder, a video file or the name of a built-in world ({', '.join(_world_names())}), "
-            f"found nothing at {place}"
+            "expected a folder, a video file or the name of a built-in world "
+            f"({', '.join(_world_names())}), found nothing at {place}"
         )
     for name, reader in _in_order(place.is_dir()):
         if reader.recognises(place):
             return name, reader
     if not place.is_dir():
         raise DatasetError(
-            f"{place} is a file, but no video ({' '.join(VIDEO_SUFFIXES)}): give a video or the folder of the images"
+            f"{place} is a file, but no video ({' '.join(VIDEO_SUFFIXES)}): "
+            "give a video or the folder of the images"
         )
     raise DatasetError(f"{place} is not recognised: expected {_EXPECTED}, found {contents(place)}")
 
 
 def _in_order(folder: bool) -> Iterator[tuple[str, DatasetReader]]:
-    """Readers of folders or of files in the order in which they are asked; folders of images, which many are, last."""
+    """Yield the readers of folders or of files in the order in which they are tried.
+
+    The reader of image folders comes last, because many folders of other formats hold images.
+    """
     named = [(name, reader) for name, reader in _BUILT_IN.items() if reader.of_folders == folder]
     yield from ((name, reader) for name, reader in named if name != _IMAGES)
     yield from ((name, _PluginReader(plugin)) for name, plugin in _plugins().items())
@@ -186,19 +196,19 @@ def _plugins() -> dict[str, EntryPoint]:
 
 
 class _PluginReader:
-    """The reader of another package (a `DatasetReader`); its failures name it."""
+    """The reader of another package (a `DatasetReader`); its error messages name the package."""
 
     def __init__(self, plugin: EntryPoint) -> None:
         self._plugin = plugin
 
     def recognises(self, path: Path) -> bool:
-        # A broken plug-in must not keep others from their recordings.
+        # A broken plug-in must not stop the other readers from opening their recordings.
         try:
             return bool(self._make().recognises(path))
         except Exception as error:
             name = describe_plugin(self._plugin, _KIND)
             _LOG.warning(
-                "%s is not asked whether it recognises %s: %s", name, path, describe_failure(error)
+                "%s cannot say whether it recognises %s: %s", name, path, describe_failure(error)
             )
             return False
 
@@ -214,8 +224,8 @@ class _PluginReader:
             ) from error
         if not isinstance(sequence, Sequence):
             raise DatasetError(
-                f"{name} gave no Sequence, found {type(sequence).__name__}: repair that package, for example with "
-                "spslam.datasets.BaseSequence"
+                f"{name} gave no Sequence, found {type(sequence).__name__}: "
+                "repair that package, for example with spslam.datasets.BaseSequence"
             )
         return sequence
 
@@ -232,7 +242,7 @@ def _world_names() -> tuple[str, ...]:
 
 def _is_world(path: str | Path) -> bool:
     text = os.fspath(path)
-    # Worlds bring their renderer along: asked for only where the path can be a name.
+    # Import the worlds, which import the renderer, only where the path can be a name.
     if Path(text).name != text:
         return False
     from .world.world import is_world

@@ -1,4 +1,7 @@
-"""KITTI odometry (Geiger et al., Are we ready for autonomous driving?, CVPR 2012): rectified stereo, grey or colour."""
+"""Read KITTI odometry: rectified stereo, grey or colour.
+
+Source: Geiger et al., Are we ready for autonomous driving?, CVPR 2012.
+"""
 
 from __future__ import annotations
 
@@ -24,17 +27,22 @@ from .paths import check_sequence_name, choose_sequence, contents, reason, subfo
 from .timestamps import Timing, nominal_fps, order_frames, read_stamps, report_unpaired
 
 _LOG = logging.getLogger(__name__)
+# Nominal frames per second, 1/s, where times.txt has fewer than two lines.
 _FPS = 10.0
+# Numbers of the left cameras, grey and colour, in order of preference.
 _LEFT_CAMERAS = (0, 2)
-# Relative difference of the focal lengths, and pixels between the rows, that a rectified pair may have.
+# Largest relative difference of the focal lengths of a rectified pair.
 _SAME_FOCAL = 1e-3
+# Largest difference of the principal points of a rectified pair, pixels.
 _SAME_ROW = 0.5
-# Numbers of a projection, and digits of an image's number, that are larger are none.
-_LARGEST, _MOST_DIGITS = 1e12, 12
+# Largest magnitude of a number in a projection; larger ones are refused as damaged.
+_LARGEST = 1e12
+# Most digits of an image's number, without leading zeros; longer names are no frame numbers.
+_MOST_DIGITS = 12
 
 
 def is_kitti(path: Path) -> bool:
-    """Whether a folder looks like KITTI odometry: its root, or one sequence."""
+    """Return whether a folder is the root or one sequence of KITTI odometry."""
     return _is_sequence(path) or bool(_sequences(path))
 
 
@@ -44,10 +52,16 @@ def open_kitti(
     sensor: str = "auto",
     timing: Timing = Timing(),  # noqa: B008 - frozen
 ) -> FileSequence:
-    """Open a sequence from KITTI's root (with `sequences/`), or from the folder of one sequence.
+    """Open a sequence of KITTI odometry.
 
-    The grey pair `image_0`/`image_1` is preferred, else the colour pair `image_2`/`image_3`. The ground truth speaks
-    of camera 0; for images of camera 2 it is carried there.
+    The grey pair `image_0`/`image_1` is preferred to the colour pair `image_2`/`image_3`. The
+    ground truth gives poses of camera 0; for images of camera 2 it is carried to that camera.
+
+    Args:
+        path: KITTI's root (with `sequences/`), or the folder of one sequence.
+        sequence: number of the sequence where `path` is the root.
+        sensor: `auto`, `stereo` or `mono`; `auto` is stereo where both cameras have images.
+        timing: unit of the time stamps.
 
     Raises:
         DatasetError: files are missing or hold something else than expected.
@@ -84,7 +98,7 @@ def open_kitti(
 
 @dataclass(frozen=True, eq=False)
 class _Projection:
-    """`P = K [I | t]`: camera matrix K (3, 3), and t (3,) that maps camera 0 to this camera, metres."""
+    """`P = K [I | t]`: camera matrix K (3, 3), and t (3,) from camera 0 to this one, metres."""
 
     K: NDArray[np.float64]
     t: NDArray[np.float64]
@@ -95,7 +109,7 @@ def _is_sequence(path: Path) -> bool:
 
 
 def _sequences(path: Path) -> dict[str, Path]:
-    """The sequences in KITTI's root, or in its `sequences` folder."""
+    """Return the folders of the sequences in KITTI's root or its `sequences` folder, by name."""
     folders = [*subfolders(path / "sequences"), *subfolders(path)]
     return {folder.name: folder for folder in folders if _is_sequence(folder)}
 
@@ -107,15 +121,15 @@ def _find_sequence(path: Path, sequence: str | None) -> Path:
     choices = _sequences(path)
     if not choices:
         raise DatasetError(
-            f"expected KITTI odometry in {path} (sequences/NN with image_0 or image_2, calib.txt and times.txt), "
-            f"found {contents(path)}"
+            f"expected KITTI odometry in {path} (sequences/NN with image_0 or image_2, "
+            f"calib.txt and times.txt), found {contents(path)}"
         )
     wanted = sequence.zfill(2) if sequence is not None and sequence.isdigit() else sequence
     return choose_sequence(path, choices, wanted)
 
 
 def _choose_cameras(folder: Path, sensor: str) -> tuple[int, bool]:
-    """The left (or only) camera's number, and whether it is a stereo pair."""
+    """Return the number of the left (or only) camera, and whether to read stereo pairs."""
     if sensor == "rgbd":
         raise DatasetError(
             f"{folder} is KITTI odometry, which has no depth images: use --sensor stereo or mono"
@@ -169,7 +183,7 @@ def _projection(
             f"{folder}/calib.txt: expected a line 'P{camera}: …' for image_{camera}, "
             f"found {', '.join(sorted(projections)) or 'no P line at all'}"
         )
-    # K [I | t] of a rectified camera: no skew, and a last row 0 0 1.
+    # A rectified camera has no skew, and K ends with the row 0 0 1.
     if (
         not np.allclose(P[(0, 1, 2, 2, 2), (1, 0, 0, 1, 2)], (0, 0, 0, 0, 1))
         or abs(np.linalg.det(P[:, :3])) < 1e-9
@@ -213,7 +227,7 @@ def _camera(left: _Projection, baseline: float | None, files: FrameFiles, folder
 
 
 def _read_times(path: Path, timing: Timing) -> tuple[NDArray[np.float64], str]:
-    """Seconds of each frame, and their unit in the file."""
+    """Return the time stamps (N,), seconds, and their unit in the file."""
     try:
         lines = read_given(path).decode("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -224,7 +238,7 @@ def _read_times(path: Path, timing: Timing) -> tuple[NDArray[np.float64], str]:
 
 
 def _numbered_images(folder: Path, count: int) -> tuple[list[Path], NDArray[np.int64]]:
-    """The images of `folder` and their numbers, which are their rows in times.txt."""
+    """Return the images of `folder`, and their numbers: rows in times.txt."""
     files = list_files(folder)
     images = [path for path in files if _is_number(path.stem)]
     if not images:
@@ -249,7 +263,11 @@ def _is_number(name: str) -> bool:
 def _pair(
     images: list[Path], right_folder: Path, rows: NDArray[np.int64], name: str
 ) -> tuple[list[Path], list[Path], NDArray[np.int64], NDArray[np.int64]]:
-    """Left and right images of the same number, their rows in times.txt, and the rows of images without a partner."""
+    """Pair left and right images of the same number.
+
+    Returns:
+        Left images, right images, their rows in times.txt, and the rows of unpaired left images.
+    """
     right = {int(path.stem): path for path in list_files(right_folder) if _is_number(path.stem)}
     paired = np.array([int(row) in right for row in rows])
     report_unpaired(int((~paired).sum()), len(images), name, f"right image in {right_folder.name}")

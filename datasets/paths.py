@@ -1,4 +1,4 @@
-"""Finding things in dataset folders: one sequence of several, and what lies there for a message."""
+"""Find sequences in dataset folders, and describe the contents of folders for messages."""
 
 from __future__ import annotations
 
@@ -7,28 +7,29 @@ from pathlib import Path
 
 from spslam.errors import DatasetError
 
+# Largest number of names in a message.
 _SHOWN = 8
 
 
 def absolute(path: str | Path) -> Path:
-    """`path` from the root, with the user's folder for `~` and a real name at its end (not `..`)."""
+    """Return the absolute `path`, with `~` expanded and a real name at its end (not `..`)."""
     whole = Path(path).expanduser().absolute()
     return whole.resolve() if whole.name in ("", "..") else whole
 
 
 def reason(error: OSError | UnicodeError) -> str:
-    """Why a file cannot be read, for a message that names it already."""
+    """Return why a file cannot be read, for a message that names the file already."""
     return (isinstance(error, OSError) and error.strerror) or str(error)
 
 
 def shorten(names: list[str]) -> str:
-    """The first few of `names` for a message."""
+    """Join the first few of `names` for a message."""
     shown = ", ".join(names[:_SHOWN])
     return f"{shown}, … ({len(names)} in all)" if len(names) > _SHOWN else shown
 
 
 def contents(folder: Path) -> str:
-    """What lies in `folder`, for a message."""
+    """Describe the contents of `folder` for a message."""
     names = sorted(
         p.name + ("/" if p.is_dir() else "") for p in folder.iterdir() if not p.name.startswith(".")
     )
@@ -36,18 +37,22 @@ def contents(folder: Path) -> str:
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """Visible folders in `folder`, by name."""
+    """Return the visible folders in `folder`, sorted by name."""
     if not folder.is_dir():
         return []
     return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
 
 
 def choose_sequence(root: Path, choices: Mapping[str, Path], wanted: str | None) -> Path:
-    """The folder of the sequence `wanted` among `choices` (name -> folder) in `root`: by its name or by a part of it
-    that only one has; without `wanted` the only one.
+    """Return the folder of one sequence.
+
+    Args:
+        root: the folder of the dataset, for messages.
+        choices: folders of the sequences by name.
+        wanted: name of the sequence, or a unique part of the name; None: the only sequence.
 
     Raises:
-        DatasetError: none or several fit.
+        DatasetError: no sequence fits, or several do.
     """
     names = sorted(choices)
     if wanted is None:
@@ -66,19 +71,20 @@ def choose_sequence(root: Path, choices: Mapping[str, Path], wanted: str | None)
 
 
 def check_sequence_name(folder: Path, wanted: str | None) -> None:
-    """For a path that is one sequence already: a sequence that was asked for must be that one.
+    """Check that `folder`, which is one sequence, is the requested sequence.
 
     Raises:
-        DatasetError: it is another.
+        DatasetError: another sequence was requested.
     """
     if wanted is not None and wanted not in folder.name:
         raise DatasetError(
-            f"{folder} is one sequence, but sequence {wanted!r} was asked for: give the dataset's root instead"
+            f"{folder} is one sequence, but sequence {wanted!r} was requested: "
+            "give the dataset's root instead"
         )
 
 
 def unused_streams(folder: Path, words: tuple[str, ...], used: tuple[str, ...] = ()) -> list[str]:
-    """Visible subfolders of `folder` whose name holds one of `words`, for a message; `used` ones are left out."""
+    """Return the visible subfolders, without `used`, whose name contains one of `words`."""
     return [
         path.name
         for path in subfolders(folder)

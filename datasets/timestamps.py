@@ -1,4 +1,4 @@
-"""Time stamps of images: their order, association of two lists, nominal rate."""
+"""Order the time stamps of images, associate two lists by time, and compute the nominal rate."""
 
 from __future__ import annotations
 
@@ -15,24 +15,25 @@ from spslam.notices import notice
 from spslam.timestamps import TimeUnit, TimeUnitChoice, to_seconds
 
 _LOG = logging.getLogger(__name__)
-# Seconds between two images of one moment. Triggered cameras are far below; a Kinect's depth comes up to 17 ms late.
+# Largest time between two images of one moment, seconds. A Kinect's depth is up to 17 ms late.
 PAIR_WITHIN_S = 0.02
-# Median lateness, seconds, from which stereo pairs are doubted: at 1 m/s and 1 m, 5 ms are half a per cent of parallax.
+# Median time between the images of stereo pairs, seconds, above which a notice is given.
 _LATE_S = 0.005
-# The same for depth, which a Kinect gives up to 17 ms late.
+# The same limit for depth images, seconds: a Kinect gives depth up to 17 ms late.
 _DEPTH_LATE_S = 0.0175
-# More steps back than this many or this share of a list, or fewer entries than this between two of them: the list is
-# unsorted, and no clock stepped back.
+# A list counts as unsorted, not as stamped by a clock that stepped back, if it has more steps back
+# than the larger of a number and a fraction of its length, or too few entries per step back.
 _MOST_STEPS_BACK, _UNSORTED_SHARE, _LEAST_BETWEEN = 5, 0.02, 5
 
 
 @dataclass(frozen=True)
 class Timing:
-    """What a user says about the time stamps of a recording.
+    """The user's settings for the time stamps of a recording.
 
     Attributes:
-        unit: of the stamps; `auto` finds it out, `frames` counts images with the calibration's rate.
-        pair_within_s: how far apart the images of one moment may be, seconds.
+        unit: unit of the stamps. `auto` detects it; `frames` counts images at the calibration's
+            rate.
+        pair_within_s: largest time between two images of one moment, seconds.
 
     Raises:
         DatasetError: `pair_within_s` is negative or not finite.
@@ -49,7 +50,7 @@ class Timing:
 
     @property
     def given(self) -> TimeUnit | None:
-        """The unit that the user gave, if it is one."""
+        """The unit that the user gave; None for `auto` and `frames`."""
         return None if self.unit in ("auto", "frames") else self.unit  # type: ignore[return-value]
 
 
@@ -60,15 +61,20 @@ def read_stamps(
     timing: Timing,
     fps: float | None,
 ) -> tuple[NDArray[np.float64], str]:
-    """Seconds of the stamps (N,) of a list of images, and what their unit was (see `Sequence.time_unit`).
+    """Convert the stamps of a list of images to seconds.
 
     Args:
-        declared: the unit that the format defines.
+        stamps: (N,) time stamps in the unit of the list.
+        declared: the unit that the format defines; None where it defines none.
         what: the list, for messages.
-        fps: 1/s, divides the row number where the unit is `frames`.
+        timing: the user's settings.
+        fps: rate of the images, 1/s; used if the unit is `frames`.
+
+    Returns:
+        Stamps (N,) in seconds, and their unit in the list (see `Sequence.time_unit`).
 
     Raises:
-        TimestampError: the unit cannot be told.
+        TimestampError: the unit is ambiguous.
         DatasetError: all stamps are equal, or the unit is `frames` without a rate.
     """
     if timing.unit == "frames":
@@ -79,8 +85,8 @@ def read_stamps(
         return np.arange(len(stamps), dtype=np.float64) / fps, "frames"
     if len(stamps) > 1 and (stamps == stamps[0]).all():
         raise DatasetError(
-            f"{what}: all {len(stamps)} time stamps are {stamps[0]:.15g}, which is no time: give real stamps, or count "
-            "the images with --time-unit frames"
+            f"{what}: all {len(stamps)} time stamps are {stamps[0]:.15g}, which is no time: "
+            "give real stamps, or count the images with --time-unit frames"
         )
     if timing.given is None and declared == "s":
         _doubt_counters(stamps, what)
@@ -88,32 +94,50 @@ def read_stamps(
 
 
 def check_counted(count: int, partners: int, timing: Timing, name: str, partner: str) -> None:
-    """Two lists whose entries are counted instead of timed must be equally long to belong together.
+    """Check that two lists whose entries are counted, not timed, are equally long.
+
+    Args:
+        count: length of the list of images.
+        partners: length of the list of right or depth images.
+        timing: the user's settings.
+        name: the recording, for the message.
+        partner: what the second list holds: "right image" or "depth image".
 
     Raises:
-        DatasetError: they are not.
+        DatasetError: the entries are counted, and the lengths differ.
     """
     if timing.unit == "frames" and count != partners:
         raise DatasetError(
-            f"{name}: {count} images and {partners} {partner}s cannot be counted together, for which of them is "
-            "missing is not known: leave --time-unit frames out"
+            f"{name}: {count} images and {partners} {partner}s cannot be counted together, "
+            "because it is unknown which are missing: leave --time-unit frames out"
         )
 
 
 def _doubt_counters(stamps: NDArray[np.float64], what: str) -> None:
     steps = np.diff(stamps)
     if len(steps) > 1 and stamps[0] in (0, 1) and (steps == 1).all():
-        text = "%s: time stamps are %g, %g, %g, … s: if they number the images, count these with --time-unit frames"
+        text = (
+            "%s: time stamps are %g, %g, %g, … s: if they number the images, "
+            "count these with --time-unit frames"
+        )
         notice(_LOG, "stamps_that_count", text, what, *stamps[:3])
 
 
 def order_frames(
     timestamps: NDArray[np.float64], what: str
 ) -> tuple[NDArray[np.int64], list[LeftOut]]:
-    """Rows of `timestamps` (N,), seconds, in strictly increasing order, and the entries that are no frames.
+    """Order time stamps, and leave out the entries that cannot be frames.
 
-    Of equal stamps the first row stays. Where a clock stepped back and went over the same time again, the frames of
-    the second pass are left out until the clock has caught up: sorting them in would mix two moments.
+    Of equal stamps the first row stays. If a clock stepped back and stamped the same time again,
+    the frames of the second pass are left out until the clock has caught up. Sorting them in
+    would mix two moments.
+
+    Args:
+        timestamps: (N,) seconds.
+        what: the list, for messages.
+
+    Returns:
+        Rows (M,) in strictly increasing order of time, and the entries that are left out.
     """
     again = _second_passes(timestamps)
     kept = np.flatnonzero(~again).astype(np.int64)
@@ -122,7 +146,8 @@ def order_frames(
         notice(
             _LOG,
             "clock_stepped_back",
-            "%s: the clock steps back by %.4g s at entry %d; %d entries until it has caught up are left out",
+            "%s: the clock steps back by %.4g s at entry %d; "
+            "%d entries until it has caught up are left out",
             what,
             timestamps[:first].max() - timestamps[first],
             first + 1,
@@ -132,7 +157,10 @@ def order_frames(
     order = kept[np.argsort(timestamps[kept], kind="stable")]
     backwards = int(np.count_nonzero(np.diff(timestamps[kept]) < 0))
     if backwards:
-        text = "%s: time stamps are out of order (%d steps back, the longest by %.4g s); sorted by time"
+        text = (
+            "%s: time stamps are out of order (%d steps back, the longest by %.4g s); "
+            "sorted by time"
+        )
         longest = -float(np.diff(timestamps[kept]).min())
         notice(_LOG, "unsorted_stamps", text, what, backwards, longest, count=backwards)
     new = np.diff(timestamps[order], prepend=-np.inf) > 0
@@ -141,7 +169,7 @@ def order_frames(
         notice(
             _LOG,
             "duplicate_stamps",
-            "%s: %d of %d entries have a time stamp that was there before and are left out",
+            "%s: %d of %d entries repeat an earlier time stamp and are left out",
             what,
             len(duplicates),
             len(timestamps),
@@ -153,7 +181,7 @@ def order_frames(
 
 
 def _second_passes(timestamps: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """(N,) bool: entries that a clock stamped after it had stepped back into the time of entries before."""
+    """Return (N,) bool: entries that a clock stamped again after it had stepped back."""
     latest = np.maximum.accumulate(timestamps)
     behind = timestamps < latest
     steps_back = np.flatnonzero(np.diff(timestamps) < 0) + 1
@@ -165,7 +193,7 @@ def _second_passes(timestamps: NDArray[np.float64]) -> NDArray[np.bool_]:
     again = np.zeros(len(timestamps), dtype=bool)
     for start, end in zip(steps_back, [*steps_back[1:], len(timestamps)], strict=True):
         rows = start + np.flatnonzero(behind[start:end])
-        # What fits into one place among the entries before was only written down out of order.
+        # Rows that fit into one gap of the earlier entries are only out of order, no second pass.
         places = np.searchsorted(np.sort(timestamps[:start]), timestamps[rows])
         again[rows] = len(np.unique(places)) > 1
     return again
@@ -174,10 +202,18 @@ def _second_passes(timestamps: NDArray[np.float64]) -> NDArray[np.bool_]:
 def associate(
     timestamps0: NDArray[np.float64], timestamps1: NDArray[np.float64], tolerance_s: float
 ) -> NDArray[np.int64]:
-    """Pairs (M, 2) of rows of two increasing lists of stamps, seconds, at most `tolerance_s` apart, in order of time.
+    """Associate two increasing lists of stamps, one to one, the closest pairs first.
 
-    One-to-one: the closest pairs are taken first, as the tools of the TUM RGB-D benchmark do (Sturm et al., A
-    benchmark for the evaluation of RGB-D SLAM systems, IROS 2012).
+    The tools of the TUM RGB-D benchmark do the same (Sturm et al., A benchmark for the evaluation
+    of RGB-D SLAM systems, IROS 2012).
+
+    Args:
+        timestamps0: (N,) seconds, increasing.
+        timestamps1: (K,) seconds, increasing.
+        tolerance_s: largest time between the two stamps of a pair, seconds.
+
+    Returns:
+        Pairs (M, 2) of rows, in order of time.
     """
     first = np.searchsorted(timestamps1, timestamps0 - tolerance_s, side="left")
     counts = np.searchsorted(timestamps1, timestamps0 + tolerance_s, side="right") - first
@@ -201,14 +237,20 @@ def pair_by_time(
     name: str,
     partner: str,
 ) -> tuple[NDArray[np.int64], list[LeftOut]]:
-    """Pairs (M, 2) of rows of two lists of stamps, seconds, as `associate` finds them, and the images without one.
+    """Pair two lists of stamps with `associate`, and give notices about late and missing partners.
 
     Args:
+        timestamps0: (N,) seconds, of the images.
+        timestamps1: (K,) seconds, of their partners.
+        within_s: largest time between the two images of a pair, seconds.
         name: the recording, for messages.
         partner: what the second list holds: "right image" or "depth image".
 
+    Returns:
+        Pairs (M, 2) of rows, and the images without a partner.
+
     Raises:
-        DatasetError: there is no pair at all; says how far the nearest partners are.
+        DatasetError: there is no pair; the message gives the time to the nearest partners.
     """
     pairs = associate(timestamps0, timestamps1, within_s)
     away = _nearest_away(timestamps0, timestamps1)
@@ -216,8 +258,9 @@ def pair_by_time(
         nearest = f"{np.abs(away).min():.4g}" if len(away) else "?"
         usual = f"{np.median(np.abs(away)):.4g}" if len(away) else "?"
         raise DatasetError(
-            f"{name}: none of the {len(timestamps0)} images has a {partner} within {within_s:g} s: the nearest is "
-            f"{nearest} s away, half of them more than {usual} s; --pair-within S sets the limit"
+            f"{name}: none of the {len(timestamps0)} images has a {partner} within {within_s:g} s: "
+            f"the nearest is {nearest} s away, half of them more than {usual} s; "
+            "--pair-within S sets the limit"
         )
     late = float(np.median(timestamps1[pairs[:, 1]] - timestamps0[pairs[:, 0]]))
     if abs(late) > (_LATE_S if partner == "right image" else _DEPTH_LATE_S):
@@ -245,13 +288,17 @@ def pair_by_time(
 def report_unpaired(
     unpaired: int, total: int, name: str, partner: str, away_s: NDArray[np.float64] | None = None
 ) -> None:
-    """One notice for the images of `name` that have no `partner`.
+    """Give one notice about the images without a partner.
 
     Args:
-        away_s: seconds to the nearest partner of each of them, where times tell.
+        unpaired: number of images without a partner.
+        total: number of images.
+        name: the recording, for messages.
+        partner: description of the partner, for messages.
+        away_s: seconds from each unpaired image to its nearest partner; None if times are unknown.
 
     Raises:
-        DatasetError: no image has one.
+        DatasetError: no image has a partner.
     """
     if unpaired == total:
         raise DatasetError(f"{name}: none of the {total} images has a {partner}")
@@ -268,7 +315,7 @@ def report_unpaired(
 def _nearest_away(
     timestamps0: NDArray[np.float64], timestamps1: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """(N,) seconds from each of `timestamps0` to the nearest of the increasing `timestamps1`."""
+    """Return (N,) seconds from each of `timestamps0` to the nearest of increasing `timestamps1`."""
     if len(timestamps1) == 0:
         return np.full(len(timestamps0), np.nan)
     after = np.clip(np.searchsorted(timestamps1, timestamps0), 1, max(len(timestamps1) - 1, 1))
@@ -282,8 +329,11 @@ def _nearest_away(
 
 
 def nominal_fps(timestamps: NDArray[np.float64], default: float) -> float:
-    """Rate, 1/s, of the median step of increasing stamps (N,), seconds, in the range of cameras' rates; `default` for
-    fewer than two stamps.
+    """Return the nominal rate, 1/s, clipped to the range of cameras' rates.
+
+    Args:
+        timestamps: (N,) seconds, increasing; their median step gives the rate.
+        default: the rate for fewer than two stamps, 1/s.
     """
     if len(timestamps) < 2:
         return default

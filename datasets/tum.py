@@ -1,4 +1,7 @@
-"""TUM RGB-D (Sturm et al., A benchmark for the evaluation of RGB-D SLAM systems, IROS 2012)."""
+"""Read TUM RGB-D recordings.
+
+Source: Sturm et al., A benchmark for the evaluation of RGB-D SLAM systems, IROS 2012.
+"""
 
 from __future__ import annotations
 
@@ -24,13 +27,15 @@ from .paths import check_sequence_name, choose_sequence, contents, subfolders, u
 from .timestamps import Timing, check_counted, nominal_fps, order_frames, pair_by_time, read_stamps
 
 _LOG = logging.getLogger(__name__)
+# Units of depth files per metre, as the benchmark defines them.
 _DEPTH_UNITS_PER_METRE = 5000.0
+# Nominal frames per second of the colour cameras, 1/s.
 _FPS = 30.0
-# Of a Kinect's colour camera. That both of its cameras have rolling shutters: Ringaby & Forssén, Scan rectification for
-# structured light range sensors with rolling shutters, ICCV 2011. The time is that of the least ATE on fr1_rpy (0.018
-# to 0.026 s are alike) and of the most inliers. Freiburg 3 is of an Xtion of the same design.
+# Read-out time of the Kinect's rolling shutter, colour camera, seconds from first to last row.
+# Source for the shutter: Ringaby & Forssén, Scan rectification for structured light range sensors
+# with rolling shutters, ICCV 2011. The time was fitted to fr1_rpy.
 _READOUT_S = 0.022
-# The colour cameras as published with the benchmark (calibration of the three robots' Kinects).
+# The colour cameras as published with the benchmark, one for each of the three robots.
 _CAMERAS = {
     robot: replace(camera, fps=_FPS, readout_s=_READOUT_S)
     for robot, camera in {
@@ -61,8 +66,8 @@ _ROBOT = re.compile(r"(?:freiburg|fr)([123])(?!\d)", re.IGNORECASE)
 
 
 def is_tum(path: Path) -> bool:
-    """Whether a folder looks like TUM RGB-D: one sequence, or a folder of sequences."""
-    # Without its list of images it is still TUM RGB-D, and the message says what is missing.
+    """Return whether a folder is one sequence of TUM RGB-D, or a folder of sequences."""
+    # Recognise a sequence without rgb.txt too, so that the error message can name the missing file.
     incomplete = (path / "rgb").is_dir() and any(
         (path / name).is_file() for name in ("depth.txt", "groundtruth.txt")
     )
@@ -78,11 +83,17 @@ def open_tum(
     calibration: str | Path | None = None,
     timing: Timing = Timing(),  # noqa: B008 - frozen
 ) -> FileSequence:
-    """Open a TUM RGB-D sequence from its folder (with `rgb.txt`), or from a folder of such folders.
+    """Open a TUM RGB-D sequence.
 
-    Colour and depth are associated one-to-one by nearest time within `timing.pair_within_s`. The camera is known for
-    freiburg1-3 (from the folder's name); for others a calibration is needed. The ground truth speaks of the
-    colour camera.
+    Colour and depth are associated one to one by nearest time within `timing.pair_within_s`. The
+    ground truth gives poses of the colour camera.
+
+    Args:
+        path: the folder of a sequence (with `rgb.txt`), or a folder of such folders.
+        sequence: name of the sequence where `path` holds several.
+        sensor: `auto`, `rgbd` or `mono`; `auto` is RGB-D where there is `depth.txt`.
+        calibration: calibration file. Not needed if the folder's name has freiburg1, 2 or 3.
+        timing: unit of the time stamps, and the largest time between colour and depth.
 
     Raises:
         DatasetError: files are missing or hold something else than expected.
@@ -114,7 +125,7 @@ def open_tum(
         notice(
             _LOG,
             "unused_stream",
-            "%s: %s/ is not used, for depth.txt, its list, is missing: mono",
+            "%s: %s/ is not used, because its list depth.txt is missing: mono",
             name,
             unused[0],
         )
@@ -139,13 +150,14 @@ def _find_sequence(path: Path, sequence: str | None) -> Path:
     choices = {folder.name: folder for folder in subfolders(path) if _is_sequence(folder)}
     if not choices:
         raise DatasetError(
-            f"expected a TUM RGB-D sequence in {path} (rgb.txt, depth.txt, rgb/, depth/), found {contents(path)}"
+            f"expected a TUM RGB-D sequence in {path} (rgb.txt, depth.txt, rgb/, depth/), "
+            f"found {contents(path)}"
         )
     return choose_sequence(path, choices, sequence)
 
 
 def _find_camera(folder: Path, calibration: str | Path | None) -> tuple[Camera, DepthUnits, str]:
-    """The camera, units of depth per metre, and where they come from in words."""
+    """Return the camera, the units of depth per metre, and their origin in words."""
     if calibration is None and (folder / CALIBRATION_NAME).is_file():
         calibration = folder / CALIBRATION_NAME
     if calibration is not None:
@@ -155,8 +167,8 @@ def _find_camera(folder: Path, calibration: str | Path | None) -> tuple[Camera, 
     robots = _ROBOT.findall(folder.name)
     if not robots:
         raise CalibrationError(
-            f"the camera of {folder} is unknown: expected freiburg1, freiburg2 or freiburg3 in the folder's name, or "
-            "--calibration FILE"
+            f"the camera of {folder} is unknown: expected freiburg1, freiburg2 or freiburg3 "
+            "in the folder's name, or --calibration FILE"
         )
     return (
         _CAMERAS[robots[0]],
@@ -168,7 +180,11 @@ def _find_camera(folder: Path, calibration: str | Path | None) -> tuple[Camera, 
 def _read_list(
     path: Path, timing: Timing, fps: float
 ) -> tuple[NDArray[np.float64], list[Path], str, list[LeftOut]]:
-    """Increasing stamps, seconds, paths, unit and what was left out of a list of `timestamp filename` lines."""
+    """Read a list of `timestamp filename` lines.
+
+    Returns:
+        Increasing stamps (N,), seconds; N paths; the unit of the stamps; what was left out.
+    """
     found, names, unknown = read_image_list(path, "'timestamp filename'")
     images = [path.parent / name for name in names]
     stamps, unit = read_stamps(found, "s", str(path), timing, fps)

@@ -1,4 +1,4 @@
-"""A video file with a calibration file: mono."""
+"""Read a video file with a calibration file, as mono."""
 
 from __future__ import annotations
 
@@ -26,30 +26,35 @@ from .timestamps import Timing
 
 _LOG = logging.getLogger(__name__)
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".ogv")
+# Relative difference of the video's and the calibration's rate above which a notice is given.
 _RATE_TOLERANCE = 0.01
-# Frames at the beginning by which a video without a stated rate, or without time stamps, is recognised.
+# Frames read at the beginning to find the rate, and whether the video has time stamps.
 _PROBED = 8
 
 
 def is_video(path: Path) -> bool:
-    """Whether a file has the name of a video."""
+    """Return whether a file has the name of a video."""
     return path.is_file() and path.suffix.lower() in VIDEO_SUFFIXES
 
 
 class VideoSequence(BaseSequence):
-    """The frames of a video file, converted to grey, as the sensor stored them: a tag that asks players to turn the
-    picture is told and not obeyed, as with photographs, for the calibration is the sensor's.
+    """The frames of a video file, converted to grey, in the orientation of the sensor.
 
-    Time is each frame's own stamp in the container; where it has none, the frame's number over the video's rate. With
-    `--time-unit frames` it is that over the calibration's rate, if it has one. Frames that are not later than those
-    before are left out. The last frame that can be decoded is the end, whatever number of frames the container
-    announces.
+    A tag that asks players to turn the picture is reported in a notice and ignored, because the
+    calibration belongs to the sensor.
 
-    Reading on costs one decoded frame, also with a stride. Reading back decodes from the start: seeking gives other
-    frames than asked for where the rate changes. One decoder serves all readers.
+    The time of a frame is its stamp in the container. Without stamps it is the frame's number
+    divided by the video's rate; with `--time-unit frames` by the calibration's rate, if that is
+    given. Frames that are not later than the frames before are left out. The sequence ends at the
+    last frame that can be decoded, whatever number of frames the container announces.
+
+    Reading forwards costs one decoded frame, also with a stride. Reading backwards decodes from
+    the start, because seeking returns wrong frames where the rate changes. One decoder serves all
+    readers.
 
     Raises:
-        DatasetError: the file is no video, or its size is not the calibration's; no calibration.
+        DatasetError: the file is no video, has not the size of the calibration, or has no
+            calibration.
     """
 
     def __init__(
@@ -67,7 +72,8 @@ class VideoSequence(BaseSequence):
             )
         if not path.is_file():
             raise DatasetError(
-                f"expected a video file, found {'a folder' if path.exists() else 'nothing'} at {path}"
+                "expected a video file, "
+                f"found {'a folder' if path.exists() else 'nothing'} at {path}"
             )
         given = find_calibration(calibration, [path.parent], f"the video {path}")
         self._path = path
@@ -77,7 +83,7 @@ class VideoSequence(BaseSequence):
         _check_size(self._capture, path, given)
         stamps = self._probe()
         if timing.unit == "frames" and given.fps is not None:
-            # Who counts frames does not believe the container.
+            # --time-unit frames overrules the rate in the container.
             fps = given.fps
         else:
             fps = _rate(self._capture.get(cv2.CAP_PROP_FPS), stamps, given.fps, path)
@@ -96,7 +102,7 @@ class VideoSequence(BaseSequence):
                     fps,
                 )
         self._announced = self._length = self._count()
-        # Of each frame, and the latest up to it, seconds.
+        # Stamp of each frame read until now, and the latest stamp up to that frame, seconds.
         self._stamps: list[float] = []
         self._latest: list[float] = []
 
@@ -104,7 +110,7 @@ class VideoSequence(BaseSequence):
         return self._length
 
     def reaches(self, index: int) -> bool:
-        """Whether there is a frame at `index`, whatever the container announces; decodes up to it."""
+        """Return whether there is a frame at `index`; decodes up to it to find out."""
         try:
             with self._lock:
                 self._go_to(index)
@@ -119,7 +125,7 @@ class VideoSequence(BaseSequence):
             latest = self._latest[index - 1] if index and self.time_unit != "frames" else -math.inf
         if not stamp > latest:
             raise StampError(
-                f"frame {index} is of {stamp:.6f} s, and a frame before it of {latest:.6f} s",
+                f"frame {index} is of {stamp:.6f} s, and an earlier frame is of {latest:.6f} s",
                 stamp,
                 EQUAL_STAMP if stamp == latest else STEPPED_BACK,
             )
@@ -133,10 +139,10 @@ class VideoSequence(BaseSequence):
         return np.array(pixels, dtype=np.uint8)
 
     def _go_to(self, index: int) -> None:
-        """Make the frame at `index` the one to be decoded.
+        """Move the decoder to the frame at `index`.
 
         Raises:
-            IndexError: the video ends before it.
+            IndexError: the video ends before this frame.
         """
         if index < self._grabbed - 1:
             self._rewind()
@@ -147,7 +153,7 @@ class VideoSequence(BaseSequence):
         """Go to the next frame.
 
         Raises:
-            IndexError: there is none.
+            IndexError: the video has ended.
         """
         if not self._capture.grab():
             self._end()
@@ -179,13 +185,13 @@ class VideoSequence(BaseSequence):
             raise DatasetError(f"not one frame of the video {self._path} can be decoded")
 
     def _rewind(self) -> None:
-        # Many files cannot be rewound, and after some none can be read: a new decoder always begins at the beginning.
+        # Open a new decoder: many files cannot be rewound.
         self._capture.release()
         self._capture = open_video(self._path, quiet=True)
         self._grabbed = 0
 
     def _probe(self) -> NDArray[np.float64]:
-        """Stamps of the first frames, seconds; afterwards the decoder is at the beginning again."""
+        """Return the stamps of the first frames, seconds, and rewind the decoder."""
         stamps: list[float] = []
         while len(stamps) < _PROBED and self._capture.grab():
             stamps.append(self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1e3)
@@ -195,7 +201,7 @@ class VideoSequence(BaseSequence):
         return np.array(stamps)
 
     def _count(self) -> int:
-        """Frames that the container announces; where it announces none, those that it holds."""
+        """Return the number of frames that the container announces; if none, count them."""
         announced = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
         if announced > 0:
             return announced
@@ -207,10 +213,11 @@ class VideoSequence(BaseSequence):
 
 
 def open_video(path: Path, quiet: bool = False) -> cv2.VideoCapture:
-    """A decoder at the first frame, which gives pictures as they are stored.
+    """Open a decoder at the first frame; it gives the pictures as they are stored.
 
     Args:
-        quiet: do not tell of a tag that asks for turned pictures, which was told before.
+        path: the video file.
+        quiet: give no notice about an orientation tag, because an earlier call gave it.
 
     Raises:
         DatasetError: the file is no video that OpenCV can decode.
@@ -224,8 +231,8 @@ def open_video(path: Path, quiet: bool = False) -> cv2.VideoCapture:
     capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)
     if turned and not quiet:
         text = (
-            "%s has a tag that turns the picture by %d degrees: it is ignored, for a calibration is the sensor's; "
-            "calibrate with pictures as they are stored"
+            "%s has a tag that turns the picture by %d degrees: it is ignored, because the "
+            "calibration is of the sensor; calibrate with pictures as they are stored"
         )
         notice(_LOG, "orientation_tag", text, path, turned)
     return capture
@@ -253,7 +260,7 @@ def _check_size(capture: cv2.VideoCapture, path: Path, given: Calibration) -> No
 def _rate(
     stated: float, stamps: NDArray[np.float64], calibrated: float | None, path: Path
 ) -> float:
-    """Frames a second: what the video states, else what the steps of its first stamps say, else the calibration's."""
+    """Return the rate, 1/s: the video's, else of its first stamps, else the calibration's."""
     steps = np.diff(stamps)
     if not (math.isfinite(stated) and 1 / SLOWEST_STEP_S <= stated <= 1 / FASTEST_STEP_S):
         stated = 1.0 / float(np.median(steps)) if len(steps) and np.median(steps) > 0 else math.nan
@@ -263,8 +270,8 @@ def _rate(
         return calibrated
     if calibrated is not None and abs(calibrated - stated) > _RATE_TOLERANCE * stated:
         text = (
-            "%s: the video's own rate, %.3f/s, is used, not the calibration's %.3f/s; --time-unit frames counts frames "
-            "at the calibration's"
+            "%s: the video's own rate, %.3f/s, is used, not the calibration's %.3f/s; "
+            "--time-unit frames counts frames at the calibration's"
         )
         notice(_LOG, "frame_rate", text, path, stated, calibrated)
     return stated

@@ -1,1 +1,1 @@
-"""Calibration files and rectification."""
+"""Read calibration files and rectify stereo pairs."""

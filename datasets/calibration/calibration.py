@@ -1,4 +1,7 @@
-"""The calibration YAML of image folders, videos and RGB-D recordings; `calibration_example.yaml` shows every key."""
+"""Read the calibration YAML of image folders, videos and RGB-D recordings.
+
+`calibration_example.yaml` shows every key.
+"""
 
 from __future__ import annotations
 
@@ -22,22 +25,24 @@ from .foreign import recognise
 from .yaml_text import parse_yaml, read_text
 
 CALIBRATION_NAME = "calibration.yaml"
+# Nominal frames per second, 1/s, where the file gives no fps.
 _DEFAULT_FPS = 30.0
-# Focal lengths and principal points below these are shares of the image's size.
+# Focal lengths and principal points below these values are fractions of the image's size, not
+# pixels; such files are refused.
 _RELATIVE_FOCAL, _RELATIVE_CENTRE = 5.0, 1.0
-# Mistakes that one message names.
+# Largest number of mistakes in one message.
 _MOST_MISTAKES = 6
 
 
 def _no_truth_value(value: Any) -> Any:
-    # YAML reads yes, no, on and off as these, which would count as 1 and 0.
+    # YAML reads yes, no, on and off as truth values, which would count as 1 and 0.
     if isinstance(value, bool):
         raise ValueError("expected a number")
     return value
 
 
 def _as_rows(value: Any) -> Any:
-    """Three rows of four, or twelve or sixteen numbers in a row, are a transform as well."""
+    """Convert three rows of four, or a flat list of 12 or 16 numbers, to four rows of four."""
     if not isinstance(value, list):
         return value
     if len(value) in (12, 16) and not any(isinstance(part, list) for part in value):
@@ -54,7 +59,7 @@ def _has_four(row: Any) -> bool:
 
 
 def _flat(value: Any) -> Any:
-    """OpenCV's distortion is a list in a list."""
+    """Unwrap a list in a list, as OpenCV writes the distortion."""
     return (
         value[0]
         if isinstance(value, list) and len(value) == 1 and isinstance(value[0], list)
@@ -76,7 +81,7 @@ class _Strict(BaseModel):
 
 class _Distortion(_Strict):
     model: str | None = Field(
-        None, description="lens model: radtan, equidistant or none, or another name of these"
+        None, description="lens model: radtan, equidistant, none, or another name for one of these"
     )
     coefficients: Annotated[list[_Finite], BeforeValidator(_flat)] = Field(
         default=[], description="its coefficients, in OpenCV's order"
@@ -91,10 +96,10 @@ class _CameraEntry(_Strict):
     cx: _Finite = Field(description="pixels, centre of the first pixel = 0")
     cy: _Finite = Field(description="pixels, centre of the first pixel = 0")
     fps: _Positive | None = Field(
-        None, description="1/s; of the file numbers, where files are numbered"
+        None, description="1/s; where files are numbered, the rate of their numbers"
     )
     readout_s: _Number = Field(
-        0.0, description="of a rolling shutter, seconds from the first row to the last"
+        0.0, description="rolling shutter: seconds from the first row to the last"
     )
     distortion: _Distortion = Field(default_factory=_Distortion, description="lens distortion")
 
@@ -104,8 +109,9 @@ class _CameraEntry(_Strict):
             and 0 < max(self.cx, self.cy) < _RELATIVE_CENTRE
         ):
             raise CalibrationError(
-                f"fx {self.fx:g} and cx {self.cx:g} are shares of the image's size, expected pixels: fx: "
-                f"{self.fx * self.width:.6g}, fy: {self.fy * self.height:.6g}, cx: {self.cx * self.width - 0.5:.6g}, "
+                f"fx {self.fx:g} and cx {self.cx:g} are fractions of the image's size, "
+                f"expected pixels: fx: {self.fx * self.width:.6g}, "
+                f"fy: {self.fy * self.height:.6g}, cx: {self.cx * self.width - 0.5:.6g}, "
                 f"cy: {self.cy * self.height - 0.5:.6g}"
             )
         model, coefficients = lens(self.distortion.model, tuple(self.distortion.coefficients))
@@ -129,7 +135,7 @@ class _CalibrationFile(_CameraEntry):
         None, description="right-camera coordinates to left ones, metres"
     )
     depth_scale: Annotated[_Number, Field(ge=1e-3, le=1e9)] | None = Field(
-        None, description="units of depth images per metre; without, floats are metres"
+        None, description="units of depth images per metre; without it, floats are metres"
     )
 
     @model_validator(mode="after")
@@ -145,15 +151,16 @@ class _CalibrationFile(_CameraEntry):
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """What a calibration file says.
+    """The contents of a calibration file.
 
     Attributes:
         path: the file.
-        camera: the only or left camera, as it is (distorted, without baseline).
-        fps: 1/s, None where the file does not say.
+        camera: the only or left camera, unrectified: with distortion, without baseline.
+        fps: rate, 1/s; None if the file does not give it.
         right: the right camera, or None.
-        T_left_right: (4, 4) float64, right-camera coordinates to left ones, metres; None without `right`.
-        depth_scale: units of depth images per metre, None where the file does not say.
+        T_left_right: (4, 4) float64, maps right-camera to left-camera coordinates, metres; None
+            without `right`.
+        depth_scale: units of depth images per metre; None if the file does not give them.
     """
 
     path: Path
@@ -168,8 +175,8 @@ def load_calibration(path: str | Path) -> Calibration:
     """Read and check a calibration file.
 
     Raises:
-        CalibrationError: the file is missing, is no YAML, has an unknown or missing key or an impossible value; the
-            message names the key with its path.
+        CalibrationError: the file is missing, is no YAML, has an unknown or missing key or an
+            impossible value; the message names the key with its path.
     """
     path = Path(path)
     text = read_text(path)
@@ -182,7 +189,7 @@ def load_calibration(path: str | Path) -> Calibration:
         right = _right_camera(entry)
     except CalibrationError as error:
         raise CalibrationError(f"calibration {path}: {error}") from None
-    # Both sides of a pair are odd in the same way, if they are.
+    # Report doubts about one camera only: both cameras of a pair usually have the same fault.
     if not report_doubts(camera, f"calibration {path}") and right is not None:
         report_doubts(right, f"calibration {path}, right")
     T_left_right = (
@@ -196,10 +203,15 @@ def load_calibration(path: str | Path) -> Calibration:
 
 
 def find_calibration(given: str | Path | None, folders: list[Path], needed_for: str) -> Calibration:
-    """The calibration `given`, else `calibration.yaml` in the first of `folders` that has one.
+    """Load the calibration `given`, else `calibration.yaml` in the first of `folders` with one.
+
+    Args:
+        given: a calibration file, or None.
+        folders: folders to search, at least one.
+        needed_for: the recording, for the message.
 
     Raises:
-        CalibrationError: there is none, or it cannot be used.
+        CalibrationError: there is no calibration, or it cannot be used.
     """
     if given is not None:
         return load_calibration(given)
@@ -207,8 +219,8 @@ def find_calibration(given: str | Path | None, folders: list[Path], needed_for: 
         if (folder / CALIBRATION_NAME).is_file():
             return load_calibration(folder / CALIBRATION_NAME)
     raise CalibrationError(
-        f"{needed_for} needs a calibration: give --calibration FILE or put {CALIBRATION_NAME} (width height fx fy cx "
-        f"cy fps) into {folders[0]}; none was found there"
+        f"{needed_for} needs a calibration: give --calibration FILE or put {CALIBRATION_NAME} "
+        f"(width height fx fy cx cy fps) into {folders[0]}; none was found there"
     )
 
 
@@ -220,9 +232,9 @@ def _validated(values: Any) -> _CalibrationFile:
     except ValidationError as error:
         raise CalibrationError(_describe(error)) from None
     except (ValueError, TypeError, ArithmeticError, RecursionError) as error:
-        # Numbers beyond any float, and lists that hold themselves.
+        # Numbers too large for a float, and lists that contain themselves.
         raise CalibrationError(
-            f"holds a value that is no calibration's: {one_line(str(error))}"
+            f"holds a value that no calibration has: {one_line(str(error))}"
         ) from None
 
 
@@ -234,7 +246,7 @@ def _right_camera(entry: _CalibrationFile) -> Camera | None:
 
 
 def _describe(error: ValidationError) -> str:
-    # A key of another name is missing, too: what it is called comes first.
+    # A key with a wrong name is also missing under its right one: name unknown keys first.
     mistakes = sorted(error.errors(), key=lambda item: item["type"] != "extra_forbidden")
     parts = list(dict.fromkeys(_mistake(item) for item in mistakes))
     more = [f"and {len(parts) - _MOST_MISTAKES} more"] if len(parts) > _MOST_MISTAKES else []
@@ -270,7 +282,7 @@ def _mistake(item: Any) -> str:
 
 
 def _text_hint(value: str) -> str | None:
-    """What is wrong with a text in place of a number."""
+    """Return what is wrong with a text in place of a number; None if unknown."""
     text = value.strip()
     if re.fullmatch(r"[-+]?\d+,\d+", text):
         return f"a decimal comma: write {text.replace(',', '.')}"
@@ -278,9 +290,7 @@ def _text_hint(value: str) -> str | None:
         return "expected pixels, not degrees: fx = width / 2 / tan(field of view / 2)"
     unit = re.fullmatch(r"([-+]?[\d.]+)\s*([a-zA-Zµ/]+)", text)
     if unit is not None:
-        return (
-            f"expected a number without a unit: write {unit[1]} if {unit[2]} is what this key is in"
-        )
+        return f"expected a number without a unit: write {unit[1]} if this key is in {unit[2]}"
     return None
 
 
@@ -290,7 +300,7 @@ def _kind(value: Any) -> str:
     return "a list" if isinstance(value, list) else f"{type(value).__name__} {shown(value)}"
 
 
-# What others call our keys.
+# Other names for the keys of this format (patterns of the whole name), and what to write instead.
 _OTHER_NAMES = tuple(
     (re.compile(pattern), ours)
     for pattern, ours in (
@@ -305,7 +315,8 @@ _OTHER_NAMES = tuple(
         ),
         (r"k|camera_?matrix|intrinsics?(_matrix)?|mtx", "fx, fy, cx and cy"),
         (
-            r"k[1-6]|p[12]|d|dist(_?coeff?s?)?|distortion_?(coeff?s|coefficients|model|type)|dist_coeff",
+            r"k[1-6]|p[12]|d|dist(_?coeff?s?)?"
+            r"|distortion_?(coeff?s|coefficients|model|type)|dist_coeff",
             "distortion: {model: radtan, coefficients: [k1, k2, p1, p2]}",
         ),
         (

@@ -1,4 +1,4 @@
-"""What is odd in a calibration that may be right all the same, and what to do where sizes do not fit."""
+"""Report what is doubtful in a calibration, and advise what to do where image sizes differ."""
 
 from __future__ import annotations
 
@@ -13,33 +13,41 @@ from spslam.notices import notice
 
 _LOG = logging.getLogger(__name__)
 
-# Share of the size that a principal point is off centre in some crops and in every calibration for another size.
+# Distance of the principal point from the centre, fraction of the image's size, above which the
+# calibration is doubted: it may be for another size, or the images may be cut out of larger ones.
 _OFF_CENTRE = 0.15
-# Relative difference of the two axes' scales that one common scale may leave, and the scales that are common.
+# Largest relative difference of the horizontal and the vertical scale that count as one scale.
 _SAME_SCALE = 0.1
+# Common scales of resized images, and the largest relative difference from one of them at which
+# the message names it instead of the measured scale.
 _SCALES = (1 / 4, 1 / 3, 1 / 2, 2 / 3, 3 / 4, 4 / 3, 3 / 2, 2.0, 3.0, 4.0)
 _NEAR_SCALE = 0.06
-# Fields of view, degrees, of no camera of the kind, or hardly any.
+# Horizontal fields of view, degrees, outside of which a calibration is doubted.
 _NARROWEST, _WIDEST_PINHOLE, _WIDEST_FISHEYE = 2.0, 150.0, 280.0
-# Points along each side where a lens is tried, and the share that may lie beyond what it can show: a fisheye's image is
-# a circle in a black frame.
-_GRID, _MOST_FOLDED = 21, 0.25
-# Metres between two cameras outside of which they are likely in another unit: vehicles have up to 2, endoscopes 0.004.
+# Points along each side at which the lens model is tested.
+_GRID = 21
+# Fraction of these points that may lie beyond the lens model's limit: the image of a fisheye lens
+# is a circle in a black frame.
+_MOST_FOLDED = 0.25
+# Baselines, metres, outside of which the unit is doubted.
 _NARROW_BASELINE_M, _WIDE_BASELINE_M = 1e-3, 5.0
-# Deviation from a rotation that rounding leaves in published calibrations; metres that cameras are apart at most.
-_ROTATION_TOLERANCE, _FARTHEST_M = 1e-3, 1e6
-# Pixels of old video formats are up to 1.5 times as wide as high.
+# Largest deviation of R R^T from the identity, which allows for numbers that were rounded.
+_ROTATION_TOLERANCE = 1e-3
+# Largest coordinate of a translation, metres; larger ones are refused.
+_FARTHEST_M = 1e6
+# Ratio of fx and fy above which a calibration is doubted.
 _WIDEST_PIXEL = 1.6
 
 
 def report_doubts(camera: Camera, origin: str) -> bool:
-    """Tell what in a camera is likely to be of another image, or in another unit.
+    """Give notices about numbers that seem to be for other images or in another unit.
 
     Args:
-        origin: where it is from, in words.
+        camera: the camera to check.
+        origin: where the camera is from, in words.
 
     Returns:
-        Whether there was anything to tell.
+        Whether there were doubts.
     """
     found = (_principal_point(camera), _field_of_view(camera), _pixel_shape(camera), _fold(camera))
     doubts = [doubt for doubt in found if doubt is not None]
@@ -49,11 +57,11 @@ def report_doubts(camera: Camera, origin: str) -> bool:
 
 
 def report_baseline(baseline_m: float, origin: str) -> None:
-    """Tell where two cameras stand so far apart, or so near, that it is likely in another unit.
+    """Give a notice if a baseline seems to be in another unit than metres.
 
     Args:
-        baseline_m: as it was read; 0 is in no unit, and pairs are refused with it.
-        origin: where it is from, in words.
+        baseline_m: the baseline as it was read; pairs with a baseline of 0 are refused elsewhere.
+        origin: where the baseline is from, in words.
     """
     if baseline_m == 0 or _NARROW_BASELINE_M <= baseline_m <= _WIDE_BASELINE_M:
         return
@@ -63,9 +71,9 @@ def report_baseline(baseline_m: float, origin: str) -> None:
 
 
 def is_rigid(T: NDArray[np.float64]) -> bool:
-    """Whether (4, 4) is a rotation and a translation, metres, over a last row 0 0 0 1."""
+    """Return whether T (4, 4) is a rotation and a translation, metres, over a row 0 0 0 1."""
     R = T[:3, :3]
-    # Written so that a NaN is refused, too, and before anything overflows.
+    # This form of the test also refuses NaN, and comes before a product that could overflow.
     if not ((np.abs(R) < 2).all() and (np.abs(T[:3, 3]) <= _FARTHEST_M).all()):
         return False
     straight = np.allclose(R @ R.T, np.eye(3), atol=_ROTATION_TOLERANCE) and np.linalg.det(R) > 0
@@ -73,7 +81,7 @@ def is_rigid(T: NDArray[np.float64]) -> bool:
 
 
 def size_advice(width: int, height: int, camera: Camera) -> str:
-    """What to do with images of `width` x `height` pixels where the calibration is for another size."""
+    """Return what to do with images of `width` x `height` pixels that differ from `camera`."""
     across, down = width / camera.width, height / camera.height
     if (width, height) == (camera.height, camera.width):
         return "they are turned by 90 degrees: turn them back, or calibrate with images as they are"
@@ -87,10 +95,13 @@ def size_advice(width: int, height: int, camera: Camera) -> str:
             "cy": (camera.cy + 0.5) * down - 0.5,
         }
         scaled = ", ".join(f"{key}: {value:.6g}" for key, value in values.items())
-        return f"if they were resized by {across:.4g}, the calibration is {scaled}; the distortion stays as it is"
+        return (
+            f"if they were resized by {across:.4g}, the calibration is {scaled}; "
+            "the distortion stays as it is"
+        )
     return (
-        "give the calibration of these images; if they were cut out of larger ones, take the first column and row from "
-        "cx and cy"
+        "give the calibration of these images; if they were cut out of larger ones, "
+        "subtract the first column and row from cx and cy"
     )
 
 
@@ -105,8 +116,8 @@ def _principal_point(camera: Camera) -> str | None:
         and (width, height) != (height, width)
     ):
         return (
-            f"{at} is the centre of {height}x{width} pixels, the images have {width}x{height}: is the calibration "
-            "for images turned by 90 degrees?"
+            f"{at} is the centre of {height}x{width} pixels, the images have {width}x{height}: "
+            "is the calibration for images turned by 90 degrees?"
         )
     if x > 0 and y > 0:
         across, down = width / 2 / x, height / 2 / y
@@ -118,8 +129,9 @@ def _principal_point(camera: Camera) -> str | None:
             near = min(_SCALES, key=lambda common: abs(math.log(common / scale)))
             scale = near if abs(near / scale - 1.0) <= _NEAR_SCALE else scale
             return (
-                f"{at} is far from the centre of {width}x{height} pixels: is the calibration for "
-                f"{width / scale:.0f}x{height / scale:.0f}? Then multiply fx, fy, cx and cy by {scale:.4g}"
+                f"{at} is far from the centre of {width}x{height} pixels: "
+                f"is the calibration for {width / scale:.0f}x{height / scale:.0f}? "
+                f"Then multiply fx, fy, cx and cy by {scale:.4g}"
             )
     if camera.cx == 0 or camera.cy == 0:
         return (
@@ -128,8 +140,8 @@ def _principal_point(camera: Camera) -> str | None:
     if 0 < x < width and 0 < y < height:
         return None
     return (
-        f"{at} lies outside of the {width}x{height} image: taken as it is, which is right if the images were cut out "
-        "of larger ones"
+        f"{at} lies outside of the {width}x{height} image: used as given, "
+        "which is right if the images were cut out of larger ones"
     )
 
 
@@ -142,8 +154,8 @@ def _field_of_view(camera: Camera) -> str | None:
     if _NARROWEST <= degrees <= widest:
         return None
     return (
-        f"fx {camera.fx:.6g} makes a field of view of {degrees:.3g} degrees over {camera.width} pixels: fx is in "
-        "pixels, not in millimetres, and for the size of these images"
+        f"fx {camera.fx:.6g} makes a field of view of {degrees:.3g} degrees over {camera.width} "
+        "pixels: fx is in pixels, not in millimetres, and for the size of these images"
     )
 
 
@@ -151,16 +163,22 @@ def _pixel_shape(camera: Camera) -> str | None:
     shape = max(camera.fx / camera.fy, camera.fy / camera.fx)
     if shape <= _WIDEST_PIXEL:
         return None
-    return f"fx {camera.fx:.6g} and fy {camera.fy:.6g} differ by a factor of {shape:.3g}: are both for one image size?"
+    return (
+        f"fx {camera.fx:.6g} and fy {camera.fy:.6g} differ by a factor of {shape:.3g}: "
+        "are both for one image size?"
+    )
 
 
 def _fold(camera: Camera) -> str | None:
-    """A lens model ends where it folds back: what an image shows beyond has no direction."""
+    """Return a doubt if much of the image lies beyond the fold of the lens model, else None.
+
+    A distortion polynomial folds back at some radius. Pixels beyond it have no viewing direction.
+    """
     if camera.distortion_model == "none":
         return None
     across, down = np.linspace(0, camera.width - 1, _GRID), np.linspace(0, camera.height - 1, _GRID)
     pixels = np.stack(np.meshgrid(across, down), axis=-1).reshape(-1, 2)
-    # What a wide lens sees behind itself is no fold.
+    # A wide lens also sees directions behind itself, which `undistort` cannot give.
     places = (
         camera.lens_rays(pixels)
         if camera.distortion_model == "equidistant"
@@ -170,7 +188,7 @@ def _fold(camera: Camera) -> str | None:
     if lost <= _MOST_FOLDED:
         return None
     return (
-        f"{100 * lost:.0f} % of the image lies beyond what the {camera.distortion_model} lens can show "
-        f"({', '.join(f'{value:.4g}' for value in camera.distortion)}), and is not used: do the coefficients belong to "
-        "this model, in this order?"
+        f"{100 * lost:.0f} % of the image lies beyond what the {camera.distortion_model} lens "
+        f"can show ({', '.join(f'{value:.4g}' for value in camera.distortion)}), "
+        "and is not used: do the coefficients belong to this model, in this order?"
     )

@@ -1,6 +1,7 @@
-"""Other people's calibration files: what they are, and what they say in our words.
+"""Recognise calibration files of other programs, and suggest the calibration to write instead.
 
-They are named, not read: whoever gives one is told the calibration to write, with what the file says filled in.
+These files are not read as calibrations. The error message names the kind of file and gives the
+calibration to write, filled in with the numbers of the file.
 """
 
 from __future__ import annotations
@@ -20,13 +21,15 @@ from spslam.lens import COEFFICIENT_COUNTS, lens
 from .yaml_text import parse_yaml
 
 Values = dict[str, Any]
-# Our keys with what a file says, and what to mind.
+# Keys of our format with the numbers of the file, and a remark for the user.
 Filled = tuple[Values, str]
 _T = TypeVar("_T")
 EUROC_SENSOR = "a sensor.yaml of EuRoC (ASL)"
 _REQUIRED = ("width", "height", "fx", "fy", "cx", "cy")
-# COLMAP's pixel (0, 0) is a corner of the first pixel.
+# COLMAP and others measure cx and cy from the corner of the first pixel, spslam from its centre:
+# the difference in pixels.
 _CORNER = 0.5
+# COLMAP's camera models: the number of focal lengths, and our name of the lens model.
 _COLMAP_FOCALS = {
     "SIMPLE_PINHOLE": (1, "none"),
     "PINHOLE": (2, "none"),
@@ -40,6 +43,7 @@ _COLMAP_FOCALS = {
     "FOV": (2, "FOV"),
     "THIN_PRISM_FISHEYE": (2, "THIN_PRISM_FISHEYE"),
 }
+# Names that programs give to the camera matrix, the distortion, the width and the height.
 _MATRICES = (
     "camera_matrix",
     "Camera_Matrix",
@@ -66,7 +70,8 @@ _HEIGHTS = ("image_height", "image_Height", "imageHeight", "height")
 _NUMBER = r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?"
 _NUMBERS_ONLY = re.compile(rf"\s*{_NUMBER}(?:[\s,;]+{_NUMBER})*\s*")
 _XML_MATRIX = re.compile(
-    r"<(?P<name>\w+)\s+type_id=\"opencv-matrix\">\s*<rows>(?P<rows>\d+)</rows>\s*<cols>(?P<cols>\d+)</cols>"
+    r"<(?P<name>\w+)\s+type_id=\"opencv-matrix\">"
+    r"\s*<rows>(?P<rows>\d+)</rows>\s*<cols>(?P<cols>\d+)</cols>"
     r"[^<]*(?:<dt>[^<]*</dt>[^<]*)?"
     r"<data>(?P<data>[^<]*)</data>"
 )
@@ -75,12 +80,12 @@ _XML_NUMBER = re.compile(r"<(?P<name>\w+)>\s*(?P<value>\d+)\s*</")
 
 @dataclass(frozen=True)
 class Foreign:
-    """A calibration file that is not ours.
+    """A calibration file of another program.
 
     Attributes:
-        kind: what it is, with its article.
-        values: keys of ours with what the file says, as far as it was found.
-        remark: what to mind.
+        kind: kind of file, with its article.
+        values: keys of our format with the numbers that were found in the file.
+        remark: a hint for the user; may be empty.
     """
 
     kind: str
@@ -88,17 +93,20 @@ class Foreign:
     remark: str = ""
 
     def advice(self) -> str:
-        """One line: what the file is, and what to write instead."""
+        """Return one line: the kind of file, and what to write instead."""
         if not self.values and self.remark:
             return f"this is {self.kind}: {self.remark}"
         filled = {key: self.values.get(key, "?") for key in _REQUIRED} | self.values
         blanks = ", each ? filled in" if "?" in filled.values() else ""
         remark = f" ({self.remark})" if self.remark else ""
-        return f"this is {self.kind}, which is not read: write a file with {_flow(filled)}{blanks}{remark}"
+        return (
+            f"this is {self.kind}, which is not read: "
+            f"write a file with {_flow(filled)}{blanks}{remark}"
+        )
 
 
 def recognise(text: str) -> Foreign | None:
-    """What calibration file of another program a text is; None if it is ours, or nobody's that is known."""
+    """Recognise the calibration file of another program; None if it is ours or unknown."""
     for test in (_colmap, _kitti, _tum_mono, _ros_ini, _opencv_xml, _bare_numbers):
         found = _tried(test, text)
         if found is not None:
@@ -114,7 +122,7 @@ def recognise(text: str) -> Foreign | None:
 
 
 def _tried(test: Callable[[Any], _T | None], given: Any) -> _T | None:
-    """A file of a kind may lack anything, or have something else in its place: then nothing of it is filled in."""
+    """Return `test(given)`; None if the file lacks a value or has a wrong one."""
     try:
         return test(given)
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError):
@@ -130,7 +138,7 @@ def _mapping(text: str) -> Values | None:
 
 
 def _flow(values: Values) -> str:
-    """A mapping on one line, as YAML takes it."""
+    """Write a mapping on one line of YAML."""
 
     def show(value: Any) -> str:
         if isinstance(value, dict):
@@ -145,7 +153,19 @@ def _flow(values: Values) -> str:
 def _camera(
     size: Any, intrinsics: Any, model: Any = None, coefficients: Any = (), fps: Any = None
 ) -> Filled:
-    """Our keys of (width, height), (fx, fy, cx, cy) and a lens, and a remark on a lens that is not supported."""
+    """Fill in the keys of our format for one camera.
+
+    Args:
+        size: (width, height), pixels, or None.
+        intrinsics: (fx, fy, cx, cy), pixels, or None.
+        model: name of the lens model.
+        coefficients: coefficients of the lens model.
+        fps: rate, 1/s, or None.
+
+    Returns:
+        Keys and values, and a remark. For a lens that is not supported there are no values, and
+        the remark names the lens.
+    """
     values: Values = {}
     if size is not None:
         values |= {"width": int(size[0]), "height": int(size[1])}
@@ -158,7 +178,7 @@ def _camera(
         if len(found) > max(COEFFICIENT_COUNTS[ours]):
             return {}, f"its lens has {len(found)} coefficients, which no model has"
     except CalibrationError as error:
-        return {}, str(error)  # the other numbers mean something else with such a lens
+        return {}, str(error)  # with such a lens the other numbers have another meaning
     if any(found) or ours == "equidistant":
         values["distortion"] = {"model": ours, "coefficients": list(found)}
     return values, ""
@@ -172,7 +192,7 @@ def _floats(values: Any, count: int | None = None) -> tuple[float, ...]:
 
 
 def _matrix(value: Any) -> NDArray[np.float64]:
-    """A matrix as OpenCV and ROS write it (rows, cols, data), or as lists."""
+    """Read a matrix as OpenCV and ROS write it (rows, cols, data), or as lists."""
     if isinstance(value, dict):
         return np.reshape(
             np.asarray(value["data"], dtype=np.float64), (int(value["rows"]), int(value["cols"]))
@@ -181,7 +201,7 @@ def _matrix(value: Any) -> NDArray[np.float64]:
 
 
 def _of_matrix(K: Any) -> tuple[float, ...]:
-    """fx, fy, cx, cy of a camera matrix."""
+    """Return fx, fy, cx and cy of a camera matrix."""
     matrix = _matrix(K)
     matrix = matrix.reshape(3, 3) if matrix.size == 9 else matrix
     return float(matrix[0, 0]), float(matrix[1, 1]), float(matrix[0, 2]), float(matrix[1, 2])
@@ -268,7 +288,7 @@ def _kalibr(given: Values) -> Filled:
     def side(camera: Values) -> Filled:
         kind = camera.get("camera_model", "pinhole")
         model = camera.get("distortion_model", "none") if kind == "pinhole" else kind
-        # Other models have their own parameters in front.
+        # Some camera models have parameters of their own before fx fy cx cy.
         intrinsics = camera["intrinsics"][-4:]
         return _camera(
             camera.get("resolution"), intrinsics, model, camera.get("distortion_coeffs", ())
@@ -281,7 +301,7 @@ def _kalibr(given: Values) -> Filled:
 
 
 def _between(left: Values, right: Values) -> NDArray[np.float64] | None:
-    """`T_left_right` of two of Kalibr's cameras."""
+    """Return `T_left_right` (4, 4) of two of Kalibr's cameras; None if it is not given."""
     if "T_cn_cnm1" in right:
         return inverse(_transform(right["T_cn_cnm1"]))
     if "T_cam_imu" in left and "T_cam_imu" in right:
@@ -292,7 +312,7 @@ def _between(left: Values, right: Values) -> NDArray[np.float64] | None:
 
 
 def _rig(given: Values, key: str) -> bool:
-    """Whether a list of cameras has this key in its first one."""
+    """Return whether the file has a list of cameras, the first of them with `key`."""
     cameras = given.get("cameras")
     return (
         isinstance(cameras, list)
@@ -549,6 +569,7 @@ def _bare_numbers(text: str) -> Foreign | None:
     return None
 
 
+# Kinds of YAML and JSON files in the order in which they are tried: name, test, reader.
 _KINDS: tuple[tuple[str, Callable[[Values], bool], Callable[[Values], Filled]], ...] = (
     (
         "an ORB-SLAM settings file",

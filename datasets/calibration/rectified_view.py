@@ -1,5 +1,6 @@
-"""The view that two lenses of a stereo pair share, chosen by ourselves: for fisheye lenses, whose views OpenCV's
-`fisheye.stereoRectify` puts anywhere near 180 degrees, and for images cut out of larger ones.
+"""Choose the rectified view of a stereo pair with fisheye lenses or with cropped images.
+
+OpenCV's `fisheye.stereoRectify` gives arbitrary views near 180 degrees.
 """
 
 from __future__ import annotations
@@ -18,21 +19,23 @@ from spslam.lens import widest_angle
 
 Array = NDArray[np.float64]
 
-# Field of view (radians, across the longer side) that a view has at most: a plane stretches what lies farther out, and
-# the centre pays for it with its resolution.
+# Widest field of view across the longer side, radians. An image plane stretches the edges of wider
+# views, which costs resolution in the centre.
 _WIDEST_FIELD = math.radians(120.0)
-# Focal lengths that are tried: up to this many times that of the widest field.
+# Longest focal length that is tried, as a multiple of the focal length of the widest field.
 _LONGEST = 16.0
+# Steps of the bisection for the focal length.
 _HALVINGS = 16
-# Shifts of the principal point that are tried, share of the size: it stays within 5 % of the centre.
+# Shifts of the principal point that are tried, fraction of the image's size (within 5 %).
 _SHIFTS = (0.0, -0.02, 0.02, -0.045, 0.045)
-# A shift must let the focal length be shorter by this to be worth it.
+# Accept a shift only if it shortens the focal length to less than this fraction.
 _WORTH_A_SHIFT = 0.99
-# A centred view may have this many times the focal length of one around what the cameras look at.
+# Prefer the centred view unless its focal length is more than this multiple of the focal length of
+# the view around the direction in which the cameras look.
 _WORTH_THE_CENTRE = 1.25
-# Cameras that stand nearer, metres, were given no distance.
+# Cameras that are nearer to each other than this, metres, count as in the same place.
 _SAME_PLACE_M = 1e-6
-# Where the view is held against the lenses: points along each side, and inside.
+# Points of the view that both lenses must fill: number along each side, and inside per axis.
 _ALONG, _INSIDE = 33, 7
 
 
@@ -41,9 +44,10 @@ class RectifiedView:
     """Two ideal cameras side by side.
 
     Attributes:
-        R_left, R_right: (3, 3) float64, coordinates of a camera as it is to those of its rectified one.
+        R_left, R_right: (3, 3) float64, rotate coordinates of the unrectified camera to those of
+            the rectified one.
         K: (3, 3) float64, camera matrix of both.
-        baseline_m: metres between them.
+        baseline_m: distance between the cameras, metres.
     """
 
     R_left: Array
@@ -53,17 +57,17 @@ class RectifiedView:
 
 
 def check_side_by_side(T_left_right: Array) -> None:
-    """Refuse two cameras that do not stand side by side, the right one right.
+    """Check that two cameras stand side by side, the right one to the right.
 
     Raises:
-        CalibrationError: they stand above each other, behind each other, or the right one left.
+        CalibrationError: the cameras stand in one place, above or behind each other, or swapped.
     """
-    # Seen by a camera that looks half-way between the two.
+    # The right camera's position in a frame with the mean rotation of the two cameras.
     x, y, z = so3_exp(0.5 * so3_log(T_left_right[:3, :3])).T @ T_left_right[:3, 3]
     if max(abs(x), abs(y), abs(z)) < _SAME_PLACE_M:
         raise CalibrationError(
-            "the two cameras stand in the same place: the last column of T_left_right is where the right camera "
-            "stands, in metres"
+            "the two cameras stand in the same place: the last column of T_left_right is "
+            "the position of the right camera, in metres"
         )
     if abs(y) > abs(x):
         raise CalibrationError(
@@ -75,20 +79,26 @@ def check_side_by_side(T_left_right: Array) -> None:
         )
     if not x > 0:
         raise CalibrationError(
-            f"the right camera stands {-x:.3f} m left of the left one: swap them, or invert the transform "
-            "between them (T_left_right maps right-camera coordinates to left ones)"
+            f"the right camera stands {-x:.3f} m left of the left one: swap them, or invert the "
+            "transform between them (T_left_right maps right-camera coordinates to left ones)"
         )
 
 
 def rectified_view(left: Camera, right: Camera, T_left_right: Array) -> RectifiedView:
-    """The widest view of the images' size that both lenses fill, at most 120 degrees across.
+    """Compute the widest view, at most 120 degrees, that both lenses fill.
 
-    The x axis lies along the baseline, and the view looks, across it, where the centres of the two images look on
-    average. The principal point stays within 5 % of the centre of the view, unless the cameras look so far along the
-    baseline that it would cost a fifth of the field of view.
+    The view has the size of the images. Its x axis is the baseline. Its z axis is the mean viewing
+    direction of the two image centres, made perpendicular to the baseline. The principal point
+    stays within 5 % of the centre of the view, unless the cameras look strongly along the baseline
+    and a centred view would need a focal length `_WORTH_THE_CENTRE` times as long.
+
+    Args:
+        left: the unrectified left camera.
+        right: the unrectified right camera.
+        T_left_right: (4, 4) float64, maps right-camera to left-camera coordinates, metres.
 
     Raises:
-        CalibrationError: the cameras do not see the same.
+        CalibrationError: no view is in both images.
     """
     R_left_right, t = T_left_right[:3, :3], T_left_right[:3, 3]
     looks = np.stack([_look(left), R_left_right @ _look(right)])
@@ -116,7 +126,7 @@ def rectified_view(left: Camera, right: Camera, T_left_right: Array) -> Rectifie
 
 
 def field_across(camera: Camera) -> float:
-    """Field of view of a camera as it is along its middle row, radians; of a wide lens more than π."""
+    """Return the field of view along the middle row, radians; more than π for a wide lens."""
     row = (camera.height - 1) / 2.0
     rays = camera.lens_rays(np.array([[0.0, row], [camera.width - 1.0, row]]))
     widest = (
@@ -130,14 +140,20 @@ def field_across(camera: Camera) -> float:
 
 
 def _look(camera: Camera) -> Array:
-    """(3,) unit ray of the centre of the image."""
+    """Return the unit ray (3,) of the centre of the image."""
     ray = camera.lens_rays(np.array([[(camera.width - 1) / 2.0, (camera.height - 1) / 2.0]]))[0]
     return ray if np.isfinite(ray).all() else np.array([0.0, 0.0, 1.0])
 
 
 def _widest(lenses: tuple[tuple[Camera, Array], ...], along: float) -> Array | None:
-    """The camera matrix with the shortest focal length that both lenses fill around the direction (`along`, 0, 1);
-    None if there is none.
+    """Find the camera matrix with the shortest focal length whose view both lenses fill.
+
+    Args:
+        lenses: unrectified cameras, each with its rotation to the rectified view.
+        along: the view is centred on the direction (`along`, 0, 1).
+
+    Returns:
+        Camera matrix (3, 3); None if no view is filled.
     """
     camera = lenses[0][0]
     size = np.array([camera.width, camera.height], dtype=np.float64)
@@ -178,7 +194,7 @@ def _shortest(filled: Callable[[float], bool], shortest: float) -> float | None:
 
 
 def _grid(size: Array) -> Array:
-    """Pixels (N, 2) along the border of an image and some inside."""
+    """Return pixels (N, 2) along the border of an image and some inside."""
     width, height = size - 1.0
     x, y = np.linspace(0.0, width, _ALONG), np.linspace(0.0, height, _ALONG)
     inside = np.stack(

@@ -1,4 +1,4 @@
-"""Stereo rectification: two calibrated cameras become one ideal pair with equal rows, by maps computed once."""
+"""Rectify stereo pairs with maps that are computed once."""
 
 from __future__ import annotations
 
@@ -18,37 +18,41 @@ from spslam.notices import notice
 from .rectified_view import RectifiedView, check_side_by_side, field_across, rectified_view
 
 _LOG = logging.getLogger(__name__)
-# Rotation (radians) and relative translation across the baseline below which a pair counts as rectified already.
+# Largest rotation (radians), and translation across the baseline relative to it, at which a pair
+# counts as rectified.
 _ALIGNED = 1e-6
-# Share of the size that the principal point of OpenCV's view may be off centre before ours is compared with it: of
-# images that were cut out of larger ones OpenCV may show a third as much as both lenses saw.
+# Distance of the principal point of OpenCV's view from the centre, fraction of the image's size,
+# above which `rectified_view` is tried too: OpenCV shows less of cropped images.
 _MOST_OFF_CENTRE = 0.25
-# Share of the rectified views without a picture that is told.
+# Fraction of the rectified view without a picture above which the notice reports it.
 _EMPTY_TOLD = 0.001
-# Share without a picture of which no pair can be tracked.
+# Fraction of the rectified view without a picture above which the pair is refused.
 _MOST_EMPTY = 0.8
+# Map coordinate, pixels, of a ray that no pixel of the lens shows: outside of every image.
 _NOWHERE_PX = -1e4
 
 _Maps = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 
 class StereoRectifier:
-    """Rectifies pairs of two calibrated cameras.
+    """Rectify pairs of two calibrated cameras.
 
-    Pairs without fisheye lenses: Bouguet's method as in OpenCV's `stereoRectify`, alpha 0: only pixels that both lenses
-    saw. Pairs with an equidistant lens, and images cut out of larger ones where OpenCV shows less: the widest view that
-    both lenses fill, at most 120 degrees across (`rectified_view`).
+    Without fisheye lenses the view is that of Bouguet's method, as in OpenCV's `stereoRectify`
+    with alpha 0: only pixels that both lenses saw. With an equidistant lens, or where OpenCV shows
+    less of cropped images, it is the widest view that both lenses fill, at most 120 degrees across
+    (`rectified_view`).
 
     Attributes:
-        left, right: the cameras as they are.
+        left, right: the unrectified cameras.
         camera: the rectified left camera, without distortion, with the baseline.
-        T_left_rectified: (4, 4) float64, rectified left camera coordinates to those of `left` (a rotation).
-        empty: share of the rectified views, 0 to 1, that no pixel of a lens fills; of the left or the right one,
-            whichever has more.
+        T_left_rectified: (4, 4) float64, maps coordinates of the rectified left camera to those
+            of `left` (a rotation).
+        empty: fraction of the rectified view, 0 to 1, that no pixel of the lens fills; the larger
+            one of left and right.
 
     Raises:
-        CalibrationError: the cameras differ in size, do not see the same, or do not stand side by side, left camera
-            left.
+        CalibrationError: the cameras differ in size, do not see the same, or do not stand side by
+            side with the left camera left.
     """
 
     def __init__(self, left: Camera, right: Camera, T_left_right: NDArray[np.float64]) -> None:
@@ -81,11 +85,11 @@ class StereoRectifier:
         )
         self.empty = max(_empty(left, self._maps_left), _empty(right, self._maps_right))
         if self.empty > _MOST_EMPTY:
-            # OpenCV has a view of cameras, too, that look past each other.
+            # Raises a clearer error if the cameras do not see the same.
             rectified_view(left, right, T_left_right)
             raise CalibrationError(
-                f"{100 * self.empty:.0f} % of the rectified view lies outside of the images: does T_left_right (right-"
-                "camera coordinates to left ones, metres) fit these cameras?"
+                f"{100 * self.empty:.0f} % of the rectified view lies outside of the images: does "
+                "T_left_right (right-camera coordinates to left ones, metres) fit these cameras?"
             )
         if opencv is None or self.empty > _EMPTY_TOLD:
             self._tell()
@@ -93,7 +97,7 @@ class StereoRectifier:
     def rectify(
         self, image_left: NDArray[np.uint8], image_right: NDArray[np.uint8]
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """The rectified pair, (H, W) uint8 each, of a raw pair, (H, W) uint8 each."""
+        """Rectify a raw pair of images, (H, W) uint8 each; the results have the same size."""
         return _remap(image_left, self._maps_left), _remap(image_right, self._maps_right)
 
     def _tell(self) -> None:
@@ -112,7 +116,13 @@ class StereoRectifier:
 def rectified_camera(
     left: Camera, right: Camera, T_left_right: NDArray[np.float64]
 ) -> Camera | None:
-    """The left camera with its baseline if the pair is rectified already, None if it must be rectified."""
+    """Return the left camera with its baseline if the pair is rectified, else None.
+
+    Args:
+        left: the left camera.
+        right: the right camera.
+        T_left_right: (4, 4) float64, maps right-camera to left-camera coordinates, metres.
+    """
     same = all(
         getattr(left, key) == getattr(right, key)
         for key in ("width", "height", "fx", "fy", "cx", "cy", "distortion_model")
@@ -131,7 +141,7 @@ def rectified_camera(
 def _opencv_view(
     left: Camera, right: Camera, T_right_left: NDArray[np.float64]
 ) -> RectifiedView | None:
-    """OpenCV's view of lenses that are no fisheye ones; None where it has none."""
+    """Return OpenCV's view of a pair without fisheye lenses; None if OpenCV finds no view."""
     if "equidistant" in (left.distortion_model, right.distortion_model):
         return None
     R_left, R_right, P_left, P_right, *_ = cv2.stereoRectify(
@@ -171,7 +181,10 @@ def _opencv_maps(camera: Camera, R: NDArray[np.float64], K: NDArray[np.float64])
 
 
 def _lens_maps(camera: Camera, R: NDArray[np.float64], K: NDArray[np.float64]) -> _Maps:
-    """The same by our own lens functions: OpenCV's mirror what lies behind a fisheye lens into the image."""
+    """Compute the maps with `Camera.lens_pixels`.
+
+    OpenCV's maps mirror what lies behind a fisheye lens into the image.
+    """
     y, x = np.indices((camera.height, camera.width), dtype=np.float64)
     rays = np.stack(
         [(x - K[0, 2]) / K[0, 0], (y - K[1, 2]) / K[1, 1], np.ones_like(x)], axis=-1
@@ -185,7 +198,7 @@ def _lens_maps(camera: Camera, R: NDArray[np.float64], K: NDArray[np.float64]) -
 
 
 def _empty(camera: Camera, maps: _Maps) -> float:
-    """Share of a rectified view whose pixel lies outside of the image, by more than a pixel, which is black."""
+    """Return the fraction of a rectified view that lies outside of the image, which is black."""
     x, y = maps
     inside = (x > -1) & (y > -1) & (x < camera.width) & (y < camera.height)
     return float(1.0 - np.count_nonzero(inside) / inside.size)

@@ -1,5 +1,6 @@
-"""Calibrations as people write them: text in any Unicode encoding, OpenCV's dialect of YAML, JSON, and one error for
-all that may be wrong with it.
+"""Read calibration text: any Unicode encoding, YAML with OpenCV's dialect, JSON.
+
+Every fault raises `CalibrationError`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from spslam.io import structured_text
 from spslam.io.given_files import read_given
 from spslam.io.structured_text import StructureError
 
-# No calibration is longer.
+# Largest size of a calibration file, bytes; longer files are refused.
 _LONGEST_BYTES = 1_000_000
 _OPENCV_TAG = re.compile(r"!!opencv-(?:nd-)?matrix|!<?tag:yaml\.org,2002:opencv[-\w]*>?")
 _OPENCV_HEADER = re.compile(r"^[ \t]*%YAML[^\n]*$", re.MULTILINE)
@@ -22,15 +23,18 @@ _NO_BLANK = re.compile(r"^([ \t]*[A-Za-z_][\w.]*):(?=[^\s:/\\])", re.MULTILINE)
 
 
 def read_text(path: Path) -> str:
-    """The text of a file, UTF-8 or, where it says so, UTF-16; letters of other encodings become question marks.
+    """Read a text file in UTF-8, or UTF-16 with a byte order mark.
+
+    Letters of other encodings become question marks.
 
     Raises:
-        CalibrationError: it cannot be read, is too large or is no text.
+        CalibrationError: the file cannot be read, is too large or is no text.
     """
     try:
         if path.is_file() and path.stat().st_size > _LONGEST_BYTES:
             raise CalibrationError(
-                f"calibration {path} has {path.stat().st_size / 1e6:.0f} MB: expected a text file with a few numbers"
+                f"calibration {path} has {path.stat().st_size / 1e6:.0f} MB: "
+                "expected a text file with a few numbers"
             )
         data = read_given(path, _LONGEST_BYTES)
     except (OSError, ValueError) as error:
@@ -40,20 +44,21 @@ def read_text(path: Path) -> str:
     text = data.decode(encoding, errors="replace")
     if "\0" in text:
         raise CalibrationError(
-            f"calibration {path} is no text{_binary(data)}: expected YAML (width height fx fy cx cy …)"
+            f"calibration {path} is no text{_binary(data)}: "
+            "expected YAML (width height fx fy cx cy …)"
         )
     return text
 
 
 def parse_yaml(text: str) -> Any:
-    """What YAML text says, also OpenCV's (`%YAML:1.0`, `!!opencv-matrix`) and JSON.
+    """Parse YAML, also OpenCV's dialect (`%YAML:1.0`, `!!opencv-matrix`), and JSON.
 
     Raises:
-        CalibrationError: it is no YAML, has a key twice, or stands for more than a calibration holds; one line that
-            says where.
+        CalibrationError: the text is no YAML, has a key twice, or expands to more than a
+            calibration holds; the message is one line and names the place.
     """
     if text.lstrip().startswith("{"):
-        # JSON is YAML, but for tabs.
+        # Try JSON first: it may be indented by tabs, which YAML forbids.
         with suppress(StructureError):
             return structured_text.parse_json(text)
     plain = _OPENCV_TAG.sub("", text)

@@ -1,1 +1,1 @@
-"""Download of public sequences."""
+"""Download and unpack public sequences."""

@@ -1,4 +1,4 @@
-"""Public sequences by name: where they are published, how large they are, and what is taken of their archives."""
+"""Find public sequences by name: their addresses, sizes, and the files to unpack."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import yaml
 
 from spslam.errors import FetchError
 
+# Largest number of similar names in the message about an unknown name.
 _SUGGESTED = 3
 
 
@@ -23,12 +24,12 @@ class Archive:
     """A file to download.
 
     Attributes:
-        name: of the file.
+        name: name of the file.
         url: its official address.
-        exact_bytes: its length where known for sure; a file of another length is refused.
-        about_bytes: its length as the page of the data set rounds it; None where neither is known.
-        md5: its checksum where one is published.
-        sequences: how many sequences of the catalogue take a part of it.
+        exact_bytes: length, bytes; None if unknown. A file of another length is refused.
+        about_bytes: length, bytes, rounded on the page of the data set; None if unknown.
+        md5: published checksum, or None.
+        sequences: number of sequences in the catalogue that need the file.
     """
 
     name: str
@@ -40,19 +41,20 @@ class Archive:
 
     @property
     def expected_bytes(self) -> int | None:
-        """The length, exactly or about; None where it is unknown."""
+        """The exact or rounded length, bytes; None if unknown."""
         return self.exact_bytes or self.about_bytes
 
 
 @dataclass(frozen=True)
 class Part:
-    """What a sequence takes of an archive.
+    """The files that a sequence needs from one archive.
 
     Attributes:
         archive: the archive.
-        source: the file, or the folder with all that is in it, in the archive.
-        target: where it goes, below the folder of all data.
-        inside: the name of the zip file in the archive that holds `source`; None: the archive itself does.
+        source: path in the archive: a file, or a folder with its contents.
+        target: path to unpack to, below the folder of all data.
+        inside: name of the zip file in the archive that holds `source`; None: `source` is in the
+            archive itself.
     """
 
     archive: Archive
@@ -66,11 +68,11 @@ class PublicSequence:
     """A sequence that can be downloaded.
 
     Attributes:
-        name: its name here, for example `kitti-00`.
+        name: name in the catalogue, for example `kitti-00`.
         dataset: `kitti`, `tum` or `euroc`.
-        title, page, licence: of the data set.
-        folder: where it lies, below the folder of all data.
-        parts: what it consists of.
+        title, page, licence: title, web page and licence of the data set.
+        folder: folder of the sequence, below the folder of all data.
+        parts: the files to unpack.
     """
 
     name: str
@@ -83,12 +85,12 @@ class PublicSequence:
 
     @property
     def archives(self) -> tuple[Archive, ...]:
-        """The archives that it is taken of, each once."""
+        """The archives that hold the sequence, each once."""
         return tuple(dict.fromkeys(part.archive for part in self.parts))
 
     @property
     def side_files(self) -> tuple[PurePosixPath, ...]:
-        """Files of it that do not lie in its folder, below the folder of all data: KITTI's poses."""
+        """Its files outside of its folder (KITTI's poses), relative to the folder of all data."""
         return tuple(
             p.target for p in self.parts if self.folder not in (p.target, *p.target.parents)
         )
@@ -98,7 +100,7 @@ class Catalogue:
     """The public sequences, by name.
 
     Args:
-        datasets: what `catalogue.yaml` holds; its head tells the keys.
+        datasets: the contents of `catalogue.yaml`, whose first lines explain the keys.
     """
 
     def __init__(self, datasets: Mapping[str, Any]) -> None:
@@ -108,7 +110,7 @@ class Catalogue:
 
     @classmethod
     def load(cls) -> Catalogue:
-        """The one that comes with spslam."""
+        """Load the catalogue that comes with spslam."""
         return cls(
             yaml.safe_load(
                 (files("spslam.datasets") / "catalogue.yaml").read_text(encoding="utf-8")
@@ -116,17 +118,18 @@ class Catalogue:
         )
 
     def choose(self, names: Iterable[str]) -> list[PublicSequence]:
-        """The sequences of these names, each once. A data set's name stands for all of its sequences.
+        """Return the sequences of these names, each once.
 
-        Upper and lower case, `-` and `_`, `fr1` and `freiburg1` are the same, and the data set may be left out.
+        The name of a data set stands for all of its sequences. Names may differ in case, `-` or
+        `_`, `fr1` or `freiburg1`, and may leave out the data set.
 
         Raises:
-            FetchError: there is none of a name.
+            FetchError: no sequence has one of the names.
         """
         return list(dict.fromkeys(sequence for name in names for sequence in self._find(name)))
 
     def sharing(self, archive: Archive) -> list[PublicSequence]:
-        """The sequences that take a part of `archive`."""
+        """Return the sequences that need `archive`."""
         return [sequence for sequence in self.sequences.values() if archive in sequence.archives]
 
     def _find(self, name: str) -> list[PublicSequence]:

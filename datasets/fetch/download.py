@@ -1,4 +1,4 @@
-"""Downloading a large file over HTTP: what is there is kept, and a later call goes on from it."""
+"""Download a large file over HTTP; an interrupted download can be continued later."""
 
 from __future__ import annotations
 
@@ -23,24 +23,27 @@ from spslam.io.structured_text import parse_json
 
 from ..paths import reason
 
-# (what is being done, bytes that are done, bytes of the whole or None)
+# Called with a description of the work, the bytes done, and the total of bytes or None.
 Progress = Callable[[str, int, int | None], None]
 
+# Size of a piece that is read at once, bytes.
 _CHUNK = 1 << 20
+# Seconds to wait for the server.
 _TIMEOUT_S = 30.0
-# A connection that breaks is opened again, unless it brought nothing this often in a row.
+# Give up after this many connections in a row that brought no bytes.
 _TRIES = 4
+# Pause before the next connection, seconds per connection without bytes.
 _PAUSE_S = 2.0
 
 
 @dataclass(frozen=True)
 class _Answer:
-    """What a server sends.
+    """The answer of a server.
 
     Attributes:
-        body: the bytes from `start` on.
-        start: how many bytes of the file are there already.
-        total: length of the file, bytes; None where the server does not say.
+        body: the bytes of the file from `start` on.
+        start: number of bytes that were received before.
+        total: length of the file, bytes; None if the server does not give it.
     """
 
     body: http.client.HTTPResponse
@@ -49,13 +52,13 @@ class _Answer:
 
 
 class Download:
-    """A file that comes to `target` when it is whole; until then what is there of it lies in `part`.
+    """A download to `target`; the bytes lie in the file `part` until all have arrived.
 
     Args:
-        url: http or https.
-        target: where the file goes; its folder exists.
-        exact_bytes: the length that the file must have, or None.
-        md5: its checksum, or None.
+        url: http or https address.
+        target: path of the file; its folder exists.
+        exact_bytes: the required length, bytes, or None.
+        md5: the required checksum, or None.
     """
 
     def __init__(
@@ -69,14 +72,15 @@ class Download:
         self._origin = target.with_name(f"{target.name}.part.json")
 
     def run(self, progress: Progress, before: Callable[[int], None]) -> None:
-        """Download what is missing, check it and move it to its place.
+        """Download the missing bytes, check the file and move it to its place.
 
         Args:
-            progress: told how far it is.
-            before: called with the number of bytes that are still to come, where the server says it; may raise.
+            progress: called with the progress.
+            before: called with the number of bytes to download, if the server gives it; may raise.
 
         Raises:
-            FetchError: the server cannot be reached, has no such file or another one, or the checksum is wrong.
+            FetchError: the server cannot be reached, or has no such file or another file, or the
+                checksum is wrong, or the disk cannot be written.
         """
         try:
             self._receive(progress, before)
@@ -85,7 +89,7 @@ class Download:
             self._origin.unlink(missing_ok=True)
         except OSError as error:
             raise FetchError(
-                f"cannot write {self.part}: {reason(error)}; what is there is kept"
+                f"cannot write {self.part}: {reason(error)}; the bytes received before are kept"
             ) from None
 
     def _receive(self, progress: Progress, before: Callable[[int], None]) -> None:
@@ -97,13 +101,14 @@ class Download:
             idle = 0 if self.length() > had else idle + 1
             if idle == _TRIES:
                 raise FetchError(
-                    f"the connection to {self._host} broke off at {self.length()} bytes of {self._target.name} "
-                    f"({_TRIES} tries brought no more); they are kept in {self.part}: the same call goes on from there"
+                    f"the connection to {self._host} broke off at {self.length()} bytes of "
+                    f"{self._target.name} ({_TRIES} tries brought no more); "
+                    f"they are kept in {self.part}: the same call goes on from there"
                 )
             time.sleep(_PAUSE_S * idle)
 
     def _attempt(self, progress: Progress, before: Callable[[int], None]) -> bool:
-        """Whether the file is whole after one connection."""
+        """Open one connection; return whether the file is complete afterwards."""
         answer = self._ask()
         if answer is None:
             return True
@@ -117,9 +122,9 @@ class Download:
         return ended and answer.total in (None, self.length())
 
     def _ask(self) -> _Answer | None:
-        """Ask for what is missing; None: nothing is.
+        """Request the missing bytes; return None if no bytes are missing.
 
-        A server that ignores the range, or whose file is another by now, sends the file from its beginning.
+        A server that ignores the range, or whose file has changed, sends the file from its start.
         """
         start = self.length()
         request = urllib.request.Request(self._url, headers={"User-Agent": f"spslam/{__version__}"})
@@ -138,7 +143,7 @@ class Download:
         return self._read_head(body, start)
 
     def _ask_after_end(self, start: int, content_range: str) -> _Answer | None:
-        """What a range that begins at the end of the file, or behind it, means."""
+        """Handle a refused range: None if the file is complete, else request the whole file."""
         if content_range == f"bytes */{start}":
             return None
         self.part.unlink()
@@ -149,8 +154,8 @@ class Download:
             found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", body.headers.get("Content-Range", ""))
             if found is None or int(found[1]) != start:
                 raise FetchError(
-                    f"{self._host} answers with another part of {self._target.name} than was asked for: "
-                    f"remove {self.part} to start over"
+                    f"{self._host} answers with another part of {self._target.name} than "
+                    f"requested: remove {self.part} to start over"
                 )
             return _Answer(body, start, None if found[2] == "*" else int(found[2]))
         self._remember(body)
@@ -158,7 +163,7 @@ class Download:
         return _Answer(body, 0, None if length is None else int(length))
 
     def _remember(self, body: http.client.HTTPResponse) -> None:
-        # A weak tag does not promise the same bytes, so no range may hang on it.
+        # Do not use a weak tag (W/): it does not promise the same bytes.
         tag = body.headers.get("ETag", "")
         validator = tag if tag.startswith('"') else body.headers.get("Last-Modified", "")
         write_atomic(self._origin, json.dumps({"url": self._url, "validator": validator}))
@@ -170,18 +175,18 @@ class Download:
             return ""
 
     def length(self) -> int:
-        """How many bytes are there in part."""
+        """Return how many bytes have been received."""
         return self.part.stat().st_size if self.part.exists() else 0
 
     def _check_length(self, total: int | None) -> None:
         if total is not None and self._exact_bytes not in (None, total):
             raise FetchError(
-                f"{self._url} is another file than expected: {self._exact_bytes} bytes expected, {total} found; "
-                "look at the data set's page"
+                f"{self._url} is another file than expected: "
+                f"{self._exact_bytes} bytes expected, {total} found; look at the data set's page"
             )
 
     def _check(self, progress: Progress) -> None:
-        """The length and the checksum of what was received; a wrong file is removed, for nothing can be added to it."""
+        """Check the length and the checksum of the received file, and remove a wrong file."""
         length = self.length()
         wrong = ""
         if self._exact_bytes not in (None, length):
@@ -192,7 +197,8 @@ class Download:
             self.part.unlink()
             self._origin.unlink(missing_ok=True)
             raise FetchError(
-                f"{self._target.name} came damaged: {wrong}; it is removed: call again to download it anew"
+                f"{self._target.name} came damaged: {wrong}; it is removed: "
+                "call again to repeat the download"
             )
 
     def _checksum(self, progress: Progress) -> str:
@@ -204,18 +210,27 @@ class Download:
 
     def _refusal(self, code: int) -> str:
         if code in (404, 410):
-            return f"{self._url} is not there (HTTP {code}): the file may have moved, look at the data set's page"
-        kept = "; what is there is kept" if self.length() else ""
-        return f"{self._host} refuses {self._url} (HTTP {code} {http.client.responses.get(code, '')}): try later{kept}"
+            return (
+                f"{self._url} does not exist (HTTP {code}): "
+                "the file may have moved, look at the data set's page"
+            )
+        kept = "; the bytes received before are kept" if self.length() else ""
+        return (
+            f"{self._host} refuses {self._url} "
+            f"(HTTP {code} {http.client.responses.get(code, '')}): try later{kept}"
+        )
 
     def _unreachable(self, error: OSError | http.client.HTTPException) -> str:
         cause = error.reason if isinstance(error, urllib.error.URLError) else error
         kept = f"; {self.length()} bytes are kept in {self.part}" if self.length() else ""
-        return f"cannot reach {self._host} ({cause}): is there a network, or a proxy to set in HTTPS_PROXY?{kept}"
+        return (
+            f"cannot reach {self._host} ({cause}): "
+            f"is there a network, or a proxy to set in HTTPS_PROXY?{kept}"
+        )
 
 
 def _copy(answer: _Answer, file: BinaryIO, progress: Callable[[int, int | None], None]) -> bool:
-    """Whether the body was read to its end, as far as one can tell."""
+    """Copy the body to the file; return False if the connection broke off."""
     done = answer.start
     while True:
         try:

@@ -1,4 +1,4 @@
-"""Public sequences on this disk: which are there, and fetching those that are not."""
+"""Keep public sequences on disk: find the complete ones and fetch the missing ones."""
 
 from __future__ import annotations
 
@@ -21,26 +21,29 @@ from .download import Download, Progress
 from .unpacking import DamagedArchiveError, Extract, unpack, unpacked_bytes
 
 _DOWNLOADS = "downloads"
-# Lies in the folder of a sequence: how many files and bytes were unpacked there.
+# File in the folder of a sequence: the number of files and bytes that were unpacked there.
 _RECORD = ".spslam-fetched.json"
-# What stays free on the disk, bytes.
+# Room that must stay free on the disk, bytes.
 _RESERVE = 100_000_000
 
 
 @dataclass(frozen=True)
 class _Contents:
-    """What a folder holds: number of files and their bytes, without the record."""
+    """The number of files in a folder and their bytes, without the record."""
 
     files: int
     bytes: int
 
 
 class DataFolder:
-    """The folder of all public data: `kitti/`, `tum/`, `euroc/` as the readers want them, `downloads/` for archives.
+    """The folder of all public data.
+
+    It holds `kitti/`, `tum/` and `euroc/`, which the readers can open, and `downloads/` for
+    archives.
 
     Args:
-        root: the folder; it is made when something is fetched.
-        catalogue: what can be fetched.
+        root: the folder; it is created when a sequence is fetched.
+        catalogue: the sequences that can be fetched.
     """
 
     def __init__(self, root: Path, catalogue: Catalogue) -> None:
@@ -48,18 +51,18 @@ class DataFolder:
         self._catalogue = catalogue
 
     def folder(self, sequence: PublicSequence) -> Path:
-        """Where a sequence is, or will be."""
+        """Return the folder of a sequence, which may not exist yet."""
         return self.root / sequence.folder
 
     def is_complete(self, sequence: PublicSequence) -> bool:
-        """Whether a sequence was fetched and all of its files are there with the bytes they had."""
+        """Return whether a sequence was fetched and its files still have their number and size."""
         record = _read_record(self.folder(sequence))
         if record is None or record != _contents(self.folder(sequence)):
             return False
         return all((self.root / file).is_file() for file in sequence.side_files)
 
     def state(self, sequence: PublicSequence) -> str:
-        """In words, what is there of a sequence; empty: nothing.
+        """Describe in words how much of a sequence is on the disk; empty: nothing.
 
         Raises:
             FetchError: the folder cannot be read.
@@ -73,7 +76,7 @@ class DataFolder:
             return f"{format_bytes(downloaded)} downloaded" if downloaded else ""
 
     def partial_downloads(self) -> list[Path]:
-        """The archives that are there in part."""
+        """Return the files of unfinished downloads."""
         return sorted((self.root / _DOWNLOADS).glob("*.part"))
 
     def fetch(
@@ -82,18 +85,20 @@ class DataFolder:
         progress: Progress,
         done: Callable[[PublicSequence, bool], None],
     ) -> list[Path]:
-        """Download, check and unpack what is not there; an archive that nothing else is in is removed at the end.
+        """Download, check and unpack the missing sequences.
+
+        An archive is removed at the end if all of its sequences are unpacked.
 
         Args:
-            sequences: what to fetch.
-            progress: told what is being done and how far it is.
-            done: called with each sequence that is there, and whether it was there before.
+            sequences: the sequences to fetch.
+            progress: called with the current work and its progress.
+            done: called with each complete sequence, and whether it was complete before.
 
         Returns:
-            The archives that are kept, for the sequences in them that are not unpacked.
+            The archives that are kept, because they hold sequences that are not unpacked.
 
         Raises:
-            FetchError: the network, the server, an archive or the room on the disk is not as it must be.
+            FetchError: the network, the server or an archive fails, or the disk has no room.
         """
         with _disk_errors_told(self.root):
             missing = [sequence for sequence in sequences if not self.is_complete(sequence)]
@@ -111,7 +116,7 @@ class DataFolder:
             return [path for archive in archives if (path := self._tidy(archive)) is not None]
 
     def _downloaded_bytes(self, sequence: PublicSequence) -> int:
-        """Of its archives, whole and in part."""
+        """Return the bytes on disk of its archives, complete or not."""
         whole = [self._archive(archive) for archive in sequence.archives]
         parts = [self._download(archive).part for archive in sequence.archives]
         return sum(path.stat().st_size for path in whole + parts if path.is_file())
@@ -123,26 +128,27 @@ class DataFolder:
         return Download(archive.url, self._archive(archive), archive.exact_bytes, archive.md5)
 
     def _refuse_foreign(self, sequence: PublicSequence) -> None:
-        """Raise where something else than what was fetched lies in the folder of a sequence."""
+        """Raise `FetchError` if the folder of a sequence holds other files than were fetched."""
         folder = self.folder(sequence)
         if not folder.exists() and not folder.is_symlink():
             return
         record, found = _read_record(folder), _contents(folder)
         if record is None:
             raise FetchError(
-                f"{folder} was not fetched by spslam and is left alone: use it as it is, move it away, or give another "
-                "--data"
+                f"{folder} was not fetched by spslam and is left alone: "
+                "use it as it is, move it away, or give another --data"
             )
         if record != found:
             raise FetchError(
-                f"{folder} is not as it was fetched ({record.files} files with {record.bytes} bytes expected, "
-                f"{found.files} with {found.bytes} found): move it away and call again"
+                f"{folder} is not as it was fetched ({record.files} files with {record.bytes} "
+                f"bytes expected, {found.files} with {found.bytes} found): "
+                "move it away and call again"
             )
 
     def _fetch_archive(
         self, archive: Archive, missing: Sequence[PublicSequence], progress: Progress
     ) -> None:
-        # What lies there under its final name was checked before it got that name.
+        # An archive gets its final name only after it was checked.
         if self._archive(archive).is_file():
             return
         self._archive(archive).parent.mkdir(parents=True, exist_ok=True)
@@ -159,17 +165,24 @@ class DataFolder:
         self._download(archive).run(progress, check_room)
 
     def _check_room(self, purpose: str, coming: int, unpacked: int) -> None:
-        """Raise where the disk has no room: bytes to download, and about what unpacking takes."""
+        """Raise `FetchError` if the disk has no room.
+
+        Args:
+            purpose: what needs the room, for the message.
+            coming: bytes to download.
+            unpacked: bytes that unpacking takes, approximately.
+        """
         free = shutil.disk_usage(self.root).free
         needed = coming + unpacked + _RESERVE
         if free < needed:
             raise FetchError(
-                f"no room in {self.root} to {purpose}: {format_bytes(needed)} needed ({format_bytes(coming)} to come, "
-                f"about {format_bytes(unpacked)} unpacked), {format_bytes(free)} free: make room or give another --data"
+                f"no room in {self.root} to {purpose}: {format_bytes(needed)} needed "
+                f"({format_bytes(coming)} to come, about {format_bytes(unpacked)} unpacked), "
+                f"{format_bytes(free)} free: make room or give another --data"
             )
 
     def _unpack(self, sequence: PublicSequence, progress: Progress) -> None:
-        """Unpack a sequence to a folder of its own, and move it to its place when it is whole."""
+        """Unpack a sequence to a temporary folder, and move it to its place when it is complete."""
         final = self.folder(sequence)
         final.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(
@@ -185,7 +198,7 @@ class DataFolder:
             shutil.rmtree(temporary, ignore_errors=True)
 
     def _check_room_to_unpack(self, sequence: PublicSequence, temporary: Path) -> int:
-        """The bytes that unpacking takes, about."""
+        """Check the room for unpacking, and return the bytes that it takes, approximately."""
         total = 0
         for part in sequence.parts:
             with self._removed_if_damaged(part.archive):
@@ -213,7 +226,10 @@ class DataFolder:
                 unpack(self._archive(part.archive), _extract(part, temporary), tell)
 
     def _publish(self, sequence: PublicSequence, temporary: Path) -> None:
-        """Move what was unpacked to its place: the folder of the sequence last, for it says that all is there."""
+        """Move the unpacked files to their places.
+
+        The folder of the sequence comes last, because it marks the sequence as complete.
+        """
         folder = temporary / sequence.folder
         contents = _contents(folder)
         write_atomic(
@@ -222,7 +238,7 @@ class DataFolder:
         for file in sequence.side_files:
             (self.root / file).parent.mkdir(parents=True, exist_ok=True)
             (temporary / file).replace(self.root / file)
-        # Where only a file beside it was gone, the folder is there as it was fetched.
+        # The folder exists already if only a side file was missing.
         if not self.folder(sequence).exists():
             folder.rename(self.folder(sequence))
 
@@ -233,10 +249,10 @@ class DataFolder:
         except DamagedArchiveError as error:
             with suppress(OSError):
                 self._archive(archive).unlink()
-            raise FetchError(f"{error}; it is removed: call again to download it anew") from None
+            raise FetchError(f"{error}; it is removed: call again to repeat the download") from None
 
     def _tidy(self, archive: Archive) -> Path | None:
-        """Remove an archive of which all is unpacked; else where it is kept."""
+        """Remove an archive if all of its sequences are unpacked; else return its path."""
         path = self._archive(archive)
         if not path.is_file():
             return None
@@ -247,7 +263,7 @@ class DataFolder:
 
 
 def format_bytes(count: int) -> str:
-    """A length for people: 22.0 GB."""
+    """Write a number of bytes for people: `22.0 GB`."""
     for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if count >= size:
             return f"{count / size:.1f} {unit}"

@@ -1,4 +1,4 @@
-"""Taking files out of archives that come from elsewhere: nothing of them lands outside the folder that is meant."""
+"""Unpack files from untrusted archives; no file is written outside of the target folder."""
 
 from __future__ import annotations
 
@@ -17,17 +17,19 @@ from typing import IO, BinaryIO
 
 from spslam.errors import FetchError
 
+# Size of a piece that is copied at once, bytes.
 _CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
 class Extract:
-    """What is taken of an archive.
+    """The files to unpack from an archive.
 
     Attributes:
-        source: a file, or a folder with all that is in it, in the archive.
-        target: where it goes: the file, or the folder.
-        inside: the name of the zip file in the archive that holds `source`; None: the archive itself does.
+        source: path in the archive: a file, or a folder with its contents.
+        target: path to unpack to: the file, or the folder.
+        inside: name of the zip file in the archive that holds `source`; None: `source` is in the
+            archive itself.
     """
 
     source: PurePosixPath
@@ -36,12 +38,12 @@ class Extract:
 
 
 class DamagedArchiveError(FetchError):
-    """An archive cannot be read to its end, or holds what no archive should."""
+    """An archive is cut short or damaged, lacks a file, or holds a forbidden path or link."""
 
 
 @dataclass(frozen=True)
 class _Member:
-    """A file or a folder in an archive, or what is neither."""
+    """A member of an archive: a file, a folder, or neither (a link or a special file)."""
 
     path: PurePosixPath
     is_folder: bool
@@ -51,7 +53,9 @@ class _Member:
 
 
 def unpacked_bytes(archive: Path, extract: Extract) -> int:
-    """The room that `extract` takes, as far as the archive says it without being read: of a tar file, its own length.
+    """Estimate the bytes that `extract` takes, without reading the archive.
+
+    For a tar file this is the length of the archive itself.
 
     Raises:
         DamagedArchiveError: the archive is damaged.
@@ -61,7 +65,8 @@ def unpacked_bytes(archive: Path, extract: Extract) -> int:
             return archive.stat().st_size
         with zipfile.ZipFile(archive) as file:
             if extract.inside is not None:
-                # The images in it are compressed already: it and what is in it are about of one size.
+                # Count the inner archive and its contents, which have about the same size because
+                # images do not compress further.
                 return 2 * _inner(file, archive, extract.inside).file_size
             chosen = [
                 info
@@ -72,17 +77,19 @@ def unpacked_bytes(archive: Path, extract: Extract) -> int:
 
 
 def unpack(archive: Path, extract: Extract, progress: Callable[[int], None]) -> None:
-    """Write the files of `extract` to their place; what is there of the same name is replaced.
+    """Write the files of `extract` to their places; existing files of the same name are replaced.
 
-    Links and special files are refused, so that no path can lead out of the target; times and permissions are not kept.
+    Links and special files are refused, so that no path can lead out of the target. Times and
+    permissions are not kept.
 
     Args:
-        archive: zip, or tar that is compressed by gzip.
-        extract: what to take of it.
-        progress: told how many bytes are written.
+        archive: a zip file, or a tar file compressed by gzip.
+        extract: the files to unpack.
+        progress: called with the number of bytes written.
 
     Raises:
-        DamagedArchiveError: the archive is damaged, lacks the source, or a member has a path that leads out of it.
+        DamagedArchiveError: the archive is damaged, lacks the source, or has a member whose path
+            leads out of the folder.
         OSError: the target cannot be written.
     """
     with _readable(archive):
@@ -97,7 +104,10 @@ def unpack(archive: Path, extract: Extract, progress: Callable[[int], None]) -> 
 
 
 def _unpack_inner(archive: Path, extract: Extract, progress: Callable[[int], None]) -> None:
-    """Unpack the archive in the archive, from a file of its own: a zip file is read from its end."""
+    """Unpack a zip file in the archive.
+
+    It is copied to a temporary file first, because a zip file must be read from its end.
+    """
     assert extract.inside is not None
     extract.target.parent.mkdir(parents=True, exist_ok=True)
     with (
@@ -121,7 +131,7 @@ def _inner(file: zipfile.ZipFile, archive: Path, name: str) -> zipfile.ZipInfo:
 
 @contextmanager
 def _readable(archive: Path) -> Iterator[None]:
-    """What goes wrong inside because of the archive is one kind of error."""
+    """Turn the errors of the archive libraries into `DamagedArchiveError`."""
     try:
         yield
     except (
@@ -169,7 +179,7 @@ def _tar_members(archive: Path) -> Iterator[Iterator[_Member]]:
                 )
 
         yield members()
-        # The checksum of gzip stands behind the end of the tar file.
+        # Read on to the checksum of gzip, which follows the end of the tar file.
         while stream.read(_CHUNK):
             pass
 
@@ -197,7 +207,7 @@ def _write(
 
 
 def _refuse_ways_out(archive: Path, member: _Member) -> None:
-    """Raise for a path that leads out of the folder it is unpacked to, on any platform."""
+    """Raise `DamagedArchiveError` for a path that leads out of the target on any platform."""
     name = str(member.path)
     if member.path.is_absolute() or ".." in member.path.parts or "\\" in name or ":" in name:
         raise DamagedArchiveError(

@@ -1,1 +1,1 @@
-"""Images: lists, names, decoding."""
+"""Read folders and lists of images: decoding, file names, time stamps."""

@@ -1,4 +1,4 @@
-"""Image and depth files to arrays. Whatever cannot be trusted is a `FrameError`, never a half-filled image."""
+"""Decode image and depth files to arrays; an incomplete or damaged file raises `FrameError`."""
 
 from __future__ import annotations
 
@@ -21,25 +21,33 @@ from spslam.notices import notice
 _LOG = logging.getLogger(__name__)
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 DEPTH_SUFFIXES = (".png", ".tif", ".tiff", ".npy")
+# First bytes of PNG and JPEG files, and the end marker of JPEG files.
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _JPEG_START = b"\xff\xd8\xff"
 _JPEG_END = b"\xff\xd9"
-# Bytes at the beginning of a JPEG file that hold the orientation, if anything does: a segment has 64 kB at most.
+# Search this many bytes at the beginning of a file for Exif data; a JPEG segment has 64 kB at most.
 _EXIF_WITHIN = 1 << 17
+# Bytes before the Exif data, by the first bytes of the file.
 _EXIF_MARKS = {_JPEG_START: b"Exif\x00\x00", _PNG_SIGNATURE: b"eXIf"}
+# Exif's tag of the orientation, and its type, a 16-bit integer.
 _ORIENTATION_TAG = 0x0112
 _EXIF_SHORT = 3
 _LARGEST_UINT16 = 65535
 
 
 def list_files(folder: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> list[Path]:
-    """Visible files of `folder` with one of `suffixes` (any case), in natural order; empty without a folder."""
+    """List the visible files of `folder` with one of `suffixes` (any case), in natural order.
+
+    The list is empty if there is no such folder.
+    """
     return visible_files(folder, suffixes)
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
-    """A PNG or JPEG file as a (H, W) uint8 grey image. 16 bits are scaled to 8 by the full range of 16: images of a
-    sequence are read by a `grey_levels.GreyReader`, which looks at the range that they fill.
+    """Read a PNG or JPEG file as a (H, W) uint8 grey image.
+
+    16 bits are scaled to 8 by the full range. The images of a sequence are read by a
+    `grey_levels.GreyReader` instead, which scales by the range that the images fill.
 
     Raises:
         FrameError: the file is missing, cut short, damaged, or no image.
@@ -48,7 +56,7 @@ def read_image(path: Path) -> NDArray[np.uint8]:
 
 
 def read_grey(path: Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
-    """A PNG or JPEG file as a (H, W) grey image of the 8 or 16 bits that it has.
+    """Read a PNG or JPEG file as a (H, W) grey image, uint8 or uint16 as in the file.
 
     Raises:
         FrameError: the file is missing, cut short, damaged, or no image.
@@ -57,16 +65,20 @@ def read_grey(path: Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
 
 
 def to_grey(pixels: NDArray[Any], name: str) -> NDArray[np.uint8]:
-    """A decoded image, (H, W) or (H, W, 3 or 4) blue first, uint8 or uint16, as (H, W) uint8.
+    """Convert a decoded image to (H, W) uint8.
+
+    Args:
+        pixels: (H, W) or (H, W, 1, 3 or 4), blue first, uint8 or uint16.
+        name: name of the image, for the message.
 
     Raises:
-        FrameError: another type or shape; `name` is named.
+        FrameError: the image has another type or shape.
     """
     return _to_eight_bits(_one_channel(pixels, name))
 
 
 def full_range_to_eight_bits(pixels: NDArray[np.uint16]) -> NDArray[np.uint8]:
-    """16 bits (H, W) scaled to 8: 65535 becomes 255."""
+    """Scale 16-bit pixels (H, W) to 8 bits: 65535 becomes 255."""
     return np.asarray(cv2.convertScaleAbs(pixels, alpha=255.0 / 65535.0), dtype=np.uint8)
 
 
@@ -91,7 +103,7 @@ def _one_channel(pixels: NDArray[Any], name: str) -> NDArray[np.uint8] | NDArray
 
 
 def read_raw_depth(path: Path) -> NDArray[Any]:
-    """A depth file as it is: (H, W) integers of 16 or more bits, or floating point numbers.
+    """Read a depth file unscaled: (H, W) integers of 16 or more bits, or floating point numbers.
 
     Raises:
         FrameError: the file is missing, cut short, damaged, or holds no depth.
@@ -102,15 +114,17 @@ def read_raw_depth(path: Path) -> NDArray[Any]:
     if raw.ndim != 2 or raw.size == 0 or raw.dtype.itemsize < 2 or raw.dtype.kind not in "uif":
         hint = ", a picture of the depth and no depth" if raw.dtype == np.uint8 else ""
         raise FrameError(
-            f"depth image {path.parent.name}/{path.name}: expected depth as one channel of 16-bit integers or floats, "
-            f"found {raw.dtype} {raw.shape}{hint}"
+            f"depth image {path.parent.name}/{path.name}: expected depth as one channel of "
+            f"16-bit integers or floats, found {raw.dtype} {raw.shape}{hint}"
         )
     return raw
 
 
 def to_metres(raw: NDArray[Any], units_per_metre: float) -> NDArray[np.float32]:
-    """Depth (H, W) of integers or floats as float32 metres; 0 where it is no measurement: 0, negative, NaN, infinite,
-    or `not_measured`, whatever the unit.
+    """Convert depth (H, W), integers or floats, to float32 metres.
+
+    Pixels without a measurement become 0: those that are 0, negative, NaN, infinite or
+    `not_measured`.
     """
     with np.errstate(over="ignore"):
         depth = raw.astype(np.float32)
@@ -121,11 +135,13 @@ def to_metres(raw: NDArray[Any], units_per_metre: float) -> NDArray[np.float32]:
 
 
 def tell_orientation(path: Path) -> None:
-    """One notice where a photo's tag asks for a turned picture: pixels are taken as the sensor stored them, as those of
-    videos are, for the calibration is the sensor's.
+    """Give one notice if a photo has an orientation tag, which is ignored.
+
+    Pixels stay in the order in which the sensor stored them, because the calibration is of the
+    sensor. Videos are read in the same way.
     """
     try:
-        # A pipe was read already.
+        # Skip pipes: their contents were read before.
         if not path.is_file():
             return
         with path.open("rb") as file:
@@ -134,17 +150,23 @@ def tell_orientation(path: Path) -> None:
         return
     if orientation != 1:
         text = (
-            "%s and what follows: the orientation tag (%d) is ignored, pixels are taken as the sensor stored them; "
-            "calibrate with pictures as they are stored"
+            "%s and later images: the orientation tag (%d) is ignored, pixels are used as the "
+            "sensor stored them; calibrate with pictures as they are stored"
         )
         notice(_LOG, "orientation_tag", text, path, orientation)
 
 
 def orientation_tag(data: bytes) -> int:
-    """The orientation in the Exif data of a JPEG or PNG file that begins with `data`, 1 to 8; 1, upright, where there
-    is none.
+    """Read the orientation, 1 to 8, from the Exif data of a JPEG or PNG file.
 
-    Source: Exif 2.32 (CIPA DC-008), tag 0x0112 of the first directory; PNG (W3C, third edition), chunk eXIf.
+    Source: Exif 2.32 (CIPA DC-008), tag 0x0112 of the first directory; PNG (W3C, third edition),
+    chunk eXIf.
+
+    Args:
+        data: the beginning of the file.
+
+    Returns:
+        The orientation; 1 (upright) without Exif data.
     """
     mark = next((mark for begin, mark in _EXIF_MARKS.items() if data.startswith(begin)), b"")
     start = data.find(mark, 0, _EXIF_WITHIN) + len(mark)
@@ -168,9 +190,10 @@ def orientation_tag(data: bytes) -> int:
 
 
 def not_measured(raw: NDArray[Any]) -> NDArray[np.bool_]:
-    """Where depth (H, W) is the largest number of its type: cameras and tools write it for "none" or "too far".
+    """Return (H, W) bool: pixels of a depth image without a measurement.
 
-    65535 as the largest number of an image counts as well: 16 bits that were converted to a wider type.
+    Cameras and tools write the largest number of the type for "none" or "too far". If 65535 is
+    the largest value of an image, it counts too: 16 bits were converted to a wider type.
     """
     largest = np.finfo(raw.dtype).max if raw.dtype.kind == "f" else np.iinfo(raw.dtype).max
     none: NDArray[np.bool_] = raw == largest
@@ -182,12 +205,12 @@ def not_measured(raw: NDArray[Any]) -> NDArray[np.bool_]:
 
 
 def image_size(paths: list[Path]) -> tuple[int, int]:
-    """Width and height, pixels, of the first of `paths` that can be decoded.
+    """Return width and height, pixels, of the first image that can be decoded.
 
     Raises:
-        DatasetError: none can; says why for the first.
+        DatasetError: no image can be decoded; the message gives the reason for the first one.
     """
-    first_reason = "there is none"
+    first_reason = "there are no images"
     for path in paths:
         try:
             height, width = read_image(path).shape
@@ -210,12 +233,12 @@ def _read_bytes(path: Path) -> bytes:
 
 def _decode(path: Path) -> NDArray[Any]:
     data = _read_bytes(path)
-    # OpenCV returns what it has of a file that ends early, grey or black below: such a frame must not look fine.
+    # Check the container: OpenCV returns a half grey or black image for a file that ends early.
     fault = _fault(data)
     if fault is not None:
         raise FrameError(f"{path.name}: {fault} ({len(data)} bytes)")
     try:
-        # "Unchanged" also leaves a photo's orientation tag alone: the calibration is of the sensor.
+        # IMREAD_UNCHANGED also ignores a photo's orientation tag: the calibration is of the sensor.
         pixels = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
         raise FrameError(f"{path.name}: cannot be decoded ({error.err or error.msg})") from None
@@ -234,7 +257,7 @@ def _read_npy(path: Path) -> NDArray[Any]:
 
 
 def _fault(data: bytes) -> str | None:
-    """What is wrong with the bytes of an image file as far as its container tells; None for nothing."""
+    """Return what is wrong with the container of an image file; None if nothing."""
     if not data:
         return "the file is empty"
     if data.startswith(_PNG_SIGNATURE):
@@ -260,7 +283,7 @@ def _png_fault(data: bytes) -> str | None:
 
 
 def _jpeg_fault(data: bytes) -> str | None:
-    # The end marker counts only after the start of the scan: an embedded preview has one of its own.
+    # Search for the end marker after the start of the scan: an embedded preview has its own one.
     offset = 2
     while offset + 4 <= len(data) and data[offset] == 0xFF:
         marker = data[offset + 1]

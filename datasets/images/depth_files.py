@@ -1,4 +1,4 @@
-"""The depth files of one sequence: their unit, and what in them is no measurement."""
+"""Read the depth files of one sequence in metres."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from spslam.notices import notice
 from .decoding import not_measured, read_raw_depth, to_metres
 
 _LOG = logging.getLogger(__name__)
-# Share of an image's pixels at the largest number of their type that is worth a notice.
+# Fraction of an image's pixels without a measurement above which a notice is given.
 _MANY_SATURATED = 0.1
 
 
@@ -23,8 +23,8 @@ class DepthUnits:
     """Units of depth files per metre.
 
     Attributes:
-        integers: of files of integers.
-        floats: of files of floating point numbers.
+        integers: units per metre in files of integers.
+        floats: units per metre in files of floating point numbers.
     """
 
     integers: float
@@ -35,21 +35,25 @@ MILLIMETRES = DepthUnits(1000.0)
 
 
 def depth_units(given: float | None, default: float) -> DepthUnits:
-    """Units per metre: those of a calibration for every file, or else `default` for integers while floats are metres
-    (REP 118).
+    """Return the units of depth files.
+
+    Args:
+        given: units per metre from a calibration, used for all files; None if not given.
+        default: units per metre of integers where `given` is None; floats are then metres
+            (REP 118).
     """
     return DepthUnits(default) if given is None else DepthUnits(given, given)
 
 
 class DepthReader:
-    """Reads the depth files of one sequence, and tells once of what is odd about them.
+    """Read the depth files of one sequence, and give each kind of notice once.
 
     Args:
-        name: of the sequence, for notices.
-        units: of the files.
+        name: name of the sequence, for notices.
+        units: units of the files.
 
     Attributes:
-        units_per_metre: what the latest file was divided by; None before the first.
+        units_per_metre: units of the latest file; None before the first.
     """
 
     def __init__(self, name: str, units: DepthUnits) -> None:
@@ -59,7 +63,7 @@ class DepthReader:
         self.units_per_metre: float | None = None
 
     def read(self, path: Path) -> NDArray[np.float32]:
-        """A depth file as (H, W) float32 metres along z, 0 where unknown.
+        """Read a depth file as (H, W) float32, metres along z, 0 where unknown.
 
         Raises:
             FrameError: the file is missing, cut short, damaged, or holds no depth.
@@ -77,7 +81,7 @@ class DepthReader:
         if saturated > _MANY_SATURATED:
             self._tell(
                 "depth_saturated",
-                "%.0f %% of %s hold %s, the largest number of their type: taken as no measurement",
+                "%.0f %% of %s hold %s, the largest number of their type: read as no measurement",
                 100.0 * saturated,
                 path.name,
                 np.nanmax(raw),

@@ -1,7 +1,7 @@
-"""16-bit images to 8 bits: one scaling for all images of a sequence, from the values that they hold.
+"""Scale the 16-bit images of a sequence to 8 bits, by one scaling from the values that they hold.
 
-Cameras of 10, 12 or 14 bits and thermal cameras store their values in 16 bits. Scaled by the full range of 16 bits,
-they would be black, or grey without contrast.
+Cameras of 10, 12 or 14 bits and thermal cameras store their values in 16 bits. Scaled by the full
+range of 16 bits, their images would be black, or grey without contrast.
 """
 
 from __future__ import annotations
@@ -22,30 +22,32 @@ from spslam.notices import notice
 from .decoding import full_range_to_eight_bits, read_grey
 
 _LOG = logging.getLogger(__name__)
+# Largest 16-bit value.
 _LARGEST = 65535
-# Images of each camera that are looked at: the first ones, and as many more at equal distances up to the last one, so
-# that values that drift (a thermal camera that warms up) stay in range.
+# Images of each camera that are sampled: the first ones, and further ones at equal distances up to
+# the last image, because values may drift (a thermal camera warms up).
 _FIRST_IMAGES, _SPREAD_IMAGES = 6, 7
-# Pixels of an image that are looked at, about.
+# Approximate number of pixels of an image that are sampled.
 _PIXELS = 40_000
-# Percentiles of an image's values that count as its darkest and brightest: hot pixels are left out.
+# Percentiles of an image's values that count as its darkest and brightest; they skip hot pixels.
 _LOW_PERCENTILE, _HIGH_PERCENTILE = 0.1, 99.9
-# Share of pixels that must be neither 0 nor 65535, or the image is black or overexposed.
+# Least fraction of pixels that are neither 0 nor 65535; other images are black or overexposed.
 _LEAST_SHARE = 0.05
-# Images with less than this share of the usual contrast are black or overexposed as well.
+# Least contrast of an image as a fraction of the usual contrast; other images are skipped too.
 _LEAST_CONTRAST = 0.1
-# One of so many images at either end may be an outlier: half overexposed, or of a shutter that closes.
+# Of the sorted limits of N images, skip N / 10 at either end as outliers: partly overexposed
+# images, or a closing shutter.
 _OUTLIER_EVERY = 10
-# Values that span a smaller share of their bits' range lie on a pedestal: their own range is used. Contrast is 100 grey
-# levels otherwise.
+# Values that span less than this fraction of the range of their bits lie on a pedestal, and are
+# scaled by their own range: otherwise the contrast would be at most 100 grey levels.
 _PEDESTAL_SPAN = 0.4
-# Room that is left below and above the values found on a pedestal, share of their span.
+# Margin below and above the values on a pedestal, fraction of their span.
 _PEDESTAL_MARGIN = 0.1
 
 
 @dataclass(frozen=True)
 class GreyScaling:
-    """A linear scaling of 16 bits to 8; values beyond are clipped.
+    """A linear scaling of 16 bits to 8; values outside of its range are clipped.
 
     Attributes:
         black, white: values that become 0 and 255.
@@ -55,7 +57,7 @@ class GreyScaling:
     white: int = _LARGEST
 
     def apply(self, pixels: NDArray[np.uint16]) -> NDArray[np.uint8]:
-        """Pixels (H, W) as uint8."""
+        """Scale pixels (H, W) to uint8."""
         return np.asarray(self._table[pixels], dtype=np.uint8)
 
     @cached_property
@@ -68,13 +70,14 @@ class GreyScaling:
 
 
 class GreyReader:
-    """Reads the images of one sequence as 8-bit grey, those of 16 bits by one scaling.
+    """Read the images of one sequence as 8-bit grey, with one scaling for those of 16 bits.
 
-    The scaling is found when the first image of 16 bits is read, always from the same images, so that a frame has the
-    same pixels in whatever order frames are read. A notice tells of it unless it is that of the full range.
+    The scaling is computed when the first 16-bit image is read, always from the same images. So a
+    frame has the same pixels in any order of reading. A notice reports a scaling other than that
+    of the full range.
 
     Args:
-        name: of the sequence, for the notice.
+        name: name of the sequence, for the notice.
         cameras: images of each camera, in their order.
     """
 
@@ -85,7 +88,7 @@ class GreyReader:
         self._lock = Lock()
 
     def read(self, path: Path) -> NDArray[np.uint8]:
-        """An image as (H, W) uint8.
+        """Read an image as (H, W) uint8.
 
         Raises:
             FrameError: the file is missing, cut short, damaged, or no image.
@@ -111,7 +114,8 @@ def _find_scaling(name: str, cameras: Iterable[list[Path]]) -> GreyScaling:
         notice(
             _LOG,
             "grey_scaling",
-            "%s: 16-bit images hold values %d to %d: scaled to 8 bits by (value - %d) * 255 / %d, clipped to 0 to 255",
+            "%s: 16-bit images hold values %d to %d: "
+            "scaled to 8 bits by (value - %d) * 255 / %d, clipped to 0 to 255",
             name,
             *limits,
             scaling.black,
@@ -121,8 +125,10 @@ def _find_scaling(name: str, cameras: Iterable[list[Path]]) -> GreyScaling:
 
 
 def scaling_for(low: int, high: int) -> GreyScaling:
-    """The scaling for images whose values lie between `low` and `high`, 0 <= low < high <= 65535: of the 8 to 16 bits
-    that hold them, or on a pedestal of their own range with some room.
+    """Return the scaling for images with values from `low` to `high`, 0 <= low < high <= 65535.
+
+    It covers the full range of the 8 to 16 bits that hold the values. For values on a pedestal it
+    covers their own range with a margin.
     """
     most = 2 ** max(high.bit_length(), 8) - 1
     span = high - low
@@ -133,7 +139,7 @@ def scaling_for(low: int, high: int) -> GreyScaling:
 
 
 def _usual_limits(limits: list[tuple[int, int]]) -> tuple[int, int] | None:
-    """Darkest and brightest value of most images; None where no image has any contrast."""
+    """Return the darkest and brightest value of most images; None if no image has contrast."""
     if not limits:
         return None
     low, high = np.array(limits, dtype=np.int64).T
@@ -146,7 +152,7 @@ def _usual_limits(limits: list[tuple[int, int]]) -> tuple[int, int] | None:
 
 
 def _sampled_limits(paths: list[Path]) -> Iterator[tuple[int, int]]:
-    """Darkest and brightest value of some images of 16 bits that can be read and that show something."""
+    """Yield the darkest and brightest value of the sampled 16-bit images that have contrast."""
     if not paths:
         return
     spread = np.linspace(0, len(paths) - 1, _SPREAD_IMAGES).astype(np.int64)

@@ -1,4 +1,4 @@
-"""What the names of the images in a folder say: which belong together, in which order, and when they were taken."""
+"""Read the order and the times of the images in a folder from their names."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ from .decoding import list_files
 from .name_numbers import MOST_KINDS, NUMBER, hexadecimal, name_patterns, telling_numbers
 
 _LOG = logging.getLogger(__name__)
-# A folder whose names follow one pattern to this share is that pattern's; the others are strays.
+# Least fraction of names that follow one pattern at which the other images are strays, left out.
 _ONE_PATTERN = 0.9
-# Words before a number that tells cameras apart, and how many cameras there may be.
+# Words before the number of a camera in a name.
 _CAMERA_WORDS = (
     "cam",
     "camera",
@@ -49,15 +49,19 @@ _CAMERA_WORDS = (
     "left",
     "right",
 )
+# Largest number of cameras in one folder.
 _MOST_CAMERAS = 8
-# Whole numbers from here on are times: a counter does not get so far.
+# Whole numbers from here on are times: counters do not get this large.
 _SURELY_TIME = 10**9
-# Numbers from here on whose steps are no ones are times, too: a camera would count for a day.
+# Numbers from here on are times too, if their median step is not small: a camera would have to
+# count for a day.
 _LIKELY_TIME = 10**6
-# Median steps below this count frames, some of which were left out; as milliseconds they would be 200 frames a second.
+# Numbers with a smaller median step count frames: as milliseconds they would mean more than 200
+# frames a second.
 _SMALLEST_TIME_STEP = 5
-# Relative difference of two rates that are the same.
+# Largest relative difference of two rates that count as the same.
 _SAME_RATE = 0.2
+# Image formats that are not read; a notice names them.
 _OTHER_SUFFIXES = (
     ".bmp",
     ".tif",
@@ -79,12 +83,12 @@ class TimedImages:
     """Image files in the order of time.
 
     Attributes:
-        numbers: N numbers of their names: whole ones exactly, others as they are written.
+        numbers: N numbers from the names: whole numbers as integers, others as text.
         times: (N,) float64, seconds, strictly increasing.
         paths: N files.
-        unit: of the numbers: a `TimeUnit`, or `frames` where they count.
-        numbered: whether the names have numbers; else they were counted in natural order.
-        left_out: images with the number of another, and those whose names follow another pattern.
+        unit: unit of the numbers: a `TimeUnit`, or `frames` if they count frames.
+        numbered: whether the names have numbers; else the images are counted in natural order.
+        left_out: images that repeat a number, and images whose names follow another pattern.
     """
 
     numbers: list[int | str]
@@ -96,11 +100,11 @@ class TimedImages:
 
     @property
     def has_times(self) -> bool:
-        """Whether the names tell times, and not only an order."""
+        """Whether the names give times, not only an order."""
         return self.unit != "frames"
 
     def select(self, rows: NDArray[np.int64]) -> TimedImages:
-        """The images of `rows` (M,)."""
+        """Return the images of `rows` (M,)."""
         numbers, paths = [self.numbers[i] for i in rows], [self.paths[i] for i in rows]
         return replace(self, numbers=numbers, times=self.times[rows], paths=paths)
 
@@ -112,21 +116,25 @@ def time_images(
     timing: Timing,
     like: TimedImages | None = None,
 ) -> TimedImages:
-    """The images of `folder` in the order of the times in their names.
+    """Return the images of `folder` in the order of the times in their names.
 
-    Names of one pattern hold one number each. With a decimal point it is seconds unless the steps say otherwise. Whole
-    numbers are times where they are large, or where their steps fit the calibration's rate in milli-, micro- or
-    nanoseconds; else they count frames at the calibration's rate, so that gaps in the numbers are gaps in time. Names
-    without a pattern are counted in natural order.
+    Names of one pattern hold one number each. Numbers with a decimal point are seconds unless
+    their steps suggest another unit. Whole numbers are times if they are large, or if their steps
+    fit the calibration's rate in milli-, micro- or nanoseconds. Other whole numbers count frames
+    at the calibration's rate, and gaps in the numbers are gaps in time. Images whose names have no
+    pattern are counted in natural order.
 
     Args:
-        suffixes: of the files, lower case.
-        like: the images that these are the partners of: numbers mean the same.
+        folder: the folder of the images.
+        suffixes: suffixes of the files, lower case.
+        calibration: gives the rate of counted images.
+        timing: the user's settings.
+        like: images whose partners these are; their numbers have the same unit if possible.
 
     Raises:
         DatasetError: the folder holds two kinds of images.
         CalibrationError: the numbers count frames, and the calibration has no rate.
-        TimestampError: the numbers may mean several things.
+        TimestampError: the unit of the numbers is ambiguous.
     """
     paths = list_files(folder, suffixes)
     if others := [path for path in list_files(folder, _OTHER_SUFFIXES) if path not in paths]:
@@ -143,7 +151,7 @@ def time_images(
             count=len(others),
         )
     if (places := hexadecimal(paths)) is not None:
-        # Digits and letters of one length sort as their numbers do, other than in natural order.
+        # Sort by value: the natural order is wrong for hexadecimal numbers.
         paths = [path for _, path in sorted(zip(places, paths, strict=True))]
         return _in_order(paths, calibration, folder, (), "are hexadecimal")
     paths, strays = _one_pattern(paths, folder)
@@ -154,19 +162,18 @@ def time_images(
             calibration,
             folder,
             strays,
-            "hold no one number, in one pattern, that tells the time",
+            "have no single number that gives the time",
         )
     numbers = told.numbers
     whole = not any("." in number for number in numbers)
     values = np.array([float(number) for number in numbers])
-    # Seconds that were put together from dates or parts are seconds whatever the unit of the parts is.
+    # Numbers that were put together from dates or from two numbers have a known unit: seconds.
     unit = (
         timing.unit
         if timing.unit == "frames"
         else told.unit or timing.given or _unit_like(values, like)
     )
     unit = unit or _unit(values, numbers, whole, calibration, folder)
-    # Division by one changes nothing; by the power of ten it is right to the last digit.
     if unit == "frames":
         counts = whole and np.abs(values).max() < _SURELY_TIME
         times = _counted(
@@ -175,8 +182,8 @@ def time_images(
     else:
         times = values / UNITS_PER_SECOND[cast(TimeUnit, unit)]
     named = TimedImages([int(n) if whole else n for n in numbers], times, paths, unit)
-    # Names sort as text: without a counter beside the times only these tell the order, and theirs is no cause for a
-    # notice.
+    # Without a counter beside the times, sort by time here: `order_frames` would give a notice
+    # about unsorted stamps, but names that sort as text are no fault of the recording.
     by_time = named.select(
         np.argsort(times, kind="stable").astype(np.int64) if told.order is None else told.order
     )
@@ -187,7 +194,7 @@ def time_images(
 def _in_order(
     paths: list[Path], calibration: Calibration, folder: Path, strays: tuple[LeftOut, ...], why: str
 ) -> TimedImages:
-    """Images that are counted in the order they are in."""
+    """Count images in the given order, and give a notice."""
     text = (
         "%s: the names of %d images %s: they are counted in the order of their names, %s a second"
     )
@@ -199,8 +206,9 @@ def _in_order(
 
 
 def _unit_like(values: NDArray[np.float64], like: TimedImages | None) -> str | None:
-    """The unit of numbers of the partners of other images: theirs, where the numbers lie beside each other in it, or
-    else another in which they do; None where there is none.
+    """Return the unit in which numbers `values` (N,) lie near the times of their partners.
+
+    The unit of the partners is tried first. None if there are no partners or no unit fits.
     """
     if like is None or not like.numbered:
         return None
@@ -258,8 +266,9 @@ def _unit(
         return "frames"
     first, second = sorted(numbers, key=int)[:2]
     raise TimestampError(
-        f"{what} ({first}, {second}, …) may be {UNIT_NAMES[plausible[0]]} ({rates[plausible[0]]:.4g} a second) or "
-        f"count frames of a camera of {fps:g} a second: say which with --time-unit {plausible[0]}|frames"
+        f"{what} ({first}, {second}, …) may be {UNIT_NAMES[plausible[0]]} "
+        f"({rates[plausible[0]]:.4g} a second) or count frames of a camera of {fps:g} a second: "
+        f"say which with --time-unit {plausible[0]}|frames"
     )
 
 
@@ -268,28 +277,28 @@ def _counted(
 ) -> NDArray[np.float64]:
     if calibration.fps is None:
         raise CalibrationError(
-            f"the names of the images in {folder} are no times: calibration {calibration.path} needs fps, the rate of "
-            "the file numbers"
+            f"the names of the images in {folder} are no times: "
+            f"calibration {calibration.path} needs fps, the rate of the file numbers"
         )
     times: NDArray[np.float64] = numbers.astype(np.float64) / calibration.fps
     step = float(np.median(np.diff(np.unique(times)))) if len(times) > 1 else 0.0
     if step > SLOWEST_STEP_S:
         text = (
-            "%s: the numbers in names count frames, which makes one image in %.4g s at %g a second; if they are times, "
-            "--time-unit says so"
+            "%s: the numbers in names count frames, which makes one image in %.4g s "
+            "at %g a second; if they are times, give --time-unit"
         )
         notice(_LOG, "slow_counter", text, folder, step, calibration.fps)
     return times
 
 
 def _one_pattern(paths: list[Path], folder: Path) -> tuple[list[Path], tuple[LeftOut, ...]]:
-    """The images of a recording, and strays among them, whose names follow another pattern than nearly all.
+    """Separate the images of a recording from strays, whose names follow another pattern.
 
     Two cameras, images with masks, or one picture in two formats must not be read as one recording.
 
     Raises:
-        DatasetError: names follow several patterns that differ in words or in the number of a camera, or most come in
-            several formats.
+        DatasetError: names follow several patterns that differ in words or in the number of a
+            camera, or most images come in several formats.
     """
     patterns = name_patterns(paths)
     usual = max(patterns.values(), key=len, default=[])
@@ -299,20 +308,26 @@ def _one_pattern(paths: list[Path], folder: Path) -> tuple[list[Path], tuple[Lef
         else []
     )
     if strays:
-        text = "%s: %d images are left out: their names (%s) follow another pattern than those of the other %d (%s)"
+        text = (
+            "%s: %d images are left out: their names (%s) follow another pattern "
+            "than those of the other %d (%s)"
+        )
         names = shorten([path.name for path in strays]), len(usual), usual[0].name
         notice(_LOG, "stray_images", text, folder, len(strays), *names, count=len(strays))
         paths = usual
     if kinds := describe_kinds(paths):
         raise DatasetError(
-            f"{folder} holds {kinds}: put each into a folder of its own (left/ or images/, right/, depth/)"
+            f"{folder} holds {kinds}: put each into a folder of its own "
+            "(left/ or images/, right/, depth/)"
         )
     return paths, tuple(LeftOut(np.nan, "stray name") for _ in strays)
 
 
 def describe_kinds(paths: list[Path]) -> str:
-    """The kinds of images among files of one folder, for a message: patterns of names that differ in words or in the
-    number of a camera, or formats that most names come in; empty where there is one kind.
+    """Describe the kinds of images in one folder for a message; empty if there is only one kind.
+
+    Kinds are patterns of names that differ in words or in the number of a camera, or formats if
+    most images come in several.
     """
     patterns = name_patterns(paths)
     if len(patterns) == 1:
@@ -327,7 +342,10 @@ def describe_kinds(paths: list[Path]) -> str:
 
 
 def _by_camera(paths: list[Path]) -> dict[str, list[Path]] | None:
-    """Files of one pattern by the number of their camera, where names hold one: `cam0_0001`, `0001_cam1`."""
+    """Group files of one pattern by the number of their camera: `cam0_0001`, `0001_cam1`.
+
+    None if the names hold no number of a camera.
+    """
     parts = [NUMBER.split(path.stem) for path in paths]
     for index in range(1, len(parts[0]), 2):
         word = re.search(r"([a-z]+)[-_]?$", parts[0][index - 1].lower())
@@ -350,7 +368,7 @@ def _by_camera(paths: list[Path]) -> dict[str, list[Path]] | None:
 
 
 def _by_format(paths: list[Path]) -> dict[str, list[Path]] | None:
-    """Files of one pattern by their format, where most names come in several."""
+    """Group files of one pattern by format; None unless most names come in several formats."""
     stems = Counter(path.stem for path in paths)
     if sum(count > 1 for count in stems.values()) <= len(stems) / 2:
         return None

@@ -1,4 +1,4 @@
-"""A folder of images with a calibration file: mono, stereo pairs or RGB-D."""
+"""Read a folder of images with a calibration file: mono, stereo pairs or RGB-D."""
 
 from __future__ import annotations
 
@@ -25,15 +25,17 @@ from .depth_files import depth_units
 from .image_names import TimedImages, time_images
 
 _LOG = logging.getLogger(__name__)
+# Subfolders that may hold the (left) images.
 _FOLDERS = ("left", "images", "image", "rgb")
+# Units of integer depth files per metre where the calibration has no depth_scale.
 _DEPTH_UNITS_PER_METRE = 1000.0
-# Names of folders that look like the other half of the input.
+# Words in the names of folders that seem to hold right or depth images.
 _RIGHT_WORDS = ("right",)
 _DEPTH_WORDS = ("depth", "disparity")
 
 
 def is_images(path: Path) -> bool:
-    """Whether a folder holds images, or has a subfolder (`left/`, `images/`, `rgb/`) that does."""
+    """Return whether a folder or one of its subfolders `_FOLDERS` holds images."""
     return _image_folder(path) is not None
 
 
@@ -46,16 +48,25 @@ def open_images(
 ) -> FileSequence:
     """Open an image folder, or its subfolder `sequence`.
 
-    Images lie in the folder itself or in `left/` (or `images/`, `rgb/`), where there are the most, right images in
-    `right/`, depth registered to the images in `depth/`. Numbers in the names that follow one pattern give the time,
-    see `time_images`. Frames are in the order of these times whatever that of the names. Right and depth images belong
-    to the image of the same number or name, or when these are not equal and they are times, to the nearest within
-    `timing.pair_within_s`; equally many counted ones belong together in order. Images with a time that was there before
-    and images without a partner are left out and counted.
+    Images lie in the folder itself or in `left/`, `images/`, `image/` or `rgb/`; the folder with
+    the most images is read. Right images lie in `right/`, depth registered to the images in
+    `depth/`. Numbers in the names give the times, see `time_images`, and the order of the frames.
+
+    Right and depth images are paired with the image of the same number or name. If these differ,
+    times are paired with the nearest time within `timing.pair_within_s`, and two lists of counted
+    images of equal length are paired in order. Images that repeat a time and images without a
+    partner are left out and counted.
+
+    Args:
+        path: the image folder, or `left/` itself.
+        sequence: name of a subfolder to open instead, or None.
+        sensor: `auto`, `mono`, `stereo` or `rgbd`; `auto` prefers stereo, then RGB-D.
+        calibration: calibration file; None: `calibration.yaml` in the folder.
+        timing: unit of the time stamps, and the largest time between the images of a pair.
 
     Raises:
         DatasetError: images or calibration are missing or hold something else than expected.
-        TimestampError: the numbers in the names may mean several things.
+        TimestampError: the unit of the numbers in the names is ambiguous.
     """
     folder = path if sequence is None else path / sequence
     images_folder = _image_folder(folder)
@@ -97,7 +108,7 @@ def open_images(
 
 
 def _image_folder(folder: Path) -> Path | None:
-    """The folder of the images: of `folder` and those in it that are called so, the one with the most."""
+    """Return `folder` or its subfolder from `_FOLDERS`, whichever has the most images, or None."""
     counts = {
         place: len(list_files(place)) for place in (folder, *(folder / name for name in _FOLDERS))
     }
@@ -106,7 +117,7 @@ def _image_folder(folder: Path) -> Path | None:
 
 
 def _tell_others(folder: Path, taken: Path) -> None:
-    """Say which other folders hold images that could have been meant."""
+    """Give notices about other folders whose images could have been meant."""
     for place in (folder, *(folder / name for name in _FOLDERS)):
         if place != taken and (others := list_files(place)):
             text = "%s: the %d images in %s are read, the %d in %s are not"
@@ -138,11 +149,14 @@ def _choose_sensor(sides: Path, sensor: str, calibration: Calibration) -> Sensor
             )
         if calibration.right is None:
             raise CalibrationError(
-                f"{sides}/right holds images, but calibration {calibration.path} has no right camera: add `right:` "
-                "and `T_left_right:`, or use --sensor mono"
+                f"{sides}/right holds images, but calibration {calibration.path} has no right "
+                "camera: add `right:` and `T_left_right:`, or use --sensor mono"
             )
         if sensor == "auto" and has_depth:
-            text = "%s/depth is not used, and the run is stereo; --sensor rgbd takes it instead of the right images"
+            text = (
+                "%s/depth is not used, and the run is stereo; "
+                "--sensor rgbd uses it instead of the right images"
+            )
             notice(_LOG, "unused_stream", text, sides)
         return "stereo"
     if sensor == "rgbd" or (sensor == "auto" and has_depth):
@@ -157,15 +171,21 @@ def _choose_sensor(sides: Path, sensor: str, calibration: Calibration) -> Sensor
 
 
 def _tell_missing(sides: Path, calibration: Calibration) -> None:
-    """Say what the calibration speaks of and is not there."""
+    """Give notices about right or depth images that only the calibration mentions."""
     for there, what in ((calibration.right, "right"), (calibration.depth_scale, "depth")):
         if there is not None:
-            text = "calibration %s is for %s images, too, but there is no folder %s/%s: the run is mono"
+            text = (
+                "calibration %s is for %s images, too, but there is no folder %s/%s: "
+                "the run is mono"
+            )
             notice(_LOG, "unused_stream", text, calibration.path, what, sides, what)
 
 
 def _tell_unused(sides: Path) -> bool:
-    """Say which folders look like right or depth images and are not used, if there are any."""
+    """Give notices about unused folders that seem to hold right or depth images.
+
+    Returns whether there are any.
+    """
     found = False
     for words, expected, suffixes in (
         (_RIGHT_WORDS, "right", IMAGE_SUFFIXES),
@@ -209,7 +229,11 @@ def _pair(
     timing: Timing,
     name: str,
 ) -> tuple[TimedImages, list[Path], list[LeftOut]]:
-    """The images that have a partner in `folder`, these partners, and the images without one."""
+    """Pair images with those in `folder`.
+
+    Returns:
+        Images with a partner, the partners, and the images without a partner.
+    """
     other = time_images(folder, suffixes, calibration, timing, left)
     what = f"{folder.name} image"
     pairs, named = _same_numbers(left, other), _same_names(left, other)
@@ -217,7 +241,7 @@ def _pair(
         pairs = named
     if pairs is None:
         pairs = _same_places(left, other, name, what)
-    # Stamps of two cameras may be equal by chance here and there.
+    # Few equal numbers among times are equal by chance: pair by the nearest time instead.
     if 2 * len(pairs) < len(left.paths) and left.has_times and other.has_times:
         pairs, alone = pair_by_time(left.times, other.times, timing.pair_within_s, name, what)
     else:
@@ -228,8 +252,10 @@ def _pair(
 
 
 def _same_numbers(left: TimedImages, other: TimedImages) -> NDArray[np.int64] | None:
-    """Rows (M, 2) of images of the same number; None where they tell nothing: without numbers, or where counters of two
-    equally long lists begin at another one.
+    """Return rows (M, 2) of images of the same number.
+
+    None if numbers cannot be compared: images have none, or the counters of two equally long lists
+    begin at different numbers.
     """
     if not (left.numbered and other.numbered):
         return None
@@ -244,14 +270,14 @@ def _same_numbers(left: TimedImages, other: TimedImages) -> NDArray[np.int64] | 
 
 
 def _same_names(left: TimedImages, other: TimedImages) -> NDArray[np.int64]:
-    """Rows (M, 2) of images of the same name."""
+    """Return rows (M, 2) of images of the same name."""
     rows = {path.stem: row for row, path in enumerate(other.paths)}
     found = [(row, rows[path.stem]) for row, path in enumerate(left.paths) if path.stem in rows]
     return np.array(found, dtype=np.int64).reshape(-1, 2)
 
 
 def _same_places(left: TimedImages, other: TimedImages, name: str, what: str) -> NDArray[np.int64]:
-    """Rows (M, 2) of images in the same place of two lists, which is told.
+    """Pair two lists in order, rows (M, 2), and give a notice.
 
     Raises:
         DatasetError: the lists are not equally long.
@@ -259,9 +285,10 @@ def _same_places(left: TimedImages, other: TimedImages, name: str, what: str) ->
     names = f"{left.paths[0].name} and {other.paths[0].name}"
     if len(left.paths) != len(other.paths):
         raise DatasetError(
-            f"{name}: which images belong together is not known: {len(left.paths)} images and {len(other.paths)} "
-            f"{what}s have no numbers or names in common ({names}): give both of a pair the same name"
+            f"{name}: which images belong together is not known: {len(left.paths)} images and "
+            f"{len(other.paths)} {what}s have no numbers or names in common ({names}): "
+            "give both of a pair the same name"
         )
-    text = "%s: images and %ss are paired one by one, as many as there are (%d): their numbers differ (%s, …)"
+    text = "%s: images and %ss are paired in order (%d pairs), because their numbers differ (%s, …)"
     notice(_LOG, "paired_in_order", text, name, what, len(left.paths), names)
     return np.tile(np.arange(len(left.paths))[:, None], 2).astype(np.int64)

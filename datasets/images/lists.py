@@ -1,4 +1,4 @@
-"""Lists of images: lines with a time stamp and the name of a file, as TUM RGB-D's, EuRoC's and other recorders have."""
+"""Read lists of images: lines with a time stamp and a file name, as in TUM RGB-D and EuRoC."""
 
 from __future__ import annotations
 
@@ -18,22 +18,27 @@ from ..paths import reason
 
 _LOG = logging.getLogger(__name__)
 _IMAGE = re.compile(r"\.(png|jpe?g|bmp|tiff?|pgm|ppm|webp|exr|npy)$", re.IGNORECASE)
+# Beginnings of lines that are comments.
 _COMMENTS = ("#", "%", "//")
 
 
 def read_image_list(
     path: Path, expected: str, comma: bool = False
 ) -> tuple[NDArray[np.float64], list[str], int]:
-    """Time stamps (N,), in the unit of the list, file names of the images in a list, and how many lines were left out.
+    """Read a list of images.
 
-    Columns stand between blanks, tabs, commas or semicolons; a heading is skipped. Of several numbers in front of the
-    name the time stamps are those that increase and do not count, which is told, as are further columns. Lines with
-    nan or infinity for a time stamp are left out and counted.
+    Columns are separated by blanks, tabs, commas or semicolons; a heading is skipped. Of several
+    numbers before the name, the time stamp is the one that increases and does not count lines.
+    Notices report this choice and unused columns. Lines with nan or infinity as the time stamp are
+    left out and counted.
 
     Args:
-        path: of the list.
-        expected: what a line should hold, for messages.
-        comma: the format has commas between the columns, so that blanks are part of a name.
+        path: the file of the list.
+        expected: contents of a line, for messages.
+        comma: whether the format separates columns by commas; blanks are then part of a name.
+
+    Returns:
+        Time stamps (N,) in the unit of the list, N file names, and the number of lines left out.
 
     Raises:
         DatasetError: the list cannot be read, holds no images, or a line holds something else.
@@ -65,7 +70,7 @@ def read_image_list(
             f"{path}:{numbered[at][0]}: expected {expected}, found {numbered[at][1][:60]!r}"
         )
     if any(further for _, _, further in rows):
-        text = "%s: what stands behind the first file name of a line is not read, such as %s"
+        text = "%s: the text after the first file name of a line is not read, such as %s"
         notice(
             _LOG,
             "further_columns",
@@ -74,7 +79,7 @@ def read_image_list(
             repr(next(more for _, _, more in rows if more)[:60]),
         )
     table = np.array([numbers for numbers, _, _ in rows])
-    # Lists that were written on Windows have its separators of folders.
+    # Lists that were written on Windows separate folders by backslashes.
     stamps, names = (
         table[:, _time_column(table, path)],
         [name.replace("\\", "/") for _, name, _ in rows],
@@ -100,13 +105,13 @@ def read_image_list(
 
 
 def _is_heading(line: str) -> bool:
-    """Whether a line names columns: words, none of them a number or an image."""
+    """Return whether a line is a heading: no word is a number or the name of an image."""
     cells = [cell.strip("\"' ") for cell in re.split(r"[\s,;]+", line) if cell.strip("\"' ")]
     return not any(_number(cell) is not None or _IMAGE.search(cell) for cell in cells)
 
 
 def _split(line: str, comma: bool) -> tuple[list[float], str, str]:
-    """Numbers, the name of the file, and what stands behind both, of a line."""
+    """Split a line into its numbers, the name of the file, and the rest behind both."""
     mark = next((mark for mark in ("\t", ";", ",") if mark in line), None)
     if mark == "," and not comma and _number(line.split()[0]) is not None:
         mark = None
@@ -126,16 +131,19 @@ def _split(line: str, comma: bool) -> tuple[list[float], str, str]:
         numbers.append(number)
         rest = more[0] if more else ""
     if not name and len(numbers) == 1 and comma and "," not in line:
-        # Where a stamp stands alone, it is the name, too.
+        # A stamp alone on a line is also the name of the file.
         return numbers, line, rest
     if not name and len(numbers) > 1:
-        # A name of digits only, without the ending of its format.
+        # The last number is the name: digits only, without an extension.
         return numbers[:-1], separator.split(line)[len(numbers) - 1].strip("\"'"), rest
     return numbers, name, rest
 
 
 def _name(text: str, separator: re.Pattern[str]) -> tuple[str, str]:
-    """The name of a file that a text begins with, up to the first cell that ends as images do, and what is behind."""
+    """Split a text into the file name at its beginning and the rest.
+
+    The name ends with the first cell that has the extension of an image.
+    """
     end = 0
     for gap in [*separator.finditer(text), None]:
         end = len(text) if gap is None else gap.start()
@@ -151,10 +159,13 @@ def _time_column(table: NDArray[np.float64], path: Path) -> int:
     found = columns_of_times(table[are_stamps(table).all(axis=1)])
     if len(found) != 1:
         raise DatasetError(
-            f"{path}: expected one time stamp and a file name a line, found {width} numbers a line and no single "
-            "column of increasing times among them: keep the column of times only"
+            f"{path}: expected one time stamp and a file name a line, found {width} numbers a line "
+            "and no single column of increasing times among them: keep the column of times only"
         )
-    text = "%s: of %d numbers a line, number %d is taken for the time stamps: only it increases and does not count"
+    text = (
+        "%s: of %d numbers a line, number %d is used as the time stamp: "
+        "only it increases and does not count"
+    )
     notice(_LOG, "time_column", text, path, width, int(found[0]) + 1)
     return int(found[0])
 

@@ -1,4 +1,4 @@
-"""The one number in each name of a folder of images that tells when the image was taken, or its place in the order."""
+"""Find the number in the names of images that gives their times or their order."""
 
 from __future__ import annotations
 
@@ -17,24 +17,29 @@ from spslam.timestamps import TimeUnit, date_seconds, is_second_of_date
 _LOG = logging.getLogger(__name__)
 NUMBER = re.compile(r"(\d+(?:\.\d+)?)")
 _HEXADECIMAL = re.compile(r"[0-9a-f]{2,16}")
-# A date with the time of day, and a fraction of the second behind a point or comma or in 3, 6 or 9 digits.
+# A date with the time of day, and a fraction of the second: after a point or comma, or in 3, 6 or 9
+# digits.
 _DATE = re.compile(
     r"(?<!\d)((?:19|20)\d\d)[-_.]?(\d\d)[-_.]?(\d\d)[-_ T]*(\d\d)[-_.:h]?(\d\d)[-_.:m]?(\d\d)"
     r"(?:[.,](\d{1,9})|[-_]?(\d{9}|\d{6}|\d{3}))?(?!\d)"
 )
-# Numbers from here on are no counters of images that stand beside a counter.
+# Numbers beside a counter are times if they are all at least this large.
 _LIKELY_TIME = 10**6
+# Numbers of digits of a fraction of a second: milli-, micro- or nanoseconds.
 _FRACTIONS = (3, 6, 9)
-# More patterns of names than this are no streams: the names have none.
+# Largest number of patterns that count as kinds of images; with more, the names have no pattern.
 MOST_KINDS = 6
+# Number of digits of a fraction of a second in nanoseconds.
 _NANOSECOND_DIGITS = 9
-# Steps of a fraction's last digit up to which it counts, and how much more even steps must be in another reading.
+# Largest median step, in units of the last digit, at which digits after the second are a counter.
 _COUNTED = 1.5
+# Read nanoseconds with leading zeros added if the mean deviation of the steps from their median
+# shrinks to less than this fraction.
 _MORE_EVEN = 0.5
 
 
 def name_patterns(paths: list[Path]) -> dict[str, list[Path]]:
-    """Files by their name without its numbers, and without the sign that some of them have in front."""
+    """Group files by their name without its numbers, and without the sign that some begin with."""
     signed = _some_signed(paths)
     patterns: dict[str, list[Path]] = {}
     for path in paths:
@@ -43,22 +48,24 @@ def name_patterns(paths: list[Path]) -> dict[str, list[Path]]:
 
 
 def hexadecimal(paths: list[Path]) -> list[int] | None:
-    """The numbers that names are if all are hexadecimal, of one length and with letters here and there; else None."""
+    """Return the values of names that are hexadecimal numbers of one length; else None."""
     stems = [path.stem.lower() for path in paths]
     if len({len(stem) for stem in stems}) != 1 or not all(map(_HEXADECIMAL.fullmatch, stems)):
         return None
-    # A letter in front (f0001, or c0001 and d0001 of two streams) is no digit.
+    # A letter at the beginning (f0001, or c0001 and d0001 of two streams) makes few patterns, and
+    # is no hexadecimal digit.
     return [int(stem, 16) for stem in stems] if len(name_patterns(paths)) > MOST_KINDS else None
 
 
 @dataclass(frozen=True)
 class Told:
-    """The number of each name that tells its time or its place.
+    """The numbers in the names that give the times or the order.
 
     Attributes:
-        numbers: N, as they are written.
-        unit: of them, where the way they are written says it.
-        order: (N,) int64, rows in the order of another number of the names, which counts; None where there is none.
+        numbers: N numbers, as they are written.
+        unit: their unit, if the way they are written shows it; else None.
+        order: (N,) int64, rows in the order of a counter that the names hold as well; None without
+            such a counter.
     """
 
     numbers: list[str]
@@ -67,15 +74,18 @@ class Told:
 
 
 def telling_numbers(paths: list[Path], folder: Path) -> Told | None:
-    """The number of each name that tells its time or its place; None where no single one does.
+    """Find the number in each name that gives its time or its place in the order.
 
-    Names that hold a date and the time of day tell seconds since 1970. Of several numbers that change from name to
-    name, whole seconds and their fraction are one; beside a counter, a number that looks like a time wins. What was
-    chosen is told.
+    A date with the time of day gives seconds since 1970. Whole seconds followed by their fraction
+    are read as one number. Beside a counter, a number that looks like a time is preferred. Notices
+    report the choice.
 
     Args:
-        paths: of one pattern, at least one.
-        folder: of them, for messages.
+        paths: files of one pattern, at least one.
+        folder: their folder, for messages.
+
+    Returns:
+        The numbers; None if no single number gives a time or an order.
     """
     if (dates := _dates(paths)) is not None:
         notice(
@@ -91,7 +101,10 @@ def telling_numbers(paths: list[Path], folder: Path) -> Told | None:
     if len(varying) <= 1:
         column = columns[varying[0] if varying else len(parts[0]) - 2]
         if (padded := _padded_nanoseconds(column)) is not None:
-            text = "%s: what stands behind the point in names is read as nanoseconds (%s as %s), for then steps are even"
+            text = (
+                "%s: digits after the point in names are read as nanoseconds (%s as %s), "
+                "because then the steps are even"
+            )
             notice(
                 _LOG,
                 "numbers_in_names",
@@ -130,13 +143,13 @@ def telling_numbers(paths: list[Path], folder: Path) -> Told | None:
 
 
 def _some_signed(paths: list[Path]) -> bool:
-    """Whether some names begin with the sign of a negative number and others do not: then it is no dash."""
+    """Return whether only some names begin with `-`: then it is a minus sign, not a dash."""
     signs = {re.match(r"-\d", path.stem) is not None for path in paths}
     return len(signs) == 2
 
 
 def _parts(path: Path, signed: bool) -> list[str]:
-    """Text and numbers of a name in turn, beginning and ending with text."""
+    """Split a name into text and numbers in turn, beginning and ending with text."""
     parts = NUMBER.split(path.stem)
     if signed and parts[0] == "-":
         parts[:2] = ["", f"-{parts[1]}"]
@@ -152,19 +165,19 @@ def _dates(paths: list[Path]) -> list[str] | None:
             return None
         fraction = match[7] or match[8]
         seconds.append(f"{whole}.{fraction}" if fraction else str(whole))
-    # Several images of a second need more than the second.
+    # Dates alone are not enough for several images per second.
     if not len(set(seconds)) == len(seconds) > 1:
         return None
     digits = {len(match[8]) for match in found if match is not None and match[8]}
     if len(digits) == 1:
-        # A counter behind the second that looks like its fraction.
+        # Refuse digits that look like a fraction of a second but are a counter.
         steps = np.diff(np.sort(np.array(seconds, dtype=np.float64))) * 10.0 ** digits.pop()
         return seconds if float(np.median(steps)) > _COUNTED else None
     return seconds
 
 
 def _seconds_and_fraction(columns: dict[int, list[str]], names: list[str]) -> list[str] | None:
-    """Seconds of each name where one number is whole seconds, and the next one their fraction or nanoseconds."""
+    """Join whole seconds and the next number, their fraction or nanoseconds; None if none fit."""
     for first in columns:
         whole, rest = columns[first], columns.get(first + 2)
         if rest is None or not all(number.lstrip("-").isdigit() for number in (*whole, *rest)):
@@ -179,8 +192,9 @@ def _seconds_and_fraction(columns: dict[int, list[str]], names: list[str]) -> li
 
 
 def _padded_nanoseconds(column: list[str]) -> list[str] | None:
-    """Numbers of seconds whose nanoseconds stand behind the point without the zeros in front, with these zeros; None
-    where the numbers are decimals, that is where steps are more even so.
+    """Add the missing leading zeros of nanoseconds after the point: 1.5 becomes 1.000000005.
+
+    None if the numbers are plain decimals: then the steps are more even without the zeros.
     """
     halves = [number.split(".") for number in column]
     widths = {len(half[1]) for half in halves if len(half) == 2}
@@ -199,7 +213,7 @@ def _padded_nanoseconds(column: list[str]) -> list[str] | None:
 
 
 def _beside_counter(columns: dict[int, list[str]]) -> int | None:
-    """Which column tells times where another one counts; else the one that counts; None where none or several do."""
+    """Return the column of times beside one counter, or the counter; None without one counter."""
     values = {index: [float(number) for number in column] for index, column in columns.items()}
     counting = [index for index, numbers in values.items() if _counts(numbers)]
     if len(counting) != 1:
@@ -216,7 +230,7 @@ def _beside_counter(columns: dict[int, list[str]]) -> int | None:
 
 
 def _counts(numbers: list[float]) -> bool:
-    """Whether numbers are whole, all different, and mostly one apart."""
+    """Return whether numbers are whole, not negative, all different, and mostly one apart."""
     ordered = sorted(numbers)
     steps = [later - earlier for earlier, later in pairwise(ordered)]
     return (

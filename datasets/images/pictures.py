@@ -1,4 +1,4 @@
-"""The images of whatever a path names, without calibration and time: what a network can be trained with."""
+"""Read images without calibration and time, for example to train a network."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ from .grey_levels import GreyReader
 from .image_names import describe_kinds
 
 _LOG = logging.getLogger(__name__)
-# Folders of a recording that hold the other half of its images.
+# Folders of a recording that hold right or depth images, which are left out.
 _PARTNERS = frozenset({"right", "depth"})
 
 Picture = tuple[str, NDArray[np.uint8]]
 
 
 def read_pictures(path: str | Path, sequence: str | None = None) -> Iterator[Picture]:
-    """Names and grey images (H, W) of a video, of a KITTI, TUM or EuRoC sequence, of a built-in world, or of all
-    image files in a folder and below it, in natural order.
+    """Read the names and grey images (H, W) of a recording; no calibration is needed.
 
     Args:
-        path: of any of these; no calibration is needed.
-        sequence: which one, where `path` holds several.
+        path: a video, a KITTI, TUM or EuRoC sequence, the name of a built-in world, or a folder.
+            Of a folder all image files in it and below it are read, in natural order.
+        sequence: name of the sequence where `path` holds several.
 
     Raises:
-        DatasetError: nothing fits, or no image can be decoded.
+        DatasetError: no format fits, or no image can be decoded.
     """
     place = absolute(path)
     if is_video(place):
@@ -53,10 +53,10 @@ def read_pictures(path: str | Path, sequence: str | None = None) -> Iterator[Pic
 
 
 def read_camera(number: int) -> Iterator[Picture]:
-    """Names and grey images (H, W) of a camera that is connected to this machine, as they come, without end.
+    """Yield names and grey images (H, W) from a connected camera, without end.
 
     Args:
-        number: which one, counted from 0 as the system does.
+        number: number of the camera in the system, from 0.
 
     Raises:
         DatasetError: there is no such camera, or it stopped.
@@ -65,14 +65,14 @@ def read_camera(number: int) -> Iterator[Picture]:
     try:
         if not capture.isOpened():
             raise DatasetError(
-                f"expected a camera with the number {number}, found none that can be opened: is it connected and free, "
-                "and may you read it?"
+                f"expected a camera with the number {number}, found none that can be opened: "
+                "is it connected and free, and may you read it?"
             )
         for index in count():
             decoded, pixels = capture.read()
             if not decoded:
                 raise DatasetError(
-                    f"camera {number} gave no image after {index}: was it disconnected?"
+                    f"camera {number} gave no image after {index} images: was it disconnected?"
                 )
             yield f"frame{index:06d}", to_grey(np.asarray(pixels, dtype=np.uint8), f"frame {index}")
     finally:
@@ -95,8 +95,9 @@ def _video_frames(path: Path) -> Iterator[Picture]:
 
 
 def _image_files(folder: Path) -> Iterator[Picture]:
-    """Images of a folder and those below it, but for right images and depth; the ones that cannot be read are skipped
-    and counted.
+    """Read the images in a folder and below it, without right and depth images.
+
+    Images that cannot be decoded are skipped and counted.
     """
     files = visible_files(folder, IMAGE_SUFFIXES, deep=True)
     if not files:
@@ -120,13 +121,13 @@ def _image_files(folder: Path) -> Iterator[Picture]:
         files = [path for path in files if path not in set(partners)]
     for place in {path.parent for path in files}:
         if kinds := describe_kinds([path for path in files if path.parent == place]):
-            notice(_LOG, "mixed_images", "%s holds %s: all of them are taken", place, kinds)
+            notice(_LOG, "mixed_images", "%s holds %s: all of them are used", place, kinds)
     tell_orientation(files[0])
     return _read_files(files, folder)
 
 
 def _read_files(files: list[Path], folder: Path) -> Iterator[Picture]:
-    # A folder below may be of another camera: each has its own scaling of 16 bits.
+    # Each folder may be of another camera: scale 16 bits folder by folder.
     folders: dict[Path, list[Path]] = {}
     for path in files:
         folders.setdefault(path.parent, []).append(path)

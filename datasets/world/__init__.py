@@ -1,1 +1,1 @@
-"""Rendered worlds, and disturbances of recordings."""
+"""Render the built-in worlds, and disturb recordings."""

@@ -1,4 +1,4 @@
-"""Textures of the built-in worlds in the user's cache folder: a convenience that may fail without harm."""
+"""Cache the textures of the built-in worlds in the user's cache folder; it may fail harmlessly."""
 
 from __future__ import annotations
 
@@ -20,12 +20,19 @@ from .scene import Face
 
 _log = logging.getLogger(__name__)
 
-# To be raised whenever textures or their packing change.
+# Version of the textures and their packing; raise it when either changes.
 _VERSION = 2
 
 
 def cached_atlas(name: str, faces: list[Face], texels_per_m: float, seed: int) -> TextureAtlas:
-    """`build_atlas`, or what an earlier call stored under the same geometry, density, seed and version."""
+    """Load the atlas of an earlier call with equal arguments, or call `build_atlas` and store it.
+
+    Args:
+        name: name of the layout, for the file's name.
+        faces: the faces to draw.
+        texels_per_m: density of the textures, 1/m.
+        seed: seed of the textures.
+    """
     path = _path(name, faces, texels_per_m, seed)
     atlas = _load(path, texels_per_m) if path is not None else None
     if atlas is None:
@@ -36,7 +43,7 @@ def cached_atlas(name: str, faces: list[Face], texels_per_m: float, seed: int) -
 
 
 def _path(name: str, faces: list[Face], texels_per_m: float, seed: int) -> Path | None:
-    # Another OpenCV may draw letters otherwise, another NumPy may draw other lots.
+    # Other versions of OpenCV may draw other letters, other versions of NumPy other random numbers.
     versions = (_VERSION, cv2.__version__, np.__version__)
     digest = hashlib.sha256(repr((versions, texels_per_m, seed)).encode())
     for face in faces:
@@ -45,7 +52,7 @@ def _path(name: str, faces: list[Face], texels_per_m: float, seed: int) -> Path 
             digest.update(str(face.twin_of).encode())
     try:
         return cache_folder() / "worlds" / f"{name}-{digest.hexdigest()[:16]}.textures"
-    except RuntimeError:  # A user without a home.
+    except RuntimeError:  # The user has no home folder.
         return None
 
 

@@ -1,13 +1,15 @@
-"""Recordings with a disturbance put into them: moving boxes, still cameras, dark frames, jumps to other places.
+"""Disturb recordings: moving boxes, still cameras, dark frames, jumps to other places.
 
-What SLAM must not be fooled by, with a ground truth that stays exact. Several disturbances add up:
+The ground truth stays exact. Several disturbances can be combined:
 
     from spslam.datasets.world.disturbed import disturb
-    still_stereo = disturb(open_world("demo-small"), ["still:frames=70", "mover:share=0.25,speed=3.3"])
-    frames = disturb(open_world("demo", "rgbd"), ["mover:share=0.4,speed=4,path=pass,start=60,seed=3"])
-    dark, jump = disturb(world, ["dark:at=100,frames=8"]), disturb(world, ["jump:at=150,to=20,frames=60"])
+    world = open_world("demo", "rgbd")
+    still = disturb(open_world("demo-small"), ["still:frames=70", "mover:share=0.25,speed=3.3"])
+    moving = disturb(world, ["mover:share=0.4,speed=4,path=pass,start=60,seed=3"])
+    dark = disturb(world, ["dark:at=100,frames=8"])
+    jump = disturb(world, ["jump:at=150,to=20,frames=60"])
 
-The same on the command line: `spslam run demo-small --disturb still:frames=70 --disturb mover:share=0.25`.
+On the command line: `spslam run demo-small --disturb still:frames=70 --disturb mover:share=0.25`.
 """
 
 from __future__ import annotations
@@ -34,26 +36,27 @@ from .texture import face_texture
 
 Array = NDArray[np.float64]
 
-# Texels of a box a pixel of the image at its depth: enough for motion of any part of a pixel to look smooth.
+# Texels of a box per pixel of the image at its depth: sub-pixel motion looks smooth.
 _TEXELS_PER_PIXEL = 2.0
-# Standard deviation of the blur of a box's texture, texels: about what one pixel of a sensor covers.
+# Standard deviation of the blur of a box's texture, texels: about the area of a sensor's pixel.
 _TEXTURE_BLUR = 0.9
-# Pixels a frame: slow enough for points on a box to pass the gates of tracking for a while.
+# Speeds of a mover that the seed chooses from, pixels per frame: slow enough for points on the box
+# to pass the gates of tracking for a while.
 _SPEEDS = (2.7, 3.3, 4.0)
-# Farther from a true pose than this, seconds, a frame has none.
+# Largest time between a frame and the ground truth pose that counts as its own, seconds.
 _TRUTH_WITHIN_S = 0.02
 
 
 @dataclass(frozen=True)
 class Still:
-    """The camera stands still: one frame again and again, each time with new noise.
+    """A camera that stands still: one frame is repeated, each time with new noise.
 
     Attributes:
-        frame: which one.
-        frames: how often.
-        lead: how many frames of the recording before it are shown first, so that a single camera has a map.
+        frame: index of the repeated frame.
+        frames: how often the frame is shown.
+        lead: number of frames before it that are shown first, so that mono can build a map.
         noise: standard deviation of the noise, grey levels.
-        seed: of the noise.
+        seed: seed of the noise.
     """
 
     frame: int = 0
@@ -65,21 +68,23 @@ class Still:
 
 @dataclass(frozen=True)
 class Mover:
-    """A textured flat box that moves by itself, and hides what is behind it.
+    """A flat textured box that moves by itself and hides what is behind it.
 
     Attributes:
-        share: of the image that it covers when it is wholly in view, 0 to 1.
-        speed: pixels a frame, beside the motion of the camera if it moves in the world; -1: 2.7, 3.3 or 4, as the seed
-            says.
-        depth: of the box, metres (where it crosses the view, if it moves in the world).
-        start: the first frame that may show it; later ones show it come in from outside.
-        path: `stay` comes in and goes back and forth in view, `pass` goes through to the other side, `appear` is in the
-            middle at once and then goes back and forth.
-        heading: degrees, 0 to the right, 90 down; -1: one of right, left and four slanting ones, as the seed says.
-        world: whether it moves in the world, not with the camera; needs a ground truth, and passes.
+        share: fraction of the image, 0 to 1, that it covers when it is completely in view.
+        speed: speed, pixels per frame; in the world this adds to the motion of the camera. -1: the
+            seed chooses 2.7, 3.3 or 4.
+        depth: depth of the box, metres; in the world its depth when it crosses the view.
+        start: the first frame that may show the box; it then comes in from outside.
+        path: `stay`: it comes in and goes back and forth in view. `pass`: it crosses the view.
+            `appear`: it appears in the middle and then goes back and forth.
+        heading: direction in the image, degrees: 0 is right, 90 is down. -1: the seed chooses
+            right, left or one of four slanting directions.
+        world: whether it moves in the world instead of with the camera. This needs a ground truth,
+            and the box then passes.
         detail: density of its texture, relative to a wall of the built-in worlds at the same depth.
         noise: standard deviation of the noise on it, grey levels.
-        seed: of texture, heading and noise.
+        seed: seed of texture, heading and noise.
     """
 
     share: float = 0.25
@@ -97,8 +102,9 @@ class Mover:
         possible = 0 < self.share < 1 and self.depth > 0 and self.detail > 0
         if not possible or (self.speed < 0 and self.speed != -1):
             raise DatasetError(
-                "a mover has a share between 0 and 1, a depth and detail above 0 and a speed of at least 0 or -1, "
-                f"found share={self.share} depth={self.depth} detail={self.detail} speed={self.speed}"
+                "a mover has a share between 0 and 1, a depth and detail above 0 and a speed of at "
+                f"least 0 or -1, found share={self.share} depth={self.depth} "
+                f"detail={self.detail} speed={self.speed}"
             )
         if self.path not in ("stay", "pass", "appear"):
             raise DatasetError(f"a mover's path is stay, pass or appear, found {self.path!r}")
@@ -106,13 +112,13 @@ class Mover:
 
 @dataclass(frozen=True)
 class Dark:
-    """Black frames, while the camera goes on as it did.
+    """Black frames, while the camera moves on.
 
     Attributes:
-        at: the first of them.
-        frames: how many.
-        within: by how many frames the seed puts off `at` at most.
-        seed: of that.
+        at: the first black frame.
+        frames: number of black frames.
+        within: largest delay of `at`, frames; the seed chooses the delay.
+        seed: seed of the delay.
     """
 
     at: int = 100
@@ -128,15 +134,15 @@ class Dark:
 
 @dataclass(frozen=True)
 class Jump:
-    """The frames of another place follow without a transition: the camera is kidnapped.
+    """A kidnapped camera: the frames of another place follow without a transition.
 
     Attributes:
         at: the first frame that shows the other place.
-        to: the frame of the recording that is shown then; the ones after it follow.
-        frames: how many of them; 0: all.
-        back: whether the recording then goes on at `at`.
-        within: by how many frames the seed puts off `at` at most.
-        seed: of that.
+        to: index in the recording of the frame shown then; its successors follow.
+        frames: number of frames from the other place; 0: all.
+        back: whether the recording then continues at `at`.
+        within: largest delay of `at`, frames; the seed chooses the delay.
+        seed: seed of the delay.
     """
 
     at: int = 150
@@ -161,7 +167,7 @@ _KINDS: dict[str, type[Disturbance]] = {"still": Still, "mover": Mover, "dark": 
 
 
 def parse_disturbance(text: str) -> Disturbance:
-    """What `mover:share=0.25,speed=4` and the like stand for; what is not said is as the class says.
+    """Parse a disturbance such as `mover:share=0.25,speed=4`; missing keys have their defaults.
 
     Raises:
         DatasetError: the text names no disturbance, or one of its values is wrong.
@@ -197,10 +203,10 @@ def _value(name: str, key: str, value: str, default: Any) -> Any:
 
 
 def disturb(sequence: Sequence, disturbances: Listed[Disturbance | str]) -> DisturbedSequence:
-    """The recording with these disturbances, each a `Disturbance` or its text.
+    """Return the recording with disturbances, each a `Disturbance` or its text.
 
     Raises:
-        DatasetError: a text names no disturbance, or does not fit the recording.
+        DatasetError: a text names no disturbance, or a disturbance does not fit the recording.
     """
     return DisturbedSequence(
         sequence, [parse_disturbance(d) if isinstance(d, str) else d for d in disturbances]
@@ -208,7 +214,7 @@ def disturb(sequence: Sequence, disturbances: Listed[Disturbance | str]) -> Dist
 
 
 class DisturbedSequence(BaseSequence):
-    """Another sequence, disturbed: stills and jumps choose its frames, then boxes move before them, then it is dark."""
+    """A disturbed sequence: stills and jumps choose the frames, then boxes and black are drawn."""
 
     def __init__(self, whole: Sequence, disturbances: Listed[Disturbance]) -> None:
         super().__init__(
@@ -222,7 +228,7 @@ class DisturbedSequence(BaseSequence):
         self.time_unit, self.left_out = whole.time_unit, whole.left_out
         self.disturbances = tuple(disturbances)
         self._whole = whole
-        # Where the part of a recording comes from: exact depths and stamps that need no reading are known there.
+        # The whole recording of a slice gives exact depth, and stamps without reading frames.
         self._origin, self._origin_rows = (
             whole.part if isinstance(whole, SlicedSequence) else (whole, range(len(whole)))
         )
@@ -239,7 +245,8 @@ class DisturbedSequence(BaseSequence):
         for dark in self._dark:
             if not dark.first < len(rows):
                 raise DatasetError(
-                    f"{whole.name} has {len(rows)} frames, it cannot be dark from frame {dark.first}"
+                    f"{whole.name} has {len(rows)} frames, "
+                    f"it cannot be dark from frame {dark.first}"
                 )
         movers = [d for d in disturbances if isinstance(d, Mover)]
         self._boxes = [
@@ -251,8 +258,9 @@ class DisturbedSequence(BaseSequence):
 
     @property
     def disturbed_from(self) -> int:
-        """The first frame that a disturbance may show in: up to there a map is made as ever. A camera that stands still
-        is none, but one that does so from the beginning is one for a single camera.
+        """The first frame that a disturbance may show in; the map until then is undisturbed.
+
+        Stills do not count.
         """
         return min(
             (_first(d) for d in self.disturbances if not isinstance(d, Still)), default=len(self)
@@ -260,7 +268,7 @@ class DisturbedSequence(BaseSequence):
 
     @property
     def seen_again_from(self) -> int | None:
-        """The first frame that the camera can be found in again after it was dark or kidnapped; None: it never was."""
+        """The first frame that can be relocalized after darkness or a jump; None without these."""
         ends = [
             d.first + (d.frames if isinstance(d, Dark) else 0)
             for d in self.disturbances
@@ -269,7 +277,7 @@ class DisturbedSequence(BaseSequence):
         return max(ends, default=None)
 
     def box_share(self, index: int) -> float:
-        """Which share of the image at `index` the boxes cover."""
+        """Return the fraction of the image at `index` that the boxes cover."""
         camera = self.camera
         covered = np.zeros((camera.height, camera.width), dtype=bool)
         for box in self._boxes:
@@ -279,7 +287,7 @@ class DisturbedSequence(BaseSequence):
         return float(covered.mean())
 
     def box_mask(self, index: int) -> NDArray[np.bool_]:
-        """(H, W) bool: where the left image at `index` shows a box."""
+        """Return (H, W) bool: the pixels of the left image at `index` that show a box."""
         frame = self._source(int(self._rows[index]))
         covered = np.zeros(frame.image.shape, dtype=bool)
         depth = self._depth(frame, index, right=False)
@@ -320,7 +328,7 @@ class DisturbedSequence(BaseSequence):
         return replace(frame, image=left, image_right=images[1], depth=depth)
 
     def _source(self, row: int) -> Frame:
-        # Still cameras ask for one frame again and again.
+        # Keep the latest frame: a still camera repeats one frame.
         latest = self._latest
         if latest is None or latest[0] != row:
             latest = self._latest = row, self._whole[row]
@@ -329,7 +337,7 @@ class DisturbedSequence(BaseSequence):
     def _photo(
         self, image: NDArray[np.uint8], frame: Frame, index: int, side: int
     ) -> NDArray[np.uint8]:
-        """The left (side 0) or right image of the frame, with new noise where the camera stands still, and boxes."""
+        """Draw boxes on the left (side 0) or right image, and noise if the camera stands still."""
         mixed = image.astype(np.float32)
         for still in self._noise:
             rng = np.random.default_rng([still.seed, index, side, 11])
@@ -347,7 +355,7 @@ class DisturbedSequence(BaseSequence):
         return np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
 
     def _depth(self, frame: Frame, index: int, right: bool) -> NDArray[np.float32]:
-        """(H, W) float32, metres, of what the recording shows; 0 where unknown, everywhere for most recordings."""
+        """Return the depth (H, W) of the recording, float32, metres; 0 where it is unknown."""
         source = self._origin_rows[int(self._rows[index])]
         exact = getattr(self._origin, "depth", None)
         if exact is not None:
@@ -359,12 +367,12 @@ class DisturbedSequence(BaseSequence):
 
     @cached_property
     def _stamps(self) -> Array:
-        """(N,) float64: the recording's first stamp, then steps of its nominal rate."""
+        """Stamps (N,), float64, seconds: the recording's first stamp, then nominal steps."""
         stamps: Array = self._source_stamps[0] + np.arange(len(self._rows)) / self.camera.fps
         return stamps
 
     def _truth(self) -> Trajectory | None:
-        """The ground truth in the order of the frames as they are shown; None where a frame has none."""
+        """Return the ground truth in the order of the shown frames; None if a frame has no pose."""
         poses = self._source_poses()
         if poses is None or self._whole.ground_truth is None:
             return None
@@ -380,7 +388,7 @@ class DisturbedSequence(BaseSequence):
 
     @cached_property
     def _source_stamps(self) -> Array:
-        """(M,) float64, seconds of every frame of the recording."""
+        """Stamps (M,) of the frames of the recording, float64, seconds."""
         known = getattr(self._origin, "timestamps", None)
         if known is None:
             return np.array([frame.timestamp for frame in self._whole])
@@ -388,7 +396,7 @@ class DisturbedSequence(BaseSequence):
         return stamps
 
     def _source_poses(self) -> Array | None:
-        """(M, 4, 4) float64, the true pose of every frame of the recording; None where one has none."""
+        """Return the true poses (M, 4, 4) of the recording; None if a frame has no pose."""
         truth = self._whole.ground_truth
         if truth is None or not truth.has_rotations:
             return None
@@ -400,7 +408,7 @@ class DisturbedSequence(BaseSequence):
 
 
 def _chosen(rows: NDArray[np.int64], disturbance: Disturbance) -> NDArray[np.int64]:
-    """The frames of the recording that are shown, after a still or a jump."""
+    """Return the rows of the recording that are shown after a still or a jump."""
     match disturbance:
         case Still(frame=frame, frames=count, lead=lead):
             if not lead <= frame < len(rows) or count < 1:
@@ -429,8 +437,8 @@ class _Seen:
 
     Attributes:
         grey: its grey levels.
-        opacity: which share of a pixel it covers, 0 to 1.
-        depth: metres, of its plane.
+        opacity: fraction of a pixel that it covers, 0 to 1.
+        depth: depth of its plane, metres.
     """
 
     grey: NDArray[np.float32]
@@ -439,7 +447,7 @@ class _Seen:
 
 
 def _wins(box: _Seen, depth: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Where the box is nearer than what is known of the rest."""
+    """Return (H, W) bool: where the box is nearer than the known `depth`, or that is unknown."""
     return (depth <= 0) | (box.depth < depth)
 
 
@@ -447,6 +455,8 @@ class _Box:
     """One mover before one camera.
 
     Args:
+        mover: the parameters of the box.
+        camera: the left camera.
         T_world_cam: (N, 4, 4), true poses of all frames if it moves in the world, else None.
     """
 
@@ -488,12 +498,12 @@ class _Box:
             )
 
     def noise(self, index: int, side: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
-        """That of the sensor, on the box."""
+        """Return the sensor's noise on the box, float32, grey levels."""
         rng = np.random.default_rng([self.mover.seed, index, side, 13])
         return np.float32(self.mover.noise) * rng.standard_normal(shape, dtype=np.float32)
 
     def seen(self, index: int, right: bool) -> _Seen | None:
-        """The box in the left or right image at `index`; None: it is not in view."""
+        """Return the box in the left or right image at `index`; None if it is not in view."""
         if index < self.mover.start:
             return None
         T_cam_box = self._pose(index)
@@ -505,7 +515,10 @@ class _Box:
         return self._look(T_cam_box)
 
     def _pose(self, index: int) -> Array:
-        """(4, 4), the box in the left camera; its origin is the middle of the box, its z axis the normal."""
+        """Return the pose (4, 4) of the box in the left camera.
+
+        The origin is the middle of the box, the z axis its normal.
+        """
         if self._T_world_box is not None:
             pose, step = self._T_world_box[0].copy(), self._T_world_box[1]
             pose[:3, 3] += (index - self._middle) * step
@@ -514,7 +527,7 @@ class _Box:
         return make_transform(np.eye(3), self._place(self._centre(index - self.mover.start)))
 
     def _place(self, pixel: Array) -> Array:
-        """(3,) metres: what is seen at `pixel` in the left image at the mover's depth."""
+        """Return the point (3,), metres, at `pixel` in the left image and the mover's depth."""
         camera, depth = self._camera, self.mover.depth
         return np.array(
             [
@@ -525,7 +538,7 @@ class _Box:
         )
 
     def _centre_of_view(self) -> Array:
-        """(2,) pixels: through where it goes; aside of its way as far as it stays in view."""
+        """Return the pixel (2,) that the box passes through: off centre across its direction."""
         room = np.array([self._camera.width, self._camera.height]) - self._size_px
         across = np.array([-self._direction[1], self._direction[0]])
         middle = np.array([self._camera.width, self._camera.height]) / 2 - 0.5
@@ -533,7 +546,7 @@ class _Box:
         return centre
 
     def _until_centre(self) -> float:
-        """Pixels along its way from where it begins to come in to the centre."""
+        """Return the distance, pixels, from where the box begins to come in to the centre."""
         half = (np.array([self._camera.width, self._camera.height]) + self._size_px) / 2
         ways = half[np.abs(self._direction) > 1e-9] / np.abs(
             self._direction[np.abs(self._direction) > 1e-9]
@@ -541,7 +554,7 @@ class _Box:
         return float(ways.min())
 
     def _centre(self, step: int) -> Array:
-        """(2,) pixels: the middle of the box `step` frames after it began to come in."""
+        """Return the middle (2,) of the box, pixels, `step` frames after it began to come in."""
         gone = step * self._speed
         if self.mover.path != "appear":
             gone -= self._until_centre()
@@ -550,14 +563,14 @@ class _Box:
             return centre
         low = self._size_px / 2 - 0.5
         room = np.maximum(np.array([self._camera.width, self._camera.height]) - self._size_px, 1e-9)
-        # Back and forth between the edges: a triangle wave in each direction.
+        # A triangle wave in x and y moves the box back and forth between the edges.
         place = self._centre_of_view() + gone * self._direction - low
         reflected: Array = low + room - np.abs(np.mod(place, 2 * room) - room)
         return reflected
 
     @cached_property
     def _texture(self) -> NDArray[np.float32]:
-        """(h, w) float32, grey."""
+        """Texture of the box, (h, w) float32, grey levels."""
         camera, mover = self._camera, self.mover
         rng = np.random.default_rng([mover.seed, 9])
         columns, rows = (int(np.ceil(_TEXELS_PER_PIXEL * size)) for size in self._size_px)
@@ -585,7 +598,7 @@ class _Box:
         rows, columns = self._texture.shape
         K = np.array([[camera.fx, 0, camera.cx], [0, camera.fy, camera.cy], [0, 0, 1.0]])
         plane = K @ np.column_stack([T_cam_box[:3, 0], T_cam_box[:3, 1], T_cam_box[:3, 3]])
-        # Texel (0, 0) is the middle of the first texel, so that the outline lies at -0.5 and columns - 0.5.
+        # (0, 0) is the middle of the first texel: the outline lies at -0.5 and columns - 0.5.
         to_metres = np.array(
             [
                 [2 * half[0] / columns, 0, (0.5 / columns - 0.5) * 2 * half[0]],

@@ -1,4 +1,4 @@
-"""Hand-held-like camera paths through the built-in worlds, as smooth functions of time."""
+"""Camera paths through the built-in worlds, like those of a hand-held camera, smooth in time."""
 
 from __future__ import annotations
 
@@ -18,11 +18,15 @@ Array = NDArray[np.float64]
 PathName = Literal["sway", "tour", "laps", "stroll"]
 Path = Callable[[Array], Array]
 
+# Mean height of the camera above the floor, metres.
 _EYE_HEIGHT_M = 1.5
 
 
 def _poses(positions: Array, yaw: Array, pitch: Array, roll: Array) -> Array:
-    """(N, 4, 4) camera to world. Yaw turns right, pitch up, roll clockwise; at zero the camera looks along z."""
+    """Return poses (N, 4, 4), camera to world, from positions (N, 3) and angles (N,), radians.
+
+    Yaw turns right, pitch up, roll clockwise; at zero the camera looks along z.
+    """
     zero, one = np.zeros_like(yaw), np.ones_like(yaw)
 
     def rows(*entries: Array) -> Array:
@@ -38,9 +42,9 @@ def _poses(positions: Array, yaw: Array, pitch: Array, roll: Array) -> Array:
 
 
 def _sway(times: Array) -> Array:
-    """One oval of 1.2 × 0.5 m in 3.6 s before the far wall of the room.
+    """Move on an oval of 1.2 × 0.5 m in 3.6 s before the far wall of the room.
 
-    It starts in mid-sway, fast sideways and hardly turning: two views of a single camera then fix the map well.
+    The path starts fast sideways and with little rotation, which suits the initialization of mono.
     """
     phase = 2 * np.pi * times / 3.6
     x = 0.60 * np.sin(phase)
@@ -53,30 +57,33 @@ def _sway(times: Array) -> Array:
 
 
 def _tour(times: Array) -> Array:
-    """Once around the hall in 15 s, looking ahead and outwards."""
+    """Walk once around the hall in 15 s, looking ahead and outwards."""
     phase = 2 * np.pi * times / 15.0
     x = 2.0 * np.sin(phase) + 0.12 * np.sin(3 * phase)
     z = -1.45 * np.cos(phase) + 0.08 * np.sin(4 * phase)
     y = -_EYE_HEIGHT_M + 0.10 * np.sin(2 * phase + 0.7) + 0.018 * np.sin(23 * phase)
-    # Counter-clockwise seen from above the heading turns left; the camera looks 30° out of the path.
+    # The path runs counter-clockwise seen from above; the camera looks 30° outwards from it.
     yaw = np.pi / 2 - phase + np.radians(30) + 0.12 * np.sin(3 * phase) + 0.015 * np.sin(11 * phase)
     pitch = -0.04 + 0.07 * np.sin(2 * phase) + 0.012 * np.sin(23 * phase + 1)
     roll = 0.035 * np.sin(3 * phase + 2) + 0.012 * np.sin(12 * phase)
     return _poses(np.stack([x, y, z], axis=1), yaw, pitch, roll)
 
 
+# Duration of a lap, seconds.
 _LAP_S = 28.0
 # Half extents of the corridors' centre line and the radius of its corners, metres.
 _LAP_HALF_X, _LAP_HALF_Z, _LAP_RADIUS = 4.7, 2.95, 1.2
+# Samples of a lap for the spline.
 _LAP_SAMPLES = 1024
 
 
 @cache
 def _lap_curve() -> CubicSpline:
-    """(x, z, heading) over the phase of a lap, counter-clockwise seen from above; heading as its excess over the
-    mean turn of -1 radian per radian.
+    """Return (x, z, excess of the heading) over the phase of a lap, counter-clockwise from above.
+
+    The excess is the heading minus the mean turn of -1 radian per radian.
     """
-    # Half a second to import, which worlds without laps do without.
+    # Import SciPy here: it takes half a second, and other worlds do not need it.
     from scipy.interpolate import CubicSpline
     from scipy.ndimage import gaussian_filter1d
 
@@ -92,7 +99,7 @@ def _lap_curve() -> CubicSpline:
     z = -_LAP_HALF_Z + np.cumsum(np.cos(heading)) * step
     phase = 2 * np.pi * np.arange(_LAP_SAMPLES + 1) / _LAP_SAMPLES
     excess = heading - (np.pi / 2 - phase[:-1])
-    # People cut corners a little and turn their heads before and after them.
+    # Smooth the path: people cut corners a little, and turn their heads before and after them.
     metre = _LAP_SAMPLES / bounds[-1]
     x, z = (gaussian_filter1d(values, 0.25 * metre, mode="wrap") for values in (x, z))
     excess = gaussian_filter1d(excess, 0.9 * metre, mode="wrap")
@@ -101,11 +108,11 @@ def _lap_curve() -> CubicSpline:
 
 
 def _laps(times: Array) -> Array:
-    """Around the ring of corridors, 28 s a lap; the second lap walks and looks a little differently."""
+    """Walk around the ring of corridors, 28 s a lap; the second lap differs a little."""
     phase = 2 * np.pi * times / _LAP_S
     x, z, excess = _lap_curve()(np.mod(phase, 2 * np.pi)).T
     heading = np.pi / 2 - phase + excess
-    # Two laps make one period of the sidestep, so that the end meets the start.
+    # The period of the sidestep is two laps, so that the end of the path meets its start.
     sidestep = 0.16 * np.sin(phase / 2) + 0.05 * np.sin(7 * phase)
     x, z = x + sidestep * np.cos(heading), z - sidestep * np.sin(heading)
     y = -_EYE_HEIGHT_M + 0.05 * np.sin(1.5 * phase) + 0.018 * np.sin(45 * phase)
@@ -116,7 +123,7 @@ def _laps(times: Array) -> Array:
 
 
 def _stroll(times: Array) -> Array:
-    """Along the twin corridors, 0.75 m/s, looking ahead to the left, where the walls are full."""
+    """Walk along the twin corridors at 0.75 m/s, looking ahead to the left, where furniture is."""
     x = -11.0 + 0.75 * times + 0.04 * np.sin(0.9 * times)
     z = -0.22 + 0.08 * np.sin(0.7 * times) + 0.02 * np.sin(2.1 * times)
     y = -_EYE_HEIGHT_M + 0.03 * np.sin(0.8 * times) + 0.015 * np.sin(9.0 * times)
@@ -127,19 +134,21 @@ def _stroll(times: Array) -> Array:
     return _poses(np.stack([x, y, z], axis=1), yaw, pitch, roll)
 
 
-# Another walk differs from the path by up to this much along and about each axis: metres, radians.
+# Largest difference of another walk from the path: along each world axis, metres, and about each
+# camera axis, radians.
 _WALK_SHIFT = np.array([0.16, 0.08, 0.16])
 _WALK_TURN = np.array([0.05, 0.10, 0.03])
 
 
 def another_walk(path: Path, walk: int) -> Path:
-    """The way of a path as somebody else walks it, aside and looking elsewhere by slow swings that `walk` seeds; 0 is
-    the path itself.
+    """Return a path that differs from `path` by slow swings of position and rotation.
+
+    `walk` is the seed of the swings; 0 gives the path itself.
     """
     if walk == 0:
         return path
     rng = np.random.default_rng([walk, 5])
-    # Three swings an axis, of 5 to 20 s; together they reach the largest deviation at most.
+    # The mean of three swings per axis, with periods of 5 to 20 s, stays within the largest shift.
     frequency, phase = (
         rng.uniform(2 * np.pi / 20, 2 * np.pi / 5, (6, 3)),
         rng.uniform(0, 2 * np.pi, (6, 3)),

@@ -1,8 +1,8 @@
-"""Perspective-correct rendering of textured rectangles in NumPy: z-buffer, mip maps, four samples a pixel.
+"""Render textured rectangles in NumPy with z-buffer, mip maps and four samples a pixel.
 
-A face's plane makes 1/z and the texture coordinates times 1/z affine in the pixel coordinates, so every step is
-whole-array arithmetic over the face's bounding box. Coordinates are exact: pixel (0, 0) is the centre of the first
-pixel, texture coordinates are metres on the face.
+On the plane of a face, 1/z and the texture coordinates times 1/z are affine in the pixel
+coordinates. So every step is whole-array arithmetic over the bounding box of the face. Pixel (0, 0)
+is the centre of the first pixel; texture coordinates are metres on the face.
 """
 
 from __future__ import annotations
@@ -22,16 +22,22 @@ from .texture import face_texture
 
 Array = NDArray[np.float64]
 
-# A rotated grid: four different columns and rows a pixel, so near-vertical and near-horizontal edges get five levels.
+# Offsets of the samples from the centre of a pixel, pixels. A rotated grid has four different
+# columns and rows, so near-vertical and near-horizontal edges get five grey levels.
 _SAMPLE_OFFSETS = np.array([[-0.125, -0.375], [0.375, -0.125], [-0.375, 0.125], [0.125, 0.375]])
-# Each sample rounds its mip level differently, so that their mean blends two levels without a visible seam.
+# Factors on the footprint of each sample: each sample rounds its mip level differently, and their
+# mean blends two levels without a visible seam.
 _LEVEL_DITHER = np.exp2(np.array([0.125, 0.625, 0.375, 0.875])).astype(np.float32)[:, None, None]
+# Number of mip levels.
 _LEVELS = 6
+# Size of a texel of the coarsest level, in texels of the finest.
 _COARSEST = 1 << (_LEVELS - 1)
-# Of a positive float32, these bits alone are the power of two below it.
+# Mask that rounds a positive float32 down to a power of two.
 _EXPONENT_BITS = np.int32(0x7F800000)
+# Distance of the near plane, metres; nearer surfaces are clipped.
 _NEAR_M = 0.05
-# What a sample covers, in pixels: half of one across the slope of a face, a quarter along it (four rows of samples).
+# Size of a sample, pixels: across the slope of a face, and along it (there are four rows of
+# samples).
 _FOOTPRINT_ACROSS, _FOOTPRINT_ALONG = 0.5, 0.25
 
 
@@ -39,15 +45,15 @@ _FOOTPRINT_ACROSS, _FOOTPRINT_ALONG = 0.5, 0.25
 class TextureAtlas:
     """The mip maps of all faces in one image.
 
-    A face's maps stand under each other. The map at level L begins (1 - 2^-L) · `span` below the first, so that
-    the place of a texel needs no table.
+    The maps of a face lie one below the other. The map at level L begins (1 - 2^-L) · `span` below
+    the first, so that the place of a texel needs no table.
 
     Attributes:
         image: (H, W) uint8.
-        corner: (F, 2) float64, pixel (x, y) in `image` of each finest map's texture coordinate 0, that is of the
-            outer edge of its first texel.
-        span: (F,) float64, pixels.
-        texels_per_m: density of the finest maps.
+        corner: (F, 2) float64, pixel (x, y) in `image` of the texture coordinate 0 of each finest
+            map, that is of the outer edge of its first texel.
+        span: (F,) float64, pixels; gives the places of the coarser maps.
+        texels_per_m: density of the finest maps, 1/m.
     """
 
     image: NDArray[np.uint8]
@@ -57,12 +63,21 @@ class TextureAtlas:
 
 
 def build_atlas(faces: list[Face], texels_per_m: float, seed: int) -> TextureAtlas:
-    """Draws and packs the textures of `faces`; each depends on the seed and its place in the list (or its twin's)."""
+    """Draw and pack the textures of `faces`.
+
+    The texture of a face depends on the seed and the position of the face, or of its twin, in the
+    list.
+
+    Args:
+        faces: the faces to draw.
+        texels_per_m: density of the finest maps, 1/m.
+        seed: seed of the textures.
+    """
     sizes = (
         np.ceil(np.array([face.size for face in faces]) * texels_per_m / _COARSEST).astype(np.int64)
         * _COARSEST
     )
-    # Room for one texel of border on either side of the coarsest map, and in proportion around the others.
+    # Leave room for one texel of border on either side of the coarsest map.
     pitch = sizes[:, 1] + 2 * _COARSEST
     corners, atlas_shape = _pack(np.stack([sizes[:, 0] + 2, 2 * pitch], axis=1))
     image = np.zeros(atlas_shape, dtype=np.uint8)
@@ -79,7 +94,7 @@ def build_atlas(faces: list[Face], texels_per_m: float, seed: int) -> TextureAtl
                 )
             h, w = texture.shape
             top = int(y + 2 * (pitch[i] - (pitch[i] >> level)))
-            # One texel of border lets bilinear interpolation run up to the edge of the face.
+            # Add one texel of border: bilinear interpolation needs it at the edge of the face.
             image[top : top + h + 2, x : x + w + 2] = cv2.copyMakeBorder(
                 texture, 1, 1, 1, 1, cv2.BORDER_REPLICATE
             )
@@ -89,7 +104,7 @@ def build_atlas(faces: list[Face], texels_per_m: float, seed: int) -> TextureAtl
 
 
 def _pack(sizes: NDArray[np.int64]) -> tuple[NDArray[np.int64], tuple[int, int]]:
-    """Upper left corners (F, 2) of rectangles (F, 2) on shelves, and the shape of the whole."""
+    """Pack rectangles of `sizes` (F, 2) on shelves; return corners (F, 2) and the whole's shape."""
     shelf_width = max(int(sizes[:, 0].max()), int(np.sqrt(np.prod(sizes, axis=1).sum())))
     corners = np.zeros_like(sizes)
     x = y = shelf_height = 0
@@ -104,13 +119,14 @@ def _pack(sizes: NDArray[np.int64]) -> tuple[NDArray[np.int64], tuple[int, int]]
 
 @dataclass(frozen=True, eq=False)
 class _View:
-    """Faces in front of one camera. 1/z = inverse_depth · (x, y, 1) and s/z, t/z alike, (x, y) in pixels.
+    """Faces in front of one camera.
 
     Attributes:
         index: (V,) int64, rows of the list of faces.
-        inverse_depth, s_over_z, t_over_z: (V, 3) float64.
+        inverse_depth, s_over_z, t_over_z: (V, 3) float64, coefficients of 1/z, s/z and t/z in
+            (x, y, 1), with (x, y) in pixels and (s, t) the texture coordinates in metres.
         outline: V polygons (M, 2), pixels, clipped at the near plane.
-        slope: (V,) float64, major footprint in metres = slope · z².
+        slope: (V,) float64; slope · z² is the larger side of a pixel's footprint, metres.
     """
 
     index: NDArray[np.int64]
@@ -122,15 +138,16 @@ class _View:
 
 
 class _Scratch(threading.local):
-    """Arrays of one thread that keep their memory between faces and frames: the operating system takes longer to
-    hand out fresh pages than the arithmetic takes to fill them.
+    """Arrays of one thread that keep their memory between faces and frames.
+
+    The operating system takes longer to provide fresh memory than the arithmetic to fill it.
     """
 
     def __init__(self) -> None:
         self._buffers: dict[str, NDArray[np.uint8]] = {}
 
     def array(self, name: str, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-        """An array with whatever was left in it, valid until the thread asks for `name` again."""
+        """Return an uninitialized array, valid until the thread requests `name` again."""
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
         if name not in self._buffers or self._buffers[name].size < size:
             self._buffers[name] = np.empty(size, dtype=np.uint8)
@@ -138,7 +155,7 @@ class _Scratch(threading.local):
 
 
 class Renderer:
-    """Renders images and depth of a fixed set of faces with one pinhole camera; threads may share it."""
+    """Render images and depth of fixed faces with one pinhole camera; threads may share it."""
 
     def __init__(self, faces: list[Face], atlas: TextureAtlas, camera: Camera) -> None:
         self._camera = camera
@@ -148,7 +165,11 @@ class Renderer:
         self._axes = np.stack([np.stack([face.axis_s, face.axis_t, face.normal]) for face in faces])
 
     def image(self, T_world_cam: Array) -> NDArray[np.float32]:
-        """(H, W) float32 grey values in [0, 255] seen from `T_world_cam` (4, 4); 0 where there is no face."""
+        """Render the image seen from `T_world_cam` (4, 4).
+
+        Returns:
+            (H, W) float32, grey values from 0 to 255; 0 without a face.
+        """
         view = self._look(T_world_cam)
         face, inverse_depth = self._visibility(view, _SAMPLE_OFFSETS)
         map_x, map_y = self._texture_maps(view, face, inverse_depth)
@@ -168,7 +189,12 @@ class Renderer:
         return mean
 
     def depth(self, T_world_cam: Array) -> NDArray[np.float32]:
-        """(H, W) float32 depth along the optical axis at the pixels' centres, metres; 0 where there is no face."""
+        """Render the depth seen from `T_world_cam` (4, 4).
+
+        Returns:
+            (H, W) float32, depth along the optical axis at the pixel centres, metres; 0 without a
+            face.
+        """
         face, inverse_depth = self._visibility(self._look(T_world_cam), np.zeros((1, 2)))
         seen = face[0] >= 0
         depth = np.zeros(seen.shape, dtype=np.float32)
@@ -188,7 +214,7 @@ class Renderer:
         )
         origin, axes, distance = origin[index], axes[index], distance[index]
         camera = self._camera
-        # (x, y, 1) in pixels to the ray with z = 1.
+        # Maps (x, y, 1) in pixels to the ray with z = 1.
         to_ray = np.array(
             [
                 [1 / camera.fx, 0, -camera.cx / camera.fx],
@@ -205,7 +231,7 @@ class Renderer:
         return _View(index, inverse_depth, s_over_z, t_over_z, kept, slope)
 
     def _outline(self, corners: Array) -> Array | None:
-        """The face's polygon (M, 2) in pixels, or None if it is out of sight."""
+        """Return the polygon (M, 2) of a face, pixels; None if it is not in view."""
         clipped = _clip_near(corners)
         if len(clipped) < 3:
             return None
@@ -222,9 +248,11 @@ class Renderer:
     def _visibility(
         self, view: _View, offsets: Array
     ) -> tuple[NDArray[np.int16], NDArray[np.float32]]:
-        """(S, H, W) rows of `view` seen at the pixels plus `offsets` (S, 2), -1 for none, and their 1/z.
+        """Find the nearest face at each pixel plus each of `offsets` (S, 2), pixels.
 
-        Both lie in scratch memory: they last until this thread renders again.
+        Returns:
+            (S, H, W) rows of `view`, -1 without a face, and their 1/z, 1/m. Both lie in scratch
+            memory and are valid until this thread renders again.
         """
         scratch, shape = self._scratch, (len(offsets), self._camera.height, self._camera.width)
         face, nearest = (
@@ -255,7 +283,7 @@ class Renderer:
     def _grid(
         self, outline: Array, offsets: Array
     ) -> tuple[Array, Array, tuple[slice, slice, slice]]:
-        """Sample coordinates x (S, 1, w) and y (S, h, 1) over the outline's bounding box, and that box."""
+        """Return samples x (S, 1, w), y (S, h, 1) in an outline's bounding box, and the box."""
         low = np.maximum(np.floor(outline.min(axis=0) - 0.5), 0).astype(int)
         high = np.minimum(
             np.ceil(outline.max(axis=0) + 0.5), (self._camera.width - 1, self._camera.height - 1)
@@ -267,8 +295,9 @@ class Renderer:
     def _texture_maps(
         self, view: _View, face: NDArray[np.int16], inverse_depth: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """(S, H, W) positions in the atlas of every sample, in scratch memory; outside of it where there is no
-        face.
+        """Return the positions x and y, (S, H, W), of every sample in the atlas, in scratch memory.
+
+        Samples without a face get positions outside of the atlas.
         """
         scratch = self._scratch
         map_x = scratch.array("map_x", face.shape, np.float32)
@@ -294,7 +323,7 @@ class Renderer:
             np.copyto(map_x[region][tight], position, where=seen)
             _affine(view.t_over_z[i] * texels, x, y, position)
             position *= z_scaled
-            # The map at scale 2^-L begins (1 - 2^-L) spans below the finest.
+            # The map at scale 2^-L begins (1 - 2^-L) spans below the finest map.
             scale *= np.float32(-span)
             position += scale
             position += np.float32(corner[1] + span)
@@ -304,7 +333,12 @@ class Renderer:
     def _mip_scale(
         self, inverse_depth: NDArray[np.float32], slope: float
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Z · 2^-L and 2^-L of the mip level L of each sample (S, h, w) of one face with 1/z `inverse_depth`."""
+        """Return z · 2^-L and 2^-L, where L is the mip level of each sample (S, h, w) of one face.
+
+        Args:
+            inverse_depth: (S, h, w) float32, 1/z of the samples, 1/m.
+            slope: entry of `_View.slope` for the face.
+        """
         texels = self._atlas.texels_per_m
         z = self._scratch.array("z", inverse_depth.shape, np.float32)
         np.maximum(inverse_depth, np.float32(1e-3), out=z)
@@ -317,7 +351,7 @@ class Renderer:
         footprint *= z
         footprint *= _LEVEL_DITHER
         np.clip(footprint, 1.0, _COARSEST, out=footprint)
-        # What a sample covers, in texels, rounded down to a power of two is the scale of its mip map.
+        # The footprint of a sample in texels, rounded down to a power of two, gives its mip level.
         bits = footprint.view(np.int32)
         bits &= _EXPONENT_BITS
         scale = np.divide(1.0, footprint, out=footprint)
@@ -326,13 +360,13 @@ class Renderer:
 
 
 def _affine(coefficients: Array, x: Array, y: Array, out: NDArray[np.float32]) -> None:
-    """Fills `out` (S, h, w) with coefficients · (x, y, 1) over columns x (S, 1, w) and rows y (S, h, 1)."""
+    """Fill `out` (S, h, w) with coefficients · (x, y, 1) for x (S, 1, w) and y (S, h, 1)."""
     a, b, c = coefficients
     np.add((a * x).astype(np.float32), (b * y + c).astype(np.float32), out=out)
 
 
 def _clip_near(corners: Array) -> Array:
-    """A polygon (M, 3) in camera coordinates without what lies nearer than the near plane (Sutherland & Hodgman)."""
+    """Clip a polygon (M, 3) in camera coordinates at the near plane (Sutherland & Hodgman)."""
     kept = []
     for current, following in zip(corners, np.roll(corners, -1, axis=0), strict=True):
         if current[2] >= _NEAR_M:
@@ -344,7 +378,10 @@ def _clip_near(corners: Array) -> Array:
 
 
 def _row_spans(outline: Array, y: Array) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Where rows at `y` (...) enter and leave a convex polygon (M, 2): x (...) each, empty where they miss it."""
+    """Return the x, each shaped as `y`, at which rows enter and leave a convex polygon (M, 2).
+
+    The span is empty (entry at infinity, exit at minus infinity) for rows that miss the polygon.
+    """
     left, right = np.full(y.shape, np.inf), np.full(y.shape, -np.inf)
     for (x0, y0), (x1, y1) in zip(outline, np.roll(outline, -1, axis=0), strict=True):
         if y0 == y1:

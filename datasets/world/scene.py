@@ -1,6 +1,7 @@
 """Layouts of the built-in worlds: rooms, corridors and boxes as textured rectangles.
 
-World axes are those of a level camera: x right, y down, z forward. The floor is y = 0, the ceiling y = -height.
+World axes are those of a level camera: x right, y down, z forward. The floor is y = 0, the ceiling
+y = -height.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ class Face:
         axis_s, axis_t: (3,) unit vectors along the texture's x and y.
         size: (width, height) along the two axes, metres.
         normal: (3,) unit vector.
-        style: which texture it gets.
-        twin_of: position in the list of faces of the one that it looks the same as; None: it has its own texture.
+        style: style of its texture.
+        twin_of: position in the list of faces of the face with the same texture; None: the texture
+            is its own.
     """
 
     origin: Array
@@ -40,7 +42,7 @@ class Face:
 
     @property
     def corners(self) -> Array:
-        """(4, 3) in order around the rectangle, metres."""
+        """Corners (4, 3) in order around the rectangle, metres."""
         s, t = self.axis_s * self.size[0], self.axis_t * self.size[1]
         return np.stack([self.origin, self.origin + s, self.origin + s + t, self.origin + t])
 
@@ -50,10 +52,10 @@ class Box:
     """An upright box on the floor, on the wall or below the ceiling.
 
     Attributes:
-        x, z: its centre on the ground, metres.
-        width, depth: along x and z before it is turned, metres.
+        x, z: its centre on the ground plane, metres.
+        width, depth: its size along x and z before it is turned, metres.
         bottom, top: heights above the floor, metres.
-        yaw: turn about the vertical axis, radians.
+        yaw: rotation about the vertical axis, radians.
         style: texture of its faces.
     """
 
@@ -67,7 +69,7 @@ class Box:
     style: Style = "box"
 
     def contains(self, points: Array, margin: float = 0.0) -> NDArray[np.bool_]:
-        """(N,) bool: which points (N, 3) lie in the box grown by `margin` metres."""
+        """Return (N,) bool: which points (N, 3) lie in the box grown by `margin` metres."""
         c, s = np.cos(self.yaw), np.sin(self.yaw)
         dx, dz = points[:, 0] - self.x, points[:, 2] - self.z
         along_x, along_z = c * dx - s * dz, s * dx + c * dz
@@ -81,7 +83,7 @@ class Box:
         return inside
 
     def faces(self, ceiling: float) -> list[Face]:
-        """Its outer faces, without those that touch the floor or a ceiling at height `ceiling`."""
+        """Return the outer faces, without those on the floor or a ceiling at `ceiling` metres."""
         c, s = np.cos(self.yaw), np.sin(self.yaw)
         right, forward, down = (
             np.array([c, 0.0, -s]),
@@ -112,9 +114,15 @@ class Box:
 
 @dataclass(frozen=True)
 class Layout:
-    """A closed space `extent` (x_min, x_max, z_min, z_max), metres, with boxes in it.
+    """A closed space with boxes in it.
 
-    With `twins`, a second one that looks the same follows at its end along x, with no wall between them.
+    Attributes:
+        extent: (x_min, x_max, z_min, z_max), metres.
+        height: height of the ceiling, metres.
+        wall_styles: textures of the walls at z_max, x_max, z_min and x_min.
+        boxes: the boxes.
+        twins: whether a second space that looks the same follows at x_max, without a wall between
+            them.
     """
 
     extent: tuple[float, float, float, float]
@@ -124,14 +132,14 @@ class Layout:
     twins: bool = False
 
     def faces(self) -> list[Face]:
-        """Walls, floor and ceiling, then the boxes."""
+        """Return the faces of walls, floor and ceiling, then of the boxes."""
         faces = _shell(self.extent, self.height, self.wall_styles)
         for box in self.boxes:
             faces.extend(box.faces(self.height))
         return _doubled(faces, self.extent[1] - self.extent[0]) if self.twins else faces
 
     def free(self, points: Array, margin: float) -> NDArray[np.bool_]:
-        """(N,) bool: which points (N, 3) are at least `margin` metres from every wall and box."""
+        """Return (N,) bool: which points (N, 3) keep `margin` metres from every wall and box."""
         x_min, x_max, z_min, z_max = self.extent
         length = x_max - x_min
         if self.twins:
@@ -153,11 +161,11 @@ class Layout:
 
 
 def _doubled(faces: list[Face], length: float) -> list[Face]:
-    """Faces and their twins, `length` metres farther along x; of the two walls where they meet, neither."""
+    """Return faces and their twins `length` metres along x, without the two walls between them."""
     wall_right, wall_left = 1, 3
     shift = np.array([length, 0.0, 0.0])
     first = [face for i, face in enumerate(faces) if i != wall_right]
-    # Without the wall to the right, what follows it stands one place earlier.
+    # The right wall is removed, so the faces after it move forward by one position.
     twins = [
         replace(face, origin=face.origin + shift, twin_of=i - (i > wall_right))
         for i, face in enumerate(faces)
@@ -185,7 +193,7 @@ def _shell(
 
 
 def _room() -> Layout:
-    """6 × 5 m with furniture at different depths before the far wall; the camera stays near its middle."""
+    """Return a room of 6 × 5 m with furniture at different depths before the far wall."""
     boxes = (
         Box(-1.6, 1.7, 0.8, 0.5, 0.0, 1.1, 0.35),
         Box(0.2, 2.1, 0.9, 0.5, 0.0, 0.8, -0.15),
@@ -201,7 +209,7 @@ def _room() -> Layout:
 
 
 def _hall() -> Layout:
-    """8.4 × 7 m with cupboards, tables, pillars and shelves along the walls; free in the middle."""
+    """Return a hall of 8.4 × 7 m with furniture and pillars along the walls, and a table inside."""
     boxes = (
         Box(-3.3, 2.9, 1.4, 0.6, 0.0, 1.9, style="panel"),
         Box(-1.5, 2.9, 1.1, 0.7, 0.0, 0.8, 0.1),
@@ -230,10 +238,10 @@ def _hall() -> Layout:
 
 
 def _ring() -> Layout:
-    """Corridors 2.5 m wide around a block of 7 × 3.5 m, with pilasters, cabinets and beams."""
+    """Return corridors, 2.5 m wide, around a block of 7 × 3.5 m, with cabinets and beams."""
     block = Box(0.0, 0.0, 7.0, 3.5, 0.0, 2.7, style="plaster")
     furniture = (
-        # (x, z, width, depth, bottom, top) along the outer walls, then on the block, then beams.
+        # (x, z, width, depth, bottom, top), metres: along the outer walls, on the block, beams.
         (-4.4, 4.1, 0.4, 0.3, 0.0, 2.7),
         (-2.2, 4.05, 1.1, 0.4, 0.0, 1.0),
         (-0.3, 4.13, 0.8, 0.24, 1.3, 1.9),
@@ -277,7 +285,7 @@ def _ring() -> Layout:
 
 
 def _twins() -> Layout:
-    """A corridor 2.6 m wide whose two halves of 12 m look the same, as floors of an office do."""
+    """Return a corridor, 2.6 m wide, whose two halves of 12 m look the same."""
     furniture = (
         (-11.2, 1.12, 0.5, 0.3, 0.0, 1.2),
         (-9.9, 1.1, 0.4, 0.35, 0.0, 2.6),

@@ -1,4 +1,4 @@
-"""Procedural grey textures: noise of many octaves under sharp shapes of all sizes, nowhere the same twice."""
+"""Draw procedural grey textures without repetition: noise in octaves under shapes of all sizes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .scene import Face
 Array = NDArray[np.float64]
 Image = NDArray[np.uint8]
 
-# Shapes a square metre by size class: (smallest, largest) diameter in metres and how many.
+# Size classes of shapes: smallest and largest diameter, metres, and shapes per square metre.
 _SHAPE_CLASSES = ((0.025, 0.06, 45.0), (0.06, 0.16, 16.0), (0.16, 0.45, 3.0))
 _GLYPHS = "ABDEFGHJKLMNPQRSTVXYZ23456789#&%?"
 _FONTS = (
@@ -20,22 +20,22 @@ _FONTS = (
     cv2.FONT_HERSHEY_TRIPLEX,
     cv2.FONT_HERSHEY_COMPLEX,
 )
-# Points are handed to OpenCV's drawing with this many fractional bits.
+# Fractional bits of the points that OpenCV draws.
 _SHIFT = 4
-# Faces differ in brightness by where they look, as if lit from one side and from above.
+# Light direction times strength: a face's brightness grows with its normal times this vector.
 _LIGHT = np.array([0.35, -0.75, -0.55])
 
 
 def face_texture(
     face: Face, shape: tuple[int, int], texels_per_m: float, rng: np.random.Generator
 ) -> Image:
-    """The texture of one face.
+    """Draw the texture of one face.
 
     Args:
         face: gives the style and, by its normal, the brightness.
         shape: (rows, columns) of the result, at least the face's size times the density.
-        texels_per_m: density.
-        rng: the only source of chance.
+        texels_per_m: density, 1/m.
+        rng: the only source of random numbers.
 
     Returns:
         (rows, columns) uint8.
@@ -55,7 +55,7 @@ def face_texture(
 
 
 def _noise(shape: tuple[int, int], texels_per_m: float, rng: np.random.Generator) -> Image:
-    """Value noise with wavelengths from about 1 m down to four texels, in octaves, around a random grey."""
+    """Draw value noise in octaves from about 1 m to four texels, around a random grey level."""
     octaves = max(int(np.log2(texels_per_m)), 3)
     total = np.full((2, 2), rng.uniform(105, 150), dtype=np.float32)
     amplitude = 22.0
@@ -82,7 +82,7 @@ def _draw_courses(
     length_m: tuple[float, float],
     joint_m: float,
 ) -> None:
-    """Rows of bricks, boards or tiles of random length and tone with dark joints."""
+    """Draw rows of bricks, boards or tiles of random length and tone with dark joints."""
     rows, columns = image.shape
     height = max(int(course_m * texels_per_m), 4)
     joint = max(round(joint_m * texels_per_m), 1)
@@ -101,9 +101,9 @@ def _draw_courses(
 
 
 def _draw_shapes(image: Image, face: Face, texels_per_m: float, rng: np.random.Generator) -> None:
-    """Scatters posters first, then shapes from large to small, so that small ones stay visible."""
+    """Draw posters, then shapes from large to small, so that small ones stay visible."""
     area = face.size[0] * face.size[1]
-    # Furniture is small and near: it gets more; the floor and the ceiling get less than the walls.
+    # Density relative to walls: small, near furniture gets more shapes, floor and ceiling fewer.
     density = {"floor": 0.8, "ceiling": 0.6, "box": 1.5}.get(face.style, 1.0)
     if min(face.size) > 0.5 and face.style not in ("floor", "ceiling"):
         for _ in range(rng.poisson(0.45 * area)):
@@ -116,18 +116,25 @@ def _draw_shapes(image: Image, face: Face, texels_per_m: float, rng: np.random.G
 
 
 def _scatter(image: Image, centres: Array, sizes: Array, rng: np.random.Generator) -> None:
-    """Draws a quarter glyphs, else rectangles and polygons, of diameters `sizes` (N,) at `centres` (N, 2), texels."""
+    """Draw glyphs (a quarter of the shapes), rectangles and polygons.
+
+    Args:
+        image: the texture to draw on.
+        centres: (N, 2), texels.
+        sizes: (N,) diameters, texels.
+        rng: source of random numbers.
+    """
     n = len(centres)
     half = sizes[:, None, None] / 2
     aspect = np.stack([np.ones(n), rng.uniform(0.35, 1.0, n)], axis=1)[:, None]
     turn = rng.normal(0.0, 0.25, n)
     c, s = np.cos(turn), np.sin(turn)
     rotation = np.stack([c, s, -s, c], axis=1).reshape(n, 2, 2)
-    # The last corner twice more: rectangles and hexagons in one array.
+    # Repeat the last corner twice, to keep rectangles and hexagons in one array.
     corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1], [-1, 1], [-1, 1]], dtype=np.float64)
     rectangles = (corners * aspect) @ rotation
     angles = np.sort(rng.uniform(0, 2 * np.pi, (n, 6)), axis=1)
-    # Half of the polygons are triangles and quadrangles: some of their corners are drawn on each other.
+    # Half of the polygons become quadrangles: move their last two corners onto the fourth.
     angles[:, 4:] = np.where(rng.random((n, 1)) < 0.5, angles[:, 3:4], angles[:, 4:])
     polygons = np.stack([np.cos(angles), np.sin(angles)], axis=2)
     outlines = np.where(rng.random((n, 1, 1)) < 0.5, rectangles, polygons) * half + centres[:, None]
@@ -144,7 +151,10 @@ def _scatter(image: Image, centres: Array, sizes: Array, rng: np.random.Generato
 
 
 def _contrasting(image: Image, centre: Array, difference: int, upwards: bool) -> int:
-    """A grey that differs by `difference` from what is there, upwards or downwards as far as there is room."""
+    """Return a grey level that is lighter or darker by `difference` than the texel at `centre`.
+
+    `upwards` is the preferred direction; where that leaves 15 to 240 the other one is used.
+    """
     row = min(max(int(centre[1]), 0), image.shape[0] - 1)
     column = min(max(int(centre[0]), 0), image.shape[1] - 1)
     there = int(image[row, column])
@@ -171,7 +181,7 @@ def _writing(rng: np.random.Generator, length: int) -> str:
 
 
 def _draw_poster(image: Image, texels_per_m: float, rng: np.random.Generator) -> None:
-    """A framed sheet with a few large shapes and lines of writing."""
+    """Draw a framed sheet with a few large shapes and lines of writing."""
     rows, columns = image.shape
     width, height = (int(rng.uniform(0.35, 0.8) * texels_per_m) for _ in range(2))
     if width >= columns or height >= rows:

@@ -1,4 +1,4 @@
-"""The built-in worlds: rendered sequences with exact depth and ground truth, made on the fly from a few numbers."""
+"""Built-in worlds: sequences with exact depth and ground truth, rendered from a few numbers."""
 
 from __future__ import annotations
 
@@ -23,26 +23,28 @@ from .scene import LAYOUTS, LayoutName
 
 Array = NDArray[np.float64]
 
+# Images that are averaged over the exposure time to blur motion.
 _BLUR_STEPS = 8
 
 
 @dataclass(frozen=True)
 class WorldSpec:
-    """All that a rendered sequence depends on.
+    """The parameters of a rendered sequence.
 
     Attributes:
         name: short name for reports.
-        layout, path: which rooms and which way through them (see `world_scene` and `world_path`).
+        layout: name of the scene, see `scene.LAYOUTS`.
+        path: name of the camera path, see `path.PATHS`.
         width, height: image size, pixels.
-        frames: how many.
-        fps: frames a second; the path is a function of time, so fewer frames see less of it.
-        seed: of the textures and of the noise.
-        walk: who walks the path; others than 0 swerve from it (see `another_walk`).
-        texels_per_m: density of the textures.
-        baseline_m: metres between the two cameras.
+        frames: number of frames.
+        fps: frames per second, 1/s. The path is a function of time: fewer frames see less of it.
+        seed: seed of the textures and of the noise.
+        walk: seed of the deviation from the path, see `another_walk`; 0: the path itself.
+        texels_per_m: density of the textures, 1/m.
+        baseline_m: distance between the two cameras, metres.
         noise_sigma: standard deviation of the sensor's noise, grey levels.
-        shutter_s: exposure time, seconds, which blurs moving images; 0 for sharp ones.
-        exposure_change: relative amplitude of a slow change of brightness; 0 for none.
+        shutter_s: exposure time, seconds, which causes motion blur; 0: sharp images.
+        exposure_change: relative amplitude of a slow change of brightness; 0: constant brightness.
     """
 
     name: str
@@ -88,8 +90,9 @@ WORLD_PRESETS = tuple(_SPECS)
 
 
 def world_spec(preset: str) -> WorldSpec:
-    """What a preset stands for; vary it with `dataclasses.replace`. `demo@3` is `demo` with the seed 3: other textures
-    and noise.
+    """Return the parameters of a preset; vary them with `dataclasses.replace`.
+
+    `demo@3` is `demo` with the seed 3: other textures and noise.
 
     Raises:
         DatasetError: there is no such world.
@@ -97,21 +100,21 @@ def world_spec(preset: str) -> WorldSpec:
     name, at, seed = preset.partition("@")
     if not is_world(preset):
         raise DatasetError(
-            f"no built-in world is called {preset!r}; there are {', '.join(WORLD_PRESETS)}, and with other textures "
-            f"{WORLD_PRESETS[0]}@2 and so on"
+            f"no built-in world is called {preset!r}; there are {', '.join(WORLD_PRESETS)}, "
+            f"and with other textures {WORLD_PRESETS[0]}@2 and so on"
         )
     spec = _SPECS[name]
     return replace(spec, name=preset, seed=int(seed)) if at and int(seed) != spec.seed else spec
 
 
 def is_world(name: str) -> bool:
-    """Whether a built-in world has this name, or it is such a name with `@` and a seed."""
+    """Return whether `name` is the name of a built-in world, alone or with `@` and a seed."""
     preset, at, seed = name.partition("@")
     return preset in _SPECS and (not at or (seed.isascii() and seed.isdigit()))
 
 
 def open_world(preset: str, sensor: str = "auto") -> RenderedWorld:
-    """A built-in world as a sequence.
+    """Open a built-in world as a sequence.
 
     Args:
         preset: one of `WORLD_PRESETS`, alone or with `@` and a seed.
@@ -133,8 +136,10 @@ def open_world(preset: str, sensor: str = "auto") -> RenderedWorld:
 
 
 class RenderedWorld:
-    """A rendered sequence (see `spslam.interfaces.Sequence` for its attributes). The textures are made at the first
-    frame, every frame when it is asked for; equal specs give equal bytes, in any order of access.
+    """A rendered sequence (see `spslam.interfaces.Sequence` for its attributes).
+
+    Textures are drawn at the first frame, and each frame is rendered on request. Equal specs give
+    equal bytes, in any order of access.
     """
 
     name: str
@@ -156,7 +161,7 @@ class RenderedWorld:
         self.skipped = []
         self.time_unit = "s"
         self.left_out = []
-        # No round numbers: a swapped axis or a forgotten half pixel must show.
+        # No round numbers, so that a swapped axis or a forgotten half pixel shows in tests.
         self.camera = Camera(
             width=spec.width,
             height=spec.height,
@@ -196,7 +201,7 @@ class RenderedWorld:
         )
 
     def _pair(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Left and right image, rendered at the same time where there are cores for it."""
+        """Render the left and the right image in two threads."""
         self._get_renderer()
         with ThreadPoolExecutor(1) as other:
             right = other.submit(self._photo, index, right=True)
@@ -204,11 +209,15 @@ class RenderedWorld:
 
     @property
     def timestamps(self) -> Array:
-        """(N,) float64, seconds of each frame."""
+        """Time stamps of the frames, (N,) float64, seconds."""
         return self._timestamps
 
     def depth(self, index: int, right: bool = False) -> NDArray[np.float32]:
-        """(H, W) float32, exact metres along z of the left image or of the `right` one, whatever the sensor."""
+        """Render the exact depth of the left or `right` image, for every sensor.
+
+        Returns:
+            (H, W) float32, metres along z; 0 without a surface.
+        """
         pose = self._T_world_cam[self._checked(index)]
         if right:
             pose = pose @ self._T_left_right
@@ -231,7 +240,7 @@ class RenderedWorld:
         return self._renderer
 
     def _photo(self, index: int, right: bool) -> NDArray[np.uint8]:
-        """What the left or right sensor makes of frame `index`: blur, exposure, noise, 8 bits."""
+        """Render the left or right image of frame `index` with blur, exposure and noise, 8 bits."""
         spec = self.spec
         times = self._timestamps[index : index + 1]
         if spec.shutter_s > 0:
@@ -242,7 +251,7 @@ class RenderedWorld:
         renderer = self._get_renderer()
         image = np.mean([renderer.image(pose) for pose in poses], axis=0, dtype=np.float32)
         if spec.exposure_change > 0:
-            # About one swell in four seconds.
+            # One period of the brightness is about four seconds.
             image *= np.float32(1.0 + spec.exposure_change * np.sin(1.6 * self._timestamps[index]))
         if spec.noise_sigma > 0:
             rng = np.random.default_rng(

@@ -71,7 +71,7 @@ def test_every_way_in(folder: Callable) -> None:
     )
     with pytest.raises(DatasetError, match="no single sequence 'MH_01'"):
         open_sequence(path.parent, sequence="MH_01")
-    with pytest.raises(DatasetError, match="sequence 'MH_01' was asked for"):
+    with pytest.raises(DatasetError, match="sequence 'MH_01' was requested"):
         open_sequence(path / "mav0", sequence="MH_01")
 
 

@@ -141,7 +141,10 @@ def test_times_out_of_order_are_sorted_with_their_images_and_poses(
 ) -> None:
     with caplog.at_level(logging.WARNING):
         sequence = open_sequence(root(times=[0.3, 0.1, 0.2, 0.2]))
-    assert "out of order" in caplog.text and "1 of 4 entries have a time stamp" in caplog.text
+    assert (
+        "out of order" in caplog.text
+        and "1 of 4 entries repeat an earlier time stamp" in caplog.text
+    )
     assert [frame.timestamp for frame in sequence] == pytest.approx([0.1, 0.2, 0.3])
     assert np.array_equal(sequence[2].image, picture(0))
     assert sequence.ground_truth is not None
@@ -229,7 +232,7 @@ def test_sequences_to_choose_from(root: Callable, picture: Callable, write: Call
         open_sequence(path)
     with pytest.raises(DatasetError, match=r"no single sequence '05' .*: there is 03, 04"):
         open_sequence(path, sequence="5")
-    with pytest.raises(DatasetError, match="is one sequence, but sequence '04' was asked for"):
+    with pytest.raises(DatasetError, match="is one sequence, but sequence '04' was requested"):
         open_sequence(path / "sequences/03", sequence="04")
 
 

@@ -128,12 +128,10 @@ def test_a_broken_plugin_keeps_nobody_from_their_recordings(
     assert open_sequence(toy).name == "rows walk"
     text = "\n".join(record.getMessage() for record in caplog.records)
     assert (
-        "dataset 'careless' (toy_rows:Careless) is not asked whether it recognises" in text
+        "dataset 'careless' (toy_rows:Careless) cannot say whether it recognises" in text
         and "KeyError" in text
     )
-    assert (
-        "dataset 'absent' (toy_absent:Nothing) is not asked" in text and "No module named" in text
-    )
+    assert "dataset 'absent' (toy_absent:Nothing) cannot say" in text and "No module named" in text
     assert "dataset kitti of toy_rows:RowsReader is ignored: the name is taken" in text
 
 

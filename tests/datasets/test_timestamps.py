@@ -23,7 +23,10 @@ def test_order_sorts_drops_duplicates_and_says_so(caplog: pytest.LogCaptureFixtu
     with caplog.at_level(logging.WARNING):
         rows, _ = order_frames(times, "the list")
     assert rows.tolist() == [0, 2, 1, 4]
-    assert "out of order" in caplog.text and "1 of 5 entries have a time stamp" in caplog.text
+    assert (
+        "out of order" in caplog.text
+        and "1 of 5 entries repeat an earlier time stamp" in caplog.text
+    )
 
 
 def test_order_is_silent_when_there_is_nothing_to_do(caplog: pytest.LogCaptureFixture) -> None:

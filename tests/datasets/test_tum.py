@@ -114,7 +114,10 @@ def test_list_out_of_order(folder: Callable, caplog: pytest.LogCaptureFixture) -
     (path / "rgb.txt").write_text("\n".join([*lines[::-1], lines[-1]]))
     with caplog.at_level(logging.WARNING):
         sequence = open_sequence(path)
-    assert "out of order" in caplog.text and "1 of 5 entries have a time stamp" in caplog.text
+    assert (
+        "out of order" in caplog.text
+        and "1 of 5 entries repeat an earlier time stamp" in caplog.text
+    )
     assert [frame.timestamp for frame in sequence] == pytest.approx([10.0, 10.1, 10.3])
 
 
@@ -211,7 +214,7 @@ def test_a_depth_folder_without_its_list_is_told(
     (path / "depth.txt").unlink()
     with caplog.at_level(logging.WARNING):
         assert open_sequence(path).sensor == "mono"
-    assert "depth/ is not used, for depth.txt, its list, is missing: mono" in caplog.text
+    assert "depth/ is not used, because its list depth.txt is missing: mono" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,7 @@ def test_defaults(tmp_path: Path, write_calibration: WriteCalibration) -> None:
         ({"stereo": True, "right": {**CALIBRATION, "fy": -30.0}}, r"c\.yaml: right: fx and fy"),
         (
             {"fx": 0.8, "fy": 1.1, "cx": 0.5, "cy": 0.5},
-            "shares of the image's size, expected pixels: fx: 32, fy: 33, cx",
+            "fractions of the image's size, expected pixels: fx: 32, fy: 33, cx",
         ),
         ({"fov": 60}, r"unknown key fov \(write fx = width / 2 / tan"),
         ({"k1": 0.1}, r"unknown key k1 \(write distortion: \{model: radtan"),

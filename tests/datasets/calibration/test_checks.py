@@ -59,11 +59,11 @@ def test_usual_cameras_raise_no_doubts(camera: Camera) -> None:
         ({"cx": 239.5, "cy": 319.5}, "is the calibration for images turned by 90 degrees?"),
         (
             {"height": 235, "cy": -8.6},
-            "(319.5, -8.6) lies outside of the 640x235 image: taken as it is",
+            "(319.5, -8.6) lies outside of the 640x235 image: used as given",
         ),
         (
             {"height": 200, "cy": 236.0},
-            "(319.5, 236) lies outside of the 640x200 image: taken as it is",
+            "(319.5, 236) lies outside of the 640x200 image: used as given",
         ),
         (
             {"fx": 3.04, "fy": 3.04},
@@ -104,7 +104,7 @@ def test_what_hints_at_another_image_or_unit_is_told(change: dict, text: str) ->
         ),
         (
             (640, 240),
-            "if they were cut out of larger ones, take the first column and row from cx and cy",
+            "if they were cut out of larger ones, subtract the first column and row from cx and cy",
         ),
     ],
 )

@@ -122,7 +122,7 @@ def test_another_length_than_expected(server: FileServer, tmp_path: Path) -> Non
 def test_no_such_file(server: FileServer, tmp_path: Path) -> None:
     del server.files["a.zip"]
     with pytest.raises(
-        FetchError, match=r"a\.zip is not there \(HTTP 404\): the file may have moved"
+        FetchError, match=r"a\.zip does not exist \(HTTP 404\): the file may have moved"
     ):
         get(server, tmp_path)
 
@@ -131,7 +131,8 @@ def test_a_server_in_trouble_keeps_the_part(server: FileServer, tmp_path: Path) 
     leave_part(server, tmp_path, 1_000_000)
     server.statuses = [503]
     with pytest.raises(
-        FetchError, match=r"HTTP 503 Service Unavailable\): try later; what is there is kept"
+        FetchError,
+        match=r"HTTP 503 Service Unavailable\): try later; the bytes received before are kept",
     ):
         get(server, tmp_path)
     assert (tmp_path / "a.zip.part").stat().st_size == 1_000_000

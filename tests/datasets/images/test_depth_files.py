@@ -91,7 +91,7 @@ def test_many_saturated_pixels_are_told_once(
     for _ in range(2):
         reader.read(write(tmp_path / "1.png", many))
     assert [record.getMessage() for record in caplog.records] == [
-        "walk: 30 % of 1.png hold 65535, the largest number of their type: taken as no measurement"
+        "walk: 30 % of 1.png hold 65535, the largest number of their type: read as no measurement"
     ]
 
 

@@ -225,7 +225,7 @@ def test_counters_that_are_too_slow_are_told(
 ) -> None:
     open_sequence(folder(lambda i: f"f{3000 * i}.png"))
     assert (
-        "which makes one image in 150 s at 20 a second; if they are times, --time-unit says so"
+        "which makes one image in 150 s at 20 a second; if they are times, give --time-unit"
         in caplog.text
     )
 

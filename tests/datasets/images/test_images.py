@@ -80,7 +80,7 @@ def test_equal_times_are_dropped_and_counted(
 ) -> None:
     with caplog.at_level(logging.WARNING):
         sequence = open_sequence(folder("1.png", "01.png", "2.png"))
-    assert len(sequence) == 2 and "1 of 3 entries have a time stamp" in caplog.text
+    assert len(sequence) == 2 and "1 of 3 entries repeat an earlier time stamp" in caplog.text
     assert "out of order" not in caplog.text and [entry.reason for entry in sequence.left_out] == [
         "equal time stamp"
     ]
@@ -260,12 +260,12 @@ def test_real_street(test_data: Path, tmp_path: Path, write_calibration: Callabl
     ("left", "right", "pairs", "told"),
     [
         # Counters that begin at another number, and names in which only one side has times.
-        (["l0", "l1", "l2"], ["r1", "r2", "r3"], [(0, 0), (1, 1), (2, 2)], "are paired one by one"),
+        (["l0", "l1", "l2"], ["r1", "r2", "r3"], [(0, 0), (1, 1), (2, 2)], "are paired in order"),
         (
             ["100.00", "100.05", "100.10"],
             ["0", "1", "2"],
             [(0, 0), (1, 1), (2, 2)],
-            "are paired one by one",
+            "are paired in order",
         ),
         # Names without a single number that tells the time pair by name.
         (["a0b0", "a1b3", "a2b6"], ["a1b3"], [(1, 0)], "2 of 3 images have no right image"),
