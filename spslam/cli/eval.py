@@ -71,8 +71,9 @@ def evaluate(
         typer.Option(
             metavar="FILE",
             show_default=False,
-            help="EuRoC's sensor.yaml of a camera: the ground truth, poses of the body, is converted "
-            "to poses of this camera. Default: cam0's file beside the ground truth, if it exists.",
+            help="EuRoC's sensor.yaml of a camera: the ground truth, poses of the body, is "
+            "converted to poses of this camera. Default: cam0's file beside the ground truth, if "
+            "it exists.",
         ),
     ] = None,
     times: Annotated[
@@ -80,8 +81,8 @@ def evaluate(
         typer.Option(
             metavar="FILE",
             show_default=False,
-            help="Times of all frames (KITTI's times.txt, TUM's rgb.txt, EuRoC's cam0/data.csv), for "
-            "the tracking rate, and as time stamps of KITTI's trajectories.",
+            help="Times of all frames (KITTI's times.txt, TUM's rgb.txt, EuRoC's cam0/data.csv), "
+            "for the tracking rate, and as time stamps of KITTI's trajectories.",
         ),
     ] = None,
     time_unit: Annotated[
@@ -94,8 +95,8 @@ def evaluate(
     align: Annotated[
         Align,
         typer.Option(
-            help="se3: rotation and translation; sim3: with scale, too (for mono); first-pose: align "
-            "the first poses; none: no alignment."
+            help="se3: rotation and translation; sim3: with scale, too (for mono); first-pose: "
+            "align the first poses; none: no alignment."
         ),
     ] = Align.SE3,
     max_difference: Annotated[
@@ -118,7 +119,8 @@ def evaluate(
         bool,
         typer.Option(
             "--all-pairs",
-            help="Start a step of the relative error at every pose, not at the end of the last step.",
+            help="Start a step of the relative error at every pose, not at the end of the step "
+            "before.",
         ),
     ] = False,
     recall: Annotated[
@@ -134,7 +136,8 @@ def evaluate(
         bool,
         typer.Option(
             "--spread",
-            help="The estimates are repeats of one run: also print their median, minimum and maximum.",
+            help="The estimates are repeats of one run: also print their median, minimum and "
+            "maximum.",
         ),
     ] = False,
     json_file: Annotated[
@@ -165,7 +168,7 @@ def evaluate(
     give --times. EuRoC's ground truth is the path of the body; if the camera is known, estimates
     are compared with both paths. The number of frames of a run comes from the files beside its
     trajectory.tum.
-    """
+    """  # noqa: D301 - \b is a backspace: typer keeps line breaks
     from spslam.cli.console import print_comparisons, print_figures
     from spslam.evaluation.comparison import Conventions, as_document, compare_with, short_names
     from spslam.evaluation.comparison import spread as spread_of

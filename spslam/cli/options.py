@@ -24,12 +24,14 @@ class CommandGroup(TyperGroup):
     """A group of commands; without a command it prints its help, with full summaries."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the arguments; without arguments print the help and exit."""
         if not args and self.no_args_is_help and not ctx.resilient_parsing:
             typer.echo(ctx.get_help())
             raise typer.Exit(FAILED)
         return super().parse_args(ctx, args)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the list of commands with their full summaries."""
         commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
         rows = [
             (name, command.get_short_help_str(limit=_LONGEST_SUMMARY))

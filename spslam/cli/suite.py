@@ -73,8 +73,8 @@ def suite(
         typer.Option(
             metavar="WORD",
             show_default=False,
-            help="Only runs with a label (sequence, sensor, front end, configuration) that contains "
-            "WORD; repeatable.",
+            help="Only runs with a label (sequence, sensor, front end, configuration) that "
+            "contains WORD; repeatable.",
         ),
     ] = None,
     available: Annotated[
@@ -231,7 +231,7 @@ def compare(
     The metrics are the tracking rate, ATE, RPE and drift. Medians differ if their difference
     exceeds the tolerance and the larger of both spreads (maximum minus minimum of the repeats).
     Tracking rates must also differ by 1 % of the frames. Errors are not compared if the tracking
-    rates differ. A metric that is missing in B is a regression.
+    rates differ. A case or a metric that is missing in B is a regression.
     Exit codes: 0 nothing got worse, 1 something got worse, 2 an error.
     """
     from spslam.benchmark.comparison import Verdict, comparison_table

@@ -37,15 +37,13 @@ def track(
         typer.Argument(
             metavar="VIDEO|IMAGES|CAMERA",
             show_default=False,
-            help="A video, a folder of images, a KITTI, TUM or EuRoC sequence, a built-in world, or "
-            "the number of a camera (0 is the first); no calibration is needed.",
+            help="A video, a folder of images, a KITTI, TUM or EuRoC sequence, a built-in world, "
+            "or the number of a camera (0 is the first); no calibration is needed.",
         ),
     ],
     sequence: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME", show_default=False, help="Sequence below a dataset's root."
-        ),
+        typer.Option(metavar="NAME", show_default=False, help="Sequence below a dataset's root."),
     ] = None,
     extractor: ExtractorOption = None,
     weights: WeightsOption = None,
@@ -82,7 +80,7 @@ def track(
     spslam track 0
 
     ^C stops after the current frame; written files stay.
-    """
+    """  # noqa: D301 - \b is a backspace: typer keeps line breaks
     from spslam.frontend.extractors.registry import create_extractor
 
     front_end = create_extractor(resolve_config("default", overrides, extractor, weights).features)

@@ -101,7 +101,7 @@ TeacherOption = Annotated[
     Path,
     typer.Option(metavar="FILE|NAME", show_default=False, help="Weights of the large network."),
 ]
-CacheOption = Annotated[Path, typer.Option(metavar="DIR", help="Cache folder of drawn shapes.")]
+CacheOption = Annotated[Path, typer.Option(metavar="DIR", help="Cache of drawn shapes.")]
 ShowOption = Annotated[
     Path | None,
     typer.Option(
@@ -165,7 +165,7 @@ _STAGE_COMMANDS = (
 
     \b
     spslam train label --photos DIR --out labels --weights runs/training/magic/weights.safetensors
-    spslam train joint --photos DIR --labels labels --init runs/training/magic --out runs/training/joint
+    spslam train joint --photos DIR --labels labels --init runs/training/magic --out runs/joint
     torchrun --nproc-per-node 4 -m spslam train joint …
     """,
         _LABELLED,
@@ -322,7 +322,7 @@ def recipe(
     \b
     spslam train recipe
     spslam train recipe superpoint_lite --photos DIR --out runs/recipe
-    """
+    """  # noqa: D301 - \b is a backspace: typer keeps line breaks
     from spslam.frontend.training.recipe import RecipeFolders, load_recipe, recipe_names
 
     if name is None:
@@ -393,8 +393,8 @@ def adapt(
         typer.Argument(
             metavar="IMAGES",
             show_default=False,
-            help="A folder of images, a video, a KITTI, TUM or EuRoC sequence, or a built-in world; "
-            "no calibration is needed.",
+            help="A folder of images, a video, a KITTI, TUM or EuRoC sequence, or a built-in "
+            "world; no calibration is needed.",
         ),
     ],
     out: Annotated[
@@ -424,9 +424,7 @@ def adapt(
     ] = None,
     sequence: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME", show_default=False, help="Sequence below a dataset's root."
-        ),
+        typer.Option(metavar="NAME", show_default=False, help="Sequence below a dataset's root."),
     ] = None,
     start: Annotated[int, typer.Option(metavar="N", min=0, help="First image to use.")] = 0,
     count: Annotated[
@@ -450,7 +448,7 @@ def adapt(
 
     Labels the images by homographic adaptation, then trains detector and descriptors. Old and new
     weights are compared on held-out images. The same command resumes an interrupted one.
-    """
+    """  # noqa: D301 - \b is a backspace: typer keeps line breaks
     from itertools import islice
 
     from spslam.datasets import read_pictures

@@ -89,7 +89,7 @@ def evaluate(
             help="Change the extraction, such as features.subpixel=false.",
         ),
     ] = None,
-    cache: Annotated[Path, typer.Option(metavar="DIR", help="Cache folder of drawn shapes.")] = Path(
+    cache: Annotated[Path, typer.Option(metavar="DIR", help="Cache of drawn shapes.")] = Path(
         "runs/training/shapes"
     ),
     estimator: Annotated[
@@ -115,7 +115,7 @@ def evaluate(
     \b
     spslam train evaluate --extractor superpoint --extractor orb --photos DIR --json metrics.json
     spslam train evaluate --homography DIR --plot homographies.png
-    """
+    """  # noqa: D301 - \b is a backspace: typer keeps line breaks
     from spslam.frontend.training.evaluation import evaluate as evaluation
     from spslam.frontend.training.evaluation.shapes_evaluation import evaluation_shapes
 
