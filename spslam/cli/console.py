@@ -376,7 +376,7 @@ def _scale(metrics: Figures) -> str:
     if metrics.get("scale_applied") is None:
         return ""
     error = metrics.get("scale_error_percent")
-    wrong = "" if error is None else f", {error:+.2f} % fit the ground truth best"
+    wrong = "" if error is None else f", best fit to the ground truth at {error:+.2f} %"
     return f"{metrics['scale_source']}{wrong}"
 
 

@@ -93,7 +93,7 @@ def view(
     \b
     spslam view runs/x
     spslam view runs/x --render map.png --colors age --hide grid
-    spslam view runs/x --render film.mp4 --follow --size 1280x720
+    spslam view runs/x --render run.mp4 --follow --size 1280x720
 
     \b
     Keys of the window. Show or hide: P points, T trajectory, K keyframes,

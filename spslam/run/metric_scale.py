@@ -177,7 +177,8 @@ def estimate_scale(
     metres = _distance(ground_truth, _seconds(frames, stamps), frames, "ground truth")
     if not metres > 0:
         raise ScaleError(
-            f"the ground truth of frames {frames[0]} and {frames[1]} is one place: choose two others"
+            f"the true positions at frames {frames[0]} and {frames[1]} are one place: "
+            "choose two others"
         )
     return MetricScale(
         metres / units, f"ground truth, {metres:.4g} m from frame {frames[0]} to {frames[1]}"

@@ -313,7 +313,7 @@ def _refuse_foreign(path: Path) -> None:
         except OutputError as error:
             found = str(error)
     raise OutputError(
-        f"{path} holds other files than an earlier run ({found}) and was not changed: "
+        f"{path} holds other files than an earlier run ({found}) and is left alone: "
         "give --out a new or an empty folder"
     )
 
