@@ -97,7 +97,9 @@ def speed(
     ] = False,
     json_file: Annotated[
         Path | None,
-        typer.Option("--json", metavar="FILE", show_default=False, help="Write all metrics there."),
+        typer.Option(
+            "--json", metavar="FILE", show_default=False, help="Write the metrics as JSON."
+        ),
     ] = None,
     markdown: Annotated[
         Path | None,

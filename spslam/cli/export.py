@@ -60,7 +60,7 @@ def export(
         ),
     ] = None,
     count: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Maximum of photographs, evenly spread.")
+        int, typer.Option(metavar="N", min=1, help="Maximum number of photographs, evenly spread.")
     ] = 240,
     out: Annotated[
         Path | None,

@@ -95,7 +95,10 @@ WeightsOption = Annotated[
 MaxFramesOption = Annotated[
     int | None,
     typer.Option(
-        metavar="N", min=1, show_default=False, help="Maximum of frames to read; default: all."
+        metavar="N",
+        min=1,
+        show_default=False,
+        help="Maximum number of frames to read; default: all.",
     ),
 ]
 StartOption = Annotated[int, typer.Option(metavar="N", min=0, help="First frame to read.")]

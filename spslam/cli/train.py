@@ -434,7 +434,7 @@ def adapt(
         ),
     ] = None,
     most_images: Annotated[
-        int, typer.Option(metavar="N", min=20, help="Maximum of images, evenly spread.")
+        int, typer.Option(metavar="N", min=20, help="Maximum number of images, evenly spread.")
     ] = 2000,
     config: ConfigOption = None,
     overrides: SetOption = None,

@@ -79,7 +79,9 @@ def evaluate(
         ),
     ] = None,
     shapes: Annotated[bool, typer.Option("--shapes", help="Corners of synthetic shapes.")] = False,
-    limit: Annotated[int, typer.Option(metavar="N", min=1, help="Maximum of photographs.")] = 70,
+    limit: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Maximum number of photographs.")
+    ] = 70,
     overrides: Annotated[
         list[str] | None,
         typer.Option(
@@ -101,13 +103,13 @@ def evaluate(
     ] = EstimatorName.RANSAC,
     json_file: Annotated[
         Path | None,
-        typer.Option("--json", metavar="FILE", show_default=False, help="Write all metrics there."),
+        typer.Option(
+            "--json", metavar="FILE", show_default=False, help="Write the metrics as JSON."
+        ),
     ] = None,
     plot: Annotated[
         Path | None,
-        typer.Option(
-            metavar="PNG", show_default=False, help="Plot the metrics of homographies there."
-        ),
+        typer.Option(metavar="PNG", show_default=False, help="Plot the metrics of homographies."),
     ] = None,
 ) -> None:
     """Compare front ends: repeatability, localisation, matching, homographies, relative poses.
