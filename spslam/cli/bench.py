@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 # Image sizes (height, width) of the engines' timings, pixels: half of TUM, TUM, EuRoC, KITTI.
 _SIZES = ((240, 320), (480, 640), (480, 752), (376, 1241))
+# The same with --quick, pixels.
 _QUICK_SIZES = ((64, 96),)
 # Sensor and image size (height, width) of the timed runs, pixels: EuRoC's for stereo, else TUM's.
 _RUNS = (("mono", (480, 640)), ("stereo", (480, 752)), ("rgbd", (480, 640)))

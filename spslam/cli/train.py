@@ -140,6 +140,7 @@ class _StageCommand:
     name: str = "superpoint"
 
 
+# Options of the stage commands: type and default by name.
 _PHOTOS = {"photos": (PhotosOption, _REQUIRED)}
 _OUT = {"out": (OutOption, _REQUIRED)}
 _LABELLED = _PHOTOS | {"labels": (LabelsOption, _REQUIRED)} | _OUT

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+# Valid forms of --scale, for error messages.
 _EXPECTED = "height=METRES, distance=FRAME:FRAME:METRES or ground-truth=FRAME:FRAME"
 # Minimum fraction and number of keyframes with a ground plane: tables and shelves are planes, too.
 _LEAST_SHARE, _LEAST_KEYFRAMES = 0.5, 3

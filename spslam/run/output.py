@@ -26,6 +26,7 @@ from spslam.process.ownership import OWNER, Claim, claim_folder, is_abandoned, r
 
 _LOG = logging.getLogger(__name__)
 
+# Names of files in the folder of a run.
 GROUND_TRUTH = "ground_truth.tum"
 METRICS = "metrics.json"
 CONFIG = "config.yaml"
@@ -49,6 +50,7 @@ OUTPUT_NAMES = MARKERS | {
     "report.html",
     "log.txt",
 }
+# Format of a line of log.txt.
 _LOG_FORMAT = "%(asctime)s.%(msecs)03d %(levelname)-7s %(name)s: %(message)s"
 # Maximum number of log records kept before the log file is open.
 _EARLY_RECORDS = 10_000
