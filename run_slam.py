@@ -1,4 +1,4 @@
-"""`python run_slam.py PATH …` is `spslam run PATH …`."""
+"""Run `spslam run PATH …` as `python run_slam.py PATH …`."""
 
 import sys
 

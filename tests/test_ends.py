@@ -287,9 +287,7 @@ def test_a_map_is_not_lost_by_being_looked_for(
     (tmp_path / "map.npz").write_bytes(b"")
     arguments = ("--map", str(tmp_path / "map.npz"), "--localize", "--out", str(tmp_path))
     assert call(*RUN, *arguments) == 2
-    assert (
-        "would be replaced with the map that --localize leaves as it is" in capsys.readouterr().err
-    )
+    assert "holds the map of --localize and would be replaced" in capsys.readouterr().err
 
 
 def test_a_map_that_another_run_extends_is_refused_at_once(

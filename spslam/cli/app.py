@@ -1,4 +1,7 @@
-"""The commands. Each imports what it needs when it is called, so that `--help` answers at once."""
+"""The commands of `spslam`.
+
+Each command imports its modules when it is called, to keep `--help` fast.
+"""
 
 from __future__ import annotations
 
@@ -51,8 +54,9 @@ if TYPE_CHECKING:
     from spslam.run.output import RunLog
     from spslam.visualization.viewer import Viewer
 
-# Columns of a help text on a wide terminal.
+# Maximum width of a help text, columns.
 _WIDEST_HELP = 120
+# Environment variable: number of threads of NumPy's matrix products.
 _BLAS_THREADS = "OPENBLAS_NUM_THREADS"
 
 _logger = logging.getLogger(__name__)
@@ -76,7 +80,7 @@ class ViewerChoice(StrEnum):
 
 
 class _Commands(CommandGroup):
-    """All commands: a signal that ends one is told in a line of our own."""
+    """All commands; prints one line when a signal ends a command."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -89,11 +93,11 @@ class _Commands(CommandGroup):
 app = typer.Typer(
     name="spslam",
     cls=_Commands,
-    help="Visual SLAM with SuperPoint as its front end: images in, trajectory and map out.",
+    help="Visual SLAM with a SuperPoint front end: images in, trajectory and map out.",
     epilog="Start with: spslam demo",
     no_args_is_help=True,
     add_completion=False,
-    # Rich would read :B: in a help text as an emoji and [x] as markup.
+    # Rich would show :B: in a help text as an emoji and read [x] as markup.
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": _WIDEST_HELP},
@@ -114,20 +118,20 @@ PathArgument = Annotated[
     typer.Argument(
         metavar="PATH",
         show_default=False,
-        help="A dataset's root, one sequence's folder, a folder of images (left/ right/ for stereo, depth/ for RGB-D), "
-        "a video, or a built-in world: demo, demo-small, demo-loop, demo-twins.",
+        help="A dataset's root, a sequence's folder, a folder of images (left/ right/ for stereo, "
+        "depth/ for RGB-D), a video, or a built-in world: demo, demo-small, demo-loop, demo-twins.",
     ),
 ]
 SensorOption = Annotated[
-    SensorChoice, typer.Option(help="What to use of the sequence; auto: the most that is there.")
+    SensorChoice, typer.Option(help="Sensor to use; auto: all that the sequence has.")
 ]
 ConfigOption = Annotated[
     str | None,
     typer.Option(
         metavar="NAME|FILE",
         show_default=False,
-        help="Configuration: a built-in one (see spslam config) or a YAML file. Default: the one for the dataset and "
-        "sensor.",
+        help="Configuration: a built-in one (see spslam config) or a YAML file. Default: by "
+        "dataset and sensor.",
     ),
 ]
 OutOption = Annotated[
@@ -135,8 +139,8 @@ OutOption = Annotated[
     typer.Option(
         metavar="DIR",
         show_default=False,
-        help="Where the results go; a folder of an earlier run is replaced as a whole, any other is left alone. "
-        "Default: runs/SEQUENCE-SENSOR-EXTRACTOR[-N].",
+        help="Output folder. The folder of an earlier run is replaced as a whole; any other folder "
+        "is refused. Default: runs/SEQUENCE-SENSOR-EXTRACTOR[-N].",
     ),
 ]
 ViewerOption = Annotated[
@@ -150,8 +154,9 @@ ScaleOption = Annotated[
     typer.Option(
         metavar="KIND=VALUE",
         show_default=False,
-        help="What makes a single camera's map metric: height=1.65 (metres over the ground), distance=A:B:2.5 (metres "
-        "between the camera's positions at frames A and B), ground-truth=A:B (the same from the true poses).",
+        help="Makes the map of a single camera metric: height=1.65 (metres above the ground "
+        "plane), distance=A:B:2.5 (metres between the camera positions at frames A and B), "
+        "ground-truth=A:B (the same from the true poses).",
     ),
 ]
 
@@ -181,7 +186,8 @@ def run(
         str,
         typer.Option(
             metavar="NAME",
-            help="What PATH is: kitti, tum, euroc, images, video, demo or a plug-in's; auto recognises it.",
+            help="Format of PATH: kitti, tum, euroc, images, video, demo or a plug-in's; auto "
+            "recognises it.",
         ),
     ] = "auto",
     sequence: Annotated[
@@ -189,7 +195,7 @@ def run(
         typer.Option(
             metavar="NAME",
             show_default=False,
-            help="Which sequence of a dataset's root, for example 00 or fr1_desk.",
+            help="Sequence below a dataset's root, for example 00 or fr1_desk.",
         ),
     ] = None,
     sensor: SensorOption = SensorChoice.AUTO,
@@ -217,17 +223,17 @@ def run(
             "--map",
             metavar="FILE",
             show_default=False,
-            help="A map.npz of an earlier run; with --localize or --extend.",
+            help="The map.npz of an earlier run; with --localize or --extend.",
         ),
     ] = None,
     localize: Annotated[
         bool,
         typer.Option(
-            "--localize", help="Find the camera in the map of --map, which stays as it is."
+            "--localize", help="Localize the camera in the map of --map; the map does not change."
         ),
     ] = False,
     extend: Annotated[
-        bool, typer.Option("--extend", help="Let the map of --map grow; the file is replaced.")
+        bool, typer.Option("--extend", help="Extend the map of --map; the file is replaced.")
     ] = False,
     scale: ScaleOption = None,
     cache: Annotated[
@@ -235,8 +241,9 @@ def run(
         typer.Option(
             metavar="DIR",
             show_default=False,
-            help="Keep features in this folder, and take those that are there: runs over the same images with other "
-            "settings of tracking and mapping extract nothing, with the same results. Several runs may share it.",
+            help="Cache features in this folder: runs over the same images with other settings of "
+            "tracking and mapping extract nothing. The results are the same. Several runs may "
+            "share the folder.",
         ),
     ] = None,
     time_unit: TimeUnitOption = TimeUnitValue.AUTO,
@@ -245,8 +252,9 @@ def run(
         bool,
         typer.Option(
             "--realtime",
-            help="Let frames come when their stamps say and drop those that nobody has time for; they are counted. "
-            "Without: every frame, as fast as it can be had, and the same bytes each time.",
+            help="Play frames at the pace of their time stamps; drop and count those that come "
+            "while tracking is busy. Without: every frame, as fast as possible, and the same bytes "
+            "each time.",
         ),
     ] = False,
     disturbances: Annotated[
@@ -255,8 +263,9 @@ def run(
             "--disturb",
             metavar="KIND:KEY=VALUE,…",
             show_default=False,
-            help="Put a disturbance into the recording, to see what becomes of it: still:frames=70, "
-            "mover:share=0.25,speed=3.3, dark:at=100,frames=8 or jump:at=150,to=20; may be repeated.",
+            help="Add a disturbance to the recording, to test the run: still:frames=70, "
+            "mover:share=0.25,speed=3.3, dark:at=100,frames=8 or jump:at=150,to=20; may be "
+            "repeated.",
         ),
     ] = None,
     outputs: Annotated[
@@ -264,12 +273,13 @@ def run(
         typer.Option(
             metavar="NAME,…",
             show_default=False,
-            help="Which results to write beside trajectory.tum, config.yaml, metrics.json and log.txt: trajectory "
-            "(other formats, keyframes), map, ground-truth, frames, points, plots, report. Default: all.",
+            help="Results to write beside trajectory.tum, config.yaml, metrics.json and log.txt: "
+            "trajectory (other formats, keyframes), map, ground-truth, frames, points, plots, "
+            "report. Default: all.",
         ),
     ] = None,
 ) -> None:
-    """Track a sequence; write its trajectory, map, figures and pictures to a folder.
+    """Track a sequence; write its trajectory, map, metrics and plots to a folder.
 
     \b
     spslam run demo
@@ -278,9 +288,10 @@ def run(
     spslam run walk.mp4 --calibration phone.yaml --extractor orb
     spslam run walk2.mp4 --calibration phone.yaml --map runs/walk-mono-superpoint/map.npz --localize
 
-    ^C stops after the current frame and writes what is there; a second ^C drops it. SIGTERM and SIGHUP are like ^C.
-    Exit codes: 0 done, 2 an error (told in one line), 130 stopped by ^C, 143 by SIGTERM, 129 by SIGHUP.
-    """
+    ^C stops after the current frame and writes the results; a second ^C discards them. SIGTERM and
+    SIGHUP act like ^C. Exit codes: 0 done, 2 an error (printed in one line), 130 stopped by ^C,
+    143 by SIGTERM, 129 by SIGHUP.
+    """  # noqa: D301 - \b is a backspace: typer keeps line breaks
     from spslam.config import config_for
     from spslam.datasets import open_sequence
     from spslam.run.output import RunLog
@@ -314,13 +325,14 @@ def run(
             labels["map_file"] = str(map_file)
         if scale is not None and localize:
             raise ConfigError(
-                "--scale is for a map that is made or extended; --localize leaves it as it is: drop one"
+                "--scale cannot be used with --localize, which does not change the map: "
+                "drop one of the two"
             )
         labels["pace"] = "realtime" if realtime else "offline"
         if disturbances:
             labels["disturb"] = " ".join(disturbances)
         if cache is not None:
-            # Whoever reads the timings must know.
+            # The cache changes the timings.
             labels["feature_cache"] = str(cache)
         request = (
             None
@@ -362,7 +374,7 @@ def demo(
     rerun: RerunOption = None,
     max_frames: MaxFramesOption = None,
 ) -> None:
-    """Run on a rendered world that is built in: spslam run demo."""
+    """Run on a built-in rendered world: spslam run demo."""
     run(
         "demo",
         sensor=sensor,
@@ -382,12 +394,12 @@ def show_config(
     name: Annotated[
         str | None,
         typer.Argument(
-            metavar="[NAME|FILE]", show_default=False, help="Which one; without: list names."
+            metavar="[NAME|FILE]", show_default=False, help="Configuration; without: list names."
         ),
     ] = None,
     overrides: SetOption = None,
 ) -> None:
-    """Print a configuration with every value it stands for, or list the built-in ones."""
+    """Print a configuration with all its values, or list the built-in ones."""
     from spslam.config import config_names, load_config
 
     if name is None:
@@ -398,13 +410,13 @@ def show_config(
 
 @ends_on_signals
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The `spslam` command; ends the process with its exit code."""
-    # Its warnings would break the progress line; what is wrong with an image is in the log.
+    """Run the `spslam` command and end the process with its exit code."""
+    # OpenCV's warnings would break the progress line; the log has the faults of images.
     os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
-    # Quiet: FFmpeg would say beside our own line what it cannot read.
+    # -8: quiet. FFmpeg would print a second line for a file that it cannot read.
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    # Products and images here are small: threads of NumPy's and OpenCV's own would fight over few cores with those that
-    # read, find features and track, and OpenCV's even do so while they wait.
+    # Matrices and images are small: threads of NumPy and OpenCV would compete for cores with the
+    # threads that read, extract and track. OpenCV's threads use a core even while they wait.
     # Two threads also sum in another order, which changes the last bits of maps.
     threads = os.environ.get(_BLAS_THREADS, "1")
     os.environ[_BLAS_THREADS] = "1"
@@ -421,12 +433,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 @cache
 def _command() -> Any:
-    """All commands; reading the types of their options takes longer than most of what they do with small files."""
+    """Return all commands; cached, because typer takes long to read the types of their options."""
     return typer.main.get_command(app)
 
 
 def _call(arguments: list[str], threads: str) -> int:
-    """Do what the arguments say, with so many threads asked for NumPy's products; the exit code."""
+    """Run the command of the arguments and return its exit code.
+
+    Args:
+        arguments: command line without the name of the program.
+        threads: value of `OPENBLAS_NUM_THREADS` that the user set, or "1".
+    """
     command = _command()
     try:
         with shown_notices(lambda found: typer.echo(f"note: {found.text}", err=True)):
@@ -434,16 +451,16 @@ def _call(arguments: list[str], threads: str) -> int:
                 notice(
                     _logger,
                     "blas_threads",
-                    "%s=%s is not used: one thread keeps the bytes",
+                    "%s=%s is not used: only one thread gives the same bytes each time",
                     _BLAS_THREADS,
                     threads,
                 )
-            # The cards of weights say which command made them.
+            # The model cards of weights name the command that made them.
             code = command.main(
                 arguments, prog_name="spslam", standalone_mode=False, obj=list(arguments)
             )
     except typer.Abort as error:
-        # Nothing here asks; it stands for an end of file that nobody was ready for.
+        # No command prompts the user: typer raises this for an unexpected end of file.
         raise error.__cause__ or error from None
     except Exception as error:
         line = line_of(error, command, arguments)
@@ -482,7 +499,7 @@ def _run(
         and map_file.resolve().parent == out.resolve()
     ):
         raise ConfigError(
-            f"--out {out} would be replaced with the map that --localize leaves as it is: give another"
+            f"--out {out} holds the map of --localize and would be replaced: give another folder"
         )
     output = OutputFolder(
         out or default_output(frames.name, frames.sensor, config.features.extractor),
@@ -514,7 +531,7 @@ def _run(
                     realtime,
                     outputs,
                 )
-                # A map without the size that was asked for is a whole map.
+                # A map whose scale could not be set is complete otherwise.
                 if held is not None and (
                     outcome.failure is None or isinstance(outcome.failure, ScaleError)
                 ):
@@ -529,7 +546,7 @@ def _run(
     print_outcome(outcome)
     if outcome.failure is not None:
         raise outcome.failure
-    # While the results were written, too.
+    # ^C may also come while the results are written.
     if outcome.stopped or interrupted.is_set():
         raise typer.Exit(INTERRUPTED)
 
@@ -544,7 +561,7 @@ def _mode(map_file: Path | None, localize: bool, extend: bool) -> str:
             if given
         ]
         raise ConfigError(
-            f"--map FILE goes with either --localize or --extend, found {' '.join(found)}"
+            f"--map FILE needs one of --localize and --extend, found {' '.join(found)}"
         )
     return "localize" if localize else "extend"
 
@@ -556,7 +573,7 @@ def _outputs(text: str | None, extend: bool) -> tuple[str, ...]:
         return OUTPUTS
     chosen = parse_outputs(text)
     if extend and "map" not in chosen:
-        raise ConfigError("--extend makes a map: add map to --outputs")
+        raise ConfigError("--extend writes a map: add map to --outputs")
     return chosen
 
 

@@ -1,4 +1,4 @@
-"""The commands that measure, `spslam bench …`, which `spslam.cli.app` adds."""
+"""The benchmark commands, `spslam bench …`."""
 
 from __future__ import annotations
 
@@ -29,25 +29,32 @@ if TYPE_CHECKING:
     from spslam.frame import Frame, Sensor
     from spslam.timing import Timing
 
-# Height, width: half of TUM's, TUM's, EuRoC's and KITTI's.
+# Image sizes (height, width) of the engines' timings, pixels: half of TUM, TUM, EuRoC, KITTI.
 _SIZES = ((240, 320), (480, 640), (480, 752), (376, 1241))
+# The same with --quick, pixels.
 _QUICK_SIZES = ((64, 96),)
-# Runs: sensor and height, width; stereo at EuRoC's size, the others at TUM's.
+# Sensor and image size (height, width) of the timed runs, pixels: EuRoC's for stereo, else TUM's.
 _RUNS = (("mono", (480, 640)), ("stereo", (480, 752)), ("rgbd", (480, 640)))
+# Built-in worlds of the runs, without and with --quick.
 _WORLD, _QUICK_WORLD = "demo", "demo-small"
+# Frames of a timed run, without and with --quick.
 _FRAMES, _QUICK_FRAMES = 60, 3
+# Rounds of engines and of runs with --quick.
 _QUICK_ROUNDS = 2
+# Timed starts with a filled cache; their median is reported.
 _WARM_STARTS = 3
 
-# Of each sensor, the reference between them.
+# Runs of each sensor; the reference clock runs between them.
 _RUN_ROUNDS = 5
 
+# Command that is called if the first argument names no command.
 _SUITE = "suite"
+# Options of the help.
 _HELP = ("-h", "--help")
 
 
 class _BenchGroup(CommandGroup):
-    """What is no command is a suite: `spslam bench smoke`."""
+    """Commands; a first argument that names no command names a suite: `spslam bench smoke`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if args and args[0] not in self.commands and args[0] not in _HELP:
@@ -58,8 +65,8 @@ class _BenchGroup(CommandGroup):
 app = typer.Typer(
     name="bench",
     cls=_BenchGroup,
-    help="Run a suite, `spslam bench SUITE` (smoke, ablation, kitti, tum, euroc, or a YAML file; its options: "
-    "`spslam bench suite --help`), compare two results, or measure this machine.",
+    help="Run a suite, `spslam bench SUITE` (smoke, ablation, kitti, tum, euroc, or a YAML file; "
+    "its options: `spslam bench suite --help`), compare two results, or measure this machine.",
     no_args_is_help=True,
     context_settings={"help_option_names": [*_HELP]},
 )
@@ -77,38 +84,41 @@ def speed(
         typer.Option(
             metavar="FILE|NAME",
             show_default=False,
-            help="Networks to time; repeatable. Default: both of the box.",
+            help="Networks to time; repeatable. Default: both built-in ones.",
         ),
     ] = None,
     rounds: Annotated[
-        int, typer.Option(metavar="N", min=1, max=100_000, help="Turns of each engine.")
+        int, typer.Option(metavar="N", min=1, max=100_000, help="Rounds of each engine.")
     ] = 15,
     threads: Annotated[
-        int, typer.Option(metavar="N", min=0, max=256, help="Of each engine; 0: all cores.")
+        int, typer.Option(metavar="N", min=0, max=256, help="Threads an engine; 0: all cores.")
     ] = 0,
     quick: Annotated[
-        bool, typer.Option("--quick", help="A small image, two turns, three frames.")
+        bool, typer.Option("--quick", help="Time a small image, two rounds and three frames.")
     ] = False,
     json_file: Annotated[
         Path | None,
-        typer.Option("--json", metavar="FILE", show_default=False, help="Write all figures there."),
+        typer.Option(
+            "--json", metavar="FILE", show_default=False, help="Write the metrics as JSON."
+        ),
     ] = None,
     markdown: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", show_default=False, help="Write the page there, too."),
+        typer.Option(metavar="FILE", show_default=False, help="Also write the page to this file."),
     ] = None,
 ) -> None:
-    """Time every engine and network at four sizes, runs with each sensor on a rendered world, stage by stage, and
-    the start of a process.
+    """Time engines, networks, stages, runs with each sensor, and the start of a process.
+
+    Each engine and network is timed at four image sizes. The runs are on a rendered world.
 
     \b
     spslam bench speed --markdown docs/speed.md
-    """
+    """  # noqa: D301 - \b is a backspace: typer keeps line breaks
     from spslam.errors import OutputError
     from spslam.io.files import write_atomic
 
     for path in (json_file, markdown):
-        # Not only when all is measured.
+        # Fail before the measurement, not after it.
         if path is not None and not path.parent.is_dir():
             raise OutputError(f"cannot write {path}: there is no folder {path.parent}")
     command = shlex.join(["spslam", *(context.obj or sys.argv[1:])])
@@ -134,12 +144,12 @@ def _measure(
 
     networks = weights or [*BUILT_IN]
     for network in networks:
-        # What cannot be used is refused now, not after the runs.
+        # Refuse unusable weights before the runs, not after them.
         read_checkpoint(network)
     report = SpeedReport(
         command, {**processor(), "cores": usable_cores(), **versions()}, rounds, threads
     )
-    # Runs first, in a process like a user's: with all engines loaded, PyTorch's among them, they take a quarter longer.
+    # Time the runs first, before all engines are loaded: loaded engines make runs slower.
     world, count = (_QUICK_WORLD, _QUICK_FRAMES) if quick else (_WORLD, _FRAMES)
     reference_size = _QUICK_SIZES[0] if quick else REFERENCE_SIZE
     with reference_clock(threads, reference_size) as clock:
@@ -164,7 +174,7 @@ def _measure(
 
 
 def _rendered(world: str, sensor: str, size: tuple[int, int], count: int) -> list[Frame]:
-    """The first frames of a built-in world at a size (height, width): rendered before anything is timed."""
+    """Render the first frames of a built-in world at a size (height, width), before the timing."""
     from spslam.datasets.world.world import RenderedWorld, world_spec
 
     spec = replace(world_spec(world), height=size[0], width=size[1])
@@ -179,7 +189,7 @@ def _runs(
     clock: Callable[[], float],
     rounds: int,
 ) -> RunComparison:
-    """Runs with the reference between them."""
+    """Time runs, with the reference clock before, between and after them."""
     from spslam.benchmark.speed import RunComparison
 
     runs, reference_ms = [], [clock()]
@@ -197,13 +207,13 @@ def _run(world: str, sensor: str, frames: list[Frame], threads: int) -> RunSpeed
 
     config = load_config(f"demo_{sensor}", [f"features.threads={threads}"])
     parts = build_parts(config, offline=True)
-    # The network is compiled for a size when it meets the first.
+    # The first image of a size compiles the network.
     parts.extractor.extract(frames[0].image)
     return time_run(Slam(config, parts), frames, world)
 
 
 def _parts(frames: list[Frame], threads: int) -> dict[str, Timing]:
-    """Of one image: reading a file, the network, key points, matching, the pose."""
+    """Time the stages of one image: read the file, network, keypoints, matching, pose."""
     from spslam.benchmark.speed_stages import time_tracking_parts
     from spslam.config import FeatureConfig, load_config
     from spslam.factory import build_parts
@@ -218,7 +228,7 @@ def _parts(frames: list[Frame], threads: int) -> dict[str, Timing]:
     return {
         "reading a PNG file": _reading(images),
         "network": network,
-        "key points of its maps": keypoints,
+        "keypoints of its maps": keypoints,
         **time_tracking_parts(
             parts.matcher, parts.pose_solver, len(images), features.descriptors.shape[1]
         ),
@@ -226,7 +236,10 @@ def _parts(frames: list[Frame], threads: int) -> dict[str, Timing]:
 
 
 def _starts(world: str, threads: int) -> dict[str, float]:
-    """Seconds to the first pose of a process with an empty cache, and of one, the median of some, with what it left."""
+    """Seconds from the start of a process to its first pose: with an empty and a filled cache.
+
+    With a filled cache, the value is the median of several starts.
+    """
     command = [sys.executable, "-m", "spslam", "run", world, "--max-frames", "1"]
     from spslam.io.files import temporary_folder
 

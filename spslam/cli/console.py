@@ -1,4 +1,4 @@
-"""What the command line shows: one line while a run goes on, a short table at its end."""
+"""Console output: a progress line during a run, a short table at its end."""
 
 from __future__ import annotations
 
@@ -18,10 +18,15 @@ if TYPE_CHECKING:
     from spslam.frontend.training.loop.progress import Progress as TrainingProgress
     from spslam.pipeline import Outcome, Status
 
+# Time between two progress lines where standard error is not a terminal, seconds.
 _PLAIN_INTERVAL_S = 10.0
+# End of the key of a stage's median time.
 _STAGE_SUFFIX = "_median_ms"
+# Width of tables where standard output is not a terminal, columns.
 _PLAIN_WIDTH = 200
+# Metrics that are fractions, printed in percent.
 _SHARES = ("share_tracked",)
+# Columns of the comparison table: heading by metric.
 _COLUMNS = {
     "share_tracked": "tracked",
     "ate_rmse_m": "ATE m",
@@ -32,6 +37,7 @@ _COLUMNS = {
     "r_rel_deg_per_100m": "°/100 m",
     "scale": "scale",
 }
+# Losses that the training line shows.
 _LOSSES = ("total", "detector", "descriptor")
 
 Figures = Mapping[str, float | int | str | None]
@@ -40,17 +46,18 @@ Figures = Mapping[str, float | int | str | None]
 def make_console(
     file: IO[str] | None = None, stderr: bool = False, width: int | None = None
 ) -> Console:
-    """A console that prints text as it is: paths and names may hold `:b:` or `[red]`."""
+    """Return a console without markup: paths and names may contain `:b:` or `[red]`."""
     return Console(
         file=file, stderr=stderr, width=width, emoji=False, markup=False, highlight=False
     )
 
 
 class ProgressLine:
-    """One line on standard error: kept up to date on a terminal, else printed every ten seconds.
+    """A progress line on standard error: updated on a terminal, else printed every ten seconds.
 
     Args:
         total: frames of the run.
+        console: where to print; default: standard error.
     """
 
     def __init__(self, total: int, console: Console | None = None) -> None:
@@ -73,7 +80,7 @@ class ProgressLine:
         return self
 
     def update(self, status: Status) -> None:
-        """Show where the run is."""
+        """Show the progress of the run."""
         self._status = status
         if self._bar is not None:
             self._bar.update(self._task, completed=status.done, description=_describe(status))
@@ -98,10 +105,11 @@ class ProgressLine:
 
 
 class StatusLine:
-    """One line on standard error that says how far work without frames of SLAM is, as `ProgressLine`.
+    """A progress line like `ProgressLine`, for work other than SLAM.
 
     Args:
-        quiet: show nothing: for all processes but the first.
+        console: where to print; default: standard error.
+        quiet: print nothing: for all processes but the first.
     """
 
     def __init__(self, console: Console | None = None, quiet: bool = False) -> None:
@@ -121,14 +129,15 @@ class StatusLine:
         return self
 
     def update(self, progress: TrainingProgress) -> None:
-        """Show where the training is."""
+        """Show the progress of the training."""
         losses = "  ".join(
             f"{name} {progress.loss[name]:.3f}" for name in _LOSSES if name in progress.loss
         )
         metrics = f"validation {progress.metrics['metric']:.3f}" if progress.metrics else ""
         self._show(
             f"{progress.stage}  step {progress.step}  {100 * progress.share:.0f} %  "
-            f"{progress.images_per_second:.1f} images/s  {_duration(progress.seconds_left)} left  {losses}  {metrics}"
+            f"{progress.images_per_second:.1f} images/s  "
+            f"{_duration(progress.seconds_left)} left  {losses}  {metrics}"
         )
 
     def count(self, done: int, total: int) -> None:
@@ -136,11 +145,12 @@ class StatusLine:
         seconds = monotonic() - self._start
         left = seconds * (total - done) / max(done, 1)
         self._show(
-            f"image {done}/{total}  {done / max(seconds, 1e-9):.1f} images/s  {_duration(left)} left"
+            f"image {done}/{total}  {done / max(seconds, 1e-9):.1f} images/s  "
+            f"{_duration(left)} left"
         )
 
     def say(self, text: str) -> None:
-        """Show what is being done."""
+        """Show a line of text."""
         self._show(text)
 
     def __exit__(
@@ -167,7 +177,7 @@ class StatusLine:
 
 
 class TransferLine(StatusLine):
-    """One line on standard error while bytes are moved, as `StatusLine`: rate and time left."""
+    """A progress line of a transfer, like `StatusLine`: rate and time left."""
 
     def __init__(self, console: Console | None = None) -> None:
         super().__init__(console)
@@ -175,10 +185,16 @@ class TransferLine(StatusLine):
         self._first = 0
 
     def move(self, action: str, done: int, total: int | None) -> None:
-        """Show how far an action is: bytes that are done, and of the whole, or None where that is unknown."""
+        """Show the progress of an action.
+
+        Args:
+            action: its name.
+            done: bytes done.
+            total: bytes in all; None if unknown.
+        """
         now = monotonic()
         if action != self._action:
-            # What an earlier call left there says nothing about the rate.
+            # Bytes of an earlier call do not count for the rate.
             self._action, self._first, self._start = action, done, now
         rate = (done - self._first) / max(now - self._start, 1e-9)
         whole = (
@@ -199,7 +215,7 @@ def _duration(seconds: float) -> str:
 
 
 def print_outcome(outcome: Outcome, console: Console | None = None) -> None:
-    """The headline figures of a run and where its results are."""
+    """Print the main metrics of a run and its output folder."""
     console = console or make_console()
     metrics = outcome.metrics
     title = " · ".join(str(metrics.get(key)) for key in ("sequence", "sensor", "extractor"))
@@ -214,7 +230,7 @@ def print_outcome(outcome: Outcome, console: Console | None = None) -> None:
 
 
 def print_figures(metrics: Figures, console: Console | None = None) -> None:
-    """The headline figures of a run or of a comparison, as far as they are known."""
+    """Print the main metrics of a run or of a comparison; unknown ones are left out."""
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="dim")
     table.add_column()
@@ -240,7 +256,13 @@ def print_figures(metrics: Figures, console: Console | None = None) -> None:
 def print_comparisons(
     rows: list[Figures], spreads: Mapping[str, Spread], console: Console | None = None
 ) -> None:
-    """One line for each estimate and ground truth, with the share of frames beside the error, then the spread."""
+    """Print a row for each estimate and ground truth, then the spread.
+
+    Args:
+        rows: metrics of each comparison, with the tracking rate beside the errors.
+        spreads: spread of each metric over the estimates; empty: print none.
+        console: where to print; default: standard output.
+    """
     console = console or make_console()
     if not console.is_terminal:
         console = make_console(console.file, width=_PLAIN_WIDTH)
@@ -271,14 +293,16 @@ def print_comparisons(
         if "not_compared" in row:
             console.print(f"{row['estimate']}: {row['not_compared']}", soft_wrap=True)
     about = (
-        ", reckoned from the estimate's usual step" if compared["frames_are"] == "reckoned" else ""
+        ", estimated from the usual step of the poses"
+        if compared["frames_are"] == "reckoned"
+        else ""
     )
     if compared.get("frames_from"):
         about = f", counted in {PurePath(str(compared['frames_from'])).name}"
     over = next((row["rpe_over"] for row in rows if row.get("rpe_over")), None)
     relative = f"RPE: RMSE over {over}" if over else "RPE: none without rotations"
     console.print(
-        f"tracked: share of the frames{about}; ATE: RMSE, aligned by {compared['alignment']}; "
+        f"tracked: fraction of the frames{about}; ATE: RMSE, aligned by {compared['alignment']}; "
         f"{relative}; true poses: {compared['association']}",
         soft_wrap=True,
         style="dim",
@@ -301,7 +325,7 @@ def _describe(status: Status) -> str:
     result = status.result
     return (
         f"frame {status.done}/{status.total}  {result.state.value}  {status.fps:.1f} fps  "
-        f"{status.keyframes} key frames  {status.points} points  {result.inliers} inliers"
+        f"{status.keyframes} keyframes  {status.points} points  {result.inliers} inliers"
     )
 
 
@@ -346,13 +370,13 @@ def _ate(metrics: Figures) -> str:
 
 
 def _scale(metrics: Figures) -> str:
-    """Where a single camera's metres come from, or why there are none although they were asked for."""
+    """Describe the source of the metric scale of a mono map, or why the request failed."""
     if metrics.get("scale_refused"):
         return f"{metrics['scale_source']}: {metrics['scale_refused']}"
     if metrics.get("scale_applied") is None:
         return ""
     error = metrics.get("scale_error_percent")
-    wrong = "" if error is None else f", {error:+.2f} % fit the ground truth best"
+    wrong = "" if error is None else f", best fit to the ground truth at {error:+.2f} %"
     return f"{metrics['scale_source']}{wrong}"
 
 
@@ -361,19 +385,25 @@ def _rpe(metrics: Figures) -> str:
         return "none without rotations"
     if metrics.get("rpe_trans_m") is None:
         return ""
-    return f"{metrics['rpe_trans_m']:.4g} m, {metrics['rpe_rot_deg']:.4g}° RMSE over {metrics['rpe_over']}"
+    return (
+        f"{metrics['rpe_trans_m']:.4g} m, {metrics['rpe_rot_deg']:.4g}° RMSE "
+        f"over {metrics['rpe_over']}"
+    )
 
 
 def _drift(metrics: Figures) -> str:
     if metrics.get("t_rel_percent") is None:
         return ""
-    text = f"{metrics['t_rel_percent']:.4g} %, {metrics['r_rel_deg_per_100m']:.4g}°/100 m over 100 to 800 m"
+    text = (
+        f"{metrics['t_rel_percent']:.4g} %, {metrics['r_rel_deg_per_100m']:.4g}°/100 m "
+        "over 100 to 800 m"
+    )
     left_out = metrics.get("drift_segments_left_out")
     return text + (f" ({left_out} segments that end in a gap left out)" if left_out else "")
 
 
 def _recall(metrics: Figures) -> str:
-    """Share of the frames near the truth, those without a pose counted as far from it."""
+    """Describe the fraction of frames near the true path; frames without a pose are not near."""
     near = {
         key.removeprefix("recall_"): value
         for key, value in metrics.items()
@@ -388,13 +418,13 @@ def _recall(metrics: Figures) -> str:
 
 
 def _truth(metrics: Figures) -> str:
-    """Whose poses the truth has, a body's and a camera's are not the same path, and which of them were compared."""
+    """Describe the ground truth: poses of the body or of a camera, and how many were compared."""
     frame = metrics.get("ground_truth_frame")
     if not frame:
         return ""
     text = f"poses of the {frame}"
     if frame == "body":
-        text += ": a camera's path differs from it by the way between the two"
+        text += ": the camera path differs by the offset between body and camera"
     if metrics.get("matched_poses") is not None:
         text += f"; {metrics['matched_poses']} compared, {metrics['association']}"
     return text
@@ -404,14 +434,17 @@ def _map(metrics: Figures) -> str:
     if "keyframes" not in metrics:
         return ""
     names = (
-        ("keyframes", "key frames"),
+        ("keyframes", "keyframes"),
         ("points", "points"),
         ("loops", "loops"),
         ("relocalisations", "relocalisations"),
     )
     text = ", ".join(f"{metrics[key]} {word}" for key, word in names)
     if metrics.get("map_parts") not in (None, 0, 1):
-        text += f"; {metrics['map_parts']} parts, {metrics['tracked_in_other_parts']} frames tracked in the lesser ones"
+        text += (
+            f"; {metrics['map_parts']} submaps, "
+            f"{metrics['tracked_in_other_parts']} frames tracked in the smaller ones"
+        )
     return text
 
 
@@ -419,9 +452,10 @@ def _time(metrics: Figures) -> str:
     if metrics.get("frame_median_ms") is None:
         return ""
     parts = [f"{metrics['fps']:.1f} frames a second"] if metrics.get("fps") is not None else []
-    # Longer than a frame in a second's share: others are under way at the same time.
+    # May exceed 1 / fps: several frames are processed at the same time.
     parts.append(
-        f"{metrics['frame_median_ms']:.0f} / {metrics['frame_p95_ms']:.0f} ms from image to pose (median / 95 %)"
+        f"{metrics['frame_median_ms']:.0f} / {metrics['frame_p95_ms']:.0f} ms "
+        "from image to pose (median / 95 %)"
     )
     if metrics.get("peak_rss_mb") is not None:
         parts.append(f"{metrics['peak_rss_mb']:.0f} MB")
@@ -429,7 +463,7 @@ def _time(metrics: Figures) -> str:
 
 
 def _stages(metrics: Figures) -> str:
-    """Median and 95th percentile of each stage, milliseconds."""
+    """List the median and 95th percentile of each stage, milliseconds."""
     parts = []
     for key, median in metrics.items():
         if key.startswith("stage_") and key.endswith(_STAGE_SUFFIX) and median is not None:

@@ -1,4 +1,4 @@
-"""The commands for public sequences: `spslam data …`, which `spslam.cli.app` adds."""
+"""The commands for public sequences: `spslam data …`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="data",
     cls=CommandGroup,
-    help="Public sequences (KITTI odometry, TUM RGB-D, EuRoC): which there are, and fetching them.",
+    help="List and download public sequences (KITTI odometry, TUM RGB-D, EuRoC).",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -27,7 +27,7 @@ DataOption = Annotated[
         "--data",
         metavar="DIR",
         show_default=False,
-        help="Where the sequences are. Default: $SPSLAM_DATA, else ~/spslam-data.",
+        help="Folder of the sequences. Default: $SPSLAM_DATA, else ~/spslam-data.",
     ),
 ]
 
@@ -37,12 +37,12 @@ def show_list(
     dataset: Annotated[
         str | None,
         typer.Argument(
-            metavar="[DATASET]", show_default=False, help="Only those of kitti, tum or euroc."
+            metavar="[DATASET]", show_default=False, help="List one data set: kitti, tum or euroc."
         ),
     ] = None,
     data: DataOption = None,
 ) -> None:
-    """List the public sequences with the size of their downloads, and which are there."""
+    """List the public sequences with their download size and whether they are on this disk."""
     folder, catalogue = _open(data)
     sequences = (
         list(catalogue.sequences.values()) if dataset is None else catalogue.choose([dataset])
@@ -54,25 +54,28 @@ def show_list(
         typer.echo(f"{title} ({licence})")
         for sequence in sequences:
             if sequence.title == title:
-                row = f"  {sequence.name:{width}}  {_download_size(sequence):18}  {folder.state(sequence)}"
+                row = (
+                    f"  {sequence.name:{width}}  {_download_size(sequence):18}  "
+                    f"{folder.state(sequence)}"
+                )
                 typer.echo(row.rstrip())
 
 
 @app.command()
 def info(
     name: Annotated[
-        str, typer.Argument(metavar="NAME", show_default=False, help="As in the list.")
+        str, typer.Argument(metavar="NAME", show_default=False, help="Name in the list.")
     ],
     data: DataOption = None,
 ) -> None:
-    """Tell where sequences are published, their size, licence and checksum, and where they are here."""
+    """Show where a sequence is published, its size, licence and checksum, and its folder here."""
     folder, catalogue = _open(data)
     for sequence in catalogue.choose([name]):
         rows = {
             "name": sequence.name,
             "data set": sequence.title,
             "page": sequence.page,
-            "licence": f"{sequence.licence}; the page tells what to cite",
+            "licence": f"{sequence.licence}; see the page for what to cite",
             **{f"archive {archive.name}": _describe(archive) for archive in sequence.archives},
             "folder": f"{folder.folder(sequence)} ({folder.state(sequence) or 'not fetched'})",
         }
@@ -87,21 +90,21 @@ def fetch(
         typer.Argument(
             metavar="NAME...",
             show_default=False,
-            help="As in the list; kitti, tum or euroc: all of the data set.",
+            help="Names in the list; kitti, tum or euroc: the whole data set.",
         ),
     ],
     data: DataOption = None,
 ) -> None:
-    """Download sequences, check them, and unpack them as spslam run wants them.
+    """Download and check sequences, and unpack them into the layout that spslam run reads.
 
     \b
     spslam data fetch tum-fr1_xyz
     spslam data fetch kitti-00 kitti-05 --data /data
 
-    What is there is skipped. A download that was cut off or stopped by ^C goes on where it was with the same call. An
-    archive with several sequences is kept below downloads/ until all of them are unpacked.
-    Exit codes: 0 done, 2 an error (told in one line), 130 stopped by ^C.
-    """
+    Sequences that are already here are skipped. The same command resumes a download that was cut
+    off or stopped by ^C. An archive of several sequences stays in downloads/ until all of them are
+    unpacked. Exit codes: 0 done, 2 an error (printed in one line), 130 stopped by ^C.
+    """  # noqa: D301 - \b is a backspace: typer keeps line breaks
     from spslam.cli.console import TransferLine
 
     folder, catalogue = _open(data)
@@ -120,7 +123,7 @@ def fetch(
         typer.echo(_what_is_kept(folder), err=True)
         raise typer.Exit(INTERRUPTED) from None
     finally:
-        # Not before: what is printed beside a line that is kept up to date goes where that line goes.
+        # After the progress line has ended: it would mix with other output.
         for text in there:
             typer.echo(text)
     for archive in kept:
@@ -143,7 +146,10 @@ def _describe_done(folder: DataFolder, sequence: PublicSequence, before: bool) -
 
 def _what_is_kept(folder: DataFolder) -> str:
     kept = ", ".join(str(path) for path in folder.partial_downloads())
-    return f"stopped; {f'kept: {kept}' if kept else 'no download is cut off'}; the same call goes on from there"
+    return (
+        f"stopped; {f'kept: {kept}' if kept else 'no download is cut off'}; "
+        "the same command resumes"
+    )
 
 
 def _download_size(sequence: PublicSequence) -> str:

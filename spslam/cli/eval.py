@@ -1,4 +1,4 @@
-"""The command that compares trajectories, `spslam eval`, which `spslam.cli.app` adds."""
+"""The command that compares trajectories, `spslam eval`."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from spslam.trajectory import Trajectory
 
+# Value of --json for standard output.
 _STANDARD_OUTPUT = Path("-")
 
 
@@ -62,7 +63,7 @@ def evaluate(
         typer.Option(
             metavar="GT",
             show_default=False,
-            help="Another ground truth to compare with, too; repeatable.",
+            help="One more ground truth to compare with; repeatable.",
         ),
     ] = None,
     camera: Annotated[
@@ -70,8 +71,9 @@ def evaluate(
         typer.Option(
             metavar="FILE",
             show_default=False,
-            help="EuRoC's sensor.yaml of the camera that its ground truth, the body's, is carried to. Default: that of "
-            "cam0 beside the ground truth, where it is.",
+            help="EuRoC's sensor.yaml of a camera: the ground truth, poses of the body, is "
+            "converted to poses of this camera. Default: cam0's file beside the ground truth, if "
+            "it exists.",
         ),
     ] = None,
     times: Annotated[
@@ -79,28 +81,28 @@ def evaluate(
         typer.Option(
             metavar="FILE",
             show_default=False,
-            help="Times of all frames (KITTI's times.txt, TUM's rgb.txt, EuRoC's cam0/data.csv): the tracked share of "
-            "them is counted, and KITTI's trajectories get them for stamps.",
+            help="Times of all frames (KITTI's times.txt, TUM's rgb.txt, EuRoC's cam0/data.csv), "
+            "for the tracking rate, and as time stamps of KITTI's trajectories.",
         ),
     ] = None,
     time_unit: Annotated[
         StampUnit,
         typer.Option(
-            help="Unit of the times in those files in which it is plausible (poses 1 ms to 10 s apart). auto: by the "
-            "steps between them, and by the times of the other files."
+            help="Unit of the times, in files where it is plausible (poses 1 ms to 10 s apart). "
+            "auto: from the steps between poses and the times of the other files."
         ),
     ] = StampUnit.AUTO,
     align: Annotated[
         Align,
         typer.Option(
-            help="se3: rotation and translation; sim3: and scale (for mono); first-pose: the first poses on each "
-            "other; none: as they are."
+            help="se3: rotation and translation; sim3: with scale, too (for mono); first-pose: "
+            "align the first poses; none: no alignment."
         ),
     ] = Align.SE3,
     max_difference: Annotated[
         float,
         typer.Option(
-            metavar="S", min=0.0, help="How far in time a pose may be from the true one, seconds."
+            metavar="S", min=0.0, help="Largest time between a pose and its true pose, seconds."
         ),
     ] = 0.01,
     interpolate: Annotated[
@@ -108,7 +110,7 @@ def evaluate(
         typer.Option("--interpolate", help="Interpolate the ground truth at the estimate's times."),
     ] = False,
     delta: Annotated[
-        float, typer.Option(metavar="N", help="Over what the relative error is taken.")
+        float, typer.Option(metavar="N", help="Length of the steps of the relative error.")
     ] = 1.0,
     delta_unit: Annotated[
         DeltaUnit, typer.Option(help="Unit of --delta; m: along the true path.")
@@ -117,7 +119,8 @@ def evaluate(
         bool,
         typer.Option(
             "--all-pairs",
-            help="Relative errors from every pose on, not from where the last one ended.",
+            help="Start a step of the relative error at every pose, not at the end of the step "
+            "before.",
         ),
     ] = False,
     recall: Annotated[
@@ -133,7 +136,8 @@ def evaluate(
         bool,
         typer.Option(
             "--spread",
-            help="The estimates are runs of one thing: median, least and most of them, too.",
+            help="The estimates are repeats of one run: also print their median, minimum and "
+            "maximum.",
         ),
     ] = False,
     json_file: Annotated[
@@ -142,27 +146,29 @@ def evaluate(
             "--json",
             metavar="FILE",
             show_default=False,
-            help="Write all figures there; - prints them.",
+            help="Write all metrics to this file; - prints them.",
         ),
     ] = None,
     plot: Annotated[
         Path | None,
         typer.Option(
-            metavar="PNG", show_default=False, help="Draw all trajectories and their errors there."
+            metavar="PNG", show_default=False, help="Plot trajectories and errors to this file."
         ),
     ] = None,
 ) -> None:
-    """Compare trajectories with the truth: absolute and relative errors, drift, and the share of frames tracked.
+    """Compare trajectories with ground truth: absolute and relative errors, drift, tracking rate.
 
     \b
     spslam eval runs/x/trajectory.tum truth.tum --align sim3 --plot x.png
-    spslam eval runs/*/trajectory.tum mav0/state_groundtruth_estimate0/data.csv --json figures.json
+    spslam eval runs/*/trajectory.tum mav0/state_groundtruth_estimate0/data.csv --json metrics.json
 
-    Files in the formats of TUM, KITTI or EuRoC or ones like them, recognised by themselves: a header may name the
-    columns, rows that are no poses are left out and counted, positions alone give the absolute error. KITTI's has no
-    times: compare it with itself, or give --times. EuRoC's ground truth is the body's; where its camera is known,
-    estimates are compared with both. The frames of a run are known from the files beside its trajectory.tum.
-    """
+    Files have the format of TUM, KITTI or EuRoC, or a similar one; the format is recognised. A
+    header may name the columns. Rows that hold no pose are skipped and counted. Positions alone
+    give the absolute error only. KITTI's format has no times: compare it with the same format, or
+    give --times. EuRoC's ground truth is the path of the body; if the camera is known, estimates
+    are compared with both paths. The number of frames of a run comes from the files beside its
+    trajectory.tum.
+    """  # noqa: D301 - \b is a backspace: typer keeps line breaks
     from spslam.cli.console import print_comparisons, print_figures
     from spslam.evaluation.comparison import Conventions, as_document, compare_with, short_names
     from spslam.evaluation.comparison import spread as spread_of
@@ -191,7 +197,8 @@ def evaluate(
     ]
     if camera is not None and all(truth.frame != "body" for truth in truths):
         raise TrajectoryError(
-            f"--camera carries EuRoC's ground truth (data.csv), found another format in {ground_truth}"
+            "--camera needs EuRoC's ground truth (data.csv), found another format in "
+            f"{ground_truth}"
         )
     frames = [
         _frames(path, found, times, frame_times)
@@ -223,7 +230,7 @@ def evaluate(
 def _frames(
     path: Path, estimate: Trajectory, times: Path | None, frame_times: NDArray[np.float64] | None
 ) -> tuple[NDArray[np.float64] | None, int, str]:
-    """Times of the frames of an estimate, how many more there were, and the file that says so."""
+    """Return the times of an estimate's frames, the number of other frames, and their file."""
     from spslam.visualization.saved_run import frames_beside
 
     if times is not None:
@@ -233,7 +240,7 @@ def _frames(
 
 
 def _carried_too(path: Path, truth: Trajectory, camera: Path | None) -> list[Trajectory]:
-    """A ground truth; of EuRoC's body its camera's first, where that is known."""
+    """Return a ground truth; for EuRoC's body first the poses of its camera, if it is known."""
     if truth.frame != "body":
         return [truth]
     from spslam.datasets import left_camera_ground_truth

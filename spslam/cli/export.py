@@ -1,4 +1,4 @@
-"""The command that writes networks for other runtimes, `spslam export`, which `spslam.cli.app` adds."""
+"""The command that writes networks for other runtimes, `spslam export`."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def export(
         typer.Argument(
             metavar="WEIGHTS",
             show_default=False,
-            help="A weights file, or one of the box by its name.",
+            help="A weights file, or the name of built-in weights.",
         ),
     ],
-    to: Annotated[ExportFormat, typer.Option(help="Whose format.")] = ExportFormat.OPENVINO,
+    to: Annotated[ExportFormat, typer.Option(help="Output format.")] = ExportFormat.OPENVINO,
     precision: Annotated[
         ExportPrecision | None,
         typer.Option(
@@ -46,7 +46,8 @@ def export(
         bool,
         typer.Option(
             "--end-to-end",
-            help="ONNX: key points and descriptors come out, not maps; features.* of --set select them.",
+            help="ONNX: the model returns keypoints and descriptors, not dense maps; "
+            "features.* of --set select the keypoints.",
         ),
     ] = False,
     images: Annotated[
@@ -54,32 +55,33 @@ def export(
         typer.Option(
             metavar="DIR",
             show_default=False,
-            help="Photographs such as the network will meet: int8 needs some hundred. Those that a training holds out "
-            "are left out.",
+            help="Folder of photographs like the network's later input: int8 needs a few hundred. "
+            "Photographs that a training holds out are not used.",
         ),
     ] = None,
     count: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Most photographs to use, evenly spread.")
+        int, typer.Option(metavar="N", min=1, help="Maximum number of photographs, evenly spread.")
     ] = 240,
     out: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
             show_default=False,
-            help="An .onnx file, or for openvino a .zip of model.xml and model.bin. Default for int8: beside the "
-            "weights, where runs look; for onnx in fp32: here, by the name of the weights.",
+            help="An .onnx file, or for openvino a .zip of model.xml and model.bin. Default for "
+            "int8: beside the weights, where runs find it; for onnx in fp32: the current folder, "
+            "named after the weights.",
         ),
     ] = None,
     overrides: SetOption = None,
 ) -> None:
-    """Write the model of weights for OpenVINO (in int8 runs take it on CPUs) or as ONNX, for any program.
+    """Write a network for OpenVINO (runs use its int8 model on CPUs) or as ONNX.
 
     \b
     spslam export walk.safetensors --precision int8 --images PHOTOS
     spslam run walk.mp4 --weights walk.safetensors
     spslam export superpoint --to onnx
     spslam export superpoint --to onnx --end-to-end --set features.max_keypoints=500
-    """
+    """  # noqa: D301 - \b is a backspace: typer keeps line breaks
     from spslam.errors import ConfigError
     from spslam.frontend.engines.export import export_model, export_points
     from spslam.frontend.photos import find_photos, held_out
@@ -91,7 +93,7 @@ def export(
     if end_to_end:
         if (to, arithmetic) != (ExportFormat.ONNX, ExportPrecision.FP32):
             raise ConfigError(
-                f"--end-to-end is for --to onnx in fp32 (OpenVINO reads that file, too), found "
+                f"--end-to-end needs --to onnx in fp32 (OpenVINO reads this file, too), found "
                 f"{to.value} {arithmetic.value}"
             )
         path = export_points(
@@ -101,7 +103,8 @@ def export(
         return
     if overrides:
         raise ConfigError(
-            "--set changes how --end-to-end selects points; without it maps come out, which nothing selects"
+            "--set needs --end-to-end: it changes the selection of keypoints, and without "
+            "--end-to-end the model returns dense maps"
         )
     photos: list[Path] = []
     if images is not None:

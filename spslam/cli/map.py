@@ -1,4 +1,4 @@
-"""The commands for saved maps: `spslam map …`, which `spslam.cli.app` adds."""
+"""The commands for saved maps: `spslam map …`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="map",
     cls=CommandGroup,
-    help="Saved maps (map.npz): what they hold, and exports for other programs.",
+    help="Describe, export and merge saved maps (map.npz).",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -25,7 +25,7 @@ app = typer.Typer(
 MapArgument = Annotated[
     Path,
     typer.Argument(
-        metavar="FILE", show_default=False, help="The map.npz of a run, or one it was extended to."
+        metavar="FILE", show_default=False, help="The map.npz of a run, or a merged map."
     ),
 ]
 
@@ -33,9 +33,9 @@ MapArgument = Annotated[
 @app.command()
 def info(
     file: MapArgument,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the metrics as JSON.")] = False,
 ) -> None:
-    """Tell what a map holds: camera, front end, key frames, points, parts and their size."""
+    """Describe a map: camera, front end, keyframes, points, submaps and their size."""
     from spslam.map.export import describe_map
     from spslam.map.io import load_map
 
@@ -58,7 +58,8 @@ def export(
         typer.Option(
             metavar="DIR",
             show_default=False,
-            help="Write COLMAP's text model (cameras, images, points3D .txt); a folder with other files is left alone.",
+            help="Write COLMAP's text model (cameras, images, points3D .txt); a folder with other "
+            "files is refused.",
         ),
     ] = None,
     g2o: Annotated[
@@ -66,8 +67,8 @@ def export(
         typer.Option(
             metavar="F",
             show_default=False,
-            help="Write the pose graph: SE(3), for a mono map Sim(3). The config.yaml beside the map says which "
-            "keyframes are connected.",
+            help="Write the pose graph: SE(3), for a mono map Sim(3). The config.yaml beside the "
+            "map decides which keyframes are connected.",
         ),
     ] = None,
     part: Annotated[
@@ -76,32 +77,32 @@ def export(
             metavar="N",
             min=0,
             show_default=False,
-            help="Which part of the map; default: the one with most key frames.",
+            help="Submap to export; default: the one with most keyframes.",
         ),
     ] = None,
 ) -> None:
-    """Write a part of a map for other programs, in one or several formats.
+    """Write a submap for other programs, in one or several formats.
 
     \b
     spslam map export runs/x/map.npz --ply points.ply
     spslam map export runs/x/map.npz --colmap model/ --g2o graph.g2o
 
     COLMAP's camera has no lens distortion: undistort the images before you use them with the model.
-    """
+    """  # noqa: D301 - \b is a backspace: typer keeps line breaks
     from spslam.map.export import choose_part
     from spslam.map.io import load_map
     from spslam.run.output import read_run_config
 
     if ply is None and colmap is None and g2o is None:
         raise ConfigError(
-            "nothing to export: expected one or several of --ply F, --colmap DIR and --g2o F, found none"
+            "nothing to export: give one or several of --ply F, --colmap DIR and --g2o F"
         )
     slam_map = load_map(file).map
     chosen = choose_part(slam_map, part)
     if colmap is not None:
         typer.echo(_export_colmap(colmap, slam_map, chosen))
     if g2o is not None:
-        # The configuration of the run that made the map lies beside it.
+        # A run writes its configuration beside its map.
         loop = read_run_config(file.parent).loop
         typer.echo(_export_g2o(g2o, slam_map, chosen, loop.min_covisibility))
     if ply is not None:
@@ -113,22 +114,24 @@ def merge(
     files: Annotated[
         list[Path],
         typer.Argument(
-            metavar="FILE FILE...", show_default=False, help="Maps of one camera and front end."
+            metavar="FILE FILE...",
+            show_default=False,
+            help="Maps made with the same camera and front end.",
         ),
     ],
     out: Annotated[
-        Path, typer.Option(metavar="FILE", show_default=False, help="Where the merged map goes.")
+        Path, typer.Option(metavar="FILE", show_default=False, help="File of the merged map.")
     ],
     config: Annotated[
         str, typer.Option(metavar="NAME|FILE", help="Configuration of matching and loop closing.")
     ] = "default",
     overrides: SetOption = None,
 ) -> None:
-    """Make one map of several, where they show the same places.
+    """Merge several maps that show the same places into one.
 
     \b
     spslam map merge monday/map.npz tuesday/map.npz --out both.npz
-    """
+    """  # noqa: D301 - \b is a backspace: typer keeps line breaks
     from spslam.config import load_config
     from spslam.factory import build_parts
     from spslam.map.io import SavedMap, load_map, save_map
@@ -143,7 +146,7 @@ def merge(
         revisits = merge_maps(resolved, parts, merged, load_map(file))
         merged = SavedMap(merged.map, parts.places.arrays())
         typer.echo(
-            f"{file}: {_counted(revisits, 'revisit')} closed; {len(merged.map.keyframes)} key frames, "
+            f"{file}: {_counted(revisits, 'loop')} closed; {len(merged.map.keyframes)} keyframes, "
             f"{len(merged.map.points)} points"
         )
     save_map(out, merged.map, merged.places)
@@ -154,8 +157,8 @@ def _export_colmap(folder: Path, slam_map: Map, part: int) -> str:
 
     found = write_colmap(folder, slam_map, part)
     return (
-        f"{found.images} images, {found.points} points, {found.observations} observations, mean reprojection error "
-        f"{found.mean_error_px:.3f} px, of part {part} in {folder}"
+        f"{found.images} images, {found.points} points, {found.observations} observations, "
+        f"mean reprojection error {found.mean_error_px:.3f} px, of submap {part} in {folder}"
     )
 
 
@@ -166,7 +169,10 @@ def _export_g2o(path: Path, slam_map: Map, part: int, min_covisibility: int) -> 
     nodes, edges, fixed = part_graph(slam_map, part, min_covisibility)
     write_g2o(path, nodes, edges, fixed)
     kind = "Sim(3)" if edges.information.shape[-1] == 7 else "SE(3)"
-    return f"{len(nodes)} {kind} nodes, {len(edges.i)} edges, {edges.robust.sum()} of them loops, of part {part} in {path}"
+    return (
+        f"{len(nodes)} {kind} nodes, {len(edges.i)} edges, {edges.robust.sum()} of them loops, "
+        f"of submap {part} in {path}"
+    )
 
 
 def _export_ply(path: Path, slam_map: Map, part: int) -> str:
@@ -174,14 +180,14 @@ def _export_ply(path: Path, slam_map: Map, part: int) -> str:
 
     points, _ = slam_map.scene_of(part)
     write_ply(path, points)
-    return f"{len(points)} points of part {part} in {path}"
+    return f"{len(points)} points of submap {part} in {path}"
 
 
 def _rows(figures: dict[str, Any]) -> dict[str, str]:
-    """The lines of the table, by name."""
+    """Return the text of each row of the table, by name."""
     size = f"{figures['size_mb']:.2f} MB, format version {figures['format_version']}"
     linked, per_keyframe = figures["linked_observations"], figures["points_per_keyframe"]
-    mean = "" if per_keyframe is None else f", {per_keyframe:.0f} a key frame"
+    mean = "" if per_keyframe is None else f", {per_keyframe:.0f} per keyframe"
     rows = {
         "file": f"{figures['path']} ({size})",
         "made with": "nothing yet"
@@ -189,17 +195,18 @@ def _rows(figures: dict[str, Any]) -> dict[str, str]:
         else f"{figures['sensor']}, {figures['extractor']}",
         "camera": _camera(figures["camera"]),
         "scale": figures["scale"] or "",
-        "key frames": f"{figures['keyframes']} of {_counted(figures['sessions'], 'session')}",
+        "keyframes": f"{figures['keyframes']} of {_counted(figures['sessions'], 'session')}",
         "points": str(figures["points"]),
         "observations": f"{linked} of {figures['observations']} see a point{mean}",
         "loops": str(figures["loops"]),
     }
     for part in figures["parts"]:
         box = " × ".join(f"{length:.3g}" for length in part["extent"])
-        rows[f"part {part['part']}"] = (
-            f"{_counted(part['keyframes'], 'key frame')}, {_counted(part['points'], 'point')}, {box} {figures['unit']}"
+        rows[f"submap {part['part']}"] = (
+            f"{_counted(part['keyframes'], 'keyframe')}, {_counted(part['points'], 'point')}, "
+            f"{box} {figures['unit']}"
         )
-    return rows | {"index of places": "stored" if figures["places"] else "none"}
+    return rows | {"place recognition": "stored" if figures["places"] else "not stored"}
 
 
 def _camera(camera: dict[str, Any] | None) -> str:
@@ -207,8 +214,8 @@ def _camera(camera: dict[str, Any] | None) -> str:
         return ""
     baseline = "" if camera["baseline_m"] is None else f", baseline {camera['baseline_m']:.4g} m"
     return (
-        f"{camera['width']}x{camera['height']}, fx {camera['fx']:.6g}, fy {camera['fy']:.6g}, cx {camera['cx']:.6g}, "
-        f"cy {camera['cy']:.6g}{baseline}"
+        f"{camera['width']}x{camera['height']}, fx {camera['fx']:.6g}, fy {camera['fy']:.6g}, "
+        f"cx {camera['cx']:.6g}, cy {camera['cy']:.6g}{baseline}"
     )
 
 

@@ -13,23 +13,25 @@ from typer.core import TyperGroup
 if TYPE_CHECKING:
     from spslam.config import Config
 
-# Exit codes: stopped by ^C; an error, told in one line.
+# Exit codes: stopped by ^C; an error, printed in one line.
 INTERRUPTED = 130
 FAILED = 2
-# Characters of a command's summary.
+# Maximum length of a command's summary in a list of commands, characters.
 _LONGEST_SUMMARY = 1000
 
 
 class CommandGroup(TyperGroup):
-    """A group of commands: without one it prints its help, which gives their summaries in full."""
+    """A group of commands; without a command it prints its help, with full summaries."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the arguments; without arguments print the help and exit."""
         if not args and self.no_args_is_help and not ctx.resilient_parsing:
             typer.echo(ctx.get_help())
             raise typer.Exit(FAILED)
         return super().parse_args(ctx, args)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the list of commands with their full summaries."""
         commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
         rows = [
             (name, command.get_short_help_str(limit=_LONGEST_SUMMARY))
@@ -60,7 +62,7 @@ class Device(StrEnum):
 
 
 DeviceOption = Annotated[
-    Device, typer.Option(help="auto: CUDA where there is one. Several GPUs: run under torchrun.")
+    Device, typer.Option(help="auto: CUDA if available. For several GPUs run under torchrun.")
 ]
 SetOption = Annotated[
     list[str] | None,
@@ -68,7 +70,8 @@ SetOption = Annotated[
         "--set",
         metavar="KEY=VALUE",
         show_default=False,
-        help="Change one value of the configuration, for example tracking.min_inliers=15; may be repeated.",
+        help="Change one value of the configuration, for example tracking.min_inliers=15; may be "
+        "repeated.",
     ),
 ]
 ExtractorOption = Annotated[
@@ -76,7 +79,8 @@ ExtractorOption = Annotated[
     typer.Option(
         metavar="NAME",
         show_default=False,
-        help="Front end: superpoint, orb, sift or a plug-in's; short for --set features.extractor=NAME.",
+        help="Front end: superpoint, orb, sift or a plug-in's; short for --set "
+        "features.extractor=NAME.",
     ),
 ]
 WeightsOption = Annotated[
@@ -84,21 +88,26 @@ WeightsOption = Annotated[
     typer.Option(
         metavar="FILE|NAME",
         show_default=False,
-        help="Network weights: a file, or superpoint_lite (default) or superpoint of the box; short for --set "
-        "features.weights=FILE.",
+        help="Network weights: a file, or the built-in superpoint_lite (default) or superpoint; "
+        "short for --set features.weights=FILE.",
     ),
 ]
 MaxFramesOption = Annotated[
     int | None,
-    typer.Option(metavar="N", min=1, show_default=False, help="Most frames to read; default: all."),
+    typer.Option(
+        metavar="N",
+        min=1,
+        show_default=False,
+        help="Maximum number of frames to read; default: all.",
+    ),
 ]
 StartOption = Annotated[int, typer.Option(metavar="N", min=0, help="First frame to read.")]
 StrideOption = Annotated[int, typer.Option(metavar="N", min=1, help="Read every N-th frame.")]
 TimeUnitOption = Annotated[
     TimeUnitValue,
     typer.Option(
-        help="Unit of the time stamps in lists and image names; frames: they count, at the calibration's fps; auto: "
-        "their steps tell."
+        help="Unit of the time stamps in lists and image names; frames: frame numbers, at the "
+        "calibration's fps; auto: from the steps between them."
     ),
 ]
 PairWithinOption = Annotated[
@@ -106,7 +115,7 @@ PairWithinOption = Annotated[
     typer.Option(
         metavar="S",
         min=0.0,
-        help="How far apart in time left and right image, or image and depth, may be, seconds.",
+        help="Largest time between left and right image, or image and depth, seconds.",
     ),
 ]
 RerunOption = Annotated[
@@ -114,7 +123,8 @@ RerunOption = Annotated[
     typer.Option(
         metavar="FILE.rrd",
         show_default=False,
-        help="Record it for Rerun's viewer (needs the extra rerun); open the file with: rerun FILE.rrd.",
+        help="Record for Rerun's viewer (needs the extra rerun); open the file with: "
+        "rerun FILE.rrd.",
     ),
 ]
 
@@ -122,14 +132,20 @@ RerunOption = Annotated[
 def resolve_config(
     name: str, overrides: list[str] | None, extractor: str | None, weights: Path | None
 ) -> Config:
-    """The configuration that a call names, with what `--extractor` and `--weights` are short for.
+    """Load a configuration with the values of `--set`, `--extractor` and `--weights`.
+
+    Args:
+        name: a built-in configuration or a YAML file.
+        overrides: values of `--set`, KEY=VALUE.
+        extractor: value of `--extractor`; None: not given.
+        weights: value of `--weights`; None: not given.
 
     Raises:
-        ConfigError: there is none of that name, or a value is impossible.
+        ConfigError: the configuration does not exist, or a value is impossible.
     """
     from spslam.config import load_config
 
-    # JSON strings are YAML strings, whatever is in them.
+    # A JSON string with any content is also a YAML string.
     short = {
         "features.extractor": extractor,
         "features.weights": None if weights is None else str(weights),

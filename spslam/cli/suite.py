@@ -1,4 +1,4 @@
-"""The commands for benchmark suites, `spslam bench SUITE`, `list` and `compare`; `cli_bench` adds them."""
+"""The commands for benchmark suites: `spslam bench SUITE`, `list`, `show` and `compare`."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from spslam.benchmark.pools import Pool
     from spslam.benchmark.results import Results, Row
 
+# Exit code of `compare` if a result got worse.
 REGRESSION = 1
 
 MarkdownOption = Annotated[
@@ -26,7 +27,7 @@ MarkdownOption = Annotated[
     typer.Option(
         metavar="FILE",
         show_default=False,
-        help="Put the tables into this file, between the suite's two comments.",
+        help="Write the tables into this file, between the suite's two comments.",
     ),
 ]
 
@@ -37,7 +38,7 @@ def suite(
         typer.Argument(
             metavar="SUITE",
             show_default=False,
-            help="A suite of the box (spslam bench list) or a YAML file.",
+            help="A built-in suite (spslam bench list) or a YAML file.",
         ),
     ],
     out: Annotated[
@@ -45,7 +46,7 @@ def suite(
         typer.Option(
             metavar="DIR",
             show_default=False,
-            help="Where the results go, and where they are. Default: runs/bench-SUITE.",
+            help="Folder of the results, new or earlier ones. Default: runs/bench-SUITE.",
         ),
     ] = None,
     data: DataOption = None,
@@ -56,7 +57,7 @@ def suite(
             min=1,
             max=1024,
             show_default=False,
-            help="Runs at a time on this machine. Default: one a core.",
+            help="Runs at a time on this machine. Default: one per core.",
         ),
     ] = None,
     scheduler: Annotated[
@@ -72,25 +73,26 @@ def suite(
         typer.Option(
             metavar="WORD",
             show_default=False,
-            help="Only runs with a label (sequence, sensor, front end, configuration) that has this in it; repeatable.",
+            help="Only runs with a label (sequence, sensor, front end, configuration) that "
+            "contains WORD; repeatable.",
         ),
     ] = None,
     available: Annotated[
-        bool, typer.Option("--available", help="Do what can be done where sequences are not there.")
+        bool, typer.Option("--available", help="Skip the runs whose sequences are missing.")
     ] = False,
     overwrite: Annotated[
         bool,
         typer.Option(
             "--overwrite",
-            help="Do again what was done with other settings; drop what the suite lacks.",
+            help="Repeat runs done with other settings; drop runs that the suite does not have.",
         ),
     ] = False,
     markdown: MarkdownOption = None,
 ) -> None:
-    """Do the runs of a suite that are not done yet; write results.json, tables, a picture and a page.
+    """Do the remaining runs of a suite; write results.json, tables, a plot and a page.
 
-    Exit codes: 0 all runs came to figures (they may have lost tracking), 2 some did not or an error, 130 stopped by ^C:
-    what is done is kept, and the same call goes on.
+    Exit codes: 0 all runs have metrics (they may have lost tracking), 2 some have none or an error,
+    130 stopped by ^C: finished runs are kept, and the same command resumes.
     """
     from spslam.benchmark.published import load_published
     from spslam.benchmark.report import write_reports
@@ -100,7 +102,7 @@ def suite(
     described, label = load_suite(name), suite_name(name)
     published = load_published(described.published)
     if markdown is not None:
-        # Not only when all is done.
+        # Fail before the runs, not after them.
         check_markers(markdown, label)
     folder, catalogue = open_data(data)
     runs = expand_suite(described, folder, catalogue)
@@ -120,7 +122,8 @@ def suite(
         results.remove(stale)
     elif stale:
         typer.echo(
-            f"{len(stale)} runs in {results.folder} are not in the suite any more and stay: --overwrite drops them",
+            f"{len(stale)} runs in {results.folder} are no longer in the suite and stay: "
+            "--overwrite drops them",
             err=True,
         )
     waiting = undone(plans, results, overwrite)
@@ -140,7 +143,7 @@ def suite(
     if interrupted:
         done = sum(results.is_done(plan.run.id) for plan in plans)
         typer.echo(
-            f"stopped; {done} of {len(plans)} runs are done and kept; the same call goes on from there",
+            f"stopped; {done} of {len(plans)} runs are done and kept; the same command resumes",
             err=True,
         )
         raise typer.Exit(INTERRUPTED)
@@ -148,7 +151,7 @@ def suite(
 
 
 def show_list(data: DataOption = None) -> None:
-    """List the suites of the box, what they need and what of it is there."""
+    """List the built-in suites and how many of their sequences are on this disk."""
     from spslam.benchmark.suite import load_suite, suite_names
 
     folder, catalogue = open_data(data)
@@ -180,7 +183,7 @@ def show(
     ],
     markdown: MarkdownOption = None,
 ) -> None:
-    """Print the tables of results that are there, and make their page, picture and table.md again."""
+    """Print the tables of finished results, and write their page, plot and table.md again."""
     from spslam.benchmark.published import load_published
     from spslam.benchmark.report import write_reports
     from spslam.benchmark.results import Results
@@ -206,23 +209,30 @@ def compare(
     tolerance: Annotated[
         float,
         typer.Option(
-            metavar="SHARE", min=0.0, help="Medians nearer than this, relatively, are the same."
+            metavar="FRACTION",
+            min=0.0,
+            help="Medians whose relative difference is below this are the same.",
         ),
     ] = 0.10,
     tolerance_few: Annotated[
         float,
         typer.Option(
-            metavar="SHARE", min=0.0, help="The same where a side has fewer than 3 repeats."
+            metavar="FRACTION",
+            min=0.0,
+            help="The same limit if A or B has fewer than 3 repeats.",
         ),
     ] = 0.25,
-    everything: Annotated[bool, typer.Option("--all", help="Show what is the same, too.")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Also show metrics that are the same.")
+    ] = False,
 ) -> None:
-    """Compare two results of suites: what got better or worse by more than the repeats differ.
+    """Compare two results of suites: list metrics that changed by more than the repeats differ.
 
-    Medians differ if they are farther apart than the larger of both spreads (most minus least of the repeats) and than
-    the tolerance; shares of tracked frames, than that and a hundredth of the frames. Errors over other shares are not
-    judged. Judged are the tracked share, ATE, RPE and drift; what B does not have any more is a regression.
-    Exit codes: 0 nothing got worse, 1 something did, 2 an error.
+    The metrics are the tracking rate, ATE, RPE and drift. Medians differ if their difference
+    exceeds the tolerance and the larger of both spreads (maximum minus minimum of the repeats).
+    Tracking rates must also differ by 1 % of the frames. Errors are not compared if the tracking
+    rates differ. A case or a metric that is missing in B is a regression.
+    Exit codes: 0 nothing got worse, 1 something got worse, 2 an error.
     """
     from spslam.benchmark.comparison import Verdict, comparison_table
     from spslam.benchmark.comparison import compare as compare_results
@@ -249,10 +259,11 @@ def _open_results(path: Path, head: dict[str, object]) -> Results:
     except OSError as error:
         raise OutputError(f"cannot write results to {path}: {error.strerror or error}") from None
     if FILE not in names:
-        # The first run of a suite that was killed leaves its folder and no more; pages there are somebody else's.
+        # A suite killed in its first run leaves only the folder of runs; other files are foreign.
         if names - {RUNS}:
             raise OutputError(
-                f"{path} holds something else than results ({min(names - {RUNS})}): give --out another folder"
+                f"{path} holds other files than results ({min(names - {RUNS})}): "
+                "give --out another folder"
             )
         return Results(path, head, ())
     stored = Results.load(path)
@@ -271,7 +282,7 @@ def _pool(workers: int | None, scheduler: str | None) -> Pool:
         return LocalPool(workers)
     if workers is not None:
         raise ConfigError(
-            "--workers is for this machine; a Dask cluster has its own: drop one of --workers, --scheduler"
+            "--workers is for this machine and --scheduler for a Dask cluster: drop one of the two"
         )
     return DaskPool(scheduler)
 
@@ -296,7 +307,10 @@ def _perform(plans: list[Plan], results: Results, order: list[str], pool: Pool, 
 
 
 def _checked(plan: Plan, finished: Finished) -> Finished:
-    """The same, as failed where the run had other settings than it was asked for: files may change meanwhile."""
+    """Return a finished run; mark it failed if it ran with other settings than planned.
+
+    A configuration file may change between plan and run.
+    """
     import yaml
 
     from spslam.benchmark.identity import as_asked, config_sha256
@@ -310,7 +324,7 @@ def _checked(plan: Plan, finished: Finished) -> Finished:
         return finished
     return replace(
         finished,
-        reason="it ran with other settings than it was asked for: a file changed",
+        reason="it ran with other settings than planned: a file changed",
         files={},
     )
 
@@ -323,7 +337,7 @@ def _describe(row: Row) -> str:
     parts = [f"{row.case} #{row.repeat}: {percent(row.share_tracked)} tracked"]
     parts += [] if ate is None else [f"ATE {number(factor * ate)} {unit}"]
     parts += [f"{row.seconds:.0f} s"]
-    parts += [f"begun {row.attempts} times"] if row.attempts > 1 else []
+    parts += [f"started {row.attempts} times"] if row.attempts > 1 else []
     parts += [] if row.reason is None else [f"failed: {row.reason}"]
     return ", ".join(parts)
 
@@ -332,8 +346,8 @@ def _end(plans: Iterable[Plan], results: Results) -> None:
     broken = [results.rows[plan.run.id] for plan in plans if not results.is_done(plan.run.id)]
     if broken:
         typer.echo(
-            f"error: {len(broken)} runs came to no figures, such as {broken[0].id}: {broken[0].reason}; the same call "
-            "tries them again",
+            f"error: {len(broken)} runs have no metrics, such as {broken[0].id}: "
+            f"{broken[0].reason}; the same command tries them again",
             err=True,
         )
         raise typer.Exit(FAILED)

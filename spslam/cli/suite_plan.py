@@ -1,4 +1,4 @@
-"""What of a suite can be done, and what is done already: the sequences on this disk, settings, weights."""
+"""The plan of a suite: the runs that can be done with the data on this disk, and those done."""
 
 from __future__ import annotations
 
@@ -20,7 +20,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Plan:
-    """A run that can be done: its resolved configuration, the frames there are, what its results follow from."""
+    """A run that can be done.
+
+    Attributes:
+        run: the run of the suite.
+        frames: number of frames.
+        config: the resolved configuration.
+        identity: all that the results depend on.
+        request: the call for the worker.
+    """
 
     run: Run
     frames: int
@@ -30,6 +38,7 @@ class Plan:
 
 
 def open_data(data: Path | None) -> tuple[DataFolder, Catalogue]:
+    """Open the folder of public sequences (None: the default one) and the catalogue."""
     from spslam.datasets.fetch.catalogue import Catalogue
     from spslam.datasets.fetch.fetching import DataFolder
     from spslam.io.files import data_folder
@@ -40,6 +49,7 @@ def open_data(data: Path | None) -> tuple[DataFolder, Catalogue]:
 
 
 def expand_suite(described: Suite, folder: DataFolder, catalogue: Catalogue) -> list[Run]:
+    """List all runs of a suite, with public sequences in their folders."""
     from spslam.benchmark.suite import expand
 
     return expand(
@@ -50,10 +60,19 @@ def expand_suite(described: Suite, folder: DataFolder, catalogue: Catalogue) -> 
 def plan_runs(
     runs: list[Run], folder: DataFolder, catalogue: Catalogue, available: bool
 ) -> tuple[list[Plan], list[str]]:
-    """The runs that can be done, and in words what cannot.
+    """Plan the runs that can be done.
+
+    Args:
+        runs: runs of the suite.
+        folder: public sequences on this disk.
+        catalogue: all public sequences.
+        available: skip runs whose input is missing, instead of an error.
+
+    Returns:
+        The plans, and a line of text for each missing input.
 
     Raises:
-        BenchmarkError: something is not there and was not left out by `available`, or nothing is there.
+        BenchmarkError: an input is missing and `available` is false, or no run can be done.
     """
     from spslam.errors import BenchmarkError
 
@@ -88,7 +107,7 @@ def plan_runs(
 
 
 def _look(run: Run) -> tuple[int, str] | str:
-    """How many frames a run has and the configuration for its data set and sensor; or why they cannot be read."""
+    """Return the number of frames and the configuration of a run, or why it cannot be read."""
     from spslam.config import config_for
     from spslam.datasets import open_sequence
     from spslam.datasets.world.disturbed import disturb
@@ -135,10 +154,15 @@ def _plan_run(run: Run, frames: int, config_name: str) -> Plan:
 
 
 def undone(plans: list[Plan], results: Results, overwrite: bool) -> list[Plan]:
-    """The runs that are not done, or were with other settings.
+    """Return the runs that are not done, or were done with other settings.
+
+    Args:
+        plans: runs that can be done.
+        results: results of earlier calls.
+        overwrite: repeat runs done with other settings, instead of an error.
 
     Raises:
-        BenchmarkError: some were, and nobody said to overwrite them.
+        BenchmarkError: runs were done with other settings and `overwrite` is false.
     """
     from spslam.benchmark.identity import config_changes
     from spslam.errors import BenchmarkError
@@ -156,13 +180,14 @@ def undone(plans: list[Plan], results: Results, overwrite: bool) -> list[Plan]:
             waiting.append(plan)
     if changed and not overwrite:
         raise BenchmarkError(
-            f"{len(changed)} runs in {results.folder} were done otherwise, such as {changed[0]}: --overwrite does them "
-            "again, --out DIR keeps them"
+            f"{len(changed)} runs in {results.folder} were done differently, such as "
+            f"{changed[0]}: --overwrite repeats them, --out DIR keeps them"
         )
     return waiting
 
 
 def fetch_command(names: list[str], catalogue: Catalogue, folder: DataFolder) -> str:
+    """Return the command that downloads these sequences; a whole data set by its name."""
     from spslam.io.files import data_folder
 
     sequences = catalogue.choose(names)

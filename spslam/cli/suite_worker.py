@@ -1,4 +1,4 @@
-"""The process that one run of a suite has for itself: `spslam run …`, which ends when who started it is gone."""
+"""The process of one run of a suite: `spslam run …`; it ends when its parent process ends."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from threading import Thread
 
 
 def main() -> None:
-    """`python -m spslam.cli.suite_worker CORE run …`: CORE is the one it may use, or `-`: any."""
+    """Run `python -m spslam.cli.suite_worker CORE run …`; CORE: the core to use, `-`: any."""
     core, *arguments = sys.argv[1:]
     if core != "-" and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {int(core)})
@@ -19,7 +19,7 @@ def main() -> None:
 
 
 def _end_with_parent() -> None:
-    # A pipe that nobody writes to: it ends when the last process that holds its other end does, however that ends.
+    # Standard input is a pipe without data. It closes when the parent ends, even if it is killed.
     while os.read(sys.stdin.fileno(), 1):
         pass
     os._exit(1)

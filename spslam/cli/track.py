@@ -1,4 +1,4 @@
-"""The command that shows what a front end follows, `spslam track`; `spslam.cli.app` adds it."""
+"""The command that shows the point tracks of a front end, `spslam track`."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from spslam.interfaces import Extractor
     from spslam.visualization.video_writer import PictureSink
 
+# End of the name of a video file.
 _VIDEO_SUFFIX = ".mp4"
 
 
@@ -36,15 +37,13 @@ def track(
         typer.Argument(
             metavar="VIDEO|IMAGES|CAMERA",
             show_default=False,
-            help="A video, a folder of images, a KITTI, TUM or EuRoC sequence, a built-in world, or the number of a "
-            "camera (0 is the first); no calibration.",
+            help="A video, a folder of images, a KITTI, TUM or EuRoC sequence, a built-in world, "
+            "or the number of a camera (0 is the first); no calibration is needed.",
         ),
     ],
     sequence: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME", show_default=False, help="Which sequence of a dataset's root."
-        ),
+        typer.Option(metavar="NAME", show_default=False, help="Sequence below a dataset's root."),
     ] = None,
     extractor: ExtractorOption = None,
     weights: WeightsOption = None,
@@ -54,7 +53,7 @@ def track(
         typer.Option(
             metavar="FILE.mp4|DIR",
             show_default=False,
-            help="Write a video, or PNG files into a new folder. Default: a window.",
+            help="Write a video, or PNG files into a new folder. Default: show a window.",
         ),
     ] = None,
     fps: Annotated[
@@ -66,22 +65,22 @@ def track(
             metavar="L",
             min=2,
             max=200,
-            help="Frames that a track is drawn back; longer ones are red.",
+            help="Number of past frames a track is drawn over; longer tracks are red.",
         ),
     ] = 20,
     start: StartOption = 0,
     max_frames: MaxFramesOption = None,
     stride: StrideOption = 1,
 ) -> None:
-    """Show which points a front end finds again from frame to frame, coloured by how long it has followed them.
+    """Show the points a front end tracks from frame to frame, coloured by track length.
 
     \b
     spslam track walk.mp4 --out tracks.mp4
     spslam track /data/kitti --sequence 00 --extractor orb --out tracks/
     spslam track 0
 
-    ^C stops after the current frame; what was written stays.
-    """
+    ^C stops after the current frame; written files stay.
+    """  # noqa: D301 - \b is a backspace: typer keeps line breaks
     from spslam.frontend.extractors.registry import create_extractor
 
     front_end = create_extractor(resolve_config("default", overrides, extractor, weights).features)
@@ -96,7 +95,7 @@ def track(
 def _pictures(source: str, sequence: str | None) -> Iterator[Picture]:
     from spslam.datasets import read_camera, read_pictures
 
-    # A folder of such a name is a folder.
+    # A folder may have a number as its name.
     if source.isdecimal() and not Path(source).exists():
         return read_camera(int(source))
     return read_pictures(source, sequence)
@@ -105,9 +104,7 @@ def _pictures(source: str, sequence: str | None) -> Iterator[Picture]:
 def _begun(
     pictures: Iterator[Picture], source: str, start: int, max_frames: int | None, stride: int
 ) -> Iterable[Picture]:
-    """The part of the pictures that is wanted, the first one read: what cannot be read is refused before anything is
-    written.
-    """
+    """Return the requested pictures; reads the first one, to fail before a file is written."""
     wanted = islice(islice(pictures, start, None, stride), max_frames)
     first = next(wanted, None)
     if first is None:
@@ -132,7 +129,7 @@ def _show_tracks(
     sink: PictureSink,
     stop: Callable[[], bool],
 ) -> str:
-    """Draw frame after frame; what there was to see, in one line."""
+    """Draw the tracks of each frame and return a summary of one line."""
     import numpy as np
 
     from spslam.cli.console import StatusLine
@@ -145,7 +142,7 @@ def _show_tracks(
         for name, image in pictures:
             tracks.update(extractor.extract(image))
             counts.append(int(np.count_nonzero(tracks.lengths > 1)))
-            line.say(f"{name}  {len(tracks.lengths)} key points  {counts[-1]} tracks")
+            line.say(f"{name}  {len(tracks.lengths)} keypoints  {counts[-1]} tracks")
             shown = sink.show(
                 draw_tracks(image, tracks.positions, tracks.lengths, f"{name}  {counts[-1]} tracks")
             )

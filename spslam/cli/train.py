@@ -1,4 +1,4 @@
-"""The commands that train networks: `spslam train …` and `spslam adapt`, which `spslam.cli.app` adds."""
+"""The commands that train networks: `spslam train …` and `spslam adapt`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="train",
     cls=CommandGroup,
-    help="Train SuperPoint: synthetic shapes, labels by homographic adaptation, detector and descriptor, evaluation.",
+    help="Train SuperPoint: synthetic shapes, labels by homographic adaptation, detector and "
+    "descriptor, evaluation.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -38,7 +39,8 @@ ConfigOption = Annotated[
     typer.Option(
         metavar="NAME|FILE",
         show_default=False,
-        help="Training configuration: a built-in one (see spslam train config) or a YAML file. Default: the stage's.",
+        help="Training configuration: a built-in one (see spslam train config) or a YAML file. "
+        "Default: the stage's.",
     ),
 ]
 SetOption = Annotated[
@@ -47,7 +49,8 @@ SetOption = Annotated[
         "--set",
         metavar="KEY=VALUE",
         show_default=False,
-        help="Change one value of the configuration, for example optimizer.batch=16; may be repeated.",
+        help="Change one value of the configuration, for example optimizer.batch=16; may be "
+        "repeated.",
     ),
 ]
 OutOption = Annotated[
@@ -55,7 +58,7 @@ OutOption = Annotated[
     typer.Option(
         metavar="DIR",
         show_default=False,
-        help="Folder of checkpoints, logs and weights; a training that is there is resumed.",
+        help="Folder of checkpoints, logs and weights; a training in this folder is resumed.",
     ),
 ]
 PhotosOption = Annotated[
@@ -67,7 +70,7 @@ PhotosOption = Annotated[
 LabelsOption = Annotated[
     Path,
     typer.Option(
-        metavar="DIR", show_default=False, help="Their labels, made by spslam train label."
+        metavar="DIR", show_default=False, help="Labels of the photos, made by spslam train label."
     ),
 ]
 InitOption = Annotated[
@@ -75,7 +78,8 @@ InitOption = Annotated[
     typer.Option(
         metavar="FILE|NAME|DIR",
         show_default=False,
-        help="Start from these weights, or from the training in this folder; it decides the network's shape.",
+        help="Start from these weights, or from the training in this folder; they decide the shape "
+        "of the network.",
     ),
 ]
 MinutesOption = Annotated[
@@ -84,26 +88,26 @@ MinutesOption = Annotated[
         metavar="M",
         min=0.01,
         show_default=False,
-        help="End the schedule after M minutes of training at the latest.",
+        help="End the schedule after at most M minutes of training.",
     ),
 ]
 OverfitOption = Annotated[
-    bool, typer.Option(help="Train with the first batch only: its loss must fall to nothing.")
+    bool, typer.Option(help="Train with the first batch only: a test, its loss must fall to 0.")
 ]
-NameOption = Annotated[str, typer.Option(help="Of the network, for its card.")]
+NameOption = Annotated[str, typer.Option(help="Name of the network, for its model card.")]
 
 
 TeacherOption = Annotated[
     Path,
     typer.Option(metavar="FILE|NAME", show_default=False, help="Weights of the large network."),
 ]
-CacheOption = Annotated[Path, typer.Option(metavar="DIR", help="Where drawn shapes are kept.")]
+CacheOption = Annotated[Path, typer.Option(metavar="DIR", help="Cache of drawn shapes.")]
 ShowOption = Annotated[
     Path | None,
     typer.Option(
         metavar="PNG",
         show_default=False,
-        help="Write a sheet of shapes with their corners, train not.",
+        help="Write a sheet of shapes with their corners; do not train.",
     ),
 ]
 ShapesOutOption = Annotated[
@@ -113,7 +117,9 @@ ShapesOutOption = Annotated[
     ),
 ]
 
+# Default cache folder of drawn shapes.
 _SHAPE_CACHE = Path("runs/training/shapes")
+# Default of an option that must be given.
 _REQUIRED = inspect.Parameter.empty
 
 
@@ -122,10 +128,10 @@ class _StageCommand:
     """A command that trains a stage.
 
     Attributes:
-        stage: its name, also the command's and the default configuration's.
-        help: of the command.
-        options: it has beside the common ones: type and default by name.
-        name: of the network if none is given.
+        stage: name of the stage, of the command and of the default configuration.
+        help: help text of the command.
+        options: type and default by name of the options beside the common ones.
+        name: default name of the network.
     """
 
     stage: str
@@ -134,6 +140,7 @@ class _StageCommand:
     name: str = "superpoint"
 
 
+# Options of the stage commands: type and default by name.
 _PHOTOS = {"photos": (PhotosOption, _REQUIRED)}
 _OUT = {"out": (OutOption, _REQUIRED)}
 _LABELLED = _PHOTOS | {"labels": (LabelsOption, _REQUIRED)} | _OUT
@@ -159,14 +166,14 @@ _STAGE_COMMANDS = (
 
     \b
     spslam train label --photos DIR --out labels --weights runs/training/magic/weights.safetensors
-    spslam train joint --photos DIR --labels labels --init runs/training/magic --out runs/training/joint
+    spslam train joint --photos DIR --labels labels --init runs/training/magic --out runs/joint
     torchrun --nproc-per-node 4 -m spslam train joint …
     """,
         _LABELLED,
     ),
     _StageCommand(
         "distil",
-        "Train a small network to predict what a large one predicts.",
+        "Distil a large network: train a small student to predict the output of its teacher.",
         _PHOTOS | {"teacher": (TeacherOption, _REQUIRED)} | _OUT,
         "superpoint-lite",
     ),
@@ -174,7 +181,7 @@ _STAGE_COMMANDS = (
 
 
 def _add_stage_command(command: _StageCommand) -> None:
-    """Add a command whose options are those of the table."""
+    """Add a stage command with its own and the common options."""
     options = command.options | {
         "config": (ConfigOption, None),
         "overrides": (SetOption, None),
@@ -193,7 +200,7 @@ def _add_stage_command(command: _StageCommand) -> None:
         inspect.Parameter(name, keyword, default=default, annotation=kind)
         for name, (kind, default) in options.items()
     ]
-    # The parser reads the options from here.
+    # typer reads the options from the signature.
     first = inspect.Parameter(
         "context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context
     )
@@ -228,7 +235,7 @@ def label(
     out: Annotated[
         Path,
         typer.Option(
-            metavar="DIR", show_default=False, help="Label folder; files that are there are kept."
+            metavar="DIR", show_default=False, help="Folder of labels; existing files are kept."
         ),
     ],
     weights: Annotated[
@@ -236,7 +243,7 @@ def label(
         typer.Option(
             metavar="FILE|NAME",
             show_default=False,
-            help="Of the detector that labels; default: superpoint_lite.",
+            help="Weights of the labelling detector; default: superpoint_lite.",
         ),
     ] = None,
     config: ConfigOption = None,
@@ -248,16 +255,16 @@ def label(
         str,
         typer.Option(
             metavar="I/N",
-            help="Label the I-th of N parts only, counted from 0: for several machines.",
+            help="Label only shard I of N, counted from 0: for several machines.",
         ),
     ] = "0/1",
     held_out: Annotated[
-        bool, typer.Option(help="Label the photographs that are held out, too.")
+        bool, typer.Option(help="Also label the photographs that are held out.")
     ] = False,
-    overwrite: Annotated[bool, typer.Option(help="Throw away labels of other settings.")] = False,
+    overwrite: Annotated[bool, typer.Option(help="Delete labels of other settings.")] = False,
     device: DeviceOption = Device.AUTO,
 ) -> None:
-    """Label photographs by homographic adaptation; an interrupted call is taken up where it was."""
+    """Label photographs by homographic adaptation; the same command resumes an interrupted one."""
     from spslam.frontend.photos import find_photos
     from spslam.frontend.photos import held_out as split
     from spslam.frontend.training.data.labelling import label_images
@@ -294,7 +301,7 @@ def recipe(
         typer.Argument(
             metavar="[NAME|FILE]",
             show_default=False,
-            help="Which one; without: list the built-in ones.",
+            help="Recipe; without: list the built-in ones.",
         ),
     ] = None,
     photos: Annotated[
@@ -305,18 +312,18 @@ def recipe(
         typer.Option(
             metavar="DIR",
             show_default=False,
-            help="A folder for each step; finished ones are kept.",
+            help="Folder of the results, with a folder for each step; finished steps are kept.",
         ),
     ] = None,
     cache: CacheOption = _SHAPE_CACHE,
     device: DeviceOption = Device.AUTO,
 ) -> None:
-    """Train a network by a recipe: labels and stages one after the other.
+    """Train a network by a recipe: labels and stages in sequence.
 
     \b
     spslam train recipe
     spslam train recipe superpoint_lite --photos DIR --out runs/recipe
-    """
+    """  # noqa: D301 - \b is a backspace: typer keeps line breaks
     from spslam.frontend.training.recipe import RecipeFolders, load_recipe, recipe_names
 
     if name is None:
@@ -350,7 +357,7 @@ def _follow(recipe: Recipe, folders: RecipeFolders, context: typer.Context, devi
         if processes.first:
             folders.finish(name, step)
             typer.echo(f"step {name} is done: {folders.out / name}")
-        # A later step must find this one finished in every process.
+        # Every process must see this step finished before the next one.
         processes.wait()
 
 
@@ -359,12 +366,12 @@ def show_config(
     name: Annotated[
         str | None,
         typer.Argument(
-            metavar="[NAME|FILE]", show_default=False, help="Which one; without: list names."
+            metavar="[NAME|FILE]", show_default=False, help="Configuration; without: list names."
         ),
     ] = None,
     overrides: SetOption = None,
 ) -> None:
-    """Print a training configuration with every value it stands for, or list the built-in ones."""
+    """Print a training configuration with all its values, or list the built-in ones."""
     from spslam.config import config_names
 
     if name is None:
@@ -387,7 +394,8 @@ def adapt(
         typer.Argument(
             metavar="IMAGES",
             show_default=False,
-            help="A folder of images, a video, a KITTI, TUM or EuRoC sequence, or a built-in world; no calibration.",
+            help="A folder of images, a video, a KITTI, TUM or EuRoC sequence, or a built-in "
+            "world; no calibration is needed.",
         ),
     ],
     out: Annotated[
@@ -395,7 +403,7 @@ def adapt(
         typer.Option(
             metavar="WEIGHTS",
             show_default=False,
-            help="The new weights, a .safetensors file; a report beside.",
+            help="The new weights, a .safetensors file; a report is written beside it.",
         ),
     ],
     weights: Annotated[
@@ -412,38 +420,36 @@ def adapt(
             metavar="M",
             min=0.01,
             show_default=False,
-            help="For labels and training together; default: the config's.",
+            help="Minutes for labels and training together; default: the configuration's.",
         ),
     ] = None,
     sequence: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME", show_default=False, help="Which sequence of a dataset's root."
-        ),
+        typer.Option(metavar="NAME", show_default=False, help="Sequence below a dataset's root."),
     ] = None,
     start: Annotated[int, typer.Option(metavar="N", min=0, help="First image to use.")] = 0,
     count: Annotated[
         int | None,
         typer.Option(
-            metavar="N", min=1, show_default=False, help="Images to use from there; default: all."
+            metavar="N", min=1, show_default=False, help="Images from --start on; default: all."
         ),
     ] = None,
     most_images: Annotated[
-        int, typer.Option(metavar="N", min=20, help="Most of them, evenly spread.")
+        int, typer.Option(metavar="N", min=20, help="Maximum number of images, evenly spread.")
     ] = 2000,
     config: ConfigOption = None,
     overrides: SetOption = None,
     device: DeviceOption = Device.AUTO,
 ) -> None:
-    """Train the network on for your own images, and say what it brings.
+    """Fine-tune the network on your own images, and measure the gain.
 
     \b
     spslam adapt walk.mp4 --out walk.safetensors --minutes 15
     spslam run walk.mp4 --calibration phone.yaml --weights walk.safetensors
 
-    Labels by homographic adaptation, then detector and descriptors; held-out images judge both weights. A call that was
-    stopped is taken up by the same call.
-    """
+    Labels the images by homographic adaptation, then trains detector and descriptors. Old and new
+    weights are compared on held-out images. The same command resumes an interrupted one.
+    """  # noqa: D301 - \b is a backspace: typer keeps line breaks
     from itertools import islice
 
     from spslam.datasets import read_pictures
@@ -495,11 +501,12 @@ def _train(stage: str, settings: TrainingConfig, inputs: StageInputs, device: De
         f"{key} {value:.3f}" for key, value in result.metrics.items() if key != "metric"
     )
     typer.echo(
-        f"{stage}: {result.steps} steps, {result.minutes:.1f} min; validation: {figures or result.metrics}"
+        f"{stage}: {result.steps} steps, {result.minutes:.1f} min; "
+        f"validation: {figures or result.metrics}"
     )
     typer.echo(f"weights in {weights}")
     if not result.finished:
-        typer.echo("stopped early: the same command goes on")
+        typer.echo("stopped early: the same command resumes")
         raise typer.Exit(INTERRUPTED)
 
 
@@ -515,7 +522,7 @@ def _draw_sheet(path: Path, settings: TrainingConfig) -> None:
 
 
 def _origin(context: typer.Context) -> dict[str, Any]:
-    """What a card says about where its weights come from."""
+    """Return the origin of weights for their model card: command and date."""
     arguments: list[str] = context.find_root().obj or []
     return {"commands": (shlex.join(["spslam", *arguments]),), "created": date.today()}
 

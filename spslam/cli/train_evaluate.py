@@ -1,4 +1,4 @@
-"""The commands that measure networks, `spslam train evaluate` and `spslam train speed`; `cli_training` adds them."""
+"""The commands that measure networks: `spslam train evaluate` and `spslam train speed`."""
 
 from __future__ import annotations
 
@@ -19,9 +19,11 @@ if TYPE_CHECKING:
 
     PosedFrame = tuple[NDArray[np.uint8], NDArray[np.float64], NDArray[np.float64]]
 
-# Fewer held-out photographs say nothing; the folder is then taken for one that no training saw.
+# Minimum of held-out photographs; with fewer, all photographs of the folder are used.
 _FEWEST_PHOTOS = 10
+# Largest time between a frame and its true pose, seconds.
 _POSE_TOLERANCE_S = 0.01
+# Training configurations whose networks `speed` times by default.
 _TIMED = ("shapes", "shapes_half", "shapes_full")
 
 _logger = logging.getLogger(__name__)
@@ -56,11 +58,11 @@ def evaluate(
         typer.Option(
             metavar="DIR",
             show_default=False,
-            help="Photographs that are warped; of a training's folder the held-out ones.",
+            help="Photographs to warp; from a training's folder only the held-out ones.",
         ),
     ] = None,
     all_photos: Annotated[
-        bool, typer.Option("--all-photos", help="Take the others, too: none was trained with.")
+        bool, typer.Option("--all-photos", help="Use all photos: none was used for training.")
     ] = False,
     homography: Annotated[
         Path | None,
@@ -77,7 +79,9 @@ def evaluate(
         ),
     ] = None,
     shapes: Annotated[bool, typer.Option("--shapes", help="Corners of synthetic shapes.")] = False,
-    limit: Annotated[int, typer.Option(metavar="N", min=1, help="Most photographs.")] = 70,
+    limit: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Maximum number of photographs.")
+    ] = 70,
     overrides: Annotated[
         list[str] | None,
         typer.Option(
@@ -87,37 +91,39 @@ def evaluate(
             help="Change the extraction, such as features.subpixel=false.",
         ),
     ] = None,
-    cache: Annotated[Path, typer.Option(metavar="DIR", help="Where drawn shapes are kept.")] = Path(
+    cache: Annotated[Path, typer.Option(metavar="DIR", help="Cache of drawn shapes.")] = Path(
         "runs/training/shapes"
     ),
     estimator: Annotated[
         EstimatorName,
         typer.Option(
-            help="Of homographies: ransac, as in published figures, keeps the error of four points; magsac fits all."
+            help="Estimator of homographies: ransac, as in published results, keeps the error of "
+            "four points; magsac fits all inliers."
         ),
     ] = EstimatorName.RANSAC,
     json_file: Annotated[
         Path | None,
-        typer.Option("--json", metavar="FILE", show_default=False, help="Write all figures there."),
+        typer.Option(
+            "--json", metavar="FILE", show_default=False, help="Write the metrics as JSON."
+        ),
     ] = None,
     plot: Annotated[
         Path | None,
-        typer.Option(
-            metavar="PNG", show_default=False, help="Draw the figures of homographies there."
-        ),
+        typer.Option(metavar="PNG", show_default=False, help="Plot the metrics of homographies."),
     ] = None,
 ) -> None:
-    """Measure front ends side by side: repeatability, localisation, matching, homographies, relative poses.
+    """Compare front ends: repeatability, localisation, matching, homographies, relative poses.
 
     \b
-    spslam train evaluate --extractor superpoint --extractor orb --photos DIR --homography DIR --json figures.json
-    """
+    spslam train evaluate --extractor superpoint --extractor orb --photos DIR --json metrics.json
+    spslam train evaluate --homography DIR --plot homographies.png
+    """  # noqa: D301 - \b is a backspace: typer keeps line breaks
     from spslam.frontend.training.evaluation import evaluate as evaluation
     from spslam.frontend.training.evaluation.shapes_evaluation import evaluation_shapes
 
     if photos is None and homography is None and pose is None and not shapes:
         raise typer.BadParameter(
-            "give something to evaluate on: --photos, --homography, --pose or --shapes"
+            "nothing to evaluate on: give --photos, --homography, --pose or --shapes"
         )
     data = evaluation.EvaluationData(
         photos=_unseen(photos, all_photos) if photos else (),
@@ -155,7 +161,7 @@ def speed(
     batch: Annotated[int, typer.Option(metavar="N", min=1, max=4096, help="Images at once.")] = 8,
     device: DeviceOption = Device.AUTO,
 ) -> None:
-    """Time forward and backward of networks on random images, without data and optimiser."""
+    """Time the forward and backward passes of networks on random images, without optimiser."""
     from spslam.frontend.training.config import load_training_config
     from spslam.frontend.training.precision import Precision, has_bf16
     from spslam.frontend.training.processes import Processes
@@ -183,7 +189,7 @@ def speed(
 
 
 def _unseen(folder: Path, take_all: bool) -> list[Path]:
-    """Photographs of a folder that no training with its default seed and share has seen."""
+    """Return the photographs of a folder that a training with default settings holds out."""
     from spslam.frontend.photos import find_photos, held_out
     from spslam.frontend.training.config import TrainingConfig
 
@@ -203,7 +209,7 @@ def _unseen(folder: Path, take_all: bool) -> list[Path]:
 
 
 def _posed_frames(path: Path) -> Iterator[PosedFrame]:
-    """Images, poses and camera matrices of the frames of a sequence that have a true pose."""
+    """Yield image, pose (4, 4) and camera matrix (3, 3) of each frame that has a true pose."""
     import numpy as np
 
     from spslam.datasets import open_sequence
@@ -212,10 +218,11 @@ def _posed_frames(path: Path) -> Iterator[PosedFrame]:
     sequence = open_sequence(str(path), sensor="mono")
     truth = sequence.ground_truth
     if truth is None:
-        raise DatasetError(f"{path} has no ground truth: relative poses cannot be judged with it")
+        raise DatasetError(f"{path} has no ground truth: it is needed to evaluate relative poses")
     if not truth.has_rotations:
         raise DatasetError(
-            f"the ground truth of {path} has positions only: relative poses cannot be judged with it"
+            f"the ground truth of {path} has positions only: rotations are needed to evaluate "
+            "relative poses"
         )
     for frame in sequence:
         nearest = int(np.abs(truth.timestamps - frame.timestamp).argmin())
@@ -224,7 +231,7 @@ def _posed_frames(path: Path) -> Iterator[PosedFrame]:
 
 
 def _feature_settings(overrides: list[str] | None) -> dict[str, Any]:
-    """Values of features that are to be changed, checked."""
+    """Check the overrides and return the changed values of features."""
     from spslam.config import load_config
 
     features = load_config("default", overrides).features.model_dump()

@@ -1,4 +1,4 @@
-"""The command that shows a saved run, `spslam view`; `spslam.cli.app` adds it."""
+"""The command that shows a saved run, `spslam view`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from spslam.visualization.render import Job
     from spslam.visualization.scene import Scene
 
+# Ends of the names of files that --render writes.
 _PICTURES = (".png", ".mp4")
+# Maximum width and height of a picture, pixels.
 _MOST_PIXELS = 4096
 
 
@@ -47,20 +49,22 @@ def view(
         typer.Option(
             metavar="FILE.png|FILE.mp4",
             show_default=False,
-            help="Write a picture, or a film of the run; no display is needed. Default: a window.",
+            help="Write a picture, or an animation of the run; no display is needed. Default: a "
+            "window.",
         ),
     ] = None,
     rerun: RerunOption = None,
-    viewer: Annotated[Window, typer.Option(help="Which window.")] = Window.OPEN3D,
+    viewer: Annotated[Window, typer.Option(help="Program of the window.")] = Window.OPEN3D,
     colors: Annotated[
-        Colors, typer.Option(help="What the colour of a point tells.")
+        Colors, typer.Option(help="Quantity that colours the points.")
     ] = Colors.HEIGHT,
     hide: Annotated[
         list[str] | None,
         typer.Option(
             metavar="LAYER",
             show_default=False,
-            help="Leave out points, trajectory, keyframes, covisibility, loops, truth or grid; may be repeated.",
+            help="Hide points, trajectory, keyframes, covisibility, loops, truth or grid; may be "
+            "repeated.",
         ),
     ] = None,
     dark: Annotated[bool, typer.Option("--dark", help="A dark background.")] = False,
@@ -68,42 +72,42 @@ def view(
         bool,
         typer.Option(
             "--follow",
-            help="A film or window that goes along with the camera instead of seeing all.",
+            help="Follow the camera in the animation or window instead of showing the whole map.",
         ),
     ] = False,
     size: Annotated[
-        str, typer.Option(metavar="WxH", help="Of the picture or film, pixels.")
+        str, typer.Option(metavar="WxH", help="Size of the picture or animation, pixels.")
     ] = "1280x960",
     fps: Annotated[
-        float, typer.Option(metavar="F", min=1, max=120, help="Pictures a second of the film.")
+        float, typer.Option(metavar="F", min=1, max=120, help="Frames a second of the animation.")
     ] = 25.0,
     seconds: Annotated[
         float,
         typer.Option(
-            metavar="S", min=0.1, max=3600, help="How long the film is, or playing in the window."
+            metavar="S", min=0.1, max=3600, help="Length of the animation, or of playing, seconds."
         ),
     ] = 15.0,
 ) -> None:
-    """Show a saved run: map points, trajectory, key frames, what connects them, and the ground truth.
+    """Show a saved run: map points, trajectory, keyframes and their edges, and the ground truth.
 
     \b
     spslam view runs/x
     spslam view runs/x --render map.png --colors age --hide grid
-    spslam view runs/x --render film.mp4 --follow --size 1280x720
+    spslam view runs/x --render run.mp4 --follow --size 1280x720
 
     \b
-    Keys of the window. Show or hide: P points, T trajectory, K key frames,
-    V edges between key frames that share points, L closed loops,
+    Keys of the window. Show or hide: P points, T trajectory, K keyframes,
+    V edges between keyframes that share points, L loop edges,
     G ground truth, X grid.
     C colours points by height or age, B light or dark background,
-    F follow the camera or stay, R see all of it, SPACE play and pause,
-    LEFT and RIGHT one frame back and on, Q closes it.
+    F follow the camera or stay, R show the whole map, SPACE play and pause,
+    LEFT and RIGHT one frame back and forward, Q close the window.
     Dragging turns, Ctrl+drag moves, the wheel zooms.
 
     \b
-    The ground truth is aligned as the figures of the run say. While a run is
-    played, all is where the final map has it, from when it was first seen on.
-    """
+    The ground truth is aligned as in the metrics of the run. Playing a run
+    shows each point and pose of the final map from its first frame on.
+    """  # noqa: D301 - \b is a backspace: typer keeps line breaks
     from spslam.visualization.layers import Look, check_layers
     from spslam.visualization.render import Job
     from spslam.visualization.saved_run import load_scene

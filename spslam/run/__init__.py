@@ -1,1 +1,1 @@
-"""What a run does beside SLAM: prefetching, output, metrics."""
+"""The steps of a run around SLAM: prefetching, input checks, metric scale, output, metrics."""

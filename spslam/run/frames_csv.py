@@ -1,4 +1,4 @@
-"""What became of each frame, as `frames.csv` has it."""
+"""The tracking result of each frame: `frames.csv`."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from spslam.run.metrics import Record
 if TYPE_CHECKING:
     from spslam.slam.tracking import TrackResult
 
+# Columns before those of the stages.
 _COLUMNS = (
-    "frame", "timestamp", "state", "part", "keyframe", "inliers", "matches", "coverage", "reprojection_error_px",
-    "position_sigma", "read_ms", "frame_ms",
+    "frame", "timestamp", "state", "part", "keyframe", "inliers", "matches", "coverage",
+    "reprojection_error_px", "position_sigma", "read_ms", "frame_ms",
 )  # fmt: skip
 
 
 def stage_names(record: Record) -> list[str]:
-    """Stages that frames went through, in the order in which they first appeared, without the whole of a frame."""
+    """List the stages of the frames in order of first appearance, without the total `frame`."""
     return [
         name
         for name in dict.fromkeys(name for lap in record.stage_ms for name in lap)
@@ -31,8 +32,14 @@ def stage_names(record: Record) -> list[str]:
 
 
 def write_frames(path: Path | str, record: Record) -> None:
-    """Write one row a frame that was read: state, what it saw of the map, how sure its pose was, milliseconds of each
-    stage, and why. What is not known is empty.
+    """Write one row per frame that was read; unknown values are empty.
+
+    The columns are the state, inliers and matches, the uncertainty of the pose, the milliseconds of
+    each stage, and the reason of a failure.
+
+    Args:
+        path: of the file.
+        record: of the run.
 
     Raises:
         OutputError: the file cannot be written.
@@ -53,7 +60,7 @@ def write_frames(path: Path | str, record: Record) -> None:
 
 
 def _what_was_seen(result: TrackResult) -> list[str]:
-    # The rotation of a left perturbation moves no camera centre.
+    # The covariance is of a left perturbation, whose rotation does not move the camera centre.
     sigma = float(np.sqrt(np.trace(result.covariance[:3, :3])))
     return [
         str(result.index),

@@ -1,13 +1,14 @@
-"""How high a camera is over the ground, in the units of its map.
+"""The height of a camera above the ground plane, in units of its map.
 
-The ground is the plane that many points lie in, that few lie just above and none lie below. Each key frame looks for
-it among the points that it and its neighbours in time see, near the foot of the camera, so that slopes do no harm.
-Votes over directions and heights find the plane where a random sample of three points would hardly ever hit it: a floor
-may hold one in twenty points. A first round takes down from the cameras, a second one from the planes that were found.
+The ground plane contains many points, with few points just above it and none below. It is estimated
+for each keyframe from the points that this keyframe and its neighbours in time observe, close to
+the camera, because the ground may slope. Votes over normals and heights find the plane even if it
+contains only 1 in 20 points; random samples of three points would rarely hit it. The first round
+takes the down direction from the cameras, the second one from the planes of the first.
 
-For cameras on vehicles cf. Song and Chandraker, Robust Scale Estimation in Real-Time Monocular SFM for Autonomous
-Driving, CVPR 2014, and Zhou et al., Ground-Plane-Based Absolute Scale Estimation for Monocular Visual Odometry,
-T-ITS 2020.
+For cameras on vehicles cf. Song and Chandraker, Robust Scale Estimation in Real-Time Monocular SFM
+for Autonomous Driving, CVPR 2014, and Zhou et al., Ground-Plane-Based Absolute Scale Estimation for
+Monocular Visual Odometry, T-ITS 2020.
 """
 
 from __future__ import annotations
@@ -19,39 +20,46 @@ import numpy as np
 from spslam.map.map import Map
 from spslam.typing import FloatArray, IntArray
 
-# Key frames before and after one whose points it takes.
+# Use the points of this many keyframes before and after a keyframe.
 _NEIGHBOURS = 5
-# More key frames than these are sampled evenly.
+# Maximum number of keyframes; more are sampled evenly.
 _MOST_KEYFRAMES = 200
-# A point counts if it is at most this many camera heights from the foot of the camera.
+# Maximum distance of a point from the foot of the camera, camera heights.
 _REACH = 5.0
-# The ground may be tilted by this against the y axis of the camera, then against that of its neighbours, radians.
+# First round: maximum tilt of the normal against the mean y axis of the cameras, and step between
+# the normals that are tried, radians.
 _FIRST_TILT, _FIRST_STEP = np.radians(20.0), np.radians(4.0)
+# Second round: the same against the median normal of the planes of the first round, radians.
 _SECOND_TILT, _SECOND_STEP = np.radians(4.0), np.radians(1.0)
-# Votes: bins of the logarithm of the height, and how many of them a slab may be thick.
+# Width of a bin of the votes, natural logarithm of the height.
 _BIN = 0.025
+# Thicknesses of slabs that are tried, bins.
 _SLABS = (2, 4, 6)
+# Number of bins.
 _BINS = 300
-# What a slab must have more than those above and below it, standard deviations of a count.
+# Minimum excess of the points in a slab over those above and below it, standard deviations.
 _LEAST_SIGNIFICANCE = 3.0
-# The plane: how far off a point may be, in heights; how many it takes; how well they must fix the height.
+# Maximum distance of a point from the plane, camera heights.
 _TOLERANCE = 0.075
+# Minimum number of points of a plane.
 _LEAST_POINTS = 20
+# Maximum standard deviation of the estimated height, fraction of the height.
 _WORST_ERROR = 0.03
+# Rounds of the robust fit of a plane.
 _ROUNDS = 8
-# Condition of the normal equations of points on one line.
+# Maximum condition number of the normal equations; points on one line have a larger one.
 _DEGENERATE = 1e9
-# Planes before and after one that tell it where down is.
+# Number of planes nearest in time whose median normal is the down direction of the second round.
 _AGREEING = 20
 
 
 @dataclass(frozen=True, eq=False)
 class GroundHeights:
-    """Heights of cameras over the ground.
+    """Heights of cameras above the ground plane.
 
     Attributes:
-        heights: (M,) float64, map units, of the key frames that show a ground.
-        looked_at: how many key frames were asked.
+        heights: (M,) float64, map units, of the keyframes with a ground plane.
+        looked_at: number of keyframes examined.
     """
 
     heights: FloatArray
@@ -59,27 +67,36 @@ class GroundHeights:
 
     @property
     def median(self) -> float:
-        """The robust height, map units."""
+        """Median height, map units."""
         return float(np.median(self.heights))
 
     @property
     def spread(self) -> float:
-        """Median deviation from it, as a share of it."""
+        """Median absolute deviation from the median height, fraction of it."""
         return float(np.median(np.abs(self.heights / self.median - 1.0)))
 
 
 @dataclass(frozen=True, eq=False)
 class Plane:
-    """The ground under a camera: `down` (3,), its unit normal in the world, and the camera's `height`, map units."""
+    """The ground plane below a camera.
+
+    Attributes:
+        down: (3,) float64, unit normal in world axes.
+        height: of the camera above the plane, map units.
+    """
 
     down: FloatArray
     height: float
 
 
 def ground_heights(slam_map: Map, part: int) -> GroundHeights:
-    """Heights over the ground of the key frames of a part of a map, of at most 200 of them.
+    """Estimate the heights above the ground plane of at most 200 keyframes of a submap.
 
-    Cameras must be within 20° of level: their y axes say roughly where down is.
+    The cameras must be level within 20°: their y axes give the approximate down direction.
+
+    Args:
+        slam_map: the map.
+        part: number of the submap.
     """
     rows = np.flatnonzero(slam_map.keyframes["part"] == part)
     asked = np.unique(
@@ -113,13 +130,16 @@ def ground_heights(slam_map: Map, part: int) -> GroundHeights:
 def find_ground(
     points: FloatArray, down: FloatArray, most_tilt: float, step: float
 ) -> Plane | None:
-    """The ground among points, or None where nothing stands out.
+    """Find the ground plane among points.
 
     Args:
-        points: (N, 3) float64 relative to the camera, in the world's axes.
-        down: (3,) unit vector, roughly its normal.
-        most_tilt: how far from `down` the normal may be, radians.
-        step: between the directions that are tried, radians.
+        points: (N, 3) float64, relative to the camera, in world axes.
+        down: (3,) float64, unit vector, approximate normal of the plane.
+        most_tilt: maximum angle between the normal and `down`, radians.
+        step: angle between the normals that are tried, radians.
+
+    Returns:
+        The plane, or None if no plane is significant.
     """
     axes = _axes(down)
     turned = points @ axes.T
@@ -138,7 +158,7 @@ def _window(rows: IntArray, at: int) -> IntArray:
 
 
 def _surroundings(slam_map: Map, rows: IntArray, at: int) -> FloatArray:
-    """Points (N, 3) that a key frame and its neighbours see, relative to it."""
+    """Return the points (N, 3) of a keyframe and its neighbours, relative to the keyframe."""
     ids = slam_map.keyframes["id"][_window(rows, at)]
     points = slam_map.positions[slam_map.point_rows(slam_map.points_seen_by(ids))]
     relative: FloatArray = points - slam_map.T_world_keyframe[rows[at], :3, 3]
@@ -146,7 +166,10 @@ def _surroundings(slam_map: Map, rows: IntArray, at: int) -> FloatArray:
 
 
 def _agreed(found: IntArray, normals: FloatArray, count: int) -> list[FloatArray]:
-    """Where down is for each of `count` key frames: the median of the planes nearest in time."""
+    """Return the down direction of each of `count` keyframes.
+
+    It is the median normal of the planes nearest in time.
+    """
     nearest = [np.argsort(np.abs(found - i), kind="stable")[:_AGREEING] for i in range(count)]
     return [_unit(np.median(normals[rows], axis=0)) for rows in nearest]
 
@@ -157,13 +180,13 @@ def _unit(vector: FloatArray) -> FloatArray:
 
 
 def _axes(down: FloatArray) -> FloatArray:
-    """(3, 3) rows: two directions along the ground and `down`."""
+    """Return axes as rows (3, 3): two directions in the ground plane, and `down`."""
     along = _unit(np.cross(np.eye(3)[np.argmin(np.abs(down))], down))
     return np.stack([along, np.cross(down, along), down])
 
 
 def _directions(most_tilt: float, step: float) -> FloatArray:
-    """Unit vectors (M, 3) on a grid around (0, 0, 1)."""
+    """Return unit vectors (M, 3) on a grid around (0, 0, 1)."""
     steps = int(most_tilt / step + 1e-9)
     slope = np.tan(step * np.arange(-steps, steps + 1))
     x, y = (grid.ravel() for grid in np.meshgrid(slope, slope))
@@ -174,11 +197,11 @@ def _directions(most_tilt: float, step: float) -> FloatArray:
 
 
 def _vote(points: FloatArray, normals: FloatArray) -> tuple[FloatArray, float] | None:
-    """The normal (3,) and the height of the slab that stands out most."""
+    """Return the normal (3,) and the height of the most significant slab, if any."""
     below = points @ normals.T
     beside = np.sqrt(np.maximum(np.sum(points**2, axis=1)[:, None] - below**2, 0.0))
     counted = (below > 0) & (beside < _REACH * below)
-    # Bins from a hundredth of the usual distance of a point to more than ten times it.
+    # Bins cover 0.01 to more than 10 times the median distance of the points.
     shortest = max(0.01 * float(np.median(np.linalg.norm(points, axis=1))), 1e-12)
     bins = np.floor(np.log(np.where(counted, below, shortest) / shortest) / _BIN).astype(np.int64)
     counted &= (bins >= 0) & (bins < _BINS)
@@ -194,14 +217,16 @@ def _vote(points: FloatArray, normals: FloatArray) -> tuple[FloatArray, float] |
 
 
 def _significance(sums: FloatArray, thickness: int) -> FloatArray:
-    """How much each slab holds more than the one above it and all that is below it, in standard deviations.
+    """Compute the significance of each slab, standard deviations of a count.
+
+    It is the excess of the points in the slab over those in the slab above it and all below it.
 
     Args:
-        sums: (M, B + 1), votes up to each bin.
+        sums: (M, B + 1) float64, cumulative votes of M normals and B bins.
         thickness: of slabs, bins.
 
     Returns:
-        (M, B + 1 - thickness) by first bin.
+        (M, B + 1 - thickness) float64, by normal and first bin.
     """
     inside = sums[:, thickness:] - sums[:, :-thickness]
     above = np.zeros_like(inside)
@@ -214,8 +239,17 @@ def _significance(sums: FloatArray, thickness: int) -> FloatArray:
 
 
 def _fit(points: FloatArray, normal: FloatArray, height: float) -> tuple[FloatArray, float] | None:
-    """The plane (normal, height) through the points near one, with Tukey's weights and less of what is far: the error
-    of a point grows with its distance. None if too few are near it, or they do not fix the height.
+    """Fit a plane to the points near a first estimate of it.
+
+    The weights are Tukey's, reduced for distant points, whose errors are larger.
+
+    Args:
+        points: (N, 3) float64, relative to the camera; z is the approximate normal.
+        normal: (3,) float64, first estimate.
+        height: first estimate, map units.
+
+    Returns:
+        Normal and height, or None if too few points are near the plane or the height is uncertain.
     """
     for _ in range(_ROUNDS):
         below = points @ normal
@@ -225,7 +259,7 @@ def _fit(points: FloatArray, normal: FloatArray, height: float) -> tuple[FloatAr
         if np.count_nonzero(near) < _LEAST_POINTS:
             return None
         weights = (1.0 - off[near] ** 2) ** 2 / (1.0 + beside[near] ** 2)
-        # In heights, so that the numbers are of the size of one.
+        # Divide by the height to get numbers near one.
         scaled = points[near] / height
         A = np.stack([np.ones(len(scaled)), scaled[:, 0], scaled[:, 1]], axis=1)
         information = A.T @ (A * weights[:, None])

@@ -1,10 +1,11 @@
-"""Checks of the first frames of a run: what makes a run fail, or wrong, although every file can be read.
+"""Checks of the first frames of a run: faults of the input that make the results fail or wrong.
 
-Pairs: points of the left image are followed to the right one in two dimensions (pyramidal Lucas-Kanade as in
-Bouguet's note for OpenCV, 2000, forth and back), without knowing how the pair is aligned. In a pair that is
-rectified they lie in the same row and farther left. Depth images: is what they hold in the range that is used?
+Stereo pairs: points of the left image are tracked to the right one in two dimensions (pyramidal
+Lucas-Kanade, forward and backward, as in Bouguet's note for OpenCV, 2000), without assumptions
+about the alignment of the pair. In a rectified pair a right point is in the same row and farther
+left. Depth images: are the depths within the range that is used?
 
-Nothing here changes a frame. A few frames are looked at, at some milliseconds each.
+The checks do not change frames. They take a few milliseconds for each of a few frames.
 """
 
 from __future__ import annotations
@@ -25,62 +26,69 @@ from spslam.typing import BoolArray, Float32Array, FloatArray, UInt8Array
 
 logger = logging.getLogger(__name__)
 
-# Frames that are looked at, counted from the first one of the run. A camera often stands still at first.
+# Check each of the first 5 frames, and these later ones, counted from the first frame of the run:
+# a camera often stands still at first.
 _EARLY_FRAMES = 5
 _LATER_FRAMES = (8, 12, 16, 20, 25, 30, 35, 40)
-# Points that are followed from left to right, and how many a verdict on a pair takes.
+# Maximum number of points tracked in a pair, and minimum number of matches to judge a pair.
 _POINTS, _LEAST_POINTS = 60, 15
-# Images are reduced to about this width before, pixels.
+# Reduce images to about this width first, pixels.
 _WIDTH = 400
+# Lucas-Kanade: side of the window, pixels, and number of the highest pyramid level.
 _WINDOW, _LEVELS = 15, 3
+# Minimum width and height of an image, pixels.
 _SMALLEST_IMAGE = 32
-# Forth and back a point must come home, pixels.
+# Maximum distance between a point and its backward track, pixels of the reduced image.
 _CLOSED = 0.5
-# Disparity, pixels, of a match that is surely on one side, and the median that swapped pairs must reach to be refused.
+# Disparity below minus the first value is certainly negative, pixels. Pairs are swapped only if
+# their median disparity is at most the second value, pixels.
 _SURE_DISPARITY, _SWAPPED_DISPARITY = 0.5, -2.0
-# Share of the matches of each pair at negative disparity that means swapped images. In valid pairs (KITTI, EuRoC,
-# rendered) it is 0; with a late right image it reaches 1 in single frames of a turn.
+# Pairs are swapped only if this fraction of the matches of each has negative disparity: 0 in valid
+# pairs, but a late right image can reach 1 in single frames of a turn.
 _SWAPPED_SHARE = 0.9
-# Median offset and median distance of matches in rows, pixels, that are too large. Rendered 0.00 and 0.03, EuRoC 0.05
-# and 0.1, KITTI 0.3 to 0.5 and 0.4 to 0.7.
+# Pairs are misaligned if the median row offset exceeds the first value, or the median absolute row
+# offset the second, pixels.
 _MISALIGNED_PX, _SCATTERED_PX = 0.8, 1.2
-# Median offset in rows of each of the first pairs beyond which no patch finds its like, pixels, and how far offsets of
-# the pairs may differ.
+# Stop the run if the median row offset of each early pair is at least the first value and their
+# range at most the second, pixels: stereo matching cannot work.
 _HOPELESS_PX, _STEADY_PX = 6.0, 1.0
-# Standard deviation over time of the median offset in rows, pixels, that is too large: rows that move come from
-# images of different moments. KITTI 0.1, EuRoC 0.03; a right image that is one frame late 1.5 or more.
+# Left and right images are of different times if the standard deviation over time of the median row
+# offset exceeds this plus 10 % of the offset, pixels.
 _UNSTEADY_PX = 0.4
-# A right image of another frame fits when rows agree so much better, and for so many frames.
+# A right image of another frame fits if it reduces the median absolute row offset to at most this
+# fraction, in at least this many frames.
 _FITS_BETTER, _LEAST_FITTING = 0.4, 3
+# Compare right images of up to this many frames earlier and later.
 _NEIGHBOURS = 2
-# Two images that differ by less than this, grey levels on average, are the same image.
+# Two images with a mean absolute difference below this are the same, grey levels.
 _SAME_IMAGE = 0.5
-# Standard deviation, grey levels, of an image whose corners are those of its rounding.
+# Skip images with a standard deviation below this, grey levels: their corners are rounding noise.
 _FLAT = 2.0
-# Share of the points of each left image that must be found in its right one.
+# Minimum fraction of the points of each left image that must be found in its right image.
 _LEAST_FOUND = 0.2
-# Depth: every so many pixels, in both directions.
+# Check every 4th row and column of a depth image, pixels.
 _DEPTH_STEP = 4
-# Shares of known pixels, and of those in the range that is used, below which a notice is due.
+# Minimum fraction of pixels with a depth, and of these within the range that is used.
 _LEAST_KNOWN, _LEAST_IN_RANGE = 0.005, 0.1
-# Share of known pixels that are nearer than any that is used, above which one is due: cameras hardly measure there.
+# Maximum fraction of known depths below the range that is used: cameras rarely measure there.
 _MOST_TOO_NEAR = 0.3
-# Usual scales of depth files, and a usual depth of a scene, metres.
+# Common scales of depth files, units per metre.
 _USUAL_SCALES = (1.0, 100.0, 256.0, 1000.0, 5000.0, 10000.0)
+# Typical depth of a scene, metres.
 _USUAL_DEPTH_M = 2.0
-# Scales are named that make the depth usual up to this factor.
+# Suggest the scales whose median depth is within this factor of the typical depth.
 _ABOUT_USUAL = 3.0
 
 
 @dataclass(frozen=True)
 class PairOffsets:
-    """How points of a left image lie in its right image.
+    """Offsets of matches between a left and a right image.
 
     Attributes:
-        disparity: (N,) float64, pixels, positive where the right point is farther left.
-        rows: (N,) float64, pixels, positive where the right point is farther up.
-        same: whether the two images are one.
-        sought: points that were looked for; 0 where the left image has too few.
+        disparity: (N,) float64, pixels, positive if the right point is farther left.
+        rows: (N,) float64, pixels, positive if the right point is farther up.
+        same: whether the two images are the same.
+        sought: number of points tracked; 0 if the left image has too few.
         brightness: mean grey level of the right image.
     """
 
@@ -95,12 +103,12 @@ class PairOffsets:
 
     @property
     def negative(self) -> int:
-        """Matches that are surely at negative disparity."""
+        """Number of matches with certainly negative disparity."""
         return int(np.count_nonzero(self.disparity < -_SURE_DISPARITY))
 
 
 def pair_offsets(left: UInt8Array, right: UInt8Array) -> PairOffsets:
-    """Follow up to 60 corners of the left image (H, W) to the right one, forth and back."""
+    """Track up to 60 corners of the left image (H, W) to the right one, forward and backward."""
     nothing = PairOffsets(np.zeros(0), np.zeros(0))
     if left.shape != right.shape or min(left.shape) < _SMALLEST_IMAGE or np.std(left) < _FLAT:
         return nothing
@@ -124,8 +132,10 @@ def pair_offsets(left: UInt8Array, right: UInt8Array) -> PairOffsets:
 
 
 def swapped_sides(pairs: List[PairOffsets]) -> str | None:
-    """What is wrong when the pairs show the left camera right; None when they do not, or not clearly in each of at
-    least 3 pairs.
+    """Describe the fault if left and right images are swapped.
+
+    Returns:
+        A message; None if the images are not swapped, or not clearly in each of at least 3 pairs.
     """
     clear = [pair for pair in pairs if len(pair) >= _LEAST_POINTS]
     if len(clear) < 3 or any(pair.negative < _SWAPPED_SHARE * len(pair) for pair in clear):
@@ -135,36 +145,39 @@ def swapped_sides(pairs: List[PairOffsets]) -> str | None:
         return None
     negative = sum(pair.negative for pair in clear)
     return (
-        f"left and right images are swapped: {negative} of {len(disparity)} matches of the first {len(clear)} pairs "
-        f"are at negative disparity (median {np.median(disparity):.1f} px)"
+        f"left and right images are swapped: {negative} of {len(disparity)} matches of the first "
+        f"{len(clear)} pairs have negative disparity (median {np.median(disparity):.1f} px)"
     )
 
 
 def without_disparity(pairs: List[PairOffsets]) -> str | None:
-    """What is wrong when left and right images are one."""
+    """Describe the fault if left and right images are the same; else None."""
     if len(pairs) == 0 or not all(pair.same for pair in pairs):
         return None
     return (
-        f"left and right images of all {len(pairs)} pairs that were compared are the same: there is no disparity and "
-        "no depth; is one camera's folder a copy of the other's?"
+        f"left and right images of all {len(pairs)} compared pairs are the same: there is no "
+        "disparity and no depth; is one camera's folder a copy of the other's?"
     )
 
 
 def unlike_images(pairs: List[PairOffsets]) -> str | None:
-    """What is wrong when right images do not show what left ones show, in at least 3 pairs and in each of them."""
+    """Describe the fault if right images do not show the scene of the left ones; else None.
+
+    The fault must be in every pair, and there must be at least 3 pairs.
+    """
     clear = [pair for pair in pairs if pair.sought >= _LEAST_POINTS]
     if len(clear) < 3 or any(len(pair) >= _LEAST_FOUND * pair.sought for pair in clear):
         return None
     found, sought = sum(len(pair) for pair in clear), sum(pair.sought for pair in clear)
     return (
-        f"{found} of {sought} points of the first {len(clear)} left images are found in the right ones (mean grey "
-        f"level {np.mean([pair.brightness for pair in clear]):.0f} of 255): are right images dark, turned, "
-        "mirrored, or of another recording?"
+        f"{found} of {sought} points of the first {len(clear)} left images are found in the right "
+        f"ones (mean grey level {np.mean([pair.brightness for pair in clear]):.0f} of 255): are "
+        "right images dark, turned, mirrored, or of another recording?"
     )
 
 
 def misaligned_rows(pairs: List[PairOffsets]) -> str | None:
-    """What is wrong when matches of the pairs lie in other rows: always the same ones, or moving ones."""
+    """Describe the fault if left and right points differ in rows; else None."""
     clear = [pair for pair in pairs if len(pair) >= _LEAST_POINTS]
     if len(clear) < 3:
         return None
@@ -174,21 +187,20 @@ def misaligned_rows(pairs: List[PairOffsets]) -> str | None:
         float(np.median(offsets))
     ):
         return (
-            f"rows of left and right images agree at times only (their offset goes from {offsets.min():.1f} to "
+            f"rows of left and right images agree only at times (offset {offsets.min():.1f} to "
             f"{offsets.max():.1f} px): is the right image of another moment?"
         )
     if apart < _SCATTERED_PX and abs(float(np.median(offsets))) < _MISALIGNED_PX:
         return None
     return (
-        f"matches of the pairs lie {apart:.1f} px apart in rows (median of {len(clear)} pairs): the images are not "
-        "rectified with this calibration, or left and right are exchanged in one of the two"
+        f"matches of the pairs lie {apart:.1f} px apart in rows (median of {len(clear)} pairs): "
+        "the images are not rectified with this calibration, or left and right are exchanged in "
+        "one of the two"
     )
 
 
 def hopeless_rows(pairs: List[PairOffsets]) -> bool:
-    """Whether matches of all pairs, at least 3, lie so far apart in rows, always the same way, that the run is in
-    vain.
-    """
+    """Return whether row offsets of all pairs, at least 3, are too large for stereo matching."""
     clear = [pair for pair in pairs if len(pair) >= _LEAST_POINTS]
     offsets = np.array([np.median(pair.rows) for pair in clear])
     return len(clear) >= 3 and bool(
@@ -204,15 +216,15 @@ def depth_out_of_range(
     scale: float | None,
     too_near: float = 0.0,
 ) -> str:
-    """What is wrong with the depth of the first frames; empty for nothing.
+    """Describe the fault of the depth of the first frames; empty if there is no fault.
 
     Args:
-        known: share of the pixels that have a depth.
-        median_m: of the known depths, metres.
-        in_range: share of the known depths that are used.
-        limits: least and largest depth that is used.
-        scale: units per metre of the depth files, where known.
-        too_near: share of the known depths that are nearer than what is used.
+        known: fraction of pixels with a depth.
+        median_m: median of the known depths, metres.
+        in_range: fraction of known depths within the range that is used.
+        limits: minimum and maximum depth that is used.
+        scale: units per metre of the depth files; None if unknown.
+        too_near: fraction of known depths below the range that is used.
     """
     if known < _LEAST_KNOWN:
         return (
@@ -220,8 +232,9 @@ def depth_out_of_range(
         )
     if too_near > _MOST_TOO_NEAR and in_range >= _LEAST_IN_RANGE:
         return (
-            f"{100.0 * too_near:.0f} % of the first depths are below depth.min_m, {limits.min_m:g}, and not used "
-            f"(median {_metres(median_m)} m): {_scale_hint(median_m, limits, scale)}"
+            f"{100.0 * too_near:.0f} % of the first depths are below depth.min_m, "
+            f"{limits.min_m:g}, and not used (median {_metres(median_m)} m): "
+            f"{_scale_hint(median_m, limits, scale)}"
         )
     if in_range >= _LEAST_IN_RANGE:
         return ""
@@ -234,10 +247,10 @@ def depth_out_of_range(
 
 
 class InputChecks:
-    """Looks at the first frames of a run.
+    """Checks of the first frames of a run.
 
     Attributes:
-        causes: what is wrong with them, in words, for the message of a run that fails.
+        causes: descriptions of their faults, for the message of a run that fails.
     """
 
     def __init__(self, config: Config) -> None:
@@ -245,19 +258,20 @@ class InputChecks:
         self._seen = 0
         self._last: deque[Frame] = deque(maxlen=_NEIGHBOURS + 1)
         self._pairs: list[PairOffsets] = []
-        # Offsets in rows between the left image and the right one of so many frames later.
+        # Median absolute row offsets, pixels, by how many frames later the right image is.
         self._others: dict[int, list[float]] = {}
         self._depths: list[Float32Array] = []
         self.causes: list[str] = []
 
     def see(self, frame: Frame, depth_scale: float | None = None) -> None:
-        """Look at the next frame of a run.
+        """Check the next frame of a run.
 
         Args:
-            depth_scale: units per metre that its depth file was divided by, where known.
+            frame: the frame.
+            depth_scale: units per metre of its depth file; None if unknown.
 
         Raises:
-            InputError: left and right images are swapped, or rows do not agree at all.
+            InputError: left and right images are swapped, or their rows do not agree at all.
         """
         if self._seen > _LATER_FRAMES[-1]:
             return
@@ -272,7 +286,10 @@ class InputChecks:
             self._judge_rows()
 
     def finish(self, depth_scale: float | None = None) -> None:
-        """Judge what there is at the end of a run that is shorter than the checks.
+        """Finish the checks at the end of a run that is shorter than them.
+
+        Args:
+            depth_scale: units per metre of the depth files; None if unknown.
 
         Raises:
             InputError: as `see`.
@@ -293,7 +310,7 @@ class InputChecks:
             self._compare_neighbours(frame)
 
     def _compare_neighbours(self, frame: Frame) -> None:
-        """Rows do not agree: do they with a right image of another moment?"""
+        """Compute the row offsets with the images of neighbouring frames."""
         for steps, other in enumerate(reversed(self._last)):
             if steps and other.image_right is not None and frame.image_right is not None:
                 for late, left, right in (
@@ -347,12 +364,15 @@ class InputChecks:
         bad = float(np.median([rows for rows in own if rows >= _SCATTERED_PX]))
         if medians[late] > _FITS_BETTER * bad:
             return None
-        # Frames farther away are not looked at.
+        # Frames farther away are not compared.
         more = " or more" if abs(late) == _NEIGHBOURS and medians[late] > _CLOSED else ""
-        when = f"{abs(late)}{more} frame{'s' if abs(late) > 1 else ''} {'earlier' if late > 0 else 'later'}"
+        when = (
+            f"{abs(late)}{more} frame{'s' if abs(late) > 1 else ''} "
+            f"{'earlier' if late > 0 else 'later'}"
+        )
         return (
-            f"right images fit the left ones of {when} (rows {medians[late]:.1f} px apart instead of {bad:.1f} px): "
-            "left and right images are paired wrongly"
+            f"right images fit the left ones of {when} (rows {medians[late]:.1f} px apart instead "
+            f"of {bad:.1f} px): left and right images are paired wrongly"
         )
 
     def _tell(self, topic: str, text: str | None) -> None:
@@ -364,8 +384,11 @@ class InputChecks:
 def _follow(
     left: UInt8Array, right: UInt8Array, corners: Float32Array
 ) -> tuple[Float32Array, Float32Array, BoolArray]:
-    """Where corners (N, 1, 2) of the left image are in the right one and, back from there, in the left one, (N, 2)
-    each; whether they were found.
+    """Track corners (N, 1, 2) of the left image to the right one and back.
+
+    Returns:
+        Positions in the right image (N, 2), positions tracked back to the left image (N, 2), and
+        whether both were found (N,).
     """
     stop = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 20, 0.03)
     window = (_WINDOW, _WINDOW)
@@ -384,7 +407,7 @@ def _follow(
 
 
 def _same_brightness(image: UInt8Array, model: UInt8Array) -> UInt8Array:
-    """An image with mean and contrast of another one: the two cameras may expose differently."""
+    """Match mean and contrast of an image to a model: the two cameras may expose differently."""
     (mean, deviation), (wanted_mean, wanted) = (cv2.meanStdDev(each) for each in (image, model))
     gain = float(wanted[0, 0]) / max(float(deviation[0, 0]), 1e-3)
     offset = float(wanted_mean[0, 0]) - gain * float(mean[0, 0])

@@ -1,7 +1,8 @@
-"""The size of a map that a single camera made: from something known in metres.
+"""The metric scale of a mono map, from a known length: `--scale`.
 
-`height=1.65` (of the camera over the ground), `distance=A:B:METRES` (between the camera's positions at two frames) or
-`ground-truth=A:B` (the same from the sequence's true poses, which says so). Applied once, when the run is over.
+The length is `height=1.65` (camera above the ground plane, metres), `distance=A:B:METRES` (between
+the camera positions at two frames) or `ground-truth=A:B` (the same distance from the true poses).
+The scale is applied once, after the run.
 """
 
 from __future__ import annotations
@@ -25,27 +26,28 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+# Valid forms of --scale, for error messages.
 _EXPECTED = "height=METRES, distance=FRAME:FRAME:METRES or ground-truth=FRAME:FRAME"
-# Which share of the key frames must show a ground, and how many at least: tables and shelves make planes, too.
+# Minimum fraction and number of keyframes with a ground plane: tables and shelves are planes, too.
 _LEAST_SHARE, _LEAST_KEYFRAMES = 0.5, 3
-# How much the heights may differ (median deviation, as a share) for one to be known.
+# Maximum median deviation of the heights, fraction of their median.
 _MOST_SPREAD = 0.1
-# Metres, and digits of a frame's number, that somebody means.
+# Range of lengths that are accepted, metres, and maximum number of digits of a frame number.
 _LEAST_M, _MOST_M, _MOST_DIGITS = 1e-6, 1e9, 18
-# Positions this much closer than the path is long tell nothing.
+# Minimum distance between the two positions, fraction of the path length.
 _SHORTEST_SHARE = 1e-3
 
 
 @dataclass(frozen=True)
 class CameraHeight:
-    """The camera is `metres` over the ground."""
+    """The camera is `metres` above the ground plane."""
 
     metres: float
 
 
 @dataclass(frozen=True)
 class KnownDistance:
-    """The camera's positions at the frames `first` and `second` (indices in the sequence) are `metres` apart."""
+    """The camera positions at frames `first` and `second` (indices) are `metres` apart."""
 
     first: int
     second: int
@@ -54,7 +56,7 @@ class KnownDistance:
 
 @dataclass(frozen=True)
 class TrueDistance:
-    """They are as far apart as the ground truth says."""
+    """The camera positions at frames `first` and `second` are as far apart as the true ones."""
 
     first: int
     second: int
@@ -65,7 +67,7 @@ ScaleRequest = CameraHeight | KnownDistance | TrueDistance
 
 @dataclass(frozen=True)
 class MetricScale:
-    """What makes map units metres: a `factor`, and where it comes from, one line."""
+    """A metric scale: metres per map unit, `factor`, and a one-line description of its source."""
 
     factor: float
     description: str
@@ -73,12 +75,12 @@ class MetricScale:
 
 @dataclass(frozen=True)
 class Scaling:
-    """What became of the size of a run's map.
+    """The metric scale of the map of a run.
 
     Attributes:
-        source: where it comes from (`Origin.scale`).
-        factor: what the map was multiplied by; None if it was left as it is.
-        refusal: why it could not be given the size that was asked for.
+        source: of the scale (`Origin.scale`).
+        factor: by which the map was multiplied; None if the map was not changed.
+        refusal: why the requested scale could not be applied.
     """
 
     source: str
@@ -87,10 +89,10 @@ class Scaling:
 
 
 def parse_scale(text: str) -> ScaleRequest:
-    """What `--scale` asks for.
+    """Parse the value of `--scale`.
 
     Raises:
-        ConfigError: it is none of the three, or has impossible numbers.
+        ConfigError: it has none of the three forms, or impossible numbers.
     """
     kind, _, values = text.partition("=")
     cells = values.split(":")
@@ -107,19 +109,19 @@ def parse_scale(text: str) -> ScaleRequest:
 
 
 def check_scale(request: ScaleRequest, sequence: Sequence, frames: range) -> None:
-    """Refuse before the run what cannot be done after it.
+    """Check a request before the run.
 
     Args:
-        request: what is asked for.
+        request: value of `--scale`.
         sequence: to be tracked.
         frames: indices of its frames.
 
     Raises:
-        ConfigError: the sensor knows metres by itself, there is no ground truth, or no such frame.
+        ConfigError: the sensor is metric, the ground truth is missing, or a frame is not read.
     """
     if sequence.sensor != "mono":
         raise ConfigError(
-            f"--scale is for a single camera, found {sequence.sensor}, which measures metres itself: "
+            f"--scale is for a single camera, found {sequence.sensor}, which is metric: "
             "leave it out or give --sensor mono"
         )
     if isinstance(request, CameraHeight):
@@ -143,27 +145,27 @@ def estimate_scale(
     stamps: dict[int, float],
     ground_truth: Trajectory | None = None,
 ) -> MetricScale:
-    """What makes the units of a map metres.
+    """Estimate the metric scale of a submap.
 
     Args:
-        request: what is known.
-        slam_map, part: whose size is asked for.
-        trajectory: poses of the frames in that part, map units.
-        stamps: seconds, of each frame by its index.
+        request: the known length.
+        slam_map: the map.
+        part: number of the submap.
+        trajectory: poses of the frames in this submap, map units.
+        stamps: time of each frame by its index, seconds.
         ground_truth: true poses, metres.
 
     Raises:
-        ScaleError: too few key frames show a ground, or a frame has no pose.
+        ScaleError: too few keyframes show the ground plane, or a frame has no pose.
     """
     if isinstance(request, CameraHeight):
         return _from_ground(request, slam_map, part)
     frames = (request.first, request.second)
-    units = _distance(
-        trajectory, _seconds(frames, stamps), frames, "pose in the main part of the map"
-    )
+    units = _distance(trajectory, _seconds(frames, stamps), frames, "pose in the main submap")
     if units <= _SHORTEST_SHARE * trajectory.path_length_m:
         raise ScaleError(
-            f"the camera was in one place at frames {frames[0]} and {frames[1]}: choose two that are farther apart"
+            f"the camera was in one place at frames {frames[0]} and {frames[1]}: "
+            "choose two that are farther apart"
         )
     if isinstance(request, KnownDistance):
         return MetricScale(
@@ -176,7 +178,8 @@ def estimate_scale(
     metres = _distance(ground_truth, _seconds(frames, stamps), frames, "ground truth")
     if not metres > 0:
         raise ScaleError(
-            f"the ground truth of frames {frames[0]} and {frames[1]} is one place: choose two others"
+            f"the true positions at frames {frames[0]} and {frames[1]} are one place: "
+            "choose two others"
         )
     return MetricScale(
         metres / units, f"ground truth, {metres:.4g} m from frame {frames[0]} to {frames[1]}"
@@ -189,44 +192,44 @@ def apply_scale(
     stamps: dict[int, float],
     ground_truth: Trajectory | None,
 ) -> Scaling:
-    """Give the main part of a finished run's map its size in metres.
+    """Apply the metric scale to the main submap of a finished run.
 
-    Where that cannot be done, the map stays as it is: the reason is in the result.
+    If the scale cannot be estimated, the map does not change and the result has the reason.
 
     Args:
-        request: what is known; None leaves the map as it is.
-        slam: whose map it is.
-        stamps: seconds, of each frame that was read by its index.
+        request: the known length; None: do not change the map.
+        slam: the system with the map.
+        stamps: time of each frame that was read by its index, seconds.
         ground_truth: true poses, metres.
     """
     if request is not None:
         try:
             if not slam.mapping:
                 raise ScaleError(
-                    "a map that is only tracked against keeps its size: leave --scale out"
+                    "localization does not change the scale of the map: leave --scale out"
                 )
             found = estimate_scale(
                 request, slam.map, slam.main_part, slam.trajectory(), stamps, ground_truth
             )
             slam.rescale(found.factor, found.description + _which_part(slam))
         except SpslamError as error:
-            logger.warning("the map keeps its size: %s", error)
+            logger.warning("the map keeps its scale: %s", error)
             return Scaling(
                 scale_source(slam.map), refusal=ScaleError(f"results are not to scale: {error}")
             )
-        logger.info("map units made metres, factor %.6g: %s", found.factor, found.description)
+        logger.info("map scaled to metres, factor %.6g: %s", found.factor, found.description)
         return Scaling(scale_source(slam.map), found.factor)
     return Scaling(scale_source(slam.map))
 
 
 def scale_source(slam_map: Map) -> str:
-    """Where the size of a map comes from; empty as long as it holds nothing."""
+    """Return the source of the scale of a map; empty for an empty map."""
     return "" if slam_map.origin is None else slam_map.origin.scale
 
 
 def _which_part(slam: Slam) -> str:
     parts = len(slam.map.parts)
-    return f", part {slam.main_part} of {parts} only" if parts > 1 else ""
+    return f", submap {slam.main_part} of {parts} only" if parts > 1 else ""
 
 
 def _from_ground(request: CameraHeight, slam_map: Map, part: int) -> MetricScale:
@@ -235,20 +238,22 @@ def _from_ground(request: CameraHeight, slam_map: Map, part: int) -> MetricScale
     needed = max(_LEAST_KEYFRAMES, int(np.ceil(_LEAST_SHARE * of)))
     if count < needed:
         raise ScaleError(
-            f"{count} of {of} key frames show the ground below the camera, {needed} are needed: "
-            "the camera must be level within 20° and see it; or give a distance"
+            f"{count} of {of} keyframes show the ground plane, {needed} are needed: "
+            "the camera must be level within 20° and see the ground; or give a distance"
         )
     if found.spread > _MOST_SPREAD:
         raise ScaleError(
-            f"the height over the ground varies by {100 * found.spread:.0f} % between key frames, "
-            f"expected at most {100 * _MOST_SPREAD:.0f} %: give a distance instead"
+            f"the height above the ground plane varies by {100 * found.spread:.0f} % between "
+            f"keyframes, expected at most {100 * _MOST_SPREAD:.0f} %: give a distance instead"
         )
     logger.info(
-        "camera %.6g map units over the ground, ± %.1f %%", found.median, 100 * found.spread
+        "camera %.6g map units above the ground plane, ± %.1f %%",
+        found.median,
+        100 * found.spread,
     )
     return MetricScale(
         request.metres / found.median,
-        f"camera height {request.metres:g} m over the ground of {count} of {of} key frames",
+        f"camera height {request.metres:g} m above the ground plane of {count} of {of} keyframes",
     )
 
 
@@ -262,7 +267,7 @@ def _seconds(frames: tuple[int, int], stamps: dict[int, float]) -> list[float]:
 def _distance(
     trajectory: Trajectory, seconds: list[float], frames: tuple[int, int], what: str
 ) -> float:
-    """How far apart two frames are on a trajectory, each by its time."""
+    """Return the distance between two frames on a trajectory, found by their times."""
     positions = []
     for frame, second in zip(frames, seconds, strict=True):
         moment = Trajectory(np.array([second]), np.eye(4)[None])
@@ -290,7 +295,8 @@ def _frames(cells: list[str]) -> tuple[int, int]:
     frames = [int(cell) if cell.isdecimal() and len(cell) <= _MOST_DIGITS else -1 for cell in cells]
     if min(frames) < 0 or frames[0] == frames[1]:
         raise ValueError(
-            f"two different frames are needed, counted from 0, found {' and '.join(map(one_line, cells))}"
+            "two different frames are needed, counted from 0, found "
+            f"{' and '.join(map(one_line, cells))}"
         )
     return frames[0], frames[1]
 

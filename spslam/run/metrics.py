@@ -1,4 +1,4 @@
-"""The figures of a run, as `metrics.json` has them."""
+"""The metrics of a run: `metrics.json`."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 Figure = float | int | str | None
 Metrics = dict[str, Figure | list[dict[str, Figure]]]
 
+# Packages whose versions are reported.
 _VERSIONED = (
     "torch",
     "openvino",
@@ -43,19 +44,21 @@ _VERSIONED = (
 
 @dataclass
 class Record:
-    """What a run left behind beside the map.
+    """Results and times of the frames of a run.
 
     Attributes:
-        results: one of each frame that was read.
-        frame_ms, read_ms: how long finding its features and tracking it, and reading it, took, milliseconds. Threads
-            do both ahead of tracking: `done_s` tells how many frames a second come out.
-        stage_ms: the same of each stage that it went through (see `Statistics.lap`).
-        done_s: when it was done, seconds after the first frame was asked for.
-        begun_s: when that was, seconds after the process began (see `process_age_s`).
-        dropped: indices of frames that came while all were busy.
-        stopped: whether somebody asked to stop before the end.
-        failure: what ended the run before its time.
-        causes: what is wrong with the input, in words (see `InputChecks`).
+        results: tracking result of each frame that was read.
+        frame_ms: time of feature extraction and tracking of each frame, milliseconds. Threads read
+            and extract ahead of tracking: the frame rate follows from `done_s`.
+        read_ms: time of reading each frame, milliseconds.
+        stage_ms: time of each stage of each frame, milliseconds (see `Statistics.lap`).
+        done_s: when each frame was done, seconds after the first frame was requested.
+        begun_s: when the first frame was requested, seconds after the process started (see
+            `process_age_s`).
+        dropped: indices of frames that came while tracking was busy.
+        stopped: whether the user stopped the run.
+        failure: the error that ended the run.
+        causes: descriptions of faults of the input (see `InputChecks`).
     """
 
     results: list[TrackResult] = field(default_factory=list)
@@ -79,15 +82,19 @@ def compute_metrics(
     labels: dict[str, str],
     scaling: Scaling,
 ) -> Metrics:
-    """The figures of `metrics.json`, flat but for the list of losses; None for what is not known.
+    """Compute the metrics of `metrics.json`, flat except for the list of losses.
 
-    Frames that cannot be decoded, were dropped in real time, or were given and left out (equal stamps, no partner)
-    count as frames without a pose.
+    Unknown metrics are None. Frames that cannot be decoded, were dropped in real time, or were left
+    out (equal stamps, no partner) count as frames without a pose.
 
     Args:
-        evaluation: what `compare` returned.
-        labels: taken over as they are (dataset, extractor, config, …).
-        scaling: where the size of the map comes from.
+        sequence: the input.
+        record: of the run.
+        trajectory: of all tracked frames.
+        evaluation: result of `compare`.
+        statistics: of the SLAM system.
+        labels: copied unchanged (dataset, extractor, config, …).
+        scaling: the metric scale of the map.
     """
     skipped, tracked = _skipped(sequence, record), len(trajectory)
     left_out = _left_out(sequence, record)
@@ -139,12 +146,12 @@ def compute_metrics(
 
 
 def notice_metrics(notices: list[Notice]) -> Metrics:
-    """How many things were dropped, guessed, ignored, scaled or doubted, and each in words."""
+    """Return the number of notices and their texts."""
     return {"notices_count": len(notices), "notices": [asdict(found) for found in notices]}
 
 
 def versions() -> dict[str, str | None]:
-    """Versions of spslam, Python and the packages that results depend on."""
+    """Return the versions of spslam, Python and the packages that results depend on."""
     found: dict[str, str | None] = {
         "version_spslam": __version__,
         "version_python": platform.python_version(),
@@ -160,25 +167,25 @@ def versions() -> dict[str, str | None]:
 
 
 def peak_memory_mb() -> float | None:
-    """Largest resident memory of this process so far, 10⁶ bytes; None where the system does not tell."""
+    """Return the peak resident memory of this process, 10⁶ bytes; None if the system has none."""
     try:
         import resource
     except ImportError:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    # Bytes on macOS, kibibytes elsewhere.
+    # ru_maxrss is in bytes on macOS, in kibibytes elsewhere.
     return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
 
 
 def _skipped(sequence: Sequence, record: Record) -> int:
-    """Frames that could not be decoded, up to the last one that was tracked: reading may have been ahead."""
+    """Count the frames that could not be decoded, up to the last tracked one: reading is ahead."""
     if (record.stopped or record.failure) and record.results:
         return sum(index < record.results[-1].index for index, _ in sequence.skipped)
     return len(sequence.skipped)
 
 
 def _left_out(sequence: Sequence, record: Record) -> list[LeftOut]:
-    """What the recording holds and is no frame, up to the last one that was tracked where the run ended early."""
+    """List the images left out of the sequence; if the run ended early, up to its last frame."""
     if (record.stopped or record.failure) and record.results:
         return [
             entry for entry in sequence.left_out if entry.stamp_s <= record.results[-1].timestamp
@@ -187,13 +194,13 @@ def _left_out(sequence: Sequence, record: Record) -> list[LeftOut]:
 
 
 def _reasons(left_out: list[LeftOut]) -> str | None:
-    """How many images were left out for which reason, in words."""
+    """Describe how many images were left out, by reason."""
     counts = Counter(entry.reason for entry in left_out)
     return ", ".join(f"{count} {reason}" for reason, count in counts.items()) or None
 
 
 def _times(sequence: Sequence, record: Record, left_out: list[LeftOut]) -> Metrics:
-    """What the time stamps of the frames looked like; in words under `time_stamps`."""
+    """Summarize the time stamps of the frames; `time_stamps` is a line of text."""
     if not record.results:
         return {}
     stamps = np.array([result.timestamp for result in record.results])
@@ -206,7 +213,7 @@ def _times(sequence: Sequence, record: Record, left_out: list[LeftOut]) -> Metri
 
 
 def _first_tracked(record: Record, trajectory: Trajectory) -> int | None:
-    """Index of the first frame with a pose; for mono it may have got it frames later."""
+    """Return the index of the first frame with a pose; mono may compute this pose later."""
     if len(trajectory) == 0:
         return None
     nearest = min(
@@ -216,13 +223,13 @@ def _first_tracked(record: Record, trajectory: Trajectory) -> int | None:
 
 
 def _initialisation_delay(record: Record) -> float | None:
-    """Seconds from the first frame to the first one that was tracked when it came."""
+    """Return the seconds from the first frame to the first one that had a pose at once."""
     found = [result.timestamp for result in record.results if result.T_world_cam is not None]
     return found[0] - record.results[0].timestamp if found else None
 
 
 def _start_to_first_pose(record: Record) -> float | None:
-    """Seconds from the process's start until the first frame that was tracked when it came had its pose."""
+    """Return the seconds from the start of the process to the first pose of a current frame."""
     done = (
         done
         for result, done in zip(record.results, record.done_s, strict=True)
@@ -233,7 +240,10 @@ def _start_to_first_pose(record: Record) -> float | None:
 
 
 def _recall(record: Record, missing: int, evaluation: Evaluation | str | None) -> Metrics:
-    """Frames that were found near the truth, of all that have one; unreadable and dropped ones count as if they had."""
+    """Compute the fraction of frames near their true pose, of all frames with a true pose.
+
+    Unreadable and dropped frames count as frames with a true pose.
+    """
     if not isinstance(evaluation, Evaluation):
         return dict.fromkeys(map(recall_key, RECALL_DISTANCES_M))
     stamps = np.array([result.timestamp for result in record.results])
@@ -262,7 +272,7 @@ def _errors(
         "alignment": None,
         "scale": None,
         "scale_error_percent": None,
-        # Metres only where the sensor or the map knows them.
+        # The length is in metres only if the sensor or the map is metric.
         "path_length_m": trajectory.path_length_m if _metric(sequence, scaling) else None,
         "ground_truth_frame": sequence.ground_truth.frame
         if sequence.ground_truth is not None
@@ -276,10 +286,10 @@ def _metric(sequence: Sequence, scaling: Scaling) -> bool:
 
 
 def _health(sequence: Sequence, record: Record) -> Metrics:
-    """What the tracked frames saw of the map, and how sure their poses were when they were found."""
+    """Summarize inliers, inlier coverage, reprojection error and pose uncertainty."""
     tracked = [result for result in record.results if result.T_world_cam is not None]
     unit = "map_units" if sequence.sensor == "mono" else "m"
-    # The rotation of a left perturbation moves no camera centre.
+    # The covariance is of a left perturbation, whose rotation does not move the camera centre.
     variances = np.array([np.trace(result.covariance[:3, :3]) for result in tracked])
     return {
         **_median_p5("inliers", [result.inliers for result in tracked]),
@@ -297,7 +307,7 @@ def _median_p5(name: str, values: list[int] | list[float]) -> Metrics:
 
 
 def _median(values: ArrayLike) -> float | None:
-    """Median of those that are known."""
+    """Return the median of the finite values."""
     known = np.asarray(values, dtype=np.float64)
     known = known[np.isfinite(known)]
     return float(np.median(known)) if len(known) else None
@@ -308,7 +318,7 @@ def _timings(record: Record, statistics: Statistics) -> Metrics:
     timings: Metrics = {"fps": len(record.results) / record.done_s[-1] if record.done_s else None}
     timings |= _median_p95("frame", record.frame_ms)
     for name, milliseconds in stages.items():
-        # The whole of a frame is no stage of it.
+        # `frame` is the total of the stages.
         if name != "frame":
             timings |= _median_p95("stage_" + name.replace(" ", "_"), milliseconds)
     return timings

@@ -1,4 +1,4 @@
-"""Why a run tracked not one frame, in one line."""
+"""The error of a run that tracked no frame."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from spslam.errors import DatasetError, SpslamError
 from spslam.interfaces import Sequence
 from spslam.run.metrics import Record
 
+# Numbers in the text of a reason.
 _NUMBER = re.compile(r"\d+(\.\d+)?")
 
 
 def no_pose_error(sequence: Sequence, record: Record, cause: str) -> SpslamError:
-    """The error of a run without a pose.
+    """Return the error of a run without a pose, with its cause.
 
     Args:
-        sequence, record: of the run.
-        cause: why, where that is known; empty: the most frequent reason of the frames counts.
+        sequence: the input.
+        record: of the run.
+        cause: the cause; empty: the most frequent reason of the frames.
     """
     if sequence.sensor == "mono" and len(record.results) == 1:
         return DatasetError(
@@ -26,16 +28,17 @@ def no_pose_error(sequence: Sequence, record: Record, cause: str) -> SpslamError
         cause = _most_frequent([result.reason for result in record.results if result.reason])
     causes = "; ".join([*record.causes, cause])
     return DatasetError(
-        f"{sequence.name}: none of {len(record.results)} frames could be tracked; {causes}; log.txt tells of each frame"
+        f"{sequence.name}: none of {len(record.results)} frames could be tracked; {causes}; "
+        "see log.txt for each frame"
     )
 
 
 def _most_frequent(reasons: list[str]) -> str:
-    """The reason given most often, whatever its numbers, as the latest frame of those gave it."""
+    """Return the most frequent reason, ignoring numbers, in the words of its latest frame."""
     if not reasons:
         return "no reason given"
     kinds = [_NUMBER.sub("#", reason) for reason in reasons]
-    # The latest of equally frequent ones: the first frame cannot but wait for a second.
+    # Of equally frequent reasons take the latest: the first frame always waits for a second one.
     most = max(dict.fromkeys(reversed(kinds)), key=kinds.count)
     latest = next(
         reason for reason, kind in zip(reasons[::-1], kinds[::-1], strict=True) if kind == most

@@ -1,4 +1,4 @@
-"""The folder of a run: written beside its final place and moved there whole; and the log that lands in it."""
+"""The output folder of a run, moved to its place when complete, and the log in it."""
 
 from __future__ import annotations
 
@@ -26,13 +26,17 @@ from spslam.process.ownership import OWNER, Claim, claim_folder, is_abandoned, r
 
 _LOG = logging.getLogger(__name__)
 
+# Names of files in the folder of a run.
 GROUND_TRUTH = "ground_truth.tum"
 METRICS = "metrics.json"
 CONFIG = "config.yaml"
+# Files that identify the folder of a run.
 MARKERS = frozenset({METRICS, CONFIG})
-# What metrics.json has of every run, and how large it is at most, bytes.
+# Keys that metrics.json of every run has.
 RUN_LABELS = ("sequence", "sensor", "extractor")
+# Maximum size of metrics.json, bytes.
 _LONGEST_METRICS = 10_000_000
+# All files that a run may write.
 OUTPUT_NAMES = MARKERS | {
     "trajectory.tum",
     "trajectory.kitti",
@@ -46,29 +50,31 @@ OUTPUT_NAMES = MARKERS | {
     "report.html",
     "log.txt",
 }
+# Format of a line of log.txt.
 _LOG_FORMAT = "%(asctime)s.%(msecs)03d %(levelname)-7s %(name)s: %(message)s"
+# Maximum number of log records kept before the log file is open.
 _EARLY_RECORDS = 10_000
-# Ends of the names of hidden folders: of a run that is not done, and with one that another is put in the place of.
+# Ends of the names of hidden folders: of an unfinished run, and of a run that is being replaced.
 _PARTIAL, _REPLACED = ".partial", ".replaced"
-# Moving a folder takes no longer, seconds.
+# Maximum time to wait for `publish` to move the folder, seconds.
 _MOVING_S = 5.0
 
 
 class OutputFolder:
-    """Where a run writes: a hidden folder next to the final one, until `publish` puts it there in one step.
+    """The output folder of a run: hidden until `publish` moves it to its final place in one step.
 
-    A folder that an earlier run wrote is replaced; any other that is not empty is refused, at once and not after the
-    run. What processes that were killed left beside it is tidied up.
+    The folder of an earlier run is replaced; any other folder that is not empty is refused before
+    the run. Hidden folders that killed processes left beside it are removed.
 
     Args:
         wanted: the final folder.
-        numbered: take `wanted-2`, `wanted-3`, … where `wanted` is taken, rather than replacing it.
+        numbered: use `wanted-2`, `wanted-3`, … if `wanted` exists, instead of replacing it.
 
     Attributes:
         partial: the hidden folder.
 
     Raises:
-        OutputError: `wanted` is a file or holds something else than a run, or nothing can be written there.
+        OutputError: `wanted` is a file or holds other files than a run, or cannot be written.
     """
 
     def __init__(self, wanted: Path, *, numbered: bool = False) -> None:
@@ -96,11 +102,11 @@ class OutputFolder:
         self.partial.chmod(0o777 & ~mask)
 
     def publish(self) -> Path:
-        """Move the folder to its final place, if that was not done yet; returns that.
+        """Move the folder to its final place, unless it is there already; return the final folder.
 
         Raises:
-            OutputError: something else came to be there meanwhile, or moving failed. The results are in a folder that
-                the error names and that stays.
+            OutputError: another file is there now, or moving failed. The error names the folder
+                that keeps the results.
         """
         with self._moving:
             if self._final is not None:
@@ -116,8 +122,8 @@ class OutputFolder:
         return final
 
     def discard(self) -> None:
-        """Remove what was written, if it was not published."""
-        # Whoever publishes it right now is not disturbed.
+        """Remove the folder unless it was published."""
+        # Do not disturb a thread that is publishing it.
         if not self._moving.acquire(timeout=_MOVING_S):
             return
         try:
@@ -129,7 +135,7 @@ class OutputFolder:
             self._moving.release()
 
     def _move(self) -> Path:
-        """Put the folder in the wanted place, where an earlier run may be."""
+        """Move the folder to the wanted place; replace an earlier run."""
         final = self._wanted
         try:
             _refuse_foreign(final)
@@ -144,7 +150,7 @@ class OutputFolder:
         return final
 
     def _move_to_free(self) -> Path:
-        """Put the folder in the first place that is free."""
+        """Move the folder to the first numbered place that is free."""
         for number in count(1):
             path = (
                 self._wanted
@@ -156,7 +162,7 @@ class OutputFolder:
             try:
                 self.partial.rename(path)
             except OSError as error:
-                # Another run was there first.
+                # Another run took this place first.
                 if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
                     continue
                 raise OutputError(
@@ -166,7 +172,7 @@ class OutputFolder:
         raise AssertionError("numbers do not end")
 
     def _keep(self) -> Path:
-        """Leave the results, which cannot be where they should, where somebody finds them."""
+        """Keep results that cannot be moved to the wanted place; return their folder."""
         kept = self.partial
         with suppress(OutputError):
             kept = self._move_to_free()
@@ -175,15 +181,15 @@ class OutputFolder:
 
 
 def default_output(name: str, sensor: str, extractor: str) -> Path:
-    """`runs/<name>-<sensor>-<extractor>`, fit for any file system."""
+    """Return `runs/<name>-<sensor>-<extractor>`, valid on any file system."""
     return Path("runs") / re.sub(r"[^\w.]+", "-", f"{name}-{sensor}-{extractor}").strip("-.")
 
 
 def read_metrics(folder: Path) -> dict[str, Any]:
-    """What a run's `metrics.json` says.
+    """Read `metrics.json` of a run.
 
     Raises:
-        OutputError: the folder holds none, or none that a run wrote.
+        OutputError: the folder has no such file, or a run did not write it.
     """
     path = folder / METRICS
     try:
@@ -191,16 +197,17 @@ def read_metrics(folder: Path) -> dict[str, Any]:
         if not isinstance(metrics, dict) or not metrics.keys() >= set(RUN_LABELS):
             raise ValueError("it has no sequence, sensor or extractor")
     except FileNotFoundError:
-        raise OutputError(f"{folder} is no folder of a run: it has no {METRICS}") from None
+        raise OutputError(f"{folder} is not the folder of a run: it has no {METRICS}") from None
     except (OSError, ValueError) as error:
         raise OutputError(
-            f"{path} cannot be read, or is none that a run wrote: {getattr(error, 'strerror', None) or error}"
+            f"{path} cannot be read, or was not written by a run: "
+            f"{getattr(error, 'strerror', None) or error}"
         ) from None
     return metrics
 
 
 def read_run_config(folder: Path) -> Config:
-    """The configuration that a run wrote to its folder; the built-in one where there is none that can be read."""
+    """Read the configuration in the folder of a run; the built-in one if it cannot be read."""
     path = folder / CONFIG
     if not path.is_file():
         return Config()
@@ -214,13 +221,14 @@ def read_run_config(folder: Path) -> Config:
 
 
 def _replace(final: Path, partial: Path) -> None:
-    """Put a folder in the place of an earlier run's, which is removed: one of both is there at any time."""
+    """Replace the folder of an earlier run; one of the two is in place at any time."""
     claim = claim_folder(final)
     try:
         if exchange(final, partial):
             remove_folder(partial)
             return
-        # Where the system cannot do it in one step, the next run beside it puts back what a kill between two leaves.
+        # The system cannot exchange folders: use two renames. If the process is killed between
+        # them, the next run in the same parent folder puts the earlier run back.
         replaced = Path(
             tempfile.mkdtemp(dir=final.parent, prefix=f".{final.name}.", suffix=_REPLACED)
         )
@@ -247,7 +255,7 @@ def _replace(final: Path, partial: Path) -> None:
 
 
 def _unmark(folder: Path, claim: Claim | None) -> None:
-    """End a claim to a folder that stays."""
+    """End the claim to a folder and keep the folder."""
     if claim is not None:
         with suppress(OSError):
             (folder / OWNER).unlink(missing_ok=True)
@@ -255,7 +263,7 @@ def _unmark(folder: Path, claim: Claim | None) -> None:
 
 
 def _tidy_up(parent: Path) -> None:
-    """Remove what killed processes left in a folder, and put back the runs that they were about to replace."""
+    """Remove hidden folders of killed processes and put back the runs they were replacing."""
     try:
         left = [
             path
@@ -269,18 +277,18 @@ def _tidy_up(parent: Path) -> None:
             continue
         if folder.suffix == _REPLACED:
             for run in folder.iterdir():
-                # Nothing is replaced by it, and nothing of it is lost.
+                # Put back a run only if its place is free.
                 if run.is_dir() and not os.path.lexists(parent / run.name):
                     with suppress(OSError):
                         run.rename(parent / run.name)
                         notice(
                             _LOG,
                             "run_put_back",
-                            "%s is back: a run that was to replace it was killed",
+                            "%s was put back: the run that was replacing it was killed",
                             run.name,
                         )
         remove_folder(folder)
-        _LOG.info("removed %s, which a killed process left", folder)
+        _LOG.info("removed %s, left by a killed process", folder)
 
 
 def _refuse_foreign(path: Path) -> None:
@@ -288,32 +296,32 @@ def _refuse_foreign(path: Path) -> None:
         return
     if not path.is_dir() or path.is_symlink():
         raise OutputError(
-            f"--out must be a folder of its own, found a {'link' if path.is_symlink() else 'file'}: {path}"
+            f"--out must be a folder, found a {'link' if path.is_symlink() else 'file'}: {path}"
         )
     if os.path.ismount(path):
         raise OutputError(
-            f"{path} is a mount point, which cannot be replaced as a whole: give --out a folder in it"
+            f"{path} is a mount point and cannot be replaced: give --out a folder in it"
         )
-    # A mark is what a process that was killed left.
+    # A killed process may leave its mark (OWNER).
     names = {entry.name for entry in path.iterdir()} - {OWNER}
     if not names:
         return
     found = (sorted(names - OUTPUT_NAMES) or sorted(names))[0]
     if names >= MARKERS and names <= OUTPUT_NAMES:
-        # Other programs, too, call their files config.yaml and metrics.json.
+        # Other programs also write files named config.yaml and metrics.json.
         try:
             read_metrics(path)
             return
         except OutputError as error:
             found = str(error)
     raise OutputError(
-        f"{path} holds something else than an earlier run ({found}) and is left alone: "
+        f"{path} holds other files than an earlier run ({found}) and is left alone: "
         "give --out a new or an empty folder"
     )
 
 
 class _LogFile(logging.FileHandler):
-    """A log in a file that a run goes on without: a notice says that it is not complete."""
+    """A log file whose write errors do not end the run; a notice says that it is incomplete."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, mode="w", encoding="utf-8", errors="backslashreplace")
@@ -329,7 +337,7 @@ class _LogFile(logging.FileHandler):
 
 
 class RunLog:
-    """Collects spslam's log from `with` on, and writes it to a file once there is one; notices are kept beside it."""
+    """The log of a run: collected from `with` on, written to a file after `open`, with notices."""
 
     def __init__(self) -> None:
         self._logger = logging.getLogger("spslam")
@@ -342,7 +350,7 @@ class RunLog:
 
     @property
     def notices(self) -> list[Notice]:
-        """What was dropped, guessed, ignored, scaled or doubted so far."""
+        """The notices of the run until now."""
         return self._notices.notices
 
     def __enter__(self) -> RunLog:
@@ -353,7 +361,11 @@ class RunLog:
         return self
 
     def open(self, path: Path) -> None:
-        """Write what was collected, and all that follows, to `path`."""
+        """Write the collected and all later records to `path`.
+
+        Raises:
+            OutputError: the file cannot be written.
+        """
         try:
             self._file = _LogFile(path)
         except OSError as error:
@@ -365,11 +377,11 @@ class RunLog:
         self._logger.addHandler(self._file)
 
     def close(self) -> None:
-        """Finish the file: a folder with an open file cannot be moved everywhere."""
+        """Close the file: some systems cannot move a folder with an open file."""
         for handler in (self._early, self._file):
             if handler is not None:
                 self._logger.removeHandler(handler)
-                # What is left of it finds no room: that was told when the first line found none.
+                # The disk is full: the notice of the first failed line reported it.
                 with suppress(OSError):
                     handler.close()
         self._file = None

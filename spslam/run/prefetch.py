@@ -1,7 +1,7 @@
-"""What happens beside tracking: reading frames and finding their features, in threads of their own.
+"""Prefetching: threads read frames and extract features ahead of tracking.
 
-Neither depends on a pose, so that it makes no difference to the bytes of a result how far ahead they are. In real time
-frames come when their stamps say, and those that nobody has time for are dropped.
+Neither depends on a pose, so the results are the same bytes however far ahead the threads are. In
+real time, frames come at their time stamps, and those that come while tracking is busy are dropped.
 """
 
 from __future__ import annotations
@@ -28,24 +28,25 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 Item = TypeVar("Item")
 
-# Frames that are read, and frames that have their features, before anybody asks for them.
+# Maximum number of frames read ahead, and of frames extracted ahead.
 _DEPTH = 2
-# Waiting longer than this for a frame that comes in real time is told.
+# In real time, report a wait for a frame that is longer than this, seconds.
 _TOLD_WAIT_S = 5.0
-# Without a time-out, Windows lets no ^C through while a slow disk keeps us waiting.
+# Maximum length of a single wait, seconds: without a limit, Windows blocks ^C during a wait.
 _LONGEST_WAIT_S = 0.2
-# A thread that is not done so long after it was time to stop is left behind: what it reads may never come.
+# Leave a thread behind if it has not ended this long after the stop, seconds: its read may block.
 _PATIENCE_S = 0.5
 
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A frame that can be tracked.
+    """A prefetched frame.
 
     Attributes:
         frame: as it was read.
         observations: its features.
-        read_ms, features_ms: how long reading it and finding them took.
+        read_ms: time of reading it, milliseconds.
+        features_ms: time of extracting its features, milliseconds.
     """
 
     frame: Frame
@@ -62,15 +63,22 @@ def prepared(
     at_once: int = 1,
     stop: Callable[[], bool] = never,
 ) -> Iterator[Iterator[Prepared]]:
-    """The frames with their features, in their order. Errors come out where their frame would have.
+    """Prefetch frames with their features, in order; an error is raised in place of its frame.
 
     Args:
-        observe: finds the features of a frame; called in other threads.
-        on_drop: None: every frame comes, as fast as it can be had. Else they come in real time, by their stamps from
-            when the first one was observed; of those that wait to be observed, and to be tracked, only the newest is
-            kept, and this is called with each of the others, by either thread.
-        at_once: frames that are observed at the same time; in real time one is, for the next would make it wait.
-        stop: asked while a frame is waited for; True ends the frames. Reading that does not return then is left behind.
+        frames: the frames to read.
+        observe: extracts the features of a frame; called in other threads.
+        on_drop: None: return every frame, as fast as possible. Else return frames in real time: the
+            clock starts when the first frame has its features. Of the frames that wait for
+            extraction, and of those that wait for tracking, only the newest is kept; `on_drop` is
+            called with each dropped frame, in either thread.
+        at_once: number of frames whose features are extracted at the same time; 1 in real time,
+            where a second frame would delay the first.
+        stop: called during each wait; True ends the frames. A read that does not return then is
+            left behind.
+
+    Yields:
+        The iterator over the prefetched frames.
     """
     ended = Event()
 
@@ -92,18 +100,18 @@ def prepared(
     with (
         _closing(_ahead(source, "read ahead", drop_read, stop)) as read,
         _closing(_observed(read, observe, at_once if on_drop is None else 1, stop)) as observed,
-        # It waits for those before it.
+        # This thread waits for the two stages before it, so it needs more patience.
         _closing(_ahead(observed, "observe ahead", drop_observed, stop, 3 * _PATIENCE_S)) as done,
     ):
         try:
             yield done
         finally:
-            # Before the threads are joined: one of them may wait for a frame that comes much later.
+            # Before the threads are joined: one of them may be waiting for a later frame.
             ended.set()
 
 
 def track_prepared(slam: Slam, item: Prepared) -> tuple[TrackResult, float]:
-    """Track a frame whose features are found; the result, and milliseconds from its image to its pose."""
+    """Track a prefetched frame; return the result and the time from image to pose, milliseconds."""
     start = perf_counter()
     slam.statistics.add("features", item.features_ms)
     result = slam.track(item.frame, item.observations)
@@ -122,11 +130,11 @@ def _played(
     observe: Callable[[Frame], object],
     stop: Callable[[], bool],
 ) -> Iterator[tuple[Frame, float]]:
-    """Frames when their stamps say: the camera of a recorded sequence."""
+    """Yield frames at their time stamps, like a live camera."""
     begin: float | None = None
     for frame, read_ms in frames:
         if begin is None:
-            # Models are compiled and memory is taken before the clock runs.
+            # Compile models and allocate memory before the clock starts.
             observe(frame)
             begin = monotonic() - frame.timestamp
         _wait_until(begin + frame.timestamp, frame, stop)
@@ -136,12 +144,12 @@ def _played(
 
 
 def _wait_until(moment: float, frame: Frame, stop: Callable[[], bool]) -> None:
-    """Sleep until the clock shows `moment` or it is time to stop; a long wait is told, for it looks like a hang."""
+    """Sleep until `moment` (monotonic clock, seconds) or a stop; report a long wait."""
     seconds = moment - monotonic()
     if seconds > _TOLD_WAIT_S:
         text = (
-            "frame %d comes in %.5g s by its time stamp, and --realtime waits for it: drop --realtime, or give the "
-            "right --time-unit"
+            "frame %d comes in %.5g s by its time stamp, and --realtime waits for it: "
+            "drop --realtime, or give the right --time-unit"
         )
         notice(_LOG, "long_wait", text, frame.index, seconds)
     while (seconds := moment - monotonic()) > _LONGEST_WAIT_S and not stop():
@@ -155,7 +163,7 @@ def _closing(generator: Generator[Item]) -> Iterator[Generator[Item]]:
     try:
         yield generator
     finally:
-        # One that is being worked on belongs to a thread that was left behind.
+        # A thread that was left behind still executes its generator: ValueError.
         with suppress(ValueError):
             generator.close()
 
@@ -178,7 +186,7 @@ def _observed(
             try:
                 item = next(frames, None)
             except Exception as error:
-                # After the frames before it.
+                # Raise the error after the frames before it.
                 under_way.append(Future())
                 under_way[-1].set_exception(error)
                 item = None
@@ -200,13 +208,13 @@ def _observed(
 
 
 def _is_done(future: Future[Prepared]) -> bool:
-    """Whether a future is done, which is waited for for a moment."""
-    # One that was cancelled is done, but nobody tells those that wait.
+    """Wait briefly for a future and return whether it is done."""
+    # `wait` does not return early for a cancelled future, so check `done` first.
     return future.done() or bool(wait([future], _LONGEST_WAIT_S).done)
 
 
 def _waited(is_done: Callable[[], bool], stop: Callable[[], bool], patience_s: float = 0.0) -> bool:
-    """Ask until it is done, which is said, or, so much later, `stop` says that nobody waits any more."""
+    """Poll `is_done` until it is true, or until `patience_s` after `stop`; return whether done."""
     until: float | None = None
     while not is_done():
         if stop():
@@ -223,9 +231,7 @@ def _ahead(
     stop: Callable[[], bool],
     patience_s: float = _PATIENCE_S,
 ) -> Generator[Item]:
-    """The items in their order, taken by a thread of this name before they are asked for; none that is not there yet
-    once `stop` says so.
-    """
+    """Prefetch items in a thread of this name and yield them in order; end at `stop`."""
     slots: _Slots[Item] = _Slots(_DEPTH if on_drop is None else 1, on_drop, stop)
 
     def work() -> None:
@@ -253,12 +259,13 @@ def _ahead(
 
 
 class _Slots(Generic[Item]):
-    """Hands items from one thread to another.
+    """A queue of items between two threads.
 
     Args:
-        depth: how many wait at most.
-        on_drop: None: whoever puts one more waits. Else the oldest is dropped, which is told.
-        stop: says that items which are not there yet are not wanted any more.
+        depth: maximum number of items in the queue.
+        on_drop: None: `put` waits while the queue is full. Else `put` drops the oldest item and
+            calls `on_drop` with it.
+        stop: True ends `take` if the queue is empty.
     """
 
     def __init__(
@@ -273,7 +280,7 @@ class _Slots(Generic[Item]):
         self._error: Exception | None = None
 
     def put(self, item: Item) -> bool:
-        """Add an item; False: nobody wants one any more."""
+        """Add an item; return False if the queue is closed."""
         with self._changed:
             while len(self._items) >= self._depth and not self._closed:
                 if self._on_drop is not None:
@@ -285,16 +292,16 @@ class _Slots(Generic[Item]):
             return not self._closed
 
     def end(self, error: Exception | None) -> None:
-        """There is no further item, because of an error or not."""
+        """Mark the end of the items, with an error or None."""
         with self._changed:
             self._ended, self._error = True, error
             self._changed.notify_all()
 
     def take(self) -> Item | None:
-        """The oldest item, waiting for it if it must be; None: there is no further one, or it was time to stop.
+        """Return the oldest item, after a wait if necessary; None at the end or at `stop`.
 
         Raises:
-            Exception: what ended the items, after the last of them.
+            Exception: the error that ended the items, after the last of them.
         """
         with self._changed:
             while not self._items:
@@ -310,7 +317,7 @@ class _Slots(Generic[Item]):
             return item
 
     def close(self) -> None:
-        """Want nothing more."""
+        """Close the queue: `put` returns False from now on."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()

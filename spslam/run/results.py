@@ -1,4 +1,4 @@
-"""A finished run: what its files are written from."""
+"""The results of a finished run, from which its files are written."""
 
 from __future__ import annotations
 
@@ -27,16 +27,19 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Results:
-    """Trajectory, comparison and metrics of a run, and what they follow from.
+    """Trajectory, evaluation and metrics of a run, and their inputs.
 
     Attributes:
-        scaling: how the map got its metric size.
+        slam: the system after the run.
+        sequence: the input.
+        record: results and times of the frames.
+        scaling: the metric scale of the map.
         samples: frames that the report shows.
-        notices: what was dropped, guessed, ignored, scaled or doubted; grows while files are written.
+        notices: of the run; the list grows while files are written.
         trajectory: of all tracked frames.
-        align: how the trajectory is aligned with the ground truth.
-        evaluation: the comparison with the ground truth; see `compare`.
-        metrics: what `metrics.json` holds.
+        align: alignment of the trajectory with the ground truth.
+        evaluation: comparison with the ground truth; see `compare`.
+        metrics: content of `metrics.json`.
     """
 
     slam: Slam
@@ -61,7 +64,7 @@ class Results:
         samples: list[Sample],
         notices: list[Notice],
     ) -> Results:
-        """The results of a finished run; `labels` are taken over into its metrics."""
+        """Compute the results of a finished run; its metrics contain the `labels`."""
         trajectory, align = slam.trajectory(), _alignment(slam, sequence)
         evaluation = compare(trajectory, sequence, align)
         metrics = compute_metrics(
@@ -86,7 +89,7 @@ class Results:
 
     @property
     def title(self) -> str:
-        """One line for pictures."""
+        """Title of plots, one line."""
         return printable(
             f"{self.sequence.name}, {self.sequence.sensor}, {self.slam.config.features.extractor}"
         )
@@ -95,14 +98,23 @@ class Results:
 def compare(
     trajectory: Trajectory, sequence: Sequence, align: Alignment
 ) -> Evaluation | str | None:
-    """The trajectory against the sequence's ground truth; None without one, a line of text if they do not compare."""
+    """Evaluate the trajectory against the ground truth of the sequence.
+
+    Args:
+        trajectory: of all tracked frames.
+        sequence: with or without ground truth.
+        align: alignment with the ground truth.
+
+    Returns:
+        The evaluation; None without ground truth; a line of text if the evaluation failed.
+    """
     if sequence.ground_truth is None:
         return None
     try:
         return evaluate(trajectory, sequence.ground_truth, align)
     except Exception as error:
         if not isinstance(error, SpslamError):
-            logger.info("the error in full", exc_info=True)
+            logger.info("traceback of the error", exc_info=True)
         reason = str(error) or type(error).__name__
         notice(
             logger, "ground_truth_not_compared", "no comparison with the ground truth: %s", reason
@@ -111,7 +123,7 @@ def compare(
 
 
 def _alignment(slam: Slam, sequence: Sequence) -> Alignment:
-    """Sim(3) as long as lengths are not metres: an error of the scale must not be aligned away."""
+    """Return Sim(3) for a map without metric scale, else SE(3), which keeps errors of the scale."""
     origin = slam.map.origin
     metric = sequence.sensor != "mono" if origin is None else origin.metric
     return "se3" if metric else "sim3"

@@ -1,4 +1,4 @@
-"""A few frames of a run with what tracking saw in them, chosen while it goes on: nobody knows how long it will be."""
+"""Sample frames of a run with their keypoints, chosen during the run, whose length is unknown."""
 
 from __future__ import annotations
 
@@ -16,21 +16,27 @@ if TYPE_CHECKING:
     from spslam.slam.system import Slam
     from spslam.slam.tracking import TrackResult
 
+# Maximum width of a sample's image, pixels.
 _WIDTH = 640
+# Quality of a sample's JPEG image, percent.
 _JPEG_QUALITY = 70
 
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """One frame to look at.
+    """A sample frame of a run.
 
     Attributes:
-        index, timestamp, state, reason: as in its `TrackResult`.
-        jpeg: the image, grey, at most 640 pixels wide.
+        index: as in its `TrackResult`.
+        timestamp: as in its `TrackResult`.
+        state: as in its `TrackResult`.
+        reason: as in its `TrackResult`.
+        jpeg: grey image, at most 640 pixels wide.
         size: width and height of the frame, pixels.
-        loose: (N, 2) float64, pixels of the frame: key points that see no map point.
-        seen: (M, 2) float64: key points that see one.
-        before: (M, 2) float64: where the frame before saw the same point; NaN where it did not.
+        loose: (N, 2) float64, keypoints without a map point, pixels of the frame.
+        seen: (M, 2) float64, keypoints with a map point, pixels of the frame.
+        before: (M, 2) float64, keypoints of the same map points in the frame before, pixels; NaN if
+            not seen there.
     """
 
     index: int
@@ -45,10 +51,11 @@ class Sample:
 
 
 class FrameSamples:
-    """Chooses frames of a run (a `Viewer`): evenly spread ones, and the first of each of a few lost stretches.
+    """A `Viewer` that chooses sample frames: evenly spread ones, and the first of lost stretches.
 
     Args:
-        even, lost: how many of either kind at most.
+        even: maximum number of evenly spread frames.
+        lost: maximum number of frames at which tracking was lost.
     """
 
     def __init__(self, even: int = 6, lost: int = 4) -> None:
@@ -60,7 +67,7 @@ class FrameSamples:
         self._state: TrackState | None = None
 
     def update(self, slam: Slam, frame: Frame, result: TrackResult) -> None:
-        """Look at a frame; only those that may be kept cost anything."""
+        """Consider a frame; only frames that are kept take time."""
         sighting = slam.sighting
         assert sighting is not None, "a frame was tracked"
         if self._state is TrackState.TRACKING and result.state is TrackState.LOST:
@@ -68,7 +75,7 @@ class FrameSamples:
                 self._lost.append(_sample(frame, result, sighting, self._before))
         elif self._updates % self._step == 0:
             self._even.append(_sample(frame, result, sighting, self._before))
-            # Twice as many as wanted: every other one of them is as evenly spread, with twice the step.
+            # The list is full: keep every second sample and double the step.
             if len(self._even) == 2 * self._most_even:
                 self._even, self._step = self._even[::2], 2 * self._step
         self._before, self._state = sighting, result.state
@@ -78,7 +85,7 @@ class FrameSamples:
         """Do nothing."""
 
     def chosen(self) -> list[Sample]:
-        """The frames, in their order."""
+        """Return the samples in the order of their frames."""
         rows = (
             np.linspace(0, len(self._even) - 1, min(self._most_even, len(self._even)))
             .round()
@@ -107,7 +114,7 @@ def _sample(
         reason=result.reason,
         jpeg=_jpeg(frame.image),
         size=(width, height),
-        # The image shows things where the lens put them.
+        # The image has lens distortion, the keypoints have not.
         loose=frame.camera.distort(sighting.pixels[~seen]),
         seen=frame.camera.distort(sighting.pixels[seen]),
         before=frame.camera.distort(earlier),

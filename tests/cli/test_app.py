@@ -360,7 +360,7 @@ def test_progress_is_one_line_on_a_terminal() -> None:
         for done in range(1, 51):
             line.update(status(done))
     text = screen.getvalue()
-    for part in ("frame 50/50", "tracking", "7.2 fps", "4 key frames", "999 points", "123 inliers"):
+    for part in ("frame 50/50", "tracking", "7.2 fps", "4 keyframes", "999 points", "123 inliers"):
         assert part in text
     # Updated in place: the cursor goes back over the one line, and the line is gone at the end.
     assert text.count("\n") == 1
@@ -377,5 +377,5 @@ def test_progress_elsewhere_is_a_line_now_and_then(monkeypatch: pytest.MonkeyPat
     lines = screen.getvalue().splitlines()
     assert 3 < len(lines) < 25
     assert lines[-1].startswith(
-        "frame 50/50  tracking  7.2 fps  4 key frames  999 points  123 inliers"
+        "frame 50/50  tracking  7.2 fps  4 keyframes  999 points  123 inliers"
     )

@@ -66,7 +66,7 @@ def test_summaries_of_commands_are_whole(
     monkeypatch.setenv("COLUMNS", "60")
     call("--help")
     printed = capsys.readouterr().out
-    assert packed("absolute and relative errors, drift, and the share of frames tracked") in packed(
+    assert packed("ground truth: absolute and relative errors, drift, tracking rate.") in packed(
         printed
     )
     assert max(map(len, printed.splitlines())) <= 60

@@ -166,7 +166,7 @@ def test_interrupt_keeps_the_part(
         patched.setattr("spslam.cli.console.TransferLine.move", interrupt)
         assert fetch(tmp_path, "tum-fr1_xyz") == 130
     part = tmp_path / "downloads" / f"{XYZ}.part"
-    assert f"stopped; kept: {part}; the same call goes on from there" in capsys.readouterr().err
+    assert f"stopped; kept: {part}; the same command resumes" in capsys.readouterr().err
     assert part.stat().st_size > 0
     assert fetch(tmp_path, "tum-fr1_xyz") == 0
 

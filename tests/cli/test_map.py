@@ -57,7 +57,7 @@ def test_info_is_a_short_table(
     text = "\n".join(lines)
     for part in (
         map_file, "format version 3", "stereo, superpoint 0123456789ab", "640x480, fx 400", "baseline 0.12 m",
-        "6 of 2 sessions", "see a point", "4 key frames", "2 key frames", " m\n", "stored",
+        "6 of 2 sessions", "see a point", "4 keyframes", "2 keyframes", " m\n", "stored",
     ):  # fmt: skip
         assert part in text
 
@@ -94,8 +94,8 @@ def test_export_writes_every_format_at_once(
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3
     assert lines[0].startswith("4 images, ") and "mean reprojection error 0.6" in lines[0]
-    assert lines[1].startswith("4 SE(3) nodes, 7 edges, 1 of them loops, of part 0 in ")
-    assert lines[2].startswith(f"{ply_count(out / 'a.ply')} points of part 0 in ")
+    assert lines[1].startswith("4 SE(3) nodes, 7 edges, 1 of them loops, of submap 0 in ")
+    assert lines[2].startswith(f"{ply_count(out / 'a.ply')} points of submap 0 in ")
     assert sorted(path.name for path in out.iterdir()) == ["a.g2o", "a.ply", "model"]
     assert sorted(path.name for path in (out / "model").iterdir()) == [
         "cameras.txt",
@@ -109,7 +109,7 @@ def test_export_of_another_part(
 ) -> None:
     assert call("map", "export", map_file, "--part", "1", "--g2o", str(tmp_path / "a.g2o")) == 0
     assert capsys.readouterr().out.startswith(
-        "2 SE(3) nodes, 1 edges, 0 of them loops, of part 1 in "
+        "2 SE(3) nodes, 1 edges, 0 of them loops, of submap 1 in "
     )
     assert (tmp_path / "a.g2o").read_text().count("VERTEX_SE3:QUAT") == 2
 

@@ -135,7 +135,7 @@ def test_failures_are_rows_with_reason_and_share(
     pool.answer = answer
     assert bench() == 2
     printed = capsys.readouterr()
-    assert "error: 1 runs came to no figures, such as small_stereo_orb_1: it broke" in printed.err
+    assert "error: 1 runs have no metrics, such as small_stereo_orb_1: it broke" in printed.err
     # Five frames were never reached.
     assert "40.0 % · 20.0 (20.0–20.0) mm" in printed.out
     # Two runs of three tracked all, the third nothing: never hidden by the error of the others.
@@ -173,7 +173,7 @@ def test_a_run_with_other_settings_than_asked_for_is_not_taken(
 ) -> None:
     monkeypatch.setattr("suite_runs.settings", lambda request: "seed: 99\n")
     assert bench("--only", "orb") == 2
-    assert "other settings than it was asked for" in capsys.readouterr().err
+    assert "other settings than planned" in capsys.readouterr().err
     assert not Path("out/runs").exists() or not any(Path("out/runs").iterdir())
 
 
@@ -276,11 +276,11 @@ def test_folders_of_others_are_left_alone(
 ) -> None:
     Path("out").mkdir()
     Path("out/thesis.tex").touch()
-    assert "holds something else than results (thesis.tex)" in refused(
+    assert "holds other files than results (thesis.tex)" in refused(
         capsys, "bench", "tiny.yaml", "--out", "out"
     )
     Path("out/thesis.tex").rename("out/report.html")
-    assert "holds something else than results (report.html)" in refused(
+    assert "holds other files than results (report.html)" in refused(
         capsys, "bench", "tiny.yaml", "--out", "out"
     )
     results(Path("other"), [row()])
@@ -302,7 +302,9 @@ def test_wrong_calls(
     Path("tiny.yaml").write_text(TINY)
     assert "no config named 'smoek': expected one of ablation" in refused(capsys, "bench", "smoek")
     both = ("--workers", "1", "--scheduler", "tcp://127.0.0.1:1")
-    assert "drop one of --workers, --scheduler" in refused(capsys, "bench", "tiny.yaml", *both)
+    assert "--workers is for this machine and --scheduler for a Dask cluster" in refused(
+        capsys, "bench", "tiny.yaml", *both
+    )
 
 
 def test_compare_exits_with_1_on_a_regression(

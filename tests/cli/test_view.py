@@ -193,7 +193,7 @@ def test_wrong_calls_are_answered_with_one_line(
     (copy / "map.npz").write_bytes(b"PK nothing")
     assert "cannot read map" in refused(capsys, "view", str(copy), *picture)
     (copy / "metrics.json").write_text("[1, 2]")
-    assert "cannot be read, or is none" in refused(capsys, "view", str(copy), *picture)
+    assert "cannot be read, or was not written by" in refused(capsys, "view", str(copy), *picture)
 
 
 @pytest.mark.slow

@@ -191,7 +191,7 @@ def test_right_images_of_another_moment_are_doubted() -> None:
 
 def test_one_image_twice_is_told() -> None:
     cause = causes(lambda i: replace(world_frame(i), image_right=world_frame(i).image))[0]
-    assert "left and right images of all 5 pairs that were compared are the same" in cause
+    assert "left and right images of all 5 compared pairs are the same" in cause
 
 
 LIMITS = DepthConfig(min_m=0.3, max_m=8.0)

@@ -116,18 +116,17 @@ def test_heights_of_a_street(landmarks, slope: float) -> None:
         CameraHeight(1.65), slam_map, 0, Trajectory(np.zeros(0), np.zeros((0, 4, 4))), {}
     )
     assert scale.factor == pytest.approx(1.65 / found.median)
-    assert (
-        scale.description
-        == f"camera height 1.65 m over the ground of {len(found.heights)} of 25 key frames"
+    assert scale.description == (
+        f"camera height 1.65 m above the ground plane of {len(found.heights)} of 25 keyframes"
     )
 
 
 def test_without_a_ground_the_height_is_refused(landmarks) -> None:
     slam_map = road(landmarks, 1.0, with_ground=False)
     nothing = Trajectory(np.zeros(0), np.zeros((0, 4, 4)))
-    with pytest.raises(ScaleError, match="of 25 key frames show the ground"):
+    with pytest.raises(ScaleError, match="of 25 keyframes show the ground"):
         estimate_scale(CameraHeight(1.65), slam_map, 0, nothing, {})
-    with pytest.raises(ScaleError, match="0 of 0 key frames"):
+    with pytest.raises(ScaleError, match="0 of 0 keyframes"):
         estimate_scale(CameraHeight(1.65), Map(4), 0, nothing, {})
 
 
@@ -157,7 +156,7 @@ def test_a_distance_from_the_ground_truth_says_so() -> None:
 
 def test_frames_without_a_pose_or_a_truth_are_named() -> None:
     trajectory = straight(20, 0.1, skipped=(12,))
-    with pytest.raises(ScaleError, match="frame 12 has no pose in the main part"):
+    with pytest.raises(ScaleError, match="frame 12 has no pose in the main submap"):
         estimate_scale(KnownDistance(2, 12, 5.0), Map(4), 0, trajectory, STAMPS)
     with pytest.raises(ScaleError, match="frame 30 was not read"):
         estimate_scale(KnownDistance(2, 30, 5.0), Map(4), 0, trajectory, STAMPS)

@@ -229,7 +229,7 @@ def test_what_another_program_calls_metrics_is_no_run(tmp_path: Path, metrics: s
     write_run(out, "mine")
     (out / "metrics.json").write_text(metrics)
     with pytest.raises(
-        OutputError, match=r"something else than an earlier run \(.*metrics.json.*left alone"
+        OutputError, match=r"other files than an earlier run \(.*metrics.json.*left alone"
     ) as caught:
         OutputFolder(out)
     assert "\n" not in str(caught.value)
