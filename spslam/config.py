@@ -1,4 +1,4 @@
-"""Configuration: one frozen pydantic model per stage, read from YAML files that may extend others."""
+"""Configuration: one frozen pydantic model per stage, read from YAML files that extend others."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class FeatureConfig(_Stage):
     )
     weights: str | None = Field(
         None,
-        description="network weights: a file or the name of built-in weights; None: superpoint_lite",
+        description="network weights: a file or a built-in name; None: superpoint_lite",
     )
     max_keypoints: int = Field(
         1000, ge=50, le=20000, description="maximum number of keypoints per image"
@@ -79,7 +79,7 @@ class FeatureConfig(_Stage):
         64,
         ge=0,
         le=512,
-        description="side of the grid cells over which keypoints are spread, pixels; 0: no spreading",
+        description="side of the cells over which keypoints are spread, pixels; 0: no spreading",
     )
     pixel_sigma: float | None = Field(
         None,
