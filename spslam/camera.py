@@ -136,8 +136,8 @@ class Camera:
             )
         if not 0 <= self.readout_s <= _LONGEST_READOUT_S:
             raise CalibrationError(
-                f"readout_s must be 0 to {_LONGEST_READOUT_S:g} seconds from the first row to the last, "
-                f"found {self.readout_s}"
+                f"readout_s must be 0 to {_LONGEST_READOUT_S:g} seconds from the first row to the "
+                f"last, found {self.readout_s}"
             )
 
     @property
@@ -173,7 +173,7 @@ class Camera:
     def unproject(
         self, pixels: NDArray[np.float64], depth: NDArray[np.float64]
     ) -> NDArray[np.float64]:
-        """Points (..., 3), metres, of undistorted pixels (..., 2) at depths (...), metres along z."""
+        """Points (..., 3), metres, of undistorted pixels (..., 2) with depths (...), metres."""
         xy = (pixels - (self.cx, self.cy)) / (self.fx, self.fy)
         return np.concatenate([xy * depth[..., None], depth[..., None]], axis=-1)
 
@@ -228,8 +228,8 @@ class Camera:
     def lens_pixels(self, rays: NDArray[np.float64]) -> NDArray[np.float64]:
         """Project rays (N, 3) of any length through the lens to pixels (N, 2) of the image.
 
-        A ray that the lens cannot see becomes NaN: behind a camera that is no fisheye, or beyond the
-        angle where the lens model folds back.
+        A ray that the lens cannot see becomes NaN: behind a camera that is no fisheye, or beyond
+        the angle where the lens model folds back.
         """
         if self.distortion_model == "equidistant":
             return self._equidistant(rays)

@@ -98,7 +98,8 @@ def explain_apart(
     """Explain why no stamp of an estimate is near a stamp of the ground truth, and what to do.
 
     Args:
-        estimate, truth: (N,), (M,) seconds, increasing, at least one each.
+        estimate: (N,) seconds, increasing, N at least 1.
+        truth: (M,) seconds, increasing, M at least 1.
         max_difference: maximum time between matching stamps, seconds.
     """
     # The times overlap, but the stamps interleave.

@@ -56,7 +56,7 @@ class Codebook:
         return int(rows.shape[1])
 
     def tensors(self) -> dict[str, Floats]:
-        """The arrays of a weights file by key: `codebook.centres` and `codebook.projection`, if any."""
+        """The arrays by their keys in a weights file: `codebook.centres`, `codebook.projection`."""
         parts = {"centres": self.centres, "projection": self.projection}
         return {
             KEY_PREFIX + name: np.ascontiguousarray(part)
