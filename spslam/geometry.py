@@ -102,7 +102,7 @@ def sim3_exp(xi: Array) -> Array:
 
 
 def sim3_log(S: Array) -> Array:
-    """Tangent vectors (..., 7) of similarities (..., 4, 4): inverts `sim3_exp` for angles to π."""
+    """Tangent vectors (..., 7) of similarities (..., 4, 4) with rotation angles up to π."""
     scale = similarity_scale(S)
     omega, sigma = so3_log(S[..., :3, :3] / scale[..., None, None]), np.log(scale)
     # t = W·rho with W = ∫₀¹ exp(τM) dτ, the upper right block of the exponential of [[M, I], [0, 0]].

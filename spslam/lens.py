@@ -111,8 +111,8 @@ def lens_model(name: Any) -> DistortionModel:
 def lens(name: Any, coefficients: tuple[float, ...]) -> tuple[DistortionModel, tuple[float, ...]]:
     """Find a lens model by any of its names, and adjust the number of its coefficients.
 
-    Zeros at the end that the model does not have are dropped. Coefficients of radtan, 4 or more, are
-    padded with zeros to the next number that it takes.
+    Zeros at the end that the model does not have are dropped. Coefficients of radtan, 4 or more,
+    are padded with zeros to the next number that it takes.
 
     Args:
         name: name of the model in any software; None: `none`.
@@ -162,7 +162,7 @@ def widest_angle(k: tuple[float, ...]) -> float:
 
 
 def bend_angles(theta: Array, k: tuple[float, ...]) -> Array:
-    """Radii (N,), focal lengths, of angles (N,) from the axis, radians, through an equidistant lens.
+    """Radii (N,), focal lengths, of angles (N,), radians from the axis of an equidistant lens.
 
     An angle beyond which the lens folds back becomes NaN.
     """

@@ -145,7 +145,7 @@ def track_all(
     stop: Callable[[], bool] = never,
     realtime: bool = False,
 ) -> Record:
-    """Track every frame of a sequence, while threads read the next frames and extract their features.
+    """Track every frame of a sequence, while threads read and extract the next frames.
 
     It raises no error: `Record.failure` holds it, beside the results until then.
 
