@@ -34,8 +34,8 @@ RENAMED_KEYS = {
 
 _logger = logging.getLogger(__name__)
 
-# Limits of the magnitude of every number, 0 excepted. Outside of them arithmetic could overflow.
-# No setting needs more, not even to say "never".
+# Maximum and minimum magnitude of every number; 0 is allowed, too. Arithmetic with larger or
+# smaller numbers could overflow.
 LARGEST = 1e9
 _SMALLEST = 1e-9
 

@@ -105,7 +105,8 @@ def sim3_log(S: Array) -> Array:
     """Tangent vectors (..., 7) of similarities (..., 4, 4) with rotation angles up to π."""
     scale = similarity_scale(S)
     omega, sigma = so3_log(S[..., :3, :3] / scale[..., None, None]), np.log(scale)
-    # t = W·rho with W = ∫₀¹ exp(τM) dτ, the upper right block of the exponential of [[M, I], [0, 0]].
+    # t = W·rho with W = ∫₀¹ exp(τM) dτ: the upper right block of the exponential of
+    # [[M, I], [0, 0]].
     generator = np.zeros((*S.shape[:-2], 6, 6))
     generator[..., :3, :3] = hat(omega) + sigma[..., None, None] * np.eye(3)
     generator[..., :3, 3:] = np.eye(3)

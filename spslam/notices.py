@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+# Attributes of a log record that make it a notice.
 _TOPIC, _COUNT = "notice_topic", "notice_count"
 
 

@@ -24,6 +24,7 @@ UNITS_PER_SECOND: dict[TimeUnit, float] = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns":
 # Maximum magnitude of a time stamp in any unit (nanoseconds since 1970 are 1.8e18); protects
 # arithmetic from overflow.
 LARGEST_STAMP = 1e20
+# Names of the units in messages.
 UNIT_NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 
 # Limits of the median time between frames of a plausible camera, seconds.

@@ -11,6 +11,7 @@ from spslam.typing import BoolArray, FloatArray
 
 # Names of the axes.
 AXES = "xyz"
+# Descriptions of the alignments, for people.
 ALIGNMENT_WORDS = {
     "se3": "aligned by SE(3)",
     "sim3": "aligned by Sim(3)",

@@ -34,6 +34,7 @@ from spslam.visualization.video_writer import VideoFile
 
 _log = logging.getLogger(__name__)
 
+# Suffix of animations; other files are pictures.
 VIDEO_SUFFIX = ".mp4"
 # Maximum time for rendering a picture, seconds.
 _TIMEOUT_S = 120.0
