@@ -74,7 +74,7 @@ def test_defaults(tmp_path: Path, write_calibration: WriteCalibration) -> None:
         ),
         ({"fx": 10**400}, "fx: "),
         ({"fx": 0}, "fx and fy must be positive"),
-        ({"fy": -30.0}, "y axis of the camera points up, as ICL-NUIM's does: give fy 30"),
+        ({"fy": -30.0}, r"camera's y axis points up \(as in ICL-NUIM\): give fy 30"),
         ({"stereo": True, "right": {**CALIBRATION, "fy": -30.0}}, r"c\.yaml: right: fx and fy"),
         (
             {"fx": 0.8, "fy": 1.1, "cx": 0.5, "cy": 0.5},
