@@ -19,7 +19,7 @@ _ELEVATION = np.radians(42.0)
 _MARGIN = 0.92
 # Number of views from all sides that are compared.
 _AZIMUTHS = 24
-# Approximate number of points with which views are compared.
+# Maximum number of points with which views are compared.
 _COMPARED = 2000
 # Rows of the grid over the picture; the coverage of a view counts its cells.
 _GRID_ROWS = 24
