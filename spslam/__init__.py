@@ -1,4 +1,4 @@
-"""Visual SLAM with SuperPoint as its front end.
+"""Visual SLAM with a SuperPoint front end.
 
 >>> from spslam import Slam, open_sequence
 >>> slam = Slam.from_config("kitti_stereo")
@@ -20,12 +20,13 @@ if TYPE_CHECKING:
     from spslam.slam.system import Slam as Slam
     from spslam.trajectory import Trajectory as Trajectory
 
-# A clone without symbolic links and an unpacked source archive hold these sub-packages beside this folder only.
+# In a clone without symbolic links and in an unpacked source archive, frontend, backend, datasets
+# and configs are only beside this folder.
 if not Path(__path__[0], "frontend").is_dir():
     __path__.append(str(Path(__path__[0]).parent))
 
 __version__ = "0.1.0"
-# Resolved at first use: `import spslam` stays quick and loads no heavy package.
+# Public names and their modules. They are imported at first use, so `import spslam` stays fast.
 _EXPORTS = {
     "Camera": "spslam.camera",
     "Features": "spslam.frame",

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The `spslam` command as a process of its own; ends it with its exit code."""
-    # Before anything is imported, which takes a while during which nobody should see where ^C met it.
+    """Run the `spslam` command as its own process and end it with the command's exit code."""
+    # Before the slow imports: ^C during them must not print a traceback.
     signal.signal(signal.SIGINT, _end)
     from spslam.process.signals import leave_process, own_process
 

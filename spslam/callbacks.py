@@ -1,12 +1,12 @@
-"""Callbacks for callers that want none."""
+"""Default callbacks that do nothing."""
 
 from __future__ import annotations
 
 
 def ignore(*arguments: object) -> None:
-    """Do nothing with what is reported."""
+    """Ignore all arguments."""
 
 
 def never() -> bool:
-    """Answer the question whether to stop: no."""
+    """Return False: do not stop."""
     return False

@@ -1,4 +1,4 @@
-"""The pinhole camera with its lens distortion. Pixel (0, 0) is the centre of the first pixel."""
+"""Pinhole camera with lens distortion. Pixel (0, 0) is the centre of the first pixel."""
 
 from __future__ import annotations
 
@@ -17,24 +17,28 @@ from spslam.lens import (
     widest_slope,
 )
 
+# Number of fixed-point iterations that refine OpenCV's undistorted points.
 _UNDISTORT_ITERATIONS = 10
+# Maximum error of an undistorted point when it is distorted again, pixels; NaN beyond.
 _MAX_UNDISTORT_ERROR_PX = 0.5
-# A pinhole image ends at 90 degrees from its axis; a hundredth of a pixel is hundreds of them before that. Beyond this
-# angle (tangent 573) a pixel of a fisheye lens has no place on the plane.
+# Maximum angle from the optical axis at which a fisheye pixel is undistorted, radians; NaN beyond.
+# Near 90 degrees the pinhole plane stretches without limit (the tangent of 89.9 degrees is 573).
 _WIDEST_UNDISTORTED = np.radians(89.9)
-# Tangent of 80 degrees: no image lies farther off the axis of its lens as a whole.
+# Maximum distance of a whole image from its optical axis, focal lengths (the tangent of 80
+# degrees). A principal point farther outside of the image is refused.
 _FARTHEST_CROP = 5.67
-# OpenCV's image functions go no further, pixels.
+# Maximum width and height of an image, pixels: the limit of OpenCV's image functions.
 LARGEST_PX = 32767
-# Focal lengths, in sizes of the image, that are of no lens: fields of view of 179.9 degrees and of a fifth of an arc
-# second. Beyond, and beyond the others below, numbers overflow instead of meaning anything.
+# Limits of the focal length, in image widths or heights: fields of view of 179.9 degrees and of
+# 0.2 arc seconds. These and the following limits also keep numbers from overflowing.
 _SHORTEST_FOCAL, _LONGEST_FOCAL = 1e-3, 1e6
+# Maximum magnitude of a distortion coefficient.
 _LARGEST_COEFFICIENT = 1e9
-# Metres between two cameras, from a micrometre to a thousand kilometres.
+# Limits of the stereo baseline, metres.
 _BASELINES_M = (1e-6, 1e6)
-# Images a second, from one in a fortnight on.
+# Limits of the frame rate, images per second.
 RATES_HZ = (1e-6, 1e6)
-# Whoever gives milliseconds shall be told.
+# Maximum read-out time of a rolling shutter, seconds. Times in milliseconds exceed it.
 _LONGEST_READOUT_S = 0.2
 
 
@@ -43,19 +47,21 @@ class Camera:
     """A calibrated camera, optionally the left one of a rectified stereo pair.
 
     Attributes:
-        width, height: pixels.
-        fx, fy, cx, cy: pixels. The principal point of a cropped image may lie outside of it.
-        distortion_model: `none`, `radtan` (OpenCV's k1 k2 p1 p2 [k3 [k4 k5 k6 [s1 s2 s3 s4 [τx τy]]]]) or
-            `equidistant` (fisheye k1..k4, Kannala & Brandt 2006).
-        distortion: its coefficients.
-        baseline_m: metres between the rectified left and right camera; for RGB-D the baseline of the
-            virtual stereo pair that depth is expressed in; None for mono.
-        fps: nominal rate, 1/s.
-        readout_s: of a rolling shutter, seconds from the read-out of the first row to that of the last; 0 for a
-            global shutter.
+        width, height: size of the image, pixels.
+        fx, fy: focal lengths, pixels.
+        cx, cy: principal point, pixels. It may lie outside of a cropped image.
+        distortion_model: `none`, `radtan` (OpenCV's coefficients k1 k2 p1 p2
+            [k3 [k4 k5 k6 [s1 s2 s3 s4 [τx τy]]]]) or `equidistant` (fisheye k1 k2 k3 k4, Kannala
+            and Brandt, A generic camera model and calibration method, PAMI 2006).
+        distortion: coefficients of the distortion model.
+        baseline_m: distance between the rectified left and right camera, metres. For RGB-D the
+            baseline of the virtual stereo pair into which depth is converted; None for mono.
+        fps: nominal frame rate, images per second.
+        readout_s: time of a rolling shutter from the read-out of the first row to the read-out of
+            the last row, seconds; 0 for a global shutter.
 
     Raises:
-        CalibrationError: on impossible values.
+        CalibrationError: a value is impossible.
     """
 
     width: int
@@ -73,44 +79,47 @@ class Camera:
     def __post_init__(self) -> None:
         if not (0 < self.width <= LARGEST_PX and 0 < self.height <= LARGEST_PX):
             raise CalibrationError(
-                f"image size must be 1 to {LARGEST_PX} pixels, found {self.width:.6g}x{self.height:.6g}"
+                f"image size must be 1 to {LARGEST_PX} pixels, "
+                f"found {self.width:.6g}x{self.height:.6g}"
             )
         if not (
             np.isfinite([self.fx, self.fy, self.cx, self.cy]).all() and self.fx > 0 and self.fy > 0
         ):
             raise CalibrationError(
-                f"fx and fy must be positive and finite, found fx={self.fx} fy={self.fy} cx={self.cx} cy={self.cy}"
-                f"{_focal_hint(self.fx, self.fy)}"
+                f"fx and fy must be positive and finite, found fx={self.fx} fy={self.fy} "
+                f"cx={self.cx} cy={self.cy}{_focal_hint(self.fx, self.fy)}"
             )
         if not all(
             _SHORTEST_FOCAL * size < focal < _LONGEST_FOCAL * size
             for focal, size in ((self.fx, self.width), (self.fy, self.height))
         ):
             raise CalibrationError(
-                f"fx {self.fx:g} and fy {self.fy:g} are no focal lengths for images of {self.width}x{self.height}: "
-                "expected pixels, about as many as the image is wide"
+                f"fx {self.fx:g} and fy {self.fy:g} are no focal lengths for images of "
+                f"{self.width}x{self.height}: give pixels, usually about the width of the image"
             )
-        # Crops leave the principal point outside, but not by any number of pixels.
+        # Crops may leave the principal point outside of the image, but not arbitrarily far.
         beside = (_outside(self.cx, self.width) / self.fx, _outside(self.cy, self.height) / self.fy)
         if not np.hypot(*beside) < _FARTHEST_CROP:
             raise CalibrationError(
-                f"principal point ({self.cx:g}, {self.cy:g}) lies so far outside the {self.width}x{self.height} image "
-                "that the whole image would be more than 80 degrees off the axis: is the calibration for another "
-                "image size, or in another unit than pixels?"
+                f"principal point ({self.cx:g}, {self.cy:g}) lies too far outside the "
+                f"{self.width}x{self.height} image: all of it would be more than 80 degrees off "
+                "the optical axis; check the image size and the unit (pixels) of the calibration"
             )
         counts = COEFFICIENT_COUNTS.get(self.distortion_model)
         if counts is None:
             raise CalibrationError(
-                f"distortion model must be one of {', '.join(COEFFICIENT_COUNTS)}, found {self.distortion_model!r}"
+                f"distortion model must be one of {', '.join(COEFFICIENT_COUNTS)}, "
+                f"found {self.distortion_model!r}"
             )
         if len(self.distortion) not in counts:
             raise CalibrationError(
-                f"distortion model {self.distortion_model!r} takes {_either(counts)} coefficients, "
-                f"found {len(self.distortion)}"
+                f"distortion model {self.distortion_model!r} takes {_either(counts)} "
+                f"coefficients, found {len(self.distortion)}"
             )
         if not (np.abs(self.distortion) <= _LARGEST_COEFFICIENT).all():
             raise CalibrationError(
-                f"distortion coefficients must be finite, at most {_LARGEST_COEFFICIENT:g}, found {self.distortion}"
+                f"distortion coefficients must be finite, at most {_LARGEST_COEFFICIENT:g}, "
+                f"found {self.distortion}"
             )
         if (
             self.baseline_m is not None
@@ -122,35 +131,36 @@ class Camera:
             )
         if not RATES_HZ[0] <= self.fps <= RATES_HZ[1]:
             raise CalibrationError(
-                f"fps must be positive, {RATES_HZ[0]:g} to {RATES_HZ[1]:g} images a second, found {self.fps:g}"
+                f"fps must be positive, {RATES_HZ[0]:g} to {RATES_HZ[1]:g} images per second, "
+                f"found {self.fps:g}"
             )
         if not 0 <= self.readout_s <= _LONGEST_READOUT_S:
             raise CalibrationError(
-                f"readout_s must be 0 to {_LONGEST_READOUT_S:g} seconds from the first row to the last, "
-                f"found {self.readout_s}"
+                f"readout_s must be 0 to {_LONGEST_READOUT_S:g} seconds from the first row to the "
+                f"last, found {self.readout_s}"
             )
 
     @property
     def K(self) -> NDArray[np.float64]:
-        """(3, 3) float64 camera matrix."""
+        """The camera matrix (3, 3) float64, pixels."""
         return np.array([[self.fx, 0.0, self.cx], [0.0, self.fy, self.cy], [0.0, 0.0, 1.0]])
 
     @property
     def has_depth(self) -> bool:
-        """Whether its frames give depth: a stereo pair's, real or virtual. False for mono."""
+        """Whether frames of this camera have depth (stereo or RGB-D); False for mono."""
         return self.baseline_m is not None
 
     @property
     def bf(self) -> float:
-        """Baseline times focal length, pixel metres: disparity = bf / depth. 0 for mono."""
+        """Baseline times focal length, pixels · metres: disparity = bf / depth; 0 for mono."""
         return self.fx * self.baseline_m if self.baseline_m is not None else 0.0
 
     def without_distortion(self) -> Camera:
-        """The same camera with an ideal lens."""
+        """Return the same camera with an ideal lens."""
         return replace(self, distortion_model="none", distortion=())
 
     def project(self, points_cam: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Undistorted pixels (..., 2) of points (..., 3) in camera coordinates, metres.
+        """Project points (..., 3) in camera coordinates, metres, to undistorted pixels (..., 2).
 
         Points at or behind the camera give non-finite pixels; check z where it matters.
         """
@@ -163,21 +173,21 @@ class Camera:
     def unproject(
         self, pixels: NDArray[np.float64], depth: NDArray[np.float64]
     ) -> NDArray[np.float64]:
-        """Points (..., 3), metres, of undistorted pixels (..., 2) at `depth` (...) along z."""
+        """Points (..., 3), metres, of undistorted pixels (..., 2) with depths (...), metres."""
         xy = (pixels - (self.cx, self.cy)) / (self.fx, self.fy)
         return np.concatenate([xy * depth[..., None], depth[..., None]], axis=-1)
 
     def bearings(self, pixels: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Unit view rays (..., 3) of undistorted pixels (..., 2)."""
+        """Unit rays (..., 3) of undistorted pixels (..., 2)."""
         rays = self.unproject(pixels, np.ones(pixels.shape[:-1]))
         unit: NDArray[np.float64] = rays / np.linalg.norm(rays, axis=-1, keepdims=True)
         return unit
 
     def undistort(self, pixels: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Undistorted pixels (N, 2) float64 of pixels (N, 2) as the lens gave them.
+        """Undistort pixels (N, 2) of the image; returns (N, 2) float64.
 
-        NaN where there is none: beyond 89.9 degrees from the axis of an equidistant lens, or where the lens model
-        folds back.
+        A pixel without an undistorted position becomes NaN: more than 89.9 degrees off the axis of
+        an equidistant lens, or where the lens model folds back.
         """
         points = np.asarray(pixels, dtype=np.float64).reshape(-1, 2)
         if self.distortion_model == "none" or len(points) == 0:
@@ -190,8 +200,8 @@ class Camera:
             points[:, None], self.K, np.asarray(self.distortion), None, None, self.K
         )
         undistorted = np.asarray(out, dtype=np.float64).reshape(-1, 2)
-        # OpenCV stops after five iterations, which leaves up to a pixel at the corners of strong lenses.
-        # Where the lens folds back they run away.
+        # OpenCV stops after five iterations: at the corners of strong lenses up to a pixel of error
+        # is left. Where the lens model folds back, the iterations diverge.
         with np.errstate(over="ignore", invalid="ignore"):
             for _ in range(_UNDISTORT_ITERATIONS):
                 undistorted -= self.distort(undistorted) - points
@@ -200,9 +210,9 @@ class Camera:
         return undistorted
 
     def distort(self, pixels: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Pixels (N, 2) as the lens gives them of undistorted pixels (N, 2); the inverse of `undistort`.
+        """Distort undistorted pixels (N, 2): the inverse of `undistort`; returns (N, 2) float64.
 
-        NaN beyond the angle where an equidistant lens folds back.
+        A pixel beyond the angle where an equidistant lens folds back becomes NaN.
         """
         points = np.asarray(pixels, dtype=np.float64).reshape(-1, 2)
         if self.distortion_model == "none" or len(points) == 0:
@@ -216,10 +226,10 @@ class Camera:
         )
 
     def lens_pixels(self, rays: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Pixels (N, 2) as the lens gives them of view rays (N, 3) of any length.
+        """Project rays (N, 3) of any length through the lens to pixels (N, 2) of the image.
 
-        NaN where the lens has none: behind a camera that is no fisheye, and beyond the angle where the lens model
-        folds back and would show again what it showed before.
+        A ray that the lens cannot see becomes NaN: behind a camera that is no fisheye, or beyond
+        the angle where the lens model folds back.
         """
         if self.distortion_model == "equidistant":
             return self._equidistant(rays)
@@ -232,15 +242,16 @@ class Camera:
         )
 
     def lens_rays(self, pixels: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Unit view rays (N, 3) of pixels (N, 2) as the lens gave them, also of those beyond 90 degrees from the axis
-        of an equidistant lens; NaN where the lens has none.
+        """Unit rays (N, 3) of pixels (N, 2) of the image; NaN where the lens sees no ray.
+
+        Pixels of an equidistant lens may be more than 90 degrees off its axis.
         """
         if self.distortion_model != "equidistant":
             return self.bearings(self.undistort(pixels))
         bent = (pixels - (self.cx, self.cy)) / (self.fx, self.fy)
         radius = np.linalg.norm(bent, axis=1)
         theta = straighten_angles(radius, self.distortion)
-        # sin θ / r → 1 in the centre, where θ = r for any lens.
+        # sin θ / r → 1 at the centre, because θ → r for any lens.
         scale = np.divide(np.sin(theta), radius, out=np.ones_like(radius), where=radius > 0)
         return np.concatenate([bent * scale[:, None], np.cos(theta)[:, None]], axis=1)
 
@@ -252,12 +263,12 @@ class Camera:
         return np.asarray(out, dtype=np.float64).reshape(-1, 2)
 
     def _equidistant(self, rays: NDArray[np.float64]) -> NDArray[np.float64]:
-        # OpenCV's functions take a ray for the line that it lies on: they show what is behind, too, mirrored.
+        # OpenCV's fisheye functions treat a ray as a line: they also project the scene behind the
+        # camera, mirrored.
         across = np.hypot(rays[:, 0], rays[:, 1])
         radius = bend_angles(np.arctan2(across, rays[:, 2]), self.distortion)
-        ahead = np.where(
-            rays[:, 2] > 0, 1.0, np.nan
-        )  # the direction is unknown on the axis itself: only behind
+        # A ray along the axis backwards has no direction in the image: NaN.
+        ahead = np.where(rays[:, 2] > 0, 1.0, np.nan)
         scale = np.divide(radius, across, out=radius * 0.0 + ahead, where=across > 0)
         pixels: NDArray[np.float64] = rays[:, :2] * scale[:, None] * (self.fx, self.fy) + (
             self.cx,
@@ -266,7 +277,7 @@ class Camera:
         return pixels
 
     def in_image(self, pixels: NDArray[np.float64], border: float = 0.0) -> NDArray[np.bool_]:
-        """(...,) bool: which pixels (..., 2) lie at least `border` pixels inside the image; NaN does not."""
+        """Whether pixels (..., 2) lie at least `border` pixels inside the image; False for NaN."""
         x, y = pixels[..., 0], pixels[..., 1]
         inside: NDArray[np.bool_] = (
             (x >= border)
@@ -283,16 +294,16 @@ def _either(counts: tuple[int, ...]) -> str:
 
 
 def _outside(centre: float, size: int) -> float:
-    """How many pixels a coordinate lies outside of an image of `size` pixels."""
+    """Distance, pixels, by which a coordinate lies outside of an image of `size` pixels."""
     return max(0.0, -0.5 - centre, centre - (size - 0.5))
 
 
 def _focal_hint(fx: float, fy: float) -> str:
     if fx > 0 > fy:
         return (
-            ": a negative fy says that the y axis of the camera points up, as ICL-NUIM's does: give fy "
-            f"{-fy:g}, and where a ground truth follows that axis, change the signs of its y, qx and qz"
+            "; a negative fy means that the camera's y axis points up (as in ICL-NUIM): give fy "
+            f"{-fy:g} and, if a ground truth uses that axis, flip the signs of its y, qx and qz"
         )
     if fx < 0:
-        return ": a negative focal length says that an axis points the other way: give it without the sign"
+        return "; a negative focal length means that an axis is flipped: give it without the sign"
     return ""

@@ -1,4 +1,4 @@
-"""Two lists of time stamps that should be of one clock: which belong together, in which unit, and why they do not."""
+"""Two lists of time stamps of one clock: their pairs, their unit, and why they do not match."""
 
 from __future__ import annotations
 
@@ -15,18 +15,27 @@ from spslam.timestamps import (
     TimeUnit,
 )
 
-# Share of the stamps of the shorter list that must have a partner in the other one before a unit is believed, and how
-# many times the share of any other unit it must be.
+# Minimum fraction of the shorter list with a partner in the other list before a unit is accepted.
 _SHARE = 0.1
+# Minimum ratio of that fraction to the fraction of the second-best unit.
 _CLEARLY = 3.0
+# Maximum time between partners, seconds; more if the other list has longer steps.
 _NEAR_S = 0.01
-# Two recordings of the same thing last alike: the shorter one at least this share of the longer one.
+# Minimum ratio of the shorter to the longer duration of two recordings of the same motion.
 _ALIKE = 0.8
+# Units per second of milliseconds, microseconds and nanoseconds.
 _UNIT_FACTORS = (1e3, 1e6, 1e9)
 
 
 def nearest(stamps: NDArray[np.float64], among: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Row of the nearest of `among` (M,), sorted, at least one, for each stamp (N,); the earlier one of two as near."""
+    """Row of the nearest of `among` (M,) for each of `stamps` (N,).
+
+    Of two equally near ones the earlier one is chosen.
+
+    Args:
+        stamps: (N,), in any order.
+        among: (M,), sorted, M at least 1.
+    """
     after = np.clip(np.searchsorted(among, stamps), 1, max(len(among) - 1, 1))
     if len(among) == 1:
         return np.zeros(len(stamps), dtype=np.int64)
@@ -35,7 +44,7 @@ def nearest(stamps: NDArray[np.float64], among: NDArray[np.float64]) -> NDArray[
 
 
 def plausible(stamps: NDArray[np.float64], unit: TimeUnit) -> bool:
-    """Whether poses at `stamps` (N,) would be 1 ms to 10 s apart in a unit, by their median step."""
+    """Whether the median step of stamps (N,) is 1 ms to 10 s in a unit, as between poses."""
     steps = np.diff(np.unique(stamps))
     return (
         len(steps) > 0
@@ -46,18 +55,18 @@ def plausible(stamps: NDArray[np.float64], unit: TimeUnit) -> bool:
 
 
 def plausible_units(stamps: NDArray[np.float64]) -> list[TimeUnit]:
-    """The units in which `plausible` holds."""
+    """The units in which stamps (N,) are `plausible`."""
     return [unit for unit in get_args(TimeUnit) if plausible(stamps, unit)]
 
 
 def share_together(stamps: NDArray[np.float64], clock: NDArray[np.float64]) -> float:
-    """Share, 0 to 1, of the shorter of two lists of seconds whose stamps have a partner of their own in the other.
+    """Fraction, 0 to 1, of the shorter of two lists with a partner in the other list.
 
-    Partners are each other's nearest and no farther apart than 10 ms or half the usual step of the other list.
+    Partners are mutual nearest neighbours at most 10 ms, or half the median step of `clock`, apart.
 
     Args:
-        stamps: (N,), in any order.
-        clock: (M,), increasing.
+        stamps: (N,) seconds, in any order.
+        clock: (M,) seconds, increasing.
     """
     stamps = np.unique(stamps)
     if len(stamps) == 0 or len(clock) == 0:
@@ -70,8 +79,11 @@ def share_together(stamps: NDArray[np.float64], clock: NDArray[np.float64]) -> f
 
 
 def unit_by_clock(stamps: NDArray[np.float64], clock: NDArray[np.float64]) -> TimeUnit | None:
-    """The unit in which stamps (N,) lie beside those of a clock (M,), seconds, increasing; None where no unit is
-    clearly better than the others.
+    """The unit in which stamps match a clock; None if no unit is clearly the best.
+
+    Args:
+        stamps: (N,), in an unknown unit.
+        clock: (M,) seconds, increasing.
     """
     shares = {
         unit: share_together(stamps / UNITS_PER_SECOND[unit], clock) for unit in get_args(TimeUnit)
@@ -83,14 +95,18 @@ def unit_by_clock(stamps: NDArray[np.float64], clock: NDArray[np.float64]) -> Ti
 def explain_apart(
     estimate: NDArray[np.float64], truth: NDArray[np.float64], max_difference: float
 ) -> str:
-    """Why no stamp of an estimate is near one of a ground truth (both increasing seconds, at least one), and what to
-    do, in words.
+    """Explain why no stamp of an estimate is near a stamp of the ground truth, and what to do.
+
+    Args:
+        estimate: (N,) seconds, increasing, N at least 1.
+        truth: (M,) seconds, increasing, M at least 1.
+        max_difference: maximum time between matching stamps, seconds.
     """
-    # Overlapping times: the stamps lie between each other's.
+    # The times overlap, but the stamps interleave.
     if estimate[0] <= truth[-1] and truth[0] <= estimate[-1]:
         apart = float(np.abs(truth[nearest(estimate, truth)] - estimate).min())
         options = f"--max-difference {1.1 * apart:.2g} or --interpolate"
-        return f"the nearest are {apart:.4g} s apart: give `spslam eval` {options}"
+        return f"the nearest stamps are {apart:.4g} s apart: give `spslam eval` {options}"
     for factor in _UNIT_FACTORS:
         unit = next(unit for unit, per_second in UNITS_PER_SECOND.items() if per_second == factor)
         for longer, shorter, whose in (
@@ -100,14 +116,14 @@ def explain_apart(
             if share_together(longer / factor, shorter) >= _SHARE:
                 other = "ground truth" if whose == "the estimate" else "estimate"
                 return (
-                    f"the times of {whose} are {factor:,.0f} times those of the {other}, as {UNIT_NAMES[unit]} are of "
-                    f"seconds: give --time-unit {unit}"
+                    f"the times of {whose} are {factor:,.0f} times the times of the {other}, "
+                    f"as {UNIT_NAMES[unit]} are to seconds: give --time-unit {unit}"
                 )
     durations = sorted((float(np.ptp(estimate)), float(np.ptp(truth))))
     offset = 0.5 * float((truth[0] + truth[-1]) - (estimate[0] + estimate[-1]))
     if durations[0] > 0 and durations[0] >= _ALIKE * durations[1]:
         return (
-            f"both last about {durations[1]:.4g} s but lie {abs(offset):.6g} s apart, as if by two clocks: add "
-            f"{float(truth[0] - estimate[0]):.6f} s to the times of the estimate"
+            f"both last about {durations[1]:.4g} s but lie {abs(offset):.6g} s apart, as with "
+            f"two clocks: add {float(truth[0] - estimate[0]):.6f} s to the times of the estimate"
         )
     return "do both have stamps of the same clock? (KITTI's pose files have none)"

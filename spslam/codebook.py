@@ -1,18 +1,18 @@
-"""The codebook of place recognition: cluster centres of descriptors, after a projection to fewer dimensions.
+"""Codebook of place recognition: cluster centres of descriptors in a subspace of fewer dimensions.
 
-An image's global descriptor over a codebook is its VLAD. Each local descriptor is projected and normalised, then the
-part along the centre that it is most similar to (largest dot product, the first of equals) is taken away; the
-residuals of each centre are summed and the sum normalised, then the K sums, centre after centre, are normalised as one
-vector (K·d,). Were the centre subtracted, every residual would lean back to it: on the drive below, unrelated images
-had a cosine of .64 and the same place .84, instead of .09 and .63, at the same recall (all of the second lap).
-Jégou, Douze, Schmid, Pérez: Aggregating local descriptors into a compact image representation, CVPR 2010, section 3;
-Arandjelović, Zisserman: All about VLAD, CVPR 2013, section 3 (each centre's sum normalised); Jégou, Perronnin, Douze,
-Sánchez, Pérez, Schmid: Aggregating local image descriptors into compact codes, PAMI 2012, section 3 (the projection).
+The global descriptor of an image is its VLAD over the codebook:
 
-Recall of the first candidate and average precision for the second lap of a real drive, with 150 | 80 points an image,
-bootstrap weights: 64 centres of 32 dimensions .99 .991 | .91 .861; 32 of 64, as long, .99 .986 | .88 .828; 16 of all
-256, twice as long, .99 .967 | .86 .768. The PCA of that VLAD over 2,000 photographs to 512 dimensions takes it to
-.95 .920 | .75 .610, with whitening to .96 .951 | .63 .510, and weighs 4 MB: so there is none.
+1. Each local descriptor is projected and normalised.
+2. It is assigned to the most similar centre (largest dot product; the first of equals), and its
+   component along that centre is removed. Subtracting the centre itself would make all residuals
+   of a cluster similar to each other, and so unrelated images.
+3. The residuals of each centre are summed, and each sum is normalised.
+4. The K sums are concatenated to one vector (K·d,), which is normalised.
+
+Sources: Jégou, Douze, Schmid, Pérez, Aggregating local descriptors into a compact image
+representation, CVPR 2010, section 3; Arandjelović, Zisserman, All about VLAD, CVPR 2013, section 3
+(normalisation of each sum); Jégou, Perronnin, Douze, Sánchez, Pérez, Schmid, Aggregating local
+image descriptors into compact codes, PAMI 2012, section 3 (projection).
 """
 
 from __future__ import annotations
@@ -25,9 +25,12 @@ from numpy.typing import NDArray
 
 from spslam.errors import WeightsError
 
+# Prefix of the codebook's keys in a weights file.
 KEY_PREFIX = "codebook."
+# Default number of centres (K) and dimensions of each (d): 2,048 numbers per image.
 CLUSTERS = 64
 DIMENSIONS = 32
+# Number of descriptors that are processed at once; limits the memory.
 _CHUNK = 65536
 
 Floats = NDArray[np.float32]
@@ -35,12 +38,12 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class Codebook:
-    """Cluster centres of projected descriptors; the module says how images are described with them.
+    """Cluster centres of projected descriptors.
 
     Attributes:
         centres: (K, d) float32 of unit length.
-        projection: (d, D) float32 with orthonormal rows, the strongest direction first; None: d is D, nothing is
-            projected.
+        projection: (d, D) float32 with orthonormal rows, the strongest direction first; None: no
+            projection, d is D.
     """
 
     centres: Floats
@@ -48,12 +51,12 @@ class Codebook:
 
     @property
     def descriptor_dim(self) -> int:
-        """D, the length of the local descriptors that it is for."""
+        """D, the length of the local descriptors."""
         rows = self.centres if self.projection is None else self.projection
         return int(rows.shape[1])
 
     def tensors(self) -> dict[str, Floats]:
-        """What a weights file stores, by key: `codebook.centres` and, where there is one, `codebook.projection`."""
+        """The arrays by their keys in a weights file: `codebook.centres`, `codebook.projection`."""
         parts = {"centres": self.centres, "projection": self.projection}
         return {
             KEY_PREFIX + name: np.ascontiguousarray(part)
@@ -62,7 +65,14 @@ class Codebook:
         }
 
     def describe(self, descriptors: Floats) -> Floats:
-        """The VLAD (K·d,) float32 of an image's unit descriptors (N, D), of unit length; zeros where there are none."""
+        """Compute the VLAD of an image.
+
+        Args:
+            descriptors: (N, D) float32 of unit length.
+
+        Returns:
+            (K·d,) float32 of unit length; zeros if N is 0.
+        """
         if len(descriptors) == 0:
             return np.zeros(self.centres.size, np.float32)
         projected = (
@@ -82,26 +92,29 @@ def learn_codebook(
     seed: int = 0,
     iterations: int = 30,
 ) -> Codebook:
-    """Spherical k-means, seeded by k-means++, of unit descriptors in the subspace that keeps most of them.
+    """Learn a codebook by spherical k-means, seeded by k-means++, in the strongest subspace.
 
-    Dhillon, Modha: Concept decompositions for large sparse text data using clustering, Machine Learning 2001,
-    section 3; Arthur, Vassilvitskii: k-means++, SODA 2007, section 2.2. The subspace belongs to the largest
-    eigenvalues of the second moment, around no mean: so dot products of descriptors change least.
+    The subspace is spanned by the eigenvectors with the largest eigenvalues of the second moment
+    (the mean is not subtracted): it changes dot products of descriptors least.
+
+    Sources: Dhillon, Modha, Concept decompositions for large sparse text data using clustering,
+    Machine Learning 2001, section 3; Arthur, Vassilvitskii, k-means++, SODA 2007, section 2.2.
 
     Args:
         descriptors: (N, D) float32 of unit length.
-        clusters: K, at most N.
-        dimensions: d; 0, or D and more, projects nothing.
-        seed: of the first centres.
-        iterations: at most; fewer where no descriptor changes its cluster any more.
+        clusters: number of centres K, at most N.
+        dimensions: dimensions d of the subspace; 0, or at least D: no projection.
+        seed: seed of the first centres.
+        iterations: maximum number of iterations; it ends earlier if no descriptor changes its
+            cluster.
 
     Raises:
-        WeightsError: fewer descriptors than clusters.
+        WeightsError: there are fewer descriptors than clusters.
     """
     if len(descriptors) < clusters:
         raise WeightsError(
-            f"a codebook of {clusters} clusters needs as many descriptors, found {len(descriptors)}: "
-            "give more images or fewer clusters"
+            f"a codebook of {clusters} clusters needs at least {clusters} descriptors, found "
+            f"{len(descriptors)}: give more images or fewer clusters"
         )
     projection = (
         _strongest_directions(descriptors, dimensions)
@@ -117,7 +130,7 @@ def learn_codebook(
 
 
 def _strongest_directions(descriptors: Floats, count: int) -> Floats:
-    """Orthonormal rows (count, D)."""
+    """The `count` strongest directions of descriptors (N, D) as orthonormal rows (count, D)."""
     moment = np.zeros((descriptors.shape[1], descriptors.shape[1]))
     for start in range(0, len(descriptors), _CHUNK):
         part = descriptors[start : start + _CHUNK]
@@ -141,14 +154,14 @@ def _spherical_k_means(
 
 
 def _first_centres(descriptors: Floats, clusters: int, rng: np.random.Generator) -> Floats:
-    """Descriptors (K, D), each drawn with a chance in proportion to its squared distance to those drawn before."""
+    """Draw K descriptors by k-means++: the chance is proportional to the squared distance."""
     chosen = [int(rng.integers(len(descriptors)))]
     distance = np.full(len(descriptors), np.inf)
     for _ in range(clusters - 1):
         distance = np.minimum(
             distance, np.maximum(1.0 - descriptors @ descriptors[chosen[-1]], 0.0)
         )
-        # What is drawn lies between two sums, so that a distance of 0 is drawn only where all are 0.
+        # side="right": a descriptor of distance 0 is drawn only if all distances are 0.
         total = np.cumsum(distance, dtype=np.float64)
         drawn = np.searchsorted(total, rng.random() * total[-1], side="right")
         chosen.append(min(int(drawn), len(descriptors) - 1))
@@ -156,7 +169,7 @@ def _first_centres(descriptors: Floats, clusters: int, rng: np.random.Generator)
 
 
 def _nearest(descriptors: Floats, centres: Floats) -> tuple[NDArray[np.int64], Floats]:
-    """The centre (N,) that each descriptor is most similar to, and how similar."""
+    """The most similar centre (N,) of each descriptor, and the similarity (N,)."""
     labels = np.empty(len(descriptors), np.int64)
     similarity = np.empty(len(descriptors), np.float32)
     for start in range(0, len(descriptors), _CHUNK):
@@ -170,7 +183,10 @@ def _nearest(descriptors: Floats, centres: Floats) -> tuple[NDArray[np.int64], F
 def _means(
     descriptors: Floats, labels: NDArray[np.int64], similarity: Floats, clusters: int
 ) -> Floats:
-    """Unit mean directions (K, d); an empty cluster begins anew at a descriptor that no centre is close to."""
+    """Unit mean directions (K, d) of the clusters.
+
+    An empty cluster restarts at one of the descriptors least similar to their centres.
+    """
     sums = _sums(descriptors, labels, clusters)
     empty = np.flatnonzero(np.bincount(labels, minlength=clusters) == 0)
     sums[empty] = descriptors[np.argsort(similarity, kind="stable")[: len(empty)]]
@@ -178,7 +194,7 @@ def _means(
 
 
 def _sums(vectors: Floats, labels: NDArray[np.int64], clusters: int) -> Floats:
-    """Sums (K, d) of the vectors (N, d) of each cluster."""
+    """The sum (K, d) of the vectors (N, d) of each cluster."""
     count = len(labels)
     membership = scipy.sparse.csc_matrix(
         (np.ones(count, np.float32), labels, np.arange(count + 1)), shape=(clusters, count)

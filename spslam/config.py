@@ -1,4 +1,4 @@
-"""Configuration: one frozen pydantic model per stage; YAML files that may extend one another."""
+"""Configuration: one frozen pydantic model per stage, read from YAML files that extend others."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ from spslam.io.given_files import read_given
 from spslam.io.structured_text import StructureError, one_line, parse_yaml, shown
 from spslam.notices import notice
 
-# No configuration is longer, extends more others, or has keys with more parts.
+# Maximum size of a configuration file, bytes; larger files are refused.
 _LONGEST_BYTES = 1_000_000
+# Maximum number of files in a chain of `extends`; longer chains are refused.
 _LONGEST_CHAIN = 16
+# Maximum number of names in a dotted key of an override (`a.b` has two); longer keys are refused.
 _MOST_PARTS = 8
-# Mistakes that one message names.
+# Maximum number of mistakes that one error message lists; the rest is counted.
 _MOST_MISTAKES = 8
 
-
-# Keys of older releases and their names today. Old names are read for one release.
+# Old keys and their new names. Old names are accepted for one release, with a notice.
 RENAMED_KEYS = {
     "features.at_once": "features.max_concurrency",
     "loop.global_delay": "global_bundle.delay",
@@ -33,7 +34,8 @@ RENAMED_KEYS = {
 
 _logger = logging.getLogger(__name__)
 
-# No setting is meant to be larger ("never" included), and none that may not be 0 smaller: beyond, numbers overflow.
+# Maximum and minimum magnitude of every number; 0 is allowed, too. Arithmetic with larger or
+# smaller numbers could overflow.
 LARGEST = 1e9
 _SMALLEST = 1e-9
 
@@ -45,59 +47,68 @@ class _Stage(BaseModel):
     @classmethod
     def _within_reach(cls, value: Any) -> Any:
         if isinstance(value, int | float) and value != 0 and not _SMALLEST <= abs(value) <= LARGEST:
-            raise ValueError(f"Input should be of {_SMALLEST:g} to {LARGEST:g}")
+            raise ValueError(f"Input should be between {_SMALLEST:g} and {LARGEST:g}")
         return value
 
 
 class FeatureConfig(_Stage):
-    """Key points and descriptors of one image."""
+    """Keypoints and descriptors of one image."""
 
     extractor: str = Field(
-        "superpoint", description="registry name: superpoint, orb, sift or a plug-in's"
+        "superpoint",
+        description="registry name: superpoint, orb, sift or the name of a plug-in",
     )
     weights: str | None = Field(
         None,
-        description="network weights: a file, or a name of the box; None takes superpoint_lite",
+        description="network weights: a file or a built-in name; None: superpoint_lite",
     )
-    max_keypoints: int = Field(1000, ge=50, le=20000, description="key points kept per image")
+    max_keypoints: int = Field(
+        1000, ge=50, le=20000, description="maximum number of keypoints per image"
+    )
     threshold: float = Field(
-        0.0001, ge=0, lt=1, description="least detector probability (superpoint)"
+        0.0001, ge=0, lt=1, description="minimum detector probability, 0 to 1 (superpoint)"
     )
-    nms_radius: int = Field(4, ge=0, le=32, description="non-maximum suppression radius, pixels")
-    border: int = Field(4, ge=0, le=64, description="margin without key points, pixels")
+    nms_radius: int = Field(4, ge=0, le=32, description="radius of non-maximum suppression, pixels")
+    border: int = Field(
+        4, ge=0, le=64, description="width of the image border without keypoints, pixels"
+    )
     subpixel: bool = Field(
-        True, description="refine key points to sub-pixel positions where the extractor can"
+        True, description="refine keypoints to sub-pixel positions, if the extractor can"
     )
     spread_cell: int = Field(
         64,
         ge=0,
         le=512,
-        description="side of the grid cells that key points are spread over, pixels; 0: no spreading",
+        description="side of the cells over which keypoints are spread, pixels; 0: no spreading",
     )
     pixel_sigma: float | None = Field(
         None,
         gt=0,
         le=10,
-        description="standard deviation of a key point's position, pixels; None takes the extractor's; "
-        "more for rolling shutters and motion blur",
+        description="standard deviation of a keypoint's position, pixels; None: the extractor's "
+        "own; larger for rolling shutters and motion blur",
     )
-    device: Literal["cpu", "cuda", "auto"] = Field("cpu", description="where the network runs")
-    threads: int = Field(0, ge=0, le=256, description="threads of the network; 0: all cores")
+    device: Literal["cpu", "cuda", "auto"] = Field("cpu", description="device of the network")
+    threads: int = Field(
+        0, ge=0, le=256, description="number of threads of the network; 0: one for each core"
+    )
     max_concurrency: int = Field(
         0,
         ge=0,
         le=256,
-        description="images in the network at the same time, which share its threads: more images a second, each takes "
-        "longer (openvino, onnxruntime); 0: two in a run whose frames need not keep up with a camera, else one",
+        description="number of images that the network processes at the same time (openvino, "
+        "onnxruntime); they share its threads: more images per second, but each takes longer; "
+        "0: two, or one if the run must keep up with a camera",
     )
     engine: Literal["auto", "torch", "openvino", "onnxruntime"] = Field(
         "auto",
-        description="what runs the network; auto: on a CPU openvino, else onnxruntime, where it is installed and says "
-        "the same as torch, else torch",
+        description="inference engine; auto: on a CPU the first of openvino and onnxruntime that "
+        "is installed and agrees with torch, otherwise torch",
     )
     precision: Literal["auto", "fp32", "bf16", "int8"] = Field(
         "auto",
-        description="arithmetic of the network; auto: the fastest that the engine has for the weights here",
+        description="arithmetic of the network; auto: the fastest that the engine supports for the "
+        "weights on this machine",
     )
 
     @model_validator(mode="after")
@@ -117,97 +128,114 @@ class FeatureConfig(_Stage):
             )
         if self.device == "cuda" and self.precision not in ("auto", "fp32"):
             raise ValueError(
-                f"on CUDA the network runs in fp32 only, found {asked}: use device cpu or precision auto"
+                f"on CUDA the network runs in fp32 only, found {asked}: "
+                "use device cpu or precision auto"
             )
         return self
 
 
 class StereoConfig(_Stage):
-    """Left-right matching of a rectified pair."""
+    """Left-right matching of a rectified stereo pair."""
 
-    min_disparity: float = Field(0.5, ge=0, description="least disparity, pixels")
-    max_disparity: float = Field(256.0, gt=0, le=32767, description="largest disparity, pixels")
+    min_disparity: float = Field(0.5, ge=0, description="minimum disparity, pixels")
+    max_disparity: float = Field(256.0, gt=0, le=32767, description="maximum disparity, pixels")
     patch_radius: int = Field(
         5, ge=2, le=20, description="half side of the correlation patch, pixels"
     )
 
 
 class DepthConfig(_Stage):
-    """Depth images."""
+    """Depth images (RGB-D)."""
 
-    min_m: float = Field(0.3, gt=0, description="least depth used, metres")
-    max_m: float = Field(8.0, gt=0, description="largest depth used, metres")
+    min_m: float = Field(0.3, gt=0, description="minimum depth that is used, metres")
+    max_m: float = Field(8.0, gt=0, description="maximum depth that is used, metres")
     edge_margin_px: int = Field(
         4,
         ge=0,
         le=32,
-        description="key points this near to a step in depth get none: it may belong to either side, pixels",
+        description="distance to a depth edge within which a keypoint gets no depth, because it "
+        "may belong to either side, pixels",
     )
     edge_step: float = Field(
-        0.08, gt=0, description="what counts as such a step, share of the depth"
+        0.08,
+        gt=0,
+        description="minimum difference of depth that is a depth edge, fraction of the depth",
     )
     virtual_baseline_m: float = Field(
         0.2,
         ge=1e-6,
         le=1e6,
-        description="baseline of the virtual stereo pair that depth is expressed in, metres",
+        description="baseline of the virtual stereo pair into which depth is converted, metres",
     )
 
 
 class InitializationConfig(_Stage):
-    """The first map."""
+    """Initialization of the map."""
 
-    min_points: int = Field(80, ge=10, description="least number of points of the first map")
+    min_points: int = Field(80, ge=10, description="minimum number of points of the first map")
     min_parallax_deg: float = Field(
-        1.0, gt=0, lt=45, description="least median parallax of two views (mono), degrees"
+        1.0,
+        gt=0,
+        lt=45,
+        description="minimum median parallax between the two views (mono), degrees",
     )
     min_displacement_px: float = Field(
-        12.0, ge=0, description="least median motion of matches to try (mono), pixels"
+        12.0,
+        ge=0,
+        description="minimum median motion of the matches before the relative pose is computed "
+        "(mono), pixels",
     )
     max_frames: int = Field(
-        60, ge=2, description="frames after which the first view is renewed (mono)"
+        60,
+        ge=2,
+        description="number of frames after which a newer frame becomes the first view (mono)",
     )
     max_gap_s: float = Field(
         0.5,
         ge=0,
-        description="longest time between two frames that tell the motion of a rolling shutter, seconds",
+        description="maximum time between two frames from which the motion during a rolling "
+        "shutter's read-out is estimated, seconds",
     )
     still_px: float = Field(
-        1.5, ge=0, description="matches that moved less stand still (mono), pixels"
+        1.5, ge=0, description="motion below which a match stands still (mono), pixels"
     )
     max_still_fraction: float = Field(
         0.2,
         ge=0,
         le=1,
-        description="fraction of the image that stands still, from which on no view is used (mono)",
+        description="maximum fraction of the image that stands still; with more, a frame cannot "
+        "initialize the map (mono)",
     )
     max_other_motion_fraction: float = Field(
         0.15,
         ge=0,
         le=1,
-        description="fraction of the image that moves together against the solved motion, from which on there are two "
-        "motions (mono)",
+        description="maximum fraction of the image whose matches agree with a second motion; with "
+        "more, the image shows two motions (mono)",
     )
     min_motion_margin: float = Field(
         0.1,
         ge=0,
         le=1,
-        description="lead of the camera's motion over a second one, fraction of the image (mono)",
+        description="minimum lead of the camera's motion over a second motion, fraction of the "
+        "image (mono)",
     )
     max_unmatched: int = Field(
         4,
         ge=1,
-        description="newest frames without a match that may become the first view instead (mono)",
+        description="number of newest unmatched frames that may replace the first view (mono)",
     )
     max_refused: int = Field(
         5,
         ge=1,
-        description="frames with an unclear motion after which a later view becomes the first one (mono)",
+        description="number of frames with an ambiguous motion after which a later frame replaces "
+        "the first view (mono)",
     )
     min_waiting: int = Field(
         8,
         ge=2,
-        description="frames since the first view before an unclear motion may replace it (mono)",
+        description="minimum number of frames since the first view before an ambiguous motion may "
+        "replace it (mono)",
     )
 
 
@@ -215,385 +243,483 @@ class TrackingConfig(_Stage):
     """Camera pose of each frame."""
 
     search_radius_px: float = Field(
-        24.0, gt=0, description="gate around predicted points, first pass, pixels"
+        24.0,
+        gt=0,
+        description="search radius around predicted point positions in the first pass, pixels",
     )
     near_radius_ratio: float = Field(
         0.4,
         gt=0,
         le=1,
-        description="radius of the small gate that is tried first, ratio to search_radius_px",
+        description="small search radius that is tried first, ratio to search_radius_px",
     )
     near_points: int = Field(
-        600, ge=6, description="most points that are searched in the small gate"
+        600, ge=6, description="maximum number of points searched within the small radius"
     )
     near_min_inlier_fraction: float = Field(
         0.6,
         ge=0,
         le=1,
-        description="fraction of the matches in the small gate that must agree with the pose",
+        description="minimum fraction of the matches within the small radius that are inliers; "
+        "with fewer, search_radius_px is tried",
     )
     wide_radius_ratio: float = Field(
         2.5,
         ge=1,
-        description="radius of the wide gate that is tried last, ratio to search_radius_px",
+        description="wide search radius that is tried last, ratio to search_radius_px",
     )
     refine_radius_px: float = Field(
-        6.0, gt=0, description="gate around points after the first refinement, pixels"
+        6.0, gt=0, description="search radius after the first refinement of the pose, pixels"
     )
-    min_inliers: int = Field(20, ge=6, description="inliers below which a frame is not tracked")
+    min_inliers: int = Field(20, ge=6, description="minimum number of inliers of a tracked frame")
     min_inlier_share: float = Field(
         0.3,
         ge=0,
         le=1,
-        description="share of the matches that must agree with the pose, or a wider gate is tried, too",
+        description="minimum fraction of the matches that are inliers; with fewer, a wider search "
+        "radius is tried as well",
     )
     min_coverage: float = Field(
         0.2,
         ge=0,
         le=1,
-        description="share of the image that inliers must span, or the frame is searched again, too",
+        description="minimum inlier coverage: fraction of the image area inside the convex hull of "
+        "the inliers; with less, the frame is searched again as well",
     )
-    max_keyframes: int = Field(24, ge=2, description="key frames of the local map")
+    max_keyframes: int = Field(24, ge=2, description="maximum number of keyframes in the local map")
     max_view_angle_deg: float = Field(
-        60.0, gt=0, lt=180, description="largest change of view direction of a point"
+        60.0,
+        gt=0,
+        lt=180,
+        description="maximum change of the viewing direction of a point that is searched, degrees",
     )
     max_scale_change: float = Field(
-        2.5, gt=1, description="largest change of distance to a point, ratio"
+        2.5,
+        gt=1,
+        description="maximum change of the distance to a point that is searched, ratio",
     )
-    ratio: float = Field(0.9, gt=0, le=1, description="ratio test of matches without a prediction")
+    ratio: float = Field(
+        0.9,
+        gt=0,
+        le=1,
+        description="Lowe's ratio test for matches without predicted positions: maximum ratio of "
+        "the best to the second-best distance",
+    )
     recovery_keyframes: int = Field(
-        5, ge=1, description="newest key frames tried when prediction fails"
+        5, ge=1, description="number of newest keyframes that are tried if the prediction fails"
     )
     recovery_places: int = Field(
-        5, ge=0, description="places that look alike tried when prediction fails"
+        5,
+        ge=0,
+        description="number of candidates from place recognition that are tried if the prediction "
+        "fails",
     )
     recovery_inliers: int = Field(
-        30, ge=6, description="inliers below which a lost camera is not found again"
+        30, ge=6, description="minimum number of inliers that relocalize a lost camera"
     )
     new_part_after_s: float = Field(
-        1.0, ge=0, description="seconds without a pose after which a new part of the map may begin"
+        1.0, ge=0, description="time without a pose before a new submap may begin, seconds"
     )
     new_part_frames: int = Field(
-        5, ge=1, description="frames without a pose before a new part of the map may begin"
+        5, ge=1, description="number of frames without a pose before a new submap may begin"
     )
     speed_memory_s: float = Field(
         1.0,
         gt=0,
-        description="time in which the remembered top speed of the camera falls to 1/e, seconds",
+        description="time in which the remembered top speed of the camera decays to 1/e, seconds",
     )
     huber: bool = Field(True, description="robust kernel in the pose refinement")
 
 
 class RelocalizationConfig(_Stage):
-    """Where a lost camera is found again, and which of two similar places is accepted."""
+    """Relocalization of a lost camera, and the choice between similar places."""
 
     confirmations: int = Field(
         3,
         ge=1,
-        description="frames that must find the same place before one out of reach is accepted",
+        description="number of frames that must find the same place before a place out of the "
+        "camera's reach is accepted",
     )
-    max_missed: int = Field(3, ge=0, description="frames between these that may find no place")
+    max_missed: int = Field(
+        3,
+        ge=0,
+        description="maximum number of frames without a place in between these confirmations",
+    )
     min_visible_fraction: float = Field(
         0.45,
         ge=0,
         le=1,
-        description="fraction of the last points that constant velocity must keep in view before a frame without them "
-        "counts as a camera that was carried away",
+        description="minimum fraction of the last points that constant velocity keeps in view; if "
+        "a frame then sees none of them, the camera was carried away",
     )
     min_keypoint_fraction: float = Field(
         0.33,
         ge=0,
         le=1,
-        description="keypoints that a frame needs to tell that, fraction of the last keyframe's",
+        description="minimum number of keypoints of a frame for that conclusion, fraction of the "
+        "last keyframe's",
     )
     expected_s: float = Field(
         1.0,
         ge=0,
-        description="time after a loss in which constant velocity decides between similar places, seconds",
+        description="time after a loss during which constant velocity decides between similar "
+        "places, seconds",
     )
     rival_inlier_fraction: float = Field(
         0.5,
         ge=0,
         le=1,
-        description="inliers that make another place a rival, fraction of the best place's",
+        description="minimum number of inliers of a rival place, fraction of the best place's",
     )
     speed_factor: float = Field(
         1.5,
         ge=0,
-        description="largest speed of a lost camera, ratio to its top speed before the loss",
+        description="maximum speed of a lost camera, ratio to its top speed before the loss",
     )
     reach_depths: float = Field(
         0.25,
         ge=0,
-        description="distance that a lost camera may always have moved, median scene depths",
+        description="distance that a lost camera can move at once, median scene depths",
     )
     reach_depths_per_s: float = Field(
-        0.25, ge=0, description="growth of that distance, median scene depths a second"
+        0.25, ge=0, description="growth of that distance, median scene depths per second"
     )
     reach_turn_rad: float = Field(
-        0.5, ge=0, description="angle that a lost camera may always have turned, radians"
+        0.5, ge=0, description="angle that a lost camera can turn at once, radians"
     )
     reach_turn_rad_per_s: float = Field(
-        2.0, ge=0, description="growth of that angle, radians a second"
+        2.0, ge=0, description="growth of that angle, radians per second"
     )
     same_place_depths: float = Field(
-        0.25, ge=0, description="largest distance of two poses of one place, median scene depths"
+        0.25,
+        ge=0,
+        description="maximum distance between two poses of the same place, median scene depths",
     )
     same_place_turn_rad: float = Field(
-        0.3, ge=0, description="largest angle between two poses of one place, radians"
+        0.3, ge=0, description="maximum angle between two poses of the same place, radians"
     )
 
 
 class KeyframeConfig(_Stage):
-    """When a frame becomes a key frame."""
+    """When a frame becomes a keyframe."""
 
-    min_interval: int = Field(1, ge=1, description="least number of frames between key frames")
+    min_interval: int = Field(1, ge=1, description="minimum number of frames between two keyframes")
     max_interval: int = Field(
-        20, ge=1, description="frames after which a key frame is inserted in any case"
+        20, ge=1, description="number of frames after which a keyframe is always inserted"
     )
     min_tracked_share: float = Field(
         0.5,
         gt=0,
         lt=1,
-        description="insert when fewer than this share of the reference key frame's points is tracked",
+        description="insert a keyframe if less than this fraction of the reference keyframe's "
+        "points is tracked",
     )
     min_close_points: int = Field(
-        100, ge=0, description="insert when fewer close points are tracked (stereo, RGB-D)"
+        100,
+        ge=0,
+        description="insert a keyframe if fewer close points are tracked (stereo, RGB-D)",
     )
     min_new_close_ratio: float = Field(
         0.7,
         ge=0,
-        description="new close points that such a frame must offer, ratio to min_close_points",
+        description="minimum number of new close points of such a frame, ratio to min_close_points",
     )
     close_baselines: float = Field(
-        40.0, gt=0, description="points nearer than this many baselines are close"
+        40.0, gt=0, description="maximum depth of a close point, stereo baselines"
     )
     max_flow_share: float = Field(
         0.08,
         gt=0,
         lt=1,
-        description="insert when the median point moved by this share of the image width",
+        description="insert a keyframe if the median motion of the points exceeds this fraction of "
+        "the image width",
     )
 
 
 class MappingConfig(_Stage):
-    """New points, fusion, culling."""
+    """Triangulation, fusion and culling of points; culling of keyframes."""
 
     neighbors: int = Field(
-        6, ge=1, description="covisible key frames that new points are triangulated with"
+        6, ge=1, description="number of covisible keyframes used to triangulate new points"
     )
     min_shared_points: int = Field(
         10,
         ge=1,
-        description="points that two keyframes must share for triangulation and local bundle adjustment",
+        description="minimum number of points that two keyframes share for triangulation and local "
+        "bundle adjustment",
     )
-    max_epipolar_px: float = Field(1.5, gt=0, description="gate around epipolar lines, pixels")
+    max_epipolar_px: float = Field(
+        1.5, gt=0, description="maximum distance of a match to its epipolar line, pixels"
+    )
     min_parallax_deg: float = Field(
-        1.0, gt=0, description="least parallax of a triangulated point, degrees"
+        1.0, gt=0, description="minimum parallax of a triangulated point, degrees"
     )
     min_baseline_depth_ratio: float = Field(
-        0.01, ge=0, description="least ratio of baseline to median depth for triangulation"
+        0.01, ge=0, description="minimum ratio of baseline to median depth for triangulation"
     )
     fuse_radius_px: float = Field(
-        3.0, gt=0, description="points projected this near to each other may be one"
+        3.0, gt=0, description="search radius for duplicates of a projected point, pixels"
     )
     min_found_ratio: float = Field(
-        0.25, ge=0, le=1, description="points found in a smaller share of frames are culled"
+        0.25,
+        ge=0,
+        le=1,
+        description="minimum fraction of the frames with a new point in view that find it; a point "
+        "below is culled",
     )
     min_observations: int = Field(
-        3, ge=2, description="key frames that must see a point by the end of its probation"
+        3,
+        ge=2,
+        description="minimum number of keyframes that see a point at the end of its probation",
     )
     probation_keyframes: int = Field(
-        3, ge=1, description="length of a point's probation, key frames"
+        3, ge=1, description="length of a point's probation, keyframes"
     )
     proof_frames: int = Field(
-        30, ge=1, description="frames that should have seen a point before it is judged at any age"
+        30,
+        ge=1,
+        description="number of frames with a point in view from which on min_proven_ratio applies",
     )
     min_proven_ratio: float = Field(
-        0.33, ge=0, le=1, description="points found in a smaller share of so many frames are culled"
+        0.33,
+        ge=0,
+        le=1,
+        description="as min_found_ratio, for points of any age with at least proof_frames frames",
     )
     redundant_share: float = Field(
         0.9,
         gt=0,
         le=1,
-        description="a key frame whose points are seen by enough others to this share is removed",
+        description="a keyframe is culled if enough other keyframes see at least this fraction of "
+        "its points",
     )
-    redundant_views: int = Field(3, ge=1, description="other keyframes that are enough for that")
+    redundant_views: int = Field(
+        3, ge=1, description="number of other keyframes that are enough for that"
+    )
 
 
 class MoversConfig(_Stage):
-    """Points that move by themselves."""
+    """Points on objects that move."""
 
     probation_frames: int = Field(
         3,
         ge=0,
         le=1000,
-        description="frames in which a new point must agree with the pose before it is proven to stand still",
+        description="number of frames in which a new point must agree with the pose before it is "
+        "proven static",
     )
     outlier_px: float = Field(
-        1.0, ge=0, description="least reprojection error that contradicts a pose, pixels"
+        1.0, ge=0, description="minimum reprojection error that contradicts a pose, pixels"
     )
     outlier_sigmas: float = Field(
         3.0,
         ge=0,
-        description="least reprojection error that contradicts a pose, standard deviations of proven points",
+        description="minimum reprojection error that contradicts a pose, standard deviations of "
+        "proven points",
     )
     min_alignment: float = Field(
         0.75,
         ge=0,
         le=1,
-        description="residuals that point the same way: length of their sum over the sum of their lengths",
+        description="minimum alignment of residuals that point the same way: length of their sum "
+        "divided by the sum of their lengths",
     )
     min_pull_chi2: float = Field(
         100.0,
         ge=0,
-        description="shift of the proven points, chi-square, from which on aligned new points pull the pose away",
+        description="minimum shift of the proven points if aligned new points pull the pose away, "
+        "chi-square",
     )
     takeover_fraction: float = Field(
         0.5,
         ge=0,
         le=1,
-        description="proven inliers, ratio to the frame before, below which new points took over",
+        description="ratio of proven inliers to those of the previous frame, below which new "
+        "points took over the pose",
     )
     min_agreement_gain: float = Field(
         0.1,
         ge=0,
         le=1,
-        description="rise of the mean inlier rate over image cells that makes another motion the pose",
+        description="minimum gain of the inlier rate, averaged over image cells, with which "
+        "another motion becomes the pose",
     )
     min_explained: float = Field(
         0.45,
         ge=0,
         le=1,
-        description="fraction of the squared residuals that the means of image cells explain between two motions",
+        description="minimum fraction of the squared residuals that the means of image cells "
+        "explain if there are two motions",
     )
     first_frames: int = Field(
         10,
         ge=0,
         le=30,
-        description="frames after the first one in which another motion may replace the first map",
+        description="number of frames after the first one in which another motion may replace the "
+        "first map",
     )
     min_rival_gain: float = Field(
         0.015,
         ge=0,
         le=1,
-        description="least drop of the truncated cost, 0 to 1, with which it does",
+        description="minimum drop of the truncated cost (0 to 1) with which it does",
     )
 
 
 class BodyFixedConfig(_Stage):
-    """Points that are fixed to the vehicle or robot which carries the camera."""
+    """Points that are fixed to the vehicle or robot that carries the camera."""
 
     radius_px: float = Field(
-        1.01, gt=0, description="radius within which a keypoint stays in place, pixels"
+        1.01, gt=0, description="maximum motion of a keypoint that stays in place, pixels"
     )
-    min_points: int = Field(10, ge=1, description="least keypoints in place that are tested")
+    min_points: int = Field(
+        10, ge=1, description="minimum number of keypoints in place before they are tested"
+    )
     min_fraction: float = Field(
-        0.02, ge=0, le=1, description="least keypoints in place that are tested, fraction of all"
+        0.02,
+        ge=0,
+        le=1,
+        description="minimum number of keypoints in place before they are tested, fraction of all",
     )
     min_motion_px: float = Field(
-        5.0, ge=0, description="least median motion of the other keypoints, pixels"
+        5.0, ge=0, description="minimum median motion of the other keypoints, pixels"
     )
     contradiction_px: float = Field(
         2.0,
         ge=0,
-        description="least distance to where a point of the world would be, pixels; twice that counts twice",
+        description="minimum distance to where a static point would appear, pixels; a "
+        "contradiction of twice that distance counts twice",
     )
     min_evidence: int = Field(
-        2, ge=1, description="contradictions that prove a point to be fixed to the body"
+        2,
+        ge=1,
+        description="number of contradictions that prove that a point is fixed to the body",
     )
 
 
 class BundleConfig(_Stage):
     """Local bundle adjustment."""
 
-    enabled: bool = Field(True, description="refine key frames and points after each key frame")
-    window: int = Field(8, ge=2, description="key frames that move")
-    max_fixed: int = Field(12, ge=1, description="key frames at the border that hold still")
-    iterations: int = Field(8, ge=1, description="most iterations of Levenberg-Marquardt")
+    enabled: bool = Field(True, description="refine keyframes and points after each new keyframe")
+    window: int = Field(8, ge=2, description="number of keyframes that are optimised")
+    max_fixed: int = Field(
+        12, ge=1, description="maximum number of fixed keyframes around the window"
+    )
+    iterations: int = Field(8, ge=1, description="maximum number of Levenberg-Marquardt iterations")
 
 
 class LoopConfig(_Stage):
     """Loop detection, loop closure and the pose graph."""
 
-    enabled: bool = Field(
-        True, description="match key frames against places visited before and close the loop"
+    enabled: bool = Field(True, description="detect loops and correct the map by them")
+    near_candidates: int = Field(
+        3, ge=0, description="maximum number of candidates near the estimated position"
     )
-    near_candidates: int = Field(3, ge=0, description="most candidates from the estimated position")
-    similar_candidates: int = Field(3, ge=0, description="most candidates from place recognition")
+    similar_candidates: int = Field(
+        3, ge=0, description="maximum number of candidates from place recognition"
+    )
     similarity_companions: int = Field(
-        4, ge=0, description="covisible keyframes whose similarity is added to a candidate's"
+        4,
+        ge=0,
+        description="number of covisible keyframes whose similarity is added to a candidate's",
     )
     min_interval: int = Field(
-        20, ge=2, description="key frames that must lie between a key frame and a revisited one"
+        20, ge=2, description="minimum number of keyframes between the two ends of a loop"
     )
     max_distance_ratio: float = Field(
         0.05,
         ge=0,
-        description="search radius for revisited key frames, share of the path length since they were seen",
+        description="search radius for loop candidates, fraction of the path length since the "
+        "candidate",
     )
     min_radius_depths: float = Field(
-        0.3, ge=0, description="least search radius, median scene depths"
+        0.3, ge=0, description="minimum search radius for loop candidates, median scene depths"
     )
     max_view_angle_deg: float = Field(
-        45.0, gt=0, lt=180, description="largest difference of view direction"
+        45.0,
+        gt=0,
+        lt=180,
+        description="maximum difference of the viewing direction of a loop candidate, degrees",
     )
     min_likeness: float = Field(
         0.5,
         ge=0,
         le=1,
-        description="least likeness of a place, share of the likeness of key frames that surely show the same one",
+        description="minimum similarity of a candidate, fraction of the similarity of keyframes "
+        "that certainly show the same place",
     )
     confirmations: int = Field(
-        2, ge=1, description="key frames in a row that a place must look like before it is tried"
+        2,
+        ge=1,
+        description="number of consecutive keyframes that must find a place before it is tried",
     )
     max_drift_ratio: float = Field(
         0.2,
         gt=0,
-        description="largest gap that a loop may close, share of the path length since the place was seen",
+        description="maximum gap that a loop may close, fraction of the path length between its "
+        "ends",
     )
     min_matches: int = Field(
-        20, ge=6, description="matches of descriptors below which no pose is tried"
+        20, ge=6, description="minimum number of descriptor matches before a pose is computed"
     )
-    min_inliers: int = Field(40, ge=10, description="inliers of the pose that confirm a revisit")
+    min_inliers: int = Field(
+        40, ge=10, description="minimum number of inliers of the pose that confirms a loop"
+    )
     min_coverage: float = Field(
         0.06,
         ge=0,
         lt=1,
-        description="least share of the image that the inliers of a revisit must span",
+        description="minimum inlier coverage of a loop: fraction of the image area inside the "
+        "convex hull of its inliers",
     )
     min_covisibility: int = Field(
-        30, ge=1, description="shared points that make an edge of the pose graph"
+        30,
+        ge=1,
+        description="minimum number of shared points of two keyframes with an edge in the pose "
+        "graph",
     )
     sigma_inflation: float = Field(
         4.0,
         gt=0,
-        description="factor on the standard deviations of a loop's pose, whose inliers are not independent",
+        description="factor on the standard deviations of a loop's pose, because its inliers are "
+        "not independent",
     )
     min_scale_sigma: float = Field(
-        3e-3, gt=0, description="least standard deviation of the logarithm of a loop's scale (mono)"
+        3e-3,
+        gt=0,
+        description="minimum standard deviation of the logarithm of a loop's scale (mono)",
     )
     min_scale_points: int = Field(
-        15, ge=2, description="common points below which a loop has no scale (mono)"
+        15,
+        ge=2,
+        description="minimum number of common points from which a loop's scale is computed (mono)",
     )
     max_rivals: int = Field(
-        5, ge=0, description="similar places that are compared before two submaps are merged"
+        5,
+        ge=0,
+        description="maximum number of similar places that are compared before two submaps are "
+        "merged",
     )
     merge_turn_rad: float = Field(
-        0.05, ge=0, description="largest difference of two loops that merge two submaps, radians"
+        0.05,
+        ge=0,
+        description="maximum angle between two loops that merge two submaps, radians",
     )
     merge_shift_depths: float = Field(
         0.1,
         ge=0,
-        description="largest difference of two loops that merge two submaps, median scene depths",
+        description="maximum distance between two loops that merge two submaps, median scene "
+        "depths",
     )
     merge_scale_ratio: float = Field(
         1.1,
         ge=1,
-        description="largest difference of two loops that merge two submaps, ratio of scales",
+        description="maximum ratio of the scales of two loops that merge two submaps",
     )
     cooldown: int = Field(
-        5, ge=0, description="key frames after a closed loop in which no other is tried"
+        5,
+        ge=0,
+        description="number of keyframes after a closed loop during which no other is tried",
     )
 
 
@@ -603,39 +729,51 @@ class GlobalBundleConfig(_Stage):
     delay: int = Field(
         10,
         ge=0,
-        description="keyframes after a closed loop when its result enters the map; 0: no global bundle",
+        description="number of keyframes after a closed loop at which the result enters the map; "
+        "0: no global bundle adjustment",
     )
-    iterations: int = Field(16, ge=1, description="most iterations of Levenberg-Marquardt")
+    iterations: int = Field(
+        16, ge=1, description="maximum number of Levenberg-Marquardt iterations"
+    )
 
 
 class LossDiagnosisConfig(_Stage):
-    """Why tracking was lost: reported, without effect on poses."""
+    """Diagnosis of lost tracking: it is reported and has no effect on poses."""
 
-    recent_frames: int = Field(30, ge=1, description="tracked frames that tell what is usual")
+    recent_frames: int = Field(
+        30, ge=1, description="number of recent tracked frames that define the usual values"
+    )
     dark_ratio: float = Field(
-        0.3, ge=0, le=1, description="brightness of a dark image, ratio to the usual one"
+        0.3, ge=0, le=1, description="brightness below which an image is dark, ratio to the usual"
     )
     blurred_ratio: float = Field(
-        0.6, ge=0, le=1, description="sharpness of a blurred image, ratio to the usual one"
+        0.6, ge=0, le=1, description="sharpness below which an image is blurred, ratio to the usual"
     )
     faded_ratio: float = Field(
-        0.2, ge=0, le=1, description="contrast of an image without texture, ratio to the usual one"
+        0.2,
+        ge=0,
+        le=1,
+        description="contrast below which an image has no texture, ratio to the usual",
     )
     few_ratio: float = Field(
-        0.5, ge=0, le=1, description="number of keypoints that is too few, ratio to the usual one"
+        0.5,
+        ge=0,
+        le=1,
+        description="number of keypoints below which there are too few, ratio to the usual",
     )
     max_motion_fraction: float = Field(
         0.25,
         ge=0,
         le=1,
-        description="median motion of the matches from which on the view jumped, image widths",
+        description="median motion of the matches above which the view jumped, fraction of the "
+        "image width",
     )
 
 
 class Config(_Stage):
     """All stages of a run."""
 
-    seed: int = Field(0, ge=0, description="seed of everything random")
+    seed: int = Field(0, ge=0, description="seed of all random numbers")
     features: FeatureConfig = FeatureConfig()
     stereo: StereoConfig = StereoConfig()
     depth: DepthConfig = DepthConfig()
@@ -673,13 +811,17 @@ class Config(_Stage):
 
 
 def config_names(folder: str = "") -> list[str]:
-    """Names of the built-in configurations in a folder of the package's configs; empty: those of runs."""
+    """Names of the built-in configurations in a folder of the package's configs.
+
+    Args:
+        folder: the folder; empty: the configurations of runs.
+    """
     entries = resources.files("spslam.configs").joinpath(folder).iterdir()
     return sorted(entry.name[:-5] for entry in entries if entry.name.endswith(".yaml"))
 
 
 def config_for(dataset: str, sensor: str) -> str:
-    """The name of the built-in configuration for a data set and sensor; `default` where there is none."""
+    """The built-in configuration for a data set and sensor; `default` if neither has its own."""
     name = f"{dataset}_{sensor}"
     return name if name in config_names() else "default"
 
@@ -692,7 +834,8 @@ def load_config(name_or_path: str | Path = "default", overrides: list[str] | Non
         overrides: `a.b=value` each; the value is read as YAML.
 
     Raises:
-        ConfigError: unknown name, unreadable file, unknown key or impossible value (with the key's path).
+        ConfigError: unknown name, unreadable file, unknown key or impossible value; the message
+            names the key.
     """
     values = load_values(str(name_or_path), overrides)
     try:
@@ -704,15 +847,15 @@ def load_config(name_or_path: str | Path = "default", overrides: list[str] | Non
 def load_values(
     name_or_path: str, overrides: list[str] | None = None, folder: str = ""
 ) -> dict[str, Any]:
-    """Keys and values of a built-in or a given YAML file, with those it extends and the overrides.
+    """Load a YAML file, merged with the files it extends and with the overrides.
 
     Args:
-        name_or_path: of a file in the package's configs, or a path that ends in .yaml or .yml.
-        overrides: `a.b=value` each.
-        folder: inside the package's configs where names are looked up; empty: those of runs.
+        name_or_path: a name in the package's configs, or a path that ends in .yaml or .yml.
+        overrides: `a.b=value` each; the value is read as YAML.
+        folder: the folder of the package's configs with that name; empty: those of runs.
 
     Raises:
-        ConfigError: unknown name, unreadable file or one that is no mapping.
+        ConfigError: unknown name, unreadable file, or a file that is no mapping.
     """
     values = _load_chain(name_or_path, (), folder)
     for override in overrides or []:
@@ -723,7 +866,10 @@ def load_values(
 
 
 def with_new_names(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Values of one file or override with the keys of `RENAMED_KEYS` under their new names, and the old ones found.
+    """Rename the old keys of `RENAMED_KEYS` in the values of one file or override.
+
+    Returns:
+        The values with new names, and the old names that were found.
 
     Raises:
         ConfigError: a key is given under both names.
@@ -744,7 +890,7 @@ def with_new_names(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]
 
 
 def _today(values: dict[str, Any], where: str, folder: str) -> dict[str, Any]:
-    """Values of a run's configuration under today's names; a notice says which names are old."""
+    """Rename the old keys of a run's configuration; a notice names each."""
     if folder:
         return values
     try:
@@ -782,7 +928,7 @@ def _load_chain(name_or_path: str, chain: tuple[str, ...], folder: str) -> dict[
         )
     if len(chain) >= _LONGEST_CHAIN:
         raise ConfigError(
-            f"config {chain[0]} extends {_LONGEST_CHAIN} others, one the next: write it as fewer"
+            f"config {chain[0]} extends {_LONGEST_CHAIN} others in a chain: use fewer files"
         )
     text, path = _read_yaml(name_or_path, folder)
     try:
@@ -796,7 +942,7 @@ def _load_chain(name_or_path: str, chain: tuple[str, ...], folder: str) -> dict[
         )
     values = {str(key): value for key, value in values.items()}
     parent = values.pop("extends", None)
-    # Before files are merged: a new name in one file goes before an old name in those that it extends.
+    # Rename before merging: a new name in this file overrides an old name in the files it extends.
     values = _today(values, f"config {name_or_path}", folder)
     if parent is None:
         return values
@@ -823,7 +969,8 @@ def _parse_override(text: str) -> dict[str, Any]:
     key, separator, value = text.partition("=")
     if not separator or not key.strip() or key.count(".") >= _MOST_PARTS:
         raise ConfigError(
-            f"override {shown(text)}: expected section.key=value, for example tracking.min_inliers=15"
+            f"override {shown(text)}: expected section.key=value, "
+            "for example tracking.min_inliers=15"
         )
     try:
         tree: Any = parse_yaml(value) if value.strip() else None
@@ -836,7 +983,7 @@ def _parse_override(text: str) -> dict[str, Any]:
 
 
 def describe_errors(error: ValidationError) -> str:
-    """What is wrong with the values, in one line, with their keys."""
+    """Describe the mistakes of a configuration in one line, with their keys."""
     parts = []
     for item in error.errors()[:_MOST_MISTAKES]:
         path = one_line(".".join(str(part) for part in item["loc"]))

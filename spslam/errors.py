@@ -1,12 +1,12 @@
-"""Every error that a user can cause, under one root.
+"""Errors that a user can cause; all derive from `SpslamError`.
 
-The command line prints such an error in one line and exits with 2; anything else is a bug and keeps
-its traceback. A message says what was expected, what was found and what to do about it.
+The command line prints such an error in one line and exits with 2. Any other exception is a bug and
+keeps its traceback. A message says what was expected, what was found and what to do.
 """
 
 
 class SpslamError(Exception):
-    """Root of all errors that spslam raises on purpose."""
+    """Base class of all errors that spslam raises on purpose."""
 
 
 class ConfigError(SpslamError):
@@ -14,7 +14,7 @@ class ConfigError(SpslamError):
 
 
 class DatasetError(SpslamError):
-    """A sequence is missing files, or files hold something else than expected."""
+    """A sequence lacks files, or a file has unexpected contents."""
 
 
 class FrameError(DatasetError):
@@ -22,11 +22,11 @@ class FrameError(DatasetError):
 
 
 class StampError(FrameError):
-    """One frame of a sequence is not later than the frames before it, so that it is none of the sequence.
+    """A frame is not later than the frames before it and is left out of the sequence.
 
     Args:
         message: what was found.
-        stamp_s: the frame's time, seconds.
+        stamp_s: time of the frame, seconds.
         reason: why it is left out, in a few words.
     """
 
@@ -37,7 +37,7 @@ class StampError(FrameError):
 
 
 class InputError(DatasetError):
-    """The images are surely not what the run takes them for, so that every pose would be wrong."""
+    """The images contradict the settings of the run: every pose would be wrong."""
 
 
 class CalibrationError(DatasetError):
@@ -45,19 +45,19 @@ class CalibrationError(DatasetError):
 
 
 class FetchError(SpslamError):
-    """A public sequence has no such name, or cannot be downloaded or unpacked."""
+    """A public sequence is unknown, or cannot be downloaded or unpacked."""
 
 
 class WeightsError(SpslamError):
-    """Network weights are missing, foreign or do not fit the network."""
+    """Network weights are missing, have an unknown format or do not fit the network."""
 
 
 class TrainingError(SpslamError):
-    """A training cannot start, go on, or has gone astray."""
+    """A training cannot start or continue, or has diverged."""
 
 
 class TrainingStoppedError(TrainingError):
-    """Somebody asked a training to stop before there was anything to go on from."""
+    """A training was stopped by the user before there was a state to resume from."""
 
 
 class TrajectoryError(SpslamError):
@@ -65,19 +65,19 @@ class TrajectoryError(SpslamError):
 
 
 class TimestampError(DatasetError, TrajectoryError):
-    """Time stamps, of a recording or of a trajectory, may mean several things or nothing plausible: say which."""
+    """Time stamps are ambiguous or implausible: the user must give their unit."""
 
 
 class RunStoppedError(SpslamError):
-    """Somebody asked a run to stop before there was anything to write."""
+    """A run was stopped by the user before there were results to write."""
 
 
 class MapError(SpslamError):
-    """A map file is damaged, foreign or of a newer version."""
+    """A map file is damaged, has an unknown format or comes from a newer version."""
 
 
 class OutputError(SpslamError):
-    """Results cannot be written where they were asked for."""
+    """Results cannot be written to the given place."""
 
 
 class MissingDependencyError(SpslamError):
@@ -85,8 +85,8 @@ class MissingDependencyError(SpslamError):
 
 
 class ScaleError(SpslamError):
-    """The map of a single camera cannot be given the size that was asked for."""
+    """The map of a single camera cannot be scaled as requested."""
 
 
 class BenchmarkError(SpslamError):
-    """A suite cannot be run, or its results cannot be used, as they were asked for."""
+    """A suite cannot be run, or its results cannot be used, as requested."""

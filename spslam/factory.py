@@ -1,4 +1,7 @@
-"""A configuration becomes a system: the one place, beside the command line, that knows the rooms."""
+"""Build the components of a system from a configuration.
+
+Only this module and the command line know the packages that implement them.
+"""
 
 from __future__ import annotations
 
@@ -18,22 +21,25 @@ from spslam.frontend.matching.stereo import BlockStereoMatcher
 from spslam.frontend.superpoint.checkpoints import read_codebook
 from spslam.interfaces import Parts
 
-# An image takes less processor time from one thread than from two (0.85, docs/decisions/0011-speed.md).
+# Number of images in the network at the same time in offline runs. Two images with half of the
+# threads each take less processor time than one after the other (docs/decisions/0011-speed.md).
 _OFFLINE_CONCURRENCY = 2
 
 
 def build_parts(config: Config, cache: Path | None = None, offline: bool = False) -> Parts:
-    """The parts that `config` names.
+    """Build the components that `config` names.
 
     Args:
-        cache: a folder to keep features in, and to take those from that are there (see `CachedExtractor`).
-        offline: frames need not keep up with a camera: unless `features.max_concurrency` is set, the network works on
-            two images at once, each with half of the threads, which is more images a second and the same bytes.
+        config: the configuration.
+        cache: folder in which features are cached (see `CachedExtractor`); None: no cache.
+        offline: frames need not keep up with a camera. Unless `features.max_concurrency` is set,
+            the network then processes two images at once, each with half of the threads: more
+            images per second, and identical features.
 
     Raises:
-        OutputError: the cache cannot be written to.
-        ConfigError: an extractor that is not there.
-        WeightsError: weights that cannot be used.
+        OutputError: the cache cannot be written.
+        ConfigError: the extractor does not exist.
+        WeightsError: the weights cannot be used.
     """
     features = config.features
     if offline and not features.max_concurrency:
@@ -69,5 +75,5 @@ def build_parts(config: Config, cache: Path | None = None, offline: bool = False
 
 
 def _codebook(features: FeatureConfig) -> Codebook | None:
-    """The codebook that travels with the network's weights; other extractors have none and learn one."""
+    """Read the codebook in the weights of SuperPoint; None for extractors that learn their own."""
     return read_codebook(features.weights) if features.extractor == "superpoint" else None

@@ -1,4 +1,4 @@
-"""What a sensor gives (`Frame`), what a front end makes of it (`Features`), what tracking sees (`Observations`)."""
+"""Data of one frame: images (`Frame`), extracted `Features`, and undistorted `Observations`."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ Sensor = Literal["mono", "stereo", "rgbd"]
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One moment of a sequence.
+    """The images of one moment of a sequence.
 
     Attributes:
         index: position in the sequence (0-based, before any stride).
         timestamp: seconds.
-        camera: what `image` was taken with; for a stereo pair the rectified left camera with its baseline.
-        image: (H, W) uint8, grey; the left image of a stereo pair (rectified).
-        image_right: (H, W) uint8, grey, rectified; stereo only.
+        camera: the camera of `image`; for stereo the rectified left camera with its baseline.
+        image: (H, W) uint8, grey; for stereo the rectified left image.
+        image_right: (H, W) uint8, grey, the rectified right image; stereo only.
         depth: (H, W) float32, metres along z, registered to `image`; 0 where unknown; RGB-D only.
     """
 
@@ -35,7 +35,7 @@ class Frame:
 
     @property
     def sensor(self) -> Sensor:
-        """What the frame carries."""
+        """The kind of sensor, by the images of the frame."""
         if self.image_right is not None:
             return "stereo"
         return "mono" if self.depth is None else "rgbd"
@@ -43,10 +43,10 @@ class Frame:
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """Key points of one image with their descriptors.
+    """Keypoints of one image with their descriptors.
 
     Attributes:
-        keypoints: (N, 2) float32, pixels (x, y) of the image as it was given (still distorted).
+        keypoints: (N, 2) float32, pixels (x, y) of the original, still distorted image.
         scores: (N,) float32, higher is better.
         descriptors: (N, D) float32 of unit length, or (N, B) uint8 packed bits.
     """
@@ -76,10 +76,10 @@ class Features:
 
 
 def unit_descriptors(descriptors: NDArray[np.float32] | NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Descriptors as unit vectors, (N, D) float32, whatever their kind.
+    """Convert descriptors of any kind to unit vectors (N, D) float32.
 
-    Bits become ±1/√D, so that the cosine of two binary descriptors is `1 - 2·hamming/D`: from here on
-    the map, matching and gates know one kind of descriptor only.
+    Bits become ±1/√D, so the cosine of two binary descriptors is `1 - 2·hamming/D`. The map and the
+    matching then handle one kind of descriptor only.
     """
     if descriptors.dtype != np.uint8:
         return np.ascontiguousarray(descriptors, dtype=np.float32)
@@ -89,19 +89,20 @@ def unit_descriptors(descriptors: NDArray[np.float32] | NDArray[np.uint8]) -> ND
 
 @dataclass(frozen=True, eq=False)
 class Observations:
-    """The features of one frame as tracking and mapping see them: undistorted, with depth where known.
+    """The features of one frame for tracking and mapping: undistorted, with depth where known.
 
     Attributes:
-        index: index of the frame in its sequence.
+        index: position of the frame in its sequence.
         timestamp: seconds.
         pixels: (N, 2) float64, undistorted pixels.
         descriptors: (N, D) float32 unit vectors.
         scores: (N,) float32.
-        u_right: (N,) float64, x of the same point in the rectified right image (for RGB-D: in a virtual
-            one); NaN where unknown.
+        u_right: (N,) float64, x of the same point in the rectified right image, pixels (RGB-D: in a
+            virtual right image); NaN where unknown.
         depth: (N,) float64, metres along z; NaN where unknown.
-        delays: (N,) float64, seconds from the moment that positions refer to, the read-out of the middle row, to the
-            one when the point was seen (see `spslam.slam.rolling_shutter`); 0 with a global shutter.
+        delays: (N,) float64, seconds from the read-out of the middle row, to which the pose refers,
+            to the read-out of the point (see `spslam.slam.rolling_shutter`); 0 for a global
+            shutter.
     """
 
     index: int
@@ -117,7 +118,7 @@ class Observations:
         return len(self.pixels)
 
     def select(self, index: NDArray[np.bool_] | NDArray[np.int64]) -> Observations:
-        """The key points at `index` ((N,) bool or (M,) int64) alone."""
+        """The observations of the keypoints at `index` ((N,) bool or (M,) int64)."""
         return Observations(
             index=self.index,
             timestamp=self.timestamp,
@@ -132,11 +133,11 @@ class Observations:
 
 @dataclass(frozen=True, eq=False)
 class Sighting:
-    """What one frame showed, for those who look at a run.
+    """The keypoints of one frame and their map points, for viewers.
 
     Attributes:
-        pixels: (N, 2) float64, undistorted pixels of its key points.
-        point_ids: (N,) int64, the map point that each sees, negative for none.
+        pixels: (N, 2) float64, undistorted pixels of the keypoints.
+        point_ids: (N,) int64, id of each keypoint's map point; negative without a map point.
     """
 
     pixels: NDArray[np.float64]

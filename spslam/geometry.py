@@ -1,8 +1,8 @@
 """Rigid motions and similarities as whole-array operations.
 
-A transform `T_a_b` (..., 4, 4) maps coordinates of frame b to frame a. A similarity `S_a_b` is the same with an
-upper left block s·R. Quaternions are x y z w. Tangent vectors are [translation, rotation] for SE(3) and
-[translation, rotation, log scale] for Sim(3).
+A transform `T_a_b` (..., 4, 4) maps coordinates of frame b to frame a. A similarity `S_a_b` has s·R
+as its upper left block. Quaternions are x y z w. Tangent vectors are [translation, rotation] for
+SE(3) and [translation, rotation, log scale] for Sim(3).
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from scipy.spatial.transform import Rotation
 
 Array = NDArray[np.float64]
 
-# Paths this thin (a millionth of their length) do not tell how they are rolled about themselves.
+# Minimum ratio of the second to the first singular value (squared thickness to squared length) for
+# an alignment. A thinner path is a line, and the roll about a line is unknown.
 _DEGENERATE_RATIO = 1e-12
-# Points spread less than this many rounding errors of their coordinates are in one place.
+# Minimum spread of points, rounding errors of their coordinates; with less, they are in one place.
 _ROUNDING_MARGIN = 1e3
-# Sizes that differ by more are no sizes of one thing, and overflow; variances below are those of nothing.
+# Maximum scale of an alignment, against overflow, and minimum covariance that is divided by.
 _LARGEST_SCALE, _LEAST_VARIANCE = 1e30, 1e-300
 
 
@@ -40,12 +41,15 @@ def so3_exp(omega: Array) -> Array:
 
 
 def _exponential_factors(omega: Array) -> tuple[Array, Array, Array]:
-    """Sin θ / θ, (1 - cos θ) / θ² and (θ - sin θ) / θ³ of rotation vectors (..., 3), each (..., 1, 1)."""
+    """Compute sin θ / θ, (1 - cos θ) / θ² and (θ - sin θ) / θ³ of rotation vectors (..., 3).
+
+    Each result has the shape (..., 1, 1).
+    """
     theta2 = np.einsum("...i,...i->...", omega, omega)[..., None, None]
     small = theta2 < 1e-8
     safe2 = np.where(small, 1.0, theta2)
     safe = np.sqrt(safe2)
-    # 1 - cos θ as 2·sin²(θ/2), which loses no digits for small θ.
+    # 2·sin²(θ/2) instead of 1 - cos θ, which loses digits for small θ.
     sine, sine_half = np.sin(safe), np.sin(0.5 * safe)
     a, b, c = sine / safe, 2.0 * sine_half * sine_half / safe2, (safe - sine) / (safe2 * safe)
     if small.any():
@@ -56,7 +60,7 @@ def _exponential_factors(omega: Array) -> tuple[Array, Array, Array]:
 
 
 def so3_log(R: Array) -> Array:
-    """Rotation vectors (..., 3) of rotation matrices (..., 3, 3), radians, norm at most pi."""
+    """Rotation vectors (..., 3) of rotation matrices (..., 3, 3), radians, of norm at most π."""
     flat = R.reshape(-1, 3, 3)
     rotvec: Array = Rotation.from_matrix(flat).as_rotvec() if len(flat) else np.zeros((0, 3))
     return rotvec.reshape(*R.shape[:-2], 3)
@@ -98,10 +102,11 @@ def sim3_exp(xi: Array) -> Array:
 
 
 def sim3_log(S: Array) -> Array:
-    """Tangent vectors (..., 7) of similarities (..., 4, 4); the inverse of `sim3_exp` for angles up to pi."""
+    """Tangent vectors (..., 7) of similarities (..., 4, 4) with rotation angles up to π."""
     scale = similarity_scale(S)
     omega, sigma = so3_log(S[..., :3, :3] / scale[..., None, None]), np.log(scale)
-    # t = W·rho with W = ∫₀¹ exp(τM) dτ, the upper right block of the exponential of [[M, I], [0, 0]].
+    # t = W·rho with W = ∫₀¹ exp(τM) dτ: the upper right block of the exponential of
+    # [[M, I], [0, 0]].
     generator = np.zeros((*S.shape[:-2], 6, 6))
     generator[..., :3, :3] = hat(omega) + sigma[..., None, None] * np.eye(3)
     generator[..., :3, 3:] = np.eye(3)
@@ -111,7 +116,7 @@ def sim3_log(S: Array) -> Array:
 
 
 def se3_adjoint(T: Array) -> Array:
-    """Adjoints (..., 6, 6) of transforms (..., 4, 4): T exp(xi) T⁻¹ = exp(adjoint xi), xi = [translation, rotation]."""
+    """Adjoints (..., 6, 6) of transforms (..., 4, 4): T exp(xi) T⁻¹ = exp(adjoint · xi)."""
     out = np.zeros((*T.shape[:-2], 6, 6))
     out[..., :3, :3] = out[..., 3:, 3:] = R = T[..., :3, :3]
     out[..., :3, 3:] = hat(T[..., :3, 3]) @ R
@@ -129,7 +134,7 @@ def make_transform(R: Array, t: Array) -> Array:
 
 def inverse(T: Array) -> Array:
     """Inverses of transforms or similarities (..., 4, 4)."""
-    # Tracking inverts poses dozens of times a frame, one at a time: few calls, and no views where none are needed.
+    # Tracking inverts single poses dozens of times a frame, so this uses few NumPy calls.
     first_row = T[..., 0, :3]
     scale2 = np.einsum("...i,...i->...", first_row, first_row)
     out = np.zeros(T.shape)
@@ -140,7 +145,7 @@ def inverse(T: Array) -> Array:
 
 
 def apply(T: Array, points: Array) -> Array:
-    """Points (..., 3) moved by a transform or similarity (4, 4) or (..., 4, 4)."""
+    """Apply a transform or similarity (4, 4) or (..., 4, 4) to points (..., 3)."""
     if T.ndim == 2:
         moved: Array = points @ T[:3, :3].T + T[:3, 3]
         return moved
@@ -148,14 +153,17 @@ def apply(T: Array, points: Array) -> Array:
 
 
 def orthonormalize(T: Array) -> Array:
-    """The nearest proper transforms (..., 4, 4), so that rounding errors do not accumulate."""
+    """The nearest rigid transforms (..., 4, 4); keeps rounding errors from accumulating."""
     U, _, Vt = np.linalg.svd(T[..., :3, :3])
     U[..., 2] *= np.where(np.linalg.det(U @ Vt) < 0, -1.0, 1.0)[..., None]
     return make_transform(U @ Vt, T[..., :3, 3])
 
 
 def rotation_angle(R: Array) -> Array:
-    """Angles (...,), radians in [0, pi], of rotation matrices (..., 3, 3); accurate for small ones, too."""
+    """Angles (...,), radians in [0, π], of rotation matrices (..., 3, 3).
+
+    Small angles are accurate, too.
+    """
     axis = np.stack(
         [R[..., 2, 1] - R[..., 1, 2], R[..., 0, 2] - R[..., 2, 0], R[..., 1, 0] - R[..., 0, 1]],
         axis=-1,
@@ -186,12 +194,19 @@ def similarity_scale(S: Array) -> Array:
 
 
 def umeyama(source: Array, target: Array, with_scale: bool) -> Array:
-    """The similarity (4, 4) that maps points `source` (N, 3) onto `target` (N, 3) with least squares.
+    """The similarity (4, 4) that maps points onto others with least squares.
 
-    Umeyama, Least-squares estimation of transformation parameters between two point patterns, PAMI 1991.
+    Umeyama, Least-squares estimation of transformation parameters between two point patterns,
+    PAMI 1991.
+
+    Args:
+        source: (N, 3) points.
+        target: (N, 3) the same points in the target's coordinates.
+        with_scale: estimate the scale; otherwise it is 1.
 
     Raises:
-        ValueError: fewer than three points, or all of them in one place or on one line.
+        ValueError: there are fewer than three points, they lie in one place or on one line, or
+            their scales differ too much.
     """
     if source.shape != target.shape or len(source) < 3:
         found = (
@@ -201,7 +216,8 @@ def umeyama(source: Array, target: Array, with_scale: bool) -> Array:
     source_mean, target_mean = source.mean(axis=0), target.mean(axis=0)
     source_centred, target_centred = source - source_mean, target - target_mean
     U, d, Vt = np.linalg.svd(target_centred.T @ source_centred / len(source))
-    # Points on a line leave a second singular value of rounding errors only, points in one place such a first one.
+    # If the points lie on a line, the second singular value is a rounding error; if they lie in one
+    # place, the first one is, too.
     rounding = np.finfo(float).eps * np.array([np.abs(source).max(), np.abs(target).max()])
     if d[0] <= _ROUNDING_MARGIN**2 * rounding.prod() or d[1] <= _DEGENERATE_RATIO * d[0]:
         raise ValueError("alignment is ambiguous: the points lie in one place or on one line")
@@ -212,6 +228,8 @@ def umeyama(source: Array, target: Array, with_scale: bool) -> Array:
         with_scale
         and not 1 / _LARGEST_SCALE < variance / max(float(d[0]), _LEAST_VARIANCE) < _LARGEST_SCALE
     ):
-        raise ValueError("one of the two is too many times as large as the other to find its scale")
+        raise ValueError(
+            "the scale cannot be computed: one is too many times larger than the other"
+        )
     scale = float(d @ sign) / variance if with_scale else 1.0
     return make_transform(scale * R, target_mean - scale * R @ source_mean)

@@ -1,4 +1,7 @@
-"""What the rooms offer to the ground, as Protocols: the ground names no room, `build.py` plugs them in."""
+"""Protocols between the core and the packages that implement them; `factory.py` connects the two.
+
+The core imports none of these packages.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from spslam.frame import Features, Frame, Sensor
 from spslam.timestamps import TimeUnitChoice
 from spslam.trajectory import Trajectory
 
-# Why an image is left out whose time stamp another one had before.
+# Reasons for which an image is left out of a sequence.
 EQUAL_STAMP = "equal time stamp"
 NO_STAMP = "no time stamp"
 STEPPED_BACK = "clock stepped back"
@@ -25,11 +28,11 @@ STEPPED_BACK = "clock stepped back"
 
 @dataclass(frozen=True)
 class LeftOut:
-    """An image of a recording that is no frame of the sequence.
+    """An image of a recording that is left out of the sequence.
 
     Attributes:
-        stamp_s: its time, seconds; NaN where it has none.
-        reason: why, in a few words.
+        stamp_s: time of the image, seconds; NaN if it has no time.
+        reason: why it is left out, in a few words.
     """
 
     stamp_s: float
@@ -38,20 +41,25 @@ class LeftOut:
 
 @runtime_checkable
 class Sequence(Protocol):
-    """Frames of one recording with their calibration.
+    """The frames of one recording with their calibration.
 
-    Iteration yields every `Frame` that can be decoded, in the order of time; the others are counted in
+    Iteration yields every `Frame` that can be decoded, in the order of time, and adds the others to
     `skipped`. Random access raises `FrameError` for a frame that cannot be decoded and `IndexError`
-    past the end. Attributes:
+    past the end.
+
+    Attributes:
         name: short name for reports, for example `kitti 00`.
-        dataset: name of the reader, for example `kitti`; with `sensor` it chooses the built-in configuration.
-        sensor: what its frames carry.
-        camera: the camera that `Frame.image` was taken with (after rectification, where there is one).
-        source: the folder, file or built-in world it came from.
-        ground_truth: poses of `Frame.image`'s camera, or None.
-        skipped: (index, reason) of each frame met so far that could not be decoded.
-        time_unit: what the recording counts time in: a `TimeUnit`, `frames`, or `container` for a video's own stamps.
-        left_out: what the recording holds and is no frame: images with the stamp of another, without a partner, ….
+        dataset: name of the reader, for example `kitti`; with `sensor` it selects the built-in
+            configuration.
+        sensor: kind of sensor of the frames.
+        camera: camera of `Frame.image`, after rectification if there is any.
+        source: the folder, file or built-in world of the recording.
+        ground_truth: poses of the camera of `Frame.image`, or None.
+        skipped: (index, reason) of each frame until now that could not be decoded.
+        time_unit: unit of the recording's time stamps: a `TimeUnit`, `frames`, or `container` for
+            the stamps of a video.
+        left_out: images of the recording that are no frames, for example because of an equal stamp
+            or a missing partner.
     """
 
     name: str
@@ -71,14 +79,15 @@ class Sequence(Protocol):
 
 @dataclass(frozen=True)
 class SequenceRequest:
-    """What a user asks of a recording.
+    """The user's choices for opening a recording.
 
     Attributes:
-        sequence: which one, where a path holds several: its name or a part of it that only one has.
-        sensor: `mono`, `stereo`, `rgbd`, or `auto` for the most that is there.
-        calibration: a calibration file.
-        time_unit: of the stamps in lists and names: `s`, `ms`, `us`, `ns`, `frames` (they count), or `auto`.
-        pair_within_s: how far apart left and right image, or image and depth, may be, seconds.
+        sequence: which sequence, if a path holds several: its name or a unique part of its name.
+        sensor: `mono`, `stereo`, `rgbd`, or `auto` for the most that the recording offers.
+        calibration: path of a calibration file; None: the recording's own.
+        time_unit: unit of the stamps in lists and file names: `s`, `ms`, `us`, `ns`, `frames` (the
+            stamps count frames), or `auto`.
+        pair_within_s: maximum time between the left and right image, or image and depth, seconds.
     """
 
     sequence: str | None
@@ -92,11 +101,19 @@ class DatasetReader(Protocol):
     """Opens the recordings of one format."""
 
     def recognises(self, path: Path) -> bool:
-        """Whether an existing file or folder, an absolute path, is a recording of this format."""
+        """Whether an existing file or folder (absolute path) is a recording of this format."""
         ...
 
     def open(self, path: Path, request: SequenceRequest) -> Sequence:
-        """Open a recording. Raises `DatasetError` where it lacks what is asked for."""
+        """Open a recording.
+
+        Args:
+            path: absolute path of the recording.
+            request: the user's choices.
+
+        Raises:
+            DatasetError: the recording lacks something that is requested.
+        """
         ...
 
 
@@ -104,12 +121,13 @@ class DatasetReader(Protocol):
 class Extractor(Protocol):
     """Finds and describes keypoints.
 
-    A front end inherits this class and sets `name`, `max_distance` and `pixel_sigma`; the other attributes have
-    defaults.
+    An extractor inherits this class and sets `name`, `max_distance` and `pixel_sigma`; the other
+    attributes have defaults.
 
     Attributes:
         name: registry name.
-        max_distance: L2 distance of unit descriptors above which two points are no match (see `unit_descriptors`).
+        max_distance: maximum L2 distance of the unit descriptors of a match (see
+            `unit_descriptors`).
         pixel_sigma: standard deviation of a keypoint's position, pixels.
         max_concurrency: number of threads that may call `extract` at the same time.
     """
@@ -121,27 +139,34 @@ class Extractor(Protocol):
 
     @abstractmethod
     def extract(self, image: NDArray[np.uint8]) -> Features:
-        """Features of a (H, W) uint8 grey image of any size."""
+        """Extract the features of a grey image (H, W) uint8 of any size."""
         ...
 
     @cached_property
     def identity(self) -> str:
-        """Maps of equal identity have comparable descriptors: the name, and the weights of a network."""
+        """The name, and the weights of a network: equal identities have comparable descriptors."""
         return self.name
 
     @cached_property
     def engine(self) -> str:
-        """What computes the features and how exactly, for example `openvino int8`."""
+        """The engine and its arithmetic, for example `openvino int8`."""
         return self.name
 
     @cached_property
     def fingerprint(self) -> str:
-        """What determines the features beside settings, code and image: parameters, versions, the processor."""
+        """All that determines the features besides settings, code and image.
+
+        For example the parameters of a network, versions of libraries, and the processor.
+        """
         return self.identity
 
 
 class Matcher(Protocol):
-    """Matches unit descriptors. All results follow the `matches0` convention: (N0,) int64, -1 for none."""
+    """Matches unit descriptors.
+
+    All results follow the `matches0` convention: (N0,) int64, the index in image 1 of each match,
+    -1 without a match.
+    """
 
     def match(
         self,
@@ -150,8 +175,14 @@ class Matcher(Protocol):
         max_distance: float,
         ratio: float | None = None,
     ) -> NDArray[np.int64]:
-        """Mutual nearest neighbours of (N0, D) in (N1, D) within `max_distance` (L2), optionally with Lowe's
-        ratio test (nearest / second nearest distance < `ratio`).
+        """Find the mutual nearest neighbours.
+
+        Args:
+            descriptors0: (N0, D).
+            descriptors1: (N1, D).
+            max_distance: maximum L2 distance of a match.
+            ratio: Lowe's ratio test: maximum ratio of the nearest to the second-nearest distance;
+                None: no test.
         """
         ...
 
@@ -164,9 +195,16 @@ class Matcher(Protocol):
         radius: NDArray[np.float64] | float,
         max_distance: float,
     ) -> NDArray[np.int64]:
-        """As `match`, among pairs no farther apart than `radius` pixels (scalar or (N0,)) only: `pixels0` (N0, 2)
-        are predicted positions in the image of `pixels1` (N1, 2). NaN positions match nothing. `descriptors1` may be
-        as the map keeps them: of a small gate only a few are needed in full precision.
+        """Match as `match`, but only pairs within a search radius.
+
+        Args:
+            pixels0: (N0, 2) predicted positions in image 1; NaN matches nothing.
+            descriptors0: (N0, D).
+            pixels1: (N1, 2).
+            descriptors1: (N1, D), also in the half precision of the map: a small radius needs only
+                a few of them in full precision.
+            radius: search radius, pixels, for all or (N0,).
+            max_distance: maximum L2 distance of a match.
         """
         ...
 
@@ -180,14 +218,22 @@ class Matcher(Protocol):
         max_line_distance: float,
         max_distance: float,
     ) -> NDArray[np.int64]:
-        """As `match`, among pairs whose pixel in image 1 lies within `max_line_distance` pixels of the epipolar
-        line `F_10 @ [x0, y0, 1]` only. Descriptors may be as the map keeps them.
+        """Match as `match`, but only pairs near the epipolar line `F_10 @ [x0, y0, 1]` in image 1.
+
+        Args:
+            pixels0: (N0, 2).
+            descriptors0: (N0, D), also in the half precision of the map.
+            pixels1: (N1, 2).
+            descriptors1: (N1, D), also in the half precision of the map.
+            F_10: (3, 3) fundamental matrix.
+            max_line_distance: maximum distance to the epipolar line, pixels.
+            max_distance: maximum L2 distance of a match.
         """
         ...
 
 
 class StereoMatcher(Protocol):
-    """Left-right matching of a rectified pair."""
+    """Left-right matching of a rectified stereo pair."""
 
     def match(
         self,
@@ -195,7 +241,10 @@ class StereoMatcher(Protocol):
         keypoints: NDArray[np.float32],
         image_right: NDArray[np.uint8],
     ) -> NDArray[np.float64]:
-        """(N,) float64: sub-pixel x in the right image of each left key point (N, 2); NaN where there is none."""
+        """Find the sub-pixel x (N,) float64 in the right image of left keypoints (N, 2).
+
+        A keypoint without a match gets NaN.
+        """
         ...
 
 
@@ -207,7 +256,7 @@ class PoseEstimate:
         T_cam_world: (4, 4) float64.
         inliers: (N,) bool.
         covariance: (6, 6) float64 of a left perturbation [translation, rotation] of `T_cam_world`
-            (metres, radians); NaN where it could not be computed.
+            (metres, radians); NaN if it cannot be computed.
         median_error_px: median reprojection error of the inliers, pixels.
     """
 
@@ -230,8 +279,15 @@ class PoseSolver(Protocol):
         *,
         coarse: bool = False,
     ) -> PoseEstimate:
-        """Robust refinement of a pose from points (N, 3), undistorted pixels (N, 2) and u_right (N,), NaN where
-        unknown. Coarse: good enough to look for more matches around the points, at a part of the price.
+        """Refine a pose robustly.
+
+        Args:
+            T_cam_world: (4, 4) initial pose.
+            points: (N, 3) world points.
+            pixels: (N, 2) their undistorted pixels.
+            u_right: (N,) x in the right image, pixels; NaN where unknown.
+            camera: the camera.
+            coarse: refine faster, only precisely enough to search for more matches.
         """
         ...
 
@@ -242,7 +298,10 @@ class PoseSolver(Protocol):
         u_right: NDArray[np.float64],
         camera: Camera,
     ) -> PoseEstimate | None:
-        """PnP in RANSAC, then `refine`; None if no pose is supported by enough points. Deterministic."""
+        """Estimate a pose by PnP in RANSAC, then `refine` it; deterministic.
+
+        Arguments as for `refine`. Returns None if too few points support any pose.
+        """
         ...
 
 
@@ -251,10 +310,10 @@ class TwoViewEstimate:
     """Relative pose and points of two views, up to scale.
 
     Attributes:
-        T_1_0: (4, 4) float64, camera 0 to camera 1, translation of unit length.
-        points: (N, 3) float64 in camera 0; NaN where not triangulated.
+        T_1_0: (4, 4) float64, camera 0 to camera 1, with a translation of unit length.
+        points: (N, 3) float64 in coordinates of camera 0; NaN where not triangulated.
         model: `essential` or `homography`.
-        parallax_rad: median angle between the two rays of the triangulated points.
+        parallax_rad: median angle between the two rays of the triangulated points, radians.
     """
 
     T_1_0: NDArray[np.float64]
@@ -269,7 +328,10 @@ class TwoViewSolver(Protocol):
     def solve(
         self, pixels0: NDArray[np.float64], pixels1: NDArray[np.float64], camera: Camera
     ) -> TwoViewEstimate | str:
-        """Solve from matched undistorted pixels (N, 2) each; a refusal is one line that says why."""
+        """Estimate the relative pose from matched undistorted pixels (N, 2) each.
+
+        Returns a line that says why if there is no estimate.
+        """
         ...
 
     def standstill(
@@ -279,9 +341,17 @@ class TwoViewSolver(Protocol):
         still: NDArray[np.float64],
         camera: Camera,
     ) -> tuple[NDArray[np.bool_], NDArray[np.float64]] | None:
-        """How well pixels `still` (M, 2), the same in both images, fit a static scene that matches (N, 2) move in:
-        which of the matches agree with one motion (N,), and how far each `still` pixel is from its epipolar line (M,),
-        pixels. None where no motion is found.
+        """Test whether pixels that did not move between two images fit a static scene.
+
+        Args:
+            pixels0: (N, 2) matched pixels in image 0, undistorted.
+            pixels1: (N, 2) the same in image 1.
+            still: (M, 2) pixels at the same place in both images, undistorted.
+            camera: the camera.
+
+        Returns:
+            Which of the matches agree with the motion (N,), and the distance of each `still` pixel
+            to its epipolar line (M,), pixels; None if no motion is found.
         """
         ...
 
@@ -293,21 +363,24 @@ class TwoViewSolver(Protocol):
         pixels1: NDArray[np.float64],
         camera: Camera,
     ) -> NDArray[np.float64]:
-        """World points (N, 3) of matched pixels; NaN where parallax, depth or reprojection refuse them."""
+        """Triangulate world points (N, 3) from matched undistorted pixels (N, 2) each.
+
+        A point with too little parallax, a bad depth or a large reprojection error becomes NaN.
+        """
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class BundleProblem:
-    """Key frames, points and the observations between them, as arrays.
+    """Keyframes, points and their observations, as arrays.
 
     Attributes:
-        T_cam_world: (K, 4, 4) float64.
-        fixed: (K,) bool, key frames that do not move.
+        T_cam_world: (K, 4, 4) float64, poses of the keyframes.
+        fixed: (K,) bool, keyframes that are not optimised.
         points: (P, 3) float64.
-        camera_index, point_index: (O,) int64, rows of the two arrays above.
+        camera_index, point_index: (O,) int64, rows of `T_cam_world` and `points`.
         pixels: (O, 2) float64, undistorted.
-        u_right: (O,) float64, NaN where unknown.
+        u_right: (O,) float64, x in the right image, pixels; NaN where unknown.
     """
 
     T_cam_world: NDArray[np.float64]
@@ -321,7 +394,14 @@ class BundleProblem:
 
 @dataclass(frozen=True, eq=False)
 class BundleResult:
-    """Refined copies of a problem's poses and points; `inliers` (O,) bool, `cost` before and after (robust χ²)."""
+    """Refined copies of the poses and points of a problem.
+
+    Attributes:
+        T_cam_world: (K, 4, 4) float64.
+        points: (P, 3) float64.
+        inliers: (O,) bool.
+        cost_before, cost_after: robust χ² before and after.
+    """
 
     T_cam_world: NDArray[np.float64]
     points: NDArray[np.float64]
@@ -331,9 +411,11 @@ class BundleResult:
 
 
 class BundleAdjuster(Protocol):
-    """Refines key frames and points together."""
+    """Bundle adjustment: refines keyframes and points together."""
 
-    def adjust(self, problem: BundleProblem, camera: Camera) -> BundleResult: ...
+    def adjust(self, problem: BundleProblem, camera: Camera) -> BundleResult:
+        """Refine the poses and points of a problem."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -341,11 +423,12 @@ class PoseGraphEdges:
     """Relative-pose measurements between the nodes of a pose graph.
 
     Attributes:
-        i, j: (E,) int64, node rows.
-        S_i_j: (E, 4, 4) float64, the measured transform of node j's coordinates to node i's; for Sim(3) the upper
-            left block is s·R.
-        information: (E, 6, 6) for SE(3) or (E, 7, 7) for Sim(3), order translation, rotation[, log scale].
-        robust: (E,) bool, which edges get the robust kernel (loops, never the spanning tree).
+        i, j: (E,) int64, rows of the nodes.
+        S_i_j: (E, 4, 4) float64, measured transform from the coordinates of node j to those of
+            node i; for Sim(3) the upper left block is s·R.
+        information: (E, 6, 6) for SE(3) or (E, 7, 7) for Sim(3), in the order translation,
+            rotation[, log scale].
+        robust: (E,) bool, edges with a robust kernel (loops, but never the spanning tree).
     """
 
     i: NDArray[np.int64]
@@ -356,7 +439,7 @@ class PoseGraphEdges:
 
 
 class PoseGraphSolver(Protocol):
-    """Optimises poses over relative-pose measurements."""
+    """Optimises the nodes of a pose graph."""
 
     def optimize(
         self,
@@ -365,47 +448,64 @@ class PoseGraphSolver(Protocol):
         fixed: NDArray[np.bool_],
         with_scale: bool,
     ) -> NDArray[np.float64]:
-        """(K, 4, 4): refined nodes; SE(3), or Sim(3) (upper left block s·R) when `with_scale`. At least one node
-        must be `fixed` (K,) bool (the gauge).
+        """Optimise a pose graph.
+
+        Args:
+            S_world_node: (K, 4, 4) initial nodes.
+            edges: the measurements.
+            fixed: (K,) bool, nodes that do not move; at least one, which fixes the gauge.
+            with_scale: nodes are Sim(3) instead of SE(3).
+
+        Returns:
+            The optimised nodes (K, 4, 4); for Sim(3) with s·R as the upper left block.
         """
         ...
 
 
 class PlaceRecognizer(Protocol):
-    """Key frames by what they look like."""
+    """Place recognition: finds keyframes by the similarity of their images."""
 
     def add(self, keyframe_id: int, descriptors: NDArray[np.float32]) -> None:
-        """Take up a key frame with its unit descriptors (N, D); ids must ascend."""
+        """Add a keyframe with its unit descriptors (N, D); ids must ascend."""
         ...
 
     def remove(self, keyframe_id: int) -> None:
-        """Forget a key frame; one that is not there is none."""
+        """Remove a keyframe; unknown ids are ignored."""
         ...
 
     def search(
         self, descriptors: NDArray[np.float32]
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Ids (K,), ascending, of all key frames and how much each looks like an image of unit descriptors (N, D):
-        up to 1. Both may be empty.
+        """Compare all keyframes with an image.
+
+        Args:
+            descriptors: (N, D) unit descriptors of the image.
+
+        Returns:
+            Ids (K,), ascending, and similarities (K,), at most 1; both may be empty.
         """
         ...
 
     def similarities(self, keyframe_id: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """As `search`, for one of the key frames."""
+        """Compare all keyframes with one of them, as `search` does with an image."""
         ...
 
     def arrays(self) -> dict[str, NDArray[np.float32] | NDArray[np.int64]]:
-        """All that it knows, to be saved with a map."""
+        """The state of the index as arrays, for saving it with a map."""
         ...
 
     def restore(self, arrays: dict[str, NDArray[Any]]) -> None:
-        """Know what an index knew when it gave `arrays`; raises `KeyError` or `ValueError` where these are damaged."""
+        """Restore the state that `arrays` returned.
+
+        Raises:
+            KeyError, ValueError: the arrays are damaged.
+        """
         ...
 
 
 @dataclass(frozen=True)
 class Parts:
-    """One implementation of each, plugged together by `build.py`."""
+    """One implementation of each protocol, put together by `factory.py`."""
 
     extractor: Extractor
     stereo_matcher: StereoMatcher

@@ -1,4 +1,4 @@
-"""Lens models: their names, their coefficients, and the angles that an equidistant lens bends."""
+"""Lens models: names, coefficients, and the distortion of angles by an equidistant lens."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from spslam.errors import CalibrationError
 Array = NDArray[np.float64]
 DistortionModel = Literal["none", "radtan", "equidistant"]
 
-# OpenCV's orders: k1 k2 p1 p2 [k3 [k4 k5 k6 [s1 s2 s3 s4 [τx τy]]]], and k1 k2 k3 k4 of its fisheye.
+# Numbers of coefficients that each model takes, in OpenCV's order: k1 k2 p1 p2
+# [k3 [k4 k5 k6 [s1 s2 s3 s4 [τx τy]]]] for radtan, k1 k2 k3 k4 for equidistant.
 COEFFICIENT_COUNTS: dict[str, tuple[int, ...]] = {
     "none": (0,),
     "radtan": (4, 5, 8, 12, 14),
     "equidistant": (4,),
 }
-# What others call these models, without blanks, hyphens and underscores.
+# Names of these models in other software, without blanks, hyphens and underscores.
 _ALIASES: dict[str, DistortionModel] = {
     "none": "none",
     "undistorted": "none",
@@ -46,12 +47,12 @@ _ALIASES: dict[str, DistortionModel] = {
     "opencvfisheye": "equidistant",
     "kannalabrandt": "equidistant",
     "kannalabrandt4": "equidistant",
-    "kannalabrandt8": "equidistant",  # ORB-SLAM's and Basalt's name counts fx fy cx cy, too
+    "kannalabrandt8": "equidistant",  # the 8 of ORB-SLAM and Basalt includes fx fy cx cy
     "kb": "equidistant",
     "kb4": "equidistant",
     "kb8": "equidistant",
 }
-# Models of others that none of ours can stand for.
+# Models of other software that spslam does not support, with their descriptions for the message.
 _UNSUPPORTED = {
     "inversebrownconrady": "RealSense's inverse Brown-Conrady, which maps the other way",
     "modifiedbrownconrady": "RealSense's modified Brown-Conrady",
@@ -76,16 +77,19 @@ _UNSUPPORTED = {
     "simpleradialfisheye": "COLMAP's fisheye with k1 alone (write equidistant with k1 0 0 0)",
     "radialfisheye": "COLMAP's fisheye with k1 and k2 alone (write equidistant with k1 k2 0 0)",
 }
+# Number of angles in the table from which `straighten_angles` starts.
 _TABLE_STEPS = 512
+# Number of Newton steps that refine an angle of the table.
 _NEWTON_STEPS = 4
+# Magnitude below which a coefficient of the lens has no effect and counts as 0.
 _BENDS_NOTHING = 1e-20
 
 
 def lens_model(name: Any) -> DistortionModel:
-    """Our name of a lens model, whatever others call it.
+    """Find the distortion model of a name that any software uses; None is `none`.
 
     Raises:
-        CalibrationError: no such model, or one that is not supported.
+        CalibrationError: the model is unknown or not supported.
     """
     key = (
         "".join(str("none" if name is None else name).split())
@@ -98,20 +102,24 @@ def lens_model(name: Any) -> DistortionModel:
     ours = ", ".join(get_args(DistortionModel))
     if key in _UNSUPPORTED:
         raise CalibrationError(
-            f"distortion model {str(name)!r} is {_UNSUPPORTED[key]}, which is not supported: calibrate with one of "
-            f"{ours} (equidistant takes lenses beyond 180 degrees)"
+            f"distortion model {str(name)!r} is {_UNSUPPORTED[key]}, which is not supported: "
+            f"calibrate with one of {ours} (equidistant is for lenses beyond 180 degrees, too)"
         )
     raise CalibrationError(f"distortion model must be one of {ours}, found {str(name)[:40]!r}")
 
 
 def lens(name: Any, coefficients: tuple[float, ...]) -> tuple[DistortionModel, tuple[float, ...]]:
-    """A lens model by any of its names, and its coefficients in a number that the model takes.
+    """Find a lens model by any of its names, and adjust the number of its coefficients.
 
-    Zeros at the end that a model does not have change nothing and are dropped; radtan is filled up with zeros to the
-    next number of coefficients that it takes, from 4 on.
+    Zeros at the end that the model does not have are dropped. Coefficients of radtan, 4 or more,
+    are padded with zeros to the next number that it takes.
+
+    Args:
+        name: name of the model in any software; None: `none`.
+        coefficients: its coefficients, in OpenCV's order.
 
     Raises:
-        CalibrationError: an unknown or unsupported model, or coefficients that it does not have.
+        CalibrationError: the model is unknown or not supported, or does not have the coefficients.
     """
     model = lens_model(name)
     significant = len(coefficients)
@@ -122,27 +130,30 @@ def lens(name: Any, coefficients: tuple[float, ...]) -> tuple[DistortionModel, t
     if model == "none" and significant:
         raise CalibrationError(
             f"distortion has {len(coefficients)} coefficients, but its model is "
-            f"{'none' if name is None else str(name)!r}: give model radtan (k1 k2 p1 p2 [k3 …]) or equidistant "
-            "(fisheye k1 k2 k3 k4)"
+            f"{'none' if name is None else str(name)!r}: give model radtan (k1 k2 p1 p2 [k3 …]) "
+            "or equidistant (fisheye k1 k2 k3 k4)"
         )
+    # An equidistant lens without coefficients is refused: it is not an ideal pinhole lens.
     if model == "none" or (model == "radtan" and len(coefficients) == 0):
-        return "none", ()  # an equidistant lens without coefficients would be no ideal one
-    # Fewer than four say nothing of their order: k1 k2 k3, or k1 k2 p1?
+        return "none", ()
+    # The order of fewer than four coefficients is unknown (k1 k2 k3 or k1 k2 p1): refuse them.
     count = next(
         (n for n in COEFFICIENT_COUNTS[model] if n >= significant and len(coefficients) >= 4), None
     )
     if count is None:
-        return model, coefficients  # which Camera refuses with the numbers it takes
+        return model, coefficients  # Camera raises the error
     return model, (*coefficients, *(0.0,) * count)[:count]
 
 
 @lru_cache(maxsize=64)
 def widest_angle(k: tuple[float, ...]) -> float:
-    """Largest angle from the axis (radians, at most π) up to which an equidistant lens k1 k2 k3 k4 does not fold back:
-    where θ (1 + k1 θ² + k2 θ⁴ + k3 θ⁶ + k4 θ⁸) stops growing.
+    """Largest angle, radians, at most π, up to which an equidistant lens does not fold back.
+
+    There θ (1 + k1 θ² + k2 θ⁴ + k3 θ⁶ + k4 θ⁸) stops growing. `k` is k1 k2 k3 k4.
     """
-    slope = np.array([9 * k[3], 7 * k[2], 5 * k[1], 3 * k[0], 1.0])  # of θ², highest power first
-    # What bends nothing before π would overflow as the divisor of the others.
+    # Polynomial of θ², highest power first.
+    slope = np.array([9 * k[3], 7 * k[2], 5 * k[1], 3 * k[0], 1.0])
+    # Coefficients without effect would overflow when the others are divided by them.
     slope[np.abs(slope) < _BENDS_NOTHING] = 0.0
     roots = np.roots(slope)
     real = roots[np.abs(roots.imag) < 1e-9 * np.maximum(1.0, np.abs(roots))].real
@@ -151,14 +162,20 @@ def widest_angle(k: tuple[float, ...]) -> float:
 
 
 def bend_angles(theta: Array, k: tuple[float, ...]) -> Array:
-    """Radius in units of the focal length, of angles (N,) from the axis, radians; NaN where the lens folds back."""
+    """Radii (N,), focal lengths, of angles (N,), radians from the axis of an equidistant lens.
+
+    An angle beyond which the lens folds back becomes NaN.
+    """
     square = theta * theta
     radius = theta * (1 + square * (k[0] + square * (k[1] + square * (k[2] + square * k[3]))))
     return np.where(theta <= widest_angle(k), radius, np.nan)
 
 
 def straighten_angles(radius: Array, k: tuple[float, ...]) -> Array:
-    """Angles (N,) from the axis, radians, of radii (N,) in units of the focal length; NaN where the lens has none."""
+    """Angles (N,) from the axis, radians, of radii (N,), focal lengths: inverts `bend_angles`.
+
+    A radius that the lens never reaches becomes NaN.
+    """
     widest = widest_angle(k)
     table = np.linspace(0.0, widest, _TABLE_STEPS)
     reached = bend_angles(table, k)
@@ -168,7 +185,7 @@ def straighten_angles(radius: Array, k: tuple[float, ...]) -> Array:
         slope = 1 + square * (
             3 * k[0] + square * (5 * k[1] + square * (7 * k[2] + square * 9 * k[3]))
         )
-        # Near the turn the slope goes to zero: a step stays inside.
+        # Near the widest angle the slope goes to zero: limit the step.
         step = (bend_angles(theta, k) - radius) / np.maximum(slope, 1e-3)
         theta = np.clip(theta - step, 0.0, widest)
     return np.where(radius <= reached[-1], theta, np.nan)
@@ -176,7 +193,7 @@ def straighten_angles(radius: Array, k: tuple[float, ...]) -> Array:
 
 @lru_cache(maxsize=64)
 def widest_slope(coefficients: tuple[float, ...]) -> float:
-    """Tangent of the largest angle up to which the radial part of a radtan lens does not fold back; at most 20."""
+    """Tangent, at most 20, of the angle up to which a radtan lens does not fold back radially."""
     k = np.zeros(8)
     k[: min(8, len(coefficients))] = coefficients[:8]
     r = np.linspace(0.0, 20.0, 4001)

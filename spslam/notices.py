@@ -1,7 +1,7 @@
-"""Notices: what was dropped, guessed, ignored, scaled or doubted.
+"""Notices: warnings about data that were dropped, guessed, ignored, scaled or doubted.
 
-A notice is a warning of the log with a topic and a count. The command line prints it, a run keeps it in
-`metrics.json`. Programs that use spslam as a library get it through `logging`.
+A notice is a warning of the log with a topic and a count. The command line prints it, and a run
+stores it in `metrics.json`. Programs that use spslam as a library receive it through `logging`.
 """
 
 from __future__ import annotations
@@ -11,16 +11,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+# Attributes of a log record that make it a notice.
 _TOPIC, _COUNT = "notice_topic", "notice_count"
 
 
 @dataclass(frozen=True)
 class Notice:
-    """Something that the user did not ask for.
+    """A decision or change that the user did not request.
 
     Attributes:
-        topic: what kind, for programs: `duplicate_stamps`, `time_unit`, ….
-        count: how many things it speaks of (images, rows, frames); 1 for a single decision.
+        topic: kind of the notice, for programs: `duplicate_stamps`, `time_unit`, ….
+        count: number of affected images, rows or frames; 1 for a single decision.
         text: one line for people.
     """
 
@@ -30,25 +31,26 @@ class Notice:
 
 
 def notice(logger: logging.Logger, topic: str, message: str, *args: object, count: int = 1) -> None:
-    """Log a warning that the command line prints and that `metrics.json` keeps.
+    """Log a warning that the command line prints and that `metrics.json` stores.
 
     Args:
-        logger: of the module that noticed it.
-        topic: what kind, snake_case.
-        message, args: as for `logging`; one line that names the cause and what to do.
-        count: how many things it speaks of.
+        logger: logger of the calling module.
+        topic: kind of the notice, snake_case.
+        message: format string as for `logging`; one line that says the cause and what to do.
+        *args: arguments of the format string.
+        count: number of affected images, rows or frames.
     """
     logger.warning(message, *args, extra={_TOPIC: topic, _COUNT: count}, stacklevel=2)
 
 
 class NoticeHandler(logging.Handler):
-    """Collects the notices of a logger, each once, in their order.
+    """Log handler that collects notices in order, each of them once.
 
     Args:
         show: called with each new notice.
 
     Attributes:
-        notices: what was collected.
+        notices: the collected notices.
     """
 
     def __init__(self, show: Callable[[Notice], None] | None = None) -> None:
@@ -57,6 +59,7 @@ class NoticeHandler(logging.Handler):
         self._show = show
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Collect the notice of a log record, if it is one."""
         topic = getattr(record, _TOPIC, None)
         if topic is None:
             return
@@ -72,7 +75,7 @@ class NoticeHandler(logging.Handler):
 
 @contextmanager
 def shown_notices(show: Callable[[Notice], None]) -> Iterator[NoticeHandler]:
-    """Let `show` see every notice of spslam inside."""
+    """Call `show` with every notice of spslam inside of the block."""
     handler = NoticeHandler(show)
     logger = logging.getLogger("spslam")
     logger.addHandler(handler)

@@ -1,4 +1,4 @@
-"""A run: frames of a sequence -> `Slam` -> results in a folder."""
+"""A run: track the frames of a sequence with `Slam` and write the results to a folder."""
 
 from __future__ import annotations
 
@@ -32,18 +32,19 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Frames over which the shown frame rate is averaged.
+# Number of latest frames over which the displayed frame rate is averaged.
 _RECENT_FRAMES = 20
 
 
 @dataclass(frozen=True)
 class Status:
-    """How far a run is, after a frame.
+    """The progress of a run after a frame.
 
     Attributes:
-        done, total: frames tracked, skipped or dropped so far, and all.
-        result: of the latest frame.
-        fps: frames a second over the last few, reading included.
+        done: number of frames that were tracked, skipped or dropped until now.
+        total: number of all frames.
+        result: result of the latest frame.
+        fps: frames per second over the latest frames, including reading.
         keyframes, points: size of the map.
     """
 
@@ -57,7 +58,7 @@ class Status:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A finished run: its folder, its figures, and how it ended (see `Record`)."""
+    """A finished run: its folder, its metrics, and how it ended (see `Record`)."""
 
     folder: Path
     metrics: Metrics
@@ -80,21 +81,26 @@ def run(
 ) -> Outcome:
     """Track a sequence and publish the results in `output`.
 
-    What was computed before a failure is published, too, and the failure is in the outcome. Without a single frame
-    there is nothing to publish.
+    After a failure, the results until then are published, and the outcome holds the failure. A run
+    without a single tracked frame publishes nothing.
 
     Args:
-        labels: taken over into `metrics.json`.
-        log: goes to `log.txt`.
+        slam: the system.
+        sequence: the frames.
+        output: the folder.
+        viewer: shows the run.
+        labels: entries that are copied to `metrics.json`.
+        log: log of the run; it is written to `log.txt`.
         on_frame: called after each frame.
-        stop: asked after each frame and while one is waited for, and again for each picture.
-        scale: what the size of a single camera's map is known from.
+        stop: called after each frame, while waiting for one, and after each rendered picture;
+            returns whether to stop.
+        scale: source of the metric scale of a single camera's map; None: no scale.
         realtime: see `track_all`.
         outputs: which files to write, see `write_results`.
 
     Raises:
-        Exception: what made the run fail before its first frame was done.
-        RunStoppedError: it was stopped before that.
+        Exception: the run failed before its first frame was tracked.
+        RunStoppedError: the run was stopped before its first frame was tracked.
         OutputError: results cannot be written.
     """
     try:
@@ -113,7 +119,7 @@ def run(
             )
             write_results(output, results, outputs, stop)
         except Exception:
-            # A broken map may well be what the run failed of: that comes first.
+            # A broken map may be a consequence of the earlier failure: report the earlier one.
             if record.failure is None:
                 raise
             raise record.failure from None
@@ -139,12 +145,18 @@ def track_all(
     stop: Callable[[], bool] = never,
     realtime: bool = False,
 ) -> Record:
-    """Track every frame of a sequence, while threads read the next ones and find their features.
+    """Track every frame of a sequence, while threads read and extract the next frames.
 
-    Nothing is raised for what goes wrong on the way: it is in `Record.failure`, beside all that was done before it.
+    It raises no error: `Record.failure` holds it, beside the results until then.
 
     Args:
-        realtime: frames come when their stamps say; those that nobody has time for are dropped and counted.
+        slam: the system.
+        sequence: the frames.
+        viewer: shows the run.
+        on_frame: called after each frame.
+        stop: called after each frame and while waiting for one; returns whether to stop.
+        realtime: frames arrive at the times of their stamps; frames for which there is no time are
+            dropped and counted.
     """
     record = Record(begun_s=process_age_s())
     checks = InputChecks(slam.config)
@@ -170,7 +182,7 @@ def track_all(
                     break
             record.stopped = stop()
         if record.stopped and record.results:
-            text = "stopped after frame %d: what is there is written; stopping it again drops it"
+            text = "stopped after frame %d: writing the results; stop again to discard them"
             notice(logger, "stopped", text, record.results[-1].index)
         checks.finish(getattr(sequence, "depth_scale", None))
     except InputError as error:
@@ -185,7 +197,7 @@ def track_all(
 
 
 def _check_worth_writing(sequence: Sequence, record: Record) -> None:
-    """Raise what ended a run that has no results."""
+    """Raise the error that ended a run if it has no useful results."""
     if not record.results and record.stopped:
         raise RunStoppedError(
             f"{sequence.name}: stopped before a frame was done; nothing is written"
@@ -198,14 +210,14 @@ def _check_worth_writing(sequence: Sequence, record: Record) -> None:
 
 
 def _stamps(record: Record) -> dict[int, float]:
-    """Seconds of each frame by its index."""
+    """The time of each frame, seconds, by its index."""
     return {result.index: result.timestamp for result in record.results}
 
 
 def _failure(
     slam: Slam, sequence: Sequence, record: Record, metrics: Metrics, scaling: Scaling
 ) -> Exception | None:
-    """What a run with results failed of; None: nothing."""
+    """The failure of a run with results; None if it did not fail."""
     if record.failure is not None or record.stopped:
         return record.failure
     if metrics["tracked"] == 0:

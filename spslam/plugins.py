@@ -1,4 +1,4 @@
-"""Plug-ins of other packages, found by their entry points."""
+"""Plug-ins of other packages, found through entry points."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _LOG = logging.getLogger(__name__)
 
 
 def find_plugins(group: str, kind: str, taken: Collection[str]) -> dict[str, EntryPoint]:
-    """Entry points of a group by name.
+    """Find the entry points of a group, by name.
 
     Args:
         group: the entry-point group.
-        kind: what they are, for messages.
+        kind: kind of the plug-ins, for messages.
         taken: names that no plug-in may have.
     """
     found: dict[str, EntryPoint] = {}
@@ -34,14 +34,15 @@ def make_plugin(plugin: EntryPoint, kind: str, advice: str, *arguments: Any) -> 
 
     Args:
         plugin: the entry point.
-        kind: what it is, for messages.
-        advice: what the user can do if that fails.
-        arguments: of the call.
+        kind: kind of the plug-in, for messages.
+        advice: what the user can do if this fails.
+        *arguments: arguments of the call.
 
     Raises:
-        MissingDependencyError: the plug-in cannot be loaded, or the call fails with an error of its own.
+        MissingDependencyError: the plug-in cannot be loaded, or the call raises an error that is
+            not one of spslam's.
     """
-    # Foreign code may raise anything; the user needs to know whose it is.
+    # A plug-in may raise anything: the message must say which plug-in it is.
     try:
         return plugin.load()(*arguments)
     except SpslamError:
@@ -58,5 +59,5 @@ def describe_plugin(plugin: EntryPoint, kind: str) -> str:
 
 
 def describe_failure(error: Exception) -> str:
-    """An exception of foreign code in one line."""
+    """An exception of a plug-in in one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"

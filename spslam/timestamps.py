@@ -1,4 +1,4 @@
-"""Time stamps: their unit, and what a list of them looks like. One rule for images, lists and trajectories."""
+"""Time stamps: their unit and statistics, by one rule for images, lists and trajectories."""
 
 from __future__ import annotations
 
@@ -18,32 +18,39 @@ from spslam.notices import notice
 _LOG = logging.getLogger(__name__)
 
 TimeUnit = Literal["s", "ms", "us", "ns"]
-# What `--time-unit` takes: `frames` are numbers that a rate divides.
+# Values of `--time-unit`; `frames` are frame numbers, which are divided by a frame rate.
 TimeUnitChoice = Literal["auto", "s", "ms", "us", "ns", "frames"]
 UNITS_PER_SECOND: dict[TimeUnit, float] = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
-# No clock counts further: nanoseconds since 1970 are 1.8e18. Beyond, stamps overflow when they are counted with.
+# Maximum magnitude of a time stamp in any unit (nanoseconds since 1970 are 1.8e18); protects
+# arithmetic from overflow.
 LARGEST_STAMP = 1e20
+# Names of the units in messages.
 UNIT_NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 
-# Seconds between the frames of a plausible camera: 1,000 to 0.5 a second.
+# Limits of the median time between frames of a plausible camera, seconds.
 FASTEST_STEP_S = 1e-3
 SLOWEST_STEP_S = 2.0
-# Seconds between the poses of a plausible trajectory: keyframes are farther apart than frames.
+# Maximum median time between poses of a plausible trajectory, seconds: poses of keyframes are
+# farther apart than frames.
 SLOWEST_POSE_STEP_S = 10.0
-# Steps of the declared unit up to this long are believed with a word, however slow: time lapses, picked frames.
+# Maximum median step, seconds, for which a declared unit is accepted with a notice, although a
+# camera is rarely that slow: time lapses, selected frames.
 _LONGEST_DECLARED_STEP_S = 10.0
-# Seconds since 1970 of the years 2000 and 2100: a stamp between them is a date.
+# The years 2000 and 2100 in seconds since 1970: a stamp between them is a date.
 _YEAR_2000_S = 946_684_800.0
 _YEAR_2100_S = 4_102_444_800.0
-# Seconds between stamps that are dates: wider than a camera's, for the date is evidence of its own.
+# Limits of the median step of stamps that are dates, seconds: wider than for a camera, because a
+# date is evidence by itself.
 _SHORTEST_DATED_STEP_S = 1e-4
 _LONGEST_DATED_STEP_S = 10.0
+# Separators of columns in a list of time stamps.
 _SEPARATORS = re.compile(r"[\s,;]+")
-# ISO 8601, and the same with a blank or slashes.
+# A date with time of day by ISO 8601, also with a blank instead of the T, or with slashes.
 _DATE = re.compile(
-    r"(?<![\d.])(\d{4})[-/](\d\d)[-/](\d\d)[T_ ](\d\d):(\d\d):(\d\d)(?:[.,](\d+))?(?:Z|([+-])(\d\d):?(\d\d))?(?![\d:])"
+    r"(?<![\d.])(\d{4})[-/](\d\d)[-/](\d\d)[T_ ](\d\d):(\d\d):(\d\d)(?:[.,](\d+))?"
+    r"(?:Z|([+-])(\d\d):?(\d\d))?(?![\d:])"
 )
-# A step that is so much longer than the median one is a gap.
+# Minimum length of a gap, ratio to the median step.
 _GAP = 1.5
 
 
@@ -53,23 +60,28 @@ def find_unit(
     what: str,
     slowest_step_s: float = SLOWEST_STEP_S,
 ) -> TimeUnit:
-    """The unit of stamps, from the steps between them.
+    """Find the unit of stamps from the steps between them.
 
-    A unit fits where the median step is one of a plausible camera and no stamp lies beyond the year 2100. A unit in
-    which the stamps are dates since 2000 wins; then the `declared` one, where it fits or is slower by a few seconds;
-    then the only one that fits. A unit other than the declared one is told as a notice.
+    A unit fits if the median step is plausible for a camera and the stamps lie before the year
+    2100. The first of these is chosen:
+
+    1. the unit in which the stamps are dates since 2000,
+    2. the declared unit, if it fits or if its median step is at most 10 s,
+    3. the only unit that fits.
+
+    A notice reports a unit other than the declared one.
 
     Args:
         stamps: (N,), in any order, equal ones allowed.
-        declared: the unit that the format defines; None where it defines none, as in the names of images.
-        what: the list or folder, for messages.
-        slowest_step_s: longest plausible median step, seconds.
+        declared: the unit that the format defines; None if it defines none, as in names of images.
+        what: name of the list or folder, for messages.
+        slowest_step_s: maximum plausible median step, seconds.
 
     Raises:
-        TimestampError: several units fit, or none does and none is declared.
+        TimestampError: several units fit, or none fits and none is declared.
     """
     finite = np.unique(stamps[are_stamps(stamps)])
-    # The usual one, for a single stamp may be wild.
+    # The median: single stamps may be outliers.
     size = float(np.median(np.abs(finite))) if len(finite) else 0.0
     if len(finite) < 2:
         return _dated(size, None) or declared or "s"
@@ -82,7 +94,8 @@ def find_unit(
         notice(
             _LOG,
             "time_unit",
-            "%s: time stamps are read as %s (%.4g a second), not as %s (one in %.3g s); --time-unit says otherwise",
+            "%s: time stamps are read as %s (%.4g a second), not as %s (one in %.3g s); "
+            "--time-unit overrides this",
             what,
             UNIT_NAMES[unit],
             UNITS_PER_SECOND[unit] / step,
@@ -99,18 +112,27 @@ def to_seconds(
     given: TimeUnit | None = None,
     slowest_step_s: float = SLOWEST_STEP_S,
 ) -> tuple[NDArray[np.float64], TimeUnit]:
-    """Stamps (N,) in seconds, and the unit they were in: `given`, or else what `find_unit` finds.
+    """Convert stamps to seconds.
+
+    Args:
+        stamps: (N,), in any order.
+        declared: see `find_unit`.
+        what: name of the list or folder, for messages.
+        given: unit of the stamps; None: `find_unit` finds it.
+        slowest_step_s: maximum plausible median step, seconds.
+
+    Returns:
+        Stamps (N,) in seconds, and the unit that they were in.
 
     Raises:
-        TimestampError: as `find_unit`.
+        TimestampError: see `find_unit`.
     """
     unit = given or find_unit(stamps, declared, what, slowest_step_s)
-    # Dividing by one would do; seconds stay the numbers that were read.
     return (stamps if unit == "s" else stamps / UNITS_PER_SECOND[unit]), unit
 
 
 def are_stamps(values: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Which numbers (...) a clock may show, in any unit: not nan, nor infinite, nor beyond `LARGEST_STAMP`."""
+    """Whether numbers (...) are possible time stamps: finite and at most `LARGEST_STAMP`."""
     shown: NDArray[np.bool_] = np.abs(values) <= LARGEST_STAMP
     return shown
 
@@ -118,7 +140,7 @@ def are_stamps(values: NDArray[np.float64]) -> NDArray[np.bool_]:
 def date_seconds(
     year: str, month: str, day: str, hour: str, minute: str, second: str
 ) -> int | None:
-    """Seconds since 1970 of a date and a time of day in UTC, all in digits; None where there is no such moment."""
+    """Seconds since 1970 of a date and time of day in UTC, in digits; None if it does not exist."""
     try:
         moment = datetime(
             int(year), int(month), int(day), int(hour), int(minute), int(second), tzinfo=UTC
@@ -129,13 +151,15 @@ def date_seconds(
 
 
 def is_second_of_date(seconds: float) -> bool:
-    """Whether a number may be seconds since 1970 of a day in this century."""
+    """Whether seconds since 1970 are a date of this century."""
     return _YEAR_2000_S <= seconds <= _YEAR_2100_S
 
 
 def date_as_seconds(line: str) -> str:
-    """A line of text with a date and time of day in front (`2011-09-26 13:02:25.594`, with `T` or a blank between) as
-    seconds since 1970; a time zone behind it (`Z`, `+02:00`) is heeded, else it is UTC.
+    """Replace a date and time of day at the start of a line by seconds since 1970.
+
+    Dates look like `2011-09-26 13:02:25.594`, with `T` or a blank in between. A time zone behind
+    (`Z`, `+02:00`) is used; without one the time is UTC.
     """
     return _DATE.sub(_date_in_seconds, line, count=1) if _DATE.match(line) else line
 
@@ -151,14 +175,19 @@ def _date_in_seconds(match: re.Match[str]) -> str:
 
 
 def stamp_column(lines: list[str], what: str) -> NDArray[np.float64]:
-    """The column of time stamps (N,) in the lines of a list of times, in the unit of the file.
+    """Read the column of time stamps (N,) from the lines of a list, in the unit of the file.
 
-    One column is that. Of several (frame number, time, exposure; separated by blanks, tabs, commas or semicolons) it is
-    the one that a heading calls so, or else the only one that increases and does not just number the lines, which is
-    told. Lines that begin with `#` and empty ones are left out; dates with the time of day are seconds since 1970.
+    Columns are separated by blanks, tabs, commas or semicolons. Of several columns (frame number,
+    time, exposure), the one that a heading calls time or stamp is used. Otherwise it is the only
+    one that increases and does not just count the lines, and a notice says so. Empty lines and
+    lines that begin with `#` are skipped. Dates with a time of day become seconds since 1970.
+
+    Args:
+        lines: lines of the list.
+        what: name of the list, for messages.
 
     Raises:
-        TimestampError: no numbers, rows of different length, or no such single column.
+        TimestampError: there are no numbers, rows differ in length, or the column is not unique.
     """
     numbered = [
         (number, date_as_seconds(line.strip())) for number, line in enumerate(lines, start=1)
@@ -171,7 +200,7 @@ def stamp_column(lines: list[str], what: str) -> NDArray[np.float64]:
         if line[0] != "#"
     ]
     heading = _SEPARATORS.split(comments[-1]) if comments else []
-    # Words without a digit: a damaged number is no heading.
+    # A heading has words without a digit: a damaged number is no heading.
     if rows and not any(_is_number(cell) or re.search(r"\d", cell) for cell in rows[0][1]):
         heading = rows.pop(0)[1]
     if not rows:
@@ -202,10 +231,13 @@ def stamp_column(lines: list[str], what: str) -> NDArray[np.float64]:
     columns = columns_of_times(table)
     if len(columns) != 1:
         raise TimestampError(
-            f"{what}: expected one time stamp a line, found {width} numbers a line and no single column of increasing "
-            "times among them: keep the column of times only"
+            f"{what}: expected one time stamp a line, found {width} numbers a line and no single "
+            "column of increasing times: keep the column of times only"
         )
-    text = "%s: of %d columns, number %d is taken for the time stamps: the only one that increases and is no counter"
+    text = (
+        "%s: of %d columns, number %d is read as the time stamps: it is the only one that "
+        "increases and is no counter"
+    )
     notice(_LOG, "time_column", text, what, width, columns[0] + 1)
     return np.ascontiguousarray(table[:, columns[0]])
 
@@ -219,8 +251,8 @@ def _is_number(text: str) -> bool:
 
 
 def columns_of_times(table: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Which columns of a table (N, C) may be time stamps: numbers that increase and do not just count the rows."""
-    # NaN is neither, nor is what infinities are apart.
+    """Columns of a table (N, C) that increase and do not just count the rows: possible times."""
+    # NaN, also as the difference of infinities, neither increases nor counts.
     with np.errstate(invalid="ignore", over="ignore"):
         steps = np.diff(table, axis=0)
     increases = (steps >= 0).all(axis=0) & (np.count_nonzero(steps > 0, axis=0) > len(steps) / 2)
@@ -232,17 +264,18 @@ def columns_of_times(table: NDArray[np.float64]) -> NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class TimeSummary:
-    """What the time stamps of a sequence look like.
+    """Statistics of the time stamps of a sequence.
 
     Attributes:
-        unit: what the recording counts time in: a `TimeUnit`, `frames`, or `container` for a video's own stamps.
+        unit: unit of the recording's time stamps: a `TimeUnit`, `frames`, or `container` for the
+            stamps of a video.
         first_s, last_s: stamps of the first and last frame, seconds.
-        rate_hz: of the median step, 1/s; None for fewer than two frames.
-        gaps: steps longer than 1.5 × the median one.
-        longest_gap_s: the longest of them, seconds; 0 without one.
+        rate_hz: frame rate by the median step, 1/s; None for fewer than two frames.
+        gaps: number of steps longer than 1.5 × the median step.
+        longest_gap_s: the longest gap, seconds; 0 without gaps.
         jitter_s: standard deviation of the steps that are no gaps, seconds.
-        duplicates: entries left out because their stamp was there before.
-        left_out: entries that are no frames for any reason, duplicates included.
+        duplicates: number of entries left out because an earlier one has the same stamp.
+        left_out: number of entries left out for any reason, including duplicates.
     """
 
     unit: str
@@ -263,14 +296,15 @@ class TimeSummary:
         return (
             f"{unit}, {self.first_s:.6f} to {self.last_s:.6f} s, "
             + (f"{self.rate_hz:.4g} a second, " if self.rate_hz is not None else "")
-            + f"{gaps}, jitter {1e3 * self.jitter_s:.3g} ms, {self.duplicates} duplicates, {self.left_out} left out"
+            + f"{gaps}, jitter {1e3 * self.jitter_s:.3g} ms, "
+            f"{self.duplicates} duplicates, {self.left_out} left out"
         )
 
 
 def summarize_times(
     timestamps: NDArray[np.float64], unit: str, duplicates: int = 0, left_out: int = 0
 ) -> TimeSummary:
-    """Summary of increasing stamps (N,), seconds, N at least 1."""
+    """Summarise increasing stamps (N,), seconds, N at least 1."""
     steps = np.diff(timestamps)
     first, last = float(timestamps[0]), float(timestamps[-1])
     if len(steps) == 0:
@@ -281,7 +315,7 @@ def summarize_times(
         unit=unit,
         first_s=first,
         last_s=last,
-        # Steps that are next to nothing are of no rate.
+        # A step of almost 0 has no rate: dividing by it would overflow.
         rate_hz=1.0 / median if median > 1e-300 else None,
         gaps=int(np.count_nonzero(gaps)),
         longest_gap_s=float(steps[gaps].max()) if gaps.any() else 0.0,
@@ -292,7 +326,7 @@ def summarize_times(
 
 
 def _dated(size: float, step: float | None) -> TimeUnit | None:
-    """The unit in which stamps of this size are dates since 2000 and the step no absurd one."""
+    """The unit in which stamps of this size are dates since 2000 with a plausible step."""
     for unit, per_second in UNITS_PER_SECOND.items():
         is_date = _YEAR_2000_S <= size / per_second <= _YEAR_2100_S
         if is_date and (
@@ -325,13 +359,13 @@ def _choose(fitting: list[TimeUnit], declared: TimeUnit | None, step: float, wha
             f"{UNIT_NAMES[unit]} ({UNITS_PER_SECOND[unit] / step:.4g} a second)" for unit in fitting
         )
         raise TimestampError(
-            f"{what}: time stamps are {step:.6g} apart, which may be {readings}: say which with --time-unit "
-            + "|".join(fitting)
+            f"{what}: time stamps are {step:.6g} apart, which may be {readings}: "
+            "give --time-unit " + "|".join(fitting)
         )
     if declared is None:
         raise TimestampError(
-            f"{what}: time stamps are {step:.6g} apart, which is no plausible camera in any unit (0.5 to 1,000 "
-            "frames a second): say which with --time-unit s|ms|us|ns|frames"
+            f"{what}: time stamps are {step:.6g} apart, which is no plausible camera in any unit "
+            "(0.5 to 1,000 frames a second): give --time-unit s|ms|us|ns|frames"
         )
     return _doubted(declared, step, what)
 
@@ -340,8 +374,8 @@ def _doubted(declared: TimeUnit, step: float, what: str) -> TimeUnit:
     notice(
         _LOG,
         "time_step",
-        "%s: time stamps are %.4g s apart, which is no plausible camera (0.5 to 1,000 frames a second); they are taken "
-        "as %s, --time-unit says otherwise",
+        "%s: time stamps are %.4g s apart, which is no plausible camera (0.5 to 1,000 frames a "
+        "second); they are read as %s, --time-unit overrides this",
         what,
         step / UNITS_PER_SECOND[declared],
         UNIT_NAMES[declared],

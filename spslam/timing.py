@@ -1,4 +1,4 @@
-"""How long things take."""
+"""Statistics of run times."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Timing:
-    """Milliseconds: median, 95th percentile and sum of `count` times."""
+    """Median, 95th percentile and sum of `count` times, milliseconds."""
 
     median_ms: float
     p95_ms: float
@@ -19,7 +19,7 @@ class Timing:
 
     @classmethod
     def of(cls, milliseconds: list[float] | NDArray[np.float64]) -> Timing:
-        """The figures of (N,) times, one at least."""
+        """Compute the statistics of times (N,), milliseconds, N at least 1."""
         times = np.asarray(milliseconds, np.float64)
         median, p95 = np.percentile(times, [50, 95])
         return cls(float(median), float(p95), float(times.sum()), len(times))
@@ -27,15 +27,17 @@ class Timing:
 
 @dataclass(frozen=True)
 class EngineSpeed:
-    """One engine with one network, on one image at a time.
+    """Speed of one engine with one network, on one image at a time.
 
     Attributes:
-        network, engine: a name of the box or a file; such as `openvino int8`.
-        width, height: of the image, pixels.
-        megabytes: of the file with the parameters, 10⁶ bytes.
-        inference: of the network.
-        extraction: from the image to its features.
-        times_as_fast: as the reference, extraction; the median over rounds in which each takes its turn.
+        network: built-in name or file of the weights.
+        engine: for example `openvino int8`.
+        width, height: size of the image, pixels.
+        megabytes: size of the file with the parameters, 10⁶ bytes.
+        inference: times of the network.
+        extraction: times from the image to its features.
+        times_as_fast: speed of the extraction relative to the reference engine; median over rounds
+            in which the engines take turns.
     """
 
     network: str

@@ -1,7 +1,7 @@
-"""A trajectory: camera poses over time, and the text formats it is exchanged in.
+"""Trajectories: camera poses over time, and their text formats.
 
-Readers take what there is: rows that are no poses, or repeat a stamp, are left out, counted and told; poses out of
-order are sorted. Published ground truths hold all of these, and refusing them would help nobody.
+Readers accept imperfect files, because published ground truths are imperfect: rows that are no
+poses, or repeat a stamp, are left out, counted and reported; poses out of order are sorted.
 """
 
 from __future__ import annotations
@@ -31,21 +31,22 @@ from spslam.timestamps import SLOWEST_POSE_STEP_S, TimeUnit, are_stamps, to_seco
 
 _log = logging.getLogger(__name__)
 
+# Numbers per line of KITTI's format: a (3, 4) matrix.
 _KITTI_COLUMNS = 12
 
 
 @dataclass(frozen=True, eq=False)
 class FileOrigin:
-    """What is known of the file that a trajectory was read from.
+    """The file that a trajectory was read from.
 
     Attributes:
-        path: the file.
-        rows: how many it has, headers not counted.
-        left_out: why rows are not in the trajectory, and how many.
-        order: how its quaternions were read; None where it has none.
-        numbered: its poses have numbers instead of times.
-        T_read_carried: (4, 4) float64, what maps the frame that the trajectory speaks of to the one the file does; None
-            where they are the same.
+        path: path of the file.
+        rows: number of its rows without headers.
+        left_out: number of rows that are not in the trajectory, by reason.
+        order: order in which its quaternions were read; None without quaternions.
+        numbered: whether its poses have numbers instead of times.
+        T_read_carried: (4, 4) float64, maps coordinates of the trajectory's frame to the frame of
+            the file; None if they are the same.
     """
 
     path: Path
@@ -57,12 +58,12 @@ class FileOrigin:
 
     @property
     def left_out_rows(self) -> int:
-        """How many rows are not in the trajectory."""
+        """Number of rows that are not in the trajectory."""
         return sum(self.left_out.values())
 
     @property
     def reasons(self) -> str:
-        """Why rows are not in the trajectory, in words; empty where all are."""
+        """Why rows are not in the trajectory, with their numbers; empty if all are in it."""
         return ", ".join(f"{count} {reason}" for reason, count in self.left_out.items())
 
 
@@ -73,9 +74,9 @@ class Trajectory:
     Attributes:
         timestamps: (N,) float64, seconds, strictly increasing.
         T_world_cam: (N, 4, 4) float64, camera to world, metres (up to scale for mono).
-        frame: which frame the poses speak of, in words ("left camera", "body", …).
-        has_rotations: whether rotations are known; where they are not, `T_world_cam` has unit matrices for them.
-        origin: the file it was read from; None where it was computed.
+        frame: name of the frame that the poses describe ("left camera", "body", …).
+        has_rotations: whether rotations are known; otherwise `T_world_cam` has unit matrices.
+        origin: the file it was read from; None if it was computed.
 
     Raises:
         TrajectoryError: shapes disagree, or stamps do not increase.
@@ -91,10 +92,10 @@ class Trajectory:
         n = len(self.timestamps)
         if self.timestamps.shape != (n,) or self.T_world_cam.shape != (n, 4, 4):
             raise TrajectoryError(
-                f"a trajectory needs (N,) stamps and (N, 4, 4) poses, found {self.timestamps.shape} "
-                f"and {self.T_world_cam.shape}"
+                f"a trajectory needs (N,) stamps and (N, 4, 4) poses, "
+                f"found {self.timestamps.shape} and {self.T_world_cam.shape}"
             )
-        # Written so that a NaN is refused, too.
+        # `not … all`: refuses NaN, too.
         if not (np.diff(self.timestamps) > 0).all():
             at = int(np.argmin(np.diff(self.timestamps) > 0))
             raise TrajectoryError(
@@ -107,7 +108,7 @@ class Trajectory:
 
     @property
     def positions(self) -> NDArray[np.float64]:
-        """(N, 3) float64, camera centres in the world, metres."""
+        """Camera centres in the world (N, 3) float64, metres."""
         positions: NDArray[np.float64] = self.T_world_cam[:, :3, 3]
         return positions
 
@@ -118,32 +119,32 @@ class Trajectory:
 
     @property
     def numbered(self) -> bool:
-        """Whether the stamps only number the poses, 0, 1, 2, …, as those of a format without times do."""
+        """Whether the stamps just count the poses, 0, 1, 2, …, as in a format without times."""
         if self.origin is not None:
             return self.origin.numbered
         return len(self) > 1 and np.array_equal(self.timestamps, np.arange(len(self)))
 
     def select(self, rows: NDArray[np.int64]) -> Trajectory:
-        """The poses of increasing row numbers (M,)."""
+        """The trajectory of increasing row numbers (M,)."""
         return replace(self, timestamps=self.timestamps[rows], T_world_cam=self.T_world_cam[rows])
 
 
 def carried(trajectory: Trajectory, T_frame_new: NDArray[np.float64], frame: str) -> Trajectory:
-    """The same motion as poses of another frame that is fixed to the first.
+    """Convert a trajectory to the poses of another frame that is rigidly attached to its frame.
 
     Args:
-        trajectory: with rotations.
-        T_frame_new: (4, 4), maps coordinates of the new frame to the trajectory's.
-        frame: the new frame, in words.
+        trajectory: the trajectory.
+        T_frame_new: (4, 4), maps coordinates of the new frame to the trajectory's frame.
+        frame: name of the new frame.
 
     Raises:
-        TrajectoryError: the trajectory has positions only, and the two frames are not in one place.
+        TrajectoryError: the trajectory has positions only, and the two frames are apart.
     """
     apart = float(np.linalg.norm(T_frame_new[:3, 3]))
     if not trajectory.has_rotations and apart > 0:
         raise TrajectoryError(
-            f"positions of the {trajectory.frame} cannot be carried to the {frame}, {apart:.3g} m from it, without "
-            "rotations"
+            f"positions of the {trajectory.frame} cannot be converted to the {frame}, "
+            f"{apart:.3g} m away, without rotations"
         )
     if not trajectory.has_rotations:
         return replace(trajectory, frame=frame)
@@ -157,21 +158,26 @@ def carried(trajectory: Trajectory, T_frame_new: NDArray[np.float64], frame: str
 
 
 def carried_truth(truth: Trajectory, T_frame_new: NDArray[np.float64], frame: str) -> Trajectory:
-    """A ground truth carried to another frame as by `carried`; one of positions only stays as it is, with a notice."""
+    """Convert a ground truth as `carried` does; if that is impossible, keep it, with a notice."""
     try:
         return carried(truth, T_frame_new, frame)
     except TrajectoryError as error:
         notice(
             _log,
             "truth_not_carried",
-            "%s; it is compared as it is, and errors include the way between the two",
+            "%s; it is compared unconverted, and errors include this distance",
             error,
         )
         return truth
 
 
 def row_figures(trajectory: Trajectory | None, what: str) -> dict[str, float | int | str | None]:
-    """How many rows the file of a trajectory has, how many are left out, and why, with the keys of `metrics.json`."""
+    """Number of rows in a trajectory's file, and of rows left out, with the keys of `metrics.json`.
+
+    Args:
+        trajectory: the trajectory, or None.
+        what: prefix of the keys.
+    """
     origin = None if trajectory is None else trajectory.origin
     return {
         f"{what}_rows": None if origin is None else origin.rows,
@@ -181,33 +187,34 @@ def row_figures(trajectory: Trajectory | None, what: str) -> dict[str, float | i
 
 
 def path_lengths(positions: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(N,) float64: metres along the path of positions (N, 3) from the first to each; N at least 1."""
+    """Path lengths (N,) float64, metres, from the first of positions (N, 3) to each; N ≥ 1."""
     steps = np.linalg.norm(np.diff(positions, axis=0), axis=1)
     lengths: NDArray[np.float64] = np.concatenate([[0.0], np.cumsum(steps)])
     return lengths
 
 
 def read_tum(path: Path | str, frame: str = "camera", unit: TimeUnit | None = None) -> Trajectory:
-    """Read TUM's format, lines of `seconds tx ty tz qx qy qz qw`; a header that names other columns, positions without
-    rotations and other units are recognised.
+    """Read TUM's format: lines of `seconds tx ty tz qx qy qz qw`.
+
+    A header that names other columns, positions without rotations, and other units are recognised.
 
     Args:
-        path: of the file.
-        frame: which frame its poses speak of.
-        unit: of its stamps; None: found out.
+        path: path of the file.
+        frame: name of the frame that its poses describe.
+        unit: unit of its stamps; None: it is found.
 
     Raises:
-        TrajectoryError, TimestampError: the file cannot be read or holds something else.
+        TrajectoryError, TimestampError: the file cannot be read or has another format.
     """
     file = read_pose_file(path, real_part_first=False)
     return _trajectory(file, file_seconds(file, unit=unit), frame)
 
 
 def read_euroc(path: Path | str) -> Trajectory:
-    """Read EuRoC's ground truth, lines of `ns,tx,ty,tz,qw,qx,qy,qz[,…]`; poses of the body (IMU) frame.
+    """Read EuRoC's ground truth: lines of `ns,tx,ty,tz,qw,qx,qy,qz[,…]`, poses of the body (IMU).
 
     Raises:
-        TrajectoryError, TimestampError: the file cannot be read or holds something else.
+        TrajectoryError, TimestampError: the file cannot be read or has another format.
     """
     file = read_pose_file(path, real_part_first=True, unit="ns")
     return _trajectory(file, file_seconds(file), "body")
@@ -216,28 +223,33 @@ def read_euroc(path: Path | str) -> Trajectory:
 def read_kitti(
     path: Path | str, timestamps: NDArray[np.float64] | None = None, frame: str = "left camera"
 ) -> Trajectory:
-    """Read KITTI's format, lines of 12 numbers (the first three rows of `T_world_cam`); 16, the number of the frame in
-    front and positions alone are recognised.
+    """Read KITTI's format: lines of 12 numbers, the first three rows of `T_world_cam`.
 
-    The format has no stamps: they are `timestamps` (N,), seconds, or else 0, 1, 2, ….
+    Lines of 16 numbers, with a frame number in front, or of positions alone are recognised.
+
+    Args:
+        path: path of the file.
+        timestamps: (N,) seconds, because the format has no stamps; None: 0, 1, 2, ….
+        frame: name of the frame that its poses describe.
 
     Raises:
-        TrajectoryError: the file cannot be read, holds something else, or has another length than `timestamps`.
+        TrajectoryError: the file cannot be read, has another format, or another number of poses
+            than `timestamps`.
     """
     file = read_pose_file(path)
     return _trajectory(file, file_seconds(file, timestamps), frame)
 
 
 def read_trajectory(path: Path | str, timestamps: NDArray[np.float64] | None = None) -> Trajectory:
-    """Read a trajectory in KITTI's, TUM's or EuRoC's format or one like them, recognised by itself.
+    """Read a trajectory in KITTI's, TUM's, EuRoC's or a similar format, which is recognised.
 
     Args:
-        path: of the file.
-        timestamps: (N,) seconds, for formats that have none.
+        path: path of the file.
+        timestamps: (N,) seconds, for formats without stamps.
 
     Raises:
-        TrajectoryError, TimestampError: the file cannot be read or holds no trajectory; `timestamps` are not as many as
-            its poses.
+        TrajectoryError, TimestampError: the file cannot be read or is no trajectory, or it has
+            another number of poses than `timestamps`.
     """
     return read_trajectories([path], timestamps)[0]
 
@@ -247,11 +259,17 @@ def read_trajectories(
     timestamps: NDArray[np.float64] | None = None,
     unit: TimeUnit | None = None,
 ) -> list[Trajectory]:
-    """Read trajectories that are of one clock, as `read_trajectory` does; where the unit of one is in doubt, the others
-    decide, see `seconds_together`.
+    """Read trajectories of one clock, as `read_trajectory` does.
+
+    If the unit of one is ambiguous, the others decide (see `seconds_together`).
+
+    Args:
+        paths: paths of the files.
+        timestamps: (N,) seconds, for formats without stamps.
+        unit: unit of the stamps; None: it is found.
 
     Raises:
-        TrajectoryError, TimestampError: as `read_trajectory`.
+        TrajectoryError, TimestampError: see `read_trajectory`.
     """
     files = [read_pose_file(path) for path in paths]
     seconds = seconds_together(files, timestamps, unit)
@@ -266,17 +284,17 @@ def read_ground_truth(
     unit: TimeUnit | None = None,
     row_a_frame: bool = False,
 ) -> Trajectory | None:
-    """The ground truth of a sequence, which is optional: None, with a notice, where it cannot be used.
+    """Read the optional ground truth of a sequence; None, with a notice, if it cannot be used.
 
     Args:
-        path: of the file.
-        frame_times: (F,) seconds of all frames of the sequence, increasing; formats without times get these, and they
-            decide about the unit of other stamps.
-        frame: which frame its poses speak of.
-        real_part_first, unit: what the format of the data set defines about quaternions and stamps, see
-            `read_pose_file`.
-        row_a_frame: the format defines that each row is of the next frame; without times, too few or too many are taken
-            as far as both go.
+        path: path of the file.
+        frame_times: (F,) seconds of all frames of the sequence, increasing. A format without stamps
+            gets these; for other formats they determine the unit.
+        frame: name of the frame that its poses describe.
+        real_part_first: order of quaternions in the data set's format, see `read_pose_file`.
+        unit: unit of stamps in the data set's format, see `read_pose_file`.
+        row_a_frame: each row belongs to the next frame by the format. Without stamps, surplus rows
+            or frames at the end are then ignored.
     """
     try:
         file = read_pose_file(path, real_part_first, unit)
@@ -284,22 +302,23 @@ def read_ground_truth(
             file = _as_far_as_both_go(file, len(frame_times))
         return _trajectory(file, file_seconds(file, frame_times, np.unique(frame_times)), frame)
     except SpslamError as error:
-        notice(
-            _log, "ground_truth_unreadable", "the run goes on without its ground truth: %s", error
-        )
+        notice(_log, "ground_truth_unreadable", "the run continues without ground truth: %s", error)
         return None
 
 
 def read_times(path: Path | str, unit: TimeUnit | None = None) -> NDArray[np.float64]:
-    """Times (N,) of frames, seconds, from a list: KITTI's `times.txt`, TUM's `rgb.txt`, EuRoC's `cam0/data.csv`. The
-    column is the one that a header names, or the first that increases and does not just count the frames.
+    """Read the times (N,) of frames, seconds, from a list.
+
+    Such lists are KITTI's `times.txt`, TUM's `rgb.txt` and EuRoC's `cam0/data.csv`. The column is
+    the one that a header names, or the first one that increases and does not just count the frames.
 
     Args:
-        path: of the list.
-        unit: of the times; None: found out.
+        path: path of the list.
+        unit: unit of the times; None: it is found.
 
     Raises:
-        TrajectoryError, TimestampError: the file cannot be read, holds something else, or times do not increase.
+        TrajectoryError, TimestampError: the file cannot be read, has another format, or the times
+            do not increase.
     """
     path = Path(path)
     table = read_table(path, "increasing times of frames")
@@ -309,12 +328,13 @@ def read_times(path: Path | str, unit: TimeUnit | None = None) -> NDArray[np.flo
     bad[1:] |= ~(np.diff(stamps) > 0)
     if bad.any() or table.words:
         at = (
-            f", in line {table.lines[int(np.argmax(bad))]} none that is later than the one before"
+            f", in line {table.lines[int(np.argmax(bad))]} a time not later than the one before"
             if bad.any()
             else ""
         )
         raise TrajectoryError(
-            f"{path}: expected increasing times of frames in column {column + 1}, found {len(stamps)} lines{at}"
+            f"{path}: expected increasing times of frames in column {column + 1}, "
+            f"found {len(stamps)} lines{at}"
             + (f" and {table.words} without numbers" if table.words else "")
         )
     declared: TimeUnit = named or ("ns" if table.commas and table.whole else "s")
@@ -323,13 +343,14 @@ def read_times(path: Path | str, unit: TimeUnit | None = None) -> NDArray[np.flo
 
 
 def write_tum(path: Path | str, trajectory: Trajectory, scale: str = "") -> None:
-    """Write TUM's format: stamps with 9 decimals, poses with 10 significant digits; no quaternions where rotations are
-    not known.
+    """Write TUM's format: stamps with 9 decimals, poses with 10 significant digits.
+
+    Quaternions are omitted if the trajectory has no rotations.
 
     Args:
-        path: of the file.
-        trajectory: to write.
-        scale: where its size comes from, for the comment at the top.
+        path: path of the file.
+        trajectory: the trajectory.
+        scale: source of the metric scale, for the comment at the top.
 
     Raises:
         OutputError: the file cannot be written.
@@ -349,12 +370,12 @@ def write_tum(path: Path | str, trajectory: Trajectory, scale: str = "") -> None
 
 
 def write_kitti(path: Path | str, trajectory: Trajectory) -> None:
-    """Write KITTI's format (no stamps): poses with 10 significant digits.
+    """Write KITTI's format, without stamps: poses with 10 significant digits.
 
     Raises:
         OutputError: the file cannot be written.
     """
-    # Adding zero turns -0.0 into 0.0.
+    # + 0.0 turns -0.0 into 0.0.
     rows = trajectory.T_world_cam[:, :3, :].reshape(-1, _KITTI_COLUMNS) + 0.0
     write_atomic(
         path, "".join(" ".join(f"{value:.9e}" for value in row) + "\n" for row in rows.tolist())
@@ -364,7 +385,7 @@ def write_kitti(path: Path | str, trajectory: Trajectory) -> None:
 def _trajectory(
     file: PoseFile, stamps: NDArray[np.float64], frame: str | None = None
 ) -> Trajectory:
-    """The poses of a file in the order of time, the first of those with one stamp."""
+    """The poses of a file in the order of time, and the first one of each stamp."""
     if (np.diff(stamps) < 0).any():
         notice(_log, "poses_out_of_order", "%s: stamps are not in order; sorted", file.path)
     unique, first = np.unique(stamps, return_index=True)
@@ -376,7 +397,8 @@ def _trajectory(
         notice(
             _log,
             "positions_only",
-            "%s: positions only; absolute errors are given, relative and rotation errors and drift need rotations",
+            "%s: positions only; absolute errors are computed, but relative and rotation errors "
+            "and drift need rotations",
             file.path,
         )
     numbered = file.stamps is None and np.array_equal(file.numbers, stamps)
@@ -396,7 +418,7 @@ def _as_far_as_both_go(file: PoseFile, frames: int) -> PoseFile:
     notice(
         _log,
         "ground_truth_length",
-        "%s has %d poses for %d time stamps; used as far as both go",
+        "%s has %d poses for %d time stamps; the surplus at the end is ignored",
         file.path,
         rows,
         frames,

@@ -1,4 +1,4 @@
-"""NumPy arrays by the type of their elements; docstrings give the shapes."""
+"""NumPy array types by the type of their elements; docstrings give the shapes."""
 
 from __future__ import annotations
 

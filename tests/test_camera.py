@@ -157,8 +157,8 @@ def test_baseline_and_focal_length_give_the_disparity():
         ({"width": 0}, "image size"),
         ({"fx": -1.0}, "fx and fy"),
         ({"fy": float("nan")}, "fx and fy"),
-        ({"fy": -480.0}, "y axis of the camera points up, as ICL-NUIM's does: give fy 480"),
-        ({"cx": 7000.0}, "another image size"),
+        ({"fy": -480.0}, r"camera's y axis points up \(as in ICL-NUIM\): give fy 480"),
+        ({"cx": 7000.0}, "check the image size"),
         ({"distortion_model": "fov"}, "one of none, radtan, equidistant"),
         ({"distortion": (0.1, 0.2)}, "takes 0 coefficients, found 2"),
         (

@@ -41,7 +41,8 @@ def test_no_unit_is_better_where_nothing_is_near() -> None:
         (
             FRAMES,
             FRAMES + 0.02,
-            r"nearest are 0\.02 s apart: give `spslam eval` --max-difference 0\.022 or --interpolate",
+            r"nearest stamps are 0\.02 s apart: "
+            r"give `spslam eval` --max-difference 0\.022 or --interpolate",
         ),
     ],
 )

@@ -259,8 +259,11 @@ def test_resolved_yaml_holds_every_stage() -> None:
     ("override", "message"),
     [
         ("stereo.max_disparity=1e9", "stereo.max_disparity: .*less than or equal to 32767"),
-        ("depth.max_m=1e300", r"depth.max_m: Input should be of 1e-09 to 1e\+09, found '1e300'"),
-        ("depth.min_m=1e-300", "depth.min_m: Input should be of 1e-09"),
+        (
+            "depth.max_m=1e300",
+            r"depth.max_m: Input should be between 1e-09 and 1e\+09, found '1e300'",
+        ),
+        ("depth.min_m=1e-300", "depth.min_m: Input should be between 1e-09"),
         ("depth.max_m=.nan", "finite"),
         ("seed=-1", "seed"),
         ("seed=" + "9" * 5000, "a number of 5000 letters"),

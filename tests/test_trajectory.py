@@ -244,8 +244,8 @@ def test_times_of_frames_are_the_first_column_of_any_list(tmp_path):
     [
         ("", "no line"),
         ("rgb/1.png 1.0\n", "no line of numbers"),
-        ("1.0\n1.0\n", "2 lines, in line 2 none that is later than the one before"),
-        ("1.0\nnan\n", "2 lines, in line 2 none"),
+        ("1.0\n1.0\n", "2 lines, in line 2 a time not later than the one before"),
+        ("1.0\nnan\n", "2 lines, in line 2 a time not later"),
         ("1.0\n,\n", "1 lines and 1 without numbers"),
     ],
 )

@@ -1,9 +1,10 @@
 "use strict";
-// Draws the charts of a run from the numbers in #data. Positions of frames, key frames and truth are metres (or units of
-// the map), times are seconds after the first frame.
+// Draws the charts of a run from the numbers in #data. Positions of frames, keyframes and ground
+// truth are metres or map units, times are seconds since the first frame.
 const data = JSON.parse(document.getElementById("data").textContent);
 const tip = document.getElementById("tip");
 const charts = [];
+// Number of colours of the position error.
 const BINS = 24;
 
 function node(name, attributes, parent, text) {
@@ -20,7 +21,7 @@ function span(values) {
   return low <= high ? [low, high] : [0, 1];
 }
 
-// Round numbers that divide [low, high] into about `count` steps.
+// Round numbers at which to label an axis from low to high, with about `count` steps.
 function ticks(low, high, count) {
   const rough = (high - low) / Math.max(count, 1) || 1;
   const power = 10 ** Math.floor(Math.log10(rough));
@@ -36,7 +37,7 @@ function length(value) {
   return value < 0.1 ? short(+(1000 * value).toPrecision(3)) + " mm" : short(+value.toPrecision(3)) + " m";
 }
 
-// From low over middle to high, by the theme that the page has at the time.
+// Colour of a fraction, 0 to 1, in the current theme.
 function ramp(share) {
   const [from, to, part] = share < 0.5 ? ["low", "middle", 2 * share] : ["middle", "high", 2 * share - 1];
   return `color-mix(in oklab, var(--${to}) ${(100 * part).toFixed(0)}%, var(--${from}))`;
@@ -51,7 +52,7 @@ function nearest(sorted, value) {
   return Math.abs(sorted[low] - value) <= Math.abs(sorted[high] - value) ? low : high;
 }
 
-// The row of the path at a time, or -1 where there was no pose.
+// The row of the path at a time, or -1 without a pose.
 function poseAt(t) {
   if (!data.path.t.length) return -1;
   const row = nearest(data.path.t, t);
@@ -64,7 +65,7 @@ function describe(t) {
   const lines = [`frame ${frames.index[row]}, ${frames.t[row].toFixed(2)} s, ${data.states[frames.state[row]]}`];
   if (pose >= 0 && data.path.error[pose] !== null) lines.push(`error ${length(data.path.error[pose])}`);
   if (pose >= 0) lines.push(data.axes.map((axis, i) => `${axis} ${short(data.path.xyz[i][pose])}`).join("  "));
-  lines.push(`${frames.inliers[row]} of ${frames.matches[row]} matches agree`);
+  lines.push(`${frames.inliers[row]} inliers of ${frames.matches[row]} matches`);
   lines.push(`${Object.values(frames.ms).reduce((sum, ms) => sum + ms[row], 0).toFixed(0)} ms`);
   return lines.join("\n");
 }
@@ -80,7 +81,8 @@ function select(t, event) {
   tip.style.top = `${Math.min(event.clientY + 16, innerHeight - box.height - 4)}px`;
 }
 
-// A chart is drawn again whenever its width changes; `draw` returns what points at a time and what finds one.
+// A chart is drawn again when its width changes. `draw` returns two functions: `show` marks a time,
+// `find` returns the time at a position.
 function chart(id, draw) {
   const box = document.getElementById(id);
   const state = { show: () => {}, width: 0 };
@@ -108,7 +110,7 @@ function size(svg, width, height, label) {
   svg.setAttribute("aria-label", label);
 }
 
-// The path's pieces between gaps, each as [first, last] row.
+// Sections of the path between gaps, each as [first, last] row.
 function pieces(line) {
   const ends = [...line.breaks, line.t.length - 1];
   return ends.map((end, i) => [i ? ends[i - 1] + 1 : 0, end]).filter(([first, last]) => last >= first);
@@ -121,7 +123,7 @@ function pathView(id, view) {
     const lines = [data.path, data.truth].filter((line) => line && line.t.length);
     const all = (axis) => lines.flatMap((line) => span(line.xyz[axis])).concat(lines.length ? [] : [0, 1]);
     const [u0, u1] = span(all(across)), [v0, v1] = span(all(vertical));
-    // One scale for both axes; a flat or straight path still gets some room.
+    // One scale for both axes; a flat or straight path still gets a minimum size.
     const extent = Math.max(u1 - u0, v1 - v0) || 1;
     const du = Math.max(u1 - u0, 0.05 * extent) * 1.12, dv = Math.max(v1 - v0, 0.05 * extent) * 1.16;
     const room = width - left - right;
@@ -191,7 +193,7 @@ function pathView(id, view) {
   });
 }
 
-// Steps of the path in the colours of their errors: a path element for each colour, not for each step.
+// Steps of the path in the colours of their errors: one path element for each colour.
 function errorLine(svg, at) {
   const { t, xyz, error } = data.path, most = span(error)[1] || 1;
   const bins = Array.from({ length: BINS }, () => []);
@@ -209,8 +211,8 @@ function errorLine(svg, at) {
   });
 }
 
-// Lines over time. Each of `series` has `t`, `values`, `color`, `breaks` (the last row before each gap) and, where the
-// area below it is filled, `floor`.
+// Lines over time. Each of `series` has `t`, `values`, `color`, `breaks` (the last row before each
+// gap) and, if the area below the line is filled, `floor` (its lower edge).
 function timeChart(id, name, series, format) {
   chart(id, (svg, width) => {
     const left = 62, right = 14, top = 24, bottom = 34, tall = 130;
@@ -263,7 +265,7 @@ function timeShape({ t, values, floor, breaks = [] }, x, y) {
   let line = "";
   values.forEach((value, row) => {
     if (value === null) return;
-    // A value that is joined to none is a dot.
+    // A value without neighbours is a dot.
     const dot = joined(row - 1) || joined(row) ? "" : "h0";
     line += `${joined(row - 1) ? "L" : "M"}${x(t[row]).toFixed(1)} ${y(value).toFixed(1)}${dot}`;
   });
@@ -301,15 +303,15 @@ function legends(stages) {
   legend("path-legend", [
     ...(data.compared ? [["ground truth", "var(--truth)", "dash"], [`estimate, error 0 to ${most}`, "", "ramp"]]
       : [["estimate", "var(--path)", ""]]),
-    ["key frames", "var(--keyframe)", "", "●"],
+    ["keyframes", "var(--keyframe)", "", "●"],
     ...(data.loops.length ? [["loops", "var(--loop)", ""]] : []),
     ["start", "", "", "○"], ["end", "", "", "□"],
   ]);
   legend("time-legend", [
-    ["key frames", "var(--keyframe)", "", "|"],
+    ["keyframes", "var(--keyframe)", "", "|"],
     ...(data.losses.length ? [["tracking lost", "color-mix(in srgb, var(--lost) 40%, transparent)", "block"]] : []),
     ...(data.loops.length ? [["loops", "var(--loop)", "", "|"]] : []),
-    ["points that agree with the pose", "var(--path)", ""], ["matches", "var(--second)", ""],
+    ["inliers", "var(--path)", ""], ["matches", "var(--second)", ""],
   ]);
   legend("stage-legend", stages.map(({ name, color }) => [name, color, "block"]));
 }

@@ -1,1 +1,1 @@
-"""Scenes, viewers and videos."""
+"""Scenes, viewers, pictures and videos."""

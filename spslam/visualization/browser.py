@@ -1,4 +1,4 @@
-"""A window in which a saved run is looked at."""
+"""A window that shows a saved run."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from spslam.visualization.layers import draw_layers, frame_scene
 from spslam.visualization.open3d_window import Canvas, moved_along
 from spslam.visualization.scene import Scene
 
+# Width and height of the window, pixels.
 _SIZE = (1280, 960)
+# Diameter of a point, pixels.
 _POINT_SIZE = 3.0
-# Mouse and keys are asked for that often while nothing moves, a second.
+# Time between polls of mouse and keys while nothing moves, seconds.
 _IDLE_S = 0.02
 
 
@@ -23,13 +25,13 @@ class Browser:
     """Shows a scene until its window is closed.
 
     Args:
-        scene: all of it.
-        controls: how it is shown at first.
-        seconds: how long playing it takes.
-        visible: without, nobody sees it (for tests).
+        scene: the whole scene.
+        controls: initial state of the controls.
+        seconds: duration of playing the whole run, seconds.
+        visible: whether the window is visible; invisible windows are for tests.
 
     Raises:
-        MissingDependencyError: Open3D, a system library or OpenGL is missing, or there is no display.
+        MissingDependencyError: Open3D, a system library, OpenGL or a display is missing.
     """
 
     def __init__(
@@ -38,14 +40,14 @@ class Browser:
         self._scene, self._controls, self._seconds = scene, controls, seconds
         self._canvas = Canvas(f"spslam view {scene.title}", _SIZE, visible, controls.bindings())
         self._framing = frame_scene(scene, _SIZE[0] / _SIZE[1])
-        # All of it; the row of the latest pose while it is played.
+        # Row of the latest pose that is shown; at the end, the whole scene is shown.
         self._row = len(scene.trajectory) - 1
         self._seen: FloatArray | None = None
         self._draw(anew=True)
         self._canvas.look_from(self._framing.viewpoint)
 
     def run(self) -> None:
-        """Show it until the window is closed."""
+        """Show the scene until the window is closed."""
         last = monotonic()
         pending = 0.0
         try:
@@ -63,7 +65,7 @@ class Browser:
             self._canvas.close()
 
     def refresh(self) -> None:
-        """Do what keys asked for."""
+        """Apply the changes that keys requested."""
         if not self._controls.changed:
             return
         self._controls.changed = False
@@ -75,7 +77,7 @@ class Browser:
         self._follow()
 
     def _advance(self, frames: int) -> None:
-        """Let time go on by some frames; from its end it begins again."""
+        """Advance the time by some frames; from the end, restart at the beginning."""
         end = len(self._scene.trajectory) - 1
         if self._row >= end:
             self._row = min(end, 0)
@@ -94,7 +96,7 @@ class Browser:
         self._canvas.draw(layers, self._framing.viewpoint.pixel_size(_SIZE[1]), anew)
 
     def _follow(self) -> None:
-        """Keep the view at the camera's side; from behind it at first, from wherever the mouse turned it then."""
+        """Move the view with the camera: first from behind, then from where the mouse turned it."""
         if not self._controls.following or self._row < 0:
             self._seen = None
             return

@@ -1,4 +1,4 @@
-"""Where a film of a scene is looked at from, and when: along with the camera, or over all of it."""
+"""Viewpoints of an animation of a scene: behind the camera, or a fixed overview."""
 
 from __future__ import annotations
 
@@ -12,26 +12,27 @@ from spslam.typing import FloatArray
 from spslam.visualization.layers import Framing
 from spslam.visualization.scene import Scene, Viewpoint
 
-# Of a film's pictures: those in which it rises to see all, and stays there.
+# Fractions of the animation during which the view rises to the overview, and then stays there.
 _RISING, _STAYING = 0.10, 0.08
-# The way that is flown is smoothed over this share of it.
+# Standard deviation of the Gaussian that smooths the path of the view, fraction of the duration.
 _SMOOTHING = 0.025
-# Behind and above the camera, in typical distances of points.
+# Position of the view behind and above the camera, typical distances of points.
 _BEHIND, _ABOVE = 1.1, 0.55
-# Not farther than that from where all is seen.
+# Maximum of that typical distance, fraction of the distance of the overview.
 _FARTHEST = 0.6
 
 
 def film(
     scene: Scene, framing: Framing, pictures: int, follow: bool
 ) -> Iterator[tuple[float, Viewpoint]]:
-    """Time and viewpoint of each of `pictures` pictures of a run, from its first pose to its last and a little on.
+    """Yield time, seconds, and viewpoint of each picture of an animation of a whole run.
 
     Args:
-        scene: all of it, with at least one pose.
-        framing: of it.
-        pictures: at least one.
-        follow: fly behind the camera and rise at the end, instead of looking at all of it all the time.
+        scene: the whole scene, with at least one pose.
+        framing: framing of the scene.
+        pictures: number of pictures, at least 1.
+        follow: follow the camera and rise to the overview at the end, instead of showing the
+            overview all the time.
     """
     share = np.arange(pictures) / max(pictures - 1, 1)
     moving = 1.0 - _STAYING - (_RISING if follow else 0.0)
@@ -57,7 +58,7 @@ def film(
 
 
 def chase_view(T_world_cam: FloatArray, scene: Scene, framing: Framing) -> Viewpoint:
-    """From behind and above one camera (4, 4)."""
+    """The viewpoint behind and above a camera pose (4, 4)."""
     eye, turn = _behind(T_world_cam[:3, 3], T_world_cam[:3, 2], scene, framing)
     T_world_view = np.eye(4)
     T_world_view[:3, :3], T_world_view[:3, 3] = turn, eye
@@ -67,11 +68,11 @@ def chase_view(T_world_cam: FloatArray, scene: Scene, framing: Framing) -> Viewp
 
 
 def _chase(scene: Scene, framing: Framing, times: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Eyes (F, 3) and rotations to the world (F, 3, 3) behind the camera at times (F,)."""
-    # For films only: runs import this module, too, to draw one picture at their end.
+    """Positions (F, 3) and rotations to the world (F, 3, 3) of the view at times (F,), seconds."""
+    # Imported here because runs import this module as well and need no animations.
     from scipy.ndimage import gaussian_filter1d
 
-    # Evenly in time, finely enough, and smoothed: cameras shake and turn at once.
+    # Resample evenly in time and smooth: cameras shake and turn abruptly.
     fine = np.linspace(scene.times[0], scene.times[-1], max(4 * len(times), 64))
     tracks = [scene.trajectory[:, :3, 3], scene.trajectory[:, :3, 2]]
     smooth = []
@@ -92,7 +93,7 @@ def _behind(
     up = framing.up
     flat = forward - (forward @ up) * up
     length = float(np.linalg.norm(flat))
-    # A camera that looks straight down goes on as all is seen from.
+    # If the camera looks straight down, use the direction of the overview.
     ahead = (
         flat / length
         if length > 1e-6
@@ -109,11 +110,11 @@ def _behind(
 
 
 def _reach(scene: Scene, framing: Framing) -> float:
-    """The typical distance of points."""
+    """The typical distance of points from the camera, limited for views from far away."""
     far = _FARTHEST * framing.viewpoint.distance
     return min(scene.depth, far) if scene.depth > 0 else far
 
 
 def _distance(scene: Scene, framing: Framing) -> float:
-    """From behind a camera to it."""
+    """The distance from the view behind a camera to the camera."""
     return float(np.hypot(_BEHIND, _ABOVE)) * _reach(scene, framing)

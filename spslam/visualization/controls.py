@@ -1,4 +1,4 @@
-"""The keys of a window that shows a scene, and what they change."""
+"""Keys of a window that shows a scene, and the state that they change."""
 
 from __future__ import annotations
 
@@ -7,46 +7,50 @@ from dataclasses import dataclass, field, replace
 
 from spslam.visualization.layers import LAYERS, Look
 
+# Names of the layers for people.
 _LAYER_WORDS = {
     "points": "points",
     "trajectory": "trajectory",
-    "keyframes": "key frames",
-    "covisibility": "edges between key frames that share points",
+    "keyframes": "keyframes",
+    "covisibility": "edges between keyframes that share points",
     "loops": "closed loops",
     "truth": "ground truth",
     "grid": "grid",
 }
-# Those of layers, then the others.
+# Descriptions of all keys: first those of layers, then the others.
 KEYS = {
     **{key: _LAYER_WORDS[name] for name, key in LAYERS.items()},
     "C": "colour of points: height, age",
     "B": "background: light, dark",
     "F": "follow the camera, or stay",
-    "R": "see all of it",
+    "R": "reset the view to the whole scene",
     "SPACE": "play from the beginning, pause (saved runs)",
     "LEFT": "one frame back (saved runs)",
-    "RIGHT": "one frame on (saved runs)",
+    "RIGHT": "one frame forward (saved runs)",
 }
 
 
 def keys_help() -> str:
-    """The keys in two lines: layers, and the rest."""
+    """Describe the keys in two lines: layers, and the rest."""
     layers = ", ".join(f"{LAYERS[name]} {_LAYER_WORDS[name]}" for name in LAYERS)
     others = "; ".join(f"{key} {text}" for key, text in KEYS.items() if key not in LAYERS.values())
-    return f"show or hide: {layers}\nkeys: {others}; Q close; mouse: turn, Ctrl+drag or middle button: move, wheel: zoom"
+    return (
+        f"show or hide: {layers}\nkeys: {others}; Q close; "
+        "mouse: turn, Ctrl+drag or middle button: move, wheel: zoom"
+    )
 
 
 @dataclass
 class Controls:
-    """What the keys say.
+    """The state that the keys change.
 
     Attributes:
-        look: how the scene is shown.
-        following: whether the view goes along with the camera.
-        playing: whether time goes on (saved runs).
-        steps: frames on (or back) that were asked for and not yet taken.
-        home: whether the view of all was asked for and not yet taken.
-        changed: whether there is something to draw anew.
+        look: style of the scene.
+        following: whether the view moves with the camera.
+        playing: whether the run is playing (saved runs).
+        steps: number of requested and not yet applied frames forward (negative: back).
+        home: whether the overview is requested and not yet applied.
+        changed: whether the scene must be drawn again.
     """
 
     look: Look = field(default_factory=Look)
@@ -57,7 +61,7 @@ class Controls:
     changed: bool = True
 
     def bindings(self) -> dict[str, Callable[[], None]]:
-        """What to call when a key of `KEYS` is pressed."""
+        """The functions to call when keys of `KEYS` are pressed."""
         actions = {key: self._toggle(name) for name, key in LAYERS.items()}
         return actions | {
             "C": self._recolor,
@@ -70,12 +74,12 @@ class Controls:
         }
 
     def take_steps(self) -> int:
-        """The steps asked for, which are taken now."""
+        """Return the requested steps and reset them."""
         steps, self.steps = self.steps, 0
         return steps
 
     def take_home(self) -> bool:
-        """Whether the view of all was asked for; it is taken now."""
+        """Return whether the overview is requested and reset the request."""
         home, self.home = self.home, False
         return home
 

@@ -1,4 +1,4 @@
-"""Point tracks as lines over the image."""
+"""Draw point tracks and keypoints over an image."""
 
 from __future__ import annotations
 
@@ -9,23 +9,26 @@ from spslam.camera import Camera
 from spslam.frame import Sighting
 from spslam.typing import Float32Array, IntArray, UInt8Array
 
-# OpenCV draws at fractions of a pixel in fixed point.
+# Fractional bits of the coordinates for OpenCV's drawing functions: 1/16 pixel.
 _SHIFT = 4
+# Colour of a keypoint without a track, blue first.
 _NEW_POINT = (150, 150, 150)
-# Key points that see a map point, and that see none; blue first.
+# Colours of keypoints with and without a map point, blue first.
 MATCHED, UNMATCHED = (80, 220, 60), (40, 140, 255)
 
 
 def draw_tracks(
     image: UInt8Array, positions: Float32Array, lengths: IntArray, caption: str = ""
 ) -> UInt8Array:
-    """A picture (H, W, 3), blue first, of tracks: blue ones are young, red ones have been seen in L frames or more,
-    grey dots are key points without a track yet.
+    """Draw tracks over an image; returns a picture (H, W, 3), blue first.
+
+    Blue tracks are young, red tracks have at least L frames, grey dots are keypoints without one.
 
     Args:
         image: (H, W) grey.
-        positions, lengths: (N, L, 2) and (N,), see `PointTracks`.
-        caption: written into the lower left corner.
+        positions: (N, L, 2) pixels, see `PointTracks`.
+        lengths: (N,) frames, see `PointTracks`.
+        caption: text in the lower left corner.
     """
     picture = np.repeat(image[:, :, None], 3, axis=2)
     span = positions.shape[1]
@@ -34,7 +37,7 @@ def draw_tracks(
     for x, y in fixed[lengths == 1, 0].astype(np.int32).tolist():
         cv2.circle(picture, (x, y), 1 << _SHIFT, _NEW_POINT, -1, cv2.LINE_AA, _SHIFT)
     ages = np.minimum(lengths, span)
-    # The long ones last: they lie on top.
+    # Long tracks last: they lie on top.
     for age in range(2, span + 1):
         tails = fixed[ages == age, :age].astype(np.int32)
         color = colors[age - 1].tolist()
@@ -53,14 +56,16 @@ def draw_sighting(
     caption: str = "",
     most_width: int = 10_000,
 ) -> UInt8Array:
-    """A picture (H, W, 3), blue first, of what tracking saw: green key points see a map point, orange ones do not.
+    """Draw the keypoints of tracking over an image; returns a picture (H, W, 3), blue first.
+
+    Keypoints with a map point are green, the others orange.
 
     Args:
         image: (H, W) grey.
-        camera: that took it.
-        sighting: of this image.
-        caption: written into the lower left corner.
-        most_width: larger images are reduced to it.
+        camera: camera of the image.
+        sighting: keypoints of the image.
+        caption: text in the lower left corner.
+        most_width: maximum width of the picture, pixels; larger images are reduced.
     """
     scale = min(most_width / image.shape[1], 1.0)
     if scale < 1.0:
@@ -69,7 +74,7 @@ def draw_sighting(
             dtype=np.uint8,
         )
     picture = np.repeat(image[:, :, None], 3, axis=2)
-    # The image shows things where the lens put them.
+    # The image is distorted.
     pixels = (camera.distort(sighting.pixels) + 0.5) * scale - 0.5
     fixed = np.round(pixels * 2.0**_SHIFT).astype(np.int32)
     seen = sighting.point_ids >= 0
@@ -82,7 +87,7 @@ def draw_sighting(
 
 
 def track_colors(span: int) -> UInt8Array:
-    """Colours (L, 3) uint8, blue first, of tracks of 1 to L frames."""
+    """Colours (L, 3) uint8, blue first, of tracks with 1 to L frames."""
     shades = np.linspace(30, 235, span).round().astype(np.uint8)
     return np.asarray(cv2.applyColorMap(shades[:, None], cv2.COLORMAP_TURBO)[:, 0], dtype=np.uint8)
 
@@ -91,7 +96,7 @@ def _write(picture: UInt8Array, text: str) -> None:
     font, size = cv2.FONT_HERSHEY_SIMPLEX, 0.5
     (width, height), below = cv2.getTextSize(text, font, size, 1)
     left, bottom = 8, picture.shape[0] - 8 - below
-    # On black: it is read on any image.
+    # A black background makes the text readable on any image.
     cv2.rectangle(
         picture,
         (left - 4, bottom - height - 4),

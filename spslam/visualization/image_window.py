@@ -1,4 +1,4 @@
-"""A window that shows pictures. Open3D makes it: the OpenCV that spslam depends on has no windows."""
+"""A window of Open3D that shows pictures: the OpenCV that spslam depends on has no windows."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class ImageWindow:
     """Shows one picture after the other (a `PictureSink`) until it is closed.
 
     Args:
-        title: of the window.
-        visible: without, nobody sees it (for tests).
-        place: of its left upper corner on the screen, pixels.
+        title: title of the window.
+        visible: whether the window is visible; invisible windows are for tests.
+        place: position of its upper left corner on the screen, pixels.
 
     Raises:
         MissingDependencyError: Open3D or a system library is missing, or there is no display.
@@ -38,7 +38,7 @@ class ImageWindow:
         return self
 
     def show(self, image: UInt8Array) -> bool:
-        """Show a picture (H, W, 3) uint8, blue first; False once the window was closed."""
+        """Show a picture (H, W, 3) uint8, blue first; return False once the window is closed."""
         pixels = self._open3d.geometry.Image(np.ascontiguousarray(image[:, :, ::-1]))
         if self._window is None:
             self._open(image.shape[1], image.shape[0])

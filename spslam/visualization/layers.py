@@ -1,4 +1,4 @@
-"""What of a scene is drawn and in which colours, as points and lines: no graphics library, so any can draw it."""
+"""The layers of a scene as coloured points and lines, for any graphics library."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from spslam.visualization.scene import (
 Color = tuple[float, float, float]
 PointColors = Literal["height", "age"]
 
-# The layers, and the key that hides or shows each.
+# The layers, and the keys that show or hide them.
 LAYERS = {
     "points": "P",
     "trajectory": "T",
@@ -36,20 +36,22 @@ LAYERS = {
 }
 POINT_COLORS: tuple[PointColors, ...] = get_args(PointColors)
 
-# The latest camera is drawn larger than key frames.
+# Size of the latest camera's frustum, ratio to a keyframe's.
 _CAMERA_SIZE = 1.6
-# Arches of loops: lines each, and height in their lengths or at least in frusta.
+# Arches that show loops: number of lines of each; height, ratio to its length; minimum height,
+# sizes of a frustum.
 _ARCH_LINES, _ARCH_RISE, _ARCH_FRUSTA = 8, 0.35, 4.0
-# Squares of the grid along the longer side of the scene, about.
+# Approximate number of squares of the grid along the longer side of the scene.
 _SQUARES = 12
-# The floor is below all but this share of the points.
+# Percentile of the heights of points at which the grid lies.
 _FLOOR_PERCENT = 4.0
+# Percentiles of the heights of points that have the lowest and the highest colour.
 _RANGE_PERCENT = (3.0, 97.0)
 
 
 @dataclass(frozen=True)
 class Palette:
-    """Colours, red green blue from 0 to 1; ramps (C, 3) go from low to high and from old to new."""
+    """Colours (red, green, blue), 0 to 1; ramps (C, 3) go from low to high, or from old to new."""
 
     background: Color
     text: Color
@@ -64,7 +66,7 @@ class Palette:
     age: tuple[Color, ...]
 
 
-# Trajectory, truth, key frames and loops differ in lightness, too, for those who do not tell all colours apart.
+# Trajectory, ground truth, keyframes and loops also differ in lightness, for colour-blind people.
 LIGHT = Palette(
     background=(1.0, 1.0, 1.0),
     text=(0.25, 0.25, 0.28),
@@ -119,12 +121,12 @@ DARK = Palette(
 
 @dataclass(frozen=True)
 class Look:
-    """How a scene is shown.
+    """The style of a scene.
 
     Attributes:
-        hidden: layers that are not drawn.
-        colors: what the colour of a point tells.
-        dark: the background.
+        hidden: names of the layers that are not drawn.
+        colors: what the colours of points show.
+        dark: whether the background is dark.
     """
 
     hidden: frozenset[str] = frozenset()
@@ -133,15 +135,15 @@ class Look:
 
     @property
     def palette(self) -> Palette:
-        """The colours."""
+        """The colours of the layers."""
         return DARK if self.dark else LIGHT
 
     def toggled(self, layer: str) -> Look:
-        """The look with a layer hidden that was shown, or the other way round."""
+        """Return the style with a layer shown instead of hidden, or hidden instead of shown."""
         return replace(self, hidden=self.hidden ^ {layer})
 
     def recolored(self) -> Look:
-        """The look with the points coloured by what comes next."""
+        """Return the style with the next one of `POINT_COLORS`."""
         return replace(
             self, colors=POINT_COLORS[(POINT_COLORS.index(self.colors) + 1) % len(POINT_COLORS)]
         )
@@ -149,7 +151,7 @@ class Look:
 
 @dataclass(frozen=True, eq=False)
 class Points:
-    """Points (P, 3) with a colour each (P, 3)."""
+    """Points (P, 3) with their colours (P, 3)."""
 
     positions: FloatArray
     colors: FloatArray
@@ -157,9 +159,13 @@ class Points:
 
 @dataclass(frozen=True, eq=False)
 class Lines:
-    """Lines of one colour from `starts` to `ends` (N, 3), `width` pixels wide; 0 is a hair, always.
+    """Lines of one colour.
 
-    A `width` (N, 2) is one for each start and end.
+    Attributes:
+        starts, ends: (N, 3).
+        color: colour of all lines.
+        width: pixels, for all lines or for each start and end (N, 2); 0: hairlines, which are as
+            thin as possible at any distance.
     """
 
     starts: FloatArray
@@ -169,7 +175,7 @@ class Lines:
 
     @property
     def hairs(self) -> bool:
-        """Whether all are as thin as can be from wherever they are seen."""
+        """Whether all lines are hairlines."""
         return not np.any(self.width)
 
 
@@ -178,15 +184,16 @@ Layer = Points | Lines
 
 @dataclass(frozen=True, eq=False)
 class Framing:
-    """What follows from the whole of a scene, and stays as it is while parts of it are shown.
+    """Properties of a whole scene, which stay the same while only a part of it is shown.
 
     Attributes:
-        viewpoint: from where all of it is seen.
+        viewpoint: viewpoint of the overview.
         up: (3,) unit vector.
-        heights, ages: what the lowest and the highest colour stand for: lengths along `up`, `Scene.point_ages`.
-        frustum: how large a key frame is drawn.
-        grid: its lines, starts and ends (G, 3).
-        square: how long a square's side is.
+        heights: heights along `up` with the lowest and the highest colour, metres or map units.
+        ages: values of `Scene.point_ages` with the first and the last colour.
+        frustum: size of a keyframe's frustum, metres or map units.
+        grid: starts and ends (G, 3) of the grid's lines.
+        square: side of a square of the grid, metres or map units.
     """
 
     viewpoint: Viewpoint
@@ -199,7 +206,12 @@ class Framing:
 
 
 def frame_scene(scene: Scene, aspect: float) -> Framing:
-    """The framing of a scene in a picture of `aspect`, width over height."""
+    """Compute the framing of a scene.
+
+    Args:
+        scene: the whole scene.
+        aspect: width of the picture divided by its height.
+    """
     up = up_direction(scene)
     kept = inlier_points(scene)
     heights = _range(scene.points[kept] @ up)
@@ -214,13 +226,13 @@ def frame_scene(scene: Scene, aspect: float) -> Framing:
 def draw_layers(
     scene: Scene, look: Look, framing: Framing, moving: bool = False
 ) -> dict[str, Layer]:
-    """What is drawn of a scene, by layer; layers that are hidden or empty are left out.
+    """Build the layers of a scene, by name; hidden and empty layers are omitted.
 
     Args:
-        scene: all of it, or what there was until a time.
-        look: how it is shown.
-        framing: of all of it.
-        moving: draw the latest camera, too.
+        scene: the whole scene, or the scene until a time.
+        look: style of the scene.
+        framing: framing of the whole scene.
+        moving: draw the latest camera as well.
     """
     palette = look.palette
     centres = scene.keyframes[:, :3, 3]
@@ -244,7 +256,7 @@ def draw_layers(
 
 
 def thicken_hairs(layers: Mapping[str, Layer], view: Viewpoint, width: float) -> dict[str, Layer]:
-    """Layers with hairs that look `width` pixels wide from `view` and from there only."""
+    """Replace hairlines by lines that look `width` pixels wide from `view`, and only from there."""
     return {
         name: replace(
             layer, width=width * view.relative_depths(np.stack([layer.starts, layer.ends], axis=1))
@@ -256,7 +268,7 @@ def thicken_hairs(layers: Mapping[str, Layer], view: Viewpoint, width: float) ->
 
 
 def legend(scene: Scene, look: Look, framing: Framing) -> list[tuple[str, Color]]:
-    """Lines of text that say what is drawn, each with the colour that it speaks of, from the top down."""
+    """The lines of the legend from top to bottom: the text and the colour of each layer."""
     palette = look.palette
     shown = int(np.count_nonzero(inlier_points(scene)))
     rows = {
@@ -267,12 +279,12 @@ def legend(scene: Scene, look: Look, framing: Framing) -> list[tuple[str, Color]
         ),
         "truth": ("ground truth", palette.truth, len(scene.ground_truth)),
         "keyframes": (
-            f"{len(scene.keyframes)} key frames",
+            f"{len(scene.keyframes)} keyframes",
             palette.keyframes,
             len(scene.keyframes),
         ),
         "covisibility": (
-            "key frames that share points",
+            "keyframes that share points",
             palette.covisibility,
             len(scene.covisible),
         ),
@@ -292,7 +304,7 @@ def legend(scene: Scene, look: Look, framing: Framing) -> list[tuple[str, Color]
 def color_bar(
     scene: Scene, look: Look, framing: Framing
 ) -> tuple[tuple[Color, ...], str, str] | None:
-    """The ramp of the points' colours with what its ends stand for; None where no points are drawn."""
+    """The ramp of the points' colours and the texts at its ends; None if no points are drawn."""
     if "points" in look.hidden or len(scene.points) == 0:
         return None
     if look.colors == "age":
@@ -302,10 +314,10 @@ def color_bar(
 
 
 def check_layers(names: Iterable[str]) -> frozenset[str]:
-    """Names of layers as a set.
+    """Check names of layers and return them as a set.
 
     Raises:
-        ConfigError: there is no such layer.
+        ConfigError: a layer does not exist.
     """
     given = frozenset(names)
     if unknown := sorted(given - LAYERS.keys()):
@@ -314,7 +326,7 @@ def check_layers(names: Iterable[str]) -> frozenset[str]:
 
 
 def ramp_colors(share: FloatArray, ramp: tuple[Color, ...]) -> FloatArray:
-    """(P, 3) colours at shares (P,) of the way along a ramp, 0 to 1."""
+    """Colours (P, 3) at positions (P,), 0 to 1, along a ramp."""
     stops = np.linspace(0.0, 1.0, len(ramp))
     return np.stack([np.interp(share, stops, channel) for channel in np.array(ramp).T], axis=1)
 
@@ -334,7 +346,7 @@ def _points(scene: Scene, look: Look, framing: Framing) -> Points:
 
 
 def _path(poses: FloatArray, times: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """From each position to the next, but across pauses."""
+    """Starts and ends of the steps from each position to the next, without gaps in time."""
     positions = poses[:, :3, 3]
     goes_on = (
         ~gaps(times) if np.isfinite(times).all() else np.ones(max(len(poses) - 1, 0), dtype=bool)
@@ -349,7 +361,10 @@ def _edges(centres: FloatArray, pairs: IntArray) -> tuple[FloatArray, FloatArray
 def _arches(
     starts: FloatArray, ends: FloatArray, framing: Framing
 ) -> tuple[FloatArray, FloatArray]:
-    """Lines (8·L, 3) of arches from starts to ends (L, 3): where a loop was closed well the two are one place."""
+    """Lines (8·L, 3) of arches from starts to ends (L, 3).
+
+    They are arches because the two ends of a well-closed loop are almost the same point.
+    """
     share = np.linspace(0.0, 1.0, _ARCH_LINES + 1)[:, None, None]
     height = np.maximum(
         _ARCH_RISE * np.linalg.norm(ends - starts, axis=1), _ARCH_FRUSTA * framing.frustum
@@ -376,7 +391,10 @@ def _range(values: FloatArray) -> tuple[float, float]:
 def _grid(
     scene: Scene, kept: BoolArray, up: FloatArray
 ) -> tuple[tuple[FloatArray, FloatArray], float]:
-    """Starts and ends (G, 3) of a grid on the floor, and the side of its squares: 1, 2 or 5 times a power of ten."""
+    """Starts and ends (G, 3) of a grid on the ground plane, and the side of its squares.
+
+    The side is 1, 2 or 5 times a power of ten.
+    """
     points, path = scene.points[kept], scene.path
     content = np.concatenate([points, path])
     if len(content) == 0:
@@ -388,7 +406,7 @@ def _grid(
     low, high = np.percentile(flat, [1.0, 99.0], axis=0)
     square = _round_length(max(float((high - low).max()) / _SQUARES, 1e-6))
     first, last = np.floor(low / square), np.ceil(high / square)
-    # Below the path, too: a camera may have looked at nothing but what is above it.
+    # Below the path as well: all points may be above the camera.
     heights = content @ up
     floor = min(
         float(np.percentile(heights, _FLOOR_PERCENT)),

@@ -1,4 +1,4 @@
-"""What the colours of a picture of a scene mean, written into it."""
+"""The legend of a picture of a scene."""
 
 from __future__ import annotations
 
@@ -10,21 +10,29 @@ from spslam.visualization.layers import Color, Framing, Look, color_bar, legend,
 from spslam.visualization.scene import Scene
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
-# In pictures this high; text grows with the picture, but not as fast.
+# Height of the picture, pixels, to which the sizes below refer. They grow with the square root of
+# the height.
 _HEIGHT = 960
+# Line spacing, pixels; margin, pixels; size of the text, OpenCV's font scale; length of a line in
+# its layer's colour, pixels.
 _LINE, _MARGIN, _TEXT, _SWATCH = 25, 22, 0.55, 26
+# Width and height of the colour bar, pixels.
 _BAR = (170, 10)
 
 
 def write_legend(
     picture: UInt8Array, scene: Scene, look: Look, framing: Framing, time: str = ""
 ) -> None:
-    """Write title and time to the upper left, the layers' colours to the lower left, the points' to the lower right.
+    """Write the legend into a picture.
+
+    Title and time are at the upper left, the colours of the layers at the lower left, and the
+    colour bar of the points at the lower right.
 
     Args:
-        picture: (H, W, 3), blue first; is changed.
-        scene: what is drawn.
-        look, framing: of it.
+        picture: (H, W, 3) uint8, blue first; it is changed.
+        scene: the drawn scene.
+        look: style of the scene.
+        framing: framing of the scene.
         time: text beside the title.
     """
     scale = float(np.sqrt(picture.shape[0] / _HEIGHT))
@@ -79,7 +87,7 @@ def _width(text: str, scale: float) -> int:
 
 
 def _write(picture: UInt8Array, text: str, at: tuple[int, int], look: Look, scale: float) -> None:
-    # Over lines and points it is read on a rim of the background.
+    # An outline in the colour of the background makes the text readable over lines and points.
     for color, thickness in ((look.palette.background, 4), (look.palette.text, 1)):
         cv2.putText(
             picture, text, at, _FONT, _TEXT * scale, _blue_first(color), thickness, cv2.LINE_AA

@@ -1,4 +1,4 @@
-"""The scene of a run that goes on, for those who look at it."""
+"""The scene of a run in progress, for viewers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def live_scene(slam: Slam, ground_truth: Trajectory | None) -> Scene:
-    """What there is of a run now, in the part of the map that most frames are in."""
+    """The current scene of a run, in the submap that most frames are in."""
     trajectory = slam.trajectory()
     return build_scene(
         slam.map,
@@ -34,8 +34,10 @@ def live_scene(slam: Slam, ground_truth: Trajectory | None) -> Scene:
 def _truth_beside(
     slam: Slam, trajectory: Trajectory, truth: Trajectory | None
 ) -> Trajectory | None:
-    """The ground truth up to now in the estimate's world: as a run's figures align it, once there is enough to align;
-    before, joined at the first pose if lengths are metres.
+    """The ground truth until now in the world of the estimate; None if they cannot be aligned.
+
+    It is aligned as for a run's metrics. While there are too few poses for that, it is aligned by
+    the first pose if the map is metric.
     """
     if truth is None or len(truth) == 0 or len(trajectory) == 0:
         return None
@@ -48,7 +50,7 @@ def _truth_beside(
     try:
         S_truth_world = umeyama(here.positions, there.positions, with_scale=not metric)
     except ValueError:
-        # Too few poses, or all on a line.
+        # Too few poses, or all on one line.
         if not metric or not truth.has_rotations:
             return None
         S_truth_world = there.T_world_cam[0] @ inverse(here.T_world_cam[0])

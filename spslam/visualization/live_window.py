@@ -1,4 +1,4 @@
-"""A window in which a run is watched while it goes on, and another with the current image."""
+"""Windows that show a run in progress: the scene, and the current image."""
 
 from __future__ import annotations
 
@@ -25,25 +25,29 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-# The image lies over the lower right corner, as far as the window manager lets it.
+# Size and position of the scene's window, pixels.
 _SIZE, _PLACE = (1200, 860), (40, 60)
+# Position and maximum width of the image's window, pixels: over the lower right corner of the
+# scene, if the window manager allows it.
 _IMAGE_PLACE, _IMAGE_WIDTH = (820, 660), 720
+# Diameter of a point, pixels.
 _POINT_SIZE = 2.5
-# The scene is framed anew when it has grown by that: colours and grid stay calm in between.
+# Ratio by which the scene's extent must change before it is framed again. In between, colours and
+# grid stay the same.
 _GROWTH = 1.15
 
 
 class Open3DViewer:
-    """A live window with map points, key frames, trajectory and ground truth, and one with the current image and its
-    key points.
+    """Shows a run in progress (a `Viewer`) in two windows.
 
-    Closing a window does not stop the run.
+    One window shows map points, keyframes, trajectory and ground truth, the other one the current
+    image and its keypoints. Closing a window does not stop the run.
 
     Args:
-        ground_truth: drawn beside the estimate.
-        title: of the windows.
-        every: which n-th frame refreshes the scene.
-        visible: without, nobody sees the windows (for tests).
+        ground_truth: the ground truth; None: only the estimate is shown.
+        title: title of the windows.
+        every: the scene is refreshed at every n-th frame.
+        visible: whether the windows are visible; invisible windows are for tests.
 
     Raises:
         MissingDependencyError: Open3D or a system library is missing, or there is no display.
@@ -69,7 +73,7 @@ class Open3DViewer:
         self._seen: FloatArray | None = None
 
     def update(self, slam: Slam, frame: Frame, result: TrackResult) -> None:
-        """Show the state of `slam` and let the windows answer the mouse."""
+        """Show the state of `slam` and handle mouse and keys."""
         if self._canvas is None:
             return
         if self._updates % self._every == 0:
@@ -80,7 +84,7 @@ class Open3DViewer:
             self._controls.changed = False
             self._show(self._canvas)
         if not self._canvas.poll():
-            _log.info("the viewer's window was closed; the run goes on")
+            _log.info("the viewer's window was closed; the run continues")
             self.close()
             return
         if self._image is not None and slam.sighting is not None:
@@ -108,7 +112,7 @@ class Open3DViewer:
         if anew:
             self._extent, self._framing = extent, frame_scene(scene, _SIZE[0] / _SIZE[1])
         canvas.style(self._controls.look.palette, _POINT_SIZE)
-        # Hairs: a window is refreshed many times.
+        # Lines as hairlines, which are drawn fast.
         canvas.draw(draw_layers(scene, self._controls.look, self._framing, moving=True), 0.0, anew)
         pose = scene.trajectory[-1]
         view = canvas.viewpoint
@@ -120,7 +124,7 @@ class Open3DViewer:
         if self._seen is None or view is None:
             canvas.look_from(chase_view(pose, scene, self._framing))
         else:
-            # From wherever the mouse turned it.
+            # Keep the direction to which the mouse turned the view.
             canvas.look_from(moved_along(view, pose[:3, 3] - self._seen))
         self._seen = pose[:3, 3].copy()
 

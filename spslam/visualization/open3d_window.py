@@ -1,5 +1,7 @@
-"""Layers in a window of Open3D, visible or not. Its legacy visualiser draws without a display (EGL) and says so where
-it cannot; the newer renderer ends the process there.
+"""A window of Open3D, visible or not, that shows layers.
+
+It uses Open3D's legacy visualiser, which draws without a display (EGL) and reports an error if it
+cannot; the newer renderer ends the process in that case.
 """
 
 from __future__ import annotations
@@ -17,20 +19,21 @@ from spslam.typing import FloatArray, UInt8Array
 from spslam.visualization.layers import Color, Layer, Lines, Palette, Points
 from spslam.visualization.scene import Viewpoint, tube
 
+# Command that installs the system libraries of Open3D, for messages.
 APT = "apt-get install -y libusb-1.0-0 libgl1 libegl1 libgomp1 libx11-6"
-# What is nearer or farther than these shares of the distance to the scene is cut off.
+# Clipping distances, ratio to the distance of the scene; nearer and farther things are not drawn.
 _NEAR, _FAR = 0.005, 25.0
 
 
 def has_display() -> bool:
-    """Whether a window can be opened; without a display Open3D quietly renders to nowhere instead of failing."""
+    """Whether there is a display for a window; without one, Open3D draws nothing and no error."""
     return not sys.platform.startswith("linux") or any(
         os.environ.get(key) for key in ("DISPLAY", "WAYLAND_DISPLAY")
     )
 
 
 def import_open3d() -> Any:
-    """Open3D, or an error that says what to install.
+    """Import Open3D.
 
     Raises:
         MissingDependencyError: the package or a system library is missing.
@@ -51,15 +54,16 @@ class Canvas:
     """A window that shows layers.
 
     Args:
-        title: of the window.
+        title: title of the window.
         size: width and height, pixels.
-        visible: without, it is drawn in memory, and needs no display.
-        keys: what to call when a key (one capital letter, or `SPACE`, `LEFT`, `RIGHT`) is pressed.
-        instead: what to do without the window, for the message.
-        place: of its left upper corner on the screen, pixels.
+        visible: whether the window is visible; an invisible one is drawn in memory and needs no
+            display.
+        keys: functions to call, by key (one capital letter, or `SPACE`, `LEFT`, `RIGHT`).
+        instead: alternatives to the window, for error messages.
+        place: position of its upper left corner on the screen, pixels.
 
     Raises:
-        MissingDependencyError: Open3D, a system library or OpenGL is missing, or there is no display.
+        MissingDependencyError: Open3D, a system library, OpenGL or a display is missing.
     """
 
     def __init__(
@@ -90,7 +94,7 @@ class Canvas:
         self._view: Viewpoint | None = None
 
     def style(self, palette: Palette, point_size: float) -> None:
-        """Set the background and the size of points, pixels."""
+        """Set the background and the diameter of points, pixels."""
         options = self._window.get_render_option()
         options.background_color = np.array(palette.background)
         options.point_size = point_size
@@ -102,8 +106,8 @@ class Canvas:
 
         Args:
             layers: by name.
-            pixel: how long a pixel is, which widths of lines are given in; 0: all lines are hairs.
-            anew: the scene has another size than before: what the mouse turns and zooms has to know.
+            pixel: length of a pixel in the scene, the unit of widths; 0: all lines are hairlines.
+            anew: the extent of the scene has changed; turning and zooming by mouse use the new one.
         """
         seen = self.viewpoint
         for shape in self._shapes:
@@ -133,19 +137,19 @@ class Canvas:
 
     @property
     def viewpoint(self) -> Viewpoint | None:
-        """What it is looked from now, the mouse included; None before the first `look_from`."""
+        """The current viewpoint, also after mouse actions; None before the first `look_from`."""
         if self._view is None:
             return None
         camera = self._window.get_view_control().convert_to_pinhole_camera_parameters()
         return Viewpoint(np.array(camera.extrinsic), self._view.distance, self._view.field_of_view)
 
     def picture(self) -> UInt8Array:
-        """What is shown, (H, W, 3), blue first."""
+        """The current picture (H, W, 3) uint8, blue first."""
         image = np.asarray(self._window.capture_screen_float_buffer(do_render=True))
         return np.ascontiguousarray(np.round(image[:, :, ::-1] * 255).clip(0, 255).astype(np.uint8))
 
     def poll(self) -> bool:
-        """Let the window answer mouse and keys; False once it was closed."""
+        """Handle mouse and keys; return False once the window is closed."""
         if not self._window.poll_events():
             return False
         self._window.update_renderer()
@@ -156,10 +160,11 @@ class Canvas:
         self._window.destroy_window()
 
     def _merged(self, layers: list[Layer], pixel: float) -> list[Any]:
-        """All bars, all points and all hairs, each as one shape.
+        """Merge all bars, all points and all hairlines to one shape each.
 
-        Open3D keeps shapes by the hash of where they lie in memory. That decides in which order it draws three and
-        more, and so, from run to run, between what is equally far away. Two it always draws in the same order.
+        Open3D draws three or more shapes in an order that depends on their addresses in memory.
+        That order decides between equally distant pixels, so pictures would differ from run to
+        run. It always draws two shapes in the same order.
         """
         clouds = [layer for layer in layers if isinstance(layer, Points)]
         lines = [layer for layer in layers if isinstance(layer, Lines)]
@@ -217,25 +222,25 @@ class Canvas:
 
 
 def _repeated(colors: list[tuple[Color, int]]) -> FloatArray:
-    """(V, 3) each colour as often as it says."""
+    """Repeat each colour by its count: (V, 3)."""
     return np.concatenate([np.tile(color, (count, 1)) for color, count in colors])
 
 
-# GLFW's numbers.
+# Key codes of GLFW.
 _KEY_CODES = {"SPACE": 32, "RIGHT": 262, "LEFT": 263}
 
 
 def _callback(call: Callable[[], None]) -> Callable[[Any], bool]:
     def pressed(window: Any) -> bool:
         call()
-        # What there is to draw anew is drawn by whoever polls.
+        # False: no redraw here, the caller of `poll` draws.
         return False
 
     return pressed
 
 
 def moved_along(view: Viewpoint, step: FloatArray) -> Viewpoint:
-    """A viewpoint moved by `step` (3,) in the world."""
+    """Move a viewpoint by `step` (3,) in the world."""
     T_cam_world = view.T_cam_world.copy()
     T_cam_world[:3, 3] -= T_cam_world[:3, :3] @ step
     return Viewpoint(T_cam_world, view.distance, view.field_of_view)

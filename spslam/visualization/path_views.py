@@ -1,4 +1,4 @@
-"""How a path in space is looked at: from above and from the side, whichever way its world lies."""
+"""Views of a path from above and from the side, for any orientation of its world."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ import numpy as np
 from spslam.trajectory import Trajectory
 from spslam.typing import BoolArray, FloatArray
 
+# Names of the axes.
 AXES = "xyz"
+# Descriptions of the alignments, for people.
 ALIGNMENT_WORDS = {
     "se3": "aligned by SE(3)",
     "sim3": "aligned by Sim(3)",
     "first-pose": "aligned by the first pose",
     "none": "not aligned",
 }
-# A pause this many times longer than usual is a gap in the path, not a step of it.
+# Minimum time between poses that is a gap in the path, ratio to the median.
 _GAP_FACTOR = 10.0
-# How much of a unit vector along one axis says that cameras stood upright in it.
+# Minimum component of the cameras' mean down vector along an axis that makes the axis vertical.
 _UPRIGHT = 0.7
 
 
@@ -28,8 +30,9 @@ class View:
 
     Attributes:
         title: for example `Top view (x–z)`.
-        across, vertical: which axes (0 x, 1 y, 2 z) go to the right and along the picture's height.
-        turned: whether `vertical` grows downwards.
+        across: world axis (0 x, 1 y, 2 z) that points to the right.
+        vertical: world axis along the height of the picture.
+        turned: whether `vertical` points down.
     """
 
     title: str
@@ -39,15 +42,21 @@ class View:
 
 
 def choose_views(shown: Trajectory, truth: Trajectory | None = None) -> tuple[View, View]:
-    """The views from above and from the side of a trajectory, or of it and the ground truth in the same world."""
+    """Choose the views from above and from the side of a trajectory.
+
+    Args:
+        shown: the trajectory.
+        truth: ground truth in the same world, or None.
+    """
     everything = (
         shown.positions if truth is None else np.concatenate([shown.positions, truth.positions])
     )
-    # Along a straight line the alignment may roll the estimate's cameras any way round, not the truth's.
+    # If the path is straight, the alignment may roll the cameras of the estimate, but not those of
+    # the ground truth.
     across, along, up, up_sign = _axes(
         everything, truth if truth is not None and truth.has_rotations else shown
     )
-    # Seen from above, the axis pointing at the viewer is "up": else one of the others has to be turned round.
+    # From above, the up axis must point at the viewer; otherwise flip one of the others.
     mirrored = (-1.0 if (across - along) % 3 == 1 else 1.0) != up_sign
     return (
         View(f"Top view ({AXES[across]}–{AXES[along]})", across, along, mirrored),
@@ -56,7 +65,7 @@ def choose_views(shown: Trajectory, truth: Trajectory | None = None) -> tuple[Vi
 
 
 def during(trajectory: Trajectory, stamps: FloatArray) -> Trajectory:
-    """The poses of a trajectory between the first and the last of stamps (N,), seconds, and a little beyond."""
+    """The poses between the first and the last of stamps (N,), seconds, with a margin of 1 %."""
     margin = 1e-3 + 0.01 * float(stamps[-1] - stamps[0])
     inside = (trajectory.timestamps >= stamps[0] - margin) & (
         trajectory.timestamps <= stamps[-1] + margin
@@ -65,7 +74,7 @@ def during(trajectory: Trajectory, stamps: FloatArray) -> Trajectory:
 
 
 def gaps(timestamps: FloatArray) -> BoolArray:
-    """(N-1,) bool: where a path is interrupted after its n-th pose."""
+    """Whether a path is interrupted after each of its poses but the last, (N-1,) bool."""
     steps = np.diff(timestamps)
     long: BoolArray = (
         steps > _GAP_FACTOR * np.median(steps) if len(steps) else np.zeros(0, dtype=bool)
@@ -74,14 +83,15 @@ def gaps(timestamps: FloatArray) -> BoolArray:
 
 
 def broken(timestamps: FloatArray, values: FloatArray) -> FloatArray:
-    """Values (N, …) over time with a row of NaN in every gap, so that no line is drawn across."""
+    """Insert a row of NaN into values (N, …) at every gap, so that no line is drawn across it."""
     return np.insert(values, np.flatnonzero(gaps(timestamps)) + 1, np.nan, axis=0)
 
 
 def _axes(positions: FloatArray, trajectory: Trajectory) -> tuple[int, int, int, float]:
-    """Axes across and along the ground, the vertical one, and which way is up on it.
+    """The two horizontal axes, the vertical axis, and the sign of its up direction.
 
-    Cameras that mostly stood upright tell where down is; otherwise the ground is the plane of greatest extent.
+    If the cameras were mostly upright, they give the vertical axis; otherwise it is the axis of the
+    smallest extent.
     """
     extent = np.ptp(positions, axis=0) if len(positions) else np.ones(3)
     up, up_sign = int(np.argmin(extent)), 1.0
@@ -92,7 +102,7 @@ def _axes(positions: FloatArray, trajectory: Trajectory) -> tuple[int, int, int,
         up_sign = -1.0 if down[up] > 0 else 1.0
     ground = [axis for axis in range(3) if axis != up]
     across, along = sorted(ground, key=lambda axis: -extent[axis])
-    # As maps are drawn, unless the path is much longer the other way.
+    # Keep the order of the axes, unless the path is much longer along the other one.
     if extent[along] > 0.6 * extent[across]:
         across, along = ground
     return across, along, up, up_sign

@@ -1,7 +1,7 @@
-"""Pictures and films of scenes, without a display.
+"""Render pictures and animations of scenes without a display.
 
-They are rendered by a process of its own (`python -m spslam.visualization.render JOB SCENE FILE`): where drivers are
-broken Open3D takes its whole process down, and that must not cost anybody a finished run.
+A separate process renders them (`python -m spslam.visualization.render JOB SCENE FILE`): with
+broken drivers Open3D crashes its process, and a finished run must not be lost.
 """
 
 from __future__ import annotations
@@ -34,32 +34,38 @@ from spslam.visualization.video_writer import VideoFile
 
 _log = logging.getLogger(__name__)
 
+# Suffix of animations; other files are pictures.
 VIDEO_SUFFIX = ".mp4"
+# Maximum time for rendering a picture, seconds.
 _TIMEOUT_S = 120.0
-# Rendered larger and reduced: smooth edges without the driver's help.
+# Factor by which a picture is rendered larger and then reduced: smooth edges with any driver.
 _SUPERSAMPLING = 2
+# Diameter of a point, pixels of a picture with the height `_HEIGHT` and `_MANY_POINTS` points.
 _POINT_SIZE = 3.0
+# Number of points from which on points are drawn smaller, and below which larger.
 _MANY_POINTS = 4000
-# Hairs are that wide, pixels as rendered: a bar of less misses pixels.
+# Width of hairlines, rendered pixels. Narrower bars would have gaps.
 _HAIR = 1.2
-# Pictures that widths and text are made for are this high.
+# Height of a picture, pixels, to which widths refer.
 _HEIGHT = 960
-# Lines are drawn anew where they would look wider or narrower by that.
+# Ratio of the apparent width of lines at which they are drawn again.
 _COARSER = 1.1
-# What the renderer and the one who waits for it say to each other, and the renderer's status when it cannot write.
+# Messages between the renderer and the process that waits for it.
 _PICTURE, _GO, _STOP = "picture ", "go\n", "stop\n"
+# Exit status of the renderer if it cannot write the file.
 _NO_OUTPUT = 3
 
 
 @dataclass(frozen=True)
 class Job:
-    """What is to be rendered.
+    """Settings of a picture or an animation.
 
     Attributes:
-        look: how the scene is shown.
+        look: style of the scene.
         size: width and height, pixels.
-        fps, seconds: of a film, pictures a second and its length.
-        follow: the film flies behind the camera.
+        fps: pictures per second of an animation.
+        seconds: duration of an animation, seconds.
+        follow: the view of an animation follows the camera.
     """
 
     look: Look = Look()  # noqa: RUF009 - it is frozen
@@ -69,12 +75,12 @@ class Job:
     follow: bool = False
 
     def to_json(self) -> str:
-        """Text that `from_json` reads."""
+        """Convert the job to text for `from_json`."""
         return json.dumps(asdict(self), default=sorted)
 
     @classmethod
     def from_json(cls, text: str) -> Job:
-        """What `to_json` wrote."""
+        """Read the text of `to_json`."""
         values: dict[str, Any] = json.loads(text)
         look = Look(
             **(values.pop("look") | {"hidden": frozenset(json.loads(text)["look"]["hidden"])})
@@ -83,10 +89,10 @@ class Job:
 
 
 def render_scene(path_png: Path | str, scene: Scene) -> bool:
-    """Render a scene to a PNG, 1280×960, as part of something that goes on without.
+    """Render a scene to a PNG of 1280×960 pixels; a failure is only a notice.
 
     Returns:
-        Whether there is a picture now. If not (no Open3D, no EGL, a crash), a notice says why.
+        Whether the picture was written. If not (no Open3D, no EGL, a crash), a notice says why.
     """
     path_png = Path(path_png)
     try:
@@ -103,13 +109,17 @@ def render(
     job: Job = Job(),
     goes_on: Callable[[int, int], bool] = lambda done, total: True,
 ) -> None:
-    """Render a scene to a PNG, or to an MP4 if that is what `path` ends with.
+    """Render a scene to a PNG, or to an MP4 if `path` ends with `.mp4`.
 
     Args:
-        goes_on: called after each picture of a film with how many are done, of how many; False: it ends with them.
+        path: path of the file.
+        scene: the scene.
+        job: settings.
+        goes_on: called after each picture of an animation with the numbers of rendered and of all
+            pictures; returns False to end the animation there.
 
     Raises:
-        MissingDependencyError: there is no Open3D, no EGL, or the renderer crashed.
+        MissingDependencyError: Open3D or EGL is missing, or the renderer crashed.
         OutputError: the file cannot be written.
     """
     with _folder_beside(path) as name:
@@ -139,11 +149,12 @@ def render(
 
 @contextmanager
 def _folder_beside(path: Path) -> Iterator[str]:
-    """A folder for a while, where the file is to be: that there is room there is needed anyhow. For pipes and devices
-    among those of the system.
+    """A temporary folder beside the file, where space is needed anyway.
+
+    For pipes and devices it is in the system's folder for temporary files.
 
     Raises:
-        OutputError: nothing can be written there.
+        OutputError: the folder cannot be written.
     """
     try:
         beside = folder_of(path)
@@ -157,8 +168,14 @@ def _folder_beside(path: Path) -> Iterator[str]:
 
 
 def _run(command: list[str], errors: Path, goes_on: Callable[[int, int], bool] | None) -> int:
-    """Run the renderer to its end; its exit status. A film asks after each picture whether it goes on."""
-    # It must find this very package, wherever that was imported from.
+    """Run the renderer and return its exit status.
+
+    Args:
+        command: command line of the renderer.
+        errors: file for its error output.
+        goes_on: see `render`; None for a picture.
+    """
+    # The renderer must import the same package as this process.
     search = [
         str(Path(spslam.__file__).parent.parent),
         *filter(None, [os.environ.get("PYTHONPATH")]),
@@ -168,7 +185,7 @@ def _run(command: list[str], errors: Path, goes_on: Callable[[int, int], bool] |
     try:
         with (
             errors.open("wb") as file,
-            # ^C is ours: we ask it to end.
+            # A session of its own: ^C must not reach the renderer, this process ends it.
             subprocess.Popen(
                 command,
                 stdin=pipe,
@@ -194,11 +211,14 @@ def _run(command: list[str], errors: Path, goes_on: Callable[[int, int], bool] |
                 process.kill()
                 raise
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise MissingDependencyError(f"the renderer did not come to its end: {error}") from None
+        raise MissingDependencyError(f"the renderer did not finish: {error}") from None
 
 
 def _working_folder() -> str | None:
-    """None, which is where this process is, or another one if that was deleted: Intel's MKL does not load there."""
+    """The renderer's working folder: None for the current one, or another one if it was deleted.
+
+    Intel's MKL does not load in a deleted folder.
+    """
     try:
         Path.cwd()
     except OSError:
@@ -206,11 +226,15 @@ def _working_folder() -> str | None:
     return None
 
 
-# -- in the process of its own -------------------------------------------------------------------------------
+# -- in the renderer's process --------------------------------------------------------------------
 
 
 def main(arguments: list[str]) -> int:
-    """Render the scene file `arguments[1]` as the job `arguments[0]` says to `arguments[2]`; the exit status."""
+    """Render a scene in the renderer's process and return the exit status.
+
+    Args:
+        arguments: job (JSON), path of the scene file, path of the result.
+    """
     job, scene, path = (
         Job.from_json(arguments[0]),
         Scene.load(Path(arguments[1])),
@@ -237,19 +261,19 @@ def _picture(scene: Scene, job: Job, path: Path) -> None:
     picture = _reduced(canvas.picture(), job.size)
     canvas.close()
     write_legend(picture, scene, job.look, framing)
-    # OpenCV takes no path whose bytes are no UTF-8.
+    # `cv2.imwrite` accepts UTF-8 paths only.
     path.write_bytes(cv2.imencode(".png", picture, [cv2.IMWRITE_PNG_COMPRESSION, 9])[1].tobytes())
 
 
 def _film(scene: Scene, job: Job, path: Path) -> None:
     if len(scene.trajectory) == 0:
-        raise OutputError("a film needs a trajectory, and this run has no pose: render a PNG")
+        raise OutputError("an animation needs a trajectory, but this run has no pose: render a PNG")
     framing = frame_scene(scene, job.size[0] / job.size[1])
     total = max(round(job.fps * job.seconds), 1)
     drawn, now = (np.inf, 0.0), scene
     with VideoFile(path, job.fps) as file:
         canvas = _canvas(scene, job)
-        # Only for the size of the scene: no picture shows it, so hairs will do.
+        # Sets the extent of the scene; it is in no picture, so hairlines are enough.
         canvas.draw(draw_layers(scene, job.look, framing), 0.0, anew=True)
         for number, (time, viewpoint) in enumerate(
             film(scene, framing, total, job.follow), start=1
@@ -273,7 +297,7 @@ def _film(scene: Scene, job: Job, path: Path) -> None:
 
 
 def _asked(done: int, total: int) -> bool:
-    """Whether the process that wants the film wants more of it."""
+    """Report progress to the waiting process and return whether to continue."""
     sys.stdout.write(f"{_PICTURE}{done} {total}\n")
     sys.stdout.flush()
     return sys.stdin.readline() == _GO
@@ -282,7 +306,7 @@ def _asked(done: int, total: int) -> bool:
 def _canvas(scene: Scene, job: Job) -> Canvas:
     width, height = job.size
     canvas = Canvas("spslam", (width * _SUPERSAMPLING, height * _SUPERSAMPLING), visible=False)
-    # Few points are drawn larger: a sparse map shall still be seen.
+    # Draw few points larger, so that a sparse map is visible.
     growth = float(np.clip((_MANY_POINTS / max(len(scene.points), 1)) ** 0.25, 0.7, 2.0))
     canvas.style(job.look.palette, _POINT_SIZE * _SUPERSAMPLING * growth * height / _HEIGHT)
     return canvas
@@ -291,7 +315,10 @@ def _canvas(scene: Scene, job: Job) -> Canvas:
 def _draw(
     canvas: Canvas, layers: dict[str, Layer], view: Viewpoint, job: Job, anew: bool = False
 ) -> None:
-    """Show layers as bars and points, no hairs: two shapes, which the canvas draws to the same bytes every time."""
+    """Draw layers as bars and points, without hairlines.
+
+    The canvas draws these two shapes to the same bytes every time.
+    """
     hair = _HAIR * _HEIGHT / (_SUPERSAMPLING * job.size[1])
     canvas.draw(thicken_hairs(layers, view, hair), view.pixel_size(_HEIGHT), anew)
 

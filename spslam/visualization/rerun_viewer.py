@@ -1,8 +1,9 @@
-"""Runs for Rerun's viewer (https://rerun.io): live, or as a file to look at later.
+"""Record runs for Rerun's viewer (https://rerun.io), live or to a file.
 
-What a frame shows is recorded with every frame. Map, trajectory and key frames are recorded whole, because all of them
-move when the map is refined, but only once they have grown by a tenth and when a loop was closed: all of these
-records together are about eleven times as large as the last, however long the run is.
+Images and keypoints are recorded with every frame. Map, trajectory and keyframes change as a whole
+when the map is refined, so they are recorded as a whole, but only after they grew by a tenth or a
+loop was closed. All of these records together are about eleven times as large as the last one, for
+runs of any length.
 """
 
 from __future__ import annotations
@@ -36,17 +37,21 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+# Maximum width of recorded images, pixels, and their JPEG quality, 0 to 100.
 _MOST_IMAGE_WIDTH, _JPEG_QUALITY = 640, 70
+# Ratio by which the map must grow before it is recorded again.
 _GROWTH = 1.1
-# Stamps from here on are seconds since 1970.
+# Smallest stamp that is read as seconds since 1970, seconds.
 _FIRST_EPOCH_S = 1e8
-# A viewer that has this long to answer and does not is gone.
+# Maximum time to wait for the viewer at the end, seconds.
 _FLUSH_S = 20.0
+# Rerun's classes of keypoints with and without a map point.
 _MATCHED, _UNMATCHED = 1, 0
+# Style of the recorded scene.
 _LOOK = Look(dark=True)
-# Lines and points in Rerun are in pixels where their radius is negative.
+# Radii of paths, thin lines and points; Rerun reads a negative radius as pixels.
 _PATH, _THIN, _DOT = -1.5, -0.6, -1.5
-# Entities of layers of a scene; the grid is Rerun's own.
+# Rerun's entities of the layers; Rerun draws a grid of its own.
 _ENTITIES = {
     "points": "world/map",
     "trajectory": "world/trajectory",
@@ -58,7 +63,7 @@ _ENTITIES = {
 
 
 def import_rerun() -> Any:
-    """Rerun's SDK, or an error that says what to install.
+    """Import Rerun's SDK.
 
     Raises:
         MissingDependencyError: the package is missing or does not load.
@@ -74,11 +79,11 @@ def import_rerun() -> Any:
 
 
 class _Recording:
-    """A stream of entities, to a file or to a viewer that is started.
+    """A stream of entities to a file or to Rerun's viewer.
 
     Args:
-        file: where to; None: Rerun's viewer.
-        title: of the recording.
+        file: path of the file; None: start Rerun's viewer.
+        title: title of the recording.
 
     Raises:
         MissingDependencyError: Rerun is missing, or there is no display for its viewer.
@@ -98,10 +103,10 @@ class _Recording:
             _spawn(self.stream, blueprint)
         else:
             check_printable(file)
-            # Not a part file: of a run that is killed its recording is there until then.
+            # Written directly, not to a temporary file: a killed run leaves its recording.
             file = final_path(file)
             try:
-                # Rerun's own error does not say what is wrong.
+                # Rerun's own error does not name the cause.
                 with file.open("wb"):
                     pass
                 self.stream.save(file, default_blueprint=blueprint)
@@ -119,7 +124,7 @@ class _Recording:
         self.stream.log(path, entity, static=static)
 
     def set_time(self, counter: str, index: int, stamp: float) -> None:
-        """From now on it is the time of this frame, or of whatever else is counted."""
+        """Set the time of the following records: a named counter and a stamp, seconds."""
         self.stream.set_time(counter, sequence=index)
         if stamp >= _FIRST_EPOCH_S:
             self.stream.set_time("stamp", timestamp=stamp)
@@ -136,7 +141,7 @@ class _Recording:
         )
 
     def log_scene(self, scene: Scene) -> None:
-        """Map, trajectory, key frames, edges and ground truth as they are now."""
+        """Record map, trajectory, keyframes, edges and ground truth."""
         if len(scene.trajectory) == 0:
             return
         layers = draw_layers(scene, _LOOK, frame_scene(scene, 4 / 3))
@@ -161,24 +166,24 @@ class _Recording:
                 )
 
     def close(self) -> None:
-        """Write what is left; a viewer that was closed is not waited for."""
+        """Write the rest of the recording; do not wait for a viewer that was closed."""
         try:
             self.stream.flush(timeout_sec=_FLUSH_S)
         except RuntimeError as error:
             _log.warning(
-                "Rerun's viewer did not take all of the recording: %s",
+                "Rerun's viewer did not receive all of the recording: %s",
                 str(error).strip().splitlines()[0],
             )
         self.stream.disconnect()
 
 
 class RerunViewer:
-    """Records a run while it goes on (a `Viewer`).
+    """Records a run in progress (a `Viewer`).
 
     Args:
-        file: where to; None: Rerun's viewer, which is started.
-        ground_truth: recorded beside the estimate.
-        title: of the recording.
+        file: path of the file; None: start Rerun's viewer.
+        ground_truth: the ground truth; None: only the estimate is recorded.
+        title: title of the recording.
 
     Raises:
         MissingDependencyError: Rerun is missing, or there is no display for its viewer.
@@ -196,7 +201,7 @@ class RerunViewer:
         self._slam: Slam | None = None
 
     def update(self, slam: Slam, frame: Frame, result: TrackResult) -> None:
-        """Record a frame, and what it changed."""
+        """Record a frame, and the map if it has changed enough."""
         recording, self._slam = self._recording, slam
         recording.set_time("frame", frame.index, frame.timestamp)
         scale = min(_MOST_IMAGE_WIDTH / frame.image.shape[1], 1.0)
@@ -230,7 +235,7 @@ class RerunViewer:
             recording.log_scene(live_scene(slam, self._ground_truth))
 
     def close(self) -> None:
-        """Record the map as it is at last, and end."""
+        """Record the final map and end the recording."""
         if self._slam is not None:
             self._recording.log_scene(live_scene(self._slam, self._ground_truth))
             self._slam = None
@@ -238,7 +243,11 @@ class RerunViewer:
 
 
 def record_scene(file: Path | None, scene: Scene) -> None:
-    """Record a saved run, without its images, to a file or (None) in Rerun's viewer.
+    """Record a saved run without its images.
+
+    Args:
+        file: path of the file; None: start Rerun's viewer.
+        scene: the whole scene.
 
     Raises:
         MissingDependencyError: Rerun is missing, or there is no display for its viewer.
@@ -261,13 +270,13 @@ def record_scene(file: Path | None, scene: Scene) -> None:
 
 
 class _Growth:
-    """Tells when a map has grown enough to be recorded whole again."""
+    """Decides when a map has grown enough to be recorded again."""
 
     def __init__(self) -> None:
         self._points, self._keyframes, self._frames, self._loops = 0, 0, 0, 0
 
     def has_grown(self, points: int, keyframes: int, frames: int, loops: int) -> bool:
-        """Whether it is time; if so, these are the sizes to grow from."""
+        """Whether the map has grown enough; if so, remember its size."""
         now = (points, keyframes, frames)
         before = (self._points, self._keyframes, self._frames)
         grown = (
@@ -285,7 +294,10 @@ class _Growth:
 
 
 def _spawn(stream: Any, blueprint: Any) -> None:
-    """Start Rerun's viewer, which its package puts beside Python, wherever that is; it looks for it in PATH only."""
+    """Start Rerun's viewer.
+
+    Rerun looks for its viewer in PATH only, but installs it beside Python: extend PATH.
+    """
     before = os.environ.get("PATH", "")
     os.environ["PATH"] = os.pathsep.join([sysconfig.get_path("scripts"), before])
     try:
@@ -333,7 +345,7 @@ def _jpeg(rerun: Any, image: UInt8Array, scale: float) -> Any:
 
 
 def _keypoints(rerun: Any, camera: Camera, sighting: Sighting, scale: float) -> Any:
-    # The image shows things where the lens put them.
+    # The image is distorted.
     pixels = scale * (camera.distort(sighting.pixels) + 0.5)
     classes = np.where(sighting.point_ids >= 0, _MATCHED, _UNMATCHED).astype(np.uint16)
     return rerun.Points2D(pixels.astype(np.float32), class_ids=classes, radii=-2.0)

@@ -1,4 +1,4 @@
-"""The scene of a run: from its map in memory, or from the folder that it wrote."""
+"""The scene of a run, from its map in memory or from its folder."""
 
 from __future__ import annotations
 
@@ -33,8 +33,9 @@ from spslam.visualization.scene import Scene
 
 _LOG = logging.getLogger(__name__)
 
+# File name of a run's table of frames.
 FRAMES = "frames.csv"
-# TUM's format has nine decimals.
+# Maximum difference of equal stamps, seconds; TUM's format rounds to 1e-9.
 _SAME_STAMP_S = 1e-8
 
 
@@ -48,16 +49,17 @@ def build_scene(
     *,
     min_covisibility: int,
 ) -> Scene:
-    """The scene of a part of a map.
+    """Build the scene of a submap.
 
     Args:
         slam_map: the map.
-        part: whose world the trajectory is in.
-        session: of the map, the run that the trajectory is of; what others made was always there.
-        trajectory: the tracked frames.
-        truth: the ground truth in the same world, see `truth_in_map`.
-        title: one line.
-        min_covisibility: shared points that connect two keyframes, see `LoopConfig`.
+        part: the submap, in whose world the trajectory is.
+        session: the session of the trajectory; contents of other sessions are shown from the start.
+        trajectory: poses of the tracked frames.
+        truth: ground truth in the same world, see `truth_in_map`.
+        title: title, one line.
+        min_covisibility: minimum number of shared points of two connected keyframes, see
+            `LoopConfig`.
     """
     keyframes, points = slam_map.keyframes, slam_map.points
     rows = np.flatnonzero(keyframes["part"] == part)
@@ -65,7 +67,7 @@ def build_scene(
     ids = keyframes["id"]
     times = np.where(keyframes["session"] == session, keyframes["timestamp"], -np.inf)
     born = points["born"][point_rows]
-    # A key frame that was culled counts as the one before it.
+    # A point of a culled keyframe gets the time of the previous keyframe.
     before = np.searchsorted(ids, born, side="right") - 1
     born_times = times[np.maximum(before, 0)] if len(ids) else np.zeros(0)
     distance = points["distance"][point_rows]
@@ -94,7 +96,7 @@ def build_scene(
 
 
 def truth_in_map(trajectory: Trajectory, evaluation: Evaluation | str | None) -> Trajectory | None:
-    """The ground truth while the trajectory lasts, in the world of the map; None where the two were not compared."""
+    """The ground truth during the trajectory, in the map's world; None without an evaluation."""
     if not isinstance(evaluation, Evaluation):
         return None
     moved = transform_trajectory(
@@ -104,13 +106,13 @@ def truth_in_map(trajectory: Trajectory, evaluation: Evaluation | str | None) ->
 
 
 def load_scene(folder: Path | str) -> Scene:
-    """The scene that a run left in its folder. The ground truth is aligned as `metrics.json` says.
+    """Load the scene of a run from its folder, with the ground truth aligned as in `metrics.json`.
 
-    A run that only found itself in a map has the key frames and points of that map, where it still is.
+    For a run that only localized in a map, keyframes and points come from the file of that map.
 
     Raises:
         OutputError: the folder is missing or holds no run.
-        MapError, TrajectoryError: a file of it is damaged.
+        MapError, TrajectoryError: a file of the run is missing or damaged.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -131,11 +133,11 @@ def load_scene(folder: Path | str) -> Scene:
             notice(
                 _LOG,
                 "ground_truth_unreadable",
-                "the run is shown without its ground truth: %s",
+                "the run is shown without ground truth: %s",
                 error,
             )
     if metrics.get("mode") == "localize":
-        # Nothing of the map is this run's.
+        # The map has no keyframes of this run.
         session, part = -1, _part_of_frames(slam_map, folder / FRAMES)
     else:
         session = int(slam_map.keyframes["session"].max(initial=0))
@@ -151,9 +153,9 @@ class RunFrames:
     """The frames of a run.
 
     Attributes:
-        file: that says so.
-        times: (F,) float64, seconds, of those that were read.
-        missing: how many more there were, unreadable, dropped or left out, or of unknown time.
+        file: the file that lists them.
+        times: (F,) float64, seconds, of the frames that were read.
+        missing: number of other frames: unreadable, dropped or left out, or of unknown time.
     """
 
     file: Path
@@ -162,12 +164,13 @@ class RunFrames:
 
 
 def frames_beside(path: Path, trajectory: Trajectory) -> RunFrames | None:
-    """The frames of the run that wrote a trajectory, from the files beside it; None where there are none, or they are
-    of another run.
+    """Read the frames of the run that wrote a trajectory, from the files beside it.
+
+    Returns None if the files are missing or belong to another run.
 
     Args:
-        path: of the trajectory.
-        trajectory: what is in it.
+        path: path of the trajectory.
+        trajectory: its contents.
     """
     if path.name != "trajectory.tum":
         return None
@@ -196,9 +199,7 @@ def frames_beside(path: Path, trajectory: Trajectory) -> RunFrames | None:
 def _counted_frames(
     file: Path, metrics: dict[str, Any], trajectory: Trajectory
 ) -> RunFrames | None:
-    """The frames of a run whose table of frames is not there: their number is known, but not the time of those without
-    a pose.
-    """
+    """The frames of a run without a table of frames: only times of frames with a pose are known."""
     frames, tracked = int(metrics["frames"]), int(metrics["tracked"])
     if tracked != len(trajectory) or not 0 < tracked <= frames:
         return None
@@ -206,7 +207,7 @@ def _counted_frames(
 
 
 def _frame_rows(path: Path) -> Iterator[dict[str, str]]:
-    """The rows of a run's table of frames, one at a time."""
+    """Yield the rows of a run's table of frames."""
     return iter(csv.DictReader(io.StringIO(read_given(path).decode("utf-8"), newline="")))
 
 
@@ -217,13 +218,14 @@ def _map_path(folder: Path, metrics: dict[str, Any]) -> Path:
     other = Path(str(metrics.get("map_file")))
     if not os.path.isfile(other):  # noqa: PTH113 - False for what cannot be a path, too
         raise MapError(
-            f"{folder} is of a run in the map {other}, which is not there (seen from {Path.cwd()})"
+            f"{folder} is of a run in the map {other}, which does not exist "
+            f"(seen from {Path.cwd()})"
         )
     return other
 
 
 def _read_trajectory(path: Path, frame: str) -> Trajectory:
-    """A trajectory that may be empty."""
+    """Read a trajectory that may be empty."""
     try:
         if not read_given(path).partition(b"\n")[2].strip():
             return Trajectory(np.zeros(0), np.zeros((0, 4, 4)), frame)
@@ -233,17 +235,17 @@ def _read_trajectory(path: Path, frame: str) -> Trajectory:
 
 
 def _part_of_frames(slam_map: Map, path: Path) -> int:
-    """The part that most frames were found in, of a map that stayed as it was."""
+    """The submap in which most frames of a localization run were tracked."""
     try:
         tracked = (row for row in _frame_rows(path) if row["state"] == TrackState.TRACKING.value)
         parts = [int(row["part"]) for row in tracked]
     except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
-        raise OutputError(f"{path} cannot be read, or is none that a run wrote: {error}") from None
+        raise OutputError(f"{path} cannot be read or was not written by a run: {error}") from None
     return choose_part(slam_map, _most_frequent(parts) if parts else None)
 
 
 def _part_of(slam_map: Map, session: int, stamps: FloatArray) -> int:
-    """The part that key frames of a session with these stamps are in; without any, the largest."""
+    """The submap of most keyframes of a session with these stamps; without any, the largest."""
     keyframes = slam_map.keyframes
     candidates = np.flatnonzero(keyframes["session"] == session)
     found = candidates[_in(keyframes["timestamp"][candidates], stamps)]
@@ -253,12 +255,12 @@ def _part_of(slam_map: Map, session: int, stamps: FloatArray) -> int:
 
 
 def _most_frequent(parts: list[int]) -> int:
-    """The part that is named most often, the first of several; numbers in files may be anything."""
+    """The most frequent submap, the lowest of equals; numbers in files may be arbitrary."""
     return Counter(sorted(parts)).most_common(1)[0][0]
 
 
 def _in(values: FloatArray, known: FloatArray) -> BoolArray:
-    """(N,) bool: which values are among the known ones, which are sorted."""
+    """Whether values (N,) are among known ones (sorted)."""
     if len(known) == 0:
         return np.zeros(len(values), dtype=bool)
     at = np.searchsorted(known, values)
@@ -271,6 +273,6 @@ def _in(values: FloatArray, known: FloatArray) -> BoolArray:
 
 
 def _inside(pairs: IntArray, rows: IntArray) -> IntArray:
-    """Pairs (E, 2) of rows of all key frames, as those of the chosen ones (sorted `rows`)."""
+    """Keep the pairs (E, 2) of keyframe rows inside `rows` (sorted), as positions in `rows`."""
     pairs = pairs[np.isin(pairs, rows).all(axis=1)]
     return np.searchsorted(rows, pairs)

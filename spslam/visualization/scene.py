@@ -1,4 +1,4 @@
-"""What a picture of a map shows and from where: geometry only, no graphics library."""
+"""Contents and viewpoint of a picture of a map: geometry only, no graphics library."""
 
 from __future__ import annotations
 
@@ -11,22 +11,34 @@ from numpy.typing import NDArray
 from spslam.geometry import apply
 from spslam.typing import BoolArray, FloatArray, IntArray
 
+# Vertical field of view of pictures, radians.
 _FIELD_OF_VIEW = np.radians(40.0)
+# Angle at which a viewpoint looks down, radians.
 _ELEVATION = np.radians(42.0)
+# Fraction of the picture that the scene fills.
 _MARGIN = 0.92
-# Views that are compared, and the grid that tells how much of a picture is used.
+# Number of views from all sides that are compared.
 _AZIMUTHS = 24
+# Maximum number of points with which views are compared.
 _COMPARED = 2000
+# Rows of the grid over the picture; the coverage of a view counts its cells.
 _GRID_ROWS = 24
+# Weight of a cell with the path, beside 1 for a cell with anything.
 _PATH_WEIGHT = 2
+# Minimum coverage of a preferred view, fraction of the best view's.
 _NEARLY = 0.9
-# Width and height of the corner at the lower left that is for text, of the picture's.
+# Width and height of the lower left corner for text, fractions of the picture's.
 _TEXT = (0.2, 0.15)
+# Penalty for a cell with the path in that corner, cells.
 _TEXT_WEIGHT = 20
-# Mean viewing direction (1: all the same) that is one way; cosine to it from where a view still is from behind.
+# Minimum length of the mean viewing direction (1: all cameras look the same way) with which only
+# views from behind are compared.
 _ONE_WAY = 0.6
+# Maximum cosine between the side of a view from behind and the mean viewing direction.
 _BEHIND = -0.4
+# Maximum number of frusta that are drawn.
 _MAX_FRUSTA = 120
+# Number of sides of a bar that is drawn as a line.
 _TUBE_SIDES = 6
 
 
@@ -44,19 +56,25 @@ def _no_pairs() -> IntArray:
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """What there is to see, and since when; times are seconds, -inf for what was there from the beginning on.
+    """The contents of a picture and the times from which on they exist.
+
+    Times are seconds; -inf for contents that exist from the beginning.
 
     Attributes:
-        points: (P, 3) float64, metres (or map units, see `unit`); those that are not finite are dropped.
+        points: (P, 3) float64, metres or map units (see `unit`); points that are not finite are
+            dropped.
         keyframes: (K, 4, 4) float64, `T_world_keyframe`.
         trajectory: (N, 4, 4) float64, `T_world_cam`, in the order of time.
         ground_truth: (M, 4, 4) float64, in the same world.
-        point_times, keyframe_times, times, truth_times: (P,), (K,), (N,), (M,) float64; left out: always there.
-        point_ages: (P,) float64, the order in which points were made: 0 the oldest; left out: as `point_times`.
-        covisible, loops: (E, 2), (L, 2) int64, rows of key frames that share points, or where a revisit was confirmed.
-        depth: how far points typically are from the cameras that see them; 0 where that is not known.
-        unit: of lengths.
-        title: what it is, one line.
+        point_times, keyframe_times, times, truth_times: (P,), (K,), (N,), (M,) float64; by default
+            -inf.
+        point_ages: (P,) float64, the order in which points were created, 0 for the oldest; by
+            default `point_times`.
+        covisible: (E, 2) int64, rows of keyframes that share points.
+        loops: (L, 2) int64, rows of keyframes with a loop edge.
+        depth: typical distance of points from the cameras that see them; 0 if unknown.
+        unit: unit of lengths.
+        title: title, one line.
     """
 
     points: FloatArray
@@ -100,7 +118,7 @@ class Scene:
 
     @classmethod
     def load(cls, path: Path) -> Scene:
-        """Read what `save` wrote."""
+        """Read a file of `save`."""
         with np.load(path, allow_pickle=False) as arrays:
             return cls(
                 **{
@@ -111,11 +129,14 @@ class Scene:
 
     @property
     def path(self) -> FloatArray:
-        """(L, 3) positions of everything that moved."""
+        """Positions (L, 3) of trajectory, keyframes and ground truth."""
         return np.concatenate([self.trajectory, self.keyframes, self.ground_truth])[:, :3, 3]
 
     def until(self, time: float) -> Scene:
-        """What was there at a time. Everything is where it is at the end: the past of a map is not kept."""
+        """The contents that existed at a time, seconds, at their final positions.
+
+        Earlier positions are unknown: a map does not store its history.
+        """
         kept = self.keyframe_times <= time
         rows = np.cumsum(kept) - 1
         points, poses, truth = (
@@ -145,8 +166,8 @@ class Viewpoint:
 
     Attributes:
         T_cam_world: (4, 4) float64.
-        distance: metres to what it looks at.
-        field_of_view: vertical, radians.
+        distance: distance to the scene, metres or map units.
+        field_of_view: vertical field of view, radians.
     """
 
     T_cam_world: FloatArray
@@ -154,21 +175,25 @@ class Viewpoint:
     field_of_view: float = float(_FIELD_OF_VIEW)
 
     def pixel_size(self, height: int) -> float:
-        """Metres a pixel of a picture `height` pixels high covers at the distance of the scene."""
+        """Size of a pixel at the distance of the scene, in a picture of `height` pixels."""
         return 2.0 * self.distance * float(np.tan(0.5 * self.field_of_view)) / height
 
     def relative_depths(self, points: FloatArray) -> FloatArray:
-        """(...) how far away points (..., 3) are seen, in distances to the scene; 0 beside and behind the camera."""
+        """Depths (...) of points (..., 3), ratio to the scene's distance; 0 behind the camera."""
         depths: FloatArray = points @ self.T_cam_world[2, :3] + self.T_cam_world[2, 3]
         return np.maximum(depths / self.distance, 0.0)
 
 
 def choose_viewpoint(scene: Scene, aspect: float) -> Viewpoint:
-    """Look down obliquely, close enough to fill a picture of `aspect`, from the side where most is seen.
+    """Choose the viewpoint that looks down obliquely at a scene and shows most of it.
 
-    That is across the longest side of the scene, unless path and points spread over clearly more of the picture
-    from elsewhere; where cameras mostly look one way, from behind them. The scene is its path and the bulk of its
-    points along each direction, so that stray points do not make it small.
+    It looks across the longest side of the scene, unless path and points cover clearly more of the
+    picture from another side. If the cameras mostly look one way, it is behind them. Outlying
+    points do not count, so that they do not make the scene small.
+
+    Args:
+        scene: the scene, which fills the picture.
+        aspect: width of the picture divided by its height.
     """
     up, content = up_direction(scene), _content(scene)
     sides = _sides(content, up)
@@ -186,7 +211,7 @@ def choose_viewpoint(scene: Scene, aspect: float) -> Viewpoint:
 
 
 def _look_from(side: FloatArray, up: FloatArray, content: FloatArray, aspect: float) -> Viewpoint:
-    """The view from the horizontal direction `side` (3,) that holds all of `content` (C, 3)."""
+    """The viewpoint at the horizontal direction `side` (3,) that shows all of `content` (C, 3)."""
     # Camera axes in the world: x right, y down, z forward.
     z = -(np.cos(_ELEVATION) * side + np.sin(_ELEVATION) * up)
     x = np.cross(z, up)
@@ -194,7 +219,8 @@ def _look_from(side: FloatArray, up: FloatArray, content: FloatArray, aspect: fl
     R_world_cam = np.stack([x, np.cross(z, x), z], axis=1)
     seen = content @ R_world_cam
     slope = np.tan(0.5 * _FIELD_OF_VIEW) * _MARGIN * np.array([aspect, 1.0])
-    # Nearer things spread wider: look for the middle of what is seen, then for the distance that holds it all.
+    # Nearer things appear larger: alternate between the middle of the picture and the distance at
+    # which all fits.
     centre = 0.5 * (seen.min(axis=0) + seen.max(axis=0))
     distance = 1e-3
     for _ in range(4):
@@ -209,7 +235,7 @@ def _look_from(side: FloatArray, up: FloatArray, content: FloatArray, aspect: fl
 
 
 def _coverage(view: Viewpoint, content: FloatArray, path: FloatArray, aspect: float) -> int:
-    """Cells of the picture that something of the scene is in; the path counts again, and against where text goes."""
+    """Coverage of a picture: cells with content, plus cells with the path, minus text overlap."""
     size = np.array([_GRID_ROWS * aspect, _GRID_ROWS])
     columns, rows = _cells(view, path, size).T
     hidden = int(
@@ -219,7 +245,7 @@ def _coverage(view: Viewpoint, content: FloatArray, path: FloatArray, aspect: fl
 
 
 def _cells(view: Viewpoint, points: FloatArray, size: FloatArray) -> IntArray:
-    """(N, 2) column and row of each cell, of a grid of `size` over the picture, that a point is in."""
+    """Columns and rows (N, 2) of the cells with points, in a grid of `size` over the picture."""
     seen = apply(view.T_cam_world, points)
     image = seen[:, :2] / np.maximum(seen[:, 2:], 1e-9) / (2.0 * np.tan(0.5 * view.field_of_view))
     cells = np.floor(image * size[1] + 0.5 * size).astype(np.int64)
@@ -228,7 +254,7 @@ def _cells(view: Viewpoint, points: FloatArray, size: FloatArray) -> IntArray:
 
 
 def up_direction(scene: Scene) -> FloatArray:
-    """(3,) unit vector: against the mean down of the cameras; they are mostly held upright."""
+    """The up direction (3,), a unit vector: opposite to the mean down vector of the cameras."""
     poses = scene.trajectory if len(scene.trajectory) else scene.keyframes
     mean = -poses[:, :3, 1].mean(axis=0) if len(poses) else np.array([0.0, -1.0, 0.0])
     length = float(np.linalg.norm(mean))
@@ -237,7 +263,7 @@ def up_direction(scene: Scene) -> FloatArray:
 
 
 def inlier_points(scene: Scene) -> BoolArray:
-    """(P,) bool: points in or near the box of the scene, the others are mostly wrong and would clutter it."""
+    """Whether points (P,) are in or near the box of the scene; others are mostly wrong."""
     if len(scene.points) == 0:
         return np.zeros(0, dtype=bool)
     low, high = _box(scene.points, scene.path)
@@ -246,7 +272,7 @@ def inlier_points(scene: Scene) -> BoolArray:
 
 
 def typical_size(scene: Scene) -> float:
-    """Metres that a key frame's frustum should measure to be seen, without covering its neighbours."""
+    """Size of a keyframe's frustum, metres, with which it is visible but hides no neighbours."""
     path = scene.path
     if len(path) == 0:
         return 0.1
@@ -259,7 +285,10 @@ def typical_size(scene: Scene) -> float:
 
 
 def frustum_lines(T_world_cam: FloatArray, size: float) -> tuple[FloatArray, FloatArray]:
-    """Starts and ends (8·K', 3) of the edges of camera frusta `size` deep; of many cameras, some evenly picked."""
+    """Starts and ends (8·K', 3) of the edges of camera frusta with the depth `size`.
+
+    Of more than 120 cameras, 120 are selected evenly.
+    """
     if len(T_world_cam) > _MAX_FRUSTA:
         T_world_cam = T_world_cam[np.linspace(0, len(T_world_cam) - 1, _MAX_FRUSTA).astype(int)]
     corners = size * np.array(
@@ -273,17 +302,19 @@ def frustum_lines(T_world_cam: FloatArray, size: float) -> tuple[FloatArray, Flo
 def tube(
     starts: FloatArray, ends: FloatArray, radius: float | FloatArray
 ) -> tuple[FloatArray, NDArray[np.int32]]:
-    """Vertices (V, 3) and triangles (T, 3) of round bars from `starts` to `ends` (N, 3): lines of any width.
+    """Vertices (V, 3) and triangles (T, 3) of round bars, which are lines of any width.
 
     Args:
-        radius: one for all, or (N, 2) one for each start and end.
+        starts: (N, 3).
+        ends: (N, 3).
+        radius: radius for all, or for each start and end (N, 2).
     """
     direction = ends - starts
     length = np.linalg.norm(direction, axis=1)
     used = length > 1e-12
     radii = np.broadcast_to(radius, (len(starts), 2))[used]
     starts, ends, direction = starts[used], ends[used], direction[used] / length[used, None]
-    # Any direction across will do: start from the axis that is least along.
+    # Any perpendicular direction: start from the axis that is least parallel.
     helper = np.eye(3)[np.argmin(np.abs(direction), axis=1)]
     across = np.cross(direction, helper)
     across /= np.linalg.norm(across, axis=1, keepdims=True)
@@ -305,7 +336,7 @@ def tube(
 
 
 def _box(points: FloatArray, path: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Corners of the box of the path and of the bulk of the points."""
+    """Corners of the box of the path and the points, without 3 % of the points on each side."""
     parts = [path] if len(path) else []
     if len(points):
         parts.append(np.percentile(points, [3, 97], axis=0))
@@ -319,7 +350,7 @@ def _inside(points: FloatArray, low: FloatArray, high: FloatArray) -> BoolArray:
 
 
 def _content(scene: Scene) -> FloatArray:
-    """(C, 3) the positions that the picture must hold."""
+    """Positions (C, 3) that the picture must show."""
     parts = [scene.path]
     if len(scene.points):
         low, high = _box(scene.points, scene.path)
@@ -329,7 +360,7 @@ def _content(scene: Scene) -> FloatArray:
 
 
 def _sides(content: FloatArray, up: FloatArray) -> FloatArray:
-    """(A, 3) horizontal unit vectors all round, those across the longest horizontal extent first."""
+    """Horizontal unit vectors (A, 3) all round; first those across the longest extent."""
     flat = content - content.mean(axis=0)
     flat = flat - np.outer(flat @ up, up)
     _, directions = np.linalg.eigh(

@@ -1,4 +1,4 @@
-"""Where drawn pictures go: an MP4 or a folder of PNG files. A window is in `viewer_image`."""
+"""Write pictures to an MP4 or to a folder of PNG files; `image_window` shows them instead."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from spslam.typing import UInt8Array
 
 
 class PictureSink(Protocol):
-    """Something that takes pictures one after the other, inside of `with`."""
+    """Receives pictures one after the other, inside of `with`."""
 
     def __enter__(self) -> PictureSink: ...
 
@@ -26,20 +26,23 @@ class PictureSink(Protocol):
     ) -> None: ...
 
     def show(self, image: UInt8Array) -> bool:
-        """Take a picture (H, W, 3) uint8, blue first; False when nobody wants more."""
+        """Receive a picture (H, W, 3) uint8, blue first; return False to end."""
         ...
 
 
 class VideoFile:
-    """An MP4 (MPEG-4 Part 2, which every build of OpenCV can write; of an odd width or height the last
-    pixel is cut off). It is there when the block ends well, and until
-    then the file of that name stays as it was.
+    """Writes an MP4 (MPEG-4 Part 2, which every build of OpenCV can write).
+
+    The last column of an odd width, or row of an odd height, is cut off. The file appears at the
+    end of the `with` block, if it ends without an error; until then an older file stays.
 
     Args:
-        fps: pictures a second when it is played.
+        path: path of the file.
+        fps: pictures per second.
 
     Raises:
-        OutputError: nothing can be written there, or it is a pipe or a device: who writes an MP4 goes back in it.
+        OutputError: the file cannot be written, or is a pipe or a device: writing an MP4 needs
+            random access.
     """
 
     def __init__(self, path: Path, fps: float) -> None:
@@ -61,7 +64,7 @@ class VideoFile:
         """Add a picture.
 
         Raises:
-            OutputError: it has another size than the first one.
+            OutputError: its size differs from the first one's.
             MissingDependencyError: OpenCV cannot write videos.
         """
         size = (image.shape[1], image.shape[0])
@@ -71,12 +74,13 @@ class VideoFile:
                 str(self._part.path), cv2.VideoWriter.fourcc(*"mp4v"), self._fps, size
             ):
                 raise MissingDependencyError(
-                    "this OpenCV cannot write MP4 (it was built without FFmpeg): give --out a folder for PNG files"
+                    "this OpenCV cannot write MP4 (it was built without FFmpeg): "
+                    "give --out a folder for PNG files"
                 )
         if size != self._size:
             raise OutputError(
-                f"a video has pictures of one size, found {size[0]}x{size[1]} after {self._size[0]}x{self._size[1]}: "
-                "give --out a folder for PNG files"
+                f"a video has pictures of one size, found {size[0]}x{size[1]} after "
+                f"{self._size[0]}x{self._size[1]}: give --out a folder for PNG files"
             )
         self._writer.write(image)
         return True
@@ -96,10 +100,10 @@ class VideoFile:
 
 
 class PngFolder:
-    """A folder of `000000.png`, `000001.png`, …
+    """Writes the files `000000.png`, `000001.png`, … to a folder.
 
     Raises:
-        OutputError: the folder holds something, or cannot be made.
+        OutputError: the folder is not empty or cannot be created.
     """
 
     def __init__(self, path: Path) -> None:
@@ -131,4 +135,4 @@ class PngFolder:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Keep what was written."""
+        """Keep the files."""

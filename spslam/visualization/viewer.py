@@ -1,4 +1,4 @@
-"""Those who look at a run while it goes on. They only read it, and nothing that happens to them ends it."""
+"""Viewers of a run in progress. They only read it, and their failures do not end it."""
 
 from __future__ import annotations
 
@@ -17,20 +17,25 @@ _log = logging.getLogger(__name__)
 
 
 class Viewer(Protocol):
-    """Something that looks at a run; it never changes it."""
+    """Shows or records a run; it never changes the run."""
 
-    def update(self, slam: Slam, frame: Frame, result: TrackResult) -> None: ...
-    def close(self) -> None: ...
+    def update(self, slam: Slam, frame: Frame, result: TrackResult) -> None:
+        """Show the state of `slam` after a frame."""
+        ...
+
+    def close(self) -> None:
+        """Close the viewer."""
+        ...
 
 
 class Viewers:
-    """Any number of viewers of the same run. One that fails is closed and not asked again; the log says so, once."""
+    """Any number of viewers of a run. A viewer that fails is closed, and the log says so once."""
 
     def __init__(self, *viewers: Viewer) -> None:
         self._viewers = list(viewers)
 
     def update(self, slam: Slam, frame: Frame, result: TrackResult) -> None:
-        """Let each of them look."""
+        """Update each viewer."""
         for viewer in list(self._viewers):
             if not _survives(viewer, partial(viewer.update, slam, frame, result)):
                 self._viewers.remove(viewer)
@@ -38,7 +43,7 @@ class Viewers:
                     viewer.close()
 
     def close(self) -> None:
-        """Close each of them."""
+        """Close each viewer."""
         for viewer in self._viewers:
             _survives(viewer, viewer.close)
         self._viewers.clear()
@@ -48,6 +53,6 @@ def _survives(viewer: Viewer, call: Callable[[], None]) -> bool:
     try:
         call()
     except Exception:
-        _log.exception("%s failed and is closed; the run goes on", type(viewer).__name__)
+        _log.exception("%s failed and is closed; the run continues", type(viewer).__name__)
         return False
     return True

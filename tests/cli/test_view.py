@@ -131,7 +131,7 @@ def test_a_viewer_that_fails_costs_nothing(
     for name in ("trajectory.tum", "map.npz", "ground_truth.tum"):
         assert (out / name).read_bytes() == (folder / name).read_bytes()
     log = (out / "log.txt").read_text()
-    assert log.count("Failing failed and is closed; the run goes on") == 1
+    assert log.count("Failing failed and is closed; the run continues") == 1
     assert "no more memory for textures" in log
 
 

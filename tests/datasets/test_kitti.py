@@ -357,7 +357,7 @@ def test_positions_are_not_carried_to_another_camera_but_kept(root: Callable) ->
         truth = open_sequence(path).ground_truth
     assert truth is not None and truth.frame == "left camera"
     told = [found.text for found in notices.notices if found.topic == "truth_not_carried"]
-    assert len(told) == 1 and "0.0608 m from it, without rotations" in told[0]
+    assert len(told) == 1 and "0.0608 m away, without rotations" in told[0]
 
 
 @pytest.mark.parametrize(

@@ -33,8 +33,8 @@ def test_every_layer_is_drawn_and_named_in_the_legend() -> None:
     assert texts == [
         "trajectory, 100 poses",
         "ground truth",
-        "10 key frames",
-        "key frames that share points",
+        "10 keyframes",
+        "keyframes that share points",
         "1 closed loop",
         "3000 of 3050 points",
         "grid: 0.5 m",

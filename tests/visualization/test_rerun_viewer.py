@@ -187,7 +187,7 @@ def test_a_viewer_that_was_closed_does_not_hold_up_the_run(
         slam = WatchedSlam(landmarks, 3)
         viewer.update(slam, slam.frame, TrackResult(3, 0.3, TrackState.TRACKING, inliers=1))  # type: ignore[arg-type]
         viewer.close()
-    assert "did not take all of the recording" in caplog.text
+    assert "did not receive all of the recording" in caplog.text
 
 
 def test_the_missing_extra_comes_with_the_command_that_installs_it(

@@ -48,7 +48,7 @@ def test_one_that_fails_is_closed_and_the_others_go_on(caplog: pytest.LogCapture
     assert (failing.seen, failing.closed) == (2, 1)
     assert (fine.seen, fine.closed) == (5, 1)
     assert [record.getMessage() for record in caplog.records] == [
-        "Counting failed and is closed; the run goes on"
+        "Counting failed and is closed; the run continues"
     ]
     assert "the driver is gone" in caplog.text
 
