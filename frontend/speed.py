@@ -98,7 +98,7 @@ def time_engines(extractors: Extractors, size: tuple[int, int], rounds: int) -> 
 
 
 def time_parts(
-    extractor: superPointExtractor, images: list[NDArray[np.uint8]]
+    extractor: SuperPointExtractor, images: list[NDArray[np.uint8]]
 ) -> tuple[Timing, Timing]:
     """Time the network and the selection of keypoints from its maps, one image at a time.
 
