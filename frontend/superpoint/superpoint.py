@@ -142,7 +142,7 @@ class SuperPoint(nn.Module):
             self.add_module(f"convS{stage}", block)
 
     def alike(self, **changes: Any) -> SuperPoint:
-        """Make a network with this one's arguments and attributes, but `changes` and new weights."""
+        """Make a network of new weights with this one's attributes, and arguments but `changes`."""
         arguments: dict[str, Any] = {
             "widths": self.widths,
             "descriptor_dim": self.descriptor_dim,
