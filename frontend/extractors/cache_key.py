@@ -70,9 +70,9 @@ def code_digest(extractor: Extractor) -> str:
 def code_files(extractor: Extractor) -> dict[str, Path]:
     """Return the source files that decide the features, by module name.
 
-    For the front end, these are all modules that the extractor's module imports, directly or
-    indirectly. A module that is not imported yet counts as well: a cache may hold its results.
-    For an extractor of another package, also all modules of that package that are imported now.
+    These are the modules of the front end and of the extractor's own package that the extractor's
+    module uses, directly or indirectly. A front-end module counts even if it is not imported yet,
+    because a cache may hold its results. A module of another package counts if it is imported.
     """
     start = type(
         extractor.wrapped if isinstance(extractor, AdaptedExtractor) else extractor

@@ -24,8 +24,7 @@ _ORB_SCALE = 1.2
 _ORB_LEVELS = 8
 # Least difference of a corner from the pixels around it, grey levels.
 _ORB_FAST_THRESHOLD = 10
-# Margin without keypoints, pixels: half the rotated patch of a descriptor. OpenCV's default of 31
-# leaves a wide margin of a small image without points.
+# Margin without keypoints, pixels: half the rotated patch of a descriptor. OpenCV's default is 31.
 _ORB_EDGE = 19
 # Least width and height of an image, pixels; smaller images are too small for the pyramid.
 _ORB_LEAST_SIDE = 2 * _ORB_EDGE
@@ -113,7 +112,7 @@ class OrbExtractor(_ClassicalExtractor):
         return list(self._orb.detect(image, None)) if min(image.shape) >= _ORB_LEAST_SIDE else []
 
     def _positions(self, found: Sequence[cv2.KeyPoint]) -> NDArray[np.float32]:
-        # OpenCV scales positions as if pixel (0, 0) had its corner at 0; correct to its centre.
+        # OpenCV only multiplies a level's positions by its scale; add the offset of pixel centres.
         scales = _ORB_SCALE ** np.array([keypoint.octave for keypoint in found], np.float64)
         pixels: NDArray[np.float32] = (
             super()._positions(found) + 0.5 * (scales[:, None] - 1.0)
@@ -130,9 +129,9 @@ class OrbExtractor(_ClassicalExtractor):
 
 
 class SiftExtractor(_ClassicalExtractor):
-    """RootSIFT (Arandjelović & Zisserman, CVPR 2012): SIFT (Lowe, IJCV 2004) with a Hellinger kernel.
+    """RootSIFT, with descriptors of 128 numbers.
 
-    Descriptors have 128 numbers.
+    SIFT (Lowe, IJCV 2004), compared by the Hellinger kernel (Arandjelović & Zisserman, CVPR 2012).
     """
 
     name = "sift"
