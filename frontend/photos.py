@@ -49,9 +49,7 @@ def read_photo(path: str | Path) -> NDArray[np.uint8]:
             else None
         )
     except (OSError, cv2.error) as error:
-        raise DatasetError(
-            f"the photo {path} cannot be read ({error}): remove it"
-        ) from None
+        raise DatasetError(f"the photo {path} cannot be read ({error}): remove it") from None
     if image is None:
         raise DatasetError(
             f"expected a photo at {path}, found a file that OpenCV cannot decode: remove it"

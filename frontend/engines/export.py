@@ -56,9 +56,7 @@ def export_model(
         OutputError: the file cannot be written.
     """
     if precision == "int8" and not photos:
-        raise ConfigError(
-            "int8 needs photographs of typical scenes: give a folder with --images"
-        )
+        raise ConfigError("int8 needs photographs of typical scenes: give a folder with --images")
     if precision == "fp32" and out is None and to == "openvino":
         raise ConfigError("an fp32 model has no default file: give a file with --out")
     if out is None and to == "onnx" and precision == "fp32":

@@ -20,7 +20,7 @@ _LIMIT = 63
 _LARGEST = np.linspace(_LIMIT + 0.49, 40.0, 60)
 # Most iterations of the descent; it converges long before.
 _MOST_MOVES = 300
-# Use every 37th patch of an image; a prime, so that the patches lie in all columns.
+# Use every 37th patch of an image; a prime spreads the patches over all columns.
 _EVERY = 37
 
 

@@ -1,4 +1,4 @@
-"""The engine with ONNX Runtime, for systems without wheels of OpenVINO."""
+"""The engine with ONNX Runtime, for platforms without OpenVINO wheels."""
 
 from __future__ import annotations
 

@@ -315,9 +315,7 @@ class PickledFile:
             else 0
         )
         if last >= len(flat) and count:
-            raise self._lies(
-                name, f"shape {shape} needs more than the {len(flat)} stored numbers"
-            )
+            raise self._lies(name, f"shape {shape} needs more than the {len(flat)} stored numbers")
         self._grown += 4 * count
         if self._grown > self._most:
             raise self._lies(name, f"shape {shape} repeats few numbers")
