@@ -1,4 +1,4 @@
-"""SuperPoint as an ONNX model: exported from PyTorch, quantised to int8, kept in one file with its card.
+"""SuperPoint as an ONNX model: export from PyTorch, quantisation to int8, and its file and cache.
 
 The dense model takes grey `images` (batch, height, width) uint8; height and width are multiples
 of 8. It returns `scores` (batch, height, width), the probability of a keypoint at each pixel, and

@@ -32,7 +32,8 @@ OUTPUTS: AxisNames = {
 # Description in the file.
 _DESCRIPTION = """SuperPoint with the selection of keypoints inside.
 image: (height, width) uint8, grey, of any size.
-keypoints: (N, 2) float32, x y in pixels, (0, 0) is the centre of the first one; N is max_keypoints at most.
+keypoints: (N, 2) float32, x y in pixels, (0, 0) is the centre of the first one; \
+N is max_keypoints at most.
 scores: (N,) float32, best first.
 descriptors: (N, D) float32 of length 1.
 """
