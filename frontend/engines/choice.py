@@ -157,11 +157,13 @@ def quantised_path(weights: str | Path | None, engine: str = "openvino") -> Path
 
 
 def _beside_weights(weights: str | Path | None, runtime: _Runtime) -> Path:
+    """Return the path of a runtime's int8 model, beside the weights."""
     path = find_weights(weights)
     return path.with_name(path.stem + runtime.int8_suffix)
 
 
 def _choose(weights: Checkpoint, config: FeatureConfig) -> Engine:
+    """Build the engine that the configuration requests, or the fastest for `auto`."""
     if config.engine == "onnxruntime":
         return _requested(_RUNTIMES["onnxruntime"], weights, config)
     if config.engine == "openvino" or config.precision in ("bf16", "int8"):

@@ -316,6 +316,7 @@ def _codebook(parts: State, state: State, path: Path) -> Codebook:
 
 
 def _read_safetensors(path: Path) -> tuple[State, dict[str, str]]:
+    """Read the tensors and the metadata of a safetensors file, and check its checksum."""
     try:
         with safe_open(path, framework="numpy") as file:
             names = list(file.keys())

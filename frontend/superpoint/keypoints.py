@@ -37,6 +37,7 @@ class Scratch(threading.local):
         return self._kept
 
 
+# Each thread's memory for the dilated heat map and for the summed probabilities.
 _highest = Scratch()
 _gathered = Scratch()
 
