@@ -1,1 +1,1 @@
-"""Images to features to matches."""
+"""The front end: from images to features, and from features to matches."""

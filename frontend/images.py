@@ -1,4 +1,4 @@
-"""What every extractor expects of an image."""
+"""The check that every extractor makes of an image."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from numpy.typing import NDArray
 
 
 def check_image(image: NDArray[np.uint8]) -> tuple[int, int]:
-    """Height and width of a grey uint8 image.
+    """Return the height and width of a grey image, pixels.
 
     Raises:
-        ValueError: it is not (H, W) uint8, or is empty.
+        ValueError: the image is not (H, W) uint8, or is empty.
     """
     if image.ndim != 2 or image.dtype != np.uint8 or 0 in image.shape:
         raise ValueError(f"expected a grey (H, W) uint8 image, found {image.shape} {image.dtype}")

@@ -1,4 +1,4 @@
-"""Folders of photographs: what is in them, which are held out, and how one is read."""
+"""Folders of photographs: find, read and scale them, and hold some out of a training."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from spslam.errors import DatasetError
 from spslam.io.files import visible_files
 from spslam.io.given_files import read_given
 
+# Suffixes of image files that count as photographs, in lower case.
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
 
 
 def find_photos(folder: str | Path) -> list[Path]:
-    """Visible photographs in `folder` and the folders below it, in natural order.
+    """Find the visible photographs in `folder` and the folders below it, in natural order.
 
     Raises:
-        DatasetError: there is no such folder, or no photograph in it.
+        DatasetError: the folder is missing or holds no photograph.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -34,10 +35,10 @@ def find_photos(folder: str | Path) -> list[Path]:
 
 
 def read_photo(path: str | Path) -> NDArray[np.uint8]:
-    """An image file as (H, W) uint8, grey, as the sensor stored it: an orientation tag is ignored, as in runs.
+    """Read an image file as a grey (H, W) uint8 image, ignoring its orientation tag, as runs do.
 
     Raises:
-        DatasetError: the file cannot be read or is no image.
+        DatasetError: the file cannot be read, or is no image.
     """
     path = Path(path)
     try:
@@ -48,18 +49,16 @@ def read_photo(path: str | Path) -> NDArray[np.uint8]:
             else None
         )
     except (OSError, cv2.error) as error:
-        raise DatasetError(
-            f"expected a photo at {path}, found none that can be read ({error}): remove it"
-        ) from None
+        raise DatasetError(f"the photo {path} cannot be read ({error}): remove it") from None
     if image is None:
         raise DatasetError(
-            f"expected a photo at {path}, found no image that OpenCV can decode: remove it"
+            f"expected a photo at {path}, found a file that OpenCV cannot decode: remove it"
         )
     return np.asarray(image, np.uint8)
 
 
 def fit_image(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """The middle of an image (H, W), scaled so that a height and width of `size` are filled."""
+    """Scale an image (H, W) to cover `size` (height, width), and return its middle of that size."""
     height, width = size
     factor = max(height / image.shape[0], width / image.shape[1])
     if image.shape[:2] == size:
@@ -76,10 +75,18 @@ def fit_image(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uin
 
 
 def held_out(paths: list[Path], share: float, seed: int) -> tuple[list[Path], list[Path]]:
-    """Split photographs into those to train with and those never to train with, each in the given order.
+    """Split photographs into a training set and a held-out set, each in the given order.
 
-    The hash of the file's name, its folder's name and the seed decides for each photo by itself: adding or
-    removing others moves none. About `share` of them, not exactly, is held out.
+    A hash of the photo's file name, its folder's name and the seed decides for each photo.
+    Adding or removing other photos therefore moves no photo to the other set.
+
+    Args:
+        paths: the photographs.
+        share: the fraction to hold out, from 0 to 1; the result has this fraction only roughly.
+        seed: another seed gives another split.
+
+    Returns:
+        The photographs to train with, and those to hold out.
     """
     train: list[Path] = []
     kept_out: list[Path] = []
@@ -89,7 +96,10 @@ def held_out(paths: list[Path], share: float, seed: int) -> tuple[list[Path], li
 
 
 def evenly_spread(paths: list[Path], count: int, seed: int) -> list[Path]:
-    """At most `count` of the paths, one at random from each of `count` equal stretches, in the given order."""
+    """Return at most `count` paths, one random path from each of `count` equal stretches.
+
+    The paths stay in the given order.
+    """
     if len(paths) <= count:
         return list(paths)
     edges = np.linspace(0, len(paths), count + 1)
@@ -98,12 +108,13 @@ def evenly_spread(paths: list[Path], count: int, seed: int) -> list[Path]:
 
 
 def name_seed(path: Path) -> int:
-    """A 64-bit number that depends on the name of the file and of its folder only."""
-    # Names alone repeat: many collections number their files.
+    """Return a 64-bit number that depends only on the names of the file and its folder."""
+    # File names alone repeat: many collections number their files.
     name = f"{path.absolute().parent.name}/{path.name}"
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")
 
 
 def _fraction(path: Path, seed: int) -> float:
+    """Hash a path and a seed to a number in [0, 1)."""
     digest = hashlib.sha256(f"{seed}/{name_seed(path)}".encode()).digest()
     return int.from_bytes(digest[:8], "little") / 2.0**64

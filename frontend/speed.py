@@ -1,7 +1,7 @@
-"""How fast each engine runs a network on this machine: images in, features out.
+"""Time how fast each engine extracts features from an image on this machine.
 
-Milliseconds alone say little on a busy machine. So the engines take turns, and each is compared with PyTorch's turn in
-the same round.
+On a busy machine, milliseconds alone say little. The engines therefore take turns, and each is
+compared with PyTorch's turn in the same round.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from .engines.choice import quantised_path
 from .extractors.superpoint_extractor import SuperPointExtractor
 from .superpoint.checkpoints import find_weights, load_superpoint
 
-# What all others are compared with: the paper's widths in PyTorch as networks commonly are run.
+# The network and engine that the others are compared with: the paper's widths, untuned PyTorch.
 REFERENCE = ("superpoint", "torch eager")
+# The engines and precisions to time, in the order of the report.
 _SETTINGS = (
     ("torch", "fp32"),
     ("onnxruntime", "fp32"),
@@ -30,12 +31,16 @@ _SETTINGS = (
     ("openvino", "int8"),
 )
 
-# By network (a weights file or a name of the box) and engine.
+# Extractors by network (a weights file or a built-in name) and engine.
 Extractors = dict[tuple[str, str], SuperPointExtractor]
 
 
 def make_extractors(networks: list[str], threads: int = 0) -> Extractors:
-    """Extractors of every engine that works here, the `REFERENCE` first.
+    """Make an extractor for each network and each engine that works here, the `REFERENCE` first.
+
+    Args:
+        networks: weights files or built-in names.
+        threads: threads of each engine; 0: all cores that this process may use.
 
     Raises:
         WeightsError: weights cannot be used.
@@ -46,20 +51,26 @@ def make_extractors(networks: list[str], threads: int = 0) -> Extractors:
             try:
                 made[network, f"{engine} {precision}"] = _make(network, engine, precision, threads)
             except SpslamError:
-                # Without PyTorch's the weights are to blame; the others need what not every machine has.
+                # If PyTorch fails, the weights are at fault. Other engines may not be installed.
                 if engine == "torch":
                     raise
     return made
 
 
 def make_reference(threads: int = 0) -> SuperPointExtractor:
-    """The extractor that `REFERENCE` names."""
+    """Make the extractor that `REFERENCE` names."""
     eager = FeatureConfig(device="cpu", threads=threads)
     return SuperPointExtractor(eager, load_superpoint(REFERENCE[0]), tuned=False)
 
 
 def time_engines(extractors: Extractors, size: tuple[int, int], rounds: int) -> list[EngineSpeed]:
-    """Times of extractors, the reference first, on one drawn image of a size (height, width), pixels."""
+    """Time extractors on one synthetic image.
+
+    Args:
+        extractors: the extractors, the reference first.
+        size: height and width of the image, pixels.
+        rounds: how often each extractor is timed.
+    """
     image = picture(size)
     for extractor in extractors.values():
         extractor.seconds_of_parts(image)
@@ -89,7 +100,15 @@ def time_engines(extractors: Extractors, size: tuple[int, int], rounds: int) -> 
 def time_parts(
     extractor: SuperPointExtractor, images: list[NDArray[np.uint8]]
 ) -> tuple[Timing, Timing]:
-    """What the network and finding key points in its maps take for an image, one (H, W) uint8 image at a time."""
+    """Time the network and the selection of keypoints from its maps, one image at a time.
+
+    Args:
+        extractor: the extractor to time.
+        images: grey images, (H, W) uint8.
+
+    Returns:
+        The times of the network and of the selection, milliseconds per image.
+    """
     seconds = np.array([extractor.seconds_of_parts(image) for image in images])
     return Timing.of(1e3 * seconds[:, 0]), Timing.of(1e3 * seconds[:, 1])
 
@@ -100,13 +119,16 @@ def _make(network: str, engine: str, precision: str, threads: int) -> SuperPoint
 
 
 def _file_of(network: str, engine: str) -> Path:
-    """Where an engine's parameters come from."""
+    """Return the file with an engine's parameters."""
     runtime, precision = engine.split()
     return quantised_path(network, runtime) if precision == "int8" else find_weights(network)
 
 
 def picture(size: tuple[int, int]) -> NDArray[np.uint8]:
-    """A drawn image of a size (height, width): blocks of all levels with noise, corners as many as in a photograph."""
+    """Draw an image of `size` (height, width): grey blocks with noise.
+
+    It has about as many corners as a photograph.
+    """
     rng = np.random.default_rng(0)
     height, width = size
     blocks = rng.integers(40, 216, (-(-height // 24), -(-width // 24)))

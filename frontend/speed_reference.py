@@ -1,5 +1,6 @@
-"""The reference that speeds are compared with, timed in a process of its own: PyTorch must not be in the process whose
-runs are timed, which would take a quarter longer.
+"""Time the reference extractor that speeds are compared with, in a process of its own.
+
+PyTorch must not be loaded in the process whose runs are timed: it would make them slower.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from multiprocessing.connection import Connection
 
 from spslam.process.signals import children_spared
 
-# Height, width, of all comparisons with whole runs, whatever the size of their images.
+# Height and width of the reference image, pixels; the same for all runs, whatever their images.
 REFERENCE_SIZE = (480, 640)
 
 
@@ -19,11 +20,16 @@ REFERENCE_SIZE = (480, 640)
 def reference_clock(
     threads: int, size: tuple[int, int] = REFERENCE_SIZE
 ) -> Iterator[Callable[[], float]]:
-    """A function that lets the reference extract the features of one image and says how many milliseconds it took."""
+    """Yield a function that times one feature extraction by the reference, in milliseconds.
+
+    Args:
+        threads: threads of the reference; 0: all cores that this process may use.
+        size: height and width of the image, pixels.
+    """
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(theirs, threads, size), daemon=True)
-    # The parent says when to end.
+    # The parent process ends the child by closing the pipe.
     with children_spared():
         process.start()
     theirs.close()
@@ -33,7 +39,7 @@ def reference_clock(
         return float(ours.recv())
 
     try:
-        # The first time is that of loading.
+        # The first call includes loading the network.
         tick()
         yield tick
     finally:
@@ -42,6 +48,7 @@ def reference_clock(
 
 
 def _serve(requests: Connection, threads: int, size: tuple[int, int]) -> None:
+    """Answer each request with a time in milliseconds, until the pipe is closed."""
     from .speed import make_reference, picture
 
     extractor, image = make_reference(threads), picture(size)

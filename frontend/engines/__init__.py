@@ -1,1 +1,1 @@
-"""What runs the network: PyTorch, OpenVINO, ONNX Runtime."""
+"""Engines that run the network: PyTorch, OpenVINO and ONNX Runtime."""

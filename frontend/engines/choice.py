@@ -1,4 +1,4 @@
-"""Which engine runs a network and how exactly: what is asked for, or the fastest that says the same as PyTorch."""
+"""The choice of the engine: the requested one, or the fastest that agrees with PyTorch."""
 
 from __future__ import annotations
 
@@ -29,8 +29,9 @@ from .openvino_model import converted, load_openvino, openvino_cache, read_model
 if TYPE_CHECKING:
     from ..superpoint.superpoint import SuperPoint
 
-# To be raised whenever the test image or what is compared changes.
+# Version of the comparison with PyTorch; raise it whenever the test image or the metrics change.
 _PARITY_VERSION = 1
+# Height and width of the test image, pixels.
 _PARITY_SIZE = (160, 208)
 
 _logger = logging.getLogger(__name__)
@@ -38,18 +39,18 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _Runtime:
-    """A runtime that an engine may be built on.
+    """A runtime that engines are built on.
 
     Attributes:
         title: its name in messages.
-        load: imports it; a `MissingDependencyError` where that is impossible.
-        convert: the floating-point model of weights.
-        read_int8: the int8 model in a file, which must have been made of these weights.
-        build: an engine of a model, a precision, threads and images at once.
-        int8_suffix: of the file of the int8 model, beside the weights.
-        export_option: of `spslam export`, where its models are not the default.
-        cache: its folder for files that may be made again.
-        has_bf16: whether it computes in bf16 where the processor does.
+        load: imports it; raises `MissingDependencyError` if that fails.
+        convert: makes the floating-point model of weights.
+        read_int8: reads an int8 model, which must have been made of the given weights.
+        build: makes an engine of a model, a precision, threads and concurrent images.
+        int8_suffix: suffix of the int8 model's file beside the weights.
+        export_option: option of `spslam export` for its models; "" if they are the default.
+        cache: returns its cache folder.
+        has_bf16: whether it computes in bf16 if the processor does.
     """
 
     title: str
@@ -63,7 +64,7 @@ class _Runtime:
     has_bf16: bool
 
 
-# By the name in `features.engine`, the fastest first (docs/speed.md).
+# Runtimes by their names in `features.engine`, the fastest first (docs/speed.md).
 _RUNTIMES = {
     "openvino": _Runtime(
         title="OpenVINO",
@@ -92,22 +93,24 @@ _RUNTIMES = {
 
 @dataclass(frozen=True)
 class Difference:
-    """How far an engine is from PyTorch in fp32 on one image.
+    """The difference of an engine from PyTorch in fp32 on one image.
 
     Attributes:
-        heat: sum of the absolute differences of probabilities, share of the sum of all probabilities.
-        descriptors: mean L2 distance of the unit descriptors of a place.
+        heat: sum of the absolute differences of probabilities, divided by the sum of all
+            probabilities.
+        descriptors: mean L2 distance between the unit descriptors of the same cell.
     """
 
     heat: float
     descriptors: float
 
     def within(self, limit: Difference) -> bool:
-        """Whether it is at most `limit`; what is not a number is not."""
+        """Whether both differences are at most `limit`; NaN is not."""
         return self.heat <= limit.heat and self.descriptors <= limit.descriptors
 
 
-# Three to five times what photographs show; what is wrong (instructions, drivers, another model) is far beyond.
+# Largest differences for which `auto` accepts an engine: three to five times those of photographs.
+# Faults (instructions, drivers, another model) give far larger differences.
 LIMITS: dict[Precision, Difference] = {
     "fp32": Difference(1e-4, 1e-4),
     "bf16": Difference(0.08, 0.1),
@@ -116,13 +119,17 @@ LIMITS: dict[Precision, Difference] = {
 
 
 def choose_engine(weights: Checkpoint, config: FeatureConfig) -> Engine:
-    """The engine for the network of these weights, which `config.weights` names.
+    """Choose and build the engine for a network.
+
+    Args:
+        weights: the network's weights.
+        config: the settings; `config.weights` names the same weights.
 
     Raises:
-        ConfigError: the device, the precision or an int8 model that is asked for is not there.
-        MissingDependencyError: OpenVINO or ONNX Runtime is asked for and not installed.
-        WeightsError: the int8 model that is asked for is damaged or was made of other weights, or the weights' shapes
-            do not fit together.
+        ConfigError: the requested device, precision or int8 model is not available.
+        MissingDependencyError: the requested OpenVINO or ONNX Runtime is not installed.
+        WeightsError: the requested int8 model is damaged or was made of other weights, or the
+            shapes of the weights do not fit together.
     """
     engine = _choose(weights, config)
     _logger.info("%s runs %s", engine.name, config.weights or "the default network")
@@ -130,8 +137,12 @@ def choose_engine(weights: Checkpoint, config: FeatureConfig) -> Engine:
 
 
 def fingerprint(weights: Checkpoint, engine: Engine, config: FeatureConfig) -> str:
-    """Sixteen hexadecimal digits that stand for all that an engine's maps follow from, but for the image: parameters,
-    int8 model, arithmetic, versions and machine.
+    """Hash everything but the image that decides an engine's maps.
+
+    That is the parameters, the int8 model, the precision, the versions and the machine.
+
+    Returns:
+        Sixteen hexadecimal digits.
     """
     digest = hashlib.sha256(weights.digest.encode())
     if engine.name == "openvino int8":
@@ -141,16 +152,18 @@ def fingerprint(weights: Checkpoint, engine: Engine, config: FeatureConfig) -> s
 
 
 def quantised_path(weights: str | Path | None, engine: str = "openvino") -> Path:
-    """Where the int8 model of weights for an engine is, or would be: beside them."""
+    """Return the path of an engine's int8 model, beside the weights; the file may be missing."""
     return _beside_weights(weights, _RUNTIMES[engine])
 
 
 def _beside_weights(weights: str | Path | None, runtime: _Runtime) -> Path:
+    """Return the path of a runtime's int8 model, beside the weights."""
     path = find_weights(weights)
     return path.with_name(path.stem + runtime.int8_suffix)
 
 
 def _choose(weights: Checkpoint, config: FeatureConfig) -> Engine:
+    """Build the engine that the configuration requests, or the fastest for `auto`."""
     if config.engine == "onnxruntime":
         return _requested(_RUNTIMES["onnxruntime"], weights, config)
     if config.engine == "openvino" or config.precision in ("bf16", "int8"):
@@ -164,12 +177,18 @@ def _choose(weights: Checkpoint, config: FeatureConfig) -> Engine:
 
 
 def torch_engine(network: SuperPoint, device: str, threads: int, tuned: bool = True) -> Engine:
-    """PyTorch as the engine of a network in evaluation mode; see `TorchEngine`.
+    """Make PyTorch the engine of a network in evaluation mode.
+
+    Args:
+        network: the network.
+        device: see `TorchEngine`.
+        threads: see `TorchEngine`.
+        tuned: see `TorchEngine`.
 
     Raises:
-        ConfigError: CUDA is requested and not there.
+        ConfigError: CUDA is requested but not available.
     """
-    # PyTorch takes longer to import than all else of a run: only where it is needed.
+    # PyTorch takes seconds to import; import it only if needed.
     from .torch_engine import TorchEngine
 
     return TorchEngine(network, device, threads, tuned)
@@ -182,14 +201,15 @@ def _cuda_is_there() -> bool:
 
 
 def _requested(runtime: _Runtime, weights: Checkpoint, config: FeatureConfig) -> Engine:
-    """The engine of the runtime that the configuration names, without a comparison with PyTorch."""
+    """Build the engine that the configuration names, without a comparison with PyTorch."""
     runtime.load()
     if config.precision == "auto":
         _, engine = next(_engines(runtime, weights, config))
         return engine
     if config.precision == "bf16" and not has_bf16():
         raise ConfigError(
-            "features.precision is bf16, but this processor does not compute in bf16: use auto or fp32"
+            "features.precision is bf16, but this processor does not compute in bf16: "
+            "use auto or fp32"
         )
     if config.precision == "int8":
         model = runtime.read_int8(_requested_int8(runtime, config), weights)
@@ -199,17 +219,19 @@ def _requested(runtime: _Runtime, weights: Checkpoint, config: FeatureConfig) ->
 
 
 def _requested_int8(runtime: _Runtime, config: FeatureConfig) -> Path:
-    """The file of the int8 model that the configuration insists on."""
+    """Find the file of the int8 model that the configuration requests."""
     path = _beside_weights(config.weights, runtime)
     if not path.is_file():
         raise ConfigError(
-            f"features.precision is int8, but there is no int8 model at {path}: make it by spslam export WEIGHTS"
-            f"{runtime.export_option} --precision int8 --images DIR, or use precision auto"
+            f"features.precision is int8, but there is no int8 model at {path}: make it with "
+            f"spslam export WEIGHTS{runtime.export_option} --precision int8 --images DIR, "
+            "or use precision auto"
         )
     return path
 
 
 def _fastest_with_parity(weights: Checkpoint, config: FeatureConfig) -> Engine | None:
+    """Build the fastest engine that agrees with PyTorch; None if no other engine works here."""
     for runtime in _RUNTIMES.values():
         try:
             for precision, engine in _engines(runtime, weights, config):
@@ -227,10 +249,10 @@ def _fastest_with_parity(weights: Checkpoint, config: FeatureConfig) -> Engine |
         except WeightsError:
             raise
         except Exception as error:
-            # A compiler for many processors may fail in any way; PyTorch does the same work.
+            # Compilers may fail in any way on a new processor; PyTorch is the fallback.
             text = " ".join(str(error).split())[:300]
             _logger.warning(
-                "%s fails, another engine runs the network (%s: %s)",
+                "%s failed, another engine runs the network (%s: %s)",
                 runtime.title,
                 type(error).__name__,
                 text,
@@ -241,7 +263,10 @@ def _fastest_with_parity(weights: Checkpoint, config: FeatureConfig) -> Engine |
 def _engines(
     runtime: _Runtime, weights: Checkpoint, config: FeatureConfig
 ) -> Iterator[tuple[Precision, Engine]]:
-    """What `auto` may mean for a runtime, the fastest first; the network is converted only when it must be."""
+    """Yield a runtime's engines that `auto` may use, the fastest first.
+
+    The network is converted only for the engines that need it.
+    """
     runtime.load()
 
     def built(model: Any, precision: Precision) -> tuple[Precision, Engine]:
@@ -257,7 +282,7 @@ def _engines(
 
 
 def _quantised(runtime: _Runtime, weights: Checkpoint, config: FeatureConfig) -> Any:
-    """The int8 model beside the weights, where `auto` may take one and there is one that fits."""
+    """Read the int8 model beside the weights; None if `auto` may not use one, or none fits."""
     path = _beside_weights(config.weights, runtime)
     if config.precision != "auto" or not path.is_file():
         return None
@@ -269,7 +294,10 @@ def _quantised(runtime: _Runtime, weights: Checkpoint, config: FeatureConfig) ->
 
 
 def _cached_difference(weights: Checkpoint, engine: Engine, config: FeatureConfig) -> Difference:
-    """`difference`, or what an earlier call stored for the same model, processor and versions."""
+    """Return an engine's `difference` from PyTorch, from the cache if possible.
+
+    The cache holds it by model, processor and versions.
+    """
     folder = _RUNTIMES[engine.name.split()[0]].cache()
     path = (
         folder / f"parity-{_parity_key(fingerprint(weights, engine, config))}.sealed"
@@ -297,29 +325,35 @@ def _cached_difference(weights: Checkpoint, engine: Engine, config: FeatureConfi
 
 
 def check_maps(name: str, *maps: Maps) -> None:
-    """Refuse a network whose weights are finite but so large that its maps are not: no point would be found.
+    """Refuse maps that are not finite.
+
+    Very large weights lead to them; no keypoint would be found.
+
+    Args:
+        name: of the network, for messages.
+        *maps: its probabilities and its descriptors.
 
     Raises:
-        WeightsError: the maps of the network of this name are not finite.
+        WeightsError: the maps hold NaN or infinite numbers.
     """
     for part, values in zip(("probabilities", "descriptors"), maps, strict=True):
         bad = int(np.count_nonzero(~np.isfinite(values)))
         if bad:
             raise WeightsError(
-                f"{name}: {bad} of the {values.size} numbers in the network's map of {part} are NaN or infinite: its "
-                "weights are damaged or of another kind"
+                f"{name}: {bad} of the {values.size} numbers in the network's map of {part} are "
+                "NaN or infinite: its weights are damaged or of another kind"
             )
 
 
 def _parity_key(engine: str) -> str:
-    """Which comparison of an engine, given by its fingerprint, with PyTorch."""
+    """Return the cache key of the comparison of an engine, given by its fingerprint."""
     return hashlib.sha256(
         repr((_PARITY_VERSION, engine, metadata.version("torch"))).encode()
     ).hexdigest()[:16]
 
 
 def difference(engine: Engine, reference: Engine) -> Difference:
-    """How far one engine of a network is from another."""
+    """Compute the difference of two engines of a network on the test image."""
     found, expected = (each.run(_parity_image()) for each in (engine, reference))
     heat = float(np.abs(found[0] - expected[0]).sum() / expected[0].sum())
     distances = np.linalg.norm(_unit(found[1]) - _unit(expected[1]), axis=-1)
@@ -327,12 +361,13 @@ def difference(engine: Engine, reference: Engine) -> Difference:
 
 
 def _unit(descriptors: Maps) -> Maps:
+    """Normalise descriptors (…, D)."""
     lengths = np.linalg.norm(descriptors, axis=-1, keepdims=True)
     return np.asarray(descriptors / np.maximum(lengths, np.float32(1e-12)), np.float32)
 
 
 def _parity_image() -> Image:
-    """Boxes, discs and lines of all sizes on a shaded ground with noise, the same on every machine."""
+    """Draw boxes, discs and lines on a shaded background with noise, the same on every machine."""
     rng = np.random.default_rng(0)
     height, width = _PARITY_SIZE
     image: Image = np.tile(np.linspace(60, 190, width), (height, 1)).astype(np.uint8)

@@ -1,7 +1,7 @@
-"""Compiled OpenVINO models in the cache folder, each with a checksum of ours.
+"""Compiled OpenVINO models in the cache folder, each with a checksum.
 
-OpenVINO's own cache (`CACHE_DIR`) notices files that are cut or of another version, but uses most files with a changed
-bit without a word. So models are exported and imported here, and OpenVINO reads nothing that was not verified.
+OpenVINO's own cache (`CACHE_DIR`) notices files that are cut or of another version, but uses most
+files with a changed bit silently. This cache therefore verifies each file before OpenVINO reads it.
 """
 
 from __future__ import annotations
@@ -19,23 +19,24 @@ from spslam.notices import notice
 
 from .openvino_model import Model, openvino_cache
 
-# To be raised whenever the same key may stand for another compiled model.
+# Version of the keys; raise it whenever the same key may stand for another compiled model.
 _VERSION = "1"
 
 _logger = logging.getLogger(__name__)
 
 
 class CompiledCache:
-    """Compiled models for images of several sizes, of one model.
+    """The compiled models of one model, for images of several sizes.
 
-    Files that are missing, damaged, or refused by OpenVINO are made anew; where nothing can be written, nothing is
-    kept. Several processes may share the folder: files appear whole.
+    A model is compiled again if its file is missing, damaged or refused by OpenVINO. If the folder
+    cannot be written to, nothing is cached. Several processes may share the folder: files appear
+    whole.
 
     Args:
-        core: OpenVINO's.
-        model: the model that is compiled.
-        properties: what it is compiled and imported with.
-        machine: version and processor; another one compiles otherwise.
+        core: OpenVINO's core.
+        model: the model to compile.
+        properties: properties for compiling and importing it.
+        machine: OpenVINO's version and the processor, which decide the result.
     """
 
     def __init__(
@@ -50,7 +51,13 @@ class CompiledCache:
         self._folder = _folder()
 
     def compiled(self, height: int, width: int, compile_model: Callable[[], Any]) -> Any:
-        """The compiled model for images of a size: from the cache, or what `compile_model` returns, which is kept."""
+        """Return the compiled model for images of a size, from the cache if possible.
+
+        Args:
+            height: of the images, pixels; -1: any.
+            width: of the images, pixels; -1: any.
+            compile_model: compiles the model if the cache lacks it; its result is cached.
+        """
         path = self._path(height, width)
         if path is None:
             return compile_model()
@@ -65,11 +72,13 @@ class CompiledCache:
         return made
 
     def _path(self, height: int, width: int) -> Path | None:
+        """Return the file of a compiled model; None if nothing can be cached."""
         key = self._key.copy()
         key.update(f"{height} {width}".encode())
         return None if self._folder is None else self._folder / f"{key.hexdigest()[:32]}.compiled"
 
     def _read(self, path: Path) -> Any:
+        """Import a compiled model; None if its file is missing, damaged or refused."""
         try:
             content = read_sealed(path)
         except FileNotFoundError:
@@ -89,7 +98,7 @@ class CompiledCache:
 
 
 def model_digest(model: Model) -> bytes:
-    """A SHA-256 of all that a model computes: its operations, what feeds them, and its constants."""
+    """Hash a model by SHA-256: its operations, their inputs, and its constants."""
     digest = hashlib.sha256()
     order: dict[str, int] = {}
     for index, node in enumerate(model.get_ordered_ops()):
@@ -106,6 +115,7 @@ def model_digest(model: Model) -> bytes:
 
 
 def _folder() -> Path | None:
+    """Make the folder of compiled models; None if that fails."""
     folder = openvino_cache()
     if folder is None:
         return None

@@ -1,4 +1,4 @@
-"""What runs SuperPoint: a grey image in, probabilities and descriptors of every place out."""
+"""The interface of engines, which run SuperPoint: from a grey image to its maps."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ Maps = NDArray[np.float32]
 
 
 class Engine(Protocol):
-    """Runs a network; several threads may ask at once.
+    """An engine that runs a network; several threads may call it at the same time.
 
     Attributes:
-        name: what runs it and how exactly, for logs and figures: `torch fp32`, `openvino int8` …
-        machine: all of the machine that its last bits depend on: versions, processor, threads.
-        at_once: images that it works on at once; who comes with more waits.
+        name: runtime and precision, for logs and metrics: `torch fp32`, `openvino int8` …
+        machine: everything of the machine that decides the last bits: versions, processor, threads.
+        at_once: images that it processes concurrently; further callers wait.
     """
 
     name: str
@@ -26,23 +26,28 @@ class Engine(Protocol):
     at_once: int
 
     def run(self, image: Image) -> tuple[Maps, Maps]:
-        """Probabilities (H', W') and raw descriptors (H'/8, W'/8, D) of an image (H, W).
+        """Compute the maps of an image (H, W).
 
-        H' and W' are H and W rounded up to multiples of 8; the last row and column repeat in the rest.
+        Returns:
+            Probabilities (H', W') and descriptors (H'/8, W'/8, D), not normalised. H' and W' are
+            H and W rounded up to multiples of 8; the last row and column of the image are repeated.
         """
         ...
 
 
 def usable_cores() -> int:
-    """Cores that this process may run on."""
+    """Count the cores that this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def shared_threads(threads: int, at_once: int) -> tuple[int, int]:
-    """How many threads an engine has (0: all cores that this process may use), and how many images, no more than
-    threads, it works on at once (0: one).
+    """Return the threads of an engine, and the images that it processes concurrently.
+
+    Args:
+        threads: 0: all cores that this process may use.
+        at_once: requested number of concurrent images, limited to the number of threads; 0: one.
     """
     threads = threads or usable_cores()
     return threads, min(max(at_once, 1), threads)

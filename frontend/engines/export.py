@@ -1,4 +1,4 @@
-"""Writes a network for other runtimes: OpenVINO or ONNX, fp32 or int8, maps or key points."""
+"""Export a network to other runtimes: OpenVINO or ONNX, fp32 or int8, maps or keypoints."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from .onnx_model import convert_onnx, quantise_onnx
 from .openvino_model import convert, describe, quantise, write_model
 
 Target = Literal["openvino", "onnx"]
-# Small photographs show more different places in the same time; the engine's input has any size.
+# Height and width of the photographs for calibration, pixels. Small photographs show more scenes
+# in the same time; the engine's input may have any size.
 _CALIBRATION_SIZE = (240, 320)
 
 
@@ -32,30 +33,32 @@ def export_model(
     count: int = 240,
     to: Target = "openvino",
 ) -> Path:
-    """Write the dense model of weights, from images to maps, with their card; returns where.
+    """Write the dense model of weights, from images to maps, with their card.
 
     Args:
         weights: see `load_superpoint`.
-        out: a .zip file for OpenVINO, an .onnx file for ONNX; None: for int8 where `features.precision: int8` looks for
-            it, beside the weights; for ONNX in fp32 an .onnx file of their name in the current folder.
-        precision: int8 is quantised after training (NNCF) with the ranges that the photographs lead to.
-        photos: files of photographs; no larger a set than needed: 150 to 300 suffice.
-        count: most of them, evenly spread.
+        out: a .zip file for OpenVINO, an .onnx file for ONNX. None: int8 models are written beside
+            the weights, where `features.precision: int8` looks for them; ONNX models in fp32 are
+            written to the current folder, named after the weights.
+        precision: fp32, or int8 by quantisation after training (NNCF) with photographs.
+        photos: files of photographs that show typical scenes; 150 to 300 suffice.
+        count: largest number of photographs to use, spread evenly over `photos`.
         to: the format.
 
+    Returns:
+        The path of the file.
+
     Raises:
-        ConfigError: no photographs are given for int8, or no file for fp32 and OpenVINO.
+        ConfigError: no photographs are given for int8, or no file for OpenVINO in fp32.
         WeightsError: the weights cannot be used.
         DatasetError: a photograph cannot be read.
         MissingDependencyError: OpenVINO, ONNX or, for int8, NNCF is not installed.
         OutputError: the file cannot be written.
     """
     if precision == "int8" and not photos:
-        raise ConfigError(
-            "int8 needs photographs that show what the network meets: give a folder with --images"
-        )
+        raise ConfigError("int8 needs photographs of typical scenes: give a folder with --images")
     if precision == "fp32" and out is None and to == "openvino":
-        raise ConfigError("an fp32 model has no place of its own: give a file with --out")
+        raise ConfigError("an fp32 model has no default file: give a file with --out")
     if out is None and to == "onnx" and precision == "fp32":
         path = _named_after(weights)
     else:
@@ -76,12 +79,15 @@ def export_model(
 
 
 def export_points(weights: str | Path | None, out: Path | None, config: FeatureConfig) -> Path:
-    """Write the ONNX model of weights from an image to key points and descriptors; returns where.
+    """Write the ONNX model of weights from an image to keypoints and descriptors.
 
     Args:
         weights: see `load_superpoint`.
-        out: None: an .onnx file of the name of the weights, with `_points`, in the current folder.
-        config: how points are selected: all that it says of them but `weights`.
+        out: the .onnx file; None: in the current folder, named after the weights, with `_points`.
+        config: the settings of the keypoint selection; its `weights` do not count.
+
+    Returns:
+        The path of the file.
 
     Raises:
         WeightsError: the weights cannot be used.
@@ -98,15 +104,16 @@ def export_points(weights: str | Path | None, out: Path | None, config: FeatureC
 
 
 def _check_folder(path: Path) -> None:
-    """Not only when all is computed."""
+    """Check that a file can be written, before the computation."""
     if not path.parent.is_dir():
         raise OutputError(f"cannot write {path}: there is no folder {path.parent}")
-    # PyTorch's compiler looks for one when it is imported, and breaks down without.
+    # PyTorch's compiler needs a temporary folder when it is imported, and fails without one.
     with temporary_folder():
         pass
 
 
 def _calibration_images(photos: list[Path], count: int) -> list[NDArray[np.uint8]]:
+    """Read at most `count` photographs, scaled to the size for calibration."""
     return [
         fit_image(read_photo(path), _CALIBRATION_SIZE)
         for path in evenly_spread(photos, count, seed=0)
@@ -114,4 +121,5 @@ def _calibration_images(photos: list[Path], count: int) -> list[NDArray[np.uint8
 
 
 def _named_after(weights: str | Path | None, suffix: str = "") -> Path:
+    """Return an .onnx file in the current folder, named after the weights."""
     return Path(f"{weights_name(weights)}{suffix}.onnx")

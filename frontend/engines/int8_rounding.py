@@ -1,5 +1,7 @@
-"""Whole numbers for the filters of a network's first convolution, which sees images: what rounding does to its outputs
-is known from how the pixels of photographs go together, and is made as small as it gets.
+"""Round the filters of a network's first convolution to int8.
+
+The input of this convolution is the image. The correlation of pixels in photographs therefore gives
+the error of its outputs, which the rounding minimises.
 """
 
 from __future__ import annotations
@@ -11,18 +13,24 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-# Seven bits: sums of products of two bytes overflow on processors without VNNI otherwise.
+# Largest absolute whole number of a filter: seven bits, because sums of products of two bytes
+# overflow with eight bits on processors without VNNI.
 _LIMIT = 63
-# Steps that are tried for each filter, as whole numbers that its largest weight may become.
+# The steps to try for each filter: its largest weight divided by each of these numbers.
 _LARGEST = np.linspace(_LIMIT + 0.49, 40.0, 60)
-# The descent ends long before; two weights at once find nothing better.
+# Most iterations of the descent; it converges long before.
 _MOST_MOVES = 300
-# A prime, so that patches lie anywhere in an image.
+# Use every 37th patch of an image; a prime spreads the patches over all columns.
 _EVERY = 37
 
 
 def patch_moments(images: Iterable[NDArray[np.uint8]], kernel: int) -> Array:
-    """(K², K²) mean products of the pixels, from 0 to 1, of patches (K, K) of grey images (H, W)."""
+    """Compute the mean products (K², K²) of the pixels in patches (K, K) of images.
+
+    Args:
+        images: grey, (H, W) uint8; pixels are scaled to [0, 1].
+        kernel: K, pixels.
+    """
     patches = np.concatenate(
         [
             np.lib.stride_tricks.sliding_window_view(image, (kernel, kernel)).reshape(
@@ -37,24 +45,24 @@ def patch_moments(images: Iterable[NDArray[np.uint8]], kernel: int) -> Array:
 
 
 def round_filters(filters: Array, moments: Array) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Filters as whole numbers times a step, by descent on the mean squared error of their outputs.
+    """Round filters to whole numbers times a step, by descent on the mean squared output error.
 
     Args:
         filters: (C, N).
-        moments: (N, N) mean products of what they are applied to.
+        moments: (N, N), mean products of the filters' inputs.
 
     Returns:
-        (C, N) within ±63, and (C,) the steps.
+        Whole numbers (C, N) within ±63, and steps (C,).
     """
     largest = np.maximum(np.abs(filters).max(axis=1), np.finfo(np.float32).tiny)
     steps = (largest[:, None] / _LARGEST).astype(np.float32)
     wanted = filters[:, None] / steps[:, :, None]
     whole = np.clip(np.round(wanted), -_LIMIT, _LIMIT)
-    # One more or less of each weight.
+    # A move adds 1 to a weight or subtracts 1 from it.
     moves = np.concatenate([np.eye(filters.shape[1]), -np.eye(filters.shape[1])])
     squares = np.tile(np.diagonal(moments), 2)
     for _ in range(_MOST_MOVES):
-        # What each move changes in the squared error, in squared steps.
+        # The change of the squared error by each move, in squared steps.
         slopes = 2.0 * (whole - wanted) @ moments
         change = np.concatenate([slopes, -slopes], axis=2) + squares
         change[np.concatenate([whole >= _LIMIT, whole <= -_LIMIT], axis=2)] = np.inf

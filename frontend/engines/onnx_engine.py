@@ -1,4 +1,4 @@
-"""Runs SuperPoint by ONNX Runtime, which has wheels where OpenVINO has none."""
+"""The engine with ONNX Runtime, for platforms without OpenVINO wheels."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ class OnnxRuntimeEngine:
     """SuperPoint in ONNX Runtime on the CPU (an `Engine`).
 
     Args:
-        model: of `onnx_model`.
-        precision: int8 for a quantised model.
+        model: a model of `onnx_model`.
+        precision: int8 for a quantised model, else fp32.
         threads, at_once: see `shared_threads`.
 
     Raises:
-        MissingDependencyError: there is no ONNX Runtime.
+        MissingDependencyError: ONNX Runtime is not installed.
     """
 
     def __init__(
@@ -29,17 +29,19 @@ class OnnxRuntimeEngine:
         self.name = f"onnxruntime {precision}"
         runtime = load_onnxruntime()
         names = processor()
-        # No threads: any number of them gives the same bytes. The model may come from another exporter.
+        # The number of threads does not change the result. The model may come from another
+        # exporter, so its digest counts.
         self.machine = (
-            f"onnxruntime {runtime.__version__}, {names['processor']} {names.get('instructions', '')}, "
+            f"onnxruntime {runtime.__version__}, "
+            f"{names['processor']} {names.get('instructions', '')}, "
             f"model {model_digest(model)}"
         )
         threads, self.at_once = shared_threads(threads, at_once)
         options = runtime.SessionOptions()
-        # Who asks works, too: as many again belong to the other images.
+        # Threads per image; the calling thread is one of them.
         options.intra_op_num_threads = threads // self.at_once
         options.inter_op_num_threads = 1
-        # Else threads that wait for work keep the cores that tracking and mapping need.
+        # Spinning threads would occupy the cores that tracking and mapping need.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
         self._session = runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

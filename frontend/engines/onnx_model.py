@@ -1,9 +1,9 @@
-"""SuperPoint as an ONNX model: exported from PyTorch, quantised to int8, kept in one file with its card.
+"""SuperPoint as an ONNX model: export from PyTorch, quantisation to int8, and its file and cache.
 
-The dense model takes grey `images` (batch, height, width) uint8, height and width multiples of 8, and gives `scores`
-(batch, height, width), the probability of a key point at each pixel, and `descriptors` (batch, height/8, width/8, D) of
-cells, of any length, both float32; batch, height and width are dynamic. `frontend/superpoint/decoder.py` makes key
-points of them.
+The dense model takes grey `images` (batch, height, width) uint8; height and width are multiples
+of 8. It returns `scores` (batch, height, width), the probability of a keypoint at each pixel, and
+`descriptors` (batch, height/8, width/8, D) of cells, not normalised, both float32. Batch, height
+and width are dynamic. `frontend/superpoint/decoder.py` decodes the maps into keypoints.
 """
 
 from __future__ import annotations
@@ -34,22 +34,26 @@ if TYPE_CHECKING:
 
     from ..superpoint.superpoint import SuperPoint
 
-# Every runtime of the last years has it.
+# Version of the ONNX operators; all runtimes of recent years support it.
 OPSET = 18
 # Names of the axes of each output; None for an axis of fixed size.
 AxisNames = Mapping[str, tuple[str | None, ...]]
+# Names of the dense model's input and outputs.
 INPUT = "images"
 OUTPUTS: AxisNames = {
     "scores": ("batch", f"{CELL}*rows", f"{CELL}*columns"),
     "descriptors": ("batch", "rows", "columns", None),
 }
-# To be raised whenever the dense model's inputs, outputs or arithmetic change.
+# Version of the dense model; raise it whenever its inputs, outputs or arithmetic change.
 _VERSION = "1"
+# Height and width of the example for the export, pixels.
 _TRACED_SIZE = (4 * CELL, 6 * CELL)
-# Metadata keys of ours; the card's keys stand beside them as in a weights file.
+# Metadata keys of spslam's own; the metadata also has the card's keys, as in a weights file.
 _DIGEST, _VERSION_KEY = "spslam_weights", "spslam_version"
+# Metadata key of the checksum, and number of its hexadecimal digits.
 _CHECKSUM_KEY, _CHECKSUM_DIGITS = b"spslam_sha256", 64
-# Protocol Buffers: field 14 of ModelProto, metadata_props, with the key (1) and the value (2) of that length.
+# The checksum's entry in Protocol Buffers, without its value: field 14 of ModelProto
+# (metadata_props) with a key (field 1) and a value (field 2).
 _CHECKSUM_ENTRY = (
     b"\x72"
     + bytes([4 + len(_CHECKSUM_KEY) + _CHECKSUM_DIGITS])
@@ -59,21 +63,25 @@ _CHECKSUM_ENTRY = (
     + b"\x12"
     + bytes([_CHECKSUM_DIGITS])
 )
+# Description in the file.
 _DESCRIPTION = """SuperPoint, dense.
-images: (batch, height, width) uint8, grey; height and width are multiples of 8 (repeat the last row and column).
-scores: (batch, height, width) float32, the probability of a key point at each pixel: after the softmax, without the \
-dustbin, each cell's 64 values at their pixels; no suppression.
-descriptors: (batch, height/8, width/8, D) float32, of cells of 8x8 pixels, as the network gives them, not normalised: \
-divide each by its length, interpolate by the rule descriptor_sampling, and divide by the length again.
+images: (batch, height, width) uint8, grey; height and width are multiples of 8 \
+(repeat the last row and column).
+scores: (batch, height, width) float32, the probability of a keypoint at each pixel: \
+after the softmax, without the dustbin, each cell's 64 values at their pixels; no suppression.
+descriptors: (batch, height/8, width/8, D) float32, of cells of 8x8 pixels, not normalised: \
+divide each by its length, interpolate by the rule descriptor_sampling, \
+and divide by the length again.
 """
-# As for OpenVINO: sums of logits, and the first convolution with the division before it.
+# Operations that int8 models compute in float, as for OpenVINO: the softmax, sums of logits, and
+# the first convolution with the division before it.
 _KEPT_IN_FLOAT = {"patterns": ["^node_conv2d$", "^node_div$"], "types": ["Add", "Softmax"]}
 
 _logger = logging.getLogger(__name__)
 
 
 def load_onnxruntime() -> Any:
-    """The package `onnxruntime`, imported now.
+    """Import the package `onnxruntime`.
 
     Raises:
         MissingDependencyError: it is not installed or cannot be loaded.
@@ -86,7 +94,7 @@ def load_onnxruntime() -> Any:
 
 
 def load_onnx() -> Any:
-    """The package `onnx`, imported now, when `onnxscript` is there, too, by which PyTorch exports.
+    """Import the package `onnx`, and `onnxscript`, with which PyTorch exports.
 
     Raises:
         MissingDependencyError: one of them is not installed or cannot be loaded.
@@ -100,6 +108,7 @@ def load_onnx() -> Any:
 
 
 def _missing(what: str, error: ImportError) -> MissingDependencyError:
+    """Make the error for a package that cannot be imported."""
     return MissingDependencyError(
         f"{what} cannot be loaded ({' '.join(str(error).split())}): pip install 'spslam[onnx]'"
     )
@@ -114,15 +123,18 @@ def export_onnx(
     description: str,
     metadata: Mapping[str, str],
 ) -> bytes:
-    """An ONNX file of a module of one input, with weights inside; the same module gives the same bytes.
+    """Export a module of one input as an ONNX file that contains its weights.
+
+    The same module gives the same bytes.
 
     Args:
-        module: in evaluation mode.
-        example: an input.
+        module: a module in evaluation mode.
+        example: an example of the input.
         dynamic_axes: a `torch.export.Dim` for each axis of the input that may have any size.
-        name: of the input.
-        outputs: names of the outputs and of their axes, in the words of `dynamic_axes`.
-        description, metadata: what the file says about itself; none of it is needed to run the model.
+        name: name of the input.
+        outputs: names of the outputs and of their axes, with the names of `dynamic_axes`.
+        description: text in the file for users.
+        metadata: entries in the file for programs; a runtime does not need them.
 
     Raises:
         MissingDependencyError: ONNX or onnxscript is not installed.
@@ -143,14 +155,18 @@ def export_onnx(
             verbose=False,
         )
     assert program is not None
-    # Each access makes a new one.
+    # Each access of this property makes a new object.
     proto = program.model_proto
     _name_axes(proto, outputs)
     return _finished(proto, description, metadata)
 
 
 def convert_onnx(network: SuperPoint, metadata: Mapping[str, str] | None = None) -> bytes:
-    """The fp32 dense model of a network as an ONNX file.
+    """Convert a network to the dense fp32 model, an ONNX file.
+
+    Args:
+        network: the network.
+        metadata: additional entries of the file's metadata.
 
     Raises:
         MissingDependencyError: ONNX or onnxscript is not installed.
@@ -167,11 +183,12 @@ def convert_onnx(network: SuperPoint, metadata: Mapping[str, str] | None = None)
 
 
 def converted_onnx(weights: Checkpoint) -> bytes:
-    """`convert_onnx` of the network, or what an earlier call stored for these weights in the cache folder; exporting
-    takes seconds.
+    """Convert a network as `convert_onnx` does, or read an earlier result from the cache folder.
+
+    The conversion takes seconds.
 
     Raises:
-        MissingDependencyError: ONNX or onnxscript is not installed, and nothing is stored.
+        MissingDependencyError: ONNX or onnxscript is not installed, and the cache has no result.
     """
     path = cached_path(weights)
     if path is not None:
@@ -191,17 +208,20 @@ def converted_onnx(weights: Checkpoint) -> bytes:
 
 
 def cached_path(weights: Checkpoint) -> Path | None:
-    """The sealed file of `converted_onnx`; None where nothing can be kept."""
+    """Return the sealed file of `converted_onnx`; None if nothing can be cached."""
     folder = onnx_cache()
     return None if folder is None else folder / f"{'-'.join(origin(weights).values())}.sealed"
 
 
 def quantise_onnx(model: bytes, images: Iterable[NDArray[np.uint8]]) -> bytes:
-    """An int8 model (QuantizeLinear and DequantizeLinear around convolutions), by NNCF's post-training quantisation.
+    """Quantise a model to int8 by NNCF's post-training quantisation.
+
+    The result has QuantizeLinear and DequantizeLinear around convolutions.
 
     Args:
-        model: of `convert_onnx`.
-        images: (H, W) each, of one size, multiples of 8: the ranges of all activations are measured on them.
+        model: a model of `convert_onnx`.
+        images: grey, (H, W) uint8, all of one size with multiples of 8; the ranges of all
+            activations are measured on them.
 
     Raises:
         MissingDependencyError: NNCF or ONNX is not installed.
@@ -225,11 +245,11 @@ def quantise_onnx(model: bytes, images: Iterable[NDArray[np.uint8]]) -> bytes:
 
 
 def read_onnx(path: Path, weights: Checkpoint) -> bytes:
-    """The dense model in a file that was made of the network of these weights.
+    """Read the dense model in a file, which must have been made of the given weights.
 
     Raises:
         WeightsError: the file is missing, damaged, of another version or made of other weights.
-        MissingDependencyError: there is no ONNX Runtime.
+        MissingDependencyError: ONNX Runtime is not installed.
     """
     runtime = load_onnxruntime()
     try:
@@ -243,7 +263,7 @@ def read_onnx(path: Path, weights: Checkpoint) -> bytes:
     except WeightsError:
         raise
     except Exception as error:
-        # ONNX Runtime's own exceptions share no base of theirs.
+        # The exceptions of ONNX Runtime have no common base class of their own.
         reason = " ".join(str(error).split())[:200]
         raise WeightsError(f"{path} is not a readable ONNX model ({reason})") from None
     found = session.get_modelmeta().custom_metadata_map
@@ -257,13 +277,15 @@ def read_onnx(path: Path, weights: Checkpoint) -> bytes:
 
 
 def model_digest(model: bytes) -> str:
-    """Twelve hexadecimal digits that stand for a model."""
+    """Hash a model to twelve hexadecimal digits."""
     return hashlib.sha256(model).hexdigest()[:12]
 
 
 def _name_axes(proto: Any, outputs: AxisNames) -> None:
-    """Name the axes of the outputs as those of the input: PyTorch names some by symbols of its own (`s30` for `rows`),
-    and strict readers (tract) refuse an axis of two names.
+    """Name the axes of the outputs like those of the input.
+
+    PyTorch names some axes by its own symbols (`s30` for `rows`), and strict readers (tract)
+    refuse an axis with two names.
     """
     for output in proto.graph.output:
         shape = output.type.tensor_type.shape
@@ -273,16 +295,16 @@ def _name_axes(proto: Any, outputs: AxisNames) -> None:
 
 
 def _finished(proto: Any, description: str, metadata: Mapping[str, str]) -> bytes:
-    """The file of a checked model: our metadata in, the exporter's notes (lines of its source, paths) out."""
+    """Check a model and serialise it, with our metadata and without the exporter's notes."""
     onnx = load_onnx()
     values = [*proto.graph.input, *proto.graph.output, *proto.graph.initializer]
     for part in (proto.graph, *proto.graph.node, *values):
         del part.metadata_props[:]
         part.ClearField("doc_string")
-    # Shapes within the graph carry PyTorch's symbols. Readers infer them from the input's.
+    # Shapes within the graph have PyTorch's symbols; readers infer them from the input's shape.
     del proto.graph.value_info[:]
     del proto.metadata_props[:]
-    # The checksum of what a model was made of is not its own.
+    # The checksum of the original model does not fit the new one.
     kept = {key: value for key, value in sorted(metadata.items()) if key != _CHECKSUM_KEY.decode()}
     onnx.helper.set_model_props(proto, kept)
     proto.doc_string = description
@@ -292,12 +314,12 @@ def _finished(proto: Any, description: str, metadata: Mapping[str, str]) -> byte
 
 
 def _with_checksum(model: bytes) -> bytes:
-    """A serialised model with one entry of metadata more, at its end: the checksum of all bytes before it."""
+    """Append a metadata entry to a serialised model: the checksum of all bytes before it."""
     return model + _CHECKSUM_ENTRY + hashlib.sha256(model).hexdigest().encode()
 
 
 def _check_whole(model: bytes, path: Path) -> None:
-    """Refuse a damaged model; one of another exporter has no checksum, and is taken as it is."""
+    """Refuse a damaged model; accept models of other exporters, which have no checksum."""
     start = len(model) - _CHECKSUM_DIGITS - len(_CHECKSUM_ENTRY)
     if start < 0 or not model.startswith(_CHECKSUM_ENTRY, start):
         return
@@ -306,24 +328,24 @@ def _check_whole(model: bytes, path: Path) -> None:
 
 
 def origin(weights: Checkpoint) -> dict[str, str]:
-    """What a model says about the weights that it was made of."""
+    """Return the metadata that names the weights a model was made of."""
     return {_DIGEST: f"{weights.digest}-{weights.batch_norm}", _VERSION_KEY: _VERSION}
 
 
 def onnx_cache() -> Path | None:
-    """The folder of ONNX models in the cache folder, made if need be; None where that is impossible."""
+    """Make and return the folder of ONNX models in the cache folder; None if that fails."""
     try:
         folder = cache_folder() / "onnx"
         folder.mkdir(parents=True, exist_ok=True)
-    except (OSError, RuntimeError) as error:  # A user without a home.
-        _logger.info("nothing of ONNX is cached: %s", error)
+    except (OSError, RuntimeError) as error:  # For example, a user without a home folder.
+        _logger.info("ONNX models are not cached: %s", error)
         return None
     return folder
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter prints its progress, warns of its own parts and logs each step."""
+    """Silence the exporter, which prints progress, warns of its own code and logs each step."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings(), redirect_stdout(StringIO()):

@@ -1,7 +1,8 @@
-"""SuperPoint as an ONNX model with all of the extractor inside: a grey image in, key points and descriptors out.
+"""SuperPoint as an ONNX model of the whole extractor: from an image to keypoints and descriptors.
 
-For programs without NumPy. It takes `image` (H, W) uint8 of any size, both dynamic, and gives `keypoints` (N, 2) x y in
-pixels, `scores` (N,) and unit `descriptors` (N, D), float32, best score first, by operators of the ONNX standard alone.
+For programs without NumPy. The model takes a grey `image` (H, W) uint8 of any size. It returns
+`keypoints` (N, 2) x y in pixels, `scores` (N,) and unit `descriptors` (N, D), all float32, best
+score first. It uses only operators of the ONNX standard.
 """
 
 from __future__ import annotations
@@ -21,27 +22,36 @@ from ..superpoint.dense_heads import DenseHeads
 from ..superpoint.superpoint import SuperPoint
 from .onnx_model import AxisNames, export_onnx, origin
 
+# Names of the model's input and outputs.
 INPUT = "image"
 OUTPUTS: AxisNames = {
     "keypoints": ("points", None),
     "scores": ("points",),
     "descriptors": ("points", None),
 }
-_DESCRIPTION = """SuperPoint with the selection of key points inside.
+# Description in the file.
+_DESCRIPTION = """SuperPoint with the selection of keypoints inside.
 image: (height, width) uint8, grey, of any size.
-keypoints: (N, 2) float32, x y in pixels, (0, 0) is the centre of the first one; N is max_keypoints at most.
+keypoints: (N, 2) float32, x y in pixels, (0, 0) is the centre of the first one; \
+N is max_keypoints at most.
 scores: (N,) float32, best first.
 descriptors: (N, D) float32 of length 1.
 """
-# Points that only a ninth would find are left out: none of 20 photographs and frames had one.
+# Rounds of the non-maximum suppression; points that only a ninth round would find are left out.
 _SUPPRESSION_ROUNDS = 8
+# Height and width of the example for the export, pixels.
 _TRACED_SIZE = (100, 156)
 
 
 def convert_points(
     network: SuperPoint, config: FeatureConfig, metadata: Mapping[str, str] | None = None
 ) -> bytes:
-    """An ONNX file of a network with the selection of key points that a configuration describes.
+    """Convert a network and the selection of keypoints to an ONNX file.
+
+    Args:
+        network: the network.
+        config: the settings of the selection.
+        metadata: additional entries of the file's metadata.
 
     Raises:
         MissingDependencyError: ONNX or onnxscript is not installed.
@@ -56,7 +66,7 @@ def convert_points(
 
 
 class _Points(nn.Module):
-    """The steps of `decoder.select` by tensors; its functions say what each is for."""
+    """The steps of `decoder.select` with tensors; see its functions."""
 
     def __init__(self, network: SuperPoint, config: FeatureConfig) -> None:
         super().__init__()
@@ -65,8 +75,9 @@ class _Points(nn.Module):
         self._config = config
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Compute keypoints (N, 2), scores (N,) and descriptors (N, D) of an image (H, W) uint8."""
         height, width = image.shape
-        # The last row and column repeat up to multiples of 8.
+        # Repeat the last row and column up to multiples of 8.
         rows, columns = (
             _limited(torch.arange((side + CELL - 1) // CELL * CELL), side - 1)
             for side in image.shape
@@ -87,7 +98,10 @@ class _Points(nn.Module):
         return points, gathered[rows, columns], self._sampled(cells, points)
 
     def _maxima(self, gathered: Tensor) -> Tensor:
-        """The pixels (H, W) bool that greedy suppression keeps: in each round those that nothing around them beats."""
+        """Return the pixels (H, W) bool that greedy suppression keeps.
+
+        Each round keeps the maxima that no other maximum in their square exceeds.
+        """
         radius, border = self._config.nms_radius, self._config.border
         values = gathered[None, None]
         peaks = (values > self._config.threshold) & (
@@ -97,7 +111,7 @@ class _Points(nn.Module):
         kept = left > 0
         if radius > 0:
             side = 2 * radius + 1
-            # Of equals (hardly any but those that are sure) the upper, then the left one.
+            # Of equal maxima (rare except for scores of 1), keep the upper, then the left one.
             above = functional.max_pool2d(
                 functional.pad(left, (radius, radius, radius, 0)), (radius, side), stride=1
             )
@@ -126,7 +140,10 @@ class _Points(nn.Module):
         return kept[0, 0] & inside
 
     def _sampled(self, cells: Tensor, points: Tensor) -> Tensor:
-        """`sample_descriptors` by gathers, since OpenCV 5.0.0 cuts off what its bicubic GridSample overshoots."""
+        """Interpolate descriptors as `sample_descriptors` does, by gathers.
+
+        GridSample is not used: OpenCV 5.0.0 clips the overshoots of its bicubic interpolation.
+        """
         rows, columns, length = cells.shape[1:]
         unit = functional.normalize(cells.reshape(-1, length), dim=1)
         x, x_weight = self._taps(points[:, 0], columns)
@@ -137,7 +154,11 @@ class _Points(nn.Module):
         return functional.normalize(sampled, dim=1)
 
     def _taps(self, pixels: Tensor, cells: int) -> tuple[Tensor, Tensor]:
-        """Along one axis of `cells` cells: the neighbours of pixels (N,) and their weights, both (N, 2 or 4)."""
+        """Return the neighbours of pixels (N,) along an axis of `cells` cells, and their weights.
+
+        Returns:
+            Indices of cells and weights, both (N, 2) if bilinear, (N, 4) if bicubic.
+        """
         position = (pixels - (CELL / 2 - 0.5)) / CELL
         if self._sampling.align_corners:
             position = (pixels - (CELL / 2 - 0.5)) * ((cells - 1) / (cells * CELL - CELL / 2 - 0.5))
@@ -155,7 +176,7 @@ class _Points(nn.Module):
 
 
 def _gathered(heat: Tensor) -> Tensor:
-    """`gather_probability` of (1, H, W), as (H, W)."""
+    """Compute `gather_probability` of (1, H, W) as (H, W)."""
     steps = torch.arange(-HEAT_RADIUS, HEAT_RADIUS + 1)
     kernel = torch.exp(-0.5 * (steps / GATHER_SIGMA_PX) ** 2)
     rows = functional.conv2d(heat[None], kernel.reshape(1, 1, 1, -1), padding=(0, HEAT_RADIUS))
@@ -167,7 +188,10 @@ def _gathered(heat: Tensor) -> Tensor:
 def _spread(
     scores: Tensor, rows: Tensor, columns: Tensor, size: tuple[int, int], config: FeatureConfig
 ) -> Tensor:
-    """`spread_top_k` of points in the order of rows, then columns; TopK's ties go to the lower index."""
+    """Compute `spread_top_k` of points in order of rows, then columns.
+
+    Of equal scores, TopK returns the lower index first.
+    """
     order = torch.argsort(scores, descending=True)
     if config.spread_cell <= 0:
         return order[: config.max_keypoints]
@@ -176,7 +200,8 @@ def _spread(
     cells = (_divided(rows, cell) * across + _divided(columns, cell))[order]
     count = cells.shape[0]
     place = torch.arange(count)
-    # Cells one after the other, in each the best first. How many points earlier cells have says where each begins.
+    # Sort the points by cell, the best first in each. The number of points in earlier cells gives
+    # the start of each cell.
     by_cell = torch.argsort(cells * count + place)
     population = torch.zeros(down * across + count, dtype=torch.int64).scatter_add(
         0, cells, torch.ones_like(cells)
@@ -191,7 +216,7 @@ def _spread(
 
 
 def _shift(heat: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """What `refine_on_heat` moves points by, (N, 2) x y."""
+    """Compute the shifts (N, 2) x y by which `refine_on_heat` moves points, pixels."""
     height, width = heat.shape
     steps = torch.arange(-HEAT_RADIUS, HEAT_RADIUS + 1)
     y = _limited((rows[:, None] + steps), height - 1)
@@ -203,19 +228,25 @@ def _shift(heat: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 
 def _limited(index: Tensor, last: int) -> Tensor:
-    """Whole numbers from 0 to `last`; by Max and Min, since OpenCV's DNN has Clip for floats only."""
+    """Clip integers to 0 … `last`, by Max and Min: OpenCV's DNN has Clip for floats only."""
     return torch.minimum(
         torch.maximum(index, torch.tensor(0)), torch.scalar_tensor(last, dtype=torch.int64)
     )
 
 
 def _divided(index: Tensor, divisor: int) -> Tensor:
-    """Quotients of whole numbers from 0 on, rounded down; `//` would compare booleans, which OpenCV's DNN cannot."""
+    """Divide integers that are not negative, rounding down.
+
+    `//` would compare booleans, which OpenCV's DNN does not support.
+    """
     return torch.div(index, divisor, rounding_mode="trunc")
 
 
 def _bicubic(distance: Tensor) -> Tensor:
-    """Weights of cells at these distances (0 to 2) along one axis: Keys, Cubic convolution interpolation, 1981."""
+    """Compute weights of cells at distances 0 to 2 along one axis.
+
+    Keys, Cubic convolution interpolation for digital image processing, IEEE TASSP, 1981.
+    """
     a = BICUBIC_A
     near = ((a + 2) * distance - (a + 3)) * distance**2 + 1
     far = ((distance - 5) * distance + 8) * distance * a - 4 * a

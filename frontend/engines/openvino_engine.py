@@ -1,4 +1,4 @@
-"""Runs SuperPoint by OpenVINO, which is several times as fast as PyTorch on a CPU."""
+"""The engine with OpenVINO, several times as fast as PyTorch on a CPU."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ Precision = Literal["fp32", "bf16", "int8"]
 # OpenVINO's types cannot be named without importing it.
 Requests: TypeAlias = "SimpleQueue[Any]"
 
-# Compiling takes time, memory and room in the cache: images of further sizes share one model that is slower.
+# Most models compiled for one image size, because each takes time, memory and disk space. Images of
+# further sizes share one slower model.
 _MOST_COMPILED = 4
 
 
@@ -25,28 +26,29 @@ class OpenVinoEngine:
     """SuperPoint in OpenVINO on the CPU (an `Engine`).
 
     Args:
-        model: of `openvino_model`.
+        model: a model of `openvino_model`.
         precision: int8 for a quantised model, else fp32 or bf16 (see `has_bf16`).
         threads, at_once: see `shared_threads`.
 
     Raises:
-        MissingDependencyError: there is no OpenVINO.
+        MissingDependencyError: OpenVINO is not installed.
     """
 
     def __init__(
         self, model: Model, precision: Precision, threads: int = 0, at_once: int = 1
     ) -> None:
         self.name = f"openvino {precision}"
-        # No threads: any number of them gives the same bytes.
+        # Without the number of threads, which does not change the result.
         self.machine = f"openvino {processor()}"
         self._model = model
         threads, self.at_once = shared_threads(threads, at_once)
         self._properties = {
             "INFERENCE_NUM_THREADS": threads,
             "NUM_STREAMS": self.at_once,
-            # Else OpenVINO takes bf16 wherever the processor has it, for the float layers of int8 models, too.
+            # By default, OpenVINO uses bf16 if the processor has it, even in the float layers of
+            # int8 models.
             "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
-            # Pinned threads wait for their core when another process, or another thread of ours, is on it.
+            # A pinned thread would wait for its core while another thread or process uses it.
             "ENABLE_CPU_PINNING": False,
         }
         self._core = load_openvino().Core()
@@ -60,14 +62,14 @@ class OpenVinoEngine:
             requests = self._requests_of(image.shape)
         request = requests.get()
         try:
-            # The maps are copies: what the request itself holds is the next image's.
+            # The maps are copies; the next image overwrites the request's own.
             heat, descriptors = request.infer([padded(image)[None]]).to_tuple()
         finally:
             requests.put(request)
         return heat[0], descriptors[0]
 
     def _requests_of(self, shape: tuple[int, ...]) -> Requests:
-        """Of a model for images of a (height, width), those that are free."""
+        """Return the queue of free requests for images of a shape (height, width)."""
         key = (shape[0] + -shape[0] % CELL, shape[1] + -shape[1] % CELL)
         if key not in self._requests and len(self._requests) >= _MOST_COMPILED:
             key = (-1, -1)
@@ -77,6 +79,8 @@ class OpenVinoEngine:
 
     @signal_stack_kept()
     def _compile(self, height: int, width: int) -> Requests:
+        """Compile the model for images of a size (-1: any), or read it from the cache."""
+
         def compile_model() -> Any:
             model = self._model.clone()
             model.reshape([1, height, width])
@@ -91,13 +95,13 @@ class OpenVinoEngine:
 
 @signal_stack_kept()
 def has_bf16() -> bool:
-    """Whether the processor computes in bf16 by itself (AVX-512 or AMX)."""
+    """Whether the processor has instructions for bf16 (AVX-512 or AMX)."""
     return "BF16" in load_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 @signal_stack_kept()
 def processor() -> str:
-    """OpenVINO's version, and the name and the kinds of arithmetic of the processor."""
+    """Describe OpenVINO's version, and the processor's name and number types."""
     openvino = load_openvino()
     core = openvino.Core()
     found = [

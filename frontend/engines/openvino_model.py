@@ -1,8 +1,10 @@
 """SuperPoint as an OpenVINO model: converted from PyTorch, quantised to int8, kept in one file.
 
-The model takes grey `images` (B, H, W) uint8, H and W multiples of 8, and gives `scores`, probabilities (B, H, W), and
-raw `descriptors` (B, H/8, W/8, D), both float32. A file is a zip archive of OpenVINO's own pair, model.xml and
-model.bin: one file cannot be half replaced, and the archive's checksums tell when it is damaged.
+The model takes grey `images` (B, H, W) uint8; H and W are multiples of 8. It returns `scores`,
+probabilities (B, H, W), and `descriptors` (B, H/8, W/8, D), not normalised, both float32.
+
+A file is a zip archive of OpenVINO's own files model.xml and model.bin. A single file cannot be
+replaced by half, and the archive's checksums reveal damage.
 """
 
 from __future__ import annotations
@@ -33,14 +35,18 @@ from .int8_rounding import patch_moments, round_filters
 if TYPE_CHECKING:
     from ..superpoint.superpoint import SuperPoint
 
-# To be raised whenever the model's inputs, outputs or arithmetic change.
+# Version of the model; raise it whenever its inputs, outputs or arithmetic change.
 _VERSION = "1"
+# End of the name of the first convolution's node.
 _FIRST = "conv1a.conv/aten::_convolution/Convolution"
+# Files in the archive.
 _MEMBERS = ("model.xml", "model.bin")
+# Height and width of the example for the conversion, pixels.
 _TRACED_SIZE = (4 * CELL, 6 * CELL)
-# Sums of logits, where digits are worth more than time.
-# The first convolution NNCF would round to seven bits, one by one; see `_first_in_int8`.
+# Operations that NNCF leaves in float: sums of logits, which need the precision, and the first
+# convolution, which NNCF would round weight by weight; see `_first_in_int8`.
 _KEPT_IN_FLOAT = [".*aten::add/.*", ".*conv1a.*"]
+# The package that `no_telemetry` hides.
 _TELEMETRY = "openvino_telemetry"
 
 # OpenVINO's types cannot be named without importing it.
@@ -50,7 +56,7 @@ _logger = logging.getLogger(__name__)
 
 
 def load_openvino() -> Any:
-    """The package `openvino`, imported now.
+    """Import the package `openvino`.
 
     Raises:
         MissingDependencyError: it is not installed or cannot be loaded.
@@ -60,14 +66,14 @@ def load_openvino() -> Any:
             import openvino
     except ImportError as error:
         raise MissingDependencyError(
-            f"OpenVINO cannot be loaded ({' '.join(str(error).split())}): pip install openvino, or use "
-            "features.engine torch"
+            f"OpenVINO cannot be loaded ({' '.join(str(error).split())}): "
+            "pip install openvino, or use features.engine torch"
         ) from None
     return openvino
 
 
 def load_nncf() -> Any:
-    """The package `nncf`, imported now.
+    """Import the package `nncf`.
 
     Raises:
         MissingDependencyError: it is not installed or cannot be loaded.
@@ -77,16 +83,19 @@ def load_nncf() -> Any:
             import nncf
     except ImportError as error:
         raise MissingDependencyError(
-            f"int8 models are made by NNCF, which cannot be loaded ({error}): pip install 'spslam[export]'"
+            f"NNCF, which makes int8 models, cannot be loaded ({error}): "
+            "pip install 'spslam[export]'"
         ) from None
     return nncf
 
 
 def convert(network: SuperPoint) -> Model:
-    """An fp32 model of a network, for images of any size and number; it carries the digest of the network's weights.
+    """Convert a network to an fp32 model, for any size and number of images.
+
+    The model contains the digest of the network's weights.
 
     Raises:
-        MissingDependencyError: there is no OpenVINO.
+        MissingDependencyError: OpenVINO is not installed.
     """
     import torch
 
@@ -95,7 +104,7 @@ def convert(network: SuperPoint) -> Model:
     openvino = load_openvino()
     dense = DenseHeads(network)
     with no_telemetry(), warnings.catch_warnings(), torch.inference_mode():
-        # PyTorch warns of sizes that become constants; tests show that other sizes work.
+        # PyTorch warns of sizes that become constants, but other sizes work, as tests check.
         warnings.simplefilter("ignore")
         example = torch.zeros(2, *_TRACED_SIZE, dtype=torch.uint8)
         model = openvino.convert_model(dense, example_input=example, input=[-1, -1, -1])
@@ -103,13 +112,15 @@ def convert(network: SuperPoint) -> Model:
         output.get_tensor().set_names({name})
     model.set_rt_info(Checkpoint.of(network).digest, ["spslam", "weights"])
     model.set_rt_info(_VERSION, ["spslam", "version"])
-    # A model that was written and read differs in the last bits: the first run must do what later ones do.
+    # Writing and reading a model changes its last bits. The first run must equal later runs, which
+    # read the model from the cache.
     return _unpacked(_packed(model))
 
 
 def converted(weights: Checkpoint) -> Model:
-    """`convert` of the network, or what an earlier call stored for these weights in the cache folder; tracing takes
-    seconds.
+    """Convert a network as `convert` does, or read an earlier result from the cache folder.
+
+    The conversion takes seconds.
     """
     folder = openvino_cache()
     path = folder / f"{weights.digest}-{weights.batch_norm}.zip" if folder is not None else None
@@ -128,11 +139,12 @@ def converted(weights: Checkpoint) -> Model:
 
 
 def quantise(model: Model, images: Iterable[NDArray[np.uint8]]) -> Model:
-    """An int8 model, by NNCF's post-training quantisation.
+    """Quantise a model to int8 by NNCF's post-training quantisation.
 
     Args:
-        model: of `convert`.
-        images: (H, W) each, of one size, multiples of 8: the ranges of all activations are measured on them.
+        model: a model of `convert`.
+        images: grey, (H, W) uint8, all of one size with multiples of 8; the ranges of all
+            activations are measured on them.
 
     Raises:
         MissingDependencyError: NNCF is not installed.
@@ -146,7 +158,7 @@ def quantise(model: Model, images: Iterable[NDArray[np.uint8]]) -> Model:
             model,
             nncf.Dataset([image[None] for image in images]),
             subset_size=len(images),
-            # Slow, but descriptors are off by 0.6 of what they are with the fast one.
+            # Slow, but the error of the descriptors is smaller.
             fast_bias_correction=False,
             ignored_scope=nncf.IgnoredScope(patterns=_KEPT_IN_FLOAT, validate=False),
         )
@@ -160,11 +172,15 @@ def quantise(model: Model, images: Iterable[NDArray[np.uint8]]) -> Model:
 def _round_first(
     model: Model, images: list[NDArray[np.uint8]]
 ) -> tuple[NDArray[np.int8], NDArray[np.float32]] | None:
-    """Give the first convolution filters that are whole numbers times steps, made for images.
+    """Round the filters of the first convolution to whole numbers times steps.
+
+    Args:
+        model: the fp32 model, which is changed.
+        images: the rounding minimises the output error on them.
 
     Returns:
-        The whole numbers (C, 1, K, K) and the steps (C, 1, 1, 1). None, and nothing is done, where a batch norm comes
-        between that was not folded in.
+        The whole numbers (C, 1, K, K) and the steps (C, 1, 1, 1). None, and no change, if the
+        model has a batch norm that is not folded.
     """
     convolution = _first_convolution(model)
     if convolution is None:
@@ -180,8 +196,9 @@ def _round_first(
 
 
 def _first_in_int8(quantised: Model, whole: NDArray[np.int8], steps: NDArray[np.float32]) -> None:
-    """Let the first convolution compute in int8, with filters of `_round_first`: images are bytes already, so that it
-    gives what it gave in float.
+    """Make the first convolution compute in int8 with the filters of `_round_first`.
+
+    Images are bytes, so the result equals that in float.
     """
     convolution = _first_convolution(quantised)
     assert convolution is not None
@@ -196,7 +213,7 @@ def _first_in_int8(quantised: Model, whole: NDArray[np.int8], steps: NDArray[np.
 
 
 def _first_convolution(model: Model) -> Any:
-    """The node; None where a batch norm is part of it."""
+    """Find the node of the first convolution; None if a batch norm is part of it."""
     return next(
         (node for node in model.get_ordered_ops() if node.get_friendly_name().endswith(_FIRST)),
         None,
@@ -204,7 +221,7 @@ def _first_convolution(model: Model) -> Any:
 
 
 def describe(model: Model, metadata: Mapping[str, str]) -> Model:
-    """The model, which now carries these, too, beside the digest of its weights; see `get_rt_info`."""
+    """Add metadata to a model, which OpenVINO's `get_rt_info` reads; returns the model."""
     for key, value in metadata.items():
         model.set_rt_info(value, ["spslam", "card", key])
     return model
@@ -214,17 +231,18 @@ def write_model(path: Path, model: Model) -> None:
     """Write a model to one file.
 
     Raises:
-        OutputError: the folder is missing or cannot be written to, or there is no room for temporary files.
+        OutputError: the folder is missing or cannot be written to, or the disk has no room for
+            temporary files.
     """
     write_atomic(path, _packed(model))
 
 
 def read_model(path: Path, weights: Checkpoint) -> Model:
-    """A model of `write_model` that was made of the network of these weights.
+    """Read a model of `write_model`, which must have been made of the given weights.
 
     Raises:
         WeightsError: the file is missing, damaged, of another version or made of other weights.
-        MissingDependencyError: there is no OpenVINO.
+        MissingDependencyError: OpenVINO is not installed.
     """
     try:
         model = _unpacked(path.read_bytes())
@@ -237,25 +255,27 @@ def read_model(path: Path, weights: Checkpoint) -> Model:
     found = {key: _info(model, key) for key in expected}
     if found != expected:
         raise WeightsError(
-            f"{path} was made of other weights or by another version: expected {expected}, found {found}"
+            f"{path} was made of other weights or by another version: "
+            f"expected {expected}, found {found}"
         )
     return model
 
 
 def _packed(model: Model) -> bytes:
+    """Serialise a model to a zip archive."""
     buffer = io.BytesIO()
     with temporary_folder() as folder:
         try:
             load_openvino().save_model(model, str(folder / _MEMBERS[0]), compress_to_fp16=False)
         except RuntimeError as error:
-            # "basic_ios::clear: iostream error" is all that it knows of a full disk.
+            # For a full disk, OpenVINO only reports "basic_ios::clear: iostream error".
             reason = " ".join(str(error).split())
             raise OutputError(
                 f"OpenVINO cannot write to {folder} ({reason}): {USE_ANOTHER_TMPDIR}"
             ) from None
         with zipfile.ZipFile(buffer, "w") as archive:
             for name in _MEMBERS:
-                # Members of a fixed date.
+                # A fixed date makes the bytes reproducible.
                 archive.writestr(
                     zipfile.ZipInfo(name), (folder / name).read_bytes(), zipfile.ZIP_DEFLATED, 9
                 )
@@ -263,6 +283,7 @@ def _packed(model: Model) -> bytes:
 
 
 def _unpacked(data: bytes) -> Model:
+    """Read a model from a zip archive."""
     openvino = load_openvino()
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         xml, weights = (archive.read(name) for name in _MEMBERS)
@@ -270,17 +291,18 @@ def _unpacked(data: bytes) -> Model:
 
 
 def openvino_cache() -> Path | None:
-    """The folder of this OpenVINO's files in the cache folder, made if need be; None where that is impossible."""
+    """Make and return the cache folder of this OpenVINO version; None if that fails."""
     try:
         folder = cache_folder() / f"openvino-{load_openvino().__version__.split('-')[0]}"
         folder.mkdir(parents=True, exist_ok=True)
-    except (OSError, RuntimeError) as error:  # A user without a home.
-        _logger.info("nothing of OpenVINO is cached: %s", error)
+    except (OSError, RuntimeError) as error:  # For example, a user without a home folder.
+        _logger.info("OpenVINO models are not cached: %s", error)
         return None
     return folder
 
 
 def _info(model: Model, key: str) -> str:
+    """Read an entry of a model's metadata; "" if it is missing."""
     return (
         str(model.get_rt_info(["spslam", key]).value) if model.has_rt_info(["spslam", key]) else ""
     )
@@ -288,7 +310,7 @@ def _info(model: Model, key: str) -> str:
 
 @contextmanager
 def no_telemetry() -> Iterator[None]:
-    """Hides the package by which OpenVINO and NNCF report each import and conversion to Google, unasked."""
+    """Hide the package with which OpenVINO and NNCF report imports and conversions to Google."""
     hidden = _TELEMETRY not in sys.modules
     if hidden:
         sys.modules[_TELEMETRY] = None  # type: ignore[assignment]

@@ -1,4 +1,4 @@
-"""Runs SuperPoint by PyTorch: what all other engines are compared with."""
+"""The engine with PyTorch, the reference of all other engines."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from spslam.errors import ConfigError
 from ..superpoint.superpoint import CELL, SuperPoint, detector_probabilities
 from .engine import Image, Maps, usable_cores
 
-# A strip's activations fit into the cache; must be even, for the pooling.
+# Rows of a strip of the image; its activations fit into the cache. Must be even, for the pooling.
 _STRIP_ROWS = 32
 
 
@@ -18,13 +18,14 @@ class TorchEngine:
     """SuperPoint in plain PyTorch, fp32 (an `Engine`).
 
     Args:
-        network: with its weights, in evaluation mode.
-        device: `cpu`, `cuda` or `auto` (CUDA where there is one).
-        threads: of PyTorch; 0: all cores this process may use.
-        tuned: the first stage in strips and channels last, about half of the time; False: as networks commonly are run.
+        network: a network in evaluation mode.
+        device: `cpu`, `cuda` or `auto` (CUDA if available).
+        threads: PyTorch's threads; 0: all cores that this process may use.
+        tuned: whether to run the first stage in strips and with channels last, which takes about
+            half the time; False: plain PyTorch.
 
     Raises:
-        ConfigError: CUDA is asked for and there is none.
+        ConfigError: CUDA is requested but not available.
     """
 
     def __init__(
@@ -38,14 +39,14 @@ class TorchEngine:
             )
         self._device = torch.device("cuda" if device != "cpu" and available else "cpu")
         self._threads = threads or usable_cores()
-        # With fewer threads for each of several its sums would have other last bits.
+        # Concurrent images would get fewer threads each, which changes the last bits of sums.
         self.at_once = 1
         kind = (
             torch.cuda.get_device_name()
             if self._device.type == "cuda"
             else torch.backends.cpu.get_cpu_capability()
         )
-        # Sums are split among threads.
+        # PyTorch splits sums among threads, so their number decides the last bits.
         self.machine = f"torch {torch.__version__}, {kind}, {self._threads} threads"
         self._network = network.to(self._device)
         self._network.strip_rows = _STRIP_ROWS if tuned and self._device.type == "cpu" else 0
@@ -54,7 +55,7 @@ class TorchEngine:
 
     def run(self, image: Image) -> tuple[Maps, Maps]:
         """See `Engine`."""
-        # PyTorch keeps this number for each thread that calls it.
+        # PyTorch stores this number per calling thread.
         torch.set_num_threads(self._threads)
         height, width = image.shape
         with torch.inference_mode():

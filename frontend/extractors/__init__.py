@@ -1,1 +1,1 @@
-"""Feature extractors: SuperPoint, those of OpenCV, plug-ins; their cache."""
+"""The feature extractors (SuperPoint, OpenCV, plug-ins) and the feature cache."""

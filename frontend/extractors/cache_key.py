@@ -1,4 +1,7 @@
-"""What features follow from, but for the image: two runs may share those of an image where all of it is equal."""
+"""The key of the feature cache: everything but the image that decides the features.
+
+Two runs with the same key may share the features of an image.
+"""
 
 from __future__ import annotations
 
@@ -17,18 +20,22 @@ from spslam.process.machine import processor
 
 from .registry import AdaptedExtractor
 
+# The front end's package, and its folder.
 _FRONT_END = "spslam.frontend"
 _FOLDER = Path(__file__).parents[1]
+# Libraries whose versions decide the features.
 _LIBRARIES = ("numpy", "opencv-python-headless", "torch", "openvino", "onnxruntime")
-# What the extractor makes of these is in its fingerprint.
+# Settings whose effect is part of the extractor's fingerprint.
 _IN_FINGERPRINT = {"weights", "device", "engine", "precision"}
-# Threads change no features, or are in the fingerprint; the deviation is for those who use them.
+# Settings that do not change the features. Where threads do, they are part of the fingerprint.
 _WITHOUT_EFFECT = {"pixel_sigma", "threads", "max_concurrency"}
 
 
 def describe(extractor: Extractor, config: FeatureConfig) -> dict[str, Any]:
-    """All that the features of an image follow from, as what JSON can hold: the extractor with its parameters, the
-    settings, the code and the libraries that it uses, and the processor, whose instructions decide about last bits.
+    """Describe everything but the image that decides the features, as JSON values.
+
+    That is the extractor with its parameters, the settings, the code, the libraries, and the
+    processor, whose instructions decide the last bits.
     """
     has_fingerprint = extractor.fingerprint != extractor.identity
     left_out = _WITHOUT_EFFECT | (_IN_FINGERPRINT if has_fingerprint else set())
@@ -47,8 +54,12 @@ def describe(extractor: Extractor, config: FeatureConfig) -> dict[str, Any]:
 
 
 def code_digest(extractor: Extractor) -> str:
-    """Hexadecimal digits that stand for the source of the extractor's module and of those of its package that it uses,
-    one through another: no version number has to be raised when they change.
+    """Hash the source files that the extractor uses, directly or indirectly; see `code_files`.
+
+    The key of the cache thus changes with the code, without a version number.
+
+    Returns:
+        Hexadecimal digits.
     """
     digest = hashlib.blake2b(digest_size=16)
     for name, path in sorted(code_files(extractor).items()):
@@ -57,8 +68,11 @@ def code_digest(extractor: Extractor) -> str:
 
 
 def code_files(extractor: Extractor) -> dict[str, Path]:
-    """The files of `code_digest` by their modules' names, imported so far or, of the front end, only when they are
-    needed: what they did may lie in a cache. Of a package of its own, all that it has imported so far.
+    """Return the source files that decide the features, by module name.
+
+    These are the modules of the front end and of the extractor's own package that the extractor's
+    module uses, directly or indirectly. A front-end module counts even if it is not imported yet,
+    because a cache may hold its results. A module of another package counts if it is imported.
     """
     start = type(
         extractor.wrapped if isinstance(extractor, AdaptedExtractor) else extractor
@@ -89,18 +103,22 @@ def code_files(extractor: Extractor) -> dict[str, Path]:
 
 
 def _is_inside(name: str, package: str) -> bool:
+    """Whether a module is a package or lies inside it."""
     return name == package or name.startswith(f"{package}.")
 
 
 def _path_of(name: str) -> Path | None:
-    """The file of a module of the front end that is not imported; None: there is none of that name."""
+    """Find the file of a front-end module that is not imported; None if no module has the name."""
     path = _FOLDER.joinpath(*name.removeprefix(_FRONT_END).split("."))
     files = (path.with_suffix(".py"), path / "__init__.py")
     return next((file for file in files if file.is_file()), None)
 
 
 def _neighbours(name: str, path: Path) -> list[str]:
-    """Names of the front end that a module of it imports, be it inside a function; some are no modules."""
+    """List the names that a front-end module imports by relative imports, also inside functions.
+
+    Some of the names are not modules.
+    """
     package = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
     found = []
     for node in ast.walk(ast.parse(path.read_bytes())):
@@ -114,18 +132,19 @@ def _neighbours(name: str, path: Path) -> list[str]:
 
 
 def _origin(value: object) -> object:
-    """The module that a value of a module's namespace comes from, if it can tell."""
+    """Return the name of the module that a value comes from, if known."""
     return value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
 
 
 def _digest_of(weights: str | None) -> str:
-    """Of a weights file's bytes: they may hold more than the parameters. What is no file speaks for itself."""
+    """Hash all bytes of a weights file; return a built-in name as it is."""
     if weights is None or not Path(weights).is_file():
         return str(weights)
     return hashlib.blake2b(Path(weights).read_bytes(), digest_size=16).hexdigest()
 
 
 def _version(name: str) -> str:
+    """Return the version of a library; "" if it is not installed."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:

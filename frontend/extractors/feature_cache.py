@@ -1,4 +1,4 @@
-"""Features on disk: runs over images that were seen before extract nothing."""
+"""A feature cache on disk: later runs over the same images extract nothing."""
 
 from __future__ import annotations
 
@@ -20,27 +20,28 @@ from spslam.io.sealed import SealError, read_sealed, write_sealed
 
 from .cache_key import describe
 
-# To be raised whenever files look different.
+# Format of the files; raise it whenever the format changes.
 _VERSION = 1
+# Length of the hashes in file names, bytes.
 _DIGEST_BYTES = 16
 
 _logger = logging.getLogger(__name__)
 
 
 class CachedExtractor(Extractor):
-    """An extractor that keeps the features of every image in a folder and takes those that are there.
+    """An extractor that stores the features of every image and reads them in later runs.
 
-    What it gives is to the byte what the extractor gives. Each image has a file of its own, in a folder for all that
-    features follow from beside the image (`describe`, written there as `settings.json`). A file that is damaged or of
-    something else is made anew. Several processes may share a folder: files appear whole.
+    Its features equal the wrapped extractor's to the byte. Each image has a file, in a subfolder
+    for the key (`describe`, written there as `settings.json`). A file that is damaged or of another
+    image is written again. Several processes may share the folder: files appear whole.
 
     Args:
-        extractor: what finds features that are not there.
-        config: of the extractor.
-        folder: made if need be.
+        extractor: extracts the features that are not stored.
+        config: the extractor's configuration.
+        folder: the folder of the cache, made if missing.
 
     Raises:
-        OutputError: nothing can be written to the folder.
+        OutputError: the folder cannot be written to.
     """
 
     def __init__(self, extractor: Extractor, config: FeatureConfig, folder: Path) -> None:
@@ -63,11 +64,11 @@ class CachedExtractor(Extractor):
         except (OSError, OutputError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise OutputError(
-                f"features cannot be kept in {folder} ({reason}): name a folder to write to"
+                f"features cannot be kept in {folder} ({reason}): choose a writable folder"
             ) from None
 
     def extract(self, image: NDArray[np.uint8]) -> Features:
-        """Features of a (H, W) uint8 grey image of any size."""
+        """Return the features of a grey (H, W) uint8 image of any size, stored or extracted."""
         path = self._path(image)
         features = _read(path)
         if features is None:
@@ -76,10 +77,12 @@ class CachedExtractor(Extractor):
         return features
 
     def _path(self, image: NDArray[np.uint8]) -> Path:
+        """Return the file of an image's features."""
         header = repr((image.shape, image.dtype.str)).encode()
         return self._folder / f"{_digest(header, np.ascontiguousarray(image).data).hex()}.features"
 
     def _write(self, path: Path, features: Features) -> None:
+        """Store features; after the first error, store nothing more."""
         if not self._takes_files:
             return
         buffer = io.BytesIO()
@@ -89,11 +92,11 @@ class CachedExtractor(Extractor):
             write_sealed(path, buffer.getbuffer())
         except OutputError as error:
             self._takes_files = False
-            _logger.warning("no more features are kept: %s", error)
+            _logger.warning("the feature cache stores no more features: %s", error)
 
 
 def _read(path: Path) -> Features | None:
-    """The features in a file; None where there is none, or another's."""
+    """Read the features in a file; None if it is missing, damaged or of another image."""
     try:
         buffer = io.BytesIO(read_sealed(path))
     except OSError:

@@ -1,4 +1,4 @@
-"""ORB and RootSIFT through OpenCV, spread over the image like every extractor here."""
+"""ORB and RootSIFT with OpenCV; keypoints are spread over the image as SuperPoint's are."""
 
 from __future__ import annotations
 
@@ -17,33 +17,36 @@ from spslam.interfaces import Extractor
 from ..images import check_image
 from ..superpoint.decoder import first_at_each_pixel, spread_top_k
 
-# More candidates than needed, so that spreading has something to choose from.
+# Candidates for each keypoint; the even spread chooses among them.
 _ORB_CANDIDATES = 4
+# Scale between levels of the image pyramid, and number of levels.
 _ORB_SCALE = 1.2
 _ORB_LEVELS = 8
+# Least difference of a corner from the pixels around it, grey levels.
 _ORB_FAST_THRESHOLD = 10
-# Half the turned patch of a descriptor; OpenCV's default of 31 leaves a sixth of a KITTI image without points.
+# Margin without keypoints, pixels: half the rotated patch of a descriptor. OpenCV's default is 31.
 _ORB_EDGE = 19
-# Smaller images have no room for the pyramid.
+# Least width and height of an image, pixels; smaller images are too small for the pyramid.
 _ORB_LEAST_SIDE = 2 * _ORB_EDGE
 
 
 class _ClassicalExtractor(Extractor):
-    """The common part: detect, drop duplicates and the border, spread, describe.
+    """The base of the OpenCV extractors: detect, drop duplicates and the border, spread, describe.
 
     Raises:
-        ConfigError: weights are given, which would be left unused.
+        ConfigError: weights are given, which these extractors do not use.
     """
 
     def __init__(self, config: FeatureConfig) -> None:
         if config.weights is not None:
             raise ConfigError(
-                f"{self.name} is no network and takes no weights, found features.weights {config.weights}"
+                f"{self.name} is not a network and takes no weights: "
+                f"remove features.weights {config.weights}"
             )
         self._config = config
 
     def extract(self, image: NDArray[np.uint8]) -> Features:
-        """Features of a (H, W) uint8 image of any size."""
+        """Extract the features of a grey (H, W) uint8 image of any size."""
         height, width = check_image(image)
         found = self._detect(image)
         pixels = self._positions(found)
@@ -64,7 +67,7 @@ class _ClassicalExtractor(Extractor):
         ]
         for rank, index in enumerate(kept):
             found[index].class_id = rank
-        # OpenCV may drop points and sort them by octave.
+        # OpenCV may drop points and sort them by octave; `class_id` keeps their ranks.
         described, descriptors = self._describe(image, [found[index] for index in kept])
         ranks = np.array([keypoint.class_id for keypoint in described], np.int64)
         order = np.argsort(ranks)
@@ -75,6 +78,7 @@ class _ClassicalExtractor(Extractor):
     def _detect(self, image: NDArray[np.uint8]) -> list[cv2.KeyPoint]: ...
 
     def _positions(self, found: Sequence[cv2.KeyPoint]) -> NDArray[np.float32]:
+        """Return the positions (N, 2) x y of keypoints, pixels."""
         return np.array([keypoint.pt for keypoint in found], np.float32).reshape(-1, 2)
 
     @abstractmethod
@@ -84,14 +88,13 @@ class _ClassicalExtractor(Extractor):
 
 
 class OrbExtractor(_ClassicalExtractor):
-    """ORB (Rublee et al., ICCV 2011), descriptors of 256 packed bits.
+    """ORB (Rublee et al., ICCV 2011), with descriptors of 256 packed bits.
 
-    `subpixel` changes nothing: moving its points to corners, as SuperPoint's are, takes them off the places that
-    they are described at (on warped photos 8 % fewer matches are right).
+    `subpixel` has no effect: refined points would lie off the patches that describe them.
     """
 
     name = "orb"
-    # 58 of 256 bits.
+    # L2 distance of unit descriptors; equals 58 of 256 different bits.
     max_distance = 0.95
     pixel_sigma = 1.0
 
@@ -109,7 +112,7 @@ class OrbExtractor(_ClassicalExtractor):
         return list(self._orb.detect(image, None)) if min(image.shape) >= _ORB_LEAST_SIDE else []
 
     def _positions(self, found: Sequence[cv2.KeyPoint]) -> NDArray[np.float32]:
-        # OpenCV multiplies a level's positions by its scale, which forgets the half pixel of the centres.
+        # OpenCV only multiplies a level's positions by its scale; add the offset of pixel centres.
         scales = _ORB_SCALE ** np.array([keypoint.octave for keypoint in found], np.float64)
         pixels: NDArray[np.float32] = (
             super()._positions(found) + 0.5 * (scales[:, None] - 1.0)
@@ -126,7 +129,10 @@ class OrbExtractor(_ClassicalExtractor):
 
 
 class SiftExtractor(_ClassicalExtractor):
-    """RootSIFT: SIFT (Lowe, IJCV 2004) compared by the Hellinger kernel (Arandjelović & Zisserman, CVPR 2012)."""
+    """RootSIFT, with descriptors of 128 numbers.
+
+    SIFT (Lowe, IJCV 2004), compared by the Hellinger kernel (Arandjelović & Zisserman, CVPR 2012).
+    """
 
     name = "sift"
     max_distance = 0.6
@@ -134,7 +140,7 @@ class SiftExtractor(_ClassicalExtractor):
 
     def __init__(self, config: FeatureConfig) -> None:
         super().__init__(config)
-        # Without the precise up-scaling every position is a quarter pixel off.
+        # Without the precise upscaling, every position is off by a quarter pixel.
         self._sift = cv2.SIFT.create(contrastThreshold=0.01, enable_precise_upscale=True)
 
     def _detect(self, image: NDArray[np.uint8]) -> list[cv2.KeyPoint]:

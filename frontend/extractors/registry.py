@@ -1,7 +1,8 @@
-"""Extractors by name: the built-in ones and those of other packages.
+"""Extractors by name: the built-in extractors and those of other packages.
 
-A package adds one through the entry-point group `spslam.extractors` (see `docs/plugins.md`): each entry point is a
-callable that takes a `FeatureConfig` and returns an `Extractor`.
+A package adds an extractor through the entry-point group `spslam.extractors` (see
+`docs/plugins.md`). An entry point is a callable that takes a `FeatureConfig` and returns an
+`Extractor`.
 """
 
 from __future__ import annotations
@@ -23,9 +24,11 @@ from spslam.plugins import describe_plugin, find_plugins, make_plugin
 
 ENTRY_POINT_GROUP = "spslam.extractors"
 
+# The kind of plug-in, for messages.
 _KIND = "extractor"
+# Attributes that a plug-in's extractor must have.
 _REQUIRED = ("name", "max_distance", "pixel_sigma", "extract")
-# Attributes of `Extractor` with a default.
+# Attributes of `Extractor` that have a default.
 _OPTIONAL = ("identity", "engine", "fingerprint", "max_concurrency")
 _LOG = logging.getLogger(__name__)
 
@@ -48,7 +51,7 @@ def _sift(config: FeatureConfig) -> Extractor:
     return SiftExtractor(config)
 
 
-# Imported when asked for: ORB needs no PyTorch.
+# Modules are imported on demand: ORB and SIFT need no PyTorch.
 _BUILT_IN: dict[str, Callable[[FeatureConfig], Extractor]] = {
     "superpoint": _superpoint,
     "orb": _orb,
@@ -57,12 +60,12 @@ _BUILT_IN: dict[str, Callable[[FeatureConfig], Extractor]] = {
 
 
 def extractor_names() -> list[str]:
-    """Names that `create_extractor` knows: the built-in ones, then the plug-ins'."""
+    """List the names that `create_extractor` accepts: built-in extractors first, then plug-ins."""
     return [*_BUILT_IN, *_plugins()]
 
 
 def create_extractor(config: FeatureConfig) -> Extractor:
-    """The extractor that `config.extractor` names.
+    """Create the extractor that `config.extractor` names.
 
     Raises:
         ConfigError: no extractor has that name.
@@ -81,18 +84,18 @@ def create_extractor(config: FeatureConfig) -> Extractor:
 
 
 def adapt(extractor: Any) -> Extractor:
-    """The same extractor with every attribute of `Extractor`."""
+    """Give an extractor every attribute of `Extractor`, by a wrapper if needed."""
     return extractor if isinstance(extractor, Extractor) else AdaptedExtractor(extractor)
 
 
 class AdaptedExtractor(Extractor):
-    """An extractor that does not inherit `Extractor`, with the defaults of the attributes that it lacks.
+    """A wrapper that adds the defaults of `Extractor` to an object that does not inherit it.
 
     Args:
-        wrapped: has at least `name`, `max_distance`, `pixel_sigma` and `extract`.
+        wrapped: an object with at least `name`, `max_distance`, `pixel_sigma` and `extract`.
 
     Attributes:
-        wrapped: the same.
+        wrapped: the same object.
     """
 
     def __init__(self, wrapped: Any) -> None:
@@ -103,7 +106,7 @@ class AdaptedExtractor(Extractor):
         for name in _OPTIONAL:
             if hasattr(wrapped, name):
                 setattr(self, name, getattr(wrapped, name))
-        # The name until 0.1; accepted for one release.
+        # The attribute's name until 0.1, accepted for one release.
         if hasattr(wrapped, "at_once") and not hasattr(wrapped, "max_concurrency"):
             notice(
                 _LOG,
@@ -114,7 +117,7 @@ class AdaptedExtractor(Extractor):
             self.max_concurrency = int(wrapped.at_once)
 
     def extract(self, image: NDArray[np.uint8]) -> Features:
-        """Features of a (H, W) uint8 grey image of any size."""
+        """Extract the features of a grey (H, W) uint8 image of any size."""
         features: Features = self.wrapped.extract(image)
         return features
 
@@ -128,7 +131,7 @@ def _load(plugin: EntryPoint, config: FeatureConfig) -> Extractor:
     extractor = make_plugin(plugin, _KIND, advice, config)
     if not all(hasattr(extractor, name) for name in _REQUIRED):
         raise MissingDependencyError(
-            f"{describe_plugin(plugin, _KIND)} is no Extractor ({', '.join(_REQUIRED)}), "
+            f"{describe_plugin(plugin, _KIND)} is not an Extractor ({', '.join(_REQUIRED)}), "
             f"found {type(extractor).__name__}: {advice}"
         )
     return adapt(extractor)

@@ -1,4 +1,4 @@
-"""SuperPoint as an extractor."""
+"""The SuperPoint extractor: an engine for the maps, and the selection of keypoints."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
 
 
 class SuperPointExtractor(Extractor):
-    """Key points and descriptors of SuperPoint (an `Extractor`).
+    """Extracts keypoints and descriptors with SuperPoint (an `Extractor`).
 
     Args:
-        config: `weights` names a file (see `read_checkpoint`), None takes the built-in ones.
-        network: in evaluation mode, instead of the weights of a file; PyTorch runs it.
+        config: the settings; `weights` as in `read_checkpoint`.
+        network: a network in evaluation mode, instead of `config.weights`; PyTorch runs it.
         tuned: how PyTorch runs `network` (see `TorchEngine`).
 
     Raises:
         WeightsError: the weights cannot be used.
-        ConfigError: the device, or the precision that is asked for, is not there.
-        MissingDependencyError: OpenVINO is asked for and not there.
+        ConfigError: the requested device or precision is not available.
+        MissingDependencyError: the requested engine is not installed.
     """
 
     name = "superpoint"
@@ -61,17 +61,17 @@ class SuperPointExtractor(Extractor):
         self.fingerprint = f"{fingerprint(weights, self._engine, config)} {weights.sampling}"
 
     def extract(self, image: NDArray[np.uint8]) -> Features:
-        """Features of a (H, W) uint8 image of any size."""
+        """Extract the features of a grey (H, W) uint8 image of any size."""
         check_image(image)
         maps = self._engine.run(image)
         if not self._proven:
-            # Once: it costs as much as a part of the selection.
+            # Check only the first maps: the check costs time.
             check_maps(self._config.weights or "the network", *maps)
             self._proven = True
         return self._select(image, *maps)
 
     def seconds_of_parts(self, image: NDArray[np.uint8]) -> tuple[float, float]:
-        """Seconds that the network takes for a (H, W) uint8 image, and that finding key points in its maps takes."""
+        """Time the network and the selection of keypoints on a (H, W) uint8 image, in seconds."""
         check_image(image)
         start = perf_counter()
         maps = self._engine.run(image)

@@ -1,1 +1,1 @@
-"""Matching of descriptors, stereo pairs, tracks of points."""
+"""Descriptor matching, stereo matching and point tracks."""

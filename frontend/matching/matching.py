@@ -1,4 +1,4 @@
-"""Matching of unit descriptors: mutual nearest neighbours, everywhere or inside a gate."""
+"""Matching of unit descriptors: mutual nearest neighbours, everywhere or within a gate."""
 
 from __future__ import annotations
 
@@ -13,23 +13,25 @@ Descriptors = NDArray[np.float32]
 KeptDescriptors = NDArray[np.float32] | NDArray[np.float16]
 Indices = NDArray[np.int64]
 
-# Fewer candidate pairs than this share are compared one by one, more by one matrix product.
+# Fraction of all pairs: up to this many candidate pairs are compared pair by pair, more of them by
+# one matrix product.
 _SPARSE_SHARE = 0.1
-# More candidates a descriptor than these are looked through in two steps.
+# Candidate pairs per descriptor from which they are compared in two steps.
 _MANY_CANDIDATES = 3
-# Epipolar lines that points are compared with at a time.
+# Epipolar lines to compare with all points at a time; bounds the memory.
 _CHUNK = 256
-# Elements of descriptors on one side of pairs that are compared at a time.
+# Elements of descriptors, per side of the pairs, to compare at a time; fits into the cache.
 _CHUNK_ELEMENTS = 1 << 16
-# What half precision makes of the square of a length, by far.
+# Bound of the error of a squared length by half precision, with a wide margin.
 _ROUNDING = np.float32(5e-3)
 
 
 class DescriptorMatcher:
-    """Mutual nearest neighbours by whole-array operations (a `Matcher`).
+    """Matches mutual nearest neighbours with whole-array operations (a `Matcher`).
 
-    Two points match when each is the other's nearest among its candidates; a gate limits the candidates of
-    both. Of equally near ones the first is taken, so that results depend on the input only.
+    Two points match if each is the other's nearest among its candidates; a gate limits the
+    candidates of both. Of equally near candidates the first counts, so results depend only on the
+    input. All distances of descriptors are L2 distances of unit vectors.
     """
 
     def match(
@@ -39,8 +41,17 @@ class DescriptorMatcher:
         max_distance: float,
         ratio: float | None = None,
     ) -> Indices:
-        """Mutual nearest neighbours of (N0, D) in (N1, D) within `max_distance` (L2), optionally with Lowe's
-        ratio test (nearest / second nearest distance < `ratio`; a single candidate passes).
+        """Match all points of two images.
+
+        Args:
+            descriptors0: (N0, D) unit.
+            descriptors1: (N1, D) unit.
+            max_distance: largest distance of a match.
+            ratio: largest nearest / second nearest distance (Lowe, IJCV 2004); a single candidate
+                passes. None: no ratio test.
+
+        Returns:
+            `matches0` (N0,) int64: indices in image 1, -1 for no match.
         """
         matches = np.full(len(descriptors0), -1, np.int64)
         if not len(descriptors0) or not len(descriptors1):
@@ -64,8 +75,18 @@ class DescriptorMatcher:
         radius: Floats | float,
         max_distance: float,
     ) -> Indices:
-        """As `match`, among pairs no farther apart than `radius` pixels (scalar or (N0,)) only: `pixels0` (N0, 2)
-        are predicted positions in the image of `pixels1` (N1, 2). NaN positions match nothing.
+        """Match points near their predicted positions.
+
+        Args:
+            pixels0: (N0, 2), predicted positions in image 1; NaN positions match nothing.
+            descriptors0: (N0, D) unit.
+            pixels1: (N1, 2).
+            descriptors1: (N1, D) unit.
+            radius: largest distance from the prediction, pixels; scalar or (N0,).
+            max_distance: largest distance of the descriptors of a match.
+
+        Returns:
+            `matches0` (N0,) int64: indices in image 1, -1 for no match.
         """
         index0, index1 = pairs_within_radius(pixels0, pixels1, radius)
         return match_pairs(descriptors0, descriptors1, index0, index1, max_distance)
@@ -80,8 +101,19 @@ class DescriptorMatcher:
         max_line_distance: float,
         max_distance: float,
     ) -> Indices:
-        """As `match`, among pairs whose pixel in image 1 lies within `max_line_distance` pixels of the epipolar
-        line `F_10 @ [x0, y0, 1]` only.
+        """Match points near their epipolar lines.
+
+        Args:
+            pixels0: (N0, 2).
+            descriptors0: (N0, D) unit.
+            pixels1: (N1, 2).
+            descriptors1: (N1, D) unit.
+            F_10: (3, 3) fundamental matrix; the epipolar line in image 1 is `F_10 @ [x0, y0, 1]`.
+            max_line_distance: largest distance of a point from the line, pixels.
+            max_distance: largest distance of the descriptors of a match.
+
+        Returns:
+            `matches0` (N0,) int64: indices in image 1, -1 for no match.
         """
         lines = np.column_stack([pixels0, np.ones(len(pixels0))]) @ F_10.T
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -102,15 +134,17 @@ def match_pairs(
     index1: Indices,
     max_distance: float,
 ) -> Indices:
-    """Mutual nearest neighbours among candidate pairs.
+    """Match mutual nearest neighbours among candidate pairs.
 
     Args:
-        descriptors0, descriptors1: (N0, D), (N1, D) unit; compared in float32.
-        index0, index1: (P,) the pairs, in any order.
-        max_distance: L2.
+        descriptors0: (N0, D) unit; compared in float32.
+        descriptors1: (N1, D) unit.
+        index0: (P,) points of image 0 in the pairs, in any order.
+        index1: (P,) points of image 1 in the pairs.
+        max_distance: largest L2 distance of a match.
 
     Returns:
-        `matches0` (N0,) int64, -1 for none.
+        `matches0` (N0,) int64: indices in image 1, -1 for no match.
     """
     matches = np.full(len(descriptors0), -1, np.int64)
     if not len(index0):
@@ -125,7 +159,7 @@ def match_pairs(
     near, values = _near_pairs(
         descriptors0, descriptors1, index0, index1, _least_similarity(max_distance)
     )
-    # One key sorts several times as fast as two, and few pairs are left.
+    # Sorting one key is several times as fast as sorting two.
     keys = index0[near] * len(descriptors1) + index1[near]
     order = np.argsort(keys)
     (index0, index1), values = np.divmod(keys[order], len(descriptors1)), values[order]
@@ -148,10 +182,13 @@ def _near_pairs(
     index1: Indices,
     least: np.float32,
 ) -> tuple[Indices, NDArray[np.float32]]:
-    """Which pairs (indices, ascending) are at least so similar, and their scalar products.
+    """Select the pairs with a scalar product of at least `least`.
 
-    The first elements of two descriptors say of nearly all pairs that they are not: the rest adds no more than the
-    product of the rests' lengths (Cauchy-Schwarz). Where a descriptor has many candidates, that is less work.
+    With many candidates, the first 3/8 of the elements rule out nearly all pairs: the other
+    elements add at most the product of their lengths (Cauchy-Schwarz).
+
+    Returns:
+        Indices of the pairs, ascending, and their scalar products.
     """
     if len(index0) < _MANY_CANDIDATES * (len(descriptors0) + len(descriptors1)):
         values = _products(descriptors0, descriptors1, index0, index1)
@@ -170,7 +207,7 @@ def _near_pairs(
 
 
 def _rest(first: Descriptors) -> NDArray[np.float32]:
-    """Lengths (N,) at most of what is left of unit vectors without their first elements (N, C)."""
+    """Bound the lengths (N,) of the other elements of unit vectors with first elements (N, C)."""
     rest: NDArray[np.float32] = np.sqrt(
         np.maximum(1 - np.einsum("nd,nd->n", first, first), 0) + _ROUNDING
     )
@@ -180,8 +217,9 @@ def _rest(first: Descriptors) -> NDArray[np.float32]:
 def _products(
     descriptors0: KeptDescriptors, descriptors1: KeptDescriptors, index0: Indices, index1: Indices
 ) -> NDArray[np.float32]:
-    """Scalar products (P,) of pairs, a chunk after the other: they fit into the cache, and no large array is taken from
-    the system and given back for each call.
+    """Compute scalar products (P,) of pairs in chunks.
+
+    A chunk fits into the cache, and no call allocates a large array.
     """
     values = np.empty(len(index0), np.float32)
     size = descriptors0.shape[1]
@@ -193,7 +231,7 @@ def _products(
     for start in range(0, len(index0), length):
         chunk = slice(start, start + length)
         count = len(index0[chunk])
-        # In any other mode than clip NumPy takes into a buffer of its own first.
+        # In modes other than "clip", NumPy first writes to a buffer of its own.
         np.take(descriptors0, index0[chunk], axis=0, out=first[:count], mode="clip")
         np.take(descriptors1, index1[chunk], axis=0, out=second[:count], mode="clip")
         pair = (d[:count].astype(np.float32, copy=False) for d in (first, second))
@@ -204,7 +242,7 @@ def _products(
 def _mutual(
     similarity: NDArray[np.float32], max_distance: float
 ) -> tuple[Indices, NDArray[np.bool_]]:
-    """Nearest column (N0,) of each row, and whether that is mutual and near enough."""
+    """Find the nearest column (N0,) of each row, and whether it is mutual and near enough."""
     nearest = similarity.argmax(axis=1)
     rows = np.arange(len(similarity))
     mutual = similarity.argmax(axis=0)[nearest] == rows
@@ -212,7 +250,7 @@ def _mutual(
 
 
 def _best_of_group(groups: Indices, values: NDArray[np.float32]) -> Indices:
-    """Position of the first highest value of each run of equal `groups`."""
+    """Find the position of the first highest value in each run of equal `groups`."""
     starts = np.flatnonzero(np.r_[True, groups[1:] != groups[:-1]])
     lengths = np.diff(np.r_[starts, len(groups)])
     highest = np.repeat(np.maximum.reduceat(values, starts), lengths)
@@ -222,9 +260,11 @@ def _best_of_group(groups: Indices, values: NDArray[np.float32]) -> Indices:
 
 
 def _least_similarity(max_distance: float) -> np.float32:
+    """Convert the L2 distance of unit vectors to their scalar product."""
     return np.float32(1.0 - 0.5 * max_distance * max_distance)
 
 
 def _distance(similarity: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Convert scalar products of unit vectors to L2 distances."""
     distance: NDArray[np.float32] = np.sqrt(np.maximum(2.0 - 2.0 * similarity, 0.0))
     return distance

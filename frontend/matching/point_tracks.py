@@ -1,4 +1,4 @@
-"""Key points followed from frame to frame: the sparse tracks of SuperPoint's first release (DeTone et al., 2018)."""
+"""Point tracks from frame to frame, as in SuperPoint's first release (DeTone et al., 2018)."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from .matching import DescriptorMatcher
 
 
 class PointTracks:
-    """Tracks by mutual nearest neighbours of the descriptors of one frame and the next. A point that is missed in one
-    frame begins a new track.
+    """Tracks points by mutual nearest neighbours of the descriptors of consecutive frames.
+
+    A point that is missing in one frame begins a new track.
 
     Args:
-        length: L, how many frames back positions are kept.
+        length: L, the number of latest frames whose positions are kept.
         max_distance: largest L2 distance of matching unit descriptors.
 
     Attributes:
-        positions: (N, L, 2) float32, pixels: where each of the latest frame's N key points was in the last L frames,
-            the latest first; NaN before its track began.
-        lengths: (N,) int64, how many frames in a row have seen it, at least 1.
+        positions: (N, L, 2) float32, pixels: the positions of the latest frame's N keypoints in
+            the last L frames, the latest first; NaN before the track began.
+        lengths: (N,) int64: number of consecutive frames in each track, at least 1.
     """
 
     def __init__(self, length: int, max_distance: float) -> None:
@@ -32,7 +33,7 @@ class PointTracks:
         self._descriptors: NDArray[np.float32] = np.zeros((0, 0), dtype=np.float32)
 
     def update(self, features: Features) -> None:
-        """Take in the key points of the next frame."""
+        """Add the keypoints of the next frame."""
         descriptors = unit_descriptors(features.descriptors)
         matches0 = self._matcher.match(self._descriptors, descriptors, self._max_distance)
         before = np.flatnonzero(matches0 >= 0)

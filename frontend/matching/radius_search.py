@@ -1,4 +1,4 @@
-"""Candidate pairs of points inside a gate, without comparing every point with every other."""
+"""Radius search: find pairs of near points without comparing every point with every other."""
 
 from __future__ import annotations
 
@@ -10,19 +10,24 @@ from ..superpoint.decoder import stable_order
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
-# Smaller cells, of small gates, would hardly hold a point, and be too many.
+# Least height of a cell, pixels; smaller cells would be too many, and mostly empty.
 _LEAST_CELL_PX = 8.0
-# Cells are so many times as high as wide: the candidates of a point are whole cells of a few rows, and narrow ones hold
-# fewer that are none.
+# Height of a cell divided by its width. The candidates of a point are whole cells of three rows;
+# narrow cells hold fewer points outside the radius.
 _SLENDER = 4.0
-# Farther than any image is wide; infinite numbers have no cell.
+# Largest radius for the choice of cells, pixels: farther than any image is wide. An infinite radius
+# would have no cell.
 _FAR_PX = 1e9
-# A point on the rim must not be missed for the last bit of where the rim is.
+# Added to the radius for the choice of cells, pixels: rounding must not lose a point on the circle.
 _RIM_PX = 1e-6
 
 
 def expand_ranges(labels: Indices, starts: Indices, stops: Indices) -> tuple[Indices, Indices]:
-    """All (label, position) with `starts[i] <= position < stops[i]` and `labels[i]`, two (P,) arrays by i."""
+    """List all positions with `starts[i] <= position < stops[i]`, with `labels[i]`, in order of i.
+
+    Returns:
+        Labels (P,) and positions (P,).
+    """
     lengths = np.maximum(stops - starts, 0)
     ends = np.cumsum(lengths)
     positions = np.repeat(starts - ends + lengths, lengths)
@@ -33,24 +38,26 @@ def expand_ranges(labels: Indices, starts: Indices, stops: Indices) -> tuple[Ind
 def pairs_within_radius(
     pixels0: Floats, pixels1: Floats, radius: Floats | float
 ) -> tuple[Indices, Indices]:
-    """Pairs of points no farther apart than a radius, in an order that depends on the input only.
+    """Find the pairs of points at most `radius` apart, in an order that depends only on the input.
 
-    The points of image 1 are put into a grid of cells at least as high as the largest radius; the candidates of a
-    point are then three runs of cells (its own row of cells and the two beside it).
+    The points of image 1 are sorted into a grid of cells at least as high as the largest radius.
+    The candidates of a point are then three runs of cells: one in its own row of cells, one above
+    and one below.
 
     Args:
-        pixels0, pixels1: (N0, 2), (N1, 2); points that are not finite pair with nothing.
-        radius: pixels, scalar or (N0,); NaN pairs with nothing.
+        pixels0: (N0, 2); points that are not finite have no pairs.
+        pixels1: (N1, 2); points that are not finite have no pairs.
+        radius: pixels, scalar or (N0,); points with a radius of NaN have no pairs.
 
     Returns:
-        index0, index1: (P,) int64.
+        Indices in `pixels0` (P,) int64, and indices in `pixels1` (P,) int64.
     """
     none = np.zeros(0, np.int64)
     radii = np.broadcast_to(np.asarray(radius, np.float64), (len(pixels0),))
     use0, use1 = np.flatnonzero(_finite(pixels0) & (radii >= 0)), np.flatnonzero(_finite(pixels1))
     if not len(use0) or not len(use1):
         return none, none
-    # Coordinates one after the other: NumPy is slow where the last axis has two elements.
+    # Separate arrays for x and y: NumPy is slow if the last axis has only two elements.
     (x0, y0), (x1, y1) = pixels0[use0].T.copy(), pixels1[use1].T.copy()
     gates = radii[use0]
     reach = np.minimum(gates, _FAR_PX) + _RIM_PX
@@ -63,7 +70,7 @@ def pairs_within_radius(
     order = stable_order(key1)
     bounds = np.cumsum(np.bincount(key1 + 1, minlength=rows * columns + 1))
 
-    # Clipped to one cell outside the grid: far predictions must not overflow, and find nothing there.
+    # Clip to one cell outside the grid: far predictions must not overflow, and find nothing there.
     first, last = (
         np.clip(np.floor((end - left) / width), -1.0, columns).astype(np.int64)
         for end in (x0 - reach, x0 + reach)
@@ -79,7 +86,7 @@ def pairs_within_radius(
     index0, position = expand_ranges(
         points.ravel(), starts.ravel(), np.where(inside, stops, starts).ravel()
     )
-    # In the order of the cells: much less memory is touched than by gathering pairs.
+    # Sort the points by cell: the pairs then read memory in order.
     x1, y1 = x1[order], y1[order]
     dx, dy = x0[index0] - x1[position], y0[index0] - y1[position]
     near = np.flatnonzero(dx * dx + dy * dy <= (gates * gates)[index0])
@@ -87,5 +94,6 @@ def pairs_within_radius(
 
 
 def _finite(pixels: Floats) -> NDArray[np.bool_]:
+    """Whether both coordinates of each point (N, 2) are finite."""
     finite: NDArray[np.bool_] = np.isfinite(pixels[:, 0]) & np.isfinite(pixels[:, 1])
     return finite

@@ -1,4 +1,7 @@
-"""Disparity of key points of a rectified pair: block matching of small images, then correlation and least squares."""
+"""Disparity of keypoints in a rectified stereo pair.
+
+Block matching of reduced images gives a rough disparity; correlation and least squares refine it.
+"""
 
 from __future__ import annotations
 
@@ -13,34 +16,35 @@ Floats32 = NDArray[np.float32]
 Indices = NDArray[np.int64]
 Image = NDArray[np.uint8]
 
-# Pixels of the image a side for one of the small images.
+# Side of a reduced image's pixel, pixels of the full image.
 _REDUCTION = 3
-# Side of the blocks and steps between disparities, pixels of the small images.
+# Side of the blocks, pixels of the reduced images.
 _BLOCK = 11
+# OpenCV requires a number of disparities that is a multiple of this.
 _DISPARITY_STEP = 16
-# Least disparity that is looked for, for points that are far and a little off.
+# Least disparity to search, pixels of the reduced images; below 0 for the noise of far points.
 _LEAST_COARSE = -1
-# Between left to right and back, pixels of the small images.
+# Largest difference of the disparities from left to right and back, pixels of the reduced images.
 _MOST_DISAGREEMENT = 1
-# OpenCV's fixed point numbers.
+# OpenCV returns disparities as integers in units of 1/16 pixel.
 _FIXED_POINT = 16.0
-# Block matching is right to a pixel or two; correlation looks this far to each side of it.
+# Search range of the correlation to each side, pixels; block matching errs by one or two pixels.
 _SEARCH_PX = 3
-# Below this zero-mean normalised correlation two patches show different things.
+# Least zero-mean normalised correlation of two patches that match.
 _LEAST_CORRELATION = 0.7
-# Patches flatter than this (standard deviation, grey levels) have nothing to correlate.
+# Least contrast of a patch (standard deviation, grey levels); flatter patches are not matched.
 _LEAST_CONTRAST = 1.5
-# Points at a time: their patches stay in the processor's cache.
+# Points to refine at a time; their patches stay in the processor's cache.
 _POINTS_AT_A_TIME = 512
 
 
 class BlockStereoMatcher:
-    """Finds key points of the left image in the right one (a `StereoMatcher`).
+    """Finds keypoints of the left image in the right image (a `StereoMatcher`).
 
-    Dense block matching of the images at a third of their size, with its own check from right to left, says where to
-    look. There the patch around the point slides along its row (zero-mean normalised correlation), and least squares on
-    the grey values (Lucas & Kanade, IJCAI 1981, in one dimension) gives the sub-pixel position. The right image needs
-    no features (docs/decisions/0011-speed.md).
+    Dense block matching of the images at a third of their size, with a check from right to left,
+    gives a rough disparity. Zero-mean normalised correlation of the patch along its row refines it
+    to a pixel. Least squares on the grey values (Lucas & Kanade, IJCAI 1981, in one dimension)
+    gives the sub-pixel position. The right image needs no features (docs/decisions/0011-speed.md).
 
     Args:
         config: range of disparities and patch size.
@@ -52,7 +56,16 @@ class BlockStereoMatcher:
         self._disparities = int(np.ceil(span / _DISPARITY_STEP)) * _DISPARITY_STEP
 
     def match(self, image_left: Image, keypoints: Floats32, image_right: Image) -> Floats:
-        """(N,) float64: sub-pixel x in the right image of each left key point (N, 2); NaN where there is none."""
+        """Find left keypoints in the right image.
+
+        Args:
+            image_left: rectified grey image (H, W) uint8.
+            keypoints: (N, 2) x y in the left image, pixels.
+            image_right: rectified grey image (H, W) uint8.
+
+        Returns:
+            Sub-pixel x in the right image, (N,) float64; NaN if not found.
+        """
         left = keypoints.astype(np.float64)
         u_right = np.full(len(left), np.nan)
         coarse = self._coarse_disparity(image_left, left, image_right)
@@ -68,14 +81,14 @@ class BlockStereoMatcher:
         return u_right
 
     def _coarse_disparity(self, image_left: Image, left: Floats, image_right: Image) -> Floats:
-        """(N,) disparities in pixels of the whole image, to a pixel or two; NaN where blocks agree nowhere."""
+        """Compute rough disparities (N,), pixels of the full image; NaN if no blocks match."""
         matcher = cv2.StereoBM.create(self._disparities, _BLOCK)
         matcher.setMinDisparity(_LEAST_COARSE)
         matcher.setDisp12MaxDiff(_MOST_DISAGREEMENT)
-        # Every point gets its best block: correlation at full size decides.
+        # Accept the best block of every point: correlation at full size decides.
         matcher.setTextureThreshold(0)
         matcher.setUniquenessRatio(0)
-        # Blocks that leave the image are no matches for OpenCV.
+        # OpenCV does not match blocks that leave the image, so extend the image.
         margin = _BLOCK // 2 + 1
         side = self._disparities + margin
         small = [
@@ -90,8 +103,16 @@ class BlockStereoMatcher:
         return np.where(found > missing, _REDUCTION * found / _FIXED_POINT, np.nan)
 
     def _refine(self, image_left: Image, left: Floats, image_right: Image, start: Floats) -> Floats:
-        """X (N,) in the right image of points (N, 2) of the left one, sought around `start` (N,); NaN where the
-        patches do not agree.
+        """Refine the x of points in the right image.
+
+        Args:
+            image_left: (H, W).
+            left: (N, 2), points of the left image.
+            image_right: (H, W).
+            start: (N,), rough x in the right image.
+
+        Returns:
+            Sub-pixel x (N,); NaN if the patches do not agree.
         """
         radius = self._config.patch_radius
         margin = radius + _SEARCH_PX + 1
@@ -109,7 +130,7 @@ class BlockStereoMatcher:
 
 
 def _reduced(image: Image) -> Image:
-    """Means of squares of pixels; what is left over at the right and lower border is left out."""
+    """Reduce an image by averaging squares of pixels; partial squares at the border are dropped."""
     height, width = image.shape[0] // _REDUCTION, image.shape[1] // _REDUCTION
     whole = image[: height * _REDUCTION, : width * _REDUCTION]
     return np.asarray(cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
@@ -118,13 +139,15 @@ def _reduced(image: Image) -> Image:
 def _sub_pixel(
     padded_left: Image, padded_right: Image, left: Floats, start: Floats, radius: int
 ) -> Floats:
-    """X (N,) in the right image, see `BlockStereoMatcher._refine`; the images have margins for patches of this radius
-    and for the search. Arrays of patches are (rows, columns, N): what is done to patches has long last axes then.
+    """Compute x (N,) in the right image, see `BlockStereoMatcher._refine`.
+
+    The images have margins for patches of `radius` and for the search. Arrays of patches are
+    (rows, columns, N), because NumPy is fast if the last axis is long.
     """
     width = 2 * radius + 1
     base = np.floor(left).astype(np.int64)
     fraction_x, fraction_y = (left - base).T.astype(np.float32)
-    # No farther than the margins reach.
+    # Stay inside the margins.
     middle = np.clip(
         np.rint(start).astype(np.int64), -1, padded_right.shape[1] - width - 2 * _SEARCH_PX - 1
     )
@@ -135,14 +158,14 @@ def _sub_pixel(
     strip = _between(strip[:-1], strip[1:], fraction_y)
     mean = wide[:, 1:-1].sum(axis=0).sum(axis=0) / np.float32(width**2)
     template = wide[:, 1:-1] - mean
-    # Near 0, so that single precision holds the difference of the sums.
+    # Shift the values near 0: the difference of sums then fits single precision.
     strip -= mean
     own = _products(template, template)
     score = _correlation(template, own, strip)
     best = score.argmax(axis=0)
     good = score.max(axis=0) >= _LEAST_CORRELATION
     good &= own >= width**2 * _LEAST_CONTRAST**2
-    # A best shift at the end of the range is the flank of a better match outside.
+    # A best shift at the end of the range may be the flank of a better match outside.
     good &= (best > 0) & (best < 2 * _SEARCH_PX)
     shift = _least_squares(
         template, wide[:, 2:] - wide[:, :-2], strip, np.clip(best, 1, 2 * _SEARCH_PX - 1)
@@ -151,20 +174,20 @@ def _sub_pixel(
 
 
 def _patches(padded: Image, x: Indices, y: Indices, rows: int, columns: int) -> Floats32:
-    """Patches (rows, columns, N) of an image whose left upper corners are at x, y (N,), moved into it."""
-    # Every `columns` bytes of the image as one thing, to be copied at once.
+    """Cut out patches (rows, columns, N) with upper left corners x, y (N,), moved inside."""
+    # View each run of `columns` bytes as one element, to copy it at once.
     last = (padded.shape[0] - rows, padded.shape[1] - columns)
     runs = np.ndarray((padded.shape[0], last[1] + 1), f"V{columns}", padded, strides=padded.strides)
     y = np.minimum(np.maximum(y, 0), last[0]) + np.arange(rows)[:, None]
     found = (
         runs[y, np.minimum(np.maximum(x, 0), last[1])].view(np.uint8).reshape(rows, len(x), columns)
     )
-    # To turn bytes and then to convert them is faster than both at once.
+    # Transposing the bytes first and converting them then is faster than both at once.
     return np.ascontiguousarray(found.transpose(0, 2, 1)).astype(np.float32)
 
 
 def _between(low: Floats32, high: Floats32, fraction: Floats32) -> Floats32:
-    """Between neighbours, both (R, C, N), at fractions (N,) of the way."""
+    """Interpolate between neighbours, both (R, C, N), at fractions (N,)."""
     between: Floats32 = high - low
     between *= fraction
     between += low
@@ -172,13 +195,21 @@ def _between(low: Floats32, high: Floats32, fraction: Floats32) -> Floats32:
 
 
 def _products(first: Floats32, second: Floats32) -> Floats32:
-    """Scalar products (N,) of patches (R, C, N)."""
+    """Compute scalar products (N,) of patches (R, C, N)."""
     products: Floats32 = np.einsum("rcn,rcn->n", first, second)
     return products
 
 
 def _products_along(strip: Floats32, patch: Floats32) -> Floats32:
-    """Scalar products (shifts, N) of patches (R, width, N) with each window of strips (R, width - 1 + shifts, N)."""
+    """Compute scalar products of patches with each window of strips.
+
+    Args:
+        strip: (R, width - 1 + shifts, N).
+        patch: (R, width, N).
+
+    Returns:
+        (shifts, N).
+    """
     width = patch.shape[1]
     return np.stack(
         [_products(strip[:, i : i + width], patch) for i in range(strip.shape[1] - width + 1)]
@@ -186,8 +217,15 @@ def _products_along(strip: Floats32, patch: Floats32) -> Floats32:
 
 
 def _correlation(template: Floats32, own: Floats32, strip: Floats32) -> Floats32:
-    """Zero-mean normalised correlation (shifts, N) of zero-mean templates (R, width, N), whose sums of squares are
-    `own` (N,), with each window of strips (R, width - 1 + shifts, N).
+    """Compute the zero-mean normalised correlation of templates with each window of strips.
+
+    Args:
+        template: (R, width, N), zero-mean.
+        own: (N,), sums of squares of the templates.
+        strip: (R, width - 1 + shifts, N).
+
+    Returns:
+        (shifts, N), from -1 to 1.
     """
     width = template.shape[1]
     sums = _sliding_sums(strip.sum(axis=0), width)
@@ -200,20 +238,29 @@ def _correlation(template: Floats32, own: Floats32, strip: Floats32) -> Floats32
 
 
 def _sliding_sums(columns: Floats32, width: int) -> Floats32:
-    """Sums (shifts, N) of `width` neighbours of (C, N)."""
+    """Sum each `width` neighbouring rows of (C, N); returns (shifts, N)."""
     total = np.cumsum(columns, axis=0)
     sums: Floats32 = np.concatenate([total[width - 1 : width], total[width:] - total[:-width]])
     return sums
 
 
 def _least_squares(template: Floats32, slope: Floats32, strip: Floats32, near: Indices) -> Floats:
-    """Shifts (N,) of windows of strips (R, width - 1 + shifts, N) that minimise the squared difference to templates of
-    this slope, both (R, width, N), within a pixel of the shifts `near` (N,); NaN where there is none.
+    """Find the shifts of windows that minimise the squared difference to templates.
 
-    The slope is the template's, which does not change (Baker & Matthews, IJCV 2004). Its product with the difference,
-    0 at the minimum, is linear between whole pixels: the shift follows from two of them, without iterations.
+    The slope of the template does not change with the shift (Baker & Matthews, IJCV 2004). The
+    product of slope and difference is 0 at the minimum and linear between whole pixels. The shift
+    therefore follows from the products at two pixels, without iterations.
+
+    Args:
+        template: (R, width, N).
+        slope: (R, width, N), horizontal slope of the template.
+        strip: (R, width - 1 + shifts, N).
+        near: (N,), rough shifts; the minimum is searched within a pixel of them.
+
+    Returns:
+        Shifts (N,), pixels; NaN if there is no minimum.
     """
-    # Sums to 0, so that the patch's mean does not matter.
+    # A slope with a sum of 0 makes the patch's mean irrelevant.
     slope = slope - slope.mean(axis=(0, 1))
     ahead = _products_along(strip, slope) - _products(slope, template)
     each = np.arange(len(near))

@@ -1,1 +1,1 @@
-"""The SuperPoint network, its weights, and what its maps are decoded to."""
+"""The SuperPoint network, its weights, and the decoder of its output maps."""

@@ -1,9 +1,11 @@
-"""Reads SuperPoint weights, and the codebook beside them.
+"""Read SuperPoint weights and the codebook in their file.
 
-Layouts: our safetensors, Magic Leap's release, the open retraining, and what the library `transformers` saves.
+Layouts: spslam's safetensors, Magic Leap's release, the open retraining, and the files of the
+library `transformers`.
 
-Each layout is renamed to the modules of `SuperPoint`; widths are read off the shapes. PyTorch takes seconds to
-import: it is needed for .pth files and for the network, which other engines with a converted model do without.
+Parameters of each layout are renamed to the modules of `SuperPoint`; their shapes give the widths.
+PyTorch takes seconds to import. It is imported only to build the network, and for number types that
+NumPy lacks; engines with a converted model do not need it.
 """
 
 from __future__ import annotations
@@ -43,46 +45,52 @@ Layout = Literal["plain", "open", "transformers"]
 
 _logger = logging.getLogger(__name__)
 
-# In the box, the default first.
+# Names of the built-in weights, the default first.
 BUILT_IN = ("superpoint_lite", "superpoint")
-# Each layout's rule where the file does not say.
+# Descriptor sampling of each layout, for files that do not give their own.
 _OWN_SAMPLING = Sampling("bicubic", align_corners=False)
 _MAGIC_LEAP_SAMPLING = Sampling("bilinear", align_corners=True)
 _OPEN_SAMPLING = Sampling("bilinear", align_corners=False)
 
-# Safetensors' names of the numbers that NumPy has.
+# Safetensors' names of the number types that NumPy has.
 _NUMPY_TYPES = ("F64", "F32", "F16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL")
-# Of batches that batch norm has seen; older files have none.
+# Name of batch norm's counter of batches; older files lack it.
 _COUNTER = "num_batches_tracked"
+# The parameter that only networks with batch norm have.
 _FIRST_NORM = "conv1a.bn.weight"
-# The last part of the name of each parameter.
+# The last component of each parameter's name.
 _PARAMETERS = ("weight", "bias", "running_mean", "running_var")
+# Suffix of safetensors files.
 _SAFE_SUFFIX = ".safetensors"
-# By whether the name ends in it.
+# Text for a file of the wrong kind, by whether its name has the suffix `_SAFE_SUFFIX`.
 _NO_KIND = {True: "not a readable safetensors file", False: "not a file of plain PyTorch weights"}
-# In the metadata of our own files; see `checksum`.
+# Metadata key of spslam's own files; see `checksum`.
 CHECKSUM = "sha256"
-# No network was trained to such numbers; their products overflow, and whatever follows is of chance.
+# Largest absolute weight that is accepted; products of larger ones overflow.
 _LARGEST_WEIGHT = 1e9
+# Names of layers in the layout `plain`: encoder, heads, skips.
 _PLAIN_LAYER = re.compile(r"conv(\d[a-z]|[PD][ab]|S\d)")
+# Layers of the heads, and their letters in the open retraining.
 _HEADS = ("Pa", "Pb", "Da", "Db")
 _OPEN_HEADS = {"detector": "P", "descriptor": "D"}
-# The first kernel of each layout. What stands before it, such as `module.`, stands before every key of the network.
+# The first kernel of each layout. A prefix of it, such as `module.`, is a prefix of every key of
+# the network.
 _FIRST_KEYS: dict[str, Layout] = {
     "conv1a.weight": "plain",
     "conv1a.conv.weight": "plain",
     "backbone.0.0.conv.weight": "open",
     "encoder.conv_blocks.0.conv_a.weight": "transformers",
 }
-# In a folder of `transformers`, the first that is there.
+# Patterns of the weights file in a folder of `transformers`; the first match counts.
 _FOLDER_FILES = (
     "model.safetensors",
     "model.*.safetensors",
     "pytorch_model.bin",
     "pytorch_model.*.bin",
 )
+# Stems of these files; such weights are named after their folder.
 _FOLDER_STEMS = ("model", "pytorch_model")
-# Modules of `transformers` by our letters; stages 1 to 4 are `conv_blocks` 0 to 3.
+# Keys of `transformers`; its `conv_blocks` 0 to 3 are our stages 1 to 4.
 _TRANSFORMERS_KEY = re.compile(
     r"(?:encoder\.conv_blocks\.(?P<block>\d+)\.conv|(?P<head>keypoint_decoder\.conv_score|"
     r"descriptor_decoder\.conv_descriptor))_(?P<layer>[ab])\.(?P<rest>weight|bias)"
@@ -91,42 +99,46 @@ _TRANSFORMERS_HEADS = {
     "keypoint_decoder.conv_score": "P",
     "descriptor_decoder.conv_descriptor": "D",
 }
+# Keys of the open retraining.
 _OPEN_KEY = re.compile(
     r"(backbone\.([0-3])\.([01])|(detector|descriptor)\.([01]))\.(conv|bn)\.(\w+)"
 )
 
 
 def find_weights(weights: str | Path | None = None) -> Path:
-    """The file of weights that are given by path or, those in the box, by name (one of `BUILT_IN`); None: the default.
+    """Return the path of a weights file.
 
-    A path is a file, or a folder that `save_pretrained` of `transformers` wrote.
+    Args:
+        weights: a file, a folder that `save_pretrained` of `transformers` wrote, or a built-in
+            name (one of `BUILT_IN`); None: the default.
 
     Raises:
         WeightsError: there is no such file.
     """
     name = BUILT_IN[0] if weights is None else str(weights)
     if name in BUILT_IN:
-        # Wheels are unpacked: what is in a package is a file.
+        # Wheels are unpacked, so package resources are files.
         return Path(str(resources.files("spslam.frontend.weights") / f"{name}.safetensors"))
     path = Path(name)
     if path.is_dir():
         return _file_in(path)
     if not path.is_file():
         raise WeightsError(
-            f"no weights file at {name}: give a .safetensors or .pth file, a folder that transformers saved, "
-            f"or one of the box: {', '.join(BUILT_IN)}"
+            f"no weights file at {name}: give a .safetensors or .pth file, a folder that "
+            f"transformers saved, or a built-in name: {', '.join(BUILT_IN)}"
         )
     return path
 
 
 def weights_name(weights: str | Path | None = None) -> str:
-    """What weights are called: as their file, or as the folder of a file that has the name of all such files."""
+    """Return the name of weights: of their file, or of the folder that `transformers` saved."""
     path = find_weights(weights)
     stem = path.name.split(".")[0]
     return path.absolute().parent.name if stem in _FOLDER_STEMS else path.stem
 
 
 def _file_in(folder: Path) -> Path:
+    """Find the weights file in a folder that `transformers` saved."""
     found = [
         path for pattern in _FOLDER_FILES for path in sorted(folder.glob(pattern)) if path.is_file()
     ]
@@ -145,11 +157,12 @@ def _file_in(folder: Path) -> Path:
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """A network before there is one: its parameters, and what else its weights say.
+    """The content of a weights file: parameters, and the settings to build the network with.
 
     Attributes:
         name: the file, for messages.
-        state: parameters by the names of `SuperPoint`'s modules: float32, and int64 where batch norm counts.
+        state: parameters by their names in `SuperPoint`: float32; int64 for the counters of batch
+            norm.
         batch_norm, sampling, max_distance: see `SuperPoint`.
     """
 
@@ -161,7 +174,7 @@ class Checkpoint:
 
     @classmethod
     def of(cls, network: SuperPoint) -> Checkpoint:
-        """Of a network that is there."""
+        """Make the checkpoint of a network."""
         state = {
             name: values.detach().cpu().numpy() for name, values in network.state_dict().items()
         }
@@ -169,17 +182,20 @@ class Checkpoint:
 
     @cached_property
     def digest(self) -> str:
-        """Twelve hexadecimal digits that stand for the parameters: descriptors of others mean something else."""
+        """Twelve hexadecimal digits of the parameters' hash.
+
+        Descriptors of networks with different digests cannot be compared.
+        """
         digest = hashlib.sha256()
         for name, values in sorted(self.state.items()):
             digest.update(name.encode() + values.tobytes())
         return digest.hexdigest()[:12]
 
     def network(self) -> SuperPoint:
-        """A network with these parameters, in evaluation mode.
+        """Build the network with these parameters, in evaluation mode.
 
         Raises:
-            WeightsError: their shapes do not fit together.
+            WeightsError: the shapes of the parameters do not fit together.
         """
         import torch
 
@@ -210,11 +226,11 @@ class Checkpoint:
 
 
 def read_checkpoint(weights: str | Path | None = None) -> Checkpoint:
-    """What a weights file holds.
+    """Read a weights file.
 
     Args:
-        weights: a .safetensors file, a file of torch.save (.pth, .bin), both of any layout, a folder of transformers,
-            or a name; see `find_weights`.
+        weights: a .safetensors file or a file of torch.save (.pth, .bin), of any layout, a folder
+            of `transformers`, or a built-in name; see `find_weights`.
 
     Raises:
         WeightsError: the file is missing, damaged or of another network.
@@ -239,19 +255,21 @@ def read_checkpoint(weights: str | Path | None = None) -> Checkpoint:
 
 
 def load_superpoint(weights: str | Path | None = None) -> SuperPoint:
-    """The network with the weights of a file, in evaluation mode; see `read_checkpoint`.
+    """Build the network with the weights of a file, in evaluation mode; see `read_checkpoint`.
 
     Raises:
-        WeightsError: the file is missing, damaged, of another network, or its shapes do not fit together.
+        WeightsError: the file is missing, damaged or of another network, or its shapes do not fit
+            together.
     """
     return read_checkpoint(weights).network()
 
 
 def read_codebook(weights: str | Path | None = None) -> Codebook | None:
-    """The codebook in a weights file, or None where there is none (such as in every .pth file).
+    """Read the codebook in a weights file; None if it has none, as every .pth file.
 
     Raises:
-        WeightsError: the file is missing or damaged, or its codebook's shapes do not fit together.
+        WeightsError: the file is missing or damaged, or the shapes of its codebook do not fit
+            together.
     """
     path = find_weights(weights)
     if path.suffix != _SAFE_SUFFIX:
@@ -265,7 +283,7 @@ def read_codebook(weights: str | Path | None = None) -> Codebook | None:
 
 
 def _divided(tensors: State) -> tuple[State, State]:
-    """The network's tensors, and the codebook's by their names there."""
+    """Split tensors into the network's and the codebook's, the latter without their prefix."""
     network = {key: value for key, value in tensors.items() if not key.startswith(KEY_PREFIX)}
     rest = {
         key.removeprefix(KEY_PREFIX): value
@@ -276,7 +294,7 @@ def _divided(tensors: State) -> tuple[State, State]:
 
 
 def _codebook(parts: State, state: State, path: Path) -> Codebook:
-    """The codebook for the descriptors of a network."""
+    """Build the codebook from its tensors, checked against the network's descriptors."""
     shapes = {name: part.shape for name, part in sorted(parts.items())}
     centres, projection = parts.get("centres"), parts.get("projection")
     length = _kernels(state)["Db"].shape[0] if "Db" in _kernels(state) else -1
@@ -290,14 +308,15 @@ def _codebook(parts: State, state: State, path: Path) -> Codebook:
         )
     if not fits or centres is None or centres.size == 0:
         raise WeightsError(
-            f"{path}: expected a codebook of centres (K, d) with a projection (d, {length}), or of centres "
-            f"(K, {length}) alone, for descriptors of {length} numbers; found {_one_line(shapes)}"
+            f"{path}: expected a codebook for descriptors of {length} numbers: centres (K, d) with "
+            f"a projection (d, {length}), or centres (K, {length}) alone; found {_one_line(shapes)}"
         )
     floats = {name: _as_floats(part, f"{KEY_PREFIX}{name}", path) for name, part in parts.items()}
     return Codebook(floats["centres"], floats.get("projection"))
 
 
 def _read_safetensors(path: Path) -> tuple[State, dict[str, str]]:
+    """Read the tensors and the metadata of a safetensors file, and check its checksum."""
     try:
         with safe_open(path, framework="numpy") as file:
             names = list(file.keys())
@@ -305,25 +324,28 @@ def _read_safetensors(path: Path) -> tuple[State, dict[str, str]]:
             plain = all(file.get_slice(name).get_dtype() in _NUMPY_TYPES for name in names)
             tensors = {name: file.get_tensor(name) for name in names} if plain else {}
         if not plain:
-            # NumPy has no such numbers.
+            # NumPy lacks some types, such as bfloat16.
             with safe_open(path, framework="pt") as file:
                 tensors = {name: _as_numpy(file.get_tensor(name)) for name in names}
     except Exception as error:
-        # Of safetensors, NumPy or PyTorch, by what the file is.
+        # Safetensors, NumPy and PyTorch raise exceptions of many types.
         raise WeightsError(
             f"{path} is not a readable safetensors file: {_one_line(error)}"
         ) from None
     if CHECKSUM in metadata and metadata[CHECKSUM] != checksum(tensors, metadata):
         raise WeightsError(
-            f"{path} is damaged, or was changed after it was written: its {CHECKSUM} differs; fetch it again, or "
-            f"remove {CHECKSUM} from its metadata"
+            f"{path} is damaged, or was changed after it was written (its {CHECKSUM} differs): "
+            f"fetch it again, or remove {CHECKSUM} from its metadata"
         )
     return tensors, metadata
 
 
 def checksum(tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> str:
-    """SHA-256 of all that a weights file says, which our own files carry under `CHECKSUM`: the tensors with their
-    names, types and shapes, and the other metadata.
+    """Compute the SHA-256 that spslam's own weights files carry under `CHECKSUM`.
+
+    Args:
+        tensors: all tensors by name; their names, types, shapes and values count.
+        metadata: the file's metadata; `CHECKSUM` itself does not count.
     """
     digest = hashlib.sha256(
         repr(sorted((key, value) for key, value in metadata.items() if key != CHECKSUM)).encode()
@@ -335,6 +357,7 @@ def checksum(tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -
 
 
 def _read_pickle(path: Path) -> State:
+    """Read the tensors in a file of torch.save."""
     file = PickledFile(path)
     found = _network_in(file.content)
     if found is None:
@@ -351,14 +374,15 @@ def _read_pickle(path: Path) -> State:
         if isinstance(value, PickledTensor):
             if key in state:
                 raise WeightsError(
-                    f"{path} holds two tensors of the name {_one_line(key)}: save one network alone"
+                    f"{path} holds two tensors named {_one_line(key)}: save one network alone"
                 )
             state[key] = file.array(value, _one_line(key))
         elif key.rpartition(".")[2] in _PARAMETERS:
             what = value.what if isinstance(value, Opaque) else type(value).__name__
             raise WeightsError(
-                f"{path} is not a file of plain PyTorch weights (nothing else is ever unpickled): {_one_line(key)} is "
-                f"{_one_line(what)}, expected a dense tensor of floating point numbers on the CPU"
+                f"{path} is not a file of plain PyTorch weights, and nothing else is unpickled: "
+                f"{_one_line(key)} is {_one_line(what)}, "
+                "expected a dense tensor of floating point numbers on the CPU"
             )
         else:
             left_out += 1
@@ -366,7 +390,7 @@ def _read_pickle(path: Path) -> State:
         notice(
             _logger,
             "no_tensors",
-            "%s: left out %d entries that are no tensors",
+            "%s: left out %d entries that are not tensors",
             path,
             left_out,
             count=left_out,
@@ -375,7 +399,10 @@ def _read_pickle(path: Path) -> State:
 
 
 def _network_in(content: object) -> dict[Any, Any] | None:
-    """The dictionary of tensors in what was saved: the whole, or one within it of a usual name or the only one."""
+    """Find the dictionary of tensors in a file's content; None if there is no clear one.
+
+    It is the content itself, or a dictionary inside: of a usual name, or the only candidate.
+    """
     if not isinstance(content, dict):
         return None
     if _names_network(content):
@@ -390,7 +417,7 @@ def _network_in(content: object) -> dict[Any, Any] | None:
     ]
     if len(inside) == 1 and inside[0] is not content:
         nested = inside[0]
-        # As `{"model": {"state_dict": …}}`.
+        # Such as `{"model": {"state_dict": …}}`.
         return (
             nested
             if _names_network(nested) or not nested.get("state_dict")
@@ -401,11 +428,12 @@ def _network_in(content: object) -> dict[Any, Any] | None:
 
 
 def _names_network(content: Mapping[Any, Any]) -> bool:
+    """Whether a dictionary has the first kernel of a SuperPoint."""
     return any(isinstance(key, str) and key.endswith(tuple(_FIRST_KEYS)) for key in content)
 
 
 def _as_numpy(tensor: torch.Tensor) -> NDArray[Any]:
-    """Integers as they are, and floating point numbers, of which NumPy lacks some, as float32."""
+    """Convert a tensor to NumPy; floats become float32, because NumPy lacks some types."""
     values: NDArray[Any] = (
         tensor.detach().float() if tensor.is_floating_point() else tensor
     ).numpy()
@@ -413,7 +441,7 @@ def _as_numpy(tensor: torch.Tensor) -> NDArray[Any]:
 
 
 def _rename(state: State, path: Path) -> tuple[State, Layout]:
-    """The network's parameters by the names of our modules, and the layout that they had."""
+    """Rename the network's parameters to the modules of `SuperPoint`; also return the layout."""
     prefix, layout = _found_network(state, path)
     inside = {
         key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)
@@ -436,14 +464,15 @@ def _rename(state: State, path: Path) -> tuple[State, Layout]:
             name = _open_name(key, path) if layout == "open" else _transformers_name(key, path)
         if name in renamed:
             raise WeightsError(
-                f"{path} holds {name} under two names, {_one_line(key)} is one: save one network alone"
+                f"{path} holds {name} under two names, one of them {_one_line(key)}: "
+                "save one network alone"
             )
         renamed[name] = value
     return renamed, layout
 
 
 def _found_network(state: State, path: Path) -> tuple[str, Layout]:
-    """What stands before the keys of the SuperPoint in a file (`` or `keypoint_detector.`), and its layout."""
+    """Find the prefix of the SuperPoint's keys (such as `keypoint_detector.`), and its layout."""
     found = {
         key.removesuffix(first): layout
         for key in state
@@ -452,8 +481,8 @@ def _found_network(state: State, path: Path) -> tuple[str, Layout]:
     }
     if not found:
         raise WeightsError(
-            f"{path} holds no SuperPoint weights: expected keys like {', '.join(_FIRST_KEYS)}, found "
-            f"{_listed(state, 3)}"
+            f"{path} holds no SuperPoint weights: expected keys like {', '.join(_FIRST_KEYS)}, "
+            f"found {_listed(state, 3)}"
         )
     if "" in found:
         return "", found[""]
@@ -466,7 +495,7 @@ def _found_network(state: State, path: Path) -> tuple[str, Layout]:
 
 
 def _refuse_others(path: Path) -> None:
-    """Name files of other kinds, among them what downloads leave behind in place of a file."""
+    """Refuse files of other kinds by name, such as web pages from failed downloads."""
     try:
         with path.open("rb") as file:
             start = file.read(200)
@@ -478,31 +507,31 @@ def _refuse_others(path: Path) -> None:
         raise WeightsError(f"{path} is empty and {_NO_KIND[safe]}: fetch or save it again")
     if text.startswith(b"version https://git-lfs"):
         raise WeightsError(
-            f"{path} is a pointer of Git LFS and no weights: fetch the file itself (git lfs pull)"
+            f"{path} is a Git LFS pointer, not weights: fetch the file itself (git lfs pull)"
         )
     if text.startswith((b"<!doctype", b"<html")):
-        raise WeightsError(f"{path} is a web page and no weights: download the file itself")
-    # A length of 8 bytes, then JSON.
+        raise WeightsError(f"{path} is a web page, not weights: download the file itself")
+    # Safetensors: a length of 8 bytes, then JSON.
     if start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= path.stat().st_size:
         if safe:
             return
         raise WeightsError(
-            f"{path} holds safetensors and {_NO_KIND[safe]}: rename it to {path.stem}{_SAFE_SUFFIX}"
+            f"{path} holds safetensors, {_NO_KIND[safe]}: rename it to {path.stem}{_SAFE_SUFFIX}"
         )
     if safe and start.startswith((b"PK", b"\x80")):
         raise WeightsError(
-            f"{path} is a file of torch.save and {_NO_KIND[safe]}: rename it to {path.stem}.pth"
+            f"{path} is a file of torch.save, {_NO_KIND[safe]}: rename it to {path.stem}.pth"
         )
     if path.suffix == ".onnx" or (
         start.startswith(b"\x08") and start[2:3] in (b"\x12", b"\x3a", b"\x1a")
     ):
         raise WeightsError(
-            f"{path} is an ONNX model and {_NO_KIND[safe]}: give the weights that it was exported from"
+            f"{path} is an ONNX model, {_NO_KIND[safe]}: give the weights that it was exported from"
         )
 
 
 def _check(state: State, path: Path) -> None:
-    """Refuse parameters that make no SuperPoint, whatever layout they had."""
+    """Refuse parameters that do not form a SuperPoint."""
     kernels = _kernels(state)
     missing = [f"conv{head}" for head in _HEADS if head not in kernels]
     for stage, layers in zip("1234", _stages(kernels), strict=True):
@@ -515,13 +544,14 @@ def _check(state: State, path: Path) -> None:
     for layer, kernel in kernels.items():
         if kernel.ndim != 4 or kernel.size == 0:
             raise WeightsError(
-                f"{path}: conv{layer}: expected a kernel (outputs, inputs, height, width), found {kernel.shape}"
+                f"{path}: conv{layer}: expected a kernel (outputs, inputs, height, width), "
+                f"found {kernel.shape}"
             )
     _check_shapes(state, kernels, path)
 
 
 def _check_shapes(state: State, kernels: State, path: Path) -> None:
-    """Before a network is made: by the width of one kernel it would be of any size."""
+    """Check all shapes before a network is built: one wrong width could make it huge."""
     batch_norm = _FIRST_NORM in state
     shapes = expected_shapes({layer: kernel.shape for layer, kernel in kernels.items()}, batch_norm)
     counters = {
@@ -531,13 +561,13 @@ def _check_shapes(state: State, kernels: State, path: Path) -> None:
         expected = (shapes | counters).get(key)
         if expected is None:
             raise WeightsError(
-                f"{path}: the weights do not fit SuperPoint: {_one_line(key)} {values.shape} is no part of it: "
-                "remove it from the file"
+                f"{path}: the weights do not fit SuperPoint: "
+                f"{_one_line(key)} {values.shape} is not part of it: remove it from the file"
             )
         if values.shape != expected:
             raise WeightsError(
-                f"{path}: the weights do not fit SuperPoint: expected {key} of the shape {expected}, "
-                f"found {values.shape}"
+                f"{path}: the weights do not fit SuperPoint: "
+                f"expected {key} of the shape {expected}, found {values.shape}"
             )
     absent = sorted(shapes.keys() - state.keys())
     if absent:
@@ -547,7 +577,7 @@ def _check_shapes(state: State, kernels: State, path: Path) -> None:
 
 
 def _as_floats(values: NDArray[Any], key: str, path: Path) -> NDArray[np.float32]:
-    """Finite numbers as float32."""
+    """Convert numbers to float32; refuse integers and numbers that are not finite or too large."""
     if values.dtype.kind != "f":
         hint = ": is it quantised?" if values.dtype.kind in "iu" else ""
         raise WeightsError(
@@ -576,15 +606,18 @@ def _as_floats(values: NDArray[Any], key: str, path: Path) -> NDArray[np.float32
 
 
 def _plain_name(key: str, path: Path) -> str:
+    """Rename a key of the layout `plain`."""
     layer, _, rest = key.partition(".")
     if _PLAIN_LAYER.fullmatch(layer) is None:
         raise WeightsError(
-            f"{path}: the weights do not fit SuperPoint: {_one_line(key)} is no part of it: remove it from the file"
+            f"{path}: the weights do not fit SuperPoint: {_one_line(key)} is not part of it: "
+            "remove it from the file"
         )
     return key if rest.startswith(("conv.", "bn.")) else f"{layer}.conv.{rest}"
 
 
 def _transformers_name(key: str, path: Path) -> str:
+    """Rename a key of the layout `transformers`."""
     match = _TRANSFORMERS_KEY.fullmatch(key)
     if match is None:
         raise WeightsError(
@@ -601,6 +634,7 @@ def _transformers_name(key: str, path: Path) -> str:
 
 
 def _open_name(key: str, path: Path) -> str:
+    """Rename a key of the layout `open`."""
     match = _OPEN_KEY.fullmatch(key)
     if match is None:
         raise WeightsError(
@@ -616,6 +650,7 @@ def _open_name(key: str, path: Path) -> str:
 
 
 def _sampling(metadata: dict[str, str], layout: Layout, safe: bool, path: Path) -> Sampling:
+    """Read the descriptor sampling from the metadata, or choose it by the layout."""
     text = metadata.get("descriptor_sampling")
     if text is None:
         if layout == "open":
@@ -625,8 +660,8 @@ def _sampling(metadata: dict[str, str], layout: Layout, safe: bool, path: Path) 
         notice(
             _logger,
             "descriptor_sampling",
-            "%s does not say how descriptors are read from their map: took %s; Magic Leap's weights want "
-            "descriptor_sampling '%s' in the file's metadata",
+            "%s does not say how descriptors are read from their map, used %s. For Magic Leap's "
+            "weights, set descriptor_sampling to '%s' in the file's metadata",
             path,
             _OWN_SAMPLING,
             _MAGIC_LEAP_SAMPLING,
@@ -639,6 +674,7 @@ def _sampling(metadata: dict[str, str], layout: Layout, safe: bool, path: Path) 
 
 
 def _max_distance(metadata: dict[str, str], path: Path) -> float:
+    """Read the largest L2 distance of a match from the metadata, or return the default."""
     text = metadata.get("max_distance", str(DEFAULT_MAX_DISTANCE))
     try:
         distance = float(text)
@@ -646,24 +682,25 @@ def _max_distance(metadata: dict[str, str], path: Path) -> float:
         distance = math.nan
     if not 0 < distance <= 2:
         raise WeightsError(
-            f"{path}: max_distance must be a distance of unit vectors, above 0 to 2, found {text!r}"
+            f"{path}: max_distance must be a distance of unit vectors (0 < d <= 2), found {text!r}"
         )
     return distance
 
 
 def _kernels(state: Mapping[str, NDArray[Any]]) -> State:
-    """Kernels of convolutions by layer: 1a, Pa, S1 …"""
+    """Return the kernels of the convolutions by layer (1a, Pa, S1 …)."""
     return {
         key.split(".")[0][4:]: value for key, value in state.items() if key.endswith(".conv.weight")
     }
 
 
 def _stages(kernels: Mapping[str, NDArray[Any]]) -> list[list[str]]:
+    """Return the names of the layers of each encoder stage."""
     return [sorted(layer for layer in kernels if layer[0] == stage) for stage in "1234"]
 
 
 def _as_modules_hold_it(state: Mapping[str, NDArray[Any]], path: Path) -> State:
-    """Numbers of the types that PyTorch's modules have, so that a file and its network have one digest."""
+    """Convert numbers to the types of PyTorch's modules: a file and its network share a digest."""
     held: State = {
         key.replace("running_mean", _COUNTER): np.zeros((), np.int64)
         for key in state
@@ -672,7 +709,7 @@ def _as_modules_hold_it(state: Mapping[str, NDArray[Any]], path: Path) -> State:
     rounded = 0
     for key, values in state.items():
         if key.endswith(_COUNTER):
-            # Nothing follows from it here; half precision may not have held it.
+            # The counter has no effect here; in half precision it may have overflowed.
             whole = (
                 values.dtype.kind in "iufb" and np.isfinite(values) and 0 <= float(values) < 2**63
             )
@@ -693,12 +730,12 @@ def _as_modules_hold_it(state: Mapping[str, NDArray[Any]], path: Path) -> State:
 
 
 def _listed(names: Iterable[Any], most: int) -> str:
-    """The first names in one line."""
+    """List the first `most` names in one line."""
     return ", ".join(_one_line(name, 80) for name in sorted(map(str, names))[:most]) or "nothing"
 
 
 def _one_line(found: object, most: int = 300) -> str:
-    """Text in one line, of characters that can be printed."""
+    """Convert text to one line of printable characters, at most `most` of them."""
     text = "".join(
         each if each.isprintable() else f"\\u{ord(each):04x}"
         for each in " ".join(str(found).split())

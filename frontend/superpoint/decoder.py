@@ -1,8 +1,9 @@
-"""Key points and descriptors from the maps of an exported SuperPoint. Needs NumPy and nothing else.
+"""Keypoints and descriptors from the maps of an exported SuperPoint; needs only NumPy.
 
-A file to be copied into other projects (MIT licence, spslam contributors): `spslam export WEIGHTS --to onnx` writes the
-network, a runtime such as ONNX Runtime runs it, `padded` and `decode` do what spslam's own extractor does before and
-after. They give its key points (positions within 0.01 px, but for ties in the last bits) and its descriptors.
+Copy this file into other projects (MIT licence, spslam contributors). `spslam export WEIGHTS --to
+onnx` writes the network, and a runtime such as ONNX Runtime runs it. `padded` prepares the image
+and `decode` decodes the maps. The result has the keypoints and descriptors of spslam's extractor:
+positions agree within 0.01 px, except for ties in the last bits.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from numpy.typing import NDArray
 
 # Side of a cell of the descriptor map, pixels.
 CELL = 8
-# A point's probability lies in the 5×5 patch around it. On warped photographs the localisation loss took positions by
-# its centre of mass from 1.48 to 1.18 px; moving them on to corners of the image, which weights from before that loss
-# need, costs repeated points and is worse in tracking.
+# Half the side of the patch that holds a point's probability, pixels: 5×5. The point is the
+# patch's centre of mass.
 HEAT_RADIUS = 2
+# Standard deviation of the Gaussian that sums the probability of a patch, pixels.
 GATHER_SIGMA_PX = 1.0
 # The bicubic kernel's free parameter, as in PyTorch, OpenCV and ONNX.
 BICUBIC_A = -0.75
@@ -30,12 +31,13 @@ SETTINGS = ("max_keypoints", "threshold", "nms_radius", "border", "subpixel", "s
 
 @dataclass(frozen=True)
 class Sampling:
-    """How descriptors are read from the coarse map; it belongs to the weights that were trained with it.
+    """The interpolation of the coarse descriptor map; it belongs to the weights.
 
     Attributes:
         interpolation: `bicubic` (the paper) or `bilinear` (both public releases).
-        align_corners: False: cell i is centred on pixel 8i + 3.5. True: the rule of Magic Leap's releases,
-            which stretches the map a little (cell centres agree at the left and upper border only).
+        align_corners: False: cell i is centred on pixel 8i + 3.5. True: the rule of Magic Leap's
+            releases, which stretches the map a little (the cell centres agree at the left and
+            upper border only).
     """
 
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
@@ -43,10 +45,13 @@ class Sampling:
 
     @classmethod
     def parse(cls, text: str) -> Sampling:
-        """The rule that weights and models name in their metadata, such as `bicubic grid_sample, align_corners=False`.
+        """Parse the text in the metadata of weights and models.
+
+        Args:
+            text: such as `bicubic grid_sample, align_corners=False`.
 
         Raises:
-            ValueError: it names none.
+            ValueError: the interpolation or `align_corners` is missing.
         """
         interpolation = re.search(r"\b(bicubic|bilinear)\b", text)
         corners = re.search(r"align_corners=(True|False)", text)
@@ -62,7 +67,7 @@ class Sampling:
     def cell_coordinates(
         self, pixels: NDArray[np.float64], size: tuple[int, int]
     ) -> NDArray[np.float64]:
-        """Coordinates (N, 2) in a descriptor map of `size` (width, height) cells of pixels (N, 2)."""
+        """Convert pixels (N, 2) to cells (N, 2) of a map of `size` (width, height), cells."""
         shifted = (pixels - (CELL / 2 - 0.5)) / CELL
         if not self.align_corners:
             return shifted
@@ -72,13 +77,17 @@ class Sampling:
     def neighbours(
         self, pixels: NDArray[np.float64], size: tuple[int, int]
     ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        """The T (4 or 16) cells around each pixel and their weights, both (N, T).
+        """Return the T cells (4 or 16) around each pixel, and their weights.
 
         Args:
             pixels: (N, 2) x y.
-            size: (width, height) of the map, cells; cells are counted row by row, those outside have the weight 0.
+            size: (width, height) of the map, cells.
+
+        Returns:
+            Indices of cells (N, T), counted row by row, and weights (N, T). A neighbour outside the
+            map has the weight 0.
         """
-        # Pixels last: NumPy is slow where the last axis has four elements.
+        # Pixels on the last axis: NumPy is slow if that axis has only four elements.
         position = np.ascontiguousarray(self.cell_coordinates(pixels, size).T)
         first = np.floor(position).astype(np.int32)
         weights = _kernel(position - first, self.interpolation).astype(np.float32)
@@ -95,7 +104,7 @@ class Sampling:
 
 
 def padded(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """A grey image (H, W) whose last row and column repeat up to multiples of 8, as the network wants it."""
+    """Pad a grey image (H, W) to multiples of 8 by repeating its last row and column."""
     height, width = image.shape
     if height % CELL == 0 and width % CELL == 0:
         return image
@@ -115,21 +124,27 @@ def decode(
     subpixel: bool = True,
     spread_cell: int = 64,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-    """Key points (N, 2) x y in pixels, their scores (N,) and unit descriptors (N, D), best score first, of one image.
-
-    Pixel (0, 0) is the centre of the first one.
+    """Decode the maps of one image into keypoints and descriptors.
 
     Args:
-        scores: the model's, of this image (H', W'), H' and W' multiples of 8.
-        descriptors: the model's, of this image (H'/8, W'/8, D).
-        size: height and width of the image before it was padded, pixels.
+        scores: the model's scores of this image (H', W'); H' and W' are multiples of 8.
+        descriptors: the model's descriptors of this image (H'/8, W'/8, D).
+        size: height and width of the image before padding, pixels.
         sampling: `descriptor_sampling` of the model's metadata.
-        max_keypoints: most key points.
+        max_keypoints: largest number of keypoints.
         threshold: least score.
         nms_radius: half the side of the square that a point keeps free of others, pixels.
-        border: margin without key points, pixels.
-        subpixel: refine positions.
-        spread_cell: side of the grid cells that points are spread over, pixels; 0: the best, wherever they are.
+        border: margin without keypoints, pixels.
+        subpixel: whether to refine the positions.
+        spread_cell: side of the grid cells that points are spread over, pixels; 0: keep the best
+            points, wherever they are.
+
+    Returns:
+        Keypoints (N, 2) x y in pixels, their scores (N,) and unit descriptors (N, D), best score
+        first. Pixel (0, 0) is the centre of the first pixel.
+
+    Raises:
+        ValueError: `sampling` names no rule.
     """
     return select(
         scores[: size[0], : size[1]],
@@ -147,10 +162,10 @@ def decode(
 
 @dataclass(frozen=True)
 class Backend:
-    """The steps of `select` that take time, which other libraries do faster than NumPy.
+    """The slow steps of `select`, which other libraries do faster than NumPy.
 
     Attributes:
-        gather_probability, find_maxima, sample_descriptors: as the functions here.
+        gather_probability, find_maxima, sample_descriptors: as the functions of this module.
     """
 
     gather_probability: Callable[[NDArray[np.float32]], NDArray[np.float32]]
@@ -175,32 +190,34 @@ def select(
     subpixel: bool,
     spread_cell: int,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-    """As `decode`, of scores `heat` (H, W) of the image before it was padded."""
+    """Decode as `decode` does, from scores `heat` (H, W) without padding, with a `backend`."""
     gathered = backend.gather_probability(heat)
     rows, columns = backend.find_maxima(gathered, threshold, nms_radius, border)
     keypoints = np.stack([columns, rows], axis=1).astype(np.float32)
     scores = gathered[rows, columns]
     kept = spread_top_k(keypoints, scores, max_keypoints, spread_cell)
-    # By `take`: indexing of rows of two takes five times as long.
+    # `take` is faster than indexing for rows of two elements.
     keypoints, scores = np.take(keypoints, kept, axis=0), scores[kept]
     if subpixel:
         keypoints = refine_on_heat(heat, rows[kept], columns[kept])
         far_corner = np.array(heat.shape[::-1], np.float32) - 1 - border
         keypoints = np.clip(keypoints, np.float32(border), far_corner)
-        # Two points may have moved to one place.
+        # The refinement may move two points to the same pixel.
         kept = first_at_each_pixel(keypoints, scores)
         keypoints, scores = np.take(keypoints, kept, axis=0), scores[kept]
     return keypoints, scores, backend.sample_descriptors(descriptors, keypoints, sampling)
 
 
 def gather_probability(heat: NDArray[np.float32]) -> NDArray[np.float32]:
-    """How probable a point is around each pixel of scores (H, W): their sum, weighted by a Gaussian that is 1 at the
-    centre; a point between pixels shares its probability among them.
+    """Sum the scores (H, W) around each pixel, weighted by a Gaussian that is 1 at the centre.
+
+    The network spreads the probability of a point between pixels over these pixels. The sums are
+    limited to 1.
     """
     weights = gathering_weights()
     gathered = heat
     for _ in range(2):
-        # Along the first axis, then along the other.
+        # Filter the first axis and transpose; the second round filters the other axis.
         above = np.pad(gathered, ((HEAT_RADIUS, HEAT_RADIUS), (0, 0)))
         shares = [
             weight * above[step : step + len(gathered)] for step, weight in enumerate(weights)
@@ -211,7 +228,7 @@ def gather_probability(heat: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def gathering_weights() -> NDArray[np.float32]:
-    """Weights along a row or a column of the Gaussian of `gather_probability`, 1 at the centre."""
+    """Return the Gaussian of `gather_probability` along one axis, 1 at the centre."""
     steps = np.arange(-HEAT_RADIUS, HEAT_RADIUS + 1)
     return np.exp(-0.5 * (steps / GATHER_SIGMA_PX) ** 2).astype(np.float32)
 
@@ -219,10 +236,20 @@ def gathering_weights() -> NDArray[np.float32]:
 def find_maxima(
     heat: NDArray[np.float32], threshold: float, nms_radius: int, border: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows and columns of the maxima above a threshold that greedy non-maximum suppression keeps, best first.
+    """Find the maxima that greedy non-maximum suppression keeps, best first.
 
-    A maximum is not less than any of the eight pixels around it. Greedy: the best is kept and silences the square of
-    `nms_radius` pixels around it, and so on; ties go to the upper, then the left one. The border is cut off in the end.
+    A maximum is not less than any of its eight neighbours. Greedy suppression keeps the best
+    maximum, drops all others in the square around it, and goes on with the best one left. Of equal
+    maxima, the upper comes first, then the left one.
+
+    Args:
+        heat: scores (H, W).
+        threshold: points must be above it.
+        nms_radius: half the side of the square, pixels.
+        border: margin without points, pixels; removed after the suppression.
+
+    Returns:
+        Rows and columns (N,).
     """
     rows, columns = np.nonzero((heat > threshold) & (heat == _highest_of_nine(heat)))
     order = np.argsort(-heat[rows, columns], kind="stable")
@@ -245,7 +272,7 @@ def find_maxima(
 
 
 def _highest_of_nine(heat: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The highest value of each pixel and the eight around it, of (H, W) ones that are not negative."""
+    """Return the highest of each pixel and its eight neighbours, for heat (H, W) not below 0."""
     wide = np.pad(heat, 1)
     high = np.maximum(np.maximum(wide[:-2], wide[1:-1]), wide[2:])
     highest: NDArray[np.float32] = np.maximum(np.maximum(high[:, :-2], high[:, 1:-1]), high[:, 2:])
@@ -255,13 +282,22 @@ def _highest_of_nine(heat: NDArray[np.float32]) -> NDArray[np.float32]:
 def refine_on_heat(
     heat: NDArray[np.float32], rows: NDArray[np.int64], columns: NDArray[np.int64]
 ) -> NDArray[np.float32]:
-    """Sub-pixel positions (N, 2) x y of maxima: the centre of mass of the 5×5 patch around each (soft-argmax)."""
+    """Refine maxima to the centres of mass of the 5×5 patches around them (soft-argmax).
+
+    Args:
+        heat: scores (H, W).
+        rows: of the maxima (N,).
+        columns: of the maxima (N,).
+
+    Returns:
+        Sub-pixel positions (N, 2) x y.
+    """
     steps = np.arange(-HEAT_RADIUS, HEAT_RADIUS + 1)
     height, width = heat.shape
-    # Points last: sums over the first axes are many times as fast.
+    # Points on the last axis: sums over the first axes are many times as fast.
     y = np.clip(rows + steps[:, None], 0, height - 1)
     x = np.clip(columns + steps[:, None], 0, width - 1)
-    # By one index: by two NumPy takes three times as long.
+    # One flat index is faster than two.
     patch = np.take(np.ascontiguousarray(heat), y[:, None] * width + x).astype(np.float64)
     along_x, along_y = patch.sum(axis=0), patch.sum(axis=1)
     total = along_x.sum(axis=0)
@@ -274,9 +310,17 @@ def refine_on_heat(
 def first_at_each_pixel(
     keypoints: NDArray[np.float32], scores: NDArray[np.float32]
 ) -> NDArray[np.int64]:
-    """Ascending indices of the best point (the first of equals) of those (N, 2) that round to one pixel."""
+    """Keep one point per pixel: of the points that round to it, the first with the best score.
+
+    Args:
+        keypoints: (N, 2) x y, pixels.
+        scores: (N,).
+
+    Returns:
+        Indices of the kept points, ascending.
+    """
     pixels = np.rint(keypoints)
-    # Nearly always each has one of its own, and one sort says so.
+    # Nearly always, each point has its own pixel; one sort checks that.
     in_order = np.sort(pixels.astype(np.int64) @ np.array([1, 1 << 32]))
     if np.all(in_order[1:] != in_order[:-1]):
         return np.arange(len(pixels))
@@ -290,18 +334,21 @@ def first_at_each_pixel(
 def spread_top_k(
     keypoints: NDArray[np.float32], scores: NDArray[np.float32], count: int, cell: int
 ) -> NDArray[np.int64]:
-    """Indices of at most `count` points that are spread over the image, best score first.
+    """Choose at most `count` points that are spread over the image.
 
-    Half of them are taken in rounds: the best point of every square cell of `cell` pixels, then the second
-    best, and so on, so that places of little texture keep points. The best of the rest fill up: all in rounds
-    would cost an eighth of the matches (measured on KITTI), half in rounds costs a fiftieth. Ties go to the
-    upper, then the left point.
+    Rounds over a grid choose the first half: the best point of every cell, then the second best,
+    and so on. Regions of little texture thus keep points. The best scores of the remaining points
+    fill the second half, because rounds alone would cost many matches. Of equal points, the upper
+    comes first, then the left one.
 
     Args:
         keypoints: (N, 2) x y, pixels.
         scores: (N,).
-        count: how many to keep.
-        cell: pixels; 0 takes the best scores wherever they are.
+        count: how many points to keep.
+        cell: side of a cell, pixels; 0: keep the best scores, wherever they are.
+
+    Returns:
+        Indices of the chosen points, best score first.
     """
     order = _best_first(keypoints, scores)
     if len(order) <= count or cell <= 0:
@@ -317,23 +364,26 @@ def spread_top_k(
 
 
 def _best_first(keypoints: NDArray[np.float32], scores: NDArray[np.float32]) -> NDArray[np.int64]:
-    """The order of points (N, 2) by score, of equals by row, then by column."""
+    """Return the order of points (N, 2): best score first, of equal scores by row, then column."""
     x, y = keypoints.T
     tie = scores[1:] == scores[:-1]
     later = (y[1:] > y[:-1]) | ((y[1:] == y[:-1]) & (x[1:] >= x[:-1]))
-    # To see that they are in order already, as maxima are, is much faster than sorting by three keys.
+    # Maxima are in order already; checking that is much faster than sorting by three keys.
     if np.all((scores[1:] < scores[:-1]) | (tie & later)):
         return np.arange(len(scores))
     return np.lexsort((x, y, -scores))
 
 
 def stable_order(values: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The order of small numbers (N,) that are not negative, equals as they come; NumPy sorts short types by radix."""
+    """Return the stable ascending order of small numbers (N,) that are not negative.
+
+    The numbers are sorted as the shortest type that holds them: NumPy then uses radix sort.
+    """
     return np.argsort(values.astype(np.min_scalar_type(int(values.max()))), kind="stable")
 
 
 def _rank_in_group(group: NDArray[np.int64]) -> NDArray[np.int64]:
-    """How many earlier ones are in the group of each of (N,) groups, small numbers that are not negative."""
+    """Count, for each element, the earlier elements of its group; groups (N,) as small numbers."""
     by_group = stable_order(group)
     population = np.bincount(group)
     rank = np.empty(len(group), np.int64)
@@ -346,8 +396,17 @@ def _rank_in_group(group: NDArray[np.int64]) -> NDArray[np.int64]:
 def sample_descriptors(
     dense: NDArray[np.float32], keypoints: NDArray[np.float32], sampling: Sampling
 ) -> NDArray[np.float32]:
-    """Unit descriptors (N, D) at pixels (N, 2), interpolated in a map (rows, columns, D) of any length, whose cells are
-    normalised first; around the map are zeros.
+    """Interpolate unit descriptors at keypoints.
+
+    The descriptors of the cells are normalised first. Cells outside the map count as zeros.
+
+    Args:
+        dense: descriptor map (rows, columns, D), not normalised.
+        keypoints: (N, 2) x y, pixels.
+        sampling: the interpolation.
+
+    Returns:
+        Unit descriptors (N, D).
     """
     rows, columns, length = dense.shape
     index, weight = sampling.neighbours(keypoints.astype(np.float64), (columns, rows))
@@ -362,14 +421,15 @@ def sample_descriptors(
     return sampled
 
 
+# The backend of `select` that needs only NumPy.
 NUMPY = Backend(gather_probability, find_maxima, sample_descriptors)
 
 
 def _kernel(fraction: NDArray[np.float64], interpolation: str) -> NDArray[np.float64]:
-    """Weights (taps, 2, N) of the neighbours of positions with these fractions (2, N)."""
+    """Compute weights (taps, 2, N) of the neighbours of positions with fractions (2, N)."""
     if interpolation == "bilinear":
         return np.stack([1 - fraction, fraction])
-    # Keys, Cubic convolution interpolation for digital image processing, 1981.
+    # Keys, Cubic convolution interpolation for digital image processing, IEEE TASSP, 1981.
     near = np.stack([fraction, 1 - fraction])
     far = near + 1
     a = BICUBIC_A

@@ -1,4 +1,4 @@
-"""The network as other runtimes get it: grey bytes in, probabilities of pixels and descriptors of cells out."""
+"""The network for other runtimes: from bytes to probabilities of pixels and cell descriptors."""
 
 from __future__ import annotations
 
@@ -10,18 +10,25 @@ from .superpoint import SuperPoint, detector_probabilities
 
 
 class DenseHeads(nn.Module):
-    """A copy of a network, on the CPU and in evaluation mode, from bytes to maps.
+    """A copy of a network, on the CPU and in evaluation mode, that turns bytes into maps.
 
-    Normalisation, softmax and pixel shuffle are inside; padding to multiples of 8 is outside.
+    It includes scaling to [0, 1], softmax and pixel shuffle, but no padding to multiples of 8.
     """
 
     def __init__(self, network: SuperPoint) -> None:
         super().__init__()
         self.network = copy.deepcopy(network).cpu().eval()
-        # Strips would be unrolled for one height.
+        # A traced loop over strips would work for one image height only.
         self.network.strip_rows = 0
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Probabilities (B, H, W) and raw descriptors (B, H/8, W/8, D) of images (B, H, W) uint8."""
+        """Compute the maps of a batch of images.
+
+        Args:
+            images: grey, (B, H, W) uint8; H and W are multiples of 8.
+
+        Returns:
+            Keypoint probabilities (B, H, W), and descriptors (B, H/8, W/8, D), not normalised.
+        """
         logits, descriptors = self.network(images[:, None].float() / 255.0)
         return detector_probabilities(logits), descriptors.permute(0, 2, 3, 1)

@@ -1,4 +1,4 @@
-"""From a map of probabilities to key points: threshold, suppression, sub-pixel position, even spread."""
+"""Keypoint detection in a probability map, with OpenCV and SciPy."""
 
 from __future__ import annotations
 
@@ -9,30 +9,35 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-# Other projects copy the decoder: what needs NumPy alone is there, and here what OpenCV does in a fraction of the time.
+# Other projects copy the decoder, so it needs only NumPy. This module has its fast steps.
 from .decoder import Backend, gathering_weights
 from .descriptors import sample_descriptors
 
+# A pixel and its eight neighbours.
 _EIGHT_AROUND = np.ones((3, 3), np.uint8)
+# Most pairs of pixels to compare at a time; bounds the memory.
 _PAIRS_AT_A_TIME = 1 << 20
+# The Gaussian of `gather_probability` along one axis.
 _GATHERING = gathering_weights()
 
 
 class Scratch(threading.local):
-    """Memory that a thread uses for one image after the other: to take it from the system and to give it back costs
-    more than what is done in it.
+    """An array that a thread reuses from image to image.
+
+    Allocating and freeing it would cost more time than the work done in it.
     """
 
     def __init__(self) -> None:
         self._kept: NDArray[np.float32] = np.zeros((0, 0), np.float32)
 
     def of(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
-        """An array of this shape, with anything in it; the one that this thread got before if that fits."""
+        """Return an uninitialised array of this shape; this thread's last array if it fits."""
         if self._kept.shape != shape:
             self._kept = np.empty(shape, np.float32)
         return self._kept
 
 
+# Each thread's memory for the dilated heat map and for the summed probabilities.
 _highest = Scratch()
 _gathered = Scratch()
 
@@ -40,19 +45,22 @@ _gathered = Scratch()
 def gather_probability(
     heat: NDArray[np.float32], out: NDArray[np.float32] | None = None
 ) -> NDArray[np.float32]:
-    """How probable a point is around each pixel of a heat map (H, W): its neighbourhood, weighted by a Gaussian that is
-    1 at the centre.
+    """Sum the probability around each pixel, weighted by a Gaussian that is 1 at the centre.
 
-    A point between pixels shares its probability among them; by the largest share alone its rank would depend on where
-    between them it lies. Measured on warped photographs: repeatability .61 to .63, matches within 3 px .66 to .69.
+    The network spreads the probability of a point between pixels over these pixels. The highest
+    pixel alone would rank such a point by its position between the pixels.
 
     Args:
-        out: where it goes, if given (H, W).
+        heat: probabilities (H, W).
+        out: (H, W), gets the result if given.
+
+    Returns:
+        Summed probabilities (H, W), at most 1.
     """
     gathered = cv2.sepFilter2D(
         heat, cv2.CV_32F, _GATHERING, _GATHERING, dst=out, borderType=cv2.BORDER_CONSTANT
     )
-    # In place: new memory for an image costs more than what is done to it.
+    # In place: allocating an image would cost more time than this step.
     capped = cv2.threshold(gathered, 1.0, 0.0, cv2.THRESH_TRUNC, dst=gathered)[1]
     return np.asarray(capped, np.float32)
 
@@ -60,17 +68,21 @@ def gather_probability(
 def find_maxima(
     heat: NDArray[np.float32], threshold: float, nms_radius: int, border: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows and columns of the maxima that greedy non-maximum suppression keeps, best first.
+    """Find the maxima that greedy non-maximum suppression keeps, best first.
 
-    A maximum is not less than any of the eight pixels around it. Suppression of all pixels, as is usual, also finds
-    points on the flanks of silenced ones, whose place only follows from the radius: half of the points of a smeared
-    picture, and the time of sorting a hundred thousand pixels. Ties go to the upper, then the left point.
+    A maximum is not less than any of its eight neighbours. Only maxima take part. Suppression of
+    all pixels, as is usual, also keeps points on the flanks of suppressed maxima; their positions
+    depend on the radius only. It must also sort many more pixels. Of equal maxima, the upper comes
+    first, then the left one.
 
     Args:
         heat: (H, W) float32.
         threshold: points must be above it; not negative.
-        nms_radius: pixels; no point is left in the square of it around a better one.
-        border: pixels at each side without points; suppression happens before they are cut off.
+        nms_radius: half the side of the square that a point keeps free of worse ones, pixels.
+        border: margin without points, pixels; removed after the suppression.
+
+    Returns:
+        Rows and columns (N,).
     """
     peaks = heat == cv2.dilate(heat, _EIGHT_AROUND, dst=_highest.of(heat.shape))
     peaks &= heat > threshold
@@ -88,8 +100,9 @@ def find_maxima(
 
 
 def _descending(values: NDArray[np.float32]) -> NDArray[np.int64]:
-    """The order of positive numbers (N,), the highest first, equals as they come."""
-    # Bits of positive floats are in the order of the floats. To sort one key is faster than to find a stable order.
+    """Return the stable descending order of positive numbers (N,)."""
+    # The bits of positive floats sort like the floats. Sorting value and index as one key is
+    # faster than a stable argsort.
     keys = (~values.view(np.uint32)).astype(np.uint64) << np.uint64(32)
     keys |= np.arange(len(values), dtype=np.uint64)
     keys.sort()
@@ -97,22 +110,31 @@ def _descending(values: NDArray[np.float32]) -> NDArray[np.int64]:
 
 
 def suppress(rows: NDArray[np.int64], columns: NDArray[np.int64], radius: int) -> NDArray[np.bool_]:
-    """Which pixels (N,), best first, greedy non-maximum suppression keeps.
+    """Return which pixels greedy non-maximum suppression keeps.
 
-    Greedy: the best is kept and silences the square of `radius` pixels around it, and so on. The best of each one's
-    square is found on an image of ranks. Nine in ten are that themselves, and nearly all others are silenced by theirs;
-    greedy suppression of what is left changes nothing about them.
+    Greedy suppression keeps the best pixel, drops all others in the square around it, and goes
+    on with the best pixel left. A dilated image of ranks gives the best pixel of each square.
+    Most pixels are the best of their own square and are kept. A pixel whose best is kept is
+    dropped. The few undecided pixels go through the greedy suppression; they change no others.
+
+    Args:
+        rows: (N,), best pixel first.
+        columns: (N,), in the same order.
+        radius: half the side of the square, pixels.
+
+    Returns:
+        (N,) bool.
     """
     count = len(rows)
     if not count:
         return np.zeros(0, np.bool_)
     top, left = rows.min(), columns.min()
-    # Two bytes dilate in half the time of four.
+    # Dilation of two-byte numbers takes half the time of four-byte ones.
     kind = np.uint16 if count <= np.iinfo(np.uint16).max else np.float32
     ranks = np.zeros((int(rows.max() - top) + 1, int(columns.max() - left) + 1), kind)
     places = (rows - top) * ranks.shape[1] + columns - left
     rank = np.arange(count, 0, -1, dtype=kind)
-    # The best last: several may lie at one pixel.
+    # Write the best rank last: several points may lie at one pixel.
     ranks.reshape(-1)[places[::-1]] = rank[::-1]
     highest = cv2.dilate(ranks, np.ones((2 * radius + 1,) * 2, np.uint8), dst=ranks)
     best = count - np.take(highest, places).astype(np.int64)
@@ -131,7 +153,15 @@ def _near_any(
     many: NDArray[np.int64],
     radius: int,
 ) -> NDArray[np.bool_]:
-    """Which of a few pixels, by their indices, lie in the square of any of many others."""
+    """Return which of the pixels `few` lie in the square of any of the pixels `many`.
+
+    Args:
+        rows: (N,) of all pixels.
+        columns: (N,) of all pixels.
+        few: indices of the pixels to test.
+        many: indices of the pixels with squares.
+        radius: half the side of the square, pixels.
+    """
     found = np.zeros(len(few), np.bool_)
     for part in np.array_split(np.arange(len(few)), -(-len(few) * len(many) // _PAIRS_AT_A_TIME)):
         near = np.abs(rows[few[part], None] - rows[many]) <= radius
@@ -143,13 +173,14 @@ def _near_any(
 def _suppress_by_pairs(
     rows: NDArray[np.int64], columns: NDArray[np.int64], radius: int
 ) -> NDArray[np.bool_]:
-    """As `suppress`. Computed for all at once: in each round all that are better than what is left around them are
-    kept.
+    """Suppress as `suppress` does, in rounds over all pairs of near pixels.
+
+    Each round keeps all pixels that are better than every undecided pixel around them.
     """
     kept = np.ones(len(rows), np.bool_)
     if len(rows) < 2:
         return kept
-    # A tree for one search: what balancing it takes is never won back.
+    # The tree serves one search; balancing it would not pay.
     tree = cKDTree(np.stack([rows, columns], axis=1), balanced_tree=False, compact_nodes=False)
     pairs = tree.query_pairs(radius, p=np.inf, output_type="ndarray")
     undecided = np.zeros(len(rows), np.bool_)
@@ -158,15 +189,15 @@ def _suppress_by_pairs(
         undecided[:] = False
         undecided[worse] = True
         kept[worse[~undecided[better]]] = False
-        # What is silenced silences nothing.
+        # A suppressed pixel suppresses no other pixel.
         pairs = pairs[kept[better] & kept[worse]]
     return kept
 
 
 def _gather_in_scratch(heat: NDArray[np.float32]) -> NDArray[np.float32]:
-    """As `gather_probability`, in memory that the next call of this thread overwrites."""
+    """Call `gather_probability` with memory that the next call of this thread overwrites."""
     return gather_probability(heat, _gathered.of(heat.shape))
 
 
-# The back end of `select` by OpenCV and SciPy, several times as fast as that by NumPy.
+# The backend of `select` with OpenCV and SciPy; several times as fast as the one with NumPy.
 FAST = Backend(_gather_in_scratch, find_maxima, sample_descriptors)

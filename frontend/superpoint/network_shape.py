@@ -1,4 +1,4 @@
-"""The shapes of SuperPoint's parameters, without building one."""
+"""The shapes of SuperPoint's parameters, computed without building a network."""
 
 from __future__ import annotations
 
@@ -8,18 +8,21 @@ from .decoder import CELL
 
 Shape = tuple[int, ...]
 
+# Numbers of the encoder stages, and letters of the layers of a stage: 1a, 1b, 2a …
 _STAGES = "1234"
 _LETTERS = "abcdefgh"
+# Names of the parameters of a batch norm, without its counter.
 _BATCH_NORM = ("weight", "bias", "running_mean", "running_var")
 
 
 def expected_shapes(kernels: Mapping[str, Sequence[int]], batch_norm: bool) -> dict[str, Shape]:
-    """Shapes by the names of the modules of `SuperPoint` with batch norm after each ReLU or none.
+    """Return the shapes of all parameters, by their names in `SuperPoint`.
 
     Args:
-        kernels: shapes (outputs, inputs, height, width) of the kernels that there are, by layer: 1a, Pa, S1 …. The
-            numbers of outputs and layers are taken from them, and which stages halve the resolution.
-        batch_norm: with batch norm, but for what its counters say.
+        kernels: shapes (outputs, inputs, height, width) of the kernels, by layer: 1a, Pa, S1 …
+            They decide the channels, the depth of each stage, and which stages halve the
+            resolution.
+        batch_norm: whether a batch norm follows each ReLU; its counters are left out.
     """
     shapes: dict[str, Shape] = {}
     for layer, inputs, outputs, size in _layers(kernels):
@@ -31,7 +34,7 @@ def expected_shapes(kernels: Mapping[str, Sequence[int]], batch_norm: bool) -> d
 
 
 def _layers(kernels: Mapping[str, Sequence[int]]) -> Iterator[tuple[str, int, int, int]]:
-    """Each layer with its inputs, outputs and the side of its kernel."""
+    """Yield each layer with its input channels, output channels and kernel size."""
     strided = sum(kernels[f"{stage}a"][2] % 2 == 0 for stage in _STAGES[:3])
     inputs, widths = 1, []
     for number, stage in enumerate(_STAGES, start=1):

@@ -1,8 +1,9 @@
-"""Reads the tensors in files of torch.save, of both formats, without PyTorch.
+"""Read the tensors in files of torch.save, of both formats, without PyTorch.
 
-Nothing in a file is ever run: what it wants to call becomes a description. `torch.load` trusts the sizes in a file (a
-tensor that claims more numbers than there are shows memory of the process, or ends it), and compares no checksum; here
-sizes are compared before anything is allocated, and each part of an archive with its checksum.
+Nothing in a file is ever run: a call in it becomes a description. `torch.load` trusts the sizes in
+a file and checks no checksum: a tensor that claims too many numbers exposes the memory of the
+process, or ends it. This module checks sizes before it allocates anything, and the checksum of
+each member of an archive.
 """
 
 from __future__ import annotations
@@ -21,11 +22,14 @@ from numpy.typing import NDArray
 
 from spslam.errors import WeightsError
 
-# Bytes in memory for each byte in the file, at most: half precision becomes single, few numbers may be repeated.
+# Most bytes in memory for each byte in the file: half precision becomes single precision, and
+# numbers may repeat.
 MOST_GROWTH = 10
-# Archives of some bytes have as many again for their names.
+# Bytes in memory that every file may use in addition, for small archives.
 _SLACK = 1 << 16
+# The first two numbers in a file of the format before PyTorch 1.6.
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
+# NumPy's number types by PyTorch's storage classes.
 _STORAGES = {
     "DoubleStorage": "f8",
     "FloatStorage": "f4",
@@ -41,40 +45,50 @@ _STORAGES = {
     "ComplexDoubleStorage": "c16",
     "UntypedStorage": "u1",
 }
-# Of `torch.dtype`s that a tensor may have over bytes.
+# Number types by `torch.dtype`, for tensors over untyped bytes; "": needs PyTorch to convert.
 _DTYPES = {"uint16": "u2", "uint32": "u4", "uint64": "u8", "float8_e4m3fn": "", "float8_e5m2": ""}
+# Words for tensors that are refused, by a part of the name of the function that rebuilds them.
 _WORDS = (
     ("sparse", "sparse"),
     ("qtensor", "quantised"),
     ("meta", "on the device `meta`, without numbers"),
 )
+# Types of the keys that dictionaries keep; hashing nested tuples may take for ever.
 _KEYS = (str, int, float, bytes, type(None))
 _Data = bytes | memoryview
 
 
 @dataclass(frozen=True, eq=False)
 class Opaque:
-    """What a file holds that is no plain value, list, dictionary or tensor.
+    """A stand-in for any object that is not a plain value, list, dictionary or tensor.
 
     Attributes:
-        what: in words.
+        what: description of the object, for messages.
     """
 
     what: str
 
     def append(self, value: object) -> None:
-        """Take no part of it."""
+        """Ignore the value."""
 
     def extend(self, values: object) -> None:
-        """Take no part of it."""
+        """Ignore the values."""
 
     def __setitem__(self, key: object, value: object) -> None:
-        """Take no part of it."""
+        """Ignore the item."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Storage:
-    """Numbers of one type: `count` of them, all or from `first` of what is stored under `key`."""
+    """A range of stored numbers of one type.
+
+    Attributes:
+        kind: PyTorch's storage class, a key of `_STORAGES`.
+        key: where the file stores the numbers.
+        count: numbers in the range.
+        first: where the range begins.
+        whole: all numbers stored under `key`.
+    """
 
     kind: str
     key: str
@@ -85,7 +99,7 @@ class _Storage:
 
 @dataclass(frozen=True, eq=False)
 class PickledTensor:
-    """A tensor as the file describes it, nothing of which is checked."""
+    """A tensor as the file describes it; nothing is checked."""
 
     storage: Any
     offset: Any
@@ -96,7 +110,7 @@ class PickledTensor:
 
 @dataclass(frozen=True, eq=False)
 class _Global:
-    """A name that a file wants to be looked up."""
+    """A name in a module that the file refers to; calling it returns a description."""
 
     module: str
     name: str
@@ -121,17 +135,17 @@ class _Global:
         )
 
 
-# The one in Python, of which each step can be replaced.
+# Python's own unpickler; unlike the C class, each of its steps can be replaced.
 _PythonUnpickler: Any = pickle._Unpickler
 
 
 class _Unpickler(_PythonUnpickler):  # type: ignore[misc]
-    """Describes what a pickle holds. The class in C would allocate by what a file says."""
+    """An unpickler that describes objects; the C class would allocate memory as the file says."""
 
     dispatch: ClassVar[dict[int, Callable[..., None]]] = dict(_PythonUnpickler.dispatch)
 
     def __init__(self, file: io.BytesIO) -> None:
-        # Of the names that Python 2 wrote.
+        # The encoding of names that Python 2 wrote.
         super().__init__(file, encoding="utf-8", errors="replace")
 
     def find_class(self, module: str, name: str) -> Any:
@@ -141,7 +155,7 @@ class _Unpickler(_PythonUnpickler):  # type: ignore[misc]
         raise pickle.UnpicklingError("extension")
 
     def persistent_load(self, pid: Any) -> Any:
-        # ("storage", its type, key, device, how many numbers[, part of another one]).
+        # ("storage", type, key, device, count of numbers[, view of another storage]).
         _, kind, key, _, count, *view = pid
         if not _is_count(count):
             raise pickle.UnpicklingError("count")
@@ -162,7 +176,7 @@ class _Unpickler(_PythonUnpickler):  # type: ignore[misc]
         self._new()
 
     def _build(self) -> None:
-        # Attributes of an object, such as the versions of modules.
+        # Drop the attributes of an object, such as the versions of modules.
         self.stack.pop()
 
     def _set_items(self) -> None:
@@ -219,13 +233,13 @@ class PickledFile:
     """The content of a file of torch.save.
 
     Args:
-        path: of the file.
+        path: path of the file.
 
     Attributes:
-        content: what was saved: plain values, lists, dictionaries, `PickledTensor`s and `Opaque`s.
+        content: plain values, lists, dictionaries, `PickledTensor`s and `Opaque`s.
 
     Raises:
-        WeightsError: the file is damaged, or no such file.
+        WeightsError: the file cannot be read, is damaged, or was not written by torch.save.
     """
 
     def __init__(self, path: Path) -> None:
@@ -251,17 +265,18 @@ class PickledFile:
         except zipfile.BadZipFile as error:
             raise WeightsError(f"{path} is damaged ({error}): fetch or save it again") from None
         except Exception as error:
-            # Bytes of another kind make the unpickler fail in any way.
+            # Other bytes may make the unpickler fail in any way.
             raise WeightsError(
-                f"{path} is not a file of plain PyTorch weights (nothing else is ever unpickled): expected a "
-                f"dictionary of tensors written by torch.save, found what does not load ({type(error).__name__})"
+                f"{path} is not a file of plain PyTorch weights, and nothing else is unpickled: "
+                "expected a dictionary of tensors written by torch.save, "
+                f"found bytes that do not load ({type(error).__name__})"
             ) from None
 
     def check(self) -> None:
-        """Look at each tensor in the content, before PyTorch reads the file.
+        """Check each tensor in the content, before PyTorch reads the file.
 
         Raises:
-            WeightsError: the file does not hold what one of them claims.
+            WeightsError: the file does not hold the numbers that a tensor claims.
         """
         seen: set[int] = set()
         waiting = [self.content]
@@ -274,10 +289,14 @@ class PickledFile:
                 waiting += found.values() if isinstance(found, dict) else found
 
     def array(self, tensor: PickledTensor, name: str) -> NDArray[Any]:
-        """The numbers of a tensor; bfloat16 and 8-bit floats as float32.
+        """Return the numbers of a tensor; bfloat16 and 8-bit floats become float32.
+
+        Args:
+            tensor: from the content.
+            name: of the tensor, for messages.
 
         Raises:
-            WeightsError: the file does not hold what the tensor claims.
+            WeightsError: the file does not hold the numbers that the tensor claims.
         """
         storage, shape, strides, first = tensor.storage, tensor.shape, tensor.strides, tensor.offset
         numbers = (
@@ -296,9 +315,7 @@ class PickledFile:
             else 0
         )
         if last >= len(flat) and count:
-            raise self._lies(
-                name, f"shape {shape} needs more than the {len(flat)} numbers that are there"
-            )
+            raise self._lies(name, f"shape {shape} needs more than the {len(flat)} stored numbers")
         self._grown += 4 * count
         if self._grown > self._most:
             raise self._lies(name, f"shape {shape} repeats few numbers")
@@ -308,6 +325,7 @@ class PickledFile:
         return np.array(np.lib.stride_tricks.as_strided(flat[first:], shape, steps), order="C")
 
     def _numbers(self, storage: _Storage, dtype: str, name: str) -> NDArray[Any]:
+        """Return the numbers of a storage, flat."""
         kind = _STORAGES.get(storage.kind)
         data = self._stored.get(storage.key)
         if kind is None or data is None or (dtype and dtype not in _DTYPES):
@@ -332,16 +350,18 @@ class PickledFile:
         return np.frombuffer(part, np.dtype(_DTYPES.get(dtype) or kind).newbyteorder(self._order))
 
     def _lies(self, name: str, why: str) -> WeightsError:
+        """Make the error for a tensor that does not agree with the file."""
         return WeightsError(f"{self._path} is damaged: {name}: {why}")
 
     def _read_archive(self, data: bytes) -> None:
+        """Read the format since PyTorch 1.6: a zip archive of a pickle and the numbers."""
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             members = {info.filename: info for info in archive.infolist()}
             claimed = sum(info.file_size for info in members.values())
             if claimed > self._most or len(members) < len(archive.infolist()):
                 raise WeightsError(
                     f"{self._path} is damaged: its {len(data)} bytes claim to hold {claimed} bytes "
-                    f"in {len(archive.infolist())} parts"
+                    f"in {len(archive.infolist())} files"
                 )
             pickles = [name for name in members if name == "data.pkl" or name.endswith("/data.pkl")]
             folder = pickles[0].removesuffix("data.pkl") if len(pickles) == 1 else ""
@@ -349,13 +369,13 @@ class PickledFile:
                 name.startswith(f"{folder}code/") for name in members
             ):
                 raise WeightsError(
-                    f"{self._path} is a TorchScript program and no weights: save its weights alone, "
+                    f"{self._path} is a TorchScript program, not weights: save its weights alone, "
                     "torch.save(torch.jit.load(file).state_dict(), new)"
                 )
             if len(pickles) != 1:
                 raise WeightsError(
-                    f"{self._path} is an archive but not a file of plain PyTorch weights: expected data.pkl in it, "
-                    f"found {_listed(members)}"
+                    f"{self._path} is an archive but not a file of plain PyTorch weights: "
+                    f"expected data.pkl in it, found {_listed(members)}"
                 )
             read = {name: _member(archive, info) for name, info in members.items()}
         self._order = ">" if read.get(f"{folder}byteorder") == b"big" else "<"
@@ -368,7 +388,7 @@ class PickledFile:
         self.content = _Unpickler(io.BytesIO(read[pickles[0]])).load()
 
     def _read_stream(self, data: bytes) -> None:
-        """The format before PyTorch 1.6: pickles one after another, then the numbers."""
+        """Read the format before PyTorch 1.6: pickles one after another, then the numbers."""
         file = io.BytesIO(data)
         if _Unpickler(file).load() != _MAGIC or _Unpickler(file).load() != _PROTOCOL:
             raise pickle.UnpicklingError("magic number")
@@ -397,18 +417,20 @@ class PickledFile:
 
 
 def _is_count(number: object) -> bool:
-    """Whether it counts numbers in a file; of others, the decimals alone may take minutes."""
+    """Whether a value can count numbers in a file; printing a huge integer may take minutes."""
     return isinstance(number, int) and 0 <= number < 1 << 48
 
 
 def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+    """Read a member of an archive, and check its checksum if it has one."""
     if not info.CRC:
-        # Written without checksums (`torch.serialization.set_crc32_options`).
+        # Without a checksum, as `torch.serialization.set_crc32_options` allows.
         info.CRC = None  # type: ignore[assignment]
     return archive.read(info)
 
 
 def _from_eight_bits(data: _Data, dtype: str) -> NDArray[np.float32]:
+    """Convert 8-bit floats to float32."""
     import torch
 
     values: NDArray[np.float32] = (
@@ -421,4 +443,5 @@ def _from_eight_bits(data: _Data, dtype: str) -> NDArray[np.float32]:
 
 
 def _listed(names: Mapping[str, Any]) -> str:
+    """List the first three names."""
     return ", ".join(sorted(repr(name[:40]) for name in names)[:3]) or "nothing"

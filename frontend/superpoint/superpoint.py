@@ -1,7 +1,8 @@
 """The SuperPoint network.
 
-DeTone, Malisiewicz, Rabinovich: SuperPoint: Self-Supervised Interest Point Detection and Description, CVPR
-workshops 2018, section 3: a shared VGG-like encoder, a detector head of 65 channels and a descriptor head.
+DeTone, Malisiewicz, Rabinovich: SuperPoint: Self-Supervised Interest Point Detection and
+Description, CVPR workshops 2018, section 3: a shared VGG-like encoder, a detector head of
+65 channels and a descriptor head.
 """
 
 from __future__ import annotations
@@ -13,17 +14,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-# Other projects copy the decoder, with what belongs to the weights.
+# Defined in the decoder, which other projects copy.
 from .decoder import CELL as CELL
 from .decoder import Sampling as Sampling
 from .descriptors import DEFAULT_MAX_DISTANCE
 
+# Channels of the four encoder stages and of the heads: the paper's network.
 FULL_WIDTHS = (64, 64, 128, 128, 256)
-# High resolutions take most of the time: narrow first, wide last.
+# The lite network. High resolutions take most of the time, so the first stages are narrow.
 LITE_WIDTHS = (16, 32, 64, 96, 128)
+# Convolutions of the four encoder stages in the paper.
 PAPER_DEPTHS = (2, 2, 2, 2)
 BatchNorm = Literal["none", "before", "after"]
-# TensorFlow's default, which the published batch-norm weights were trained with.
+# Added to the variance in batch norm: TensorFlow's default, as in the published weights.
 _BATCH_NORM_EPS = 1e-3
 
 
@@ -35,10 +38,11 @@ class ConvBlock(nn.Module):
 
     Args:
         inputs, outputs: channels.
-        kernel: side of the kernel. An even one halves the resolution; its outputs are centred between pixels,
-            so that cells stay where they are after pooling, too.
+        kernel: side of the kernel. An even kernel halves the resolution. Its outputs are centred
+            between pixels, as after pooling, so the cells have the same positions.
         relu: with a ReLU.
-        batch_norm: `before` the ReLU (can be folded into the convolution), or `after` it, as in the open retraining.
+        batch_norm: `before` the ReLU (can be folded into the convolution), `after` it, as in the
+            open retraining, or `none`.
     """
 
     def __init__(
@@ -54,6 +58,7 @@ class ConvBlock(nn.Module):
         self.bn = nn.BatchNorm2d(outputs, eps=_BATCH_NORM_EPS) if batch_norm != "none" else None
 
     def forward(self, x: Tensor) -> Tensor:
+        """Apply the block to features (B, inputs, H, W)."""
         x = self.conv(x)
         if self.bn is not None and self.norm_first:
             x = self.bn(x)
@@ -65,24 +70,28 @@ class ConvBlock(nn.Module):
 
 
 class SuperPoint(nn.Module):
-    """The network, without key-point selection.
+    """The SuperPoint network, without keypoint selection.
 
     Args:
         widths: channels of the four encoder stages, and of the two heads.
         descriptor_dim: length of a descriptor.
-        batch_norm: in every convolution but the two last ones (`before` the ReLU), in all (`after` it), or `none`.
+        batch_norm: `before` the ReLU, in all convolutions but the last one of each head; `after`
+            the ReLU, in all convolutions; or `none`.
         sampling: how descriptors are read from the coarse map.
         depths: convolutions of the four stages.
-        strided: of the first three stages, this many halve the resolution by their first convolution; the others by a
-            pooling after them. With 0 the first stage works at full resolution, which costs most of the time.
-        skips: the first three stages add what they see of each pixel to the detector's logits: filters that are the
-            same for all 64 pixels of a cell, where the head must learn 64 of them through eight times fewer pixels.
-        detector_width: channels of the detector's head where it is not as wide as the descriptors'.
+        strided: how many of the first three stages halve the resolution in their first
+            convolution; the others end with a pooling. With 0, the first stage works at full
+            resolution, which costs most of the time.
+        skips: whether the first three stages add a logit for each pixel to the detector's logits.
+            Their filters are the same for all 64 pixels of a cell. The head instead learns a
+            filter for each of the 64 pixels, at an eighth of the resolution.
+        detector_width: channels of the detector head; None: as the descriptor head.
 
     Attributes:
-        max_distance: largest L2 distance of unit descriptors of one place; like the sampling it belongs to the weights.
-        strip_rows: rows of the image that a first stage at full resolution works on at a time; 0: all. The result
-            is the same, but strips stay in the processor's cache (stage one takes 0.6 of the time).
+        max_distance: largest L2 distance of matching unit descriptors; belongs to the weights, as
+            the sampling does.
+        strip_rows: rows of the image that a first stage at full resolution works on at a time;
+            0: all. The result is the same, but strips stay in the processor's cache.
     """
 
     def __init__(
@@ -127,13 +136,13 @@ class SuperPoint(nn.Module):
         self.convDb = ConvBlock(head, descriptor_dim, 1, False, last_norm)
         for stage, channels in enumerate(self.widths[:3], start=1) if skips else ():
             block = ConvBlock(channels, self._stride(stage) ** 2, 3, False, "none")
-            # A network that is given skips says the same as before.
+            # New skips leave the network's output unchanged.
             nn.init.zeros_(block.conv.weight)
             nn.init.zeros_(block.conv.bias)  # type: ignore[arg-type]
             self.add_module(f"convS{stage}", block)
 
     def alike(self, **changes: Any) -> SuperPoint:
-        """A new network with the arguments of this one but for `changes`, and its attributes; its weights are new."""
+        """Make a network of new weights with this one's attributes, and arguments but `changes`."""
         arguments: dict[str, Any] = {
             "widths": self.widths,
             "descriptor_dim": self.descriptor_dim,
@@ -150,28 +159,31 @@ class SuperPoint(nn.Module):
         return network
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Raw outputs of both heads for a (B, 1, H, W) image in [0, 1], H and W multiples of 8.
+        """Compute the raw outputs of both heads.
+
+        Args:
+            image: (B, 1, H, W) in [0, 1]; H and W are multiples of 8.
 
         Returns:
-            Detector logits (B, 65, H/8, W/8), the last channel being the dustbin, and descriptors
+            Detector logits (B, 65, H/8, W/8), whose last channel is the dustbin, and descriptors
             (B, D, H/8, W/8), not normalised.
         """
         x, fine = self._encode(image)
         return self._logits(x, fine), self.convDb(self.convDa(x))
 
     def detector_logits(self, image: Tensor) -> Tensor:
-        """The detector head alone: logits (B, 65, H/8, W/8) for a (B, 1, H, W) image."""
+        """Compute the detector head alone: logits (B, 65, H/8, W/8) of an image (B, 1, H, W)."""
         return self._logits(*self._encode(image))
 
     def _logits(self, x: Tensor, fine: Tensor | None) -> Tensor:
         logits: Tensor = self.convPb(self.convPa(x))
         if fine is None:
             return logits
-        # The dustbin, the last channel, is no pixel.
+        # The last channel, the dustbin, belongs to no pixel and gets 0.
         return logits + functional.pad(functional.pixel_unshuffle(fine, CELL), (0, 0, 0, 0, 0, 1))
 
     def _encode(self, image: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The last stage (B, C, H/8, W/8), and what the skips add to the logits of each pixel (B, 1, H, W)."""
+        """Compute the encoder's output (B, C, H/8, W/8) and the skips' logits (B, 1, H, W)."""
         x, fine = (image, None) if self.strided else self._first_stage(image)
         added: dict[int, Tensor] = {}
         for stage in range(1 if self.strided else 2, 5):
@@ -189,31 +201,39 @@ class SuperPoint(nn.Module):
         return x, fine
 
     def stage(self, x: Tensor, stage: int) -> Tensor:
-        """The convolutions of a stage, without the pooling after it."""
+        """Apply the convolutions of a stage, without the pooling after it."""
         for layer in "abcdefgh"[: self.depths[stage - 1]]:
             x = self.get_submodule(f"conv{stage}{layer}")(x)
         return x
 
     def _stride(self, stage: int) -> int:
-        """Pixels of the image for each of a stage's."""
+        """Return the stride of a stage's output in the image, pixels."""
         return 1 << (stage if stage <= self.strided else stage - 1)
 
     def skip(self, x: Tensor, stage: int) -> Tensor:
-        """What a stage adds to the logits of the pixels below each of its own, as channels."""
+        """Compute a stage's skip: for each of its pixels, the logits of the image pixels below.
+
+        Args:
+            x: output of the stage (B, C, H/stride, W/stride).
+            stage: its number, 1 to 3.
+
+        Returns:
+            Logits (B, stride², H/stride, W/stride).
+        """
         added: Tensor = self.get_submodule(f"convS{stage}")(x)
         return added
 
     def _first_stage(self, image: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Stage one at full resolution and the pooling after it, and its skip."""
+        """Compute stage one at full resolution, pooled, and its skip."""
         if self.strip_rows <= 0:
-            # Without slices, so that a traced network works with other sizes, too.
+            # Without slices, a traced network also works with other sizes.
             x = self.stage(image, 1)
             return functional.max_pool2d(x, 2), self.skip(x, 1) if self.skips else None
         height, margin, step = image.shape[2], self.depths[0] + self.skips, self.strip_rows
         pooled, skipped = [], []
         for top in range(0, height, step):
             bottom = min(top + step, height)
-            # One row more for each convolution; their padding is right only at the image's border.
+            # Each convolution needs one more row: its padding is right at the image's border only.
             wide_top, wide_bottom = max(top - margin, 0), min(bottom + margin, height)
             strip = slice(top - wide_top, bottom - wide_top)
             x = self.stage(image[:, :, wide_top:wide_bottom], 1)
@@ -228,7 +248,7 @@ def _joined(strips: list[Tensor]) -> Tensor:
 
 
 def detector_probabilities(logits: Tensor) -> Tensor:
-    """Key-point probabilities (B, H, W) of detector logits (B, 65, H/8, W/8): softmax, without the dustbin."""
+    """Turn detector logits (B, 65, H/8, W/8) into keypoint probabilities (B, H, W) by softmax."""
     probabilities = functional.softmax(logits, dim=1)[:, :-1]
     batch, _, rows, columns = probabilities.shape
     cells = probabilities.permute(0, 2, 3, 1).reshape(batch, rows, columns, CELL, CELL)

@@ -1,4 +1,4 @@
-"""Weights files: batch norm folded, a card of what the network is and where it comes from, the codebook beside it."""
+"""Weights files: a network with folded batch norm, its card, and its codebook."""
 
 from __future__ import annotations
 
@@ -24,12 +24,15 @@ from .checkpoints import CHECKSUM, checksum, find_weights, weights_name
 from .descriptors import DEFAULT_MAX_DISTANCE
 from .superpoint import PAPER_DEPTHS, ConvBlock, SuperPoint
 
-# What the metadata of our files say under `format`.
+# The value of `format` in the metadata of spslam's own files.
 _FORMAT = "superpoint"
+# Suffix of weights files.
 _SUFFIX = ".safetensors"
 
 
 class _CardPart(BaseModel):
+    """The base of the card's models: frozen; unknown fields are ignored."""
+
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
@@ -39,10 +42,10 @@ class StageRecord(_CardPart):
     Attributes:
         stage: shapes, detector, joint, distil or adapt.
         config: hash of the stage's resolved configuration.
-        steps: optimiser steps done.
-        images: images (pairs for joint) seen, repeats counted.
-        minutes: time taken.
-        init: the weights it began with; None: random ones.
+        steps: number of optimiser steps.
+        images: number of images (for joint: pairs) seen, with repeats.
+        minutes: duration.
+        init: the initial weights; None: random.
     """
 
     stage: str
@@ -54,22 +57,23 @@ class StageRecord(_CardPart):
 
 
 class Card(_CardPart):
-    """What a weights file says about itself.
+    """The description of a network in its weights file.
 
     Attributes:
-        name: of the network.
+        name: name of the network.
         widths, depths, descriptor_dim, strided, skips, detector_width: see
             `spslam.frontend.superpoint.superpoint.SuperPoint`.
-        parameters: numbers in the convolutions, batch norm folded.
-        max_distance: largest L2 distance of descriptors of one place.
-        descriptor_sampling: the rule of `Sampling` in words that `load_superpoint` reads.
-        training_data: images by group, such as a folder's name or `shapes`.
-        stages: in the order they were trained.
-        metrics: what the evaluation measured, as its JSON.
-        licence: of the weights.
-        created: day of the export; given, never read off the clock, so that the same input gives the same bytes.
-        commands: that made the file, in order.
-        notes: anything else.
+        parameters: number of parameters of the convolutions, with batch norm folded.
+        max_distance: largest L2 distance of matching unit descriptors.
+        descriptor_sampling: the text of a `Sampling`, which `load_superpoint` reads.
+        training_data: number of images by group, such as a folder's name or `shapes`.
+        stages: the stages of the training, in order.
+        metrics: the metrics of the evaluation, as JSON.
+        licence: licence of the weights.
+        created: day of the export. It is given, never read from the clock: the same input gives
+            the same bytes.
+        commands: the commands that made the file, in order.
+        notes: free text.
     """
 
     name: str
@@ -91,7 +95,7 @@ class Card(_CardPart):
     notes: str = ""
 
 
-# Plain text in the metadata; the other fields are JSON.
+# Fields that are plain text in the metadata; the other fields are JSON.
 _TEXTS = ("name", "descriptor_sampling", "licence", "created", "notes")
 
 
@@ -105,7 +109,7 @@ def describe_network(
     commands: Iterable[str] = (),
     notes: str = "",
 ) -> Card:
-    """A card whose part about the network is read off it; for the rest see `Card`."""
+    """Make the card of a network: its structure is read from it, the rest is given (see `Card`)."""
     return Card(
         name=name,
         created=created,
@@ -119,14 +123,16 @@ def describe_network(
 
 
 def fold_batch_norm(network: SuperPoint) -> SuperPoint:
-    """A copy in evaluation mode, on the CPU, whose batch norms have become part of the convolutions before them.
+    """Copy a network with each batch norm folded into the convolution before it.
+
+    The copy is in evaluation mode and on the CPU.
 
     Raises:
-        WeightsError: a batch norm follows a ReLU, so that no convolution can do its work.
+        WeightsError: batch norm follows the ReLU, so it cannot be folded.
     """
     if network.batch_norm == "after":
         raise WeightsError(
-            "batch norm after the ReLU cannot be folded into a convolution: expected batch norm before it or none; "
+            "batch norm after the ReLU cannot be folded into a convolution: "
             "train with batch norm before the ReLU"
         )
     folded = network.alike(batch_norm="none")
@@ -137,25 +143,26 @@ def fold_batch_norm(network: SuperPoint) -> SuperPoint:
 def export_weights(
     network: SuperPoint, path: str | Path, card: Card, codebook: Codebook | None = None
 ) -> None:
-    """Write a network, folded, with its card and codebook, and the card as Markdown beside it (suffix .md).
+    """Write a network with folded batch norm, its card and codebook, and the card as Markdown.
 
-    The same input gives the same bytes; `load_superpoint`, `read_card` and `read_codebook` read the file.
+    The Markdown file lies beside the weights file (suffix .md). The same input gives the same
+    bytes. `load_superpoint`, `read_card` and `read_codebook` read the weights file.
 
     Args:
-        network: batch norm before the ReLU or none.
+        network: with batch norm before the ReLU, or without.
         path: ends in .safetensors.
         card: must describe this network (see `describe_network`).
-        codebook: for place recognition, of this network's descriptors.
+        codebook: for place recognition with this network's descriptors; None: without.
 
     Raises:
-        WeightsError: another suffix, a card or a codebook of another network, batch norm after the ReLU, or weights
-            that are not finite.
+        WeightsError: the suffix is wrong, the card or codebook belongs to another network, batch
+            norm follows the ReLU, or weights are not finite.
         OutputError: the folder is missing or cannot be written to.
     """
     path = Path(path)
     if path.suffix != _SUFFIX:
         raise WeightsError(
-            f"weights are written to a {_SUFFIX} file, found {path.name}: choose such a name"
+            f"weights are written to a {_SUFFIX} file, found {path.name}: change the suffix"
         )
     folded = fold_batch_norm(network)
     _check_fits(folded, card, codebook)
@@ -165,7 +172,7 @@ def export_weights(
     broken = [key for key, value in tensors.items() if not bool(value.isfinite().all())]
     if broken:
         raise WeightsError(
-            f"{path} is not written: expected finite weights, found others in {', '.join(broken)}"
+            f"{path} is not written: weights are NaN or infinite in {', '.join(broken)}"
         )
     if codebook is not None:
         tensors |= {key: torch.from_numpy(value) for key, value in codebook.tensors().items()}
@@ -176,10 +183,10 @@ def export_weights(
 
 
 def read_card(path: str | Path) -> Card | None:
-    """The card in a weights file; None where there is none, such as in every .pth file and in foreign ones.
+    """Read the card in a weights file; None if it has none, as .pth files and files of others.
 
     Raises:
-        WeightsError: the file is missing or damaged, or its card is.
+        WeightsError: the file is missing, or it or its card is damaged.
     """
     path = find_weights(path)
     if path.suffix != _SUFFIX:
@@ -206,8 +213,10 @@ def read_card(path: str | Path) -> Card | None:
 
 
 def network_metadata(weights: str | Path | None, network: SuperPoint) -> dict[str, str]:
-    """What a model of weights says about them, texts or JSON: their card; of weights without one, what the network
-    itself decides, and no licence.
+    """Return the metadata of an exported model, as text or JSON by key.
+
+    It is the card of the weights. Of weights without a card, it is the name and the structure of
+    the network, without a licence.
     """
     card = read_card(find_weights(weights))
     if card is not None:
@@ -219,7 +228,7 @@ def network_metadata(weights: str | Path | None, network: SuperPoint) -> dict[st
 
 
 def card_markdown(card: Card) -> str:
-    """The card as a Markdown page."""
+    """Format the card as a Markdown page."""
     facts = {
         "parameters": f"{card.parameters:,}",
         "widths": _listed(card.widths),
@@ -266,13 +275,14 @@ def card_markdown(card: Card) -> str:
 
 
 def _halvings(strided: int) -> str:
+    """Describe how the network halves the resolution three times."""
     times = ("", "once", "twice", "three times")
     ways = {"strided convolutions": strided, "poolings": 3 - strided}
     return "halved " + ", ".join(f"{times[count]} by {way}" for way, count in ways.items() if count)
 
 
 def _structure(network: SuperPoint) -> dict[str, Any]:
-    """The fields of a `Card` that the network itself decides."""
+    """Return the fields of a `Card` that describe the network's structure."""
     convolutions = [block.conv for block in network.modules() if isinstance(block, ConvBlock)]
     return {
         "widths": network.widths,
@@ -290,6 +300,7 @@ def _structure(network: SuperPoint) -> dict[str, Any]:
 
 
 def _folded_state(network: SuperPoint) -> Iterator[tuple[str, Tensor]]:
+    """Yield the parameters by name, with batch norm folded; computed in double precision."""
     for name, block in network.named_modules():
         if not isinstance(block, ConvBlock):
             continue
@@ -314,20 +325,23 @@ def _folded_state(network: SuperPoint) -> Iterator[tuple[str, Tensor]]:
 
 
 def _check_fits(network: SuperPoint, card: Card, codebook: Codebook | None) -> None:
+    """Refuse a card or a codebook of another network."""
     for field, value in _structure(network).items():
         if getattr(card, field) != value:
             raise WeightsError(
-                f"the card is another network's: expected {field} {value}, found {getattr(card, field)}; "
-                "make it with describe_network"
+                f"the card belongs to another network: expected {field} {value}, "
+                f"found {getattr(card, field)}; make it with describe_network"
             )
     if codebook is not None and codebook.descriptor_dim != network.descriptor_dim:
         raise WeightsError(
-            f"the codebook is another network's: expected one for descriptors of {network.descriptor_dim} numbers, "
+            "the codebook belongs to another network: "
+            f"expected one for descriptors of {network.descriptor_dim} numbers, "
             f"found {codebook.descriptor_dim}; learn it from this network's descriptors"
         )
 
 
 def _metadata(card: Card) -> dict[str, str]:
+    """Convert a card to the metadata of a weights file."""
     values = card.model_dump(mode="json", exclude_none=True)
     texts = {
         name: value if isinstance(value, str) else json.dumps(value)
@@ -337,7 +351,7 @@ def _metadata(card: Card) -> dict[str, str]:
 
 
 def _values(metadata: dict[str, str]) -> dict[str, Any]:
-    """What `Card` is validated from."""
+    """Convert the metadata of a weights file to the fields of a `Card`, not validated."""
     known = [name for name in Card.model_fields if name in metadata]
     return {
         name: metadata[name] if name in _TEXTS else json.loads(metadata[name]) for name in known
@@ -345,17 +359,18 @@ def _values(metadata: dict[str, str]) -> dict[str, Any]:
 
 
 def _with_sorted_header(data: bytes) -> bytes:
-    """The same safetensors file with the header's keys sorted: the library writes the metadata in random order."""
+    """Sort the keys in a safetensors header: the library writes the metadata in random order."""
     length = int.from_bytes(data[:8], "little")
     header = json.dumps(
         json.loads(data[8 : 8 + length]), sort_keys=True, separators=(",", ":")
     ).encode()
-    # Tensors begin at a multiple of eight bytes.
+    # Tensors must begin at a multiple of eight bytes.
     header += b" " * (-len(header) % 8)
     return len(header).to_bytes(8, "little") + header + data[8 + length :]
 
 
 def _metrics_table(metrics: Mapping[str, JsonValue]) -> str:
+    """Format nested metrics as one Markdown table."""
     sets = dict(_metric_sets(metrics, ()))
     columns = list(dict.fromkeys(key for figures in sets.values() for key in figures))
     rows = [
@@ -367,7 +382,7 @@ def _metrics_table(metrics: Mapping[str, JsonValue]) -> str:
 def _metric_sets(
     metrics: Mapping[str, JsonValue], path: tuple[str, ...]
 ) -> Iterator[tuple[str, dict[str, JsonValue]]]:
-    """Figures that stand side by side, by the keys that lead to them."""
+    """Yield each group of metrics of one dictionary, with the path of keys to it as its name."""
     figures: dict[str, JsonValue] = {
         key: value for key, value in metrics.items() if not isinstance(value, dict)
     }
@@ -379,6 +394,7 @@ def _metric_sets(
 
 
 def _figure(value: JsonValue) -> str:
+    """Format one metric; None: empty."""
     if value is None:
         return ""
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -126,7 +126,7 @@ def test_wrong_weights_and_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     # Found when the network is made, which is not before an engine needs it.
     with pytest.raises(WeightsError, match=r"shape\.safetensors: the weights do not fit.*conv2a"):
         create_extractor(FeatureConfig(weights=str(tmp_path / "shape.safetensors")))
-    with pytest.raises(ConfigError, match=r"orb is no network.*my\.pth"):
+    with pytest.raises(ConfigError, match=r"orb is not a network.*my\.pth"):
         create_extractor(FeatureConfig(extractor="orb", weights="my.pth"))
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(ConfigError, match="cuda"):

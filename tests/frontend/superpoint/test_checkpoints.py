@@ -388,7 +388,7 @@ def test_refusals_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         "nothing.pth": r"conv2a: expected a kernel .*found \(0, 4, 3, 3\)",
         "nan.pth": "256 of the 256 numbers of convDb.conv.bias are NaN",
         "int8.safetensors": "holds int8, expected floating point numbers",
-        "lfs.safetensors": "pointer of Git LFS",
+        "lfs.safetensors": "Git LFS pointer",
         "page.pth": "web page",
         "both.pth": "found a dictionary of a, b",
         "absent.pth": "no weights file",
@@ -443,15 +443,15 @@ def with_codebook(**parts: Tensor) -> dict[str, Tensor]:
             {"conv2a.bias": torch.full((4,), 1e200, dtype=torch.float64)},
             "conv2a.conv.bias are infinite in 32 bits",
         ),
-        ({"extra.weight": torch.zeros(3)}, "extra.weight is no part of it"),
-        ({"extra": torch.zeros(3)}, "extra is no part of it"),
-        ({"conv5a.weight": torch.zeros(3, 3, 3, 3)}, "conv5a.conv.weight.* is no part of it"),
+        ({"extra.weight": torch.zeros(3)}, "extra.weight is not part of it"),
+        ({"extra": torch.zeros(3)}, "extra is not part of it"),
+        ({"conv5a.weight": torch.zeros(3, 3, 3, 3)}, "conv5a.conv.weight.* is not part of it"),
         ({"conv1a.conv.weight": torch.zeros(4, 1, 3, 3)}, "conv1a.conv.weight under two names"),
         (
             {"module.conv1a.weight": torch.zeros(4, 1, 3, 3)},
-            "two tensors of the name conv1a.weight",
+            "two tensors named conv1a.weight",
         ),
-        ({"two\nlines": torch.zeros(3)}, "two lines is no part of it"),
+        ({"two\nlines": torch.zeros(3)}, "two lines is not part of it"),
         ({"conv2a.weight": torch.zeros(4, 4, 3, 3).to_sparse()}, "conv2a.weight is sparse"),
         ({"conv2a.bias": torch.zeros(4, 4).to_sparse_csr()}, "conv2a.bias is sparse"),
         (
@@ -575,7 +575,7 @@ def test_entries_beside_tensors_are_left_out(
             read_checkpoint(tmp_path / f"{number}.pth").digest
             == read_checkpoint(tmp_path / "plain.pth").digest
         )
-    assert "left out 3 entries that are no tensors" in caplog.text
+    assert "left out 3 entries that are not tensors" in caplog.text
 
 
 def test_files_of_another_kind_are_named(tmp_path: Path) -> None:

@@ -144,9 +144,9 @@ def test_numbers_that_are_not_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"shape": (7,)}, "needs more than the 6 numbers"),
-        ({"offset": 1}, "needs more than the 6 numbers"),
-        ({"strides": (2,)}, "needs more than the 6 numbers"),
+        ({"shape": (7,)}, "needs more than the 6 stored numbers"),
+        ({"offset": 1}, "needs more than the 6 stored numbers"),
+        ({"strides": (2,)}, "needs more than the 6 stored numbers"),
         ({"shape": (1 << 40,), "strides": (0,)}, "repeats few numbers"),
         ({"shape": (1 << 50,), "strides": (0,)}, "expected a shape and strides"),
         ({"shape": (-1,)}, "expected a shape and strides"),
@@ -171,7 +171,7 @@ def test_archives_that_claim_more_than_they_hold(tmp_path: Path) -> None:
     path = tmp_path / "a.pth"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data/0", bytes(20_000_000))
-    with pytest.raises(WeightsError, match="claim to hold 20000000 bytes in 1 parts"):
+    with pytest.raises(WeightsError, match="claim to hold 20000000 bytes in 1 files"):
         PickledFile(path)
     torch.save({"a": torch.arange(6.0)}, path)
     data = bytearray(path.read_bytes())
