@@ -195,7 +195,7 @@ class Mapper:
             drop_single_views(slam_map, seen)
         return removed
 
-    # -- new points ------------------------------------------------------------------------------------------
+    # -- new points --------------------------------------------------------------------------------
 
     def _create_from_depth(self, slam_map: Map, camera: Camera, keyframe_id: int) -> None:
         """Points from stereo or depth for key points that see none yet."""
@@ -268,7 +268,7 @@ class Mapper:
         )
         return unlinked
 
-    # -- fusion ----------------------------------------------------------------------------------------------
+    # -- fusion ------------------------------------------------------------------------------------
 
     def _fuse(self, slam_map: Map, camera: Camera, keyframe_id: int, neighbors: Ids) -> None:
         """Project the points of the neighbourhood into the new key frame, and the new one's into each of the others."""
@@ -329,7 +329,7 @@ class Mapper:
         )
         return ~disagrees
 
-    # -- culling ---------------------------------------------------------------------------------------------
+    # -- culling -----------------------------------------------------------------------------------
 
     def _cull_points(self, slam_map: Map, keyframe_id: int) -> None:
         """Drop points that failed their probation, and those that many frames should have seen and hardly any did: a
@@ -358,7 +358,7 @@ class Mapper:
             np.mean(slam_map.views(points) > config.redundant_views) >= config.redundant_share
         )
 
-    # -- bundle adjustment -----------------------------------------------------------------------------------
+    # -- bundle adjustment -------------------------------------------------------------------------
 
     def _neighbourhood(
         self, slam_map: Map, camera: Camera, keyframe_id: int

@@ -212,7 +212,7 @@ class Relocalizer:
             )
             notice(logger, "places_look_alike", text, self._doubted, count=self._doubted)
 
-    # -- where to look ---------------------------------------------------------------------------------------
+    # -- where to look -----------------------------------------------------------------------------
 
     def _within(
         self,

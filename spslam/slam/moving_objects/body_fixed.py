@@ -188,7 +188,7 @@ class BodyFixed:
             mask |= self._cells[_cell(observations.pixels, camera)]
         return mask
 
-    # -- steps of `update` -----------------------------------------------------------------------------------
+    # -- steps of `update` -------------------------------------------------------------------------
 
     def _follow(self, observations: Observations) -> Ids:
         """Find the points in their places again; the key points (M,) that are none of them."""

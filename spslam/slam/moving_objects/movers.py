@@ -221,7 +221,7 @@ class Movers:
         self._doubt_what_is_left(tracked)
         return tracked
 
-    # -- steps of `judge` ------------------------------------------------------------------------------------
+    # -- steps of `judge` --------------------------------------------------------------------------
 
     def _not_taken_over(
         self, tracked: Tracked, camera: Camera, track_by_proven: Callable[[], Tracked | None]
