@@ -102,7 +102,7 @@ def _copy_of(slam_map: Map, camera: Camera) -> _Copy:
 
 
 def _take_up(slam_map: Map, copy: _Copy, result: BundleResult) -> None:
-    """Write the result to the map; move newer keyframes and points with the keyframe before them."""
+    """Write the result to the map; move newer keyframes and points with the one before them."""
     keyframe_rows = np.flatnonzero(slam_map.keyframes["part"] == copy.part)
     ids = slam_map.keyframes["id"][keyframe_rows]
     refined = geometry.orthonormalize(geometry.inverse(result.T_cam_world))
