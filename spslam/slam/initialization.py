@@ -43,10 +43,8 @@ class DepthInitializer:
     """Starts a map from one frame with stereo or RGB-D depth; with a rolling shutter from two.
 
     One frame does not show how the camera moves, and the distortion by its rolling shutter would
-    stay
-    in the map. Two frames in a row are distorted alike: the motion between them is nearly right
-    before
-    either is corrected.
+    stay in the map. Two frames in a row are distorted alike: the motion between them is nearly
+    right before either is corrected.
     """
 
     def __init__(self, config: Config, tracker: Tracker) -> None:
@@ -114,15 +112,13 @@ class TwoViewInitializer:
 
     A frame that does not match the first view may be bad (black, blurred, covered), or the view may
     have changed. The next frame decides: it matches the first view again, or the frame before it,
-    which
-    then becomes the first view.
+    which then becomes the first view.
 
     The scale of the map is set so that the median depth of its first view is 1.
 
     Attributes:
         still_shares: for each frame that matched the first view, fraction of the matches that did
-            not
-            move.
+            not move.
         strangers: number of matches of each frame with keypoints that did not match the first view.
     """
 

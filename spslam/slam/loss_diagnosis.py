@@ -97,8 +97,7 @@ class ImageStatistics:
         brightness: mean, grey levels.
         contrast: standard deviation, grey levels.
         sharpness: (2,) second differences over first ones (root mean squares), along x and y; 0 in
-            a
-            uniform image.
+            a uniform image.
     """
 
     brightness: float
@@ -160,8 +159,7 @@ class HealthMonitor:
 
         Args:
             still_shares: for each frame that matched the first view, fraction of the matches that
-                did not
-                move.
+                did not move.
             strangers: number of matches of each frame that did not match the first view.
         """
         frames, still = len(self._levels), float(np.median(still_shares)) if still_shares else 0.0

@@ -128,8 +128,7 @@ class MapUpdates:
         """Finish the running refinement, cull keyframes around the new one, and look for a loop.
 
         It is always called after the next frame was tracked, or before a late frame, however long
-        the
-        refinement takes: two runs give the same bytes.
+        the refinement takes: two runs give the same bytes.
 
         Args:
             tracking: of the camera.

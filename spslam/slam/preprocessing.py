@@ -111,8 +111,7 @@ def depth_at(
     """Interpolate a depth image at keypoints; NaN where unknown, out of range or near a depth edge.
 
     Keypoints lie on outlines of objects. The depth image has another lens and another exposure
-    time,
-    and may show the background there.
+    time, and may show the background there.
 
     Args:
         depth: (H, W) metres.

@@ -25,12 +25,9 @@ def as_read_at_once(observations: Observations, camera: Camera, velocity: Array)
     """Correct observations to a global shutter at the middle row, for a constant velocity.
 
     Each point is rotated back by the rotation since the middle row. With depth it is also
-    translated
-    back; without depth the translation is ignored, which is small for distant points. A velocity
-    that
-    is constant within an image is the usual model (Hedborg et al., Rolling shutter bundle
-    adjustment,
-    CVPR 2012).
+    translated back; without depth the translation is ignored, which is small for distant points. A
+    velocity that is constant within an image is the usual model (Hedborg et al., Rolling shutter
+    bundle adjustment, CVPR 2012).
 
     Args:
         observations: to correct.

@@ -212,9 +212,9 @@ class Tracker:
         """Find the pose of a frame near a predicted one; None if tracking fails.
 
         Search radii are tried in turn: a small one, which is enough for most frames, then a normal
-        one,
-        then a wide one if the normal one fails or has few inliers among its matches (it may have
-        excluded the true matches). Each is followed by a narrow search around the refined pose.
+        one, then a wide one if the normal one fails or has few inliers among its matches (it may
+        have excluded the true matches). Each is followed by a narrow search around the refined
+        pose.
 
         Args:
             observations: of the frame.

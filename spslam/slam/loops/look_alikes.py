@@ -164,8 +164,7 @@ class Place:
         """Whether another pose of the same view is the same place.
 
         The tolerance is the accuracy of the map, or its drift over the path between the two
-        keyframes,
-        whichever is larger.
+        keyframes, whichever is larger.
         """
         if other.part != self.part:
             return False

@@ -21,10 +21,9 @@ def merge_maps(config: Config, parts: Parts, first: SavedMap, second: SavedMap) 
     """Merge the second map into the first, by loops between their keyframes.
 
     Each keyframe of the second map is treated as a new keyframe. The first loop that another
-    keyframe
-    confirms joins the maps, later loops close the remaining gap, and global bundle adjustment
-    refines
-    the result. The place recognition index in `parts` holds both maps afterwards.
+    keyframe confirms joins the maps, later loops close the remaining gap, and global bundle
+    adjustment refines the result. The place recognition index in `parts` holds both maps
+    afterwards.
 
     Args:
         config: of all stages.

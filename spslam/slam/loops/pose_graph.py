@@ -30,8 +30,7 @@ def spread_gap(
     """Optimize the pose graph so that the gap of its last edge, a verified loop, is plausible.
 
     The drift of the covisibility edges is not known beforehand: a wrong calibration causes far more
-    drift
-    than the noise. So their information is reduced until the gap is plausible.
+    drift than the noise. So their information is reduced until the gap is plausible.
 
     Args:
         solver: optimizes a graph.
@@ -65,8 +64,7 @@ def edge_costs(nodes: Array, edges: PoseGraphEdges) -> Array:
     """(E,) squared residuals, in standard deviations, of the edges between nodes (K, 4, 4).
 
     No robust kernel. Residuals are small: translation, rotation vector and log scale approximate
-    the
-    logarithm of a similarity.
+    the logarithm of a similarity.
     """
     E = geometry.inverse(edges.S_i_j) @ geometry.inverse(nodes[edges.i]) @ nodes[edges.j]
     scale = geometry.similarity_scale(E)[:, None]

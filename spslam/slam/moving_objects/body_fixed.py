@@ -8,8 +8,8 @@ of the other points allows no depth at which a point of the world would keep its
 measured depth the test is whether a point of the world at that depth would have moved.
 
 Keypoints are followed while they are found at the same place with a similar descriptor. This is
-cheap, and few points of the world last long. Only the points that last are compared with the
-motion of the others.
+cheap, and few points of the world last long. Only the points that last are compared with the motion
+of the others.
 """
 
 from __future__ import annotations
@@ -392,8 +392,7 @@ class BodyFixed:
 
         Returns:
             Which of the other points agree with a motion, and how far each candidate would have
-            moved
-            with it, pixels (NaN without depth). None if too few depths are known.
+            moved with it, pixels (NaN without depth). None if too few depths are known.
         """
         points = self._points
         assert points is not None

@@ -96,8 +96,7 @@ class MovingPoints:
     Attributes:
         shares: fraction of the matches that moved, by index of the frame, where any did.
         doubts: indices of frames in which the motion of the camera is uncertain. About as much of
-            the
-            image moved as stood still, or most known points were hidden.
+            the image moved as stood still, or most known points were hidden.
     """
 
     shares: dict[int, float] = field(default_factory=dict)

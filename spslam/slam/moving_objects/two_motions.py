@@ -186,8 +186,7 @@ def _scatter(off: Array, cells: Cells) -> tuple[float, float]:
 
     Returns:
         Sum of the squared cell means beyond the noise, and standard deviation within cells along
-        one
-        axis.
+        one axis.
     """
     means = sum(float(np.sum(cells.sums(axis) ** 2 / cells.count)) for axis in off.T)
     free = max(len(cells.of) - len(cells.count), 1)
