@@ -43,8 +43,8 @@ class DepthInitializer:
     """Starts a map from one frame with stereo or RGB-D depth; with a rolling shutter from two.
 
     One frame does not show how the camera moves, and the distortion by its rolling shutter would
-    stay in the map. Two frames in a row are distorted alike: the motion between them is nearly
-    right before either is corrected.
+    stay in the map. Two frames in a row have the same distortion: the motion between them
+    is nearly right before either is corrected.
     """
 
     def __init__(self, config: Config, tracker: Tracker) -> None:
@@ -160,7 +160,7 @@ class TwoViewInitializer:
             self._set_aside(observations)
             return (
                 f"{len(observations)} keypoints in the image, {self._config.min_points} are needed"
-                )
+            )
         if not self._waiting:
             self._waiting.append(observations)
             return "first view"

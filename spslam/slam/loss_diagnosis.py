@@ -396,9 +396,7 @@ def _too_little_parallax(seen: _Evidence) -> str:
     """Check whether the view left the map: one camera cannot map a view without parallax."""
     if not seen.mono or seen.mapped >= min(seen.min_mapped, seen.limits.few_ratio * seen.matches):
         return ""
-    return (
-        f"{seen.matches} keypoints match the frame before, {seen.mapped} of them are in the map"
-    )
+    return f"{seen.matches} keypoints match the frame before, {seen.mapped} of them are in the map"
 
 
 def _unclear(seen: _Evidence) -> str:

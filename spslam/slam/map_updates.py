@@ -170,9 +170,7 @@ class MapUpdates:
             try:
                 self._places.restore(saved.places)
             except (KeyError, ValueError) as error:
-                raise MapError(
-                    f"the map's place recognition index is damaged: {error}"
-                ) from None
+                raise MapError(f"the map's place recognition index is damaged: {error}") from None
 
     def begin(self, slam_map: Map, camera: Camera, keyframe_id: int) -> None:
         """Refine a first map around its newest keyframe, without a thread."""

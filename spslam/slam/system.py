@@ -324,9 +324,7 @@ class Slam:
         if self.mapping and tracking.stays_lost(observations.timestamp):
             result = self._initialize(frame, observations, camera)
             if tracking.state is TrackState.TRACKING:
-                logger.warning(
-                    "frame %d: submap %d starts", observations.index, self.map.part
-                    )
+                logger.warning("frame %d: submap %d starts", observations.index, self.map.part)
                 self._updates.submap_began(self.map.part, tracking.departure)
         # In a saved map the state is LOST from the beginning, without a loss.
         if tracking.state is TrackState.LOST and self.statistics.losses:

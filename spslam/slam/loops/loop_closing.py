@@ -1,6 +1,6 @@
 """Loop closing: detect places that the camera comes back to, and correct the drift.
 
-Candidates (see `loop_candidates`) are verified before the map changes. The steps are descriptor
+Candidates (see `LoopCandidates`) are verified before the map changes. The steps are descriptor
 matching, RANSAC, more matches by projection, and a refined pose. A loop needs enough inliers that
 cover enough of the image, and a gap that the path in between can have drifted. A wrong loop is
 worse than a missed one.
