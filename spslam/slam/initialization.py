@@ -65,7 +65,7 @@ class DepthInitializer:
         first, self._waiting = self._waiting, None
         if first is None or observations.timestamp - first.timestamp > self._config.max_gap_s:
             self._waiting = observations
-            return "a rolling shutter needs the next frame to estimate the motion of the camera"
+            return "a rolling shutter waits for the next frame to estimate the camera motion"
         started = self._start_in_motion(slam_map, camera, first, observations)
         return started or Started(_map_depth(slam_map, camera, observations), before=[first])
 

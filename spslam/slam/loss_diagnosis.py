@@ -35,8 +35,7 @@ Cause = Literal[
     "dark", "occlusion", "blur", "too few features", "jump", "too little parallax", "unclear"
 ]
 
-# Number of columns, roughly, of reduced images: enough to show blur, few enough to average out
-# noise.
+# Approximate width of reduced images, pixels: they still show blur, and noise is averaged out.
 _COLUMNS = 160
 # Contrast below which there is no texture, grey levels.
 _LEAST_CONTRAST = 3.0
@@ -56,15 +55,15 @@ _LEFT = 0.4
 _LEAST_LEFT = 6
 # ... which lie side by side: least fraction left in their 3 x 3 neighbourhood (median).
 _GATHERED = 0.4
-# Matches agree if their motions differ by less, fraction of the image width.
+# Largest difference of the motions of two matches that agree, fraction of the image width.
 _AGREE = 0.05
-# Jump: fewer matches than this fraction of the keypoints (of the frame with fewer keypoints).
+# Jump: fraction of matches among the keypoints (of the frame with fewer) below which it is one.
 _FEW_MATCHED = 0.1
-# An image is flat if the range of its grey levels is smaller ...
+# Range of grey levels below which an image is flat.
 _FLAT_LEVELS = 24
-# ... without this fraction of the darkest and of the brightest pixels, per cent ...
+# Darkest and brightest pixels that this range excludes, per cent of the image each.
 _OUTER_PERCENT = 1.0
-# ... in every row and column of this step.
+# Step between the rows and columns that are read, pixels.
 _EVERY = 4
 # A camera stands still if at least this fraction of the matches does not move.
 _STILL = 0.8

@@ -59,7 +59,7 @@ _LEAST_REACH = 3
 _MOST_OTHERS = 300
 # Least number of other points that must be found again and have moved.
 _LEAST_OTHERS = 30
-# Another point has moved if its motion is larger, pixels.
+# Motion above which another point has moved, pixels.
 _MOVED_PX = 1.5
 # Least fraction of the moved points that must agree with one motion.
 _AGREE = 0.5

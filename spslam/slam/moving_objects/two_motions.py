@@ -59,9 +59,10 @@ _LEAST_YOUNG_SIGMA_PX = 0.3
 _FAR_PX = 60.0
 # Rivals: least median residual of the moving points, pixels.
 _APART_PX = 5.0
-# Two motions are the same if at most the fraction `_MOSTLY` of the inliers of one has larger
-# residuals (standard deviations) with the other.
+# Rivals: residual above which a point contradicts the given motion, standard deviations.
 _AROUND = 6.0
+# Rivals: a motion is the given one if at most this fraction of either's inliers contradicts the
+# other.
 _MOSTLY = 0.5
 # Gain in cost (0 to 1) of a rival whose points are farther away ...
 _FARTHER = 0.06
