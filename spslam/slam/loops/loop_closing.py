@@ -414,7 +414,7 @@ class LoopCloser:
         return rescaling
 
     def _seen_before(self, slam_map: Map, edge: LoopEdge) -> bool:
-        """Whether the keyframe before found the same relative pose of the two submaps."""
+        """Whether an earlier keyframe found the same relative pose of the two submaps."""
         parts = slam_map.part_of(edge.i), slam_map.part_of(edge.j)
         S_old_new = slam_map.pose(edge.i) @ edge.S_i_j @ geometry.inverse(slam_map.pose(edge.j))
         before, self._joint = self._joint, (*parts, S_old_new)
