@@ -1,4 +1,4 @@
-"""Where the camera is: what it saw last, how it moves, and since when it is lost."""
+"""Track the camera: its pose, its motion, the points seen last, and how long it is lost."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from spslam.slam.rolling_shutter import as_read_at_once
 from spslam.slam.tracking import Motion, Tracked, Tracker, TrackState
 
 Array = NDArray[np.float64]
-# A pose with fewer inliers than so many times those that finding a lost camera takes is doubtful.
+# A pose is doubtful with fewer inliers than this multiple of `recovery_inliers`.
 _FEW_TIMES = 2
 
 
 class CameraTracking:
-    """Finds the pose of each frame in the local map, or anywhere in the map once the camera is lost.
+    """Finds the pose of each frame in the local map, or in the whole map once the camera is lost.
 
     Attributes:
         state: of tracking.
         motion: of the camera.
         movers: points that move by themselves.
-        reference_id: the keyframe that the latest frame sees most of.
+        reference_id: the keyframe that shares most points with the latest frame.
         seen: (N,) ids of the points seen last.
     """
 
@@ -51,11 +51,13 @@ class CameraTracking:
         self._lost_frames = 0
 
     def begin(self, keyframe_ids: list[int], newest: int, slam_map: Map, watch: bool) -> None:
-        """Track in a submap that begins with keyframes.
+        """Track in a submap that starts with keyframes.
 
         Args:
-            newest: of them.
-            watch: whether the movers look at the first frames (see `Movers.outvotes`).
+            keyframe_ids: the keyframes that the submap starts with.
+            newest: id of the newest of them.
+            slam_map: holds the submap.
+            watch: whether the movers check the first frames (see `Movers.outvotes`).
         """
         for keyframe_id in keyframe_ids:
             timestamp = float(
@@ -68,12 +70,12 @@ class CameraTracking:
         self.movers.begin(slam_map, newest, watch)
         self.see_keyframe(newest, slam_map)
 
-    # -- one frame -------------------------------------------------------------------------------------------
+    # -- one frame ---------------------------------------------------------------------------------
 
     def find_pose(
         self, observations: Observations, slam_map: Map, camera: Camera
     ) -> Tracked | None:
-        """The frame with its pose; None: no pose agrees with the map."""
+        """Find the pose of a frame; None if no pose agrees with the map."""
         if self.state is TrackState.TRACKING:
             prediction = self.motion.predict(observations.timestamp, slam_map)
             at_once = as_read_at_once(observations, camera, self.motion.velocity)
@@ -91,12 +93,12 @@ class CameraTracking:
         return self._relocalizer.find(observations, slam_map, camera, self.reference_id)
 
     def found_with_it(self) -> Iterator[Place]:
-        """Earlier frames that waited for the one that was just found again."""
+        """Yield the earlier frames that were confirmed together with the frame just found."""
         waited, self._relocalizer.waited = self._relocalizer.waited, []
         yield from waited
 
     def without_movers(self, tracked: Tracked, slam_map: Map, camera: Camera) -> Tracked:
-        """The frame at the pose that what stands still tells."""
+        """Return the frame at the pose that agrees with the static points."""
 
         def track_by_proven() -> Tracked | None:
             observations = tracked.observations
@@ -107,15 +109,18 @@ class CameraTracking:
         return self.movers.judge(tracked, slam_map, camera, track_by_proven)
 
     def anchors(self, tracked: Tracked, slam_map: Map) -> list[int]:
-        """Keyframes that see what a frame sees, the best first."""
+        """Return the keyframes that share points with a frame, best first."""
         found: list[int] = self._tracker.local_keyframes(slam_map, tracked.seen).tolist()
         return found
 
     def follow(self, tracked: Tracked, slam_map: Map, camera: Camera, counts: bool) -> None:
-        """Predict the next pose from this frame's.
+        """Update the motion model and the local map with a tracked frame.
 
         Args:
-            counts: whether points count how often they should be seen, and are.
+            tracked: the frame.
+            slam_map: that it was tracked in.
+            camera: of the frame.
+            counts: whether to update the counts of visible and found points.
         """
         self.found()
         self.see(tracked.seen)
@@ -132,40 +137,40 @@ class CameraTracking:
         )
 
     def becomes_keyframe(self, tracked: Tracked, keyframe_id: int, slam_map: Map) -> None:
-        """The frame followed last is a keyframe now."""
+        """Use the new keyframe, made from the latest frame, as the reference."""
         self.motion.anchor(
             tracked.observations.timestamp, tracked.estimate.T_cam_world, keyframe_id, slam_map
         )
         self.reference_id = keyframe_id
         self.see_keyframe(keyframe_id, slam_map)
 
-    # -- what was seen last ----------------------------------------------------------------------------------
+    # -- what was seen last ------------------------------------------------------------------------
 
     def see(self, point_ids: Ids) -> None:
-        """Points (ids) seen last, in the map as it is from now on."""
+        """Set the points (ids) seen last, and drop the local map."""
         self.seen, self._local = point_ids, None
 
     def see_keyframe(self, keyframe_id: int, slam_map: Map) -> None:
-        """See the points of a keyframe, in the map as it is from now on."""
+        """Set the points of a keyframe as those seen last."""
         self.see(slam_map.points_seen_by(np.array([keyframe_id])))
 
     def local_map(self, slam_map: Map) -> tuple[Ids, Ids]:
-        """Keyframes and points (ids) around the points seen last, without those that move by themselves."""
+        """Return keyframes and points (ids) around the points seen last, without moving points."""
         if self._local is None:
             keyframe_ids = self._tracker.local_keyframes(slam_map, self.seen)
             point_ids = slam_map.points_seen_by(keyframe_ids)
             self._local = keyframe_ids, point_ids[~self.movers.are_moving(slam_map, point_ids)]
         return self._local
 
-    # -- found and lost --------------------------------------------------------------------------------------
+    # -- found and lost ----------------------------------------------------------------------------
 
     def found(self) -> None:
-        """The camera is where it is looked for."""
+        """Set the state to tracking."""
         self.state = TrackState.TRACKING
         self._lost_since, self._lost_frames = None, 0
 
     def lose(self, timestamp: float) -> None:
-        """The camera is not found in a frame."""
+        """Count a frame in which the camera was not found."""
         self.state = TrackState.LOST
         self.motion.stop()
         self._lost_frames += 1
@@ -173,7 +178,7 @@ class CameraTracking:
             self._lost_since = timestamp
 
     def stays_lost(self, timestamp: float) -> bool:
-        """Whether the camera was looked for long enough, and no place is about to be confirmed."""
+        """Whether the loss is long enough for a new submap, and no place is being confirmed."""
         if self._lost_since is None or self._relocalizer.is_about_to_find:
             return False
         long_enough = timestamp - self._lost_since >= self._config.new_part_after_s
@@ -185,27 +190,27 @@ class CameraTracking:
         return self._relocalizer.departure
 
     def begin_again(self) -> None:
-        """Forget all, but what moves by itself."""
+        """Forget everything except the moving points."""
         self.motion.stop()
         self.see(np.zeros(0, dtype=np.int64))
         self.state = TrackState.INITIALIZING
         self._lost_since, self._lost_frames = None, 0
 
     def tell(self) -> None:
-        """Notice what moved by itself, and what was doubtful about places."""
+        """Notify the user of moving points and of doubtful places."""
         self.movers.tell()
         self._relocalizer.tell()
 
-    # -- keyframes -------------------------------------------------------------------------------------------
+    # -- keyframes ---------------------------------------------------------------------------------
 
     def keyframe_removed(self, slam_map: Map, removed: RemovedKeyframe) -> None:
-        """The newest keyframe, which the camera is tracked from, is never culled."""
+        """Do nothing: the newest keyframe, which is the reference, is never culled."""
 
     def keyframes_rescaled(self, rescaling: Rescaling) -> None:
-        """Let lengths change with the size of the map around the camera."""
+        """Scale the lengths of the motion model with the map around the camera."""
         self.motion.rescale(float(rescaling.of(np.asarray(self.reference_id))))
 
     def _is_doubtful(self, tracked: Tracked, camera: Camera) -> bool:
-        """Whether so few points, or points in one corner of the image, agree with a pose that they may with another."""
+        """Whether inliers are too few, or cover too little of the image, for a sure pose."""
         few = tracked.inliers < _FEW_TIMES * self._config.recovery_inliers
         return few or tracked.coverage(camera) < self._config.min_coverage

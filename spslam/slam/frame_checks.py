@@ -1,4 +1,4 @@
-"""What every frame must be: later than the one before, of the same camera, of the front end of the map."""
+"""Check frames: increasing timestamps, the same camera, and the front end of the map."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from spslam.frame import Frame, Observations, Sensor
 from spslam.map.map import ARBITRARY, Map, Origin
 from spslam.slam.preprocessing import tracking_camera
 
-# A frame that comes so long after the one before finds the map refined: there was time, and it has farther to look.
+# Least time between two frames after which the map is refined before the next one is tracked, s.
 _AMPLE_S = 0.25
 
 
 class FrameChecks:
-    """Admits frames one after the other.
+    """Checks frames one after the other.
 
     Attributes:
         camera: that tracks; None before the first frame.
@@ -28,22 +28,23 @@ class FrameChecks:
         self._timestamp = -np.inf
 
     def is_late(self, frame: Frame) -> bool:
-        """Whether there was ample time since the frame before."""
+        """Whether a frame is late enough to finish the refinement of the map before it."""
         return self.camera is not None and frame.timestamp - self._timestamp > _AMPLE_S
 
     def check_stamp(self, frame: Frame) -> None:
-        """Stamps must increase.
+        """Check that the timestamp of a frame is later than the one before.
 
         Raises:
-            DatasetError: this one does not.
+            DatasetError: it is not.
         """
         if not frame.timestamp > self._timestamp:
             raise DatasetError(
-                f"frame {frame.index}: stamps must increase, found {frame.timestamp} s after {self._timestamp} s"
+                f"frame {frame.index}: timestamps must increase, "
+                f"found {frame.timestamp} s after {self._timestamp} s"
             )
 
     def admit(self, frame: Frame) -> Camera:
-        """The camera that tracks a frame.
+        """Accept a frame and return the camera that tracks it.
 
         Raises:
             DatasetError: the camera or the sensor changed.
@@ -52,16 +53,16 @@ class FrameChecks:
         camera = tracking_camera(frame, self._config)
         if self.camera is not None and camera != self.camera:
             raise DatasetError(
-                f"frame {frame.index}: the camera or the sensor changed in the middle of a run"
+                f"frame {frame.index}: the camera or the sensor changed during the run"
             )
         return camera
 
 
 def set_origin(slam_map: Map, sensor: Sensor, camera: Camera, extractor: str) -> None:
-    """Say what a map is made with.
+    """Set the sensor, camera, extractor and scale of a new map, or check those of a saved one.
 
     Raises:
-        MapError: it was made with another camera.
+        MapError: the map was made with another camera.
     """
     origin = slam_map.origin
     if origin is None:
@@ -69,20 +70,20 @@ def set_origin(slam_map: Map, sensor: Sensor, camera: Camera, extractor: str) ->
         slam_map.origin = Origin(sensor, camera, extractor, scale)
     elif (origin.sensor, origin.camera) != (sensor, camera):
         raise MapError(
-            f"a map is extended by the camera that made it, {_describe(origin.sensor, origin.camera)}; "
+            f"the map was made by another camera, {_describe(origin.sensor, origin.camera)}; "
             f"found {_describe(sensor, camera)}: use --localize"
         )
 
 
 def check_front_end(slam_map: Map, extractor: str) -> None:
-    """A map that was loaded must have keyframes of this front end.
+    """Check that a loaded map has keyframes of this front end.
 
     Raises:
-        MapError: it has none.
+        MapError: it has not.
     """
     origin = slam_map.origin
     if origin is None or len(slam_map.keyframes) == 0:
-        raise MapError("the map has no key frames to find the camera with")
+        raise MapError("the map has no keyframes to localize the camera in")
     if origin.extractor != extractor:
         raise MapError(
             f"the map was made with {origin.extractor}, this run uses {extractor}: "
@@ -91,16 +92,16 @@ def check_front_end(slam_map: Map, extractor: str) -> None:
 
 
 def check_descriptors(slam_map: Map, observations: Observations, extractor: str) -> None:
-    """A map that was loaded names its front end; its descriptors may be others all the same.
+    """Check the descriptor size of a loaded map: it may differ for the same front end name.
 
     Raises:
-        MapError: they are.
+        MapError: the sizes differ.
     """
     width, found = slam_map.descriptor_size, observations.descriptors.shape[1]
     if len(slam_map.keyframes) and len(observations) and width != found:
         raise MapError(
-            f"the map's descriptors have {width} numbers, those of {extractor} have {found}: it was made "
-            "with another front end"
+            f"the map's descriptors have {width} numbers, those of {extractor} have {found}: "
+            "the map was made with another front end"
         )
 
 

@@ -1,4 +1,4 @@
-"""The first map: from depth where there is some, from two views for a single camera."""
+"""Start a map: from depth if the sensor measures it, otherwise from two views."""
 
 from __future__ import annotations
 
@@ -24,10 +24,13 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True, eq=False)
 class Started:
-    """A first map: its newest key frame, and the frames seen while waiting for it, oldest first.
+    """A new map, and the frames that waited for it.
 
-    `before` came earlier than the map's first view, `between` lie between its two views. Where `tracked` is given, the
-    newest key frame is an earlier frame than the one that the map was started with, which `tracked` is.
+    Attributes:
+        keyframe_id: the newest keyframe of the map.
+        before: frames before the first view, oldest first.
+        between: frames between the two views, oldest first.
+        tracked: the frame that started the map, if it is later than the newest keyframe.
     """
 
     keyframe_id: int
@@ -37,10 +40,11 @@ class Started:
 
 
 class DepthInitializer:
-    """Starts from one frame with stereo or RGB-D depth, of a rolling shutter from the second one.
+    """Starts a map from one frame with stereo or RGB-D depth; with a rolling shutter from two.
 
-    A single frame does not tell how the camera moves, and what its rolling shutter bent would stay in the map. Two
-    frames in a row are bent alike, so that the motion between them is nearly right before either is straightened.
+    One frame does not show how the camera moves, and the distortion by its rolling shutter would
+    stay in the map. Two frames in a row have the same distortion: the motion between them
+    is nearly right before either is corrected.
     """
 
     def __init__(self, config: Config, tracker: Tracker) -> None:
@@ -49,24 +53,29 @@ class DepthInitializer:
         self._waiting: Observations | None = None
 
     def start(self, slam_map: Map, camera: Camera, observations: Observations) -> Started | str:
-        """Add a first key frame to an empty part of the map; a refusal is one line that says why."""
+        """Add a first keyframe to an empty submap; return the reason as one line if that fails."""
         known = np.count_nonzero(np.isfinite(observations.depth))
         if known < self._config.min_points:
-            return f"{known} of {len(observations)} key points have depth, {self._config.min_points} are needed"
+            return (
+                f"{known} of {len(observations)} keypoints have depth, "
+                f"{self._config.min_points} are needed"
+            )
         if not observations.delays.any():
             return Started(_map_depth(slam_map, camera, observations))
         first, self._waiting = self._waiting, None
         if first is None or observations.timestamp - first.timestamp > self._config.max_gap_s:
             self._waiting = observations
-            return "a rolling shutter waits for the next frame, which tells how the camera moves"
+            return "a rolling shutter waits for the next frame to estimate the camera motion"
         started = self._start_in_motion(slam_map, camera, first, observations)
         return started or Started(_map_depth(slam_map, camera, observations), before=[first])
 
     def _start_in_motion(
         self, slam_map: Map, camera: Camera, first: Observations, second: Observations
     ) -> Started | None:
-        """A map of the first of two frames, straightened, and the second one's pose in it; None, and no map, where the
-        second does not see the first's points.
+        """Map the first of two frames without distortion, and track the second one in it.
+
+        Returns:
+            None, and an unchanged map, if the second frame does not see the points of the first.
         """
         seconds, bent = second.timestamp - first.timestamp, Map(first.descriptors.shape[1])
         _map_depth(bent, camera, first)
@@ -88,7 +97,7 @@ class DepthInitializer:
 
 
 def _map_depth(slam_map: Map, camera: Camera, observations: Observations) -> int:
-    """Add a key frame at the origin with a point for each key point that has depth; its id."""
+    """Add a keyframe at the origin with a point for each keypoint that has depth; return its id."""
     known = np.flatnonzero(np.isfinite(observations.depth))
     keyframe_id = slam_map.add_keyframe(
         observations, np.eye(4), np.full(len(observations), NO_POINT)
@@ -99,16 +108,18 @@ def _map_depth(slam_map: Map, camera: Camera, observations: Observations) -> int
 
 
 class TwoViewInitializer:
-    """Starts from two views of a single camera; waits until they show enough parallax.
+    """Starts a map from two views of a single camera, once they have enough parallax.
 
-    A frame that does not match the first view may be a bad one (black, blurred, covered), or the view may have changed.
-    The next frame tells: it matches the first view again, or the frame before it, which then is the first view.
+    A frame that does not match the first view may be bad (black, blurred, covered), or the view may
+    have changed. The next frame decides: it matches the first view again, or the frame before it,
+    which then becomes the first view.
 
     The scale of the map is set so that the median depth of its first view is 1.
 
     Attributes:
-        still_shares: of each frame that matched the first view: share of the matches that did not move.
-        strangers: matches with the first view of each frame that has key points and does not match it.
+        still_shares: for each frame that matched the first view, fraction of the matches that did
+            not move.
+        strangers: number of matches of each frame with keypoints that did not match the first view.
     """
 
     def __init__(
@@ -123,18 +134,18 @@ class TwoViewInitializer:
         self.strangers: list[int] = []
         self._before: list[Observations] = []
         self._waiting: list[Observations] = []
-        # Positions, among the waiting frames, of those that did not match the first view.
+        # Indices, in the waiting frames, of those that did not match the first view.
         self._astray: list[int] = []
-        # Frames whose motion from the first view was not clear.
+        # Number of frames whose motion from the first view was not clear.
         self._refused = 0
 
     def reset(self) -> None:
-        """Forget the frames that wait."""
+        """Forget the waiting frames."""
         self._before, self._waiting, self._astray, self._refused = [], [], [], 0
         self.still_shares, self.strangers = [], []
 
     def leave_out(self, fixed: Callable[[Observations], Mask]) -> None:
-        """Take key points (N,) of the frames that wait out of them: those that no map may hold."""
+        """Remove keypoints from the waiting frames; `fixed` returns their mask (N,)."""
 
         def without(frames: list[Observations]) -> list[Observations]:
             return [observations.select(~fixed(observations)) for observations in frames]
@@ -142,13 +153,13 @@ class TwoViewInitializer:
         self._before, self._waiting = without(self._before), without(self._waiting)
 
     def start(self, slam_map: Map, camera: Camera, observations: Observations) -> Started | str:
-        """Fill an empty part of the map from the first view and this one; a refusal is one line that says why."""
+        """Fill an empty submap from the first view and this one; return the reason if it fails."""
         if len(self._waiting) >= self._config.max_frames:
             self._renew(len(self._waiting))
         if len(observations) < self._config.min_points:
             self._set_aside(observations)
             return (
-                f"{len(observations)} key points in the image, {self._config.min_points} are needed"
+                f"{len(observations)} keypoints in the image, {self._config.min_points} are needed"
             )
         if not self._waiting:
             self._waiting.append(observations)
@@ -163,13 +174,17 @@ class TwoViewInitializer:
         self.still_shares.append(float(np.mean(motion < self._config.still_px)))
         moved = float(np.median(motion))
         if moved < self._config.min_displacement_px:
-            return f"the camera moved {moved:.1f} px, {self._config.min_displacement_px:.1f} px are needed"
-        # Of a static scene nothing stays in place while a camera moves that far, but what is very far away.
+            return (
+                f"the camera moved {moved:.1f} px, "
+                f"{self._config.min_displacement_px:.1f} px are needed"
+            )
+        # In a static scene, only very distant points keep their place while the camera moves that
+        # far.
         still = Cells.over(pixels1, camera).agreement(motion < self._config.still_px)
         if still >= self._config.max_still_fraction:
             return (
-                f"{100 * still:.0f} % of the image does not move while the rest does: something moves before a camera "
-                "that stands still"
+                f"{100 * still:.0f} % of the image does not move while the rest does: "
+                "an object moves in front of a camera that stands still"
             )
         solved = self._solve(pixels0, pixels1, camera)
         if isinstance(solved, str):
@@ -182,7 +197,10 @@ class TwoViewInitializer:
             return solved
         good = _triangulated(solved)
         if np.count_nonzero(good) < self._config.min_points:
-            return f"{np.count_nonzero(good)} points triangulated, {self._config.min_points} are needed"
+            return (
+                f"{np.count_nonzero(good)} points triangulated, "
+                f"{self._config.min_points} are needed"
+            )
         scale = 1.0 / float(np.median(solved.points[good, 2]))
         T_1_0 = solved.T_1_0.copy()
         T_1_0[:3, 3] *= scale
@@ -194,7 +212,10 @@ class TwoViewInitializer:
         return started
 
     def _solve(self, pixels0: Array, pixels1: Array, camera: Camera) -> TwoViewEstimate | str:
-        """The motion that most of the image agrees with; matches (N, 2), (N, 2) of two motions crowd on the lesser."""
+        """Estimate the motion that most of the image supports, from matches (N, 2) and (N, 2).
+
+        Of two motions, the solver may return the one with more matches but less of the image.
+        """
         solved = self._two_view.solve(pixels0, pixels1, camera)
         if isinstance(solved, str):
             return solved
@@ -211,15 +232,19 @@ class TwoViewInitializer:
         if most >= rejected + self._config.min_motion_margin:
             return solved
         if isinstance(other, str) or cells.agreement(agree) <= most:
-            return f"{100 * rejected:.0f} % of the image moves in another way than the rest: either may be the camera's"
+            return (
+                f"{100 * rejected:.0f} % of the image moves differently from the rest: "
+                "the motion of the camera is unclear"
+            )
         points = np.full_like(solved.points, np.nan)
         points[rest] = other.points
         return replace(other, points=points)
 
     def _match_view(self, observations: Observations) -> tuple[NDArray[np.int64], str]:
-        """`matches0` of the first view with this frame, and what is wrong with them, if anything.
+        """Match the first view with a frame; return `matches0` and the fault (empty if none).
 
-        Where the first view does not match, the newest frame that went astray and does is the first view from now on.
+        If the first view does not match, the newest unmatched frame that does becomes the first
+        view.
         """
         matches0 = self._match(self._waiting[0], observations)
         found = int(np.count_nonzero(matches0 >= 0))
@@ -240,16 +265,14 @@ class TwoViewInitializer:
         )
 
     def _set_aside(self, observations: Observations) -> None:
-        """Keep a frame that can be no view, but may find its pose once there is a map."""
+        """Keep a frame that cannot be a view; it may be tracked once there is a map."""
         if self._waiting:
             self._waiting.append(observations)
         else:
             self._before = [*self._before, observations][-self._config.max_frames :]
 
     def _renew(self, position: int) -> None:
-        """Let one of the waiting frames be the first view; the latest frames before it may still find their pose once
-        there is a map.
-        """
+        """Make a waiting frame the first view; keep the latest frames before it for tracking."""
         self._before = [*self._before, *self._waiting[:position]][-self._config.max_frames :]
         self._waiting, self._astray, self._refused = self._waiting[position:], [], 0
 

@@ -1,4 +1,4 @@
-"""Who is told when keyframes go or change their size: what is kept relative to them must follow."""
+"""Observers of removed and rescaled keyframes: data kept relative to them must follow."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ class KeyframeObserver(Protocol):
     """Keeps poses or lengths relative to keyframes."""
 
     def keyframe_removed(self, slam_map: Map, removed: RemovedKeyframe) -> None:
-        """A keyframe was culled; another one stands in for it."""
+        """Handle a culled keyframe; its parent keyframe replaces it."""
         ...
 
     def keyframes_rescaled(self, rescaling: Rescaling) -> None:
-        """A correction of the map changed the size around keyframes."""
+        """Handle a correction of the map that changed the scale around keyframes."""
         ...
 
 
 class KeyframeObservers:
-    """Passes what happens to keyframes on to all that follow them."""
+    """Forwards events of keyframes to all observers."""
 
     def __init__(self, *observers: KeyframeObserver) -> None:
         self._observers = observers

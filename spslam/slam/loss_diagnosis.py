@@ -1,16 +1,15 @@
-"""Health: why tracking was lost, from what the lost frame shows beside the frames tracked before it.
+"""Loss diagnosis: find out why tracking was lost, by comparing the lost frame with earlier ones.
 
-An image is judged by itself (brightness, contrast, sharpness, key points) against the median of the last tracked
-frames, by what it still shows of the last one that saw the map well, and by the key points that it shares with the
-frame tracked last: how many, how far they moved, how many of them the map knows. All comparisons are relative, so that
-they hold for any scene and camera. The rules are tried in an order in which the causes of fewer matches come before
-what fewer matches alone would tell.
+The evidence is: brightness, contrast, sharpness and keypoints against the median of the last
+tracked frames; the regions still visible from the last frame with many inliers; the matches with
+the last tracked frame (number, motion, map points). All comparisons are relative, and hold for any
+scene and camera. Most causes also reduce the matches: the rules for these causes come before the
+rules that only look at matches.
 
-Sharpness is how much the grey levels bend for how much they rise: second differences over first ones, which strong
-edges dominate and which their width decides. The energy of either alone (Pertuz et al., "Analysis of focus measure
-operators", Pattern Recognition 2013) tells more of the scene than of its blur: from one sharp view of EuRoC's room to
-another it falls to a tenth, the ratio never below two thirds. It is taken along each axis, because motion blurs along
-one only.
+Sharpness is the ratio of second to first differences of the grey levels. Strong edges dominate it,
+and their width determines it. The energy of either difference alone (Pertuz et al., "Analysis of
+focus measure operators", Pattern Recognition 2013) depends more on the scene than on its blur. It
+is computed along each axis, because motion blurs along one only.
 """
 
 from __future__ import annotations
@@ -36,36 +35,50 @@ Cause = Literal[
     "dark", "occlusion", "blur", "too few features", "jump", "too little parallax", "unclear"
 ]
 
-# Images are reduced to about this many columns: blur that loses tracking still shows, noise is averaged out.
+# Approximate width of reduced images, pixels: they still show blur, and noise is averaged out.
 _COLUMNS = 160
-# Grey levels below which there is no texture, or no difference, to speak of.
-_LEAST_CONTRAST, _LEAST_DARKENING = 3.0, 10.0
-# Squares of the reduced image that are looked for in the next, pixels: their side, how far they may go, how far apart
-# two may go that move together; the correlation that finds one.
-_SIDE, _REACH, _TOGETHER = 10, 16, 2.0
+# Contrast below which there is no texture, grey levels.
+_LEAST_CONTRAST = 3.0
+# Least drop of the brightness of a dark image, grey levels.
+_LEAST_DARKENING = 10.0
+# Side of the squares of the reduced image that are searched in the next one, pixels.
+_SIDE = 10
+# Largest motion of a square, pixels.
+_REACH = 16
+# Largest difference of the motions of two squares that move together, pixels.
+_TOGETHER = 2.0
+# Least correlation of a square that is found.
 _FOUND = 0.75
-# What covers an image leaves few of the squares, at least so many, which lie side by side: share of the neighbours of
-# one that are left, too.
-_LEFT, _LEAST_LEFT, _GATHERED = 0.4, 6, 0.4
-# Matches agree that move within this share of the image width of each other.
+# Occlusion: largest fraction of the textured squares that are left ...
+_LEFT = 0.4
+# ... and least number of them ...
+_LEAST_LEFT = 6
+# ... which lie side by side: least fraction left in their 3 x 3 neighbourhood (median).
+_GATHERED = 0.4
+# Largest difference of the motions of two matches that agree, fraction of the image width.
 _AGREE = 0.05
+# Jump: fraction of matches among the keypoints (of the frame with fewer) below which it is one.
 _FEW_MATCHED = 0.1
-# An image is flat whose grey levels, but for the darkest and brightest so many per cent, differ by less; every so many
-# rows and columns are looked at.
-_FLAT_LEVELS, _OUTER_PERCENT, _EVERY = 24, 1.0, 4
-# Share of the matches that do not move where nothing does.
+# Range of grey levels below which an image is flat.
+_FLAT_LEVELS = 24
+# Darkest and brightest pixels that this range excludes, per cent of the image each.
+_OUTER_PERCENT = 1.0
+# Step between the rows and columns that are read, pixels.
+_EVERY = 4
+# A camera stands still if at least this fraction of the matches does not move.
 _STILL = 0.8
 
 
 @dataclass
 class Loss:
-    """Tracking was lost.
+    """A loss of tracking.
 
     Attributes:
-        frame, timestamp: of the first frame without a pose, seconds.
+        frame: index of the first frame without a pose.
+        timestamp: of this frame, seconds.
         cause: see `Cause`.
         reason: the cause with its numbers, one line.
-        frames: without a pose until the camera was found again, or the end.
+        frames: number of frames without a pose until the camera was found again, or the end.
     """
 
     frame: int
@@ -77,12 +90,13 @@ class Loss:
 
 @dataclass(frozen=True, eq=False)
 class ImageStatistics:
-    """What an image is like as a whole.
+    """Statistics of a whole image.
 
     Attributes:
         brightness: mean, grey levels.
         contrast: standard deviation, grey levels.
-        sharpness: (2,) second differences over first ones (root mean squares), along x and y; 0 in a uniform image.
+        sharpness: (2,) second differences over first ones (root mean squares), along x and y; 0 in
+            a uniform image.
     """
 
     brightness: float
@@ -91,16 +105,16 @@ class ImageStatistics:
 
 
 def reduce_image(image: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """A (H, W) grey image, reduced by a whole factor to about 160 columns."""
+    """Reduce a (H, W) grey image by an integer factor to about 160 columns."""
     factor = max(1, round(image.shape[1] / _COLUMNS))
     width, height = max(1, image.shape[1] // factor), max(1, image.shape[0] // factor)
-    # Without the rest of the division: OpenCV averages whole squares of pixels many times as fast as parts of them.
+    # Crop to a multiple of the factor: OpenCV averages whole blocks of pixels much faster.
     whole = image[: height * factor, : width * factor]
     return cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA).astype(np.float32)
 
 
 def image_statistics(small: NDArray[np.float32]) -> ImageStatistics:
-    """Statistics of a reduced image (h, w)."""
+    """Compute the statistics of a reduced image (h, w)."""
     mean, deviation = (float(value.item()) for value in cv2.meanStdDev(small))
     return ImageStatistics(
         mean, deviation, np.array([_sharpness(small, 1, 0), _sharpness(small, 0, 1)])
@@ -114,9 +128,11 @@ def _sharpness(small: NDArray[np.float32], along_x: int, along_y: int) -> float:
 
 
 class HealthMonitor:
-    """Remembers what tracked frames are like, and tells from it why a frame is not tracked.
+    """Keeps statistics of tracked frames, and diagnoses why a frame is not tracked.
 
     Args:
+        config: of all stages.
+        matcher: matches keypoints.
         max_distance: largest L2 distance of matching unit descriptors.
     """
 
@@ -133,61 +149,70 @@ class HealthMonitor:
         self._levels: list[tuple[float, float]] = []
 
     def wait(self, image: NDArray[np.uint8]) -> None:
-        """Take up an image (H, W) of a frame that came before any had a pose."""
+        """Keep the grey levels of an image (H, W) from before the first pose."""
         low, high = np.percentile(image[::_EVERY, ::_EVERY], [_OUTER_PERCENT, 100 - _OUTER_PERCENT])
         self._levels.append((float(low), float(high)))
 
     def why_no_pose(self, still_shares: list[float], strangers: list[int]) -> str:
-        """Why no frame at all has a pose, one line; empty where that is not clear.
+        """Explain in one line why no frame has a pose; return an empty string if it is not clear.
 
         Args:
-            still_shares: share of the matches that did not move, of each frame that matched the first view.
-            strangers: number of matches of each frame that did not match it.
+            still_shares: for each frame that matched the first view, fraction of the matches that
+                did not move.
+            strangers: number of matches of each frame that did not match the first view.
         """
         frames, still = len(self._levels), float(np.median(still_shares)) if still_shares else 0.0
         flat = [(low, high) for low, high in self._levels if high - low < _FLAT_LEVELS]
         if len(still_shares) > frames / 2 and still >= _STILL:
             return (
-                f"{100 * still:.0f} % of the matched points did not move in {len(still_shares) + 1} frames: "
+                f"{100 * still:.0f} % of the matched points did not move in "
+                f"{len(still_shares) + 1} frames: "
                 "a single camera needs to move sideways to start"
             )
         if len(flat) > frames / 2:
             low, high = np.median(flat, axis=0)
             return (
-                f"images are nearly flat: grey levels {low:.0f} to {high:.0f} of 255 in {len(flat)} of them: "
-                "check the lens cap, the exposure, and that images of more than 8 bits are scaled to 8"
+                f"images are nearly flat: grey levels {low:.0f} to {high:.0f} of 255 in "
+                f"{len(flat)} of them: "
+                "check the lens cap, the exposure, and the scaling of images of more than 8 bits"
             )
         if len(strangers) > frames / 2:
             return (
-                f"frames do not show the same: {np.median(strangers):.0f} matches (median) with an earlier one in "
-                f"{len(strangers)} of {frames} frames: are they in order, of one camera, near enough in time, and more "
-                "than noise?"
+                f"frames do not show the same scene: {np.median(strangers):.0f} matches (median) "
+                f"with an earlier one in {len(strangers)} of {frames} frames: check their order, "
+                "camera, time steps and noise"
             )
         return ""
 
     def keep(self, image: NDArray[np.uint8], observations: Observations, point_ids: Ids) -> None:
-        """Take up a tracked frame: its image (H, W), and the map point each key point sees (N,), negative for none."""
+        """Keep the statistics of a tracked frame.
+
+        Args:
+            image: (H, W).
+            observations: of the frame.
+            point_ids: (N,) the map point of each keypoint, negative for none.
+        """
         small = reduce_image(image)
         inliers = int(np.count_nonzero(point_ids >= 0))
         self._images.append(image_statistics(small))
         self._keypoints.append(len(observations))
         self._inliers.append(inliers)
         self._last = observations, point_ids
-        # What covers the image may do so step by step.
+        # Occlusion may grow step by step: keep the last image with many inliers.
         if inliers >= self._limits.few_ratio * np.median(self._inliers):
             self._clear = small
 
     def diagnose(
         self, image: NDArray[np.uint8], observations: Observations, camera: Camera
     ) -> Loss:
-        """Why the frame that follows the ones kept has no pose."""
-        assert self._last is not None, "only what was tracked can be lost"
+        """Diagnose why the frame after the last tracked one has no pose."""
+        assert self._last is not None, "diagnosis needs a tracked frame"
         evidence = self._evidence(image, observations, camera)
         for cause, rule in _RULES:
             line = rule(evidence)
             if line:
                 return Loss(observations.index, observations.timestamp, cause, f"{cause}: {line}")
-        raise AssertionError("the last rule always has something to say")
+        raise AssertionError("the last rule always gives a reason")
 
     def _evidence(
         self, image: NDArray[np.uint8], observations: Observations, camera: Camera
@@ -222,7 +247,10 @@ class HealthMonitor:
 
 
 def _agreeing(motion: Array, radius: float) -> NDArray[np.int64]:
-    """Rows of the largest group of (M, 2) motions that are within a radius of one of them: wrong ones go anywhere."""
+    """Rows of the largest group of motions (M, 2) within a radius of one of them.
+
+    Wrong matches move in random directions.
+    """
     if len(motion) == 0:
         return np.zeros(0, dtype=np.int64)
     tree = cKDTree(motion)
@@ -233,8 +261,10 @@ def _agreeing(motion: Array, radius: float) -> NDArray[np.int64]:
 def _squares_left(
     before: NDArray[np.float32], now: NDArray[np.float32]
 ) -> tuple[NDArray[np.bool_], int]:
-    """Which squares (R, C) of a reduced image another still shows, moved together, and how many squares have texture
-    that could be found again.
+    """Find the squares of a reduced image that another one still shows.
+
+    Returns:
+        Which squares (R, C) are found and move together, and the number of squares with texture.
     """
     rows, columns = before.shape[0] // _SIDE, before.shape[1] // _SIDE
     around = cv2.copyMakeBorder(now, *(_REACH,) * 4, cv2.BORDER_REPLICATE)
@@ -265,23 +295,25 @@ def _median(images: list[ImageStatistics]) -> ImageStatistics:
     )
 
 
-# -- rules ---------------------------------------------------------------------------------------------------------
+# -- rules -----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
 class _Evidence:
-    """What the rules judge.
+    """The evidence for the rules.
 
     Attributes:
-        limits: from which on a cause is one.
-        now, usual: statistics of the lost frame's image, and the median of those tracked before.
-        keypoints, usual_keypoints: likewise.
-        left: (R, C) squares of the image before that this one still shows.
-        textured: number of squares that could be shown.
-        matches, matchable: key points that match the frame before and move together, and how many could.
-        moved: median motion of these, share of the image width.
-        mapped, min_mapped: number of these that saw a point of the map, and what tracking could do with.
-        mono: whether points come from the parallax of a single camera only.
+        limits: thresholds of the causes.
+        now, usual: statistics of the lost frame's image, and their median over the tracked frames.
+        keypoints, usual_keypoints: the same for the number of keypoints.
+        left: (R, C) squares of the last clear image that this image still shows.
+        textured: number of squares with texture.
+        matches, matchable: number of keypoints that match the frame before and move together, and
+            largest possible number.
+        moved: median motion of these matches, fraction of the image width.
+        mapped: number of these matches that saw a point of the map.
+        min_mapped: number of such matches that is enough for tracking.
+        mono: whether all points come from the parallax of a single camera.
     """
 
     limits: LossDiagnosisConfig
@@ -300,7 +332,7 @@ class _Evidence:
 
     @property
     def contrast(self) -> float:
-        """Share of the usual contrast; 1 where there never was any."""
+        """Contrast over the usual contrast; 1 if the usual contrast is too low."""
         return (
             self.now.contrast / self.usual.contrast
             if self.usual.contrast >= _LEAST_CONTRAST
@@ -312,18 +344,18 @@ def _dark(seen: _Evidence) -> str:
     now, usual = seen.now.brightness, seen.usual.brightness
     if now > seen.limits.dark_ratio * usual or usual - now < _LEAST_DARKENING:
         return ""
-    return f"brightness {now:.0f} grey levels where {usual:.0f} are usual"
+    return f"brightness {now:.0f} grey levels, usually {usual:.0f}"
 
 
 def _occlusion(seen: _Evidence) -> str:
-    """A small part of the image goes on as before, in one piece, and nothing of the rest does."""
+    """Check whether only a small connected region of the image is still visible."""
     count = int(np.count_nonzero(seen.left))
     if seen.contrast < seen.limits.faded_ratio or not _LEAST_LEFT <= count <= _LEFT * seen.textured:
         return ""
     around = cv2.blur(seen.left.astype(np.float32), (3, 3), borderType=cv2.BORDER_REFLECT)
     if np.median(around[seen.left]) < _GATHERED:
         return ""
-    return f"{100 * count / seen.textured:.0f} % of the image goes on as before, in one piece, and nothing of the rest"
+    return f"only {100 * count / seen.textured:.0f} % of the image, in one piece, is as before"
 
 
 def _blur(seen: _Evidence) -> str:
@@ -332,7 +364,7 @@ def _blur(seen: _Evidence) -> str:
     share = float(np.min(seen.now.sharpness / np.maximum(seen.usual.sharpness, 1e-9)))
     if share > seen.limits.blurred_ratio:
         return ""
-    keypoints = f"{seen.keypoints} key points where {seen.usual_keypoints:.0f} are usual"
+    keypoints = f"{seen.keypoints} keypoints, usually {seen.usual_keypoints:.0f}"
     return f"sharpness {100 * share:.0f} % of usual, {keypoints}"
 
 
@@ -343,30 +375,33 @@ def _too_few_features(seen: _Evidence) -> str:
     ):
         return ""
     return (
-        f"{seen.keypoints} key points where {seen.usual_keypoints:.0f} are usual, "
+        f"{seen.keypoints} keypoints, usually {seen.usual_keypoints:.0f}, "
         f"contrast {100 * seen.contrast:.0f} % of usual"
     )
 
 
 def _jump(seen: _Evidence) -> str:
     if seen.matches < _FEW_MATCHED * seen.matchable:
-        return f"{seen.matches} of {seen.keypoints} key points match the frame before"
+        return f"{seen.matches} of {seen.keypoints} keypoints match the frame before"
     if seen.moved > seen.limits.max_motion_fraction:
-        return f"{seen.matches} matches with the frame before moved by {100 * seen.moved:.0f} % of the image width"
+        return (
+            f"{seen.matches} matches with the frame before moved by "
+            f"{100 * seen.moved:.0f} % of the image width"
+        )
     return ""
 
 
 def _too_little_parallax(seen: _Evidence) -> str:
-    """The view goes on, but out of the map: a single camera maps nothing that it sees from one place only."""
+    """Check whether the view left the map: one camera cannot map a view without parallax."""
     if not seen.mono or seen.mapped >= min(seen.min_mapped, seen.limits.few_ratio * seen.matches):
         return ""
-    return f"{seen.matches} key points match the frame before, {seen.mapped} of them are in the map"
+    return f"{seen.matches} keypoints match the frame before, {seen.mapped} of them are in the map"
 
 
 def _unclear(seen: _Evidence) -> str:
     return (
-        f"{seen.matches} of {seen.keypoints} key points match the frame before, {seen.mapped} of them are in the map, "
-        "and no pose agrees with them"
+        f"{seen.matches} of {seen.keypoints} keypoints match the frame before, "
+        f"{seen.mapped} of them are in the map, and no pose agrees with them"
     )
 
 

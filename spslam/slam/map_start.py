@@ -1,4 +1,4 @@
-"""How a map, or a submap after a loss, begins: from the first frames, and anew where they proved to hold what moves."""
+"""Start a map from the first frames, or a submap after a loss."""
 
 from __future__ import annotations
 
@@ -16,21 +16,24 @@ from spslam.map.map import Ids, Map
 from spslam.slam.initialization import DepthInitializer, Started, TwoViewInitializer
 from spslam.slam.tracking import Tracked, Tracker
 
-# Frames that are kept to go through them once more where something in them proves to be no part of the world.
+# Number of first frames to keep. They are tracked again if the young map held moving points.
 _FIRST_FRAMES = 30
-# Bad frames in a row among those that waited for the first map; those beyond are too far away.
+# Bad frames in a row after which the search among the waiting frames ends.
 _MISSED_WAITING = 3
 
 
 class MapStart:
-    """Begins maps and submaps, and remembers the first frames of the run.
+    """Starts maps and submaps, and keeps the first frames of the run.
 
     Args:
-        remember: whether the map may be begun anew; one that was loaded may not.
+        config: of all stages.
+        parts: the components that do the work.
+        tracker: finds the poses of the frames that waited.
+        remember: whether the map may be started again; False for a loaded map.
 
     Attributes:
-        two_view: starts from two views of a single camera.
-        first_frames: since the first one, while they are so few that they can be gone through once more.
+        two_view: starts a map from two views of a single camera.
+        first_frames: all frames of the run; None once there are too many to track them again.
     """
 
     def __init__(self, config: Config, parts: Parts, tracker: Tracker, remember: bool) -> None:
@@ -43,7 +46,7 @@ class MapStart:
     def start(
         self, slam_map: Map, camera: Camera, observations: Observations, sensor: Sensor
     ) -> Started | str:
-        """Begin a submap with a frame; a refusal is one line that says why."""
+        """Start a submap with a frame; return the reason as one line if it cannot be started."""
         if len(slam_map.keyframes) == 0 and slam_map.descriptor_size == 0:
             slam_map.set_descriptor_size(observations.descriptors.shape[1])
         initializer = self.two_view if sensor == "mono" else self._from_depth
@@ -57,11 +60,17 @@ class MapStart:
     def waiting_frames(
         self, started: Started, slam_map: Map, camera: Camera, first_id: int, point_ids: Ids
     ) -> Iterator[Tracked]:
-        """The frames that waited for the first map with their poses, one after the other away from its first view.
+        """Track the frames that waited for the first map, going away from its first view.
 
         Args:
-            first_id: of the keyframe that is the first view.
-            point_ids: of the map.
+            started: the new map, and the frames that waited for it.
+            slam_map: to track them in.
+            camera: of the frames.
+            first_id: id of the keyframe that is the first view.
+            point_ids: ids of the points of the map.
+
+        Yields:
+            Each frame whose pose was found.
         """
         for frames in (started.before[::-1], started.between):
             T_cam_world = geometry.inverse(slam_map.pose(first_id))
@@ -83,7 +92,7 @@ class MapStart:
         """Keep one of the first frames."""
         if self.first_frames is None:
             return
-        # The observations hold what the right image or the depth said: only that there was one matters now.
+        # The observations hold disparity and depth: only whether there was an image still matters.
         right = None if frame.image_right is None else np.empty((0, 0), dtype=np.uint8)
         depth = None if frame.depth is None else np.empty((0, 0), dtype=np.float32)
         self.first_frames.append((replace(frame, image_right=right, depth=depth), observations))
@@ -91,6 +100,6 @@ class MapStart:
             self.first_frames = None
 
     def watches(self, slam_map: Map, mapping: bool) -> bool:
-        """Whether the map is so young that it can be begun anew without what moves by itself."""
+        """Whether the map is young enough to start it again without moving points."""
         has_depth = slam_map.origin is not None and slam_map.origin.sensor != "mono"
         return self.first_frames is not None and mapping and has_depth and slam_map.part == 0

@@ -1,4 +1,4 @@
-"""How the map grows: keyframes are inserted, refined beside tracking, culled, and loops are closed."""
+"""Update the map: insert keyframes, refine, cull, and close loops."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from spslam.slam.recorder import Statistics
 from spslam.slam.tracking import Tracked, Tracker
 
 Array = NDArray[np.float64]
-# Frames that a point must be found in, if one keyframe alone saw it, to stay at the end of a run.
+# Least number of frames that must have found a point seen by one keyframe, to keep it at the end.
 _CONFIRMED_FRAMES = 3
 
 
 @dataclass(frozen=True)
 class Refinement:
-    """Local bundle adjustment around a new keyframe, which runs while the next frame is tracked.
+    """A local bundle adjustment around a new keyframe, in parallel with tracking of the next frame.
 
     Attributes:
-        keyframe_id: of the new one.
-        end: waits for it and writes its result into the map.
+        keyframe_id: of the new keyframe.
+        end: waits for the result and writes it to the map.
     """
 
     keyframe_id: int
@@ -43,11 +43,13 @@ class Refinement:
 
 
 class CarriedPose:
-    """A pose that was found while the map was refined, kept relative to a keyframe that stays.
+    """A pose found during a refinement of the map, kept relative to a keyframe that stays.
 
     Args:
-        anchors: ids of keyframes that see the same points, the best first.
-        newest: id of the keyframe that is refined, which stays in any case.
+        tracked: the frame with its pose.
+        anchors: ids of keyframes that see the same points, best first.
+        newest: id of the refined keyframe, which stays in any case.
+        slam_map: before the refinement.
     """
 
     def __init__(self, tracked: Tracked, anchors: list[int], newest: int, slam_map: Map) -> None:
@@ -56,7 +58,7 @@ class CarriedPose:
         self._T_world_anchor = {anchor: slam_map.pose(anchor) for anchor in [*anchors, newest]}
 
     def in_map(self, slam_map: Map, correction: Rescaling | None) -> Tracked:
-        """The frame at its pose in the map as it is now."""
+        """Return the frame with its pose in the current map."""
         anchor = next(
             (other for other in self._anchors if slam_map.has_keyframe(other)), self._newest
         )
@@ -67,10 +69,10 @@ class CarriedPose:
 
 
 class MapUpdates:
-    """Inserts keyframes and takes up what their refinement, culling and loops make of the map.
+    """Inserts keyframes, and applies the results of refinement, culling and loop closing.
 
     Attributes:
-        pending: the refinement that runs; None: none.
+        pending: the running refinement; None if nothing is running.
     """
 
     def __init__(
@@ -104,11 +106,11 @@ class MapUpdates:
     def wants_keyframe(
         self, tracked: Tracked, slam_map: Map, reference_id: int, camera: Camera
     ) -> str:
-        """Why a frame should be a keyframe; empty: it should not."""
+        """Return the reason for a keyframe; an empty string if the frame should not be one."""
         return self._keyframe_rule(camera).wants(tracked, slam_map, reference_id)
 
     def insert(self, tracked: Tracked, slam_map: Map, camera: Camera) -> int:
-        """Make a frame a keyframe, of the id that is returned, and begin to refine the map around it."""
+        """Make a frame a keyframe and start to refine the map around it; return its id."""
         keyframe_id = self._mapper.insert(
             slam_map, camera, tracked.observations, tracked.T_world_cam, tracked.point_ids
         )
@@ -123,16 +125,20 @@ class MapUpdates:
     def take_up(
         self, tracking: CameraTracking, tracked: Tracked | None, slam_map: Map, camera: Camera
     ) -> Tracked | None:
-        """End the refinement that runs, remove redundant keyframes around the new one, and look for a loop.
+        """Finish the running refinement, cull keyframes around the new one, and look for a loop.
 
-        Always after the next frame was tracked, or before it where its stamp is late, however long that takes: two
-        runs give the same bytes.
+        It is always called after the next frame was tracked, or before a late frame, however long
+        the refinement takes: two runs give the same bytes.
 
         Args:
-            tracked: the frame that was tracked meanwhile; None: it was not, or there is none.
+            tracking: of the camera.
+            tracked: the frame tracked during the refinement; None if tracking failed or did not
+                run.
+            slam_map: to update.
+            camera: of the map.
 
         Returns:
-            That frame in the map as it is now.
+            That frame in the updated map.
         """
         pending, self.pending = self.pending, None
         if pending is None:
@@ -155,27 +161,27 @@ class MapUpdates:
         return None if carried is None else carried.in_map(slam_map, correction)
 
     def restore_places(self, saved: SavedMap) -> None:
-        """Let the keyframes of a saved map be found again.
+        """Restore the place recognition index of a saved map.
 
         Raises:
-            MapError: its index of places is damaged.
+            MapError: the index is damaged.
         """
         if saved.places:
             try:
                 self._places.restore(saved.places)
             except (KeyError, ValueError) as error:
-                raise MapError(f"the map's index of places is damaged: {error}") from None
+                raise MapError(f"the map's place recognition index is damaged: {error}") from None
 
     def begin(self, slam_map: Map, camera: Camera, keyframe_id: int) -> None:
-        """Refine a first map around its newest keyframe, at once."""
+        """Refine a first map around its newest keyframe, without a thread."""
         self._mapper.refine(slam_map, camera, keyframe_id)
 
     def submap_began(self, submap: int, departure: Departure | None) -> None:
-        """A submap begins with a camera that was lost before."""
+        """Note where the camera was lost before a new submap."""
         self._loops.part_began(submap, departure)
 
     def add_places(self, slam_map: Map, keyframe_ids: list[int]) -> None:
-        """Keyframes can be found again from now on."""
+        """Add keyframes to the place recognition index."""
         for keyframe_id in keyframe_ids:
             self._places.add(keyframe_id, keyframe_observations(slam_map, keyframe_id).descriptors)
 
@@ -186,7 +192,7 @@ class MapUpdates:
             slam_map.remove_keyframe(keyframe_id)
 
     def finish(self, slam_map: Map) -> None:
-        """End the run: refine all of the map if it closed a loop, and remove points that hardly any frame saw."""
+        """End the run: finish global bundle adjustment, and remove points that few frames found."""
         self._global.finish(slam_map)
         unconfirmed = (slam_map.observation_counts() < 2) & (
             slam_map.points["found"] < _CONFIRMED_FRAMES
@@ -195,7 +201,7 @@ class MapUpdates:
         self.count(slam_map)
 
     def tell(self) -> None:
-        """Notice what was doubtful about loops."""
+        """Notify the user of doubtful loops."""
         self._loops.tell()
 
     def count(self, slam_map: Map) -> None:

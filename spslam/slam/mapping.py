@@ -1,4 +1,4 @@
-"""Mapping: what a key frame adds to the map, and what it makes superfluous."""
+"""Mapping: insert keyframes and cull redundant ones."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class RemovedKeyframe:
-    """A key frame that was culled: where it stood relative to one that stays.
+    """A culled keyframe and its pose relative to its parent keyframe.
 
     Attributes:
-        keyframe_id: of the removed one.
-        heir_id: a key frame still in the map.
-        T_heir_removed: (4, 4) float64.
+        keyframe_id: id of the culled keyframe.
+        heir_id: id of the parent keyframe, which is still in the map.
+        T_heir_removed: (4, 4) float64 pose of the culled keyframe in the parent.
     """
 
     keyframe_id: int
@@ -37,7 +37,13 @@ class RemovedKeyframe:
 
 @dataclass(frozen=True, eq=False)
 class _Neighbourhood:
-    """What is being refined around a key frame: a copy, and the ids and rows of the map that it was made from."""
+    """A copy of the map around a keyframe, to refine.
+
+    Attributes:
+        problem: the copy.
+        keyframe_ids, point_ids: ids of its rows.
+        observation_rows: rows of its observations in the map.
+    """
 
     problem: BundleProblem
     keyframe_ids: Ids
@@ -46,11 +52,11 @@ class _Neighbourhood:
 
 
 class KeyframeRule:
-    """Decides which frames become key frames.
+    """Decides which frames become keyframes.
 
-    A frame does when the least interval has passed and one of these holds: the longest interval has passed; fewer
-    than the stated share of the reference key frame's points is still tracked; close points run short while the
-    frame offers new ones; the median point has moved far across the image.
+    A frame does if the least interval has passed and one of these holds: the longest interval has
+    passed; the fraction of the reference keyframe's points that is still tracked is too low; close
+    points run short while the frame has new ones; the median point has moved far in the image.
     """
 
     def __init__(self, config: Config, camera: Camera) -> None:
@@ -60,11 +66,11 @@ class KeyframeRule:
         self._frames_since = 0
 
     def reset(self) -> None:
-        """Start counting anew: a key frame was inserted."""
+        """Restart the count of frames after a new keyframe."""
         self._frames_since = 0
 
     def wants(self, tracked: Tracked, slam_map: Map, reference_id: int) -> str:
-        """Why this frame should become a key frame; empty if it should not."""
+        """Return the reason for a keyframe; an empty string if the frame should not be one."""
         self._frames_since += 1
         if self._frames_since < self._config.min_interval:
             return ""
@@ -74,14 +80,14 @@ class KeyframeRule:
         reference_points = slam_map.observations["point"][reference]
         reference_count = int(np.count_nonzero(self._established(slam_map, reference_points)))
         if tracked.inliers < self._config.min_tracked_share * reference_count:
-            return "tracked share"
+            return "few tracked points"
         if self._close_points_run_short(tracked):
             return "close points"
         return "flow" if self._flow(tracked, slam_map, reference) > self._max_flow_px else ""
 
     @staticmethod
     def _established(slam_map: Map, point_ids: Ids) -> NDArray[np.bool_]:
-        """Which points two key frames or more see: those of a single one may be noise and are no yardstick."""
+        """(N,) which points at least two keyframes see: points of one keyframe may be noise."""
         established: NDArray[np.bool_] = slam_map.views(point_ids) >= min(
             2, len(slam_map.keyframes)
         )
@@ -98,7 +104,7 @@ class KeyframeRule:
 
     @staticmethod
     def _flow(tracked: Tracked, slam_map: Map, reference: slice) -> float:
-        """Median motion, pixels, of the points since the reference key frame."""
+        """Median motion of the points since the reference keyframe, pixels."""
         mine = np.flatnonzero(tracked.point_ids >= 0)
         _, in_frame, in_reference = np.intersect1d(
             tracked.point_ids[mine], slam_map.observations["point"][reference], return_indices=True
@@ -113,12 +119,12 @@ class KeyframeRule:
 
 
 def close_distance(config: Config, camera: Camera) -> float:
-    """Metres up to which stereo depth also constrains translation; 0 for mono."""
+    """Largest depth (metres) at which stereo constrains the translation; 0 for a single camera."""
     return config.keyframes.close_baselines * (camera.baseline_m or 0.0)
 
 
 class Mapper:
-    """Inserts key frames: new points, fusion, culling, local bundle adjustment."""
+    """Inserts keyframes: new points, fusion, culling, local bundle adjustment."""
 
     def __init__(
         self,
@@ -143,7 +149,15 @@ class Mapper:
         T_world_cam: Array,
         point_ids: Ids,
     ) -> int:
-        """Add a key frame with everything it brings except the refinement (see `refine`); its id."""
+        """Add a keyframe with its points, without refinement (see `refine`); return its id.
+
+        Args:
+            slam_map: to extend.
+            camera: of the observations.
+            observations: of the new keyframe.
+            T_world_cam: (4, 4) its pose.
+            point_ids: (N,) the point that each keypoint sees, or NO_POINT.
+        """
         keyframe_id = slam_map.add_keyframe(observations, T_world_cam, point_ids)
         slam_map.refresh_normals(point_ids[point_ids >= 0])
         slam_map.describe_from(keyframe_id)
@@ -156,14 +170,23 @@ class Mapper:
         return keyframe_id
 
     def refine(self, slam_map: Map, camera: Camera, keyframe_id: int) -> None:
-        """Local bundle adjustment around a key frame; links that prove to be outliers are cut."""
+        """Run local bundle adjustment around a keyframe, and remove links that are outliers."""
         around = self._neighbourhood(slam_map, camera, keyframe_id)
         if around is not None:
             self._take_up(slam_map, camera, around, self._bundle.adjust(around.problem, camera))
 
     def refine_beside(self, slam_map: Map, camera: Camera, keyframe_id: int) -> Callable[[], None]:
-        """As `refine`, by a thread. What is returned waits for the result and puts it in the map: until it is called no
-        key frame, point or link may come or go.
+        """Run `refine` in a thread.
+
+        Until the returned function is called, no keyframe, point or link may be added or removed.
+
+        Args:
+            slam_map: to refine.
+            camera: of the map.
+            keyframe_id: to refine around.
+
+        Returns:
+            A function that waits for the result and writes it to the map.
         """
         around = self._neighbourhood(slam_map, camera, keyframe_id)
         if around is None:
@@ -172,7 +195,7 @@ class Mapper:
         return lambda: self._take_up(slam_map, camera, around, result.result())
 
     def cull_keyframes(self, slam_map: Map, keyframe_id: int) -> list[RemovedKeyframe]:
-        """Remove key frames around `keyframe_id` that add nothing; the newest and each part's first always stay."""
+        """Remove redundant keyframes around `keyframe_id`, never the newest or a submap's first."""
         removed: list[RemovedKeyframe] = []
         candidates, _ = slam_map.covisible(keyframe_id)
         first = slam_map.first_keyframes()
@@ -191,14 +214,15 @@ class Mapper:
             removed.append(RemovedKeyframe(int(candidate), int(heirs[0]), T_heir_removed))
             seen = slam_map.points_seen_by(np.array([candidate]))
             slam_map.remove_keyframe(int(candidate))
-            # What one key frame alone is left to see would stay for good where a place is passed again and again.
+            # Points seen by one keyframe only would pile up where the camera passes again and
+            # again.
             drop_single_views(slam_map, seen)
         return removed
 
-    # -- new points ------------------------------------------------------------------------------------------
+    # -- new points --------------------------------------------------------------------------------
 
     def _create_from_depth(self, slam_map: Map, camera: Camera, keyframe_id: int) -> None:
-        """Points from stereo or depth for key points that see none yet."""
+        """Add points from stereo or depth for keypoints without a point."""
         rows = slam_map.observation_rows(keyframe_id)
         depth = slam_map.observations["depth"][rows]
         fresh = (
@@ -215,7 +239,7 @@ class Mapper:
         )
 
     def _triangulate(self, slam_map: Map, camera: Camera, keyframe_id: int, neighbors: Ids) -> None:
-        """Points from matches with covisible key frames, for key points that neither see one yet."""
+        """Triangulate matches with covisible keyframes between keypoints without a point."""
         T_cam_world = geometry.inverse(slam_map.pose(keyframe_id))
         for neighbor in neighbors:
             T_other_world = geometry.inverse(slam_map.pose(int(neighbor)))
@@ -251,7 +275,7 @@ class Mapper:
     def _has_baseline(
         self, slam_map: Map, T_cam_world: Array, T_other_world: Array, neighbor: int
     ) -> bool:
-        """Whether two key frames stand far enough apart, for the depth of the scene, to triangulate."""
+        """Whether two keyframes are far enough apart, relative to the depth, to triangulate."""
         points = slam_map.points_seen_by(np.array([neighbor]))
         if len(points) == 0:
             return False
@@ -268,19 +292,25 @@ class Mapper:
         )
         return unlinked
 
-    # -- fusion ----------------------------------------------------------------------------------------------
+    # -- fusion ------------------------------------------------------------------------------------
 
     def _fuse(self, slam_map: Map, camera: Camera, keyframe_id: int, neighbors: Ids) -> None:
-        """Project the points of the neighbourhood into the new key frame, and the new one's into each of the others."""
+        """Fuse the neighbours' points into the new keyframe, and its points into each neighbour."""
         self.fuse_into(slam_map, camera, keyframe_id, slam_map.points_seen_by(neighbors))
         for neighbor in neighbors:
             mine = slam_map.points_seen_by(np.array([keyframe_id]))
             self.fuse_into(slam_map, camera, int(neighbor), mine)
 
     def fuse_into(self, slam_map: Map, camera: Camera, keyframe_id: int, point_ids: Ids) -> int:
-        """Let a key frame see those of the points that match its key points; how many links or merges this made.
+        """Link points to the keypoints of a keyframe that they match; return the number of matches.
 
-        A key point that sees nothing is linked; where it sees another point, the two points become one.
+        A keypoint without a point is linked. If it already has a point, the two points are merged.
+
+        Args:
+            slam_map: to change.
+            camera: of the map.
+            keyframe_id: the keyframe.
+            point_ids: the points to project into it.
         """
         candidates = point_ids[~slam_map.sees(keyframe_id, point_ids)]
         point_rows = slam_map.point_rows(candidates)
@@ -318,7 +348,7 @@ class Mapper:
     def _depth_agrees(
         self, slam_map: Map, camera: Camera, observation_rows: Ids, depth: Array
     ) -> NDArray[np.bool_]:
-        """Whether points at `depth` fit the disparity measured at the observations; true where none was."""
+        """Whether points at `depth` fit the measured disparities; True without a measurement."""
         measured = (
             slam_map.observations["pixel"][observation_rows, 0]
             - slam_map.observations["u_right"][observation_rows]
@@ -329,11 +359,12 @@ class Mapper:
         )
         return ~disagrees
 
-    # -- culling ---------------------------------------------------------------------------------------------
+    # -- culling -----------------------------------------------------------------------------------
 
     def _cull_points(self, slam_map: Map, keyframe_id: int) -> None:
-        """Drop points that failed their probation, and those that many frames should have seen and hardly any did: a
-        place that is passed again and again would fill up with them.
+        """Remove points that failed their probation, and older points that are rarely found.
+
+        Without this they pile up where the camera passes again and again.
         """
         config = self._config.mapping
         age = keyframe_id - slam_map.points["born"]
@@ -358,13 +389,17 @@ class Mapper:
             np.mean(slam_map.views(points) > config.redundant_views) >= config.redundant_share
         )
 
-    # -- bundle adjustment -----------------------------------------------------------------------------------
+    # -- bundle adjustment -------------------------------------------------------------------------
 
     def _neighbourhood(
         self, slam_map: Map, camera: Camera, keyframe_id: int
     ) -> _Neighbourhood | None:
-        """The key frames that share most with one, it and all that they see, held by the key frames that see the same;
-        None where nothing is to be refined.
+        """Copy the most covisible keyframes, their points, and fixed keyframes around them.
+
+        The fixed ones are other keyframes that see the same points.
+
+        Returns:
+            None if there is nothing to refine.
         """
         if not self._config.bundle.enabled or len(slam_map.keyframes) < 2:
             return None
@@ -378,7 +413,7 @@ class Mapper:
         border = others[~np.isin(others, moving)][: self._config.bundle.max_fixed]
         keyframe_ids = np.sort(np.concatenate([moving, border]))
         fixed = np.isin(keyframe_ids, border)
-        # The gauge: a part's first key frame never moves; where no border holds the window, its oldest does.
+        # Gauge: fix the first keyframe of each submap; without any fixed keyframe, fix the oldest.
         fixed |= np.isin(keyframe_ids, slam_map.first_keyframes())
         if not fixed.any():
             fixed[0] = True
@@ -396,7 +431,7 @@ class Mapper:
         slam_map.positions[slam_map.point_rows(around.point_ids)] = result.points
         slam_map.unlink(around.observation_rows[~result.inliers])
         if not camera.has_depth:
-            # Without depth they have no position.
+            # Without depth, a point seen by one keyframe has no defined position.
             drop_single_views(slam_map, around.point_ids)
         slam_map.refresh_normals(around.point_ids)
 
@@ -404,8 +439,16 @@ class Mapper:
 def bundle_problem(
     slam_map: Map, keyframe_ids: Ids, fixed: NDArray[np.bool_], point_ids: Ids
 ) -> tuple[BundleProblem, Ids]:
-    """Key frames, those of them that hold still, and points (ids, ascending) as copies to refine, with the observations
-    between them; also the rows of these observations.
+    """Copy keyframes, points and the observations between them as a problem to refine.
+
+    Args:
+        slam_map: to copy from.
+        keyframe_ids: (K,) ids, ascending.
+        fixed: (K,) which keyframes do not move.
+        point_ids: (P,) ids, ascending.
+
+    Returns:
+        The problem, and the rows (O,) of its observations in the map.
     """
     rows = slam_map.rows_of_keyframes(keyframe_ids)
     rows = rows[np.isin(slam_map.observations["point"][rows], point_ids)]
@@ -424,12 +467,15 @@ def bundle_problem(
 
 
 def drop_single_views(slam_map: Map, point_ids: Ids) -> None:
-    """Remove those of the points that one key frame alone sees."""
+    """Remove those of the points that only one keyframe sees."""
     slam_map.remove_points(point_ids[slam_map.views(point_ids) == 1])
 
 
 def fundamental_matrix(T_cam0_world: Array, T_cam1_world: Array, camera: Camera) -> Array:
-    """(3, 3) F with x1^T F x0 = 0 for undistorted pixels of two poses of one camera (Hartley & Zisserman, 9.2)."""
+    """(3, 3) fundamental matrix F with x1^T F x0 = 0 for undistorted pixels of two poses.
+
+    Source: Hartley & Zisserman, Multiple View Geometry, section 9.2.
+    """
     T_1_0 = T_cam1_world @ geometry.inverse(T_cam0_world)
     K_inv = np.linalg.inv(camera.K)
     F: Array = K_inv.T @ geometry.hat(T_1_0[:3, 3]) @ T_1_0[:3, :3] @ K_inv

@@ -1,4 +1,4 @@
-"""From a frame to what tracking sees of it: features, undistorted, with depth where the sensor tells it."""
+"""Preprocessing: extract features, undistort them, and add depth where the sensor measures it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Array = NDArray[np.float64]
 
 
 def tracking_camera(frame: Frame, config: Config) -> Camera:
-    """The ideal camera that observations of a frame refer to; for RGB-D with the baseline of a virtual stereo pair.
+    """Return the ideal camera of a frame's observations; for RGB-D with a virtual baseline.
 
     Raises:
         CalibrationError: a stereo frame without a baseline.
@@ -30,17 +30,17 @@ def tracking_camera(frame: Frame, config: Config) -> Camera:
     if frame.sensor == "mono":
         return replace(camera, baseline_m=None)
     if not camera.has_depth:
-        raise CalibrationError("a stereo frame needs a camera with baseline_m, found none")
+        raise CalibrationError("a stereo frame needs a camera with baseline_m")
     return camera
 
 
 class Preprocessor:
-    """Extracts the features of frames and gives them depth.
+    """Extracts the features of frames and adds their depth.
 
     Attributes:
         extractor: identity of the front end, weights included.
-        engine: what runs the extractor and how exactly.
-        max_concurrency: threads that may call `observe` at a time.
+        engine: inference engine and precision of the extractor.
+        max_concurrency: number of threads that may call `observe` at the same time.
     """
 
     def __init__(self, config: Config, extractor: Extractor, stereo_matcher: StereoMatcher) -> None:
@@ -52,11 +52,13 @@ class Preprocessor:
         self._stereo_matcher = stereo_matcher
 
     def observe(self, frame: Frame) -> Observations:
-        """What a frame shows, which depends on no other frame: another thread may find it ahead of `Slam.track`.
+        """Return the observations of a frame.
+
+        They depend on no other frame: another thread may compute them ahead of `Slam.track`.
 
         Raises:
             CalibrationError: a stereo frame without a baseline.
-            DatasetError: images that do not fit the camera.
+            DatasetError: the images do not fit the camera.
         """
         camera = tracking_camera(frame, self._config)
         check_images(frame)
@@ -80,7 +82,7 @@ class Preprocessor:
 
 
 def check_images(frame: Frame) -> None:
-    """Refuse images that do not fit the frame's camera.
+    """Check that the images fit the frame's camera.
 
     Raises:
         DatasetError: wrong size or type.
@@ -106,10 +108,18 @@ def check_images(frame: Frame) -> None:
 def depth_at(
     depth: NDArray[np.float32], keypoints: NDArray[np.float32], config: DepthConfig
 ) -> Array:
-    """(N,) metres at sub-pixel positions (N, 2) of a depth image; NaN where unknown, out of range or near an edge.
+    """Interpolate a depth image at keypoints; NaN where unknown, out of range or near a depth edge.
 
-    Corners lie on the outlines of things, and there the depth image, which neither the same lens nor the same moment
-    saw, may show what is behind.
+    Keypoints lie on outlines of objects. The depth image has another lens and another exposure
+    time, and may show the background there.
+
+    Args:
+        depth: (H, W) metres.
+        keypoints: (N, 2) sub-pixel positions.
+        config: range and edge limits.
+
+    Returns:
+        (N,) metres.
     """
     height, width = depth.shape
     x0 = np.clip(np.floor(keypoints[:, 0]).astype(np.int64), 0, width - 2)
@@ -121,7 +131,7 @@ def depth_at(
     inverse = np.where(valid, 1.0 / np.where(valid, corners, 1.0), np.nan)
     fx, fy = keypoints[:, 0] - x0, keypoints[:, 1] - y0
     weights = np.stack([(1 - fx) * (1 - fy), fx * (1 - fy), (1 - fx) * fy, fx * fy])
-    # Inverse depth is affine in the image on a plane, depth is not.
+    # On a plane, inverse depth is affine in the image; depth is not.
     metres: Array = 1.0 / np.sum(weights * inverse, axis=0)
     return np.where(
         _depth_range_around(depth, config)[y0, x0] <= config.edge_step * metres, metres, np.nan
@@ -132,7 +142,7 @@ def _depth_range_around(depth: NDArray[np.float32], config: DepthConfig) -> NDAr
     """(H, W) largest minus smallest known depth around each pixel, metres."""
     known = np.isfinite(depth) & (depth > 0)
     kernel = np.ones((2 * config.edge_margin_px + 2,) * 2, dtype=np.uint8)
-    # Anchored so that the window reaches as far beyond each of the four pixels that are interpolated between.
+    # The anchor makes the window reach equally far beyond each of the four interpolated pixels.
     anchor = (config.edge_margin_px, config.edge_margin_px)
     farthest = np.float32(np.finfo(np.float32).max)
     nearest = cv2.erode(np.where(known, depth, farthest), kernel, anchor=anchor)
@@ -147,7 +157,7 @@ def _observations(
     delays = readout_delays(features.keypoints[:, 1], frame.camera)
     finite = np.isfinite(pixels).all(axis=1)
     if not finite.all():
-        # Strong fisheye lenses see pixels that no pinhole camera does.
+        # Strong fisheye lenses have pixels outside the view of any pinhole camera.
         pixels, descriptors, u_right, depth = (
             pixels[finite],
             descriptors[finite],

@@ -1,4 +1,4 @@
-"""What a run leaves behind beside the map: the pose of every tracked frame, counts and timings."""
+"""Record a run: the pose of every tracked frame, counts and timings."""
 
 from __future__ import annotations
 
@@ -22,12 +22,19 @@ Array = NDArray[np.float64]
 
 @dataclass
 class Statistics:
-    """Counts of a run, and how long each stage of each frame took (milliseconds, by stage).
+    """Counts and timings of a run.
 
-    `merges` are loops that joined two parts of the map, `parts` those that it has, `frames_elsewhere` were tracked in
-    others than the main one, `losses` are in the order of time. `left_out` are the shares of key points that were left
-    out because they are fixed to what carries the camera, by the index of the frame. `no_pose` says why no frame at all
-    has a pose, where that is known.
+    Attributes:
+        keyframes, points: number in the map.
+        loops: number of closed loops.
+        merges: number of loops that joined two submaps.
+        parts: number of submaps.
+        frames_elsewhere: number of frames tracked in other submaps than the main one.
+        relocalisations: number of times that a lost camera was found again.
+        losses: losses of tracking, oldest first.
+        left_out: fraction of the keypoints left out as fixed to the camera, by index of the frame.
+        no_pose: why no frame has a pose, where known.
+        stage_ms: durations of each stage, milliseconds.
     """
 
     keyframes: int = 0
@@ -45,7 +52,7 @@ class Statistics:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Time a stage."""
+        """Measure the duration of a stage."""
         start = perf_counter()
         try:
             yield
@@ -53,18 +60,18 @@ class Statistics:
             self.add(name, (perf_counter() - start) * 1e3)
 
     def add(self, name: str, elapsed_ms: float) -> None:
-        """Count a stage that was timed elsewhere."""
+        """Add the duration of a stage that was measured elsewhere."""
         self.stage_ms.setdefault(name, []).append(elapsed_ms)
         self._lap_ms[name] = self._lap_ms.get(name, 0.0) + elapsed_ms
 
     def lap(self) -> dict[str, float]:
-        """Milliseconds by stage since the last call: what one frame took, when asked after each."""
+        """Return milliseconds by stage since the last call, and start again."""
         lap, self._lap_ms = self._lap_ms, {}
         return lap
 
 
 class Recorder:
-    """Poses of tracked frames, each relative to a key frame, so that they follow every refinement of the map."""
+    """Records poses of tracked frames relative to keyframes, so that they follow refinements."""
 
     def __init__(self) -> None:
         self._timestamps: list[float] = []
@@ -75,13 +82,13 @@ class Recorder:
         return len(self._timestamps)
 
     def add(self, timestamp: float, T_world_cam: Array, keyframe_id: int, slam_map: Map) -> None:
-        """Record a frame relative to a key frame of the map."""
+        """Record a frame relative to a keyframe of the map."""
         self._timestamps.append(timestamp)
         self._keyframe_ids.append(keyframe_id)
         self._T_keyframe_cam.append(geometry.inverse(slam_map.pose(keyframe_id)) @ T_world_cam)
 
     def add_keyframes(self, keyframe_ids: list[int], slam_map: Map) -> None:
-        """Record the frames that a submap begins with."""
+        """Record the frames that a submap starts with."""
         for keyframe_id in keyframe_ids:
             timestamp = float(
                 slam_map.keyframes["timestamp"][slam_map.keyframe_rows(np.asarray(keyframe_id))]
@@ -89,19 +96,19 @@ class Recorder:
             self.add(timestamp, slam_map.pose(keyframe_id), keyframe_id, slam_map)
 
     def move_last(self, keyframe_id: int) -> None:
-        """Let the frame recorded last be the key frame of this id: it became one."""
+        """Attach the latest frame to the keyframe that it became."""
         self._keyframe_ids[-1] = keyframe_id
         self._T_keyframe_cam[-1] = np.eye(4)
 
     def keyframe_removed(self, slam_map: Map, removed: RemovedKeyframe) -> None:
-        """Pass the frames of a culled keyframe on to its heir."""
+        """Transfer the frames of a culled keyframe to its parent."""
         for i, keyframe_id in enumerate(self._keyframe_ids):
             if keyframe_id == removed.keyframe_id:
                 self._keyframe_ids[i] = removed.heir_id
                 self._T_keyframe_cam[i] = removed.T_heir_removed @ self._T_keyframe_cam[i]
 
     def keyframes_rescaled(self, rescaling: Rescaling) -> None:
-        """Let distances to keyframes change with the size of the map around them."""
+        """Scale the distances to keyframes with the map around them."""
         scales = rescaling.of(np.asarray(self._keyframe_ids, dtype=np.int64))
         for T_keyframe_cam, scale in zip(self._T_keyframe_cam, scales, strict=True):
             T_keyframe_cam[:3, 3] *= scale
@@ -111,13 +118,13 @@ class Recorder:
         self._timestamps, self._keyframe_ids, self._T_keyframe_cam = [], [], []
 
     def parts(self, slam_map: Map) -> NDArray[np.int64]:
-        """(N,) the part of the map that each recorded frame is in."""
+        """(N,) the submap of each recorded frame."""
         return slam_map.keyframes["part"][
             slam_map.keyframe_rows(np.asarray(self._keyframe_ids, dtype=np.int64))
         ]
 
     def trajectory(self, slam_map: Map, part: int) -> Trajectory:
-        """Every recorded frame in a part of today's map, in the order of time."""
+        """Return all recorded frames in a submap of the current map, ordered by time."""
         timestamps = np.asarray(self._timestamps, dtype=np.float64)
         chosen = np.flatnonzero(self.parts(slam_map) == part)
         if len(chosen) == 0:

@@ -1,8 +1,8 @@
-"""Where a camera that tracking lost may be: key frames that the frame is tried against, one after the other.
+"""Find a lost camera: try the frame against one keyframe after the other.
 
-What is within reach of the last pose comes first, and is believed at once. A place farther away looks the same as often
-as it is the same: several frames must see it, nothing within reach may agree with them, and no other place may fit
-about as well. Otherwise the camera stays lost.
+Keyframes within reach of the last pose come first, and are accepted at once. A place farther away
+may only look the same: several frames must see it, no place within reach may agree with them, and
+no other place may fit about as well. Otherwise the camera stays lost.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Array = NDArray[np.float64]
 
 
 class _Search:
-    """The places where one frame finds itself, key frame by key frame, each tried once; weak ones, too."""
+    """Finds the places that a frame fits, including weak ones; tries each keyframe once."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class _Search:
         self.found: list[Place] = []
 
     def each(self, keyframe_ids: Iterable[int]) -> Iterator[Place]:
-        """The places that key frames lead to."""
+        """Yield the places found by matches with each keyframe."""
         for keyframe_id in keyframe_ids:
             if keyframe_id not in self._tried:
                 self._tried[keyframe_id] = self._take(
@@ -58,7 +58,7 @@ class _Search:
                 yield place
 
     def around(self, keyframe_id: int) -> Iterator[Place]:
-        """The place that all points around a key frame lead to."""
+        """Yield the place found by matches with all points around a keyframe."""
         place = self._take(self._tracker.recover_around(*self._frame, keyframe_id, self._least))
         if place is not None:
             yield place
@@ -72,10 +72,10 @@ class _Search:
 
 
 class Relocalizer:
-    """Finds the pose of a frame without a prediction: around where the camera was last, and where it looks alike.
+    """Finds the pose of a frame without a prediction, near the last pose or at a similar place.
 
     Attributes:
-        waited: places of the frames that waited for the latest one that was found: they saw the same place.
+        waited: places of the earlier frames that were confirmed with the latest frame found.
     """
 
     def __init__(self, config: Config, tracker: Tracker, places: PlaceRecognizer) -> None:
@@ -99,13 +99,19 @@ class Relocalizer:
 
     @property
     def departure(self) -> Departure | None:
-        """Where the camera was lost, and what is known of it since; None where it was nowhere before."""
+        """Where the camera was lost, and if it was carried away; None without an earlier pose."""
         if self._last is None:
             return None
         return replace(self._last, carried_away=self._away > 0)
 
     def lose(self, motion: Motion, reference_id: int, slam_map: Map) -> None:
-        """Tracking fails after this motion, beside a key frame: that is where the camera is looked for from now on."""
+        """Note the last pose and motion before tracking failed.
+
+        Args:
+            motion: of the camera until then.
+            reference_id: the keyframe that the last pose is relative to.
+            slam_map: that was tracked in.
+        """
         self._claims, self._last, self._away = [], None, 0
         T_cam_world = motion.last(slam_map)
         if T_cam_world is not None and slam_map.has_keyframe(reference_id):
@@ -117,13 +123,13 @@ class Relocalizer:
     def find(
         self, observations: Observations, slam_map: Map, camera: Camera, reference_id: int
     ) -> Tracked | None:
-        """The frame with its pose, or None.
+        """Find the pose of a frame; None if no place is accepted.
 
         Args:
             observations: of the frame.
             slam_map: to find it in.
             camera: of the frame.
-            reference_id: the key frame that tracking saw most of, last.
+            reference_id: the keyframe that shared most points with the last tracked frame.
         """
         self.waited = []
         place: Place | None = None
@@ -177,8 +183,9 @@ class Relocalizer:
         slam_map: Map,
         camera: Camera,
     ) -> bool:
-        """Whether a frame would show much of what the camera saw last, had that moved on by itself: one that shows
-        nothing of it then tells that it was carried away.
+        """Whether a camera that kept its velocity would still see much of its last view.
+
+        If it would, a frame that matches nothing of it means that the camera was carried away.
         """
         usual = slam_map.observation_rows(last.keyframe_id)
         if len(observations) < self._limits.min_keypoint_fraction * (usual.stop - usual.start):
@@ -196,7 +203,7 @@ class Relocalizer:
     def find_near(
         self, observations: Observations, slam_map: Map, camera: Camera, reference_id: int
     ) -> Tracked | None:
-        """As `find`, around the last place alone, wherever that leads."""
+        """Find the pose by the keyframes around the last pose, without a check of the reach."""
         around = self._around(slam_map, reference_id)
         tracked = self._tracker.recover(observations, slam_map, camera, around)
         if tracked is None:
@@ -204,15 +211,15 @@ class Relocalizer:
         return tracked
 
     def tell(self) -> None:
-        """Say how often a place was not believed in, for another looks the same."""
+        """Notify the user how many frames fit two similar places."""
         if self._doubted:
             text = (
-                "%d frames of a lost camera fit two places that look the same about as well: it was not taken to be at "
-                "either"
+                "%d frames of a lost camera fit two places that look the same about as well: "
+                "neither place was accepted"
             )
             notice(logger, "places_look_alike", text, self._doubted, count=self._doubted)
 
-    # -- where to look ---------------------------------------------------------------------------------------
+    # -- where to look -----------------------------------------------------------------------------
 
     def _within(
         self,
@@ -222,7 +229,7 @@ class Relocalizer:
         reach: Reach,
         reference_id: int,
     ) -> Place | None:
-        """The place within reach of the last pose: around that, else where key frames from there look alike."""
+        """Find the place within reach of the last pose, around that pose or by similarity."""
         ids = slam_map.keyframes["id"][reach.holds_keyframes(slam_map)]
 
         def trials() -> Iterator[Place]:
@@ -246,7 +253,10 @@ class Relocalizer:
         return self._expected(best, rivals, reach) if rivals else best
 
     def _expected(self, best: Place, rivals: list[Place], reach: Reach) -> Place | None:
-        """Of places that fit about as well, shortly after a loss, the one that is where the camera was heading for."""
+        """Choose among places that fit about as well: the nearest to the expected position.
+
+        This applies only shortly after a loss, and if the second place is clearly farther away.
+        """
         assert self._last is not None
         centre = geometry.inverse(self._last.expected(reach))[:3, 3]
 
@@ -261,7 +271,7 @@ class Relocalizer:
         return None
 
     def _beyond(self, search: _Search, observations: Observations, slam_map: Map) -> Place | None:
-        """The one place that the frame looks like, wherever it is."""
+        """Find the place anywhere in the map by similarity; None if a rival fits about as well."""
         trials = search.each(self._alike(observations, slam_map, slam_map.keyframes["id"]))
         best = max(
             [*self._enough(trials), *self._enough(search.found)],
@@ -280,14 +290,14 @@ class Relocalizer:
     def _anywhere(
         self, search: _Search, observations: Observations, slam_map: Map, reference_id: int
     ) -> Place | None:
-        """The one place of a camera that was nowhere before."""
+        """Find the place of a camera without an earlier pose."""
         best = self._beyond(search, observations, slam_map)
         if best is None and not search.found:
             best = next(self._enough(search.each(self._around(slam_map, reference_id))), None)
         return best
 
     def _confirmed(self, place: Place | None) -> Place | None:
-        """The place if enough frames saw it."""
+        """Return the place once enough frames confirm it."""
         if place is None:
             return None
         if not self._is_claimed(place):
@@ -297,7 +307,7 @@ class Relocalizer:
         return place if len(self._claims) >= self._limits.confirmations else None
 
     def _is_claimed(self, place: Place) -> bool:
-        """Whether the latest frame that saw a place saw it where this one can come from."""
+        """Whether the place is within reach of the previous frame's place."""
         if not self._claims:
             return False
         before, fastest = (
@@ -311,20 +321,22 @@ class Relocalizer:
         return place.is_within(reach)
 
     def _doubt(self, best: Place, rivals: list[Place]) -> None:
-        """Neither place is believed in."""
+        """Reject a place because others fit about as well."""
         self._claims = []
         self._doubted += 1
         logger.info(
-            "frame %d fits the places of key frames %d and %d with %d and %d inliers: they look the same",
-            best.tracked.observations.index, best.keyframe_id, rivals[0].keyframe_id, best.inliers, rivals[0].inliers,
+            "frame %d fits the places of keyframes %d and %d with %d and %d inliers: "
+            "they look the same",
+            best.tracked.observations.index, best.keyframe_id, rivals[0].keyframe_id,
+            best.inliers, rivals[0].inliers,
         )  # fmt: skip
 
     def _enough(self, places: Iterable[Place]) -> Iterator[Place]:
-        """Those that show so much that the camera may be there."""
+        """Select the places with enough inliers to relocalize."""
         return (place for place in places if place.inliers >= self._config.recovery_inliers)
 
     def _around(self, slam_map: Map, reference_id: int) -> list[int]:
-        """The key frame that tracking saw most of, last, and the newest ones."""
+        """The reference keyframe of the last tracked frame, and the newest keyframes."""
         recent: list[int] = slam_map.keyframes["id"][::-1][
             : self._config.recovery_keyframes
         ].tolist()
@@ -333,10 +345,13 @@ class Relocalizer:
     def _alike(
         self, observations: Observations, slam_map: Map, ids: Ids, beside: Place | None = None
     ) -> list[int]:
-        """Those of key frames that are most like the frame, of each group that shares points only the best.
+        """Select the keyframes most similar to a frame, only one of each covisible group.
 
         Args:
-            beside: neither these nor what shares points with them.
+            observations: of the frame.
+            slam_map: holds the keyframes.
+            ids: keyframes to choose from.
+            beside: a place whose covisible group is excluded.
         """
         known, likeness = self._places.search(observations.descriptors)
         wanted = np.isin(known, ids)

@@ -1,4 +1,4 @@
-"""Rolling shutters: a camera that moves while its rows are read out one after the other bends what it sees."""
+"""Rolling shutter: correct the distortion of moving cameras that read out rows one by one."""
 
 from __future__ import annotations
 
@@ -15,24 +15,25 @@ Array = NDArray[np.float64]
 
 
 def readout_delays(rows: NDArray[np.floating], camera: Camera) -> Array:
-    """(N,) seconds from the read-out of the middle row to that of these rows (N,) of the image as it was taken."""
+    """(N,) seconds from the read-out of the middle row to that of these rows (N,), as recorded."""
     last = camera.height - 1
     delays: Array = (np.asarray(rows, dtype=np.float64) / last - 0.5) * camera.readout_s
     return delays
 
 
 def as_read_at_once(observations: Observations, camera: Camera, velocity: Array) -> Observations:
-    """Observations as if all rows had been read out with the middle one, by a camera of constant velocity.
+    """Correct observations to a global shutter at the middle row, for a constant velocity.
 
-    Each point turns back by what the camera turned since the middle row, and, where its depth is known, moves back,
-    too: without depth the translation is left as it is, which is little for what is many times farther than the
-    camera moves during one image. A velocity that is constant within an image is the usual model (Hedborg et al.,
-    Rolling shutter bundle adjustment, CVPR 2012).
+    Each point is rotated back by the rotation since the middle row. With depth it is also
+    translated back; without depth the translation is ignored, which is small for distant points. A
+    velocity that is constant within an image is the usual model (Hedborg et al., Rolling shutter
+    bundle adjustment, CVPR 2012).
 
     Args:
+        observations: to correct.
         camera: the ideal one that the observations refer to.
-        velocity: (6,) [translation, rotation] per second: after t seconds a point X of camera coordinates is at
-            exp(velocity · t) X.
+        velocity: (6,) [translation, rotation] per second: after t seconds a point X of camera
+            coordinates is at exp(velocity · t) X.
     """
     if not observations.delays.any() or not velocity.any():
         return observations
@@ -42,7 +43,7 @@ def as_read_at_once(observations: Observations, camera: Camera, velocity: Array)
     back = -observations.delays[:, None] * velocity
     back[~known, :3] = 0.0
     moved = geometry.apply(geometry.se3_exp(back), points)
-    # Nobody turns a camera by a right angle within one image, but a velocity that was estimated wrong may.
+    # A wrong velocity may rotate points behind the camera: keep those as they are.
     valid = moved[:, 2] > 0
     pixels = np.where(valid[:, None], camera.project(moved), observations.pixels)
     depth = np.where(valid & known, moved[:, 2], depth)

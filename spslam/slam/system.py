@@ -1,4 +1,4 @@
-"""The whole system: a frame goes in, its pose comes out, the map grows."""
+"""The SLAM system: takes frames, returns poses, and builds the map."""
 
 from __future__ import annotations
 
@@ -31,32 +31,33 @@ logger = logging.getLogger(__name__)
 
 
 class Slam:
-    """Visual SLAM from frames that come one after the other.
+    """Visual SLAM on a sequence of frames.
 
-    Sensor and camera are those of the first frame. A camera that stays lost begins a submap; a loop joins submaps.
+    The first frame sets sensor and camera. A camera that stays lost starts a submap; a loop joins
+    submaps.
 
     Args:
         config: of all stages.
-        parts: that do the work.
-        saved: a map to find the camera in, instead of an empty one.
-        mapping: let the map grow; without, a saved one is tracked against and stays as it is.
+        parts: the components that do the work.
+        saved: a map to localize in; None: start with an empty one.
+        mapping: whether the map grows; False: only localize in the saved map.
 
     Attributes:
         map: keyframes and points.
         mapping: whether the map grows.
         statistics: counts and timings.
-        preprocessor: extracts features; what runs the extractor, and how many threads may `observe` at a time.
-        sighting: what the latest frame showed; None before the first.
+        preprocessor: extracts features; knows the inference engine and the number of threads.
+        sighting: keypoints and points of the latest frame; None before the first frame.
 
     Raises:
-        MapError: the saved map was made with another front end, or there is none to be tracked against.
+        MapError: the saved map was made with another front end, or missing for localization.
     """
 
     def __init__(
         self, config: Config, parts: Parts, saved: SavedMap | None = None, mapping: bool = True
     ) -> None:
         if saved is None and not mapping:
-            raise MapError("to track without mapping there must be a map")
+            raise MapError("tracking without mapping needs a saved map")
         self.config = config
         self.map = Map(descriptor_size=0) if saved is None else saved.map
         self.mapping = mapping
@@ -94,8 +95,15 @@ class Slam:
         cache: Path | None = None,
         offline: bool = False,
     ) -> Slam:
-        """A system from a configuration or the name of a built-in one (see `load_config`); see `build_parts` for
-        `cache` and `offline`.
+        """Make a system from a configuration or the name of a built-in one.
+
+        Args:
+            config: a configuration, or a name or path for `load_config`.
+            overrides: `key=value` settings for `load_config`; only used with a name or path.
+            saved: a map to localize in.
+            mapping: whether the map grows.
+            cache: folder that caches extracted features (see `build_parts`).
+            offline: whether frames need not keep up with a camera (see `build_parts`).
         """
         from spslam.factory import build_parts
 
@@ -104,17 +112,18 @@ class Slam:
 
     @property
     def state(self) -> TrackState:
-        """What the system is doing."""
+        """State of tracking."""
         return self._tracking.state
 
     def track(self, frame: Frame, observations: Observations | None = None) -> TrackResult:
-        """Take in one frame; stamps must increase.
+        """Track one frame; timestamps must increase.
 
         Args:
-            observations: what `preprocessor.observe` finds in it; None: it is done here.
+            frame: the next frame.
+            observations: the result of `preprocessor.observe` for it; None: compute it here.
 
         Raises:
-            DatasetError: stamps that do not increase, or images that do not fit the camera.
+            DatasetError: the timestamps do not increase, or the images do not fit the camera.
         """
         with self.statistics.stage("frame"):
             self._checks.check_stamp(frame)
@@ -139,7 +148,7 @@ class Slam:
             return result
 
     def finish(self) -> None:
-        """End the run: points that one keyframe and hardly any other frame saw go."""
+        """End the run: finish refinement, remove unconfirmed points, complete the statistics."""
         if self._checks.camera is not None:
             self._updates.take_up(self._tracking, None, self.map, self._checks.camera)
         self._updates.count(self.map)
@@ -159,8 +168,11 @@ class Slam:
             self._updates.finish(self.map)
 
     def rescale(self, factor: float, source: str) -> None:
-        """Multiply all lengths of the main part, the trajectory's, too, by a factor; `source` says in one line where
-        its size comes from now.
+        """Multiply all lengths of the main submap and its trajectory by a factor.
+
+        Args:
+            factor: new length over old length.
+            source: where the scale comes from, one line.
         """
         part = self.main_part
         self.map.rescale(part, factor)
@@ -175,13 +187,15 @@ class Slam:
 
     @property
     def main_part(self) -> int:
-        """The part of the map that most frames of this run were tracked in."""
+        """The submap that most frames of this run were tracked in."""
         parts = self._recorder.parts(self.map)
         return int(np.bincount(parts).argmax()) if len(parts) else int(self.map.part)
 
     def trajectory(self, keyframes_only: bool = False) -> Trajectory:
-        """Poses of all frames tracked in the main part, refined by today's keyframes; or those of the keyframes of this
-        run.
+        """Return the trajectory in the main submap, with the poses of today's map.
+
+        Args:
+            keyframes_only: whether to return only the keyframes of this run; False: all its frames.
         """
         if not keyframes_only:
             return self._recorder.trajectory(self.map, self.main_part)
@@ -190,17 +204,17 @@ class Slam:
         return Trajectory(keyframes["timestamp"][mine], keyframes["T_world_cam"][mine])
 
     def save_map(self, path: Path | str) -> None:
-        """Write the map with the index of its places; see `spslam.map.io.save_map`.
+        """Write the map with its place recognition index; see `spslam.map.io.save_map`.
 
         Raises:
             OutputError: the file cannot be written.
         """
         save_map(path, self.map, self._places.arrays())
 
-    # -- steps of `track` ------------------------------------------------------------------------------------
+    # -- steps of `track` --------------------------------------------------------------------------
 
     def _track(self, frame: Frame, observations: Observations, camera: Camera) -> TrackResult:
-        """Track a frame by what it shows of the world."""
+        """Track a frame without the points fixed to the camera."""
         tracking = self._tracking
         observations = self._body_fixed.without(observations, camera)
         self.sighting = Sighting(
@@ -231,7 +245,7 @@ class Slam:
         return self._follow(tracked, frame, observations, camera)
 
     def _initialize(self, frame: Frame, observations: Observations, camera: Camera) -> TrackResult:
-        """Begin a submap with a frame if it can be."""
+        """Start a submap with a frame if possible."""
         tracking = self._tracking
         with self.statistics.stage("tracking"):
             started = self._start.start(self.map, camera, observations, frame.sensor)
@@ -266,11 +280,11 @@ class Slam:
     def _follow(
         self, tracked: Tracked, frame: Frame, observations: Observations, camera: Camera
     ) -> TrackResult:
-        """Take up a frame whose pose was found; it becomes a keyframe if need be."""
+        """Process a frame whose pose was found; make it a keyframe if needed."""
         tracking = self._tracking
         if tracking.state is TrackState.LOST:
             logger.info("frame %d: tracking found again", observations.index)
-            # Finding itself in a saved map at the beginning is no relocalization.
+            # The first localization in a saved map does not count as a relocalization.
             self.statistics.relocalisations += len(self._recorder) > 0
         tracking.follow(tracked, self.map, camera, counts=self.mapping)
         self._recorder.add(
@@ -290,12 +304,12 @@ class Slam:
         return TrackResult.of(tracked, self.map.part, why, camera)
 
     def _lose(self, frame: Frame, observations: Observations, camera: Camera) -> TrackResult:
-        """The camera is not found; once it was looked for long enough, the frame may begin a submap."""
+        """Process a frame without a pose; start a submap once the camera is lost too long."""
         tracking = self._tracking
         reason = (
-            "no pose agrees with the map around the last one"
+            "no pose agrees with the map around the last pose"
             if len(observations)
-            else "no key points in the image"
+            else "no keypoints in the image"
         )
         if tracking.state is TrackState.TRACKING:
             loss = self._health.diagnose(frame.image, observations, camera)
@@ -310,18 +324,17 @@ class Slam:
         if self.mapping and tracking.stays_lost(observations.timestamp):
             result = self._initialize(frame, observations, camera)
             if tracking.state is TrackState.TRACKING:
-                logger.warning(
-                    "frame %d: begins part %d of the map", observations.index, self.map.part
-                )
+                logger.warning("frame %d: submap %d starts", observations.index, self.map.part)
                 self._updates.submap_began(self.map.part, tracking.departure)
-        # A saved map is begun with lost, without a loss.
+        # In a saved map the state is LOST from the beginning, without a loss.
         if tracking.state is TrackState.LOST and self.statistics.losses:
             self.statistics.losses[-1].frames += 1
         return result
 
     def _leave_out_body(self, camera: Camera) -> None:
-        """Take what proved to be fixed to the camera's carrier out of the map, and out of the frames that wait for the
-        first one. A young map is made anew without it: its poses follow what does not move.
+        """Remove points fixed to the camera's carrier from the map and from the waiting frames.
+
+        A young map is started again without them.
         """
         self._updates.take_up(self._tracking, None, self.map, camera)
         self._start.two_view.leave_out(
@@ -329,7 +342,7 @@ class Slam:
         )
         if self._start.first_frames:
             logger.info(
-                "points do not move with the rest of the image: the map is begun anew without them"
+                "points do not move with the rest of the image: the map starts again without them"
             )
             self._begin_again(camera)
             return
@@ -339,7 +352,7 @@ class Slam:
         self._updates.count(self.map)
 
     def _begin_again(self, camera: Camera) -> TrackResult:
-        """Make a young map anew from the first frames; the result of the last one of them."""
+        """Build a young map again from the first frames; return the result of the last frame."""
         self._updates.clear(self.map)
         self._recorder.clear()
         self._tracking.begin_again()

@@ -1,4 +1,4 @@
-"""Tracking: the camera pose of each frame, from the local map."""
+"""Tracking: estimate the camera pose of each frame from the local map."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _NAN_COVARIANCE = np.full((6, 6), np.nan)
 
 
 class TrackState(Enum):
-    """What the system is doing."""
+    """The state of tracking."""
 
     INITIALIZING = "initializing"
     TRACKING = "tracking"
@@ -31,19 +31,20 @@ class TrackState(Enum):
 
 @dataclass(frozen=True, eq=False)
 class TrackResult:
-    """What became of one frame.
+    """The result of tracking one frame.
 
     Attributes:
         index, timestamp: of the frame.
         state: after this frame.
         T_world_cam: (4, 4) float64, None unless tracked.
-        inliers, matches: matched points that agree with the pose, and all.
-        coverage: share of the image inside the convex hull of the inliers, 0 to 1.
-        part: of the map, whose world the pose is in.
-        is_keyframe: whether the frame entered the map.
+        inliers: number of matched points that agree with the pose.
+        matches: number of matched points.
+        part: id of the submap, whose world the pose is in.
+        is_keyframe: whether the frame became a keyframe.
         reason: why there is no pose, or how it was found; one line.
         covariance: (6, 6) of the pose (see `PoseEstimate`), NaN where unknown.
         median_error_px: median reprojection error of the inliers, pixels.
+        coverage: inlier coverage: fraction of the image inside the inliers' convex hull, 0 to 1.
     """
 
     index: int
@@ -61,10 +62,13 @@ class TrackResult:
 
     @classmethod
     def of(cls, tracked: Tracked, part: int, why_keyframe: str, camera: Camera) -> TrackResult:
-        """Of a tracked frame.
+        """Make the result of a tracked frame.
 
         Args:
-            why_keyframe: why it entered the map; empty: it did not.
+            tracked: the frame.
+            part: id of the submap.
+            why_keyframe: why the frame became a keyframe; empty if it did not.
+            camera: of the frame.
         """
         return cls(
             index=tracked.observations.index,
@@ -75,7 +79,7 @@ class TrackResult:
             matches=tracked.matches,
             part=part,
             is_keyframe=bool(why_keyframe),
-            reason=f"key frame: {why_keyframe}" if why_keyframe else tracked.how,
+            reason=f"keyframe: {why_keyframe}" if why_keyframe else tracked.how,
             covariance=tracked.estimate.covariance,
             median_error_px=tracked.estimate.median_error_px,
             coverage=tracked.coverage(camera),
@@ -85,7 +89,15 @@ class TrackResult:
     def of_first_keyframe(
         cls, observations: Observations, slam_map: Map, keyframe_id: int, seen: Ids, camera: Camera
     ) -> TrackResult:
-        """Of the frame that a submap begins with, which sees points of these ids."""
+        """Make the result of the frame that starts a submap.
+
+        Args:
+            observations: of the frame.
+            slam_map: with the new submap.
+            keyframe_id: of the frame.
+            seen: ids of the points that the frame sees.
+            camera: of the frame.
+        """
         linked = slam_map.observations["point"][slam_map.observation_rows(keyframe_id)] >= 0
         return cls(
             observations.index,
@@ -96,7 +108,7 @@ class TrackResult:
             matches=len(seen),
             part=slam_map.part,
             is_keyframe=True,
-            reason="first map" if slam_map.part == 0 else f"part {slam_map.part} of the map begins",
+            reason="first map" if slam_map.part == 0 else f"submap {slam_map.part} starts",
             coverage=hull_share(observations.pixels[linked], camera),
         )
 
@@ -107,9 +119,9 @@ class Tracked:
 
     Attributes:
         observations: of the frame.
-        estimate: its pose; `estimate.inliers` speaks of the matches that `point_ids` was made from.
-        point_ids: (N,) int64, the point each key point sees or NO_POINT; inliers only.
-        rejected: (N,) int64, the point each key point was matched with and does not agree with, or NO_POINT.
+        estimate: its pose; `estimate.inliers` refers to the matches that gave `point_ids`.
+        point_ids: (N,) int64, the point of each keypoint, or NO_POINT; inliers only.
+        rejected: (N,) int64, the matched point of each keypoint that is an outlier, or NO_POINT.
         how: `motion` or `recovery`.
     """
 
@@ -121,7 +133,7 @@ class Tracked:
 
     @property
     def matches(self) -> int:
-        """Number of matches before outliers were dropped."""
+        """Number of matches, including outliers."""
         return self.inliers + int(np.count_nonzero(self.rejected >= 0))
 
     @property
@@ -136,11 +148,11 @@ class Tracked:
 
     @property
     def T_world_cam(self) -> Array:
-        """(4, 4) float64."""
+        """(4, 4) float64 pose."""
         return geometry.inverse(self.estimate.T_cam_world)
 
     def moved(self, T_cam_world: Array, slam_map: Map) -> Tracked:
-        """The frame at another pose, seeing those of its points that are in the map still."""
+        """Return the frame at another pose, with only those points that are still in the map."""
         there = slam_map.point_rows(self.point_ids) >= 0
         return replace(
             self,
@@ -150,7 +162,7 @@ class Tracked:
         )
 
     def select(self, kept: NDArray[np.bool_]) -> Tracked:
-        """The frame with some of its key points (N,) alone, those of its points among them."""
+        """Return the frame with a subset of its keypoints, given by a mask (N,)."""
         return replace(
             self,
             observations=self.observations.select(kept),
@@ -159,12 +171,12 @@ class Tracked:
         )
 
     def coverage(self, camera: Camera) -> float:
-        """Share of the image inside the convex hull of the points seen, 0 to 1."""
+        """Fraction of the image inside the convex hull of the points seen, 0 to 1."""
         return hull_share(self.observations.pixels[self.point_ids >= 0], camera)
 
 
 def hull_share(pixels: Array, camera: Camera) -> float:
-    """Share of the image inside the convex hull of pixels (N, 2), 0 to 1; 0 if they lie on a line."""
+    """Fraction of the image inside the convex hull of pixels (N, 2), 0 to 1; 0 if collinear."""
     if len(pixels) < 3:
         return 0.0
     hull = cv2.convexHull(pixels.astype(np.float32))
@@ -172,9 +184,12 @@ def hull_share(pixels: Array, camera: Camera) -> float:
 
 
 class Tracker:
-    """Finds the pose of each frame against the map: prediction and local map first, RANSAC over key frames next.
+    """Finds the pose of each frame: near a prediction in the local map, or by RANSAC on keyframes.
 
     Args:
+        config: of all stages.
+        matcher: matches keypoints and points.
+        pose_solver: estimates poses.
         max_distance: largest L2 distance of matching unit descriptors.
     """
 
@@ -194,11 +209,19 @@ class Tracker:
         T_cam_world: Array | None,
         local_points: Ids,
     ) -> Tracked | None:
-        """Pose of a frame near the predicted `T_cam_world` from `local_points` (ids), or None.
+        """Find the pose of a frame near a predicted one; None if tracking fails.
 
-        A small gate first, which most frames need no more than; then a wide one, and a wider one if that fails or
-        hardly any match agrees with the pose (the gate may have cut off the true ones). Each is followed by a narrow
-        one that collects what the refined pose predicts.
+        Search radii are tried in turn: a small one, which is enough for most frames, then a normal
+        one, then a wide one if the normal one fails or has few inliers among its matches (it may
+        have excluded the true matches). Each is followed by a narrow search around the refined
+        pose.
+
+        Args:
+            observations: of the frame.
+            slam_map: to track in.
+            camera: of the frame.
+            T_cam_world: (4, 4) predicted pose; None without a prediction.
+            local_points: ids of the points to search.
         """
         if T_cam_world is None or len(local_points) == 0:
             return None
@@ -234,7 +257,7 @@ class Tracker:
         radius: float,
         most: int,
     ) -> Tracked | None:
-        """A pose of at most so many of the points, then of all of them in a narrow gate."""
+        """Find a pose by at most `most` of the points, then by all points in a narrow radius."""
         some = local_points[:: -(-len(local_points) // most)]
 
         def search(coarse: bool) -> Tracked | None:
@@ -242,7 +265,7 @@ class Tracker:
                 observations, slam_map, camera, T_cam_world, some, radius, coarse=coarse
             )
 
-        # One round may stay too far off for enough inliers.
+        # One coarse round may end too far off for enough inliers.
         first = search(coarse=True) or search(coarse=False)
         if first is None:
             return None
@@ -262,10 +285,14 @@ class Tracker:
         keyframe_ids: Iterable[int],
         least: int | None = None,
     ) -> Tracked | None:
-        """Pose of a frame without any prediction, from matches with one key frame after the other.
+        """Find the pose of a frame without a prediction, by matches with one keyframe at a time.
 
         Args:
-            least: inliers that it takes; None: as many as a lost camera must see to be found again.
+            observations: of the frame.
+            slam_map: to find it in.
+            camera: of the frame.
+            keyframe_ids: keyframes to try in turn.
+            least: least number of inliers; None: `tracking.recovery_inliers`.
         """
         for keyframe_id in keyframe_ids:
             matched = self._match_keyframe(observations, slam_map, keyframe_id)
@@ -282,10 +309,17 @@ class Tracker:
         keyframe_id: int,
         least: int | None = None,
     ) -> Tracked | None:
-        """Pose of a frame without any prediction, from matches with all points around a key frame at once.
+        """Find the pose of a frame without a prediction, by all points around a keyframe.
 
-        After a jump a few points of each key frame are found again, which together may be enough. No ratio test:
-        neighbouring points look alike, and RANSAC sorts them out. For `least` see `recover`.
+        After a jump only a few points of each keyframe are found, but together they may be enough.
+        No ratio test: neighbouring points look similar, and RANSAC removes the outliers.
+
+        Args:
+            observations: of the frame.
+            slam_map: to find it in.
+            camera: of the frame.
+            keyframe_id: the keyframe.
+            least: least number of inliers; None: `tracking.recovery_inliers`.
         """
         if not slam_map.has_keyframe(keyframe_id):
             return None
@@ -308,7 +342,7 @@ class Tracker:
         matched: Ids,
         least: int | None,
     ) -> Tracked | None:
-        """Pose of a frame from the points (N,) that its key points seem to see, some of them wrongly."""
+        """Find the pose of a frame from matches (N,) with points, some of which are wrong."""
         seen = np.flatnonzero(matched >= 0)
         if len(seen) < self._config.min_inliers:
             return None
@@ -328,7 +362,7 @@ class Tracker:
         return replace(tracked, how="recovery")
 
     def local_keyframes(self, slam_map: Map, point_ids: Ids) -> Ids:
-        """Key frames that see the given points, most shared first, and the closest companions of the best of them."""
+        """Return keyframes that see the points, best first, then covisible ones of the best."""
         ids, _ = slam_map.keyframes_seeing(point_ids)
         wanted = self._config.max_keyframes
         local = list(ids[:wanted])
@@ -338,7 +372,7 @@ class Tracker:
         return np.array(local, dtype=np.int64)
 
     def _match_keyframe(self, observations: Observations, slam_map: Map, keyframe_id: int) -> Ids:
-        """(N,) int64: the point that each key point of the frame seems to share with a key frame."""
+        """(N,) int64 points of a keyframe that match each keypoint of the frame, or NO_POINT."""
         rows = slam_map.observation_rows(keyframe_id)
         linked = np.flatnonzero(slam_map.observations["point"][rows] >= 0) + rows.start
         matches0 = self._matcher.match(
@@ -398,7 +432,7 @@ class Tracker:
     def project(
         self, slam_map: Map, camera: Camera, T_cam_world: Array, rows: Ids
     ) -> tuple[Array, NDArray[np.bool_]]:
-        """Pixels (N, 2) of points by row, and which of them this view should be able to see and recognise."""
+        """Project points (rows) to pixels (N, 2), and find which (N,) should be visible."""
         positions = slam_map.positions[rows]
         points_cam = geometry.apply(T_cam_world, positions)
         pixels = camera.project(points_cam)
@@ -422,12 +456,12 @@ class Tracker:
     def count_visibility(
         self, slam_map: Map, camera: Camera, tracked: Tracked, local_points: Ids
     ) -> None:
-        """Note in the map which local points this frame should have seen, and which it did see."""
+        """Count which local points this frame should have seen, and which it saw."""
         rows = slam_map.point_rows(local_points)
         rows = rows[rows >= 0]
         _, visible = self.project(slam_map, camera, tracked.estimate.T_cam_world, rows)
         found = slam_map.point_rows(tracked.seen)
-        # A point that was found was visible, whatever the gates say of it now.
+        # A point that was found counts as visible.
         counted = np.zeros(len(slam_map.points), dtype=bool)
         counted[rows[visible]] = counted[found] = True
         slam_map.points["visible"][counted] += 1
@@ -435,9 +469,9 @@ class Tracker:
 
 
 class Motion:
-    """Constant-velocity prediction of the next pose, kept relative to a key frame.
+    """Constant-velocity motion model of the camera.
 
-    The last pose is remembered relative to a key frame, so that a refinement of the map carries it along.
+    The last pose is kept relative to a keyframe, so that it follows a refinement of the map.
     """
 
     def __init__(self, config: Config) -> None:
@@ -449,7 +483,7 @@ class Motion:
         self._timestamp = 0.0
 
     def update(self, timestamp: float, T_cam_world: Array, keyframe_id: int, slam_map: Map) -> None:
-        """Take up the pose of a tracked frame."""
+        """Update the velocity and the last pose with a tracked frame."""
         previous = self.last(slam_map)
         if previous is not None and timestamp > self._timestamp:
             step = geometry.se3_log(T_cam_world @ geometry.inverse(previous))
@@ -463,49 +497,48 @@ class Motion:
 
     @property
     def velocity(self) -> Array:
-        """(6,) [translation, rotation] per second, from the last two poses: after t seconds a point X of camera
-        coordinates is at exp(velocity · t) X; zeros where unknown.
+        """(6,) [translation, rotation] per second from the last two poses; zeros if unknown.
+
+        After t seconds a point X of camera coordinates is at exp(velocity · t) X.
         """
         return self._velocity
 
     @property
     def fastest(self) -> tuple[float, float]:
-        """How fast the camera moved at most of late, map units and radians per second: a speed of the past counts the
-        less the longer ago it was.
-        """
+        """Largest recent speeds, map units and radians per second; older speeds decay."""
         return float(self._fastest[0]), float(self._fastest[1])
 
     @property
     def timestamp(self) -> float:
-        """When the last pose was, seconds."""
+        """Timestamp of the last pose, seconds."""
         return self._timestamp
 
     def anchor(self, timestamp: float, T_cam_world: Array, keyframe_id: int, slam_map: Map) -> None:
-        """Set the last pose without touching the velocity."""
+        """Set the last pose without changing the velocity."""
         self._T_cam_keyframe = T_cam_world @ slam_map.pose(keyframe_id)
         self._keyframe_id = keyframe_id
         self._timestamp = timestamp
 
     def rescale(self, scale: float) -> None:
-        """Let lengths change with the size of the map around the camera."""
+        """Scale the lengths with the map around the camera."""
         if self._T_cam_keyframe is not None:
             self._T_cam_keyframe[:3, 3] *= scale
         self._velocity[:3] *= scale
         self._fastest[0] *= scale
 
     def stop(self) -> None:
-        """Forget pose and velocity: how the camera moved before a loss says nothing about how it moves after it."""
+        """Forget pose and velocity: the motion before a loss predicts nothing after it."""
         self._T_cam_keyframe = None
         self._velocity, self._fastest = np.zeros(6), np.zeros(2)
 
     def last(self, slam_map: Map) -> Array | None:
-        """(4, 4) `T_cam_world` of the last tracked frame in today's map."""
+        """(4, 4) `T_cam_world` of the last tracked frame in the current map; None if unknown."""
         if self._T_cam_keyframe is None or not slam_map.has_keyframe(self._keyframe_id):
             return None
         return self._T_cam_keyframe @ geometry.inverse(slam_map.pose(self._keyframe_id))
 
     def predict(self, timestamp: float, slam_map: Map) -> Array | None:
-        """(4, 4) predicted `T_cam_world` at `timestamp`."""
+        """(4, 4) predicted `T_cam_world` at `timestamp`; None if the last pose is unknown."""
         last = self.last(slam_map)
         if last is None:
             return None

@@ -134,7 +134,7 @@ def test_too_little_depth_is_refused_with_its_numbers(scene) -> None:
     observations.depth[79:] = np.nan
     slam_map = Map(32)
     reason = from_depth(min_points=80).start(slam_map, scene.camera, observations)
-    assert reason == f"79 of {len(observations)} key points have depth, 80 are needed"
+    assert reason == f"79 of {len(observations)} keypoints have depth, 80 are needed"
     assert from_depth().start(slam_map, scene.camera, cut(observations, 0)).startswith("0 of 0")
     assert len(slam_map.keyframes) == 0, "a refusal leaves the map empty"
 
@@ -341,7 +341,7 @@ def test_frames_without_key_points_are_no_view(scene) -> None:
     for _ in range(2):
         assert (
             initializer.start(slam_map, scene.mono, empty)
-            == "0 key points in the image, 80 are needed"
+            == "0 keypoints in the image, 80 are needed"
         )
     assert (
         initializer.start(slam_map, scene.mono, scene.observe(np.eye(4), 1, depth=False))

@@ -122,13 +122,13 @@ def test_the_longest_interval_is_counted_from_the_last_keyframe(scene) -> None:
 def test_the_least_interval_holds_back_everything_else(scene) -> None:
     rule, slam_map = rule_and_map(scene, min_interval=3, min_tracked_share=0.9)
     frame = tracked(scene, scene.pose(0.1), share=0.5)
-    assert [rule.wants(frame, slam_map, 1) for _ in range(3)] == ["", "", "tracked share"]
+    assert [rule.wants(frame, slam_map, 1) for _ in range(3)] == ["", "", "few tracked points"]
 
 
 def test_few_of_the_reference_points_left(scene) -> None:
     rule, slam_map = rule_and_map(scene, min_tracked_share=0.5)
     assert rule.wants(tracked(scene, scene.pose(0.1), share=0.7), slam_map, 1) == ""
-    assert rule.wants(tracked(scene, scene.pose(0.1), share=0.4), slam_map, 1) == "tracked share"
+    assert rule.wants(tracked(scene, scene.pose(0.1), share=0.4), slam_map, 1) == "few tracked points"
 
 
 def test_points_of_one_keyframe_are_no_yardstick(scene) -> None:

@@ -249,7 +249,7 @@ def test_a_camera_that_stays_lost_begins_a_part_and_a_revisit_joins_it(sensor: s
     assert {r.part for r in results[:60]} == {0}
     began = next(r for r in results[65:] if r.state is TrackState.TRACKING)
     assert began.index < 85
-    assert began.part == 1 and "part 1" in began.reason
+    assert began.part == 1 and "submap 1" in began.reason
     assert results[-1].state is TrackState.TRACKING
     assert slam.statistics.merges == 1
     assert slam.map.parts.tolist() == [0]
@@ -355,9 +355,9 @@ def test_a_map_of_another_front_end_or_camera_is_refused(tmp_path: Path) -> None
     with pytest.raises(MapError, match="32 numbers, those of points have 64"):
         narrow.track(room.frame(sway(1)[0], 0.0, "stereo"))
     empty = load_map(tmp_path / "map.npz")
-    with pytest.raises(MapError, match="no key frames"):
+    with pytest.raises(MapError, match="no keyframes"):
         Slam(Config(), parts_of(room), SavedMap(Map(64), empty.places), mapping=False)
-    with pytest.raises(MapError, match="must be a map"):
+    with pytest.raises(MapError, match="needs a saved map"):
         Slam(Config(), parts_of(room), mapping=False)
 
 

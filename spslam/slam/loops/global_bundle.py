@@ -1,7 +1,8 @@
-"""Bundle adjustment of a whole part of the map after a closed loop, beside tracking.
+"""Global bundle adjustment: refine a whole submap after a loop closure, in parallel with tracking.
 
-It works on a copy of the map and is taken up at a fixed later key frame, so that two runs give the same bytes; what was
-added meanwhile is carried along. A loop that closes before that makes it void: another one begins.
+It works on a copy of the map. The result is applied at a fixed later keyframe, so that two runs
+give the same bytes. What was added meanwhile moves along. A new loop discards a running refinement
+and starts another one.
 """
 
 from __future__ import annotations
@@ -26,7 +27,14 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class _Copy:
-    """What is being refined: the part, ids of the rows of the problem, and whether the sensor measures depth."""
+    """A copy of the submap to refine.
+
+    Attributes:
+        part: id of the submap.
+        keyframe_ids, point_ids: ids of the rows of the problem.
+        problem: the copy.
+        has_depth: whether the sensor measures depth.
+    """
 
     part: int
     keyframe_ids: Ids
@@ -36,11 +44,11 @@ class _Copy:
 
 
 class GlobalRefiner:
-    """Refines all key frames and points of the part that the camera is in, in a thread.
+    """Refines all keyframes and points of the current submap, in a thread.
 
     Args:
-        config: after how many key frames the result is taken up.
-        bundle: does the work.
+        config: number of keyframes after which the result is applied; 0: never refine.
+        bundle: the bundle adjustment.
     """
 
     def __init__(self, config: GlobalBundleConfig, bundle: BundleAdjuster) -> None:
@@ -52,7 +60,7 @@ class GlobalRefiner:
         self._since = 0
 
     def start(self, slam_map: Map, camera: Camera) -> None:
-        """Begin with the map as it is; one that is under way is void."""
+        """Start with the map as it is, and discard a refinement that is running."""
         if self._delay == 0:
             return
         if self._result is not None:
@@ -62,20 +70,20 @@ class GlobalRefiner:
         self._since = 0
 
     def keyframe_added(self, slam_map: Map) -> bool:
-        """Take up the result if the stated number of key frames was added since the start; whether it was."""
+        """Count a new keyframe; apply the result after the delay. Return whether it was applied."""
         self._since += 1
         return self._since >= self._delay and self.finish(slam_map)
 
     def finish(self, slam_map: Map) -> bool:
-        """Take up the result now, waiting for it if it must be; whether there was one."""
+        """Wait for the result and apply it. Return whether a refinement was running."""
         if self._copy is None or self._result is None:
             return False
         copy, result = self._copy, self._result.result()
         self._copy = self._result = None
         logger.info(
-            "global bundle adjustment: %d key frames, %d points, %d observations, cost %.0f to %.0f",
-            len(copy.keyframe_ids), len(copy.point_ids), len(copy.problem.pixels), result.cost_before,
-            result.cost_after,
+            "global bundle adjustment: %d keyframes, %d points, %d observations, cost %.0f to %.0f",
+            len(copy.keyframe_ids), len(copy.point_ids), len(copy.problem.pixels),
+            result.cost_before, result.cost_after,
         )  # fmt: skip
         _take_up(slam_map, copy, result)
         return True
@@ -94,13 +102,14 @@ def _copy_of(slam_map: Map, camera: Camera) -> _Copy:
 
 
 def _take_up(slam_map: Map, copy: _Copy, result: BundleResult) -> None:
-    """Put refined key frames and points in the map; those that are new follow the refined key frame before them."""
+    """Write the result to the map; move newer keyframes and points with the one before them."""
     keyframe_rows = np.flatnonzero(slam_map.keyframes["part"] == copy.part)
     ids = slam_map.keyframes["id"][keyframe_rows]
     refined = geometry.orthonormalize(geometry.inverse(result.T_cam_world))
     before = slam_map.T_world_keyframe[keyframe_rows]
     known = np.isin(ids, copy.keyframe_ids)
-    # A part's first key frame is never culled, so that every other has one before it.
+    # The first keyframe of a submap is never culled: every other keyframe has a refined one before
+    # it.
     anchor = np.maximum.accumulate(np.where(known, np.arange(len(ids)), 0))
     target = refined[np.searchsorted(copy.keyframe_ids, ids[anchor])]
     correction = target @ geometry.inverse(before[anchor])
@@ -129,7 +138,7 @@ def _take_up(slam_map: Map, copy: _Copy, result: BundleResult) -> None:
 
 
 def _unlink(slam_map: Map, keyframe_ids: Ids, point_ids: Ids) -> None:
-    """Cut the links between key frames and points (N,) that are still there."""
+    """Remove the links between keyframes and points (N,) that still exist."""
     column = slam_map.observations
     width = int(max(slam_map.points["id"].max(initial=0), point_ids.max(initial=0))) + 1
     linked = np.flatnonzero(column["point"] >= 0)

@@ -1,7 +1,8 @@
-"""Places that look the same: where a camera can be by how it moved, and which of two poses is the better founded.
+"""Places that look the same: find out which of them a camera can be at.
 
-A picture does not tell the two ends of a corridor apart, or two floors of an office. What does is where the camera was
-before: it comes so far in so long. A pose beyond that takes more to be believed.
+An image does not distinguish the two ends of a corridor, or two floors of an office. The last pose
+does: the camera can move only a limited distance in the time since then. A pose beyond that
+distance needs more evidence.
 """
 
 from __future__ import annotations
@@ -24,13 +25,14 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Reach:
-    """Where a camera may be a while after its last pose.
+    """The poses that a camera can have reached since its last pose.
 
     Attributes:
-        part: of the map that it was in.
-        T_world_cam: (4, 4) its last pose.
-        seconds: since then.
-        distance, turn: how far from the last pose it may be, map units and radians.
+        part: id of the submap of the last pose.
+        T_world_cam: (4, 4) the last pose.
+        seconds: time since the last pose.
+        distance: largest distance from the last pose, map units.
+        turn: largest rotation from the last pose, radians.
     """
 
     part: int
@@ -49,8 +51,15 @@ class Reach:
         depth: float,
         fastest: tuple[float, float],
     ) -> Reach:
-        """So long after the last pose (4, 4) of a camera that moved and turned so fast at most, map units and radians
-        per second, in a scene of this median depth.
+        """Compute the reach of a camera some time after its last pose.
+
+        Args:
+            config: factors and allowances.
+            seconds: time since the last pose.
+            part: id of the submap of the last pose.
+            T_world_cam: (4, 4) the last pose.
+            depth: median depth of the scene, map units.
+            fastest: largest recent speeds, map units and radians per second.
         """
         speed, turning = fastest
         return cls(
@@ -65,14 +74,14 @@ class Reach:
         )
 
     def holds(self, part: int, T_world_cam: Array) -> bool:
-        """Whether a pose (4, 4) in a part of the map is within reach."""
+        """Whether a pose (4, 4) in a submap is within reach."""
         if part != self.part:
             return False
         distance, turn = _difference(self.T_world_cam, T_world_cam)
         return distance <= self.distance and turn <= self.turn
 
     def holds_keyframes(self, slam_map: Map) -> NDArray[np.bool_]:
-        """(K,) the key frames that were taken from within reach, whichever way they look."""
+        """(K,) which keyframes have a position within reach, in any viewing direction."""
         distance = np.linalg.norm(
             slam_map.T_world_keyframe[:, :3, 3] - self.T_world_cam[:3, 3], axis=1
         )
@@ -84,14 +93,15 @@ class Reach:
 
 @dataclass(frozen=True, eq=False)
 class Departure:
-    """Where a camera was when tracking lost it, and how it moved.
+    """Pose and motion of a camera when tracking lost it.
 
     Attributes:
-        keyframe_id, T_keyframe_cam: (4, 4) its last pose, beside a key frame.
-        timestamp: of that, seconds.
+        keyframe_id: the keyframe that the last pose is relative to.
+        T_keyframe_cam: (4, 4) the last pose, relative to the keyframe.
+        timestamp: of the last pose, seconds.
         velocity: (6,) as `Motion.velocity`.
-        fastest: how fast it moved and turned at most of late, map units and radians per second.
-        carried_away: frames after that did not show what they had to, had the camera moved on by itself.
+        fastest: largest recent speeds, map units and radians per second.
+        carried_away: whether later frames did not show what a camera moving by itself must see.
     """
 
     keyframe_id: int
@@ -102,7 +112,7 @@ class Departure:
     carried_away: bool = False
 
     def reach(self, timestamp: float, slam_map: Map, config: RelocalizationConfig) -> Reach | None:
-        """Where the camera may be by then; None if the key frame is gone."""
+        """Compute the reach at a timestamp; None if the keyframe was removed."""
         if not slam_map.has_keyframe(self.keyframe_id):
             return None
         return Reach.after(
@@ -115,7 +125,7 @@ class Departure:
         )
 
     def expected(self, reach: Reach) -> Array:
-        """(4, 4) `T_cam_world` of the camera if it moved on as it did."""
+        """(4, 4) `T_cam_world` of the camera if it kept its velocity."""
         return geometry.orthonormalize(
             geometry.se3_exp(self.velocity * reach.seconds) @ geometry.inverse(reach.T_world_cam)
         )
@@ -123,13 +133,13 @@ class Departure:
 
 @dataclass(frozen=True, eq=False)
 class Place:
-    """A frame with a pose, and where in the map that is.
+    """A frame with a pose, and its place in the map.
 
     Attributes:
         tracked: the frame.
-        keyframe_id: sees most of its points.
-        part: of the map.
-        depth: median depth of the scene.
+        keyframe_id: the keyframe that shares most points with the frame.
+        part: id of the submap.
+        depth: median depth of the scene, map units.
     """
 
     tracked: Tracked
@@ -139,7 +149,7 @@ class Place:
 
     @classmethod
     def of(cls, tracked: Tracked, slam_map: Map) -> Place:
-        """Of a frame with a pose in the map."""
+        """Make a place from a frame with a pose in the map."""
         keyframe_id = int(slam_map.keyframes_seeing(tracked.seen)[0][0])
         return cls(
             tracked, keyframe_id, slam_map.part_of(keyframe_id), median_depth(slam_map, keyframe_id)
@@ -151,8 +161,10 @@ class Place:
         return self.tracked.inliers
 
     def is_same(self, other: Place, slam_map: Map, config: Config) -> bool:
-        """Whether another pose of the same view is the same one: as near as the map is accurate, which may have drifted
-        by a fraction of the path between the two.
+        """Whether another pose of the same view is the same place.
+
+        The tolerance is the accuracy of the map, or its drift over the path between the two
+        keyframes, whichever is larger.
         """
         if other.part != self.part:
             return False
@@ -168,7 +180,7 @@ class Place:
         return reach.holds(self.part, self.tracked.T_world_cam)
 
     def rivals(self, others: Iterable[Place], slam_map: Map, config: Config) -> list[Place]:
-        """Those of other poses of the same view that are elsewhere and not clearly worse."""
+        """Select other poses of the same view that are elsewhere and not clearly worse."""
         enough = config.relocalization.rival_inlier_fraction * self.inliers
         return [
             other
@@ -185,11 +197,18 @@ def groups_by_likeness(
     most: int,
     taken: Iterable[int] = (),
 ) -> list[int]:
-    """The likest of key frames (N,) of likeness (N,), of each group that shares so many points only one.
+    """Select the most similar keyframes, only one of each group of covisible keyframes.
 
     Args:
-        most: how many.
-        taken: neither these nor what shares a group with them is chosen.
+        ids: (N,) ids of keyframes.
+        likeness: (N,) their similarities.
+        slam_map: holds the keyframes.
+        min_covisibility: least number of shared points of two keyframes of a group.
+        most: largest number of keyframes to return.
+        taken: keyframes whose groups are excluded.
+
+    Returns:
+        Ids of keyframes, the most similar first.
     """
     found: list[int] = []
     closed = set(taken)
@@ -203,6 +222,6 @@ def groups_by_likeness(
 
 
 def _difference(T_world_a: Array, T_world_b: Array) -> tuple[float, float]:
-    """Distance and angle (radians) between two poses (4, 4)."""
+    """Distance (map units) and angle (radians) between two poses (4, 4)."""
     distance = float(np.linalg.norm(T_world_a[:3, 3] - T_world_b[:3, 3]))
     return distance, float(geometry.rotation_angle(T_world_a[:3, :3].T @ T_world_b[:3, :3]))

@@ -1,12 +1,13 @@
-"""Loop closing: places that the camera comes back to, and the pose graph that takes up the drift.
+"""Loop closing: detect places that the camera comes back to, and correct the drift.
 
-Candidates (see `loop_candidates`) are verified before anything is changed: descriptor matching, RANSAC, more matches by
-projection with the pose that comes out, a refined pose; enough inliers, spread over the image, and a gap that the path
-in between may have drifted. A wrong loop is worse than none.
+Candidates (see `LoopCandidates`) are verified before the map changes. The steps are descriptor
+matching, RANSAC, more matches by projection, and a refined pose. A loop needs enough inliers that
+cover enough of the image, and a gap that the path in between can have drifted. A wrong loop is
+worse than a missed one.
 
-A revisit of another part of the map joins the two: nothing says where they are to each other, so that a second key
-frame must find the same, no other place may fit about as well, and the camera must have been able to come so far while
-it was lost.
+A loop to another submap joins the two. Their relative pose is unknown before. Therefore a second
+keyframe must confirm it, no other place may fit about as well, and the camera must have been able
+to move that far while it was lost.
 """
 
 from __future__ import annotations
@@ -37,8 +38,13 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class LoopEdge:
-    """A verified revisit: the similarity that maps coordinates of key frame `j` to those of key frame `i`, and the
-    inverse covariance (7, 7) of its residual (see `PoseGraphEdges`).
+    """A verified loop.
+
+    Attributes:
+        i, j: ids of the older and the newer keyframe.
+        S_i_j: (4, 4) similarity that maps coordinates of keyframe `j` to those of keyframe `i`.
+        information: (7, 7) inverse covariance of its residual (see `PoseGraphEdges`).
+        inliers: number of points that agree with the pose.
     """
 
     i: int
@@ -50,7 +56,12 @@ class LoopEdge:
 
 @dataclass(frozen=True)
 class _RelativeScale:
-    """Lengths around an old place over those around a new one, and the standard deviation of its logarithm."""
+    """The scale of an old place relative to a new one.
+
+    Attributes:
+        ratio: length around the old place over the same length around the new one.
+        sigma: standard deviation of the logarithm of the ratio.
+    """
 
     ratio: float
     sigma: float
@@ -58,27 +69,27 @@ class _RelativeScale:
 
 @dataclass(frozen=True, eq=False)
 class Rescaling:
-    """How a correction changed the sizes around each key frame: new over old; 1 unless the camera is a single one.
+    """The change of scale around each keyframe by a correction; 1 for stereo and RGB-D.
 
     Attributes:
         keyframe_ids: (K,) int64, ascending, all of the map.
-        scales: (K,) float64.
+        scales: (K,) float64, new length over old length.
     """
 
     keyframe_ids: Ids
     scales: Array
 
     def of(self, keyframe_ids: Ids) -> Array:
-        """Scales (N,) around key frames (N,) by id. All must exist."""
+        """Scales (N,) around existing keyframes (N,) by id."""
         scales: Array = self.scales[np.searchsorted(self.keyframe_ids, keyframe_ids)]
         return scales
 
 
 class LoopCloser:
-    """Finds revisits of a new key frame and corrects the map, which keeps them (`Map.loops`, see `keyframe_removed`).
+    """Finds loops of a new keyframe and corrects the map, which keeps them in `Map.loops`.
 
     Attributes:
-        doubted: key frames that saw a place of another part which may only look the same.
+        doubted: keyframes with a loop to another submap that was rejected as a similar place.
     """
 
     def __init__(
@@ -103,31 +114,38 @@ class LoopCloser:
         self._mapper = mapper
         self._max_distance = max_distance
         self._last_closed = -(10**9)
-        # Parts, and how the second lies to the first, that a key frame saw to be the same place.
+        # The submaps of the latest verified loop between two submaps, and their relative
+        # similarity.
         self._joint: tuple[int, int, Array] | None = None
         self._places = places
         self._departures: dict[int, Departure] = {}
         self.doubted: set[int] = set()
 
     def part_began(self, part: int, departure: Departure | None) -> None:
-        """A part of the map begins with a camera that was lost before: it cannot be anywhere to where that was."""
+        """Note where the camera was lost before a submap: this limits where the submap can be."""
         if departure is not None:
             self._departures[part] = departure
 
     def tell(self) -> None:
-        """Say how often parts of the map were not joined, for the places may only look the same."""
+        """Notify the user how often a loop between submaps was rejected."""
         if self.doubted:
             text = (
-                "%d key frames saw a place of another part of the map that may only look the same (another fits about "
-                "as well, or the camera cannot have come so far): the parts were not joined there"
+                "%d keyframes saw a place of another submap that may only look the same (another "
+                "fits about as well, or the camera cannot have moved that far): the submaps "
+                "were not joined there"
             )
             notice(logger, "parts_look_alike", text, len(self.doubted), count=len(self.doubted))
 
     def close(self, slam_map: Map, camera: Camera, keyframe_id: int) -> Rescaling | None:
-        """Look for a revisit by key frame `keyframe_id` and close the loop; None if the map was not corrected.
+        """Find a loop of a keyframe and close it; None if the map was not corrected.
 
-        A revisit of another part joins the two: the younger is carried over into the world of the older. Lengths kept
-        outside the map, relative to its key frames, change with the scale that is returned.
+        A loop to another submap joins the two: the younger is moved into the world of the older.
+        Lengths kept outside the map, relative to its keyframes, must follow the returned scales.
+
+        Args:
+            slam_map: to correct.
+            camera: of the map.
+            keyframe_id: id of the newest keyframe.
         """
         if not self._config.enabled or keyframe_id - self._last_closed < self._config.cooldown:
             return None
@@ -143,28 +161,28 @@ class LoopCloser:
         return None
 
     def keyframes_rescaled(self, rescaling: Rescaling) -> None:
-        """Loop edges are corrected with the map itself."""
+        """Do nothing: the loop edges are corrected with the map itself."""
 
     @staticmethod
     def keyframe_removed(slam_map: Map, removed: RemovedKeyframe) -> None:
-        """Pass the loop edges of a culled keyframe on to its heir; there is no edge from that to itself."""
+        """Transfer the loop edges of a culled keyframe to its parent; drop those to the parent."""
         loops = slam_map.loops
         at_i, at_j = loops["i"] == removed.keyframe_id, loops["j"] == removed.keyframe_id
         loops["S_i_j"][at_i] = removed.T_heir_removed @ loops["S_i_j"][at_i]
         loops["S_i_j"][at_j] = loops["S_i_j"][at_j] @ geometry.inverse(removed.T_heir_removed)
-        # Scales stay, and are measured independently.
+        # The scale does not change, and its measurement is independent.
         adjoint = np.eye(7)
         adjoint[:6, :6] = geometry.se3_adjoint(geometry.inverse(removed.T_heir_removed))
         loops["information"][at_j] = adjoint.T @ loops["information"][at_j] @ adjoint
         loops["i"][at_i] = loops["j"][at_j] = removed.heir_id
         loops.keep(loops["i"] != loops["j"])
 
-    # -- verification ----------------------------------------------------------------------------------------
+    # -- verification ------------------------------------------------------------------------------
 
     def _verify(
         self, slam_map: Map, camera: Camera, keyframe_id: int, candidate: int
     ) -> LoopEdge | None:
-        """The revisit of a candidate by a key frame, from the points that the candidate and its companions see."""
+        """Verify a candidate; return its loop edge, or None if it is rejected."""
         found = self._recognize(slam_map, camera, keyframe_id, candidate)
         scale = _RelativeScale(1.0, self._config.min_scale_sigma)
         if not isinstance(found, str) and not camera.has_depth:
@@ -175,16 +193,16 @@ class LoopCloser:
                 or found
             )
         if isinstance(found, str):
-            logger.info("revisit %d -> %d refused: %s", keyframe_id, candidate, found)
+            logger.info("loop %d -> %d rejected: %s", keyframe_id, candidate, found)
             return None
         S_i_j = geometry.inverse(slam_map.pose(candidate)) @ found.T_world_cam
         S_i_j[:3, :3] *= scale.ratio
         logger.info(
-            "revisit: key frame %d sees the place of %d with %d inliers of %d matches, %.0f %% of the image, gap %.3f, "
-            "scale %.3f",
+            "loop: keyframe %d sees the place of %d with %d inliers of %d matches, "
+            "%.0f %% of the image, gap %.3f, scale %.3f",
             keyframe_id, candidate, found.inliers, found.matches, 100 * found.coverage(camera),
             _gap(slam_map, keyframe_id, found), scale.ratio,
-        )  # fmt: skip
+            )  # fmt: skip
         return LoopEdge(
             candidate,
             keyframe_id,
@@ -196,9 +214,10 @@ class LoopCloser:
     def _recognize(
         self, slam_map: Map, camera: Camera, keyframe_id: int, candidate: int
     ) -> Tracked | str:
-        """The key frame as the old part of the map sees it, or why it does not."""
+        """Track the keyframe by the points around an old one; return the reason if that fails."""
         companions, _ = slam_map.covisible(candidate, least=self._config.min_covisibility)
-        # Points that tracking carried here already would vouch for today's pose instead of testing it.
+        # Exclude the points that tracking matched already: they would confirm the current pose
+        # instead of testing it.
         carried = slam_map.points_seen_by(np.array([keyframe_id]))
         old_points = np.setdiff1d(
             slam_map.points_seen_by(np.append(companions[:5], candidate)), carried
@@ -206,7 +225,8 @@ class LoopCloser:
         rows = slam_map.point_rows(old_points)
         observations = keyframe_observations(slam_map, keyframe_id)
         if not camera.has_depth:
-            # For a single camera the old part of the map may have another scale: its pose comes from pixels alone.
+            # The old place may have another scale with a single camera: the pose comes from pixels
+            # alone.
             observations = replace(observations, u_right=np.full(len(observations), np.nan))
         matches0 = self._matcher.match(
             observations.descriptors,
@@ -244,8 +264,15 @@ class LoopCloser:
         found: Tracked,
         scale: float,
     ) -> str:
-        """What speaks against a revisit where lengths are `scale` times those around the key frame; empty if nothing
-        does.
+        """Return the reason to reject a loop, or an empty string.
+
+        Args:
+            slam_map: holds both keyframes.
+            camera: of the map.
+            keyframe_id: id of the new keyframe.
+            candidate: id of the old keyframe.
+            found: the new keyframe, tracked at the old place.
+            scale: length around the old place over the same length around the new keyframe.
         """
         if found.inliers < self._config.min_inliers:
             return f"{found.inliers} inliers of {found.matches} matches"
@@ -253,7 +280,7 @@ class LoopCloser:
         if coverage < self._config.min_coverage:
             return f"inliers cover {100 * coverage:.0f} % of the image"
         if not np.isfinite(scale):
-            return "too few common points to tell the scale"
+            return "too few common points to determine the scale"
         if not np.isfinite(found.estimate.covariance).all():
             return "its inliers do not determine the pose"
         if slam_map.part_of(candidate) != slam_map.part_of(keyframe_id):
@@ -262,37 +289,44 @@ class LoopCloser:
                 self.doubted.add(keyframe_id)
             return objection
         row = int(slam_map.keyframe_rows(np.asarray(keyframe_id)))
-        # The gap is in the units of the old place: a path in smaller ones is longer than it seems.
+        # The gap is in units of the old place. If those units are larger, scale the path to them.
         path = float(travelled(slam_map, row)[slam_map.keyframe_rows(np.asarray(candidate))]) * max(
             1.0, scale
         )
         gap = _gap(slam_map, keyframe_id, found)
         least = self._config.min_radius_depths * median_depth(slam_map, keyframe_id)
         if gap > max(self._config.max_drift_ratio * path, least):
-            return f"a gap of {gap:.3f} is too much drift for a path of {path:.3f}: the places look the same"
+            return (
+                f"a gap of {gap:.3f} is too much drift for a path of {path:.3f}: "
+                "the places look the same"
+            )
         return ""
 
     def _objection_to_joint(
         self, slam_map: Map, camera: Camera, keyframe_id: int, found: Tracked, scale: float
     ) -> str:
-        """What speaks against a revisit of another part; empty if nothing does."""
+        """Return the reason to reject a loop to another submap, or an empty string."""
         place = Place.of(found, slam_map)
         possible = self._can_be(slam_map, keyframe_id, place, scale)
         if possible is False:
-            return "the camera cannot have come so far while it was lost: the places look the same"
+            return (
+                "the camera cannot have moved that far while it was lost: the places look the same"
+            )
         elsewhere = self._elsewhere(slam_map, camera, keyframe_id, place)
         for rival in place.rivals(elsewhere, slam_map, self._settings):
             if possible and not self._can_be(slam_map, keyframe_id, rival, scale):
                 continue
             return (
-                f"{place.inliers} inliers at the place of {place.keyframe_id}, {rival.inliers} at that of "
-                f"{rival.keyframe_id}: the places look the same"
+                f"{place.inliers} inliers at the place of {place.keyframe_id}, {rival.inliers} at "
+                f"the place of {rival.keyframe_id}: the places look the same"
             )
         return ""
 
     def _can_be(self, slam_map: Map, keyframe_id: int, place: Place, scale: float) -> bool | None:
-        """Whether the camera can have come from one part to the other as a place says, while it was lost; None if
-        nothing is known of that, or it was carried away.
+        """Whether the camera can have moved from one submap to the other while it was lost.
+
+        Returns:
+            None if that is unknown, or if the camera was carried away.
         """
         here = slam_map.part_of(keyframe_id)
         older, younger = sorted((here, place.part))
@@ -319,7 +353,7 @@ class LoopCloser:
     def _elsewhere(
         self, slam_map: Map, camera: Camera, keyframe_id: int, place: Place
     ) -> list[Place]:
-        """Where else in other parts a key frame may be, by likeness."""
+        """Find other places in other submaps that a keyframe fits, by similarity."""
         known, likeness = self._places.similarities(keyframe_id)
         other = slam_map.keyframes["id"][
             slam_map.keyframes["part"] != slam_map.part_of(keyframe_id)
@@ -339,7 +373,7 @@ class LoopCloser:
         return [Place.of(tracked, slam_map) for tracked in found if not isinstance(tracked, str)]
 
     def _relative_scale(self, slam_map: Map, keyframe_id: int, found: Tracked) -> _RelativeScale:
-        """Old depth over new depth of the key points that see a point in both parts of the map; NaN if too few do."""
+        """Old depth over new depth of keypoints with a point in both submaps; NaN if too few."""
         new_ids = slam_map.observations["point"][slam_map.observation_rows(keyframe_id)]
         both = (new_ids >= 0) & (found.point_ids >= 0)
         if np.count_nonzero(both) < self._config.min_scale_points:
@@ -352,14 +386,15 @@ class LoopCloser:
         old_depth = geometry.apply(found.estimate.T_cam_world, old_points)[:, 2]
         ratios = old_depth / new_depth
         ratio = float(np.median(ratios))
-        # Of a median, from the median deviation, as of normally distributed numbers.
+        # Standard error of a median, from the median absolute deviation of normally distributed
+        # numbers.
         sigma = 1.25 * 1.48 * float(np.median(np.abs(ratios / ratio - 1))) / np.sqrt(len(ratios))
         return _RelativeScale(ratio, max(sigma, self._config.min_scale_sigma))
 
-    # -- correction ------------------------------------------------------------------------------------------
+    # -- correction --------------------------------------------------------------------------------
 
     def _correct(self, slam_map: Map, camera: Camera, edge: LoopEdge) -> Rescaling:
-        """Spread the gap over the pose graph, carry the points along, fuse both sides and refine the seam."""
+        """Optimize the pose graph, move the points with it, fuse both sides and refine the seam."""
         with_scale = not camera.has_depth
         _append(slam_map, edge)
         ids = slam_map.keyframes["id"]
@@ -368,7 +403,7 @@ class LoopCloser:
         edges = essential_graph(slam_map, with_scale, self._config.min_covisibility)
         after = spread_gap(self._pose_graph, before, edges, fixed, with_scale)
         self._move_points(slam_map, before, after)
-        # Before points are fused: afterwards those of the old side would be seen by key frames of another scale.
+        # Scale before fusion: after it, keyframes of another scale see the points of the old side.
         slam_map.points["distance"][:] *= _scale_of_points(slam_map, after)
         rescaling = Rescaling(ids.copy(), geometry.similarity_scale(after))
         slam_map.rescale_loops(rescaling.keyframe_ids, rescaling.scales)
@@ -379,7 +414,7 @@ class LoopCloser:
         return rescaling
 
     def _seen_before(self, slam_map: Map, edge: LoopEdge) -> bool:
-        """Whether another key frame found the same of the two parts that a revisit connects."""
+        """Whether an earlier keyframe found the same relative pose of the two submaps."""
         parts = slam_map.part_of(edge.i), slam_map.part_of(edge.j)
         S_old_new = slam_map.pose(edge.i) @ edge.S_i_j @ geometry.inverse(slam_map.pose(edge.j))
         before, self._joint = self._joint, (*parts, S_old_new)
@@ -396,12 +431,15 @@ class LoopCloser:
             and shift < self._config.merge_shift_depths * median_depth(slam_map, edge.j)
         )
         if not same:
-            logger.info("parts %d and %d: key frame %d finds them elsewhere to each other than the one before", *parts,
-                        edge.j)  # fmt: skip
+            logger.info(
+                "submaps %d and %d: keyframe %d finds another relative pose than the one before",
+                *parts,
+                edge.j,
+            )
         return same
 
     def _join(self, slam_map: Map, camera: Camera, edge: LoopEdge) -> Rescaling:
-        """Carry the younger of two parts over into the world of the older, fuse what both see and refine the seam."""
+        """Move the younger submap into the world of the older, fuse both and refine the seam."""
         old, new = slam_map.part_of(edge.i), slam_map.part_of(edge.j)
         S_old_new = slam_map.pose(edge.i) @ edge.S_i_j @ geometry.inverse(slam_map.pose(edge.j))
         into, moving = min(old, new), max(old, new)
@@ -415,7 +453,7 @@ class LoopCloser:
         )
         self._joint, self._last_closed = None, edge.j
         logger.info(
-            "part %d of the map joined to part %d, scale %.3f",
+            "submap %d joined to submap %d, scale %.3f",
             moving,
             into,
             geometry.similarity_scale(S),
@@ -424,7 +462,7 @@ class LoopCloser:
         return rescaling
 
     def _fuse_seam(self, slam_map: Map, camera: Camera, edge: LoopEdge) -> None:
-        """Let both sides of a revisit see each other's points, and refine around it."""
+        """Fuse the points of both sides of a loop, and refine around it."""
         companions, _ = slam_map.covisible(edge.i, least=self._config.min_covisibility)
         old_points = slam_map.points_seen_by(np.append(companions[:8], edge.i))
         neighbors, _ = slam_map.covisible(edge.j, least=self._config.min_covisibility)
@@ -435,7 +473,7 @@ class LoopCloser:
 
     @staticmethod
     def _move_points(slam_map: Map, before: Array, after: Array) -> None:
-        """Carry each point along with the first key frame that sees it."""
+        """Move each point with the first keyframe that sees it."""
         linked = np.flatnonzero(slam_map.observations["point"] >= 0)
         points, first = np.unique(slam_map.observations["point"][linked], return_index=True)
         anchors = slam_map.keyframe_rows(slam_map.observations["keyframe"][linked[first]])
@@ -445,7 +483,7 @@ class LoopCloser:
 
 
 def _gap(slam_map: Map, keyframe_id: int, found: Tracked) -> float:
-    """Distance, map units, between where a key frame is in the map and where the old part of the map sees it."""
+    """Distance between a keyframe in the map and its pose by the old place, map units."""
     return float(np.linalg.norm(found.T_world_cam[:3, 3] - slam_map.pose(keyframe_id)[:3, 3]))
 
 
@@ -456,8 +494,9 @@ def _append(slam_map: Map, edge: LoopEdge) -> None:
 
 
 def _information(found: Tracked, scale: _RelativeScale, inflation: float) -> Array:
-    """Inverse covariance (7, 7) of a revisit's residual, in lengths around the new key frame, from that of its pose,
-    which is in those of the old place.
+    """Inverse covariance (7, 7) of a loop's residual, in lengths around the new keyframe.
+
+    The covariance of the pose is in lengths of the old place.
     """
     units = np.array([scale.ratio] * 3 + [1.0] * 3) / inflation
     information = np.zeros((7, 7))
@@ -467,7 +506,7 @@ def _information(found: Tracked, scale: _RelativeScale, inflation: float) -> Arr
 
 
 def _scale_of_points(slam_map: Map, after: Array) -> Array:
-    """(P,) change of scale of each point's neighbourhood, from the newest key frame that sees it."""
+    """(P,) change of scale around each point, from the newest keyframe that sees it."""
     scale = np.ones(len(slam_map.points))
     linked = np.flatnonzero(slam_map.observations["point"] >= 0)
     rows = slam_map.point_rows(slam_map.observations["point"][linked])
@@ -477,7 +516,7 @@ def _scale_of_points(slam_map: Map, after: Array) -> Array:
 
 
 def keyframe_observations(slam_map: Map, keyframe_id: int) -> Observations:
-    """The observations that a key frame was made from (descriptors in the map's half precision)."""
+    """Return the observations of a keyframe (descriptors in the map's half precision)."""
     rows = slam_map.observation_rows(keyframe_id)
     row = int(slam_map.keyframe_rows(np.asarray(keyframe_id)))
     column = slam_map.observations

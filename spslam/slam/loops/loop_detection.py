@@ -1,4 +1,4 @@
-"""Which key frames a new one may be a revisit of: those near the estimated position, and those that look alike."""
+"""Loop candidates: older keyframes that are near, and those that look similar."""
 
 from __future__ import annotations
 
@@ -17,7 +17,13 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class _Place:
-    """A place that looks like a key frame: the one most alike and those that see the same as it."""
+    """A similar place.
+
+    Attributes:
+        keyframe_id: the most similar keyframe.
+        members: this keyframe and its covisible keyframes.
+        seen: number of keyframes in a row for which the place was similar.
+    """
 
     keyframe_id: int
     members: frozenset[int]
@@ -25,10 +31,10 @@ class _Place:
 
 
 class LoopCandidates:
-    """Candidates for a revisit.
+    """Finds loop candidates.
 
-    A place that looks alike is a candidate once it did so for several key frames in a row: a single likeness is
-    chance more often than not.
+    A similar place is a candidate once it is similar to several keyframes in a row: a single
+    similarity is chance more often than not.
     """
 
     def __init__(self, config: LoopConfig, places: PlaceRecognizer) -> None:
@@ -38,11 +44,11 @@ class LoopCandidates:
         self._before: list[_Place] = []
 
     def find(self, slam_map: Map, keyframe_id: int) -> Ids:
-        """Ids of older key frames that may show the place of this one, the most promising of each kind first."""
+        """Return ids of older keyframes that may show the same place, best of each kind first."""
         ids = slam_map.keyframes["id"]
         row = int(slam_map.keyframe_rows(np.asarray(keyframe_id)))
         here = slam_map.keyframes["part"] == slam_map.keyframes["part"][row]
-        # What is in another part was seen before the camera was lost, however few key frames ago.
+        # Another submap is older than the loss of the camera, however few keyframes ago it ended.
         old = (np.arange(len(ids)) < row - self._config.min_interval) | ~here
         connected, shared = slam_map.covisible(
             keyframe_id, least=self._config.min_covisibility // 2
@@ -59,7 +65,7 @@ class LoopCandidates:
         return found[np.sort(first)]
 
     def _near(self, slam_map: Map, row: int, old: NDArray[np.bool_]) -> Ids:
-        """Older key frames that look the same way from nearby, the nearest first."""
+        """Return older keyframes nearby with a similar viewing direction, nearest first."""
         poses = slam_map.T_world_keyframe
         distance = np.linalg.norm(poses[:, :3, 3] - poses[row, :3, 3], axis=1)
         radius = self._config.max_distance_ratio * travelled(slam_map, row)
@@ -73,13 +79,14 @@ class LoopCandidates:
         return slam_map.keyframes["id"][rows[order]][: self._config.near_candidates]
 
     def _alike(self, slam_map: Map, keyframe_id: int, old: Ids, connected: Ids) -> Ids:
-        """Older key frames whose places look like this one for the stated number of key frames, the likest first."""
+        """Return older keyframes of confirmed similar places, the best first."""
         known, cosines = self._places.similarities(keyframe_id)
         if len(known) == 0 or len(connected) == 0:
             return np.zeros(0, dtype=np.int64)
         likeness = np.full(int(slam_map.keyframes["id"][-1]) + 1, -np.inf)
         likeness[known] = cosines
-        # What shows the same place for certain tells how alike views of one place are here.
+        # Covisible keyframes show the same place: their similarity gives the scale for the
+        # threshold.
         beside = likeness[connected][np.isfinite(likeness[connected])]
         least = self._config.min_likeness * float(np.median(beside)) if len(beside) else np.inf
         candidates = old[likeness[old] > least]
@@ -111,9 +118,7 @@ class LoopCandidates:
 
 
 def travelled(slam_map: Map, row: int) -> Array:
-    """(K,) length of the path of the key frames from each of them to the one at `row`, map units; 0 for those of other
-    parts of the map.
-    """
+    """(K,) path length from each keyframe to the one at `row`, map units; 0 in other submaps."""
     here = np.flatnonzero(slam_map.keyframes["part"] == slam_map.keyframes["part"][row])
     steps = np.linalg.norm(np.diff(slam_map.T_world_keyframe[here, :3, 3], axis=0), axis=1)
     along = np.concatenate([[0.0], np.cumsum(steps)])

@@ -1,4 +1,4 @@
-"""Two maps become one where they show the same place."""
+"""Merge two maps that show the same place."""
 
 from __future__ import annotations
 
@@ -18,17 +18,24 @@ logger = logging.getLogger(__name__)
 
 
 def merge_maps(config: Config, parts: Parts, first: SavedMap, second: SavedMap) -> int:
-    """Join the second map to the first, which is changed, wherever key frames of the second see places of the first.
+    """Merge the second map into the first, by loops between their keyframes.
 
-    Each key frame of the second map is treated as if the camera had just taken it: the first that another one confirms
-    joins the maps, the later ones close what gap is left; then everything is refined together. The index of places in
-    `parts` knows both maps afterwards.
+    Each keyframe of the second map is treated as a new keyframe. The first loop that another
+    keyframe confirms joins the maps, later loops close the remaining gap, and global bundle
+    adjustment refines the result. The place recognition index in `parts` holds both maps
+    afterwards.
+
+    Args:
+        config: of all stages.
+        parts: the components that do the work.
+        first: the map to extend, changed in place.
+        second: the map to add.
 
     Returns:
-        How many revisits were closed.
+        Number of closed loops.
 
     Raises:
-        MapError: the maps were made by different cameras or front ends, or no place is found in both.
+        MapError: the maps have different cameras or front ends, or no place in common.
     """
     origin = _common_origin(first.map, second.map, parts.extractor.identity)
     slam_map = first.map
@@ -45,13 +52,13 @@ def merge_maps(config: Config, parts: Parts, first: SavedMap, second: SavedMap) 
         closed += closer.close(slam_map, origin.camera, keyframe_id) is not None
     if len(slam_map.parts) == separate:
         doubt = (
-            f" ({len(closer.doubted)} key frames fit two places that look the same about as well)"
+            f" ({len(closer.doubted)} keyframes fit two similar places about as well)"
             if closer.doubted
             else ""
         )
         raise MapError(
-            f"no place was found in both maps, of {len(slam_map.keyframes) - len(added)} and {len(added)} key "
-            f"frames{doubt}: they must show a common stretch from similar directions"
+            f"no place was found in both maps, of {len(slam_map.keyframes) - len(added)} and "
+            f"{len(added)} keyframes{doubt}: they must show a common path from similar directions"
         )
     refiner = GlobalRefiner(config.global_bundle, parts.global_bundle)
     slam_map.part = int(slam_map.keyframes["part"][0])
@@ -67,18 +74,19 @@ def _common_origin(first: Map, second: Map, extractor: str) -> Origin:
         or second.origin is None
         or not (len(first.keyframes) and len(second.keyframes))
     ):
-        raise MapError("only maps with key frames can be merged")
+        raise MapError("only maps with keyframes can be merged")
     if (origin.sensor, origin.camera) != (second.origin.sensor, second.origin.camera):
         raise MapError("only maps of one camera can be merged: sensor or calibration differ")
     if first.descriptor_size != second.descriptor_size:
         raise MapError(
-            f"a map's descriptors have {first.descriptor_size} numbers, another's {second.descriptor_size}: only maps "
-            "of one front end can be merged"
+            f"descriptors of the maps have {first.descriptor_size} and {second.descriptor_size} "
+            "numbers: only maps of one front end can be merged"
         )
     for found in (origin.extractor, second.origin.extractor):
         if found != extractor:
             raise MapError(
-                f"a map was made with {found}, this command uses {extractor}: give the same --extractor and --weights"
+                f"a map was made with {found}, this command uses {extractor}: "
+                "give the same --extractor and --weights"
             )
     return origin
 

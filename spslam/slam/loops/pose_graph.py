@@ -1,4 +1,4 @@
-"""The pose graph of a map, and how the gap of a revisit is spread over it (docs/decisions/0014-loops.md)."""
+"""Spread the gap of a loop over the pose graph of a map (docs/decisions/0014-loops.md)."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ from spslam.interfaces import PoseGraphEdges, PoseGraphSolver
 
 logger = logging.getLogger(__name__)
 Array = NDArray[np.float64]
-# The chain is loosened until the squared residuals, in standard deviations, are so many times what is to be expected.
-_LIKELY, _SPREADING_ROUNDS = 1.5, 6
+# Weaken the covisibility edges until the squared residuals are below this multiple of the expected
+# value.
+_LIKELY = 1.5
+# Largest number of optimizations; each weakens the edges further.
+_SPREADING_ROUNDS = 6
 
 
 def spread_gap(
@@ -24,20 +27,31 @@ def spread_gap(
     fixed: NDArray[np.bool_],
     with_scale: bool,
 ) -> Array:
-    """Nodes (K, 4, 4) of the graph once the gap of its last edge, a verified revisit, is spread over it.
+    """Optimize the pose graph so that the gap of its last edge, a verified loop, is plausible.
 
-    By how much the chain of key frames drifts is not known beforehand: a wrong calibration makes it drift far more
-    than its noise. So it is believed as much as lets the gap be a likely one.
+    The drift of the covisibility edges is not known beforehand: a wrong calibration causes far more
+    drift than the noise. So their information is reduced until the gap is plausible.
+
+    Args:
+        solver: optimizes a graph.
+        nodes: (K, 4, 4) poses of the keyframes.
+        edges: of the graph; those that are not robust are the covisibility edges.
+        fixed: (K,) which nodes do not move.
+        with_scale: whether nodes have a scale (single camera).
+
+    Returns:
+        (K, 4, 4) optimized nodes.
     """
     chain = ~edges.robust
     robust = edges.robust.copy()
-    # It was verified, however far the chain has drifted.
+    # The loop was verified: it counts fully, however large the drift.
     robust[-1] = False
     information = edges.information.copy()
     for _ in range(_SPREADING_ROUNDS):
         graph = replace(edges, information=information, robust=robust)
         after = solver.optimize(nodes, graph, fixed, with_scale)
-        # The new revisit adds as many equations as its residual has numbers to a graph that holds together without.
+        # The expected value is the number of equations that the new loop adds: the size of its
+        # residual.
         excess = float(edge_costs(after, graph)[~robust].sum()) / information.shape[-1]
         if excess < _LIKELY:
             break
@@ -47,8 +61,10 @@ def spread_gap(
 
 
 def edge_costs(nodes: Array, edges: PoseGraphEdges) -> Array:
-    """(E,) squared residuals of the edges between nodes (K, 4, 4), in standard deviations, without kernels. They are
-    small: translation, rotation vector and log scale of a similarity are its logarithm then.
+    """(E,) squared residuals, in standard deviations, of the edges between nodes (K, 4, 4).
+
+    No robust kernel. Residuals are small: translation, rotation vector and log scale approximate
+    the logarithm of a similarity.
     """
     E = geometry.inverse(edges.S_i_j) @ geometry.inverse(nodes[edges.i]) @ nodes[edges.j]
     scale = geometry.similarity_scale(E)[:, None]

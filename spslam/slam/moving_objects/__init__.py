@@ -1,1 +1,1 @@
-"""What moves by itself, or with the camera, and is no part of the map."""
+"""Points that move by themselves or with the camera, and do not belong in the map."""

@@ -1,13 +1,15 @@
-"""Points that belong to what carries the camera: a bonnet, a robot's arm, dirt on the lens, text in the image.
+"""Find points fixed to the camera's carrier: a bonnet, a robot's arm, dirt on the lens, text.
 
-They stay in place in the image while the camera moves, so that they contradict every motion but none, and a map that
-takes them in follows them. A point of the world stays in place, too, where the camera stands still, where it is far
-away and the camera does not turn, or where turning and moving cancel out at its depth. So that a point counts as fixed
-to the body only where the motion of all the other points allows no depth at which a point of the world would have
-stayed there; with a measured depth: where a point of the world at that depth would have left.
+They keep their place in the image while the camera moves. They therefore contradict every motion
+except standstill, and a map that contains them follows them. A point of the world also keeps its
+place if the camera stands still, if the point is far away and the camera does not turn, or if
+rotation and translation cancel at its depth. A point therefore counts as fixed only if the motion
+of the other points allows no depth at which a point of the world would keep its place. With a
+measured depth the test is whether a point of the world at that depth would have moved.
 
-Key points are followed as long as they are found again in the same place with the same look, which is cheap and which
-hardly any point of the world is for long. Only where some are is the motion of the others looked at.
+Keypoints are followed while they are found at the same place with a similar descriptor. This is
+cheap, and few points of the world last long. Only the points that last are compared with the motion
+of the others.
 """
 
 from __future__ import annotations
@@ -36,55 +38,82 @@ Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 Ids = NDArray[np.int64]
 
-# So many frames are all taken in, so that what is there from the beginning is found early; then every other is.
+# Number of first frames that are all processed, to find fixed points early; then every other frame.
 _EVERY_FRAME = 30
-# Frames that a point may be missed in a row; one that is known to be fixed to the body.
-_GRACE, _FIXED_GRACE = 5, 60
-# A candidate was followed so long, frames, and found in this share of them.
-_LEAST_AGE, _FOUND_SHARE = 3, 0.6
-# Least number of candidates that are tested where some points are known to be fixed.
+# Processed frames in a row without a match after which a point is dropped.
+_GRACE = 5
+# The same for a point that is known to be fixed.
+_FIXED_GRACE = 60
+# Least age of a candidate, processed frames.
+_LEAST_AGE = 3
+# Least fraction of its frames in which a candidate was found.
+_FOUND_SHARE = 0.6
+# Least number of candidates to test once some points are known to be fixed.
 _LEAST_MORE = 3
-# How far back the other points are compared with, frames: at most, at first, and at least.
-_REACH, _FIRST_REACH, _LEAST_REACH = 30, 8, 3
-# The others: how many are compared with, how many must be found, at how much a point counts as moved, pixels; the share
-# of them that must move alike.
-_MOST_OTHERS, _LEAST_OTHERS, _MOVED_PX, _AGREE = 300, 30, 1.5, 0.5
-# By depth: what they may be off and move alike still, pixels and share of the motion.
-_AGREE_PX, _AGREE_SHARE = 2.0, 0.1
-# As good as infinitely far, metres.
+# Age of the past frame that the other points are compared with, processed frames: largest, initial
+# and smallest.
+_REACH = 30
+_FIRST_REACH = 8
+_LEAST_REACH = 3
+# Largest number of other keypoints to keep of a past frame.
+_MOST_OTHERS = 300
+# Least number of other points that must be found again and have moved.
+_LEAST_OTHERS = 30
+# Motion above which another point has moved, pixels.
+_MOVED_PX = 1.5
+# Least fraction of the moved points that must agree with one motion.
+_AGREE = 0.5
+# With measured depth, a point agrees with a motion within this error, pixels ...
+_AGREE_PX = 2.0
+# ... plus this fraction of its own motion (error of its depth).
+_AGREE_SHARE = 0.1
+# A depth without parallax, metres.
 _FAR_M = 1e6
-# Their hull covers at least this share of the image, and this share of that of the candidates: otherwise it is they
-# that move in front of a camera that stands still.
-_LEAST_HULL, _HULL_RATIO = 0.25, 0.8
-# Fewer than this share of the candidates are those of which a depth is wrong.
+# The convex hull of the agreeing points must cover at least this fraction of the image ...
+_LEAST_HULL = 0.25
+# ... and this multiple of the candidates' hull. Otherwise the agreeing points may be an object that
+# moves while the camera stands still.
+_HULL_RATIO = 0.8
+# Least fraction of the tested candidates that contradict the motion; fewer have a wrong depth.
 _AGAINST = 0.2
-# Frames from one look to the next: at first, at most where the others moved too little to tell, and at most where
-# they told of no contradiction.
-_PAUSE, _SLOW_PAUSE, _LONGEST_PAUSE = 2, 4, 32
-# Cells of the image that hold fixed points: columns; fixed points in and around one that make all of it fixed, and how
-# many times those that move these must be.
-_COLUMNS, _LEAST_AROUND, _MAJORITY = 40, 3.0, 3.0
+# Processed frames between two tests: initially and after a contradiction.
+_PAUSE = 2
+# The same at most where the other points moved too little for a test.
+_SLOW_PAUSE = 4
+# The same at most after tests without a contradiction; each such test doubles the pause.
+_LONGEST_PAUSE = 32
+# Columns of the grid of image cells that marks fixed areas.
+_COLUMNS = 40
+# A cell is fixed with at least this number of fixed points in its 3 x 3 neighbourhood ...
+_LEAST_AROUND = 3.0
+# ... and if this number is at least this multiple of the moving points there.
+_MAJORITY = 3.0
+# Factor on the counts of moving points at each test.
 _FORGET = 0.9
 
 
 @dataclass(frozen=True, eq=False)
 class _Past:
-    """A frame, and some of its key points that were not followed in their places."""
+    """A past frame with some of its keypoints that were not followed."""
 
     number: int
     others: Observations
 
 
 class BodyFixed:
-    """Finds the key points that are fixed to the body which carries the camera.
+    """Finds the keypoints that are fixed to the camera's carrier.
 
     Args:
+        config: of all stages.
+        matcher: matches keypoints.
+        two_view: tests points without depth.
+        pose_solver: estimates the motion of points with depth.
         max_distance: largest L2 distance of matching unit descriptors.
 
     Attributes:
-        found: number of points that the latest frame proved to be fixed and that were not known before.
-        first_frame: index of the first frame that showed one of these.
-        left_out: share of the key points that `without` left out, by the index of the frame.
+        found: number of points that the latest frame newly proved to be fixed.
+        first_frame: index of the first frame with one of these points.
+        left_out: fraction of the keypoints that `without` removed, by index of the frame.
     """
 
     def __init__(
@@ -106,7 +135,7 @@ class BodyFixed:
         self._number = 0
         self._passed = False
         self._past: deque[_Past] = deque(maxlen=_REACH)
-        # The frame before, and which of its key points were not followed.
+        # The frame before, and which of its keypoints were not followed.
         self._fresh: tuple[Observations, Mask] | None = None
         self._points: Table | None = None
         self._reach = float(_FIRST_REACH)
@@ -116,11 +145,11 @@ class BodyFixed:
 
     @property
     def any(self) -> bool:
-        """Whether anything is fixed to the body."""
+        """Whether any point is fixed."""
         return self._points is not None and bool(self._points["fixed"].any())
 
     def without(self, observations: Observations, camera: Camera) -> Observations:
-        """The observations without those of what carries the camera; what share that was is remembered."""
+        """Return the observations without fixed points, and record the fraction removed."""
         if not self.any:
             return observations
         fixed = self.of(observations, camera)
@@ -130,7 +159,7 @@ class BodyFixed:
         return observations.select(~fixed)
 
     def take_out(self, slam_map: Map, camera: Camera) -> None:
-        """Remove the points of this run that keyframes see where the camera's carrier is."""
+        """Remove the points of this run that keyframes see in fixed areas of the image."""
         keyframes = slam_map.keyframes
         mine = (keyframes["session"] == slam_map.session) & (keyframes["frame"] >= self.first_frame)
         for keyframe_id in keyframes["id"][mine].tolist():
@@ -139,23 +168,24 @@ class BodyFixed:
             slam_map.remove_points(np.unique(slam_map.observations["point"][rows][fixed]))
 
     def tell(self) -> None:
-        """Notice how many key points were left out."""
+        """Notify the user how many keypoints were left out."""
         if self.left_out:
             notice(
                 logger,
                 "body_fixed_points",
-                "%.0f %% of the key points stayed in place in the image while the rest moved, and were left out in %d "
-                "frames: they belong to the vehicle or robot, to dirt on the lens or to text in the image",
+                "%.0f %% of the keypoints stayed in place in the image while the rest moved, and "
+                "were left out in %d frames: they belong to the vehicle or robot, to dirt on the "
+                "lens or to text in the image",
                 100 * np.mean(list(self.left_out.values())),
                 len(self.left_out),
                 count=len(self.left_out),
             )
 
     def update(self, observations: Observations, camera: Camera) -> None:
-        """Take in the next frame, whole."""
+        """Process the next frame, with all its observations."""
         self.found = 0
         if len(observations) < _LEAST_OTHERS:
-            # A black frame says nothing.
+            # A black frame has no information.
             return
         self._passed = not self._passed and self._number >= _EVERY_FRAME
         if self._passed:
@@ -165,12 +195,12 @@ class BodyFixed:
         candidates = self._candidates()
         if len(candidates) >= self._least(observations) and self._number >= self._next_look:
             self._look(observations, others, candidates, camera)
-        # Some of them, and not the whole frame: thirty frames of descriptors are 15 MB.
+        # Keep a subset only: 30 frames with all descriptors take 15 MB.
         some = others[:: -(-max(len(others), 1) // _MOST_OTHERS)]
         self._past.append(_Past(self._number, observations.select(some)))
 
     def of(self, observations: Observations, camera: Camera) -> Mask:
-        """Which key points (N,) of a frame are fixed to the body, as far as is known now."""
+        """(N,) which keypoints of a frame are fixed, by current knowledge."""
         mask = np.zeros(len(observations), dtype=bool)
         if not self.any or self._points is None or len(observations) == 0:
             return mask
@@ -188,10 +218,10 @@ class BodyFixed:
             mask |= self._cells[_cell(observations.pixels, camera)]
         return mask
 
-    # -- steps of `update` -----------------------------------------------------------------------------------
+    # -- steps of `update` -------------------------------------------------------------------------
 
     def _follow(self, observations: Observations) -> Ids:
-        """Find the points in their places again; the key points (M,) that are none of them."""
+        """Find the followed points again; return the rows (M,) of the other keypoints."""
         if self._points is None:
             self._points = _table(observations.descriptors.shape[1])
         points = self._points
@@ -216,7 +246,7 @@ class BodyFixed:
         others = np.flatnonzero(left)
         if self._fresh is not None:
             before, free = self._fresh
-            # Pixels that are no numbers match nothing.
+            # NaN pixels match nothing.
             matches0 = self._matcher.match_near(
                 np.where(free[:, None], before.pixels, np.nan),
                 before.descriptors,
@@ -244,7 +274,7 @@ class BodyFixed:
         return others
 
     def _least(self, observations: Observations) -> float:
-        """How many points are enough to count: where some are fixed, a few more may well be."""
+        """Least number of points that count: lower once some points are known to be fixed."""
         return (
             _LEAST_MORE
             if self.any
@@ -252,7 +282,7 @@ class BodyFixed:
         )
 
     def _candidates(self) -> Ids:
-        """Rows of the points that stay in place and are not known to be fixed."""
+        """Rows of the points that keep their place and are not known to be fixed."""
         points = self._points
         assert points is not None
         age = self._number - points["born"]
@@ -266,7 +296,7 @@ class BodyFixed:
     def _look(
         self, observations: Observations, others: Ids, candidates: Ids, camera: Camera
     ) -> None:
-        """Compare the candidates with how the other points move."""
+        """Test the candidates against the motion of the other points."""
         points = self._points
         assert points is not None
         past = next(
@@ -297,8 +327,10 @@ class BodyFixed:
     def _contradictions(
         self, past: _Past, observations: Observations, others: Ids, old: Ids, camera: Camera
     ) -> Array | None:
-        """How far candidates (M,) are from where a point of the world could be now, pixels; None where the others do
-        not tell.
+        """Distance of candidates (M,) from any position possible for a point of the world, pixels.
+
+        Returns:
+            None if the other points do not determine the motion.
         """
         points = self._points
         assert points is not None
@@ -313,7 +345,7 @@ class BodyFixed:
         motion = np.linalg.norm(observations.pixels[now] - past.others.pixels[before], axis=1)
         moved = motion > _MOVED_PX
         if np.count_nonzero(moved) < _LEAST_OTHERS:
-            # Either hardly anything is found again, or hardly anything moves.
+            # Either few points were found again, or few moved.
             self._reach *= 0.7 if len(motion) < _LEAST_OTHERS else 1.4
             self._reach = float(np.clip(self._reach, _LEAST_REACH, _REACH))
             return None
@@ -356,8 +388,11 @@ class BodyFixed:
         old: Ids,
         camera: Camera,
     ) -> tuple[Mask, Array] | None:
-        """Which of the others agree with a motion, and how far candidates would have moved with it; NaN where no depth
-        is known. None where too few depths are.
+        """Test candidates with measured depth.
+
+        Returns:
+            Which of the other points agree with a motion, and how far each candidate would have
+            moved with it, pixels (NaN without depth). None if too few depths are known.
         """
         points = self._points
         assert points is not None
@@ -377,9 +412,9 @@ class BodyFixed:
             camera.project(geometry.apply(estimate.T_cam_world, world)) - observations.pixels[now],
             axis=1,
         )
-        # What is wrong with a depth is wrong with a part of the motion.
+        # The error of a depth causes a proportional error of the motion.
         right = error < _AGREE_PX + _AGREE_SHARE * motion
-        # Those without a depth neither agree nor disagree: they are counted with the others.
+        # Points without depth are counted as the majority of the points with depth.
         agree = np.full(len(depth), np.mean(right) >= _AGREE)
         agree[known] = right
         pixels = points["pixel"][old]
@@ -393,7 +428,7 @@ class BodyFixed:
         return agree, np.linalg.norm(there - pixels, axis=1) - _AGREE_SHARE * parallax
 
     def _count_moving(self, pixels: Array, camera: Camera) -> None:
-        """Remember where the world is seen."""
+        """Add moving points to the counts of the cells."""
         counts = _histogram(pixels, camera)
         if self._moving.shape != counts.shape:
             self._moving = np.zeros_like(counts)
@@ -401,7 +436,7 @@ class BodyFixed:
         self._moving += counts
 
     def _fixed_cells(self, camera: Camera) -> Mask:
-        """Cells of the image in which everything is fixed to the body."""
+        """Return which cells of the image are fixed."""
         points = self._points
         assert points is not None
         fixed = _around(_histogram(points["pixel"][points["fixed"]], camera))
@@ -410,14 +445,17 @@ class BodyFixed:
         square = np.ones((3, 3), np.uint8)
         closed = cv2.morphologyEx(cells.astype(np.uint8), cv2.MORPH_CLOSE, square) > 0
         inside = closed & (fixed >= _MAJORITY * moving)
-        # At the edge of the body there are few fixed points, and others that slide along it.
+        # At the edge of the carrier there are few fixed points, and others that slide along it.
         beside = cv2.dilate(inside.astype(np.uint8), square) > 0
         return inside | (beside & (fixed >= 1.0) & (fixed >= _MAJORITY * moving))
 
 
 def _table(descriptor_size: int) -> Table:
-    """Points that stay in place: `pixel` (2,) where they were seen first, `descriptor`, `depth` m, `born` (number of
-    the frame), `frame` (its index), `hits`, `seen` (number of the last frame), `evidence`, `fixed`.
+    """Make the table of points that keep their place.
+
+    Columns: `pixel` (2,) first position, `descriptor`, `depth` m, `born` (number of the first
+    processed frame), `frame` (its index), `hits` (number of matches), `seen` (number of the last
+    frame), `evidence`, `fixed`.
     """
     return Table(
         pixel=(np.float64, (2,)),

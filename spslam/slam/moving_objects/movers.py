@@ -1,19 +1,21 @@
 """Moving objects: keep them out of the camera pose and out of the map.
 
-A slowly moving object stays within the tracking gates. The pose settles between its motion and the static
-scene, every point is an inlier, and the next key frame makes the error permanent. Close points weigh more, so
-an object over a quarter of the image can drag the camera along. Three checks, in this order for each frame:
+A slowly moving object stays within the search radii of tracking. The pose settles between its
+motion and the static scene, every point is an inlier, and the next keyframe makes the error
+permanent. Close points weigh more, so an object over a quarter of the image can drag the camera
+along. Three checks, in this order for each frame:
 
-1. Takeover: most proven points vanish from one frame to the next while new points are inliers. The frame is
-   tracked again with the proven points alone.
-2. Probation: a new point is proven after it agreed for some frames with the pose of the proven points. New
-   points that contradict this pose and pull the camera away from it are moving; the pose of the proven points
-   is used.
+1. Takeover: most proven points vanish from one frame to the next while new points are inliers. The
+   frame is tracked again with the proven points alone.
+2. Probation: a new point is proven after it agreed for some frames with the pose of the proven
+   points. New points that contradict this pose and pull the camera away from it are moving; the
+   pose of the proven points is used.
 3. Consensus over the image, for objects whose points are proven or when all points are new: see
    `spslam.slam.moving_objects.two_motions`.
 
-An object that is there from the first frame on is part of the first map. In the first frames after it, another motion
-of more of the image outvotes the pose, and the map begins anew without the object.
+An object that is there from the first frame on is part of the first map. In the first frames after
+it, another motion of more of the image outvotes the pose, and the map starts again without the
+object.
 
 How and why: docs/decisions/0015-what-moves.md.
 """
@@ -41,37 +43,60 @@ Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 Counts = NDArray[np.int16]
 
-# Least number of new points to check; of proven points to estimate a pose from, and the share of the image they span.
-_LEAST_NEW, _LEAST_PROVEN, _LEAST_HULL = 10, 30, 0.05
-# Least number of contradicting points: new points for the probation, points in coherent cells for the consensus.
-_LEAST_AGAINST, _LEAST_TOGETHER = 5, 10
-# Pull of the new points on the pose: factors on the least chi-square where most of the new points (half) contradict in
-# one direction (90 %), and where they do so in each cell alone; least shift (RMS, pixels), and floor of the standard
-# deviation (pixels).
-_PULLED_BY_MOST, _PULLED_IN_CELLS, _MOST_NEW, _VERY_ALIKE = 0.4, 4.0, 0.5, 0.9
-_PULLED_PX, _LEAST_SIGMA_PX = 0.15, 0.05
-# Takeover: tracking with the proven points alone gives twice as many. A result that spans less than 35 % of the image
-# is doubtful.
-_MORE, _LITTLE = 2, 0.35
-# Doubt: one of the last 3 frames, without a gap over 0.25 s, had 100 proven inliers, and less than 10 % of them
-# are left.
-_KNOWN, _RECENT, _GAP_S, _LEFT = 100, 3, 0.25, 0.1
-# Consensus: an inlier is within 2.5 standard deviations or 0.5 px.
-_NEAR_SIGMAS, _NEAR_PX = 2.5, 0.5
-# Doubt: this share of the cells moves.
+# Least number of new points to check.
+_LEAST_NEW = 10
+# Least number of proven points to estimate a pose from.
+_LEAST_PROVEN = 30
+# Least fraction of the image inside their convex hull.
+_LEAST_HULL = 0.05
+# Probation: least number of new points that contradict the pose.
+_LEAST_AGAINST = 5
+# Consensus: least number of moving points in coherent cells.
+_LEAST_TOGETHER = 10
+# Probation: factor on the least chi-square of the pull if most of the new points contradict ...
+_PULLED_BY_MOST = 0.4
+# ... where "most" is this fraction of the new points ...
+_MOST_NEW = 0.5
+# ... and their residuals add up to this fraction of the sum of their lengths (one direction).
+_VERY_ALIKE = 0.9
+# The same factor if their residuals have one direction only within each cell.
+_PULLED_IN_CELLS = 4.0
+# Probation: least RMS shift of the projected points by the pull, pixels.
+_PULLED_PX = 0.15
+# Probation: floor of the standard deviation of the residuals, pixels.
+_LEAST_SIGMA_PX = 0.05
+# Takeover: tracking with the proven points alone must give this multiple of their inliers.
+_MORE = 2
+# Takeover: the frame is doubtful if its inliers cover a smaller fraction of the image.
+_LITTLE = 0.35
+# A frame is doubtful if a recent frame had at least this number of proven inliers ...
+_KNOWN = 100
+# ... among this number of frames before it ...
+_RECENT = 3
+# ... without a longer gap between frames, seconds ...
+_GAP_S = 0.25
+# ... and less than this fraction of them is left.
+_LEFT = 0.1
+# Consensus: an inlier is within this multiple of the standard deviation ...
+_NEAR_SIGMAS = 2.5
+# ... or within this distance, pixels.
+_NEAR_PX = 0.5
+# A frame is doubtful if at least this fraction of the cells moves.
 _HALF = 0.45
-# Median length of a vector of two normal deviates.
+# Median length of a 2D vector of standard normal deviates.
 _MEDIAN_LENGTH = 1.1774
+# Upper limit of the number of agreeing frames per point: prevents overflow.
 _MOST = np.int16(1000)
 
 
 @dataclass
 class MovingPoints:
-    """What moved by itself in a run.
+    """Statistics of the moving points of a run.
 
     Attributes:
-        shares: of the matches, by index of the frame, where any does.
-        doubts: frames in which about as much of the image moves as stands still, or something hid all that was known.
+        shares: fraction of the matches that moved, by index of the frame, where any did.
+        doubts: indices of frames in which the motion of the camera is uncertain. About as much of
+            the image moved as stood still, or most known points were hidden.
     """
 
     shares: dict[int, float] = field(default_factory=dict)
@@ -79,39 +104,42 @@ class MovingPoints:
 
 
 class Movers:
-    """Finds the points that move by themselves, and keeps the pose of the camera free of them.
+    """Finds points that move by themselves, and keeps the pose of the camera free of them.
 
     Attributes:
-        moving: what was found so far.
+        moving: statistics of the points found until now.
     """
 
     def __init__(self, config: Config, pose_solver: PoseSolver) -> None:
         self._config = config.movers
         self._pose_solver = pose_solver
         self.moving = MovingPoints()
-        # By id of the point, with room for more: frames in which it agreed, and whether it moves by itself.
+        # By id of the point, with spare room: number of frames in which it agreed, and whether it
+        # moves.
         self._agreed: Counts = np.zeros(0, dtype=np.int16)
         self._moves: Mask = np.zeros(0, dtype=bool)
         self._proven_before = 0
-        # Positions of the first points, by id, and the frames that they were looked at in; pixels in the first key
-        # frame of those that proved to move.
+        # (P, 3) first positions of the first points by id, number of frames checked against them,
+        # and pixels in the first keyframe of the points that proved to move.
         self._first: Array = np.zeros((0, 3))
         self._looked = self._config.first_frames
         self._began_moving: Array | None = None
-        # Of the last frames: when they were, and how many proven points they saw.
+        # Timestamps and numbers of proven points of the last frames.
         self._recent: deque[tuple[float, int]] = deque(maxlen=_RECENT)
 
     def trust(self, slam_map: Map) -> None:
-        """Take all points of the map for proven: there is nothing else yet that could tell."""
+        """Mark all points of the map as proven, because nothing can test them yet."""
         self._reserve(slam_map)
         self._agreed[: slam_map.next_ids[0]] = self._config.probation_frames
         self._proven_before = 0
 
     def begin(self, slam_map: Map, keyframe_id: int, watch: bool) -> None:
-        """Take the points of a map that begins with a key frame for proven, less those of `outvotes`, which go.
+        """Mark the points of a new map as proven, and remove those that `outvotes` found to move.
 
         Args:
-            watch: `outvotes` looks at the frames to come.
+            slam_map: the new map.
+            keyframe_id: of its newest keyframe.
+            watch: whether `outvotes` checks the next frames.
         """
         rows = slam_map.observation_rows(keyframe_id)
         ids, pixels = slam_map.observations["point"][rows], slam_map.observations["pixel"][rows]
@@ -126,8 +154,10 @@ class Movers:
         self.trust(slam_map)
 
     def outvotes(self, tracked: Tracked, slam_map: Map, camera: Camera) -> bool:
-        """Whether most of the image moves in another way than the pose of one of the first frames: the first points
-        that go along with it prove to move by themselves, and the map must begin anew.
+        """Whether another motion explains more of the image than the pose of an early frame.
+
+        If so, the first points that follow the pose move by themselves, and the map must start
+        again.
         """
         if self._looked >= self._config.first_frames:
             return False
@@ -157,20 +187,21 @@ class Movers:
         return True
 
     def drop(self, tracked: Tracked, slam_map: Map) -> Tracked:
-        """The frame without the key points that show what moves by itself; the map loses these points."""
+        """Remove moving points from the map; return the frame without their keypoints."""
         ids = slam_map.points["id"]
         slam_map.remove_points(ids[self.are_moving(slam_map, ids)])
         shown = self.are_moving(slam_map, tracked.rejected)
         return tracked.moved(tracked.estimate.T_cam_world, slam_map).select(~shown)
 
     def tell(self) -> None:
-        """Notice how much moved by itself, and where it may have been the rest that did."""
+        """Notify the user how much moved, and where the camera's motion is uncertain."""
         shares, doubts = self.moving.shares, self.moving.doubts
         if shares:
             notice(
                 logger,
                 "moving_points",
-                "%.0f %% of the matched points moved by themselves in %d frames, from frame %d on, and were left out",
+                "%.0f %% of the matched points moved by themselves in %d frames, from frame %d on, "
+                "and were left out",
                 100 * np.mean(list(shares.values())),
                 len(shares),
                 min(shares),
@@ -180,8 +211,8 @@ class Movers:
             notice(
                 logger,
                 "moving_view",
-                "as much of the image moved by itself as stood still, or hid what was known, in %d frames, from frame "
-                "%d on: the motion of the camera is a guess there",
+                "as much of the image moved by itself as stood still, or hid known points, in %d "
+                "frames, from frame %d on: the motion of the camera is uncertain there",
                 len(doubts),
                 min(doubts),
                 count=len(doubts),
@@ -193,7 +224,7 @@ class Movers:
         return (ids >= 0) & self._moves[ids]
 
     def proven(self, slam_map: Map, ids: Ids) -> Ids:
-        """Those of the points (ids) that were seen to stand still."""
+        """Return those of the points (ids) that are proven to stand still."""
         self._reserve(slam_map)
         return ids[self._agreed[ids] >= self._config.probation_frames]
 
@@ -204,9 +235,12 @@ class Movers:
         camera: Camera,
         track_by_proven: Callable[[], Tracked | None],
     ) -> Tracked:
-        """The frame at the pose that what stands still tells, seeing that alone.
+        """Return the frame at the pose of the static points, with these points alone.
 
         Args:
+            tracked: the frame, tracked by all points.
+            slam_map: that it was tracked in.
+            camera: of the frame.
             track_by_proven: tracks the frame by its proven points alone.
         """
         self._reserve(slam_map)
@@ -221,12 +255,12 @@ class Movers:
         self._doubt_what_is_left(tracked)
         return tracked
 
-    # -- steps of `judge` ------------------------------------------------------------------------------------
+    # -- steps of `judge` --------------------------------------------------------------------------
 
     def _not_taken_over(
         self, tracked: Tracked, camera: Camera, track_by_proven: Callable[[], Tracked | None]
     ) -> Tracked:
-        """The frame as its proven points alone see it, where new ones took over at once; these are matched still."""
+        """Return the frame tracked by proven points if new ones took over; keep their matches."""
         proven = int(np.count_nonzero(self._agreed[tracked.seen] >= self._config.probation_frames))
         if (
             proven >= self._config.takeover_fraction * self._proven_before
@@ -250,7 +284,7 @@ class Movers:
         return replace(again, rejected=np.where(new >= 0, new, again.rejected))
 
     def _doubt_what_is_left(self, tracked: Tracked) -> None:
-        """Note a frame in which hardly any of the points that were seen just now is left among others."""
+        """Mark a frame as doubtful if almost all recently proven points are lost among new ones."""
         timestamp, left = tracked.observations.timestamp, self._proven_before
         if self._recent and timestamp - self._recent[-1][0] > _GAP_S:
             self._recent.clear()
@@ -260,7 +294,7 @@ class Movers:
         self._recent.append((timestamp, left))
 
     def _by_proven(self, tracked: Tracked, matched: _Matched, camera: Camera) -> Tracked:
-        """The frame at the pose that the proven points tell, where new ones pull it away from there."""
+        """Return the frame at the pose of the proven points if new points pull it away."""
         proven = self._agreed[matched.ids] >= self._config.probation_frames
         new = ~proven
         agree = new & matched.inlier
@@ -271,7 +305,7 @@ class Movers:
         ):
             _count(self._agreed, matched.ids[agree])
             return tracked
-        # Those that do not agree with the pose, too: they may be right.
+        # Use proven outliers as well: they may be right.
         estimate = self._refine(tracked.estimate.T_cam_world, matched, proven, camera, coarse=True)
         telling = proven.copy()
         telling[proven] = estimate.inliers
@@ -300,7 +334,7 @@ class Movers:
         return _seeing(tracked, matched, estimate, inlier)
 
     def _by_most_of_the_image(self, tracked: Tracked, matched: _Matched, camera: Camera) -> Tracked:
-        """The frame at the pose that most of the image agrees with, where its own lies between two motions."""
+        """Return the frame at the pose of most cells if its own lies between two motions."""
         T_cam_world = tracked.estimate.T_cam_world
         off = matched.residuals(T_cam_world, camera)
         found = find_split(self._config.min_explained, matched.pixels, off, matched.inlier, camera)
@@ -321,7 +355,8 @@ class Movers:
             or np.count_nonzero(standing & ~moving) < _LEAST_PROVEN
         ):
             return tracked
-        # In the first frames two motions are still close to each other: `outvotes` tells them apart later.
+        # In the first frames two motions are still close to each other: `outvotes` separates them
+        # later.
         if not found.between or self._looked < self._config.first_frames:
             near = max(_NEAR_PX, _NEAR_SIGMAS * float(np.median(far[standing])) / _MEDIAN_LENGTH)
             before = np.hypot(*matched.residuals(T_cam_world, camera).T)
@@ -338,7 +373,7 @@ class Movers:
         return _seeing(tracked, matched, estimate, inlier)
 
     def _contradiction(self, sigma: float) -> float:
-        """Largest reprojection error, pixels, of points with this standard deviation that agree with a pose."""
+        """Largest reprojection error (pixels) of an agreeing point, for a standard deviation."""
         return max(self._config.outlier_px, self._config.outlier_sigmas * sigma)
 
     def _refine(
@@ -360,7 +395,7 @@ class Movers:
         )
 
     def _note(self, tracked: Tracked, matched: _Matched, camera: Camera, moving: Mask) -> None:
-        """Remember what moves in a frame."""
+        """Mark the moving points of a frame."""
         index = tracked.observations.index
         self._moves[matched.ids[moving]] = True
         self.moving.shares[index] = max(float(np.mean(moving)), self.moving.shares.get(index, 0.0))
@@ -368,7 +403,7 @@ class Movers:
             self.moving.doubts.add(index)
 
     def _reserve(self, slam_map: Map) -> None:
-        """Make room for all ids that were given, and as many again."""
+        """Make room for all ids in use, and the same number again."""
         wanted = slam_map.next_ids[0]
         if len(self._agreed) < wanted:
             room = np.zeros(2 * wanted - len(self._agreed), dtype=np.int16)
@@ -383,8 +418,8 @@ class _Matched:
     """The matches (M) of a frame with points of the map.
 
     Attributes:
-        keypoints, ids: of each.
-        inlier: which agree with the pose that was found.
+        keypoints, ids: (M,) keypoint and point of each.
+        inlier: (M,) which agree with the tracked pose.
         points: (M, 3) in the world.
         pixels, u_right: (M, 2), (M,) where they are seen.
     """
@@ -397,7 +432,7 @@ class _Matched:
     u_right: Array
 
     def residuals(self, T_cam_world: Array, camera: Camera) -> Array:
-        """(M, 2) pixels, from a pose."""
+        """(M, 2) residuals of a pose, pixels."""
         return residuals(T_cam_world, self.points, self.pixels, camera)
 
 
@@ -416,7 +451,7 @@ def _matched(tracked: Tracked, slam_map: Map) -> _Matched:
 
 
 def _seeing(tracked: Tracked, matched: _Matched, estimate: PoseEstimate, inlier: Mask) -> Tracked:
-    """The frame at another pose, seeing those of its matches (M,) alone that are marked."""
+    """Return the frame at another pose, with only the marked matches (M,) as inliers."""
     ids = np.full((2, len(tracked.point_ids)), NO_POINT, dtype=np.int64)
     ids[np.where(inlier, 0, 1), matched.keypoints] = matched.ids
     return replace(
@@ -427,10 +462,14 @@ def _seeing(tracked: Tracked, matched: _Matched, estimate: PoseEstimate, inlier:
 def _pull_that_tells(
     config: MoversConfig, off: Array, pixels: Array, new: int, camera: Camera
 ) -> float:
-    """Least pull, in variances, that new points with residuals (K, 2) at pixels (K, 2) must have for them to move.
+    """Least pull of new points on the pose, in variances, that proves that they move.
 
     Args:
-        new: number of new points, these among them.
+        config: thresholds.
+        off: (K, 2) residuals of the contradicting points, pixels.
+        pixels: (K, 2) of these points.
+        new: number of all new points.
+        camera: of the frame.
     """
     if len(off) < _LEAST_AGAINST:
         return np.inf

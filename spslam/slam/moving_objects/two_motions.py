@@ -1,10 +1,11 @@
 """Detect a pose that lies between two motions, and find the motion that most of the image supports.
 
-Noise differs from point to point. Between two motions the residuals are alike within each region of the image:
-the means of image cells explain most of their square. If the pose is that of the smaller region, which may hold
-most of the points, the rejected matches are alike within their cells instead. Each hypothesis comes from the
-points of four random cells by one linear step, and is scored with equal weight per cell (after Fischler &
-Bolles, "Random sample consensus", 1981, with the truncated cost of Torr & Zisserman, "MLESAC", 2000).
+Noise differs from point to point. Between two motions the residuals are similar within each region
+of the image: the means of image cells explain most of their square. If the pose is that of the
+smaller region, which may hold most of the points, the rejected matches are similar within their
+cells instead. Each hypothesis comes from the points of four random cells by one linear step, and is
+scored with equal weight per cell (after Fischler & Bolles, "Random sample consensus", 1981, with
+the truncated cost of Torr & Zisserman, "MLESAC", 2000).
 """
 
 from __future__ import annotations
@@ -21,24 +22,57 @@ Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 Index = NDArray[np.int64]
 
-# Cells along the longer side of the image. A cell moves coherently if at least 3 and 60 % of its points are
-# marked, and their vectors add up to 70 % of their lengths.
-_CELLS, _LEAST_IN_CELL, _CELL_SHARE, _ALIKE = 8, 3, 0.6, 0.7
-# The pose lies between two motions if the means of the cells have an RMS of 0.1 px and of half the standard deviation
-# within cells, too.
-_LEAST_MEAN_PX, _LEAST_MEAN = 0.1, 0.5
-# The pose may be that of the smaller region if 10 rejected points move coherently in 25 % of the cells.
-_LEAST_REJECTED, _REJECTED_SHARE = 10, 0.25
-# Number of hypotheses and cells per hypothesis; scales of the kernel (Geman & McClure) in turn, and truncation of the
-# cost, standard deviations: a pose between two motions fits as many points as either, but not as closely.
-_SAMPLES, _SAMPLE_CELLS, _SCALES, _TIGHT = 24, 4, (4.0, 2.0, 1.0), 1.5
-# An inlier, standard deviations; floor of the standard deviation and largest residual of a point that takes part, px.
-_CUT, _LEAST_SIGMA_PX, _REACH_PX = 2.5, 0.15, 8.0
-# Rivals: the same floor and largest residual, and least median residual of what moves, pixels; share of a motion's
-# inliers that one alike has, too; what a rival gains in cost if its points are so many times as far away; least share
-# of the image and number of points that one of two motions has to itself.
-_LEAST_YOUNG_SIGMA_PX, _FAR_PX, _APART_PX, _AROUND, _MOSTLY = 0.3, 60.0, 5.0, 6.0, 0.5
-_FARTHER, _CLEARLY_FARTHER, _ALONE, _LEAST_ALONE = 0.06, 1.35, 0.2, 30
+# Number of cells along the longer side of the image.
+_CELLS = 8
+# A cell moves coherently if at least this number of its points are marked ...
+_LEAST_IN_CELL = 3
+# ... which are at least this fraction of its points ...
+_CELL_SHARE = 0.6
+# ... and if their vectors add up to at least this fraction of the sum of their lengths.
+_ALIKE = 0.7
+# The pose lies between two motions if the RMS of the cell means is at least this, pixels ...
+_LEAST_MEAN_PX = 0.1
+# ... and this multiple of the standard deviation within cells.
+_LEAST_MEAN = 0.5
+# The pose may be that of the smaller region if this number of rejected points move coherently ...
+_LEAST_REJECTED = 10
+# ... in at least this fraction of the cells.
+_REJECTED_SHARE = 0.25
+# Number of random hypotheses per round.
+_SAMPLES = 24
+# Number of cells per hypothesis.
+_SAMPLE_CELLS = 4
+# Scales of the kernel (Geman & McClure) of successive steps, standard deviations.
+_SCALES = (4.0, 2.0, 1.0)
+# Truncation of the cost, standard deviations. A pose between two motions fits as many points as
+# either motion, but less closely.
+_TIGHT = 1.5
+# Largest residual of an inlier, standard deviations.
+_CUT = 2.5
+# Floor of the standard deviation, pixels.
+_LEAST_SIGMA_PX = 0.15
+# Largest residual of a point that can belong to either motion, pixels.
+_REACH_PX = 8.0
+# Rivals: floor of the standard deviation, pixels.
+_LEAST_YOUNG_SIGMA_PX = 0.3
+# Rivals: largest residual of a point that can belong to either motion, pixels.
+_FAR_PX = 60.0
+# Rivals: least median residual of the moving points, pixels.
+_APART_PX = 5.0
+# Rivals: residual above which a point contradicts the given motion, standard deviations.
+_AROUND = 6.0
+# Rivals: a motion is the given one if at most this fraction of either's inliers contradicts the
+# other.
+_MOSTLY = 0.5
+# Gain in cost (0 to 1) of a rival whose points are farther away ...
+_FARTHER = 0.06
+# ... by at least this factor in median depth.
+_CLEARLY_FARTHER = 1.35
+# Least fraction of the image, mean over the cells, that only one of the motions explains.
+_ALONE = 0.2
+# Least number of points that only the rival explains.
+_LEAST_ALONE = 30
+# Floor of the depth in projections, map units.
 _LEAST_DEPTH = 1e-3
 
 
@@ -47,8 +81,8 @@ class Cells:
     """The cells of the image that hold points.
 
     Attributes:
-        of: (N,) the cell that each point is in.
-        count: (C,) points in each.
+        of: (N,) the cell of each point.
+        count: (C,) number of points in each cell.
     """
 
     of: Index
@@ -56,7 +90,7 @@ class Cells:
 
     @staticmethod
     def over(pixels: Array, camera: Camera) -> Cells:
-        """Of points at pixels (N, 2)."""
+        """Make the cells of points at pixels (N, 2)."""
         side = max(camera.width, camera.height) / _CELLS
         place = np.clip(np.floor((pixels + 0.5) / side).astype(np.int64), 0, _CELLS - 1)
         number = place[:, 1] * _CELLS + place[:, 0]
@@ -71,15 +105,15 @@ class Cells:
         return np.asarray(np.bincount(self.of, values, minlength=len(self.count)), dtype=np.float64)
 
     def share(self, mask: Mask) -> float:
-        """Of the cells, those most of whose points are in the mask."""
+        """Fraction of the cells with most of their points in the mask."""
         return float(np.mean(self.sums(mask) > 0.5 * self.count))
 
     def agreement(self, mask: Mask) -> float:
-        """Share of points in the mask, mean over the cells."""
+        """Fraction of the points in the mask, mean over the cells."""
         return float(np.mean(self.sums(mask) / self.count))
 
     def together(self, mask: Mask, vectors: Array) -> Mask:
-        """Which points (N,) of a mask lie in cells most of which is in the mask, with vectors (N, 2) that are alike."""
+        """(N,) which points of a mask lie in coherently moving cells, by their vectors (N, 2)."""
         if not mask.any():
             return mask
         marked = self.sums(mask)
@@ -95,13 +129,14 @@ class Cells:
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """The residuals of a pose that is not that of all points.
+    """The residuals of a pose that does not fit all points.
 
     Attributes:
-        part: (M,) rows of the points that may be part of either motion.
-        cells: of these.
+        part: (M,) rows of the points that can belong to either motion.
+        cells: of these points.
         sigma_px: standard deviation of the residuals within cells, along one axis.
-        between: whether the pose lies between two motions; otherwise it may be that of the lesser one.
+        between: whether the pose lies between two motions; False: it may be that of the smaller
+            region.
     """
 
     part: Index
@@ -111,18 +146,24 @@ class Split:
 
 
 def residuals(T_cam_world: Array, points: Array, pixels: Array, camera: Camera) -> Array:
-    """(N, 2) pixels: where points (N, 3) are seen from a pose, less where they were seen."""
+    """(N, 2) residuals, pixels: points (N, 3) projected from a pose, minus their pixels (N, 2)."""
     return camera.project(geometry.apply(T_cam_world, points)) - pixels
 
 
 def find_split(
     min_explained: float, pixels: Array, off: Array, inlier: Mask, camera: Camera
 ) -> Split | None:
-    """Whether the residuals `off` (N, 2) of a pose at `pixels` (N, 2) are those of two motions.
+    """Test whether the residuals of a pose are those of two motions.
 
     Args:
-        min_explained: fraction of the squared residuals that the means of cells must explain.
+        min_explained: least fraction of the squared residuals that the cell means must explain.
+        pixels: (N, 2) of the points.
+        off: (N, 2) residuals, pixels.
         inlier: (N,) which points agree with the pose.
+        camera: of the image.
+
+    Returns:
+        None if there is one motion only.
     """
     if np.count_nonzero(inlier) < 3 * _SAMPLE_CELLS:
         return None
@@ -142,8 +183,11 @@ def find_split(
 
 
 def _scatter(off: Array, cells: Cells) -> tuple[float, float]:
-    """Sum of the squared means of cells beyond what noise explains, and the standard deviation within cells, along one
-    axis, of residuals (N, 2).
+    """Separate residuals (N, 2) into the cell means and the noise within cells.
+
+    Returns:
+        Sum of the squared cell means beyond the noise, and standard deviation within cells along
+        one axis.
     """
     means = sum(float(np.sum(cells.sums(axis) ** 2 / cells.count)) for axis in off.T)
     free = max(len(cells.of) - len(cells.count), 1)
@@ -152,7 +196,7 @@ def _scatter(off: Array, cells: Cells) -> tuple[float, float]:
 
 
 def _another_motion(pixels: Array, off: Array, rejected: Mask, camera: Camera) -> bool:
-    """Whether what a pose rejects moves together."""
+    """Whether the rejected points move coherently."""
     if np.count_nonzero(rejected) < _LEAST_REJECTED:
         return False
     cells = Cells.over(pixels, camera)
@@ -165,11 +209,17 @@ def _another_motion(pixels: Array, off: Array, rejected: Mask, camera: Camera) -
 def consensus(
     found: Split, T_cam_world: Array, points: Array, pixels: Array, camera: Camera
 ) -> tuple[Array, Mask]:
-    """A pose near `T_cam_world` that most cells agree with, and which points (N,) do.
+    """Find a pose near `T_cam_world` that most cells agree with.
 
     Args:
+        found: the residuals of `T_cam_world`.
+        T_cam_world: (4, 4) the first pose.
         points: (N, 3) in the world.
-        pixels: (N, 2) where they were seen.
+        pixels: (N, 2) where the points were seen.
+        camera: of the image.
+
+    Returns:
+        The pose (4, 4), and which points (N,) agree with it.
     """
     sigma = max(found.sigma_px, _LEAST_SIGMA_PX)
     motions = _motions(
@@ -183,12 +233,12 @@ def consensus(
 
 @dataclass(frozen=True, eq=False)
 class Rival:
-    """Another motion than that of a pose, in the same image.
+    """A second motion in the image, next to that of the pose.
 
     Attributes:
-        wins: whether it is more likely the camera's.
-        moving: (N,) the points that move by themselves if it is.
-        even: whether either motion has a large part of the image to itself.
+        wins: whether it is more likely the camera's motion.
+        moving: (N,) which points move by themselves if it is.
+        even: whether each motion alone explains a large part of the image.
     """
 
     wins: bool
@@ -199,15 +249,18 @@ class Rival:
 def rival(
     min_gain: float, T_cam_world: Array, points: Array, pixels: Array, inlier: Mask, camera: Camera
 ) -> Rival | None:
-    """The motion of what does not go along with a pose; None where nothing moves far from it.
+    """Find the motion of the points that a pose rejects; None if nothing moves far from the pose.
 
-    A pose in between fits more points than either motion while they are close: they must be far apart.
+    The motions must be far apart: while they are close, a pose in between fits more points than
+    either.
 
     Args:
-        min_gain: drop of the cost, 0 to 1, from which on it wins.
+        min_gain: least drop of the cost, 0 to 1, for the rival to win.
+        T_cam_world: (4, 4) the pose.
         points: (N, 3) in the world.
-        pixels: (N, 2) where they were seen.
+        pixels: (N, 2) where the points were seen.
         inlier: (N,) which points agree with the pose.
+        camera: of the image.
     """
     off = residuals(T_cam_world, points, pixels, camera)
     if np.count_nonzero(Cells.over(pixels, camera).together(~inlier, off)) < _LEAST_REJECTED:
@@ -240,7 +293,7 @@ def rival(
     if only_ours.any() and only_theirs.any():
         depths = geometry.apply(T_cam_world, points)[:, 2]
         ratio = float(np.median(depths[only_theirs]) / np.median(depths[only_ours]))
-        # What moves before the rest hides it, and is nearer.
+        # A moving object hides the scene behind it: it is nearer.
         gain += _FARTHER * ((ratio > _CLEARLY_FARTHER) - (ratio < 1 / _CLEARLY_FARTHER))
     marked = np.zeros(len(inlier), dtype=bool)
     marked[part[moving]] = True
@@ -251,11 +304,12 @@ def rival(
 
 @dataclass(frozen=True, eq=False)
 class _Motions:
-    """Poses (H, 4, 4) that parts of the image agree with, the first one near the pose that was given.
+    """Poses (H, 4, 4) that regions of the image agree with; the first is near the given pose.
 
     Attributes:
+        T_cam_world: (H, 4, 4) the poses.
         squared: (H, N) squared residuals of the points.
-        cost: (H,) the mean over the cells of the truncated squared residuals, from 0 to 1.
+        cost: (H,) mean over the cells of the truncated squared residuals, from 0 to 1.
     """
 
     T_cam_world: Array
@@ -266,7 +320,7 @@ class _Motions:
 def _motions(
     T_cam_world: Array, points: Array, pixels: Array, cells: Cells, camera: Camera, sigma: float
 ) -> _Motions:
-    """Poses that parts of the image agree with: from samples of all cells, then of what the best does not explain."""
+    """Estimate poses from samples of all cells, then of the points that the best one rejects."""
     weight = 1.0 / cells.count[cells.of]
     start = np.sum(residuals(T_cam_world, points, pixels, camera) ** 2, axis=1)
     around = weight / (1.0 + start / (2 * sigma) ** 2) ** 2
@@ -295,7 +349,7 @@ def _refined(
     camera: Camera,
     sigma: float,
 ) -> _Motions:
-    """Poses by Gauss-Newton steps, the first with weights (H, N), the others with all points that agree."""
+    """Refine poses by Gauss-Newton, first with weights (H, N), then with all points that agree."""
     weight = 1.0 / cells.count[cells.of]
     T = np.broadcast_to(T_cam_world, (len(weights), 4, 4))
     for scale in (*_SCALES, None):
@@ -309,7 +363,7 @@ def _refined(
 
 
 def _steps(off: Array, jacobian: Array, weights: Array) -> Array:
-    """(H, 6) the best steps for residuals (H, 2, N), their derivatives (H, 2, N, 6) and weights (H, N)."""
+    """(H, 6) steps for residuals (H, 2, N), their derivatives (H, 2, N, 6) and weights (H, N)."""
     weighted = jacobian * weights[:, None, :, None]
     hypotheses = len(off)
     flat, weighted = jacobian.reshape(hypotheses, -1, 6), weighted.reshape(hypotheses, -1, 6)
@@ -321,14 +375,14 @@ def _steps(off: Array, jacobian: Array, weights: Array) -> Array:
 
 
 def _in_cameras(T: Array, points: Array) -> tuple[Array, Array, Array]:
-    """(H, N) each: points over their depths, and these, from poses (H, 4, 4)."""
+    """Normalized coordinates x and y, and depths, (H, N) each, from poses (H, 4, 4)."""
     x, y, z = np.moveaxis(points @ np.swapaxes(T[:, :3, :3], 1, 2) + T[:, None, :3, 3], -1, 0)
     z = np.maximum(z, _LEAST_DEPTH)
     return x / z, y / z, z
 
 
 def _residuals_of_many(T: Array, points: Array, pixels: Array, camera: Camera) -> Array:
-    """(H, 2, N) pixels, from poses (H, 4, 4)."""
+    """(H, 2, N) residuals from poses (H, 4, 4), pixels."""
     u, v, _ = _in_cameras(T, points)
     return np.stack(
         [camera.fx * u + camera.cx - pixels[:, 0], camera.fy * v + camera.cy - pixels[:, 1]], axis=1
@@ -336,7 +390,7 @@ def _residuals_of_many(T: Array, points: Array, pixels: Array, camera: Camera) -
 
 
 def _linearize(T: Array, points: Array, pixels: Array, camera: Camera) -> tuple[Array, Array]:
-    """Residuals (H, 2, N) and their derivatives (H, 2, N, 6) by left perturbations [translation, rotation]."""
+    """Residuals (H, 2, N), derivatives (H, 2, N, 6) by left steps [translation, rotation]."""
     u, v, z = _in_cameras(T, points)
     zero = np.zeros_like(z)
     along_x = camera.fx * np.stack([1 / z, zero, -u / z, -u * v, 1 + u * u, -v], axis=-1)
@@ -345,11 +399,11 @@ def _linearize(T: Array, points: Array, pixels: Array, camera: Camera) -> tuple[
 
 
 def _samples(cells: Cells) -> Mask:
-    """(H, N) the points of a few cells each."""
+    """(H, N) masks of the points of a few random cells each."""
     usable = np.flatnonzero(cells.count >= _LEAST_IN_CELL)
     if len(usable) < _SAMPLE_CELLS:
         return np.zeros((0, len(cells.of)), dtype=bool)
-    # The same every time: two runs give the same bytes.
+    # A fixed seed: two runs give the same bytes.
     rng = np.random.default_rng(0)
     chosen = usable[np.argsort(rng.random((_SAMPLES, len(usable))), axis=1)[:, :_SAMPLE_CELLS]]
     return np.asarray(np.any(chosen[:, :, None] == cells.of, axis=1))
