@@ -25,7 +25,7 @@ _MOST_INFORMATION = 1e60
 _ROUNDING = 1e-3
 # Ids are numbers that were counted up to; the product of two must fit 64 bits.
 _MOST_IDS = 1 << 31
-# A key frame makes at most a point for each of its key points, 20,000 at most.
+# A keyframe makes at most a point for each of its keypoints, 20,000 at most.
 _MOST_POINTS_PER_KEYFRAME = 100_000
 _MOST_DESCRIPTOR = 1 << 16
 _MOST_PIXELS = 1 << 20
@@ -52,7 +52,7 @@ def check_ids(next_point_id: int, next_keyframe_id: int) -> None:
         )
     if next_point_id > _MOST_POINTS_PER_KEYFRAME * next_keyframe_id:
         raise ValueError(
-            f"{next_point_id} points were made by {next_keyframe_id} key frames, which cannot be"
+            f"{next_point_id} points were made by {next_keyframe_id} keyframes, which cannot be"
         )
 
 
@@ -93,8 +93,8 @@ def check_map(slam_map: Map, places: dict[str, NDArray[Any]]) -> None:
     _check_keyframes(slam_map)
     _check_points(slam_map)
     observations = slam_map.observations
-    _check_lengths(observations["pixel"], "key points")
-    _check_lengths(observations["u_right"], "key points in the right image", nan=True)
+    _check_lengths(observations["pixel"], "keypoints")
+    _check_lengths(observations["u_right"], "keypoints in the right image", nan=True)
     # Infinite where `stereo.min_disparity=0` let a disparity of 0 pass.
     nearest = float(np.fmin.reduce(observations["depth"], initial=0))
     if nearest < 0:
@@ -102,7 +102,7 @@ def check_map(slam_map: Map, places: dict[str, NDArray[Any]]) -> None:
     _check_loops(slam_map)
     if len(slam_map.keyframes) and slam_map.origin is None:
         raise ValueError(
-            f"it does not say which camera made its {len(slam_map.keyframes)} key frames"
+            f"it does not say which camera made its {len(slam_map.keyframes)} keyframes"
         )
     _check_places(places, slam_map)
 
@@ -175,17 +175,17 @@ def _fields(
 def _check_keyframes(slam_map: Map) -> None:
     keyframes, (_, end) = slam_map.keyframes, slam_map.next_ids
     _check_lengths(keyframes["timestamp"], "time stamps")
-    _check_range(keyframes["frame"], "frames of key frames")
-    # Each has key frames of its own, so that there are no more than of these.
+    _check_range(keyframes["frame"], "frames of keyframes")
+    # Each has keyframes of its own, so that there are no more than of these.
     _check_range(keyframes["part"], "parts", end)
     _check_range(keyframes["session"], "sessions", end)
-    _check_similarities(keyframes["T_world_cam"], "poses of key frames", scaled=False)
+    _check_similarities(keyframes["T_world_cam"], "poses of keyframes", scaled=False)
 
 
 def _check_points(slam_map: Map) -> None:
     points = slam_map.points
     _check_lengths(points["position"], "points")
-    _check_range(points["born"], "key frames that points were born in", slam_map.next_ids[1])
+    _check_range(points["born"], "keyframes that points were born in", slam_map.next_ids[1])
     for name in ("visible", "found"):
         _check_range(points[name], f"how often points were {name}")
     _check_lengths(points["distance"], "distances of points")
@@ -203,7 +203,7 @@ def _check_loops(slam_map: Map) -> None:
     loops = slam_map.loops
     _check_similarities(loops["S_i_j"], "revisits", scaled=True)
     if (loops["i"] == loops["j"]).any():
-        raise ValueError("a key frame that is a revisit of itself")
+        raise ValueError("a keyframe that is a revisit of itself")
     _check_range(loops["inliers"], "points that confirm revisits")
     information = loops["information"]
     if not (np.abs(information) < _MOST_INFORMATION).all():
@@ -232,8 +232,8 @@ def _check_places(places: dict[str, NDArray[Any]], slam_map: Map) -> None:
             raise ValueError(f"{name} of its index of places is not finite")
     ids, vectors, centres = places["ids"], places["vectors"], places[_CENTRES]
     if (ids[1:] <= ids[:-1]).any() or not np.isin(ids, slam_map.keyframes["id"]).all():
-        raise ValueError("its index of places names key frames that are not there, or one twice")
-    # An index without key frames does not know yet how long its vectors are.
+        raise ValueError("its index of places names keyframes that are not there, or one twice")
+    # An index without keyframes does not know yet how long its vectors are.
     if vectors.shape != (len(ids), centres.size) and len(ids) + len(vectors):
         raise ValueError(
             f"its index of places has {vectors.shape[0]} vectors of {vectors.shape[1]} numbers for {len(ids)} key "
@@ -250,7 +250,7 @@ def _check_places(places: dict[str, NDArray[Any]], slam_map: Map) -> None:
 
 def _check_lengths(values: NDArray[np.float64], name: str, nan: bool = False) -> None:
     """Finite, and no larger than anything is; NaN where that stands for unknown."""
-    # Without arrays in between: millions of key points are looked at in each map that is read.
+    # Without arrays in between: millions of keypoints are looked at in each map that is read.
     least, most = (np.fmin, np.fmax) if nan else (np.minimum, np.maximum)
     found = (
         float(least.reduce(values, axis=None, initial=0)),

@@ -11,13 +11,13 @@ from spslam.interfaces import PoseGraphEdges
 from spslam.map.map import Ids, Map
 
 Array = NDArray[np.float64]
-# What one edge between key frames in a row may be off by: scene depths and radians; log scale of a single camera. A
+# What one edge between keyframes in a row may be off by: scene depths and radians; log scale of a single camera. A
 # revisit's pose may be less sure than a chain of them, in some directions, which then decides there.
 _STEP_SIGMA, _STEP_SCALE_SIGMA = 1e-3, 5e-3
 
 
 def essential_graph(slam_map: Map, with_scale: bool, min_covisibility: int) -> PoseGraphEdges:
-    """Edges between rows of key frames: those that follow each other, share enough points, or are revisits."""
+    """Edges between rows of keyframes: those that follow each other, share enough points, or are revisits."""
     poses = slam_map.T_world_keyframe
     pairs = covisible_pairs(slam_map, min_covisibility)
     relative = geometry.inverse(poses[pairs[:, 0]]) @ poses[pairs[:, 1]]
@@ -46,7 +46,7 @@ def essential_graph(slam_map: Map, with_scale: bool, min_covisibility: int) -> P
 
 
 def covisible_pairs(slam_map: Map, min_covisibility: int) -> Ids:
-    """(E, 2) rows of key frames that follow each other in their part or share enough points, i < j."""
+    """(E, 2) rows of keyframes that follow each other in their part or share enough points, i < j."""
     linked = np.flatnonzero(slam_map.observations["point"] >= 0)
     keyframe_rows = slam_map.keyframe_rows(slam_map.observations["keyframe"][linked])
     count = len(slam_map.keyframes)
@@ -67,7 +67,7 @@ def covisible_pairs(slam_map: Map, min_covisibility: int) -> Ids:
 
 
 def covisibility_matrix(keyframe_rows: Ids, point_rows: Ids, count: int) -> csr_matrix:
-    """(K, K) int64, sparse: how many points each two of `count` key frames share, from the rows of all links (N,)."""
+    """(K, K) int64, sparse: how many points each two of `count` keyframes share, from the rows of all links (N,)."""
     ones = np.ones(len(keyframe_rows), dtype=np.int64)
     sees = csr_matrix(
         (ones, (keyframe_rows, point_rows)), shape=(count, int(point_rows.max(initial=-1)) + 1)
@@ -76,7 +76,7 @@ def covisibility_matrix(keyframe_rows: Ids, point_rows: Ids, count: int) -> csr_
 
 
 def median_depth(slam_map: Map, keyframe_id: int) -> float:
-    """Median depth of the points that a key frame sees, map units; 0 if it sees none."""
+    """Median depth of the points that a keyframe sees, map units; 0 if it sees none."""
     points = slam_map.points_seen_by(np.array([keyframe_id]))
     if len(points) == 0:
         return 0.0

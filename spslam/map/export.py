@@ -77,7 +77,7 @@ def describe_map(path: Path | str, saved: SavedMap) -> dict[str, Any]:
 
 
 def extent(points: Array, T_world_keyframe: Array) -> Array:
-    """(3,) size along x, y, z of the box around key frames and points, without the outermost percent of points on each
+    """(3,) size along x, y, z of the box around keyframes and points, without the outermost percent of points on each
     side of each axis.
 
     Args:
@@ -114,14 +114,14 @@ def _describe_part(slam_map: Map, part: int) -> dict[str, Any]:
 
 
 def choose_part(slam_map: Map, wanted: int | None = None) -> int:
-    """The wanted part, or the one with most key frames (of several, the oldest).
+    """The wanted part, or the one with most keyframes (of several, the oldest).
 
     Raises:
         MapError: the map is empty, or has no such part.
     """
     parts, counts = np.unique(slam_map.keyframes["part"], return_counts=True)
     if len(parts) == 0:
-        raise MapError("the map is empty: expected key frames to export, found none")
+        raise MapError("the map is empty: expected keyframes to export, found none")
     if wanted is None:
         return int(parts[counts.argmax()])
     if wanted not in parts:
@@ -135,7 +135,7 @@ def extract_part(slam_map: Map, part: int) -> Map:
 
     Args:
         slam_map: of which the part is taken; it stays as it is.
-        part: one that has key frames.
+        part: one that has keyframes.
     """
     ids = slam_map.keyframes_of(part)
     rows: dict[str, Any] = {
@@ -168,11 +168,11 @@ def _origin(slam_map: Map) -> Origin:
 def part_graph(
     slam_map: Map, part: int, min_covisibility: int
 ) -> tuple[Array, PoseGraphEdges, NDArray[np.bool_]]:
-    """The essential graph of a part: its key frames in their order, oldest fixed; Sim(3) for a single camera.
+    """The essential graph of a part: its keyframes in their order, oldest fixed; Sim(3) for a single camera.
 
     Args:
         slam_map: the map.
-        part: one that has key frames.
+        part: one that has keyframes.
         min_covisibility: shared points that make an edge, see `LoopConfig`.
 
     Returns:
@@ -209,7 +209,7 @@ class ColmapSummary:
 def write_colmap(folder: Path | str, slam_map: Map, part: int) -> ColmapSummary:
     """Write a part as COLMAP's text model: `cameras.txt`, `images.txt` and `points3D.txt`.
 
-    The camera is a PINHOLE, for images without distortion. Images are key frames, named `frame_000123.png` after their
+    The camera is a PINHOLE, for images without distortion. Images are keyframes, named `frame_000123.png` after their
     index in the sequence, in `session_N/` where the map has several sessions; ids are those of the map plus one.
     Lengths are map units. Points that fewer than two images see are left out: COLMAP's bundle adjustment refuses them.
     The others are grey; their error is the mean over the images that see them, -1 where they are in front of none.
@@ -217,7 +217,7 @@ def write_colmap(folder: Path | str, slam_map: Map, part: int) -> ColmapSummary:
     Args:
         folder: made if missing; one that holds anything else than an earlier model of ours is left alone.
         slam_map: the map.
-        part: one that has key frames.
+        part: one that has keyframes.
 
     Raises:
         MapError: the map does not say which camera made it.
@@ -242,7 +242,7 @@ def write_colmap(folder: Path | str, slam_map: Map, part: int) -> ColmapSummary:
 
 
 def reprojection_errors(slam_map: Map, camera: Camera) -> Array:
-    """Mean distances, pixels, between points and the key points that see them, (P,) float64 by row; NaN for points that
+    """Mean distances, pixels, between points and the keypoints that see them, (P,) float64 by row; NaN for points that
     are in front of no camera.
     """
     linked = np.flatnonzero(slam_map.observations["point"] >= 0)

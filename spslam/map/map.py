@@ -1,4 +1,4 @@
-"""The map: key frames, points and the observations between them, as a struct of arrays.
+"""The map: keyframes, points and the observations between them, as a struct of arrays.
 
 Ids are stable and never used twice; rows are positions in the arrays and change with every removal. The one truth
 about who sees what is the `point` column of the observations: everything else is derived from it.
@@ -32,7 +32,7 @@ class Origin:
     """What a map was made with: what tracks in it must see alike.
 
     Attributes:
-        sensor, camera: of its key frames; the camera that observations refer to (without distortion).
+        sensor, camera: of its keyframes; the camera that observations refer to (without distortion).
         extractor: identity of the front end, weights included (see `spslam.interfaces.Extractor`).
         scale: where its size comes from, one line.
     """
@@ -49,19 +49,19 @@ class Origin:
 
 
 class Map:
-    """Key frames, points and observations.
+    """Keyframes, points and observations.
 
     Attributes:
         origin: what it was made with; None as long as it is empty.
-        part, session: of the key frames to come.
+        part, session: of the keyframes to come.
         points: `id`, `position` (3,) m, `descriptor` (D,), `normal` (3,) mean direction from the point to its
-            cameras, `distance` m to the camera it was last described from, `born` (id of the key frame that created
+            cameras, `distance` m to the camera it was last described from, `born` (id of the keyframe that created
             it), `visible` and `found` (frames that should see it, and do).
         keyframes: `id`, `frame` (index in the sequence), `timestamp` s, `T_world_cam` (4, 4), `part` whose world that
             is, `session` (the run that it comes from).
-        observations: one row a key point of a key frame, sorted by `keyframe` (id): `pixel` (2,) undistorted,
+        observations: one row a keypoint of a keyframe, sorted by `keyframe` (id): `pixel` (2,) undistorted,
             `u_right`, `depth` m, `descriptor` (D,) float16, `point` (id or NO_POINT).
-        loops: revisits that were confirmed: key frame ids `i`, `j`, the similarity `S_i_j` (4, 4) that maps coordinates
+        loops: revisits that were confirmed: keyframe ids `i`, `j`, the similarity `S_i_j` (4, 4) that maps coordinates
             of `j` to those of `i`, `information` (7, 7) about it (see `PoseGraphEdges`), and its `inliers`.
     """
 
@@ -126,7 +126,7 @@ class Map:
 
     @property
     def T_world_keyframe(self) -> Array:
-        """(K, 4, 4) float64: all key frames, oldest first."""
+        """(K, 4, 4) float64: all keyframes, oldest first."""
         return self.keyframes["T_world_cam"]
 
     def point_rows(self, point_ids: Ids) -> Ids:
@@ -137,34 +137,34 @@ class Map:
         return rows
 
     def keyframe_rows(self, keyframe_ids: Ids) -> Ids:
-        """Rows (N,) of key frames by id. All must exist."""
+        """Rows (N,) of keyframes by id. All must exist."""
         return np.searchsorted(self.keyframes["id"], keyframe_ids)
 
     def has_keyframe(self, keyframe_id: int) -> bool:
-        """Whether a key frame of this id is in the map."""
+        """Whether a keyframe of this id is in the map."""
         row = int(np.searchsorted(self.keyframes["id"], keyframe_id))
         return row < len(self.keyframes) and int(self.keyframes["id"][row]) == keyframe_id
 
     def pose(self, keyframe_id: int) -> Array:
-        """(4, 4) `T_world_cam` of a key frame (a copy)."""
+        """(4, 4) `T_world_cam` of a keyframe (a copy)."""
         return self.T_world_keyframe[self.keyframe_rows(np.asarray(keyframe_id))].copy()
 
     @property
     def parts(self) -> Ids:
-        """Parts that have key frames, ascending."""
+        """Parts that have keyframes, ascending."""
         return np.unique(self.keyframes["part"])
 
     def part_of(self, keyframe_id: int) -> int:
-        """The part that a key frame is in."""
+        """The part that a keyframe is in."""
         return int(self.keyframes["part"][self.keyframe_rows(np.asarray(keyframe_id))])
 
     def keyframes_of(self, part: int) -> Ids:
-        """Ids of a part's key frames, oldest first."""
+        """Ids of a part's keyframes, oldest first."""
         ids: Ids = self.keyframes["id"][self.keyframes["part"] == part]
         return ids
 
     def points_of(self, part: int) -> Ids:
-        """Sorted ids of the points that a part's key frames see: they are in its world."""
+        """Sorted ids of the points that a part's keyframes see: they are in its world."""
         if len(self.parts) == 1:
             return (
                 self.points["id"].copy()
@@ -174,26 +174,26 @@ class Map:
         return self.points_seen_by(self.keyframes_of(part))
 
     def first_keyframes(self) -> Ids:
-        """Ids of each part's oldest key frame, which holds its world."""
+        """Ids of each part's oldest keyframe, which holds its world."""
         _, first = np.unique(self.keyframes["part"], return_index=True)
         ids: Ids = self.keyframes["id"][first]
         return ids
 
     def scene_of(self, part: int) -> tuple[Array, Array]:
-        """Points (P, 3) and poses of key frames (K, 4, 4) of a part, in its world."""
+        """Points (P, 3) and poses of keyframes (K, 4, 4) of a part, in its world."""
         return (
             self.positions[self.point_rows(self.points_of(part))],
             self.T_world_keyframe[self.keyframes["part"] == part],
         )
 
     def observation_rows(self, keyframe_id: int) -> slice:
-        """The rows of a key frame's observations."""
+        """The rows of a keyframe's observations."""
         column = self.observations["keyframe"]
         start, stop = np.searchsorted(column, [keyframe_id, keyframe_id + 1])
         return slice(int(start), int(stop))
 
     def rows_of_keyframes(self, keyframe_ids: Ids) -> Ids:
-        """All observation rows (N,) of several key frames, in ascending order."""
+        """All observation rows (N,) of several keyframes, in ascending order."""
         slices = [self.observation_rows(int(k)) for k in np.sort(keyframe_ids)]
         return np.concatenate(
             [np.arange(s.start, s.stop) for s in slices] or [np.zeros(0, np.int64)]
@@ -204,36 +204,36 @@ class Map:
         return np.flatnonzero(self._membership(point_ids)[self.observations["point"]])
 
     def observation_counts(self) -> Ids:
-        """(P,) int64: how many key frames see each point, by row."""
+        """(P,) int64: how many keyframes see each point, by row."""
         return self.views(self.points["id"])
 
     def views(self, point_ids: Ids) -> Ids:
-        """(N,) int64: how many key frames see each of the points (ids); 0 for NO_POINT and for points that are gone."""
+        """(N,) int64: how many keyframes see each of the points (ids); 0 for NO_POINT and for points that are gone."""
         counts: Ids = np.where(point_ids >= 0, self._views[point_ids], 0)
         return counts
 
     def points_seen_by(self, keyframe_ids: Ids) -> Ids:
-        """Sorted ids of the points that these key frames see."""
+        """Sorted ids of the points that these keyframes see."""
         return self._distinct(self.observations["point"][self.rows_of_keyframes(keyframe_ids)])
 
     def sees(self, keyframe_id: int, point_ids: Ids) -> NDArray[np.bool_]:
-        """(N,) which of the points (ids) a key frame sees."""
+        """(N,) which of the points (ids) a keyframe sees."""
         seen: NDArray[np.bool_] = self._membership(
             self.observations["point"][self.observation_rows(keyframe_id)]
         )
         return seen[point_ids]
 
     def keyframes_seeing(self, point_ids: Ids) -> tuple[Ids, Ids]:
-        """Ids of the key frames that see any of the points and how many each sees; most first, then newest."""
+        """Ids of the keyframes that see any of the points and how many each sees; most first, then newest."""
         column = self.observations["keyframe"][self.rows_of_points(point_ids)]
-        # Observations are sorted by key frame: the runs of equal ids are counted without another sort.
+        # Observations are sorted by keyframe: the runs of equal ids are counted without another sort.
         starts = np.flatnonzero(np.diff(column, prepend=-1))
         ids, counts = column[starts], np.diff(starts, append=len(column))
         order = np.lexsort((-ids, -counts))
         return ids[order], counts[order]
 
     def covisible(self, keyframe_id: int, least: int = 1) -> tuple[Ids, Ids]:
-        """Other key frames that share at least `least` points with this one, with their counts; most first."""
+        """Other keyframes that share at least `least` points with this one, with their counts; most first."""
         ids, counts = self.keyframes_seeing(self.points_seen_by(np.array([keyframe_id])))
         kept = (ids != keyframe_id) & (counts >= least)
         return ids[kept], counts[kept]
@@ -241,7 +241,7 @@ class Map:
     # -- changing --------------------------------------------------------------------------------------------
 
     def add_keyframe(self, observations: Observations, T_world_cam: Array, point_ids: Ids) -> int:
-        """Add a key frame to `part`; `point_ids` (N,) name the points that its key points see (or NO_POINT)."""
+        """Add a keyframe to `part`; `point_ids` (N,) name the points that its keypoints see (or NO_POINT)."""
         keyframe_id = self._next_keyframe_id
         self._next_keyframe_id += 1
         self.keyframes.append(
@@ -266,7 +266,7 @@ class Map:
         return keyframe_id
 
     def add_points(self, keyframe_id: int, positions: Array, observation_rows: Ids) -> Ids:
-        """Add points (N, 3), described by and linked to the observations of key frame `keyframe_id`; their ids."""
+        """Add points (N, 3), described by and linked to the observations of keyframe `keyframe_id`; their ids."""
         count = len(positions)
         ids = np.arange(self._next_point_id, self._next_point_id + count)
         self._next_point_id += count
@@ -293,7 +293,7 @@ class Map:
         np.add.at(self._views, point_ids, 1)
 
     def describe_from(self, keyframe_id: int) -> None:
-        """Let the points that a key frame sees take its descriptors: SuperPoint is not invariant to scale, and the
+        """Let the points that a keyframe sees take its descriptors: SuperPoint is not invariant to scale, and the
         newest view is the likeliest to resemble the next one.
         """
         rows = self.observation_rows(keyframe_id)
@@ -306,7 +306,7 @@ class Map:
         )
 
     def refresh_normals(self, point_ids: Ids) -> None:
-        """Recompute the mean viewing directions of points from the key frames that see them."""
+        """Recompute the mean viewing directions of points from the keyframes that see them."""
         observation_rows = self.rows_of_points(point_ids)
         point_rows = self._point_rows[self.observations["point"][observation_rows]]
         keyframe_rows = self.keyframe_rows(self.observations["keyframe"][observation_rows])
@@ -320,7 +320,7 @@ class Map:
         touched = np.flatnonzero(np.bincount(point_rows))
         norms = np.linalg.norm(summed[touched], axis=1, keepdims=True)
         self.points["normal"][touched] = summed[touched] / np.maximum(norms, 1e-12)
-        # A point without a distance yet takes that of its newest observation (rows ascend with key frames).
+        # A point without a distance yet takes that of its newest observation (rows ascend with keyframes).
         self.points["distance"][point_rows] = np.where(
             self.points["distance"][point_rows] > 0,
             self.points["distance"][point_rows],
@@ -337,7 +337,7 @@ class Map:
         self._drop_rows(gone)
 
     def remove_keyframe(self, keyframe_id: int) -> None:
-        """Remove a key frame and its observations; points nobody sees any more go, too."""
+        """Remove a keyframe and its observations; points nobody sees any more go, too."""
         seen = self.points_seen_by(np.array([keyframe_id]))
         self.observations.keep(self.observations["keyframe"] != keyframe_id)
         self.keyframes.keep(self.keyframes["id"] != keyframe_id)
@@ -345,7 +345,7 @@ class Map:
         self.remove_points(seen[self._views[seen] == 0])
 
     def unlink(self, observation_rows: Ids) -> None:
-        """Cut links between observations and their points; points that fewer than one key frame sees are removed."""
+        """Cut links between observations and their points; points that fewer than one keyframe sees are removed."""
         column = self.observations["point"]
         observation_rows = np.unique(observation_rows)
         cut = column[observation_rows]
@@ -356,7 +356,7 @@ class Map:
         self.remove_points(touched[self._views[touched] == 0])
 
     def merge_points(self, dropped: Ids, kept: Ids) -> None:
-        """Let point `kept[i]` take over the observations of `dropped[i]`; one observation a key frame is kept.
+        """Let point `kept[i]` take over the observations of `dropped[i]`; one observation a keyframe is kept.
 
         No point may be named twice.
         """
@@ -421,7 +421,7 @@ class Map:
     # -- worlds ----------------------------------------------------------------------------------------------
 
     def begin_part(self) -> None:
-        """Let the key frames to come have a world of their own."""
+        """Let the keyframes to come have a world of their own."""
         self.part = int(self.keyframes["part"].max(initial=-1)) + 1
 
     def move_part(self, part: int, S: Array, into: int) -> None:
@@ -443,7 +443,7 @@ class Map:
             self.part = into
 
     def rescale_loops(self, keyframe_ids: Ids, factors: Array) -> None:
-        """Keep revisits right where lengths around key frames (K,), by ascending ids, become `factors` (K,) times."""
+        """Keep revisits right where lengths around keyframes (K,), by ascending ids, become `factors` (K,) times."""
         for end in ("i", "j"):
             changed = np.flatnonzero(np.isin(self.loops[end], keyframe_ids))
             factor = factors[np.searchsorted(keyframe_ids, self.loops[end][changed])][:, None, None]
@@ -459,8 +459,8 @@ class Map:
         self.move_part(part, np.diag([factor, factor, factor, 1.0]), part)
 
     def append_map(self, other: Map) -> Ids:
-        """Take up the key frames, points and revisits of another map as parts and sessions of their own; the new ids of
-        its key frames.
+        """Take up the keyframes, points and revisits of another map as parts and sessions of their own; the new ids of
+        its keyframes.
         """
         keyframe_offset, point_offset = self._next_keyframe_id, self._next_point_id
         offsets = {
@@ -500,7 +500,7 @@ class Map:
 
     @property
     def next_ids(self) -> tuple[int, int]:
-        """The ids of the next point and the next key frame."""
+        """The ids of the next point and the next keyframe."""
         return self._next_point_id, self._next_keyframe_id
 
     def restore(
@@ -534,7 +534,7 @@ class Map:
             (self.loops["j"], keyframe_ids),
         )
         if not all(np.isin(ids, known).all() for ids, known in named):
-            raise ValueError("it names key frames or points that are not there")
+            raise ValueError("it names keyframes or points that are not there")
         for values in (
             self.positions,
             self.T_world_keyframe,
