@@ -241,7 +241,7 @@ class _Matches:
         return points, good
 
     def parallax(self, points: Array, T_1_0: Array) -> Array:
-        """Return the angles (N,), radians, between the two rays to each point (N, 3) in camera 0."""
+        """Return the angles (N,), radians, between the two rays to points (N, 3) in camera 0."""
         from_second = points - inverse(T_1_0)[:3, 3]
         crossing = np.linalg.norm(np.cross(points, from_second), axis=1)
         angles: Array = np.arctan2(crossing, np.sum(points * from_second, axis=1))
@@ -274,7 +274,7 @@ def _choose_model(matches: _Matches, essential: Array | None, homography: Array 
 
 
 def _gric(chi2: Array, dimension: int, parameters: int) -> float:
-    """Return the geometric robust information criterion (GRIC) of a model of `dimension`."""
+    """Return the geometric robust information criterion (GRIC), given squared errors (N,)."""
     structure = np.log(4.0) * dimension * len(chi2)
     return float(
         np.minimum(chi2, 2.0 * (4 - dimension)).sum()
@@ -284,7 +284,7 @@ def _gric(chi2: Array, dimension: int, parameters: int) -> float:
 
 
 def _sampson_epipolar(matches: _Matches, F_10: Array) -> Array:
-    """Return the χ² (N,), one degree of freedom, of the distance to the nearest pair on F."""
+    """Return the χ² (N,), one degree of freedom, of the distance to the nearest pair for F."""
     homogeneous0, homogeneous1 = _homogeneous(matches.pixels0), _homogeneous(matches.pixels1)
     lines1, lines0 = homogeneous0 @ F_10.T, homogeneous1 @ F_10
     gradient2 = np.sum(lines1[:, :2] ** 2, axis=1) + np.sum(lines0[:, :2] ** 2, axis=1)
@@ -297,7 +297,7 @@ def _sampson_epipolar(matches: _Matches, F_10: Array) -> Array:
 
 
 def _sampson_homography(matches: _Matches, H_10: Array) -> Array:
-    """Return the χ² (N,), two degrees of freedom, of the distance to the nearest pair on H."""
+    """Return the χ² (N,), two degrees of freedom, of the distance to the nearest pair for H."""
     mapped = _homogeneous(matches.pixels0) @ H_10.T
     with np.errstate(divide="ignore", invalid="ignore"):
         predicted = mapped[:, :2] / mapped[:, 2:]

@@ -321,7 +321,7 @@ def time_column(table: TextTable) -> tuple[int, TimeUnit | None]:
     return (int(found[0]) if len(found) else 0), None
 
 
-# -- lines -------------------------------------------------------------------------------------------------------------
+# -- lines ----------------------------------------------------------------------------------------
 
 
 def _text(path: Path, expected: str) -> str:
@@ -377,7 +377,7 @@ def _is_row(cells: list[str], values: list[float]) -> bool:
     return bool(numbers) and (numbers[0] or (2 * sum(numbers) >= len(numbers) and sum(numbers) > 1))
 
 
-# -- names -------------------------------------------------------------------------------------------------------------
+# -- names ----------------------------------------------------------------------------------------
 
 
 def _names(heading: str) -> list[str]:
@@ -497,7 +497,7 @@ def _named_time(names: list[str], roles: list[str]) -> tuple[int | None, int | N
     return (times[0] if times else None), None
 
 
-# -- tables without names ------------------------------------------------------------------------------------------
+# -- tables without names -------------------------------------------------------------------------
 
 
 def _counts(column: FloatArray) -> bool:
