@@ -175,5 +175,5 @@ def test_no_temporary_folder_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_pa
         tempfile.gettempdir()
     line = line_of(caught.value, COMMAND, [])
     assert line is not None and line.endswith(
-        "set TMPDIR to a folder that can be written to and has room"
+        "set TMPDIR to a writable folder with free space"
     )
