@@ -127,9 +127,7 @@ def read_pose_file(
             f"{path}: expected poses, found none in {len(values) + table.words} rows: {reasons}"
         )
     if columns.metres != 1:
-        text = (
-            "%s: positions are multiplied by %g to get metres: see the unit in their column names"
-        )
+        text = "%s: positions are multiplied by %g, because the unit in their column names is not m"
         notice(_LOG, "length_unit", text, path, columns.metres)
     poses = make_transform(rotations[kept], positions[kept] * columns.metres)
     if columns.matrix is not None and has_rotations:

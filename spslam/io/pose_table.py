@@ -80,6 +80,7 @@ _LENGTHS = {
     **dict.fromkeys(("mm", "millimetre", "millimetres", "millimeter", "millimeters"), 1e-3),
     **dict.fromkeys(("km", "kilometre", "kilometres", "kilometer", "kilometers"), 1e3),
 }
+# Words of columns in degrees, which are refused.
 _LATITUDE, _LONGITUDE = (
     frozenset({"lat", "latitude"}),
     frozenset({"lon", "lng", "long", "longitude"}),

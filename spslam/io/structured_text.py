@@ -156,7 +156,7 @@ class _Loader(yaml.SafeLoader):
         self._values += values
         if self._values > _MOST_VALUES:
             raise StructureError(
-                f"is not valid YAML in line {line}: it stands for more than {_MOST_VALUES:,} values"
+                f"is not valid YAML in line {line}: it expands to more than {_MOST_VALUES:,} values"
                 + (", because its aliases contain one another" if self._sizes else "")
             )
 

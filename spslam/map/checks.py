@@ -33,6 +33,7 @@ _MOST_POINTS_PER_KEYFRAME = 100_000
 _MOST_DESCRIPTOR = 1 << 16
 # Largest width or height of an image, pixels.
 _MOST_PIXELS = 1 << 20
+# Arrays of the codebook in a place index.
 _CENTRES, _PROJECTION = KEY_PREFIX + "centres", KEY_PREFIX + "projection"
 # Arrays of a place index: type and number of axes (see `spslam.interfaces.PlaceRecognizer.arrays`).
 _PLACES = {
@@ -41,6 +42,7 @@ _PLACES = {
     _CENTRES: (np.float32, 2),
     _PROJECTION: (np.float32, 2),
 }
+# Arrays that a place index can lack.
 _OPTIONAL_PLACES = {_PROJECTION}
 
 

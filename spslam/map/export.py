@@ -24,6 +24,7 @@ from spslam.map.io import FORMAT_VERSION, SavedMap
 from spslam.map.map import Map, Origin
 
 Array = NDArray[np.float64]
+# Files of a COLMAP model.
 COLMAP_FILES = ("cameras.txt", "images.txt", "points3D.txt")
 # First line of exported files: only files that start with it are replaced by a later export.
 _COLMAP_MARK = "# Written by spslam map export, which may replace this file."

@@ -15,6 +15,7 @@ from spslam.io.files import USE_ANOTHER_TMPDIR
 
 # Recent versions of Typer contain their own Click; `BadParameter` leads to its classes.
 UsageError = typer.BadParameter.__mro__[1]
+# Click's message about an invalid choice, and quoted words in it.
 _NOT_ONE_OF = re.compile(r"'(?P<found>[^']*)' is not one of (?P<choices>.*?)\.?$", re.DOTALL)
 _QUOTED = re.compile(r"'([^']*)'")
 # Smallest similarity of a mistyped word to a suggestion, 0 to 1 (`difflib`).

@@ -7,6 +7,7 @@ import platform
 import time
 from pathlib import Path
 
+# Linux: processor, and state of this process.
 _CPU_INFO = Path("/proc/cpuinfo")
 _OWN_STATUS = Path("/proc/self/stat")
 # Index of the start time, clock ticks since boot, among the fields after the process name.

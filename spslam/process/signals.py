@@ -26,6 +26,7 @@ from typing import Any, NoReturn, ParamSpec
 
 Arguments = ParamSpec("Arguments")
 
+# Signals that end the process.
 ENDING = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 )

@@ -25,9 +25,9 @@ MERGES = "a0: &a0 {x: 1}\n" + "".join(
         ("- " * 2000, "nested more than 64 deep"),
         (
             LAUGHS,
-            r"in line \d+: it stands for more than 20,000 values, because its aliases contain one another",
+            r"in line \d+: it expands to more than 20,000 values, because its aliases contain one another",
         ),
-        (MERGES, "stands for more than 20,000 values"),
+        (MERGES, "expands to more than 20,000 values"),
         ("a: &a [*a]", r"in line 1: \*a holds itself"),
         ("&a {b: *a}", "holds itself"),
         ("&a {? *a : 1}", "holds itself"),
