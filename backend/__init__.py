@@ -1,0 +1,1 @@
+"""Solvers: pose, bundle adjustment, pose graph, two-view geometry and place recognition."""

@@ -1,7 +1,8 @@
-"""Bundle adjustment: Levenberg-Marquardt on key frames and points with the points eliminated (Schur complement).
+"""Bundle adjustment: Levenberg-Marquardt with the points eliminated (Schur complement).
 
-The arithmetic is whole-array NumPy; the reduced camera system is one dense product for a local window and a sparse
-block product for a whole map. Triggs et al., Bundle adjustment: a modern synthesis, 2000, section 6.
+All steps are NumPy operations on whole arrays. The reduced camera system is one dense product for
+a local window and a sparse block product for a whole map. Source: Triggs et al., Bundle
+adjustment: a modern synthesis, 2000, section 6.
 """
 
 from __future__ import annotations
@@ -37,18 +38,21 @@ Mask = NDArray[np.bool_]
 
 _log = logging.getLogger(__name__)
 
+# Damping of Levenberg-Marquardt, relative to the diagonal: at the start, least, most. A stage
+# ends when its damping exceeds the largest.
 _FIRST_DAMPING, _MIN_DAMPING, _MAX_DAMPING = 1e-4, 1e-9, 1e8
-# A relative decrease of the cost below this ends the first stage, which only finds the outliers, and the second. Where
-# a map is far from its place, as after a closed loop, a first stage that ends early takes good observations for
-# outliers.
+# Relative decrease of the cost that ends the first stage (which only finds the outliers) and the
+# second stage. After a loop closure a map is far from its optimum: a first stage that ends early
+# then rejects good observations, so the thorough one converges further.
 _CONVERGED, _CONVERGED_THOROUGH = (5e-3, 1e-5), (1e-4, 1e-5)
-# What an observation costs whose point lies behind the camera: as much as one this many σ off.
+# Residual of an observation whose point lies behind the camera, in σ.
 _BEHIND_SIGMAS = 100.0
-# Up to this many moving key frames their coupling with the points is a dense matrix. Its product is taken in pieces
-# small enough for BLAS not to start threads, which lose more time waiting for a busy core than they win on a free one.
+# Up to this number of moving keyframes, their coupling with the points is a dense matrix.
 _DENSE_CAMERAS = 16
+# Entries of one block of the dense coupling. Products of larger blocks start BLAS threads, which
+# cost more on a busy machine than they gain on an idle one.
 _PIECE = 262_144
-# Up to this many unknowns of key frames the reduced system is dense.
+# Up to this number of unknowns of keyframes, the reduced system is dense.
 _DENSE_SYSTEM = 1_200
 # Lower triangle of a symmetric 3×3 block, in the order of `cholesky3`.
 _LOWER = ((0, 0), (1, 0), (1, 1), (2, 0), (2, 1), (2, 2))
@@ -57,14 +61,15 @@ _LOWER = ((0, 0), (1, 0), (1, 1), (2, 0), (2, 1), (2, 2))
 class SchurBundleAdjuster:
     """A `BundleAdjuster` in NumPy.
 
-    The first half of the iterations runs on all observations under Huber's kernel, the second on those within the
-    95 % limit of χ². Points that the active observations do not determine (one mono observation, or none) hold still,
-    and their observations do not pull on key frames; so do key frames without active observations.
+    The first half of the iterations uses all observations under Huber's kernel. The second half
+    uses the observations within the 95 % limit of χ². Points that the active observations do not
+    determine (at most one mono observation) stay fixed, and their observations do not act on
+    keyframes. Keyframes without active observations stay fixed, too.
 
     Args:
-        pixel_sigma: standard deviation of a key point's position, pixels.
-        iterations: most iterations, both stages together.
-        thorough: for what may be far from its place: the first stage goes on for longer.
+        pixel_sigma: Standard deviation of a keypoint's position, pixels.
+        iterations: Largest number of iterations, both stages together.
+        thorough: Let the first stage converge further, for a map far from its optimum.
     """
 
     def __init__(
@@ -75,17 +80,25 @@ class SchurBundleAdjuster:
         self._converged_first, self._converged = _CONVERGED_THOROUGH if thorough else _CONVERGED
 
     def adjust(self, problem: BundleProblem, camera: Camera) -> BundleResult:
-        """Refine key frames and points together; see `BundleAdjuster.adjust`.
+        """Refine keyframes and points together; see `BundleAdjuster.adjust`.
 
-        `inliers` are the observations within the 95 % limit of χ² in the result. The costs are Σ min(χ², limit) over
-        the observations of points that could move; the result never costs more than what came in.
+        The inliers are the observations within the 95 % limit of χ² in the result. The costs are
+        Σ min(χ², limit) over the observations of points that can move. The cost of the result is
+        never higher than the cost of the input.
+
+        Args:
+            problem: Poses, points and observations; at least one fixed keyframe.
+            camera: Camera of all observations.
+
+        Returns:
+            Refined poses and points, inliers and the costs before and after.
 
         Raises:
-            ValueError: no key frame is fixed, so that the map could drift away as a whole.
+            ValueError: No keyframe is fixed, so that the whole map could drift.
         """
         if len(problem.fixed) and not problem.fixed.any():
             raise ValueError(
-                f"bundle adjustment needs a fixed key frame, found none among {len(problem.fixed)}"
+                f"bundle adjustment needs a fixed keyframe, found none among {len(problem.fixed)}"
             )
         scene = _Scene(problem, camera, self.pixel_sigma)
         start = _State(
@@ -114,14 +127,14 @@ class SchurBundleAdjuster:
 
 @dataclass(frozen=True, eq=False)
 class _State:
-    """What is estimated: poses (K, 4, 4) and points (3, P)."""
+    """The estimated variables: poses (K, 4, 4) and points (3, P)."""
 
     T_cam_world: Array
     points: Array
 
 
 class _Scene:
-    """What is known: the observations (O), sorted by key frame and point, and which key frames hold still."""
+    """The observations (O), sorted by keyframe and point, and which keyframes are fixed."""
 
     def __init__(self, problem: BundleProblem, camera: Camera, pixel_sigma: float) -> None:
         keys = problem.camera_index * np.int64(len(problem.points)) + problem.point_index
@@ -134,7 +147,7 @@ class _Scene:
         self.fixed: Mask = problem.fixed
 
     def usable(self, state: _State) -> Mask:
-        """(O,) observations made of numbers: pixels, point and pose."""
+        """Return which observations (O,) have a finite pixel, point and pose."""
         points, cameras = (
             all_finite(state.points, axis=0),
             all_finite(state.T_cam_world, axis=(1, 2)),
@@ -142,7 +155,7 @@ class _Scene:
         return self.measured.finite & points[self.points] & cameras[self.cameras]
 
     def determining(self, active: Mask) -> Mask:
-        """(O,) those of the active observations whose point they determine together."""
+        """Return which active observations (O,) belong to a point that they determine."""
         rows = np.where(self.measured.stereo, 3.0, 2.0) * active
         determining: Mask = active & (np.bincount(self.points, rows) >= 3.0)[self.points]
         return determining
@@ -161,32 +174,32 @@ class _Scene:
 
 
 def _points_cam(state: _State, cameras: Index, points: Index) -> Array:
-    """(3, O): the observed points in the coordinates of their cameras."""
+    """Return the observed points (3, O) in the coordinates of their cameras."""
     moved: Array = np.einsum("ijo,jo->io", _rotations(state, cameras), _take(state.points, points))
     moved += _take(state.T_cam_world[:, :3, 3].T, cameras)
     return moved
 
 
 def _rotations(state: _State, cameras: Index) -> Array:
-    """(3, 3, O): the rotations of the observing cameras."""
+    """Return the rotations (3, 3, O) of the observing cameras."""
     return _take(state.T_cam_world[:, :3, :3].transpose(1, 2, 0), cameras)
 
 
 def _compress(index: Index) -> tuple[Index, Index]:
-    """The sorted distinct values of an index array, and the row of each element among them."""
+    """Return the sorted distinct values of an index array, and the row of each element in them."""
     present = np.bincount(index) > 0
     rows: Index = (np.cumsum(present) - 1)[index]
     return np.flatnonzero(present), rows
 
 
 def _take(values: Array, index: Index) -> Array:
-    """Columns of the last axis; unlike with brackets they stay contiguous, which einsum needs to be fast."""
+    """Select along the last axis; unlike indexing, the result is contiguous, so einsum is fast."""
     return np.take(values, index, axis=-1)
 
 
 @dataclass(frozen=True, eq=False)
 class _Evaluation:
-    """A state seen by the active observations: cost, points in the cameras (3, O), residuals (3, O), validity (O,)."""
+    """Cost of a state; of its active observations points (3, O), residuals (3, O), χ², validity."""
 
     cost: float
     points_cam: Array
@@ -208,14 +221,14 @@ class _Normal:
 
 
 class _Stage:
-    """One minimisation: which observations take part, and which key frames (F) and points (Q) they move."""
+    """One minimization: its active observations, moving keyframes (F) and moving points (Q)."""
 
     def __init__(self, scene: _Scene, active: Mask) -> None:
         chosen = np.flatnonzero(scene.determining(active))
         self.cameras, self.points = scene.cameras[chosen], scene.points[chosen]
         self.measured = scene.measured.select(chosen)
         self.free_points, self.point_rows = _compress(self.points)
-        # Observations by moving key frames alone have columns in the camera system.
+        # Only observations by moving keyframes (M) have columns in the camera system.
         self.moving: Index = np.flatnonzero(~scene.fixed[self.cameras])
         self.free_cameras, self.camera_rows = _compress(self.cameras[self.moving])
         self.camera_starts: Index = np.searchsorted(
@@ -241,8 +254,11 @@ class _Stage:
         )
 
     def linearize(self, state: _State, seen: _Evaluation) -> _Normal:
-        """Blocks (F, 6, 6) and gradient (6 F,) of the key frames, blocks (6, Q) and gradient (3, Q) of the points, and
-        the weighted Jacobians (6, 3, M), (3, 3, M) of the observations by moving key frames.
+        """Return the normal equations before elimination.
+
+        These are blocks (F, 6, 6) and gradient (6 F,) of the keyframes, blocks (6, Q) and gradient
+        (3, Q) of the points, and the weighted Jacobians (6, 3, M) and (3, 3, M) of the
+        observations by moving keyframes.
         """
         root_weight = np.sqrt(huber_weight(seen.chi2, self.measured.limit))
         jacobian = self.measured.jacobian(seen.points_cam, seen.valid) * root_weight
@@ -274,10 +290,10 @@ class _Stage:
         )
 
     def solve(self, normal: _Normal, damping: float) -> tuple[Array, Array]:
-        """Steps (6 F,) of the key frames and (3, Q) of the points.
+        """Return the steps (6 F,) of the keyframes and (3, Q) of the points.
 
         Raises:
-            numpy.linalg.LinAlgError: the damping does not make the system positive definite.
+            numpy.linalg.LinAlgError: The damped system is not positive definite.
         """
         point_blocks = normal.point_blocks.copy()
         point_blocks[[0, 2, 5]] *= 1.0 + damping
@@ -285,7 +301,7 @@ class _Stage:
         whitened = forward3(factor, normal.point_gradient)
         if not len(self.free_cameras):
             return np.zeros(0), -backward3(factor, whitened)
-        # B = W L⁻ᵀ for every block W that couples a key frame and a point, so that W V⁻¹ Wᵀ = B Bᵀ.
+        # B = W L⁻ᵀ for every block W that couples a keyframe and a point, so that W V⁻¹ Wᵀ = B Bᵀ.
         blocks = np.einsum(
             "aro,jro->ajo",
             normal.camera_jacobian,
@@ -325,7 +341,7 @@ class _Stage:
         )
 
     def _solve_cameras(self, blocks: Array, camera_blocks: Array, rhs: Array) -> Array:
-        """The step (6 F,) of the reduced system `camera_blocks - B Bᵀ`, B being made of blocks (6, 3, M)."""
+        """Solve `camera_blocks - B Bᵀ` for the step (6 F,); `blocks` (6, 3, M) make up B."""
         if self.dense:
             self._coupling.ravel()[self._places] = blocks
             product = (self._coupling @ self._coupling.transpose(0, 2, 1)).sum(axis=0)
@@ -347,7 +363,7 @@ class _Stage:
 
 
 def _subtract_product(camera_blocks: Array, product: Array) -> Array:
-    """The block-diagonal matrix of `camera_blocks` (F, 6, 6) minus `product` (6 F, 6 F), which is overwritten."""
+    """Subtract `product` (6 F, 6 F), in place, from block-diagonal `camera_blocks` (F, 6, 6)."""
     np.negative(product, out=product)
     rows = np.arange(len(camera_blocks))
     product.reshape(len(rows), 6, len(rows), 6)[rows, :, rows, :] += camera_blocks
@@ -371,7 +387,7 @@ def _solve_sparse_positive(system: scipy.sparse.csc_matrix, rhs: Array) -> Array
 
 
 def _minimize(stage: _Stage, state: _State, iterations: int, tolerance: float) -> _State:
-    """Levenberg-Marquardt with Marquardt's scaling; the cost never rises."""
+    """Minimize by Levenberg-Marquardt with Marquardt's scaling; the cost never rises."""
     if not len(stage.free_points):
         return state
     damping = _FIRST_DAMPING
@@ -396,9 +412,9 @@ def _minimize(stage: _Stage, state: _State, iterations: int, tolerance: float) -
 def _try_step(
     stage: _Stage, state: _State, seen: _Evaluation, normal: _Normal, damping: float
 ) -> tuple[_State, _Evaluation] | None:
-    """The state one step on, or None where there is no step.
+    """Return the state after one step, or None if the step is undefined.
 
-    Points that would fall behind a camera stay where they are: one of them would spoil the step of all.
+    Points that would fall behind a camera do not move: one of them could spoil the whole step.
     """
     try:
         camera_step, point_step = stage.solve(normal, damping)

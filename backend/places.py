@@ -1,7 +1,8 @@
-"""Place recognition: which key frames of a map show the place that an image shows.
+"""Place recognition: find the keyframes of a map that show the same place as an image.
 
-Images are compared by one vector each, the VLAD of their descriptors over a codebook (see `spslam.codebook`); there is
-no vocabulary file. The codebook comes with the network's weights; without one it is learned from the first key frames.
+Each image is described by one vector, the VLAD of its descriptors over a codebook (see
+`spslam.codebook`); there is no vocabulary file. The codebook comes with the network's weights.
+Without one, it is learned from the first keyframes.
 """
 
 from __future__ import annotations
@@ -16,24 +17,26 @@ from spslam.codebook import CLUSTERS, Codebook, learn_codebook
 Ids = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
-# A codebook of one's own needs a few hundred descriptors a cluster, of different views.
+# Number of keyframes that a codebook is learned from: it needs different views.
 _LEARN_FROM = 20
+# Largest number of descriptors of one keyframe that a codebook is learned from. Together they
+# should give a few hundred descriptors per cluster.
 _PER_KEYFRAME = 300
 
 
 class PlaceIndex:
-    """Key frames by what they look like (a `spslam.interfaces.PlaceRecognizer`).
+    """An index of keyframes by appearance (a `spslam.interfaces.PlaceRecognizer`).
 
     Args:
-        codebook: of the extractor; None: learned from the first 20 key frames. Who searches earlier has one learned
-            from those that there are.
-        seed: of the codebook that is learned.
+        codebook: Codebook of the extractor; None: learned from the first 20 keyframes. An earlier
+            search learns a preliminary one from the keyframes it has.
+        seed: Seed of the learned codebook.
     """
 
     def __init__(self, codebook: Codebook | None = None, seed: int = 0) -> None:
         self._codebook = codebook
         self._seed = seed
-        # Descriptors by id, as long as a codebook is to be learned from them.
+        # Descriptors by keyframe id, until the codebook is final.
         self._first: dict[int, Floats] = {}
         self._settled = codebook is not None
         self._ids = np.zeros(0, np.int64)
@@ -43,7 +46,7 @@ class PlaceIndex:
         return len(self._ids) if self._settled else len(self._first)
 
     def add(self, keyframe_id: int, descriptors: Floats) -> None:
-        """Take up a key frame with its unit descriptors (N, D); ids must ascend."""
+        """Add a keyframe with its unit descriptors (N, D); ids must ascend."""
         if self._settled and self._codebook is not None:
             self._append(keyframe_id, self._codebook.describe(descriptors))
             return
@@ -54,7 +57,7 @@ class PlaceIndex:
             self._first = {}
 
     def remove(self, keyframe_id: int) -> None:
-        """Forget a key frame; one that is not there is none."""
+        """Remove a keyframe; an unknown id is ignored."""
         self._first.pop(keyframe_id, None)
         kept = self._ids != keyframe_id
         if not kept.all():
@@ -63,10 +66,11 @@ class PlaceIndex:
             self._ids = self._ids[kept]
 
     def search(self, descriptors: Floats) -> tuple[Ids, Floats]:
-        """All key frames and how much each looks like an image of unit descriptors (N, D).
+        """Return the similarity of every keyframe to an image of unit descriptors (N, D).
 
         Returns:
-            Ids (K,), ascending, and cosines (K,); none as long as there are too few descriptors for a codebook.
+            Ids (K,), ascending, and cosines (K,); empty while the descriptors are too few to learn
+            a codebook.
         """
         if self._codebook is None and not self._learn():
             return np.zeros(0, np.int64), np.zeros(0, np.float32)
@@ -74,7 +78,7 @@ class PlaceIndex:
         return self._likeness(self._codebook.describe(descriptors))
 
     def similarities(self, keyframe_id: int) -> tuple[Ids, Floats]:
-        """All key frames and how much each looks like one of them; as `search`."""
+        """Return the similarity of every keyframe to one of them, as `search` does."""
         if self._codebook is None:
             self._learn()
         rows = np.flatnonzero(self._ids == keyframe_id)
@@ -83,7 +87,7 @@ class PlaceIndex:
         return self._likeness(self._vectors[rows[0]])
 
     def arrays(self) -> dict[str, Floats | Ids]:
-        """The codebook, ids and vectors; nothing as long as there is no codebook."""
+        """Return the codebook, ids and vectors by name; empty without a codebook."""
         if self._codebook is None and not self._learn():
             return {}
         assert self._codebook is not None
@@ -91,16 +95,20 @@ class PlaceIndex:
         return {"ids": self._ids, "vectors": vectors, **self._codebook.tensors()}
 
     def restore(self, arrays: dict[str, NDArray[Any]]) -> None:
-        """Take up what `arrays` gave; the codebook, too, for vectors of another one cannot be compared.
+        """Restore the index from `arrays`, codebook included.
+
+        Vectors of different codebooks cannot be compared, so the stored codebook replaces the
+        current one.
 
         Raises:
-            KeyError, ValueError: arrays are missing or disagree in shape.
+            KeyError: An array is missing.
+            ValueError: Arrays disagree in shape.
         """
         codebook = Codebook(arrays["codebook.centres"], arrays.get("codebook.projection"))
         ids, vectors = arrays["ids"], arrays["vectors"]
         if vectors.shape != (len(ids), codebook.centres.size):
             raise ValueError(
-                f"the index of places has vectors {vectors.shape} for {len(ids)} key frames"
+                f"the place index has vectors {vectors.shape} for {len(ids)} keyframes"
             )
         self._codebook, self._settled, self._first = codebook, True, {}
         self._ids, self._vectors = ids.copy(), vectors.copy()
@@ -120,7 +128,7 @@ class PlaceIndex:
         self._ids = np.append(self._ids, keyframe_id)
 
     def _learn(self) -> bool:
-        """A codebook from the first key frames, and these described with it; False if they show too little."""
+        """Learn a codebook from the first keyframes; False: they have too few descriptors."""
         rng = np.random.default_rng(self._seed)
         taken = [
             found[np.sort(rng.permutation(len(found))[:_PER_KEYFRAME])]

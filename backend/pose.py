@@ -1,4 +1,4 @@
-"""Absolute pose of one camera from 2D-3D matches: robust refinement, and PnP in RANSAC when nothing is known."""
+"""Absolute pose of one camera from 2D-3D matches: robust refinement, and PnP with RANSAC."""
 
 from __future__ import annotations
 
@@ -17,35 +17,39 @@ from .residuals import Reprojection, chi_squared, huber_cost, huber_weight, pose
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
+# Smallest number of points that determine a pose: fewer give no estimate.
 _MIN_POINTS = 4
-# Iterations of each round; between rounds every point is judged again, so outliers may come back.
+# Largest number of iterations of each round. After a round, all points are classified again, so
+# outliers can become inliers.
 _ROUNDS = (6, 4, 4, 6)
-# A step shorter than this many standard deviations of the estimate (squared) ends a round, and the last one. The next
-# would be a hundredth as long; points are judged alike that close to the optimum.
+# Squared length of a step, in standard deviations of the estimate, that ends a round; the second
+# value is for the last round. So close to the optimum, the classification no longer changes.
 _CONVERGED, _CONVERGED_LAST = 1.0, 1e-4
-# Shorter steps are not taken: they are rounding errors.
+# Squared length of a step, in standard deviations, below which it is only a rounding error.
 _NO_STEP = 1e-10
-# The last round comes once so small a share of the points was judged otherwise: another round changes the pose by less
-# than its standard deviation, and costs a quarter of the time.
+# Fraction of the active points: skip to the last round if fewer change their class in a round.
+# Another round would change the pose by less than its standard deviation.
 _SETTLED = 0.01
+# Relative damping at which a round gives up.
 _MAX_DAMPING = 1e8
+# Probability of finding the best model, and largest number of samples.
 _RANSAC_CONFIDENCE = 0.9999
 _RANSAC_ITERATIONS = 5000
-# χ² of a sample's supporters, in units of the limit for outliers: a pose of few points is not exact yet.
+# χ² of a RANSAC inlier, in units of the outlier limit: a pose from four points is not exact.
 _SAMPLE_TOLERANCE = 4.0
 
 
 class PnPSolver:
-    """A `PoseSolver`: Levenberg-Marquardt on reprojection errors with re-classified inliers.
+    """A `PoseSolver`: Levenberg-Marquardt on reprojection errors in rounds.
 
-    The scheme of rounds follows Mur-Artal & Tardós, ORB-SLAM2, T-RO 2017, section III-C; `u_right` adds a third row
-    to the residual of a point, `u - bf / z`.
+    Inliers are classified again after each round (Mur-Artal & Tardós, ORB-SLAM2, T-RO 2017,
+    section III-C). `u_right` adds a third row to the residual of a point, `u - bf / z`.
 
     Args:
-        pixel_sigma: standard deviation of a key point's position, pixels.
-        min_inliers: support below which `ransac` gives no pose.
-        huber: robust kernel in all rounds but the last.
-        seed: seed of `ransac`.
+        pixel_sigma: Standard deviation of a keypoint's position, pixels.
+        min_inliers: Smallest number of inliers of a pose from `ransac`.
+        huber: Use Huber's kernel in all rounds but the last.
+        seed: Seed of `ransac`.
     """
 
     def __init__(
@@ -66,10 +70,10 @@ class PnPSolver:
         *,
         coarse: bool = False,
     ) -> PoseEstimate:
-        """Robust refinement of a pose (4, 4); see `PoseSolver.refine`.
+        """Refine a pose (4, 4) robustly; see `PoseSolver.refine`.
 
-        Points that are not finite or lie behind the camera are outliers. With fewer than four usable points the pose
-        is given back as it came, without inliers.
+        Points that are not finite or lie behind the camera are outliers. With fewer than four
+        usable points, the pose is returned unchanged and without inliers.
         """
         problem = _Problem(points, Reprojection(pixels, u_right, camera, self.pixel_sigma))
         return self._refine(problem, T_cam_world, None, coarse)
@@ -77,7 +81,7 @@ class PnPSolver:
     def _refine(
         self, problem: _Problem, T_cam_world: Array, active: Mask | None, coarse: bool = False
     ) -> PoseEstimate:
-        """Refinement that starts with the `active` points (N,), or with all."""
+        """Refine a pose, starting with the `active` points (N,) or, with None, all usable ones."""
         T = np.asarray(T_cam_world, dtype=np.float64)
         active = problem.usable if active is None else active
         if np.count_nonzero(active) < _MIN_POINTS or not np.isfinite(T).all():
@@ -103,14 +107,14 @@ class PnPSolver:
     def ransac(
         self, points: Array, pixels: Array, u_right: Array, camera: Camera
     ) -> PoseEstimate | None:
-        """PnP in RANSAC on the pixels, then `refine` on all points; see `PoseSolver.ransac`."""
+        """Run PnP with RANSAC on the pixels, then refine on all points; see `PoseSolver.ransac`."""
         problem = _Problem(points, Reprojection(pixels, u_right, camera, self.pixel_sigma))
         if np.count_nonzero(problem.usable) < max(self.min_inliers, _MIN_POINTS):
             return None
         T = self._sample_consensus(points[problem.usable], pixels[problem.usable], camera)
         if T is None:
             return None
-        # Only what the sample agrees with: even under a kernel, many outliers would pull the pose away again.
+        # Start with the RANSAC inliers: many outliers pull the pose away even under the kernel.
         estimate = self._refine(problem, T, _View(problem, T).inliers(_SAMPLE_TOLERANCE))
         return estimate if np.count_nonzero(estimate.inliers) >= self.min_inliers else None
 
@@ -120,7 +124,7 @@ class PnPSolver:
         parameters.confidence = _RANSAC_CONFIDENCE
         parameters.maxIterations = _RANSAC_ITERATIONS
         parameters.randomGeneratorState = self.seed
-        # No local optimisation: it takes most of the time, and `refine` does its work.
+        # No local optimization: it takes most of the time, and `refine` does the same.
         parameters.score = cv2.SCORE_METHOD_MSAC
         parameters.loMethod = cv2.LOCAL_OPTIM_NULL
         try:
@@ -132,7 +136,7 @@ class PnPSolver:
                 params=parameters,
             )
         except cv2.error:
-            # OpenCV throws on samples that are degenerate as a whole, for example all points in one place.
+            # OpenCV throws on degenerate input, for example if all points coincide.
             return None
         if not found:
             return None
@@ -160,39 +164,40 @@ class _Problem:
         self.usable: Mask = measured.finite & np.isfinite(points).all(axis=1)
         self.points: Array = np.ascontiguousarray(np.where(self.usable[:, None], points, 0.0).T)
         self.measured = measured
-        # Without any u_right the third row of each residual is 0.
+        # Without any u_right, the third row of each residual is 0 and left out.
         self.rows = 3 if measured.stereo.any() else 2
 
 
 class _View:
-    """All points of a problem seen from a pose: what does not depend on which of them count, and how much."""
+    """All points of a problem seen from a pose: residuals and Jacobian, without weights."""
 
     def __init__(self, problem: _Problem, T: Array) -> None:
         self.problem, self.T = problem, T
         self._points_cam = T[:3, :3] @ problem.points + T[:3, 3:]
         self.residuals, valid = problem.measured.residuals(self._points_cam)
         self._valid: Mask = valid & problem.usable
-        # A point behind the camera costs as much as one 100 σ off: a step gains nothing by hiding points there.
+        # A point behind the camera has a residual of 100 σ, so that a step cannot gain by moving
+        # points there.
         self.chi2: Array = np.where(self._valid, chi_squared(self.residuals), 1e4)
 
     @cached_property
     def jacobian(self) -> Array:
-        """(6, 2 or 3, N): of the residuals, by a left perturbation of the pose."""
+        """Derivatives (6, 2 or 3, N) of the residuals by a left perturbation of the pose."""
         by_point = self.problem.measured.jacobian(self._points_cam, self._valid)
         return pose_jacobian(by_point, self._points_cam)[:, : self.problem.rows]
 
     def inliers(self, tolerance: float = 1.0) -> Mask:
-        """(N,) which points are within the 95 % limit of χ², or a multiple of it."""
+        """Return which points (N,) are within `tolerance` times the 95 % limit of χ²."""
         inliers: Mask = self._valid & (self.chi2 <= tolerance * self.problem.measured.limit)
         return inliers
 
     def cost(self, active: Mask, huber: bool) -> float:
-        """Of the active points."""
+        """Return the cost of the active points."""
         cost = huber_cost(self.chi2, self.problem.measured.limit) if huber else self.chi2
         return float(cost @ active)
 
     def linearize(self, active: Mask, huber: bool) -> tuple[Array, Array]:
-        """Normal matrix (6, 6) and gradient (6,) of the active points."""
+        """Return the normal matrix (6, 6) and gradient (6,) of the active points."""
         limit, rows = self.problem.measured.limit, self.problem.rows
         weight = huber_weight(self.chi2, limit) * active if huber else active.astype(np.float64)
         weighted = (self.jacobian * weight).reshape(6, -1)
@@ -202,7 +207,11 @@ class _View:
 def _minimize(
     view: _View, active: Mask, huber: bool, iterations: int, tolerance: float
 ) -> tuple[_View, Array]:
-    """Levenberg-Marquardt on the active points: the refined pose and the normal matrix (6, 6) of the last step."""
+    """Minimize on the active points by Levenberg-Marquardt.
+
+    Returns:
+        The view from the refined pose, and the normal matrix (6, 6) of the last step.
+    """
     cost = view.cost(active, huber)
     normal, gradient = view.linearize(active, huber)
     damping = 1e-6
@@ -226,7 +235,7 @@ def _minimize(
 
 
 def _perturb(step: Array, T: Array) -> Array:
-    """A pose moved by [translation, rotation]: to first order the exponential, at a tenth of its price."""
+    """Move a pose by [translation, rotation]; equals the exponential to first order, but faster."""
     motion = np.eye(4)
     motion[:3, :3] = cv2.Rodrigues(step[3:])[0]
     motion[:3, 3] = step[:3]

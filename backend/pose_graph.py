@@ -1,9 +1,10 @@
 """Pose graphs in g2o (Kümmerle et al., g2o: A General Framework for Graph Optimization, ICRA 2011).
 
-The residual of an edge is the discrepancy `E = S_i_j⁻¹ · S_world_i⁻¹ · S_world_j` in node j's coordinates: for SE(3)
-its translation and rotation vector (g2o's `EdgeSE3` has 2·sin(θ/2) for the angle θ), for Sim(3) its logarithm
-(`EdgeSim3`). `PoseGraphEdges.information` is the inverse covariance of that residual, order translation, rotation
-[, log scale]; what g2o wants instead is converted here and nowhere else.
+The residual of an edge is the discrepancy `E = S_i_j⁻¹ · S_world_i⁻¹ · S_world_j` in node j's
+coordinates. For SE(3) it is the translation and rotation vector of E (g2o's `EdgeSE3` has
+2·sin(θ/2) for the angle θ), for Sim(3) the logarithm of E (`EdgeSim3`).
+`PoseGraphEdges.information` is the inverse covariance of that residual, in the order translation,
+rotation [, log scale]. This module alone converts it to the order and units of g2o.
 """
 
 from __future__ import annotations
@@ -35,21 +36,26 @@ _log = logging.getLogger(__name__)
 
 Array = NDArray[np.float64]
 
-# Square roots of the 95 % quantiles of χ² with 6 and 7 degrees of freedom.
+# Threshold of Huber's kernel, σ, by degrees of freedom: square root of the 95 % quantile of χ².
 _HUBER_DELTA = {6: 3.5485, 7: 3.7506}
+# Tags of nodes and edges in a `.g2o` file.
 _SE3_TAGS = ("VERTEX_SE3:QUAT", "EDGE_SE3:QUAT")
 _SIM3_TAGS = ("VERTEX_SIM3:EXPMAP", "EDGE_SIM3:EXPMAP")
-# Iterations end when they lower the cost by less than this share.
+# Relative decrease of the cost in an iteration below which the optimization ends.
 _GAIN_THRESHOLD = 1e-7
-# g2o's Sim3 tangent is rotation, translation, log scale.
+# Rows of the Sim(3) tangent in g2o's order: rotation, translation, log scale.
 _SIM3_ORDER = np.array([3, 4, 5, 0, 1, 2, 6])
 
 
 class G2oPoseGraph:
-    """A `PoseGraphSolver` by Levenberg-Marquardt over a sparse Cholesky factorisation.
+    """A `PoseGraphSolver` by Levenberg-Marquardt with a sparse Cholesky factorization.
 
-    Robust edges get Huber's kernel, `huber_delta` in standard deviations of the residual (default: the 95 %
-    quantile). The same input gives the same bytes.
+    The same input gives the same bytes.
+
+    Args:
+        iterations: Largest number of iterations.
+        huber_delta: Threshold of Huber's kernel on robust edges, standard deviations of the
+            residual; None: the 95 % quantile.
     """
 
     def __init__(self, iterations: int = 50, huber_delta: float | None = None) -> None:
@@ -59,13 +65,22 @@ class G2oPoseGraph:
     def optimize(
         self, S_world_node: Array, edges: PoseGraphEdges, fixed: NDArray[np.bool_], with_scale: bool
     ) -> Array:
-        """Refined nodes (K, 4, 4), SE(3) or Sim(3) when `with_scale`; see `spslam.interfaces.PoseGraphSolver`.
+        """Refine the nodes of a graph; see `spslam.interfaces.PoseGraphSolver`.
 
-        Fixed nodes come back as they were. A part of the graph that hangs together with no fixed node keeps its
-        first node, and nodes without edges stay where they are.
+        Fixed nodes are returned unchanged. In a connected component without a fixed node, the first
+        node is fixed. Nodes without edges do not move.
+
+        Args:
+            S_world_node: (K, 4, 4) nodes, SE(3) or, with `with_scale`, Sim(3).
+            edges: Relative poses between nodes.
+            fixed: (K,) which nodes do not move; at least one.
+            with_scale: Optimize in Sim(3) instead of SE(3).
+
+        Returns:
+            Refined nodes (K, 4, 4).
 
         Raises:
-            ValueError: no node is fixed, arrays disagree in shape, or hold values that are not finite.
+            ValueError: No node is fixed, arrays disagree in shape or a value is not finite.
         """
         _check(S_world_node, edges, fixed, with_scale)
         held = _with_gauge(edges, fixed)
@@ -74,13 +89,13 @@ class G2oPoseGraph:
             return refined
         build, read = (_build_sim3, _read_sim3) if with_scale else (_build_se3, _read_se3)
         optimizer = g2o.SparseOptimizer()
-        # The wrapper objects must outlive the optimisation: the graph does not keep all of them alive.
+        # The wrapper objects must outlive the optimization: the graph does not own all of them.
         algorithm = _algorithm(with_scale)
         optimizer.set_algorithm(algorithm)
         vertices, graph_edges = build(optimizer, S_world_node, edges, held, self.huber_delta)
         if not optimizer.initialize_optimization():
             raise ValueError(
-                "the pose graph has nothing to optimise: no edge reaches a node that may move"
+                "the pose graph has nothing to optimize: no edge reaches a node that can move"
             )
         stop = g2o.SparseOptimizerTerminateAction()
         stop.set_gain_threshold(_GAIN_THRESHOLD)
@@ -99,7 +114,7 @@ class G2oPoseGraph:
 
 
 def information_to_g2o(information: Array) -> Array:
-    """Information matrices (..., 6, 6) or (..., 7, 7) in the order and units of g2o's residual vectors.
+    """Convert information (..., 6, 6) or (..., 7, 7) to the order and units of g2o's residuals.
 
     `EdgeSE3` measures rotation by the quaternion's vector part, which is half the rotation vector.
     """
@@ -111,9 +126,9 @@ def information_to_g2o(information: Array) -> Array:
 
 
 def information_from_g2o(information: Array) -> Array:
-    """The inverse of `information_to_g2o`."""
+    """Convert information from g2o's order and units; the inverse of `information_to_g2o`."""
     if information.shape[-1] == 7:
-        # The permutation swaps two halves, so that it undoes itself.
+        # The permutation swaps two halves, so it is its own inverse.
         return information[..., _SIM3_ORDER[:, None], _SIM3_ORDER]
     units = np.array([1.0, 1.0, 1.0, 0.5, 0.5, 0.5])
     scaled: Array = information * np.outer(units, units)
@@ -122,13 +137,13 @@ def information_from_g2o(information: Array) -> Array:
 
 @dataclass(frozen=True, eq=False)
 class PoseGraph:
-    """What a `.g2o` file holds.
+    """The content of a `.g2o` file.
 
     Attributes:
         S_world_node: (K, 4, 4) float64, nodes in the order of their ids.
-        edges: relative poses; none is robust (the format does not say).
-        fixed: (K,) bool.
-        with_scale: Sim(3) instead of SE(3).
+        edges: Relative poses; all of them not robust, as the format has no such field.
+        fixed: (K,) bool, nodes that do not move.
+        with_scale: Whether nodes are Sim(3) instead of SE(3).
     """
 
     S_world_node: Array
@@ -140,14 +155,21 @@ class PoseGraph:
 def write_g2o(
     path: Path | str, S_world_node: Array, edges: PoseGraphEdges, fixed: NDArray[np.bool_]
 ) -> None:
-    """Write a graph as g2o's text format: SE(3) or, where edges have 7×7 information, Sim(3).
+    """Write a graph in g2o's text format: SE(3) or, if edges have 7×7 information, Sim(3).
 
-    As g2o itself does it: `VERTEX_SE3:QUAT id t q`, `EDGE_SE3:QUAT i j t q information`, `VERTEX_SIM3:EXPMAP id q t s`
-    of the transform *from* the world, `EDGE_SIM3:EXPMAP i j q t s information` from i to j.
+    The lines are those of g2o: `VERTEX_SE3:QUAT id t q`, `EDGE_SE3:QUAT i j t q information`,
+    `VERTEX_SIM3:EXPMAP id q t s` of the transform *from* the world, and
+    `EDGE_SIM3:EXPMAP i j q t s information` from i to j.
+
+    Args:
+        path: The file.
+        S_world_node: (K, 4, 4) nodes.
+        edges: Relative poses between nodes.
+        fixed: (K,) which nodes do not move.
 
     Raises:
-        ValueError: arrays disagree in shape or hold values that are not finite.
-        OutputError: the file cannot be written.
+        ValueError: Arrays disagree in shape or a value is not finite.
+        OutputError: The file cannot be written.
     """
     with_scale = edges.information.shape[-1] == 7
     _check(S_world_node, edges, fixed, with_scale, need_gauge=False)
@@ -168,10 +190,10 @@ def write_g2o(
 
 
 def read_g2o(path: Path | str) -> PoseGraph:
-    """Read a graph of `VERTEX_SE3:QUAT`, `EDGE_SE3:QUAT`, `VERTEX_SIM3:EXPMAP`, `EDGE_SIM3:EXPMAP` and `FIX` lines.
+    """Read a graph that `write_g2o` or g2o wrote: SE(3) or Sim(3) nodes and edges, `FIX` lines.
 
     Raises:
-        MapError: the file cannot be read or holds something else.
+        MapError: The file cannot be read, or has other or invalid lines.
     """
     path = Path(path)
     try:
@@ -183,7 +205,7 @@ def read_g2o(path: Path | str) -> PoseGraph:
     with_scale = any(cells[0] in _SIM3_TAGS for _, cells in lines)
     vertex_tag, edge_tag = _SIM3_TAGS if with_scale else _SE3_TAGS
     width = 8 if with_scale else 7
-    # Ids, then values, of each kind of line.
+    # Numbers of ids and of values by tag.
     columns = {
         vertex_tag: (1, width),
         edge_tag: (2, width + (28 if with_scale else 21)),
@@ -260,7 +282,7 @@ def _assemble(
 
 
 def _to_columns(S: Array, with_scale: bool) -> Array:
-    """Translation and quaternion, or quaternion, translation and scale of the inverse, as the files have them."""
+    """Return the columns of a file: `t q` for SE(3), or `q t s` of the inverse for Sim(3)."""
     if not with_scale:
         return np.concatenate([S[:, :3, 3], rotation_to_quaternion(S[:, :3, :3])], axis=1)
     S = inverse(S)
@@ -300,7 +322,8 @@ def _check(
     shapes = (edges.j.shape, edges.robust.shape, edges.S_i_j.shape, edges.information.shape)
     if shapes != ((count,), (count,), (count, 4, 4), (count, size, size)):
         raise ValueError(
-            f"edges of {'Sim(3)' if with_scale else 'SE(3)'} disagree in shape: {count} i, then {shapes}"
+            f"edges of {'Sim(3)' if with_scale else 'SE(3)'} disagree in shape: "
+            f"{count} i, then {shapes}"
         )
     ends = np.concatenate([edges.i, edges.j])
     if count and (ends.min() < 0 or ends.max() >= nodes or (edges.i == edges.j).any()):
@@ -348,7 +371,8 @@ def _build_sim3(
     held: NDArray[np.bool_],
     delta: float | None,
 ) -> tuple[list[Any], list[Any]]:
-    # EdgeSim3's residual is log(C · S_i · S_j⁻¹): with nodes from the world and C from i to j it is ours.
+    # EdgeSim3's residual is log(C · S_i · S_j⁻¹). It equals the residual of this module if nodes
+    # map from the world and C maps from i to j.
     nodes, measurements = _to_sim3(inverse(S_world_node)), _to_sim3(inverse(edges.S_i_j))
     return _build(
         optimizer, g2o.VertexSim3Expmap, g2o.EdgeSim3, nodes, measurements, edges, held, delta

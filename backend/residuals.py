@@ -1,8 +1,9 @@
-"""Reprojection residuals, their Jacobians and 3×3 block algebra, shared by all solvers of this room.
+"""Reprojection residuals, their Jacobians and 3×3 block algebra, shared by all solvers.
 
-Arrays are laid out with the observations along the last axis, (…, N): whole-array operations then run over contiguous
-memory, which is several times faster than stacks of small matrices. Jacobians are indexed [parameter, row,
-observation]. Poses are perturbed from the left, `exp([translation, rotation]) · T_cam_world`.
+Observations are along the last axis, (…, N): operations on whole arrays then run over contiguous
+memory, which is several times faster than stacks of small matrices. Jacobians are indexed
+[parameter, row, observation]. Poses are perturbed from the left,
+`exp([translation, rotation]) · T_cam_world`.
 """
 
 from __future__ import annotations
@@ -20,17 +21,18 @@ Mask = NDArray[np.bool_]
 # 95 % quantiles of the χ² distribution with 2 and 3 degrees of freedom.
 CHI2_MONO = 5.991
 CHI2_STEREO = 7.815
+# Depth, map units, up to which a point counts as behind the camera.
 MIN_DEPTH = 1e-6
 
 
 class Reprojection:
-    """What N observations measured: (u, v), and the x in the right image where it is known.
+    """The measurements of N observations: pixel (u, v) and, if known, x in the right image.
 
-    Residuals are predicted minus measured, in units of `pixel_sigma`, three rows each; the third is 0 where u_right
-    is unknown.
+    Residuals are predicted minus measured, in units of `pixel_sigma`, three rows each. The third
+    row is 0 where u_right is unknown.
 
     Attributes:
-        finite: (N,) bool, observations whose pixels are numbers.
+        finite: (N,) bool, observations with finite pixels.
         stereo: (N,) bool, observations with u_right.
         limit: (N,) χ² above which an observation is an outlier (95 %).
     """
@@ -53,7 +55,7 @@ class Reprojection:
         )
 
     def select(self, index: NDArray[np.int64]) -> Reprojection:
-        """The observations at `index` only."""
+        """Return only the observations at `index`."""
         chosen = copy.copy(self)
         chosen.finite, chosen.stereo, chosen.limit = (
             self.finite[index],
@@ -64,9 +66,10 @@ class Reprojection:
         return chosen
 
     def residuals(self, points_cam: Array) -> tuple[Array, Mask]:
-        """Residuals (3, N) of points (3, N) in camera coordinates, and which of them (N,) are defined.
+        """Return residuals (3, N) of points (3, N) in camera coordinates, and which (N,) are valid.
 
-        Undefined are NaN points, NaN pixels and points at or behind the camera; their residuals are 0.
+        Invalid are NaN points, NaN pixels and points at or behind the camera; their residuals
+        are 0.
         """
         x, y, z = points_cam
         valid: Mask = (z > MIN_DEPTH) & (z < np.inf) & self.finite
@@ -83,7 +86,7 @@ class Reprojection:
         return out, valid
 
     def jacobian(self, points_cam: Array, valid: Mask) -> Array:
-        """(3, 3, N): derivatives of the residuals by the point in camera coordinates; 0 where not `valid`."""
+        """Return derivatives (3, 3, N) of residuals by the camera point; 0 where not `valid`."""
         z = np.where(valid, points_cam[2], 1.0)
         x_over_z, y_over_z = np.where(valid, points_cam[:2], 0.0) / z
         inverse_z = valid / z
@@ -99,12 +102,12 @@ class Reprojection:
 
 
 def all_finite(values: Array, axis: int | tuple[int, ...]) -> Mask:
-    """Which slices along `axis` are made of numbers alone."""
+    """Return which slices along `axis` have only finite values."""
     return np.asarray(np.isfinite(values).all(axis=axis), dtype=np.bool_)
 
 
 def pose_jacobian(jacobian_cam: Array, points_cam: Array) -> Array:
-    """(6, 3, N): derivatives by a left perturbation of the pose, from those by the point in camera coordinates."""
+    """Convert derivatives by the camera point to those (6, 3, N) by a left pose perturbation."""
     a0, a1, a2 = jacobian_cam
     x, y, z = np.where(np.isfinite(points_cam), points_cam, 0.0)
     out = np.empty((6, *a0.shape))
@@ -116,27 +119,27 @@ def pose_jacobian(jacobian_cam: Array, points_cam: Array) -> Array:
 
 
 def chi_squared(residuals: Array) -> Array:
-    """(N,) squared norms of residuals (3, N)."""
+    """Return the squared norms (N,) of residuals (3, N)."""
     chi2: Array = np.einsum("in,in->n", residuals, residuals)
     return chi2
 
 
 def huber_weight(chi2: Array, limit: Array) -> Array:
-    """(N,) weights of the squared residuals under Huber's kernel with threshold sqrt(limit)."""
+    """Return the weights (N,) of squared residuals under Huber's kernel, threshold sqrt(limit)."""
     weight: Array = np.sqrt(limit / np.maximum(chi2, limit))
     return weight
 
 
 def huber_cost(chi2: Array, limit: Array) -> Array:
-    """(N,) Huber's kernel of χ²: χ² up to `limit`, linear in the residual beyond."""
+    """Return Huber's kernel (N,) of χ²: χ² up to `limit`, linear in the residual beyond."""
     cost: Array = np.where(chi2 <= limit, chi2, 2.0 * np.sqrt(limit * chi2) - limit)
     return cost
 
 
 def cholesky3(blocks: Array) -> Array:
-    """Factors L (6, N) of symmetric positive blocks (6, N); both in the order 00, 10, 11, 20, 21, 22.
+    """Factor symmetric positive blocks (6, N) into L (6, N), order 00, 10, 11, 20, 21, 22.
 
-    Pivots lost to rounding are raised, so that a degenerate block gives a short step instead of NaN.
+    Pivots lost to rounding are raised, so that a degenerate block gives a finite step, not NaN.
     """
     m00, m10, m11, m20, m21, m22 = blocks
     tiny = 1e-14 * (m00 + m11 + m22) + 1e-300
@@ -151,7 +154,7 @@ def cholesky3(blocks: Array) -> Array:
 
 
 def forward3(L: Array, b: Array) -> Array:
-    """L⁻¹ b for factors (6, N) of `cholesky3` and b (3, …, N)."""
+    """Return L⁻¹ b for factors (6, N) of `cholesky3` and b (3, …, N)."""
     out = np.empty_like(b)
     np.divide(b[0], L[0], out=out[0])
     out[1] = (b[1] - L[1] * out[0]) / L[2]
@@ -160,7 +163,7 @@ def forward3(L: Array, b: Array) -> Array:
 
 
 def backward3(L: Array, b: Array) -> Array:
-    """L⁻ᵀ b for factors (6, N) of `cholesky3` and b (3, …, N)."""
+    """Return L⁻ᵀ b for factors (6, N) of `cholesky3` and b (3, …, N)."""
     out = np.empty_like(b)
     np.divide(b[2], L[5], out=out[2])
     out[1] = (b[1] - L[4] * out[2]) / L[2]

@@ -1,4 +1,4 @@
-"""Relative pose of two views from matches alone, and triangulation of matches between known poses."""
+"""Relative pose of two views from matches, and triangulation of matches with known poses."""
 
 from __future__ import annotations
 
@@ -20,30 +20,35 @@ Mask = NDArray[np.bool_]
 
 # 95 % quantile of the χ² distribution with one degree of freedom: distance to an epipolar line.
 _CHI2_LINE = 3.841
+# Smallest number of matches to estimate a motion from.
 _MIN_MATCHES = 8
-# Every other motion must have fewer points than this share of the best's. ORB-SLAM's 0.75 refuses half of the scenes
-# with a dominant plane; at 0.9 no answer to 900 synthetic scenes was off by more than 10°.
+# Fraction of the best motion's points: refuse the result if another motion has more points. The
+# 0.75 of ORB-SLAM refuses too many scenes with a dominant plane.
 _CLEARLY_FEWER = 0.9
-# Motions that differ by less in the direction of translation are one, seen through noise.
+# Largest angle, degrees, between the translations of two motions that count as the same.
 _SAME_DIRECTION_DEG = 10.0
-# Largest standard deviation of the direction of translation.
+# Largest standard deviation of the direction of translation, degrees.
 _MAX_UNCERTAINTY_DEG = 4.0
+# Probability of finding the best model, and largest number of samples.
 _RANSAC_CONFIDENCE = 0.9999
 _RANSAC_ITERATIONS = 5000
+# Largest number of Gauss-Newton iterations, and largest entry of a step that ends them (radians).
 _REFINE_ITERATIONS, _REFINE_CONVERGED = 10, 1e-9
 
 
 class EpipolarSolver:
-    """A `TwoViewSolver`: essential matrix and homography compete, and the motion must be clear.
+    """A `TwoViewSolver`: select between essential matrix and homography, refuse ambiguous motion.
 
-    The scheme follows Mur-Artal et al., ORB-SLAM, T-RO 2015, section IV, with GRIC in place of its ratio of scores.
+    The scheme follows Mur-Artal et al., ORB-SLAM, T-RO 2015, section IV, with GRIC in place of its
+    ratio of scores.
 
     Args:
-        pixel_sigma: standard deviation of a key point's position, pixels.
-        min_parallax_deg: least median of the angles between the two rays of the points that `solve` finds.
-        min_points: least number of triangulated points for `solve`.
-        seed: seed of the sampling.
-        min_point_parallax_deg: least such angle of a point that `triangulate` gives.
+        pixel_sigma: Standard deviation of a keypoint's position, pixels.
+        min_parallax_deg: Smallest median parallax of the points from `solve`, degrees. The parallax
+            of a point is the angle between its two rays.
+        min_points: Smallest number of triangulated points for `solve`.
+        seed: Seed of the sampling.
+        min_point_parallax_deg: Smallest parallax of a point from `triangulate`, degrees.
     """
 
     def __init__(
@@ -61,7 +66,7 @@ class EpipolarSolver:
         self.min_point_parallax_deg = min_point_parallax_deg
 
     def solve(self, pixels0: Array, pixels1: Array, camera: Camera) -> TwoViewEstimate | str:
-        """Relative pose and points from matched pixels; see `TwoViewSolver.solve`."""
+        """Estimate relative pose and points from matched pixels; see `TwoViewSolver.solve`."""
         finite = np.flatnonzero(all_finite(pixels0, axis=1) & all_finite(pixels1, axis=1))
         if len(finite) < max(self.min_points, _MIN_MATCHES):
             return (
@@ -87,11 +92,13 @@ class EpipolarSolver:
         if refusal is not None:
             return f"{refusal} ({model})"
         if model == "essential":
-            # On a plane the homography says more about the motion than the epipolar lines do.
+            # Not for the homography: on a plane it determines the motion better than the epipolar
+            # lines do.
             T_1_0, uncertainty = _refine(matches, best.T_1_0, best.good)
             if uncertainty > np.radians(_MAX_UNCERTAINTY_DEG):
                 return (
-                    f"uncertain motion: its direction is known to {np.degrees(uncertainty):.1f}° (one sigma), "
+                    "uncertain motion: its direction is known to "
+                    f"{np.degrees(uncertainty):.1f}° (one sigma), "
                     f"expected {_MAX_UNCERTAINTY_DEG:g}° ({model})"
                 )
             best = max(
@@ -109,11 +116,11 @@ class EpipolarSolver:
         pixels1: Array,
         camera: Camera,
     ) -> Array:
-        """World points of matched pixels; see `TwoViewSolver.triangulate`.
+        """Triangulate world points from matched pixels; see `TwoViewSolver.triangulate`.
 
-        The correction of Lindstrom (Triangulation made easy, CVPR 2010) makes the pair meet with the least
-        reprojection error; refused are a parallax below `min_point_parallax_deg`, points behind a camera and errors
-        above the 95 % limit of χ² in either image.
+        The method minimizes the reprojection error (Lindstrom, Triangulation made easy, CVPR 2010).
+        A point is refused if its parallax is below `min_point_parallax_deg`, if it is behind a
+        camera, or if its error exceeds the 95 % limit of χ² in either image.
         """
         T_0_world = np.asarray(T_cam0_world, dtype=np.float64)
         matches = _Matches(pixels0, pixels1, camera, self.pixel_sigma)
@@ -128,10 +135,10 @@ class EpipolarSolver:
     def standstill(
         self, pixels0: Array, pixels1: Array, still: Array, camera: Camera
     ) -> tuple[Mask, Array] | None:
-        """How well pixels that stay in place fit the motion of matches; see `TwoViewSolver.standstill`.
+        """Test still pixels against the motion of matches; see `TwoViewSolver.standstill`.
 
-        Distances are Sampson's: of a static scene hardly any point stays in place while the camera turns, and none that
-        is farther from its epipolar line than noise explains.
+        Distances are Sampson's. While the camera turns, hardly any point of a static scene stays in
+        place, and such a point is no farther from its epipolar line than noise explains.
         """
         if len(pixels0) < _MIN_MATCHES:
             return None
@@ -146,7 +153,7 @@ class EpipolarSolver:
         return agree, np.sqrt(chi2) * self.pixel_sigma
 
     def _estimate_models(self, matches: _Matches) -> tuple[Array | None, Array | None]:
-        """Essential matrix of unit-focal coordinates and homography of pixels, each (3, 3) or None."""
+        """Estimate the essential matrix and the homography of pixels, each (3, 3) or None."""
         pixels0, pixels1, K = matches.pixels0, matches.pixels1, matches.camera.K
         parameters = cv2.UsacParams()
         parameters.confidence = _RANSAC_CONFIDENCE
@@ -165,7 +172,7 @@ class EpipolarSolver:
         return _Candidate(T_1_0, points, good)
 
     def _refusal(self, best: _Candidate, rivals: list[_Candidate], matches: _Matches) -> str | None:
-        """Why the best candidate is not good enough, or None."""
+        """Return why the best candidate is refused, or None."""
         if best.support < self.min_points:
             return f"too few points triangulated: {best.support} of at least {self.min_points}"
         parallax = np.degrees(best.parallax(matches))
@@ -173,13 +180,16 @@ class EpipolarSolver:
             return f"too little parallax: {parallax:.2f}° of at least {self.min_parallax_deg:g}°"
         second = max((rival.support for rival in rivals if not best.resembles(rival)), default=0)
         if second > _CLEARLY_FEWER * best.support:
-            return f"ambiguous motion: {best.support} points agree with the best solution, {second} with another"
+            return (
+                f"ambiguous motion: {best.support} points agree with the best solution, "
+                f"{second} with another"
+            )
         return None
 
 
 @dataclass(frozen=True, eq=False)
 class _Candidate:
-    """A motion with the points (N, 3) in camera 0 that it makes of the matches, and which of them (N,) are good."""
+    """A motion, the points (N, 3) in camera 0 triangulated with it, and which (N,) are good."""
 
     T_1_0: Array
     points: Array
@@ -190,7 +200,7 @@ class _Candidate:
         return int(np.count_nonzero(self.good))
 
     def parallax(self, matches: _Matches) -> float:
-        """Median angle between the two rays of the good points, radians."""
+        """Return the median angle between the two rays of the good points, radians."""
         return (
             float(np.median(matches.parallax(self.points, self.T_1_0)[self.good]))
             if self.support
@@ -198,7 +208,7 @@ class _Candidate:
         )
 
     def resembles(self, other: _Candidate) -> bool:
-        """Whether both move into about the same direction, up to noise."""
+        """Return whether both have the same direction of translation, up to noise."""
         return bool(
             self.T_1_0[:3, 3] @ other.T_1_0[:3, 3] > np.cos(np.radians(_SAME_DIRECTION_DEG))
         )
@@ -217,18 +227,21 @@ class _Matches:
         self.rays1 = camera.unproject(self.pixels1, ones)
 
     def triangulate(self, T_1_0: Array) -> tuple[Array, Mask]:
-        """Points (N, 3) in camera 0, and which lie in front of both cameras within the χ² limit in both images."""
+        """Triangulate points (N, 3) in camera 0, and return which fit both images.
+
+        A point fits an image if it is in front of the camera and within the 95 % limit of χ².
+        """
         points = _triangulate_rays(self.rays0, self.rays1, T_1_0)
         points1 = apply(T_1_0, points)
         limit = CHI2_MONO * self.pixel_sigma**2
         error0 = np.sum((self.camera.project(points) - self.pixels0) ** 2, axis=1)
         error1 = np.sum((self.camera.project(points1) - self.pixels1) ** 2, axis=1)
-        # Comparisons with NaN are false: points behind a camera have no projection.
+        # Points behind a camera project to NaN, and comparisons with NaN are false.
         good: Mask = all_finite(points, axis=1) & (error0 <= limit) & (error1 <= limit)
         return points, good
 
     def parallax(self, points: Array, T_1_0: Array) -> Array:
-        """Angles (N,), radians, between the rays from the two camera centres to points (N, 3) in camera 0."""
+        """Return the angles (N,), radians, between the two rays to points (N, 3) in camera 0."""
         from_second = points - inverse(T_1_0)[:3, 3]
         crossing = np.linalg.norm(np.cross(points, from_second), axis=1)
         angles: Array = np.arctan2(crossing, np.sum(points * from_second, axis=1))
@@ -236,15 +249,18 @@ class _Matches:
 
 
 def _checked(matrix: Any) -> Array | None:
-    """OpenCV gives None, nothing, or a stack of several solutions where it finds no single one."""
+    """Return the matrix from OpenCV, or None if OpenCV found no solution or several."""
     if matrix is None or matrix.shape != (3, 3) or not np.isfinite(matrix).all():
         return None
     return np.asarray(matrix, dtype=np.float64)
 
 
 def _choose_model(matches: _Matches, essential: Array | None, homography: Array | None) -> str:
-    """The model with the lower GRIC (Torr, Geometric motion segmentation and model selection, 1998) on the matches
-    that fit at least one of the two; those that fit neither would count for the essential matrix.
+    """Return the model with the lower GRIC.
+
+    Only matches that fit at least one of the two models count; matches that fit neither would
+    favour the essential matrix. Source: Torr, Geometric motion segmentation and model selection,
+    1998.
     """
     if homography is None or essential is None:
         return "essential" if homography is None else "homography"
@@ -258,7 +274,7 @@ def _choose_model(matches: _Matches, essential: Array | None, homography: Array 
 
 
 def _gric(chi2: Array, dimension: int, parameters: int) -> float:
-    """Geometric robust information criterion of a model of `dimension` in the four dimensions of a match."""
+    """Return the geometric robust information criterion (GRIC), given squared errors (N,)."""
     structure = np.log(4.0) * dimension * len(chi2)
     return float(
         np.minimum(chi2, 2.0 * (4 - dimension)).sum()
@@ -268,7 +284,7 @@ def _gric(chi2: Array, dimension: int, parameters: int) -> float:
 
 
 def _sampson_epipolar(matches: _Matches, F_10: Array) -> Array:
-    """(N,) χ², one degree of freedom, of the distance of both pixels to the nearest pair that F allows."""
+    """Return the χ² (N,), one degree of freedom, of the distance to the nearest pair for F."""
     homogeneous0, homogeneous1 = _homogeneous(matches.pixels0), _homogeneous(matches.pixels1)
     lines1, lines0 = homogeneous0 @ F_10.T, homogeneous1 @ F_10
     gradient2 = np.sum(lines1[:, :2] ** 2, axis=1) + np.sum(lines0[:, :2] ** 2, axis=1)
@@ -281,12 +297,12 @@ def _sampson_epipolar(matches: _Matches, F_10: Array) -> Array:
 
 
 def _sampson_homography(matches: _Matches, H_10: Array) -> Array:
-    """(N,) χ², two degrees of freedom, of the distance of both pixels to the nearest pair that H maps."""
+    """Return the χ² (N,), two degrees of freedom, of the distance to the nearest pair for H."""
     mapped = _homogeneous(matches.pixels0) @ H_10.T
     with np.errstate(divide="ignore", invalid="ignore"):
         predicted = mapped[:, :2] / mapped[:, 2:]
         residual = predicted - matches.pixels1
-        # Covariance of the residual: identity of image 1, plus that of image 0 carried over.
+        # Covariance of the residual: identity for image 1, plus that of image 0 mapped by H.
         J = (H_10[:2, :2] - predicted[:, :, None] * H_10[2, :2]) / mapped[:, 2, None, None]
         a = 1.0 + np.sum(J[:, 0] ** 2, axis=1)
         b = np.sum(J[:, 0] * J[:, 1], axis=1)
@@ -301,7 +317,7 @@ def _homogeneous(pixels: Array) -> Array:
 
 
 def _decompose_essential(essential: Array | None) -> list[Array]:
-    """The four motions (4, 4) of an essential matrix, translation of unit length."""
+    """Return the four motions (4, 4) of an essential matrix, translation of unit length."""
     if essential is None:
         return []
     R_a, R_b, t = (
@@ -311,7 +327,10 @@ def _decompose_essential(essential: Array | None) -> list[Array]:
 
 
 def _decompose_homography(homography: Array | None, camera: Camera) -> list[Array]:
-    """The up to four motions (4, 4) of a homography of pixels, translation of unit length; none for a rotation."""
+    """Return the up to four motions (4, 4) of a homography of pixels; none for a pure rotation.
+
+    Their translation has unit length.
+    """
     if homography is None:
         return []
     _, rotations, translations, _ = cv2.decomposeHomographyMat(homography, camera.K)
@@ -325,7 +344,10 @@ def _decompose_homography(homography: Array | None, camera: Camera) -> list[Arra
 
 
 def _triangulate_rays(rays0: Array, rays1: Array, T_1_0: Array) -> Array:
-    """Points (N, 3) in camera 0 of rays (N, 3) with z = 1 (Lindstrom, CVPR 2010, listing 3, two iterations)."""
+    """Triangulate rays (N, 3) with z = 1 to points (N, 3) in camera 0.
+
+    Source: Lindstrom, Triangulation made easy, CVPR 2010, listing 3, two iterations.
+    """
     R, t = T_1_0[:3, :3], T_1_0[:3, 3]
     E = hat(t) @ R
     E_inner = E[:2, :2]
@@ -353,8 +375,10 @@ def _pad(vectors: Array) -> Array:
 
 
 def _refine(matches: _Matches, T_1_0: Array, good: Mask) -> tuple[Array, float]:
-    """The motion with the least Sampson error of the good matches (Gauss-Newton on its five degrees of freedom), and
-    the standard deviation of its direction of translation, radians.
+    """Minimize the Sampson error of the good matches: Gauss-Newton on five degrees of freedom.
+
+    Returns:
+        The motion (4, 4) and the standard deviation of its direction of translation, radians.
     """
     x0, x1 = matches.rays0[good], matches.rays1[good]
     sigma = matches.pixel_sigma / np.sqrt(matches.camera.fx * matches.camera.fy)
@@ -363,7 +387,8 @@ def _refine(matches: _Matches, T_1_0: Array, good: Mask) -> tuple[Array, float]:
         residual, jacobian, tangent = _linearize_sampson(x0, x1, T, sigma)
         robust = 1.0 / np.sqrt(np.maximum(residual**2 / _CHI2_LINE, 1.0))
         normal = (jacobian * robust[:, None]).T @ jacobian
-        # A degenerate scene leaves combinations undetermined: they get a huge variance and show up as uncertainty.
+        # Directions that a degenerate scene leaves undetermined get a huge variance, which shows up
+        # in the standard deviation.
         curvature, axes = np.linalg.eigh(normal)
         covariance = (axes / np.maximum(curvature, 1e-10 * curvature[-1])) @ axes.T
         step = -covariance @ ((jacobian * robust[:, None]).T @ residual)
@@ -378,14 +403,17 @@ def _refine(matches: _Matches, T_1_0: Array, good: Mask) -> tuple[Array, float]:
 def _linearize_sampson(
     x0: Array, x1: Array, T_1_0: Array, sigma: float
 ) -> tuple[Array, Array, Array]:
-    """Sampson errors (N,) over `sigma`, their derivatives (N, 5) by a rotation from the left and a motion of the unit
-    translation along two tangents, and these tangents (3, 2).
+    """Linearize the Sampson errors of rays.
+
+    Returns:
+        Errors (N,) in units of `sigma`, their derivatives (N, 5) by a left rotation and by the unit
+        translation along two tangents, and these tangents (3, 2).
     """
     R, t = T_1_0[:3, :3], T_1_0[:3, 3]
     rotated = x0 @ R.T
     line1, line0 = np.cross(t, rotated), np.cross(x1, t)
     gradient2 = np.sum(line1[:, :2] ** 2, axis=1) + np.sum((line0 @ R)[:, :2] ** 2, axis=1)
-    # The gradient's own derivatives are of second order in the residual and left out.
+    # The derivatives of the weight are of second order in the residual and left out.
     weight = 1.0 / (np.sqrt(np.maximum(gradient2, 1e-300)) * sigma)
     tangent = np.linalg.svd(t[None])[2][1:].T
     jacobian = np.concatenate([np.cross(rotated, line0), np.cross(rotated, x1) @ tangent], axis=1)

@@ -266,7 +266,7 @@ def test_resolved_yaml_holds_every_stage() -> None:
         ("depth.min_m=1e-300", "depth.min_m: Input should be between 1e-09"),
         ("depth.max_m=.nan", "finite"),
         ("seed=-1", "seed"),
-        ("seed=" + "9" * 5000, "a number of 5000 letters"),
+        ("seed=" + "9" * 5000, "a number of 5000 characters"),
         ("seed=0x" + "f" * 400, "seed: .*found a number of 1600 bits"),
         ("seed=2001-99-99", "month"),
         ("seed=&a [*a]", "holds itself"),

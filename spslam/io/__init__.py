@@ -1,1 +1,1 @@
-"""Files: reading and writing them whole, with checks; trajectories as text."""
+"""Files: atomic writing, checked reading, trajectories as text."""

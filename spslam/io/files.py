@@ -1,4 +1,4 @@
-"""Writing files so that nobody ever meets half of one; listing them; where public data and caches are."""
+"""Atomic writing of files, listing of files, and the folders of public data and caches."""
 
 from __future__ import annotations
 
@@ -17,60 +17,72 @@ from typing import BinaryIO
 
 from spslam.errors import OutputError
 
-USE_ANOTHER_TMPDIR = "set TMPDIR to a folder that can be written to and has room"
-# Characters of a name that are kept in that of a hidden file: at most 4 bytes each, of 255.
+USE_ANOTHER_TMPDIR = "set TMPDIR to a writable folder with free space"
+# Largest number of characters of a file's name in the name of its hidden file. A character takes up
+# to 4 bytes, and a name at most 255 bytes.
 _MOST_NAME = 50
-# As Linux has it.
+# Largest number of links to follow, as in Linux.
 _MOST_LINKS = 40
+# Seconds to wait for a reader of a pipe, and between two attempts.
 _PIPE_WAIT_S, _POLL_S = 5.0, 0.02
 
-# Of Linux: paths that are not absolute begin here; let two of them change places.
+# Arguments of `renameat2`: relative to the working directory (AT_FDCWD); swap two paths.
 _HERE, _RENAME_EXCHANGE = -100, 2
 
 
 def write_atomic(path: Path | str, data: bytes | str, *, durable: bool = True) -> None:
-    """Write `data` to `path` (text as UTF-8, see `printable`): the old file or the whole new one is there, never part.
+    """Write `data` to a file atomically: a failure leaves the old file.
 
     Args:
-        durable: hold this through a power cut, too, for which the disk is waited for.
+        path: The file.
+        data: Content; text is written as UTF-8, see `printable`.
+        durable: Wait for the disk, so that the file also survives a power cut.
 
     Raises:
-        OutputError: the folder is missing, or it cannot be written to.
+        OutputError: The folder is missing or cannot be written to.
     """
     with atomic_file(path, durable=durable) as file:
         file.write(data.encode("utf-8", "backslashreplace") if isinstance(data, str) else data)
 
 
 def printable(text: str) -> str:
-    """Text that every encoding of Unicode can write: bytes of a path that are no UTF-8, which Python keeps as lone
-    surrogates, become `\\udcff`.
+    r"""Escape lone surrogates, so that every Unicode encoding can write the text.
+
+    Python decodes bytes of a path that are not UTF-8 to lone surrogates; they become, for example,
+    `\udcff`.
     """
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def check_printable(path: Path) -> None:
-    """For files that a library writes which takes no path but text.
+    """Check a path for a library that accepts paths only as text.
 
     Raises:
-        OutputError: the path holds bytes that are no UTF-8.
+        OutputError: The path has bytes that are not UTF-8.
     """
     if printable(str(path)) != str(path):
         raise OutputError(
-            f"cannot write {path}: its name holds bytes that are no UTF-8; choose another one"
+            f"cannot write {path}: its name has bytes that are not UTF-8; choose another name"
         )
 
 
 @contextmanager
 def atomic_file(path: Path | str, *, durable: bool = True) -> Iterator[BinaryIO]:
-    """A new file that takes the place of `path` when the block ends well, and disappears when it does not; `durable` as
-    for `write_atomic`.
+    """Open a new file that replaces `path` at the end of the block, or is removed on an error.
 
-    Only regular files are replaced. A link stays, and the file that it leads to is replaced. Pipes and devices are
-    written to, once the block ended well.
+    Only regular files are replaced. A link stays, and its target is replaced. Pipes and devices are
+    written to at the end of the block.
+
+    Args:
+        path: The file.
+        durable: As for `write_atomic`.
+
+    Yields:
+        The new file, open for writing and reading.
 
     Raises:
-        OutputError: the folder is missing, or it cannot be written to; `path` is a folder, a socket or a disk; nobody
-            reads from the pipe.
+        OutputError: The folder is missing or cannot be written to, `path` is a folder, a socket or
+            a disk, or no process reads from the pipe.
     """
     path = Path(path)
     if is_stream(path):
@@ -80,7 +92,7 @@ def atomic_file(path: Path | str, *, durable: bool = True) -> Iterator[BinaryIO]
         return
     part = PartFile(path)
     try:
-        # What seals itself reads what it wrote.
+        # Readable, because a map's checksum is computed from the written bytes.
         with part.path.open("w+b") as file:
             yield file
             if durable:
@@ -94,23 +106,26 @@ def atomic_file(path: Path | str, *, durable: bool = True) -> Iterator[BinaryIO]
 
 
 class PartFile:
-    """A hidden file beside its final place, for libraries that write to a name: `publish` puts it there.
+    """A hidden file in the folder of its final path, for libraries that write to a path.
+
+    `publish` moves it to the final path.
 
     Args:
-        path: the final place; a link stays, and the file that it leads to is replaced.
-        suffix: that the hidden file's name ends with.
+        path: The final path; a link stays, and its target is replaced.
+        suffix: End of the hidden file's name.
 
     Attributes:
-        path: of the hidden file, which is there and empty.
+        path: Path of the hidden file, which exists and is empty at first.
 
     Raises:
-        OutputError: no regular file can be there: see `final_path`; or the folder is missing or cannot be written to.
+        OutputError: The final path cannot be a regular file (see `final_path`), or the folder is
+            missing or cannot be written to.
     """
 
     def __init__(self, path: Path, suffix: str = ".tmp") -> None:
         self._wanted, self._final = path, final_path(path)
         try:
-            # Of long names the beginning: the hidden one may not be too long where theirs is not.
+            # Cut long names, so that the hidden file's name is not too long for the file system.
             prefix = f".{self._final.name[:_MOST_NAME]}."
             descriptor, name = tempfile.mkstemp(
                 dir=self._final.parent, prefix=prefix, suffix=suffix
@@ -121,10 +136,10 @@ class PartFile:
         self.path = Path(name)
 
     def publish(self) -> None:
-        """Put the file to its final place.
+        """Move the file to its final path.
 
         Raises:
-            OutputError: that cannot be done.
+            OutputError: The file cannot be moved.
         """
         try:
             self._take_over_rights()
@@ -133,12 +148,13 @@ class PartFile:
             raise OutputError(f"cannot write {self._wanted}: {error.strerror or error}") from None
 
     def discard(self) -> None:
-        """Remove the file, if it was not published."""
+        """Remove the file if it was not published."""
         self.path.unlink(missing_ok=True)
 
     def _take_over_rights(self) -> None:
-        """Those of the file that is replaced; mkstemp makes files for the owner only, results are for everybody the
-        umask allows.
+        """Copy mode and owner of the replaced file; for a new file use the mode of the umask.
+
+        Files of mkstemp are readable by their owner only.
         """
         try:
             before = self._final.stat()
@@ -149,45 +165,51 @@ class PartFile:
             return
         self.path.chmod(before.st_mode & 0o777)
         if hasattr(os, "chown") and before.st_uid != os.geteuid():
-            # Root writes for others, too: a file of theirs stays theirs.
+            # Root may replace another user's file: the user keeps it.
             with suppress(OSError):
                 os.chown(self.path, before.st_uid, before.st_gid)
 
 
 @contextmanager
 def temporary_folder(prefix: str = "spslam-") -> Iterator[Path]:
-    """A folder for a while, where the system has such.
+    """Create a temporary folder and remove it at the end of the block.
+
+    Args:
+        prefix: Start of its name.
+
+    Yields:
+        The folder.
 
     Raises:
-        OutputError: there is none, or nothing can be written there.
+        OutputError: The system has no writable temporary folder.
     """
     try:
         folder = tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True)
     except OSError as error:
         reason = error.strerror or error
         raise OutputError(
-            f"no temporary folder can be made ({reason}): {USE_ANOTHER_TMPDIR}"
+            f"cannot create a temporary folder ({reason}): {USE_ANOTHER_TMPDIR}"
         ) from None
     with folder as name:
         yield Path(name)
 
 
 def final_path(path: Path) -> Path:
-    """Where a regular file that is written as `path` comes to be: the same, or what a link leads to.
+    """Return the path of the regular file that writing to `path` creates: links are resolved.
 
     Raises:
-        OutputError: there is something else (a folder, a pipe, a device, a socket), or a file that may not be written.
+        OutputError: The path exists and is not a regular file, or is read-only.
     """
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
-        # A link to nothing makes the file that it leads to.
+        # Writing to a dangling link creates its target.
         return Path(os.path.realpath(path)) if path.is_symlink() else path
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from None
     if is_stream(path) or not stat.S_ISREG(mode):
         raise OutputError(
-            f"cannot write {path}: expected a file or a name that is free, found {_kind(mode)}"
+            f"cannot write {path}: expected a file or a new name, found {_kind(mode)}"
         )
     if not os.access(path, os.W_OK):
         raise OutputError(f"cannot write {path}: it is read-only")
@@ -195,17 +217,18 @@ def final_path(path: Path) -> Path:
 
 
 def folder_of(path: Path) -> Path | None:
-    """The folder in which a file that is written as `path` comes to be; None: in none, it is a pipe or a device.
+    """Return the folder of the file that writing to `path` creates; None for a pipe or a device.
 
     Raises:
-        OutputError: as `final_path`.
+        OutputError: As for `final_path`.
     """
     return None if is_stream(path) else final_path(path).parent
 
 
 def is_stream(path: Path) -> bool:
-    """Whether what is written to `path` goes through it: a pipe, a device but no disk, or a file that this process has
-    open already, as `/dev/stdout`.
+    """Return whether `path` is a stream: a pipe, a character device or a file of this process.
+
+    The last is a file that this process has open, such as `/dev/stdout`.
     """
     if _own_descriptor(path) is not None:
         return True
@@ -223,15 +246,16 @@ def _kind(mode: int) -> str:
         (stat.S_ISCHR, "a device"),
         (stat.S_ISBLK, "a disk"),
         (stat.S_ISSOCK, "a socket"),
-        # Behind /dev/fd.
+        # A regular file by its name in /dev/fd.
         (stat.S_ISREG, "a file that is open already"),
     )
     return next((word for is_it, word in kinds if is_it(mode)), "something else")
 
 
 def _own_descriptor(path: Path) -> int | None:
-    """The number of an open file of this process that a path stands for: `/dev/stdout`, `/dev/fd/63` of a shell's
-    `>(…)`, links to them.
+    """Return the descriptor of this process that a path stands for, or None.
+
+    Such paths are `/dev/stdout`, `/dev/fd/63` of a shell's `>(…)`, and links to them.
     """
     for _ in range(_MOST_LINKS):
         if path.name.isdecimal() and os.path.realpath(path.parent) in (
@@ -252,7 +276,7 @@ def _write_through(path: Path, content: memoryview) -> None:
         if own is None:
             descriptor = _open_stream(path)
         else:
-            # What was printed before comes first.
+            # Write the text that was printed before first.
             for stream in (sys.stdout, sys.stderr):
                 if stream is not None:
                     stream.flush()
@@ -264,7 +288,7 @@ def _write_through(path: Path, content: memoryview) -> None:
 
 
 def _open_stream(path: Path) -> int:
-    """Opened for writing; who is to read from a pipe has some seconds to come."""
+    """Open a pipe or device for writing; wait some seconds for a reader of a pipe."""
     end = monotonic() + _PIPE_WAIT_S
     while True:
         try:
@@ -283,10 +307,10 @@ def _open_stream(path: Path) -> int:
 
 
 def exchange(first: Path, second: Path) -> bool:
-    """Let two paths of one file system change places in one step; False where the system cannot (only Linux can).
+    """Swap two paths of one file system atomically; False if the system cannot (only Linux can).
 
     Raises:
-        OSError: one of them is missing, or may not be moved.
+        OSError: One of them is missing or must not be moved.
     """
     if sys.platform != "linux":
         return False
@@ -304,13 +328,15 @@ def exchange(first: Path, second: Path) -> bool:
 
 
 def visible_files(folder: Path, suffixes: tuple[str, ...], *, deep: bool = False) -> list[Path]:
-    """Files of `folder` with one of `suffixes` (lower case; theirs may be any) in natural order; none without a folder.
+    """Return the files of a folder by suffix, in natural order; none if the folder is missing.
 
-    What begins with a dot is not visible: files, the copies of attributes that some systems leave (`._0001.png`), and
-    folders.
+    Files and folders whose name begins with a dot are left out, such as the files with attributes
+    that some systems create (`._0001.png`).
 
     Args:
-        deep: those in the folders below, too.
+        folder: The folder.
+        suffixes: Suffixes in lower case; a file's may be in any case.
+        deep: Include files in subfolders.
     """
     if not folder.is_dir():
         return []
@@ -324,27 +350,27 @@ def visible_files(folder: Path, suffixes: tuple[str, ...], *, deep: bool = False
         for path in found
         if not any(part.startswith(".") for part in path.relative_to(folder).parts)
     )
-    # A link to nothing is an image that is missing, and counts.
+    # Dangling links are kept: each is a missing image.
     return sorted((path for path in visible if not path.is_dir()), key=natural_order)
 
 
 def natural_order(path: Path) -> tuple[list[tuple[int, int, str]], str]:
-    """Sorting key of a path by which frame9 comes before frame10, in the names of folders, too."""
+    """Return a sorting key of a path by which frame9 comes before frame10, folders included."""
     name = path.as_posix()
     parts = re.split(r"(\d+)", name)
-    # Equal numbers that are written differently (1, 01) are told apart by the text.
+    # The name distinguishes equal numbers that are written differently (1, 01).
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts], name
 
 
 def data_folder() -> Path:
-    """Where public sequences are: `$SPSLAM_DATA`, else `spslam-data` in the user's folder."""
+    """Return the folder of public sequences: `$SPSLAM_DATA` or `spslam-data` in the home folder."""
     if chosen := os.environ.get("SPSLAM_DATA"):
         return Path(chosen).expanduser()
     return Path.home() / "spslam-data"
 
 
 def cache_folder() -> Path:
-    """Where spslam keeps what it can make again: `$SPSLAM_CACHE`, else the platform's cache folder."""
+    """Return the cache folder: `$SPSLAM_CACHE`, else the platform's cache folder for spslam."""
     if chosen := os.environ.get("SPSLAM_CACHE"):
         return Path(chosen)
     if xdg := os.environ.get("XDG_CACHE_HOME"):

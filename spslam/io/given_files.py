@@ -1,4 +1,4 @@
-"""Files that people give: read whole, but only what is a file, in bounded time and memory."""
+"""Reading of users' files: only regular files and pipes, in bounded time and memory."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ import zipfile
 import zlib
 from pathlib import Path
 
-# What a pipe may give, bytes, and how long it may give nothing, seconds: nobody knows when one ends.
+# Largest content of a pipe, bytes: a pipe may have no end.
 _MOST_FROM_PIPES = 64_000_000
+# Longest wait for the next bytes of a pipe, seconds.
 _LONGEST_SILENCE_S = 5.0
-# How long a pipe waits for somebody who writes to it, seconds.
+# Longest wait for a writer of a pipe, seconds.
 _WRITER_WITHIN_S = 1.0
+# Bytes of one read.
 _CHUNK = 1 << 20
-# All that `numpy.load` raises on what is none of its files; no memory, where a header claims more than there can be.
+# Everything that `numpy.load` raises on invalid files. MemoryError: a header claims a huge array.
 NO_ARRAYS = (
     *(
         OSError,
@@ -37,18 +39,18 @@ NO_ARRAYS = (
 
 
 def read_given(path: Path | str, most_bytes: int | None = None) -> bytes:
-    """The bytes of a file, or of a pipe that somebody writes to (`<(zcat poses.gz)`).
+    """Read the bytes of a file or of a pipe (`<(zcat poses.gz)`).
 
     Args:
-        path: of the file.
-        most_bytes: that are read; None: as many as a file has.
+        path: The file.
+        most_bytes: Largest size; None: unlimited for files, 64 MB for pipes.
 
     Raises:
-        OSError: it cannot be read, is no file (a device, a pipe without a writer or end), or has more than
-            `most_bytes`; `strerror` says so in words.
+        OSError: The file cannot be read, is a device or a pipe without a writer or an end, or is
+            larger than `most_bytes`; `strerror` is the reason in words.
     """
     try:
-        # Opening a pipe that nobody writes to would wait for somebody.
+        # Without O_NONBLOCK, opening a pipe would wait for a writer.
         descriptor = os.open(
             path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
         )
@@ -79,7 +81,7 @@ def read_given(path: Path | str, most_bytes: int | None = None) -> bytes:
 def _read_all(
     path: Path | str, descriptor: int, most_bytes: int | None, patience_s: float | None
 ) -> bytes:
-    """Everything that a descriptor gives; of a pipe (`patience_s`), as soon as it gives it."""
+    """Read a descriptor to its end; for a pipe, wait at most `patience_s` for the next bytes."""
     parts, count, begin = list[bytes](), 0, time.monotonic()
     while True:
         try:
@@ -93,7 +95,7 @@ def _read_all(
             and count == 0
             and time.monotonic() < begin + _WRITER_WITHIN_S
         ):
-            # Its writer may be about to open it.
+            # The writer may be about to open the pipe.
             time.sleep(0.02)
             continue
         if not part:

@@ -1,4 +1,4 @@
-"""Pages made from the templates in `spslam/templates/`; text in them is escaped."""
+"""HTML pages from the templates in `spslam/templates/`, with escaped text."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ if TYPE_CHECKING:
 
 
 def render_page(template: str, **values: Any) -> str:
-    """A page that needs no file beside it.
+    """Return a page that needs no other file.
 
     Args:
-        template: file in `spslam/templates/`.
-        values: by the names that the template uses; all but `markupsafe.Markup` is escaped.
+        template: File in `spslam/templates/`.
+        **values: Values by their names in the template; all but `markupsafe.Markup` are escaped.
 
     Raises:
-        jinja2.UndefinedError: the template uses a name that is not given.
+        jinja2.UndefinedError: The template uses a name that is not given.
     """
     return _environment().get_template(template).render(values)
 
 
 @cache
 def _environment() -> Environment:
-    # Takes 0.1 s, which only runs that write a page spend.
+    # Imported here, because the import takes 0.1 s and most runs write no page.
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -41,7 +41,7 @@ def _environment() -> Environment:
 
 
 def _source(name: str) -> Any:
-    """The text of a style sheet or script, as it is: braces in it are no places of a template."""
+    """Return the text of a style sheet or script unchanged: its braces are not template syntax."""
     from markupsafe import Markup
 
     return Markup((resources.files("spslam") / "templates" / name).read_text(encoding="utf-8"))

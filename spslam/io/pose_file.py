@@ -1,4 +1,4 @@
-"""One file of poses, before it is known what clock its times are of; rows that are no poses are counted."""
+"""Pose files: reading of poses, and conversion of their times to seconds."""
 
 from __future__ import annotations
 
@@ -36,8 +36,9 @@ from spslam.typing import BoolArray, FloatArray, IntArray
 
 _LOG = logging.getLogger(__name__)
 
+# Reason for leaving out lines that have no numbers.
 _WORDS = "without numbers"
-# Metres from the origin of a world that nobody measures; a light year is 9.5e15.
+# Largest coordinate of a position, metres (a tenth of a light year); rows beyond it are left out.
 _FARTHEST_M = 1e15
 
 Order = Literal["x y z w", "w x y z"]
@@ -46,21 +47,21 @@ LeaveOut = Callable[[str, BoolArray], None]
 
 @dataclass(frozen=True, eq=False)
 class PoseFile:
-    """Poses of a file in the order of its rows; rows that are none are left out.
+    """The poses of a file in the order of its rows; invalid rows are left out.
 
     Attributes:
-        path: the file.
-        stamps: (N,) float64, as they are written; None where there are none.
-        numbers: (N,) int64, of the frames; of the rows where the file has neither numbers nor stamps.
-        numbered: the file itself says the numbers of the frames.
-        T: (N, 4, 4) float64; rotations are unit matrices where `has_rotations` is False.
-        has_rotations: whether the file holds rotations.
-        body: the poses are of EuRoC's body frame.
-        unit: of the stamps as header or format say it.
-        sure: the unit is certain.
-        order: of the quaternions; None where there are none.
-        rows: how many the file has.
-        left_out: why rows were left out, and how many.
+        path: The file.
+        stamps: (N,) float64 timestamps in the file's unit; None if it has no timestamps.
+        numbers: (N,) int64 frame numbers; row numbers if the file has no frame numbers.
+        numbered: Whether the file has frame numbers.
+        T: (N, 4, 4) float64; rotations are identities if `has_rotations` is False.
+        has_rotations: Whether the file has rotations.
+        body: Whether the poses are those of EuRoC's body frame.
+        unit: Unit of the timestamps according to header or format.
+        sure: Whether the unit is certain.
+        order: Order of the quaternions; None without quaternions.
+        rows: Number of rows in the file.
+        left_out: Number of rows that were left out, by reason.
     """
 
     path: Path
@@ -80,15 +81,17 @@ class PoseFile:
 def read_pose_file(
     path: Path | str, real_part_first: bool | None = None, unit: TimeUnit | None = None
 ) -> PoseFile:
-    """Read a file of poses in TUM's, KITTI's or EuRoC's format or one like them, recognised by itself.
+    """Read a file of poses in TUM's, KITTI's or EuRoC's format or a similar one.
+
+    The format is recognized from the content.
 
     Args:
-        path: of the file.
-        real_part_first: what the format defines about quaternions; None where the format is not known.
-        unit: of time, as the format defines it; None: EuRoC's nanoseconds or TUM's seconds.
+        path: The file.
+        real_part_first: Whether the format puts the quaternion's w first; None: unknown format.
+        unit: Unit of time of the format; None: EuRoC's nanoseconds or TUM's seconds.
 
     Raises:
-        TrajectoryError: the file cannot be read or holds no pose.
+        TrajectoryError: The file cannot be read or has no pose.
     """
     path = Path(path)
     table = read_table(path)
@@ -124,7 +127,7 @@ def read_pose_file(
             f"{path}: expected poses, found none in {len(values) + table.words} rows: {reasons}"
         )
     if columns.metres != 1:
-        text = "%s: positions are multiplied by %g to be metres, as the names of their columns say"
+        text = "%s: positions are multiplied by %g, because the unit in their column names is not m"
         notice(_LOG, "length_unit", text, path, columns.metres)
     poses = make_transform(rotations[kept], positions[kept] * columns.metres)
     if columns.matrix is not None and has_rotations:
@@ -159,17 +162,20 @@ def file_seconds(
     clock: FloatArray | None = None,
     unit: TimeUnit | None = None,
 ) -> FloatArray:
-    """Seconds (N,) of the poses of a file; the numbers of their frames where there are no times.
+    """Return the times (N,) of the poses of a file, seconds.
+
+    For a file without timestamps, they are the times of its frame numbers or, without
+    `frame_times`, the frame numbers themselves.
 
     Args:
-        file: that was read.
-        frame_times: (F,) seconds of the frames that the numbers speak of.
-        clock: (M,) increasing seconds of what the file is to be compared with: decides between units.
-        unit: of the stamps, given by the user.
+        file: The file.
+        frame_times: (F,) times of the numbered frames, seconds.
+        clock: (M,) increasing times to compare with, seconds: they decide between units.
+        unit: Unit of the timestamps, given by the user.
 
     Raises:
-        TimestampError: the stamps may be in several units, or in none.
-        TrajectoryError: poses without times are not as many as the frames.
+        TimestampError: Several units fit the timestamps, or no unit.
+        TrajectoryError: Poses without timestamps and frames differ in number.
     """
     if file.stamps is None:
         return _times_of_frames(file, frame_times)
@@ -180,7 +186,7 @@ def file_seconds(
         notice(
             _LOG,
             "frame_numbers",
-            "%s: the first column is read as the numbers of the frames",
+            "%s: the first column is read as frame numbers",
             file.path,
         )
         return _times_of_frames(file, frame_times)
@@ -194,7 +200,7 @@ def file_seconds(
         notice(
             _LOG,
             "time_unit",
-            "%s: time stamps are read as %s, in which they lie beside those of the other poses or images%s",
+            "%s: time stamps are read as %s, which fits the other poses or images%s",
             file.path,
             UNIT_NAMES[found],
             "" if file.unit is None else f", not as {UNIT_NAMES[file.unit]}",
@@ -205,16 +211,19 @@ def file_seconds(
 def seconds_together(
     files: Sequence[PoseFile], frame_times: FloatArray | None = None, unit: TimeUnit | None = None
 ) -> list[FloatArray]:
-    """Seconds of the poses of several files that are of one clock; the file whose unit is the least in doubt, of equal
-    ones the first, decides about the others.
+    """Return the times of the poses of several files with a common clock, seconds.
+
+    The file with the most certain unit (the first of a tie) decides the units of the others.
 
     Args:
-        files: that were read.
-        frame_times: as for `file_seconds`.
-        unit: of files in which poses would be 1 ms to 10 s apart in it; of all files if it is so in none.
+        files: The files.
+        frame_times: As for `file_seconds`.
+        unit: Unit of the files whose poses would be 1 ms to 10 s apart in it; of all files if there
+            is no such file.
 
     Raises:
-        TimestampError, TrajectoryError: as `file_seconds`.
+        TimestampError: As for `file_seconds`.
+        TrajectoryError: As for `file_seconds`.
     """
     given = [unit if unit is not None and _may_be(file, unit) else None for file in files]
     if not any(given):
@@ -232,7 +241,7 @@ def seconds_together(
 
 
 def tell_left_out(path: Path, rows: int, left_out: Mapping[str, int]) -> None:
-    """One notice about the rows of a file that were left out, if there are any."""
+    """Emit one notice about the rows of a file that were left out, if any."""
     count = sum(left_out.values())
     if count:
         reasons = ", ".join(f"{number} {reason}" for reason, number in left_out.items())
@@ -253,7 +262,7 @@ def _may_be(file: PoseFile, unit: TimeUnit) -> bool:
 
 
 def _doubt(file: PoseFile, given: TimeUnit | None) -> int:
-    """How much doubt there is about the unit of a file: 0 none to 3."""
+    """Return how uncertain the unit of a file is: 0 (certain) to 3."""
     assert file.stamps is not None
     if file.sure or given is not None:
         return 0
@@ -264,7 +273,8 @@ def _doubt(file: PoseFile, given: TimeUnit | None) -> int:
 
 
 def _unit_of_format(table: TextTable, columns: Columns) -> TimeUnit:
-    # EuRoC's times are whole nanoseconds between commas; TUM's, and those of everybody else, are seconds.
+    # EuRoC's times are integer nanoseconds with commas between columns; all other formats, such as
+    # TUM's, have seconds.
     return (
         "ns" if table.commas and table.whole and (columns.body or columns.real_part_first) else "s"
     )
@@ -273,7 +283,7 @@ def _unit_of_format(table: TextTable, columns: Columns) -> TimeUnit:
 def _rotations(
     table: TextTable, columns: Columns, kept: BoolArray, leave_out: LeaveOut
 ) -> tuple[FloatArray, bool]:
-    """Rotations (N, 3, 3) of the rows, and whether there are any; rows with bad ones are left out."""
+    """Return rotations (N, 3, 3) and whether the file has any; invalid rows are left out."""
     values = table.values
     count = len(values)
     nothing = np.broadcast_to(np.eye(3), (count, 3, 3)), False
@@ -288,7 +298,7 @@ def _rotations(
         empty = np.asarray(lengths == 0, dtype=bool)
         good = np.asarray(np.abs(lengths - 1.0) <= QUATERNION_TOLERANCE, dtype=bool)
         if not good[kept].any() and (columns.named or _alike(lengths[kept & ~empty])):
-            # A header says that these are quaternions, or all are equally long: a rotation is one at any length.
+            # Scale quaternions of any length, if a header names them or all have the same length.
             good = ~empty
             if not columns.named:
                 text = "%s: quaternions have length %.3g instead of 1 and are scaled"
@@ -315,7 +325,7 @@ def _rotations(
 
 
 def _alike(lengths: FloatArray) -> bool:
-    """Whether there are several lengths that differ by less than quaternions of length 1 may."""
+    """Return whether several lengths agree within the tolerance for unit quaternions."""
     return len(lengths) > 1 and float(np.ptp(lengths)) <= QUATERNION_TOLERANCE * float(
         np.median(lengths)
     )
@@ -333,18 +343,19 @@ def _times_of_frames(file: PoseFile, frame_times: FloatArray | None) -> FloatArr
             numbers = numbers - 1
         if not _numbers_in(numbers, len(frame_times)):
             raise TrajectoryError(
-                f"{file.path}: frame numbers {numbers.min()} to {numbers.max()} for {len(frame_times)} frames"
+                f"{file.path}: frame numbers {numbers.min()} to {numbers.max()} "
+                f"for {len(frame_times)} frames"
             )
         return frame_times[numbers]
     if file.rows - file.left_out.get(_WORDS, 0) != len(frame_times):
         raise TrajectoryError(
-            f"{file.path}: {file.rows} poses for {len(frame_times)} stamps: they must be as many"
+            f"{file.path}: {file.rows} poses for {len(frame_times)} stamps: expected equal numbers"
         )
     return frame_times[numbers]
 
 
 def _numbers_fit(numbers: IntArray, count: int) -> bool:
-    """Whether all numbers are of frames, counted from 0 or 1."""
+    """Return whether all numbers are frame numbers, counted from 0 or from 1."""
     return _numbers_in(numbers, count) or _numbers_in(numbers - 1, count)
 
 

@@ -1,7 +1,7 @@
-"""Text tables of poses as other programs write them: rows of numbers, and which column holds what.
+"""Text tables of poses from other programs: rows of numbers, and the meaning of the columns.
 
-Names in a header decide; without them the number of columns and the values do. What is taken although it could be
-something else is said in `Columns.doubt`.
+Names in a header decide; without them, the number of columns and the values decide. `Columns.doubt`
+says which assumption was made for an ambiguous table.
 """
 
 from __future__ import annotations
@@ -20,11 +20,15 @@ from spslam.io.given_files import read_given
 from spslam.timestamps import UNITS_PER_SECOND, TimeUnit, columns_of_times, date_as_seconds
 from spslam.typing import BoolArray, FloatArray, IntArray
 
+# Starts of comment lines.
 _COMMENT = ("#", "%", "//")
-# Written by `write_tum`: its times are seconds, however far apart.
+# Header of `write_tum`: times are seconds, whatever the differences between them.
 _OWN_HEADER = re.compile(r"# timestamp tx ty tz( qx qy qz qw)? \(frame: ")
+# Brackets with their content, such as `[s]` in a column name.
 _BRACKETS = re.compile(r"[\[({]([^\])}]*)[\])}]")
+# Look-ahead for a position outside brackets.
 _OUTSIDE_BRACKETS = r"(?![^\[(]*[\])])"
+# Words in the names of columns, by meaning: rotation, position, name and axis without a separator.
 _QUATERNION = frozenset(
     {
         "q",
@@ -44,7 +48,9 @@ _POSITION = frozenset(
     {"t", "p", "pos", "position", "trans", "translation", "tvec", "loc", "location", "xyz"}
 )
 _GLUED = re.compile(r"(q|quat|rot|ori|t|p|pos|position|trans)([wxyz])")
+# A number with a decimal comma.
 _DECIMAL_COMMA = re.compile(r"[-+]?\d+(,\d+)?([eE][-+]?\d+)?")
+# Words of columns with times or frame numbers, and of units of time.
 _TIME = frozenset(
     {
         "time",
@@ -67,41 +73,45 @@ _UNITS: dict[str, TimeUnit] = {
     **dict.fromkeys(("us", "µs", "μs", "usec", "usecs", "microsecond", "microseconds"), "us"),
     **dict.fromkeys(("ns", "nsec", "nsecs", "nanosec", "nanosecond", "nanoseconds"), "ns"),
 }
-# Metres in the units of length that names of columns end in.
+# Metres per unit of length, by the unit at the end of a column name.
 _LENGTHS = {
     **dict.fromkeys(("m", "metre", "metres", "meter", "meters"), 1.0),
     **dict.fromkeys(("cm", "centimetre", "centimetres", "centimeter", "centimeters"), 1e-2),
     **dict.fromkeys(("mm", "millimetre", "millimetres", "millimeter", "millimeters"), 1e-3),
     **dict.fromkeys(("km", "kilometre", "kilometres", "kilometer", "kilometers"), 1e3),
 }
+# Words of columns in degrees, which are refused.
 _LATITUDE, _LONGITUDE = (
     frozenset({"lat", "latitude"}),
     frozenset({"lon", "lng", "long", "longitude"}),
 )
-# Share of rows with a unit quaternion by which one is found in another place than the usual one.
+# Fraction of the rows that must have a unit quaternion to accept one at an unusual position.
 _NEARLY_ALL = 0.9
-# EuRoC's frames of the body and the sensors on it, as its headers name positions and quaternions in them.
+# Column names in EuRoC headers of positions (p) and rotations (q) of the body frame.
 _BODY = re.compile(r"[pq]_rs_")
-# How far from 1 the length of a quaternion, and from a rotation a matrix, may be: the least precise published files
-# have two digits and four.
+# Largest deviation of a quaternion's length from 1: some published files have only two digits.
 QUATERNION_TOLERANCE = 0.05
+# Largest deviation of a matrix from a rotation: some published files have only four digits.
 MATRIX_TOLERANCE = 0.01
-# Parts of quaternions and matrices from here on are none: they overflow when they are multiplied.
+# Upper bound of entries of quaternions and matrices: products of larger ones could overflow.
 LARGEST_PART = 1e50
-# A table of poses has fewer columns than this, and each row of it is looked at as often as it has columns.
+# Largest number of columns of a table: the cost of finding a layout grows with rows times columns.
 _MOST_COLUMNS = 1000
-# Lines right above the rows that are looked at for names of columns, and letters of each.
-# Longest line of numbers, letters: a thousand times what a pose takes.
+# Longest line of numbers, characters: far more than a pose needs.
 _LONGEST_LINE = 1_000_000
+# Lines above the rows that are searched for column names, and characters used of each.
 _MOST_HEADINGS, _LONGEST_HEADING = 300, 4000
-# A layout is recognised by at least this share of the rows.
+# Fraction of the rows that must fit a layout to recognize it.
 _MOST_ROWS = 0.5
-# Integers this far apart are nanoseconds of poses: 0.1 ms to 10 s.
+# Differences of integer timestamps that are nanoseconds: 0.1 ms to 10 s.
 _NANOSECOND_STEPS = (1e5, 1e10)
+# Smallest single integer timestamp that is read as nanoseconds.
 _LEAST_NANOSECONDS = 1e15
-# Memory that a table may take whatever its size, bytes, and how many times that of the text.
+# Largest memory of a table: bytes, or a multiple of the text's length if that is more.
 _TABLE_MEMORY, _TABLE_GROWTH = 16_000_000, 8
+# Number of values of a pose written row by row: 3×4 and 4×4.
 _MATRIX, _MATRIX4 = 12, 16
+# Number of columns of EuRoC's ground truth.
 _EUROC_COLUMNS = 17
 
 
@@ -110,14 +120,15 @@ class TextTable:
     """Rows of numbers in a text file.
 
     Attributes:
-        path: the file.
-        heading: the lines above the first row, without marks of comments.
+        path: The file.
+        heading: Lines above the first row, without comment signs.
         lines: (N,) line number of each row.
-        values: (N, C) float64, NaN for what is missing or no number; C is the usual number of columns.
-        commas: whether commas or semicolons stand between the columns.
-        whole: whether the first column is written without decimals.
-        words: lines among or below the rows that hold no numbers.
-        own: spslam wrote it.
+        values: (N, C) float64, NaN for missing values and text; C is the most frequent number of
+            columns.
+        commas: Whether commas or semicolons separate the columns.
+        whole: Whether the first column is written without decimals.
+        words: Number of lines without numbers below the first row.
+        own: Whether spslam wrote the file.
     """
 
     path: Path
@@ -132,21 +143,21 @@ class TextTable:
 
 @dataclass(frozen=True)
 class Columns:
-    """Where a table has what; numbers of columns, counted from 0.
+    """The layout of a table: indices of columns, counted from 0.
 
     Attributes:
-        position: of x, y, z.
-        quaternion: of x, y, z, w; None where rotations come as a matrix or not at all.
-        matrix: first of twelve, a pose row by row; None where there is none.
-        time: of the time stamp; None where there is none.
-        nanoseconds: of what is to be added to the stamp, as ROS writes it.
-        number: of the number of the frame.
-        unit: of the stamps as the header or the format says it; None where neither does.
-        sure: the unit is certain.
-        body: the poses are of EuRoC's body frame.
-        doubt: what was taken although it could be something else, for people; empty where nothing was.
-        named: a header names the columns.
-        metres: in the unit of the positions.
+        position: Columns of x, y, z.
+        quaternion: Columns of x, y, z, w; None if rotations are matrices or missing.
+        matrix: First of twelve columns with a pose row by row; None without matrices.
+        time: Column of the timestamp; None without timestamps.
+        nanoseconds: Column of nanoseconds to add to the timestamp (ROS); None without one.
+        number: Column of the frame number; None without one.
+        unit: Unit of the timestamps according to header or format; None if unknown.
+        sure: Whether the unit is certain.
+        body: Whether the poses are those of EuRoC's body frame.
+        doubt: The assumption made for an ambiguous table, for a message; empty without one.
+        named: Whether a header names the columns.
+        metres: Metres per unit of the positions.
     """
 
     position: tuple[int, int, int]
@@ -164,23 +175,23 @@ class Columns:
 
     @property
     def real_part_first(self) -> bool:
-        """Whether the quaternion's w stands before its x, y, z."""
+        """Whether the quaternion's w is before its x, y, z."""
         return self.quaternion is not None and self.quaternion[3] < min(self.quaternion[:3])
 
 
 def read_table(path: Path, expected: str = "a trajectory") -> TextTable:
-    """Read a text table with blanks, tabs, commas or semicolons between its columns.
+    """Read a text table with spaces, tabs, commas or semicolons between its columns.
 
     Args:
-        path: of the file.
-        expected: what it should hold, for messages.
+        path: The file.
+        expected: Expected content, for messages.
 
     Raises:
-        TrajectoryError: the file cannot be read, is binary, or has no row of numbers.
+        TrajectoryError: The file cannot be read, is binary or has no row of numbers.
     """
     text = _text(path, expected)
     own = _OWN_HEADER.match(text.lstrip()[:100]) is not None
-    # Python's own numbers would take ten times as much memory as the text.
+    # Arrays, because Python's number objects need ten times the memory of the text.
     cells_of_rows, numbers, widths = array("d"), array("q"), array("q")
     heading: deque[str] = deque(maxlen=_MOST_HEADINGS)
     words, whole, first = 0, True, ""
@@ -190,9 +201,10 @@ def read_table(path: Path, expected: str = "a trajectory") -> TextTable:
             continue
         comment = line.startswith(_COMMENT)
         if not comment and len(line) > _LONGEST_LINE:
-            # Split, its cells would take 40 times as much memory as the line.
+            # Splitting it would need 40 times the memory of the line.
             raise TrajectoryError(
-                f"{path}: expected a pose in line {number}, found {len(line)} letters: a pose has a line of its own"
+                f"{path}: expected a pose in line {number}, found {len(line)} characters: "
+                "write each pose on its own line"
             )
         line = date_as_seconds(line)
         cells = [] if comment else _cells(line, separator if first else _separator(line))
@@ -224,7 +236,7 @@ def read_table(path: Path, expected: str = "a trajectory") -> TextTable:
 
 
 def _lines(text: str) -> Iterator[str]:
-    """The lines of a text, as `str.splitlines`, without a copy of all."""
+    """Yield the lines of a text as `str.splitlines` does, without a copy of the text."""
     start = 0
     while start < len(text):
         end = text.find("\n", start) + 1 or len(text)
@@ -233,13 +245,22 @@ def _lines(text: str) -> Iterator[str]:
 
 
 def _rectangle(path: Path, values: FloatArray, widths: IntArray, letters: int) -> FloatArray:
-    """Rows of different length (their numbers, one after the other) as a table (N, C) as wide as most of them; NaN for
-    what is missing.
+    """Make a table (N, C) from rows of different lengths.
+
+    Args:
+        path: The file, for messages.
+        values: The numbers of all rows, one row after the other.
+        widths: (N,) length of each row.
+        letters: Length of the text, characters.
+
+    Returns:
+        The table with NaN for missing values; C is the most frequent length.
     """
     width = Counter(widths.tolist()).most_common(1)[0][0]
     if 8 * width * len(widths) > max(_TABLE_MEMORY, _TABLE_GROWTH * letters):
         raise TrajectoryError(
-            f"{path}: expected rows of one length, found {len(widths)} of {widths.min()} to {widths.max()} numbers"
+            f"{path}: expected rows of one length, found {len(widths)} of "
+            f"{widths.min()} to {widths.max()} numbers"
         )
     table = np.full((len(widths), width), np.nan)
     starts = np.cumsum(widths) - widths
@@ -252,21 +273,21 @@ def _rectangle(path: Path, values: FloatArray, widths: IntArray, letters: int) -
 
 
 def find_columns(table: TextTable, real_part_first: bool | None = None) -> Columns:
-    """Which column of a table of poses holds what.
+    """Find the meaning of the columns of a table of poses.
 
     Args:
-        table: that was read.
-        real_part_first: what the format defines about quaternions, where nothing in the file says otherwise; None
-            where the format is not known.
+        table: The table.
+        real_part_first: Whether the format puts the quaternion's w first; the file's header takes
+            precedence. None: unknown format.
 
     Raises:
-        TrajectoryError: it has too few columns for positions, or degrees instead of metres.
+        TrajectoryError: It has too few columns for positions, or degrees instead of metres.
     """
     width = table.values.shape[1]
     if not 3 <= width <= _MOST_COLUMNS:
         raise TrajectoryError(
-            f"{table.path}: expected a trajectory (TUM: 8 columns, KITTI: 12, EuRoC: 8 or more with commas, positions: "
-            f"3 or 4), found {width} columns in line {table.lines[0]}"
+            f"{table.path}: expected a trajectory (TUM: 8 columns, KITTI: 12, EuRoC: 8 or more "
+            f"with commas, positions: 3 or 4), found {width} columns in line {table.lines[0]}"
         )
     columns = next(
         filter(None, (_named(heading, table) for heading in reversed(table.heading))), None
@@ -286,17 +307,23 @@ def _refuse_degrees(table: TextTable) -> None:
         words = {token for name in _names(heading) for token in _tokens(name)}
         if words & _LATITUDE and words & _LONGITUDE:
             raise TrajectoryError(
-                f"{table.path}: holds latitude and longitude, which are degrees: convert them to metres in a local "
-                "frame (east, north, up)"
+                f"{table.path}: has latitude and longitude, which are degrees: convert them to "
+                "metres in a local frame (east, north, up)"
             )
 
 
 def rotation_matrices_of(values: FloatArray, first: int) -> tuple[FloatArray, BoolArray, BoolArray]:
-    """Rotations (N, 3, 3) of poses written row by row from column `first` on, which of them are rotations (N,), and
-    which hold only zeros or nothing (N,).
+    """Return the rotation matrices of poses that are written row by row.
+
+    Args:
+        values: (N, C) table.
+        first: First of twelve columns.
+
+    Returns:
+        Matrices (N, 3, 3), which of them (N,) are rotations, and which (N,) are zero or missing.
     """
     rows = values[:, first : first + _MATRIX].reshape(-1, 3, 4)[:, :, :3]
-    # No rotation has numbers that overflow when they are multiplied.
+    # Products of larger numbers could overflow.
     known: BoolArray = np.all(np.abs(rows) < LARGEST_PART, axis=(1, 2))
     safe = np.where(known[:, None, None], rows, 0.0)
     deviation = np.abs(safe @ safe.swapaxes(1, 2) - np.eye(3)).max(axis=(1, 2))
@@ -306,8 +333,13 @@ def rotation_matrices_of(values: FloatArray, first: int) -> tuple[FloatArray, Bo
 
 
 def time_column(table: TextTable) -> tuple[int, TimeUnit | None]:
-    """Which column of a list of frames holds their times, and its unit where a header says it: the named one, else the
-    first that increases and does not just count the frames, else the first.
+    """Find the column of the times in a list of frames.
+
+    It is the column that a header names, else the first one that increases and does not just count
+    the frames, else the first one.
+
+    Returns:
+        The column, and its unit if a header names it.
     """
     values = table.values
     for heading in reversed(table.heading):
@@ -321,7 +353,7 @@ def time_column(table: TextTable) -> tuple[int, TimeUnit | None]:
     return (int(found[0]) if len(found) else 0), None
 
 
-# -- lines -------------------------------------------------------------------------------------------------------------
+# -- lines ----------------------------------------------------------------------------------------
 
 
 def _text(path: Path, expected: str) -> str:
@@ -338,12 +370,12 @@ def _text(path: Path, expected: str) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
-        # Only comments may hold such letters.
+        # Only comments can have non-ASCII characters, so any encoding will do.
         return data.decode("latin-1")
 
 
 def _separator(line: str) -> str | None:
-    """What stands between the columns of a line: `;`, `,`, `,.` for blanks beside decimal commas, None for blanks."""
+    """Return the separator of a line: `;`, `,`, None (spaces) or `,.` (spaces, decimal commas)."""
     cells = line.split()
     if len(cells) > 2 and "," in line and all(_DECIMAL_COMMA.fullmatch(cell) for cell in cells):
         return ",."
@@ -354,11 +386,11 @@ def _cells(line: str, separator: str | None) -> list[str]:
     if separator == ",.":
         return line.replace(",", ".").split()
     if separator is None:
-        # One comma is none between columns of poses: `1.0, 2.0`, a list of two.
+        # A single comma is no separator of poses: `1.0, 2.0` is a list of two numbers.
         return line.replace(",", " ").replace(";", " ").split()
     line = line.rstrip(separator + " \t")
     cells = [cell.strip(" \t\"'") for cell in line.split(separator)]
-    # Where semicolons stand between columns, a comma is the decimal point of many countries.
+    # With semicolons between columns, a comma is the decimal sign of many countries.
     return [cell.replace(",", ".") for cell in cells] if separator == ";" else cells
 
 
@@ -377,16 +409,16 @@ def _is_row(cells: list[str], values: list[float]) -> bool:
     return bool(numbers) and (numbers[0] or (2 * sum(numbers) >= len(numbers) and sum(numbers) > 1))
 
 
-# -- names -------------------------------------------------------------------------------------------------------------
+# -- names ----------------------------------------------------------------------------------------
 
 
 def _names(heading: str) -> list[str]:
-    """Names of columns in a line, with what stands in brackets behind each."""
+    """Return the column names in a line, each with its brackets."""
     if re.search(r"[,;\t]", _BRACKETS.sub("", heading)):
         names = [name.strip(" \"'") for name in re.split(rf"[,;\t]{_OUTSIDE_BRACKETS}", heading)]
     else:
         names = re.findall(r"[^\s\[({]+(?:\s*[\[({][^\])}]*[\])}])*", heading)
-    # `format: timestamp tx …`
+    # Skip a prefix, as in `format: timestamp tx …`.
     start = max((n + 1 for n, name in enumerate(names) if name.endswith(":")), default=0)
     return names[start:]
 
@@ -410,7 +442,7 @@ def _unit_of(name: str) -> TimeUnit | None:
 
 
 def _role(name: str) -> str:
-    """`x`, `y`, `z` of a position, `qx`, `qy`, `qz`, `qw`, `time`, `number`, or nothing of these."""
+    """Return the role of a column: x, y, z, qx, qy, qz, qw, time, number or an empty text."""
     tokens = _tokens(name)
     if len(tokens) > 1 and tokens[-1] in _LENGTHS:
         tokens = tokens[:-1]
@@ -435,7 +467,7 @@ def _role(name: str) -> str:
 
 
 def _named(heading: str, table: TextTable) -> Columns | None:
-    """The columns that a line above the rows names; None where it names no position."""
+    """Return the columns that a line above the rows names; None if it names no position."""
     names, width = _names(heading), table.values.shape[1]
     roles = _bare_quaternion([_role(name) for name in names])
     if "time" not in roles and "number" not in roles and len(names) == width - 1:
@@ -467,7 +499,7 @@ def _named(heading: str, table: TextTable) -> Columns | None:
 
 
 def _bare_quaternion(roles: list[str]) -> list[str]:
-    """Roles of columns where `w x y z` or `x y z w` beside another `x y z` are the parts of a quaternion."""
+    """Name a quaternion in the roles: `w x y z` or `x y z w`, if there is another `x y z`."""
     if "qw" not in roles or "qx" in roles or roles.count("x") != 2:
         return roles
     at = roles.index("qw")
@@ -478,7 +510,7 @@ def _bare_quaternion(roles: list[str]) -> list[str]:
 
 
 def _metres(name: str) -> float:
-    """Metres in the unit that the name of a column of positions ends in or has in brackets; 1 where it has none."""
+    """Return the metres per unit of length in a column name (at its end or in brackets), or 1."""
     bracketed = [text.strip().lower() for text in _BRACKETS.findall(name)]
     return next(
         (_LENGTHS[word] for word in (*bracketed, *_tokens(name)[1:]) if word in _LENGTHS), 1.0
@@ -486,9 +518,10 @@ def _metres(name: str) -> float:
 
 
 def _named_time(names: list[str], roles: list[str]) -> tuple[int | None, int | None]:
-    """Columns of the time and of nanoseconds beside its seconds."""
+    """Return the columns of the time and of the nanoseconds to add; None for a missing column."""
     times = [column for column, role in enumerate(roles) if role == "time"]
-    # ROS writes when a message was recorded and when it was made: the latter is the pose's.
+    # ROS has the time of recording and, in the header, the time of the message, which is the
+    # pose's.
     times = [column for column in times if "header" in _tokens(names[column])] or times
     seconds = [column for column in times if _unit_of(names[column]) == "s"]
     rest = [column for column in times if _unit_of(names[column]) == "ns"]
@@ -497,11 +530,11 @@ def _named_time(names: list[str], roles: list[str]) -> tuple[int | None, int | N
     return (times[0] if times else None), None
 
 
-# -- tables without names ------------------------------------------------------------------------------------------
+# -- tables without names -------------------------------------------------------------------------
 
 
 def _counts(column: FloatArray) -> bool:
-    """Whether a column numbers the rows: whole numbers, mostly one apart."""
+    """Return whether a column numbers the rows: integers, mostly increasing by one."""
     known = column[np.isfinite(column)]
     if len(known) < 2 or (known != np.round(known)).any() or known.min() < 0:
         return False
@@ -514,7 +547,7 @@ def _increases(column: FloatArray) -> bool:
 
 
 def _unit_share(values: FloatArray, first: int) -> float:
-    """Share of the rows that hold a quaternion of length 1 in four columns."""
+    """Return the fraction of rows with a unit quaternion in four columns from `first` on."""
     if values.shape[1] < first + 4:
         return 0.0
     with np.errstate(over="ignore"):
@@ -541,7 +574,7 @@ def _unnamed(table: TextTable, real_part_first: bool | None) -> Columns:
     columns = Columns(
         (first + 1, first + 2, first + 3),
         time=first,
-        # Numbers of frames, or seconds: that of the two which the frames have.
+        # The first column can be frame numbers or seconds: the frames' times decide later.
         number=0 if first or _counts(values[:, 0]) else None,
         body=_nanoseconds(table) and table.commas,
     )
@@ -556,8 +589,10 @@ def _unnamed(table: TextTable, real_part_first: bool | None) -> Columns:
 
 
 def _elsewhere(table: TextTable, real_part_first: bool | None) -> Columns | None:
-    """Columns where a quaternion stands behind a position in another place than usual, and one other column may be the
-    time; None where nothing is so.
+    """Find a position and a quaternion at an unusual place, if only one column can be the time.
+
+    Returns:
+        The columns, or None if there is no such place.
     """
     values, width = table.values, table.values.shape[1]
     increasing = columns_of_times(values)
@@ -569,13 +604,16 @@ def _elsewhere(table: TextTable, real_part_first: bool | None) -> Columns | None
         found = _with_quaternion(
             Columns(position, time=int(times[0])), first, table, real_part_first
         )
-        taken = f"column {times[0] + 1} is read as the time, columns {first - 2} to {first + 4} as the pose"
+        taken = (
+            f"column {times[0] + 1} is read as the time, "
+            f"columns {first - 2} to {first + 4} as the pose"
+        )
         return replace(found, doubt="; ".join(filter(None, (taken, found.doubt))))
     return None
 
 
 def _matrix_column(values: FloatArray) -> int | None:
-    """First column of a pose row by row; None where there is no such thing."""
+    """Return the first column of poses that are written row by row, or None."""
     width = int(values.shape[1])
     if width not in (_MATRIX, _MATRIX + 1, _MATRIX4, _MATRIX4 + 1):
         return None
@@ -596,19 +634,19 @@ def _matrix_column(values: FloatArray) -> int | None:
 
 
 def _number_in_front(values: FloatArray) -> bool:
-    """Whether a number of the frame stands before the time."""
+    """Return whether a column of frame numbers is before the time."""
     width = int(values.shape[1])
     if width < 5 or not (_counts(values[:, 0]) and _increases(values[:, 1])):
         return False
     if width < 9:
         return width == 5
     behind, here = _unit_share(values, 5) > _MOST_ROWS, _unit_share(values, 4) > _MOST_ROWS
-    # Without quaternions on either side the numbers have to be enough.
+    # Without quaternions at both places, the numbers alone decide.
     return behind if behind != here else not here
 
 
 def _nanoseconds(table: TextTable) -> bool:
-    """Whether the first column holds whole nanoseconds."""
+    """Return whether the first column has integer nanoseconds."""
     known = np.unique(table.values[np.isfinite(table.values[:, 0]), 0])
     if not table.whole or len(known) == 0:
         return False
@@ -619,7 +657,7 @@ def _nanoseconds(table: TextTable) -> bool:
 
 
 def _add_rotations(columns: Columns, table: TextTable, real_part_first: bool | None) -> Columns:
-    """Columns whose names leave the rotations open, with a quaternion where one stands behind the position."""
+    """Add a quaternion behind the position to named columns without rotations, if there is one."""
     behind = columns.position[2] + 1
     used = {columns.time, columns.number, columns.nanoseconds}
     if (
@@ -633,7 +671,7 @@ def _add_rotations(columns: Columns, table: TextTable, real_part_first: bool | N
 def _with_quaternion(
     columns: Columns, first: int, table: TextTable, real_part_first: bool | None
 ) -> Columns:
-    """Columns with a quaternion from `first` on, whose order nothing names."""
+    """Add a quaternion from column `first` on, whose order the header does not name."""
     last = (first, first + 1, first + 2, first + 3)
     euroc = (
         _nanoseconds(table)
@@ -642,7 +680,7 @@ def _with_quaternion(
     )
     if real_part_first is None or (euroc and not real_part_first):
         front = euroc or (_nanoseconds(table) and table.commas)
-        # TUM's format is one with blanks; only commas leave the order open.
+        # TUM's format, with spaces, has a fixed order; tables with commas do not.
         open_order = table.commas or table.values.shape[1] != first + 4 or front
         known = euroc and table.values.shape[1] == _EUROC_COLUMNS and table.commas
         taken = "w x y z, as EuRoC writes them" if front else "x y z w, as TUM's format has them"
@@ -654,7 +692,7 @@ def _with_quaternion(
 
 
 def seconds_of_parts(values: FloatArray, columns: Columns) -> FloatArray:
-    """Stamps (N,) as the table has them; seconds and nanoseconds in two columns make one number of seconds."""
+    """Return timestamps (N,) in the table's unit; seconds and nanoseconds columns are added."""
     assert columns.time is not None
     stamps = values[:, columns.time]
     if columns.nanoseconds is None:

@@ -1,4 +1,4 @@
-"""Cached files with a checksum of our own: a damaged one is found out before anything reads it."""
+"""Cached files with a checksum: damage is detected before the content is used."""
 
 from __future__ import annotations
 
@@ -7,31 +7,36 @@ from pathlib import Path
 
 from spslam.io.files import write_atomic
 
+# Length of the checksum, bytes.
 _DIGEST_BYTES = 16
 
 
 class SealError(ValueError):
-    """A file is damaged, or it is another file that was renamed."""
+    """The file is damaged, or another file was renamed to its path."""
 
 
 def write_sealed(path: Path, *parts: bytes | memoryview) -> None:
-    """Write the parts, joined, to a file that begins with their checksum; other processes never see half of it.
+    """Write a file atomically: a checksum, then the parts joined.
 
-    A power cut may tear the file, which `read_sealed` tells, so that the disk need not be waited for.
+    The disk is not waited for: a power cut can damage the file, but `read_sealed` detects it.
+
+    Args:
+        path: The file.
+        *parts: Its content.
 
     Raises:
-        OutputError: the folder is missing or cannot be written to.
+        OutputError: The folder is missing or cannot be written to.
     """
     write_atomic(path, b"".join((_seal(path, *parts), *parts)), durable=False)
 
 
 def read_sealed(path: Path) -> memoryview:
-    """The content that `write_sealed` wrote to this path.
+    """Return the content that `write_sealed` wrote to this path.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        OSError: it cannot be read.
-        SealError: it is damaged or was written to another path.
+        FileNotFoundError: The file does not exist.
+        OSError: The file cannot be read.
+        SealError: The file is damaged or was written to another path.
     """
     content = memoryview(path.read_bytes())
     if content[:_DIGEST_BYTES] != _seal(path, content[_DIGEST_BYTES:]):
@@ -40,7 +45,7 @@ def read_sealed(path: Path) -> memoryview:
 
 
 def _seal(path: Path, *parts: bytes | memoryview) -> bytes:
-    """The checksum of a content at one place: the name of the file and of its folder count, too."""
+    """Return the checksum of the content and the names of the file and its folder."""
     digest = hashlib.blake2b(f"{path.parent.name}/{path.name}".encode(), digest_size=_DIGEST_BYTES)
     for part in parts:
         digest.update(part)

@@ -1,7 +1,7 @@
-"""YAML and JSON that somebody wrote: read in bounded time and memory, or refused in one line.
+"""YAML and JSON of users: read in bounded time and memory, or refused with a one-line message.
 
-A few hundred bytes of YAML may stand for billions of values (anchors that hold anchors), hold themselves, or nest
-deeper than any program goes. What they would become is counted while they are read, before anything is built.
+A few hundred bytes of YAML can expand to billions of values (anchors that contain anchors), contain
+themselves, or nest too deep. The loader counts the values while it parses, before it builds them.
 """
 
 from __future__ import annotations
@@ -14,18 +14,23 @@ from typing import Any
 
 import yaml
 
-# No file of ours, nor a calibration of anybody, comes near: letters of YAML, of which PyYAML reads 200,000 a second;
-# values, aliases counted as what they stand for; levels.
+# Largest YAML text, characters: PyYAML needs a second for 200,000. Real files are far below this
+# and the next two limits.
 _LONGEST_YAML = 250_000
+# Largest number of values; an alias counts as the values it stands for.
 _MOST_VALUES = 20_000
+# Largest depth of nesting, of YAML and JSON.
 _DEEPEST = 64
-# Letters of a number: the largest float, written out, has 309.
+# Largest length of a number, characters: the largest float has 309 digits.
 _LONGEST_NUMBER = 500
+# YAML tags of values that are parsed as numbers.
 _NUMBERS = ("int", "float", "timestamp")
-# Bytes that an object and a list take in Python, and the memory that JSON may take whatever its size.
+# Memory of an object and of a list in Python, bytes.
 _OBJECT_BYTES, _LIST_BYTES = 200, 64
+# Largest memory of the objects and lists of a JSON text: bytes, or a multiple of its length if that
+# is more.
 _JSON_MEMORY, _JSON_GROWTH = 20_000_000, 8
-# PyYAML builds dates, numbers and sets from what looks like them, and lets the errors of that through.
+# PyYAML does not convert the errors of building dates, numbers and sets.
 _PARSER_ERRORS = (
     yaml.YAMLError,
     ValueError,
@@ -35,23 +40,23 @@ _PARSER_ERRORS = (
     AttributeError,
     RecursionError,
 )
-# Letters of a value that a message repeats.
+# Largest number of characters of a value in a message.
 _LONGEST_SHOWN = 60
 
 
 class StructureError(ValueError):
-    """Text is no YAML or JSON, or none that anybody means; one line that says where."""
+    """The text is not valid YAML or JSON or exceeds a limit; one line says where."""
 
 
 def parse_yaml(text: str) -> Any:
-    """What YAML text says.
+    """Parse YAML text.
 
     Raises:
-        StructureError: it is no YAML, has a key twice, or stands for more than anybody means.
+        StructureError: It is not valid YAML, has a key twice or exceeds a limit.
     """
     if len(text) > _LONGEST_YAML:
         raise StructureError(
-            f"has {len(text):,} letters of YAML, expected at most {_LONGEST_YAML:,}"
+            f"has {len(text):,} characters of YAML, expected at most {_LONGEST_YAML:,}"
         )
     try:
         return yaml.load(text, _Loader)
@@ -62,16 +67,16 @@ def parse_yaml(text: str) -> Any:
 
 
 def parse_json(text: str) -> Any:
-    """What JSON text says; numbers are finite, as JSON has no others.
+    """Parse JSON text; numbers must be finite.
 
     Raises:
-        StructureError: it is no JSON, or stands for more than anybody means.
+        StructureError: It is not valid JSON or exceeds a limit.
     """
-    # Braces in texts count, too, which no file notices that is worth reading.
+    # Braces within strings count, too: the limit is high enough for that.
     built = _OBJECT_BYTES * text.count("{") + _LIST_BYTES * text.count("[")
     if built > max(_JSON_MEMORY, _JSON_GROWTH * len(text)):
         raise StructureError(
-            f"holds {text.count('{')} objects and {text.count('[')} lists in {len(text)} letters"
+            f"has {text.count('{')} objects and {text.count('[')} lists in {len(text)} characters"
         )
     try:
         value = json.loads(text, parse_constant=_no_number, parse_float=_finite, parse_int=_whole)
@@ -86,7 +91,7 @@ def parse_json(text: str) -> Any:
 
 
 def one_line(text: str) -> str:
-    """As much of a text as a message takes."""
+    """Return the text on one line, cut to the length that a message can show."""
     line = " ".join(
         "".join(letter if letter.isprintable() else " " for letter in text[:1000]).split()
     )
@@ -94,7 +99,7 @@ def one_line(text: str) -> str:
 
 
 def shown(value: Any) -> str:
-    """As much of a value as a message takes; also of one that holds itself, or a billion others."""
+    """Return a short text of any value, even of one that contains itself or very many others."""
     return one_line(_SHORT.repr(value))
 
 
@@ -104,7 +109,7 @@ class _ShortRepr(reprlib.Repr):
         self.maxlevel, self.maxlist, self.maxdict, self.maxstring = 3, 6, 4, _LONGEST_SHOWN
 
     def repr_int(self, x: int, level: int) -> str:
-        # Python writes no number out that has more than 4,300 digits.
+        # Python refuses to print integers of more than 4,300 digits.
         return (
             super().repr_int(x, level)
             if x.bit_length() < 1000
@@ -116,7 +121,7 @@ _SHORT = _ShortRepr()
 
 
 class _Loader(yaml.SafeLoader):
-    """Counts what an alias stands for, and refuses keys that are there twice, of which PyYAML takes the last."""
+    """A loader that counts the values behind aliases and refuses duplicate keys."""
 
     def __init__(self, stream: str) -> None:
         super().__init__(stream)
@@ -151,8 +156,8 @@ class _Loader(yaml.SafeLoader):
         self._values += values
         if self._values > _MOST_VALUES:
             raise StructureError(
-                f"is not valid YAML in line {line}: it stands for more than {_MOST_VALUES:,} values"
-                + (", for its aliases hold one another" if self._sizes else "")
+                f"is not valid YAML in line {line}: it expands to more than {_MOST_VALUES:,} values"
+                + (", because its aliases contain one another" if self._sizes else "")
             )
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
@@ -164,7 +169,7 @@ class _Loader(yaml.SafeLoader):
             if key.value in seen:
                 first = seen[key.value]
                 raise StructureError(
-                    f"key {one_line(key.value)} is there twice, in lines {first} and {line}"
+                    f"key {one_line(key.value)} occurs twice, in lines {first} and {line}"
                 )
             seen[key.value] = line
         return super().construct_mapping(node, deep)
@@ -172,7 +177,9 @@ class _Loader(yaml.SafeLoader):
 
 def _check_number(text: str, line: int) -> None:
     if len(text) > _LONGEST_NUMBER:
-        raise StructureError(f"is not valid YAML in line {line}: a number of {len(text)} letters")
+        raise StructureError(
+            f"is not valid YAML in line {line}: a number of {len(text)} characters"
+        )
 
 
 def _describe(error: Exception, text: str) -> str:
@@ -186,7 +193,7 @@ def _describe(error: Exception, text: str) -> str:
             "\t" in line[: len(line) - len(line.lstrip())]
             or line[mark.column : mark.column + 1] == "\t"
         ):
-            return f"is not valid YAML{where}: it is indented by a tab, and YAML takes blanks only"
+            return f"is not valid YAML{where}: it is indented by a tab; use spaces"
     problem = getattr(error, "problem", None) or str(error) or type(error).__name__
     return f"is not valid YAML{where}: {' '.join(str(problem).split())[:160]}"
 
@@ -222,6 +229,6 @@ def _check_depth(value: Any) -> None:
 
 
 def _parts(value: Any) -> list[Any]:
-    """Lists and objects that a value holds."""
+    """Return the lists and objects directly within a value."""
     inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     return [part for part in inside if isinstance(part, (dict, list))]

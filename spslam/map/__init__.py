@@ -1,4 +1,4 @@
-"""The map: keyframes, points and observations, and what is made of them."""
+"""The map: keyframes, points and observations; its files, checks and exports."""
 
 from spslam.map.map import NO_POINT, Ids, Map
 

@@ -1,14 +1,15 @@
-"""Archives of arrays that are believed only as far as they were checked: what a map file is, byte by byte.
+"""Archives of arrays with a checksum: the byte format of a map file.
 
-An archive is what `numpy.savez` writes: a ZIP whose members are `.npy` files, not compressed. The ZIP protects the
-members' contents by a CRC-32 each, and nothing protects what says which of them is what: names, offsets, the directory
-at the end. So the archive ends with a comment, `spslam sha256` and the SHA-256, in hexadecimal digits, of all bytes
-before the comment but the members' contents; their CRC-32 are among these bytes. Together they cover every byte.
-(SHA-256 of the contents, too, would take a third of a map's loading time again on processors without instructions for
-it.) `numpy.load` reads such a file as any other.
+An archive is a file of `numpy.savez`: a ZIP whose members are `.npy` files, not compressed. The ZIP
+protects the content of each member with a CRC-32, but not the names, offsets and the directory at
+the end. So the archive ends with a ZIP comment: `spslam sha256` and, in hexadecimal digits, the
+SHA-256 of all bytes before the comment except the members' contents. The CRC-32 of the contents are
+among these bytes, so that both checksums together cover every byte. (A SHA-256 of the contents
+would make loading slower on processors without instructions for it.) `numpy.load` reads such a
+file, too.
 
-Nothing of a file is believed before it was compared with the file's size, and nothing is evaluated: a header either is
-one that NumPy writes for an array of numbers or text in rows, or it is refused.
+The reader checks all sizes against the size of the file before it uses them, and evaluates nothing:
+it refuses any header that NumPy does not write for an array of numbers or text in C order.
 """
 
 from __future__ import annotations
@@ -34,23 +35,27 @@ from spslam.errors import MapError
 
 Arrays = dict[str, NDArray[Any]]
 
+# Ending of a member's name.
 _SUFFIX = ".npy"
-# Of the local header of a member: signature, length, and where it tells that of the name (and of the extra field).
+# Local header of a member: signature, length in bytes, offset of the lengths of its name and extra
+# field.
 _MEMBER, _MEMBER_HEADER, _MEMBER_NAME_LENGTH = b"PK\x03\x04", 30, 26
-# Of the record at the end: signature, length, where the number of members and the size of the directory are.
+# End record: signature, length in bytes, offset of number of members and size of the directory.
 _END, _END_LENGTH, _END_MEMBERS = b"PK\x05\x06", 22, 10
+# Start of the comment, and length of the whole comment in bytes.
 _SEAL = b"spslam sha256 "
 _SEAL_LENGTH = len(_SEAL) + 2 * hashlib.sha256().digest_size
-# The directory of a map takes 3 kB; a long one would be many times as long in memory.
+# Largest directory, bytes (a map's has 3 kB): parsed, it needs many times its size in memory.
 _LONGEST_DIRECTORY = 1 << 16
+# Bit of a member's flags that marks encryption.
 _ENCRYPTED = 1
-# What NumPy writes before an array in rows: format 1.0, the length of the text, the text.
+# Header and first bytes of an array that NumPy writes in C order, format 1.0.
 _HEADER = re.compile(
     rb"\{'descr': '([<>|=]?[a-zA-Z]\d{1,9})', 'fortran_order': False, "
     rb"'shape': \((|\d{1,18},|\d{1,18}(?:, \d{1,18}){1,7})\), \} *\n"
 )
 _MAGIC = b"\x93NUMPY\x01\x00"
-# All that Python's and NumPy's readers raise on what is none of theirs.
+# Everything that Python's and NumPy's readers raise on invalid content.
 UNREADABLE = (
     *(
         ValueError,
@@ -68,11 +73,11 @@ UNREADABLE = (
 
 @dataclass(frozen=True, eq=False)
 class Archive:
-    """Arrays by name, as they were read.
+    """The arrays of a file.
 
     Attributes:
-        arrays: read-only.
-        sealed: whether a checksum covers all of the file; without one, a CRC-32 covers each array.
+        arrays: Read-only arrays by name.
+        sealed: Whether a checksum covers the whole file; without one, a CRC-32 covers each array.
     """
 
     arrays: Arrays
@@ -80,11 +85,11 @@ class Archive:
 
 
 def write_archive(file: BinaryIO, arrays: Arrays) -> None:
-    """Write arrays to an empty file that is open for writing, as `numpy.savez` does, and seal it.
+    """Write arrays to an empty file as `numpy.savez` does, and append the checksum.
 
     Args:
-        file: open for reading, too, and seekable.
-        arrays: by name; no objects.
+        file: File open for reading and writing, seekable.
+        arrays: Arrays by name; no objects.
     """
     np.savez(file, allow_pickle=False, **arrays)
     # The last field of a ZIP without a comment is the comment's length.
@@ -99,15 +104,16 @@ def write_archive(file: BinaryIO, arrays: Arrays) -> None:
 
 
 def read_archive(path: Path) -> Archive:
-    """Read what `write_archive` wrote, or `numpy.savez`.
+    """Read a file that `write_archive` or `numpy.savez` wrote.
 
     Raises:
-        MapError: the file is missing, damaged, or something else.
+        MapError: The file is missing, damaged or of another kind.
     """
     try:
         if path.exists() and not (path.is_file() or path.is_dir()):
             raise MapError(
-                f"cannot read map {path}: expected a file, found a pipe or a device; copy it to a file"
+                f"cannot read map {path}: expected a file, found a pipe or a device; "
+                "copy it to a file"
             )
         with path.open("rb") as file:
             sealed, count = _read_end(file)
@@ -115,9 +121,9 @@ def read_archive(path: Path) -> Archive:
                 members = archive.infolist()
             if len(members) != count:
                 raise zipfile.BadZipFile(
-                    f"a directory of {len(members)} arrays where {count} were written: it is damaged"
+                    f"a directory of {len(members)} arrays, expected {count}: it is damaged"
                 )
-        # Anew, because what is read behind a buffer is copied once more.
+        # Read the path again: reading through the open file's buffer would copy all bytes twice.
         return Archive(_arrays(path.read_bytes(), members, sealed), sealed)
     except OSError as error:
         raise MapError(f"cannot read map {path}: {error.strerror or error}") from None
@@ -125,12 +131,13 @@ def read_archive(path: Path) -> Archive:
         raise MapError(f"cannot read map {path}: it does not fit into memory") from None
     except UNREADABLE as error:
         raise MapError(
-            f"cannot read map {path}: expected a map.npz written by spslam, found: {' '.join(str(error).split())}"
+            f"cannot read map {path}: expected a map.npz written by spslam, found: "
+            f"{' '.join(str(error).split())}"
         ) from None
 
 
 def _read_end(file: BinaryIO) -> tuple[bool, int]:
-    """Whether the file is sealed, and how many members it has. Refuses what does not end as an archive of ours does."""
+    """Return whether the file is sealed and its number of members; refuse any other end of file."""
     size = file.seek(0, os.SEEK_END)
     for comment in (_SEAL_LENGTH, 0):
         file.seek(max(size - _END_LENGTH - comment, 0))
@@ -147,29 +154,30 @@ def _read_end(file: BinaryIO) -> tuple[bool, int]:
     file.seek(0)
     if file.read(2) == _MEMBER[:2]:
         raise zipfile.BadZipFile(
-            "an archive that does not end as one of spslam does: it is damaged or cut short"
+            "an archive whose end is not that of a spslam map: it is damaged or truncated"
         )
     raise zipfile.BadZipFile("File is not a zip file")
 
 
 def _arrays(data: bytes, members: list[zipfile.ZipInfo], sealed: bool) -> Arrays:
-    """The arrays of an archive in memory, where they lie (read-only): copying hundreds of megabytes takes as long as
-    reading them.
+    """Return the arrays of an archive in memory as read-only views.
+
+    A copy of hundreds of megabytes would take as long as reading them.
     """
     file = io.BytesIO(data)
     contents = [_content(file, member, len(data)) for member in members]
     ordered = sorted(contents)
     if any(stop > start for (_, stop), (start, _) in pairwise(ordered)):
-        raise zipfile.BadZipFile("arrays that share their bytes")
+        raise zipfile.BadZipFile("arrays that overlap")
     if sealed:
         end = len(data) - _SEAL_LENGTH
         if data[end:] != _SEAL + _digest(file, ordered, end):
             raise zipfile.BadZipFile(
-                "its checksum is another one: it is damaged, or was changed after it was written"
+                "its checksum does not match: it is damaged, or was changed after it was written"
             )
     names = [member.filename for member in members]
     if len(set(names)) < len(names) or not all(name.endswith(_SUFFIX) for name in names):
-        raise zipfile.BadZipFile("two arrays of the same name, or something else than arrays")
+        raise zipfile.BadZipFile("two arrays of the same name, or members that are not arrays")
     return {
         name.removesuffix(_SUFFIX): _array(memoryview(data)[start:stop], member)
         for name, member, (start, stop) in zip(names, members, contents, strict=True)
@@ -177,14 +185,14 @@ def _arrays(data: bytes, members: list[zipfile.ZipInfo], sealed: bool) -> Arrays
 
 
 def _content(file: BinaryIO, member: zipfile.ZipInfo, size: int) -> tuple[int, int]:
-    """Where the content of a member begins and ends in a file of `size` bytes."""
+    """Return the first byte and the end of a member's content in a file of `size` bytes."""
     file.seek(member.header_offset)
     header = file.read(_MEMBER_HEADER)
     name_length, extra_length = struct.unpack_from("<HH", header, _MEMBER_NAME_LENGTH)
     if header[:4] != _MEMBER or file.read(name_length) != member.orig_filename.encode(
         "utf-8", "surrogateescape"
     ):
-        raise zipfile.BadZipFile("arrays that are not where its directory says: it is damaged")
+        raise zipfile.BadZipFile("arrays and a directory that disagree: it is damaged")
     start = member.header_offset + _MEMBER_HEADER + name_length + extra_length
     stop = start + member.file_size
     if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & _ENCRYPTED:
@@ -197,7 +205,7 @@ def _content(file: BinaryIO, member: zipfile.ZipInfo, size: int) -> tuple[int, i
 
 
 def _digest(file: BinaryIO, contents: Iterable[tuple[int, int]], end: int) -> bytes:
-    """SHA-256 of a file's first `end` bytes without `contents`, which ascend."""
+    """Return the SHA-256 of a file's first `end` bytes without `contents`, which ascend."""
     found, at = hashlib.sha256(), 0
     for start, stop in (*contents, (end, end)):
         file.seek(at)
@@ -213,7 +221,7 @@ def _array(content: memoryview, member: zipfile.ZipInfo) -> NDArray[Any]:
     begin = len(_MAGIC) + 2 + length
     header = _HEADER.fullmatch(bytes(content[len(_MAGIC) + 2 : begin]))
     if bytes(content[: len(_MAGIC)]) != _MAGIC or header is None:
-        raise ValueError(f"{member.filename} is no array of numbers or of text in rows")
+        raise ValueError(f"{member.filename} is not an array of numbers or text in C order")
     dtype, shape = (
         _dtype(header[1].decode(), member),
         tuple(map(int, header[2].replace(b",", b" ").split())),
@@ -230,4 +238,4 @@ def _dtype(text: str, member: zipfile.ZipInfo) -> np.dtype[Any]:
     try:
         return np.dtype(text)
     except (TypeError, ValueError):
-        raise ValueError(f"{member.filename} is of the type {text}, which is none") from None
+        raise ValueError(f"{member.filename} has the unknown type {text}") from None

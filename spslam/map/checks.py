@@ -1,7 +1,7 @@
-"""What every map from a file must be, whoever reads it: numbers that a run can have written, and nothing else.
+"""Checks of a map from a file: every value must be one that a run can write.
 
-`spslam.map.io.load_map` asks here before anybody sees the map, so that all commands refuse the same files. Bounds are
-wide: they keep out what no run writes, not what is unusual.
+`spslam.map.io.load_map` calls them before it returns a map, so that all commands refuse the same
+files. Bounds are wide: they refuse impossible values, not unusual ones.
 """
 
 from __future__ import annotations
@@ -17,102 +17,125 @@ from spslam.codebook import KEY_PREFIX
 from spslam.frame import Sensor
 from spslam.map.map import Map, Origin
 
-# What is larger is no length, time or pixel in any unit, and its square would overflow somewhere.
+# Largest length, time or pixel, in any unit: the square of a larger one could overflow.
 _LARGEST = 1e20
-# Of an inverse covariance, whose lengths may be millionths.
+# Largest entry of an inverse covariance, whose lengths can be as small as 1e-6.
 _MOST_INFORMATION = 1e60
-# Rotations are made orthonormal after every change; rounding is a billion times smaller.
+# Largest deviation of a rotation from orthonormal, of a scale from 1 and of a symmetric matrix,
+# relative. Maps stay within rounding errors, which are far smaller.
 _ROUNDING = 1e-3
-# Ids are numbers that were counted up to; the product of two must fit 64 bits.
+# Largest id: the product of two must fit 64 bits.
 _MOST_IDS = 1 << 31
-# A key frame makes at most a point for each of its key points, 20,000 at most.
+# Largest mean number of points per keyframe. A keyframe has at most 20,000 keypoints and creates at
+# most one point for each of them.
 _MOST_POINTS_PER_KEYFRAME = 100_000
+# Largest number of entries of a descriptor.
 _MOST_DESCRIPTOR = 1 << 16
+# Largest width or height of an image, pixels.
 _MOST_PIXELS = 1 << 20
+# Arrays of the codebook in a place index.
 _CENTRES, _PROJECTION = KEY_PREFIX + "centres", KEY_PREFIX + "projection"
-# Arrays of an index of places, with types and numbers of axes (see `spslam.interfaces.PlaceRecognizer.arrays`).
+# Arrays of a place index: type and number of axes (see `spslam.interfaces.PlaceRecognizer.arrays`).
 _PLACES = {
     "ids": (np.int64, 1),
     "vectors": (np.float32, 2),
     _CENTRES: (np.float32, 2),
     _PROJECTION: (np.float32, 2),
 }
+# Arrays that a place index can lack.
 _OPTIONAL_PLACES = {_PROJECTION}
 
 
 def check_ids(next_point_id: int, next_keyframe_id: int) -> None:
-    """Before anything is counted or looked up by ids.
+    """Check the next ids, before tables are made by id.
+
+    Args:
+        next_point_id: Id of the next new point.
+        next_keyframe_id: Id of the next new keyframe.
 
     Raises:
-        ValueError: no run gave so many.
+        ValueError: An id is negative or larger than any run reaches.
     """
     if not (0 <= next_keyframe_id <= _MOST_IDS and 0 <= next_point_id <= _MOST_IDS):
         raise ValueError(
-            f"the next ids are {next_point_id} and {next_keyframe_id}: no run makes so many"
+            f"the next ids {next_point_id} and {next_keyframe_id} are not within 0 to {_MOST_IDS}"
         )
     if next_point_id > _MOST_POINTS_PER_KEYFRAME * next_keyframe_id:
         raise ValueError(
-            f"{next_point_id} points were made by {next_keyframe_id} key frames, which cannot be"
+            f"{next_point_id} points of {next_keyframe_id} keyframes are more than a run creates"
         )
 
 
 def check_descriptors(
     points: NDArray[Any], observations: NDArray[Any], scale: NDArray[Any]
 ) -> None:
-    """Of 8-bit descriptors (P, D) and (O, D), and what they are multiplied by.
+    """Check 8-bit descriptors of points (P, D) and observations (O, D), and their scale.
+
+    Args:
+        points: Descriptors of points, int8.
+        observations: Descriptors of observations, int8.
+        scale: Scalar that the integers are multiplied by.
 
     Raises:
-        ValueError: they differ in width, or are no unit vectors.
+        ValueError: They differ in width, or cannot be unit vectors with this scale.
     """
     for name, values in (("points", points), ("observations", observations)):
         if values.dtype != np.int8 or values.ndim != 2:
             raise ValueError(
-                f"descriptors of {name} must be (rows, numbers) of 8 bits, found {_described(values)}"
+                f"descriptors of {name} must be (rows, numbers) of 8 bits, "
+                f"found {_described(values)}"
             )
     if points.shape[1] != observations.shape[1]:
         raise ValueError(
-            f"descriptors of points have {points.shape[1]} numbers, those of observations {observations.shape[1]}"
+            f"descriptors of points have {points.shape[1]} numbers, "
+            f"those of observations {observations.shape[1]}"
         )
     if not points.shape[1] <= _MOST_DESCRIPTOR or (
         points.shape[1] == 0 and len(points) + len(observations)
     ):
         raise ValueError(f"descriptors of {points.shape[1]} numbers")
-    # Of unit vectors no entry is larger than 1; where there are none at all, a millionth is written.
+    # The scale is the largest entry / 127. The entries of unit vectors are at most 1; a map without
+    # descriptors has a tiny scale.
     if scale.shape != () or scale.dtype.kind != "f" or not 0.9e-6 < 127 * float(scale) < 2:
         raise ValueError(
-            f"the scale of descriptors must be a number from 1e-6/127 to 1/127, found {_described(scale)}"
+            "the scale of descriptors must be a number from 1e-6/127 to 1/127, "
+            f"found {_described(scale)}"
         )
 
 
 def check_map(slam_map: Map, places: dict[str, NDArray[Any]]) -> None:
-    """What its tables, which fit together (`Map.restore`), its origin and the index of its places hold.
+    """Check the values in a map's tables, its origin and its place index.
+
+    Args:
+        slam_map: Map whose tables fit together (see `Map.restore`).
+        places: Arrays of the place index by name; empty: no index.
 
     Raises:
-        ValueError: a value that no run writes, with the number.
+        ValueError: A value that no run writes; the message names it.
     """
     _check_keyframes(slam_map)
     _check_points(slam_map)
     observations = slam_map.observations
-    _check_lengths(observations["pixel"], "key points")
-    _check_lengths(observations["u_right"], "key points in the right image", nan=True)
-    # Infinite where `stereo.min_disparity=0` let a disparity of 0 pass.
+    _check_lengths(observations["pixel"], "keypoints")
+    _check_lengths(observations["u_right"], "keypoints in the right image", nan=True)
+    # A depth can be infinite: with `stereo.min_disparity=0`, a disparity of 0 is valid.
     nearest = float(np.fmin.reduce(observations["depth"], initial=0))
     if nearest < 0:
         raise ValueError(f"a depth of {nearest:g} m")
     _check_loops(slam_map)
     if len(slam_map.keyframes) and slam_map.origin is None:
         raise ValueError(
-            f"it does not say which camera made its {len(slam_map.keyframes)} key frames"
+            f"it does not say which camera recorded its {len(slam_map.keyframes)} keyframes"
         )
     _check_places(places, slam_map)
 
 
 def read_origin(values: Any) -> Origin | None:
-    """The origin that a JSON text told.
+    """Return the origin from parsed JSON; None for null.
 
     Raises:
-        ValueError: fields are missing, of another type or unknown.
-        CalibrationError: no camera is like that.
+        ValueError: Fields are missing, of another type or unknown.
+        CalibrationError: The camera's values are impossible.
     """
     if values is None:
         return None
@@ -137,16 +160,19 @@ def read_origin(values: Any) -> Origin | None:
 
 def _read_camera(values: Any) -> Camera:
     known = set(Camera.__dataclass_fields__)
-    # What came later has a default.
+    # Fields that earlier versions did not write have defaults.
     needed = known - {"readout_s", "fps", "baseline_m", "distortion", "distortion_model"}
     fields = _fields(values, "its camera", needed, known)
     for name in ("width", "height"):
         if type(fields[name]) is not int or not 0 < fields[name] <= _MOST_PIXELS:
-            raise ValueError(f"its camera's {name} must be pixels, found {fields[name]!r:.80}")
+            raise ValueError(
+                f"its camera's {name} must be a number of pixels, found {fields[name]!r:.80}"
+            )
     model, distortion = fields.get("distortion_model", "none"), fields.get("distortion", [])
     if not isinstance(model, str) or not isinstance(distortion, list):
         raise ValueError(
-            f"its camera's distortion must be a name and numbers, found {model!r:.80}, {distortion!r:.80}"
+            "its camera's distortion must be a name and numbers, "
+            f"found {model!r:.80}, {distortion!r:.80}"
         )
     numbers = {
         name: value
@@ -174,83 +200,84 @@ def _fields(
 
 def _check_keyframes(slam_map: Map) -> None:
     keyframes, (_, end) = slam_map.keyframes, slam_map.next_ids
-    _check_lengths(keyframes["timestamp"], "time stamps")
-    _check_range(keyframes["frame"], "frames of key frames")
-    # Each has key frames of its own, so that there are no more than of these.
-    _check_range(keyframes["part"], "parts", end)
+    _check_lengths(keyframes["timestamp"], "timestamps")
+    _check_range(keyframes["frame"], "frames of keyframes")
+    # Every submap and session has a keyframe, so their numbers are below the next keyframe id.
+    _check_range(keyframes["part"], "submaps", end)
     _check_range(keyframes["session"], "sessions", end)
-    _check_similarities(keyframes["T_world_cam"], "poses of key frames", scaled=False)
+    _check_similarities(keyframes["T_world_cam"], "poses of keyframes", scaled=False)
 
 
 def _check_points(slam_map: Map) -> None:
     points = slam_map.points
     _check_lengths(points["position"], "points")
-    _check_range(points["born"], "key frames that points were born in", slam_map.next_ids[1])
+    _check_range(points["born"], "keyframes that created points (born)", slam_map.next_ids[1])
     for name in ("visible", "found"):
-        _check_range(points[name], f"how often points were {name}")
+        _check_range(points[name], f"counts of how often points were {name}")
     _check_lengths(points["distance"], "distances of points")
     if (points["distance"] < 0).any():
-        raise ValueError(f"a point {points['distance'].min():g} from its camera")
+        raise ValueError(f"a point has the distance {points['distance'].min():g} from its camera")
     _check_lengths(points["normal"], "mean viewing directions")
     lengths = np.linalg.norm(points["normal"], axis=1)
     if not (lengths <= 1 + _ROUNDING).all():
         raise ValueError(
-            f"a mean viewing direction {lengths.max():g} long: expected unit vectors at most"
+            f"a mean viewing direction has the length {lengths.max():g}, expected at most 1"
         )
 
 
 def _check_loops(slam_map: Map) -> None:
     loops = slam_map.loops
-    _check_similarities(loops["S_i_j"], "revisits", scaled=True)
+    _check_similarities(loops["S_i_j"], "loop edges", scaled=True)
     if (loops["i"] == loops["j"]).any():
-        raise ValueError("a key frame that is a revisit of itself")
-    _check_range(loops["inliers"], "points that confirm revisits")
+        raise ValueError("a loop edge joins a keyframe with itself")
+    _check_range(loops["inliers"], "points that confirm loop edges")
     information = loops["information"]
     if not (np.abs(information) < _MOST_INFORMATION).all():
-        raise ValueError("the information about a revisit is not finite")
+        raise ValueError("the information of a loop edge is not finite")
     largest = np.abs(information).max(axis=(1, 2), initial=0)
     skewed = np.abs(information - information.swapaxes(1, 2)).max(axis=(1, 2), initial=0)
     negative = np.diagonal(information, axis1=1, axis2=2).min(axis=1, initial=0)
     if (skewed > _ROUNDING * largest).any() or (negative < 0).any():
-        raise ValueError("the information about a revisit is no inverse covariance")
+        raise ValueError("the information of a loop edge is no inverse covariance")
 
 
 def _check_places(places: dict[str, NDArray[Any]], slam_map: Map) -> None:
     if not places:
         return
     if unknown := places.keys() - _PLACES.keys():
-        raise ValueError(f"its index of places has {min(unknown)!r:.80}, which is unknown")
+        raise ValueError(f"its place index has {min(unknown)!r:.80}, which is unknown")
     if missing := _PLACES.keys() - _OPTIONAL_PLACES - places.keys():
-        raise ValueError(f"its index of places lacks {', '.join(sorted(missing))}")
+        raise ValueError(f"its place index lacks {', '.join(sorted(missing))}")
     for name, values in places.items():
         dtype, axes = _PLACES[name]
         if values.dtype.newbyteorder("=") != dtype or values.ndim != axes:
             raise ValueError(
-                f"{name} of its index of places must be {np.dtype(dtype)}, found {_described(values)}"
+                f"{name} of its place index must be {np.dtype(dtype)} with {axes} axes, "
+                f"found {_described(values)}"
             )
         if not np.isfinite(values).all():
-            raise ValueError(f"{name} of its index of places is not finite")
+            raise ValueError(f"{name} of its place index is not finite")
     ids, vectors, centres = places["ids"], places["vectors"], places[_CENTRES]
     if (ids[1:] <= ids[:-1]).any() or not np.isin(ids, slam_map.keyframes["id"]).all():
-        raise ValueError("its index of places names key frames that are not there, or one twice")
-    # An index without key frames does not know yet how long its vectors are.
+        raise ValueError("its place index names missing keyframes, or one keyframe twice")
+    # An index without keyframes does not know the length of its vectors yet.
     if vectors.shape != (len(ids), centres.size) and len(ids) + len(vectors):
         raise ValueError(
-            f"its index of places has {vectors.shape[0]} vectors of {vectors.shape[1]} numbers for {len(ids)} key "
-            f"frames and {centres.shape[0]} centres of {centres.shape[1]}"
+            f"its place index has {vectors.shape[0]} vectors of {vectors.shape[1]} numbers for "
+            f"{len(ids)} keyframes and {centres.shape[0]} centres of {centres.shape[1]}"
         )
     projection = places.get(_PROJECTION)
     rows, width = (centres.shape[1],) * 2 if projection is None else projection.shape
     if (rows, width) != (centres.shape[1], slam_map.descriptor_size):
         raise ValueError(
-            f"its index of places takes descriptors of {width} numbers to {rows}, its points have "
+            f"its place index projects descriptors of {width} numbers to {rows}, its points have "
             f"{slam_map.descriptor_size} and its centres {centres.shape[1]}"
         )
 
 
 def _check_lengths(values: NDArray[np.float64], name: str, nan: bool = False) -> None:
-    """Finite, and no larger than anything is; NaN where that stands for unknown."""
-    # Without arrays in between: millions of key points are looked at in each map that is read.
+    """Check that values are finite and below `_LARGEST`; with `nan`, NaN stands for unknown."""
+    # No temporary arrays: a map has millions of keypoints.
     least, most = (np.fmin, np.fmax) if nan else (np.minimum, np.maximum)
     found = (
         float(least.reduce(values, axis=None, initial=0)),
@@ -264,12 +291,13 @@ def _check_range(values: NDArray[np.int64], name: str, end: int | None = None) -
     least, most = int(values.min(initial=0)), int(values.max(initial=0))
     if least < 0 or (end is not None and most >= max(end, 1)):
         raise ValueError(
-            f"{name} must be 0 {'or more' if end is None else f'to {end - 1}'}, found {least} to {most}"
+            f"{name} must be 0 {'or more' if end is None else f'to {end - 1}'}, "
+            f"found {least} to {most}"
         )
 
 
 def _check_similarities(S: NDArray[np.float64], name: str, scaled: bool) -> None:
-    """Of transforms or similarities (N, 4, 4)."""
+    """Check that S (N, 4, 4) are rigid motions or, with `scaled`, similarities."""
     _check_lengths(S, name)
     block = S[:, :3, :3]
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
@@ -283,7 +311,8 @@ def _check_similarities(S: NDArray[np.float64], name: str, scaled: bool) -> None
         )
     if not good.all():
         raise ValueError(
-            f"{name}: number {int(np.argmin(good))} is no {'similarity' if scaled else 'rigid motion'}"
+            f"{name}: number {int(np.argmin(good))} "
+            f"is no {'similarity' if scaled else 'rigid motion'}"
         )
 
 

@@ -1,4 +1,4 @@
-"""Which keyframes see the same points, and the pose graph that follows from it (docs/decisions/0014-loops.md)."""
+"""Covisibility of keyframes and the essential graph made from it (docs/decisions/0014-loops.md)."""
 
 from __future__ import annotations
 
@@ -11,13 +11,23 @@ from spslam.interfaces import PoseGraphEdges
 from spslam.map.map import Ids, Map
 
 Array = NDArray[np.float64]
-# What one edge between key frames in a row may be off by: scene depths and radians; log scale of a single camera. A
-# revisit's pose may be less sure than a chain of them, in some directions, which then decides there.
+# Standard deviation of an edge that is not a loop edge: translation in scene depths and rotation in
+# radians; log scale of a single camera. In a direction where a loop edge is less certain than a
+# chain of such edges, the chain decides.
 _STEP_SIGMA, _STEP_SCALE_SIGMA = 1e-3, 5e-3
 
 
 def essential_graph(slam_map: Map, with_scale: bool, min_covisibility: int) -> PoseGraphEdges:
-    """Edges between rows of key frames: those that follow each other, share enough points, or are revisits."""
+    """Return the edges of the essential graph, between rows of keyframes.
+
+    Two keyframes are joined if they are consecutive in their submap, share enough points or have a
+    loop edge. Loop edges are robust.
+
+    Args:
+        slam_map: Map with at least one keyframe.
+        with_scale: Use Sim(3) instead of SE(3).
+        min_covisibility: Number of shared points that makes an edge.
+    """
     poses = slam_map.T_world_keyframe
     pairs = covisible_pairs(slam_map, min_covisibility)
     relative = geometry.inverse(poses[pairs[:, 0]]) @ poses[pairs[:, 1]]
@@ -28,7 +38,7 @@ def essential_graph(slam_map: Map, with_scale: bool, min_covisibility: int) -> P
     size = 7 if with_scale else 6
     all_pairs = np.concatenate([pairs, loop_pairs])
     is_loop = np.arange(len(all_pairs)) >= len(pairs)
-    # Depths of the scene, not metres, make translation and rotation comparable: the unit of a map is arbitrary.
+    # The unit of a map can be arbitrary, so translation is measured in depths of the scene.
     depth = max(median_depth(slam_map, int(slam_map.keyframes["id"][-1])), 1e-6)
     sigmas = np.array(
         [_STEP_SIGMA * depth] * 3 + [_STEP_SIGMA] * 3 + [_STEP_SCALE_SIGMA] * (size - 6)
@@ -46,7 +56,11 @@ def essential_graph(slam_map: Map, with_scale: bool, min_covisibility: int) -> P
 
 
 def covisible_pairs(slam_map: Map, min_covisibility: int) -> Ids:
-    """(E, 2) rows of key frames that follow each other in their part or share enough points, i < j."""
+    """Return pairs (E, 2), i < j, of rows of keyframes that are consecutive or covisible.
+
+    Consecutive means within their submap; covisible means that they share at least
+    `min_covisibility` points.
+    """
     linked = np.flatnonzero(slam_map.observations["point"] >= 0)
     keyframe_rows = slam_map.keyframe_rows(slam_map.observations["keyframe"][linked])
     count = len(slam_map.keyframes)
@@ -67,7 +81,16 @@ def covisible_pairs(slam_map: Map, min_covisibility: int) -> Ids:
 
 
 def covisibility_matrix(keyframe_rows: Ids, point_rows: Ids, count: int) -> csr_matrix:
-    """(K, K) int64, sparse: how many points each two of `count` key frames share, from the rows of all links (N,)."""
+    """Return the number of points that each two keyframes share.
+
+    Args:
+        keyframe_rows: (N,) row of the keyframe of each linked observation.
+        point_rows: (N,) row of the point of each linked observation.
+        count: Number of keyframes, K.
+
+    Returns:
+        (K, K) int64, sparse.
+    """
     ones = np.ones(len(keyframe_rows), dtype=np.int64)
     sees = csr_matrix(
         (ones, (keyframe_rows, point_rows)), shape=(count, int(point_rows.max(initial=-1)) + 1)
@@ -76,7 +99,7 @@ def covisibility_matrix(keyframe_rows: Ids, point_rows: Ids, count: int) -> csr_
 
 
 def median_depth(slam_map: Map, keyframe_id: int) -> float:
-    """Median depth of the points that a key frame sees, map units; 0 if it sees none."""
+    """Return the median depth of the points that a keyframe sees, map units; 0 without points."""
     points = slam_map.points_seen_by(np.array([keyframe_id]))
     if len(points) == 0:
         return 0.0

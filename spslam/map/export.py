@@ -1,7 +1,7 @@
-"""Maps for people and other programs: what a map holds, COLMAP's text model, the pose graph behind it.
+"""Export of maps: a description, COLMAP's text model and the pose graph.
 
-COLMAP's text format: https://colmap.github.io/format.html (Schönberger & Frahm, Structure-from-Motion Revisited,
-CVPR 2016).
+COLMAP's text format: https://colmap.github.io/format.html (Schönberger & Frahm,
+Structure-from-Motion Revisited, CVPR 2016).
 """
 
 from __future__ import annotations
@@ -24,31 +24,36 @@ from spslam.map.io import FORMAT_VERSION, SavedMap
 from spslam.map.map import Map, Origin
 
 Array = NDArray[np.float64]
+# Files of a COLMAP model.
 COLMAP_FILES = ("cameras.txt", "images.txt", "points3D.txt")
-# By which files of ours are known: COLMAP, and who writes a model by hand, begins with something else.
+# First line of exported files: only files that start with it are replaced by a later export.
 _COLMAP_MARK = "# Written by spslam map export, which may replace this file."
-# COLMAP counts pixels from the corner of the first one, spslam from its centre.
+# Offset of pixel coordinates, pixels: COLMAP's origin is the corner of the first pixel, that of
+# spslam its centre.
 _COLMAP_PIXEL_SHIFT = 0.5
+# Colour of all exported points.
 _GREY = "128 128 128"
-# Single points far away would make any map seem large.
+# Percentage of points left out of the extent on each side of each axis, because they can be
+# outliers.
 _OUTERMOST_PERCENT = 1.0
 
 
-# -- what a map holds ----------------------------------------------------------------------------------------
+# -- description ----------------------------------------------------------------------------------
 
 
 def describe_map(path: Path | str, saved: SavedMap) -> dict[str, Any]:
-    """Figures of a map file, ready for JSON; what an empty map does not have is None.
+    """Describe a map file, ready for JSON; values that an empty map lacks are None.
 
     Args:
-        path: of the file.
-        saved: what was read from it.
+        path: The map file.
+        saved: The map read from it.
 
     Returns:
-        `path`, `format_version`, `size_mb`, `sensor`, `camera` (`width`, `height`, `fx`, `fy`, `cx`, `cy` in pixels,
-        `baseline_m`), `extractor`, `scale`, `unit` of lengths, `keyframes`, `points`, `observations`,
-        `linked_observations`, `parts` (each with its number `part`, `keyframes`, `points` and `extent`, see `extent`),
-        `sessions`, `loops`, `points_per_keyframe` (mean) and `places` (whether an index of them is stored).
+        `path`, `format_version`, `size_mb`, `sensor`, `camera` (`width`, `height`, `fx`, `fy`,
+        `cx`, `cy` in pixels, `baseline_m`), `extractor`, `scale`, `unit` of lengths, `keyframes`,
+        `points`, `observations`, `linked_observations`, `parts` (one per submap: its number
+        `part`, `keyframes`, `points` and `extent`, see `extent`), `sessions`, `loops`,
+        `points_per_keyframe` (mean) and `places` (whether a place index is stored).
     """
     slam_map, origin = saved.map, saved.map.origin
     keyframes, linked = (
@@ -77,8 +82,9 @@ def describe_map(path: Path | str, saved: SavedMap) -> dict[str, Any]:
 
 
 def extent(points: Array, T_world_keyframe: Array) -> Array:
-    """(3,) size along x, y, z of the box around key frames and points, without the outermost percent of points on each
-    side of each axis.
+    """Return the size (3,) along x, y, z of the bounding box of keyframes and points, map units.
+
+    The outermost percent of the points on each side of each axis is left out.
 
     Args:
         points: (P, 3), map units.
@@ -110,32 +116,32 @@ def _describe_part(slam_map: Map, part: int) -> dict[str, Any]:
     }
 
 
-# -- parts ---------------------------------------------------------------------------------------------------
+# -- submaps --------------------------------------------------------------------------------------
 
 
 def choose_part(slam_map: Map, wanted: int | None = None) -> int:
-    """The wanted part, or the one with most key frames (of several, the oldest).
+    """Return the wanted submap or, with None, the one with most keyframes (the oldest of a tie).
 
     Raises:
-        MapError: the map is empty, or has no such part.
+        MapError: The map is empty or has no such submap.
     """
     parts, counts = np.unique(slam_map.keyframes["part"], return_counts=True)
     if len(parts) == 0:
-        raise MapError("the map is empty: expected key frames to export, found none")
+        raise MapError("the map is empty: expected keyframes to export, found none")
     if wanted is None:
         return int(parts[counts.argmax()])
     if wanted not in parts:
         found = ", ".join(map(str, parts.tolist()))
-        raise MapError(f"the map has no part {wanted}: found {found}; see spslam map info")
+        raise MapError(f"the map has no submap {wanted}: found {found}; see spslam map info")
     return wanted
 
 
 def extract_part(slam_map: Map, part: int) -> Map:
-    """One part as a map of its own, with the same ids, its revisits and no descriptors.
+    """Copy one submap to a new map, with the same ids, its loop edges and no descriptors.
 
     Args:
-        slam_map: of which the part is taken; it stays as it is.
-        part: one that has key frames.
+        slam_map: The whole map; it is not changed.
+        part: A submap that has keyframes.
     """
     ids = slam_map.keyframes_of(part)
     rows: dict[str, Any] = {
@@ -158,28 +164,30 @@ def extract_part(slam_map: Map, part: int) -> Map:
 
 def _origin(slam_map: Map) -> Origin:
     if slam_map.origin is None:
-        raise MapError("the map does not say which camera made it: export it as --ply")
+        raise MapError("the map does not say which camera recorded it: export it as --ply")
     return slam_map.origin
 
 
-# -- pose graph ----------------------------------------------------------------------------------------------
+# -- pose graph -----------------------------------------------------------------------------------
 
 
 def part_graph(
     slam_map: Map, part: int, min_covisibility: int
 ) -> tuple[Array, PoseGraphEdges, NDArray[np.bool_]]:
-    """The essential graph of a part: its key frames in their order, oldest fixed; Sim(3) for a single camera.
+    """Return the essential graph of a submap; it is Sim(3) for a single camera, else SE(3).
+
+    The nodes are the keyframes, oldest first; the oldest is fixed.
 
     Args:
-        slam_map: the map.
-        part: one that has key frames.
-        min_covisibility: shared points that make an edge, see `LoopConfig`.
+        slam_map: The map.
+        part: A submap that has keyframes.
+        min_covisibility: Number of shared points that makes an edge, see `LoopConfig`.
 
     Returns:
         Nodes (K, 4, 4) `T_world_cam`, edges between their rows, and which are fixed, (K,) bool.
 
     Raises:
-        MapError: the map does not say which camera made it.
+        MapError: The map does not say which camera recorded it.
     """
     with_scale = not _origin(slam_map).camera.has_depth
     extracted = extract_part(slam_map, part)
@@ -191,13 +199,19 @@ def part_graph(
     )
 
 
-# -- COLMAP --------------------------------------------------------------------------------------------------
+# -- COLMAP ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class ColmapSummary:
-    """What a model has: `images`, `points`, `observations` of them, and their mean reprojection error as COLMAP counts
-    it: pixels, mean over the points (NaN without any).
+    """The content of a COLMAP model.
+
+    Attributes:
+        images: Number of images.
+        points: Number of points.
+        observations: Number of observations of points in images.
+        mean_error_px: Mean reprojection error, pixels, as COLMAP computes it: the mean over the
+            points of their mean errors; NaN without points.
     """
 
     images: int
@@ -207,21 +221,23 @@ class ColmapSummary:
 
 
 def write_colmap(folder: Path | str, slam_map: Map, part: int) -> ColmapSummary:
-    """Write a part as COLMAP's text model: `cameras.txt`, `images.txt` and `points3D.txt`.
+    """Write a submap as COLMAP's text model: `cameras.txt`, `images.txt` and `points3D.txt`.
 
-    The camera is a PINHOLE, for images without distortion. Images are key frames, named `frame_000123.png` after their
-    index in the sequence, in `session_N/` where the map has several sessions; ids are those of the map plus one.
-    Lengths are map units. Points that fewer than two images see are left out: COLMAP's bundle adjustment refuses them.
-    The others are grey; their error is the mean over the images that see them, -1 where they are in front of none.
+    The camera is a PINHOLE, for images without distortion. Images are keyframes, named
+    `frame_000123.png` after their index in the sequence, in `session_N/` if the map has several
+    sessions. Ids are those of the map plus one. Lengths are map units. Points that fewer than two
+    images see are left out, because COLMAP's bundle adjustment refuses them. Points are grey. Their
+    error is the mean over the images that see them, or -1 if they are in front of no image.
 
     Args:
-        folder: made if missing; one that holds anything else than an earlier model of ours is left alone.
-        slam_map: the map.
-        part: one that has key frames.
+        folder: Output folder, created if missing. It may only contain an earlier exported model.
+        slam_map: The map.
+        part: A submap that has keyframes.
 
     Raises:
-        MapError: the map does not say which camera made it.
-        OutputError: the folder holds other files, or files of these names by somebody else, or cannot be written to.
+        MapError: The map does not say which camera recorded it.
+        OutputError: The folder contains other files or another program's model, or cannot be
+            written to.
     """
     folder = Path(folder)
     camera, extracted = _origin(slam_map).camera, extract_part(slam_map, part)
@@ -242,8 +258,9 @@ def write_colmap(folder: Path | str, slam_map: Map, part: int) -> ColmapSummary:
 
 
 def reprojection_errors(slam_map: Map, camera: Camera) -> Array:
-    """Mean distances, pixels, between points and the key points that see them, (P,) float64 by row; NaN for points that
-    are in front of no camera.
+    """Return the mean reprojection error (P,) of each point, pixels, by row.
+
+    It is the mean over the observations of the point; NaN if the point is in front of no camera.
     """
     linked = np.flatnonzero(slam_map.observations["point"] >= 0)
     points = slam_map.point_rows(slam_map.observations["point"][linked])
@@ -264,14 +281,15 @@ def _cameras(camera: Camera) -> str:
     return (
         "# Camera list with one line of data per camera:\n"
         "#   CAMERA_ID, MODEL, WIDTH, HEIGHT, PARAMS[]\n"
-        f"1 PINHOLE {camera.width} {camera.height} {float(camera.fx)} {float(camera.fy)} {float(cx)} {float(cy)}\n"
+        f"1 PINHOLE {camera.width} {camera.height} "
+        f"{float(camera.fx)} {float(camera.fy)} {float(cx)} {float(cy)}\n"
     )
 
 
 def _images(slam_map: Map, several_sessions: bool) -> str:
     keyframes, observations = slam_map.keyframes, slam_map.observations
     T_cam_world = geometry.inverse(slam_map.T_world_keyframe)
-    # w x y z, as COLMAP has it.
+    # COLMAP's order is w x y z.
     quaternions = np.roll(geometry.rotation_to_quaternion(T_cam_world[:, :3, :3]), 1, axis=1)
     ids, points = keyframes["id"], observations["point"]
     names = _cells("frame_%06d.png", keyframes["frame"])
@@ -280,7 +298,7 @@ def _images(slam_map: Map, several_sessions: bool) -> str:
             f"session_{session}/{name}"
             for session, name in zip(keyframes["session"], names, strict=True)
         ]
-    # Adding zero makes a zero of minus zero.
+    # Adding 0.0 turns -0.0 into 0.0.
     heads = _cells(
         f"%d{' %r' * 7} 1",
         ids + 1,
@@ -327,7 +345,7 @@ def _points(slam_map: Map, errors: Array) -> str:
 
 
 def _cells(pattern: str, *columns: NDArray[Any]) -> list[str]:
-    """One text a row of the columns, each (N,)."""
+    """Format each row of the columns, each (N,), with a pattern."""
     rows: Iterable[tuple[Any, ...]] = zip(*(column.tolist() for column in columns), strict=True)
     return [pattern % row for row in rows]
 
@@ -342,8 +360,9 @@ def _prepare_folder(folder: Path) -> None:
         ) from None
     if foreign:
         raise OutputError(
-            f"{folder} is left alone: expected a new folder or an earlier model of spslam in it, found {foreign[0]}"
-            f"{' that something else wrote' if foreign[0] in COLMAP_FILES else ''}; name another one"
+            f"{folder} is left alone: expected a new folder or an earlier model of spslam, "
+            f"found {foreign[0]}"
+            f"{' of another program' if foreign[0] in COLMAP_FILES else ''}; name another folder"
         )
 
 

@@ -1,10 +1,10 @@
-"""Maps as files: one archive of arrays, without pickle, written whole or not at all.
+"""Map files: one archive of arrays, without pickle, written whole or not at all.
 
-A `.npz` of the tables' columns (`points.position`, `keyframes.T_world_cam`, …), the ids to go on with, a JSON text that
-says what the map was made with, and the index of its places. Descriptors are stored as 8-bit integers with one scale
-for all, which moves a unit vector of 256 numbers by some thousandths; a point's is that of one of its observations, and
-both were half precision before. What the file is byte by byte, and what protects it, says `spslam.map.archive`; what
-values it may hold, `spslam.map.checks`.
+The file is a `.npz` with the columns of the tables (`points.position`, `keyframes.T_world_cam`, …),
+the next ids, the origin as JSON text and the place index. Descriptors are stored as 8-bit integers
+with one common scale, which changes a unit vector of 256 numbers by a few thousandths.
+`spslam.map.archive` documents the byte format and its checksum, `spslam.map.checks` the valid
+values.
 """
 
 from __future__ import annotations
@@ -30,12 +30,16 @@ from spslam.process.ownership import Claim, claim_file
 
 logger = logging.getLogger(__name__)
 
+# Number of the file format; files of other versions are refused.
 FORMAT_VERSION = 3
+# Tables with descriptors.
 _DESCRIBED = ("points", "observations")
+# Prefix of the arrays of the place index.
 _PLACES = "places."
-# Descriptors scaled at once: what is written stays in the cache.
+# Rows of descriptors scaled by one task: small enough that the output stays in the cache.
 _ROWS = 4096
-# Ids that a map looks up by: as many a row of points and observations, and as many besides, take less than the rows.
+# Largest number of point ids that tables by id are made for: per row of points and observations,
+# plus a constant. Such tables need less memory than the rows. Above it, points are renumbered.
 _IDS_PER_ROW, _FREE_IDS = 32, 1 << 16
 
 
@@ -44,8 +48,8 @@ class SavedMap:
     """A map from a file.
 
     Attributes:
-        map: the map.
-        places: arrays of the index of its places (see `PlaceRecognizer.arrays`); empty where there was none.
+        map: The map.
+        places: Arrays of the place index (see `PlaceRecognizer.arrays`); empty without one.
     """
 
     map: Map
@@ -53,13 +57,13 @@ class SavedMap:
 
 
 class HeldMap:
-    """The file of a map that this process extends, which no other process may do meanwhile; anybody may read it.
+    """A lock on the map file that this process extends; other processes may only read it.
 
     Args:
-        path: of the file.
+        path: The map file.
 
     Raises:
-        MapError: another process extends it.
+        MapError: Another process extends it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -68,46 +72,46 @@ class HeldMap:
         try:
             self._claim = claim_file(path)
         except FileNotFoundError:
-            # Reading it tells.
+            # Reading the map reports it.
             pass
         except OSError as error:
-            text = "cannot lock %s (%s): let no other run extend it meanwhile"
+            text = "cannot lock %s (%s): do not extend it with another run at the same time"
             notice(logger, "map_not_locked", text, path, error.strerror or error)
         else:
             if self._claim is None:
                 raise MapError(
-                    f"another run extends {path} right now: wait until it has ended, or extend a copy"
+                    f"another run extends {path} right now: wait until it ends, or extend a copy"
                 )
         self._before = _state(path)
 
     def save(self, save: Callable[[Path], None], saved: Path) -> None:
-        """Put the extended map in place of the file.
+        """Replace the file by the extended map.
 
         Args:
-            save: writes it to a path.
-            saved: a file of the same map that is there already.
+            save: Function that writes the map to a path.
+            saved: File to which the extended map was already written.
 
         Raises:
-            MapError: another program changed the file meanwhile; it stays as it is.
-            OutputError: it cannot be written.
+            MapError: Another program changed the file during the run; it is left unchanged.
+            OutputError: The file cannot be written.
         """
         if saved.exists() and self._path.exists() and saved.samefile(self._path):
             return
         if _state(self._path) not in (None, self._before):
             raise MapError(
-                f"{self._path} was changed by another program during the run and is left as it is: the extended map "
-                f"is {saved}"
+                f"{self._path} was changed by another program during the run and is left "
+                f"unchanged: the extended map is {saved}"
             )
         save(self._path)
 
     def release(self) -> None:
-        """Let others extend it."""
+        """Release the lock."""
         if self._claim is not None:
             self._claim.release()
 
 
 def _state(path: Path) -> tuple[int, ...] | None:
-    """What changes when a file is written or replaced; None without one."""
+    """Return values that change when a file is written or replaced; None without a file."""
     try:
         found = path.stat()
     except OSError:
@@ -116,15 +120,15 @@ def _state(path: Path) -> tuple[int, ...] | None:
 
 
 def save_map(path: Path | str, slam_map: Map, places: Arrays | None = None) -> None:
-    """Write a map: whatever happens meanwhile, the old file or the whole new one is there.
+    """Write a map atomically: a failure leaves the old file.
 
     Args:
-        path: of the file.
-        slam_map: to save.
-        places: arrays of the index of its places.
+        path: The file.
+        slam_map: The map.
+        places: Arrays of its place index.
 
     Raises:
-        OutputError: the file cannot be written.
+        OutputError: The file cannot be written.
     """
     arrays: Arrays = {
         "format_version": np.array(FORMAT_VERSION),
@@ -148,10 +152,13 @@ def save_map(path: Path | str, slam_map: Map, places: Arrays | None = None) -> N
 
 
 def load_map(path: Path | str) -> SavedMap:
-    """Read a map that `save_map` wrote. Files of earlier versions, which have no checksum, are read with a notice.
+    """Read a map that `save_map` wrote.
+
+    A file without a checksum, from an earlier version of spslam, is read with a notice.
 
     Raises:
-        MapError: the file is missing, damaged, foreign or of another version, or holds what no run writes.
+        MapError: The file is missing, damaged, no map or of another version, or has values that no
+            run writes.
     """
     archive = read_archive(Path(path))
     arrays = archive.arrays
@@ -163,7 +170,8 @@ def load_map(path: Path | str) -> SavedMap:
             else f"an archive of {len(arrays)} arrays"
         )
         raise MapError(
-            f"cannot read map {path}: expected a map of format version {FORMAT_VERSION}, found {found:.200}"
+            f"cannot read map {path}: expected a map of format version {FORMAT_VERSION}, "
+            f"found {found:.200}"
         )
     try:
         slam_map = _map(arrays)
@@ -177,7 +185,7 @@ def load_map(path: Path | str) -> SavedMap:
         notice(
             logger,
             "point_ids_numbered_anew",
-            "map %s keeps %d of the %d points that it ever had: they are numbered anew, from 0",
+            "map %s keeps %d of the %d points that it ever had: they are renumbered from 0",
             path,
             len(slam_map.points),
             ever,
@@ -187,15 +195,15 @@ def load_map(path: Path | str) -> SavedMap:
         notice(
             logger,
             "map_without_checksum",
-            "map %s has no checksum: an earlier version or another program wrote it, and some damage could not be "
-            "seen; spslam run --extend and spslam map merge write one",
+            "map %s has no checksum, so some damage cannot be detected: an earlier version or "
+            "another program wrote it; spslam run --extend and spslam map merge add one",
             path,
         )
     return SavedMap(slam_map, places)
 
 
 def _map(arrays: Arrays) -> Map:
-    """The map that arrays tell. Nothing but their own size is allocated before they are known to fit together."""
+    """Make the map from arrays; before all checks pass, it allocates no more than their size."""
     scale = arrays["descriptor_scale"]
     check_descriptors(arrays["points.descriptor"], arrays["observations.descriptor"], scale)
     slam_map = Map(arrays["points.descriptor"].shape[1])
@@ -217,7 +225,7 @@ def _map(arrays: Arrays) -> Map:
         or origin.shape != ()
         or origin.dtype.kind != "U"
     ):
-        raise ValueError("its next ids or its origin are of another type")
+        raise ValueError("its next ids or its origin have another type")
     point_id, keyframe_id = next_ids.tolist()
     check_ids(point_id, keyframe_id)
     point_id = _number_densely(columns, point_id)
@@ -231,7 +239,7 @@ def _map(arrays: Arrays) -> Map:
 
 
 def _typed(arrays: Arrays, name: str, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """A column of the type that tables have, and be it in the other order of bytes; descriptors were looked at."""
+    """Return a column, checked for its type in any byte order; descriptors are checked before."""
     if name not in arrays:
         raise ValueError(f"it lacks {name}")
     values = arrays[name]
@@ -241,14 +249,18 @@ def _typed(arrays: Arrays, name: str, dtype: np.dtype[Any]) -> NDArray[Any]:
 
 
 def _number_densely(columns: dict[str, Arrays], next_point_id: int) -> int:
-    """Give points new ids, in the same order, where few are left of very many: tables by id would take more memory than
-    all else. The next id afterwards.
+    """Renumber points, in the same order, if their ids are far larger than their number.
+
+    Otherwise tables by id would take more memory than everything else.
+
+    Returns:
+        The next point id.
     """
     ids, linked = columns["points"]["id"], columns["observations"]["point"]
     if next_point_id <= _FREE_IDS + _IDS_PER_ROW * (len(ids) + len(linked)):
         return next_point_id
     if (ids[1:] <= ids[:-1]).any() or not np.isin(linked[linked != NO_POINT], ids).all():
-        # `Map.restore` refuses it before it makes tables.
+        # `Map.restore` refuses these ids before it makes tables.
         return next_point_id
     columns["points"]["id"] = np.arange(len(ids))
     columns["observations"]["point"] = np.where(
@@ -258,10 +270,10 @@ def _number_densely(columns: dict[str, Arrays], next_point_id: int) -> int:
 
 
 def _scaled(values: NDArray[np.int8], scale: np.float32, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """8-bit integers (N, D) times a scale.
+    """Return 8-bit integers (N, D) times a scale.
 
-    Looked up two at a time (D is even for all front ends), on all cores: an eighth of what it takes to convert to half
-    precision by way of single precision.
+    A lookup table maps two integers at a time (D is even for all extractors) and all cores work:
+    this is much faster than a conversion to half precision via single precision.
     """
     single = (np.arange(256, dtype=np.uint8).view(np.int8) * scale).astype(dtype)
     if values.shape[1] % 2:
@@ -273,7 +285,7 @@ def _scaled(values: NDArray[np.int8], scale: np.float32, dtype: np.dtype[Any]) -
 
     def scale_rows(start: int) -> None:
         rows = slice(start, start + _ROWS)
-        # Every index is inside; in this mode NumPy writes straight into `out`, without a copy.
+        # Every index is valid; with mode="clip" NumPy writes to `out` without a copy.
         np.take(both, pairs[rows], out=scaled[rows], mode="clip")
 
     with ThreadPoolExecutor() as pool:
@@ -283,7 +295,7 @@ def _scaled(values: NDArray[np.int8], scale: np.float32, dtype: np.dtype[Any]) -
 
 
 def _largest(slam_map: Map) -> float:
-    """The largest absolute entry of all descriptors, so that 8 bits are used to the full."""
+    """Return the largest absolute entry of all descriptors, so that 8 bits cover the range."""
     found = [np.abs(slam_map.tables()[name]["descriptor"]).max(initial=0) for name in _DESCRIBED]
-    # An 127th of less would be nothing in half precision.
+    # With a smaller value, the scale (value / 127) would be 0 in half precision.
     return max(float(max(found)), 1e-4)

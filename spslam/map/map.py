@@ -1,10 +1,12 @@
-"""The map: key frames, points and the observations between them, as a struct of arrays.
+"""The map: keyframes, points and the observations between them, as a struct of arrays.
 
-Ids are stable and never used twice; rows are positions in the arrays and change with every removal. The one truth
-about who sees what is the `point` column of the observations: everything else is derived from it.
+Ids are stable and never reused. Rows are positions in the arrays and change with every removal. The
+`point` column of the observations alone defines which keyframe sees which point; all other data
+about it is derived.
 
-A map has one part, unless the camera was lost, found itself where nothing is known and began anew: each part has a
-world of its own (for a single camera with a scale of its own) until a revisit joins it to another.
+A map starts with one submap. When tracking is lost and the camera cannot be relocalized, a new
+submap starts, with its own world (and, for a single camera, its own scale), until a loop closure
+joins it to another.
 """
 
 from __future__ import annotations
@@ -20,8 +22,9 @@ from spslam.camera import Camera
 from spslam.frame import Observations, Sensor
 from spslam.map.table import Table
 
+# Id in place of a point's, for an observation of no point.
 NO_POINT = -1
-# Where the size of a map comes from that a single camera made.
+# Scale of a map from a single camera without a known length.
 ARBITRARY = "arbitrary"
 Ids = NDArray[np.int64]
 Array = NDArray[np.float64]
@@ -29,12 +32,13 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Origin:
-    """What a map was made with: what tracks in it must see alike.
+    """The sensor and front end that recorded a map; tracking in the map needs the same.
 
     Attributes:
-        sensor, camera: of its key frames; the camera that observations refer to (without distortion).
-        extractor: identity of the front end, weights included (see `spslam.interfaces.Extractor`).
-        scale: where its size comes from, one line.
+        sensor: Sensor of its keyframes.
+        camera: Camera that its observations refer to, without distortion.
+        extractor: Identity of the extractor, weights included (see `spslam.interfaces.Extractor`).
+        scale: Where its scale comes from, one line.
     """
 
     sensor: Sensor
@@ -44,25 +48,31 @@ class Origin:
 
     @property
     def metric(self) -> bool:
-        """Whether its lengths are metres."""
+        """Whether lengths of the map are metres."""
         return self.scale != ARBITRARY
 
 
 class Map:
-    """Key frames, points and observations.
+    """Keyframes, points and observations.
+
+    Args:
+        descriptor_size: Number of entries D of a descriptor.
 
     Attributes:
-        origin: what it was made with; None as long as it is empty.
-        part, session: of the key frames to come.
-        points: `id`, `position` (3,) m, `descriptor` (D,), `normal` (3,) mean direction from the point to its
-            cameras, `distance` m to the camera it was last described from, `born` (id of the key frame that created
-            it), `visible` and `found` (frames that should see it, and do).
-        keyframes: `id`, `frame` (index in the sequence), `timestamp` s, `T_world_cam` (4, 4), `part` whose world that
-            is, `session` (the run that it comes from).
-        observations: one row a key point of a key frame, sorted by `keyframe` (id): `pixel` (2,) undistorted,
-            `u_right`, `depth` m, `descriptor` (D,) float16, `point` (id or NO_POINT).
-        loops: revisits that were confirmed: key frame ids `i`, `j`, the similarity `S_i_j` (4, 4) that maps coordinates
-            of `j` to those of `i`, `information` (7, 7) about it (see `PoseGraphEdges`), and its `inliers`.
+        origin: Sensor and front end that recorded the map; None while it is empty.
+        part: Submap of the next keyframes.
+        session: Session of the next keyframes.
+        points: `id`, `position` (3,) m, `descriptor` (D,), `normal` (3,) mean direction from the
+            point to its cameras, `distance` m to the camera of its current descriptor, `born` (id
+            of the keyframe that created it), `visible` and `found` (number of frames that should
+            see it, and that do).
+        keyframes: `id`, `frame` (index in the sequence), `timestamp` s, `T_world_cam` (4, 4),
+            `part` (submap whose world the pose refers to), `session` (run that created it).
+        observations: One row per keypoint of a keyframe, sorted by `keyframe` (id): `pixel` (2,)
+            undistorted, `u_right`, `depth` m, `descriptor` (D,) float16, `point` (id or NO_POINT).
+        loops: Confirmed loop edges: keyframe ids `i`, `j`, the similarity `S_i_j` (4, 4) that maps
+            coordinates of `j` to those of `i`, its `information` (7, 7) (see `PoseGraphEdges`) and
+            its number of `inliers`.
     """
 
     def __init__(self, descriptor_size: int) -> None:
@@ -72,12 +82,12 @@ class Map:
         self._make_tables(descriptor_size)
         self._next_point_id = 0
         self._next_keyframe_id = 0
-        # By id, with room for more: the row of each point, and how many observations name it (`views`).
+        # By id, with spare capacity: the row of each point, and its number of observations.
         self._point_rows = np.full(1, -1, dtype=np.int64)
         self._views = np.zeros(1, dtype=np.int64)
 
     def set_descriptor_size(self, descriptor_size: int) -> None:
-        """Let the descriptors of a map without keyframes have so many numbers."""
+        """Set the number of entries of a descriptor; the map must not have keyframes."""
         assert len(self.keyframes) == 0
         self._make_tables(descriptor_size)
 
@@ -117,54 +127,54 @@ class Map:
             inliers=(np.int64, ()),
         )
 
-    # -- reading ---------------------------------------------------------------------------------------------
+    # -- reading ----------------------------------------------------------------------------------
 
     @property
     def positions(self) -> Array:
-        """(P, 3) float64, metres: all points."""
+        """Positions (P, 3) float64 of all points, metres."""
         return self.points["position"]
 
     @property
     def T_world_keyframe(self) -> Array:
-        """(K, 4, 4) float64: all key frames, oldest first."""
+        """Poses (K, 4, 4) float64 of all keyframes, oldest first."""
         return self.keyframes["T_world_cam"]
 
     def point_rows(self, point_ids: Ids) -> Ids:
-        """Rows (N,) of points by id; -1 for NO_POINT and for points that are gone."""
+        """Return the rows (N,) of points by id; -1 for NO_POINT and removed points."""
         rows = np.full(point_ids.shape, -1, dtype=np.int64)
         known = (point_ids >= 0) & (point_ids < len(self._point_rows))
         rows[known] = self._point_rows[point_ids[known]]
         return rows
 
     def keyframe_rows(self, keyframe_ids: Ids) -> Ids:
-        """Rows (N,) of key frames by id. All must exist."""
+        """Return the rows (N,) of keyframes by id; all must exist."""
         return np.searchsorted(self.keyframes["id"], keyframe_ids)
 
     def has_keyframe(self, keyframe_id: int) -> bool:
-        """Whether a key frame of this id is in the map."""
+        """Return whether the map has a keyframe with this id."""
         row = int(np.searchsorted(self.keyframes["id"], keyframe_id))
         return row < len(self.keyframes) and int(self.keyframes["id"][row]) == keyframe_id
 
     def pose(self, keyframe_id: int) -> Array:
-        """(4, 4) `T_world_cam` of a key frame (a copy)."""
+        """Return a copy of a keyframe's `T_world_cam` (4, 4)."""
         return self.T_world_keyframe[self.keyframe_rows(np.asarray(keyframe_id))].copy()
 
     @property
     def parts(self) -> Ids:
-        """Parts that have key frames, ascending."""
+        """Numbers of the submaps that have keyframes, ascending."""
         return np.unique(self.keyframes["part"])
 
     def part_of(self, keyframe_id: int) -> int:
-        """The part that a key frame is in."""
+        """Return the submap of a keyframe."""
         return int(self.keyframes["part"][self.keyframe_rows(np.asarray(keyframe_id))])
 
     def keyframes_of(self, part: int) -> Ids:
-        """Ids of a part's key frames, oldest first."""
+        """Return the ids of a submap's keyframes, oldest first."""
         ids: Ids = self.keyframes["id"][self.keyframes["part"] == part]
         return ids
 
     def points_of(self, part: int) -> Ids:
-        """Sorted ids of the points that a part's key frames see: they are in its world."""
+        """Return the sorted ids of the points that a submap's keyframes see."""
         if len(self.parts) == 1:
             return (
                 self.points["id"].copy()
@@ -174,74 +184,89 @@ class Map:
         return self.points_seen_by(self.keyframes_of(part))
 
     def first_keyframes(self) -> Ids:
-        """Ids of each part's oldest key frame, which holds its world."""
+        """Return the id of each submap's oldest keyframe, which fixes the submap's world."""
         _, first = np.unique(self.keyframes["part"], return_index=True)
         ids: Ids = self.keyframes["id"][first]
         return ids
 
     def scene_of(self, part: int) -> tuple[Array, Array]:
-        """Points (P, 3) and poses of key frames (K, 4, 4) of a part, in its world."""
+        """Return points (P, 3) and poses of keyframes (K, 4, 4) of a submap, in its world."""
         return (
             self.positions[self.point_rows(self.points_of(part))],
             self.T_world_keyframe[self.keyframes["part"] == part],
         )
 
     def observation_rows(self, keyframe_id: int) -> slice:
-        """The rows of a key frame's observations."""
+        """Return the rows of a keyframe's observations."""
         column = self.observations["keyframe"]
         start, stop = np.searchsorted(column, [keyframe_id, keyframe_id + 1])
         return slice(int(start), int(stop))
 
     def rows_of_keyframes(self, keyframe_ids: Ids) -> Ids:
-        """All observation rows (N,) of several key frames, in ascending order."""
+        """Return the observation rows (N,) of several keyframes, ascending."""
         slices = [self.observation_rows(int(k)) for k in np.sort(keyframe_ids)]
         return np.concatenate(
             [np.arange(s.start, s.stop) for s in slices] or [np.zeros(0, np.int64)]
         )
 
     def rows_of_points(self, point_ids: Ids) -> Ids:
-        """All observation rows (N,) that see one of the points."""
+        """Return the rows (N,) of all observations of these points, ascending."""
         return np.flatnonzero(self._membership(point_ids)[self.observations["point"]])
 
     def observation_counts(self) -> Ids:
-        """(P,) int64: how many key frames see each point, by row."""
+        """Return how many keyframes see each point, (P,) int64 by row."""
         return self.views(self.points["id"])
 
     def views(self, point_ids: Ids) -> Ids:
-        """(N,) int64: how many key frames see each of the points (ids); 0 for NO_POINT and for points that are gone."""
+        """Return how many keyframes see points (N,), by id; 0 for NO_POINT and removed ones."""
         counts: Ids = np.where(point_ids >= 0, self._views[point_ids], 0)
         return counts
 
     def points_seen_by(self, keyframe_ids: Ids) -> Ids:
-        """Sorted ids of the points that these key frames see."""
+        """Return the sorted ids of the points that these keyframes see."""
         return self._distinct(self.observations["point"][self.rows_of_keyframes(keyframe_ids)])
 
     def sees(self, keyframe_id: int, point_ids: Ids) -> NDArray[np.bool_]:
-        """(N,) which of the points (ids) a key frame sees."""
+        """Return which of the points (N,), by id, a keyframe sees."""
         seen: NDArray[np.bool_] = self._membership(
             self.observations["point"][self.observation_rows(keyframe_id)]
         )
         return seen[point_ids]
 
     def keyframes_seeing(self, point_ids: Ids) -> tuple[Ids, Ids]:
-        """Ids of the key frames that see any of the points and how many each sees; most first, then newest."""
+        """Return the ids of keyframes that see any of the points, and how many each sees.
+
+        The keyframe that sees most points comes first; of a tie, the newest.
+        """
         column = self.observations["keyframe"][self.rows_of_points(point_ids)]
-        # Observations are sorted by key frame: the runs of equal ids are counted without another sort.
+        # Observations are sorted by keyframe, so counting runs of equal ids needs no sort.
         starts = np.flatnonzero(np.diff(column, prepend=-1))
         ids, counts = column[starts], np.diff(starts, append=len(column))
         order = np.lexsort((-ids, -counts))
         return ids[order], counts[order]
 
     def covisible(self, keyframe_id: int, least: int = 1) -> tuple[Ids, Ids]:
-        """Other key frames that share at least `least` points with this one, with their counts; most first."""
+        """Return other keyframes that share at least `least` points with this one, and the counts.
+
+        The keyframe that shares most points comes first.
+        """
         ids, counts = self.keyframes_seeing(self.points_seen_by(np.array([keyframe_id])))
         kept = (ids != keyframe_id) & (counts >= least)
         return ids[kept], counts[kept]
 
-    # -- changing --------------------------------------------------------------------------------------------
+    # -- changing ---------------------------------------------------------------------------------
 
     def add_keyframe(self, observations: Observations, T_world_cam: Array, point_ids: Ids) -> int:
-        """Add a key frame to `part`; `point_ids` (N,) name the points that its key points see (or NO_POINT)."""
+        """Add a keyframe to the current submap.
+
+        Args:
+            observations: Its N keypoints.
+            T_world_cam: Its pose (4, 4).
+            point_ids: (N,) id of the point that each keypoint sees, or NO_POINT.
+
+        Returns:
+            The id of the keyframe.
+        """
         keyframe_id = self._next_keyframe_id
         self._next_keyframe_id += 1
         self.keyframes.append(
@@ -266,7 +291,16 @@ class Map:
         return keyframe_id
 
     def add_points(self, keyframe_id: int, positions: Array, observation_rows: Ids) -> Ids:
-        """Add points (N, 3), described by and linked to the observations of key frame `keyframe_id`; their ids."""
+        """Add points and link them to observations, whose descriptors they take.
+
+        Args:
+            keyframe_id: Keyframe that creates the points.
+            positions: (N, 3) positions.
+            observation_rows: (N,) row of the observation of each point.
+
+        Returns:
+            The ids (N,) of the points.
+        """
         count = len(positions)
         ids = np.arange(self._next_point_id, self._next_point_id + count)
         self._next_point_id += count
@@ -288,13 +322,14 @@ class Map:
         return ids
 
     def link(self, observation_rows: Ids, point_ids: Ids) -> None:
-        """Let observations that see nothing yet see points (ids)."""
+        """Link observations that have no point yet to points, by id."""
         self.observations["point"][observation_rows] = point_ids
         np.add.at(self._views, point_ids, 1)
 
     def describe_from(self, keyframe_id: int) -> None:
-        """Let the points that a key frame sees take its descriptors: SuperPoint is not invariant to scale, and the
-        newest view is the likeliest to resemble the next one.
+        """Replace the descriptors of the points that a keyframe sees by those of the keyframe.
+
+        SuperPoint is not invariant to scale, and the next view is most similar to the newest one.
         """
         rows = self.observation_rows(keyframe_id)
         linked = np.flatnonzero(self.observations["point"][rows] >= 0) + rows.start
@@ -306,7 +341,7 @@ class Map:
         )
 
     def refresh_normals(self, point_ids: Ids) -> None:
-        """Recompute the mean viewing directions of points from the key frames that see them."""
+        """Recompute the mean viewing directions of points."""
         observation_rows = self.rows_of_points(point_ids)
         point_rows = self._point_rows[self.observations["point"][observation_rows]]
         keyframe_rows = self.keyframe_rows(self.observations["keyframe"][observation_rows])
@@ -320,7 +355,7 @@ class Map:
         touched = np.flatnonzero(np.bincount(point_rows))
         norms = np.linalg.norm(summed[touched], axis=1, keepdims=True)
         self.points["normal"][touched] = summed[touched] / np.maximum(norms, 1e-12)
-        # A point without a distance yet takes that of its newest observation (rows ascend with key frames).
+        # A point without a distance takes that of its newest observation (the last row wins).
         self.points["distance"][point_rows] = np.where(
             self.points["distance"][point_rows] > 0,
             self.points["distance"][point_rows],
@@ -337,7 +372,7 @@ class Map:
         self._drop_rows(gone)
 
     def remove_keyframe(self, keyframe_id: int) -> None:
-        """Remove a key frame and its observations; points nobody sees any more go, too."""
+        """Remove a keyframe, its observations and the points that no other keyframe sees."""
         seen = self.points_seen_by(np.array([keyframe_id]))
         self.observations.keep(self.observations["keyframe"] != keyframe_id)
         self.keyframes.keep(self.keyframes["id"] != keyframe_id)
@@ -345,7 +380,7 @@ class Map:
         self.remove_points(seen[self._views[seen] == 0])
 
     def unlink(self, observation_rows: Ids) -> None:
-        """Cut links between observations and their points; points that fewer than one key frame sees are removed."""
+        """Remove the links from observations to points, and points that no keyframe sees then."""
         column = self.observations["point"]
         observation_rows = np.unique(observation_rows)
         cut = column[observation_rows]
@@ -356,9 +391,9 @@ class Map:
         self.remove_points(touched[self._views[touched] == 0])
 
     def merge_points(self, dropped: Ids, kept: Ids) -> None:
-        """Let point `kept[i]` take over the observations of `dropped[i]`; one observation a key frame is kept.
+        """Merge point `dropped[i]` into `kept[i]`, which keeps one observation per keyframe.
 
-        No point may be named twice.
+        Each point may occur only once in `dropped` and `kept`.
         """
         if len(dropped) == 0:
             return
@@ -381,21 +416,21 @@ class Map:
         self._drop_rows(self._membership(dropped))
 
     def _distinct(self, point_ids: Ids) -> Ids:
-        """Sorted ids of the points that are named, each once; by a mask of all points, many times as fast as a sort."""
+        """Return sorted distinct ids of points; a mask over all points is faster than a sort."""
         named = np.zeros(len(self.points) + 1, dtype=bool)
-        # Row -1, of NO_POINT, hits the last entry.
+        # Row -1, of NO_POINT, is the last entry.
         named[self.point_rows(point_ids)] = True
         ids: Ids = self.points["id"][named[:-1]]
         return ids
 
     def _membership(self, point_ids: Ids) -> NDArray[np.bool_]:
-        """(next id + 1,) bool lookup by point id; index NO_POINT hits the last entry, which is false."""
+        """Return a mask (next id + 1,) by point id; NO_POINT indexes the last entry, False."""
         lookup = np.zeros(self._next_point_id + 1, dtype=bool)
         lookup[point_ids[point_ids >= 0]] = True
         return lookup
 
     def _drop_rows(self, gone: NDArray[np.bool_]) -> None:
-        """Remove the rows of points that `gone` (next id + 1,) names by id; nothing may see them any more."""
+        """Remove points by the mask `gone` (next id + 1,); no observation may link to them."""
         ids = self.points["id"]
         dropped = ids[gone[ids]]
         first = self.points.keep(~gone[ids])
@@ -404,29 +439,35 @@ class Map:
         self._point_rows[self.points["id"][first:]] = np.arange(first, len(self.points))
 
     def _reserve_ids(self) -> None:
-        """Make room for all ids that were given, and as many again."""
+        """Make the tables by id large enough, with spare capacity for as many new ids."""
         if len(self._point_rows) < self._next_point_id:
             room = 2 * self._next_point_id - len(self._point_rows)
             self._point_rows = np.append(self._point_rows, np.full(room, -1, dtype=np.int64))
             self._views = np.append(self._views, np.zeros(room, dtype=np.int64))
 
     def _reindex_points(self) -> None:
-        """Derive rows and views of points anew."""
+        """Recompute the rows and views of all points."""
         self._reserve_ids()
         self._point_rows.fill(-1)
         self._point_rows[self.points["id"]] = np.arange(len(self.points))
         linked = self.observations["point"][self.observations["point"] >= 0]
         self._views = np.bincount(linked, minlength=len(self._views))
 
-    # -- worlds ----------------------------------------------------------------------------------------------
+    # -- worlds -----------------------------------------------------------------------------------
 
     def begin_part(self) -> None:
-        """Let the key frames to come have a world of their own."""
+        """Start a new submap for the next keyframes."""
         self.part = int(self.keyframes["part"].max(initial=-1)) + 1
 
     def move_part(self, part: int, S: Array, into: int) -> None:
-        """Carry a part over into the world of another: `S` (4, 4), a similarity, maps coordinates from its world to the
-        other's. Points must not be shared by the two yet.
+        """Move a submap into the world of another and join it to that one.
+
+        The two must not share points yet.
+
+        Args:
+            part: The submap that moves.
+            S: Similarity (4, 4) that maps coordinates of its world to those of the other's.
+            into: The submap that it becomes part of.
         """
         keyframe_rows = np.flatnonzero(self.keyframes["part"] == part)
         point_rows = self.point_rows(self.points_of(part))
@@ -443,7 +484,12 @@ class Map:
             self.part = into
 
     def rescale_loops(self, keyframe_ids: Ids, factors: Array) -> None:
-        """Keep revisits right where lengths around key frames (K,), by ascending ids, become `factors` (K,) times."""
+        """Adapt loop edges to a change of scale around keyframes.
+
+        Args:
+            keyframe_ids: (K,) ids, ascending.
+            factors: (K,) factors that lengths around these keyframes are multiplied by.
+        """
         for end in ("i", "j"):
             changed = np.flatnonzero(np.isin(self.loops[end], keyframe_ids))
             factor = factors[np.searchsorted(keyframe_ids, self.loops[end][changed])][:, None, None]
@@ -455,12 +501,14 @@ class Map:
                 self.loops["information"][changed, :, :3] /= factor
 
     def rescale(self, part: int, factor: float) -> None:
-        """Multiply all lengths of a part by a factor. For a single camera: measured depths stay as they are."""
+        """Multiply all lengths of a submap by a factor, except measured depths."""
         self.move_part(part, np.diag([factor, factor, factor, 1.0]), part)
 
     def append_map(self, other: Map) -> Ids:
-        """Take up the key frames, points and revisits of another map as parts and sessions of their own; the new ids of
-        its key frames.
+        """Add all submaps and sessions of another map as new ones.
+
+        Returns:
+            The new ids of its keyframes.
         """
         keyframe_offset, point_offset = self._next_keyframe_id, self._next_point_id
         offsets = {
@@ -487,10 +535,10 @@ class Map:
         self._reindex_points()
         return other.keyframes["id"] + keyframe_offset
 
-    # -- tables ----------------------------------------------------------------------------------------------
+    # -- tables -----------------------------------------------------------------------------------
 
     def tables(self) -> dict[str, Table]:
-        """The tables by name."""
+        """Return the tables by name."""
         return {
             "points": self.points,
             "keyframes": self.keyframes,
@@ -500,16 +548,21 @@ class Map:
 
     @property
     def next_ids(self) -> tuple[int, int]:
-        """The ids of the next point and the next key frame."""
+        """Ids of the next point and the next keyframe."""
         return self._next_point_id, self._next_keyframe_id
 
     def restore(
         self, columns: dict[str, dict[str, NDArray[Any]]], next_ids: tuple[int, int]
     ) -> None:
-        """Fill an empty map with the columns of its tables, by table and name.
+        """Fill an empty map.
+
+        Args:
+            columns: Columns by table and name.
+            next_ids: Ids of the next point and the next keyframe.
 
         Raises:
-            KeyError, ValueError: columns are missing, disagree in length, or name what is not there.
+            KeyError: A table is missing.
+            ValueError: Columns are missing, disagree in length or have ids that do not exist.
         """
         for name, table in self.tables().items():
             table.adopt(**columns[name])
@@ -518,11 +571,11 @@ class Map:
         self._reindex_points()
 
     def _check(self) -> None:
-        """Refuse tables that do not fit together."""
+        """Check that the tables fit together."""
         point_ids, keyframe_ids = self.points["id"], self.keyframes["id"]
         linked = self.observations["point"]
         for ids, end in ((point_ids, self._next_point_id), (keyframe_ids, self._next_keyframe_id)):
-            # No differences, which overflow where ids are anything.
+            # Comparisons instead of differences: differences of arbitrary ids can overflow.
             if (ids[1:] <= ids[:-1]).any() or (len(ids) and not 0 <= ids[0] <= ids[-1] < end):
                 raise ValueError("ids do not ascend")
         if (self.observations["keyframe"][1:] < self.observations["keyframe"][:-1]).any():
@@ -534,7 +587,7 @@ class Map:
             (self.loops["j"], keyframe_ids),
         )
         if not all(np.isin(ids, known).all() for ids, known in named):
-            raise ValueError("it names key frames or points that are not there")
+            raise ValueError("it refers to keyframes or points that are not there")
         for values in (
             self.positions,
             self.T_world_keyframe,

@@ -1,4 +1,4 @@
-"""A growable table of NumPy columns: the struct of arrays that the map is made of."""
+"""A growable table of NumPy columns: the struct of arrays behind the map."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+# Rows that a table has space for after its first row is added.
 _FIRST_CAPACITY = 256
 
 
 class Table:
-    """Columns of equal length; rows are appended at the end and removed by a mask, which keeps their order.
+    """Columns of equal length; rows are appended at the end and removed by a mask.
 
     Args:
-        columns: name -> (dtype, shape of one row's entry).
+        **columns: Name -> (dtype, shape of one row's entry).
     """
 
     def __init__(self, **columns: tuple[Any, tuple[int, ...]]) -> None:
@@ -32,11 +33,22 @@ class Table:
         return list(self._columns)
 
     def __getitem__(self, name: str) -> NDArray[Any]:
-        """A writable view of the column's rows; valid until the next `append` or `keep`."""
+        """Return a writable view of a column; valid until the next `append` or `keep`."""
         return self._columns[name][: self._size]
 
     def append(self, count: int, **values: Any) -> slice:
-        """Add `count` rows; every column needs a value that broadcasts to (count, ...). Returns the new rows."""
+        """Add `count` rows.
+
+        Args:
+            count: Number of rows.
+            **values: A value for every column that broadcasts to (count, ...).
+
+        Returns:
+            The new rows.
+
+        Raises:
+            ValueError: A column is missing or unknown.
+        """
         if values.keys() != self._columns.keys():
             raise ValueError(f"columns {sorted(self._columns)} expected, found {sorted(values)}")
         rows = slice(self._size, self._size + count)
@@ -47,10 +59,18 @@ class Table:
         return rows
 
     def adopt(self, **values: Any) -> None:
-        """Let an empty table have these columns, without a copy where they have the right type."""
+        """Fill an empty table with columns, without a copy if they have the right type.
+
+        Args:
+            **values: Every column, of equal length.
+
+        Raises:
+            ValueError: The table is not empty, or columns are missing, unknown or of wrong shape.
+        """
         if values.keys() != self._columns.keys() or self._size:
             raise ValueError(
-                f"columns {sorted(self._columns)} of an empty table expected, found {sorted(values)}"
+                f"columns {sorted(self._columns)} expected in an empty table, "
+                f"found {sorted(values)}"
             )
         for name, column in self._columns.items():
             adopted = np.require(values[name], column.dtype, ["C", "W"])
@@ -61,13 +81,17 @@ class Table:
             self._columns[name] = adopted
         lengths = {len(column) for column in self._columns.values()}
         if len(lengths) != 1:
-            raise ValueError(f"columns of {sorted(lengths)} rows: they must be as long")
+            raise ValueError(f"columns have {sorted(lengths)} rows: expected equal lengths")
         (self._size,) = lengths
 
     def keep(self, mask: NDArray[np.bool_]) -> int:
-        """Keep only the rows where `mask` (rows,) is true; the first row that changed, the new length if none did."""
+        """Keep only the rows where `mask` (rows,) is true, in their order.
+
+        Returns:
+            The first row that changed; the new length if no row changed.
+        """
         kept = int(np.count_nonzero(mask))
-        # What goes is mostly young and stands near the end: the rows before it stay where they are.
+        # Removed rows are mostly near the end: the rows before the first of them do not move.
         first = kept if kept == self._size else int(np.argmin(mask))
         for name in self._columns:
             self._columns[name][first:kept] = self[name][first:][mask[first:]]

@@ -1,1 +1,1 @@
-"""The process: signals, terminals, locks, failures, the machine."""
+"""The process: signals, terminals, locks, failures, the computer."""

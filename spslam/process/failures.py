@@ -1,4 +1,4 @@
-"""The one line that an error of usage, of the machine or of ours is told in."""
+"""One-line messages for errors of usage, of the system and of spslam."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ import typer
 from spslam.errors import SpslamError
 from spslam.io.files import USE_ANOTHER_TMPDIR
 
-# Typer has carried a Click of its own for some time: its classes are found by way of what both export.
+# Recent versions of Typer contain their own Click; `BadParameter` leads to its classes.
 UsageError = typer.BadParameter.__mro__[1]
+# Click's message about an invalid choice, and quoted words in it.
 _NOT_ONE_OF = re.compile(r"'(?P<found>[^']*)' is not one of (?P<choices>.*?)\.?$", re.DOTALL)
 _QUOTED = re.compile(r"'([^']*)'")
-# How likely a slip of the keys is what was meant, of 1.
+# Smallest similarity of a mistyped word to a suggestion, 0 to 1 (`difflib`).
 _ALIKE = 0.6
-# What libraries say that have no MemoryError.
+# Messages of libraries that do not raise MemoryError.
 _NO_MEMORY = (
     "insufficient memory",
     "can't allocate memory",
@@ -27,15 +28,19 @@ _NO_MEMORY = (
     "out of memory",
     "cannot allocate memory",
 )
+# Largest number of characters of a library's message that is printed.
 _LONGEST_REASON = 200
 
 
 def line_of(error: Exception, command: Any, arguments: Sequence[str]) -> str | None:
-    """What to tell about an error, empty where it was told already; None: it is a bug, and its traceback tells more.
+    """Return the message of an error.
+
+    It is empty if the error was printed before, and None for a bug, which needs its traceback.
 
     Args:
-        command: the root of all commands.
-        arguments: that it was called with.
+        error: The error.
+        command: The root of all commands.
+        arguments: Command line that it was called with.
     """
     if isinstance(error, SpslamError):
         return _one_line(str(error))
@@ -44,17 +49,17 @@ def line_of(error: Exception, command: Any, arguments: Sequence[str]) -> str | N
     if is_out_of_memory(error):
         reason = _one_line(str(error))[:_LONGEST_REASON]
         return (
-            f"out of memory{f' ({reason})' if reason else ''}: give it less at once (fewer or smaller images, shorter "
-            "files), end other programs, or use a machine that has more"
+            f"out of memory{f' ({reason})' if reason else ''}: use fewer or smaller images or "
+            "shorter files, end other programs, or use a machine with more memory"
         )
     return _system(error) if isinstance(error, OSError) and error.errno is not None else None
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether it says that there is no more memory: Python's own error, or one of OpenCV, PyTorch or OpenVINO."""
+    """Return whether memory ran out, as reported by Python, OpenCV, PyTorch or OpenVINO."""
     if isinstance(error, MemoryError):
         return True
-    # cv2.error is an Exception, the others raise RuntimeError.
+    # OpenCV raises cv2.error, the others RuntimeError.
     told = isinstance(error, RuntimeError) or (type(error).__module__, type(error).__name__) == (
         "cv2",
         "error",
@@ -66,7 +71,7 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-# -- usage ---------------------------------------------------------------------------------------------------
+# -- usage ----------------------------------------------------------------------------------------
 
 
 def _usage(error: Any, command: Any, arguments: Sequence[str]) -> str:
@@ -81,9 +86,7 @@ def _usage(error: Any, command: Any, arguments: Sequence[str]) -> str:
 
 
 def _called(command: Any, arguments: Sequence[str]) -> tuple[str, Any]:
-    """The command that arguments name, and its name with that of its groups: some errors do not say of which they
-    are.
-    """
+    """Return the command that the arguments name, with its full name; some errors lack it."""
     path = ["spslam"]
     for argument in arguments:
         found = getattr(command, "commands", {}).get(argument)
@@ -103,7 +106,7 @@ def _message(error: Any, command: Any) -> str:
         ]
         return f"no such option: {error.option_name}{_meant(error.option_name, options)}"
     if name == "MissingParameter":
-        # An argument goes by the word that the help has for it.
+        # Name an argument by the word in the help.
         parameter = error.param
         hint = error.param_hint or (
             parameter.get_error_hint() if hasattr(parameter, "get_error_hint") else ""
@@ -113,7 +116,7 @@ def _message(error: Any, command: Any) -> str:
         places = [
             one.metavar or one.name for one in command.params if one.param_type_name == "argument"
         ]
-        # With two, the first takes what was given for it, and the second is what is missing.
+        # A single value fills the first argument, and Click reports the second: show all.
         return (
             f"{found}, expected {' '.join(places)}"
             if kind == "argument" and len(places) > 1
@@ -128,12 +131,12 @@ def _message(error: Any, command: Any) -> str:
 
 
 def _value_message(error: Any, message: str) -> str:
-    """About a value that cannot be, with that value and the choice that was likely meant."""
+    """Return the message of an invalid value, with the value and a suggestion."""
     message = message.replace("Value error, ", "").replace("Input should be", "should be")
     choice = _NOT_ONE_OF.search(message)
     if choice is not None:
         return message.rstrip(".") + _meant(choice["found"], _QUOTED.findall(choice["choices"]))
-    # Of pydantic, which Typer asks; Click names the value itself.
+    # Pydantic does not name the value in the message, Click does.
     details = getattr(error.__cause__, "errors", None)
     if callable(details):
         found = next((detail["input"] for detail in details() if "input" in detail), None)
@@ -143,20 +146,20 @@ def _value_message(error: Any, message: str) -> str:
 
 
 def _meant(found: str, known: Sequence[str]) -> str:
-    # All options begin alike.
+    # The dashes are the same in all options and would raise the similarity.
     by_core = {word.lower().lstrip("-"): word for word in known}
     close = get_close_matches(found.lower().lstrip("-"), by_core, n=1, cutoff=_ALIKE)
     return f" (did you mean {by_core[close[0]]}?)" if close else ""
 
 
-# -- the machine ---------------------------------------------------------------------------------------------
+# -- the machine ----------------------------------------------------------------------------------
 
 
 def _system(error: OSError) -> str:
     try:
         os.getcwd()  # noqa: PTH109 - Path.cwd() would hide which error it is
     except OSError:
-        return "the working directory does not exist any more: change to another one"
+        return "the working directory no longer exists: change to another one"
     reason = error.strerror or _one_line(str(error))
     if "temporary directory" in reason:
         return f"{reason}: {USE_ANOTHER_TMPDIR}"

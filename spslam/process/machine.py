@@ -1,4 +1,4 @@
-"""Which computer this is, as far as results and times depend on it."""
+"""The computer, as far as results and times depend on it."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ import platform
 import time
 from pathlib import Path
 
+# Linux: processor, and state of this process.
 _CPU_INFO = Path("/proc/cpuinfo")
 _OWN_STATUS = Path("/proc/self/stat")
-# The field that says when a process began, counted from the one after its name.
+# Index of the start time, clock ticks since boot, among the fields after the process name.
 _BEGIN_FIELD = 19
+# Time of the import of this module, seconds of `time.perf_counter`.
 _IMPORTED = time.perf_counter()
 
 
 def processor() -> dict[str, str]:
-    """Architecture, name and, where the system tells them, instruction sets of the processor."""
+    """Return architecture, name and, on Linux, instruction sets of the processor."""
     found = {"architecture": platform.machine(), "processor": platform.processor()}
     try:
         lines = (
@@ -34,8 +36,10 @@ def processor() -> dict[str, str]:
 
 
 def process_age_s() -> float:
-    """Seconds since this process began, to 0.01 s; where the system does not tell (Linux does), since this module was
-    imported, which is what the start of the interpreter and of the command line before it takes less.
+    """Return the seconds since this process started, to 0.01 s.
+
+    On systems other than Linux, it is the time since the import of this module, without the start
+    of the interpreter.
     """
     try:
         fields = (

@@ -1,7 +1,8 @@
-"""Whose a file or folder is while somebody works with it, so that nobody else takes or removes it.
+"""Ownership of files and folders by a running process, so that no other process changes them.
 
-Held by a lock of the operating system, which ends with the process however that ends: nothing has to be tidied up, and
-no process id can be mistaken for that of another machine, container or day.
+A lock of the operating system marks the ownership. It ends with the process in every case, so that
+nothing has to be cleaned up, and it does not rely on process ids, which are reused and differ
+between machines and containers.
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ try:
 except ImportError:  # Windows has none; files in use cannot be removed there anyway.
     fcntl = None  # type: ignore[assignment]
 
-# In the folders of processes that are at work.
+# Name of the mark in the folder of a running process.
 OWNER = ".owner"
+# Id of the current boot of the machine.
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
-# Who started a machine anew cannot say whether a process of another machine is alive: one that has written nothing for
-# so long is not.
+# Seconds without a write after which a folder is abandoned: one of an earlier boot, or an empty
+# one without a mark.
 _QUIET_S = 86400.0
-# Between making a mark and saying in it whose it is, seconds.
+# Longest time between creating a mark and writing its content, seconds.
 _STEP_S = 60.0
 
 
@@ -32,23 +34,23 @@ class Claim:
     """A lock that is held until it is released or the process ends.
 
     Args:
-        descriptor: of the open, locked file.
+        descriptor: Descriptor of the open, locked file.
     """
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
 
     def release(self) -> None:
-        """Let others have it; doing so twice is no error."""
+        """Release the lock; a second call has no effect."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
         self._descriptor = -1
 
 
 def claim_folder(folder: Path) -> Claim | None:
-    """Mark a folder as that of this process; None where the file system has no locks, or takes no file.
+    """Mark a folder as owned by this process; None if the file system has no locks or is read-only.
 
-    The mark is the file `OWNER` in it, which is locked and says on which machine that holds.
+    The mark is the file `OWNER` in the folder. It is locked and names the boot and the machine.
     """
     try:
         descriptor = os.open(
@@ -63,15 +65,17 @@ def claim_folder(folder: Path) -> Claim | None:
             os.write(descriptor, "\n".join(_this_boot()).encode())
             return Claim(descriptor)
         if locked is None:
-            # It would say nothing.
+            # Without a lock, the mark means nothing.
             (folder / OWNER).unlink()
     os.close(descriptor)
     return None
 
 
 def is_abandoned(folder: Path) -> bool:
-    """Whether the process that marked a folder is dead. False wherever that is not certain: a folder with something but
-    no mark, a file system without locks, another machine's folder on a shared disk.
+    """Return whether the process that marked a folder is dead.
+
+    False if that is not certain: for a folder with files but no mark, a file system without locks,
+    or another machine's folder on a shared disk.
     """
     try:
         descriptor = os.open(folder / OWNER, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
@@ -83,10 +87,10 @@ def is_abandoned(folder: Path) -> bool:
         told, here = os.read(descriptor, 1000).decode("utf-8", "replace"), _this_boot()
         boot, _, host = told.partition("\n")
         if not told:
-            # Killed between two steps, or about to take the second one.
+            # The owner was killed before it wrote the mark's content, or is about to write it.
             if _age(folder) < _STEP_S:
                 return False
-        # A lock may be seen by the machine alone that holds it.
+        # The lock of another machine may be invisible here.
         elif boot != here[0] and (host != here[1] or _age(folder) < _QUIET_S):
             return False
         return _lock(descriptor) is True
@@ -97,7 +101,7 @@ def is_abandoned(folder: Path) -> bool:
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove a marked folder, the mark last: who is killed meanwhile leaves one that is known as abandoned."""
+    """Remove a marked folder, the mark last, so that an interrupted removal leaves it abandoned."""
     with suppress(OSError):
         for entry in folder.iterdir():
             if entry.name == OWNER:
@@ -110,16 +114,17 @@ def remove_folder(folder: Path) -> None:
 
 
 def claim_file(path: Path) -> Claim | None:
-    """Hold an existing file, which others may read; None: another process holds it.
+    """Lock an existing file, which others may still read; None: another process has locked it.
 
-    Nothing is written, so that the file and its folder may be read-only. A file that takes its place is not held.
+    Nothing is written, so the file and its folder may be read-only. A file that replaces it later
+    is not locked.
 
     Raises:
-        OSError: there is no such file, it cannot be opened, or its file system has no locks.
+        OSError: The file does not exist or cannot be opened, or its file system has no locks.
     """
     while True:
         try:
-            # Across a network, only who may write may lock.
+            # Network file systems lock only files opened for writing.
             descriptor = os.open(path, os.O_RDWR)
         except OSError:
             descriptor = os.open(path, os.O_RDONLY)
@@ -131,7 +136,7 @@ def claim_file(path: Path) -> Claim | None:
             if not locked:
                 claim.release()
                 return None
-            # Who held it before may have put another in its place meanwhile.
+            # The previous owner may have replaced the file before the lock was acquired.
             if os.path.samestat(os.fstat(descriptor), path.stat()):
                 return claim
         except OSError:
@@ -141,7 +146,7 @@ def claim_file(path: Path) -> Claim | None:
 
 
 def _lock(descriptor: int) -> bool | None:
-    """Lock an open file; False: somebody else has; None: that cannot be had here."""
+    """Lock an open file; False: another process has locked it; None: locks are not supported."""
     if fcntl is None:
         return None
     try:
@@ -154,7 +159,7 @@ def _lock(descriptor: int) -> bool | None:
 
 
 def _this_boot() -> tuple[str, str]:
-    """What runs here since when, where the system tells, and the host's name."""
+    """Return the id of the current boot, or the host name if it is unknown, and the host name."""
     boot = platform.node()
     with suppress(OSError):
         boot = _BOOT.read_text(encoding="ascii").strip()
@@ -162,7 +167,7 @@ def _this_boot() -> tuple[str, str]:
 
 
 def _age(folder: Path) -> float:
-    """Since when nothing in it was written, seconds."""
+    """Return the time since the last write in a folder, seconds."""
     return time.time() - max(entry.stat().st_mtime for entry in (folder, *folder.iterdir()))
 
 

@@ -1,8 +1,9 @@
-"""Signals that ask for an end, as wishes and not as errors; signals after libraries that change how they arrive.
+"""Signals that end the process: they are handled as requests, not as errors.
 
-^C, SIGTERM (`docker stop`, `timeout`, a scheduler) and SIGHUP (a closed terminal) are treated alike. Python's handlers
-run in the main thread, between two of its instructions. What the main thread cannot be told, because it is inside a
-call that does not return, a thread of our own notices: see `own_process`.
+^C, SIGTERM (`docker stop`, `timeout`, a scheduler) and SIGHUP (a closed terminal) are treated in
+the same way. Python's handlers run in the main thread, between two of its instructions. If the main
+thread is inside a call that does not return, a separate thread handles the signal: see
+`own_process`. The module also repairs signal handling after libraries that change it.
 """
 
 from __future__ import annotations
@@ -25,19 +26,23 @@ from typing import Any, NoReturn, ParamSpec
 
 Arguments = ParamSpec("Arguments")
 
+# Signals that end the process.
 ENDING = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 )
+# Flag of `sigaltstack` for no alternate stack.
 _SS_DISABLE = 2
+# Exit code of a process that a signal ended, minus the number of the signal.
 _SIGNAL_CODE = 128
-# A signal that comes again so soon, seconds, is the same wish: `timeout` sends each one to the process and to its
-# group, and a terminal that closes is told of by the shell and by the kernel. A finger takes longer. A second SIGHUP
-# never counts: nobody can see any more what it would cost.
+# Seconds within which a repeated signal is an echo of the first: `timeout` signals the process and
+# its group, and shell and kernel both report a closed terminal. Another SIGHUP is always an echo,
+# as nobody can see what a second signal would discard.
 _ECHO_S = {"SIGINT": 0.05, "SIGTERM": 1.0, "SIGHUP": float("inf")}
-# How long the main thread has to end by itself, seconds, where nothing it computed is lost.
+# Seconds that the main thread has to end by itself after a signal.
 _GRACE_S = 1.0
+# Seconds between two looks at the main thread.
 _POLL_S = 0.05
-# And where it does not take the second signal as a wish to drop everything.
+# Seconds that it has while results are kept, see `results_kept`.
 _KEEPING_S = 10.0
 
 
@@ -48,19 +53,20 @@ class _SignalStack(ctypes.Structure):
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal asked for an end."""
+    """A signal requested the end of the process."""
 
 
 class _Wishes:
-    """What was asked for so far.
+    """The signals received until now.
 
     Attributes:
-        number: the first signal; 0: none yet.
-        raised: whether an exception said so.
-        told: whether the user was told that it ends.
-        flags, unkept: how many `interrupt_as_flag` and `nothing_kept` are under way.
-        of_command: whether they are of a whole command.
-        again: the next signal is no echo: its exception was lost.
+        number: The first signal; 0: none yet.
+        raised: Whether an exception was raised for it.
+        told: Whether the message about the end was printed.
+        flags: Number of active `interrupt_as_flag` contexts.
+        unkept: Number of active `nothing_kept` contexts.
+        of_command: Whether the state belongs to a whole command.
+        again: The next signal is no echo, because the exception of the last one was lost.
     """
 
     def __init__(self) -> None:
@@ -71,7 +77,7 @@ class _Wishes:
         self._last = 0.0
 
     def counts(self, number: int) -> bool:
-        """Take in a signal; whether it is a wish of its own and no echo of the one before."""
+        """Register a signal; return whether it is a new request and no echo of the last one."""
         now, since = monotonic(), self._last
         self._last = now
         if not self.number or self.again:
@@ -82,7 +88,7 @@ class _Wishes:
 
 
 class _Process:
-    """What `own_process` keeps: of the whole process, not of a command."""
+    """State of the whole process, not of a command; see `own_process`."""
 
     def __init__(self) -> None:
         self.owned = False
@@ -98,7 +104,10 @@ _process = _Process()
 
 @contextmanager
 def interrupt_as_flag() -> Iterator[Event]:
-    """The first ^C, SIGTERM or SIGHUP sets the flag; another ^C or SIGTERM raises KeyboardInterrupt."""
+    """Set a flag at the first ^C, SIGTERM or SIGHUP; raise KeyboardInterrupt at another signal.
+
+    Another SIGHUP is ignored.
+    """
     flag = Event()
 
     def on_signal(number: int, frame: FrameType | None) -> None:
@@ -120,8 +129,10 @@ def interrupt_as_flag() -> Iterator[Event]:
 
 @contextmanager
 def nothing_kept() -> Iterator[None]:
-    """Nothing that is done inside is worth anything unfinished: `interrupt_as_flag` raises KeyboardInterrupt at the
-    first signal, and now if it was before.
+    """Let `interrupt_as_flag` raise KeyboardInterrupt at the first signal within the context.
+
+    Use it for work that is useless unless it is finished. It raises at once if a signal came
+    before.
     """
     wishes = _wishes
     if wishes.flags and wishes.number and current_thread() is main_thread():
@@ -134,9 +145,10 @@ def nothing_kept() -> Iterator[None]:
 
 
 def ends_on_signals(command: Callable[Arguments, None]) -> Callable[Arguments, None]:
-    """For a command that ends the process: a signal ends it in one line, with 128 + its number as exit code.
+    """Decorate a command that ends the process: a signal ends it with one line of output.
 
-    What the command does not say itself by leaving with 130 is said here.
+    The exit code is 128 + the number of the signal. A command that exits with 130 has printed the
+    line itself.
     """
 
     @wraps(command)
@@ -152,7 +164,8 @@ def ends_on_signals(command: Callable[Arguments, None]) -> Callable[Arguments, N
                 tell_end()
                 sys.exit(exit_code(wishes.number or signal.SIGINT))
             except Exception as error:
-                # Libraries make other errors of an interrupt, and a terminal that is gone takes no more lines.
+                # Libraries convert an interrupt to other errors. A closed terminal raises EIO, a
+                # closed pipe EPIPE.
                 gone = isinstance(error, OSError) and error.errno in (errno.EIO, errno.EPIPE)
                 if not (wishes.raised or (wishes.number and gone)):
                     raise
@@ -163,12 +176,12 @@ def ends_on_signals(command: Callable[Arguments, None]) -> Callable[Arguments, N
 
 
 def exit_code(number: int) -> int:
-    """Of a process that a signal ended in good order, as shells tell it."""
+    """Return the exit code of a process that a signal ended, following the convention of shells."""
     return _SIGNAL_CODE + number
 
 
 def tell_end() -> None:
-    """Say on standard error what ends the process, once."""
+    """Print to standard error, once, which signal ends the process."""
     if _wishes.told:
         return
     _wishes.told = True
@@ -176,32 +189,32 @@ def tell_end() -> None:
     text = f"stopped by {'^C' if number == signal.SIGINT else signal.Signals(number).name}\n"
     with suppress(OSError, ValueError, AttributeError):
         if os.isatty(2):
-            # A line that is kept up to date may have hidden the cursor.
+            # A progress display may have hidden the cursor.
             text = f"\r\x1b[K\x1b[?25h{text}"
         try:
-            # Another thread may be kept waiting by whoever should read what it writes.
+            # Other threads must not block on a slow reader of standard error.
             if current_thread() is not main_thread():
                 raise RuntimeError
             sys.stderr.write(text)
             sys.stderr.flush()
         except RuntimeError:
-            # Or the main thread was interrupted while it wrote.
+            # Another thread, or the main thread was interrupted during a write.
             if os.name != "posix" or select.select([], [2], [], 0)[1]:
                 os.write(2, text.encode())
 
 
 def own_process() -> None:
-    """For the first lines of a program: from here on signals end the process in one line and at once, until
-    `ends_on_signals` takes over, and after it.
+    """Let signals end the process at once, with one line of output; call it first in a program.
 
-    A thread watches over them. Where the main thread does not hear of the first one within a second and no
-    `interrupt_as_flag` has results to write, or has not ended a second after another one, the process is ended: a read
-    that blocks cannot be ended in another way.
+    `ends_on_signals` overrides it during a command. A thread watches the signals. It ends the
+    process if the main thread does not handle the first signal within a second and no
+    `interrupt_as_flag` is active, or if the process still runs a second after another signal:
+    nothing else can end a read that blocks.
     """
     if current_thread() is not main_thread():
         return
     _process.owned = True
-    # The first to be registered is called last.
+    # The function registered first is called last.
     atexit.register(_ignore_all)
     _process.terminals = [descriptor for descriptor in (1, 2) if os.isatty(descriptor)]
     for number in ENDING:
@@ -216,8 +229,9 @@ def own_process() -> None:
 
 
 def leave_process(code: object) -> None:
-    """For the last lines of a program: end it now if a thread was left behind in a call that does not return, which
-    Python would wait for.
+    """End the process now if a thread was left behind; call it last in a program.
+
+    Python would wait for the thread, which may be inside a call that does not return.
     """
     if not _process.left_behind:
         return
@@ -226,13 +240,13 @@ def leave_process(code: object) -> None:
 
 
 def leave_thread_behind() -> None:
-    """A thread is not waited for, neither here nor at the end of the process."""
+    """Leave a thread running: the end of the process will not wait for it."""
     _process.left_behind = True
 
 
 @contextmanager
 def results_kept() -> Iterator[None]:
-    """Another signal inside has time to be obeyed, for it drops less than everything."""
+    """Give the main thread more time to end after another signal, to keep part of the results."""
     _process.keeping = True
     try:
         yield
@@ -242,7 +256,7 @@ def results_kept() -> Iterator[None]:
 
 @contextmanager
 def cleaned_up(cleanup: Callable[[], None]) -> Iterator[None]:
-    """What happens should the process be ended inside without an exception; called by any thread."""
+    """Call `cleanup`, in any thread, if the process ends in the context without an exception."""
     key = id(cleanup)
     _process.cleanups[key] = cleanup
     try:
@@ -253,15 +267,16 @@ def cleaned_up(cleanup: Callable[[], None]) -> Iterator[None]:
 
 @contextmanager
 def children_spared() -> Iterator[None]:
-    """Processes that `multiprocessing` spawns inside never hear ^C, which a terminal sends to them, too: their parent
-    ends them.
+    """Let processes that `multiprocessing` spawns within the context ignore ^C.
+
+    A terminal sends ^C to them, too, but their parent ends them.
     """
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
     from multiprocessing.resource_tracker import ensure_running
 
-    # Starting it later would end what comes next.
+    # Started later, within the context, the tracker would unblock SIGINT again.
     ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -271,7 +286,7 @@ def children_spared() -> Iterator[None]:
 
 
 def end_with_parent() -> None:
-    """For a process that `multiprocessing` started: it ends when who started it is gone, however that ended."""
+    """End this process, started by `multiprocessing`, as soon as its parent has ended."""
     import multiprocessing
     from multiprocessing.connection import wait
 
@@ -293,7 +308,7 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
 
 
 def _raise(frame: FrameType | None) -> NoReturn:
-    # An interrupted import may end as another error, or as none, or leave half a module to whoever imports it next.
+    # An interrupted import can raise another error, or none, and leave an incomplete module.
     if _process.owned and not _process.keeping and _importing(frame):
         _end_told()
     _wishes.raised = True
@@ -307,7 +322,7 @@ def _on_early_signal(number: int, frame: FrameType | None) -> None:
 
 
 def _ignore_all() -> None:
-    """Python gives signals up before it is gone: all is done by then, and the exit code should say so."""
+    """Ignore signals at exit: Python resets its handlers before it ends, and the work is done."""
     for number in ENDING:
         signal.signal(number, signal.SIG_IGN)
 
@@ -331,14 +346,14 @@ def _end_told() -> NoReturn:
 def _end_now(code: int) -> NoReturn:
     if current_thread() is main_thread():
         for stream in (sys.stdout, sys.stderr):
-            # Whatever it meets, the process ends.
+            # The process ends in any case.
             with suppress(Exception):
                 stream.flush()
     os._exit(code)
 
 
 def _leave_dead_terminal(number: int) -> None:
-    """Write to nowhere rather than to a terminal that is closed, where each line would be an error."""
+    """Redirect output from a closed terminal to the null device: each line would be an error."""
     if signal.Signals(number).name != "SIGHUP":
         return
     for descriptor in _process.terminals:
@@ -349,7 +364,7 @@ def _leave_dead_terminal(number: int) -> None:
 
 
 def _disown() -> None:
-    """In a process that was forked: its parent looks after the signals."""
+    """Reset signals in a forked process: its parent handles them."""
     signal.set_wakeup_fd(-1)
     for number in ENDING:
         if _taken(number):
@@ -357,7 +372,7 @@ def _disown() -> None:
 
 
 def _watch(reader: int) -> None:
-    """Of the thread that notices what the main thread does not."""
+    """Watch the signals in a thread and end the process if the main thread does not."""
     heard = _Wishes()
     while data := os.read(reader, 1):
         number, first = data[0], not heard.number
@@ -374,7 +389,7 @@ def _watch(reader: int) -> None:
 
 @contextmanager
 def _new_wishes(of_command: bool) -> Iterator[_Wishes]:
-    """What was asked for before is forgotten, and inside it is forgotten afterwards, but in a process that ends."""
+    """Use a new signal state within the context; the old one returns unless the process ends."""
     global _wishes
     before, _wishes = _wishes, _Wishes()
     wishes = _wishes
@@ -388,7 +403,7 @@ def _new_wishes(of_command: bool) -> Iterator[_Wishes]:
 
 @contextmanager
 def _handled(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
-    """The ending signals go to a handler, but for those that this process was started to ignore (`nohup`)."""
+    """Handle the ending signals within the context, except those ignored at start (`nohup`)."""
     if current_thread() is not main_thread():
         yield
         return
@@ -401,17 +416,15 @@ def _handled(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
 
 
 def _taken(number: int) -> bool:
-    # A shell starts what runs in the background of a script with ^C ignored; who sends one means it all the same.
-    # None: set by something else than Python, which cannot be put back.
+    # A shell starts background processes of a script with SIGINT ignored, but a SIGINT that someone
+    # sends must count. None: the handler is not from Python and could not be restored.
     earlier = signal.getsignal(number)
     return earlier is not None and (number == signal.SIGINT or earlier is not signal.SIG_IGN)
 
 
 @contextmanager
 def _lost_exceptions_again() -> Iterator[None]:
-    """An interrupt that happened to be raised where Python can only report exceptions (in a destructor) is raised once
-    more instead.
-    """
+    """Raise an interrupt again if Python only reported it, as in a destructor."""
     before = sys.unraisablehook
 
     def again(unraisable: sys.UnraisableHookArgs) -> None:
@@ -428,12 +441,12 @@ def _lost_exceptions_again() -> Iterator[None]:
 
 
 def _raise_again() -> None:
-    # When the main thread has left what made it lose the first one.
+    # Wait until the main thread has left the code that lost the exception.
     sleep(_POLL_S)
     _wishes.again = True
     number = signal.Signals(_wishes.number or signal.SIGINT)
     if hasattr(signal, "pthread_kill"):
-        # Wakes it, too.
+        # This also interrupts a system call of the main thread.
         signal.pthread_kill(main_thread().ident or 0, number)
     else:
         interrupt_main(number)
@@ -441,15 +454,16 @@ def _raise_again() -> None:
 
 @contextmanager
 def signal_stack_kept() -> Iterator[None]:
-    """Whatever happens inside, this thread's alternate signal stack is afterwards what it was before.
+    """Restore this thread's alternate signal stack at the end of the context (Linux only).
 
-    For OpenVINO: its CPU device registers a stack in the thread that loads it. When two such devices end, the older one
-    first, the younger one registers the older one's stack again, which is unmapped by then; one that ends in another
-    thread unmaps its stack and leaves it registered. The next signal is written to whatever lies there now, for Python
-    handles all signals on the alternate stack. A device whose stack is not registered any more changes nothing.
+    OpenVINO needs this: its CPU device registers an alternate stack in the thread that loads it.
+    If two devices end, the older first, the newer registers the stack of the older again, which is
+    unmapped. A device that ends in another thread unmaps its stack but leaves it registered.
+    Python handles all signals on the alternate stack, so the next signal would overwrite other
+    memory. A device whose stack is no longer registered changes nothing.
 
-    Does nothing but on Linux; where the stack of before is too small for the registers that are in use now (AMX's tiles
-    take 8 kB), signals come on the thread's own stack.
+    If the old stack is too small for the registers in use now (AMX tiles take 8 kB), signals are
+    handled on the thread's own stack.
     """
     if sys.platform != "linux":
         yield

@@ -1,4 +1,4 @@
-"""Standard output and error that no work ends of: full, closed, read by nobody any more, or of few characters."""
+"""Standard output and error that never fail: if full, closed, without a reader or ASCII only."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TextIO, cast
 
+# Descriptors of standard input, output and error.
 _STANDARD = (0, 1, 2)
-# What our lines have beside ASCII.
+# ASCII replacements of the other characters in spslam's output.
 _ALIKE = {
     "·": "-",
     "–": "-",
@@ -39,8 +40,9 @@ _ALIKE = {
     "●": "*",
     "✓": "+",
 }
-# Braille, of which Rich makes things that turn.
+# Braille characters, which Rich uses for spinners.
 _TURNING = range(0x2800, 0x2900)
+# Name of the codec error handler.
 _ERRORS = "spslam.alike"
 
 
@@ -62,22 +64,22 @@ codecs.register_error(_ERRORS, _alike)
 
 
 def writable(text: str, encoding: str) -> str:
-    """Text that an encoding has all of: other signs become ones that look alike in ASCII, or `\\u2603`."""
+    r"""Replace characters that an encoding lacks by similar ASCII ones, or by `\u2603`."""
     if text.isascii():
         return text
     return text.encode(encoding, _ERRORS).decode(encoding)
 
 
 class TolerantStream(io.TextIOBase):
-    """A text stream that takes everything; what cannot be written, and all after it, is dropped.
+    """A text stream that never fails: after an error, all text is dropped.
 
-    It has no `buffer`: whoever looks for one would write past it.
+    It has no `buffer`, so that no code can bypass it.
 
     Args:
-        stream: where it writes; None: nowhere.
+        stream: The stream it writes to; None: all text is dropped.
 
     Attributes:
-        failure: why something was dropped; None: nothing was. That nobody reads it any more is no failure.
+        failure: Why text was dropped; None: no text was dropped, or the stream has no reader.
     """
 
     def __init__(self, stream: TextIO | None) -> None:
@@ -87,27 +89,37 @@ class TolerantStream(io.TextIOBase):
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
+        """Encoding of the stream."""
         return getattr(self._stream, "encoding", None) or "utf-8"
 
     @property
     def errors(self) -> str:  # type: ignore[override]
+        """Name of the codec error handler."""
         return _ERRORS
 
     def writable(self) -> bool:
+        """Return True."""
         return True
 
     def isatty(self) -> bool:
+        """Return whether the stream is a terminal."""
         try:
             return self._stream is not None and self._stream.isatty()
         except ValueError:
             return False
 
     def fileno(self) -> int:
+        """Return the descriptor of the stream.
+
+        Raises:
+            io.UnsupportedOperation: Text is dropped, so there is no descriptor.
+        """
         if self._stream is None:
             raise io.UnsupportedOperation("fileno")
         return self._stream.fileno()
 
     def write(self, text: str, /) -> int:
+        """Write text, or drop it after an error; return its length."""
         if not isinstance(text, str):
             raise TypeError(f"expected str, found {type(text).__name__}")
         if self._stream is not None:
@@ -118,6 +130,7 @@ class TolerantStream(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
+        """Flush the stream; an error starts the dropping of text."""
         if self._stream is not None:
             try:
                 self._stream.flush()
@@ -125,13 +138,13 @@ class TolerantStream(io.TextIOBase):
                 self._fail(error)
 
     def _fail(self, error: Exception) -> None:
-        # Windows says of a pipe that is closed that the argument is invalid.
+        # On Windows, a closed pipe raises EINVAL.
         closed = isinstance(error, BrokenPipeError) or (
             os.name == "nt" and getattr(error, "errno", 0) == errno.EINVAL
         )
         if not closed:
             self.failure = error
-        # What the stream holds back it would try to write again when the interpreter ends, and complain.
+        # At exit, the interpreter would try to write the buffered text again and report the error.
         with suppress(OSError, ValueError):
             number = self.fileno()
             nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -142,16 +155,16 @@ class TolerantStream(io.TextIOBase):
 
 @contextmanager
 def tolerant_streams() -> Iterator[tuple[TolerantStream, TolerantStream]]:
-    """Standard output and error are tolerant inside.
+    """Make standard output and error tolerant within the context.
 
-    What was closed when the process began is opened, to nowhere: the next file would get its number, and with it what C
-    libraries print.
+    Standard descriptors that are closed are opened to the null device. Otherwise the next opened
+    file would get the descriptor, and the output of C libraries.
     """
     for number in _STANDARD:
         try:
             os.fstat(number)
         except OSError:
-            # The lowest that is free is taken, which this one is.
+            # This takes the lowest free descriptor, which is `number`.
             os.open(os.devnull, os.O_RDWR)
     before = sys.stdout, sys.stderr
     streams = TolerantStream(sys.stdout), TolerantStream(sys.stderr)

@@ -252,7 +252,7 @@ def test_all_key_frames_fixed_moves_points_only():
 
 def test_a_gauge_is_required():
     _, _, problem, _ = make_problem(8, fixed=0)
-    with pytest.raises(ValueError, match="needs a fixed key frame, found none among 5"):
+    with pytest.raises(ValueError, match="needs a fixed keyframe, found none among 5"):
         SchurBundleAdjuster().adjust(problem, CAMERA)
 
 

@@ -620,7 +620,7 @@ def test_a_line_that_is_no_pose_is_not_split(
 ) -> None:
     (tmp_path / "own.tum").write_text("1 " * 600_000)
     message = refused(capsys, "eval", str(tmp_path / "own.tum"), trajectories[1])
-    assert "expected a pose in line 1, found 1199999 letters" in message
+    assert "expected a pose in line 1, found 1199999 characters" in message
 
 
 def test_rows_of_very_different_length_take_no_memory(

@@ -151,7 +151,7 @@ def test_wrong_calls_are_answered_in_one_line(
 ) -> None:
     ply = str(tmp_path / "a.ply")
     assert "--ply F, --colmap DIR and --g2o F" in refused(capsys, "map", "export", map_file)
-    assert "no part 7: found 0, 1" in refused(
+    assert "no submap 7: found 0, 1" in refused(
         capsys, "map", "export", map_file, "--part", "7", "--ply", ply
     )
     assert "No such file" in refused(capsys, "map", "info", str(tmp_path / "gone.npz"))

@@ -242,7 +242,7 @@ def test_no_temporary_folder_is_one_line(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(tempfile, "tempdir", None)
     monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: [])
     with (
-        pytest.raises(OutputError, match=r"no temporary folder can be made .*: set TMPDIR"),
+        pytest.raises(OutputError, match=r"cannot create a temporary folder .*: set TMPDIR"),
         temporary_folder(),
     ):
         pass

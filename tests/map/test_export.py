@@ -71,7 +71,7 @@ def test_the_main_part_has_most_key_frames(slam_map: Map) -> None:
     assert choose_part(slam_map, 1) == 1
     slam_map.keyframes["part"][2:6] = 1
     assert choose_part(slam_map) == 1
-    with pytest.raises(MapError, match="no part 5: found 0, 1"):
+    with pytest.raises(MapError, match="no submap 5: found 0, 1"):
         choose_part(slam_map, 5)
     with pytest.raises(MapError, match="empty"):
         choose_part(Map(8))
@@ -379,7 +379,7 @@ def test_a_colmap_model_that_is_not_ours_is_left_alone(
     theirs = "# Camera list with one line of data per camera:\n#   CAMERA_ID, MODEL, WIDTH, HEIGHT, PARAMS[]\n"
     (tmp_path / name).write_text(theirs)
     with pytest.raises(
-        OutputError, match=rf"found {name} that something else wrote; name another one"
+        OutputError, match=rf"found {name} of another program; name another folder"
     ):
         write_colmap(tmp_path, slam_map, 0)
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {name: theirs}

@@ -129,7 +129,7 @@ def test_no_memory_is_one_line_anywhere_in_a_run(
         capsys, "run", "demo-small", "--extractor", "orb", "--out", str(tmp_path / "out")
     )
     assert line.startswith("error: out of memory (Unable to allocate 8.00 PiB")
-    assert "give it less at once" in line
+    assert "use fewer or smaller images" in line
     assert list(tmp_path.iterdir()) == []
 
 
@@ -161,7 +161,7 @@ def test_a_folder_that_was_deleted_under_us_is_one_line(
             line = refused(capsys, *command)
             assert (
                 line
-                == "error: the working directory does not exist any more: change to another one\n"
+                == "error: the working directory no longer exists: change to another one\n"
             )
         assert call("config") == 0
     finally:
@@ -175,5 +175,5 @@ def test_no_temporary_folder_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_pa
         tempfile.gettempdir()
     line = line_of(caught.value, COMMAND, [])
     assert line is not None and line.endswith(
-        "set TMPDIR to a folder that can be written to and has room"
+        "set TMPDIR to a writable folder with free space"
     )

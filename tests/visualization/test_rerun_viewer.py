@@ -133,7 +133,7 @@ def test_what_cannot_be_written_is_named(tmp_path: Path) -> None:
         record_scene(tmp_path, room_scene())
     os.mkfifo(tmp_path / "pipe.rrd")
     with pytest.raises(
-        OutputError, match=r"pipe\.rrd: expected a file or a name that is free, found a pipe"
+        OutputError, match=r"pipe\.rrd: expected a file or a new name, found a pipe"
     ):
         record_scene(tmp_path / "pipe.rrd", room_scene())
 

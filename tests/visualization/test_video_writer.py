@@ -100,7 +100,7 @@ def test_a_video_goes_behind_a_link_and_into_no_pipe(tmp_path: Path) -> None:
     assert len(read_video(tmp_path / "there" / "film.mp4")) == 1
     os.mkfifo(tmp_path / "pipe.mp4")
     with pytest.raises(
-        OutputError, match=r"pipe\.mp4: expected a file or a name that is free, found a pipe"
+        OutputError, match=r"pipe\.mp4: expected a file or a new name, found a pipe"
     ):
         VideoFile(tmp_path / "pipe.mp4", 10.0)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["link.mp4", "pipe.mp4", "there"]

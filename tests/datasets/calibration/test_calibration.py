@@ -120,9 +120,9 @@ def test_bad_values_are_refused_in_one_line_with_the_key(
     [
         ("width: 640\n\theight: 480\n", "in line 2: it is indented by a tab"),
         ("width: 640\ndistortion:\n\tmodel: radtan\n", "in line 3: it is indented by a tab"),
-        ("fx: 525\nfy: 525\nfx: 517\n", "key fx is there twice, in lines 1 and 3"),
+        ("fx: 525\nfy: 525\nfx: 517\n", "key fx occurs twice, in lines 1 and 3"),
         ("fx: 2001-99-99\n", "not valid YAML: month"),
-        ("fx: 1" + "0" * 5000, "not valid YAML in line 1: a number of 5001 letters"),
+        ("fx: 1" + "0" * 5000, "not valid YAML in line 1: a number of 5001 characters"),
         ("a: " + "[" * 1000, "nested more than 64 deep"),
         ("fx: &a [*a]\nfy: 1\ncx: 1\n", r"in line 1: \*a holds itself"),
         ("width: 640\x01", "special characters"),
