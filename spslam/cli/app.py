@@ -291,7 +291,7 @@ def run(
     ^C stops after the current frame and writes the results; a second ^C discards them. SIGTERM and
     SIGHUP act like ^C. Exit codes: 0 done, 2 an error (printed in one line), 130 stopped by ^C,
     143 by SIGTERM, 129 by SIGHUP.
-    """ - \b is a backspace: typer keeps line breaks
+    """
     from spslam.config import config_for
     from spslam.datasets import open_sequence
     from spslam.run.output import RunLog

@@ -113,7 +113,7 @@ def speed(
 
     \b
     spslam bench speed --markdown docs/speed.md
-    """ - \b is a backspace: typer keeps line breaks
+    """
     from spslam.errors import OutputError
     from spslam.io.files import write_atomic
 

@@ -104,7 +104,7 @@ def fetch(
     Sequences that are already here are skipped. The same command resumes a download that was cut
     off or stopped by ^C. An archive of several sequences stays in downloads/ until all of them are
     unpacked. Exit codes: 0 done, 2 an error (printed in one line), 130 stopped by ^C.
-    """ - \b is a backspace: typer keeps line breaks
+    """
     from spslam.cli.console import TransferLine
 
     folder, catalogue = _open(data)

@@ -168,7 +168,7 @@ def evaluate(
     give --times. EuRoC's ground truth is the path of the body; if the camera is known, estimates
     are compared with both paths. The number of frames of a run comes from the files beside its
     trajectory.tum.
-    """ - \b is a backspace: typer keeps line breaks
+    """
     from spslam.cli.console import print_comparisons, print_figures
     from spslam.evaluation.comparison import Conventions, as_document, compare_with, short_names
     from spslam.evaluation.comparison import spread as spread_of

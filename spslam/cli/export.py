@@ -81,7 +81,7 @@ def export(
     spslam run walk.mp4 --weights walk.safetensors
     spslam export superpoint --to onnx
     spslam export superpoint --to onnx --end-to-end --set features.max_keypoints=500
-    """ - \b is a backspace: typer keeps line breaks
+    """
     from spslam.errors import ConfigError
     from spslam.frontend.engines.export import export_model, export_points
     from spslam.frontend.photos import find_photos, held_out

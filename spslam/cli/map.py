@@ -88,7 +88,7 @@ def export(
     spslam map export runs/x/map.npz --colmap model/ --g2o graph.g2o
 
     COLMAP's camera has no lens distortion: undistort the images before you use them with the model.
-    """ - \b is a backspace: typer keeps line breaks
+    """
     from spslam.map.export import choose_part
     from spslam.map.io import load_map
     from spslam.run.output import read_run_config
@@ -131,7 +131,7 @@ def merge(
 
     \b
     spslam map merge monday/map.npz tuesday/map.npz --out both.npz
-    """ - \b is a backspace: typer keeps line breaks
+    """
     from spslam.config import load_config
     from spslam.factory import build_parts
     from spslam.map.io import SavedMap, load_map, save_map

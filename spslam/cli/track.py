@@ -80,7 +80,7 @@ def track(
     spslam track 0
 
     ^C stops after the current frame; written files stay.
-    """ - \b is a backspace: typer keeps line breaks
+    """
     from spslam.frontend.extractors.registry import create_extractor
 
     front_end = create_extractor(resolve_config("default", overrides, extractor, weights).features)

@@ -323,7 +323,7 @@ def recipe(
     \b
     spslam train recipe
     spslam train recipe superpoint_lite --photos DIR --out runs/recipe
-    """ - \b is a backspace: typer keeps line breaks
+    """
     from spslam.frontend.training.recipe import RecipeFolders, load_recipe, recipe_names
 
     if name is None:
@@ -449,7 +449,7 @@ def adapt(
 
     Labels the images by homographic adaptation, then trains detector and descriptors. Old and new
     weights are compared on held-out images. The same command resumes an interrupted one.
-    """ - \b is a backspace: typer keeps line breaks
+    """
     from itertools import islice
 
     from spslam.datasets import read_pictures

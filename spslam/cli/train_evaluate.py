@@ -117,7 +117,7 @@ def evaluate(
     \b
     spslam train evaluate --extractor superpoint --extractor orb --photos DIR --json metrics.json
     spslam train evaluate --homography DIR --plot homographies.png
-    """ - \b is a backspace: typer keeps line breaks
+    """
     from spslam.frontend.training.evaluation import evaluate as evaluation
     from spslam.frontend.training.evaluation.shapes_evaluation import evaluation_shapes
 

@@ -107,7 +107,7 @@ def view(
     \b
     The ground truth is aligned as in the metrics of the run. Playing a run
     shows each point and pose of the final map from its first frame on.
-    """ - \b is a backspace: typer keeps line breaks
+    """
     from spslam.visualization.layers import Look, check_layers
     from spslam.visualization.render import Job
     from spslam.visualization.saved_run import load_scene
