@@ -21,7 +21,7 @@ from spslam.trajectory import Trajectory
 
 from .calibration.checks import size_advice
 from .calibration.rectify import StereoRectifier
-from .images.decoding import image_size, tell_orientation
+from .images.decoding import estimate_orientation, image_size
 from .images.depth_files import MILLIMETRES, DepthReader, DepthUnits
 from .images.grey_levels import GreyReader
 
@@ -51,7 +51,7 @@ class BaseSequence(ABC):
         self.time_unit = "s"
         self.left_out: list[LeftOut] = []
         self._late: dict[int, StampError] = {}
-        self._told = (0, 0)
+        self._reported = (0, 0)
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -118,8 +118,8 @@ class BaseSequence(ABC):
             raise DatasetError(
                 f"{self.name}: none of its {len(self)} frames can be decoded: {reason}"
             )
-        if (len(self.skipped), len(self._late)) != self._told:
-            self._told = len(self.skipped), len(self._late)
+        if (len(self.skipped), len(self._late)) != self._reported:
+            self._reported = len(self.skipped), len(self._late)
             self._tell()
 
     def _leave_out(self, index: int, error: StampError) -> None:
@@ -200,7 +200,7 @@ class FileSequence(BaseSequence):
         self.time_unit, self.left_out = files.time_unit, list(files.left_out)
         self._files = files
         if files.images:
-            tell_orientation(files.images[0])
+            estimate_orientation(files.images[0])
         self._rectifier = rectifier
         raw = (rectifier.left, rectifier.right) if rectifier is not None else (camera, camera)
         self._left_size, self._right_size = ((c.width, c.height) for c in raw)

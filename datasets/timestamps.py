@@ -23,7 +23,7 @@ _LATE_S = 0.005
 _DEPTH_LATE_S = 0.0175
 # A list counts as unsorted, not as stamped by a clock that stepped back, if it has more steps back
 # than the larger of a number and a fraction of its length, or too few entries per step back.
-_MOST_STEPS_BACK, _UNSORTED_SHARE, _LEAST_BETWEEN = 5, 0.02, 5
+_MOST_STEPS_BACK, _UNSORTED_FRACTION, _LEAST_BETWEEN = 5, 0.02, 5
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,7 @@ def _second_passes(timestamps: NDArray[np.float64]) -> NDArray[np.bool_]:
     latest = np.maximum.accumulate(timestamps)
     behind = timestamps < latest
     steps_back = np.flatnonzero(np.diff(timestamps) < 0) + 1
-    most = max(_MOST_STEPS_BACK, _UNSORTED_SHARE * len(timestamps))
+    most = max(_MOST_STEPS_BACK, _UNSORTED_FRACTION * len(timestamps))
     if len(steps_back) > 1:
         most = min(most, len(timestamps) / _LEAST_BETWEEN)
     if len(steps_back) == 0 or len(steps_back) > most:

@@ -74,7 +74,7 @@ def fit_image(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uin
     return np.ascontiguousarray(image[top : top + height, left : left + width])
 
 
-def held_out(paths: list[Path], share: float, seed: int) -> tuple[list[Path], list[Path]]:
+def held_out(paths: list[Path], fraction: float, seed: int) -> tuple[list[Path], list[Path]]:
     """Split photographs into a training set and a held-out set, each in the given order.
 
     A hash of the photo's file name, its folder's name and the seed decides for each photo.
@@ -91,7 +91,7 @@ def held_out(paths: list[Path], share: float, seed: int) -> tuple[list[Path], li
     train: list[Path] = []
     kept_out: list[Path] = []
     for path in paths:
-        (kept_out if _fraction(path, seed) < share else train).append(path)
+        (kept_out if _fraction(path, seed) < fraction else train).append(path)
     return train, kept_out
 
 

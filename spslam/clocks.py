@@ -16,13 +16,13 @@ from spslam.timestamps import (
 )
 
 # Minimum fraction of the shorter list with a partner in the other list before a unit is accepted.
-_SHARE = 0.1
+_FRACTION = 0.1
 # Minimum ratio of that fraction to the fraction of the second-best unit.
 _CLEARLY = 3.0
 # Maximum time between partners, seconds; more if the other list has longer steps.
 _NEAR_S = 0.01
 # Minimum ratio of the shorter to the longer duration of two recordings of the same motion.
-_ALIKE = 0.8
+_MIN_DURATION_RATIO = 0.8
 # Units per second of milliseconds, microseconds and nanoseconds.
 _UNIT_FACTORS = (1e3, 1e6, 1e9)
 
@@ -59,7 +59,7 @@ def plausible_units(stamps: NDArray[np.float64]) -> list[TimeUnit]:
     return [unit for unit in get_args(TimeUnit) if plausible(stamps, unit)]
 
 
-def share_together(stamps: NDArray[np.float64], clock: NDArray[np.float64]) -> float:
+def matched_fraction(stamps: NDArray[np.float64], clock: NDArray[np.float64]) -> float:
     """Fraction, 0 to 1, of the shorter of two lists with a partner in the other list.
 
     Partners are mutual nearest neighbours at most 10 ms, or half the median step of `clock`, apart.
@@ -85,11 +85,16 @@ def unit_by_clock(stamps: NDArray[np.float64], clock: NDArray[np.float64]) -> Ti
         stamps: (N,), in an unknown unit.
         clock: (M,) seconds, increasing.
     """
-    shares = {
-        unit: share_together(stamps / UNITS_PER_SECOND[unit], clock) for unit in get_args(TimeUnit)
+    fractions = {
+        unit: matched_fraction(stamps / UNITS_PER_SECOND[unit], clock)
+        for unit in get_args(TimeUnit)
     }
-    best, second = sorted(shares, key=lambda unit: -shares[unit])[:2]
-    return best if shares[best] >= _SHARE and shares[best] >= _CLEARLY * shares[second] else None
+    best, second = sorted(fractions, key=lambda unit: -fractions[unit])[:2]
+    return (
+        best
+        if fractions[best] >= _FRACTION and fractions[best] >= _CLEARLY * fractions[second]
+        else None
+    )
 
 
 def explain_apart(
@@ -113,7 +118,7 @@ def explain_apart(
             (estimate, truth, "the estimate"),
             (truth, estimate, "the ground truth"),
         ):
-            if share_together(longer / factor, shorter) >= _SHARE:
+            if matched_fraction(longer / factor, shorter) >= _FRACTION:
                 other = "ground truth" if whose == "the estimate" else "estimate"
                 return (
                     f"the times of {whose} are {factor:,.0f} times the times of the {other}, "
@@ -121,7 +126,7 @@ def explain_apart(
                 )
     durations = sorted((float(np.ptp(estimate)), float(np.ptp(truth))))
     offset = 0.5 * float((truth[0] + truth[-1]) - (estimate[0] + estimate[-1]))
-    if durations[0] > 0 and durations[0] >= _ALIKE * durations[1]:
+    if durations[0] > 0 and durations[0] >= _MIN_DURATION_RATIO * durations[1]:
         return (
             f"both last about {durations[1]:.4g} s but lie {abs(offset):.6g} s apart, as with "
             f"two clocks: add {float(truth[0] - estimate[0]):.6f} s to the times of the estimate"

@@ -28,9 +28,22 @@ _MOST_MISTAKES = 8
 # Old keys and their new names. Old names are accepted for one release, with a notice.
 RENAMED_KEYS = {
     "features.at_once": "features.max_concurrency",
+    "tracking.min_inlier_share": "tracking.min_inlier_fraction",
+    "tracking.min_coverage": "tracking.min_inlier_coverage",
+    "tracking.recovery_places": "tracking.recovery_candidates",
+    "tracking.new_part_after_s": "tracking.new_submap_after_s",
+    "tracking.new_part_frames": "tracking.new_submap_frames",
+    "keyframes.min_tracked_share": "keyframes.min_tracked_fraction",
+    "keyframes.max_flow_share": "keyframes.max_flow_fraction",
+    "mapping.redundant_share": "mapping.redundant_fraction",
+    "loop.min_likeness": "loop.min_similarity",
+    "loop.min_coverage": "loop.min_inlier_coverage",
     "loop.global_delay": "global_bundle.delay",
     "loop.global_iterations": "global_bundle.iterations",
 }
+
+# The same of the configurations of trainings.
+RENAMED_TRAINING_KEYS = {"optimizer.final_share": "optimizer.final_fraction"}
 
 _logger = logging.getLogger(__name__)
 
@@ -113,22 +126,22 @@ class FeatureConfig(_Stage):
 
     @model_validator(mode="after")
     def _possible(self) -> FeatureConfig:
-        asked = f"engine {self.engine} with precision {self.precision} on device {self.device}"
+        requested = f"engine {self.engine} with precision {self.precision} on device {self.device}"
         if self.engine == "torch" and self.precision not in ("auto", "fp32"):
             raise ValueError(
-                f"torch runs the network in fp32 only, found {asked}: use engine openvino"
+                f"torch runs the network in fp32 only, found {requested}: use engine openvino"
             )
         if self.engine == "onnxruntime" and self.precision == "bf16":
             raise ValueError(
-                f"onnxruntime runs the network in fp32 or int8, found {asked}: use engine openvino"
+                f"onnxruntime runs the network in fp32 or int8, found {requested}: use engine openvino"
             )
         if self.device == "cuda" and self.engine in ("openvino", "onnxruntime"):
             raise ValueError(
-                f"{self.engine} runs on the CPU only, found {asked}: use device cpu or engine torch"
+                f"{self.engine} runs on the CPU only, found {requested}: use device cpu or engine torch"
             )
         if self.device == "cuda" and self.precision not in ("auto", "fp32"):
             raise ValueError(
-                f"on CUDA the network runs in fp32 only, found {asked}: "
+                f"on CUDA the network runs in fp32 only, found {requested}: "
                 "use device cpu or precision auto"
             )
         return self
@@ -272,14 +285,14 @@ class TrackingConfig(_Stage):
         6.0, gt=0, description="search radius after the first refinement of the pose, pixels"
     )
     min_inliers: int = Field(20, ge=6, description="minimum number of inliers of a tracked frame")
-    min_inlier_share: float = Field(
+    min_inlier_fraction: float = Field(
         0.3,
         ge=0,
         le=1,
         description="minimum fraction of the matches that are inliers; with fewer, a wider search "
         "radius is tried as well",
     )
-    min_coverage: float = Field(
+    min_inlier_coverage: float = Field(
         0.2,
         ge=0,
         le=1,
@@ -308,7 +321,7 @@ class TrackingConfig(_Stage):
     recovery_keyframes: int = Field(
         5, ge=1, description="number of newest keyframes that are tried if the prediction fails"
     )
-    recovery_places: int = Field(
+    recovery_candidates: int = Field(
         5,
         ge=0,
         description="number of candidates from place recognition that are tried if the prediction "
@@ -317,10 +330,10 @@ class TrackingConfig(_Stage):
     recovery_inliers: int = Field(
         30, ge=6, description="minimum number of inliers that relocalize a lost camera"
     )
-    new_part_after_s: float = Field(
+    new_submap_after_s: float = Field(
         1.0, ge=0, description="time without a pose before a new submap may begin, seconds"
     )
-    new_part_frames: int = Field(
+    new_submap_frames: int = Field(
         5, ge=1, description="number of frames without a pose before a new submap may begin"
     )
     speed_memory_s: float = Field(
@@ -407,7 +420,7 @@ class KeyframeConfig(_Stage):
     max_interval: int = Field(
         20, ge=1, description="number of frames after which a keyframe is always inserted"
     )
-    min_tracked_share: float = Field(
+    min_tracked_fraction: float = Field(
         0.5,
         gt=0,
         lt=1,
@@ -427,7 +440,7 @@ class KeyframeConfig(_Stage):
     close_baselines: float = Field(
         40.0, gt=0, description="maximum depth of a close point, stereo baselines"
     )
-    max_flow_share: float = Field(
+    max_flow_fraction: float = Field(
         0.08,
         gt=0,
         lt=1,
@@ -486,7 +499,7 @@ class MappingConfig(_Stage):
         le=1,
         description="as min_found_ratio, for points of any age with at least proof_frames frames",
     )
-    redundant_share: float = Field(
+    redundant_fraction: float = Field(
         0.9,
         gt=0,
         le=1,
@@ -641,7 +654,7 @@ class LoopConfig(_Stage):
         lt=180,
         description="maximum difference of the viewing direction of a loop candidate, degrees",
     )
-    min_likeness: float = Field(
+    min_similarity: float = Field(
         0.5,
         ge=0,
         le=1,
@@ -665,7 +678,7 @@ class LoopConfig(_Stage):
     min_inliers: int = Field(
         40, ge=10, description="minimum number of inliers of the pose that confirms a loop"
     )
-    min_coverage: float = Field(
+    min_inlier_coverage: float = Field(
         0.06,
         ge=0,
         lt=1,
@@ -865,7 +878,9 @@ def load_values(
     return values
 
 
-def with_new_names(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+def with_new_names(
+    values: Mapping[str, Any], names: Mapping[str, str] = RENAMED_KEYS
+) -> tuple[dict[str, Any], list[str]]:
     """Rename the old keys of `RENAMED_KEYS` in the values of one file or override.
 
     Returns:
@@ -876,7 +891,7 @@ def with_new_names(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]
     """
     renamed: dict[str, Any] = dict(values)
     found = []
-    for old, new in RENAMED_KEYS.items():
+    for old, new in names.items():
         (old_stage, old_key), (new_stage, new_key) = old.split("."), new.split(".")
         before, after = renamed.get(old_stage), renamed.get(new_stage, {})
         if not isinstance(before, dict) or not isinstance(after, dict) or old_key not in before:
@@ -891,15 +906,14 @@ def with_new_names(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]
 
 def _today(values: dict[str, Any], where: str, folder: str) -> dict[str, Any]:
     """Rename the old keys of a run's configuration; a notice names each."""
-    if folder:
-        return values
+    names = RENAMED_TRAINING_KEYS if folder == "training" else {} if folder else RENAMED_KEYS
     try:
-        values, found = with_new_names(values)
+        values, found = with_new_names(values, names)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None
     for old in found:
         text = "%s: %s is called %s now; the old name ends with the next release"
-        notice(_logger, "renamed_key", text, where, old, RENAMED_KEYS[old])
+        notice(_logger, "renamed_key", text, where, old, names[old])
     return values
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from spslam.backend.bundle import SchurBundleAdjuster
-from spslam.backend.places import PlaceIndex
+from spslam.backend.place_recognition import PlaceIndex
 from spslam.backend.pose import PnPSolver
 from spslam.backend.pose_graph import G2oPoseGraph
 from spslam.backend.two_view import EpipolarSolver
@@ -19,14 +19,16 @@ from spslam.frontend.extractors.registry import create_extractor
 from spslam.frontend.matching.matching import DescriptorMatcher
 from spslam.frontend.matching.stereo import BlockStereoMatcher
 from spslam.frontend.superpoint.checkpoints import read_codebook
-from spslam.interfaces import Parts
+from spslam.interfaces import Components
 
 # Number of images in the network at the same time in offline runs. Two images with half of the
 # threads each take less processor time than one after the other (docs/decisions/0011-speed.md).
 _OFFLINE_CONCURRENCY = 2
 
 
-def build_parts(config: Config, cache: Path | None = None, offline: bool = False) -> Parts:
+def build_components(
+    config: Config, cache: Path | None = None, offline: bool = False
+) -> Components:
     """Build the components that `config` names.
 
     Args:
@@ -48,7 +50,7 @@ def build_parts(config: Config, cache: Path | None = None, offline: bool = False
     if cache is not None:
         extractor = CachedExtractor(extractor, features, cache)
     sigma = features.pixel_sigma or extractor.pixel_sigma
-    return Parts(
+    return Components(
         extractor=extractor,
         stereo_matcher=BlockStereoMatcher(config.stereo),
         matcher=DescriptorMatcher(),
@@ -70,7 +72,7 @@ def build_parts(config: Config, cache: Path | None = None, offline: bool = False
             pixel_sigma=sigma, iterations=config.global_bundle.iterations, thorough=True
         ),
         pose_graph=G2oPoseGraph(),
-        places=PlaceIndex(_codebook(features), config.seed),
+        place_recognition=PlaceIndex(_codebook(features), config.seed),
     )
 
 

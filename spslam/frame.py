@@ -132,7 +132,7 @@ class Observations:
 
 
 @dataclass(frozen=True, eq=False)
-class Sighting:
+class FrameAssociations:
     """The keypoints of one frame and their map points, for viewers.
 
     Attributes:

@@ -121,19 +121,19 @@ class DatasetReader(Protocol):
 class Extractor(Protocol):
     """Finds and describes keypoints.
 
-    An extractor inherits this class and sets `name`, `max_distance` and `pixel_sigma`; the other
+    An extractor inherits this class and sets `name`, `max_descriptor_distance` and `pixel_sigma`; the other
     attributes have defaults.
 
     Attributes:
         name: registry name.
-        max_distance: maximum L2 distance of the unit descriptors of a match (see
+        max_descriptor_distance: maximum L2 distance of the unit descriptors of a match (see
             `unit_descriptors`).
         pixel_sigma: standard deviation of a keypoint's position, pixels.
         max_concurrency: number of threads that may call `extract` at the same time.
     """
 
     name: str
-    max_distance: float
+    max_descriptor_distance: float
     pixel_sigma: float
     max_concurrency: int = 1
 
@@ -172,7 +172,7 @@ class Matcher(Protocol):
         self,
         descriptors0: NDArray[np.float32],
         descriptors1: NDArray[np.float32],
-        max_distance: float,
+        max_descriptor_distance: float,
         ratio: float | None = None,
     ) -> NDArray[np.int64]:
         """Find the mutual nearest neighbours.
@@ -180,7 +180,7 @@ class Matcher(Protocol):
         Args:
             descriptors0: (N0, D).
             descriptors1: (N1, D).
-            max_distance: maximum L2 distance of a match.
+            max_descriptor_distance: maximum L2 distance of a match.
             ratio: Lowe's ratio test: maximum ratio of the nearest to the second-nearest distance;
                 None: no test.
         """
@@ -193,7 +193,7 @@ class Matcher(Protocol):
         pixels1: NDArray[np.float64],
         descriptors1: NDArray[np.float32] | NDArray[np.float16],
         radius: NDArray[np.float64] | float,
-        max_distance: float,
+        max_descriptor_distance: float,
     ) -> NDArray[np.int64]:
         """Match as `match`, but only pairs within a search radius.
 
@@ -204,7 +204,7 @@ class Matcher(Protocol):
             descriptors1: (N1, D), also in the half precision of the map: a small radius needs only
                 a few of them in full precision.
             radius: search radius, pixels, for all or (N0,).
-            max_distance: maximum L2 distance of a match.
+            max_descriptor_distance: maximum L2 distance of a match.
         """
         ...
 
@@ -216,7 +216,7 @@ class Matcher(Protocol):
         descriptors1: NDArray[np.float32] | NDArray[np.float16],
         F_10: NDArray[np.float64],
         max_line_distance: float,
-        max_distance: float,
+        max_descriptor_distance: float,
     ) -> NDArray[np.int64]:
         """Match as `match`, but only pairs near the epipolar line `F_10 @ [x0, y0, 1]` in image 1.
 
@@ -227,7 +227,7 @@ class Matcher(Protocol):
             descriptors1: (N1, D), also in the half precision of the map.
             F_10: (3, 3) fundamental matrix.
             max_line_distance: maximum distance to the epipolar line, pixels.
-            max_distance: maximum L2 distance of a match.
+            max_descriptor_distance: maximum L2 distance of a match.
         """
         ...
 
@@ -504,7 +504,7 @@ class PlaceRecognizer(Protocol):
 
 
 @dataclass(frozen=True)
-class Parts:
+class Components:
     """One implementation of each protocol, put together by `factory.py`."""
 
     extractor: Extractor
@@ -515,4 +515,4 @@ class Parts:
     bundle: BundleAdjuster
     global_bundle: BundleAdjuster
     pose_graph: PoseGraphSolver
-    places: PlaceRecognizer
+    place_recognition: PlaceRecognizer

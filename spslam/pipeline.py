@@ -18,10 +18,10 @@ from spslam.process.signals import results_kept
 from spslam.reports.writers import OUTPUTS, write_results
 from spslam.run.input_checks import InputChecks
 from spslam.run.metric_scale import ScaleRequest, Scaling, apply_scale
-from spslam.run.metrics import Metrics, Record
+from spslam.run.metrics import Metrics, RunRecord
 from spslam.run.no_pose import no_pose_error
 from spslam.run.output import OutputFolder, RunLog
-from spslam.run.prefetch import prepared, track_prepared
+from spslam.run.prefetch import prepared, track_prefetched
 from spslam.run.results import Results
 from spslam.run.sample_frames import FrameSamples
 from spslam.visualization.viewer import Viewer, Viewers
@@ -57,8 +57,8 @@ class Status:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """A finished run: its folder, its metrics, and how it ended (see `Record`)."""
+class RunResult:
+    """A finished run: its folder, its metrics, and how it ended (see `RunRecord`)."""
 
     folder: Path
     metrics: Metrics
@@ -78,7 +78,7 @@ def run(
     scale: ScaleRequest | None = None,
     realtime: bool = False,
     outputs: Iterable[str] = OUTPUTS,
-) -> Outcome:
+) -> RunResult:
     """Track a sequence and publish the results in `output`.
 
     After a failure, the results until then are published, and the outcome holds the failure. A run
@@ -129,7 +129,7 @@ def run(
     finally:
         log.close()
         output.discard()
-    return Outcome(
+    return RunResult(
         folder,
         results.metrics,
         record.stopped,
@@ -144,10 +144,10 @@ def track_all(
     on_frame: Callable[[Status], None] = ignore,
     stop: Callable[[], bool] = never,
     realtime: bool = False,
-) -> Record:
+) -> RunRecord:
     """Track every frame of a sequence, while threads read and extract the next frames.
 
-    It raises no error: `Record.failure` holds it, beside the results until then.
+    It raises no error: `RunRecord.failure` holds it, beside the results until then.
 
     Args:
         slam: the system.
@@ -158,7 +158,7 @@ def track_all(
         realtime: frames arrive at the times of their stamps; frames for which there is no time are
             dropped and counted.
     """
-    record = Record(begun_s=process_age_s())
+    record = RunRecord(begun_s=process_age_s())
     checks = InputChecks(slam.config)
     record.causes = checks.causes
     begin = perf_counter()
@@ -169,7 +169,7 @@ def track_all(
         ) as frames:
             for item in frames:
                 checks.see(item.frame, getattr(sequence, "depth_scale", None))
-                result, frame_ms = track_prepared(slam, item)
+                result, frame_ms = track_prefetched(slam, item)
                 record.done_s.append(perf_counter() - begin)
                 record.results.append(result)
                 record.frame_ms.append(frame_ms)
@@ -196,7 +196,7 @@ def track_all(
     return record
 
 
-def _check_worth_writing(sequence: Sequence, record: Record) -> None:
+def _check_worth_writing(sequence: Sequence, record: RunRecord) -> None:
     """Raise the error that ended a run if it has no useful results."""
     if not record.results and record.stopped:
         raise RunStoppedError(
@@ -209,13 +209,13 @@ def _check_worth_writing(sequence: Sequence, record: Record) -> None:
         raise record.failure
 
 
-def _stamps(record: Record) -> dict[int, float]:
+def _stamps(record: RunRecord) -> dict[int, float]:
     """The time of each frame, seconds, by its index."""
     return {result.index: result.timestamp for result in record.results}
 
 
 def _failure(
-    slam: Slam, sequence: Sequence, record: Record, metrics: Metrics, scaling: Scaling
+    slam: Slam, sequence: Sequence, record: RunRecord, metrics: Metrics, scaling: Scaling
 ) -> Exception | None:
     """The failure of a run with results; None if it did not fail."""
     if record.failure is not None or record.stopped:
@@ -225,7 +225,7 @@ def _failure(
     return scaling.refusal
 
 
-def _status(slam: Slam, sequence: Sequence, record: Record) -> Status:
+def _status(slam: Slam, sequence: Sequence, record: RunRecord) -> Status:
     recent = record.done_s[-_RECENT_FRAMES:] if len(record.done_s) > 1 else [0.0, *record.done_s]
     return Status(
         done=len(record.results) + len(sequence.skipped) + len(record.dropped),

@@ -171,7 +171,7 @@ def carried_truth(truth: Trajectory, T_frame_new: NDArray[np.float64], frame: st
         return truth
 
 
-def row_figures(trajectory: Trajectory | None, what: str) -> dict[str, float | int | str | None]:
+def row_metrics(trajectory: Trajectory | None, what: str) -> dict[str, float | int | str | None]:
     """Number of rows in a trajectory's file, and of rows left out, with the keys of `metrics.json`.
 
     Args:

@@ -62,7 +62,7 @@ class Landmarks:
 
     camera = Camera(640, 480, 400.0, 400.0, 319.5, 239.5, baseline_m=0.12)
     mono = Camera(640, 480, 400.0, 400.0, 319.5, 239.5)
-    max_distance = 0.7
+    max_descriptor_distance = 0.7
 
     def __init__(self, points: np.ndarray, seed: int = 0) -> None:
         self.points = points

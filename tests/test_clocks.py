@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from spslam.clocks import explain_apart, share_together, unit_by_clock
+from spslam.clocks import explain_apart, matched_fraction, unit_by_clock
 
 FRAMES = np.arange(60) / 20
 
@@ -20,7 +20,7 @@ def test_the_unit_is_the_one_in_which_stamps_lie_beside_the_others(
 def test_no_unit_is_better_where_nothing_is_near() -> None:
     assert unit_by_clock(FRAMES + 1e7, FRAMES) is None
     assert unit_by_clock(np.array([0.0]), FRAMES) is None
-    assert share_together(np.zeros(0), FRAMES) == 0.0
+    assert matched_fraction(np.zeros(0), FRAMES) == 0.0
 
 
 @pytest.mark.parametrize(

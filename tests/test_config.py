@@ -309,6 +309,6 @@ def test_a_long_chain_of_configurations_ends(tmp_path: Path) -> None:
 def test_never_is_a_number_that_is_taken() -> None:
     config = load_config(
         "default",
-        ["keyframes.max_interval=1000000000", "tracking.new_part_after_s=1e9", "seed=1000000000"],
+        ["keyframes.max_interval=1000000000", "tracking.new_submap_after_s=1e9", "seed=1000000000"],
     )
     assert config.keyframes.max_interval == config.seed == 10**9

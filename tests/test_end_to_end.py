@@ -54,8 +54,10 @@ def stereo_run() -> Slam:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("sensor", "share"), [("stereo", 0.005), ("rgbd", 0.005), ("mono", 0.01)])
-def test_small_world(sensor: str, share: float, request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize(
+    ("sensor", "fraction"), [("stereo", 0.005), ("rgbd", 0.005), ("mono", 0.01)]
+)
+def test_small_world(sensor: str, fraction: float, request: pytest.FixtureRequest) -> None:
     sequence = open_sequence("demo-small", sensor=sensor)
     slam = (
         request.getfixturevalue("stereo_run")
@@ -64,7 +66,7 @@ def test_small_world(sensor: str, share: float, request: pytest.FixtureRequest) 
     )
     assert len(slam.trajectory()) == len(sequence), "every frame is tracked"
     figures = judge(slam, sequence).as_metrics()
-    assert figures["ate_rmse_m"] <= share * figures["path_length_m"]
+    assert figures["ate_rmse_m"] <= fraction * figures["path_length_m"]
     assert len(slam.map.positions) > 300
 
 
@@ -109,7 +111,9 @@ def test_places_that_only_look_alike_close_no_loop(caplog: pytest.LogCaptureFixt
 def test_another_walk_is_localised_in_a_saved_map(stereo_run: Slam, tmp_path: Path) -> None:
     stereo_run.save_map(tmp_path / "map.npz")
     other = RenderedWorld(replace(world_spec("demo-small"), walk=1), "mono")
-    slam = Slam.from_config("demo_mono", saved=load_map(tmp_path / "map.npz"), mapping=False)
+    slam = Slam.from_config(
+        "demo_mono", saved=load_map(tmp_path / "map.npz"), localization_only=True
+    )
     frames = range(0, len(other), 2)
     results = [slam.track(other[i]) for i in frames]
     localised = sum(result.T_world_cam is not None for result in results)

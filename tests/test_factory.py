@@ -10,7 +10,7 @@ from spslam.backend.bundle import SchurBundleAdjuster
 from spslam.backend.pose import PnPSolver
 from spslam.backend.two_view import EpipolarSolver
 from spslam.config import load_config
-from spslam.factory import build_parts
+from spslam.factory import build_components
 from spslam.frontend.engines.engine import usable_cores
 
 
@@ -27,18 +27,28 @@ def test_values_reach_their_parts() -> None:
         "global_bundle.iterations": 7,
         "seed": 5,
     }
-    parts = build_parts(load_config("default", [f"{key}={value}" for key, value in values.items()]))
-    assert isinstance(parts.two_view, EpipolarSolver)
-    assert isinstance(parts.pose_solver, PnPSolver)
-    assert isinstance(parts.bundle, SchurBundleAdjuster)
-    assert parts.extractor.name == "orb"
-    assert (parts.two_view.min_parallax_deg, parts.two_view.min_point_parallax_deg) == (2.5, 0.7)
-    assert parts.two_view.min_points == 33
-    assert (parts.pose_solver.min_inliers, parts.pose_solver.huber) == (17, False)
-    assert (parts.two_view.seed, parts.pose_solver.seed) == (5, 5)
-    assert isinstance(parts.global_bundle, SchurBundleAdjuster)
-    assert (parts.bundle.iterations, parts.global_bundle.iterations) == (3, 7)
-    for part in (parts.two_view, parts.pose_solver, parts.bundle, parts.global_bundle):
+    components = build_components(
+        load_config("default", [f"{key}={value}" for key, value in values.items()])
+    )
+    assert isinstance(components.two_view, EpipolarSolver)
+    assert isinstance(components.pose_solver, PnPSolver)
+    assert isinstance(components.bundle, SchurBundleAdjuster)
+    assert components.extractor.name == "orb"
+    assert (components.two_view.min_parallax_deg, components.two_view.min_point_parallax_deg) == (
+        2.5,
+        0.7,
+    )
+    assert components.two_view.min_points == 33
+    assert (components.pose_solver.min_inliers, components.pose_solver.huber) == (17, False)
+    assert (components.two_view.seed, components.pose_solver.seed) == (5, 5)
+    assert isinstance(components.global_bundle, SchurBundleAdjuster)
+    assert (components.bundle.iterations, components.global_bundle.iterations) == (3, 7)
+    for part in (
+        components.two_view,
+        components.pose_solver,
+        components.bundle,
+        components.global_bundle,
+    ):
         assert part.pixel_sigma == pytest.approx(1.7)
 
 
@@ -60,5 +70,7 @@ def test_images_at_once(
     offline: bool, overrides: list[str], expected: int, cached: bool, tmp_path: Path
 ) -> None:
     """Several where nobody waits for a frame, no more than threads, and only of front ends that say that they can."""
-    parts = build_parts(load_config("default", overrides), tmp_path if cached else None, offline)
-    assert parts.extractor.max_concurrency == expected
+    components = build_components(
+        load_config("default", overrides), tmp_path if cached else None, offline
+    )
+    assert components.extractor.max_concurrency == expected

@@ -29,7 +29,7 @@ from spslam.datasets.calibration.calibration import load_calibration
 from spslam.errors import SpslamError
 from spslam.geometry import make_transform
 from spslam.trajectory import Trajectory, read_kitti, read_trajectory, write_kitti, write_tum
-from spslam.visualization.saved_run import load_scene
+from spslam.visualization.saved_run import load_map_view
 
 pytestmark = pytest.mark.slow
 
@@ -711,7 +711,7 @@ def test_folders_of_runs(
     answer(20_000, "eval", str(tmp_path / "trajectory.tum"), str(truth))
     with bounded(40_000):
         try:
-            load_scene(tmp_path)
+            load_map_view(tmp_path)
         except SpslamError as error:
             assert "\n" not in str(error)
 

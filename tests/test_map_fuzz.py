@@ -24,14 +24,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from map_files import Arrays, arrays_of, place_arrays, same_map, seal
 
-from spslam.backend.places import PlaceIndex
+from spslam.backend.place_recognition import PlaceIndex
 from spslam.backend.pose_graph import write_g2o
 from spslam.errors import MapError, SpslamError
-from spslam.map.export import choose_part, describe_map, part_graph, write_colmap
+from spslam.map.export import choose_submap, describe_map, submap_graph, write_colmap
 from spslam.map.io import load_map, save_map
 from spslam.map.map import Map, Origin
 from spslam.trajectory import Trajectory
-from spslam.visualization.saved_run import build_scene
+from spslam.visualization.saved_run import build_map_view
 
 _EXAMPLES = int(os.environ.get("SPSLAM_FUZZ", "0"))
 _LONGEST_S = 10.0
@@ -126,14 +126,14 @@ DAMAGES = st.one_of(
 def damaged(data: bytes, damage: tuple[Any, ...], start: int) -> bytes:
     """The file after a damage; places are shares of what is behind `start`."""
 
-    def at(share: float) -> int:
-        return start + int(share * (len(data) - start))
+    def at(fraction: float) -> int:
+        return start + int(fraction * (len(data) - start))
 
     kind, *how = damage
     if kind == "bits":
         changed = bytearray(data)
-        for share in how[0]:
-            changed[at(share)] ^= 1 << int(share * 1e9) % 8
+        for fraction in how[0]:
+            changed[at(fraction)] ^= 1 << int(fraction * 1e9) % 8
         return bytes(changed)
     first = at(how[0])
     if kind == "write":
@@ -143,8 +143,8 @@ def damaged(data: bytes, damage: tuple[Any, ...], start: int) -> bytes:
     if kind == "drop":
         return data[:first] + data[first + how[1] :]
     if kind == "copy":
-        part = data[at(how[1]) : at(how[1]) + how[2]]
-        return data[:first] + part + data[first + len(part) :]
+        submap = data[at(how[1]) : at(how[1]) + how[2]]
+        return data[:first] + submap + data[first + len(submap) :]
     if kind == "number":
         return data[:first] + struct.pack("<L", how[1]) + data[first + 4 :]
     return data[:first]
@@ -263,13 +263,13 @@ def used(path: Path, folder: Path) -> None:
     describe_map(path, found)
     if found.places:
         PlaceIndex().restore(found.places)
-    part = choose_part(found.map)
-    nodes, edges, fixed = part_graph(found.map, part, 30)
+    submap = choose_submap(found.map)
+    nodes, edges, fixed = submap_graph(found.map, submap, 30)
     write_g2o(folder / "a.g2o", nodes, edges, fixed)
-    write_colmap(folder / "model", found.map, part)
-    build_scene(
+    write_colmap(folder / "model", found.map, submap)
+    build_map_view(
         found.map,
-        part,
+        submap,
         found.map.session - 1,
         Trajectory(np.zeros(0), np.zeros((0, 4, 4))),
         min_covisibility=30,

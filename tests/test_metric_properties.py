@@ -8,7 +8,7 @@ from trajectory_pairs import every, random_drive, random_pair
 
 from spslam.evaluation.ate import evaluate, transform_trajectory
 from spslam.evaluation.rpe import Step
-from spslam.evaluation.tracking_rate import coverage, recall
+from spslam.evaluation.tracking_rate import measure_tracking_rate, recall
 from spslam.geometry import se3_exp, sim3_exp
 from spslam.trajectory import Trajectory
 
@@ -89,8 +89,8 @@ def test_a_trajectory_is_not_away_from_itself(seed, align, step, interpolated):
     assert result.relative.translation.max < 1e-9
     assert result.relative.rotation.max < 1e-5
     assert result.absolute.scale == pytest.approx(1.0)
-    covered = coverage(truth, truth, 0.01)
-    assert (covered.share_tracked, covered.first_pose_delay_s) == (1.0, 0.0)
+    covered = measure_tracking_rate(truth, truth, 0.01)
+    assert (covered.tracking_rate, covered.first_pose_delay_s) == (1.0, 0.0)
     assert set(recall(result, covered.judged, (1e-6, 1.0)).values()) == {1.0}
 
 
@@ -111,8 +111,8 @@ def test_drift_hangs_on_no_world_and_is_none_of_a_drive_with_itself(seed, T):
 def test_lost_frames_lower_the_share_and_no_recall_rises(seed, lost):
     estimate, truth = pair(seed)
     kept = every(estimate, np.delete(np.arange(81), sorted(lost)))
-    covered = coverage(kept, truth, 0.01, frame_times=truth.timestamps)
-    assert covered.share_tracked == pytest.approx((81 - len(lost)) / 81)
+    covered = measure_tracking_rate(kept, truth, 0.01, frame_times=truth.timestamps)
+    assert covered.tracking_rate == pytest.approx((81 - len(lost)) / 81)
     # Unaligned, so that the poses that are left have the errors they had.
     distances = (0.5, 2.0, 8.0)
     before = recall(evaluate(estimate, truth, "none"), 81, distances)

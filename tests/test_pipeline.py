@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 
 from spslam.camera import Camera
-from spslam.cli.console import print_outcome
+from spslam.cli.console import print_result
 from spslam.config import Config, FeatureConfig
 from spslam.errors import DatasetError, FrameError, OutputError, RunStoppedError, ScaleError
-from spslam.frame import Frame, Observations, Sighting
+from spslam.frame import Frame, FrameAssociations, Observations
 from spslam.interfaces import EQUAL_STAMP, LeftOut
 from spslam.map.io import load_map, save_map
 from spslam.map.map import ARBITRARY, Map, Origin
-from spslam.pipeline import Outcome, Status, run, track_all
+from spslam.pipeline import RunResult, Status, run, track_all
 from spslam.reports.writers import OUTPUTS
 from spslam.run.metric_scale import CameraHeight, KnownDistance, ScaleRequest
 from spslam.run.metrics import peak_memory_mb
@@ -34,12 +34,12 @@ CAMERA = Camera(64, 48, 50.0, 50.0, 32.0, 24.0)
 # Made by Open3D, where there is one.
 OPTIONAL = {"map.png"}
 REQUIRED_METRICS = {
-    "frames", "tracked", "share_tracked", "keyframes", "points", "loops", "relocalisations", "ate_rmse_m",
+    "frames", "tracked", "tracking_rate", "keyframes", "points", "loops", "relocalisations", "ate_rmse_m",
     "rpe_trans_m", "rpe_rot_deg", "alignment", "scale", "path_length_m", "ground_truth_frame", "frame_median_ms",
     "frame_p95_ms", "stage_read_median_ms", "stage_features_median_ms", "stage_features_p95_ms",
     "stage_loop_closing_p95_ms", "fps", "peak_rss_mb", "version_spslam", "version_torch", "version_g2opy", "sensor",
     "dataset", "extractor", "config", "skipped_frames", "lost_frames", "first_tracked_frame", "ended",
-    "losses", "losses_count", "inliers_median", "inliers_p5", "coverage_median", "coverage_p5",
+    "losses", "losses_count", "inliers_median", "inliers_p5", "inlier_coverage_median", "inlier_coverage_p5",
     "reprojection_error_median_px", "position_sigma_median_m",
     "initialisation_delay_s", "start_to_first_pose_s", "t_rel_percent", "r_rel_deg_per_100m", "recall_0.1m",
     "recall_1m",
@@ -120,11 +120,13 @@ class FakeSlam:
             first,
             bug_at,
         )
-        self.sighting = Sighting(np.array([[10.0, 20.0], [30.0, 40.0]]), np.array([3, -1]))
+        self.associations = FrameAssociations(
+            np.array([[10.0, 20.0], [30.0, 40.0]]), np.array([3, -1])
+        )
         self.tracked: list[int] = []
         self.finished = False
         self.size = 1.0
-        self.mapping, self.main_part = True, 0
+        self.localization_only, self.main_submap = False, 0
         self.preprocessor = FakePreprocessor()
         self.map = Map(4)
         count = 5
@@ -211,7 +213,7 @@ def run_fake(
     scale: ScaleRequest | None = None,
     realtime: bool = False,
     outputs: tuple[str, ...] = OUTPUTS,
-) -> Outcome:
+) -> RunResult:
     labels = {"dataset": "fake", "extractor": "none", "config": "default"}
     with RunLog() as log:
         return run(
@@ -267,7 +269,7 @@ def test_frames_dropped_in_real_time_are_frames_without_a_pose(
         tracked,
         10 - tracked,
     )
-    assert metrics["share_tracked"] == tracked / 10
+    assert metrics["tracking_rate"] == tracked / 10
 
 
 @pytest.mark.slow
@@ -530,7 +532,7 @@ def test_metrics_are_flat_and_complete(tmp_path: Path) -> None:
     assert metrics.pop("losses") == []
     assert metrics.pop("notices") == []
     assert all(value is None or isinstance(value, int | float | str) for value in metrics.values())
-    assert (metrics["frames"], metrics["tracked"], metrics["share_tracked"]) == (10, 10, 1.0)
+    assert (metrics["frames"], metrics["tracked"], metrics["tracking_rate"]) == (10, 10, 1.0)
     assert metrics["ate_rmse_m"] == pytest.approx(0, abs=1e-9)
     assert metrics["alignment"] == "se3"
     assert metrics["path_length_m"] == pytest.approx(poses(range(10)).path_length_m)
@@ -561,7 +563,7 @@ def test_health_is_summed_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     slam.statistics.losses.append(Loss(5, 0.5, "dark", "dark: brightness 0", 1))
     metrics = run_fake(tmp_path / "out", slam).metrics
     assert (metrics["inliers_median"], metrics["inliers_p5"]) == (50.0, pytest.approx(13.5))
-    assert (metrics["coverage_median"], metrics["coverage_p5"]) == (
+    assert (metrics["inlier_coverage_median"], metrics["inlier_coverage_p5"]) == (
         pytest.approx(0.5),
         pytest.approx(0.135),
     )
@@ -590,7 +592,7 @@ def test_frames_without_a_pose_are_counted(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr("spslam.pipeline.process_age_s", lambda: 100.0)
     metrics = run_fake(tmp_path / "out", FakeSlam(first=3), sequence).metrics
     assert (metrics["frames"], metrics["tracked"], metrics["skipped_frames"]) == (10, 5, 2)
-    assert metrics["share_tracked"] == 0.5
+    assert metrics["tracking_rate"] == 0.5
     assert metrics["first_tracked_frame"] == 3
     assert isinstance(metrics["start_to_first_pose_s"], float)
     assert metrics["start_to_first_pose_s"] > 100
@@ -931,7 +933,7 @@ def test_totals_count_what_was_given(tmp_path: Path, capsys: pytest.CaptureFixtu
     outcome = run_fake(tmp_path / "out", sequence=sequence)
     metrics = outcome.metrics
     assert (metrics["frames"], metrics["tracked"], metrics["left_out_frames"]) == (22, 10, 12)
-    assert metrics["share_tracked"] == pytest.approx(10 / 22)
+    assert metrics["tracking_rate"] == pytest.approx(10 / 22)
     assert metrics["left_out_why"] == "10 equal time stamp, 1 stray name, 1 no right image"
     assert (metrics["time_unit"], metrics["time_duplicates"], metrics["time_left_out"]) == (
         "s",
@@ -939,7 +941,7 @@ def test_totals_count_what_was_given(tmp_path: Path, capsys: pytest.CaptureFixtu
         12,
     )
     assert metrics["time_rate_hz"] == pytest.approx(10.0) and metrics["time_gaps"] == 0
-    print_outcome(outcome)
+    print_result(outcome)
     printed = " ".join(capsys.readouterr().out.split())
     assert (
         "10 of 22 tracked (45.5 %), 12 left out (10 equal time stamp, 1 stray name, 1 no right image)"

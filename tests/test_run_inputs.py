@@ -76,7 +76,7 @@ def test_half_of_the_images_with_the_stamps_of_others_count_as_given(
     (folder / "rgb.txt").write_text("\n".join(lines))
     code, metrics = run(folder, "--dataset", "tum", out=tmp_path / "out")
     assert (code, metrics["frames"], metrics["left_out_frames"]) == (0, FRAMES, FRAMES // 2)
-    assert 0.4 <= metrics["share_tracked"] <= 0.5
+    assert 0.4 <= metrics["tracking_rate"] <= 0.5
     printed = capsys.readouterr()
     assert "22 of 44 entries repeat an earlier time stamp" in printed.err
     assert "22 left out (22 equal time stamp)" in " ".join(printed.out.split())

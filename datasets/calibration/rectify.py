@@ -25,7 +25,7 @@ _ALIGNED = 1e-6
 # above which `rectified_view` is tried too: OpenCV shows less of cropped images.
 _MOST_OFF_CENTRE = 0.25
 # Fraction of the rectified view without a picture above which the notice reports it.
-_EMPTY_TOLD = 0.001
+_EMPTY_REPORTED = 0.001
 # Fraction of the rectified view without a picture above which the pair is refused.
 _MOST_EMPTY = 0.8
 # Map coordinate, pixels, of a ray that no pixel of the lens shows: outside of every image.
@@ -91,7 +91,7 @@ class StereoRectifier:
                 f"{100 * self.empty:.0f} % of the rectified view lies outside of the images: does "
                 "T_left_right (right-camera coordinates to left ones, metres) fit these cameras?"
             )
-        if opencv is None or self.empty > _EMPTY_TOLD:
+        if opencv is None or self.empty > _EMPTY_REPORTED:
             self._tell()
 
     def rectify(
@@ -109,7 +109,7 @@ class StereoRectifier:
             "the rectified stereo view is %.0f degrees wide of the lens's %.0f%s",
             wide,
             of,
-            empty if self.empty > _EMPTY_TOLD else "",
+            empty if self.empty > _EMPTY_REPORTED else "",
         )
 
 

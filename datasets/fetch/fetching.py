@@ -67,7 +67,7 @@ class DataFolder:
         Raises:
             FetchError: the folder cannot be read.
         """
-        with _disk_errors_told(self.root):
+        with _disk_errors_explained(self.root):
             if self.is_complete(sequence):
                 return "yes"
             if self.folder(sequence).exists():
@@ -100,7 +100,7 @@ class DataFolder:
         Raises:
             FetchError: the network, the server or an archive fails, or the disk has no room.
         """
-        with _disk_errors_told(self.root):
+        with _disk_errors_explained(self.root):
             missing = [sequence for sequence in sequences if not self.is_complete(sequence)]
             for sequence in missing:
                 self._refuse_foreign(sequence)
@@ -290,7 +290,7 @@ def _read_record(folder: Path) -> _Contents | None:
 
 
 @contextmanager
-def _disk_errors_told(root: Path) -> Iterator[None]:
+def _disk_errors_explained(root: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:

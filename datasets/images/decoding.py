@@ -134,7 +134,7 @@ def to_metres(raw: NDArray[Any], units_per_metre: float) -> NDArray[np.float32]:
     return depth
 
 
-def tell_orientation(path: Path) -> None:
+def estimate_orientation(path: Path) -> None:
     """Give one notice if a photo has an orientation tag, which is ignored.
 
     Pixels stay in the order in which the sensor stored them, because the calibration is of the

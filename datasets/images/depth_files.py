@@ -59,7 +59,7 @@ class DepthReader:
     def __init__(self, name: str, units: DepthUnits) -> None:
         self._name = name
         self._units = units
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
         self.units_per_metre: float | None = None
 
     def read(self, path: Path) -> NDArray[np.float32]:
@@ -89,6 +89,6 @@ class DepthReader:
         return to_metres(raw, self.units_per_metre)
 
     def _tell(self, topic: str, message: str, *args: object) -> None:
-        if topic not in self._told:
-            self._told.add(topic)
+        if topic not in self._reported:
+            self._reported.add(topic)
             notice(_LOG, topic, "%s: " + message, self._name, *args)

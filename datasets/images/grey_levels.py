@@ -32,7 +32,7 @@ _PIXELS = 40_000
 # Percentiles of an image's values that count as its darkest and brightest; they skip hot pixels.
 _LOW_PERCENTILE, _HIGH_PERCENTILE = 0.1, 99.9
 # Least fraction of pixels that are neither 0 nor 65535; other images are black or overexposed.
-_LEAST_SHARE = 0.05
+_LEAST_FRACTION = 0.05
 # Least contrast of an image as a fraction of the usual contrast; other images are skipped too.
 _LEAST_CONTRAST = 0.1
 # Of the sorted limits of N images, skip N / 10 at either end as outliers: partly overexposed
@@ -171,7 +171,7 @@ def _limits(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> tuple[int, int] |
     values = pixels[::step, ::step].ravel()
     # Borders of rectified images are 0, dead pixels are 0 or 65535.
     measured = values[(values > 0) & (values < _LARGEST)]
-    if len(measured) < max(_LEAST_SHARE * len(values), 1):
+    if len(measured) < max(_LEAST_FRACTION * len(values), 1):
         return None
     low, high = np.percentile(measured, (_LOW_PERCENTILE, _HIGH_PERCENTILE))
     return int(np.floor(low)), int(np.ceil(high))

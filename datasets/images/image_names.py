@@ -12,7 +12,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from spslam.clocks import share_together, unit_by_clock
+from spslam.clocks import matched_fraction, unit_by_clock
 from spslam.errors import CalibrationError, DatasetError, TimestampError
 from spslam.interfaces import LeftOut
 from spslam.notices import notice
@@ -155,8 +155,8 @@ def time_images(
         paths = [path for _, path in sorted(zip(places, paths, strict=True))]
         return _in_order(paths, calibration, folder, (), "are hexadecimal")
     paths, strays = _one_pattern(paths, folder)
-    told = telling_numbers(paths, folder)
-    if told is None:
+    found = telling_numbers(paths, folder)
+    if found is None:
         return _in_order(
             paths,
             calibration,
@@ -164,14 +164,14 @@ def time_images(
             strays,
             "have no single number that gives the time",
         )
-    numbers = told.numbers
+    numbers = found.numbers
     whole = not any("." in number for number in numbers)
     values = np.array([float(number) for number in numbers])
     # Numbers that were put together from dates or from two numbers have a known unit: seconds.
     unit = (
         timing.unit
         if timing.unit == "frames"
-        else told.unit or timing.given or _unit_like(values, like)
+        else found.unit or timing.given or _unit_like(values, like)
     )
     unit = unit or _unit(values, numbers, whole, calibration, folder)
     if unit == "frames":
@@ -185,7 +185,7 @@ def time_images(
     # Without a counter beside the times, sort by time here: `order_frames` would give a notice
     # about unsorted stamps, but names that sort as text are no fault of the recording.
     by_time = named.select(
-        np.argsort(times, kind="stable").astype(np.int64) if told.order is None else told.order
+        np.argsort(times, kind="stable").astype(np.int64) if found.order is None else found.order
     )
     order, left_out = order_frames(by_time.times, str(folder))
     return replace(by_time.select(order), left_out=(*strays, *left_out))
@@ -214,7 +214,7 @@ def _unit_like(values: NDArray[np.float64], like: TimedImages | None) -> str | N
         return None
     if like.unit == "frames":
         return "frames" if values.max() < _SURELY_TIME else None
-    if share_together(values / UNITS_PER_SECOND[cast(TimeUnit, like.unit)], like.times) > 0:
+    if matched_fraction(values / UNITS_PER_SECOND[cast(TimeUnit, like.unit)], like.times) > 0:
         return like.unit
     return unit_by_clock(values, like.times)
 

@@ -58,7 +58,7 @@ def hexadecimal(paths: list[Path]) -> list[int] | None:
 
 
 @dataclass(frozen=True)
-class Told:
+class NameNumbers:
     """The numbers in the names that give the times or the order.
 
     Attributes:
@@ -73,7 +73,7 @@ class Told:
     order: NDArray[np.int64] | None = None
 
 
-def telling_numbers(paths: list[Path], folder: Path) -> Told | None:
+def telling_numbers(paths: list[Path], folder: Path) -> NameNumbers | None:
     """Find the number in each name that gives its time or its place in the order.
 
     A date with the time of day gives seconds since 1970. Whole seconds followed by their fraction
@@ -91,7 +91,7 @@ def telling_numbers(paths: list[Path], folder: Path) -> Told | None:
         notice(
             _LOG, "dates_in_names", "%s: dates and times of day in names are read as UTC", folder
         )
-        return Told(dates, "s")
+        return NameNumbers(dates, "s")
     signed = _some_signed(paths)
     parts = [_parts(path, signed) for path in paths]
     if not parts or len(parts[0]) < 3 or any(part[::2] != parts[0][::2] for part in parts):
@@ -112,12 +112,12 @@ def telling_numbers(paths: list[Path], folder: Path) -> Told | None:
                 folder,
                 *next(pair for pair in zip(column, padded, strict=True) if pair[0] != pair[1]),
             )
-            return Told(padded, "s")
-        return Told(column)
+            return NameNumbers(padded, "s")
+        return NameNumbers(column)
     if (seconds := _seconds_and_fraction(columns, parts[0])) is not None:
         text = "%s: two numbers of each name are read as whole seconds and their fraction"
         notice(_LOG, "numbers_in_names", text, folder)
-        return Told(seconds, "s")
+        return NameNumbers(seconds, "s")
     chosen = _beside_counter({index: columns[index] for index in varying})
     if chosen is None:
         return None
@@ -139,7 +139,7 @@ def telling_numbers(paths: list[Path], folder: Path) -> Told | None:
         if index != chosen and _counts([float(n) for n in columns[index]])
     ]
     order = np.argsort(np.array(counters[0], dtype=np.float64), kind="stable") if counters else None
-    return Told(columns[chosen], order=order)
+    return NameNumbers(columns[chosen], order=order)
 
 
 def _some_signed(paths: list[Path]) -> bool:

@@ -21,7 +21,7 @@ from ..kitti import is_kitti
 from ..paths import absolute
 from ..tum import is_tum
 from ..video import is_video, open_video
-from .decoding import IMAGE_SUFFIXES, tell_orientation, to_grey
+from .decoding import IMAGE_SUFFIXES, estimate_orientation, to_grey
 from .grey_levels import GreyReader
 from .image_names import describe_kinds
 
@@ -122,7 +122,7 @@ def _image_files(folder: Path) -> Iterator[Picture]:
     for place in {path.parent for path in files}:
         if kinds := describe_kinds([path for path in files if path.parent == place]):
             notice(_LOG, "mixed_images", "%s holds %s: all of them are used", place, kinds)
-    tell_orientation(files[0])
+    estimate_orientation(files[0])
     return _read_files(files, folder)
 
 

@@ -4,16 +4,17 @@ The ground truth stays exact. Several disturbances can be combined:
 
     from spslam.datasets.world.disturbed import disturb
     world = open_world("demo", "rgbd")
-    still = disturb(open_world("demo-small"), ["still:frames=70", "mover:share=0.25,speed=3.3"])
-    moving = disturb(world, ["mover:share=0.4,speed=4,path=pass,start=60,seed=3"])
+    still = disturb(open_world("demo-small"), ["still:frames=70", "mover:fraction=0.25,speed=3.3"])
+    moving = disturb(world, ["mover:fraction=0.4,speed=4,path=pass,start=60,seed=3"])
     dark = disturb(world, ["dark:at=100,frames=8"])
     jump = disturb(world, ["jump:at=150,to=20,frames=60"])
 
-On the command line: `spslam run demo-small --disturb still:frames=70 --disturb mover:share=0.25`.
+On the command line: `spslam run demo-small --disturb still:frames=70 --disturb mover:fraction=0.25`.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence as Listed
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -28,6 +29,7 @@ from spslam.errors import DatasetError
 from spslam.frame import Frame
 from spslam.geometry import inverse, make_transform
 from spslam.interfaces import Sequence
+from spslam.notices import notice
 from spslam.trajectory import Trajectory
 
 from ..base import BaseSequence, SlicedSequence
@@ -87,7 +89,7 @@ class Mover:
         seed: seed of texture, heading and noise.
     """
 
-    share: float = 0.25
+    fraction: float = 0.25
     speed: float = 3.3
     depth: float = 1.2
     start: int = 12
@@ -99,11 +101,11 @@ class Mover:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        possible = 0 < self.share < 1 and self.depth > 0 and self.detail > 0
+        possible = 0 < self.fraction < 1 and self.depth > 0 and self.detail > 0
         if not possible or (self.speed < 0 and self.speed != -1):
             raise DatasetError(
-                "a mover has a share between 0 and 1, a depth and detail above 0 and a speed of at "
-                f"least 0 or -1, found share={self.share} depth={self.depth} "
+                "a mover has a fraction between 0 and 1, a depth and detail above 0 and a speed of at "
+                f"least 0 or -1, found share={self.fraction} depth={self.depth} "
                 f"detail={self.detail} speed={self.speed}"
             )
         if self.path not in ("stay", "pass", "appear"):
@@ -163,11 +165,13 @@ def _put_off(within: int, seed: int) -> int:
 
 
 Disturbance = Still | Mover | Dark | Jump
+logger = logging.getLogger(__name__)
+
 _KINDS: dict[str, type[Disturbance]] = {"still": Still, "mover": Mover, "dark": Dark, "jump": Jump}
 
 
 def parse_disturbance(text: str) -> Disturbance:
-    """Parse a disturbance such as `mover:share=0.25,speed=4`; missing keys have their defaults.
+    """Parse a disturbance such as `mover:fraction=0.25,speed=4`; missing keys have their defaults.
 
     Raises:
         DatasetError: the text names no disturbance, or one of its values is wrong.
@@ -180,6 +184,9 @@ def parse_disturbance(text: str) -> Disturbance:
     values: dict[str, Any] = {}
     for pair in filter(None, rest.split(",")):
         key, equals, value = pair.partition("=")
+        if (kind, key) == (Mover, "share"):
+            notice(logger, "renamed_key", "mover:share is called mover:fraction now")
+            key = "fraction"
         if not equals or key not in defaults:
             raise DatasetError(
                 f"{name} takes {', '.join(f'{key}=…' for key in defaults)}, found {pair!r}"
@@ -276,7 +283,7 @@ class DisturbedSequence(BaseSequence):
         ]
         return max(ends, default=None)
 
-    def box_share(self, index: int) -> float:
+    def box_fraction(self, index: int) -> float:
         """Return the fraction of the image at `index` that the boxes cover."""
         camera = self.camera
         covered = np.zeros((camera.height, camera.width), dtype=bool)
@@ -466,7 +473,7 @@ class _Box:
                 "a mover needs images without lens distortion, such as rectified ones"
             )
         self.mover, self._camera = mover, camera
-        self._size_px = np.sqrt(mover.share) * np.array([camera.width, camera.height])
+        self._size_px = np.sqrt(mover.fraction) * np.array([camera.width, camera.height])
         rng = np.random.default_rng([mover.seed, 7])
         degrees = (
             rng.choice([0, 180, 0, 180, 25, -25, 155, 205])

@@ -372,8 +372,8 @@ def _clip_near(corners: Array) -> Array:
         if current[2] >= _NEAR_M:
             kept.append(current)
         if (current[2] >= _NEAR_M) != (following[2] >= _NEAR_M):
-            share = (_NEAR_M - current[2]) / (following[2] - current[2])
-            kept.append(current + share * (following - current))
+            fraction = (_NEAR_M - current[2]) / (following[2] - current[2])
+            kept.append(current + fraction * (following - current))
     return np.array(kept).reshape(-1, 3)
 
 

@@ -18,12 +18,12 @@ class Engine(Protocol):
     Attributes:
         name: runtime and precision, for logs and metrics: `torch fp32`, `openvino int8` …
         machine: everything of the machine that decides the last bits: versions, processor, threads.
-        at_once: images that it processes concurrently; further callers wait.
+        max_concurrency: images that it processes concurrently; further callers wait.
     """
 
     name: str
     machine: str
-    at_once: int
+    max_concurrency: int
 
     def run(self, image: Image) -> tuple[Maps, Maps]:
         """Compute the maps of an image (H, W).
@@ -42,12 +42,12 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-def shared_threads(threads: int, at_once: int) -> tuple[int, int]:
+def shared_threads(threads: int, max_concurrency: int) -> tuple[int, int]:
     """Return the threads of an engine, and the images that it processes concurrently.
 
     Args:
         threads: 0: all cores that this process may use.
-        at_once: requested number of concurrent images, limited to the number of threads; 0: one.
+        max_concurrency: requested number of concurrent images, limited to the number of threads; 0: one.
     """
     threads = threads or usable_cores()
-    return threads, min(max(at_once, 1), threads)
+    return threads, min(max(max_concurrency, 1), threads)

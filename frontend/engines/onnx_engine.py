@@ -17,14 +17,18 @@ class OnnxRuntimeEngine:
     Args:
         model: a model of `onnx_model`.
         precision: int8 for a quantised model, else fp32.
-        threads, at_once: see `shared_threads`.
+        threads, max_concurrency: see `shared_threads`.
 
     Raises:
         MissingDependencyError: ONNX Runtime is not installed.
     """
 
     def __init__(
-        self, model: bytes, precision: Literal["fp32", "int8"], threads: int = 0, at_once: int = 1
+        self,
+        model: bytes,
+        precision: Literal["fp32", "int8"],
+        threads: int = 0,
+        max_concurrency: int = 1,
     ) -> None:
         self.name = f"onnxruntime {precision}"
         runtime = load_onnxruntime()
@@ -36,10 +40,10 @@ class OnnxRuntimeEngine:
             f"{names['processor']} {names.get('instructions', '')}, "
             f"model {model_digest(model)}"
         )
-        threads, self.at_once = shared_threads(threads, at_once)
+        threads, self.max_concurrency = shared_threads(threads, max_concurrency)
         options = runtime.SessionOptions()
         # Threads per image; the calling thread is one of them.
-        options.intra_op_num_threads = threads // self.at_once
+        options.intra_op_num_threads = threads // self.max_concurrency
         options.inter_op_num_threads = 1
         # Spinning threads would occupy the cores that tracking and mapping need.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")

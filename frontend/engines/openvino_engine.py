@@ -28,23 +28,23 @@ class OpenVinoEngine:
     Args:
         model: a model of `openvino_model`.
         precision: int8 for a quantised model, else fp32 or bf16 (see `has_bf16`).
-        threads, at_once: see `shared_threads`.
+        threads, max_concurrency: see `shared_threads`.
 
     Raises:
         MissingDependencyError: OpenVINO is not installed.
     """
 
     def __init__(
-        self, model: Model, precision: Precision, threads: int = 0, at_once: int = 1
+        self, model: Model, precision: Precision, threads: int = 0, max_concurrency: int = 1
     ) -> None:
         self.name = f"openvino {precision}"
         # Without the number of threads, which does not change the result.
         self.machine = f"openvino {processor()}"
         self._model = model
-        threads, self.at_once = shared_threads(threads, at_once)
+        threads, self.max_concurrency = shared_threads(threads, max_concurrency)
         self._properties = {
             "INFERENCE_NUM_THREADS": threads,
-            "NUM_STREAMS": self.at_once,
+            "NUM_STREAMS": self.max_concurrency,
             # By default, OpenVINO uses bf16 if the processor has it, even in the float layers of
             # int8 models.
             "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
@@ -88,7 +88,7 @@ class OpenVinoEngine:
 
         compiled = self._cache.compiled(height, width, compile_model)
         requests: Requests = SimpleQueue()
-        for _ in range(self.at_once):
+        for _ in range(self.max_concurrency):
             requests.put(compiled.create_infer_request())
         return requests
 

@@ -40,7 +40,7 @@ class TorchEngine:
         self._device = torch.device("cuda" if device != "cpu" and available else "cpu")
         self._threads = threads or usable_cores()
         # Concurrent images would get fewer threads each, which changes the last bits of sums.
-        self.at_once = 1
+        self.max_concurrency = 1
         kind = (
             torch.cuda.get_device_name()
             if self._device.type == "cuda"

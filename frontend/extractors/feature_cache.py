@@ -46,7 +46,7 @@ class CachedExtractor(Extractor):
 
     def __init__(self, extractor: Extractor, config: FeatureConfig, folder: Path) -> None:
         self.name = extractor.name
-        self.max_distance = extractor.max_distance
+        self.max_descriptor_distance = extractor.max_descriptor_distance
         self.pixel_sigma = extractor.pixel_sigma
         self.identity = extractor.identity
         self.engine = extractor.engine

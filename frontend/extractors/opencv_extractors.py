@@ -30,7 +30,7 @@ _ORB_EDGE = 19
 _ORB_LEAST_SIDE = 2 * _ORB_EDGE
 
 
-class _ClassicalExtractor(Extractor):
+class _OpenCvExtractor(Extractor):
     """The base of the OpenCV extractors: detect, drop duplicates and the border, spread, describe.
 
     Raises:
@@ -87,7 +87,7 @@ class _ClassicalExtractor(Extractor):
     ) -> tuple[Sequence[cv2.KeyPoint], NDArray[np.float32] | NDArray[np.uint8]]: ...
 
 
-class OrbExtractor(_ClassicalExtractor):
+class OrbExtractor(_OpenCvExtractor):
     """ORB (Rublee et al., ICCV 2011), with descriptors of 256 packed bits.
 
     `subpixel` has no effect: refined points would lie off the patches that describe them.
@@ -95,7 +95,7 @@ class OrbExtractor(_ClassicalExtractor):
 
     name = "orb"
     # L2 distance of unit descriptors; equals 58 of 256 different bits.
-    max_distance = 0.95
+    max_descriptor_distance = 0.95
     pixel_sigma = 1.0
 
     def __init__(self, config: FeatureConfig) -> None:
@@ -128,14 +128,14 @@ class OrbExtractor(_ClassicalExtractor):
         return described, np.asarray(descriptors, np.uint8)
 
 
-class SiftExtractor(_ClassicalExtractor):
+class SiftExtractor(_OpenCvExtractor):
     """RootSIFT, with descriptors of 128 numbers.
 
     SIFT (Lowe, IJCV 2004), compared by the Hellinger kernel (Arandjelović & Zisserman, CVPR 2012).
     """
 
     name = "sift"
-    max_distance = 0.6
+    max_descriptor_distance = 0.6
     pixel_sigma = 0.6
 
     def __init__(self, config: FeatureConfig) -> None:
@@ -153,5 +153,5 @@ class SiftExtractor(_ClassicalExtractor):
         if descriptors is None:
             return [], np.zeros((0, 128), np.float32)
         descriptors = np.asarray(descriptors, np.float32)
-        shares = descriptors / np.maximum(descriptors.sum(axis=1, keepdims=True), 1e-12)
-        return described, np.sqrt(shares)
+        fractions = descriptors / np.maximum(descriptors.sum(axis=1, keepdims=True), 1e-12)
+        return described, np.sqrt(fractions)

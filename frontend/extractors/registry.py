@@ -27,9 +27,11 @@ ENTRY_POINT_GROUP = "spslam.extractors"
 # The kind of plug-in, for messages.
 _KIND = "extractor"
 # Attributes that a plug-in's extractor must have.
-_REQUIRED = ("name", "max_distance", "pixel_sigma", "extract")
+_REQUIRED = ("name", "max_descriptor_distance", "pixel_sigma", "extract")
 # Attributes of `Extractor` that have a default.
 _OPTIONAL = ("identity", "engine", "fingerprint", "max_concurrency")
+# Attributes of extractors in older releases and their names today. Old names are read for one release.
+_RENAMED = {"at_once": "max_concurrency", "max_distance": "max_descriptor_distance"}
 _LOG = logging.getLogger(__name__)
 
 
@@ -92,7 +94,7 @@ class AdaptedExtractor(Extractor):
     """A wrapper that adds the defaults of `Extractor` to an object that does not inherit it.
 
     Args:
-        wrapped: an object with at least `name`, `max_distance`, `pixel_sigma` and `extract`.
+        wrapped: an object with at least `name`, `max_descriptor_distance`, `pixel_sigma` and `extract`.
 
     Attributes:
         wrapped: the same object.
@@ -101,20 +103,11 @@ class AdaptedExtractor(Extractor):
     def __init__(self, wrapped: Any) -> None:
         self.wrapped = wrapped
         self.name = wrapped.name
-        self.max_distance = wrapped.max_distance
+        self.max_descriptor_distance = wrapped.max_descriptor_distance
         self.pixel_sigma = wrapped.pixel_sigma
         for name in _OPTIONAL:
             if hasattr(wrapped, name):
                 setattr(self, name, getattr(wrapped, name))
-        # The attribute's name until 0.1, accepted for one release.
-        if hasattr(wrapped, "at_once") and not hasattr(wrapped, "max_concurrency"):
-            notice(
-                _LOG,
-                "renamed",
-                "extractor %s: its attribute at_once is now called max_concurrency",
-                self.name,
-            )
-            self.max_concurrency = int(wrapped.at_once)
 
     def extract(self, image: NDArray[np.uint8]) -> Features:
         """Extract the features of a grey (H, W) uint8 image of any size."""
@@ -129,9 +122,30 @@ def _plugins() -> dict[str, EntryPoint]:
 def _load(plugin: EntryPoint, config: FeatureConfig) -> Extractor:
     advice = f"repair that package or use one of {', '.join(_BUILT_IN)}"
     extractor = make_plugin(plugin, _KIND, advice, config)
+    _rename_attributes(extractor)
     if not all(hasattr(extractor, name) for name in _REQUIRED):
         raise MissingDependencyError(
             f"{describe_plugin(plugin, _KIND)} is not an Extractor ({', '.join(_REQUIRED)}), "
             f"found {type(extractor).__name__}: {advice}"
         )
     return adapt(extractor)
+
+
+def _rename_attributes(extractor: Any) -> None:
+    """Give attributes that an extractor has under an old name only their name of today."""
+    for old, new in _RENAMED.items():
+        if (
+            hasattr(extractor, old)
+            and not hasattr(type(extractor), new)
+            and new not in vars(extractor)
+        ):
+            text = "extractor %s: its attribute %s is called %s now; the old name ends with the next release"
+            notice(
+                _LOG,
+                "renamed",
+                text,
+                getattr(extractor, "name", type(extractor).__name__),
+                old,
+                new,
+            )
+            setattr(extractor, new, getattr(extractor, old))

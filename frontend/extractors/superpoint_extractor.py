@@ -55,8 +55,8 @@ class SuperPointExtractor(Extractor):
             self._engine = torch_engine(network, config.device, config.threads, tuned)
         self.identity = f"superpoint {weights.digest}"
         self.engine = self._engine.name
-        self.max_concurrency = self._engine.at_once
-        self.max_distance = weights.max_distance
+        self.max_concurrency = self._engine.max_concurrency
+        self.max_descriptor_distance = weights.max_descriptor_distance
         self._sampling = weights.sampling
         self.fingerprint = f"{fingerprint(weights, self._engine, config)} {weights.sampling}"
 

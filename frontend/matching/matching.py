@@ -15,7 +15,7 @@ Indices = NDArray[np.int64]
 
 # Fraction of all pairs: up to this many candidate pairs are compared pair by pair, more of them by
 # one matrix product.
-_SPARSE_SHARE = 0.1
+_SPARSE_FRACTION = 0.1
 # Candidate pairs per descriptor from which they are compared in two steps.
 _MANY_CANDIDATES = 3
 # Epipolar lines to compare with all points at a time; bounds the memory.
@@ -38,7 +38,7 @@ class DescriptorMatcher:
         self,
         descriptors0: Descriptors,
         descriptors1: Descriptors,
-        max_distance: float,
+        max_descriptor_distance: float,
         ratio: float | None = None,
     ) -> Indices:
         """Match all points of two images.
@@ -46,7 +46,7 @@ class DescriptorMatcher:
         Args:
             descriptors0: (N0, D) unit.
             descriptors1: (N1, D) unit.
-            max_distance: largest distance of a match.
+            max_descriptor_distance: largest distance of a match.
             ratio: largest nearest / second nearest distance (Lowe, IJCV 2004); a single candidate
                 passes. None: no ratio test.
 
@@ -57,7 +57,7 @@ class DescriptorMatcher:
         if not len(descriptors0) or not len(descriptors1):
             return matches
         similarity = descriptors0 @ descriptors1.T
-        nearest, good = _mutual(similarity, max_distance)
+        nearest, good = _mutual(similarity, max_descriptor_distance)
         if ratio is not None and len(descriptors1) > 1:
             rows = np.flatnonzero(good)
             first = _distance(similarity[rows, nearest[rows]])
@@ -73,7 +73,7 @@ class DescriptorMatcher:
         pixels1: Floats,
         descriptors1: KeptDescriptors,
         radius: Floats | float,
-        max_distance: float,
+        max_descriptor_distance: float,
     ) -> Indices:
         """Match points near their predicted positions.
 
@@ -83,13 +83,13 @@ class DescriptorMatcher:
             pixels1: (N1, 2).
             descriptors1: (N1, D) unit.
             radius: largest distance from the prediction, pixels; scalar or (N0,).
-            max_distance: largest distance of the descriptors of a match.
+            max_descriptor_distance: largest distance of the descriptors of a match.
 
         Returns:
             `matches0` (N0,) int64: indices in image 1, -1 for no match.
         """
         index0, index1 = pairs_within_radius(pixels0, pixels1, radius)
-        return match_pairs(descriptors0, descriptors1, index0, index1, max_distance)
+        return match_pairs(descriptors0, descriptors1, index0, index1, max_descriptor_distance)
 
     def match_epipolar(
         self,
@@ -99,7 +99,7 @@ class DescriptorMatcher:
         descriptors1: KeptDescriptors,
         F_10: Floats,
         max_line_distance: float,
-        max_distance: float,
+        max_descriptor_distance: float,
     ) -> Indices:
         """Match points near their epipolar lines.
 
@@ -110,7 +110,7 @@ class DescriptorMatcher:
             descriptors1: (N1, D) unit.
             F_10: (3, 3) fundamental matrix; the epipolar line in image 1 is `F_10 @ [x0, y0, 1]`.
             max_line_distance: largest distance of a point from the line, pixels.
-            max_distance: largest distance of the descriptors of a match.
+            max_descriptor_distance: largest distance of the descriptors of a match.
 
         Returns:
             `matches0` (N0,) int64: indices in image 1, -1 for no match.
@@ -124,7 +124,7 @@ class DescriptorMatcher:
             chunk = slice(start, start + _CHUNK)
             np.less_equal(np.abs(lines[chunk] @ points), max_line_distance, out=near[chunk])
         index0, index1 = np.divmod(np.flatnonzero(near), points.shape[1])
-        return match_pairs(descriptors0, descriptors1, index0, index1, max_distance)
+        return match_pairs(descriptors0, descriptors1, index0, index1, max_descriptor_distance)
 
 
 def match_pairs(
@@ -132,7 +132,7 @@ def match_pairs(
     descriptors1: KeptDescriptors,
     index0: Indices,
     index1: Indices,
-    max_distance: float,
+    max_descriptor_distance: float,
 ) -> Indices:
     """Match mutual nearest neighbours among candidate pairs.
 
@@ -141,7 +141,7 @@ def match_pairs(
         descriptors1: (N1, D) unit.
         index0: (P,) points of image 0 in the pairs, in any order.
         index1: (P,) points of image 1 in the pairs.
-        max_distance: largest L2 distance of a match.
+        max_descriptor_distance: largest L2 distance of a match.
 
     Returns:
         `matches0` (N0,) int64: indices in image 1, -1 for no match.
@@ -149,15 +149,15 @@ def match_pairs(
     matches = np.full(len(descriptors0), -1, np.int64)
     if not len(index0):
         return matches
-    if len(index0) > _SPARSE_SHARE * len(descriptors0) * len(descriptors1):
+    if len(index0) > _SPARSE_FRACTION * len(descriptors0) * len(descriptors1):
         similarity = np.full((len(descriptors0), len(descriptors1)), -np.inf, np.float32)
         first, second = (d.astype(np.float32, copy=False) for d in (descriptors0, descriptors1))
         similarity[index0, index1] = (first @ second.T)[index0, index1]
-        nearest, good = _mutual(similarity, max_distance)
+        nearest, good = _mutual(similarity, max_descriptor_distance)
         matches[good] = nearest[good]
         return matches
     near, values = _near_pairs(
-        descriptors0, descriptors1, index0, index1, _least_similarity(max_distance)
+        descriptors0, descriptors1, index0, index1, _least_similarity(max_descriptor_distance)
     )
     # Sorting one key is several times as fast as sorting two.
     keys = index0[near] * len(descriptors1) + index1[near]
@@ -240,13 +240,15 @@ def _products(
 
 
 def _mutual(
-    similarity: NDArray[np.float32], max_distance: float
+    similarity: NDArray[np.float32], max_descriptor_distance: float
 ) -> tuple[Indices, NDArray[np.bool_]]:
     """Find the nearest column (N0,) of each row, and whether it is mutual and near enough."""
     nearest = similarity.argmax(axis=1)
     rows = np.arange(len(similarity))
     mutual = similarity.argmax(axis=0)[nearest] == rows
-    return nearest, mutual & (similarity[rows, nearest] >= _least_similarity(max_distance))
+    return nearest, mutual & (
+        similarity[rows, nearest] >= _least_similarity(max_descriptor_distance)
+    )
 
 
 def _best_of_group(groups: Indices, values: NDArray[np.float32]) -> Indices:
@@ -259,9 +261,9 @@ def _best_of_group(groups: Indices, values: NDArray[np.float32]) -> Indices:
     return hits[np.r_[True, hit_groups[1:] != hit_groups[:-1]]]
 
 
-def _least_similarity(max_distance: float) -> np.float32:
+def _least_similarity(max_descriptor_distance: float) -> np.float32:
     """Convert the L2 distance of unit vectors to their scalar product."""
-    return np.float32(1.0 - 0.5 * max_distance * max_distance)
+    return np.float32(1.0 - 0.5 * max_descriptor_distance * max_descriptor_distance)
 
 
 def _distance(similarity: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -17,7 +17,7 @@ class PointTracks:
 
     Args:
         length: L, the number of latest frames whose positions are kept.
-        max_distance: largest L2 distance of matching unit descriptors.
+        max_descriptor_distance: largest L2 distance of matching unit descriptors.
 
     Attributes:
         positions: (N, L, 2) float32, pixels: the positions of the latest frame's N keypoints in
@@ -25,17 +25,19 @@ class PointTracks:
         lengths: (N,) int64: number of consecutive frames in each track, at least 1.
     """
 
-    def __init__(self, length: int, max_distance: float) -> None:
+    def __init__(self, length: int, max_descriptor_distance: float) -> None:
         self.positions: NDArray[np.float32] = np.zeros((0, length, 2), dtype=np.float32)
         self.lengths = np.zeros(0, dtype=np.int64)
-        self._max_distance = max_distance
+        self._max_descriptor_distance = max_descriptor_distance
         self._matcher = DescriptorMatcher()
         self._descriptors: NDArray[np.float32] = np.zeros((0, 0), dtype=np.float32)
 
     def update(self, features: Features) -> None:
         """Add the keypoints of the next frame."""
         descriptors = unit_descriptors(features.descriptors)
-        matches0 = self._matcher.match(self._descriptors, descriptors, self._max_distance)
+        matches0 = self._matcher.match(
+            self._descriptors, descriptors, self._max_descriptor_distance
+        )
         before = np.flatnonzero(matches0 >= 0)
         now = matches0[before]
         positions = np.full((len(features), *self.positions.shape[1:]), np.nan, dtype=np.float32)

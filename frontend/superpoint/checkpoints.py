@@ -30,7 +30,7 @@ from spslam.errors import WeightsError
 from spslam.notices import notice
 
 from .decoder import Sampling
-from .descriptors import DEFAULT_MAX_DISTANCE
+from .descriptors import DEFAULT_MAX_DESCRIPTOR_DISTANCE
 from .network_shape import expected_shapes
 from .pickled_tensors import Opaque, PickledFile, PickledTensor
 
@@ -163,14 +163,14 @@ class Checkpoint:
         name: the file, for messages.
         state: parameters by their names in `SuperPoint`: float32; int64 for the counters of batch
             norm.
-        batch_norm, sampling, max_distance: see `SuperPoint`.
+        batch_norm, sampling, max_descriptor_distance: see `SuperPoint`.
     """
 
     name: str
     state: State
     batch_norm: BatchNorm
     sampling: Sampling
-    max_distance: float
+    max_descriptor_distance: float
 
     @classmethod
     def of(cls, network: SuperPoint) -> Checkpoint:
@@ -178,7 +178,13 @@ class Checkpoint:
         state = {
             name: values.detach().cpu().numpy() for name, values in network.state_dict().items()
         }
-        return cls("the network", state, network.batch_norm, network.sampling, network.max_distance)
+        return cls(
+            "the network",
+            state,
+            network.batch_norm,
+            network.sampling,
+            network.max_descriptor_distance,
+        )
 
     @cached_property
     def digest(self) -> str:
@@ -221,7 +227,7 @@ class Checkpoint:
             raise WeightsError(
                 f"{self.name}: the weights do not fit SuperPoint: {_one_line(error)}"
             ) from None
-        network.max_distance = self.max_distance
+        network.max_descriptor_distance = self.max_descriptor_distance
         return network.eval().requires_grad_(False)
 
 
@@ -250,7 +256,7 @@ def read_checkpoint(weights: str | Path | None = None) -> Checkpoint:
         state=held,
         batch_norm="after" if _FIRST_NORM in state else "none",
         sampling=_sampling(metadata, layout, safe, path),
-        max_distance=_max_distance(metadata, path),
+        max_descriptor_distance=_max_descriptor_distance(metadata, path),
     )
 
 
@@ -673,9 +679,9 @@ def _sampling(metadata: dict[str, str], layout: Layout, safe: bool, path: Path) 
         raise WeightsError(f"{path}: descriptor_sampling: {error}") from None
 
 
-def _max_distance(metadata: dict[str, str], path: Path) -> float:
+def _max_descriptor_distance(metadata: dict[str, str], path: Path) -> float:
     """Read the largest L2 distance of a match from the metadata, or return the default."""
-    text = metadata.get("max_distance", str(DEFAULT_MAX_DISTANCE))
+    text = metadata.get("max_distance", str(DEFAULT_MAX_DESCRIPTOR_DISTANCE))
     try:
         distance = float(text)
     except ValueError:

@@ -219,10 +219,10 @@ def gather_probability(heat: NDArray[np.float32]) -> NDArray[np.float32]:
     for _ in range(2):
         # Filter the first axis and transpose; the second round filters the other axis.
         above = np.pad(gathered, ((HEAT_RADIUS, HEAT_RADIUS), (0, 0)))
-        shares = [
+        fractions = [
             weight * above[step : step + len(gathered)] for step, weight in enumerate(weights)
         ]
-        gathered = np.ascontiguousarray(np.sum(shares, axis=0).T)
+        gathered = np.ascontiguousarray(np.sum(fractions, axis=0).T)
     capped: NDArray[np.float32] = np.minimum(gathered, np.float32(1))
     return capped
 

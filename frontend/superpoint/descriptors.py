@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from .decoder import Sampling
 
 # Largest L2 distance of matching unit descriptors, for weights that do not give their own.
-DEFAULT_MAX_DISTANCE = 0.8
+DEFAULT_MAX_DESCRIPTOR_DISTANCE = 0.8
 
 
 def sample_descriptors(

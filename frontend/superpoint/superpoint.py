@@ -17,7 +17,7 @@ from torch.nn import functional
 # Defined in the decoder, which other projects copy.
 from .decoder import CELL as CELL
 from .decoder import Sampling as Sampling
-from .descriptors import DEFAULT_MAX_DISTANCE
+from .descriptors import DEFAULT_MAX_DESCRIPTOR_DISTANCE
 
 # Channels of the four encoder stages and of the heads: the paper's network.
 FULL_WIDTHS = (64, 64, 128, 128, 256)
@@ -88,7 +88,7 @@ class SuperPoint(nn.Module):
         detector_width: channels of the detector head; None: as the descriptor head.
 
     Attributes:
-        max_distance: largest L2 distance of matching unit descriptors; belongs to the weights, as
+        max_descriptor_distance: largest L2 distance of matching unit descriptors; belongs to the weights, as
             the sampling does.
         strip_rows: rows of the image that a first stage at full resolution works on at a time;
             0: all. The result is the same, but strips stay in the processor's cache.
@@ -116,7 +116,7 @@ class SuperPoint(nn.Module):
         self.strided = strided
         self.skips = skips
         self.detector_width = detector_width or head
-        self.max_distance = DEFAULT_MAX_DISTANCE
+        self.max_descriptor_distance = DEFAULT_MAX_DESCRIPTOR_DISTANCE
         self.strip_rows = 0
 
         inputs = 1
@@ -141,7 +141,7 @@ class SuperPoint(nn.Module):
             nn.init.zeros_(block.conv.bias)  # type: ignore[arg-type]
             self.add_module(f"convS{stage}", block)
 
-    def alike(self, **changes: Any) -> SuperPoint:
+    def variant(self, **changes: Any) -> SuperPoint:
         """Make a network of new weights with this one's attributes, and arguments but `changes`."""
         arguments: dict[str, Any] = {
             "widths": self.widths,
@@ -154,7 +154,7 @@ class SuperPoint(nn.Module):
             "detector_width": self.detector_width,
         }
         network = SuperPoint(**(arguments | changes))
-        network.max_distance = self.max_distance
+        network.max_descriptor_distance = self.max_descriptor_distance
         network.strip_rows = self.strip_rows
         return network
 

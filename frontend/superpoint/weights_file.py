@@ -21,7 +21,7 @@ from spslam.io.files import write_atomic
 from spslam.io.markdown import format_table
 
 from .checkpoints import CHECKSUM, checksum, find_weights, weights_name
-from .descriptors import DEFAULT_MAX_DISTANCE
+from .descriptors import DEFAULT_MAX_DESCRIPTOR_DISTANCE
 from .superpoint import PAPER_DEPTHS, ConvBlock, SuperPoint
 
 # The value of `format` in the metadata of spslam's own files.
@@ -85,7 +85,7 @@ class Card(_CardPart):
     detector_width: int | None = None
     parameters: int
     descriptor_sampling: str
-    max_distance: float = DEFAULT_MAX_DISTANCE
+    max_distance: float = DEFAULT_MAX_DESCRIPTOR_DISTANCE
     training_data: dict[str, int] = {}
     stages: tuple[StageRecord, ...] = ()
     metrics: dict[str, JsonValue] = {}
@@ -135,7 +135,7 @@ def fold_batch_norm(network: SuperPoint) -> SuperPoint:
             "batch norm after the ReLU cannot be folded into a convolution: "
             "train with batch norm before the ReLU"
         )
-    folded = network.alike(batch_norm="none")
+    folded = network.variant(batch_norm="none")
     folded.load_state_dict(dict(_folded_state(network)))
     return folded.eval().requires_grad_(False)
 
@@ -295,7 +295,7 @@ def _structure(network: SuperPoint) -> dict[str, Any]:
             parameter.numel() for conv in convolutions for parameter in conv.parameters()
         ),
         "descriptor_sampling": str(network.sampling),
-        "max_distance": network.max_distance,
+        "max_distance": network.max_descriptor_distance,
     }
 
 
@@ -372,10 +372,8 @@ def _with_sorted_header(data: bytes) -> bytes:
 def _metrics_table(metrics: Mapping[str, JsonValue]) -> str:
     """Format nested metrics as one Markdown table."""
     sets = dict(_metric_sets(metrics, ()))
-    columns = list(dict.fromkeys(key for figures in sets.values() for key in figures))
-    rows = [
-        (name, *(_figure(figures.get(key)) for key in columns)) for name, figures in sets.items()
-    ]
+    columns = list(dict.fromkeys(key for metrics in sets.values() for key in metrics))
+    rows = [(name, *(_figure(values.get(key)) for key in columns)) for name, values in sets.items()]
     return format_table(["", *columns], rows)
 
 
@@ -383,11 +381,11 @@ def _metric_sets(
     metrics: Mapping[str, JsonValue], path: tuple[str, ...]
 ) -> Iterator[tuple[str, dict[str, JsonValue]]]:
     """Yield each group of metrics of one dictionary, with the path of keys to it as its name."""
-    figures: dict[str, JsonValue] = {
+    values: dict[str, JsonValue] = {
         key: value for key, value in metrics.items() if not isinstance(value, dict)
     }
-    if figures:
-        yield " ".join(path), figures
+    if metrics:
+        yield " ".join(path), values
     for key, value in metrics.items():
         if isinstance(value, dict):
             yield from _metric_sets(value, (*path, key))

@@ -49,9 +49,9 @@ _SUFFIX = ".safetensors"
 # Number of training images below which a warning is logged.
 _FEW_IMAGES = 300
 # Fraction of the given minutes for labelling; training gets the rest.
-_LABEL_SHARE = 0.35
+_LABEL_FRACTION = 0.35
 # Smallest fraction of the given minutes for training, even if labelling took longer than planned.
-_LEAST_TRAINING_SHARE = 0.3
+_LEAST_TRAINING_FRACTION = 0.3
 # Fewest warps averaged for one image, and fewest images labelled.
 _LEAST_WARPS = 8
 # Images labelled to measure the speed; the first one only warms up.
@@ -235,8 +235,8 @@ def adapt(
     init = find_weights(weights)
     # Refuse weights that cannot be exported before the training, not after it.
     fold_batch_norm(load_superpoint(init))
-    told = reporter if reporter is not None and processes.first else _Silent()
-    run = _Run(files, init, config, processes, told, stopped or never)
+    reported = reporter if reporter is not None and processes.first else _Silent()
+    run = _Run(files, init, config, processes, reported, stopped or never)
     try:
         return _adapt(run, images, minutes, most_images, created, commands)
     except _StoppedError:
@@ -284,11 +284,11 @@ def _adapt(
     if not result.finished:
         raise _StoppedError
     if processes.first:
-        figures = _evaluated(run, "after", trained, domain.held_out)
-        card = _export(files, trained, run.init, plan, figures)
+        evaluation = _evaluated(run, "after", trained, domain.held_out)
+        card = _export(files, trained, run.init, plan, evaluation)
         run.say("report")
         facts = _facts(run, domain, plan, mean_labels, config, result)
-        report = _report(config, figures, card, facts)
+        report = _report(config, evaluation, card, facts)
         write_report(
             files.report,
             report,
@@ -392,7 +392,7 @@ def _label_plan(run: _Run, domain: DomainImages, minutes: float | None) -> Label
         else:
             run.say("measuring the labelling speed")
             each = _seconds_per_warp(run, photos) / run.processes.count
-            plan = plan_labels(each, len(photos), full, 60 * minutes * _LABEL_SHARE)
+            plan = plan_labels(each, len(photos), full, 60 * minutes * _LABEL_FRACTION)
         _write_plan(run.files.plan, plan)
     run.processes.wait()
     return _read_plan(run.files.plan)
@@ -481,7 +481,7 @@ def _training_config(
     left = (
         None
         if minutes is None
-        else max(minutes - plan.seconds / 60, _LEAST_TRAINING_SHARE * minutes)
+        else max(minutes - plan.seconds / 60, _LEAST_TRAINING_FRACTION * minutes)
     )
     schedule = config.schedule.model_copy(update={"minutes": left})
     return config.model_copy(update={"labels": labels, "schedule": schedule})
@@ -496,7 +496,7 @@ def _evaluated(run: _Run, when: str, weights: Path, folder: Path) -> dict[str, A
         run.say(f"evaluation {when}")
         found[when] = {
             "weights_sha256": digest,
-            **_figures(weights, find_photos(folder), run.processes, when),
+            **_metrics(weights, find_photos(folder), run.processes, when),
         }
         write_atomic(path, json.dumps(found, indent=2) + "\n")
     return found
@@ -515,7 +515,7 @@ def _read_evaluation(path: Path) -> dict[str, Any]:
     return found
 
 
-def _figures(weights: Path, photos: list[Path], processes: Processes, label: str) -> dict[str, Any]:
+def _metrics(weights: Path, photos: list[Path], processes: Processes, label: str) -> dict[str, Any]:
     """Return mean metrics over one random view of each image, or several views of few images."""
     overrides = {} if processes.device.type == "cpu" else {"device": processes.device.type}
     views = min(math.ceil(_PAIRS / len(photos)), _MOST_VIEWS)
@@ -541,12 +541,12 @@ def _mean(values: list[float | None]) -> float | None:
 
 
 def _export(
-    files: _Files, trained: Path, init: Path, plan: LabelPlan, figures: dict[str, Any]
+    files: _Files, trained: Path, init: Path, plan: LabelPlan, evaluation: dict[str, Any]
 ) -> Card:
     """Write the weights; add the adaptation to their card."""
     card, began = read_card(trained), read_card(init)
     assert card is not None
-    before, after = figures["before"]["photos"], figures["after"]["photos"]
+    before, after = evaluation["before"]["photos"], evaluation["after"]["photos"]
     metrics: dict[str, JsonValue] = {"before": before, "after": after}
     _, summary = verdict(before, after)
     card = card.model_copy(
@@ -558,8 +558,8 @@ def _export(
             },
             "metrics": metrics,
             "notes": f"Adapted from {init.name}. {summary[0].upper()}{summary[1:]}. "
-            f"{figures['after']['images']} images in {figures['after']['pairs']} pairs. "
-            f"{figures['after']['protocol']}",
+            f"{evaluation['after']['images']} images in {evaluation['after']['pairs']} pairs. "
+            f"{evaluation['after']['protocol']}",
         }
     )
     export_weights(load_superpoint(trained), files.weights, card, read_codebook(trained))
@@ -594,9 +594,9 @@ def _facts(
 
 
 def _report(
-    config: TrainingConfig, figures: dict[str, Any], card: Card, facts: dict[str, str]
+    config: TrainingConfig, evaluation: dict[str, Any], card: Card, facts: dict[str, str]
 ) -> AdaptationReport:
-    before, after = figures["before"]["photos"], figures["after"]["photos"]
+    before, after = evaluation["before"]["photos"], evaluation["after"]["photos"]
     improved, summary = verdict(before, after)
     return AdaptationReport(
         title=card.name,
@@ -604,9 +604,9 @@ def _report(
         summary=summary,
         before=before,
         after=after,
-        images=figures["after"]["images"],
-        pairs=figures["after"]["pairs"],
-        protocol=figures["after"]["protocol"],
+        images=evaluation["after"]["images"],
+        pairs=evaluation["after"]["pairs"],
+        protocol=evaluation["after"]["protocol"],
         facts=facts,
         settings=config.to_yaml(),
         commands=card.commands,

@@ -223,9 +223,9 @@ class OptimizerConfig(_Part):
     warmup: int = Field(
         200,
         ge=0,
-        description="steps of linear warm-up; half a cosine down to `final_share` follows",
+        description="steps of linear warm-up; half a cosine down to `final_fraction` follows",
     )
-    final_share: float = Field(
+    final_fraction: float = Field(
         0.01, ge=0, le=1, description="last learning rate, fraction of the peak"
     )
     weight_decay: float = Field(1e-4, ge=0)

@@ -44,7 +44,7 @@ def can_inherit(teacher: SuperPoint, config: NetworkConfig) -> bool:
     )
 
 
-def heir(teacher: SuperPoint, config: NetworkConfig) -> SuperPoint:
+def new_student(teacher: SuperPoint, config: NetworkConfig) -> SuperPoint:
     """Return a network of the configured shape with random weights, without batch norm.
 
     Its descriptors are sampled as the teacher's.
@@ -52,7 +52,7 @@ def heir(teacher: SuperPoint, config: NetworkConfig) -> SuperPoint:
     shape = config.model_dump(
         include={"widths", "descriptor_dim", "depths", "strided", "skips", "detector_width"}
     )
-    return teacher.alike(**shape, batch_norm="none")
+    return teacher.variant(**shape, batch_norm="none")
 
 
 @torch.no_grad()
@@ -69,7 +69,7 @@ def descriptor_projection(teacher: SuperPoint, images: Tensor, length: int) -> T
 
 def with_projected_descriptors(network: SuperPoint, projection: Tensor) -> SuperPoint:
     """Return the same network with shorter descriptors, projected by the rows of (D', D)."""
-    projected = network.alike(descriptor_dim=len(projection))
+    projected = network.variant(descriptor_dim=len(projection))
     state = network.state_dict()
     state["convDb.conv.weight"] = torch.einsum(
         "pd,dckl->pckl", projection, state["convDb.conv.weight"]
@@ -102,7 +102,7 @@ class Inheritance:
             views: returns the images (B, 1, H, W) in [0, 1] of a step.
             report: called with the number of each step and its losses by block.
         """
-        student = heir(self.teacher, self.config)
+        student = new_student(self.teacher, self.config)
         device = next(self.teacher.parameters()).device
         student.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         kept = _most_important(self.teacher, student, views(0))

@@ -40,7 +40,7 @@ def initial_network(config: NetworkConfig, init: Path | None = None) -> SuperPoi
 
 
 def _with_skips(network: SuperPoint) -> SuperPoint:
-    skipping = network.alike(skips=True)
+    skipping = network.variant(skips=True)
     # The added skips are zero: the outputs do not change.
     skipping.load_state_dict(skipping.state_dict() | network.state_dict())
     return skipping

@@ -97,7 +97,9 @@ def _export(
     if stage.objective.learns_descriptors:
         codebook = _codebook(stage, result.network, inputs, config)
         if isinstance(setup.validate, PairValidation):
-            result.network.max_distance = setup.validate.matching_distance(result.network)
+            result.network.max_descriptor_distance = setup.validate.matching_distance(
+                result.network
+            )
     card = _card(stage.name, config, inputs, result, setup.image_counts)
     export_weights(result.network, inputs.out / WEIGHTS, card, codebook)
 

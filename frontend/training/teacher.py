@@ -20,7 +20,7 @@ from ..superpoint.superpoint import SuperPoint
 from .config import TrainingConfig
 from .data.labelled_photos import LabelledPhotos
 from .data.sources import augmented_views
-from .inherit import Inheritance, descriptor_projection, heir, with_projected_descriptors
+from .inherit import Inheritance, descriptor_projection, new_student, with_projected_descriptors
 from .inputs import PhotoSplit
 from .loop.checkpoints import read_checkpoint
 from .loop.progress import Progress
@@ -106,7 +106,7 @@ def inherited_network(
         raise TrainingError(
             f"{kept} belongs to another student or another teacher: give another folder with --out"
         )
-    network = heir(teacher, config.network)
+    network = new_student(teacher, config.network)
     network.load_state_dict(found["network"])
     return network, with_projected_descriptors(teacher, found["projection"])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from spslam.benchmark.figures import METRICS, scale_of, spread_text
+from spslam.benchmark.metrics import METRICS, scale_of, spread_text
 from spslam.benchmark.results import Group, Results
 from spslam.benchmark.table import NOTHING, Table
 
@@ -64,7 +64,7 @@ def _table(title: str, groups: list[Group], cell: Callable[[Group], str]) -> Tab
 
 def _moved(group: Group) -> str:
     """Return `4.1 (2.0–9.3) mm · warned 0/5`; for a camera that never moves, if it made a map."""
-    runs, told = len(group.rows), sum(row.tells_a_doubt for row in group.rows)
+    runs, facts = len(group.rows), sum(row.warned for row in group.rows)
     spread = group.spread(DISTURBED)
     if spread is None:
         wrong = _wrong(group)
@@ -73,7 +73,7 @@ def _moved(group: Group) -> str:
         )
     factor, unit = scale_of(METRICS[DISTURBED].unit, [spread.max])
     fewer = "" if spread.runs == runs else f" in {spread.runs}/{runs}"
-    return f"{spread_text(spread, factor)} {unit}{fewer} · warned {told}/{runs}"
+    return f"{spread_text(spread, factor)} {unit}{fewer} · warned {facts}/{runs}"
 
 
 def _found(group: Group) -> str:

@@ -90,9 +90,9 @@ def config_sha256(config: Config) -> str:
     ).hexdigest()
 
 
-def as_asked(ran: Config, asked: Config) -> Config:
+def as_requested(ran: Config, requested: Config) -> Config:
     """Return the configuration of a run with `max_concurrency` as requested (0: automatic)."""
-    if asked.features.max_concurrency:
+    if requested.features.max_concurrency:
         return ran
     return ran.model_copy(
         update={"features": ran.features.model_copy(update={"max_concurrency": 0})}
@@ -109,7 +109,7 @@ def config_changes(config: Config, stored: Path) -> str:
         before = Config.model_validate(with_new_names(values)[0])
     except (OSError, ValueError, TypeError, ConfigError):
         return ""
-    old, new = _flat(as_asked(before, config).model_dump()), _flat(config.model_dump())
+    old, new = _flat(as_requested(before, config).model_dump()), _flat(config.model_dump())
     return ", ".join(f"{key} {new[key]} (was {old[key]})" for key in new if new[key] != old[key])
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from spslam.benchmark.figures import METRICS, number, percent, scale_of
+from spslam.benchmark.metrics import METRICS, number, percent, scale_of
 from spslam.benchmark.plots import plot_svg
 from spslam.benchmark.published import Published
 from spslam.benchmark.results import RUNS, Results, Row
@@ -63,7 +63,7 @@ def write_page(
 def _tiles(results: Results) -> list[tuple[str, str, str]]:
     rows = list(results.rows.values())
     failed = [row for row in rows if row.reason is not None]
-    whole = [row for row in rows if row.share_tracked >= 1]
+    whole = [row for row in rows if row.tracking_rate >= 1]
     again = sum(row.attempts > 1 for row in rows)
     spent = sum(row.seconds for row in rows)
     hours = f"{spent / 3600:.1f} h" if spent >= 5400 else f"{spent / 60:.1f} min"
@@ -80,7 +80,7 @@ def _tiles(results: Results) -> list[tuple[str, str, str]]:
 
 
 def _run(results: Results, row: Row, keys: list[str]) -> dict[str, object]:
-    cells = [row.varied, percent(row.share_tracked)]
+    cells = [row.varied, percent(row.tracking_rate)]
     for key in keys:
         value = row.figure(key)
         factor, unit = scale_of(METRICS[key].unit, [value]) if value is not None else (1.0, "")

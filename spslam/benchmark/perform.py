@@ -114,9 +114,9 @@ def machine() -> dict[str, str | int]:
     cores = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
-    told = processor()
-    told.pop("instructions", None)
-    return {**told, "cores": cores, "system": platform.platform(), "host": platform.node()}
+    facts = processor()
+    facts.pop("instructions", None)
+    return {**facts, "cores": cores, "system": platform.platform(), "host": platform.node()}
 
 
 def _unfit(request: Request) -> str | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spslam.benchmark.figures import METRICS, percent, scale_of
+from spslam.benchmark.metrics import METRICS, percent, scale_of
 from spslam.benchmark.published import Published
 from spslam.benchmark.results import Group, Results
 from spslam.io.files import atomic_file

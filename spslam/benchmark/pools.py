@@ -140,12 +140,12 @@ class DaskPool:
 def _on_worker(request: Request, stop: str) -> Finished:
     from distributed import Event as SharedEvent
 
-    event, asked = SharedEvent(stop), 0
+    event, requested = SharedEvent(stop), 0
 
     def stopped() -> bool:
-        nonlocal asked
-        asked += 1
-        return asked % _ASK_EVERY == 0 and bool(event.is_set())
+        nonlocal requested
+        requested += 1
+        return requested % _ASK_EVERY == 0 and bool(event.is_set())
 
     try:
         return perform(request, stopped=stopped)

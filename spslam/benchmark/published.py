@@ -27,13 +27,13 @@ class Published:
     sensor: str
     source: str
     note: str
-    figures: dict[str, dict[str, float]]
+    metrics: dict[str, dict[str, float]]
 
     def value(self, group: Group, key: str) -> float | None:
         """Return the metric for a case; None if unknown or if the case is not a whole sequence."""
         if group.case.sensor != self.sensor or group.whole_sequence is None:
             return None
-        return self.figures.get(key, {}).get(group.whole_sequence)
+        return self.metrics.get(key, {}).get(group.whole_sequence)
 
 
 def load_published(names: list[str]) -> list[Published]:

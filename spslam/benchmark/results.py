@@ -12,8 +12,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from spslam.benchmark.figures import SHARE
 from spslam.benchmark.identity import Identity
+from spslam.benchmark.metrics import FRACTION
 from spslam.benchmark.perform import Finished
 from spslam.benchmark.suite import Case, Run
 from spslam.config import describe_errors
@@ -95,7 +95,7 @@ class Row:
         return Case(self.sequence, self.sensor, self.extractor, self.config)
 
     @property
-    def share_tracked(self) -> float:
+    def tracking_rate(self) -> float:
         """Tracking rate over all frames of the sequence, including frames never reached."""
         return (
             0.0
@@ -104,7 +104,7 @@ class Row:
         )
 
     @property
-    def tells_a_doubt(self) -> bool:
+    def warned(self) -> bool:
         """Whether the run gave a warning: a notice about the trajectory, or lost frames."""
         if self.metrics is None:
             return True
@@ -113,8 +113,8 @@ class Row:
 
     def figure(self, key: str) -> float | None:
         """Return a metric of `metrics.json`; None if it has no such number."""
-        if key == SHARE.key:
-            return self.share_tracked
+        if key == FRACTION.key:
+            return self.tracking_rate
         value = None if self.metrics is None else self.metrics.get(key)
         return float(value) if isinstance(value, int | float) else None
 
@@ -165,7 +165,7 @@ class Group:
     @property
     def tracked(self) -> Spread:
         """Spread of the tracking rate, 0 to 1."""
-        return Spread.of([row.share_tracked for row in self.rows])
+        return Spread.of([row.tracking_rate for row in self.rows])
 
     @property
     def whole_sequence(self) -> str | None:

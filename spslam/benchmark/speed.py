@@ -10,7 +10,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from spslam.io.markdown import format_table
-from spslam.run.prefetch import prepared, track_prepared
+from spslam.run.prefetch import prepared, track_prefetched
 from spslam.slam.system import Slam
 from spslam.timing import EngineSpeed, Timing
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # Stages in the order of processing; `features` includes the disparities of stereo pairs.
 _STAGES = ("features", "tracking", "mapping", "refinement", "loop closing")
 # Instruction sets that decide the speed of low-precision arithmetic; the report lists them.
-_TOLD_INSTRUCTIONS = (
+_INSTRUCTIONS_SHOWN = (
     "avx2",
     "avx512f",
     "avx512_vnni",
@@ -58,7 +58,7 @@ class RunSpeed:
 
 
 @dataclass(frozen=True)
-class RunComparison:
+class RunSpeedComparison:
     """Several runs with one sensor, and extractions by the reference between them.
 
     Attributes:
@@ -75,7 +75,7 @@ class RunComparison:
     frames_per_reference: float
 
     @classmethod
-    def of(cls, runs: list[RunSpeed], reference_ms: list[float]) -> RunComparison:
+    def of(cls, runs: list[RunSpeed], reference_ms: list[float]) -> RunSpeedComparison:
         """Summarize N >= 1 runs and the N + 1 reference times around them."""
         around = [(before + after) / 2 for before, after in pairwise(reference_ms)]
         return cls(
@@ -108,7 +108,7 @@ class SpeedReport:
     rounds: int
     threads: int
     engines: list[EngineSpeed] = field(default_factory=list)
-    runs: list[RunComparison] = field(default_factory=list)
+    runs: list[RunSpeedComparison] = field(default_factory=list)
     parts: dict[str, Timing] = field(default_factory=dict)
     starts: dict[str, float] = field(default_factory=dict)
 
@@ -124,9 +124,9 @@ class SpeedReport:
         return "\n\n".join(parts) + "\n"
 
     def _heading(self) -> str:
-        told = [
+        facts = [
             name
-            for name in _TOLD_INSTRUCTIONS
+            for name in _INSTRUCTIONS_SHOWN
             if name in self.machine.get("instructions", "").split()
         ]
         versions = [
@@ -139,7 +139,7 @@ class SpeedReport:
             f"Made by `{self.command}`; the same command measures another machine. Ratios are "
             "more reliable than milliseconds, because other programs may have used the machine.\n\n"
             f"- Machine: {self.machine['processor'] or self.machine['architecture']} "
-            f"({', '.join(told) or self.machine['architecture']}), no GPU used\n"
+            f"({', '.join(facts) or self.machine['architecture']}), no GPU used\n"
             f"- Cores usable by the command: {self.machine['cores']}\n"
             f"- Threads of the network: {self.threads or 'one a core'}\n"
             f"- Versions: {', '.join(versions)}"
@@ -246,9 +246,9 @@ def time_run(slam: Slam, frames: list[Frame], world: str) -> RunSpeed:
     """Track the frames of one sequence, at least one, like a run; return the speed."""
     begin = perf_counter()
     with prepared(
-        frames, slam.preprocessor.observe, at_once=slam.preprocessor.max_concurrency
+        frames, slam.preprocessor.observe, max_concurrency=slam.preprocessor.max_concurrency
     ) as items:
-        frame_ms = [track_prepared(slam, item)[1] for item in items]
+        frame_ms = [track_prefetched(slam, item)[1] for item in items]
     seconds = perf_counter() - begin
     camera = frames[0].camera
     return RunSpeed(

@@ -14,13 +14,13 @@ from spslam.timing import Timing
 # Keypoints of the image and map points to match; matches for the pose.
 _KEYPOINTS, _POINTS, _MATCHES = 1000, 2000, 500
 # Search radius, pixels, and largest distance of matching descriptors.
-_GATE_PX, _MAX_DISTANCE = 24.0, 0.75
+_GATE_PX, _MAX_DESCRIPTOR_DISTANCE = 24.0, 0.75
 # Fraction of wrong matches for the pose.
 _OUTLIERS = 0.2
 _CAMERA = Camera(640, 480, 500.0, 500.0, 319.5, 239.5, baseline_m=0.1)
 
 
-def time_tracking_parts(
+def time_tracking_stages(
     matcher: Matcher, pose_solver: PoseSolver, rounds: int, descriptor_dim: int
 ) -> dict[str, Timing]:
     """Time matching by radius search, and the refinement of a stereo pose.
@@ -56,7 +56,12 @@ def time_tracking_parts(
 
     def match() -> object:
         return matcher.match_near(
-            pixels0, descriptors, pixels1, descriptors[:_KEYPOINTS], _GATE_PX, _MAX_DISTANCE
+            pixels0,
+            descriptors,
+            pixels1,
+            descriptors[:_KEYPOINTS],
+            _GATE_PX,
+            _MAX_DESCRIPTOR_DISTANCE,
         )
 
     def refine() -> object:

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from spslam.benchmark.figures import METRICS
+from spslam.benchmark.metrics import METRICS
 from spslam.config import config_names, describe_errors, load_values
 from spslam.errors import ConfigError
 from spslam.frame import Sensor

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from spslam.benchmark.disturbance_tables import disturbance_notes, disturbance_tables
-from spslam.benchmark.figures import (
+from spslam.benchmark.metrics import (
     METRICS,
     Metric,
     number,
@@ -82,7 +82,7 @@ def case_table(results: Results) -> Table:
 def failure_table(results: Results) -> Table | None:
     """Return the table of failed runs with their reasons; None without failures."""
     rows = [
-        [f"{row.case} #{row.repeat}", percent(row.share_tracked), row.reason]
+        [f"{row.case} #{row.repeat}", percent(row.tracking_rate), row.reason]
         for group in results.groups()
         for row in group.rows
         if row.reason is not None
@@ -138,7 +138,7 @@ def notes(results: Results, published: list[Published]) -> list[str]:
 
 def machines(results: Results) -> str:
     """Return the machines of the runs, with versions."""
-    told = Counter(
+    facts = Counter(
         f"{row.machine.get('processor') or row.machine.get('architecture')}, "
         f"{row.machine.get('cores')} cores"
         for row in results.rows.values()
@@ -152,7 +152,7 @@ def machines(results: Results) -> str:
     )
     codes = {row.identity["code_sha256"][:8] for row in results.rows.values()}
     return (
-        f"{'; '.join(told)}. {'; '.join(versions)}; code {', '.join(sorted(codes))}. "
+        f"{'; '.join(facts)}. {'; '.join(versions)}; code {', '.join(sorted(codes))}. "
         "One thread a run."
     )
 

@@ -264,7 +264,7 @@ def run(
             metavar="KIND:KEY=VALUE,…",
             show_default=False,
             help="Add a disturbance to the recording, to test the run: still:frames=70, "
-            "mover:share=0.25,speed=3.3, dark:at=100,frames=8 or jump:at=150,to=20; may be "
+            "mover:fraction=0.25,speed=3.3, dark:at=100,frames=8 or jump:at=150,to=20; may be "
             "repeated.",
         ),
     ] = None,
@@ -486,7 +486,7 @@ def _run(
     realtime: bool,
     outputs: tuple[str, ...],
 ) -> None:
-    from spslam.cli.console import ProgressLine, print_outcome
+    from spslam.cli.console import ProgressLine, print_result
     from spslam.map.io import HeldMap, load_map
     from spslam.pipeline import run as run_sequence
     from spslam.run.output import OutputFolder, default_output
@@ -511,9 +511,13 @@ def _run(
             held = HeldMap(map_file)
         with cleaned_up(output.discard):
             saved = None if map_file is None else load_map(map_file)
-            mapping = saved is None or extend
+            localization_only = saved is not None and not extend
             slam = Slam.from_config(
-                config, saved=saved, mapping=mapping, cache=cache, offline=not realtime
+                config,
+                saved=saved,
+                localization_only=localization_only,
+                cache=cache,
+                offline=not realtime,
             )
             labels = {**labels, "engine": slam.preprocessor.engine}
             viewer = watch()
@@ -543,7 +547,7 @@ def _run(
         output.discard()
         if held is not None:
             held.release()
-    print_outcome(outcome)
+    print_result(outcome)
     if outcome.failure is not None:
         raise outcome.failure
     # ^C may also come while the results are written.

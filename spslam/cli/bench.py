@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from spslam.benchmark.speed import RunComparison, RunSpeed, SpeedReport
+    from spslam.benchmark.speed import RunSpeed, RunSpeedComparison, SpeedReport
     from spslam.frame import Frame, Sensor
     from spslam.timing import Timing
 
@@ -135,10 +135,10 @@ def _measure(
     command: str, weights: list[str] | None, rounds: int, threads: int, quick: bool
 ) -> SpeedReport:
     from spslam.benchmark.speed import SpeedReport
+    from spslam.frontend.engine_timing import make_extractors, time_engines
     from spslam.frontend.engines.engine import usable_cores
-    from spslam.frontend.speed import make_extractors, time_engines
-    from spslam.frontend.speed_reference import REFERENCE_SIZE, reference_clock
     from spslam.frontend.superpoint.checkpoints import BUILT_IN, read_checkpoint
+    from spslam.frontend.timing_reference import REFERENCE_SIZE, reference_clock
     from spslam.process.machine import processor
     from spslam.run.metrics import versions
 
@@ -188,49 +188,49 @@ def _runs(
     threads: int,
     clock: Callable[[], float],
     rounds: int,
-) -> RunComparison:
+) -> RunSpeedComparison:
     """Time runs, with the reference clock before, between and after them."""
-    from spslam.benchmark.speed import RunComparison
+    from spslam.benchmark.speed import RunSpeedComparison
 
     runs, reference_ms = [], [clock()]
     for _ in range(rounds):
         runs.append(_run(world, sensor, frames, threads))
         reference_ms.append(clock())
-    return RunComparison.of(runs, reference_ms)
+    return RunSpeedComparison.of(runs, reference_ms)
 
 
 def _run(world: str, sensor: str, frames: list[Frame], threads: int) -> RunSpeed:
     from spslam.benchmark.speed import time_run
     from spslam.config import load_config
-    from spslam.factory import build_parts
+    from spslam.factory import build_components
     from spslam.slam.system import Slam
 
     config = load_config(f"demo_{sensor}", [f"features.threads={threads}"])
-    parts = build_parts(config, offline=True)
+    components = build_components(config, offline=True)
     # The first image of a size compiles the network.
-    parts.extractor.extract(frames[0].image)
-    return time_run(Slam(config, parts), frames, world)
+    components.extractor.extract(frames[0].image)
+    return time_run(Slam(config, components), frames, world)
 
 
 def _parts(frames: list[Frame], threads: int) -> dict[str, Timing]:
     """Time the stages of one image: read the file, network, keypoints, matching, pose."""
-    from spslam.benchmark.speed_stages import time_tracking_parts
+    from spslam.benchmark.speed_stages import time_tracking_stages
     from spslam.config import FeatureConfig, load_config
-    from spslam.factory import build_parts
+    from spslam.factory import build_components
+    from spslam.frontend.engine_timing import time_stages
     from spslam.frontend.extractors.superpoint_extractor import SuperPointExtractor
-    from spslam.frontend.speed import time_parts
 
     images = [frame.image for frame in frames]
     extractor = SuperPointExtractor(FeatureConfig(threads=threads))
     features = extractor.extract(images[0])
-    network, keypoints = time_parts(extractor, images)
-    parts = build_parts(load_config("demo_stereo", [f"features.threads={threads}"]))
+    network, keypoints = time_stages(extractor, images)
+    components = build_components(load_config("demo_stereo", [f"features.threads={threads}"]))
     return {
         "reading a PNG file": _reading(images),
         "network": network,
         "keypoints of its maps": keypoints,
-        **time_tracking_parts(
-            parts.matcher, parts.pose_solver, len(images), features.descriptors.shape[1]
+        **time_tracking_stages(
+            components.matcher, components.pose_solver, len(images), features.descriptors.shape[1]
         ),
     }
 

@@ -16,7 +16,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from spslam.evaluation.summary import Spread
     from spslam.frontend.training.loop.progress import Progress as TrainingProgress
-    from spslam.pipeline import Outcome, Status
+    from spslam.pipeline import RunResult, Status
 
 # Time between two progress lines where standard error is not a terminal, seconds.
 _PLAIN_INTERVAL_S = 10.0
@@ -25,10 +25,10 @@ _STAGE_SUFFIX = "_median_ms"
 # Width of tables where standard output is not a terminal, columns.
 _PLAIN_WIDTH = 200
 # Metrics that are fractions, printed in percent.
-_SHARES = ("share_tracked",)
+_FRACTIONS = ("tracking_rate",)
 # Columns of the comparison table: heading by metric.
 _COLUMNS = {
-    "share_tracked": "tracked",
+    "tracking_rate": "tracked",
     "ate_rmse_m": "ATE m",
     "ate_max_m": "max m",
     "rpe_trans_m": "RPE m",
@@ -40,7 +40,7 @@ _COLUMNS = {
 # Losses that the training line shows.
 _LOSSES = ("total", "detector", "descriptor")
 
-Figures = Mapping[str, float | int | str | None]
+Metrics = Mapping[str, float | int | str | None]
 
 
 def make_console(
@@ -135,7 +135,7 @@ class StatusLine:
         )
         metrics = f"validation {progress.metrics['metric']:.3f}" if progress.metrics else ""
         self._show(
-            f"{progress.stage}  step {progress.step}  {100 * progress.share:.0f} %  "
+            f"{progress.stage}  step {progress.step}  {100 * progress.fraction:.0f} %  "
             f"{progress.images_per_second:.1f} images/s  "
             f"{_duration(progress.seconds_left)} left  {losses}  {metrics}"
         )
@@ -214,7 +214,7 @@ def _duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
-def print_outcome(outcome: Outcome, console: Console | None = None) -> None:
+def print_result(outcome: RunResult, console: Console | None = None) -> None:
     """Print the main metrics of a run and its output folder."""
     console = console or make_console()
     metrics = outcome.metrics
@@ -223,13 +223,13 @@ def print_outcome(outcome: Outcome, console: Console | None = None) -> None:
         title if metrics["ended"] == "complete" else f"{title} · {metrics['ended']} early",
         style="bold",
     )
-    print_figures(
+    print_metrics(
         {key: value for key, value in metrics.items() if not isinstance(value, list)}, console
     )
     console.print(f"results in {outcome.folder}", soft_wrap=True)
 
 
-def print_figures(metrics: Figures, console: Console | None = None) -> None:
+def print_metrics(metrics: Metrics, console: Console | None = None) -> None:
     """Print the main metrics of a run or of a comparison; unknown ones are left out."""
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="dim")
@@ -254,7 +254,7 @@ def print_figures(metrics: Figures, console: Console | None = None) -> None:
 
 
 def print_comparisons(
-    rows: list[Figures], spreads: Mapping[str, Spread], console: Console | None = None
+    rows: list[Metrics], spreads: Mapping[str, Spread], console: Console | None = None
 ) -> None:
     """Print a row for each estimate and ground truth, then the spread.
 
@@ -294,7 +294,7 @@ def print_comparisons(
             console.print(f"{row['estimate']}: {row['not_compared']}", soft_wrap=True)
     about = (
         ", estimated from the usual step of the poses"
-        if compared["frames_are"] == "reckoned"
+        if compared["frames_are"] == "estimated"
         else ""
     )
     if compared.get("frames_from"):
@@ -309,13 +309,13 @@ def print_comparisons(
     )
 
 
-def _cells(row: Figures, columns: Mapping[str, str]) -> list[str]:
+def _cells(row: Metrics, columns: Mapping[str, str]) -> list[str]:
     values = {key: row.get(key) for key in columns}
     return [
         "–"
         if value is None
         else f"{100 * float(value):.1f} %"
-        if key in _SHARES
+        if key in _FRACTIONS
         else f"{value:.4g}"
         for key, value in values.items()
     ]
@@ -329,7 +329,7 @@ def _describe(status: Status) -> str:
     )
 
 
-def _frames(metrics: Figures) -> str:
+def _frames(metrics: Metrics) -> str:
     extra = "".join(
         f", {metrics[key]} {word}"
         for key, word in (
@@ -344,8 +344,8 @@ def _frames(metrics: Figures) -> str:
         extra = extra.replace(" left out", f" left out ({metrics['left_out_why']})")
     if metrics.get("first_pose_delay_s"):
         extra += f", the first after {metrics['first_pose_delay_s']:.4g} s"
-    share = 100 * float(metrics["share_tracked"] or 0)
-    about = "about " if metrics.get("frames_are") == "reckoned" else ""
+    fraction = 100 * float(metrics["tracking_rate"] or 0)
+    about = "about " if metrics.get("frames_are") == "estimated" else ""
     source = (
         f", counted in {PurePath(str(metrics['frames_from'])).name}"
         if metrics.get("frames_from")
@@ -353,23 +353,23 @@ def _frames(metrics: Figures) -> str:
     )
     if about:
         source = ", frames estimated from the time of the ground truth"
-    return (
-        f"{metrics['tracked']} of {about}{metrics['frames']} tracked ({share:.1f} %){extra}{source}"
-    )
+    return f"{metrics['tracked']} of {about}{metrics['frames']} tracked ({fraction:.1f} %){extra}{source}"
 
 
-def _ate(metrics: Figures) -> str:
+def _ate(metrics: Metrics) -> str:
     if metrics.get("not_compared"):
         return str(metrics["not_compared"])
     ate, length = metrics.get("ate_rmse_m"), metrics.get("path_length_m")
     if not isinstance(ate, float):
         return "no ground truth"
-    share = f" = {100 * ate / length:.2f} %" if isinstance(length, float) and length > 0 else ""
+    fraction = f" = {100 * ate / length:.2f} %" if isinstance(length, float) and length > 0 else ""
     scale = f", scale {metrics['scale']:.4g}" if metrics["alignment"] == "sim3" else ""
-    return f"{ate:.4g} m RMSE of {length:.4g} m{share} (aligned by {metrics['alignment']}{scale})"
+    return (
+        f"{ate:.4g} m RMSE of {length:.4g} m{fraction} (aligned by {metrics['alignment']}{scale})"
+    )
 
 
-def _scale(metrics: Figures) -> str:
+def _scale(metrics: Metrics) -> str:
     """Describe the source of the metric scale of a mono map, or why the request failed."""
     if metrics.get("scale_refused"):
         return f"{metrics['scale_source']}: {metrics['scale_refused']}"
@@ -380,7 +380,7 @@ def _scale(metrics: Figures) -> str:
     return f"{metrics['scale_source']}{wrong}"
 
 
-def _rpe(metrics: Figures) -> str:
+def _rpe(metrics: Metrics) -> str:
     if metrics.get("compared") == "positions":
         return "none without rotations"
     if metrics.get("rpe_trans_m") is None:
@@ -391,7 +391,7 @@ def _rpe(metrics: Figures) -> str:
     )
 
 
-def _drift(metrics: Figures) -> str:
+def _drift(metrics: Metrics) -> str:
     if metrics.get("t_rel_percent") is None:
         return ""
     text = (
@@ -402,7 +402,7 @@ def _drift(metrics: Figures) -> str:
     return text + (f" ({left_out} segments that end in a gap left out)" if left_out else "")
 
 
-def _recall(metrics: Figures) -> str:
+def _recall(metrics: Metrics) -> str:
     """Describe the fraction of frames near the true path; frames without a pose are not near."""
     near = {
         key.removeprefix("recall_"): value
@@ -417,7 +417,7 @@ def _recall(metrics: Figures) -> str:
     return ", ".join(known) + " of the frames" if known else ""
 
 
-def _truth(metrics: Figures) -> str:
+def _truth(metrics: Metrics) -> str:
     """Describe the ground truth: poses of the body or of a camera, and how many were compared."""
     frame = metrics.get("ground_truth_frame")
     if not frame:
@@ -430,7 +430,7 @@ def _truth(metrics: Figures) -> str:
     return text
 
 
-def _map(metrics: Figures) -> str:
+def _map(metrics: Metrics) -> str:
     if "keyframes" not in metrics:
         return ""
     names = (
@@ -440,15 +440,15 @@ def _map(metrics: Figures) -> str:
         ("relocalisations", "relocalisations"),
     )
     text = ", ".join(f"{metrics[key]} {word}" for key, word in names)
-    if metrics.get("map_parts") not in (None, 0, 1):
+    if metrics.get("submaps") not in (None, 0, 1):
         text += (
-            f"; {metrics['map_parts']} submaps, "
-            f"{metrics['tracked_in_other_parts']} frames tracked in the smaller ones"
+            f"; {metrics['submaps']} submaps, "
+            f"{metrics['tracked_in_other_submaps']} frames tracked in the smaller ones"
         )
     return text
 
 
-def _time(metrics: Figures) -> str:
+def _time(metrics: Metrics) -> str:
     if metrics.get("frame_median_ms") is None:
         return ""
     parts = [f"{metrics['fps']:.1f} frames a second"] if metrics.get("fps") is not None else []
@@ -462,7 +462,7 @@ def _time(metrics: Figures) -> str:
     return ", ".join(parts)
 
 
-def _stages(metrics: Figures) -> str:
+def _stages(metrics: Metrics) -> str:
     """List the median and 95th percentile of each stage, milliseconds."""
     parts = []
     for key, median in metrics.items():

@@ -169,7 +169,7 @@ def evaluate(
     are compared with both paths. The number of frames of a run comes from the files beside its
     trajectory.tum.
     """
-    from spslam.cli.console import print_comparisons, print_figures
+    from spslam.cli.console import print_comparisons, print_metrics
     from spslam.evaluation.comparison import Conventions, as_document, compare_with, short_names
     from spslam.evaluation.comparison import spread as spread_of
     from spslam.evaluation.rpe import Step
@@ -210,15 +210,15 @@ def evaluate(
         for name, trajectory, known in zip(short_names(estimates), estimated, frames, strict=True)
     ]
     if all(comparison.evaluation is None for comparison in comparisons):
-        raise TrajectoryError(str(comparisons[0].figures["not_compared"]))
+        raise TrajectoryError(str(comparisons[0].metrics["not_compared"]))
     spreads = spread_of(comparisons[: len(estimates)]) if spread else {}
     document = json.dumps(as_document(comparisons, spreads), indent=2, allow_nan=False) + "\n"
     if json_file == _STANDARD_OUTPUT:
         typer.echo(document, nl=False)
     elif len(comparisons) == 1 and not spreads:
-        print_figures(comparisons[0].figures)
+        print_metrics(comparisons[0].metrics)
     else:
-        print_comparisons([comparison.figures for comparison in comparisons], spreads)
+        print_comparisons([comparison.metrics for comparison in comparisons], spreads)
     if json_file is not None and json_file != _STANDARD_OUTPUT:
         write_atomic(json_file, document)
     if plot is not None:

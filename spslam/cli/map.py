@@ -39,11 +39,11 @@ def info(
     from spslam.map.export import describe_map
     from spslam.map.io import load_map
 
-    figures = describe_map(file, load_map(file))
+    metrics = describe_map(file, load_map(file))
     if as_json:
-        typer.echo(json.dumps(figures, indent=2))
+        typer.echo(json.dumps(metrics, indent=2))
     else:
-        _print_table(_rows(figures))
+        _print_table(_rows(metrics))
 
 
 @app.command()
@@ -71,7 +71,7 @@ def export(
             "map decides which keyframes are connected.",
         ),
     ] = None,
-    part: Annotated[
+    submap: Annotated[
         int | None,
         typer.Option(
             metavar="N",
@@ -89,7 +89,7 @@ def export(
 
     COLMAP's camera has no lens distortion: undistort the images before you use them with the model.
     """
-    from spslam.map.export import choose_part
+    from spslam.map.export import choose_submap
     from spslam.map.io import load_map
     from spslam.run.output import read_run_config
 
@@ -98,7 +98,7 @@ def export(
             "nothing to export: give one or several of --ply F, --colmap DIR and --g2o F"
         )
     slam_map = load_map(file).map
-    chosen = choose_part(slam_map, part)
+    chosen = choose_submap(slam_map, submap)
     if colmap is not None:
         typer.echo(_export_colmap(colmap, slam_map, chosen))
     if g2o is not None:
@@ -133,7 +133,7 @@ def merge(
     spslam map merge monday/map.npz tuesday/map.npz --out both.npz
     """
     from spslam.config import load_config
-    from spslam.factory import build_parts
+    from spslam.factory import build_components
     from spslam.map.io import SavedMap, load_map, save_map
     from spslam.slam.loops.map_merging import merge_maps
 
@@ -142,71 +142,71 @@ def merge(
     resolved = load_config(config, overrides)
     merged = load_map(files[0])
     for file in files[1:]:
-        parts = build_parts(resolved)
-        revisits = merge_maps(resolved, parts, merged, load_map(file))
-        merged = SavedMap(merged.map, parts.places.arrays())
+        components = build_components(resolved)
+        loops = merge_maps(resolved, components, merged, load_map(file))
+        merged = SavedMap(merged.map, components.place_recognition.arrays())
         typer.echo(
-            f"{file}: {_counted(revisits, 'loop')} closed; {len(merged.map.keyframes)} keyframes, "
+            f"{file}: {_counted(loops, 'loop')} closed; {len(merged.map.keyframes)} keyframes, "
             f"{len(merged.map.points)} points"
         )
     save_map(out, merged.map, merged.places)
 
 
-def _export_colmap(folder: Path, slam_map: Map, part: int) -> str:
+def _export_colmap(folder: Path, slam_map: Map, submap: int) -> str:
     from spslam.map.export import write_colmap
 
-    found = write_colmap(folder, slam_map, part)
+    found = write_colmap(folder, slam_map, submap)
     return (
         f"{found.images} images, {found.points} points, {found.observations} observations, "
-        f"mean reprojection error {found.mean_error_px:.3f} px, of submap {part} in {folder}"
+        f"mean reprojection error {found.mean_error_px:.3f} px, of submap {submap} in {folder}"
     )
 
 
-def _export_g2o(path: Path, slam_map: Map, part: int, min_covisibility: int) -> str:
+def _export_g2o(path: Path, slam_map: Map, submap: int, min_covisibility: int) -> str:
     from spslam.backend.pose_graph import write_g2o
-    from spslam.map.export import part_graph
+    from spslam.map.export import submap_graph
 
-    nodes, edges, fixed = part_graph(slam_map, part, min_covisibility)
+    nodes, edges, fixed = submap_graph(slam_map, submap, min_covisibility)
     write_g2o(path, nodes, edges, fixed)
     kind = "Sim(3)" if edges.information.shape[-1] == 7 else "SE(3)"
     return (
         f"{len(nodes)} {kind} nodes, {len(edges.i)} edges, {edges.robust.sum()} of them loops, "
-        f"of submap {part} in {path}"
+        f"of submap {submap} in {path}"
     )
 
 
-def _export_ply(path: Path, slam_map: Map, part: int) -> str:
+def _export_ply(path: Path, slam_map: Map, submap: int) -> str:
     from spslam.reports.plots import write_ply
 
-    points, _ = slam_map.scene_of(part)
+    points, _ = slam_map.scene_of(submap)
     write_ply(path, points)
-    return f"{len(points)} points of submap {part} in {path}"
+    return f"{len(points)} points of submap {submap} in {path}"
 
 
-def _rows(figures: dict[str, Any]) -> dict[str, str]:
+def _rows(metrics: dict[str, Any]) -> dict[str, str]:
     """Return the text of each row of the table, by name."""
-    size = f"{figures['size_mb']:.2f} MB, format version {figures['format_version']}"
-    linked, per_keyframe = figures["linked_observations"], figures["points_per_keyframe"]
+    size = f"{metrics['size_mb']:.2f} MB, format version {metrics['format_version']}"
+    linked, per_keyframe = metrics["linked_observations"], metrics["points_per_keyframe"]
     mean = "" if per_keyframe is None else f", {per_keyframe:.0f} per keyframe"
     rows = {
-        "file": f"{figures['path']} ({size})",
+        "file": f"{metrics['path']} ({size})",
         "made with": "nothing yet"
-        if figures["sensor"] is None
-        else f"{figures['sensor']}, {figures['extractor']}",
-        "camera": _camera(figures["camera"]),
-        "scale": figures["scale"] or "",
-        "keyframes": f"{figures['keyframes']} of {_counted(figures['sessions'], 'session')}",
-        "points": str(figures["points"]),
-        "observations": f"{linked} of {figures['observations']} see a point{mean}",
-        "loops": str(figures["loops"]),
+        if metrics["sensor"] is None
+        else f"{metrics['sensor']}, {metrics['extractor']}",
+        "camera": _camera(metrics["camera"]),
+        "scale": metrics["scale"] or "",
+        "keyframes": f"{metrics['keyframes']} of {_counted(metrics['sessions'], 'session')}",
+        "points": str(metrics["points"]),
+        "observations": f"{linked} of {metrics['observations']} see a point{mean}",
+        "loops": str(metrics["loops"]),
     }
-    for part in figures["parts"]:
-        box = " × ".join(f"{length:.3g}" for length in part["extent"])
-        rows[f"submap {part['part']}"] = (
-            f"{_counted(part['keyframes'], 'keyframe')}, {_counted(part['points'], 'point')}, "
-            f"{box} {figures['unit']}"
+    for submap in metrics["submaps"]:
+        box = " × ".join(f"{length:.3g}" for length in submap["extent"])
+        rows[f"submap {submap['part']}"] = (
+            f"{_counted(submap['keyframes'], 'keyframe')}, {_counted(submap['points'], 'point')}, "
+            f"{box} {metrics['unit']}"
         )
-    return rows | {"place recognition": "stored" if figures["places"] else "not stored"}
+    return rows | {"place recognition": "stored" if metrics["places"] else "not stored"}
 
 
 def _camera(camera: dict[str, Any] | None) -> str:

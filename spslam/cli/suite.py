@@ -234,8 +234,8 @@ def compare(
     rates differ. A case or a metric that is missing in B is a regression.
     Exit codes: 0 nothing got worse, 1 something got worse, 2 an error.
     """
-    from spslam.benchmark.comparison import Verdict, comparison_table
-    from spslam.benchmark.comparison import compare as compare_results
+    from spslam.benchmark.changes import Verdict, comparison_table
+    from spslam.benchmark.changes import compare as compare_results
     from spslam.benchmark.results import Results
 
     changes = compare_results(Results.load(before), Results.load(after), tolerance, tolerance_few)
@@ -313,14 +313,14 @@ def _checked(plan: Plan, finished: Finished) -> Finished:
     """
     import yaml
 
-    from spslam.benchmark.identity import as_asked, config_sha256
+    from spslam.benchmark.identity import as_requested, config_sha256
     from spslam.config import Config
 
     text = finished.files.get("config.yaml")
     if text is None:
         return finished
     ran = Config.model_validate(yaml.safe_load(text))
-    if config_sha256(as_asked(ran, plan.config)) == plan.identity.config_sha256:
+    if config_sha256(as_requested(ran, plan.config)) == plan.identity.config_sha256:
         return finished
     return replace(
         finished,
@@ -330,11 +330,11 @@ def _checked(plan: Plan, finished: Finished) -> Finished:
 
 
 def _describe(row: Row) -> str:
-    from spslam.benchmark.figures import number, percent, scale_of
+    from spslam.benchmark.metrics import number, percent, scale_of
 
     ate = row.figure("ate_rmse_m")
     factor, unit = scale_of("m", [] if ate is None else [ate])
-    parts = [f"{row.case} #{row.repeat}: {percent(row.share_tracked)} tracked"]
+    parts = [f"{row.case} #{row.repeat}: {percent(row.tracking_rate)} tracked"]
     parts += [] if ate is None else [f"ATE {number(factor * ate)} {unit}"]
     parts += [f"{row.seconds:.0f} s"]
     parts += [f"started {row.attempts} times"] if row.attempts > 1 else []

@@ -25,7 +25,7 @@ from spslam.process.signals import interrupt_as_flag
 if TYPE_CHECKING:
     from spslam.datasets.images.pictures import Picture
     from spslam.interfaces import Extractor
-    from spslam.visualization.video_writer import PictureSink
+    from spslam.visualization.video_writer import VideoWriter
 
 # End of the name of a video file.
 _VIDEO_SUFFIX = ".mp4"
@@ -112,7 +112,7 @@ def _begun(
     return chain([first], wanted)
 
 
-def _sink(out: Path | None, fps: float, title: str) -> PictureSink:
+def _sink(out: Path | None, fps: float, title: str) -> VideoWriter:
     from spslam.visualization.video_writer import PngFolder, VideoFile
 
     if out is None:
@@ -126,7 +126,7 @@ def _show_tracks(
     pictures: Iterable[Picture],
     extractor: Extractor,
     length: int,
-    sink: PictureSink,
+    sink: VideoWriter,
     stop: Callable[[], bool],
 ) -> str:
     """Draw the tracks of each frame and return a summary of one line."""
@@ -136,7 +136,7 @@ def _show_tracks(
     from spslam.frontend.matching.point_tracks import PointTracks
     from spslam.visualization.draw_tracks import draw_tracks
 
-    tracks = PointTracks(length, extractor.max_distance)
+    tracks = PointTracks(length, extractor.max_descriptor_distance)
     counts: list[int] = []
     with StatusLine() as line:
         for name, image in pictures:

@@ -14,8 +14,8 @@ from spslam.errors import ConfigError
 from spslam.process.signals import interrupt_as_flag
 
 if TYPE_CHECKING:
+    from spslam.visualization.map_view import MapView
     from spslam.visualization.render import Job
-    from spslam.visualization.scene import Scene
 
 # Ends of the names of files that --render writes.
 _PICTURES = (".png", ".mp4")
@@ -110,17 +110,17 @@ def view(
     """
     from spslam.visualization.layers import Look, check_layers
     from spslam.visualization.render import Job
-    from spslam.visualization.saved_run import load_scene
+    from spslam.visualization.saved_run import load_map_view
 
     look = Look(check_layers(hide or ()), colors.value, dark)
     job = Job(look, _size(size), fps, seconds, follow)
     if render is not None and render.suffix.lower() not in _PICTURES:
         raise ConfigError(f"--render writes {' or '.join(_PICTURES)}, found {render.name!r}")
-    scene = load_scene(folder)
+    scene = load_map_view(folder)
     if rerun is not None or (render is None and viewer is Window.RERUN):
-        from spslam.visualization.rerun_viewer import record_scene
+        from spslam.visualization.rerun_viewer import record_map_view
 
-        record_scene(rerun, scene)
+        record_map_view(rerun, scene)
         if rerun is not None:
             typer.echo(f"{len(scene.trajectory)} poses, {len(scene.points)} points in {rerun}")
     if render is not None:
@@ -129,7 +129,7 @@ def view(
         _browse(scene, job)
 
 
-def _render(path: Path, scene: Scene, job: Job) -> None:
+def _render(path: Path, scene: MapView, job: Job) -> None:
     from spslam.cli.console import StatusLine
     from spslam.visualization.render import render
 
@@ -145,7 +145,7 @@ def _render(path: Path, scene: Scene, job: Job) -> None:
         raise typer.Exit(INTERRUPTED)
 
 
-def _browse(scene: Scene, job: Job) -> None:
+def _browse(scene: MapView, job: Job) -> None:
     from spslam.visualization.browser import Browser
     from spslam.visualization.controls import Controls, keys_help
 

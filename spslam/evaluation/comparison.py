@@ -13,20 +13,20 @@ from spslam.evaluation.association import MAX_DIFFERENCE_S
 from spslam.evaluation.ate import PER_FRAME, Alignment, Evaluation, evaluate
 from spslam.evaluation.rpe import Step
 from spslam.evaluation.summary import Spread
-from spslam.evaluation.tracking_rate import RECALL_DISTANCES_M, coverage, recall
+from spslam.evaluation.tracking_rate import RECALL_DISTANCES_M, measure_tracking_rate, recall
 from spslam.notices import notice
-from spslam.trajectory import Trajectory, row_figures
+from spslam.trajectory import Trajectory, row_metrics
 from spslam.typing import FloatArray
 
 _LOG = logging.getLogger(__name__)
 # Difference between two tracking rates (fraction of the frames) from which a notice appears.
 _NOTABLE = 0.005
 
-Figures = dict[str, float | int | str | None]
+Metrics = dict[str, float | int | str | None]
 
 # Metrics that have a spread over several runs.
 _SPREAD_OVER = (
-    "share_tracked",
+    "tracking_rate",
     "ate_rmse_m",
     "rpe_trans_m",
     "rpe_rot_deg",
@@ -59,7 +59,7 @@ class Comparison:
 
     name: str
     evaluation: Evaluation | None
-    figures: Figures
+    metrics: Metrics
 
 
 def compare_with(
@@ -78,8 +78,8 @@ def compare_with(
         estimate: estimated poses.
         ground_truth: true poses.
         conventions: settings of the comparison.
-        frame_times: (F,) times of the frames, seconds; see `coverage`.
-        missing: number of further frames of unknown time; see `coverage`.
+        frame_times: (F,) times of the frames, seconds; see `measure_tracking_rate`.
+        missing: number of further frames of unknown time; see `measure_tracking_rate`.
         frames_from: file that `frame_times` were read from.
     """
     try:
@@ -91,11 +91,13 @@ def compare_with(
             conventions.interpolated,
             conventions.step,
         )
-        covered = coverage(estimate, ground_truth, conventions.max_difference, frame_times, missing)
+        covered = measure_tracking_rate(
+            estimate, ground_truth, conventions.max_difference, frame_times, missing
+        )
     except TrajectoryError as error:
-        nothing: Figures = {"tracked": len(estimate), "ground_truth_frame": ground_truth.frame}
+        nothing: Metrics = {"tracked": len(estimate), "ground_truth_frame": ground_truth.frame}
         return Comparison(name, None, {"estimate": name, **nothing, "not_compared": str(error)})
-    figures: Figures = {
+    metrics: Metrics = {
         "estimate": name,
         **covered.as_metrics(),
         "frames_from": frames_from or None,
@@ -104,22 +106,22 @@ def compare_with(
         "drift_segments": 0 if evaluation.drift is None else len(evaluation.drift.length_m),
         "drift_segments_left_out": 0 if evaluation.drift is None else evaluation.drift.left_out,
         **recall(evaluation, covered.judged, conventions.recall_m),
-        **row_figures(estimate, "estimate"),
-        **row_figures(ground_truth, "ground_truth"),
+        **row_metrics(estimate, "estimate"),
+        **row_metrics(ground_truth, "ground_truth"),
     }
-    if covered.share_meanwhile - covered.share_tracked > _NOTABLE:
+    if covered.rate_meanwhile - covered.tracking_rate > _NOTABLE:
         notice(
             _LOG,
-            "frames_reckoned",
+            "frames_estimated",
             "%s: the number of frames is not known; the ground truth begins %.4g s before the "
             "estimate and ends %.4g s after it, and that time counts as not tracked. Over the "
             "estimate's own time %.1f %% are tracked; --times FILE counts the frames",
             name,
             covered.truth_before_s,
             covered.truth_after_s,
-            100.0 * covered.share_meanwhile,
+            100.0 * covered.rate_meanwhile,
         )
-    return Comparison(name, evaluation, figures)
+    return Comparison(name, evaluation, metrics)
 
 
 def spread(comparisons: Sequence[Comparison]) -> dict[str, Spread]:
@@ -128,7 +130,7 @@ def spread(comparisons: Sequence[Comparison]) -> dict[str, Spread]:
     Runs that cannot be compared are not counted in `Spread.runs`.
     """
     columns = {
-        key: [comparison.figures.get(key) for comparison in comparisons] for key in _SPREAD_OVER
+        key: [comparison.metrics.get(key) for comparison in comparisons] for key in _SPREAD_OVER
     }
     known = {
         key: [float(value) for value in values if value is not None]
@@ -143,12 +145,12 @@ def as_document(comparisons: Sequence[Comparison], spreads: dict[str, Spread]) -
     Several comparisons become a list, with the spread beside it.
     """
     documents = [
-        {**comparison.figures, **_drift_bins(comparison.evaluation)} for comparison in comparisons
+        {**comparison.metrics, **_drift_bins(comparison.evaluation)} for comparison in comparisons
     ]
     if len(documents) == 1 and not spreads:
         return documents[0]
-    told = {"spread": {key: asdict(value) for key, value in spreads.items()}} if spreads else {}
-    return {"comparisons": documents, **told}
+    facts = {"spread": {key: asdict(value) for key, value in spreads.items()}} if spreads else {}
+    return {"comparisons": documents, **facts}
 
 
 def short_names(paths: Sequence[Path]) -> list[str]:

@@ -19,7 +19,7 @@ from spslam.typing import FloatArray
 
 # A pose is in a wrong place if its error exceeds the sum of 1 m and 5 % of the path length until
 # then; drift is less.
-WRONG_PLACE_M, WRONG_PLACE_SHARE = 1.0, 0.05
+WRONG_PLACE_M, WRONG_PLACE_FRACTION = 1.0, 0.05
 # Path length below which a single camera has no parallax, metres: it cannot build a map.
 _STOOD_STILL_M = 0.01
 
@@ -100,7 +100,7 @@ def judge(
     errors = np.linalg.norm(
         _moved(found[:, :3, 3], found[before], true[before], scaled) - true[:, :3, 3], axis=1
     )
-    wrong = ~before & (errors > WRONG_PLACE_M + WRONG_PLACE_SHARE * ways)
+    wrong = ~before & (errors > WRONG_PLACE_M + WRONG_PLACE_FRACTION * ways)
     again = None
     if sequence.seen_again_from is not None:
         right = frames[~wrong & (frames >= sequence.seen_again_from)]

@@ -26,7 +26,7 @@ _SHORTEST_STEP_S = 1e-9
 
 
 @dataclass(frozen=True)
-class Coverage:
+class TrackingRate:
     """Numbers of frames with and without a pose.
 
     Attributes:
@@ -39,7 +39,7 @@ class Coverage:
             first pose, seconds.
         truth_before_s, truth_after_s: for estimated frames, time that the ground truth begins
             before the estimate and ends after it, seconds; else 0.
-        share_meanwhile: for estimated frames, tracking rate between the first and the last pose, 0
+        rate_meanwhile: for estimated frames, tracking rate between the first and the last pose, 0
             to 1; else 0.
     """
 
@@ -50,10 +50,10 @@ class Coverage:
     first_pose_delay_s: float
     truth_before_s: float = 0.0
     truth_after_s: float = 0.0
-    share_meanwhile: float = 0.0
+    rate_meanwhile: float = 0.0
 
     @property
-    def share_tracked(self) -> float:
+    def tracking_rate(self) -> float:
         """Tracking rate: fraction of the frames that have a pose, 0 to 1."""
         return self.tracked / self.frames
 
@@ -61,20 +61,20 @@ class Coverage:
         """Return the metrics without nesting, with the keys of `metrics.json` if it has them."""
         return {
             "frames": self.frames,
-            "frames_are": "counted" if self.counted else "reckoned",
+            "frames_are": "counted" if self.counted else "estimated",
             "tracked": self.tracked,
-            "share_tracked": self.share_tracked,
+            "tracking_rate": self.tracking_rate,
             "first_pose_delay_s": self.first_pose_delay_s,
         }
 
 
-def coverage(
+def measure_tracking_rate(
     estimate: Trajectory,
     ground_truth: Trajectory,
     max_difference: float,
     frame_times: FloatArray | None = None,
     missing: int = 0,
-) -> Coverage:
+) -> TrackingRate:
     """Count the frames that have a pose.
 
     Args:
@@ -103,7 +103,7 @@ def coverage(
         # Poses in a gap of the truth cannot be judged.
         unknown = within - int(np.count_nonzero(in_reach(stamps, truth, max_difference)))
         meanwhile = max(within, frames - round((before + after) / usual))
-        return Coverage(
+        return TrackingRate(
             frames,
             within,
             frames - unknown,
@@ -124,7 +124,7 @@ def coverage(
     delay = float(stamps[0] - frame_times[0])
     # Timestamps that count seconds since 1970 are rounded.
     delay = delay if delay > _ROUNDING_S else 0.0
-    return Coverage(len(frame_times) + missing, tracked, judged + missing, True, delay)
+    return TrackingRate(len(frame_times) + missing, tracked, judged + missing, True, delay)
 
 
 def _truth_beyond(stamps: FloatArray, truth: FloatArray) -> tuple[float, float]:

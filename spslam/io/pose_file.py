@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from spslam.clocks import plausible, plausible_units, share_together, unit_by_clock
+from spslam.clocks import matched_fraction, plausible, plausible_units, unit_by_clock
 from spslam.errors import TrajectoryError
 from spslam.geometry import make_transform, orthonormalize, quaternion_to_rotation
 from spslam.io.pose_table import (
@@ -182,7 +182,7 @@ def file_seconds(
     numbers_fit = (
         frame_times is not None and file.numbered and _numbers_fit(file.numbers, len(frame_times))
     )
-    if numbers_fit and clock is not None and share_together(file.stamps, clock) == 0:
+    if numbers_fit and clock is not None and matched_fraction(file.stamps, clock) == 0:
         notice(
             _LOG,
             "frame_numbers",
@@ -297,7 +297,7 @@ def _rotations(
         lengths = np.linalg.norm(quaternions, axis=1)
         empty = np.asarray(lengths == 0, dtype=bool)
         good = np.asarray(np.abs(lengths - 1.0) <= QUATERNION_TOLERANCE, dtype=bool)
-        if not good[kept].any() and (columns.named or _alike(lengths[kept & ~empty])):
+        if not good[kept].any() and (columns.named or _equal_lengths(lengths[kept & ~empty])):
             # Scale quaternions of any length, if a header names them or all have the same length.
             good = ~empty
             if not columns.named:
@@ -324,7 +324,7 @@ def _rotations(
     return rotations, True
 
 
-def _alike(lengths: FloatArray) -> bool:
+def _equal_lengths(lengths: FloatArray) -> bool:
     """Return whether several lengths agree within the tolerance for unit quaternions."""
     return len(lengths) > 1 and float(np.ptp(lengths)) <= QUATERNION_TOLERANCE * float(
         np.median(lengths)

@@ -546,7 +546,7 @@ def _increases(column: FloatArray) -> bool:
     return len(known) > 1 and bool((np.diff(known) > 0).all())
 
 
-def _unit_share(values: FloatArray, first: int) -> float:
+def _unit_fraction(values: FloatArray, first: int) -> float:
     """Return the fraction of rows with a unit quaternion in four columns from `first` on."""
     if values.shape[1] < first + 4:
         return 0.0
@@ -568,7 +568,7 @@ def _unnamed(table: TextTable, real_part_first: bool | None) -> Columns:
         )
     if width == 3:
         return Columns((0, 1, 2))
-    if width == 7 and _unit_share(values, 3) > _MOST_ROWS:
+    if width == 7 and _unit_fraction(values, 3) > _MOST_ROWS:
         return _with_quaternion(Columns((0, 1, 2)), 3, table, real_part_first)
     first = 1 if _number_in_front(values) else 0
     columns = Columns(
@@ -581,7 +581,7 @@ def _unnamed(table: TextTable, real_part_first: bool | None) -> Columns:
     if width < first + 8:
         return columns
     if (
-        _unit_share(values, first + 4) <= _MOST_ROWS
+        _unit_fraction(values, first + 4) <= _MOST_ROWS
         and (found := _elsewhere(table, real_part_first)) is not None
     ):
         return found
@@ -598,7 +598,7 @@ def _elsewhere(table: TextTable, real_part_first: bool | None) -> Columns | None
     increasing = columns_of_times(values)
     for first in range(3, width - 3):
         times = [column for column in increasing if not first - 3 <= column < first + 4]
-        if _unit_share(values, first) < _NEARLY_ALL or len(times) != 1:
+        if _unit_fraction(values, first) < _NEARLY_ALL or len(times) != 1:
             continue
         position = (first - 3, first - 2, first - 1)
         found = _with_quaternion(
@@ -627,7 +627,7 @@ def _matrix_column(values: FloatArray) -> int | None:
             return None
     _, good, empty = rotation_matrices_of(values, first)
     if np.mean(good | empty) > _MOST_ROWS or not (
-        _increases(values[:, 0]) and _unit_share(values, 4) > _MOST_ROWS
+        _increases(values[:, 0]) and _unit_fraction(values, 4) > _MOST_ROWS
     ):
         return first
     return None
@@ -640,7 +640,7 @@ def _number_in_front(values: FloatArray) -> bool:
         return False
     if width < 9:
         return width == 5
-    behind, here = _unit_share(values, 5) > _MOST_ROWS, _unit_share(values, 4) > _MOST_ROWS
+    behind, here = _unit_fraction(values, 5) > _MOST_ROWS, _unit_fraction(values, 4) > _MOST_ROWS
     # Without quaternions at both places, the numbers alone decide.
     return behind if behind != here else not here
 
@@ -662,7 +662,7 @@ def _add_rotations(columns: Columns, table: TextTable, real_part_first: bool | N
     used = {columns.time, columns.number, columns.nanoseconds}
     if (
         used.intersection(range(behind, behind + 4))
-        or _unit_share(table.values, behind) <= _MOST_ROWS
+        or _unit_fraction(table.values, behind) <= _MOST_ROWS
     ):
         return columns
     return _with_quaternion(columns, behind, table, real_part_first)

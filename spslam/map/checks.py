@@ -203,7 +203,7 @@ def _check_keyframes(slam_map: Map) -> None:
     _check_lengths(keyframes["timestamp"], "timestamps")
     _check_range(keyframes["frame"], "frames of keyframes")
     # Every submap and session has a keyframe, so their numbers are below the next keyframe id.
-    _check_range(keyframes["part"], "submaps", end)
+    _check_range(keyframes["submap"], "submaps", end)
     _check_range(keyframes["session"], "sessions", end)
     _check_similarities(keyframes["T_world_cam"], "poses of keyframes", scaled=False)
 

@@ -71,11 +71,11 @@ def covisible_pairs(slam_map: Map, min_covisibility: int) -> Ids:
         1,
     )
     strong = shared.data >= min_covisibility
-    part = slam_map.keyframes["part"]
-    in_part = np.argsort(part, kind="stable")
-    follows = np.flatnonzero(part[in_part[1:]] == part[in_part[:-1]])
-    i = np.concatenate([shared.row[strong], in_part[follows]]).astype(np.int64)
-    j = np.concatenate([shared.col[strong], in_part[follows + 1]]).astype(np.int64)
+    submap = slam_map.keyframes["submap"]
+    in_submap = np.argsort(submap, kind="stable")
+    follows = np.flatnonzero(submap[in_submap[1:]] == submap[in_submap[:-1]])
+    i = np.concatenate([shared.row[strong], in_submap[follows]]).astype(np.int64)
+    j = np.concatenate([shared.col[strong], in_submap[follows + 1]]).astype(np.int64)
     keys = np.unique(i * count + j)
     return np.stack([keys // max(count, 1), keys % max(count, 1)], axis=1)
 

@@ -51,8 +51,8 @@ def describe_map(path: Path | str, saved: SavedMap) -> dict[str, Any]:
     Returns:
         `path`, `format_version`, `size_mb`, `sensor`, `camera` (`width`, `height`, `fx`, `fy`,
         `cx`, `cy` in pixels, `baseline_m`), `extractor`, `scale`, `unit` of lengths, `keyframes`,
-        `points`, `observations`, `linked_observations`, `parts` (one per submap: its number
-        `part`, `keyframes`, `points` and `extent`, see `extent`), `sessions`, `loops`,
+        `points`, `observations`, `linked_observations`, `submaps` (one per submap: its number
+        `submap`, `keyframes`, `points` and `extent`, see `extent`), `sessions`, `loops`,
         `points_per_keyframe` (mean) and `places` (whether a place index is stored).
     """
     slam_map, origin = saved.map, saved.map.origin
@@ -73,7 +73,7 @@ def describe_map(path: Path | str, saved: SavedMap) -> dict[str, Any]:
         "points": len(slam_map.points),
         "observations": len(slam_map.observations),
         "linked_observations": linked,
-        "parts": [_describe_part(slam_map, int(part)) for part in slam_map.parts],
+        "submaps": [_describe_submap(slam_map, int(submap)) for submap in slam_map.submaps],
         "sessions": len(np.unique(slam_map.keyframes["session"])),
         "loops": len(slam_map.loops),
         "points_per_keyframe": round(linked / keyframes, 1) if keyframes else None,
@@ -106,10 +106,10 @@ def _describe_camera(camera: Camera) -> dict[str, Any]:
     }
 
 
-def _describe_part(slam_map: Map, part: int) -> dict[str, Any]:
-    points, T_world_keyframe = slam_map.scene_of(part)
+def _describe_submap(slam_map: Map, submap: int) -> dict[str, Any]:
+    points, T_world_keyframe = slam_map.scene_of(submap)
     return {
-        "part": part,
+        "submap": submap,
         "keyframes": len(T_world_keyframe),
         "points": len(points),
         "extent": extent(points, T_world_keyframe).round(4).tolist(),
@@ -119,34 +119,34 @@ def _describe_part(slam_map: Map, part: int) -> dict[str, Any]:
 # -- submaps --------------------------------------------------------------------------------------
 
 
-def choose_part(slam_map: Map, wanted: int | None = None) -> int:
+def choose_submap(slam_map: Map, wanted: int | None = None) -> int:
     """Return the wanted submap or, with None, the one with most keyframes (the oldest of a tie).
 
     Raises:
         MapError: The map is empty or has no such submap.
     """
-    parts, counts = np.unique(slam_map.keyframes["part"], return_counts=True)
-    if len(parts) == 0:
+    submaps, counts = np.unique(slam_map.keyframes["submap"], return_counts=True)
+    if len(submaps) == 0:
         raise MapError("the map is empty: expected keyframes to export, found none")
     if wanted is None:
-        return int(parts[counts.argmax()])
-    if wanted not in parts:
-        found = ", ".join(map(str, parts.tolist()))
+        return int(submaps[counts.argmax()])
+    if wanted not in submaps:
+        found = ", ".join(map(str, submaps.tolist()))
         raise MapError(f"the map has no submap {wanted}: found {found}; see spslam map info")
     return wanted
 
 
-def extract_part(slam_map: Map, part: int) -> Map:
+def extract_submap(slam_map: Map, submap: int) -> Map:
     """Copy one submap to a new map, with the same ids, its loop edges and no descriptors.
 
     Args:
         slam_map: The whole map; it is not changed.
-        part: A submap that has keyframes.
+        submap: A submap that has keyframes.
     """
-    ids = slam_map.keyframes_of(part)
+    ids = slam_map.keyframes_of(submap)
     rows: dict[str, Any] = {
-        "keyframes": slam_map.keyframes["part"] == part,
-        "points": slam_map.point_rows(slam_map.points_of(part)),
+        "keyframes": slam_map.keyframes["submap"] == submap,
+        "points": slam_map.point_rows(slam_map.points_of(submap)),
         "observations": slam_map.rows_of_keyframes(ids),
         "loops": np.isin(slam_map.loops["i"], ids) & np.isin(slam_map.loops["j"], ids),
     }
@@ -158,7 +158,11 @@ def extract_part(slam_map: Map, part: int) -> Map:
     }
     extracted = Map(descriptor_size=0)
     extracted.restore(columns, slam_map.next_ids)
-    extracted.origin, extracted.part, extracted.session = slam_map.origin, part, slam_map.session
+    extracted.origin, extracted.submap, extracted.session = (
+        slam_map.origin,
+        submap,
+        slam_map.session,
+    )
     return extracted
 
 
@@ -171,8 +175,8 @@ def _origin(slam_map: Map) -> Origin:
 # -- pose graph -----------------------------------------------------------------------------------
 
 
-def part_graph(
-    slam_map: Map, part: int, min_covisibility: int
+def submap_graph(
+    slam_map: Map, submap: int, min_covisibility: int
 ) -> tuple[Array, PoseGraphEdges, NDArray[np.bool_]]:
     """Return the essential graph of a submap; it is Sim(3) for a single camera, else SE(3).
 
@@ -180,7 +184,7 @@ def part_graph(
 
     Args:
         slam_map: The map.
-        part: A submap that has keyframes.
+        submap: A submap that has keyframes.
         min_covisibility: Number of shared points that makes an edge, see `LoopConfig`.
 
     Returns:
@@ -190,7 +194,7 @@ def part_graph(
         MapError: The map does not say which camera recorded it.
     """
     with_scale = not _origin(slam_map).camera.has_depth
-    extracted = extract_part(slam_map, part)
+    extracted = extract_submap(slam_map, submap)
     nodes = extracted.T_world_keyframe
     return (
         nodes,
@@ -220,7 +224,7 @@ class ColmapSummary:
     mean_error_px: float
 
 
-def write_colmap(folder: Path | str, slam_map: Map, part: int) -> ColmapSummary:
+def write_colmap(folder: Path | str, slam_map: Map, submap: int) -> ColmapSummary:
     """Write a submap as COLMAP's text model: `cameras.txt`, `images.txt` and `points3D.txt`.
 
     The camera is a PINHOLE, for images without distortion. Images are keyframes, named
@@ -232,7 +236,7 @@ def write_colmap(folder: Path | str, slam_map: Map, part: int) -> ColmapSummary:
     Args:
         folder: Output folder, created if missing. It may only contain an earlier exported model.
         slam_map: The map.
-        part: A submap that has keyframes.
+        submap: A submap that has keyframes.
 
     Raises:
         MapError: The map does not say which camera recorded it.
@@ -240,7 +244,7 @@ def write_colmap(folder: Path | str, slam_map: Map, part: int) -> ColmapSummary:
             written to.
     """
     folder = Path(folder)
-    camera, extracted = _origin(slam_map).camera, extract_part(slam_map, part)
+    camera, extracted = _origin(slam_map).camera, extract_submap(slam_map, submap)
     several_sessions = len(np.unique(slam_map.keyframes["session"])) > 1
     extracted.remove_points(extracted.points["id"][extracted.observation_counts() < 2])
     errors = reprojection_errors(extracted, camera)

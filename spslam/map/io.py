@@ -36,6 +36,8 @@ FORMAT_VERSION = 3
 _DESCRIBED = ("points", "observations")
 # Prefix of the arrays of the place index.
 _PLACES = "places."
+# Arrays of older releases and their names today. Old names are read for one release.
+_RENAMED_ARRAYS = {"keyframes.part": "keyframes.submap"}
 # Rows of descriptors scaled by one task: small enough that the output stays in the cache.
 _ROWS = 4096
 # Largest number of point ids that tables by id are made for: per row of points and observations,
@@ -161,7 +163,7 @@ def load_map(path: Path | str) -> SavedMap:
             run writes.
     """
     archive = read_archive(Path(path))
-    arrays = archive.arrays
+    arrays = {_RENAMED_ARRAYS.get(name, name): values for name, values in archive.arrays.items()}
     version = arrays.get("format_version", np.array(0))
     if version.shape != () or version.dtype.kind != "i" or version != FORMAT_VERSION:
         found = (

@@ -60,14 +60,14 @@ class Map:
 
     Attributes:
         origin: Sensor and front end that recorded the map; None while it is empty.
-        part: Submap of the next keyframes.
+        submap: Submap of the next keyframes.
         session: Session of the next keyframes.
         points: `id`, `position` (3,) m, `descriptor` (D,), `normal` (3,) mean direction from the
             point to its cameras, `distance` m to the camera of its current descriptor, `born` (id
             of the keyframe that created it), `visible` and `found` (number of frames that should
             see it, and that do).
         keyframes: `id`, `frame` (index in the sequence), `timestamp` s, `T_world_cam` (4, 4),
-            `part` (submap whose world the pose refers to), `session` (run that created it).
+            `submap` (submap whose world the pose refers to), `session` (run that created it).
         observations: One row per keypoint of a keyframe, sorted by `keyframe` (id): `pixel` (2,)
             undistorted, `u_right`, `depth` m, `descriptor` (D,) float16, `point` (id or NO_POINT).
         loops: Confirmed loop edges: keyframe ids `i`, `j`, the similarity `S_i_j` (4, 4) that maps
@@ -77,7 +77,7 @@ class Map:
 
     def __init__(self, descriptor_size: int) -> None:
         self.origin: Origin | None = None
-        self.part = 0
+        self.submap = 0
         self.session = 0
         self._make_tables(descriptor_size)
         self._next_point_id = 0
@@ -108,7 +108,7 @@ class Map:
             frame=(np.int64, ()),
             timestamp=(np.float64, ()),
             T_world_cam=(np.float64, (4, 4)),
-            part=(np.int64, ()),
+            submap=(np.int64, ()),
             session=(np.int64, ()),
         )
         self.observations = Table(
@@ -160,40 +160,40 @@ class Map:
         return self.T_world_keyframe[self.keyframe_rows(np.asarray(keyframe_id))].copy()
 
     @property
-    def parts(self) -> Ids:
+    def submaps(self) -> Ids:
         """Numbers of the submaps that have keyframes, ascending."""
-        return np.unique(self.keyframes["part"])
+        return np.unique(self.keyframes["submap"])
 
-    def part_of(self, keyframe_id: int) -> int:
+    def submap_of(self, keyframe_id: int) -> int:
         """Return the submap of a keyframe."""
-        return int(self.keyframes["part"][self.keyframe_rows(np.asarray(keyframe_id))])
+        return int(self.keyframes["submap"][self.keyframe_rows(np.asarray(keyframe_id))])
 
-    def keyframes_of(self, part: int) -> Ids:
+    def keyframes_of(self, submap: int) -> Ids:
         """Return the ids of a submap's keyframes, oldest first."""
-        ids: Ids = self.keyframes["id"][self.keyframes["part"] == part]
+        ids: Ids = self.keyframes["id"][self.keyframes["submap"] == submap]
         return ids
 
-    def points_of(self, part: int) -> Ids:
+    def points_of(self, submap: int) -> Ids:
         """Return the sorted ids of the points that a submap's keyframes see."""
-        if len(self.parts) == 1:
+        if len(self.submaps) == 1:
             return (
                 self.points["id"].copy()
-                if part in self.keyframes["part"]
+                if submap in self.keyframes["submap"]
                 else np.zeros(0, np.int64)
             )
-        return self.points_seen_by(self.keyframes_of(part))
+        return self.points_seen_by(self.keyframes_of(submap))
 
     def first_keyframes(self) -> Ids:
         """Return the id of each submap's oldest keyframe, which fixes the submap's world."""
-        _, first = np.unique(self.keyframes["part"], return_index=True)
+        _, first = np.unique(self.keyframes["submap"], return_index=True)
         ids: Ids = self.keyframes["id"][first]
         return ids
 
-    def scene_of(self, part: int) -> tuple[Array, Array]:
+    def scene_of(self, submap: int) -> tuple[Array, Array]:
         """Return points (P, 3) and poses of keyframes (K, 4, 4) of a submap, in its world."""
         return (
-            self.positions[self.point_rows(self.points_of(part))],
-            self.T_world_keyframe[self.keyframes["part"] == part],
+            self.positions[self.point_rows(self.points_of(submap))],
+            self.T_world_keyframe[self.keyframes["submap"] == submap],
         )
 
     def observation_rows(self, keyframe_id: int) -> slice:
@@ -275,7 +275,7 @@ class Map:
             frame=observations.index,
             timestamp=observations.timestamp,
             T_world_cam=T_world_cam,
-            part=self.part,
+            submap=self.submap,
             session=self.session,
         )
         self.observations.append(
@@ -455,33 +455,33 @@ class Map:
 
     # -- worlds -----------------------------------------------------------------------------------
 
-    def begin_part(self) -> None:
+    def begin_submap(self) -> None:
         """Start a new submap for the next keyframes."""
-        self.part = int(self.keyframes["part"].max(initial=-1)) + 1
+        self.submap = int(self.keyframes["submap"].max(initial=-1)) + 1
 
-    def move_part(self, part: int, S: Array, into: int) -> None:
+    def move_submap(self, submap: int, S: Array, into: int) -> None:
         """Move a submap into the world of another and join it to that one.
 
         The two must not share points yet.
 
         Args:
-            part: The submap that moves.
+            submap: The submap that moves.
             S: Similarity (4, 4) that maps coordinates of its world to those of the other's.
             into: The submap that it becomes part of.
         """
-        keyframe_rows = np.flatnonzero(self.keyframes["part"] == part)
-        point_rows = self.point_rows(self.points_of(part))
+        keyframe_rows = np.flatnonzero(self.keyframes["submap"] == submap)
+        point_rows = self.point_rows(self.points_of(submap))
         scale = float(geometry.similarity_scale(S))
         moved = S @ self.T_world_keyframe[keyframe_rows]
         moved[:, :3, :3] /= scale
         self.T_world_keyframe[keyframe_rows] = geometry.orthonormalize(moved)
-        self.keyframes["part"][keyframe_rows] = into
+        self.keyframes["submap"][keyframe_rows] = into
         self.positions[point_rows] = geometry.apply(S, self.positions[point_rows])
         self.points["normal"][point_rows] = self.points["normal"][point_rows] @ S[:3, :3].T / scale
         self.points["distance"][point_rows] *= scale
         self.rescale_loops(self.keyframes["id"][keyframe_rows], np.full(len(keyframe_rows), scale))
-        if self.part == part:
-            self.part = into
+        if self.submap == submap:
+            self.submap = into
 
     def rescale_loops(self, keyframe_ids: Ids, factors: Array) -> None:
         """Adapt loop edges to a change of scale around keyframes.
@@ -500,9 +500,9 @@ class Map:
                 self.loops["information"][changed, :3] /= factor
                 self.loops["information"][changed, :, :3] /= factor
 
-    def rescale(self, part: int, factor: float) -> None:
+    def rescale(self, submap: int, factor: float) -> None:
         """Multiply all lengths of a submap by a factor, except measured depths."""
-        self.move_part(part, np.diag([factor, factor, factor, 1.0]), part)
+        self.move_submap(submap, np.diag([factor, factor, factor, 1.0]), submap)
 
     def append_map(self, other: Map) -> Ids:
         """Add all submaps and sessions of another map as new ones.
@@ -512,7 +512,7 @@ class Map:
         """
         keyframe_offset, point_offset = self._next_keyframe_id, self._next_point_id
         offsets = {
-            "part": int(self.keyframes["part"].max(initial=-1)) + 1,
+            "submap": int(self.keyframes["submap"].max(initial=-1)) + 1,
             "session": int(self.keyframes["session"].max(initial=-1)) + 1,
             "born": keyframe_offset,
             "keyframe": keyframe_offset,

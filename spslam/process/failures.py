@@ -19,7 +19,7 @@ UsageError = typer.BadParameter.__mro__[1]
 _NOT_ONE_OF = re.compile(r"'(?P<found>[^']*)' is not one of (?P<choices>.*?)\.?$", re.DOTALL)
 _QUOTED = re.compile(r"'([^']*)'")
 # Smallest similarity of a mistyped word to a suggestion, 0 to 1 (`difflib`).
-_ALIKE = 0.6
+_MIN_SIMILARITY = 0.6
 # Messages of libraries that do not raise MemoryError.
 _NO_MEMORY = (
     "insufficient memory",
@@ -60,11 +60,14 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError):
         return True
     # OpenCV raises cv2.error, the others RuntimeError.
-    told = isinstance(error, RuntimeError) or (type(error).__module__, type(error).__name__) == (
+    explained = isinstance(error, RuntimeError) or (
+        type(error).__module__,
+        type(error).__name__,
+    ) == (
         "cv2",
         "error",
     )
-    return told and any(words in str(error).lower() for words in _NO_MEMORY)
+    return explained and any(words in str(error).lower() for words in _NO_MEMORY)
 
 
 def _one_line(text: str) -> str:
@@ -148,7 +151,7 @@ def _value_message(error: Any, message: str) -> str:
 def _meant(found: str, known: Sequence[str]) -> str:
     # The dashes are the same in all options and would raise the similarity.
     by_core = {word.lower().lstrip("-"): word for word in known}
-    close = get_close_matches(found.lower().lstrip("-"), by_core, n=1, cutoff=_ALIKE)
+    close = get_close_matches(found.lower().lstrip("-"), by_core, n=1, cutoff=_MIN_SIMILARITY)
     return f" (did you mean {by_core[close[0]]}?)" if close else ""
 
 

@@ -84,9 +84,9 @@ def is_abandoned(folder: Path) -> bool:
     except OSError:
         return False
     try:
-        told, here = os.read(descriptor, 1000).decode("utf-8", "replace"), _this_boot()
-        boot, _, host = told.partition("\n")
-        if not told:
+        content, here = os.read(descriptor, 1000).decode("utf-8", "replace"), _this_boot()
+        boot, _, host = content.partition("\n")
+        if not content:
             # The owner was killed before it wrote the mark's content, or is about to write it.
             if _age(folder) < _STEP_S:
                 return False

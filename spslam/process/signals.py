@@ -62,7 +62,7 @@ class _Wishes:
     Attributes:
         number: The first signal; 0: none yet.
         raised: Whether an exception was raised for it.
-        told: Whether the message about the end was printed.
+        reported: whether the message about the end was printed.
         flags: Number of active `interrupt_as_flag` contexts.
         unkept: Number of active `nothing_kept` contexts.
         of_command: Whether the state belongs to a whole command.
@@ -71,7 +71,7 @@ class _Wishes:
 
     def __init__(self) -> None:
         self.number = 0
-        self.raised = self.told = False
+        self.raised = self.reported = False
         self.flags = self.unkept = 0
         self.of_command = self.again = False
         self._last = 0.0
@@ -182,9 +182,9 @@ def exit_code(number: int) -> int:
 
 def tell_end() -> None:
     """Print to standard error, once, which signal ends the process."""
-    if _wishes.told:
+    if _wishes.reported:
         return
-    _wishes.told = True
+    _wishes.reported = True
     number = _wishes.number or signal.SIGINT
     text = f"stopped by {'^C' if number == signal.SIGINT else signal.Signals(number).name}\n"
     with suppress(OSError, ValueError, AttributeError):
@@ -310,7 +310,7 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
 def _raise(frame: FrameType | None) -> NoReturn:
     # An interrupted import can raise another error, or none, and leave an incomplete module.
     if _process.owned and not _process.keeping and _importing(frame):
-        _end_told()
+        _end_reported()
     _wishes.raised = True
     raise Interrupted
 
@@ -318,7 +318,7 @@ def _raise(frame: FrameType | None) -> NoReturn:
 def _on_early_signal(number: int, frame: FrameType | None) -> None:
     if _wishes.counts(number):
         _leave_dead_terminal(number)
-        _end_told()
+        _end_reported()
 
 
 def _ignore_all() -> None:
@@ -335,7 +335,7 @@ def _importing(frame: FrameType | None) -> bool:
     return False
 
 
-def _end_told() -> NoReturn:
+def _end_reported() -> NoReturn:
     tell_end()
     for cleanup in list(_process.cleanups.values()):
         with suppress(Exception):
@@ -384,7 +384,7 @@ def _watch(reader: int) -> None:
         if first and (_wishes.number or _wishes.flags):
             continue
         _wishes.number = _wishes.number or heard.number
-        _end_told()
+        _end_reported()
 
 
 @contextmanager

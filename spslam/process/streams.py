@@ -14,7 +14,7 @@ from typing import TextIO, cast
 # Descriptors of standard input, output and error.
 _STANDARD = (0, 1, 2)
 # ASCII replacements of the other characters in spslam's output.
-_ALIKE = {
+_REPLACEMENTS = {
     "·": "-",
     "–": "-",
     "—": "-",
@@ -43,15 +43,15 @@ _ALIKE = {
 # Braille characters, which Rich uses for spinners.
 _TURNING = range(0x2800, 0x2900)
 # Name of the codec error handler.
-_ERRORS = "spslam.alike"
+_ERRORS = "spslam.replace"
 
 
-def _alike(error: UnicodeError) -> tuple[str | bytes, int]:
+def _replace(error: UnicodeError) -> tuple[str | bytes, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
     text = error.object[error.start : error.end]
     found = "".join(
-        "*" if ord(sign) in _TURNING else _ALIKE.get(sign) or _escaped(sign) for sign in text
+        "*" if ord(sign) in _TURNING else _REPLACEMENTS.get(sign) or _escaped(sign) for sign in text
     )
     return found, error.end
 
@@ -60,7 +60,7 @@ def _escaped(sign: str) -> str:
     return sign.encode("ascii", "backslashreplace").decode("ascii")
 
 
-codecs.register_error(_ERRORS, _alike)
+codecs.register_error(_ERRORS, _replace)
 
 
 def writable(text: str, encoding: str) -> str:

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from spslam.evaluation.ate import Evaluation
 from spslam.geometry import apply
 from spslam.run.frames_csv import stage_names
-from spslam.run.metrics import Record
+from spslam.run.metrics import RunRecord
 from spslam.slam.tracking import TrackState
 from spslam.trajectory import Trajectory
 from spslam.typing import BoolArray, FloatArray
@@ -30,7 +30,7 @@ _STATES = [state.value for state in TrackState]
 
 
 def chart_data(
-    slam: Slam, record: Record, trajectory: Trajectory, evaluation: Evaluation | str | None
+    slam: Slam, record: RunRecord, trajectory: Trajectory, evaluation: Evaluation | str | None
 ) -> Columns:
     """Return the columns of the charts, valid as JSON: None stands for unknown values and NaN.
 
@@ -65,7 +65,7 @@ def chart_data(
     }
 
 
-def loss_rows(slam: Slam, record: Record) -> list[Columns]:
+def loss_rows(slam: Slam, record: RunRecord) -> list[Columns]:
     """Return the lost stretches of a run, one row each.
 
     A row has the first `frame` and the `last`, `from` and `to` in seconds after the first frame of
@@ -101,7 +101,7 @@ def loop_rows(slam: Slam, begin: float, evaluation: Evaluation | str | None) -> 
     pairs = np.stack([slam_map.loops["i"], slam_map.loops["j"]], axis=1)
     rows = slam_map.keyframe_rows(pairs.ravel()).reshape(-1, 2)
     keyframes = slam_map.keyframes
-    inside = (keyframes["part"][rows] == slam.main_part).all(axis=1)
+    inside = (keyframes["submap"][rows] == slam.main_submap).all(axis=1)
     ends = _to_shown(slam_map.T_world_keyframe[:, :3, 3], evaluation)
     return [
         {
@@ -115,7 +115,7 @@ def loop_rows(slam: Slam, begin: float, evaluation: Evaluation | str | None) -> 
     ]
 
 
-def _frames(record: Record, stamps: FloatArray) -> Columns:
+def _frames(record: RunRecord, stamps: FloatArray) -> Columns:
     step = _step(len(stamps))
     results, laps = record.results[::step], record.stage_ms[::step]
     stages: Columns = {
@@ -131,14 +131,14 @@ def _frames(record: Record, stamps: FloatArray) -> Columns:
         "keyframes": _round([r.timestamp - stamps[0] for r in record.results if r.is_keyframe], 4),
         "inliers": [result.inliers for result in results],
         "matches": [result.matches for result in results],
-        "coverage": _round([result.coverage for result in results], 3),
+        "inlier_coverage": _round([result.inlier_coverage for result in results], 3),
         "reprojection": _round([result.median_error_px for result in results], 3),
         "ms": {**stages, "other": _round(np.maximum(rest, 0.0), 2)},
     }
 
 
 def _path(
-    record: Record, stamps: FloatArray, shown: Trajectory, evaluation: Evaluation | str | None
+    record: RunRecord, stamps: FloatArray, shown: Trajectory, evaluation: Evaluation | str | None
 ) -> Columns:
     step = _step(len(shown))
     errors = np.full(len(shown), np.nan)

@@ -54,8 +54,8 @@ def _figure(comparisons: Sequence[Comparison], ground_truth: Trajectory) -> Figu
     truth = during(ground_truth, times)
     views = choose_views(truth)
     extent = np.maximum(np.ptp(truth.positions, axis=0), 0.05 * max(np.ptp(truth.positions), 1e-6))
-    shares = [extent[view.vertical] / extent[view.across] for view in views]
-    heights = np.append(np.clip(shares, [0.35, 0.16], [1.0, 0.6]), 0.3)
+    fractions = [extent[view.vertical] / extent[view.across] for view in views]
+    heights = np.append(np.clip(fractions, [0.35, 0.16], [1.0, 0.6]), 0.3)
     figure = Figure(figsize=(9.0, 2.4 + 7.0 * float(heights.sum())), dpi=120, layout="constrained")
     top, side, errors = figure.subplots(3, 1, height_ratios=heights.tolist())
     for axes, view in zip((top, side), views, strict=True):
@@ -100,10 +100,10 @@ def _draw_errors(axes: Axes, truth: Trajectory, drawn: list[tuple[Comparison, Ev
     start = 0.0 if truth.numbered else truth.timestamps[0]
     for number, (comparison, evaluation) in enumerate(drawn):
         stamps = evaluation.aligned.timestamps[evaluation.absolute.association.estimate]
-        figures, errors = comparison.figures, evaluation.absolute.errors_m
+        metrics, errors = comparison.metrics, evaluation.absolute.errors_m
         label = (
-            f"{printable(comparison.name)}: ATE {figures['ate_rmse_m']:.3g} m, "
-            f"{100 * float(figures['share_tracked'] or 0):.1f} % of the frames"
+            f"{printable(comparison.name)}: ATE {metrics['ate_rmse_m']:.3g} m, "
+            f"{100 * float(metrics['tracking_rate'] or 0):.1f} % of the frames"
         )
         color, style = _look(number)
         axes.plot(

@@ -17,7 +17,7 @@ from spslam.evaluation.ate import Evaluation
 from spslam.io.files import write_atomic
 from spslam.io.html import render_page
 from spslam.reports.chart_data import Columns, chart_data
-from spslam.run.metrics import Metrics, Record
+from spslam.run.metrics import Metrics, RunRecord
 from spslam.run.sample_frames import Sample
 from spslam.trajectory import Trajectory
 from spslam.typing import FloatArray
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 def write_report(
     path: Path | str,
     slam: Slam,
-    record: Record,
+    record: RunRecord,
     trajectory: Trajectory,
     evaluation: Evaluation | str | None,
     metrics: Metrics,
@@ -64,14 +64,14 @@ def write_report(
         loops=[_loop(row, data["unit"]) for row in data["loops"]],
         stages=_stages(metrics),
         samples=[_figure(sample, record.results[0].timestamp) for sample in samples],
-        figures=[(key, _plain(value)) for key, value in metrics.items()],
+        metrics=[(key, _plain(value)) for key, value in metrics.items()],
         config=slam.config.to_yaml(),
         data=data,
     )
     write_atomic(path, page)
 
 
-def _notes(record: Record, metrics: Metrics, data: Columns) -> list[str]:
+def _notes(record: RunRecord, metrics: Metrics, data: Columns) -> list[str]:
     """Return the remarks above the metrics."""
     notes = []
     last = record.results[-1].index
@@ -109,7 +109,7 @@ def _notes(record: Record, metrics: Metrics, data: Columns) -> list[str]:
 
 def _tiles(metrics: Metrics, unit: str) -> list[tuple[str, str, str]]:
     """Return name, value and explanation of each headline metric."""
-    share = 100.0 * _float(metrics["share_tracked"])
+    fraction = 100.0 * _float(metrics["tracking_rate"])
     lost = f"{metrics['lost_frames']} lost, {metrics['skipped_frames']} unreadable"
     lost += f", {metrics['dropped_frames']} dropped" if metrics["dropped_frames"] else ""
     stages = (
@@ -119,13 +119,13 @@ def _tiles(metrics: Metrics, unit: str) -> list[tuple[str, str, str]]:
         (
             "Tracked",
             f"{metrics['tracked']} of {metrics['frames']}",
-            f"{share:.1f} % of the frames, {lost}",
+            f"{fraction:.1f} % of the frames, {lost}",
         ),
         *_error_tiles(metrics, unit),
         (
             "Map",
             f"{metrics['points']} points",
-            f"{metrics['keyframes']} keyframes; submaps: {metrics['map_parts']}",
+            f"{metrics['keyframes']} keyframes; submaps: {metrics['submaps']}",
         ),
         (
             "Loops",
@@ -137,7 +137,7 @@ def _tiles(metrics: Metrics, unit: str) -> list[tuple[str, str, str]]:
             "Seen",
             f"{_short(metrics['inliers_median'])} points",
             f"median a frame; {_short(metrics['reprojection_error_median_px'])} px off, "
-            f"{_percent(metrics['coverage_median'])} of the image",
+            f"{_percent(metrics['inlier_coverage_median'])} of the image",
         ),
         ("A frame takes", _milliseconds(metrics["frame_median_ms"]), f"median; {stages}"),
     ]
@@ -153,11 +153,11 @@ def _error_tiles(metrics: Metrics, unit: str) -> list[tuple[str, str, str]]:
         )
     alignment = ALIGNMENT_WORDS[str(metrics["alignment"])]
     length, ate = _float(metrics["path_length_m"]), _float(metrics["ate_rmse_m"])
-    share = f", {100 * ate / length:.2f} % of {_length(length, 'm')}" if length > 0 else ""
+    fraction = f", {100 * ate / length:.2f} % of {_length(length, 'm')}" if length > 0 else ""
     absolute = (
         "ATE",
         _length(ate, "m"),
-        f"RMSE{share}, {alignment}; {metrics['matched_poses']} poses compared",
+        f"RMSE{fraction}, {alignment}; {metrics['matched_poses']} poses compared",
     )
     if metrics["rpe_trans_m"] is None:
         return [absolute]

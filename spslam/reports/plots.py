@@ -168,10 +168,10 @@ def _compare(
             None,
             f"{plain}, not compared with the ground truth ({str(error).split(':')[0][:60]})",
         )
-    figures = evaluation.absolute.statistics
+    metrics = evaluation.absolute.statistics
     scale = f", scale {evaluation.absolute.scale:.4g}" if align == "sim3" else ""
     return evaluation, (
-        f"ATE {figures.rmse:.3g} m rmse, {figures.max:.3g} m max, {ALIGNMENT_WORDS[align]}{scale}; "
+        f"ATE {metrics.rmse:.3g} m rmse, {metrics.max:.3g} m max, {ALIGNMENT_WORDS[align]}{scale}; "
         f"{evaluation.matched} of {len(estimate)} poses compared, "
         f"{_length(evaluation.path_length_m)}"
     )

@@ -23,13 +23,13 @@ from spslam.reports.html_report import write_report
 from spslam.reports.plots import plot_trajectory, write_ply
 from spslam.run.frames_csv import write_frames
 from spslam.run.metrics import notice_metrics
-from spslam.run.output import CONFIG, GROUND_TRUTH, METRICS, OutputFolder
+from spslam.run.output import CONFIG, GROUND_TRUTH, METRICS, OutputFolder, with_old_names
 from spslam.run.results import Results
 from spslam.slam.system import Slam
 from spslam.trajectory import write_kitti, write_tum
+from spslam.visualization.map_view import MapView
 from spslam.visualization.render import render_scene
-from spslam.visualization.saved_run import build_scene, truth_in_map
-from spslam.visualization.scene import Scene
+from spslam.visualization.saved_run import build_map_view, truth_in_map
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ _PICTURES_S = 3.0
 _PICTURES = (".png", ".html")
 
 # Writes a file to a path. The scene is built at its first use, and only once.
-Write = Callable[[Path, Results, Callable[[], Scene]], object]
+Write = Callable[[Path, Results, Callable[[], MapView]], object]
 
 
 @dataclass(frozen=True)
@@ -61,21 +61,21 @@ class Writer:
     needed: bool = False
 
 
-def _write_kitti(path: Path, results: Results, scene: Callable[[], Scene]) -> None:
+def _write_kitti(path: Path, results: Results, scene: Callable[[], MapView]) -> None:
     write_kitti(path, results.trajectory)
 
 
-def _write_keyframes(path: Path, results: Results, scene: Callable[[], Scene]) -> None:
+def _write_keyframes(path: Path, results: Results, scene: Callable[[], MapView]) -> None:
     write_tum(path, results.slam.trajectory(keyframes_only=True), results.scaling.source)
 
 
-def _write_map(path: Path, results: Results, scene: Callable[[], Scene]) -> None:
+def _write_map(path: Path, results: Results, scene: Callable[[], MapView]) -> None:
     # A run that only localizes does not change the map.
-    if results.slam.mapping:
+    if not results.slam.localization_only:
         results.slam.save_map(path)
 
 
-def _write_truth(path: Path, results: Results, scene: Callable[[], Scene]) -> None:
+def _write_truth(path: Path, results: Results, scene: Callable[[], MapView]) -> None:
     """Write the ground truth of the run's time span, with at most one pose before and after."""
     truth, tracked = results.sequence.ground_truth, results.record.results
     if truth is None:
@@ -87,12 +87,12 @@ def _write_truth(path: Path, results: Results, scene: Callable[[], Scene]) -> No
         write_tum(path, during)
 
 
-def _plot_trajectory(path: Path, results: Results, scene: Callable[[], Scene]) -> None:
+def _plot_trajectory(path: Path, results: Results, scene: Callable[[], MapView]) -> None:
     truth = results.sequence.ground_truth
     plot_trajectory(path, results.trajectory, truth, results.align, title=results.title)
 
 
-def _write_report(path: Path, results: Results, scene: Callable[[], Scene]) -> None:
+def _write_report(path: Path, results: Results, scene: Callable[[], MapView]) -> None:
     metrics = results.metrics | notice_metrics(results.notices)
     write_report(
         path,
@@ -146,7 +146,7 @@ def write_results(
     """Write every result file except the log.
 
     `trajectory.tum`, `config.yaml` and `metrics.json` are always written, and first. If another
-    file cannot be written, a notice says why; if the run needs that file, `Record.failure` is set.
+    file cannot be written, a notice says why; if the run needs that file, `RunRecord.failure` is set.
     A stopped run publishes its results before it draws pictures, because the user waits.
 
     Args:
@@ -186,11 +186,11 @@ def write_results(
     _succeeds(folder / METRICS, lambda path: _write_metrics(path, results))
 
 
-def _scene(results: Results) -> Scene:
+def _scene(results: Results) -> MapView:
     slam = results.slam
-    return build_scene(
+    return build_map_view(
         slam.map,
-        slam.main_part,
+        slam.main_submap,
         slam.map.session,
         results.trajectory,
         truth_in_map(results.trajectory, results.evaluation),
@@ -231,7 +231,8 @@ def _write_optional(
 
 def _write_metrics(path: Path, results: Results) -> None:
     results.metrics |= notice_metrics(results.notices)
-    write_atomic(path, json.dumps(results.metrics, indent=2, allow_nan=False) + "\n")
+    metrics = with_old_names(results.metrics)
+    write_atomic(path, json.dumps(metrics, indent=2, allow_nan=False) + "\n")
 
 
 def _succeeds(path: Path, write: Callable[[Path], object]) -> bool:

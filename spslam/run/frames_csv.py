@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from spslam.io.files import write_atomic
-from spslam.run.metrics import Record
+from spslam.run.metrics import RunRecord
 
 if TYPE_CHECKING:
     from spslam.slam.tracking import TrackResult
 
 # Columns before those of the stages.
 _COLUMNS = (
-    "frame", "timestamp", "state", "part", "keyframe", "inliers", "matches", "coverage",
+    "frame", "timestamp", "state", "submap", "keyframe", "inliers", "matches", "inlier_coverage",
     "reprojection_error_px", "position_sigma", "read_ms", "frame_ms",
 )  # fmt: skip
 
 
-def stage_names(record: Record) -> list[str]:
+def stage_names(record: RunRecord) -> list[str]:
     """List the stages of the frames in order of first appearance, without the total `frame`."""
     return [
         name
@@ -31,7 +31,7 @@ def stage_names(record: Record) -> list[str]:
     ]
 
 
-def write_frames(path: Path | str, record: Record) -> None:
+def write_frames(path: Path | str, record: RunRecord) -> None:
     """Write one row per frame that was read; unknown values are empty.
 
     The columns are the state, inliers and matches, the uncertainty of the pose, the milliseconds of
@@ -66,11 +66,11 @@ def _what_was_seen(result: TrackResult) -> list[str]:
         str(result.index),
         f"{result.timestamp:.9f}",
         result.state.value,
-        str(result.part),
+        str(result.submap),
         str(int(result.is_keyframe)),
         str(result.inliers),
         str(result.matches),
-        _number(result.coverage, 4),
+        _number(result.inlier_coverage, 4),
         _number(result.median_error_px, 4),
         _number(sigma, 6),
     ]

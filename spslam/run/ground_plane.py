@@ -89,24 +89,25 @@ class Plane:
     height: float
 
 
-def ground_heights(slam_map: Map, part: int) -> GroundHeights:
+def ground_heights(slam_map: Map, submap: int) -> GroundHeights:
     """Estimate the heights above the ground plane of at most 200 keyframes of a submap.
 
     The cameras must be level within 20°: their y axes give the approximate down direction.
 
     Args:
         slam_map: the map.
-        part: number of the submap.
+        submap: number of the submap.
     """
-    rows = np.flatnonzero(slam_map.keyframes["part"] == part)
-    asked = np.unique(
+    rows = np.flatnonzero(slam_map.keyframes["submap"] == submap)
+    requested = np.unique(
         np.linspace(0, len(rows) - 1, min(len(rows), _MOST_KEYFRAMES)).astype(np.int64)
     )
     if len(rows) == 0:
         return GroundHeights(np.zeros(0), 0)
-    surroundings = [_surroundings(slam_map, rows, int(at)) for at in asked]
+    surroundings = [_surroundings(slam_map, rows, int(at)) for at in requested]
     down = [
-        _unit(slam_map.T_world_keyframe[_window(rows, int(at)), :3, 1].mean(axis=0)) for at in asked
+        _unit(slam_map.T_world_keyframe[_window(rows, int(at)), :3, 1].mean(axis=0))
+        for at in requested
     ]
     first = [
         find_ground(points, d, _FIRST_TILT, _FIRST_STEP)
@@ -114,16 +115,18 @@ def ground_heights(slam_map: Map, part: int) -> GroundHeights:
     ]
     found = [i for i, plane in enumerate(first) if plane is not None]
     if not found:
-        return GroundHeights(np.zeros(0), len(asked))
+        return GroundHeights(np.zeros(0), len(requested))
     down = _agreed(
-        np.array(found), np.array([plane.down for plane in first if plane is not None]), len(asked)
+        np.array(found),
+        np.array([plane.down for plane in first if plane is not None]),
+        len(requested),
     )
     second = [
         find_ground(points, d, _SECOND_TILT, _SECOND_STEP)
         for points, d in zip(surroundings, down, strict=True)
     ]
     return GroundHeights(
-        np.array([plane.height for plane in second if plane is not None]), len(asked)
+        np.array([plane.height for plane in second if plane is not None]), len(requested)
     )
 
 

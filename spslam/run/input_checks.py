@@ -45,7 +45,7 @@ _CLOSED = 0.5
 _SURE_DISPARITY, _SWAPPED_DISPARITY = 0.5, -2.0
 # Pairs are swapped only if this fraction of the matches of each has negative disparity: 0 in valid
 # pairs, but a late right image can reach 1 in single frames of a turn.
-_SWAPPED_SHARE = 0.9
+_SWAPPED_FRACTION = 0.9
 # Pairs are misaligned if the median row offset exceeds the first value, or the median absolute row
 # offset the second, pixels.
 _MISALIGNED_PX, _SCATTERED_PX = 0.8, 1.2
@@ -138,7 +138,7 @@ def swapped_sides(pairs: List[PairOffsets]) -> str | None:
         A message; None if the images are not swapped, or not clearly in each of at least 3 pairs.
     """
     clear = [pair for pair in pairs if len(pair) >= _LEAST_POINTS]
-    if len(clear) < 3 or any(pair.negative < _SWAPPED_SHARE * len(pair) for pair in clear):
+    if len(clear) < 3 or any(pair.negative < _SWAPPED_FRACTION * len(pair) for pair in clear):
         return None
     disparity = np.concatenate([pair.disparity for pair in clear])
     if np.median(disparity) > _SWAPPED_DISPARITY:
@@ -339,11 +339,11 @@ class InputChecks:
             median, used = (
                 (float(np.median(known)), float(inside.mean())) if len(known) else (0.0, 0.0)
             )
-            share = len(known) / max(len(depth), 1)
+            fraction = len(known) / max(len(depth), 1)
             near = float(np.mean(known < self._limits.min_m)) if len(known) else 0.0
             self._tell(
                 "depth_range",
-                depth_out_of_range(share, median, used, self._limits, depth_scale, near),
+                depth_out_of_range(fraction, median, used, self._limits, depth_scale, near),
             )
             self._depths = []
 

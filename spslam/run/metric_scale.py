@@ -29,13 +29,13 @@ logger = logging.getLogger(__name__)
 # Valid forms of --scale, for error messages.
 _EXPECTED = "height=METRES, distance=FRAME:FRAME:METRES or ground-truth=FRAME:FRAME"
 # Minimum fraction and number of keyframes with a ground plane: tables and shelves are planes, too.
-_LEAST_SHARE, _LEAST_KEYFRAMES = 0.5, 3
+_LEAST_FRACTION, _LEAST_KEYFRAMES = 0.5, 3
 # Maximum median deviation of the heights, fraction of their median.
 _MOST_SPREAD = 0.1
 # Range of lengths that are accepted, metres, and maximum number of digits of a frame number.
 _LEAST_M, _MOST_M, _MOST_DIGITS = 1e-6, 1e9, 18
 # Minimum distance between the two positions, fraction of the path length.
-_SHORTEST_SHARE = 1e-3
+_SHORTEST_FRACTION = 1e-3
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def check_scale(request: ScaleRequest, sequence: Sequence, frames: range) -> Non
 def estimate_scale(
     request: ScaleRequest,
     slam_map: Map,
-    part: int,
+    submap: int,
     trajectory: Trajectory,
     stamps: dict[int, float],
     ground_truth: Trajectory | None = None,
@@ -150,7 +150,7 @@ def estimate_scale(
     Args:
         request: the known length.
         slam_map: the map.
-        part: number of the submap.
+        submap: number of the submap.
         trajectory: poses of the frames in this submap, map units.
         stamps: time of each frame by its index, seconds.
         ground_truth: true poses, metres.
@@ -159,10 +159,10 @@ def estimate_scale(
         ScaleError: too few keyframes show the ground plane, or a frame has no pose.
     """
     if isinstance(request, CameraHeight):
-        return _from_ground(request, slam_map, part)
+        return _from_ground(request, slam_map, submap)
     frames = (request.first, request.second)
     units = _distance(trajectory, _seconds(frames, stamps), frames, "pose in the main submap")
-    if units <= _SHORTEST_SHARE * trajectory.path_length_m:
+    if units <= _SHORTEST_FRACTION * trajectory.path_length_m:
         raise ScaleError(
             f"the camera was in one place at frames {frames[0]} and {frames[1]}: "
             "choose two that are farther apart"
@@ -204,14 +204,14 @@ def apply_scale(
     """
     if request is not None:
         try:
-            if not slam.mapping:
+            if slam.localization_only:
                 raise ScaleError(
                     "localization does not change the scale of the map: leave --scale out"
                 )
             found = estimate_scale(
-                request, slam.map, slam.main_part, slam.trajectory(), stamps, ground_truth
+                request, slam.map, slam.main_submap, slam.trajectory(), stamps, ground_truth
             )
-            slam.rescale(found.factor, found.description + _which_part(slam))
+            slam.rescale(found.factor, found.description + _which_submap(slam))
         except SpslamError as error:
             logger.warning("the map keeps its scale: %s", error)
             return Scaling(
@@ -227,15 +227,15 @@ def scale_source(slam_map: Map) -> str:
     return "" if slam_map.origin is None else slam_map.origin.scale
 
 
-def _which_part(slam: Slam) -> str:
-    parts = len(slam.map.parts)
-    return f", submap {slam.main_part} of {parts} only" if parts > 1 else ""
+def _which_submap(slam: Slam) -> str:
+    submaps = len(slam.map.submaps)
+    return f", submap {slam.main_submap} of {submaps} only" if submaps > 1 else ""
 
 
-def _from_ground(request: CameraHeight, slam_map: Map, part: int) -> MetricScale:
-    found = ground_heights(slam_map, part)
+def _from_ground(request: CameraHeight, slam_map: Map, submap: int) -> MetricScale:
+    found = ground_heights(slam_map, submap)
     count, of = len(found.heights), found.looked_at
-    needed = max(_LEAST_KEYFRAMES, int(np.ceil(_LEAST_SHARE * of)))
+    needed = max(_LEAST_KEYFRAMES, int(np.ceil(_LEAST_FRACTION * of)))
     if count < needed:
         raise ScaleError(
             f"{count} of {of} keyframes show the ground plane, {needed} are needed: "

@@ -21,7 +21,7 @@ from spslam.map.map import ARBITRARY
 from spslam.notices import Notice
 from spslam.run.metric_scale import Scaling
 from spslam.timestamps import summarize_times
-from spslam.trajectory import Trajectory, row_figures
+from spslam.trajectory import Trajectory, row_metrics
 
 if TYPE_CHECKING:
     from spslam.slam.recorder import Statistics
@@ -43,7 +43,7 @@ _VERSIONED = (
 
 
 @dataclass
-class Record:
+class RunRecord:
     """Results and times of the frames of a run.
 
     Attributes:
@@ -75,7 +75,7 @@ class Record:
 
 def compute_metrics(
     sequence: Sequence,
-    record: Record,
+    record: RunRecord,
     trajectory: Trajectory,
     evaluation: Evaluation | str | None,
     statistics: Statistics,
@@ -107,7 +107,7 @@ def compute_metrics(
         **labels,
         "frames": frames,
         "tracked": tracked,
-        "share_tracked": tracked / frames if frames else 0.0,
+        "tracking_rate": tracked / frames if frames else 0.0,
         "skipped_frames": skipped,
         "dropped_frames": len(record.dropped),
         "left_out_frames": len(left_out),
@@ -122,17 +122,17 @@ def compute_metrics(
         "points": statistics.points,
         "loops": statistics.loops,
         "merges": statistics.merges,
-        "map_parts": statistics.parts,
-        "tracked_in_other_parts": statistics.frames_elsewhere,
+        "submaps": statistics.submaps,
+        "tracked_in_other_submaps": statistics.frames_elsewhere,
         "relocalisations": statistics.relocalisations,
         "scale_source": scaling.source or None,
         "scale_applied": scaling.factor,
         "scale_refused": None if scaling.refusal is None else str(scaling.refusal),
         **_errors(sequence, trajectory, evaluation, scaling),
-        **row_figures(sequence.ground_truth, "ground_truth"),
+        **row_metrics(sequence.ground_truth, "ground_truth"),
         **_recall(record, missing, evaluation),
-        **_health(sequence, record),
-        "body_fixed_share": float(np.mean(list(statistics.left_out.values())))
+        **_losses_and_notices(sequence, record),
+        "body_fixed_fraction": float(np.mean(list(statistics.left_out.values())))
         if statistics.left_out
         else 0.0,
         "body_fixed_frames": len(statistics.left_out),
@@ -177,14 +177,14 @@ def peak_memory_mb() -> float | None:
     return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
 
 
-def _skipped(sequence: Sequence, record: Record) -> int:
+def _skipped(sequence: Sequence, record: RunRecord) -> int:
     """Count the frames that could not be decoded, up to the last tracked one: reading is ahead."""
     if (record.stopped or record.failure) and record.results:
         return sum(index < record.results[-1].index for index, _ in sequence.skipped)
     return len(sequence.skipped)
 
 
-def _left_out(sequence: Sequence, record: Record) -> list[LeftOut]:
+def _left_out(sequence: Sequence, record: RunRecord) -> list[LeftOut]:
     """List the images left out of the sequence; if the run ended early, up to its last frame."""
     if (record.stopped or record.failure) and record.results:
         return [
@@ -199,7 +199,7 @@ def _reasons(left_out: list[LeftOut]) -> str | None:
     return ", ".join(f"{count} {reason}" for reason, count in counts.items()) or None
 
 
-def _times(sequence: Sequence, record: Record, left_out: list[LeftOut]) -> Metrics:
+def _times(sequence: Sequence, record: RunRecord, left_out: list[LeftOut]) -> Metrics:
     """Summarize the time stamps of the frames; `time_stamps` is a line of text."""
     if not record.results:
         return {}
@@ -212,7 +212,7 @@ def _times(sequence: Sequence, record: Record, left_out: list[LeftOut]) -> Metri
     }
 
 
-def _first_tracked(record: Record, trajectory: Trajectory) -> int | None:
+def _first_tracked(record: RunRecord, trajectory: Trajectory) -> int | None:
     """Return the index of the first frame with a pose; mono may compute this pose later."""
     if len(trajectory) == 0:
         return None
@@ -222,13 +222,13 @@ def _first_tracked(record: Record, trajectory: Trajectory) -> int | None:
     return nearest.index
 
 
-def _initialisation_delay(record: Record) -> float | None:
+def _initialisation_delay(record: RunRecord) -> float | None:
     """Return the seconds from the first frame to the first one that had a pose at once."""
     found = [result.timestamp for result in record.results if result.T_world_cam is not None]
     return found[0] - record.results[0].timestamp if found else None
 
 
-def _start_to_first_pose(record: Record) -> float | None:
+def _start_to_first_pose(record: RunRecord) -> float | None:
     """Return the seconds from the start of the process to the first pose of a current frame."""
     done = (
         done
@@ -239,7 +239,7 @@ def _start_to_first_pose(record: Record) -> float | None:
     return None if first is None else record.begun_s + first
 
 
-def _recall(record: Record, missing: int, evaluation: Evaluation | str | None) -> Metrics:
+def _recall(record: RunRecord, missing: int, evaluation: Evaluation | str | None) -> Metrics:
     """Compute the fraction of frames near their true pose, of all frames with a true pose.
 
     Unreadable and dropped frames count as frames with a true pose.
@@ -285,7 +285,7 @@ def _metric(sequence: Sequence, scaling: Scaling) -> bool:
     return scaling.source != ARBITRARY if scaling.source else sequence.sensor != "mono"
 
 
-def _health(sequence: Sequence, record: Record) -> Metrics:
+def _losses_and_notices(sequence: Sequence, record: RunRecord) -> Metrics:
     """Summarize inliers, inlier coverage, reprojection error and pose uncertainty."""
     tracked = [result for result in record.results if result.T_world_cam is not None]
     unit = "map_units" if sequence.sensor == "mono" else "m"
@@ -293,7 +293,7 @@ def _health(sequence: Sequence, record: Record) -> Metrics:
     variances = np.array([np.trace(result.covariance[:3, :3]) for result in tracked])
     return {
         **_median_p5("inliers", [result.inliers for result in tracked]),
-        **_median_p5("coverage", [result.coverage for result in tracked]),
+        **_median_p5("inlier_coverage", [result.inlier_coverage for result in tracked]),
         "reprojection_error_median_px": _median([result.median_error_px for result in tracked]),
         f"position_sigma_median_{unit}": _median(np.sqrt(variances)),
     }
@@ -313,7 +313,7 @@ def _median(values: ArrayLike) -> float | None:
     return float(np.median(known)) if len(known) else None
 
 
-def _timings(record: Record, statistics: Statistics) -> Metrics:
+def _timings(record: RunRecord, statistics: Statistics) -> Metrics:
     stages = {"read": record.read_ms, **statistics.stage_ms}
     timings: Metrics = {"fps": len(record.results) / record.done_s[-1] if record.done_s else None}
     timings |= _median_p95("frame", record.frame_ms)

@@ -6,13 +6,13 @@ import re
 
 from spslam.errors import DatasetError, SpslamError
 from spslam.interfaces import Sequence
-from spslam.run.metrics import Record
+from spslam.run.metrics import RunRecord
 
 # Numbers in the text of a reason.
 _NUMBER = re.compile(r"\d+(\.\d+)?")
 
 
-def no_pose_error(sequence: Sequence, record: Record, cause: str) -> SpslamError:
+def no_pose_error(sequence: Sequence, record: RunRecord, cause: str) -> SpslamError:
     """Return the error of a run without a pose, with its cause.
 
     Args:

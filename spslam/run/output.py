@@ -9,6 +9,7 @@ import os
 import re
 import sys
 import tempfile
+from collections.abc import Mapping
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
@@ -29,12 +30,23 @@ _LOG = logging.getLogger(__name__)
 # Names of files in the folder of a run.
 GROUND_TRUTH = "ground_truth.tum"
 METRICS = "metrics.json"
+# Keys of metrics.json in older releases and their names today. Both are written and read for one release.
+RENAMED_METRICS = {
+    "share_tracked": "tracking_rate",
+    "coverage_median": "inlier_coverage_median",
+    "coverage_p5": "inlier_coverage_p5",
+    "map_parts": "submaps",
+    "tracked_in_other_parts": "tracked_in_other_submaps",
+    "body_fixed_share": "body_fixed_fraction",
+}
 CONFIG = "config.yaml"
 # Files that identify the folder of a run.
 MARKERS = frozenset({METRICS, CONFIG})
 # Keys that metrics.json of every run has.
 RUN_LABELS = ("sequence", "sensor", "extractor")
 # Maximum size of metrics.json, bytes.
+logger = logging.getLogger(__name__)
+
 _LONGEST_METRICS = 10_000_000
 # All files that a run may write.
 OUTPUT_NAMES = MARKERS | {
@@ -203,7 +215,20 @@ def read_metrics(folder: Path) -> dict[str, Any]:
             f"{path} cannot be read, or was not written by a run: "
             f"{getattr(error, 'strerror', None) or error}"
         ) from None
-    return metrics
+    old = [
+        name for name in RENAMED_METRICS if name in metrics and RENAMED_METRICS[name] not in metrics
+    ]
+    if old:
+        text = "%s: %s is called %s now; the old name ends with the next release"
+        notice(logger, "renamed_key", text, path, old[0], RENAMED_METRICS[old[0]], count=len(old))
+    today = {RENAMED_METRICS[name]: metrics[name] for name in old}
+    return {key: value for key, value in metrics.items() if key not in RENAMED_METRICS} | today
+
+
+def with_old_names(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Return metrics that also have their values under the keys of `RENAMED_METRICS`."""
+    known = {old: metrics[new] for old, new in RENAMED_METRICS.items() if new in metrics}
+    return {**metrics, **known}
 
 
 def read_run_config(folder: Path) -> Config:

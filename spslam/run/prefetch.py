@@ -31,7 +31,7 @@ Item = TypeVar("Item")
 # Maximum number of frames read ahead, and of frames extracted ahead.
 _DEPTH = 2
 # In real time, report a wait for a frame that is longer than this, seconds.
-_TOLD_WAIT_S = 5.0
+_REPORT_WAIT_S = 5.0
 # Maximum length of a single wait, seconds: without a limit, Windows blocks ^C during a wait.
 _LONGEST_WAIT_S = 0.2
 # Leave a thread behind if it has not ended this long after the stop, seconds: its read may block.
@@ -39,7 +39,7 @@ _PATIENCE_S = 0.5
 
 
 @dataclass(frozen=True, eq=False)
-class Prepared:
+class PrefetchedFrame:
     """A prefetched frame.
 
     Attributes:
@@ -60,9 +60,9 @@ def prepared(
     frames: Iterable[Frame],
     observe: Callable[[Frame], Observations],
     on_drop: Callable[[Frame], None] | None = None,
-    at_once: int = 1,
+    max_concurrency: int = 1,
     stop: Callable[[], bool] = never,
-) -> Iterator[Iterator[Prepared]]:
+) -> Iterator[Iterator[PrefetchedFrame]]:
     """Prefetch frames with their features, in order; an error is raised in place of its frame.
 
     Args:
@@ -72,7 +72,7 @@ def prepared(
             clock starts when the first frame has its features. Of the frames that wait for
             extraction, and of those that wait for tracking, only the newest is kept; `on_drop` is
             called with each dropped frame, in either thread.
-        at_once: number of frames whose features are extracted at the same time; 1 in real time,
+        max_concurrency: number of frames whose features are extracted at the same time; 1 in real time,
             where a second frame would delay the first.
         stop: called during each wait; True ends the frames. A read that does not return then is
             left behind.
@@ -87,19 +87,21 @@ def prepared(
 
     source: Iterable[tuple[Frame, float]] = _timed(frames)
     drop_read: Callable[[tuple[Frame, float]], None] | None = None
-    drop_observed: Callable[[Prepared], None] | None = None
+    drop_observed: Callable[[PrefetchedFrame], None] | None = None
     if on_drop is not None:
         source = _played(source, observe, done_with)
 
         def drop_read(item: tuple[Frame, float]) -> None:
             on_drop(item[0])
 
-        def drop_observed(item: Prepared) -> None:
+        def drop_observed(item: PrefetchedFrame) -> None:
             on_drop(item.frame)
 
     with (
         _closing(_ahead(source, "read ahead", drop_read, stop)) as read,
-        _closing(_observed(read, observe, at_once if on_drop is None else 1, stop)) as observed,
+        _closing(
+            _observed(read, observe, max_concurrency if on_drop is None else 1, stop)
+        ) as observed,
         # This thread waits for the two stages before it, so it needs more patience.
         _closing(_ahead(observed, "observe ahead", drop_observed, stop, 3 * _PATIENCE_S)) as done,
     ):
@@ -110,7 +112,7 @@ def prepared(
             ended.set()
 
 
-def track_prepared(slam: Slam, item: Prepared) -> tuple[TrackResult, float]:
+def track_prefetched(slam: Slam, item: PrefetchedFrame) -> tuple[TrackResult, float]:
     """Track a prefetched frame; return the result and the time from image to pose, milliseconds."""
     start = perf_counter()
     slam.statistics.add("features", item.features_ms)
@@ -146,7 +148,7 @@ def _played(
 def _wait_until(moment: float, frame: Frame, stop: Callable[[], bool]) -> None:
     """Sleep until `moment` (monotonic clock, seconds) or a stop; report a long wait."""
     seconds = moment - monotonic()
-    if seconds > _TOLD_WAIT_S:
+    if seconds > _REPORT_WAIT_S:
         text = (
             "frame %d comes in %.5g s by its time stamp, and --realtime waits for it: "
             "drop --realtime, or give the right --time-unit"
@@ -171,16 +173,16 @@ def _closing(generator: Generator[Item]) -> Iterator[Generator[Item]]:
 def _observed(
     frames: Iterator[tuple[Frame, float]],
     observe: Callable[[Frame], Observations],
-    at_once: int,
+    max_concurrency: int,
     stop: Callable[[], bool],
-) -> Generator[Prepared]:
-    def prepare(frame: Frame, read_ms: float) -> Prepared:
+) -> Generator[PrefetchedFrame]:
+    def prepare(frame: Frame, read_ms: float) -> PrefetchedFrame:
         start = perf_counter()
         observations = observe(frame)
-        return Prepared(frame, observations, read_ms, (perf_counter() - start) * 1e3)
+        return PrefetchedFrame(frame, observations, read_ms, (perf_counter() - start) * 1e3)
 
-    under_way: deque[Future[Prepared]] = deque()
-    pool = ThreadPoolExecutor(at_once, "observe")
+    under_way: deque[Future[PrefetchedFrame]] = deque()
+    pool = ThreadPoolExecutor(max_concurrency, "observe")
     try:
         while True:
             try:
@@ -193,7 +195,7 @@ def _observed(
             if item is None:
                 break
             under_way.append(pool.submit(prepare, *item))
-            if len(under_way) == at_once:
+            if len(under_way) == max_concurrency:
                 if not _waited(lambda: _is_done(under_way[0]), stop):
                     return
                 yield under_way.popleft().result()
@@ -207,7 +209,7 @@ def _observed(
             leave_thread_behind()
 
 
-def _is_done(future: Future[Prepared]) -> bool:
+def _is_done(future: Future[PrefetchedFrame]) -> bool:
     """Wait briefly for a future and return whether it is done."""
     # `wait` does not return early for a cancelled future, so check `done` first.
     return future.done() or bool(wait([future], _LONGEST_WAIT_S).done)

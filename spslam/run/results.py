@@ -15,7 +15,7 @@ from spslam.interfaces import Sequence
 from spslam.io.files import printable
 from spslam.notices import Notice, notice
 from spslam.run.metric_scale import Scaling
-from spslam.run.metrics import Metrics, Record, compute_metrics
+from spslam.run.metrics import Metrics, RunRecord, compute_metrics
 from spslam.run.sample_frames import Sample
 from spslam.trajectory import Trajectory
 
@@ -44,7 +44,7 @@ class Results:
 
     slam: Slam
     sequence: Sequence
-    record: Record
+    record: RunRecord
     scaling: Scaling
     samples: list[Sample]
     notices: list[Notice]
@@ -58,7 +58,7 @@ class Results:
         cls,
         slam: Slam,
         sequence: Sequence,
-        record: Record,
+        record: RunRecord,
         labels: dict[str, str],
         scaling: Scaling,
         samples: list[Sample],

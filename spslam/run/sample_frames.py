@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from spslam.frame import Frame, Sighting
+from spslam.frame import Frame, FrameAssociations
 from spslam.slam.tracking import TrackState
 from spslam.typing import FloatArray, UInt8Array
 
@@ -63,22 +63,22 @@ class FrameSamples:
         self._even: list[Sample] = []
         self._lost: list[Sample] = []
         self._step, self._updates = 1, 0
-        self._before: Sighting | None = None
+        self._before: FrameAssociations | None = None
         self._state: TrackState | None = None
 
     def update(self, slam: Slam, frame: Frame, result: TrackResult) -> None:
         """Consider a frame; only frames that are kept take time."""
-        sighting = slam.sighting
-        assert sighting is not None, "a frame was tracked"
+        associations = slam.associations
+        assert associations is not None, "a frame was tracked"
         if self._state is TrackState.TRACKING and result.state is TrackState.LOST:
             if len(self._lost) < self._most_lost:
-                self._lost.append(_sample(frame, result, sighting, self._before))
+                self._lost.append(_sample(frame, result, associations, self._before))
         elif self._updates % self._step == 0:
-            self._even.append(_sample(frame, result, sighting, self._before))
+            self._even.append(_sample(frame, result, associations, self._before))
             # The list is full: keep every second sample and double the step.
             if len(self._even) == 2 * self._most_even:
                 self._even, self._step = self._even[::2], 2 * self._step
-        self._before, self._state = sighting, result.state
+        self._before, self._state = associations, result.state
         self._updates += 1
 
     def close(self) -> None:
@@ -97,13 +97,16 @@ class FrameSamples:
 
 
 def _sample(
-    frame: Frame, result: TrackResult, sighting: Sighting, before: Sighting | None
+    frame: Frame,
+    result: TrackResult,
+    associations: FrameAssociations,
+    before: FrameAssociations | None,
 ) -> Sample:
-    seen = sighting.point_ids >= 0
+    seen = associations.point_ids >= 0
     earlier = np.full((np.count_nonzero(seen), 2), np.nan)
     if before is not None:
         _, now, then = np.intersect1d(
-            sighting.point_ids[seen], before.point_ids, return_indices=True
+            associations.point_ids[seen], before.point_ids, return_indices=True
         )
         earlier[now] = before.pixels[then]
     height, width = frame.image.shape
@@ -115,8 +118,8 @@ def _sample(
         jpeg=_jpeg(frame.image),
         size=(width, height),
         # The image has lens distortion, the keypoints have not.
-        loose=frame.camera.distort(sighting.pixels[~seen]),
-        seen=frame.camera.distort(sighting.pixels[seen]),
+        loose=frame.camera.distort(associations.pixels[~seen]),
+        seen=frame.camera.distort(associations.pixels[seen]),
         before=frame.camera.distort(earlier),
     )
 

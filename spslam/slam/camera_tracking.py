@@ -11,15 +11,15 @@ from spslam import geometry
 from spslam.camera import Camera
 from spslam.config import Config
 from spslam.frame import Observations
-from spslam.interfaces import Parts
+from spslam.interfaces import Components
 from spslam.map.map import Ids, Map
-from spslam.slam.loops.look_alikes import Departure, Place
-from spslam.slam.loops.loop_closing import Rescaling
+from spslam.slam.loops.loop_closing import ScaleCorrection
+from spslam.slam.loops.similar_places import Departure, Place
 from spslam.slam.mapping import RemovedKeyframe
 from spslam.slam.moving_objects.movers import Movers
 from spslam.slam.relocalization import Relocalizer
-from spslam.slam.rolling_shutter import as_read_at_once
-from spslam.slam.tracking import Motion, Tracked, Tracker, TrackState
+from spslam.slam.rolling_shutter import undo_rolling_shutter
+from spslam.slam.tracking import Motion, TrackedFrame, Tracker, TrackState
 
 Array = NDArray[np.float64]
 # A pose is doubtful with fewer inliers than this multiple of `recovery_inliers`.
@@ -37,15 +37,15 @@ class CameraTracking:
         seen: (N,) ids of the points seen last.
     """
 
-    def __init__(self, config: Config, parts: Parts, tracker: Tracker) -> None:
+    def __init__(self, config: Config, components: Components, tracker: Tracker) -> None:
         self.state = TrackState.INITIALIZING
         self.motion = Motion(config)
-        self.movers = Movers(config, parts.pose_solver)
+        self.movers = Movers(config, components.pose_solver)
         self.reference_id = -1
         self.seen: Ids = np.zeros(0, dtype=np.int64)
         self._config = config.tracking
         self._tracker = tracker
-        self._relocalizer = Relocalizer(config, tracker, parts.places)
+        self._relocalizer = Relocalizer(config, tracker, components.place_recognition)
         self._local: tuple[Ids, Ids] | None = None
         self._lost_since: float | None = None
         self._lost_frames = 0
@@ -74,13 +74,13 @@ class CameraTracking:
 
     def find_pose(
         self, observations: Observations, slam_map: Map, camera: Camera
-    ) -> Tracked | None:
+    ) -> TrackedFrame | None:
         """Find the pose of a frame; None if no pose agrees with the map."""
         if self.state is TrackState.TRACKING:
             prediction = self.motion.predict(observations.timestamp, slam_map)
-            at_once = as_read_at_once(observations, camera, self.motion.velocity)
+            straightened = undo_rolling_shutter(observations, camera, self.motion.velocity)
             tracked = self._tracker.track(
-                at_once, slam_map, camera, prediction, self.local_map(slam_map)[1]
+                straightened, slam_map, camera, prediction, self.local_map(slam_map)[1]
             )
             if tracked is not None and self._is_doubtful(tracked, camera):
                 near = self._relocalizer.find_near(
@@ -97,10 +97,10 @@ class CameraTracking:
         waited, self._relocalizer.waited = self._relocalizer.waited, []
         yield from waited
 
-    def without_movers(self, tracked: Tracked, slam_map: Map, camera: Camera) -> Tracked:
+    def without_movers(self, tracked: TrackedFrame, slam_map: Map, camera: Camera) -> TrackedFrame:
         """Return the frame at the pose that agrees with the static points."""
 
-        def track_by_proven() -> Tracked | None:
+        def track_by_proven() -> TrackedFrame | None:
             observations = tracked.observations
             prediction = self.motion.predict(observations.timestamp, slam_map)
             proven = self.movers.proven(slam_map, self.local_map(slam_map)[1])
@@ -108,12 +108,12 @@ class CameraTracking:
 
         return self.movers.judge(tracked, slam_map, camera, track_by_proven)
 
-    def anchors(self, tracked: Tracked, slam_map: Map) -> list[int]:
+    def anchors(self, tracked: TrackedFrame, slam_map: Map) -> list[int]:
         """Return the keyframes that share points with a frame, best first."""
         found: list[int] = self._tracker.local_keyframes(slam_map, tracked.seen).tolist()
         return found
 
-    def follow(self, tracked: Tracked, slam_map: Map, camera: Camera, counts: bool) -> None:
+    def follow(self, tracked: TrackedFrame, slam_map: Map, camera: Camera, counts: bool) -> None:
         """Update the motion model and the local map with a tracked frame.
 
         Args:
@@ -126,7 +126,7 @@ class CameraTracking:
         self.see(tracked.seen)
         local_keyframes, local_points = self.local_map(slam_map)
         self.reference_id = int(local_keyframes[0])
-        slam_map.part = slam_map.part_of(self.reference_id)
+        slam_map.submap = slam_map.submap_of(self.reference_id)
         if counts:
             self._tracker.count_visibility(slam_map, camera, tracked, local_points)
         self.motion.update(
@@ -136,7 +136,7 @@ class CameraTracking:
             slam_map,
         )
 
-    def becomes_keyframe(self, tracked: Tracked, keyframe_id: int, slam_map: Map) -> None:
+    def becomes_keyframe(self, tracked: TrackedFrame, keyframe_id: int, slam_map: Map) -> None:
         """Use the new keyframe, made from the latest frame, as the reference."""
         self.motion.anchor(
             tracked.observations.timestamp, tracked.estimate.T_cam_world, keyframe_id, slam_map
@@ -181,8 +181,8 @@ class CameraTracking:
         """Whether the loss is long enough for a new submap, and no place is being confirmed."""
         if self._lost_since is None or self._relocalizer.is_about_to_find:
             return False
-        long_enough = timestamp - self._lost_since >= self._config.new_part_after_s
-        return self._lost_frames >= self._config.new_part_frames and long_enough
+        long_enough = timestamp - self._lost_since >= self._config.new_submap_after_s
+        return self._lost_frames >= self._config.new_submap_frames and long_enough
 
     @property
     def departure(self) -> Departure | None:
@@ -206,11 +206,11 @@ class CameraTracking:
     def keyframe_removed(self, slam_map: Map, removed: RemovedKeyframe) -> None:
         """Do nothing: the newest keyframe, which is the reference, is never culled."""
 
-    def keyframes_rescaled(self, rescaling: Rescaling) -> None:
+    def keyframes_rescaled(self, scale_correction: ScaleCorrection) -> None:
         """Scale the lengths of the motion model with the map around the camera."""
-        self.motion.rescale(float(rescaling.of(np.asarray(self.reference_id))))
+        self.motion.rescale(float(scale_correction.of(np.asarray(self.reference_id))))
 
-    def _is_doubtful(self, tracked: Tracked, camera: Camera) -> bool:
+    def _is_doubtful(self, tracked: TrackedFrame, camera: Camera) -> bool:
         """Whether inliers are too few, or cover too little of the image, for a sure pose."""
         few = tracked.inliers < _FEW_TIMES * self._config.recovery_inliers
-        return few or tracked.coverage(camera) < self._config.min_coverage
+        return few or tracked.inlier_coverage(camera) < self._config.min_inlier_coverage

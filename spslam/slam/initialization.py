@@ -15,15 +15,15 @@ from spslam.frame import Observations
 from spslam.interfaces import Matcher, TwoViewEstimate, TwoViewSolver
 from spslam.map.map import NO_POINT, Map
 from spslam.slam.moving_objects.two_motions import Cells
-from spslam.slam.rolling_shutter import as_read_at_once
-from spslam.slam.tracking import Tracked, Tracker
+from spslam.slam.rolling_shutter import undo_rolling_shutter
+from spslam.slam.tracking import TrackedFrame, Tracker
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
-class Started:
+class InitialMap:
     """A new map, and the frames that waited for it.
 
     Attributes:
@@ -36,7 +36,7 @@ class Started:
     keyframe_id: int
     before: list[Observations] = field(default_factory=list)
     between: list[Observations] = field(default_factory=list)
-    tracked: Tracked | None = None
+    tracked: TrackedFrame | None = None
 
 
 class DepthInitializer:
@@ -52,7 +52,7 @@ class DepthInitializer:
         self._tracker = tracker
         self._waiting: Observations | None = None
 
-    def start(self, slam_map: Map, camera: Camera, observations: Observations) -> Started | str:
+    def start(self, slam_map: Map, camera: Camera, observations: Observations) -> InitialMap | str:
         """Add a first keyframe to an empty submap; return the reason as one line if that fails."""
         known = np.count_nonzero(np.isfinite(observations.depth))
         if known < self._config.min_points:
@@ -61,17 +61,17 @@ class DepthInitializer:
                 f"{self._config.min_points} are needed"
             )
         if not observations.delays.any():
-            return Started(_map_depth(slam_map, camera, observations))
+            return InitialMap(_map_depth(slam_map, camera, observations))
         first, self._waiting = self._waiting, None
         if first is None or observations.timestamp - first.timestamp > self._config.max_gap_s:
             self._waiting = observations
             return "a rolling shutter waits for the next frame to estimate the camera motion"
         started = self._start_in_motion(slam_map, camera, first, observations)
-        return started or Started(_map_depth(slam_map, camera, observations), before=[first])
+        return started or InitialMap(_map_depth(slam_map, camera, observations), before=[first])
 
     def _start_in_motion(
         self, slam_map: Map, camera: Camera, first: Observations, second: Observations
-    ) -> Started | None:
+    ) -> InitialMap | None:
         """Map the first of two frames without distortion, and track the second one in it.
 
         Returns:
@@ -85,7 +85,7 @@ class DepthInitializer:
         motion = tracked.estimate.T_cam_world
         velocity = geometry.se3_log(motion) / seconds
         straight = [
-            as_read_at_once(observations, camera, velocity) for observations in (first, second)
+            undo_rolling_shutter(observations, camera, velocity) for observations in (first, second)
         ]
         keyframe_id = _map_depth(slam_map, camera, straight[0])
         points = slam_map.points_seen_by(np.array([keyframe_id]))
@@ -93,7 +93,7 @@ class DepthInitializer:
         if tracked is None:
             slam_map.remove_keyframe(keyframe_id)
             return None
-        return Started(keyframe_id, tracked=tracked)
+        return InitialMap(keyframe_id, tracked=tracked)
 
 
 def _map_depth(slam_map: Map, camera: Camera, observations: Observations) -> int:
@@ -117,20 +117,24 @@ class TwoViewInitializer:
     The scale of the map is set so that the median depth of its first view is 1.
 
     Attributes:
-        still_shares: for each frame that matched the first view, fraction of the matches that did
+        still_fractions: for each frame that matched the first view, fraction of the matches that did
             not move.
         strangers: number of matches of each frame with keypoints that did not match the first view.
     """
 
     def __init__(
-        self, config: Config, matcher: Matcher, two_view: TwoViewSolver, max_distance: float
+        self,
+        config: Config,
+        matcher: Matcher,
+        two_view: TwoViewSolver,
+        max_descriptor_distance: float,
     ) -> None:
         self._config = config.initialization
         self._ratio = config.tracking.ratio
         self._matcher = matcher
         self._two_view = two_view
-        self._max_distance = max_distance
-        self.still_shares: list[float] = []
+        self._max_descriptor_distance = max_descriptor_distance
+        self.still_fractions: list[float] = []
         self.strangers: list[int] = []
         self._before: list[Observations] = []
         self._waiting: list[Observations] = []
@@ -142,7 +146,7 @@ class TwoViewInitializer:
     def reset(self) -> None:
         """Forget the waiting frames."""
         self._before, self._waiting, self._astray, self._refused = [], [], [], 0
-        self.still_shares, self.strangers = [], []
+        self.still_fractions, self.strangers = [], []
 
     def leave_out(self, fixed: Callable[[Observations], Mask]) -> None:
         """Remove keypoints from the waiting frames; `fixed` returns their mask (N,)."""
@@ -152,7 +156,7 @@ class TwoViewInitializer:
 
         self._before, self._waiting = without(self._before), without(self._waiting)
 
-    def start(self, slam_map: Map, camera: Camera, observations: Observations) -> Started | str:
+    def start(self, slam_map: Map, camera: Camera, observations: Observations) -> InitialMap | str:
         """Fill an empty submap from the first view and this one; return the reason if it fails."""
         if len(self._waiting) >= self._config.max_frames:
             self._renew(len(self._waiting))
@@ -171,7 +175,7 @@ class TwoViewInitializer:
         first, hit = self._waiting[0], np.flatnonzero(matches0 >= 0)
         pixels0, pixels1 = first.pixels[hit], observations.pixels[matches0[hit]]
         motion = np.linalg.norm(pixels1 - pixels0, axis=1)
-        self.still_shares.append(float(np.mean(motion < self._config.still_px)))
+        self.still_fractions.append(float(np.mean(motion < self._config.still_px)))
         moved = float(np.median(motion))
         if moved < self._config.min_displacement_px:
             return (
@@ -207,7 +211,7 @@ class TwoViewInitializer:
         keyframe_id = self._fill(
             slam_map, first, observations, T_1_0, solved.points[good] * scale, hit[good], matches0
         )
-        started = Started(keyframe_id, self._before, self._waiting[1:-1])
+        started = InitialMap(keyframe_id, self._before, self._waiting[1:-1])
         self.reset()
         return started
 
@@ -220,7 +224,7 @@ class TwoViewInitializer:
         if isinstance(solved, str):
             return solved
         cells, good = Cells.over(pixels1, camera), _triangulated(solved)
-        other_motion = cells.share(cells.together(~good, pixels1 - pixels0))
+        other_motion = cells.fraction(cells.together(~good, pixels1 - pixels0))
         if other_motion < self._config.max_other_motion_fraction:
             return solved
         rest = np.flatnonzero(~good)
@@ -261,7 +265,7 @@ class TwoViewInitializer:
 
     def _match(self, view: Observations, observations: Observations) -> NDArray[np.int64]:
         return self._matcher.match(
-            view.descriptors, observations.descriptors, self._max_distance, self._ratio
+            view.descriptors, observations.descriptors, self._max_descriptor_distance, self._ratio
         )
 
     def _set_aside(self, observations: Observations) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from spslam.map.map import Map
-from spslam.slam.loops.loop_closing import Rescaling
+from spslam.slam.loops.loop_closing import ScaleCorrection
 from spslam.slam.mapping import RemovedKeyframe
 
 
@@ -16,7 +16,7 @@ class KeyframeObserver(Protocol):
         """Handle a culled keyframe; its parent keyframe replaces it."""
         ...
 
-    def keyframes_rescaled(self, rescaling: Rescaling) -> None:
+    def keyframes_rescaled(self, scale_correction: ScaleCorrection) -> None:
         """Handle a correction of the map that changed the scale around keyframes."""
         ...
 
@@ -32,7 +32,7 @@ class KeyframeObservers:
         for observer in self._observers:
             observer.keyframe_removed(slam_map, removed)
 
-    def keyframes_rescaled(self, rescaling: Rescaling) -> None:
+    def keyframes_rescaled(self, scale_correction: ScaleCorrection) -> None:
         """See `KeyframeObserver`."""
         for observer in self._observers:
-            observer.keyframes_rescaled(rescaling)
+            observer.keyframes_rescaled(scale_correction)

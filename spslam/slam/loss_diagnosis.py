@@ -127,20 +127,20 @@ def _sharpness(small: NDArray[np.float32], along_x: int, along_y: int) -> float:
     return second / first if first > 0 else 0.0
 
 
-class HealthMonitor:
+class LossMonitor:
     """Keeps statistics of tracked frames, and diagnoses why a frame is not tracked.
 
     Args:
         config: of all stages.
         matcher: matches keypoints.
-        max_distance: largest L2 distance of matching unit descriptors.
+        max_descriptor_distance: largest L2 distance of matching unit descriptors.
     """
 
-    def __init__(self, config: Config, matcher: Matcher, max_distance: float) -> None:
+    def __init__(self, config: Config, matcher: Matcher, max_descriptor_distance: float) -> None:
         self._limits = config.loss_diagnosis
         self._config = config.tracking
         self._matcher = matcher
-        self._max_distance = max_distance
+        self._max_descriptor_distance = max_descriptor_distance
         self._images: deque[ImageStatistics] = deque(maxlen=self._limits.recent_frames)
         self._keypoints: deque[int] = deque(maxlen=self._limits.recent_frames)
         self._inliers: deque[int] = deque(maxlen=self._limits.recent_frames)
@@ -153,20 +153,23 @@ class HealthMonitor:
         low, high = np.percentile(image[::_EVERY, ::_EVERY], [_OUTER_PERCENT, 100 - _OUTER_PERCENT])
         self._levels.append((float(low), float(high)))
 
-    def why_no_pose(self, still_shares: list[float], strangers: list[int]) -> str:
+    def why_no_pose(self, still_fractions: list[float], strangers: list[int]) -> str:
         """Explain in one line why no frame has a pose; return an empty string if it is not clear.
 
         Args:
-            still_shares: for each frame that matched the first view, fraction of the matches that
+            still_fractions: for each frame that matched the first view, fraction of the matches that
                 did not move.
             strangers: number of matches of each frame that did not match the first view.
         """
-        frames, still = len(self._levels), float(np.median(still_shares)) if still_shares else 0.0
+        frames, still = (
+            len(self._levels),
+            float(np.median(still_fractions)) if still_fractions else 0.0,
+        )
         flat = [(low, high) for low, high in self._levels if high - low < _FLAT_LEVELS]
-        if len(still_shares) > frames / 2 and still >= _STILL:
+        if len(still_fractions) > frames / 2 and still >= _STILL:
             return (
                 f"{100 * still:.0f} % of the matched points did not move in "
-                f"{len(still_shares) + 1} frames: "
+                f"{len(still_fractions) + 1} frames: "
                 "a single camera needs to move sideways to start"
             )
         if len(flat) > frames / 2:
@@ -220,7 +223,10 @@ class HealthMonitor:
         assert self._last is not None
         last, point_ids = self._last
         matches0 = self._matcher.match(
-            last.descriptors, observations.descriptors, self._max_distance, self._config.ratio
+            last.descriptors,
+            observations.descriptors,
+            self._max_descriptor_distance,
+            self._config.ratio,
         )
         hit = np.flatnonzero(matches0 >= 0)
         motion = (observations.pixels[matches0[hit]] - last.pixels[hit]) / camera.width
@@ -361,11 +367,11 @@ def _occlusion(seen: _Evidence) -> str:
 def _blur(seen: _Evidence) -> str:
     if seen.usual.contrast < _LEAST_CONTRAST or seen.contrast < seen.limits.faded_ratio:
         return ""
-    share = float(np.min(seen.now.sharpness / np.maximum(seen.usual.sharpness, 1e-9)))
-    if share > seen.limits.blurred_ratio:
+    fraction = float(np.min(seen.now.sharpness / np.maximum(seen.usual.sharpness, 1e-9)))
+    if fraction > seen.limits.blurred_ratio:
         return ""
     keypoints = f"{seen.keypoints} keypoints, usually {seen.usual_keypoints:.0f}"
-    return f"sharpness {100 * share:.0f} % of usual, {keypoints}"
+    return f"sharpness {100 * fraction:.0f} % of usual, {keypoints}"
 
 
 def _too_few_features(seen: _Evidence) -> str:

@@ -11,10 +11,10 @@ from spslam import geometry
 from spslam.camera import Camera
 from spslam.config import Config
 from spslam.frame import Frame, Observations, Sensor
-from spslam.interfaces import Parts
+from spslam.interfaces import Components
 from spslam.map.map import Ids, Map
-from spslam.slam.initialization import DepthInitializer, Started, TwoViewInitializer
-from spslam.slam.tracking import Tracked, Tracker
+from spslam.slam.initialization import DepthInitializer, InitialMap, TwoViewInitializer
+from spslam.slam.tracking import TrackedFrame, Tracker
 
 # Number of first frames to keep. They are tracked again if the young map held moving points.
 _FIRST_FRAMES = 30
@@ -27,43 +27,47 @@ class MapStart:
 
     Args:
         config: of all stages.
-        parts: the components that do the work.
+        submaps: the components that do the work.
         tracker: finds the poses of the frames that waited.
-        remember: whether the map may be started again; False for a loaded map.
+        remember: whether the map may be initial again; False for a loaded map.
 
     Attributes:
         two_view: starts a map from two views of a single camera.
         first_frames: all frames of the run; None once there are too many to track them again.
     """
 
-    def __init__(self, config: Config, parts: Parts, tracker: Tracker, remember: bool) -> None:
-        distance = parts.extractor.max_distance
-        self.two_view = TwoViewInitializer(config, parts.matcher, parts.two_view, distance)
+    def __init__(
+        self, config: Config, components: Components, tracker: Tracker, remember: bool
+    ) -> None:
+        distance = components.extractor.max_descriptor_distance
+        self.two_view = TwoViewInitializer(
+            config, components.matcher, components.two_view, distance
+        )
         self.first_frames: list[tuple[Frame, Observations]] | None = [] if remember else None
         self._from_depth = DepthInitializer(config, tracker)
         self._tracker = tracker
 
     def start(
         self, slam_map: Map, camera: Camera, observations: Observations, sensor: Sensor
-    ) -> Started | str:
-        """Start a submap with a frame; return the reason as one line if it cannot be started."""
+    ) -> InitialMap | str:
+        """Start a submap with a frame; return the reason as one line if it cannot be initial."""
         if len(slam_map.keyframes) == 0 and slam_map.descriptor_size == 0:
             slam_map.set_descriptor_size(observations.descriptors.shape[1])
         initializer = self.two_view if sensor == "mono" else self._from_depth
-        submap_before = slam_map.part
-        slam_map.begin_part()
-        started = initializer.start(slam_map, camera, observations)
-        if isinstance(started, str):
-            slam_map.part = submap_before
-        return started
+        submap_before = slam_map.submap
+        slam_map.begin_submap()
+        initial = initializer.start(slam_map, camera, observations)
+        if isinstance(initial, str):
+            slam_map.submap = submap_before
+        return initial
 
     def waiting_frames(
-        self, started: Started, slam_map: Map, camera: Camera, first_id: int, point_ids: Ids
-    ) -> Iterator[Tracked]:
+        self, initial: InitialMap, slam_map: Map, camera: Camera, first_id: int, point_ids: Ids
+    ) -> Iterator[TrackedFrame]:
         """Track the frames that waited for the first map, going away from its first view.
 
         Args:
-            started: the new map, and the frames that waited for it.
+            initial: the new map, and the frames that waited for it.
             slam_map: to track them in.
             camera: of the frames.
             first_id: id of the keyframe that is the first view.
@@ -72,7 +76,7 @@ class MapStart:
         Yields:
             Each frame whose pose was found.
         """
-        for frames in (started.before[::-1], started.between):
+        for frames in (initial.before[::-1], initial.between):
             T_cam_world = geometry.inverse(slam_map.pose(first_id))
             missed = 0
             for observations in frames:
@@ -102,4 +106,4 @@ class MapStart:
     def watches(self, slam_map: Map, mapping: bool) -> bool:
         """Whether the map is young enough to start it again without moving points."""
         has_depth = slam_map.origin is not None and slam_map.origin.sensor != "mono"
-        return self.first_frames is not None and mapping and has_depth and slam_map.part == 0
+        return self.first_frames is not None and mapping and has_depth and slam_map.submap == 0

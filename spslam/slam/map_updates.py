@@ -12,17 +12,17 @@ from spslam import geometry
 from spslam.camera import Camera
 from spslam.config import Config
 from spslam.errors import MapError
-from spslam.interfaces import Parts
+from spslam.interfaces import Components
 from spslam.map.io import SavedMap
 from spslam.map.map import Map
 from spslam.slam.camera_tracking import CameraTracking
 from spslam.slam.keyframe_observers import KeyframeObserver, KeyframeObservers
 from spslam.slam.loops.global_bundle import GlobalRefiner
-from spslam.slam.loops.look_alikes import Departure
-from spslam.slam.loops.loop_closing import LoopCloser, Rescaling, keyframe_observations
+from spslam.slam.loops.loop_closing import LoopCloser, ScaleCorrection, keyframe_observations
+from spslam.slam.loops.similar_places import Departure
 from spslam.slam.mapping import KeyframeRule, Mapper
 from spslam.slam.recorder import Statistics
-from spslam.slam.tracking import Tracked, Tracker
+from spslam.slam.tracking import TrackedFrame, Tracker
 
 Array = NDArray[np.float64]
 # Least number of frames that must have found a point seen by one keyframe, to keep it at the end.
@@ -52,12 +52,14 @@ class CarriedPose:
         slam_map: before the refinement.
     """
 
-    def __init__(self, tracked: Tracked, anchors: list[int], newest: int, slam_map: Map) -> None:
+    def __init__(
+        self, tracked: TrackedFrame, anchors: list[int], newest: int, slam_map: Map
+    ) -> None:
         self._tracked = tracked
         self._anchors, self._newest = anchors, newest
         self._T_world_anchor = {anchor: slam_map.pose(anchor) for anchor in [*anchors, newest]}
 
-    def in_map(self, slam_map: Map, correction: Rescaling | None) -> Tracked:
+    def in_map(self, slam_map: Map, correction: ScaleCorrection | None) -> TrackedFrame:
         """Return the frame with its pose in the current map."""
         anchor = next(
             (other for other in self._anchors if slam_map.has_keyframe(other)), self._newest
@@ -78,43 +80,45 @@ class MapUpdates:
     def __init__(
         self,
         config: Config,
-        parts: Parts,
+        components: Components,
         tracker: Tracker,
         statistics: Statistics,
         *observers: KeyframeObserver,
     ) -> None:
-        distance = parts.extractor.max_distance
+        distance = components.extractor.max_descriptor_distance
         self.pending: Refinement | None = None
         self._config = config
-        self._mapper = Mapper(config, parts.matcher, parts.two_view, parts.bundle, distance)
-        self._places = parts.places
+        self._mapper = Mapper(
+            config, components.matcher, components.two_view, components.bundle, distance
+        )
+        self._place_recognition = components.place_recognition
         self._loops = LoopCloser(
             config,
-            parts.matcher,
-            parts.pose_solver,
-            parts.pose_graph,
+            components.matcher,
+            components.pose_solver,
+            components.pose_graph,
             self._mapper,
             tracker,
-            parts.places,
+            components.place_recognition,
             distance,
         )
-        self._global = GlobalRefiner(config.global_bundle, parts.global_bundle)
+        self._global = GlobalRefiner(config.global_bundle, components.global_bundle)
         self._statistics = statistics
         self._rule: KeyframeRule | None = None
         self._observers = KeyframeObservers(*observers, self._loops)
 
     def wants_keyframe(
-        self, tracked: Tracked, slam_map: Map, reference_id: int, camera: Camera
+        self, tracked: TrackedFrame, slam_map: Map, reference_id: int, camera: Camera
     ) -> str:
         """Return the reason for a keyframe; an empty string if the frame should not be one."""
         return self._keyframe_rule(camera).wants(tracked, slam_map, reference_id)
 
-    def insert(self, tracked: Tracked, slam_map: Map, camera: Camera) -> int:
+    def insert(self, tracked: TrackedFrame, slam_map: Map, camera: Camera) -> int:
         """Make a frame a keyframe and start to refine the map around it; return its id."""
         keyframe_id = self._mapper.insert(
             slam_map, camera, tracked.observations, tracked.T_world_cam, tracked.point_ids
         )
-        self._places.add(keyframe_id, tracked.observations.descriptors)
+        self._place_recognition.add(keyframe_id, tracked.observations.descriptors)
         self._keyframe_rule(camera).reset()
         self.pending = Refinement(
             keyframe_id, self._mapper.refine_beside(slam_map, camera, keyframe_id)
@@ -123,8 +127,8 @@ class MapUpdates:
         return keyframe_id
 
     def take_up(
-        self, tracking: CameraTracking, tracked: Tracked | None, slam_map: Map, camera: Camera
-    ) -> Tracked | None:
+        self, tracking: CameraTracking, tracked: TrackedFrame | None, slam_map: Map, camera: Camera
+    ) -> TrackedFrame | None:
         """Finish the running refinement, cull keyframes around the new one, and look for a loop.
 
         It is always called after the next frame was tracked, or before a late frame, however long
@@ -151,7 +155,7 @@ class MapUpdates:
         with self._statistics.stage("refinement"):
             pending.end()
             for removed in self._mapper.cull_keyframes(slam_map, pending.keyframe_id):
-                self._places.remove(removed.keyframe_id)
+                self._place_recognition.remove(removed.keyframe_id)
                 self._observers.keyframe_removed(slam_map, removed)
             self._global.keyframe_added(slam_map)
         with self._statistics.stage("loop closing"):
@@ -168,7 +172,7 @@ class MapUpdates:
         """
         if saved.places:
             try:
-                self._places.restore(saved.places)
+                self._place_recognition.restore(saved.places)
             except (KeyError, ValueError) as error:
                 raise MapError(f"the map's place recognition index is damaged: {error}") from None
 
@@ -178,17 +182,19 @@ class MapUpdates:
 
     def submap_began(self, submap: int, departure: Departure | None) -> None:
         """Note where the camera was lost before a new submap."""
-        self._loops.part_began(submap, departure)
+        self._loops.submap_began(submap, departure)
 
     def add_places(self, slam_map: Map, keyframe_ids: list[int]) -> None:
         """Add keyframes to the place recognition index."""
         for keyframe_id in keyframe_ids:
-            self._places.add(keyframe_id, keyframe_observations(slam_map, keyframe_id).descriptors)
+            self._place_recognition.add(
+                keyframe_id, keyframe_observations(slam_map, keyframe_id).descriptors
+            )
 
     def clear(self, slam_map: Map) -> None:
         """Remove all keyframes."""
         for keyframe_id in slam_map.keyframes["id"].tolist():
-            self._places.remove(keyframe_id)
+            self._place_recognition.remove(keyframe_id)
             slam_map.remove_keyframe(keyframe_id)
 
     def finish(self, slam_map: Map) -> None:
@@ -208,19 +214,21 @@ class MapUpdates:
         """Count keyframes, points and submaps."""
         self._statistics.keyframes = len(slam_map.keyframes)
         self._statistics.points = len(slam_map.points)
-        self._statistics.parts = len(slam_map.parts)
+        self._statistics.submaps = len(slam_map.submaps)
 
     def _keyframe_rule(self, camera: Camera) -> KeyframeRule:
         if self._rule is None:
             self._rule = KeyframeRule(self._config, camera)
         return self._rule
 
-    def _close_loop(self, slam_map: Map, camera: Camera, keyframe_id: int) -> Rescaling | None:
-        submaps = len(slam_map.parts)
-        rescaling = self._loops.close(slam_map, camera, keyframe_id)
-        if rescaling is not None:
-            self._observers.keyframes_rescaled(rescaling)
+    def _close_loop(
+        self, slam_map: Map, camera: Camera, keyframe_id: int
+    ) -> ScaleCorrection | None:
+        submaps = len(slam_map.submaps)
+        scale_correction = self._loops.close(slam_map, camera, keyframe_id)
+        if scale_correction is not None:
+            self._observers.keyframes_rescaled(scale_correction)
             self._statistics.loops += 1
-            self._statistics.merges += submaps - len(slam_map.parts)
+            self._statistics.merges += submaps - len(slam_map.submaps)
             self._global.start(slam_map, camera)
-        return rescaling
+        return scale_correction

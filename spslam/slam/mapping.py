@@ -15,7 +15,7 @@ from spslam.config import Config
 from spslam.frame import Observations
 from spslam.interfaces import BundleAdjuster, BundleProblem, BundleResult, Matcher, TwoViewSolver
 from spslam.map.map import NO_POINT, Ids, Map
-from spslam.slam.tracking import Tracked
+from spslam.slam.tracking import TrackedFrame
 
 Array = NDArray[np.float64]
 
@@ -26,13 +26,13 @@ class RemovedKeyframe:
 
     Attributes:
         keyframe_id: id of the culled keyframe.
-        heir_id: id of the parent keyframe, which is still in the map.
-        T_heir_removed: (4, 4) float64 pose of the culled keyframe in the parent.
+        parent_id: id of the parent keyframe, which is still in the map.
+        T_parent_removed: (4, 4) float64 pose of the culled keyframe in the parent.
     """
 
     keyframe_id: int
-    heir_id: int
-    T_heir_removed: Array
+    parent_id: int
+    T_parent_removed: Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,14 +62,14 @@ class KeyframeRule:
     def __init__(self, config: Config, camera: Camera) -> None:
         self._config = config.keyframes
         self._close_m = close_distance(config, camera)
-        self._max_flow_px = self._config.max_flow_share * camera.width
+        self._max_flow_px = self._config.max_flow_fraction * camera.width
         self._frames_since = 0
 
     def reset(self) -> None:
         """Restart the count of frames after a new keyframe."""
         self._frames_since = 0
 
-    def wants(self, tracked: Tracked, slam_map: Map, reference_id: int) -> str:
+    def wants(self, tracked: TrackedFrame, slam_map: Map, reference_id: int) -> str:
         """Return the reason for a keyframe; an empty string if the frame should not be one."""
         self._frames_since += 1
         if self._frames_since < self._config.min_interval:
@@ -79,7 +79,7 @@ class KeyframeRule:
         reference = slam_map.observation_rows(reference_id)
         reference_points = slam_map.observations["point"][reference]
         reference_count = int(np.count_nonzero(self._established(slam_map, reference_points)))
-        if tracked.inliers < self._config.min_tracked_share * reference_count:
+        if tracked.inliers < self._config.min_tracked_fraction * reference_count:
             return "few tracked points"
         if self._close_points_run_short(tracked):
             return "close points"
@@ -93,7 +93,7 @@ class KeyframeRule:
         )
         return established
 
-    def _close_points_run_short(self, tracked: Tracked) -> bool:
+    def _close_points_run_short(self, tracked: TrackedFrame) -> bool:
         close = tracked.observations.depth < self._close_m
         tracked_close = np.count_nonzero(close & (tracked.point_ids >= 0))
         new_close = np.count_nonzero(close & (tracked.point_ids < 0))
@@ -103,7 +103,7 @@ class KeyframeRule:
         )
 
     @staticmethod
-    def _flow(tracked: Tracked, slam_map: Map, reference: slice) -> float:
+    def _flow(tracked: TrackedFrame, slam_map: Map, reference: slice) -> float:
         """Median motion of the points since the reference keyframe, pixels."""
         mine = np.flatnonzero(tracked.point_ids >= 0)
         _, in_frame, in_reference = np.intersect1d(
@@ -132,13 +132,13 @@ class Mapper:
         matcher: Matcher,
         two_view: TwoViewSolver,
         bundle: BundleAdjuster,
-        max_distance: float,
+        max_descriptor_distance: float,
     ) -> None:
         self._config = config
         self._matcher = matcher
         self._two_view = two_view
         self._bundle = bundle
-        self._max_distance = max_distance
+        self._max_descriptor_distance = max_descriptor_distance
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="local bundle")
 
     def insert(
@@ -207,11 +207,11 @@ class Mapper:
                 or not self._is_redundant(slam_map, int(candidate))
             ):
                 continue
-            heirs, _ = slam_map.covisible(int(candidate))
-            T_heir_removed = geometry.inverse(slam_map.pose(int(heirs[0]))) @ slam_map.pose(
+            parents, _ = slam_map.covisible(int(candidate))
+            T_parent_removed = geometry.inverse(slam_map.pose(int(parents[0]))) @ slam_map.pose(
                 int(candidate)
             )
-            removed.append(RemovedKeyframe(int(candidate), int(heirs[0]), T_heir_removed))
+            removed.append(RemovedKeyframe(int(candidate), int(parents[0]), T_parent_removed))
             seen = slam_map.points_seen_by(np.array([candidate]))
             slam_map.remove_keyframe(int(candidate))
             # Points seen by one keyframe only would pile up where the camera passes again and
@@ -260,7 +260,7 @@ class Mapper:
                 descriptors[theirs],
                 fundamental_matrix(T_cam_world, T_other_world, camera),
                 self._config.mapping.max_epipolar_px,
-                self._max_distance,
+                self._max_descriptor_distance,
             )
             hit = np.flatnonzero(matches0 >= 0)
             mine, theirs = mine[hit], theirs[matches0[hit]]
@@ -330,7 +330,7 @@ class Mapper:
             slam_map.observations["pixel"][rows],
             slam_map.observations["descriptor"][rows],
             self._config.mapping.fuse_radius_px,
-            self._max_distance,
+            self._max_descriptor_distance,
         )
         hit = np.flatnonzero(matches0 >= 0)
         observation_rows = matches0[hit] + rows.start
@@ -386,7 +386,7 @@ class Mapper:
             return False
         config = self._config.mapping
         return bool(
-            np.mean(slam_map.views(points) > config.redundant_views) >= config.redundant_share
+            np.mean(slam_map.views(points) > config.redundant_views) >= config.redundant_fraction
         )
 
     # -- bundle adjustment -------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from spslam import geometry
 from spslam.map.map import Map
-from spslam.slam.loops.loop_closing import Rescaling
+from spslam.slam.loops.loop_closing import ScaleCorrection
 from spslam.slam.loss_diagnosis import Loss
 from spslam.slam.mapping import RemovedKeyframe
 from spslam.trajectory import Trajectory
@@ -28,7 +28,7 @@ class Statistics:
         keyframes, points: number in the map.
         loops: number of closed loops.
         merges: number of loops that joined two submaps.
-        parts: number of submaps.
+        submaps: number of submaps.
         frames_elsewhere: number of frames tracked in other submaps than the main one.
         relocalisations: number of times that a lost camera was found again.
         losses: losses of tracking, oldest first.
@@ -41,7 +41,7 @@ class Statistics:
     points: int = 0
     loops: int = 0
     merges: int = 0
-    parts: int = 0
+    submaps: int = 0
     frames_elsewhere: int = 0
     relocalisations: int = 0
     losses: list[Loss] = field(default_factory=list)
@@ -104,12 +104,12 @@ class Recorder:
         """Transfer the frames of a culled keyframe to its parent."""
         for i, keyframe_id in enumerate(self._keyframe_ids):
             if keyframe_id == removed.keyframe_id:
-                self._keyframe_ids[i] = removed.heir_id
-                self._T_keyframe_cam[i] = removed.T_heir_removed @ self._T_keyframe_cam[i]
+                self._keyframe_ids[i] = removed.parent_id
+                self._T_keyframe_cam[i] = removed.T_parent_removed @ self._T_keyframe_cam[i]
 
-    def keyframes_rescaled(self, rescaling: Rescaling) -> None:
+    def keyframes_rescaled(self, scale_correction: ScaleCorrection) -> None:
         """Scale the distances to keyframes with the map around them."""
-        scales = rescaling.of(np.asarray(self._keyframe_ids, dtype=np.int64))
+        scales = scale_correction.of(np.asarray(self._keyframe_ids, dtype=np.int64))
         for T_keyframe_cam, scale in zip(self._T_keyframe_cam, scales, strict=True):
             T_keyframe_cam[:3, 3] *= scale
 
@@ -117,16 +117,16 @@ class Recorder:
         """Forget all frames."""
         self._timestamps, self._keyframe_ids, self._T_keyframe_cam = [], [], []
 
-    def parts(self, slam_map: Map) -> NDArray[np.int64]:
+    def submaps(self, slam_map: Map) -> NDArray[np.int64]:
         """(N,) the submap of each recorded frame."""
-        return slam_map.keyframes["part"][
+        return slam_map.keyframes["submap"][
             slam_map.keyframe_rows(np.asarray(self._keyframe_ids, dtype=np.int64))
         ]
 
-    def trajectory(self, slam_map: Map, part: int) -> Trajectory:
+    def trajectory(self, slam_map: Map, submap: int) -> Trajectory:
         """Return all recorded frames in a submap of the current map, ordered by time."""
         timestamps = np.asarray(self._timestamps, dtype=np.float64)
-        chosen = np.flatnonzero(self.parts(slam_map) == part)
+        chosen = np.flatnonzero(self.submaps(slam_map) == submap)
         if len(chosen) == 0:
             return Trajectory(np.zeros(0), np.zeros((0, 4, 4)))
         chosen = chosen[np.argsort(timestamps[chosen], kind="stable")]

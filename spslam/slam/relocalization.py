@@ -21,8 +21,8 @@ from spslam.frame import Observations
 from spslam.interfaces import PlaceRecognizer
 from spslam.map.map import Ids, Map
 from spslam.notices import notice
-from spslam.slam.loops.look_alikes import Departure, Place, Reach, groups_by_likeness
-from spslam.slam.tracking import Motion, Tracked, Tracker
+from spslam.slam.loops.similar_places import Departure, Place, Reach, groups_by_similarity
+from spslam.slam.tracking import Motion, TrackedFrame, Tracker
 
 logger = logging.getLogger(__name__)
 Array = NDArray[np.float64]
@@ -63,7 +63,7 @@ class _Search:
         if place is not None:
             yield place
 
-    def _take(self, tracked: Tracked | None) -> Place | None:
+    def _take(self, tracked: TrackedFrame | None) -> Place | None:
         if tracked is None:
             return None
         place = Place.of(tracked, self._map)
@@ -84,7 +84,7 @@ class Relocalizer:
         self._limits = config.relocalization
         self._min_covisibility = config.loop.min_covisibility
         self._tracker = tracker
-        self._places = places
+        self._place_recognition = places
         self._last: Departure | None = None
         self._away = 0
         self._claims: list[Place] = []
@@ -122,7 +122,7 @@ class Relocalizer:
 
     def find(
         self, observations: Observations, slam_map: Map, camera: Camera, reference_id: int
-    ) -> Tracked | None:
+    ) -> TrackedFrame | None:
         """Find the pose of a frame; None if no place is accepted.
 
         Args:
@@ -202,7 +202,7 @@ class Relocalizer:
 
     def find_near(
         self, observations: Observations, slam_map: Map, camera: Camera, reference_id: int
-    ) -> Tracked | None:
+    ) -> TrackedFrame | None:
         """Find the pose by the keyframes around the last pose, without a check of the reach."""
         around = self._around(slam_map, reference_id)
         tracked = self._tracker.recover(observations, slam_map, camera, around)
@@ -217,7 +217,7 @@ class Relocalizer:
                 "%d frames of a lost camera fit two places that look the same about as well: "
                 "neither place was accepted"
             )
-            notice(logger, "places_look_alike", text, self._doubted, count=self._doubted)
+            notice(logger, "similar_places", text, self._doubted, count=self._doubted)
 
     # -- where to look -----------------------------------------------------------------------------
 
@@ -235,12 +235,12 @@ class Relocalizer:
         def trials() -> Iterator[Place]:
             yield from search.each(self._around(slam_map, reference_id))
             yield from search.around(reference_id)
-            yield from search.each(self._alike(observations, slam_map, ids))
+            yield from search.each(self._similar(observations, slam_map, ids))
 
         first = next((place for place in self._enough(trials()) if place.is_within(reach)), None)
         if first is None:
             return None
-        others = self._enough(search.each(self._alike(observations, slam_map, ids, first)))
+        others = self._enough(search.each(self._similar(observations, slam_map, ids, first)))
         best = max(
             [first, *(place for place in others if place.is_within(reach))],
             key=lambda place: place.inliers,
@@ -272,7 +272,7 @@ class Relocalizer:
 
     def _beyond(self, search: _Search, observations: Observations, slam_map: Map) -> Place | None:
         """Find the place anywhere in the map by similarity; None if a rival fits about as well."""
-        trials = search.each(self._alike(observations, slam_map, slam_map.keyframes["id"]))
+        trials = search.each(self._similar(observations, slam_map, slam_map.keyframes["id"]))
         best = max(
             [*self._enough(trials), *self._enough(search.found)],
             key=lambda place: place.inliers,
@@ -280,7 +280,7 @@ class Relocalizer:
         )
         if best is None:
             return None
-        for _ in search.each(self._alike(observations, slam_map, slam_map.keyframes["id"], best)):
+        for _ in search.each(self._similar(observations, slam_map, slam_map.keyframes["id"], best)):
             pass
         rivals = best.rivals(search.found, slam_map, self._settings)
         if rivals:
@@ -316,7 +316,7 @@ class Relocalizer:
         )
         seconds = place.tracked.observations.timestamp - before.tracked.observations.timestamp
         reach = Reach.after(
-            self._limits, seconds, before.part, before.tracked.T_world_cam, before.depth, fastest
+            self._limits, seconds, before.submap, before.tracked.T_world_cam, before.depth, fastest
         )
         return place.is_within(reach)
 
@@ -342,7 +342,7 @@ class Relocalizer:
         ].tolist()
         return [reference_id, *recent] if slam_map.has_keyframe(reference_id) else recent
 
-    def _alike(
+    def _similar(
         self, observations: Observations, slam_map: Map, ids: Ids, beside: Place | None = None
     ) -> list[int]:
         """Select the keyframes most similar to a frame, only one of each covisible group.
@@ -353,17 +353,17 @@ class Relocalizer:
             ids: keyframes to choose from.
             beside: a place whose covisible group is excluded.
         """
-        known, likeness = self._places.search(observations.descriptors)
+        known, similarity = self._place_recognition.search(observations.descriptors)
         wanted = np.isin(known, ids)
         taken: set[int] = set()
         if beside is not None:
             companions, _ = slam_map.covisible(beside.keyframe_id, least=self._min_covisibility)
             taken = {beside.keyframe_id, *companions.tolist()}
-        return groups_by_likeness(
+        return groups_by_similarity(
             known[wanted],
-            likeness[wanted],
+            similarity[wanted],
             slam_map,
             self._min_covisibility,
-            self._config.recovery_places,
+            self._config.recovery_candidates,
             taken,
         )

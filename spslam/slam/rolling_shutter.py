@@ -21,7 +21,9 @@ def readout_delays(rows: NDArray[np.floating], camera: Camera) -> Array:
     return delays
 
 
-def as_read_at_once(observations: Observations, camera: Camera, velocity: Array) -> Observations:
+def undo_rolling_shutter(
+    observations: Observations, camera: Camera, velocity: Array
+) -> Observations:
     """Correct observations to a global shutter at the middle row, for a constant velocity.
 
     Each point is rotated back by the rotation since the middle row. With depth it is also

@@ -11,20 +11,20 @@ import numpy as np
 from spslam.camera import Camera
 from spslam.config import Config, load_config
 from spslam.errors import MapError
-from spslam.frame import Frame, Observations, Sighting
-from spslam.interfaces import Parts
+from spslam.frame import Frame, FrameAssociations, Observations
+from spslam.interfaces import Components
 from spslam.map.io import SavedMap, save_map
 from spslam.map.map import NO_POINT, Map
 from spslam.slam.camera_tracking import CameraTracking
 from spslam.slam.frame_checks import FrameChecks, check_descriptors, check_front_end, set_origin
-from spslam.slam.loops.loop_closing import Rescaling
-from spslam.slam.loss_diagnosis import HealthMonitor
+from spslam.slam.loops.loop_closing import ScaleCorrection
+from spslam.slam.loss_diagnosis import LossMonitor
 from spslam.slam.map_start import MapStart
 from spslam.slam.map_updates import MapUpdates
 from spslam.slam.moving_objects.body_fixed import BodyFixed
 from spslam.slam.preprocessing import Preprocessor
 from spslam.slam.recorder import Recorder, Statistics
-from spslam.slam.tracking import Tracked, Tracker, TrackResult, TrackState
+from spslam.slam.tracking import TrackedFrame, Tracker, TrackResult, TrackState
 from spslam.trajectory import Trajectory
 
 logger = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ class Slam:
 
     Args:
         config: of all stages.
-        parts: the components that do the work.
+        submaps: the components that do the work.
         saved: a map to localize in; None: start with an empty one.
         mapping: whether the map grows; False: only localize in the saved map.
 
@@ -47,37 +47,41 @@ class Slam:
         mapping: whether the map grows.
         statistics: counts and timings.
         preprocessor: extracts features; knows the inference engine and the number of threads.
-        sighting: keypoints and points of the latest frame; None before the first frame.
+        associations: keypoints and points of the latest frame; None before the first frame.
 
     Raises:
         MapError: the saved map was made with another front end, or missing for localization.
     """
 
     def __init__(
-        self, config: Config, parts: Parts, saved: SavedMap | None = None, mapping: bool = True
+        self,
+        config: Config,
+        components: Components,
+        saved: SavedMap | None = None,
+        localization_only: bool = False,
     ) -> None:
-        if saved is None and not mapping:
+        if saved is None and localization_only:
             raise MapError("tracking without mapping needs a saved map")
         self.config = config
         self.map = Map(descriptor_size=0) if saved is None else saved.map
-        self.mapping = mapping
+        self.localization_only = localization_only
         self.statistics = Statistics()
-        self.sighting: Sighting | None = None
-        self.preprocessor = Preprocessor(config, parts.extractor, parts.stereo_matcher)
-        distance = parts.extractor.max_distance
-        tracker = Tracker(config, parts.matcher, parts.pose_solver, distance)
+        self.associations: FrameAssociations | None = None
+        self.preprocessor = Preprocessor(config, components.extractor, components.stereo_matcher)
+        distance = components.extractor.max_descriptor_distance
+        tracker = Tracker(config, components.matcher, components.pose_solver, distance)
         self._checks = FrameChecks(config)
-        self._places = parts.places
+        self._place_recognition = components.place_recognition
         self._recorder = Recorder()
-        self._tracking = CameraTracking(config, parts, tracker)
+        self._tracking = CameraTracking(config, components, tracker)
         self._updates = MapUpdates(
-            config, parts, tracker, self.statistics, self._recorder, self._tracking
+            config, components, tracker, self.statistics, self._recorder, self._tracking
         )
-        self._start = MapStart(config, parts, tracker, remember=saved is None)
+        self._start = MapStart(config, components, tracker, remember=saved is None)
         self._body_fixed = BodyFixed(
-            config, parts.matcher, parts.two_view, parts.pose_solver, distance
+            config, components.matcher, components.two_view, components.pose_solver, distance
         )
-        self._health = HealthMonitor(config, parts.matcher, distance)
+        self._loss_monitor = LossMonitor(config, components.matcher, distance)
         if saved is not None:
             check_front_end(self.map, self.preprocessor.extractor)
             self._updates.restore_places(saved)
@@ -91,7 +95,7 @@ class Slam:
         config: Config | str,
         overrides: list[str] | None = None,
         saved: SavedMap | None = None,
-        mapping: bool = True,
+        localization_only: bool = False,
         cache: Path | None = None,
         offline: bool = False,
     ) -> Slam:
@@ -102,13 +106,13 @@ class Slam:
             overrides: `key=value` settings for `load_config`; only used with a name or path.
             saved: a map to localize in.
             mapping: whether the map grows.
-            cache: folder that caches extracted features (see `build_parts`).
-            offline: whether frames need not keep up with a camera (see `build_parts`).
+            cache: folder that caches extracted features (see `build_components`).
+            offline: whether frames need not keep up with a camera (see `build_components`).
         """
-        from spslam.factory import build_parts
+        from spslam.factory import build_components
 
         resolved = load_config(config, overrides) if isinstance(config, str) else config
-        return cls(resolved, build_parts(resolved, cache, offline), saved, mapping)
+        return cls(resolved, build_components(resolved, cache, offline), saved, localization_only)
 
     @property
     def state(self) -> TrackState:
@@ -130,7 +134,7 @@ class Slam:
             if self._checks.camera is not None and self._checks.is_late(frame):
                 self._updates.take_up(self._tracking, None, self.map, self._checks.camera)
             camera = self._checks.admit(frame)
-            if self._checks.camera is None and self.mapping:
+            if self._checks.camera is None and not self.localization_only:
                 set_origin(self.map, frame.sensor, camera, self.preprocessor.extractor)
             self._checks.camera = camera
             if observations is None:
@@ -139,12 +143,12 @@ class Slam:
             check_descriptors(self.map, observations, self.preprocessor.extractor)
             with self.statistics.stage("body-fixed points"):
                 self._body_fixed.update(observations, camera)
-            if self._body_fixed.found and self.mapping:
+            if self._body_fixed.found and not self.localization_only:
                 self._leave_out_body(camera)
             self._start.remember(frame, observations)
             result = self._track(frame, observations, camera)
             if len(self._recorder) == 0:
-                self._health.wait(frame.image)
+                self._loss_monitor.wait(frame.image)
             return result
 
     def finish(self) -> None:
@@ -158,13 +162,13 @@ class Slam:
         self._updates.tell()
         if len(self._recorder) == 0:
             two_view = self._start.two_view
-            self.statistics.no_pose = self._health.why_no_pose(
-                two_view.still_shares, two_view.strangers
+            self.statistics.no_pose = self._loss_monitor.why_no_pose(
+                two_view.still_fractions, two_view.strangers
             )
         self.statistics.frames_elsewhere = int(
-            np.count_nonzero(self._recorder.parts(self.map) != self.main_part)
+            np.count_nonzero(self._recorder.submaps(self.map) != self.main_submap)
         )
-        if len(self.map.keyframes) >= 2 and self.mapping:
+        if len(self.map.keyframes) >= 2 and not self.localization_only:
             self._updates.finish(self.map)
 
     def rescale(self, factor: float, source: str) -> None:
@@ -174,11 +178,11 @@ class Slam:
             factor: new length over old length.
             source: where the scale comes from, one line.
         """
-        part = self.main_part
-        self.map.rescale(part, factor)
+        submap = self.main_submap
+        self.map.rescale(submap, factor)
         keyframes = self.map.keyframes
-        scales = np.where(keyframes["part"] == part, factor, 1.0)
-        correction = Rescaling(keyframes["id"].copy(), scales)
+        scales = np.where(keyframes["submap"] == submap, factor, 1.0)
+        correction = ScaleCorrection(keyframes["id"].copy(), scales)
         self._recorder.keyframes_rescaled(correction)
         if self.map.has_keyframe(self._tracking.reference_id):
             self._tracking.keyframes_rescaled(correction)
@@ -186,10 +190,10 @@ class Slam:
             self.map.origin = replace(self.map.origin, scale=source)
 
     @property
-    def main_part(self) -> int:
+    def main_submap(self) -> int:
         """The submap that most frames of this run were tracked in."""
-        parts = self._recorder.parts(self.map)
-        return int(np.bincount(parts).argmax()) if len(parts) else int(self.map.part)
+        submaps = self._recorder.submaps(self.map)
+        return int(np.bincount(submaps).argmax()) if len(submaps) else int(self.map.submap)
 
     def trajectory(self, keyframes_only: bool = False) -> Trajectory:
         """Return the trajectory in the main submap, with the poses of today's map.
@@ -198,9 +202,11 @@ class Slam:
             keyframes_only: whether to return only the keyframes of this run; False: all its frames.
         """
         if not keyframes_only:
-            return self._recorder.trajectory(self.map, self.main_part)
+            return self._recorder.trajectory(self.map, self.main_submap)
         keyframes = self.map.keyframes
-        mine = (keyframes["part"] == self.main_part) & (keyframes["session"] == self.map.session)
+        mine = (keyframes["submap"] == self.main_submap) & (
+            keyframes["session"] == self.map.session
+        )
         return Trajectory(keyframes["timestamp"][mine], keyframes["T_world_cam"][mine])
 
     def save_map(self, path: Path | str) -> None:
@@ -209,7 +215,7 @@ class Slam:
         Raises:
             OutputError: the file cannot be written.
         """
-        save_map(path, self.map, self._places.arrays())
+        save_map(path, self.map, self._place_recognition.arrays())
 
     # -- steps of `track` --------------------------------------------------------------------------
 
@@ -217,7 +223,7 @@ class Slam:
         """Track a frame without the points fixed to the camera."""
         tracking = self._tracking
         observations = self._body_fixed.without(observations, camera)
-        self.sighting = Sighting(
+        self.associations = FrameAssociations(
             observations.pixels, np.full(len(observations), NO_POINT, dtype=np.int64)
         )
         if tracking.state is TrackState.INITIALIZING:
@@ -233,9 +239,9 @@ class Slam:
             )
         if tracked is not None:
             with self.statistics.stage("moving points"):
-                if self._start.watches(self.map, self.mapping) and tracking.movers.outvotes(
-                    tracked, self.map, camera
-                ):
+                if self._start.watches(
+                    self.map, not self.localization_only
+                ) and tracking.movers.outvotes(tracked, self.map, camera):
                     self._updates.take_up(tracking, None, self.map, camera)
                     return self._begin_again(camera)
                 tracked = tracking.without_movers(tracked, self.map, camera)
@@ -248,37 +254,40 @@ class Slam:
         """Start a submap with a frame if possible."""
         tracking = self._tracking
         with self.statistics.stage("tracking"):
-            started = self._start.start(self.map, camera, observations, frame.sensor)
-        if isinstance(started, str):
+            initial = self._start.start(self.map, camera, observations, frame.sensor)
+        if isinstance(initial, str):
             return TrackResult(
-                observations.index, observations.timestamp, self.state, reason=started
+                observations.index, observations.timestamp, self.state, reason=initial
             )
-        self._updates.begin(self.map, camera, started.keyframe_id)
+        self._updates.begin(self.map, camera, initial.keyframe_id)
         tracking.found()
-        keyframe_ids = self.map.keyframes_of(self.map.part).tolist()
+        keyframe_ids = self.map.keyframes_of(self.map.submap).tolist()
         self._recorder.add_keyframes(keyframe_ids, self.map)
         self._updates.add_places(self.map, keyframe_ids)
         tracking.begin(
-            keyframe_ids, started.keyframe_id, self.map, self._start.watches(self.map, self.mapping)
+            keyframe_ids,
+            initial.keyframe_id,
+            self.map,
+            self._start.watches(self.map, not self.localization_only),
         )
         for waited in self._start.waiting_frames(
-            started, self.map, camera, keyframe_ids[0], tracking.seen
+            initial, self.map, camera, keyframe_ids[0], tracking.seen
         ):
             self._recorder.add(
                 waited.observations.timestamp, waited.T_world_cam, keyframe_ids[0], self.map
             )
         self._updates.count(self.map)
-        if started.tracked is not None:
-            return self._follow(started.tracked, frame, observations, camera)
-        point_ids = self.map.observations["point"][self.map.observation_rows(started.keyframe_id)]
-        self.sighting = Sighting(observations.pixels, point_ids)
-        self._health.keep(frame.image, observations, point_ids)
+        if initial.tracked is not None:
+            return self._follow(initial.tracked, frame, observations, camera)
+        point_ids = self.map.observations["point"][self.map.observation_rows(initial.keyframe_id)]
+        self.associations = FrameAssociations(observations.pixels, point_ids)
+        self._loss_monitor.keep(frame.image, observations, point_ids)
         return TrackResult.of_first_keyframe(
-            observations, self.map, started.keyframe_id, tracking.seen, camera
+            observations, self.map, initial.keyframe_id, tracking.seen, camera
         )
 
     def _follow(
-        self, tracked: Tracked, frame: Frame, observations: Observations, camera: Camera
+        self, tracked: TrackedFrame, frame: Frame, observations: Observations, camera: Camera
     ) -> TrackResult:
         """Process a frame whose pose was found; make it a keyframe if needed."""
         tracking = self._tracking
@@ -286,14 +295,14 @@ class Slam:
             logger.info("frame %d: tracking found again", observations.index)
             # The first localization in a saved map does not count as a relocalization.
             self.statistics.relocalisations += len(self._recorder) > 0
-        tracking.follow(tracked, self.map, camera, counts=self.mapping)
+        tracking.follow(tracked, self.map, camera, counts=not self.localization_only)
         self._recorder.add(
             observations.timestamp, tracked.T_world_cam, tracking.reference_id, self.map
         )
-        self.sighting = Sighting(observations.pixels, tracked.point_ids)
-        self._health.keep(frame.image, observations, tracked.point_ids)
+        self.associations = FrameAssociations(observations.pixels, tracked.point_ids)
+        self._loss_monitor.keep(frame.image, observations, tracked.point_ids)
         why = ""
-        if self.mapping:
+        if not self.localization_only:
             why = self._updates.wants_keyframe(tracked, self.map, tracking.reference_id, camera)
         if why:
             tracked = tracking.movers.drop(tracked, self.map)
@@ -301,7 +310,7 @@ class Slam:
                 keyframe_id = self._updates.insert(tracked, self.map, camera)
                 self._recorder.move_last(keyframe_id)
                 tracking.becomes_keyframe(tracked, keyframe_id, self.map)
-        return TrackResult.of(tracked, self.map.part, why, camera)
+        return TrackResult.of(tracked, self.map.submap, why, camera)
 
     def _lose(self, frame: Frame, observations: Observations, camera: Camera) -> TrackResult:
         """Process a frame without a pose; start a submap once the camera is lost too long."""
@@ -312,7 +321,7 @@ class Slam:
             else "no keypoints in the image"
         )
         if tracking.state is TrackState.TRACKING:
-            loss = self._health.diagnose(frame.image, observations, camera)
+            loss = self._loss_monitor.diagnose(frame.image, observations, camera)
             self.statistics.losses.append(loss)
             reason = loss.reason
             logger.warning("frame %d: tracking lost, %s", observations.index, reason)
@@ -321,11 +330,11 @@ class Slam:
         result = TrackResult(
             observations.index, observations.timestamp, tracking.state, reason=reason
         )
-        if self.mapping and tracking.stays_lost(observations.timestamp):
+        if not self.localization_only and tracking.stays_lost(observations.timestamp):
             result = self._initialize(frame, observations, camera)
             if tracking.state is TrackState.TRACKING:
-                logger.warning("frame %d: submap %d starts", observations.index, self.map.part)
-                self._updates.submap_began(self.map.part, tracking.departure)
+                logger.warning("frame %d: submap %d starts", observations.index, self.map.submap)
+                self._updates.submap_began(self.map.submap, tracking.departure)
         # In a saved map the state is LOST from the beginning, without a loss.
         if tracking.state is TrackState.LOST and self.statistics.losses:
             self.statistics.losses[-1].frames += 1
@@ -334,7 +343,7 @@ class Slam:
     def _leave_out_body(self, camera: Camera) -> None:
         """Remove points fixed to the camera's carrier from the map and from the waiting frames.
 
-        A young map is started again without them.
+        A young map is initial again without them.
         """
         self._updates.take_up(self._tracking, None, self.map, camera)
         self._start.two_view.leave_out(

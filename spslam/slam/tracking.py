@@ -39,7 +39,7 @@ class TrackResult:
         T_world_cam: (4, 4) float64, None unless tracked.
         inliers: number of matched points that agree with the pose.
         matches: number of matched points.
-        part: id of the submap, whose world the pose is in.
+        submap: id of the submap, whose world the pose is in.
         is_keyframe: whether the frame became a keyframe.
         reason: why there is no pose, or how it was found; one line.
         covariance: (6, 6) of the pose (see `PoseEstimate`), NaN where unknown.
@@ -53,20 +53,22 @@ class TrackResult:
     T_world_cam: Array | None = None
     inliers: int = 0
     matches: int = 0
-    part: int = 0
+    submap: int = 0
     is_keyframe: bool = False
     reason: str = ""
     covariance: Array = field(default_factory=_NAN_COVARIANCE.copy)
     median_error_px: float = float("nan")
-    coverage: float = 0.0
+    inlier_coverage: float = 0.0
 
     @classmethod
-    def of(cls, tracked: Tracked, part: int, why_keyframe: str, camera: Camera) -> TrackResult:
+    def of(
+        cls, tracked: TrackedFrame, submap: int, why_keyframe: str, camera: Camera
+    ) -> TrackResult:
         """Make the result of a tracked frame.
 
         Args:
             tracked: the frame.
-            part: id of the submap.
+            submap: id of the submap.
             why_keyframe: why the frame became a keyframe; empty if it did not.
             camera: of the frame.
         """
@@ -77,12 +79,12 @@ class TrackResult:
             T_world_cam=tracked.T_world_cam,
             inliers=tracked.inliers,
             matches=tracked.matches,
-            part=part,
+            submap=submap,
             is_keyframe=bool(why_keyframe),
             reason=f"keyframe: {why_keyframe}" if why_keyframe else tracked.how,
             covariance=tracked.estimate.covariance,
             median_error_px=tracked.estimate.median_error_px,
-            coverage=tracked.coverage(camera),
+            inlier_coverage=tracked.inlier_coverage(camera),
         )
 
     @classmethod
@@ -106,15 +108,15 @@ class TrackResult:
             T_world_cam=slam_map.pose(keyframe_id),
             inliers=len(seen),
             matches=len(seen),
-            part=slam_map.part,
+            submap=slam_map.submap,
             is_keyframe=True,
-            reason="first map" if slam_map.part == 0 else f"submap {slam_map.part} starts",
-            coverage=hull_share(observations.pixels[linked], camera),
+            reason="first map" if slam_map.submap == 0 else f"submap {slam_map.submap} starts",
+            inlier_coverage=hull_fraction(observations.pixels[linked], camera),
         )
 
 
 @dataclass(frozen=True, eq=False)
-class Tracked:
+class TrackedFrame:
     """A frame with its pose and the points it sees.
 
     Attributes:
@@ -151,7 +153,7 @@ class Tracked:
         """(4, 4) float64 pose."""
         return geometry.inverse(self.estimate.T_cam_world)
 
-    def moved(self, T_cam_world: Array, slam_map: Map) -> Tracked:
+    def moved(self, T_cam_world: Array, slam_map: Map) -> TrackedFrame:
         """Return the frame at another pose, with only those points that are still in the map."""
         there = slam_map.point_rows(self.point_ids) >= 0
         return replace(
@@ -161,7 +163,7 @@ class Tracked:
             rejected=np.where(slam_map.point_rows(self.rejected) >= 0, self.rejected, NO_POINT),
         )
 
-    def select(self, kept: NDArray[np.bool_]) -> Tracked:
+    def select(self, kept: NDArray[np.bool_]) -> TrackedFrame:
         """Return the frame with a subset of its keypoints, given by a mask (N,)."""
         return replace(
             self,
@@ -170,12 +172,12 @@ class Tracked:
             rejected=self.rejected[kept],
         )
 
-    def coverage(self, camera: Camera) -> float:
+    def inlier_coverage(self, camera: Camera) -> float:
         """Fraction of the image inside the convex hull of the points seen, 0 to 1."""
-        return hull_share(self.observations.pixels[self.point_ids >= 0], camera)
+        return hull_fraction(self.observations.pixels[self.point_ids >= 0], camera)
 
 
-def hull_share(pixels: Array, camera: Camera) -> float:
+def hull_fraction(pixels: Array, camera: Camera) -> float:
     """Fraction of the image inside the convex hull of pixels (N, 2), 0 to 1; 0 if collinear."""
     if len(pixels) < 3:
         return 0.0
@@ -190,16 +192,20 @@ class Tracker:
         config: of all stages.
         matcher: matches keypoints and points.
         pose_solver: estimates poses.
-        max_distance: largest L2 distance of matching unit descriptors.
+        max_descriptor_distance: largest L2 distance of matching unit descriptors.
     """
 
     def __init__(
-        self, config: Config, matcher: Matcher, pose_solver: PoseSolver, max_distance: float
+        self,
+        config: Config,
+        matcher: Matcher,
+        pose_solver: PoseSolver,
+        max_descriptor_distance: float,
     ) -> None:
         self._config = config.tracking
         self._matcher = matcher
         self._pose_solver = pose_solver
-        self._max_distance = max_distance
+        self._max_descriptor_distance = max_descriptor_distance
 
     def track(
         self,
@@ -208,7 +214,7 @@ class Tracker:
         camera: Camera,
         T_cam_world: Array | None,
         local_points: Ids,
-    ) -> Tracked | None:
+    ) -> TrackedFrame | None:
         """Find the pose of a frame near a predicted one; None if tracking fails.
 
         Search radii are tried in turn: a small one, which is enough for most frames, then a normal
@@ -226,7 +232,7 @@ class Tracker:
         if T_cam_world is None or len(local_points) == 0:
             return None
 
-        def search(widening: float, most: int = len(local_points)) -> Tracked | None:
+        def search(widening: float, most: int = len(local_points)) -> TrackedFrame | None:
             radius = self._config.search_radius_px * widening
             return self._search(
                 observations, slam_map, camera, T_cam_world, local_points, radius, most
@@ -238,12 +244,12 @@ class Tracker:
             and near.inliers >= self._config.near_min_inlier_fraction * near.matches
         ):
             return near
-        best: Tracked | None = None
+        best: TrackedFrame | None = None
         for widening in (1.0, self._config.wide_radius_ratio):
             found = search(widening)
             if found is not None and (best is None or found.inliers > best.inliers):
                 best = found
-            if best is not None and best.inliers >= self._config.min_inlier_share * best.matches:
+            if best is not None and best.inliers >= self._config.min_inlier_fraction * best.matches:
                 break
         return best
 
@@ -256,11 +262,11 @@ class Tracker:
         local_points: Ids,
         radius: float,
         most: int,
-    ) -> Tracked | None:
+    ) -> TrackedFrame | None:
         """Find a pose by at most `most` of the points, then by all points in a narrow radius."""
         some = local_points[:: -(-len(local_points) // most)]
 
-        def search(coarse: bool) -> Tracked | None:
+        def search(coarse: bool) -> TrackedFrame | None:
             return self._match_and_refine(
                 observations, slam_map, camera, T_cam_world, some, radius, coarse=coarse
             )
@@ -284,7 +290,7 @@ class Tracker:
         camera: Camera,
         keyframe_ids: Iterable[int],
         least: int | None = None,
-    ) -> Tracked | None:
+    ) -> TrackedFrame | None:
         """Find the pose of a frame without a prediction, by matches with one keyframe at a time.
 
         Args:
@@ -308,7 +314,7 @@ class Tracker:
         camera: Camera,
         keyframe_id: int,
         least: int | None = None,
-    ) -> Tracked | None:
+    ) -> TrackedFrame | None:
         """Find the pose of a frame without a prediction, by all points around a keyframe.
 
         After a jump only a few points of each keyframe are found, but together they may be enough.
@@ -328,7 +334,9 @@ class Tracker:
         descriptors = slam_map.points["descriptor"][slam_map.point_rows(point_ids)].astype(
             np.float32
         )
-        matches0 = self._matcher.match(observations.descriptors, descriptors, self._max_distance)
+        matches0 = self._matcher.match(
+            observations.descriptors, descriptors, self._max_descriptor_distance
+        )
         matched = np.full(len(observations), NO_POINT, dtype=np.int64)
         hit = matches0 >= 0
         matched[hit] = point_ids[matches0[hit]]
@@ -341,7 +349,7 @@ class Tracker:
         camera: Camera,
         matched: Ids,
         least: int | None,
-    ) -> Tracked | None:
+    ) -> TrackedFrame | None:
         """Find the pose of a frame from matches (N,) with points, some of which are wrong."""
         seen = np.flatnonzero(matched >= 0)
         if len(seen) < self._config.min_inliers:
@@ -378,7 +386,7 @@ class Tracker:
         matches0 = self._matcher.match(
             observations.descriptors,
             slam_map.observations["descriptor"][linked].astype(np.float32),
-            self._max_distance,
+            self._max_descriptor_distance,
             self._config.ratio,
         )
         point_ids = np.full(len(observations), NO_POINT, dtype=np.int64)
@@ -396,7 +404,7 @@ class Tracker:
         radius: float,
         *,
         coarse: bool = False,
-    ) -> Tracked | None:
+    ) -> TrackedFrame | None:
         rows = slam_map.point_rows(local_points)
         rows = rows[rows >= 0]
         pixels, visible = self.project(slam_map, camera, T_cam_world, rows)
@@ -409,7 +417,7 @@ class Tracker:
             observations.pixels,
             observations.descriptors,
             radius,
-            self._max_distance,
+            self._max_descriptor_distance,
         )
         hit = np.flatnonzero(matches0 >= 0)
         if len(hit) < self._config.min_inliers:
@@ -427,7 +435,7 @@ class Tracker:
             return None
         matched = np.full((2, len(observations)), NO_POINT, dtype=np.int64)
         matched[np.where(estimate.inliers, 0, 1), keypoints] = slam_map.points["id"][rows[hit]]
-        return Tracked(observations, estimate, matched[0], matched[1], "motion")
+        return TrackedFrame(observations, estimate, matched[0], matched[1], "motion")
 
     def project(
         self, slam_map: Map, camera: Camera, T_cam_world: Array, rows: Ids
@@ -454,7 +462,7 @@ class Tracker:
         return pixels, visible
 
     def count_visibility(
-        self, slam_map: Map, camera: Camera, tracked: Tracked, local_points: Ids
+        self, slam_map: Map, camera: Camera, tracked: TrackedFrame, local_points: Ids
     ) -> None:
         """Count which local points this frame should have seen, and which it saw."""
         rows = slam_map.point_rows(local_points)

@@ -9,9 +9,9 @@ import numpy as np
 from spslam.typing import FloatArray
 from spslam.visualization.camera_path import chase_view
 from spslam.visualization.controls import Controls
-from spslam.visualization.layers import draw_layers, frame_scene
+from spslam.visualization.layers import draw_layers, frame_map_view
+from spslam.visualization.map_view import MapView
 from spslam.visualization.open3d_window import Canvas, moved_along
-from spslam.visualization.scene import Scene
 
 # Width and height of the window, pixels.
 _SIZE = (1280, 960)
@@ -35,15 +35,15 @@ class Browser:
     """
 
     def __init__(
-        self, scene: Scene, controls: Controls, seconds: float, visible: bool = True
+        self, scene: MapView, controls: Controls, seconds: float, visible: bool = True
     ) -> None:
         self._scene, self._controls, self._seconds = scene, controls, seconds
         self._canvas = Canvas(f"spslam view {scene.title}", _SIZE, visible, controls.bindings())
-        self._framing = frame_scene(scene, _SIZE[0] / _SIZE[1])
+        self._framing = frame_map_view(scene, _SIZE[0] / _SIZE[1])
         # Row of the latest pose that is shown; at the end, the whole scene is shown.
         self._row = len(scene.trajectory) - 1
         self._seen: FloatArray | None = None
-        self._draw(anew=True)
+        self._draw(refit=True)
         self._canvas.look_from(self._framing.viewpoint)
 
     def run(self) -> None:
@@ -87,13 +87,13 @@ class Browser:
             return
         self._controls.playing, self._controls.changed = self._row < end, True
 
-    def _draw(self, anew: bool = False) -> None:
+    def _draw(self, refit: bool = False) -> None:
         look = self._controls.look
         moving = 0 <= self._row < len(self._scene.trajectory) - 1
         shown = self._scene.until(float(self._scene.times[self._row])) if moving else self._scene
         self._canvas.style(look.palette, _POINT_SIZE)
         layers = draw_layers(shown, look, self._framing, moving)
-        self._canvas.draw(layers, self._framing.viewpoint.pixel_size(_SIZE[1]), anew)
+        self._canvas.draw(layers, self._framing.viewpoint.pixel_size(_SIZE[1]), refit)
 
     def _follow(self) -> None:
         """Move the view with the camera: first from behind, then from where the mouse turned it."""

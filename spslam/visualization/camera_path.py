@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation, Slerp
 from spslam.geometry import inverse
 from spslam.typing import FloatArray
 from spslam.visualization.layers import Framing
-from spslam.visualization.scene import Scene, Viewpoint
+from spslam.visualization.map_view import MapView, Viewpoint
 
 # Fractions of the animation during which the view rises to the overview, and then stays there.
 _RISING, _STAYING = 0.10, 0.08
@@ -22,8 +22,8 @@ _BEHIND, _ABOVE = 1.1, 0.55
 _FARTHEST = 0.6
 
 
-def film(
-    scene: Scene, framing: Framing, pictures: int, follow: bool
+def animation_views(
+    scene: MapView, framing: Framing, pictures: int, follow: bool
 ) -> Iterator[tuple[float, Viewpoint]]:
     """Yield time, seconds, and viewpoint of each picture of an animation of a whole run.
 
@@ -34,9 +34,9 @@ def film(
         follow: follow the camera and rise to the overview at the end, instead of showing the
             overview all the time.
     """
-    share = np.arange(pictures) / max(pictures - 1, 1)
+    fraction = np.arange(pictures) / max(pictures - 1, 1)
     moving = 1.0 - _STAYING - (_RISING if follow else 0.0)
-    times = np.interp(share, [0.0, moving], scene.times[[0, -1]])
+    times = np.interp(fraction, [0.0, moving], scene.times[[0, -1]])
     if not follow:
         yield from ((float(time), framing.viewpoint) for time in times)
         return
@@ -44,7 +44,7 @@ def film(
     end = np.array([0, len(times) - 1])
     overview = inverse(framing.viewpoint.T_cam_world)
     for row, time in enumerate(times):
-        risen = np.clip((share[row] - moving) / _RISING, 0.0, 1.0)
+        risen = np.clip((fraction[row] - moving) / _RISING, 0.0, 1.0)
         risen = float(risen * risen * (3.0 - 2.0 * risen))
         between = Slerp(end, Rotation.from_matrix(np.stack([turns[row], overview[:3, :3]])))
         T_world_view = np.eye(4)
@@ -57,7 +57,7 @@ def film(
         )
 
 
-def chase_view(T_world_cam: FloatArray, scene: Scene, framing: Framing) -> Viewpoint:
+def chase_view(T_world_cam: FloatArray, scene: MapView, framing: Framing) -> Viewpoint:
     """The viewpoint behind and above a camera pose (4, 4)."""
     eye, turn = _behind(T_world_cam[:3, 3], T_world_cam[:3, 2], scene, framing)
     T_world_view = np.eye(4)
@@ -67,7 +67,7 @@ def chase_view(T_world_cam: FloatArray, scene: Scene, framing: Framing) -> Viewp
     )
 
 
-def _chase(scene: Scene, framing: Framing, times: FloatArray) -> tuple[FloatArray, FloatArray]:
+def _chase(scene: MapView, framing: Framing, times: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Positions (F, 3) and rotations to the world (F, 3, 3) of the view at times (F,), seconds."""
     # Imported here because runs import this module as well and need no animations.
     from scipy.ndimage import gaussian_filter1d
@@ -88,7 +88,7 @@ def _chase(scene: Scene, framing: Framing, times: FloatArray) -> tuple[FloatArra
 
 
 def _behind(
-    position: FloatArray, forward: FloatArray, scene: Scene, framing: Framing
+    position: FloatArray, forward: FloatArray, scene: MapView, framing: Framing
 ) -> tuple[FloatArray, FloatArray]:
     up = framing.up
     flat = forward - (forward @ up) * up
@@ -109,12 +109,12 @@ def _behind(
     return eye, np.stack([x, np.cross(z, x), z], axis=1)
 
 
-def _reach(scene: Scene, framing: Framing) -> float:
+def _reach(scene: MapView, framing: Framing) -> float:
     """The typical distance of points from the camera, limited for views from far away."""
     far = _FARTHEST * framing.viewpoint.distance
     return min(scene.depth, far) if scene.depth > 0 else far
 
 
-def _distance(scene: Scene, framing: Framing) -> float:
+def _distance(scene: MapView, framing: Framing) -> float:
     """The distance from the view behind a camera to the camera."""
     return float(np.hypot(_BEHIND, _ABOVE)) * _reach(scene, framing)

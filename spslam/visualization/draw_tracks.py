@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from spslam.camera import Camera
-from spslam.frame import Sighting
+from spslam.frame import FrameAssociations
 from spslam.typing import Float32Array, IntArray, UInt8Array
 
 # Fractional bits of the coordinates for OpenCV's drawing functions: 1/16 pixel.
@@ -49,10 +49,10 @@ def draw_tracks(
     return picture
 
 
-def draw_sighting(
+def draw_associations(
     image: UInt8Array,
     camera: Camera,
-    sighting: Sighting,
+    associations: FrameAssociations,
     caption: str = "",
     most_width: int = 10_000,
 ) -> UInt8Array:
@@ -63,7 +63,7 @@ def draw_sighting(
     Args:
         image: (H, W) grey.
         camera: camera of the image.
-        sighting: keypoints of the image.
+        associations: keypoints of the image.
         caption: text in the lower left corner.
         most_width: maximum width of the picture, pixels; larger images are reduced.
     """
@@ -75,9 +75,9 @@ def draw_sighting(
         )
     picture = np.repeat(image[:, :, None], 3, axis=2)
     # The image is distorted.
-    pixels = (camera.distort(sighting.pixels) + 0.5) * scale - 0.5
+    pixels = (camera.distort(associations.pixels) + 0.5) * scale - 0.5
     fixed = np.round(pixels * 2.0**_SHIFT).astype(np.int32)
-    seen = sighting.point_ids >= 0
+    seen = associations.point_ids >= 0
     for points, color, radius in ((fixed[~seen], UNMATCHED, 2), (fixed[seen], MATCHED, 3)):
         for x, y in points.tolist():
             cv2.circle(picture, (x, y), radius << _SHIFT, color, 1, cv2.LINE_AA, _SHIFT)

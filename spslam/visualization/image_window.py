@@ -13,7 +13,7 @@ from spslam.visualization.open3d_window import has_display, import_open3d
 
 
 class ImageWindow:
-    """Shows one picture after the other (a `PictureSink`) until it is closed.
+    """Shows one picture after the other (a `VideoWriter`) until it is closed.
 
     Args:
         title: title of the window.

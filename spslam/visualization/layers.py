@@ -10,9 +10,8 @@ import numpy as np
 
 from spslam.errors import ConfigError
 from spslam.typing import BoolArray, FloatArray, IntArray
-from spslam.visualization.path_views import gaps
-from spslam.visualization.scene import (
-    Scene,
+from spslam.visualization.map_view import (
+    MapView,
     Viewpoint,
     choose_viewpoint,
     frustum_lines,
@@ -20,6 +19,7 @@ from spslam.visualization.scene import (
     typical_size,
     up_direction,
 )
+from spslam.visualization.path_views import gaps
 
 Color = tuple[float, float, float]
 PointColors = Literal["height", "age"]
@@ -190,7 +190,7 @@ class Framing:
         viewpoint: viewpoint of the overview.
         up: (3,) unit vector.
         heights: heights along `up` with the lowest and the highest colour, metres or map units.
-        ages: values of `Scene.point_ages` with the first and the last colour.
+        ages: values of `MapView.point_ages` with the first and the last colour.
         frustum: size of a keyframe's frustum, metres or map units.
         grid: starts and ends (G, 3) of the grid's lines.
         square: side of a square of the grid, metres or map units.
@@ -205,7 +205,7 @@ class Framing:
     square: float
 
 
-def frame_scene(scene: Scene, aspect: float) -> Framing:
+def frame_map_view(scene: MapView, aspect: float) -> Framing:
     """Compute the framing of a scene.
 
     Args:
@@ -224,7 +224,7 @@ def frame_scene(scene: Scene, aspect: float) -> Framing:
 
 
 def draw_layers(
-    scene: Scene, look: Look, framing: Framing, moving: bool = False
+    scene: MapView, look: Look, framing: Framing, moving: bool = False
 ) -> dict[str, Layer]:
     """Build the layers of a scene, by name; hidden and empty layers are omitted.
 
@@ -267,7 +267,7 @@ def thicken_hairs(layers: Mapping[str, Layer], view: Viewpoint, width: float) ->
     }
 
 
-def legend(scene: Scene, look: Look, framing: Framing) -> list[tuple[str, Color]]:
+def legend(scene: MapView, look: Look, framing: Framing) -> list[tuple[str, Color]]:
     """The lines of the legend from top to bottom: the text and the colour of each layer."""
     palette = look.palette
     shown = int(np.count_nonzero(inlier_points(scene)))
@@ -302,7 +302,7 @@ def legend(scene: Scene, look: Look, framing: Framing) -> list[tuple[str, Color]
 
 
 def color_bar(
-    scene: Scene, look: Look, framing: Framing
+    scene: MapView, look: Look, framing: Framing
 ) -> tuple[tuple[Color, ...], str, str] | None:
     """The ramp of the points' colours and the texts at its ends; None if no points are drawn."""
     if "points" in look.hidden or len(scene.points) == 0:
@@ -325,13 +325,13 @@ def check_layers(names: Iterable[str]) -> frozenset[str]:
     return given
 
 
-def ramp_colors(share: FloatArray, ramp: tuple[Color, ...]) -> FloatArray:
+def ramp_colors(fraction: FloatArray, ramp: tuple[Color, ...]) -> FloatArray:
     """Colours (P, 3) at positions (P,), 0 to 1, along a ramp."""
     stops = np.linspace(0.0, 1.0, len(ramp))
-    return np.stack([np.interp(share, stops, channel) for channel in np.array(ramp).T], axis=1)
+    return np.stack([np.interp(fraction, stops, channel) for channel in np.array(ramp).T], axis=1)
 
 
-def _points(scene: Scene, look: Look, framing: Framing) -> Points:
+def _points(scene: MapView, look: Look, framing: Framing) -> Points:
     kept = inlier_points(scene)
     if look.colors == "age":
         values, (low, high), ramp = scene.point_ages[kept], framing.ages, look.palette.age
@@ -341,8 +341,8 @@ def _points(scene: Scene, look: Look, framing: Framing) -> Points:
             framing.heights,
             look.palette.height,
         )
-    share = (np.maximum(values, low) - low) / max(high - low, 1e-9)
-    return Points(scene.points[kept], ramp_colors(share, ramp))
+    fraction = (np.maximum(values, low) - low) / max(high - low, 1e-9)
+    return Points(scene.points[kept], ramp_colors(fraction, ramp))
 
 
 def _path(poses: FloatArray, times: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -365,14 +365,14 @@ def _arches(
 
     They are arches because the two ends of a well-closed loop are almost the same point.
     """
-    share = np.linspace(0.0, 1.0, _ARCH_LINES + 1)[:, None, None]
+    fraction = np.linspace(0.0, 1.0, _ARCH_LINES + 1)[:, None, None]
     height = np.maximum(
         _ARCH_RISE * np.linalg.norm(ends - starts, axis=1), _ARCH_FRUSTA * framing.frustum
     )
     curve = (
         starts
-        + share * (ends - starts)
-        + 4.0 * share * (1.0 - share) * height[:, None] * framing.up
+        + fraction * (ends - starts)
+        + 4.0 * fraction * (1.0 - fraction) * height[:, None] * framing.up
     )
     return curve[:-1].reshape(-1, 3), curve[1:].reshape(-1, 3)
 
@@ -389,7 +389,7 @@ def _range(values: FloatArray) -> tuple[float, float]:
 
 
 def _grid(
-    scene: Scene, kept: BoolArray, up: FloatArray
+    scene: MapView, kept: BoolArray, up: FloatArray
 ) -> tuple[tuple[FloatArray, FloatArray], float]:
     """Starts and ends (G, 3) of a grid on the ground plane, and the side of its squares.
 

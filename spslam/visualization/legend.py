@@ -7,7 +7,7 @@ import numpy as np
 
 from spslam.typing import UInt8Array
 from spslam.visualization.layers import Color, Framing, Look, color_bar, legend, ramp_colors
-from spslam.visualization.scene import Scene
+from spslam.visualization.map_view import MapView
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 # Height of the picture, pixels, to which the sizes below refer. They grow with the square root of
@@ -21,7 +21,7 @@ _BAR = (170, 10)
 
 
 def write_legend(
-    picture: UInt8Array, scene: Scene, look: Look, framing: Framing, time: str = ""
+    picture: UInt8Array, scene: MapView, look: Look, framing: Framing, time: str = ""
 ) -> None:
     """Write the legend into a picture.
 

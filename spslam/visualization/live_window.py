@@ -11,12 +11,12 @@ from spslam.trajectory import Trajectory
 from spslam.typing import FloatArray
 from spslam.visualization.camera_path import chase_view
 from spslam.visualization.controls import Controls
-from spslam.visualization.draw_tracks import draw_sighting
+from spslam.visualization.draw_tracks import draw_associations
 from spslam.visualization.image_window import ImageWindow
-from spslam.visualization.layers import Look, draw_layers, frame_scene
-from spslam.visualization.live_scene import live_scene
+from spslam.visualization.layers import Look, draw_layers, frame_map_view
+from spslam.visualization.live_map_view import live_map_view
+from spslam.visualization.map_view import MapView
 from spslam.visualization.open3d_window import Canvas, moved_along
-from spslam.visualization.scene import Scene
 
 if TYPE_CHECKING:
     from spslam.frame import Frame
@@ -68,7 +68,7 @@ class Open3DViewer:
         self._image: ImageWindow | None = ImageWindow(f"{title}: image", visible, _IMAGE_PLACE)
         self._ground_truth = ground_truth
         self._every, self._updates = max(every, 1), 0
-        self._scene: Scene | None = None
+        self._scene: MapView | None = None
         self._extent = 0.0
         self._seen: FloatArray | None = None
 
@@ -77,7 +77,7 @@ class Open3DViewer:
         if self._canvas is None:
             return
         if self._updates % self._every == 0:
-            self._scene = live_scene(slam, self._ground_truth)
+            self._scene = live_map_view(slam, self._ground_truth)
             self._controls.changed = True
         self._updates += 1
         if self._controls.changed:
@@ -87,9 +87,9 @@ class Open3DViewer:
             _log.info("the viewer's window was closed; the run continues")
             self.close()
             return
-        if self._image is not None and slam.sighting is not None:
-            picture = draw_sighting(
-                frame.image, frame.camera, slam.sighting, _caption(result), _IMAGE_WIDTH
+        if self._image is not None and slam.associations is not None:
+            picture = draw_associations(
+                frame.image, frame.camera, slam.associations, _caption(result), _IMAGE_WIDTH
             )
             if not self._image.show(picture):
                 self._image.close()
@@ -108,12 +108,12 @@ class Open3DViewer:
         if scene is None or len(scene.trajectory) == 0:
             return
         extent = float(np.linalg.norm(np.ptp(scene.path, axis=0))) + scene.depth
-        anew = extent > _GROWTH * self._extent or extent < self._extent / _GROWTH
-        if anew:
-            self._extent, self._framing = extent, frame_scene(scene, _SIZE[0] / _SIZE[1])
+        refit = extent > _GROWTH * self._extent or extent < self._extent / _GROWTH
+        if refit:
+            self._extent, self._framing = extent, frame_map_view(scene, _SIZE[0] / _SIZE[1])
         canvas.style(self._controls.look.palette, _POINT_SIZE)
         # Lines as hairlines, which are drawn fast.
-        canvas.draw(draw_layers(scene, self._controls.look, self._framing, moving=True), 0.0, anew)
+        canvas.draw(draw_layers(scene, self._controls.look, self._framing, moving=True), 0.0, refit)
         pose = scene.trajectory[-1]
         view = canvas.viewpoint
         if self._controls.take_home() or view is None:

@@ -17,7 +17,7 @@ import numpy as np
 from spslam.errors import MissingDependencyError
 from spslam.typing import FloatArray, UInt8Array
 from spslam.visualization.layers import Color, Layer, Lines, Palette, Points
-from spslam.visualization.scene import Viewpoint, tube
+from spslam.visualization.map_view import Viewpoint, tube
 
 # Command that installs the system libraries of Open3D, for messages.
 APT = "apt-get install -y libusb-1.0-0 libgl1 libegl1 libgomp1 libx11-6"
@@ -101,13 +101,13 @@ class Canvas:
         options.light_on = False
         options.mesh_show_back_face = True
 
-    def draw(self, layers: Mapping[str, Layer], pixel: float, anew: bool = False) -> None:
+    def draw(self, layers: Mapping[str, Layer], pixel: float, refit: bool = False) -> None:
         """Show these layers and nothing else.
 
         Args:
             layers: by name.
             pixel: length of a pixel in the scene, the unit of widths; 0: all lines are hairlines.
-            anew: the extent of the scene has changed; turning and zooming by mouse use the new one.
+            refit: the extent of the scene has changed; turning and zooming by mouse use the new one.
         """
         seen = self.viewpoint
         for shape in self._shapes:
@@ -115,9 +115,9 @@ class Canvas:
         self._shapes = self._merged(list(layers.values()), pixel)
         for number, shape in enumerate(self._shapes):
             self._window.add_geometry(
-                shape, reset_bounding_box=anew and number == len(self._shapes) - 1
+                shape, reset_bounding_box=refit and number == len(self._shapes) - 1
             )
-        if anew and seen is not None:
+        if refit and seen is not None:
             self.look_from(seen)
 
     def look_from(self, view: Viewpoint) -> None:

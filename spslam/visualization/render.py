@@ -25,11 +25,11 @@ from spslam.errors import MissingDependencyError, OutputError
 from spslam.io.files import folder_of, write_atomic
 from spslam.notices import notice
 from spslam.typing import UInt8Array
-from spslam.visualization.camera_path import film
-from spslam.visualization.layers import Layer, Look, draw_layers, frame_scene, thicken_hairs
+from spslam.visualization.camera_path import animation_views
+from spslam.visualization.layers import Layer, Look, draw_layers, frame_map_view, thicken_hairs
 from spslam.visualization.legend import write_legend
+from spslam.visualization.map_view import MapView, Viewpoint
 from spslam.visualization.open3d_window import Canvas
-from spslam.visualization.scene import Scene, Viewpoint
 from spslam.visualization.video_writer import VideoFile
 
 _log = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ class Job:
         return cls(**(values | {"look": look, "size": tuple(values["size"])}))
 
 
-def render_scene(path_png: Path | str, scene: Scene) -> bool:
+def render_scene(path_png: Path | str, scene: MapView) -> bool:
     """Render a scene to a PNG of 1280×960 pixels; a failure is only a notice.
 
     Returns:
@@ -105,7 +105,7 @@ def render_scene(path_png: Path | str, scene: Scene) -> bool:
 
 def render(
     path: Path,
-    scene: Scene,
+    scene: MapView,
     job: Job = Job(),
     goes_on: Callable[[int, int], bool] = lambda done, total: True,
 ) -> None:
@@ -125,8 +125,8 @@ def render(
     with _folder_beside(path) as name:
         folder = Path(name)
         scene_file, errors = folder / "scene.npz", folder / "errors.txt"
-        is_film = path.suffix.lower() == VIDEO_SUFFIX
-        made = path if is_film else folder / "scene.png"
+        is_animation = path.suffix.lower() == VIDEO_SUFFIX
+        made = path if is_animation else folder / "scene.png"
         scene.save(scene_file)
         command = [
             sys.executable,
@@ -136,14 +136,14 @@ def render(
             str(scene_file),
             str(made),
         ]
-        code = _run(command, errors, goes_on if is_film else None)
+        code = _run(command, errors, goes_on if is_animation else None)
         said = errors.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         if code == _NO_OUTPUT:
             raise OutputError(said[-1])
         if code != 0 or not made.is_file():
             reason = said[-1] if said and code >= 0 else f"the renderer ended with {code}"
             raise MissingDependencyError(reason)
-        if not is_film:
+        if not is_animation:
             write_atomic(path, made.read_bytes())
 
 
@@ -237,12 +237,12 @@ def main(arguments: list[str]) -> int:
     """
     job, scene, path = (
         Job.from_json(arguments[0]),
-        Scene.load(Path(arguments[1])),
+        MapView.load(Path(arguments[1])),
         Path(arguments[2]),
     )
     try:
         if path.suffix.lower() == VIDEO_SUFFIX:
-            _film(scene, job, path)
+            _animation(scene, job, path)
         else:
             _picture(scene, job, path)
     except (MissingDependencyError, OutputError) as error:
@@ -251,12 +251,12 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _picture(scene: Scene, job: Job, path: Path) -> None:
+def _picture(scene: MapView, job: Job, path: Path) -> None:
     import cv2
 
-    framing = frame_scene(scene, job.size[0] / job.size[1])
+    framing = frame_map_view(scene, job.size[0] / job.size[1])
     canvas = _canvas(scene, job)
-    _draw(canvas, draw_layers(scene, job.look, framing), framing.viewpoint, job, anew=True)
+    _draw(canvas, draw_layers(scene, job.look, framing), framing.viewpoint, job, refit=True)
     canvas.look_from(framing.viewpoint)
     picture = _reduced(canvas.picture(), job.size)
     canvas.close()
@@ -265,18 +265,18 @@ def _picture(scene: Scene, job: Job, path: Path) -> None:
     path.write_bytes(cv2.imencode(".png", picture, [cv2.IMWRITE_PNG_COMPRESSION, 9])[1].tobytes())
 
 
-def _film(scene: Scene, job: Job, path: Path) -> None:
+def _animation(scene: MapView, job: Job, path: Path) -> None:
     if len(scene.trajectory) == 0:
         raise OutputError("an animation needs a trajectory, but this run has no pose: render a PNG")
-    framing = frame_scene(scene, job.size[0] / job.size[1])
+    framing = frame_map_view(scene, job.size[0] / job.size[1])
     total = max(round(job.fps * job.seconds), 1)
     drawn, now = (np.inf, 0.0), scene
     with VideoFile(path, job.fps) as file:
         canvas = _canvas(scene, job)
         # Sets the extent of the scene; it is in no picture, so hairlines are enough.
-        canvas.draw(draw_layers(scene, job.look, framing), 0.0, anew=True)
+        canvas.draw(draw_layers(scene, job.look, framing), 0.0, refit=True)
         for number, (time, viewpoint) in enumerate(
-            film(scene, framing, total, job.follow), start=1
+            animation_views(scene, framing, total, job.follow), start=1
         ):
             pixel = viewpoint.pixel_size(_HEIGHT)
             if time != drawn[0] or not 1.0 / _COARSER < pixel / drawn[1] < _COARSER:
@@ -303,7 +303,7 @@ def _asked(done: int, total: int) -> bool:
     return sys.stdin.readline() == _GO
 
 
-def _canvas(scene: Scene, job: Job) -> Canvas:
+def _canvas(scene: MapView, job: Job) -> Canvas:
     width, height = job.size
     canvas = Canvas("spslam", (width * _SUPERSAMPLING, height * _SUPERSAMPLING), visible=False)
     # Draw few points larger, so that a sparse map is visible.
@@ -313,14 +313,14 @@ def _canvas(scene: Scene, job: Job) -> Canvas:
 
 
 def _draw(
-    canvas: Canvas, layers: dict[str, Layer], view: Viewpoint, job: Job, anew: bool = False
+    canvas: Canvas, layers: dict[str, Layer], view: Viewpoint, job: Job, refit: bool = False
 ) -> None:
     """Draw layers as bars and points, without hairlines.
 
     The canvas draws these two shapes to the same bytes every time.
     """
     hair = _HAIR * _HEIGHT / (_SUPERSAMPLING * job.size[1])
-    canvas.draw(thicken_hairs(layers, view, hair), view.pixel_size(_HEIGHT), anew)
+    canvas.draw(thicken_hairs(layers, view, hair), view.pixel_size(_HEIGHT), refit)
 
 
 def _reduced(picture: UInt8Array, size: tuple[int, int]) -> UInt8Array:

@@ -25,13 +25,13 @@ from spslam.slam.tracking import TrackState
 from spslam.trajectory import Trajectory
 from spslam.typing import FloatArray, UInt8Array
 from spslam.visualization.draw_tracks import MATCHED, UNMATCHED
-from spslam.visualization.layers import Lines, Look, Points, draw_layers, frame_scene
-from spslam.visualization.live_scene import live_scene
+from spslam.visualization.layers import Lines, Look, Points, draw_layers, frame_map_view
+from spslam.visualization.live_map_view import live_map_view
+from spslam.visualization.map_view import MapView
 from spslam.visualization.open3d_window import has_display
-from spslam.visualization.scene import Scene
 
 if TYPE_CHECKING:
-    from spslam.frame import Frame, Sighting
+    from spslam.frame import Frame, FrameAssociations
     from spslam.slam.system import Slam
     from spslam.slam.tracking import TrackResult
 
@@ -140,11 +140,11 @@ class _Recording:
             self.rerun.Transform3D(translation=T_world_cam[:3, 3], mat3x3=T_world_cam[:3, :3]),
         )
 
-    def log_scene(self, scene: Scene) -> None:
+    def log_map_view(self, scene: MapView) -> None:
         """Record map, trajectory, keyframes, edges and ground truth."""
         if len(scene.trajectory) == 0:
             return
-        layers = draw_layers(scene, _LOOK, frame_scene(scene, 4 / 3))
+        layers = draw_layers(scene, _LOOK, frame_map_view(scene, 4 / 3))
         points = layers.get("points")
         if isinstance(points, Points):
             self.log(
@@ -212,12 +212,12 @@ class RerunViewer:
             )
         recording.log_camera(result.T_world_cam)
         recording.log("world/camera/image", _jpeg(recording.rerun, frame.image, scale))
-        if slam.sighting is not None:
+        if slam.associations is not None:
             recording.log(
                 "world/camera/image/keypoints",
-                _keypoints(recording.rerun, frame.camera, slam.sighting, scale),
+                _keypoints(recording.rerun, frame.camera, slam.associations, scale),
             )
-            seen = slam.map.point_rows(slam.sighting.point_ids)
+            seen = slam.map.point_rows(slam.associations.point_ids)
             positions = slam.map.positions[seen[seen >= 0]].astype(np.float32)
             recording.log(
                 "world/map/seen",
@@ -232,17 +232,17 @@ class RerunViewer:
         if self._size.has_grown(
             statistics.points, len(slam.map.keyframes), result.index, statistics.loops
         ):
-            recording.log_scene(live_scene(slam, self._ground_truth))
+            recording.log_map_view(live_map_view(slam, self._ground_truth))
 
     def close(self) -> None:
         """Record the final map and end the recording."""
         if self._slam is not None:
-            self._recording.log_scene(live_scene(self._slam, self._ground_truth))
+            self._recording.log_map_view(live_map_view(self._slam, self._ground_truth))
             self._slam = None
         self._recording.close()
 
 
-def record_scene(file: Path | None, scene: Scene) -> None:
+def record_map_view(file: Path | None, scene: MapView) -> None:
     """Record a saved run without its images.
 
     Args:
@@ -265,7 +265,7 @@ def record_scene(file: Path | None, scene: Scene) -> None:
             np.count_nonzero(times <= time) for times in (scene.point_times, scene.keyframe_times)
         )
         if size.has_grown(int(points), int(keyframes), row, 0) or last:
-            recording.log_scene(scene if last else scene.until(time))
+            recording.log_map_view(scene if last else scene.until(time))
     recording.close()
 
 
@@ -344,10 +344,10 @@ def _jpeg(rerun: Any, image: UInt8Array, scale: float) -> Any:
     return rerun.EncodedImage(contents=data.tobytes(), media_type="image/jpeg")
 
 
-def _keypoints(rerun: Any, camera: Camera, sighting: Sighting, scale: float) -> Any:
+def _keypoints(rerun: Any, camera: Camera, associations: FrameAssociations, scale: float) -> Any:
     # The image is distorted.
-    pixels = scale * (camera.distort(sighting.pixels) + 0.5)
-    classes = np.where(sighting.point_ids >= 0, _MATCHED, _UNMATCHED).astype(np.uint16)
+    pixels = scale * (camera.distort(associations.pixels) + 0.5)
+    classes = np.where(associations.point_ids >= 0, _MATCHED, _UNMATCHED).astype(np.uint16)
     return rerun.Points2D(pixels.astype(np.float32), class_ids=classes, radii=-2.0)
 
 

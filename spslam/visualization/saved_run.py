@@ -20,7 +20,7 @@ from spslam.geometry import inverse
 from spslam.io.given_files import read_given
 from spslam.io.structured_text import one_line
 from spslam.map.covisibility import covisible_pairs
-from spslam.map.export import choose_part
+from spslam.map.export import choose_submap
 from spslam.map.io import load_map
 from spslam.map.map import Map
 from spslam.notices import notice
@@ -28,8 +28,8 @@ from spslam.run.output import GROUND_TRUTH, METRICS, RUN_LABELS, read_metrics, r
 from spslam.slam.tracking import TrackState
 from spslam.trajectory import Trajectory, read_tum
 from spslam.typing import BoolArray, FloatArray, IntArray
+from spslam.visualization.map_view import MapView
 from spslam.visualization.path_views import during
-from spslam.visualization.scene import Scene
 
 _LOG = logging.getLogger(__name__)
 
@@ -39,21 +39,21 @@ FRAMES = "frames.csv"
 _SAME_STAMP_S = 1e-8
 
 
-def build_scene(
+def build_map_view(
     slam_map: Map,
-    part: int,
+    submap: int,
     session: int,
     trajectory: Trajectory,
     truth: Trajectory | None = None,
     title: str = "",
     *,
     min_covisibility: int,
-) -> Scene:
+) -> MapView:
     """Build the scene of a submap.
 
     Args:
         slam_map: the map.
-        part: the submap, in whose world the trajectory is.
+        submap: the submap, in whose world the trajectory is.
         session: the session of the trajectory; contents of other sessions are shown from the start.
         trajectory: poses of the tracked frames.
         truth: ground truth in the same world, see `truth_in_map`.
@@ -62,8 +62,8 @@ def build_scene(
             `LoopConfig`.
     """
     keyframes, points = slam_map.keyframes, slam_map.points
-    rows = np.flatnonzero(keyframes["part"] == part)
-    point_rows = slam_map.point_rows(slam_map.points_of(part))
+    rows = np.flatnonzero(keyframes["submap"] == submap)
+    point_rows = slam_map.point_rows(slam_map.points_of(submap))
     ids = keyframes["id"]
     times = np.where(keyframes["session"] == session, keyframes["timestamp"], -np.inf)
     born = points["born"][point_rows]
@@ -72,7 +72,7 @@ def build_scene(
     born_times = times[np.maximum(before, 0)] if len(ids) else np.zeros(0)
     distance = points["distance"][point_rows]
     origin = slam_map.origin
-    return Scene(
+    return MapView(
         slam_map.positions[point_rows].copy(),
         slam_map.T_world_keyframe[rows].copy(),
         trajectory.T_world_cam,
@@ -105,7 +105,7 @@ def truth_in_map(trajectory: Trajectory, evaluation: Evaluation | str | None) ->
     return during(moved, trajectory.timestamps)
 
 
-def load_scene(folder: Path | str) -> Scene:
+def load_map_view(folder: Path | str) -> MapView:
     """Load the scene of a run from its folder, with the ground truth aligned as in `metrics.json`.
 
     For a run that only localized in a map, keyframes and points come from the file of that map.
@@ -138,14 +138,16 @@ def load_scene(folder: Path | str) -> Scene:
             )
     if metrics.get("mode") == "localize":
         # The map has no keyframes of this run.
-        session, part = -1, _part_of_frames(slam_map, folder / FRAMES)
+        session, submap = -1, _submap_of_frames(slam_map, folder / FRAMES)
     else:
         session = int(slam_map.keyframes["session"].max(initial=0))
-        part = _part_of(
+        submap = _submap_of(
             slam_map, session, _read_trajectory(folder / "keyframes.tum", "").timestamps
         )
     least = read_run_config(folder).loop.min_covisibility
-    return build_scene(slam_map, part, session, trajectory, truth, title, min_covisibility=least)
+    return build_map_view(
+        slam_map, submap, session, trajectory, truth, title, min_covisibility=least
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -234,29 +236,31 @@ def _read_trajectory(path: Path, frame: str) -> Trajectory:
     return read_tum(path, frame, "s")
 
 
-def _part_of_frames(slam_map: Map, path: Path) -> int:
+def _submap_of_frames(slam_map: Map, path: Path) -> int:
     """The submap in which most frames of a localization run were tracked."""
     try:
         tracked = (row for row in _frame_rows(path) if row["state"] == TrackState.TRACKING.value)
-        parts = [int(row["part"]) for row in tracked]
+        submaps = [int(row.get("submap") or row["part"]) for row in tracked]
     except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
         raise OutputError(f"{path} cannot be read or was not written by a run: {error}") from None
-    return choose_part(slam_map, _most_frequent(parts) if parts else None)
+    return choose_submap(slam_map, _most_frequent(submaps) if submaps else None)
 
 
-def _part_of(slam_map: Map, session: int, stamps: FloatArray) -> int:
+def _submap_of(slam_map: Map, session: int, stamps: FloatArray) -> int:
     """The submap of most keyframes of a session with these stamps; without any, the largest."""
     keyframes = slam_map.keyframes
     candidates = np.flatnonzero(keyframes["session"] == session)
     found = candidates[_in(keyframes["timestamp"][candidates], stamps)]
     return (
-        _most_frequent(keyframes["part"][found].tolist()) if len(found) else choose_part(slam_map)
+        _most_frequent(keyframes["submap"][found].tolist())
+        if len(found)
+        else choose_submap(slam_map)
     )
 
 
-def _most_frequent(parts: list[int]) -> int:
+def _most_frequent(submaps: list[int]) -> int:
     """The most frequent submap, the lowest of equals; numbers in files may be arbitrary."""
-    return Counter(sorted(parts)).most_common(1)[0][0]
+    return Counter(sorted(submaps)).most_common(1)[0][0]
 
 
 def _in(values: FloatArray, known: FloatArray) -> BoolArray:

@@ -13,10 +13,10 @@ from spslam.io.files import PartFile, check_printable, write_atomic
 from spslam.typing import UInt8Array
 
 
-class PictureSink(Protocol):
+class VideoWriter(Protocol):
     """Receives pictures one after the other, inside of `with`."""
 
-    def __enter__(self) -> PictureSink: ...
+    def __enter__(self) -> VideoWriter: ...
 
     def __exit__(
         self,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from spslam.backend.pose import PnPSolver
-from spslam.benchmark.speed_stages import time_tracking_parts
+from spslam.benchmark.speed_stages import time_tracking_stages
 from spslam.frontend.matching.matching import DescriptorMatcher
 
 
@@ -24,7 +24,7 @@ def test_the_timed_parts_find_what_is_there() -> None:
             found["pose"] = super().refine(*args, **options)
             return found["pose"]
 
-    timings = time_tracking_parts(Matcher(), Solver(pixel_sigma=0.7), rounds=2, descriptor_dim=64)
+    timings = time_tracking_stages(Matcher(), Solver(pixel_sigma=0.7), rounds=2, descriptor_dim=64)
     assert [timing.count for timing in timings.values()] == [2, 2]
     assert np.mean(found["matches0"][:1000] == np.arange(1000)) > 0.99
     assert np.count_nonzero(found["matches0"][1000:] >= 0) == 0

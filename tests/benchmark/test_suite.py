@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from spslam.benchmark.identity import Identity, as_asked, config_changes, config_sha256
+from spslam.benchmark.identity import Identity, as_requested, config_changes, config_sha256
 from spslam.benchmark.published import load_published
 from spslam.benchmark.suite import Run, chosen, expand, load_suite, suite_names
 from spslam.config import Config, load_config
@@ -90,7 +90,7 @@ def test_arguments_are_those_of_spslam_run(tmp_path: Path) -> None:
 def test_repeats_of_disturbed_sequences_draw_other_seeds(tmp_path: Path) -> None:
     text = TINY.replace(
         "{world: demo-small}",
-        "{world: demo-small, disturb: [dark, 'mover:share=0.4', 'still:seed=9']}",
+        "{world: demo-small, disturb: [dark, 'mover:fraction=0.4', 'still:seed=9']}",
     )
     assert text != TINY
     for name in ("mine.safetensors", "camera.yaml"):
@@ -99,7 +99,7 @@ def test_repeats_of_disturbed_sequences_draw_other_seeds(tmp_path: Path) -> None
     second, other = by_id["small_mono_orb_1"], by_id["walk_mono_orb_1"]
     arguments = second.arguments("demo_mono")
     given = [arguments[i + 1] for i, word in enumerate(arguments) if word == "--disturb"]
-    assert given == ["dark:seed=1", "mover:share=0.4,seed=1", "still:seed=9"]
+    assert given == ["dark:seed=1", "mover:fraction=0.4,seed=1", "still:seed=9"]
     assert "--disturb" not in other.arguments("demo_mono")
     inputs = [Identity.of(run, load_config("default"), None).input for run in (second, other)]
     assert inputs[0]["disturb"] == given and "disturb" not in inputs[1]
@@ -250,14 +250,14 @@ def test_identity_tells_what_differs(tmp_path: Path) -> None:
     assert config_changes(Config(), tmp_path / "list.yaml") == ""
 
 
-@pytest.mark.parametrize(("asked", "same"), [(0, True), (2, True), (3, False)])
+@pytest.mark.parametrize(("requested", "same"), [(0, True), (2, True), (3, False)])
 def test_the_concurrency_that_a_run_chose_is_no_change(
-    asked: int, same: bool, tmp_path: Path
+    requested: int, same: bool, tmp_path: Path
 ) -> None:
     wanted, ran = (
-        Config(features={"max_concurrency": asked}),
+        Config(features={"max_concurrency": requested}),
         Config(features={"max_concurrency": 2}),
     )
-    assert (config_sha256(as_asked(ran, wanted)) == config_sha256(wanted)) == same
+    assert (config_sha256(as_requested(ran, wanted)) == config_sha256(wanted)) == same
     (tmp_path / "config.yaml").write_text(ran.to_yaml())
     assert (config_changes(wanted, tmp_path / "config.yaml") == "") == same

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from command_line import call, refused
 
-from spslam.benchmark.speed import RunComparison, RunSpeed, SpeedReport
+from spslam.benchmark.speed import RunSpeed, RunSpeedComparison, SpeedReport
 from spslam.cli import bench as cli_bench
+from spslam.frontend.engine_timing import REFERENCE, make_extractors, time_engines
 from spslam.frontend.engines.openvino_engine import has_bf16
-from spslam.frontend.speed import REFERENCE, make_extractors, time_engines
-from spslam.frontend.speed_reference import reference_clock
+from spslam.frontend.timing_reference import reference_clock
 from spslam.timing import Timing
 
 NETWORKS = ("superpoint", "superpoint_lite")
@@ -85,7 +85,7 @@ def test_runs_are_compared_with_the_reference_around_them() -> None:
         RunSpeed("demo", "mono", "", 640, 480, 20, fps, Timing(1, 1, 1, 1), {})
         for fps in (20.0, 30.0)
     )
-    compared = RunComparison.of([fast, slow, fast], [400.0, 600.0, 800.0, 600.0])
+    compared = RunSpeedComparison.of([fast, slow, fast], [400.0, 600.0, 800.0, 600.0])
     assert compared.run is fast and compared.all_fps == [30, 20, 30]
     assert compared.frames_per_reference == 15.0, "of 15, 14 and 21"
     report = SpeedReport("spslam bench speed", {}, 1, 1, runs=[compared])

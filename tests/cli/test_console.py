@@ -17,7 +17,7 @@ from spslam.cli.console import (
     StatusLine,
     make_console,
     print_comparisons,
-    print_figures,
+    print_metrics,
 )
 from spslam.pipeline import Status
 from spslam.slam.tracking import TrackResult, TrackState
@@ -85,8 +85,8 @@ def screen(terminal: bool = False) -> tuple[StringIO, Console]:
 
 def test_figures_are_printed_as_they_are() -> None:
     text, console = screen()
-    print_figures(
-        {"tracked": 1, "frames": 1, "share_tracked": 1.0, "not_compared": ODD, "time_stamps": ODD},
+    print_metrics(
+        {"tracked": 1, "frames": 1, "tracking_rate": 1.0, "not_compared": ODD, "time_stamps": ODD},
         console,
     )
     assert text.getvalue().count(ODD) == 2
@@ -94,7 +94,7 @@ def test_figures_are_printed_as_they_are() -> None:
 
 def test_comparisons_are_printed_as_they_are() -> None:
     rows = [
-        {"estimate": ODD, "ground_truth_frame": ODD, "share_tracked": 1.0, "frames_are": "counted",
+        {"estimate": ODD, "ground_truth_frame": ODD, "tracking_rate": 1.0, "frames_are": "counted",
          "frames_from": f"/x/{ODD.replace('/', '')}", "alignment": "se3", "association": "nearest"},
         {"estimate": ODD, "ground_truth_frame": ODD, "not_compared": ODD},
     ]  # fmt: skip

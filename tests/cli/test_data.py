@@ -85,7 +85,7 @@ def test_kitti_downloads_once_and_unpacks_what_is_asked_for(
     assert not (tmp_path / "kitti/sequences/01").exists()
     assert fetch(tmp_path, "kitti-00", "kitti-01") == 0
     assert capsys.readouterr().out.splitlines()[0].endswith("(was there)")
-    assert sorted(name for name, _ in server.asked) == sorted(kitti_archives())
+    assert sorted(name for name, _ in server.requested) == sorted(kitti_archives())
     for key in ("00", "01"):
         sequence = open_sequence(tmp_path / "kitti", sequence=key)
         assert (sequence.name, sequence.sensor, len(sequence)) == (f"kitti {key}", "stereo", 3)
@@ -108,11 +108,11 @@ def test_what_is_there_is_skipped(
     server: FileServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert fetch(tmp_path, "tum-fr1_xyz") == 0
-    server.asked.clear()
+    server.requested.clear()
     capsys.readouterr()
     assert fetch(tmp_path, "tum-fr1_xyz") == 0
     assert capsys.readouterr().out.endswith("(was there)\n")
-    assert server.asked == []
+    assert server.requested == []
 
 
 def test_a_folder_that_lost_files_is_not_taken_for_whole(
@@ -130,7 +130,7 @@ def test_a_folder_of_somebody_else_is_left_alone(
     own.mkdir(parents=True)
     (own / "rgb.txt").write_text("mine")
     assert "was not fetched by spslam and is left alone" in refused(capsys, tmp_path, "tum-fr1_xyz")
-    assert server.asked == [] and (own / "rgb.txt").read_text() == "mine"
+    assert server.requested == [] and (own / "rgb.txt").read_text() == "mine"
 
 
 def test_poses_that_are_gone_come_back(server: FileServer, tmp_path: Path) -> None:
@@ -148,9 +148,9 @@ def test_a_download_that_broke_off_goes_on(
     assert call("data", "list", "tum", "--data", str(tmp_path)) == 0
     assert "1.0 kB downloaded" in capsys.readouterr().out
     server.cuts.clear()
-    server.asked.clear()
+    server.requested.clear()
     assert fetch(tmp_path, "tum-fr1_xyz") == 0
-    assert server.asked == [(XYZ, "bytes=1000-")]
+    assert server.requested == [(XYZ, "bytes=1000-")]
 
 
 def test_interrupt_keeps_the_part(
@@ -222,9 +222,9 @@ def test_no_room_to_unpack_keeps_the_archive(
         patched.setattr(shutil, "disk_usage", lambda path: Usage(10**9, 0, next(room)))
         assert "to unpack tum-fr1_xyz" in refused(capsys, tmp_path, "tum-fr1_xyz")
     assert files_of(tmp_path) == [f"downloads/{XYZ}"]
-    server.asked.clear()
+    server.requested.clear()
     assert fetch(tmp_path, "tum-fr1_xyz") == 0
-    assert server.asked == []
+    assert server.requested == []
 
 
 def test_a_member_that_leads_out_is_refused(
@@ -242,7 +242,7 @@ def test_names_are_looked_at_before_anything_is_fetched(
     server: FileServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert "did you mean tum-fr1_xyz" in refused(capsys, tmp_path, "kitti-00", "tum-fr1_xzy")
-    assert server.asked == [] and files_of(tmp_path) == []
+    assert server.requested == [] and files_of(tmp_path) == []
 
 
 def test_a_file_that_the_server_lacks(

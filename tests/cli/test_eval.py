@@ -92,7 +92,7 @@ def test_eval_prints_the_keys_of_metrics(
     assert metrics["scale"] == pytest.approx(2)
     assert metrics["ate_rmse_m"] == pytest.approx(0, abs=1e-8)
     assert metrics.keys() >= {
-        "rpe_trans_m", "rpe_rot_deg", "path_length_m", "tracked", "share_tracked", "ground_truth_frame",
+        "rpe_trans_m", "rpe_rot_deg", "path_length_m", "tracked", "tracking_rate", "ground_truth_frame",
         "t_rel_percent", "r_rel_deg_per_100m", "recall_0.1m", "recall_1m",
     }  # fmt: skip
 
@@ -129,15 +129,15 @@ def test_the_share_of_frames_stands_beside_the_error(
 def test_several_estimates_make_one_table_and_one_picture(
     runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    picture, figures = tmp_path / "all.png", tmp_path / "all.json"
-    assert call("eval", *runs, "--plot", str(picture), "--json", str(figures), "--spread") == 0
+    picture, metrics = tmp_path / "all.png", tmp_path / "all.json"
+    assert call("eval", *runs, "--plot", str(picture), "--json", str(metrics), "--spread") == 0
     lines = capsys.readouterr().out.splitlines()
     rows = {line.split()[0]: line for line in lines[1:]}
     # Named by what tells them apart, each with its share.
     assert [line.split()[0] for line in lines[1:5]] == ["run0", "run1", "run2", "run3"]
     assert all(
-        share in rows[run]
-        for run, share in (("run0", "100.0 %"), ("run1", "83.3 %"), ("run2", "66.7 %"))
+        fraction in rows[run]
+        for run, fraction in (("run0", "100.0 %"), ("run1", "83.3 %"), ("run2", "66.7 %"))
     )
     # What cannot be compared is told, not left out, and the spread says over how many.
     assert any("run3: cannot align by se3: " in line for line in lines)
@@ -149,7 +149,7 @@ def test_several_estimates_make_one_table_and_one_picture(
         and "aligned by se3" in lines[-1]
         and "nearest within 0.01 s" in lines[-1]
     )
-    document = json.loads(figures.read_text())
+    document = json.loads(metrics.read_text())
     assert [row["estimate"] for row in document["comparisons"]] == ["run0", "run1", "run2", "run3"]
     errors = [row["ate_rmse_m"] for row in document["comparisons"][:3]]
     assert document["spread"]["ate_rmse_m"] == {
@@ -308,14 +308,14 @@ def some_run(folder: Path, truth: Trajectory, tracked: slice, missing: int = 0) 
     """What a run over 60 frames leaves behind that `eval` reads; the path of its trajectory."""
     folder.mkdir()
     write_tum(folder / "trajectory.tum", truth.select(np.arange(60)[tracked]))
-    figures = {
+    metrics = {
         "sequence": "a",
         "sensor": "mono",
         "extractor": "orb",
         "skipped_frames": missing,
         "dropped_frames": 0,
     }
-    (folder / "metrics.json").write_text(json.dumps(figures), encoding="utf-8")
+    (folder / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
     lines = [f"{n},{stamp:.9f},tracking" for n, stamp in enumerate(truth.timestamps)]
     (folder / "frames.csv").write_text(
         "\n".join(["frame,timestamp,state", *lines]) + "\n", encoding="utf-8"
@@ -358,10 +358,10 @@ def test_images_that_a_run_left_out_are_frames_without_a_pose(
     runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = Path(some_run(tmp_path / "run", read_tum(runs[-1]), slice(0, 60), missing=4))
-    figures = json.loads((run.parent / "metrics.json").read_text())
-    (run.parent / "metrics.json").write_text(json.dumps({**figures, "left_out_frames": 16}))
+    metrics = json.loads((run.parent / "metrics.json").read_text())
+    (run.parent / "metrics.json").write_text(json.dumps({**metrics, "left_out_frames": 16}))
     metrics = printed_json(capsys, str(run), runs[-1])
-    assert (metrics["frames"], metrics["tracked"], metrics["share_tracked"]) == (80, 60, 0.75)
+    assert (metrics["frames"], metrics["tracked"], metrics["tracking_rate"]) == (80, 60, 0.75)
 
 
 def test_metrics_beside_a_trajectory_say_how_many_frames_there_were(
@@ -373,25 +373,25 @@ def test_metrics_beside_a_trajectory_say_how_many_frames_there_were(
     run = Path(some_run(tmp_path / "run", truth, slice(0, 60)))
     write_tum(run, truth.select(rows))
     (run.parent / "frames.csv").unlink()
-    assert printed_json(capsys, str(run), runs[-1])["share_tracked"] == pytest.approx(40 / 59)
-    figures = json.loads((run.parent / "metrics.json").read_text())
-    for frames, share in ((40, 1.0), (50, 0.8)):
+    assert printed_json(capsys, str(run), runs[-1])["tracking_rate"] == pytest.approx(40 / 59)
+    metrics = json.loads((run.parent / "metrics.json").read_text())
+    for frames, fraction in ((40, 1.0), (50, 0.8)):
         (run.parent / "metrics.json").write_text(
-            json.dumps({**figures, "frames": frames, "tracked": 40})
+            json.dumps({**metrics, "frames": frames, "tracked": 40})
         )
         metrics = printed_json(capsys, str(run), runs[-1])
-        assert (metrics["frames"], metrics["tracked"], metrics["share_tracked"]) == (
+        assert (metrics["frames"], metrics["tracked"], metrics["tracking_rate"]) == (
             frames,
             40,
-            share,
+            fraction,
         )
         assert (metrics["frames_are"], metrics["frames_from"]) == (
             "counted",
             str(run.parent / "metrics.json"),
         )
     # Figures of another run do not count.
-    (run.parent / "metrics.json").write_text(json.dumps({**figures, "frames": 40, "tracked": 39}))
-    assert printed_json(capsys, str(run), runs[-1])["frames_are"] == "reckoned"
+    (run.parent / "metrics.json").write_text(json.dumps({**metrics, "frames": 40, "tracked": 39}))
+    assert printed_json(capsys, str(run), runs[-1])["frames_are"] == "estimated"
 
 
 def test_rows_that_are_left_out_are_counted_for_both_files(
@@ -561,8 +561,8 @@ def test_sizes_that_somebody_means_are_compared(
     truth = read_tum(trajectories[1])
     own = write_poses(tmp_path / "own.tum", truth.timestamps, size * truth.positions)
     assert call("eval", own, trajectories[1], "--align", align, "--json", "-") == 0
-    figures = json.loads(capsys.readouterr().out)
-    assert figures["scale"] == pytest.approx(scale) and figures["ate_rmse_m"] == pytest.approx(
+    metrics = json.loads(capsys.readouterr().out)
+    assert metrics["scale"] == pytest.approx(scale) and metrics["ate_rmse_m"] == pytest.approx(
         0, abs=1e-6
     )
 

@@ -14,11 +14,11 @@ def test_files_and_settings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """What the models are, tests of the exporting itself say."""
-    asked: list[object] = []
+    requested: list[object] = []
     monkeypatch.setattr(export, "convert_onnx", lambda network, metadata: b"maps")
     monkeypatch.setattr(
         "spslam.frontend.engines.onnx_points.convert_points",
-        lambda network, config, metadata: asked.append(config) or b"points",
+        lambda network, config, metadata: requested.append(config) or b"points",
     )
     monkeypatch.chdir(tmp_path)
     assert call("export", "superpoint_lite", "--to", "onnx") == 0
@@ -35,7 +35,7 @@ def test_files_and_settings(
     ]
     assert call(*arguments) == 0
     assert Path("superpoint_lite_points.onnx").read_bytes() == b"points"
-    assert [config.max_keypoints for config in asked] == [77]  # type: ignore[attr-defined]
+    assert [config.max_keypoints for config in requested] == [77]  # type: ignore[attr-defined]
     assert call(*arguments, "--out", "other.onnx") == 0
     assert Path("other.onnx").is_file()
 

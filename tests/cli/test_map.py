@@ -18,7 +18,7 @@ from spslam.map.map import Map, Origin
 
 @pytest.fixture
 def map_file(landmarks, tmp_path: Path) -> str:
-    """A stereo map of two parts: four key frames with a revisit, and two."""
+    """A stereo map of two submaps: four key frames with a revisit, and two."""
     scene = landmarks.box()
     found = scene.map_of([scene.pose(0.1 * i) for i in range(4)], noise_px=0.5)
     found.origin = Origin("stereo", scene.camera, "superpoint 0123456789ab", "baseline")
@@ -55,18 +55,18 @@ def test_info_is_a_short_table(
     lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
     assert len(lines) == 11
     text = "\n".join(lines)
-    for part in (
+    for submap in (
         map_file, "format version 3", "stereo, superpoint 0123456789ab", "640x480, fx 400", "baseline 0.12 m",
         "6 of 2 sessions", "see a point", "4 keyframes", "2 keyframes", " m\n", "stored",
     ):  # fmt: skip
-        assert part in text
+        assert submap in text
 
 
 def test_info_as_json(map_file: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("map", "info", map_file, "--json") == 0
-    figures = json.loads(capsys.readouterr().out)
-    assert (figures["path"], figures["keyframes"], figures["loops"]) == (map_file, 6, 1)
-    assert [part["keyframes"] for part in figures["parts"]] == [4, 2]
+    metrics = json.loads(capsys.readouterr().out)
+    assert (metrics["path"], metrics["keyframes"], metrics["loops"]) == (map_file, 6, 1)
+    assert [submap["keyframes"] for submap in metrics["submaps"]] == [4, 2]
 
 
 def test_info_of_an_empty_map(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

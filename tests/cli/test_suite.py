@@ -54,7 +54,7 @@ def test_every_run_is_a_row_with_its_folder(
 ) -> None:
     assert bench() == 0
     found = rows()
-    assert list(found) == pool.asked and len(found) == 12
+    assert list(found) == pool.requested and len(found) == 12
     one = found["small_mono_sift_1"]
     assert one["command"] == (
         "spslam run demo-small@2 --sensor mono --config demo_mono --extractor sift --max-frames 10 "
@@ -80,16 +80,16 @@ def test_every_run_is_a_row_with_its_folder(
 
 def test_what_is_done_is_skipped_and_what_is_lost_done_again(pool: FakePool) -> None:
     assert bench("--only", "orb") == 0
-    assert len(pool.asked) == 6
-    pool.asked.clear()
+    assert len(pool.requested) == 6
+    pool.requested.clear()
     assert bench() == 0
-    assert len(pool.asked) == 6 and all("sift" in run_id for run_id in pool.asked)
-    pool.asked.clear()
+    assert len(pool.requested) == 6 and all("sift" in run_id for run_id in pool.requested)
+    pool.requested.clear()
     shutil.rmtree("out/runs/small_mono_orb_2")
     assert bench() == 0
-    assert pool.asked == ["small_mono_orb_2"]
-    pool.asked.clear()
-    assert bench() == 0 and pool.asked == []
+    assert pool.requested == ["small_mono_orb_2"]
+    pool.requested.clear()
+    assert bench() == 0 and pool.requested == []
 
 
 def test_changed_settings_are_refused_and_overwritten_on_request(
@@ -97,7 +97,7 @@ def test_changed_settings_are_refused_and_overwritten_on_request(
 ) -> None:
     assert bench() == 0
     before = rows()
-    pool.asked.clear()
+    pool.requested.clear()
     Path("tiny.yaml").write_text(TINY.replace("sift: {", "sift: {extractor: orb}, other: {"))
     capsys.readouterr()
     message = refused(capsys, "bench", "tiny.yaml", "--out", "out")
@@ -106,9 +106,9 @@ def test_changed_settings_are_refused_and_overwritten_on_request(
         and "features.extractor orb (was sift)" in message
         and "--overwrite" in message
     )
-    assert rows() == before and pool.asked == []
+    assert rows() == before and pool.requested == []
     assert bench("--overwrite") == 0
-    assert len(pool.asked) == 12 and not any("orb" in run_id for run_id in pool.asked)
+    assert len(pool.requested) == 12 and not any("orb" in run_id for run_id in pool.requested)
     assert rows()["small_mono_sift_0"]["identity"] != before["small_mono_sift_0"]["identity"]
 
 
@@ -146,15 +146,15 @@ def test_failures_are_rows_with_reason_and_share(
     page = Path("out/report.html").read_text()
     assert "the &lt;disk&gt; is gone" in page and "the <disk>" not in page
     # What came to nothing is tried again, what lost tracking is not.
-    pool.asked.clear()
+    pool.requested.clear()
     pool.answer = lambda request: metrics()
     assert bench() == 0
-    assert pool.asked == ["small_stereo_orb_1"]
+    assert pool.requested == ["small_stereo_orb_1"]
 
 
 def test_interrupted_runs_go_on(pool: FakePool, capsys: pytest.CaptureFixture[str]) -> None:
     def answer(request: Request) -> dict[str, Any]:
-        if len(pool.asked) == 4:
+        if len(pool.requested) == 4:
             raise KeyboardInterrupt
         return metrics()
 
@@ -162,10 +162,10 @@ def test_interrupted_runs_go_on(pool: FakePool, capsys: pytest.CaptureFixture[st
     assert bench() == 130
     assert "3 of 12 runs are done and kept" in capsys.readouterr().err
     assert len(rows()) == 3 and Path("out/report.html").is_file()
-    pool.asked.clear()
+    pool.requested.clear()
     pool.answer = lambda request: metrics()
     assert bench() == 0
-    assert len(pool.asked) == 9
+    assert len(pool.requested) == 9
 
 
 def test_a_run_with_other_settings_than_asked_for_is_not_taken(
@@ -186,7 +186,7 @@ def test_missing_sequences_are_named_with_the_command_that_gets_them(
     )
     message = refused(capsys, "bench", "euroc", "--data", "data", "--available")
     assert "no run of the suite can be done: 11 sequences are not in" in message
-    assert pool.asked == []
+    assert pool.requested == []
 
 
 @pytest.mark.slow
@@ -215,11 +215,11 @@ def test_sequences_are_found_where_data_fetch_puts_them(
     assert re.search(r"\| kitti-00 \| stereo \|.*\| 1.30 m \| 3.95 m \| 3.93 m \|", table)
     assert "Mur-Artal and Tardos, T-RO 2017, Table I" in table
     assert "9 sequences are not in" in Path("out/report.html").read_text()
-    pool.asked.clear()
+    pool.requested.clear()
     Path("data").rename("elsewhere")
     monkeypatch.setenv("SPSLAM_DATA", "elsewhere")
     assert call("bench", "kitti", "--available", "--out", "out") == 0
-    assert pool.asked == []
+    assert pool.requested == []
 
 
 def test_published_figures_are_of_whole_sequences(pool: FakePool) -> None:
@@ -262,13 +262,13 @@ def test_tables_go_between_the_comments_of_a_file(
     Path("out/report.html").unlink()
     assert call("bench", "show", "out", "--markdown", "page.md") == 0
     assert page.read_text() == text and Path("out/report.html").is_file()
-    pool.asked.clear()
+    pool.requested.clear()
     capsys.readouterr()
     page.write_text("nothing")
     assert "must have the line <!-- spslam bench tiny -->" in refused(
         capsys, "bench", "tiny.yaml", "--out", "new", "--markdown", "page.md"
     )
-    assert pool.asked == []
+    assert pool.requested == []
 
 
 def test_folders_of_others_are_left_alone(

@@ -16,7 +16,7 @@ from egl import need_egl
 from spslam.trajectory import read_tum
 from spslam.visualization.controls import KEYS
 from spslam.visualization.layers import LAYERS
-from spslam.visualization.saved_run import load_scene
+from spslam.visualization.saved_run import load_map_view
 
 ORB = ["--extractor", "orb", "--set", "features.threads=1"]
 
@@ -38,7 +38,7 @@ def copy(folder: Path, tmp_path: Path) -> Path:
 
 @pytest.mark.slow
 def test_the_folder_holds_the_whole_scene(folder: Path) -> None:
-    scene = load_scene(folder)
+    scene = load_map_view(folder)
     metrics = json.loads((folder / "metrics.json").read_text())
     assert len(scene.trajectory) == metrics["tracked"] == 30
     assert len(scene.keyframes) == metrics["keyframes"] > 1
@@ -146,7 +146,7 @@ def test_a_run_in_a_saved_map_shows_that_map(
     saved, out = Path(shutil.copy(folder / "map.npz", tmp_path / "saved.npz")), tmp_path / "run"
     part = ["--start", "5", "--max-frames", "4", "--map", str(saved), "--localize"]
     assert call("run", "demo-small", *ORB, *part, "--out", str(out)) == 0
-    scene, made = load_scene(out), load_scene(folder)
+    scene, made = load_map_view(out), load_map_view(folder)
     assert len(scene.trajectory) == 4
     np.testing.assert_array_equal(scene.points, made.points)
     # All of it was there before.

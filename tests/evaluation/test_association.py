@@ -62,12 +62,12 @@ def test_interpolated_poses_lie_on_lines_and_arcs():
 def test_no_truth_is_made_up_outside_and_in_gaps():
     _, truth = random_pair(0)
     holed = truth.select(np.delete(np.arange(81), slice(20, 30)))
-    asked = at([999.999, 1000.0, 1000.98, 1001.2, 1001.495, 1003.9, 1004.001], truth)
+    requested = at([999.999, 1000.0, 1000.98, 1001.2, 1001.495, 1003.9, 1004.001], truth)
     np.testing.assert_array_equal(
-        interpolate(holed, asked, 0.02).timestamps, [1000.0, 1001.495, 1003.9]
+        interpolate(holed, requested, 0.02).timestamps, [1000.0, 1001.495, 1003.9]
     )
     np.testing.assert_array_equal(
-        in_reach(asked.timestamps, holed.timestamps, 0.02), [1, 1, 0, 0, 1, 1, 1]
+        in_reach(requested.timestamps, holed.timestamps, 0.02), [1, 1, 0, 0, 1, 1, 1]
     )
     with pytest.raises(TrajectoryError, match=r"no pose of the estimate .* within 0\.02 s"):
         interpolate(holed, at([1001.2], truth), 0.02)

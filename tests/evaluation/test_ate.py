@@ -21,7 +21,7 @@ METRIC_KEYS = [
 
 def evo_figures(estimate, ground_truth, align, max_difference):
     reference, compared = as_evo(estimate, ground_truth, align, max_difference)
-    figures = {"matched": compared.num_poses}
+    found = {"matched": compared.num_poses}
     for name, metric in (
         ("ate", metrics.APE(metrics.PoseRelation.translation_part)),
         ("rpe_trans", metrics.RPE(metrics.PoseRelation.translation_part, 1, metrics.Unit.frames)),
@@ -29,8 +29,8 @@ def evo_figures(estimate, ground_truth, align, max_difference):
         ("rpe_5", metrics.RPE(metrics.PoseRelation.translation_part, 5, metrics.Unit.frames)),
     ):
         metric.process_data((reference, compared))
-        figures[name] = metric.get_all_statistics()
-    return figures
+        found[name] = metric.get_all_statistics()
+    return found
 
 
 def assert_equals_evo(estimate, ground_truth, align, max_difference=0.01, rtol=1e-6):
@@ -73,21 +73,19 @@ def test_meets_the_published_figures(test_data):
     folder = test_data / "trajectories"
     expected = json.loads((folder / "expected.json").read_text())
     del expected["note"]
-    for name, figures in expected.items():
-        estimate, truth = read_trajectory(folder / name), read_trajectory(folder / figures["gt"])
+    for name, found in expected.items():
+        estimate, truth = read_trajectory(folder / name), read_trajectory(folder / found["gt"])
         for align in ("se3", "sim3"):
-            if f"{align}_ate_rmse_m" not in figures:
+            if f"{align}_ate_rmse_m" not in found:
                 continue
             # The benchmark of the TUM data allows 20 ms; its figures are published to 0.01 mm.
             result = ate(estimate, truth, align, max_difference=0.02)
-            tolerance = (
-                1e-5 if figures["format"] == "tum" else 1e-5 * figures[f"{align}_ate_rmse_m"]
-            )
+            tolerance = 1e-5 if found["format"] == "tum" else 1e-5 * found[f"{align}_ate_rmse_m"]
             assert result.statistics.rmse == pytest.approx(
-                figures[f"{align}_ate_rmse_m"], abs=tolerance
+                found[f"{align}_ate_rmse_m"], abs=tolerance
             )
-        if "sim3_scale" in figures:
-            assert result.scale == pytest.approx(figures["sim3_scale"], abs=1e-3)
+        if "sim3_scale" in found:
+            assert result.scale == pytest.approx(found["sim3_scale"], abs=1e-3)
 
 
 def test_a_perfect_estimate_in_another_world_and_scale_has_no_error_and_gives_its_scale():
@@ -128,12 +126,12 @@ def test_the_error_of_the_scale_is_told_where_it_counts():
 
 def test_metrics_have_exactly_the_agreed_keys_and_are_json():
     estimate, truth = random_pair(1)
-    figures = evaluate(estimate, truth).as_metrics()
-    assert list(figures) == METRIC_KEYS
-    assert json.loads(json.dumps(figures)) == figures
-    assert figures["ground_truth_frame"] == "body"
-    assert figures["alignment"] == "se3"
-    assert figures["path_length_m"] == pytest.approx(truth.path_length_m)
+    found = evaluate(estimate, truth).as_metrics()
+    assert list(found) == METRIC_KEYS
+    assert json.loads(json.dumps(found)) == found
+    assert found["ground_truth_frame"] == "body"
+    assert found["alignment"] == "se3"
+    assert found["path_length_m"] == pytest.approx(truth.path_length_m)
 
 
 def test_frames_without_a_ground_truth_are_aligned_but_not_compared():
@@ -155,8 +153,8 @@ def test_by_the_first_pose_the_first_associated_poses_are_one():
 
 def test_the_metrics_name_the_conventions_they_were_computed_by():
     estimate, truth = random_pair(1)
-    figures = evaluate(estimate, truth, "none", 0.02, True, Step(0.5, "s")).as_metrics()
-    assert (figures["association"], figures["rpe_over"]) == ("interpolated within 0.02 s", "0.5 s")
+    found = evaluate(estimate, truth, "none", 0.02, True, Step(0.5, "s")).as_metrics()
+    assert (found["association"], found["rpe_over"]) == ("interpolated within 0.02 s", "0.5 s")
     assert evaluate(estimate, truth).as_metrics()["association"] == "nearest within 0.01 s"
 
 

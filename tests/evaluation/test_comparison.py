@@ -27,7 +27,7 @@ def test_the_spread_is_over_the_runs_that_could_be_compared():
     runs.append(
         compare_with("short", every(random_pair(0)[0], slice(2)), random_pair(0)[1], Conventions())
     )
-    errors = sorted(run.figures["ate_rmse_m"] for run in runs[:4])
+    errors = sorted(run.metrics["ate_rmse_m"] for run in runs[:4])
     found = spread(runs)
     assert found["ate_rmse_m"] == Spread(
         pytest.approx((errors[1] + errors[2]) / 2), errors[0], errors[3], 4
@@ -43,6 +43,6 @@ def test_one_comparison_is_written_flat_with_its_drift():
     estimate, truth = random_drive(0)
     document = as_document([compare_with("one", estimate, truth, Conventions())], {})
     assert document["estimate"] == "one"
-    assert document["share_tracked"] == 1.0
+    assert document["tracking_rate"] == 1.0
     assert document["drift_per_length_m"][0]["at"] == 100.0
     assert document["drift_segments"] > 100

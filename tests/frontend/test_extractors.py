@@ -77,7 +77,7 @@ def test_moved_image_gives_moved_points(extractor: Extractor) -> None:
     matches = DescriptorMatcher().match(
         unit_descriptors(first.descriptors),
         unit_descriptors(second.descriptors),
-        extractor.max_distance,
+        extractor.max_descriptor_distance,
     )
     found = matches >= 0
     error = np.linalg.norm(

@@ -156,9 +156,9 @@ def test_images_repeat_to_the_byte_whoever_asks(exported: Path) -> None:
     images = [scene(seed=seed) for seed in range(4)]
     reference = OnnxRuntimeEngine(exported.read_bytes(), "fp32", 1)
     expected = [[a.tobytes() for a in reference.run(image)] for image in images]
-    for threads, at_once in ((1, 1), (2, 1), (5, 1), (2, 2), (5, 2)):
-        engine = OnnxRuntimeEngine(exported.read_bytes(), "fp32", threads, at_once)
-        assert engine.at_once == at_once
+    for threads, max_concurrency in ((1, 1), (2, 1), (5, 1), (2, 2), (5, 2)):
+        engine = OnnxRuntimeEngine(exported.read_bytes(), "fp32", threads, max_concurrency)
+        assert engine.max_concurrency == max_concurrency
         with ThreadPoolExecutor(2) as pool:
             assert [
                 [a.tobytes() for a in maps] for maps in pool.map(engine.run, images)

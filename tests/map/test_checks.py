@@ -16,7 +16,7 @@ from spslam.camera import Camera
 from spslam.errors import MapError, SpslamError
 from spslam.map.io import load_map, save_map
 from spslam.map.map import Map, Origin
-from spslam.visualization.saved_run import load_scene
+from spslam.visualization.saved_run import load_map_view
 
 CAMERA = Camera(640, 480, 400.0, 400.0, 319.5, 239.5)
 Change = Callable[[np.ndarray], Any]
@@ -112,8 +112,8 @@ LIES: list[tuple[str, Change, str]] = [
     ("keyframes.T_world_cam", lambda a: a * 1e-200, "rigid motion"),
     ("keyframes.timestamp", entry(0, np.nan), "timestamps must be finite, found nan to nan"),
     ("keyframes.timestamp", entry(0, 1e308), "timestamps"),
-    ("keyframes.part", entry(0, 500_000_000), "submaps must be 0 to 5, found 0 to 500000000"),
-    ("keyframes.part", entry(0, -1), "submaps"),
+    ("keyframes.submap", entry(0, 500_000_000), "submaps must be 0 to 5, found 0 to 500000000"),
+    ("keyframes.submap", entry(0, -1), "submaps"),
     ("keyframes.session", entry(0, 10**12), "sessions"),
     ("keyframes.frame", entry(0, -3), "frames of keyframes"),
     ("keyframes.id", lambda a: a.astype(np.float64), "keyframes.id must be int64, found float64"),
@@ -227,7 +227,7 @@ def test_an_odd_number_of_numbers_is_one(tmp_path: Path) -> None:
         3, keyframe=0, pixel=0.0, u_right=0.0, depth=1.0, descriptor=rows, point=-1
     )
     slam_map.keyframes.append(
-        1, id=0, frame=0, timestamp=0.0, T_world_cam=np.eye(4), part=0, session=0
+        1, id=0, frame=0, timestamp=0.0, T_world_cam=np.eye(4), submap=0, session=0
     )
     slam_map._next_keyframe_id = 1
     slam_map.origin = Origin("mono", CAMERA, "none", "arbitrary")
@@ -297,7 +297,7 @@ def test_every_command_refuses_the_same_maps(
         "spslam.slam.system.Slam.from_config",
         lambda *_, **__: pytest.fail("a map that lies was used"),
     )
-    monkeypatch.setattr("spslam.factory.build_parts", lambda *_: None)
+    monkeypatch.setattr("spslam.factory.build_components", lambda *_: None)
     folder, run, good = tmp_path / "out", tmp_path / "run", tmp_path / "good.npz"
     folder.mkdir()
     run.mkdir()
@@ -353,9 +353,9 @@ def test_frames_that_name_no_part_are_refused(
     metrics = {"sequence": "x", "sensor": "stereo", "extractor": "orb", "mode": "localize"}
     (tmp_path / "metrics.json").write_text(json.dumps(metrics))
     with pytest.raises(SpslamError, match=why):
-        load_scene(tmp_path)
+        load_map_view(tmp_path)
     (tmp_path / "frames.csv").write_text("state,part\ntracking,1\ntracking,1\ntracking,0\n")
-    assert len(load_scene(tmp_path).keyframes) == 2
+    assert len(load_map_view(tmp_path).keyframes) == 2
     (tmp_path / "metrics.json").write_text("[" * 100_000)
     with pytest.raises(SpslamError, match="cannot be read"):
-        load_scene(tmp_path)
+        load_map_view(tmp_path)

@@ -16,12 +16,12 @@ from spslam.backend.pose_graph import G2oPoseGraph, read_g2o, write_g2o
 from spslam.errors import MapError, OutputError
 from spslam.map.export import (
     COLMAP_FILES,
-    choose_part,
+    choose_submap,
     describe_map,
     extent,
-    extract_part,
-    part_graph,
+    extract_submap,
     reprojection_errors,
+    submap_graph,
     write_colmap,
 )
 from spslam.map.io import SavedMap, load_map, save_map
@@ -67,25 +67,25 @@ def mono_map(landmarks) -> Map:
 
 
 def test_the_main_part_has_most_key_frames(slam_map: Map) -> None:
-    assert choose_part(slam_map) == 0
-    assert choose_part(slam_map, 1) == 1
-    slam_map.keyframes["part"][2:6] = 1
-    assert choose_part(slam_map) == 1
+    assert choose_submap(slam_map) == 0
+    assert choose_submap(slam_map, 1) == 1
+    slam_map.keyframes["submap"][2:6] = 1
+    assert choose_submap(slam_map) == 1
     with pytest.raises(MapError, match="no submap 5: found 0, 1"):
-        choose_part(slam_map, 5)
+        choose_submap(slam_map, 5)
     with pytest.raises(MapError, match="empty"):
-        choose_part(Map(8))
+        choose_submap(Map(8))
 
 
-@pytest.mark.parametrize("part", [0, 1])
-def test_an_extracted_part_has_its_world_only(slam_map: Map, part: int) -> None:
-    one = extract_part(slam_map, part)
-    assert one.keyframes["id"].tolist() == slam_map.keyframes_of(part).tolist()
-    assert one.points["id"].tolist() == slam_map.points_of(part).tolist()
-    points, poses = slam_map.scene_of(part)
+@pytest.mark.parametrize("submap", [0, 1])
+def test_an_extracted_part_has_its_world_only(slam_map: Map, submap: int) -> None:
+    one = extract_submap(slam_map, submap)
+    assert one.keyframes["id"].tolist() == slam_map.keyframes_of(submap).tolist()
+    assert one.points["id"].tolist() == slam_map.points_of(submap).tolist()
+    points, poses = slam_map.scene_of(submap)
     assert np.array_equal(one.positions, points) and np.array_equal(one.T_world_keyframe, poses)
-    assert len(one.loops) == (1 if part == 0 else 0)
-    assert len(one.observations) == len(slam_map.rows_of_keyframes(slam_map.keyframes_of(part)))
+    assert len(one.loops) == (1 if submap == 0 else 0)
+    assert len(one.observations) == len(slam_map.rows_of_keyframes(slam_map.keyframes_of(submap)))
     assert one.points["descriptor"].shape == (len(points), 0)
     assert slam_map.points["descriptor"].shape == (len(slam_map.points), 32), (
         "the map stays as it is"
@@ -130,12 +130,12 @@ def test_figures_of_a_map(slam_map: Map, tmp_path: Path) -> None:
     assert 0 < linked < len(slam_map.observations)
     assert figures["points_per_keyframe"] == pytest.approx(linked / 9, abs=0.05)
     assert (figures["sessions"], figures["places"]) == (2, True)
-    assert [(p["part"], p["keyframes"], p["points"]) for p in figures["parts"]] == [
-        (part, count, len(slam_map.points_of(part))) for part, count in ((0, 6), (1, 3))
+    assert [(p["submap"], p["keyframes"], p["points"]) for p in figures["submaps"]] == [
+        (submap, count, len(slam_map.points_of(submap))) for submap, count in ((0, 6), (1, 3))
     ]
     # The box is 6 x 4 x 3 m, 3 m in front of the first camera, and the second part begins half a metre behind it.
-    assert figures["parts"][0]["extent"] == pytest.approx([6, 4, 6], abs=0.6)
-    assert figures["parts"][1]["extent"][2] == pytest.approx(6.5, abs=0.3)
+    assert figures["submaps"][0]["extent"] == pytest.approx([6, 4, 6], abs=0.6)
+    assert figures["submaps"][1]["extent"][2] == pytest.approx(6.5, abs=0.3)
 
 
 def test_figures_of_an_empty_map_and_a_mono_map(mono_map: Map, tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_figures_of_an_empty_map_and_a_mono_map(mono_map: Map, tmp_path: Path) -
     assert [
         figures[key] for key in ("sensor", "camera", "extractor", "scale", "points_per_keyframe")
     ] == [None] * 5
-    assert (figures["keyframes"], figures["parts"], figures["sessions"], figures["places"]) == (
+    assert (figures["keyframes"], figures["submaps"], figures["sessions"], figures["places"]) == (
         0,
         [],
         0,
@@ -171,12 +171,12 @@ def read(folder: Path) -> Any:
     return model
 
 
-@pytest.mark.parametrize("part", [0, 1])
-def test_colmap_reads_poses_points_and_tracks(slam_map: Map, tmp_path: Path, part: int) -> None:
-    summary = write_colmap(tmp_path / "new/model", slam_map, part)
+@pytest.mark.parametrize("submap", [0, 1])
+def test_colmap_reads_poses_points_and_tracks(slam_map: Map, tmp_path: Path, submap: int) -> None:
+    summary = write_colmap(tmp_path / "new/model", slam_map, submap)
     assert sorted(path.name for path in (tmp_path / "new/model").iterdir()) == sorted(COLMAP_FILES)
     model = read(tmp_path / "new/model")
-    one = extract_part(slam_map, part)
+    one = extract_submap(slam_map, submap)
     single = one.points["id"][one.observation_counts() < 2]
     assert 0 < len(single) < len(one.points)
     one.remove_points(single)
@@ -301,20 +301,20 @@ def test_a_map_without_a_camera_is_not_exported(landmarks, tmp_path: Path) -> No
         write_colmap(tmp_path / "model", found, 0)
     assert not (tmp_path / "model").exists()
     with pytest.raises(MapError, match="which camera"):
-        part_graph(found, 0, 30)
+        submap_graph(found, 0, 30)
 
 
 # -- pose graph ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("part", [0, 1])
-def test_the_graph_of_a_part_comes_back(slam_map: Map, tmp_path: Path, part: int) -> None:
-    nodes, edges, fixed = part_graph(slam_map, part, 30)
-    assert np.array_equal(nodes, slam_map.T_world_keyframe[slam_map.keyframes["part"] == part])
+@pytest.mark.parametrize("submap", [0, 1])
+def test_the_graph_of_a_part_comes_back(slam_map: Map, tmp_path: Path, submap: int) -> None:
+    nodes, edges, fixed = submap_graph(slam_map, submap, 30)
+    assert np.array_equal(nodes, slam_map.T_world_keyframe[slam_map.keyframes["submap"] == submap])
     assert fixed.tolist() == [True] + [False] * (len(nodes) - 1)
-    assert edges.robust.sum() == (1 if part == 0 else 0)
+    assert edges.robust.sum() == (1 if submap == 0 else 0)
     assert np.allclose(nodes[edges.i] @ edges.S_i_j, nodes[edges.j]), (
-        "rows of the part, not of the map"
+        "rows of the submap, not of the map"
     )
     write_g2o(tmp_path / "graph.g2o", nodes, edges, fixed)
     found = read_g2o(tmp_path / "graph.g2o")
@@ -327,26 +327,26 @@ def test_the_graph_of_a_part_comes_back(slam_map: Map, tmp_path: Path, part: int
 
 
 def test_edges_follow_from_shared_points(slam_map: Map) -> None:
-    assert len(part_graph(slam_map, 0, min_covisibility=10**6)[1].i) == 5 + 1, (
+    assert len(submap_graph(slam_map, 0, min_covisibility=10**6)[1].i) == 5 + 1, (
         "the chain and the revisit"
     )
-    assert len(part_graph(slam_map, 0, 30)[1].i) == 6 * 5 / 2 + 1
+    assert len(submap_graph(slam_map, 0, 30)[1].i) == 6 * 5 / 2 + 1
 
 
 def test_the_weight_of_a_part_is_that_of_its_own_depths(landmarks) -> None:
     scene = landmarks.box()
     near, far = (scene.map_of([scene.pose(0.1 * i) for i in range(2)]) for _ in range(2))
     near.origin = Origin("stereo", scene.camera, "orb", "baseline")
-    alone = part_graph(near, 0, 30)[1].information
-    far.move_part(0, np.diag([30.0, 30.0, 30.0, 1.0]), 0)
+    alone = submap_graph(near, 0, 30)[1].information
+    far.move_submap(0, np.diag([30.0, 30.0, 30.0, 1.0]), 0)
     near.append_map(far)
-    assert np.allclose(part_graph(near, 0, 30)[1].information, alone), (
+    assert np.allclose(submap_graph(near, 0, 30)[1].information, alone), (
         "whatever other parts there are"
     )
 
 
 def test_the_graph_of_a_mono_map_has_scales(mono_map: Map, tmp_path: Path) -> None:
-    nodes, edges, fixed = part_graph(mono_map, 0, 30)
+    nodes, edges, fixed = submap_graph(mono_map, 0, 30)
     assert edges.information.shape[1:] == (7, 7)
     write_g2o(tmp_path / "graph.g2o", nodes, edges, fixed)
     found = read_g2o(tmp_path / "graph.g2o")
@@ -363,7 +363,7 @@ def test_the_graph_of_a_mono_map_has_scales(mono_map: Map, tmp_path: Path) -> No
 def test_g2o_itself_reads_the_graph(
     which: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    nodes, edges, fixed = part_graph(request.getfixturevalue(which), 0, 30)
+    nodes, edges, fixed = submap_graph(request.getfixturevalue(which), 0, 30)
     write_g2o(tmp_path / "graph.g2o", nodes, edges, fixed)
     optimizer = g2o.SparseOptimizer()
     assert optimizer.load(str(tmp_path / "graph.g2o"))
@@ -378,9 +378,7 @@ def test_a_colmap_model_that_is_not_ours_is_left_alone(
 ) -> None:
     theirs = "# Camera list with one line of data per camera:\n#   CAMERA_ID, MODEL, WIDTH, HEIGHT, PARAMS[]\n"
     (tmp_path / name).write_text(theirs)
-    with pytest.raises(
-        OutputError, match=rf"found {name} of another program; name another folder"
-    ):
+    with pytest.raises(OutputError, match=rf"found {name} of another program; name another folder"):
         write_colmap(tmp_path, slam_map, 0)
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {name: theirs}
     # COLMAP drops our mark when it writes the model again, as after its bundle adjustment.

@@ -29,7 +29,7 @@ def slam_map(landmarks) -> Map:
     found = scene.map_of([scene.pose(0.1 * i) for i in range(4)])
     found.origin = Origin("stereo", CAMERA, "superpoint 0123456789ab", "baseline")
     found.loops.append(1, i=0, j=3, S_i_j=scene.pose(0.3), information=np.eye(7), inliers=77)
-    found.begin_part()
+    found.begin_submap()
     scene.observe(scene.pose(5.0), 9)
     found.add_keyframe(
         scene.observe(scene.pose(5.0), 9), scene.pose(5.0), np.full(len(scene.labels[9]), -1)
@@ -78,7 +78,7 @@ def test_binary_descriptors_come_back_exactly(tmp_path: Path) -> None:
         5, keyframe=0, pixel=0.0, u_right=0.0, depth=0.0, descriptor=bits, point=-1
     )
     slam_map.keyframes.append(
-        1, id=0, frame=0, timestamp=0.0, T_world_cam=np.eye(4), part=0, session=0
+        1, id=0, frame=0, timestamp=0.0, T_world_cam=np.eye(4), submap=0, session=0
     )
     slam_map._next_keyframe_id = 1
     slam_map.origin = Origin("stereo", CAMERA, "orb", "baseline")
@@ -113,8 +113,8 @@ def test_truncated_map_is_refused(slam_map: Map, tmp_path: Path) -> None:
     path = tmp_path / "map.npz"
     save_map(path, slam_map)
     whole = path.read_bytes()
-    for share in (0.2, 0.6, 0.99):
-        path.write_bytes(whole[: int(share * len(whole))])
+    for fraction in (0.2, 0.6, 0.99):
+        path.write_bytes(whole[: int(fraction * len(whole))])
         with pytest.raises(MapError):
             load_map(path)
 

@@ -130,9 +130,9 @@ def test_newest_view_describes(three_views: Map) -> None:
 
 
 @pytest.fixture
-def two_parts(three_views: Map) -> Map:
+def two_submaps(three_views: Map) -> Map:
     """As `three_views`, with a part of two more key frames that share three points."""
-    three_views.begin_part()
+    three_views.begin_submap()
     first = three_views.add_keyframe(observations(4, 3), pose(10.0), np.full(4, NO_POINT))
     rows = np.arange(3) + three_views.observation_rows(first).start
     three_views.add_points(first, np.array([[10.0, 0, 4], [11, 0, 4], [10, 1, 4]]), rows)
@@ -141,78 +141,78 @@ def two_parts(three_views: Map) -> Map:
     return three_views
 
 
-def test_parts_know_their_keyframes_and_points(two_parts: Map) -> None:
-    assert two_parts.parts.tolist() == [0, 1]
-    assert two_parts.keyframes_of(1).tolist() == [3, 4]
-    assert two_parts.points_of(0).tolist() == [0, 1, 2, 3]
-    assert two_parts.points_of(1).tolist() == [4, 5, 6]
-    assert two_parts.first_keyframes().tolist() == [0, 3]
-    assert (two_parts.part_of(2), two_parts.part_of(3)) == (0, 1)
-    points, poses = two_parts.scene_of(1)
+def test_parts_know_their_keyframes_and_points(two_submaps: Map) -> None:
+    assert two_submaps.submaps.tolist() == [0, 1]
+    assert two_submaps.keyframes_of(1).tolist() == [3, 4]
+    assert two_submaps.points_of(0).tolist() == [0, 1, 2, 3]
+    assert two_submaps.points_of(1).tolist() == [4, 5, 6]
+    assert two_submaps.first_keyframes().tolist() == [0, 3]
+    assert (two_submaps.submap_of(2), two_submaps.submap_of(3)) == (0, 1)
+    points, poses = two_submaps.scene_of(1)
     assert points[:, 2].tolist() == [4, 4, 4]
     assert poses[:, 0, 3].tolist() == [10.0, 10.5]
 
 
-def test_a_moved_part_keeps_its_shape_and_takes_the_scale(two_parts: Map) -> None:
-    two_parts.refresh_normals(two_parts.points["id"])
-    normals, distances = two_parts.points["normal"].copy(), two_parts.points["distance"].copy()
-    before = two_parts.scene_of(0)
+def test_a_moved_part_keeps_its_shape_and_takes_the_scale(two_submaps: Map) -> None:
+    two_submaps.refresh_normals(two_submaps.points["id"])
+    normals, distances = two_submaps.points["normal"].copy(), two_submaps.points["distance"].copy()
+    before = two_submaps.scene_of(0)
     R = np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])
     S = np.eye(4)
     S[:3, :3], S[:3, 3] = 2.0 * R, [1.0, 2.0, 3.0]
-    points, poses = two_parts.scene_of(1)
-    two_parts.move_part(1, S, 0)
-    assert two_parts.parts.tolist() == [0]
-    assert two_parts.part == 0, "key frames to come are in the joint part"
-    assert two_parts.positions[4:] == pytest.approx(points @ S[:3, :3].T + S[:3, 3])
-    assert two_parts.T_world_keyframe[3:, :3, :3] == pytest.approx(np.array([R, R]))
-    assert two_parts.T_world_keyframe[3:, :3, 3] == pytest.approx(
+    points, poses = two_submaps.scene_of(1)
+    two_submaps.move_submap(1, S, 0)
+    assert two_submaps.submaps.tolist() == [0]
+    assert two_submaps.submap == 0, "key frames to come are in the joint part"
+    assert two_submaps.positions[4:] == pytest.approx(points @ S[:3, :3].T + S[:3, 3])
+    assert two_submaps.T_world_keyframe[3:, :3, :3] == pytest.approx(np.array([R, R]))
+    assert two_submaps.T_world_keyframe[3:, :3, 3] == pytest.approx(
         poses[:, :3, 3] @ S[:3, :3].T + S[:3, 3]
     )
-    assert two_parts.points["normal"][4:] == pytest.approx(normals[4:] @ R.T)
-    assert two_parts.points["distance"] == pytest.approx(
+    assert two_submaps.points["normal"][4:] == pytest.approx(normals[4:] @ R.T)
+    assert two_submaps.points["distance"] == pytest.approx(
         distances * np.array([1, 1, 1, 1, 2, 2, 2])
     )
-    assert two_parts.loops["S_i_j"][0, :3, 3] == pytest.approx([1.0, 0.0, 0.0])
-    assert np.array_equal(two_parts.positions[:4], before[0])
-    two_parts.refresh_normals(two_parts.points["id"])
-    assert two_parts.points["normal"][4:] == pytest.approx(normals[4:] @ R.T)
+    assert two_submaps.loops["S_i_j"][0, :3, 3] == pytest.approx([1.0, 0.0, 0.0])
+    assert np.array_equal(two_submaps.positions[:4], before[0])
+    two_submaps.refresh_normals(two_submaps.points["id"])
+    assert two_submaps.points["normal"][4:] == pytest.approx(normals[4:] @ R.T)
 
 
-def test_revisits_stay_right_when_lengths_change(two_parts: Map) -> None:
+def test_revisits_stay_right_when_lengths_change(two_submaps: Map) -> None:
     """Around one of the two key frames only, as after a drift of scale: metres there become twice, here three times."""
     S_i_j, information = (
-        two_parts.loops["S_i_j"][0].copy(),
-        two_parts.loops["information"][0].copy(),
+        two_submaps.loops["S_i_j"][0].copy(),
+        two_submaps.loops["information"][0].copy(),
     )
-    two_parts.rescale_loops(np.array([1, 3, 4]), np.array([7.0, 2.0, 3.0]))
+    two_submaps.rescale_loops(np.array([1, 3, 4]), np.array([7.0, 2.0, 3.0]))
     in_j = np.array([0.3, -0.2, 4.0])
     in_i = geometry.apply(S_i_j, in_j)
-    assert geometry.apply(two_parts.loops["S_i_j"][0], 3 * in_j) == pytest.approx(2 * in_i)
+    assert geometry.apply(two_submaps.loops["S_i_j"][0], 3 * in_j) == pytest.approx(2 * in_i)
     # A residual of lengths around j is three times as long, and as likely.
     residual, lengths = (
         np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]),
         np.array([3.0] * 3 + [1.0] * 4),
     )
     scaled = lengths * residual
-    assert scaled @ two_parts.loops["information"][0] @ scaled == pytest.approx(
+    assert scaled @ two_submaps.loops["information"][0] @ scaled == pytest.approx(
         residual @ information @ residual
     )
 
 
-def test_another_map_is_taken_up_whole(two_parts: Map, three_views: Map) -> None:
+def test_another_map_is_taken_up_whole(two_submaps: Map, three_views: Map) -> None:
     mine = Map(SIZE)
     mine.add_keyframe(observations(2, 9), pose(0.0), np.full(2, NO_POINT))
     mine.add_points(0, np.ones((2, 3)), np.arange(2))
-    ids = mine.append_map(two_parts)
+    ids = mine.append_map(two_submaps)
     assert_consistent(mine)
     assert ids.tolist() == [1, 2, 3, 4, 5]
-    assert mine.parts.tolist() == [0, 1, 2]
+    assert mine.submaps.tolist() == [0, 1, 2]
     assert mine.keyframes["session"].tolist() == [0, 1, 1, 1, 1, 1]
     assert mine.points_of(2).tolist() == [6, 7, 8]
-    assert mine.observation_counts()[2:].tolist() == two_parts.observation_counts().tolist()
+    assert mine.observation_counts()[2:].tolist() == two_submaps.observation_counts().tolist()
     assert (mine.loops["i"].tolist(), mine.loops["j"].tolist()) == ([4], [5])
-    assert np.array_equal(mine.positions[2:], two_parts.positions)
+    assert np.array_equal(mine.positions[2:], two_submaps.positions)
     new = mine.add_keyframe(observations(0, 10), pose(1.0), np.zeros(0, np.int64))
     assert new == 6, "ids are never used twice"
 

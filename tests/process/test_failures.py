@@ -116,7 +116,11 @@ def test_no_memory_is_known_by_whatever_says_so() -> None:
 
 @pytest.mark.parametrize(
     "where",
-    ["spslam.datasets.open_sequence", "spslam.factory.build_parts", "spslam.pipeline.track_all"],
+    [
+        "spslam.datasets.open_sequence",
+        "spslam.factory.build_components",
+        "spslam.pipeline.track_all",
+    ],
 )
 def test_no_memory_is_one_line_anywhere_in_a_run(
     where: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -159,10 +163,7 @@ def test_a_folder_that_was_deleted_under_us_is_one_line(
     try:
         for command in (["run", "demo-small", "--extractor", "orb"], ["bench", "smoke"]):
             line = refused(capsys, *command)
-            assert (
-                line
-                == "error: the working directory no longer exists: change to another one\n"
-            )
+            assert line == "error: the working directory no longer exists: change to another one\n"
         assert call("config") == 0
     finally:
         monkeypatch.undo()
@@ -174,6 +175,4 @@ def test_no_temporary_folder_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_pa
     with pytest.raises(FileNotFoundError) as caught:
         tempfile.gettempdir()
     line = line_of(caught.value, COMMAND, [])
-    assert line is not None and line.endswith(
-        "set TMPDIR to a writable folder with free space"
-    )
+    assert line is not None and line.endswith("set TMPDIR to a writable folder with free space")

@@ -14,10 +14,10 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell")
 def test_age_of_a_process_counts_what_comes_before_the_import() -> None:
     code = "import time; time.sleep(0.5); from spslam.process.machine import process_age_s; print(process_age_s())"
-    told = subprocess.run(
+    reported = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
-    assert 0.5 <= float(told) < 60
+    assert 0.5 <= float(reported) < 60
 
 
 def test_age_where_the_system_does_not_tell(

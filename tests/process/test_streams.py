@@ -11,7 +11,7 @@ import pytest
 from command_line import call
 from rich.console import Console
 
-from spslam.cli.console import print_figures
+from spslam.cli.console import print_metrics
 from spslam.process.streams import TolerantStream, tolerant_streams, writable
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,14 +56,14 @@ def test_tables_on_a_terminal_of_ascii(errors: str) -> None:
     raw, text = ascii_terminal(errors)
     stream = TolerantStream(text)
     figures = {
-        "share_tracked": 1.0,
+        "tracking_rate": 1.0,
         "tracked": 2,
         "frames": 2,
         "rpe_trans_m": 0.1,
         "rpe_rot_deg": 0.2,
         "rpe_over": "1",
     }
-    print_figures(figures, Console(file=stream))
+    print_metrics(figures, Console(file=stream))
     stream.flush()
     assert "0.1 m, 0.2 deg RMSE over 1" in raw.getvalue().decode("ascii")
     assert stream.failure is None

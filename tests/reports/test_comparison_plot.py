@@ -12,13 +12,13 @@ def drawn(monkeypatch, path, comparisons, truth):
     """The figure that was written."""
     from matplotlib.figure import Figure
 
-    figures = []
+    metrics = []
     original = Figure.savefig
     monkeypatch.setattr(
-        Figure, "savefig", lambda self, *a, **k: (figures.append(self), original(self, *a, **k))[1]
+        Figure, "savefig", lambda self, *a, **k: (metrics.append(self), original(self, *a, **k))[1]
     )
     plot_comparisons(path, comparisons, truth)
-    return figures[0]
+    return metrics[0]
 
 
 def compared(numbered=False):

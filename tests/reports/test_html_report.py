@@ -21,7 +21,7 @@ from spslam.map.map import ARBITRARY, Map, Origin
 from spslam.reports.chart_data import chart_data, loop_rows
 from spslam.reports.html_report import write_report
 from spslam.run.metric_scale import Scaling
-from spslam.run.metrics import Record, compute_metrics
+from spslam.run.metrics import RunRecord, compute_metrics
 from spslam.run.sample_frames import Sample
 from spslam.slam.loss_diagnosis import Loss
 from spslam.slam.recorder import Statistics
@@ -56,7 +56,7 @@ class FakeSlam:
     count: int = 60
     step: int = 2
     config: Config = field(default_factory=Config)
-    main_part: int = 0
+    main_submap: int = 0
 
     def __post_init__(self) -> None:
         self.tracked = [index for index in range(self.count) if index not in LOST]
@@ -78,8 +78,8 @@ class FakeSlam:
             )
         return circle(self.tracked)
 
-    def record(self) -> Record:
-        record = Record()
+    def record(self) -> RunRecord:
+        record = RunRecord()
         for index in range(self.count):
             state = TrackState.LOST if index in LOST else TrackState.TRACKING
             pose = None if index in LOST else circle([index]).T_world_cam[0]
@@ -141,7 +141,7 @@ def page(
     path: Path,
     slam: FakeSlam | None = None,
     sequence: FakeSequence | None = None,
-    record: Record | None = None,
+    record: RunRecord | None = None,
     align: Any = "se3",
     samples: list[Sample] | None = None,
 ) -> Page:
@@ -173,8 +173,8 @@ def test_figures_losses_loops_stages_and_configuration_are_told(tmp_path: Path) 
     made = page(tmp_path)
     text = made.text
     assert {"55 of 60", "ATE", "40–48", "2.00–2.40", "dark", "77", "features", "12 ms"} <= set(text)
-    assert any("91.7 % of the frames, 5 lost" in part for part in text)
-    assert any("extractor: superpoint" in part for part in text)
+    assert any("91.7 % of the frames, 5 lost" in submap for submap in text)
+    assert any("extractor: superpoint" in submap for submap in text)
     assert "Configuration" in text
 
 

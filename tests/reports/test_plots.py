@@ -31,13 +31,13 @@ def titles_and_axes(monkeypatch, *args, **kwargs):
     """Run `plot_trajectory` and hand out the figure it drew."""
     from matplotlib.figure import Figure
 
-    figures = []
+    metrics = []
     original = Figure.savefig
     monkeypatch.setattr(
-        Figure, "savefig", lambda self, *a, **k: (figures.append(self), original(self, *a, **k))[1]
+        Figure, "savefig", lambda self, *a, **k: (metrics.append(self), original(self, *a, **k))[1]
     )
     plot_trajectory(*args, **kwargs)
-    return figures[0]
+    return metrics[0]
 
 
 def test_the_picture_is_a_readable_png_of_the_same_bytes_every_time(tmp_path):

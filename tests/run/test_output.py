@@ -174,11 +174,11 @@ def test_a_kill_between_two_steps_is_mended_by_the_next_run(tmp_path: Path) -> N
     assert hidden(tmp_path) == []
 
 
-@pytest.mark.parametrize("at_once", [True, False])
+@pytest.mark.parametrize("together", [True, False])
 def test_an_earlier_run_is_replaced(
-    at_once: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    together: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if not at_once:
+    if not together:
         monkeypatch.setattr(output_module, "exchange", lambda first, second: False)
     write_run(tmp_path / "out", "earlier")
     # What a kill in the moment before left in it.

@@ -116,27 +116,30 @@ def test_times_of_reading_and_of_features(monkeypatch: pytest.MonkeyPatch) -> No
     assert times == [pytest.approx((7, 30))] * 3
 
 
-@pytest.mark.parametrize("at_once", [1, 3])
+@pytest.mark.parametrize("max_concurrency", [1, 3])
 @pytest.mark.parametrize("live", [False, True])
-def test_errors_of_reading_come_in_their_place(live: bool, at_once: int) -> None:
+def test_errors_of_reading_come_in_their_place(live: bool, max_concurrency: int) -> None:
     seen = []
     with pytest.raises(FrameError, match="disk"), prepared(
-        Frames(9, fails_at=4, period_s=0.03), index_of, (lambda frame: None) if live else None, at_once
+        Frames(9, fails_at=4, period_s=0.03), index_of, (lambda frame: None) if live else None, max_concurrency
     ) as items:  # fmt: skip
         seen.extend(item.frame.index for item in items)
     assert seen == [0, 1, 2, 3] or live
     assert threads() == set()
 
 
-@pytest.mark.parametrize("at_once", [1, 2, 5])
-def test_errors_of_features_come_in_their_place(at_once: int) -> None:
+@pytest.mark.parametrize("max_concurrency", [1, 2, 5])
+def test_errors_of_features_come_in_their_place(max_concurrency: int) -> None:
     def observe(frame: Frame) -> int:
         if frame.index == 3:
             raise ZeroDivisionError("a bug")
         return 0
 
     seen = []
-    with pytest.raises(ZeroDivisionError), prepared(Frames(9), observe, at_once=at_once) as items:
+    with (
+        pytest.raises(ZeroDivisionError),
+        prepared(Frames(9), observe, max_concurrency=max_concurrency) as items,
+    ):
         for item in items:
             seen.append(item.frame.index)
     assert seen == [0, 1, 2]
@@ -154,7 +157,7 @@ def test_several_frames_are_observed_at_once_and_come_in_order(count: int) -> No
         time.sleep(0.01 * (2 - frame.index % 3))
         return frame.index
 
-    with prepared(Frames(count), observe, at_once=3) as items:
+    with prepared(Frames(count), observe, max_concurrency=3) as items:
         seen = [(item.frame.index, item.observations) for item in items]
     assert seen == [(i, i) for i in range(count)]
     assert threads() == set()
@@ -170,7 +173,7 @@ def test_one_frame_at_a_time_in_real_time() -> None:
         busy.release()
         return 0
 
-    with prepared(Frames(5), observe, lambda frame: None, at_once=3) as items:
+    with prepared(Frames(5), observe, lambda frame: None, max_concurrency=3) as items:
         assert len(list(items)) > 0
 
 

@@ -9,24 +9,24 @@ import numpy as np
 import pytest
 
 from spslam.camera import Camera
-from spslam.frame import Frame, Sighting
+from spslam.frame import Frame, FrameAssociations
 from spslam.run.sample_frames import FrameSamples
 from spslam.slam.tracking import TrackResult, TrackState
 from spslam.visualization.viewer import Viewers
 
 LENS = Camera(800, 600, 400.0, 400.0, 400.0, 300.0, "radtan", (-0.2, 0.05, 0.0, 0.0))
-NOTHING = Sighting(np.zeros((0, 2)), np.zeros(0, dtype=np.int64))
+NOTHING = FrameAssociations(np.zeros((0, 2)), np.zeros(0, dtype=np.int64))
 
 
 def look(
     samples: FrameSamples,
     index: int,
     state: TrackState = TrackState.TRACKING,
-    sighting: Sighting = NOTHING,
+    associations: FrameAssociations = NOTHING,
 ) -> None:
     frame = Frame(index, 0.1 * index, LENS, np.full((600, 800), index % 256, dtype=np.uint8))
     samples.update(
-        SimpleNamespace(sighting=sighting),
+        SimpleNamespace(associations=associations),
         frame,
         TrackResult(index, frame.timestamp, state, reason="why"),
     )
@@ -60,8 +60,8 @@ def test_points_are_where_the_lens_put_them_with_their_way_since_the_frame_befor
     samples = FrameSamples()
     before = np.array([[100.0, 100.0], [200.0, 200.0], [300.0, 300.0]])
     now = np.array([[310.0, 310.0], [50.0, 60.0], [110.0, 105.0]])
-    look(samples, 0, sighting=Sighting(before, np.array([7, -1, 9])))
-    look(samples, 1, sighting=Sighting(now, np.array([8, -1, 7])))
+    look(samples, 0, associations=FrameAssociations(before, np.array([7, -1, 9])))
+    look(samples, 1, associations=FrameAssociations(now, np.array([8, -1, 7])))
     sample = samples.chosen()[1]
     np.testing.assert_allclose(sample.loose, LENS.distort(now[[1]]))
     np.testing.assert_allclose(sample.seen, LENS.distort(now[[0, 2]]))

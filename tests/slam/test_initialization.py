@@ -15,8 +15,8 @@ from spslam.config import Config, InitializationConfig
 from spslam.frame import Observations
 from spslam.frontend.matching.matching import DescriptorMatcher
 from spslam.map.map import Map
-from spslam.slam.initialization import DepthInitializer, Started, TwoViewInitializer
-from spslam.slam.tracking import Tracked, Tracker
+from spslam.slam.initialization import DepthInitializer, InitialMap, TwoViewInitializer
+from spslam.slam.tracking import TrackedFrame, Tracker
 
 NOISE_PX = 0.4
 
@@ -53,7 +53,7 @@ def test_depth_starts_with_the_points_it_knows(scene) -> None:
     observations.depth[::3] = np.nan
     slam_map = Map(32)
     started = from_depth().start(slam_map, scene.camera, observations)
-    assert isinstance(started, Started)
+    assert isinstance(started, InitialMap)
     assert (started.before, started.between) == ([], [])
     assert slam_map.pose(started.keyframe_id) == pytest.approx(np.eye(4))
     assert int(slam_map.keyframes["frame"][0]) == 3
@@ -76,7 +76,7 @@ def test_a_rolling_shutter_waits_for_the_motion(scene) -> None:
     start, slam_map = from_depth(), Map(32)
     assert "waits for the next frame" in str(start.start(slam_map, scene.camera, first))
     started = start.start(slam_map, scene.camera, second)
-    assert isinstance(started, Started) and started.tracked is not None
+    assert isinstance(started, InitialMap) and started.tracked is not None
     assert (started.before, started.between) == ([], [])
     assert slam_map.pose(started.keyframe_id) == pytest.approx(np.eye(4))
     assert started.tracked.T_world_cam == pytest.approx(motion, abs=0.01)
@@ -98,7 +98,7 @@ def test_a_rolling_shutter_takes_no_motion_from_long_ago(scene) -> None:
         observations, timestamp=1.3, descriptors=observations.descriptors[::-1].copy()
     )
     started = start.start(slam_map, scene.camera, elsewhere)
-    assert isinstance(started, Started) and started.tracked is None, (
+    assert isinstance(started, InitialMap) and started.tracked is None, (
         "taken as it is: waiting longer tells no more"
     )
     assert [before.timestamp for before in started.before] == [1.2]
@@ -114,7 +114,7 @@ def test_a_rolling_shutter_that_is_not_found_again_leaves_no_first_map(scene) ->
     class Once(Tracker):
         calls = 0
 
-        def track(self, *where) -> Tracked | None:
+        def track(self, *where) -> TrackedFrame | None:
             self.calls += 1
             return super().track(*where) if self.calls == 1 else None
 
@@ -124,7 +124,7 @@ def test_a_rolling_shutter_that_is_not_found_again_leaves_no_first_map(scene) ->
     slam_map = Map(32)
     start.start(slam_map, scene.camera, observations[0])
     started = start.start(slam_map, scene.camera, observations[1])
-    assert isinstance(started, Started) and started.tracked is None
+    assert isinstance(started, InitialMap) and started.tracked is None
     assert slam_map.keyframes["frame"].tolist() == [1]
     assert len(slam_map.points) == len(observations[1])
 
@@ -144,13 +144,13 @@ def test_too_little_depth_is_refused_with_its_numbers(scene) -> None:
 
 def start_all(
     initializer: TwoViewInitializer, scene, poses: list[np.ndarray]
-) -> tuple[Map, list[Started | str]]:
+) -> tuple[Map, list[InitialMap | str]]:
     slam_map = Map(32)
-    answers: list[Started | str] = []
+    answers: list[InitialMap | str] = []
     for index, pose in enumerate(poses):
         observations = scene.observe(pose, index, depth=False, noise_px=NOISE_PX)
         answers.append(initializer.start(slam_map, scene.mono, observations))
-        if isinstance(answers[-1], Started):
+        if isinstance(answers[-1], InitialMap):
             break
     return slam_map, answers
 
@@ -161,7 +161,7 @@ def test_two_views_make_a_map_up_to_scale(scene) -> None:
     assert answers[0] == "first view"
     assert all(isinstance(answer, str) and "px" in answer for answer in answers[1:3])
     started = answers[3]
-    assert isinstance(started, Started)
+    assert isinstance(started, InitialMap)
     assert [o.index for o in started.between] == [1, 2]
     assert started.before == []
     assert slam_map.keyframes["frame"].tolist() == [0, 3]
@@ -193,8 +193,10 @@ class Undecided(EpipolarSolver):
     """Finds no clear motion at first."""
 
     def solve(self, pixels0, pixels1, camera):
-        self.asked = getattr(self, "asked", 0) + 1
-        return "ambiguous motion" if self.asked <= 8 else super().solve(pixels0, pixels1, camera)
+        self.requested = getattr(self, "requested", 0) + 1
+        return (
+            "ambiguous motion" if self.requested <= 8 else super().solve(pixels0, pixels1, camera)
+        )
 
 
 def test_a_first_view_that_tells_no_motion_gives_way_to_a_later_one(scene) -> None:
@@ -202,7 +204,7 @@ def test_a_first_view_that_tells_no_motion_gives_way_to_a_later_one(scene) -> No
     poses = [scene.pose(0.13 * i, 0.012 * i) for i in range(16)]
     slam_map, answers = start_all(initializer, scene, poses)
     started = answers[-1]
-    assert isinstance(started, Started)
+    assert isinstance(started, InitialMap)
     assert slam_map.keyframes["frame"].tolist()[0] == 4
     assert [o.index for o in started.before] == [0, 1, 2, 3]
 
@@ -217,7 +219,7 @@ def test_a_first_view_gives_way_when_the_configuration_says(
     slam_map, answers = start_all(
         initializer, scene, [scene.pose(0.13 * i, 0.012 * i) for i in range(16)]
     )
-    assert isinstance(answers[-1], Started)
+    assert isinstance(answers[-1], InitialMap)
     assert slam_map.keyframes["frame"].tolist()[0] == 5, "half of the ten frames that waited then"
 
 
@@ -230,7 +232,7 @@ def test_what_no_map_may_hold_leaves_the_frames_that_wait(scene) -> None:
         scene.pose(0.5, 0.05, 0.1, -0.05), 2, depth=False, noise_px=NOISE_PX
     )
     started = initializer.start(slam_map, scene.mono, observations)
-    assert isinstance(started, Started)
+    assert isinstance(started, InitialMap)
     assert [(o.index, bool((o.pixels[:, 1] <= 300).all())) for o in started.between] == [(1, True)]
     first = slam_map.observations["pixel"][
         slam_map.observation_rows(int(slam_map.keyframes["id"][0]))
@@ -245,11 +247,11 @@ def _landmark_of(slam_map: Map, labels: np.ndarray) -> np.ndarray:
     return landmark[slam_map.points["id"]]
 
 
-def moving_box(share: float) -> tuple[Observations, Observations, np.ndarray]:
+def moving_box(fraction: float) -> tuple[Observations, Observations, np.ndarray]:
     """Two views of a slanted wall by a camera that moves aside, before which a box full of points moves by itself; and
     which points are on the box, over such a share of the image."""
     camera, rng = Camera(640, 480, 400.0, 400.0, 319.5, 239.5), np.random.default_rng(3)
-    right = 20.0 + 600.0 * share
+    right = 20.0 + 600.0 * fraction
     wall, box = (
         rng.uniform((0, 0), (640, 480), (400, 2)),
         rng.uniform((20, 0), (right, 480), (400, 2)),
@@ -284,7 +286,7 @@ def test_a_single_camera_starts_by_what_moves_in_most_of_the_image() -> None:
     camera = Camera(640, 480, 400.0, 400.0, 319.5, 239.5)
     initializer.start(slam_map, camera, first)
     started = initializer.start(slam_map, camera, second)
-    assert isinstance(started, Started), started
+    assert isinstance(started, InitialMap), started
     linked = slam_map.observations["point"][slam_map.observation_rows(started.keyframe_id)] >= 0
     assert np.mean(linked[~on_box]) > 0.8 and np.mean(linked[on_box]) < 0.1
 
@@ -314,7 +316,7 @@ def test_a_lost_first_view_is_renewed_and_its_frames_are_kept(scene) -> None:
     assert isinstance(answers[2], str)
     assert "matches with the first view, 50 needed" in answers[2]
     started = answers[3]
-    assert isinstance(started, Started)
+    assert isinstance(started, InitialMap)
     assert [o.index for o in started.before] == [0, 1]
     assert started.between == []
     assert slam_map.keyframes["frame"].tolist() == [2, 3]
@@ -328,7 +330,7 @@ def test_waiting_ends_after_a_number_of_frames(scene) -> None:
     started = initializer.start(
         slam_map, scene.mono, scene.observe(scene.pose(0.6), 8, depth=False)
     )
-    assert isinstance(started, Started)
+    assert isinstance(started, InitialMap)
     assert [o.index for o in started.before] == [3, 4, 5], "no more than the stated number is kept"
     assert [o.index for o in started.between] == [7]
     assert slam_map.keyframes["frame"].tolist() == [6, 8]
@@ -350,7 +352,7 @@ def test_frames_without_key_points_are_no_view(scene) -> None:
     started = initializer.start(
         slam_map, scene.mono, scene.observe(scene.pose(0.6), 2, depth=False)
     )
-    assert isinstance(started, Started)
+    assert isinstance(started, InitialMap)
     assert len(started.before) == 2, "they may still find their pose"
 
 
@@ -393,7 +395,7 @@ def test_bad_frames_do_not_end_the_wait(scene, bad: set[int], first: int, kind: 
         if index in bad:
             observations = cut(observations, 0) if kind == "black" else covered(observations, index)
         started = initializer.start(slam_map, scene.mono, observations)
-    assert isinstance(started, Started)
+    assert isinstance(started, InitialMap)
     assert slam_map.keyframes["frame"].tolist() == [first, 9]
     kept = [o.index for o in [*started.before, *started.between]]
     assert set(range(9)) - bad - {first} <= set(kept), "good frames wait for their pose"

@@ -15,10 +15,10 @@ from spslam.config import Config, load_config
 from spslam.datasets.world.world import RenderedWorld, WorldSpec, world_spec
 from spslam.frame import Frame
 from spslam.frontend.matching.matching import DescriptorMatcher
-from spslam.slam.loss_diagnosis import HealthMonitor, image_statistics, reduce_image
+from spslam.slam.loss_diagnosis import LossMonitor, image_statistics, reduce_image
 from spslam.slam.recorder import Statistics
 from spslam.slam.system import Slam
-from spslam.slam.tracking import TrackResult, TrackState, hull_share
+from spslam.slam.tracking import TrackResult, TrackState, hull_fraction
 
 Image = np.ndarray
 NOISE = np.random.default_rng(0).integers(20, 235, (240, 320)).astype(np.uint8)
@@ -126,20 +126,20 @@ def test_nothing_else_is_a_loss(run: Spoilt) -> None:
 def test_tracked_frames_carry_their_coverage(run: Spoilt) -> None:
     for result in run.results:
         assert (
-            (0.2 < result.coverage <= 1.0)
+            (0.2 < result.inlier_coverage <= 1.0)
             if result.T_world_cam is not None
-            else (result.coverage == 0.0)
+            else (result.inlier_coverage == 0.0)
         )
 
 
 def test_hull_share() -> None:
     camera = Camera(100, 50, 80.0, 80.0, 49.5, 24.5)
     rectangle = np.array([[10.0, 10.0], [60.0, 10.0], [60.0, 35.0], [10.0, 35.0], [30.0, 20.0]])
-    assert hull_share(rectangle, camera) == pytest.approx(0.25)
-    assert hull_share(rectangle[:3], camera) == pytest.approx(0.125)
-    assert hull_share(rectangle[:2], camera) == 0.0
-    assert hull_share(rectangle[:0], camera) == 0.0
-    assert hull_share(np.array([[0.0, 0.0], [10.0, 10.0], [20.0, 20.0]]), camera) == 0.0
+    assert hull_fraction(rectangle, camera) == pytest.approx(0.25)
+    assert hull_fraction(rectangle[:3], camera) == pytest.approx(0.125)
+    assert hull_fraction(rectangle[:2], camera) == 0.0
+    assert hull_fraction(rectangle[:0], camera) == 0.0
+    assert hull_fraction(np.array([[0.0, 0.0], [10.0, 10.0], [20.0, 20.0]]), camera) == 0.0
 
 
 def test_statistics_of_an_image() -> None:
@@ -178,7 +178,7 @@ def test_statistics_cost_hardly_anything() -> None:
     ],
 )
 def test_flat_images_are_told_with_their_grey_levels(image: Image, levels: str) -> None:
-    health = HealthMonitor(Config(), DescriptorMatcher(), 0.7)
+    health = LossMonitor(Config(), DescriptorMatcher(), 0.7)
     for _ in range(5):
         health.wait(image)
     assert (
@@ -188,7 +188,7 @@ def test_flat_images_are_told_with_their_grey_levels(image: Image, levels: str) 
 
 
 def test_nothing_that_moves_is_told_with_its_share() -> None:
-    health = HealthMonitor(Config(), DescriptorMatcher(), 0.7)
+    health = LossMonitor(Config(), DescriptorMatcher(), 0.7)
     textured = np.random.default_rng(0).integers(0, 255, (120, 160)).astype(np.uint8)
     for _ in range(60):
         health.wait(textured)
@@ -198,4 +198,4 @@ def test_nothing_that_moves_is_told_with_its_share() -> None:
         "it moved, but not enough: each frame has its reason"
     )
     assert health.why_no_pose([0.97] * 10, []) == "", "most frames did not even match"
-    assert HealthMonitor(Config(), DescriptorMatcher(), 0.7).why_no_pose([], []) == ""
+    assert LossMonitor(Config(), DescriptorMatcher(), 0.7).why_no_pose([], []) == ""

@@ -16,7 +16,7 @@ from spslam.frontend.matching.matching import DescriptorMatcher
 from spslam.interfaces import PoseEstimate
 from spslam.map.map import NO_POINT, Map
 from spslam.slam.mapping import KeyframeRule, Mapper, close_distance, fundamental_matrix
-from spslam.slam.tracking import Tracked
+from spslam.slam.tracking import TrackedFrame
 
 NOISE_PX = 0.3
 
@@ -80,22 +80,26 @@ def rule_and_map(scene, depth: bool = True, **keyframes) -> tuple[KeyframeRule, 
     """Settings under which nothing but the settings given can trigger."""
     quiet = {
         "max_interval": 1000,
-        "min_tracked_share": 0.01,
+        "min_tracked_fraction": 0.01,
         "min_close_points": 0,
-        "max_flow_share": 0.99,
+        "max_flow_fraction": 0.99,
     }
     config = Config(keyframes=KeyframeConfig(**(quiet | keyframes)))
     camera = scene.camera if depth else scene.mono
     return KeyframeRule(config, camera), scene.map_of([scene.pose(), scene.pose(0.1)], depth=depth)
 
 
-def tracked(scene, T_world_cam: np.ndarray, *, depth: bool = True, share: float = 1.0) -> Tracked:
+def tracked(
+    scene, T_world_cam: np.ndarray, *, depth: bool = True, fraction: float = 1.0
+) -> TrackedFrame:
     """A frame that sees the points of the map, and of these only a share."""
     observations = scene.observe(T_world_cam, 9, depth=depth)
     point_ids = scene.ids[scene.labels[9]].copy()
-    point_ids[int(share * len(point_ids)) :] = NO_POINT
+    point_ids[int(fraction * len(point_ids)) :] = NO_POINT
     estimate = PoseEstimate(geometry.inverse(T_world_cam), point_ids >= 0, np.eye(6), 0.5)
-    return Tracked(observations, estimate, point_ids, np.full(len(point_ids), NO_POINT), "motion")
+    return TrackedFrame(
+        observations, estimate, point_ids, np.full(len(point_ids), NO_POINT), "motion"
+    )
 
 
 def test_a_frame_like_the_last_is_no_keyframe(scene) -> None:
@@ -120,49 +124,53 @@ def test_the_longest_interval_is_counted_from_the_last_keyframe(scene) -> None:
 
 
 def test_the_least_interval_holds_back_everything_else(scene) -> None:
-    rule, slam_map = rule_and_map(scene, min_interval=3, min_tracked_share=0.9)
-    frame = tracked(scene, scene.pose(0.1), share=0.5)
+    rule, slam_map = rule_and_map(scene, min_interval=3, min_tracked_fraction=0.9)
+    frame = tracked(scene, scene.pose(0.1), fraction=0.5)
     assert [rule.wants(frame, slam_map, 1) for _ in range(3)] == ["", "", "few tracked points"]
 
 
 def test_few_of_the_reference_points_left(scene) -> None:
-    rule, slam_map = rule_and_map(scene, min_tracked_share=0.5)
-    assert rule.wants(tracked(scene, scene.pose(0.1), share=0.7), slam_map, 1) == ""
-    assert rule.wants(tracked(scene, scene.pose(0.1), share=0.4), slam_map, 1) == "few tracked points"
+    rule, slam_map = rule_and_map(scene, min_tracked_fraction=0.5)
+    assert rule.wants(tracked(scene, scene.pose(0.1), fraction=0.7), slam_map, 1) == ""
+    assert (
+        rule.wants(tracked(scene, scene.pose(0.1), fraction=0.4), slam_map, 1)
+        == "few tracked points"
+    )
 
 
 def test_points_of_one_keyframe_are_no_yardstick(scene) -> None:
     """A key frame that brought many points which nobody else sees does not call for the next one."""
-    rule, slam_map = rule_and_map(scene, min_tracked_share=0.5)
+    rule, slam_map = rule_and_map(scene, min_tracked_fraction=0.5)
     second = slam_map.observation_rows(1)
     shared = np.flatnonzero(slam_map.observations["point"][second] >= 0)[20:] + second.start
     slam_map.unlink(shared)
-    assert rule.wants(tracked(scene, scene.pose(0.1), share=0.4), slam_map, 0) == ""
+    assert rule.wants(tracked(scene, scene.pose(0.1), fraction=0.4), slam_map, 0) == ""
 
 
 def test_close_points_run_short_while_there_are_new_ones(scene) -> None:
-    rule, slam_map = rule_and_map(scene, min_close_points=100, min_tracked_share=0.01)
+    rule, slam_map = rule_and_map(scene, min_close_points=100, min_tracked_fraction=0.01)
     total = len(tracked(scene, scene.pose(0.1)).point_ids)
     assert total > 200, "all of them within forty baselines"
-    assert rule.wants(tracked(scene, scene.pose(0.1), share=0.9), slam_map, 1) == ""
+    assert rule.wants(tracked(scene, scene.pose(0.1), fraction=0.9), slam_map, 1) == ""
     assert (
-        rule.wants(tracked(scene, scene.pose(0.1), share=80 / total), slam_map, 1) == "close points"
+        rule.wants(tracked(scene, scene.pose(0.1), fraction=80 / total), slam_map, 1)
+        == "close points"
     )
-    few = tracked(scene, scene.pose(0.1), share=80 / total)
+    few = tracked(scene, scene.pose(0.1), fraction=80 / total)
     few.observations.depth[few.point_ids < 0] = np.nan
     assert rule.wants(few, slam_map, 1) == "", "without new ones a key frame would not help"
 
 
 def test_close_points_do_not_exist_for_a_single_camera(scene) -> None:
     rule, slam_map = rule_and_map(scene, depth=False, min_close_points=100)
-    frame = tracked(scene, scene.pose(0.1), depth=False, share=0.3)
+    frame = tracked(scene, scene.pose(0.1), depth=False, fraction=0.3)
     assert rule.wants(frame, slam_map, 1) == ""
     assert close_distance(Config(), scene.mono) == 0.0
     assert close_distance(Config(), scene.camera) == pytest.approx(40 * 0.12)
 
 
 def test_points_moved_far_across_the_image(scene) -> None:
-    rule, slam_map = rule_and_map(scene, max_flow_share=0.1)
+    rule, slam_map = rule_and_map(scene, max_flow_fraction=0.1)
     # At about 4.5 m, 0.4 m sideways are about 36 px, and 1 m 89 px; 64 px are the limit.
     assert rule.wants(tracked(scene, scene.pose(0.5)), slam_map, 1) == ""
     assert rule.wants(tracked(scene, scene.pose(1.1)), slam_map, 1) == "flow"
@@ -404,7 +412,7 @@ def test_redundant_keyframes_go_but_not_the_first_nor_the_newest(scene) -> None:
     # Down the line of heirs, each culled key frame still stands where it stood.
     stands = {k: slam_map.pose(k) for k in kept}
     for r in reversed(removed):
-        stands[r.keyframe_id] = stands[r.heir_id] @ r.T_heir_removed
+        stands[r.keyframe_id] = stands[r.parent_id] @ r.T_parent_removed
     for k, pose in enumerate(poses):
         assert stands[k] == pytest.approx(pose)
 
@@ -478,13 +486,13 @@ def test_refining_beside_tracking_does_the_same_when_it_is_taken_up(scene, depth
     camera = scene.camera if depth else scene.mono
     for slam_map in maps:
         slam_map.T_world_keyframe[3, :3, 3] += 0.05
-    at_once, beside = maps
-    mapper().refine(at_once, camera, 3)
+    straightened, beside = maps
+    mapper().refine(straightened, camera, 3)
     end = mapper().refine_beside(beside, camera, 3)
     assert beside.pose(3)[0, 3] == pytest.approx(0.95), "not before it is asked for"
     end()
     assert beside.pose(3)[0, 3] == pytest.approx(0.9, abs=0.02)
-    for name, table in at_once.tables().items():
+    for name, table in straightened.tables().items():
         for column in table.names:
             assert np.array_equal(
                 table[column], beside.tables()[name][column], equal_nan=column != "id"

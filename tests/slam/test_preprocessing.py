@@ -20,7 +20,7 @@ POINTS = np.array([[20.25, 10.75], [40.0, 30.5], [5.5, 40.0]], np.float32)
 class FixedPoints(Extractor):
     """An extractor that finds the same points in every image."""
 
-    name, max_distance, pixel_sigma = "fixed", 0.7, 1.0
+    name, max_descriptor_distance, pixel_sigma = "fixed", 0.7, 1.0
 
     def extract(self, image: np.ndarray) -> Features:
         return Features(POINTS, np.ones(3, np.float32), np.eye(3, dtype=np.float32))

@@ -8,7 +8,7 @@ import pytest
 from spslam import geometry
 from spslam.frame import Observations
 from spslam.map.map import Map
-from spslam.slam.loops.loop_closing import Rescaling
+from spslam.slam.loops.loop_closing import ScaleCorrection
 from spslam.slam.mapping import RemovedKeyframe
 from spslam.slam.recorder import Recorder, Statistics
 
@@ -66,10 +66,10 @@ def test_a_lap_is_what_the_stages_took_since_the_last_one() -> None:
     assert statistics.lap() == {}
 
 
-def removed(slam_map: Map, keyframe_id: int, heir_id: int) -> RemovedKeyframe:
-    T_heir_removed = geometry.inverse(slam_map.pose(heir_id)) @ slam_map.pose(keyframe_id)
+def removed(slam_map: Map, keyframe_id: int, parent_id: int) -> RemovedKeyframe:
+    T_parent_removed = geometry.inverse(slam_map.pose(parent_id)) @ slam_map.pose(keyframe_id)
     slam_map.remove_keyframe(keyframe_id)
-    return RemovedKeyframe(keyframe_id, heir_id, T_heir_removed)
+    return RemovedKeyframe(keyframe_id, parent_id, T_parent_removed)
 
 
 def test_nothing_recorded_is_an_empty_trajectory(slam_map: Map) -> None:
@@ -111,7 +111,7 @@ def test_frames_between_keyframes_change_with_the_scale_of_the_map(
 ) -> None:
     """A loop of a single camera scales its surroundings by another factor around each key frame."""
     scales = np.array([1.0, 0.9, 0.8, 0.7])
-    recorder.keyframes_rescaled(Rescaling(np.arange(4), scales))
+    recorder.keyframes_rescaled(ScaleCorrection(np.arange(4), scales))
     found = recorder.trajectory(slam_map, 0).T_world_cam
     for i, (keyframe, frame) in enumerate(
         zip(np.repeat(KEYFRAMES, 2, axis=0), FRAMES, strict=True)
@@ -123,7 +123,7 @@ def test_frames_between_keyframes_change_with_the_scale_of_the_map(
 
 def test_nothing_recorded_is_rescaled(slam_map: Map) -> None:
     recorder = Recorder()
-    recorder.keyframes_rescaled(Rescaling(np.arange(4), np.ones(4)))
+    recorder.keyframes_rescaled(ScaleCorrection(np.arange(4), np.ones(4)))
     assert len(recorder.trajectory(slam_map, 0)) == 0
 
 

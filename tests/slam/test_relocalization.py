@@ -14,9 +14,9 @@ from spslam.datasets.factory import open_sequence
 from spslam.frame import Frame
 from spslam.interfaces import PoseEstimate
 from spslam.map.map import NO_POINT
-from spslam.slam.loops.look_alikes import Departure, Place, Reach, groups_by_likeness
+from spslam.slam.loops.similar_places import Departure, Place, Reach, groups_by_similarity
 from spslam.slam.system import Slam
-from spslam.slam.tracking import Tracked, TrackResult, TrackState
+from spslam.slam.tracking import TrackedFrame, TrackResult, TrackState
 
 LIMITS = RelocalizationConfig()
 HALF = 12.0
@@ -61,7 +61,7 @@ def test_carried_to_a_place_that_two_look_like_a_camera_stays_lost(
     (told,) = [
         record
         for record in caplog.records
-        if getattr(record, "notice_topic", "") == "places_look_alike"
+        if getattr(record, "notice_topic", "") == "similar_places"
     ]
     assert told.getMessage().startswith("4 frames of a lost camera fit two places")
 
@@ -101,7 +101,7 @@ def test_rivals_follow_the_configuration(landmarks) -> None:
             geometry.inverse(look(x, 0.0, 0.0, 0.0)), np.ones(inliers, bool), np.eye(6), 0.5
         )
         ids = np.zeros(inliers, dtype=np.int64)
-        tracked = Tracked(
+        tracked = TrackedFrame(
             scene.observe(scene.pose(), 0), pose, ids, np.full(inliers, NO_POINT), "motion"
         )
         return Place(tracked, 0, 0, depth=4.0)
@@ -131,10 +131,10 @@ def test_a_departure_is_where_its_key_frame_is(landmarks) -> None:
 def test_of_each_group_the_likest_is_chosen(landmarks) -> None:
     scene = landmarks.box()
     slam_map = scene.map_of([scene.pose(), scene.pose(0.1), scene.pose(0.2)])
-    ids, likeness = np.arange(3), np.array([0.1, 0.9, 0.5], dtype=np.float32)
-    assert groups_by_likeness(ids, likeness, slam_map, 5, 3) == [1], "all see the same points"
-    assert groups_by_likeness(ids, likeness, slam_map, 10**6, 2) == [1, 2]
-    assert groups_by_likeness(ids, likeness, slam_map, 10**6, 3, taken=[1]) == [2, 0]
+    ids, similarity = np.arange(3), np.array([0.1, 0.9, 0.5], dtype=np.float32)
+    assert groups_by_similarity(ids, similarity, slam_map, 5, 3) == [1], "all see the same points"
+    assert groups_by_similarity(ids, similarity, slam_map, 10**6, 2) == [1, 2]
+    assert groups_by_similarity(ids, similarity, slam_map, 10**6, 3, taken=[1]) == [2, 0]
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from spslam.errors import CalibrationError
 from spslam.frame import Features, Frame, Observations
 from spslam.interfaces import Extractor
 from spslam.slam.preprocessing import Preprocessor
-from spslam.slam.rolling_shutter import as_read_at_once, readout_delays
+from spslam.slam.rolling_shutter import readout_delays, undo_rolling_shutter
 
 CAMERA = Camera(640, 480, 500.0, 500.0, 320.0, 240.0, baseline_m=0.1, readout_s=0.03)
 VELOCITY = np.array([0.3, -0.2, 0.4, 0.5, -1.2, 0.8])
@@ -56,7 +56,7 @@ def test_points_with_depth_come_back(points: np.ndarray) -> None:
         "the shutter bends the image"
     )
     straight, truth = (
-        as_read_at_once(seen(moved, delays, depth=True), CAMERA, VELOCITY),
+        undo_rolling_shutter(seen(moved, delays, depth=True), CAMERA, VELOCITY),
         seen(points, delays, depth=True),
     )
     assert np.abs(straight.pixels - truth.pixels).max() < 0.02
@@ -68,20 +68,20 @@ def test_points_with_depth_come_back(points: np.ndarray) -> None:
 def test_without_depth_the_rotation_is_undone(points: np.ndarray) -> None:
     turning = np.concatenate([np.zeros(3), VELOCITY[3:]])
     moved, delays = scan(points, turning)
-    straight = as_read_at_once(seen(moved, delays, depth=False), CAMERA, turning)
+    straight = undo_rolling_shutter(seen(moved, delays, depth=False), CAMERA, turning)
     assert np.abs(straight.pixels - CAMERA.project(points)).max() < 1e-6
     assert np.isnan(straight.depth).all() and np.isnan(straight.u_right).all()
 
 
 def test_nothing_happens_without_need(points: np.ndarray) -> None:
     still = seen(points, np.zeros(len(points)), depth=True)
-    assert as_read_at_once(still, CAMERA, VELOCITY) is still
+    assert undo_rolling_shutter(still, CAMERA, VELOCITY) is still
     bent = seen(points, np.full(len(points), 0.01), depth=True)
-    assert as_read_at_once(bent, CAMERA, np.zeros(6)) is bent
+    assert undo_rolling_shutter(bent, CAMERA, np.zeros(6)) is bent
 
 
 def test_an_impossible_velocity_gives_finite_pixels(points: np.ndarray) -> None:
-    wild = as_read_at_once(
+    wild = undo_rolling_shutter(
         seen(points, np.full(len(points), 0.015), depth=True), CAMERA, np.full(6, 150.0)
     )
     assert np.isfinite(wild.pixels).all()
@@ -89,7 +89,7 @@ def test_an_impossible_velocity_gives_finite_pixels(points: np.ndarray) -> None:
 
 def test_rows_of_the_image_as_it_was_taken_say_when() -> None:
     class Corners(Extractor):
-        name, max_distance = "corners", 1.0
+        name, max_descriptor_distance = "corners", 1.0
 
         def extract(self, image: np.ndarray) -> Features:
             corners = np.array([[100, 0], [100, 239.5], [100, 479]], np.float32)

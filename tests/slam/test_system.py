@@ -17,10 +17,10 @@ from point_room import (
     ate,
     build,
     circle,
+    components_of,
     corridor,
     drive,
     look,
-    parts_of,
     sway,
     truth,
 )
@@ -38,7 +38,7 @@ from spslam.map.io import SavedMap, load_map
 from spslam.map.map import Map
 from spslam.run.metric_scale import TrueDistance, apply_scale
 from spslam.slam.system import Slam
-from spslam.slam.tracking import Tracked, TrackResult, TrackState
+from spslam.slam.tracking import TrackedFrame, TrackResult, TrackState
 from spslam.trajectory import Trajectory
 
 
@@ -78,9 +78,9 @@ def test_what_moves_with_the_camera_does_not_move_the_map(
     slam, _ = drive(room, poses, sensor)
     assert len(slam.trajectory()) == 60
     assert ate(slam, poses, align) < bound
-    shares = slam.statistics.left_out
-    assert set(shares) >= set(range(20, 60))
-    assert 0.15 < np.mean(list(shares.values())) < 0.4, "a quarter of the key points"
+    fractions = slam.statistics.left_out
+    assert set(fractions) >= set(range(20, 60))
+    assert 0.15 < np.mean(list(fractions.values())) < 0.4, "a quarter of the key points"
     (told,) = [
         record
         for record in caplog.records
@@ -176,7 +176,7 @@ def test_a_pose_from_one_corner_of_the_image_is_looked_for_anew(
     ]
     track, calls = slam._tracking._tracker.track, []
 
-    def corner_first(observations: Observations, *where) -> Tracked | None:
+    def corner_first(observations: Observations, *where) -> TrackedFrame | None:
         found = track(observations, *where)
         calls.append(found)
         if found is None or len(calls) > 1:
@@ -191,7 +191,7 @@ def test_a_pose_from_one_corner_of_the_image_is_looked_for_anew(
 
     monkeypatch.setattr(slam._tracking._tracker, "track", corner_first)
     last = slam.track(room.frame(poses[19], 1.0, "stereo"))
-    assert len(calls) > 1 and last.coverage > 0.3
+    assert len(calls) > 1 and last.inlier_coverage > 0.3
     assert last.inliers > 0.7 * results[-1].inliers
     assert ate(slam, poses, "se3") < 0.01
 
@@ -233,7 +233,7 @@ def test_a_place_never_seen_is_not_recognised() -> None:
 
 
 # A camera that stays lost for a few frames begins anew.
-AT_ONCE = ["tracking.new_part_after_s=0.2", "tracking.new_part_frames=3"]
+SOON = ["tracking.new_submap_after_s=0.2", "tracking.new_submap_frames=3"]
 
 
 @pytest.mark.slow
@@ -245,15 +245,15 @@ def test_a_camera_that_stays_lost_begins_a_part_and_a_revisit_joins_it(sensor: s
     back = corridor(-1.0, 150, -0.04)
     room = PointRoom(4000, size=LONG)
     room.blind = set(range(60, 65))
-    slam, results = drive(room, [*first, *dark, *back], sensor, AT_ONCE)
-    assert {r.part for r in results[:60]} == {0}
+    slam, results = drive(room, [*first, *dark, *back], sensor, SOON)
+    assert {r.submap for r in results[:60]} == {0}
     began = next(r for r in results[65:] if r.state is TrackState.TRACKING)
     assert began.index < 85
-    assert began.part == 1 and "submap 1" in began.reason
+    assert began.submap == 1 and "submap 1" in began.reason
     assert results[-1].state is TrackState.TRACKING
     assert slam.statistics.merges == 1
-    assert slam.map.parts.tolist() == [0]
-    assert results[-1].part == 0
+    assert slam.map.submaps.tolist() == [0]
+    assert results[-1].submap == 0
     assert len(slam.trajectory()) > 195
     poses = [*first, *dark, *back]
     assert ate(slam, poses, "se3" if sensor == "stereo" else "sim3") < 0.05
@@ -264,13 +264,13 @@ def test_parts_that_nothing_joins_stay_apart() -> None:
     first, dark, other = corridor(-9.0, 60), [corridor(-9.0, 60)[-1]] * 5, corridor(3.0, 40)
     room = PointRoom(4000, size=LONG)
     room.blind = set(range(60, 65))
-    slam, results = drive(room, [*first, *dark, *other], "stereo", AT_ONCE)
-    assert slam.map.parts.tolist() == [0, 1]
-    assert slam.main_part == 0
+    slam, results = drive(room, [*first, *dark, *other], "stereo", SOON)
+    assert slam.map.submaps.tolist() == [0, 1]
+    assert slam.main_submap == 0
     assert len(slam.trajectory()) == 60, "what nothing connects is no trajectory"
     assert 35 < slam.statistics.frames_elsewhere <= 40
     assert slam.statistics.merges == 0
-    assert results[-1].part == 1
+    assert results[-1].submap == 1
     assert len(slam.trajectory(keyframes_only=True)) == len(slam.map.keyframes_of(0))
 
 
@@ -279,8 +279,8 @@ def test_it_returns_to_the_old_part_when_it_is_back_there() -> None:
     room = PointRoom(4000, size=LONG)
     room.blind = set(range(60, 65))
     poses = [*first, *dark, *other, *first[30:50]]
-    slam, results = drive(room, poses, "stereo", AT_ONCE)
-    assert results[-1].part == 0
+    slam, results = drive(room, poses, "stereo", SOON)
+    assert results[-1].submap == 0
     assert len(slam.trajectory()) == 80
     assert ate(slam, poses, "se3") < 0.02
 
@@ -301,7 +301,7 @@ def test_localises_in_a_saved_map_and_changes_nothing(sensor: str, tmp_path: Pat
         for name, table in before.map.tables().items()
     }
     other = [pose @ look(0.03, 0.02, 0.05, 0.02) for pose in sway(60)[5:55:2]]
-    again = Slam(load_config("default"), parts_of(room), before, mapping=False)
+    again = Slam(load_config("default"), components_of(room), before, localization_only=True)
     results = [again.track(room.frame(pose, 0.05 * i, "mono")) for i, pose in enumerate(other)]
     again.finish()
     assert all(r.state is TrackState.TRACKING for r in results)
@@ -322,13 +322,13 @@ def test_extends_a_saved_map(tmp_path: Path) -> None:
     slam, _ = drive(room, corridor(-9.0, 60), "stereo")
     before = saved(slam, tmp_path)
     reached = float(before.map.T_world_keyframe[:, 0, 3].max())
-    again = Slam(load_config("default"), parts_of(room), before)
+    again = Slam(load_config("default"), components_of(room), before)
     poses = corridor(-7.5, 80)
     results = [again.track(room.frame(pose, 0.05 * i, "stereo")) for i, pose in enumerate(poses)]
     again.finish()
     assert {r.state for r in results} == {TrackState.TRACKING}
     assert again.map.T_world_keyframe[:, 0, 3].max() > reached + 1.0
-    assert again.map.parts.tolist() == [0]
+    assert again.map.submaps.tolist() == [0]
     expected = geometry.inverse(corridor(-9.0, 1)[0]) @ np.array(poses)
     found = again.trajectory().T_world_cam
     assert np.linalg.norm(found[:, :3, 3] - expected[:, :3, 3], axis=1).max() < 0.03, (
@@ -344,21 +344,21 @@ def test_a_map_of_another_front_end_or_camera_is_refused(tmp_path: Path) -> None
     before = saved(slam, tmp_path)
     room.identity = "other weights"
     with pytest.raises(MapError, match="other weights"):
-        Slam(Config(), parts_of(room), before, mapping=False)
+        Slam(Config(), components_of(room), before, localization_only=True)
     del room.identity
-    again = Slam(Config(), parts_of(room), before)
+    again = Slam(Config(), components_of(room), before)
     with pytest.raises(MapError, match="--localize"):
         again.track(room.frame(sway(1)[0], 0.0, "mono"))
     other = load_map(tmp_path / "map.npz")
     other.map.descriptor_size = 32
-    narrow = Slam(Config(), parts_of(room), SavedMap(other.map, {}), mapping=False)
+    narrow = Slam(Config(), components_of(room), SavedMap(other.map, {}), localization_only=True)
     with pytest.raises(MapError, match="32 numbers, those of points have 64"):
         narrow.track(room.frame(sway(1)[0], 0.0, "stereo"))
     empty = load_map(tmp_path / "map.npz")
     with pytest.raises(MapError, match="no keyframes"):
-        Slam(Config(), parts_of(room), SavedMap(Map(64), empty.places), mapping=False)
+        Slam(Config(), components_of(room), SavedMap(Map(64), empty.places), localization_only=True)
     with pytest.raises(MapError, match="needs a saved map"):
-        Slam(Config(), parts_of(room), mapping=False)
+        Slam(Config(), components_of(room), localization_only=True)
 
 
 def test_a_single_camera_takes_up_a_scale_everywhere() -> None:
@@ -393,13 +393,13 @@ def test_only_the_main_part_takes_up_a_scale() -> None:
     first, dark, other = corridor(-9.0, 60), [corridor(-9.0, 60)[-1]] * 5, corridor(3.0, 40)
     room = PointRoom(4000, size=LONG)
     room.blind = set(range(60, 65))
-    slam, _ = drive(room, [*first, *dark, *other], "mono", AT_ONCE)
-    before = [slam.map.scene_of(part) for part in (0, 1)]
+    slam, _ = drive(room, [*first, *dark, *other], "mono", SOON)
+    before = [slam.map.scene_of(submap) for submap in (0, 1)]
     slam.rescale(3.0, "a test")
-    for part, factor in ((0, 3.0), (1, 1.0)):
-        points, T_world_keyframe = slam.map.scene_of(part)
-        assert points == pytest.approx(factor * before[part][0])
-        assert T_world_keyframe[:, :3, 3] == pytest.approx(factor * before[part][1][:, :3, 3])
+    for submap, factor in ((0, 3.0), (1, 1.0)):
+        points, T_world_keyframe = slam.map.scene_of(submap)
+        assert points == pytest.approx(factor * before[submap][0])
+        assert T_world_keyframe[:, :3, 3] == pytest.approx(factor * before[submap][1][:, :3, 3])
 
 
 def test_two_runs_give_the_same_bytes() -> None:
@@ -435,8 +435,8 @@ def test_a_key_frame_is_refined_while_the_next_frame_is_tracked(then: str) -> No
                 bundle.begin.set()
             return super().refine(*arguments, **options)
 
-    parts = replace(parts_of(room), bundle=bundle, pose_solver=WatchedSolver(NOISE_PX))
-    slam = Slam(load_config("default", overrides), parts)
+    submaps = replace(components_of(room), bundle=bundle, pose_solver=WatchedSolver(NOISE_PX))
+    slam = Slam(load_config("default", overrides), submaps)
     bundle.begin.set()
     for i, pose in enumerate(poses[: last + 1]):
         if i == last:
@@ -465,7 +465,7 @@ def test_a_frame_that_comes_late_is_tracked_in_the_refined_map() -> None:
     waiting: list[bool] = []
     find_pose = slam._tracking.find_pose
 
-    def watched(*arguments) -> Tracked | None:
+    def watched(*arguments) -> TrackedFrame | None:
         waiting.append(slam._updates.pending is not None)
         return find_pose(*arguments)
 
@@ -509,7 +509,8 @@ def test_a_pose_found_while_a_key_frame_is_refined_is_carried_along() -> None:
     def play(poses: list[np.ndarray], bundle: Shifting) -> tuple[Slam, list[TrackResult]]:
         room = PointRoom()
         slam = Slam(
-            load_config("default", ["bundle.window=30"]), replace(parts_of(room), bundle=bundle)
+            load_config("default", ["bundle.window=30"]),
+            replace(components_of(room), bundle=bundle),
         )
         return slam, [
             slam.track(room.frame(pose, 0.05 * (i + 1), "stereo")) for i, pose in enumerate(poses)
@@ -545,7 +546,8 @@ def test_what_a_refinement_fails_of_is_told_once() -> None:
 
     room, bundle = PointRoom(), Failing(NOISE_PX)
     slam = Slam(
-        load_config("default", ["keyframes.max_interval=4"]), replace(parts_of(room), bundle=bundle)
+        load_config("default", ["keyframes.max_interval=4"]),
+        replace(components_of(room), bundle=bundle),
     )
     poses = sway(40)
     with pytest.raises(FloatingPointError, match="no such bundle"):

@@ -13,17 +13,17 @@ from spslam.config import Config, TrackingConfig
 from spslam.frame import Observations
 from spslam.frontend.matching.matching import DescriptorMatcher
 from spslam.map.map import NO_POINT, Map
-from spslam.slam.tracking import Motion, Tracked, Tracker
+from spslam.slam.tracking import Motion, TrackedFrame, Tracker
 
 NOISE_PX = 0.5
 
 
 def tracker(**tracking) -> Tracker:
     config = Config(tracking=TrackingConfig(**tracking))
-    return Tracker(config, DescriptorMatcher(), PnPSolver(NOISE_PX), max_distance=0.7)
+    return Tracker(config, DescriptorMatcher(), PnPSolver(NOISE_PX), max_descriptor_distance=0.7)
 
 
-def assert_sees(tracked: Tracked | None, scene, index: int, T_world_cam: np.ndarray) -> None:
+def assert_sees(tracked: TrackedFrame | None, scene, index: int, T_world_cam: np.ndarray) -> None:
     """The pose is right, and each key point sees the landmark it came from."""
     assert tracked is not None
     error = geometry.se3_log(tracked.T_world_cam @ geometry.inverse(T_world_cam))
@@ -95,7 +95,7 @@ def test_a_wider_gate_helps_where_the_first_is_too_narrow(scene, slam_map) -> No
         9,
         truth,
     )
-    narrow = tracker(search_radius_px=8.0, min_inlier_share=0.0)
+    narrow = tracker(search_radius_px=8.0, min_inlier_fraction=0.0)
     assert (
         narrow.track(observations, slam_map, scene.camera, predicted, all_points(slam_map)) is None
     )

@@ -29,7 +29,7 @@ class FileServer:
     validator: str | None = '"1"'
     cuts: list[int] = field(default_factory=list)
     statuses: list[int] = field(default_factory=list)
-    asked: list[tuple[str, str | None]] = field(default_factory=list)
+    requested: list[tuple[str, str | None]] = field(default_factory=list)
 
 
 @contextmanager
@@ -59,7 +59,7 @@ def serve() -> Iterator[FileServer]:
 def _answer(request: BaseHTTPRequestHandler, state: FileServer) -> None:
     name = request.path.lstrip("/")
     wanted = request.headers.get("Range")
-    state.asked.append((name, wanted))
+    state.requested.append((name, wanted))
     if name not in state.files or state.statuses:
         request.send_error(state.statuses.pop(0) if state.statuses else 404)
         return

@@ -6,7 +6,7 @@ import numpy as np
 
 from spslam import geometry
 from spslam.backend.bundle import SchurBundleAdjuster
-from spslam.backend.places import PlaceIndex
+from spslam.backend.place_recognition import PlaceIndex
 from spslam.backend.pose import PnPSolver
 from spslam.backend.pose_graph import G2oPoseGraph
 from spslam.backend.two_view import EpipolarSolver
@@ -15,7 +15,7 @@ from spslam.config import Config, load_config
 from spslam.evaluation.ate import evaluate
 from spslam.frame import Features, Frame
 from spslam.frontend.matching.matching import DescriptorMatcher
-from spslam.interfaces import Extractor, Parts
+from spslam.interfaces import Components, Extractor
 from spslam.slam.system import Slam
 from spslam.slam.tracking import TrackResult
 from spslam.trajectory import Trajectory
@@ -34,7 +34,7 @@ class PointRoom(Extractor):
     """
 
     name = "points"
-    max_distance = 0.7
+    max_descriptor_distance = 0.7
     pixel_sigma = NOISE_PX
 
     def __init__(
@@ -122,8 +122,8 @@ def circle(count: int, laps: float) -> list[np.ndarray]:
     return [look(1.5 * np.sin(a), 0.0, 1.5 * np.cos(a), a) for a in angles]
 
 
-def parts_of(room: PointRoom) -> Parts:
-    return Parts(
+def components_of(room: PointRoom) -> Components:
+    return Components(
         extractor=room,
         stereo_matcher=room,
         matcher=DescriptorMatcher(),
@@ -132,12 +132,12 @@ def parts_of(room: PointRoom) -> Parts:
         bundle=SchurBundleAdjuster(NOISE_PX),
         global_bundle=SchurBundleAdjuster(NOISE_PX, iterations=16, thorough=True),
         pose_graph=G2oPoseGraph(),
-        places=PlaceIndex(seed=0),
+        place_recognition=PlaceIndex(seed=0),
     )
 
 
 def build(room: PointRoom, config: Config) -> Slam:
-    return Slam(config, parts_of(room))
+    return Slam(config, components_of(room))
 
 
 def drive(

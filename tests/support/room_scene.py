@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from spslam.config import Config
-from spslam.frame import Frame, Sighting
+from spslam.frame import Frame, FrameAssociations
 from spslam.geometry import make_transform, so3_exp
 from spslam.trajectory import Trajectory
-from spslam.visualization.scene import Scene
+from spslam.visualization.map_view import MapView
 
 
 def room(strays: int = 50) -> tuple[np.ndarray, np.ndarray, Trajectory]:
@@ -26,7 +26,7 @@ def room(strays: int = 50) -> tuple[np.ndarray, np.ndarray, Trajectory]:
     return points, poses[::10], Trajectory(0.05 * np.arange(100), poses)
 
 
-def room_scene(**changes: Any) -> Scene:
+def room_scene(**changes: Any) -> MapView:
     """The room with times, edges, a loop and a ground truth 0.4 m above the estimate."""
     points, keyframes, trajectory = room()
     truth = trajectory.T_world_cam @ make_transform(np.eye(3), np.array([0.0, -0.4, 0.0]))
@@ -44,15 +44,15 @@ def room_scene(**changes: Any) -> Scene:
         "depth": 2.0,
         "title": "room",
     }
-    return Scene(**(values | changes))
+    return MapView(**(values | changes))
 
 
-def sighted_frame(camera: Any, index: int = 0) -> tuple[Frame, Sighting]:
+def sighted_frame(camera: Any, index: int = 0) -> tuple[Frame, FrameAssociations]:
     """A grey frame, and 20 key points in it of which the first 12 see map points."""
     rng = np.random.default_rng(index)
     pixels = rng.uniform([20, 20], [camera.width - 20, camera.height - 20], (20, 2))
     image = np.full((camera.height, camera.width), 90, dtype=np.uint8)
-    return Frame(index, 0.1 * index, camera, image), Sighting(
+    return Frame(index, 0.1 * index, camera, image), FrameAssociations(
         pixels, np.where(np.arange(20) < 12, np.arange(20), -1)
     )
 
@@ -66,9 +66,9 @@ class WatchedSlam:
         self.map = seen.map_of(self._poses)
         self.map.origin = SimpleNamespace(metric=True)
         self.config = Config()
-        self.main_part = 0
+        self.main_submap = 0
         self.statistics = SimpleNamespace(points=len(self.map.points), keyframes=poses, loops=0)
-        self.frame, self.sighting = sighted_frame(seen.camera, poses)
+        self.frame, self.associations = sighted_frame(seen.camera, poses)
 
     def trajectory(self) -> Trajectory:
         poses = np.array(self._poses).reshape(-1, 4, 4)

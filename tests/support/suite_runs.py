@@ -93,13 +93,13 @@ class FakePool:
     """
 
     answer: Callable[[Request], dict[str, Any] | None] = lambda request: metrics()
-    asked: list[str] = field(default_factory=list)
+    requested: list[str] = field(default_factory=list)
     description: str = "at once"
 
     def run(self, requests: Sequence[Request]) -> Generator[Finished]:
         """See `Pool`."""
         for request in requests:
-            self.asked.append(request.id)
+            self.requested.append(request.id)
             figures = self.answer(request)
             if figures is None:
                 yield Finished(request.id, "it broke", machine=MACHINE, attempts=1)

@@ -18,12 +18,12 @@ from spslam.visualization.layers import (
     check_layers,
     color_bar,
     draw_layers,
-    frame_scene,
+    frame_map_view,
     legend,
     thicken_hairs,
 )
 
-FRAMING = frame_scene(room_scene(), 4 / 3)
+FRAMING = frame_map_view(room_scene(), 4 / 3)
 
 
 def test_every_layer_is_drawn_and_named_in_the_legend() -> None:
@@ -160,7 +160,7 @@ def test_hardly_anything_is_drawn_without_failing() -> None:
         nothing,
         replace(nothing, points=np.ones((1, 3)), point_times=np.ones(1), point_ages=np.ones(1)),
     ):
-        framing = frame_scene(scene, 4 / 3)
+        framing = frame_map_view(scene, 4 / 3)
         drawn = draw_layers(scene, Look(), framing, moving=True)
         assert np.isfinite(framing.viewpoint.T_cam_world).all()
         assert drawn.keys() <= {"points", "grid"}

@@ -24,8 +24,8 @@ from spslam.visualization.controls import Controls
 from spslam.visualization.image_window import ImageWindow
 from spslam.visualization.layers import DARK, LAYERS, LIGHT, Palette
 from spslam.visualization.live_window import Open3DViewer
+from spslam.visualization.map_view import Viewpoint
 from spslam.visualization.open3d_window import import_open3d, moved_along
-from spslam.visualization.scene import Viewpoint
 
 
 @pytest.fixture
@@ -218,7 +218,7 @@ def test_the_live_view_follows_the_camera_until_it_is_told_to_stay(
 def test_a_live_truth_without_metres_waits_until_it_can_be_aligned(
     windows: SimpleNamespace, landmarks: Any
 ) -> None:
-    from spslam.visualization.live_scene import live_scene
+    from spslam.visualization.live_map_view import live_map_view
 
     slam = WatchedSlam(landmarks, 8)
     bent = slam.trajectory().T_world_cam.copy()
@@ -228,11 +228,11 @@ def test_a_live_truth_without_metres_waits_until_it_can_be_aligned(
     larger[:, :3, 3] *= 7.0
     truth = Trajectory(slam.trajectory().timestamps, larger)
     slam.map.origin = SimpleNamespace(metric=False)  # type: ignore[assignment]
-    np.testing.assert_allclose(live_scene(slam, truth).ground_truth, bent, atol=1e-9)  # type: ignore[arg-type]
+    np.testing.assert_allclose(live_map_view(slam, truth).ground_truth, bent, atol=1e-9)  # type: ignore[arg-type]
     slam._poses = slam._poses[:2]
-    assert len(live_scene(slam, truth).ground_truth) == 0  # type: ignore[arg-type]
+    assert len(live_map_view(slam, truth).ground_truth) == 0  # type: ignore[arg-type]
     slam.map.origin = SimpleNamespace(metric=True)  # type: ignore[assignment]
-    joined = live_scene(slam, truth).ground_truth  # type: ignore[arg-type]
+    joined = live_map_view(slam, truth).ground_truth  # type: ignore[arg-type]
     np.testing.assert_allclose(joined[0], bent[0], atol=1e-12)
 
 

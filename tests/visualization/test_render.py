@@ -18,12 +18,12 @@ from room_scene import room_scene
 from spslam.errors import MissingDependencyError, OutputError
 from spslam.visualization import render as viewer_render
 from spslam.visualization.layers import LIGHT, Look
+from spslam.visualization.map_view import MapView
 from spslam.visualization.render import Job, render, render_scene
-from spslam.visualization.scene import Scene
 
 
 def render_here(
-    path: Path, scene: Scene, job: Job, monkeypatch: pytest.MonkeyPatch, wanted: int = 1000
+    path: Path, scene: MapView, job: Job, monkeypatch: pytest.MonkeyPatch, wanted: int = 1000
 ) -> list[str]:
     """What `render` does without a process of its own, which takes seconds to load Open3D; what it printed."""
     need_egl()
@@ -37,7 +37,7 @@ def render_here(
     return [line for line in printed.getvalue().splitlines() if line.startswith("picture")]
 
 
-def shares(image: np.ndarray, color: tuple[float, float, float]) -> int:
+def fractions(image: np.ndarray, color: tuple[float, float, float]) -> int:
     """Pixels of about this colour, without the legend, which has the colours of everything."""
     height, width = image.shape[:2]
     shown = image[:, :, ::-1].astype(int)
@@ -51,7 +51,7 @@ def test_the_picture_shows_every_layer(tmp_path: Path) -> None:
     image = cv2.imread(str(tmp_path / "map.png"))
     assert image.shape == (960, 1280, 3)
     for color in (LIGHT.trajectory, LIGHT.truth, LIGHT.keyframes, LIGHT.loops):
-        assert shares(image, color) > 100, color
+        assert fractions(image, color) > 100, color
     # The room fills the picture in spite of points half a kilometre away.
     drawn = (image < 200).any(axis=2)
     assert np.ptp(np.flatnonzero(drawn[100:800].any(axis=0))) > 0.7 * 1280
@@ -63,8 +63,8 @@ def test_size_background_and_hidden_layers(tmp_path: Path, monkeypatch: pytest.M
     image = cv2.imread(str(tmp_path / "map.png"))
     assert image.shape == (360, 640, 3)
     assert np.median(image) < 30
-    assert shares(image, look.palette.truth) > 30
-    assert shares(image, look.palette.loops) == shares(image, look.palette.trajectory) == 0
+    assert fractions(image, look.palette.truth) > 30
+    assert fractions(image, look.palette.loops) == fractions(image, look.palette.trajectory) == 0
 
 
 def test_the_same_scene_gives_the_same_picture(

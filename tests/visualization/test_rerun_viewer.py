@@ -16,7 +16,7 @@ from room_scene import WatchedSlam, room_scene
 
 from spslam.errors import MissingDependencyError, OutputError
 from spslam.slam.tracking import TrackResult, TrackState
-from spslam.visualization.rerun_viewer import RerunViewer, record_scene
+from spslam.visualization.rerun_viewer import RerunViewer, record_map_view
 
 rerun = pytest.importorskip("rerun")
 
@@ -72,7 +72,7 @@ def test_a_run_is_read_back(tmp_path: Path, landmarks: Any) -> None:
     classes = recorded.column("world/camera/image/keypoints", "class_ids")
     assert [sum(each) for each in classes] == [12] * 6
     # Rerun counts pixels from the corner of the first one.
-    np.testing.assert_allclose(keypoints[-1][0], slam.sighting.pixels[0] + 0.5, atol=1e-3)
+    np.testing.assert_allclose(keypoints[-1][0], slam.associations.pixels[0] + 0.5, atol=1e-3)
     images = recorded.column("world/camera/image", "blob")
     assert len([image for image in images if image]) == 6
     assert bytes(images[-1][0])[:2] == b"\xff\xd8"
@@ -101,7 +101,7 @@ def test_a_file_does_not_grow_with_every_frame_by_the_whole_map(
 
 
 def test_a_saved_run_is_read_back(tmp_path: Path) -> None:
-    record_scene(tmp_path / "room.rrd", room_scene())
+    record_map_view(tmp_path / "room.rrd", room_scene())
     recorded = Recorded(tmp_path / "room.rrd")
     assert {
         "world/map",
@@ -118,7 +118,7 @@ def test_a_saved_run_is_read_back(tmp_path: Path) -> None:
 
 def test_stamps_of_a_clock_are_dates(tmp_path: Path) -> None:
     scene = room_scene()
-    record_scene(
+    record_map_view(
         tmp_path / "room.rrd",
         room_scene(times=scene.times + 1.305e9, truth_times=scene.times + 1.305e9),
     )
@@ -130,12 +130,12 @@ def test_what_cannot_be_written_is_named(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"cannot write .*gone.run\.rrd"):
         RerunViewer(tmp_path / "gone" / "run.rrd")
     with pytest.raises(OutputError, match="cannot write"):
-        record_scene(tmp_path, room_scene())
+        record_map_view(tmp_path, room_scene())
     os.mkfifo(tmp_path / "pipe.rrd")
     with pytest.raises(
         OutputError, match=r"pipe\.rrd: expected a file or a new name, found a pipe"
     ):
-        record_scene(tmp_path / "pipe.rrd", room_scene())
+        record_map_view(tmp_path / "pipe.rrd", room_scene())
 
 
 def test_without_a_display_the_viewer_is_not_started(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 from spslam.config import Config, LoopConfig
 from spslam.map.io import save_map
 from spslam.map.map import Origin
-from spslam.visualization.saved_run import load_scene
+from spslam.visualization.saved_run import load_map_view
 
 
 def test_edges_follow_the_configuration_of_the_run(landmarks, tmp_path: Path) -> None:
@@ -17,9 +17,9 @@ def test_edges_follow_the_configuration_of_the_run(landmarks, tmp_path: Path) ->
     )
     for name in ("trajectory.tum", "keyframes.tum"):
         (tmp_path / name).write_text("# nothing\n")
-    assert len(load_scene(tmp_path).covisible) == 6
+    assert len(load_map_view(tmp_path).covisible) == 6
     config = Config(loop=LoopConfig(min_covisibility=10**6))
     (tmp_path / "config.yaml").write_text(config.to_yaml())
-    assert load_scene(tmp_path).covisible.tolist() == [[0, 1], [1, 2], [2, 3]], (
+    assert load_map_view(tmp_path).covisible.tolist() == [[0, 1], [1, 2], [2, 3]], (
         "neighbours in time stay connected"
     )

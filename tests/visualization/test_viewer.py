@@ -75,10 +75,10 @@ class Untouched:
     """Notes what is asked of it."""
 
     def __init__(self) -> None:
-        self.__dict__["asked"] = []
+        self.__dict__["requested"] = []
 
     def __getattr__(self, name: str) -> Any:
-        self.asked.append(name)
+        self.requested.append(name)
         return 0
 
 
@@ -87,7 +87,7 @@ def test_nobody_looking_costs_nothing() -> None:
     null = Viewers()
     null.update(slam, frame, result)  # type: ignore[arg-type]
     null.close()
-    assert [each.asked for each in shown] == [[], [], []]
+    assert [each.requested for each in shown] == [[], [], []]
 
 
 def test_importing_viewers_loads_no_graphics_library() -> None:

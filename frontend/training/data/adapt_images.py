@@ -35,7 +35,7 @@ _LEAST_STRETCH = 3
 # Most unused images on each side of a stretch.
 _GAP = 5
 # Largest fraction of the images that is held out.
-_MOST_SHARE = 0.4
+_MOST_FRACTION = 0.4
 # Every n-th row and column of an image goes into the digest.
 _DIGEST_STEP = 8
 # Most characters of an image's name in its file name.
@@ -95,7 +95,7 @@ def split_stretches(
     Returns:
         Indices for training, for validation, and held out.
     """
-    wanted = max(count * min(share, _MOST_SHARE), 2 * _LEAST_STRETCH)
+    wanted = max(count * min(share, _MOST_FRACTION), 2 * _LEAST_STRETCH)
     stretches = 2 * max(1, round(wanted / (2 * _STRETCH)))
     length = max(round(wanted / stretches), _LEAST_STRETCH)
     gap = min(_GAP, length // 3)
@@ -165,14 +165,16 @@ def _check_same(folder: Path, request: _Request, stream: _Stream) -> int:
     manifest = folder / MANIFEST
     try:
         found = parse_json(manifest.read_text("utf-8"))
-        asked = {key: found[key] for key in ("size", "most", "share")}
+        requested = {key: found[key] for key in ("size", "most", "share")}
         count, digest = int(found["count"]), found["digest"]
     except (OSError, ValueError, KeyError, TypeError):
         raise DatasetError(f"{manifest} is damaged: remove its folder to start again") from None
     now = json.loads(json.dumps(asdict(request)))
-    if asked != now:
+    if requested != now:
         different = ", ".join(
-            f"{key} {asked[key]} instead of {now[key]}" for key in now if asked[key] != now[key]
+            f"{key} {requested[key]} instead of {now[key]}"
+            for key in now
+            if requested[key] != now[key]
         )
         raise DatasetError(
             f"{folder} holds images chosen with other settings ({different}): use the same, "

@@ -98,7 +98,7 @@ def _blur(images: Tensor, config: PhotometricConfig, draw: _Draw) -> Tensor:
 
 
 def _speckle(images: Tensor, config: PhotometricConfig, draw: _Draw) -> Tensor:
-    share = draw.uniform(0, config.speckle) * draw.chosen()
+    fraction = draw.uniform(0, config.speckle) * draw.chosen()
     where = draw.uniform(0, 1, tuple(images.shape))
-    images = torch.where(where < share / 2, torch.zeros_like(images), images)
-    return torch.where(where > 1 - share / 2, torch.ones_like(images), images)
+    images = torch.where(where < fraction / 2, torch.zeros_like(images), images)
+    return torch.where(where > 1 - fraction / 2, torch.ones_like(images), images)

@@ -37,7 +37,7 @@ from .homography_metrics import (
 Image = NDArray[np.uint8]
 
 # By metric: name, meaning, whether higher is better.
-_FIGURES = {
+_METRICS_SHOWN = {
     "repeatability": (
         "repeatability",
         "fraction of the 300 best points that are found again within 3 px",
@@ -132,7 +132,7 @@ def write_report(
         subtitle=report.created.isoformat() if report.created else "",
         improved=report.improved,
         summary=report.summary[0].upper() + report.summary[1:],
-        rows=[_row(key, report.before.get(key), report.after.get(key)) for key in _FIGURES],
+        rows=[_row(key, report.before.get(key), report.after.get(key)) for key in _METRICS_SHOWN],
         images=report.images,
         pairs=report.pairs,
         protocol=report.protocol,
@@ -175,7 +175,7 @@ def sample_detections(
 
 
 def _row(key: str, before: float | None, after: float | None) -> dict[str, str]:
-    name, meaning, more_is_better = _FIGURES[key]
+    name, meaning, more_is_better = _METRICS_SHOWN[key]
     change, kind = "–", ""
     if before is not None and after is not None:
         difference = after - before

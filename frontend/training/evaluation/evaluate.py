@@ -21,7 +21,7 @@ from ..data.homography_sets import PHOTO_SIZE, ImagePair, photo_pairs, scene_pai
 from .evaluation_report import Result, markdown_table, plot, write_json
 from .homography_metrics import METRICS, Estimator, localisation_scores, matching_scores
 from .pose_evaluation import evaluate_pose
-from .shapes_evaluation import CLASSICAL_DETECTORS, LabelledImages, detector_of, evaluate_shapes
+from .shapes_evaluation import OPENCV_DETECTORS, LabelledImages, detector_of, evaluate_shapes
 
 __all__ = [
     "EvaluationData",
@@ -151,8 +151,7 @@ def evaluate_extractor(
         raw = create_extractor(_feature_config({**settings, **_CORNERS}))
         result["shapes"] = evaluate_shapes(detector_of(raw), data.shapes)
         result["shapes"]["beside"] = {
-            name: evaluate_shapes(detect, data.shapes)
-            for name, detect in CLASSICAL_DETECTORS.items()
+            name: evaluate_shapes(detect, data.shapes) for name, detect in OPENCV_DETECTORS.items()
         }
     if data.frames is not None:
         _log.info("%s: pose", label)

@@ -77,10 +77,10 @@ def plot(results: Sequence[Result], path: Path) -> None:
     figure = Figure(figsize=(11.0, 2.6 * max(len(sets), 1) + 0.8), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(max(len(sets), 1), 2, width_ratios=[6, 1])
-    shares = [key for key in METRICS if key != "mle_px"]
+    fractions = [key for key in METRICS if key != "mle_px"]
     for row, name in enumerate(sets):
         left, right = figure.add_subplot(grid[row, 0]), figure.add_subplot(grid[row, 1])
-        _bars(left, results, name, shares)
+        _bars(left, results, name, fractions)
         _bars(right, results, name, ["mle_px"])
         left.set_ylim(0, 1)
         left.set_title(name, fontsize=10, loc="left")

@@ -39,7 +39,7 @@ _CONTRAST = (0.4, 1.4)
 # Range of the standard deviation of Gaussian noise, grey levels of 255.
 _NOISE_SIGMA = (2.0, 15.0)
 # Largest fraction of pixels set to black or white.
-_SPECKLE_SHARE = 0.0035
+_SPECKLE_FRACTION = 0.0035
 # Largest strength of an elliptic shadow or light.
 _SHADE = 0.5
 # Range of the sigma of the Gaussian blur, pixels.
@@ -96,7 +96,7 @@ def detect_shi_tomasi(image: Image) -> tuple[NDArray[np.float32], NDArray[np.flo
 
 
 # OpenCV detectors for comparison, by name.
-CLASSICAL_DETECTORS: dict[str, Detector] = {
+OPENCV_DETECTORS: dict[str, Detector] = {
     "FAST": detect_fast,
     "Harris": detect_harris,
     "Shi-Tomasi": detect_shi_tomasi,
@@ -140,7 +140,7 @@ def shape_noise(rng: np.random.Generator, image: Image) -> Image:
     distance = ((x - centre[0]) / radii[0]) ** 2 + ((y - centre[1]) / radii[1]) ** 2
     pixels *= 1.0 + rng.uniform(-_SHADE, _SHADE) * np.exp(-0.5 * distance)
     pixels += rng.normal(0.0, rng.uniform(*_NOISE_SIGMA), image.shape)
-    speckles = rng.uniform(size=image.shape) < rng.uniform(0.0, _SPECKLE_SHARE)
+    speckles = rng.uniform(size=image.shape) < rng.uniform(0.0, _SPECKLE_FRACTION)
     pixels[speckles] = rng.choice([0.0, 255.0], int(speckles.sum()))
     return np.asarray(np.clip(np.rint(pixels), 0, 255), np.uint8)
 

@@ -13,7 +13,7 @@ from spslam.frame import Features, unit_descriptors
 
 from ...extractors.superpoint_extractor import SuperPointExtractor
 from ...matching.matching import DescriptorMatcher
-from ...superpoint.descriptors import DEFAULT_MAX_DISTANCE
+from ...superpoint.descriptors import DEFAULT_MAX_DESCRIPTOR_DISTANCE
 from ...superpoint.superpoint import SuperPoint
 from ..data.homography_sets import ImagePair, photo_pairs
 from .homography_metrics import (
@@ -25,7 +25,7 @@ from .homography_metrics import (
 from .shapes_evaluation import LabelledImages, detector_of, evaluate_shapes
 
 # Fraction of the true matches that the largest descriptor distance of a network accepts.
-_TRUE_SHARE = 0.95
+_TRUE_FRACTION = 0.95
 
 
 class ShapeValidation:
@@ -94,9 +94,9 @@ class PairValidation:
             true.append(errors <= CORRECT_PX)
         found = np.concatenate(distances)[np.concatenate(true)]
         return (
-            max(round(float(np.quantile(found, _TRUE_SHARE)), 2), 0.01)
+            max(round(float(np.quantile(found, _TRUE_FRACTION)), 2), 0.01)
             if len(found)
-            else DEFAULT_MAX_DISTANCE
+            else DEFAULT_MAX_DESCRIPTOR_DISTANCE
         )
 
     def _extracted(self, network: SuperPoint) -> Iterator[tuple[ImagePair, Features, Features]]:

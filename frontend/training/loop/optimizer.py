@@ -32,7 +32,9 @@ def learning_rate(config: OptimizerConfig, step: int, done: float) -> float:
     """
     warm = min(1.0, (step + 1) / config.warmup) if config.warmup else 1.0
     cosine = 0.5 * (1 + math.cos(math.pi * min(done, 1)))
-    return config.learning_rate * warm * (config.final_share + (1 - config.final_share) * cosine)
+    return (
+        config.learning_rate * warm * (config.final_fraction + (1 - config.final_fraction) * cosine)
+    )
 
 
 def averaged_model(network: nn.Module, decay: float, step: int = 0) -> AveragedModel:

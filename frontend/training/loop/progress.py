@@ -29,7 +29,7 @@ class Progress:
     stage: str
     step: int
     steps: int
-    share: float
+    fraction: float
     loss: dict[str, float]
     images_per_second: float
     seconds_left: float

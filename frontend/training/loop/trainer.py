@@ -152,9 +152,9 @@ class Trainer:
         if self._step == 0:
             # The initial weights are validated too, so that a training never returns worse ones.
             self._run_validation(log)
-        while (share := self._share()) < 1 and not self._ended_early():
+        while (fraction := self._fraction_done()) < 1 and not self._ended_early():
             started = time.monotonic()
-            losses = self._train_step(model, batches, share)
+            losses = self._train_step(model, batches, fraction)
             self._step += 1
             self._seconds += time.monotonic() - started
             meter.add(losses, self._images_per_step, time.monotonic() - started)
@@ -187,7 +187,7 @@ class Trainer:
         return self._config.optimizer.batch * self._objective.views
 
     def _train_step(
-        self, model: nn.Module, batches: Iterator[Batch], share: float
+        self, model: nn.Module, batches: Iterator[Batch], fraction: float
     ) -> dict[str, float]:
         settings, processes = self._config.optimizer, self._processes
         batch = next(batches)
@@ -203,7 +203,7 @@ class Trainer:
                 f"stage {self._stage}: the loss is not finite at step {self._step}: lower "
                 f"optimizer.learning_rate; the last checkpoint is in {self._out}"
             )
-        rate = learning_rate(settings, self._step, share)
+        rate = learning_rate(settings, self._step, fraction)
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         self._optimizer.zero_grad(set_to_none=True)
@@ -215,14 +215,14 @@ class Trainer:
         values = dict(zip([*losses, "gradient_norm"], self._processes.mean(means), strict=True))
         return values | {"learning_rate": rate}
 
-    def _share(self) -> float:
+    def _fraction_done(self) -> float:
         """Return the fraction of the schedule that is done."""
         minutes = self._config.schedule.minutes
-        share = self._step / self._config.optimizer.steps
+        fraction = self._step / self._config.optimizer.steps
         return (
-            share
+            fraction
             if minutes is None
-            else self._processes.agreed(max(share, self._seconds / 60 / minutes))
+            else self._processes.agreed(max(fraction, self._seconds / 60 / minutes))
         )
 
     def _ended_early(self) -> bool:
@@ -237,13 +237,13 @@ class Trainer:
         return self._processes.agreed(float(self._stopped())) > 0
 
     def _progress(self, meter: Meter) -> Progress:
-        share = max(self._share(), 1e-9)
-        left = self._seconds * (1 - share) / share
+        fraction = max(self._fraction_done(), 1e-9)
+        left = self._seconds * (1 - fraction) / fraction
         return Progress(
             self._stage,
             self._step,
             self._config.optimizer.steps,
-            min(share, 1.0),
+            min(fraction, 1.0),
             meter.means(),
             meter.images_per_second(),
             left,

@@ -30,13 +30,13 @@ class _Copy:
     """A copy of the submap to refine.
 
     Attributes:
-        part: id of the submap.
+        submap: id of the submap.
         keyframe_ids, point_ids: ids of the rows of the problem.
         problem: the copy.
         has_depth: whether the sensor measures depth.
     """
 
-    part: int
+    submap: int
     keyframe_ids: Ids
     point_ids: Ids
     problem: BundleProblem
@@ -91,19 +91,19 @@ class GlobalRefiner:
 
 def _copy_of(slam_map: Map, camera: Camera) -> _Copy:
     has_depth = camera.has_depth
-    part = slam_map.part
-    point_ids = slam_map.points_of(part)
+    submap = slam_map.submap
+    point_ids = slam_map.points_of(submap)
     point_ids = point_ids[slam_map.views(point_ids) >= (1 if has_depth else 2)]
-    keyframe_ids = slam_map.keyframes_of(part)
+    keyframe_ids = slam_map.keyframes_of(submap)
     fixed = np.zeros(len(keyframe_ids), dtype=bool)
     fixed[0] = True
     problem, _ = bundle_problem(slam_map, keyframe_ids, fixed, point_ids)
-    return _Copy(part, keyframe_ids, point_ids, problem, has_depth)
+    return _Copy(submap, keyframe_ids, point_ids, problem, has_depth)
 
 
 def _take_up(slam_map: Map, copy: _Copy, result: BundleResult) -> None:
     """Write the result to the map; move newer keyframes and points with the one before them."""
-    keyframe_rows = np.flatnonzero(slam_map.keyframes["part"] == copy.part)
+    keyframe_rows = np.flatnonzero(slam_map.keyframes["submap"] == copy.submap)
     ids = slam_map.keyframes["id"][keyframe_rows]
     refined = geometry.orthonormalize(geometry.inverse(result.T_cam_world))
     before = slam_map.T_world_keyframe[keyframe_rows]
@@ -115,7 +115,7 @@ def _take_up(slam_map: Map, copy: _Copy, result: BundleResult) -> None:
     correction = target @ geometry.inverse(before[anchor])
     slam_map.T_world_keyframe[keyframe_rows] = geometry.orthonormalize(correction @ before)
 
-    point_rows = slam_map.point_rows(slam_map.points_of(copy.part))
+    point_rows = slam_map.point_rows(slam_map.points_of(copy.submap))
     born = np.clip(
         np.searchsorted(ids, slam_map.points["born"][point_rows], side="right") - 1, 0, None
     )

@@ -26,11 +26,11 @@ from spslam.interfaces import Matcher, PlaceRecognizer, PoseGraphSolver, PoseSol
 from spslam.map.covisibility import essential_graph, median_depth
 from spslam.map.map import Ids, Map
 from spslam.notices import notice
-from spslam.slam.loops.look_alikes import Departure, Place, groups_by_likeness
 from spslam.slam.loops.loop_detection import LoopCandidates, travelled
 from spslam.slam.loops.pose_graph import spread_gap
+from spslam.slam.loops.similar_places import Departure, Place, groups_by_similarity
 from spslam.slam.mapping import Mapper, RemovedKeyframe
-from spslam.slam.tracking import Tracked, Tracker
+from spslam.slam.tracking import TrackedFrame, Tracker
 
 logger = logging.getLogger(__name__)
 Array = NDArray[np.float64]
@@ -68,7 +68,7 @@ class _RelativeScale:
 
 
 @dataclass(frozen=True, eq=False)
-class Rescaling:
+class ScaleCorrection:
     """The change of scale around each keyframe by a correction; 1 for stereo and RGB-D.
 
     Attributes:
@@ -101,7 +101,7 @@ class LoopCloser:
         mapper: Mapper,
         tracker: Tracker,
         places: PlaceRecognizer,
-        max_distance: float,
+        max_descriptor_distance: float,
     ) -> None:
         self._settings = config
         self._config = config.loop
@@ -112,19 +112,19 @@ class LoopCloser:
         self._pose_solver = pose_solver
         self._pose_graph = pose_graph
         self._mapper = mapper
-        self._max_distance = max_distance
+        self._max_descriptor_distance = max_descriptor_distance
         self._last_closed = -(10**9)
         # The submaps of the latest verified loop between two submaps, and their relative
         # similarity.
         self._joint: tuple[int, int, Array] | None = None
-        self._places = places
+        self._place_recognition = places
         self._departures: dict[int, Departure] = {}
         self.doubted: set[int] = set()
 
-    def part_began(self, part: int, departure: Departure | None) -> None:
+    def submap_began(self, submap: int, departure: Departure | None) -> None:
         """Note where the camera was lost before a submap: this limits where the submap can be."""
         if departure is not None:
-            self._departures[part] = departure
+            self._departures[submap] = departure
 
     def tell(self) -> None:
         """Notify the user how often a loop between submaps was rejected."""
@@ -134,9 +134,9 @@ class LoopCloser:
                 "fits about as well, or the camera cannot have moved that far): the submaps "
                 "were not joined there"
             )
-            notice(logger, "parts_look_alike", text, len(self.doubted), count=len(self.doubted))
+            notice(logger, "similar_submaps", text, len(self.doubted), count=len(self.doubted))
 
-    def close(self, slam_map: Map, camera: Camera, keyframe_id: int) -> Rescaling | None:
+    def close(self, slam_map: Map, camera: Camera, keyframe_id: int) -> ScaleCorrection | None:
         """Find a loop of a keyframe and close it; None if the map was not corrected.
 
         A loop to another submap joins the two: the younger is moved into the world of the older.
@@ -153,14 +153,14 @@ class LoopCloser:
             edge = self._verify(slam_map, camera, keyframe_id, int(candidate))
             if edge is None:
                 continue
-            if slam_map.part_of(edge.i) == slam_map.part_of(edge.j):
+            if slam_map.submap_of(edge.i) == slam_map.submap_of(edge.j):
                 self._last_closed = keyframe_id
                 return self._correct(slam_map, camera, edge)
             if self._seen_before(slam_map, edge):
                 return self._join(slam_map, camera, edge)
         return None
 
-    def keyframes_rescaled(self, rescaling: Rescaling) -> None:
+    def keyframes_rescaled(self, scale_correction: ScaleCorrection) -> None:
         """Do nothing: the loop edges are corrected with the map itself."""
 
     @staticmethod
@@ -168,13 +168,13 @@ class LoopCloser:
         """Transfer the loop edges of a culled keyframe to its parent; drop those to the parent."""
         loops = slam_map.loops
         at_i, at_j = loops["i"] == removed.keyframe_id, loops["j"] == removed.keyframe_id
-        loops["S_i_j"][at_i] = removed.T_heir_removed @ loops["S_i_j"][at_i]
-        loops["S_i_j"][at_j] = loops["S_i_j"][at_j] @ geometry.inverse(removed.T_heir_removed)
+        loops["S_i_j"][at_i] = removed.T_parent_removed @ loops["S_i_j"][at_i]
+        loops["S_i_j"][at_j] = loops["S_i_j"][at_j] @ geometry.inverse(removed.T_parent_removed)
         # The scale does not change, and its measurement is independent.
         adjoint = np.eye(7)
-        adjoint[:6, :6] = geometry.se3_adjoint(geometry.inverse(removed.T_heir_removed))
+        adjoint[:6, :6] = geometry.se3_adjoint(geometry.inverse(removed.T_parent_removed))
         loops["information"][at_j] = adjoint.T @ loops["information"][at_j] @ adjoint
-        loops["i"][at_i] = loops["j"][at_j] = removed.heir_id
+        loops["i"][at_i] = loops["j"][at_j] = removed.parent_id
         loops.keep(loops["i"] != loops["j"])
 
     # -- verification ------------------------------------------------------------------------------
@@ -200,7 +200,7 @@ class LoopCloser:
         logger.info(
             "loop: keyframe %d sees the place of %d with %d inliers of %d matches, "
             "%.0f %% of the image, gap %.3f, scale %.3f",
-            keyframe_id, candidate, found.inliers, found.matches, 100 * found.coverage(camera),
+            keyframe_id, candidate, found.inliers, found.matches, 100 * found.inlier_coverage(camera),
             _gap(slam_map, keyframe_id, found), scale.ratio,
             )  # fmt: skip
         return LoopEdge(
@@ -213,7 +213,7 @@ class LoopCloser:
 
     def _recognize(
         self, slam_map: Map, camera: Camera, keyframe_id: int, candidate: int
-    ) -> Tracked | str:
+    ) -> TrackedFrame | str:
         """Track the keyframe by the points around an old one; return the reason if that fails."""
         companions, _ = slam_map.covisible(candidate, least=self._config.min_covisibility)
         # Exclude the points that tracking matched already: they would confirm the current pose
@@ -231,7 +231,7 @@ class LoopCloser:
         matches0 = self._matcher.match(
             observations.descriptors,
             slam_map.points["descriptor"][rows],
-            self._max_distance,
+            self._max_descriptor_distance,
             self._ratio,
         )
         hit = np.flatnonzero(matches0 >= 0)
@@ -261,7 +261,7 @@ class LoopCloser:
         camera: Camera,
         keyframe_id: int,
         candidate: int,
-        found: Tracked,
+        found: TrackedFrame,
         scale: float,
     ) -> str:
         """Return the reason to reject a loop, or an empty string.
@@ -276,14 +276,14 @@ class LoopCloser:
         """
         if found.inliers < self._config.min_inliers:
             return f"{found.inliers} inliers of {found.matches} matches"
-        coverage = found.coverage(camera)
-        if coverage < self._config.min_coverage:
-            return f"inliers cover {100 * coverage:.0f} % of the image"
+        inlier_coverage = found.inlier_coverage(camera)
+        if inlier_coverage < self._config.min_inlier_coverage:
+            return f"inliers cover {100 * inlier_coverage:.0f} % of the image"
         if not np.isfinite(scale):
             return "too few common points to determine the scale"
         if not np.isfinite(found.estimate.covariance).all():
             return "its inliers do not determine the pose"
-        if slam_map.part_of(candidate) != slam_map.part_of(keyframe_id):
+        if slam_map.submap_of(candidate) != slam_map.submap_of(keyframe_id):
             objection = self._objection_to_joint(slam_map, camera, keyframe_id, found, scale)
             if objection:
                 self.doubted.add(keyframe_id)
@@ -303,7 +303,7 @@ class LoopCloser:
         return ""
 
     def _objection_to_joint(
-        self, slam_map: Map, camera: Camera, keyframe_id: int, found: Tracked, scale: float
+        self, slam_map: Map, camera: Camera, keyframe_id: int, found: TrackedFrame, scale: float
     ) -> str:
         """Return the reason to reject a loop to another submap, or an empty string."""
         place = Place.of(found, slam_map)
@@ -328,8 +328,8 @@ class LoopCloser:
         Returns:
             None if that is unknown, or if the camera was carried away.
         """
-        here = slam_map.part_of(keyframe_id)
-        older, younger = sorted((here, place.part))
+        here = slam_map.submap_of(keyframe_id)
+        older, younger = sorted((here, place.submap))
         departure = self._departures.get(younger)
         if departure is None:
             return None
@@ -339,7 +339,7 @@ class LoopCloser:
             slam_map.keyframes["timestamp"][slam_map.keyframe_rows(np.asarray(first_id))]
         )
         reach = departure.reach(timestamp, slam_map, self._settings.relocalization)
-        if reach is None or reach.part != older:
+        if reach is None or reach.submap != older:
             return None
         S_place_here = place.tracked.T_world_cam.copy()
         S_place_here[:3, :3] *= scale
@@ -354,9 +354,9 @@ class LoopCloser:
         self, slam_map: Map, camera: Camera, keyframe_id: int, place: Place
     ) -> list[Place]:
         """Find other places in other submaps that a keyframe fits, by similarity."""
-        known, likeness = self._places.similarities(keyframe_id)
+        known, similarity = self._place_recognition.similarities(keyframe_id)
         other = slam_map.keyframes["id"][
-            slam_map.keyframes["part"] != slam_map.part_of(keyframe_id)
+            slam_map.keyframes["submap"] != slam_map.submap_of(keyframe_id)
         ]
         wanted = np.isin(known, other)
         least = self._config.min_covisibility
@@ -364,15 +364,17 @@ class LoopCloser:
             place.keyframe_id,
             *slam_map.covisible(place.keyframe_id, least=least)[0].tolist(),
         ]
-        candidates = groups_by_likeness(
-            known[wanted], likeness[wanted], slam_map, least, self._config.max_rivals, beside
+        candidates = groups_by_similarity(
+            known[wanted], similarity[wanted], slam_map, least, self._config.max_rivals, beside
         )
         found = [
             self._recognize(slam_map, camera, keyframe_id, candidate) for candidate in candidates
         ]
         return [Place.of(tracked, slam_map) for tracked in found if not isinstance(tracked, str)]
 
-    def _relative_scale(self, slam_map: Map, keyframe_id: int, found: Tracked) -> _RelativeScale:
+    def _relative_scale(
+        self, slam_map: Map, keyframe_id: int, found: TrackedFrame
+    ) -> _RelativeScale:
         """Old depth over new depth of keypoints with a point in both submaps; NaN if too few."""
         new_ids = slam_map.observations["point"][slam_map.observation_rows(keyframe_id)]
         both = (new_ids >= 0) & (found.point_ids >= 0)
@@ -393,7 +395,7 @@ class LoopCloser:
 
     # -- correction --------------------------------------------------------------------------------
 
-    def _correct(self, slam_map: Map, camera: Camera, edge: LoopEdge) -> Rescaling:
+    def _correct(self, slam_map: Map, camera: Camera, edge: LoopEdge) -> ScaleCorrection:
         """Optimize the pose graph, move the points with it, fuse both sides and refine the seam."""
         with_scale = not camera.has_depth
         _append(slam_map, edge)
@@ -405,20 +407,20 @@ class LoopCloser:
         self._move_points(slam_map, before, after)
         # Scale before fusion: after it, keyframes of another scale see the points of the old side.
         slam_map.points["distance"][:] *= _scale_of_points(slam_map, after)
-        rescaling = Rescaling(ids.copy(), geometry.similarity_scale(after))
-        slam_map.rescale_loops(rescaling.keyframe_ids, rescaling.scales)
+        scale_correction = ScaleCorrection(ids.copy(), geometry.similarity_scale(after))
+        slam_map.rescale_loops(scale_correction.keyframe_ids, scale_correction.scales)
         rigid = after.copy()
-        rigid[:, :3, :3] /= rescaling.scales[:, None, None]
+        rigid[:, :3, :3] /= scale_correction.scales[:, None, None]
         slam_map.T_world_keyframe[:] = geometry.orthonormalize(rigid)
         self._fuse_seam(slam_map, camera, edge)
-        return rescaling
+        return scale_correction
 
     def _seen_before(self, slam_map: Map, edge: LoopEdge) -> bool:
         """Whether an earlier keyframe found the same relative pose of the two submaps."""
-        parts = slam_map.part_of(edge.i), slam_map.part_of(edge.j)
+        submaps = slam_map.submap_of(edge.i), slam_map.submap_of(edge.j)
         S_old_new = slam_map.pose(edge.i) @ edge.S_i_j @ geometry.inverse(slam_map.pose(edge.j))
-        before, self._joint = self._joint, (*parts, S_old_new)
-        if before is None or before[:2] != parts:
+        before, self._joint = self._joint, (*submaps, S_old_new)
+        if before is None or before[:2] != submaps:
             return False
         here = slam_map.pose(edge.j)
         S_first_second = geometry.inverse(before[2] @ here) @ S_old_new @ here
@@ -433,21 +435,21 @@ class LoopCloser:
         if not same:
             logger.info(
                 "submaps %d and %d: keyframe %d finds another relative pose than the one before",
-                *parts,
+                *submaps,
                 edge.j,
             )
         return same
 
-    def _join(self, slam_map: Map, camera: Camera, edge: LoopEdge) -> Rescaling:
+    def _join(self, slam_map: Map, camera: Camera, edge: LoopEdge) -> ScaleCorrection:
         """Move the younger submap into the world of the older, fuse both and refine the seam."""
-        old, new = slam_map.part_of(edge.i), slam_map.part_of(edge.j)
+        old, new = slam_map.submap_of(edge.i), slam_map.submap_of(edge.j)
         S_old_new = slam_map.pose(edge.i) @ edge.S_i_j @ geometry.inverse(slam_map.pose(edge.j))
         into, moving = min(old, new), max(old, new)
         S = S_old_new if moving == new else geometry.inverse(S_old_new)
-        moved = slam_map.keyframes["part"] == moving
+        moved = slam_map.keyframes["submap"] == moving
         _append(slam_map, edge)
-        slam_map.move_part(moving, S, into)
-        rescaling = Rescaling(
+        slam_map.move_submap(moving, S, into)
+        scale_correction = ScaleCorrection(
             slam_map.keyframes["id"].copy(),
             np.where(moved, float(geometry.similarity_scale(S)), 1.0),
         )
@@ -459,7 +461,7 @@ class LoopCloser:
             geometry.similarity_scale(S),
         )
         self._fuse_seam(slam_map, camera, edge)
-        return rescaling
+        return scale_correction
 
     def _fuse_seam(self, slam_map: Map, camera: Camera, edge: LoopEdge) -> None:
         """Fuse the points of both sides of a loop, and refine around it."""
@@ -482,7 +484,7 @@ class LoopCloser:
         slam_map.positions[rows] = geometry.apply(correction, slam_map.positions[rows])
 
 
-def _gap(slam_map: Map, keyframe_id: int, found: Tracked) -> float:
+def _gap(slam_map: Map, keyframe_id: int, found: TrackedFrame) -> float:
     """Distance between a keyframe in the map and its pose by the old place, map units."""
     return float(np.linalg.norm(found.T_world_cam[:3, 3] - slam_map.pose(keyframe_id)[:3, 3]))
 
@@ -493,7 +495,7 @@ def _append(slam_map: Map, edge: LoopEdge) -> None:
     )
 
 
-def _information(found: Tracked, scale: _RelativeScale, inflation: float) -> Array:
+def _information(found: TrackedFrame, scale: _RelativeScale, inflation: float) -> Array:
     """Inverse covariance (7, 7) of a loop's residual, in lengths around the new keyframe.
 
     The covariance of the pose is in lengths of the old place.

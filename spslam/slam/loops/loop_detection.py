@@ -39,7 +39,7 @@ class LoopCandidates:
 
     def __init__(self, config: LoopConfig, places: PlaceRecognizer) -> None:
         self._config = config
-        self._places = places
+        self._place_recognition = places
         self._min_view_cosine = float(np.cos(np.radians(config.max_view_angle_deg)))
         self._before: list[_Place] = []
 
@@ -47,7 +47,7 @@ class LoopCandidates:
         """Return ids of older keyframes that may show the same place, best of each kind first."""
         ids = slam_map.keyframes["id"]
         row = int(slam_map.keyframe_rows(np.asarray(keyframe_id)))
-        here = slam_map.keyframes["part"] == slam_map.keyframes["part"][row]
+        here = slam_map.keyframes["submap"] == slam_map.keyframes["submap"][row]
         # Another submap is older than the loss of the camera, however few keyframes ago it ended.
         old = (np.arange(len(ids)) < row - self._config.min_interval) | ~here
         connected, shared = slam_map.covisible(
@@ -59,8 +59,8 @@ class LoopCandidates:
             return np.zeros(0, dtype=np.int64)
         near = self._near(slam_map, row, old & here)
         strong = connected[shared >= self._config.min_covisibility]
-        alike = self._alike(slam_map, keyframe_id, ids[old], strong)
-        found = np.concatenate([near, alike])
+        similar = self._similar(slam_map, keyframe_id, ids[old], strong)
+        found = np.concatenate([near, similar])
         _, first = np.unique(found, return_index=True)
         return found[np.sort(first)]
 
@@ -78,19 +78,19 @@ class LoopCandidates:
         order = np.argsort(distance[rows] / np.maximum(radius[rows], 1e-12), kind="stable")
         return slam_map.keyframes["id"][rows[order]][: self._config.near_candidates]
 
-    def _alike(self, slam_map: Map, keyframe_id: int, old: Ids, connected: Ids) -> Ids:
+    def _similar(self, slam_map: Map, keyframe_id: int, old: Ids, connected: Ids) -> Ids:
         """Return older keyframes of confirmed similar places, the best first."""
-        known, cosines = self._places.similarities(keyframe_id)
+        known, cosines = self._place_recognition.similarities(keyframe_id)
         if len(known) == 0 or len(connected) == 0:
             return np.zeros(0, dtype=np.int64)
-        likeness = np.full(int(slam_map.keyframes["id"][-1]) + 1, -np.inf)
-        likeness[known] = cosines
+        similarity = np.full(int(slam_map.keyframes["id"][-1]) + 1, -np.inf)
+        similarity[known] = cosines
         # Covisible keyframes show the same place: their similarity gives the scale for the
         # threshold.
-        beside = likeness[connected][np.isfinite(likeness[connected])]
-        least = self._config.min_likeness * float(np.median(beside)) if len(beside) else np.inf
-        candidates = old[likeness[old] > least]
-        candidates = candidates[np.argsort(-likeness[candidates], kind="stable")]
+        beside = similarity[connected][np.isfinite(similarity[connected])]
+        least = self._config.min_similarity * float(np.median(beside)) if len(beside) else np.inf
+        candidates = old[similarity[old] > least]
+        candidates = candidates[np.argsort(-similarity[candidates], kind="stable")]
         places: list[tuple[float, _Place]] = []
         taken: set[int] = set()
         for candidate in candidates.tolist():
@@ -105,8 +105,8 @@ class LoopCandidates:
                 (place.seen for place in self._before if place.members & members), default=0
             )
             score = float(
-                likeness[candidate]
-                + likeness[companions[: self._config.similarity_companions]].clip(min=0).sum()
+                similarity[candidate]
+                + similarity[companions[: self._config.similarity_companions]].clip(min=0).sum()
             )
             places.append((score, _Place(candidate, members, seen)))
         self._before = [place for _, place in places]
@@ -119,7 +119,7 @@ class LoopCandidates:
 
 def travelled(slam_map: Map, row: int) -> Array:
     """(K,) path length from each keyframe to the one at `row`, map units; 0 in other submaps."""
-    here = np.flatnonzero(slam_map.keyframes["part"] == slam_map.keyframes["part"][row])
+    here = np.flatnonzero(slam_map.keyframes["submap"] == slam_map.keyframes["submap"][row])
     steps = np.linalg.norm(np.diff(slam_map.T_world_keyframe[here, :3, 3], axis=0), axis=1)
     along = np.concatenate([[0.0], np.cumsum(steps)])
     length = np.zeros(len(slam_map.keyframes))

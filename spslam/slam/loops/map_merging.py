@@ -6,7 +6,7 @@ import logging
 
 from spslam.config import Config
 from spslam.errors import MapError
-from spslam.interfaces import Parts
+from spslam.interfaces import Components
 from spslam.map.io import SavedMap
 from spslam.map.map import Map, Origin
 from spslam.slam.loops.global_bundle import GlobalRefiner
@@ -17,17 +17,17 @@ from spslam.slam.tracking import Tracker
 logger = logging.getLogger(__name__)
 
 
-def merge_maps(config: Config, parts: Parts, first: SavedMap, second: SavedMap) -> int:
+def merge_maps(config: Config, components: Components, first: SavedMap, second: SavedMap) -> int:
     """Merge the second map into the first, by loops between their keyframes.
 
     Each keyframe of the second map is treated as a new keyframe. The first loop that another
     keyframe confirms joins the maps, later loops close the remaining gap, and global bundle
-    adjustment refines the result. The place recognition index in `parts` holds both maps
+    adjustment refines the result. The place recognition index in `submaps` holds both maps
     afterwards.
 
     Args:
         config: of all stages.
-        parts: the components that do the work.
+        submaps: the components that do the work.
         first: the map to extend, changed in place.
         second: the map to add.
 
@@ -37,20 +37,22 @@ def merge_maps(config: Config, parts: Parts, first: SavedMap, second: SavedMap) 
     Raises:
         MapError: the maps have different cameras or front ends, or no place in common.
     """
-    origin = _common_origin(first.map, second.map, parts.extractor.identity)
+    origin = _common_origin(first.map, second.map, components.extractor.identity)
     slam_map = first.map
     if first.places:
-        parts.places.restore(first.places)
+        components.place_recognition.restore(first.places)
     added = slam_map.append_map(second.map)
     for keyframe_id in added.tolist():
-        parts.places.add(keyframe_id, keyframe_observations(slam_map, keyframe_id).descriptors)
-    closer = _loop_closer(config, parts)
-    separate = len(slam_map.parts)
+        components.place_recognition.add(
+            keyframe_id, keyframe_observations(slam_map, keyframe_id).descriptors
+        )
+    closer = _loop_closer(config, components)
+    separate = len(slam_map.submaps)
     closed = 0
     for keyframe_id in added.tolist():
-        slam_map.part = slam_map.part_of(keyframe_id)
+        slam_map.submap = slam_map.submap_of(keyframe_id)
         closed += closer.close(slam_map, origin.camera, keyframe_id) is not None
-    if len(slam_map.parts) == separate:
+    if len(slam_map.submaps) == separate:
         doubt = (
             f" ({len(closer.doubted)} keyframes fit two similar places about as well)"
             if closer.doubted
@@ -60,8 +62,8 @@ def merge_maps(config: Config, parts: Parts, first: SavedMap, second: SavedMap) 
             f"no place was found in both maps, of {len(slam_map.keyframes) - len(added)} and "
             f"{len(added)} keyframes{doubt}: they must show a common path from similar directions"
         )
-    refiner = GlobalRefiner(config.global_bundle, parts.global_bundle)
-    slam_map.part = int(slam_map.keyframes["part"][0])
+    refiner = GlobalRefiner(config.global_bundle, components.global_bundle)
+    slam_map.submap = int(slam_map.keyframes["submap"][0])
     refiner.start(slam_map, origin.camera)
     refiner.finish(slam_map)
     return closed
@@ -91,17 +93,17 @@ def _common_origin(first: Map, second: Map, extractor: str) -> Origin:
     return origin
 
 
-def _loop_closer(config: Config, parts: Parts) -> LoopCloser:
-    distance = parts.extractor.max_distance
-    mapper = Mapper(config, parts.matcher, parts.two_view, parts.bundle, distance)
-    tracker = Tracker(config, parts.matcher, parts.pose_solver, distance)
+def _loop_closer(config: Config, components: Components) -> LoopCloser:
+    distance = components.extractor.max_descriptor_distance
+    mapper = Mapper(config, components.matcher, components.two_view, components.bundle, distance)
+    tracker = Tracker(config, components.matcher, components.pose_solver, distance)
     return LoopCloser(
         config,
-        parts.matcher,
-        parts.pose_solver,
-        parts.pose_graph,
+        components.matcher,
+        components.pose_solver,
+        components.pose_graph,
         mapper,
         tracker,
-        parts.places,
+        components.place_recognition,
         distance,
     )

@@ -31,7 +31,7 @@ from spslam.map.map import Map
 from spslam.map.table import Table
 from spslam.notices import notice
 from spslam.slam.loops.loop_closing import keyframe_observations
-from spslam.slam.tracking import hull_share
+from spslam.slam.tracking import hull_fraction
 
 logger = logging.getLogger(__name__)
 Array = NDArray[np.float64]
@@ -47,7 +47,7 @@ _FIXED_GRACE = 60
 # Least age of a candidate, processed frames.
 _LEAST_AGE = 3
 # Least fraction of its frames in which a candidate was found.
-_FOUND_SHARE = 0.6
+_FOUND_FRACTION = 0.6
 # Least number of candidates to test once some points are known to be fixed.
 _LEAST_MORE = 3
 # Age of the past frame that the other points are compared with, processed frames: largest, initial
@@ -66,7 +66,7 @@ _AGREE = 0.5
 # With measured depth, a point agrees with a motion within this error, pixels ...
 _AGREE_PX = 2.0
 # ... plus this fraction of its own motion (error of its depth).
-_AGREE_SHARE = 0.1
+_AGREE_FRACTION = 0.1
 # A depth without parallax, metres.
 _FAR_M = 1e6
 # The convex hull of the agreeing points must cover at least this fraction of the image ...
@@ -108,7 +108,7 @@ class BodyFixed:
         matcher: matches keypoints.
         two_view: tests points without depth.
         pose_solver: estimates the motion of points with depth.
-        max_distance: largest L2 distance of matching unit descriptors.
+        max_descriptor_distance: largest L2 distance of matching unit descriptors.
 
     Attributes:
         found: number of points that the latest frame newly proved to be fixed.
@@ -122,14 +122,14 @@ class BodyFixed:
         matcher: Matcher,
         two_view: TwoViewSolver,
         pose_solver: PoseSolver,
-        max_distance: float,
+        max_descriptor_distance: float,
     ) -> None:
         self._config = config.body_fixed
         self._ratio = config.tracking.ratio
         self._matcher = matcher
         self._two_view = two_view
         self._pose_solver = pose_solver
-        self._max_distance = max_distance
+        self._max_descriptor_distance = max_descriptor_distance
         self.found = self.first_frame = 0
         self.left_out: dict[int, float] = {}
         self._number = 0
@@ -211,7 +211,7 @@ class BodyFixed:
             observations.pixels,
             observations.descriptors,
             self._config.radius_px,
-            self._max_distance,
+            self._max_descriptor_distance,
         )
         mask[matches0[matches0 >= 0]] = True
         if self._cells is not None:
@@ -231,7 +231,7 @@ class BodyFixed:
             observations.pixels,
             observations.descriptors,
             self._config.radius_px,
-            self._max_distance,
+            self._max_descriptor_distance,
         )
         seen = np.flatnonzero(matches0 >= 0)
         points["hits"][seen] += 1
@@ -253,7 +253,7 @@ class BodyFixed:
                 np.where(left[:, None], observations.pixels, np.nan),
                 observations.descriptors,
                 self._config.radius_px,
-                self._max_distance,
+                self._max_descriptor_distance,
             )
             there = np.flatnonzero(matches0 >= 0)
             now = matches0[there]
@@ -288,7 +288,7 @@ class BodyFixed:
         age = self._number - points["born"]
         stays = (
             (age >= _LEAST_AGE)
-            & (points["hits"] >= _FOUND_SHARE * (age + 1))
+            & (points["hits"] >= _FOUND_FRACTION * (age + 1))
             & (points["seen"] == self._number)
         )
         return np.flatnonzero(stays & ~points["fixed"])
@@ -337,7 +337,7 @@ class BodyFixed:
         matches0 = self._matcher.match(
             past.others.descriptors,
             observations.descriptors[others],
-            self._max_distance,
+            self._max_descriptor_distance,
             self._ratio,
         )
         before = np.flatnonzero(matches0 >= 0)
@@ -373,8 +373,8 @@ class BodyFixed:
         agree, distance = judged
         if np.count_nonzero(agree) < max(_LEAST_OTHERS, _AGREE * len(agree)):
             return None
-        hull = hull_share(observations.pixels[now[agree]], camera)
-        if hull < max(_LEAST_HULL, _HULL_RATIO * hull_share(points["pixel"][old], camera)):
+        hull = hull_fraction(observations.pixels[now[agree]], camera)
+        if hull < max(_LEAST_HULL, _HULL_RATIO * hull_fraction(points["pixel"][old], camera)):
             return None
         self._count_moving(observations.pixels[now[agree]], camera)
         return distance
@@ -413,7 +413,7 @@ class BodyFixed:
             axis=1,
         )
         # The error of a depth causes a proportional error of the motion.
-        right = error < _AGREE_PX + _AGREE_SHARE * motion
+        right = error < _AGREE_PX + _AGREE_FRACTION * motion
         # Points without depth are counted as the majority of the points with depth.
         agree = np.full(len(depth), np.mean(right) >= _AGREE)
         agree[known] = right
@@ -425,7 +425,7 @@ class BodyFixed:
         parallax = np.linalg.norm(
             there - camera.project(geometry.apply(estimate.T_cam_world, far)), axis=1
         )
-        return agree, np.linalg.norm(there - pixels, axis=1) - _AGREE_SHARE * parallax
+        return agree, np.linalg.norm(there - pixels, axis=1) - _AGREE_FRACTION * parallax
 
     def _count_moving(self, pixels: Array, camera: Camera) -> None:
         """Add moving points to the counts of the cells."""

@@ -36,7 +36,7 @@ from spslam.interfaces import PoseEstimate, PoseSolver
 from spslam.map.map import NO_POINT, Ids, Map
 from spslam.notices import notice
 from spslam.slam.moving_objects.two_motions import Cells, consensus, find_split, residuals, rival
-from spslam.slam.tracking import Tracked, hull_share
+from spslam.slam.tracking import TrackedFrame, hull_fraction
 
 logger = logging.getLogger(__name__)
 Array = NDArray[np.float64]
@@ -58,7 +58,7 @@ _PULLED_BY_MOST = 0.4
 # ... where "most" is this fraction of the new points ...
 _MOST_NEW = 0.5
 # ... and their residuals add up to this fraction of the sum of their lengths (one direction).
-_VERY_ALIKE = 0.9
+_HIGH_ALIGNMENT = 0.9
 # The same factor if their residuals have one direction only within each cell.
 _PULLED_IN_CELLS = 4.0
 # Probation: least RMS shift of the projected points by the pull, pixels.
@@ -99,7 +99,7 @@ class MovingPoints:
             the image moved as stood still, or most known points were hidden.
     """
 
-    shares: dict[int, float] = field(default_factory=dict)
+    fractions: dict[int, float] = field(default_factory=dict)
     doubts: set[int] = field(default_factory=set)
 
 
@@ -153,7 +153,7 @@ class Movers:
         self._first[slam_map.points["id"]] = slam_map.positions
         self.trust(slam_map)
 
-    def outvotes(self, tracked: Tracked, slam_map: Map, camera: Camera) -> bool:
+    def outvotes(self, tracked: TrackedFrame, slam_map: Map, camera: Camera) -> bool:
         """Whether another motion explains more of the image than the pose of an early frame.
 
         If so, the first points that follow the pose move by themselves, and the map must start
@@ -186,7 +186,7 @@ class Movers:
         self._looked = self._config.first_frames
         return True
 
-    def drop(self, tracked: Tracked, slam_map: Map) -> Tracked:
+    def drop(self, tracked: TrackedFrame, slam_map: Map) -> TrackedFrame:
         """Remove moving points from the map; return the frame without their keypoints."""
         ids = slam_map.points["id"]
         slam_map.remove_points(ids[self.are_moving(slam_map, ids)])
@@ -195,17 +195,17 @@ class Movers:
 
     def tell(self) -> None:
         """Notify the user how much moved, and where the camera's motion is uncertain."""
-        shares, doubts = self.moving.shares, self.moving.doubts
-        if shares:
+        fractions, doubts = self.moving.fractions, self.moving.doubts
+        if fractions:
             notice(
                 logger,
                 "moving_points",
                 "%.0f %% of the matched points moved by themselves in %d frames, from frame %d on, "
                 "and were left out",
-                100 * np.mean(list(shares.values())),
-                len(shares),
-                min(shares),
-                count=len(shares),
+                100 * np.mean(list(fractions.values())),
+                len(fractions),
+                min(fractions),
+                count=len(fractions),
             )
         if doubts:
             notice(
@@ -230,11 +230,11 @@ class Movers:
 
     def judge(
         self,
-        tracked: Tracked,
+        tracked: TrackedFrame,
         slam_map: Map,
         camera: Camera,
-        track_by_proven: Callable[[], Tracked | None],
-    ) -> Tracked:
+        track_by_proven: Callable[[], TrackedFrame | None],
+    ) -> TrackedFrame:
         """Return the frame at the pose of the static points, with these points alone.
 
         Args:
@@ -258,8 +258,11 @@ class Movers:
     # -- steps of `judge` --------------------------------------------------------------------------
 
     def _not_taken_over(
-        self, tracked: Tracked, camera: Camera, track_by_proven: Callable[[], Tracked | None]
-    ) -> Tracked:
+        self,
+        tracked: TrackedFrame,
+        camera: Camera,
+        track_by_proven: Callable[[], TrackedFrame | None],
+    ) -> TrackedFrame:
         """Return the frame tracked by proven points if new ones took over; keep their matches."""
         proven = int(np.count_nonzero(self._agreed[tracked.seen] >= self._config.probation_frames))
         if (
@@ -271,9 +274,9 @@ class Movers:
         least = max(
             _LEAST_PROVEN, self._config.takeover_fraction * self._proven_before, _MORE * proven
         )
-        if again is None or again.inliers < least or again.coverage(camera) < _LEAST_HULL:
+        if again is None or again.inliers < least or again.inlier_coverage(camera) < _LEAST_HULL:
             return tracked
-        if again.coverage(camera) < _LITTLE:
+        if again.inlier_coverage(camera) < _LITTLE:
             self.moving.doubts.add(tracked.observations.index)
         new = np.where(tracked.point_ids >= 0, tracked.point_ids, tracked.rejected)
         new[
@@ -283,7 +286,7 @@ class Movers:
         ] = NO_POINT
         return replace(again, rejected=np.where(new >= 0, new, again.rejected))
 
-    def _doubt_what_is_left(self, tracked: Tracked) -> None:
+    def _doubt_what_is_left(self, tracked: TrackedFrame) -> None:
         """Mark a frame as doubtful if almost all recently proven points are lost among new ones."""
         timestamp, left = tracked.observations.timestamp, self._proven_before
         if self._recent and timestamp - self._recent[-1][0] > _GAP_S:
@@ -293,7 +296,7 @@ class Movers:
             self.moving.doubts.add(tracked.observations.index)
         self._recent.append((timestamp, left))
 
-    def _by_proven(self, tracked: Tracked, matched: _Matched, camera: Camera) -> Tracked:
+    def _by_proven(self, tracked: TrackedFrame, matched: _Matched, camera: Camera) -> TrackedFrame:
         """Return the frame at the pose of the proven points if new points pull it away."""
         proven = self._agreed[matched.ids] >= self._config.probation_frames
         new = ~proven
@@ -301,7 +304,7 @@ class Movers:
         if (
             np.count_nonzero(new) < _LEAST_NEW
             or np.count_nonzero(proven) < _LEAST_PROVEN
-            or hull_share(matched.pixels[proven], camera) < _LEAST_HULL
+            or hull_fraction(matched.pixels[proven], camera) < _LEAST_HULL
         ):
             _count(self._agreed, matched.ids[agree])
             return tracked
@@ -333,7 +336,9 @@ class Movers:
         self._note(tracked, matched, camera, against)
         return _seeing(tracked, matched, estimate, inlier)
 
-    def _by_most_of_the_image(self, tracked: Tracked, matched: _Matched, camera: Camera) -> Tracked:
+    def _by_most_of_the_image(
+        self, tracked: TrackedFrame, matched: _Matched, camera: Camera
+    ) -> TrackedFrame:
         """Return the frame at the pose of most cells if its own lies between two motions."""
         T_cam_world = tracked.estimate.T_cam_world
         off = matched.residuals(T_cam_world, camera)
@@ -394,12 +399,14 @@ class Movers:
             coarse=coarse,
         )
 
-    def _note(self, tracked: Tracked, matched: _Matched, camera: Camera, moving: Mask) -> None:
+    def _note(self, tracked: TrackedFrame, matched: _Matched, camera: Camera, moving: Mask) -> None:
         """Mark the moving points of a frame."""
         index = tracked.observations.index
         self._moves[matched.ids[moving]] = True
-        self.moving.shares[index] = max(float(np.mean(moving)), self.moving.shares.get(index, 0.0))
-        if Cells.over(matched.pixels, camera).share(moving) >= _HALF:
+        self.moving.fractions[index] = max(
+            float(np.mean(moving)), self.moving.fractions.get(index, 0.0)
+        )
+        if Cells.over(matched.pixels, camera).fraction(moving) >= _HALF:
             self.moving.doubts.add(index)
 
     def _reserve(self, slam_map: Map) -> None:
@@ -436,7 +443,7 @@ class _Matched:
         return residuals(T_cam_world, self.points, self.pixels, camera)
 
 
-def _matched(tracked: Tracked, slam_map: Map) -> _Matched:
+def _matched(tracked: TrackedFrame, slam_map: Map) -> _Matched:
     ids = np.where(tracked.point_ids >= 0, tracked.point_ids, tracked.rejected)
     keypoints = np.flatnonzero(ids >= 0)
     ids = ids[keypoints]
@@ -450,7 +457,9 @@ def _matched(tracked: Tracked, slam_map: Map) -> _Matched:
     )
 
 
-def _seeing(tracked: Tracked, matched: _Matched, estimate: PoseEstimate, inlier: Mask) -> Tracked:
+def _seeing(
+    tracked: TrackedFrame, matched: _Matched, estimate: PoseEstimate, inlier: Mask
+) -> TrackedFrame:
     """Return the frame at another pose, with only the marked matches (M,) as inliers."""
     ids = np.full((2, len(tracked.point_ids)), NO_POINT, dtype=np.int64)
     ids[np.where(inlier, 0, 1), matched.keypoints] = matched.ids
@@ -474,9 +483,11 @@ def _pull_that_tells(
     if len(off) < _LEAST_AGAINST:
         return np.inf
     most = len(off) > _MOST_NEW * new
-    alike = float(np.hypot(*off.sum(axis=0))) / float(np.hypot(*off.T).sum())
-    if alike >= config.min_alignment:
-        return config.min_pull_chi2 * (_PULLED_BY_MOST if most and alike >= _VERY_ALIKE else 1.0)
+    alignment = float(np.hypot(*off.sum(axis=0))) / float(np.hypot(*off.T).sum())
+    if alignment >= config.min_alignment:
+        return config.min_pull_chi2 * (
+            _PULLED_BY_MOST if most and alignment >= _HIGH_ALIGNMENT else 1.0
+        )
     cells = Cells.over(pixels, camera)
     by_cells = np.mean(cells.together(np.ones(len(off), dtype=bool), off))
     return (

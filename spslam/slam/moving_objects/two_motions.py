@@ -27,9 +27,9 @@ _CELLS = 8
 # A cell moves coherently if at least this number of its points are marked ...
 _LEAST_IN_CELL = 3
 # ... which are at least this fraction of its points ...
-_CELL_SHARE = 0.6
+_CELL_FRACTION = 0.6
 # ... and if their vectors add up to at least this fraction of the sum of their lengths.
-_ALIKE = 0.7
+_MIN_ALIGNMENT = 0.7
 # The pose lies between two motions if the RMS of the cell means is at least this, pixels ...
 _LEAST_MEAN_PX = 0.1
 # ... and this multiple of the standard deviation within cells.
@@ -37,7 +37,7 @@ _LEAST_MEAN = 0.5
 # The pose may be that of the smaller region if this number of rejected points move coherently ...
 _LEAST_REJECTED = 10
 # ... in at least this fraction of the cells.
-_REJECTED_SHARE = 0.25
+_REJECTED_FRACTION = 0.25
 # Number of random hypotheses per round.
 _SAMPLES = 24
 # Number of cells per hypothesis.
@@ -104,7 +104,7 @@ class Cells:
         """(C,) sums over the points of each cell."""
         return np.asarray(np.bincount(self.of, values, minlength=len(self.count)), dtype=np.float64)
 
-    def share(self, mask: Mask) -> float:
+    def fraction(self, mask: Mask) -> float:
         """Fraction of the cells with most of their points in the mask."""
         return float(np.mean(self.sums(mask) > 0.5 * self.count))
 
@@ -121,8 +121,8 @@ class Cells:
         lengths = self.sums(np.where(mask, np.hypot(*vectors.T), 0.0))
         cells = (
             (marked >= _LEAST_IN_CELL)
-            & (marked >= _CELL_SHARE * self.count)
-            & (summed >= _ALIKE * lengths)
+            & (marked >= _CELL_FRACTION * self.count)
+            & (summed >= _MIN_ALIGNMENT * lengths)
         )
         return mask & cells[self.of]
 
@@ -202,7 +202,7 @@ def _another_motion(pixels: Array, off: Array, rejected: Mask, camera: Camera) -
     cells = Cells.over(pixels, camera)
     moving = cells.together(rejected, off)
     return bool(
-        np.count_nonzero(moving) >= _LEAST_REJECTED and cells.share(moving) >= _REJECTED_SHARE
+        np.count_nonzero(moving) >= _LEAST_REJECTED and cells.fraction(moving) >= _REJECTED_FRACTION
     )
 
 
@@ -274,13 +274,13 @@ def rival(
     motions = _motions(T_cam_world, points, pixels, cells, camera, sigma)
     near = motions.squared < (2 * sigma) ** 2
     around = motions.squared[0] < (_AROUND * sigma) ** 2
-    alike = (
+    similar = (
         np.count_nonzero(near & ~around, axis=1) <= _MOSTLY * np.count_nonzero(near, axis=1)
     ) & (np.count_nonzero(near[0] & ~near, axis=1) <= _MOSTLY * np.count_nonzero(near[0]))
-    if alike.all():
+    if similar.all():
         return None
-    ours = int(np.argmin(np.where(alike, motions.cost, np.inf)))
-    theirs = int(np.argmin(np.where(alike, np.inf, motions.cost)))
+    ours = int(np.argmin(np.where(similar, motions.cost, np.inf)))
+    theirs = int(np.argmin(np.where(similar, np.inf, motions.cost)))
     off = residuals(motions.T_cam_world[theirs], points, pixels, camera)
     moving = cells.together(np.hypot(*off.T) > 3 * sigma, off)
     if (

@@ -37,13 +37,13 @@ def test_every_sequence_is_complete(catalogue: Catalogue) -> None:
 
 
 def test_archives_know_how_many_share_them(catalogue: Catalogue) -> None:
-    shares = {
+    fractions = {
         a.name: a.sequences
         for s in catalogue.sequences.values()
         for a in s.archives
         if not a.name.endswith("tgz")
     }
-    assert shares == {
+    assert fractions == {
         "data_odometry_poses.zip": 11, "data_odometry_calib.zip": 11, "data_odometry_gray.zip": 11,
         "machine_hall.zip": 5, "vicon_room1.zip": 3, "vicon_room2.zip": 3,
     }  # fmt: skip

@@ -48,7 +48,7 @@ def leave_part(server: FileServer, folder: Path, length: int) -> None:
         get(server, folder)
     assert (folder / "a.zip.part").read_bytes() == DATA[:length]
     server.cuts.clear()
-    server.asked.clear()
+    server.requested.clear()
 
 
 def test_whole_file(server: FileServer, tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_a_connection_that_breaks_is_opened_again(server: FileServer, tmp_path: 
     server.cuts = [1_000_000, 500_000]
     get(server, tmp_path)
     assert (tmp_path / "a.zip").read_bytes() == DATA
-    assert [wanted for _, wanted in server.asked] == [None, "bytes=1000000-", "bytes=1500000-"]
+    assert [wanted for _, wanted in server.requested] == [None, "bytes=1000000-", "bytes=1500000-"]
 
 
 @pytest.mark.parametrize("validator", ['"1"', None])
@@ -72,7 +72,7 @@ def test_a_later_call_goes_on(server: FileServer, tmp_path: Path, validator: str
     leave_part(server, tmp_path, 1_234_567)
     told = get(server, tmp_path)
     assert (tmp_path / "a.zip").read_bytes() == DATA
-    assert server.asked == [("a.zip", "bytes=1234567-")]
+    assert server.requested == [("a.zip", "bytes=1234567-")]
     assert told[0][1] > 1_234_567
     assert names(tmp_path) == ["a.zip"]
 

@@ -98,11 +98,11 @@ def test_a_link_in_a_zip_file_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("pack", [zip_of, tgz_of])
-@pytest.mark.parametrize("share", [0.5, 0.97])
-def test_cut_short(tmp_path: Path, pack: type, share: float) -> None:
+@pytest.mark.parametrize("fraction", [0.5, 0.97])
+def test_cut_short(tmp_path: Path, pack: type, fraction: float) -> None:
     noise: Files = {**FILES, "top/a/noise.txt": bytes(range(32, 127)) * 100}
     data = pack(noise)
-    assert "is damaged or cut short" in refused(tmp_path, data[: int(share * len(data))])
+    assert "is damaged or cut short" in refused(tmp_path, data[: int(fraction * len(data))])
 
 
 @pytest.mark.parametrize("pack", [zip_of, tgz_of])

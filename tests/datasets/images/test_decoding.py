@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from spslam.datasets.images.decoding import image_size, list_files, read_image, tell_orientation
+from spslam.datasets.images.decoding import estimate_orientation, image_size, list_files, read_image
 from spslam.datasets.images.depth_files import DepthReader, DepthUnits
 from spslam.errors import DatasetError, FrameError
 
@@ -176,4 +176,4 @@ def test_a_pipe_is_no_image_and_nobody_waits_for_it(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.png")
     with pytest.raises(FrameError, match="pipe that nobody writes to"):
         read_image(tmp_path / "a.png")
-    tell_orientation(tmp_path / "a.png")
+    estimate_orientation(tmp_path / "a.png")

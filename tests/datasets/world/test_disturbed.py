@@ -22,7 +22,7 @@ from spslam.datasets.world.world import RenderedWorld, open_world
 from spslam.errors import DatasetError
 from spslam.frame import Frame
 
-BOX = Mover(share=0.25, speed=3.25, path="appear", heading=0.0, start=3, noise=0.0)
+BOX = Mover(fraction=0.25, speed=3.25, path="appear", heading=0.0, start=3, noise=0.0)
 
 
 @cache
@@ -48,8 +48,8 @@ def right_image(frame: Frame) -> np.ndarray:
 
 def test_a_box_covers_its_share_from_its_first_frame_on() -> None:
     sequence = quiet("mono")
-    assert [sequence.box_share(index) for index in (0, 2)] == [0.0, 0.0]
-    assert sequence.box_share(3) == pytest.approx(0.25, abs=0.005)
+    assert [sequence.box_fraction(index) for index in (0, 2)] == [0.0, 0.0]
+    assert sequence.box_fraction(3) == pytest.approx(0.25, abs=0.005)
     assert sequence.disturbed_from == 3
     before, after = sequence[2].image, sequence[3].image
     box = sequence.box_mask(3)
@@ -114,7 +114,7 @@ def test_the_depth_image_has_the_box_and_what_is_nearer_hides_it() -> None:
     )
     middle = float(np.median(plain))
     some = opened(
-        "mono", Still(frames=9), Mover(depth=middle, start=0, path="appear", share=0.5)
+        "mono", Still(frames=9), Mover(depth=middle, start=0, path="appear", fraction=0.5)
     ).box_mask(5)
     assert 0.05 < some.mean() < 0.45
 
@@ -122,20 +122,20 @@ def test_the_depth_image_has_the_box_and_what_is_nearer_hides_it() -> None:
 def test_a_box_comes_in_from_outside_and_passes_or_stays() -> None:
     world = open_world("demo-small", "mono")
     for heading in (0.0, 180.0, 90.0, 25.0):
-        move = {"share": 0.25, "speed": 20.0, "start": 5, "heading": heading}
+        move = {"fraction": 0.25, "speed": 20.0, "start": 5, "heading": heading}
         passing = disturb(world, [Mover(path="pass", **move)])
         staying = disturb(world, [Mover(path="stay", **move)])
-        shares = [passing.box_share(index) for index in range(0, 60, 3)]
-        assert shares[0] == shares[1] == shares[-1] == 0.0 and max(shares) > 0.2
-        late = [staying.box_share(index) for index in range(40, 70, 6)]
+        fractions = [passing.box_fraction(index) for index in range(0, 60, 3)]
+        assert fractions[0] == fractions[1] == fractions[-1] == 0.0 and max(fractions) > 0.2
+        late = [staying.box_fraction(index) for index in range(40, 70, 6)]
         assert min(late) > 0.24
 
 
 def test_a_box_in_the_world_crosses_a_moving_view() -> None:
     world = open_world("demo-small", "mono")
-    crossing = disturb(world, [Mover(share=0.4, speed=8.0, world=True, start=10, heading=0.0)])
-    shares = [crossing.box_share(index) for index in range(10, 72, 4)]
-    assert shares[0] < 0.1 and max(shares) > 0.3
+    crossing = disturb(world, [Mover(fraction=0.4, speed=8.0, world=True, start=10, heading=0.0)])
+    fractions = [crossing.box_fraction(index) for index in range(10, 72, 4)]
+    assert fractions[0] < 0.1 and max(fractions) > 0.3
 
 
 def test_seeds_give_other_boxes_and_equal_ones_the_same_bytes() -> None:
@@ -230,8 +230,8 @@ def test_recordings_from_files_can_be_disturbed(tmp_path) -> None:
 
 
 def test_texts_stand_for_disturbances() -> None:
-    assert parse_disturbance("mover:share=0.4,world=1,seed=3") == Mover(
-        share=0.4, world=True, seed=3
+    assert parse_disturbance("mover:fraction=0.4,world=1,seed=3") == Mover(
+        fraction=0.4, world=True, seed=3
     )
     assert parse_disturbance("dark") == Dark()
     assert parse_disturbance("jump:at=9,to=1,back=true") == Jump(at=9, to=1, back=True)
@@ -245,8 +245,8 @@ def test_texts_stand_for_disturbances() -> None:
         ("dark:at", "found 'at'"),
         ("dark:at=x", "dark: at must be like 100, found 'x'"),
         ("dark:at=-4", "must be finite and not negative"),
-        ("mover:share=nan", "must be finite"),
-        ("mover:share=1.5", "a share between 0 and 1"),
+        ("mover:fraction=nan", "must be finite"),
+        ("mover:fraction=1.5", "a fraction between 0 and 1"),
         ("mover:speed=-3", "a speed of at least 0 or -1"),
         ("mover:path=round", "stay, pass or appear, found 'round'"),
         ("dark:at=72", "it cannot be dark from frame 72"),

@@ -191,17 +191,17 @@ def test_networks_in_the_box_begin_with_bytes() -> None:
         assert stored.dtype == np.int8 and np.abs(stored).max() <= 63
 
 
-@pytest.mark.parametrize(("threads", "at_once"), [(0, 1), (1, 1), (2, 1), (2, 2), (4, 3)])
+@pytest.mark.parametrize(("threads", "max_concurrency"), [(0, 1), (1, 1), (2, 1), (2, 2), (4, 3)])
 def test_images_repeat_to_the_byte_whoever_asks(
-    weights: Checkpoint, threads: int, at_once: int
+    weights: Checkpoint, threads: int, max_concurrency: int
 ) -> None:
     """Another engine with any number of threads, and two threads at once with images of two sizes."""
     model = read_model(quantised_path(None), weights)
     images = [scene(184 + 8 * (seed % 2), seed=seed) for seed in range(6)]
     reference = OpenVinoEngine(model, "int8")
     expected = [[a.tobytes() for a in reference.run(image)] for image in images]
-    engine = OpenVinoEngine(model, "int8", threads, at_once)
-    assert engine.at_once == at_once
+    engine = OpenVinoEngine(model, "int8", threads, max_concurrency)
+    assert engine.max_concurrency == max_concurrency
     with ThreadPoolExecutor(2) as pool:
         for _ in range(2):
             assert [

@@ -33,7 +33,7 @@ class Counting(Extractor):
     """A plug-in whose features are of its image, and which counts its images."""
 
     name = "counting"
-    max_distance = 0.5
+    max_descriptor_distance = 0.5
     pixel_sigma = 1.0
 
     def __init__(self, config: FeatureConfig) -> None:
@@ -78,9 +78,9 @@ def test_the_same_bytes_as_without(tmp_path: Path, settings: dict[str, Any]) -> 
         assert [contents(cached.extract(image)) for image in images] == expected
         assert len(files(tmp_path)) == 2
     assert isinstance(cached, Extractor)
-    assert (cached.name, cached.max_distance, cached.pixel_sigma) == (
+    assert (cached.name, cached.max_descriptor_distance, cached.pixel_sigma) == (
         plain.name,
-        plain.max_distance,
+        plain.max_descriptor_distance,
         plain.pixel_sigma,
     )
     assert (cached.identity, cached.engine, cached.max_concurrency) == (

@@ -21,7 +21,7 @@ from spslam.interfaces import Extractor
 
 class Corners:
     name = "corners"
-    max_distance = 0.5
+    max_descriptor_distance = 0.5
     pixel_sigma = 1.0
 
     def __init__(self, config):
@@ -45,7 +45,7 @@ class OldCorners(Corners):
 
 class Inheriting(Extractor):
     name = "inheriting"
-    max_distance = 0.5
+    max_descriptor_distance = 0.5
     pixel_sigma = 1.0
     extract = Corners.extract
 
@@ -124,7 +124,8 @@ def test_the_old_name_of_the_concurrency_is_taken_with_a_line(
 ) -> None:
     assert create_extractor(FeatureConfig(extractor="old")).max_concurrency == 4
     assert (
-        "extractor corners: its attribute at_once is now called max_concurrency" in caplog.messages
+        "extractor corners: its attribute at_once is called max_concurrency now; "
+        "the old name ends with the next release" in caplog.messages
     )
 
 

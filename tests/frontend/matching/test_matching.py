@@ -24,7 +24,7 @@ def plain_match(
     d0: NDArray[np.float32],
     d1: NDArray[np.float32],
     allowed: NDArray[np.bool_],
-    max_distance: float,
+    max_descriptor_distance: float,
 ) -> list[int]:
     distance = np.where(
         allowed, np.linalg.norm(d0[:, None].astype(float) - d1[None], axis=2), np.inf
@@ -32,19 +32,25 @@ def plain_match(
     result = []
     for i in range(len(d0)):
         j = int(distance[i].argmin()) if distance.shape[1] else -1
-        good = j >= 0 and distance[i, j] <= max_distance and int(distance[:, j].argmin()) == i
+        good = (
+            j >= 0
+            and distance[i, j] <= max_descriptor_distance
+            and int(distance[:, j].argmin()) == i
+        )
         result.append(j if good else -1)
     return result
 
 
 @given(seeds, counts, counts, st.floats(0.3, 1.8))
 @settings(deadline=None, max_examples=80)
-def test_match_equals_the_plain_one(seed: int, n0: int, n1: int, max_distance: float) -> None:
+def test_match_equals_the_plain_one(
+    seed: int, n0: int, n1: int, max_descriptor_distance: float
+) -> None:
     rng = np.random.default_rng(seed)
     d0, d1 = unit(rng, n0), unit(rng, n1)
-    found = MATCHER.match(d0, d1, max_distance)
+    found = MATCHER.match(d0, d1, max_descriptor_distance)
     assert found.dtype == np.int64
-    assert found.tolist() == plain_match(d0, d1, np.ones((n0, n1), bool), max_distance)
+    assert found.tolist() == plain_match(d0, d1, np.ones((n0, n1), bool), max_descriptor_distance)
 
 
 @given(seeds, counts, counts, st.floats(0.5, 60), st.sampled_from([0.0, 0.1, 2.0]))
@@ -59,7 +65,7 @@ def test_match_near_respects_the_gate_and_is_mutual_in_it(
     radii = radius * rng.uniform(0.5, 1.5, n0)
     with pytest.MonkeyPatch.context() as patch:
         # Both ways of comparing, whatever the number of candidates.
-        patch.setattr(matching, "_SPARSE_SHARE", sparse_share)
+        patch.setattr(matching, "_SPARSE_FRACTION", sparse_share)
         found = MATCHER.match_near(p0, d0, p1, d1, radii, 1.3)
     allowed = np.linalg.norm(p0[:, None] - p1[None], axis=2) <= radii[:, None]
     assert found.tolist() == plain_match(d0, d1, allowed, 1.3)

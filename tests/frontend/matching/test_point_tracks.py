@@ -63,7 +63,7 @@ def test_a_shifted_image_gives_tracks_of_the_shift(extractor: str, error_px: flo
     coarse = rng.integers(0, 256, (40, 60)).astype(np.uint8)
     scene = np.kron(coarse, np.ones((8, 8), np.uint8))
     front_end = create_extractor(FeatureConfig(extractor=extractor))
-    tracks = PointTracks(LENGTH, front_end.max_distance)
+    tracks = PointTracks(LENGTH, front_end.max_descriptor_distance)
     # By whole cells of the network, so that it sees the same at every step.
     for step in range(4):
         tracks.update(

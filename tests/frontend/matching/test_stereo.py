@@ -66,13 +66,13 @@ def test_gates() -> None:
     left = texture(3)
     right = shifted(left, np.full(left.shape, 20.0))
 
-    def share(config: StereoConfig) -> float:
+    def fraction(config: StereoConfig) -> float:
         u_right = BlockStereoMatcher(config).match(np.rint(left).astype(np.uint8), grid(), right)
         return float(np.isfinite(u_right).mean())
 
-    assert share(StereoConfig()) > 0.95
-    assert share(StereoConfig(max_disparity=19.0)) == 0
-    assert share(StereoConfig(min_disparity=21.0)) == 0
+    assert fraction(StereoConfig()) > 0.95
+    assert fraction(StereoConfig(max_disparity=19.0)) == 0
+    assert fraction(StereoConfig(min_disparity=21.0)) == 0
 
 
 def test_other_rows_are_another_place() -> None:

@@ -290,7 +290,7 @@ def test_metadata_names_the_sampling(tmp_path: Path, caplog: pytest.LogCaptureFi
 def test_metadata_tells_the_largest_distance_of_a_match(tmp_path: Path) -> None:
     path = tmp_path / "own.safetensors"
     save_file(magic_leap_state(), path, {"max_distance": "0.63"})
-    assert load_superpoint(path).max_distance == 0.63
+    assert load_superpoint(path).max_descriptor_distance == 0.63
     for damaged in ("0", "2.1", "nan", "near"):
         save_file(magic_leap_state(), path, {"max_distance": damaged})
         with pytest.raises(WeightsError, match=f"max_distance.*found '{damaged}'"):
@@ -641,10 +641,10 @@ def test_our_own_files_are_verified(tmp_path: Path) -> None:
             assert "\n" not in str(error)
             found += 1
             continue
-        assert (again.digest, again.sampling, again.max_distance) == (
+        assert (again.digest, again.sampling, again.max_descriptor_distance) == (
             digest,
             network.sampling,
-            network.max_distance,
+            network.max_descriptor_distance,
         )
         assert places is not None and np.array_equal(places.centres, codebook.centres)
     assert found > 380

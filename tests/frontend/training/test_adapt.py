@@ -170,8 +170,8 @@ def test_report_shows_figures_samples_and_curves(whole: Adaptation) -> None:
         "spslam adapt frames" in page
         and whole.summary.split(":")[1].split(";")[0].split("-")[0] in page
     )
-    for figures in (whole.before, whole.after):
-        assert f"{figures['repeatability']:.3f}" in page
+    for metrics in (whole.before, whole.after):
+        assert f"{metrics['repeatability']:.3f}" in page
 
 
 def test_what_is_held_out_is_neither_trained_nor_validated_with(whole: Adaptation) -> None:
@@ -326,9 +326,9 @@ def test_verdict() -> None:
 
 
 @pytest.mark.parametrize("count", [20, 33, 150, 500, 2000])
-@pytest.mark.parametrize("share", [0.0, 0.15, 0.9])
-def test_stretches(count: int, share: float) -> None:
-    train, validation, held_out = split_stretches(count, share)
+@pytest.mark.parametrize("fraction", [0.0, 0.15, 0.9])
+def test_stretches(count: int, fraction: float) -> None:
+    train, validation, held_out = split_stretches(count, fraction)
     parts = np.full(count, "-")
     for part, name in ((train, "t"), (validation, "v"), (held_out, "h")):
         assert (np.diff(part) > 0).all() and (parts[part] == "-").all()
@@ -339,7 +339,8 @@ def test_stretches(count: int, share: float) -> None:
     assert len(validation) == len(held_out) >= 3
     assert len(train) >= 0.3 * count
     assert (
-        abs(len(validation) + len(held_out) - max(min(share, 0.4) * count, 6)) <= 0.05 * count + 2
+        abs(len(validation) + len(held_out) - max(min(fraction, 0.4) * count, 6))
+        <= 0.05 * count + 2
     )
 
 

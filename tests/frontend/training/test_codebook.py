@@ -34,7 +34,7 @@ class GradientExtractor(Extractor):
     """Describes every eighth pixel by the values around it, without any network."""
 
     name = "gradient"
-    max_distance = 1.0
+    max_descriptor_distance = 1.0
     pixel_sigma = 1.0
 
     def __init__(self) -> None:

@@ -9,7 +9,7 @@ from spslam.frontend.training.inherit import (
     Inheritance,
     can_inherit,
     descriptor_projection,
-    heir,
+    new_student,
     with_projected_descriptors,
 )
 
@@ -56,17 +56,17 @@ def test_channels_that_nothing_reads_are_left_behind() -> None:
     teacher = network_that_needs_few_channels()
     student = Inheritance(teacher, config(), steps=0).student(views, lambda step, losses: None)
     assert (student.widths, student.detector_width) == (NARROW, 5)
-    assert student.max_distance == teacher.max_distance
+    assert student.max_descriptor_distance == teacher.max_descriptor_distance
     image = views(7)
     for found, expected in zip(student(image), teacher(image), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_descriptors_are_read_as_the_teachers() -> None:
-    teacher = large_network().alike(sampling=Sampling("bilinear", align_corners=True))
-    teacher.max_distance = 0.6
-    student = heir(teacher, config())
-    assert (student.sampling, student.max_distance, student.batch_norm) == (
+    teacher = large_network().variant(sampling=Sampling("bilinear", align_corners=True))
+    teacher.max_descriptor_distance = 0.6
+    student = new_student(teacher, config())
+    assert (student.sampling, student.max_descriptor_distance, student.batch_norm) == (
         teacher.sampling,
         0.6,
         "none",

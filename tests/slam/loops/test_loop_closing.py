@@ -9,7 +9,7 @@ import pytest
 
 from spslam import geometry
 from spslam.backend.bundle import SchurBundleAdjuster
-from spslam.backend.places import PlaceIndex
+from spslam.backend.place_recognition import PlaceIndex
 from spslam.backend.pose import PnPSolver
 from spslam.backend.pose_graph import G2oPoseGraph
 from spslam.backend.two_view import EpipolarSolver
@@ -358,15 +358,19 @@ FAR = {"max_distance_ratio": 0.0, "min_radius_depths": 0.0}
 
 def test_a_place_that_looks_alike_is_found_wherever_it_is(ring: DriftedRing) -> None:
     places = indexed(ring.map)
-    at_once = closer(places, **FAR, confirmations=1)._candidates.find(ring.map, LAP)
-    assert len(at_once) > 0 and at_once[0] in (0, 1, 29, 30)
-    assert (at_once < LAP - MIN_INTERVAL).all()
+    straightened = closer(places, **FAR, confirmations=1)._candidates.find(ring.map, LAP)
+    assert len(straightened) > 0 and straightened[0] in (0, 1, 29, 30)
+    assert (straightened < LAP - MIN_INTERVAL).all()
     find = closer(places, **FAR, confirmations=2)
-    assert len(find._candidates.find(ring.map, LAP - 1)) == 0, "the first likeness may be chance"
+    assert len(find._candidates.find(ring.map, LAP - 1)) == 0, "the first similarity may be chance"
     again = find._candidates.find(ring.map, LAP)
-    assert len(again) > 0 and again[0] == at_once[0]
+    assert len(again) > 0 and again[0] == straightened[0]
     assert (
-        len(closer(places, **FAR, confirmations=1, min_likeness=1.0)._candidates.find(ring.map, 20))
+        len(
+            closer(places, **FAR, confirmations=1, min_similarity=1.0)._candidates.find(
+                ring.map, 20
+            )
+        )
         == 0
     )
 
@@ -401,7 +405,7 @@ def test_inliers_in_one_corner_of_the_image_are_refused(
     ring: DriftedRing, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO):
-        assert not closer(min_coverage=0.95).close(ring.map, ring.camera, LAP)
+        assert not closer(min_inlier_coverage=0.95).close(ring.map, ring.camera, LAP)
     assert "% of the image" in caplog.text
 
 
@@ -478,11 +482,11 @@ def test_what_is_known_about_a_revisit_goes_to_the_heir(
     root[6, :6] = root[:6, 6] = 0
     edge = false_revisit(ring, 0.01, 1.0)
     ring.map.loops.append(1, i=0, j=LAP, S_i_j=edge.S_i_j, information=root @ root.T, inliers=50)
-    T_heir_removed = geometry.inverse(ring.truth[heir]) @ ring.truth[gone]
+    T_parent_removed = geometry.inverse(ring.truth[heir]) @ ring.truth[gone]
     poses = ring.truth @ geometry.se3_exp(rng.normal(0, 1e-3, (LAP + 1, 6)))
-    poses[gone] = poses[heir] @ T_heir_removed
+    poses[gone] = poses[heir] @ T_parent_removed
     before = cost_of_revisits(ring.map, poses)
-    LoopCloser.keyframe_removed(ring.map, RemovedKeyframe(gone, heir, T_heir_removed))
+    LoopCloser.keyframe_removed(ring.map, RemovedKeyframe(gone, heir, T_parent_removed))
     assert cost_of_revisits(ring.map, poses) == pytest.approx(before, rel=1e-3)
 
 
@@ -513,14 +517,14 @@ def test_heirs_of_a_culled_keyframe_take_its_revisits_over(
 
 def test_the_scale_of_each_neighbourhood_is_told(mono_ring: DriftedRing, ring: DriftedRing) -> None:
     before = mono_ring.drifted[:, :3, 3]
-    rescaling = closer().close(mono_ring.map, mono_ring.camera, LAP)
-    assert rescaling is not None
+    scale_correction = closer().close(mono_ring.map, mono_ring.camera, LAP)
+    assert scale_correction is not None
     steps = [
         np.linalg.norm(np.diff(x, axis=0), axis=1)
         for x in (before, mono_ring.map.T_world_keyframe[:, :3, 3])
     ]
     middle = slice(8, LAP - 8)
-    assert rescaling.of(np.arange(LAP))[middle] == pytest.approx(
+    assert scale_correction.of(np.arange(LAP))[middle] == pytest.approx(
         (steps[1] / steps[0])[middle], rel=0.05
     )
     rigid = closer().close(ring.map, ring.camera, LAP)

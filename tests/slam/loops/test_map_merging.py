@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from point_room import LONG, PointRoom, corridor, drive, parts_of
+from point_room import LONG, PointRoom, components_of, corridor, drive
 
 from spslam import geometry
 from spslam.config import Config
@@ -56,10 +56,10 @@ def test_a_common_stretch_joins_two_maps(sensor: str, two_walks: Callable[[str],
     walks = two_walks(sensor)
     room, first, second = walks.room, load_map(walks.first), load_map(walks.second)
     keyframes = len(first.map.keyframes) + len(second.map.keyframes)
-    parts = parts_of(room)
-    assert merge_maps(Config(), parts, first, second) >= 1
+    components = components_of(room)
+    assert merge_maps(Config(), components, first, second) >= 1
     merged = first.map
-    assert merged.parts.tolist() == [0]
+    assert merged.submaps.tolist() == [0]
     assert len(merged.keyframes) == keyframes
     assert merged.keyframes["session"].max() == 1
     truth = np.array([room.poses[frame] for frame in merged.keyframes["frame"]])
@@ -67,16 +67,21 @@ def test_a_common_stretch_joins_two_maps(sensor: str, two_walks: Callable[[str],
     estimate = Trajectory(order, merged.T_world_keyframe)
     align = "se3" if sensor == "stereo" else "sim3"
     assert evaluate(estimate, Trajectory(order, truth), align).as_metrics()["ate_rmse_m"] < 0.02
-    assert len(parts.places.arrays()["ids"]) == keyframes
+    assert len(components.place_recognition.arrays()["ids"]) == keyframes
 
 
 @pytest.mark.slow
 def test_the_merged_map_can_be_tracked_against(two_walks: Callable[[str], TwoWalks]) -> None:
     walks = two_walks("stereo")
     room, first, second = walks.room, load_map(walks.first), load_map(walks.second)
-    parts = parts_of(room)
-    merge_maps(Config(), parts, first, second)
-    slam = Slam(Config(), parts_of(room), SavedMap(first.map, parts.places.arrays()), mapping=False)
+    components = components_of(room)
+    merge_maps(Config(), components, first, second)
+    slam = Slam(
+        Config(),
+        components_of(room),
+        SavedMap(first.map, components.place_recognition.arrays()),
+        localization_only=True,
+    )
     poses = corridor(-9.0, 40, 0.1)
     results = [slam.track(room.frame(pose, 0.1 * i, "mono")) for i, pose in enumerate(poses)]
     assert all(r.T_world_cam is not None for r in results)
@@ -90,7 +95,7 @@ def test_maps_that_share_no_place_are_told_so(tmp_path: Path) -> None:
     first = walk(room, -9.0, 40, "stereo", tmp_path / "a.npz")
     second = walk(room, 3.0, 40, "stereo", tmp_path / "b.npz")
     with pytest.raises(MapError, match="no place was found in both"):
-        merge_maps(Config(), parts_of(room), first, second)
+        merge_maps(Config(), components_of(room), first, second)
 
 
 def test_maps_of_other_cameras_or_front_ends_are_refused(tmp_path: Path) -> None:
@@ -98,14 +103,14 @@ def test_maps_of_other_cameras_or_front_ends_are_refused(tmp_path: Path) -> None
     stereo = walk(room, -1.0, 20, "stereo", tmp_path / "a.npz")
     mono = walk(room, -1.0, 40, "mono", tmp_path / "b.npz")
     with pytest.raises(MapError, match="one camera"):
-        merge_maps(Config(), parts_of(room), stereo, mono)
+        merge_maps(Config(), components_of(room), stereo, mono)
     room.identity = "something else"
     with pytest.raises(MapError, match="something else"):
-        merge_maps(Config(), parts_of(room), stereo, load_map(tmp_path / "a.npz"))
+        merge_maps(Config(), components_of(room), stereo, load_map(tmp_path / "a.npz"))
     narrow = load_map(tmp_path / "a.npz")
     narrow.map.descriptor_size = 32
     with pytest.raises(MapError, match="64 and 32 numbers"):
-        merge_maps(Config(), parts_of(room), load_map(tmp_path / "a.npz"), narrow)
+        merge_maps(Config(), components_of(room), load_map(tmp_path / "a.npz"), narrow)
     stereo.map.origin = None
     with pytest.raises(MapError, match="with keyframes"):
-        merge_maps(Config(), parts_of(room), stereo, mono)
+        merge_maps(Config(), components_of(room), stereo, mono)

@@ -269,13 +269,13 @@ def test_a_rendered_run_is_as_exact_as_without(sensor: str, where: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("share", [0.15, 0.25])
-def test_a_single_camera_starts_behind_a_bonnet(share: float) -> None:
+@pytest.mark.parametrize("fraction", [0.15, 0.25])
+def test_a_single_camera_starts_behind_a_bonnet(fraction: float) -> None:
     """It is found while the first map waits; its points were in every view that could begin it."""
     texture = np.random.default_rng(0).integers(20, 230, (41, 54)).astype(np.uint8)
     bonnet = cv2.resize(texture, (CAMERA.width, CAMERA.height), interpolation=cv2.INTER_CUBIC)
     y, x = np.mgrid[: CAMERA.height, : CAMERA.width]
-    there = y > CAMERA.height * (1 - share) - 12 * np.cos((x - 160) / 110)
+    there = y > CAMERA.height * (1 - fraction) - 12 * np.cos((x - 160) / 110)
     slam = Slam.from_config("demo_mono", ["features.extractor=orb"])
     for index in range(50):
         image = np.where(there, bonnet, world_frame(index).image)
@@ -284,4 +284,4 @@ def test_a_single_camera_starts_behind_a_bonnet(share: float) -> None:
     found, truth = slam.trajectory(), world().ground_truth
     assert truth is not None and len(found) == 50
     assert evaluate(found, truth, "sim3").as_metrics()["ate_rmse_m"] < 0.035
-    assert np.mean(list(slam.statistics.left_out.values())) > 0.5 * share
+    assert np.mean(list(slam.statistics.left_out.values())) > 0.5 * fraction

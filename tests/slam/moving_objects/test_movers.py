@@ -111,15 +111,15 @@ def test_what_moved_is_not_in_the_map() -> None:
 @pytest.mark.parametrize(
     ("sensor", "extractor", "disturbances"),
     [
-        ("stereo", "superpoint", ["still:frames=60", "mover:share=0.4,speed=3.3"]),
-        ("rgbd", "orb", ["still:frames=60", "mover:share=0.25,speed=4,path=appear"]),
-        ("stereo", "superpoint", ["mover:share=0.4,speed=3.3,path=pass"]),
-        ("stereo", "superpoint", ["mover:share=0.4,speed=-1,path=appear,start=0"]),
-        ("rgbd", "superpoint", ["mover:share=0.4,speed=-1,path=appear,seed=1"]),
+        ("stereo", "superpoint", ["still:frames=60", "mover:fraction=0.4,speed=3.3"]),
+        ("rgbd", "orb", ["still:frames=60", "mover:fraction=0.25,speed=4,path=appear"]),
+        ("stereo", "superpoint", ["mover:fraction=0.4,speed=3.3,path=pass"]),
+        ("stereo", "superpoint", ["mover:fraction=0.4,speed=-1,path=appear,start=0"]),
+        ("rgbd", "superpoint", ["mover:fraction=0.4,speed=-1,path=appear,seed=1"]),
         (
             "stereo",
             "superpoint",
-            ["still:frames=40", "mover:share=0.25,speed=3.3,path=appear,start=0"],
+            ["still:frames=40", "mover:fraction=0.25,speed=3.3,path=appear,start=0"],
         ),
     ],
 )
@@ -143,7 +143,7 @@ def test_a_box_that_hides_most_of_the_view_at_once_is_doubted(
 ) -> None:
     sequence = disturb(
         open_sequence("demo-small", sensor="rgbd"),
-        ["mover:share=0.56,speed=2.7,path=appear,seed=1"],
+        ["mover:fraction=0.56,speed=2.7,path=appear,seed=1"],
     )
     slam = Slam.from_config(load_config("default"))
     for frame in sequence:

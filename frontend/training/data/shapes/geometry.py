@@ -45,10 +45,10 @@ def segment_distances(points: Points, segments: Points) -> Points:
     dx, dy = along[..., None, :, 0], along[..., None, :, 1]
     x = points[..., :, None, 0] - start[..., None, :, 0]
     y = points[..., :, None, 1] - start[..., None, :, 1]
-    share = np.minimum(
+    fraction = np.minimum(
         np.maximum((x * dx + y * dy) / np.maximum(dx * dx + dy * dy, 1e-12), 0.0), 1.0
     )
-    distances: Points = np.sqrt((x - share * dx) ** 2 + (y - share * dy) ** 2)
+    distances: Points = np.sqrt((x - fraction * dx) ** 2 + (y - fraction * dy) ** 2)
     return distances
 
 

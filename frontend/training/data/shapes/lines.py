@@ -43,8 +43,8 @@ def _start_of_line(scene: Scene, rng: np.random.Generator) -> tuple[Points, bool
     if kind < 0.65 or not len(scene.outlines):
         return random_centre(rng, scene, 0.0), False
     host = scene.outlines[rng.integers(len(scene.outlines))]
-    share = float(rng.integers(2)) if kind < 0.85 else float(rng.uniform(0.2, 0.8))
-    return host[0] + share * (host[1] - host[0]), True
+    fraction = float(rng.integers(2)) if kind < 0.85 else float(rng.uniform(0.2, 0.8))
+    return host[0] + fraction * (host[1] - host[0]), True
 
 
 def _add_line(scene: Scene, rng: np.random.Generator, grey: int, width: float) -> None:

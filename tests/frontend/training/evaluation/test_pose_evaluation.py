@@ -34,7 +34,7 @@ class Oracle(Extractor):
     """An extractor that reads the number of the frame from its image."""
 
     name = "oracle"
-    max_distance = 0.7
+    max_descriptor_distance = 0.7
     pixel_sigma = 1.0
 
     def extract(self, image: NDArray[np.uint8]) -> Features:

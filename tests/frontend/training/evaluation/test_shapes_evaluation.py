@@ -34,9 +34,9 @@ class Squares:
 SQUARES = Squares()
 
 
-@pytest.mark.parametrize("name", list(evaluation.CLASSICAL_DETECTORS))
+@pytest.mark.parametrize("name", list(evaluation.OPENCV_DETECTORS))
 def test_classical_detectors_find_corners(name: str) -> None:
-    keypoints, scores = evaluation.CLASSICAL_DETECTORS[name](SQUARES.images[0])
+    keypoints, scores = evaluation.OPENCV_DETECTORS[name](SQUARES.images[0])
     assert len(keypoints) == len(scores) >= 4
     assert np.all(np.diff(scores) <= 0)
     assert np.isfinite(evaluation.detection_errors(keypoints, SQUARES.corners(0))).sum() == 4

@@ -73,7 +73,7 @@ def test_a_resumed_average_goes_on_with_its_decay() -> None:
 
 
 def test_without_a_warm_up_the_rate_is_half_a_cosine() -> None:
-    settings = OptimizerConfig(learning_rate=0.1, warmup=0, final_share=0.0)
+    settings = OptimizerConfig(learning_rate=0.1, warmup=0, final_fraction=0.0)
     assert learning_rate(settings, 0, 0.0) == pytest.approx(0.1)
     assert learning_rate(settings, 7, 0.5) == pytest.approx(0.05)
     assert learning_rate(settings, 9, 2.0) == pytest.approx(0.0)

@@ -158,7 +158,7 @@ def test_a_training_never_returns_worse_weights_than_it_began_with(tmp_path: Pat
 
 def test_the_learning_rate_warms_up_and_falls(tmp_path: Path) -> None:
     settings = config(
-        "optimizer.steps=10", "optimizer.learning_rate=0.001", "optimizer.final_share=0.1"
+        "optimizer.steps=10", "optimizer.learning_rate=0.001", "optimizer.final_fraction=0.1"
     )
     run(tmp_path, settings)
     lines = [json.loads(line) for line in (tmp_path / LOG).read_text().splitlines()]
@@ -174,7 +174,7 @@ def test_progress_tells_where_the_stage_is(tmp_path: Path) -> None:
     told: list[Progress] = []
     run(tmp_path, config("schedule.log_every=3"), report=told.append)
     assert [progress.step for progress in told] == [3, 6]
-    assert told[0].share == pytest.approx(0.5)
+    assert told[0].fraction == pytest.approx(0.5)
     assert told[0].images_per_second > 0
     assert told[0].seconds_left > 0
     assert {"total", "detector", "descriptor", "gradient_norm"} <= set(told[0].loss)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from spslam.backend.places import PlaceIndex
+from spslam.backend.place_recognition import PlaceIndex
 from spslam.codebook import Codebook, learn_codebook
 
 D = 32
@@ -51,9 +51,9 @@ def test_other_views_of_a_place_look_like_it(codebook: Codebook) -> None:
         index.add(2 * number, place(number))
     assert len(index) == 150
     for number in range(0, 150, 7):
-        ids, likeness = index.search(place(number, view=1))
+        ids, similarity = index.search(place(number, view=1))
         assert ids.tolist() == list(range(0, 300, 2))
-        assert ids[np.argmax(likeness)] == 2 * number
+        assert ids[np.argmax(similarity)] == 2 * number
         again, same = index.similarities(2 * number)
         assert np.array_equal(again, ids) and ids[np.argmax(same)] == 2 * number
         assert same.max() == pytest.approx(1.0, abs=1e-5)
@@ -66,15 +66,15 @@ def test_what_is_removed_is_not_found(codebook: Codebook) -> None:
         index_with_all.add(number, place(number))
     for gone in (0, 33, 69, 33):
         index.remove(gone)
-    ids, likeness = index.search(place(33, view=1))
+    ids, similarity = index.search(place(33, view=1))
     assert len(index) == len(ids) == 67 and not np.isin([0, 33, 69], ids).any()
-    assert likeness.max() < 0.6 * index_with_all.search(place(33, view=1))[1].max()
+    assert similarity.max() < 0.6 * index_with_all.search(place(33, view=1))[1].max()
     assert len(index.similarities(33)[0]) == 0
     for number in (34, 68):
         assert ids[np.argmax(index.search(place(number, view=2))[1])] == number
     index.add(80, place(33))
-    ids, likeness = index.search(place(33, view=1))
-    assert ids[np.argmax(likeness)] == 80
+    ids, similarity = index.search(place(33, view=1))
+    assert ids[np.argmax(similarity)] == 80
 
 
 def test_without_a_codebook_one_is_learned() -> None:
@@ -84,17 +84,17 @@ def test_without_a_codebook_one_is_learned() -> None:
         again.add(number, place(number))
         if number in (3, 9):
             # Learned from the few there are, and again from more.
-            ids, likeness = index.search(place(2, view=1))
-            assert ids.tolist() == list(range(number + 1)) and ids[np.argmax(likeness)] == 2
+            ids, similarity = index.search(place(2, view=1))
+            assert ids.tolist() == list(range(number + 1)) and ids[np.argmax(similarity)] == 2
     index.remove(5)
     again.remove(5)
     for number in range(19, 40):
         index.add(number, place(number))
         again.add(number, place(number))
-    ids, likeness = index.search(place(7, view=1))
+    ids, similarity = index.search(place(7, view=1))
     assert len(ids) == len(index) == 39
-    assert ids[np.argmax(likeness)] == 7
-    assert np.array_equal(again.search(place(7, view=1))[1], likeness)
+    assert ids[np.argmax(similarity)] == 7
+    assert np.array_equal(again.search(place(7, view=1))[1], similarity)
 
 
 def test_images_without_key_points(codebook: Codebook) -> None:

@@ -75,7 +75,7 @@ class PlaceIndex:
         if self._codebook is None and not self._learn():
             return np.zeros(0, np.int64), np.zeros(0, np.float32)
         assert self._codebook is not None
-        return self._likeness(self._codebook.describe(descriptors))
+        return self._similarity(self._codebook.describe(descriptors))
 
     def similarities(self, keyframe_id: int) -> tuple[Ids, Floats]:
         """Return the similarity of every keyframe to one of them, as `search` does."""
@@ -84,7 +84,7 @@ class PlaceIndex:
         rows = np.flatnonzero(self._ids == keyframe_id)
         if len(rows) == 0:
             return np.zeros(0, np.int64), np.zeros(0, np.float32)
-        return self._likeness(self._vectors[rows[0]])
+        return self._similarity(self._vectors[rows[0]])
 
     def arrays(self) -> dict[str, Floats | Ids]:
         """Return the codebook, ids and vectors by name; empty without a codebook."""
@@ -113,7 +113,7 @@ class PlaceIndex:
         self._codebook, self._settled, self._first = codebook, True, {}
         self._ids, self._vectors = ids.copy(), vectors.copy()
 
-    def _likeness(self, vector: Floats) -> tuple[Ids, Floats]:
+    def _similarity(self, vector: Floats) -> tuple[Ids, Floats]:
         if len(self._ids) == 0:
             return np.zeros(0, np.int64), np.zeros(0, np.float32)
         return self._ids, self._vectors[: len(self._ids)] @ vector

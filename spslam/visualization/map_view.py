@@ -55,7 +55,7 @@ def _no_pairs() -> IntArray:
 
 
 @dataclass(frozen=True, eq=False)
-class Scene:
+class MapView:
     """The contents of a picture and the times from which on they exist.
 
     Times are seconds; -inf for contents that exist from the beginning.
@@ -117,7 +117,7 @@ class Scene:
         )
 
     @classmethod
-    def load(cls, path: Path) -> Scene:
+    def load(cls, path: Path) -> MapView:
         """Read a file of `save`."""
         with np.load(path, allow_pickle=False) as arrays:
             return cls(
@@ -132,7 +132,7 @@ class Scene:
         """Positions (L, 3) of trajectory, keyframes and ground truth."""
         return np.concatenate([self.trajectory, self.keyframes, self.ground_truth])[:, :3, 3]
 
-    def until(self, time: float) -> Scene:
+    def until(self, time: float) -> MapView:
         """The contents that existed at a time, seconds, at their final positions.
 
         Earlier positions are unknown: a map does not store its history.
@@ -184,7 +184,7 @@ class Viewpoint:
         return np.maximum(depths / self.distance, 0.0)
 
 
-def choose_viewpoint(scene: Scene, aspect: float) -> Viewpoint:
+def choose_viewpoint(scene: MapView, aspect: float) -> Viewpoint:
     """Choose the viewpoint that looks down obliquely at a scene and shows most of it.
 
     It looks across the longest side of the scene, unless path and points cover clearly more of the
@@ -202,11 +202,14 @@ def choose_viewpoint(scene: Scene, aspect: float) -> Viewpoint:
         behind = sides @ forward < _BEHIND * np.linalg.norm(forward)
         sides = sides[behind] if behind.any() else sides
     some = content[:: len(content) // _COMPARED + 1]
-    coverage = np.array(
-        [_coverage(_look_from(side, up, some, aspect), some, scene.path, aspect) for side in sides]
+    visible = np.array(
+        [
+            _visible_area(_look_from(side, up, some, aspect), some, scene.path, aspect)
+            for side in sides
+        ]
     )
     return _look_from(
-        sides[int(np.argmax(coverage >= _NEARLY * coverage.max()))], up, content, aspect
+        sides[int(np.argmax(visible >= _NEARLY * visible.max()))], up, content, aspect
     )
 
 
@@ -234,7 +237,7 @@ def _look_from(side: FloatArray, up: FloatArray, content: FloatArray, aspect: fl
     return Viewpoint(T_cam_world, distance)
 
 
-def _coverage(view: Viewpoint, content: FloatArray, path: FloatArray, aspect: float) -> int:
+def _visible_area(view: Viewpoint, content: FloatArray, path: FloatArray, aspect: float) -> int:
     """Coverage of a picture: cells with content, plus cells with the path, minus text overlap."""
     size = np.array([_GRID_ROWS * aspect, _GRID_ROWS])
     columns, rows = _cells(view, path, size).T
@@ -253,7 +256,7 @@ def _cells(view: Viewpoint, points: FloatArray, size: FloatArray) -> IntArray:
     return np.stack(np.divmod(np.unique(cells @ [_GRID_ROWS, 1]), _GRID_ROWS), axis=1)
 
 
-def up_direction(scene: Scene) -> FloatArray:
+def up_direction(scene: MapView) -> FloatArray:
     """The up direction (3,), a unit vector: opposite to the mean down vector of the cameras."""
     poses = scene.trajectory if len(scene.trajectory) else scene.keyframes
     mean = -poses[:, :3, 1].mean(axis=0) if len(poses) else np.array([0.0, -1.0, 0.0])
@@ -262,7 +265,7 @@ def up_direction(scene: Scene) -> FloatArray:
     return up
 
 
-def inlier_points(scene: Scene) -> BoolArray:
+def inlier_points(scene: MapView) -> BoolArray:
     """Whether points (P,) are in or near the box of the scene; others are mostly wrong."""
     if len(scene.points) == 0:
         return np.zeros(0, dtype=bool)
@@ -271,7 +274,7 @@ def inlier_points(scene: Scene) -> BoolArray:
     return _inside(scene.points, low - margin, high + margin)
 
 
-def typical_size(scene: Scene) -> float:
+def typical_size(scene: MapView) -> float:
     """Size of a keyframe's frustum, metres, with which it is visible but hides no neighbours."""
     path = scene.path
     if len(path) == 0:
@@ -349,7 +352,7 @@ def _inside(points: FloatArray, low: FloatArray, high: FloatArray) -> BoolArray:
     return inside
 
 
-def _content(scene: Scene) -> FloatArray:
+def _content(scene: MapView) -> FloatArray:
     """Positions (C, 3) that the picture must show."""
     parts = [scene.path]
     if len(scene.points):

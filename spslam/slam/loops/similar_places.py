@@ -18,7 +18,7 @@ from spslam.config import Config, RelocalizationConfig
 from spslam.map.covisibility import median_depth
 from spslam.map.map import Ids, Map
 from spslam.slam.loops.loop_detection import travelled
-from spslam.slam.tracking import Tracked
+from spslam.slam.tracking import TrackedFrame
 
 Array = NDArray[np.float64]
 
@@ -28,14 +28,14 @@ class Reach:
     """The poses that a camera can have reached since its last pose.
 
     Attributes:
-        part: id of the submap of the last pose.
+        submap: id of the submap of the last pose.
         T_world_cam: (4, 4) the last pose.
         seconds: time since the last pose.
         distance: largest distance from the last pose, map units.
         turn: largest rotation from the last pose, radians.
     """
 
-    part: int
+    submap: int
     T_world_cam: Array
     seconds: float
     distance: float
@@ -46,7 +46,7 @@ class Reach:
         cls,
         config: RelocalizationConfig,
         seconds: float,
-        part: int,
+        submap: int,
         T_world_cam: Array,
         depth: float,
         fastest: tuple[float, float],
@@ -56,14 +56,14 @@ class Reach:
         Args:
             config: factors and allowances.
             seconds: time since the last pose.
-            part: id of the submap of the last pose.
+            submap: id of the submap of the last pose.
             T_world_cam: (4, 4) the last pose.
             depth: median depth of the scene, map units.
             fastest: largest recent speeds, map units and radians per second.
         """
         speed, turning = fastest
         return cls(
-            part,
+            submap,
             T_world_cam,
             seconds,
             config.speed_factor * speed * seconds
@@ -73,9 +73,9 @@ class Reach:
             + config.reach_turn_rad_per_s * seconds,
         )
 
-    def holds(self, part: int, T_world_cam: Array) -> bool:
+    def holds(self, submap: int, T_world_cam: Array) -> bool:
         """Whether a pose (4, 4) in a submap is within reach."""
-        if part != self.part:
+        if submap != self.submap:
             return False
         distance, turn = _difference(self.T_world_cam, T_world_cam)
         return distance <= self.distance and turn <= self.turn
@@ -85,7 +85,7 @@ class Reach:
         distance = np.linalg.norm(
             slam_map.T_world_keyframe[:, :3, 3] - self.T_world_cam[:3, 3], axis=1
         )
-        within: NDArray[np.bool_] = (slam_map.keyframes["part"] == self.part) & (
+        within: NDArray[np.bool_] = (slam_map.keyframes["submap"] == self.submap) & (
             distance <= self.distance
         )
         return within
@@ -118,7 +118,7 @@ class Departure:
         return Reach.after(
             config,
             timestamp - self.timestamp,
-            slam_map.part_of(self.keyframe_id),
+            slam_map.submap_of(self.keyframe_id),
             slam_map.pose(self.keyframe_id) @ self.T_keyframe_cam,
             median_depth(slam_map, self.keyframe_id),
             self.fastest,
@@ -138,21 +138,24 @@ class Place:
     Attributes:
         tracked: the frame.
         keyframe_id: the keyframe that shares most points with the frame.
-        part: id of the submap.
+        submap: id of the submap.
         depth: median depth of the scene, map units.
     """
 
-    tracked: Tracked
+    tracked: TrackedFrame
     keyframe_id: int
-    part: int
+    submap: int
     depth: float
 
     @classmethod
-    def of(cls, tracked: Tracked, slam_map: Map) -> Place:
+    def of(cls, tracked: TrackedFrame, slam_map: Map) -> Place:
         """Make a place from a frame with a pose in the map."""
         keyframe_id = int(slam_map.keyframes_seeing(tracked.seen)[0][0])
         return cls(
-            tracked, keyframe_id, slam_map.part_of(keyframe_id), median_depth(slam_map, keyframe_id)
+            tracked,
+            keyframe_id,
+            slam_map.submap_of(keyframe_id),
+            median_depth(slam_map, keyframe_id),
         )
 
     @property
@@ -166,7 +169,7 @@ class Place:
         The tolerance is the accuracy of the map, or its drift over the path between the two
         keyframes, whichever is larger.
         """
-        if other.part != self.part:
+        if other.submap != self.submap:
             return False
         rows = slam_map.keyframe_rows(np.array([self.keyframe_id, other.keyframe_id]))
         path = float(travelled(slam_map, int(rows.max()))[rows.min()])
@@ -177,7 +180,7 @@ class Place:
 
     def is_within(self, reach: Reach) -> bool:
         """Whether the pose is within reach."""
-        return reach.holds(self.part, self.tracked.T_world_cam)
+        return reach.holds(self.submap, self.tracked.T_world_cam)
 
     def rivals(self, others: Iterable[Place], slam_map: Map, config: Config) -> list[Place]:
         """Select other poses of the same view that are elsewhere and not clearly worse."""
@@ -189,9 +192,9 @@ class Place:
         ]
 
 
-def groups_by_likeness(
+def groups_by_similarity(
     ids: Ids,
-    likeness: NDArray[np.float32],
+    similarity: NDArray[np.float32],
     slam_map: Map,
     min_covisibility: int,
     most: int,
@@ -201,7 +204,7 @@ def groups_by_likeness(
 
     Args:
         ids: (N,) ids of keyframes.
-        likeness: (N,) their similarities.
+        similarity: (N,) their similarities.
         slam_map: holds the keyframes.
         min_covisibility: least number of shared points of two keyframes of a group.
         most: largest number of keyframes to return.
@@ -212,7 +215,7 @@ def groups_by_likeness(
     """
     found: list[int] = []
     closed = set(taken)
-    for keyframe_id in ids[np.argsort(-likeness, kind="stable")].tolist():
+    for keyframe_id in ids[np.argsort(-similarity, kind="stable")].tolist():
         if len(found) == most:
             break
         if keyframe_id not in closed:

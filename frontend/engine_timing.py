@@ -97,7 +97,7 @@ def time_engines(extractors: Extractors, size: tuple[int, int], rounds: int) -> 
     ]
 
 
-def time_parts(
+def time_stages(
     extractor: SuperPointExtractor, images: list[NDArray[np.uint8]]
 ) -> tuple[Timing, Timing]:
     """Time the network and the selection of keypoints from its maps, one image at a time.

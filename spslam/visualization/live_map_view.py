@@ -11,19 +11,19 @@ from spslam.evaluation.association import associate
 from spslam.evaluation.ate import transform_trajectory
 from spslam.geometry import inverse, umeyama
 from spslam.trajectory import Trajectory
-from spslam.visualization.saved_run import build_scene
-from spslam.visualization.scene import Scene
+from spslam.visualization.map_view import MapView
+from spslam.visualization.saved_run import build_map_view
 
 if TYPE_CHECKING:
     from spslam.slam.system import Slam
 
 
-def live_scene(slam: Slam, ground_truth: Trajectory | None) -> Scene:
+def live_map_view(slam: Slam, ground_truth: Trajectory | None) -> MapView:
     """The current scene of a run, in the submap that most frames are in."""
     trajectory = slam.trajectory()
-    return build_scene(
+    return build_map_view(
         slam.map,
-        slam.main_part,
+        slam.main_submap,
         slam.map.session,
         trajectory,
         _truth_beside(slam, trajectory, ground_truth),

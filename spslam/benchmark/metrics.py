@@ -32,21 +32,21 @@ METRICS = {
         Metric("rpe_rot_deg", "RPE", "°"),
         Metric("t_rel_percent", "drift", "%"),
         Metric("r_rel_deg_per_100m", "drift", "°/100 m"),
-        Metric("recall_0.1m", "within 0.1 m", "share", lower_is_better=False),
-        Metric("recall_1m", "within 1 m", "share", lower_is_better=False),
+        Metric("recall_0.1m", "within 0.1 m", "fraction", lower_is_better=False),
+        Metric("recall_1m", "within 1 m", "fraction", lower_is_better=False),
         Metric("disturbed_error_max_m", "worst error when disturbed", "m"),
         Metric("disturbed_wrong_frames", "in a wrong place", "frames"),
         Metric("fps", "speed", "frames/s", lower_is_better=False),
     )
 }
-SHARE = Metric("share_tracked", "tracked", "share", lower_is_better=False)
+FRACTION = Metric("tracking_rate", "tracked", "fraction", lower_is_better=False)
 
 
 def scale_of(unit: str, values: Iterable[float]) -> tuple[float, str]:
     """Return the factor and unit in which all `values` of a row are easy to read."""
     if unit == "m" and max(values, default=1.0) < 0.1:
         return 1000.0, "mm"
-    return (100.0, "%") if unit == "share" else (1.0, unit)
+    return (100.0, "%") if unit == "fraction" else (1.0, unit)
 
 
 def number(value: float) -> str:
@@ -66,11 +66,11 @@ def spread_text(spread: Spread, factor: float = 1.0) -> str:
     return median if spread.runs == 1 else f"{median} ({least}–{most})"
 
 
-def percent(share: float) -> str:
+def percent(fraction: float) -> str:
     """Format a fraction as a percentage; 100 % only if it is complete."""
-    if share >= 1:
+    if fraction >= 1:
         return "100 %"
-    return f"{min(100 * share, 99.9):.1f} %"
+    return f"{min(100 * fraction, 99.9):.1f} %"
 
 
 def percent_spread(spread: Spread) -> str:

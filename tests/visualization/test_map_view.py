@@ -5,8 +5,8 @@ import pytest
 from room_scene import room, room_scene
 
 from spslam.geometry import apply, make_transform
-from spslam.visualization.scene import (
-    Scene,
+from spslam.visualization.map_view import (
+    MapView,
     choose_viewpoint,
     frustum_lines,
     inlier_points,
@@ -140,7 +140,7 @@ def test_tubes_have_their_radius_everywhere():
 def test_a_scene_survives_the_way_to_the_renderer(tmp_path):
     original = room_scene()
     original.save(tmp_path / "scene.npz")
-    back = Scene.load(tmp_path / "scene.npz")
+    back = MapView.load(tmp_path / "scene.npz")
     for name, value in vars(original).items():
         np.testing.assert_array_equal(getattr(back, name), value)
         assert isinstance(getattr(back, name), type(value))
@@ -148,7 +148,9 @@ def test_a_scene_survives_the_way_to_the_renderer(tmp_path):
 
 def test_what_is_not_finite_is_no_point():
     points = np.array([[np.nan, 0, 0], [1, 2, 3]])
-    kept = Scene(points, np.zeros((0, 4, 4)), np.zeros((0, 4, 4)), point_times=np.array([1.0, 2.0]))
+    kept = MapView(
+        points, np.zeros((0, 4, 4)), np.zeros((0, 4, 4)), point_times=np.array([1.0, 2.0])
+    )
     assert kept.points.tolist() == [[1.0, 2.0, 3.0]]
     assert kept.point_times.tolist() == kept.point_ages.tolist() == [2.0]
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from suite_runs import results, row
 
-from spslam.benchmark.comparison import Verdict, compare, comparison_table
+from spslam.benchmark.changes import Verdict, compare, comparison_table
 from spslam.benchmark.results import Row
 from spslam.errors import BenchmarkError
 
@@ -46,12 +46,12 @@ def test_medians_against_spread_and_tolerance(
 ) -> None:
     found = verdicts(tmp_path, repeats(*before), repeats(*after))
     assert found["world mono orb ate_rmse_m"] is verdict
-    assert found["world mono orb share_tracked"] is Verdict.SAME
+    assert found["world mono orb tracking_rate"] is Verdict.SAME
 
 
 def test_errors_over_other_shares_are_not_judged(tmp_path: Path) -> None:
     found = verdicts(tmp_path, repeats(0.02, 0.02, 0.02), repeats(0.001, 0.001, 0.001, tracked=7))
-    assert found["world mono orb share_tracked"] is Verdict.WORSE
+    assert found["world mono orb tracking_rate"] is Verdict.WORSE
     assert found["world mono orb ate_rmse_m"] is Verdict.NOT_JUDGED
 
 
@@ -74,7 +74,7 @@ def test_what_is_not_there_any_more_is_a_regression(tmp_path: Path) -> None:
 
 def test_a_run_that_fails_tracks_nothing(tmp_path: Path) -> None:
     after = [row(ate=None, tracked=0, reason="lost")]
-    assert verdicts(tmp_path, repeats(0.01), after)["world mono orb share_tracked"] is Verdict.WORSE
+    assert verdicts(tmp_path, repeats(0.01), after)["world mono orb tracking_rate"] is Verdict.WORSE
 
 
 def test_nothing_in_common_is_refused(tmp_path: Path) -> None:

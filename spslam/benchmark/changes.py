@@ -5,7 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from spslam.benchmark.figures import METRICS, SHARE, Metric, percent_spread, scale_of, spread_text
+from spslam.benchmark.metrics import (
+    FRACTION,
+    METRICS,
+    Metric,
+    percent_spread,
+    scale_of,
+    spread_text,
+)
 from spslam.benchmark.results import Group, Results
 from spslam.benchmark.table import Table
 from spslam.errors import BenchmarkError
@@ -19,7 +26,7 @@ _ERRORS = (
     "disturbed_error_max_m",
     "disturbed_wrong_frames",
 )
-JUDGED = (SHARE, *(METRICS[key] for key in _ERRORS))
+JUDGED = (FRACTION, *(METRICS[key] for key in _ERRORS))
 # Repeats that the spread needs at least to be meaningful; with fewer, TOLERANCE_FEW applies.
 ENOUGH_REPEATS = 3
 # Medians that differ by at most this fraction of the first are the same, whatever the spread.
@@ -27,7 +34,7 @@ TOLERANCE = 0.10
 # The same with fewer than ENOUGH_REPEATS repeats.
 TOLERANCE_FEW = 0.25
 # Tracking rates that differ by at most this fraction of the frames are the same.
-SHARE_TOLERANCE = 0.01
+FRACTION_TOLERANCE = 0.01
 
 
 class Verdict(StrEnum):
@@ -97,11 +104,11 @@ def compare(
     for case in dict.fromkeys((*old, *new)):
         if case not in new:
             changes.append(
-                Change(str(case), SHARE, old[case].tracked, None, Verdict.GONE, "no longer run")
+                Change(str(case), FRACTION, old[case].tracked, None, Verdict.GONE, "no longer run")
             )
         elif case not in old:
             changes.append(
-                Change(str(case), SHARE, None, new[case].tracked, Verdict.NEW, "not run before")
+                Change(str(case), FRACTION, None, new[case].tracked, Verdict.NEW, "not run before")
             )
         else:
             changes += _compare_case(old[case], new[case], tolerance, tolerance_few)
@@ -136,8 +143,8 @@ def comparison_table(changes: list[Change], everything: bool = False) -> Table:
 def _compare_case(old: Group, new: Group, tolerance: float, tolerance_few: float) -> list[Change]:
     few = min(len(old.rows), len(new.rows)) < ENOUGH_REPEATS
     relative = tolerance_few if few else tolerance
-    share = _judge(str(old.case), SHARE, old.tracked, new.tracked, SHARE_TOLERANCE)
-    changes = [share]
+    fraction = _judge(str(old.case), FRACTION, old.tracked, new.tracked, FRACTION_TOLERANCE)
+    changes = [fraction]
     for metric in JUDGED[1:]:
         before, after = old.spread(metric.key), new.spread(metric.key)
         if before is None and after is None:
@@ -147,7 +154,7 @@ def _compare_case(old: Group, new: Group, tolerance: float, tolerance_few: float
             changes.append(
                 Change(str(old.case), metric, before, after, verdict, "only one side has it")
             )
-        elif share.verdict is not Verdict.SAME:
+        elif fraction.verdict is not Verdict.SAME:
             # Errors over fewer frames tend to be smaller.
             changes.append(
                 Change(
@@ -192,7 +199,7 @@ def _judge(case: str, metric: Metric, before: Spread, after: Spread, least: floa
 def _text(metric: Metric, spread: Spread | None, change: Change) -> str:
     if spread is None:
         return "–"
-    if metric is SHARE:
+    if metric is FRACTION:
         return percent_spread(spread)
     factor, unit = scale_of(
         metric.unit, [s.median for s in (change.before, change.after) if s is not None]

@@ -49,7 +49,7 @@ def reference_clock(
 
 def _serve(requests: Connection, threads: int, size: tuple[int, int]) -> None:
     """Answer each request with a time in milliseconds, until the pipe is closed."""
-    from .speed import make_reference, picture
+    from .engine_timing import make_reference, picture
 
     extractor, image = make_reference(threads), picture(size)
     while True:
