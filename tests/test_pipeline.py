@@ -24,7 +24,7 @@ from spslam.pipeline import RunResult, Status, run, track_all
 from spslam.reports.writers import OUTPUTS
 from spslam.run.metric_scale import CameraHeight, KnownDistance, ScaleRequest
 from spslam.run.metrics import peak_memory_mb
-from spslam.run.output import OUTPUT_NAMES, OutputFolder, RunLog, default_output
+from spslam.run.output import OUTPUT_NAMES, OutputFolder, RunLog, default_output, with_old_names
 from spslam.slam.loss_diagnosis import Loss
 from spslam.slam.recorder import Statistics
 from spslam.slam.tracking import TrackResult, TrackState
@@ -379,7 +379,7 @@ def test_nothing_optional_ends_a_run(
         name
     } | OPTIONAL
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))
-    assert metrics == outcome.metrics
+    assert metrics == with_old_names(outcome.metrics)
     assert metrics["results_not_written"] == 1
     told = {
         "topic": "output_failed",
@@ -527,7 +527,7 @@ def test_every_frame_that_was_read_has_a_row(tmp_path: Path) -> None:
 def test_metrics_are_flat_and_complete(tmp_path: Path) -> None:
     outcome = run_fake(tmp_path / "out")
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))
-    assert metrics == outcome.metrics
+    assert metrics == with_old_names(outcome.metrics)
     assert metrics.keys() >= REQUIRED_METRICS
     assert metrics.pop("losses") == []
     assert metrics.pop("notices") == []
@@ -541,7 +541,9 @@ def test_metrics_are_flat_and_complete(tmp_path: Path) -> None:
     assert "stage_frame_median_ms" not in metrics
 
 
-def test_health_is_summed_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_accuracies_and_losses_are_summed_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Frame i has 10·i inliers on i tenths of the image; 0 and 5 have no pose, 1 has one of unknown accuracy."""
 
     def track(slam: FakeSlam, frame: Frame, observations: None) -> TrackResult:
@@ -554,7 +556,8 @@ def test_health_is_summed_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         )
         error = 0.5 if i > 1 else float("nan")
         return TrackResult(
-            i, frame.timestamp, TrackState.TRACKING, pose(i), inliers=10 * i, coverage=0.1 * i, covariance=covariance,
+            i, frame.timestamp, TrackState.TRACKING, pose(i), inliers=10 * i,
+            inlier_coverage=0.1 * i, covariance=covariance,
             median_error_px=error,
         )  # fmt: skip
 
@@ -577,7 +580,9 @@ def test_health_is_summed_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         "frames": 1,
     }
     assert (metrics["losses"], metrics["losses_count"]) == ([loss], 1)
-    assert json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8")) == metrics
+    assert json.loads(
+        (tmp_path / "out" / "metrics.json").read_text(encoding="utf-8")
+    ) == with_old_names(metrics)
 
 
 def test_a_single_camera_has_no_metres(tmp_path: Path) -> None:

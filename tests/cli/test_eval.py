@@ -379,13 +379,13 @@ def test_metrics_beside_a_trajectory_say_how_many_frames_there_were(
         (run.parent / "metrics.json").write_text(
             json.dumps({**metrics, "frames": frames, "tracked": 40})
         )
-        metrics = printed_json(capsys, str(run), runs[-1])
-        assert (metrics["frames"], metrics["tracked"], metrics["tracking_rate"]) == (
+        found = printed_json(capsys, str(run), runs[-1])
+        assert (found["frames"], found["tracked"], found["tracking_rate"]) == (
             frames,
             40,
             fraction,
         )
-        assert (metrics["frames_are"], metrics["frames_from"]) == (
+        assert (found["frames_are"], found["frames_from"]) == (
             "counted",
             str(run.parent / "metrics.json"),
         )

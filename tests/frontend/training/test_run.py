@@ -222,10 +222,10 @@ def test_the_distance_of_matches_belongs_to_the_weights(
     )
     card = read_card(weights)
     assert card is not None
-    assert 0 < card.max_descriptor_distance < 2
+    assert 0 < card.max_distance < 2
     assert (
         load_superpoint(weights).max_descriptor_distance
-        == card.max_descriptor_distance
+        == card.max_distance
         == result.network.max_descriptor_distance
     )
     assert load_superpoint(magic / "weights.safetensors").max_descriptor_distance == 0.8
